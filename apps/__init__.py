@@ -1,0 +1,1 @@
+"""Programs that run on compute nodes, and the contracts the engine speaks with them."""

@@ -1,0 +1,173 @@
+"""Ingest: from structure files to one dataset a source.
+
+Units inside are eV, Angstrom, eV/Angstrom, elementary charge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gfm_pipeline.common.strenum import StrEnum
+
+
+class Split(StrEnum):
+    """The three splits, with the labels HydraGNN's file layout gives them."""
+
+    TRAIN = "trainset"
+    VALIDATION = "valset"
+    TEST = "testset"
+
+
+class EnergyUnit(StrEnum):
+    """Energy units a source may be in."""
+
+    EV = "eV"
+    HARTREE = "Ha"
+    KCAL_MOL = "kcal/mol"
+    KJ_MOL = "kJ/mol"
+
+
+class LengthUnit(StrEnum):
+    """Length units a source may be in."""
+
+    ANGSTROM = "Angstrom"
+    BOHR = "Bohr"
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """One source of labelled structures.
+
+    Parameters
+    ----------
+    name
+        Name of the dataset and of its branch in the model.
+    reader
+        Key in the reader registry: ``ase``, ``pymatgen-json``, or a generator (``xtb-md``, ``emt-alloys``).
+    files
+        Absolute paths, sorted; empty for generators.
+    options
+        Reader-specific options, already validated by the reader's own schema.
+    energy_unit, length_unit
+        Units of the files; everything is converted to eV and Angstrom.
+    energy_key, forces_key
+        Names of the labels where a format leaves them free (extxyz ``info``/``arrays`` keys,
+        database columns); None: what the format's calculator results hold.
+    group_key
+        Metadata key that names the trajectory or family a record belongs to; None: the reader's default
+        (the composition's reduced formula).
+    max_force
+        Records with a force component above this are quarantined (eV/Angstrom); None: no limit.
+    shards
+        Number of shards the source is read in, one task each.
+    isolated_energies
+        Element symbol to isolated-atom energy (eV); used instead of the fit where given.
+    """
+
+    name: str
+    reader: str
+    files: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    energy_unit: EnergyUnit = EnergyUnit.EV
+    length_unit: LengthUnit = LengthUnit.ANGSTROM
+    energy_key: str | None = None
+    forces_key: str | None = None
+    group_key: str | None = None
+    max_force: float | None = None
+    shards: int = 1
+    isolated_energies: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class ReadShardSpec:
+    """Read (or generate) shard ``shard`` of ``source.shards`` and publish it under ``output``."""
+
+    source: SourceSettings
+    shard: int
+    seed: int
+    output: str
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """A record that was set aside, and why."""
+
+    source: str
+    file: str
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReadShardResult:
+    """What a shard holds; every quarantined record is listed in ``quarantine.jsonl`` of the shard."""
+
+    output: str
+    digest: str
+    n_records: int
+    n_quarantined: int
+    reasons: dict[str, int]
+    converted: tuple[str, ...]  # unit conversions done, in words
+    seconds: float
+
+
+@dataclass(frozen=True)
+class AssembleSpec:
+    """Join shards to one dataset: splits by group, reference energies, statistics.
+
+    Parameters
+    ----------
+    shards
+        Published shard folders, in order.
+    validation, test
+        Fractions of the records; whole groups are assigned.
+    max_quarantined
+        Largest tolerated share of quarantined records before the stage fails.
+    output
+        Folder to publish; holds ``<name>.bp``, ``statistics.json``, ``quarantine.jsonl`` and the manifest.
+    """
+
+    source: SourceSettings
+    shards: tuple[str, ...]
+    validation: float
+    test: float
+    max_quarantined: float
+    seed: int
+    output: str
+
+
+@dataclass(frozen=True)
+class DatasetStatistics:
+    """Facts of a dataset; energies are per structure, after units were converted.
+
+    ``reference`` maps element symbol to reference energy (eV), fitted by least squares on the training
+    split only, unless isolated-atom energies were given. ``null_energy_mae`` (eV/atom) and ``null_force_mae``
+    (eV/Angstrom) are what a model that learned nothing scores on each split: reference energies, zero forces.
+    """
+
+    name: str
+    n_structures: dict[str, int]  # split -> count
+    n_atoms: dict[str, int]
+    n_groups: dict[str, int]
+    elements: tuple[str, ...]
+    reference: dict[str, float]
+    reference_rank: int
+    reference_from: str  # "fit" or "isolated atoms"
+    force_rms: float  # training split, eV/Angstrom
+    energy_std: float  # training split, after references, eV/atom
+    null_energy_mae: dict[str, float]
+    null_force_mae: dict[str, float]
+    max_atoms: int
+    n_quarantined: int
+    reasons: dict[str, int]
+
+
+@dataclass(frozen=True)
+class AssembleResult:
+    """A finished dataset."""
+
+    output: str
+    digest: str
+    statistics: DatasetStatistics
+    seconds: float

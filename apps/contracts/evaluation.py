@@ -1,0 +1,101 @@
+"""Predictions of ensemble members, calibration of their spread, and the deployable ensemble."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gfm_pipeline.apps.contracts.training import DatasetRef
+
+
+@dataclass(frozen=True)
+class PredictSpec:
+    """Predict validation and test splits with one member.
+
+    Publishes under ``output`` one ``<dataset>-<split>.npz`` each with ``energy`` [G] (eV), ``forces`` [N, 3]
+    (eV/Angstrom), ``natoms`` [G], and the labels ``energy_label``, ``forces_label`` in dataset order.
+    """
+
+    member: str
+    checkpoint: str
+    datasets: tuple[DatasetRef, ...]
+    output: str
+    batch_size: int = 64
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """Where a member's predictions are."""
+
+    output: str
+    digest: str
+    seconds: float
+    graphs_per_second: float
+
+
+@dataclass(frozen=True)
+class MemberRef:
+    """One ensemble member: its checkpoint and its predictions."""
+
+    name: str
+    checkpoint: str
+    predictions: str
+
+
+@dataclass(frozen=True)
+class CalibrateSpec:
+    """Fit the calibration on validation, judge it on test, and publish the deployable ensemble."""
+
+    members: tuple[MemberRef, ...]
+    datasets: tuple[DatasetRef, ...]
+    level: float  # nominal coverage of the intervals, e.g. 0.9
+    output: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class QuantityReport:
+    """One quantity (per-atom energy, or force components) of one dataset, on the test split.
+
+    Spread is the ensemble's standard deviation. ``rank_correlation`` is Spearman's between spread and
+    absolute error; ``coverage_raw`` is that of the interval mean +- z * spread before calibration.
+    ``scale`` and ``floor`` give the calibrated standard deviation sqrt((scale * spread)**2 + floor**2);
+    ``quantile`` the conformal factor q: the calibrated interval is mean +- q * calibrated deviation.
+    """
+
+    mae: float
+    rmse: float
+    null_mae: float
+    best_member_mae: float
+    coverage_raw: float
+    coverage_calibrated: float
+    interval_halfwidth: float  # mean of the calibrated half-width, same unit as mae
+    rank_correlation: float
+    nll_raw: float
+    nll_calibrated: float
+    miscalibration_raw: float
+    miscalibration_calibrated: float
+    scale: float
+    floor: float
+    quantile: float
+    n: int
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """Test results of the ensemble on one dataset; energies are per atom."""
+
+    energy: QuantityReport
+    forces: QuantityReport
+    n_structures: int
+
+
+@dataclass(frozen=True)
+class CalibrateResult:
+    """The calibrated ensemble and its evaluation."""
+
+    output: str
+    digest: str
+    level: float
+    datasets: dict[str, DatasetReport]
+    seconds: float

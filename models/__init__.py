@@ -1,0 +1,1 @@
+"""PyTorch models for atomistic graphs. Knows nothing of files, MPI or campaigns."""

@@ -1,0 +1,1 @@
+"""A campaign on disk: paths, journal, state as a fold over events, lock, identity."""

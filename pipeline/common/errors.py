@@ -1,0 +1,114 @@
+"""The one error family.
+
+    GFMError                     exit code 1
+      ConfigError                2   what the user wrote cannot be run
+        WorkflowError            2   ... in a workflow file: carries file and line
+      StageFailed                1   a stage ended without what it promised
+      Stopped                    3   stopped cleanly, `resume` continues
+        StorageError             3   disk full, quota, read-only: a pause, nothing lost
+      SchedulerUnavailable       4   the batch system does not answer
+      IntegrityError             5   a file is not what its manifest or checksum says
+      CampaignLocked            75   another driver holds the campaign
+      DataError                  1   a record or a source of data is unusable
+      ModelError                 1   a model was asked for something it cannot do
+
+Every message is one sentence that says what is wrong and where; ``hint`` is the fix.
+Expected errors are shown without a traceback.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+class GFMError(Exception):
+    """Root of every error this project raises on purpose."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Survive pickling between processes, attributes included."""
+        return _rebuild, (type(self), self.args, self.__dict__.copy())
+
+    def __str__(self) -> str:
+        """Return the sentence and, after it, the fix."""
+        return self.message if self.hint is None else f"{self.message} {self.hint}"
+
+
+def _rebuild(cls: type[GFMError], args: tuple[Any, ...], state: dict[str, Any]) -> GFMError:
+    error = cls.__new__(cls, *args)
+    Exception.__init__(error, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigError(GFMError):
+    """What the user wrote cannot be run."""
+
+    exit_code = 2
+
+
+class WorkflowError(ConfigError):
+    """A fault in a workflow file, with the place.
+
+    Parameters
+    ----------
+    message
+        One sentence: what is wrong.
+    path, line
+        The file and the line (from 1) of the key at fault.
+    hint
+        The fix, as a sentence.
+    """
+
+    def __init__(self, message: str, path: Path | str | None = None, line: int | None = None, hint: str | None = None) -> None:
+        place = "" if path is None else f"{path}:{line}: " if line else f"{path}: "
+        super().__init__(place + message, hint)
+        self.path = None if path is None else Path(path)
+        self.line = line
+
+
+class StageFailed(GFMError):
+    """A stage ended without what it promised."""
+
+
+class Stopped(GFMError):
+    """The campaign stopped cleanly and can be resumed."""
+
+    exit_code = 3
+
+
+class StorageError(Stopped):
+    """The disk refuses writes (full, quota, read-only); nothing already published is lost."""
+
+
+class SchedulerUnavailable(GFMError):
+    """The batch system does not answer."""
+
+    exit_code = 4
+
+
+class IntegrityError(GFMError):
+    """A file is not what its manifest or checksum says."""
+
+    exit_code = 5
+
+
+class CampaignLocked(GFMError):
+    """Another driver holds the campaign."""
+
+    exit_code = 75
+
+
+class DataError(GFMError):
+    """A record or a source of data is unusable."""
+
+
+class ModelError(GFMError):
+    """A model was asked for something it cannot do."""

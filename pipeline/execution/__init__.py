@@ -1,0 +1,1 @@
+"""Parsl as the launch layer."""

@@ -1,0 +1,1 @@
+"""The search space, DeepHyper proposals by ask and tell, and rung decisions."""

@@ -1,0 +1,1 @@
+"""The workflow file: schema, defaults, errors with file and line."""
