@@ -67,7 +67,9 @@ class WorkflowError(ConfigError):
         The fix, as a sentence.
     """
 
-    def __init__(self, message: str, path: Path | str | None = None, line: int | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, path: Path | str | None = None, line: int | None = None, hint: str | None = None
+    ) -> None:
         place = "" if path is None else f"{path}:{line}: " if line else f"{path}: "
         super().__init__(place + message, hint)
         self.path = None if path is None else Path(path)

@@ -59,7 +59,8 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise StorageError(
-                f"Cannot write {path}: {os.strerror(error.errno or 0)}.", "Make space there, then run the same command again."
+                f"Cannot write {path}: {os.strerror(error.errno or 0)}.",
+                "Make space there, then run the same command again.",
             ) from error
         raise
 
@@ -165,7 +166,9 @@ def read_manifest(folder: Path) -> Manifest:
     except ValueError as error:
         raise IntegrityError(f"{folder / MANIFEST} is damaged: {str(error).splitlines()[0]}.") from error
     if manifest.schema_version > SCHEMA_VERSION:
-        raise IntegrityError(f"{folder} was written by a newer version (schema {manifest.schema_version}).", "Upgrade gfm-pipeline.")
+        raise IntegrityError(
+            f"{folder} was written by a newer version (schema {manifest.schema_version}).", "Upgrade gfm-pipeline."
+        )
     return manifest
 
 
