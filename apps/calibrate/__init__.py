@@ -1,0 +1,1 @@
+"""Uncertainty: predictions of the members, calibration of their spread, and the deployable ensemble."""

@@ -11,8 +11,9 @@ from gfm_pipeline.apps.contracts.training import DatasetRef
 class PredictSpec:
     """Predict validation and test splits with one member.
 
-    Publishes under ``output`` one ``<dataset>-<split>.npz`` each with ``energy`` [G] (eV), ``forces`` [N, 3]
-    (eV/Angstrom), ``natoms`` [G], and the labels ``energy_label``, ``forces_label`` in dataset order.
+    Publishes under ``output`` one ``<dataset>-<split>.npz`` each with ``energy`` [G] (eV, references added),
+    ``forces`` [N, 3] (eV/Angstrom), ``natoms`` [G], ``group`` [G] (index of the trajectory or family), and the
+    labels ``energy_label``, ``forces_label`` in dataset order.
     """
 
     member: str
@@ -61,6 +62,9 @@ class QuantityReport:
     absolute error; ``coverage_raw`` is that of the interval mean +- z * spread before calibration.
     ``scale`` and ``floor`` give the calibrated standard deviation sqrt((scale * spread)**2 + floor**2);
     ``quantile`` the conformal factor q: the calibrated interval is mean +- q * calibrated deviation.
+    ``coverage_error`` is the standard error of ``coverage_calibrated`` with trajectories as clusters; ``ence_*``
+    and ``crps_*`` are the expected normalised calibration error and the continuous ranked probability score;
+    ``guaranteed`` is False when validation was too small for the finite-sample promise at this level.
     """
 
     mae: float
@@ -79,6 +83,12 @@ class QuantityReport:
     floor: float
     quantile: float
     n: int
+    coverage_error: float = 0.0
+    ence_raw: float | None = None
+    ence_calibrated: float | None = None
+    crps_raw: float | None = None
+    crps_calibrated: float | None = None
+    guaranteed: bool = True
 
 
 @dataclass(frozen=True)
