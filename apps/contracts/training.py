@@ -8,6 +8,15 @@ from typing import Any
 from gfm_pipeline.common.strenum import StrEnum
 
 
+class Algorithm(StrEnum):
+    """Message passing algorithms by the name users write; a test holds it equal to the models' registry."""
+
+    SCHNET = "SchNet"
+    EGNN = "EGNN"
+    PAINN = "PaiNN"
+    PNA = "PNA"
+
+
 class ForceHead(StrEnum):
     """Where forces come from."""
 

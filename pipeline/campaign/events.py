@@ -1,0 +1,201 @@
+"""Everything that can happen to a campaign. The state is a fold over these, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gfm_pipeline.common.records import from_plain, to_plain
+from gfm_pipeline.common.strenum import StrEnum
+
+
+class StageName(StrEnum):
+    """The four stages, in order."""
+
+    INGEST = "ingest"
+    SEARCH = "search"
+    CONVERGE = "converge"
+    CALIBRATE = "calibrate"
+
+
+class Outcome(StrEnum):
+    """How an attempt at a task ended."""
+
+    OK = "ok"
+    DIVERGED = "diverged"  # a result, though not a good one
+    RETRYABLE = "retryable"
+    PREEMPTED = "preempted"  # checkpoint saved, continue
+    PERMANENT = "permanent"
+
+
+@dataclass(frozen=True)
+class CampaignCreated:
+    """A new campaign: journal schema, workflow name, version of the program."""
+
+    schema: int
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
+class DriverStarted:
+    """A driver took the campaign."""
+
+    host: str
+    pid: int
+    site: str
+    version: str
+    slots: int
+    watts: float | None
+    workflow: str
+    resolved: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DriverEnded:
+    """A driver let go in good order."""
+
+    outcome: str
+
+
+@dataclass(frozen=True)
+class StageOpened:
+    """A stage began under a key; ``settings`` and ``inputs`` are what the key is the digest of."""
+
+    stage: StageName
+    key: str
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    slots: int
+
+
+@dataclass(frozen=True)
+class StageDone:
+    """A stage has all it promised; ``outputs`` maps artefact name to digest."""
+
+    key: str
+    outputs: dict[str, str]
+
+
+@dataclass(frozen=True)
+class StageFailed:
+    """A stage cannot go on."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A point of the search space."""
+
+    name: str
+    wave: int
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class WaveProposed:
+    """A wave of candidates; ``told`` counts the results the proposals were based on."""
+
+    key: str
+    wave: int
+    candidates: tuple[Candidate, ...]
+    origin: str
+    told: int
+
+
+@dataclass(frozen=True)
+class RungDecided:
+    """Who trains on past a rung, and who stops, with the evidence."""
+
+    key: str
+    wave: int
+    rung: int
+    promoted: tuple[str, ...]
+    stopped: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Member:
+    """An ensemble member and the candidate (and rung) it trains on from."""
+
+    name: str
+    candidate: str
+    rung: int
+    objective: float
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class MembersSelected:
+    """The best candidates, chosen as ensemble."""
+
+    key: str
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True)
+class TaskStarted:
+    """An attempt at a task was handed to Parsl."""
+
+    key: str
+    task: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class TaskEnded:
+    """An attempt ended. ``result`` is the program's own record; ``adopted``: found finished after a driver's death."""
+
+    key: str
+    task: str
+    attempt: int
+    outcome: Outcome
+    seconds: float
+    reason: str = ""
+    result: dict[str, Any] | None = None
+    adopted: bool = False
+
+
+Event = (
+    CampaignCreated
+    | DriverStarted
+    | DriverEnded
+    | StageOpened
+    | StageDone
+    | StageFailed
+    | WaveProposed
+    | RungDecided
+    | MembersSelected
+    | TaskStarted
+    | TaskEnded
+)
+
+_KINDS: dict[str, type[Any]] = {
+    "campaign-created": CampaignCreated,
+    "driver-started": DriverStarted,
+    "driver-ended": DriverEnded,
+    "stage-opened": StageOpened,
+    "stage-done": StageDone,
+    "stage-failed": StageFailed,
+    "wave-proposed": WaveProposed,
+    "rung-decided": RungDecided,
+    "members-selected": MembersSelected,
+    "task-started": TaskStarted,
+    "task-ended": TaskEnded,
+}
+_NAMES = {cls: kind for kind, cls in _KINDS.items()}
+
+
+def to_entry(event: Event) -> tuple[str, dict[str, Any]]:
+    """Return an event's kind and plain data for the journal."""
+    return _NAMES[type(event)], to_plain(event)
+
+
+def from_entry(kind: str, data: dict[str, Any]) -> Event:
+    """Return the event of a journal entry; raises ValueError for an unknown kind or unfitting data."""
+    if kind not in _KINDS:
+        raise ValueError(f"unknown event kind {kind!r}")
+    event: Event = from_plain(_KINDS[kind], data)
+    return event

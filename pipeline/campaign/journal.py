@@ -1,0 +1,126 @@
+"""The campaign's only truth: an append-only file of one JSON event a line, each with a CRC.
+
+A plain file, because SQLite and ``flock`` are unreliable on Lustre, GPFS and NFS. Each line reads
+``{"crc":"<crc32 of the rest>","n":<sequence>,"t":<Unix time>,"kind":...,"data":{...}}``. One writer (the
+driver, under the campaign's lock); any number of readers, who never block it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from gfm_pipeline.common.errors import IntegrityError
+from gfm_pipeline.common.publish import fsync_dir, storage_errors
+from gfm_pipeline.common.records import canonical_json
+
+SCHEMA_VERSION = 1
+_PREFIX = b'{"crc":"'
+_BODY = len(_PREFIX) + 8 + len(b'",')
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One journalled event: sequence number from 0, Unix time, kind and plain data."""
+
+    n: int
+    t: float
+    kind: str
+    data: dict[str, Any]
+
+
+def encode(entry: Entry) -> bytes:
+    """Return the line of an entry, newline included."""
+    body = canonical_json({"n": entry.n, "t": round(entry.t, 3), "kind": entry.kind, "data": entry.data}).encode()
+    return b'%b%08x",%b\n' % (_PREFIX, zlib.crc32(body), body[1:])
+
+
+def decode(line: bytes) -> Entry:
+    """Return the entry of a line without its newline; raises ValueError when it is damaged."""
+    body = b"{" + line[_BODY:]
+    if not line.startswith(_PREFIX) or line[len(_PREFIX) : len(_PREFIX) + 8] != b"%08x" % zlib.crc32(body):
+        raise ValueError("its checksum does not match")
+    raw = json.loads(body)
+    return Entry(raw["n"], raw["t"], raw["kind"], raw["data"])
+
+
+def read(path: Path) -> Iterator[Entry]:
+    """Yield the entries of a journal; a torn last line (no newline yet) is left out.
+
+    Raises
+    ------
+    IntegrityError
+        With the line number, when a finished line is damaged or out of sequence.
+    """
+    with open(path, "rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                entry = decode(line[:-1])
+            except (ValueError, KeyError, TypeError) as error:
+                raise IntegrityError(
+                    f"{path}:{number}: this event is damaged ({error}).",
+                    "Restore the file from a backup; the campaign cannot be trusted past this line.",
+                ) from None
+            if entry.n != number - 1:
+                raise IntegrityError(f"{path}:{number}: event {entry.n} stands where {number - 1} belongs.")
+            yield entry
+
+
+class Journal:
+    """The writing end; use as a context manager, under the campaign's lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stream: IO[bytes] | None = None
+        self._next = 0
+
+    def __enter__(self) -> Journal:
+        """Open for appending, after cutting a torn tail."""
+        with storage_errors(self.path):
+            self.path.touch()
+            self._next = sum(1 for _ in read(self.path))
+            self._stream = open(self.path, "r+b")  # noqa: SIM115 - closed in __exit__
+            content_end = self._whole_length()
+            self._stream.truncate(content_end)
+            self._stream.seek(content_end)
+            fsync_dir(self.path.parent)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        """Close the file."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def _whole_length(self) -> int:
+        """Return the offset just after the last newline."""
+        assert self._stream is not None
+        position = self._stream.seek(0, os.SEEK_END)
+        while position > 0:
+            start = max(0, position - 65536)
+            self._stream.seek(start)
+            found = self._stream.read(position - start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            position = start
+        return 0
+
+    def append(self, kind: str, data: dict[str, Any]) -> Entry:
+        """Write one event and make it durable before returning."""
+        if self._stream is None:
+            raise RuntimeError("the journal is not open")
+        entry = Entry(self._next, round(time.time(), 3), kind, data)
+        with storage_errors(self.path):
+            self._stream.write(encode(entry))
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+        self._next += 1
+        return entry

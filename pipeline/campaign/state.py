@@ -1,0 +1,198 @@
+"""The state of a campaign: changed only by `CampaignState.apply`, one event at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gfm_pipeline.campaign import events as ev
+from gfm_pipeline.campaign.events import Candidate, Event, Member, Outcome, StageName
+from gfm_pipeline.campaign.journal import SCHEMA_VERSION, read
+from gfm_pipeline.common.errors import IntegrityError
+from gfm_pipeline.common.strenum import StrEnum
+
+
+class TaskStatus(StrEnum):
+    """Where a task stands."""
+
+    RUNNING = "running"
+    DONE = "done"  # has a result: success, or a recorded divergence
+    TO_RETRY = "to retry"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One finished attempt, kept for the history people are shown."""
+
+    number: int
+    outcome: Outcome
+    reason: str
+    started: float
+    seconds: float
+    adopted: bool
+
+
+@dataclass
+class TaskState:
+    """A task of a stage; ``attempt`` is the number of the latest one, from 1."""
+
+    name: str
+    status: TaskStatus
+    attempt: int
+    started: float
+    ended: float | None = None
+    seconds: float = 0.0
+    result: dict[str, Any] | None = None
+    diverged: bool = False
+    history: list[Attempt] = field(default_factory=list)
+
+
+@dataclass
+class StageState:
+    """One stage under one key."""
+
+    stage: StageName
+    key: str
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    slots: int
+    opened: float
+    ended: float | None = None
+    failure: str | None = None
+    outputs: dict[str, str] | None = None
+    tasks: dict[str, TaskState] = field(default_factory=dict)
+    waves: dict[int, ev.WaveProposed] = field(default_factory=dict)
+    decisions: dict[tuple[int, int], ev.RungDecided] = field(default_factory=dict)
+    members: tuple[Member, ...] | None = None
+
+    def candidates(self) -> dict[str, Candidate]:
+        """Return all candidates by name, in the order they were proposed."""
+        return {c.name: c for wave in sorted(self.waves) for c in self.waves[wave].candidates}
+
+
+@dataclass
+class DriverState:
+    """The latest driver."""
+
+    started: float
+    info: ev.DriverStarted
+    ended: float | None = None
+    outcome: str | None = None
+
+
+MAX_ATTEMPTS = 3
+
+
+@dataclass
+class CampaignState:
+    """Everything known of a campaign."""
+
+    created: ev.CampaignCreated | None = None
+    created_at: float = 0.0
+    last_event: float = 0.0
+    stages: dict[str, StageState] = field(default_factory=dict)  # by key
+    current: dict[StageName, str] = field(default_factory=dict)  # the key each stage was last opened under
+    drivers: list[DriverState] = field(default_factory=list)
+
+    def stage(self, name: StageName) -> StageState | None:
+        """Return the stage as it was last opened, or None."""
+        key = self.current.get(name)
+        return None if key is None else self.stages[key]
+
+    def apply(self, event: Event, time: float) -> None:
+        """Fold one event into the state."""
+        self.last_event = time
+        match event:
+            case ev.CampaignCreated():
+                self.created, self.created_at = event, time
+            case ev.DriverStarted():
+                self.drivers.append(DriverState(time, event))
+            case ev.DriverEnded(outcome):
+                if self.drivers:
+                    self.drivers[-1].ended, self.drivers[-1].outcome = time, outcome
+            case ev.StageOpened(stage, key, settings, inputs, slots):
+                self.current[stage] = key
+                known = self.stages.get(key)
+                if known is None:
+                    self.stages[key] = StageState(stage, key, settings, inputs, slots, time)
+                elif known.failure is not None:
+                    known.failure, known.ended = None, None
+                    for task in known.tasks.values():
+                        if task.status is TaskStatus.FAILED:
+                            task.status = TaskStatus.TO_RETRY
+                            task.history.clear()
+            case ev.StageDone(key, outputs):
+                self.stages[key].outputs, self.stages[key].ended = outputs, time
+            case ev.StageFailed(key, reason):
+                self.stages[key].failure, self.stages[key].ended = reason, time
+            case ev.WaveProposed(key, wave):
+                self.stages[key].waves[wave] = event
+            case ev.RungDecided(key, wave, rung):
+                self.stages[key].decisions[wave, rung] = event
+            case ev.MembersSelected(key, members):
+                self.stages[key].members = members
+            case ev.TaskStarted(key, name, attempt):
+                self._task_started(self.stages[key], name, attempt, time)
+            case ev.TaskEnded():
+                self._task_ended(self.stages[event.key].tasks[event.task], event, time)
+
+    @staticmethod
+    def _task_started(stage: StageState, name: str, attempt: int, time: float) -> None:
+        task = stage.tasks.get(name)
+        if task is None:
+            stage.tasks[name] = TaskState(name, TaskStatus.RUNNING, attempt, time)
+        else:
+            task.status, task.attempt, task.started, task.ended = TaskStatus.RUNNING, attempt, time, None
+
+    @staticmethod
+    def _task_ended(task: TaskState, event: ev.TaskEnded, time: float) -> None:
+        task.ended = time
+        task.seconds += event.seconds
+        task.history.append(
+            Attempt(event.attempt, event.outcome, event.reason, task.started, event.seconds, event.adopted)
+        )
+        match event.outcome:
+            case Outcome.OK | Outcome.DIVERGED:
+                task.status, task.result = TaskStatus.DONE, event.result
+                task.diverged = event.outcome is Outcome.DIVERGED
+            case Outcome.PREEMPTED:
+                task.status = TaskStatus.TO_RETRY
+            case Outcome.RETRYABLE:
+                tries = sum(a.outcome is Outcome.RETRYABLE for a in task.history)
+                task.status = TaskStatus.TO_RETRY if tries < MAX_ATTEMPTS else TaskStatus.FAILED
+            case Outcome.PERMANENT:
+                task.status = TaskStatus.FAILED
+
+
+def load_state(path: Path) -> CampaignState:
+    """Fold a journal file into a state.
+
+    Raises
+    ------
+    IntegrityError
+        When the journal is damaged, newer than this program, or not a campaign's.
+    """
+    state = CampaignState()
+    for entry in read(path):
+        try:
+            event = ev.from_entry(entry.kind, entry.data)
+            state.apply(event, entry.t)
+        except (ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise IntegrityError(f"{path}:{entry.n + 1}: this event does not fit ({reason}).") from error
+        if isinstance(event, ev.CampaignCreated) and event.schema > SCHEMA_VERSION:
+            raise IntegrityError(
+                f"{path} was written by a newer version (schema {event.schema}).", "Upgrade gfm-pipeline."
+            )
+    return state
+
+
+def fold(pairs: Iterable[tuple[float, Event]]) -> CampaignState:
+    """Fold (time, event) pairs; for tests and the simulator."""
+    state = CampaignState()
+    for time, event in pairs:
+        state.apply(event, time)
+    return state

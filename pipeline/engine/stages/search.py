@@ -1,0 +1,200 @@
+"""Search: waves of candidates, each trained from rung to rung while it is among the best.
+
+Waves are proposed one ahead: wave w is based on the first-rung results of waves up to w - 2, so no slot
+waits at a barrier for the slowest candidate, and yet every proposal and every promotion is a function of
+a fixed set of results. An interrupted and resumed search therefore takes exactly the same decisions.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gfm_pipeline.apps.contracts.training import ModelSettings, OptimiserSettings, TrainSpec
+from gfm_pipeline.campaign.events import (
+    Candidate,
+    Event,
+    Member,
+    MembersSelected,
+    RungDecided,
+    StageDone,
+    StageFailed,
+    StageName,
+)
+from gfm_pipeline.campaign.state import StageState, TaskStatus
+from gfm_pipeline.common.records import from_plain
+from gfm_pipeline.engine.stages.ingest import dataset_refs
+from gfm_pipeline.engine.step import Context, Program, Proposal, Step, TaskRequest, stage_paths, to_start
+from gfm_pipeline.search.rungs import choose_members, promote
+
+LAG = 1  # waves proposed ahead of the results they are based on
+
+
+def settings(context: Context) -> dict[str, Any]:
+    """Return what the candidates depend on."""
+    search = context.workflow.search.model_dump(mode="json")
+    return {"seed": context.workflow.seed, **search, "members": _selection(context)}
+
+
+def _selection(context: Context) -> dict[str, int]:
+    converge = context.workflow.converge
+    cap = converge.max_per_algorithm or math.ceil(converge.members / 2)
+    return {"count": converge.members, "max_per_algorithm": cap}
+
+
+def wave_sizes(candidates: int, wave: int | str, slots: int) -> list[int]:
+    """Return the size of each wave; ``auto`` makes a wave as large as the site has slots."""
+    size = slots if wave == "auto" else int(wave)
+    full, rest = divmod(candidates, size)
+    return [size] * full + ([rest] if rest else [])
+
+
+def task_name(candidate: str, rung: int) -> str:
+    """Return the name of the task that trains a candidate to a rung."""
+    return f"{candidate}-r{rung}"
+
+
+def objective_of(stage: StageState, candidate: str, rung: int) -> float | None:
+    """Return a candidate's objective at a rung; None when it diverged, failed, or has not finished it."""
+    task = stage.tasks.get(task_name(candidate, rung))
+    if task is None or task.result is None or task.diverged:
+        return None
+    value: float | None = task.result["objective"]
+    return value
+
+
+def finished(stage: StageState, candidate: str, rung: int) -> bool:
+    """Return whether a candidate has ended its training to ``rung``, well or badly."""
+    task = stage.tasks.get(task_name(candidate, rung))
+    return task is not None and task.status in (TaskStatus.DONE, TaskStatus.FAILED)
+
+
+def training_settings(context: Context, chosen: dict[str, Any]) -> tuple[ModelSettings, OptimiserSettings]:
+    """Split a candidate's hyperparameters into those of the model and those of the optimiser."""
+    options = {k.removeprefix("options."): v for k, v in chosen.items() if k.startswith("options.")}
+    model_keys = ("algorithm", "hidden", "layers", "cutoff", "n_radial", "force_head")
+    model = {k: chosen[k] for k in model_keys} | {"options": options}
+    optimiser_keys = ("learning_rate", "batch_size", "force_weight", "weight_decay", "ema_decay")
+    return from_plain(ModelSettings, model), from_plain(OptimiserSettings, {k: chosen[k] for k in optimiser_keys})
+
+
+def candidate_seed(context: Context, name: str) -> int:
+    """Return the seed of a candidate's weights and sampling: a function of the campaign's seed and its number."""
+    return context.workflow.seed * 100_003 + int(name[1:])
+
+
+def advance(context: Context, stage: StageState, ingest: StageState) -> Step:
+    """Decide the next step of the search."""
+    search = context.workflow.search
+    sizes = wave_sizes(search.candidates, search.wave, stage.slots)
+    decisions = _decisions(context, stage)
+    if decisions:
+        return Step(events=decisions)
+    next_wave = len(stage.waves)
+    proposal = None
+    if next_wave < len(sizes) and _first_rung_done(stage, next_wave - 1 - LAG):
+        proposal = Proposal(stage.key, next_wave, sizes[next_wave])
+    requests = _requests(context, stage, ingest)
+    starting = to_start(stage, requests)
+    if proposal is None and next_wave == len(sizes) and all(_ended(stage, r.name) for r in requests):
+        return Step(events=_finish(context, stage))
+    return Step(tasks=starting, proposal=proposal)
+
+
+def _ended(stage: StageState, name: str) -> bool:
+    task = stage.tasks.get(name)
+    return task is not None and task.status in (TaskStatus.DONE, TaskStatus.FAILED)
+
+
+def _first_rung_done(stage: StageState, wave: int) -> bool:
+    """Return whether all candidates of waves up to ``wave`` have finished their first rung."""
+    return all(finished(stage, c.name, 0) for w in range(wave + 1) for c in stage.waves[w].candidates)
+
+
+def _entrants(stage: StageState, wave: int, rung: int) -> tuple[str, ...] | None:
+    """Return who enters a rung in a wave's decision, or None while that is not decided."""
+    if rung == 0:
+        proposed = stage.waves.get(wave)
+        return None if proposed is None else tuple(c.name for c in proposed.candidates)
+    before = stage.decisions.get((wave, rung - 1))
+    return None if before is None else before.promoted
+
+
+def _decisions(context: Context, stage: StageState) -> tuple[Event, ...]:
+    """Return the first promotion decision whose results are all in."""
+    search = context.workflow.search
+    for rung in range(len(search.rungs) - 1):
+        objectives: dict[str, float | None] = {}
+        promoted: frozenset[str] = frozenset()
+        for wave in sorted(stage.waves):
+            entrants = _entrants(stage, wave, rung)
+            if entrants is None or not all(finished(stage, name, rung) for name in entrants):
+                break
+            objectives |= {name: objective_of(stage, name, rung) for name in entrants}
+            known = stage.decisions.get((wave, rung))
+            if known is None:
+                verdict = promote(objectives, entrants, promoted, search.reduction)
+                return (RungDecided(stage.key, wave, rung, verdict.promoted, verdict.stopped),)
+            promoted |= frozenset(known.promoted)
+    return ()
+
+
+def _requests(context: Context, stage: StageState, ingest: StageState) -> list[TaskRequest]:
+    """Return every training the decisions so far ask for, highest rung first."""
+    candidates = stage.candidates()
+    wanted = [(0, c.wave, c.name) for c in candidates.values()]
+    for (wave, rung), decision in stage.decisions.items():
+        wanted += [(-(rung + 1), wave, name) for name in decision.promoted]
+    return [_train(context, stage, ingest, candidates[name], -rung) for rung, _, name in sorted(wanted)]
+
+
+def _train(context: Context, stage: StageState, ingest: StageState, candidate: Candidate, rung: int) -> TaskRequest:
+    search, paths = context.workflow.search, stage_paths(context, stage)
+    model, optimiser = training_settings(context, candidate.settings)
+    name = task_name(candidate.name, rung)
+    spec = TrainSpec(
+        task=name,
+        model=model,
+        optimiser=optimiser,
+        datasets=dataset_refs(context, ingest),
+        seed=candidate_seed(context, candidate.name),
+        output=str(paths.checkpoint(name)),
+        budget_graphs=search.rungs[rung],
+        checkpoint=str(paths.checkpoint(task_name(candidate.name, rung - 1))) if rung else None,
+        validate_every=search.rungs[0],
+        validation_limit=search.validation_limit,
+        threads=context.threads,
+    )
+    return TaskRequest(stage.key, StageName.SEARCH, name, Program.TRAIN, spec)
+
+
+def _finish(context: Context, stage: StageState) -> tuple[Event, ...]:
+    """Choose the members and close the stage, or fail it."""
+    rungs = context.workflow.search.rungs
+    candidates = stage.candidates()
+    finalists = []
+    for candidate in candidates.values():
+        reached = [r for r in range(len(rungs)) if objective_of(stage, candidate.name, r) is not None]
+        if reached:
+            value = objective_of(stage, candidate.name, reached[-1])
+            assert value is not None
+            finalists.append((candidate.name, reached[-1], value, str(candidate.settings["algorithm"])))
+    selection = _selection(context)
+    if len(finalists) < selection["count"]:
+        reason = (
+            f"only {len(finalists)} of {len(candidates)} candidates ended with a finite objective, "
+            f"{selection['count']} members are wanted"
+        )
+        return (StageFailed(stage.key, reason),)
+    chosen = choose_members(finalists, selection["count"], selection["max_per_algorithm"])
+    members = tuple(
+        Member(f"m{i:02d}", name, rung, value, candidates[name].settings) for i, (name, rung, value) in enumerate(chosen)
+    )
+    outputs = {m.name: _digest(stage, m) for m in members}
+    return (MembersSelected(stage.key, members), StageDone(stage.key, outputs))
+
+
+def _digest(stage: StageState, member: Member) -> str:
+    result = stage.tasks[task_name(member.candidate, member.rung)].result
+    assert result is not None
+    return str(result["digest"])

@@ -1,0 +1,118 @@
+"""What a person wants to know of a campaign, as plain records; status and report draw only these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gfm_pipeline.apps.contracts.data import DatasetStatistics
+from gfm_pipeline.apps.contracts.evaluation import CalibrateResult
+from gfm_pipeline.apps.contracts.training import DatasetErrors
+from gfm_pipeline.common.strenum import StrEnum
+
+
+class StageStatus(StrEnum):
+    """State of a stage as people name it."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One validation: graphs seen in the model's life, seconds of training, objective."""
+
+    graphs: int
+    seconds: float
+    objective: float
+
+
+@dataclass(frozen=True)
+class StageView:
+    """One stage: tasks by state, and wall seconds from its first start to its end (or until now)."""
+
+    name: str
+    status: StageStatus
+    tasks_total: int | None  # None while not yet known
+    tasks_done: int
+    tasks_running: int
+    tasks_failed: int
+    started: float | None  # Unix time
+    ended: float | None
+    busy_seconds: float  # summed over its tasks
+    detail: str  # one line for people
+
+
+@dataclass(frozen=True)
+class RungView:
+    """One rung of a candidate: graphs seen at its end, objective (None: diverged or failed), task seconds."""
+
+    rung: int
+    graphs: int
+    objective: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CandidateView:
+    """A candidate of the search. ``outcome`` is one line with the evidence, e.g. the rank that stopped it."""
+
+    name: str
+    wave: int
+    settings: dict[str, Any]
+    rungs: tuple[RungView, ...]
+    status: str  # running | stopped | finished | diverged | failed | selected
+    outcome: str
+    curve: tuple[CurvePoint, ...]
+    running_task: str | None = None
+
+
+@dataclass(frozen=True)
+class MemberView:
+    """A member of the ensemble, trained on from its candidate."""
+
+    name: str
+    candidate: str
+    settings: dict[str, Any]
+    status: str  # waiting | running | converged | limit | failed
+    graphs: int
+    objective: float | None
+    errors: dict[str, DatasetErrors]
+    curve: tuple[CurvePoint, ...]
+
+
+@dataclass(frozen=True)
+class TaskFailure:
+    """A failed attempt, newest last, with the log that tells why."""
+
+    task: str
+    attempt: int
+    reason: str
+    log: str
+
+
+@dataclass(frozen=True)
+class CampaignView:
+    """Everything status and report show; built from the journal and result files alone."""
+
+    name: str
+    path: str
+    site: str
+    workflow: str
+    created: float
+    now: float
+    version: str
+    driver: str  # e.g. "running (pid 123 on host, heartbeat 2 s ago)", "not running"
+    driver_alive: bool
+    stages: tuple[StageView, ...]
+    datasets: tuple[DatasetStatistics, ...] = ()
+    candidates: tuple[CandidateView, ...] = ()
+    members: tuple[MemberView, ...] = ()
+    calibration: CalibrateResult | None = None
+    failures: tuple[TaskFailure, ...] = ()
+    node_hours: float = 0.0
+    kwh_modelled: float | None = None
+    resolved: dict[str, Any] = field(default_factory=dict)
+    next_command: str = ""

@@ -1,0 +1,88 @@
+"""Early stopping: capped promotion of candidates from rung to rung, as pure functions.
+
+Successive halving (Jamieson & Talwalkar 2016; ASHA, Li et al. 2018) with a hard cap: of all candidates
+that finished a rung, at most one in ``reduction`` has ever been promoted, however good the later ones are.
+A decision depends on a fixed set of results only, never on the order in which they arrived, so a resumed
+campaign decides exactly what the uninterrupted one would have decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Names promoted (best first), and for each name left behind now its evidence in words."""
+
+    promoted: tuple[str, ...]
+    stopped: dict[str, str]
+
+
+def promote(
+    objectives: Mapping[str, float | None], entrants: Sequence[str], already: frozenset[str], reduction: float
+) -> Verdict:
+    """Decide who is promoted from a rung once ``entrants`` have finished it.
+
+    Parameters
+    ----------
+    objectives
+        Objective (lower is better) of every candidate that finished the rung in this or an earlier
+        decision; None for diverged or failed ones, which count but are never promoted.
+    entrants
+        Those that finished it since the last decision.
+    already
+        Those promoted by earlier decisions.
+    reduction
+        One in so many is promoted.
+    """
+    quota = int(len(objectives) / reduction) - len(already)
+    ranked = sorted((value, name) for name, value in objectives.items() if value is not None)
+    waiting = [name for _, name in ranked if name not in already]
+    promoted = tuple(waiting[: max(0, quota)])
+    rank = {name: position for position, (_, name) in enumerate(ranked, start=1)}
+    cut = int(len(objectives) / reduction)
+    stopped = {}
+    for name in entrants:
+        if name in promoted:
+            continue
+        value = objectives[name]
+        if value is None:
+            stopped[name] = "no finite objective (diverged or failed)"
+        else:
+            stopped[name] = f"objective {value:.4f} is rank {rank[name]} of {len(objectives)}; {cut} may pass"
+    return Verdict(promoted, stopped)
+
+
+def choose_members(
+    finalists: Sequence[tuple[str, int, float, str]], members: int, max_per_algorithm: int
+) -> tuple[tuple[str, int, float], ...]:
+    """Choose the ensemble: highest rung first, then best objective, with a cap on each algorithm.
+
+    Parameters
+    ----------
+    finalists
+        (name, highest rung finished, objective there, algorithm) of every candidate with an objective.
+    members
+        How many to choose.
+    max_per_algorithm
+        Cap on one algorithm; lifted for the places that would otherwise stay empty.
+
+    Returns
+    -------
+    (name, rung, objective) of the chosen, best first.
+    """
+    order = sorted(finalists, key=lambda f: (-f[1], f[2], f[0]))
+    counts: dict[str, int] = {}
+    chosen, passed_over = [], []
+    for finalist in order:
+        algorithm = finalist[3]
+        if len(chosen) < members and counts.get(algorithm, 0) < max_per_algorithm:
+            counts[algorithm] = counts.get(algorithm, 0) + 1
+            chosen.append(finalist)
+        else:
+            passed_over.append(finalist)
+    chosen += passed_over[: members - len(chosen)]
+    chosen.sort(key=lambda f: (-f[1], f[2], f[0]))
+    return tuple((name, rung, value) for name, rung, value, _ in chosen)

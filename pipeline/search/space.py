@@ -1,0 +1,143 @@
+"""The search space: mixed, conditional on the algorithm, and flat towards DeepHyper.
+
+Conditions in ConfigSpace turn every draw into a slow Python loop, and DeepHyper returns values for
+inactive hyperparameters. So the space shown to DeepHyper is flat, one column a hyperparameter
+(``hidden``, ``hidden@PaiNN``), inactive columns hold their first value, and `SearchSpace.settings`
+reads from a row what its algorithm really uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Value = Any  # str | int | float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few values; numbers keep their order."""
+
+    values: tuple[Value, ...]
+
+    @property
+    def first(self) -> Value:
+        """Return the value an inactive column holds."""
+        return self.values[0]
+
+    def draw(self, uniform: np.ndarray) -> list[Value]:
+        """Map uniform numbers in [0, 1) to values."""
+        return [self.values[int(u * len(self.values))] for u in uniform]
+
+    def contains(self, value: Value) -> bool:
+        """Return whether ``value`` is one of the choices."""
+        return value in self.values
+
+
+@dataclass(frozen=True)
+class Range:
+    """An interval, linear or logarithmic, of real or whole numbers (both ends included)."""
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+    @property
+    def first(self) -> Value:
+        """Return the value an inactive column holds."""
+        return int(self.low) if self.whole else self.low
+
+    def draw(self, uniform: np.ndarray) -> list[Value]:
+        """Map uniform numbers in [0, 1) to values."""
+        if self.whole:
+            low, high = self.low, self.high + 1
+            grid = low * (high / low) ** uniform if self.log else low + uniform * (high - low)
+            return [int(min(np.floor(v), self.high)) for v in grid]
+        grid = self.low * (self.high / self.low) ** uniform if self.log else self.low + uniform * (self.high - self.low)
+        return [float(v) for v in grid]
+
+    def contains(self, value: Value) -> bool:
+        """Return whether ``value`` lies in the interval."""
+        return bool(self.low <= value <= self.high)
+
+
+Dimension = Choice | Range
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Shared dimensions, and each algorithm's own ones, which replace or extend them.
+
+    Parameters
+    ----------
+    shared
+        Dimension by name; must hold ``algorithm`` (a `Choice` of names).
+    own
+        Algorithm name to its dimensions by name.
+    """
+
+    shared: Mapping[str, Dimension]
+    own: Mapping[str, Mapping[str, Dimension]]
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """Return the names of the algorithms in the space."""
+        choice = self.shared["algorithm"]
+        return tuple(choice.values) if isinstance(choice, Choice) else ()
+
+    def columns(self) -> dict[str, Dimension]:
+        """Return the flat columns: shared names, and ``name@Algorithm`` for an algorithm's own."""
+        flat = dict(self.shared)
+        for algorithm, dimensions in self.own.items():
+            flat |= {f"{name}@{algorithm}": d for name, d in dimensions.items()}
+        return flat
+
+    def canonical(self, row: Mapping[str, Value]) -> dict[str, Value]:
+        """Return ``row`` with every inactive column at its first value: equal candidates, equal rows."""
+        algorithm = row["algorithm"]
+        replaced = set(self.own.get(algorithm, {}))
+        result = {}
+        for column, dimension in self.columns().items():
+            name, _, owner = column.partition("@")
+            active = owner == algorithm if owner else name not in replaced
+            result[column] = _plain(row[column]) if active else dimension.first
+        return result
+
+    def settings(self, row: Mapping[str, Value]) -> dict[str, Value]:
+        """Return the hyperparameters a candidate uses, by plain name."""
+        algorithm = row["algorithm"]
+        own = self.own.get(algorithm, {})
+        chosen = {name: _plain(row[name]) for name in self.shared if name not in own}
+        return chosen | {name: _plain(row[f"{name}@{algorithm}"]) for name in own}
+
+    def row(self, settings: Mapping[str, Value]) -> dict[str, Value]:
+        """Return the canonical flat row of a candidate's settings (the inverse of `settings`)."""
+        algorithm = settings["algorithm"]
+        own = self.own.get(algorithm, {})
+        result = {}
+        for column, dimension in self.columns().items():
+            name, _, owner = column.partition("@")
+            active = owner == algorithm if owner else name not in own
+            result[column] = settings[name] if active else dimension.first
+        return result
+
+    def sample(self, n: int, rng: np.random.Generator, algorithm: str | None = None) -> list[dict[str, Value]]:
+        """Draw ``n`` canonical rows, stratified in every dimension (Latin hypercube, McKay et al. 1979)."""
+        columns = self.columns()
+        drawn = {}
+        for name, dimension in columns.items():
+            strata = (rng.permutation(n) + rng.random(n)) / n
+            drawn[name] = dimension.draw(strata)
+        rows = [{name: values[i] for name, values in drawn.items()} for i in range(n)]
+        if algorithm is not None:
+            rows = [row | {"algorithm": algorithm} for row in rows]
+        return [self.canonical(row) for row in rows]
+
+
+def _plain(value: Value) -> Value:
+    """Return a Python scalar for a numpy one."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,197 @@
+"""The workflow file as pydantic models: the only place where what users write is checked for type and range."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from gfm_pipeline.apps.contracts.data import EnergyUnit, LengthUnit
+from gfm_pipeline.apps.contracts.training import Algorithm, ForceHead
+from gfm_pipeline.search.space import Choice, Dimension, Range, SearchSpace
+
+Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors, everywhere."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceModel(Strict):
+    """One source of labelled structures; its key is the name of the dataset and of its branch in the model."""
+
+    reader: str = Field(description="Reader: ase, pymatgen-json, or a generator (xtb-md, emt-alloys).")
+    files: str | list[str] = Field(default=[], description="Paths or globs, relative to the workflow file.")
+    options: dict[str, Any] = Field(default={}, description="Options of the reader.")
+    energy_unit: EnergyUnit = EnergyUnit.EV
+    length_unit: LengthUnit = LengthUnit.ANGSTROM
+    energy_key: str | None = Field(default=None, description="Name of the energy label, where the format leaves it free.")
+    forces_key: str | None = Field(default=None, description="Name of the force label, where the format leaves it free.")
+    group_key: str | None = Field(
+        default=None, description="Metadata key of the trajectory or family; a group never crosses splits."
+    )
+    max_force: PositiveFloat | None = Field(default=None, description="Quarantine records above this force (eV/A).")
+    shards: PositiveInt = Field(default=1, description="Read in so many tasks.")
+    isolated_energies: dict[str, float] | None = Field(
+        default=None, description="Isolated-atom energies (eV) by element, used instead of the least-squares fit."
+    )
+
+
+class DataModel(Strict):
+    """Sources and how they are split."""
+
+    sources: dict[Annotated[str, Field(pattern=NAME)], SourceModel] = Field(min_length=1)
+    validation: Fraction = Field(default=0.1, description="Share of records for validation; whole groups.")
+    test: Fraction = Field(default=0.1, description="Share of records for test; whole groups.")
+    max_quarantined: float = Field(default=0.05, ge=0, le=1, description="Largest tolerated share of bad records.")
+
+    @model_validator(mode="after")
+    def _room_for_training(self) -> DataModel:
+        if self.validation + self.test >= 0.9:
+            raise ValueError("validation and test together leave less than 10 % for training")
+        return self
+
+
+class RangeModel(Strict):
+    """A numeric range; whole bounds make a whole-number dimension."""
+
+    low: float | int
+    high: float | int
+    scale: Literal["linear", "log"] = "linear"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RangeModel:
+        if not self.low < self.high:
+            raise ValueError(f"low ({self.low}) must be below high ({self.high})")
+        if self.scale == "log" and self.low <= 0:
+            raise ValueError(f"a log scale needs low above 0, not {self.low}")
+        return self
+
+
+def _positive(value: float) -> float:
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"must be a positive number, not {value}")
+    return value
+
+
+Number = Annotated[float | int, AfterValidator(_positive)]
+DimensionModel = RangeModel | list[Number] | Number
+
+
+class SpaceModel(Strict):
+    """The search space: a list is a choice, {low, high, scale} a range, a single value is fixed."""
+
+    algorithm: list[Algorithm] = Field(min_length=1)
+    hidden: DimensionModel = Field(default=[32, 64, 128], description="Width of node features.")
+    layers: DimensionModel = Field(default=[2, 3, 4], description="Message passing layers.")
+    cutoff: DimensionModel = Field(default=5.0, description="Neighbour cutoff (Angstrom).")
+    n_radial: DimensionModel = Field(default=8, description="Radial basis functions.")
+    learning_rate: DimensionModel = RangeModel(low=1e-4, high=1e-2, scale="log")
+    batch_size: DimensionModel = Field(default=[16, 32], description="Graphs an optimiser step.")
+    force_weight: DimensionModel = RangeModel(low=1, high=30, scale="log")
+    weight_decay: DimensionModel = 1e-3
+    ema_decay: DimensionModel = 0.99
+    force_head: ForceHead | list[ForceHead] = ForceHead.CONSERVATIVE
+    per_algorithm: dict[Algorithm, dict[str, DimensionModel | list[str] | str]] = Field(
+        default={}, description="Ranges that hold for one algorithm only, in place of or beside the shared ones."
+    )
+
+    @model_validator(mode="after")
+    def _known_overrides(self) -> SpaceModel:
+        shared = set(SpaceModel.model_fields) - {"algorithm", "per_algorithm"}
+        for algorithm, overrides in self.per_algorithm.items():
+            if algorithm not in self.algorithm:
+                raise ValueError(f"per_algorithm names {algorithm}, which is not in the list of algorithms")
+            for key in overrides:
+                if key not in shared and not key.startswith("options."):
+                    raise ValueError(
+                        f"per_algorithm.{algorithm}: {key!r} is neither a shared hyperparameter "
+                        f"({', '.join(sorted(shared))}) nor one of the algorithm's own (options.<name>)"
+                    )
+        return self
+
+    def compile(self) -> SearchSpace:
+        """Return the space the search works on."""
+        shared = {name: _dimension(getattr(self, name)) for name in sorted(set(SpaceModel.model_fields) - {"per_algorithm"})}
+        own = {str(a): {k: _dimension(v) for k, v in sorted(d.items())} for a, d in self.per_algorithm.items()}
+        return SearchSpace(shared, own)
+
+
+def _dimension(value: Any) -> Dimension:
+    match value:
+        case RangeModel(low=low, high=high, scale=scale):
+            whole = isinstance(low, int) and isinstance(high, int)
+            return Range(float(low), float(high), log=scale == "log", whole=whole)
+        case list():
+            return Choice(tuple(str(v) if isinstance(v, str) else v for v in value))
+        case _:
+            return Choice((str(value) if isinstance(value, str) else value,))
+
+
+class SearchModel(Strict):
+    """Waves of candidates, each stopped at a rung unless it is among the best."""
+
+    candidates: PositiveInt = Field(default=32, description="Candidates in all.")
+    wave: PositiveInt | Literal["auto"] = Field(default="auto", description="Candidates a wave; auto: the site's slots.")
+    rungs: list[PositiveInt] = Field(
+        default=[10_000, 30_000, 90_000], min_length=1, description="Graphs seen in a candidate's life, at each rung."
+    )
+    reduction: float = Field(default=3.0, gt=1.0, description="One in so many is promoted from a rung to the next.")
+    validation_limit: PositiveInt | None = Field(default=None, description="Validation graphs a dataset; null: all.")
+    space: SpaceModel
+
+    @model_validator(mode="after")
+    def _rising(self) -> SearchModel:
+        if any(b <= a for a, b in zip(self.rungs, self.rungs[1:], strict=False)):
+            raise ValueError(f"rungs must rise, not {self.rungs}")
+        return self
+
+
+class ConvergeModel(Strict):
+    """The best candidates, trained on until each one's own convergence criterion is met."""
+
+    members: PositiveInt = Field(default=4, description="Members of the ensemble.")
+    max_per_algorithm: PositiveInt | None = Field(
+        default=None, description="Largest number of members of one algorithm; null: half of the members, rounded up."
+    )
+    check_every: PositiveInt = Field(default=10_000, description="Graphs between validations.")
+    patience: PositiveInt = Field(default=3, description="Validations over which an improvement is looked for.")
+    min_delta: Fraction = Field(default=0.02, description="Smallest relative improvement that counts as one.")
+    max_graphs: PositiveInt = Field(default=10_000_000, description="Largest number of graphs in a member's life.")
+    anneal_fraction: Fraction = Field(default=0.25, description="Final annealing, as a share of the graphs seen.")
+
+
+class CalibrateModel(Strict):
+    """Intervals whose coverage is fitted on validation and judged on test."""
+
+    level: Fraction = Field(default=0.9, description="Nominal coverage of the intervals.")
+
+
+class LimitsModel(Strict):
+    """Bounds that keep a campaign from hanging."""
+
+    task_hours: PositiveFloat = Field(default=12.0, description="No task runs longer; it is stopped and retried.")
+
+
+class WorkflowModel(Strict):
+    """A campaign: from raw structures to a calibrated ensemble."""
+
+    name: str = Field(pattern=NAME, description="Name of the campaign and of its folder.")
+    seed: int = Field(default=0, ge=0, description="Seed of everything random.")
+    data: DataModel
+    search: SearchModel
+    converge: ConvergeModel = ConvergeModel()
+    calibrate: CalibrateModel = CalibrateModel()
+    limits: LimitsModel = LimitsModel()
+
+    @model_validator(mode="after")
+    def _enough_candidates(self) -> WorkflowModel:
+        if self.converge.members > self.search.candidates:
+            raise ValueError(
+                f"converge.members ({self.converge.members}) exceeds search.candidates ({self.search.candidates})"
+            )
+        return self
