@@ -1,0 +1,63 @@
+"""The multi-task training loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gfm_pipeline.common.errors import ModelError
+from gfm_pipeline.models.batch import Batch
+from gfm_pipeline.models.potential import Prediction
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss to minimise and its two parts, all in units of the force RMS (energies: times 1 Angstrom)."""
+
+    total: Tensor
+    energy: Tensor
+    force: Tensor
+
+
+def multitask_loss(prediction: Prediction, batch: Batch, force_rms: Tensor, force_weight: float) -> Loss:
+    """Return mean absolute per-atom energy error + ``force_weight`` * mean length of the force error.
+
+    The L1 energy and L2-norm force losses are those of large atomistic models (e.g. eSCN, UMA); both are robust to
+    outliers. Labels that are NaN are left out of the means.
+
+    Parameters
+    ----------
+    prediction
+        Of ``batch``.
+    batch
+        With labels; energies relative to the references.
+    force_rms
+        Scale of each dataset [n_datasets], eV/Angstrom, in the dtype of the model.
+    force_weight
+        Weight of the force part.
+
+    Raises
+    ------
+    ModelError
+        When the batch has no labels.
+    """
+    if batch.energy is None or batch.forces is None:
+        raise ModelError("A loss needs labels, and the batch has none.")
+    scale = 1.0 / force_rms.index_select(0, batch.dataset)
+    weight = scale / batch.natoms.to(scale.dtype)
+    energy_error, energy_count = _masked(prediction.energy, batch.energy)
+    energy = (energy_error.abs() * weight).sum() / energy_count
+    force_error, force_count = _masked(prediction.forces, batch.forces)
+    length = torch.linalg.vector_norm(force_error, dim=1)
+    force = (length * scale.index_select(0, batch.graph)).sum() / force_count
+    return Loss(energy + force_weight * force, energy, force)
+
+
+def _masked(predicted: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the error with rows of missing labels set to zero, and the number of rows that count (at least 1)."""
+    missing = torch.isnan(label)  # not of the prediction: a model that diverged must show
+    if missing.ndim == 2:
+        missing = missing.any(1, keepdim=True)
+    return (predicted - label).masked_fill(missing, 0.0), (~missing).sum().clamp(min=1)

@@ -1,0 +1,86 @@
+"""PNA: several aggregators and degree scalers, made smooth in the positions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from gfm_pipeline.models.layers import Embedding, lengths_and_directions, linear, mlp, scatter_sum
+from gfm_pipeline.models.radial import RadialBasis
+from gfm_pipeline.models.registry import MessagePassing, register
+from gfm_pipeline.models.spec import ModelSpec
+
+STD_FLOOR = 1e-3  # keeps the slope of the square root bounded where all messages are equal
+
+
+class Aggregation(nn.Module):
+    """One PNA layer with aggregators that do not jump when a neighbour enters or leaves.
+
+    With w_ij the envelope, D_i = sum_j w_ij the smooth degree and m_ij the message:
+
+    - mean: sum w m / (1 + D), as if one more neighbour sent zero, so that the mean fades with the last neighbour;
+    - standard deviation: of the same weighted sample, less its value at no neighbours;
+    - maximum and minimum: log(1 + sum w (exp(b t) - 1)) / b with t the message's bounded gate in (0, 1), and the
+      same of 1 - t: smooth, zero without neighbours, the hard extremes for large ``sharpness`` b;
+    - scalers: 1, log(1 + D) / delta and (1 + delta) / (1 + log(1 + D)), delta the training mean of log(1 + degree).
+    """
+
+    def __init__(self, hidden: int, n_radial: int, sharpness: float, delta: float) -> None:
+        super().__init__()
+        self.hidden, self.sharpness, self.delta = hidden, sharpness, delta
+        self.target = linear(hidden, hidden)
+        self.source = linear(hidden, hidden, bias=False)
+        self.radial = linear(n_radial, hidden, bias=False)
+        self.mix = linear(12 * hidden, hidden)
+        self.update = mlp(2 * hidden, hidden, hidden)
+
+    def forward(self, x: Tensor, basis: Tensor, fade: Tensor, degree: Tensor, src: Tensor, dst: Tensor) -> Tensor:
+        """Return the change of node features [N, H]; ``degree`` is D [N, 1]."""
+        b = self.sharpness
+        ends = self.target(x).index_select(0, dst) + self.source(x).index_select(0, src)
+        raw = torch.addmm(ends, basis, self.radial.weight.t())
+        gate = torch.sigmoid(raw)
+        message = raw * gate
+        rise = torch.exp(b * gate)
+        faded = message * fade
+        parts = [faded, faded * message, fade * rise, fade * (math.exp(b) / rise)]
+        total, square, high, low = scatter_sum(torch.cat(parts, 1), dst, x.shape[0]).split(self.hidden, 1)
+        weight = 1.0 / (1.0 + degree)
+        mean = total * weight
+        std = (square * weight - mean * mean + STD_FLOOR).sqrt() - math.sqrt(STD_FLOOR)
+        extremes = [torch.log1p((high - degree).clamp(min=0.0)) / b, torch.log1p((low - degree).clamp(min=0.0)) / b]
+        found = torch.cat([mean, std, *extremes], 1)
+        log_degree = torch.log1p(degree)
+        scaled = [found, found * (log_degree / self.delta), found * ((1.0 + self.delta) / (1.0 + log_degree))]
+        change: Tensor = self.update(torch.cat([x, self.mix(torch.cat(scaled, 1))], 1))
+        return change
+
+
+@register("pna")
+class PNA(MessagePassing):
+    """Principal neighbourhood aggregation (Corso et al., NeurIPS 2020), smooth; see `Aggregation`."""
+
+    default_options: ClassVar[Mapping[str, Any]] = {"sharpness": 4.0}
+
+    def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:
+        super().__init__(spec, options)
+        self.embedding = Embedding(spec.hidden)
+        self.radial = RadialBasis(spec.n_radial, spec.cutoff)
+        self.aggregations = nn.ModuleList(
+            Aggregation(spec.hidden, spec.n_radial, float(options["sharpness"]), spec.avg_log_degree)
+            for _ in range(spec.layers)
+        )
+
+    def forward(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor | None]:
+        """See `MessagePassing.forward`; PNA has no vectors."""
+        distance, _ = lengths_and_directions(vec)
+        basis, fade = self.radial(distance)
+        degree = scatter_sum(fade, dst, z.shape[0])
+        x = self.embedding(z)
+        for aggregation in self.aggregations:
+            x = x + aggregation(x, basis, fade, degree, src, dst)
+        return x, None
