@@ -1,0 +1,286 @@
+"""The columnar ADIOS2 layout HydraGNN reads and writes, one BP5 file with one step.
+
+For each label (``trainset``, ``valset``, ``testset``) and key k: variable ``<label>/<k>`` holds the
+samples end to end along one axis, attribute ``<label>/<k>/variable_dim`` names that axis, and variables
+``<label>/<k>/variable_count`` and ``variable_offset`` [ndata] give each sample's extent on it. The axis is
+the one whose length differs between samples, and 0 where none does (or there is one sample), so a reader
+must obey the attribute and may not guess. The layout is described by HydraGNN's ``AdiosWriter``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from adios2 import bindings as adios
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.contracts.data import Split
+from gfm_pipeline.apps.dataset.columns import Columns, flat_ranges
+from gfm_pipeline.common.errors import DataError, IntegrityError
+from gfm_pipeline.common.publish import storage_errors
+
+BLOCK = 2048  # graphs in a written block: windows of this size read back at disk speed
+N_COEFFICIENTS = 118
+_DTYPES = {
+    "float": np.float32,
+    "double": np.float64,
+    "int8_t": np.int8,
+    "int16_t": np.int16,
+    "int32_t": np.int32,
+    "int64_t": np.int64,
+    "uint8_t": np.uint8,
+    "uint16_t": np.uint16,
+    "uint32_t": np.uint32,
+    "uint64_t": np.uint64,
+}
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One key of one label: ``values`` end to end on ``axis``, sample i at ``offset[i]``, ``count[i]`` long."""
+
+    values: NDArray[Any]
+    axis: int
+    count: NDArray[np.int64]
+    offset: NDArray[np.int64]
+
+    def sample(self, index: int) -> NDArray[Any]:
+        """Return the array of one sample."""
+        start = int(self.offset[index])
+        piece = np.take(self.values, np.arange(start, start + int(self.count[index])), axis=self.axis)
+        return np.asarray(piece)
+
+    def rows(self) -> NDArray[Any]:
+        """Return the samples in order along ``axis``, which is moved to the front."""
+        values = np.moveaxis(self.values, self.axis, 0)
+        expected = np.concatenate([[0], np.cumsum(self.count)[:-1]]) if len(self.count) else self.offset
+        if np.array_equal(self.offset, expected) and int(self.count.sum()) == len(values):
+            return np.ascontiguousarray(values)
+        return np.ascontiguousarray(values[flat_ranges(self.offset, self.count)])
+
+
+def _keys(columns: Columns) -> dict[str, tuple[NDArray[Any], NDArray[np.int64]]]:
+    """Return key -> (array joined on axis 0, rows of each sample); uint8 would read back as text in HydraGNN."""
+    one = np.ones(len(columns), dtype=np.int64)
+    per_atom = columns.energy / columns.natoms
+    return {
+        "atomic_numbers": (columns.numbers.astype(np.float32)[:, None], columns.natoms),
+        "pos": (columns.pos, columns.natoms),
+        "forces": (columns.forces, columns.natoms),
+        "energy": (columns.energy[:, None], one),
+        "energy_per_atom": (per_atom[:, None], one),
+        "cell": (columns.cell.reshape(-1, 3), 3 * one),
+        "pbc": (columns.pbc.astype(np.int32).reshape(-1), 3 * one),
+        "natoms": (columns.natoms, one),
+        "graph_attr": (np.zeros(2 * len(columns), dtype=np.float32), 2 * one),
+        "group": (columns.group, one),
+        "origin": (columns.origin, one),
+    }
+
+
+def write_bp(path: Path, name: str, splits: Mapping[Split, Columns], reference: Mapping[int, float]) -> None:
+    """Write ``splits`` to the BP folder ``path``.
+
+    Parameters
+    ----------
+    path
+        Folder to create; its parent must exist.
+    name
+        Name of the dataset.
+    splits
+        Label to structures; none may be empty.
+    reference
+        Atomic number to reference energy (eV), stored as ``energy_linear_regression_coeff`` [118].
+
+    Raises
+    ------
+    StorageError
+        When the disk refuses.
+    DataError
+        When a split is empty, or ADIOS2 refuses the data.
+    """
+    coefficients = np.zeros(N_COEFFICIENTS)
+    for number, energy in reference.items():
+        coefficients[number - 1] = energy
+    with storage_errors(path):
+        try:
+            context = adios.ADIOS()
+            io = context.DeclareIO("write")
+            io.SetEngine("BP5")
+            # Statistics stay on: HydraGNN's reader tells cached counts apart by their Min and Max.
+            io.SetParameter("Threads", "1")
+            engine = io.Open(str(path), adios.Mode.Write)
+            engine.BeginStep()
+            for label, columns in splits.items():
+                if not len(columns):
+                    raise DataError(f"Split {label} of {name} is empty.", "Give it a larger fraction or more groups.")
+                _write_label(io, engine, str(label), columns)
+            io.DefineAttribute("total_ndata", np.array([sum(len(c) for c in splits.values())], dtype=np.int64))
+            io.DefineAttribute("dataset_name", name)
+            io.DefineAttribute("energy_linear_regression_coeff", coefficients)
+            engine.EndStep()
+            engine.Close()
+        except RuntimeError as error:
+            raise DataError(f"ADIOS2 could not write {path}: {str(error).splitlines()[0]}.") from error
+    # Timings inside would give equal data a different digest.
+    (path / "profiling.json").unlink(missing_ok=True)
+
+
+def _write_label(io: Any, engine: Any, label: str, columns: Columns) -> None:
+    keys = _keys(columns)
+    io.DefineAttribute(f"{label}/ndata", np.array([len(columns)], dtype=np.int64))
+    io.DefineAttribute(f"{label}/keys", list(keys))
+    for key, (array, count) in keys.items():
+        offset = np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64)
+        name = f"{label}/{key}"
+        # Every key here varies on axis 0 or not at all: 0 is right for both.
+        io.DefineAttribute(f"{name}/variable_dim", np.array([0], dtype=np.int64))
+        _put(io, engine, name, array, [int(o) for o in offset[::BLOCK]])
+        for suffix, index in (("variable_count", count), ("variable_offset", offset)):
+            _put(io, engine, f"{name}/{suffix}", np.asarray(index, dtype=np.int64), [0])
+
+
+def _put(io: Any, engine: Any, name: str, array: NDArray[Any], starts: list[int]) -> None:
+    """Put ``array`` in blocks of rows beginning at ``starts``; ``Sync`` copies, so buffers may go at once."""
+    shape, rest = list(array.shape), list(array.shape[1:])
+    variable = io.DefineVariable(name, np.zeros(1, array.dtype), shape, [0] * len(shape), shape)
+    for first, last in zip(starts, [*starts[1:], shape[0]], strict=True):
+        block = np.array(array[first:last], order="C")  # a copy: read-only arrays are refused with a wrong message
+        variable.SetSelection([[first, *[0] * len(rest)], [last - first, *rest]])
+        engine.Put(variable, block, adios.Mode.Sync)
+
+
+class BpFile:
+    """A BP file in HydraGNN's layout, opened for reading.
+
+    Files that are our own must be checked against their manifest before: ADIOS2 hangs
+    on a truncated file and takes flipped bits for data.
+
+    Raises
+    ------
+    IntegrityError
+        When ADIOS2 cannot open the file or it is not in this layout.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.exists():
+            raise IntegrityError(f"{path} does not exist.")
+        self._context = adios.ADIOS()
+        self._io = self._context.DeclareIO("read")
+        self._io.SetEngine("BP5" if path.is_dir() and (path / "mmd.0").exists() else "BP4")
+        self._io.SetParameter("Threads", "1")  # the default starts threads for every read
+        try:
+            self._engine = self._io.Open(str(path), adios.Mode.ReadRandomAccess)
+            self._variables: dict[str, dict[str, str]] = self._io.AvailableVariables()
+            self._attributes: dict[str, dict[str, str]] = self._io.AvailableAttributes()
+        except RuntimeError as error:
+            raise IntegrityError(f"ADIOS2 cannot open {path}: {str(error).splitlines()[0]}.") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._engine.Close()
+
+    def __enter__(self) -> BpFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def labels(self) -> list[str]:
+        """Return the labels that hold samples."""
+        return [str(label) for label in Split if f"{label}/ndata" in self._attributes]
+
+    def keys(self, label: str) -> list[str]:
+        """Return the keys of ``label``."""
+        prefix, suffix = f"{label}/", "/variable_count"
+        return [n[len(prefix) : -len(suffix)] for n in self._variables if n.startswith(prefix) and n.endswith(suffix)]
+
+    def attribute(self, name: str) -> NDArray[Any] | list[str]:
+        """Return an attribute as array, or as list of texts.
+
+        Raises
+        ------
+        IntegrityError
+            When it is missing.
+        """
+        if name not in self._attributes:
+            raise IntegrityError(f"{self.path} has no attribute {name}.", "Is it a file in HydraGNN's layout?")
+        attribute = self._io.InquireAttribute(name)
+        if self._attributes[name]["Type"] == "string":
+            return [str(text) for text in attribute.DataString()]
+        return np.atleast_1d(np.asarray(attribute.Data()))
+
+    def read(self, label: str, key: str) -> Variable:
+        """Read one key of all samples of ``label``.
+
+        Raises
+        ------
+        IntegrityError
+            When the key is missing or its counts do not fit its shape.
+        """
+        name = f"{label}/{key}"
+        axis = int(np.asarray(self.attribute(f"{name}/variable_dim")).ravel()[0])
+        values = self._get(name)
+        count = self._get(f"{name}/variable_count").ravel().astype(np.int64)
+        offset = self._get(f"{name}/variable_offset").ravel().astype(np.int64)
+        length = values.shape[axis] if axis < values.ndim else -1
+        if len(count) != len(offset) or (len(count) and int((offset + count).max()) > length):
+            raise IntegrityError(f"{self.path} is damaged: {name} is shorter than its counts say.")
+        return Variable(values, axis, count, offset)
+
+    def _get(self, name: str) -> NDArray[Any]:
+        if name not in self._variables:
+            raise IntegrityError(f"{self.path} has no variable {name}.", "Is it a file in HydraGNN's layout?")
+        variable = self._io.InquireVariable(name)
+        kind = variable.Type()
+        if kind not in _DTYPES:
+            raise IntegrityError(f"{self.path}: {name} has type {kind}, which this layout does not use.")
+        values = np.empty(variable.Shape(), dtype=_DTYPES[kind])
+        if values.size:
+            try:
+                self._engine.Get(variable, values, adios.Mode.Sync)
+            except RuntimeError as error:
+                raise IntegrityError(f"{self.path}: {name} cannot be read: {str(error).splitlines()[0]}.") from error
+        return values
+
+
+def read_columns(file: BpFile, label: Split) -> Columns:
+    """Read one split of a file in HydraGNN's layout, ours or HydraGNN's own.
+
+    Files without ``atomic_numbers`` give it as column 0 of ``x``; without ``natoms`` it is the row count
+    of ``pos``; without ``forces``, ``cell`` or ``pbc`` these are NaN, zero and False.
+
+    Raises
+    ------
+    IntegrityError
+        When a needed key is missing or damaged.
+    """
+    keys = set(file.keys(label))
+    pos = file.read(label, "pos")
+    n = len(pos.count)
+    natoms = pos.count
+    n_atoms = int(natoms.sum())
+
+    def flat(key: str, default: NDArray[Any]) -> NDArray[Any]:
+        return file.read(label, key).rows().reshape(default.shape) if key in keys else default
+
+    try:
+        numbers = file.read(label, "atomic_numbers" if "atomic_numbers" in keys else "x").rows()
+        return Columns.build(
+            numbers=np.rint(numbers.reshape(n_atoms, -1)[:, 0]),
+            pos=pos.rows(),
+            forces=flat("forces", np.full((n_atoms, 3), np.nan)),
+            energy=file.read(label, "energy").rows().reshape(n),
+            cell=flat("cell", np.zeros((n, 3, 3))),
+            pbc=flat("pbc", np.zeros((n, 3))) != 0,
+            natoms=natoms,
+            group=flat("group", np.arange(n)),
+            origin=flat("origin", np.arange(n)),
+        )
+    except (ValueError, DataError) as error:
+        raise IntegrityError(f"{file.path}: the keys of {label} do not fit together: {error}.") from error

@@ -1,0 +1,73 @@
+"""A published dataset folder: ``<name>.bp``, ``statistics.json`` and the manifest that vouches for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.apps.dataset.bp import BpFile, read_columns
+from gfm_pipeline.apps.dataset.columns import Columns
+from gfm_pipeline.common.errors import IntegrityError
+from gfm_pipeline.common.publish import verify
+from gfm_pipeline.common.records import read_record
+
+STATISTICS_FILE = "statistics.json"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset that was checked against its manifest.
+
+    Attributes
+    ----------
+    path
+        The folder.
+    digest
+        SHA-256 over its content.
+    statistics
+        Counts, reference energies, scales.
+    """
+
+    path: Path
+    digest: str
+    statistics: DatasetStatistics
+
+    @classmethod
+    def open(cls, path: Path, *, digests: bool = False) -> Dataset:
+        """Check ``path`` against its manifest (sizes; SHA-256 too when ``digests``) and read the statistics.
+
+        Raises
+        ------
+        IntegrityError
+            When a file is missing, damaged, or the folder was never finished. ADIOS2 opens nothing before.
+        """
+        manifest = verify(path, digests=digests)
+        if STATISTICS_FILE not in manifest.files:
+            raise IntegrityError(f"{path} is not a dataset: its manifest lists no {STATISTICS_FILE}.")
+        statistics = read_record(DatasetStatistics, path / STATISTICS_FILE)
+        if f"{statistics.name}.bp/md.idx" not in manifest.files:
+            raise IntegrityError(f"{path} is not a dataset: its manifest lists no {statistics.name}.bp.")
+        return cls(path, manifest.digest, statistics)
+
+    @property
+    def name(self) -> str:
+        """The dataset's name, which is its branch in a model."""
+        return self.statistics.name
+
+    def columns(self, split: Split) -> Columns:
+        """Read one split into memory.
+
+        Raises
+        ------
+        IntegrityError
+            When the file is not what its statistics say.
+        """
+        with BpFile(self.path / f"{self.name}.bp") as file:
+            columns = read_columns(file, split)
+        if len(columns) != self.statistics.n_structures[split]:
+            raise IntegrityError(
+                f"{self.path} holds {len(columns)} structures in {split}, "
+                f"its statistics say {self.statistics.n_structures[split]}."
+            )
+        return columns

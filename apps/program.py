@@ -1,0 +1,134 @@
+"""How every program on a compute node starts and ends; `gfm_pipeline.apps.contracts.task` is the contract."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+from gfm_pipeline.apps.contracts.task import ERROR_FILE, PROGRESS_FILE, RESULT_FILE, STOP_FILE, ExitCode
+from gfm_pipeline.common.errors import DataError, GFMError, StorageError
+from gfm_pipeline.common.publish import storage_errors, write_json, write_record
+from gfm_pipeline.common.records import read_record
+
+S = TypeVar("S")
+_RETRYABLE = (StorageError, OSError, MemoryError)
+_PERMANENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+LOG = logging.getLogger(__name__)
+
+
+class StopRequested(Exception):
+    """Raised at a safe point after SIGTERM, SIGINT or the stop file; ends the program with ``PREEMPTED``."""
+
+
+@dataclass
+class Task:
+    """The attempt a program runs in: progress goes out, requests to stop come in.
+
+    Attributes
+    ----------
+    folder
+        The attempt's folder.
+    interval
+        Seconds between two progress lines, and between two looks for the stop file.
+    """
+
+    folder: Path
+    interval: float = 1.0
+    _signalled: bool = field(default=False, init=False)
+    _stop_file_seen: bool = field(default=False, init=False)
+    _last_line: float = field(default=float("-inf"), init=False)
+    _last_look: float = field(default=float("-inf"), init=False)
+
+    def request_stop(self) -> None:
+        """Ask the program to leave at its next safe point."""
+        self._signalled = True
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the program was asked to stop; cheap enough for every step of a loop."""
+        now = time.monotonic()
+        if not self._stop_file_seen and now - self._last_look >= self.interval:
+            self._last_look = now
+            self._stop_file_seen = (self.folder / STOP_FILE).exists()
+        return self._signalled or self._stop_file_seen
+
+    def check(self) -> None:
+        """Raise `StopRequested` when the program was asked to stop."""
+        if self.stopping:
+            raise StopRequested
+
+    def progress(self, *, force: bool = False, **values: Any) -> None:
+        """Append ``values`` and the time to ``progress.jsonl``, at most once an interval unless ``force``."""
+        now = time.monotonic()
+        if not force and now - self._last_line < self.interval:
+            return
+        self._last_line = now
+        line = json.dumps({"time": time.time(), **values}, allow_nan=False)
+        path = self.folder / PROGRESS_FILE
+        with storage_errors(path), open(path, "a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+
+def run_program(spec_type: type[S], body: Callable[[S, Task], Any], argv: list[str] | None = None) -> int:
+    """Run ``body`` on the spec named on the command line and turn how it ends into files and an exit code.
+
+    Parameters
+    ----------
+    spec_type
+        Dataclass the JSON file must fit.
+    body
+        Called with the spec and the `Task`. Returns the result record, or a pair of it and the `ExitCode`
+        (a diverged training has a result too). Raises `StopRequested` after it saved what it must.
+    argv
+        Arguments; default those of the process.
+
+    Returns
+    -------
+    int
+        The exit code. ``result.json`` exists if and only if ``body`` returned; ``error.json`` if it raised.
+        An unexpected exception is written to ``error.json`` as ``PERMANENT`` with its traceback on stderr.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    task = Task(Path.cwd())
+
+    def on_signal(_signal: int, _frame: FrameType | None) -> None:
+        task.request_stop()
+
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        if len(arguments) != 1:
+            raise DataError("This program takes exactly one argument: the path of its JSON spec.")
+        outcome = body(read_record(spec_type, Path(arguments[0])), task)
+        result, code = outcome if isinstance(outcome, tuple) else (outcome, ExitCode.OK)
+        write_record(task.folder / RESULT_FILE, result)
+    except StopRequested:
+        return int(ExitCode.PREEMPTED)
+    except (GFMError, OSError, MemoryError) as error:
+        _write_error(task.folder, error)
+        retry = isinstance(error, _RETRYABLE) and not isinstance(error, _PERMANENT)
+        return int(ExitCode.RETRYABLE if retry else ExitCode.PERMANENT)
+    except Exception as error:
+        LOG.exception("unexpected error")  # a fault of the program: its traceback belongs into the attempt's stderr
+        _write_error(task.folder, error)
+        return int(ExitCode.PERMANENT)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return int(code)
+
+
+def _write_error(folder: Path, error: Exception) -> None:
+    message = error.message if isinstance(error, GFMError) else f"{type(error).__name__}: {error}"
+    hint = error.hint if isinstance(error, GFMError) else None
+    try:
+        write_json(folder / ERROR_FILE, {"error": type(error).__name__, "message": message, "hint": hint})
+    except (StorageError, OSError):  # the full disk that is being reported: the exit code still says it
+        sys.stderr.write(f"{message}\n")
