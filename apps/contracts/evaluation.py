@@ -6,6 +6,13 @@ from dataclasses import dataclass
 
 from gfm_pipeline.apps.contracts.training import DatasetRef
 
+#: Files of a published ensemble folder, beside ``members/<name>/`` (the checkpoints) and the manifest.
+CALIBRATION_FILE = "calibration.json"
+EVALUATION_FILE = "evaluation.json"
+FIGURES_FILE = "evaluation.npz"
+MODEL_CARD_FILE = "MODEL_CARD.md"
+MEMBERS_FOLDER = "members"
+
 
 @dataclass(frozen=True)
 class PredictSpec:
@@ -109,3 +116,44 @@ class CalibrateResult:
     level: float
     datasets: dict[str, DatasetReport]
     seconds: float
+
+
+@dataclass(frozen=True)
+class QuantityCalibration:
+    """What turns a spread into an interval; see `QuantityReport` for the fields."""
+
+    scale: float
+    floor: float
+    quantile: float
+    level: float
+    n: int
+    guaranteed: bool
+
+
+@dataclass(frozen=True)
+class DatasetCalibration:
+    """Calibration of one dataset (branch), with the elements its labels hold."""
+
+    energy: QuantityCalibration
+    forces: QuantityCalibration
+    elements: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EnsembleCalibration:
+    """Content of ``calibration.json``: the members, in order, and the calibration of each dataset."""
+
+    schema_version: int
+    level: float
+    members: tuple[str, ...]
+    datasets: dict[str, DatasetCalibration]
+
+
+def figure_key(dataset: str, quantity: str, field: str) -> str:
+    """Return the name of an array in ``evaluation.npz``.
+
+    ``quantity`` is ``energy`` (eV/atom) or ``forces`` (components, eV/Angstrom). ``field`` is ``label``,
+    ``mean``, ``spread`` or ``deviation`` (calibrated), [n <= 3000] of the test split, or ``curve_expected``,
+    ``curve_raw`` or ``curve_calibrated`` [101], expected against observed coverage.
+    """
+    return f"{dataset}/{quantity}/{field}"

@@ -1,0 +1,79 @@
+"""Open a campaign folder for driving: created on first use, locked, its journal folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gfm_pipeline import __version__
+from gfm_pipeline.campaign.events import CampaignCreated, to_entry
+from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Journal
+from gfm_pipeline.campaign.lock import CampaignLock, Holder
+from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.campaign.state import CampaignState, load_state
+from gfm_pipeline.common.errors import ConfigError, IntegrityError
+from gfm_pipeline.common.publish import storage_errors
+
+
+@dataclass(frozen=True)
+class OpenCampaign:
+    """A campaign that this process drives."""
+
+    paths: CampaignPaths
+    journal: Journal
+    state: CampaignState
+    dead_driver: Holder | None
+
+
+def check_name(paths: CampaignPaths, name: str) -> CampaignState | None:
+    """Return the state of an existing campaign, or None when the folder is free for a new one.
+
+    Raises
+    ------
+    ConfigError
+        When the folder belongs to another workflow, or is something else altogether.
+    IntegrityError
+        When the journal is damaged or empty.
+    """
+    root = paths.root
+    if not root.exists():
+        return None
+    if not root.is_dir():
+        raise ConfigError(f"{root} is a file, not a campaign folder.", "Choose another place with --campaign.")
+    if not paths.journal.exists():
+        others = [p.name for p in root.iterdir() if p != paths.lock]
+        if others:
+            raise ConfigError(
+                f"{root} holds files but no campaign ({', '.join(sorted(others)[:3])}).",
+                "Choose an empty or new folder with --campaign.",
+            )
+        return None
+    state = load_state(paths.journal)
+    if state.created is None:
+        if paths.journal.stat().st_size == 0:
+            return None  # the first driver died before its first event
+        raise IntegrityError(f"{paths.journal} holds no campaign.", "Restore it from a backup, or choose another folder.")
+    if state.created.name != name:
+        raise ConfigError(
+            f"{root} belongs to the workflow {state.created.name!r}, not to {name!r}.",
+            "Choose another folder with --campaign, or give the workflow its old name back.",
+        )
+    return state
+
+
+@contextmanager
+def driving(root: Path, name: str) -> Iterator[OpenCampaign]:
+    """Lock and open the campaign in ``root``, creating it when it is new."""
+    paths = CampaignPaths(root.resolve())
+    check_name(paths, name)
+    with storage_errors(paths.root):
+        paths.root.mkdir(parents=True, exist_ok=True)
+    with CampaignLock(paths.lock) as lock, Journal(paths.journal) as journal:
+        state = load_state(paths.journal)
+        if state.created is None:
+            created = CampaignCreated(SCHEMA_VERSION, name, __version__)
+            entry = journal.append(*to_entry(created))
+            state.apply(created, entry.t)
+        yield OpenCampaign(paths, journal, state, lock.replaced)

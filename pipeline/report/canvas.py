@@ -1,0 +1,131 @@
+"""Axes in the report's style, and a way from matplotlib to SVG that follows the page's light or dark colours.
+
+Figures are drawn with placeholder colours; in the SVG each becomes a CSS variable of the page. Text stays
+text, so it takes the page's font and can be searched. No global state of matplotlib is touched.
+"""
+
+from __future__ import annotations
+
+import re
+from io import StringIO
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from gfm_pipeline.report.text import short_count
+
+#: Placeholder -> CSS variable. The values are what a viewer without the page's style would show.
+INK, MUTED, GRID, SURFACE = "#1d2330", "#667085", "#e4e7ec", "#fdfdfe"
+#: Okabe and Ito's colours, told apart with every common colour blindness; black and yellow are left out.
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--grid",
+    SURFACE: "--surface",
+    **{color: f"--series-{i + 1}" for i, color in enumerate(SERIES)},
+}
+
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "gfm-pipeline",
+    "font.size": 8.5,
+    "font.family": "sans-serif",
+    "text.parse_math": False,  # names of data sets and candidates may hold a dollar sign
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.titlesize": 9.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "xtick.major.size": 0.0,
+    "ytick.major.size": 0.0,
+    "xtick.minor.size": 0.0,
+    "ytick.minor.size": 0.0,
+    "legend.frameon": False,
+    "legend.fontsize": 8.0,
+    "legend.handlelength": 1.4,
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "lines.solid_capstyle": "round",
+}
+
+
+class Canvas:
+    """One panel: a figure with one pair of axes.
+
+    Parameters
+    ----------
+    name
+        Prefix of every id in the SVG, so that many figures live in one page.
+    width, height
+        In CSS pixels at the size the page shows it.
+    """
+
+    def __init__(self, name: str, width: int, height: int) -> None:
+        self.name = name
+        with mpl.rc_context(_STYLE):
+            self.figure = Figure(figsize=(width / 100.0, height / 100.0), layout="constrained")
+            self.axes: Axes = self.figure.add_subplot()
+
+    def svg(self, label: str) -> str:
+        """Return the panel as an ``<svg>`` element; ``label`` is read out by screen readers."""
+        stream = StringIO()
+        with mpl.rc_context(_STYLE):
+            nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+            self.figure.savefig(stream, format="svg", metadata=nothing, dpi=200)
+        return _for_page(stream.getvalue(), self.name, label)
+
+
+def _for_page(text: str, name: str, label: str) -> str:
+    text = text[text.index("<svg") :]
+    head, rest = text.split(">", 1)
+    box = re.search(r'viewBox="[^"]*"', head)
+    # Namespaces are implied inside HTML; without them the page names no address at all.
+    head = f'<svg {box.group(0) if box else ""} role="img" aria-label="{_attribute(label)}"'
+    rest = re.sub(r"\s*<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
+    rest = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', rest)
+    rest = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', rest)
+    rest = rest.replace("xlink:href=", "href=").replace("url(#", f"url(#{name}-")
+    for color, variable in _VARIABLES.items():
+        rest = re.sub(rf"(?<=[ :]){color}\b", f"var({variable})", rest)
+    return f"{head}>{rest}"
+
+
+def _attribute(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+
+
+def log_axis(axis: Any) -> None:
+    """Make ``axis`` (``axes.xaxis`` or ``axes.yaxis``) logarithmic with plain, sparse numbers."""
+    axis._set_axes_scale("log")
+    low, high = sorted(axis.get_view_interval())
+    decades = high / max(low, 1e-300)
+    subs = (1.0,) if decades > 300 else (1.0, 3.0) if decades > 30 else (1.0, 2.0, 5.0)
+    if decades < 2.5:
+        subs = tuple(float(x) for x in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9))
+    axis.set_major_locator(LogLocator(base=10.0, subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def count_axis(axis: Any) -> None:
+    """Label ``axis`` with short counts (2k, 1.5M)."""
+    axis.set_major_locator(MaxNLocator(6))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))

@@ -1,0 +1,269 @@
+"""The report's figures, each one panel of inline SVG; None where there is nothing to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.contracts.evaluation import figure_key
+from gfm_pipeline.report.canvas import INK, MUTED, SERIES, SURFACE, Canvas, count_axis, log_axis
+from gfm_pipeline.report.text import flatten, milli, percent, significant
+from gfm_pipeline.report.view import CampaignView, CandidateView, CurvePoint
+
+Arrays = Mapping[str, NDArray[np.float64]]
+
+#: Quantity -> its title and unit once multiplied by 1000.
+QUANTITIES = {"energy": ("Energy per atom", "meV/atom"), "forces": ("Force components", "meV/Å")}
+_ENDED_EARLY = ("stopped", "diverged", "failed")
+# Behind thousands of points a raster layer is smaller and faster; it cannot follow the page's colours, so
+# these are readable on both.
+_RASTER_POINT = "#3d94c9"
+
+
+def algorithm_of(settings: Mapping[str, Any]) -> str:
+    """Return the message passing algorithm of a candidate, or "model" when its settings name none."""
+    flat = flatten(settings)
+    return next((str(v) for k, v in flat.items() if k.rsplit(".", 1)[-1] == "algorithm"), "model")
+
+
+def algorithm_colors(view: CampaignView) -> dict[str, str]:
+    """Give every algorithm its colour, the same in all figures."""
+    names = sorted({algorithm_of(c.settings) for c in view.candidates} | {algorithm_of(m.settings) for m in view.members})
+    return {name: SERIES[i % len(SERIES)] for i, name in enumerate(names)}
+
+
+def search_progress(view: CampaignView) -> str | None:
+    """Objective of every finished rung over the graphs the search has trained on, and the best so far."""
+    events = sorted(
+        (c.wave, r.rung, c.name, r, c) for c in view.candidates for r in c.rungs if r.objective is not None
+    )
+    if not events:
+        return None
+    colors = algorithm_colors(view)
+    canvas = Canvas("search", 620, 350)
+    axes = canvas.axes
+    spent, best = 0, float("inf")
+    line_x, line_y = [], []
+    for _, _, _, rung, candidate in events:
+        earlier = [r.graphs for r in candidate.rungs if r.rung < rung.rung]
+        spent += rung.graphs - max(earlier, default=0)
+        value = float(rung.objective or 0.0)
+        best = min(best, value)
+        line_x.append(spent)
+        line_y.append(best)
+        color = colors[algorithm_of(candidate.settings)]
+        ended = candidate.status in _ENDED_EARLY and rung is candidate.rungs[-1]
+        if ended:
+            axes.plot(spent, value, "x", color=color, markersize=5.5, markeredgewidth=1.5, zorder=3)
+        else:
+            axes.plot(spent, value, "o", color=color, markersize=6.5, markeredgecolor=SURFACE, zorder=3)
+    axes.step(line_x, line_y, where="post", color=INK, linewidth=1.4, zorder=2)
+    log_axis(axes.yaxis)
+    count_axis(axes.xaxis)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("graphs trained on by the whole search, in order of wave and rung")
+    axes.set_ylabel("objective (1 = nothing learned)")
+    handles = [Line2D([], [], color=c, marker="o", linestyle="", label=name) for name, c in colors.items()]
+    handles += [
+        Line2D([], [], color=MUTED, marker="x", markeredgewidth=1.5, linestyle="", label="ended here"),
+        Line2D([], [], color=INK, linewidth=1.4, label="best so far"),
+    ]
+    _legend_above(canvas, handles)
+    return canvas.svg(f"Objective of {len(events)} finished rungs; the best so far is {best:.4f}.")
+
+
+def candidate_curves(view: CampaignView) -> str | None:
+    """Validation objective of every candidate; those that ended early in grey."""
+    drawn = [c for c in view.candidates if c.curve]
+    if not drawn:
+        return None
+    colors = algorithm_colors(view)
+    canvas = Canvas("candidates", 480, 350)
+    axes = canvas.axes
+    for candidate in sorted(drawn, key=_stopped_first):
+        early = candidate.status in _ENDED_EARLY
+        color = MUTED if early else colors[algorithm_of(candidate.settings)]
+        _curve(canvas, candidate.curve, color, width=1.0 if early else 1.8, alpha=0.45 if early else 1.0)
+    handles = [
+        Line2D([], [], color=color, label=name)
+        for name, color in colors.items()
+        if any(algorithm_of(c.settings) == name and c.status not in _ENDED_EARLY for c in drawn)
+    ]
+    if any(c.status in _ENDED_EARLY for c in drawn):
+        handles.append(Line2D([], [], color=MUTED, alpha=0.6, label="ended early"))
+    _finish_curves(canvas)
+    _legend_above(canvas, handles)
+    axes.set_xlabel("graphs seen by the candidate")
+    return canvas.svg(f"Validation objective of {len(drawn)} candidates over graphs seen.")
+
+
+def member_curves(view: CampaignView) -> str | None:
+    """Validation objective of every member of the ensemble."""
+    drawn = [m for m in view.members if m.curve]
+    if not drawn:
+        return None
+    canvas = Canvas("members", 480, 350)
+    handles = []
+    for i, member in enumerate(drawn):
+        color = SERIES[i % len(SERIES)]
+        _curve(canvas, member.curve, color, width=1.8, alpha=1.0)
+        last = member.curve[-1]
+        canvas.axes.plot(last.graphs, last.objective, "o", color=color, markersize=5, markeredgecolor=SURFACE)
+        handles.append(Line2D([], [], color=color, label=member.name))
+    _finish_curves(canvas)
+    _legend_above(canvas, handles)
+    canvas.axes.set_xlabel("graphs seen in the member's life")
+    return canvas.svg(f"Validation objective of {len(drawn)} members over graphs seen.")
+
+
+def _stopped_first(candidate: CandidateView) -> bool:
+    return candidate.status not in _ENDED_EARLY
+
+
+def _curve(canvas: Canvas, points: Sequence[CurvePoint], color: str, width: float, alpha: float) -> None:
+    x, y = [p.graphs for p in points], [p.objective for p in points]
+    canvas.axes.plot(x, y, color=color, linewidth=width, alpha=alpha, marker="o" if len(x) == 1 else "", markersize=3)
+
+
+def _finish_curves(canvas: Canvas) -> None:
+    log_axis(canvas.axes.yaxis)
+    count_axis(canvas.axes.xaxis)
+    canvas.axes.set_xlim(left=0)
+    canvas.axes.set_ylabel("validation objective")
+
+
+def _legend_above(canvas: Canvas, handles: list[Line2D]) -> None:
+    rows = -(-len(handles) // 6)
+    canvas.figure.legend(
+        handles=handles, loc="outside upper left", ncols=-(-len(handles) // rows), columnspacing=1.2, handletextpad=0.5,
+        borderpad=0.0,
+    )  # fmt: skip
+
+
+def _arrays(evaluation: Arrays, dataset: str, quantity: str, fields: Sequence[str]) -> list[NDArray[np.float64]] | None:
+    keys = [figure_key(dataset, quantity, field) for field in fields]
+    if any(key not in evaluation for key in keys):
+        return None
+    return [np.asarray(evaluation[key], dtype=np.float64) for key in keys]
+
+
+def parity(evaluation: Arrays, dataset: str, quantity: str, name: str) -> str | None:
+    """Predicted against labelled values of the test split, and the distribution of the errors inside."""
+    found = _arrays(evaluation, dataset, quantity, ("label", "mean"))
+    if found is None or not len(found[0]):
+        return None
+    label, mean = found
+    title, unit = QUANTITIES[quantity]
+    canvas = Canvas(name, 400, 360)
+    axes = canvas.axes
+    low, high = float(min(label.min(), mean.min())), float(max(label.max(), mean.max()))
+    margin = 0.04 * (high - low) or 1.0
+    axes.plot([low - margin, high + margin], [low - margin, high + margin], color=MUTED, linewidth=0.9, zorder=1)
+    axes.scatter(label, mean, s=7, color=_RASTER_POINT, alpha=0.4, linewidths=0, rasterized=True, zorder=2)
+    axes.set_xlim(low - margin, high + margin)
+    axes.set_ylim(low - margin, high + margin)
+    axes.set_aspect("equal")
+    base = unit.replace("meV", "eV")
+    axes.set_xlabel(f"label, {base}")
+    axes.set_ylabel(f"ensemble mean, {base}")
+    axes.set_title(title)
+    error = mean - label
+    inset = axes.inset_axes((0.66, 0.05, 0.31, 0.22))
+    reach = 1e3 * float(np.quantile(np.abs(error), 0.985)) or 1.0
+    inset.hist(1e3 * error, bins=np.linspace(-reach, reach, 31), color=SERIES[0], alpha=0.85)
+    inset.set_yticks([])
+    inset.grid(False)
+    inset.spines["left"].set_visible(False)
+    inset.set_xticks([-reach, 0.0, reach], [f"−{reach:.2g}", "0", f"{reach:.2g}"], fontsize=6.5)
+    inset.set_title(f"error, {unit}", fontsize=6.5, fontweight="normal", loc="center", pad=2)
+    mae = 1e3 * float(np.abs(error).mean())
+    variance = float(np.var(label))
+    r2 = f"\nR² {1.0 - float(np.mean(error**2)) / variance:.4f}" if variance > 0.0 else ""
+    axes.text(0.04, 0.96, f"MAE {significant(mae)} {unit}{r2}", transform=axes.transAxes, va="top", fontsize=8.5)
+    return canvas.svg(f"{dataset}: predicted against labelled {title.lower()}, MAE {significant(mae)} {unit}.")
+
+
+def calibration_curve(
+    evaluation: Arrays, dataset: str, quantity: str, name: str, interval: tuple[float, float] | None = None
+) -> str | None:
+    """Observed against expected coverage before and after calibration.
+
+    ``interval`` is (level, coverage found) of the conformal interval, drawn as a point.
+    """
+    found = _arrays(evaluation, dataset, quantity, ("curve_expected", "curve_raw", "curve_calibrated"))
+    if found is None:
+        return None
+    expected, raw, calibrated = found
+    canvas = Canvas(name, 400, 360)
+    axes = canvas.axes
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, zorder=1)
+    for values, color, label in ((raw, SERIES[1], "raw spread"), (calibrated, SERIES[0], "calibrated spread")):
+        axes.fill_between(expected, expected, values, color=color, alpha=0.10, linewidth=0)
+        axes.plot(expected, values, color=color, linewidth=1.9, label=label)
+    if interval is not None:
+        axes.plot(
+            *interval, "D", color=SERIES[2], markersize=7, markeredgecolor=SURFACE, zorder=4,
+            label=f"{percent(interval[0], 0)} interval: {percent(interval[1])}",
+        )  # fmt: skip
+    ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
+    axes.set_xticks(ticks, [percent(t, 0) for t in ticks])
+    axes.set_yticks(ticks, [percent(t, 0) for t in ticks])
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_aspect("equal")
+    axes.set_xlabel("expected inside the interval")
+    axes.set_ylabel("found inside the interval")
+    axes.set_title(QUANTITIES[quantity][0])
+    axes.legend(loc="upper left", borderaxespad=0.2)
+    return canvas.svg(f"{dataset}: expected against observed coverage of {QUANTITIES[quantity][0].lower()}.")
+
+
+def spread_and_error(evaluation: Arrays, dataset: str, quantity: str, name: str) -> str | None:
+    """Absolute error against calibrated deviation, with the error found in bins of raw and calibrated spread."""
+    found = _arrays(evaluation, dataset, quantity, ("label", "mean", "spread", "deviation"))
+    if found is None or len(found[0]) < 2:
+        return None
+    label, mean, spread, deviation = found
+    error = 1e3 * np.abs(mean - label)
+    title, unit = QUANTITIES[quantity]
+    canvas = Canvas(name, 400, 360)
+    axes = canvas.axes
+    x = 1e3 * deviation
+    positive = (error > 0) & (x > 0)
+    if not positive.any():
+        return None
+    axes.scatter(
+        x[positive], error[positive], s=6, color=_RASTER_POINT, alpha=0.25, linewidths=0, rasterized=True, zorder=1
+    )
+    for values, color, text in ((1e3 * spread, SERIES[1], "raw spread"), (x, SERIES[0], "calibrated deviation")):
+        stated, actual = _binned(values, error)
+        keep = (stated > 0) & (actual > 0)
+        if keep.any():
+            axes.plot(
+                stated[keep], actual[keep], "o-", color=color, markersize=5.5, linewidth=1.3, markeredgecolor=SURFACE,
+                label=text, zorder=3,
+            )  # fmt: skip
+    low, high = axes.get_xlim()
+    low = max(low, float(x[positive].min()) / 20.0)
+    ends = np.array([low, high])
+    axes.plot(ends, ends, color=MUTED, linewidth=0.9, zorder=2)
+    axes.set_ylim(float(np.quantile(error[positive], 0.01)), 1.6 * float(error.max()))
+    log_axis(axes.xaxis)
+    log_axis(axes.yaxis)
+    axes.set_xlabel(f"stated deviation, {unit}")
+    axes.set_ylabel(f"error, {unit}")
+    axes.set_title(title)
+    axes.legend(loc="upper left", borderaxespad=0.2, title="RMSE in bins of", title_fontsize=8, alignment="left")
+    return canvas.svg(f"{dataset}: error against stated deviation of {title.lower()}; MAE {milli(error.mean() / 1e3)}.")
+
+
+def _binned(
+    values: NDArray[np.float64], error: NDArray[np.float64], bins: int = 10
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    parts = np.array_split(np.argsort(values, kind="stable"), max(1, min(bins, len(values) // 10)))
+    stated = np.array([np.sqrt(np.mean(values[p] ** 2)) for p in parts])
+    return stated, np.array([np.sqrt(np.mean(error[p] ** 2)) for p in parts])

@@ -1,0 +1,361 @@
+"""The facts of a campaign as tables of text; Markdown and HTML draw the same ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gfm_pipeline.apps.contracts.data import Split
+from gfm_pipeline.apps.contracts.evaluation import QuantityReport
+from gfm_pipeline.report.text import (
+    MISSING,
+    count,
+    duration,
+    flatten,
+    milli,
+    moment,
+    objective,
+    percent,
+    plain,
+    ratio,
+    short_count,
+    significant,
+    symbol,
+)
+from gfm_pipeline.report.view import CampaignView, CandidateView, DatasetStatistics
+
+_STATUS_ORDER = {"selected": 0, "running": 1, "finished": 2, "stopped": 3, "diverged": 4, "failed": 5}
+_SPLIT_NAMES = {Split.TRAIN: "train", Split.VALIDATION: "validation", Split.TEST: "test"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's title, and whether it holds numbers (drawn to the right)."""
+
+    title: str
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under columns; ``note`` is one line below."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The first thing to know of a dataset; errors in meV/Angstrom and meV/atom, as text.
+
+    ``force_ratio`` and ``energy_ratio`` are errors over those of a model that learned nothing.
+    ``source`` says what was measured: the ensemble on test, or the best member on validation so far.
+    """
+
+    dataset: str
+    source: str
+    force_mae: str
+    force_ratio: float | None
+    energy_mae: str
+    energy_ratio: float | None
+    coverage_before: float | None
+    coverage_after: float | None
+    level: float | None
+    elements: str
+    structures: str
+
+
+def stages(view: CampaignView) -> Table:
+    """Every stage with its state, tasks and time."""
+    rows = []
+    for stage in view.stages:
+        known = "?" if stage.tasks_total is None else count(stage.tasks_total)
+        wall = None if stage.started is None else (stage.ended or view.now) - stage.started
+        rows.append(
+            (
+                stage.name,
+                f"{symbol(stage.status)} {stage.status}",
+                f"{count(stage.tasks_done)} / {known}",
+                count(stage.tasks_running),
+                count(stage.tasks_failed),
+                duration(wall),
+                duration(stage.busy_seconds) if stage.busy_seconds else MISSING,
+                stage.detail,
+            )
+        )
+    columns = (
+        Column("Stage"), Column("Status"), Column("Tasks done", True), Column("Running", True),
+        Column("Failed", True), Column("Wall time", True), Column("Task time", True), Column("Detail"),
+    )  # fmt: skip
+    return Table(columns, tuple(rows))
+
+
+def headlines(view: CampaignView) -> tuple[Headline, ...]:
+    """One a dataset: from the calibrated ensemble, or, before there is one, from the best member."""
+    cards = []
+    statistics = {s.name: s for s in view.datasets}
+    for name in dataset_names(view):
+        facts = statistics.get(name)
+        elements = " ".join(facts.elements) if facts else ""
+        structures = count(sum(facts.n_structures.values())) if facts else MISSING
+        if view.calibration is not None and name in view.calibration.datasets:
+            report = view.calibration.datasets[name]
+            cards.append(
+                Headline(
+                    name, f"ensemble, test split ({count(report.n_structures)} structures)",
+                    milli(report.forces.mae), ratio(report.forces.mae, report.forces.null_mae),
+                    milli(report.energy.mae), ratio(report.energy.mae, report.energy.null_mae),
+                    report.forces.coverage_raw, report.forces.coverage_calibrated, view.calibration.level,
+                    elements, structures,
+                )
+            )  # fmt: skip
+            continue
+        members = [m for m in view.members if name in m.errors]
+        if members:
+            best = min(members, key=lambda m: m.errors[name].force_mae)
+            errors = best.errors[name]
+            cards.append(
+                Headline(
+                    name, f"best member so far ({best.name}), validation split",
+                    milli(errors.force_mae), ratio(errors.force_mae, errors.null_force_mae),
+                    milli(errors.energy_mae), ratio(errors.energy_mae, errors.null_energy_mae),
+                    None, None, None, elements, structures,
+                )
+            )  # fmt: skip
+    return tuple(cards)
+
+
+def dataset_names(view: CampaignView) -> tuple[str, ...]:
+    """Names of all datasets anything is known of, in the order of the workflow."""
+    names = [s.name for s in view.datasets]
+    names += [] if view.calibration is None else list(view.calibration.datasets)
+    names += [name for member in view.members for name in member.errors]
+    return tuple(dict.fromkeys(names))
+
+
+def _quantities(view: CampaignView) -> list[tuple[str, str, QuantityReport]]:
+    datasets = {} if view.calibration is None else view.calibration.datasets
+    return [
+        (name, label, part)
+        for name, report in datasets.items()
+        for label, part in (("energy, meV/atom", report.energy), ("forces, meV/Å", report.forces))
+    ]
+
+
+def accuracy(view: CampaignView) -> Table:
+    """Test errors of the ensemble beside its best member and a model that learned nothing."""
+    rows = tuple(
+        (
+            name, label, milli(q.mae), milli(q.rmse), milli(q.best_member_mae), milli(q.null_mae),
+            significant(ratio(q.mae, q.null_mae)), count(q.n),
+        )
+        for name, label, q in _quantities(view)
+    )  # fmt: skip
+    columns = (
+        Column("Dataset"), Column("Quantity"), Column("MAE", True), Column("RMSE", True),
+        Column("Best member MAE", True), Column("Learns nothing MAE", True), Column("MAE / nothing", True),
+        Column("Entries", True),
+    )  # fmt: skip
+    return Table(columns, rows, "Test split, which neither training, nor selection, nor calibration has seen.")
+
+
+def calibration(view: CampaignView) -> Table:
+    """Uncertainty before and after calibration, on the test split."""
+    rows = tuple(
+        (
+            name,
+            label,
+            f"{percent(q.coverage_raw)} → {percent(q.coverage_calibrated)} ± {percent(q.coverage_error)}",
+            milli(q.interval_halfwidth),
+            f"{significant(q.nll_raw)} → {significant(q.nll_calibrated)}",
+            f"{significant(q.miscalibration_raw)} → {significant(q.miscalibration_calibrated)}",
+            significant(q.rank_correlation),
+            significant(q.scale),
+            milli(q.floor),
+            significant(q.quantile) + ("" if q.guaranteed else " *"),
+        )
+        for name, label, q in _quantities(view)
+    )
+    level = percent(view.calibration.level, 0) if view.calibration else MISSING
+    columns = (
+        Column("Dataset"), Column("Quantity"), Column(f"Coverage of {level} intervals", True),
+        Column("Mean half-width", True), Column("NLL", True), Column("Miscalibration area", True),
+        Column("Rank correlation", True), Column("Scale", True), Column("Floor", True), Column("Quantile", True),
+    )  # fmt: skip
+    note = (
+        "Raw → calibrated. ± is one standard error with whole trajectories as clusters. "
+        "Rank correlation is Spearman's between spread and absolute error; calibration does not change it."
+    )
+    if any(not q.guaranteed for _, _, q in _quantities(view)):
+        note += " * Too few validation entries for the finite-sample guarantee at this level."
+    return Table(columns, rows, note)
+
+
+def candidate_settings(candidates: tuple[CandidateView, ...]) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """Split settings into what all candidates share (as text) and what differs, flattened, one dict a candidate."""
+    flat = [flatten(c.settings) for c in candidates]
+    keys = list(dict.fromkeys(key for one in flat for key in one))
+    shared = {
+        key: plain(flat[0][key])
+        for key in keys
+        if len(flat) > 1 and all(key in one for one in flat) and len({plain(one[key]) for one in flat}) == 1
+    }
+    return shared, [{key: value for key, value in one.items() if key not in shared} for one in flat]
+
+
+def _short_names(keys: list[str]) -> dict[str, str]:
+    last = [key.rsplit(".", 1)[-1] for key in keys]
+    return {
+        key: (short if last.count(short) == 1 else key).replace("_", " ") for key, short in zip(keys, last, strict=True)
+    }
+
+
+def best_objective(candidate: CandidateView) -> float | None:
+    """Return the objective of the last rung that has one."""
+    values = [rung.objective for rung in candidate.rungs if rung.objective is not None]
+    return values[-1] if values else None
+
+
+def ranked(candidates: tuple[CandidateView, ...]) -> tuple[CandidateView, ...]:
+    """Best first: selected ones, then who came furthest, then by objective."""
+
+    def key(candidate: CandidateView) -> tuple[float, ...]:
+        value = best_objective(candidate)
+        status = _STATUS_ORDER.get(candidate.status, 9)
+        return (status, -len(candidate.rungs), float("inf") if value is None else value)
+
+    return tuple(sorted(candidates, key=key))
+
+
+def candidates(view: CampaignView) -> Table:
+    """Every candidate with its hyperparameters, rungs, and why it ended."""
+    order = ranked(view.candidates)
+    shared, own = candidate_settings(order)
+    keys = list(dict.fromkeys(key for one in own for key in one))
+    names = _short_names(keys)
+    rows = []
+    for candidate, settings in zip(order, own, strict=True):
+        rungs = " → ".join(objective(r.objective) for r in candidate.rungs) or MISSING
+        graphs = short_count(candidate.rungs[-1].graphs) if candidate.rungs else MISSING
+        rows.append(
+            (
+                candidate.name,
+                str(candidate.wave),
+                *(plain(settings.get(key)) for key in keys),
+                rungs,
+                graphs,
+                duration(sum(r.seconds for r in candidate.rungs)) if candidate.rungs else MISSING,
+                f"{symbol(candidate.status)} {candidate.status}",
+                candidate.outcome or (f"running {candidate.running_task}" if candidate.running_task else MISSING),
+            )
+        )
+    values = [plain(one.get(key)) for one in own for key in keys]
+    numeric = {key: all(_is_number(one.get(key)) for one in own) for key in keys} if values else {}
+    columns = (
+        Column("Candidate"), Column("Wave", True), *(Column(names[key], numeric[key]) for key in keys),
+        Column("Objective at each rung"), Column("Graphs", True), Column("Task time", True), Column("Status"),
+        Column("Outcome and evidence"),
+    )  # fmt: skip
+    note = "Objective: mean of errors over those of a model that learned nothing; 1 is nothing learned, 0 perfect."
+    if shared:
+        names = _short_names(list(shared))
+        note += " The same in all: " + ", ".join(f"{names[k]} {v}" for k, v in shared.items()) + "."
+    return Table(columns, tuple(rows), note)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def members(view: CampaignView) -> Table:
+    """Members of the ensemble with their validation errors, a dataset each."""
+    names = list(dict.fromkeys(name for member in view.members for name in member.errors))
+    rows = []
+    for member in view.members:
+        flat = flatten(member.settings)
+        algorithm = next((plain(v) for k, v in flat.items() if k.rsplit(".", 1)[-1] == "algorithm"), MISSING)
+        cells = [member.name, member.candidate, algorithm, f"{symbol(member.status)} {member.status}"]
+        cells += [count(member.graphs), objective(member.objective)]
+        for name in names:
+            errors = member.errors.get(name)
+            cells += [MISSING, MISSING] if errors is None else [milli(errors.force_mae), milli(errors.energy_mae)]
+        rows.append(tuple(cells))
+    columns = [
+        Column("Member"), Column("From"), Column("Algorithm"), Column("Status"), Column("Graphs", True),
+        Column("Objective", True),
+    ]  # fmt: skip
+    for name in names:
+        columns += [Column(f"{name}: forces, meV/Å", True), Column(f"{name}: energy, meV/atom", True)]
+    return Table(tuple(columns), tuple(rows), "Mean absolute errors on the validation split, averaged weights.")
+
+
+def datasets(view: CampaignView) -> Table:
+    """Statistics of every dataset."""
+    rows = tuple(_dataset_row(facts) for facts in view.datasets)
+    columns = (
+        Column("Dataset"), Column("Elements"), Column("Structures (train / validation / test)", True),
+        Column("Atoms", True), Column("Groups", True), Column("Largest", True), Column("Force RMS, eV/Å", True),
+        Column("Energy std, meV/atom", True), Column("References"), Column("Set aside", True),
+    )  # fmt: skip
+    return Table(columns, rows, "Splits are by whole groups: frames of one trajectory never sit on two sides.")
+
+
+def _dataset_row(facts: DatasetStatistics) -> tuple[str, ...]:
+    return (
+        facts.name,
+        " ".join(facts.elements),
+        " / ".join(count(facts.n_structures.get(split, 0)) for split in _SPLIT_NAMES),
+        count(sum(facts.n_atoms.values())),
+        count(sum(facts.n_groups.values())),
+        f"{count(facts.max_atoms)} atoms",
+        significant(facts.force_rms),
+        milli(facts.energy_std),
+        f"{facts.reference_from} (rank {facts.reference_rank})",
+        count(facts.n_quarantined),
+    )
+
+
+def quarantine(view: CampaignView) -> Table:
+    """Records set aside, by reason."""
+    rows = tuple(
+        (facts.name, reason, count(number))
+        for facts in view.datasets
+        for reason, number in sorted(facts.reasons.items(), key=lambda item: (-item[1], item[0]))
+    )
+    return Table((Column("Dataset"), Column("Reason"), Column("Records", True)), rows)
+
+
+def failures(view: CampaignView) -> Table:
+    """Failed attempts, newest first, with their logs."""
+    rows = tuple((f.task, str(f.attempt), f.reason, f.log) for f in reversed(view.failures))
+    return Table((Column("Task"), Column("Attempt", True), Column("Reason"), Column("Log")), rows)
+
+
+def summary(view: CampaignView) -> tuple[tuple[str, str], ...]:
+    """Name and value of what the header says."""
+    ends = [stage.ended for stage in view.stages if stage.ended is not None]
+    done = bool(view.stages) and all(stage.status == "done" for stage in view.stages)
+    facts: list[tuple[str, str]] = [
+        ("Site", view.site),
+        ("Driver", view.driver),
+        ("Started", moment(view.created)),
+        ("Finished" if done else "Last update", moment(max(ends) if done and ends else view.now)),
+        ("Node-hours", significant(view.node_hours)),
+    ]
+    if view.kwh_modelled is not None:
+        facts.append(("Energy (modelled)", f"{significant(view.kwh_modelled)} kWh"))
+    facts += [("gfm-pipeline", view.version), ("Workflow", view.workflow), ("Campaign folder", view.path)]
+    return tuple(facts)
+
+
+def overall(view: CampaignView) -> str:
+    """Return done, failed, running, or stopped: the state of the whole campaign."""
+    states = [str(stage.status) for stage in view.stages]
+    if "failed" in states:
+        return "failed"
+    if states and all(state == "done" for state in states):
+        return "done"
+    return "running" if view.driver_alive else "stopped"
+
+

@@ -1,0 +1,158 @@
+"""Candidates: a stratified first design, then DeepHyper's CBO by ask and tell.
+
+Every wave is proposed by a fresh optimiser that is told the same results in the same order, so a proposal
+is a function of (space, seed, results) alone: a replay of the journal gives the same suggestions, and
+nothing is kept in a pickle. Settings follow what was measured of DeepHyper 0.13: ``sampling`` instead of
+the slow genetic optimiser, full trees, a constant exploration weight, no limit on failures, and every
+batch checked for copies, which ``ask`` does return.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gfm_pipeline.common.records import canonical_json
+from gfm_pipeline.search.space import Choice, Range, SearchSpace
+
+MAX_ASK = 32  # constant liars refit once a point: beyond this a wave is filled by sampling
+_DRAWS = 2000  # rows the acquisition function is evaluated on
+
+
+@dataclass(frozen=True)
+class Told:
+    """A candidate's settings and its first-rung objective; None: diverged or failed."""
+
+    settings: dict[str, Any]
+    objective: float | None
+
+
+def initial_count(space: SearchSpace, candidates: int) -> int:
+    """Return the size of the first design: twice each algorithm, at most half of all, at least one each."""
+    n = len(space.algorithms)
+    return min(candidates, max(n, min(2 * n, candidates // 2)))
+
+
+def first_design(space: SearchSpace, n: int, seed: int) -> list[dict[str, Any]]:
+    """Return ``n`` candidates' settings that take the algorithms in turn."""
+    rng = np.random.default_rng((seed, 0x5EED))
+    names = space.algorithms
+    rows: list[dict[str, Any]] = [{}] * n
+    for position, algorithm in enumerate(names):
+        places = range(position, n, len(names))
+        for place, row in zip(places, space.sample(len(places), rng, algorithm), strict=True):
+            rows[place] = row
+    return [space.settings(row) for row in rows]
+
+
+def propose(
+    space: SearchSpace, told: Sequence[Told], taken: Sequence[dict[str, Any]], n: int, seed: int
+) -> list[dict[str, Any]]:
+    """Return ``n`` new candidates' settings by DeepHyper's CBO.
+
+    Parameters
+    ----------
+    told
+        Candidates with a known objective (lower is better), in the order they were proposed.
+    taken
+        Settings of all candidates proposed so far; none of them is proposed again.
+    seed
+        Seed of this wave.
+    """
+    rng = np.random.default_rng((seed, len(taken)))
+    seen = {canonical_json(space.row(settings)) for settings in taken}
+    chosen: list[dict[str, Any]] = []
+    asked = _ask(space, told, min(n, MAX_ASK), seed, rng) if any(t.objective is not None for t in told) else []
+    for row in [*asked, *space.sample(64 * n, rng)]:
+        if len(chosen) == n:
+            break
+        text = canonical_json(space.canonical(row))
+        if text not in seen:
+            seen.add(text)
+            chosen.append(space.settings(row))
+    while len(chosen) < n:  # a space smaller than the search: repeats differ by their seed
+        chosen.append(space.settings(space.sample(1, rng)[0]))
+    return chosen
+
+
+def _ask(
+    space: SearchSpace, told: Sequence[Told], n: int, seed: int, rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    """Tell DeepHyper everything, ask for ``n`` rows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # DeepHyper and scikit-learn warn of each other's deprecations
+        logging.getLogger("deephyper").setLevel(logging.ERROR)
+        with _without("mpi4py"):
+            from deephyper.hpo import CBO, HpProblem
+
+        problem = HpProblem(seed=seed)
+        columns = space.columns()
+        varying = {name: d for name, d in columns.items() if not (isinstance(d, Choice) and len(d.values) == 1)}
+        if not varying:
+            return []
+        for name, dimension in varying.items():
+            problem.add_hyperparameter(_deephyper(dimension), name)
+        fixed = {name: d.first for name, d in columns.items() if name not in varying}
+
+        def sampling(size: int) -> list[dict[str, Any]]:
+            rows = space.sample(size, rng)
+            return [{name: row[name] for name in varying} for row in rows]
+
+        problem.set_sampling_fn(sampling)
+        search = CBO(
+            problem,
+            random_state=seed,
+            checkpoint_history_to_csv=False,
+            surrogate_model="ET",
+            surrogate_model_kwargs={"min_impurity_decrease": 0.0, "n_estimators": 25, "n_jobs": 1},
+            acq_func="UCBd",
+            acq_func_kwargs={"kappa": 1.96, "scheduler": {"type": "constant"}},
+            acq_optimizer="sampling",
+            acq_optimizer_kwargs={"max_total_failures": -1, "n_points": _DRAWS},
+            multi_point_strategy="cl_max",
+            n_initial_points=1,
+        )
+        search.tell([(_row(space, t.settings, varying), _score(t.objective)) for t in told])
+        return [space.canonical({**fixed, **row}) for row in search.ask(n)]
+
+
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Make ``import module`` raise ImportError for the duration.
+
+    DeepHyper's optional MPI storage survives a missing mpi4py but not an mpi4py without an MPI library,
+    which is what login nodes and laptops have; the proposals need neither.
+    """
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+def _row(space: SearchSpace, settings: dict[str, Any], varying: dict[str, Any]) -> dict[str, Any]:
+    row = space.row(settings)
+    return {name: row[name] for name in varying}
+
+
+def _score(objective: float | None) -> float | str:
+    """Return what DeepHyper maximises; a string that begins with F is a failure to it."""
+    return "F" if objective is None else -float(objective)
+
+
+def _deephyper(dimension: Choice | Range) -> Any:
+    """Return a dimension in DeepHyper's shorthand."""
+    if isinstance(dimension, Choice):
+        return list(dimension.values)
+    low, high = (int(dimension.low), int(dimension.high)) if dimension.whole else (dimension.low, dimension.high)
+    return (low, high, "log-uniform") if dimension.log else (low, high)

@@ -1,0 +1,73 @@
+"""From a checked workflow to the sources ingest reads: globs expanded, files found, options checked."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+from gfm_pipeline.apps.contracts.data import SourceSettings
+from gfm_pipeline.apps.contracts.sources import READERS, validate_options
+from gfm_pipeline.common.errors import ConfigError
+from gfm_pipeline.workflow.load import LoadedWorkflow
+from gfm_pipeline.workflow.schema import SourceModel
+
+
+def resolve_sources(loaded: LoadedWorkflow) -> tuple[SourceSettings, ...]:
+    """Return the sources in the order of the file.
+
+    Raises
+    ------
+    WorkflowError
+        When a file is missing, a glob matches nothing, or a reader or option is unknown.
+    """
+    return tuple(_source(loaded, name, source) for name, source in loaded.model.data.sources.items())
+
+
+def _source(loaded: LoadedWorkflow, name: str, source: SourceModel) -> SourceSettings:
+    at = ("data", "sources", name)
+    try:
+        options = validate_options(source.reader, source.options)
+    except ConfigError as error:
+        key = "reader" if source.reader not in READERS else "options"
+        raise loaded.error((*at, key), f"Source {name!r}: {error.message}", error.hint) from None
+    reader = READERS[source.reader]
+    files = _files(loaded, (*at, "files"), [source.files] if isinstance(source.files, str) else source.files)
+    if reader.needs_files and not files:
+        raise loaded.error(at, f"Source {name!r}: the reader {source.reader} needs files.", "Add files: <path or glob>.")
+    if not reader.needs_files and files:
+        raise loaded.error((*at, "files"), f"Source {name!r}: {source.reader} makes its own data and reads no files.")
+    return SourceSettings(
+        name=name,
+        reader=source.reader,
+        files=tuple(map(str, files)),
+        options=options,
+        energy_unit=source.energy_unit,
+        length_unit=source.length_unit,
+        energy_key=source.energy_key,
+        forces_key=source.forces_key,
+        group_key=source.group_key,
+        max_force=source.max_force,
+        shards=source.shards,
+        isolated_energies=source.isolated_energies,
+    )
+
+
+def _files(loaded: LoadedWorkflow, at: tuple[str | int, ...], patterns: list[str]) -> list[Path]:
+    """Return the files of the patterns, absolute, sorted within each pattern."""
+    folder = loaded.path.resolve().parent
+    found: list[Path] = []
+    for pattern in patterns:
+        absolute = str(folder / Path(pattern).expanduser())
+        matches = sorted(Path(match) for match in glob.glob(absolute, recursive=True))
+        if not matches:
+            what = "no file matches" if glob.has_magic(pattern) else "there is no file"
+            raise loaded.error(at, f"{what[0].upper()}{what[1:]} {absolute}.", "Paths are relative to the workflow file.")
+        found += matches
+    return list(dict.fromkeys(found))
+
+
+def input_names(sources: tuple[SourceSettings, ...], digests: dict[str, str]) -> dict[str, str]:
+    """Return ``source/file name`` to digest: identity by content and name, not by place."""
+    return {f"{s.name}/{i:05d}-{Path(f).name}": digests[f] for s in sources for i, f in enumerate(s.files)}
+
+
