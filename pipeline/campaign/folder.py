@@ -52,7 +52,7 @@ def check_name(paths: CampaignPaths, name: str) -> CampaignState | None:
         return None
     state = load_state(paths.journal)
     if state.created is None:
-        if paths.journal.stat().st_size == 0:
+        if not state.last_event:
             return None  # the first driver died before its first event
         raise IntegrityError(f"{paths.journal} holds no campaign.", "Restore it from a backup, or choose another folder.")
     if state.created.name != name:

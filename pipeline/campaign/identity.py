@@ -39,26 +39,27 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
     return [] if old == new else [f"{where}: {canonical_json(old)} -> {canonical_json(new)}"]
 
 
-def file_digests(paths: list[Path], cache: Path | None) -> dict[str, str]:
-    """Return the SHA-256 of each file; unchanged files (size, mtime, inode) are taken from ``cache``.
-
-    ``cache`` is a JSON file, or None to write nothing.
-    """
+def file_digests(paths: list[Path], cache: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file; unchanged ones (size, mtime, inode) are taken from ``cache`` if it exists."""
     known: dict[str, list[Any]] = {}
-    if cache is not None and cache.exists():
+    if cache.exists():
         try:
             known = json.loads(cache.read_text())
         except ValueError:
             known = {}  # only a cache: a damaged one is made anew
     digests: dict[str, str] = {}
-    fresh: dict[str, list[Any]] = {}
     for path in paths:
-        stat = path.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
         old = known.get(str(path))
-        digest = old[3] if old is not None and old[:3] == stamp else file_sha256(path)
-        digests[str(path)] = digest
-        fresh[str(path)] = [*stamp, digest]
-    if cache is not None and fresh and fresh != known:
-        write_json(cache, fresh)
+        digests[str(path)] = old[3] if old is not None and old[:3] == _stamp(path) else file_sha256(path)
     return digests
+
+
+def remember_digests(digests: dict[str, str], cache: Path) -> None:
+    """Keep digests with the stamps of their files, for `file_digests`."""
+    if digests:
+        write_json(cache, {path: [*_stamp(Path(path)), digest] for path, digest in digests.items()})
+
+
+def _stamp(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]

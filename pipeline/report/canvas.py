@@ -7,13 +7,18 @@ text, so it takes the page's font and can be searched. No global state of matplo
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import wraps
 from io import StringIO
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import XAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from typing_extensions import ParamSpec
 
 from gfm_pipeline.report.text import short_count
 
@@ -66,8 +71,23 @@ _STYLE: dict[str, Any] = {
 }
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Run a drawing function in the report's style and leave matplotlib's own settings as they were."""
+
+    @wraps(draw)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        with mpl.rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
 class Canvas:
-    """One panel: a figure with one pair of axes.
+    """One panel: a figure with one pair of axes. Used inside a `styled` function.
 
     Parameters
     ----------
@@ -79,16 +99,14 @@ class Canvas:
 
     def __init__(self, name: str, width: int, height: int) -> None:
         self.name = name
-        with mpl.rc_context(_STYLE):
-            self.figure = Figure(figsize=(width / 100.0, height / 100.0), layout="constrained")
-            self.axes: Axes = self.figure.add_subplot()
+        self.figure = Figure(figsize=(width / 100.0, height / 100.0), layout="constrained")
+        self.axes: Axes = self.figure.add_subplot()
 
     def svg(self, label: str) -> str:
         """Return the panel as an ``<svg>`` element; ``label`` is read out by screen readers."""
         stream = StringIO()
-        with mpl.rc_context(_STYLE):
-            nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-            self.figure.savefig(stream, format="svg", metadata=nothing, dpi=200)
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        self.figure.savefig(stream, format="svg", metadata=nothing, dpi=200)
         return _for_page(stream.getvalue(), self.name, label)
 
 
@@ -111,21 +129,22 @@ def _attribute(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 
 
-def log_axis(axis: Any) -> None:
-    """Make ``axis`` (``axes.xaxis`` or ``axes.yaxis``) logarithmic with plain, sparse numbers."""
-    axis._set_axes_scale("log")
+def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Make one axis logarithmic with plain, sparse numbers."""
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = sorted(axis.get_view_interval())
     decades = high / max(low, 1e-300)
-    subs = (1.0,) if decades > 300 else (1.0, 3.0) if decades > 30 else (1.0, 2.0, 5.0)
-    if decades < 2.5:
-        subs = tuple(float(x) for x in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9))
+    subs: tuple[float, ...] = (1.0,) if decades > 300 else (1.0, 3.0) if decades > 30 else (1.0, 2.0, 5.0)
+    if decades < 8.0:
+        subs = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0) if decades > 2.5 else (1, 1.2, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9)
     axis.set_major_locator(LogLocator(base=10.0, subs=subs))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
 
 
-def count_axis(axis: Any) -> None:
-    """Label ``axis`` with short counts (2k, 1.5M)."""
+def count_axis(axis: XAxis) -> None:
+    """Label ``axes.xaxis`` with short counts (2k, 1.5M)."""
     axis.set_major_locator(MaxNLocator(6))
     axis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))

@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.contracts.evaluation import figure_key
-from gfm_pipeline.report.canvas import INK, MUTED, SERIES, SURFACE, Canvas, count_axis, log_axis
-from gfm_pipeline.report.text import flatten, milli, percent, significant
+from gfm_pipeline.report.canvas import INK, MUTED, SERIES, SURFACE, Canvas, count_axis, log_axis, styled
+from gfm_pipeline.report.text import flatten, milli, percent, ratio, significant
 from gfm_pipeline.report.view import CampaignView, CandidateView, CurvePoint
 
 Arrays = Mapping[str, NDArray[np.float64]]
@@ -36,6 +36,7 @@ def algorithm_colors(view: CampaignView) -> dict[str, str]:
     return {name: SERIES[i % len(SERIES)] for i, name in enumerate(names)}
 
 
+@styled
 def search_progress(view: CampaignView) -> str | None:
     """Objective of every finished rung over the graphs the search has trained on, and the best so far."""
     events = sorted(
@@ -44,7 +45,7 @@ def search_progress(view: CampaignView) -> str | None:
     if not events:
         return None
     colors = algorithm_colors(view)
-    canvas = Canvas("search", 620, 350)
+    canvas = Canvas("search", 590, 350)
     axes = canvas.axes
     spent, best = 0, float("inf")
     line_x, line_y = [], []
@@ -62,7 +63,7 @@ def search_progress(view: CampaignView) -> str | None:
         else:
             axes.plot(spent, value, "o", color=color, markersize=6.5, markeredgecolor=SURFACE, zorder=3)
     axes.step(line_x, line_y, where="post", color=INK, linewidth=1.4, zorder=2)
-    log_axis(axes.yaxis)
+    log_axis(axes, "y")
     count_axis(axes.xaxis)
     axes.set_xlim(left=0)
     axes.set_xlabel("graphs trained on by the whole search, in order of wave and rung")
@@ -76,13 +77,14 @@ def search_progress(view: CampaignView) -> str | None:
     return canvas.svg(f"Objective of {len(events)} finished rungs; the best so far is {best:.4f}.")
 
 
+@styled
 def candidate_curves(view: CampaignView) -> str | None:
     """Validation objective of every candidate; those that ended early in grey."""
     drawn = [c for c in view.candidates if c.curve]
     if not drawn:
         return None
     colors = algorithm_colors(view)
-    canvas = Canvas("candidates", 480, 350)
+    canvas = Canvas("candidates", 590, 350)
     axes = canvas.axes
     for candidate in sorted(drawn, key=_stopped_first):
         early = candidate.status in _ENDED_EARLY
@@ -101,12 +103,13 @@ def candidate_curves(view: CampaignView) -> str | None:
     return canvas.svg(f"Validation objective of {len(drawn)} candidates over graphs seen.")
 
 
+@styled
 def member_curves(view: CampaignView) -> str | None:
     """Validation objective of every member of the ensemble."""
     drawn = [m for m in view.members if m.curve]
     if not drawn:
         return None
-    canvas = Canvas("members", 480, 350)
+    canvas = Canvas("members", 590, 350)
     handles = []
     for i, member in enumerate(drawn):
         color = SERIES[i % len(SERIES)]
@@ -120,6 +123,43 @@ def member_curves(view: CampaignView) -> str | None:
     return canvas.svg(f"Validation objective of {len(drawn)} members over graphs seen.")
 
 
+@styled
+def member_errors(view: CampaignView) -> str | None:
+    """Validation errors of every member over those of a model that learned nothing."""
+    drawn = [m for m in view.members if m.errors]
+    names = list(dict.fromkeys(name for m in drawn for name in m.errors))
+    if not names:
+        return None
+    canvas = Canvas("errors", 590, 350)
+    axes = canvas.axes
+    handles = []
+    for i, name in enumerate(names):
+        color = SERIES[i % len(SERIES)]
+        for row, member in enumerate(drawn):
+            if name not in member.errors:
+                continue
+            e = member.errors[name]
+            offset = row + 0.5 * ((i + 0.5) / len(names) - 0.5)
+            values = [ratio(e.force_mae, e.null_force_mae), ratio(e.energy_mae, e.null_energy_mae)]
+            for value, marker in zip(values, "os", strict=True):
+                if value is not None:
+                    axes.plot(value, offset, marker, color=color, markersize=7.5, markeredgecolor=SURFACE)
+            if None not in values:
+                axes.plot(values, [offset, offset], color=color, linewidth=1.2, alpha=0.5, zorder=1)
+        handles.append(Line2D([], [], color=color, linewidth=3, label=name))
+    handles += [
+        Line2D([], [], color=MUTED, marker=marker, linestyle="", label=label)
+        for marker, label in (("o", "forces"), ("s", "energy"))
+    ]
+    axes.set_yticks(range(len(drawn)), [m.name for m in drawn])
+    axes.set_ylim(len(drawn) - 0.4, -0.6)
+    axes.set_xlim(0, max(0.05, 1.1 * axes.get_xlim()[1]))
+    axes.grid(False, axis="y")
+    axes.set_xlabel("validation MAE over that of a model that learned nothing")
+    _legend_above(canvas, handles)
+    return canvas.svg(f"Validation errors of {len(drawn)} members.")
+
+
 def _stopped_first(candidate: CandidateView) -> bool:
     return candidate.status not in _ENDED_EARLY
 
@@ -130,7 +170,7 @@ def _curve(canvas: Canvas, points: Sequence[CurvePoint], color: str, width: floa
 
 
 def _finish_curves(canvas: Canvas) -> None:
-    log_axis(canvas.axes.yaxis)
+    log_axis(canvas.axes, "y")
     count_axis(canvas.axes.xaxis)
     canvas.axes.set_xlim(left=0)
     canvas.axes.set_ylabel("validation objective")
@@ -151,6 +191,7 @@ def _arrays(evaluation: Arrays, dataset: str, quantity: str, fields: Sequence[st
     return [np.asarray(evaluation[key], dtype=np.float64) for key in keys]
 
 
+@styled
 def parity(evaluation: Arrays, dataset: str, quantity: str, name: str) -> str | None:
     """Predicted against labelled values of the test split, and the distribution of the errors inside."""
     found = _arrays(evaluation, dataset, quantity, ("label", "mean"))
@@ -158,7 +199,7 @@ def parity(evaluation: Arrays, dataset: str, quantity: str, name: str) -> str | 
         return None
     label, mean = found
     title, unit = QUANTITIES[quantity]
-    canvas = Canvas(name, 400, 360)
+    canvas = Canvas(name, 390, 350)
     axes = canvas.axes
     low, high = float(min(label.min(), mean.min())), float(max(label.max(), mean.max()))
     margin = 0.04 * (high - low) or 1.0
@@ -178,7 +219,7 @@ def parity(evaluation: Arrays, dataset: str, quantity: str, name: str) -> str | 
     inset.set_yticks([])
     inset.grid(False)
     inset.spines["left"].set_visible(False)
-    inset.set_xticks([-reach, 0.0, reach], [f"−{reach:.2g}", "0", f"{reach:.2g}"], fontsize=6.5)
+    inset.set_xticks([-reach, 0.0, reach], [f"−{significant(reach, 2)}", "0", significant(reach, 2)], fontsize=6.5)
     inset.set_title(f"error, {unit}", fontsize=6.5, fontweight="normal", loc="center", pad=2)
     mae = 1e3 * float(np.abs(error).mean())
     variance = float(np.var(label))
@@ -187,6 +228,7 @@ def parity(evaluation: Arrays, dataset: str, quantity: str, name: str) -> str | 
     return canvas.svg(f"{dataset}: predicted against labelled {title.lower()}, MAE {significant(mae)} {unit}.")
 
 
+@styled
 def calibration_curve(
     evaluation: Arrays, dataset: str, quantity: str, name: str, interval: tuple[float, float] | None = None
 ) -> str | None:
@@ -198,7 +240,7 @@ def calibration_curve(
     if found is None:
         return None
     expected, raw, calibrated = found
-    canvas = Canvas(name, 400, 360)
+    canvas = Canvas(name, 390, 350)
     axes = canvas.axes
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, zorder=1)
     for values, color, label in ((raw, SERIES[1], "raw spread"), (calibrated, SERIES[0], "calibrated spread")):
@@ -222,6 +264,7 @@ def calibration_curve(
     return canvas.svg(f"{dataset}: expected against observed coverage of {QUANTITIES[quantity][0].lower()}.")
 
 
+@styled
 def spread_and_error(evaluation: Arrays, dataset: str, quantity: str, name: str) -> str | None:
     """Absolute error against calibrated deviation, with the error found in bins of raw and calibrated spread."""
     found = _arrays(evaluation, dataset, quantity, ("label", "mean", "spread", "deviation"))
@@ -230,7 +273,7 @@ def spread_and_error(evaluation: Arrays, dataset: str, quantity: str, name: str)
     label, mean, spread, deviation = found
     error = 1e3 * np.abs(mean - label)
     title, unit = QUANTITIES[quantity]
-    canvas = Canvas(name, 400, 360)
+    canvas = Canvas(name, 390, 350)
     axes = canvas.axes
     x = 1e3 * deviation
     positive = (error > 0) & (x > 0)
@@ -252,8 +295,8 @@ def spread_and_error(evaluation: Arrays, dataset: str, quantity: str, name: str)
     ends = np.array([low, high])
     axes.plot(ends, ends, color=MUTED, linewidth=0.9, zorder=2)
     axes.set_ylim(float(np.quantile(error[positive], 0.01)), 1.6 * float(error.max()))
-    log_axis(axes.xaxis)
-    log_axis(axes.yaxis)
+    log_axis(axes, "x")
+    log_axis(axes, "y")
     axes.set_xlabel(f"stated deviation, {unit}")
     axes.set_ylabel(f"error, {unit}")
     axes.set_title(title)

@@ -236,7 +236,7 @@ def candidates(view: CampaignView) -> Table:
     names = _short_names(keys)
     rows = []
     for candidate, settings in zip(order, own, strict=True):
-        rungs = " → ".join(objective(r.objective) for r in candidate.rungs) or MISSING
+        rungs = " → ".join(objective(r.objective, 3) for r in candidate.rungs) or MISSING
         graphs = short_count(candidate.rungs[-1].graphs) if candidate.rungs else MISSING
         rows.append(
             (

@@ -57,9 +57,9 @@ def milli(value: float | None) -> str:
     return MISSING if value is None else significant(1e3 * value)
 
 
-def objective(value: float | None) -> str:
-    """Return an objective (a ratio to "learns nothing") with four decimals."""
-    return MISSING if value is None else f"{value:.4f}"
+def objective(value: float | None, decimals: int = 4) -> str:
+    """Return an objective (a ratio to "learns nothing")."""
+    return MISSING if value is None else f"{value:.{decimals}f}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -1,0 +1,140 @@
+"""Commands that look and never touch: status, report, plan, validate, sites, schema."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from gfm_pipeline.campaign.folder import check_name
+from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.cli.options import campaign_argument, existing, resolve, workflow_options
+from gfm_pipeline.common.publish import write_atomic
+from gfm_pipeline.engine.plan import Plan, make_plan
+from gfm_pipeline.sites.registry import load_site, shipped
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable, on standard output.")
+
+
+@click.command()
+@campaign_argument
+@JSON
+@click.option("--watch", type=click.FloatRange(min=0.5), default=None, metavar="SECONDS", help="Refresh until Ctrl-C.")
+def status(campaign: Path, as_json: bool, watch: float | None) -> None:
+    """Show where the campaign in folder CAMPAIGN stands.
+
+    Reads files only: works while the driver runs, after it died, and from another machine.
+    """
+    from gfm_pipeline.report.build import build_view
+    from gfm_pipeline.report.status_text import render_status, status_json
+
+    paths = existing(campaign)
+    if as_json:
+        click.echo(json.dumps(status_json(build_view(paths.root)), indent=1, allow_nan=False))
+        return
+    console = Console()
+    while True:
+        view = build_view(paths.root)
+        if watch:
+            console.clear()
+        render_status(view, console)
+        if not watch or not view.driver_alive:
+            return
+        time.sleep(watch)
+
+
+@click.command()
+@campaign_argument
+@click.option("--output", type=click.Path(path_type=Path), default=None, help="Folder to write into.  [default: CAMPAIGN]")
+def report(campaign: Path, output: Path | None) -> None:
+    """Write report.html (one self-contained page with pictures) and report.md of folder CAMPAIGN."""
+    from gfm_pipeline.report.build import build_view, load_evaluation
+    from gfm_pipeline.report.html import render_html
+    from gfm_pipeline.report.markdown import render_markdown
+
+    paths = existing(campaign)
+    folder = output or paths.root
+    folder.mkdir(parents=True, exist_ok=True)
+    view = build_view(paths.root)
+    write_atomic(folder / "report.md", render_markdown(view).encode())
+    write_atomic(folder / "report.html", render_html(view, load_evaluation(paths.root)).encode())
+    click.echo(str(folder / "report.html"))
+    click.echo(str(folder / "report.md"))
+
+
+@click.command()
+@workflow_options
+@JSON
+def plan(workflow: Path, site: str, folder: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show what `run` would do with WORKFLOW, and why; changes nothing."""
+    request = resolve(workflow, site, folder, overrides)
+    state = check_name(request.context.paths, request.loaded.model.name) or CampaignState()
+    made = make_plan(request.context, state)
+    if as_json:
+        click.echo(json.dumps({"schema_version": 1, **asdict(made)}, indent=1))
+        return
+    _show_plan(made, request.site.name)
+
+
+def _show_plan(made: Plan, site: str) -> None:
+    console = Console()
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("stage", "would", "tasks", "work", "why"):
+        table.add_column(heading, overflow="fold")
+    for stage in made.stages:
+        tasks = "?" if stage.tasks_left is None else str(stage.tasks_left)
+        table.add_row(stage.name, stage.action, tasks, stage.work, "\n".join(stage.why[:6]))
+    console.print(table)
+    console.print(f"\n{made.slots} tasks at a time on site {site}; campaign folder {made.campaign}", soft_wrap=True)
+    if made.max_graphs:
+        console.print(f"Trainings still to come see at most {made.max_graphs:,} graphs.")
+
+
+@click.command()
+@workflow_options
+def validate(workflow: Path, site: str, folder: Path | None, overrides: tuple[str, ...]) -> None:
+    """Check WORKFLOW: keys, types, readers, files, site; one sentence for the first fault."""
+    request = resolve(workflow, site, folder, overrides)
+    check_name(request.context.paths, request.loaded.model.name)
+    names = ", ".join(s.name for s in request.context.sources)
+    click.echo(f"{workflow} is valid: sources {names}; site {request.site.name} with {request.context.slots} slots.")
+
+
+@click.command()
+@click.argument("name", required=False)
+@JSON
+def sites(name: str | None, as_json: bool) -> None:
+    """List the sites that come with the program, or show site NAME."""
+    if name is None:
+        known = {site: load_site(site).description for site in shipped()}
+        if as_json:
+            click.echo(json.dumps(known, indent=1))
+        else:
+            for site, description in known.items():
+                click.echo(f"{site:<12} {description}")
+        return
+    site = load_site(name)
+    data = site.model_dump(mode="json") | {"slots_here": site.resolved_slots()}
+    if as_json:
+        click.echo(json.dumps(data, indent=1))
+        return
+    for key, value in data.items():
+        if isinstance(value, dict):
+            click.echo(f"{key}:")
+            for inner, text in value.items():
+                click.echo(f"  {inner}: {text}")
+        else:
+            click.echo(f"{key}: {value}")
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON schema of workflow files, for editors."""
+    from gfm_pipeline.workflow.schema import WorkflowModel
+
+    click.echo(json.dumps(WorkflowModel.model_json_schema(), indent=1))

@@ -1,0 +1,89 @@
+"""The command line. Expected errors are one sentence and an exit code; no traceback without ``-v``."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import click
+
+from gfm_pipeline import __version__
+from gfm_pipeline.cli import inspect, run
+from gfm_pipeline.common.errors import GFMError
+
+EPILOG = """
+\b
+Exit codes
+  0  done                         4  batch system unavailable
+  1  a stage failed               5  a file is damaged or was changed
+  2  usage or configuration      75  another driver holds the campaign
+  3  stopped, run again to go on 130/143  ended at once by a signal
+
+\b
+First steps
+  gfm-pipeline validate workflow.yaml        is the file right?
+  gfm-pipeline plan workflow.yaml            what would run, and what is done already?
+  gfm-pipeline run workflow.yaml --site local
+  gfm-pipeline status campaigns/NAME         from any other terminal
+"""
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gfm-pipeline")
+@click.option("-v", "--verbose", is_flag=True, help="Show the traceback of errors.")
+@click.pass_context
+def cli(context: click.Context, verbose: bool) -> None:
+    """Train a calibrated ensemble of graph foundation models from atomistic structures.
+
+    One workflow file describes the campaign; four stages carry it out, each resumable:
+    ingest (structures to ADIOS2 datasets), search (waves of candidates, stopped early),
+    converge (the best ones, trained on), calibrate (uncertainty, evaluation, deployment).
+    """
+    context.obj = {"verbose": verbose}
+
+
+for command in (
+    run.run,
+    run.resume,
+    run.unlock,
+    inspect.status,
+    inspect.report,
+    inspect.plan,
+    inspect.validate,
+    inspect.sites,
+    inspect.schema,
+):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(invoke(arguments))
+
+
+def invoke(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    verbose = bool({"-v", "--verbose"} & set((arguments if arguments is not None else sys.argv[1:])[:1]))
+    try:
+        cli.main(args=arguments, prog_name="gfm-pipeline", standalone_mode=False)
+    except GFMError as error:
+        if verbose:
+            traceback.print_exc()
+        click.echo(f"Error: {error}", err=True)
+        return error.exit_code
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    main()

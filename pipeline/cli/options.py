@@ -1,0 +1,91 @@
+"""Options several commands share, and what they resolve to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from gfm_pipeline.campaign.identity import file_digests
+from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.common.errors import ConfigError
+from gfm_pipeline.engine.step import Context
+from gfm_pipeline.sites.registry import load_site
+from gfm_pipeline.sites.schema import Site
+from gfm_pipeline.workflow.load import LoadedWorkflow, load_workflow
+from gfm_pipeline.workflow.resolve import input_names, resolve_sources
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+workflow_argument = click.argument("workflow", type=click.Path(path_type=Path))
+campaign_argument = click.argument("campaign", type=click.Path(path_type=Path))
+site_option = click.option("--site", "site", default="local", show_default=True, help="Site by name, or a site file (.yaml).")
+folder_option = click.option(
+    "--campaign",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Folder of the campaign.  [default: campaigns/NAME beside the workflow file]",
+)
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a value of the workflow, e.g. --set search.candidates=8. Repeatable.",
+)
+
+
+def workflow_options(function: F) -> F:
+    """Add the workflow argument and the options that say how to run it."""
+    return workflow_argument(site_option(folder_option(set_option(function))))
+
+
+@dataclass(frozen=True)
+class Request:
+    """A workflow on a site, in a folder: checked and resolved, nothing touched yet."""
+
+    loaded: LoadedWorkflow
+    site: Site
+    context: Context
+    digests: dict[str, str]  # input file -> SHA-256
+
+
+def resolve(workflow: Path, site_name: str, folder: Path | None, overrides: tuple[str, ...]) -> Request:
+    """Check everything that can be checked without running; writes nothing."""
+    loaded = load_workflow(workflow, overrides)
+    site = load_site(site_name)
+    sources = resolve_sources(loaded)
+    root = folder or workflow.resolve().parent / "campaigns" / loaded.model.name
+    paths = CampaignPaths(root.resolve())
+    files = [Path(f) for source in sources for f in source.files]
+    digests = file_digests(files, paths.digests)
+    context = Context(
+        workflow=loaded.model,
+        sources=sources,
+        source_digests=input_names(sources, digests),
+        slots=site.resolved_slots(),
+        threads=site.threads_per_task,
+        paths=paths,
+    )
+    return Request(loaded, site, context, digests)
+
+
+def existing(campaign: Path) -> CampaignPaths:
+    """Return the paths of a campaign that exists.
+
+    Raises
+    ------
+    ConfigError
+        When the folder holds none.
+    """
+    paths = CampaignPaths(campaign.resolve())
+    if not paths.journal.is_file():
+        hint = "Give the folder of a campaign, e.g. campaigns/NAME."
+        if campaign.suffix in (".yaml", ".yml"):
+            hint = "This is a workflow file; give the campaign's folder, by default campaigns/NAME beside it."
+        raise ConfigError(f"{campaign} holds no campaign.", hint)
+    return paths

@@ -1,0 +1,146 @@
+"""Progress for people, on standard error: one line a change of state, and a sign of life in between."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+
+import click
+
+from gfm_pipeline.campaign import events as ev
+from gfm_pipeline.campaign.events import Event, Outcome, StageName
+from gfm_pipeline.campaign.state import CampaignState, StageState, TaskStatus
+
+QUIET_SECONDS = 30.0  # longest silence
+TERMINAL_SECONDS = 1.0  # refresh of the status line on a terminal
+
+
+class Progress:
+    """Prints events as they are recorded; on a terminal a last line shows what runs now."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.terminal = sys.stderr.isatty() and not quiet
+        self._started = time.monotonic()
+        self._last = time.monotonic()
+        self._line = ""
+
+    def say(self, text: str, *, plain: bool = False) -> None:
+        """Print a line, with the time since the start in front unless ``plain``."""
+        if self.quiet and not plain:
+            return
+        self._clear()
+        seconds = int(time.monotonic() - self._started)
+        stamp = "" if plain else click.style(f"[{seconds // 60:3d}:{seconds % 60:02d}] ", dim=True)
+        click.echo(stamp + text, err=True)
+        self._last = time.monotonic()
+
+    def event(self, event: Event, state: CampaignState) -> None:
+        """Print an event, where it is of interest."""
+        text = describe(event, state)
+        if text:
+            self.say(text)
+
+    def tick(self, state: CampaignState) -> None:
+        """Refresh the status line, or break a long silence."""
+        silence = time.monotonic() - self._last
+        if self.quiet or silence < (TERMINAL_SECONDS if self.terminal else QUIET_SECONDS):
+            return
+        text = now_running(state)
+        if not text:
+            return
+        if self.terminal:
+            self._clear()
+            self._line = text[: shutil.get_terminal_size().columns - 1]
+            click.echo(click.style(self._line, dim=True), nl=False, err=True)
+            self._last = time.monotonic()
+        else:
+            self.say(text)
+
+    def close(self) -> None:
+        """Leave the terminal tidy."""
+        self._clear()
+
+    def _clear(self) -> None:
+        if self._line:
+            click.echo("\r\033[K", nl=False, err=True)
+            self._line = ""
+
+
+def now_running(state: CampaignState) -> str:
+    """Return one line that says what runs now."""
+    parts = []
+    for key in state.current.values():
+        stage = state.stages[key]
+        running = [t.name for t in stage.tasks.values() if t.status is TaskStatus.RUNNING]
+        if running:
+            done = sum(t.status is TaskStatus.DONE for t in stage.tasks.values())
+            shown = ", ".join(running[:6]) + (f" and {len(running) - 6} more" if len(running) > 6 else "")
+            parts.append(f"{stage.stage}: {done} tasks done, running {shown}")
+    return "; ".join(parts)
+
+
+def describe(event: Event, state: CampaignState) -> str:
+    """Return what to tell people of an event, or '' for nothing."""
+    match event:
+        case ev.DriverStarted(host, pid, site, _, slots):
+            return f"Site {site}: {slots} tasks at a time (driver: pid {pid} on {host})"
+        case ev.StageOpened(stage):
+            return click.style(f"{str(stage).capitalize()}", bold=True)
+        case ev.StageDone(key):
+            stage_state = state.stages[key]
+            seconds = (stage_state.ended or 0.0) - stage_state.opened
+            return f"{str(stage_state.stage).capitalize()} done in {duration(seconds)}"
+        case ev.StageFailed(_, reason):
+            return click.style(f"Failed: {reason}", fg="red")
+        case ev.WaveProposed(_, wave, candidates, origin, told):
+            names = ", ".join(f"{c.name} {c.settings['algorithm']}" for c in candidates)
+            based = f", told {told} results" if told else ""
+            return f"  wave {wave} ({origin}{based}): {names}"
+        case ev.RungDecided(_, wave, rung, promoted, stopped):
+            text = f"  wave {wave}, rung {rung}: "
+            on = ", ".join(promoted) or "none"
+            return text + f"{on} train on" + (f"; {', '.join(stopped)} stopped" if stopped else "")
+        case ev.MembersSelected(_, members):
+            return "  ensemble: " + ", ".join(f"{m.name} = {m.candidate} ({m.settings['algorithm']})" for m in members)
+        case ev.TaskEnded():
+            return _task(event, state.stages[event.key])
+    return ""
+
+
+def _task(event: ev.TaskEnded, stage: StageState) -> str:
+    if event.outcome is Outcome.OK:
+        text = f"  {event.task}: {_result(stage.stage, event)} in {duration(event.seconds)}"
+        return text + (" (finished before the driver died, adopted)" if event.adopted else "")
+    if event.outcome is Outcome.DIVERGED:
+        return f"  {event.task}: diverged after {duration(event.seconds)}"
+    if event.outcome is Outcome.PREEMPTED:
+        return f"  {event.task}: {event.reason}"
+    return click.style(f"  {event.task}: attempt {event.attempt} failed ({event.outcome}): {event.reason}", fg="yellow")
+
+
+def _result(stage: StageName, event: ev.TaskEnded) -> str:
+    result = event.result or {}
+    if "objective" in result:
+        return (
+            f"objective {result['objective']:.4f} after {result['graphs']:,} graphs "
+            f"({result['graphs_per_second']:.0f} graphs/s, {result['stop_reason']})"
+        )
+    if "n_records" in result:
+        bad = f", {result['n_quarantined']} quarantined" if result["n_quarantined"] else ""
+        return f"{result['n_records']:,} records{bad}"
+    if "statistics" in result:
+        counts = result["statistics"]["n_structures"]
+        return "dataset of " + ", ".join(f"{n:,} {split.removesuffix('set')}" for split, n in counts.items())
+    return "done"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for people: 9 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

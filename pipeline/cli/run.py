@@ -1,0 +1,171 @@
+"""Commands that drive a campaign: run, resume, unlock."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from gfm_pipeline import __version__
+from gfm_pipeline.campaign.events import DriverEnded, DriverStarted
+from gfm_pipeline.campaign.folder import OpenCampaign, check_name, driving
+from gfm_pipeline.campaign.identity import remember_digests
+from gfm_pipeline.campaign.lock import is_dead, read_holder, this_process
+from gfm_pipeline.campaign.state import load_state
+from gfm_pipeline.cli.options import Request, campaign_argument, existing, resolve, site_option, workflow_options
+from gfm_pipeline.cli.progress import Progress
+from gfm_pipeline.common.errors import ConfigError, GFMError, Stopped
+from gfm_pipeline.common.publish import write_atomic, write_json
+from gfm_pipeline.engine.driver import Driver
+from gfm_pipeline.execution.launcher import ParslLauncher
+
+QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing until the end.")
+
+
+@click.command()
+@workflow_options
+@QUIET
+def run(workflow: Path, site: str, folder: Path | None, overrides: tuple[str, ...], quiet: bool) -> None:
+    """Run the campaign of WORKFLOW to its end, or go on with it.
+
+    Running again continues: what is done under the same settings and data is not repeated, after
+    whatever end the last run had. Changed settings re-run only the stages that depend on them.
+    Ctrl-C stops politely: running trainings save a checkpoint first. A second Ctrl-C stops at once.
+    """
+    _drive(workflow, site, folder, overrides, quiet)
+
+
+@click.command()
+@campaign_argument
+@site_option
+@QUIET
+def resume(campaign: Path, site: str, quiet: bool) -> None:
+    """Go on with the campaign in folder CAMPAIGN, with the workflow it was last run with."""
+    paths = existing(campaign)
+    state = load_state(paths.journal)
+    if not state.drivers:
+        raise ConfigError(f"{campaign} was never driven.", "Use `gfm-pipeline run WORKFLOW`.")
+    info = state.drivers[-1].info
+    overrides = tuple(str(text) for text in info.resolved.get("overrides", []))
+    _drive(Path(info.workflow), site, paths.root, overrides, quiet)
+
+
+@click.command()
+@campaign_argument
+@click.option("--force", is_flag=True, help="Even when the driver may be alive on another host.")
+def unlock(campaign: Path, force: bool) -> None:
+    """Remove the lock a dead driver left in folder CAMPAIGN."""
+    paths = existing(campaign)
+    found = read_holder(paths.lock)
+    if found is None:
+        click.echo(f"{campaign} is not locked.")
+        return
+    holder, age = found
+    dead = is_dead(holder)
+    who = f"pid {holder.pid} on {holder.host}, heartbeat {age:.0f} s ago"
+    if dead is False:
+        raise ConfigError(f"The driver is alive ({who}).", "Stop it with Ctrl-C or SIGTERM.")
+    if dead is None and not force:
+        raise ConfigError(f"The driver may be alive ({who}).", "If it is certainly gone: unlock --force.")
+    paths.lock.unlink(missing_ok=True)
+    click.echo(f"Unlocked (was held by {who}).")
+
+
+def _drive(workflow: Path, site: str, folder: Path | None, overrides: tuple[str, ...], quiet: bool) -> None:
+    # Checked before anything is written, so that a mistake leaves no folder behind.
+    request = resolve(workflow, site, folder, overrides)
+    root = request.context.paths.root
+    check_name(request.context.paths, request.loaded.model.name)
+    with driving(root, request.loaded.model.name) as campaign, _signals() as stop:
+        remember_digests(request.digests, campaign.paths.digests)
+        _campaign(request, campaign, overrides, stop, quiet)
+
+
+def _campaign(
+    request: Request, campaign: OpenCampaign, overrides: tuple[str, ...], stop: threading.Event, quiet: bool
+) -> None:
+    progress = Progress(quiet=quiet)
+    context, paths = request.context, campaign.paths
+    resolved = request.loaded.model.model_dump(mode="json")
+    write_json(paths.resolved, {"workflow": resolved, "site": request.site.model_dump(mode="json")})
+    if campaign.dead_driver is not None:
+        progress.say(f"An earlier driver (pid {campaign.dead_driver.pid}) died; going on where it was.")
+    with ParslLauncher(request.site, paths.parsl) as launcher:
+        driver = Driver(context, campaign.state, campaign.journal, launcher, progress, stop)
+        me = this_process()
+        driver.record(
+            DriverStarted(
+                host=me.host,
+                pid=me.pid,
+                site=request.site.name,
+                version=__version__,
+                slots=context.slots,
+                watts=request.site.watts_per_slot,
+                workflow=str(request.loaded.path.resolve()),
+                resolved={"workflow": resolved, "overrides": list(overrides)},
+            )
+        )
+        outcome = "died"
+        try:
+            driver.run()
+            outcome = "done"
+        except GFMError as error:
+            outcome = str(error)
+            if isinstance(error, Stopped):
+                again = shlex.join(["gfm-pipeline", "resume", _relative(paths.root)])
+                raise type(error)(error.message, f"{error.hint + ' ' if error.hint else ''}Go on with: {again}") from error
+            raise
+        finally:
+            driver.record(DriverEnded(outcome))
+            progress.close()
+    _summary(paths.root, progress)
+
+
+def _summary(root: Path, progress: Progress) -> None:
+    """Write the report and say what was made and where."""
+    from gfm_pipeline.report.build import build_view, load_evaluation
+    from gfm_pipeline.report.html import render_html
+    from gfm_pipeline.report.markdown import render_markdown
+    from gfm_pipeline.report.summary import summary_lines
+
+    view = build_view(root)
+    write_atomic(root / "report.md", render_markdown(view).encode())
+    write_atomic(root / "report.html", render_html(view, load_evaluation(root)).encode())
+    for line in summary_lines(view, _relative(root)):
+        progress.say(line, plain=True)
+
+
+def _relative(path: Path) -> str:
+    """Return ``path`` relative to the working directory where that is shorter."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """Yield an event that SIGINT, SIGTERM or SIGHUP sets; a second signal ends the driver at once."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
+        if stop.is_set():
+            sys.exit(128 + number)
+        stop.set()
+        click.echo("\nStopping: running tasks save a checkpoint first; again to stop at once.", err=True)
+
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before: dict[int, Callable[..., Any] | int | None] = {s: signal.signal(s, handle) for s in watched}
+    try:
+        yield stop
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -1,0 +1,294 @@
+"""Build the view of a campaign from its journal and result files; reads only, works with or without a driver."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gfm_pipeline import __version__
+from gfm_pipeline.apps.contracts.data import AssembleResult
+from gfm_pipeline.apps.contracts.evaluation import CalibrateResult
+from gfm_pipeline.apps.contracts.task import PROGRESS_FILE
+from gfm_pipeline.apps.contracts.training import StopReason, TrainResult
+from gfm_pipeline.campaign.events import Member, Outcome, StageName
+from gfm_pipeline.campaign.lock import is_dead, read_holder
+from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.campaign.state import CampaignState, StageState, TaskState, TaskStatus, load_state
+from gfm_pipeline.common.publish import read_manifest
+from gfm_pipeline.common.records import from_plain
+from gfm_pipeline.engine.stages.calibrate import FIT
+from gfm_pipeline.engine.stages.search import objective_of, task_name
+from gfm_pipeline.report.view import (
+    CampaignView,
+    CandidateView,
+    CurvePoint,
+    MemberView,
+    RungView,
+    StageStatus,
+    StageView,
+    TaskFailure,
+)
+
+FAILURES_SHOWN = 20
+
+
+def build_view(campaign: Path) -> CampaignView:
+    """Return everything status and report show of the campaign in folder ``campaign``.
+
+    Raises
+    ------
+    IntegrityError
+        When the journal is damaged.
+    """
+    paths = CampaignPaths(campaign.resolve())
+    state = load_state(paths.journal)
+    now = time.time()
+    alive, driver = _driver(paths, state)
+    last = state.drivers[-1].info if state.drivers else None
+    search = state.stage(StageName.SEARCH)
+    converge = state.stage(StageName.CONVERGE)
+    members = search.members if search is not None and search.members is not None else ()
+    busy = sum(task.seconds for stage in state.stages.values() for task in stage.tasks.values())
+    watts = last.watts if last is not None else None
+    return CampaignView(
+        name=state.created.name if state.created else campaign.name,
+        path=str(paths.root),
+        site=last.site if last else "",
+        workflow=last.workflow if last else "",
+        created=state.created_at,
+        now=now,
+        version=last.version if last else __version__,
+        driver=driver,
+        driver_alive=alive,
+        stages=tuple(_stage(state, name, now, alive) for name in StageName),
+        datasets=tuple(result.statistics for result in _datasets(state.stage(StageName.INGEST))),
+        candidates=() if search is None else tuple(_candidates(paths, search, members)),
+        members=tuple(_member(paths, search, converge, m) for m in members) if search is not None else (),
+        calibration=_calibration(state.stage(StageName.CALIBRATE)),
+        failures=tuple(_failures(paths, state))[-FAILURES_SHOWN:],
+        node_hours=_driven_seconds(state, now, alive) / 3600.0,
+        kwh_modelled=None if watts is None else busy * watts / 3.6e6,
+        resolved=last.resolved.get("workflow", {}) if last else {},
+        next_command=_next_command(paths, state, alive),
+    )
+
+
+def load_evaluation(campaign: Path) -> dict[str, np.ndarray] | None:
+    """Return the arrays behind the parity and calibration pictures, or None while there are none."""
+    paths = CampaignPaths(campaign.resolve())
+    stage = load_state(paths.journal).stage(StageName.CALIBRATE)
+    if stage is None or stage.outputs is None:
+        return None
+    folder = paths.stage(stage.stage, stage.key).ensemble
+    read_manifest(folder)
+    with np.load(folder / "evaluation.npz", allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def _driver(paths: CampaignPaths, state: CampaignState) -> tuple[bool, str]:
+    found = read_holder(paths.lock)
+    if found is not None:
+        holder, age = found
+        dead = is_dead(holder)
+        who = f"pid {holder.pid} on {holder.host}, heartbeat {age:.0f} s ago"
+        if dead:
+            return False, f"died ({who})"
+        return (dead is False or age < 30), f"running ({who})" if dead is False or age < 30 else f"silent ({who})"
+    if state.drivers and state.drivers[-1].outcome is not None:
+        return False, f"not running (last one: {state.drivers[-1].outcome})"
+    return False, "not running"
+
+
+def _driven_seconds(state: CampaignState, now: float, alive: bool) -> float:
+    """Return the seconds a driver held its node, over all drivers; a dead one counts to its last event."""
+    total = 0.0
+    for index, driver in enumerate(state.drivers):
+        following = state.drivers[index + 1].started if index + 1 < len(state.drivers) else None
+        end = driver.ended
+        if end is None:
+            end = now if alive and following is None else min(state.last_event, following or state.last_event)
+        total += max(0.0, end - driver.started)
+    return total
+
+
+def _stage(state: CampaignState, name: StageName, now: float, alive: bool) -> StageView:
+    stage = state.stage(name)
+    if stage is None:
+        return StageView(name, StageStatus.WAITING, None, 0, 0, 0, None, None, 0.0, "not begun")
+    tasks = stage.tasks.values()
+    count = {status: sum(t.status is status for t in tasks) for status in TaskStatus}
+    if stage.outputs is not None:
+        status = StageStatus.DONE
+    elif stage.failure is not None:
+        status = StageStatus.FAILED
+    else:
+        status = StageStatus.RUNNING if alive else StageStatus.WAITING
+    return StageView(
+        name=name,
+        status=status,
+        tasks_total=len(stage.tasks) if status is StageStatus.DONE else _expected(state, stage),
+        tasks_done=count[TaskStatus.DONE],
+        tasks_running=count[TaskStatus.RUNNING] if alive else 0,
+        tasks_failed=count[TaskStatus.FAILED],
+        started=stage.opened,
+        ended=stage.ended if stage.ended is not None or alive else state.last_event,
+        busy_seconds=sum(t.seconds for t in tasks),
+        detail=stage.failure or _detail(stage),
+    )
+
+
+def _expected(state: CampaignState, stage: StageState) -> int | None:
+    """Return how many tasks the stage will have, where that is known beforehand."""
+    match stage.stage:
+        case StageName.INGEST:
+            sources = stage.settings["sources"].values()
+            return sum(int(s["shards"]) for s in sources) + len(sources)
+        case StageName.SEARCH:
+            return None  # depends on who is promoted
+    search = state.stage(StageName.SEARCH)
+    members = len(search.members or ()) if search is not None else 0
+    return members if stage.stage is StageName.CONVERGE else members + 1
+
+
+def _detail(stage: StageState) -> str:
+    match stage.stage:
+        case StageName.INGEST:
+            records = sum(sum(r.statistics.n_structures.values()) for r in _datasets(stage))
+            return f"{records:,} structures in {len(stage.settings['sources'])} datasets" if records else "reading"
+        case StageName.SEARCH:
+            proposed = len(stage.candidates())
+            stopped = len({name for d in stage.decisions.values() for name in d.stopped})
+            return f"{proposed} of {stage.settings['candidates']} candidates proposed, {stopped} stopped early"
+        case StageName.CONVERGE:
+            reasons = [t.result["stop_reason"] for t in stage.tasks.values() if t.result]
+            return f"{reasons.count('converged')} members converged" if reasons else "training members on"
+        case StageName.CALIBRATE:
+            return "ensemble published" if stage.outputs else "predicting"
+    return ""
+
+
+def _datasets(stage: StageState | None) -> list[AssembleResult]:
+    if stage is None:
+        return []
+    results = [t.result for n, t in stage.tasks.items() if n.startswith("assemble-") and t.result]
+    return [from_plain(AssembleResult, result) for result in results]
+
+
+def _calibration(stage: StageState | None) -> CalibrateResult | None:
+    task = stage.tasks.get(FIT) if stage is not None else None
+    return from_plain(CalibrateResult, task.result) if task is not None and task.result else None
+
+
+def _candidates(paths: CampaignPaths, stage: StageState, members: Iterable[Member]) -> Iterable[CandidateView]:
+    selected = {m.candidate: m.name for m in members}
+    rungs = stage.settings["rungs"]
+    stopped: dict[str, str] = {}
+    for (_, rung), decision in sorted(stage.decisions.items()):
+        for name, evidence in decision.stopped.items():
+            stopped[name] = f"stopped at rung {rung}: {evidence}"
+        for name in decision.promoted:
+            stopped.pop(name, None)
+    for candidate in stage.candidates().values():
+        name = candidate.name
+        tasks = [(r, stage.tasks[t]) for r in range(len(rungs)) if (t := task_name(name, r)) in stage.tasks]
+        views = tuple(
+            RungView(r, rungs[r], objective_of(stage, name, r), task.seconds)
+            for r, task in tasks
+            if task.status in (TaskStatus.DONE, TaskStatus.FAILED)
+        )
+        running = next((t.name for _, t in tasks if t.status is TaskStatus.RUNNING), None)
+        status, outcome = _candidate_status(tasks, running, stopped.get(name), selected.get(name), len(rungs))
+        curve = _curve(paths, stage, [t for _, t in tasks])
+        yield CandidateView(name, candidate.wave, candidate.settings, views, status, outcome, curve, running)
+
+
+def _candidate_status(
+    tasks: list[tuple[int, TaskState]], running: str | None, stopped: str | None, member: str | None, rungs: int
+) -> tuple[str, str]:
+    if member is not None:
+        return "selected", f"member {member} of the ensemble"
+    if running is not None:
+        return "running", "training"
+    last = tasks[-1][1] if tasks else None
+    if last is not None and last.diverged:
+        return "diverged", last.history[-1].reason or "loss not finite"
+    if last is not None and last.status is TaskStatus.FAILED:
+        return "failed", last.history[-1].reason if last.history else ""
+    if stopped is not None:
+        return "stopped", stopped
+    if last is not None and len(tasks) == rungs and last.status is TaskStatus.DONE:
+        return "finished", "reached the last rung"
+    return "waiting", "waits for a slot or for its wave"
+
+
+def _member(paths: CampaignPaths, search: StageState, converge: StageState | None, member: Member) -> MemberView:
+    before = [search.tasks[task_name(member.candidate, r)] for r in range(member.rung + 1)]
+    curve = _curve(paths, search, before)
+    task = converge.tasks.get(member.name) if converge is not None else None
+    if converge is None or task is None:
+        return MemberView(member.name, member.candidate, member.settings, "waiting", 0, None, {}, curve)
+    offset = curve[-1].seconds if curve else 0.0
+    more = _curve(paths, converge, [task])
+    curve += tuple(CurvePoint(p.graphs, p.seconds + offset, p.objective) for p in more)
+    if task.result is None:
+        status = "failed" if task.status is TaskStatus.FAILED else "running"
+        last = more[-1] if more else None
+        seen, objective = (last.graphs, last.objective) if last else (0, None)
+        return MemberView(member.name, member.candidate, member.settings, status, seen, objective, {}, curve)
+    result = from_plain(TrainResult, task.result)
+    status = "converged" if result.stop_reason is StopReason.CONVERGED else str(result.stop_reason)
+    return MemberView(
+        member.name, member.candidate, member.settings, status, result.graphs, result.objective, result.errors, curve
+    )
+
+
+def _curve(paths: CampaignPaths, stage: StageState, tasks: Iterable[TaskState]) -> tuple[CurvePoint, ...]:
+    """Return the validations in the progress files of all attempts at ``tasks``, in order of graphs seen."""
+    points: dict[int, CurvePoint] = {}
+    offset = 0.0
+    for task in tasks:
+        for attempt in range(1, task.attempt + 1):
+            file = paths.stage(stage.stage, stage.key).attempt(task.name, attempt) / PROGRESS_FILE
+            for line in _json_lines(file):
+                if line.get("objective") is not None and "graphs" in line:
+                    seconds = offset + float(line.get("seconds", 0.0))
+                    points[line["graphs"]] = CurvePoint(line["graphs"], seconds, line["objective"])
+        offset += task.seconds
+    return tuple(points[graphs] for graphs in sorted(points))
+
+
+def _json_lines(path: Path) -> Iterable[dict[str, Any]]:
+    if not path.exists():
+        return
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        for line in stream:
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue  # a line that is being written
+            if isinstance(value, dict):
+                yield value
+
+
+def _failures(paths: CampaignPaths, state: CampaignState) -> Iterable[TaskFailure]:
+    found = []
+    for stage in state.stages.values():
+        for task in stage.tasks.values():
+            for attempt in task.history:
+                if attempt.outcome in (Outcome.RETRYABLE, Outcome.PERMANENT):
+                    log = paths.stage(stage.stage, stage.key).attempt(task.name, attempt.number) / "stderr.log"
+                    failure = TaskFailure(f"{stage.stage}/{task.name}", attempt.number, attempt.reason, str(log))
+                    found.append((attempt.started, failure))
+    return [failure for _, failure in sorted(found, key=lambda pair: pair[0])]
+
+
+def _next_command(paths: CampaignPaths, state: CampaignState, alive: bool) -> str:
+    final = state.stage(StageName.CALIBRATE)
+    if final is not None and final.outputs is not None:
+        return f"gfm-pipeline report {paths.root}"
+    return f"gfm-pipeline status {paths.root}" if alive else f"gfm-pipeline resume {paths.root}"

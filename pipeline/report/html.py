@@ -1,0 +1,191 @@
+"""The report as one HTML page that needs nothing else: styles, tables and figures are inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import yaml
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.contracts.evaluation import QuantityReport, figure_key
+from gfm_pipeline.report import figures, tables
+from gfm_pipeline.report.text import count, duration, moment, percent, short_count, symbol
+from gfm_pipeline.report.view import CampaignView, StageView
+
+_TICKS = 5
+
+
+@dataclass(frozen=True)
+class _Figure:
+    svg: Markup
+    caption: str
+
+
+@dataclass(frozen=True)
+class _StageCard:
+    name: str
+    status: str
+    symbol: str
+    percent: int
+    tasks: str
+    wall: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class _Bar:
+    name: str
+    status: str
+    left: str
+    width: str
+    wall: str
+
+
+def _template(name: str) -> str:
+    return (resources.files("gfm_pipeline.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def render_html(view: CampaignView, evaluation: Mapping[str, NDArray[Any]] | None = None) -> str:
+    """Return the report of a campaign, finished or not.
+
+    Parameters
+    ----------
+    view
+        The facts.
+    evaluation
+        Arrays of the ensemble's ``evaluation.npz`` (`apps.contracts.evaluation.figure_key`); None before there is one.
+    """
+    environment = Environment(
+        loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    bars, ticks = _gantt(view)
+    content = {
+        "view": view,
+        "css": Markup(_template("report.css")),  # noqa: S704 - our own file
+        "overall": tables.overall(view),
+        "overall_symbol": symbol(tables.overall(view)),
+        "summary": tables.summary(view),
+        "stages": [_stage_card(stage, view.now) for stage in view.stages],
+        "stage_table": tables.stages(view),
+        "headlines": tables.headlines(view),
+        "candidates": tables.candidates(view),
+        "search_line": _search_line(view),
+        "search_figures": _figures(
+            (figures.search_progress(view), "Each point is a finished rung of one candidate; the line is the best so far."),
+            (figures.candidate_curves(view), "Validation during the search. Grey ones ended early; their evidence is in the table."),
+        ),
+        "members": tables.members(view),
+        "member_figures": _figures(
+            (figures.member_curves(view), "Each member trains on until it stops improving; its rate is then annealed to zero."),
+            (figures.member_errors(view), "Members beside each other; 1 would be a model that learned nothing."),
+        ),
+        "accuracy": tables.accuracy(view),
+        "calibration": tables.calibration(view),
+        "evaluation": [] if evaluation is None else _evaluation_figures(view, evaluation),
+        "datasets": tables.datasets(view),
+        "quarantine": tables.quarantine(view),
+        "gantt": bars,
+        "ticks": ticks,
+        "failures": tables.failures(view),
+        "settings": settings_text(view),
+        "reproduce": reproduce_text(view),
+        "written": moment(view.now),
+    }  # fmt: skip
+    return environment.get_template("report.html.j2").render(content).lstrip()
+
+
+def _figures(*pairs: tuple[str | None, str]) -> list[_Figure]:
+    # matplotlib escapes every text it writes into an SVG, so the element is safe as it is.
+    return [_Figure(Markup(svg), caption) for svg, caption in pairs if svg is not None]  # noqa: S704
+
+
+def _evaluation_figures(
+    view: CampaignView, evaluation: Mapping[str, NDArray[np.float64]]
+) -> list[tuple[str, list[_Figure]]]:
+    found = []
+    for i, (name, report) in enumerate({} if view.calibration is None else view.calibration.datasets.items()):
+        level = view.calibration.level if view.calibration else 0.0
+        drawn: list[_Figure] = []
+        for quantity, part in (("energy", report.energy), ("forces", report.forces)):
+            drawn += _quantity_figures(evaluation, name, quantity, part, level, f"d{i}-{quantity}")
+        if drawn:
+            found.append((name, drawn))
+    return found
+
+
+def _quantity_figures(
+    evaluation: Mapping[str, NDArray[np.float64]], dataset: str, quantity: str, report: QuantityReport, level: float, key: str
+) -> list[_Figure]:
+    interval = (level, report.coverage_calibrated)
+    drawn = evaluation.get(figure_key(dataset, quantity, "label"), ())
+    return _figures(
+        (
+            figures.parity(evaluation, dataset, quantity, f"parity-{key}"),
+            f"{count(len(drawn))} of {count(report.n)} entries of the test split.",
+        ),
+        (
+            figures.calibration_curve(evaluation, dataset, quantity, f"curve-{key}", interval),
+            f"Area to the diagonal {report.miscalibration_raw:.3f} before, {report.miscalibration_calibrated:.3f} after; "
+            f"{percent(level, 0)} intervals covered {percent(report.coverage_raw)} before.",
+        ),
+        (
+            figures.spread_and_error(evaluation, dataset, quantity, f"spread-{key}"),
+            "On the diagonal the stated deviation is the error found. "
+            f"Rank correlation {report.rank_correlation:.2f}.",
+        ),
+    )
+
+
+def _stage_card(stage: StageView, now: float) -> _StageCard:
+    total = stage.tasks_total
+    done = 100 if stage.status == "done" else 0 if not total else round(100 * stage.tasks_done / total)
+    tasks = f"{count(stage.tasks_done)} of {'?' if total is None else count(total)}"
+    tasks += f", {count(stage.tasks_running)} running" if stage.tasks_running else ""
+    tasks += f", {count(stage.tasks_failed)} failed" if stage.tasks_failed else ""
+    wall = None if stage.started is None else (stage.ended or now) - stage.started
+    return _StageCard(
+        stage.name, str(stage.status), symbol(stage.status), min(100, done), tasks, duration(wall), stage.detail
+    )
+
+
+def _search_line(view: CampaignView) -> str:
+    ended = [c for c in view.candidates if c.status == "stopped"]
+    graphs = sum(max((r.graphs for r in c.rungs), default=0) for c in view.candidates)
+    waves = len({c.wave for c in view.candidates})
+    best = tables.ranked(view.candidates)
+    values = [v for v in map(tables.best_objective, best) if v is not None]
+    line = f"{len(view.candidates)} candidates in {waves} wave{'s' if waves != 1 else ''}, {len(ended)} stopped early"
+    line += f", {short_count(graphs)} graphs trained on"
+    return line + (f"; best objective {min(values):.4f}." if values else ".")
+
+
+def _gantt(view: CampaignView) -> tuple[list[_Bar], list[str]]:
+    started = [(s, s.started, s.ended or view.now) for s in view.stages if s.started is not None]
+    if not started:
+        return [], []
+    first, last = min(a for _, a, _ in started), max(b for _, _, b in started)
+    span = max(last - first, 1e-9)
+    bars = [
+        _Bar(s.name, str(s.status), f"{100 * (a - first) / span:.2f}", f"{100 * (b - a) / span:.2f}", duration(b - a))
+        for s, a, b in started
+    ]
+    return bars, ["0"] + [duration(span * i / _TICKS) for i in range(1, _TICKS + 1)]
+
+
+def settings_text(view: CampaignView) -> str:
+    """Return the resolved settings as YAML, or an empty string."""
+    return yaml.safe_dump(view.resolved, sort_keys=False, allow_unicode=True) if view.resolved else ""
+
+
+def reproduce_text(view: CampaignView) -> str:
+    """Return the commands that run this campaign again."""
+    return (
+        f"pip install gfm-pipeline=={view.version}\n"
+        f"gfm-pipeline run {view.workflow} --site {view.site}"
+    )

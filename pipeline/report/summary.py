@@ -1,0 +1,30 @@
+"""The last words of a run: what was made, how good it is, and where it lies."""
+
+from __future__ import annotations
+
+from gfm_pipeline.report.view import CampaignView
+
+
+def summary_lines(view: CampaignView, folder: str) -> list[str]:
+    """Return the lines printed at the end of a campaign."""
+    lines = ["", f"Campaign {view.name} is done: {len(view.members)} members, chosen from {len(view.candidates)} candidates."]
+    if view.calibration is not None:
+        level = view.calibration.level
+        lines.append("")
+        lines.append(f"  {'test split':<14}{'energy MAE':>16}{'force MAE':>16}{'of nothing*':>13}{f'{level:.0%} intervals cover':>25}")
+        for name, report in view.calibration.datasets.items():
+            energy, forces = report.energy, report.forces
+            ratio = forces.mae / forces.null_mae if forces.null_mae else float("nan")
+            lines.append(
+                f"  {name:<14}{1000 * energy.mae:>10.1f} meV/at{1000 * forces.mae:>11.0f} meV/A{ratio:>13.2f}"
+                f"{f'E {energy.coverage_calibrated:.1%}, F {forces.coverage_calibrated:.1%}':>25}"
+            )
+        lines.append("  * force MAE as a share of predicting zero forces")
+    lines += [
+        "",
+        f"  report     {folder}/report.html (and report.md)",
+        f"  status     gfm-pipeline status {folder}",
+        "  calculator from gfm_pipeline.apps.calculator import GFMCalculator",
+        f"             GFMCalculator.from_campaign({folder!r}, dataset=...)",
+    ]
+    return lines
