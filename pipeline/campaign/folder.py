@@ -54,7 +54,9 @@ def check_name(paths: CampaignPaths, name: str) -> CampaignState | None:
     if state.created is None:
         if not state.last_event:
             return None  # the first driver died before its first event
-        raise IntegrityError(f"{paths.journal} holds no campaign.", "Restore it from a backup, or choose another folder.")
+        raise IntegrityError(
+            f"{paths.journal} holds no campaign.", "Restore it from a backup, or choose another folder."
+        )
     if state.created.name != name:
         raise ConfigError(
             f"{root} belongs to the workflow {state.created.name!r}, not to {name!r}.",

@@ -12,7 +12,7 @@ from gfm_pipeline.common.publish import file_sha256, write_json
 from gfm_pipeline.common.records import canonical_json
 
 # Raised when a stage's code changes what it produces from the same settings and inputs.
-CODE_VERSION: dict[StageName, int] = {name: 1 for name in StageName}
+CODE_VERSION: dict[StageName, int] = dict.fromkeys(StageName, 1)
 
 
 def stage_key(stage: StageName, settings: dict[str, Any], inputs: dict[str, str]) -> str:

@@ -88,8 +88,8 @@ class Journal:
         with storage_errors(self.path):
             self.path.touch()
             self._next = sum(1 for _ in read(self.path))
-            self._stream = open(self.path, "r+b")  # noqa: SIM115 - closed in __exit__
-            content_end = self._whole_length()
+            self._stream = open(self.path, "r+b")
+            content_end = self._whole_length(self._stream)
             self._stream.truncate(content_end)
             self._stream.seek(content_end)
             fsync_dir(self.path.parent)
@@ -100,14 +100,14 @@ class Journal:
         if self._stream is not None:
             self._stream.close()
 
-    def _whole_length(self) -> int:
+    @staticmethod
+    def _whole_length(stream: IO[bytes]) -> int:
         """Return the offset just after the last newline."""
-        assert self._stream is not None
-        position = self._stream.seek(0, os.SEEK_END)
+        position = stream.seek(0, os.SEEK_END)
         while position > 0:
             start = max(0, position - 65536)
-            self._stream.seek(start)
-            found = self._stream.read(position - start).rfind(b"\n")
+            stream.seek(start)
+            found = stream.read(position - start).rfind(b"\n")
             if found >= 0:
                 return start + found + 1
             position = start

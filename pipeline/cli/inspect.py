@@ -50,7 +50,9 @@ def status(campaign: Path, as_json: bool, watch: float | None) -> None:
 
 @click.command()
 @campaign_argument
-@click.option("--output", type=click.Path(path_type=Path), default=None, help="Folder to write into.  [default: CAMPAIGN]")
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=None, help="Folder to write into.  [default: CAMPAIGN]"
+)
 def report(campaign: Path, output: Path | None) -> None:
     """Write report.html (one self-contained page with pictures) and report.md of folder CAMPAIGN."""
     from gfm_pipeline.report.build import build_view, load_evaluation

@@ -22,7 +22,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 workflow_argument = click.argument("workflow", type=click.Path(path_type=Path))
 campaign_argument = click.argument("campaign", type=click.Path(path_type=Path))
-site_option = click.option("--site", "site", default="local", show_default=True, help="Site by name, or a site file (.yaml).")
+site_option = click.option(
+    "--site", "site", default="local", show_default=True, help="Site by name, or a site file (.yaml)."
+)
 folder_option = click.option(
     "--campaign",
     "folder",

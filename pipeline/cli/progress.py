@@ -9,8 +9,8 @@ import time
 import click
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.events import Event, Outcome, StageName
-from gfm_pipeline.campaign.state import CampaignState, StageState, TaskStatus
+from gfm_pipeline.campaign.events import Event, Outcome
+from gfm_pipeline.campaign.state import CampaignState, TaskStatus
 
 QUIET_SECONDS = 30.0  # longest silence
 TERMINAL_SECONDS = 1.0  # refresh of the status line on a terminal
@@ -105,13 +105,13 @@ def describe(event: Event, state: CampaignState) -> str:
         case ev.MembersSelected(_, members):
             return "  ensemble: " + ", ".join(f"{m.name} = {m.candidate} ({m.settings['algorithm']})" for m in members)
         case ev.TaskEnded():
-            return _task(event, state.stages[event.key])
+            return _task(event)
     return ""
 
 
-def _task(event: ev.TaskEnded, stage: StageState) -> str:
+def _task(event: ev.TaskEnded) -> str:
     if event.outcome is Outcome.OK:
-        text = f"  {event.task}: {_result(stage.stage, event)} in {duration(event.seconds)}"
+        text = f"  {event.task}: {_result(event)} in {duration(event.seconds)}"
         return text + (" (finished before the driver died, adopted)" if event.adopted else "")
     if event.outcome is Outcome.DIVERGED:
         return f"  {event.task}: diverged after {duration(event.seconds)}"
@@ -120,7 +120,7 @@ def _task(event: ev.TaskEnded, stage: StageState) -> str:
     return click.style(f"  {event.task}: attempt {event.attempt} failed ({event.outcome}): {event.reason}", fg="yellow")
 
 
-def _result(stage: StageName, event: ev.TaskEnded) -> str:
+def _result(event: ev.TaskEnded) -> str:
     result = event.result or {}
     if "objective" in result:
         return (

@@ -121,7 +121,9 @@ def _campaign(
             outcome = str(error)
             if isinstance(error, Stopped):
                 again = shlex.join(["gfm-pipeline", "resume", _relative(paths.root)])
-                raise type(error)(error.message, f"{error.hint + ' ' if error.hint else ''}Go on with: {again}") from error
+                raise type(error)(
+                    error.message, f"{error.hint + ' ' if error.hint else ''}Go on with: {again}"
+                ) from error
             raise
         finally:
             driver.record(DriverEnded(outcome))

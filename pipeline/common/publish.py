@@ -83,7 +83,7 @@ def write_atomic(path: Path, data: bytes) -> None:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.replace(temporary, path)
+            temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
         fsync_dir(path.parent)
@@ -147,7 +147,7 @@ def publishing(final: Path, producer: str, meta: dict[str, Any] | None = None) -
                     return
                 shutil.rmtree(final)
             try:
-                os.rename(temporary, final)
+                temporary.rename(final)
             except OSError:
                 if not is_published(final):  # lost a race to an equal attempt: its copy stands
                     raise

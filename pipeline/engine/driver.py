@@ -213,9 +213,7 @@ class Driver:
             if now - max(seen, running.started) > LOST_SECONDS:
                 del self._running[key, name]
                 reason = f"no sign of life for {LOST_SECONDS:.0f} s"
-                self.record(
-                    TaskEnded(key, name, running.attempt, Outcome.RETRYABLE, now - running.started, reason)
-                )
+                self.record(TaskEnded(key, name, running.attempt, Outcome.RETRYABLE, now - running.started, reason))
 
     def _drain(self) -> None:
         """Ask everything that runs to save and leave, and take in how it ended."""
@@ -226,9 +224,7 @@ class Driver:
             self._wait(0.5)
         for (key, name), running in list(self._running.items()):
             reason = "did not stop in time; its last checkpoint is kept"
-            self.record(
-                TaskEnded(key, name, running.attempt, Outcome.PREEMPTED, time.time() - running.started, reason)
-            )
+            self.record(TaskEnded(key, name, running.attempt, Outcome.PREEMPTED, time.time() - running.started, reason))
         self._running.clear()
 
     def _settle_orphans(self) -> None:

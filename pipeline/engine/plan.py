@@ -86,7 +86,10 @@ def _work(context: Context, state: CampaignState, name: StageName) -> tuple[str,
             rungs = ", ".join(f"{n} to {g:,} graphs" for n, g in zip(counts, search.rungs, strict=True))
             return f"{search.candidates} candidates in {len(sizes)} waves; {rungs}", sum(counts)
         case StageName.CONVERGE:
-            return f"{members} members, each until it converges, at most {workflow.converge.max_graphs:,} graphs", members
+            return (
+                f"{members} members, each until it converges, at most {workflow.converge.max_graphs:,} graphs",
+                members,
+            )
     return f"predictions of {members} members, then calibration at {workflow.calibrate.level:.0%}", members + 1
 
 

@@ -73,9 +73,7 @@ class Step:
 
 def to_start(stage: StageState, requests: Sequence[TaskRequest]) -> tuple[TaskRequest, ...]:
     """Return those of ``requests`` that neither run nor ended."""
-    return tuple(
-        r for r in requests if r.name not in stage.tasks or stage.tasks[r.name].status is TaskStatus.TO_RETRY
-    )
+    return tuple(r for r in requests if r.name not in stage.tasks or stage.tasks[r.name].status is TaskStatus.TO_RETRY)
 
 
 def first_failure(stage: StageState) -> str | None:

@@ -65,7 +65,7 @@ def build_view(campaign: Path) -> CampaignView:
         version=last.version if last else __version__,
         driver=driver,
         driver_alive=alive,
-        stages=tuple(_stage(state, name, now, alive) for name in StageName),
+        stages=tuple(_stage(state, name, alive) for name in StageName),
         datasets=tuple(result.statistics for result in _datasets(state.stage(StageName.INGEST))),
         candidates=() if search is None else tuple(_candidates(paths, search, members)),
         members=tuple(_member(paths, search, converge, m) for m in members) if search is not None else (),
@@ -116,7 +116,7 @@ def _driven_seconds(state: CampaignState, now: float, alive: bool) -> float:
     return total
 
 
-def _stage(state: CampaignState, name: StageName, now: float, alive: bool) -> StageView:
+def _stage(state: CampaignState, name: StageName, alive: bool) -> StageView:
     stage = state.stage(name)
     if stage is None:
         return StageView(name, StageStatus.WAITING, None, 0, 0, 0, None, None, 0.0, "not begun")

@@ -17,7 +17,6 @@ from matplotlib.axes import Axes
 from matplotlib.axis import XAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
-
 from typing_extensions import ParamSpec
 
 from gfm_pipeline.report.text import short_count
@@ -80,7 +79,7 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(draw)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        with mpl.rc_context(_STYLE):
+        with mpl.rc_context(_STYLE):  # type: ignore[arg-type]  # its keys are literals from matplotlib 3.11 on
             return draw(*args, **kwargs)
 
     return wrapper

@@ -32,16 +32,16 @@ def algorithm_of(settings: Mapping[str, Any]) -> str:
 
 def algorithm_colors(view: CampaignView) -> dict[str, str]:
     """Give every algorithm its colour, the same in all figures."""
-    names = sorted({algorithm_of(c.settings) for c in view.candidates} | {algorithm_of(m.settings) for m in view.members})
+    names = sorted(
+        {algorithm_of(c.settings) for c in view.candidates} | {algorithm_of(m.settings) for m in view.members}
+    )
     return {name: SERIES[i % len(SERIES)] for i, name in enumerate(names)}
 
 
 @styled
 def search_progress(view: CampaignView) -> str | None:
     """Objective of every finished rung over the graphs the search has trained on, and the best so far."""
-    events = sorted(
-        (c.wave, r.rung, c.name, r, c) for c in view.candidates for r in c.rungs if r.objective is not None
-    )
+    events = sorted((c.wave, r.rung, c.name, r, c) for c in view.candidates for r in c.rungs if r.objective is not None)
     if not events:
         return None
     colors = algorithm_colors(view)
@@ -79,7 +79,7 @@ def search_progress(view: CampaignView) -> str | None:
 
 @styled
 def candidate_curves(view: CampaignView) -> str | None:
-    """Validation objective of every candidate; those that ended early in grey."""
+    """Draw the validation objective of every candidate; those that ended early in grey."""
     drawn = [c for c in view.candidates if c.curve]
     if not drawn:
         return None
@@ -105,7 +105,7 @@ def candidate_curves(view: CampaignView) -> str | None:
 
 @styled
 def member_curves(view: CampaignView) -> str | None:
-    """Validation objective of every member of the ensemble."""
+    """Draw the validation objective of every member of the ensemble."""
     drawn = [m for m in view.members if m.curve]
     if not drawn:
         return None
@@ -125,7 +125,7 @@ def member_curves(view: CampaignView) -> str | None:
 
 @styled
 def member_errors(view: CampaignView) -> str | None:
-    """Validation errors of every member over those of a model that learned nothing."""
+    """Draw the validation errors of every member over those of a model that learned nothing."""
     drawn = [m for m in view.members if m.errors]
     names = list(dict.fromkeys(name for m in drawn for name in m.errors))
     if not names:
@@ -144,8 +144,8 @@ def member_errors(view: CampaignView) -> str | None:
             for value, marker in zip(values, "os", strict=True):
                 if value is not None:
                     axes.plot(value, offset, marker, color=color, markersize=7.5, markeredgecolor=SURFACE)
-            if None not in values:
-                axes.plot(values, [offset, offset], color=color, linewidth=1.2, alpha=0.5, zorder=1)
+            both = [value for value in values if value is not None]
+            axes.plot(both, [offset] * len(both), color=color, linewidth=1.2, alpha=0.5, zorder=1)
         handles.append(Line2D([], [], color=color, linewidth=3, label=name))
     handles += [
         Line2D([], [], color=MUTED, marker=marker, linestyle="", label=label)
@@ -215,7 +215,7 @@ def parity(evaluation: Arrays, dataset: str, quantity: str, name: str) -> str | 
     error = mean - label
     inset = axes.inset_axes((0.66, 0.05, 0.31, 0.22))
     reach = 1e3 * float(np.quantile(np.abs(error), 0.985)) or 1.0
-    inset.hist(1e3 * error, bins=np.linspace(-reach, reach, 31), color=SERIES[0], alpha=0.85)
+    inset.hist(1e3 * error, bins=np.linspace(-reach, reach, 31).tolist(), color=SERIES[0], alpha=0.85)
     inset.set_yticks([])
     inset.grid(False)
     inset.spines["left"].set_visible(False)

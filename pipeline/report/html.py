@@ -8,14 +8,13 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-import yaml
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.contracts.evaluation import QuantityReport, figure_key
 from gfm_pipeline.report import figures, tables
-from gfm_pipeline.report.text import count, duration, moment, percent, short_count, symbol
+from gfm_pipeline.report.text import count, duration, moment, percent, symbol
 from gfm_pipeline.report.view import CampaignView, StageView
 
 _TICKS = 5
@@ -75,16 +74,10 @@ def render_html(view: CampaignView, evaluation: Mapping[str, NDArray[Any]] | Non
         "stage_table": tables.stages(view),
         "headlines": tables.headlines(view),
         "candidates": tables.candidates(view),
-        "search_line": _search_line(view),
-        "search_figures": _figures(
-            (figures.search_progress(view), "Each point is a finished rung of one candidate; the line is the best so far."),
-            (figures.candidate_curves(view), "Validation during the search. Grey ones ended early; their evidence is in the table."),
-        ),
+        "search_line": tables.search_line(view),
+        "search_figures": _search_figures(view),
         "members": tables.members(view),
-        "member_figures": _figures(
-            (figures.member_curves(view), "Each member trains on until it stops improving; its rate is then annealed to zero."),
-            (figures.member_errors(view), "Members beside each other; 1 would be a model that learned nothing."),
-        ),
+        "member_figures": _member_figures(view),
         "accuracy": tables.accuracy(view),
         "calibration": tables.calibration(view),
         "evaluation": [] if evaluation is None else _evaluation_figures(view, evaluation),
@@ -93,8 +86,8 @@ def render_html(view: CampaignView, evaluation: Mapping[str, NDArray[Any]] | Non
         "gantt": bars,
         "ticks": ticks,
         "failures": tables.failures(view),
-        "settings": settings_text(view),
-        "reproduce": reproduce_text(view),
+        "settings": tables.settings_text(view),
+        "reproduce": tables.reproduce_text(view),
         "written": moment(view.now),
     }  # fmt: skip
     return environment.get_template("report.html.j2").render(content).lstrip()
@@ -103,6 +96,29 @@ def render_html(view: CampaignView, evaluation: Mapping[str, NDArray[Any]] | Non
 def _figures(*pairs: tuple[str | None, str]) -> list[_Figure]:
     # matplotlib escapes every text it writes into an SVG, so the element is safe as it is.
     return [_Figure(Markup(svg), caption) for svg, caption in pairs if svg is not None]  # noqa: S704
+
+
+def _search_figures(view: CampaignView) -> list[_Figure]:
+    return _figures(
+        (
+            figures.search_progress(view),
+            "Each point is a finished rung of one candidate; the line is the best so far.",
+        ),
+        (
+            figures.candidate_curves(view),
+            "Validation during the search. Grey ones ended early; their evidence is in the table.",
+        ),
+    )
+
+
+def _member_figures(view: CampaignView) -> list[_Figure]:
+    return _figures(
+        (
+            figures.member_curves(view),
+            "Each member trains on until it stops improving; its rate is then annealed to zero.",
+        ),
+        (figures.member_errors(view), "Members beside each other; 1 would be a model that learned nothing."),
+    )
 
 
 def _evaluation_figures(
@@ -120,7 +136,12 @@ def _evaluation_figures(
 
 
 def _quantity_figures(
-    evaluation: Mapping[str, NDArray[np.float64]], dataset: str, quantity: str, report: QuantityReport, level: float, key: str
+    evaluation: Mapping[str, NDArray[np.float64]],
+    dataset: str,
+    quantity: str,
+    report: QuantityReport,
+    level: float,
+    key: str,
 ) -> list[_Figure]:
     interval = (level, report.coverage_calibrated)
     drawn = evaluation.get(figure_key(dataset, quantity, "label"), ())
@@ -131,13 +152,12 @@ def _quantity_figures(
         ),
         (
             figures.calibration_curve(evaluation, dataset, quantity, f"curve-{key}", interval),
-            f"Area to the diagonal {report.miscalibration_raw:.3f} before, {report.miscalibration_calibrated:.3f} after; "
-            f"{percent(level, 0)} intervals covered {percent(report.coverage_raw)} before.",
+            f"Area to the diagonal {report.miscalibration_raw:.3f} before, "
+            f"{report.miscalibration_calibrated:.3f} after; {percent(level, 0)} intervals covered {percent(report.coverage_raw)} before.",
         ),
         (
             figures.spread_and_error(evaluation, dataset, quantity, f"spread-{key}"),
-            "On the diagonal the stated deviation is the error found. "
-            f"Rank correlation {report.rank_correlation:.2f}.",
+            f"On the diagonal the stated deviation is the error found. Rank correlation {report.rank_correlation:.2f}.",
         ),
     )
 
@@ -154,17 +174,6 @@ def _stage_card(stage: StageView, now: float) -> _StageCard:
     )
 
 
-def _search_line(view: CampaignView) -> str:
-    ended = [c for c in view.candidates if c.status == "stopped"]
-    graphs = sum(max((r.graphs for r in c.rungs), default=0) for c in view.candidates)
-    waves = len({c.wave for c in view.candidates})
-    best = tables.ranked(view.candidates)
-    values = [v for v in map(tables.best_objective, best) if v is not None]
-    line = f"{len(view.candidates)} candidates in {waves} wave{'s' if waves != 1 else ''}, {len(ended)} stopped early"
-    line += f", {short_count(graphs)} graphs trained on"
-    return line + (f"; best objective {min(values):.4f}." if values else ".")
-
-
 def _gantt(view: CampaignView) -> tuple[list[_Bar], list[str]]:
     started = [(s, s.started, s.ended or view.now) for s in view.stages if s.started is not None]
     if not started:
@@ -176,16 +185,3 @@ def _gantt(view: CampaignView) -> tuple[list[_Bar], list[str]]:
         for s, a, b in started
     ]
     return bars, ["0"] + [duration(span * i / _TICKS) for i in range(1, _TICKS + 1)]
-
-
-def settings_text(view: CampaignView) -> str:
-    """Return the resolved settings as YAML, or an empty string."""
-    return yaml.safe_dump(view.resolved, sort_keys=False, allow_unicode=True) if view.resolved else ""
-
-
-def reproduce_text(view: CampaignView) -> str:
-    """Return the commands that run this campaign again."""
-    return (
-        f"pip install gfm-pipeline=={view.version}\n"
-        f"gfm-pipeline run {view.workflow} --site {view.site}"
-    )

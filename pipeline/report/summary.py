@@ -7,11 +7,15 @@ from gfm_pipeline.report.view import CampaignView
 
 def summary_lines(view: CampaignView, folder: str) -> list[str]:
     """Return the lines printed at the end of a campaign."""
-    lines = ["", f"Campaign {view.name} is done: {len(view.members)} members, chosen from {len(view.candidates)} candidates."]
+    lines = [
+        "",
+        f"Campaign {view.name} is done: {len(view.members)} members, chosen from {len(view.candidates)} candidates.",
+    ]
     if view.calibration is not None:
         level = view.calibration.level
         lines.append("")
-        lines.append(f"  {'test split':<14}{'energy MAE':>16}{'force MAE':>16}{'of nothing*':>13}{f'{level:.0%} intervals cover':>25}")
+        covered = f"{level:.0%} intervals cover"
+        lines.append(f"  {'test split':<14}{'energy MAE':>16}{'force MAE':>16}{'of nothing*':>13}{covered:>25}")
         for name, report in view.calibration.datasets.items():
             energy, forces = report.energy, report.forces
             ratio = forces.mae / forces.null_mae if forces.null_mae else float("nan")

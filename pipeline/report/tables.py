@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from gfm_pipeline.apps.contracts.data import Split
 from gfm_pipeline.apps.contracts.evaluation import QuantityReport
 from gfm_pipeline.report.text import (
@@ -25,6 +27,7 @@ from gfm_pipeline.report.text import (
 from gfm_pipeline.report.view import CampaignView, CandidateView, DatasetStatistics
 
 _STATUS_ORDER = {"selected": 0, "running": 1, "finished": 2, "stopped": 3, "diverged": 4, "failed": 5}
+_ABBREVIATED = {"learning rate": "lr", "batch size": "batch", "force weight": "force"}
 _SPLIT_NAMES = {Split.TRAIN: "train", Split.VALIDATION: "validation", Split.TEST: "test"}
 
 
@@ -211,6 +214,13 @@ def _short_names(keys: list[str]) -> dict[str, str]:
     }
 
 
+def one_line(settings: dict[str, Any]) -> str:
+    """Return flattened settings in one line: names without their section, the algorithm first and unnamed."""
+    names = {key: _ABBREVIATED.get(name, name) for key, name in _short_names(list(settings)).items()}
+    first = [plain(value) for key, value in settings.items() if names[key] == "algorithm"]
+    return " ".join(first + [f"{names[key]} {plain(v)}" for key, v in settings.items() if names[key] != "algorithm"])
+
+
 def best_objective(candidate: CandidateView) -> float | None:
     """Return the objective of the last rung that has one."""
     values = [rung.objective for rung in candidate.rungs if rung.objective is not None]
@@ -317,7 +327,7 @@ def _dataset_row(facts: DatasetStatistics) -> tuple[str, ...]:
 
 
 def quarantine(view: CampaignView) -> Table:
-    """Records set aside, by reason."""
+    """List records set aside, by reason."""
     rows = tuple(
         (facts.name, reason, count(number))
         for facts in view.datasets
@@ -359,3 +369,23 @@ def overall(view: CampaignView) -> str:
     return "running" if view.driver_alive else "stopped"
 
 
+def search_line(view: CampaignView) -> str:
+    """Return one line on the search as a whole."""
+    ended = [c for c in view.candidates if c.status == "stopped"]
+    graphs = sum(max((r.graphs for r in c.rungs), default=0) for c in view.candidates)
+    waves = len({c.wave for c in view.candidates})
+    best = ranked(view.candidates)
+    values = [v for v in map(best_objective, best) if v is not None]
+    line = f"{len(view.candidates)} candidates in {waves} wave{'s' if waves != 1 else ''}, {len(ended)} stopped early"
+    line += f", {short_count(graphs)} graphs trained on"
+    return line + (f"; best objective {min(values):.4f}." if values else ".")
+
+
+def settings_text(view: CampaignView) -> str:
+    """Return the resolved settings as YAML, or an empty string."""
+    return yaml.safe_dump(view.resolved, sort_keys=False, allow_unicode=True) if view.resolved else ""
+
+
+def reproduce_text(view: CampaignView) -> str:
+    """Return the commands that run this campaign again."""
+    return f"# with gfm-pipeline {view.version}\ngfm-pipeline run {view.workflow} --site {view.site}"

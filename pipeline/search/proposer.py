@@ -59,10 +59,14 @@ def propose(
 
     Parameters
     ----------
+    space
+        What may be proposed.
     told
         Candidates with a known objective (lower is better), in the order they were proposed.
     taken
         Settings of all candidates proposed so far; none of them is proposed again.
+    n
+        How many.
     seed
         Seed of this wave.
     """
@@ -82,9 +86,7 @@ def propose(
     return chosen
 
 
-def _ask(
-    space: SearchSpace, told: Sequence[Told], n: int, seed: int, rng: np.random.Generator
-) -> list[dict[str, Any]]:
+def _ask(space: SearchSpace, told: Sequence[Told], n: int, seed: int, rng: np.random.Generator) -> list[dict[str, Any]]:
     """Tell DeepHyper everything, ask for ``n`` rows."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # DeepHyper and scikit-learn warn of each other's deprecations

@@ -68,11 +68,15 @@ def _parse(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         problem = re.sub(r"\s+", " ", error.problem or "not YAML").strip()
-        raise WorkflowError(f"This is not valid YAML: {problem}.", path, line, "Check indentation and colons.") from None
+        raise WorkflowError(
+            f"This is not valid YAML: {problem}.", path, line, "Check indentation and colons."
+        ) from None
     except YAMLError as error:
         raise WorkflowError(f"This is not valid YAML: {str(error).splitlines()[0]}.", path) from None
     if not isinstance(document, CommentedMap):
-        raise WorkflowError("A workflow is a mapping of keys.", path, 1, "Start from the workflow.yaml of the examples.")
+        raise WorkflowError(
+            "A workflow is a mapping of keys.", path, 1, "Start from the workflow.yaml of the examples."
+        )
     lines: dict[Location, int] = {}
     return _plain(document, (), lines), lines
 
@@ -100,7 +104,9 @@ def _override(plain: dict[str, Any], text: str) -> Location:
     name, equals, value = text.partition("=")
     keys = tuple(name.strip().split("."))
     if not equals or not all(keys):
-        raise WorkflowError(f"--set {text!r} is not of the form key.inner=value.", hint="Example: --set search.candidates=8")
+        raise WorkflowError(
+            f"--set {text!r} is not of the form key.inner=value.", hint="Example: --set search.candidates=8"
+        )
     try:
         parsed = _plain(YAML(typ="rt", pure=True).load(value), (), {})
     except YAMLError:
@@ -123,7 +129,11 @@ def _line(lines: dict[Location, int], location: Location) -> int | None:
 
 
 def _explain(
-    error: ValidationError, plain: dict[str, Any], path: Path, lines: dict[Location, int], overridden: frozenset[Location]
+    error: ValidationError,
+    plain: dict[str, Any],
+    path: Path,
+    lines: dict[Location, int],
+    overridden: frozenset[Location],
 ) -> WorkflowError:
     """Turn the first fault pydantic found into one sentence with a place and a fix."""
     faults = error.errors(include_url=False)
@@ -146,7 +156,9 @@ def _explain(
             hint = f"Did you mean {close[0]!r}?" if close else f"Known keys here: {', '.join(known)}."
             return WorkflowError(f"Unknown key {dotted!r}.", origin, line, hint)
         case "missing":
-            return WorkflowError(f"The key {'.'.join(map(str, fault['loc']))!r} is missing.", origin, line, "Add it." + more)
+            return WorkflowError(
+                f"The key {'.'.join(map(str, fault['loc']))!r} is missing.", origin, line, "Add it." + more
+            )
         case "enum" | "literal_error":
             expected = fault.get("ctx", {}).get("expected", "")
             options = re.findall(r"'([^']+)'", expected)
@@ -168,7 +180,9 @@ def _is_key(plain: Any, location: tuple[str | int, ...], part: str | int) -> boo
             isinstance(node, list) and isinstance(step, int) and step < len(node)
         )
         if step is part:
-            return found or (isinstance(node, dict) and step is location[-1] and step not in ("[key]",) and not _branch(step))
+            return found or (
+                isinstance(node, dict) and step is location[-1] and step not in ("[key]",) and not _branch(step)
+            )
         if found:
             node = node[step]
     return False
@@ -176,7 +190,9 @@ def _is_key(plain: Any, location: tuple[str | int, ...], part: str | int) -> boo
 
 def _branch(step: str | int) -> bool:
     """Return whether a location step is the name pydantic gives a union branch."""
-    return isinstance(step, str) and bool(re.match(r"(RangeModel|list\[|function|float|int|str|literal|enum|nullable)", step))
+    return isinstance(step, str) and bool(
+        re.match(r"(RangeModel|list\[|function|float|int|str|literal|enum|nullable)", step)
+    )
 
 
 def _fields_at(model: type[BaseModel], location: Location) -> list[str]:

@@ -6,7 +6,7 @@ import glob
 from pathlib import Path
 
 from gfm_pipeline.apps.contracts.data import SourceSettings
-from gfm_pipeline.apps.contracts.sources import READERS, validate_options
+from gfm_pipeline.apps.contracts.sources import GENERATORS, OPTION_MODELS, block_size, validate_options
 from gfm_pipeline.common.errors import ConfigError
 from gfm_pipeline.workflow.load import LoadedWorkflow
 from gfm_pipeline.workflow.schema import SourceModel
@@ -28,13 +28,19 @@ def _source(loaded: LoadedWorkflow, name: str, source: SourceModel) -> SourceSet
     try:
         options = validate_options(source.reader, source.options)
     except ConfigError as error:
-        key = "reader" if source.reader not in READERS else "options"
+        key = "reader" if source.reader not in OPTION_MODELS else "options"
         raise loaded.error((*at, key), f"Source {name!r}: {error.message}", error.hint) from None
-    reader = READERS[source.reader]
+    try:
+        block_size(source.group_key)
+    except ConfigError as error:
+        raise loaded.error((*at, "group_key"), f"Source {name!r}: {error.message}", error.hint) from None
+    makes_data = source.reader in GENERATORS
     files = _files(loaded, (*at, "files"), [source.files] if isinstance(source.files, str) else source.files)
-    if reader.needs_files and not files:
-        raise loaded.error(at, f"Source {name!r}: the reader {source.reader} needs files.", "Add files: <path or glob>.")
-    if not reader.needs_files and files:
+    if not makes_data and not files:
+        raise loaded.error(
+            at, f"Source {name!r}: the reader {source.reader} needs files.", "Add files: <path or glob>."
+        )
+    if makes_data and files:
         raise loaded.error((*at, "files"), f"Source {name!r}: {source.reader} makes its own data and reads no files.")
     return SourceSettings(
         name=name,
@@ -58,10 +64,12 @@ def _files(loaded: LoadedWorkflow, at: tuple[str | int, ...], patterns: list[str
     found: list[Path] = []
     for pattern in patterns:
         absolute = str(folder / Path(pattern).expanduser())
-        matches = sorted(Path(match) for match in glob.glob(absolute, recursive=True))
+        matches = sorted(Path(match) for match in glob.glob(absolute, recursive=True))  # noqa: PTH207 - absolute patterns
         if not matches:
             what = "no file matches" if glob.has_magic(pattern) else "there is no file"
-            raise loaded.error(at, f"{what[0].upper()}{what[1:]} {absolute}.", "Paths are relative to the workflow file.")
+            raise loaded.error(
+                at, f"{what[0].upper()}{what[1:]} {absolute}.", "Paths are relative to the workflow file."
+            )
         found += matches
     return list(dict.fromkeys(found))
 
@@ -69,5 +77,3 @@ def _files(loaded: LoadedWorkflow, at: tuple[str | int, ...], patterns: list[str
 def input_names(sources: tuple[SourceSettings, ...], digests: dict[str, str]) -> dict[str, str]:
     """Return ``source/file name`` to digest: identity by content and name, not by place."""
     return {f"{s.name}/{i:05d}-{Path(f).name}": digests[f] for s in sources for i, f in enumerate(s.files)}
-
-

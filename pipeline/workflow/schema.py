@@ -29,8 +29,12 @@ class SourceModel(Strict):
     options: dict[str, Any] = Field(default={}, description="Options of the reader.")
     energy_unit: EnergyUnit = EnergyUnit.EV
     length_unit: LengthUnit = LengthUnit.ANGSTROM
-    energy_key: str | None = Field(default=None, description="Name of the energy label, where the format leaves it free.")
-    forces_key: str | None = Field(default=None, description="Name of the force label, where the format leaves it free.")
+    energy_key: str | None = Field(
+        default=None, description="Name of the energy label, where the format leaves it free."
+    )
+    forces_key: str | None = Field(
+        default=None, description="Name of the force label, where the format leaves it free."
+    )
     group_key: str | None = Field(
         default=None, description="Metadata key of the trajectory or family; a group never crosses splits."
     )
@@ -116,7 +120,9 @@ class SpaceModel(Strict):
 
     def compile(self) -> SearchSpace:
         """Return the space the search works on."""
-        shared = {name: _dimension(getattr(self, name)) for name in sorted(set(SpaceModel.model_fields) - {"per_algorithm"})}
+        shared = {
+            name: _dimension(getattr(self, name)) for name in sorted(set(SpaceModel.model_fields) - {"per_algorithm"})
+        }
         own = {str(a): {k: _dimension(v) for k, v in sorted(d.items())} for a, d in self.per_algorithm.items()}
         return SearchSpace(shared, own)
 
@@ -136,7 +142,9 @@ class SearchModel(Strict):
     """Waves of candidates, each stopped at a rung unless it is among the best."""
 
     candidates: PositiveInt = Field(default=32, description="Candidates in all.")
-    wave: PositiveInt | Literal["auto"] = Field(default="auto", description="Candidates a wave; auto: the site's slots.")
+    wave: PositiveInt | Literal["auto"] = Field(
+        default="auto", description="Candidates a wave; auto: the site's slots."
+    )
     rungs: list[PositiveInt] = Field(
         default=[10_000, 30_000, 90_000], min_length=1, description="Graphs seen in a candidate's life, at each rung."
     )

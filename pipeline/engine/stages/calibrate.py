@@ -8,7 +8,16 @@ from gfm_pipeline.apps.contracts.evaluation import CalibrateSpec, MemberRef, Pre
 from gfm_pipeline.campaign.events import Member, StageDone, StageFailed, StageName
 from gfm_pipeline.campaign.state import StageState
 from gfm_pipeline.engine.stages.ingest import dataset_refs
-from gfm_pipeline.engine.step import Context, Program, Step, TaskRequest, first_failure, result_of, stage_paths, to_start
+from gfm_pipeline.engine.step import (
+    Context,
+    Program,
+    Step,
+    TaskRequest,
+    first_failure,
+    result_of,
+    stage_paths,
+    to_start,
+)
 
 FIT = "fit"
 
@@ -23,9 +32,7 @@ def predict_name(member: str) -> str:
     return f"predict-{member}"
 
 
-def advance(
-    context: Context, stage: StageState, ingest: StageState, search: StageState, converge: StageState
-) -> Step:
+def advance(context: Context, stage: StageState, ingest: StageState, search: StageState, converge: StageState) -> Step:
     """Decide the next step of calibration."""
     if (failure := first_failure(stage)) is not None:
         return Step(events=(StageFailed(stage.key, failure),))

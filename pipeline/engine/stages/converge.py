@@ -9,7 +9,16 @@ from gfm_pipeline.campaign.events import Member, StageDone, StageFailed, StageNa
 from gfm_pipeline.campaign.state import StageState
 from gfm_pipeline.engine.stages.ingest import dataset_refs
 from gfm_pipeline.engine.stages.search import candidate_seed, task_name, training_settings
-from gfm_pipeline.engine.step import Context, Program, Step, TaskRequest, first_failure, result_of, stage_paths, to_start
+from gfm_pipeline.engine.step import (
+    Context,
+    Program,
+    Step,
+    TaskRequest,
+    first_failure,
+    result_of,
+    stage_paths,
+    to_start,
+)
 
 
 def settings(context: Context) -> dict[str, Any]:
@@ -34,11 +43,9 @@ def advance(context: Context, stage: StageState, ingest: StageState, search: Sta
     return Step(tasks=to_start(stage, [_train(context, stage, ingest, search, m) for m in members]))
 
 
-def _train(
-    context: Context, stage: StageState, ingest: StageState, search: StageState, member: Member
-) -> TaskRequest:
+def _train(context: Context, stage: StageState, ingest: StageState, search: StageState, member: Member) -> TaskRequest:
     converge = context.workflow.converge
-    model, optimiser = training_settings(context, member.settings)
+    model, optimiser = training_settings(member.settings)
     spec = TrainSpec(
         task=member.name,
         model=model,

@@ -9,7 +9,16 @@ from gfm_pipeline.apps.contracts.training import DatasetRef
 from gfm_pipeline.campaign.events import StageDone, StageFailed, StageName
 from gfm_pipeline.campaign.state import StageState
 from gfm_pipeline.common.records import to_plain
-from gfm_pipeline.engine.step import Context, Program, Step, TaskRequest, first_failure, result_of, stage_paths, to_start
+from gfm_pipeline.engine.step import (
+    Context,
+    Program,
+    Step,
+    TaskRequest,
+    first_failure,
+    result_of,
+    stage_paths,
+    to_start,
+)
 
 
 def settings(context: Context) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from gfm_pipeline.campaign.events import (
 from gfm_pipeline.campaign.state import StageState, TaskStatus
 from gfm_pipeline.common.records import from_plain
 from gfm_pipeline.engine.stages.ingest import dataset_refs
-from gfm_pipeline.engine.step import Context, Program, Proposal, Step, TaskRequest, stage_paths, to_start
+from gfm_pipeline.engine.step import Context, Program, Proposal, Step, TaskRequest, result_of, stage_paths, to_start
 from gfm_pipeline.search.rungs import choose_members, promote
 
 LAG = 1  # waves proposed ahead of the results they are based on
@@ -69,7 +69,7 @@ def finished(stage: StageState, candidate: str, rung: int) -> bool:
     return task is not None and task.status in (TaskStatus.DONE, TaskStatus.FAILED)
 
 
-def training_settings(context: Context, chosen: dict[str, Any]) -> tuple[ModelSettings, OptimiserSettings]:
+def training_settings(chosen: dict[str, Any]) -> tuple[ModelSettings, OptimiserSettings]:
     """Split a candidate's hyperparameters into those of the model and those of the optimiser."""
     options = {k.removeprefix("options."): v for k, v in chosen.items() if k.startswith("options.")}
     model_keys = ("algorithm", "hidden", "layers", "cutoff", "n_radial", "force_head")
@@ -150,7 +150,7 @@ def _requests(context: Context, stage: StageState, ingest: StageState) -> list[T
 
 def _train(context: Context, stage: StageState, ingest: StageState, candidate: Candidate, rung: int) -> TaskRequest:
     search, paths = context.workflow.search, stage_paths(context, stage)
-    model, optimiser = training_settings(context, candidate.settings)
+    model, optimiser = training_settings(candidate.settings)
     name = task_name(candidate.name, rung)
     spec = TrainSpec(
         task=name,
@@ -176,8 +176,7 @@ def _finish(context: Context, stage: StageState) -> tuple[Event, ...]:
     for candidate in candidates.values():
         reached = [r for r in range(len(rungs)) if objective_of(stage, candidate.name, r) is not None]
         if reached:
-            value = objective_of(stage, candidate.name, reached[-1])
-            assert value is not None
+            value = objective_of(stage, candidate.name, reached[-1]) or 0.0
             finalists.append((candidate.name, reached[-1], value, str(candidate.settings["algorithm"])))
     selection = _selection(context)
     if len(finalists) < selection["count"]:
@@ -188,13 +187,8 @@ def _finish(context: Context, stage: StageState) -> tuple[Event, ...]:
         return (StageFailed(stage.key, reason),)
     chosen = choose_members(finalists, selection["count"], selection["max_per_algorithm"])
     members = tuple(
-        Member(f"m{i:02d}", name, rung, value, candidates[name].settings) for i, (name, rung, value) in enumerate(chosen)
+        Member(f"m{i:02d}", name, rung, value, candidates[name].settings)
+        for i, (name, rung, value) in enumerate(chosen)
     )
-    outputs = {m.name: _digest(stage, m) for m in members}
+    outputs = {m.name: str((result_of(stage, task_name(m.candidate, m.rung)) or {})["digest"]) for m in members}
     return (MembersSelected(stage.key, members), StageDone(stage.key, outputs))
-
-
-def _digest(stage: StageState, member: Member) -> str:
-    result = stage.tasks[task_name(member.candidate, member.rung)].result
-    assert result is not None
-    return str(result["digest"])

@@ -1,0 +1,40 @@
+# Two commands: `make demo` sets up and runs the campaign of workflow.yaml; `make test` sets up and passes the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo setup test lint clean help
+
+help:
+	@echo "make demo    set up, then structures -> datasets -> search -> ensemble -> calibration (about 10 minutes)"
+	@echo "make test    set up, then ruff, mypy, the import rule and the tests"
+	@echo "make clean   remove the virtual environment and the demo's campaign"
+
+demo: $(STAMP)
+	$(BIN)/gfm-pipeline run workflow.yaml --site local
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+setup: $(STAMP)
+
+# torch first and by itself: its pinned build satisfies every later requirement. `editable_mode=strict`
+# makes a link tree that mypy and editors can follow; it is made anew when files come or go.
+$(STAMP): setup.cfg pyproject.toml constraints.txt $(wildcard pipeline pipeline/* apps apps/* models sites)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; name one with: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "The venv module is missing (on Debian: apt-get install python3-venv)." >&2; exit 2; }
+	@echo "Setting up $(VENV) (a few minutes the first time) ..."
+	$(PIP) install "$$(grep -i '^torch==' constraints.txt)"
+	$(PIP) install -c constraints.txt -e '.[demo,dev]' --config-settings editable_mode=strict
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build campaigns *.egg-info

@@ -1,0 +1,79 @@
+"""The report as Markdown: the same facts as the HTML page, as tables."""
+
+from __future__ import annotations
+
+import html
+
+from gfm_pipeline.report import tables
+from gfm_pipeline.report.tables import Table
+from gfm_pipeline.report.text import moment, percent, significant, symbol
+from gfm_pipeline.report.view import CampaignView
+
+_SPECIAL = str.maketrans({"|": "\\|", "`": "\\`", "\n": " ", "\r": " ", "*": "\\*", "_": "\\_", "[": "\\[", "]": "\\]"})
+
+
+def render_markdown(view: CampaignView) -> str:
+    """Return the report of a campaign as Markdown (GitHub's tables), finished or not."""
+    state = tables.overall(view)
+    parts = [f"# {_text(view.name)}", f"{symbol(state)} **{state}**"]
+    parts.append("\n".join(f"- {name}: {_text(value)}" for name, value in tables.summary(view)))
+    parts += ["## Stages", _table(tables.stages(view), "No stage is known yet.")]
+    parts += ["## Results", _headlines(view)]
+    parts.append("## Search")
+    if view.candidates:
+        parts.append(tables.search_line(view))
+    parts.append(_table(tables.candidates(view), "No candidate has been proposed yet."))
+    parts += ["## Ensemble", _table(tables.members(view), "The ensemble has not been chosen yet.")]
+    later = "Appears once the ensemble is calibrated."
+    parts += ["## Accuracy", _table(tables.accuracy(view), later)]
+    parts += ["## Uncertainty", _table(tables.calibration(view), later)]
+    parts += ["## Data", _table(tables.datasets(view), "No dataset has been assembled yet.")]
+    if view.datasets:
+        parts += ["### Records set aside", _table(tables.quarantine(view), "None.")]
+    parts += ["## Failures", _table(tables.failures(view), "No attempt has failed.")]
+    parts += ["## Reproduce", _fenced(tables.reproduce_text(view), "sh")]
+    if settings := tables.settings_text(view):
+        parts += ["### Resolved settings", _fenced(settings.rstrip(), "yaml")]
+    parts.append(f"Written by gfm-pipeline {_text(view.version)} on {moment(view.now)}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _headlines(view: CampaignView) -> str:
+    cards = tables.headlines(view)
+    if not cards:
+        return "No model has been validated yet."
+    lines = []
+    for card in cards:
+        line = f"- **{_text(card.dataset)}** ({_text(card.source)}): force MAE {card.force_mae} meV/Å"
+        line += f" ({significant(card.force_ratio)} of learning nothing)" if card.force_ratio is not None else ""
+        line += f", energy MAE {card.energy_mae} meV/atom"
+        line += f" ({significant(card.energy_ratio)} of learning nothing)" if card.energy_ratio is not None else ""
+        if card.coverage_after is not None:
+            line += (
+                f"; {percent(card.level, 0)} force intervals cover {percent(card.coverage_before)} before and "
+                f"{percent(card.coverage_after)} after calibration"
+            )
+        lines.append(line + ".")
+    return "\n".join(lines)
+
+
+def _table(table: Table, without: str) -> str:
+    if not table.rows:
+        return without
+    lines = [
+        "| " + " | ".join(_text(column.title) for column in table.columns) + " |",
+        "|" + "|".join(" ---: " if column.numeric else " --- " for column in table.columns) + "|",
+        *("| " + " | ".join(_text(cell) for cell in row) + " |" for row in table.rows),
+    ]
+    return "\n".join(lines) + (f"\n\n{_text(table.note)}" if table.note else "")
+
+
+def _text(value: str) -> str:
+    return html.escape(value, quote=False).translate(_SPECIAL)
+
+
+def _fenced(text: str, language: str) -> str:
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}{language}\n{text}\n{fence}"

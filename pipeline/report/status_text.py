@@ -1,0 +1,175 @@
+"""The screen of ``gfm-pipeline status``, for people and, as one JSON object, for programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from gfm_pipeline.common.records import to_plain
+from gfm_pipeline.report import tables
+from gfm_pipeline.report.text import count, duration, milli, objective, percent, short_count, significant, symbol
+from gfm_pipeline.report.view import CampaignView, CandidateView, CurvePoint, StageView
+
+SCHEMA_VERSION = 1
+_COLORS = {
+    "done": "green", "running": "cyan", "failed": "red", "stopped": "bright_black", "waiting": "bright_black",
+    "selected": "green", "finished": "cyan", "diverged": "red", "converged": "green", "limit": "yellow",
+}  # fmt: skip
+_BAR = 18
+MOST_CANDIDATES, MOST_RUNNING, MOST_MEMBERS, MOST_FAILURES = 8, 8, 12, 3
+
+
+def status_json(view: CampaignView) -> dict[str, Any]:
+    """Return the whole view as plain data, with ``schema_version`` and the overall ``status``."""
+    plain: dict[str, Any] = to_plain(view)
+    return {"schema_version": SCHEMA_VERSION, "status": tables.overall(view), **plain}
+
+
+def render_status(view: CampaignView, console: Console) -> None:
+    """Print where a campaign stands: driver, stages, what runs, the best so far, failures, the next command."""
+    state = tables.overall(view)
+    title = Text.assemble((view.name, "bold"), "  ", _status(state), f"  on {view.site}, {view.path}")
+    console.print(title, highlight=False)
+    console.print(Text.assemble("driver ", (view.driver, "default" if view.driver_alive else "bright_black")))
+    used = f"used {significant(view.node_hours)} node-hours"
+    if view.kwh_modelled is not None:
+        used += f", {significant(view.kwh_modelled)} kWh (modelled)"
+    console.print(Text(f"{used}, {duration(view.now - view.created)} since it was created"))
+    console.print(_stages(view))
+    for table in (_running(view), _candidates(view), _members(view), _results(view)):
+        if table is not None:
+            console.print(table)
+    _failures(view, console)
+    if view.next_command:
+        console.print(Text.assemble("next: ", (view.next_command, "bold")), soft_wrap=True)
+
+
+def _status(state: str) -> Text:
+    return Text(f"{symbol(state)} {state}", style=_COLORS.get(state, ""))
+
+
+def _grid(title: str, *columns: tuple[str, str]) -> RichTable:
+    table = RichTable(
+        title=Text(title, style="bold"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, show_edge=False
+    )
+    for name, justify in columns:
+        right = justify == "right"
+        table.add_column(name, justify="right" if right else "left", no_wrap=right, header_style="bright_black")
+    return table
+
+
+def _bar(stage: StageView) -> Text:
+    total = stage.tasks_total or 0
+    filled = _BAR if stage.status == "done" else round(_BAR * min(stage.tasks_done, total) / max(total, 1))
+    return Text.assemble(("━" * filled, _COLORS.get(stage.status, "")), ("─" * (_BAR - filled), "bright_black"))
+
+
+def _stages(view: CampaignView) -> RichTable:
+    table = _grid(
+        "", ("stage", ""), ("status", ""), ("progress", ""), ("tasks", "right"), ("running", "right"),
+        ("failed", "right"), ("time", "right"), ("", ""),
+    )  # fmt: skip
+    table.title = None
+    for stage in view.stages:
+        total = "?" if stage.tasks_total is None else count(stage.tasks_total)
+        wall = None if stage.started is None else (stage.ended or view.now) - stage.started
+        table.add_row(
+            stage.name, _status(stage.status), _bar(stage), f"{count(stage.tasks_done)}/{total}",
+            count(stage.tasks_running) if stage.tasks_running else "",
+            Text(count(stage.tasks_failed), style="red") if stage.tasks_failed else "",
+            duration(wall), Text(stage.detail, style="bright_black"),
+        )  # fmt: skip
+    return table
+
+
+def _last(curve: tuple[CurvePoint, ...]) -> tuple[str, str]:
+    return (short_count(curve[-1].graphs), objective(curve[-1].objective)) if curve else ("", "")
+
+
+def _running(view: CampaignView) -> RichTable | None:
+    rows = [(c.running_task, c.name, *_last(c.curve)) for c in view.candidates if c.running_task]
+    rows += [(m.name, m.candidate, *_last(m.curve)) for m in view.members if m.status == "running"]
+    if not rows:
+        return None
+    table = _grid("running", ("task", ""), ("candidate", ""), ("graphs", "right"), ("objective", "right"))
+    for task, *rest in rows[:MOST_RUNNING]:
+        table.add_row(Text(str(task)), *(Text(cell) for cell in rest))
+    _collapsed(table, len(rows) - MOST_RUNNING)
+    return table
+
+
+def _collapsed(table: RichTable, hidden: int) -> None:
+    if hidden > 0:
+        table.add_row(Text(f"and {count(hidden)} more", style="bright_black"))
+
+
+def _candidate_key(candidate: CandidateView) -> tuple[int, float]:
+    value = tables.best_objective(candidate)
+    return (-len(candidate.rungs), float("inf") if value is None else value)
+
+
+def _candidates(view: CampaignView) -> RichTable | None:
+    finished = [c for c in view.candidates if c.rungs]
+    if not finished:
+        return None
+    states = [c.status for c in view.candidates]
+    tally = ", ".join(f"{count(states.count(s))} {s}" for s in dict.fromkeys(states))
+    table = _grid(
+        f"best candidates ({tally})", ("candidate", ""), ("settings", ""), ("graphs", "right"), ("objective", "right"),
+        ("status", ""), ("outcome", ""),
+    )  # fmt: skip
+    best = sorted(finished, key=_candidate_key)[:MOST_CANDIDATES]
+    _, own = tables.candidate_settings(view.candidates)
+    differing = {c.name: flat for c, flat in zip(view.candidates, own, strict=True)}
+    for candidate in best:
+        table.add_row(
+            Text(candidate.name), Text(tables.one_line(differing[candidate.name])),
+            short_count(candidate.rungs[-1].graphs), objective(tables.best_objective(candidate)),
+            _status(candidate.status), Text(candidate.outcome, style="bright_black"),
+        )  # fmt: skip
+    _collapsed(table, len(finished) - len(best))
+    return table
+
+
+def _members(view: CampaignView) -> RichTable | None:
+    if not view.members:
+        return None
+    table = _grid("ensemble", ("member", ""), ("from", ""), ("status", ""), ("graphs", "right"), ("objective", "right"))
+    for member in view.members[:MOST_MEMBERS]:
+        table.add_row(
+            Text(member.name), Text(member.candidate), _status(member.status), short_count(member.graphs),
+            objective(member.objective),
+        )  # fmt: skip
+    _collapsed(table, len(view.members) - MOST_MEMBERS)
+    return table
+
+
+def _results(view: CampaignView) -> RichTable | None:
+    if view.calibration is None:
+        return None
+    level = percent(view.calibration.level, 0)
+    table = _grid(
+        "test split", ("dataset", ""), ("force MAE meV/Å", "right"), ("of nothing", "right"),
+        ("energy MAE meV/atom", "right"), ("of nothing", "right"), (f"{level} force intervals cover", "right"),
+    )  # fmt: skip
+    for name, report in view.calibration.datasets.items():
+        cells = []
+        for part in (report.forces, report.energy):
+            cells += [milli(part.mae), significant(part.mae / part.null_mae) if part.null_mae > 0 else ""]
+        before, after = percent(report.forces.coverage_raw), percent(report.forces.coverage_calibrated)
+        table.add_row(Text(name), *cells, f"{before} → {after}")
+    return table
+
+
+def _failures(view: CampaignView, console: Console) -> None:
+    if not view.failures:
+        return
+    console.print(Text(f"last failures ({count(len(view.failures))} in all)", style="bold"))
+    for failure in view.failures[-MOST_FAILURES:][::-1]:
+        line = Text.assemble(("✕ ", "red"), f"{failure.task}, attempt {failure.attempt}: {failure.reason}")
+        console.print(line, soft_wrap=True)
+        console.print(Text(f"  {failure.log}", style="bright_black"), soft_wrap=True)
