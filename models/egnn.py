@@ -43,7 +43,7 @@ class Convolution(nn.Module):
         return change
 
 
-@register("egnn")
+@register("EGNN")
 class EGNN(MessagePassing):
     """E(n)-equivariant network (Satorras, Hoogeboom, Welling, ICML 2021) for potentials.
 

@@ -60,7 +60,7 @@ class Update(nn.Module):
         return s, v + gate[2].unsqueeze(1) * u if self.keep_vectors else v
 
 
-@register("painn")
+@register("PaiNN")
 class PaiNN(MessagePassing):
     """Polarizable atom interaction network (Schuett, Unke, Gastegger, ICML 2021)."""
 

@@ -48,7 +48,7 @@ class Aggregation(nn.Module):
         rise = torch.exp(b * gate)
         faded = message * fade
         parts = [faded, faded * message, fade * rise, fade * (math.exp(b) / rise)]
-        total, square, high, low = scatter_sum(torch.cat(parts, 1), dst, x.shape[0]).split(self.hidden, 1)
+        total, square, high, low = scatter_sum(torch.cat(parts, 1), dst, x.shape[0]).chunk(4, 1)
         weight = 1.0 / (1.0 + degree)
         mean = total * weight
         std = (square * weight - mean * mean + STD_FLOOR).sqrt() - math.sqrt(STD_FLOOR)
@@ -60,7 +60,7 @@ class Aggregation(nn.Module):
         return change
 
 
-@register("pna")
+@register("PNA")
 class PNA(MessagePassing):
     """Principal neighbourhood aggregation (Corso et al., NeurIPS 2020), smooth; see `Aggregation`."""
 

@@ -35,7 +35,7 @@ class Interaction(nn.Module):
         return change
 
 
-@register("schnet")
+@register("SchNet")
 class SchNet(MessagePassing):
     """SchNet (Schuett et al., J. Chem. Phys. 148, 241722, 2018).
 

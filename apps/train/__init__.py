@@ -1,0 +1,1 @@
+"""Training one model: ``python -m gfm_pipeline.apps.train SPEC.json``."""

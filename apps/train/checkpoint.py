@@ -1,0 +1,242 @@
+"""Complete checkpoints: what training needs to go on as if it had never stopped, and what prediction needs.
+
+A checkpoint is a published folder (`gfm_pipeline.common.publish`) with three files:
+
+- ``model.json``: a `Card`; the architecture, the datasets and their reference energies;
+- ``model.pt``: the EMA weights by name, which every validation and prediction uses;
+- ``state.pt``: raw weights, EMA, AdamW moments, RNG and the `Position` in schedule, sampler and stopper.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gfm_pipeline.apps.contracts.training import DatasetErrors, ModelSettings, OptimiserSettings, StopReason
+from gfm_pipeline.apps.train.schedule import Anneal, Phase
+from gfm_pipeline.common.errors import GFMError, IntegrityError
+from gfm_pipeline.common.publish import Manifest, publishing, read_manifest, storage_errors, verify, write_record
+from gfm_pipeline.common.records import from_plain, read_record, to_plain
+from gfm_pipeline.models import ModelSpec, Potential
+
+CARD_FILE = "model.json"
+WEIGHTS_FILE = "model.pt"
+STATE_FILE = "state.pt"
+PRODUCER = "gfm_pipeline.apps.train 1"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model is, without its weights.
+
+    Parameters
+    ----------
+    spec
+        What to build.
+    datasets
+        Names of the branches, in order.
+    references
+        Dataset to element symbol to reference energy (eV); its keys are the elements the dataset has.
+    force_rms
+        Force scale of each dataset in the loss, eV/Angstrom.
+    model, optimiser, seed
+        The settings it was trained with.
+    graphs, steps
+        Seen in the model's life.
+    objective, errors
+        Of the last validation, None and empty before the first.
+    """
+
+    spec: ModelSpec
+    datasets: tuple[str, ...]
+    references: dict[str, dict[str, float]]
+    force_rms: tuple[float, ...]
+    model: ModelSettings
+    optimiser: OptimiserSettings
+    seed: int
+    graphs: int = 0
+    steps: int = 0
+    objective: float | None = None
+    errors: dict[str, DatasetErrors] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a training is. The sampler's position is ``graphs``; the learning rate follows from the rest.
+
+    Parameters
+    ----------
+    graphs, steps
+        Seen in the model's life.
+    phase, anneal, stopping
+        Phase of the schedule; from the start of the anneal phase its bounds, and why it began.
+    history
+        (graphs, objective) of this task's checks at constant rate: what the stopper judges.
+    best
+        (graphs, objective) of the best validation of the model's life.
+    next_validation
+        Validate once this many graphs were seen.
+    loss_sum, loss_count
+        Training loss since the last validation.
+    seconds
+        Spent in the model's life.
+    task_graphs, task_seconds
+        Seen and spent in this task, all attempts.
+    """
+
+    graphs: int = 0
+    steps: int = 0
+    phase: Phase = Phase.STABLE
+    anneal: Anneal | None = None
+    stopping: StopReason | None = None
+    history: tuple[tuple[int, float], ...] = ()
+    best: tuple[int, float] | None = None
+    next_validation: int = 0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    seconds: float = 0.0
+    task_graphs: int = 0
+    task_seconds: float = 0.0
+
+    def for_new_task(self) -> Position:
+        """Return the position a new task starts from: constant rate, an empty history of its own."""
+        return replace(
+            self,
+            phase=Phase.STABLE,
+            anneal=None,
+            stopping=None,
+            history=(),
+            next_validation=0,
+            task_graphs=0,
+            task_seconds=0.0,
+        )
+
+
+@dataclass(frozen=True)
+class State:
+    """The tensors of a training: flat weights and EMA, the optimiser's state, torch's RNG."""
+
+    weights: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    optimiser: dict[str, Any]
+    rng: Tensor
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read back."""
+
+    card: Card
+    position: Position
+    state: State
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model ready to predict: EMA weights in a `Potential`, and its card."""
+
+    potential: Potential
+    card: Card
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the branches, in order."""
+        return self.card.datasets
+
+    @property
+    def references(self) -> dict[str, dict[str, float]]:
+        """Dataset to element symbol to reference energy (eV)."""
+        return self.card.references
+
+
+def _write_tensors(path: Path, value: Any) -> None:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    with storage_errors(path):
+        path.write_bytes(buffer.getvalue())
+
+
+def _read_tensors(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise IntegrityError(f"{path} cannot be read: {str(error).splitlines()[0]}.") from error
+
+
+def save(folder: Path, card: Card, position: Position, state: State, meta: dict[str, Any] | None = None) -> Manifest:
+    """Publish a checkpoint as ``folder``, whole or not at all; ``meta`` goes into its manifest.
+
+    Raises
+    ------
+    StorageError
+        When the disk refuses.
+    """
+    with publishing(folder, PRODUCER, {} if meta is None else meta) as temporary:
+        write_record(temporary / CARD_FILE, card)
+        _write_tensors(temporary / WEIGHTS_FILE, state.ema)
+        tensors = {
+            "position": to_plain(position),
+            "weights": state.weights,
+            "ema": state.ema,
+            "optimiser": state.optimiser,
+            "rng": state.rng,
+        }
+        _write_tensors(temporary / STATE_FILE, tensors)
+    return read_manifest(folder)
+
+
+def load(folder: Path) -> Checkpoint:
+    """Read a checkpoint to go on training from.
+
+    Raises
+    ------
+    IntegrityError
+        When a file is missing, changed or not a checkpoint.
+    """
+    verify(folder, digests=True)
+    card = read_record(Card, folder / CARD_FILE)
+    data = _read_tensors(folder / STATE_FILE)
+    try:
+        position = from_plain(Position, data["position"])
+        state = State(data["weights"], data["ema"], data["optimiser"], data["rng"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(f"{folder / STATE_FILE} is not a training state: {str(error).splitlines()[0]}.") from error
+    return Checkpoint(card, position, state)
+
+
+def load_model(folder: Path) -> TrainedModel:
+    """Read a model to predict with: EMA weights, evaluation mode, float32.
+
+    Raises
+    ------
+    IntegrityError
+        When a file is missing, changed, or its weights do not fit its card.
+    """
+    verify(folder, digests=True)
+    card = read_record(Card, folder / CARD_FILE)
+    potential = Potential(card.spec)
+    try:
+        potential.load_state_dict(_read_tensors(folder / WEIGHTS_FILE))
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise IntegrityError(f"{folder}: the weights do not fit {CARD_FILE}: {str(error).splitlines()[0]}.") from error
+    return TrainedModel(potential.eval(), card)
+
+
+def newest(folders: Iterable[Path]) -> Checkpoint | None:
+    """Return the checkpoint with most graphs among ``folders`` that is whole, or None."""
+    found: Checkpoint | None = None
+    for folder in sorted(folders, key=lambda f: f.name, reverse=True):  # names carry the number of graphs
+        if found is not None:
+            break
+        try:
+            found = load(folder)
+        except (GFMError, OSError):
+            continue  # a damaged checkpoint costs the work since the one before, not the run
+    return found

@@ -1,0 +1,294 @@
+"""One training task: where it starts, when it validates, saves and stops, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.apps.contracts.task import PROGRESS_FILE, ExitCode
+from gfm_pipeline.apps.contracts.training import DatasetErrors, StopReason, TrainResult, TrainSpec
+from gfm_pipeline.apps.dataset import Dataset, GraphTable
+from gfm_pipeline.apps.program import StopRequested, Task
+from gfm_pipeline.apps.train.allocator import keep_freed_memory
+from gfm_pipeline.apps.train.checkpoint import Card, Checkpoint, load, newest, save
+from gfm_pipeline.apps.train.convergence import Verdict, judge
+from gfm_pipeline.apps.train.sampler import Sampler
+from gfm_pipeline.apps.train.schedule import Phase, anneal_after
+from gfm_pipeline.apps.train.trainer import Diverged, Tables, Trainer
+from gfm_pipeline.common.errors import ConfigError
+from gfm_pipeline.common.publish import is_published, read_manifest
+from gfm_pipeline.common.records import from_plain, to_plain
+from gfm_pipeline.models import ForceHead, ModelSpec
+
+CHECKPOINTS = "checkpoints"  # folder of the attempt
+KEEP = 2  # checkpoints of an attempt: the newest, and one in case it is damaged
+PULSE_SECONDS = 5.0
+
+
+class Progress:
+    """Writes ``progress.jsonl``, leaving out what earlier attempts of the task already wrote."""
+
+    def __init__(self, task: Task, earlier: Sequence[Path]) -> None:
+        self._task = task
+        self._written = max((last_graphs(folder / PROGRESS_FILE) for folder in earlier), default=-1)
+        self._last = time.monotonic()
+
+    def checked(self, trainer: Trainer, score: float, errors: dict[str, DatasetErrors], loss: float | None) -> None:
+        """Write the line of a validation."""
+        brief = {k: {"energy_mae": e.energy_mae, "force_mae": e.force_mae} for k, e in errors.items()}
+        self._write(trainer, train_loss=loss, objective=score, errors=brief)
+
+    def pulse(self, trainer: Trainer) -> None:
+        """Write a line without objective every few seconds, so that a long stretch between validations shows life."""
+        if time.monotonic() - self._last >= PULSE_SECONDS:
+            self._write(trainer, train_loss=trainer.train_loss)
+
+    def _write(self, trainer: Trainer, **values: Any) -> None:
+        position = trainer.position
+        self._last = time.monotonic()
+        if position.graphs <= self._written:
+            return
+        self._task.progress(
+            force=True,
+            seconds=round(position.seconds, 3),
+            graphs=position.graphs,
+            step=position.steps,
+            lr=trainer.rate,
+            phase=str(position.phase),
+            **values,
+        )
+
+
+def last_graphs(path: Path) -> int:
+    """Return the largest number of graphs in a progress file, -1 without one; a torn last line does not count."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+    except OSError:
+        return -1
+    return max((_graphs_of(line) for line in lines), default=-1)
+
+
+def _graphs_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["graphs"])
+    except (ValueError, KeyError, TypeError):
+        return -1
+
+
+def check(spec: TrainSpec) -> None:
+    """Refuse what cannot be run; raises `ConfigError`."""
+    if (spec.budget_graphs is None) == (spec.convergence is None):
+        raise ConfigError(f"Task {spec.task} needs either budget_graphs or convergence, not both and not neither.")
+    if not spec.datasets:
+        raise ConfigError(f"Task {spec.task} names no dataset.")
+    optimiser = spec.optimiser
+    if optimiser.batch_size < 1 or spec.validate_every < 1 or not optimiser.learning_rate > 0:
+        raise ConfigError(f"Task {spec.task} needs batch_size, validate_every and learning_rate above zero.")
+    rule = spec.convergence
+    if rule is not None and (rule.check_every < 1 or rule.patience < 1 or not rule.anneal_fraction > 0):
+        raise ConfigError(f"Task {spec.task} needs check_every, patience and anneal_fraction above zero.")
+
+
+def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: Sequence[GraphTable]) -> Card:
+    """Return the card of an untrained model: its scales are facts of the training split."""
+    natoms = np.concatenate([t.natoms for t in tables]).astype(np.float64)
+    neighbours = np.concatenate([t.nedges for t in tables]) / np.maximum(natoms, 1)
+    rms = [s.force_rms if s.force_rms > 0 else 1.0 for s in statistics]
+    model = spec.model
+    return Card(
+        spec=ModelSpec(
+            algorithm=model.algorithm,
+            hidden=model.hidden,
+            layers=model.layers,
+            cutoff=model.cutoff,
+            n_radial=model.n_radial,
+            force_head=ForceHead(str(model.force_head)),
+            options=dict(model.options),
+            n_datasets=len(statistics),
+            avg_neighbours=max(1.0, float(np.average(neighbours, weights=natoms))),
+            avg_log_degree=max(0.1, float(np.average(np.log1p(neighbours), weights=natoms))),
+            force_rms=float(np.sqrt(np.mean(np.square(rms)))),
+        ),
+        datasets=tuple(d.name for d in spec.datasets),
+        references={d.name: dict(s.reference) for d, s in zip(spec.datasets, statistics, strict=True)},
+        force_rms=tuple(rms),
+        model=model,
+        optimiser=spec.optimiser,
+        seed=spec.seed,
+    )
+
+
+def starting_point(spec: TrainSpec) -> Checkpoint | None:
+    """Return what to go on from: this task's newest whole checkpoint, else the given one, else None.
+
+    Raises
+    ------
+    IntegrityError
+        When the given checkpoint is damaged.
+    ConfigError
+        When it is of another model or other datasets.
+    """
+    attempts = [Path(folder) / CHECKPOINTS for folder in spec.previous_attempts]
+    found = newest(folder for place in attempts for folder in place.glob("graphs-*"))
+    if found is None and spec.checkpoint is not None:
+        given = load(Path(spec.checkpoint))
+        found = replace(given, position=given.position.for_new_task())
+    if found is None:
+        return None
+    names = tuple(d.name for d in spec.datasets)
+    if found.card.model != spec.model or found.card.datasets != names:
+        raise ConfigError(
+            f"Task {spec.task} goes on from a checkpoint of another model or other datasets "
+            f"({found.card.model.algorithm} on {', '.join(found.card.datasets)}).",
+            "Architecture and datasets must stay as they were when a model is trained on.",
+        )
+    return replace(found, card=replace(found.card, optimiser=spec.optimiser, seed=spec.seed))
+
+
+def prepare(spec: TrainSpec) -> Trainer:
+    """Read the data and build or restore the model.
+
+    Raises
+    ------
+    GFMError
+        When the data, the checkpoint or the settings cannot be used.
+    """
+    start = starting_point(spec)
+    train, validation, statistics = [], {}, []
+    for k, ref in enumerate(spec.datasets):
+        dataset = Dataset.open(Path(ref.path))
+        statistics.append(dataset.statistics)
+        reference = dataset.statistics.reference if start is None else start.card.references[ref.name]
+        train.append(GraphTable.build(dataset.columns(Split.TRAIN), spec.model.cutoff, k, reference))
+        validation[ref.name] = GraphTable.build(dataset.columns(Split.VALIDATION), spec.model.cutoff, k, reference)
+    card = new_card(spec, statistics, train) if start is None else start.card
+    sampler = Sampler([len(t) for t in train], spec.temperature, spec.seed)
+    tables = Tables(tuple(train), validation)
+    if start is None:
+        return Trainer(card, tables, spec.optimiser, sampler)
+    return Trainer(card, tables, spec.optimiser, sampler, start.state, start.position)
+
+
+def train(spec: TrainSpec, task: Task) -> tuple[TrainResult, ExitCode]:
+    """Run one training task in ``task.folder``.
+
+    Raises
+    ------
+    StopRequested
+        After saving a checkpoint, when asked to stop.
+    GFMError
+        When the task cannot be run or the disk refuses.
+    """
+    check(spec)
+    output = Path(spec.output)
+    if is_published(output):  # an earlier attempt died between publishing and its result
+        return from_plain(TrainResult, read_manifest(output).meta["result"]), ExitCode.OK
+    keep_freed_memory()
+    torch.set_num_threads(spec.threads)
+    trainer = prepare(spec)
+    try:
+        reason = _loop(spec, task, trainer)
+    except Diverged as error:
+        return _result(trainer, StopReason.DIVERGED, str(error)), ExitCode.DIVERGED
+    result = replace(_result(trainer, reason, _summary(spec, trainer, reason)), checkpoint=str(output))
+    manifest = save(output, trainer.card, trainer.position, trainer.state(), {"result": to_plain(result)})
+    return replace(result, digest=manifest.digest), ExitCode.OK
+
+
+def _loop(spec: TrainSpec, task: Task, trainer: Trainer) -> StopReason:
+    rule = spec.convergence
+    every = spec.validate_every if rule is None else rule.check_every
+    progress = Progress(task, [Path(folder) for folder in spec.previous_attempts])
+    saved = time.monotonic()
+    if trainer.position.next_validation == 0:
+        trainer.position = replace(trainer.position, next_validation=(trainer.position.graphs // every + 1) * every)
+    while True:
+        if task.stopping:
+            _save_here(task, trainer)
+            raise StopRequested
+        ended = _ended(spec, trainer)
+        if ended is not None and trainer.card.graphs == trainer.position.graphs and trainer.card.objective is not None:
+            return ended
+        if ended is not None or trainer.position.graphs >= trainer.position.next_validation:
+            _check(spec, trainer, progress, every)
+            continue
+        if time.monotonic() - saved >= spec.checkpoint_every_seconds:
+            _save_here(task, trainer)
+            saved = time.monotonic()
+        trainer.step()
+        progress.pulse(trainer)
+
+
+def _ended(spec: TrainSpec, trainer: Trainer) -> StopReason | None:
+    """Return why training ends here, or None."""
+    position = trainer.position
+    if spec.budget_graphs is not None:
+        return StopReason.BUDGET if position.graphs >= spec.budget_graphs else None
+    if position.phase is Phase.STABLE or position.anneal is None:
+        return None
+    return position.stopping if position.graphs >= position.anneal.end else None
+
+
+def _check(spec: TrainSpec, trainer: Trainer, progress: Progress, every: int) -> None:
+    """Validate, report, and begin the anneal phase when it is time."""
+    loss = trainer.train_loss
+    score, errors = trainer.validate(spec.validation_limit)
+    progress.checked(trainer, score, errors, loss)
+    position = replace(trainer.position, next_validation=(trainer.position.graphs // every + 1) * every)
+    rule = spec.convergence
+    if rule is not None and position.phase is Phase.STABLE:
+        position = replace(position, history=(*position.history, (position.graphs, score)))
+        verdict = judge(position.history, position.graphs, rule)
+        if verdict is not Verdict.IMPROVING:
+            reason = StopReason.CONVERGED if verdict is Verdict.PLATEAU else StopReason.LIMIT
+            anneal = anneal_after(position.graphs, rule.anneal_fraction)
+            position = replace(position, phase=Phase.ANNEAL, anneal=anneal, stopping=reason)
+    trainer.position = position
+
+
+def _save_here(task: Task, trainer: Trainer) -> None:
+    """Save a checkpoint in the attempt's folder and drop all but the newest ones."""
+    place = task.folder / CHECKPOINTS
+    save(place / f"graphs-{trainer.position.graphs:012d}", trainer.card, trainer.position, trainer.state())
+    for old in sorted(place.glob("graphs-*"))[:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _summary(spec: TrainSpec, trainer: Trainer, reason: StopReason) -> str:
+    position, rule = trainer.position, spec.convergence
+    if rule is None or position.anneal is None:
+        return f"Reached the budget of {spec.budget_graphs} graphs."
+    start = position.anneal.start
+    if reason is StopReason.CONVERGED:
+        return (
+            f"The objective improved by less than {rule.min_delta:.2%} over {rule.patience} checks of "
+            f"{rule.check_every} graphs; annealed from {start} to {position.graphs} graphs."
+        )
+    return f"Reached {rule.max_graphs} graphs while still improving; annealed from {start} to {position.graphs} graphs."
+
+
+def _result(trainer: Trainer, reason: StopReason, message: str) -> TrainResult:
+    position, card = trainer.position, trainer.card
+    diverged = reason is StopReason.DIVERGED
+    return TrainResult(
+        stop_reason=reason,
+        objective=None if diverged else card.objective,
+        errors={} if diverged else card.errors,
+        graphs=position.graphs,
+        steps=position.steps,
+        parameters=trainer.n_parameters,
+        seconds=position.task_seconds,
+        graphs_per_second=position.task_graphs / position.task_seconds if position.task_seconds > 0 else 0.0,
+        checkpoint=None,
+        digest=None,
+        message=message,
+    )

@@ -1,0 +1,87 @@
+"""Errors of a model on the validation splits, and the one number that ranks it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.contracts.training import DatasetErrors
+from gfm_pipeline.apps.dataset import GraphTable, collate
+from gfm_pipeline.common.errors import DataError
+from gfm_pipeline.models import Potential
+
+BATCH = 64
+
+
+def subset(n: int, limit: int | None) -> NDArray[np.int64]:
+    """Return the indices that validation uses: all, or a fixed random choice that is the same for every model."""
+    if limit is None or n <= limit:
+        return np.arange(n, dtype=np.int64)
+    return np.sort(np.random.default_rng(0).permutation(n)[:limit])
+
+
+def dataset_errors(model: Potential, table: GraphTable, index: NDArray[np.int64]) -> DatasetErrors:
+    """Return the errors on the structures ``index`` of one dataset, beside those of a model that learned nothing.
+
+    Energies are absolute errors per atom averaged over structures; forces are averaged over components. Both
+    null errors (reference energies, zero forces) are of the same structures. Missing labels are left out.
+
+    Raises
+    ------
+    DataError
+        When no structure has an energy or forces.
+    """
+    sums, counts = np.zeros(4), np.zeros(4)
+    for start in range(0, len(index), BATCH):
+        graphs = index[start : start + BATCH]
+        batch = collate([table], np.zeros(len(graphs), dtype=np.int64), graphs)
+        out = model(batch)
+        if batch.energy is None or batch.forces is None:
+            raise DataError("The validation split has no labels.")
+        for k, (predicted, label, size) in enumerate(
+            ((out.energy, batch.energy, batch.natoms.double()), (out.forces, batch.forces, torch.ones(())))
+        ):
+            known = ~torch.isnan(label)
+            error = ((predicted - label).double().abs() / size)[known]
+            null = (label.double().abs() / size)[known]
+            for place, values in ((k, error), (k + 2, null)):
+                sums[place] += float(values.sum())
+                counts[place] += values.numel()
+    energy, force, null_energy, null_force = (float(x) for x in sums / np.maximum(counts, 1))
+    return DatasetErrors(energy, force, null_energy, null_force)
+
+
+def objective(errors: Mapping[str, DatasetErrors]) -> float:
+    """Return the mean over datasets of the mean of (energy MAE / null, force MAE / null).
+
+    A quantity whose null error is zero (no labels, or nothing to learn) does not count.
+
+    Raises
+    ------
+    DataError
+        When there is nothing to learn in a dataset.
+    """
+    values = []
+    for name, e in errors.items():
+        pairs = ((e.energy_mae, e.null_energy_mae), (e.force_mae, e.null_force_mae))
+        ratios = [mae / null for mae, null in pairs if null > 0]
+        if not ratios:
+            raise DataError(f"Dataset {name} has no labels to validate on.")
+        values.append(sum(ratios) / len(ratios))
+    return sum(values) / len(values)
+
+
+def validate(
+    model: Potential, tables: Mapping[str, GraphTable], limit: int | None
+) -> tuple[float, dict[str, DatasetErrors]]:
+    """Return the objective and the errors of each dataset, on at most ``limit`` structures of each."""
+    errors = {name: dataset_errors(model, table, subset(len(table), limit)) for name, table in tables.items()}
+    return objective(errors), errors
+
+
+def finite(errors: Sequence[DatasetErrors]) -> bool:
+    """Return whether all errors are finite."""
+    return bool(np.isfinite([[e.energy_mae, e.force_mae] for e in errors]).all())

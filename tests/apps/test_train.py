@@ -1,0 +1,466 @@
+"""Training: pure parts, exact resumption, and how a task ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.apps.contracts.task import ERROR_FILE, RESULT_FILE, SPEC_FILE, STOP_FILE, ExitCode
+from gfm_pipeline.apps.contracts.training import (
+    Algorithm,
+    Convergence,
+    DatasetRef,
+    ModelSettings,
+    OptimiserSettings,
+    StopReason,
+    TrainResult,
+    TrainSpec,
+)
+from gfm_pipeline.apps.dataset import Columns, GraphTable, write_bp
+from gfm_pipeline.apps.program import StopRequested, Task
+from gfm_pipeline.apps.train.allocator import keep_freed_memory
+from gfm_pipeline.apps.train.checkpoint import load, load_model
+from gfm_pipeline.apps.train.convergence import Verdict, judge
+from gfm_pipeline.apps.train.flat import clip, flatten
+from gfm_pipeline.apps.train.program import CHECKPOINTS, last_graphs, train
+from gfm_pipeline.apps.train.sampler import BLOCK, Sampler, shares
+from gfm_pipeline.apps.train.schedule import Anneal, anneal_after, learning_rate
+from gfm_pipeline.apps.train.validate import objective, subset, validate
+from gfm_pipeline.common.errors import ConfigError, DataError, IntegrityError
+from gfm_pipeline.common.publish import publishing, write_record
+from gfm_pipeline.common.records import read_record
+from gfm_pipeline.models import ModelSpec, Potential, algorithms
+
+REFERENCE = {"H": -13.0, "O": -430.0}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def morse_columns(seed: int, n: int, stiffness: float) -> Columns:
+    """Clusters of 3 or 4 atoms with a Morse bond between every pair, labels in closed form."""
+    rng = np.random.default_rng(seed)
+    natoms = rng.integers(3, 5, n)
+    numbers, pos, forces, energy = [], [], [], []
+    corners = np.array([[0, 0, 0], [1.1, 0, 0], [0, 1.1, 0], [0, 0, 1.1]])
+    for k in natoms:
+        z, x = rng.choice([1, 8], k), corners[:k] + rng.normal(scale=0.12, size=(k, 3))
+        vec = x[:, None] - x[None]
+        d = np.linalg.norm(vec, axis=-1) + np.eye(k)
+        depth = stiffness * (1 + 0.5 * (z[:, None] != z[None])) * (1 - np.eye(k))
+        fade = np.exp(-(d - 1.2))
+        slope = 2 * depth * (1 - fade) * fade
+        numbers.append(z)
+        pos.append(x)
+        forces.append(-(slope[..., None] * vec / d[..., None]).sum(1))
+        energy.append(0.5 * (depth * (1 - fade) ** 2).sum() + sum(REFERENCE["H" if s == 1 else "O"] for s in z))
+    return Columns.build(
+        numbers=np.concatenate(numbers),
+        pos=np.concatenate(pos),
+        forces=np.concatenate(forces),
+        energy=np.array(energy),
+        cell=np.zeros((n, 3, 3)),
+        pbc=np.zeros((n, 3)),
+        natoms=natoms,
+    )
+
+
+def publish_dataset(folder: Path, name: str, seed: int, stiffness: float) -> DatasetRef:
+    splits = {
+        s: morse_columns(seed + k, n, stiffness) for k, (s, n) in enumerate(zip(Split, (96, 24, 24), strict=True))
+    }
+    table = GraphTable.build(splits[Split.TRAIN], 3.0, 0, REFERENCE)
+    counts = {str(s): len(c) for s, c in splits.items()}
+    statistics = DatasetStatistics(
+        name=name,
+        n_structures=counts,
+        n_atoms={str(s): int(c.natoms.sum()) for s, c in splits.items()},
+        n_groups=counts,
+        elements=("H", "O"),
+        reference=REFERENCE,
+        reference_rank=2,
+        reference_from="isolated atoms",
+        force_rms=float(np.sqrt(np.mean(table.forces**2))),
+        energy_std=float(np.std(table.energy / table.natoms)),
+        null_energy_mae=dict.fromkeys(counts, 1.0),
+        null_force_mae=dict.fromkeys(counts, 1.0),
+        max_atoms=4,
+        n_quarantined=0,
+        reasons={},
+    )
+    with publishing(folder / name, "test") as place:
+        write_bp(place / f"{name}.bp", name, splits, {1: -13.0, 8: -430.0})
+        write_record(place / "statistics.json", statistics)
+    return DatasetRef(name, str(folder / name))
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory) -> tuple[DatasetRef, ...]:
+    folder = tmp_path_factory.mktemp("data")
+    return publish_dataset(folder, "soft", 0, 1.0), publish_dataset(folder, "hard", 10, 2.0)
+
+
+@pytest.fixture
+def spec(datasets, tmp_path) -> TrainSpec:
+    return TrainSpec(
+        task="t",
+        model=ModelSettings(Algorithm.SCHNET, hidden=16, layers=2, cutoff=3.0),
+        optimiser=OptimiserSettings(learning_rate=5e-3, batch_size=8, force_weight=1.0, warmup=10),
+        datasets=datasets,
+        seed=3,
+        output=str(tmp_path / "output"),
+        budget_graphs=400,
+        validate_every=100,
+    )
+
+
+class StopAt(Task):
+    """A task that is asked to stop at its n-th look."""
+
+    looks = -1
+
+    @property
+    def stopping(self) -> bool:
+        self.looks -= 1
+        return self.looks == -1
+
+
+def run(spec: TrainSpec, folder: Path, looks: int | None = None) -> TrainResult | Path:
+    """Train in ``folder``; after ``looks`` steps stop and return the folder instead of a result."""
+    folder.mkdir(parents=True)
+    task = StopAt(folder)
+    task.looks = -2 if looks is None else looks
+    try:
+        return train(spec, task)[0]
+    except StopRequested:
+        return folder
+
+
+def lines(*folders: Path) -> list[dict]:
+    """Validation lines of attempts, end to end, without what depends on the clock."""
+    found = [json.loads(x) for f in folders for x in (f / "progress.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in x.items() if k not in ("time", "seconds")} for x in found if "objective" in x]
+
+
+def assert_same_state(a: str | Path, b: str | Path) -> None:
+    left, right = load(Path(a)), load(Path(b))
+    for group in ("weights", "ema"):
+        one, two = getattr(left.state, group), getattr(right.state, group)
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[k], two[k]) for k in one), group
+    for key in ("exp_avg", "exp_avg_sq", "step"):
+        assert torch.equal(left.state.optimiser["state"][0][key], right.state.optimiser["state"][0][key])
+    assert left.card.objective == right.card.objective
+    assert left.position.graphs == right.position.graphs
+
+
+# --- pure parts
+
+
+def test_the_contract_names_every_registered_algorithm():
+    assert sorted(Algorithm) == algorithms()
+
+
+def test_sampler_draws_each_graph_once_a_pass_and_any_batch_alone():
+    sampler = Sampler([50, 200], 1.0, seed=7)
+    first = [sampler.batch(k * 16, 16) for k in range(300)]
+    table, graph = (np.concatenate(x) for x in zip(*first, strict=True))
+    for dataset, size in ((0, 50), (1, 200)):
+        drawn = graph[table == dataset]
+        whole = drawn[: len(drawn) // size * size].reshape(-1, size)
+        assert len(whole) > 2
+        np.testing.assert_array_equal(np.sort(whole, axis=1), np.tile(np.arange(size), (len(whole), 1)))
+        assert not np.array_equal(whole[0], whole[1])
+    fresh = Sampler([50, 200], 1.0, seed=7)
+    for k in (299, 64, 3):
+        np.testing.assert_array_equal(fresh.batch(k * 16, 16), first[k])
+    np.testing.assert_array_equal(
+        np.concatenate(fresh.batch(BLOCK - 5, 12)),
+        np.concatenate([np.concatenate([fresh.batch(BLOCK - 5 + k, 1)[i] for k in range(12)]) for i in (0, 1)]),
+    )
+    assert not np.array_equal(Sampler([50, 200], 1.0, seed=8).batch(0, 64), sampler.batch(0, 64))
+
+
+def test_sampler_shares_follow_the_temperature():
+    assert shares([100, 900], 1.0) / BLOCK == pytest.approx([0.1, 0.9], abs=0.002)
+    assert shares([100, 900], 2.0) / BLOCK == pytest.approx([0.25, 0.75], abs=0.002)
+    assert shares([1, 10**9], 1.0).tolist() == [1, BLOCK - 1]
+    table, _ = Sampler([100, 900], 2.0, 0).batch(0, 2 * BLOCK)
+    assert np.bincount(table).tolist() == (2 * shares([100, 900], 2.0)).tolist()
+    with pytest.raises(DataError, match="empty"):
+        shares([3, 0], 2.0)
+
+
+def test_schedule_warms_up_stays_and_goes_to_zero():
+    warm = [learning_rate(1e-2, s, 10, 8 * s, None) for s in range(12)]
+    assert warm[0] == pytest.approx(1e-3)
+    assert warm[9:] == [1e-2] * 3
+    phase = anneal_after(1000, 0.25)
+    assert phase == Anneal(1000, 1250)
+    rates = [learning_rate(1e-2, 500, 10, g, phase) for g in (1000, 1125, 1250, 1300)]
+    assert rates == pytest.approx([1e-2, 5e-3, 0.0, 0.0])
+    assert anneal_after(1, 0.01) == Anneal(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "verdict"),
+    [
+        ([], Verdict.IMPROVING),
+        ([0.9, 0.9], Verdict.IMPROVING),  # too short to tell
+        ([0.9, 0.8, 0.7, 0.6], Verdict.IMPROVING),
+        ([0.9, 0.5, 0.499, 0.498], Verdict.PLATEAU),  # better, by less than one per cent
+        ([0.9, 0.5, 0.7, 0.49], Verdict.IMPROVING),  # the last of the window made it
+        ([0.9, 0.5, 0.6, 0.7], Verdict.PLATEAU),
+    ],
+)
+def test_stopper(objectives, verdict):
+    rule = Convergence(check_every=10, patience=2, min_delta=0.01, max_graphs=1000, anneal_fraction=0.2)
+    history = [(10 * (k + 1), x) for k, x in enumerate(objectives)]
+    assert judge(history, 10 * len(history), rule) is verdict
+    assert judge(history, 1000, rule) is (verdict if verdict is Verdict.PLATEAU else Verdict.LIMIT)
+
+
+def test_flat_parameters_train_like_separate_ones():
+    torch.manual_seed(0)
+    a = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.SiLU(), torch.nn.Linear(7, 3))
+    b = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.SiLU(), torch.nn.Linear(7, 3))
+    b.load_state_dict(a.state_dict())
+    vector = flatten(a, gradients=True)
+    flat = torch.optim.AdamW([vector], lr=0.01, weight_decay=0.1, fused=True)
+    plain = torch.optim.AdamW(b.parameters(), lr=0.01, weight_decay=0.1)
+    x = torch.randn(11, 5)
+    for _ in range(5):
+        vector.grad.zero_()
+        plain.zero_grad()
+        (a(x) ** 2).sum().backward(inputs=list(a.parameters()))
+        (b(x) ** 2).sum().backward()
+        norm = clip(vector.grad, 3.0)
+        assert norm == pytest.approx(float(torch.nn.utils.clip_grad_norm_(b.parameters(), 3.0)), rel=1e-5)
+        flat.step()
+        plain.step()
+    for p, q in zip(a.parameters(), b.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
+
+
+def test_validation_subset_is_fixed_and_objective_is_relative_to_learning_nothing():
+    assert subset(10, None).tolist() == list(range(10))
+    assert np.array_equal(subset(1000, 50), subset(1000, 50))
+    assert len(np.unique(subset(1000, 50))) == 50
+    table = GraphTable.build(morse_columns(5, 70, 1.0), 3.0, 0, REFERENCE)
+    model = Potential(ModelSpec("SchNet", 8, 1, 3.0))
+    with torch.no_grad():
+        model.node_energy.weight2.zero_()
+    score, errors = validate(model, {"soft": table}, None)
+    assert score == pytest.approx(1.0)
+    assert errors["soft"].force_mae == pytest.approx(np.abs(table.forces).mean(), rel=1e-6)
+    assert errors["soft"].energy_mae == pytest.approx(np.abs(table.energy / table.natoms).mean(), rel=1e-6)
+    half = replace(errors["soft"], energy_mae=errors["soft"].energy_mae / 2)
+    assert objective({"a": errors["soft"], "b": half}) == pytest.approx((1 + 0.75) / 2)
+
+
+def test_memory_setting_says_whether_it_worked():
+    assert keep_freed_memory() in (True, False)
+
+
+def test_last_graphs_ignores_torn_lines(tmp_path):
+    path = tmp_path / "progress.jsonl"
+    assert last_graphs(path) == -1
+    path.write_bytes(b'{"graphs": 10}\n\xff\xfe\n{"graphs": 20}\n{"graphs": 30')
+    assert last_graphs(path) == 20
+
+
+# --- training
+
+
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+def test_it_learns(spec, tmp_path, algorithm):
+    spec = replace(spec, model=replace(spec.model, algorithm=algorithm), budget_graphs=3200, validate_every=1000)
+    result = run(spec, tmp_path / "a")
+    assert result.stop_reason is StopReason.BUDGET
+    assert result.objective < 0.5
+    assert result.graphs == 3200
+    assert result.steps == 400
+    assert [x["graphs"] for x in lines(tmp_path / "a")] == [1000, 2000, 3000, 3200]
+    assert lines(tmp_path / "a")[-1]["objective"] == result.objective
+
+
+def test_the_published_model_predicts_what_was_validated(spec, tmp_path, datasets):
+    result = run(spec, tmp_path / "a")
+    model = load_model(Path(result.checkpoint))
+    assert model.datasets == ("soft", "hard")
+    assert model.references == {"soft": REFERENCE, "hard": REFERENCE}
+    tables = {
+        d.name: GraphTable.build(morse_columns(seed, 24, stiffness), 3.0, k, REFERENCE)
+        for k, (d, seed, stiffness) in enumerate(zip(datasets, (1, 11), (1.0, 2.0), strict=True))
+    }
+    assert validate(model.potential, tables, None)[0] == result.objective
+
+
+def test_a_rung_continued_is_the_longer_rung(spec, tmp_path):
+    whole = run(spec, tmp_path / "whole")
+    first = run(replace(spec, budget_graphs=200, output=str(tmp_path / "first")), tmp_path / "a")
+    second = run(replace(spec, checkpoint=first.checkpoint, output=str(tmp_path / "second")), tmp_path / "b")
+    assert (first.graphs, second.graphs) == (200, 400)
+    assert_same_state(whole.checkpoint, second.checkpoint)
+    assert second.objective == whole.objective
+    assert first.objective != second.objective
+    assert lines(tmp_path / "a", tmp_path / "b")[-1] == lines(tmp_path / "whole")[-1]
+
+
+CONVERGE = Convergence(check_every=80, patience=2, min_delta=0.9, max_graphs=2000, anneal_fraction=0.5)
+
+
+def test_convergence_anneals_and_survives_interruptions_anywhere(spec, tmp_path):
+    spec = replace(spec, budget_graphs=None, convergence=CONVERGE)
+    whole = run(spec, tmp_path / "whole")
+    assert whole.stop_reason is StopReason.CONVERGED
+    position = load(Path(whole.checkpoint)).position
+    assert position.anneal.end <= whole.graphs < position.anneal.end + 8
+    written = lines(tmp_path / "whole")
+    assert {x["phase"] for x in written} == {"stable", "anneal"}
+    assert written[-1]["lr"] == 0.0
+    # stopped in the stable phase, in the anneal phase, and once before the first step of an attempt
+    spec = replace(spec, output=str(tmp_path / "pieces"))
+    attempts: list[Path] = []
+    for k, looks in enumerate((13, 0, (position.anneal.start + 20) // 8)):
+        attempt = run(replace(spec, previous_attempts=tuple(map(str, attempts))), tmp_path / f"p{k}", looks)
+        assert isinstance(attempt, Path), "it should have been interrupted"
+        attempts.append(attempt)
+    last = tmp_path / "last"
+    result = run(replace(spec, previous_attempts=tuple(map(str, attempts))), last)
+    assert_same_state(whole.checkpoint, result.checkpoint)
+    got = lines(*[a for a in attempts if (a / "progress.jsonl").exists()], last)
+    assert got == written
+
+
+def test_the_limit_is_said(spec, tmp_path):
+    rule = replace(CONVERGE, min_delta=0.0001, max_graphs=240)
+    result = run(replace(spec, budget_graphs=None, convergence=rule), tmp_path / "a")
+    assert result.stop_reason is StopReason.LIMIT
+    assert result.graphs == 360
+    assert "240" in result.message
+
+
+def test_convergence_goes_on_from_a_rung_and_a_converged_model_can_be_trained_on(spec, tmp_path):
+    rung = run(replace(spec, budget_graphs=200), tmp_path / "a")
+    rule = replace(CONVERGE, max_graphs=320)
+    converge = replace(spec, budget_graphs=None, convergence=rule, checkpoint=rung.checkpoint)
+    first = run(replace(converge, output=str(tmp_path / "c1")), tmp_path / "b")
+    assert lines(tmp_path / "b")[0]["graphs"] == 240
+    again = replace(converge, checkpoint=first.checkpoint, output=str(tmp_path / "c2"))
+    second = run(replace(again, convergence=replace(rule, max_graphs=900)), tmp_path / "c")
+    assert second.graphs > first.graphs
+    assert lines(tmp_path / "c")[0]["phase"] == "stable"
+    assert lines(tmp_path / "c")[0]["lr"] == spec.optimiser.learning_rate
+
+
+def test_a_damaged_checkpoint_costs_only_the_work_since_the_one_before(spec, tmp_path):
+    whole = run(spec, tmp_path / "whole")
+    spec = replace(spec, output=str(tmp_path / "other"), checkpoint_every_seconds=0.0)
+    attempt = run(spec, tmp_path / "a", 30)
+    saved = sorted((attempt / CHECKPOINTS).glob("graphs-*"))
+    assert len(saved) == 2
+    state = saved[-1] / "state.pt"
+    data = bytearray(state.read_bytes())
+    data[len(data) // 2] ^= 1
+    state.write_bytes(data)
+    result = run(replace(spec, previous_attempts=(str(attempt),)), tmp_path / "b")
+    assert_same_state(whole.checkpoint, result.checkpoint)
+    assert lines(attempt, tmp_path / "b") == lines(tmp_path / "whole")
+
+
+def test_a_result_lost_after_publication_is_found_again(spec, tmp_path):
+    first = run(spec, tmp_path / "a")
+    again = run(replace(spec, datasets=(DatasetRef("gone", "/nonexistent"),)), tmp_path / "b")
+    assert replace(again, digest=first.digest) == first
+
+
+def test_divergence_is_a_result(spec, tmp_path):
+    spec = replace(spec, optimiser=replace(spec.optimiser, learning_rate=1e30, warmup=1))
+    (tmp_path / "a").mkdir()
+    result, code = train(spec, Task(tmp_path / "a"))
+    assert code is ExitCode.DIVERGED
+    assert result.stop_reason is StopReason.DIVERGED
+    assert result.objective is None
+    assert result.checkpoint is None
+    assert "step" in result.message
+    assert not Path(spec.output).exists()
+
+
+def test_what_cannot_be_run_is_refused(spec, tmp_path):
+    with pytest.raises(ConfigError, match="either budget_graphs or convergence"):
+        run(replace(spec, convergence=CONVERGE), tmp_path / "a")
+    rung = run(replace(spec, budget_graphs=16), tmp_path / "b")
+    other = replace(spec, model=replace(spec.model, hidden=8), checkpoint=rung.checkpoint, output=str(tmp_path / "o"))
+    with pytest.raises(ConfigError, match="another model"):
+        run(other, tmp_path / "c")
+    (Path(rung.checkpoint) / "state.pt").unlink()
+    with pytest.raises(IntegrityError, match=r"state\.pt"):
+        run(replace(spec, checkpoint=rung.checkpoint, output=str(tmp_path / "p")), tmp_path / "d")
+
+
+# --- the program
+
+
+def start(folder: Path, spec: TrainSpec) -> subprocess.Popen:
+    folder.mkdir()
+    write_record(folder / SPEC_FILE, spec)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "gfm_pipeline.apps.train", SPEC_FILE]
+    return subprocess.Popen(command, cwd=folder, env=environment)
+
+
+def wait_for_progress(folder: Path, process: subprocess.Popen) -> None:
+    while last_graphs(folder / "progress.jsonl") < 0:
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
+def test_sigterm_then_sigkill_then_the_same_weights(spec, tmp_path):
+    spec = replace(spec, budget_graphs=9600, validate_every=400, checkpoint_every_seconds=0.4)
+    whole = run(spec, tmp_path / "whole")
+    spec = replace(spec, output=str(tmp_path / "published"))
+    process = start(tmp_path / "a1", spec)
+    wait_for_progress(tmp_path / "a1", process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == ExitCode.PREEMPTED
+    assert not (tmp_path / "a1" / RESULT_FILE).exists()
+    spec = replace(spec, previous_attempts=(str(tmp_path / "a1"),))
+    process = start(tmp_path / "a2", spec)
+    wait_for_progress(tmp_path / "a2", process)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "a2" / RESULT_FILE).exists()
+    spec = replace(spec, previous_attempts=(str(tmp_path / "a1"), str(tmp_path / "a2")))
+    assert start(tmp_path / "a3", spec).wait(60) == ExitCode.OK
+    result = read_record(TrainResult, tmp_path / "a3" / RESULT_FILE)
+    assert_same_state(whole.checkpoint, result.checkpoint)
+    assert result.objective == whole.objective
+    assert lines(tmp_path / "a1", tmp_path / "a2", tmp_path / "a3") == lines(tmp_path / "whole")
+    assert result.graphs == whole.graphs
+
+
+def test_stop_file_and_expected_errors_have_their_exit_codes(spec, tmp_path):
+    process = start(tmp_path / "b", replace(spec, datasets=(DatasetRef("x", str(tmp_path / "nothing")),)))
+    other = start(tmp_path / "a", spec)
+    (tmp_path / "a" / STOP_FILE).touch()
+    assert process.wait(60) == ExitCode.PERMANENT
+    assert "never finished" in json.loads((tmp_path / "b" / ERROR_FILE).read_text())["message"]
+    assert other.wait(60) == ExitCode.PREEMPTED
+    assert list((tmp_path / "a" / CHECKPOINTS).glob("graphs-*"))
