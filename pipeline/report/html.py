@@ -153,7 +153,8 @@ def _quantity_figures(
         (
             figures.calibration_curve(evaluation, dataset, quantity, f"curve-{key}", interval),
             f"Area to the diagonal {report.miscalibration_raw:.3f} before, "
-            f"{report.miscalibration_calibrated:.3f} after; {percent(level, 0)} intervals covered {percent(report.coverage_raw)} before.",
+            f"{report.miscalibration_calibrated:.3f} after; {percent(level, 0)} intervals "
+            f"covered {percent(report.coverage_raw)} before.",
         ),
         (
             figures.spread_and_error(evaluation, dataset, quantity, f"spread-{key}"),

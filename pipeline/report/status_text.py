@@ -104,7 +104,8 @@ def _running(view: CampaignView) -> RichTable | None:
 
 def _collapsed(table: RichTable, hidden: int) -> None:
     if hidden > 0:
-        table.add_row(Text(f"and {count(hidden)} more", style="bright_black"))
+        table.caption = Text(f"and {count(hidden)} more", style="bright_black")
+        table.caption_justify = "left"
 
 
 def _candidate_key(candidate: CandidateView) -> tuple[int, float]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from gfm_pipeline.apps.contracts.data import Split
+from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.apps.contracts.evaluation import QuantityReport
 from gfm_pipeline.report.text import (
     MISSING,
@@ -24,7 +24,7 @@ from gfm_pipeline.report.text import (
     significant,
     symbol,
 )
-from gfm_pipeline.report.view import CampaignView, CandidateView, DatasetStatistics
+from gfm_pipeline.report.view import CampaignView, CandidateView
 
 _STATUS_ORDER = {"selected": 0, "running": 1, "finished": 2, "stopped": 3, "diverged": 4, "failed": 5}
 _ABBREVIATED = {"learning rate": "lr", "batch size": "batch", "force weight": "force"}
