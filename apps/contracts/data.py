@@ -161,6 +161,7 @@ class DatasetStatistics:
     max_atoms: int
     n_quarantined: int
     reasons: dict[str, int]
+    energy_mean: float = 0.0  # training split, after references, eV/atom: not 0 with isolated-atom energies
 
 
 @dataclass(frozen=True)

@@ -371,7 +371,7 @@ def test_large_offset_keeps_small_energy_differences(rng: np.random.Generator) -
     columns = random_columns(rng, [3])
     energy = -2e6 + 0.001953125  # float32 has a spacing of 0.125 eV there
     shifted = Columns(**{**{f: getattr(columns, f) for f in FIELDS}, "energy": np.array([energy])})
-    share = {symbol: -2e6 / 3 for symbol in REFERENCE}
+    share = dict.fromkeys(REFERENCE, -2000000.0 / 3)
     table = GraphTable.build(shifted, 3.0, 0, share)
     assert collate([table], np.array([0]), np.array([0])).energy == pytest.approx(0.001953125, abs=1e-8)
 

@@ -1,0 +1,127 @@
+"""One labelled structure on its way into a dataset, and the interface of everything that yields them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import reduce
+from math import gcd
+from typing import Any, Protocol
+
+import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.contracts.data import BadRecord, SourceSettings
+from gfm_pipeline.apps.contracts.sources import block_size
+
+# What parsers of third parties raise on malformed input. OSError is among them because ASE derives its own
+# errors from it; one with an errno is trouble of the storage and goes on.
+PARSE_ERRORS = (ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, RuntimeError, OSError)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A structure with labels, in the units of its source.
+
+    Attributes
+    ----------
+    numbers
+        Atomic numbers [N].
+    pos
+        Positions [N, 3].
+    forces
+        Forces [N, 3]; None when the source has none.
+    energy
+        Total energy; None when the source has none.
+    cell, pbc
+        Lattice vectors as rows [3, 3]; periodic directions [3].
+    group
+        Trajectory or family; None when the metadata that names it is missing.
+    file, file_index, index
+        Where it comes from: path, position of the path in the source, position in the file.
+    """
+
+    numbers: NDArray[Any]
+    pos: NDArray[np.float64]
+    forces: NDArray[np.float64] | None
+    energy: float | None
+    cell: NDArray[np.float64]
+    pbc: NDArray[np.bool_]
+    group: str | None
+    file: str
+    file_index: int
+    index: int
+
+
+class Reader(Protocol):
+    """A source of records.
+
+    Readers stream: they hold one record at a time. What cannot be read is yielded as `BadRecord`.
+    """
+
+    @property
+    def converted(self) -> tuple[str, ...]:
+        """Unit conversions the reader itself does, in words."""
+
+    def count(self, source: SourceSettings) -> int | None:
+        """Return the number of records of the whole source, when that is cheap to say."""
+
+    def read(self, source: SourceSettings, shard: int, n_shards: int, seed: int) -> Iterator[Record | BadRecord]:
+        """Yield the records of one shard; all shards together are the source, whatever their number."""
+
+
+def deal(files: tuple[str, ...], shard: int, n_shards: int) -> tuple[list[tuple[int, str]], slice]:
+    """Deal a source to shards: whole files when there are enough of them, else records of every file.
+
+    Returns
+    -------
+    files, records
+        (position, path) of the shard's files, and the slice of the records of each that it reads.
+    """
+    numbered = list(enumerate(files))
+    if len(files) >= n_shards:
+        return numbered[shard::n_shards], slice(0, None, 1)
+    return numbered, slice(shard, None, n_shards)
+
+
+def mine(index: int, records: slice) -> bool:
+    """Return whether record ``index`` is in the slice ``start::step``."""
+    return index % int(records.step) == int(records.start)
+
+
+def reduced_formula(numbers: NDArray[Any]) -> str:
+    """Return the composition divided by its greatest common divisor, symbols in alphabetic order."""
+    present, counts = np.unique(numbers, return_counts=True)
+    divisor = reduce(gcd, counts.tolist(), 0) or 1
+    known = len(chemical_symbols)
+    names = [chemical_symbols[z] if 0 <= z < known else f"Z{z}" for z in present.tolist()]
+    return "".join(f"{name}{n // divisor}" for name, n in sorted(zip(names, counts.tolist(), strict=True)))
+
+
+def group_name(
+    key: str | None, lookup: Callable[[str], Any], numbers: NDArray[Any], file: str, index: int
+) -> str | None:
+    """Return the group of a record by the rules of `gfm_pipeline.apps.contracts.sources`.
+
+    ``lookup`` returns a metadata value or None; then the group is None too.
+    """
+    if key is None:
+        return reduced_formula(numbers)
+    if key == "@file":
+        return file
+    if key == "@record":
+        return f"{file}#{index}"
+    size = block_size(key)
+    if size is not None:
+        return f"{file}#{index // size}"
+    value = lookup(key)
+    return None if value is None else str(value)
+
+
+def unreadable(source: SourceSettings, file: str, index: int, error: Exception) -> BadRecord:
+    """Describe a record a parser refused; storage errors (those with an errno) are raised again."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
+    first = (str(error).splitlines() or [""])[0][:200]
+    return BadRecord(source.name, file, index, f"unreadable: {type(error).__name__}: {first}")
