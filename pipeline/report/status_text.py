@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from gfm_pipeline.common.records import to_plain
 from gfm_pipeline.report import tables
-from gfm_pipeline.report.text import count, duration, milli, objective, percent, short_count, significant, symbol
+from gfm_pipeline.report.text import count, duration, milli, objective, percent, ratio, short_count, significant, symbol
 from gfm_pipeline.report.view import CampaignView, CandidateView, CurvePoint, StageView
 
 SCHEMA_VERSION = 1
@@ -20,6 +20,7 @@ _COLORS = {
     "selected": "green", "finished": "cyan", "diverged": "red", "converged": "green", "limit": "yellow",
 }  # fmt: skip
 _BAR = 18
+WIDE = 90  # terminals narrower than this show neither settings nor outcomes
 MOST_CANDIDATES, MOST_RUNNING, MOST_MEMBERS, MOST_FAILURES = 8, 8, 12, 3
 
 
@@ -39,8 +40,8 @@ def render_status(view: CampaignView, console: Console) -> None:
     if view.kwh_modelled is not None:
         used += f", {significant(view.kwh_modelled)} kWh (modelled)"
     console.print(Text(f"{used}, {duration(view.now - view.created)} since it was created"))
-    console.print(_stages(view))
-    for table in (_running(view), _candidates(view), _members(view), _results(view)):
+    console.print(_stages(view, console.width))
+    for table in (_running(view), _candidates(view, console.width), _members(view), _results(view, console.width)):
         if table is not None:
             console.print(table)
     _failures(view, console)
@@ -68,21 +69,24 @@ def _bar(stage: StageView) -> Text:
     return Text.assemble(("━" * filled, _COLORS.get(stage.status, "")), ("─" * (_BAR - filled), "bright_black"))
 
 
-def _stages(view: CampaignView) -> RichTable:
-    table = _grid(
-        "", ("stage", ""), ("status", ""), ("progress", ""), ("tasks", "right"), ("running", "right"),
-        ("failed", "right"), ("time", "right"), ("", ""),
-    )  # fmt: skip
+def _stages(view: CampaignView, width: int) -> RichTable:
+    wide = width >= WIDE
+    columns = [("stage", ""), ("status", ""), ("tasks", "right"), ("running", "right"), ("failed", "right")]
+    columns += [("time", "right"), *([("progress", ""), ("", "")] if wide else [])]
+    table = _grid("", *columns)
     table.title = None
     for stage in view.stages:
         total = "?" if stage.tasks_total is None else count(stage.tasks_total)
         wall = None if stage.started is None else (stage.ended or view.now) - stage.started
-        table.add_row(
-            stage.name, _status(stage.status), _bar(stage), f"{count(stage.tasks_done)}/{total}",
+        cells: list[RenderableType] = [
+            stage.name,
+            _status(stage.status),
+            f"{count(stage.tasks_done)}/{total}",
             count(stage.tasks_running) if stage.tasks_running else "",
             Text(count(stage.tasks_failed), style="red") if stage.tasks_failed else "",
-            duration(wall), Text(stage.detail, style="bright_black"),
-        )  # fmt: skip
+            duration(wall),
+        ]
+        table.add_row(*cells, *((_bar(stage), Text(stage.detail, style="bright_black")) if wide else ()))
     return table
 
 
@@ -113,25 +117,26 @@ def _candidate_key(candidate: CandidateView) -> tuple[int, float]:
     return (-len(candidate.rungs), float("inf") if value is None else value)
 
 
-def _candidates(view: CampaignView) -> RichTable | None:
+def _candidates(view: CampaignView, width: int) -> RichTable | None:
     finished = [c for c in view.candidates if c.rungs]
     if not finished:
         return None
-    states = [c.status for c in view.candidates]
-    tally = ", ".join(f"{count(states.count(s))} {s}" for s in dict.fromkeys(states))
-    table = _grid(
-        f"best candidates ({tally})", ("candidate", ""), ("settings", ""), ("graphs", "right"), ("objective", "right"),
-        ("status", ""), ("outcome", ""),
-    )  # fmt: skip
+    wide = width >= WIDE
+    columns = [("candidate", ""), ("graphs", "right"), ("objective", "right"), ("status", "")]
+    table = _grid("best candidates", *columns, *([("settings", ""), ("outcome", "")] if wide else []))
     best = sorted(finished, key=_candidate_key)[:MOST_CANDIDATES]
     _, own = tables.candidate_settings(view.candidates)
     differing = {c.name: flat for c, flat in zip(view.candidates, own, strict=True)}
     for candidate in best:
-        table.add_row(
-            Text(candidate.name), Text(tables.one_line(differing[candidate.name])),
-            short_count(candidate.rungs[-1].graphs), objective(tables.best_objective(candidate)),
-            _status(candidate.status), Text(candidate.outcome, style="bright_black"),
-        )  # fmt: skip
+        cells: list[RenderableType] = [
+            Text(candidate.name),
+            short_count(candidate.rungs[-1].graphs),
+            objective(tables.best_objective(candidate)),
+            _status(candidate.status),
+        ]
+        if wide:
+            cells += [Text(tables.one_line(differing[candidate.name])), Text(candidate.outcome, style="bright_black")]
+        table.add_row(*cells)
     _collapsed(table, len(finished) - len(best))
     return table
 
@@ -149,20 +154,24 @@ def _members(view: CampaignView) -> RichTable | None:
     return table
 
 
-def _results(view: CampaignView) -> RichTable | None:
+def _results(view: CampaignView, width: int) -> RichTable | None:
     if view.calibration is None:
         return None
-    level = percent(view.calibration.level, 0)
+    wide = width >= WIDE
+    ratios = ("of nothing", "right")
     table = _grid(
-        "test split", ("dataset", ""), ("force MAE meV/Å", "right"), ("of nothing", "right"),
-        ("energy MAE meV/atom", "right"), ("of nothing", "right"), (f"{level} force intervals cover", "right"),
-    )  # fmt: skip
+        f"test split: MAE, and what {percent(view.calibration.level, 0)} force intervals cover",
+        *(("dataset", ""), ("forces meV/Å", "right"), *([ratios] if wide else [])),
+        *(("energy meV/atom", "right"), *([ratios] if wide else []), ("coverage", "right")),
+    )
     for name, report in view.calibration.datasets.items():
         cells = []
         for part in (report.forces, report.energy):
-            cells += [milli(part.mae), significant(part.mae / part.null_mae) if part.null_mae > 0 else ""]
+            cells.append(milli(part.mae))
+            if wide:
+                cells.append(significant(ratio(part.mae, part.null_mae)))
         before, after = percent(report.forces.coverage_raw), percent(report.forces.coverage_calibrated)
-        table.add_row(Text(name), *cells, f"{before} → {after}")
+        table.add_row(Text(name), *cells, f"{before} → {after}" if wide else after)
     return table
 
 
