@@ -45,7 +45,7 @@ def encode(entry: Entry) -> bytes:
 def decode(line: bytes) -> Entry:
     """Return the entry of a line without its newline; raises ValueError when it is damaged."""
     body = b"{" + line[_BODY:]
-    if not line.startswith(_PREFIX) or line[len(_PREFIX) : len(_PREFIX) + 8] != b"%08x" % zlib.crc32(body):
+    if line[:_BODY] != b'%b%08x",' % (_PREFIX, zlib.crc32(body)):
         raise ValueError("its checksum does not match")
     raw = json.loads(body)
     return Entry(raw["n"], raw["t"], raw["kind"], raw["data"])

@@ -1,0 +1,64 @@
+"""The journal survives truncation at every byte and refuses damage at every byte."""
+
+import pytest
+
+from gfm_pipeline.campaign.journal import Journal, read
+from gfm_pipeline.common.errors import IntegrityError
+
+EVENTS = [("task-started", {"key": "k", "task": f"t{i}", "attempt": 1, "note": "Å π \n"}) for i in range(4)]
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with Journal(path) as journal:
+        for kind, data in EVENTS:
+            journal.append(kind, data)
+    return path
+
+
+def test_round_trip(recorded):
+    assert [(e.kind, e.data) for e in read(recorded)] == EVENTS
+    assert [e.n for e in read(recorded)] == [0, 1, 2, 3]
+
+
+def test_truncated_at_every_byte_then_appended(recorded):
+    whole = recorded.read_bytes()
+    ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
+    for length in range(len(whole) + 1):
+        recorded.write_bytes(whole[:length])
+        complete = sum(end <= length for end in ends)
+        assert len(list(read(recorded))) == complete
+        with Journal(recorded) as journal:
+            journal.append("driver-ended", {"outcome": "x"})
+        entries = list(read(recorded))
+        assert len(entries) == complete + 1
+        assert entries[-1].kind == "driver-ended"
+
+
+def test_flipped_at_every_byte_is_refused_with_the_line(recorded):
+    whole = recorded.read_bytes()
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0x01
+        recorded.write_bytes(bytes(damaged))
+        line = whole[:position].count(b"\n") + 1
+        if position == len(whole) - 1:  # the last newline: the last line now looks torn, and is left out
+            assert len(list(read(recorded))) == len(EVENTS) - 1
+            continue
+        with pytest.raises(IntegrityError, match=rf"journal\.jsonl:{line}:"):
+            list(read(recorded))
+
+
+def test_a_missing_line_is_noticed(recorded):
+    lines = recorded.read_bytes().splitlines(keepends=True)
+    recorded.write_bytes(b"".join([lines[0], *lines[2:]]))
+    with pytest.raises(IntegrityError, match="event 2 stands where 1 belongs"):
+        list(read(recorded))
+
+
+def test_readers_do_not_disturb_the_writer(recorded):
+    with Journal(recorded) as journal:
+        for i in range(20):
+            journal.append("driver-ended", {"outcome": str(i)})
+            assert len(list(read(recorded))) == len(EVENTS) + i + 1
