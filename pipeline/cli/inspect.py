@@ -120,8 +120,8 @@ def sites(name: str | None, as_json: bool) -> None:
             for site, description in known.items():
                 click.echo(f"{site:<12} {description}")
         return
-    site = load_site(name)
-    data = site.model_dump(mode="json") | {"slots_here": site.resolved_slots()}
+    shown = load_site(name)
+    data = shown.model_dump(mode="json") | {"slots_here": shown.resolved_slots()}
     if as_json:
         click.echo(json.dumps(data, indent=1))
         return

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,18 +16,18 @@ T = TypeVar("T")
 
 
 @lru_cache(maxsize=256)
-def _adapter(cls: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
+def _adapter(cls: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast(Any, cls))
 
 
 def to_plain(record: Any) -> Any:
     """Return ``record`` (a dataclass) as JSON-ready dicts, lists and scalars."""
-    return _adapter(type(record)).dump_python(record, mode="json")
+    return _adapter(cast(Hashable, type(record))).dump_python(record, mode="json")
 
 
 def from_plain(cls: type[T], data: Any) -> T:
     """Build a ``cls`` from plain data; raises ``pydantic.ValidationError`` when it does not fit."""
-    value: T = _adapter(cls).validate_python(data)
+    value: T = _adapter(cast(Hashable, cls)).validate_python(data)
     return value
 
 

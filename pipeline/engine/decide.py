@@ -50,7 +50,7 @@ def decide(context: Context, state: CampaignState) -> Step:
         if stage.outputs is not None:
             continue
         if stage.failure is not None:
-            return Step(failure=f"{name} failed: {stage.failure}")
+            return Step(failure=f"{str(name).capitalize()} failed: {stage.failure.rstrip('.')}.")
         return _advance(context, state, stage)
     return Step(finished=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import shlex
 import shutil
@@ -67,6 +68,7 @@ class ParslLauncher:
         from parsl.launchers import SimpleLauncher
         from parsl.providers import LocalProvider
 
+        logging.getLogger("parsl").propagate = False  # Parsl writes its own parsl.log; nothing else of it is for people
         scripts = Path(sys.executable).parent  # found even when the environment is not activated
         pool = shlex.quote(str(scripts / "process_worker_pool.py"))
         guard = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []

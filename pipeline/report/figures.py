@@ -209,7 +209,7 @@ def parity(evaluation: Arrays, dataset: str, quantity: str, name: str) -> str | 
     axes.set_ylim(low - margin, high + margin)
     axes.set_aspect("equal")
     base = unit.replace("meV", "eV")
-    axes.set_xlabel(f"label, {base}")
+    axes.set_xlabel(f"label{' less references' if quantity == 'energy' else ''}, {base}")
     axes.set_ylabel(f"ensemble mean, {base}")
     axes.set_title(title)
     error = mean - label

@@ -11,7 +11,17 @@ from rich.text import Text
 
 from gfm_pipeline.common.records import to_plain
 from gfm_pipeline.report import tables
-from gfm_pipeline.report.text import count, duration, milli, objective, percent, ratio, short_count, significant, symbol
+from gfm_pipeline.report.text import (
+    MISSING,
+    count,
+    duration,
+    objective,
+    percent,
+    ratio,
+    short_count,
+    significant,
+    symbol,
+)
 from gfm_pipeline.report.view import CampaignView, CandidateView, CurvePoint, StageView
 
 SCHEMA_VERSION = 1
@@ -167,11 +177,12 @@ def _results(view: CampaignView, width: int) -> RichTable | None:
     for name, report in view.calibration.datasets.items():
         cells = []
         for part in (report.forces, report.energy):
-            cells.append(milli(part.mae))
+            cells.append(tables.mae(part))
             if wide:
                 cells.append(significant(ratio(part.mae, part.null_mae)))
         before, after = percent(report.forces.coverage_raw), percent(report.forces.coverage_calibrated)
-        table.add_row(Text(name), *cells, f"{before} → {after}" if wide else after)
+        shown = f"{before} → {after}" if wide else after
+        table.add_row(Text(name), *cells, shown if report.forces.n else MISSING)
     return table
 
 

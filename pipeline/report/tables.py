@@ -107,9 +107,11 @@ def headlines(view: CampaignView) -> tuple[Headline, ...]:
             cards.append(
                 Headline(
                     name, f"ensemble, test split ({count(report.n_structures)} structures)",
-                    milli(report.forces.mae), ratio(report.forces.mae, report.forces.null_mae),
-                    milli(report.energy.mae), ratio(report.energy.mae, report.energy.null_mae),
-                    report.forces.coverage_raw, report.forces.coverage_calibrated, view.calibration.level,
+                    mae(report.forces), ratio(report.forces.mae, report.forces.null_mae),
+                    mae(report.energy), ratio(report.energy.mae, report.energy.null_mae),
+                    report.forces.coverage_raw if report.forces.n else None,
+                    report.forces.coverage_calibrated if report.forces.n else None,
+                    view.calibration.level,
                     elements, structures,
                 )
             )  # fmt: skip
@@ -129,6 +131,11 @@ def headlines(view: CampaignView) -> tuple[Headline, ...]:
     return tuple(cards)
 
 
+def mae(report: QuantityReport) -> str:
+    """Return the mean absolute error in meV units; nothing where the test split has no labels."""
+    return milli(report.mae if report.n else None)
+
+
 def dataset_names(view: CampaignView) -> tuple[str, ...]:
     """Names of all datasets anything is known of, in the order of the workflow."""
     names = [s.name for s in view.datasets]
@@ -143,6 +150,7 @@ def _quantities(view: CampaignView) -> list[tuple[str, str, QuantityReport]]:
         (name, label, part)
         for name, report in datasets.items()
         for label, part in (("energy, meV/atom", report.energy), ("forces, meV/Å", report.forces))
+        if part.n
     ]
 
 

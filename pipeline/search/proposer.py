@@ -91,7 +91,7 @@ def _ask(space: SearchSpace, told: Sequence[Told], n: int, seed: int, rng: np.ra
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # DeepHyper and scikit-learn warn of each other's deprecations
         logging.getLogger("deephyper").setLevel(logging.ERROR)
-        with _without("mpi4py"):
+        with _without("mpi4py"), _unchanged_root_logger():
             from deephyper.hpo import CBO, HpProblem
 
         problem = HpProblem(seed=seed)
@@ -140,6 +140,18 @@ def _without(module: str) -> Iterator[None]:
         yield
     finally:
         del sys.modules[module]
+
+
+@contextmanager
+def _unchanged_root_logger() -> Iterator[None]:
+    """Undo the handlers and the level that libraries give the root logger while they are imported."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 def _row(space: SearchSpace, settings: dict[str, Any], varying: dict[str, Any]) -> dict[str, Any]:

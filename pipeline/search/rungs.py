@@ -75,7 +75,8 @@ def choose_members(
     """
     order = sorted(finalists, key=lambda f: (-f[1], f[2], f[0]))
     counts: dict[str, int] = {}
-    chosen, passed_over = [], []
+    chosen: list[tuple[str, int, float, str]] = []
+    passed_over: list[tuple[str, int, float, str]] = []
     for finalist in order:
         algorithm = finalist[3]
         if len(chosen) < members and counts.get(algorithm, 0) < max_per_algorithm:

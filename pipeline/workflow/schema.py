@@ -90,12 +90,18 @@ class SpaceModel(Strict):
     """The search space: a list is a choice, {low, high, scale} a range, a single value is fixed."""
 
     algorithm: list[Algorithm] = Field(min_length=1)
-    hidden: DimensionModel = Field(default=[32, 64, 128], description="Width of node features.")
-    layers: DimensionModel = Field(default=[2, 3, 4], description="Message passing layers.")
+    hidden: DimensionModel = Field(
+        default_factory=lambda: list[Number]([32, 64, 128]), description="Width of node features."
+    )
+    layers: DimensionModel = Field(
+        default_factory=lambda: list[Number]([2, 3, 4]), description="Message passing layers."
+    )
     cutoff: DimensionModel = Field(default=5.0, description="Neighbour cutoff (Angstrom).")
     n_radial: DimensionModel = Field(default=8, description="Radial basis functions.")
     learning_rate: DimensionModel = RangeModel(low=1e-4, high=1e-2, scale="log")
-    batch_size: DimensionModel = Field(default=[16, 32], description="Graphs an optimiser step.")
+    batch_size: DimensionModel = Field(
+        default_factory=lambda: list[Number]([16, 32]), description="Graphs an optimiser step."
+    )
     force_weight: DimensionModel = RangeModel(low=1, high=30, scale="log")
     weight_decay: DimensionModel = 1e-3
     ema_decay: DimensionModel = 0.99
