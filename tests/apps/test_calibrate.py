@@ -227,6 +227,10 @@ def test_too_little_validation_is_said_not_hidden() -> None:
     calibration = fit_calibration(error, np.full(3, 0.1), LEVEL)
     assert not calibration.guaranteed
     assert (np.abs(error) <= calibration.halfwidth(np.full(3, 0.1)) * (1 + 1e-12)).all()
+    empty = QuantityPredictions(np.zeros(0), np.zeros((2, 0)), *(np.zeros(0),) * 2, np.zeros(0, dtype=np.int64))
+    some = heteroscedastic(20, 2, 0)
+    assert evaluate(empty, some, LEVEL, 1.0, 0).report.n == 0
+    assert evaluate(some, empty, LEVEL, 1.0, 0).figure == {}
     with pytest.raises(DataError, match="no label"):
         fit_calibration(np.zeros(0), np.zeros(0), LEVEL)
     with pytest.raises(DataError, match="not finite"):
@@ -270,6 +274,7 @@ def write_predictions(folder: Path, dataset: str, split: Split, seed: int, *, la
         predictions_file(folder, dataset, split),
         natoms=natoms,
         group=np.arange(60) // 3,
+        energy_reference=3.0 * natoms,
         energy_label=energy,
         forces_label=forces,
         energy=energy + 0.1 * natoms * rng.normal(size=60),
@@ -288,7 +293,10 @@ def test_energies_are_per_atom_and_forces_per_component(tmp_path: Path) -> None:
     energies = [statistics.stdev(float(f["energy"][7] / natoms[7]) for f in files)]
     assert found.n_structures == 60
     assert found.energy.spread[7] == pytest.approx(energies[0], rel=1e-9)
-    assert found.energy.label[7] == pytest.approx(files[0]["energy_label"][7] / natoms[7])
+    assert found.energy.label[7] == pytest.approx(files[0]["energy_label"][7] / natoms[7] - 3.0)
+    assert found.energy.error[7] * natoms[7] == pytest.approx(
+        np.mean([f["energy"][7] for f in files]) - files[0]["energy_label"][7]
+    )
     assert found.forces.mean.shape == (3 * natoms.sum(),)
     assert found.forces.mean[5] == pytest.approx(np.mean([f["forces"][1, 2] for f in files]))
     assert np.bincount(found.forces.cluster)[0] == 3 * natoms[:3].sum()
