@@ -14,7 +14,7 @@ from gfm_pipeline.apps.contracts.data import Split
 from gfm_pipeline.apps.contracts.evaluation import MemberRef
 from gfm_pipeline.common.errors import DataError
 
-_LABELS = ("natoms", "group", "energy_label", "forces_label")  # equal in every member's file
+_LABELS = ("natoms", "group", "energy_label", "forces_label", "energy_reference")  # equal in every member's file
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class QuantityPredictions:
 
 @dataclass(frozen=True)
 class SplitPredictions:
-    """Energies per atom [G] and force components [3 N] of one split of one dataset."""
+    """Energies per atom, relative to the references [G], and force components [3 N] of one split of one dataset."""
 
     energy: QuantityPredictions
     forces: QuantityPredictions
@@ -70,9 +70,8 @@ def _read(path: Path) -> dict[str, NDArray[np.generic]]:
         raise DataError(f"{path} is missing, so the member cannot be part of the ensemble.", "Run its predictions.")
     with np.load(path, allow_pickle=False) as file:
         content = {key: file[key] for key in file.files}
-    if missing := {"energy", "forces", *_LABELS} - content.keys() - {"group"}:
-        raise DataError(f"{path} lacks {', '.join(sorted(missing))}.")
-    content.setdefault("group", np.arange(len(content["natoms"])))
+    if missing := {"energy", "forces", *_LABELS} - content.keys():
+        raise DataError(f"{path} lacks {', '.join(sorted(missing))}.", "Predict that member again.")
     return content
 
 
@@ -108,10 +107,12 @@ def aggregate(members: Sequence[MemberRef], dataset: str, split: Split) -> Split
     first = content[0]
     natoms = first["natoms"].astype(np.int64)
     group = first["group"].astype(np.int64)
-    energy = np.stack([one["energy"] for one in content]).astype(np.float64) / natoms
+    # Relative to the references, so that figures show what was learned; differences are the same.
+    zero = first["energy_reference"].astype(np.float64)
+    energy = (np.stack([one["energy"] for one in content]).astype(np.float64) - zero) / natoms
     forces = np.stack([one["forces"].reshape(-1) for one in content]).astype(np.float64)
     return SplitPredictions(
-        energy=_quantity(first["energy_label"].astype(np.float64) / natoms, energy, group),
+        energy=_quantity((first["energy_label"].astype(np.float64) - zero) / natoms, energy, group),
         forces=_quantity(first["forces_label"].astype(np.float64).reshape(-1), forces, np.repeat(group, 3 * natoms)),
         n_structures=len(natoms),
     )

@@ -15,6 +15,27 @@ from gfm_pipeline.apps.contracts.evaluation import QuantityReport
 FIGURE_POINTS = 3000
 
 
+_UNLABELLED = QuantityReport(
+    mae=0.0,
+    rmse=0.0,
+    null_mae=0.0,
+    best_member_mae=0.0,
+    coverage_raw=0.0,
+    coverage_calibrated=0.0,
+    interval_halfwidth=0.0,
+    rank_correlation=0.0,
+    nll_raw=0.0,
+    nll_calibrated=0.0,
+    miscalibration_raw=0.0,
+    miscalibration_calibrated=0.0,
+    scale=0.0,
+    floor=0.0,
+    quantile=0.0,
+    n=0,
+    guaranteed=False,
+)
+
+
 @dataclass(frozen=True)
 class QuantityEvaluation:
     """Calibration, its judgement on the test split, and arrays to draw.
@@ -80,6 +101,8 @@ def figure_data(test: QuantityPredictions, calibration: Calibration, seed: int) 
 def evaluate(
     validation: QuantityPredictions, test: QuantityPredictions, level: float, null_mae: float, seed: int
 ) -> QuantityEvaluation:
-    """Fit on ``validation``, judge on ``test``; `DataError` when either has no usable entry."""
+    """Fit on ``validation``, judge on ``test``; without labels in either, ``n`` is 0 and there is no figure."""
+    if not len(validation.label) or not len(test.label):
+        return QuantityEvaluation(Calibration(0.0, 0.0, 0.0, level, 0, False), _UNLABELLED, {})
     calibration = fit_calibration(validation.error, validation.spread, level)
     return QuantityEvaluation(calibration, judge(test, calibration, null_mae), figure_data(test, calibration, seed))

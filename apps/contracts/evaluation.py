@@ -19,8 +19,8 @@ class PredictSpec:
     """Predict validation and test splits with one member.
 
     Publishes under ``output`` one ``<dataset>-<split>.npz`` each with ``energy`` [G] (eV, references added),
-    ``forces`` [N, 3] (eV/Angstrom), ``natoms`` [G], ``group`` [G] (index of the trajectory or family), and the
-    labels ``energy_label``, ``forces_label`` in dataset order.
+    ``forces`` [N, 3] (eV/Angstrom), ``natoms`` [G], ``group`` [G] (index of the trajectory or family), the
+    labels ``energy_label``, ``forces_label``, and ``energy_reference`` [G] (eV), in dataset order.
     """
 
     member: str
@@ -72,6 +72,7 @@ class QuantityReport:
     ``coverage_error`` is the standard error of ``coverage_calibrated`` with trajectories as clusters; ``ence_*``
     and ``crps_*`` are the expected normalised calibration error and the continuous ranked probability score;
     ``guaranteed`` is False when validation was too small for the finite-sample promise at this level.
+    ``n`` is 0 when a split has no labels of this quantity: nothing else means anything then.
     """
 
     mae: float
@@ -120,7 +121,7 @@ class CalibrateResult:
 
 @dataclass(frozen=True)
 class QuantityCalibration:
-    """What turns a spread into an interval; see `QuantityReport` for the fields."""
+    """What turns a spread into an interval; see `QuantityReport` for the fields. ``n`` 0: there is none."""
 
     scale: float
     floor: float
@@ -152,8 +153,9 @@ class EnsembleCalibration:
 def figure_key(dataset: str, quantity: str, field: str) -> str:
     """Return the name of an array in ``evaluation.npz``.
 
-    ``quantity`` is ``energy`` (eV/atom) or ``forces`` (components, eV/Angstrom). ``field`` is ``label``,
-    ``mean``, ``spread`` or ``deviation`` (calibrated), [n <= 3000] of the test split, or ``curve_expected``,
-    ``curve_raw`` or ``curve_calibrated`` [101], expected against observed coverage.
+    ``quantity`` is ``energy`` (eV/atom, relative to the references) or ``forces`` (components,
+    eV/Angstrom). ``field`` is ``label``, ``mean``, ``spread`` or ``deviation`` (calibrated), [n <= 3000] of
+    the test split, or ``curve_expected``, ``curve_raw`` or ``curve_calibrated`` [101], expected against
+    observed coverage.
     """
     return f"{dataset}/{quantity}/{field}"

@@ -1,0 +1,191 @@
+"""The ASE calculator of a calibrated ensemble: energies and forces with intervals that hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.calibrate.aggregate import mean_and_spread
+from gfm_pipeline.apps.calibrate.ensemble import Ensemble, find_ensemble, load_ensemble
+from gfm_pipeline.apps.contracts.evaluation import QuantityCalibration
+from gfm_pipeline.apps.dataset import neighbour_list
+from gfm_pipeline.common.errors import ModelError
+from gfm_pipeline.models.batch import Batch
+
+_DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
+    """Ensemble mean, spread and calibrated intervals, for any number of atoms and any periodicity.
+
+    Besides the mean ``energy``, ``free_energy`` (eV) and ``forces`` [N, 3] (eV/Angstrom), ``results`` holds
+    ``energy_std`` (eV) and ``forces_std`` [N, 3], the raw spread of the members, and ``energy_interval`` (eV, of
+    the total energy) and ``forces_interval`` [N, 3], calibrated half-widths at the ensemble's level: the label lies
+    within value +- interval with that probability, for structures like those of the dataset.
+
+    The energy interval was calibrated per atom on the dataset's sizes, and is scaled with the number of atoms.
+    Forces are minus the gradient of the energy if every member's are (``conservative``).
+
+    Parameters
+    ----------
+    ensemble
+        A loaded ensemble; `from_campaign` and `from_ensemble` take folders.
+    dataset
+        The branch: whose level of theory to predict. May be left out when there is one.
+    dtype
+        ``float64`` (smooth enough for tight relaxations) or ``float32``.
+    device
+        Where torch computes.
+
+    Raises
+    ------
+    ModelError
+        For an unknown dataset or dtype, or when the dataset must be named.
+    """
+
+    implemented_properties: ClassVar[list[str]] = [
+        "energy", "free_energy", "forces", "energy_std", "energy_interval", "forces_std", "forces_interval",
+    ]  # fmt: skip
+
+    def __init__(
+        self, ensemble: Ensemble, dataset: str | None = None, *, dtype: str = "float64", device: str = "cpu"
+    ) -> None:
+        super().__init__()
+        names = ensemble.members[0].datasets
+        if dataset is None and len(names) > 1:
+            raise ModelError(
+                f"The ensemble has {len(names)} datasets: {', '.join(names)}.", "Say which one to use: dataset=NAME."
+            )
+        chosen = names[0] if dataset is None else dataset
+        if chosen not in names:
+            raise ModelError(f"The ensemble has no dataset {chosen!r}.", f"Use one of: {', '.join(names)}.")
+        if dtype not in _DTYPES:
+            raise ModelError(f"The dtype {dtype!r} is not known.", f"Use one of: {', '.join(_DTYPES)}.")
+        self.ensemble = ensemble
+        self.dataset = chosen
+        self._dtype, self._device = _DTYPES[dtype], torch.device(device)
+        self._calibration = ensemble.calibration.datasets[chosen]
+        self._references = ensemble.members[0].references[chosen]
+        self._known = set(self._calibration.elements) & set(self._references)
+        self._potentials = [deepcopy(m.potential).to(dtype=self._dtype, device=self._device) for m in ensemble.members]
+        self._branches = [m.datasets.index(chosen) for m in ensemble.members]
+        self._cutoffs = sorted({m.card.spec.cutoff for m in ensemble.members})
+
+    @classmethod
+    def from_campaign(cls, path: Path | str, dataset: str | None = None, **options: Any) -> GFMCalculator:
+        """Load the newest published ensemble of a campaign; ``path`` may be an ensemble's folder too.
+
+        Raises
+        ------
+        IntegrityError
+            When there is none, or a file was changed after it was published.
+        """
+        return cls.from_ensemble(find_ensemble(Path(path)), dataset, **options)
+
+    @classmethod
+    def from_ensemble(cls, path: Path | str, dataset: str | None = None, **options: Any) -> GFMCalculator:
+        """Load the ensemble in folder ``path``, every file checked against its manifest.
+
+        Raises
+        ------
+        IntegrityError
+            When it is not a published ensemble, or a file was changed.
+        """
+        return cls(load_ensemble(Path(path)), dataset, **options)
+
+    @property
+    def level(self) -> float:
+        """Nominal coverage of the intervals."""
+        return self.ensemble.calibration.level
+
+    @property
+    def conservative(self) -> bool:
+        """Whether forces are exactly minus the gradient of the energy."""
+        return all(m.card.model.force_head == "conservative" for m in self.ensemble.members)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fill ``results``; called by ASE.
+
+        Raises
+        ------
+        ModelError
+            Without atoms, or with elements the dataset does not hold.
+        """
+        super().calculate(atoms, list(properties), list(system_changes))
+        structure: Atoms = self.atoms
+        reference = self._reference_energy(structure)
+        batches = {cutoff: self._batch(structure, cutoff) for cutoff in self._cutoffs}
+        energies, forces = [], []
+        for member, potential, branch in zip(self.ensemble.members, self._potentials, self._branches, strict=True):
+            out = potential(_on_branch(batches[member.card.spec.cutoff], branch))
+            energies.append(out.energy.double().cpu().numpy())
+            forces.append(out.forces.double().cpu().numpy())
+        energy, energy_std = mean_and_spread(np.stack(energies))
+        force, force_std = mean_and_spread(np.stack(forces))
+        total = float(energy[0]) + reference
+        self.results = {
+            "energy": total,
+            "free_energy": total,
+            "forces": force,
+            "energy_std": float(energy_std[0]),
+            "forces_std": force_std,
+        }
+        n, found = len(structure), self._calibration
+        if found.energy.n:
+            self.results["energy_interval"] = n * float(_halfwidth(found.energy, energy_std / n)[0])
+        if found.forces.n:
+            self.results["forces_interval"] = _halfwidth(found.forces, force_std)
+
+    def _reference_energy(self, atoms: Atoms) -> float:
+        if len(atoms) == 0:
+            raise ModelError("There are no atoms to calculate.")
+        numbers, counts = np.unique(atoms.numbers, return_counts=True)
+        symbols = [chemical_symbols[number] for number in numbers]
+        if unknown := [symbol for symbol in symbols if symbol not in self._known]:
+            raise ModelError(
+                f"The dataset {self.dataset} holds no {', '.join(unknown)}, so the ensemble cannot predict it.",
+                f"It knows {', '.join(sorted(self._known))}.",
+            )
+        return float(sum(self._references[symbol] * int(k) for symbol, k in zip(symbols, counts, strict=True)))
+
+    def _batch(self, atoms: Atoms, cutoff: float) -> Batch:
+        cell = np.asarray(atoms.cell.array, dtype=np.float64)
+        src, dst, image = neighbour_list(atoms.positions, cell, atoms.pbc, cutoff)
+
+        def tensor(values: NDArray[Any], dtype: torch.dtype = torch.int64) -> torch.Tensor:
+            return torch.as_tensor(values, dtype=dtype, device=self._device)
+
+        return Batch(
+            z=tensor(atoms.numbers),
+            pos=tensor(atoms.positions, self._dtype),
+            edge_src=tensor(src),
+            edge_dst=tensor(dst),
+            edge_shift=tensor(image @ cell, self._dtype),
+            graph=tensor(np.zeros(len(atoms))),
+            natoms=tensor(np.array([len(atoms)])),
+            dataset=tensor(np.zeros(1)),
+        )
+
+
+def _on_branch(batch: Batch, branch: int) -> Batch:
+    return replace(batch, dataset=torch.full_like(batch.dataset, branch))
+
+
+def _halfwidth(calibration: QuantityCalibration, spread: NDArray[np.float64]) -> NDArray[np.float64]:
+    deviation = np.hypot(calibration.scale * spread, calibration.floor)
+    return np.asarray(calibration.quantile * deviation, dtype=np.float64)

@@ -1,0 +1,163 @@
+"""The model card: what the ensemble is, what it was trained on, how good it is, and where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.apps.contracts.evaluation import DatasetReport, QuantityReport
+from gfm_pipeline.apps.train.checkpoint import Card
+
+_PACKAGES = ("gfm-pipeline", "torch", "numpy", "scipy", "ase", "adios2")
+
+
+def model_card(
+    members: Mapping[str, Card],
+    statistics: Sequence[DatasetStatistics],
+    reports: Mapping[str, DatasetReport],
+    level: float,
+    seed: int,
+) -> str:
+    """Return ``MODEL_CARD.md``; equal inputs give equal text (no dates, no paths)."""
+    parts = [
+        "# Calibrated ensemble of interatomic potentials",
+        f"{len(members)} members, {len(statistics)} datasets (one branch each). Energies in eV, forces in eV/Å; "
+        "energies below are per atom.",
+        "## Use",
+        "```python\nfrom gfm_pipeline.apps.calculator import GFMCalculator\n\n"
+        f'atoms.calc = GFMCalculator.from_ensemble("ENSEMBLE_FOLDER", dataset="{statistics[0].name}")\n'
+        'atoms.get_potential_energy(), atoms.calc.results["energy_interval"]\n```',
+        "Intended for structures like those of the chosen dataset: same elements, same kind of bonding, near the "
+        "sampled temperatures and strains. The dataset decides the branch, and with it the level of theory.",
+        "## Data",
+        _data(statistics),
+        "### Reference energies",
+        _references(statistics),
+        "## Members",
+        _members(members),
+        "## Accuracy on the test split",
+        _accuracy(reports),
+        "Learns nothing: reference energies alone, and zero forces.",
+        "## Uncertainty on the test split",
+        _uncertainty(reports, level),
+        "Calibrated deviation s = sqrt((scale × spread)² + floor²), interval = mean ± quantile × s. Scale and floor "
+        "minimise the Gaussian negative log-likelihood, the quantile is split-conformal; all were fitted on the "
+        "validation split, for each dataset and quantity. The error of the coverage treats whole trajectories as one.",
+        _limits(reports),
+        "## Where it fails",
+        "- No long-range electrostatics or dispersion beyond the cutoff times the number of layers.\n"
+        "- No charge, no spin, no magnetism: one energy a geometry.\n"
+        "- No stress was trained; cells should not be relaxed with it.\n"
+        "- Elements a dataset does not hold are refused. Structures far from the data are not: their intervals carry "
+        "no promise, and an ensemble's spread may stay small where its error is large.\n"
+        "- Force components of a structure, and frames of a trajectory, have correlated errors; the intervals hold "
+        "on average over structures, not for each.",
+        "## Versions and seeds",
+        "\n".join(f"- {name} {found}" for name in _PACKAGES if (found := _version(name)) is not None)
+        + f"\n- seed of the calibration stage {seed}; members' seeds are in the table above",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in cells])
+
+
+def _data(statistics: Sequence[DatasetStatistics]) -> str:
+    head = ("Dataset", "Elements", "Train", "Validation", "Test", "Largest", "Force RMS, eV/Å", "Set aside")
+    rows = [
+        (
+            s.name,
+            " ".join(s.elements),
+            *(f"{s.n_structures.get(split, 0):,}" for split in Split),
+            f"{s.max_atoms} atoms",
+            f"{s.force_rms:.4g}",
+            str(s.n_quarantined),
+        )
+        for s in statistics
+    ]
+    return _table(head, rows)
+
+
+def _references(statistics: Sequence[DatasetStatistics]) -> str:
+    rows = [
+        (s.name, s.reference_from, ", ".join(f"{e} {value:.6f}" for e, value in sorted(s.reference.items())))
+        for s in statistics
+    ]
+    return _table(("Dataset", "From", "eV"), rows)
+
+
+def _members(members: Mapping[str, Card]) -> str:
+    head = ("Member", "Algorithm", "Hidden", "Layers", "Cutoff, Å", "Forces", "Learning rate", "Graphs seen", "Seed")
+    rows = [
+        (
+            name,
+            card.model.algorithm,
+            str(card.model.hidden),
+            str(card.model.layers),
+            f"{card.model.cutoff:g}",
+            str(card.model.force_head),
+            f"{card.optimiser.learning_rate:.3g}",
+            f"{card.graphs:,}",
+            str(card.seed),
+        )
+        for name, card in members.items()
+    ]
+    return _table(head, rows)
+
+
+def _quantities(reports: Mapping[str, DatasetReport]) -> list[tuple[str, str, QuantityReport]]:
+    return [
+        (name, label, part)
+        for name, report in reports.items()
+        for label, part in (("energy, meV/atom", report.energy), ("forces, meV/Å", report.forces))
+        if part.n
+    ]
+
+
+def _accuracy(reports: Mapping[str, DatasetReport]) -> str:
+    head = ("Dataset", "Quantity", "MAE", "RMSE", "Best member MAE", "Learns nothing MAE", "Entries")
+    rows = [
+        (name, label, *(f"{1e3 * x:.4g}" for x in (q.mae, q.rmse, q.best_member_mae, q.null_mae)), f"{q.n:,}")
+        for name, label, q in _quantities(reports)
+    ]
+    return _table(head, rows)
+
+
+def _uncertainty(reports: Mapping[str, DatasetReport], level: float) -> str:
+    head = (
+        "Dataset", "Quantity", f"Coverage of {100 * level:g} % intervals, raw", "calibrated", "Mean half-width",
+        "Rank correlation", "Scale", "Floor", "Quantile",
+    )  # fmt: skip
+    rows = [
+        (
+            name,
+            label,
+            f"{100 * q.coverage_raw:.1f} %",
+            f"{100 * q.coverage_calibrated:.1f} ± {100 * q.coverage_error:.1f} %",
+            f"{1e3 * q.interval_halfwidth:.4g}",
+            f"{q.rank_correlation:.2f}",
+            f"{q.scale:.4g}",
+            f"{1e3 * q.floor:.4g}",
+            f"{q.quantile:.4g}",
+        )
+        for name, label, q in _quantities(reports)
+    ]
+    return _table(head, rows)
+
+
+def _limits(reports: Mapping[str, DatasetReport]) -> str:
+    small = [f"{name} ({label.split(',')[0]})" for name, label, q in _quantities(reports) if not q.guaranteed]
+    if not small:
+        return ""
+    return f"Validation was too small for the finite-sample guarantee at this level for {', '.join(small)}."
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,70 @@
+"""The deployable ensemble: a published folder with its members, their calibration and evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gfm_pipeline.apps.contracts.evaluation import CALIBRATION_FILE, MEMBERS_FOLDER, EnsembleCalibration
+from gfm_pipeline.apps.train.checkpoint import TrainedModel, load_model
+from gfm_pipeline.common.errors import IntegrityError
+from gfm_pipeline.common.publish import MANIFEST, is_published, verify
+from gfm_pipeline.common.records import read_record
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """An ensemble ready to predict.
+
+    Attributes
+    ----------
+    path, digest
+        Where it was read, and the SHA-256 over its content.
+    calibration
+        Its members' names and the calibration of each dataset.
+    members
+        EMA weights of each member, evaluation mode, float32.
+    """
+
+    path: Path
+    digest: str
+    calibration: EnsembleCalibration
+    members: tuple[TrainedModel, ...]
+
+
+def find_ensemble(path: Path) -> Path:
+    """Return ``path`` if it is a published ensemble, else the newest one of the campaign in ``path``.
+
+    Raises
+    ------
+    IntegrityError
+        When there is none.
+    """
+    if (path / CALIBRATION_FILE).is_file():
+        return path
+    manifests = sorted(path.glob(f"stages/*/ensemble/{MANIFEST}"), key=lambda m: m.stat().st_mtime, reverse=True)
+    for manifest in manifests:
+        if is_published(manifest.parent):
+            return manifest.parent
+    raise IntegrityError(
+        f"{path} holds no calibrated ensemble.",
+        "Give a campaign whose calibrate stage is done, or the folder of an ensemble.",
+    )
+
+
+def load_ensemble(path: Path) -> Ensemble:
+    """Check every file against the manifest, then load all members.
+
+    Raises
+    ------
+    IntegrityError
+        When a file is missing, was changed, or the folder is not an ensemble.
+    """
+    manifest = verify(path, digests=True)
+    if CALIBRATION_FILE not in manifest.files:
+        raise IntegrityError(f"{path} is not an ensemble: its manifest lists no {CALIBRATION_FILE}.")
+    calibration = read_record(EnsembleCalibration, path / CALIBRATION_FILE)
+    members = tuple(load_model(path / MEMBERS_FOLDER / name) for name in calibration.members)
+    if not members or any(set(m.datasets) != set(members[0].datasets) for m in members):
+        raise IntegrityError(f"{path}: the members are missing or were not trained on the same datasets.")
+    return Ensemble(path, manifest.digest, calibration, members)

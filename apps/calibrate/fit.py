@@ -1,0 +1,117 @@
+"""``python -m gfm_pipeline.apps.calibrate.fit SPEC.json``: calibrate, judge, and publish the deployable ensemble."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.calibrate.aggregate import SplitPredictions, aggregate
+from gfm_pipeline.apps.calibrate.card import model_card
+from gfm_pipeline.apps.calibrate.evaluate import QuantityEvaluation, evaluate
+from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.apps.contracts.evaluation import (
+    CALIBRATION_FILE,
+    EVALUATION_FILE,
+    FIGURES_FILE,
+    MEMBERS_FOLDER,
+    MODEL_CARD_FILE,
+    CalibrateResult,
+    CalibrateSpec,
+    DatasetCalibration,
+    DatasetReport,
+    EnsembleCalibration,
+    MemberRef,
+    QuantityCalibration,
+    figure_key,
+)
+from gfm_pipeline.apps.dataset import Dataset
+from gfm_pipeline.apps.program import Task, run_program
+from gfm_pipeline.apps.train.checkpoint import CARD_FILE, Card
+from gfm_pipeline.common.errors import DataError
+from gfm_pipeline.common.publish import publishing, read_manifest, storage_errors, verify, write_json, write_record
+from gfm_pipeline.common.records import read_record, to_plain
+
+PRODUCER = "gfm_pipeline.apps.calibrate.fit 1"
+SCHEMA_VERSION = 1
+
+
+def _check(spec: CalibrateSpec) -> None:
+    names = [member.name for member in spec.members]
+    if not names or len(set(names)) != len(names):
+        raise DataError(f"An ensemble needs members with different names, not {names}.")
+    if not 0.0 < spec.level < 1.0:
+        raise DataError(f"The level of the intervals is {spec.level}; it must lie between 0 and 1.")
+
+
+def _copy_member(member: MemberRef, folder: Path) -> Card:
+    """Copy a checkpoint, manifest included, and return its card."""
+    source = Path(member.checkpoint)
+    verify(source, digests=True)
+    target = folder / MEMBERS_FOLDER / member.name
+    with storage_errors(target):
+        shutil.copytree(source, target)
+    return read_record(Card, target / CARD_FILE)
+
+
+def _evaluate(
+    members: tuple[MemberRef, ...], statistics: DatasetStatistics, level: float, seed: int
+) -> tuple[QuantityEvaluation, QuantityEvaluation, SplitPredictions]:
+    validation = aggregate(members, statistics.name, Split.VALIDATION)
+    test = aggregate(members, statistics.name, Split.TEST)
+    null_energy = statistics.null_energy_mae.get(Split.TEST, 0.0)
+    null_force = statistics.null_force_mae.get(Split.TEST, 0.0)
+    return (
+        evaluate(validation.energy, test.energy, level, null_energy, seed),
+        evaluate(validation.forces, test.forces, level, null_force, seed),
+        test,
+    )
+
+
+def _calibration(found: QuantityEvaluation) -> QuantityCalibration:
+    c = found.calibration
+    return QuantityCalibration(c.scale, c.floor, c.quantile, c.level, c.n, c.guaranteed)
+
+
+def calibrate(spec: CalibrateSpec, task: Task) -> CalibrateResult:
+    """Fit on validation, judge on test, publish members, calibration, evaluation and the model card."""
+    begun = time.monotonic()
+    _check(spec)
+    output = Path(spec.output)
+    reports: dict[str, DatasetReport] = {}
+    calibrations: dict[str, DatasetCalibration] = {}
+    arrays: dict[str, NDArray[np.float64]] = {}
+    with publishing(output, PRODUCER, {"members": [m.name for m in spec.members]}) as folder:
+        cards = {member.name: _copy_member(member, folder) for member in spec.members}
+        statistics = [Dataset.open(Path(ref.path)).statistics for ref in spec.datasets]
+        for number, facts in enumerate(statistics):
+            task.check()
+            task.progress(force=True, dataset=facts.name, done=number, total=len(statistics))
+            energy, forces, test = _evaluate(spec.members, facts, spec.level, spec.seed)
+            reports[facts.name] = DatasetReport(energy.report, forces.report, test.n_structures)
+            calibrations[facts.name] = DatasetCalibration(_calibration(energy), _calibration(forces), facts.elements)
+            for quantity, found in (("energy", energy), ("forces", forces)):
+                arrays |= {figure_key(facts.name, quantity, key): value for key, value in found.figure.items()}
+        names = tuple(m.name for m in spec.members)
+        write_record(folder / CALIBRATION_FILE, EnsembleCalibration(SCHEMA_VERSION, spec.level, names, calibrations))
+        write_json(
+            folder / EVALUATION_FILE,
+            {
+                "schema_version": SCHEMA_VERSION,
+                "level": spec.level,
+                "datasets": {name: to_plain(report) for name, report in reports.items()},
+            },
+        )
+        with storage_errors(folder):
+            np.savez_compressed(folder / FIGURES_FILE, **arrays)  # type: ignore[arg-type]  # numpy types only allow_pickle
+            card = model_card(cards, statistics, reports, spec.level, spec.seed)
+            (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
+    return CalibrateResult(str(output), read_manifest(output).digest, spec.level, reports, time.monotonic() - begun)
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(CalibrateSpec, calibrate))
