@@ -119,7 +119,7 @@ class CampaignState:
                 if known is None:
                     self.stages[key] = StageState(stage, key, settings, inputs, slots, time)
                 elif known.failure is not None:
-                    known.failure, known.ended = None, None
+                    known.failure, known.ended, known.opened = None, None, time
                     for task in known.tasks.values():
                         if task.status is TaskStatus.FAILED:
                             task.status = TaskStatus.TO_RETRY
