@@ -60,15 +60,17 @@ def coverage_error(error: Array, halfwidth: Array, cluster: NDArray[np.int64]) -
     """Return the standard error of `coverage` when entries of one cluster are dependent.
 
     Cluster-robust ("sandwich") error of a mean, Liang and Zeger, Biometrika 73, 13 (1986): entries of a
-    cluster (a trajectory, a parent cell) may depend on each other in any way, clusters do not. A single
-    cluster tells nothing of the spread between clusters; its error is 0.5, the largest a share can have.
+    cluster (a trajectory, a parent cell) may depend on each other in any way, clusters do not. It is never below
+    1 / (clusters + 2): when all of them are inside, that share outside is still to be expected (Laplace). A
+    single cluster tells nothing of the spread between clusters; its error is 0.5, the largest a share can have.
     """
     inside = (np.abs(error) <= halfwidth).astype(np.float64)
     names, index = np.unique(cluster, return_inverse=True)
     if len(names) < 2:
         return 0.5
     sums = np.bincount(index, weights=inside - inside.mean(), minlength=len(names))
-    return math.sqrt(len(names) / (len(names) - 1.0) * float(np.sum(sums * sums))) / len(inside)
+    error_found = math.sqrt(len(names) / (len(names) - 1.0) * float(np.sum(sums * sums))) / len(inside)
+    return max(error_found, 1.0 / (len(names) + 2.0))
 
 
 def calibration_curve(error: Array, spread: Array, points: int = 101) -> tuple[Array, Array]:

@@ -204,7 +204,9 @@ def parity(evaluation: Arrays, dataset: str, quantity: str, name: str) -> str | 
     low, high = float(min(label.min(), mean.min())), float(max(label.max(), mean.max()))
     margin = 0.04 * (high - low) or 1.0
     axes.plot([low - margin, high + margin], [low - margin, high + margin], color=MUTED, linewidth=0.9, zorder=1)
-    axes.scatter(label, mean, s=7, color=_RASTER_POINT, alpha=0.4, linewidths=0, rasterized=True, zorder=2)
+    axes.scatter(
+        label, mean, s=_point_size(label), color=_RASTER_POINT, alpha=0.4, linewidths=0, rasterized=True, zorder=2
+    )
     axes.set_xlim(low - margin, high + margin)
     axes.set_ylim(low - margin, high + margin)
     axes.set_aspect("equal")
@@ -223,7 +225,7 @@ def parity(evaluation: Arrays, dataset: str, quantity: str, name: str) -> str | 
     inset.set_title(f"error, {unit}", fontsize=6.5, fontweight="normal", loc="center", pad=2)
     mae = 1e3 * float(np.abs(error).mean())
     variance = float(np.var(label))
-    r2 = f"\nR² {1.0 - float(np.mean(error**2)) / variance:.4f}" if variance > 0.0 else ""
+    r2 = f"\nR² {1.0 - float(np.mean(error**2)) / variance:.3f}" if variance > 0.0 else ""
     axes.text(0.04, 0.96, f"MAE {significant(mae)} {unit}{r2}", transform=axes.transAxes, va="top", fontsize=8.5)
     return canvas.svg(f"{dataset}: predicted against labelled {title.lower()}, MAE {significant(mae)} {unit}.")
 
@@ -280,7 +282,14 @@ def spread_and_error(evaluation: Arrays, dataset: str, quantity: str, name: str)
     if not positive.any():
         return None
     axes.scatter(
-        x[positive], error[positive], s=6, color=_RASTER_POINT, alpha=0.25, linewidths=0, rasterized=True, zorder=1
+        x[positive],
+        error[positive],
+        s=_point_size(x),
+        color=_RASTER_POINT,
+        alpha=0.25,
+        linewidths=0,
+        rasterized=True,
+        zorder=1,
     )
     for values, color, text in ((1e3 * spread, SERIES[1], "raw spread"), (x, SERIES[0], "calibrated deviation")):
         stated, actual = _binned(values, error)
@@ -302,6 +311,10 @@ def spread_and_error(evaluation: Arrays, dataset: str, quantity: str, name: str)
     axes.set_title(title)
     axes.legend(loc="upper left", borderaxespad=0.2, title="RMSE in bins of", title_fontsize=8, alignment="left")
     return canvas.svg(f"{dataset}: error against stated deviation of {title.lower()}; MAE {milli(error.mean() / 1e3)}.")
+
+
+def _point_size(values: NDArray[np.float64]) -> float:
+    return 7.0 if len(values) > 500 else 18.0
 
 
 def _binned(

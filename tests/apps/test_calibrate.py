@@ -131,6 +131,7 @@ def test_coverage_error_of_independent_entries_is_binomial_and_grows_with_cluste
     copies = metrics.coverage_error(np.repeat(error, 10), np.repeat(halfwidth, 10), np.repeat(np.arange(1000), 10))
     assert copies == pytest.approx(alone, rel=1e-9)
     assert metrics.coverage_error(error, halfwidth, np.zeros(1000, dtype=np.int64)) == 0.5
+    assert metrics.coverage_error(error, np.full(1000, 99.0), np.arange(1000) // 100) == pytest.approx(1 / 12)
 
 
 # calibrators
