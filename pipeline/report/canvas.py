@@ -10,14 +10,13 @@ import re
 from collections.abc import Callable
 from functools import wraps
 from io import StringIO
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
-from typing_extensions import ParamSpec
 
 from gfm_pipeline.report.text import short_count
 
