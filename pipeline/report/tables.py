@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
-
-import yaml
 
 from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.apps.contracts.evaluation import QuantityReport
@@ -391,7 +390,14 @@ def search_line(view: CampaignView) -> str:
 
 def settings_text(view: CampaignView) -> str:
     """Return the resolved settings as YAML, or an empty string."""
-    return yaml.safe_dump(view.resolved, sort_keys=False, allow_unicode=True) if view.resolved else ""
+    if not view.resolved:
+        return ""
+    from ruamel.yaml import YAML  # here, so that `status` does not wait for it
+
+    stream, yaml = StringIO(), YAML()
+    yaml.allow_unicode, yaml.width = True, 110
+    yaml.dump(view.resolved, stream)
+    return stream.getvalue()
 
 
 def reproduce_text(view: CampaignView) -> str:

@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from rich.console import Console
+from ruamel.yaml import YAML
 from synthetic_campaign import START, empty_campaign, finished_campaign
 
 from gfm_pipeline.apps.contracts.evaluation import figure_key
@@ -299,6 +300,14 @@ def test_status_json_is_plain_and_complete(campaign: tuple[CampaignView, dict[st
     assert plain["calibration"]["datasets"]["alloys"]["forces"]["mae"] == pytest.approx(
         view.calibration.datasets["alloys"].forces.mae if view.calibration else 0.0
     )
+
+
+def test_resolved_settings_read_back_as_they_were(campaign: tuple[CampaignView, dict[str, np.ndarray]]) -> None:
+    view, _ = campaign
+    shown = tables.settings_text(view)
+    assert YAML(typ="safe").load(shown) == view.resolved
+    assert list(YAML().load(shown)) == list(view.resolved)
+    assert shown in render_markdown(view)
 
 
 def test_text_helpers() -> None:
