@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gfm_pipeline.models.layers import Embedding, lengths_and_directions, linear, mlp, scatter_sum
+from gfm_pipeline.models.layers import GEOMETRY_GAIN, Embedding, lengths_and_directions, linear, mlp, scatter_sum
 from gfm_pipeline.models.radial import RadialBasis
 from gfm_pipeline.models.registry import MessagePassing, register
 from gfm_pipeline.models.spec import ModelSpec
@@ -28,7 +28,7 @@ class Convolution(nn.Module):
         self.norm = norm
         self.target = linear(hidden, hidden)
         self.source = linear(hidden, hidden, bias=False)
-        self.radial = linear(n_radial, hidden, bias=False)
+        self.radial = linear(n_radial, hidden, bias=False, gain=GEOMETRY_GAIN)
         self.velocity = linear(hidden, channels, bias=False)
         self.update = mlp(2 * hidden + channels, hidden, hidden)
 
@@ -56,7 +56,7 @@ class EGNN(MessagePassing):
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:
         super().__init__(spec, options)
-        self.embedding = Embedding(spec.hidden)
+        self.embedding = Embedding(spec.hidden, deviation=0.5)
         self.radial = RadialBasis(spec.n_radial, spec.cutoff)
         norm = 1.0 / math.sqrt(spec.avg_neighbours)
         channels = int(options["vector_channels"])

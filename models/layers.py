@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 
 MAX_Z = 118
+# Where species and distances meet in one nonlinearity: without it distances, a few small numbers, start almost unheard
+GEOMETRY_GAIN = 4.0
 
 
-def linear(n_in: int, n_out: int, *, bias: bool = True) -> nn.Linear:
-    """Return a linear layer with Xavier-uniform weights and zero bias."""
+def linear(n_in: int, n_out: int, *, bias: bool = True, gain: float = 1.0) -> nn.Linear:
+    """Return a linear layer with Xavier-uniform weights times ``gain`` and zero bias."""
     layer = nn.Linear(n_in, n_out, bias=bias)
-    nn.init.xavier_uniform_(layer.weight)
+    nn.init.xavier_uniform_(layer.weight, gain)
     if bias:
         nn.init.zeros_(layer.bias)
     return layer
@@ -36,9 +38,9 @@ def lengths_and_directions(vec: Tensor) -> tuple[Tensor, Tensor]:
 class Embedding(nn.Module):
     """One learned vector a chemical element (Z from 1 to 118)."""
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self, hidden: int, deviation: float = 1.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(MAX_Z, hidden))
+        self.weight = nn.Parameter(deviation * torch.randn(MAX_Z, hidden))
 
     def forward(self, z: Tensor) -> Tensor:
         """Return features [N, H] of atomic numbers [N]."""

@@ -25,7 +25,7 @@ class Message(nn.Module):
         self.parts = 2 if first else 3  # vectors are zero before the first layer: nothing to pass on
         self.hidden, self.norm = hidden, norm
         self.phi = mlp(hidden, hidden, self.parts * hidden)
-        self.filters = nn.ModuleList(linear(n_radial, hidden, bias=False) for _ in range(self.parts))
+        self.filters = nn.ModuleList(linear(n_radial, hidden, bias=False, gain=2.0) for _ in range(self.parts))
 
     def forward(
         self, s: Tensor, v: Tensor | None, basis: Tensor, direction: Tensor, src: Tensor, dst: Tensor
@@ -69,7 +69,7 @@ class PaiNN(MessagePassing):
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:
         super().__init__(spec, options)
-        self.embedding = Embedding(spec.hidden)
+        self.embedding = Embedding(spec.hidden, deviation=0.5)
         self.radial = RadialBasis(spec.n_radial, spec.cutoff)
         norm = 1.0 / math.sqrt(spec.avg_neighbours)
         self.direct = spec.force_head is ForceHead.DIRECT

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from gfm_pipeline.models.layers import Embedding, lengths_and_directions, linear, mlp, scatter_sum
+from gfm_pipeline.models.layers import GEOMETRY_GAIN, Embedding, lengths_and_directions, linear, mlp, scatter_sum
 from gfm_pipeline.models.radial import RadialBasis
 from gfm_pipeline.models.registry import MessagePassing, register
 from gfm_pipeline.models.spec import ModelSpec
 
-STD_FLOOR = 1e-3  # keeps the slope of the square root bounded where all messages are equal
+STD_FLOOR = 1e-2  # keeps the slope of the square root bounded where all messages are equal
 
 
 class Aggregation(nn.Module):
@@ -34,7 +34,7 @@ class Aggregation(nn.Module):
         self.hidden, self.sharpness, self.delta = hidden, sharpness, delta
         self.target = linear(hidden, hidden)
         self.source = linear(hidden, hidden, bias=False)
-        self.radial = linear(n_radial, hidden, bias=False)
+        self.radial = linear(n_radial, hidden, bias=False, gain=GEOMETRY_GAIN)
         self.mix = linear(12 * hidden, hidden)
         self.update = mlp(2 * hidden, hidden, hidden)
 
@@ -68,7 +68,7 @@ class PNA(MessagePassing):
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:
         super().__init__(spec, options)
-        self.embedding = Embedding(spec.hidden)
+        self.embedding = Embedding(spec.hidden, deviation=0.5)
         self.radial = RadialBasis(spec.n_radial, spec.cutoff)
         self.aggregations = nn.ModuleList(
             Aggregation(spec.hidden, spec.n_radial, float(options["sharpness"]), spec.avg_log_degree)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gfm_pipeline.models.layers import lengths_and_directions, linear, scatter_sum
+from gfm_pipeline.models.layers import GEOMETRY_GAIN, lengths_and_directions, linear, scatter_sum
 from gfm_pipeline.models.radial import RadialBasis
 from gfm_pipeline.models.spec import ModelSpec
 
@@ -50,7 +50,7 @@ class EdgeVectors(nn.Module):
         self.norm = 1.0 / math.sqrt(spec.avg_neighbours)
         self.target = linear(spec.hidden, spec.hidden)
         self.source = linear(spec.hidden, spec.hidden, bias=False)
-        self.basis = linear(spec.n_radial, spec.hidden, bias=False)
+        self.basis = linear(spec.n_radial, spec.hidden, bias=False, gain=GEOMETRY_GAIN)
 
     def forward(self, x: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> Tensor:
         """Return vectors [N, 3, H]."""

@@ -22,7 +22,7 @@ class Interaction(nn.Module):
         self.norm = norm
         self.inward = linear(hidden, hidden, bias=False)
         self.filter: nn.Module = (
-            mlp(n_radial, filter_hidden, hidden) if filter_hidden else linear(n_radial, hidden, bias=False)
+            mlp(n_radial, filter_hidden, hidden) if filter_hidden else linear(n_radial, hidden, bias=False, gain=2.0)
         )
         self.outward = mlp(hidden, hidden, hidden)
         self.faded = not filter_hidden  # a bias-free linear filter of a faded basis needs no second envelope
