@@ -1,11 +1,35 @@
-"""The ADIOS2 dataset: columns on disk in HydraGNN's layout, graphs in memory, batches for models."""
+"""The ADIOS2 dataset: columns on disk in HydraGNN's layout, graphs in memory, batches for models.
 
-from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
-from gfm_pipeline.apps.dataset.bp import BpFile, read_columns, write_bp
-from gfm_pipeline.apps.dataset.columns import Columns
-from gfm_pipeline.apps.dataset.dataset import STATISTICS_FILE, Dataset
-from gfm_pipeline.apps.dataset.neighbours import neighbour_list
-from gfm_pipeline.apps.dataset.table import GraphTable, collate
+Names are imported when first used: whoever needs neighbour lists only does not wait for torch, and a
+generator can set the number of OpenMP threads before any library reads it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
+    from gfm_pipeline.apps.dataset.bp import BpFile, read_columns, write_bp
+    from gfm_pipeline.apps.dataset.columns import Columns
+    from gfm_pipeline.apps.dataset.dataset import STATISTICS_FILE, Dataset
+    from gfm_pipeline.apps.dataset.neighbours import neighbour_list
+    from gfm_pipeline.apps.dataset.table import GraphTable, collate
+
+_HOME = {
+    "STATISTICS_FILE": "gfm_pipeline.apps.dataset.dataset",
+    "BpFile": "gfm_pipeline.apps.dataset.bp",
+    "Columns": "gfm_pipeline.apps.dataset.columns",
+    "Dataset": "gfm_pipeline.apps.dataset.dataset",
+    "DatasetStatistics": "gfm_pipeline.apps.contracts.data",
+    "GraphTable": "gfm_pipeline.apps.dataset.table",
+    "Split": "gfm_pipeline.apps.contracts.data",
+    "collate": "gfm_pipeline.apps.dataset.table",
+    "neighbour_list": "gfm_pipeline.apps.dataset.neighbours",
+    "read_columns": "gfm_pipeline.apps.dataset.bp",
+    "write_bp": "gfm_pipeline.apps.dataset.bp",
+}
 
 __all__ = [
     "STATISTICS_FILE",
@@ -20,3 +44,9 @@ __all__ = [
     "read_columns",
     "write_bp",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from monty.io import zopen
-from pymatgen.core import Molecule, Structure
+from pymatgen.core import DummySpecies, Molecule, Structure
 
 from gfm_pipeline.apps.contracts.data import BadRecord, SourceSettings
 from gfm_pipeline.apps.ingest.records import PARSE_ERRORS, Record, deal, group_name, mine, unreadable
@@ -97,7 +97,8 @@ def _parse(entry: Any, source: SourceSettings, file: str, file_index: int, index
         structure: Any = Molecule.from_dict(plain) if is_molecule else Structure.from_dict(plain)
         if not structure.is_ordered:
             return BadRecord(source.name, file, index, "disordered structure")
-        numbers = np.array([getattr(site.specie, "Z", 0) for site in structure])
+        # The Z of a dummy species is a hash.
+        numbers = np.array([0 if isinstance(s.specie, DummySpecies) else s.specie.Z for s in structure])
         energy = _first(entry, source.energy_key, _ENERGY_PATHS)
         forces = _first(entry, source.forces_key, _FORCE_PATHS)
         if forces is None:

@@ -38,7 +38,6 @@ def fit_references(
 
     Returns
     -------
-
     ReferenceEnergies
         Where compositions do not determine all energies, the solution of smallest norm.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,8 @@ def split_by_group(group: NDArray[np.int64], validation: float, test: float, see
     """Assign whole groups to splits, as near to the fractions as whole groups allow.
 
     Groups are shuffled and poured into validation, then test, wherever they still fit; then one more group is
-    moved where that brings a split nearer to its fraction, and an empty split gets the smallest group.
+    moved where that brings a split nearer to its fraction, and an empty split gets the smallest group that another
+    split can spare.
 
     Parameters
     ----------
@@ -77,10 +79,14 @@ def _pour(order: NDArray[np.int64], sizes: NDArray[np.int64], target: dict[Split
                 left[split] -= sizes[g]
                 break
     for split in left:
-        spare = [g for g, s in where.items() if s is Split.TRAIN]
-        empty = split not in where.values()
+        members = Counter(where.values())
+        empty = not members[split]
+        giver = Split.TRAIN if members[Split.TRAIN] > 1 else max(left, key=lambda s: members[s])
+        if members[giver] < 2 or giver is split or (giver is not Split.TRAIN and not empty):
+            continue
+        spare = [g for g, s in where.items() if s is giver]
         nearest = min(spare, key=lambda g: sizes[g] if empty else abs(left[split] - sizes[g]))
-        if len(spare) > 1 and (empty or abs(left[split] - sizes[nearest]) < left[split]):
+        if empty or abs(left[split] - sizes[nearest]) < left[split]:
             where[nearest] = split
             left[split] -= sizes[nearest]
     return where

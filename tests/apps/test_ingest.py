@@ -1,0 +1,829 @@
+"""Ingest: readers, generators, quarantine, splits, references, and the two programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.db import connect
+from ase.io import read, write
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymatgen.core import DummySpecies, Lattice, Structure
+from pymatgen.core import Molecule as PymatgenMolecule
+from pymatgen.entries.computed_entries import ComputedStructureEntry
+
+from gfm_pipeline.apps.contracts.data import (
+    AssembleResult,
+    AssembleSpec,
+    BadRecord,
+    EnergyUnit,
+    LengthUnit,
+    ReadShardResult,
+    ReadShardSpec,
+    SourceSettings,
+    Split,
+)
+from gfm_pipeline.apps.contracts.sources import OPTION_MODELS, EmtAlloysOptions, block_size, validate_options
+from gfm_pipeline.apps.contracts.task import ERROR_FILE, PROGRESS_FILE, RESULT_FILE, STOP_FILE, ExitCode
+from gfm_pipeline.apps.dataset import Columns, Dataset
+from gfm_pipeline.apps.ingest.assemble import assemble_program
+from gfm_pipeline.apps.ingest.clean import Conversion, clean
+from gfm_pipeline.apps.ingest.emt_alloys import random_parent
+from gfm_pipeline.apps.ingest.langevin import baoab, maxwell_boltzmann
+from gfm_pipeline.apps.ingest.read import read_shard_program
+from gfm_pipeline.apps.ingest.records import Record, reduced_formula
+from gfm_pipeline.apps.ingest.references import fit_references
+from gfm_pipeline.apps.ingest.registry import READERS, get_reader
+from gfm_pipeline.apps.ingest.shard import Shard, read_shard
+from gfm_pipeline.apps.ingest.splits import split_by_group
+from gfm_pipeline.apps.program import StopRequested, Task, run_program
+from gfm_pipeline.common.errors import ConfigError, DataError, IntegrityError, StorageError
+from gfm_pipeline.common.records import read_record, to_plain
+
+ALLOYS = {"parents": 12, "children": 2, "sizes": [4, 6]}
+
+
+def run_read(folder: Path, source: SourceSettings, seed: int = 3) -> list[ReadShardResult]:
+    folder.mkdir(exist_ok=True)
+    return [
+        read_shard_program(ReadShardSpec(source, k, seed, str(folder / f"{source.name}-{k}")), Task(folder))
+        for k in range(source.shards)
+    ]
+
+
+def run_all(
+    folder: Path, source: SourceSettings, fraction: float = 0.2, max_quarantined: float = 0.0
+) -> AssembleResult:
+    shards = tuple(result.output for result in run_read(folder, source))
+    spec = AssembleSpec(source, shards, fraction, fraction, max_quarantined, 5, str(folder / source.name))
+    return assemble_program(spec, Task(folder))
+
+
+def only_shard(folder: Path, source: SourceSettings) -> tuple[Shard, list[BadRecord]]:
+    return read_shard(Path(run_read(folder, source)[0].output))
+
+
+def labelled(n: int = 12, seed: int = 0) -> list[Atoms]:
+    """Return methanol, water and copper frames with made-up labels."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for k in range(n):
+        atoms = [molecule("CH3OH"), molecule("H2O"), bulk("Cu", cubic=True)][k % 3]
+        atoms.rattle(0.05, seed=seed + k)
+        atoms.info["run"] = f"run{k % 4}"
+        atoms.calc = SinglePointCalculator(atoms, energy=rng.normal(), forces=rng.normal(size=(len(atoms), 3)))
+        frames.append(atoms)
+    return frames
+
+
+def assert_labels(shard: Shard, frames: list[Atoms]) -> None:
+    assert len(shard) == len(frames)
+    np.testing.assert_array_equal(shard.natoms, [len(a) for a in frames])
+    np.testing.assert_array_equal(shard.numbers, np.concatenate([a.numbers for a in frames]))
+    np.testing.assert_allclose(shard.pos, np.concatenate([a.positions for a in frames]), atol=1e-7)
+    np.testing.assert_allclose(shard.energy, [a.calc.results["energy"] for a in frames], atol=1e-7)
+    np.testing.assert_allclose(shard.forces, np.concatenate([a.calc.results["forces"] for a in frames]), atol=1e-7)
+    np.testing.assert_allclose(shard.cell, [a.cell.array for a in frames], atol=1e-7)
+    np.testing.assert_array_equal(shard.pbc, [a.pbc for a in frames])
+
+
+# --- readers -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["frames.extxyz", "frames.traj", "frames.db"])
+def test_ase_formats_give_the_same_records(tmp_path: Path, name: str) -> None:
+    frames = labelled()
+    path = tmp_path / name
+    if name.endswith(".db"):
+        with connect(path) as database:
+            for atoms in frames:
+                database.write(atoms, run=atoms.info["run"])
+    else:
+        write(path, frames)
+    source = SourceSettings("mixed", "ase", (str(path),), group_key="run")
+    shard, bad = only_shard(tmp_path / "out", source)
+    assert bad == []
+    assert_labels(shard, frames)
+    assert shard.groups.tolist() == ["run0", "run1", "run2", "run3"] * 3
+
+
+def test_other_ase_format(tmp_path: Path) -> None:
+    frames = labelled(2)[1:]
+    write(tmp_path / "frames.json", frames)
+    source = SourceSettings("one", "ase", (str(tmp_path / "frames.json"),))
+    assert_labels(only_shard(tmp_path / "out", source)[0], frames)
+    (tmp_path / "frames.unheard").write_text("nothing that ASE knows\n")
+    with pytest.raises(DataError, match="does not know the type"):
+        run_read(tmp_path / "none", replace(source, files=(str(tmp_path / "frames.unheard"),)))
+
+
+def test_label_names(tmp_path: Path) -> None:
+    atoms = molecule("H2O")
+    atoms.info["ref_energy"] = -5.0
+    atoms.arrays["ref_forces"] = np.full((3, 3), 0.25)
+    julip = molecule("H2O")
+    julip.info["energy"] = -6.0
+    julip.arrays["force"] = np.full((3, 3), 0.5)
+    write(tmp_path / "a.extxyz", atoms)
+    write(tmp_path / "b.extxyz", julip)
+    source = SourceSettings(
+        "water", "ase", (str(tmp_path / "a.extxyz"),), energy_key="ref_energy", forces_key="ref_forces"
+    )
+    shard, _ = only_shard(tmp_path / "named", source)
+    assert shard.energy.tolist() == [-5.0]
+    assert (shard.forces == 0.25).all()
+    default = SourceSettings("water", "ase", (str(tmp_path / "b.extxyz"),))
+    shard, _ = only_shard(tmp_path / "julip", default)
+    assert shard.energy.tolist() == [-6.0]
+    assert (shard.forces == 0.5).all()
+    assert shard.groups.tolist() == ["H2O1"]
+    wrong = replace(source, energy_key="nothing")
+    _, bad = only_shard(tmp_path / "wrong", wrong)
+    assert [b.reason for b in bad] == ["no energy"]
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        (None, ["C1H4O1", "H2O1", "Cu1"] * 2),
+        ("@file", ["{file}"] * 6),
+        ("@record", [f"{{file}}#{k}" for k in range(6)]),
+        ("@block:4", ["{file}#0"] * 4 + ["{file}#1"] * 2),
+    ],
+)
+def test_group_keys(tmp_path: Path, key: str | None, expected: list[str]) -> None:
+    path = str(tmp_path / "x.extxyz")
+    write(path, labelled(6))
+    shard, _ = only_shard(tmp_path / "out", SourceSettings("x", "ase", (path,), group_key=key))
+    assert shard.groups.tolist() == [name.format(file=path) for name in expected]
+
+
+def test_broken_frames_cost_only_themselves(tmp_path: Path) -> None:
+    write(tmp_path / "good.extxyz", labelled(5))
+    lines = (tmp_path / "good.extxyz").read_text().splitlines(keepends=True)
+    lines[2] = lines[2].replace(lines[2].split()[1], "oops")  # a coordinate of frame 0
+    broken = tmp_path / "broken.extxyz"
+    broken.write_text("".join(lines[:-2]))  # and the last frame is cut short
+    shard, bad = only_shard(tmp_path / "out", SourceSettings("x", "ase", (str(broken),)))
+    assert shard.index.tolist() == [1, 2, 3]
+    assert [(b.file, b.index) for b in bad] == [(str(broken), 0), (str(broken), 4)]
+    assert all(b.reason.startswith("unreadable: ") for b in bad)
+    assert "ends inside" in bad[1].reason
+    broken.write_text("".join([*lines[6 + 2 :], "garbage\n"]))
+    _, bad = only_shard(tmp_path / "out2", SourceSettings("x", "ase", (str(broken),)))
+    assert "not a number of atoms" in bad[-1].reason
+
+
+def test_records_and_files_are_dealt_once(tmp_path: Path) -> None:
+    frames = labelled(10)
+    for k in range(3):
+        write(tmp_path / f"{k}.extxyz", frames[k * 3 : k * 3 + 3])
+    files = tuple(str(tmp_path / f"{k}.extxyz") for k in range(3))
+    for n_shards in (1, 2, 3, 5):
+        source = SourceSettings("dealt", "ase", files, shards=n_shards)
+        results = run_read(tmp_path / f"{n_shards}", source)
+        shards = [read_shard(Path(r.output))[0] for r in results]
+        found = Counter((f, i) for s in shards for f, i in zip(s.file_index.tolist(), s.index.tolist(), strict=True))
+        assert found == Counter((f, i) for f in range(3) for i in range(3))
+
+
+def pymatgen_entry(k: int) -> dict[str, Any]:
+    structure = Structure(Lattice.cubic(3.0 + 0.1 * k), ["Cu", "Au"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    outputs = {"energy": -1.5 * k, "forces": [[0.1 * k, 0, 0], [-0.1 * k, 0, 0]]}
+    return {"structure": structure.as_dict(), "outputs": outputs, "meta": {"run": f"r{k}"}}
+
+
+@pytest.mark.parametrize("layout", ["list", "tree", "lines", "computed-entries"])
+def test_pymatgen_layouts(tmp_path: Path, layout: str) -> None:
+    entries = [pymatgen_entry(k) for k in range(3)]
+    path = tmp_path / ("x.jsonl" if layout == "lines" else "x.json")
+    if layout == "lines":
+        path.write_text("".join(json.dumps(e) + "\n" for e in entries))
+    elif layout == "tree":
+        path.write_text(json.dumps({"mp-1": {"f0": entries[0], "f1": entries[1]}, "mp-2": {"f0": entries[2]}}))
+    elif layout == "list":
+        path.write_text(json.dumps(entries))
+    else:
+        computed = [
+            ComputedStructureEntry(
+                Structure.from_dict(e["structure"]),
+                e["outputs"]["energy"],
+                correction=7.0,
+                data={"forces": e["outputs"]["forces"], "run": e["meta"]["run"]},
+            ).as_dict()
+            for e in entries
+        ]
+        path.write_text(json.dumps(computed))
+    key = "data.run" if layout == "computed-entries" else "meta.run"
+    shard, bad = only_shard(tmp_path / "out", SourceSettings("x", "pymatgen-json", (str(path),), group_key=key))
+    assert bad == []
+    assert shard.energy.tolist() == [0.0, -1.5, -3.0]  # never the corrected energy
+    np.testing.assert_allclose(shard.forces[:, 0], [0, 0, 0.1, -0.1, 0.2, -0.2])
+    np.testing.assert_allclose(shard.cell[:, 0, 0], [3.0, 3.1, 3.2])
+    np.testing.assert_allclose(shard.pos[3], [1.55] * 3)
+    assert shard.pbc.all()
+    assert shard.groups.tolist() == ["r0", "r1", "r2"]
+
+
+def test_pymatgen_odd_records(tmp_path: Path) -> None:
+    water = PymatgenMolecule(["O", "H", "H"], [[0, 0, 0], [0.96, 0, 0], [0, 0.96, 0]])
+    disordered = Structure(Lattice.cubic(3.0), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
+    dummy = Structure(Lattice.cubic(3.0), [DummySpecies("X")], [[0, 0, 0]])
+    labels = {"energy": -1.0, "forces": [[0.0, 0, 0]]}
+    entries = [
+        {"structure": water.as_dict(), "energy": -14.0, "forces": [[0.0, 0, 0]] * 3},
+        {"structure": disordered.as_dict(), **labels},
+        {"structure": dummy.as_dict(), **labels},
+        {"structure": {"@class": "Structure", "lattice": 3}, **labels},
+        {"nothing": 1},
+    ]
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(entries))
+    shard, bad = only_shard(tmp_path / "out", SourceSettings("x", "pymatgen-json", (str(path),)))
+    assert shard.natoms.tolist() == [3]
+    assert not shard.pbc.any()
+    assert [b.index for b in bad] == [1, 2, 3, 4]
+    assert bad[0].reason == "disordered structure"
+    assert bad[1].reason == "unknown element: atomic number 0"
+    assert bad[2].reason.startswith("unreadable: ")
+    assert bad[3].reason.startswith("unreadable: KeyError")
+    path.write_text(json.dumps(entries)[:-30])
+    _, bad = only_shard(tmp_path / "cut", SourceSettings("x", "pymatgen-json", (str(path),)))
+    assert bad[0].reason.startswith("unreadable: JSONDecodeError")
+
+
+def test_own_dataset_is_a_source_again(tmp_path: Path) -> None:
+    first = run_all(tmp_path, SourceSettings("alloys", "emt-alloys", options=ALLOYS))
+    file = str(Path(first.output) / "alloys.bp")
+    again = run_all(tmp_path, SourceSettings("again", "hydragnn", (file,), shards=2))
+    columns = [all_columns(r) for r in (first, again)]
+    order = [np.argsort(c.energy) for c in columns]
+    np.testing.assert_array_equal(columns[0].energy[order[0]], columns[1].energy[order[1]])
+    np.testing.assert_array_equal(columns[0].take(order[0]).pos, columns[1].take(order[1]).pos)
+    assert again.statistics.n_groups == first.statistics.n_groups  # groups come along
+
+
+# --- bad records -------------------------------------------------------------------------------------------
+
+
+def good_record() -> Record:
+    return Record(
+        numbers=np.array([29, 79]),
+        pos=np.array([[0.0, 0, 0], [2.0, 0, 0]]),
+        forces=np.full((2, 3), 0.5),
+        energy=-3.0,
+        cell=4.0 * np.eye(3),
+        pbc=np.array([True, True, True]),
+        group="g",
+        file="f",
+        file_index=0,
+        index=17,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"energy": None}, "no energy"),
+        ({"forces": None}, "no forces"),
+        ({"group": None}, "no group"),
+        ({"energy": float("nan")}, "energy is not a finite number"),
+        ({"forces": np.array([[0.0, 0, 0], [np.inf, 0, 0]])}, "forces are not finite numbers"),
+        ({"forces": np.zeros((3, 3))}, "forces are not finite numbers"),
+        ({"pos": np.array([[0.0, 0, 0], [np.nan, 0, 0]])}, "positions or cell are not finite numbers"),
+        ({"numbers": np.array([29, 0])}, "unknown element: atomic number 0"),
+        ({"numbers": np.array([119, 29])}, "unknown element: atomic number 119"),
+        ({"numbers": np.zeros(0, int), "pos": np.zeros((0, 3)), "forces": np.zeros((0, 3))}, "no atoms"),
+        ({"cell": np.zeros((3, 3))}, "periodic cell has no volume"),
+        ({"cell": np.array([[1.0, 0, 0], [2.0, 0, 0], [0, 0, 3.0]])}, "periodic cell has no volume"),
+        ({"pos": np.array([[0.0, 0, 0], [0.2, 0, 0]])}, "atoms overlap"),
+        ({"pos": np.array([[0.0, 0, 0], [3.9, 0, 0]])}, "atoms overlap"),
+        ({"forces": np.full((2, 3), -31.0)}, "force above the limit: 31 eV/Angstrom"),
+        ({"energy": "many"}, "unreadable"),
+        ({"forces": "none"}, "unreadable"),
+    ],
+)
+def test_each_fault_is_named(change: dict[str, Any], reason: str) -> None:
+    source = SourceSettings("cu", "ase", max_force=30.0)
+    result = clean(replace(good_record(), **change), source, Conversion.of(source))
+    assert isinstance(result, BadRecord)
+    assert result.reason.startswith(reason)
+    assert (result.source, result.file, result.index) == ("cu", "f", 17)
+
+
+def test_what_is_no_fault() -> None:
+    source = SourceSettings("cu", "ase")
+    finite = {"cell": np.zeros((3, 3)), "pbc": np.zeros(3, dtype=bool)}
+    for change in ({}, finite, {"forces": np.full((2, 3), 500.0)}):
+        assert isinstance(clean(replace(good_record(), **change), source, Conversion.of(source)), Record)
+
+
+def test_quarantine_is_written_counted_and_limited(tmp_path: Path) -> None:
+    frames = labelled(12)
+    frames[4].calc = None
+    frames[7].positions[1] = frames[7].positions[0]
+    write(tmp_path / "x.extxyz", frames)
+    source = SourceSettings("x", "ase", (str(tmp_path / "x.extxyz"),), group_key="run")
+    result = run_all(tmp_path / "ok", source, max_quarantined=0.2)
+    lines = (Path(result.output) / "quarantine.jsonl").read_text().splitlines()
+    assert [(json.loads(line)["index"], json.loads(line)["source"]) for line in lines] == [(4, "x"), (7, "x")]
+    assert result.statistics.n_quarantined == 2
+    assert result.statistics.reasons == {"atoms overlap": 1, "no energy": 1}
+    assert "| atoms overlap | 1 |" in (Path(result.output) / "ingest_report.md").read_text()
+    with pytest.raises(DataError, match=r"2 of 12 records .* 10 % allowed \(1 x atoms overlap, 1 x no energy\)"):
+        run_all(tmp_path / "strict", source, max_quarantined=0.1)
+    for atoms in frames:
+        atoms.calc = None
+    write(tmp_path / "x.extxyz", frames)
+    with pytest.raises(DataError, match="no usable record: all 12 were set aside"):
+        run_all(tmp_path / "none", source, max_quarantined=1.0)
+    assert not (tmp_path / "none" / "x").exists()
+
+
+# --- units -------------------------------------------------------------------------------------------------
+
+
+def all_columns(result: AssembleResult) -> Columns:
+    dataset = Dataset.open(Path(result.output), digests=True)
+    return Columns.concatenate([dataset.columns(split) for split in Split])
+
+
+def test_atomic_units_give_the_same_dataset(tmp_path: Path) -> None:
+    frames = labelled()
+    write(tmp_path / "ev.extxyz", frames)
+    for atoms in frames:
+        energy, forces = atoms.calc.results["energy"], atoms.calc.results["forces"]
+        atoms.set_cell(atoms.cell / units.Bohr)
+        atoms.positions /= units.Bohr
+        atoms.calc = SinglePointCalculator(
+            atoms, energy=energy / units.Hartree, forces=forces / units.Hartree * units.Bohr
+        )
+    write(tmp_path / "au.extxyz", frames)
+    ev = SourceSettings("x", "ase", (str(tmp_path / "ev.extxyz"),), group_key="run")
+    au = replace(ev, files=(str(tmp_path / "au.extxyz"),), energy_unit=EnergyUnit.HARTREE, length_unit=LengthUnit.BOHR)
+    a, b = all_columns(run_all(tmp_path / "ev", ev)), all_columns(run_all(tmp_path / "au", au))
+    for name in ("numbers", "pos", "forces", "energy", "cell", "pbc", "natoms", "group", "origin"):
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=1e-6, err_msg=name)
+    assert run_read(tmp_path / "ev", ev)[0].converted == ()
+    sentences = run_read(tmp_path / "au", au)[0].converted
+    assert [s.split(" were")[0] for s in sentences] == ["Energies", "Lengths", "Forces"]
+    assert "from Ha/Bohr to eV/Angstrom (times 51.42" in sentences[2]
+
+
+@pytest.mark.parametrize(("unit", "factor"), [(EnergyUnit.KCAL_MOL, 0.0433641), (EnergyUnit.KJ_MOL, 0.01036427)])
+def test_molar_units(unit: EnergyUnit, factor: float) -> None:
+    source = SourceSettings("x", "ase", energy_unit=unit)
+    converted = Conversion.of(source).apply(good_record())
+    assert converted.energy == pytest.approx(-3.0 * factor, rel=1e-5)
+    assert converted.forces == pytest.approx(np.full((2, 3), 0.5 * factor), rel=1e-5)
+    np.testing.assert_array_equal(converted.pos, good_record().pos)
+
+
+# --- generators --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reader", ["emt-alloys", "xtb-md"])
+def test_generators_do_not_depend_on_shards(tmp_path: Path, reader: str) -> None:
+    options: dict[str, Any] = ALLOYS
+    if reader == "xtb-md":
+        pytest.importorskip("tblite", reason="tblite is not installed")
+        options = {"molecules": ["H2O", "CH4"], "replicas": 2, "frames": 2, "burn_in_fs": 4, "stride_fs": 2}
+    digests = []
+    for n_shards in (1, 3, 1):
+        source = SourceSettings("made", reader, options=options, shards=n_shards)
+        folder = tmp_path / f"run{len(digests)}"
+        digests.append(run_all(folder, source).digest)
+    assert digests[0] == digests[1] == digests[2]
+    records = get_reader(reader).count(SourceSettings("made", reader, options=validate_options(reader, options)))
+    assert records == len(all_columns(run_all(tmp_path / "last", SourceSettings("made", reader, options=options))))
+    other = run_read(tmp_path / "seed", SourceSettings("made", reader, options=options), seed=99)[0]
+    first = read_shard(tmp_path / "run0" / "made-0")[0]
+    assert not np.array_equal(read_shard(Path(other.output))[0].pos, first.pos)
+
+
+def test_alloys_are_fcc_with_vegards_lattice_and_emt_labels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    options = EmtAlloysOptions(metals=("Cu", "Au"), sizes=(4, 5, 7, 8))
+    shapes = set()
+    for _ in range(30):
+        parent = random_parent(options, rng)
+        share = float((parent.numbers == 79).mean())
+        lattice = (1 - share) * 3.61 + share * 4.08
+        assert 0 < share < 1
+        assert parent.get_volume() / len(parent) == pytest.approx(lattice**3 / 4, rel=1e-6)
+        repeated = parent.repeat(3)
+        distances = np.sort(repeated.get_distances(0, range(1, len(repeated)), mic=True))
+        np.testing.assert_allclose(distances[:12], lattice / np.sqrt(2), rtol=1e-6)
+        shapes.add((len(parent), *np.round(np.sort(parent.cell.lengths()) / lattice, 3).tolist()))
+    assert len(shapes) > 5
+    shard, bad = only_shard(tmp_path, SourceSettings("a", "emt-alloys", options=ALLOYS))
+    assert bad == []
+    assert Counter(shard.groups.tolist()).most_common()[-1][1] == 2
+    n = int(shard.natoms[0])
+    atoms = Atoms(shard.numbers[:n], shard.pos[:n], cell=shard.cell[0], pbc=True, calculator=EMT())
+    assert atoms.get_potential_energy() == pytest.approx(shard.energy[0], abs=1e-9)
+    atoms.positions[1, 2] += 1e-4
+    up = atoms.get_potential_energy()
+    atoms.positions[1, 2] -= 2e-4
+    assert -(up - atoms.get_potential_energy()) / 2e-4 == pytest.approx(shard.forces[1, 2], abs=1e-4)
+
+
+def test_xtb_forces_are_minus_the_gradient(tmp_path: Path) -> None:
+    pytest.importorskip("tblite", reason="tblite is not installed")
+    from gfm_pipeline.apps.ingest.xtb_md import _Potential
+
+    options = {"molecules": ["H2O"], "temperatures": [300], "replicas": 1, "frames": 3, "burn_in_fs": 5}
+    shard, bad = only_shard(tmp_path, SourceSettings("w", "xtb-md", options=options))
+    assert bad == []
+    assert set(shard.groups.tolist()) == {"H2O/300K/0"}
+    pos = shard.pos[3:6].copy()
+    energy, _ = _Potential(shard.numbers[3:6], pos)(pos)
+    assert energy == pytest.approx(shard.energy[1], abs=1e-5)
+    step = np.zeros((3, 3))
+    step[1, 0] = 1e-3
+    potential = _Potential(shard.numbers[3:6], pos)
+    slope = (potential(pos + step)[0] - potential(pos - step)[0]) / 2e-3
+    assert -slope == pytest.approx(shard.forces[4, 0], abs=2e-3)
+    assert np.abs(shard.pos[6:9] - pos).max() > 0.01
+
+
+def test_unknown_molecule_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no molecule 'CH3COOHH'.*Did you mean CH3COOH"):
+        run_read(tmp_path, SourceSettings("x", "xtb-md", options={"molecules": ["CH3COOHH"]}))
+
+
+def test_baoab_samples_a_harmonic_well() -> None:
+    rng = np.random.default_rng(1)
+    n, temperature, stiffness = 500, 400.0, 3.0
+    masses = np.full(n, 12.0)
+    start = maxwell_boltzmann(masses, temperature, rng)
+    assert 0.5 * 12.0 * (start**2).sum() / (1.5 * n * units.kB) == pytest.approx(temperature, rel=0.1)
+    np.testing.assert_allclose((masses[:, None] * start).sum(axis=0), 0, atol=1e-10)
+
+    def well(x: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
+        return 0.5 * stiffness * float((x**2).sum()), -stiffness * x
+
+    steps = baoab(
+        np.zeros((n, 3)), start, masses, well, timestep_fs=4.0, friction_per_fs=0.02, temperature=temperature, rng=rng
+    )
+    variances = []
+    for k, (x, energy, forces) in enumerate(steps):
+        assert energy == pytest.approx(well(x)[0])
+        np.testing.assert_array_equal(forces, -stiffness * x)
+        if k > 100 and k % 20 == 0:
+            variances.append(float((x**2).mean()))
+        if k == 700:
+            break
+    assert np.mean(variances) == pytest.approx(units.kB * temperature / stiffness, rel=0.04)
+
+
+# --- splits and references ---------------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=3, max_size=60),
+    validation=st.floats(0.02, 0.45),
+    test=st.floats(0.02, 0.45),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_splits_are_disjoint_by_group(sizes: list[int], validation: float, test: float, seed: int) -> None:
+    group = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    result = split_by_group(group, validation, test, seed, "x")
+    together = np.concatenate([result.records[s] for s in Split])
+    assert sorted(together.tolist()) == list(range(len(group)))
+    groups = [set(group[result.records[s]].tolist()) for s in Split]
+    assert [len(g) for g in groups] == [result.n_groups[s] for s in Split]
+    assert sum(len(g) for g in groups) == len(sizes)  # disjoint
+    assert all(groups)
+    again = split_by_group(group, validation, test, seed, "x")
+    assert all(np.array_equal(result.records[s], again.records[s]) for s in Split)
+    wanted = {Split.VALIDATION: validation * len(group), Split.TEST: test * len(group)}
+    for split, target in wanted.items():
+        assert abs(len(result.records[split]) - target) <= max(sizes)
+
+
+def test_equal_groups_hit_the_fractions() -> None:
+    group = np.repeat(np.arange(200), 5)
+    result = split_by_group(group, 0.1, 0.15, 0, "x")
+    assert [len(result.records[s]) for s in Split] == [750, 100, 150]
+    other = split_by_group(group, 0.1, 0.15, 1, "x")
+    assert set(other.records[Split.TEST].tolist()) != set(result.records[Split.TEST].tolist())
+
+
+def test_too_few_groups_say_what_to_do() -> None:
+    result = split_by_group(np.array([0] * 50 + [1] * 3 + [2] * 4), 0.1, 0.1, 0, "x")
+    assert len(result.records[Split.TRAIN]) == 50
+    with pytest.raises(DataError, match=r"2 groups.*@block:N"):
+        split_by_group(np.array([0, 0, 1]), 0.1, 0.1, 0, "x")
+    with pytest.raises(DataError, match="leave a split empty"):
+        split_by_group(np.arange(9), 0.5, 0.5, 0, "x")
+
+
+def linear_columns(numbers: list[list[int]], truth: dict[int, float]) -> Columns:
+    flat = np.concatenate(numbers)
+    rng = np.random.default_rng(0)
+    return Columns.build(
+        numbers=flat,
+        pos=rng.normal(size=(len(flat), 3)),
+        forces=rng.normal(size=(len(flat), 3)),
+        energy=np.array([sum(truth[z] for z in n) for n in numbers]),
+        cell=np.zeros((len(numbers), 3, 3)),
+        pbc=np.zeros((len(numbers), 3)),
+        natoms=np.array([len(n) for n in numbers]),
+    )
+
+
+TRUTH = {1: -13.5871, 6: -1030.125, 8: -2042.75}
+
+
+def test_references_are_recovered_exactly() -> None:
+    columns = linear_columns([[1, 1, 8], [6, 1, 1, 1, 1], [6, 8, 8], [6, 1, 1, 8], [1, 1]], TRUTH)
+    found = fit_references(columns, ("H", "C", "O"))
+    assert (found.rank, found.origin) == (3, "fit")
+    assert found.energies == pytest.approx({"H": TRUTH[1], "C": TRUTH[6], "O": TRUTH[8]}, abs=1e-10)
+
+
+def test_references_of_one_composition_are_the_smallest() -> None:
+    found = fit_references(linear_columns([[1, 1, 8]] * 4, TRUTH), ("H", "O", "Cu"))
+    total = 2 * TRUTH[1] + TRUTH[8]
+    assert found.rank == 1
+    assert found.energies == pytest.approx({"H": 2 * total / 5, "O": total / 5, "Cu": 0.0})
+
+
+def test_isolated_energies_replace_the_fit() -> None:
+    columns = linear_columns([[1, 1, 8], [6, 1, 1, 1, 1], [6, 8, 8]], TRUTH)
+    given_all = fit_references(columns, ("H", "C", "O"), {"H": -1.0, "C": -2.0, "O": -3.0, "Fe": 9.0})
+    assert given_all.energies == {"H": -1.0, "C": -2.0, "O": -3.0}
+    assert given_all.origin == "isolated atoms"
+    partly = fit_references(columns, ("H", "C", "O"), {"H": TRUTH[1]})
+    assert partly.energies == pytest.approx({"H": TRUTH[1], "C": TRUTH[6], "O": TRUTH[8]})
+    assert partly.rank == 3
+    with pytest.raises(DataError, match="Xx"):
+        fit_references(columns, ("H",), {"Xx": 1.0})
+
+
+def test_references_come_from_training_only(tmp_path: Path) -> None:
+    result = run_all(tmp_path, SourceSettings("alloys", "emt-alloys", options={**ALLOYS, "parents": 40}))
+    dataset = Dataset.open(Path(result.output))
+    columns = {split: dataset.columns(split) for split in Split}
+    groups = [set(c.group.tolist()) for c in columns.values()]
+    assert not groups[0] & groups[1]
+    assert not groups[0] & groups[2]
+    assert not groups[1] & groups[2]
+    stats = result.statistics
+    assert stats.reference == pytest.approx(fit_references(columns[Split.TRAIN], stats.elements).energies, abs=1e-12)
+    everything = fit_references(all_columns(result), stats.elements).energies
+    assert any(abs(everything[s] - stats.reference[s]) > 1e-6 for s in stats.elements)
+    train = columns[Split.TRAIN]
+    assert stats.n_structures == {"trainset": 48, "valset": 16, "testset": 16}
+    assert stats.force_rms == pytest.approx(float(np.sqrt((train.forces.astype(float) ** 2).mean())))
+    assert stats.null_force_mae["testset"] == pytest.approx(float(np.abs(columns[Split.TEST].forces).mean()), rel=1e-5)
+    assert abs(stats.energy_mean) < stats.energy_std
+    assert stats.max_atoms == 6
+
+
+# --- options -----------------------------------------------------------------------------------------------
+
+
+def test_every_reader_has_options() -> None:
+    assert set(OPTION_MODELS) == set(READERS)
+
+
+@pytest.mark.parametrize(
+    ("reader", "options", "message"),
+    [
+        ("emt-aloys", {}, "Did you mean emt-alloys"),
+        ("xtb-md", {"replica": 3}, r"no option 'replica'.*Did you mean replicas"),
+        ("xtb-md", {"replicas": 0}, "replicas of reader xtb-md is wrong"),
+        ("xtb-md", {"temperatures": []}, "temperatures"),
+        ("emt-alloys", {"metals": ["Cu", "Fe"]}, "no EMT parameters for Fe"),
+        ("pymatgen-json", {"anything": 1}, "It takes none"),
+    ],
+)
+def test_wrong_options_are_explained(reader: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        validate_options(reader, options)
+
+
+def test_defaults_are_filled_in() -> None:
+    options = validate_options("emt-alloys", {"parents": 3})
+    assert options["parents"] == 3
+    assert options["rattle"] == [0.05, 0.15]
+    assert validate_options("emt-alloys", options) == options
+    assert block_size("@block:12") == 12
+    with pytest.raises(ConfigError, match="not known"):
+        block_size("@blocks")
+
+
+def test_options_need_no_heavy_import() -> None:
+    code = (
+        "import sys, gfm_pipeline.apps.contracts.sources;"
+        "print([m for m in ('torch', 'adios2', 'ase', 'pymatgen') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_reading_does_not_import_torch() -> None:
+    code = "import sys, gfm_pipeline.apps.ingest.read, gfm_pipeline.apps.ingest.xtb_md; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"  # its OpenMP would slow tblite many times
+
+
+def test_reduced_formula() -> None:
+    assert reduced_formula(np.array([8, 1, 1, 8, 1, 1])) == "H2O1"
+    assert reduced_formula(np.array([200, 29])) == "Cu1Z2001"
+
+
+# --- programs ----------------------------------------------------------------------------------------------
+
+
+def write_spec(folder: Path, spec: Any) -> None:
+    folder.mkdir()
+    (folder / "spec.json").write_text(json.dumps(to_plain(spec)))
+
+
+def start(folder: Path, program: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", f"gfm_pipeline.apps.ingest.{program}", "spec.json"]
+    return subprocess.Popen(command, cwd=folder, text=True, stderr=subprocess.PIPE)
+
+
+def test_programs_end_to_end(tmp_path: Path) -> None:
+    source = SourceSettings("alloys", "emt-alloys", options=ALLOYS)
+    write_spec(tmp_path / "read", ReadShardSpec(source, 0, 3, str(tmp_path / "shard")))
+    assert start(tmp_path / "read", "read").communicate() == (None, "")
+    result = read_record(ReadShardResult, tmp_path / "read" / RESULT_FILE)
+    assert result.n_records == 24
+    lines = [json.loads(line) for line in (tmp_path / "read" / PROGRESS_FILE).read_text().splitlines()]
+    assert set(lines[-1]) == {"time", "done", "total", "quarantined"}
+    assert (lines[-1]["done"], lines[-1]["total"]) == (24, 24)
+    spec = AssembleSpec(source, (result.output,), 0.2, 0.2, 0.0, 5, str(tmp_path / "alloys"))
+    write_spec(tmp_path / "assemble", spec)
+    process = start(tmp_path / "assemble", "assemble")
+    process.communicate()
+    assert process.returncode == ExitCode.OK
+    assembled = read_record(AssembleResult, tmp_path / "assemble" / RESULT_FILE)
+    assert Dataset.open(tmp_path / "alloys", digests=True).digest == assembled.digest
+    assert sorted(p.name for p in (tmp_path / "alloys").iterdir()) == [
+        "alloys.bp",
+        "ingest_report.md",
+        "manifest.json",
+        "quarantine.jsonl",
+        "statistics.json",
+    ]
+
+
+@pytest.mark.parametrize("how", ["signal", "stop file"])
+def test_a_stopped_program_leaves_nothing_half_written(tmp_path: Path, how: str) -> None:
+    source = SourceSettings("alloys", "emt-alloys", options={"parents": 100_000})
+    write_spec(tmp_path / "attempt", ReadShardSpec(source, 0, 3, str(tmp_path / "shard")))
+    process = start(tmp_path / "attempt", "read")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "attempt" / PROGRESS_FILE).exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if how == "signal":
+        process.send_signal(signal.SIGTERM)
+    else:
+        (tmp_path / "attempt" / STOP_FILE).touch()
+    process.communicate(timeout=60)
+    assert process.returncode == ExitCode.PREEMPTED
+    assert [p.name for p in tmp_path.iterdir()] == ["attempt"]
+    assert not (tmp_path / "attempt" / RESULT_FILE).exists()
+    assert not (tmp_path / "attempt" / ERROR_FILE).exists()
+
+
+def ending(folder: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> tuple[int, dict[str, Any] | None]:
+    source = SourceSettings("x", "ase")
+    (folder / "spec.json").write_text(json.dumps(to_plain(ReadShardSpec(source, 0, 3, "out"))))
+    monkeypatch.chdir(folder)
+
+    def body(_spec: ReadShardSpec, _task: Task) -> None:
+        raise error
+
+    code = run_program(ReadShardSpec, body, ["spec.json"])
+    path = folder / ERROR_FILE
+    return code, json.loads(path.read_text()) if path.exists() else None
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "name"),
+    [
+        (DataError("Bad.", "Fix it."), ExitCode.PERMANENT, "DataError"),
+        (IntegrityError("Damaged."), ExitCode.PERMANENT, "IntegrityError"),
+        (StorageError("Full."), ExitCode.RETRYABLE, "StorageError"),
+        (OSError(5, "Input/output error"), ExitCode.RETRYABLE, "OSError"),
+        (FileNotFoundError(2, "missing"), ExitCode.PERMANENT, "FileNotFoundError"),
+        (MemoryError(), ExitCode.RETRYABLE, "MemoryError"),
+        (ZeroDivisionError("bug"), ExitCode.PERMANENT, "ZeroDivisionError"),
+        (StopRequested(), ExitCode.PREEMPTED, None),
+    ],
+)
+def test_endings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: ExitCode, name: str | None
+) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    found, content = ending(tmp_path, monkeypatch, error)
+    assert found == code
+    assert (content and content["error"]) == name
+    if name == "DataError":
+        assert content == {"error": "DataError", "message": "Bad.", "hint": "Fix it."}
+    assert not (tmp_path / RESULT_FILE).exists()
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_wrong_spec_is_permanent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spec.json").write_text('{"shard": "first"}')
+    assert run_program(ReadShardSpec, read_shard_program, ["spec.json"]) == ExitCode.PERMANENT
+    assert "not a valid ReadShardSpec" in json.loads((tmp_path / ERROR_FILE).read_text())["message"]
+    missing = SourceSettings("x", "ase", (str(tmp_path / "nowhere.xyz"),))
+    (tmp_path / "spec.json").write_text(json.dumps(to_plain(ReadShardSpec(missing, 0, 1, str(tmp_path / "o")))))
+    assert run_program(ReadShardSpec, read_shard_program, ["spec.json"]) == ExitCode.PERMANENT
+    assert "does not exist" in json.loads((tmp_path / ERROR_FILE).read_text())["message"]
+
+
+def test_damaged_shard_is_refused(tmp_path: Path) -> None:
+    source = SourceSettings("alloys", "emt-alloys", options=ALLOYS)
+    shard = Path(run_read(tmp_path, source)[0].output)
+    content = bytearray((shard / "records.npz").read_bytes())
+    content[len(content) // 2] ^= 1
+    (shard / "records.npz").write_bytes(bytes(content))
+    with pytest.raises(IntegrityError, match="was changed"):
+        assemble_program(AssembleSpec(source, (str(shard),), 0.2, 0.2, 0, 1, str(tmp_path / "d")), Task(tmp_path))
+
+
+# --- real data ---------------------------------------------------------------------------------------------
+
+needs_data = pytest.mark.skipif(
+    "GFM_REAL_DATA" not in os.environ, reason="GFM_REAL_DATA does not name a folder with real data sets"
+)
+
+
+def real(*parts: str) -> Path:
+    return Path(os.environ["GFM_REAL_DATA"], *parts)
+
+
+@needs_data
+def test_real_acetylacetone(tmp_path: Path) -> None:
+    file = real("acac", "train_300K.xyz")
+    isolated = {
+        a.get_chemical_symbols()[0]: a.calc.results["energy"] for a in read(real("acac", "isolated_atoms.xyz"), ":")
+    }
+    source = SourceSettings("acac", "ase", (str(file),), group_key="@block:10", shards=2, isolated_energies=isolated)
+    result = run_all(tmp_path, source, fraction=0.1)
+    assert result.statistics.n_structures == {"trainset": 400, "valset": 50, "testset": 50}
+    assert result.statistics.reference_from == "isolated atoms"
+    assert result.statistics.energy_mean == pytest.approx(-5.0, abs=1.0)  # binding, eV/atom
+    dataset = Dataset.open(Path(result.output))
+    columns, frames = dataset.columns(Split.TEST), read(file, ":")
+    assert columns.origin.tolist() != sorted(columns.origin.tolist())
+    for g, origin in enumerate(columns.origin.tolist()):
+        atoms = slice(int(columns.offsets[g]), int(columns.offsets[g + 1]))
+        assert columns.energy[g] == frames[origin].calc.results["energy"]
+        np.testing.assert_allclose(columns.forces[atoms], frames[origin].calc.results["forces"], atol=1e-6)
+        np.testing.assert_allclose(columns.pos[atoms], frames[origin].positions, atol=1e-6)
+    fitted = run_all(tmp_path / "fit", replace(source, isolated_energies=None), fraction=0.1).statistics
+    assert fitted.reference_rank == 1
+    assert fitted.null_energy_mae["trainset"] == pytest.approx(0.0083, rel=0.1)
+    assert fitted.null_force_mae["trainset"] == pytest.approx(0.77, rel=0.05)
+    with pytest.raises(DataError, match=r"has 1 group of records.*@record"):
+        run_all(tmp_path / "formula", replace(source, group_key=None))
+
+
+@needs_data
+def test_real_lithium_is_the_same_in_two_formats(tmp_path: Path) -> None:
+    as_json = SourceSettings("li", "pymatgen-json", (str(real("mlearn", "Li_test.json")),), group_key="group")
+    as_xyz = SourceSettings("li", "ase", (str(real("mlearn", "Li_test.xyz")),))
+    (a, bad_a), (b, bad_b) = only_shard(tmp_path / "json", as_json), only_shard(tmp_path / "xyz", as_xyz)
+    assert bad_a == bad_b == []
+    assert len(set(a.groups.tolist())) > 3
+    order_a, order_b = np.argsort(a.energy), np.argsort(b.energy)
+    np.testing.assert_allclose(a.energy[order_a], b.energy[order_b], atol=1e-6)
+    np.testing.assert_array_equal(a.natoms[order_a], b.natoms[order_b])
+    np.testing.assert_allclose(np.sort(a.forces, axis=None), np.sort(b.forces, axis=None), atol=1e-5)
+    assert b.pbc.all()
+
+
+@needs_data
+def test_real_oxides_without_forces_are_set_aside(tmp_path: Path) -> None:
+    source = SourceSettings("oxides", "ase", (str(real("oxides", "oxides.db")),))
+    assert get_reader("ase").count(source) == 295
+    result = run_read(tmp_path, source)[0]
+    assert result.n_records + result.n_quarantined == 295
+    assert set(result.reasons) <= {"no forces", "no energy"}
