@@ -13,7 +13,7 @@ from torch import Tensor
 from gfm_pipeline.apps.contracts.training import DatasetErrors, OptimiserSettings
 from gfm_pipeline.apps.dataset import GraphTable, collate
 from gfm_pipeline.apps.train.checkpoint import Card, Position, State
-from gfm_pipeline.apps.train.flat import clip, flatten
+from gfm_pipeline.apps.train.flat import AdamW, clip, flatten
 from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.apps.train.schedule import learning_rate
 from gfm_pipeline.apps.train.validate import finite, validate
@@ -73,12 +73,7 @@ class Trainer:
         self.weights = flatten(self.model, gradients=True)
         self.average_weights = flatten(self.average, gradients=False)
         self.parameters = list(self.model.parameters())
-        self.adamw = torch.optim.AdamW(
-            [self.weights],
-            lr=optimiser.learning_rate,
-            weight_decay=optimiser.weight_decay,
-            fused=True,
-        )
+        self.adamw = AdamW(self.weights, optimiser.weight_decay)
         self.force_rms = torch.tensor(card.force_rms)
         if state is not None:
             self._restore(state)
@@ -96,8 +91,6 @@ class Trainer:
             torch.set_rng_state(state.rng)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise IntegrityError(f"The checkpoint does not fit its model: {str(error).splitlines()[0]}.") from error
-        group = self.adamw.param_groups[0]  # settings are this run's, the moments the checkpoint's
-        group["weight_decay"] = self.settings.weight_decay
 
     def state(self) -> State:
         """Return copies of all tensors that training goes on from."""
@@ -139,8 +132,7 @@ class Trainer:
                 f"after {position.graphs} graphs.",
                 "A smaller learning rate usually helps.",
             )
-        self.adamw.param_groups[0]["lr"] = self.rate
-        self.adamw.step()
+        self.adamw.step(self.rate)
         update_ema(self.average_weights, self.weights.detach(), settings.ema_decay, position.steps)
         elapsed = time.perf_counter() - started
         self.position = replace(
