@@ -51,4 +51,6 @@ def _parse(text: str, where: str) -> Site:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         key = ".".join(map(str, fault["loc"])) or "the file"
-        raise ConfigError(f"{where}: {key}: {fault['msg']}.", "See `gfm-pipeline sites local` for a valid one.") from None
+        raise ConfigError(
+            f"{where}: {key}: {fault['msg']}.", "See `gfm-pipeline sites local` for a valid one."
+        ) from None

@@ -85,8 +85,6 @@ class Position:
         Validate once this many graphs were seen.
     loss_sum, loss_count
         Training loss since the last validation.
-    seconds
-        Spent in the model's life.
     task_graphs, task_seconds
         Seen and spent in this task, all attempts.
     """
@@ -101,7 +99,6 @@ class Position:
     next_validation: int = 0
     loss_sum: float = 0.0
     loss_count: int = 0
-    seconds: float = 0.0
     task_graphs: int = 0
     task_seconds: float = 0.0
 

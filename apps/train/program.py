@@ -59,7 +59,7 @@ class Progress:
             return
         self._task.progress(
             force=True,
-            seconds=round(position.seconds, 3),
+            seconds=round(position.task_seconds, 3),
             graphs=position.graphs,
             step=position.steps,
             lr=trainer.rate,
@@ -200,7 +200,9 @@ def train(spec: TrainSpec, task: Task) -> tuple[TrainResult, ExitCode]:
     except Diverged as error:
         return _result(trainer, StopReason.DIVERGED, str(error)), ExitCode.DIVERGED
     result = replace(_result(trainer, reason, _summary(spec, trainer, reason)), checkpoint=str(output))
-    manifest = save(output, trainer.card, trainer.position, trainer.state(), {"result": to_plain(result)})
+    # Times stay out of the artefact: equal trainings have equal digests, however often they were interrupted.
+    position = replace(trainer.position, task_seconds=0.0)
+    manifest = save(output, trainer.card, position, trainer.state(), {"result": to_plain(result)})
     return replace(result, digest=manifest.digest), ExitCode.OK
 
 

@@ -141,7 +141,6 @@ class Trainer:
             steps=position.steps + 1,
             loss_sum=position.loss_sum + value,
             loss_count=position.loss_count + 1,
-            seconds=position.seconds + elapsed,
             task_graphs=position.task_graphs + settings.batch_size,
             task_seconds=position.task_seconds + elapsed,
         )
@@ -173,7 +172,6 @@ class Trainer:
             best=best,
             loss_sum=0.0,
             loss_count=0,
-            seconds=p.seconds + elapsed,
             task_seconds=p.task_seconds + elapsed,
         )
         return score, errors

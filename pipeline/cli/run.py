@@ -86,12 +86,14 @@ def _drive(workflow: Path, site: str, folder: Path | None, overrides: tuple[str,
     check_name(request.context.paths, request.loaded.model.name)
     with driving(root, request.loaded.model.name) as campaign, _signals() as stop:
         remember_digests(request.digests, campaign.paths.digests)
-        _campaign(request, campaign, overrides, stop, quiet)
+        progress = _campaign(request, campaign, overrides, stop, quiet)
+    _summary(root, progress)
 
 
 def _campaign(
     request: Request, campaign: OpenCampaign, overrides: tuple[str, ...], stop: threading.Event, quiet: bool
-) -> None:
+) -> Progress:
+    """Drive an open campaign to its end."""
     progress = Progress(quiet=quiet)
     context, paths = request.context, campaign.paths
     resolved = request.loaded.model.model_dump(mode="json")
@@ -128,7 +130,7 @@ def _campaign(
         finally:
             driver.record(DriverEnded(outcome))
             progress.close()
-    _summary(paths.root, progress)
+    return progress
 
 
 def _summary(root: Path, progress: Progress) -> None:

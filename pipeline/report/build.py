@@ -162,7 +162,7 @@ def _detail(stage: StageState) -> str:
             return f"{records:,} structures in {len(stage.settings['sources'])} datasets" if records else "reading"
         case StageName.SEARCH:
             proposed = len(stage.candidates())
-            stopped = len({name for d in stage.decisions.values() for name in d.stopped})
+            stopped = len(_stopped(stage))
             return f"{proposed} of {stage.settings['candidates']} candidates proposed, {stopped} stopped early"
         case StageName.CONVERGE:
             reasons = [t.result["stop_reason"] for t in stage.tasks.values() if t.result]
@@ -187,12 +187,7 @@ def _calibration(stage: StageState | None) -> CalibrateResult | None:
 def _candidates(paths: CampaignPaths, stage: StageState, members: Iterable[Member]) -> Iterable[CandidateView]:
     selected = {m.candidate: m.name for m in members}
     rungs = stage.settings["rungs"]
-    stopped: dict[str, str] = {}
-    for (_, rung), decision in sorted(stage.decisions.items()):
-        for name, evidence in decision.stopped.items():
-            stopped[name] = f"stopped at rung {rung}: {evidence}"
-        for name in decision.promoted:
-            stopped.pop(name, None)
+    stopped = _stopped(stage)
     for candidate in stage.candidates().values():
         name = candidate.name
         tasks = [(r, stage.tasks[t]) for r in range(len(rungs)) if (t := task_name(name, r)) in stage.tasks]
@@ -205,6 +200,17 @@ def _candidates(paths: CampaignPaths, stage: StageState, members: Iterable[Membe
         status, outcome = _candidate_status(tasks, running, stopped.get(name), selected.get(name), len(rungs))
         curve = _curve(paths, stage, [t for _, t in tasks])
         yield CandidateView(name, candidate.wave, candidate.settings, views, status, outcome, curve, running)
+
+
+def _stopped(stage: StageState) -> dict[str, str]:
+    """Return the candidates that stand stopped, with the evidence; a later wave may have revived some."""
+    stopped: dict[str, str] = {}
+    for (_, rung), decision in sorted(stage.decisions.items()):
+        for name, evidence in decision.stopped.items():
+            stopped[name] = f"stopped at rung {rung}: {evidence}"
+        for name in decision.promoted:
+            stopped.pop(name, None)
+    return stopped
 
 
 def _candidate_status(

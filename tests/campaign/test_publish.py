@@ -39,9 +39,13 @@ def test_second_publication_keeps_the_first(tmp_path):
 
 
 def test_an_exception_leaves_nothing(tmp_path):
-    with pytest.raises(KeyError), publish.publishing(tmp_path / "a", "test") as temporary:
-        (temporary / "x").write_text("x")
-        raise KeyError
+    def fails_half_way():
+        with publish.publishing(tmp_path / "a", "test") as temporary:
+            (temporary / "x").write_text("x")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails_half_way()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -52,8 +52,8 @@ def command(*arguments: str) -> list[str]:
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    log = open(folder / "driver.log", "ab")  # noqa: SIM115 - the process writes to it
-    return subprocess.Popen(command(*arguments), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    with open(folder / "driver.log", "ab") as log:
+        return subprocess.Popen(command(*arguments), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 def finish(folder: Path, *arguments: str, code: int = 0) -> None:
