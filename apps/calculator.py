@@ -26,7 +26,7 @@ _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
 class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
-    """Ensemble mean, spread and calibrated intervals, for any number of atoms and any periodicity.
+    """Weighted ensemble mean, spread and calibrated intervals, for any number of atoms and any periodicity.
 
     Besides the mean ``energy``, ``free_energy`` (eV) and ``forces`` [N, 3] (eV/Angstrom), ``results`` holds
     ``energy_std`` (eV) and ``forces_std`` [N, 3], the raw spread of the members, and ``energy_interval`` (eV, of
@@ -34,7 +34,8 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
     within value +- interval with that probability, for structures like those of the dataset.
 
     The energy interval was calibrated per atom on the dataset's sizes, and is scaled with the number of atoms.
-    Forces are minus the gradient of the energy if every member's are (``conservative``).
+    Each member has one weight, the same for energy and forces, so forces are minus the gradient of the energy if
+    every member's are (``conservative``). Members without weight are not computed.
 
     Parameters
     ----------
@@ -77,9 +78,12 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
         self._calibration = ensemble.calibration.datasets[chosen]
         self._references = ensemble.members[0].references[chosen]
         self._known = set(self._calibration.elements) & set(self._references)
-        self._potentials = [deepcopy(m.potential).to(dtype=self._dtype, device=self._device) for m in ensemble.members]
-        self._branches = [m.datasets.index(chosen) for m in ensemble.members]
-        self._cutoffs = sorted({m.card.spec.cutoff for m in ensemble.members})
+        weights = ensemble.weights(chosen)
+        self._members = [m for m, weight in zip(ensemble.members, weights, strict=True) if weight > 0.0]
+        self._weights = weights[weights > 0.0]
+        self._potentials = [deepcopy(m.potential).to(dtype=self._dtype, device=self._device) for m in self._members]
+        self._branches = [m.datasets.index(chosen) for m in self._members]
+        self._cutoffs = sorted({m.card.spec.cutoff for m in self._members})
 
     @classmethod
     def from_campaign(cls, path: Path | str, dataset: str | None = None, **options: Any) -> GFMCalculator:
@@ -111,7 +115,13 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
     @property
     def conservative(self) -> bool:
         """Whether forces are exactly minus the gradient of the energy."""
-        return all(m.card.model.force_head == "conservative" for m in self.ensemble.members)
+        return all(m.card.model.force_head == "conservative" for m in self._members)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Share of each member in the mean for this dataset, by name; they sum to one."""
+        shares = self.ensemble.weights(self.dataset)
+        return {name: float(w) for name, w in zip(self.ensemble.calibration.members, shares, strict=True)}
 
     def calculate(
         self,
@@ -131,12 +141,12 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
         reference = self._reference_energy(structure)
         batches = {cutoff: self._batch(structure, cutoff) for cutoff in self._cutoffs}
         energies, forces = [], []
-        for member, potential, branch in zip(self.ensemble.members, self._potentials, self._branches, strict=True):
+        for member, potential, branch in zip(self._members, self._potentials, self._branches, strict=True):
             out = potential(_on_branch(batches[member.card.spec.cutoff], branch))
             energies.append(out.energy.double().cpu().numpy())
             forces.append(out.forces.double().cpu().numpy())
-        energy, energy_std = mean_and_spread(np.stack(energies))
-        force, force_std = mean_and_spread(np.stack(forces))
+        energy, energy_std = mean_and_spread(np.stack(energies), self._weights)
+        force, force_std = mean_and_spread(np.stack(forces), self._weights)
         total = float(energy[0]) + reference
         self.results = {
             "energy": total,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ class QuantityPredictions:
     members
         Every member's prediction [K, n].
     mean, spread
-        Over members [n]; the spread has ``ddof=1``, and is 0 with one member.
+        Over members [n], see `mean_and_spread`; the spread is 0 with one member.
     cluster
         Index of the trajectory or family of each entry [n]: entries of one are dependent.
     """
@@ -44,6 +44,11 @@ class QuantityPredictions:
         """Mean minus label [n]."""
         return self.mean - self.label
 
+    def weighted(self, weights: Array) -> QuantityPredictions:
+        """Return the same members with mean and spread by ``weights`` [K], which sum to one."""
+        mean, spread = mean_and_spread(self.members, weights)
+        return replace(self, mean=mean, spread=spread)
+
 
 @dataclass(frozen=True)
 class SplitPredictions:
@@ -53,11 +58,25 @@ class SplitPredictions:
     forces: QuantityPredictions
     n_structures: int
 
+    def weighted(self, weights: Array) -> SplitPredictions:
+        """Return the same members with mean and spread by ``weights`` [K], which sum to one."""
+        return replace(self, energy=self.energy.weighted(weights), forces=self.forces.weighted(weights))
 
-def mean_and_spread(members: Array) -> tuple[Array, Array]:
-    """Return mean and sample standard deviation (``ddof=1``) over the first axis; one member has spread 0."""
-    spread = members.std(axis=0, ddof=1) if len(members) > 1 else np.zeros(members.shape[1:])
-    return members.mean(axis=0), spread
+
+def mean_and_spread(members: Array, weights: Array | None = None) -> tuple[Array, Array]:
+    """Return mean m and sample standard deviation over the first axis; a single member has spread 0.
+
+    With ``weights`` w [K] (not negative, sum 1; None: equal) the variance is sum w (x - m)^2 / (1 - sum w^2), unbiased
+    for weights that do not depend on the values ("reliability weights"). Equal ones give exactly ``ddof=1``.
+    """
+    if weights is None or bool(np.all(weights == weights[0])):
+        spread = members.std(axis=0, ddof=1) if len(members) > 1 else np.zeros(members.shape[1:])
+        return members.mean(axis=0), spread
+    mean = np.asarray(np.tensordot(weights, members, 1), dtype=np.float64)
+    freedom = 1.0 - float(weights @ weights)
+    if np.count_nonzero(weights) < 2 or freedom <= 0.0:
+        return mean, np.zeros_like(mean)
+    return mean, np.sqrt(np.tensordot(weights, np.square(members - mean), 1) / freedom)
 
 
 def predictions_file(folder: Path, dataset: str, split: Split) -> Path:

@@ -36,6 +36,7 @@ def model_card(
         _references(statistics),
         "## Members",
         _members(members),
+        _weights(list(members), reports),
         "## Accuracy on the test split",
         _accuracy(reports),
         "Learns nothing: reference energies alone, and zero forces.",
@@ -107,6 +108,22 @@ def _members(members: Mapping[str, Card]) -> str:
         for name, card in members.items()
     ]
     return _table(head, rows)
+
+
+def _weights(members: Sequence[str], reports: Mapping[str, DatasetReport]) -> str:
+    rows = [
+        (name, *(f"{r.weights.get(m, 0.0):.3f}" for m in members), f"{r.effective_members or len(members):.2f}")
+        for name, r in reports.items()
+        if r.weights
+    ]
+    if not rows:
+        return ""
+    text = (
+        "Mean and spread weigh the members, for each dataset on its own, by shares that were fitted on the "
+        "validation split and shrunk towards equal ones; energies and forces have the same. Effective members: "
+        "1 / sum of squared shares, never below the root of their number."
+    )
+    return "\n\n".join(("### Weights", _table(("Dataset", *members, "Effective members"), rows), text))
 
 
 def _quantities(reports: Mapping[str, DatasetReport]) -> list[tuple[str, str, QuantityReport]]:

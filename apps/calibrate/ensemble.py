@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from gfm_pipeline.apps.calibrate.metrics import Array
 from gfm_pipeline.apps.contracts.evaluation import CALIBRATION_FILE, MEMBERS_FOLDER, EnsembleCalibration
 from gfm_pipeline.apps.train.checkpoint import TrainedModel, load_model
 from gfm_pipeline.common.errors import IntegrityError
@@ -23,13 +27,36 @@ class Ensemble:
     calibration
         Its members' names and the calibration of each dataset.
     members
-        EMA weights of each member, evaluation mode, float32.
+        Averaged (EMA) parameters of each member, evaluation mode, float32.
     """
 
     path: Path
     digest: str
     calibration: EnsembleCalibration
     members: tuple[TrainedModel, ...]
+
+    def weights(self, dataset: str) -> Array:
+        """Return the share of each member [K] in the mean for ``dataset``; they sum to one."""
+        return member_weights(self.calibration, dataset)
+
+
+def member_weights(calibration: EnsembleCalibration, dataset: str) -> Array:
+    """Return the weight of each member [K], in the order of ``calibration.members``; none written means equal ones.
+
+    Raises
+    ------
+    IntegrityError
+        When they are of other members, negative, or do not sum to one.
+    """
+    names, found = calibration.members, calibration.datasets[dataset].weights
+    if not found:
+        return np.full(len(names), 1.0 / len(names))
+    if set(found) != set(names) or min(found.values()) < 0.0 or not math.isclose(sum(found.values()), 1.0):
+        raise IntegrityError(
+            f"{CALIBRATION_FILE}: the weights of {dataset} are not shares of the members {', '.join(names)}.",
+            "Run the calibrate stage again.",
+        )
+    return np.array([found[name] for name in names])
 
 
 def find_ensemble(path: Path) -> Path:
@@ -67,4 +94,6 @@ def load_ensemble(path: Path) -> Ensemble:
     members = tuple(load_model(path / MEMBERS_FOLDER / name) for name in calibration.members)
     if not members or any(set(m.datasets) != set(members[0].datasets) for m in members):
         raise IntegrityError(f"{path}: the members are missing or were not trained on the same datasets.")
+    for dataset in calibration.datasets:
+        member_weights(calibration, dataset)
     return Ensemble(path, manifest.digest, calibration, members)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from gfm_pipeline.apps.calibrate.aggregate import SplitPredictions, aggregate
 from gfm_pipeline.apps.calibrate.card import model_card
 from gfm_pipeline.apps.calibrate.evaluate import QuantityEvaluation, evaluate
+from gfm_pipeline.apps.calibrate.metrics import Array
+from gfm_pipeline.apps.calibrate.weights import effective_members, fit_weights
 from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.apps.contracts.evaluation import (
     CALIBRATION_FILE,
@@ -36,7 +38,7 @@ from gfm_pipeline.common.errors import DataError
 from gfm_pipeline.common.publish import publishing, read_manifest, storage_errors, verify, write_json, write_record
 from gfm_pipeline.common.records import read_record, to_plain
 
-PRODUCER = "gfm_pipeline.apps.calibrate.fit 1"
+PRODUCER = "gfm_pipeline.apps.calibrate.fit 2"
 SCHEMA_VERSION = 1
 
 
@@ -60,15 +62,19 @@ def _copy_member(member: MemberRef, folder: Path) -> Card:
 
 def _evaluate(
     members: tuple[MemberRef, ...], statistics: DatasetStatistics, level: float, seed: int
-) -> tuple[QuantityEvaluation, QuantityEvaluation, SplitPredictions]:
+) -> tuple[QuantityEvaluation, QuantityEvaluation, SplitPredictions, Array]:
+    """Return the evaluation of energies and forces, the test split's predictions, and the members' weights [K]."""
     validation = aggregate(members, statistics.name, Split.VALIDATION)
-    test = aggregate(members, statistics.name, Split.TEST)
+    weights = fit_weights(validation)
+    validation = validation.weighted(weights)
+    test = aggregate(members, statistics.name, Split.TEST).weighted(weights)
     null_energy = statistics.null_energy_mae.get(Split.TEST, 0.0)
     null_force = statistics.null_force_mae.get(Split.TEST, 0.0)
     return (
         evaluate(validation.energy, test.energy, level, null_energy, seed),
         evaluate(validation.forces, test.forces, level, null_force, seed),
         test,
+        weights,
     )
 
 
@@ -78,7 +84,7 @@ def _calibration(found: QuantityEvaluation) -> QuantityCalibration:
 
 
 def calibrate(spec: CalibrateSpec, task: Task) -> CalibrateResult:
-    """Fit on validation, judge on test, publish members, calibration, evaluation and the model card."""
+    """Fit weights and calibration on validation, judge on test, publish the ensemble and its model card."""
     begun = time.monotonic()
     _check(spec)
     output = Path(spec.output)
@@ -91,9 +97,14 @@ def calibrate(spec: CalibrateSpec, task: Task) -> CalibrateResult:
         for number, facts in enumerate(statistics):
             task.check()
             task.progress(force=True, dataset=facts.name, done=number, total=len(statistics))
-            energy, forces, test = _evaluate(spec.members, facts, spec.level, spec.seed)
-            reports[facts.name] = DatasetReport(energy.report, forces.report, test.n_structures)
-            calibrations[facts.name] = DatasetCalibration(_calibration(energy), _calibration(forces), facts.elements)
+            energy, forces, test, shares = _evaluate(spec.members, facts, spec.level, spec.seed)
+            weights = {member.name: float(share) for member, share in zip(spec.members, shares, strict=True)}
+            reports[facts.name] = DatasetReport(
+                energy.report, forces.report, test.n_structures, weights, effective_members(shares)
+            )
+            calibrations[facts.name] = DatasetCalibration(
+                _calibration(energy), _calibration(forces), facts.elements, weights
+            )
             for quantity, found in (("energy", energy), ("forces", forces)):
                 arrays |= {figure_key(facts.name, quantity, key): value for key, value in found.figure.items()}
         names = tuple(m.name for m in spec.members)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gfm_pipeline.apps.contracts.training import DatasetRef
 
@@ -101,11 +101,17 @@ class QuantityReport:
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """Test results of the ensemble on one dataset; energies are per atom."""
+    """Test results of the ensemble on one dataset; energies are per atom.
+
+    ``weights`` of the members, by name, sum to one and were fitted on validation (empty: equal weights);
+    ``effective_members`` is 1 / sum(weights**2), None where weights are empty.
+    """
 
     energy: QuantityReport
     forces: QuantityReport
     n_structures: int
+    weights: dict[str, float] = field(default_factory=dict)
+    effective_members: float | None = None
 
 
 @dataclass(frozen=True)
@@ -133,11 +139,15 @@ class QuantityCalibration:
 
 @dataclass(frozen=True)
 class DatasetCalibration:
-    """Calibration of one dataset (branch), with the elements its labels hold."""
+    """Calibration of one dataset (branch), with the elements its labels hold.
+
+    ``weights`` of the members, by name, sum to one and hold for energies and forces alike; empty: equal weights.
+    """
 
     energy: QuantityCalibration
     forces: QuantityCalibration
     elements: tuple[str, ...]
+    weights: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

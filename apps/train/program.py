@@ -191,7 +191,8 @@ def train(spec: TrainSpec, task: Task) -> tuple[TrainResult, ExitCode]:
     check(spec)
     output = Path(spec.output)
     if is_published(output):  # an earlier attempt died between publishing and its result
-        return from_plain(TrainResult, read_manifest(output).meta["result"]), ExitCode.OK
+        manifest = read_manifest(output)
+        return replace(from_plain(TrainResult, manifest.meta["result"]), digest=manifest.digest), ExitCode.OK
     keep_freed_memory()
     torch.set_num_threads(spec.threads)
     trainer = prepare(spec)

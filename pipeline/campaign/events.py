@@ -25,6 +25,7 @@ class Outcome(StrEnum):
     DIVERGED = "diverged"  # a result, though not a good one
     RETRYABLE = "retryable"
     PREEMPTED = "preempted"  # checkpoint saved, continue
+    STORAGE = "storage"  # the disk refused; a pause, no fault of the task
     PERMANENT = "permanent"
 
 

@@ -158,7 +158,7 @@ class CampaignState:
             case Outcome.OK | Outcome.DIVERGED:
                 task.status, task.result = TaskStatus.DONE, event.result
                 task.diverged = event.outcome is Outcome.DIVERGED
-            case Outcome.PREEMPTED:
+            case Outcome.PREEMPTED | Outcome.STORAGE:
                 task.status = TaskStatus.TO_RETRY
             case Outcome.RETRYABLE:
                 tries = sum(a.outcome is Outcome.RETRYABLE for a in task.history)

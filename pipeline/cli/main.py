@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 
@@ -63,6 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def invoke(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    logging.raiseExceptions = False  # a log that cannot be written (full disk) must not print tracebacks
     verbose = bool({"-v", "--verbose"} & set((arguments if arguments is not None else sys.argv[1:])[:1]))
     try:
         cli.main(args=arguments, prog_name="gfm-pipeline", standalone_mode=False)

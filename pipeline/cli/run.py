@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,7 +22,7 @@ from gfm_pipeline.campaign.lock import is_dead, read_holder, this_process
 from gfm_pipeline.campaign.state import load_state
 from gfm_pipeline.cli.options import Request, campaign_argument, existing, resolve, site_option, workflow_options
 from gfm_pipeline.cli.progress import Progress
-from gfm_pipeline.common.errors import ConfigError, GFMError, Stopped
+from gfm_pipeline.common.errors import ConfigError, GFMError, Stopped, StorageError
 from gfm_pipeline.common.publish import write_atomic, write_json
 from gfm_pipeline.engine.driver import Driver
 from gfm_pipeline.execution.launcher import ParslLauncher
@@ -128,8 +128,9 @@ def _campaign(
                 ) from error
             raise
         finally:
-            driver.record(DriverEnded(outcome))
             progress.close()
+            with suppress(StorageError):  # a full disk has been reported; the journal is whole without this line
+                driver.record(DriverEnded(outcome))
     return progress
 
 

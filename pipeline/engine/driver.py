@@ -22,7 +22,7 @@ from gfm_pipeline.campaign.events import (
 )
 from gfm_pipeline.campaign.journal import Journal
 from gfm_pipeline.campaign.state import CampaignState, TaskStatus
-from gfm_pipeline.common.errors import StageFailed, Stopped
+from gfm_pipeline.common.errors import StageFailed, Stopped, StorageError
 from gfm_pipeline.common.publish import storage_errors, write_record
 from gfm_pipeline.engine.decide import decide
 from gfm_pipeline.engine.outcome import classify
@@ -90,6 +90,7 @@ class Driver:
         self.watcher = watcher
         self.stop = stop
         self._running: dict[tuple[str, str], Running] = {}
+        self._refused: str | None = None  # why the disk refused a task
 
     def record(self, event: Event) -> None:
         """Journal an event, fold it, show it; in this order."""
@@ -107,6 +108,8 @@ class Driver:
             When a stage cannot go on.
         Stopped
             When asked to stop; everything is saved.
+        StorageError
+            When the disk refuses; a pause, like a stop.
         """
         self._settle_orphans()
         self._reopen_failed()
@@ -117,6 +120,9 @@ class Driver:
             if step.failure is not None:
                 self._drain()
                 raise StageFailed(step.failure, "Its log is named in `gfm-pipeline status`.")
+            if self._refused is not None:
+                self._drain()
+                raise StorageError(f"A task could not write: {self._refused}")
             if self.stop.is_set():
                 self._drain()
                 raise Stopped("Stopped; every finished result and checkpoint is kept.")
@@ -202,7 +208,11 @@ class Driver:
         outcome, reason, seconds, result = classify(running.folder)
         if end.error is not None and outcome is Outcome.PREEMPTED:
             outcome, reason, seconds = Outcome.RETRYABLE, end.error, time.time() - running.started
+        if end.error is not None and end.error.startswith(StorageError.__name__):
+            outcome, reason = Outcome.STORAGE, end.error.partition(": ")[2]
         self.record(TaskEnded(key, name, attempt, outcome, seconds, reason, result))
+        if outcome is Outcome.STORAGE:
+            self._refused = reason
 
     def _find_lost(self) -> None:
         """Give up attempts whose wrapper shows no life: a Parsl future that never resolves must not hang us."""

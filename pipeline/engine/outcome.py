@@ -9,7 +9,7 @@ from typing import Any
 
 from gfm_pipeline.apps.contracts.task import ERROR_FILE, EXIT_FILE, RESULT_FILE, ErrorRecord, ExitCode, ExitRecord
 from gfm_pipeline.campaign.events import Outcome
-from gfm_pipeline.common.errors import IntegrityError
+from gfm_pipeline.common.errors import IntegrityError, StorageError
 from gfm_pipeline.common.records import read_record
 
 _TAIL_BYTES = 4096
@@ -38,10 +38,8 @@ def classify(folder: Path) -> tuple[Outcome, str, float, dict[str, Any] | None]:
             return Outcome.RETRYABLE, "ended well but left no result", record.seconds, None
         case ExitCode.PREEMPTED:
             return Outcome.PREEMPTED, "asked to stop; checkpoint saved", record.seconds, None
-        case ExitCode.RETRYABLE:
-            return Outcome.RETRYABLE, _error(folder), record.seconds, None
-        case ExitCode.PERMANENT:
-            return Outcome.PERMANENT, _error(folder), record.seconds, None
+        case ExitCode.RETRYABLE | ExitCode.PERMANENT:
+            return _failed(folder, record)
     return Outcome.PERMANENT, f"exit code {record.code}: {_last_line(folder / 'stderr.log')}", record.seconds, None
 
 
@@ -53,12 +51,16 @@ def _result(folder: Path) -> dict[str, Any] | None:
     return data if isinstance(data, dict) else None
 
 
-def _error(folder: Path) -> str:
+def _failed(folder: Path, record: ExitRecord) -> tuple[Outcome, str, float, None]:
+    outcome = Outcome.RETRYABLE if record.code == ExitCode.RETRYABLE else Outcome.PERMANENT
     try:
         error = read_record(ErrorRecord, folder / ERROR_FILE)
     except (FileNotFoundError, IntegrityError):
-        return _last_line(folder / "stderr.log")
-    return error.message if error.hint is None else f"{error.message} {error.hint}"
+        return outcome, _last_line(folder / "stderr.log"), record.seconds, None
+    if error.error == StorageError.__name__:
+        outcome = Outcome.STORAGE
+    reason = error.message if error.hint is None else f"{error.message} {error.hint}"
+    return outcome, reason, record.seconds, None
 
 
 def _last_line(path: Path) -> str:

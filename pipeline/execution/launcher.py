@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from gfm_pipeline.campaign.events import StageName
+from gfm_pipeline.common.publish import storage_errors
 from gfm_pipeline.sites.schema import Site
 
 
@@ -92,7 +93,8 @@ class ParslLauncher:
             retries=0,
             usage_tracking=0,
         )
-        self._kernel = parsl.load(config)
+        with storage_errors(self.run_dir):
+            self._kernel = parsl.load(config)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:

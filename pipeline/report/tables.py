@@ -286,8 +286,10 @@ def _is_number(value: Any) -> bool:
 
 
 def members(view: CampaignView) -> Table:
-    """Members of the ensemble with their validation errors, a dataset each."""
+    """Members of the ensemble with their validation errors and, once calibrated, weights, a dataset each."""
     names = list(dict.fromkeys(name for member in view.members for name in member.errors))
+    reports = {} if view.calibration is None else view.calibration.datasets
+    weights = {name: report.weights for name, report in reports.items() if report.weights}
     rows = []
     for member in view.members:
         flat = flatten(member.settings)
@@ -297,6 +299,7 @@ def members(view: CampaignView) -> Table:
         for name in names:
             errors = member.errors.get(name)
             cells += [MISSING, MISSING] if errors is None else [milli(errors.force_mae), milli(errors.energy_mae)]
+        cells += [_share(found.get(member.name)) for found in weights.values()]
         rows.append(tuple(cells))
     columns = [
         Column("Member"), Column("From"), Column("Algorithm"), Column("Status"), Column("Graphs", True),
@@ -304,7 +307,15 @@ def members(view: CampaignView) -> Table:
     ]  # fmt: skip
     for name in names:
         columns += [Column(f"{name}: forces, meV/Å", True), Column(f"{name}: energy, meV/atom", True)]
-    return Table(tuple(columns), tuple(rows), "Mean absolute errors on the validation split, averaged weights.")
+    columns += [Column(f"{name}: weight", True) for name in weights]
+    note = "Mean absolute errors on the validation split, averaged weights."
+    if weights:
+        note += " Weight: the member's share in the ensemble, the same for energies and forces, fitted on validation."
+    return Table(tuple(columns), tuple(rows), note)
+
+
+def _share(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.2f}"
 
 
 def datasets(view: CampaignView) -> Table:

@@ -20,7 +20,7 @@ from ase.io import read, write
 from ase.optimize import BFGS
 
 from gfm_pipeline.apps.calculator import GFMCalculator
-from gfm_pipeline.apps.calibrate.ensemble import find_ensemble, load_ensemble
+from gfm_pipeline.apps.calibrate.ensemble import Ensemble, find_ensemble, load_ensemble
 from gfm_pipeline.apps.calibrate.fit import calibrate
 from gfm_pipeline.apps.calibrate.predict import predict, predict_columns
 from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
@@ -234,7 +234,16 @@ def test_the_published_ensemble_is_complete(
                 report.forces.scale * arrays[figure_key(name, "forces", "spread")], report.forces.floor
             )
             np.testing.assert_allclose(arrays[figure_key(name, "forces", "deviation")], deviation)
+    calibration = load_ensemble(folder).calibration
     card = (folder / MODEL_CARD_FILE).read_text(encoding="utf-8")
+    for name, report in result.datasets.items():
+        shares = report.weights
+        assert list(shares) == [m.name for m in members]
+        assert sum(shares.values()) == pytest.approx(1.0, abs=1e-12)
+        assert evaluation["datasets"][name]["weights"] == calibration.datasets[name].weights == shares
+        assert (
+            f"| {name} | {' | '.join(f'{w:.3f}' for w in shares.values())} | {report.effective_members:.2f} |" in card
+        )
     for words in (
         "H O",
         "Cu Au",
@@ -276,6 +285,7 @@ def test_one_member_is_an_ensemble_with_a_floor(
     spec = CalibrateSpec(members[:1], datasets, LEVEL, str(root / "alone"), seed=1)
     found = calibrate(spec, task_in(root / "fit-alone"))
     assert all(r.forces.scale == 0.0 and r.forces.floor > 0.0 for r in found.datasets.values())
+    assert all(r.weights == {"m0": 1.0} and r.effective_members == 1.0 for r in found.datasets.values())
     calculator = GFMCalculator.from_ensemble(root / "alone", "wet")
     atoms = molecule("H2O")
     atoms.calc = calculator
@@ -329,15 +339,27 @@ def test_calculator_equals_the_predictions_of_the_members(
         columns = Dataset.open(Path(ref.path)).columns(Split.TEST)
         report, halfwidths, inside = result.datasets[ref.name], [], []
         files = [np.load(Path(m.predictions) / f"{ref.name}-testset.npz") for m in members]
+        shares = np.array([report.weights[m.name] for m in members])
+        assert calculator.weights == report.weights
+        assert report.effective_members == pytest.approx(1.0 / np.sum(shares**2))
+
+        def mean_and_std(values: list[np.ndarray], shares: np.ndarray = shares) -> tuple[np.ndarray, np.ndarray]:
+            mean = np.average(values, axis=0, weights=shares)
+            unbiased = np.average((np.stack(values) - mean) ** 2, axis=0, weights=shares) / (1.0 - np.sum(shares**2))
+            return mean, np.sqrt(unbiased)
+
         for g in range(len(columns)):
             rows = slice(columns.offsets[g], columns.offsets[g + 1])
             atoms = Atoms(columns.numbers[rows], columns.pos[rows], cell=columns.cell[g], pbc=columns.pbc[g])
             atoms.calc = calculator
             n = len(atoms)
-            assert atoms.get_potential_energy() == pytest.approx(np.mean([f["energy"][g] for f in files]), abs=1e-3)
-            np.testing.assert_allclose(atoms.get_forces(), np.mean([f["forces"][rows] for f in files], 0), atol=1e-3)
+            energy, energy_std = mean_and_std([f["energy"][g] for f in files])
+            forces, forces_std = mean_and_std([f["forces"][rows] for f in files])
+            assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-3)
+            np.testing.assert_allclose(atoms.get_forces(), forces, atol=1e-3)
             found = calculator.results
-            assert found["energy_std"] == pytest.approx(np.std([f["energy"][g] for f in files], ddof=1), abs=1e-3)
+            assert found["energy_std"] == pytest.approx(energy_std, abs=1e-3)
+            np.testing.assert_allclose(found["forces_std"], forces_std, atol=1e-3)
             halfwidths.append(found["energy_interval"] / n)
             inside.append(abs(found["energy"] - columns.energy[g]) <= found["energy_interval"])
             assert found["forces_std"].shape == found["forces_interval"].shape == (n, 3)
@@ -345,9 +367,43 @@ def test_calculator_equals_the_predictions_of_the_members(
         assert np.mean(inside) == pytest.approx(report.energy.coverage_calibrated, abs=1.01 / len(columns))
 
 
+def reweighted(path: str, dataset: str, weights: dict[str, float]) -> Ensemble:
+    """Return the ensemble in ``path`` with other weights for one dataset."""
+    ensemble = load_ensemble(Path(path))
+    changed = replace(ensemble.calibration.datasets[dataset], weights=weights)
+    datasets = {**ensemble.calibration.datasets, dataset: changed}
+    return replace(ensemble, calibration=replace(ensemble.calibration, datasets=datasets))
+
+
+def test_weights_mix_the_members_and_none_written_are_equal(result: CalibrateResult) -> None:
+    atoms = wet(np.random.default_rng(8))
+
+    def energy_and_spread(weights: dict[str, float]) -> tuple[float, float]:
+        atoms.calc = GFMCalculator(reweighted(result.output, "wet", weights), "wet")
+        return float(atoms.get_potential_energy()), float(atoms.calc.results["energy_std"])
+
+    (first, alone), (second, _) = energy_and_spread({"m0": 1.0, "m1": 0.0}), energy_and_spread({"m0": 0.0, "m1": 1.0})
+    assert alone == 0.0
+    assert first != second
+    mean, spread = energy_and_spread({"m1": 0.3, "m0": 0.7})  # by name, in any order
+    assert mean == pytest.approx(0.7 * first + 0.3 * second, rel=1e-12)
+    # Two values: w1 w2 (x1 - x2)^2 / (1 - w1^2 - w2^2) is (x1 - x2)^2 / 2 whatever the weights.
+    assert spread == pytest.approx(abs(first - second) / np.sqrt(2.0), rel=1e-9)
+    assert energy_and_spread({}) == energy_and_spread({"m0": 0.5, "m1": 0.5})
+
+
+@pytest.mark.parametrize("weights", [{"m0": 1.0}, {"m0": 1.5, "m1": -0.5}, {"m0": 0.5, "m1": 0.4}])
+def test_weights_that_are_no_shares_are_refused(weights: dict[str, float], result: CalibrateResult) -> None:
+    with pytest.raises(IntegrityError, match="weights of wet are not shares of the members m0, m1"):
+        GFMCalculator(reweighted(result.output, "wet", weights), "wet")
+
+
 @pytest.mark.parametrize("name", ["wet", "metal"])
-def test_forces_are_minus_the_gradient(name: str, result: CalibrateResult) -> None:
+@pytest.mark.parametrize("share", [None, 0.85])
+def test_forces_are_minus_the_gradient(name: str, share: float | None, result: CalibrateResult) -> None:
     calculator = GFMCalculator.from_ensemble(result.output, name)
+    if share is not None:
+        calculator = GFMCalculator(reweighted(result.output, name, {"m0": share, "m1": 1.0 - share}), name)
     assert calculator.conservative
     atoms = MAKERS[name](np.random.default_rng(5))
     atoms.calc = calculator
