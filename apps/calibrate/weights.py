@@ -28,8 +28,9 @@ from scipy.optimize import minimize
 from gfm_pipeline.apps.calibrate.aggregate import SplitPredictions
 from gfm_pipeline.apps.calibrate.metrics import Array, mae
 
-#: Pull towards equal weights, in units of one group. Chosen by fits on 5 to 65 groups of validation, judged on the
-#: others: with 1 the mean never does worse than equal weights; 0 overfits the few, 3 wastes the many.
+#: Pull towards equal weights, in units of one group. Chosen by fits on 5 to 65 groups of the validation splits of two
+#: datasets, judged on the other groups, 40 draws each, and checked so on a second campaign: 1 is better than equal
+#: weights on average at every size, and at worst 5 % worse with 5 groups and 1 % with 10 (0: 18 % and 3 %).
 STRENGTH = 1.0
 
 _ELBOW = 0.2  # where the loss turns from square to absolute, in units of the plain mean's absolute error
