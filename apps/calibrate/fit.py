@@ -33,7 +33,7 @@ from gfm_pipeline.apps.contracts.evaluation import (
 )
 from gfm_pipeline.apps.dataset import Dataset
 from gfm_pipeline.apps.program import Task, run_program
-from gfm_pipeline.apps.train.checkpoint import CARD_FILE, Card
+from gfm_pipeline.apps.train.checkpoint import CARD_FILE, WEIGHTS_FILE, Card
 from gfm_pipeline.common.errors import DataError
 from gfm_pipeline.common.publish import publishing, read_manifest, storage_errors, verify, write_json, write_record
 from gfm_pipeline.common.records import read_record, to_plain
@@ -51,12 +51,14 @@ def _check(spec: CalibrateSpec) -> None:
 
 
 def _copy_member(member: MemberRef, folder: Path) -> Card:
-    """Copy a checkpoint, manifest included, and return its card."""
+    """Publish what predicting needs of a checkpoint, without the optimiser's state, and return its card."""
     source = Path(member.checkpoint)
-    verify(source, digests=True)
+    manifest = verify(source, digests=True)
     target = folder / MEMBERS_FOLDER / member.name
-    with storage_errors(target):
-        shutil.copytree(source, target)
+    # The checkpoint's own manifest tells how long training took: copied, equal ensembles would differ.
+    with publishing(target, manifest.producer) as place:
+        for name in (CARD_FILE, WEIGHTS_FILE):
+            shutil.copyfile(source / name, place / name)
     return read_record(Card, target / CARD_FILE)
 
 

@@ -10,6 +10,15 @@ from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.common.publish import verify
 
 pytestmark = pytest.mark.slow
+# Members that train until they are killed.
+LONG = [
+    "--set",
+    "converge.max_graphs=1000000000",
+    "--set",
+    "converge.min_delta=1e-9",
+    "--set",
+    "converge.patience=100000",
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +61,12 @@ def test_killed_in_every_stage(uninterrupted, tmp_path):
 def test_nothing_runs_on_after_the_driver_was_killed(uninterrupted, tmp_path):
     (tmp_path / "w.yaml").write_text(runs.SMALL)
     journal = tmp_path / "campaigns" / "small" / "journal.jsonl"
-    process = runs.start(tmp_path, "run", "w.yaml", "--set", "converge.max_graphs=100000000", "--set", "seed=4")
-    runs.wait_for(journal, lambda e: isinstance(e, ev.TaskStarted))
+    process = runs.start(tmp_path, "run", "w.yaml", *LONG)
+    runs.wait_for(journal, lambda e: isinstance(e, ev.TaskStarted) and e.task.startswith("m0"))
+    pattern = "campaigns/small/stages/converge-*/tasks/*/attempt-1/progress.jsonl"
+    while not list(tmp_path.glob(pattern)):  # a training is under way
+        time.sleep(0.1)
+    assert runs.processes_of(tmp_path)
     runs.kill(process)
     give_up = time.monotonic() + 20
     while (left := runs.processes_of(tmp_path)) and time.monotonic() < give_up:
