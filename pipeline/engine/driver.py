@@ -26,7 +26,7 @@ from gfm_pipeline.common.errors import StageFailed, Stopped, StorageError
 from gfm_pipeline.common.publish import storage_errors, write_record
 from gfm_pipeline.engine.decide import decide
 from gfm_pipeline.engine.outcome import classify
-from gfm_pipeline.engine.stages.search import objective_of
+from gfm_pipeline.engine.stages.search import LAG, objective_of
 from gfm_pipeline.engine.step import Context, Proposal, Step, TaskRequest
 from gfm_pipeline.execution.launcher import Job, JobEnd, Launcher
 from gfm_pipeline.search.proposer import Told, first_design, initial_count, propose
@@ -154,7 +154,7 @@ class Driver:
         space = workflow.search.space.compile()
         taken = [c.settings for c in stage.candidates().values()]
         initial = first_design(space, initial_count(space, workflow.search.candidates), workflow.seed)
-        known = [c for c in stage.candidates().values() if c.wave <= wanted.wave - 2]
+        known = [c for c in stage.candidates().values() if c.wave <= wanted.wave - 1 - LAG]
         if len(taken) + wanted.size <= len(initial):
             chosen, origin, told = initial[len(taken) : len(taken) + wanted.size], "first design", 0
         else:
