@@ -27,9 +27,9 @@ GRACE_SECONDS = 30.0  # between SIGTERM and SIGKILL
 
 @dataclass(frozen=True)
 class Launch:
-    """What to run and for how long: module below ``gfm_pipeline.apps``, folder with its spec, variables to set."""
+    """What to run and for how long: module, folder with its spec, variables to set."""
 
-    program: str
+    module: str
     folder: str
     deadline_seconds: float
     environment: Mapping[str, str]
@@ -43,7 +43,7 @@ def command_line(launch: Launch) -> list[str]:
     """
     guard = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
     variables = [f"{name}={value}" for name, value in sorted(launch.environment.items())]
-    return [*guard, "env", *variables, sys.executable, "-m", f"gfm_pipeline.apps.{launch.program}", SPEC_FILE]
+    return [*guard, "env", *variables, sys.executable, "-m", launch.module, SPEC_FILE]
 
 
 def run(launch: Launch) -> ExitRecord:

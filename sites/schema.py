@@ -22,6 +22,9 @@ class Site(BaseModel):
     heartbeat_seconds: PositiveInt = 2
     watts_per_slot: PositiveFloat | None = Field(default=None, description="Power model: watts of one busy slot.")
     environment: dict[str, str] = Field(default={}, description="Variables set for every task.")
+    programs: dict[str, str] = Field(
+        default={}, description="Modules run in place of gfm_pipeline.apps.<program>, by program."
+    )
 
     def resolved_slots(self) -> int:
         """Return the number of tasks at a time: as given, or the cores this process may use."""

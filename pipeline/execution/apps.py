@@ -12,11 +12,11 @@ from gfm_pipeline.campaign.events import StageName
 def _app(stage: StageName) -> Any:
     """Return the Parsl app of a stage."""
 
-    def start(program: str, folder: str, deadline: float, environment: dict[str, str]) -> int:
+    def start(module: str, folder: str, deadline: float, environment: dict[str, str]) -> int:
         # Imported where it runs: Parsl ships this function to a worker on a compute node.
         from gfm_pipeline.apps.wrapper import Launch, run
 
-        return run(Launch(program, folder, deadline, environment)).code
+        return run(Launch(module, folder, deadline, environment)).code
 
     start.__name__ = str(stage)
     return python_app(start)

@@ -109,7 +109,8 @@ class ParslLauncher:
         from gfm_pipeline.execution.apps import APPS
 
         environment: Mapping[str, str] = self.site.environment
-        future: Future[int] = APPS[job.stage](job.program, str(job.folder), job.deadline_seconds, dict(environment))
+        module = self.site.programs.get(job.program, f"gfm_pipeline.apps.{job.program}")
+        future: Future[int] = APPS[job.stage](module, str(job.folder), job.deadline_seconds, dict(environment))
         future.add_done_callback(lambda f: self.ended.put(JobEnd(token, _trouble(f))))
 
 
