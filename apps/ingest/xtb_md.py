@@ -8,7 +8,6 @@ other, are the groups of the splits, and depend on the seed and their own number
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
@@ -18,6 +17,7 @@ from ase import Atoms, units
 from ase.build import molecule
 from ase.collections import g2
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from gfm_pipeline.apps.contracts.data import BadRecord, SourceSettings
 from gfm_pipeline.apps.contracts.sources import XtbMdOptions, suggestion
@@ -29,8 +29,6 @@ METHOD = "GFN2-xTB"
 
 
 def _calculator_class() -> Any:
-    # One shard has one core. OpenMP reads this once, when tblite's library is loaded.
-    os.environ["OMP_NUM_THREADS"] = "1"
     try:
         from tblite.interface import Calculator
     except ModuleNotFoundError as error:
@@ -73,12 +71,18 @@ class XtbMd:
         unknown = [name for name in options.molecules if name not in g2.names]
         if unknown:
             raise DataError(f"The G2 collection has no molecule {unknown[0]!r}.", suggestion(unknown[0], g2.names))
+        _calculator_class()  # loads tblite's OpenMP now, so that the limit below reaches it
         plans = list(product(options.molecules, options.temperatures, range(options.replicas)))
         for number in range(shard, len(plans), n_shards):
             name, temperature, replica = plans[number]
             rng = np.random.default_rng([seed, number])
             group = f"{name}/{temperature:g}K/{replica}"
-            yield from _trajectory(molecule(name), temperature, rng, options, source, group, number * options.frames)
+            first = number * options.frames
+            # A shard has one core; and sums over several threads would come in any order, so that the same seed
+            # would not give the same trajectory. The environment is too late where OpenMP is loaded already.
+            with threadpool_limits(limits=1):
+                frames = list(_trajectory(molecule(name), temperature, rng, options, source, group, first))
+            yield from frames
 
 
 def _trajectory(
