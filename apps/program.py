@@ -8,18 +8,28 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from gfm_pipeline.apps.contracts.task import ERROR_FILE, PROGRESS_FILE, RESULT_FILE, STOP_FILE, ExitCode
+from gfm_pipeline.apps.contracts.task import (
+    ERROR_FILE,
+    HEARTBEAT_FILE,
+    PROGRESS_FILE,
+    RESULT_FILE,
+    SAVED_FILE,
+    STOP_FILE,
+    ExitCode,
+)
 from gfm_pipeline.common.errors import DataError, GFMError, StorageError
-from gfm_pipeline.common.publish import storage_errors, write_json, write_record
+from gfm_pipeline.common.publish import storage_errors, write_atomic, write_json, write_record
 from gfm_pipeline.common.records import read_record
 
 S = TypeVar("S")
-_RETRYABLE = (StorageError, OSError, MemoryError)
+_RETRYABLE = (StorageError, OSError)
+_NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")  # torch, CUDA, HIP, C++
 _PERMANENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 LOG = logging.getLogger(__name__)
 
@@ -30,14 +40,17 @@ class StopRequested(Exception):
 
 @dataclass
 class Task:
-    """The attempt a program runs in: progress goes out, requests to stop come in.
+    """The attempt a program runs in: progress and signs of life go out, requests to stop come in.
+
+    A look at `stopping`, `check` and `progress` are signs of life by themselves; a program that does none of
+    them for long calls `beat` from its loop.
 
     Attributes
     ----------
     folder
         The attempt's folder.
     interval
-        Seconds between two progress lines, and between two looks for the stop file.
+        Seconds between two progress lines, two looks for the stop file, and two heartbeats.
     """
 
     folder: Path
@@ -46,14 +59,29 @@ class Task:
     _stop_file_seen: bool = field(default=False, init=False)
     _last_line: float = field(default=float("-inf"), init=False)
     _last_look: float = field(default=float("-inf"), init=False)
+    _last_beat: float = field(default=float("-inf"), init=False)
 
     def request_stop(self) -> None:
         """Ask the program to leave at its next safe point."""
         self._signalled = True
 
+    def beat(self) -> None:
+        """Show the wrapper that the program is alive and at work; cheap enough for every step of a loop."""
+        now = time.monotonic()
+        if now - self._last_beat < self.interval:
+            return
+        self._last_beat = now
+        with suppress(OSError):  # a disk that refuses is met, and reported, where something is written
+            (self.folder / HEARTBEAT_FILE).touch()
+
+    def saved(self, amount: float) -> None:
+        """Say how far the next attempt can go on from, in any unit that rises: graphs seen, records read."""
+        write_atomic(self.folder / SAVED_FILE, f"{amount!r}\n".encode())
+
     @property
     def stopping(self) -> bool:
         """Whether the program was asked to stop; cheap enough for every step of a loop."""
+        self.beat()
         now = time.monotonic()
         if not self._stop_file_seen and now - self._last_look >= self.interval:
             self._last_look = now
@@ -67,6 +95,7 @@ class Task:
 
     def progress(self, *, force: bool = False, **values: Any) -> None:
         """Append ``values`` and the time to ``progress.jsonl``, at most once an interval unless ``force``."""
+        self.beat()
         now = time.monotonic()
         if not force and now - self._last_line < self.interval:
             return
@@ -106,6 +135,7 @@ def run_program(spec_type: type[S], body: Callable[[S, Task], Any], argv: list[s
     try:
         if len(arguments) != 1:
             raise DataError("This program takes exactly one argument: the path of its JSON spec.")
+        task.beat()
         outcome = body(read_record(spec_type, Path(arguments[0])), task)
         result, code = outcome if isinstance(outcome, tuple) else (outcome, ExitCode.OK)
         write_record(task.folder / RESULT_FILE, result)
@@ -113,16 +143,28 @@ def run_program(spec_type: type[S], body: Callable[[S, Task], Any], argv: list[s
         return int(ExitCode.PREEMPTED)
     except (GFMError, OSError, MemoryError) as error:
         _write_error(task.folder, error)
+        if is_out_of_memory(error):
+            return int(ExitCode.OUT_OF_MEMORY)
         retry = isinstance(error, _RETRYABLE) and not isinstance(error, _PERMANENT)
         return int(ExitCode.RETRYABLE if retry else ExitCode.PERMANENT)
     except Exception as error:
         LOG.exception("unexpected error")  # a fault of the program: its traceback belongs into the attempt's stderr
         _write_error(task.folder, error)
-        return int(ExitCode.PERMANENT)
+        return int(ExitCode.OUT_OF_MEMORY if is_out_of_memory(error) else ExitCode.PERMANENT)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
     return int(code)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether ``error`` says that memory ran out: Python's, NumPy's, or torch's on CPU and accelerators.
+
+    Torch raises a plain ``RuntimeError`` on CPUs, so its text has to be looked at.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(text in str(error).lower() for text in _NO_MEMORY)
 
 
 def _write_error(folder: Path, error: Exception) -> None:

@@ -1,8 +1,9 @@
-"""Runs one program for Parsl: own process group, parent-death signal, deadline, heartbeat, exit record.
+"""Runs one program for Parsl: own process group, parent-death signal, heartbeat, deadline, bounded logs, exit record.
 
 Parsl starts only this. It cannot cancel a running app, and does not kill what an app started when a worker
 dies, so both are done here. The engine learns how the attempt ended from ``exit.json`` and ``result.json`` in
 the attempt's folder, never from the future alone: what finished just as the driver died is adopted later.
+``docs/write-an-app.md`` says what a program must do; `gfm_pipeline.apps.contracts.task` names the files.
 """
 
 from __future__ import annotations
@@ -10,29 +11,62 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gfm_pipeline.apps.contracts.task import EXIT_FILE, HEARTBEAT_FILE, SPEC_FILE, ExitRecord
-from gfm_pipeline.common.publish import write_record
+from gfm_pipeline.apps.bounded_log import BoundedLog, pump
+from gfm_pipeline.apps.contracts.task import (
+    EXIT_FILE,
+    HEARTBEAT_FILE,
+    SPEC_FILE,
+    STOP_FILE,
+    WRAPPER_FILE,
+    ExitRecord,
+    WrapperRecord,
+)
+from gfm_pipeline.common.processes import identify
+from gfm_pipeline.common.publish import storage_errors, write_record
 
 POLL_SECONDS = 0.1
-HEARTBEAT_SECONDS = 2.0
-GRACE_SECONDS = 30.0  # between SIGTERM and SIGKILL
+PULSE_SECONDS = 2.0  # between two signs of life of the wrapper, and two looks at those of the program
+PIPE_SECONDS = 2.0  # for the last output after the program's group is gone
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What to run and for how long: module, folder with its spec, variables to set."""
+    """What to run, and its bounds.
+
+    Parameters
+    ----------
+    module
+        Run as ``python -m``.
+    folder
+        The attempt's, with its spec.
+    deadline_seconds
+        Longest wall time; then SIGTERM, and SIGKILL after the grace.
+    environment
+        Variables to set.
+    silence_seconds
+        Longest time without a heartbeat; then SIGKILL.
+    grace_seconds
+        Between SIGTERM and SIGKILL: time to save a checkpoint.
+    log_bytes
+        Kept of each of standard output and standard error.
+    """
 
     module: str
     folder: str
     deadline_seconds: float
     environment: Mapping[str, str]
+    silence_seconds: float = 900.0
+    grace_seconds: float = 30.0
+    log_bytes: int = 10_000_000
 
 
 def command_line(launch: Launch) -> list[str]:
@@ -46,35 +80,124 @@ def command_line(launch: Launch) -> list[str]:
     return [*guard, "env", *variables, sys.executable, "-m", launch.module, SPEC_FILE]
 
 
+class Watch:
+    """Says when a program must go: a pure matter of times and files, apart from the process."""
+
+    def __init__(self, launch: Launch, now: float) -> None:
+        self.launch = launch
+        self.folder = Path(launch.folder)
+        self.timed_out = self.silent = self.stopped = False
+        self._started = self._heard = now
+        self._beat: int | None = None
+        self._asked: float | None = None
+
+    def look(self, now: float) -> signal.Signals | None:
+        """Return the signal to send now, if any; ``now`` is monotonic, so a clock that jumps does not matter."""
+        beat = _mtime(self.folder / HEARTBEAT_FILE)
+        if beat != self._beat:  # changed, not young: file times may come from another machine's clock
+            self._beat, self._heard = beat, now
+        if self._asked is None:
+            self.timed_out = now - self._started > self.launch.deadline_seconds
+            self.stopped = not self.timed_out and (self.folder / STOP_FILE).exists()
+            if self.timed_out or self.stopped:
+                self._asked = now
+                return signal.SIGTERM
+            self.silent = now - self._heard > self.launch.silence_seconds
+            return signal.SIGKILL if self.silent else None
+        return signal.SIGKILL if now - self._asked > self.launch.grace_seconds else None
+
+
 def run(launch: Launch) -> ExitRecord:
-    """Run a program to its end or its deadline, and record how it ended in ``exit.json``."""
+    """Run a program to its end or its bounds, and record how it ended in ``exit.json``.
+
+    Raises
+    ------
+    StorageError
+        When the disk refuses the records.
+    """
     folder = Path(launch.folder)
-    heartbeat = folder / HEARTBEAT_FILE
-    started = time.monotonic()
-    timed_out = False
-    with open(folder / "stdout.log", "ab") as out, open(folder / "stderr.log", "ab") as err:
-        child = subprocess.Popen(
-            command_line(launch), cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
-        )
-        beat = 0.0
-        try:
-            while child.poll() is None:
-                now = time.monotonic()
-                if now - beat >= HEARTBEAT_SECONDS:
-                    heartbeat.touch()
-                    beat = now
-                if not timed_out and now - started > launch.deadline_seconds:
-                    timed_out = True
-                    _signal(child.pid, signal.SIGTERM)
-                if timed_out and now - started > launch.deadline_seconds + GRACE_SECONDS:
-                    _signal(child.pid, signal.SIGKILL)
-                time.sleep(POLL_SECONDS)
-        finally:
-            _signal(child.pid, signal.SIGKILL)  # whatever the program left in its group
-            child.wait()
-    record = ExitRecord(child.returncode, timed_out, time.monotonic() - started)
+    began = time.monotonic()
+    kills = memory_kills()
+    with storage_errors(folder):
+        logs = [BoundedLog(folder / name, launch.log_bytes) for name in ("stdout.log", "stderr.log")]
+    child = subprocess.Popen(
+        command_line(launch),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    watch = Watch(launch, time.monotonic())
+    pipes = [os.dup(p.fileno()) for p in (child.stdout, child.stderr) if p is not None]
+    pumps = [pump(pipe, log) for pipe, log in zip(pipes, logs, strict=True)]
+    pulse = folder / WRAPPER_FILE
+    try:
+        write_record(pulse, WrapperRecord(identify(os.getpid()), identify(child.pid)))
+        _attend(child, watch, pulse)
+    finally:
+        _signal(child.pid, signal.SIGKILL)  # whatever the program left in its group
+        child.wait()
+        for thread in pumps:
+            thread.join(PIPE_SECONDS)
+        for log in logs:
+            log.close()
+        for pipe_end in (child.stdout, child.stderr):
+            if pipe_end is not None:
+                pipe_end.close()
+    after = memory_kills()
+    record = ExitRecord(
+        code=child.returncode,
+        timed_out=watch.timed_out,
+        seconds=time.monotonic() - began,
+        silent=watch.silent,
+        stopped=watch.stopped,
+        out_of_memory=None if kills is None or after is None else after > kills,
+        host=socket.gethostname(),
+    )
     write_record(folder / EXIT_FILE, record)
+    pulse.unlink(missing_ok=True)
     return record
+
+
+def _attend(child: subprocess.Popen[bytes], watch: Watch, pulse: Path) -> None:
+    """Wait for the program's end; show life, and end it when it is time."""
+    looked = float("-inf")
+    while child.poll() is None:
+        now = time.monotonic()
+        if now - looked >= min(PULSE_SECONDS, watch.launch.silence_seconds / 4, watch.launch.deadline_seconds / 4):
+            looked = now
+            with suppress(OSError):  # the disk's trouble, not the program's
+                os.utime(pulse)
+            number = watch.look(now)
+            if number is not None:
+                _signal(child.pid, number)
+        time.sleep(POLL_SECONDS)
+
+
+def memory_kills() -> int | None:
+    """Return how many processes the kernel has killed for want of memory, in this control group or else at all."""
+    try:
+        group = Path("/proc/self/cgroup").read_text(encoding="ascii").rpartition("0::")[2].split("\n")[0]
+        places = [Path("/sys/fs/cgroup" + group) / "memory.events", Path("/sys/fs/cgroup/memory.events")]
+    except (OSError, ValueError):
+        places = []
+    for place in [*places, Path("/proc/vmstat")]:
+        try:
+            lines = place.read_text(encoding="ascii").splitlines()
+        except (OSError, ValueError):
+            continue
+        for line in lines:
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return None
+
+
+def _mtime(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _signal(group: int, number: signal.Signals) -> None:

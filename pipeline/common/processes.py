@@ -1,0 +1,94 @@
+"""Who a process is, beyond its number: host, boot and start time, so that a re-used pid is never mistaken for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """A process. ``started`` is its start time in clock ticks since boot; '' where the system does not tell."""
+
+    host: str
+    boot_id: str
+    pid: int
+    started: str
+
+
+def boot_id() -> str:
+    """Return the id of this boot of this machine, '' where the system has none."""
+    path = _PROC / "sys/kernel/random/boot_id"
+    return path.read_text().strip() if path.exists() else ""
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the state on, or nothing when there is no such process."""
+    try:
+        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def started(pid: int) -> str:
+    """Return when ``pid`` started, in clock ticks since boot; '' when there is no such process, or only its corpse."""
+    fields = _stat(pid)
+    return fields[19] if fields and fields[0] not in "ZX" else ""
+
+
+def identify(pid: int) -> ProcessId:
+    """Return the full identity of a process of this machine."""
+    return ProcessId(socket.gethostname(), boot_id(), pid, started(pid))
+
+
+def is_here(process: ProcessId) -> bool:
+    """Return whether ``process`` belongs to this boot of this machine."""
+    return process.host == socket.gethostname() and process.boot_id == boot_id()
+
+
+def is_alive(process: ProcessId) -> bool:
+    """Return whether ``process`` runs on this machine; False for those of other hosts, which cannot be seen."""
+    return is_here(process) and bool(process.started) and started(process.pid) == process.started
+
+
+def group_members(group: int) -> list[int]:
+    """Return the processes of a process group that are not dead yet."""
+    found = []
+    for entry in _PROC.iterdir() if _PROC.is_dir() else []:
+        if entry.name.isdigit():
+            fields = _stat(int(entry.name))
+            if fields and fields[2] == str(group) and fields[0] not in "ZX":
+                found.append(int(entry.name))
+    return found
+
+
+def kill(process: ProcessId) -> bool:
+    """Kill one process if it is still the same; return whether it was there."""
+    return is_alive(process) and _send(process.pid, group=False)
+
+
+def kill_group(leader: ProcessId) -> bool:
+    """Kill what is left of the process group that ``leader`` led; return whether anything was there.
+
+    The leader may have died before its children: its number stays taken as long as the group has members,
+    so a group whose leader is someone else is a stranger's and is left alone.
+    """
+    if not is_here(leader):
+        return False
+    now = started(leader.pid)
+    if (now and now != leader.started) or not group_members(leader.pid):
+        return False
+    return _send(leader.pid, group=True)
+
+
+def _send(pid: int, *, group: bool) -> bool:
+    try:
+        (os.killpg if group else os.kill)(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
