@@ -7,7 +7,6 @@ driver, under the campaign's lock); any number of readers, who never block it.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import zlib
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
+
+from pydantic_core import from_json
 
 from gfm_pipeline.common.errors import IntegrityError
 from gfm_pipeline.common.publish import fsync_dir, storage_errors
@@ -47,7 +48,7 @@ def decode(line: bytes) -> Entry:
     body = b"{" + line[_BODY:]
     if line[:_BODY] != b'%b%08x",' % (_PREFIX, zlib.crc32(body)):
         raise ValueError("its checksum does not match")
-    raw = json.loads(body)
+    raw = from_json(body)
     return Entry(raw["n"], raw["t"], raw["kind"], raw["data"])
 
 
@@ -57,22 +58,31 @@ def read(path: Path) -> Iterator[Entry]:
     Raises
     ------
     IntegrityError
-        With the line number, when a finished line is damaged or out of sequence.
+        With the line number, when a finished line is damaged or out of sequence; or when the file cannot be read.
     """
-    with open(path, "rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                entry = decode(line[:-1])
-            except (ValueError, KeyError, TypeError) as error:
-                raise IntegrityError(
-                    f"{path}:{number}: this event is damaged ({error}).",
-                    "Restore the file from a backup; the campaign cannot be trusted past this line.",
-                ) from None
-            if entry.n != number - 1:
-                raise IntegrityError(f"{path}:{number}: event {entry.n} stands where {number - 1} belongs.")
-            yield entry
+    try:
+        with open(path, "rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    entry = decode(line[:-1])
+                except (ValueError, KeyError, TypeError) as error:
+                    raise IntegrityError(
+                        f"{path}:{number}: this event is damaged ({error}).",
+                        "Restore the file from a backup; the campaign cannot be trusted past this line.",
+                    ) from None
+                if entry.n != number - 1:
+                    raise IntegrityError(
+                        f"{path}:{number}: event {entry.n} stands where {number - 1} belongs.",
+                        "Lines were removed or added; restore the file from a backup.",
+                    )
+                yield entry
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        hint = "Mend its permissions or its disk, or restore it from a backup."
+        raise IntegrityError(f"{path} cannot be read: {error.strerror}.", hint) from error
 
 
 class Journal:
