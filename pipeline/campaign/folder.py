@@ -42,20 +42,29 @@ def check_name(paths: CampaignPaths, name: str) -> CampaignState | None:
         return None
     if not root.is_dir():
         raise ConfigError(f"{root} is a file, not a campaign folder.", "Choose another place with --campaign.")
+    # What the first driver may have left before its first event.
+    others = sorted(
+        p.name for p in root.iterdir() if p != paths.journal and not p.name.lstrip(".").startswith(paths.lock.name)
+    )
     if not paths.journal.exists():
-        others = [p.name for p in root.iterdir() if p != paths.lock]
-        if others:
-            raise ConfigError(
-                f"{root} holds files but no campaign ({', '.join(sorted(others)[:3])}).",
-                "Choose an empty or new folder with --campaign.",
+        if not others:
+            return None
+        if (root / "stages").is_dir():
+            raise IntegrityError(
+                f"{paths.journal} is missing, though {root} holds stages of a campaign.",
+                "Restore it from a backup, or choose another folder with --campaign.",
             )
-        return None
+        raise ConfigError(
+            f"{root} holds files but no campaign ({', '.join(others[:3])}).",
+            "Choose an empty or new folder with --campaign.",
+        )
     state = load_state(paths.journal)
     if state.created is None:
-        if not state.last_event:
-            return None  # the first driver died before its first event
+        if not others:
+            return None
         raise IntegrityError(
-            f"{paths.journal} holds no campaign.", "Restore it from a backup, or choose another folder."
+            f"{paths.journal} is empty, though {root} holds a campaign's files ({', '.join(others[:3])}).",
+            "Restore it from a backup, or choose another folder with --campaign.",
         )
     if state.created.name != name:
         raise ConfigError(
@@ -72,7 +81,7 @@ def driving(root: Path, name: str) -> Iterator[OpenCampaign]:
     check_name(paths, name)
     with storage_errors(paths.root):
         paths.root.mkdir(parents=True, exist_ok=True)
-    with CampaignLock(paths.lock) as lock, Journal(paths.journal) as journal:
+    with CampaignLock(paths.lock) as lock, Journal(paths.journal, lock.check) as journal:
         state = load_state(paths.journal)
         if state.created is None:
             created = CampaignCreated(SCHEMA_VERSION, name, __version__)

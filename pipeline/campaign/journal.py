@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from pydantic_core import from_json
 
-from gfm_pipeline.common.errors import IntegrityError
+from gfm_pipeline.common.errors import IntegrityError, StorageError
 from gfm_pipeline.common.publish import fsync_dir, storage_errors
 from gfm_pipeline.common.records import canonical_json
 
@@ -86,10 +86,20 @@ def read(path: Path) -> Iterator[Entry]:
 
 
 class Journal:
-    """The writing end; use as a context manager, under the campaign's lock."""
+    """The writing end; use as a context manager, under the campaign's lock.
 
-    def __init__(self, path: Path) -> None:
+    Parameters
+    ----------
+    path
+        The file.
+    guard
+        Called before every write; raises when the lock is lost.
+    """
+
+    def __init__(self, path: Path, guard: Callable[[], None] | None = None) -> None:
         self.path = path
+        self._guard = guard
+        self._refused: StorageError | OSError | None = None
         self._stream: IO[bytes] | None = None
         self._next = 0
 
@@ -98,7 +108,7 @@ class Journal:
         with storage_errors(self.path):
             self.path.touch()
             self._next = sum(1 for _ in read(self.path))
-            self._stream = open(self.path, "r+b")
+            self._stream = open(self.path, "r+b", buffering=0)
             content_end = self._whole_length(self._stream)
             self._stream.truncate(content_end)
             self._stream.seek(content_end)
@@ -127,10 +137,23 @@ class Journal:
         """Write one event and make it durable before returning."""
         if self._stream is None:
             raise RuntimeError("the journal is not open")
+        if self._refused is not None:
+            raise self._refused
+        if self._guard is not None:
+            self._guard()
         entry = Entry(self._next, round(time.time(), 3), kind, data)
-        with storage_errors(self.path):
-            self._stream.write(encode(entry))
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
+        try:
+            with storage_errors(self.path):
+                self._write(self._stream.fileno(), encode(entry))
+        except (StorageError, OSError) as error:
+            # A part of the line may be on disk. Nothing may follow it: the next open cuts it off.
+            self._refused = error
+            raise
         self._next += 1
         return entry
+
+    @staticmethod
+    def _write(descriptor: int, line: bytes) -> None:
+        while line:
+            line = line[os.write(descriptor, line) :]
+        os.fsync(descriptor)

@@ -1,7 +1,13 @@
-"""One driver a campaign, without ``flock`` (which parallel file systems do not keep)."""
+"""One driver a campaign, without ``flock`` (which parallel file systems do not keep) and without hard links.
+
+The lock is a file made with ``O_EXCL`` that names its holder. A holder that is certainly dead is replaced: who
+wants to replace it takes, in the same way, a second lock whose name is the digest of the dead holder's
+record. So of all who see the same corpse one replaces it, and whoever is late finds another record in place.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -12,12 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from gfm_pipeline.common.errors import CampaignLocked
-from gfm_pipeline.common.publish import storage_errors
+from gfm_pipeline.common.errors import CampaignLocked, ConfigError
+from gfm_pipeline.common.publish import storage_errors, write_atomic
 from gfm_pipeline.common.records import from_plain, to_plain
 
 HEARTBEAT_SECONDS = 2.0
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+REBOOT_SECONDS = 30.0  # a heartbeat this fresh is not one of before a reboot
+_PROC = Path("/proc")
+_BOOT_ID = _PROC / "sys/kernel/random/boot_id"
+_PID_NAMESPACE = _PROC / "self/ns/pid"
 
 
 @dataclass(frozen=True)
@@ -29,48 +38,161 @@ class Holder:
     boot_id: str
     started: float
     process_started: str  # start time of the process in clock ticks: tells a re-used pid
+    pid_namespace: str = ""  # a container's process numbers are its own
 
 
 def _boot_id() -> str:
     return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
 
 
-def _process_started(pid: int) -> str:
-    """Return field 22 (starttime) of /proc/PID/stat, or '' when there is no such process."""
+def _pid_namespace() -> str:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return str(_PID_NAMESPACE.readlink())
     except OSError:
         return ""
 
 
-def this_process() -> Holder:
-    """Return the record of the calling process."""
-    return Holder(socket.gethostname(), os.getpid(), _boot_id(), time.time(), _process_started(os.getpid()))
-
-
-def read_holder(path: Path) -> tuple[Holder, float] | None:
-    """Return the holder and the age of its heartbeat in seconds, or None when the campaign is free."""
+def _process_started(pid: int) -> str:
+    """Return field 22 (starttime) of /proc/PID/stat, or '' when there is no such process, or only its zombie."""
     try:
-        age = time.time() - path.stat().st_mtime
-        return from_plain(Holder, json.loads(path.read_text())), max(0.0, age)
-    except FileNotFoundError:
-        return None
-    except ValueError:  # torn by a crash while it was written
-        return Holder("unknown", 0, "", 0.0, ""), max(0.0, age)
+        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
 
 
-def is_dead(holder: Holder) -> bool | None:
-    """Return whether the holder is certainly dead (True), alive (False), or on another host (None)."""
-    if holder.host != socket.gethostname():
-        return None
-    if holder.boot_id and holder.boot_id != _boot_id():
-        return True
+def _gone(holder: Holder) -> bool:
+    """Return whether the holder's process, of this machine and its present boot, has ended."""
+    if not _PROC.is_dir():  # not Linux
+        try:
+            os.kill(holder.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
     started = _process_started(holder.pid)
     return not started or (bool(holder.process_started) and started != holder.process_started)
 
 
+def this_process() -> Holder:
+    """Return the record of the calling process."""
+    pid = os.getpid()
+    return Holder(socket.gethostname(), pid, _boot_id(), time.time(), _process_started(pid), _pid_namespace())
+
+
+def read_holder(path: Path) -> tuple[Holder, float] | None:
+    """Return the holder and the age of its heartbeat in seconds (0 if in the future), or None when it is free."""
+    try:
+        age = max(0.0, time.time() - path.stat().st_mtime)
+        return _parse(path.read_bytes()), age
+    except FileNotFoundError:
+        return None
+
+
+def _parse(record: bytes) -> Holder:
+    try:
+        return from_plain(Holder, json.loads(record))
+    except ValueError:  # torn by a crash while it was written
+        return Holder("unknown", 0, "", 0.0, "")
+
+
+def is_dead(holder: Holder, age: float = REBOOT_SECONDS) -> bool | None:
+    """Return whether the holder is certainly dead (True), certainly alive (False), or not to be known (None).
+
+    ``age`` is that of its heartbeat. No heartbeat, however old, makes a holder dead: clocks jump and differ.
+    """
+    if holder.host != socket.gethostname():
+        return None
+    if holder.boot_id and holder.boot_id != _boot_id():
+        return True if age >= REBOOT_SECONDS else None  # rebooted, or another machine of the same name
+    if holder.pid_namespace and holder.pid_namespace != _pid_namespace():
+        return None
+    return _gone(holder)
+
+
+def _record() -> bytes:
+    return json.dumps(to_plain(this_process())).encode()
+
+
+def _read(path: Path) -> bytes | None:
+    """Return the record in ``path``, after waiting a moment for one that is being written; None: there is no lock."""
+    record = b""
+    for _ in range(20):
+        try:
+            record = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        if record.endswith(b"}"):
+            break
+        time.sleep(0.05)
+    return record
+
+
+def _create(path: Path, record: bytes) -> bool:
+    """Make ``path`` with ``record`` in it, unless it exists."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return False
+    try:
+        os.write(descriptor, record)
+        os.fsync(descriptor)
+    except OSError:
+        path.unlink(missing_ok=True)  # an empty lock would look like a holder that cannot be known
+        raise
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _acquire(path: Path, record: bytes) -> Holder | None:
+    """Put ``record`` into ``path``, and return the dead holder it replaced, if there was one.
+
+    Raises
+    ------
+    CampaignLocked
+        When a holder lives, or may live.
+    """
+    for _ in range(5):
+        if _create(path, record):
+            return None
+        found = _read(path)
+        if found is None:
+            continue  # let go just now
+        corpse, age = _parse(found), _age(path)
+        if not is_dead(corpse, age):
+            raise _held(path, corpse, age)
+        guard = path.with_name(f"{path.name}.after-{hashlib.sha256(found).hexdigest()[:12]}")
+        _acquire(guard, record)
+        try:
+            if _read(path) == found:  # else someone has replaced it since, and may live
+                write_atomic(path, record)
+                return corpse
+        finally:
+            guard.unlink(missing_ok=True)
+    raise CampaignLocked(f"{path} keeps being taken by other drivers.", "Try again in a minute.")
+
+
+def _age(path: Path) -> float:
+    try:
+        return max(0.0, time.time() - path.stat().st_mtime)
+    except FileNotFoundError:
+        return 0.0
+
+
+def _held(path: Path, holder: Holder, age: float) -> CampaignLocked:
+    who = f"pid {holder.pid} on {holder.host}, heartbeat {age:.0f} s ago"
+    if is_dead(holder, age) is None:
+        return CampaignLocked(
+            f"The campaign is held by a driver that cannot be seen from here ({who}).",
+            f"If that driver is certainly gone: gfm-pipeline unlock --force {path.parent}",
+        )
+    return CampaignLocked(f"The campaign is already being driven ({who}).", "Watch it with `gfm-pipeline status`.")
+
+
 class CampaignLock:
-    """Holds ``path`` by ``O_EXCL`` while in the ``with``, touching it as a heartbeat.
+    """Holds ``path`` while in the ``with``, touching it as a heartbeat.
 
     Raises
     ------
@@ -81,57 +203,70 @@ class CampaignLock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.replaced: Holder | None = None  # a dead driver whose lock was taken over
+        self._record = b""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="campaign-lock", daemon=True)
 
     def __enter__(self) -> CampaignLock:
         """Take the lock."""
+        self._record = _record()
         with storage_errors(self.path):
-            for _ in range(3):
-                try:
-                    descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-                except FileExistsError:
-                    self._clear_stale()
-                    continue
-                with os.fdopen(descriptor, "w") as stream:
-                    json.dump(to_plain(this_process()), stream)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                self._thread.start()
-                return self
-        raise CampaignLocked(f"{self.path} keeps being taken by other drivers.")
+            self.replaced = _acquire(self.path, self._record)
+        self._thread.start()
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        """Let go."""
+        """Let go; a lock that is another's by now is left to it."""
         self._stop.set()
         self._thread.join(timeout=1)
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            if self._mine():
+                self.path.unlink()
 
-    def _clear_stale(self) -> None:
-        found = read_holder(self.path)
-        if found is None:
-            return
-        holder, age = found
-        dead = is_dead(holder)
-        if dead:
-            # Renamed, not removed: of two drivers that see the same corpse only one succeeds.
-            grave = self.path.with_name(f"{self.path.name}.dead-{os.getpid()}")
-            try:
-                self.path.rename(grave)
-            except FileNotFoundError:
-                return
-            grave.unlink()
-            self.replaced = holder
-            return
-        who = f"pid {holder.pid} on {holder.host}, heartbeat {age:.0f} s ago"
-        if dead is None and age > 60:
-            raise CampaignLocked(
-                f"The campaign is held from another host ({who}), perhaps by a dead driver.",
-                f"If that driver is gone: gfm-pipeline unlock {self.path.parent}",
-            )
-        raise CampaignLocked(f"The campaign is already being driven ({who}).", "Watch it with `gfm-pipeline status`.")
+    def check(self) -> None:
+        """Raise `CampaignLocked` when the lock was taken away: two writers must never share a journal."""
+        if not self._mine():
+            found = read_holder(self.path)
+            who = "was removed" if found is None else f"belongs to pid {found[0].pid} on {found[0].host} now"
+            raise CampaignLocked(f"This driver lost its campaign: {self.path} {who}.", "Drive it from one place only.")
+
+    def _mine(self) -> bool:
+        try:
+            return self.path.read_bytes() == self._record
+        except FileNotFoundError:
+            return False
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             with suppress(OSError):  # a slow or full file system must not end the driver
-                os.utime(self.path)
+                if self._mine():
+                    os.utime(self.path)
+
+
+def unlock(path: Path, *, force: bool) -> str:
+    """Remove the lock of a dead driver, and return who held it ('' when nobody did).
+
+    Raises
+    ------
+    ConfigError
+        When the holder lives, or may live and ``force`` is not given.
+    """
+    found = read_holder(path)
+    if found is None:
+        return ""
+    holder, age = found
+    who = f"pid {holder.pid} on {holder.host}, heartbeat {age:.0f} s ago"
+    dead = is_dead(holder, age)
+    if dead is False:
+        raise ConfigError(f"The driver is alive ({who}).", "Stop it with Ctrl-C or SIGTERM.")
+    if dead is None and not force:
+        raise ConfigError(f"The driver may be alive ({who}).", "If it is certainly gone: unlock --force.")
+    if dead:
+        with CampaignLock(path):  # taken over and let go: another driver may be doing the same
+            pass
+    else:
+        with storage_errors(path):
+            path.unlink(missing_ok=True)
+    for guard in path.parent.glob(f"{path.name}.after-*"):
+        guard.unlink(missing_ok=True)
+    return who

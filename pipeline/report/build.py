@@ -94,7 +94,7 @@ def _driver(paths: CampaignPaths, state: CampaignState) -> tuple[bool, str]:
     found = read_holder(paths.lock)
     if found is not None:
         holder, age = found
-        dead = is_dead(holder)
+        dead = is_dead(holder, age)
         who = f"pid {holder.pid} on {holder.host}, heartbeat {age:.0f} s ago"
         if dead:
             return False, f"died ({who})"
