@@ -18,7 +18,8 @@ from gfm_pipeline import __version__
 from gfm_pipeline.campaign.events import DriverEnded, DriverStarted
 from gfm_pipeline.campaign.folder import OpenCampaign, check_name, driving
 from gfm_pipeline.campaign.identity import remember_digests
-from gfm_pipeline.campaign.lock import is_dead, read_holder, this_process
+from gfm_pipeline.campaign.lock import this_process
+from gfm_pipeline.campaign.lock import unlock as release
 from gfm_pipeline.campaign.state import load_state
 from gfm_pipeline.cli.options import Request, campaign_argument, existing, resolve, site_option, workflow_options
 from gfm_pipeline.cli.progress import Progress
@@ -64,19 +65,8 @@ def resume(campaign: Path, site: str, quiet: bool) -> None:
 def unlock(campaign: Path, force: bool) -> None:
     """Remove the lock a dead driver left in folder CAMPAIGN."""
     paths = existing(campaign)
-    found = read_holder(paths.lock)
-    if found is None:
-        click.echo(f"{campaign} is not locked.")
-        return
-    holder, age = found
-    dead = is_dead(holder)
-    who = f"pid {holder.pid} on {holder.host}, heartbeat {age:.0f} s ago"
-    if dead is False:
-        raise ConfigError(f"The driver is alive ({who}).", "Stop it with Ctrl-C or SIGTERM.")
-    if dead is None and not force:
-        raise ConfigError(f"The driver may be alive ({who}).", "If it is certainly gone: unlock --force.")
-    paths.lock.unlink(missing_ok=True)
-    click.echo(f"Unlocked (was held by {who}).")
+    who = release(paths.lock, force=force)
+    click.echo(f"Unlocked (was held by {who})." if who else f"{campaign} is not locked.")
 
 
 def _drive(workflow: Path, site: str, folder: Path | None, overrides: tuple[str, ...], quiet: bool) -> None:
