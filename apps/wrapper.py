@@ -155,8 +155,11 @@ def run(launch: Launch) -> ExitRecord:
         out_of_memory=None if kills is None or after is None else after > kills,
         host=socket.gethostname(),
     )
-    write_record(folder / EXIT_FILE, record)
-    pulse.unlink(missing_ok=True)
+    try:
+        write_record(folder / EXIT_FILE, record)
+    finally:
+        with suppress(OSError):
+            pulse.unlink()
     return record
 
 

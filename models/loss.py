@@ -21,7 +21,26 @@ class Loss:
     force: Tensor
 
 
-def multitask_loss(prediction: Prediction, batch: Batch, force_rms: Tensor, force_weight: float) -> Loss:
+def label_counts(batch: Batch) -> tuple[int, int]:
+    """Return the numbers of energies and of force vectors that are known: what `multitask_loss` divides by.
+
+    Raises
+    ------
+    ModelError
+        When the batch has no labels.
+    """
+    if batch.energy is None or batch.forces is None:
+        raise ModelError("A loss needs labels, and the batch has none.")
+    return int((~torch.isnan(batch.energy)).sum()), int((~torch.isnan(batch.forces).any(1)).sum())
+
+
+def multitask_loss(
+    prediction: Prediction,
+    batch: Batch,
+    force_rms: Tensor,
+    force_weight: float,
+    counts: tuple[int, int] | None = None,
+) -> Loss:
     """Return mean absolute per-atom energy error + ``force_weight`` * mean length of the force error.
 
     The L1 energy and L2-norm force losses are those of large atomistic models (e.g. eSCN, UMA); both are robust to
@@ -37,6 +56,9 @@ def multitask_loss(prediction: Prediction, batch: Batch, force_rms: Tensor, forc
         Scale of each dataset [n_datasets], eV/Angstrom, in the dtype of the model.
     force_weight
         Weight of the force part.
+    counts
+        Divide by these numbers of labels, those of a larger batch that ``batch`` is a part of: the losses of all
+        parts then add up to the loss of the whole. None: the labels of ``batch``.
 
     Raises
     ------
@@ -48,8 +70,10 @@ def multitask_loss(prediction: Prediction, batch: Batch, force_rms: Tensor, forc
     scale = 1.0 / force_rms.index_select(0, batch.dataset)
     weight = scale / batch.natoms.to(scale.dtype)
     energy_error, energy_count = _masked(prediction.energy, batch.energy)
-    energy = (energy_error.abs() * weight).sum() / energy_count
     force_error, force_count = _masked(prediction.forces, batch.forces)
+    if counts is not None:
+        energy_count, force_count = (torch.tensor(max(1, n)) for n in counts)
+    energy = (energy_error.abs() * weight).sum() / energy_count
     length = torch.linalg.vector_norm(force_error, dim=1)
     force = (length * scale.index_select(0, batch.graph)).sum() / force_count
     return Loss(energy + force_weight * force, energy, force)

@@ -109,6 +109,9 @@ class TrainSpec:
         Largest number of validation graphs a dataset uses (a fixed subset); None: all.
     temperature
         Datasets are sampled with probability proportional to n**(1/temperature).
+    micro_batch
+        Graphs that are in memory at a time; None: the whole batch. An optimiser step and its result stay those
+        of the whole batch, up to the rounding of sums.
     """
 
     task: str
@@ -126,6 +129,7 @@ class TrainSpec:
     checkpoint_every_seconds: float = 60.0
     temperature: float = 2.0
     threads: int = 1
+    micro_batch: int | None = None
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,8 @@ def check(spec: TrainSpec) -> None:
     optimiser = spec.optimiser
     if optimiser.batch_size < 1 or spec.validate_every < 1 or not optimiser.learning_rate > 0:
         raise ConfigError(f"Task {spec.task} needs batch_size, validate_every and learning_rate above zero.")
+    if spec.micro_batch is not None and spec.micro_batch < 1:
+        raise ConfigError(f"Task {spec.task} needs a micro_batch above zero.")
     rule = spec.convergence
     if rule is not None and (rule.check_every < 1 or rule.patience < 1 or not rule.anneal_fraction > 0):
         raise ConfigError(f"Task {spec.task} needs check_every, patience and anneal_fraction above zero.")
@@ -174,8 +176,8 @@ def prepare(spec: TrainSpec) -> Trainer:
     sampler = Sampler([len(t) for t in train], spec.temperature, spec.seed)
     tables = Tables(tuple(train), validation)
     if start is None:
-        return Trainer(card, tables, spec.optimiser, sampler)
-    return Trainer(card, tables, spec.optimiser, sampler, start.state, start.position)
+        return Trainer(card, tables, spec.optimiser, sampler, micro_batch=spec.micro_batch)
+    return Trainer(card, tables, spec.optimiser, sampler, start.state, start.position, spec.micro_batch)
 
 
 def train(spec: TrainSpec, task: Task) -> tuple[TrainResult, ExitCode]:
@@ -262,6 +264,7 @@ def _save_here(task: Task, trainer: Trainer) -> None:
     """Save a checkpoint in the attempt's folder and drop all but the newest ones."""
     place = task.folder / CHECKPOINTS
     save(place / f"graphs-{trainer.position.graphs:012d}", trainer.card, trainer.position, trainer.state())
+    task.saved(trainer.position.graphs)
     for old in sorted(place.glob("graphs-*"))[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
 

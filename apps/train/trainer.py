@@ -14,12 +14,13 @@ from gfm_pipeline.apps.contracts.training import DatasetErrors, OptimiserSetting
 from gfm_pipeline.apps.dataset import GraphTable, collate
 from gfm_pipeline.apps.train.checkpoint import Card, Position, State
 from gfm_pipeline.apps.train.flat import AdamW, clip, flatten
-from gfm_pipeline.apps.train.sampler import Sampler
+from gfm_pipeline.apps.train.sampler import Indices, Sampler
 from gfm_pipeline.apps.train.schedule import learning_rate
 from gfm_pipeline.apps.train.validate import finite, validate
 from gfm_pipeline.common.errors import GFMError, IntegrityError
 from gfm_pipeline.models import Potential, multitask_loss
 from gfm_pipeline.models.ema import update_ema
+from gfm_pipeline.models.loss import label_counts
 
 
 class Diverged(GFMError):
@@ -49,6 +50,8 @@ class Trainer:
         Which graphs are in which batch.
     state, position
         To go on from; None: random weights from the seed of ``card``.
+    micro_batch
+        Graphs in memory at a time, in training and validation; None: whole batches.
 
     Raises
     ------
@@ -64,8 +67,10 @@ class Trainer:
         sampler: Sampler,
         state: State | None = None,
         position: Position | None = None,
+        micro_batch: int | None = None,
     ) -> None:
         self.card, self.tables, self.settings, self.sampler = card, tables, optimiser, sampler
+        self.micro_batch = micro_batch
         self.position = Position() if position is None else position
         torch.manual_seed(card.seed)
         self.model, self.average = Potential(card.spec), Potential(card.spec)
@@ -117,15 +122,12 @@ class Trainer:
         """
         started = time.perf_counter()
         position, settings = self.position, self.settings
-        batch = collate(self.tables.train, *self.sampler.batch(position.graphs, settings.batch_size))
         gradient = self.weights.grad
         if gradient is None:
             raise RuntimeError("the flat gradient was replaced")
         gradient.zero_()
-        loss = multitask_loss(self.model(batch, training=True), batch, self.force_rms, settings.force_weight).total
-        # only the parameters' gradients are wanted: this prunes second derivatives by positions from the pass
-        loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
-        value, norm = float(loss.detach()), clip(gradient, settings.clip_norm)
+        value = self._accumulate(*self.sampler.batch(position.graphs, settings.batch_size))
+        norm = clip(gradient, settings.clip_norm)
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise Diverged(
                 f"The loss is {value:g} and its gradient {norm:g} at step {position.steps}, "
@@ -145,6 +147,28 @@ class Trainer:
             task_seconds=position.task_seconds + elapsed,
         )
 
+    def _accumulate(self, table: Indices, graph: Indices) -> float:
+        """Add the gradient of the batch's loss to the flat gradient and return the loss.
+
+        With a micro-batch, parts of the batch follow each other. Each part's loss is divided by the whole batch's
+        numbers of labels, so that the parts' gradients add up to the whole's.
+        """
+        size = len(graph) if self.micro_batch is None else self.micro_batch
+        starts = range(0, len(graph), size)
+        parts = [collate(self.tables.train, table[k : k + size], graph[k : k + size]) for k in starts]
+        counts = None
+        if len(parts) > 1:
+            energies, forces = zip(*map(label_counts, parts), strict=True)
+            counts = (sum(energies), sum(forces))
+        value = 0.0
+        for part in parts:
+            predicted = self.model(part, training=True)
+            loss = multitask_loss(predicted, part, self.force_rms, self.settings.force_weight, counts).total
+            # only the parameters' gradients are wanted: this prunes second derivatives by positions from the pass
+            loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
+            value += float(loss.detach())
+        return value
+
     @property
     def train_loss(self) -> float | None:
         """Mean training loss since the last validation, None before the first step after it."""
@@ -160,7 +184,7 @@ class Trainer:
             When an error is not finite.
         """
         started = time.perf_counter()
-        score, errors = validate(self.average, self.tables.validation, limit)
+        score, errors = validate(self.average, self.tables.validation, limit, self.micro_batch)
         p = self.position
         if not finite(list(errors.values())):
             raise Diverged(f"The validation errors are not finite at step {p.steps}, after {p.graphs} graphs.")

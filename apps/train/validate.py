@@ -23,7 +23,9 @@ def subset(n: int, limit: int | None) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(0).permutation(n)[:limit])
 
 
-def dataset_errors(model: Potential, table: GraphTable, index: NDArray[np.int64]) -> DatasetErrors:
+def dataset_errors(
+    model: Potential, table: GraphTable, index: NDArray[np.int64], batch_size: int = BATCH
+) -> DatasetErrors:
     """Return the errors on the structures ``index`` of one dataset, beside those of a model that learned nothing.
 
     Energies are absolute errors per atom averaged over structures; forces are averaged over components. Both
@@ -35,8 +37,8 @@ def dataset_errors(model: Potential, table: GraphTable, index: NDArray[np.int64]
         When no structure has an energy or forces.
     """
     sums, counts = np.zeros(4), np.zeros(4)
-    for start in range(0, len(index), BATCH):
-        graphs = index[start : start + BATCH]
+    for start in range(0, len(index), batch_size):
+        graphs = index[start : start + batch_size]
         batch = collate([table], np.zeros(len(graphs), dtype=np.int64), graphs)
         out = model(batch)
         if batch.energy is None or batch.forces is None:
@@ -75,10 +77,14 @@ def objective(errors: Mapping[str, DatasetErrors]) -> float:
 
 
 def validate(
-    model: Potential, tables: Mapping[str, GraphTable], limit: int | None
+    model: Potential, tables: Mapping[str, GraphTable], limit: int | None, micro_batch: int | None = None
 ) -> tuple[float, dict[str, DatasetErrors]]:
-    """Return the objective and the errors of each dataset, on at most ``limit`` structures of each."""
-    errors = {name: dataset_errors(model, table, subset(len(table), limit)) for name, table in tables.items()}
+    """Return the objective and the errors of each dataset, on at most ``limit`` structures of each.
+
+    ``micro_batch`` bounds the structures in memory at a time.
+    """
+    size = BATCH if micro_batch is None else min(BATCH, micro_batch)
+    errors = {name: dataset_errors(model, table, subset(len(table), limit), size) for name, table in tables.items()}
     return objective(errors), errors
 
 

@@ -29,6 +29,36 @@ class Outcome(StrEnum):
     PERMANENT = "permanent"
 
 
+class Cause(StrEnum):
+    """Why an attempt ended; `gfm_pipeline.engine.retries` says what follows from each."""
+
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+    STOPPED = "stopped"  # asked to
+    DRIVER_LOST = "driver lost"
+    LAUNCHER_LOST = "Parsl lost"  # its interchange or its pool of workers
+    STORAGE = "disk refused"
+    WALL_TIME = "wall time"
+    OUT_OF_MEMORY = "out of memory"
+    WORKER_LOST = "worker lost"
+    NODE_FAILURE = "node failure"  # a manager, or a wrapper that shows no life
+    KILLED = "killed"  # by a signal that was not ours
+    SILENT = "silent"  # no heartbeat of the program
+    TROUBLE = "trouble"  # the program's own word for what may pass
+    USER_ERROR = "user error"
+
+
+class Action(StrEnum):
+    """What follows an attempt."""
+
+    ACCEPT = "accepted"
+    RETRY = "tried again"
+    CONTINUE = "continued"
+    SHRINK = "tried again in smaller batches"
+    PAUSE = "paused"
+    GIVE_UP = "given up"
+
+
 @dataclass(frozen=True)
 class CampaignCreated:
     """A new campaign: journal schema, workflow name, version of the program."""
@@ -147,7 +177,11 @@ class TaskStarted:
 
 @dataclass(frozen=True)
 class TaskEnded:
-    """An attempt ended. ``result`` is the program's own record; ``adopted``: found finished after a driver's death."""
+    """An attempt ended.
+
+    ``result`` is the program's own record; ``adopted``: found finished after a driver's death; ``saved``: how far
+    the next attempt can go on from. Journals of the first version have no ``cause`` and no ``action``.
+    """
 
     key: str
     task: str
@@ -157,6 +191,17 @@ class TaskEnded:
     reason: str = ""
     result: dict[str, Any] | None = None
     adopted: bool = False
+    cause: Cause | None = None
+    action: Action | None = None
+    saved: float | None = None
+    host: str = ""
+
+
+@dataclass(frozen=True)
+class LauncherRestarted:
+    """Parsl was started anew because it had broken down."""
+
+    reason: str
 
 
 Event = (
@@ -171,6 +216,7 @@ Event = (
     | MembersSelected
     | TaskStarted
     | TaskEnded
+    | LauncherRestarted
 )
 
 _KINDS: dict[str, type[Any]] = {
@@ -185,6 +231,7 @@ _KINDS: dict[str, type[Any]] = {
     "members-selected": MembersSelected,
     "task-started": TaskStarted,
     "task-ended": TaskEnded,
+    "launcher-restarted": LauncherRestarted,
 }
 _NAMES = {cls: kind for kind, cls in _KINDS.items()}
 

@@ -61,6 +61,11 @@ class CampaignPaths:
         return self.root / "driver.lock"
 
     @property
+    def cancel(self) -> Path:
+        """Return the request to stop that `cancel` leaves for a driver it cannot signal."""
+        return self.root / "cancel"
+
+    @property
     def resolved(self) -> Path:
         """Return the workflow as it was resolved by the latest run."""
         return self.root / "resolved.json"

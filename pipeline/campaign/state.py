@@ -35,11 +35,19 @@ class Attempt:
     started: float
     seconds: float
     adopted: bool
+    cause: ev.Cause | None = None
+    action: ev.Action | None = None
+    saved: float | None = None
+    host: str = ""
 
 
 @dataclass
 class TaskState:
-    """A task of a stage; ``attempt`` is the number of the latest one, from 1."""
+    """A task of a stage; ``attempt`` is the number of the latest one, from 1.
+
+    ``history`` keeps every attempt; the first ``forgiven`` of them no longer count against the task, because
+    its stage was opened again after they had failed it.
+    """
 
     name: str
     status: TaskStatus
@@ -50,6 +58,12 @@ class TaskState:
     result: dict[str, Any] | None = None
     diverged: bool = False
     history: list[Attempt] = field(default_factory=list)
+    forgiven: int = 0
+
+    @property
+    def counted(self) -> list[Attempt]:
+        """The attempts that count against the task."""
+        return self.history[self.forgiven :]
 
 
 @dataclass
@@ -85,7 +99,7 @@ class DriverState:
     outcome: str | None = None
 
 
-MAX_ATTEMPTS = 3
+MAX_ATTEMPTS = 3  # of journals that do not record what follows an attempt
 
 
 @dataclass
@@ -129,7 +143,7 @@ class CampaignState:
                     for task in known.tasks.values():
                         if task.status is TaskStatus.FAILED:
                             task.status = TaskStatus.TO_RETRY
-                            task.history.clear()
+                            task.forgiven = len(task.history)
             case ev.StageDone(key, outputs):
                 self.stages[key].outputs, self.stages[key].ended = outputs, time
             case ev.StageFailed(key, reason):
@@ -154,8 +168,25 @@ class CampaignState:
         task.ended = time
         task.seconds += event.seconds
         task.history.append(
-            Attempt(event.attempt, event.outcome, event.reason, task.started, event.seconds, event.adopted)
+            Attempt(
+                event.attempt,
+                event.outcome,
+                event.reason,
+                task.started,
+                event.seconds,
+                event.adopted,
+                event.cause,
+                event.action,
+                event.saved,
+                event.host,
+            )
         )
+        if event.action is ev.Action.GIVE_UP:
+            task.status = TaskStatus.FAILED
+            return
+        if event.action is not None and event.action is not ev.Action.ACCEPT:
+            task.status = TaskStatus.TO_RETRY
+            return
         match event.outcome:
             case Outcome.OK | Outcome.DIVERGED:
                 task.status, task.result = TaskStatus.DONE, event.result
@@ -163,7 +194,7 @@ class CampaignState:
             case Outcome.PREEMPTED | Outcome.STORAGE:
                 task.status = TaskStatus.TO_RETRY
             case Outcome.RETRYABLE:
-                tries = sum(a.outcome is Outcome.RETRYABLE for a in task.history)
+                tries = sum(a.outcome is Outcome.RETRYABLE for a in task.counted)
                 task.status = TaskStatus.TO_RETRY if tries < MAX_ATTEMPTS else TaskStatus.FAILED
             case Outcome.PERMANENT:
                 task.status = TaskStatus.FAILED

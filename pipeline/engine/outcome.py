@@ -1,46 +1,137 @@
-"""How an attempt ended, from what it left in its folder."""
+"""How an attempt ended, from what it left in its folder and what Parsl said."""
 
 from __future__ import annotations
 
 import json
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gfm_pipeline.apps.contracts.task import ERROR_FILE, EXIT_FILE, RESULT_FILE, ErrorRecord, ExitCode, ExitRecord
-from gfm_pipeline.campaign.events import Outcome
+from gfm_pipeline.apps.contracts.task import (
+    ERROR_FILE,
+    EXIT_FILE,
+    RESULT_FILE,
+    SAVED_FILE,
+    ErrorRecord,
+    ExitCode,
+    ExitRecord,
+)
+from gfm_pipeline.campaign.events import Cause, Outcome
 from gfm_pipeline.common.errors import IntegrityError, StorageError
 from gfm_pipeline.common.records import read_record
 
 _TAIL_BYTES = 4096
+_LOST = {  # Parsl's exceptions by name
+    "WorkerLost": Cause.WORKER_LOST,
+    "ManagerLost": Cause.NODE_FAILURE,
+    "BadStateException": Cause.LAUNCHER_LOST,
+    "TooManyJobFailuresError": Cause.LAUNCHER_LOST,
+    "InterchangeLost": Cause.LAUNCHER_LOST,
+    StorageError.__name__: Cause.STORAGE,
+}
+_OUTCOMES = {
+    Cause.FINISHED: Outcome.OK,
+    Cause.DIVERGED: Outcome.DIVERGED,
+    Cause.STOPPED: Outcome.PREEMPTED,
+    Cause.WALL_TIME: Outcome.PREEMPTED,
+    Cause.DRIVER_LOST: Outcome.PREEMPTED,
+    Cause.LAUNCHER_LOST: Outcome.PREEMPTED,
+    Cause.STORAGE: Outcome.STORAGE,
+    Cause.USER_ERROR: Outcome.PERMANENT,
+}
 
 
-def classify(folder: Path) -> tuple[Outcome, str, float, dict[str, Any] | None]:
-    """Return outcome, reason, wall seconds and result of the attempt that ran in ``folder``."""
+@dataclass(frozen=True)
+class Ended:
+    """How an attempt ended."""
+
+    cause: Cause
+    reason: str
+    seconds: float = 0.0
+    result: dict[str, Any] | None = None
+    saved: float | None = None
+    host: str = ""
+
+    @property
+    def outcome(self) -> Outcome:
+        """What kind of end that is: a result, a failure, or neither."""
+        return _OUTCOMES.get(self.cause, Outcome.RETRYABLE)
+
+
+def classify(folder: Path, trouble: str | None = None) -> Ended:
+    """Return how the attempt that ran in ``folder`` ended.
+
+    What the attempt left counts first: a task that finished just before its worker was lost has finished.
+
+    Parameters
+    ----------
+    folder
+        The attempt's.
+    trouble
+        ``Class: message`` of the exception that Parsl's future holds; None: it holds none, or there is no future
+        any more because its driver died.
+    """
+    saved = _saved(folder)
     try:
         record = read_record(ExitRecord, folder / EXIT_FILE)
     except FileNotFoundError:
-        return Outcome.PREEMPTED, "lost with its worker or driver", 0.0, None
+        if trouble is None:
+            return Ended(Cause.DRIVER_LOST, "lost with its driver", saved=saved)
+        name, _, text = trouble.partition(": ")
+        cause = _LOST.get(name, Cause.TROUBLE)
+        return Ended(cause, text if cause is Cause.STORAGE else trouble, saved=saved)
     except IntegrityError as error:
-        return Outcome.RETRYABLE, error.message, 0.0, None
-    result = _result(folder)
-    if record.timed_out:
-        return Outcome.RETRYABLE, f"ran past its deadline ({record.seconds:.0f} s)", record.seconds, None
-    if record.code < 0:
+        return Ended(Cause.TROUBLE, error.message, saved=saved)
+    cause, reason = _cause(folder, record)
+    result = _result(folder) if cause in (Cause.FINISHED, Cause.DIVERGED) else None
+    if result is not None:
+        reason = str(result.get("message") or "")
+    elif cause in (Cause.FINISHED, Cause.DIVERGED):
+        cause, reason = Cause.TROUBLE, "ended well but left no result"
+    return Ended(cause, reason, record.seconds, result, saved, record.host)
+
+
+def _cause(folder: Path, record: ExitRecord) -> tuple[Cause, str]:
+    code = record.code
+    if code in (ExitCode.OK, ExitCode.DIVERGED):
+        return (Cause.FINISHED if code == ExitCode.OK else Cause.DIVERGED), ""
+    if record.silent:
+        return Cause.SILENT, "showed no life and was killed"
+    if record.timed_out and (code < 0 or code == ExitCode.PREEMPTED):
+        how = "its checkpoint is saved" if code == ExitCode.PREEMPTED else "it had to be killed"
+        return Cause.WALL_TIME, f"ran to its deadline ({record.seconds:.0f} s); {how}"
+    if code == ExitCode.PREEMPTED:
+        return Cause.STOPPED, "asked to stop; checkpoint saved"
+    if code < 0:
+        return _killed(record)
+    if code == ExitCode.OUT_OF_MEMORY:
+        return Cause.OUT_OF_MEMORY, _told(folder).message
+    if code == ExitCode.RETRYABLE:
+        told = _told(folder)
+        return (Cause.STORAGE if told.error == StorageError.__name__ else Cause.TROUBLE), _sentence(told)
+    if code == ExitCode.PERMANENT:
+        return Cause.USER_ERROR, _sentence(_told(folder))
+    return Cause.USER_ERROR, f"exit code {code}: {_last_line(folder / 'stderr.log')}"
+
+
+def _killed(record: ExitRecord) -> tuple[Cause, str]:
+    try:
         name = signal.Signals(-record.code).name
-        hint = ", perhaps out of memory" if record.code == -signal.SIGKILL else ""
-        return Outcome.RETRYABLE, f"killed by {name}{hint}", record.seconds, None
-    match record.code:
-        case ExitCode.OK | ExitCode.DIVERGED if result is not None:
-            outcome = Outcome.OK if record.code == ExitCode.OK else Outcome.DIVERGED
-            return outcome, str(result.get("message") or ""), record.seconds, result
-        case ExitCode.OK | ExitCode.DIVERGED:
-            return Outcome.RETRYABLE, "ended well but left no result", record.seconds, None
-        case ExitCode.PREEMPTED:
-            return Outcome.PREEMPTED, "asked to stop; checkpoint saved", record.seconds, None
-        case ExitCode.RETRYABLE | ExitCode.PERMANENT:
-            return _failed(folder, record)
-    return Outcome.PERMANENT, f"exit code {record.code}: {_last_line(folder / 'stderr.log')}", record.seconds, None
+    except ValueError:
+        name = f"signal {-record.code}"
+    if record.stopped:
+        return Cause.STOPPED, f"asked to stop; ended by {name}"
+    if record.code == -signal.SIGKILL and record.out_of_memory is not False:
+        return Cause.OUT_OF_MEMORY, f"killed by {name}{'' if record.out_of_memory else ', perhaps'}: out of memory"
+    return Cause.KILLED, f"killed by {name}"
+
+
+def _saved(folder: Path) -> float | None:
+    try:
+        return float((folder / SAVED_FILE).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
 
 def _result(folder: Path) -> dict[str, Any] | None:
@@ -51,16 +142,16 @@ def _result(folder: Path) -> dict[str, Any] | None:
     return data if isinstance(data, dict) else None
 
 
-def _failed(folder: Path, record: ExitRecord) -> tuple[Outcome, str, float, None]:
-    outcome = Outcome.RETRYABLE if record.code == ExitCode.RETRYABLE else Outcome.PERMANENT
+def _told(folder: Path) -> ErrorRecord:
+    """Return what the program wrote of its error, or else the last line of its log."""
     try:
-        error = read_record(ErrorRecord, folder / ERROR_FILE)
+        return read_record(ErrorRecord, folder / ERROR_FILE)
     except (FileNotFoundError, IntegrityError):
-        return outcome, _last_line(folder / "stderr.log"), record.seconds, None
-    if error.error == StorageError.__name__:
-        outcome = Outcome.STORAGE
-    reason = error.message if error.hint is None else f"{error.message} {error.hint}"
-    return outcome, reason, record.seconds, None
+        return ErrorRecord("", _last_line(folder / "stderr.log"))
+
+
+def _sentence(error: ErrorRecord) -> str:
+    return error.message if error.hint is None else f"{error.message} {error.hint}"
 
 
 def _last_line(path: Path) -> str:

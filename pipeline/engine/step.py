@@ -81,7 +81,8 @@ def first_failure(stage: StageState) -> str | None:
     for task in stage.tasks.values():
         if task.status is TaskStatus.FAILED:
             reason = task.history[-1].reason if task.history else "no reason recorded"
-            return f"{task.name}: {reason}"
+            tried = len(task.counted)
+            return f"{task.name}: {reason}" if tried < 2 else f"{task.name}, {tried} attempts: {reason}"
     return None
 
 

@@ -12,11 +12,12 @@ from gfm_pipeline.campaign.events import StageName
 def _app(stage: StageName) -> Any:
     """Return the Parsl app of a stage."""
 
-    def start(module: str, folder: str, deadline: float, environment: dict[str, str]) -> int:
+    def start(module: str, folder: str, environment: dict[str, str], bounds: tuple[float, float, float]) -> int:
         # Imported where it runs: Parsl ships this function to a worker on a compute node.
         from gfm_pipeline.apps.wrapper import Launch, run
 
-        return run(Launch(module, folder, deadline, environment)).code
+        deadline, silence, grace = bounds
+        return run(Launch(module, folder, deadline, environment, silence, grace)).code
 
     start.__name__ = str(stage)
     return python_app(start)

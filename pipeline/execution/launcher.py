@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import shlex
 import shutil
 import sys
+import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 from gfm_pipeline.campaign.events import StageName
-from gfm_pipeline.common.publish import storage_errors
+from gfm_pipeline.common.errors import IntegrityError, StorageError
+from gfm_pipeline.common.processes import ProcessId, boot_id, identify, is_alive, kill, kill_group
+from gfm_pipeline.common.publish import storage_errors, write_record
+from gfm_pipeline.common.records import read_record
 from gfm_pipeline.sites.schema import Site
+
+PROCESSES_FILE = "processes.json"
+CLEANUP_SECONDS = 15.0  # Parsl's clean-up can hang on an interchange that died; it is left behind then
 
 
 @dataclass(frozen=True)
 class Job:
-    """One attempt, ready to run: its stage, program, and folder with a spec in it."""
+    """One attempt, ready to run: its stage, program, folder with a spec in it, and bounds in seconds."""
 
     stage: StageName
     program: str
     folder: Path
     deadline_seconds: float
+    silence_seconds: float = 900.0
+    grace_seconds: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,13 @@ class JobEnd:
     error: str | None  # Parsl's own trouble (lost worker or manager), not the program's
 
 
+@dataclass(frozen=True)
+class Processes:
+    """Parsl's processes of this driver, so that whoever comes after its death can end them."""
+
+    known: tuple[ProcessId, ...]
+
+
 class Launcher(Protocol):
     """Runs jobs somewhere, a few at a time."""
 
@@ -45,13 +63,31 @@ class Launcher(Protocol):
     def submit(self, job: Job, token: Any) -> None:
         """Start ``job``; a `JobEnd` with ``token`` comes into ``ended`` when it is over."""
 
+    def trouble(self) -> str | None:
+        """Return why nothing submitted now would ever run, or None when all is well."""
+
+    def restart(self) -> None:
+        """Start anew after trouble; of jobs submitted before nothing more is heard."""
+
+    def kill(self) -> None:
+        """End everything of its own at once."""
+
+
+def recorded_processes(run_dir: Path) -> tuple[ProcessId, ...]:
+    """Return the processes that the latest launcher in ``run_dir`` recorded."""
+    try:
+        return read_record(Processes, run_dir / PROCESSES_FILE).known
+    except (FileNotFoundError, IntegrityError):
+        return ()
+
 
 class ParslLauncher:
     """Parsl's `HighThroughputExecutor` on this machine; a context manager.
 
     Each job takes one worker. The driver never submits more than there are slots, so nothing ever waits
     inside Parsl. The interchange gets a parent-death signal, and the pool leaves when its heartbeats stop:
-    a killed driver leaves nothing running.
+    a killed driver leaves nothing running. The interchange has a session of its own, so that Ctrl-C on a
+    terminal reaches the driver alone.
     """
 
     def __init__(self, site: Site, run_dir: Path) -> None:
@@ -59,9 +95,23 @@ class ParslLauncher:
         self.run_dir = run_dir
         self.ended: queue.Queue[JobEnd] = queue.Queue()
         self._kernel: Any = None
+        self._executor: Any = None
+        self._processes: tuple[ProcessId, ...] = ()
+        self._vital: tuple[ProcessId, ...] = ()
+        self._generation = 0
 
     def __enter__(self) -> ParslLauncher:
-        """Start Parsl."""
+        """Start Parsl, after ending what a dead driver left of its own."""
+        self._processes = recorded_processes(self.run_dir)
+        self.kill()
+        self._load()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        """Stop Parsl and everything it started."""
+        self._unload()
+
+    def _load(self) -> None:
         import parsl
         from parsl.config import Config
         from parsl.executors import HighThroughputExecutor
@@ -73,7 +123,8 @@ class ParslLauncher:
         scripts = Path(sys.executable).parent  # found even when the environment is not activated
         pool = shlex.quote(str(scripts / "process_worker_pool.py"))
         guard = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
-        executor = HighThroughputExecutor(
+        session = ["setsid"] if shutil.which("setsid") else []
+        self._executor = HighThroughputExecutor(
             label=self.site.name,
             provider=LocalProvider(init_blocks=1, min_blocks=1, max_blocks=1, launcher=SimpleLauncher()),
             max_workers_per_node=self.site.resolved_slots(),
@@ -83,26 +134,67 @@ class ParslLauncher:
             heartbeat_period=self.site.heartbeat_seconds,
             heartbeat_threshold=4 * self.site.heartbeat_seconds,
             encrypted=True,
-            interchange_launch_cmd=[*guard, str(scripts / "interchange.py")],
+            interchange_launch_cmd=[*guard, *session, str(scripts / "interchange.py")],
             launch_cmd=DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool, 1),
         )
         config = Config(
-            executors=[executor],
+            executors=[self._executor],
             run_dir=str(self.run_dir),
             strategy="none",
+            strategy_period=0.5,  # the pool starts in the first round after loading, not five seconds later
             retries=0,
             usage_tracking=0,
         )
         with storage_errors(self.run_dir):
             self._kernel = parsl.load(config)
-        return self
+        self._note_processes()
+        with suppress(StorageError):  # met again, and reported, with the next task
+            write_record(self.run_dir / PROCESSES_FILE, Processes(self._processes))
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        """Stop Parsl and everything it started."""
+    def _note_processes(self) -> None:
+        """Note the interchange, the shell that waits for the pool of workers, and the group of that pool."""
+        interchange = identify(self._executor.interchange_proc.pid)
+        vital, groups = [interchange], []
+        for block in self._executor.provider.resources.values():
+            vital.append(identify(block["remote_pid"]))
+            with suppress(ProcessLookupError):
+                # The shell that led the group is gone by now; its number is the group's as long as that lives.
+                groups.append(ProcessId(interchange.host, boot_id(), os.getpgid(block["remote_pid"]), ""))
+        self._vital = tuple(vital)
+        self._processes = (*vital, *groups)
+
+    def _unload(self) -> None:
+        """Let Parsl clean up, then end what it has left."""
         import parsl
 
-        self._kernel.cleanup()
+        thread = threading.Thread(target=self._kernel.cleanup, name="parsl-cleanup", daemon=True)
+        thread.start()
+        thread.join(CLEANUP_SECONDS)
+        self.kill()
         parsl.clear()
+
+    def kill(self) -> None:
+        """End Parsl's processes at once."""
+        for process in self._processes:
+            kill_group(process)
+            kill(process)
+
+    def trouble(self) -> str | None:
+        """Return why nothing submitted now would ever run: a dead interchange or pool, or Parsl gave up."""
+        if not is_alive(self._vital[0]):
+            return "Parsl's interchange died"
+        if not all(is_alive(process) for process in self._vital):
+            return "Parsl's pool of workers died"
+        if self._executor.bad_state_is_set:
+            return f"Parsl gave up its executor ({str(self._executor.executor_exception).splitlines()[0]})"
+        return None
+
+    def restart(self) -> None:
+        """Start Parsl anew."""
+        self._generation += 1
+        self.kill()
+        self._unload()
+        self._load()
 
     def submit(self, job: Job, token: Any) -> None:
         """Start ``job`` as the Parsl app of its stage."""
@@ -110,8 +202,15 @@ class ParslLauncher:
 
         environment: Mapping[str, str] = self.site.environment
         module = self.site.programs.get(job.program, f"gfm_pipeline.apps.{job.program}")
-        future: Future[int] = APPS[job.stage](module, str(job.folder), job.deadline_seconds, dict(environment))
-        future.add_done_callback(lambda f: self.ended.put(JobEnd(token, _trouble(f))))
+        bounds = (job.deadline_seconds, job.silence_seconds, job.grace_seconds)
+        generation = self._generation
+        future: Future[int] = APPS[job.stage](module, str(job.folder), dict(environment), bounds)
+
+        def done(ended: Future[int]) -> None:
+            if generation == self._generation:
+                self.ended.put(JobEnd(token, _trouble(ended)))
+
+        future.add_done_callback(done)
 
 
 def _trouble(future: Future[int]) -> str | None:

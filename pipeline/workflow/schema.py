@@ -188,7 +188,18 @@ class CalibrateModel(Strict):
 class LimitsModel(Strict):
     """Bounds that keep a campaign from hanging."""
 
-    task_hours: PositiveFloat = Field(default=12.0, description="No task runs longer; it is stopped and retried.")
+    task_hours: PositiveFloat = Field(
+        default=12.0, description="No task runs longer at a stretch; it is stopped and goes on from its checkpoint."
+    )
+    silence_seconds: PositiveFloat = Field(
+        default=900.0, description="A program that shows no life for so long is killed and tried again."
+    )
+    lost_seconds: PositiveFloat = Field(
+        default=120.0, description="A task whose wrapper shows no life for so long is lost, whatever Parsl says."
+    )
+    stop_seconds: PositiveFloat = Field(
+        default=60.0, description="Time for running tasks to save a checkpoint when the campaign is stopped."
+    )
 
 
 class WorkflowModel(Strict):

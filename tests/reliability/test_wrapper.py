@@ -60,7 +60,7 @@ def test_exit_codes_and_logs_are_kept(attempt):
     folder = Path(launch.folder)
     assert record == read_record(ExitRecord, folder / EXIT_FILE)
     assert record.code == ExitCode.PERMANENT
-    assert not (record.timed_out or record.silent or record.stopped)
+    assert (record.timed_out, record.silent, record.stopped) == (False, False, False)
     assert (folder / "stdout.log").read_text() == "out\n"
     assert (folder / "stderr.log").read_text() == "err\n"
     assert not (folder / WRAPPER_FILE).exists()
