@@ -204,6 +204,15 @@ class LauncherRestarted:
     reason: str
 
 
+@dataclass(frozen=True)
+class ArtefactLost:
+    """What a finished task had published is gone; the task is to be done again."""
+
+    key: str
+    task: str
+    reason: str
+
+
 Event = (
     CampaignCreated
     | DriverStarted
@@ -217,6 +226,7 @@ Event = (
     | TaskStarted
     | TaskEnded
     | LauncherRestarted
+    | ArtefactLost
 )
 
 _KINDS: dict[str, type[Any]] = {
@@ -232,6 +242,7 @@ _KINDS: dict[str, type[Any]] = {
     "task-started": TaskStarted,
     "task-ended": TaskEnded,
     "launcher-restarted": LauncherRestarted,
+    "artefact-lost": ArtefactLost,
 }
 _NAMES = {cls: kind for kind, cls in _KINDS.items()}
 
@@ -244,6 +255,6 @@ def to_entry(event: Event) -> tuple[str, dict[str, Any]]:
 def from_entry(kind: str, data: dict[str, Any]) -> Event:
     """Return the event of a journal entry; raises ValueError for an unknown kind or unfitting data."""
     if kind not in _KINDS:
-        raise ValueError(f"unknown event kind {kind!r}")
+        raise ValueError(f"{kind!r} is no kind of event known here, perhaps one of a newer version")
     event: Event = from_plain(_KINDS[kind], data)
     return event

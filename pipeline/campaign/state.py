@@ -146,6 +146,8 @@ class CampaignState:
                             task.forgiven = len(task.history)
             case ev.StageDone(key, outputs):
                 self.stages[key].outputs, self.stages[key].ended = outputs, time
+            case ev.ArtefactLost(key, name):
+                self._artefact_lost(self.stages[key], name)
             case ev.StageFailed(key, reason):
                 self.stages[key].failure, self.stages[key].ended = reason, time
             case ev.WaveProposed(key, wave):
@@ -162,6 +164,12 @@ class CampaignState:
             stage.tasks[name] = TaskState(name, TaskStatus.RUNNING, attempt, time)
         else:
             task.status, task.attempt, task.started, task.ended = TaskStatus.RUNNING, attempt, time, None
+
+    @staticmethod
+    def _artefact_lost(stage: StageState, name: str) -> None:
+        task = stage.tasks[name]
+        task.status, task.result, task.forgiven = TaskStatus.TO_RETRY, None, len(task.history)
+        stage.outputs, stage.ended = None, None
 
     @staticmethod
     def _task_ended(task: TaskState, event: ev.TaskEnded, time: float) -> None:

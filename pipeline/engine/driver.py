@@ -24,8 +24,9 @@ from gfm_pipeline.campaign.events import (
 )
 from gfm_pipeline.campaign.journal import Journal
 from gfm_pipeline.campaign.state import CampaignState, TaskStatus
-from gfm_pipeline.common.errors import SchedulerUnavailable, StageFailed, Stopped, StorageError
+from gfm_pipeline.common.errors import IntegrityError, SchedulerUnavailable, StageFailed, Stopped, StorageError
 from gfm_pipeline.common.publish import storage_errors, write_record
+from gfm_pipeline.engine.artefacts import lost_artefacts
 from gfm_pipeline.engine.decide import decide
 from gfm_pipeline.engine.leftovers import end_attempt
 from gfm_pipeline.engine.outcome import Ended, classify
@@ -123,12 +124,18 @@ class Driver:
             When the disk refuses; a pause, like a stop.
         SchedulerUnavailable
             When Parsl cannot be kept running.
+        IntegrityError
+            When an artefact that is needed is not what was published.
         """
         self.context.paths.cancel.unlink(missing_ok=True)  # meant for an earlier driver
         self._settle_orphans()
         self._reopen_failed()
         while True:
-            step = self._settle()
+            try:
+                step = self._settle()
+            except IntegrityError:
+                self._drain()
+                raise
             if step.finished:
                 return
             if step.failure is not None:
@@ -149,8 +156,10 @@ class Driver:
         """Record decisions and proposals until only tasks are left to do."""
         while True:
             step = decide(self.context, self.state)
-            if step.events:
-                for event in step.events:
+            free = max(0, self.context.slots - len(self._running)) + len(self._not_before)
+            events = step.events or lost_artefacts(self.context, self.state, step, free)
+            if events:
+                for event in events:
                     self.record(event)
             elif step.proposal is not None and not self.stop.is_set():
                 # Start what can start first: proposing takes a second or two.
@@ -253,11 +262,8 @@ class Driver:
         self._watchdog.forget((request.key, request.name))
         shrinkable = False
         if hasattr(request.spec, "micro_batch"):
-            size, history = (
-                request.spec.optimiser.batch_size,
-                self.state.stages[request.key].tasks[request.name].counted,
-            )
-            shrinkable = (micro_batch(size, history) or size) > 1
+            size = request.spec.optimiser.batch_size
+            shrinkable = (micro_batch(size, self.state.stages[request.key].tasks[request.name].counted) or size) > 1
         self._record_end(
             request.key,
             request.name,

@@ -95,10 +95,16 @@ def advance(context: Context, stage: StageState, ingest: StageState) -> Step:
     if next_wave < len(sizes) and _first_rung_done(stage, next_wave - 1 - LAG):
         proposal = Proposal(stage.key, next_wave, sizes[next_wave])
     requests = _requests(context, stage, ingest)
-    starting = to_start(stage, requests)
+    starting = tuple(r for r in to_start(stage, requests) if _has_start(stage, r.name))
     if proposal is None and next_wave == len(sizes) and all(_ended(stage, r.name) for r in requests):
         return Step(events=_finish(context, stage))
     return Step(tasks=starting, proposal=proposal)
+
+
+def _has_start(stage: StageState, name: str) -> bool:
+    """Return whether the rung before is there to go on from: it may be being made again, after it was lost."""
+    candidate, _, rung = name.rpartition("-r")
+    return rung == "0" or finished(stage, candidate, int(rung) - 1)
 
 
 def _ended(stage: StageState, name: str) -> bool:
