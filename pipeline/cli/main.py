@@ -9,7 +9,7 @@ import traceback
 import click
 
 from gfm_pipeline import __version__
-from gfm_pipeline.cli import inspect, run
+from gfm_pipeline.cli import cancel, inspect, run
 from gfm_pipeline.common.errors import GFMError
 
 EPILOG = """
@@ -47,6 +47,7 @@ for command in (
     run.run,
     run.resume,
     run.unlock,
+    cancel.cancel,
     inspect.status,
     inspect.report,
     inspect.plan,

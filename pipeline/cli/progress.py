@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import click
 
+from gfm_pipeline.apps.contracts.task import PROGRESS_FILE
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import Event, Outcome
+from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, TaskStatus
 
 QUIET_SECONDS = 30.0  # longest silence
 TERMINAL_SECONDS = 1.0  # refresh of the status line on a terminal
+SHOWN = 6  # running tasks named in one line
+_TAIL_BYTES = 8192
 
 
 class Progress:
     """Prints events as they are recorded; on a terminal a last line shows what runs now."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, paths: CampaignPaths, *, quiet: bool = False) -> None:
+        self.paths = paths
         self.quiet = quiet
         self.terminal = sys.stderr.isatty() and not quiet
         self._started = time.monotonic()
@@ -47,7 +56,7 @@ class Progress:
         silence = time.monotonic() - self._last
         if self.quiet or silence < (TERMINAL_SECONDS if self.terminal else QUIET_SECONDS):
             return
-        text = now_running(state)
+        text = now_running(state, self.paths)
         if not text:
             return
         if self.terminal:
@@ -68,17 +77,43 @@ class Progress:
             self._line = ""
 
 
-def now_running(state: CampaignState) -> str:
-    """Return one line that says what runs now."""
+def now_running(state: CampaignState, paths: CampaignPaths) -> str:
+    """Return one line that says what runs now, and how far each task is by its own progress file."""
     parts = []
     for key in state.current.values():
         stage = state.stages[key]
-        running = [t.name for t in stage.tasks.values() if t.status is TaskStatus.RUNNING]
+        running = [t for t in stage.tasks.values() if t.status is TaskStatus.RUNNING]
         if running:
             done = sum(t.status is TaskStatus.DONE for t in stage.tasks.values())
-            shown = ", ".join(running[:6]) + (f" and {len(running) - 6} more" if len(running) > 6 else "")
-            parts.append(f"{stage.stage}: {done} tasks done, running {shown}")
+            folders = paths.stage(stage.stage, stage.key)
+            shown = ", ".join(f"{t.name}{_how_far(folders.attempt(t.name, t.attempt))}" for t in running[:SHOWN])
+            more = f" and {len(running) - SHOWN} more" if len(running) > SHOWN else ""
+            parts.append(f"{stage.stage}: {done} tasks done, running {shown}{more}")
     return "; ".join(parts)
+
+
+def _how_far(attempt: Path) -> str:
+    """Return the newest progress of an attempt in brackets, or nothing while there is none."""
+    try:
+        with open(attempt / PROGRESS_FILE, "rb") as stream:
+            stream.seek(max(0, stream.seek(0, 2) - _TAIL_BYTES))
+            lines = stream.read().splitlines()
+    except FileNotFoundError:
+        return ""
+    found: dict[str, Any] = {}
+    for line in lines:
+        with suppress(ValueError, TypeError):  # cut at the front, or being written
+            found |= json.loads(line)
+    words = []
+    if "graphs" in found:
+        words.append(f"{found['graphs']:,} graphs")
+    if found.get("objective") is not None:
+        words.append(f"objective {found['objective']:.4f}")
+    if found.get("phase") == "anneal":
+        words.append("annealing")
+    if found.get("total"):
+        words.append(f"{found.get('done', 0):,} of {found['total']:,}")
+    return f" ({', '.join(words)})" if words else ""
 
 
 def describe(event: Event, state: CampaignState) -> str:
@@ -106,6 +141,8 @@ def describe(event: Event, state: CampaignState) -> str:
             return "  ensemble: " + ", ".join(f"{m.name} = {m.candidate} ({m.settings['algorithm']})" for m in members)
         case ev.TaskEnded():
             return _task(event)
+        case ev.ArtefactLost(_, task, reason):
+            return click.style(f"  {task}: {reason}; it is made again", fg="yellow")
     return ""
 
 

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import shlex
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import click
 
@@ -23,6 +17,7 @@ from gfm_pipeline.campaign.lock import unlock as release
 from gfm_pipeline.campaign.state import load_state
 from gfm_pipeline.cli.options import Request, campaign_argument, existing, resolve, site_option, workflow_options
 from gfm_pipeline.cli.progress import Progress
+from gfm_pipeline.cli.stopping import Stopper, stopping
 from gfm_pipeline.common.errors import ConfigError, GFMError, Stopped, StorageError
 from gfm_pipeline.common.publish import write_atomic, write_json
 from gfm_pipeline.engine.driver import Driver
@@ -74,24 +69,31 @@ def _drive(workflow: Path, site: str, folder: Path | None, overrides: tuple[str,
     request = resolve(workflow, site, folder, overrides)
     root = request.context.paths.root
     check_name(request.context.paths, request.loaded.model.name)
-    with driving(root, request.loaded.model.name) as campaign, _signals() as stop:
+    with driving(root, request.loaded.model.name) as campaign, stopping() as stop:
+        stop.at_once = lambda: campaign.paths.lock.unlink(missing_ok=True)
         remember_digests(request.digests, campaign.paths.digests)
         progress = _campaign(request, campaign, overrides, stop, quiet)
     _summary(root, progress)
 
 
 def _campaign(
-    request: Request, campaign: OpenCampaign, overrides: tuple[str, ...], stop: threading.Event, quiet: bool
+    request: Request, campaign: OpenCampaign, overrides: tuple[str, ...], stop: Stopper, quiet: bool
 ) -> Progress:
     """Drive an open campaign to its end."""
-    progress = Progress(quiet=quiet)
+    progress = Progress(campaign.paths, quiet=quiet)
     context, paths = request.context, campaign.paths
     resolved = request.loaded.model.model_dump(mode="json")
     write_json(paths.resolved, {"workflow": resolved, "site": request.site.model_dump(mode="json")})
     if campaign.dead_driver is not None:
         progress.say(f"An earlier driver (pid {campaign.dead_driver.pid}) died; going on where it was.")
     with ParslLauncher(request.site, paths.parsl) as launcher:
-        driver = Driver(context, campaign.state, campaign.journal, launcher, progress, stop)
+        driver = Driver(context, campaign.state, campaign.journal, launcher, progress, stop.requested)
+
+        def at_once() -> None:
+            driver.abandon()
+            paths.lock.unlink(missing_ok=True)
+
+        stop.at_once = at_once
         me = this_process()
         driver.record(
             DriverStarted(
@@ -144,23 +146,3 @@ def _relative(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
-
-@contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """Yield an event that SIGINT, SIGTERM or SIGHUP sets; a second signal ends the driver at once."""
-    stop = threading.Event()
-
-    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
-        if stop.is_set():
-            sys.exit(128 + number)
-        stop.set()
-        click.echo("\nStopping: running tasks save a checkpoint first; again to stop at once.", err=True)
-
-    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before: dict[int, Callable[..., Any] | int | None] = {s: signal.signal(s, handle) for s in watched}
-    try:
-        yield stop
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

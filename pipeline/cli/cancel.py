@@ -1,0 +1,120 @@
+"""The command that stops a campaign from another terminal, and leaves nothing of it running."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from gfm_pipeline.campaign.lock import Holder, is_dead, read_holder
+from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.cli.options import campaign_argument, existing
+from gfm_pipeline.common.errors import CampaignLocked, StageFailed
+from gfm_pipeline.common.publish import storage_errors
+from gfm_pipeline.engine.leftovers import attempts_left, end_all, names, wait_gone
+
+AT_ONCE_SECONDS = 15.0  # for a driver that was asked to stop at once
+POLL_SECONDS = 0.2
+
+
+@click.command()
+@campaign_argument
+@click.option("--now", is_flag=True, help="Do not let running trainings save a checkpoint first.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.0),
+    default=180.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the driver may take to stop politely.",
+)
+def cancel(campaign: Path, now: bool, timeout: float) -> None:
+    """Stop the campaign in folder CAMPAIGN from any terminal, and wait until nothing of it runs.
+
+    A living driver stops as with Ctrl-C; on another host it is asked through the folder. What a dead driver
+    left running on this machine is ended. Nothing is lost: `resume CAMPAIGN` goes on.
+    """
+    paths = existing(campaign)
+    try:
+        click.echo(_stop_driver(paths, now, timeout))
+        attempts, parsl = end_all(paths)
+    finally:
+        paths.cancel.unlink(missing_ok=True)
+    if attempts or parsl:
+        click.echo(f"Ended what was left running: tasks {names(attempts) or 'none'}; {parsl} processes of Parsl.")
+    if not wait_gone(paths):
+        raise StageFailed(
+            f"Some processes of {campaign} cannot be ended: tasks {names(attempts_left(paths))}.",
+            "They may wait for a disk; look again later with `gfm-pipeline cancel`.",
+        )
+    again = shlex.join(["gfm-pipeline", "resume", str(campaign)])
+    click.echo(f"Nothing of {campaign} runs on this machine. Go on with: {again}")
+
+
+def _stop_driver(paths: CampaignPaths, now: bool, timeout: float) -> str:
+    """Stop the driver, if there is one, and say what was done."""
+    found = read_holder(paths.lock)
+    if found is None:
+        return "No driver holds the campaign."
+    holder, age = found
+    who = f"pid {holder.pid} on {holder.host}"
+    match is_dead(holder, age):
+        case True:
+            return f"Its driver ({who}) is dead."
+        case False:
+            return _stop_here(paths, holder, who, now, timeout)
+    with storage_errors(paths.cancel):
+        paths.cancel.touch()
+    if not _wait(lambda: read_holder(paths.lock) is None, timeout):
+        raise CampaignLocked(
+            f"The driver ({who}, heartbeat {age:.0f} s ago) has not stopped within {timeout:.0f} s.",
+            f"Run cancel on {holder.host}; or, if that driver is certainly gone: gfm-pipeline unlock {paths.root}",
+        )
+    return f"The driver ({who}) stopped."
+
+
+def _stop_here(paths: CampaignPaths, holder: Holder, who: str, now: bool, timeout: float) -> str:
+    """Stop a living driver of this machine, by ever stronger means."""
+
+    def ended() -> bool:
+        held = read_holder(paths.lock)
+        return is_dead(holder) is True or held is None or held[0] != holder
+
+    def ask(number: signal.Signals) -> None:
+        if is_dead(holder) is not False:
+            return
+        try:
+            os.kill(holder.pid, number)
+        except ProcessLookupError:
+            return
+        except (
+            PermissionError
+        ):  # another user's: ask through the folder; never both, or the signal counts as the second
+            paths.cancel.touch()
+
+    ask(signal.SIGTERM)
+    if not now and _wait(ended, timeout):
+        _wait(lambda: is_dead(holder) is True, AT_ONCE_SECONDS)
+        return f"The driver ({who}) stopped; running trainings saved a checkpoint."
+    time.sleep(POLL_SECONDS)  # two signals at the same time would count as one
+    ask(signal.SIGTERM)
+    if _wait(lambda: is_dead(holder) is True, AT_ONCE_SECONDS):
+        return f"The driver ({who}) stopped at once."
+    ask(signal.SIGKILL)
+    if _wait(lambda: is_dead(holder) is True, AT_ONCE_SECONDS):
+        return f"The driver ({who}) did not answer and was killed."
+    raise CampaignLocked(f"The driver ({who}) cannot be stopped by this user.", "Ask its owner to press Ctrl-C.")
+
+
+def _wait(done: Callable[[], bool], seconds: float) -> bool:
+    give_up = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True

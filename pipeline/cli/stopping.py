@@ -1,0 +1,53 @@
+"""Signals to the driver: the first stops politely, the second at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+import click
+
+WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopper:
+    """What signals ask of the driver.
+
+    Attributes
+    ----------
+    requested
+        Set by the first signal.
+    at_once
+        Called by the second one, before the process ends where it stands, as if it had been killed; that is as
+        safe, since a campaign survives being killed anywhere.
+    """
+
+    def __init__(self) -> None:
+        self.requested = threading.Event()
+        self.at_once: Callable[[], None] = lambda: None
+
+    def handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
+        """Take a signal."""
+        if self.requested.is_set():
+            with suppress(Exception):  # whatever state the driver is in, it ends now
+                self.at_once()
+            os._exit(128 + number)
+        self.requested.set()
+        click.echo("\nStopping: running tasks save a checkpoint first; again to stop at once.", err=True)
+
+
+@contextmanager
+def stopping() -> Iterator[Stopper]:
+    """Yield what SIGINT, SIGTERM and SIGHUP act on, while in the ``with``."""
+    stopper = Stopper()
+    before: dict[int, Callable[..., Any] | int | None] = {s: signal.signal(s, stopper.handle) for s in WATCHED}
+    try:
+        yield stopper
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
