@@ -24,6 +24,7 @@ from gfm_pipeline.apps.contracts.task import (
     ExitCode,
 )
 from gfm_pipeline.common.errors import DataError, GFMError, StorageError
+from gfm_pipeline.common.faultpoints import FaultPoint, arm_from, reach
 from gfm_pipeline.common.publish import storage_errors, write_atomic, write_json, write_record
 from gfm_pipeline.common.records import read_record
 
@@ -136,9 +137,13 @@ def run_program(spec_type: type[S], body: Callable[[S, Task], Any], argv: list[s
         if len(arguments) != 1:
             raise DataError("This program takes exactly one argument: the path of its JSON spec.")
         task.beat()
+        arm_from(task.folder)
+        reach(FaultPoint.PROGRAM_STARTED)
         outcome = body(read_record(spec_type, Path(arguments[0])), task)
         result, code = outcome if isinstance(outcome, tuple) else (outcome, ExitCode.OK)
+        reach(FaultPoint.PROGRAM_BEFORE_RESULT)
         write_record(task.folder / RESULT_FILE, result)
+        reach(FaultPoint.PROGRAM_RESULT)
     except StopRequested:
         return int(ExitCode.PREEMPTED)
     except (GFMError, OSError, MemoryError) as error:

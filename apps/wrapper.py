@@ -30,6 +30,7 @@ from gfm_pipeline.apps.contracts.task import (
     ExitRecord,
     WrapperRecord,
 )
+from gfm_pipeline.common.faultpoints import FaultPoint, arm_from, reach
 from gfm_pipeline.common.processes import identify
 from gfm_pipeline.common.publish import storage_errors, write_record
 
@@ -116,10 +117,12 @@ def run(launch: Launch) -> ExitRecord:
         When the disk refuses the records.
     """
     folder = Path(launch.folder)
+    arm_from(folder)
     began = time.monotonic()
     kills = memory_kills()
     with storage_errors(folder):
         logs = [BoundedLog(folder / name, launch.log_bytes) for name in ("stdout.log", "stderr.log")]
+    reach(FaultPoint.WRAPPER_BEFORE_START)
     child = subprocess.Popen(
         command_line(launch),
         cwd=folder,
@@ -133,7 +136,9 @@ def run(launch: Launch) -> ExitRecord:
     pumps = [pump(pipe, log) for pipe, log in zip(pipes, logs, strict=True)]
     pulse = folder / WRAPPER_FILE
     try:
+        reach(FaultPoint.WRAPPER_STARTED)
         write_record(pulse, WrapperRecord(identify(os.getpid()), identify(child.pid)))
+        reach(FaultPoint.WRAPPER_ATTENDING)
         _attend(child, watch, pulse)
     finally:
         _signal(child.pid, signal.SIGKILL)  # whatever the program left in its group
@@ -156,7 +161,9 @@ def run(launch: Launch) -> ExitRecord:
         host=socket.gethostname(),
     )
     try:
+        reach(FaultPoint.WRAPPER_AFTER_EXIT)
         write_record(folder / EXIT_FILE, record)
+        reach(FaultPoint.WRAPPER_RECORDED)
     finally:
         with suppress(OSError):
             pulse.unlink()

@@ -19,6 +19,7 @@ from typing import IO, Any
 from pydantic_core import from_json
 
 from gfm_pipeline.common.errors import IntegrityError, StorageError
+from gfm_pipeline.common.faultpoints import FaultPoint, reach
 from gfm_pipeline.common.publish import fsync_dir, storage_errors
 from gfm_pipeline.common.records import canonical_json
 
@@ -113,6 +114,7 @@ class Journal:
             self._stream.truncate(content_end)
             self._stream.seek(content_end)
             fsync_dir(self.path.parent)
+        reach(FaultPoint.JOURNAL_OPENED)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
@@ -142,6 +144,7 @@ class Journal:
         if self._guard is not None:
             self._guard()
         entry = Entry(self._next, round(time.time(), 3), kind, data)
+        reach(FaultPoint.JOURNAL_BEFORE_WRITE)
         try:
             with storage_errors(self.path):
                 self._write(self._stream.fileno(), encode(entry))
@@ -156,4 +159,6 @@ class Journal:
     def _write(descriptor: int, line: bytes) -> None:
         while line:
             line = line[os.write(descriptor, line) :]
+        reach(FaultPoint.JOURNAL_BEFORE_SYNC)
         os.fsync(descriptor)
+        reach(FaultPoint.JOURNAL_AFTER_SYNC)

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from gfm_pipeline.common.errors import CampaignLocked, ConfigError
+from gfm_pipeline.common.faultpoints import FaultPoint, reach
 from gfm_pipeline.common.publish import storage_errors, write_atomic
 from gfm_pipeline.common.records import from_plain, to_plain
 
@@ -135,6 +136,7 @@ def _create(path: Path, record: bytes) -> bool:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return False
+    reach(FaultPoint.LOCK_CREATED)
     try:
         os.write(descriptor, record)
         os.fsync(descriptor)
@@ -168,6 +170,7 @@ def _acquire(path: Path, record: bytes) -> Holder | None:
         try:
             if _read(path) == found:  # else someone has replaced it since, and may live
                 write_atomic(path, record)
+                reach(FaultPoint.LOCK_REPLACED)
                 return corpse
         finally:
             guard.unlink(missing_ok=True)
@@ -212,6 +215,7 @@ class CampaignLock:
         self._record = _record()
         with storage_errors(self.path):
             self.replaced = _acquire(self.path, self._record)
+        reach(FaultPoint.LOCK_TAKEN)
         self._thread.start()
         return self
 
@@ -222,6 +226,7 @@ class CampaignLock:
         with suppress(OSError):
             if self._mine():
                 self.path.unlink()
+                reach(FaultPoint.LOCK_RELEASED)
 
     def check(self) -> None:
         """Raise `CampaignLocked` when the lock was taken away: two writers must never share a journal."""

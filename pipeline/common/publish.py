@@ -21,11 +21,18 @@ from pathlib import Path
 from typing import Any
 
 from gfm_pipeline.common.errors import IntegrityError, StorageError
+from gfm_pipeline.common.faultpoints import FaultPoint, reach
 from gfm_pipeline.common.records import canonical_json, from_plain, to_plain
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+_REFUSALS = {
+    errno.ENOSPC: "Make space there",
+    errno.EDQUOT: "Make space there or have the quota raised",
+    errno.EROFS: "Have the file system mounted for writing",
+    errno.EIO: "Have the disk looked at",
+    errno.ESTALE: "Have the file system mounted anew",
+}
 
 
 @dataclass(frozen=True)
@@ -53,14 +60,14 @@ class Manifest:
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn a full, read-only or failing disk into one sentence that names the path."""
+    """Turn a full, read-only or failing disk into one sentence that names the path, and the fix."""
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in _REFUSALS:
             raise StorageError(
-                f"Cannot write {path}: {os.strerror(error.errno or 0)}.",
-                "Make space there, then run the same command again.",
+                f"Cannot write {path}: {os.strerror(error.errno)}.",
+                f"{_REFUSALS[error.errno]}, then run the same command again.",
             ) from error
         raise
 
@@ -78,14 +85,17 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     with storage_errors(path):
+        reach(FaultPoint.FILE_BEFORE_WRITE)
         try:
             with open(temporary, "wb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
+            reach(FaultPoint.FILE_BEFORE_RENAME)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+        reach(FaultPoint.FILE_AFTER_RENAME)
         fsync_dir(path.parent)
 
 
@@ -113,6 +123,10 @@ def _describe(folder: Path) -> dict[str, FileEntry]:
     return {str(p.relative_to(folder)): FileEntry(p.stat().st_size, file_sha256(p)) for p in paths}
 
 
+def _digest(files: dict[str, FileEntry]) -> str:
+    return hashlib.sha256(canonical_json({k: v.sha256 for k, v in files.items()}).encode()).hexdigest()
+
+
 @contextmanager
 def publishing(final: Path, producer: str, meta: dict[str, Any] | None = None) -> Iterator[Path]:
     """Yield a temporary folder; on clean exit publish it as ``final``.
@@ -125,6 +139,8 @@ def publishing(final: Path, producer: str, meta: dict[str, Any] | None = None) -
     ------
     StorageError
         When the disk refuses.
+    IntegrityError
+        When a newer version of this program has published ``final``.
     """
     meta = {} if meta is None else meta
     with storage_errors(final):
@@ -132,7 +148,9 @@ def publishing(final: Path, producer: str, meta: dict[str, Any] | None = None) -
         temporary = final.with_name(f".{final.name}.tmp-{uuid.uuid4().hex[:8]}")
         temporary.mkdir()
         try:
+            reach(FaultPoint.PUBLISH_BEGUN)
             yield temporary
+            reach(FaultPoint.PUBLISH_FILLED)
             files = _describe(temporary)
             for folder in [p for p in temporary.rglob("*") if p.is_dir()] + [temporary]:
                 for name in folder.iterdir():
@@ -141,7 +159,9 @@ def publishing(final: Path, producer: str, meta: dict[str, Any] | None = None) -
                             os.fsync(stream.fileno())
                 fsync_dir(folder)
             digest = hashlib.sha256(canonical_json({k: v.sha256 for k, v in files.items()}).encode()).hexdigest()
+            reach(FaultPoint.PUBLISH_BEFORE_MANIFEST)
             write_record(temporary / MANIFEST, Manifest(SCHEMA_VERSION, producer, digest, files, meta))
+            reach(FaultPoint.PUBLISH_BEFORE_RENAME)
             if final.exists():
                 if is_published(final):
                     return
@@ -151,24 +171,48 @@ def publishing(final: Path, producer: str, meta: dict[str, Any] | None = None) -
             except OSError:
                 if not is_published(final):  # lost a race to an equal attempt: its copy stands
                     raise
+            reach(FaultPoint.PUBLISH_AFTER_RENAME)
             fsync_dir(final.parent)
+            reach(FaultPoint.PUBLISH_DONE)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest of a published folder; raises `IntegrityError` when there is none or it is unreadable."""
+def _manifest_data(folder: Path) -> Any:
+    path = folder / MANIFEST
     try:
-        data = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise IntegrityError(f"{folder} has no {MANIFEST}: it was never finished, or it was removed.") from None
+    except ValueError as error:
+        raise IntegrityError(f"{path} is damaged: {str(error).splitlines()[0]}.") from error
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _refuse_newer(folder: Path, data: Any) -> None:
+    """Raise for a manifest of a newer version, before its fields are looked at: they may be others."""
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise IntegrityError(f"{folder} was written by a newer version (schema {version}).", "Upgrade gfm-pipeline.")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of a published folder.
+
+    Raises
+    ------
+    IntegrityError
+        When there is none, or it is unreadable, changed by hand, or of a newer version.
+    """
+    data = _manifest_data(folder)
+    _refuse_newer(folder, data)
+    try:
         manifest = from_plain(Manifest, data)
-    except FileNotFoundError:
-        raise IntegrityError(f"{folder} has no {MANIFEST}: it was never finished.") from None
     except ValueError as error:
         raise IntegrityError(f"{folder / MANIFEST} is damaged: {str(error).splitlines()[0]}.") from error
-    if manifest.schema_version > SCHEMA_VERSION:
-        raise IntegrityError(
-            f"{folder} was written by a newer version (schema {manifest.schema_version}).", "Upgrade gfm-pipeline."
-        )
+    if manifest.digest != _digest(manifest.files):
+        raise IntegrityError(f"{folder / MANIFEST} was changed: its digest is not that of the files it lists.")
     return manifest
 
 
@@ -178,17 +222,20 @@ def verify(folder: Path, *, digests: bool = False) -> Manifest:
     Raises
     ------
     IntegrityError
-        Naming the first file that is missing, of another size, or changed.
+        Naming the first file that is missing, unreadable, of another size, or changed.
     """
     manifest = read_manifest(folder)
     for name, entry in manifest.files.items():
         path = folder / name
-        if not path.is_file():
-            raise IntegrityError(f"{path} is missing, though its manifest lists it.")
-        if path.stat().st_size != entry.size:
-            raise IntegrityError(f"{path} has {path.stat().st_size} bytes, its manifest says {entry.size}.")
-        if digests and file_sha256(path) != entry.sha256:
-            raise IntegrityError(f"{path} was changed after it was published (its SHA-256 differs from the manifest).")
+        try:
+            if not path.is_file():
+                raise IntegrityError(f"{path} is missing, though its manifest lists it.")
+            if path.stat().st_size != entry.size:
+                raise IntegrityError(f"{path} has {path.stat().st_size} bytes, its manifest says {entry.size}.")
+            if digests and file_sha256(path) != entry.sha256:
+                raise IntegrityError(f"{path} was changed after it was published (its SHA-256 is another).")
+        except OSError as error:
+            raise IntegrityError(f"{path} cannot be read: {error.strerror}.") from error
     return manifest
 
 
