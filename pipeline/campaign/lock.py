@@ -3,6 +3,7 @@
 The lock is a file made with ``O_EXCL`` that names its holder. A holder that is certainly dead is replaced: who
 wants to replace it takes, in the same way, a second lock whose name is the digest of the dead holder's
 record. So of all who see the same corpse one replaces it, and whoever is late finds another record in place.
+Who is uncertain (another host, another container) is never replaced, however old its heartbeat: see `unlock`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from gfm_pipeline.common.publish import storage_errors, write_atomic
 from gfm_pipeline.common.records import from_plain, to_plain
 
 HEARTBEAT_SECONDS = 2.0
+TORN_SECONDS = 5.0  # a record that is not whole after so long was being written when its driver was killed
 REBOOT_SECONDS = 30.0  # a heartbeat this fresh is not one of before a reboot
 _PROC = Path("/proc")
 _BOOT_ID = _PROC / "sys/kernel/random/boot_id"
@@ -117,17 +119,20 @@ def _record() -> bytes:
 
 
 def _read(path: Path) -> bytes | None:
-    """Return the record in ``path``, after waiting a moment for one that is being written; None: there is no lock."""
-    record = b""
-    for _ in range(20):
+    """Return the record in ``path``, after waiting for one that is being written; None: there is no lock."""
+    give_up = time.monotonic() + TORN_SECONDS
+    while True:
         try:
             record = path.read_bytes()
         except FileNotFoundError:
             return None
-        if record.endswith(b"}"):
-            break
+        if _whole(record) or time.monotonic() > give_up:
+            return record
         time.sleep(0.05)
-    return record
+
+
+def _whole(record: bytes) -> bool:
+    return record.endswith(b"}")
 
 
 def _create(path: Path, record: bytes) -> bool:
@@ -136,8 +141,8 @@ def _create(path: Path, record: bytes) -> bool:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return False
-    reach(FaultPoint.LOCK_CREATED)
     try:
+        reach(FaultPoint.LOCK_CREATED)
         os.write(descriptor, record)
         os.fsync(descriptor)
     except OSError:
@@ -158,12 +163,14 @@ def _acquire(path: Path, record: bytes) -> Holder | None:
     """
     for _ in range(5):
         if _create(path, record):
-            return None
+            if _read(path) == record:
+                return None
+            continue  # so slow to write it that it was taken for torn
         found = _read(path)
         if found is None:
             continue  # let go just now
         corpse, age = _parse(found), _age(path)
-        if not is_dead(corpse, age):
+        if _whole(found) and not is_dead(corpse, age):
             raise _held(path, corpse, age)
         guard = path.with_name(f"{path.name}.after-{hashlib.sha256(found).hexdigest()[:12]}")
         _acquire(guard, record)
@@ -261,7 +268,9 @@ def unlock(path: Path, *, force: bool) -> str:
         return ""
     holder, age = found
     who = f"pid {holder.pid} on {holder.host}, heartbeat {age:.0f} s ago"
-    dead = is_dead(holder, age)
+    record = _read(path)
+    torn = record is not None and not _whole(record)
+    dead = torn or is_dead(holder, age)
     if dead is False:
         raise ConfigError(f"The driver is alive ({who}).", "Stop it with Ctrl-C or SIGTERM.")
     if dead is None and not force:

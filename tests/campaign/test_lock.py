@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from gfm_pipeline.campaign import lock
 from gfm_pipeline.campaign.lock import CampaignLock, read_holder, this_process
 from gfm_pipeline.common.errors import CampaignLocked
 from gfm_pipeline.common.records import to_plain
@@ -32,16 +34,16 @@ def test_a_dead_holder_is_replaced(tmp_path):
     )
     subprocess.run([sys.executable, "-c", code], check=False)
     assert path.exists()
-    with CampaignLock(path) as lock:
-        assert lock.replaced is not None
-        assert lock.replaced.pid != os.getpid()
+    with CampaignLock(path) as held:
+        assert held.replaced is not None
+        assert held.replaced.pid != os.getpid()
 
 
 def test_a_reused_pid_is_not_the_holder(tmp_path):
     path = tmp_path / "driver.lock"
     path.write_text(json.dumps(to_plain(this_process()) | {"process_started": "1"}))
-    with CampaignLock(path) as lock:
-        assert lock.replaced is not None
+    with CampaignLock(path) as held:
+        assert held.replaced is not None
 
 
 def test_another_host_needs_unlock(tmp_path):
@@ -53,8 +55,20 @@ def test_another_host_needs_unlock(tmp_path):
     assert path.exists()
 
 
-def test_a_torn_lock_is_not_taken_silently(tmp_path):
+def test_a_lock_that_nobody_finishes_writing_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "TORN_SECONDS", 0.3)
     path = tmp_path / "driver.lock"
-    path.write_text("{")
-    with pytest.raises(CampaignLocked), CampaignLock(path):
+    path.write_text("{")  # its driver was killed while it wrote
+    with CampaignLock(path):
+        assert read_holder(path)[0].pid == os.getpid()
+
+
+def test_a_lock_that_is_being_written_is_waited_for(tmp_path):
+    path = tmp_path / "driver.lock"
+    path.write_text("")
+    record = json.dumps(to_plain(this_process()))
+    writer = threading.Timer(0.2, lambda: path.write_text(record))
+    writer.start()
+    with pytest.raises(CampaignLocked, match=f"pid {os.getpid()} "), CampaignLock(path):
         pass
+    writer.join()
