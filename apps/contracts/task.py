@@ -23,6 +23,7 @@ EXIT_FILE = "exit.json"
 HEARTBEAT_FILE = "heartbeat"  # touched by the program; silent too long, it is killed
 SAVED_FILE = "saved"  # a number that rises with what a next attempt need not do again
 WRAPPER_FILE = "wrapper.json"  # a `WrapperRecord`, touched by the wrapper while it lives, removed at its end
+CHAOS_FILE = "chaos"  # what `run --chaos` did to the attempt, in a sentence
 ERROR_FILE = "error.json"  # {"error": class name, "message": ..., "hint": ...} of an expected error
 
 

@@ -46,6 +46,7 @@ class Cause(StrEnum):
     SILENT = "silent"  # no heartbeat of the program
     TROUBLE = "trouble"  # the program's own word for what may pass
     USER_ERROR = "user error"
+    CHAOS = "chaos"  # wanted, by `run --chaos`
 
 
 class Action(StrEnum):

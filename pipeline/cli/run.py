@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import click
@@ -15,11 +15,14 @@ from gfm_pipeline.campaign.identity import remember_digests
 from gfm_pipeline.campaign.lock import this_process
 from gfm_pipeline.campaign.lock import unlock as release
 from gfm_pipeline.campaign.state import load_state
+from gfm_pipeline.cli.faults import CHAOS, FAULT, check_faults, injecting
 from gfm_pipeline.cli.options import Request, campaign_argument, existing, resolve, site_option, workflow_options
 from gfm_pipeline.cli.progress import Progress
 from gfm_pipeline.cli.stopping import Stopper, stopping
 from gfm_pipeline.common.errors import ConfigError, GFMError, Stopped, StorageError
+from gfm_pipeline.common.faultpoints import Fault, FaultPoint, reach
 from gfm_pipeline.common.publish import write_atomic, write_json
+from gfm_pipeline.engine.chaos import Chaos, ChaosPlan
 from gfm_pipeline.engine.driver import Driver
 from gfm_pipeline.execution.launcher import ParslLauncher
 
@@ -29,14 +32,24 @@ QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing until the 
 @click.command()
 @workflow_options
 @QUIET
-def run(workflow: Path, site: str, folder: Path | None, overrides: tuple[str, ...], quiet: bool) -> None:
+@CHAOS
+@FAULT
+def run(
+    workflow: Path,
+    site: str,
+    folder: Path | None,
+    overrides: tuple[str, ...],
+    quiet: bool,
+    chaos: str | None,
+    faults: tuple[str, ...],
+) -> None:
     """Run the campaign of WORKFLOW to its end, or go on with it.
 
     Running again continues: what is done under the same settings and data is not repeated, after
     whatever end the last run had. Changed settings re-run only the stages that depend on them.
     Ctrl-C stops politely: running trainings save a checkpoint first. A second Ctrl-C stops at once.
     """
-    _drive(workflow, site, folder, overrides, quiet)
+    _drive(workflow, site, folder, overrides, quiet, *check_faults(faults, chaos))
 
 
 @click.command()
@@ -64,20 +77,34 @@ def unlock(campaign: Path, force: bool) -> None:
     click.echo(f"Unlocked (was held by {who})." if who else f"{campaign} is not locked.")
 
 
-def _drive(workflow: Path, site: str, folder: Path | None, overrides: tuple[str, ...], quiet: bool) -> None:
+def _drive(
+    workflow: Path,
+    site: str,
+    folder: Path | None,
+    overrides: tuple[str, ...],
+    quiet: bool,
+    faults: tuple[Fault, ...] = (),
+    chaos: ChaosPlan | None = None,
+) -> None:
     # Checked before anything is written, so that a mistake leaves no folder behind.
     request = resolve(workflow, site, folder, overrides)
     root = request.context.paths.root
     check_name(request.context.paths, request.loaded.model.name)
-    with driving(root, request.loaded.model.name) as campaign, stopping() as stop:
-        stop.at_once = lambda: campaign.paths.lock.unlink(missing_ok=True)
-        remember_digests(request.digests, campaign.paths.digests)
-        progress = _campaign(request, campaign, overrides, stop, quiet)
-    _summary(root, progress)
+    with injecting(faults, root):
+        with driving(root, request.loaded.model.name) as campaign, stopping() as stop:
+            stop.at_once = lambda: campaign.paths.lock.unlink(missing_ok=True)
+            remember_digests(request.digests, campaign.paths.digests)
+            progress = _campaign(request, campaign, overrides, stop, quiet, chaos)
+        _summary(root, progress)
 
 
 def _campaign(
-    request: Request, campaign: OpenCampaign, overrides: tuple[str, ...], stop: Stopper, quiet: bool
+    request: Request,
+    campaign: OpenCampaign,
+    overrides: tuple[str, ...],
+    stop: Stopper,
+    quiet: bool,
+    chaos: ChaosPlan | None,
 ) -> Progress:
     """Drive an open campaign to its end."""
     progress = Progress(campaign.paths, quiet=quiet)
@@ -109,7 +136,8 @@ def _campaign(
         )
         outcome = "died"
         try:
-            driver.run()
+            with nullcontext() if chaos is None else Chaos(chaos, paths, progress.say):
+                driver.run()
             outcome = "done"
         except GFMError as error:
             outcome = str(error)
@@ -135,7 +163,9 @@ def _summary(root: Path, progress: Progress) -> None:
 
     view = build_view(root)
     write_atomic(root / "report.md", render_markdown(view).encode())
+    reach(FaultPoint.REPORT_MARKDOWN)
     write_atomic(root / "report.html", render_html(view, load_evaluation(root)).encode())
+    reach(FaultPoint.REPORT_WRITTEN)
     for line in summary_lines(view, _relative(root)):
         progress.say(line, plain=True)
 

@@ -25,6 +25,7 @@ from gfm_pipeline.campaign.events import (
 from gfm_pipeline.campaign.journal import Journal
 from gfm_pipeline.campaign.state import CampaignState, TaskStatus
 from gfm_pipeline.common.errors import IntegrityError, SchedulerUnavailable, StageFailed, Stopped, StorageError
+from gfm_pipeline.common.faultpoints import FaultPoint, hand_down, reach
 from gfm_pipeline.common.publish import storage_errors, write_record
 from gfm_pipeline.engine.artefacts import lost_artefacts
 from gfm_pipeline.engine.decide import decide
@@ -187,6 +188,7 @@ class Driver:
         candidates = tuple(
             Candidate(f"c{len(taken) + i:05d}", wanted.wave, settings) for i, settings in enumerate(chosen)
         )
+        reach(FaultPoint.PROPOSAL_MADE)
         return WaveProposed(wanted.key, wanted.wave, candidates, origin, told)
 
     def _start_some(self, step: Step) -> None:
@@ -212,8 +214,12 @@ class Driver:
             spec = replace(spec, micro_batch=micro_batch(spec.optimiser.batch_size, known.counted))
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            reach(FaultPoint.TASK_FOLDER)
+            hand_down(folder)
             write_record(folder / SPEC_FILE, spec)
+        reach(FaultPoint.TASK_SPEC)
         self.record(TaskStarted(request.key, request.name, attempt))
+        reach(FaultPoint.TASK_RECORDED)
         self._running[request.key, request.name] = Running(request, attempt, folder, time.monotonic())
         limits = self._limits
         job = Job(
@@ -225,6 +231,7 @@ class Driver:
             limits.stop_seconds * GRACE_SHARE,
         )
         self.launcher.submit(job, (request.key, request.name, attempt))
+        reach(FaultPoint.TASK_SUBMITTED)
 
     def _wait(self, seconds: float) -> None:
         """Take in ended attempts; return when at least one came or time is up."""
@@ -332,6 +339,7 @@ class Driver:
                     continue
                 folder = self.context.paths.stage(stage.stage, stage.key).attempt(task.name, task.attempt)
                 end_attempt(folder)
+                reach(FaultPoint.DRIVER_ORPHAN)
                 self._record_end(stage.key, task.name, task.attempt, classify(folder), adopted=True)
 
     def _record_end(
@@ -345,6 +353,7 @@ class Driver:
         shrinkable: bool = True,
         adopted: bool = False,
     ) -> None:
+        reach(FaultPoint.TASK_CLASSIFIED)
         task = self.state.stages[key].tasks[name]
         action = next_action(ended.cause, task.counted, ended.saved, can_shrink=shrinkable)
         self.record(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gfm_pipeline.apps.contracts.task import (
+    CHAOS_FILE,
     ERROR_FILE,
     EXIT_FILE,
     RESULT_FILE,
@@ -39,6 +41,16 @@ _OUTCOMES = {
     Cause.LAUNCHER_LOST: Outcome.PREEMPTED,
     Cause.STORAGE: Outcome.STORAGE,
     Cause.USER_ERROR: Outcome.PERMANENT,
+    Cause.CHAOS: Outcome.PREEMPTED,
+}
+_CHAOTIC = {  # ends that chaos may have brought about
+    Cause.STORAGE,
+    Cause.OUT_OF_MEMORY,
+    Cause.WORKER_LOST,
+    Cause.NODE_FAILURE,
+    Cause.KILLED,
+    Cause.SILENT,
+    Cause.TROUBLE,
 }
 
 
@@ -72,6 +84,14 @@ def classify(folder: Path, trouble: str | None = None) -> Ended:
         ``Class: message`` of the exception that Parsl's future holds; None: it holds none, or there is no future
         any more because its driver died.
     """
+    ended = _classify(folder, trouble)
+    if ended.cause in _CHAOTIC:
+        with suppress(OSError):
+            return replace(ended, cause=Cause.CHAOS, reason=(folder / CHAOS_FILE).read_text(encoding="utf-8"))
+    return ended
+
+
+def _classify(folder: Path, trouble: str | None) -> Ended:
     saved = _saved(folder)
     try:
         record = read_record(ExitRecord, folder / EXIT_FILE)

@@ -1,0 +1,160 @@
+"""Kills, slows and starves the tasks of a running campaign at random, for people who want to see it survive.
+
+Nothing is ever corrupted: what strikes here is what strikes a campaign of weeks anyway. Each attempt that is hit gets a
+note in its folder, and `gfm_pipeline.engine.outcome` reads it, so that chaos does not use up the attempts that real
+trouble is given.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from gfm_pipeline.apps.contracts.task import CHAOS_FILE, WRAPPER_FILE, WrapperRecord
+from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.common.errors import ConfigError, IntegrityError
+from gfm_pipeline.common.faultpoints import FAULTS_FILE, REFUSALS, Fault, FaultPoint, arm
+from gfm_pipeline.common.processes import is_alive, kill, kill_group
+from gfm_pipeline.common.records import read_record
+from gfm_pipeline.common.strenum import StrEnum
+from gfm_pipeline.engine.leftovers import attempts_left
+
+SLOW_SECONDS = (0.5, 3.0)
+LOOK_SECONDS = 0.1  # between two looks for something that runs
+STARVED = (FaultPoint.PUBLISH_FILLED, FaultPoint.PUBLISH_BEFORE_RENAME)
+
+
+class Kind(StrEnum):
+    """What chaos does; each as likely as any other but the first, which is twice as likely."""
+
+    KILL = "killed"  # a task's whole process group
+    WORKER = "robbed of its worker"  # the Parsl worker that runs a task
+    SLOW = "slowed"  # stopped for a while
+    STARVE = "starved"  # the disk refuses a task's next artefact
+
+
+@dataclass(frozen=True)
+class ChaosPlan:
+    """``SEED:RATE``: seed of the random numbers, and faults a minute on average, in the whole campaign."""
+
+    seed: int
+    rate: float
+
+    @classmethod
+    def parse(cls, text: str) -> ChaosPlan:
+        """Return the plan written ``SEED:RATE``; raises `ConfigError` when that means nothing."""
+        seed, _, rate = text.partition(":")
+        try:
+            plan = cls(int(seed), float(rate))
+        except ValueError:
+            plan = cls(0, 0.0)
+        if not 0 < plan.rate <= 600:
+            raise ConfigError(
+                f"--chaos {text!r} is not SEED:RATE.", "Give a whole number and faults a minute up to 600, e.g. 7:20."
+            )
+        return plan
+
+
+class Chaos:
+    """Strikes from a thread while in the ``with``.
+
+    Parameters
+    ----------
+    plan
+        How often.
+    paths
+        The campaign; whatever of it runs on this machine may be hit, its driver never.
+    say
+        Told of every fault, in a sentence.
+    """
+
+    def __init__(self, plan: ChaosPlan, paths: CampaignPaths, say: Callable[[str], None]) -> None:
+        self.struck: Counter[Kind] = Counter()
+        self._plan = plan
+        self._paths = paths
+        self._say = say
+        self._random = random.Random(plan.seed)
+        self._starve: Fault | None = None  # for the next attempt that starts
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="chaos", daemon=True)
+
+    def __enter__(self) -> Chaos:
+        """Begin."""
+        arm(self)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        """Let everything be, and say how much there was."""
+        self._over.set()
+        self._thread.join()
+        arm(None)
+        told = ", ".join(f"{count} {what}" for what, count in sorted(self.struck.items())) or "none"
+        self._say(f"Chaos: {self.struck.total()} tasks were hit ({told}).")
+
+    def reached(self, point: FaultPoint) -> None:
+        """Leave the driver alone."""
+
+    def hand_down(self, folder: Path) -> None:
+        """Have the disk refuse the first artefact of the attempt that starts in ``folder``, when that is due."""
+        fault, self._starve = self._starve, None
+        if fault is None:
+            return
+        self._note(folder, f"chaos: the disk refused ({fault.what})")
+        told = {"faults": [str(fault)], "driver": os.getpid(), "counts": str(folder)}
+        (folder / FAULTS_FILE).write_text(json.dumps(told), encoding="utf-8")
+        self._tell(Kind.STARVE, folder)
+
+    def _run(self) -> None:
+        while not self._over.wait(self._random.expovariate(self._plan.rate / 60.0)):
+            kind = self._random.choice([Kind.KILL, *Kind])
+            if kind is Kind.STARVE:
+                self._starve = Fault(self._random.choice(STARVED), what=self._random.choice(sorted(REFUSALS)))
+                continue
+            while not self._over.wait(LOOK_SECONDS) and not self._strike(kind):
+                pass
+
+    def _strike(self, kind: Kind) -> bool:
+        """Hit one running attempt; return False when there was none."""
+        folders = attempts_left(self._paths)
+        if not folders:
+            return False
+        folder = self._random.choice(folders)
+        try:
+            found = read_record(WrapperRecord, folder / WRAPPER_FILE)
+        except (OSError, IntegrityError):
+            return False  # it has just ended
+        if kind is Kind.SLOW:
+            return is_alive(found.program) and self._slow(found.program.pid, folder)
+        self._note(folder, f"chaos: {kind}")
+        hit = kill_group(found.program) if kind is Kind.KILL else kill(found.wrapper)
+        if hit:
+            self._tell(kind, folder)
+        else:
+            (folder / CHAOS_FILE).unlink(missing_ok=True)
+        return hit
+
+    def _slow(self, group: int, folder: Path) -> bool:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGSTOP)
+            self._tell(Kind.SLOW, folder)
+            self._over.wait(self._random.uniform(*SLOW_SECONDS))
+            os.killpg(group, signal.SIGCONT)
+        return True
+
+    def _tell(self, kind: Kind, folder: Path) -> None:
+        self.struck[kind] += 1
+        self._say(f"  chaos: {folder.parent.name} is {kind}")
+
+    @staticmethod
+    def _note(folder: Path, text: str) -> None:
+        (folder / CHAOS_FILE).write_text(text, encoding="utf-8")
