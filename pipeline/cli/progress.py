@@ -141,6 +141,8 @@ def describe(event: Event, state: CampaignState) -> str:
             return "  ensemble: " + ", ".join(f"{m.name} = {m.candidate} ({m.settings['algorithm']})" for m in members)
         case ev.TaskEnded():
             return _task(event)
+        case ev.LauncherRestarted(reason):
+            return click.style(f"  {reason}; it was started anew", fg="yellow")
         case ev.ArtefactLost(_, task, reason):
             return click.style(f"  {task}: {reason}; it is made again", fg="yellow")
     return ""
@@ -152,9 +154,10 @@ def _task(event: ev.TaskEnded) -> str:
         return text + (" (finished before the driver died, adopted)" if event.adopted else "")
     if event.outcome is Outcome.DIVERGED:
         return f"  {event.task}: diverged after {duration(event.seconds)}"
-    if event.outcome is Outcome.PREEMPTED:
+    if event.outcome is Outcome.PREEMPTED and event.action is not ev.Action.GIVE_UP:
         return f"  {event.task}: {event.reason}"
-    return click.style(f"  {event.task}: attempt {event.attempt} failed ({event.outcome}): {event.reason}", fg="yellow")
+    what = f"{event.cause or event.outcome}; {event.action}" if event.action else str(event.outcome)
+    return click.style(f"  {event.task}: attempt {event.attempt} failed ({what}): {event.reason}", fg="yellow")
 
 
 def _result(event: ev.TaskEnded) -> str:
