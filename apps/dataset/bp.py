@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from gfm_pipeline.apps.contracts.data import Split
 from gfm_pipeline.apps.dataset.columns import Columns, flat_ranges
 from gfm_pipeline.common.errors import DataError, IntegrityError
-from gfm_pipeline.common.publish import storage_errors
+from gfm_pipeline.common.publish import manifest_lists, storage_errors, verify
 
 BLOCK = 2048  # graphs in a written block: windows of this size read back at disk speed
 N_COEFFICIENTS = 118
@@ -157,19 +157,21 @@ def _put(io: Any, engine: Any, name: str, array: NDArray[Any], starts: list[int]
 class BpFile:
     """A BP file in HydraGNN's layout, opened for reading.
 
-    Files that are our own must be checked against their manifest before: ADIOS2 hangs
-    on a truncated file and takes flipped bits for data.
+    A file of a published folder is compared with its manifest (sizes) before: ADIOS2 hangs on a truncated
+    file. Files of others have no manifest; the task's deadline and heartbeat must end such a wait.
 
     Raises
     ------
     IntegrityError
-        When ADIOS2 cannot open the file or it is not in this layout.
+        When the file is not what its manifest says, ADIOS2 cannot open it, or it is not in this layout.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.exists():
             raise IntegrityError(f"{path} does not exist.")
+        if manifest_lists(path.parent, path.name):
+            verify(path.parent)
         self._context = adios.ADIOS()
         self._io = self._context.DeclareIO("read")
         self._io.SetEngine("BP5" if path.is_dir() and (path / "mmd.0").exists() else "BP4")

@@ -50,8 +50,16 @@ def file_digests(paths: list[Path], cache: Path) -> dict[str, str]:
     digests: dict[str, str] = {}
     for path in paths:
         old = known.get(str(path))
-        digests[str(path)] = old[3] if old is not None and old[:3] == _stamp(path) else file_sha256(path)
+        digests[str(path)] = old[3] if old is not None and old[:3] == _stamp(path) else _sha256(path)
     return digests
+
+
+def _sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the names and contents of a folder's files (an ADIOS2 file is a folder)."""
+    if not path.is_dir():
+        return file_sha256(path)
+    files = {str(p.relative_to(path)): file_sha256(p) for p in sorted(path.rglob("*")) if p.is_file()}
+    return hashlib.sha256(canonical_json(files).encode()).hexdigest()
 
 
 def remember_digests(digests: dict[str, str], cache: Path) -> None:
@@ -61,5 +69,8 @@ def remember_digests(digests: dict[str, str], cache: Path) -> None:
 
 
 def _stamp(path: Path) -> list[int]:
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    """Return what changes when a file is written: size, time and inode; of a folder, of all files in it."""
+    inner = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    stats = [p.stat() for p in inner]
+    newest = max((s.st_mtime_ns for s in stats), default=0)
+    return [sum(s.st_size for s in stats), newest, sum(s.st_ino for s in stats)]

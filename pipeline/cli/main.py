@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from pathlib import Path
 
 import click
 
 from gfm_pipeline import __version__
-from gfm_pipeline.cli import cancel, inspect, run
-from gfm_pipeline.common.errors import GFMError
+from gfm_pipeline.cli import cancel, checks, inspect, run
+from gfm_pipeline.common.errors import ConfigError, GFMError, StorageError
+from gfm_pipeline.common.publish import storage_errors
 
 EPILOG = """
 \b
@@ -26,6 +28,8 @@ First steps
   gfm-pipeline plan workflow.yaml            what would run, and what is done already?
   gfm-pipeline run workflow.yaml --site local
   gfm-pipeline status campaigns/NAME         from any other terminal
+  gfm-pipeline why workflow.yaml search      cached or to run: which values changed?
+  gfm-pipeline verify campaigns/NAME         is every byte still what was published?
 """
 
 
@@ -51,6 +55,8 @@ for command in (
     inspect.status,
     inspect.report,
     inspect.plan,
+    checks.why,
+    checks.verify,
     inspect.validate,
     inspect.sites,
     inspect.schema,
@@ -85,7 +91,25 @@ def invoke(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if verbose:
+            traceback.print_exc()
+        return _refused(error)
     return 0
+
+
+def _refused(error: OSError) -> int:
+    """Show what the operating system refused, and return the exit code."""
+    try:
+        with storage_errors(Path(error.filename or ".")):
+            raise error
+    except StorageError as known:
+        click.echo(f"Error: {known}", err=True)
+        return known.exit_code
+    except OSError:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"Error: {where}{error.strerror or error}.", err=True)
+        return ConfigError.exit_code
 
 
 if __name__ == "__main__":

@@ -216,6 +216,16 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def manifest_lists(folder: Path, name: str) -> bool:
+    """Return whether ``folder`` has a manifest of this project that lists ``name``, or files below it."""
+    try:
+        data = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    files = data.get("files") if isinstance(data, dict) and "producer" in data else None
+    return isinstance(files, dict) and any(str(f) == name or str(f).startswith(f"{name}/") for f in files)
+
+
 def verify(folder: Path, *, digests: bool = False) -> Manifest:
     """Check a published folder against its manifest: sizes always, SHA-256 when ``digests``.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from gfm_pipeline.campaign.events import StageName, StageOpened
 from gfm_pipeline.campaign.identity import stage_key
 from gfm_pipeline.campaign.state import CampaignState, StageState
@@ -11,16 +13,7 @@ from gfm_pipeline.engine.step import Context, Step
 
 def opening(context: Context, state: CampaignState, name: StageName) -> StageOpened | None:
     """Return how ``name`` would be opened now, or None while an earlier stage has no outputs yet."""
-    inputs: dict[str, str] = {}
-    match name:
-        case StageName.INGEST:
-            settings, inputs = ingest.settings(context), dict(context.source_digests)
-        case StageName.SEARCH:
-            settings = search.settings(context)
-        case StageName.CONVERGE:
-            settings = converge.settings(context)
-        case StageName.CALIBRATE:
-            settings = calibrate.settings(context)
+    inputs = dict(context.source_digests) if name is StageName.INGEST else {}
     for earlier in StageName:
         if earlier is name:
             break
@@ -28,7 +21,20 @@ def opening(context: Context, state: CampaignState, name: StageName) -> StageOpe
         if before is None or before.outputs is None:
             return None
         inputs |= {f"{earlier}/{artefact}": digest for artefact, digest in before.outputs.items()}
+    settings = stage_settings(context, name)
     return StageOpened(name, stage_key(name, settings, inputs), settings, inputs, context.slots)
+
+
+def stage_settings(context: Context, name: StageName) -> dict[str, Any]:
+    """Return the settings the results of a stage depend on, besides its inputs."""
+    match name:
+        case StageName.INGEST:
+            return ingest.settings(context)
+        case StageName.SEARCH:
+            return search.settings(context)
+        case StageName.CONVERGE:
+            return converge.settings(context)
+    return calibrate.settings(context)
 
 
 def finished_stage(context: Context, state: CampaignState, name: StageName) -> StageState | None:

@@ -1,0 +1,100 @@
+"""Commands that question what is there: verify and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from gfm_pipeline.campaign.events import StageName
+from gfm_pipeline.campaign.folder import check_name
+from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.campaign.state import CampaignState, load_state
+from gfm_pipeline.cli.options import campaign_argument, existing, resolve, workflow_options
+from gfm_pipeline.common.errors import IntegrityError
+from gfm_pipeline.common.publish import Manifest
+from gfm_pipeline.engine.artefacts import Artefact, Role, artefacts, check, refusal
+from gfm_pipeline.engine.explain import Explanation, explain
+
+
+@click.command()
+@campaign_argument
+@click.option("--quick", is_flag=True, help="Compare sizes only; without it, every byte is read.")
+def verify(campaign: Path, quick: bool) -> None:
+    """Check every artefact that the journal of folder CAMPAIGN says exists.
+
+    Exit code 5 when one that is needed is gone, or one is not what was published; the first is named with the
+    fix. Artefacts on the way to others, and of settings that were given up, may be removed to save space.
+    """
+    paths = existing(campaign)
+    found = list(artefacts(paths, load_state(paths.journal)))
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("stage")
+    table.add_column("artefact", overflow="fold")
+    table.add_column("files", justify="right")
+    table.add_column("bytes", justify="right")
+    table.add_column("is", overflow="fold")
+    first: IntegrityError | None = None
+    for artefact in found:
+        manifest, verdict, fault = _look(artefact, quick, paths.root)
+        first = first or fault
+        sizes = [] if manifest is None else [entry.size for entry in manifest.files.values()]
+        counts = ("", "") if manifest is None else (str(len(sizes)), f"{sum(sizes):,}")
+        table.add_row(artefact.stage, str(artefact.folder.relative_to(paths.root)), *counts, verdict)
+    Console().print(table)
+    if first is not None:
+        raise first
+    how = "sizes" if quick else "every byte"
+    click.echo(f"\n{len(found)} artefacts checked ({how}): nothing is missing, nothing was changed.")
+
+
+def _look(artefact: Artefact, quick: bool, campaign: Path) -> tuple[Manifest | None, str, IntegrityError | None]:
+    """Return an artefact's manifest, its state in words, and its fault if it has one."""
+    try:
+        manifest = check(artefact, digests=not quick)
+    except IntegrityError as error:
+        return None, "DAMAGED", refusal(artefact, error, campaign)
+    if manifest is not None:
+        return manifest, "whole", None
+    if artefact.role is Role.STEP:
+        return None, "gone; not needed any more", None
+    if artefact.role is Role.SUPERSEDED:
+        return None, "gone; of settings that were given up", None
+    fault = IntegrityError(
+        f"{artefact.folder} is gone.",
+        f"Run `gfm-pipeline resume {campaign}`: {artefact.stage} makes it again (task {artefact.task}).",
+    )
+    return None, "GONE", fault
+
+
+@click.command()
+@workflow_options
+@click.argument("stage", type=click.Choice([str(name) for name in StageName]))
+def why(workflow: Path, stage: str, site: str, folder: Path | None, overrides: tuple[str, ...]) -> None:
+    """Say why STAGE of WORKFLOW would run, or would not: which values changed, old and new."""
+    request = resolve(workflow, site, folder, overrides)
+    state = check_name(request.context.paths, request.loaded.model.name) or CampaignState()
+    asked = explain(request.context, state, StageName(stage))
+    first = [] if asked.waits_for is None else [explain(request.context, state, asked.waits_for)]
+    for found in (asked, *first):
+        for line in [*_lines(found), *_gone(request.context.paths, state, found)]:
+            click.echo(line)
+
+
+def _gone(paths: CampaignPaths, state: CampaignState, found: Explanation) -> list[str]:
+    """Return one line for each output of a cached stage that is gone."""
+    promised = (
+        [a for a in artefacts(paths, state) if a.key == found.key and a.role is Role.OUTPUT] if found.cached else []
+    )
+    return [f"  but {a.folder} is gone: task {a.task} makes it again" for a in promised if check(a) is None]
+
+
+def _lines(found: Explanation) -> list[str]:
+    """Return an explanation as lines for people."""
+    verdict = "cached" if found.cached else "to run"
+    key = "not known yet" if found.key is None else found.key[:10]
+    if found.last_key is not None and found.last_key != found.key:
+        key = f"{found.last_key[:10]} -> {key}"
+    return [f"{found.stage}: {verdict}: {found.reason} (key {key}).", *(f"  {change}" for change in found.changes)]
