@@ -19,14 +19,14 @@ from typing import Any, Protocol
 
 from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.common.errors import IntegrityError, StorageError
-from gfm_pipeline.common.faultpoints import FaultPoint, reach
 from gfm_pipeline.common.processes import ProcessId, boot_id, identify, is_alive, kill, kill_group
 from gfm_pipeline.common.publish import storage_errors, write_record
 from gfm_pipeline.common.records import read_record
 from gfm_pipeline.sites.schema import Site
 
 PROCESSES_FILE = "processes.json"
-CLEANUP_SECONDS = 15.0  # Parsl's clean-up can hang on an interchange that died; it is left behind then
+CLEANUP_SECONDS = 15.0
+BROKEN_CLEANUP_SECONDS = 1.0  # Parsl's clean-up hangs on an interchange that died; it is left behind then
 
 
 @dataclass(frozen=True)
@@ -148,30 +148,38 @@ class ParslLauncher:
         )
         with storage_errors(self.run_dir):
             self._kernel = parsl.load(config)
+        self._processes = self._vital = ()
         self._note_processes()
-        with suppress(StorageError):  # met again, and reported, with the next task
-            write_record(self.run_dir / PROCESSES_FILE, Processes(self._processes))
-        reach(FaultPoint.LAUNCHER_STARTED)
 
     def _note_processes(self) -> None:
-        """Note the interchange, the shell that waits for the pool of workers, and the group of that pool."""
+        """Note the interchange, the shell that waits for the pool of workers, and the group of that pool.
+
+        Parsl starts its pool some time after itself.
+        """
+        blocks = list(self._executor.provider.resources.values())
+        if len(self._vital) == 1 + len(blocks):
+            return
         interchange = identify(self._executor.interchange_proc.pid)
         vital, groups = [interchange], []
-        for block in self._executor.provider.resources.values():
+        for block in blocks:
             vital.append(identify(block["remote_pid"]))
             with suppress(ProcessLookupError):
                 # The shell that led the group is gone by now; its number is the group's as long as that lives.
                 groups.append(ProcessId(interchange.host, boot_id(), os.getpgid(block["remote_pid"]), ""))
         self._vital = tuple(vital)
         self._processes = (*vital, *groups)
+        with suppress(StorageError):  # met again, and reported, with the next task
+            write_record(self.run_dir / PROCESSES_FILE, Processes(self._processes))
 
-    def _unload(self) -> None:
+    def _unload(self, patience: float = CLEANUP_SECONDS) -> None:
         """Let Parsl clean up, then end what it has left."""
         import parsl
 
+        with suppress(OSError):
+            self._note_processes()
         thread = threading.Thread(target=self._kernel.cleanup, name="parsl-cleanup", daemon=True)
         thread.start()
-        thread.join(CLEANUP_SECONDS)
+        thread.join(patience)
         self.kill()
         parsl.clear()
 
@@ -183,6 +191,7 @@ class ParslLauncher:
 
     def trouble(self) -> str | None:
         """Return why nothing submitted now would ever run: a dead interchange or pool, or Parsl gave up."""
+        self._note_processes()
         if not is_alive(self._vital[0]):
             return "Parsl's interchange died"
         if not all(is_alive(process) for process in self._vital):
@@ -195,7 +204,7 @@ class ParslLauncher:
         """Start Parsl anew."""
         self._generation += 1
         self.kill()
-        self._unload()
+        self._unload(BROKEN_CLEANUP_SECONDS)
         self._load()
 
     def submit(self, job: Job, token: Any) -> None:

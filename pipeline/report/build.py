@@ -15,11 +15,11 @@ from gfm_pipeline.apps.contracts.data import AssembleResult
 from gfm_pipeline.apps.contracts.evaluation import CalibrateResult
 from gfm_pipeline.apps.contracts.task import PROGRESS_FILE
 from gfm_pipeline.apps.contracts.training import StopReason, TrainResult
-from gfm_pipeline.campaign.events import Member, Outcome, StageName
+from gfm_pipeline.campaign.events import Cause, Member, Outcome, StageName
 from gfm_pipeline.campaign.lock import is_dead, read_holder
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, StageState, TaskState, TaskStatus, load_state
-from gfm_pipeline.common.publish import read_manifest
+from gfm_pipeline.common.publish import verify
 from gfm_pipeline.common.records import from_plain
 from gfm_pipeline.engine.stages.calibrate import FIT
 from gfm_pipeline.engine.stages.search import objective_of, task_name
@@ -85,7 +85,7 @@ def load_evaluation(campaign: Path) -> dict[str, np.ndarray] | None:
     if stage is None or stage.outputs is None:
         return None
     folder = paths.stage(stage.stage, stage.key).ensemble
-    read_manifest(folder)
+    verify(folder)
     with np.load(folder / "evaluation.npz", allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
@@ -281,14 +281,25 @@ def _json_lines(path: Path) -> Iterable[dict[str, Any]]:
                 yield value
 
 
+_FAILED = (Outcome.RETRYABLE, Outcome.PERMANENT)
+_INTERRUPTED = (Cause.WALL_TIME, Cause.LAUNCHER_LOST)  # no failures of the task, but nobody asked for them
+
+
 def _failures(paths: CampaignPaths, state: CampaignState) -> Iterable[TaskFailure]:
     found = []
     for stage in state.stages.values():
         for task in stage.tasks.values():
             for attempt in task.history:
-                if attempt.outcome in (Outcome.RETRYABLE, Outcome.PERMANENT):
+                if attempt.outcome in _FAILED or attempt.cause in _INTERRUPTED:
                     log = paths.stage(stage.stage, stage.key).attempt(task.name, attempt.number) / "stderr.log"
-                    failure = TaskFailure(f"{stage.stage}/{task.name}", attempt.number, attempt.reason, str(log))
+                    failure = TaskFailure(
+                        f"{stage.stage}/{task.name}",
+                        attempt.number,
+                        attempt.reason,
+                        str(log),
+                        str(attempt.cause or ""),
+                        str(attempt.action or ""),
+                    )
                     found.append((attempt.started, failure))
     return [failure for _, failure in sorted(found, key=lambda pair: pair[0])]
 

@@ -191,6 +191,8 @@ def _failures(view: CampaignView, console: Console) -> None:
         return
     console.print(Text(f"last failures ({count(len(view.failures))} in all)", style="bold"))
     for failure in view.failures[-MOST_FAILURES:][::-1]:
-        line = Text.assemble(("✕ ", "red"), f"{failure.task}, attempt {failure.attempt}: {failure.reason}")
+        words = f"{failure.task}, attempt {failure.attempt}"
+        kind = f" ({failure.kind}; {failure.then})" if failure.kind else ""
+        line = Text.assemble(("✕ ", "red"), f"{words}: {failure.reason}{kind}")
         console.print(line, soft_wrap=True)
         console.print(Text(f"  {failure.log}", style="bright_black"), soft_wrap=True)

@@ -356,8 +356,11 @@ def quarantine(view: CampaignView) -> Table:
 
 def failures(view: CampaignView) -> Table:
     """Failed attempts, newest first, with their logs."""
-    rows = tuple((f.task, str(f.attempt), f.reason, f.log) for f in reversed(view.failures))
-    return Table((Column("Task"), Column("Attempt", True), Column("Reason"), Column("Log")), rows)
+    rows = tuple(
+        (f.task, str(f.attempt), f.kind or MISSING, f.reason, f.then or MISSING, f.log) for f in reversed(view.failures)
+    )
+    names = (Column("Task"), Column("Attempt", True), Column("Class"), Column("Reason"), Column("Then"), Column("Log"))
+    return Table(names, rows)
 
 
 def summary(view: CampaignView) -> tuple[tuple[str, str], ...]:

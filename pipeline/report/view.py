@@ -85,12 +85,17 @@ class MemberView:
 
 @dataclass(frozen=True)
 class TaskFailure:
-    """A failed attempt, newest last, with the log that tells why."""
+    """A failed attempt, newest last, with the log that tells why.
+
+    ``kind`` is the class of the failure, ``then`` what followed; '' in campaigns of the first version.
+    """
 
     task: str
     attempt: int
     reason: str
     log: str
+    kind: str = ""
+    then: str = ""
 
 
 @dataclass(frozen=True)

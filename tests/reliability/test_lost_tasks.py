@@ -1,0 +1,142 @@
+"""What Parsl loses: each part of it is killed or stopped under a running campaign, which notices and goes on.
+
+The cases are the known defects of Parsl's `HighThroughputExecutor`: a driver waits for ever when the interchange
+dies, a pool that died is not started again, a future of a stuck worker never resolves.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pretended
+import psutil
+import pytest
+import runs
+from test_retries import inject
+
+from gfm_pipeline.apps.contracts.task import WRAPPER_FILE, WrapperRecord
+from gfm_pipeline.campaign import events as ev
+from gfm_pipeline.campaign.events import Cause
+from gfm_pipeline.common.records import read_record
+from gfm_pipeline.engine.watchdog import Watchdog
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    runs.finish(folder, *pretended.write_campaign(folder))
+    return folder
+
+
+def part_of_parsl(driver: int, script: str) -> psutil.Process:
+    """Return the process of the driver's Parsl that runs ``script``; the pool is found by the session it shares."""
+    give_up = time.monotonic() + 30
+    while time.monotonic() < give_up:
+        for process in psutil.process_iter():
+            try:
+                line = process.cmdline()
+            except (psutil.NoSuchProcess, psutil.ZombieProcess):
+                continue
+            mine = os.getsid(process.pid) == os.getsid(driver) or process.ppid() == driver
+            if mine and any(word.endswith(script) for word in line) and "bash" not in line[0]:
+                return process
+        time.sleep(0.1)
+    raise AssertionError(f"{script} never ran")
+
+
+def started(folder: Path, *settings: str) -> subprocess.Popen[bytes]:
+    """Start a campaign in a session of its own and wait until it trains."""
+    arguments = pretended.write_campaign(folder)
+    overrides = [part for text in settings for part in ("--set", text)]
+    with open(folder / "driver.log", "ab") as log:
+        driver = subprocess.Popen(
+            runs.command(*arguments, *overrides),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    journal = pretended.journal_of(folder)
+    runs.wait_for(journal, lambda e: isinstance(e, ev.TaskStarted) and e.task.startswith("c0"))
+    while not list(folder.glob(f"campaigns/*/stages/search-*/tasks/*/attempt-1/{WRAPPER_FILE}")):
+        time.sleep(0.05)
+    return driver
+
+
+def assert_same_end(folder: Path, driver: subprocess.Popen[bytes], whole: Path) -> list[ev.Event]:
+    assert driver.wait(timeout=120) == 0, (folder / "driver.log").read_text()[-3000:]
+    assert pretended.artefacts(folder) == pretended.artefacts(whole)
+    assert runs.processes_of(folder) == []
+    return runs.events(pretended.journal_of(folder))
+
+
+@pytest.mark.parametrize("script", ["HTEX interchange", "process_worker_pool.py"])
+def test_parsl_is_started_anew_when_a_part_of_it_dies(uninterrupted, tmp_path, script):
+    driver = started(tmp_path)
+    part_of_parsl(driver.pid, script).kill()
+    events = assert_same_end(tmp_path, driver, uninterrupted)
+    assert any(isinstance(e, ev.LauncherRestarted) for e in events)
+    lost = [e for e in events if isinstance(e, ev.TaskEnded) and e.cause is not Cause.FINISHED]
+    assert {e.cause for e in lost} <= {Cause.LAUNCHER_LOST, Cause.NODE_FAILURE, Cause.WORKER_LOST}
+
+
+def test_a_parsl_that_keeps_dying_ends_the_run_with_one_sentence(tmp_path):
+    driver = started(tmp_path, "search.rungs=[100000, 200000]")
+    journal = pretended.journal_of(tmp_path)
+    for number in range(1, 5):
+        part_of_parsl(driver.pid, "HTEX interchange").kill()
+        if number < 4:
+            give_up = time.monotonic() + 60
+            while sum(isinstance(e, ev.LauncherRestarted) for e in runs.events(journal)) < number:
+                assert time.monotonic() < give_up
+                time.sleep(0.05)
+    assert driver.wait(timeout=60) == 4
+    last = (tmp_path / "driver.log").read_text().strip().splitlines()[-1]
+    assert last.startswith("Error: Parsl's interchange died, after 3 restarts in a row.")
+    assert runs.processes_of(tmp_path) == []
+
+
+def test_a_worker_that_is_stuck_is_found_and_its_slot_freed(uninterrupted, tmp_path):
+    """The wrapper stops with its worker: Parsl's future would never resolve."""
+    ends = inject(tmp_path, {"c00000-r0": ["stuck worker"]}, "limits.lost_seconds=5")
+    assert [e.cause for e in ends["c00000-r0"]] == [Cause.NODE_FAILURE, Cause.FINISHED]
+    assert "no sign of life" in ends["c00000-r0"][0].reason
+    assert pretended.artefacts(tmp_path) == pretended.artefacts(uninterrupted)
+    assert runs.processes_of(tmp_path) == []
+
+
+def test_a_manager_that_is_stuck_is_found(uninterrupted, tmp_path):
+    """Tasks come back as lost, and what is submitted afterwards reaches no manager: Parsl itself sees no fault."""
+    driver = started(tmp_path, "limits.lost_seconds=5")
+    record = next(
+        read_record(WrapperRecord, file)
+        for file in tmp_path.glob(f"campaigns/*/stages/search-*/tasks/*/attempt-1/{WRAPPER_FILE}")
+    )
+    os.kill(psutil.Process(record.wrapper.pid).ppid(), signal.SIGSTOP)
+    events = assert_same_end(tmp_path, driver, uninterrupted)
+    causes = {e.cause for e in events if isinstance(e, ev.TaskEnded)}
+    assert Cause.NODE_FAILURE in causes
+
+
+def test_watchdog_counts_changes_and_not_ages(tmp_path):
+    dog = Watchdog(10.0)
+    file = tmp_path / "beat"
+    assert not dog.silent("t", file, 0.0)
+    assert not dog.silent("t", file, 9.0)
+    file.touch()
+    os.utime(file, (1.0, 1.0))  # half a century ago, and yet new
+    assert not dog.silent("t", file, 11.0)
+    assert not dog.silent("t", file, 20.0)
+    os.utime(file, (9e9, 9e9))
+    assert not dog.silent("t", file, 25.0)
+    assert not dog.silent("t", file, 34.0)
+    assert dog.silent("t", file, 36.0)
+    dog.forget("t")
+    assert not dog.silent("t", file, 99.0)
