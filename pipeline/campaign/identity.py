@@ -12,7 +12,8 @@ from gfm_pipeline.common.publish import file_sha256, write_json
 from gfm_pipeline.common.records import canonical_json
 
 # Raised when a stage's code changes what it produces from the same settings and inputs.
-CODE_VERSION: dict[StageName, int] = dict.fromkeys(StageName, 1)
+# search 2: datasets are numbered in the order of their names, not of the file.
+CODE_VERSION: dict[StageName, int] = dict.fromkeys(StageName, 1) | {StageName.SEARCH: 2}
 
 
 def stage_key(stage: StageName, settings: dict[str, Any], inputs: dict[str, str]) -> str:
@@ -36,7 +37,8 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
             else:
                 lines += differences(old[key], new[key], inner)
         return lines
-    return [] if old == new else [f"{where}: {canonical_json(old)} -> {canonical_json(new)}"]
+    before, after = canonical_json(old), canonical_json(new)  # as in the key: 1 and 1.0 differ
+    return [] if before == after else [f"{where}: {before} -> {after}"]
 
 
 def file_digests(paths: list[Path], cache: Path) -> dict[str, str]:

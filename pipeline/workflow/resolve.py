@@ -13,14 +13,16 @@ from gfm_pipeline.workflow.schema import SourceModel
 
 
 def resolve_sources(loaded: LoadedWorkflow) -> tuple[SourceSettings, ...]:
-    """Return the sources in the order of the file.
+    """Return the sources in the order of their names.
+
+    That order numbers the branches of the models, and the order of keys in the file must not matter.
 
     Raises
     ------
     WorkflowError
         When a file is missing, a glob matches nothing, or a reader or option is unknown.
     """
-    return tuple(_source(loaded, name, source) for name, source in loaded.model.data.sources.items())
+    return tuple(_source(loaded, name, source) for name, source in sorted(loaded.model.data.sources.items()))
 
 
 def _source(loaded: LoadedWorkflow, name: str, source: SourceModel) -> SourceSettings:
