@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.common.errors import IntegrityError, StorageError
+from gfm_pipeline.common.faultpoints import FaultPoint, reach
 from gfm_pipeline.common.processes import ProcessId, boot_id, identify, is_alive, kill, kill_group
 from gfm_pipeline.common.publish import storage_errors, write_record
 from gfm_pipeline.common.records import read_record
@@ -150,6 +151,7 @@ class ParslLauncher:
             self._kernel = parsl.load(config)
         self._processes = self._vital = ()
         self._note_processes()
+        reach(FaultPoint.LAUNCHER_STARTED)
 
     def _note_processes(self) -> None:
         """Note the interchange, the shell that waits for the pool of workers, and the group of that pool.
