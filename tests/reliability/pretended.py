@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import runs
+
+from gfm_pipeline.apps.contracts.task import EXIT_FILE
 from gfm_pipeline.common.publish import MANIFEST, verify
 
 NAME = "pretended"
@@ -29,6 +33,27 @@ converge:
   members: 2
   check_every: 100
   max_graphs: 400
+"""
+
+SHORT = f"""\
+name: {NAME}
+seed: 5
+data:
+  sources:
+    alloys:
+      reader: emt-alloys
+search:
+  candidates: 2
+  wave: 1
+  rungs: [100, 200]
+  reduction: 2
+  space:
+    algorithm: [SchNet, EGNN]
+    hidden: [8, 16]
+converge:
+  members: 1
+  check_every: 100
+  max_graphs: 300
 """
 
 SITE = """\
@@ -71,5 +96,27 @@ def journal_of(folder: Path) -> Path:
 def artefacts(folder: Path) -> dict[str, str]:
     """Return the digest of every published artefact by its place, after checking every byte of it."""
     stages = campaign_of(folder) / "stages"
-    found = [p.parent for p in stages.rglob(MANIFEST) if "tasks" not in p.relative_to(stages).parts]
-    return {str(p.relative_to(stages)): verify(p, digests=True).digest for p in sorted(found)}
+    found = [p.parent.relative_to(stages) for p in stages.rglob(MANIFEST)]
+    published = [p for p in found if "tasks" not in p.parts and not p.name.startswith(".")]
+    return {str(p): verify(stages / p, digests=True).digest for p in sorted(published)}
+
+
+def assert_same(folder: Path, whole: Path) -> None:
+    """Hold a campaign that was interrupted equal to one that was not, and nothing finished done twice."""
+    found, wanted = runs.outcome(journal_of(folder)), runs.outcome(journal_of(whole))
+    other = {k: (found.get(k), wanted.get(k)) for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k)}
+    assert not other
+    assert artefacts(folder) == artefacts(whole)
+    for task, story in runs.starts(journal_of(folder)).items():
+        assert story.count("ok") == 1, f"{task}: {story}"
+        assert story[-1] == "ok", f"{task}: {story}"
+    for task in (campaign_of(folder) / "stages").glob("*/tasks/*"):
+        attempts = sorted(task.glob("attempt-*"), key=lambda p: int(p.name.rpartition("-")[2]))
+        ended_well = [p.name for p in attempts if ended_ok(p)]
+        assert ended_well == [attempts[-1].name], f"{task.name}: {ended_well} of {len(attempts)} attempts finished"
+
+
+def ended_ok(attempt: Path) -> bool:
+    """Return whether the wrapper saw the program of an attempt finish."""
+    record = attempt / EXIT_FILE
+    return record.exists() and json.loads(record.read_text())["code"] == 0
