@@ -27,7 +27,7 @@ from gfm_pipeline.apps.contracts.training import (
     TrainResult,
     TrainSpec,
 )
-from gfm_pipeline.apps.dataset import Columns, GraphTable, write_bp
+from gfm_pipeline.apps.dataset import Columns, GraphTable, collate, write_bp
 from gfm_pipeline.apps.program import StopRequested, Task
 from gfm_pipeline.apps.train.allocator import keep_freed_memory
 from gfm_pipeline.apps.train.checkpoint import load, load_model
@@ -40,7 +40,8 @@ from gfm_pipeline.apps.train.validate import objective, subset, validate
 from gfm_pipeline.common.errors import ConfigError, DataError, IntegrityError
 from gfm_pipeline.common.publish import publishing, write_record
 from gfm_pipeline.common.records import read_record
-from gfm_pipeline.models import ModelSpec, Potential, algorithms
+from gfm_pipeline.models import ModelSpec, Potential, algorithms, multitask_loss
+from gfm_pipeline.models.loss import label_counts
 
 REFERENCE = {"H": -13.0, "O": -430.0}
 
@@ -415,6 +416,87 @@ def test_what_cannot_be_run_is_refused(spec, tmp_path):
     (Path(rung.checkpoint) / "state.pt").unlink()
     with pytest.raises(IntegrityError, match=r"state\.pt"):
         run(replace(spec, checkpoint=rung.checkpoint, output=str(tmp_path / "p")), tmp_path / "d")
+
+
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+@pytest.mark.parametrize("micro_batch", [1, 3, 8])
+def test_micro_batches_make_the_same_steps(spec, tmp_path, algorithm, micro_batch):
+    """Of batches of 8; labels of two datasets, with different numbers of atoms in every part."""
+    spec = replace(spec, model=replace(spec.model, algorithm=algorithm), budget_graphs=80, validate_every=40)
+    whole = run(spec, tmp_path / "whole")
+    parts = run(replace(spec, micro_batch=micro_batch, output=str(tmp_path / "parts")), tmp_path / "a")
+    assert (parts.graphs, parts.steps) == (whole.graphs, whole.steps) == (80, 10)
+    assert parts.objective == pytest.approx(whole.objective, rel=1e-4)
+    left, right = load(Path(whole.checkpoint)).state, load(Path(parts.checkpoint)).state
+    for name, weight in left.weights.items():
+        torch.testing.assert_close(right.weights[name], weight, rtol=1e-3, atol=2e-5)
+    torch.testing.assert_close(right.optimiser["mean"], left.optimiser["mean"], rtol=1e-3, atol=1e-4)
+
+
+def test_losses_of_parts_add_up_with_missing_labels():
+    torch.manual_seed(0)
+    columns = morse_columns(3, 9, 1.0)
+    columns = replace(columns, energy=columns.energy.copy(), forces=columns.forces.copy())
+    columns.energy[[1, 4]] = np.nan
+    columns.forces[[0, 7, 8]] = np.nan
+    table = GraphTable.build(columns, 3.0, 0, REFERENCE)
+    model, rms = Potential(ModelSpec("PaiNN", 8, 1, 3.0)), torch.tensor([0.7])
+    zeros = np.zeros(9, dtype=np.int64)
+
+    def loss(graphs, counts=None):
+        batch = collate([table], zeros[: len(graphs)], np.array(graphs))
+        return multitask_loss(model(batch, training=True), batch, rms, 3.0, counts).total, label_counts(batch)
+
+    whole, counts = loss(range(9))
+    assert counts == (7, int(columns.natoms.sum()) - 3)
+    parts = [loss(graphs, counts)[0] for graphs in (range(4), range(4, 5), range(5, 9))]  # one part has no energy
+    assert float(sum(parts).detach()) == pytest.approx(float(whole.detach()), rel=1e-5)
+
+
+# Leaves the training no more room than ROOM bytes beyond what a step with one graph needs.
+LIMITED = """\
+import ctypes, resource, sys
+from gfm_pipeline.apps.contracts.training import TrainSpec
+from gfm_pipeline.apps.program import run_program
+from gfm_pipeline.apps.train import program
+make = program.prepare
+def prepare(spec):
+    made = make(spec)
+    made.micro_batch = 1
+    made.step()
+    made = make(spec)
+    ctypes.CDLL(None).malloc_trim(0)
+    pages = int(open("/proc/self/statm").read().split()[0])
+    limit = pages * resource.getpagesize() + ROOM
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    return made
+program.prepare = prepare
+sys.exit(run_program(TrainSpec, program.train))
+"""
+
+
+def test_a_batch_too_large_for_memory_fits_in_parts(spec, tmp_path):
+    model = ModelSettings(Algorithm.PNA, hidden=64, layers=3, cutoff=3.0)
+    optimiser = replace(spec.optimiser, batch_size=256)
+    spec = replace(spec, model=model, optimiser=optimiser, budget_graphs=256, validate_every=256, validation_limit=4)
+    whole = run(spec, tmp_path / "whole")
+    (tmp_path / "limited.py").write_text(LIMITED.replace("ROOM", str(8 << 20)))
+    codes = []
+    for micro_batch in (None, 128, 64, 32, 16, 8):
+        folder = tmp_path / f"a{micro_batch}"
+        folder.mkdir()
+        limited = replace(spec, micro_batch=micro_batch, output=str(tmp_path / "parts"))
+        write_record(folder / SPEC_FILE, limited)
+        command = [sys.executable, str(tmp_path / "limited.py"), SPEC_FILE]
+        done = subprocess.run(command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False, timeout=60)
+        codes.append(done.returncode)
+        if done.returncode == ExitCode.OK:
+            break
+        assert "memory" in json.loads((folder / ERROR_FILE).read_text())["message"]
+    assert codes[0] == ExitCode.OUT_OF_MEMORY
+    assert codes[-1] == ExitCode.OK
+    result = read_record(TrainResult, folder / RESULT_FILE)
+    assert result.objective == pytest.approx(whole.objective, rel=1e-4)
 
 
 # --- the program
