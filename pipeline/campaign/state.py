@@ -120,6 +120,7 @@ class CampaignState:
 
     def apply(self, event: Event, time: float) -> None:
         """Fold one event into the state."""
+        time = max(time, self.last_event)  # a clock may jump back; no duration becomes negative
         self.last_event = time
         match event:  # the two most frequent first
             case ev.TaskStarted(key, name, attempt):

@@ -11,7 +11,7 @@ import click
 
 from gfm_pipeline.campaign.identity import file_digests
 from gfm_pipeline.campaign.paths import CampaignPaths
-from gfm_pipeline.common.errors import ConfigError
+from gfm_pipeline.common.errors import ConfigError, IntegrityError
 from gfm_pipeline.engine.step import Context
 from gfm_pipeline.sites.registry import load_site
 from gfm_pipeline.sites.schema import Site
@@ -83,11 +83,21 @@ def existing(campaign: Path) -> CampaignPaths:
     ------
     ConfigError
         When the folder holds none.
+    IntegrityError
+        When its journal is missing or empty.
     """
     paths = CampaignPaths(campaign.resolve())
-    if not paths.journal.is_file():
+    if not paths.journal.exists() and (paths.root / "stages").is_dir():
+        raise IntegrityError(
+            f"{paths.journal} is missing, though {campaign} holds stages of a campaign.", "Restore it from a backup."
+        )
+    if not paths.journal.exists():
         hint = "Give the folder of a campaign, e.g. campaigns/NAME."
         if campaign.suffix in (".yaml", ".yml"):
             hint = "This is a workflow file; give the campaign's folder, by default campaigns/NAME beside it."
         raise ConfigError(f"{campaign} holds no campaign.", hint)
+    if paths.journal.is_file() and paths.journal.stat().st_size == 0:
+        raise IntegrityError(
+            f"{paths.journal} is empty.", "Nothing has happened there yet, or it was lost: restore it from a backup."
+        )
     return paths

@@ -47,7 +47,7 @@ def build_view(campaign: Path) -> CampaignView:
     """
     paths = CampaignPaths(campaign.resolve())
     state = load_state(paths.journal)
-    now = time.time()
+    now = max(time.time(), state.last_event)  # the clock may have jumped back since
     alive, driver = _driver(paths, state)
     last = state.drivers[-1].info if state.drivers else None
     search = state.stage(StageName.SEARCH)
