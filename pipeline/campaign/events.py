@@ -230,8 +230,9 @@ Event = (
     | ArtefactLost
 )
 
+CREATED = "campaign-created"  # the first event of every journal
 _KINDS: dict[str, type[Any]] = {
-    "campaign-created": CampaignCreated,
+    CREATED: CampaignCreated,
     "driver-started": DriverStarted,
     "driver-ended": DriverEnded,
     "stage-opened": StageOpened,

@@ -63,7 +63,7 @@ def check_name(paths: CampaignPaths, name: str) -> CampaignState | None:
         if not others:
             return None
         raise IntegrityError(
-            f"{paths.journal} is empty, though {root} holds a campaign's files ({', '.join(others[:3])}).",
+            f"{paths.journal} holds no event, though {root} holds a campaign's files ({', '.join(others[:3])}).",
             "Restore it from a backup, or choose another folder with --campaign.",
         )
     if state.created.name != name:

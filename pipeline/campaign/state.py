@@ -232,20 +232,29 @@ def load_state(path: Path) -> CampaignState:
     state = CampaignState()
     with _collector_paused():
         for entry in read(path):
-            _check_schema(path, entry)
+            if entry.n == 0:
+                _check_beginning(path, entry)
             try:
                 state.apply(ev.from_entry(entry.kind, entry.data), entry.t)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 reason = str(error).splitlines()[0]
-                raise IntegrityError(f"{path}:{entry.n + 1}: this event does not fit ({reason}).") from error
+                raise IntegrityError(
+                    f"{path}:{entry.n + 1}: this event does not fit ({reason}).",
+                    "Upgrade gfm-pipeline if a newer version wrote it, else restore the file from a backup.",
+                ) from error
     return state
 
 
-def _check_schema(path: Path, entry: Entry) -> None:
-    """Refuse a newer journal before its events are read: they may be of kinds not known here."""
-    schema = entry.data.get("schema") if entry.n == 0 and isinstance(entry.data, dict) else None
+def _check_beginning(path: Path, entry: Entry) -> None:
+    """Refuse what is no campaign, and a newer one before its events are read: they may be of kinds not known here."""
+    schema = entry.data.get("schema") if isinstance(entry.data, dict) else None
     if isinstance(schema, int) and schema > SCHEMA_VERSION:
         raise IntegrityError(f"{path} was written by a newer version (schema {schema}).", "Upgrade gfm-pipeline.")
+    if entry.kind != ev.CREATED:
+        raise IntegrityError(
+            f"{path}:1: a campaign begins with its creation, not with {entry.kind}.",
+            "Lines were removed, or this is no campaign's journal; restore it from a backup.",
+        )
 
 
 def fold(pairs: Iterable[tuple[float, Event]]) -> CampaignState:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from gfm_pipeline.campaign.identity import file_digests
+from gfm_pipeline.campaign.journal import read
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.common.errors import ConfigError, IntegrityError
 from gfm_pipeline.engine.step import Context
@@ -96,8 +97,9 @@ def existing(campaign: Path) -> CampaignPaths:
         if campaign.suffix in (".yaml", ".yml"):
             hint = "This is a workflow file; give the campaign's folder, by default campaigns/NAME beside it."
         raise ConfigError(f"{campaign} holds no campaign.", hint)
-    if paths.journal.is_file() and paths.journal.stat().st_size == 0:
+    if next(read(paths.journal), None) is None:
         raise IntegrityError(
-            f"{paths.journal} is empty.", "Nothing has happened there yet, or it was lost: restore it from a backup."
+            f"{paths.journal} holds no event.",
+            "Nothing has happened there yet, or it was lost: restore it from a backup.",
         )
     return paths
