@@ -87,8 +87,8 @@ class ParslLauncher:
     """Parsl's `HighThroughputExecutor` on this machine; a context manager.
 
     Each job takes one worker. The driver never submits more than there are slots, so nothing ever waits
-    inside Parsl. The interchange gets a parent-death signal, and the pool leaves when its heartbeats stop:
-    a killed driver leaves nothing running. The interchange has a session of its own, so that Ctrl-C on a
+    inside Parsl. The interchange gets a parent-death signal, and the pool's process group is killed when the driver
+    is gone: a killed driver leaves nothing running. The interchange has a session of its own, so that Ctrl-C on a
     terminal reaches the driver alone.
     """
 
@@ -118,7 +118,7 @@ class ParslLauncher:
         from parsl.config import Config
         from parsl.executors import HighThroughputExecutor
         from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
-        from parsl.launchers import SimpleLauncher
+        from parsl.launchers import WrappedLauncher
         from parsl.providers import LocalProvider
 
         logging.getLogger("parsl").propagate = False  # Parsl writes its own parsl.log; nothing else of it is for people
@@ -128,7 +128,9 @@ class ParslLauncher:
         session = ["setsid"] if shutil.which("setsid") else []
         self._executor = HighThroughputExecutor(
             label=self.site.name,
-            provider=LocalProvider(init_blocks=1, min_blocks=1, max_blocks=1, launcher=SimpleLauncher()),
+            provider=LocalProvider(
+                init_blocks=1, min_blocks=1, max_blocks=1, launcher=WrappedLauncher(_watch_driver())
+            ),
             max_workers_per_node=self.site.resolved_slots(),
             cores_per_worker=1e-6,  # the number of workers is ours to say, not derived from cores
             prefetch_capacity=0,
@@ -224,6 +226,15 @@ class ParslLauncher:
                 self.ended.put(JobEnd(token, _trouble(ended)))
 
         future.add_done_callback(done)
+
+
+def _watch_driver() -> str:
+    """Return shell text that kills the pool's process group once this process is gone.
+
+    A pool leaves by itself when heartbeats stop, but not when the interchange dies between the pool's probe and its
+    connection: its communicating thread ends then, and the rest waits for ever.
+    """
+    return f"( tail --pid={os.getpid()} -f /dev/null && kill -KILL 0 ) &" if shutil.which("tail") else ""
 
 
 def _trouble(future: Future[int]) -> str | None:
