@@ -25,13 +25,6 @@ pytestmark = pytest.mark.slow
 LONG = "search.rungs=[1000000, 2000000]"
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("whole")
-    runs.finish(folder, *pretended.write_campaign(folder))
-    return folder
-
-
 def cancel(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         runs.command("cancel", str(pretended.campaign_of(folder)), *options),

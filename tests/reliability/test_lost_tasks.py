@@ -27,13 +27,6 @@ from gfm_pipeline.engine.watchdog import Watchdog
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("whole")
-    runs.finish(folder, *pretended.write_campaign(folder))
-    return folder
-
-
 def part_of_parsl(driver: int, script: str) -> psutil.Process:
     """Return the process of the driver's Parsl that runs ``script``; the pool is found by the session it shares."""
     give_up = time.monotonic() + 30

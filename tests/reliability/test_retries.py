@@ -179,13 +179,6 @@ FAULTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("whole")
-    runs.finish(folder, *pretended.write_campaign(folder))
-    return folder
-
-
 def inject(folder: Path, faults: dict[str, list[str]], *settings: str, code: int = 0) -> dict[str, list[ev.TaskEnded]]:
     """Run a campaign in which trainings suffer ``faults``; return how the attempts at each task ended."""
     arguments = pretended.write_campaign(folder, train="faulty.train")
