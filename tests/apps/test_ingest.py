@@ -729,7 +729,7 @@ def ending(folder: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) 
         (StorageError("Full."), ExitCode.RETRYABLE, "StorageError"),
         (OSError(5, "Input/output error"), ExitCode.RETRYABLE, "OSError"),
         (FileNotFoundError(2, "missing"), ExitCode.PERMANENT, "FileNotFoundError"),
-        (MemoryError(), ExitCode.RETRYABLE, "MemoryError"),
+        (MemoryError(), ExitCode.OUT_OF_MEMORY, "MemoryError"),
         (ZeroDivisionError("bug"), ExitCode.PERMANENT, "ZeroDivisionError"),
         (StopRequested(), ExitCode.PREEMPTED, None),
     ],
