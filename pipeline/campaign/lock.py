@@ -21,6 +21,7 @@ from types import TracebackType
 
 from gfm_pipeline.common.errors import CampaignLocked, ConfigError
 from gfm_pipeline.common.faultpoints import FaultPoint, reach
+from gfm_pipeline.common.processes import boot_id, started
 from gfm_pipeline.common.publish import storage_errors, write_atomic
 from gfm_pipeline.common.records import from_plain, to_plain
 
@@ -28,7 +29,6 @@ HEARTBEAT_SECONDS = 2.0
 TORN_SECONDS = 5.0  # a record that is not whole after so long was being written when its driver was killed
 REBOOT_SECONDS = 30.0  # a heartbeat this fresh is not one of before a reboot
 _PROC = Path("/proc")
-_BOOT_ID = _PROC / "sys/kernel/random/boot_id"
 _PID_NAMESPACE = _PROC / "self/ns/pid"
 
 
@@ -44,24 +44,11 @@ class Holder:
     pid_namespace: str = ""  # a container's process numbers are its own
 
 
-def _boot_id() -> str:
-    return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
-
-
 def _pid_namespace() -> str:
     try:
         return str(_PID_NAMESPACE.readlink())
     except OSError:
         return ""
-
-
-def _process_started(pid: int) -> str:
-    """Return field 22 (starttime) of /proc/PID/stat, or '' when there is no such process, or only its zombie."""
-    try:
-        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
 
 
 def _gone(holder: Holder) -> bool:
@@ -74,14 +61,14 @@ def _gone(holder: Holder) -> bool:
         except PermissionError:
             return False
         return False
-    started = _process_started(holder.pid)
-    return not started or (bool(holder.process_started) and started != holder.process_started)
+    since = started(holder.pid)
+    return not since or (bool(holder.process_started) and since != holder.process_started)
 
 
 def this_process() -> Holder:
     """Return the record of the calling process."""
     pid = os.getpid()
-    return Holder(socket.gethostname(), pid, _boot_id(), time.time(), _process_started(pid), _pid_namespace())
+    return Holder(socket.gethostname(), pid, boot_id(), time.time(), started(pid), _pid_namespace())
 
 
 def read_holder(path: Path) -> tuple[Holder, float] | None:
@@ -107,7 +94,7 @@ def is_dead(holder: Holder, age: float = REBOOT_SECONDS) -> bool | None:
     """
     if holder.host != socket.gethostname():
         return None
-    if holder.boot_id and holder.boot_id != _boot_id():
+    if holder.boot_id and holder.boot_id != boot_id():
         return True if age >= REBOOT_SECONDS else None  # rebooted, or another machine of the same name
     if holder.pid_namespace and holder.pid_namespace != _pid_namespace():
         return None
