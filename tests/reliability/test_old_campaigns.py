@@ -1,6 +1,7 @@
 """Campaigns of earlier versions open, go on and report; those of newer versions are refused with one sentence."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -39,8 +40,7 @@ def test_the_fixtures_are_small_and_name_no_machine():
     for name in RECORDED:
         files = content(FIXTURES / name)
         assert sum(map(len, files.values())) < 300_000
-        for place in (b"/home/", b"/root/", b"/tmp/", b"/work/", b"/Users/"):
-            assert [f for f, data in files.items() if place in data] == []
+        assert [f for f, data in files.items() if re.search(rb"[ \"'](/[A-Za-z0-9._-]+){2,}", data)] == []
 
 
 @pytest.mark.parametrize("command", LOOKING, ids=" ".join)
