@@ -5,18 +5,23 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo setup test lint clean help
+.PHONY: demo setup test test-long lint clean help
 
 help:
 	@echo "make demo    set up, then structures -> datasets -> search -> ensemble -> calibration (about 10 minutes)"
 	@echo "make test    set up, then ruff, mypy, the import rule and the tests"
+	@echo "make test-long   the tests that take minutes each: random kills, chaos"
 	@echo "make clean   remove the virtual environment and the demo's campaign"
 
 demo: $(STAMP)
 	$(BIN)/gfm-pipeline run workflow.yaml --site local
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not long"
+
+# A hundred random kills, and two minutes of chaos.
+test-long: $(STAMP)
+	$(BIN)/python -m pytest -m long
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -27,7 +27,7 @@ data:
       shards: 4
 search:
   candidates: 8
-  rungs: [400, 1200]
+  rungs: [400, 1600]
   reduction: 2
   space:
     algorithm: [SchNet, EGNN, PaiNN, PNA]
@@ -36,7 +36,7 @@ search:
 converge:
   members: 3
   check_every: 400
-  max_graphs: 5000
+  max_graphs: 12000
 """
 RATE = 60  # a minute
 
@@ -45,8 +45,9 @@ RATE = 60  # a minute
 @pytest.mark.timeout(1800)
 def test_campaign_survives_chaos_with_the_same_result(tmp_path):
     calm, wild = tmp_path / "calm", tmp_path / "wild"
-    runs.finish(calm, *pretended.write_campaign(calm, LONG))
+    beside = runs.start(calm, *pretended.write_campaign(calm, LONG))
     runs.finish(wild, *pretended.write_campaign(wild, LONG), "--chaos", f"7:{RATE}")
+    assert beside.wait(timeout=400) == 0
     pretended.assert_same(wild, calm)
     assert runs.processes_of(wild) == []
 

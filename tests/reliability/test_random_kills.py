@@ -17,7 +17,7 @@ import runs
 
 from gfm_pipeline.campaign import events as ev
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 KILLS = 100
 CAMPAIGNS = 4  # at a time; each has its own share of the kills
 EARLY = 0.3  # of the kills come while a driver starts, the others after it has journalled some events
