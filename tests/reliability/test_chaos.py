@@ -42,6 +42,7 @@ RATE = 60  # a minute
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_campaign_survives_chaos_with_the_same_result(tmp_path):
     calm, wild = tmp_path / "calm", tmp_path / "wild"
