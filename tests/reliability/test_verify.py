@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 import runs
-from pretended import artefacts, campaign_of, journal_of, write_campaign
+from pretended import artefacts, campaign_of, journal_of
 
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.cli.main import invoke
@@ -17,18 +17,10 @@ pytestmark = pytest.mark.slow
 AGAIN = ("run", "w.yaml", "--site", "site.yaml")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """Run a campaign to its end, once."""
-    folder = tmp_path_factory.mktemp("finished")
-    runs.finish(folder, *write_campaign(folder))
-    return folder
-
-
 @pytest.fixture
-def spoilt(finished, tmp_path, monkeypatch):
+def spoilt(uninterrupted, tmp_path, monkeypatch):
     """Return a copy of the finished campaign, and go there."""
-    shutil.copytree(finished, tmp_path / "copy")
+    shutil.copytree(uninterrupted, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
     return tmp_path / "copy"
 
@@ -48,11 +40,11 @@ def verdict(capsys, folder, *options):
     return code, captured.out, captured.err
 
 
-def test_a_whole_campaign_is_whole(finished, capsys):
+def test_a_whole_campaign_is_whole(uninterrupted, capsys):
     for options in ([], ["--quick"]):
-        code, out, err = verdict(capsys, finished, *options)
+        code, out, err = verdict(capsys, uninterrupted, *options)
         assert (code, err) == (0, "")
-        assert out.count("whole") == len(artefacts(finished)) == 14
+        assert out.count("whole") == len(artefacts(uninterrupted)) == 14
         assert "14 artefacts checked" in out
 
 
