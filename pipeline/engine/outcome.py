@@ -30,6 +30,7 @@ _LOST = {  # Parsl's exceptions by name
     "BadStateException": Cause.LAUNCHER_LOST,
     "TooManyJobFailuresError": Cause.LAUNCHER_LOST,
     "InterchangeLost": Cause.LAUNCHER_LOST,
+    "BlockLost": Cause.BLOCK_LOST,
     StorageError.__name__: Cause.STORAGE,
 }
 _OUTCOMES = {
@@ -39,6 +40,7 @@ _OUTCOMES = {
     Cause.WALL_TIME: Outcome.PREEMPTED,
     Cause.DRIVER_LOST: Outcome.PREEMPTED,
     Cause.LAUNCHER_LOST: Outcome.PREEMPTED,
+    Cause.BLOCK_LOST: Outcome.PREEMPTED,
     Cause.STORAGE: Outcome.STORAGE,
     Cause.USER_ERROR: Outcome.PERMANENT,
     Cause.CHAOS: Outcome.PREEMPTED,
