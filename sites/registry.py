@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from gfm_pipeline.common.errors import ConfigError
-from gfm_pipeline.sites.schema import Site
+from gfm_pipeline.sites.schema import SiteModel
 
 
 def shipped() -> list[str]:
@@ -20,7 +21,14 @@ def shipped() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_site(name: str) -> Site:
+@dataclass(frozen=True)
+class LoadedSite:
+    """A valid site."""
+
+    model: SiteModel
+
+
+def load_site(name: str) -> LoadedSite:
     """Return a shipped site by name, or the site of a YAML file by its path.
 
     Raises
@@ -32,7 +40,7 @@ def load_site(name: str) -> Site:
         path = Path(name)
         if not path.is_file():
             raise ConfigError(f"There is no site file {path}.")
-        return _parse(path.read_text(encoding="utf-8"), str(path))
+        return LoadedSite(_parse(path.read_text(encoding="utf-8"), str(path)))
     if name not in shipped():
         close = difflib.get_close_matches(name, shipped(), n=1)
         hint = f"Did you mean {close[0]!r}? " if close else ""
@@ -40,12 +48,12 @@ def load_site(name: str) -> Site:
             f"Unknown site {name!r}.", f"{hint}Known: {', '.join(shipped())}; or give the path of a site file (.yaml)."
         )
     text = (resources.files("gfm_pipeline.sites") / f"{name}.yaml").read_text(encoding="utf-8")
-    return _parse(text, f"{name}.yaml")
+    return LoadedSite(_parse(text, f"{name}.yaml"))
 
 
-def _parse(text: str, where: str) -> Site:
+def _parse(text: str, where: str) -> SiteModel:
     try:
-        return Site.model_validate(YAML(typ="safe", pure=True).load(text))
+        return SiteModel.model_validate(YAML(typ="safe", pure=True).load(text))
     except YAMLError as error:
         raise ConfigError(f"{where} is not valid YAML: {str(error).splitlines()[0]}.") from None
     except ValidationError as error:

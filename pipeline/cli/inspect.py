@@ -113,14 +113,14 @@ def validate(workflow: Path, site: str, folder: Path | None, overrides: tuple[st
 def sites(name: str | None, as_json: bool) -> None:
     """List the sites that come with the program, or show site NAME."""
     if name is None:
-        known = {site: load_site(site).description for site in shipped()}
+        known = {site: load_site(site).model.description for site in shipped()}
         if as_json:
             click.echo(json.dumps(known, indent=1))
         else:
             for site, description in known.items():
                 click.echo(f"{site:<12} {description}")
         return
-    shown = load_site(name)
+    shown = load_site(name).model
     data = shown.model_dump(mode="json") | {"slots_here": shown.resolved_slots()}
     if as_json:
         click.echo(json.dumps(data, indent=1))

@@ -15,7 +15,7 @@ from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.common.errors import ConfigError, IntegrityError
 from gfm_pipeline.engine.step import Context
 from gfm_pipeline.sites.registry import load_site
-from gfm_pipeline.sites.schema import Site
+from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.workflow.load import LoadedWorkflow, load_workflow
 from gfm_pipeline.workflow.resolve import input_names, resolve_sources
 
@@ -52,7 +52,7 @@ class Request:
     """A workflow on a site, in a folder: checked and resolved, nothing touched yet."""
 
     loaded: LoadedWorkflow
-    site: Site
+    site: SiteModel
     context: Context
     digests: dict[str, str]  # input file -> SHA-256
 
@@ -60,7 +60,7 @@ class Request:
 def resolve(workflow: Path, site_name: str, folder: Path | None, overrides: tuple[str, ...]) -> Request:
     """Check everything that can be checked without running; writes nothing."""
     loaded = load_workflow(workflow, overrides)
-    site = load_site(site_name)
+    site = load_site(site_name).model
     sources = resolve_sources(loaded)
     root = folder or workflow.resolve().parent / "campaigns" / loaded.model.name
     paths = CampaignPaths(root.resolve())

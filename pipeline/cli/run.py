@@ -25,6 +25,7 @@ from gfm_pipeline.common.publish import write_atomic, write_json
 from gfm_pipeline.engine.chaos import Chaos, ChaosPlan
 from gfm_pipeline.engine.driver import Driver
 from gfm_pipeline.execution.launcher import ParslLauncher
+from gfm_pipeline.sites.schema import Scheduler
 
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing until the end.")
 
@@ -88,6 +89,8 @@ def _drive(
 ) -> None:
     # Checked before anything is written, so that a mistake leaves no folder behind.
     request = resolve(workflow, site, folder, overrides)
+    if request.site.scheduler.kind is not Scheduler.LOCAL:
+        raise ConfigError(f"Site {request.site.name} has a batch system; `run` works on this machine only.")
     root = request.context.paths.root
     check_name(request.context.paths, request.loaded.model.name)
     with injecting(faults, root):
@@ -129,7 +132,7 @@ def _campaign(
                 site=request.site.name,
                 version=__version__,
                 slots=context.slots,
-                watts=request.site.watts_per_slot,
+                watts=request.site.slot_watts(),
                 workflow=str(request.loaded.path.resolve()),
                 resolved={"workflow": resolved, "overrides": list(overrides)},
             )

@@ -234,7 +234,7 @@ class Driver:
         if hasattr(spec, "ranks"):
             spec = replace(spec, ranks=size.shape.ranks)
         if hasattr(spec, "device"):
-            spec = replace(spec, device=type(spec.device)(self.site.gpu.torch_device()))
+            spec = replace(spec, device=type(spec.device)(self.site.gpu.device))
         limits = self._limits
         bounds = Bounds(
             limits.task_hours * 3600.0,
@@ -246,7 +246,7 @@ class Driver:
             folder.mkdir(parents=True, exist_ok=True)
             reach(FaultPoint.TASK_FOLDER)
             hand_down(folder)
-            job = prepare(self.site, request.stage, request.program, size, placement.nodes, placement.lane, folder, bounds)
+            job = prepare(self.site, request.stage, request.program, size, placement.nodes, folder, bounds)
             write_record(folder / SPEC_FILE, spec)
         reach(FaultPoint.TASK_SPEC)
         self.record(TaskStarted(request.key, request.name, attempt, placement.nodes))

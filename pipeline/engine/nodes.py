@@ -15,14 +15,10 @@ from gfm_pipeline.execution.sizes import SizeClass
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a task goes: the block, and the nodes by name (none: a slot of the block's worker pools).
-
-    ``lane`` is a small number no other task of the driver has at the same time; rendezvous ports come from it.
-    """
+    """Where a task goes: the block, and the nodes by name (none: a slot of the block's worker pools)."""
 
     block: str
-    nodes: tuple[str, ...]
-    lane: int
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -48,7 +44,6 @@ class NodePool:
     def __init__(self) -> None:
         self.excluded: dict[str, str] = {}  # node -> reason
         self._blocks: dict[str, _Block] = {}
-        self._lanes: set[int] = set()
 
     def add(self, block: str, nodes: Iterable[str], ends_at: float = float("inf")) -> None:
         """Take in a block that has come up; ``ends_at`` is when its wall time is over (monotonic seconds)."""
@@ -117,7 +112,7 @@ class NodePool:
                 nodes = ()
             block.busy |= set(nodes)
             block.running[size] = block.running.get(size, 0) + 1
-            return Placement(block.name, nodes, self._lane())
+            return Placement(block.name, nodes)
         return None
 
     @staticmethod
@@ -127,14 +122,8 @@ class NodePool:
         free = [n for n in pool if n not in block.busy]
         return tuple(free[:count]) if len(free) >= count else None
 
-    def _lane(self) -> int:
-        lane = next(k for k in range(len(self._lanes) + 1) if k not in self._lanes)
-        self._lanes.add(lane)
-        return lane
-
     def release(self, size: SizeClass, placement: Placement) -> None:
         """Give back what a task had taken."""
-        self._lanes.discard(placement.lane)
         block = self._blocks.get(placement.block)
         if block is not None and block.running.get(size, 0) > 0:
             block.busy -= set(placement.nodes)
