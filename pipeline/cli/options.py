@@ -13,6 +13,7 @@ from gfm_pipeline.campaign.identity import file_digests
 from gfm_pipeline.campaign.journal import read
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.common.errors import ConfigError, IntegrityError
+from gfm_pipeline.engine.sizing import local_sizes
 from gfm_pipeline.engine.step import Context
 from gfm_pipeline.sites.registry import load_site
 from gfm_pipeline.sites.schema import SiteModel
@@ -73,6 +74,7 @@ def resolve(workflow: Path, site_name: str, folder: Path | None, overrides: tupl
         slots=site.resolved_slots(),
         threads=site.threads_per_task,
         paths=paths,
+        sizes=local_sizes(site),
     )
     return Request(loaded, site, context, digests)
 

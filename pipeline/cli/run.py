@@ -24,6 +24,7 @@ from gfm_pipeline.common.faultpoints import Fault, FaultPoint, reach
 from gfm_pipeline.common.publish import write_atomic, write_json
 from gfm_pipeline.engine.chaos import Chaos, ChaosPlan
 from gfm_pipeline.engine.driver import Driver
+from gfm_pipeline.engine.fleet import HeldFleet
 from gfm_pipeline.execution.launcher import ParslLauncher
 from gfm_pipeline.sites.schema import Scheduler
 
@@ -116,8 +117,12 @@ def _campaign(
     write_json(paths.resolved, {"workflow": resolved, "site": request.site.model_dump(mode="json")})
     if campaign.dead_driver is not None:
         progress.say(f"An earlier driver (pid {campaign.dead_driver.pid}) died; going on where it was.")
-    with ParslLauncher(request.site, paths.parsl) as launcher:
-        driver = Driver(context, campaign.state, campaign.journal, launcher, progress, stop.requested)
+    sizes = [size for stage in context.sizes.values() for size in stage]
+    with ParslLauncher(request.site, paths.parsl, sizes) as launcher:
+        fleet = HeldFleet(())
+        driver = Driver(
+            context, campaign.state, campaign.journal, launcher, fleet, request.site, progress, stop.requested
+        )
 
         def at_once() -> None:
             driver.abandon()

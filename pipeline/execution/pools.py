@@ -57,7 +57,8 @@ def pool_commands(
             before = ["env", *clean, "-u", "SLURM_NODELIST", f"PBS_NODEFILE={node_file}"]
             text = executor.launch_cmd.format(block_id=block)
         else:
-            before = ["env", *clean, *pool_line(site, nodes), "bash", "-c"]
+            line = pool_line(site, nodes) if site.launch.pool_template else []
+            before = ["env", *clean, *line, "bash", "-c"]
             text = shlex.quote("exec " + executor.launch_cmd.format(block_id=manager_block(block, THIS_NODE)))
         found.append(PoolCommand(size.label, f"{shlex.join(before)} {text}"))
     return found

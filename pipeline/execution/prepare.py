@@ -9,10 +9,9 @@ from pathlib import Path
 
 from gfm_pipeline.apps.wrapper import Launch
 from gfm_pipeline.campaign.events import StageName
-from gfm_pipeline.common.publish import write_record
 from gfm_pipeline.execution.launcher import Job
 from gfm_pipeline.execution.sizes import SizeClass
-from gfm_pipeline.sites.launch import RANK_FILE, launch_line, rank_file, task_environment
+from gfm_pipeline.sites.launch import launch_line, rank_file, task_environment
 from gfm_pipeline.sites.schema import SiteModel
 
 RANK_SHIM = "gfm_pipeline.sites.rank"
@@ -52,13 +51,11 @@ def prepare(
     low, high = site.driver.rendezvous_ports
     port = low + zlib.crc32(str(folder).encode()) % (high - low + 1)
     if size.whole:
-        ranks = rank_file(site, shape, nodes=nodes, port=port, lost_seconds=bounds.lost)
-        write_record(folder / RANK_FILE, ranks)
+        ranks = rank_file(site, shape, nodes, port, lost_seconds=bounds.lost)
+        ranks.write(folder)
         line = tuple(launch_line(site, shape, nodes))
         return Job(stage, size, replace(launch, line=line, shim=RANK_SHIM, cancel=ranks.cancel))
     if shape.ranks == 1 and not shape.gpus_per_rank and not shape.cores_per_rank:
         return Job(stage, size, launch)  # nothing to tell a single process that shares this machine
-    slots = tuple(
-        rank_file(site, shape, slot=k, port=port, lost_seconds=bounds.lost) for k in range(size.per_node)
-    )
+    slots = tuple(rank_file(site, shape, (), port, lost_seconds=bounds.lost, slot=k) for k in range(size.per_node))
     return Job(stage, size, replace(launch, shim=SPAWN_SHIM), slots)

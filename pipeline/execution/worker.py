@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from gfm_pipeline.apps.wrapper import Launch, run
-from gfm_pipeline.common.publish import storage_errors, write_json
+from gfm_pipeline.common.publish import storage_errors
 from gfm_pipeline.common.records import from_plain
-from gfm_pipeline.sites.launch import RANK_FILE
+from gfm_pipeline.sites.launch import RankFile
 from gfm_pipeline.sites.worker import worker_number
 
 
@@ -28,5 +28,5 @@ def start_wrapper(launch: dict[str, Any], ranks: Sequence[dict[str, Any]]) -> in
     if ranks:
         folder = Path(known.folder)
         with storage_errors(folder):
-            write_json(folder / RANK_FILE, ranks[worker_number() % len(ranks)])
+            from_plain(RankFile, ranks[worker_number() % len(ranks)]).write(folder)
     return run(known).code
