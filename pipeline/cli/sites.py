@@ -114,7 +114,7 @@ def _lines(site: LoadedSite, at: tuple[str, ...], data: Any) -> Iterator[_Line]:
     for _, _, origin in site.leaves():
         if origin.path is not None:
             files.setdefault(str(origin.path), origin.source)
-    for path, source in files.items():
+    for path, source in sorted(files.items(), key=lambda item: list(Source).index(item[1])):
         yield _Line(f"# {source:<8} {path}")
     if site.model.scheduler.kind is Scheduler.LOCAL:
         yield _Line(f"# here     {site.model.resolved_slots()} tasks at a time")

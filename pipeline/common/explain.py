@@ -74,7 +74,7 @@ def explain(
         at_fault = _narrowed(plain, where, reason)  # the message of a validator begins with the key at fault
     found = place(at_fault)
     dotted = ".".join(str(part) for part in where)
-    shown = f"{found.prefix}{dotted}".rstrip()
+    shown = f"{found.prefix}{dotted}".rstrip(" .")
     match fault["type"]:
         case "extra_forbidden":
             known = _fields_at(model, where[:-1])
