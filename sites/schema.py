@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from gfm_pipeline.common.explain import unknown_name
 from gfm_pipeline.common.strenum import StrEnum
 from gfm_pipeline.sites.cores import parse_cores
 
@@ -170,7 +171,7 @@ class GpuModel(Strict):
     @model_validator(mode="after")
     def _one_mask(self) -> GpuModel:
         if self.runtime is not GpuRuntime.CPU and self.visible_variable is None:
-            raise ValueError(f"a site with runtime {self.runtime} needs visible_variable")
+            raise ValueError(f"runtime {self.runtime} needs visible_variable")
         if self.visible_variable in self.unset:
             raise ValueError(f"unset removes {self.visible_variable}, which is the mask of the site")
         return self
@@ -224,9 +225,9 @@ class SchedulerModel(Strict):
     @model_validator(mode="after")
     def _default_is_known(self) -> SchedulerModel:
         if self.default_queue is not None and self.default_queue not in self.queues:
-            raise ValueError(f"default_queue {self.default_queue!r} is not among queues ({', '.join(self.queues)})")
+            raise unknown_name("default_queue", self.default_queue, self.queues)
         if self.kind is not Scheduler.LOCAL and not self.queues:
-            raise ValueError(f"a {self.kind} site needs at least one queue")
+            raise ValueError(f"kind {self.kind} needs at least one of queues")
         return self
 
 
@@ -310,7 +311,7 @@ class StagingModel(Strict):
     @model_validator(mode="after")
     def _has_archive(self) -> StagingModel:
         if self.kind is not Staging.NONE and self.archive is None:
-            raise ValueError(f"staging by {self.kind} needs archive, the conda-pack archive")
+            raise ValueError(f"kind {self.kind} needs archive, the conda-pack archive")
         return self
 
 
@@ -378,11 +379,11 @@ class SiteModel(Strict):
     @model_validator(mode="after")
     def _whole(self) -> SiteModel:
         if self.profile not in self.profiles:
-            raise ValueError(f"profile {self.profile!r} is not among profiles ({', '.join(self.profiles)})")
+            raise unknown_name("profile", self.profile, self.profiles)
         if self.scheduler.kind is not Scheduler.LOCAL and not self.launch.template:
-            raise ValueError(f"a {self.scheduler.kind} site needs launch.template")
+            raise ValueError(f"scheduler.kind {self.scheduler.kind} needs launch.template")
         if self.gpu.runtime is not GpuRuntime.CPU and self.node.gpus < 1:
-            raise ValueError(f"a site with runtime {self.gpu.runtime} needs node.gpus")
+            raise ValueError(f"gpu.runtime {self.gpu.runtime} needs node.gpus")
         return self
 
     def resolved_slots(self) -> int:
