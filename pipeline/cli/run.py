@@ -100,50 +100,48 @@ def unlock(campaign: Path, force: bool) -> None:
 
 
 def _drive(
-    workflow: Path,
-    choice: SiteChoice,
-    folder: Path | None,
-    overrides: tuple[str, ...],
+    options: RunOptions,
     quiet: bool,
     faults: tuple[Fault, ...] = (),
     chaos: ChaosPlan | None = None,
 ) -> None:
     # Checked before anything is written, so that a mistake leaves no folder behind.
-    request = resolve(workflow, choice.name, folder, overrides, choice.overlays)
-    if request.site.scheduler.kind is not Scheduler.LOCAL:
-        raise ConfigError(f"Site {request.site.name} has a batch system; `run` works on this machine only.")
+    request = resolve(options)
+    around = surroundings(request.site)
+    if request.site.driver.mode is DriverMode.RESIDENT and not around.job:
+        submit_campaign(request, options, around)
+        return
     root = request.context.paths.root
     check_name(request.context.paths, request.loaded.model.name)
     with injecting(faults, root):
-        with driving(root, request.loaded.model.name) as campaign, stopping() as stop:
+        with (
+            driving(root, request.loaded.model.name, around.job, around.job_ended) as campaign,
+            stopping(request.site.driver.warning_signal if around.job else None) as stop,
+        ):
             stop.at_once = lambda: campaign.paths.lock.unlink(missing_ok=True)
             remember_digests(request.digests, campaign.paths.digests)
-            progress = _campaign(request, campaign, choice, overrides, stop, quiet, chaos)
+            progress = _campaign(request, campaign, options, around, stop, quiet, chaos)
         _summary(root, progress)
 
 
 def _campaign(
     request: Request,
     campaign: OpenCampaign,
-    choice: SiteChoice,
-    overrides: tuple[str, ...],
+    options: RunOptions,
+    around: Surroundings,
     stop: Stopper,
     quiet: bool,
     chaos: ChaosPlan | None,
 ) -> Progress:
     """Drive an open campaign to its end."""
     progress = Progress(campaign.paths, quiet=quiet)
-    context, paths = request.context, campaign.paths
+    context, paths, state = request.context, campaign.paths, campaign.state
     resolved = request.loaded.model.model_dump(mode="json")
     write_json(paths.resolved, {"workflow": resolved, "site": request.site.model_dump(mode="json")})
     if campaign.dead_driver is not None:
         progress.say(f"An earlier driver (pid {campaign.dead_driver.pid}) died; going on where it was.")
-    sizes = [size for stage in context.sizes.values() for size in stage]
-    with ParslLauncher(request.site, paths.parsl, sizes) as launcher:
-        fleet = HeldFleet(())
-        driver = Driver(
-            context, campaign.state, campaign.journal, launcher, fleet, request.site, progress, stop.requested
-        )
+    with nodes_of(request, campaign, around, stop, options.again(), progress.say) as (launcher, fleet):
+        driver = Driver(context, state, campaign.journal, launcher, fleet, request.site, progress, stop.requested)
 
         def at_once() -> None:
             driver.abandon()
@@ -160,18 +158,21 @@ def _campaign(
                 slots=context.slots,
                 watts=request.site.slot_watts(),
                 workflow=str(request.loaded.path.resolve()),
-                resolved={"workflow": resolved, "overrides": list(overrides), "site": choice.to_json()},
+                resolved={"workflow": resolved, "overrides": list(options.overrides)},
+                job=around.job,
             )
         )
-        outcome = "died"
+        outcome, goes_on = "died", False
         try:
             with nullcontext() if chaos is None else Chaos(chaos, paths, progress.say):
                 driver.run()
             outcome = "done"
         except GFMError as error:
             outcome = str(error)
+            # Wall time, preemption: the successor goes on. A person's word, or a full disk: people do.
+            goes_on = type(error) is Stopped and not driver.cancelled and stop.number != signal.SIGINT
             if isinstance(error, Stopped):
-                again = shlex.join(["gfm-pipeline", "resume", _relative(paths.root)])
+                again = shlex.join(["gfm-pipeline", "resume", _relative(paths.root), *options.again()])
                 raise type(error)(
                     error.message, f"{error.hint + ' ' if error.hint else ''}Go on with: {again}"
                 ) from error
@@ -179,6 +180,8 @@ def _campaign(
         finally:
             progress.close()
             with suppress(StorageError):  # a full disk has been reported; the journal is whole without this line
+                for event in fleet.close(state, goes_on=goes_on):
+                    driver.record(event)
                 driver.record(DriverEnded(outcome))
     return progress
 

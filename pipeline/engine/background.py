@@ -42,5 +42,5 @@ class Background:
         return found
 
     def close(self) -> None:
-        """Drop what was not asked yet."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Drop what was not asked yet, and wait for what is being asked: a submission must not outlast its driver."""
+        self._thread.shutdown(wait=True, cancel_futures=True)

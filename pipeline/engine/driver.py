@@ -121,6 +121,7 @@ class Driver:
         self._watchdog = Watchdog(self._limits.lost_seconds)
         self._restarts = 0
         self._draining = False
+        self.cancelled = False  # asked to stop by `cancel`
         self._refused: str | None = None  # why the disk refused a task
 
     def record(self, event: Event) -> None:
@@ -268,6 +269,7 @@ class Driver:
         self._check_launcher()
         self._look_after_nodes()
         if self.context.paths.cancel.exists():
+            self.cancelled = True
             self.stop.set()
         self.watcher.tick(self.state)
 

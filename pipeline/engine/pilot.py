@@ -8,7 +8,7 @@ system that is slow or fails makes the campaign wait, never fail.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,13 +26,11 @@ from gfm_pipeline.campaign.events import (
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.common.errors import SchedulerUnavailable
 from gfm_pipeline.engine.background import Answer, Background
-from gfm_pipeline.engine.fleet import suspects
+from gfm_pipeline.engine.fleet import cancelled, suspects
 from gfm_pipeline.engine.nodes import NodePool
 from gfm_pipeline.execution.scheduler import JobInfo, JobState, Patience, Scheduler, SchedulerTrouble
 
 FRUITLESS = 3  # blocks in a row that ended without a finished task: something is wrong that patience does not mend
-CLOSE_SECONDS = 120.0  # at the end, for the batch system to take back all blocks
-OVER = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED, JobState.TIMEOUT, JobState.NODE_FAIL})
 
 
 class BlockMaker(Protocol):
@@ -176,7 +174,8 @@ class PilotFleet:
     def _take(self, answer: Answer, state: CampaignState, now: float) -> Iterator[Event]:
         what, _, name = answer.what.partition(" ")
         if isinstance(answer.error, SchedulerTrouble):
-            self._not_before = now + self._patience.failed()
+            self._patience = self._patience.after_trouble(now)
+            self._not_before = self._patience.until
             if state.scheduler_silent is None:
                 yield SchedulerSilent(str(answer.error))
             if what == "submit" and name in self._blocks:
@@ -186,7 +185,7 @@ class PilotFleet:
             return
         if answer.error is not None:
             raise answer.error
-        self._patience.succeeded()
+        self._patience = self._patience.after_success()
         if state.scheduler_silent is not None:
             yield SchedulerSilent(None)
         match what:
@@ -210,7 +209,7 @@ class PilotFleet:
             if info is None or not block.job:
                 continue
             block.info = info
-            if info.state in OVER or info.state is JobState.UNKNOWN:
+            if info.state.has_ended:
                 reason = f"job {block.job} {info.state}" + (f" ({info.reason})" if info.reason else "")
                 self._forget(block, reason, state)
                 yield JobEnded(block.name, reason)
@@ -240,27 +239,14 @@ class PilotFleet:
         found, self._lost = self._lost, []
         return found
 
-    def close(self, state: CampaignState) -> Iterator[Event]:
-        """Cancel every block, by number and by name; a batch system that does not answer is asked for two minutes."""
+    def close(self, state: CampaignState, *, goes_on: bool) -> Iterator[Event]:  # noqa: ARG002 - a later driver has its own
+        """Cancel every block by name, those that were only about to be submitted, too."""
         self._background.close()
-        names = [n for n in state.open_jobs(JobRole.BLOCK)]
-        give_up = time.monotonic() + CLOSE_SECONDS
-        for name in names:
-            while True:
-                try:
-                    self._scheduler.cancel_by_name(name)
-                    yield JobEnded(name, "given back")
-                    break
-                except SchedulerTrouble:
-                    if time.monotonic() > give_up:
-                        break
-                    time.sleep(min(2.0, self._poll_seconds))
+        for name in state.open_jobs(JobRole.BLOCK):
+            if cancelled(self._scheduler, name):
+                yield JobEnded(name, "given back")
 
 
 def _finished(state: CampaignState) -> int:
     return sum(t.result is not None for s in state.stages.values() for t in s.tasks.values())
 
-
-def waiting(jobs: Iterable[JobInfo]) -> str:
-    """Return a line for people about jobs in the queue."""
-    return ", ".join(f"{j.id} {j.state}" + (f" ({j.reason})" if j.reason else "") for j in jobs)

@@ -28,6 +28,7 @@ from gfm_pipeline.sites.schema import SiteModel
 
 PROCESSES_FILE = "processes.json"
 CLEANUP_SECONDS = 15.0
+COMMAND_SECONDS = 10  # for an interchange to answer; without a bound Parsl waits for a dead one for ever
 BROKEN_CLEANUP_SECONDS = 1.0  # Parsl's clean-up hangs on an interchange that died; it is left behind then
 
 
@@ -170,7 +171,7 @@ class ParslLauncher:
             self._note_processes()
         reach(FaultPoint.LAUNCHER_STARTED)
 
-    def commands(self, block: str, nodes: Sequence[str], node_file: Path) -> list[PoolCommand]:
+    def commands(self, block: str, nodes: Sequence[str] | int, node_file: Path) -> list[PoolCommand]:
         """Return the worker pools that make the nodes of a block ours."""
         return pool_commands(self.site, list(self._executors.items()), block, nodes, node_file)
 
@@ -219,9 +220,30 @@ class ParslLauncher:
     def hold_node(self, node: str) -> None:
         """Keep the worker pools of a bad node from getting further tasks."""
         for size, executor in self._executors.items():
-            for manager in [] if size.whole else executor.connected_managers():
+            for manager in [] if size.whole else self._managers(executor):
                 if manager["block_id"].partition("@")[2] == node and manager["active"]:
                     executor._hold_manager(manager["manager"])
+
+    def connected(self, block: str) -> int:
+        """Return on how many nodes of a block the worker pools have reported; 0 while the first node's have not."""
+        counts = []
+        for size, executor in self._executors.items():
+            mine = [m for m in self._managers(executor) if m["block_id"].partition("@")[0] == block]
+            if size.whole and not mine:
+                return 0
+            if not size.whole:
+                counts.append(len(mine))
+        return min(counts, default=self.nodes_per_block)
+
+    @staticmethod
+    def _managers(executor: Any) -> list[dict[str, Any]]:
+        from parsl.executors.high_throughput.errors import CommandClientTimeoutError
+
+        try:
+            found: list[dict[str, Any]] = executor.command_client.run("MANAGERS", timeout_s=COMMAND_SECONDS)
+        except CommandClientTimeoutError:
+            return []  # an interchange that died is found by `trouble`
+        return found
 
     def submit(self, job: Job, token: Any) -> None:
         """Start ``job`` as the Parsl app of its stage, on the executor of its size."""

@@ -16,6 +16,7 @@ from typing import Any
 from gfm_pipeline.common.processes import ProcessId, identify
 from gfm_pipeline.common.publish import storage_errors, write_atomic
 from gfm_pipeline.execution.sizes import SizeClass
+from gfm_pipeline.sites.batch import expanded
 from gfm_pipeline.sites.launch import pool_line
 from gfm_pipeline.sites.schema import SiteModel
 
@@ -31,7 +32,7 @@ class PoolCommand:
 
 
 def pool_commands(
-    site: SiteModel, executors: Sequence[tuple[SizeClass, Any]], block: str, nodes: Sequence[str], node_file: Path
+    site: SiteModel, executors: Sequence[tuple[SizeClass, Any]], block: str, nodes: Sequence[str] | int, node_file: Path
 ) -> list[PoolCommand]:
     """Return the pools of a block, one an executor.
 
@@ -44,7 +45,8 @@ def pool_commands(
     block
         Its name, which Parsl's managers carry.
     nodes
-        Of the block, by name; empty where they are not known before it runs, and on a machine without batch system.
+        Of the block, by name, or their number where the names are not known before it runs; empty on a machine
+        without batch system.
     node_file
         Where the names of the nodes will be, one a line: what `MPIExecutor` counts its nodes from.
     """
@@ -54,13 +56,13 @@ def pool_commands(
     for size, executor in executors:
         if size.whole:
             # Read from a file, so that the names are what the driver says and Parsl asks no batch system.
-            before = ["env", *clean, "-u", "SLURM_NODELIST", f"PBS_NODEFILE={node_file}"]
+            words = ["env", *clean, "-u", "SLURM_NODELIST", f"PBS_NODEFILE={node_file}"]
             text = executor.launch_cmd.format(block_id=block)
         else:
             line = pool_line(site, nodes) if site.launch.pool_template else []
-            before = ["env", *clean, *line, "bash", "-c"]
+            words = ["env", *clean, *line, "bash", "-c"]
             text = shlex.quote("exec " + executor.launch_cmd.format(block_id=manager_block(block, THIS_NODE)))
-        found.append(PoolCommand(size.label, f"{shlex.join(before)} {text}"))
+        found.append(PoolCommand(size.label, f"{' '.join(map(expanded, words))} {text}"))
     return found
 
 
