@@ -15,10 +15,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from gfm_pipeline.apps.bounded_log import BoundedLog, pump
 from gfm_pipeline.apps.contracts.task import (
@@ -30,9 +31,11 @@ from gfm_pipeline.apps.contracts.task import (
     ExitRecord,
     WrapperRecord,
 )
+from gfm_pipeline.common.attempt import read_verdict, shell_code, signalled_code
 from gfm_pipeline.common.faultpoints import FaultPoint, arm_from, reach
 from gfm_pipeline.common.processes import identify
 from gfm_pipeline.common.publish import storage_errors, write_record
+from gfm_pipeline.common.records import read_record
 
 POLL_SECONDS = 0.1
 PULSE_SECONDS = 2.0  # between two signs of life of the wrapper, and two looks at those of the program
@@ -152,7 +155,7 @@ def run(launch: Launch) -> ExitRecord:
                 pipe_end.close()
     after = memory_kills()
     record = ExitRecord(
-        code=child.returncode,
+        code=exit_code(child.returncode, folder),
         timed_out=watch.timed_out,
         seconds=time.monotonic() - began,
         silent=watch.silent,
@@ -168,6 +171,16 @@ def run(launch: Launch) -> ExitRecord:
         with suppress(OSError):
             pulse.unlink()
     return record
+
+
+def exit_code(code: int, folder: Path) -> int:
+    """Return how the program ended, as minus a signal or its exit code.
+
+    Starters of several ranks say 128 + n for signal n, and launchers such as srun what they like: then the verdict
+    that the rank which failed first left in the folder counts.
+    """
+    verdict = read_verdict(folder) if code else None
+    return signalled_code(code if verdict is None else verdict)
 
 
 def _attend(child: subprocess.Popen[bytes], watch: Watch, pulse: Path) -> None:
@@ -215,3 +228,23 @@ def _signal(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):
         return  # already gone
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what a JSON `Launch` says and return the exit code; a rank of a group starts its member so.
+
+    SIGTERM and SIGUSR1 become the stop file: the program is asked to leave, may save, and is killed after the grace.
+    """
+    launch = read_record(Launch, Path(arguments[0]))
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        with suppress(OSError):
+            (Path(launch.folder) / STOP_FILE).touch()
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, stop)
+    return shell_code(run(launch).code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
