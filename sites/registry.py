@@ -1,56 +1,272 @@
-"""Find and read site files."""
+"""Find sites, lay overlays over them, and remember where every value came from."""
 
 from __future__ import annotations
 
-import difflib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from gfm_pipeline.common.errors import ConfigError
-from gfm_pipeline.sites.schema import Site
+from gfm_pipeline.common.errors import SiteError
+from gfm_pipeline.common.explain import Place, explain, suggestion
+from gfm_pipeline.common.strenum import StrEnum
+from gfm_pipeline.common.yamlfile import Location, put, read_setting, read_yaml
+from gfm_pipeline.sites.schema import SiteModel
+
+EXTENDS = "extends"
+SETTING = "site."  # `--set site.a.b=c` is for the site; what follows this is the key
+
+
+class Source(StrEnum):
+    """Where a value of a site can come from; later ones win."""
+
+    DEFAULT = "default"  # the schema
+    SHIPPED = "shipped"  # a site file of this package
+    USER = "user"  # a file in the user's folder of sites
+    FILE = "file"  # a site file given by its path
+    OVERLAY = "overlay"  # --overlay
+    SETTING = "--set"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where one value came from."""
+
+    source: Source
+    path: Path | None = None
+    line: int | None = None
+
+    def __str__(self) -> str:
+        """Return it for people: ``frontier.yaml:12``, ``--set``, ``default``."""
+        if self.path is None:
+            return str(self.source)
+        shown = self.path.name if self.source is Source.SHIPPED else _home(self.path)
+        return f"{shown}:{self.line}" if self.line else shown
+
+
+@dataclass(frozen=True)
+class LoadedSite:
+    """A valid site, and where every value of it came from.
+
+    ``origins`` has an entry for each key that was written somewhere, mappings and list items included; what is
+    missing is a default of the schema. ``main`` is the file that names the site.
+    """
+
+    model: SiteModel
+    origins: Mapping[Location, Origin]
+    main: Path
+
+    def origin(self, *location: str | int) -> Origin:
+        """Return where the value at ``location`` came from: a list is one value."""
+        return self.origins.get(location, Origin(Source.DEFAULT))
+
+    def error(self, location: Location, message: str, hint: str | None = None) -> SiteError:
+        """Return an error that points at the innermost written key on the way to ``location``."""
+        place = _place(self.origins, self.main, location)
+        return SiteError(
+            message if place.path else f"{place.prefix}{'.'.join(map(str, location))}: {message}",
+            place.path,
+            place.line,
+            hint,
+        )
+
+    def leaves(self) -> Iterator[tuple[tuple[str, ...], Any, Origin]]:
+        """Yield every value as (location, plain value, origin); lists and empty mappings are values."""
+        yield from self._leaves((), self.model.model_dump(mode="json"))
+
+    def _leaves(self, at: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any, Origin]]:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                yield from self._leaves((*at, key), inner)
+        else:
+            yield at, value, self.origin(*at)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One file, or all of ``--set``."""
+
+    source: Source
+    path: Path | None
+    data: dict[str, Any]
+    lines: dict[Location, int]
 
 
 def shipped() -> list[str]:
     """Return the names of the sites that come with the program."""
-    folder = resources.files("gfm_pipeline.sites")
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return sorted(path.stem for path in _shipped_folder().glob("*.yaml"))
 
 
-def load_site(name: str) -> Site:
-    """Return a shipped site by name, or the site of a YAML file by its path.
+def user_folder() -> Path:
+    """Return the folder of the user's own sites and overlays: below ``$XDG_CONFIG_HOME``, or ``~/.config``."""
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "gfm-pipeline" / "sites"
+
+
+def known() -> list[str]:
+    """Return the names of all sites: shipped ones and the user's."""
+    return sorted({*shipped(), *(path.stem for path in user_folder().glob("*.yaml"))})
+
+
+def split_sets(overrides: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Part ``--set`` texts into those for the workflow and those for the site (``site.key=value``)."""
+    of_site = tuple(text for text in overrides if text.strip().startswith(SETTING))
+    return tuple(text for text in overrides if text not in of_site), of_site
+
+
+def load_site(name: str, overlays: Sequence[Path] = (), sets: Sequence[str] = ()) -> LoadedSite:
+    """Return a site by its name, or by the path of its file (.yaml), with everything that is laid over it.
+
+    Layers, later ones winning: the shipped file, the user's file of the same name, the file given by path,
+    ``overlays`` in their order, ``sets``. Mappings are merged key by key; lists and values are replaced.
+    A file with the key ``extends`` builds on the site that key names.
+
+    Parameters
+    ----------
+    name
+        Name of a site, or path of a site file.
+    overlays
+        Files with some keys of a site.
+    sets
+        ``site.key.inner=value`` texts; values are read as YAML.
 
     Raises
     ------
-    ConfigError
-        When there is no such site, or its file does not fit the schema.
+    SiteError
+        When there is no such site or file, or what it says does not fit the schema; with file and line.
     """
-    if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise ConfigError(f"There is no site file {path}.")
-        return _parse(path.read_text(encoding="utf-8"), str(path))
-    if name not in shipped():
-        close = difflib.get_close_matches(name, shipped(), n=1)
-        hint = f"Did you mean {close[0]!r}? " if close else ""
-        raise ConfigError(
-            f"Unknown site {name!r}.", f"{hint}Known: {', '.join(shipped())}; or give the path of a site file (.yaml)."
-        )
-    text = (resources.files("gfm_pipeline.sites") / f"{name}.yaml").read_text(encoding="utf-8")
-    return _parse(text, f"{name}.yaml")
-
-
-def _parse(text: str, where: str) -> Site:
+    layers = _by_path(Path(name), ()) if name.endswith((".yaml", ".yml")) else _by_name(name, ())
+    main = layers[-1].path
+    assert main is not None  # noqa: S101 - only --set has no path, and comes below
+    for path in overlays:
+        layer = _read(path, Source.OVERLAY, "Give the path of a file with some keys of a site.")
+        if EXTENDS in layer.data:
+            message = "An overlay is laid over the site of --site and cannot extend one."
+            raise SiteError(message, path, layer.lines[(EXTENDS,)], f"Remove {EXTENDS!r}.")
+        layers.append(layer)
+    if sets:
+        layers.append(_settings(sets))
+    merged: dict[str, Any] = {}
+    origins: dict[Location, Origin] = {}
+    for layer in layers:
+        _merge(merged, layer.data, (), layer, origins)
     try:
-        return Site.model_validate(YAML(typ="safe", pure=True).load(text))
-    except YAMLError as error:
-        raise ConfigError(f"{where} is not valid YAML: {str(error).splitlines()[0]}.") from None
+        model = SiteModel.model_validate(merged)
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        key = ".".join(map(str, fault["loc"])) or "the file"
-        raise ConfigError(
-            f"{where}: {key}: {fault['msg']}.", "See `gfm-pipeline sites local` for a valid one."
-        ) from None
+        raise explain(error, SiteModel, merged, lambda at: _place(origins, main, at), SiteError) from None
+    return LoadedSite(model, origins, main)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of site files and overlays, for editors: no key is required, since a file may extend."""
+    schema = SiteModel.model_json_schema()
+    for part in (schema, *schema["$defs"].values()):
+        part.pop("required", None)
+    schema["properties"][EXTENDS] = {"type": "string", "description": "Site this file builds on: a name or a path."}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Site of gfm-pipeline"}
+
+
+def _shipped_folder() -> Path:
+    return Path(str(resources.files("gfm_pipeline.sites")))
+
+
+def _by_name(name: str, seen: tuple[Path, ...]) -> list[_Layer]:
+    """Return the layers of a named site: the shipped file, and the user's over it or instead of it."""
+    own, theirs = _shipped_folder() / f"{name}.yaml", user_folder() / f"{name}.yaml"
+    if name not in known():
+        hint = f"{suggestion(name, known())}Known: {', '.join(known())}; or give the path of a site file (.yaml)."
+        raise SiteError(f"Unknown site {name!r}.", hint=hint)
+    layers = [_read(own, Source.SHIPPED, "Install the program again.")] if own.is_file() else []
+    if theirs.is_file():
+        layer = _read(theirs, Source.USER, "It was there a moment ago.")
+        if layers and layer.data.get(EXTENDS, name) == name:
+            layer.data.pop(EXTENDS, None)
+            return [*layers, layer]
+        return _extended(layer, theirs, seen)
+    return layers
+
+
+def _by_path(path: Path, seen: tuple[Path, ...]) -> list[_Layer]:
+    """Return the layers of a site file: what it extends, and itself."""
+    return _extended(_read(path, Source.FILE, f"Known sites: {', '.join(known())}."), path, seen)
+
+
+def _extended(layer: _Layer, path: Path, seen: tuple[Path, ...]) -> list[_Layer]:
+    """Return ``layer`` over the layers of the site it extends, if it does."""
+    base = layer.data.pop(EXTENDS, None)
+    if base is None:
+        return [layer]
+    line = layer.lines[(EXTENDS,)]
+    if path.resolve() in seen:
+        raise SiteError("This site extends itself, through the sites it builds on.", path, line, "Break the circle.")
+    if not isinstance(base, str):
+        raise SiteError(f"{EXTENDS} is {base!r}, but should be the name or path of a site.", path, line)
+    seen = (*seen, path.resolve())
+    try:
+        if base.endswith((".yaml", ".yml")):
+            below = _by_path(path.parent / Path(base).expanduser(), seen)
+        else:
+            below = _by_name(base, seen)
+    except SiteError as error:
+        if error.path is not None:
+            raise
+        raise SiteError(f"{EXTENDS}: {error.message}", path, line, error.hint) from None
+    layer.data.setdefault("name", path.stem)
+    return [*below, layer]
+
+
+def _read(path: Path, source: Source, missing: str) -> _Layer:
+    what = "overlay" if source is Source.OVERLAY else "site"
+    file = read_yaml(path, what, SiteError, missing, "See `gfm-pipeline sites show local` for a valid one.")
+    return _Layer(source, path, file.data, file.lines)
+
+
+def _settings(sets: Sequence[str]) -> _Layer:
+    """Return ``--set site.a.b=c`` texts as a layer."""
+    data: dict[str, Any] = {}
+    for text in sets:
+        keys, value = read_setting(text.strip(), "site.scheduler.account=abc123", SiteError)
+        put(data, keys[1:], value, text, SiteError)
+    return _Layer(Source.SETTING, None, data, {})
+
+
+def _merge(
+    below: dict[str, Any], above: dict[str, Any], at: Location, layer: _Layer, origins: dict[Location, Origin]
+) -> None:
+    """Lay ``above`` over ``below`` in place: mappings key by key, anything else as a whole."""
+    for key, value in above.items():
+        here = (*at, key)
+        origins[here] = Origin(layer.source, layer.path, layer.lines.get(here))
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            _merge(below[key], value, here, layer, origins)
+            continue
+        for location in [other for other in origins if len(other) > len(here) and other[: len(here)] == here]:
+            del origins[location]
+        if isinstance(value, dict):
+            below[key] = {}
+            _merge(below[key], value, here, layer, origins)
+            continue
+        below[key] = value
+        for location, line in layer.lines.items():
+            if len(location) > len(here) and location[: len(here)] == here:
+                origins[location] = Origin(layer.source, layer.path, line)
+
+
+def _place(origins: Mapping[Location, Origin], main: Path, location: Location) -> Place:
+    """Return where the innermost written key on the way to ``location`` stands."""
+    for length in range(len(location), 0, -1):
+        if (origin := origins.get(location[:length])) is not None:
+            return Place(origin.path, origin.line, f"--set {SETTING}" if origin.path is None else "")
+    return Place(main)
+
+
+def _home(path: Path) -> str:
+    """Return ``path`` with the home folder as ``~``."""
+    try:
+        return f"~/{path.relative_to(Path.home())}"
+    except ValueError:
+        return str(path)

@@ -1,34 +1,390 @@
-"""What a site file may say."""
+"""What a site file may say: a machine, as data. Units are in the names; sources stand beside the values."""
 
 from __future__ import annotations
 
 import os
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from gfm_pipeline.common.explain import unknown_name
+from gfm_pipeline.common.strenum import StrEnum
+from gfm_pipeline.sites.cores import parse_cores
+
+# What `launch.template` and `launch.pool_template` may be filled with.
+PLACEHOLDERS = ("nodes", "ranks", "ranks_per_node", "cores_per_rank", "gpus_per_node", "nodelist", "core_list")
+POOL_PLACEHOLDERS = ("nodes", "nodelist")
 
 
-class Site(BaseModel):
-    """A machine, as data."""
+class Scheduler(StrEnum):
+    """Batch systems."""
+
+    LOCAL = "local"  # none: the machine you are on
+    SLURM = "slurm"
+    PBS = "pbs"
+
+
+class GpuRuntime(StrEnum):
+    """Programming environments of accelerators; ``cpu`` means there are none."""
+
+    CPU = "cpu"
+    ROCM = "rocm"
+    CUDA = "cuda"
+    XPU = "xpu"
+
+
+class DriverMode(StrEnum):
+    """Where the driver of a campaign lives."""
+
+    LOCAL = "local"  # on this machine, beside its tasks
+    RESIDENT = "resident"  # on the first node of the allocation it uses; jobs are chained
+    PILOT = "pilot"  # on a login or workflow node; it submits blocks of nodes
+
+
+class DeviceSelection(StrEnum):
+    """Who sees to it that a rank sees one GPU only."""
+
+    SCHEDULER = "scheduler"  # srun --gpus-per-task=1
+    RANK = "rank"  # all GPUs of the node are visible; the rank masks all but its own before its program starts
+
+
+class EnergySource(StrEnum):
+    """Where the energy of a task is read."""
+
+    PM_COUNTERS = "pm_counters"  # HPE Cray EX: /sys/cray/pm_counters, joules of the node
+    NVML = "nvml"
+    RAPL = "rapl"
+    MODEL = "model"  # not measured: power model x time
+
+
+class Staging(StrEnum):
+    """How the Python environment reaches node-local storage."""
+
+    NONE = "none"  # it is read from the shared file system
+    SBCAST = "sbcast"  # conda-pack archive, broadcast by sbcast (exit code checked), unpacked on every node
+
+
+def _cores(text: str) -> str:
+    parse_cores(text)
+    return text
+
+
+def _rising(ports: tuple[int, int]) -> tuple[int, int]:
+    if not ports[0] < ports[1] < 65536:
+        raise ValueError(f"ports must rise and stay below 65536, not {list(ports)}")
+    return ports
+
+
+Cores = Annotated[str, AfterValidator(_cores), Field(description="Hardware threads, e.g. 1-7 or 48-63,112-127.")]
+Ports = Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_rising)]
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors, everywhere."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
+
+class NodeModel(Strict):
+    """The shape of one node."""
+
+    cores: PositiveInt | Literal["auto"] = Field(default="auto", description="Physical cores; auto: those found here.")
+    threads_per_core: PositiveInt = Field(default=1, description="Hardware threads of a core that tasks use.")
+    reserved_cores: list[NonNegativeInt] = Field(default=[], description="Cores kept for the system (low-noise mode).")
+    memory_gb: PositiveFloat | None = Field(default=None, description="Main memory (GB).")
+    gpus: NonNegativeInt = Field(default=0, description="GPUs as the scheduler counts them (Frontier: GCDs).")
+    gpu_memory_gb: PositiveFloat | None = Field(default=None, description="Memory of one GPU (GB).")
+    gpu_type: str | None = Field(default=None, description="For people, e.g. MI250X GCD.")
+    gpu_cores: list[Cores] = Field(
+        default=[],
+        description="Hardware threads beside each GPU that tasks use, in the order of GPU numbers. "
+        "Empty: cores dealt evenly.",
+    )
+    rank_gpus: list[NonNegativeInt] = Field(
+        default=[],
+        description="GPU of each local rank when a node is full of ranks, one a GPU. Empty: 0, 1, 2, ...",
+    )
+
+    @property
+    def usable_cores(self) -> int:
+        """Number of cores for tasks; 0 when `cores` is auto."""
+        return 0 if self.cores == "auto" else self.cores - len(self.reserved_cores)
+
+    @property
+    def usable_threads(self) -> int:
+        """Number of hardware threads for tasks, as srun's ``--cpus-per-task`` counts; 0 when `cores` is auto."""
+        return self.usable_cores * self.threads_per_core
+
+    @model_validator(mode="after")
+    def _consistent(self) -> NodeModel:
+        if self.gpu_cores and len(self.gpu_cores) != self.gpus:
+            raise ValueError(f"gpu_cores names {len(self.gpu_cores)} groups of cores for {self.gpus} gpus")
+        if self.rank_gpus and sorted(self.rank_gpus) != list(range(self.gpus)):
+            raise ValueError(f"rank_gpus must name each of the {self.gpus} gpus once, not {self.rank_gpus}")
+        groups = [core for text in self.gpu_cores for core in parse_cores(text)]
+        if len(set(groups)) != len(groups):
+            raise ValueError("gpu_cores gives a core to two GPUs")
+        if set(groups) & set(self.reserved_cores):
+            raise ValueError("gpu_cores names reserved cores")
+        if self.cores == "auto":
+            return self
+        if self.reserved_cores and max(self.reserved_cores) >= self.cores:
+            raise ValueError(f"reserved_cores names core {max(self.reserved_cores)} of {self.cores}")
+        if self.usable_cores < 1:
+            raise ValueError("reserved_cores leaves no core for tasks")
+        if len(groups) > self.usable_threads:
+            raise ValueError(f"gpu_cores names {len(groups)} hardware threads of {self.usable_threads} usable ones")
+        return self
+
+
+class GpuModel(Strict):
+    """How programs reach accelerators."""
+
+    runtime: GpuRuntime = GpuRuntime.CPU
+    visible_variable: str | None = Field(
+        default=None, description="Variable that masks GPUs: ROCR_VISIBLE_DEVICES, CUDA_VISIBLE_DEVICES, ..."
+    )
+    unset: list[str] = Field(
+        default=[], description="Variables removed from every task, e.g. a second mask that would be applied on top."
+    )
+
+    @model_validator(mode="after")
+    def _one_mask(self) -> GpuModel:
+        if self.runtime is not GpuRuntime.CPU and self.visible_variable is None:
+            raise ValueError(f"runtime {self.runtime} needs visible_variable")
+        if self.visible_variable in self.unset:
+            raise ValueError(f"unset removes {self.visible_variable}, which is the mask of the site")
+        return self
+
+
+class BinModel(Strict):
+    """A range of job sizes and the longest wall time it gets."""
+
+    max_nodes: PositiveInt
+    min_nodes: PositiveInt = 1
+    max_hours: PositiveFloat
+
+    @model_validator(mode="after")
+    def _ordered(self) -> BinModel:
+        if self.min_nodes > self.max_nodes:
+            raise ValueError(f"min_nodes ({self.min_nodes}) exceeds max_nodes ({self.max_nodes})")
+        return self
+
+
+class QueueModel(Strict):
+    """A queue of the batch system: partition, QOS, limits, and where these facts come from."""
+
+    partition: str | None = Field(default=None, description="Slurm partition, or PBS queue.")
+    qos: str | None = None
+    bins: list[BinModel] = Field(min_length=1, description="Sizes and wall times; the first that fits counts.")
+    chaining: bool = Field(default=True, description="Whether jobs may be chained here.")
+    max_queued_jobs: PositiveInt | None = Field(default=None, description="Jobs a user may have queued.")
+    max_running_jobs: PositiveInt | None = Field(default=None, description="Jobs a user may have running.")
+    as_of: str = Field(description="Day these limits were read, YYYY-MM-DD.", pattern=r"^\d{4}-\d{2}-\d{2}$")
+    source: str = Field(description="Where they were read.")
+    verified: bool = Field(default=True, description="False: second-hand; check before you rely on it.")
+
+
+class SchedulerModel(Strict):
+    """The batch system."""
+
+    kind: Scheduler = Scheduler.LOCAL
+    queues: dict[str, QueueModel] = {}
+    default_queue: str | None = None
+    account: str | None = Field(default=None, description="Project that is charged; set it in your overlay.")
+    account_required: bool = True
+    account_suffix: str = Field(default="", description="What accounts end in here, for an early warning.")
+    constraint: str | None = Field(default=None, description="Slurm --constraint.")
+    select: str | None = Field(default=None, description="PBS: added to select=N, e.g. ncpus=64:ngpus=4.")
+    directives: list[str] = Field(
+        default=[], description="Further options of every job, e.g. --network=disable_rdzv_get (without #SBATCH)."
+    )
+    command_timeout_seconds: PositiveFloat = Field(default=120.0, description="For sbatch, squeue and the like.")
+    poll_seconds: PositiveFloat = Field(default=30.0, description="Between two looks at the queue.")
+
+    @model_validator(mode="after")
+    def _default_is_known(self) -> SchedulerModel:
+        if self.default_queue is not None and self.default_queue not in self.queues:
+            raise unknown_name("default_queue", self.default_queue, self.queues)
+        if self.kind is not Scheduler.LOCAL and not self.queues:
+            raise ValueError(f"kind {self.kind} needs at least one of queues")
+        return self
+
+
+class LaunchModel(Strict):
+    """How the ranks of a task are started.
+
+    ``template`` is one argument an entry, filled from {nodes} {ranks} {ranks_per_node} {cores_per_rank}
+    {gpus_per_node} {nodelist}, and {core_list}: the cores of each local rank, ranks parted by colons. A node's cores
+    and GPUs are dealt to its ranks by the site's node shape; {cores_per_rank} counts hardware threads.
+    """
+
+    template: list[str] = Field(
+        default=[], description="Launch line of a task over whole nodes, one argument an entry."
+    )
+    device: DeviceSelection = DeviceSelection.RANK
+    rank_variable: str = Field(default="SLURM_PROCID", description="Holds the number of a rank.")
+    local_rank_variable: str = Field(default="SLURM_LOCALID", description="Holds its number on its node.")
+    address_suffix: str = Field(
+        default="", description="Added to a node's name for its address among ranks, e.g. .hsn.cm.example.org."
+    )
+    scrub: list[str] = Field(default=[], description="Variables of the pilot job that would bind a nested launch.")
+    max_steps: PositiveInt | None = Field(default=None, description="Launches at a time; null: no known limit.")
+    step_delay_seconds: NonNegativeFloat = Field(default=0.0, description="Between two launches.")
+    max_sub_node_nodes: PositiveInt | None = Field(
+        default=None, description="Largest number of nodes on which Parsl's worker pools are known to work."
+    )
+    pool_template: list[str] = Field(
+        default=[], description="Launch line of Parsl's worker pools, one a node; filled from {nodes} {nodelist}."
+    )
+
+    @model_validator(mode="after")
+    def _known_placeholders(self) -> LaunchModel:
+        _check_placeholders("template", self.template, PLACEHOLDERS)
+        _check_placeholders("pool_template", self.pool_template, POOL_PLACEHOLDERS)
+        return self
+
+
+def _check_placeholders(key: str, template: list[str], known: tuple[str, ...]) -> None:
+    for argument in template:
+        for name in re.findall(r"\{([^{}]*)\}", argument):
+            if name not in known:
+                names = ", ".join(f"{{{k}}}" for k in known)
+                raise ValueError(f"{key} has the unknown placeholder {{{name}}}; known: {names}")
+
+
+class SizedExports(Strict):
+    """Variables that depend on how many nodes a task has (NCCL over the network, or not)."""
+
+    min_nodes: PositiveInt = 1
+    max_nodes: PositiveInt | None = None
+    exports: dict[str, str]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SizedExports:
+        if self.max_nodes is not None and self.min_nodes > self.max_nodes:
+            raise ValueError(f"min_nodes ({self.min_nodes}) exceeds max_nodes ({self.max_nodes})")
+        return self
+
+
+class ProfileModel(Strict):
+    """A named environment: what a job does before Python starts."""
+
+    description: str = ""
+    modules: list[str] = []
+    prologue: list[str] = Field(default=[], description="Shell lines after the modules.")
+    exports: dict[str, str] = {}
+    activate: str | None = Field(
+        default=None, description="Shell line that activates the Python environment; null: the one that submits."
+    )
+    verified: bool = Field(default=True, description="False: second-hand; check before you rely on it.")
+
+
+class StagingModel(Strict):
+    """Python environment on node-local storage."""
+
+    kind: Staging = Staging.NONE
+    archive: str | None = Field(default=None, description="conda-pack archive (.tar.gz) on the shared file system.")
+    folder: str = Field(default="/tmp", description="Node-local folder.")  # noqa: S108 - on compute nodes
+    unpack: str = Field(default="tar -xzf", description="Command that unpacks the archive.")
+
+    @model_validator(mode="after")
+    def _has_archive(self) -> StagingModel:
+        if self.kind is not Staging.NONE and self.archive is None:
+            raise ValueError(f"kind {self.kind} needs archive, the conda-pack archive")
+        return self
+
+
+class DriverModel(Strict):
+    """Where the driver lives, and how Parsl's parts find each other."""
+
+    mode: DriverMode = DriverMode.LOCAL
+    interface: str | None = Field(default=None, description="Network interface of Parsl's sockets, e.g. hsn0.")
+    address: str | None = Field(default=None, description="Address of Parsl's sockets, instead of an interface.")
+    worker_ports: Ports = Field(default=(54000, 55000), description="Range for workers.")
+    interchange_ports: Ports = Field(default=(55000, 56000), description="Range for the interchange.")
+    rendezvous_ports: Ports = Field(
+        default=(20000, 29999), description="Range for torch.distributed; not ephemeral, and not Parsl's."
+    )
+    heartbeat_seconds: PositiveInt = 30
+    spare_share: float = Field(default=0.0, ge=0, lt=0.5, description="Share of nodes kept for those that fail.")
+    warning_signal: str = Field(
+        default="USR1", pattern=r"^[A-Z][A-Z0-9]*$", description="Sent to the driver before the wall time ends."
+    )
+    warning_seconds: PositiveInt = Field(default=300, description="How long before.")
+    max_jobs: PositiveInt = Field(default=50, description="Most jobs of one chain.")
+
+    @model_validator(mode="after")
+    def _one_address(self) -> DriverModel:
+        if self.interface is not None and self.address is not None:
+            raise ValueError("interface and address exclude each other; set one of them to null")
+        return self
+
+
+class EnergyModel(Strict):
+    """Energy: where it is read, and the model that stands in."""
+
+    source: EnergySource = EnergySource.MODEL
+    path: str | None = Field(default=None, description="Folder of the counters.")
+    node_watts: PositiveFloat | None = Field(default=None, description="Power model: one busy node, all in.")
+    idle_node_watts: PositiveFloat | None = Field(default=None, description="Power model: one idle node.")
+    core_watts: PositiveFloat | None = Field(default=None, description="Power model of a machine without nodes.")
+    pue: float = Field(default=1.0, ge=1.0, description="Power usage effectiveness of the building; yours to set.")
+
+
+class SiteModel(Strict):
+    """A machine."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     description: str
-    scheduler: Literal["local"] = Field(description="How nodes are had; local: this machine, no batch system.")
-    slots: PositiveInt | Literal["auto"] = Field(default="auto", description="Tasks at a time; auto: one a core.")
-    threads_per_task: PositiveInt = 1
-    address: str = Field(default="127.0.0.1", description="Interface Parsl's sockets listen on.")
-    heartbeat_seconds: PositiveInt = 2
-    watts_per_slot: PositiveFloat | None = Field(default=None, description="Power model: watts of one busy slot.")
+    node: NodeModel = NodeModel()
+    gpu: GpuModel = GpuModel()
+    scheduler: SchedulerModel = SchedulerModel()
+    launch: LaunchModel = LaunchModel()
+    profiles: dict[str, ProfileModel] = {"default": ProfileModel()}
+    profile: str = Field(default="default", description="The profile in use.")
     environment: dict[str, str] = Field(default={}, description="Variables set for every task.")
+    sized_environment: list[SizedExports] = Field(default=[], description="Variables by number of nodes of a task.")
+    staging: StagingModel = StagingModel()
+    driver: DriverModel = DriverModel()
+    energy: EnergyModel = EnergyModel()
+    nodes: PositiveInt = Field(default=1, description="Nodes of the machine.")
+    slots: PositiveInt | Literal["auto"] = Field(default="auto", description="Local: tasks at a time; auto: by cores.")
+    threads_per_task: PositiveInt = Field(default=1, description="Local: PyTorch threads of one task.")
+    scratch: str | None = Field(default=None, description="File system campaigns should live on; for people.")
     programs: dict[str, str] = Field(
         default={}, description="Modules run in place of gfm_pipeline.apps.<program>, by program."
     )
 
+    @model_validator(mode="after")
+    def _whole(self) -> SiteModel:
+        if self.profile not in self.profiles:
+            raise unknown_name("profile", self.profile, self.profiles)
+        if self.scheduler.kind is not Scheduler.LOCAL and not self.launch.template:
+            raise ValueError(f"scheduler.kind {self.scheduler.kind} needs launch.template")
+        if self.gpu.runtime is not GpuRuntime.CPU and self.node.gpus < 1:
+            raise ValueError(f"gpu.runtime {self.gpu.runtime} needs node.gpus")
+        return self
+
     def resolved_slots(self) -> int:
-        """Return the number of tasks at a time: as given, or the cores this process may use."""
+        """Return the number of tasks at a time on this machine: as given, or by the cores this process may use."""
         if self.slots != "auto":
             return self.slots
         available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
         return max(1, available // self.threads_per_task)
+
+    def slot_watts(self) -> float | None:
+        """Return the modelled power of one busy slot of this machine (W); None without a model."""
+        watts = self.energy.core_watts
+        return None if watts is None else watts * self.threads_per_task

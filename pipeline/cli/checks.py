@@ -72,9 +72,16 @@ def _look(artefact: Artefact, quick: bool, campaign: Path) -> tuple[Manifest | N
 @click.command()
 @workflow_options
 @click.argument("stage", type=click.Choice([str(name) for name in StageName]))
-def why(workflow: Path, stage: str, site: str, folder: Path | None, overrides: tuple[str, ...]) -> None:
+def why(
+    workflow: Path,
+    stage: str,
+    site: str,
+    overlays: tuple[Path, ...],
+    folder: Path | None,
+    overrides: tuple[str, ...],
+) -> None:
     """Say why STAGE of WORKFLOW would run, or would not: which values changed, old and new."""
-    request = resolve(workflow, site, folder, overrides)
+    request = resolve(workflow, site, folder, overrides, overlays)
     state = check_name(request.context.paths, request.loaded.model.name) or CampaignState()
     asked = explain(request.context, state, StageName(stage))
     first = [] if asked.waits_for is None else [explain(request.context, state, asked.waits_for)]

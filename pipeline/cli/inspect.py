@@ -1,4 +1,4 @@
-"""Commands that look and never touch: status, report, plan, validate, sites, schema."""
+"""Commands that look and never touch: status, report, plan, validate, schema."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.cli.options import campaign_argument, existing, resolve, workflow_options
 from gfm_pipeline.common.publish import write_atomic
 from gfm_pipeline.engine.plan import Plan, make_plan
-from gfm_pipeline.sites.registry import load_site, shipped
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable, on standard output.")
 
@@ -72,9 +71,16 @@ def report(campaign: Path, output: Path | None) -> None:
 @click.command()
 @workflow_options
 @JSON
-def plan(workflow: Path, site: str, folder: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
+def plan(
+    workflow: Path,
+    site: str,
+    overlays: tuple[Path, ...],
+    folder: Path | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Show what `run` would do with WORKFLOW, and why; changes nothing."""
-    request = resolve(workflow, site, folder, overrides)
+    request = resolve(workflow, site, folder, overrides, overlays)
     state = check_name(request.context.paths, request.loaded.model.name) or CampaignState()
     made = make_plan(request.context, state)
     if as_json:
@@ -99,39 +105,14 @@ def _show_plan(made: Plan, site: str) -> None:
 
 @click.command()
 @workflow_options
-def validate(workflow: Path, site: str, folder: Path | None, overrides: tuple[str, ...]) -> None:
+def validate(
+    workflow: Path, site: str, overlays: tuple[Path, ...], folder: Path | None, overrides: tuple[str, ...]
+) -> None:
     """Check WORKFLOW: keys, types, readers, files, site; one sentence for the first fault."""
-    request = resolve(workflow, site, folder, overrides)
+    request = resolve(workflow, site, folder, overrides, overlays)
     check_name(request.context.paths, request.loaded.model.name)
     names = ", ".join(s.name for s in request.context.sources)
     click.echo(f"{workflow} is valid: sources {names}; site {request.site.name} with {request.context.slots} slots.")
-
-
-@click.command()
-@click.argument("name", required=False)
-@JSON
-def sites(name: str | None, as_json: bool) -> None:
-    """List the sites that come with the program, or show site NAME."""
-    if name is None:
-        known = {site: load_site(site).description for site in shipped()}
-        if as_json:
-            click.echo(json.dumps(known, indent=1))
-        else:
-            for site, description in known.items():
-                click.echo(f"{site:<12} {description}")
-        return
-    shown = load_site(name)
-    data = shown.model_dump(mode="json") | {"slots_here": shown.resolved_slots()}
-    if as_json:
-        click.echo(json.dumps(data, indent=1))
-        return
-    for key, value in data.items():
-        if isinstance(value, dict):
-            click.echo(f"{key}:")
-            for inner, text in value.items():
-                click.echo(f"  {inner}: {text}")
-        else:
-            click.echo(f"{key}: {value}")
 
 
 @click.command()

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from gfm_pipeline import __version__
-from gfm_pipeline.cli import cancel, checks, inspect, run
+from gfm_pipeline.cli import cancel, checks, inspect, run, sites
 from gfm_pipeline.common.errors import ConfigError, GFMError, StorageError
 from gfm_pipeline.common.publish import storage_errors
 
@@ -27,6 +27,7 @@ First steps
   gfm-pipeline validate workflow.yaml        is the file right?
   gfm-pipeline plan workflow.yaml            what would run, and what is done already?
   gfm-pipeline run workflow.yaml --site local
+  gfm-pipeline sites show frontier           a machine, and where each value came from
   gfm-pipeline status campaigns/NAME         from any other terminal
   gfm-pipeline why workflow.yaml search      cached or to run: which values changed?
   gfm-pipeline verify campaigns/NAME         is every byte still what was published?
@@ -58,7 +59,7 @@ for command in (
     checks.why,
     checks.verify,
     inspect.validate,
-    inspect.sites,
+    sites.sites,
     inspect.schema,
 ):
     cli.add_command(command)

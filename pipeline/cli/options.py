@@ -14,8 +14,8 @@ from gfm_pipeline.campaign.journal import read
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.common.errors import ConfigError, IntegrityError
 from gfm_pipeline.engine.step import Context
-from gfm_pipeline.sites.registry import load_site
-from gfm_pipeline.sites.schema import Site
+from gfm_pipeline.sites.registry import LoadedSite, load_site, split_sets
+from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.workflow.load import LoadedWorkflow, load_workflow
 from gfm_pipeline.workflow.resolve import input_names, resolve_sources
 
@@ -25,6 +25,14 @@ workflow_argument = click.argument("workflow", type=click.Path(path_type=Path))
 campaign_argument = click.argument("campaign", type=click.Path(path_type=Path))
 site_option = click.option(
     "--site", "site", default="local", show_default=True, help="Site by name, or a site file (.yaml)."
+)
+overlay_option = click.option(
+    "--overlay",
+    "overlays",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="File with keys of the site that win over it, e.g. your account. Repeatable.",
 )
 folder_option = click.option(
     "--campaign",
@@ -38,13 +46,34 @@ set_option = click.option(
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Override a value of the workflow, e.g. --set search.candidates=8. Repeatable.",
+    help="Override a value of the workflow, e.g. --set search.candidates=8, or of the site, "
+    "e.g. --set site.scheduler.account=abc123. Repeatable.",
 )
 
 
 def workflow_options(function: F) -> F:
     """Add the workflow argument and the options that say how to run it."""
-    return workflow_argument(site_option(folder_option(set_option(function))))
+    return workflow_argument(site_option(overlay_option(folder_option(set_option(function)))))
+
+
+@dataclass(frozen=True)
+class SiteChoice:
+    """The site a user asked for, as the journal keeps it for `resume`."""
+
+    name: str
+    overlays: tuple[Path, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it with absolute paths, since `resume` may be called from elsewhere."""
+        name = str(Path(self.name).resolve()) if self.name.endswith((".yaml", ".yml")) else self.name
+        return {"name": name, "overlays": [str(path.resolve()) for path in self.overlays]}
+
+    @classmethod
+    def from_json(cls, recorded: dict[str, Any] | None) -> SiteChoice:
+        """Return what `to_json` gave; the local site for campaigns that recorded none."""
+        if recorded is None:
+            return cls("local")
+        return cls(recorded["name"], tuple(Path(path) for path in recorded["overlays"]))
 
 
 @dataclass(frozen=True)
@@ -52,15 +81,28 @@ class Request:
     """A workflow on a site, in a folder: checked and resolved, nothing touched yet."""
 
     loaded: LoadedWorkflow
-    site: Site
+    loaded_site: LoadedSite
     context: Context
     digests: dict[str, str]  # input file -> SHA-256
 
+    @property
+    def site(self) -> SiteModel:
+        """The site itself."""
+        return self.loaded_site.model
 
-def resolve(workflow: Path, site_name: str, folder: Path | None, overrides: tuple[str, ...]) -> Request:
+
+def resolve(
+    workflow: Path,
+    site_name: str,
+    folder: Path | None,
+    overrides: tuple[str, ...],
+    overlays: tuple[Path, ...] = (),
+) -> Request:
     """Check everything that can be checked without running; writes nothing."""
-    loaded = load_workflow(workflow, overrides)
-    site = load_site(site_name)
+    of_workflow, of_site = split_sets(overrides)
+    loaded = load_workflow(workflow, of_workflow)
+    loaded_site = load_site(site_name, overlays, of_site)
+    site = loaded_site.model
     sources = resolve_sources(loaded)
     root = folder or workflow.resolve().parent / "campaigns" / loaded.model.name
     paths = CampaignPaths(root.resolve())
@@ -74,7 +116,7 @@ def resolve(workflow: Path, site_name: str, folder: Path | None, overrides: tupl
         threads=site.threads_per_task,
         paths=paths,
     )
-    return Request(loaded, site, context, digests)
+    return Request(loaded, loaded_site, context, digests)
 
 
 def existing(campaign: Path) -> CampaignPaths:

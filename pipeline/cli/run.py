@@ -16,7 +16,15 @@ from gfm_pipeline.campaign.lock import this_process
 from gfm_pipeline.campaign.lock import unlock as release
 from gfm_pipeline.campaign.state import load_state
 from gfm_pipeline.cli.faults import CHAOS, FAULT, check_faults, injecting
-from gfm_pipeline.cli.options import Request, campaign_argument, existing, resolve, site_option, workflow_options
+from gfm_pipeline.cli.options import (
+    Request,
+    SiteChoice,
+    campaign_argument,
+    existing,
+    overlay_option,
+    resolve,
+    workflow_options,
+)
 from gfm_pipeline.cli.progress import Progress
 from gfm_pipeline.cli.stopping import Stopper, stopping
 from gfm_pipeline.common.errors import ConfigError, GFMError, Stopped, StorageError
@@ -25,6 +33,8 @@ from gfm_pipeline.common.publish import write_atomic, write_json
 from gfm_pipeline.engine.chaos import Chaos, ChaosPlan
 from gfm_pipeline.engine.driver import Driver
 from gfm_pipeline.execution.launcher import ParslLauncher
+from gfm_pipeline.sites.registry import split_sets
+from gfm_pipeline.sites.schema import Scheduler
 
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing until the end.")
 
@@ -37,6 +47,7 @@ QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing until the 
 def run(
     workflow: Path,
     site: str,
+    overlays: tuple[Path, ...],
     folder: Path | None,
     overrides: tuple[str, ...],
     quiet: bool,
@@ -49,22 +60,32 @@ def run(
     whatever end the last run had. Changed settings re-run only the stages that depend on them.
     Ctrl-C stops politely: running trainings save a checkpoint first. A second Ctrl-C stops at once.
     """
-    _drive(workflow, site, folder, overrides, quiet, *check_faults(faults, chaos))
+    _drive(workflow, SiteChoice(site, overlays), folder, overrides, quiet, *check_faults(faults, chaos))
 
 
 @click.command()
 @campaign_argument
-@site_option
+@click.option(
+    "--site", "site", default=None, help="Site by name, or a site file (.yaml).  [default: as it was last run]"
+)
+@overlay_option
 @QUIET
-def resume(campaign: Path, site: str, quiet: bool) -> None:
-    """Go on with the campaign in folder CAMPAIGN, with the workflow it was last run with."""
+def resume(campaign: Path, site: str | None, overlays: tuple[Path, ...], quiet: bool) -> None:
+    """Go on with the campaign in folder CAMPAIGN, with the workflow and on the site it was last run with.
+
+    With --site or --overlay, what was laid over the last site holds no more.
+    """
     paths = existing(campaign)
     state = load_state(paths.journal)
     if not state.drivers:
         raise ConfigError(f"{campaign} was never driven.", "Use `gfm-pipeline run WORKFLOW`.")
     info = state.drivers[-1].info
     overrides = tuple(str(text) for text in info.resolved.get("overrides", []))
-    _drive(Path(info.workflow), site, paths.root, overrides, quiet)
+    choice = SiteChoice.from_json(info.resolved.get("site"))
+    if site is not None or overlays:
+        choice = SiteChoice(site or choice.name, overlays)
+        overrides = split_sets(overrides)[0]
+    _drive(Path(info.workflow), choice, paths.root, overrides, quiet)
 
 
 @click.command()
@@ -79,7 +100,7 @@ def unlock(campaign: Path, force: bool) -> None:
 
 def _drive(
     workflow: Path,
-    site: str,
+    choice: SiteChoice,
     folder: Path | None,
     overrides: tuple[str, ...],
     quiet: bool,
@@ -87,20 +108,23 @@ def _drive(
     chaos: ChaosPlan | None = None,
 ) -> None:
     # Checked before anything is written, so that a mistake leaves no folder behind.
-    request = resolve(workflow, site, folder, overrides)
+    request = resolve(workflow, choice.name, folder, overrides, choice.overlays)
+    if request.site.scheduler.kind is not Scheduler.LOCAL:
+        raise ConfigError(f"Site {request.site.name} has a batch system; `run` works on this machine only.")
     root = request.context.paths.root
     check_name(request.context.paths, request.loaded.model.name)
     with injecting(faults, root):
         with driving(root, request.loaded.model.name) as campaign, stopping() as stop:
             stop.at_once = lambda: campaign.paths.lock.unlink(missing_ok=True)
             remember_digests(request.digests, campaign.paths.digests)
-            progress = _campaign(request, campaign, overrides, stop, quiet, chaos)
+            progress = _campaign(request, campaign, choice, overrides, stop, quiet, chaos)
         _summary(root, progress)
 
 
 def _campaign(
     request: Request,
     campaign: OpenCampaign,
+    choice: SiteChoice,
     overrides: tuple[str, ...],
     stop: Stopper,
     quiet: bool,
@@ -129,9 +153,9 @@ def _campaign(
                 site=request.site.name,
                 version=__version__,
                 slots=context.slots,
-                watts=request.site.watts_per_slot,
+                watts=request.site.slot_watts(),
                 workflow=str(request.loaded.path.resolve()),
-                resolved={"workflow": resolved, "overrides": list(overrides)},
+                resolved={"workflow": resolved, "overrides": list(overrides), "site": choice.to_json()},
             )
         )
         outcome = "died"

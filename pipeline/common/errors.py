@@ -2,7 +2,9 @@
 
     GFMError                     exit code 1
       ConfigError                2   what the user wrote cannot be run
-        WorkflowError            2   ... in a workflow file: carries file and line
+        FileError                2   ... in a file: carries file and line
+          WorkflowError          2   ... a workflow file
+          SiteError              2   ... a site file, or what is laid over one
       StageFailed                1   a stage ended without what it promised
       Stopped                    3   stopped cleanly, `resume` continues
         StorageError             3   disk full, quota, read-only: a pause, nothing lost
@@ -55,8 +57,8 @@ class ConfigError(GFMError):
     exit_code = 2
 
 
-class WorkflowError(ConfigError):
-    """A fault in a workflow file, with the place.
+class FileError(ConfigError):
+    """A fault in a file the user wrote, with the place.
 
     Parameters
     ----------
@@ -75,6 +77,14 @@ class WorkflowError(ConfigError):
         super().__init__(place + message, hint)
         self.path = None if path is None else Path(path)
         self.line = line
+
+
+class WorkflowError(FileError):
+    """A fault in a workflow file, with the place."""
+
+
+class SiteError(FileError):
+    """A fault in a site file or an overlay, with the place."""
 
 
 class StageFailed(GFMError):

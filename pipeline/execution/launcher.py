@@ -23,7 +23,7 @@ from gfm_pipeline.common.faultpoints import FaultPoint, reach
 from gfm_pipeline.common.processes import ProcessId, boot_id, identify, is_alive, kill, kill_group
 from gfm_pipeline.common.publish import storage_errors, write_record
 from gfm_pipeline.common.records import read_record
-from gfm_pipeline.sites.schema import Site
+from gfm_pipeline.sites.schema import SiteModel
 
 PROCESSES_FILE = "processes.json"
 CLEANUP_SECONDS = 15.0
@@ -92,7 +92,7 @@ class ParslLauncher:
     terminal reaches the driver alone.
     """
 
-    def __init__(self, site: Site, run_dir: Path) -> None:
+    def __init__(self, site: SiteModel, run_dir: Path) -> None:
         self.site = site
         self.run_dir = run_dir
         self.ended: queue.Queue[JobEnd] = queue.Queue()
@@ -134,9 +134,9 @@ class ParslLauncher:
             max_workers_per_node=self.site.resolved_slots(),
             cores_per_worker=1e-6,  # the number of workers is ours to say, not derived from cores
             prefetch_capacity=0,
-            address=self.site.address,
-            heartbeat_period=self.site.heartbeat_seconds,
-            heartbeat_threshold=4 * self.site.heartbeat_seconds,
+            address=self.site.driver.address or "127.0.0.1",
+            heartbeat_period=self.site.driver.heartbeat_seconds,
+            heartbeat_threshold=4 * self.site.driver.heartbeat_seconds,
             encrypted=True,
             interchange_launch_cmd=[*guard, *session, str(scripts / "interchange.py")],
             launch_cmd=DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool, 1),

@@ -86,7 +86,7 @@ def test_folder_of_something_else(folder, capsys):
 
 def test_site_file_with_a_typo(folder, capsys):
     (folder / "w.yaml").write_text(VALID)
-    (folder / "mine.yaml").write_text("name: mine\ndescription: x\nscheduler: local\nslotz: 3\n")
+    (folder / "mine.yaml").write_text("name: mine\ndescription: x\nscheduler: {kind: local}\nslotz: 3\n")
     code, _, err = outcome(capsys, "validate", "w.yaml", "--site", "mine.yaml")
     assert code == 2
-    assert "mine.yaml: slotz" in err
+    assert "mine.yaml:4: Unknown key 'slotz'. Did you mean 'slots'?" in err

@@ -59,9 +59,9 @@ converge:
 SITE = """\
 name: pretend
 description: The machine the tests run on, with pretended programs
-scheduler: local
+scheduler: {{kind: local}}
 slots: 2
-heartbeat_seconds: 1
+driver: {{address: 127.0.0.1, heartbeat_seconds: 1}}
 programs: {programs}
 environment:
   OMP_NUM_THREADS: "1"

@@ -154,8 +154,8 @@ def test_neither_place_nor_site_nor_verbosity_changes_a_key(folder, tmp_path):
     assert keys(tmp_path, text) == before
     site = tmp_path / "site.yaml"
     site.write_text(
-        "name: other\ndescription: x\nscheduler: local\nslots: 7\nthreads_per_task: 2\nwatts_per_slot: 3\n"
-        "heartbeat_seconds: 9\nenvironment: {LOG_LEVEL: debug}\n"
+        "name: other\ndescription: x\nscheduler: {kind: local}\nslots: 7\nthreads_per_task: 2\n"
+        "energy: {core_watts: 3}\ndriver: {heartbeat_seconds: 9}\nenvironment: {LOG_LEVEL: debug}\n"
     )
     assert keys_of(resolve(tmp_path / "w.yaml", str(site), tmp_path / "elsewhere", ())) == before
 

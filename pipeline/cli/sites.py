@@ -1,0 +1,152 @@
+"""Commands about machines: list them, show one with where every value came from, print the schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gfm_pipeline.cli.options import overlay_option
+from gfm_pipeline.common.errors import SiteError
+from gfm_pipeline.sites.registry import SETTING, LoadedSite, Source, json_schema, known, load_site
+from gfm_pipeline.sites.schema import Scheduler
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable, on standard output.")
+# Where comments begin; longer lines push theirs on, up to the second figure, and then get them on a line before.
+COLUMN, WIDEST = 56, 110
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def sites(context: click.Context) -> None:
+    """List machines, show one, print the schema of their files. Alone: list."""
+    if context.invoked_subcommand is None:
+        context.invoke(listing)
+
+
+@sites.command(name="list")
+@JSON
+def listing(as_json: bool = False) -> None:
+    """List the sites that come with the program, and your own."""
+    found = [load_site(name) for name in known()]
+    if as_json:
+        click.echo(json.dumps({site.model.name: site.model.description for site in found}, indent=1))
+        return
+    width = max(len(site.model.name) for site in found)
+    for site in found:
+        own = "  (yours)" if site.origin("name").source is Source.USER else ""
+        click.echo(f"{site.model.name:<{width}}  {site.model.description}{own}")
+
+
+@sites.command()
+@click.argument("name")
+@overlay_option
+@click.option("--set", "sets", multiple=True, metavar="site.KEY=VALUE", help="Override a value. Repeatable.")
+@click.option("--only", metavar="KEY", default=None, help="One part, e.g. scheduler.queues.")
+@JSON
+def show(name: str, overlays: tuple[Path, ...], sets: tuple[str, ...], only: str | None, as_json: bool) -> None:
+    """Show site NAME (or a site file) as it stands, and where each value came from.
+
+    What is printed is a site file again; the comment behind a value names the file and the line it was written
+    in, `--set`, or `default` for what no file says.
+    """
+    for text in sets:
+        if not text.strip().startswith(SETTING):
+            raise SiteError(f"--set {text!r} is not for the site.", hint="Example: --set site.scheduler.account=abc123")
+    site = load_site(name, overlays, sets)
+    at = tuple(only.split(".")) if only else ()
+    data: Any = site.model.model_dump(mode="json")
+    for key in at:
+        if not isinstance(data, dict) or key not in data:
+            keys = f"Keys there: {', '.join(data)}." if isinstance(data, dict) else "It holds a value."
+            raise SiteError(f"Site {site.model.name} has no {only!r}.", hint=keys)
+        data = data[key]
+    if as_json:
+        click.echo(json.dumps(_document(site, at, data), indent=1))
+        return
+    for line in _lines(site, at, data):
+        click.echo(line)
+
+
+@sites.command()
+def schema() -> None:
+    """Print the JSON schema of site files and overlays, for editors."""
+    click.echo(json.dumps(json_schema(), indent=1))
+
+
+def _document(site: LoadedSite, at: tuple[str, ...], data: Any) -> dict[str, Any]:
+    """Return what `sites show --json` prints."""
+    origins = {
+        ".".join(location): {
+            "source": str(origin.source),
+            "path": None if origin.path is None else str(origin.path),
+            "line": origin.line,
+        }
+        for location, _, origin in site.leaves()
+        if location[: len(at)] == at
+    }
+    document = {"schema_version": 1, "name": site.model.name, "site": data, "origins": origins}
+    if site.model.scheduler.kind is Scheduler.LOCAL:
+        document["slots_here"] = site.model.resolved_slots()
+    return document
+
+
+@dataclass(frozen=True)
+class _Line:
+    text: str
+    comment: str = ""
+
+    def __str__(self) -> str:
+        if not self.comment:
+            return self.text
+        if len(self.text) <= WIDEST:
+            return f"{self.text:<{COLUMN}}  # {self.comment}"
+        indent = " " * (len(self.text) - len(self.text.lstrip()))
+        return f"{indent}# {self.comment}\n{self.text}"
+
+
+def _lines(site: LoadedSite, at: tuple[str, ...], data: Any) -> Iterator[_Line]:
+    files: dict[str, Source] = {}
+    for _, _, origin in site.leaves():
+        if origin.path is not None:
+            files.setdefault(str(origin.path), origin.source)
+    for path, source in sorted(files.items(), key=lambda item: list(Source).index(item[1])):
+        yield _Line(f"# {source:<8} {path}")
+    if site.model.scheduler.kind is Scheduler.LOCAL:
+        yield _Line(f"# here     {site.model.resolved_slots()} tasks at a time")
+    if isinstance(data, dict):
+        yield from _mapping(site, at, data, 0)
+    else:
+        yield from _entry(site, at, data, 0)
+
+
+def _mapping(site: LoadedSite, at: tuple[str, ...], data: dict[str, Any], depth: int) -> Iterator[_Line]:
+    for key, value in data.items():
+        if isinstance(value, dict) and value:
+            yield _Line(f"{'  ' * depth}{key}:")
+            yield from _mapping(site, (*at, key), value, depth + 1)
+        else:
+            yield from _entry(site, (*at, key), value, depth)
+
+
+def _entry(site: LoadedSite, at: tuple[str, ...], value: Any, depth: int) -> Iterator[_Line]:
+    """Yield one value; a list that is long goes over several lines."""
+    indent, comment = "  " * depth, str(site.origin(*at))
+    line = f"{indent}{at[-1]}: {_scalar(value)}"
+    if not isinstance(value, list) or len(line) <= COLUMN:
+        yield _Line(line, comment)
+        return
+    yield _Line(f"{indent}{at[-1]}:", comment)
+    for item in value:
+        yield _Line(f"{indent}  - {_scalar(item)}")
+
+
+def _scalar(value: Any) -> str:
+    """Return a value as YAML (JSON is YAML), plain where a word needs no quotes."""
+    if isinstance(value, str) and value and value.replace("-", "").replace("_", "").isalpha() and value.isascii():
+        return value if value.lower() not in ("true", "false", "null", "yes", "no", "on", "off") else json.dumps(value)
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,349 @@
+"""How the ranks of a task are started: launch lines from a site's templates, and what each rank is told.
+
+Everything here is a pure function of the site file. The driver writes a `RankFile` into the attempt's folder and
+starts the launch line; `gfm_pipeline.sites.rank` and `gfm_pipeline.sites.spawn` read it, once a rank or once a node.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from gfm_pipeline.common.errors import ConfigError
+from gfm_pipeline.common.publish import write_record
+from gfm_pipeline.common.records import read_record
+from gfm_pipeline.common.strenum import StrEnum
+from gfm_pipeline.sites.schema import DeviceSelection, Scheduler, SiteModel
+from gfm_pipeline.sites.shape import RankPlace, TaskShape, node_layout, slots_per_node
+
+LAUNCH_FILE = "launch.json"  # in an attempt's folder
+GROUP_FILE = "group.json"  # in the folder of a group of attempts that share one launch
+LOOPBACK = "127.0.0.1"
+
+
+class LaunchStrategy(StrEnum):
+    """Ways to start the ranks of a task."""
+
+    SPAWN = "spawn"  # on one node, by a worker of Parsl that lives there
+    STEP = "step"  # over whole nodes, one launch line a task
+    GROUP = "group"  # many tasks in one launch line, told apart by ranges of ranks
+
+
+@dataclass(frozen=True)
+class RankFile:
+    """What the ranks of one task are told: who they are, what they see, what they must not inherit.
+
+    Parameters
+    ----------
+    ranks, ranks_per_node
+        Of this task.
+    nodes
+        Names of its nodes, rank 0's first; empty where the ranks are started on the node they are told on.
+    master_address, master_port
+        Where the ranks meet.
+    visible_variable
+        The variable that masks GPUs; None without GPUs.
+    rank_gpus
+        GPU of each local rank, by its number on the node; empty without GPUs.
+    rank_cores
+        Cores of each local rank as text lists; empty: binding is left alone.
+    bind
+        Whether each rank binds itself to ``rank_cores``; False: the launcher binds.
+    device
+        Who masks GPUs: the scheduler or the rank.
+    unset, exports
+        Variables removed for the program, and variables set for it.
+    rank_variable, local_rank_variable
+        Where a rank finds its number, and its number on its node.
+    lost_seconds
+        A wrapper whose file has not changed for so long is gone; the step ends itself then.
+    cancel
+        Command that ends the whole step, ``{step}`` standing for its id; empty: there is none.
+    """
+
+    ranks: int
+    ranks_per_node: int
+    nodes: tuple[str, ...]
+    master_address: str
+    master_port: int
+    visible_variable: str | None
+    rank_gpus: tuple[int, ...]
+    rank_cores: tuple[str, ...]
+    bind: bool
+    device: DeviceSelection
+    unset: tuple[str, ...]
+    exports: dict[str, str]
+    rank_variable: str
+    local_rank_variable: str
+    lost_seconds: float
+    cancel: tuple[str, ...] = ()
+
+    def write(self, folder: Path) -> None:
+        """Write ``launch.json`` into ``folder``."""
+        write_record(folder / LAUNCH_FILE, self)
+
+    @classmethod
+    def read(cls, folder: Path) -> RankFile:
+        """Return what ``launch.json`` in ``folder`` says; raises `IntegrityError` when it does not fit."""
+        return read_record(cls, folder / LAUNCH_FILE)
+
+
+@dataclass(frozen=True)
+class GroupMember:
+    """One task of a group: its attempt's folder (with its own ``launch.json``), its program, its ranks."""
+
+    folder: str
+    module: str
+    first_rank: int
+    ranks: int
+
+
+@dataclass(frozen=True)
+class GroupFile:
+    """The tasks that share one launch line, by rising rank."""
+
+    members: tuple[GroupMember, ...] = field(default=())
+
+    def member_of(self, rank: int) -> GroupMember | None:
+        """Return the task that ``rank`` of the whole launch works for; None: it has nothing to do."""
+        for member in self.members:
+            if member.first_rank <= rank < member.first_rank + member.ranks:
+                return member
+        return None
+
+    def write(self, folder: Path) -> None:
+        """Write ``group.json`` into ``folder``."""
+        write_record(folder / GROUP_FILE, self)
+
+    @classmethod
+    def read(cls, folder: Path) -> GroupFile:
+        """Return what ``group.json`` in ``folder`` says; raises `IntegrityError` when it does not fit."""
+        return read_record(cls, folder / GROUP_FILE)
+
+
+def launch_line(site: SiteModel, shape: TaskShape, nodes: Sequence[str]) -> list[str]:
+    """Return the arguments that start a task's ranks on ``nodes``; the program follows them.
+
+    Parameters
+    ----------
+    site
+        The machine.
+    shape
+        The task's; whole nodes.
+    nodes
+        Their names, in the order of the allocation.
+
+    Raises
+    ------
+    ConfigError
+        When the site has no launch line, the shape does not fit, or the number of names is another.
+    """
+    if not site.launch.template:
+        raise ConfigError(f"Site {site.name} has no launch line for tasks over whole nodes.", "Set launch.template.")
+    if shape.nodes < 1 or len(nodes) != shape.nodes:
+        raise ConfigError(f"A task of {shape.nodes} nodes cannot be launched on {len(nodes)}.")
+    layout = node_layout(site, shape)
+    values = {
+        "nodes": str(shape.nodes),
+        "ranks": str(shape.ranks),
+        "ranks_per_node": str(shape.ranks_per_node),
+        "cores_per_rank": str(shape.cores_per_rank or 1),
+        "gpus_per_node": str(shape.ranks_per_node * shape.gpus_per_rank),
+        "nodelist": nodelist(site, nodes),
+        "core_list": ":".join(place.cores for place in layout),
+    }
+    return _filled(site.launch.template, values)
+
+
+def pool_line(site: SiteModel, nodes: Sequence[str]) -> list[str]:
+    """Return the arguments that start one of Parsl's worker pools on each of ``nodes``; the pool's command follows."""
+    if not site.launch.pool_template:
+        raise ConfigError(f"Site {site.name} has no launch line for worker pools.", "Set launch.pool_template.")
+    values = {
+        "nodes": str(len(nodes)),
+        "nodelist": nodelist(site, nodes),
+    }
+    return _filled(site.launch.pool_template, values)
+
+
+def _filled(template: Sequence[str], values: dict[str, str]) -> list[str]:
+    """Return a template with its placeholders filled; the schema has seen to it that it holds no others."""
+    return [re.sub(r"\{(\w+)\}", lambda match: values[match[1]], argument) for argument in template]
+
+
+def nodelist(site: SiteModel, nodes: Sequence[str]) -> str:
+    """Return names as the site's launcher takes them.
+
+    Slurm's are folded: thousands of names would exceed the 128 KiB that Linux allows one argument.
+    """
+    return fold(nodes) if site.scheduler.kind is Scheduler.SLURM else ",".join(nodes)
+
+
+def fold(nodes: Sequence[str]) -> str:
+    """Return names as a host list of Slurm, e.g. ``fr[0001-0003,0007]``; order and number widths are kept."""
+    folded: list[tuple[str, str, list[tuple[str, str]]]] = []  # prefix, suffix, ranges of numbers
+    for name in nodes:
+        match = re.match(r"^(.*?)(\d+)(\D*)$", name)
+        prefix, number, suffix = (match[1], match[2], match[3]) if match else (name, "", "")
+        if not folded or not number or folded[-1][:2] != (prefix, suffix) or not folded[-1][2]:
+            folded.append((prefix, suffix, [(number, number)] if number else []))
+            continue
+        ranges = folded[-1][2]
+        low, high = ranges[-1]
+        if number == str(int(high) + 1).zfill(len(high)) and (len(number) == len(low) or low[0] != "0"):
+            ranges[-1] = (low, number)
+        else:
+            ranges.append((number, number))
+    return ",".join(_host_range(*entry) for entry in folded)
+
+
+def _host_range(prefix: str, suffix: str, ranges: list[tuple[str, str]]) -> str:
+    if not ranges:
+        return prefix
+    if len(ranges) == 1 and ranges[0][0] == ranges[0][1]:
+        return prefix + ranges[0][0] + suffix
+    inner = ",".join(low if low == high else f"{low}-{high}" for low, high in ranges)
+    return f"{prefix}[{inner}]{suffix}"
+
+
+def rank_file(
+    site: SiteModel,
+    shape: TaskShape,
+    nodes: Sequence[str],
+    port: int,
+    *,
+    lost_seconds: float,
+    strategy: LaunchStrategy | None = None,
+    slot: int = 0,
+) -> RankFile:
+    """Return what the ranks of a task are told.
+
+    Parameters
+    ----------
+    site, shape
+        The machine and the task's shape.
+    nodes
+        Names of its nodes in the order of the allocation; empty for a task that is spawned on one node.
+    port
+        Where its ranks meet; unique among the tasks that share rank 0's node.
+    lost_seconds
+        How long the wrapper may be silent.
+    strategy
+        How it is started; by default spawned without ``nodes``, a step with them.
+    slot
+        Its part of the node, for a task that shares one.
+
+    Raises
+    ------
+    ConfigError
+        When a node cannot hold the shape.
+    """
+    how = strategy or (LaunchStrategy.STEP if nodes else LaunchStrategy.SPAWN)
+    launch, gpu = site.launch, site.gpu
+    layout = node_layout(site, shape, slot)
+    spawned = how is LaunchStrategy.SPAWN
+    unset = list(gpu.unset)
+    if spawned:  # what the pilot's own step left would make each task believe it is a rank of that step
+        unset += [*launch.scrub, launch.rank_variable, launch.local_rank_variable]
+    slurm = site.scheduler.kind is Scheduler.SLURM
+    return RankFile(
+        ranks=shape.ranks,
+        ranks_per_node=shape.ranks_per_node,
+        nodes=() if spawned else tuple(nodes),
+        master_address=LOOPBACK if spawned else nodes[0] + launch.address_suffix,
+        master_port=port,
+        visible_variable=gpu.visible_variable if shape.gpus_per_rank else None,
+        rank_gpus=tuple(place.gpu for place in layout if place.gpu is not None),
+        rank_cores=_cores(layout),
+        bind=bool(_cores(layout)) and (spawned or not launcher_binds(site)),
+        device=DeviceSelection.RANK if spawned else launch.device,
+        unset=tuple(dict.fromkeys(unset)),
+        exports=task_environment(site, max(1, shape.nodes)),
+        rank_variable=launch.rank_variable,
+        local_rank_variable=launch.local_rank_variable,
+        lost_seconds=lost_seconds,
+        cancel=("scancel", "{step}") if slurm and how is LaunchStrategy.STEP else (),
+    )
+
+
+def _cores(layout: Sequence[RankPlace]) -> tuple[str, ...]:
+    """Return the cores of each local rank, or nothing where the site does not name them."""
+    return tuple(place.cores for place in layout) if all(place.cores for place in layout) else ()
+
+
+def launcher_binds(site: SiteModel) -> bool:
+    """Return whether the launch line binds ranks to cores by itself."""
+    text = " ".join(site.launch.template)
+    return "--cpu-bind" in text and not re.search(r"--cpu-bind[= ](?:quiet,|verbose,|q,|v,)?none", text)
+
+
+def task_environment(site: SiteModel, nodes: int) -> dict[str, str]:
+    """Return the variables set for a task over ``nodes`` nodes; what depends on their number wins."""
+    found = dict(site.environment)
+    for sized in site.sized_environment:
+        if sized.min_nodes <= nodes <= (sized.max_nodes or nodes):
+            found |= sized.exports
+    return found
+
+
+def _ranks_of_a_node(site: SiteModel, shape: TaskShape) -> int:
+    """Return the ranks of a full node: one a GPU; without GPUs, as many as a small task's cores allow."""
+    if site.node.gpus:
+        return site.node.gpus
+    return shape.ranks_per_node if shape.nodes else max(1, slots_per_node(site, shape)) * shape.ranks_per_node
+
+
+def group_ranges(site: SiteModel, shape: TaskShape, tasks: int) -> tuple[range, ...]:
+    """Return the ranks of each of ``tasks`` tasks of one shape within a single launch of full nodes.
+
+    Tasks over whole nodes take turns of full nodes. Small tasks fill a node before the next one is begun, and none
+    crosses from one node to the next; ranks that are left over have nothing to do.
+
+    Raises
+    ------
+    ConfigError
+        When a node cannot hold the shape.
+    """
+    a_node = _ranks_of_a_node(site, shape)
+    if shape.nodes:
+        if shape.ranks_per_node != a_node:
+            raise ConfigError(f"Tasks of one launch fill their nodes: {a_node} ranks each, not {shape.ranks_per_node}.")
+        return tuple(range(i * shape.ranks, (i + 1) * shape.ranks) for i in range(tasks))
+    if shape.ranks_per_node > a_node:
+        raise ConfigError(f"A node of {site.name} has {a_node} ranks, a task of {shape.ranks_per_node} does not fit.")
+    each = a_node // shape.ranks_per_node
+    starts = [(i // each) * a_node + (i % each) * shape.ranks_per_node for i in range(tasks)]
+    return tuple(range(start, start + shape.ranks_per_node) for start in starts)
+
+
+def group_shape(site: SiteModel, shape: TaskShape, tasks: int) -> TaskShape:
+    """Return the shape of the single launch that holds ``tasks`` tasks (at least one) of one shape: full nodes."""
+    a_node = _ranks_of_a_node(site, shape)
+    nodes = -(-group_ranges(site, shape, tasks)[-1].stop // a_node)
+    return TaskShape(nodes, a_node, shape.gpus_per_rank, shape.cores_per_rank)
+
+
+def group_rank_files(
+    site: SiteModel, shape: TaskShape, tasks: int, nodes: Sequence[str], ports: Sequence[int], *, lost_seconds: float
+) -> tuple[RankFile, ...]:
+    """Return what the ranks of each task of a group are told; ``ports`` has one a task.
+
+    Raises
+    ------
+    ConfigError
+        When the nodes cannot hold the tasks.
+    """
+    ranges = group_ranges(site, shape, tasks)
+    a_node = _ranks_of_a_node(site, shape)
+    if ranges and ranges[-1].stop > a_node * len(nodes):
+        raise ConfigError(f"{tasks} tasks of {shape.ranks} ranks do not fit on {len(nodes)} nodes of {site.name}.")
+    found = []
+    for ranks, port in zip(ranges, ports, strict=True):
+        mine = nodes[ranks.start // a_node : -(-ranks.stop // a_node)]
+        slot = 0 if shape.nodes else (ranks.start % a_node) // shape.ranks_per_node
+        one = rank_file(site, shape, mine, port, lost_seconds=lost_seconds, strategy=LaunchStrategy.GROUP, slot=slot)
+        # Small tasks share the step's nodes: they meet on the node itself.
+        found.append(one if shape.nodes > 1 else replace(one, master_address=LOOPBACK))
+    return tuple(found)
