@@ -27,6 +27,7 @@ from gfm_pipeline.apps.contracts.task import (
     HEARTBEAT_FILE,
     SPEC_FILE,
     STOP_FILE,
+    VERDICT_FILE,
     WRAPPER_FILE,
     ExitRecord,
     WrapperRecord,
@@ -39,6 +40,7 @@ from gfm_pipeline.common.records import read_record
 
 POLL_SECONDS = 0.1
 PULSE_SECONDS = 2.0  # between two signs of life of the wrapper, and two looks at those of the program
+VERDICT_SECONDS = 10.0  # for the launcher to end all ranks once one has failed
 PIPE_SECONDS = 2.0  # for the last output after the program's group is gone
 
 
@@ -94,13 +96,19 @@ class Watch:
         self._started = self._heard = now
         self._beat: int | None = None
         self._asked: float | None = None
+        self._failed: float | None = None
 
     def look(self, now: float) -> signal.Signals | None:
         """Return the signal to send now, if any; ``now`` is monotonic, so a clock that jumps does not matter."""
         beat = _mtime(self.folder / HEARTBEAT_FILE)
         if beat != self._beat:  # changed, not young: file times may come from another machine's clock
             self._beat, self._heard = beat, now
+        if self._failed is None and (self.folder / VERDICT_FILE).exists():
+            self._failed = now
         if self._asked is None:
+            if self._failed is not None and now - self._failed > VERDICT_SECONDS:
+                self._asked = now
+                return signal.SIGTERM
             self.timed_out = now - self._started > self.launch.deadline_seconds
             self.stopped = not self.timed_out and (self.folder / STOP_FILE).exists()
             if self.timed_out or self.stopped:

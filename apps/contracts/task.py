@@ -22,6 +22,7 @@ from gfm_pipeline.common.attempt import (
     WRAPPER_FILE,
     ErrorRecord,
     ExitCode,
+    ExitRecord,
 )
 from gfm_pipeline.common.processes import ProcessId
 
@@ -49,33 +50,6 @@ RESULT_FILE = "result.json"
 HEARTBEAT_FILE = "heartbeat"  # touched by the program; silent too long, it is killed
 SAVED_FILE = "saved"  # a number that rises with what a next attempt need not do again
 CHAOS_FILE = "chaos"  # what `run --chaos` did to the attempt, in a sentence
-
-
-@dataclass(frozen=True)
-class ExitRecord:
-    """How the wrapper saw a program end.
-
-    Parameters
-    ----------
-    code
-        Its exit code; negative: minus the signal that ended it.
-    timed_out, silent, stopped
-        Whether the wrapper ended it: past its deadline, without heartbeat, or asked to by the stop file.
-    seconds
-        Wall time.
-    out_of_memory
-        Whether the kernel killed for want of memory meanwhile; None: the system does not tell.
-    host
-        Where it ran.
-    """
-
-    code: int
-    timed_out: bool
-    seconds: float
-    silent: bool = False
-    stopped: bool = False
-    out_of_memory: bool | None = None
-    host: str = ""
 
 
 @dataclass(frozen=True)

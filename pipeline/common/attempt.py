@@ -18,6 +18,7 @@ EXIT_FILE = "exit.json"
 WRAPPER_FILE = "wrapper.json"  # a `WrapperRecord`, touched by the wrapper while it lives, removed at its end
 ERROR_FILE = "error.json"  # {"error": class name, "message": ..., "hint": ...} of an expected error
 VERDICT_FILE = "verdict"  # exit code, rank and host of the rank that failed first: launchers report codes of their own
+WRAP_FILE = "wrap.json"  # in the folder of a group's member: the `apps.wrapper.Launch` of its program
 STEP_FILE = "step"  # the batch system's number of the step that runs the ranks
 _SIGNALLED = 128  # shells and launchers return this plus the number of the signal that ended a program
 
@@ -34,6 +35,33 @@ class ExitCode(IntEnum):
 
 
 TOGETHER = (ExitCode.DIVERGED, ExitCode.PREEMPTED)  # all ranks of a task end so, or none
+
+
+@dataclass(frozen=True)
+class ExitRecord:
+    """How the wrapper saw a program end.
+
+    Parameters
+    ----------
+    code
+        Its exit code; negative: minus the signal that ended it.
+    timed_out, silent, stopped
+        Whether the wrapper ended it: past its deadline, without heartbeat, or asked to by the stop file.
+    seconds
+        Wall time.
+    out_of_memory
+        Whether the kernel killed for want of memory meanwhile; None: the system does not tell.
+    host
+        Where it ran.
+    """
+
+    code: int
+    timed_out: bool
+    seconds: float
+    silent: bool = False
+    stopped: bool = False
+    out_of_memory: bool | None = None
+    host: str = ""
 
 
 @dataclass(frozen=True)
