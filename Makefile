@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo setup test test-long lint clean help
+.PHONY: demo setup test test-long test-slurm lint clean help
 
 help:
 	@echo "make demo    set up, then structures -> datasets -> search -> ensemble -> calibration (about 10 minutes)"
 	@echo "make test    set up, then ruff, mypy, the import rule and the tests"
 	@echo "make test-long   the tests that take minutes each: random kills, chaos"
+	@echo "make test-slurm  the tests on a real Slurm (root, and Debian's slurmctld slurmd slurm-client munge)"
 	@echo "make clean   remove the virtual environment and the demo's campaign"
 
 demo: $(STAMP)
@@ -22,6 +23,10 @@ test: lint
 # A hundred random kills, and two minutes of chaos.
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m long
+
+# On a real Slurm with pretend nodes; part of `make test` too. Skips with the reason when it cannot be had.
+test-slurm: $(STAMP)
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

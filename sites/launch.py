@@ -157,15 +157,23 @@ def launch_line(site: SiteModel, shape: TaskShape, nodes: Sequence[str]) -> list
     return _filled(site.launch.template, values)
 
 
-def pool_line(site: SiteModel, nodes: Sequence[str]) -> list[str]:
-    """Return the arguments that start one of Parsl's worker pools on each of ``nodes``; the pool's command follows."""
-    if not site.launch.pool_template:
+def pool_line(site: SiteModel, nodes: Sequence[str] | int) -> list[str]:
+    """Return the arguments that start one of Parsl's worker pools on each of ``nodes``; the pool's command follows.
+
+    A number instead of names means all nodes of a job that has not begun: what would name them is left out.
+    """
+    template = list(site.launch.pool_template)
+    if not template:
         raise ConfigError(f"Site {site.name} has no launch line for worker pools.", "Set launch.pool_template.")
-    values = {
-        "nodes": str(len(nodes)),
-        "nodelist": nodelist(site, nodes),
-    }
-    return _filled(site.launch.pool_template, values)
+    if not isinstance(nodes, int):
+        return _filled(template, {"nodes": str(len(nodes)), "nodelist": nodelist(site, nodes)})
+    unnamed: list[str] = []
+    for argument in template:
+        if "{nodelist}" not in argument:
+            unnamed.append(argument)
+        elif argument == "{nodelist}":  # the option before it stands alone
+            unnamed.pop()
+    return _filled(unnamed, {"nodes": str(nodes)})
 
 
 def _filled(template: Sequence[str], values: dict[str, str]) -> list[str]:

@@ -75,6 +75,14 @@ def test_line_of_the_pools():
     ]
 
 
+def test_line_of_the_pools_of_a_job_that_has_not_begun():
+    assert pool_line(site(FRONTIER), 3) == ["srun", "--nodes=3", "--ntasks=3", "-c", "56"]
+    apart = TILES["launch"] | {"pool_template": ["mpiexec", "-n", "{nodes}", "--hosts", "{nodelist}", "--ppn", "1"]}
+    machine = site(TILES, launch=apart)
+    assert pool_line(machine, 3) == ["mpiexec", "-n", "3", "--ppn", "1"]
+    assert pool_line(machine, ["a", "b"]) == ["mpiexec", "-n", "2", "--hosts", "a,b", "--ppn", "1"]
+
+
 def test_impossible_lines_are_refused():
     machine = site(FRONTIER)
     with pytest.raises(ConfigError, match="2 nodes cannot be launched on 3"):
