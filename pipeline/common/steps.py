@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-STEP_FILE = "step"  # in an attempt's folder: the number of its step, written by its first rank
+from gfm_pipeline.common.attempt import STEP_FILE
+
 CANCEL_SECONDS = 30.0
 
 
