@@ -5,24 +5,26 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gfm_pipeline.campaign.folder import OpenCampaign
 from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.cli.asked import Asked
 from gfm_pipeline.cli.options import Request
 from gfm_pipeline.cli.stopping import Stopper
 from gfm_pipeline.common.errors import ConfigError
+from gfm_pipeline.common.publish import write_json
 from gfm_pipeline.engine.chain import Chain
 from gfm_pipeline.engine.fleet import Fleet, HeldFleet, HeldJob
 from gfm_pipeline.engine.pilot import PilotFleet, Wanted
-from gfm_pipeline.execution.batch_system import batch_system, patiently
+from gfm_pipeline.execution.patiently import patiently
 from gfm_pipeline.execution.blocks import JobShape, PilotBlocks, Scripts
 from gfm_pipeline.execution.launcher import ParslLauncher
 from gfm_pipeline.execution.scheduler import Scheduler, SchedulerTrouble
+from gfm_pipeline.execution.systems import scheduler_of
 from gfm_pipeline.sites.schema import DriverMode, SiteModel
 from gfm_pipeline.sites.surroundings import current_job
 
@@ -46,7 +48,7 @@ class Surroundings:
 
 def surroundings(site: SiteModel) -> Surroundings:
     """Return what is around this process."""
-    return Surroundings(batch_system(site, os.environ), current_job(site))
+    return Surroundings(scheduler_of(site.scheduler, os.environ), current_job(site))
 
 
 def job_prefix(paths: CampaignPaths, name: str) -> str:
@@ -56,8 +58,8 @@ def job_prefix(paths: CampaignPaths, name: str) -> str:
 
 def job_shape(request: Request) -> JobShape:
     """Return what every job of the campaign asks for, as planned."""
-    job = request.plan.job
-    return JobShape(job.nodes, job.hours, job.queue or "", job.account)
+    job = request.resources.allocation
+    return JobShape(job.nodes, job.hours or 0.0, job.queue or "", job.account)
 
 
 def job_folder(paths: CampaignPaths) -> Path:
@@ -65,16 +67,17 @@ def job_folder(paths: CampaignPaths) -> Path:
     return paths.root / "jobs"
 
 
-def run_command(request: Request, arguments: Sequence[str]) -> list[str]:
-    """Return the command line that drives the campaign from within a job."""
-    workflow, root = str(request.loaded.path.resolve()), str(request.context.paths.root)
-    return [sys.executable, "-m", "gfm_pipeline", "run", workflow, "--campaign", root, *arguments]
+def write_resolved(request: Request, paths: CampaignPaths) -> None:
+    """Keep the workflow and the site as they were resolved: for people, and for `cancel`."""
+    workflow = request.loaded.model.model_dump(mode="json")
+    write_json(paths.resolved, {"workflow": workflow, "site": request.site.model_dump(mode="json")})
 
 
-def resident_scripts(request: Request, arguments: Sequence[str]) -> Callable[[str, str | None], Path]:
+def resident_scripts(request: Request, asked: Asked) -> Callable[[str, str | None], Path]:
     """Return what writes the batch scripts of jobs that drive the campaign on their own nodes."""
     scripts = Scripts(request.site, job_shape(request), job_folder(request.context.paths))
-    return lambda name, after: scripts.resident(name, after, run_command(request, arguments))
+    command = asked.command(request.context.paths.root)
+    return lambda name, after: scripts.resident(name, after, command)
 
 
 @contextmanager
@@ -83,7 +86,7 @@ def nodes_of(
     campaign: OpenCampaign,
     around: Surroundings,
     stop: Stopper,
-    arguments: Sequence[str],
+    asked: Asked,
     say: Callable[[str], None],
 ) -> Iterator[tuple[ParslLauncher, Fleet]]:
     """Start Parsl where the site says, and yield it with the nodes.
@@ -96,8 +99,8 @@ def nodes_of(
         Where this process is.
     stop
         Hears the batch system's warning.
-    arguments
-        Options a successor of this job is started with.
+    asked
+        What a successor of this job is started with.
     say
         Told of waits.
     """
@@ -112,7 +115,7 @@ def nodes_of(
         if not around.job:
             raise ConfigError(
                 f"Site {site.name} has its driver inside the batch job, and this is none.",
-                f"Submit it: {shlex.join(['gfm-pipeline', 'submit', *arguments])}",
+                f"Submit it: {shlex.join(['gfm-pipeline', 'submit', str(asked.workflow), *asked.options()])}",
             )
         nodes = patiently(scheduler.my_nodes, say)
         left = patiently(scheduler.seconds_left, say)
@@ -121,7 +124,7 @@ def nodes_of(
             prefix,
             around.job,
             scheduler.submit,
-            resident_scripts(request, arguments),
+            resident_scripts(request, asked),
             (shape.nodes, shape.hours, shape.queue),
             site.driver.max_jobs,
         )
@@ -140,7 +143,7 @@ def nodes_of(
             yield launcher, HeldFleet(nodes, held)
         return
     shape = job_shape(request)
-    wanted = Wanted(request.plan.blocks, shape.nodes, shape.hours, shape.queue)
+    wanted = Wanted(request.resources.allocation.blocks, shape.nodes, shape.hours, shape.queue)
     with ParslLauncher(site, paths.parsl, sizes, None, shape.nodes) as launcher:
         fleet = PilotFleet(
             wanted,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from gfm_pipeline.campaign.identity import remember_digests
 from gfm_pipeline.campaign.lock import this_process
 from gfm_pipeline.campaign.lock import unlock as release
 from gfm_pipeline.campaign.state import load_state
+from gfm_pipeline.cli.asked import Asked
 from gfm_pipeline.cli.faults import CHAOS, FAULT, check_faults, injecting
 from gfm_pipeline.cli.options import (
     Request,
@@ -22,20 +24,19 @@ from gfm_pipeline.cli.options import (
     campaign_argument,
     existing,
     overlay_option,
-    resolve,
     workflow_options,
 )
+from gfm_pipeline.cli.modes import Surroundings, nodes_of, surroundings, write_resolved
 from gfm_pipeline.cli.progress import Progress
 from gfm_pipeline.cli.stopping import Stopper, stopping
+from gfm_pipeline.cli.submit import submit_campaign
 from gfm_pipeline.common.errors import ConfigError, GFMError, Stopped, StorageError
 from gfm_pipeline.common.faultpoints import Fault, FaultPoint, reach
-from gfm_pipeline.common.publish import write_atomic, write_json
+from gfm_pipeline.common.publish import write_atomic
 from gfm_pipeline.engine.chaos import Chaos, ChaosPlan
 from gfm_pipeline.engine.driver import Driver
-from gfm_pipeline.engine.fleet import HeldFleet
-from gfm_pipeline.execution.launcher import ParslLauncher
 from gfm_pipeline.sites.registry import split_sets
-from gfm_pipeline.sites.schema import Scheduler
+from gfm_pipeline.sites.schema import DriverMode
 
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing until the end.")
 
@@ -61,7 +62,7 @@ def run(
     whatever end the last run had. Changed settings re-run only the stages that depend on them.
     Ctrl-C stops politely: running trainings save a checkpoint first. A second Ctrl-C stops at once.
     """
-    _drive(workflow, SiteChoice(site, overlays), folder, overrides, quiet, *check_faults(faults, chaos))
+    _drive(Asked(workflow, SiteChoice(site, overlays), folder, overrides), quiet, *check_faults(faults, chaos))
 
 
 @click.command()
@@ -86,7 +87,7 @@ def resume(campaign: Path, site: str | None, overlays: tuple[Path, ...], quiet: 
     if site is not None or overlays:
         choice = SiteChoice(site or choice.name, overlays)
         overrides = split_sets(overrides)[0]
-    _drive(Path(info.workflow), choice, paths.root, overrides, quiet)
+    _drive(Asked(Path(info.workflow), choice, paths.root, overrides), quiet)
 
 
 @click.command()
@@ -100,16 +101,16 @@ def unlock(campaign: Path, force: bool) -> None:
 
 
 def _drive(
-    options: RunOptions,
+    asked: Asked,
     quiet: bool,
     faults: tuple[Fault, ...] = (),
     chaos: ChaosPlan | None = None,
 ) -> None:
     # Checked before anything is written, so that a mistake leaves no folder behind.
-    request = resolve(options)
+    request = asked.resolve()
     around = surroundings(request.site)
     if request.site.driver.mode is DriverMode.RESIDENT and not around.job:
-        submit_campaign(request, options, around)
+        submit_campaign(request, asked, around, click.echo)
         return
     root = request.context.paths.root
     check_name(request.context.paths, request.loaded.model.name)
@@ -120,14 +121,14 @@ def _drive(
         ):
             stop.at_once = lambda: campaign.paths.lock.unlink(missing_ok=True)
             remember_digests(request.digests, campaign.paths.digests)
-            progress = _campaign(request, campaign, options, around, stop, quiet, chaos)
+            progress = _campaign(request, campaign, asked, around, stop, quiet, chaos)
         _summary(root, progress)
 
 
 def _campaign(
     request: Request,
     campaign: OpenCampaign,
-    options: RunOptions,
+    asked: Asked,
     around: Surroundings,
     stop: Stopper,
     quiet: bool,
@@ -137,10 +138,10 @@ def _campaign(
     progress = Progress(campaign.paths, quiet=quiet)
     context, paths, state = request.context, campaign.paths, campaign.state
     resolved = request.loaded.model.model_dump(mode="json")
-    write_json(paths.resolved, {"workflow": resolved, "site": request.site.model_dump(mode="json")})
+    write_resolved(request, paths)
     if campaign.dead_driver is not None:
         progress.say(f"An earlier driver (pid {campaign.dead_driver.pid}) died; going on where it was.")
-    with nodes_of(request, campaign, around, stop, options.again(), progress.say) as (launcher, fleet):
+    with nodes_of(request, campaign, around, stop, asked, progress.say) as (launcher, fleet):
         driver = Driver(context, state, campaign.journal, launcher, fleet, request.site, progress, stop.requested)
 
         def at_once() -> None:
@@ -158,7 +159,11 @@ def _campaign(
                 slots=context.slots,
                 watts=request.site.slot_watts(),
                 workflow=str(request.loaded.path.resolve()),
-                resolved={"workflow": resolved, "overrides": list(options.overrides)},
+                resolved={
+                    "workflow": resolved,
+                    "overrides": list(asked.overrides),
+                    "site": asked.choice.to_json(),
+                },
                 job=around.job,
             )
         )
@@ -172,7 +177,7 @@ def _campaign(
             # Wall time, preemption: the successor goes on. A person's word, or a full disk: people do.
             goes_on = type(error) is Stopped and not driver.cancelled and stop.number != signal.SIGINT
             if isinstance(error, Stopped):
-                again = shlex.join(["gfm-pipeline", "resume", _relative(paths.root), *options.again()])
+                again = shlex.join(["gfm-pipeline", "resume", _relative(paths.root)])
                 raise type(error)(
                     error.message, f"{error.hint + ' ' if error.hint else ''}Go on with: {again}"
                 ) from error

@@ -20,8 +20,10 @@ from gfm_pipeline.apps.contracts.task import (
     ExitRecord,
 )
 from gfm_pipeline.campaign.events import Cause, Outcome
+from gfm_pipeline.common.attempt import read_verdict
 from gfm_pipeline.common.errors import IntegrityError, StorageError
 from gfm_pipeline.common.records import read_record
+from gfm_pipeline.sites.launch import LAUNCH_FILE
 
 _TAIL_BYTES = 4096
 _LOST = {  # Parsl's exceptions by name
@@ -134,7 +136,10 @@ def _cause(folder: Path, record: ExitRecord) -> tuple[Cause, str]:
         return (Cause.STORAGE if told.error == StorageError.__name__ else Cause.TROUBLE), _sentence(told)
     if code == ExitCode.PERMANENT:
         return Cause.USER_ERROR, _sentence(_told(folder))
-    return Cause.USER_ERROR, f"exit code {code}: {_last_line(folder / 'stderr.log')}"
+    said = f"exit code {code}: {_last_line(folder / 'stderr.log')}"
+    if (folder / LAUNCH_FILE).exists() and read_verdict(folder) is None:
+        return Cause.TROUBLE, f"its launch line ended with {said}"  # no rank failed by its own account
+    return Cause.USER_ERROR, said
 
 
 def _killed(record: ExitRecord) -> tuple[Cause, str]:

@@ -1,30 +1,14 @@
-"""The batch system of a site."""
+"""Questions to a batch system that somebody waits for."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypeVar
 
-from gfm_pipeline.execution.scheduler import Patience, Scheduler, SchedulerTrouble
-from gfm_pipeline.execution.slurm import Slurm
-from gfm_pipeline.sites.schema import Scheduler as Kind
-from gfm_pipeline.sites.schema import SiteModel
+from gfm_pipeline.execution.scheduler import Patience, SchedulerTrouble
 
 T = TypeVar("T")
-
-
-def batch_system(site: SiteModel, environment: Mapping[str, str]) -> Scheduler | None:
-    """Return the batch system of a site, or None where it has none; ``environment`` is that of this process."""
-    seconds = site.scheduler.command_timeout_seconds
-    match site.scheduler.kind:
-        case Kind.SLURM:
-            return Slurm(environment, seconds)
-        case Kind.PBS:
-            from gfm_pipeline.execution.pbs import PBS
-
-            return PBS(environment, seconds)
-    return None
 
 
 def patiently(question: Callable[[], T], say: Callable[[str], None], tries: int = 8) -> T:
