@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from gfm_pipeline import __version__
 from gfm_pipeline.campaign.events import CampaignCreated, to_entry
 from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Journal
-from gfm_pipeline.campaign.lock import CampaignLock, Holder
+from gfm_pipeline.campaign.lock import CampaignLock, Holder, JobEnded, never_ended
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, load_state
 from gfm_pipeline.common.errors import ConfigError, IntegrityError
@@ -77,9 +77,7 @@ def check_name(paths: CampaignPaths, name: str) -> CampaignState | None:
 
 
 @contextmanager
-def driving(
-    root: Path, name: str, job: str = "", job_ended: Callable[[str], bool] = lambda job: False
-) -> Iterator[OpenCampaign]:
+def driving(root: Path, name: str, job: str = "", job_ended: JobEnded = never_ended) -> Iterator[OpenCampaign]:
     """Lock and open the campaign in ``root``, creating it when it is new, for its owner's eyes only.
 
     ``job`` and ``job_ended`` are as in `CampaignLock`.

@@ -145,11 +145,12 @@ def _create(path: Path, record: bytes) -> bool:
 JobEnded = Callable[[str], bool]
 
 
-def _never(job: str) -> bool:  # noqa: ARG001 - there is no batch system to ask
+def never_ended(job: str) -> bool:  # noqa: ARG001 - there is no batch system to ask
+    """Return False: whether a job has ended is not known."""
     return False
 
 
-def _acquire(path: Path, record: bytes, job_ended: JobEnded = _never) -> Holder | None:
+def _acquire(path: Path, record: bytes, job_ended: JobEnded = never_ended) -> Holder | None:
     """Put ``record`` into ``path``, and return the dead holder it replaced, if there was one.
 
     Raises
@@ -219,7 +220,7 @@ class CampaignLock:
         When another driver holds it, or may hold it from another host.
     """
 
-    def __init__(self, path: Path, job: str = "", job_ended: JobEnded = _never) -> None:
+    def __init__(self, path: Path, job: str = "", job_ended: JobEnded = never_ended) -> None:
         self.path = path
         self._job, self._job_ended = job, job_ended
         self.replaced: Holder | None = None  # a dead driver whose lock was taken over

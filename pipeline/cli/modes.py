@@ -20,9 +20,9 @@ from gfm_pipeline.common.publish import write_json
 from gfm_pipeline.engine.chain import Chain
 from gfm_pipeline.engine.fleet import Fleet, HeldFleet, HeldJob
 from gfm_pipeline.engine.pilot import PilotFleet, Wanted
-from gfm_pipeline.execution.patiently import patiently
 from gfm_pipeline.execution.blocks import JobShape, PilotBlocks, Scripts
 from gfm_pipeline.execution.launcher import ParslLauncher
+from gfm_pipeline.execution.patiently import patiently
 from gfm_pipeline.execution.scheduler import Scheduler, SchedulerTrouble
 from gfm_pipeline.execution.systems import scheduler_of
 from gfm_pipeline.sites.schema import DriverMode, SiteModel

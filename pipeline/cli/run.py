@@ -18,6 +18,7 @@ from gfm_pipeline.campaign.lock import unlock as release
 from gfm_pipeline.campaign.state import load_state
 from gfm_pipeline.cli.asked import Asked
 from gfm_pipeline.cli.faults import CHAOS, FAULT, check_faults, injecting
+from gfm_pipeline.cli.modes import Surroundings, nodes_of, surroundings, write_resolved
 from gfm_pipeline.cli.options import (
     Request,
     SiteChoice,
@@ -26,7 +27,6 @@ from gfm_pipeline.cli.options import (
     overlay_option,
     workflow_options,
 )
-from gfm_pipeline.cli.modes import Surroundings, nodes_of, surroundings, write_resolved
 from gfm_pipeline.cli.progress import Progress
 from gfm_pipeline.cli.stopping import Stopper, stopping
 from gfm_pipeline.cli.submit import submit_campaign

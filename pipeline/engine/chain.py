@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
 from gfm_pipeline.campaign.events import Event, JobEnded, JobIntended, JobRole, JobSubmitted
 from gfm_pipeline.campaign.state import CampaignState
@@ -16,11 +15,8 @@ from gfm_pipeline.campaign.state import CampaignState
 FRUITLESS = 3  # jobs in a row in which no task finished and none saved anything
 
 
-class ScriptMaker(Protocol):
-    """Writes the batch script of a job that drives the campaign."""
-
-    def __call__(self, name: str, after: str | None) -> Path:
-        """Write the script of job ``name``, to begin after job ``after`` has ended, and return its path."""
+# Writes the batch script of the job of this name, to begin after another one has ended; returns its path.
+ScriptMaker = Callable[[str, str | None], Path]
 
 
 def job_name(prefix: str, state: CampaignState) -> str:

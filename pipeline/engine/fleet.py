@@ -209,7 +209,7 @@ class HeldFleet:
         """Return nothing: the driver is lost together with its nodes."""
         return []
 
-    def close(self, state: CampaignState, *, goes_on: bool) -> Iterator[Event]:
+    def close(self, state: CampaignState, *, goes_on: bool) -> Iterator[Event]:  # noqa: ARG002 - known by name
         """Cancel the successor, unless the campaign ``goes_on`` in it; the nodes go when this job ends."""
         self._background.close()
         held = self._held
@@ -226,7 +226,7 @@ def cancelled(scheduler: Scheduler, name: str, patience: float = CANCEL_SECONDS)
         try:
             scheduler.cancel_by_name(name)
             return True
-        except SchedulerTrouble:
+        except SchedulerTrouble:  # noqa: PERF203 - the loop is the waiting
             if time.monotonic() > give_up:
                 return False
             time.sleep(2.0)

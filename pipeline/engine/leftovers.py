@@ -29,8 +29,8 @@ def _record(folder: Path) -> WrapperRecord | None:
 def end_attempt(folder: Path, *, wrapper: bool = True) -> bool:
     """Kill what is left on this machine of the attempt in ``folder``; return whether there was anything.
 
-    A step on other nodes goes first, through the batch system; then the program's whole group. ``wrapper`` also ends the Parsl worker that ran it, which is what frees
-    its slot when it hangs: Parsl starts another one.
+    A step on other nodes goes first, through the batch system; then the program's whole group. ``wrapper`` also ends
+    the Parsl worker that ran it, which is what frees its slot when it hangs: Parsl starts another one.
     """
     found = _record(folder)
     if found is None:

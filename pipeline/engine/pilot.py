@@ -159,7 +159,7 @@ class PilotFleet:
         if self._fruitless >= FRUITLESS:
             raise SchedulerUnavailable(
                 f"{FRUITLESS} blocks in a row ended without a finished task.",
-                "Their output is in the campaign's folder parsl/blocks; `gfm-pipeline sites check` looks for the cause.",
+                "What they printed is in the campaign's folder jobs; `gfm-pipeline sites check` looks for the cause.",
             )
         number = sum(j.intent.role is JobRole.BLOCK for j in state.jobs.values()) + 1
         name = f"{self._prefix}-b{number:03d}"
@@ -249,4 +249,3 @@ class PilotFleet:
 
 def _finished(state: CampaignState) -> int:
     return sum(t.result is not None for s in state.stages.values() for t in s.tasks.values())
-

@@ -23,7 +23,7 @@ def patiently(question: Callable[[], T], say: Callable[[str], None], tries: int 
     for left in range(tries, 0, -1):
         try:
             return question()
-        except SchedulerTrouble as error:
+        except SchedulerTrouble as error:  # noqa: PERF203 - the loop is the waiting
             if left == 1:
                 raise
             patience = patience.after_trouble(time.monotonic())

@@ -20,7 +20,7 @@ SPAWN_SHIM = "gfm_pipeline.sites.spawn"
 
 @dataclass(frozen=True)
 class Bounds:
-    """What ends an attempt, in seconds: deadline, silence of the program, grace after SIGTERM, a wrapper that is gone."""
+    """What ends an attempt (s): deadline, silence of the program, grace after SIGTERM, a wrapper that is gone."""
 
     deadline: float
     silence: float
