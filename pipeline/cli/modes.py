@@ -51,9 +51,14 @@ def surroundings(site: SiteModel) -> Surroundings:
     return Surroundings(scheduler_of(site.scheduler, os.environ), current_job(site))
 
 
-def job_prefix(paths: CampaignPaths, name: str) -> str:
-    """Return what the names of a campaign's jobs begin with: its name and a mark of its place."""
-    return f"gfm-{name}-{hashlib.sha256(str(paths.root).encode()).hexdigest()[:6]}"
+def job_prefix(campaign: OpenCampaign) -> str:
+    """Return what the names of a campaign's jobs begin with: its name, and a mark of its place and its first moment.
+
+    A campaign that is begun anew in the same folder is another one, and a job's name is used once.
+    """
+    state = campaign.state
+    mark = hashlib.sha256(f"{campaign.paths.root} {state.created_at}".encode()).hexdigest()[:8]
+    return f"gfm-{state.created.name if state.created else ''}-{mark}"
 
 
 def job_shape(request: Request) -> JobShape:
@@ -110,7 +115,7 @@ def nodes_of(
         with ParslLauncher(site, paths.parsl, sizes) as launcher:
             yield launcher, HeldFleet(())
         return
-    scheduler, prefix = around.scheduler, job_prefix(paths, request.loaded.model.name)
+    scheduler, prefix = around.scheduler, job_prefix(campaign)
     if site.driver.mode is DriverMode.RESIDENT:
         if not around.job:
             raise ConfigError(
@@ -132,7 +137,6 @@ def nodes_of(
             held = HeldJob(
                 scheduler,
                 chain if _may_chain(site, shape.queue) else None,
-                launcher.connected,
                 launcher.hold_node,
                 stop.warned,
                 left,

@@ -77,7 +77,7 @@ def submit_campaign(request: Request, asked: Asked, around: Surroundings, say: S
         if waiting is not None:
             say(f"Job {waiting} of this campaign is in the queue already; nothing was submitted.")
             return
-        shape, mine = job_shape(request), job_name(job_prefix(paths, name), campaign.state)
+        shape, mine = job_shape(request), job_name(job_prefix(campaign), campaign.state)
         script = resident_scripts(request, asked)(mine, None)
         _record(campaign, JobIntended(mine, JobRole.DRIVER, shape.nodes, shape.hours, shape.queue))
         try:

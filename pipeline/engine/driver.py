@@ -200,12 +200,14 @@ class Driver:
         now = time.monotonic()
         self._not_before = {task: when for task, when in self._not_before.items() if when > now}
         full: set[SizeClass] = set()
+        wanted = {self.context.size_of(r) for r in step.tasks} | {r.size for r in self._running.values()}
+        self.launcher.serve(wanted)
         for request in step.tasks:
             task = request.key, request.name
             size = self.context.size_of(request)
             if task in self._running or task in self._not_before or size in full:
                 continue
-            placement = place(self.fleet, size, self._failed_on(request))
+            placement = place(self.fleet, size, self._failed_on(request)) if self.launcher.ready(size) else None
             if placement is None:
                 if size.whole:
                     return

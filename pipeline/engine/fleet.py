@@ -18,10 +18,10 @@ from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.background import Answer, Background
 from gfm_pipeline.engine.chain import Chain
 from gfm_pipeline.engine.nodes import NodePool, Placement
+from gfm_pipeline.execution.launcher import HERE
 from gfm_pipeline.execution.scheduler import Patience, Scheduler, SchedulerTrouble, SubmissionRefused
 from gfm_pipeline.execution.sizes import SizeClass
 
-HERE = "here"  # the block of a driver that holds its nodes
 LEAST_SECONDS = 60.0  # of wall time left, for a start to be worth it
 CANCEL_SECONDS = 120.0  # for a batch system to take back a job at the end
 STRIKES = 2  # failures of different tasks that put the blame on a node they share
@@ -84,8 +84,6 @@ class HeldJob:
         The batch system.
     chain
         The jobs that come after this one; None: none do.
-    connected
-        Returns on how many nodes of a block Parsl's pools have reported.
     hold_node
         Called with a node that gets no more tasks.
     warned
@@ -102,7 +100,6 @@ class HeldJob:
 
     scheduler: Scheduler
     chain: Chain | None
-    connected: Callable[[str], int]
     hold_node: Callable[[str], None]
     warned: threading.Event
     seconds_left: float | None
@@ -136,14 +133,13 @@ class HeldFleet:
         self.pool.excluded = dict(held.excluded)
         if held.seconds_left is not None:
             self._ends_at = time.monotonic() + held.seconds_left
+        self.pool.add(HERE, nodes, self._ends_at - held.warning_seconds)
 
     def tick(self, state: CampaignState, *, work: bool) -> Iterator[Event]:
-        """Take the nodes in when their pools report, exclude bad ones, submit the job that comes after this one."""
+        """Exclude bad nodes, and submit the job that comes after this one."""
         held, now = self._held, time.monotonic()
         if held is None:
             return
-        if HERE not in self.pool.blocks() and held.connected(HERE):
-            self.pool.add(HERE, self._nodes, self._ends_at - held.warning_seconds)
         for answer in self._background.answers():
             yield from self._take(held, answer, state, now)
         if now < self._not_before:

@@ -84,4 +84,4 @@ class PilotBlocks:
 
     def ready(self, name: str) -> bool:
         """Return whether the pools of the block have reported to Parsl."""
-        return self.launcher.connected(name) > 0
+        return self.launcher.connected(name)

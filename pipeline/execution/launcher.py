@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from gfm_pipeline.sites.schema import SiteModel
 
 PROCESSES_FILE = "processes.json"
 CLEANUP_SECONDS = 15.0
+HERE = "here"  # the block of a driver that holds its nodes
+SOME_SECONDS = 60.0  # after which a pool that some nodes have not reported to is used without them
 COMMAND_SECONDS = 10  # for an interchange to answer; without a bound Parsl waits for a dead one for ever
 BROKEN_CLEANUP_SECONDS = 1.0  # Parsl's clean-up hangs on an interchange that died; it is left behind then
 
@@ -73,6 +76,12 @@ class Launcher(Protocol):
     """Runs jobs somewhere, as many at a time as there are places."""
 
     ended: queue.Queue[JobEnd]
+
+    def serve(self, wanted: Collection[SizeClass]) -> None:
+        """Make ready to run jobs of these sizes."""
+
+    def ready(self, size: SizeClass) -> bool:
+        """Return whether a job of ``size`` would start at once."""
 
     def submit(self, job: Job, token: Any) -> None:
         """Start ``job``; a `JobEnd` with ``token`` comes into ``ended`` when it is over."""
@@ -126,16 +135,17 @@ class ParslLauncher:
     ) -> None:
         self.site = site
         self.run_dir = run_dir
-        self.sizes = tuple(dict.fromkeys(sizes))
+        self.sizes = tuple({size.label: size for size in sizes}.values())
         self.nodes = nodes
         self.nodes_per_block = nodes_per_block if nodes is None else max(1, len(nodes))
         self.ended: queue.Queue[JobEnd] = queue.Queue()
         self._kernel: Any = None
-        self._executors: dict[SizeClass, Any] = {}
+        self._executors: dict[str, Any] = {}  # by label
         self._pools = LocalPools(run_dir / "pools")
         self._interchanges: tuple[ProcessId, ...] = ()
         self._processes: tuple[ProcessId, ...] = ()
         self._generation = 0
+        self._ready: dict[str, float] = {}  # since when an executor is waited for; negative: it is ready
 
     def __enter__(self) -> ParslLauncher:
         """Start Parsl, after ending what a dead driver left of its own."""
@@ -153,7 +163,7 @@ class ParslLauncher:
         from parsl.config import Config
 
         logging.getLogger("parsl").propagate = False  # Parsl writes its own parsl.log; nothing else of it is for people
-        self._executors = {size: build_executor(self.site, size, self.nodes_per_block) for size in self.sizes}
+        self._executors = {size.label: build_executor(self.site, size, self.nodes_per_block) for size in self.sizes}
         config = Config(
             executors=list(self._executors.values()),
             run_dir=str(self.run_dir),
@@ -164,16 +174,48 @@ class ParslLauncher:
         with storage_errors(self.run_dir):
             self._kernel = parsl.load(config)
         self._interchanges = tuple(identify(e.interchange_proc.pid) for e in self._executors.values())
+        self._ready.clear()
         self._note_processes()
-        if self.nodes is not None:
-            node_file = self.run_dir / "pools" / "nodes"
-            self._pools.start(self.commands("here", self.nodes, node_file), self.nodes, node_file)
-            self._note_processes()
         reach(FaultPoint.LAUNCHER_STARTED)
+
+    def serve(self, wanted: Collection[SizeClass]) -> None:
+        """Start the worker pools of sizes that are wanted now; where any has to be, end those that are not wanted.
+
+        A node may have a worker for each of its cores: pools of all sizes at once would be several times too many.
+        """
+        if self.nodes is None:
+            return  # blocks bring theirs
+        up = self._pools.up()
+        missing = {size.label for size in wanted} - up
+        if not missing:
+            return
+        for label in up - {size.label for size in wanted}:
+            self._pools.kill(label)
+        self._ready.clear()
+        node_file = self.run_dir / "pools" / "nodes"
+        commands = [c for c in self.commands(HERE, self.nodes, node_file) if c.label in missing]
+        self._pools.start(commands, self.nodes, node_file)
+        self._note_processes()
+
+    def ready(self, size: SizeClass) -> bool:
+        """Return whether tasks of ``size`` would start at once: all nodes' pools have reported, or some after a minute."""
+        if not self.nodes:
+            return True
+        now = time.monotonic()
+        since = self._ready.setdefault(size.label, now)
+        if since < 0:
+            return True
+        count = self._connected(size, HERE)
+        if count >= (1 if size.whole else len(self.nodes)) or (count and now - since > SOME_SECONDS):
+            self._ready[size.label] = -1.0
+        return self._ready[size.label] < 0
 
     def commands(self, block: str, nodes: Sequence[str] | int, node_file: Path) -> list[PoolCommand]:
         """Return the worker pools that make the nodes of a block ours."""
-        return pool_commands(self.site, list(self._executors.items()), block, nodes, node_file)
+        return pool_commands(self.site, self._sized(), block, nodes, node_file)
+
+    def _sized(self) -> list[tuple[SizeClass, Any]]:
+        return [(size, self._executors[size.label]) for size in self.sizes]
 
     def _note_processes(self) -> None:
         """Note the interchanges and the groups of the pools for whoever comes after this driver's death."""
@@ -219,21 +261,19 @@ class ParslLauncher:
 
     def hold_node(self, node: str) -> None:
         """Keep the worker pools of a bad node from getting further tasks."""
-        for size, executor in self._executors.items():
+        for size, executor in self._sized():
             for manager in [] if size.whole else self._managers(executor):
                 if manager["block_id"].partition("@")[2] == node and manager["active"]:
                     executor._hold_manager(manager["manager"])
 
-    def connected(self, block: str) -> int:
-        """Return on how many nodes of a block the worker pools have reported; 0 while the first node's have not."""
-        counts = []
-        for size, executor in self._executors.items():
-            mine = [m for m in self._managers(executor) if m["block_id"].partition("@")[0] == block]
-            if size.whole and not mine:
-                return 0
-            if not size.whole:
-                counts.append(len(mine))
-        return min(counts, default=self.nodes_per_block)
+    def connected(self, block: str) -> bool:
+        """Return whether pools of every size have reported from a block."""
+        return all(self._connected(size, block) for size in self.sizes)
+
+    def _connected(self, size: SizeClass, block: str) -> int:
+        """Return on how many nodes of a block the worker pool of a size has reported."""
+        managers = self._managers(self._executors[size.label])
+        return sum(m["block_id"].partition("@")[0] == block for m in managers)
 
     @staticmethod
     def _managers(executor: Any) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from gfm_pipeline.sites.batch import expanded
 from gfm_pipeline.sites.launch import pool_line
 from gfm_pipeline.sites.schema import SiteModel
 
+TERM_SECONDS = 2.0  # for a pool to end by itself, before its group is killed
 THIS_NODE = "${SLURMD_NODENAME:-$(hostname -s)}"  # shell text: its name as the batch system knows it
 
 
@@ -110,11 +112,21 @@ class LocalPools:
         """Return the label of a pool that has ended, or None."""
         return next((label for label, pool in self._pools.items() if pool.poll() is not None), None)
 
-    def kill(self) -> None:
-        """End all pools at once, with their workers."""
-        for pool in self._pools.values():
+    def up(self) -> frozenset[str]:
+        """Return the labels of the pools that were started."""
+        return frozenset(self._pools)
+
+    def kill(self, label: str | None = None) -> None:
+        """End one pool, or all of them, at once, with their workers."""
+        ending = [self._pools.pop(name) for name in list(self._pools) if label in (None, name)]
+        for pool in ending:
+            with suppress(ProcessLookupError, PermissionError):
+                # A launch line that is killed leaves what it started on other nodes; asked to end, it takes it along.
+                os.killpg(pool.pid, signal.SIGTERM)
+        give_up = time.monotonic() + TERM_SECONDS
+        for pool in ending:
+            with suppress(subprocess.TimeoutExpired):
+                pool.wait(max(0.0, give_up - time.monotonic()))
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pool.pid, signal.SIGKILL)
-        for pool in self._pools.values():
             pool.wait()
-        self._pools.clear()
