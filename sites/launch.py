@@ -165,15 +165,17 @@ def pool_line(site: SiteModel, nodes: Sequence[str] | int) -> list[str]:
     template = list(site.launch.pool_template)
     if not template:
         raise ConfigError(f"Site {site.name} has no launch line for worker pools.", "Set launch.pool_template.")
+    cores = str(max(1, site.node.usable_threads))
     if not isinstance(nodes, int):
-        return _filled(template, {"nodes": str(len(nodes)), "nodelist": nodelist(site, nodes)})
+        named = {"nodes": str(len(nodes)), "nodelist": nodelist(site, nodes), "cores_per_node": cores}
+        return _filled(template, named)
     unnamed: list[str] = []
     for argument in template:
         if "{nodelist}" not in argument:
             unnamed.append(argument)
         elif argument == "{nodelist}":  # the option before it stands alone
             unnamed.pop()
-    return _filled(unnamed, {"nodes": str(nodes)})
+    return _filled(unnamed, {"nodes": str(nodes), "cores_per_node": cores})
 
 
 def _filled(template: Sequence[str], values: dict[str, str]) -> list[str]:
@@ -288,12 +290,15 @@ def launcher_binds(site: SiteModel) -> bool:
 
 
 def task_environment(site: SiteModel, nodes: int) -> dict[str, str]:
-    """Return the variables set for a task over ``nodes`` nodes; what depends on their number wins."""
+    """Return the variables set for a task over ``nodes`` nodes.
+
+    What depends on their number wins over what does not, and the profile in use over both.
+    """
     found = dict(site.environment)
     for sized in site.sized_environment:
         if sized.min_nodes <= nodes <= (sized.max_nodes or nodes):
             found |= sized.exports
-    return found
+    return found | site.profiles[site.profile].exports
 
 
 def _ranks_of_a_node(site: SiteModel, shape: TaskShape) -> int:
