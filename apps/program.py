@@ -23,14 +23,16 @@ from gfm_pipeline.apps.contracts.task import (
     STOP_FILE,
     ExitCode,
 )
-from gfm_pipeline.common.errors import DataError, GFMError, StorageError
+from gfm_pipeline.common.errors import DataError, GFMError, NodeError, StorageError
 from gfm_pipeline.common.faultpoints import FaultPoint, arm_from, reach
 from gfm_pipeline.common.publish import storage_errors, write_atomic, write_json, write_record
 from gfm_pipeline.common.records import read_record
 
 S = TypeVar("S")
-_RETRYABLE = (StorageError, OSError)
+_RETRYABLE = (StorageError, NodeError, OSError)
 _NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")  # torch, CUDA, HIP, C++
+_NO_DEVICE = ("cuda error", "hip error", "xpu error", "level zero error")  # what a failing accelerator says
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # batch systems announce the end of a job by SIGUSR1
 _PERMANENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 LOG = logging.getLogger(__name__)
 
@@ -52,10 +54,14 @@ class Task:
         The attempt's folder.
     interval
         Seconds between two progress lines, two looks for the stop file, and two heartbeats.
+    rank
+        This process's number among those of the task. Only rank 0 writes files and looks for the stop file; a
+        program with several ranks sets it once it knows.
     """
 
     folder: Path
     interval: float = 1.0
+    rank: int = 0
     _signalled: bool = field(default=False, init=False)
     _stop_file_seen: bool = field(default=False, init=False)
     _last_line: float = field(default=float("-inf"), init=False)
@@ -69,7 +75,7 @@ class Task:
     def beat(self) -> None:
         """Show the wrapper that the program is alive and at work; cheap enough for every step of a loop."""
         now = time.monotonic()
-        if now - self._last_beat < self.interval:
+        if self.rank > 0 or now - self._last_beat < self.interval:
             return
         self._last_beat = now
         with suppress(OSError):  # a disk that refuses is met, and reported, where something is written
@@ -77,14 +83,15 @@ class Task:
 
     def saved(self, amount: float) -> None:
         """Say how far the next attempt can go on from, in any unit that rises: graphs seen, records read."""
-        write_atomic(self.folder / SAVED_FILE, f"{amount!r}\n".encode())
+        if self.rank == 0:
+            write_atomic(self.folder / SAVED_FILE, f"{amount!r}\n".encode())
 
     @property
     def stopping(self) -> bool:
         """Whether the program was asked to stop; cheap enough for every step of a loop."""
         self.beat()
         now = time.monotonic()
-        if not self._stop_file_seen and now - self._last_look >= self.interval:
+        if self.rank == 0 and not self._stop_file_seen and now - self._last_look >= self.interval:
             self._last_look = now
             self._stop_file_seen = (self.folder / STOP_FILE).exists()
         return self._signalled or self._stop_file_seen
@@ -98,7 +105,7 @@ class Task:
         """Append ``values`` and the time to ``progress.jsonl``, at most once an interval unless ``force``."""
         self.beat()
         now = time.monotonic()
-        if not force and now - self._last_line < self.interval:
+        if self.rank > 0 or (not force and now - self._last_line < self.interval):
             return
         self._last_line = now
         line = json.dumps({"time": time.time(), **values}, allow_nan=False)
@@ -124,6 +131,7 @@ def run_program(spec_type: type[S], body: Callable[[S, Task], Any], argv: list[s
     -------
     int
         The exit code. ``result.json`` exists if and only if ``body`` returned; ``error.json`` if it raised.
+        With several ranks, only rank 0 writes the first, and only the rank that failed first the second.
         An unexpected exception is written to ``error.json`` as ``PERMANENT`` with its traceback on stderr.
     """
     arguments = sys.argv[1:] if argv is None else argv
@@ -132,7 +140,7 @@ def run_program(spec_type: type[S], body: Callable[[S, Task], Any], argv: list[s
     def on_signal(_signal: int, _frame: FrameType | None) -> None:
         task.request_stop()
 
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.signal(number, on_signal) for number in _STOPS}
     try:
         if len(arguments) != 1:
             raise DataError("This program takes exactly one argument: the path of its JSON spec.")
@@ -142,23 +150,27 @@ def run_program(spec_type: type[S], body: Callable[[S, Task], Any], argv: list[s
         outcome = body(read_record(spec_type, Path(arguments[0])), task)
         result, code = outcome if isinstance(outcome, tuple) else (outcome, ExitCode.OK)
         reach(FaultPoint.PROGRAM_BEFORE_RESULT)
-        write_record(task.folder / RESULT_FILE, result)
+        if task.rank == 0:
+            write_record(task.folder / RESULT_FILE, result)
         reach(FaultPoint.PROGRAM_RESULT)
     except StopRequested:
         return int(ExitCode.PREEMPTED)
     except (GFMError, OSError, MemoryError) as error:
-        _write_error(task.folder, error)
+        _write_error(task, error)
         if is_out_of_memory(error):
             return int(ExitCode.OUT_OF_MEMORY)
         retry = isinstance(error, _RETRYABLE) and not isinstance(error, _PERMANENT)
         return int(ExitCode.RETRYABLE if retry else ExitCode.PERMANENT)
     except Exception as error:
         LOG.exception("unexpected error")  # a fault of the program: its traceback belongs into the attempt's stderr
-        _write_error(task.folder, error)
-        return int(ExitCode.OUT_OF_MEMORY if is_out_of_memory(error) else ExitCode.PERMANENT)
+        _write_error(task, error)
+        if is_out_of_memory(error):
+            return int(ExitCode.OUT_OF_MEMORY)
+        return int(ExitCode.RETRYABLE if is_device_failure(error) else ExitCode.PERMANENT)
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            # the main program of a process ends now: a signal in its last moments would become its exit code
+            signal.signal(number, signal.SIG_IGN if argv is None else handler)
     return int(code)
 
 
@@ -172,10 +184,24 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError | OSError) and any(text in str(error).lower() for text in _NO_MEMORY)
 
 
-def _write_error(folder: Path, error: Exception) -> None:
+def is_device_failure(error: Exception) -> bool:
+    """Return whether ``error`` is an accelerator's own; another node's may do what this one could not."""
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _NO_DEVICE)
+
+
+def _write_error(task: Task, error: Exception) -> None:
+    """Write ``error.json``; of several ranks, the first that has something of its own to say does.
+
+    That another rank is gone is said by rank 0 only: the one that is gone may have said why, and did so before
+    its connections closed.
+    """
     message = error.message if isinstance(error, GFMError) else f"{type(error).__name__}: {error}"
     hint = error.hint if isinstance(error, GFMError) else None
+    path, lost = task.folder / ERROR_FILE, isinstance(error, NodeError)
+    if (task.rank > 0 and lost) or ((task.rank > 0 or lost) and path.exists()):
+        sys.stderr.write(f"{message}\n")
+        return
     try:
-        write_json(folder / ERROR_FILE, {"error": type(error).__name__, "message": message, "hint": hint})
+        write_json(path, {"error": type(error).__name__, "message": message, "hint": hint})
     except (StorageError, OSError):  # the full disk that is being reported: the exit code still says it
         sys.stderr.write(f"{message}\n")

@@ -15,10 +15,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from gfm_pipeline.apps.bounded_log import BoundedLog, pump
 from gfm_pipeline.apps.contracts.task import (
@@ -26,16 +27,20 @@ from gfm_pipeline.apps.contracts.task import (
     HEARTBEAT_FILE,
     SPEC_FILE,
     STOP_FILE,
+    VERDICT_FILE,
     WRAPPER_FILE,
     ExitRecord,
     WrapperRecord,
 )
+from gfm_pipeline.common.attempt import read_verdict, shell_code, signalled_code
 from gfm_pipeline.common.faultpoints import FaultPoint, arm_from, reach
 from gfm_pipeline.common.processes import identify
 from gfm_pipeline.common.publish import storage_errors, write_record
+from gfm_pipeline.common.records import read_record
 
 POLL_SECONDS = 0.1
 PULSE_SECONDS = 2.0  # between two signs of life of the wrapper, and two looks at those of the program
+VERDICT_SECONDS = 10.0  # for the launcher to end all ranks once one has failed
 PIPE_SECONDS = 2.0  # for the last output after the program's group is gone
 
 
@@ -91,13 +96,19 @@ class Watch:
         self._started = self._heard = now
         self._beat: int | None = None
         self._asked: float | None = None
+        self._failed: float | None = None
 
     def look(self, now: float) -> signal.Signals | None:
         """Return the signal to send now, if any; ``now`` is monotonic, so a clock that jumps does not matter."""
         beat = _mtime(self.folder / HEARTBEAT_FILE)
         if beat != self._beat:  # changed, not young: file times may come from another machine's clock
             self._beat, self._heard = beat, now
+        if self._failed is None and (self.folder / VERDICT_FILE).exists():
+            self._failed = now
         if self._asked is None:
+            if self._failed is not None and now - self._failed > VERDICT_SECONDS:
+                self._asked = now
+                return signal.SIGTERM
             self.timed_out = now - self._started > self.launch.deadline_seconds
             self.stopped = not self.timed_out and (self.folder / STOP_FILE).exists()
             if self.timed_out or self.stopped:
@@ -152,7 +163,7 @@ def run(launch: Launch) -> ExitRecord:
                 pipe_end.close()
     after = memory_kills()
     record = ExitRecord(
-        code=child.returncode,
+        code=exit_code(child.returncode, folder),
         timed_out=watch.timed_out,
         seconds=time.monotonic() - began,
         silent=watch.silent,
@@ -168,6 +179,16 @@ def run(launch: Launch) -> ExitRecord:
         with suppress(OSError):
             pulse.unlink()
     return record
+
+
+def exit_code(code: int, folder: Path) -> int:
+    """Return how the program ended, as minus a signal or its exit code.
+
+    Starters of several ranks say 128 + n for signal n, and launchers such as srun what they like: then the verdict
+    that the rank which failed first left in the folder counts.
+    """
+    verdict = read_verdict(folder) if code else None
+    return signalled_code(code if verdict is None else verdict)
 
 
 def _attend(child: subprocess.Popen[bytes], watch: Watch, pulse: Path) -> None:
@@ -215,3 +236,23 @@ def _signal(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):
         return  # already gone
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what a JSON `Launch` says and return the exit code; a rank of a group starts its member so.
+
+    SIGTERM and SIGUSR1 become the stop file: the program is asked to leave, may save, and is killed after the grace.
+    """
+    launch = read_record(Launch, Path(arguments[0]))
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        with suppress(OSError):
+            (Path(launch.folder) / STOP_FILE).touch()
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, stop)
+    return shell_code(run(launch).code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

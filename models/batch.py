@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
+import torch
 from torch import Tensor
 
 
@@ -47,3 +48,10 @@ class Batch:
     dataset: Tensor
     energy: Tensor | None = None
     forces: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """Return this batch on ``device``; itself when it is there already."""
+        if self.z.device == device:
+            return self
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: t.to(device) for name, t in moved.items() if t is not None})

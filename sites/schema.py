@@ -24,7 +24,7 @@ from gfm_pipeline.sites.cores import parse_cores
 
 # What `launch.template` and `launch.pool_template` may be filled with.
 PLACEHOLDERS = ("nodes", "ranks", "ranks_per_node", "cores_per_rank", "gpus_per_node", "nodelist", "core_list")
-POOL_PLACEHOLDERS = ("nodes", "nodelist")
+POOL_PLACEHOLDERS = ("nodes", "cores_per_node", "nodelist")
 
 
 class Scheduler(StrEnum):
@@ -191,7 +191,9 @@ class QueueModel(Strict):
     chaining: bool = Field(default=True, description="Whether jobs may be chained here.")
     max_queued_jobs: PositiveInt | None = Field(default=None, description="Jobs a user may have queued.")
     max_running_jobs: PositiveInt | None = Field(default=None, description="Jobs a user may have running.")
-    as_of: str = Field(description="Day these limits were read, YYYY-MM-DD.", pattern=r"^\d{4}-\d{2}-\d{2}$")
+    as_of: str = Field(
+        description="When these limits were read, YYYY-MM or YYYY-MM-DD.", pattern=r"^\d{4}-\d{2}(-\d{2})?$"
+    )
     source: str = Field(description="Where they were read.")
     verified: bool = Field(default=True, description="False: second-hand; check before you rely on it.")
 
@@ -246,7 +248,9 @@ class LaunchModel(Strict):
         default=None, description="Largest number of nodes on which Parsl's worker pools are known to work."
     )
     pool_template: list[str] = Field(
-        default=[], description="Launch line of Parsl's worker pools, one a node; filled from {nodes} {nodelist}."
+        default=[],
+        description="Launch line of Parsl's worker pools, one a node; filled from {nodes} {nodelist} and "
+        "{cores_per_node}, the hardware threads of a node that tasks use.",
     )
 
     @model_validator(mode="after")
@@ -283,8 +287,13 @@ class ProfileModel(Strict):
 
     description: str = ""
     modules: list[str] = []
-    prologue: list[str] = Field(default=[], description="Shell lines after the modules.")
-    exports: dict[str, str] = {}
+    prologue: list[str] = Field(
+        default=[], description="Shell lines after the modules, e.g. what needs other variables."
+    )
+    exports: dict[str, str] = Field(
+        default={},
+        description="Variables of the job and of every task, as they stand; they win over the site's environment.",
+    )
     activate: str | None = Field(
         default=None, description="Shell line that activates the Python environment; null: the one that submits."
     )

@@ -18,6 +18,7 @@ from gfm_pipeline.apps.contracts.evaluation import PredictResult, PredictSpec
 from gfm_pipeline.apps.dataset import Columns, Dataset, GraphTable, collate
 from gfm_pipeline.apps.program import Task, run_program
 from gfm_pipeline.apps.train.checkpoint import TrainedModel, load_model
+from gfm_pipeline.apps.train.device import CPU, torch_device
 from gfm_pipeline.common.errors import DataError
 from gfm_pipeline.common.publish import publishing, read_manifest, storage_errors
 
@@ -34,9 +35,16 @@ def reference_energies(columns: Columns, reference: Mapping[str, float]) -> NDAr
 
 
 def predict_columns(
-    model: TrainedModel, columns: Columns, dataset: str, batch_size: int, task: Task | None = None
+    model: TrainedModel,
+    columns: Columns,
+    dataset: str,
+    batch_size: int,
+    task: Task | None = None,
+    device: torch.device = CPU,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return total energies [G] (eV, references added in float64) and forces [N, 3] (eV/Angstrom).
+
+    The model's weights must be on ``device``.
 
     Raises
     ------
@@ -57,10 +65,10 @@ def predict_columns(
                 task.check()
                 task.progress(dataset=dataset, done=first + start, total=len(columns))
             graphs = np.arange(start, min(start + batch_size, len(part)))
-            out = model.potential(collate([table], np.zeros_like(graphs), graphs))
+            out = model.potential(collate([table], np.zeros_like(graphs), graphs).to(device))
             atoms = columns.offsets[first + graphs[0]], columns.offsets[first + graphs[-1] + 1]
-            energy[first + graphs] = out.energy.double().numpy()
-            forces[atoms[0] : atoms[1]] = out.forces.double().numpy()
+            energy[first + graphs] = out.energy.cpu().double().numpy()
+            forces[atoms[0] : atoms[1]] = out.forces.cpu().double().numpy()
     return energy + reference_energies(columns, reference), forces
 
 
@@ -68,14 +76,16 @@ def predict(spec: PredictSpec, task: Task) -> PredictResult:
     """Predict every dataset's validation and test split and publish the arrays."""
     begun, graphs = time.monotonic(), 0
     torch.set_num_threads(spec.threads)
+    device = torch_device(spec.device)
     model = load_model(Path(spec.checkpoint))
+    model.potential.to(device)
     output = Path(spec.output)
     with publishing(output, PRODUCER, {"member": spec.member}) as folder:
         for ref in spec.datasets:
             dataset = Dataset.open(Path(ref.path))
             for split in SPLITS:
                 columns = dataset.columns(split)
-                energy, forces = predict_columns(model, columns, ref.name, spec.batch_size, task)
+                energy, forces = predict_columns(model, columns, ref.name, spec.batch_size, task, device)
                 graphs += len(columns)
                 path = predictions_file(folder, ref.name, split)
                 with storage_errors(path):

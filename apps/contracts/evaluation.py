@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gfm_pipeline.apps.contracts.training import DatasetRef
+from gfm_pipeline.apps.contracts.training import DatasetRef, Device
 
 #: Files of a published ensemble folder, beside ``members/<name>/`` (the checkpoints) and the manifest.
 CALIBRATION_FILE = "calibration.json"
@@ -21,6 +21,7 @@ class PredictSpec:
     Publishes under ``output`` one ``<dataset>-<split>.npz`` each with ``energy`` [G] (eV, references added),
     ``forces`` [N, 3] (eV/Angstrom), ``natoms`` [G], ``group`` [G] (index of the trajectory or family), the
     labels ``energy_label``, ``forces_label``, and ``energy_reference`` [G] (eV), in dataset order.
+    A program of one rank.
     """
 
     member: str
@@ -29,6 +30,7 @@ class PredictSpec:
     output: str
     batch_size: int = 64
     threads: int = 1
+    device: Device = Device.CPU
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,14 @@ class ForceHead(StrEnum):
     DIRECT = "direct"  # an equivariant or vector-weighted node head
 
 
+class Device(StrEnum):
+    """Where tensors live, by torch's names: GPUs of AMD (ROCm) are ``cuda`` for torch, too."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    XPU = "xpu"
+
+
 class StopReason(StrEnum):
     """Why a training ended."""
 
@@ -110,8 +118,13 @@ class TrainSpec:
     temperature
         Datasets are sampled with probability proportional to n**(1/temperature).
     micro_batch
-        Graphs that are in memory at a time; None: the whole batch. An optimiser step and its result stay those
-        of the whole batch, up to the rounding of sums.
+        Graphs that are in memory at a time on a rank; None: its whole share of the batch. An optimiser step and its
+        result stay those of the whole batch, up to the rounding of sums.
+    ranks
+        Processes that train together, each on its share of every batch. Steps and results are those of one rank up
+        to the rounding of sums, and bit for bit those of the same number of ranks.
+    device
+        Where each rank computes; of several devices it sees it uses the first.
     """
 
     task: str
@@ -130,6 +143,8 @@ class TrainSpec:
     temperature: float = 2.0
     threads: int = 1
     micro_batch: int | None = None
+    ranks: int = 1
+    device: Device = Device.CPU
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,12 @@ class GraphTable:
         """Mean number of neighbours of an atom."""
         return len(self.src) / max(1, len(self.z))
 
+    def label_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return how many energies (0 or 1) and force vectors of each structure are known [G]."""
+        known = np.concatenate([[0], np.cumsum(~np.isnan(self.forces).any(1))])
+        forces = known[self.atom_start + self.natoms] - known[self.atom_start]
+        return (~np.isnan(self.energy)).astype(np.int64), forces.astype(np.int64)
+
     @classmethod
     def build(cls, columns: Columns, cutoff: float, dataset_index: int, reference: Mapping[str, float]) -> GraphTable:
         """List the neighbours of every structure and subtract reference energies.

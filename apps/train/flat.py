@@ -17,9 +17,10 @@ def flatten(model: nn.Module, *, gradients: bool) -> nn.Parameter:
     Parameters
     ----------
     model
-        Its parameters must have one dtype.
+        Its parameters must have one dtype and device.
     gradients
         Also give every parameter a gradient that is a view of the vector's gradient, which starts at zero.
+        In memory, `ALIGNMENT` more numbers follow it (see `with_tail`).
 
     Returns
     -------
@@ -30,9 +31,10 @@ def flatten(model: nn.Module, *, gradients: bool) -> nn.Parameter:
     offsets = [0]
     for p in parameters:
         offsets.append(offsets[-1] + -(-p.numel() // ALIGNMENT) * ALIGNMENT)
-    vector = nn.Parameter(torch.zeros(offsets[-1], dtype=parameters[0].dtype), requires_grad=gradients)
+    first = parameters[0]
+    vector = nn.Parameter(torch.zeros(offsets[-1], dtype=first.dtype, device=first.device), requires_grad=gradients)
     if gradients:
-        vector.grad = torch.zeros_like(vector)
+        vector.grad = torch.zeros(offsets[-1] + ALIGNMENT, dtype=first.dtype, device=first.device)[: offsets[-1]]
     for p, start in zip(parameters, offsets, strict=False):
         view = vector.data[start : start + p.numel()].view_as(p)
         view.copy_(p.data)
@@ -41,6 +43,16 @@ def flatten(model: nn.Module, *, gradients: bool) -> nn.Parameter:
             grad = vector.grad
             p.grad = None if grad is None else grad[start : start + p.numel()].view_as(p)
     return vector
+
+
+def with_tail(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a flat gradient with the numbers that follow it in memory, and those alone.
+
+    What is summed over ranks besides the gradient goes along in the same message.
+    """
+    size = gradient.numel() + ALIGNMENT
+    whole = gradient.as_strided((size,), (1,), gradient.storage_offset())
+    return whole, whole[gradient.numel() :]
 
 
 def clip(gradient: Tensor, limit: float) -> float:
@@ -94,8 +106,9 @@ class AdamW:
         self.vector.addcdiv_(self.mean, denominator, value=-rate / (1.0 - first**self.steps))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return copies of the moments, and the number of steps."""
-        return {"steps": self.steps, "mean": self.mean.clone(), "square": self.square.clone()}
+        """Return copies of the moments in main memory, and the number of steps."""
+        mean, square = (tensor.to("cpu", copy=True) for tensor in (self.mean, self.square))
+        return {"steps": self.steps, "mean": mean, "square": square}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` returned; raises KeyError or RuntimeError when it does not fit."""

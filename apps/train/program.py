@@ -19,8 +19,10 @@ from gfm_pipeline.apps.contracts.training import DatasetErrors, StopReason, Trai
 from gfm_pipeline.apps.dataset import Dataset, GraphTable
 from gfm_pipeline.apps.program import StopRequested, Task
 from gfm_pipeline.apps.train.allocator import keep_freed_memory
-from gfm_pipeline.apps.train.checkpoint import Card, Checkpoint, load, newest, save
+from gfm_pipeline.apps.train.checkpoint import Card, Checkpoint, Position, load, newest, save
 from gfm_pipeline.apps.train.convergence import Verdict, judge
+from gfm_pipeline.apps.train.device import CPU, torch_device
+from gfm_pipeline.apps.train.ranks import ALONE, Ranks, joined
 from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.apps.train.schedule import Phase, anneal_after
 from gfm_pipeline.apps.train.trainer import Diverged, Tables, Trainer
@@ -95,6 +97,14 @@ def check(spec: TrainSpec) -> None:
         raise ConfigError(f"Task {spec.task} needs batch_size, validate_every and learning_rate above zero.")
     if spec.micro_batch is not None and spec.micro_batch < 1:
         raise ConfigError(f"Task {spec.task} needs a micro_batch above zero.")
+    if spec.ranks < 1:
+        raise ConfigError(f"Task {spec.task} needs at least one rank.")
+    if optimiser.batch_size < spec.ranks:
+        raise ConfigError(
+            f"Task {spec.task} shares batches of {optimiser.batch_size} graphs between {spec.ranks} ranks: "
+            "some would have none.",
+            f"Use at most {optimiser.batch_size} ranks, or a larger batch_size.",
+        )
     rule = spec.convergence
     if rule is not None and (rule.check_every < 1 or rule.patience < 1 or not rule.anneal_fraction > 0):
         raise ConfigError(f"Task {spec.task} needs check_every, patience and anneal_fraction above zero.")
@@ -156,32 +166,40 @@ def starting_point(spec: TrainSpec) -> Checkpoint | None:
     return replace(found, card=replace(found.card, optimiser=spec.optimiser, seed=spec.seed))
 
 
-def prepare(spec: TrainSpec) -> Trainer:
+def prepare(spec: TrainSpec, ranks: Ranks = ALONE, device: torch.device = CPU) -> Trainer:
     """Read the data and build or restore the model.
+
+    Every rank reads the data; rank 0 alone looks for checkpoints and says what it found.
 
     Raises
     ------
     GFMError
         When the data, the checkpoint or the settings cannot be used.
     """
-    start = starting_point(spec)
+    start = starting_point(spec) if ranks.rank == 0 else None
+    card, position = None if start is None else start.card, None if start is None else start.position
+    if ranks.size > 1:
+        plain = ranks.told(None if start is None else [to_plain(start.card), to_plain(start.position)])
+        card, position = (None, None) if plain is None else (from_plain(Card, plain[0]), from_plain(Position, plain[1]))
     train, validation, statistics = [], {}, []
     for k, ref in enumerate(spec.datasets):
         dataset = Dataset.open(Path(ref.path))
         statistics.append(dataset.statistics)
-        reference = dataset.statistics.reference if start is None else start.card.references[ref.name]
+        reference = dataset.statistics.reference if card is None else card.references[ref.name]
         train.append(GraphTable.build(dataset.columns(Split.TRAIN), spec.model.cutoff, k, reference))
         validation[ref.name] = GraphTable.build(dataset.columns(Split.VALIDATION), spec.model.cutoff, k, reference)
-    card = new_card(spec, statistics, train) if start is None else start.card
+    if card is None:
+        card = new_card(spec, statistics, train)
+        if ranks.size > 1:
+            card = from_plain(Card, ranks.told(to_plain(card)))
     sampler = Sampler([len(t) for t in train], spec.temperature, spec.seed)
     tables = Tables(tuple(train), validation)
-    if start is None:
-        return Trainer(card, tables, spec.optimiser, sampler, micro_batch=spec.micro_batch)
-    return Trainer(card, tables, spec.optimiser, sampler, start.state, start.position, spec.micro_batch)
+    state = None if start is None else start.state
+    return Trainer(card, tables, spec.optimiser, sampler, state, position, spec.micro_batch, ranks, device)
 
 
 def train(spec: TrainSpec, task: Task) -> tuple[TrainResult, ExitCode]:
-    """Run one training task in ``task.folder``.
+    """Run one training task in ``task.folder``, alone or as one of its ranks.
 
     Raises
     ------
@@ -191,34 +209,50 @@ def train(spec: TrainSpec, task: Task) -> tuple[TrainResult, ExitCode]:
         When the task cannot be run or the disk refuses.
     """
     check(spec)
+    device = torch_device(spec.device)
+    with joined(spec.ranks, spec.device, device) as ranks:
+        task.rank = ranks.rank
+        return _train(spec, task, ranks, device)
+
+
+def _train(spec: TrainSpec, task: Task, ranks: Ranks, device: torch.device) -> tuple[TrainResult, ExitCode]:
     output = Path(spec.output)
-    if is_published(output):  # an earlier attempt died between publishing and its result
+    earlier = None
+    if ranks.rank == 0 and is_published(output):  # an earlier attempt died between publishing and its result
         manifest = read_manifest(output)
-        return replace(from_plain(TrainResult, manifest.meta["result"]), digest=manifest.digest), ExitCode.OK
+        earlier = [manifest.meta["result"], manifest.digest]
+    earlier = ranks.told(earlier)
+    if earlier is not None:
+        return replace(from_plain(TrainResult, earlier[0]), digest=earlier[1]), ExitCode.OK
     keep_freed_memory()
     torch.set_num_threads(spec.threads)
-    trainer = prepare(spec)
+    trainer = prepare(spec, ranks, device)
     try:
         reason = _loop(spec, task, trainer)
     except Diverged as error:
         return _result(trainer, StopReason.DIVERGED, str(error)), ExitCode.DIVERGED
     result = replace(_result(trainer, reason, _summary(spec, trainer, reason)), checkpoint=str(output))
-    # Times stay out of the artefact: equal trainings have equal digests, however often they were interrupted.
-    position = replace(trainer.position, task_seconds=0.0)
-    manifest = save(output, trainer.card, position, trainer.state(), {"result": to_plain(result)})
-    return replace(result, digest=manifest.digest), ExitCode.OK
+    if ranks.rank == 0:
+        # Times stay out of the artefact: equal trainings have equal digests, however often they were interrupted.
+        position = replace(trainer.position, task_seconds=0.0)
+        manifest = save(output, trainer.card, position, trainer.state(), {"result": to_plain(result)})
+        result = replace(result, digest=manifest.digest)
+    ranks.meet()  # none leaves before rank 0 has saved: launchers end what is left after the first
+    return result, ExitCode.OK
 
 
 def _loop(spec: TrainSpec, task: Task, trainer: Trainer) -> StopReason:
-    rule = spec.convergence
+    rule, ranks = spec.convergence, trainer.ranks
     every = spec.validate_every if rule is None else rule.check_every
     progress = Progress(task, [Path(folder) for folder in spec.previous_attempts])
     saved = time.monotonic()
     if trainer.position.next_validation == 0:
         trainer.position = replace(trainer.position, next_validation=(trainer.position.graphs // every + 1) * every)
     while True:
-        if task.stopping:
+        stopping = task.stopping
+        if stopping if ranks.size == 1 else trainer.asked_to_stop:
             _save_here(task, trainer)
+            ranks.meet()
             raise StopRequested
         ended = _ended(spec, trainer)
         if ended is not None and trainer.card.graphs == trainer.position.graphs and trainer.card.objective is not None:
@@ -229,7 +263,7 @@ def _loop(spec: TrainSpec, task: Task, trainer: Trainer) -> StopReason:
         if time.monotonic() - saved >= spec.checkpoint_every_seconds:
             _save_here(task, trainer)
             saved = time.monotonic()
-        trainer.step()
+        trainer.step(stopping)
         progress.pulse(trainer)
 
 
@@ -261,7 +295,9 @@ def _check(spec: TrainSpec, trainer: Trainer, progress: Progress, every: int) ->
 
 
 def _save_here(task: Task, trainer: Trainer) -> None:
-    """Save a checkpoint in the attempt's folder and drop all but the newest ones."""
+    """Save a checkpoint in the attempt's folder and drop all but the newest ones; rank 0 does, for all."""
+    if trainer.ranks.rank > 0:
+        return
     place = task.folder / CHECKPOINTS
     save(place / f"graphs-{trainer.position.graphs:012d}", trainer.card, trainer.position, trainer.state())
     task.saved(trainer.position.graphs)

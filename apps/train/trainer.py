@@ -7,17 +7,21 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gfm_pipeline.apps.contracts.training import DatasetErrors, OptimiserSettings
 from gfm_pipeline.apps.dataset import GraphTable, collate
 from gfm_pipeline.apps.train.checkpoint import Card, Position, State
-from gfm_pipeline.apps.train.flat import AdamW, clip, flatten
+from gfm_pipeline.apps.train.device import CPU
+from gfm_pipeline.apps.train.flat import AdamW, clip, flatten, with_tail
+from gfm_pipeline.apps.train.ranks import ALONE, Ranks
 from gfm_pipeline.apps.train.sampler import Indices, Sampler
 from gfm_pipeline.apps.train.schedule import learning_rate
+from gfm_pipeline.apps.train.shares import cost, share
 from gfm_pipeline.apps.train.validate import finite, validate
-from gfm_pipeline.common.errors import GFMError, IntegrityError
+from gfm_pipeline.common.errors import GFMError, IntegrityError, NodeError
 from gfm_pipeline.models import Potential, multitask_loss
 from gfm_pipeline.models.ema import update_ema
 from gfm_pipeline.models.loss import label_counts
@@ -52,11 +56,17 @@ class Trainer:
         To go on from; None: random weights from the seed of ``card``.
     micro_batch
         Graphs in memory at a time, in training and validation; None: whole batches.
+    ranks
+        Who trains together: all make the same steps, each computes its share of them. ``state`` is rank 0's to give.
+    device
+        Where the model is.
 
     Raises
     ------
     IntegrityError
         When ``state`` does not fit the model.
+    NodeError
+        When another rank is gone.
     """
 
     def __init__(
@@ -68,20 +78,27 @@ class Trainer:
         state: State | None = None,
         position: Position | None = None,
         micro_batch: int | None = None,
+        ranks: Ranks = ALONE,
+        device: torch.device = CPU,
     ) -> None:
         self.card, self.tables, self.settings, self.sampler = card, tables, optimiser, sampler
-        self.micro_batch = micro_batch
+        self.micro_batch, self.ranks, self.device = micro_batch, ranks, device
+        self.asked_to_stop = False  # some rank was, before the last step
         self.position = Position() if position is None else position
         torch.manual_seed(card.seed)
-        self.model, self.average = Potential(card.spec), Potential(card.spec)
+        # built in main memory: the same random weights on every kind of device
+        self.model, self.average = Potential(card.spec).to(device), Potential(card.spec).to(device)
         self.average.load_state_dict(self.model.state_dict())
         self.weights = flatten(self.model, gradients=True)
         self.average_weights = flatten(self.average, gradients=False)
         self.parameters = list(self.model.parameters())
         self.adamw = AdamW(self.weights, optimiser.weight_decay)
-        self.force_rms = torch.tensor(card.force_rms)
+        self.force_rms = torch.tensor(card.force_rms, device=device)
         if state is not None:
             self._restore(state)
+        if ranks.size > 1:
+            self._counts = [table.label_counts() for table in tables.train]
+            self._take_first()
 
     @property
     def n_parameters(self) -> int:
@@ -97,8 +114,22 @@ class Trainer:
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise IntegrityError(f"The checkpoint does not fit its model: {str(error).splitlines()[0]}.") from error
 
+    def _take_first(self) -> None:
+        """Take over what rank 0 goes on from."""
+        for tensor in (self.weights.data, self.average_weights.data, self.adamw.mean, self.adamw.square):
+            self.ranks.take(tensor)
+        self.adamw.steps = int(self.ranks.told(self.adamw.steps))
+
+    def _compare(self) -> None:
+        """Raise `NodeError` when the ranks' weights are not the same to the bit: some machine computes wrongly."""
+        bits = self.weights.data.view(torch.int32).sum(dtype=torch.int64).reshape(1)
+        total = bits.clone()
+        self.ranks.sum(total)
+        if not torch.equal(total, bits * self.ranks.size):
+            raise NodeError(f"The ranks' weights differ after {self.position.graphs} graphs.")
+
     def state(self) -> State:
-        """Return copies of all tensors that training goes on from."""
+        """Return copies in main memory of all tensors that training goes on from."""
         return State(
             _copies(self.model.state_dict()),
             _copies(self.average.state_dict()),
@@ -112,13 +143,22 @@ class Trainer:
         p, s = self.position, self.settings
         return learning_rate(s.learning_rate, p.steps, s.warmup, p.graphs, p.anneal)
 
-    def step(self) -> None:
+    def step(self, stopping: bool = False) -> None:
         """Make one optimiser step.
+
+        Parameters
+        ----------
+        stopping
+            Whether this process was asked to stop: told to the other ranks along with the gradient, so that
+            `asked_to_stop` says the same on all of them afterwards.
 
         Raises
         ------
         Diverged
-            When the loss or its gradient is not finite; the weights are then those before the step.
+            When the loss or its gradient is not finite; the weights are then those before the step. All ranks see
+            the same sums, so they agree.
+        NodeError
+            When another rank is gone.
         """
         started = time.perf_counter()
         position, settings = self.position, self.settings
@@ -127,6 +167,12 @@ class Trainer:
             raise RuntimeError("the flat gradient was replaced")
         gradient.zero_()
         value = self._accumulate(*self.sampler.batch(position.graphs, settings.batch_size))
+        if self.ranks.size > 1:
+            message, tail = with_tail(gradient)
+            tail[0], tail[1] = value, float(stopping)
+            self.ranks.sum(message)
+            value, asked = tail[:2].tolist()
+            self.asked_to_stop = asked > 0
         norm = clip(gradient, settings.clip_norm)
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise Diverged(
@@ -148,16 +194,18 @@ class Trainer:
         )
 
     def _accumulate(self, table: Indices, graph: Indices) -> float:
-        """Add the gradient of the batch's loss to the flat gradient and return the loss.
+        """Add the gradient of this rank's share of the batch's loss to the flat gradient and return that share.
 
-        With a micro-batch, parts of the batch follow each other. Each part's loss is divided by the whole batch's
-        numbers of labels, so that the parts' gradients add up to the whole's.
+        With a micro-batch, parts of the share follow each other. Each part's loss is divided by the whole batch's
+        numbers of labels, so that the gradients of all parts of all ranks add up to the whole's.
         """
-        size = len(graph) if self.micro_batch is None else self.micro_batch
-        starts = range(0, len(graph), size)
-        parts = [collate(self.tables.train, table[k : k + size], graph[k : k + size]) for k in starts]
         counts = None
-        if len(parts) > 1:
+        if self.ranks.size > 1:
+            table, graph, counts = self._share(table, graph)
+        size = max(1, len(graph)) if self.micro_batch is None else self.micro_batch
+        starts = range(0, len(graph), size)
+        parts = [collate(self.tables.train, table[k : k + size], graph[k : k + size]).to(self.device) for k in starts]
+        if counts is None and len(parts) > 1:
             energies, forces = zip(*map(label_counts, parts), strict=True)
             counts = (sum(energies), sum(forces))
         value = 0.0
@@ -168,6 +216,17 @@ class Trainer:
             loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
             value += float(loss.detach())
         return value
+
+    def _share(self, table: Indices, graph: Indices) -> tuple[Indices, Indices, tuple[int, int]]:
+        """Return this rank's part of a batch, and the numbers of labels of the whole: known without asking anyone."""
+        natoms, nedges, energies, forces = (np.zeros(len(graph), dtype=np.int64) for _ in range(4))
+        for k, train in enumerate(self.tables.train):
+            here = table == k
+            picked = graph[here]
+            natoms[here], nedges[here] = train.natoms[picked], train.nedges[picked]
+            energies[here], forces[here] = (known[picked] for known in self._counts[k])
+        mine = share(cost(natoms, nedges), self.ranks.rank, self.ranks.size)
+        return table[mine], graph[mine], (int(energies.sum()), int(forces.sum()))
 
     @property
     def train_loss(self) -> float | None:
@@ -182,9 +241,13 @@ class Trainer:
         ------
         Diverged
             When an error is not finite.
+        NodeError
+            When another rank is gone, or has other weights.
         """
         started = time.perf_counter()
-        score, errors = validate(self.average, self.tables.validation, limit, self.micro_batch)
+        if self.ranks.size > 1:
+            self._compare()
+        score, errors = validate(self.average, self.tables.validation, limit, self.micro_batch, self.ranks, self.device)
         p = self.position
         if not finite(list(errors.values())):
             raise Diverged(f"The validation errors are not finite at step {p.steps}, after {p.graphs} graphs.")
@@ -202,4 +265,4 @@ class Trainer:
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}

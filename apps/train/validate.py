@@ -10,41 +10,44 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.contracts.training import DatasetErrors
 from gfm_pipeline.apps.dataset import GraphTable, collate
+from gfm_pipeline.apps.train.device import CPU
+from gfm_pipeline.apps.train.ranks import ALONE, Ranks
+from gfm_pipeline.apps.train.shares import Indices, cost, share
 from gfm_pipeline.common.errors import DataError
 from gfm_pipeline.models import Potential
 
 BATCH = 64
 
 
-def subset(n: int, limit: int | None) -> NDArray[np.int64]:
+def subset(n: int, limit: int | None) -> Indices:
     """Return the indices that validation uses: all, or a fixed random choice that is the same for every model."""
     if limit is None or n <= limit:
         return np.arange(n, dtype=np.int64)
     return np.sort(np.random.default_rng(0).permutation(n)[:limit])
 
 
-def dataset_errors(
-    model: Potential, table: GraphTable, index: NDArray[np.int64], batch_size: int = BATCH
-) -> DatasetErrors:
-    """Return the errors on the structures ``index`` of one dataset, beside those of a model that learned nothing.
+def error_sums(
+    model: Potential, table: GraphTable, index: Indices, batch_size: int, device: torch.device
+) -> NDArray[np.float64]:
+    """Return sums and counts [2, 4] of absolute errors on the structures ``index`` of one dataset.
 
-    Energies are absolute errors per atom averaged over structures; forces are averaged over components. Both
-    null errors (reference energies, zero forces) are of the same structures. Missing labels are left out.
+    The four are energy, force, and both of a model that learned nothing. Missing labels are left out.
 
     Raises
     ------
     DataError
-        When no structure has an energy or forces.
+        When the split has no labels.
     """
     sums, counts = np.zeros(4), np.zeros(4)
     for start in range(0, len(index), batch_size):
         graphs = index[start : start + batch_size]
-        batch = collate([table], np.zeros(len(graphs), dtype=np.int64), graphs)
+        batch = collate([table], np.zeros(len(graphs), dtype=np.int64), graphs).to(device)
         out = model(batch)
         if batch.energy is None or batch.forces is None:
             raise DataError("The validation split has no labels.")
+        ones = torch.ones((), device=device)
         for k, (predicted, label, size) in enumerate(
-            ((out.energy, batch.energy, batch.natoms.double()), (out.forces, batch.forces, torch.ones(())))
+            ((out.energy, batch.energy, batch.natoms.double()), (out.forces, batch.forces, ones))
         ):
             known = ~torch.isnan(label)
             error = ((predicted - label).double().abs() / size)[known]
@@ -52,8 +55,7 @@ def dataset_errors(
             for place, values in ((k, error), (k + 2, null)):
                 sums[place] += float(values.sum())
                 counts[place] += values.numel()
-    energy, force, null_energy, null_force = (float(x) for x in sums / np.maximum(counts, 1))
-    return DatasetErrors(energy, force, null_energy, null_force)
+    return np.stack([sums, counts])
 
 
 def objective(errors: Mapping[str, DatasetErrors]) -> float:
@@ -77,14 +79,52 @@ def objective(errors: Mapping[str, DatasetErrors]) -> float:
 
 
 def validate(
-    model: Potential, tables: Mapping[str, GraphTable], limit: int | None, micro_batch: int | None = None
+    model: Potential,
+    tables: Mapping[str, GraphTable],
+    limit: int | None,
+    micro_batch: int | None = None,
+    ranks: Ranks = ALONE,
+    device: torch.device = CPU,
 ) -> tuple[float, dict[str, DatasetErrors]]:
     """Return the objective and the errors of each dataset, on at most ``limit`` structures of each.
 
-    ``micro_batch`` bounds the structures in memory at a time.
+    Energies are absolute errors per atom averaged over structures; forces are averaged over components. Both
+    null errors (reference energies, zero forces) are of the same structures.
+
+    Parameters
+    ----------
+    model, device
+        The model, and where it is.
+    tables
+        By dataset.
+    limit
+        See `subset`.
+    micro_batch
+        Bounds the structures in memory at a time.
+    ranks
+        Who shares the work; sums are exchanged in float64, so all of them have the same result.
+
+    Raises
+    ------
+    DataError
+        When a dataset has no labels to validate on.
     """
     size = BATCH if micro_batch is None else min(BATCH, micro_batch)
-    errors = {name: dataset_errors(model, table, subset(len(table), limit), size) for name, table in tables.items()}
+    found = []
+    for table in tables.values():
+        index = subset(len(table), limit)
+        if ranks.size > 1:
+            index = index[share(cost(table.natoms[index], table.nedges[index]), ranks.rank, ranks.size)]
+        found.append(error_sums(model, table, index, size, device))
+    sums = np.stack(found)
+    if ranks.size > 1:
+        total = torch.from_numpy(sums).to(device)
+        ranks.sum(total)
+        sums = total.cpu().numpy()
+    errors = {}
+    for name, (total_error, count) in zip(tables, sums, strict=True):
+        energy, force, null_energy, null_force = (float(x) for x in total_error / np.maximum(count, 1))
+        errors[name] = DatasetErrors(energy, force, null_energy, null_force)
     return objective(errors), errors
 
 

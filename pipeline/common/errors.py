@@ -11,6 +11,7 @@
       SchedulerUnavailable       4   the batch system does not answer
       IntegrityError             5   a file is not what its manifest or checksum says
       CampaignLocked            75   another driver holds the campaign
+      NodeError                  1   a machine, its network or a process on it failed; elsewhere the same may work
       DataError                  1   a record or a source of data is unusable
       ModelError                 1   a model was asked for something it cannot do
 
@@ -116,6 +117,10 @@ class CampaignLocked(GFMError):
     """Another driver holds the campaign."""
 
     exit_code = 75
+
+
+class NodeError(GFMError):
+    """A machine, its network or another process of the same task failed; elsewhere the same task may succeed."""
 
 
 class DataError(GFMError):

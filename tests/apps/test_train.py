@@ -460,11 +460,11 @@ from gfm_pipeline.apps.contracts.training import TrainSpec
 from gfm_pipeline.apps.program import run_program
 from gfm_pipeline.apps.train import program
 make = program.prepare
-def prepare(spec):
-    made = make(spec)
+def prepare(spec, *rest):
+    made = make(spec, *rest)
     made.micro_batch = 1
     made.step()
-    made = make(spec)
+    made = make(spec, *rest)
     ctypes.CDLL(None).malloc_trim(0)
     pages = int(open("/proc/self/statm").read().split()[0])
     limit = pages * resource.getpagesize() + ROOM

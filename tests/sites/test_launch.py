@@ -22,6 +22,7 @@ from gfm_pipeline.sites.launch import (
     launch_line,
     pool_line,
     rank_file,
+    task_environment,
 )
 from gfm_pipeline.sites.shape import TaskShape, default_shape
 
@@ -148,6 +149,11 @@ def test_what_spawned_ranks_are_told():
     assert told.exports["NCCL_NET"] == "Socket"
     assert {"SLURM_PROCID", "SLURM_LOCALID", "SLURM_CPU_BIND", "CUDA_VISIBLE_DEVICES"} <= set(told.unset)
     assert told.cancel == ()
+
+
+def test_the_profile_in_use_wins_over_the_environment():
+    machine = site(FRONTIER, profiles={"default": {"exports": {"NCCL_NET": "mine", "MORE": "1"}}})
+    assert task_environment(machine, 2) == {"OMP_NUM_THREADS": "7", "NCCL_NET": "mine", "MORE": "1"}
 
 
 def test_ranks_bind_themselves_where_the_launcher_does_not():
