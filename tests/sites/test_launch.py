@@ -66,6 +66,13 @@ def test_a_full_machine_fits_one_argument():
     assert len(launch_line(machine, default_shape(machine, len(every_other)), every_other)[-1]) < 128 * 1024
 
 
+def test_names_that_fit_no_argument_are_refused():
+    machine = site(TILES, nodes=20_000)
+    long = [f"x{number:07d}c0s0b0n0" for number in range(9_000)]
+    with pytest.raises(ConfigError, match="9,000 nodes do not fit one argument"):
+        launch_line(machine, default_shape(machine, 9_000), long)
+
+
 def test_line_of_the_pools():
     assert pool_line(site(FRONTIER), NAMES[:3])[1:] == [
         "--nodes=3",
