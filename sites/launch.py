@@ -21,6 +21,7 @@ from gfm_pipeline.sites.shape import RankPlace, TaskShape, node_layout, slots_pe
 LAUNCH_FILE = "launch.json"  # in an attempt's folder
 GROUP_FILE = "group.json"  # in the folder of a group of attempts that share one launch
 LOOPBACK = "127.0.0.1"
+LONGEST_ARGUMENT = 128 * 1024 - 8  # bytes; Linux's limit, less what stands before the names
 
 
 class LaunchStrategy(StrEnum):
@@ -199,8 +200,18 @@ def nodelist(site: SiteModel, nodes: Sequence[str]) -> str:
     """Return names as the site's launcher takes them.
 
     Slurm's are folded: thousands of names would exceed the 128 KiB that Linux allows one argument.
+
+    Raises
+    ------
+    ConfigError
+        When they exceed it all the same.
     """
-    return fold(nodes) if site.scheduler.kind is Scheduler.SLURM else ",".join(nodes)
+    text = fold(nodes) if site.scheduler.kind is Scheduler.SLURM else ",".join(nodes)
+    if len(text) >= LONGEST_ARGUMENT:
+        raise ConfigError(
+            f"The names of {len(nodes):,} nodes do not fit one argument of a launch line.", "Use fewer nodes a task."
+        )
+    return text
 
 
 def fold(nodes: Sequence[str]) -> str:

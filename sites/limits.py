@@ -90,11 +90,8 @@ def check_job(
             f"Ask for {_nodes(largest(site, queue))} or fewer.",
         )
     if scheduler.kind is Scheduler.LOCAL:
-        if queue is not None:
-            return Refusal(
-                About.QUEUE, f"Site {site.name} has no batch system, so there is no queue {queue!r}.", "Leave it out."
-            )
-        return Job(nodes, hours, None, None, None)
+        ignored = () if queue is None else (f"{site.name} has no batch system: queue {queue!r} means nothing here.",)
+        return Job(nodes, hours, None, None, None, ignored)
     if name is None or name not in scheduler.queues:
         return _unknown_queue(site, queue)
     charged = account or scheduler.account

@@ -119,17 +119,16 @@ class Resources:
 
 def decide_resources(workflow: WorkflowModel, site: SiteModel) -> Resources | Impossible:
     """Return what the campaign of ``workflow`` gets on ``site``; the same settings always get the same."""
-    for stage, asked in (
-        (StageName.SEARCH, workflow.resources.search),
-        (StageName.CONVERGE, workflow.resources.converge),
+    resources = workflow.resources
+    for key, ranks in (
+        (Key.SEARCH_RANKS, resources.search.ranks_per_node),
+        (Key.CONVERGE_RANKS, resources.converge.ranks_per_node),
     ):
-        if asked.ranks_per_node and (refused := check_ranks(site, asked.ranks_per_node)):
-            key = Key.SEARCH_RANKS if stage is StageName.SEARCH else Key.CONVERGE_RANKS
+        if ranks and (refused := check_ranks(site, ranks)):
             return Impossible(key, refused.message, refused.hint)
     allocation = _allocation(workflow, site)
     if isinstance(allocation, Impossible):
         return allocation
-    resources = workflow.resources
     sizes: dict[StageName, tuple[SizeClass, ...]] = {}
     why: dict[StageName, str] = {}
     for name, shared, at_fault in (

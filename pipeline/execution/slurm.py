@@ -62,7 +62,7 @@ BAD_NODES = frozenset({"DOWN", "DRAINED", "FAIL", "FAILING", "ERROR", "UNKNOWN",
 
 # A job that is refused in these words is refused for ever. Anything else may pass: a limit on queued jobs, say.
 REFUSALS = re.compile(
-    r"\binvalid (?!.*(credential|user id))|not permitted|configuration (is )?not available|permission denied"
+    r"\binvalid\b(?!.*(credential|user id))|not permitted|configuration (is )?not available|permission denied"
     r"|more processors requested|memory required by task|exceeds|dependency problem"
     r"|unrecognized option|unable to open file|does not look like a batch script",
     re.IGNORECASE,
@@ -296,11 +296,10 @@ def _rows(program: str, answer: Answer, fields: int) -> list[list[str]]:
 
 
 def _complaint(answer: Answer) -> str:
-    """Return the most telling line a Slurm command printed, without its prefix."""
-    text = answer.err.strip() or answer.out.strip()
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if REFUSALS.search(line)] or lines or [f"exit code {answer.code}"]
-    return re.sub(r"^\w+: (error: )?", "", telling[-1]).rstrip(".")
+    """Return what a Slurm command said of its failure, in one line, without its prefixes."""
+    text = answer.err.strip() or answer.out.strip() or f"exit code {answer.code}"
+    said = [re.sub(r"^\w+: (error: )?(Batch job submission failed: )?", "", line.strip()) for line in text.splitlines()]
+    return "; ".join(dict.fromkeys(line.rstrip(".") for line in said if line))
 
 
 def parse_seconds(text: str) -> float | None:
