@@ -198,7 +198,7 @@ class ParslLauncher:
         self._note_processes()
 
     def ready(self, size: SizeClass) -> bool:
-        """Return whether tasks of ``size`` would start at once: all nodes' pools have reported, or some after a minute."""
+        """Return whether a task of ``size`` would start at once: all nodes' pools reported, or some after a minute."""
         if not self.nodes:
             return True
         now = time.monotonic()

@@ -36,7 +36,8 @@ class SizeClass:
         shape = self.shape
         if self.whole:
             return f"{shape.nodes}-nodes-{shape.ranks_per_node}-ranks"
-        return f"{self.per_node}-a-node-{shape.ranks_per_node}-ranks-{shape.gpus_per_rank}-gpus-{shape.cores_per_rank}-cores"
+        rank = f"{shape.gpus_per_rank}-gpus-{shape.cores_per_rank}-cores"
+        return f"{self.per_node}-a-node-{shape.ranks_per_node}-ranks-{rank}"
 
     @property
     def whole(self) -> bool:
@@ -45,5 +46,5 @@ class SizeClass:
 
     def capacity(self, nodes: int) -> int:
         """Return how many tasks fit on ``nodes`` nodes at a time."""
-        fit = nodes // max(1, self.shape.nodes) if self.whole else nodes * self.per_node
+        fit = nodes // self.shape.nodes if self.shape.nodes else nodes * self.per_node
         return fit if self.at_a_time is None else min(fit, self.at_a_time)
