@@ -252,6 +252,11 @@ class LaunchModel(Strict):
         default=[], description="Launch line of a task over whole nodes, one argument an entry."
     )
     device: DeviceSelection = DeviceSelection.RANK
+    bind_cores: bool = Field(
+        default=True,
+        description="Whether ranks see to it that they run on the cores beside their GPU. "
+        "False: nobody looks, e.g. on nodes that only pretend to have so many.",
+    )
     rank_variable: str = Field(default="SLURM_PROCID", description="Holds the number of a rank.")
     local_rank_variable: str = Field(default="SLURM_LOCALID", description="Holds its number on its node.")
     address_suffix: str = Field(

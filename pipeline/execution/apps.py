@@ -14,7 +14,11 @@ from gfm_pipeline.campaign.events import StageName
 def app(stage: StageName, executor: str) -> Any:
     """Return the Parsl app of a stage on an executor, by the executor's label."""
 
-    def start(launch: dict[str, Any], ranks: tuple[dict[str, Any], ...]) -> int:
+    def start(
+        launch: dict[str, Any],
+        ranks: tuple[dict[str, Any], ...],
+        parsl_resource_specification: dict[str, int],  # noqa: ARG001 - Parsl reads it, and demands that it is taken
+    ) -> int:
         # Imported where it runs: Parsl ships this function to a worker on a compute node.
         from gfm_pipeline.execution.worker import start_wrapper
 

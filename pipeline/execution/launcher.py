@@ -290,11 +290,10 @@ class ParslLauncher:
         from gfm_pipeline.execution.apps import app
 
         generation = self._generation
-        arguments: dict[str, Any] = {}
-        if job.size.whole:
-            arguments["parsl_resource_specification"] = resources(job.size)
         future: Future[int] = app(job.stage, job.size.label)(
-            to_plain(job.launch), tuple(to_plain(r) for r in job.ranks), **arguments
+            to_plain(job.launch),
+            tuple(to_plain(r) for r in job.ranks),
+            parsl_resource_specification=resources(job.size),
         )
 
         def done(ended: Future[int]) -> None:
