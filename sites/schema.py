@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -86,6 +87,12 @@ def _rising(ports: tuple[int, int]) -> tuple[int, int]:
     return ports
 
 
+def _text(value: object) -> object:
+    """Return whole numbers as text, as the environment has them; anything else as it is."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Exports = dict[str, Annotated[str, BeforeValidator(_text)]]
 Cores = Annotated[str, AfterValidator(_cores), Field(description="Hardware threads, e.g. 1-7 or 48-63,112-127.")]
 Ports = Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_rising)]
 
@@ -273,7 +280,7 @@ class SizedExports(Strict):
 
     min_nodes: PositiveInt = 1
     max_nodes: PositiveInt | None = None
-    exports: dict[str, str]
+    exports: Exports
 
     @model_validator(mode="after")
     def _ordered(self) -> SizedExports:
@@ -290,7 +297,7 @@ class ProfileModel(Strict):
     prologue: list[str] = Field(
         default=[], description="Shell lines after the modules, e.g. what needs other variables."
     )
-    exports: dict[str, str] = Field(
+    exports: Exports = Field(
         default={},
         description="Variables of the job and of every task, as they stand; they win over the site's environment.",
     )
@@ -337,7 +344,7 @@ class DriverModel(Strict):
     @model_validator(mode="after")
     def _one_address(self) -> DriverModel:
         if self.interface is not None and self.address is not None:
-            raise ValueError("interface and address exclude each other; set one of them to null")
+            raise ValueError("address and interface exclude each other; set one of them to null")
         return self
 
 
@@ -363,7 +370,7 @@ class SiteModel(Strict):
     launch: LaunchModel = LaunchModel()
     profiles: dict[str, ProfileModel] = {"default": ProfileModel()}
     profile: str = Field(default="default", description="The profile in use.")
-    environment: dict[str, str] = Field(default={}, description="Variables set for every task.")
+    environment: Exports = Field(default={}, description="Variables set for every task.")
     sized_environment: list[SizedExports] = Field(default=[], description="Variables by number of nodes of a task.")
     staging: StagingModel = StagingModel()
     driver: DriverModel = DriverModel()

@@ -110,6 +110,13 @@ def test_a_file_extends_a_name_or_a_file_beside_it(tmp_path, monkeypatch):
     assert site.gpu.runtime == "cuda"
 
 
+def test_numbers_in_the_environment_are_text(tmp_path):
+    overlay = write(tmp_path, "o.yaml", "environment: {OMP_NUM_THREADS: 4}\n")
+    site = load_site("frontier", [overlay], ["site.profiles.hydragnn.exports.GPU_MAX_HW_QUEUES=1"]).model
+    assert site.environment["OMP_NUM_THREADS"] == "4"
+    assert site.profiles["hydragnn"].exports["GPU_MAX_HW_QUEUES"] == "1"
+
+
 def test_a_file_of_the_same_name_may_stand_alone(user):
     write(user, "mine.yaml", "name: mine\ndescription: x\n")
     assert load_site("mine").model == SiteModel(name="mine", description="x")
@@ -157,6 +164,22 @@ WRONG = {
     "extends": ("extends: local\n", "o.yaml:1: An overlay is laid over the site", "Remove 'extends'."),
     "ports": ("driver: {worker_ports: [9, 8]}\n", "o.yaml:1: driver.worker_ports: ports must rise", ""),
     "archive": ("staging:\n  kind: sbcast\n", "o.yaml:2: staging: kind sbcast needs archive", ""),
+    "missing": (
+        "scheduler:\n  queues:\n    tiny: {bins: [{max_nodes: 1, max_hours: 1}], as_of: 2026-11}\n",
+        "o.yaml:3: The key 'scheduler.queues.tiny.source' is missing.",
+        "Add it.",
+    ),
+    "number or word": ("slots: many\n", 'o.yaml:1: slots is "many", but should be a valid integer', "or 'auto'"),
+    "when": (
+        "scheduler: {queues: {batch: {as_of: yesterday}}}\n",
+        'o.yaml:1: scheduler.queues.batch.as_of is "yesterday", but the string should match',
+        "",
+    ),
+    "two addresses": (
+        "driver:\n  address: 10.0.0.1\n",
+        "o.yaml:2: driver: address and interface exclude each other",
+        "",
+    ),
     "null": ("scheduler: null\n", "o.yaml:1: scheduler is null, but should be a valid dictionary", ""),
 }
 

@@ -11,6 +11,7 @@
 #PBS -l filesystems=home:eagle
 
 cd /scratch/campaigns/demo || exit 1
+type module >/dev/null 2>&1 || . /etc/profile
 module use /soft/modulefiles
 module load conda
 conda activate
