@@ -217,8 +217,13 @@ def _or(values: Sequence[int]) -> str:
     return " or ".join(f"{value:,}" for value in values)
 
 
+def counted(count: int, what: str) -> str:
+    """Return ``1 node`` or ``1,024 nodes``."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def _nodes(count: int) -> str:
-    return f"{count:,} node" if count == 1 else f"{count:,} nodes"
+    return counted(count, "node")
 
 
 def _hours(hours: float) -> str:
