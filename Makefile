@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo setup test test-long test-slurm lint clean help
+.PHONY: demo setup test test-long test-slurm golden lint clean help
 
 help:
 	@echo "make demo    set up, then structures -> datasets -> search -> ensemble -> calibration (about 10 minutes)"
 	@echo "make test    set up, then ruff, mypy, the import rule and the tests"
 	@echo "make test-long   the tests that take minutes each: random kills, chaos"
 	@echo "make test-slurm  the tests on a real Slurm (root, and Debian's slurmctld slurmd slurm-client munge)"
+	@echo "make golden   write the batch scripts and launch lines that tests compare with anew"
 	@echo "make clean   remove the virtual environment and the demo's campaign"
 
 demo: $(STAMP)
@@ -27,6 +28,10 @@ test-long: $(STAMP)
 # On a real Slurm with pretend nodes; part of `make test` too. Skips with the reason when it cannot be had.
 test-slurm: $(STAMP)
 	$(BIN)/python -m pytest -m slurm tests/slurm
+
+# Batch scripts and launch lines of every site, written anew; the difference is to be reviewed.
+golden: $(STAMP)
+	$(BIN)/python tests/sites/golden.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -98,7 +98,8 @@ def _head(site: SiteModel, job: BatchJob, more: Sequence[str]) -> list[str]:
             mark = "#PBS"
         case _:
             raise ConfigError(f"Site {site.name} has no batch system to write a script for.")
-    return ["#!/bin/bash", *(f"{mark} {_one_line(directive)}" for directive in directives)]
+    # The site may say again what every job gets.
+    return ["#!/bin/bash", *(f"{mark} {_one_line(directive)}" for directive in dict.fromkeys(directives))]
 
 
 def _slurm(site: SiteModel, job: BatchJob, more: Sequence[str]) -> list[str]:

@@ -21,6 +21,7 @@ from gfm_pipeline.sites.shape import RankPlace, TaskShape, node_layout, slots_pe
 LAUNCH_FILE = "launch.json"  # in an attempt's folder
 GROUP_FILE = "group.json"  # in the folder of a group of attempts that share one launch
 LOOPBACK = "127.0.0.1"
+LONGEST_ARGUMENT = 128 * 1024 - 8  # bytes; Linux's limit, less what stands before the names
 
 
 class LaunchStrategy(StrEnum):
@@ -144,6 +145,7 @@ def launch_line(site: SiteModel, shape: TaskShape, nodes: Sequence[str]) -> list
         raise ConfigError(f"Site {site.name} has no launch line for tasks over whole nodes.", "Set launch.template.")
     if shape.nodes < 1 or len(nodes) != shape.nodes:
         raise ConfigError(f"A task of {shape.nodes} nodes cannot be launched on {len(nodes)}.")
+    _need_cores(site, site.launch.template, "{cores_per_rank}")
     layout = node_layout(site, shape)
     values = {
         "nodes": str(shape.nodes),
@@ -166,14 +168,27 @@ def pool_line(site: SiteModel, nodes: Sequence[str] | int) -> list[str]:
     if not template:
         raise ConfigError(f"Site {site.name} has no launch line for worker pools.", "Set launch.pool_template.")
     if not isinstance(nodes, int):
-        return _filled(template, {"nodes": str(len(nodes)), "nodelist": nodelist(site, nodes)})
+        return _filled(template, _of_pools(site, template, len(nodes)) | {"nodelist": nodelist(site, nodes)})
     unnamed: list[str] = []
     for argument in template:
         if "{nodelist}" not in argument:
             unnamed.append(argument)
         elif argument == "{nodelist}":  # the option before it stands alone
             unnamed.pop()
-    return _filled(unnamed, {"nodes": str(nodes)})
+    return _filled(unnamed, _of_pools(site, template, nodes))
+
+
+def _of_pools(site: SiteModel, template: Sequence[str], nodes: int) -> dict[str, str]:
+    _need_cores(site, template, "{cores_per_node}")
+    return {"nodes": str(nodes), "cores_per_node": str(site.node.usable_threads)}
+
+
+def _need_cores(site: SiteModel, template: Sequence[str], placeholder: str) -> None:
+    """Refuse a template that gives cores on a site that does not say how many there are."""
+    if not site.node.usable_threads and any(placeholder in argument for argument in template):
+        raise ConfigError(
+            f"Site {site.name} does not say how many cores a node has.", "Set node.cores in its file or an overlay."
+        )
 
 
 def _filled(template: Sequence[str], values: dict[str, str]) -> list[str]:
@@ -185,8 +200,18 @@ def nodelist(site: SiteModel, nodes: Sequence[str]) -> str:
     """Return names as the site's launcher takes them.
 
     Slurm's are folded: thousands of names would exceed the 128 KiB that Linux allows one argument.
+
+    Raises
+    ------
+    ConfigError
+        When they exceed it all the same.
     """
-    return fold(nodes) if site.scheduler.kind is Scheduler.SLURM else ",".join(nodes)
+    text = fold(nodes) if site.scheduler.kind is Scheduler.SLURM else ",".join(nodes)
+    if len(text) >= LONGEST_ARGUMENT:
+        raise ConfigError(
+            f"The names of {len(nodes):,} nodes do not fit one argument of a launch line.", "Use fewer nodes a task."
+        )
+    return text
 
 
 def fold(nodes: Sequence[str]) -> str:
@@ -260,7 +285,7 @@ def rank_file(
         ranks=shape.ranks,
         ranks_per_node=shape.ranks_per_node,
         nodes=() if spawned else tuple(nodes),
-        master_address=LOOPBACK if spawned else nodes[0] + launch.address_suffix,
+        master_address=LOOPBACK if spawned else _address(site, nodes[0]),
         master_port=port,
         visible_variable=gpu.visible_variable if shape.gpus_per_rank else None,
         rank_gpus=tuple(place.gpu for place in layout if place.gpu is not None),
@@ -276,6 +301,12 @@ def rank_file(
     )
 
 
+def _address(site: SiteModel, node: str) -> str:
+    """Return where the ranks on other nodes reach ``node``; batch systems may name it with a domain of their own."""
+    suffix = site.launch.address_suffix
+    return node.partition(".")[0] + suffix if suffix else node
+
+
 def _cores(layout: Sequence[RankPlace]) -> tuple[str, ...]:
     """Return the cores of each local rank, or nothing where the site does not name them."""
     return tuple(place.cores for place in layout) if all(place.cores for place in layout) else ()
@@ -288,12 +319,15 @@ def launcher_binds(site: SiteModel) -> bool:
 
 
 def task_environment(site: SiteModel, nodes: int) -> dict[str, str]:
-    """Return the variables set for a task over ``nodes`` nodes; what depends on their number wins."""
+    """Return the variables set for a task over ``nodes`` nodes.
+
+    What depends on their number wins over what holds for all, and the profile in use over both.
+    """
     found = dict(site.environment)
     for sized in site.sized_environment:
         if sized.min_nodes <= nodes <= (sized.max_nodes or nodes):
             found |= sized.exports
-    return found
+    return found | site.profiles[site.profile].exports
 
 
 def _ranks_of_a_node(site: SiteModel, shape: TaskShape) -> int:

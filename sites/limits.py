@@ -30,10 +30,13 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Job:
-    """A batch job a queue takes. ``bin`` is the range of sizes it falls in; ``warnings`` are sentences."""
+    """A job a site takes. ``bin`` is the range of sizes it falls in; ``warnings`` are sentences.
+
+    ``hours`` is None where nothing bounds them.
+    """
 
     nodes: int
-    hours: float
+    hours: float | None
     queue: str | None
     account: str | None
     bin: BinModel | None
@@ -74,7 +77,7 @@ def check_job(
     nodes
         How many.
     hours
-        Wall time; None: the longest that so many nodes get (12 h on a machine without queues).
+        Wall time; None: the longest that so many nodes get.
     account
         The project that is charged; None: the site's.
     """
@@ -87,11 +90,8 @@ def check_job(
             f"Ask for {_nodes(largest(site, queue))} or fewer.",
         )
     if scheduler.kind is Scheduler.LOCAL:
-        if queue is not None:
-            return Refusal(
-                About.QUEUE, f"Site {site.name} has no batch system, so there is no queue {queue!r}.", "Leave it out."
-            )
-        return Job(nodes, 12.0 if hours is None else hours, None, None, None)
+        ignored = () if queue is None else (f"{site.name} has no batch system: queue {queue!r} means nothing here.",)
+        return Job(nodes, hours, None, None, None, ignored)
     if name is None or name not in scheduler.queues:
         return _unknown_queue(site, queue)
     charged = account or scheduler.account

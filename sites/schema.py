@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -24,7 +25,7 @@ from gfm_pipeline.sites.cores import parse_cores
 
 # What `launch.template` and `launch.pool_template` may be filled with.
 PLACEHOLDERS = ("nodes", "ranks", "ranks_per_node", "cores_per_rank", "gpus_per_node", "nodelist", "core_list")
-POOL_PLACEHOLDERS = ("nodes", "nodelist")
+POOL_PLACEHOLDERS = ("nodes", "cores_per_node", "nodelist")
 
 
 class Scheduler(StrEnum):
@@ -86,6 +87,12 @@ def _rising(ports: tuple[int, int]) -> tuple[int, int]:
     return ports
 
 
+def _text(value: object) -> object:
+    """Return whole numbers as text, as the environment has them; anything else as it is."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Exports = dict[str, Annotated[str, BeforeValidator(_text)]]
 Cores = Annotated[str, AfterValidator(_cores), Field(description="Hardware threads, e.g. 1-7 or 48-63,112-127.")]
 Ports = Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_rising)]
 
@@ -191,7 +198,9 @@ class QueueModel(Strict):
     chaining: bool = Field(default=True, description="Whether jobs may be chained here.")
     max_queued_jobs: PositiveInt | None = Field(default=None, description="Jobs a user may have queued.")
     max_running_jobs: PositiveInt | None = Field(default=None, description="Jobs a user may have running.")
-    as_of: str = Field(description="Day these limits were read, YYYY-MM-DD.", pattern=r"^\d{4}-\d{2}-\d{2}$")
+    as_of: str = Field(
+        description="When these limits were read, YYYY-MM or YYYY-MM-DD.", pattern=r"^\d{4}-\d{2}(-\d{2})?$"
+    )
     source: str = Field(description="Where they were read.")
     verified: bool = Field(default=True, description="False: second-hand; check before you rely on it.")
 
@@ -246,7 +255,9 @@ class LaunchModel(Strict):
         default=None, description="Largest number of nodes on which Parsl's worker pools are known to work."
     )
     pool_template: list[str] = Field(
-        default=[], description="Launch line of Parsl's worker pools, one a node; filled from {nodes} {nodelist}."
+        default=[],
+        description="Launch line of Parsl's worker pools, one a node; filled from {nodes} {nodelist} and "
+        "{cores_per_node}, the hardware threads of a node that tasks use.",
     )
 
     @model_validator(mode="after")
@@ -269,7 +280,7 @@ class SizedExports(Strict):
 
     min_nodes: PositiveInt = 1
     max_nodes: PositiveInt | None = None
-    exports: dict[str, str]
+    exports: Exports
 
     @model_validator(mode="after")
     def _ordered(self) -> SizedExports:
@@ -283,8 +294,13 @@ class ProfileModel(Strict):
 
     description: str = ""
     modules: list[str] = []
-    prologue: list[str] = Field(default=[], description="Shell lines after the modules.")
-    exports: dict[str, str] = {}
+    prologue: list[str] = Field(
+        default=[], description="Shell lines after the modules, e.g. what needs other variables."
+    )
+    exports: Exports = Field(
+        default={},
+        description="Variables of the job and of every task, as they stand; they win over the site's environment.",
+    )
     activate: str | None = Field(
         default=None, description="Shell line that activates the Python environment; null: the one that submits."
     )
@@ -328,7 +344,7 @@ class DriverModel(Strict):
     @model_validator(mode="after")
     def _one_address(self) -> DriverModel:
         if self.interface is not None and self.address is not None:
-            raise ValueError("interface and address exclude each other; set one of them to null")
+            raise ValueError("address and interface exclude each other; set one of them to null")
         return self
 
 
@@ -354,7 +370,7 @@ class SiteModel(Strict):
     launch: LaunchModel = LaunchModel()
     profiles: dict[str, ProfileModel] = {"default": ProfileModel()}
     profile: str = Field(default="default", description="The profile in use.")
-    environment: dict[str, str] = Field(default={}, description="Variables set for every task.")
+    environment: Exports = Field(default={}, description="Variables set for every task.")
     sized_environment: list[SizedExports] = Field(default=[], description="Variables by number of nodes of a task.")
     staging: StagingModel = StagingModel()
     driver: DriverModel = DriverModel()

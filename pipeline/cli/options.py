@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 
 import click
 
+from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.campaign.identity import file_digests
 from gfm_pipeline.campaign.journal import read
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.common.errors import ConfigError, IntegrityError
+from gfm_pipeline.engine.resources import Impossible, Resources, decide_resources
 from gfm_pipeline.engine.step import Context
 from gfm_pipeline.sites.registry import LoadedSite, load_site, split_sets
 from gfm_pipeline.sites.schema import SiteModel
@@ -84,6 +86,7 @@ class Request:
     loaded_site: LoadedSite
     context: Context
     digests: dict[str, str]  # input file -> SHA-256
+    resources: Resources
 
     @property
     def site(self) -> SiteModel:
@@ -103,6 +106,9 @@ def resolve(
     loaded = load_workflow(workflow, of_workflow)
     loaded_site = load_site(site_name, overlays, of_site)
     site = loaded_site.model
+    resources = decide_resources(loaded.model, site)
+    if isinstance(resources, Impossible):
+        raise _refused(resources, loaded, loaded_site)
     sources = resolve_sources(loaded)
     root = folder or workflow.resolve().parent / "campaigns" / loaded.model.name
     paths = CampaignPaths(root.resolve())
@@ -112,11 +118,20 @@ def resolve(
         workflow=loaded.model,
         sources=sources,
         source_digests=input_names(sources, digests),
-        slots=site.resolved_slots(),
+        slots=resources.at_a_time(StageName.SEARCH),
         threads=site.threads_per_task,
         paths=paths,
+        sizes=resources.sizes,
     )
-    return Request(loaded, loaded_site, context, digests)
+    return Request(loaded, loaded_site, context, digests, resources)
+
+
+def _refused(found: Impossible, loaded: LoadedWorkflow, site: LoadedSite) -> ConfigError:
+    """Return the error of settings that cannot run, at the key of the file that is at fault."""
+    keys = tuple(found.key.split("."))
+    if keys[0] == "site":
+        return site.error(keys[1:], found.message, found.hint)
+    return loaded.error(keys, found.message, found.hint)
 
 
 def existing(campaign: Path) -> CampaignPaths:

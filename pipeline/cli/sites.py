@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from gfm_pipeline.sites.schema import Scheduler
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable, on standard output.")
 # Where comments begin; longer lines push theirs on, up to the second figure, and then get them on a line before.
 COLUMN, WIDEST = 56, 110
+PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
 
 
 @click.group(invoke_without_command=True)
@@ -147,6 +149,6 @@ def _entry(site: LoadedSite, at: tuple[str, ...], value: Any, depth: int) -> Ite
 
 def _scalar(value: Any) -> str:
     """Return a value as YAML (JSON is YAML), plain where a word needs no quotes."""
-    if isinstance(value, str) and value and value.replace("-", "").replace("_", "").isalpha() and value.isascii():
-        return value if value.lower() not in ("true", "false", "null", "yes", "no", "on", "off") else json.dumps(value)
+    if isinstance(value, str) and PLAIN.fullmatch(value) and value.lower() not in ("true", "false", "null"):
+        return value
     return json.dumps(value, ensure_ascii=False)

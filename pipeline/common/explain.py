@@ -63,8 +63,10 @@ def explain(
     faults = error.errors(include_url=False)
     # A wrong value under a union yields one fault a branch: the deepest one is the most specific.
     fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
-    where = tuple(part for part in fault["loc"] if _is_key(plain, fault["loc"], part))
-    more = f" ({len({f['loc'] for f in faults}) - 1} more fault(s) in the file.)" if len(faults) > 1 else ""
+    keys = [tuple(part for part in f["loc"] if _is_key(plain, f["loc"], part)) for f in faults]
+    where = keys[faults.index(fault)]
+    others = len(set(keys)) - 1
+    more = f" ({others} more fault(s).)" if others else ""
     given = json.dumps(fault.get("input"), default=str)
     given = given if len(given) < 60 else given[:57] + "..."
     context = fault.get("ctx", {})
@@ -91,8 +93,19 @@ def explain(
         case "value_error" | "unknown_name":
             message = f"{shown + ': ' if shown else ''}{reason}."
             return kind(message, found.path, found.line, context.get("hint"))
-    wanted = fault["msg"].removeprefix("Input should be ").removeprefix("Value should be ")
-    return kind(f"{shown} is {given}, but should be {wanted}.", found.path, found.line, "Correct the value." + more)
+    wanted = _wanted(fault["msg"])
+    for other, at in zip(faults, keys, strict=True):
+        if at == where and other["type"] == "literal_error":  # another branch of the same union
+            wanted += f", or {other.get('ctx', {}).get('expected', '')}"
+    return kind(f"{shown} is {given}, but {wanted}.", found.path, found.line, "Correct the value." + more)
+
+
+def _wanted(message: str) -> str:
+    """Return pydantic's words about a wrong value as the end of a sentence."""
+    for start in ("Input should be ", "Value should be "):
+        if message.startswith(start):
+            return f"should be {message.removeprefix(start)}"
+    return f"the {message[0].lower()}{message[1:]}".replace(" after validation", "")
 
 
 def _narrowed(plain: Any, where: Location, reason: str) -> Location:

@@ -66,7 +66,8 @@ def read_yaml(path: Path, what: str, kind: type[FileError], missing: str, exampl
     except YAMLError as error:
         raise kind(f"This is not valid YAML: {str(error).splitlines()[0]}.", path) from None
     if not isinstance(document, CommentedMap):
-        raise kind(f"A {what} is a mapping of keys.", path, 1, example)
+        article = "An" if what[0] in "aeiou" else "A"
+        raise kind(f"{article} {what} is a mapping of keys.", path, 1, example)
     lines: dict[Location, int] = {}
     return YamlFile(path, _plain(document, (), lines), lines)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from gfm_pipeline.campaign.events import Event, StageName
 from gfm_pipeline.campaign.paths import CampaignPaths, StagePaths
 from gfm_pipeline.campaign.state import StageState, TaskStatus
 from gfm_pipeline.common.strenum import StrEnum
+from gfm_pipeline.execution.sizes import SizeClass
 from gfm_pipeline.workflow.schema import WorkflowModel
 
 
@@ -34,6 +35,12 @@ class Context:
     slots: int
     threads: int
     paths: CampaignPaths
+    sizes: Mapping[StageName, tuple[SizeClass, ...]]  # of a stage's tasks; of the search, one a rung
+
+    def size_of(self, request: TaskRequest) -> SizeClass:
+        """Return the size of a task."""
+        sizes = self.sizes[request.stage]
+        return sizes[min(request.rung, len(sizes) - 1)]
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class TaskRequest:
     name: str
     program: Program
     spec: Any
+    rung: int = 0
 
 
 @dataclass(frozen=True)

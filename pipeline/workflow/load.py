@@ -32,7 +32,9 @@ class LoadedWorkflow:
         return self.file.line(location)
 
     def error(self, location: Location, message: str, hint: str | None = None) -> WorkflowError:
-        """Return an error that points at a key of this file."""
+        """Return an error that points at a key of this file, or of the command line."""
+        if any(location[: len(keys)] == keys for keys in self.overridden):
+            return WorkflowError(f"--set {'.'.join(map(str, location))}: {message}", hint=hint)
         return WorkflowError(message, self.path, self.place(*location), hint)
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from gfm_pipeline.apps.contracts.data import EnergyUnit, LengthUnit
 from gfm_pipeline.apps.contracts.training import Algorithm, ForceHead
@@ -202,6 +211,57 @@ class LimitsModel(Strict):
     )
 
 
+class SharedModel(Strict):
+    """Nodes of tasks that share them: one rank each."""
+
+    nodes: Literal[0] = Field(default=0, description="0: the tasks share nodes.")
+    cores: PositiveInt | None = Field(default=None, description="Cores of one task; null: the site's choice.")
+
+
+class TrainingModel(Strict):
+    """Nodes of one training, and its ranks; with `auto`, from the site, the allocation and the number of trainings."""
+
+    nodes: NonNegativeInt | Literal["auto"] = Field(
+        default="auto", description="Whole nodes of one training; 0: it shares a node."
+    )
+    ranks_per_node: PositiveInt | None = Field(
+        default=None, description="Ranks on each of its nodes, or in all where it shares one; null: one a GPU, or one."
+    )
+
+
+class TrialModel(Strict):
+    """Nodes of one trial of the search, and its ranks, as for a training to convergence."""
+
+    nodes: NonNegativeInt | list[NonNegativeInt] | Literal["auto"] = Field(
+        default="auto", description="Whole nodes of one trial, or a list of them, one a rung; 0: it shares a node."
+    )
+    ranks_per_node: PositiveInt | None = Field(
+        default=None, description="Ranks on each of its nodes, or in all where it shares one; null: one a GPU, or one."
+    )
+
+
+class ResourcesModel(Strict):
+    """What one task of each stage gets of the machine. No result depends on it, up to the rounding of sums."""
+
+    ingest: SharedModel = SharedModel()
+    search: TrialModel = TrialModel()
+    converge: TrainingModel = TrainingModel()
+    calibrate: SharedModel = SharedModel()
+
+
+class AllocationModel(Strict):
+    """The batch job, or jobs, a campaign runs in."""
+
+    nodes: PositiveInt | Literal["auto"] = Field(
+        default="auto", description="Nodes of one job; auto: as many as a wave of the search keeps busy."
+    )
+    hours: PositiveFloat | Literal["auto"] = Field(
+        default="auto", description="Wall time of one job; auto: the longest that so many nodes get."
+    )
+    queue: str | None = Field(default=None, description="Queue of the site; null: its default one.")
+    blocks: PositiveInt = Field(default=1, description="Jobs at a time, for a driver outside of them.")
+
+
 class WorkflowModel(Strict):
     """A campaign: from raw structures to a calibrated ensemble."""
 
@@ -212,6 +272,17 @@ class WorkflowModel(Strict):
     converge: ConvergeModel = ConvergeModel()
     calibrate: CalibrateModel = CalibrateModel()
     limits: LimitsModel = LimitsModel()
+    resources: ResourcesModel = ResourcesModel()
+    allocation: AllocationModel = AllocationModel()
+
+    @model_validator(mode="after")
+    def _one_size_a_rung(self) -> WorkflowModel:
+        sizes = self.resources.search.nodes
+        if isinstance(sizes, list) and len(sizes) != len(self.search.rungs):
+            raise ValueError(
+                f"resources.search.nodes lists {len(sizes)} sizes for the {len(self.search.rungs)} search.rungs"
+            )
+        return self
 
     @model_validator(mode="after")
     def _enough_candidates(self) -> WorkflowModel:

@@ -33,7 +33,7 @@ def context(slots=2, **changes) -> Context:
         target[last] = value
     model = WorkflowModel.model_validate(plain)
     sources = tuple(SourceSettings(name, s.reader, options=s.options) for name, s in model.data.sources.items())
-    return Context(model, sources, {}, slots, 1, CampaignPaths(Path("/nowhere")))
+    return Context(model, sources, {}, slots, 1, CampaignPaths(Path("/nowhere")), {})
 
 
 def pretend_result(request: TaskRequest) -> tuple[Outcome, dict]:

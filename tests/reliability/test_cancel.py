@@ -52,7 +52,7 @@ def test_a_second_ctrl_c_is_immediate_and_as_safe(uninterrupted, tmp_path):
     assert_nothing_runs(tmp_path, 20)
     assert not (pretended.campaign_of(tmp_path) / "driver.lock").exists()
     assert "Traceback" not in (tmp_path / "driver.log").read_text()
-    runs.finish(tmp_path, "resume", str(pretended.campaign_of(tmp_path)), "--site", "site.yaml")
+    runs.finish(tmp_path, "resume", str(pretended.campaign_of(tmp_path)))
     assert pretended.artefacts(tmp_path) == pretended.artefacts(uninterrupted)
     for task, story in runs.starts(pretended.journal_of(tmp_path)).items():
         assert story[-1] == "ok", task

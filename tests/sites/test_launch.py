@@ -22,6 +22,7 @@ from gfm_pipeline.sites.launch import (
     launch_line,
     pool_line,
     rank_file,
+    task_environment,
 )
 from gfm_pipeline.sites.shape import TaskShape, default_shape
 
@@ -63,6 +64,13 @@ def test_a_full_machine_fits_one_argument():
     assert line[-1] == "--nodelist=frontier[00001-09472]"
     every_other = NAMES[::2]
     assert len(launch_line(machine, default_shape(machine, len(every_other)), every_other)[-1]) < 128 * 1024
+
+
+def test_names_that_fit_no_argument_are_refused():
+    machine = site(TILES, nodes=20_000)
+    long = [f"x{number:07d}c0s0b0n0" for number in range(9_000)]
+    with pytest.raises(ConfigError, match="9,000 nodes do not fit one argument"):
+        launch_line(machine, default_shape(machine, 9_000), long)
 
 
 def test_line_of_the_pools():
@@ -148,6 +156,11 @@ def test_what_spawned_ranks_are_told():
     assert told.exports["NCCL_NET"] == "Socket"
     assert {"SLURM_PROCID", "SLURM_LOCALID", "SLURM_CPU_BIND", "CUDA_VISIBLE_DEVICES"} <= set(told.unset)
     assert told.cancel == ()
+
+
+def test_the_profile_in_use_wins_over_the_environment():
+    machine = site(FRONTIER, profiles={"default": {"exports": {"NCCL_NET": "mine", "MORE": "1"}}})
+    assert task_environment(machine, 2) == {"OMP_NUM_THREADS": "7", "NCCL_NET": "mine", "MORE": "1"}
 
 
 def test_ranks_bind_themselves_where_the_launcher_does_not():

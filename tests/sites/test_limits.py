@@ -74,7 +74,6 @@ def test_the_sites_own_account_counts():
             "Ask for 64 nodes, or use queue batch (65 nodes: 2 h).",
         ),
         (site(TILES), (None, 1, 1.0, "a"), About.NODES, "takes 2 nodes or more, not 1", "Ask for 2 nodes."),
-        (site(PLAIN), ("debug", 1, None, None), About.QUEUE, "no batch system", "Leave it out."),
         (site(PLAIN), (None, 2, None, None), About.NODES, "here has 1 node, not 2.", "Ask for 1 node or fewer."),
     ],
 )
@@ -124,6 +123,13 @@ def test_what_is_odd_is_said():
         "The limits of queue batch are second-hand",
         "Queue batch forbids chains of jobs: what one job does not finish is yours to resume.",
     ]
+
+
+def test_queues_mean_nothing_without_a_batch_system():
+    job = check_job(site(PLAIN), "debug", 1)
+    assert isinstance(job, Job)
+    assert (job.queue, job.hours) == (None, None)
+    assert job.warnings == ("here has no batch system: queue 'debug' means nothing here.",)
 
 
 def test_tasks_must_fit_the_allocation():

@@ -171,7 +171,7 @@ def _train(context: Context, stage: StageState, ingest: StageState, candidate: C
         validation_limit=search.validation_limit,
         threads=context.threads,
     )
-    return TaskRequest(stage.key, StageName.SEARCH, name, Program.TRAIN, spec)
+    return TaskRequest(stage.key, StageName.SEARCH, name, Program.TRAIN, spec, rung)
 
 
 def _finish(context: Context, stage: StageState) -> tuple[Event, ...]:

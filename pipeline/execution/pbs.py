@@ -1,0 +1,266 @@
+"""PBS Professional through its commands: qsub, qselect, qstat, qdel, pbsnodes.
+
+Written from the manual and tested against commands that stand in for PBS, not against a PBS.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gfm_pipeline.execution.scheduler import (
+    Answer,
+    Commands,
+    JobInfo,
+    JobState,
+    SchedulerTrouble,
+    SubmissionRefused,
+    checked_name,
+    earliest,
+    vanished,
+)
+
+FIX = "Run this where PBS's commands are on PATH (a login node), or choose another site with --site."
+WALL_TIME_CODE = -29  # JOB_EXEC_KILL_WALLTIME
+SIGNAL_CODES = range(256, 512)  # 256 + number of the signal that ended the job: qdel's
+DELETED = {"91", "93"}  # substates of jobs that were deleted
+
+LIVE: dict[str, JobState] = {
+    "Q": JobState.PENDING,
+    "H": JobState.PENDING,
+    "W": JobState.PENDING,
+    "T": JobState.PENDING,
+    "M": JobState.PENDING,
+    "B": JobState.RUNNING,
+    "R": JobState.RUNNING,
+    "E": JobState.RUNNING,
+    "S": JobState.RUNNING,
+    "U": JobState.RUNNING,
+}
+BAD_NODES = ("down", "offline", "unknown", "unresolvable", "stale", "maintenance", "sleep")
+
+REFUSALS = re.compile(
+    r"unknown (queue|resource)|illegal|not allowed|unauthorized|exceeds|no such|invalid|cannot open|not found"
+    r"|violates queue|violates server resource limits|account|allocation|project|bad (uid|gid)|usage:",
+    re.IGNORECASE,
+)
+PASSING = re.compile(r"limit.*(queued|per.?user|per.?project)|would exceed|cannot connect|timed? ?out", re.IGNORECASE)
+GONE = re.compile(r"unknown job id|job has finished|request invalid for state", re.IGNORECASE)
+
+
+class Pbs:
+    """The batch system of Aurora and Polaris.
+
+    Parameters
+    ----------
+    environment
+        The environment of this process.
+    seconds
+        Time-out of each command.
+    """
+
+    def __init__(self, environment: Mapping[str, str], seconds: float = 120.0) -> None:
+        self._environment = dict(environment)
+        kept = {
+            k: v for k, v in environment.items() if not k.startswith("PBS_") or k in ("PBS_CONF_FILE", "PBS_SERVER")
+        }
+        self._commands = Commands(kept | {"LC_ALL": "C"}, seconds, FIX)
+        self._user = pwd.getpwuid(os.getuid()).pw_name
+        self._unclear: dict[str, str | None] = {}  # names that may have been submitted twice, with the job that counts
+
+    # ---------------------------------------------------------------- jobs
+
+    def submit(self, script: Path, name: str) -> str:
+        """Submit ``script`` as the job ``name``, unless a job of that name was submitted; return the job's id."""
+        known = self._settled(checked_name(name))
+        if known is not None:
+            return known
+        try:
+            answer = self._commands.run("qsub", "-N", name, str(script))
+        except SchedulerTrouble:
+            self._unclear[name] = None
+            known = self._settled(name)
+            if known is None:
+                raise
+            return known
+        job = (answer.out.strip().splitlines() or [""])[-1].strip()
+        if answer.code == 0 and re.fullmatch(r"\d+(\.\S+)?", job):
+            return (self._settled(name) or job) if name in self._unclear else job
+        complaint = _complaint(answer)
+        if answer.code != 0 and REFUSALS.search(complaint) and not PASSING.search(complaint):
+            raise SubmissionRefused(f"{script}: PBS refuses the job: {complaint}.")
+        self._unclear[name] = None
+        known = self._settled(name)
+        if known is not None:
+            return known
+        raise SchedulerTrouble(f"qsub failed: {complaint}.")
+
+    def _settled(self, name: str) -> str | None:
+        """Return the job that has this name, after ending others that got it by mistake."""
+        found = self._named(name)
+        counts = earliest(found)
+        if counts is None:
+            return None
+        if name in self._unclear:
+            self._unclear[name] = counts.id
+        self.cancel([job.id for job in found if job.id != counts.id and not job.state.has_ended])
+        return counts.id
+
+    def _named(self, name: str) -> list[JobInfo]:
+        return [job for job in self._told(self._selected("-x", "-N", name)) if job.name == name]
+
+    def jobs(self, names_or_ids: Collection[str]) -> dict[str, JobInfo]:
+        """Return what is known of jobs, by the names or ids asked for."""
+        if not names_or_ids:
+            return {}
+        ids = [one for one in names_or_ids if one[:1].isdigit()]
+        if len(ids) < len(names_or_ids) or self._unclear:
+            ids = list(dict.fromkeys(ids + self._selected("-x")))
+        found = self._told(ids)
+        for name, counts in self._unclear.items():
+            if counts is not None:
+                self.cancel([j.id for j in found if j.name == name and j.id != counts and not j.state.has_ended])
+        known = {}
+        for asked in names_or_ids:
+            job = earliest([job for job in found if job.id == asked] or [job for job in found if job.name == asked])
+            known[asked] = job or vanished(asked)
+        return known
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        """End jobs; those that have ended are no trouble."""
+        if not ids:
+            return
+        answer = self._commands.run("qdel", *ids)
+        lines = [line for line in answer.err.splitlines() if line.strip()]
+        if answer.code != 0 and not (lines and all(GONE.search(line) for line in lines)):
+            raise SchedulerTrouble(f"qdel failed: {_complaint(answer)}.")
+
+    def cancel_by_name(self, name: str) -> None:
+        """End every job of the user with this name."""
+        self.cancel([job.id for job in self._named(checked_name(name)) if not job.state.has_ended])
+
+    def test(self, script: Path) -> str | None:  # noqa: ARG002 - PBS has no such test
+        """Return None: PBS cannot tell without taking the job."""
+        return None
+
+    # ---------------------------------------------------------------- nodes and time
+
+    def bad_nodes(self, nodes: Sequence[str]) -> dict[str, str]:
+        """Return, of these nodes, those that are down, offline or unknown, with the comment on them."""
+        if not nodes:
+            return {}
+        told = self._json("pbsnodes", "-a", "-F", "json").get("nodes", {})
+        bad = {}
+        for node in nodes:
+            facts = told.get(node) or told.get(node.partition(".")[0])
+            states = str(facts.get("state", "")) if facts else ""
+            if any(word in states for word in BAD_NODES):
+                comment = str(facts.get("comment", ""))
+                bad[node] = f"{states}: {comment}" if comment else states
+        return bad
+
+    def seconds_left(self) -> float | None:
+        """Return the rest of the wall time of the job this process runs in; None outside of one or without limit."""
+        job = self._environment.get("PBS_JOBID")
+        if job is None:
+            return None
+        found = self._told([job])
+        if not found:
+            raise SchedulerTrouble(f"qstat does not know job {job}.")
+        return found[0].seconds_left
+
+    def my_nodes(self) -> tuple[str, ...]:
+        """Return the nodes of the job this process runs in, each once; empty outside of one."""
+        path = self._environment.get("PBS_NODEFILE")
+        if path is None:
+            return ()
+        try:
+            return tuple(dict.fromkeys(Path(path).read_text().split()))
+        except OSError as error:
+            raise SchedulerTrouble(f"{path} cannot be read ({error.strerror}).") from error
+
+    # ---------------------------------------------------------------- questions
+
+    def _selected(self, *options: str) -> list[str]:
+        """Return the ids of the user's jobs; with ``-x`` ended ones too, as long as PBS keeps them."""
+        answer = self._commands.run("qselect", "-u", self._user, *options)
+        if answer.code != 0:
+            raise SchedulerTrouble(f"qselect failed: {_complaint(answer)}.")
+        return answer.out.split()
+
+    def _told(self, ids: Sequence[str]) -> list[JobInfo]:
+        if not ids:
+            return []
+        told = self._json("qstat", "-x", "-f", "-F", "json", *ids).get("Jobs", {})
+        return [_info(job, facts) for job, facts in told.items()]
+
+    def _json(self, *words: str) -> dict[str, Any]:
+        answer = self._commands.run(*words)
+        if answer.code != 0 and not (answer.out.strip() and GONE.search(answer.err)):
+            if answer.err.strip() and all(GONE.search(line) for line in answer.err.splitlines() if line.strip()):
+                return {}
+            raise SchedulerTrouble(f"{words[0]} failed: {_complaint(answer)}.")
+        # PBS does not escape what users put into their variables.
+        for text in (
+            answer.out,
+            re.sub(r'"Variable_List":\s*\{.*?\n\s*\}', '"Variable_List":{}', answer.out, flags=re.S),
+        ):
+            try:
+                told = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(told, dict):
+                return told
+        raise SchedulerTrouble(f"{words[0]} gave an answer nobody understands: {answer.out[:80]!r}.")
+
+
+def _info(job: str, facts: Any) -> JobInfo:
+    """Return a job from what qstat tells of it."""
+    if not isinstance(facts, dict) or "job_state" not in facts:
+        raise SchedulerTrouble(f"qstat gave an answer nobody understands about job {job}.")
+    letter = str(facts["job_state"])
+    state = LIVE.get(letter) or _ended(facts)
+    left = None
+    if state is JobState.RUNNING and "walltime" in facts.get("Resource_List", {}):
+        left = max(0.0, _seconds(str(facts["Resource_List"]["walltime"])) - _elapsed(facts))
+    # "x1000c0s0b0n0/0*64+x1000c0s0b1n0/0*64"
+    names = dict.fromkeys(part.partition("/")[0] for part in str(facts.get("exec_host", "")).split("+") if part)
+    return JobInfo(job, str(facts.get("Job_Name", "")), state, tuple(names), str(facts.get("comment", letter)), left)
+
+
+def _ended(facts: dict[str, Any]) -> JobState:
+    code = facts.get("Exit_status")
+    if code is None:
+        return JobState.CANCELLED if str(facts.get("substate")) in DELETED else JobState.FAILED
+    if int(code) == WALL_TIME_CODE:
+        return JobState.TIMEOUT
+    if int(code) in SIGNAL_CODES:
+        return JobState.CANCELLED
+    return JobState.COMPLETED if int(code) == 0 else JobState.FAILED
+
+
+def _elapsed(facts: dict[str, Any]) -> float:
+    """Return how long a job has run (s): since its start, or as PBS counted it last."""
+    counted = _seconds(str(facts.get("resources_used", {}).get("walltime", "0:0:0")))
+    try:
+        started = time.mktime(time.strptime(str(facts.get("stime")), "%a %b %d %H:%M:%S %Y"))
+    except ValueError:
+        return counted
+    return max(counted, time.time() - started)
+
+
+def _seconds(text: str) -> float:
+    parts = text.split(":")
+    if not all(part.isdigit() for part in parts):
+        raise SchedulerTrouble(f"PBS gave a time nobody understands: {text!r}.")
+    return float(sum(int(part) * 60**place for place, part in enumerate(reversed(parts))))
+
+
+def _complaint(answer: Answer) -> str:
+    return re.sub(r"^\w+: ", "", answer.complaint).rstrip(".")

@@ -1,0 +1,48 @@
+"""Size classes: tasks of one shape, started in one way, by one Parsl executor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gfm_pipeline.sites.launch import LaunchStrategy
+from gfm_pipeline.sites.shape import TaskShape
+
+
+@dataclass(frozen=True)
+class SizeClass:
+    """Tasks of one shape.
+
+    Parameters
+    ----------
+    shape
+        What one task takes.
+    strategy
+        How its ranks are started.
+    per_node
+        Tasks that share a node (1 for tasks of whole nodes).
+    at_a_time
+        Most of them at a time in one allocation: what is free beyond them is spare, or the batch system allows no
+        more launches. None: as many as fit.
+    """
+
+    shape: TaskShape
+    strategy: LaunchStrategy
+    per_node: int = 1
+    at_a_time: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Name of the Parsl executor."""
+        if self.whole:
+            return f"nodes-{self.shape.nodes}"
+        return f"shared-{self.per_node}-a-node"
+
+    @property
+    def whole(self) -> bool:
+        """Whether tasks are placed on nodes by name; the others take a slot of the worker pools."""
+        return self.strategy is not LaunchStrategy.SPAWN
+
+    def capacity(self, nodes: int) -> int:
+        """Return how many tasks fit on ``nodes`` nodes at a time."""
+        fit = nodes // self.shape.nodes if self.shape.nodes else nodes * self.per_node
+        return fit if self.at_a_time is None else min(fit, self.at_a_time)

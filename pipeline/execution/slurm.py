@@ -1,0 +1,321 @@
+"""Slurm through its commands: sbatch, squeue, scancel, sinfo, scontrol, and sacct where it works."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from gfm_pipeline.execution.scheduler import (
+    Answer,
+    Commands,
+    JobInfo,
+    JobState,
+    SchedulerTrouble,
+    SubmissionRefused,
+    checked_name,
+    earliest,
+    vanished,
+)
+
+FIX = "Run this where Slurm's commands are on PATH (a login node), or choose another site with --site."
+LEAKING = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SCANCEL_", "SINFO_", "SACCT_", "SCONTROL_")
+KEPT = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS"})  # which Slurm it is
+QUEUE_FORMAT = "%A|%T|%L|%N|%r|%j"  # names last: those of other tools may hold the separator
+ACCOUNT_FIELDS = "JobIDRaw,State,NodeList,JobName"
+ACCOUNT_DAYS = 14
+
+STATES: dict[str, JobState] = {
+    "PENDING": JobState.PENDING,
+    "CONFIGURING": JobState.PENDING,
+    "REQUEUED": JobState.PENDING,
+    "REQUEUE_FED": JobState.PENDING,
+    "REQUEUE_HOLD": JobState.PENDING,
+    "SPECIAL_EXIT": JobState.PENDING,
+    "RESV_DEL_HOLD": JobState.PENDING,
+    "RUNNING": JobState.RUNNING,
+    "COMPLETING": JobState.RUNNING,  # its nodes are not free yet, and how it ended is not told
+    "RESIZING": JobState.RUNNING,
+    "SIGNALING": JobState.RUNNING,
+    "STAGE_OUT": JobState.RUNNING,
+    "STOPPED": JobState.RUNNING,
+    "SUSPENDED": JobState.RUNNING,
+    "COMPLETED": JobState.COMPLETED,
+    "FAILED": JobState.FAILED,
+    "OUT_OF_MEMORY": JobState.FAILED,
+    "LAUNCH_FAILED": JobState.FAILED,
+    "RECONFIG_FAIL": JobState.FAILED,
+    "CANCELLED": JobState.CANCELLED,
+    "PREEMPTED": JobState.CANCELLED,
+    "REVOKED": JobState.CANCELLED,
+    "TIMEOUT": JobState.TIMEOUT,
+    "DEADLINE": JobState.TIMEOUT,
+    "NODE_FAIL": JobState.NODE_FAIL,
+    "BOOT_FAIL": JobState.NODE_FAIL,
+}
+
+# Nodes somebody drains go on with the job they have ("draining"): no reason to leave them.
+BAD_NODES = frozenset({"DOWN", "DRAINED", "FAIL", "FAILING", "ERROR", "UNKNOWN", "NO_RESPOND"})
+
+# A job that is refused in these words is refused for ever. Anything else may pass: a limit on queued jobs, say.
+REFUSALS = re.compile(
+    r"\binvalid\b(?!.*(credential|user id))|not permitted|configuration (is )?not available|permission denied"
+    r"|more processors requested|memory required by task|exceeds|dependency problem"
+    r"|unrecognized option|unable to open file|does not look like a batch script",
+    re.IGNORECASE,
+)
+GONE = re.compile(r"invalid job id|already completing or completed", re.IGNORECASE)
+
+
+def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without what Slurm's commands would read as options, or print differently for."""
+    kept = {k: v for k, v in environment.items() if k in KEPT or not k.startswith(LEAKING)}
+    return kept | {"LC_ALL": "C"}
+
+
+class Slurm:
+    """The batch system of most machines.
+
+    Parameters
+    ----------
+    environment
+        The environment of this process.
+    seconds
+        Time-out of each command.
+    """
+
+    def __init__(self, environment: Mapping[str, str], seconds: float = 120.0) -> None:
+        self._environment = dict(environment)
+        self._commands = Commands(scrubbed(environment), seconds, FIX)
+        self._has_accounting = self._commands.has("sacct")
+        self._unclear: dict[str, str | None] = {}  # names that may have been submitted twice, with the job that counts
+        self._hosts: dict[str, tuple[str, ...]] = {}
+
+    # ---------------------------------------------------------------- jobs
+
+    def submit(self, script: Path, name: str) -> str:
+        """Submit ``script`` as the job ``name``, unless a job of that name was submitted; return the job's id."""
+        known = self._settled(checked_name(name))
+        if known is not None:
+            return known
+        try:
+            answer = self._commands.run("sbatch", "--parsable", f"--job-name={name}", str(script))
+        except SchedulerTrouble:
+            # It may have been taken all the same, now or when slurmctld gets to it.
+            self._unclear[name] = None
+            known = self._settled(name)
+            if known is None:
+                raise
+            return known
+        number = re.fullmatch(r"(\d+)(;.*)?", (answer.out.strip().splitlines() or [""])[-1].strip())
+        if answer.code == 0 and number is not None:
+            if name in self._unclear:
+                return self._settled(name) or number.group(1)
+            return number.group(1)
+        complaint = _complaint(answer)
+        if answer.code != 0 and REFUSALS.search(complaint):
+            raise SubmissionRefused(f"{script}: Slurm refuses the job: {complaint}.")
+        self._unclear[name] = None
+        known = self._settled(name)
+        if known is not None:
+            return known
+        raise SchedulerTrouble(f"sbatch failed: {complaint}.")
+
+    def _settled(self, name: str) -> str | None:
+        """Return the job that has this name, after ending others that got it by mistake."""
+        found = [job for job in self._queue() if job.name == name] or self._accounted(f"--name={name}")
+        counts = earliest(found)
+        if counts is None:
+            return None
+        if name in self._unclear:
+            self._unclear[name] = counts.id
+        self._end_doubles(found, name, counts.id)
+        return counts.id
+
+    def _end_doubles(self, found: Sequence[JobInfo], name: str, counts: str) -> None:
+        self.cancel([job.id for job in found if job.name == name and job.id != counts and not job.state.has_ended])
+
+    def jobs(self, names_or_ids: Collection[str]) -> dict[str, JobInfo]:
+        """Return what is known of jobs, by the names or ids asked for: one query, and one more for vanished ones."""
+        if not names_or_ids:
+            return {}
+        found = self._queue()
+        for name, counts in self._unclear.items():
+            if counts is not None:
+                self._end_doubles(found, name, counts)
+        known = _chosen(found, names_or_ids)
+        missing = [asked for asked in names_or_ids if asked not in known]
+        for option, asked in (
+            ("--jobs", [one for one in missing if one.isdigit()]),
+            ("--name", [one for one in missing if not one.isdigit()]),
+        ):
+            if asked:
+                known |= _chosen(self._accounted(f"{option}={','.join(asked)}"), asked)
+        return {
+            asked: replace(job, nodes=self._expand(",".join(job.nodes)))
+            if (job := known.get(asked))
+            else vanished(asked)
+            for asked in names_or_ids
+        }
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        """End jobs; those that have ended are no trouble."""
+        if ids:
+            self._cancel(*ids)
+
+    def cancel_by_name(self, name: str) -> None:
+        """End every job of the user with this name."""
+        self._cancel("--me", f"--name={checked_name(name)}")
+
+    def _cancel(self, *words: str) -> None:
+        answer = self._commands.run("scancel", *words)
+        lines = [line for line in answer.err.splitlines() if line.strip()]
+        if answer.code != 0 and not (lines and all(GONE.search(line) for line in lines)):
+            raise SchedulerTrouble(f"scancel failed: {_complaint(answer)}.")
+
+    def test(self, script: Path) -> str | None:
+        """Return why Slurm would refuse ``script``; None when it would take it."""
+        answer = self._commands.run("sbatch", "--test-only", str(script))
+        complaint = _complaint(answer)
+        if answer.code != 0 and not REFUSALS.search(complaint):
+            raise SchedulerTrouble(f"sbatch --test-only failed: {complaint}.")
+        return complaint if answer.code != 0 else None
+
+    # ---------------------------------------------------------------- nodes and time
+
+    def bad_nodes(self, nodes: Sequence[str]) -> dict[str, str]:
+        """Return, of these nodes, those that are down, drained, failing or silent, with the reason."""
+        if not nodes:
+            return {}
+        wanted, bad = set(nodes), {}
+        for name, state, reason in self._table("sinfo", 3, "--noheader", "--all", "--Node", "--format=%N|%T|%E"):
+            words = state.upper().rstrip("*~#!%$@^-+")
+            if name in wanted and (words in BAD_NODES or state.endswith("*")):
+                bad[name] = state if reason.lower() in ("none", "") else f"{state}: {reason}"
+        return bad
+
+    def seconds_left(self) -> float | None:
+        """Return the rest of the wall time of the job this process runs in; None outside of one or without limit."""
+        job = self._environment.get("SLURM_JOB_ID")
+        if job is None:
+            return None
+        end = self._environment.get("SLURM_JOB_END_TIME", "")
+        if end.isdigit():  # Slurm 23.02 and newer
+            return max(0.0, float(end) - time.time())
+        answer = self._checked("squeue", "--noheader", f"--jobs={job}", "--format=%L")
+        return parse_seconds(answer.out.strip())
+
+    def my_nodes(self) -> tuple[str, ...]:
+        """Return the nodes of the job this process runs in; empty outside of one."""
+        return self._expand(self._environment.get("SLURM_JOB_NODELIST", ""))
+
+    def _expand(self, expression: str) -> tuple[str, ...]:
+        """Return the names a list of nodes stands for, e.g. ``node[1-3,7]``."""
+        if not expression:
+            return ()
+        if expression not in self._hosts:
+            names = self._checked("scontrol", "show", "hostnames", expression).out.split()
+            if not names:
+                raise SchedulerTrouble(f"scontrol did not expand the list of nodes {expression!r}.")
+            self._hosts[expression] = tuple(names)
+        return self._hosts[expression]
+
+    # ---------------------------------------------------------------- questions
+
+    def _queue(self) -> list[JobInfo]:
+        """Return the user's jobs that Slurm still holds, ended ones among them for some minutes.
+
+        ``nodes`` of each holds the list as Slurm writes it, in one piece.
+        """
+        words = ("--me", "--noheader", "--states=all", f"--format={QUEUE_FORMAT}")
+        found = []
+        for job, state, left, nodes, reason, name in self._table("squeue", 6, *words):
+            known = _state("squeue", job, state, nodes)
+            seconds = parse_seconds(left) if known is JobState.RUNNING else None
+            why = reason if known is JobState.PENDING else state
+            found.append(JobInfo(job, name, known, (nodes,) if nodes else (), why, seconds))
+        return found
+
+    def _accounted(self, which: str) -> list[JobInfo]:
+        """Return jobs from the accounting database, where there is one."""
+        if not self._has_accounting:
+            return []
+        answer = self._commands.run(
+            "sacct", "--allocations", "--noheader", "--parsable2", f"--user={os.getuid()}",
+            f"--starttime=now-{ACCOUNT_DAYS}days", f"--format={ACCOUNT_FIELDS}", which,
+        )  # fmt: skip
+        if answer.code != 0 and "disabled" in answer.err + answer.out:
+            self._has_accounting = False
+            return []
+        found = []
+        for job, state, nodes, name in _rows("sacct", answer, 4):
+            word = state.split()[0] if state else ""  # "CANCELLED by 0"
+            nodes = "" if nodes.startswith("None") else nodes
+            found.append(JobInfo(job, name, _state("sacct", job, word, nodes), (nodes,) if nodes else (), state))
+        return found
+
+    def _table(self, program: str, fields: int, *words: str) -> list[list[str]]:
+        return _rows(program, self._commands.run(program, *words), fields)
+
+    def _checked(self, *words: str) -> Answer:
+        answer = self._commands.run(*words)
+        if answer.code != 0:
+            raise SchedulerTrouble(f"{words[0]} failed: {_complaint(answer)}.")
+        return answer
+
+
+def _chosen(found: Sequence[JobInfo], names_or_ids: Collection[str]) -> dict[str, JobInfo]:
+    """Return, of the jobs found, those asked for."""
+    chosen = {}
+    for asked in names_or_ids:
+        job = earliest([job for job in found if job.id == asked] or [job for job in found if job.name == asked])
+        if job is not None:
+            chosen[asked] = job
+    return chosen
+
+
+def _state(program: str, job: str, state: str, nodes: str) -> JobState:
+    """Return a job's state; words newer than this program count as not ended."""
+    if not job.isdigit() or not re.fullmatch(r"[A-Z_]+", state):
+        raise SchedulerTrouble(f"{program} gave an answer nobody understands: {job[:40]!r} {state[:40]!r}.")
+    return STATES.get(state, JobState.RUNNING if nodes else JobState.PENDING)
+
+
+def _rows(program: str, answer: Answer, fields: int) -> list[list[str]]:
+    """Return the fields of each line; the last field may hold the separator."""
+    if answer.code != 0:
+        raise SchedulerTrouble(f"{program} failed: {_complaint(answer)}.")
+    rows = [line.split("|", fields - 1) for line in answer.out.splitlines() if line.strip()]
+    for row in rows:
+        if len(row) != fields:
+            raise SchedulerTrouble(f"{program} gave an answer nobody understands: {'|'.join(row)[:80]!r}.")
+    return [[field.strip() for field in row] for row in rows]
+
+
+def _complaint(answer: Answer) -> str:
+    """Return what a Slurm command said of its failure, in one line, without its prefixes."""
+    text = answer.err.strip() or answer.out.strip() or f"exit code {answer.code}"
+    said = [re.sub(r"^\w+: (error: )?(Batch job submission failed: )?", "", line.strip()) for line in text.splitlines()]
+    return "; ".join(dict.fromkeys(line.rstrip(".") for line in said if line))
+
+
+def parse_seconds(text: str) -> float | None:
+    """Return a time of Slurm's (``[days-]hours:minutes:seconds``, or shorter) in seconds; None when it has none.
+
+    Raises
+    ------
+    SchedulerTrouble
+        It is no such time.
+    """
+    if text in ("UNLIMITED", "NOT_SET", "N/A", ""):
+        return None
+    if text == "INVALID":  # what Slurm makes of a negative time: it is over
+        return 0.0
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
+    if match is None:
+        raise SchedulerTrouble(f"Slurm gave a time nobody understands: {text!r}.")
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)

@@ -1,0 +1,22 @@
+#!/bin/bash
+#PBS -N demo-b001
+#PBS -A abc123
+#PBS -q prod
+#PBS -l select=8192
+#PBS -l walltime=24:00:00
+#PBS -j oe
+#PBS -o /scratch/campaigns/demo/jobs/demo-b001.out
+#PBS -r n
+#PBS -l place=scatter
+#PBS -l filesystems=home:flare
+#PBS -k doe
+
+cd /scratch/campaigns/demo || exit 1
+type module >/dev/null 2>&1 || . /etc/profile
+module load frameworks || { echo 'gfm-pipeline: module frameworks cannot be loaded' >&2; exit 2; }
+export TMPDIR=/tmp
+export PATH=/env/bin:"$PATH"
+
+awk '!seen[$0]++' "$PBS_NODEFILE" > /scratch/campaigns/demo/parsl/demo-b001/nodes || { echo 'gfm-pipeline: the names of the nodes cannot be written' >&2; exit 2; }
+mpiexec -n 8192 -ppn 1 --cpu-bind=none process_worker_pool.py --block_id=demo-b001 &
+wait

@@ -1,0 +1,20 @@
+#!/bin/bash
+#PBS -N demo-d001
+#PBS -A abc123
+#PBS -q prod
+#PBS -l select=8192
+#PBS -l walltime=24:00:00
+#PBS -j oe
+#PBS -o /scratch/campaigns/demo/jobs/demo-d001.out
+#PBS -r n
+#PBS -l place=scatter
+#PBS -l filesystems=home:flare
+#PBS -k doe
+
+cd /scratch/campaigns/demo || exit 1
+type module >/dev/null 2>&1 || . /etc/profile
+module load frameworks || { echo 'gfm-pipeline: module frameworks cannot be loaded' >&2; exit 2; }
+export TMPDIR=/tmp
+export PATH=/env/bin:"$PATH"
+
+exec gfm-pipeline resume /scratch/campaigns/demo

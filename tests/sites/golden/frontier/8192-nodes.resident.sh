@@ -1,0 +1,32 @@
+#!/bin/bash
+#SBATCH -J demo-d001
+#SBATCH -A abc123
+#SBATCH -p batch
+#SBATCH -q normal
+#SBATCH -N 8192
+#SBATCH -t 12:00:00
+#SBATCH -C nvme
+#SBATCH -o /scratch/campaigns/demo/jobs/demo-d001.out
+#SBATCH --no-requeue
+#SBATCH --no-kill
+#SBATCH --signal=B:USR1@300
+#SBATCH --core-spec=8
+#SBATCH --threads-per-core=1
+#SBATCH --network=disable_rdzv_get
+
+cd /scratch/campaigns/demo || exit 1
+type module >/dev/null 2>&1 || . /etc/profile
+module load PrgEnv-gnu/8.7.0 || { echo 'gfm-pipeline: module PrgEnv-gnu/8.7.0 cannot be loaded' >&2; exit 2; }
+module load cpe/26.03 || { echo 'gfm-pipeline: module cpe/26.03 cannot be loaded' >&2; exit 2; }
+module load miniforge3/23.11.0-0 || { echo 'gfm-pipeline: module miniforge3/23.11.0-0 cannot be loaded' >&2; exit 2; }
+module load rocm/7.1.1 || { echo 'gfm-pipeline: module rocm/7.1.1 cannot be loaded' >&2; exit 2; }
+module load rccl-net-plugin || { echo 'gfm-pipeline: module rccl-net-plugin cannot be loaded' >&2; exit 2; }
+module load craype-accel-amd-gfx90a || { echo 'gfm-pipeline: module craype-accel-amd-gfx90a cannot be loaded' >&2; exit 2; }
+export LD_LIBRARY_PATH=$CRAY_LD_LIBRARY_PATH:$LD_LIBRARY_PATH
+export MIOPEN_USER_DB_PATH=/tmp/miopen-$USER-$SLURM_JOB_ID
+export MIOPEN_CUSTOM_CACHE_DIR=$MIOPEN_USER_DB_PATH
+mkdir -p $MIOPEN_USER_DB_PATH
+export TMPDIR=/tmp
+export PATH=/env/bin:"$PATH"
+
+exec gfm-pipeline resume /scratch/campaigns/demo

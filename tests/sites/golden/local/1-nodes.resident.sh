@@ -1,0 +1,1 @@
+Site local has no batch system to write a script for.

@@ -1,0 +1,22 @@
+#!/bin/bash
+#SBATCH -J demo-b001
+#SBATCH -A abc123
+#SBATCH -p standard-g
+#SBATCH -N 128
+#SBATCH -t 48:00:00
+#SBATCH -o /scratch/campaigns/demo/jobs/demo-b001.out
+#SBATCH --no-requeue
+#SBATCH --no-kill
+#SBATCH --gpus-per-node=8
+#SBATCH --exclusive
+
+cd /scratch/campaigns/demo || exit 1
+export MIOPEN_USER_DB_PATH=/tmp/miopen-$USER-$SLURM_JOB_ID
+export MIOPEN_CUSTOM_CACHE_DIR=$MIOPEN_USER_DB_PATH
+mkdir -p $MIOPEN_USER_DB_PATH
+export TMPDIR=/tmp
+export PATH=/env/bin:"$PATH"
+
+scontrol show hostnames "$SLURM_JOB_NODELIST" > /scratch/campaigns/demo/parsl/demo-b001/nodes || { echo 'gfm-pipeline: the names of the nodes cannot be written' >&2; exit 2; }
+srun --nodes=128 --ntasks=128 --ntasks-per-node=1 --cpus-per-task=56 --threads-per-core=1 --gpus-per-node=8 --gpu-bind=none --cpu-bind=none --overlap --no-kill --kill-on-bad-exit=0 --export=ALL process_worker_pool.py --block_id=demo-b001 &
+wait

@@ -1,0 +1,17 @@
+#!/bin/bash
+#PBS -N demo-b001
+#PBS -A abc123
+#PBS -l select=128
+#PBS -l walltime=24:00:00
+#PBS -j oe
+#PBS -o /scratch/campaigns/demo/jobs/demo-b001.out
+#PBS -r n
+#PBS -l place=scatter:excl
+
+cd /scratch/campaigns/demo || exit 1
+export TMPDIR=/tmp
+export PATH=/env/bin:"$PATH"
+
+awk '!seen[$0]++' "$PBS_NODEFILE" > /scratch/campaigns/demo/parsl/demo-b001/nodes || { echo 'gfm-pipeline: the names of the nodes cannot be written' >&2; exit 2; }
+mpiexec -n 128 -ppn 1 process_worker_pool.py --block_id=demo-b001 &
+wait

@@ -1,0 +1,21 @@
+#!/bin/bash
+#SBATCH -J demo-b001
+#SBATCH -A abc123
+#SBATCH -q regular
+#SBATCH -N 4
+#SBATCH -t 48:00:00
+#SBATCH -C gpu
+#SBATCH -o /scratch/campaigns/demo/jobs/demo-b001.out
+#SBATCH --no-requeue
+#SBATCH --no-kill
+#SBATCH --gpus-per-node=4
+
+cd /scratch/campaigns/demo || exit 1
+type module >/dev/null 2>&1 || . /etc/profile
+module load pytorch/2.8.0 || { echo 'gfm-pipeline: module pytorch/2.8.0 cannot be loaded' >&2; exit 2; }
+export TMPDIR=/tmp
+export PATH=/env/bin:"$PATH"
+
+scontrol show hostnames "$SLURM_JOB_NODELIST" > /scratch/campaigns/demo/parsl/demo-b001/nodes || { echo 'gfm-pipeline: the names of the nodes cannot be written' >&2; exit 2; }
+srun --nodes=4 --ntasks=4 --ntasks-per-node=1 --cpus-per-task=128 --threads-per-core=2 --gpus-per-node=4 --gpu-bind=none --cpu-bind=none --overlap --no-kill --kill-on-bad-exit=0 --export=ALL process_worker_pool.py --block_id=demo-b001 &
+wait

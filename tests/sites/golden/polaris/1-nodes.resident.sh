@@ -1,0 +1,1 @@
+Queue prod of polaris takes 10 nodes or more, not 1. Ask for 10 nodes, or use queue debug (1 node: 1 h), or use queue debug-scaling (1 node: 1 h), or use queue preemptable (1 node: 72 h), or use queue capacity (1 node: 168 h).
