@@ -382,10 +382,15 @@ def group_rank_files(
     if ranges and ranges[-1].stop > a_node * len(nodes):
         raise ConfigError(f"{tasks} tasks of {shape.ranks} ranks do not fit on {len(nodes)} nodes of {site.name}.")
     found = []
+    by_slot: dict[int, RankFile] = {}  # tasks in the same slot of a node differ in their nodes and ports only
     for ranks, port in zip(ranges, ports, strict=True):
-        mine = nodes[ranks.start // a_node : -(-ranks.stop // a_node)]
+        mine = tuple(nodes[ranks.start // a_node : -(-ranks.stop // a_node)])
         slot = 0 if shape.nodes else (ranks.start % a_node) // shape.ranks_per_node
-        one = rank_file(site, shape, mine, port, lost_seconds=lost_seconds, strategy=LaunchStrategy.GROUP, slot=slot)
-        # Small tasks share the step's nodes: they meet on the node itself.
-        found.append(one if shape.nodes > 1 else replace(one, master_address=LOOPBACK))
+        if slot not in by_slot:
+            by_slot[slot] = rank_file(
+                site, shape, mine, port, lost_seconds=lost_seconds, strategy=LaunchStrategy.GROUP, slot=slot
+            )
+        # Tasks of one node meet on it.
+        address = mine[0] + site.launch.address_suffix if shape.nodes > 1 else LOOPBACK
+        found.append(replace(by_slot[slot], nodes=mine, master_address=address, master_port=port))
     return tuple(found)

@@ -177,7 +177,7 @@ def _warnings(site: SiteModel, queue: str, account: str | None) -> tuple[str, ..
     if account and suffix and not account.endswith(suffix):
         lines.append(f"Accounts on {site.name} end in {suffix}; {account} does not.")
     if not found.verified:
-        lines.append(f"The limits of queue {queue} are second-hand ({found.source}, {found.as_of}): check them.")
+        lines.append(f"The limits of queue {queue} are not verified ({found.source}, {found.as_of}): check them.")
     if not found.chaining:
         lines.append(f"Queue {queue} forbids chains of jobs: what one job does not finish is yours to resume.")
     return tuple(lines)
@@ -217,8 +217,13 @@ def _or(values: Sequence[int]) -> str:
     return " or ".join(f"{value:,}" for value in values)
 
 
+def counted(count: int, what: str) -> str:
+    """Return ``1 node`` or ``1,024 nodes``."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def _nodes(count: int) -> str:
-    return f"{count:,} node" if count == 1 else f"{count:,} nodes"
+    return counted(count, "node")
 
 
 def _hours(hours: float) -> str:

@@ -108,6 +108,13 @@ def misfit(site: SiteModel, shape: TaskShape) -> str | None:
     return None
 
 
+def threads_of(site: SiteModel, shape: TaskShape) -> int:
+    """Return the threads of one rank: one a core it has, or what the site says where cores are left to the system."""
+    if not shape.cores_per_rank:
+        return site.threads_per_task
+    return max(1, shape.cores_per_rank // site.node.threads_per_core)
+
+
 def slots_per_node(site: SiteModel, shape: TaskShape) -> int:
     """Return how many tasks of a shape that shares nodes fit on one node; 0 where the site does not say."""
     if shape.gpus_per_rank:

@@ -68,6 +68,8 @@ FRONTIER: dict[str, Any] = {
     "energy": {"node_watts": 2500, "idle_node_watts": 700, "pue": 1.1},
 }
 
+FRONTIER_PAID = FRONTIER | {"scheduler": FRONTIER["scheduler"] | {"account": "abc123"}}
+
 PERLMUTTER: dict[str, Any] = {
     "name": "perlmutterlike",
     "description": "4 GPUs a node, in the reverse order of its cores",

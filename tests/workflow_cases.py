@@ -1,4 +1,12 @@
-"""A small valid workflow, and ways to spoil it."""
+"""A small valid workflow, and ways to change and to spoil it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from gfm_pipeline.workflow.schema import WorkflowModel
 
 VALID = """\
 name: small
@@ -23,6 +31,19 @@ converge:
   check_every: 40
   max_graphs: 200
 """
+
+
+def workflow(**changes: Any) -> WorkflowModel:
+    """Return the model of `VALID` with changes, e.g. ``search__wave=3``."""
+    plain = YAML(typ="safe", pure=True).load(VALID)
+    for dotted, value in changes.items():
+        *keys, last = dotted.split("__")
+        target = plain
+        for key in keys:
+            target = target.setdefault(key, {})
+        target[last] = value
+    return WorkflowModel.model_validate(plain)
+
 
 # name: (text to replace, replacement, line of the fault or None, words the message must hold)
 FAULTS = {

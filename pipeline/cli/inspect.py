@@ -1,21 +1,17 @@
-"""Commands that look and never touch: status, report, plan, validate, schema."""
+"""Commands that look and never touch: status, report, validate, schema."""
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from gfm_pipeline.campaign.folder import check_name
-from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.cli.options import campaign_argument, existing, resolve, workflow_options
 from gfm_pipeline.common.publish import write_atomic
-from gfm_pipeline.engine.plan import Plan, make_plan
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable, on standard output.")
 
@@ -66,41 +62,6 @@ def report(campaign: Path, output: Path | None) -> None:
     write_atomic(folder / "report.html", render_html(view, load_evaluation(paths.root)).encode())
     click.echo(str(folder / "report.html"))
     click.echo(str(folder / "report.md"))
-
-
-@click.command()
-@workflow_options
-@JSON
-def plan(
-    workflow: Path,
-    site: str,
-    overlays: tuple[Path, ...],
-    folder: Path | None,
-    overrides: tuple[str, ...],
-    as_json: bool,
-) -> None:
-    """Show what `run` would do with WORKFLOW, and why; changes nothing."""
-    request = resolve(workflow, site, folder, overrides, overlays)
-    state = check_name(request.context.paths, request.loaded.model.name) or CampaignState()
-    made = make_plan(request.context, state)
-    if as_json:
-        click.echo(json.dumps({"schema_version": 1, **asdict(made)}, indent=1))
-        return
-    _show_plan(made, request.site.name)
-
-
-def _show_plan(made: Plan, site: str) -> None:
-    console = Console()
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("stage", "would", "tasks", "work", "why"):
-        table.add_column(heading, overflow="fold")
-    for stage in made.stages:
-        tasks = "?" if stage.tasks_left is None else str(stage.tasks_left)
-        table.add_row(stage.name, stage.action, tasks, stage.work, "\n".join(stage.why[:6]))
-    console.print(table)
-    console.print(f"\n{made.slots} tasks at a time on site {site}; campaign folder {made.campaign}", soft_wrap=True)
-    if made.max_graphs:
-        console.print(f"Trainings still to come see at most {made.max_graphs:,} graphs.")
 
 
 @click.command()

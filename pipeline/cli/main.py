@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from gfm_pipeline import __version__
-from gfm_pipeline.cli import cancel, checks, inspect, run, sites
+from gfm_pipeline.cli import cancel, checks, inspect, plan, run, sites
 from gfm_pipeline.common.errors import ConfigError, GFMError, StorageError
 from gfm_pipeline.common.publish import storage_errors
 
@@ -55,7 +55,7 @@ for command in (
     cancel.cancel,
     inspect.status,
     inspect.report,
-    inspect.plan,
+    plan.plan,
     checks.why,
     checks.verify,
     inspect.validate,

@@ -43,10 +43,44 @@ folder_option = click.option(
     default=None,
     help="Folder of the campaign.  [default: campaigns/NAME beside the workflow file]",
 )
+_ALLOCATION = "gfm_pipeline.allocation"
+
+
+def _note_allocation(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Keep ``--nodes`` and its like as what they are short for: settings of the workflow."""
+    if value is not None:
+        context.meta.setdefault(_ALLOCATION, {})[parameter.name] = f"allocation.{parameter.name}={value}"
+
+
+def _with_allocation(context: click.Context, _: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    return (*value, *context.meta.get(_ALLOCATION, {}).values())
+
+
+def _allocation_option(name: str, kind: Any, text: str) -> Callable[[F], F]:
+    return click.option(
+        f"--{name}",
+        name,
+        type=kind,
+        default=None,
+        help=text,
+        is_eager=True,
+        expose_value=False,
+        callback=_note_allocation,
+    )
+
+
+nodes_option = _allocation_option(
+    "nodes", click.IntRange(min=1), "Nodes of one batch job; short for --set allocation.nodes=N."
+)
+hours_option = _allocation_option(
+    "hours", click.FloatRange(min=0, min_open=True), "Its wall time; short for --set allocation.hours=H."
+)
+queue_option = _allocation_option("queue", str, "Queue of the site; short for --set allocation.queue=NAME.")
 set_option = click.option(
     "--set",
     "overrides",
     multiple=True,
+    callback=_with_allocation,
     metavar="KEY=VALUE",
     help="Override a value of the workflow, e.g. --set search.candidates=8, or of the site, "
     "e.g. --set site.scheduler.account=abc123. Repeatable.",
@@ -55,7 +89,8 @@ set_option = click.option(
 
 def workflow_options(function: F) -> F:
     """Add the workflow argument and the options that say how to run it."""
-    return workflow_argument(site_option(overlay_option(folder_option(set_option(function)))))
+    function = nodes_option(hours_option(queue_option(set_option(function))))
+    return workflow_argument(site_option(overlay_option(folder_option(function))))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ The rule for a training whose size is `auto`, on n usable nodes (those of the al
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.common.strenum import StrEnum
@@ -30,6 +31,7 @@ from gfm_pipeline.sites.limits import (
     check_job,
     check_ranks,
     check_task,
+    counted,
     largest,
     queue_name,
 )
@@ -84,6 +86,8 @@ class Allocation:
         By their names; None where there are none.
     blocks
         Jobs at a time.
+    bin
+        The range of sizes the job falls in, in words.
     warnings
         Sentences.
     """
@@ -94,6 +98,7 @@ class Allocation:
     queue: str | None
     account: str | None
     blocks: int
+    bin: str = ""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -104,11 +109,15 @@ class Allocation:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run is given: its allocation, and the size of the tasks of each stage (of the search, one a rung)."""
+    """What a run is given: its allocation, and the size of the tasks of each stage (of the search, one a rung).
+
+    ``why`` says how the sizes were decided; ``warnings`` are sentences.
+    """
 
     allocation: Allocation
     sizes: dict[StageName, tuple[SizeClass, ...]]
     why: dict[StageName, str]
+    warnings: tuple[str, ...] = ()
 
     def at_a_time(self, stage: StageName, rung: int = 0) -> int:
         """Return how many tasks of a stage run at a time, over all jobs."""
@@ -147,7 +156,21 @@ def decide_resources(workflow: WorkflowModel, site: SiteModel) -> Resources | Im
         if isinstance(decided, Impossible):
             return decided
         sizes[name], why[name] = decided
-    return Resources(allocation, {name: sizes[name] for name in StageName}, {name: why[name] for name in StageName})
+    found = Resources(allocation, {name: sizes[name] for name in StageName}, {name: why[name] for name in StageName})
+    return replace(found, warnings=tuple(_idle(workflow, found)))
+
+
+def _idle(workflow: WorkflowModel, found: Resources) -> Iterator[str]:
+    """Yield a sentence where the search cannot keep half of the allocation busy."""
+    size, nodes = found.sizes[StageName.SEARCH][0], found.allocation.usable * found.allocation.blocks
+    tasks = min(found.at_a_time(StageName.SEARCH), workflow.search.candidates)
+    busy = tasks * size.shape.nodes or -(-tasks // size.per_node)
+    if busy * 2 <= nodes and nodes > 1:
+        each = counted(size.shape.nodes, "node") if size.shape.nodes else f"1/{size.per_node} of a node"
+        yield (
+            f"The search keeps at most {busy:,} of {counted(nodes, 'node')} busy "
+            f"({counted(tasks, 'trial')} at a time, {each} each)."
+        )
 
 
 def wave_target(workflow: WorkflowModel) -> int:
@@ -176,7 +199,9 @@ def _allocation(workflow: WorkflowModel, site: SiteModel) -> Allocation | Imposs
     if isinstance(job, Refusal):
         return Impossible(_KEYS[job.about], job.message, job.hint)
     blocks = asked.blocks if site.scheduler.kind is not Scheduler.LOCAL else 1
-    return Allocation(nodes, _spare(site, nodes), job.hours, job.queue, job.account, blocks, job.warnings)
+    fit = job.bin
+    words = "" if fit is None else f"{fit.min_nodes:,} to {fit.max_nodes:,} nodes get {fit.max_hours:g} h"
+    return Allocation(nodes, _spare(site, nodes), job.hours, job.queue, job.account, blocks, words, job.warnings)
 
 
 def _wanted_nodes(workflow: WorkflowModel, site: SiteModel) -> int:
@@ -319,14 +344,16 @@ def automatic_shape(
         at_once = min(tasks, usable // nodes)
         limited = f", as many as batches of {max_ranks} graphs keep busy" if nodes < ideal else ""
         if (nodes == 1 and pools) or steps is None or at_once <= steps:
-            return _shape(site, nodes, ranks_per_node), f"{usable:,} nodes for {tasks:,} trainings at a time{limited}"
+            return _shape(
+                site, nodes, ranks_per_node
+            ), f"{counted(usable, 'node')} for {counted(tasks, 'training')} at a time{limited}"
         if filling <= most_nodes:
             return _shape(site, filling, ranks_per_node), f"{steps} launches at a time fill {usable:,} nodes"
         return _shape(site, nodes, ranks_per_node), f"many trainings a launch, at most {steps} of which run at a time"
     ranks = ranks_per_node or _share_of_node(site, usable, tasks, max_ranks)
     small = _shape(site, 0, ranks)
     if pools:
-        return small, f"{tasks:,} trainings at a time share {usable:,} nodes"
+        return small, f"{counted(tasks, 'training')} at a time share {counted(usable, 'node')}"
     if steps is not None and filling <= most_nodes:
         return _shape(site, filling, ranks_per_node), f"{steps} launches at a time fill {usable:,} nodes"
     return small, "many trainings a launch, since worker pools are not known to work on so many nodes"

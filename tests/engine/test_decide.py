@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ruamel.yaml import YAML
-from workflow_cases import VALID
+from site_cases import PLAIN, site
+from workflow_cases import workflow
 
 from gfm_pipeline.apps.contracts.data import SourceSettings
 from gfm_pipeline.campaign import events as ev
@@ -19,19 +19,12 @@ from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.decide import decide, opening
 from gfm_pipeline.engine.plan import make_plan
+from gfm_pipeline.engine.resources import decide_resources
 from gfm_pipeline.engine.step import Context, Program, TaskRequest
-from gfm_pipeline.workflow.schema import WorkflowModel
 
 
 def context(slots=2, **changes) -> Context:
-    plain = YAML(typ="safe", pure=True).load(VALID)
-    for dotted, value in changes.items():
-        *keys, last = dotted.split("__")
-        target = plain
-        for key in keys:
-            target = target.setdefault(key, {})
-        target[last] = value
-    model = WorkflowModel.model_validate(plain)
+    model = workflow(**changes)
     sources = tuple(SourceSettings(name, s.reader, options=s.options) for name, s in model.data.sources.items())
     return Context(model, sources, {}, slots, 1, CampaignPaths(Path("/nowhere")), {})
 
@@ -173,7 +166,8 @@ def test_a_setting_changes_exactly_its_downstream(change):
     state = CampaignState()
     for time, event in enumerate(drive(context(), random.Random(1))):
         state.apply(event, float(time))
-    plan = make_plan(context(**{change: VALUES[change]}), state)
+    situation, here = context(**{change: VALUES[change]}), site(PLAIN)
+    plan = make_plan(situation, state, here, decide_resources(situation.workflow, here))
     assert [s.name for s in plan.stages if s.action != "done"] == DOWNSTREAM[change]
     if DOWNSTREAM[change]:
         first = next(s for s in plan.stages if s.action != "done")

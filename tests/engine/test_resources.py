@@ -8,33 +8,19 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ruamel.yaml import YAML
-from site_cases import FRONTIER, HOSTS, PERLMUTTER, PLAIN, TILES, site
-from workflow_cases import VALID
+from site_cases import FRONTIER, FRONTIER_PAID, HOSTS, PERLMUTTER, PLAIN, TILES, site
+from workflow_cases import workflow
 
 from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.engine.resources import Impossible, Key, Resources, decide_resources, smallest_batch, wave_target
 from gfm_pipeline.sites.launch import LaunchStrategy
 from gfm_pipeline.sites.shape import TaskShape, misfit
-from gfm_pipeline.workflow.schema import WorkflowModel
 
-FRONTIER_PAID = FRONTIER | {"scheduler": FRONTIER["scheduler"] | {"account": "abc123"}}
 MACHINES = [
     FRONTIER_PAID,
     *({**m, "scheduler": m["scheduler"] | {"account": "abc"}} for m in (PERLMUTTER, HOSTS, TILES)),
     PLAIN,
 ]
-
-
-def workflow(**changes: Any) -> WorkflowModel:
-    plain = YAML(typ="safe", pure=True).load(VALID)
-    for dotted, value in changes.items():
-        *keys, last = dotted.split("__")
-        target = plain
-        for key in keys:
-            target = target.setdefault(key, {})
-        target[last] = value
-    return WorkflowModel.model_validate(plain)
 
 
 def decided(machine: dict[str, Any] = FRONTIER_PAID, **changes: Any) -> Resources:

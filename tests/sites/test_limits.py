@@ -120,7 +120,7 @@ def test_what_is_odd_is_said():
     assert isinstance(job, Job)
     assert [line.split(";")[0].split("(")[0].strip() for line in job.warnings] == [
         "Accounts on frontierlike end in _g",
-        "The limits of queue batch are second-hand",
+        "The limits of queue batch are not verified",
         "Queue batch forbids chains of jobs: what one job does not finish is yours to resume.",
     ]
 

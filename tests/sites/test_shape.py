@@ -9,7 +9,15 @@ from site_cases import FRONTIER, HOSTS, PERLMUTTER, PLAIN, TILES, site
 
 from gfm_pipeline.common.errors import ConfigError
 from gfm_pipeline.sites.cores import parse_cores
-from gfm_pipeline.sites.shape import TaskShape, default_shape, host_shape, misfit, node_layout, slots_per_node
+from gfm_pipeline.sites.shape import (
+    TaskShape,
+    default_shape,
+    host_shape,
+    misfit,
+    node_layout,
+    slots_per_node,
+    threads_of,
+)
 
 MACHINES = {"frontier": FRONTIER, "perlmutter": PERLMUTTER, "tiles": TILES, "hosts": HOSTS}
 
@@ -82,6 +90,13 @@ def test_slots_of_small_tasks_are_parts_of_the_full_node():
     full = node_layout(machine, default_shape(machine, 1))
     pairs = TaskShape(0, 2, 1, 7)
     assert tuple(p for slot in range(4) for p in node_layout(machine, pairs, slot)) == full
+
+
+def test_a_rank_has_a_thread_for_each_core():
+    assert threads_of(site(FRONTIER), default_shape(site(FRONTIER), 2)) == 7
+    assert threads_of(site(PERLMUTTER), default_shape(site(PERLMUTTER), 2)) == 16  # of 32 hardware threads
+    assert threads_of(site(HOSTS), default_shape(site(HOSTS), 1)) == 32
+    assert threads_of(site(PLAIN, threads_per_task=3), default_shape(site(PLAIN), 0)) == 3
 
 
 def test_a_machine_that_tells_nothing_is_left_alone():

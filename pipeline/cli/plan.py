@@ -1,0 +1,173 @@
+"""The command that says what `run` would do, on what, and what it may cost. It asks no batch system."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from gfm_pipeline.campaign.events import StageName
+from gfm_pipeline.campaign.folder import check_name
+from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.cli.inspect import JSON
+from gfm_pipeline.cli.options import Request, resolve, workflow_options
+from gfm_pipeline.engine.estimates import Estimate
+from gfm_pipeline.engine.plan import Plan, TaskSize, make_plan
+from gfm_pipeline.sites.batch import BatchJob, block_script, resident_script
+from gfm_pipeline.sites.launch import LaunchStrategy, group_shape, launch_line, pool_line
+from gfm_pipeline.sites.limits import counted
+from gfm_pipeline.sites.schema import DriverMode, Scheduler
+from gfm_pipeline.sites.shape import TaskShape
+
+POOL = "process_worker_pool.py ..."  # Parsl completes it when it starts
+
+
+@click.command()
+@workflow_options
+@JSON
+@click.option("--show-scripts", is_flag=True, help="The batch script and the launch lines, too.")
+def plan(
+    workflow: Path,
+    site: str,
+    overlays: tuple[Path, ...],
+    folder: Path | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    show_scripts: bool,
+) -> None:
+    """Show what `run` or `submit` would do with WORKFLOW, why, on what, and what it may cost.
+
+    Changes nothing, and asks no batch system.
+    """
+    request = resolve(workflow, site, folder, overrides, overlays)
+    state = check_name(request.context.paths, request.loaded.model.name) or CampaignState()
+    made = make_plan(request.context, state, request.site, request.resources, _input_bytes(request))
+    scripts = dict(_scripts(request)) if show_scripts else {}
+    if as_json:
+        data = {"schema_version": 1, **asdict(made)} | ({"scripts": scripts} if show_scripts else {})
+        click.echo(json.dumps(data, indent=1, allow_nan=False))
+        return
+    _show(made)
+    for name, text in scripts.items():
+        click.echo(f"\n--- {name}\n{text.rstrip()}")
+
+
+def _input_bytes(request: Request) -> int:
+    files = [Path(name) for source in request.context.sources for name in source.files]
+    return sum(_size(path) for path in files)
+
+
+def _size(path: Path) -> int:
+    inner = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    return sum(p.stat().st_size for p in inner)
+
+
+def _show(made: Plan) -> None:
+    console = Console()
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("stage", "would", "tasks", "each on", "at a time", "work", "why"):
+        table.add_column(heading, overflow="fold")
+    for stage in made.stages:
+        tasks = "?" if stage.tasks_left is None else str(stage.tasks_left)
+        each = "\n".join(_each(size) for size in stage.sizes)
+        most = stage.tasks_left or sys.maxsize
+        at_a_time = "\n".join(f"{min(size.at_a_time, most):,}" for size in stage.sizes)
+        table.add_row(stage.name, stage.action, tasks, each, at_a_time, stage.work, "\n".join(stage.why[:6]))
+    console.print(table)
+    lines = [f"\nSite {made.site}, campaign folder {made.campaign}", *_allocation(made)]
+    todo = [s for s in made.stages if s.action != "done" and s.name in (StageName.SEARCH, StageName.CONVERGE)]
+    lines += [f"Size of trainings, {stage.name}: {stage.why_sizes}." for stage in todo]
+    if made.max_graphs:
+        lines.append(f"Trainings still to come see at most {made.max_graphs:,} graphs.")
+    costs = made.estimates
+    lines.append(_estimate("Node-hours", costs.node_hours, 1.0, ""))
+    lines.append(_estimate("Energy", costs.kwh, 1.0, " kWh"))
+    lines.append(_estimate("Storage", costs.storage_bytes, 1e9, " GB"))
+    lines += [f"Note: {warning}" for warning in made.warnings]
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _each(size: TaskSize) -> str:
+    """Return what one task gets, in a few words."""
+    parts = [counted(size.nodes, "node")] if size.nodes else []
+    parts.append(counted(size.ranks, "rank"))
+    if size.gpus_per_rank:
+        parts.append("a GPU each")
+    if size.cores_per_rank:
+        parts.append(counted(size.cores_per_rank, "core"))
+    return ", ".join(parts) + f" ({size.strategy})"
+
+
+def _allocation(made: Plan) -> Iterator[str]:
+    job = made.allocation
+    if job.queue is None:
+        yield f"On this machine; {made.slots} tasks at a time."
+        return
+    jobs = (
+        "Jobs" if made.mode == DriverMode.RESIDENT else f"{job.blocks} block{'s' if job.blocks > 1 else ''} at a time"
+    )
+    spare = f", {job.spare:,} of them spare" if job.spare else ""
+    yield (
+        f"{jobs} of {counted(job.nodes, 'node')}{spare}, {job.hours:g} h, queue {job.queue}"
+        + (f", account {job.account}" if job.account else "")
+        + (f"; {job.bin}" if job.bin else "")
+        + "."
+    )
+
+
+def _estimate(what: str, found: Estimate, unit: float, name: str) -> str:
+    value = "not known" if found.value is None else f"{found.value / unit:,.3g}{name}"
+    if found.value is not None and found.value / unit >= 1000:
+        value = f"{found.value / unit:,.0f}{name}"
+    return f"{what}: {value} ({found.basis})"
+
+
+def _scripts(request: Request) -> Iterator[tuple[str, str]]:
+    """Yield the batch script and the launch lines of the campaign, by what they are."""
+    site, allocation = request.site, request.resources.allocation
+    if site.scheduler.kind is Scheduler.LOCAL:
+        yield "no batch script", f"Site {site.name} has no batch system: tasks are started on this machine."
+        return
+    root = request.context.paths.root
+    name = f"gfm-{request.loaded.model.name}"
+    job = BatchJob(
+        name,
+        allocation.nodes,
+        allocation.hours or 0.0,
+        allocation.queue or "",
+        allocation.account,
+        str(Path.cwd()),
+        str(root / "jobs" / f"{name}.out"),
+        str(Path(sys.executable).parent),
+    )
+    nodes = [f"node{number:05d}" for number in range(1, allocation.nodes + 1)]
+    if site.driver.mode is DriverMode.RESIDENT:
+        workflow = str(request.loaded.path.resolve())
+        command = ["gfm-pipeline", "run", workflow, "--campaign", str(root), "--site", site.name]
+        yield f"{name}.sh, the job that drives the campaign", resident_script(site, job, command)
+    else:
+        pool = shlex.join(pool_line(site, allocation.nodes)) if site.launch.pool_template else ""
+        script = block_script(site, job, [f"{pool} {POOL}".strip()], str(root / "jobs" / f"{name}.nodes"))
+        yield f"{name}.sh, a block of nodes", script
+    if site.launch.pool_template:
+        yield "worker pools", shlex.join(pool_line(site, nodes)) + f" {POOL}"
+    seen: set[tuple[TaskShape, str]] = set()
+    for stage, sizes in request.resources.sizes.items():
+        for size in sizes:
+            key = (size.shape, size.strategy)
+            if size.strategy is LaunchStrategy.SPAWN or key in seen:
+                continue
+            seen.add(key)
+            grouped = size.strategy is LaunchStrategy.GROUP
+            shape = group_shape(site, size.shape, size.capacity(allocation.nodes)) if grouped else size.shape
+            line = shlex.join(launch_line(site, shape, nodes[: shape.nodes]))
+            what = "a launch of many trainings" if grouped else f"a training of {counted(shape.nodes, 'node')}"
+            yield f"{what}, {stage}", f"{line} python -m gfm_pipeline.sites.rank gfm_pipeline.apps.train spec.json"
