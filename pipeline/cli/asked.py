@@ -55,4 +55,13 @@ class Asked:
         """
         workflow = str(self.workflow.resolve())
         own = site.staging.kind is not Staging.NONE or site.profiles[site.profile].activate is not None
-        return ["python" if own else sys.executable, "-m", "gfm_pipeline", "run", workflow, "--campaign", str(root), *self.options()]
+        return [
+            "python" if own else sys.executable,
+            "-m",
+            "gfm_pipeline",
+            "run",
+            workflow,
+            "--campaign",
+            str(root),
+            *self.options(),
+        ]
