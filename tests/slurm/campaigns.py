@@ -109,7 +109,8 @@ class Run:
     def to_the_end(self, seconds: float = 240.0) -> None:
         """Wait for the campaign to be done and for its jobs to be gone."""
         self.wait_for(
-            lambda events: any(isinstance(e, ev.StageDone) and e.key.startswith("calibrate") for e in events), seconds
+            lambda events: any(isinstance(e, ev.StageDone) and e.outputs.keys() == {"ensemble"} for e in events),
+            seconds,
         )
         for driver in self.drivers:
             assert driver.wait(60) in (0, -9), self.story()
