@@ -72,7 +72,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "step_seconds").write_text(str(self.step_seconds))
+        self.pace(self.step_seconds)
         text = self.workflow + RESOURCES.format(
             search=list(self.search),
             converge=self.converge,
@@ -82,6 +82,10 @@ class Run:
         )
         (self.folder / "w.yaml").write_text(text)
         self.overlay = self.machine.overlay(self.folder, mode=self.mode, nodes=self.nodes, warning=self.warning)
+
+    def pace(self, seconds: float) -> None:
+        """Say how long a step of trainings takes that start from now on."""
+        (self.folder / "step_seconds").write_text(str(seconds))
 
     @property
     def campaign(self) -> Path:
@@ -106,7 +110,7 @@ class Run:
         verb = "submit" if self.mode == "resident" else "run"
         return self.command(verb, "w.yaml", "--site", self.machine.site, "--overlay", str(self.overlay))
 
-    def to_the_end(self, seconds: float = 240.0) -> None:
+    def to_the_end(self, seconds: float = 300.0) -> None:
         """Wait for the campaign to be done and for its jobs to be gone."""
         self.wait_for(
             lambda events: any(isinstance(e, ev.StageDone) and e.outputs.keys() == {"ensemble"} for e in events),
@@ -119,7 +123,7 @@ class Run:
     def events(self) -> list[ev.Event]:
         return runs.events(self.journal)
 
-    def wait_for(self, wanted: Callable[[list[ev.Event]], bool], seconds: float = 120.0) -> None:
+    def wait_for(self, wanted: Callable[[list[ev.Event]], bool], seconds: float = 240.0) -> None:
         give_up = time.monotonic() + seconds
         while time.monotonic() < give_up:
             events = self.events()
