@@ -182,9 +182,9 @@ def _campaign(
             goes_on = type(error) is Stopped and not driver.cancelled and stop.number != signal.SIGINT
             if isinstance(error, Stopped):
                 again = shlex.join(["gfm-pipeline", "resume", _relative(paths.root)])
-                raise type(error)(
-                    error.message, f"{error.hint + ' ' if error.hint else ''}Go on with: {again}"
-                ) from error
+                alone = fleet.ends_here()
+                words = [error.hint, f"No job follows: {alone}." if alone else None, f"Go on with: {again}"]
+                raise type(error)(error.message, " ".join(word for word in words if word)) from error
             raise
         finally:
             progress.close()
