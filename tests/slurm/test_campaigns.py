@@ -77,7 +77,7 @@ MIXED = f"""{WORKFLOW.partition("search:")[0]}search:
   rungs: [100, 200, 400]
   reduction: 2
   space: {{algorithm: [SchNet, EGNN, PaiNN, PNA], hidden: [8, 16]}}
-converge: {{members: 1, check_every: 100, max_graphs: 400}}
+converge: {{members: 1, check_every: 100, max_graphs: 800}}
 """
 
 
