@@ -97,7 +97,7 @@ def test_the_wall_time_ends_in_the_middle_of_the_search(start, whole):
     run.to_the_end()
     pretended.assert_same(run.folder, whole)
     assert len([e for e in run.events() if isinstance(e, ev.DriverStarted)]) > 1
-    stopped = [e for e in run.events() if isinstance(e, ev.TaskEnded) and e.outcome is ev.Outcome.STOPPED]
+    stopped = [e for e in run.events() if isinstance(e, ev.TaskEnded) and e.cause is ev.Cause.STOPPED]
     assert any(e.saved for e in stopped)
     assert {e.task.partition("-")[2] for e in stopped} <= {"r0", "r1"}  # trials of the search
 
