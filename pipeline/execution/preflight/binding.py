@@ -50,7 +50,10 @@ def devices_verdict(site: SiteModel, seen: Seen) -> Verdict:
             return failed("devices", f"rank {rank.rank} on {rank.node}: {why}", _no_device_fix(site))
     order = " ".join(wanted[k] for k in sorted(wanted))
     kinds = sorted({rank.device for rank in seen.ranks if rank.device})
-    return passed("devices", f"one GPU a rank, in the order {order}" + (f" ({', '.join(kinds)})" if kinds else ""))
+    by_launcher = bool(given) and all(len(_entries(mask)) == 1 for masks in given.values() for mask in masks)
+    who = "selected by the launcher" if by_launcher else "selected by the rank among all of the node"
+    told = f"one GPU a rank, in the order {order}, {who}"
+    return passed("devices", told + (f" ({', '.join(kinds)})" if kinds else ""))
 
 
 def _entries(mask: str) -> list[str]:

@@ -8,7 +8,7 @@ from gfm_pipeline.apps.contracts.preflight import RankSeen
 from gfm_pipeline.execution.preflight.binding import beside_verdict, cores_verdict, devices_verdict, spawned_verdict
 from gfm_pipeline.execution.preflight.probe import PACKAGES, step_shape
 from gfm_pipeline.execution.preflight.seen import LOOK, RANKS, LaunchSeen, Seen
-from gfm_pipeline.execution.preflight.verdict import Verdict, failed, passed, skipped
+from gfm_pipeline.execution.preflight.verdict import Outcome, Verdict, failed, passed, skipped
 from gfm_pipeline.sites.schema import EnergySource, GpuRuntime, Scheduler, SiteModel
 
 MOST_SKEW = 2.0  # seconds; heartbeats, ages of files and deadlines are told in whole ones
@@ -36,19 +36,8 @@ def verdicts(site: SiteModel, nodes: int, seen: Seen) -> list[Verdict]:
     local = site.scheduler.kind is Scheduler.LOCAL
     where = seen.head.host if local else " ".join(seen.head.nodes[:4]) + (" ..." if len(seen.head.nodes) > 4 else "")
     found = [passed("start", f"{seen.head.executable} on {where}"), _interface(site, seen.head.interfaces)]
-    if not seen.ranks:
-        launch = seen.launches.get(RANKS, LaunchSeen())
-        looked = (
-            [_placement(site, nodes, seen), devices_verdict(site, seen), cores_verdict(site, seen)]
-            if seen.looks
-            else []
-        )
-        if not any(verdict.outcome == "fail" for verdict in looked):
-            looked = [_launch_failed(site, seen, launch)]
-        done = {verdict.check for verdict in looked} | {"start", "interface"}
-        spawned = [] if local else [spawned_verdict(site, seen)]
-        rest = [check for check in CHECKS if check not in done | {v.check for v in spawned}]
-        return _ordered([*found, *looked, *spawned, *(skipped(check, "no rank started its program") for check in rest)])
+    if len(seen.ranks) != step_shape(site, nodes).ranks:
+        return _ordered([*found, *_without_ranks(site, nodes, seen)])
     return _ordered([
         *found,
         _packages(seen.ranks),
@@ -65,6 +54,18 @@ def verdicts(site: SiteModel, nodes: int, seen: Seen) -> list[Verdict]:
         _energy(site, seen.ranks),
         _clocks(site, seen),
     ])  # fmt: skip
+
+
+def _without_ranks(site: SiteModel, nodes: int, seen: Seen) -> list[Verdict]:
+    """Return what can be said when not all ranks came as far as their program: usually one of them was refused."""
+    found = []
+    if seen.looks:
+        found = [_placement(site, nodes, seen), devices_verdict(site, seen), cores_verdict(site, seen)]
+    if not any(verdict.outcome is Outcome.FAIL for verdict in found):
+        found = [_launch_failed(site, seen, seen.launches.get(RANKS, LaunchSeen()))]
+    found += [spawned_verdict(site, seen), _clocks(site, seen)]
+    rest = [check for check in CHECKS[2:] if check not in {verdict.check for verdict in found}]
+    return [*found, *(skipped(check, "not all ranks started their program") for check in rest)]
 
 
 def _ordered(found: Sequence[Verdict]) -> list[Verdict]:
@@ -97,7 +98,7 @@ def _launch_failed(site: SiteModel, seen: Seen, launch: LaunchSeen) -> Verdict:
     first = seen.launches.get(LOOK)
     why = first.why if first is not None and not first.ended_well else launch.why
     hint = launch.hint or f"Correct launch.template of the site; it begins with {' '.join(site.launch.template[:1])}."
-    return failed("ranks", f"no rank started: {why}", hint)
+    return failed("ranks", f"not all ranks started: {why}", hint)
 
 
 def _interface(site: SiteModel, there: Sequence[str]) -> Verdict:
@@ -203,11 +204,14 @@ def _placement(site: SiteModel, nodes: int, seen: Seen) -> Verdict:
     wanted_nodes = max(1, shape.nodes)
     told = f"{len(places)} ranks on {len(per_node)} node{'s' if len(per_node) > 1 else ''}"
     if sorted(rank or 0 for rank, _, _ in places) != list(range(shape.ranks)) or len(per_node) != wanted_nodes:
-        return failed(
-            "ranks",
-            f"{told}, not {shape.ranks} on {wanted_nodes}",
-            "Correct launch.template: {nodes}, {ranks} and {ranks_per_node} must all be told to the launcher.",
-        )
+        launch = seen.launches.get(LOOK, LaunchSeen(0))
+        why = "" if launch.ended_well else f" ({launch.why})"
+        fix = "Correct launch.template: {nodes}, {ranks} and {ranks_per_node} must all be told to the launcher."
+        if "No module named" in why or "No such file" in why:
+            fix = (
+                f"Put the Python environment where every node sees it, or name one in profiles.{site.profile}.activate."
+            )
+        return failed("ranks", f"{told}, not {shape.ranks} on {wanted_nodes}{why}", fix)
     if any(sorted(numbers) != list(range(shape.ranks_per_node)) for numbers in per_node.values()):
         return failed(
             "ranks",
@@ -280,7 +284,8 @@ def _clocks(site: SiteModel, seen: Seen) -> Verdict:
         parts.append(f"between nodes {between * 1000:.1f} ms")
     if seen.skew is not None:
         worst = max(worst, abs(seen.skew.seconds) - seen.skew.give)
-        parts.append(f"to the login node {seen.skew.seconds:+.2f} s (give or take {seen.skew.give:.2f} s)")
+        ahead = round(seen.skew.seconds, 2) + 0.0  # no minus sign before zero
+        parts.append(f"to the login node {ahead:+.2f} s (give or take {seen.skew.give:.2f} s)")
     if not parts:
         return skipped("clocks", "there is one clock" if site.scheduler.kind is Scheduler.LOCAL else "not measured")
     if worst > MOST_SKEW:

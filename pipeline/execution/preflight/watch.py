@@ -156,9 +156,7 @@ class Watch:
         self._patience = self._patience.after_success()
         self._next_look = now + self.poll_seconds
         if self._info.state is JobState.PENDING:
-            self._tell(
-                f"Job {job} waits in queue {self.queue}{f' ({self._info.reason})' if self._info.reason else ''}."
-            )
+            self._tell(f"Job {job} waits in queue {self.queue}{self._reason()}.")
 
     def _runs(self) -> bool:
         return self._info is not None and self._info.state is JobState.RUNNING
@@ -170,13 +168,18 @@ class Watch:
         return self._info.state is not JobState.UNKNOWN or age > UNKNOWN_SECONDS or (self.folder / DONE_FILE).exists()
 
     def _gave_up(self, job: str) -> Watched:
-        reason = f" ({self._info.reason})" if self._info is not None and self._info.reason else ""
         return Watched(
             job,
             None,
-            f"job {job} waited {self.wait_seconds / 60:g} minutes in queue {self.queue}{reason} and was cancelled",
+            f"job {job} waited {self.wait_seconds / 60:g} minutes in queue {self.queue}{self._reason()}; it was cancelled",
             "Wait longer with --wait MINUTES, or take another queue with --queue.",
         )
+
+    def _reason(self) -> str:
+        """Return why the job waits, in the batch system's words and in brackets."""
+        if self._info is None or self._info.reason in ("", "None"):
+            return ""
+        return f" ({self._info.reason})"
 
     def _tell(self, text: str) -> None:
         if text != self._told:
