@@ -62,7 +62,7 @@ def _without_ranks(site: SiteModel, nodes: int, seen: Seen) -> list[Verdict]:
     if seen.looks:
         found = [_placement(site, nodes, seen), devices_verdict(site, seen), cores_verdict(site, seen)]
     if not any(verdict.outcome is Outcome.FAIL for verdict in found):
-        found = [_launch_failed(site, seen, seen.launches.get(RANKS, LaunchSeen()))]
+        found = [_launch_failed(site, seen, seen.launches.get(RANKS, LaunchSeen())), *found[1:]]
     found += [spawned_verdict(site, seen), _clocks(site, seen)]
     rest = [check for check in CHECKS[2:] if check not in {verdict.check for verdict in found}]
     return [*found, *(skipped(check, "not all ranks started their program") for check in rest)]

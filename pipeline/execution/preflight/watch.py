@@ -168,10 +168,11 @@ class Watch:
         return self._info.state is not JobState.UNKNOWN or age > UNKNOWN_SECONDS or (self.folder / DONE_FILE).exists()
 
     def _gave_up(self, job: str) -> Watched:
+        waited = f"{self.wait_seconds / 60:g} minutes in queue {self.queue}{self._reason()}"
         return Watched(
             job,
             None,
-            f"job {job} waited {self.wait_seconds / 60:g} minutes in queue {self.queue}{self._reason()}; it was cancelled",
+            f"job {job} waited {waited}; it was cancelled",
             "Wait longer with --wait MINUTES, or take another queue with --queue.",
         )
 
