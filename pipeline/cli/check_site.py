@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gfm_pipeline.cli.asked import job_python
-from gfm_pipeline.cli.options import overlay_option
+from gfm_pipeline.cli.options import overlay_option, site_set_option
 from gfm_pipeline.common.errors import ConfigError, SchedulerUnavailable
 from gfm_pipeline.common.publish import write_atomic, write_record
 from gfm_pipeline.common.records import read_record
@@ -44,7 +44,7 @@ from gfm_pipeline.execution.systems import scheduler_of
 from gfm_pipeline.sites.batch import BatchJob, resident_script
 from gfm_pipeline.sites.launch import launch_line
 from gfm_pipeline.sites.limits import About, Job, Refusal
-from gfm_pipeline.sites.registry import SETTING, LoadedSite, load_site
+from gfm_pipeline.sites.registry import LoadedSite, load_site
 from gfm_pipeline.sites.schema import Scheduler, SiteModel
 
 OUTPUT = "job.out"
@@ -54,7 +54,7 @@ COLORS = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.SKIPPED: "bright_b
 @click.command()
 @click.argument("name")
 @overlay_option
-@click.option("--set", "sets", multiple=True, metavar="site.KEY=VALUE", help="Override a value. Repeatable.")
+@site_set_option
 @click.option("--nodes", type=click.IntRange(min=1), default=None, help="Nodes of the job.  [default: 2]")
 @click.option(
     "--queue", default=None, help="Queue of the site.  [default: the site's, or the first that takes the job]"
@@ -88,9 +88,6 @@ def check(
 
     Exit code 0: all is well; 1: a check failed; 2: the site or the command line is wrong; 4: no batch system.
     """
-    for text in sets:
-        if not text.strip().startswith(SETTING):
-            raise ConfigError(f"--set {text!r} is not for the site.", "Example: --set site.scheduler.account=abc123")
     loaded = load_site(name, overlays, sets)
     site = loaded.model
     job = _job(loaded, queue, nodes)
