@@ -37,6 +37,7 @@ from gfm_pipeline.common.faultpoints import FaultPoint, arm_from, reach
 from gfm_pipeline.common.processes import identify
 from gfm_pipeline.common.publish import storage_errors, write_record
 from gfm_pipeline.common.records import read_record
+from gfm_pipeline.common.steps import end_step
 
 POLL_SECONDS = 0.1
 PULSE_SECONDS = 2.0  # between two signs of life of the wrapper, and two looks at those of the program
@@ -64,6 +65,13 @@ class Launch:
         Between SIGTERM and SIGKILL: time to save a checkpoint.
     log_bytes
         Kept of each of standard output and standard error.
+    line
+        Launch line of a task of several nodes (``srun ...``), before the interpreter.
+    shim
+        Module between the interpreter and the program, which gives each rank its number and its GPU.
+    cancel
+        Command that ends what the launch line started on other nodes; ``{step}`` is its number. Killing the line
+        itself does not.
     """
 
     module: str
@@ -73,6 +81,9 @@ class Launch:
     silence_seconds: float = 900.0
     grace_seconds: float = 30.0
     log_bytes: int = 10_000_000
+    line: tuple[str, ...] = ()
+    shim: str | None = None
+    cancel: tuple[str, ...] = ()
 
 
 def command_line(launch: Launch) -> list[str]:
@@ -81,9 +92,12 @@ def command_line(launch: Launch) -> list[str]:
     ``env`` sets variables without this process reading its own; ``setpriv --pdeathsig`` ends the program
     when its worker dies, so that a killed driver leaves nothing running.
     """
-    guard = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
+    # A launch line that is killed leaves its ranks behind; one that is asked to end takes them along.
+    death = "TERM" if launch.line else "KILL"
+    guard = ["setpriv", "--pdeathsig", death, "--"] if shutil.which("setpriv") else []
     variables = [f"{name}={value}" for name, value in sorted(launch.environment.items())]
-    return [*guard, "env", *variables, sys.executable, "-m", launch.module, SPEC_FILE]
+    modules = [launch.module] if launch.shim is None else [launch.shim, launch.module]
+    return [*guard, "env", *variables, *launch.line, sys.executable, "-m", *modules, SPEC_FILE]
 
 
 class Watch:
@@ -152,6 +166,8 @@ def run(launch: Launch) -> ExitRecord:
         reach(FaultPoint.WRAPPER_ATTENDING)
         _attend(child, watch, pulse)
     finally:
+        if launch.cancel and child.poll() is None:
+            end_step(folder, launch.cancel)
         _signal(child.pid, signal.SIGKILL)  # whatever the program left in its group
         child.wait()
         for thread in pumps:
@@ -201,6 +217,8 @@ def _attend(child: subprocess.Popen[bytes], watch: Watch, pulse: Path) -> None:
             with suppress(OSError):  # the disk's trouble, not the program's
                 os.utime(pulse)
             number = watch.look(now)
+            if number is signal.SIGKILL and watch.launch.cancel:
+                end_step(pulse.parent, watch.launch.cancel)
             if number is not None:
                 _signal(child.pid, number)
         time.sleep(POLL_SECONDS)

@@ -276,6 +276,7 @@ def rank_file(
     how = strategy or (LaunchStrategy.STEP if nodes else LaunchStrategy.SPAWN)
     launch, gpu = site.launch, site.gpu
     layout = node_layout(site, shape, slot)
+    cores = _cores(layout) if launch.bind_cores else ()
     spawned = how is LaunchStrategy.SPAWN
     unset = list(gpu.unset)
     if spawned:  # what the pilot's own step left would make each task believe it is a rank of that step
@@ -289,8 +290,8 @@ def rank_file(
         master_port=port,
         visible_variable=gpu.visible_variable if shape.gpus_per_rank else None,
         rank_gpus=tuple(place.gpu for place in layout if place.gpu is not None),
-        rank_cores=_cores(layout),
-        bind=bool(_cores(layout)) and (spawned or not launcher_binds(site)),
+        rank_cores=cores,
+        bind=bool(cores) and (spawned or not launcher_binds(site)),
         device=DeviceSelection.RANK if spawned else launch.device,
         unset=tuple(dict.fromkeys(unset)),
         exports=task_environment(site, max(1, shape.nodes)),

@@ -162,9 +162,18 @@ class GpuModel(Strict):
     visible_variable: str | None = Field(
         default=None, description="Variable that masks GPUs: ROCR_VISIBLE_DEVICES, CUDA_VISIBLE_DEVICES, ..."
     )
+    torch_device: Literal["cpu", "cuda", "xpu"] | None = Field(
+        default=None, description="Device type of PyTorch; null: the runtime's (ROCm is cuda, too)."
+    )
     unset: list[str] = Field(
         default=[], description="Variables removed from every task, e.g. a second mask that would be applied on top."
     )
+
+    @property
+    def device(self) -> str:
+        """Device type of PyTorch for this runtime."""
+        names = {GpuRuntime.CPU: "cpu", GpuRuntime.ROCM: "cuda", GpuRuntime.CUDA: "cuda", GpuRuntime.XPU: "xpu"}
+        return self.torch_device or names[self.runtime]
 
     @model_validator(mode="after")
     def _one_mask(self) -> GpuModel:
@@ -243,6 +252,11 @@ class LaunchModel(Strict):
         default=[], description="Launch line of a task over whole nodes, one argument an entry."
     )
     device: DeviceSelection = DeviceSelection.RANK
+    bind_cores: bool = Field(
+        default=True,
+        description="Whether ranks see to it that they run on the cores beside their GPU. "
+        "False: nobody looks, e.g. on nodes that only pretend to have so many.",
+    )
     rank_variable: str = Field(default="SLURM_PROCID", description="Holds the number of a rank.")
     local_rank_variable: str = Field(default="SLURM_LOCALID", description="Holds its number on its node.")
     address_suffix: str = Field(

@@ -42,6 +42,7 @@ class Cause(StrEnum):
     OUT_OF_MEMORY = "out of memory"
     WORKER_LOST = "worker lost"
     NODE_FAILURE = "node failure"  # a manager, or a wrapper that shows no life
+    BLOCK_LOST = "block ended"  # the batch job that held its nodes: wall time, scancel, preemption
     KILLED = "killed"  # by a signal that was not ours
     SILENT = "silent"  # no heartbeat of the program
     TROUBLE = "trouble"  # the program's own word for what may pass
@@ -81,6 +82,7 @@ class DriverStarted:
     watts: float | None
     workflow: str
     resolved: dict[str, Any] = field(default_factory=dict)
+    job: str = ""  # the batch job it runs in
 
 
 @dataclass(frozen=True)
@@ -169,11 +171,12 @@ class MembersSelected:
 
 @dataclass(frozen=True)
 class TaskStarted:
-    """An attempt at a task was handed to Parsl."""
+    """An attempt at a task was handed to Parsl; ``nodes`` names those it was placed on, if any were."""
 
     key: str
     task: str
     attempt: int
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -214,6 +217,55 @@ class ArtefactLost:
     reason: str
 
 
+class JobRole(StrEnum):
+    """What a batch job is for."""
+
+    DRIVER = "driver"  # it drives the campaign on its own nodes
+    BLOCK = "block"  # it lends its nodes to a driver elsewhere
+
+
+@dataclass(frozen=True)
+class JobIntended:
+    """A batch job is about to be submitted under a name that is used once: whoever comes next can look it up."""
+
+    name: str
+    role: JobRole
+    nodes: int
+    hours: float
+    queue: str
+
+
+@dataclass(frozen=True)
+class JobSubmitted:
+    """The batch system took the job and gave it a number."""
+
+    name: str
+    job: str
+
+
+@dataclass(frozen=True)
+class JobEnded:
+    """The job is over, or was never there."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class NodeExcluded:
+    """Nothing more is placed on a node."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SchedulerSilent:
+    """The batch system does not answer, or does again (no reason): the campaign waits, and goes on."""
+
+    reason: str | None
+
+
 Event = (
     CampaignCreated
     | DriverStarted
@@ -228,6 +280,11 @@ Event = (
     | TaskEnded
     | LauncherRestarted
     | ArtefactLost
+    | JobIntended
+    | JobSubmitted
+    | JobEnded
+    | NodeExcluded
+    | SchedulerSilent
 )
 
 CREATED = "campaign-created"  # the first event of every journal
@@ -245,6 +302,11 @@ _KINDS: dict[str, type[Any]] = {
     "task-ended": TaskEnded,
     "launcher-restarted": LauncherRestarted,
     "artefact-lost": ArtefactLost,
+    "job-intended": JobIntended,
+    "job-submitted": JobSubmitted,
+    "job-ended": JobEnded,
+    "node-excluded": NodeExcluded,
+    "scheduler-silent": SchedulerSilent,
 }
 _NAMES = {cls: kind for kind, cls in _KINDS.items()}
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from gfm_pipeline import __version__
 from gfm_pipeline.campaign.events import CampaignCreated, to_entry
 from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Journal
-from gfm_pipeline.campaign.lock import CampaignLock, Holder
+from gfm_pipeline.campaign.lock import CampaignLock, Holder, JobEnded, never_ended
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, load_state
 from gfm_pipeline.common.errors import ConfigError, IntegrityError
 from gfm_pipeline.common.publish import storage_errors
+
+PRIVATE = 0o700  # of a new campaign's folder; `chmod` it to share it
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,17 @@ def check_name(paths: CampaignPaths, name: str) -> CampaignState | None:
 
 
 @contextmanager
-def driving(root: Path, name: str) -> Iterator[OpenCampaign]:
-    """Lock and open the campaign in ``root``, creating it when it is new."""
+def driving(root: Path, name: str, job: str = "", job_ended: JobEnded = never_ended) -> Iterator[OpenCampaign]:
+    """Lock and open the campaign in ``root``, creating it when it is new, for its owner's eyes only.
+
+    ``job`` and ``job_ended`` are as in `CampaignLock`.
+    """
     paths = CampaignPaths(root.resolve())
     check_name(paths, name)
     with storage_errors(paths.root):
-        paths.root.mkdir(parents=True, exist_ok=True)
-    with CampaignLock(paths.lock) as lock, Journal(paths.journal, lock.check) as journal:
+        paths.root.parent.mkdir(parents=True, exist_ok=True)
+        paths.root.mkdir(mode=PRIVATE, exist_ok=True)
+    with CampaignLock(paths.lock, job, job_ended) as lock, Journal(paths.journal, lock.check) as journal:
         state = load_state(paths.journal)
         if state.created is None:
             created = CampaignCreated(SCHEMA_VERSION, name, __version__)

@@ -14,6 +14,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ class Holder:
     started: float
     process_started: str  # start time of the process in clock ticks: tells a re-used pid
     pid_namespace: str = ""  # a container's process numbers are its own
+    job: str = ""  # the batch job it runs in: who cannot see the process may know that the job has ended
 
 
 def _pid_namespace() -> str:
@@ -65,10 +67,10 @@ def _gone(holder: Holder) -> bool:
     return not since or (bool(holder.process_started) and since != holder.process_started)
 
 
-def this_process() -> Holder:
-    """Return the record of the calling process."""
+def this_process(job: str = "") -> Holder:
+    """Return the record of the calling process, which runs in batch job ``job``."""
     pid = os.getpid()
-    return Holder(socket.gethostname(), pid, boot_id(), time.time(), started(pid), _pid_namespace())
+    return Holder(socket.gethostname(), pid, boot_id(), time.time(), started(pid), _pid_namespace(), job)
 
 
 def read_holder(path: Path) -> tuple[Holder, float] | None:
@@ -101,8 +103,8 @@ def is_dead(holder: Holder, age: float = REBOOT_SECONDS) -> bool | None:
     return _gone(holder)
 
 
-def _record() -> bytes:
-    return json.dumps(to_plain(this_process())).encode()
+def _record(job: str = "") -> bytes:
+    return json.dumps(to_plain(this_process(job))).encode()
 
 
 def _read(path: Path) -> bytes | None:
@@ -140,7 +142,15 @@ def _create(path: Path, record: bytes) -> bool:
     return True
 
 
-def _acquire(path: Path, record: bytes) -> Holder | None:
+JobEnded = Callable[[str], bool]
+
+
+def never_ended(job: str) -> bool:  # noqa: ARG001 - there is no batch system to ask
+    """Return False: whether a job has ended is not known."""
+    return False
+
+
+def _acquire(path: Path, record: bytes, job_ended: JobEnded = never_ended) -> Holder | None:
     """Put ``record`` into ``path``, and return the dead holder it replaced, if there was one.
 
     Raises
@@ -157,10 +167,14 @@ def _acquire(path: Path, record: bytes) -> Holder | None:
         if found is None:
             continue  # let go just now
         corpse, age = _parse(found), _age(path)
-        if _whole(found) and not is_dead(corpse, age):
-            raise _held(path, corpse, age)
+        if _whole(found):
+            dead = is_dead(corpse, age)
+            if dead is None and corpse.job:
+                dead = job_ended(corpse.job)  # on another node, but a process does not outlive its batch job
+            if not dead:
+                raise _held(path, corpse, age)
         guard = path.with_name(f"{path.name}.after-{hashlib.sha256(found).hexdigest()[:12]}")
-        _acquire(guard, record)
+        _acquire(guard, record, job_ended)
         try:
             if _read(path) == found:  # else someone has replaced it since, and may live
                 write_atomic(path, record)
@@ -191,14 +205,24 @@ def _held(path: Path, holder: Holder, age: float) -> CampaignLocked:
 class CampaignLock:
     """Holds ``path`` while in the ``with``, touching it as a heartbeat.
 
+    Parameters
+    ----------
+    path
+        The lock's file.
+    job
+        The batch job this process runs in, or ''.
+    job_ended
+        Asks the batch system whether a job has ended; False when it cannot tell.
+
     Raises
     ------
     CampaignLocked
         When another driver holds it, or may hold it from another host.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, job: str = "", job_ended: JobEnded = never_ended) -> None:
         self.path = path
+        self._job, self._job_ended = job, job_ended
         self.replaced: Holder | None = None  # a dead driver whose lock was taken over
         self._record = b""
         self._stop = threading.Event()
@@ -206,9 +230,9 @@ class CampaignLock:
 
     def __enter__(self) -> CampaignLock:
         """Take the lock."""
-        self._record = _record()
+        self._record = _record(self._job)
         with storage_errors(self.path):
-            self.replaced = _acquire(self.path, self._record)
+            self.replaced = _acquire(self.path, self._record, self._job_ended)
         reach(FaultPoint.LOCK_TAKEN)
         self._thread.start()
         return self

@@ -39,6 +39,7 @@ class Attempt:
     action: ev.Action | None = None
     saved: float | None = None
     host: str = ""
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -59,6 +60,7 @@ class TaskState:
     diverged: bool = False
     history: list[Attempt] = field(default_factory=list)
     forgiven: int = 0
+    nodes: tuple[str, ...] = ()  # of the latest attempt, where it was placed on nodes by name
 
     @property
     def counted(self) -> list[Attempt]:
@@ -99,6 +101,16 @@ class DriverState:
     outcome: str | None = None
 
 
+@dataclass
+class JobRecord:
+    """A batch job of the campaign; ``job`` is '' until the batch system gave it a number."""
+
+    intent: ev.JobIntended
+    since: float
+    job: str = ""
+    ended: str | None = None  # why
+
+
 MAX_ATTEMPTS = 3  # of journals that do not record what follows an attempt
 
 
@@ -112,6 +124,13 @@ class CampaignState:
     stages: dict[str, StageState] = field(default_factory=dict)  # by key
     current: dict[StageName, str] = field(default_factory=dict)  # the key each stage was last opened under
     drivers: list[DriverState] = field(default_factory=list)
+    jobs: dict[str, JobRecord] = field(default_factory=dict)  # batch jobs by name
+    excluded: dict[str, str] = field(default_factory=dict)  # node -> reason
+    scheduler_silent: str | None = None
+
+    def open_jobs(self, role: ev.JobRole | None = None) -> dict[str, JobRecord]:
+        """Return the batch jobs that are not known to have ended."""
+        return {n: j for n, j in self.jobs.items() if j.ended is None and role in (None, j.intent.role)}
 
     def stage(self, name: StageName) -> StageState | None:
         """Return the stage as it was last opened, or None."""
@@ -123,8 +142,8 @@ class CampaignState:
         time = max(time, self.last_event)  # a clock may jump back; no duration becomes negative
         self.last_event = time
         match event:  # the two most frequent first
-            case ev.TaskStarted(key, name, attempt):
-                self._task_started(self.stages[key], name, attempt, time)
+            case ev.TaskStarted(key, name, attempt, nodes):
+                self._task_started(self.stages[key], name, attempt, time, nodes)
             case ev.TaskEnded():
                 self._task_ended(self.stages[event.key].tasks[event.task], event, time)
             case ev.CampaignCreated():
@@ -157,14 +176,25 @@ class CampaignState:
                 self.stages[key].decisions[wave, rung] = event
             case ev.MembersSelected(key, members):
                 self.stages[key].members = members
+            case ev.JobIntended(name):
+                self.jobs[name] = JobRecord(event, time)
+            case ev.JobSubmitted(name, job):
+                self.jobs[name].job = job
+            case ev.JobEnded(name, reason):
+                self.jobs[name].ended = reason
+            case ev.NodeExcluded(node, reason):
+                self.excluded[node] = reason
+            case ev.SchedulerSilent(reason):
+                self.scheduler_silent = reason
 
     @staticmethod
-    def _task_started(stage: StageState, name: str, attempt: int, time: float) -> None:
+    def _task_started(stage: StageState, name: str, attempt: int, time: float, nodes: tuple[str, ...]) -> None:
         task = stage.tasks.get(name)
         if task is None:
-            stage.tasks[name] = TaskState(name, TaskStatus.RUNNING, attempt, time)
+            stage.tasks[name] = TaskState(name, TaskStatus.RUNNING, attempt, time, nodes=nodes)
         else:
             task.status, task.attempt, task.started, task.ended = TaskStatus.RUNNING, attempt, time, None
+            task.nodes = nodes
 
     @staticmethod
     def _artefact_lost(stage: StageState, name: str) -> None:
@@ -188,6 +218,7 @@ class CampaignState:
                 event.action,
                 event.saved,
                 event.host,
+                task.nodes,
             )
         )
         if event.action is ev.Action.GIVE_UP:

@@ -7,16 +7,20 @@ import shlex
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
 
 from gfm_pipeline.campaign.lock import Holder, is_dead, read_holder
 from gfm_pipeline.campaign.paths import CampaignPaths
-from gfm_pipeline.cli.options import campaign_argument, existing
+from gfm_pipeline.campaign.state import load_state
+from gfm_pipeline.cli.options import campaign_argument, existing, last_site
 from gfm_pipeline.common.errors import CampaignLocked, StageFailed
 from gfm_pipeline.common.publish import storage_errors
 from gfm_pipeline.engine.leftovers import attempts_left, end_all, names, wait_gone
+from gfm_pipeline.execution.patiently import patiently
+from gfm_pipeline.execution.systems import scheduler_of
 
 AT_ONCE_SECONDS = 15.0  # for a driver that was asked to stop at once
 POLL_SECONDS = 0.2
@@ -36,12 +40,14 @@ POLL_SECONDS = 0.2
 def cancel(campaign: Path, now: bool, timeout: float) -> None:
     """Stop the campaign in folder CAMPAIGN from any terminal, and wait until nothing of it runs.
 
-    A living driver stops as with Ctrl-C; on another host it is asked through the folder. What a dead driver
-    left running on this machine is ended. Nothing is lost: `resume CAMPAIGN` goes on.
+    A living driver stops as with Ctrl-C; on another host it is asked through the folder. Its batch jobs are
+    cancelled, waiting ones too. What a dead driver left running on this machine is ended. Nothing is lost:
+    `resume CAMPAIGN` goes on.
     """
     paths = existing(campaign)
     try:
         click.echo(_stop_driver(paths, now, timeout))
+        _cancel_jobs(paths)
         attempts, parsl = end_all(paths)
     finally:
         paths.cancel.unlink(missing_ok=True)
@@ -54,6 +60,23 @@ def cancel(campaign: Path, now: bool, timeout: float) -> None:
         )
     again = shlex.join(["gfm-pipeline", "resume", str(campaign)])
     click.echo(f"Nothing of {campaign} runs on this machine. Go on with: {again}")
+
+
+def _cancel_jobs(paths: CampaignPaths) -> None:
+    """Cancel every batch job of the campaign that is not known to have ended, and say which there were."""
+    jobs = load_state(paths.journal).open_jobs()
+    site = last_site(paths)
+    if not jobs or site is None:
+        return
+    scheduler = scheduler_of(site.scheduler, os.environ)
+    if scheduler is None:
+        return
+    found = patiently(lambda: scheduler.jobs(list(jobs)), click.echo)
+    living = [name for name, info in found.items() if not info.state.has_ended]
+    for name in jobs:  # by name: a job whose number was lost with its driver is found, too
+        patiently(partial(scheduler.cancel_by_name, name), click.echo)
+    if living:
+        click.echo(f"Cancelled batch jobs: {', '.join(f'{found[n].id} ({n})' for n in living)}.")
 
 
 def _stop_driver(paths: CampaignPaths, now: bool, timeout: float) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from gfm_pipeline import __version__
-from gfm_pipeline.cli import cancel, checks, inspect, plan, run, sites
+from gfm_pipeline.cli import cancel, checks, inspect, plan, run, sites, submit
 from gfm_pipeline.common.errors import ConfigError, GFMError, StorageError
 from gfm_pipeline.common.publish import storage_errors
 
@@ -51,6 +51,7 @@ def cli(context: click.Context, verbose: bool) -> None:
 for command in (
     run.run,
     run.resume,
+    submit.submit,
     run.unlock,
     cancel.cancel,
     inspect.status,

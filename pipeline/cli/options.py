@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,3 +196,12 @@ def existing(campaign: Path) -> CampaignPaths:
             "Nothing has happened there yet, or it was lost: restore it from a backup.",
         )
     return paths
+
+
+def last_site(paths: CampaignPaths) -> SiteModel | None:
+    """Return the site a campaign was last driven on, as it was resolved then; None when that is not known any more."""
+    try:
+        recorded = json.loads(paths.resolved.read_text(encoding="utf-8"))["site"]
+        return SiteModel.model_validate(recorded)
+    except (OSError, ValueError, KeyError):
+        return None

@@ -143,6 +143,16 @@ def describe(event: Event, state: CampaignState) -> str:
             return _task(event)
         case ev.LauncherRestarted(reason):
             return click.style(f"  {reason}; it was started anew", fg="yellow")
+        case ev.JobSubmitted(name, job):
+            intent = state.jobs[name].intent
+            return f"  job {job} ({name}): {intent.nodes} nodes, {intent.hours:g} h, queue {intent.queue}"
+        case ev.JobEnded(name, reason):
+            return f"  job {state.jobs[name].job or name}: {reason}"
+        case ev.NodeExcluded(node, reason):
+            return click.style(f"  node {node} gets no more tasks: {reason}", fg="yellow")
+        case ev.SchedulerSilent(reason):
+            text = f"  waiting for the batch system: {reason}" if reason else "  the batch system answers again"
+            return click.style(text, fg="yellow")
         case ev.ArtefactLost(_, task, reason):
             return click.style(f"  {task}: {reason}; it is made again", fg="yellow")
     return ""

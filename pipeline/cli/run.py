@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -15,26 +16,27 @@ from gfm_pipeline.campaign.identity import remember_digests
 from gfm_pipeline.campaign.lock import this_process
 from gfm_pipeline.campaign.lock import unlock as release
 from gfm_pipeline.campaign.state import load_state
+from gfm_pipeline.cli.asked import Asked
 from gfm_pipeline.cli.faults import CHAOS, FAULT, check_faults, injecting
+from gfm_pipeline.cli.modes import Surroundings, nodes_of, surroundings, write_resolved
 from gfm_pipeline.cli.options import (
     Request,
     SiteChoice,
     campaign_argument,
     existing,
     overlay_option,
-    resolve,
     workflow_options,
 )
 from gfm_pipeline.cli.progress import Progress
 from gfm_pipeline.cli.stopping import Stopper, stopping
+from gfm_pipeline.cli.submit import submit_campaign
 from gfm_pipeline.common.errors import ConfigError, GFMError, Stopped, StorageError
 from gfm_pipeline.common.faultpoints import Fault, FaultPoint, reach
-from gfm_pipeline.common.publish import write_atomic, write_json
+from gfm_pipeline.common.publish import write_atomic
 from gfm_pipeline.engine.chaos import Chaos, ChaosPlan
 from gfm_pipeline.engine.driver import Driver
-from gfm_pipeline.execution.launcher import ParslLauncher
 from gfm_pipeline.sites.registry import split_sets
-from gfm_pipeline.sites.schema import Scheduler
+from gfm_pipeline.sites.schema import DriverMode
 
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing until the end.")
 
@@ -60,7 +62,7 @@ def run(
     whatever end the last run had. Changed settings re-run only the stages that depend on them.
     Ctrl-C stops politely: running trainings save a checkpoint first. A second Ctrl-C stops at once.
     """
-    _drive(workflow, SiteChoice(site, overlays), folder, overrides, quiet, *check_faults(faults, chaos))
+    _drive(Asked(workflow, SiteChoice(site, overlays), folder, overrides), quiet, *check_faults(faults, chaos))
 
 
 @click.command()
@@ -85,7 +87,7 @@ def resume(campaign: Path, site: str | None, overlays: tuple[Path, ...], quiet: 
     if site is not None or overlays:
         choice = SiteChoice(site or choice.name, overlays)
         overrides = split_sets(overrides)[0]
-    _drive(Path(info.workflow), choice, paths.root, overrides, quiet)
+    _drive(Asked(Path(info.workflow), choice, paths.root, overrides), quiet)
 
 
 @click.command()
@@ -99,46 +101,48 @@ def unlock(campaign: Path, force: bool) -> None:
 
 
 def _drive(
-    workflow: Path,
-    choice: SiteChoice,
-    folder: Path | None,
-    overrides: tuple[str, ...],
+    asked: Asked,
     quiet: bool,
     faults: tuple[Fault, ...] = (),
     chaos: ChaosPlan | None = None,
 ) -> None:
     # Checked before anything is written, so that a mistake leaves no folder behind.
-    request = resolve(workflow, choice.name, folder, overrides, choice.overlays)
-    if request.site.scheduler.kind is not Scheduler.LOCAL:
-        raise ConfigError(f"Site {request.site.name} has a batch system; `run` works on this machine only.")
+    request = asked.resolve()
+    around = surroundings(request.site)
+    if request.site.driver.mode is DriverMode.RESIDENT and not around.job:
+        submit_campaign(request, asked, around, click.echo)
+        return
     root = request.context.paths.root
     check_name(request.context.paths, request.loaded.model.name)
     with injecting(faults, root):
-        with driving(root, request.loaded.model.name) as campaign, stopping() as stop:
+        with (
+            driving(root, request.loaded.model.name, around.job, around.job_ended) as campaign,
+            stopping(request.site.driver.warning_signal if around.job else None) as stop,
+        ):
             stop.at_once = lambda: campaign.paths.lock.unlink(missing_ok=True)
             remember_digests(request.digests, campaign.paths.digests)
-            progress = _campaign(request, campaign, choice, overrides, stop, quiet, chaos)
+            progress = _campaign(request, campaign, asked, around, stop, quiet, chaos)
         _summary(root, progress)
 
 
 def _campaign(
     request: Request,
     campaign: OpenCampaign,
-    choice: SiteChoice,
-    overrides: tuple[str, ...],
+    asked: Asked,
+    around: Surroundings,
     stop: Stopper,
     quiet: bool,
     chaos: ChaosPlan | None,
 ) -> Progress:
     """Drive an open campaign to its end."""
     progress = Progress(campaign.paths, quiet=quiet)
-    context, paths = request.context, campaign.paths
+    context, paths, state = request.context, campaign.paths, campaign.state
     resolved = request.loaded.model.model_dump(mode="json")
-    write_json(paths.resolved, {"workflow": resolved, "site": request.site.model_dump(mode="json")})
+    write_resolved(request, paths)
     if campaign.dead_driver is not None:
         progress.say(f"An earlier driver (pid {campaign.dead_driver.pid}) died; going on where it was.")
-    with ParslLauncher(request.site, paths.parsl) as launcher:
-        driver = Driver(context, campaign.state, campaign.journal, launcher, progress, stop.requested)
+    with nodes_of(request, campaign, around, stop, asked, progress.say) as (launcher, fleet):
+        driver = Driver(context, state, campaign.journal, launcher, fleet, request.site, progress, stop.requested)
 
         def at_once() -> None:
             driver.abandon()
@@ -155,16 +159,23 @@ def _campaign(
                 slots=context.slots,
                 watts=request.site.slot_watts(),
                 workflow=str(request.loaded.path.resolve()),
-                resolved={"workflow": resolved, "overrides": list(overrides), "site": choice.to_json()},
+                resolved={
+                    "workflow": resolved,
+                    "overrides": list(asked.overrides),
+                    "site": asked.choice.to_json(),
+                },
+                job=around.job,
             )
         )
-        outcome = "died"
+        outcome, goes_on = "died", False
         try:
             with nullcontext() if chaos is None else Chaos(chaos, paths, progress.say):
                 driver.run()
             outcome = "done"
         except GFMError as error:
             outcome = str(error)
+            # Wall time, preemption: the successor goes on. A person's word, or a full disk: people do.
+            goes_on = type(error) is Stopped and not driver.cancelled and stop.number != signal.SIGINT
             if isinstance(error, Stopped):
                 again = shlex.join(["gfm-pipeline", "resume", _relative(paths.root)])
                 raise type(error)(
@@ -174,6 +185,8 @@ def _campaign(
         finally:
             progress.close()
             with suppress(StorageError):  # a full disk has been reported; the journal is whole without this line
+                for event in fleet.close(state, goes_on=goes_on):
+                    driver.record(event)
                 driver.record(DriverEnded(outcome))
     return progress
 

@@ -25,10 +25,16 @@ class Stopper:
     at_once
         Called by the second one, before the process ends where it stands, as if it had been killed; that is as
         safe, since a campaign survives being killed anywhere.
+    warned
+        Set by the batch system's warning that the wall time is nearly over.
+    number
+        The first signal.
     """
 
     def __init__(self) -> None:
         self.requested = threading.Event()
+        self.warned = threading.Event()
+        self.number: int | None = None
         self.at_once: Callable[[], None] = lambda: None
 
     def handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
@@ -38,14 +44,22 @@ class Stopper:
                 self.at_once()
             os._exit(128 + number)
         self.requested.set()
+        self.number = number
         click.echo("\nStopping: running tasks save a checkpoint first; again to stop at once.", err=True)
+
+    def warn(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
+        """Take the batch system's warning."""
+        self.warned.set()
 
 
 @contextmanager
-def stopping() -> Iterator[Stopper]:
-    """Yield what SIGINT, SIGTERM and SIGHUP act on, while in the ``with``."""
+def stopping(warning: str | None = None) -> Iterator[Stopper]:
+    """Yield what SIGINT, SIGTERM and SIGHUP act on, and ``warning`` (``USR1``), while in the ``with``."""
     stopper = Stopper()
     before: dict[int, Callable[..., Any] | int | None] = {s: signal.signal(s, stopper.handle) for s in WATCHED}
+    number = None if warning is None else getattr(signal, f"SIG{warning}", None)
+    if number is not None and number not in before:
+        before[number] = signal.signal(number, stopper.warn)
     try:
         yield stopper
     finally:

@@ -12,14 +12,12 @@ from typing import Protocol
 from gfm_pipeline.apps.contracts.task import SPEC_FILE, STOP_FILE, WRAPPER_FILE
 from gfm_pipeline.campaign.events import (
     Action,
-    Candidate,
     Cause,
     Event,
     LauncherRestarted,
     StageOpened,
     TaskEnded,
     TaskStarted,
-    WaveProposed,
     to_entry,
 )
 from gfm_pipeline.campaign.journal import Journal
@@ -29,14 +27,18 @@ from gfm_pipeline.common.faultpoints import FaultPoint, hand_down, reach
 from gfm_pipeline.common.publish import storage_errors, write_record
 from gfm_pipeline.engine.artefacts import lost_artefacts
 from gfm_pipeline.engine.decide import decide
+from gfm_pipeline.engine.fleet import Fleet, place
 from gfm_pipeline.engine.leftovers import end_attempt
+from gfm_pipeline.engine.nodes import Placement
 from gfm_pipeline.engine.outcome import Ended, classify
+from gfm_pipeline.engine.proposing import propose_wave
 from gfm_pipeline.engine.retries import delay, micro_batch, next_action
-from gfm_pipeline.engine.stages.search import LAG, objective_of
-from gfm_pipeline.engine.step import Context, Proposal, Step, TaskRequest
+from gfm_pipeline.engine.step import Context, Step, TaskRequest
 from gfm_pipeline.engine.watchdog import Watchdog
-from gfm_pipeline.execution.launcher import Job, JobEnd, Launcher
-from gfm_pipeline.search.proposer import Told, first_design, initial_count, propose
+from gfm_pipeline.execution.launcher import JobEnd, Launcher
+from gfm_pipeline.execution.prepare import Bounds, prepare
+from gfm_pipeline.execution.sizes import SizeClass
+from gfm_pipeline.sites.schema import SiteModel
 
 GRACE_SHARE = 0.75  # of the time to stop in, after which a program is killed that does not leave
 RESTARTS = 3  # of Parsl in a row, without a task that ended in between
@@ -60,6 +62,13 @@ class Running:
     attempt: int
     folder: Path
     started: float  # monotonic
+    size: SizeClass
+    placement: Placement
+
+    @property
+    def token(self) -> tuple[str, str, int]:
+        """What the launcher calls it."""
+        return self.request.key, self.request.name, self.attempt
 
 
 class Driver:
@@ -74,7 +83,11 @@ class Driver:
     journal
         The journal, open.
     launcher
-        Where tasks run.
+        Starts tasks.
+    fleet
+        The nodes they run on.
+    site
+        The machine.
     watcher
         Who is told.
     stop
@@ -87,6 +100,8 @@ class Driver:
         state: CampaignState,
         journal: Journal,
         launcher: Launcher,
+        fleet: Fleet,
+        site: SiteModel,
         watcher: Watcher,
         stop: threading.Event,
     ) -> None:
@@ -94,15 +109,19 @@ class Driver:
         self.state = state
         self.journal = journal
         self.launcher = launcher
+        self.fleet = fleet
+        self.site = site
         self.watcher = watcher
         self.stop = stop
         self._limits = context.workflow.limits
         self._running: dict[tuple[str, str], Running] = {}
-        self._given_up: dict[tuple[str, str, int], float] = {}  # attempts whose futures may yet resolve, since when
+        # Attempts whose futures may yet resolve: they still hold their place. Since when, and what place.
+        self._given_up: dict[tuple[str, str, int], tuple[float, Running]] = {}
         self._not_before: dict[tuple[str, str], float] = {}  # tasks that wait before they are tried again
         self._watchdog = Watchdog(self._limits.lost_seconds)
         self._restarts = 0
         self._draining = False
+        self.cancelled = False  # asked to stop by `cancel`
         self._refused: str | None = None  # why the disk refused a task
 
     def record(self, event: Event) -> None:
@@ -145,11 +164,13 @@ class Driver:
             if self._refused is not None:
                 self._drain()
                 raise StorageError(f"A task could not write: {self._refused}")
-            if self.stop.is_set():
+            why = self.fleet.ending()
+            if self.stop.is_set() or why is not None:
                 self._drain()
-                raise Stopped("Stopped; every finished result and checkpoint is kept.")
+                what = "Stopped" if why is None else f"Stopped, since {why}"
+                raise Stopped(f"{what}; every finished result and checkpoint is kept.")
             self._start_some(step)
-            if not (self._running or self._given_up or self._not_before):
+            if not (step.tasks or self._running or self._given_up or self._not_before):
                 raise RuntimeError("nothing runs and nothing can be started: a defect of the decisions")
             self._wait(1.0)
 
@@ -157,7 +178,7 @@ class Driver:
         """Record decisions and proposals until only tasks are left to do."""
         while True:
             step = decide(self.context, self.state)
-            free = max(0, self.context.slots - len(self._running)) + len(self._not_before)
+            free = max(1, self._room(step)) + len(self._not_before)
             events = step.events or lost_artefacts(self.context, self.state, step, free)
             if events:
                 for event in events:
@@ -165,41 +186,42 @@ class Driver:
             elif step.proposal is not None and not self.stop.is_set():
                 # Start what can start first: proposing takes a second or two.
                 self._start_some(step)
-                self.record(self._propose(step.proposal))
+                self.record(propose_wave(self.context, self.state, step.proposal))
             else:
                 return step
 
-    def _propose(self, wanted: Proposal) -> WaveProposed:
-        """Ask for a wave of candidates, from the results its lag allows."""
-        workflow = self.context.workflow
-        stage = self.state.stages[wanted.key]
-        space = workflow.search.space.compile()
-        taken = [c.settings for c in stage.candidates().values()]
-        initial = first_design(space, initial_count(space, workflow.search.candidates), workflow.seed)
-        known = [c for c in stage.candidates().values() if c.wave <= wanted.wave - 1 - LAG]
-        if len(taken) + wanted.size <= len(initial):
-            chosen, origin, told = initial[len(taken) : len(taken) + wanted.size], "first design", 0
-        else:
-            results = [Told(c.settings, objective_of(stage, c.name, 0)) for c in known]
-            head = initial[len(taken) :]
-            rest = wanted.size - len(head)
-            chosen = head + propose(space, results, taken + head, rest, workflow.seed * 1009 + wanted.wave)
-            origin, told = "DeepHyper CBO", len(results)
-        candidates = tuple(
-            Candidate(f"c{len(taken) + i:05d}", wanted.wave, settings) for i, settings in enumerate(chosen)
-        )
-        reach(FaultPoint.PROPOSAL_MADE)
-        return WaveProposed(wanted.key, wanted.wave, candidates, origin, told)
+    def _room(self, step: Step) -> int:
+        """Return an upper bound of the tasks of ``step`` that could start now."""
+        sizes = {self.context.size_of(request) for request in step.tasks}
+        return max((self.fleet.pool.capacity(size) for size in sizes), default=0) - len(self._running)
 
     def _start_some(self, step: Step) -> None:
-        """Start the most urgent tasks there is room for; an attempt given up may still hold its slot."""
+        """Start the most urgent tasks there is room for, in their order: a large one is not starved by small ones."""
         now = time.monotonic()
         self._not_before = {task: when for task, when in self._not_before.items() if when > now}
-        ready = [r for r in step.tasks if (r.key, r.name) not in self._not_before]
-        for request in ready[: max(0, self.context.slots - len(self._running) - len(self._given_up))]:
-            self._start(request)
+        full: set[SizeClass] = set()
+        wanted = {self.context.size_of(r) for r in step.tasks} | {r.size for r in self._running.values()}
+        self.launcher.serve(wanted)
+        for request in step.tasks:
+            task = request.key, request.name
+            size = self.context.size_of(request)
+            if task in self._running or task in self._not_before or size in full:
+                continue
+            placement = place(self.fleet, size, self._failed_on(request)) if self.launcher.ready(size) else None
+            if placement is None:
+                if size.whole:
+                    return
+                full.add(size)
+                continue
+            self._start(request, size, placement)
 
-    def _start(self, request: TaskRequest) -> None:
+    def _failed_on(self, request: TaskRequest) -> set[str]:
+        """Return the nodes where a task failed for reasons that may be theirs: it is tried elsewhere first."""
+        known = self.state.stages[request.key].tasks.get(request.name)
+        retried = [a for a in known.counted if a.action in (Action.RETRY, Action.SHRINK)] if known else []
+        return {node for attempt in retried for node in attempt.nodes}
+
+    def _start(self, request: TaskRequest, size: SizeClass, placement: Placement) -> None:
         """Write the spec, journal the start, hand it to the launcher."""
         stage = self.state.stages[request.key]
         known = stage.tasks.get(request.name)
@@ -212,25 +234,29 @@ class Driver:
             spec = replace(spec, previous_attempts=earlier)
         if known is not None and hasattr(spec, "micro_batch"):
             spec = replace(spec, micro_batch=micro_batch(spec.optimiser.batch_size, known.counted))
+        if hasattr(spec, "ranks"):
+            spec = replace(spec, ranks=size.shape.ranks)
+        if hasattr(spec, "device"):
+            spec = replace(spec, device=type(spec.device)(self.site.gpu.device))
+        limits = self._limits
+        bounds = Bounds(
+            limits.task_hours * 3600.0,
+            limits.silence_seconds,
+            limits.stop_seconds * GRACE_SHARE,
+            limits.lost_seconds,
+        )
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             reach(FaultPoint.TASK_FOLDER)
             hand_down(folder)
+            job = prepare(self.site, request.stage, request.program, size, placement.nodes, folder, bounds)
             write_record(folder / SPEC_FILE, spec)
         reach(FaultPoint.TASK_SPEC)
-        self.record(TaskStarted(request.key, request.name, attempt))
+        self.record(TaskStarted(request.key, request.name, attempt, placement.nodes))
         reach(FaultPoint.TASK_RECORDED)
-        self._running[request.key, request.name] = Running(request, attempt, folder, time.monotonic())
-        limits = self._limits
-        job = Job(
-            request.stage,
-            str(request.program),
-            folder,
-            limits.task_hours * 3600.0,
-            limits.silence_seconds,
-            limits.stop_seconds * GRACE_SHARE,
-        )
-        self.launcher.submit(job, (request.key, request.name, attempt))
+        running = Running(request, attempt, folder, time.monotonic(), size, placement)
+        self._running[request.key, request.name] = running
+        self.launcher.submit(job, running.token)
         reach(FaultPoint.TASK_SUBMITTED)
 
     def _wait(self, seconds: float) -> None:
@@ -243,7 +269,9 @@ class Driver:
             pass
         self._find_lost()
         self._check_launcher()
+        self._look_after_nodes()
         if self.context.paths.cancel.exists():
+            self.cancelled = True
             self.stop.set()
         self.watcher.tick(self.state)
 
@@ -251,7 +279,9 @@ class Driver:
         key, name, attempt = end.token
         running = self._running.get((key, name))
         if running is None or running.attempt != attempt:
-            self._given_up.pop(end.token, None)  # given up as lost earlier; only now is its slot free
+            found = self._given_up.pop(end.token, None)  # given up as lost earlier; only now is its place free
+            if found is not None:
+                self.fleet.pool.release(found[1].size, found[1].placement)
             return
         ended = classify(running.folder, end.error)
         if end.error is not None:  # nothing of it may run on beside the next attempt
@@ -266,6 +296,8 @@ class Driver:
         """Record how an attempt ended and what follows."""
         request = running.request
         del self._running[request.key, request.name]
+        if running.token not in self._given_up:
+            self.fleet.pool.release(running.size, running.placement)
         self._watchdog.forget((request.key, request.name))
         shrinkable = False
         if hasattr(request.spec, "micro_batch"):
@@ -287,18 +319,33 @@ class Driver:
             if self._watchdog.silent((key, name), running.folder / WRAPPER_FILE, now):
                 end_attempt(running.folder)
                 ended = classify(running.folder, f"ManagerLost: no sign of life for {self._limits.lost_seconds:.0f} s")
-                self._given_up[key, name, running.attempt] = now
+                self._given_up[key, name, running.attempt] = now, running
                 self._close(running, ended)
+
+    def _look_after_nodes(self) -> None:
+        """Take in what happened to nodes and blocks; ask the tasks of a block that ends to save and leave."""
+        for event in self.fleet.tick(self.state, work=not self._draining):
+            self.record(event)
+        closing = self.fleet.closing()
+        for running in self._running.values():
+            if running.placement.block in closing:
+                (running.folder / STOP_FILE).touch()
+        for block, reason in self.fleet.lost():
+            for running in [r for r in self._running.values() if r.placement.block == block]:
+                self._close(running, classify(running.folder, f"BlockLost: {reason}"))
+            self._given_up = {t: g for t, g in self._given_up.items() if g[1].placement.block != block}
 
     def _check_launcher(self) -> None:
         """Restart Parsl when nothing submitted would ever run; its own executor waits for ever then."""
-        stuck = [t for t in self._given_up.values() if time.monotonic() - t > self._limits.lost_seconds]
+        stuck = [t for t, _ in self._given_up.values() if time.monotonic() - t > self._limits.lost_seconds]
         trouble = self.launcher.trouble() or ("Parsl never resolved the future of a lost task" if stuck else None)
         if trouble is None:
             return
         for running in list(self._running.values()):
             end_attempt(running.folder)
             self._close(running, classify(running.folder, f"InterchangeLost: {trouble}"))
+        for _, running in self._given_up.values():
+            self.fleet.pool.release(running.size, running.placement)
         self._given_up.clear()
         if self._draining:
             return  # nothing will be started any more

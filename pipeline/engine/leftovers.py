@@ -12,7 +12,9 @@ from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.common.errors import IntegrityError
 from gfm_pipeline.common.processes import ProcessId, group_members, is_alive, is_here, kill, kill_group, started
 from gfm_pipeline.common.records import read_record
+from gfm_pipeline.common.steps import end_step
 from gfm_pipeline.execution.launcher import recorded_processes
+from gfm_pipeline.sites.launch import RankFile
 
 GONE_SECONDS = 10.0  # for killed processes to disappear
 
@@ -27,12 +29,14 @@ def _record(folder: Path) -> WrapperRecord | None:
 def end_attempt(folder: Path, *, wrapper: bool = True) -> bool:
     """Kill what is left on this machine of the attempt in ``folder``; return whether there was anything.
 
-    The program's whole group goes first. ``wrapper`` also ends the Parsl worker that ran it, which is what frees
-    its slot when it hangs: Parsl starts another one.
+    A step on other nodes goes first, through the batch system; then the program's whole group. ``wrapper`` also ends
+    the Parsl worker that ran it, which is what frees its slot when it hangs: Parsl starts another one.
     """
     found = _record(folder)
     if found is None:
         return False
+    with suppress(OSError, IntegrityError):  # most attempts have no rank file
+        end_step(folder, RankFile.read(folder).cancel)
     ended = kill_group(found.program)
     return (kill(found.wrapper) if wrapper else False) or ended
 

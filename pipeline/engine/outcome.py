@@ -20,8 +20,10 @@ from gfm_pipeline.apps.contracts.task import (
     ExitRecord,
 )
 from gfm_pipeline.campaign.events import Cause, Outcome
+from gfm_pipeline.common.attempt import read_verdict
 from gfm_pipeline.common.errors import IntegrityError, StorageError
 from gfm_pipeline.common.records import read_record
+from gfm_pipeline.sites.launch import LAUNCH_FILE
 
 _TAIL_BYTES = 4096
 _LOST = {  # Parsl's exceptions by name
@@ -30,6 +32,7 @@ _LOST = {  # Parsl's exceptions by name
     "BadStateException": Cause.LAUNCHER_LOST,
     "TooManyJobFailuresError": Cause.LAUNCHER_LOST,
     "InterchangeLost": Cause.LAUNCHER_LOST,
+    "BlockLost": Cause.BLOCK_LOST,
     StorageError.__name__: Cause.STORAGE,
 }
 _OUTCOMES = {
@@ -39,6 +42,7 @@ _OUTCOMES = {
     Cause.WALL_TIME: Outcome.PREEMPTED,
     Cause.DRIVER_LOST: Outcome.PREEMPTED,
     Cause.LAUNCHER_LOST: Outcome.PREEMPTED,
+    Cause.BLOCK_LOST: Outcome.PREEMPTED,
     Cause.STORAGE: Outcome.STORAGE,
     Cause.USER_ERROR: Outcome.PERMANENT,
     Cause.CHAOS: Outcome.PREEMPTED,
@@ -132,7 +136,10 @@ def _cause(folder: Path, record: ExitRecord) -> tuple[Cause, str]:
         return (Cause.STORAGE if told.error == StorageError.__name__ else Cause.TROUBLE), _sentence(told)
     if code == ExitCode.PERMANENT:
         return Cause.USER_ERROR, _sentence(_told(folder))
-    return Cause.USER_ERROR, f"exit code {code}: {_last_line(folder / 'stderr.log')}"
+    said = f"exit code {code}: {_last_line(folder / 'stderr.log')}"
+    if (folder / LAUNCH_FILE).exists() and read_verdict(folder) is None:
+        return Cause.TROUBLE, f"its launch line ended with {said}"  # no rank failed by its own account
+    return Cause.USER_ERROR, said
 
 
 def _killed(record: ExitRecord) -> tuple[Cause, str]:

@@ -31,6 +31,7 @@ RULES: dict[Cause, Rule] = {
     Cause.STOPPED: Rule(Action.CONTINUE, None),
     Cause.DRIVER_LOST: Rule(Action.CONTINUE, None),
     Cause.LAUNCHER_LOST: Rule(Action.CONTINUE, None),  # the driver bounds the restarts of Parsl
+    Cause.BLOCK_LOST: Rule(Action.CONTINUE, None),  # the driver bounds how many blocks may end without a result
     Cause.STORAGE: Rule(Action.PAUSE, None),
     Cause.WALL_TIME: Rule(Action.CONTINUE, 1),
     Cause.OUT_OF_MEMORY: Rule(Action.SHRINK, TOTAL_LIMIT),

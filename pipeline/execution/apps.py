@@ -1,7 +1,8 @@
-"""The Parsl apps: one a stage, so that Parsl's own logs name what runs. Each starts the task wrapper."""
+"""The Parsl apps: one a stage and executor, so that Parsl's own logs name what runs. Each starts the task wrapper."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from parsl import python_app
@@ -9,18 +10,19 @@ from parsl import python_app
 from gfm_pipeline.campaign.events import StageName
 
 
-def _app(stage: StageName) -> Any:
-    """Return the Parsl app of a stage."""
+@cache
+def app(stage: StageName, executor: str) -> Any:
+    """Return the Parsl app of a stage on an executor, by the executor's label."""
 
-    def start(module: str, folder: str, environment: dict[str, str], bounds: tuple[float, float, float]) -> int:
+    def start(
+        launch: dict[str, Any],
+        ranks: tuple[dict[str, Any], ...],
+        parsl_resource_specification: dict[str, int],  # noqa: ARG001 - Parsl reads it, and demands that it is taken
+    ) -> int:
         # Imported where it runs: Parsl ships this function to a worker on a compute node.
-        from gfm_pipeline.apps.wrapper import Launch, run
+        from gfm_pipeline.execution.worker import start_wrapper
 
-        deadline, silence, grace = bounds
-        return run(Launch(module, folder, deadline, environment, silence, grace)).code
+        return start_wrapper(launch, ranks)
 
     start.__name__ = str(stage)
-    return python_app(start)
-
-
-APPS: dict[StageName, Any] = {stage: _app(stage) for stage in StageName}
+    return python_app(start, executors=[executor])

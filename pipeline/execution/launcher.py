@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
-import shlex
-import shutil
-import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,29 +14,47 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from gfm_pipeline.apps.wrapper import Launch
 from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.common.errors import IntegrityError, StorageError
 from gfm_pipeline.common.faultpoints import FaultPoint, reach
-from gfm_pipeline.common.processes import ProcessId, boot_id, identify, is_alive, kill, kill_group
+from gfm_pipeline.common.processes import ProcessId, identify, is_alive, kill, kill_group
 from gfm_pipeline.common.publish import storage_errors, write_record
-from gfm_pipeline.common.records import read_record
+from gfm_pipeline.common.records import read_record, to_plain
+from gfm_pipeline.execution.executors import build_executor, resources
+from gfm_pipeline.execution.pools import LocalPools, PoolCommand, pool_commands
+from gfm_pipeline.execution.sizes import SizeClass
+from gfm_pipeline.sites.launch import RankFile
 from gfm_pipeline.sites.schema import SiteModel
 
 PROCESSES_FILE = "processes.json"
 CLEANUP_SECONDS = 15.0
+HERE = "here"  # the block of a driver that holds its nodes
+SOME_SECONDS = 60.0  # after which a pool that some nodes have not reported to is used without them
+COMMAND_SECONDS = 10  # for an interchange to answer; without a bound Parsl waits for a dead one for ever
 BROKEN_CLEANUP_SECONDS = 1.0  # Parsl's clean-up hangs on an interchange that died; it is left behind then
 
 
 @dataclass(frozen=True)
 class Job:
-    """One attempt, ready to run: its stage, program, folder with a spec in it, and bounds in seconds."""
+    """One attempt, ready to run.
+
+    Parameters
+    ----------
+    stage
+        It belongs to.
+    size
+        Decides the executor.
+    launch
+        For the task wrapper.
+    ranks
+        Rank files of a node's slots, for tasks that share nodes; empty: none, or it lies in the attempt's folder.
+    """
 
     stage: StageName
-    program: str
-    folder: Path
-    deadline_seconds: float
-    silence_seconds: float = 900.0
-    grace_seconds: float = 30.0
+    size: SizeClass
+    launch: Launch
+    ranks: tuple[RankFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,9 +73,15 @@ class Processes:
 
 
 class Launcher(Protocol):
-    """Runs jobs somewhere, a few at a time."""
+    """Runs jobs somewhere, as many at a time as there are places."""
 
     ended: queue.Queue[JobEnd]
+
+    def serve(self, wanted: Collection[SizeClass]) -> None:
+        """Make ready to run jobs of these sizes."""
+
+    def ready(self, size: SizeClass) -> bool:
+        """Return whether a job of ``size`` would start at once."""
 
     def submit(self, job: Job, token: Any) -> None:
         """Start ``job``; a `JobEnd` with ``token`` comes into ``ended`` when it is over."""
@@ -84,23 +105,47 @@ def recorded_processes(run_dir: Path) -> tuple[ProcessId, ...]:
 
 
 class ParslLauncher:
-    """Parsl's `HighThroughputExecutor` on this machine; a context manager.
+    """Parsl with one executor a size class; a context manager.
 
-    Each job takes one worker. The driver never submits more than there are slots, so nothing ever waits
-    inside Parsl. The interchange gets a parent-death signal, and the pool's process group is killed when the driver
-    is gone: a killed driver leaves nothing running. The interchange has a session of its own, so that Ctrl-C on a
-    terminal reaches the driver alone.
+    Each job takes one worker. The driver never submits more than there are places, so nothing ever waits
+    inside Parsl. A killed driver leaves nothing running: see `build_executor` and `LocalPools`.
+
+    Parameters
+    ----------
+    site
+        The machine.
+    run_dir
+        Folder of Parsl's logs.
+    sizes
+        Of all tasks that will be submitted.
+    nodes
+        Names of the nodes this process holds, where it holds an allocation; () on a machine without batch system;
+        None: nodes come later, as blocks (`commands`).
+    nodes_per_block
+        Nodes of a block, where ``nodes`` is None.
     """
 
-    def __init__(self, site: SiteModel, run_dir: Path) -> None:
+    def __init__(
+        self,
+        site: SiteModel,
+        run_dir: Path,
+        sizes: Sequence[SizeClass],
+        nodes: Sequence[str] | None = (),
+        nodes_per_block: int = 1,
+    ) -> None:
         self.site = site
         self.run_dir = run_dir
+        self.sizes = tuple({size.label: size for size in sizes}.values())
+        self.nodes = nodes
+        self.nodes_per_block = nodes_per_block if nodes is None else max(1, len(nodes))
         self.ended: queue.Queue[JobEnd] = queue.Queue()
         self._kernel: Any = None
-        self._executor: Any = None
+        self._executors: dict[str, Any] = {}  # by label
+        self._pools = LocalPools(run_dir / "pools")
+        self._interchanges: tuple[ProcessId, ...] = ()
         self._processes: tuple[ProcessId, ...] = ()
-        self._vital: tuple[ProcessId, ...] = ()
         self._generation = 0
+        self._ready: dict[str, float] = {}  # since when an executor is waited for; negative: it is ready
 
     def __enter__(self) -> ParslLauncher:
         """Start Parsl, after ending what a dead driver left of its own."""
@@ -116,62 +161,65 @@ class ParslLauncher:
     def _load(self) -> None:
         import parsl
         from parsl.config import Config
-        from parsl.executors import HighThroughputExecutor
-        from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
-        from parsl.launchers import WrappedLauncher
-        from parsl.providers import LocalProvider
 
         logging.getLogger("parsl").propagate = False  # Parsl writes its own parsl.log; nothing else of it is for people
-        scripts = Path(sys.executable).parent  # found even when the environment is not activated
-        pool = shlex.quote(str(scripts / "process_worker_pool.py"))
-        guard = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
-        session = ["setsid"] if shutil.which("setsid") else []
-        self._executor = HighThroughputExecutor(
-            label=self.site.name,
-            provider=LocalProvider(
-                init_blocks=1, min_blocks=1, max_blocks=1, launcher=WrappedLauncher(_watch_driver())
-            ),
-            max_workers_per_node=self.site.resolved_slots(),
-            cores_per_worker=1e-6,  # the number of workers is ours to say, not derived from cores
-            prefetch_capacity=0,
-            address=self.site.driver.address or "127.0.0.1",
-            heartbeat_period=self.site.driver.heartbeat_seconds,
-            heartbeat_threshold=4 * self.site.driver.heartbeat_seconds,
-            encrypted=True,
-            interchange_launch_cmd=[*guard, *session, str(scripts / "interchange.py")],
-            launch_cmd=DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool, 1),
-        )
+        self._executors = {size.label: build_executor(self.site, size, self.nodes_per_block) for size in self.sizes}
         config = Config(
-            executors=[self._executor],
+            executors=list(self._executors.values()),
             run_dir=str(self.run_dir),
             strategy="none",
-            strategy_period=0.5,  # the pool starts in the first round after loading, not five seconds later
             retries=0,
             usage_tracking=0,
         )
         with storage_errors(self.run_dir):
             self._kernel = parsl.load(config)
-        self._processes = self._vital = ()
+        self._interchanges = tuple(identify(e.interchange_proc.pid) for e in self._executors.values())
+        self._ready.clear()
         self._note_processes()
         reach(FaultPoint.LAUNCHER_STARTED)
 
-    def _note_processes(self) -> None:
-        """Note the interchange, the shell that waits for the pool of workers, and the group of that pool.
+    def serve(self, wanted: Collection[SizeClass]) -> None:
+        """Start the worker pools of sizes that are wanted now; where any has to be, end those that are not wanted.
 
-        Parsl starts its pool some time after itself.
+        A node may have a worker for each of its cores: pools of all sizes at once would be several times too many.
         """
-        blocks = list(self._executor.provider.resources.values())
-        if len(self._vital) == 1 + len(blocks):
+        if self.nodes is None:
+            return  # blocks bring theirs
+        up = self._pools.up()
+        missing = {size.label for size in wanted} - up
+        if not missing:
             return
-        interchange = identify(self._executor.interchange_proc.pid)
-        vital, groups = [interchange], []
-        for block in blocks:
-            vital.append(identify(block["remote_pid"]))
-            with suppress(ProcessLookupError):
-                # The shell that led the group is gone by now; its number is the group's as long as that lives.
-                groups.append(ProcessId(interchange.host, boot_id(), os.getpgid(block["remote_pid"]), ""))
-        self._vital = tuple(vital)
-        self._processes = (*vital, *groups)
+        for label in up - {size.label for size in wanted}:
+            self._pools.kill(label)
+        self._ready.clear()
+        node_file = self.run_dir / "pools" / "nodes"
+        commands = [c for c in self.commands(HERE, self.nodes, node_file) if c.label in missing]
+        self._pools.start(commands, self.nodes, node_file)
+        self._note_processes()
+
+    def ready(self, size: SizeClass) -> bool:
+        """Return whether a task of ``size`` would start at once: all nodes' pools reported, or some after a minute."""
+        if not self.nodes:
+            return True
+        now = time.monotonic()
+        since = self._ready.setdefault(size.label, now)
+        if since < 0:
+            return True
+        count = self._connected(size, HERE)
+        if count >= (1 if size.whole else len(self.nodes)) or (count and now - since > SOME_SECONDS):
+            self._ready[size.label] = -1.0
+        return self._ready[size.label] < 0
+
+    def commands(self, block: str, nodes: Sequence[str] | int, node_file: Path) -> list[PoolCommand]:
+        """Return the worker pools that make the nodes of a block ours."""
+        return pool_commands(self.site, self._sized(), block, nodes, node_file)
+
+    def _sized(self) -> list[tuple[SizeClass, Any]]:
+        return [(size, self._executors[size.label]) for size in self.sizes]
+
+    def _note_processes(self) -> None:
+        """Note the interchanges and the groups of the pools for whoever comes after this driver's death."""
+        self._processes = (*self._interchanges, *self._pools.processes())
         with suppress(StorageError):  # met again, and reported, with the next task
             write_record(self.run_dir / PROCESSES_FILE, Processes(self._processes))
 
@@ -179,29 +227,29 @@ class ParslLauncher:
         """Let Parsl clean up, then end what it has left."""
         import parsl
 
-        with suppress(OSError):
-            self._note_processes()
         thread = threading.Thread(target=self._kernel.cleanup, name="parsl-cleanup", daemon=True)
         thread.start()
+        self._pools.kill()
         thread.join(patience)
         self.kill()
         parsl.clear()
 
     def kill(self) -> None:
         """End Parsl's processes at once."""
+        self._pools.kill()
         for process in self._processes:
             kill_group(process)
             kill(process)
 
     def trouble(self) -> str | None:
         """Return why nothing submitted now would ever run: a dead interchange or pool, or Parsl gave up."""
-        self._note_processes()
-        if not is_alive(self._vital[0]):
+        if not all(is_alive(process) for process in self._interchanges):
             return "Parsl's interchange died"
-        if not all(is_alive(process) for process in self._vital):
+        if self._pools.dead() is not None:
             return "Parsl's pool of workers died"
-        if self._executor.bad_state_is_set:
-            return f"Parsl gave up its executor ({str(self._executor.executor_exception).splitlines()[0]})"
+        for executor in self._executors.values():
+            if executor.bad_state_is_set:
+                return f"Parsl gave up its executor ({str(executor.executor_exception).splitlines()[0]})"
         return None
 
     def restart(self) -> None:
@@ -211,30 +259,48 @@ class ParslLauncher:
         self._unload(BROKEN_CLEANUP_SECONDS)
         self._load()
 
-    def submit(self, job: Job, token: Any) -> None:
-        """Start ``job`` as the Parsl app of its stage."""
-        from gfm_pipeline.execution.apps import APPS
+    def hold_node(self, node: str) -> None:
+        """Keep the worker pools of a bad node from getting further tasks."""
+        for size, executor in self._sized():
+            for manager in [] if size.whole else self._managers(executor):
+                if manager["block_id"].partition("@")[2] == node and manager["active"]:
+                    executor._hold_manager(manager["manager"])
 
-        environment: Mapping[str, str] = self.site.environment
-        module = self.site.programs.get(job.program, f"gfm_pipeline.apps.{job.program}")
-        bounds = (job.deadline_seconds, job.silence_seconds, job.grace_seconds)
+    def connected(self, block: str) -> bool:
+        """Return whether pools of every size have reported from a block."""
+        return all(self._connected(size, block) for size in self.sizes)
+
+    def _connected(self, size: SizeClass, block: str) -> int:
+        """Return on how many nodes of a block the worker pool of a size has reported."""
+        managers = self._managers(self._executors[size.label])
+        return sum(m["block_id"].partition("@")[0] == block for m in managers)
+
+    @staticmethod
+    def _managers(executor: Any) -> list[dict[str, Any]]:
+        from parsl.executors.high_throughput.errors import CommandClientTimeoutError
+
+        try:
+            found: list[dict[str, Any]] = executor.command_client.run("MANAGERS", timeout_s=COMMAND_SECONDS)
+        except CommandClientTimeoutError:
+            return []  # an interchange that died is found by `trouble`
+        return found
+
+    def submit(self, job: Job, token: Any) -> None:
+        """Start ``job`` as the Parsl app of its stage, on the executor of its size."""
+        from gfm_pipeline.execution.apps import app
+
         generation = self._generation
-        future: Future[int] = APPS[job.stage](module, str(job.folder), dict(environment), bounds)
+        future: Future[int] = app(job.stage, job.size.label)(
+            to_plain(job.launch),
+            tuple(to_plain(r) for r in job.ranks),
+            parsl_resource_specification=resources(job.size),
+        )
 
         def done(ended: Future[int]) -> None:
             if generation == self._generation:
                 self.ended.put(JobEnd(token, _trouble(ended)))
 
         future.add_done_callback(done)
-
-
-def _watch_driver() -> str:
-    """Return shell text that kills the pool's process group once this process is gone.
-
-    A pool leaves by itself when heartbeats stop, but not when the interchange dies between the pool's probe and its
-    connection: its communicating thread ends then, and the rest waits for ever.
-    """
-    return f"( tail --pid={os.getpid()} -f /dev/null && kill -KILL 0 ) &" if shutil.which("tail") else ""
 
 
 def _trouble(future: Future[int]) -> str | None:

@@ -32,10 +32,12 @@ class SizeClass:
 
     @property
     def label(self) -> str:
-        """Name of the Parsl executor."""
+        """Name of the Parsl executor: equal for sizes that one can run."""
+        shape = self.shape
         if self.whole:
-            return f"nodes-{self.shape.nodes}"
-        return f"shared-{self.per_node}-a-node"
+            return f"{shape.nodes}-nodes-{shape.ranks_per_node}-ranks"
+        rank = f"{shape.gpus_per_rank}-gpus-{shape.cores_per_rank}-cores"
+        return f"{self.per_node}-a-node-{shape.ranks_per_node}-ranks-{rank}"
 
     @property
     def whole(self) -> bool:

@@ -1,0 +1,117 @@
+"""The command that submits a campaign whose driver lives in its batch job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from gfm_pipeline.campaign.events import JobEnded, JobIntended, JobRole, JobSubmitted, to_entry
+from gfm_pipeline.campaign.folder import OpenCampaign, check_name, driving
+from gfm_pipeline.campaign.identity import remember_digests
+from gfm_pipeline.cli.asked import Asked
+from gfm_pipeline.cli.modes import (
+    Surroundings,
+    job_prefix,
+    job_shape,
+    resident_scripts,
+    surroundings,
+    write_resolved,
+)
+from gfm_pipeline.cli.options import Request, SiteChoice, workflow_options
+from gfm_pipeline.common.errors import ConfigError, SchedulerUnavailable
+from gfm_pipeline.engine.chain import job_name
+from gfm_pipeline.execution.patiently import patiently
+from gfm_pipeline.execution.scheduler import Scheduler, SubmissionRefused
+from gfm_pipeline.sites.schema import DriverMode
+
+Say = Callable[[str], None]
+
+
+@click.command()
+@workflow_options
+def submit(
+    workflow: Path,
+    site: str,
+    overlays: tuple[Path, ...],
+    folder: Path | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Submit the campaign of WORKFLOW as a batch job that drives itself on its own nodes.
+
+    Each job submits its successor, which goes on when it has ended, until the campaign is done. `plan
+    --show-scripts` shows the batch script before anything is submitted; `status CAMPAIGN` shows where it stands, and
+    `cancel CAMPAIGN` stops the jobs.
+    """
+    asked = Asked(workflow, SiteChoice(site, overlays), folder, overrides)
+    request = asked.resolve()
+    if request.site.driver.mode is not DriverMode.RESIDENT:
+        raise ConfigError(
+            f"On site {request.site.name} the driver does not live in a batch job.",
+            f"Use `gfm-pipeline run {workflow} --site {site}`, or --set site.driver.mode=resident.",
+        )
+    submit_campaign(request, asked, surroundings(request.site), click.echo)
+
+
+def submit_campaign(request: Request, asked: Asked, around: Surroundings, say: Say) -> None:
+    """Submit the first job of a campaign's chain, unless there is one already.
+
+    Raises
+    ------
+    CampaignLocked
+        When a driver is at work.
+    ConfigError
+        When the batch system refuses the job.
+    SchedulerUnavailable
+        When the batch system does not answer.
+    """
+    paths, name = request.context.paths, request.loaded.model.name
+    check_name(paths, name)
+    if around.scheduler is None:
+        raise SchedulerUnavailable(f"Site {request.site.name} has no batch system to submit to.")
+    with driving(paths.root, name, around.job, around.job_ended) as campaign:
+        remember_digests(request.digests, paths.digests)
+        write_resolved(request, paths)
+        waiting = _waiting(campaign, around.scheduler, say)
+        if waiting is not None:
+            say(f"Job {waiting} of this campaign is in the queue already; nothing was submitted.")
+            return
+        shape, mine = job_shape(request), job_name(job_prefix(campaign), campaign.state)
+        script = resident_scripts(request, asked)(mine, None)
+        _record(campaign, JobIntended(mine, JobRole.DRIVER, shape.nodes, shape.hours, shape.queue))
+        try:
+            job = patiently(lambda: _scheduler(around).submit(script, mine), say)
+        except SubmissionRefused as error:
+            _record(campaign, JobEnded(mine, str(error)))
+            raise
+        _record(campaign, JobSubmitted(mine, job))
+    say(f"Submitted job {job} ({mine}): {shape.nodes} nodes, {shape.hours:g} h, queue {shape.queue}.")
+    say(f"Watch it: gfm-pipeline status {paths.root}    stop it: gfm-pipeline cancel {paths.root}")
+
+
+def _scheduler(around: Surroundings) -> Scheduler:
+    if around.scheduler is None:
+        raise SchedulerUnavailable("There is no batch system.")
+    return around.scheduler
+
+
+def _waiting(campaign: OpenCampaign, scheduler: Scheduler, say: Say) -> str | None:
+    """Return a job of the chain that waits or runs; record the end of those that do not."""
+    known = campaign.state.open_jobs(JobRole.DRIVER)
+    if not known:
+        return None
+    found = patiently(lambda: scheduler.jobs(list(known)), say)
+    for name in known:
+        info = found[name]
+        if not info.state.has_ended:
+            if not known[name].job:  # its number was lost with whoever submitted it
+                _record(campaign, JobSubmitted(name, info.id))
+            return info.id
+        _record(campaign, JobEnded(name, str(info.state)))
+    return None
+
+
+def _record(campaign: OpenCampaign, event: JobIntended | JobSubmitted | JobEnded) -> None:
+    entry = campaign.journal.append(*to_entry(event))
+    campaign.state.apply(event, entry.t)

@@ -1,0 +1,46 @@
+"""Slow questions (to a batch system) asked beside the driver's loop, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a question: a value, or the error it raised."""
+
+    what: str
+    value: Any = None
+    error: BaseException | None = None
+
+
+class Background:
+    """Asks in a thread of its own; the driver's loop never waits for an answer."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch-system")
+        self._open: dict[str, Future[Any]] = {}
+
+    def ask(self, what: str, question: Callable[[], Any]) -> bool:
+        """Ask, unless the same is being asked already; return whether it was not."""
+        if what in self._open:
+            return False
+        self._open[what] = self._thread.submit(question)
+        return True
+
+    def answers(self) -> list[Answer]:
+        """Return the answers that have come since the last call, in the order of the questions."""
+        found = []
+        for what, future in list(self._open.items()):
+            if future.done():
+                del self._open[what]
+                error = future.exception()
+                found.append(Answer(what, error=error) if error is not None else Answer(what, future.result()))
+        return found
+
+    def close(self) -> None:
+        """Drop what was not asked yet, and wait for what is being asked: a submission must not outlast its driver."""
+        self._thread.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,113 @@
+"""Jobs that drive a campaign on their own nodes, one after the other, until it is done.
+
+Each job submits its successor as soon as it runs, to begin when it has ended, well or badly: so the chain survives a
+node failure and a kill, too. Who finishes the campaign cancels the successor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from gfm_pipeline.campaign.events import Event, JobEnded, JobIntended, JobRole, JobSubmitted
+from gfm_pipeline.campaign.state import CampaignState
+
+FRUITLESS = 3  # jobs in a row in which no task finished and none saved anything
+
+
+# Writes the batch script of the job of this name, to begin after another one has ended; returns its path.
+ScriptMaker = Callable[[str, str | None], Path]
+
+
+def job_name(prefix: str, state: CampaignState) -> str:
+    """Return the name of the next job of the chain; a name is used once."""
+    return f"{prefix}-j{sum(j.intent.role is JobRole.DRIVER for j in state.jobs.values()) + 1:03d}"
+
+
+def chain_ends(state: CampaignState, max_jobs: int) -> str | None:
+    """Return why no further job should be submitted, or None."""
+    jobs = [j for j in state.jobs.values() if j.intent.role is JobRole.DRIVER]
+    if len(jobs) >= max_jobs:
+        return f"the chain has had {max_jobs} jobs (driver.max_jobs of the site)"
+    drivers = [d for d in state.drivers if d.info.job]
+    if len(drivers) > FRUITLESS and not _progress_since(state, drivers[-1 - FRUITLESS].started, drivers[-1].started):
+        return f"in {FRUITLESS} jobs in a row no task finished and none saved anything"
+    return None
+
+
+def _progress_since(state: CampaignState, begin: float, end: float) -> bool:
+    for stage in state.stages.values():
+        for task in stage.tasks.values():
+            for attempt in task.history:
+                ended = attempt.started + attempt.seconds
+                if begin <= ended <= end and (attempt.saved is not None or task.result is not None):
+                    return True
+    return False
+
+
+class Chain:
+    """The successor of the job this driver runs in.
+
+    Parameters
+    ----------
+    prefix
+        Of the jobs' names; unique to the campaign.
+    job
+        The number of this job.
+    submit
+        Submits a script under a name; called beside the driver's loop.
+    script
+        Writes scripts.
+    shape
+        Nodes, hours and queue of the jobs.
+    max_jobs
+        Most jobs of the chain.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        job: str,
+        submit: Callable[[Path, str], str],
+        script: ScriptMaker,
+        shape: tuple[int, float, str],
+        max_jobs: int,
+    ) -> None:
+        self._prefix, self._job, self._submit, self._script = prefix, job, submit, script
+        self._shape, self._max_jobs = shape, max_jobs
+        self.name: str | None = None  # of the successor
+        self.refused: str | None = None  # why there is none
+
+    def intend(self, state: CampaignState) -> Iterator[Event]:
+        """Record that other jobs are over, and that a successor is about to be submitted."""
+        for name, known in state.open_jobs(JobRole.DRIVER).items():
+            if known.job == self._job:
+                continue
+            if known.job and int_or_zero(known.job) > int_or_zero(self._job):
+                self.name = name  # submitted by an earlier driver of this same job
+                return
+            yield JobEnded(name, "an earlier job of the chain")
+        self.refused = chain_ends(state, self._max_jobs)
+        if self.refused is None:
+            self.name = job_name(self._prefix, state)
+            yield JobIntended(self.name, JobRole.DRIVER, *self._shape)
+
+    def question(self) -> Callable[[], str]:
+        """Return the submission of the successor, to be asked beside the driver's loop."""
+        name = self.name or ""
+        script = self._script(name, self._job)
+        return lambda: self._submit(script, name)
+
+    def submitted(self, job: str) -> JobSubmitted:
+        """Return what to record when the batch system has taken it."""
+        return JobSubmitted(self.name or "", job)
+
+
+def int_or_zero(job: str) -> int:
+    """Return the leading digits of a job's number: batch systems count upwards."""
+    digits = ""
+    for character in job:
+        if not character.isdecimal():
+            break
+        digits += character
+    return int(digits or 0)

@@ -1,0 +1,87 @@
+"""Batch scripts of a campaign, written where people can read them; and when a block's worker pools are there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gfm_pipeline.common.publish import storage_errors, write_atomic
+from gfm_pipeline.execution.launcher import ParslLauncher
+from gfm_pipeline.sites.batch import BatchJob, block_script, resident_script
+from gfm_pipeline.sites.schema import SiteModel
+
+
+@dataclass(frozen=True)
+class JobShape:
+    """What every job of a campaign asks for."""
+
+    nodes: int
+    hours: float
+    queue: str
+    account: str | None
+
+
+class Scripts:
+    """Writes the batch scripts of a campaign into a folder.
+
+    Parameters
+    ----------
+    site
+        The machine.
+    shape
+        Of all jobs.
+    folder
+        Gets scripts, and what the jobs print.
+    """
+
+    def __init__(self, site: SiteModel, shape: JobShape, folder: Path) -> None:
+        self.site, self.shape, self.folder = site, shape, folder
+
+    def job(self, name: str, after: str | None = None) -> BatchJob:
+        """Return the job ``name`` as the batch system is asked for it."""
+        return BatchJob(
+            name=name,
+            nodes=self.shape.nodes,
+            hours=self.shape.hours,
+            queue=self.shape.queue,
+            account=self.shape.account,
+            folder=str(Path.cwd()),
+            output=str(self.folder / f"{name}.out"),
+            programs=str(Path(sys.executable).parent),
+            after=after,
+        )
+
+    def resident(self, name: str, after: str | None, command: Sequence[str]) -> Path:
+        """Write the script of a job that drives the campaign by ``command``; return its path."""
+        return self._write(name, resident_script(self.site, self.job(name, after), command))
+
+    def block(self, name: str, launcher: ParslLauncher) -> Path:
+        """Write the script of a block whose worker pools belong to ``launcher``; return its path."""
+        node_file = self.folder / f"{name}.nodes"
+        pools = [c.text for c in launcher.commands(name, self.shape.nodes, node_file)]
+        return self._write(name, block_script(self.site, self.job(name), pools, str(node_file)))
+
+    def _write(self, name: str, text: str) -> Path:
+        path = self.folder / f"{name}.sh"
+        with storage_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, text.encode())
+        return path
+
+
+@dataclass(frozen=True)
+class PilotBlocks:
+    """The blocks of a driver that runs elsewhere."""
+
+    scripts: Scripts
+    launcher: ParslLauncher
+
+    def script(self, name: str) -> Path:
+        """Write the script of block ``name`` and return its path."""
+        return self.scripts.block(name, self.launcher)
+
+    def ready(self, name: str) -> bool:
+        """Return whether the pools of the block have reported to Parsl."""
+        return self.launcher.connected(name)

@@ -1,0 +1,123 @@
+"""One Parsl executor a size class, with every default of Parsl that loses work set otherwise.
+
+Tasks that share a node, and those of one node, run on `HighThroughputExecutor`: a pool of workers on every node.
+Tasks of several nodes run on `MPIExecutor`: one pool on the first node of a block, whose workers start launch lines.
+All tasks of an executor have one size, nothing is prefetched, and the driver never submits what has no free place:
+so Parsl's backlog of multi-node tasks, which loses tasks of mixed sizes, is never used.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gfm_pipeline.execution.sizes import SizeClass
+from gfm_pipeline.sites.schema import Scheduler, SiteModel
+
+MISSED_HEARTBEATS = 4  # after so many a manager, or the driver's side, is given up
+LOOPBACK = "127.0.0.1"
+
+
+def build_executor(site: SiteModel, size: SizeClass, nodes: int) -> Any:
+    """Return the executor of a size class; nothing is started.
+
+    Parameters
+    ----------
+    site
+        The machine.
+    size
+        Of all tasks the executor will get.
+    nodes
+        Of a block.
+    """
+    from parsl.executors import HighThroughputExecutor, MPIExecutor
+    from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
+
+    driver = site.driver
+    scripts = Path(sys.executable).parent  # found even when the environment is not activated
+    pool = shlex.quote(str(scripts / "process_worker_pool.py"))
+    common = {
+        "label": size.label,
+        "provider": _held_nodes(nodes),
+        "address": _address(site),
+        "worker_port_range": driver.worker_ports,
+        "interchange_port_range": driver.interchange_ports,
+        "prefetch_capacity": 0,
+        "heartbeat_period": driver.heartbeat_seconds,
+        "heartbeat_threshold": MISSED_HEARTBEATS * driver.heartbeat_seconds,
+        "encrypted": True,
+        "block_error_handler": False,  # blocks are ours: one that fails must not end the executor for ever
+        "launch_cmd": DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool, 1),
+    }
+    if size.whole:
+        executor = MPIExecutor(
+            max_workers_per_block=max(1, size.capacity(nodes)),
+            mpi_launcher="srun" if site.scheduler.kind is Scheduler.SLURM else "mpiexec",
+            **common,
+        )
+    else:
+        # The number of workers is ours to say, not derived from cores.
+        executor = HighThroughputExecutor(max_workers_per_node=size.per_node, cores_per_worker=1e-6, **common)
+    # Set here, because MPIExecutor admits one word only. The interchange gets a parent-death signal, so that no
+    # killed driver leaves it, and a session of its own, so that Ctrl-C on a terminal reaches the driver alone.
+    guard = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
+    session = ["setsid"] if shutil.which("setsid") else []
+    executor.interchange_launch_cmd = [*guard, *session, str(scripts / "interchange.py")]
+    return executor
+
+
+def resources(size: SizeClass) -> dict[str, int]:
+    """Return the resource specification of a task: all three numbers, or `MPIExecutor` writes ``None`` and floats."""
+    if not size.whole:
+        return {}
+    shape = size.shape
+    return {"num_nodes": shape.nodes, "ranks_per_node": shape.ranks_per_node, "num_ranks": shape.ranks}
+
+
+def _address(site: SiteModel) -> str:
+    """Return where Parsl's sockets listen: the site's address or interface, never all of them."""
+    from parsl.addresses import address_by_interface
+
+    if site.driver.address is not None:
+        return site.driver.address
+    return LOOPBACK if site.driver.interface is None else str(address_by_interface(site.driver.interface))
+
+
+def _held_nodes(nodes: int) -> Any:
+    """Return a provider of nodes that are there already: the driver gets them, Parsl only runs on them."""
+    from parsl.launchers import SimpleLauncher
+    from parsl.providers.base import ExecutionProvider
+
+    class HeldNodes(ExecutionProvider):  # type: ignore[misc]  # Parsl is not typed
+        """Nodes whose coming and going is not Parsl's business."""
+
+        label = "held"
+        status_polling_interval = 60
+
+        def __init__(self) -> None:
+            self.min_blocks = self.max_blocks = self.init_blocks = 0
+            self.nodes_per_block = nodes
+            self.parallelism = 1.0
+            self.script_dir: str | None = None
+            self.resources: dict[object, Any] = {}
+            self.cores_per_node: int | None = None
+            self.mem_per_node: float | None = None
+            self.launcher = SimpleLauncher()
+
+        def submit(self, command: str, tasks_per_node: int, job_name: str = "") -> object:
+            """Refuse: blocks are started by `gfm_pipeline.execution.pools`."""
+            raise RuntimeError(f"Parsl wants a block of its own for {job_name} ({tasks_per_node} x {command})")
+
+        def status(self, job_ids: Sequence[object]) -> Sequence[Any]:
+            """Return nothing: there are no blocks Parsl knows of."""
+            return [None for _ in job_ids]
+
+        def cancel(self, job_ids: Sequence[object]) -> Sequence[bool]:
+            """Cancel nothing."""
+            return [False for _ in job_ids]
+
+    return HeldNodes()
