@@ -1,0 +1,312 @@
+"""What the driver costs while many tasks run, and how fast a slot is filled again.
+
+    python benchmarks/driver.py [--tasks 1024] [--seconds 120] [--workers parsl|stub] [--folder DIR]
+
+A search of programs that only sleep, twice as many as there are slots, is driven to the last start. ``parsl`` is
+the whole command line as users run it: Parsl's workers, the task wrapper, one process a program. ``stub`` is the same
+driver with a launcher that starts nothing: another process keeps the files of each attempt as wrapper and program
+would. It costs no memory, so it measures the driver where so many workers do not fit; Parsl's share of the driver's
+work is missing from it. CPU times are those of the driver's process alone, with its threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import os
+import queue
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from gfm_pipeline.campaign import events as ev
+from gfm_pipeline.campaign.journal import read
+
+HERE = Path(__file__).resolve().parent
+PRETENDED = HERE.parent / "tests" / "reliability"  # reads and assembles the little data there is
+PULSE_SECONDS = 2.0  # as the task wrapper
+SAMPLE_SECONDS = 0.25
+
+WORKFLOW = """\
+name: sleeping
+data:
+  sources: {{alloys: {{reader: emt-alloys}}}}
+search:
+  candidates: {candidates}
+  wave: {slots}
+  rungs: [{milliseconds}]
+  space:
+    algorithm: [SchNet, EGNN, PaiNN, PNA]
+    learning_rate: {{low: 1e-4, high: 1e-2, scale: log}}
+converge: {{members: 1}}
+limits: {{silence_seconds: 86400, stop_seconds: 20}}
+"""
+
+SITE = """\
+name: sleepers
+description: A machine whose programs only sleep
+scheduler: {{kind: local}}
+slots: {slots}
+driver: {{address: 127.0.0.1, heartbeat_seconds: 30}}
+programs: {{ingest.read: pretend.read, ingest.assemble: pretend.assemble, train: sleeping.train}}
+environment: {{OMP_NUM_THREADS: "1", PYTHONPATH: "{path}"}}
+"""
+
+
+def keep_attempts(requests: Any, answers: Any) -> None:
+    """Be wrapper and program of all attempts asked for, until the driver is gone: a process of its own."""
+    due: list[tuple[float, str]] = []
+    living: set[str] = set()
+    asked: queue.Queue[str | None] = queue.Queue()
+
+    def listen() -> None:
+        for line in requests:
+            asked.put(line)
+        asked.put(None)
+
+    threading.Thread(target=listen, daemon=True).start()
+    pulse = time.monotonic()
+    while True:
+        with suppress(queue.Empty):
+            while True:
+                line = asked.get(timeout=0.01)
+                if line is None:
+                    return
+                job = json.loads(line)
+                folder = Path(job["folder"])
+                spec = json.loads((folder / "spec.json").read_text())
+                seconds = 0.0
+                if "seed" in spec and "budget_graphs" in spec:
+                    _ready(folder, spec)
+                    (folder / "wrapper.json").write_text("{}")
+                    seconds = spec["budget_graphs"] / 1000 * (0.5 + random.Random(spec["seed"]).random())  # noqa: S311
+                    living.add(job["folder"])
+                else:
+                    _program(job["module"], folder)
+                heapq.heappush(due, (time.monotonic() + seconds, job["folder"]))
+        now = time.monotonic()
+        while due and due[0][0] <= now:
+            folder_text = heapq.heappop(due)[1]
+            living.discard(folder_text)
+            folder = Path(folder_text)
+            record = {"code": 0, "timed_out": False, "seconds": 1.0, "silent": False, "stopped": False, "host": "stub"}
+            (folder / "exit.part").write_text(json.dumps(record))
+            (folder / "exit.part").rename(folder / "exit.json")
+            answers.write(folder_text + "\n")
+            answers.flush()
+        if now - pulse >= PULSE_SECONDS:
+            pulse = now
+            for folder_text in living:
+                os.utime(Path(folder_text) / "wrapper.json")
+
+
+def _ready(folder: Path, spec: dict[str, Any]) -> None:
+    result = {"stop_reason": "budget", "objective": 1.0, "errors": {}, "graphs": spec["budget_graphs"], "steps": 1}
+    result |= {"parameters": 1, "seconds": 1.0, "graphs_per_second": 1.0, "checkpoint": None, "digest": None}
+    (folder / "result.json").write_text(json.dumps(result | {"message": ""}))
+
+
+def _program(module: str, folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(PRETENDED)}
+    subprocess.run([sys.executable, "-m", module, "spec.json"], cwd=folder, env=environment, check=True)
+
+
+class StubLauncher:
+    """Starts nothing; what an attempt would leave is left by another process."""
+
+    def __init__(self) -> None:
+        from gfm_pipeline.execution.launcher import JobEnd
+
+        self.ended: queue.Queue[Any] = queue.Queue()
+        self._tokens: dict[str, Any] = {}
+        self._end = JobEnd
+        self._keeper = subprocess.Popen(
+            [sys.executable, __file__, "--keep-attempts"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        threading.Thread(target=self._hear, daemon=True).start()
+
+    def _hear(self) -> None:
+        for line in self._keeper.stdout or ():
+            self.ended.put(self._end(self._tokens.pop(line.rstrip("\n")), None))
+
+    def serve(self, wanted: Collection[Any]) -> None:
+        """Do nothing."""
+
+    def ready(self, size: Any) -> bool:  # noqa: ARG002 - the protocol's
+        """Return True."""
+        return True
+
+    def submit(self, job: Any, token: Any) -> None:
+        """Hand an attempt to the keeper."""
+        self._tokens[job.launch.folder] = token
+        line = json.dumps({"folder": job.launch.folder, "module": job.launch.module})
+        assert self._keeper.stdin is not None
+        self._keeper.stdin.write(line + "\n")
+        self._keeper.stdin.flush()
+
+    def trouble(self) -> str | None:
+        """Return None."""
+        return None
+
+    def restart(self) -> None:
+        """Do nothing."""
+
+    def kill(self) -> None:
+        """End the keeper."""
+        self._keeper.kill()
+
+
+def drive_stub(folder: Path) -> None:
+    """Drive the campaign in ``folder`` as `gfm-pipeline run` does, but for the launcher."""
+    from gfm_pipeline.campaign.folder import driving
+    from gfm_pipeline.cli.asked import Asked
+    from gfm_pipeline.cli.options import SiteChoice
+    from gfm_pipeline.cli.progress import Progress
+    from gfm_pipeline.engine.driver import Driver
+    from gfm_pipeline.engine.fleet import HeldFleet
+
+    request = Asked(folder / "w.yaml", SiteChoice(str(folder / "site.yaml")), None, ()).resolve()
+    launcher = StubLauncher()
+    with driving(request.context.paths.root, request.loaded.model.name) as campaign:
+        progress = Progress(campaign.paths)
+        fleet, stop = HeldFleet(()), threading.Event()
+        Driver(
+            request.context, campaign.state, campaign.journal, launcher, fleet, request.site, progress, stop
+        ).run()
+
+
+class Samples:
+    """CPU seconds of the driver, and of Parsl's interchange, over time."""
+
+    def __init__(self, driver: psutil.Process) -> None:
+        self.driver = driver
+        self.rows: list[tuple[float, float, float]] = []
+        self.interchange: psutil.Process | None = None
+        self.memory = 0.0
+
+    def take(self) -> None:
+        """Note the CPU times of now."""
+        if self.interchange is None:
+            with suppress(psutil.Error):
+                found = [c for c in self.driver.children() if "interchange" in " ".join(c.cmdline()).lower()]
+                self.interchange = found[0] if found else None
+        with suppress(psutil.Error):
+            other = sum(self.interchange.cpu_times()[:2]) if self.interchange else 0.0
+            self.rows.append((time.time(), sum(self.driver.cpu_times()[:2]), other))
+
+    def share(self, begin: float, end: float) -> tuple[float, float]:
+        """Return per cent of one core that driver and interchange used between two moments."""
+        inside = [r for r in self.rows if begin <= r[0] <= end]
+        if len(inside) < 2 or inside[-1][0] - inside[0][0] < 1.0:
+            return float("nan"), float("nan")
+        first, last = inside[0], inside[-1]
+        span = last[0] - first[0]
+        return 100 * (last[1] - first[1]) / span, 100 * (last[2] - first[2]) / span
+
+
+def wait_for_last_start(journal: Path, count: int, process: subprocess.Popen[bytes], samples: Samples) -> None:
+    """Sample until ``count`` trainings were started."""
+    seen, place, rest = 0, 0, b""
+    while seen < count and process.poll() is None:
+        time.sleep(SAMPLE_SECONDS)
+        samples.take()
+        if journal.exists():
+            with open(journal, "rb") as stream:
+                stream.seek(place)
+                rest += stream.read()
+                place = stream.tell()
+            *lines, rest = rest.split(b"\n")
+            seen += sum(b'"kind":"task-started"' in n and b'"task":"c' in n for n in lines)
+
+
+def report(root: Path, slots: int, samples: Samples) -> None:
+    """Print the figures of a run from its journal, the times of its files, and the samples."""
+    entries = [(e.t, ev.from_entry(e.kind, e.data)) for e in read(root / "journal.jsonl")]
+    starts = [t for t, e in entries if isinstance(e, ev.TaskStarted) and e.task.startswith("c")]
+    ends = [t for t, e in entries if isinstance(e, ev.TaskEnded) and e.task.startswith("c")]
+    if len(starts) < 2 * slots:
+        raise SystemExit(f"only {len(starts)} of {2 * slots} tasks were started")
+    full, last = starts[slots - 1], starts[-1]
+    left = sorted(p.stat().st_mtime for p in root.glob("stages/search-*/tasks/*/attempt-1/exit.json"))
+    waits = sorted(s - x for x, s in zip(left, starts[slots:], strict=False))
+    quiet, busy = (full, min(left[0], last)), (max(full, left[0]), last)
+    print(f"{slots} tasks at a time; {len(starts)} started, {sum(t <= last for t in ends)} ended within {last - starts[0]:.0f} s")
+    print(f"  filling the slots: {slots / max(1e-9, full - starts[0]):.1f} starts/s")
+    for name, (begin, end) in (("all run, none ends", quiet), ("all run, ends and starts", busy)):
+        driver, other = samples.share(begin, end)
+        rate = sum(begin <= t <= end for t in ends) / max(1e-9, end - begin)
+        print(
+            f"  {name} ({end - begin:.0f} s, {rate:.1f} ends/s): driver {driver:.1f} % of a core, interchange {other:.1f} %"
+        )
+    if waits:
+        p95 = waits[int(0.95 * (len(waits) - 1))]
+        print(f"  from a result to the next start: median {statistics.median(waits):.3f} s, 95 % {p95:.3f} s")
+
+
+def measure(options: argparse.Namespace, folder: Path) -> None:
+    """Run one campaign and print its figures."""
+    path = f"{HERE}:{PRETENDED}"
+    texts = {"slots": options.tasks, "candidates": 2 * options.tasks, "milliseconds": int(options.seconds * 1000)}
+    (folder / "w.yaml").write_text(WORKFLOW.format(**texts))
+    (folder / "site.yaml").write_text(SITE.format(slots=options.tasks, path=path))
+    command = [sys.executable, "-m", "gfm_pipeline", "run", "w.yaml", "--site", "site.yaml"]
+    if options.workers == "stub":
+        command = [sys.executable, __file__, "--drive-stub", str(folder)]
+    if options.profile:
+        command[1:1] = ["-m", "cProfile", "-o", str(options.profile)]
+    root = folder / "campaigns" / "sleeping"
+    with open(folder / "driver.log", "ab") as log:
+        process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    samples = Samples(psutil.Process(process.pid))
+    try:
+        wait_for_last_start(root / "journal.jsonl", 2 * options.tasks, process, samples)
+        family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        used = psutil.virtual_memory()
+        print(f"{options.workers}: {len(family)} processes below the driver; the machine has {used.available / 2**30:.1f} of {used.total / 2**30:.1f} GiB left")
+        report(root, options.tasks, samples)
+    except SystemExit:
+        print((folder / "driver.log").read_text()[-2000:])
+        raise
+    finally:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(60)
+        if process.poll() is None:
+            process.kill()
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", type=int, default=1024, help="at a time")
+    parser.add_argument("--seconds", type=float, default=120.0, help="mean sleep of a program")
+    parser.add_argument("--workers", choices=["parsl", "stub"], default="parsl")
+    parser.add_argument("--folder", type=Path, default=None, help="file system to measure on; default: temporary")
+    parser.add_argument("--profile", type=Path, default=None, help="write cProfile's figures of the driver there")
+    parser.add_argument("--drive-stub", type=Path, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--keep-attempts", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.keep_attempts:
+        keep_attempts(sys.stdin, sys.stdout)
+    elif options.drive_stub:
+        drive_stub(options.drive_stub)
+    else:
+        with tempfile.TemporaryDirectory(dir=options.folder, ignore_cleanup_errors=True) as name:
+            measure(options, Path(name))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
