@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo setup test test-long test-slurm golden lint clean help
+.PHONY: demo setup test test-long test-chaos test-campaigns test-slurm golden lint clean help
 
 help:
 	@echo "make demo    set up, then structures -> datasets -> search -> ensemble -> calibration (about 10 minutes)"
 	@echo "make test    set up, then ruff, mypy, the import rule and the tests"
-	@echo "make test-long   the tests that take minutes each: random kills, chaos"
+	@echo "make test-long   the tests that take minutes each: random kills, chaos, campaigns on a real Slurm"
+	@echo "make test-chaos, make test-campaigns   the same in part"
 	@echo "make test-slurm  the tests on a real Slurm (root, and Debian's slurmctld slurmd slurm-client munge)"
 	@echo "make golden   write the batch scripts and launch lines that tests compare with anew"
 	@echo "make clean   remove the virtual environment and the demo's campaign"
@@ -21,9 +22,17 @@ demo: $(STAMP)
 test: lint
 	$(BIN)/python -m pytest -m "not long"
 
-# A hundred random kills, and two minutes of chaos.
+# A hundred random kills, two minutes of chaos, and whole campaigns on a real Slurm.
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m long
+
+# Two minutes of chaos.
+test-chaos: $(STAMP)
+	$(BIN)/python -m pytest -m long tests/reliability/test_chaos.py
+
+# Whole campaigns on a real Slurm with pretended nodes, and what befalls them there.
+test-campaigns: $(STAMP)
+	$(BIN)/python -m pytest -m long tests/slurm
 
 # On a real Slurm with pretend nodes; part of `make test` too. Skips with the reason when it cannot be had.
 test-slurm: $(STAMP)

@@ -33,6 +33,7 @@ _RETRYABLE = (StorageError, NodeError, OSError)
 _NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")  # torch, CUDA, HIP, C++
 _NO_DEVICE = ("cuda error", "hip error", "xpu error", "level zero error")  # what a failing accelerator says
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # batch systems announce the end of a job by SIGUSR1
+LOST_SECONDS = 1.0  # by which a rank that lost another one leaves later: the one at fault shall be heard first
 _PERMANENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 LOG = logging.getLogger(__name__)
 
@@ -198,6 +199,8 @@ def _write_error(task: Task, error: Exception) -> None:
     message = error.message if isinstance(error, GFMError) else f"{type(error).__name__}: {error}"
     hint = error.hint if isinstance(error, GFMError) else None
     path, lost = task.folder / ERROR_FILE, isinstance(error, NodeError)
+    if lost:
+        time.sleep(LOST_SECONDS)
     if (task.rank > 0 and lost) or ((task.rank > 0 or lost) and path.exists()):
         sys.stderr.write(f"{message}\n")
         return

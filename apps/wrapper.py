@@ -133,8 +133,10 @@ class Watch:
         return signal.SIGKILL if now - self._asked > self.launch.grace_seconds else None
 
 
-def run(launch: Launch) -> ExitRecord:
+def run(launch: Launch, host: str = "") -> ExitRecord:
     """Run a program to its end or its bounds, and record how it ended in ``exit.json``.
+
+    ``host`` is the name of this node, where the batch system has one of its own for it.
 
     Raises
     ------
@@ -185,7 +187,7 @@ def run(launch: Launch) -> ExitRecord:
         silent=watch.silent,
         stopped=watch.stopped,
         out_of_memory=None if kills is None or after is None else after > kills,
-        host=socket.gethostname(),
+        host=host or socket.gethostname(),
     )
     try:
         reach(FaultPoint.WRAPPER_AFTER_EXIT)

@@ -18,6 +18,7 @@ from pathlib import Path
 from gfm_pipeline.common.attempt import (
     EXIT_FILE,
     SPEC_FILE,
+    STEP_FILE,
     TOGETHER,
     WRAP_FILE,
     WRAPPER_FILE,
@@ -25,10 +26,10 @@ from gfm_pipeline.common.attempt import (
     write_verdict,
 )
 from gfm_pipeline.common.errors import GFMError
-from gfm_pipeline.common.publish import write_record
+from gfm_pipeline.common.publish import write_atomic, write_record
 from gfm_pipeline.sites.attend import Pulse, Signals, attend, end_program
 from gfm_pipeline.sites.launch import GroupFile, GroupMember, RankFile
-from gfm_pipeline.sites.ranks import Seat, bind_cores, rank_environment, refuse, seat_of, start_program
+from gfm_pipeline.sites.ranks import Seat, bind_cores, rank_environment, refuse, seat_of, start_program, step_of
 
 WRAPPER = "gfm_pipeline.apps.wrapper"
 LOOK_SECONDS = 5.0
@@ -48,6 +49,8 @@ def run_member(folder: Path, environ: Mapping[str, str], signals: Signals) -> No
         return
     # How ranks are numbered is the launcher's matter, so it is the same for all tasks of a launch.
     place = seat_of(RankFile.read(Path(members.members[0].folder)), environ)
+    if place.rank == 0 and (step := step_of(environ)) is not None:
+        write_atomic(folder / STEP_FILE, f"{step}\n".encode())
     member = members.member_of(place.rank)
     if member is None:
         return

@@ -27,16 +27,10 @@ from gfm_pipeline.common.publish import write_atomic
 from gfm_pipeline.sites.attend import Pulse, Signals, attend, end_program
 from gfm_pipeline.sites.group import run_member
 from gfm_pipeline.sites.launch import GROUP_FILE, RankFile
-from gfm_pipeline.sites.ranks import Seat, bind_cores, rank_environment, refuse, seat_of, start_program
+from gfm_pipeline.sites.ranks import Seat, bind_cores, rank_environment, refuse, seat_of, start_program, step_of
 
 LAST_SECONDS = 2.0  # by which rank 0 leaves after the others
 CANCEL_SECONDS = 60.0  # for the command that ends the step
-
-
-def step_of(environ: Mapping[str, str]) -> str | None:
-    """Return the batch system's number of the step this process is in, or None where it has none."""
-    job, step = environ.get("SLURM_JOB_ID"), environ.get("SLURM_STEP_ID")
-    return f"{job}.{step}" if job and step else None
 
 
 def cancel_step(command: Sequence[str], step: str | None) -> None:

@@ -194,3 +194,9 @@ def refuse(folder: Path, error: GFMError | OSError) -> int:
     except (GFMError, OSError):
         pass  # the disk refuses: standard error has it
     return int(ExitCode.PERMANENT if known else ExitCode.RETRYABLE)
+
+
+def step_of(environ: Mapping[str, str]) -> str | None:
+    """Return the batch system's number of the step this process is in, or None where it has none."""
+    job, step = environ.get("SLURM_JOB_ID"), environ.get("SLURM_STEP_ID")
+    return f"{job}.{step}" if job and step else None

@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 
 
+def node_name() -> str:
+    """Return the name of this node as the batch system knows it, or '' where it does not say."""
+    return os.environ.get("SLURMD_NODENAME", "")
+
+
 def worker_number() -> int:
     """Return the number of this Parsl worker on its node, from 0; 0 outside of Parsl."""
     return int(os.environ.get("PARSL_WORKER_RANK", "0"))

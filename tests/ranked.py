@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from gfm_pipeline.common.processes import identify
 from gfm_pipeline.sites.launch import RankFile
@@ -56,6 +58,20 @@ sys.exit(wanted.get("code", 0))
 """
 
 
+STARTED: list[subprocess.Popen[bytes]] = []
+
+
+@pytest.fixture(autouse=True)
+def ended() -> Iterator[None]:
+    """End what a failed test has left running; modules that start ranks import this."""
+    yield
+    for process in STARTED:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    STARTED.clear()
+
+
 def prepare(folder: Path, file: RankFile, wanted: Mapping[int, Mapping[str, Any]] | None = None) -> Path:
     """Make an attempt's folder with a program in it; ``wanted`` says what each rank does."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,12 +86,14 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start ``gfm_pipeline.sites.<starter>`` as a launcher would; what it says is added to ``shown``."""
     with open(folder / "shown", "a") as shown:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", f"gfm_pipeline.sites.{starter}", *words],
             cwd=folder,
             env={**os.environ, **(environ or {})},
             stderr=shown,
         )
+    STARTED.append(process)
+    return process
 
 
 def start_step(folder: Path, ranks: int, **how: Any) -> list[subprocess.Popen[bytes]]:
@@ -83,7 +101,7 @@ def start_step(folder: Path, ranks: int, **how: Any) -> list[subprocess.Popen[by
     return [start("rank", folder, {"SLURM_PROCID": str(k), "SLURM_LOCALID": str(k)}, **how) for k in range(ranks)]
 
 
-def finish(*processes: subprocess.Popen[bytes], seconds: float = 60.0) -> list[int]:
+def finish(*processes: subprocess.Popen[bytes], seconds: float = 240.0) -> list[int]:
     """Return the exit codes of processes."""
     return [process.wait(seconds) for process in processes]
 
@@ -94,7 +112,7 @@ def seen(folder: Path, rank: int) -> dict[str, Any]:
     return found
 
 
-def wait_until(what: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(what: Callable[[], bool], seconds: float = 240.0) -> None:
     give_up = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < give_up, "it did not happen"

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gfm_pipeline.apps.contracts.training import Device
-from gfm_pipeline.apps.program import is_out_of_memory
+from gfm_pipeline.apps.program import StopRequested, is_out_of_memory
 from gfm_pipeline.common.errors import ConfigError, NodeError
 
 TIMEOUT_SECONDS = 600.0  # for the others to say something: below the engine's patience with a silent program
@@ -136,11 +136,8 @@ def joined(size: int, kind: Device, device: torch.device, timeout: float = TIMEO
         raise ConfigError(f"The task has {size} ranks, and {dist.get_world_size()} were started.")
     try:
         yield Together(device)
-    except NodeError:
-        if kind is Device.CPU:  # NCCL would wait for those that are gone
-            dist.destroy_process_group()
-        raise
-    except BaseException:
+    except StopRequested:
         dist.destroy_process_group()
         raise
+    # After an error the connections stay until the process ends: the others hear of it when it has said why.
     dist.destroy_process_group()

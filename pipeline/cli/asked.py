@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfm_pipeline.cli.options import Request, SiteChoice, resolve
+from gfm_pipeline.common.errors import ConfigError
+from gfm_pipeline.sites.launch import LaunchStrategy
+from gfm_pipeline.sites.schema import SiteModel, Staging
 
 
 @dataclass(frozen=True)
@@ -19,8 +22,21 @@ class Asked:
     overrides: tuple[str, ...]
 
     def resolve(self) -> Request:
-        """Check it and return what it means; writes nothing."""
-        return resolve(self.workflow, self.choice.name, self.folder, self.overrides, self.choice.overlays)
+        """Check it and return what it means; writes nothing.
+
+        Raises
+        ------
+        ConfigError
+            When it cannot be run; what can be planned but not started yet is refused here, too.
+        """
+        found = resolve(self.workflow, self.choice.name, self.folder, self.overrides, self.choice.overlays)
+        for stage, sizes in found.resources.sizes.items():
+            if any(size.strategy is LaunchStrategy.GROUP for size in sizes):
+                raise ConfigError(
+                    f"The trainings of {stage} would share launches, which is planned but cannot be started yet.",
+                    f"Give each more nodes with resources.{stage}.nodes, or ask for a smaller allocation.",
+                )
+        return found
 
     def options(self) -> list[str]:
         """Return the options that ask for the same site and settings, from wherever."""
@@ -32,7 +48,20 @@ class Asked:
             words += ["--set", text]
         return words
 
-    def command(self, root: Path) -> list[str]:
-        """Return the command line that drives the campaign in folder ``root``, from within a job."""
+    def command(self, site: SiteModel, root: Path) -> list[str]:
+        """Return the command line that drives the campaign in folder ``root``, from within a job.
+
+        Where the job brings an environment of its own (staged, or activated by the profile), its Python is used.
+        """
         workflow = str(self.workflow.resolve())
-        return [sys.executable, "-m", "gfm_pipeline", "run", workflow, "--campaign", str(root), *self.options()]
+        own = site.staging.kind is not Staging.NONE or site.profiles[site.profile].activate is not None
+        return [
+            "python" if own else sys.executable,
+            "-m",
+            "gfm_pipeline",
+            "run",
+            workflow,
+            "--campaign",
+            str(root),
+            *self.options(),
+        ]

@@ -81,7 +81,7 @@ def write_resolved(request: Request, paths: CampaignPaths) -> None:
 def resident_scripts(request: Request, asked: Asked) -> Callable[[str, str | None], Path]:
     """Return what writes the batch scripts of jobs that drive the campaign on their own nodes."""
     scripts = Scripts(request.site, job_shape(request), job_folder(request.context.paths))
-    command = asked.command(request.context.paths.root)
+    command = asked.command(request.site, request.context.paths.root)
     return lambda name, after: scripts.resident(name, after, command)
 
 

@@ -39,6 +39,7 @@ from gfm_pipeline.execution.launcher import JobEnd, Launcher
 from gfm_pipeline.execution.prepare import Bounds, prepare
 from gfm_pipeline.execution.sizes import SizeClass
 from gfm_pipeline.sites.schema import SiteModel
+from gfm_pipeline.sites.shape import threads_of
 
 GRACE_SHARE = 0.75  # of the time to stop in, after which a program is killed that does not leave
 RESTARTS = 3  # of Parsl in a row, without a task that ended in between
@@ -235,9 +236,10 @@ class Driver:
         if known is not None and hasattr(spec, "micro_batch"):
             spec = replace(spec, micro_batch=micro_batch(spec.optimiser.batch_size, known.counted))
         if hasattr(spec, "ranks"):
-            spec = replace(spec, ranks=size.shape.ranks)
+            spec = replace(spec, ranks=size.shape.ranks, threads=threads_of(self.site, size.shape))
         if hasattr(spec, "device"):
-            spec = replace(spec, device=type(spec.device)(self.site.gpu.device))
+            device = self.site.gpu.device if size.shape.gpus_per_rank else "cpu"
+            spec = replace(spec, device=type(spec.device)(device))
         limits = self._limits
         bounds = Bounds(
             limits.task_hours * 3600.0,

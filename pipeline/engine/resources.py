@@ -35,7 +35,7 @@ from gfm_pipeline.sites.limits import (
     largest,
     queue_name,
 )
-from gfm_pipeline.sites.schema import Scheduler, SiteModel
+from gfm_pipeline.sites.schema import DeviceSelection, Scheduler, SiteModel
 from gfm_pipeline.sites.shape import TaskShape, default_shape, host_shape, misfit, slots_per_node
 from gfm_pipeline.workflow.schema import WorkflowModel
 
@@ -140,16 +140,17 @@ def decide_resources(workflow: WorkflowModel, site: SiteModel) -> Resources | Im
         return allocation
     sizes: dict[StageName, tuple[SizeClass, ...]] = {}
     why: dict[StageName, str] = {}
-    for name, shared, at_fault in (
-        (StageName.INGEST, resources.ingest, Key.INGEST),
-        (StageName.CALIBRATE, resources.calibrate, Key.CALIBRATE),
+    shards = sum(source.shards for source in workflow.data.sources.values())
+    for name, shared, at_fault, tasks in (
+        (StageName.INGEST, resources.ingest, Key.INGEST, shards),
+        (StageName.CALIBRATE, resources.calibrate, Key.CALIBRATE, workflow.converge.members),
     ):
         on_gpu = name is StageName.CALIBRATE and shared.cores is None
         shape = default_shape(site, 0) if on_gpu else host_shape(site, shared.cores)
         if reason := misfit(site, shape):
             threads = site.node.usable_threads
             return Impossible(at_fault, f"This task cannot run: {reason}.", f"Ask for {threads} cores or fewer.")
-        sizes[name] = (_shared(site, shape, allocation),)
+        sizes[name] = (_shared(site, shape, allocation, tasks),)
         why[name] = "shares nodes"
     for name in (StageName.SEARCH, StageName.CONVERGE):
         decided = _trainings(workflow, site, allocation, name)
@@ -244,10 +245,15 @@ def _pools_work(site: SiteModel, nodes: int) -> bool:
     return nodes == 1 or (bool(site.launch.pool_template) and (most is None or nodes <= most))
 
 
-def _shared(site: SiteModel, shape: TaskShape, allocation: Allocation) -> SizeClass:
-    """Return the size of tasks that workers of pools start, on as many nodes as pools are known to work on."""
+def _shared(site: SiteModel, shape: TaskShape, allocation: Allocation, tasks: int) -> SizeClass:
+    """Return the size of tasks that workers of pools start, on as many nodes as pools are known to work on.
+
+    A node gets no more workers than ``tasks`` tasks can keep busy: each imports a good part of Python.
+    """
     per_node = 1 if shape.nodes else _per_node(site, shape)
     nodes = allocation.usable
+    if site.scheduler.kind is not Scheduler.LOCAL:
+        per_node = min(per_node, -(-tasks // nodes))
     if not _pools_work(site, allocation.nodes):
         most = site.launch.max_sub_node_nodes if site.launch.pool_template else 1
         nodes = min(nodes, most or nodes)
@@ -264,7 +270,7 @@ def _max_steps(site: SiteModel, allocation: Allocation) -> int | None:
 def _sized(site: SiteModel, shape: TaskShape, allocation: Allocation, tasks: int) -> SizeClass:
     """Return how tasks of a shape are started, and how many at a time, when ``tasks`` of them may be asked for."""
     if shape.nodes < 2 and _pools_work(site, allocation.nodes):
-        return _shared(site, shape, allocation)
+        return _shared(site, shape, allocation, tasks)
     steps = _max_steps(site, allocation)
     per_node = 1 if shape.nodes else _per_node(site, shape)
     fit = allocation.usable // shape.nodes if shape.nodes else allocation.usable * per_node
@@ -298,7 +304,30 @@ def _trainings(
         if shape.ranks > batch:
             return Impossible(key, *_too_many_ranks(shape, batch))
         sizes.append(_sized(site, shape, allocation, tasks))
+    if any(size.whole for size in sizes):
+        # Tasks that a pool's worker starts and those on named nodes never share a job at a time: all take nodes then.
+        sizes = [_stepped(site, size, allocation) if size.shape.nodes == 1 else size for size in sizes]
+    for size in sizes:
+        if (fault := _unbound(site, size)) is not None:
+            return Impossible(Key.SEARCH_RANKS if search else Key.CONVERGE_RANKS, *fault)
     return tuple(sizes), "as the workflow says"
+
+
+def _stepped(site: SiteModel, size: SizeClass, allocation: Allocation) -> SizeClass:
+    steps = _max_steps(site, allocation)
+    most = allocation.usable if steps is None else min(allocation.usable, steps)
+    return SizeClass(size.shape, LaunchStrategy.STEP, 1, most)
+
+
+def _unbound(site: SiteModel, size: SizeClass) -> tuple[str, str] | None:
+    """Return why the batch system would not give ranks the GPUs the site says, and the fix; or None."""
+    ranks, gpus = size.shape.ranks_per_node, site.node.gpus
+    if not size.whole or site.launch.device is not DeviceSelection.SCHEDULER or ranks == gpus:
+        return None
+    return (
+        f"On {site.name} the batch system deals the GPUs of a node to its ranks: {gpus} are needed, not {ranks}.",
+        "Leave ranks_per_node out, or give these trainings at most one node each.",
+    )
 
 
 def _too_many_ranks(shape: TaskShape, batch: int) -> tuple[str, str]:

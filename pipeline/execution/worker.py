@@ -10,7 +10,7 @@ from gfm_pipeline.apps.wrapper import Launch, run
 from gfm_pipeline.common.publish import storage_errors
 from gfm_pipeline.common.records import from_plain
 from gfm_pipeline.sites.launch import RankFile
-from gfm_pipeline.sites.worker import worker_number
+from gfm_pipeline.sites.worker import node_name, worker_number
 
 
 def start_wrapper(launch: dict[str, Any], ranks: Sequence[dict[str, Any]]) -> int:
@@ -29,4 +29,4 @@ def start_wrapper(launch: dict[str, Any], ranks: Sequence[dict[str, Any]]) -> in
         folder = Path(known.folder)
         with storage_errors(folder):
             from_plain(RankFile, ranks[worker_number() % len(ranks)]).write(folder)
-    return run(known).code
+    return run(known, node_name()).code

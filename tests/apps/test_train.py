@@ -14,20 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training_cases import REFERENCE, assert_same_state, lines, morse_columns, publish_dataset, small_spec
 
-from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.apps.contracts.task import ERROR_FILE, RESULT_FILE, SPEC_FILE, STOP_FILE, ExitCode
 from gfm_pipeline.apps.contracts.training import (
     Algorithm,
     Convergence,
     DatasetRef,
     ModelSettings,
-    OptimiserSettings,
     StopReason,
     TrainResult,
     TrainSpec,
 )
-from gfm_pipeline.apps.dataset import Columns, GraphTable, collate, write_bp
+from gfm_pipeline.apps.dataset import GraphTable, collate
 from gfm_pipeline.apps.program import StopRequested, Task
 from gfm_pipeline.apps.train.allocator import keep_freed_memory
 from gfm_pipeline.apps.train.checkpoint import load, load_model
@@ -38,12 +37,10 @@ from gfm_pipeline.apps.train.sampler import BLOCK, Sampler, shares
 from gfm_pipeline.apps.train.schedule import Anneal, anneal_after, learning_rate
 from gfm_pipeline.apps.train.validate import objective, subset, validate
 from gfm_pipeline.common.errors import ConfigError, DataError, IntegrityError
-from gfm_pipeline.common.publish import publishing, write_record
+from gfm_pipeline.common.publish import write_record
 from gfm_pipeline.common.records import read_record
 from gfm_pipeline.models import ModelSpec, Potential, algorithms, multitask_loss
 from gfm_pipeline.models.loss import label_counts
-
-REFERENCE = {"H": -13.0, "O": -430.0}
 
 
 @pytest.fixture(autouse=True)
@@ -54,63 +51,6 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def morse_columns(seed: int, n: int, stiffness: float) -> Columns:
-    """Clusters of 3 or 4 atoms with a Morse bond between every pair, labels in closed form."""
-    rng = np.random.default_rng(seed)
-    natoms = rng.integers(3, 5, n)
-    numbers, pos, forces, energy = [], [], [], []
-    corners = np.array([[0, 0, 0], [1.1, 0, 0], [0, 1.1, 0], [0, 0, 1.1]])
-    for k in natoms:
-        z, x = rng.choice([1, 8], k), corners[:k] + rng.normal(scale=0.12, size=(k, 3))
-        vec = x[:, None] - x[None]
-        d = np.linalg.norm(vec, axis=-1) + np.eye(k)
-        depth = stiffness * (1 + 0.5 * (z[:, None] != z[None])) * (1 - np.eye(k))
-        fade = np.exp(-(d - 1.2))
-        slope = 2 * depth * (1 - fade) * fade
-        numbers.append(z)
-        pos.append(x)
-        forces.append(-(slope[..., None] * vec / d[..., None]).sum(1))
-        energy.append(0.5 * (depth * (1 - fade) ** 2).sum() + sum(REFERENCE["H" if s == 1 else "O"] for s in z))
-    return Columns.build(
-        numbers=np.concatenate(numbers),
-        pos=np.concatenate(pos),
-        forces=np.concatenate(forces),
-        energy=np.array(energy),
-        cell=np.zeros((n, 3, 3)),
-        pbc=np.zeros((n, 3)),
-        natoms=natoms,
-    )
-
-
-def publish_dataset(folder: Path, name: str, seed: int, stiffness: float) -> DatasetRef:
-    splits = {
-        s: morse_columns(seed + k, n, stiffness) for k, (s, n) in enumerate(zip(Split, (96, 24, 24), strict=True))
-    }
-    table = GraphTable.build(splits[Split.TRAIN], 3.0, 0, REFERENCE)
-    counts = {str(s): len(c) for s, c in splits.items()}
-    statistics = DatasetStatistics(
-        name=name,
-        n_structures=counts,
-        n_atoms={str(s): int(c.natoms.sum()) for s, c in splits.items()},
-        n_groups=counts,
-        elements=("H", "O"),
-        reference=REFERENCE,
-        reference_rank=2,
-        reference_from="isolated atoms",
-        force_rms=float(np.sqrt(np.mean(table.forces**2))),
-        energy_std=float(np.std(table.energy / table.natoms)),
-        null_energy_mae=dict.fromkeys(counts, 1.0),
-        null_force_mae=dict.fromkeys(counts, 1.0),
-        max_atoms=4,
-        n_quarantined=0,
-        reasons={},
-    )
-    with publishing(folder / name, "test") as place:
-        write_bp(place / f"{name}.bp", name, splits, {1: -13.0, 8: -430.0})
-        write_record(place / "statistics.json", statistics)
-    return DatasetRef(name, str(folder / name))
-
-
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory) -> tuple[DatasetRef, ...]:
     folder = tmp_path_factory.mktemp("data")
@@ -119,16 +59,7 @@ def datasets(tmp_path_factory) -> tuple[DatasetRef, ...]:
 
 @pytest.fixture
 def spec(datasets, tmp_path) -> TrainSpec:
-    return TrainSpec(
-        task="t",
-        model=ModelSettings(Algorithm.SCHNET, hidden=16, layers=2, cutoff=3.0),
-        optimiser=OptimiserSettings(learning_rate=5e-3, batch_size=8, force_weight=1.0, warmup=10),
-        datasets=datasets,
-        seed=3,
-        output=str(tmp_path / "output"),
-        budget_graphs=400,
-        validate_every=100,
-    )
+    return small_spec(datasets, tmp_path / "output")
 
 
 class StopAt(Task):
@@ -151,25 +82,6 @@ def run(spec: TrainSpec, folder: Path, looks: int | None = None) -> TrainResult 
         return train(spec, task)[0]
     except StopRequested:
         return folder
-
-
-def lines(*folders: Path) -> list[dict]:
-    """Validation lines of attempts, end to end, without what depends on the clock."""
-    found = [json.loads(x) for f in folders for x in (f / "progress.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in x.items() if k not in ("time", "seconds")} for x in found if "objective" in x]
-
-
-def assert_same_state(a: str | Path, b: str | Path) -> None:
-    left, right = load(Path(a)), load(Path(b))
-    for group in ("weights", "ema"):
-        one, two = getattr(left.state, group), getattr(right.state, group)
-        assert one.keys() == two.keys()
-        assert all(torch.equal(one[k], two[k]) for k in one), group
-    assert left.state.optimiser["steps"] == right.state.optimiser["steps"]
-    for key in ("mean", "square"):
-        assert torch.equal(left.state.optimiser[key], right.state.optimiser[key])
-    assert left.card.objective == right.card.objective
-    assert left.position.graphs == right.position.graphs
 
 
 # --- pure parts

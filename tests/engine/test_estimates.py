@@ -52,8 +52,8 @@ def test_rates_of_the_campaign_are_used_once_they_are_known():
     found = estimated(FRONTIER_PAID, state, allocation={"nodes": 4}, resources={"search": {"nodes": 2}})
     assert found.node_hours.value == pytest.approx(7200 * 1.25 * 2 / 3600)
     assert "the rate of 2 trainings" in found.node_hours.basis
-    small = estimated(FRONTIER_PAID, state, allocation={"nodes": 4}, resources={"search": {"nodes": 0}})
-    assert small.node_hours.value == pytest.approx(7200 * 1.25 / 8 / 3600)
+    small = estimated(FRONTIER_PAID, state, allocation={"nodes": 1}, resources={"search": {"nodes": 0}})
+    assert small.node_hours.value == pytest.approx(7200 * 1.25 / 4 / 3600)  # its 4 candidates share the node
 
 
 def test_rates_of_another_machine_are_not():

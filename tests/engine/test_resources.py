@@ -87,8 +87,9 @@ def test_many_small_trials_share_a_launch_where_pools_do_not_reach():
     assert at_once == 8111 * 2
     one_node = decided(allocation={"nodes": 8192}, search__candidates=20_000, search__space__batch_size=[8])
     assert of(one_node) == (LaunchStrategy.GROUP, TaskShape(1, 8, 1, 7), 8111)
-    # Tasks that share nodes without being trainings run on as many nodes as pools are known to work on.
-    assert found.at_a_time(StageName.INGEST) == 2048 * 56
+    # Tasks that share nodes without being trainings run on as many nodes as pools are known to work on, and a node
+    # has no more workers than there are shards for.
+    assert found.at_a_time(StageName.INGEST) == 2048
 
 
 def test_pools_start_small_trials_where_they_reach():
@@ -111,7 +112,20 @@ def test_rungs_may_have_sizes_of_their_own():
         allocation={"nodes": 8}, resources={"search": {"nodes": [0, 2]}}, search__space__batch_size=[16, 32]
     )
     assert [s.shape.nodes for s in found.sizes[StageName.SEARCH]] == [0, 2]
-    assert [found.at_a_time(StageName.SEARCH, rung) for rung in (0, 1)] == [64, 4]
+    assert [found.at_a_time(StageName.SEARCH, rung) for rung in (0, 1)] == [8, 4]
+    found = decided(
+        allocation={"nodes": 8}, resources={"search": {"nodes": [1, 2]}}, search__space__batch_size=[16, 32]
+    )
+    assert {s.strategy for s in found.sizes[StageName.SEARCH]} == {LaunchStrategy.STEP}  # both on nodes by name
+
+
+def test_ranks_that_the_batch_system_would_deal_other_gpus_are_refused():
+    refused = decide_resources(
+        workflow(allocation={"nodes": 8}, resources={"search": {"nodes": 2, "ranks_per_node": 2}}), site(FRONTIER_PAID)
+    )
+    assert isinstance(refused, Impossible)
+    assert refused.key == "resources.search.ranks_per_node"
+    assert "8 are needed, not 2" in refused.message
 
 
 def test_one_node_tasks_are_steps_where_there_are_no_pools():

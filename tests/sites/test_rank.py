@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ranked import finish, gone, prepare, ranks_file, seen, start, start_step, wait_until
+from ranked import ended, finish, gone, prepare, ranks_file, seen, start, start_step, wait_until
 
 from gfm_pipeline.apps.wrapper import Launch, Watch, exit_code
 from gfm_pipeline.common.attempt import (
@@ -38,6 +38,8 @@ from gfm_pipeline.sites.ranks import Seat, visible_gpu
 CORES = sorted(os.sched_getaffinity(0))
 GPUS = {"visible_variable": "ROCR_VISIBLE_DEVICES", "rank_gpus": (4, 5, 2, 3)}
 SEAT = Seat(9, 1, "node7")
+
+__all__ = ["ended"]  # used by every test
 
 
 @pytest.mark.parametrize("visible", [None, "", "0,1,2,3,4,5,6,7", "5", " 5 ", "4,5"])

@@ -9,7 +9,7 @@ import signal
 import time
 
 import pytest
-from ranked import finish, gone, prepare, ranks_file, seen, start, wait_until
+from ranked import ended, finish, gone, prepare, ranks_file, seen, start, wait_until
 
 from gfm_pipeline.apps.wrapper import Launch, run
 from gfm_pipeline.common.attempt import ExitCode
@@ -50,6 +50,9 @@ def test_the_port_of_the_file_is_used_and_binding_left_alone_when_the_launcher_b
     assert finish(start("spawn", tmp_path)) == [0]
     assert seen(tmp_path, 0)["environ"]["MASTER_PORT"] == "23456"
     assert seen(tmp_path, 0)["cores"] == CORES
+
+
+__all__ = ["ended"]  # used by every test
 
 
 @pytest.mark.parametrize(

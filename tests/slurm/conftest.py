@@ -25,7 +25,7 @@ def running_bed() -> Iterator[testbed.TestBed]:
         if os.environ.get("GFM_SLURM_REQUIRED"):
             pytest.fail(reason)
         pytest.skip(reason)
-    with testbed.TestBed() as bed:
+    with testbed.TestBed(4, 7) as bed:
         yield bed
 
 

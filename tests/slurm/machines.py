@@ -51,6 +51,7 @@ class Machine:
     gpus: int
     mask: str
     other_mask: str
+    ranks: int  # a node, in campaigns: each is two processes
     rank_gpus: tuple[int, ...]  # told by the site's sources, not read from the site
 
     def overlay(self, folder: Path, mode: str = "resident", nodes: int = 4, warning: int = 30) -> Path:
@@ -64,7 +65,7 @@ class Machine:
                 partition=self.partition,
                 mode=mode,
                 warning=warning,
-                path=f"{HERE}:{RELIABILITY}",
+                path=f"{HERE}:{HERE / 'pretend_node'}:{RELIABILITY}",
                 programs=programs,
             )
         )
@@ -76,9 +77,9 @@ class Machine:
 
 
 FRONTIER = Machine(
-    "frontier", "batch", "batch", "fr", 8, "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", (4, 5, 2, 3, 6, 7, 0, 1)
+    "frontier", "batch", "batch", "fr", 8, "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", 8, (4, 5, 2, 3, 6, 7, 0, 1)
 )
 PERLMUTTER = Machine(
-    "perlmutter", "regular", "gpu", "pm", 4, "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", (3, 2, 1, 0)
+    "perlmutter", "regular", "gpu", "pm", 4, "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", 2, (3, 2, 1, 0)
 )
 MACHINES = (FRONTIER, PERLMUTTER)

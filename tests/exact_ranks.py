@@ -1,0 +1,119 @@
+"""Run by every rank: ``python -m exact_ranks SPEC.json``; training in double precision, and ranks that misbehave."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from training_cases import REFERENCE, morse_columns
+
+from gfm_pipeline.apps.contracts.training import Device, OptimiserSettings
+from gfm_pipeline.apps.dataset import GraphTable
+from gfm_pipeline.apps.program import Task, run_program
+from gfm_pipeline.apps.train import trainer as training
+from gfm_pipeline.apps.train import validate as validation
+from gfm_pipeline.apps.train.device import CPU
+from gfm_pipeline.apps.train.ranks import Ranks, joined
+from gfm_pipeline.apps.train.sampler import Sampler
+from gfm_pipeline.models import ForceHead, ModelSpec, algorithms
+
+STEPS = 3
+
+
+@dataclass(frozen=True)
+class Spec:
+    ranks: int
+    batch: int = 12
+    micro_batch: int | None = None
+    mischief: str | None = None  # of the last rank: drift, silent, error
+    timeout: float = 30.0
+
+
+def double_batches() -> None:
+    """Labels and positions are stored in single precision; compute with them in double."""
+    torch.set_default_dtype(torch.float64)
+    single = training.collate
+
+    def collate(*arguments):
+        batch = single(*arguments)
+        return replace(
+            batch,
+            pos=batch.pos.double(),
+            edge_shift=batch.edge_shift.double(),
+            energy=batch.energy.double(),
+            forces=batch.forces.double(),
+        )
+
+    training.collate = validation.collate = collate
+
+
+def table(seed: int, n: int, dataset: int, missing: bool) -> GraphTable:
+    columns = morse_columns(seed, n, 1.0 + dataset)
+    if missing:
+        columns = replace(columns, energy=columns.energy.copy(), forces=columns.forces.copy())
+        columns.energy[::3] = np.nan
+        columns.forces[::5] = np.nan
+    return GraphTable.build(columns, 3.0, dataset, REFERENCE)
+
+
+def make(algorithm: str, head: ForceHead, spec: Spec, ranks: Ranks) -> training.Trainer:
+    card = training.Card(
+        spec=ModelSpec(algorithm, 8, 2, 3.0, force_head=head, n_datasets=2, avg_neighbours=2.5),
+        datasets=("soft", "hard"),
+        references={"soft": REFERENCE, "hard": REFERENCE},
+        force_rms=(0.7, 1.4),
+        model=None,
+        optimiser=None,
+        seed=5 + ranks.rank,  # other weights on every rank, until rank 0 gives them its own
+    )
+    train = (table(0, 30, 0, True), table(10, 20, 1, False))
+    tables = training.Tables(train, {"soft": table(1, 25, 0, True), "hard": table(11, 9, 1, False)})
+    settings = OptimiserSettings(5e-3, spec.batch, 2.0, clip_norm=0.5)
+    sampler = Sampler([30, 20], 2.0, 1)
+    return training.Trainer(card, tables, settings, sampler, micro_batch=spec.micro_batch, ranks=ranks, device=CPU)
+
+
+def misbehave(spec: Spec, trainer: training.Trainer, ranks: Ranks) -> None:
+    if ranks.rank < ranks.size - 1:
+        return
+    if spec.mischief == "drift":
+        trainer.weights.data[3] += 1e-7
+    elif spec.mischief == "silent":
+        time.sleep(3600)
+    elif spec.mischief == "error":
+        raise ValueError("a defect of this rank alone")
+
+
+def body(spec: Spec, task: Task) -> dict[str, int]:
+    torch.set_num_threads(1)
+    double_batches()
+    found: dict[str, np.ndarray] = {}
+    with joined(spec.ranks, Device.CPU, CPU, spec.timeout) as ranks:
+        task.rank = ranks.rank
+        Path(f"pid-{ranks.rank}").write_text(str(os.getpid()))
+        cases = [(name, ForceHead.CONSERVATIVE) for name in algorithms()] + [("SchNet", ForceHead.DIRECT)]
+        for name, head in cases:
+            trainer = make(name, head, spec, ranks)
+            score, _ = trainer.validate(20)
+            found[f"{name}-{head}-score"] = np.array(score)
+            for step in range(STEPS):
+                misbehave(spec, trainer, ranks)
+                trainer.step(stopping=ranks.rank == ranks.size - 1 and step == STEPS - 1)
+                if spec.mischief is not None:
+                    trainer.validate(20)
+                found[f"{name}-{head}-gradient{step}"] = trainer.weights.grad.numpy().copy()
+                assert trainer.asked_to_stop == (ranks.size > 1 and step == STEPS - 1)
+            found[f"{name}-{head}-weights"] = trainer.weights.detach().numpy().copy()
+            found[f"{name}-{head}-loss"] = np.array(trainer.train_loss)
+        assert ranks.told({"from": ranks.rank, "text": "é"}) == {"from": 0, "text": "é"}
+    np.savez(f"found-{task.rank}.npz", **found)
+    return {"rank": task.rank}
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(Spec, body))
