@@ -91,7 +91,7 @@ def keep_attempts(requests: Any, answers: Any) -> None:
                 if "seed" in spec and "budget_graphs" in spec:
                     _ready(folder, spec)
                     (folder / "wrapper.json").write_text("{}")
-                    seconds = spec["budget_graphs"] / 1000 * (0.5 + random.Random(spec["seed"]).random())  # noqa: S311
+                    seconds = spec["budget_graphs"] / 1000 * (0.5 + random.Random(spec["seed"]).random())
                     living.add(job["folder"])
                 else:
                     _program(job["module"], folder)
@@ -152,9 +152,9 @@ class StubLauncher:
         """Hand an attempt to the keeper."""
         self._tokens[job.launch.folder] = token
         line = json.dumps({"folder": job.launch.folder, "module": job.launch.module})
-        assert self._keeper.stdin is not None
-        self._keeper.stdin.write(line + "\n")
-        self._keeper.stdin.flush()
+        if self._keeper.stdin is not None:
+            self._keeper.stdin.write(line + "\n")
+            self._keeper.stdin.flush()
 
     def trouble(self) -> str | None:
         """Return None."""
@@ -182,9 +182,7 @@ def drive_stub(folder: Path) -> None:
     with driving(request.context.paths.root, request.loaded.model.name) as campaign:
         progress = Progress(campaign.paths)
         fleet, stop = HeldFleet(()), threading.Event()
-        Driver(
-            request.context, campaign.state, campaign.journal, launcher, fleet, request.site, progress, stop
-        ).run()
+        Driver(request.context, campaign.state, campaign.journal, launcher, fleet, request.site, progress, stop).run()
 
 
 class Samples:
@@ -242,14 +240,14 @@ def report(root: Path, slots: int, samples: Samples) -> None:
     left = sorted(p.stat().st_mtime for p in root.glob("stages/search-*/tasks/*/attempt-1/exit.json"))
     waits = sorted(s - x for x, s in zip(left, starts[slots:], strict=False))
     quiet, busy = (full, min(left[0], last)), (max(full, left[0]), last)
-    print(f"{slots} tasks at a time; {len(starts)} started, {sum(t <= last for t in ends)} ended within {last - starts[0]:.0f} s")
+    ended = sum(t <= last for t in ends)
+    print(f"{slots} tasks at a time; {len(starts)} started, {ended} ended within {last - starts[0]:.0f} s")
     print(f"  filling the slots: {slots / max(1e-9, full - starts[0]):.1f} starts/s")
     for name, (begin, end) in (("all run, none ends", quiet), ("all run, ends and starts", busy)):
         driver, other = samples.share(begin, end)
         rate = sum(begin <= t <= end for t in ends) / max(1e-9, end - begin)
-        print(
-            f"  {name} ({end - begin:.0f} s, {rate:.1f} ends/s): driver {driver:.1f} % of a core, interchange {other:.1f} %"
-        )
+        cost = f"driver {driver:.1f} % of a core, interchange {other:.1f} %"
+        print(f"  {name} ({end - begin:.0f} s, {rate:.1f} ends/s): {cost}")
     if waits:
         p95 = waits[int(0.95 * (len(waits) - 1))]
         print(f"  from a result to the next start: median {statistics.median(waits):.3f} s, 95 % {p95:.3f} s")
@@ -273,8 +271,8 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     try:
         wait_for_last_start(root / "journal.jsonl", 2 * options.tasks, process, samples)
         family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-        used = psutil.virtual_memory()
-        print(f"{options.workers}: {len(family)} processes below the driver; the machine has {used.available / 2**30:.1f} of {used.total / 2**30:.1f} GiB left")
+        left = psutil.virtual_memory().available / 2**30
+        print(f"{options.workers}: {len(family)} processes below the driver; {left:.1f} GiB of memory left")
         report(root, options.tasks, samples)
     except SystemExit:
         print((folder / "driver.log").read_text()[-2000:])

@@ -18,7 +18,7 @@ from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.common.errors import IntegrityError
 
 ROOT = Path(__file__).parent.parent.parent
-SECRET = "tiger-5b1e0c77-do-not-keep"
+SECRET = "tiger-5b1e0c77-do-not-keep"  # noqa: S105 - made up
 
 
 class Payload:
@@ -81,8 +81,8 @@ def live(tmp_path_factory):
         except psutil.NoSuchProcess:
             continue
         listening += [(c.laddr.ip, c.laddr.port) for c in found if c.status == psutil.CONN_LISTEN]
-    curves = list(folder.glob("campaigns/*/parsl/**/*.key_secret"))
-    modes = [stat.S_IMODE(p.stat().st_mode) for p in curves]
+    keys = list(folder.glob("campaigns/*/parsl/**/*.key_secret"))
+    modes = [stat.S_IMODE(p.parent.stat().st_mode) for p in keys]
     assert driver.wait(timeout=120) == 0, (folder / "driver.log").read_text()[-3000:]
     return folder, listening, modes
 
@@ -92,7 +92,8 @@ def test_parsl_listens_on_loopback_within_the_ranges_of_the_site(live):
     _, listening, _ = live
     assert len(listening) >= 3  # tasks, results, commands and workers of each executor
     for address, port in listening:
-        assert ipaddress.ip_address(address).is_loopback, (address, port)
+        plain = address.removeprefix("::ffff:")  # IPv4, as an IPv6 socket names it
+        assert ipaddress.ip_address(plain).is_loopback, (address, port)
         assert 54000 <= port <= 56000, (address, port)
 
 
