@@ -1,12 +1,13 @@
 """What the driver costs while many tasks run, and how fast a slot is filled again.
 
-    python benchmarks/driver.py [--tasks 1024] [--seconds 120] [--workers parsl|stub] [--folder DIR]
+    python benchmarks/driver.py [--tasks 1024] [--seconds 120] [--workers parsl|stub|plain] [--folder DIR]
 
 A search of programs that only sleep, twice as many as there are slots, is driven to the last start. ``parsl`` is
 the whole command line as users run it: Parsl's workers, the task wrapper, one process a program. ``stub`` is the same
 driver with a launcher that starts nothing: another process keeps the files of each attempt as wrapper and program
 would. It costs no memory, so it measures the driver where so many workers do not fit; Parsl's share of the driver's
-work is missing from it. CPU times are those of the driver's process alone, with its threads.
+work is missing from it. ``plain`` is the alternative: the same programs submitted to Parsl alone. CPU times are
+those of the driver's process alone, with its threads.
 """
 
 from __future__ import annotations
@@ -185,6 +186,54 @@ def drive_stub(folder: Path) -> None:
         Driver(request.context, campaign.state, campaign.journal, launcher, fleet, request.site, progress, stop).run()
 
 
+def sleep_in_worker(module: str, folder: str, seed: int, milliseconds: int) -> tuple[float, float]:
+    """Run the sleeping program in a Parsl worker; return when it began and ended."""
+    import json
+    import subprocess
+    import sys
+    import time
+    from pathlib import Path
+
+    Path(folder).mkdir(parents=True)
+    (Path(folder) / "spec.json").write_text(json.dumps({"seed": seed, "budget_graphs": milliseconds}))
+    subprocess.run([sys.executable, module, "spec.json"], cwd=folder, check=True)
+    return (Path(folder) / "result.json").stat().st_mtime, time.time()
+
+
+def drive_plain(folder: Path, tasks: int, seconds: float) -> None:
+    """Submit the same programs to Parsl alone: no journal, no wrapper, no watching."""
+    import parsl
+    from parsl.config import Config
+    from parsl.executors import HighThroughputExecutor
+    from parsl.providers import LocalProvider
+
+    executor = HighThroughputExecutor(
+        label="plain",
+        address="127.0.0.1",
+        max_workers_per_node=tasks,
+        cores_per_worker=1e-6,
+        heartbeat_period=30,
+        provider=LocalProvider(init_blocks=1, max_blocks=1),
+    )
+    config = Config(executors=[executor], run_dir=str(folder / "runinfo"), strategy="none", usage_tracking=0)
+    with parsl.load(config), open(folder / "times", "a") as times:
+        app = parsl.python_app(sleep_in_worker)
+        times.write(f"{time.time()}\n")
+        for number in range(2 * tasks):
+            place = str(folder / "plain" / str(number))
+            future = app(str(HERE / "sleeping" / "train.py"), place, number, int(seconds * 1000))
+            future.add_done_callback(lambda f: (times.write("{} {}\n".format(*f.result())), times.flush()))
+        parsl.wait_for_current_tasks()
+
+
+def report_plain(folder: Path, slots: int, samples: Samples) -> None:
+    """Print the figures of Parsl alone."""
+    first, *lines = (folder / "times").read_text().splitlines()
+    begins = sorted(p.stat().st_mtime for p in (folder / "plain").glob("*/result.json"))
+    ends = sorted(float(line.split()[1]) for line in lines)
+    figures(slots, samples, float(first), [], begins, ends)
+
+
 class Samples:
     """CPU seconds of the driver, and of Parsl's interchange, over time."""
 
@@ -229,28 +278,47 @@ def wait_for_last_start(journal: Path, count: int, process: subprocess.Popen[byt
             seen += sum(b'"kind":"task-started"' in n and b'"task":"c' in n for n in lines)
 
 
-def report(root: Path, slots: int, samples: Samples) -> None:
-    """Print the figures of a run from its journal, the times of its files, and the samples."""
-    entries = [(e.t, ev.from_entry(e.kind, e.data)) for e in read(root / "journal.jsonl")]
-    starts = [t for t, e in entries if isinstance(e, ev.TaskStarted) and e.task.startswith("c")]
-    ends = [t for t, e in entries if isinstance(e, ev.TaskEnded) and e.task.startswith("c")]
-    if len(starts) < 2 * slots:
-        raise SystemExit(f"only {len(starts)} of {2 * slots} tasks were started")
-    full, last = starts[slots - 1], starts[-1]
-    left = sorted(p.stat().st_mtime for p in root.glob("stages/search-*/tasks/*/attempt-1/exit.json"))
-    waits = sorted(s - x for x, s in zip(left, starts[slots:], strict=False))
-    quiet, busy = (full, min(left[0], last)), (max(full, left[0]), last)
-    ended = sum(t <= last for t in ends)
-    print(f"{slots} tasks at a time; {len(starts)} started, {ended} ended within {last - starts[0]:.0f} s")
-    print(f"  filling the slots: {slots / max(1e-9, full - starts[0]):.1f} starts/s")
+def figures(
+    slots: int, samples: Samples, first: float, submitted: list[float], begins: list[float], ends: list[float]
+) -> None:
+    """Print rates, shares and latencies.
+
+    Parameters
+    ----------
+    slots
+        Tasks at a time.
+    samples
+        CPU times.
+    first
+        When the first task was handed over (Unix time).
+    submitted, begins, ends
+        When tasks were handed over (empty: all at once), their programs began and had ended, each in its own order.
+    """
+    full, last = begins[slots - 1], begins[2 * slots - 1] if len(begins) >= 2 * slots else submitted[-1]
+    quiet, busy = (full, max(full, ends[0])), (max(full, ends[0]), last)
+    print(f"  until all {slots} ran: {full - first:.0f} s")
     for name, (begin, end) in (("all run, none ends", quiet), ("all run, ends and starts", busy)):
         driver, other = samples.share(begin, end)
         rate = sum(begin <= t <= end for t in ends) / max(1e-9, end - begin)
         cost = f"driver {driver:.1f} % of a core, interchange {other:.1f} %"
-        print(f"  {name} ({end - begin:.0f} s, {rate:.1f} ends/s): {cost}")
-    if waits:
-        p95 = waits[int(0.95 * (len(waits) - 1))]
-        print(f"  from a result to the next start: median {statistics.median(waits):.3f} s, 95 % {p95:.3f} s")
+        print(f"  {name} ({end - begin:.0f} s, {rate:.1f} tasks/s): {cost}")
+    for what, times in (("start recorded", submitted), ("program began", begins)):
+        waits = sorted(s - x for x, s in zip(ends, times[slots:], strict=False))
+        if waits:
+            p95 = waits[int(0.95 * (len(waits) - 1))]
+            print(f"  from an end to the next {what}: median {statistics.median(waits):.3f} s, 95 % {p95:.3f} s")
+
+
+def report(root: Path, slots: int, samples: Samples) -> None:
+    """Print the figures of a campaign from its journal, the times of its files, and the samples."""
+    entries = [(e.t, ev.from_entry(e.kind, e.data)) for e in read(root / "journal.jsonl")]
+    starts = [t for t, e in entries if isinstance(e, ev.TaskStarted) and e.task.startswith("c")]
+    if len(starts) < 2 * slots:
+        raise SystemExit(f"only {len(starts)} of {2 * slots} tasks were started")
+    attempts = list(root.glob("stages/search-*/tasks/*/attempt-1"))
+    begins = sorted(p.stat().st_mtime for a in attempts if (p := a / "result.json").exists())
+    ends = sorted(p.stat().st_mtime for a in attempts if (p := a / "exit.json").exists())
+    figures(slots, samples, starts[0], starts, begins, ends)
 
 
 def measure(options: argparse.Namespace, folder: Path) -> None:
@@ -264,16 +332,28 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
         command = [sys.executable, __file__, "--drive-stub", str(folder)]
     if options.profile:
         command[1:1] = ["-m", "cProfile", "-o", str(options.profile)]
+    if options.workers == "plain":
+        command = [sys.executable, __file__, "--drive-plain", str(folder)]
+        command += ["--tasks", str(options.tasks), "--seconds", str(options.seconds)]
     root = folder / "campaigns" / "sleeping"
     with open(folder / "driver.log", "ab") as log:
-        process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        scripts = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}  # Parsl's own
+        process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=scripts)
     samples = Samples(psutil.Process(process.pid))
     try:
-        wait_for_last_start(root / "journal.jsonl", 2 * options.tasks, process, samples)
+        if options.workers == "plain":
+            while process.poll() is None and len(list((folder / "plain").glob("*/result.json"))) < 2 * options.tasks:
+                time.sleep(SAMPLE_SECONDS)
+                samples.take()
+        else:
+            wait_for_last_start(root / "journal.jsonl", 2 * options.tasks, process, samples)
         family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         left = psutil.virtual_memory().available / 2**30
         print(f"{options.workers}: {len(family)} processes below the driver; {left:.1f} GiB of memory left")
-        report(root, options.tasks, samples)
+        if options.workers == "plain":
+            report_plain(folder, options.tasks, samples)
+        else:
+            report(root, options.tasks, samples)
     except SystemExit:
         print((folder / "driver.log").read_text()[-2000:])
         raise
@@ -290,14 +370,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=1024, help="at a time")
     parser.add_argument("--seconds", type=float, default=120.0, help="mean sleep of a program")
-    parser.add_argument("--workers", choices=["parsl", "stub"], default="parsl")
+    parser.add_argument("--workers", choices=["parsl", "stub", "plain"], default="parsl")
     parser.add_argument("--folder", type=Path, default=None, help="file system to measure on; default: temporary")
     parser.add_argument("--profile", type=Path, default=None, help="write cProfile's figures of the driver there")
     parser.add_argument("--drive-stub", type=Path, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--drive-plain", type=Path, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--keep-attempts", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.keep_attempts:
         keep_attempts(sys.stdin, sys.stdout)
+    elif options.drive_plain:
+        drive_plain(options.drive_plain, options.tasks, options.seconds)
     elif options.drive_stub:
         drive_stub(options.drive_stub)
     else:

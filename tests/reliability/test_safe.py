@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import ipaddress
 import os
+import socket
 import stat
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pretended
@@ -16,6 +18,11 @@ import runs
 
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.common.errors import IntegrityError
+from gfm_pipeline.execution.launcher import ParslLauncher
+from gfm_pipeline.execution.sizes import SizeClass
+from gfm_pipeline.sites.launch import LaunchStrategy
+from gfm_pipeline.sites.registry import load_site
+from gfm_pipeline.sites.shape import TaskShape
 
 ROOT = Path(__file__).parent.parent.parent
 SECRET = "tiger-5b1e0c77-do-not-keep"  # noqa: S105 - made up
@@ -58,6 +65,12 @@ def test_nothing_of_ours_unpickles():
                 assert settings.get("allow_pickle") == "False", path
 
 
+def sockets(process: psutil.Process) -> list[tuple[str, int]]:
+    """Return where a process listens; IPv4 in its own notation, though an IPv6 socket names it otherwise."""
+    found = process.net_connections(kind="inet")
+    return [(c.laddr.ip.removeprefix("::ffff:"), c.laddr.port) for c in found if c.status == psutil.CONN_LISTEN]
+
+
 @pytest.fixture(scope="module")
 def live(tmp_path_factory):
     """Return a campaign that ran with a secret in its environment, and what its Parsl listened on meanwhile."""
@@ -76,11 +89,8 @@ def live(tmp_path_factory):
     runs.wait_for(pretended.journal_of(folder), lambda e: isinstance(e, ev.TaskEnded))
     listening = []
     for process in [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]:
-        try:
-            found = process.net_connections(kind="inet")
-        except psutil.NoSuchProcess:
-            continue
-        listening += [(c.laddr.ip, c.laddr.port) for c in found if c.status == psutil.CONN_LISTEN]
+        with suppress(psutil.NoSuchProcess):
+            listening += sockets(process)
     keys = list(folder.glob("campaigns/*/parsl/**/*.key_secret"))
     modes = [stat.S_IMODE(p.parent.stat().st_mode) for p in keys]
     assert driver.wait(timeout=120) == 0, (folder / "driver.log").read_text()[-3000:]
@@ -92,9 +102,29 @@ def test_parsl_listens_on_loopback_within_the_ranges_of_the_site(live):
     _, listening, _ = live
     assert len(listening) >= 3  # tasks, results, commands and workers of each executor
     for address, port in listening:
-        plain = address.removeprefix("::ffff:")  # IPv4, as an IPv6 socket names it
-        assert ipaddress.ip_address(plain).is_loopback, (address, port)
+        assert ipaddress.ip_address(address).is_loopback, (address, port)
         assert 54000 <= port <= 56000, (address, port)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Parsl leaves a socket unclosed
+def test_workers_are_listened_for_on_the_interface_of_the_site_alone(tmp_path):
+    found = [
+        (name, a.address)
+        for name, addresses in psutil.net_if_addrs().items()
+        for a in addresses
+        if a.family is socket.AF_INET and not a.address.startswith("127.")
+    ]
+    if not found:
+        pytest.skip("this machine has the loopback interface only")
+    name, address = found[0]
+    site = load_site("local", (), ("site.driver.address=null", f"site.driver.interface={name}")).model
+    size = SizeClass(TaskShape(0, 1, 0, 0), LaunchStrategy.SPAWN)
+    with ParslLauncher(site, tmp_path, [size]) as launcher:
+        interchange = psutil.Process(launcher._interchanges[0].pid)
+        listening = [*sockets(psutil.Process()), *sockets(interchange)]  # results are heard here, workers there
+    assert [a for a, _ in listening if not ipaddress.ip_address(a).is_loopback] == [address]
+    assert len(listening) == 4
 
 
 @pytest.mark.slow
