@@ -77,6 +77,23 @@ hours_option = _allocation_option(
     "hours", click.FloatRange(min=0, min_open=True), "Its wall time; short for --set allocation.hours=H."
 )
 queue_option = _allocation_option("queue", str, "Queue of the site; short for --set allocation.queue=NAME.")
+
+
+def _for_the_site(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse settings of the workflow where only those of the site are taken."""
+    for text in split_sets(value)[0]:
+        raise ConfigError(f"--set {text!r} is not for the site.", "Example: --set site.scheduler.account=abc123")
+    return value
+
+
+site_set_option = click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    callback=_for_the_site,
+    metavar="site.KEY=VALUE",
+    help="Override a value of the site. Repeatable.",
+)
 set_option = click.option(
     "--set",
     "overrides",

@@ -25,6 +25,7 @@ from gfm_pipeline.cli.options import (
     campaign_argument,
     existing,
     overlay_option,
+    site_set_option,
     workflow_options,
 )
 from gfm_pipeline.cli.progress import Progress
@@ -71,11 +72,13 @@ def run(
     "--site", "site", default=None, help="Site by name, or a site file (.yaml).  [default: as it was last run]"
 )
 @overlay_option
+@site_set_option
 @QUIET
-def resume(campaign: Path, site: str | None, overlays: tuple[Path, ...], quiet: bool) -> None:
+def resume(campaign: Path, site: str | None, overlays: tuple[Path, ...], sets: tuple[str, ...], quiet: bool) -> None:
     """Go on with the campaign in folder CAMPAIGN, with the workflow and on the site it was last run with.
 
-    With --site or --overlay, what was laid over the last site holds no more.
+    With --site or --overlay, what was laid over the last site holds no more; --set adds to it. Settings of the
+    workflow are changed by `run`.
     """
     paths = existing(campaign)
     state = load_state(paths.journal)
@@ -87,6 +90,7 @@ def resume(campaign: Path, site: str | None, overlays: tuple[Path, ...], quiet: 
     if site is not None or overlays:
         choice = SiteChoice(site or choice.name, overlays)
         overrides = split_sets(overrides)[0]
+    overrides += tuple(text for text in sets if text not in overrides)
     _drive(Asked(Path(info.workflow), choice, paths.root, overrides), quiet)
 
 
@@ -178,9 +182,9 @@ def _campaign(
             goes_on = type(error) is Stopped and not driver.cancelled and stop.number != signal.SIGINT
             if isinstance(error, Stopped):
                 again = shlex.join(["gfm-pipeline", "resume", _relative(paths.root)])
-                raise type(error)(
-                    error.message, f"{error.hint + ' ' if error.hint else ''}Go on with: {again}"
-                ) from error
+                alone = fleet.ends_here()
+                words = [error.hint, f"No job follows: {alone}." if alone else None, f"Go on with: {again}"]
+                raise type(error)(error.message, " ".join(word for word in words if word)) from error
             raise
         finally:
             progress.close()

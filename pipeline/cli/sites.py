@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from gfm_pipeline.cli.options import overlay_option
+from gfm_pipeline.cli.options import overlay_option, site_set_option
 from gfm_pipeline.common.errors import SiteError
-from gfm_pipeline.sites.registry import SETTING, LoadedSite, Source, json_schema, known, load_site
+from gfm_pipeline.sites.registry import LoadedSite, Source, json_schema, known, load_site
 from gfm_pipeline.sites.schema import Scheduler
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable, on standard output.")
@@ -47,7 +47,7 @@ def listing(as_json: bool = False) -> None:
 @sites.command()
 @click.argument("name")
 @overlay_option
-@click.option("--set", "sets", multiple=True, metavar="site.KEY=VALUE", help="Override a value. Repeatable.")
+@site_set_option
 @click.option("--only", metavar="KEY", default=None, help="One part, e.g. scheduler.queues.")
 @JSON
 def show(name: str, overlays: tuple[Path, ...], sets: tuple[str, ...], only: str | None, as_json: bool) -> None:
@@ -56,9 +56,6 @@ def show(name: str, overlays: tuple[Path, ...], sets: tuple[str, ...], only: str
     What is printed is a site file again; the comment behind a value names the file and the line it was written
     in, `--set`, or `default` for what no file says.
     """
-    for text in sets:
-        if not text.strip().startswith(SETTING):
-            raise SiteError(f"--set {text!r} is not for the site.", hint="Example: --set site.scheduler.account=abc123")
     site = load_site(name, overlays, sets)
     at = tuple(only.split(".")) if only else ()
     data: Any = site.model.model_dump(mode="json")

@@ -42,6 +42,9 @@ class Fleet(Protocol):
     def closing(self) -> frozenset[str]:
         """Return the blocks whose tasks have to save and leave."""
 
+    def ends_here(self) -> str | None:
+        """Return why no later job goes on by itself, where one would be expected to; else None."""
+
     def lost(self) -> list[tuple[str, str]]:
         """Return blocks that have gone since the last call, each with the reason."""
 
@@ -200,6 +203,10 @@ class HeldFleet:
     def closing(self) -> frozenset[str]:
         """Return nothing: the driver itself leaves, see `ending`."""
         return frozenset()
+
+    def ends_here(self) -> str | None:
+        """Return why there is no successor of this job."""
+        return None if self._held is None or self._held.chain is None else self._held.chain.refused
 
     def lost(self) -> list[tuple[str, str]]:
         """Return nothing: the driver is lost together with its nodes."""

@@ -234,6 +234,10 @@ class PilotFleet:
         """Return the blocks whose wall time is nearly over."""
         return frozenset(b.name for b in self._blocks.values() if b.closing)
 
+    def ends_here(self) -> str | None:
+        """Return nothing: there is no chain."""
+        return None
+
     def lost(self) -> list[tuple[str, str]]:
         """Return blocks that have gone since the last call, each with the reason."""
         found, self._lost = self._lost, []

@@ -17,6 +17,7 @@ from test_lost_tasks import started
 from gfm_pipeline.apps.contracts.task import EXIT_FILE, WRAPPER_FILE, WrapperRecord
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.lock import this_process
+from gfm_pipeline.campaign.state import load_state
 from gfm_pipeline.common.processes import ProcessId, identify, is_alive
 from gfm_pipeline.common.publish import write_record
 from gfm_pipeline.common.records import to_plain
@@ -52,7 +53,10 @@ def test_a_second_ctrl_c_is_immediate_and_as_safe(uninterrupted, tmp_path):
     assert_nothing_runs(tmp_path, 20)
     assert not (pretended.campaign_of(tmp_path) / "driver.lock").exists()
     assert "Traceback" not in (tmp_path / "driver.log").read_text()
-    runs.finish(tmp_path, "resume", str(pretended.campaign_of(tmp_path)))
+    again = "site.description=Another name for the same machine"
+    runs.finish(tmp_path, "resume", str(pretended.campaign_of(tmp_path)), "--set", again)
+    last = load_state(pretended.journal_of(tmp_path)).drivers[-1].info
+    assert again in last.resolved["overrides"], "the site is the last one, with what is set on top"
     assert pretended.artefacts(tmp_path) == pretended.artefacts(uninterrupted)
     for task, story in runs.starts(pretended.journal_of(tmp_path)).items():
         assert story[-1] == "ok", task

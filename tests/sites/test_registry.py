@@ -289,6 +289,12 @@ def test_show_says_where_values_come_from(user, here, capsys):
     assert origin["runtime: rocm"] == f"frontier.yaml:{line}"
 
 
+@pytest.mark.parametrize("command", [["sites", "show", "local"], ["resume", "nowhere"]])
+def test_only_settings_of_the_site_are_taken(command, here, capsys):
+    assert invoke([*command, "--set", "search.candidates=3"]) == 2
+    assert "--set 'search.candidates=3' is not for the site." in capsys.readouterr().err
+
+
 def test_show_as_json(capsys):
     shown = json.loads(run(capsys, "sites", "show", "local", "--json"))
     assert SiteModel.model_validate(shown["site"]) == load_site("local").model

@@ -77,7 +77,7 @@ MIXED = f"""{WORKFLOW.partition("search:")[0]}search:
   rungs: [100, 200, 400]
   reduction: 2
   space: {{algorithm: [SchNet, EGNN, PaiNN, PNA], hidden: [8, 16]}}
-converge: {{members: 1, check_every: 100, max_graphs: 400}}
+converge: {{members: 1, check_every: 100, max_graphs: 800}}
 """
 
 
@@ -91,7 +91,7 @@ def test_trials_of_one_two_and_four_nodes_beside_each_other(start):
 
 def test_the_wall_time_ends_in_the_middle_of_the_search(start, whole):
     """Warned, the driver saves and leaves; the job after it goes on where this one stopped."""
-    run = start(PERLMUTTER, "resident", hours=1 / 60, step_seconds=0.8)
+    run = start(PERLMUTTER, "resident", hours=2 / 60, step_seconds=1.5)
     run.to_the_end(420)
     pretended.assert_same(run.folder, whole)
     assert len([e for e in run.events() if isinstance(e, ev.DriverStarted)]) > 1
