@@ -49,14 +49,10 @@ class Asked:
         return words
 
     def command(self, site: SiteModel, root: Path) -> list[str]:
-        """Return the command line that drives the campaign in folder ``root``, from within a job.
-
-        Where the job brings an environment of its own (staged, or activated by the profile), its Python is used.
-        """
+        """Return the command line that drives the campaign in folder ``root``, from within a job."""
         workflow = str(self.workflow.resolve())
-        own = site.staging.kind is not Staging.NONE or site.profiles[site.profile].activate is not None
         return [
-            "python" if own else sys.executable,
+            job_python(site),
             "-m",
             "gfm_pipeline",
             "run",
@@ -65,3 +61,9 @@ class Asked:
             str(root),
             *self.options(),
         ]
+
+
+def job_python(site: SiteModel) -> str:
+    """Return the interpreter of a batch job: that of its own environment (staged, or activated), or else this one."""
+    own = site.staging.kind is not Staging.NONE or site.profiles[site.profile].activate is not None
+    return "python" if own else sys.executable

@@ -18,7 +18,7 @@ EPILOG = """
 \b
 Exit codes
   0  done                         4  batch system unavailable
-  1  a stage failed               5  a file is damaged or was changed
+  1  a stage or a check failed    5  a file is damaged or was changed
   2  usage or configuration      75  another driver holds the campaign
   3  stopped, run again to go on 130/143  ended at once by a signal
 
@@ -28,6 +28,7 @@ First steps
   gfm-pipeline plan workflow.yaml            what would run, and what is done already?
   gfm-pipeline run workflow.yaml --site local
   gfm-pipeline sites show frontier           a machine, and where each value came from
+  gfm-pipeline sites check frontier          is the machine you are on as its file says?
   gfm-pipeline status campaigns/NAME         from any other terminal
   gfm-pipeline why workflow.yaml search      cached or to run: which values changed?
   gfm-pipeline verify campaigns/NAME         is every byte still what was published?
@@ -76,7 +77,7 @@ def invoke(arguments: list[str] | None = None) -> int:
     logging.raiseExceptions = False  # a log that cannot be written (full disk) must not print tracebacks
     verbose = bool({"-v", "--verbose"} & set((arguments if arguments is not None else sys.argv[1:])[:1]))
     try:
-        cli.main(args=arguments, prog_name="gfm-pipeline", standalone_mode=False)
+        code = cli.main(args=arguments, prog_name="gfm-pipeline", standalone_mode=False)
     except GFMError as error:
         if verbose:
             traceback.print_exc()
@@ -97,7 +98,7 @@ def invoke(arguments: list[str] | None = None) -> int:
         if verbose:
             traceback.print_exc()
         return _refused(error)
-    return 0
+    return code if isinstance(code, int) else 0  # a command that left early with a code of its own
 
 
 def _refused(error: OSError) -> int:

@@ -1,4 +1,4 @@
-"""Commands about machines: list them, show one with where every value came from, print the schema."""
+"""Commands about machines: list them, show one with where every value came from, check it, print the schema."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from gfm_pipeline.cli.check_site import check, probing
 from gfm_pipeline.cli.options import overlay_option, site_set_option
 from gfm_pipeline.common.errors import SiteError
 from gfm_pipeline.sites.registry import LoadedSite, Source, json_schema, known, load_site
@@ -25,9 +26,13 @@ PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
 @click.group(invoke_without_command=True)
 @click.pass_context
 def sites(context: click.Context) -> None:
-    """List machines, show one, print the schema of their files. Alone: list."""
+    """List machines, show one, check the one you are on, print the schema of their files. Alone: list."""
     if context.invoked_subcommand is None:
         context.invoke(listing)
+
+
+sites.add_command(check)
+sites.add_command(probing, name="probe")
 
 
 @sites.command(name="list")

@@ -81,8 +81,11 @@ def fsync_dir(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part."""
+def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part.
+
+    What need not outlive a crash of the machine is not ``durable``: it is not waited for until it is on the disk.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     with storage_errors(path):
         reach(FaultPoint.FILE_BEFORE_WRITE)
@@ -90,23 +93,26 @@ def write_atomic(path: Path, data: bytes) -> None:
             with open(temporary, "wb") as stream:
                 stream.write(data)
                 stream.flush()
-                os.fsync(stream.fileno())
+                if durable:
+                    os.fsync(stream.fileno())
             reach(FaultPoint.FILE_BEFORE_RENAME)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
         reach(FaultPoint.FILE_AFTER_RENAME)
-        fsync_dir(path.parent)
+        if durable:
+            fsync_dir(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     """Write plain data as indented JSON, atomically."""
-    write_atomic(path, (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    write_atomic(path, text.encode(), durable=durable)
 
 
-def write_record(path: Path, record: Any) -> None:
+def write_record(path: Path, record: Any, *, durable: bool = True) -> None:
     """Write a dataclass as JSON, atomically."""
-    write_json(path, to_plain(record))
+    write_json(path, to_plain(record), durable=durable)
 
 
 def file_sha256(path: Path) -> str:

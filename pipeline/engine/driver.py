@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -119,7 +120,7 @@ class Driver:
         # Attempts whose futures may yet resolve: they still hold their place. Since when, and what place.
         self._given_up: dict[tuple[str, str, int], tuple[float, Running]] = {}
         self._not_before: dict[tuple[str, str], float] = {}  # tasks that wait before they are tried again
-        self._watchdog = Watchdog(self._limits.lost_seconds)
+        self._watchdog: Watchdog[tuple[str, str]] = Watchdog(self._limits.lost_seconds)
         self._restarts = 0
         self._draining = False
         self.cancelled = False  # asked to stop by `cancel`
@@ -193,17 +194,23 @@ class Driver:
 
     def _room(self, step: Step) -> int:
         """Return an upper bound of the tasks of ``step`` that could start now."""
-        sizes = {self.context.size_of(request) for request in step.tasks}
+        sizes = self._sizes(step)
         return max((self.fleet.pool.capacity(size) for size in sizes), default=0) - len(self._running)
+
+    def _sizes(self, step: Step) -> set[SizeClass]:
+        """Return the sizes of the tasks of ``step``; their number is small, however many tasks there are."""
+        return {self.context.size_of(r) for r in {(r.stage, r.rung): r for r in step.tasks}.values()}
 
     def _start_some(self, step: Step) -> None:
         """Start the most urgent tasks there is room for, in their order: a large one is not starved by small ones."""
         now = time.monotonic()
         self._not_before = {task: when for task, when in self._not_before.items() if when > now}
         full: set[SizeClass] = set()
-        wanted = {self.context.size_of(r) for r in step.tasks} | {r.size for r in self._running.values()}
-        self.launcher.serve(wanted)
+        asked = self._sizes(step)
+        self.launcher.serve(asked | {r.size for r in {id(r.size): r for r in self._running.values()}.values()})
         for request in step.tasks:
+            if full >= asked:
+                return
             task = request.key, request.name
             size = self.context.size_of(request)
             if task in self._running or task in self._not_before or size in full:
@@ -252,23 +259,26 @@ class Driver:
             reach(FaultPoint.TASK_FOLDER)
             hand_down(folder)
             job = prepare(self.site, request.stage, request.program, size, placement.nodes, folder, bounds)
-            write_record(folder / SPEC_FILE, spec)
+            write_record(folder / SPEC_FILE, spec, durable=False)  # after a crash of the machine there is another
         reach(FaultPoint.TASK_SPEC)
         self.record(TaskStarted(request.key, request.name, attempt, placement.nodes))
         reach(FaultPoint.TASK_RECORDED)
         running = Running(request, attempt, folder, time.monotonic(), size, placement)
         self._running[request.key, request.name] = running
+        self._watchdog.watch((request.key, request.name), running.started)
         self.launcher.submit(job, running.token)
         reach(FaultPoint.TASK_SUBMITTED)
 
     def _wait(self, seconds: float) -> None:
         """Take in ended attempts; return when at least one came or time is up."""
-        try:
-            self._ended(self.launcher.ended.get(timeout=seconds))
-            while True:
-                self._ended(self.launcher.ended.get_nowait())
-        except queue.Empty:
-            pass
+        with suppress(queue.Empty):
+            first = self.launcher.ended.get(timeout=seconds)
+            # Nothing is done upon an end before all of them are durable; one that was lost would be adopted.
+            with self.journal.together():
+                self._ended(first)
+                with suppress(queue.Empty):
+                    while True:
+                        self._ended(self.launcher.ended.get_nowait())
         self._find_lost()
         self._check_launcher()
         self._look_after_nodes()
@@ -317,8 +327,10 @@ class Driver:
     def _find_lost(self) -> None:
         """Give up attempts whose wrapper shows no life: a Parsl future that never resolves must not hang us."""
         now = time.monotonic()
-        for (key, name), running in list(self._running.items()):
-            if self._watchdog.silent((key, name), running.folder / WRAPPER_FILE, now):
+        for token in list(self._watchdog.due(now)):
+            running = self._running[token]
+            key, name = token
+            if self._watchdog.silent(token, running.folder / WRAPPER_FILE, now):
                 end_attempt(running.folder)
                 ended = classify(running.folder, f"ManagerLost: no sign of life for {self._limits.lost_seconds:.0f} s")
                 self._given_up[key, name, running.attempt] = now, running
@@ -329,7 +341,7 @@ class Driver:
         for event in self.fleet.tick(self.state, work=not self._draining):
             self.record(event)
         closing = self.fleet.closing()
-        for running in self._running.values():
+        for running in self._running.values() if closing else ():
             if running.placement.block in closing:
                 (running.folder / STOP_FILE).touch()
         for block, reason in self.fleet.lost():

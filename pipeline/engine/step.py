@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gfm_pipeline.apps.contracts.data import SourceSettings
@@ -36,6 +36,8 @@ class Context:
     threads: int
     paths: CampaignPaths
     sizes: Mapping[StageName, tuple[SizeClass, ...]]  # of a stage's tasks; of the search, one a rung
+    # Requests of the search made under these settings, by stage and task: each is asked for at every decision.
+    made: dict[tuple[str, str, str], TaskRequest] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def size_of(self, request: TaskRequest) -> SizeClass:
         """Return the size of a task."""
@@ -81,7 +83,13 @@ class Step:
 
 def to_start(stage: StageState, requests: Sequence[TaskRequest]) -> tuple[TaskRequest, ...]:
     """Return those of ``requests`` that neither run nor ended."""
-    return tuple(r for r in requests if r.name not in stage.tasks or stage.tasks[r.name].status is TaskStatus.TO_RETRY)
+    return tuple(r for r in requests if is_to_start(stage, r.name))
+
+
+def is_to_start(stage: StageState, name: str) -> bool:
+    """Return whether a task neither runs nor ended."""
+    task = stage.tasks.get(name)
+    return task is None or task.status is TaskStatus.TO_RETRY
 
 
 def first_failure(stage: StageState) -> str | None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import heapq
+from collections.abc import Hashable, Iterator
 from pathlib import Path
+from typing import Generic, TypeVar
+
+Token = TypeVar("Token", bound=Hashable)
 
 
-class Watchdog:
+LOOKS = 8  # at a file, in the longest time without a change
+
+
+class Watchdog(Generic[Token]):
     """Remembers when each watched file last changed.
+
+    Files are looked at by turns, since a look at one on a parallel file system may cost a millisecond.
 
     Changes are counted, not ages: a clock that jumps, or a file server whose clock differs, means nothing.
 
@@ -19,9 +28,29 @@ class Watchdog:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._seen: dict[Hashable, tuple[int | None, float]] = {}
+        self._seen: dict[Token, tuple[int | None, float]] = {}
+        self._next: dict[Token, float] = {}
+        self._turns: list[tuple[float, int, Token]] = []  # a heap; numbered, as tokens have no order
+        self._number = 0
 
-    def silent(self, token: Hashable, file: Path, now: float) -> bool:
+    def watch(self, token: Token, now: float) -> None:
+        """Begin to watch; the first look is due now."""
+        self._schedule(token, now)
+
+    def due(self, now: float) -> Iterator[Token]:
+        """Yield what is to be looked at now, and then again after a share of the longest time without a change."""
+        while self._turns and self._turns[0][0] <= now:
+            when, _, token = heapq.heappop(self._turns)
+            if self._next.get(token) == when:  # else it was forgotten, or watched anew
+                self._schedule(token, now + self.seconds / LOOKS)
+                yield token
+
+    def _schedule(self, token: Token, when: float) -> None:
+        self._next[token] = when
+        self._number += 1
+        heapq.heappush(self._turns, (when, self._number, token))
+
+    def silent(self, token: Token, file: Path, now: float) -> bool:
         """Look at ``file`` and return whether nothing about it has changed for too long; ``now`` is monotonic."""
         try:
             stamp: int | None = file.stat().st_mtime_ns
@@ -33,6 +62,7 @@ class Watchdog:
             return False
         return now - known[1] > self.seconds
 
-    def forget(self, token: Hashable) -> None:
+    def forget(self, token: Token) -> None:
         """Stop watching."""
         self._seen.pop(token, None)
+        self._next.pop(token, None)

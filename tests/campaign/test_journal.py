@@ -1,9 +1,11 @@
 """The journal survives truncation at every byte and refuses damage at every byte."""
 
+import errno
+
 import pytest
 
 from gfm_pipeline.campaign.journal import Journal, read
-from gfm_pipeline.common.errors import IntegrityError
+from gfm_pipeline.common.errors import IntegrityError, StorageError
 
 EVENTS = [("task-started", {"key": "k", "task": f"t{i}", "attempt": 1, "note": "Å π \n"}) for i in range(4)]
 
@@ -62,3 +64,32 @@ def test_readers_do_not_disturb_the_writer(recorded):
         for i in range(20):
             journal.append("driver-ended", {"outcome": str(i)})
             assert len(list(read(recorded))) == len(EVENTS) + i + 1
+
+
+def test_events_written_together_are_synced_once_and_before_anything_goes_on(recorded, monkeypatch):
+    synced = []
+    monkeypatch.setattr("gfm_pipeline.campaign.journal.os.fsync", lambda _: synced.append(len(list(read(recorded)))))
+    with Journal(recorded) as journal:
+        synced.clear()
+        with journal.together():
+            for i in range(5):
+                journal.append("driver-ended", {"outcome": str(i)})
+        assert synced == [len(EVENTS) + 5]
+        with journal.together():
+            pass
+        assert synced == [len(EVENTS) + 5]
+        journal.append("driver-ended", {"outcome": "alone"})
+    assert synced == [len(EVENTS) + 5, len(EVENTS) + 6]
+
+
+def test_nothing_is_written_after_events_whose_common_sync_was_refused(recorded, monkeypatch):
+    def refuse(_: int) -> None:
+        raise OSError(errno.EIO, "refused")
+
+    with Journal(recorded) as journal:
+        monkeypatch.setattr("gfm_pipeline.campaign.journal.os.fsync", refuse)
+        with pytest.raises(StorageError), journal.together():
+            journal.append("driver-ended", {"outcome": "x"})
+        monkeypatch.undo()
+        with pytest.raises(StorageError):
+            journal.append("driver-ended", {"outcome": "y"})

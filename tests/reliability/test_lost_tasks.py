@@ -133,3 +133,16 @@ def test_watchdog_counts_changes_and_not_ages(tmp_path):
     assert dog.silent("t", file, 36.0)
     dog.forget("t")
     assert not dog.silent("t", file, 99.0)
+
+
+def test_watchdog_looks_by_turns_and_forgets():
+    dog = Watchdog(8.0)
+    dog.watch("a", 0.0)
+    dog.watch("b", 0.5)
+    looks = [(now / 10, token) for now in range(40) for token in dog.due(now / 10)]
+    assert looks == [(0.0, "a"), (0.5, "b"), (1.0, "a"), (1.5, "b"), (2.0, "a"), (2.5, "b"), (3.0, "a"), (3.5, "b")]
+    dog.forget("a")
+    dog.watch("a", 4.2)  # another attempt: watched once, not twice
+    assert list(dog.due(4.0)) == []
+    assert list(dog.due(4.3)) == ["a"]
+    assert list(dog.due(5.4)) == ["b", "a"]

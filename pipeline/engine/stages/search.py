@@ -24,7 +24,7 @@ from gfm_pipeline.campaign.events import (
 from gfm_pipeline.campaign.state import StageState, TaskStatus
 from gfm_pipeline.common.records import from_plain
 from gfm_pipeline.engine.stages.ingest import dataset_refs
-from gfm_pipeline.engine.step import Context, Program, Proposal, Step, TaskRequest, result_of, stage_paths, to_start
+from gfm_pipeline.engine.step import Context, Program, Proposal, Step, TaskRequest, is_to_start, result_of, stage_paths
 from gfm_pipeline.search.rungs import choose_members, promote
 
 LAG = 1  # waves proposed ahead of the results they are based on
@@ -94,22 +94,20 @@ def advance(context: Context, stage: StageState, ingest: StageState) -> Step:
     proposal = None
     if next_wave < len(sizes) and _first_rung_done(stage, next_wave - 1 - LAG):
         proposal = Proposal(stage.key, next_wave, sizes[next_wave])
-    requests = _requests(context, stage, ingest)
-    starting = tuple(r for r in to_start(stage, requests) if _has_start(stage, r.name))
-    if proposal is None and next_wave == len(sizes) and all(_ended(stage, r.name) for r in requests):
+    wanted = _wanted(stage)
+    if proposal is None and next_wave == len(sizes) and all(finished(stage, c.name, rung) for c, rung in wanted):
         return Step(events=_finish(context, stage))
-    return Step(tasks=starting, proposal=proposal)
+    starting = [
+        _train(context, stage, ingest, candidate, rung)
+        for candidate, rung in wanted
+        if is_to_start(stage, task_name(candidate.name, rung)) and _has_start(stage, candidate.name, rung)
+    ]
+    return Step(tasks=tuple(starting), proposal=proposal)
 
 
-def _has_start(stage: StageState, name: str) -> bool:
+def _has_start(stage: StageState, candidate: str, rung: int) -> bool:
     """Return whether the rung before is there to go on from: it may be being made again, after it was lost."""
-    candidate, _, rung = name.rpartition("-r")
-    return rung == "0" or finished(stage, candidate, int(rung) - 1)
-
-
-def _ended(stage: StageState, name: str) -> bool:
-    task = stage.tasks.get(name)
-    return task is not None and task.status in (TaskStatus.DONE, TaskStatus.FAILED)
+    return rung == 0 or finished(stage, candidate, rung - 1)
 
 
 def _first_rung_done(stage: StageState, wave: int) -> bool:
@@ -145,19 +143,22 @@ def _decisions(context: Context, stage: StageState) -> tuple[Event, ...]:
     return ()
 
 
-def _requests(context: Context, stage: StageState, ingest: StageState) -> list[TaskRequest]:
-    """Return every training the decisions so far ask for, highest rung first."""
+def _wanted(stage: StageState) -> list[tuple[Candidate, int]]:
+    """Return every training the decisions so far ask for, as candidate and rung, highest rung first."""
     candidates = stage.candidates()
     wanted = [(0, c.wave, c.name) for c in candidates.values()]
     for (wave, rung), decision in stage.decisions.items():
         wanted += [(-(rung + 1), wave, name) for name in decision.promoted]
-    return [_train(context, stage, ingest, candidates[name], -rung) for rung, _, name in sorted(wanted)]
+    return [(candidates[name], -rung) for rung, _, name in sorted(wanted)]
 
 
 def _train(context: Context, stage: StageState, ingest: StageState, candidate: Candidate, rung: int) -> TaskRequest:
+    name = task_name(candidate.name, rung)
+    known = context.made.get((ingest.key, stage.key, name))
+    if known is not None:
+        return known
     search, paths = context.workflow.search, stage_paths(context, stage)
     model, optimiser = training_settings(candidate.settings)
-    name = task_name(candidate.name, rung)
     spec = TrainSpec(
         task=name,
         model=model,
@@ -171,7 +172,9 @@ def _train(context: Context, stage: StageState, ingest: StageState, candidate: C
         validation_limit=search.validation_limit,
         threads=context.threads,
     )
-    return TaskRequest(stage.key, StageName.SEARCH, name, Program.TRAIN, spec, rung)
+    made = TaskRequest(stage.key, StageName.SEARCH, name, Program.TRAIN, spec, rung)
+    context.made[ingest.key, stage.key, name] = made
+    return made
 
 
 def _finish(context: Context, stage: StageState) -> tuple[Event, ...]:

@@ -1,0 +1,19 @@
+"""``python -m gfm_pipeline.apps.preflight SPEC.json``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from gfm_pipeline.apps.contracts.preflight import PreflightResult, PreflightSpec
+from gfm_pipeline.apps.preflight.program import preflight
+from gfm_pipeline.apps.program import Task, run_program
+
+
+def here(spec: PreflightSpec, task: Task) -> PreflightResult:
+    """Check what this process was given. It alone of all programs looks at its environment: to report it."""
+    return preflight(spec, task, os.environ)
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(PreflightSpec, here))

@@ -1,0 +1,59 @@
+"""What torch was built for, and the device it sees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gfm_pipeline.apps.contracts.preflight import RankSeen
+from gfm_pipeline.apps.contracts.training import Device
+from gfm_pipeline.apps.train.device import torch_device
+from gfm_pipeline.common.errors import GFMError
+
+PCI = Path("/sys/bus/pci/devices")
+SIDE = 512  # of the matrices that show that a device computes
+
+
+def look_at_device(seen: RankSeen, device: Device) -> RankSeen:
+    """Return what was seen, with torch's build and its device, on which something small is computed."""
+    seen = replace(seen, build=build())
+    if device is Device.CPU:
+        return seen
+    module = torch.cuda if device is Device.CUDA else torch.xpu
+    try:
+        seen = replace(seen, devices=int(module.device_count()))
+        place = torch_device(device)
+        properties = module.get_device_properties(0)
+        seen = replace(seen, device=str(getattr(properties, "name", "")), device_cores=cores_beside(properties))
+        ones = torch.ones((SIDE, SIDE), device=place)
+        total = float((ones @ ones).sum())
+    except (GFMError, RuntimeError, AssertionError) as error:
+        return replace(seen, device_trouble=str(error).splitlines()[0])
+    return seen if total == float(SIDE) ** 3 else replace(seen, device_trouble="it computes wrongly")
+
+
+def build() -> str:
+    """Return what torch was built for, with the version."""
+    for name, version in (
+        ("rocm", torch.version.hip),
+        ("cuda", torch.version.cuda),
+        ("xpu", getattr(torch.version, "xpu", None)),
+    ):
+        if version:
+            return f"{name} {version}"
+    return "cpu"
+
+
+def cores_beside(properties: Any) -> str:
+    """Return the hardware threads beside a device as Linux knows them; '' where torch or Linux does not tell."""
+    domain, bus, device = (getattr(properties, f"pci_{part}_id", None) for part in ("domain", "bus", "device"))
+    if not (isinstance(domain, int) and isinstance(bus, int) and isinstance(device, int)):
+        return ""
+    address = f"{domain:04x}:{bus:02x}:{device:02x}.0"
+    try:
+        return (PCI / address / "local_cpulist").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

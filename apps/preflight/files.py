@@ -1,0 +1,73 @@
+"""One file, written with ADIOS2 by one rank and read by another: whether the disk is shared, and how fast it is."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+from adios2 import bindings as adios
+from numpy.typing import NDArray
+
+NAME = "preflight.bp"
+READY = "preflight.ready"  # appears when the file is whole
+
+
+def _values(megabytes: int) -> NDArray[np.float64]:
+    return np.arange(megabytes * 1_000_000 // 8, dtype=np.float64)
+
+
+def write(folder: Path, megabytes: int) -> None:
+    """Write the file, with all its data on the disk."""
+    values = _values(megabytes)
+    context = adios.ADIOS()  # must live as long as what comes from it
+    io = context.DeclareIO("preflight")
+    engine = io.Open(str(folder / NAME), adios.Mode.Write)
+    size = [len(values)]
+    variable = io.DefineVariable("values", values, size, [0], size, True)
+    engine.BeginStep()
+    engine.Put(variable, values, adios.Mode.Sync)
+    engine.EndStep()
+    engine.Close()
+    for path in (folder / NAME).iterdir():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    (folder / READY).touch()
+
+
+def wait_for(folder: Path, seconds: float) -> None:
+    """Wait until the file is whole.
+
+    Raises
+    ------
+    OSError
+        It does not appear.
+    """
+    began = time.monotonic()
+    while not (folder / READY).exists():
+        if time.monotonic() - began > seconds:
+            raise OSError(f"{folder / NAME} did not appear within {seconds:.0f} s on another node")
+        time.sleep(0.05)
+
+
+def read(folder: Path, megabytes: int) -> None:
+    """Read the file whole and compare it.
+
+    Raises
+    ------
+    OSError
+        It is not what was written.
+    """
+    context = adios.ADIOS()
+    io = context.DeclareIO("preflight")
+    engine = io.Open(str(folder / NAME), adios.Mode.ReadRandomAccess)
+    variable = io.InquireVariable("values")
+    values = np.zeros(variable.Shape()[0], dtype=np.float64)
+    engine.Get(variable, values, adios.Mode.Sync)
+    engine.Close()
+    if not np.array_equal(values, _values(megabytes)):
+        raise OSError(f"{folder / NAME} was read with other values than were written")

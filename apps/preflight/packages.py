@@ -1,0 +1,62 @@
+"""Which packages can be imported here, and in which version."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+MPI_SECONDS = 60.0
+# In a process of its own: some MPI libraries end the process they are loaded into when a launcher is not theirs.
+_MPI = """\
+import json, mpi4py
+mpi4py.rc.initialize = False
+from mpi4py import MPI
+print(json.dumps(" ".join(MPI.Get_library_version().split())[:120]))
+"""
+
+
+def import_packages(names: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the versions of the packages that can be imported, and why the others cannot."""
+    versions, missing = {}, {}
+    for name in names:
+        try:
+            module = importlib.import_module(name)
+        except Exception as error:  # noqa: BLE001, PERF203 - a broken package may raise anything
+            lines = str(error).splitlines() or [""]
+            missing[name] = f"{type(error).__name__}: {lines[0]}"
+        else:
+            versions[name] = str(getattr(module, "__version__", None) or _installed(name))
+    return versions, missing
+
+
+def _installed(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def mpi_library() -> tuple[str, str]:
+    """Return the MPI library that mpi4py brings, or '' and why there is none."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _MPI],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=MPI_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return "", f"mpi4py could not be loaded: {error}"
+    if done.returncode == 0:
+        try:
+            return str(json.loads(done.stdout.strip().splitlines()[-1])), ""
+        except (ValueError, IndexError):
+            return "", "mpi4py gave an answer nobody understands"
+    last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    return "", "mpi4py is not installed" if "No module named 'mpi4py'" in last else last

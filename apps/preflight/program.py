@@ -1,0 +1,106 @@
+"""Looks at what a rank has, writes it down, and only then meets the others: who does not come is seen all the same."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from gfm_pipeline.apps.contracts.preflight import SEEN_FOLDER, PreflightResult, PreflightSpec, RankSeen
+from gfm_pipeline.apps.contracts.training import Device
+from gfm_pipeline.apps.preflight.counters import energy_counters
+from gfm_pipeline.apps.preflight.packages import import_packages, mpi_library
+from gfm_pipeline.apps.program import Task
+from gfm_pipeline.common.publish import write_record
+
+T = TypeVar("T")
+NODE_VARIABLES = ("SLURMD_NODENAME",)  # several pretended nodes may share one host name
+
+
+def preflight(spec: PreflightSpec, task: Task, environ: Mapping[str, str]) -> PreflightResult:
+    """Look, write ``seen/RANK.json``, then sum with the others and compare clocks.
+
+    Parameters
+    ----------
+    spec
+        What is wanted.
+    task
+        The attempt.
+    environ
+        What the starter of ranks gave this process.
+
+    Raises
+    ------
+    NodeError
+        When the others do not come.
+    """
+    seen = look(spec, environ)
+    task.rank = seen.rank
+    task.beat()
+    folder = task.folder / SEEN_FOLDER
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{seen.rank}.json"
+    write_record(path, seen)
+    if spec.data is not None and seen.rank in (0, spec.ranks - 1):
+        seen = _with_data(spec, seen, Path(spec.data))
+        write_record(path, seen)
+    if not spec.exchange_megabytes:
+        return PreflightResult()
+    from gfm_pipeline.apps.preflight.exchange import exchange
+
+    return exchange(spec, task)
+
+
+def look(spec: PreflightSpec, environ: Mapping[str, str]) -> RankSeen:
+    """Return what this rank was given; the first of each node looks closer."""
+    local_rank = int(environ.get("LOCAL_RANK", "0"))
+    seen = RankSeen(
+        rank=int(environ.get("RANK", "0")),
+        local_rank=local_rank,
+        node=next((environ[name] for name in NODE_VARIABLES if name in environ), socket.gethostname()),
+        mask=environ.get(spec.visible_variable) if spec.visible_variable else None,
+        cores=tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else (),
+        python=platform.python_version(),
+        executable=sys.executable,
+    )
+    if local_rank == 0 and spec.packages:
+        versions, missing = import_packages(spec.packages)
+        energy, trouble = energy_counters(spec.counters)
+        seen = replace(seen, packages=versions, missing=missing, energy=energy, energy_trouble=trouble)
+    if seen.rank == 0 and spec.packages:
+        library, why = mpi_library()
+        seen = replace(seen, mpi=library, mpi_trouble=why)
+    if "torch" in seen.missing or (spec.device is Device.CPU and "torch" not in seen.packages):
+        return seen
+    from gfm_pipeline.apps.preflight.devices import look_at_device
+
+    return look_at_device(seen, spec.device)
+
+
+def _with_data(spec: PreflightSpec, seen: RankSeen, folder: Path) -> RankSeen:
+    """Return what was seen of the file system: rank 0 writes, the last rank reads, usually on another node."""
+    from gfm_pipeline.apps.preflight.files import read, wait_for, write
+
+    try:
+        if seen.rank == 0:
+            seen = replace(seen, written=_speed(spec, lambda: write(folder, spec.data_megabytes)))
+        if seen.rank == spec.ranks - 1:
+            wait_for(folder, spec.timeout)
+            seen = replace(seen, read=_speed(spec, lambda: read(folder, spec.data_megabytes)))
+    except Exception as error:  # noqa: BLE001 - whatever stands between ADIOS2 and the disk is the finding
+        lines = str(error).splitlines() or [type(error).__name__]
+        return replace(seen, data_trouble=f"{type(error).__name__}: {lines[0]}")
+    return seen
+
+
+def _speed(spec: PreflightSpec, work: Callable[[], T]) -> float:
+    """Return the speed of reading or writing the file once, MB/s."""
+    began = time.perf_counter()
+    work()
+    return spec.data_megabytes / max(1e-9, time.perf_counter() - began)

@@ -1,0 +1,1 @@
+"""Programs of the driver benchmark: they only sleep."""

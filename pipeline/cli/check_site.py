@@ -1,0 +1,244 @@
+"""The command that holds a machine against its site file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gfm_pipeline.cli.asked import job_python
+from gfm_pipeline.cli.options import overlay_option, site_set_option
+from gfm_pipeline.common.errors import ConfigError, SchedulerUnavailable
+from gfm_pipeline.common.publish import write_atomic, write_record
+from gfm_pipeline.common.records import read_record
+from gfm_pipeline.execution.patiently import patiently
+from gfm_pipeline.execution.preflight.login import (
+    accepted_verdict,
+    ended_badly,
+    job_hours,
+    login_verdicts,
+    missing_commands,
+    small_job,
+)
+from gfm_pipeline.execution.preflight.probe import answer, probe, step_shape
+from gfm_pipeline.execution.preflight.seen import PLAN_FILE, CheckPlan, Skew, read_seen
+from gfm_pipeline.execution.preflight.verdict import Outcome, Verdict, failed
+from gfm_pipeline.execution.preflight.verdicts import verdicts
+from gfm_pipeline.execution.preflight.watch import Watch
+from gfm_pipeline.execution.scheduler import SubmissionRefused
+from gfm_pipeline.execution.systems import scheduler_of
+from gfm_pipeline.sites.batch import BatchJob, resident_script
+from gfm_pipeline.sites.launch import launch_line
+from gfm_pipeline.sites.limits import About, Job, Refusal
+from gfm_pipeline.sites.registry import LoadedSite, load_site
+from gfm_pipeline.sites.schema import Scheduler, SiteModel
+
+OUTPUT = "job.out"
+COLORS = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.SKIPPED: "bright_black"}
+
+
+@click.command()
+@click.argument("name")
+@overlay_option
+@site_set_option
+@click.option("--nodes", type=click.IntRange(min=1), default=None, help="Nodes of the job.  [default: 2]")
+@click.option(
+    "--queue", default=None, help="Queue of the site.  [default: the site's, or the first that takes the job]"
+)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=None,
+    help="Folder on the file system campaigns will live on.  [default: the working folder]",
+)
+@click.option(
+    "--wait", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, help="Minutes in the queue."
+)
+@click.option("--keep", is_flag=True, help="Keep what the job wrote, even when all is well.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable, on standard output.")
+def check(
+    name: str,
+    overlays: tuple[Path, ...],
+    sets: tuple[str, ...],
+    nodes: int | None,
+    queue: str | None,
+    folder: Path | None,
+    wait: float,
+    keep: bool,
+    as_json: bool,
+) -> None:
+    """Hold the machine you are on against site NAME: the first thing to do there, done in minutes.
+
+    One small batch job looks at what each rank is given (GPU, cores), at versions, the network between nodes, the
+    file system, counters of energy and clocks. For each failure the fix is named. Ctrl-C cancels the job.
+
+    Exit code 0: all is well; 1: a check failed; 2: the site or the command line is wrong; 4: no batch system.
+    """
+    loaded = load_site(name, overlays, sets)
+    site = loaded.model
+    job = _job(loaded, queue, nodes)
+    place = (folder or Path.cwd()).resolve() / f"gfm-check-{site.name}-{uuid.uuid4().hex[:8]}"
+    place.mkdir(mode=0o700)
+    found: list[Verdict] = []
+    try:
+        with _as_interrupts():
+            found.extend(_checks(site, job, place, wait * 60))
+    finally:
+        kept = keep or (bool(found) and ended_badly(found))
+        if not kept:
+            shutil.rmtree(place, ignore_errors=True)
+    _show(site, job, found, place if kept else None, as_json)
+    if ended_badly(found):
+        raise click.exceptions.Exit(1)
+
+
+@click.command(hidden=True)
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def probing(folder: Path) -> None:
+    """Do what the batch job of a check does; `sites check` submits it."""
+    site = SiteModel.model_validate(read_record(CheckPlan, folder / PLAN_FILE).site)
+    scheduler = scheduler_of(site.scheduler, os.environ)
+    if scheduler is None:
+        raise ConfigError(f"Site {site.name} has no batch system.", f"Use `gfm-pipeline sites check {site.name}`.")
+    nodes = patiently(scheduler.my_nodes, _say)
+    if not nodes:
+        raise ConfigError("This is no batch job.", f"Use `gfm-pipeline sites check {site.name}`.")
+    probe(site, nodes, folder, lambda: answer(folder))
+
+
+def _job(loaded: LoadedSite, queue: str | None, nodes: int | None) -> Job:
+    """Return the job of the check.
+
+    Raises
+    ------
+    ConfigError
+        When the site does not take it, or cannot launch anything.
+    """
+    site = loaded.model
+    if site.scheduler.kind is Scheduler.LOCAL:
+        if nodes not in (None, 1):
+            raise ConfigError(f"{site.name} has 1 node, not {nodes}.", "Leave --nodes out.")
+        return Job(1, None, None, None, None)
+    found = small_job(site, queue, nodes or min(2, site.nodes))
+    if isinstance(found, Refusal):
+        if found.about is About.ACCOUNT:
+            raise loaded.error(("scheduler", "account"), found.message, found.hint)
+        raise ConfigError(found.message, found.hint)
+    launch_line(site, step_shape(site, found.nodes), [f"node{k}" for k in range(found.nodes)])  # can there be one?
+    return found
+
+
+def _checks(site: SiteModel, job: Job, place: Path, wait_seconds: float) -> Iterator[Verdict]:
+    """Yield what is found: on this node, by the batch system, and in the job."""
+    yield from login_verdicts(site, job)
+    scheduler = scheduler_of(site.scheduler, os.environ)
+    if scheduler is None or job.queue is None:
+        probe(site, (), place)
+        yield from verdicts(site, 1, read_seen(place, place / OUTPUT, None))
+        return
+    missing = missing_commands(site.scheduler.kind, lambda command: shutil.which(command) is not None)
+    if missing:
+        raise SchedulerUnavailable(
+            f"Not on this machine: {', '.join(missing)}, commands of the batch system.",
+            f"Run this on a login node of {site.name}, or check another site.",
+        )
+    script, hours = _write(site, job, place), job_hours(job)
+    refusal = patiently(lambda: scheduler.test(script), _say)
+    if refusal is not None:
+        yield accepted_verdict(site, job.queue, refusal)
+        return
+    watch = Watch(scheduler, place, job.queue, hours, site.scheduler.poll_seconds, wait_seconds, _say)
+    skew: Skew | None = None
+    try:
+        watched = watch.run(script, place.name)
+        skew = watched.skew
+    except SubmissionRefused as error:
+        yield accepted_verdict(site, job.queue, error.message.partition("refuses the job: ")[2] or error.message)
+        return
+    yield accepted_verdict(site, job.queue, None)
+    if watched.trouble:
+        yield failed("start", watched.trouble, watched.fix)
+        return
+    yield from verdicts(site, job.nodes, read_seen(place, place / OUTPUT, skew))
+
+
+def _write(site: SiteModel, job: Job, place: Path) -> Path:
+    """Write what the job needs, and its script; return the script's path."""
+    write_record(place / PLAN_FILE, CheckPlan(site.model_dump(mode="json"), job.nodes))
+    batch = BatchJob(
+        name=place.name,
+        nodes=job.nodes,
+        hours=job_hours(job),
+        queue=job.queue or "",
+        account=job.account,
+        folder=str(place),
+        output=str(place / OUTPUT),
+        programs=str(Path(sys.executable).parent),
+    )
+    command = [job_python(site), "-m", "gfm_pipeline", "sites", "probe", str(place)]
+    script = place / "job.sh"
+    write_atomic(script, resident_script(site, batch, command).encode())
+    return script
+
+
+def _show(site: SiteModel, job: Job, found: Sequence[Verdict], kept: Path | None, as_json: bool) -> None:
+    if as_json:
+        document = {
+            "schema_version": 1,
+            "site": site.name,
+            "passed": not ended_badly(found),
+            "nodes": job.nodes,
+            "queue": job.queue,
+            "folder": None if kept is None else str(kept),
+            "checks": [asdict(verdict) for verdict in found],
+        }
+        click.echo(json.dumps(document, indent=1))
+        return
+    console = Console()
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("check", no_wrap=True)
+    table.add_column("result", no_wrap=True)
+    table.add_column("measured, and the fix", overflow="fold")
+    for verdict in found:
+        text = Text(verdict.measured)
+        if verdict.fix:
+            text.append(f"\nFix: {verdict.fix}", style="bold")
+        table.add_row(verdict.check, Text(str(verdict.outcome), style=COLORS[verdict.outcome]), text)
+    console.print(table)
+    counts = {outcome: sum(verdict.outcome is outcome for verdict in found) for outcome in Outcome}
+    console.print(Text(", ".join(f"{count} {outcome}" for outcome, count in counts.items())))
+    if kept is not None:
+        console.print(Text(f"What the job wrote: {kept}"), soft_wrap=True)
+
+
+@contextmanager
+def _as_interrupts() -> Iterator[None]:
+    """Treat SIGTERM and SIGHUP like Ctrl-C: the job is cancelled."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)

@@ -1,0 +1,1 @@
+"""The check of a machine: a small job, and what its findings mean."""

@@ -1,0 +1,84 @@
+"""What a check finds on the login node: commands, limits of the queue, and whether the batch system takes the job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from gfm_pipeline.execution.preflight.verdict import Verdict, failed, passed, skipped
+from gfm_pipeline.sites.limits import Job, Refusal, check_job, counted
+from gfm_pipeline.sites.schema import Scheduler, SiteModel
+
+COMMANDS = {
+    Scheduler.SLURM: ("sbatch", "squeue", "scancel", "sinfo", "scontrol"),
+    Scheduler.PBS: ("qsub", "qstat", "qdel"),
+    Scheduler.LOCAL: (),
+}
+JOB_HOURS = 0.25
+
+# What a refusal speaks of, in the order of looking; `{queue}` is the queue's name in the site file.
+_FIXES = (
+    (("qos",), "Correct scheduler.queues.{queue}.qos, or take another queue with --queue."),
+    (("account", "project"), "Set the project you may charge: --set site.scheduler.account=NAME, or in your overlay."),
+    (("feature", "constraint"), "Correct scheduler.constraint."),
+    (("partition", "queue"), "Correct scheduler.queues.{queue}.partition, or take another queue with --queue."),
+    (("time limit", "walltime"), "Correct scheduler.queues.{queue}.bins: its hours are not what the machine gives."),
+    (
+        ("node count", "node configuration", "processors", "memory", "gres"),
+        "Correct scheduler.queues.{queue}.bins, scheduler.directives or node: the machine has no such nodes.",
+    ),
+    (("option",), "Correct scheduler.directives: the batch system does not know one of them."),
+)
+
+
+def missing_commands(kind: Scheduler, has: Callable[[str], bool]) -> list[str]:
+    """Return the commands of a batch system that do not exist here."""
+    return [command for command in COMMANDS[kind] if not has(command)]
+
+
+def small_job(site: SiteModel, queue: str | None, nodes: int) -> Job | Refusal:
+    """Return the job of a check: in the queue asked for, or else the default one, or else the first that takes it."""
+    found = check_job(site, queue, nodes)
+    if queue is None and isinstance(found, Refusal):
+        others = [check_job(site, name, nodes) for name in site.scheduler.queues]
+        return next((job for job in others if isinstance(job, Job)), found)
+    return found
+
+
+def job_hours(job: Job) -> float:
+    """Return the wall time of a check: a quarter of an hour, or the longest the queue gives."""
+    return min(JOB_HOURS, job.hours or JOB_HOURS)
+
+
+def login_verdicts(site: SiteModel, job: Job) -> list[Verdict]:
+    """Return what is known before anything is asked of the batch system."""
+    kind = site.scheduler.kind
+    found = [
+        passed("commands", ", ".join(COMMANDS[kind])) if COMMANDS[kind] else skipped("commands", "no batch system"),
+    ]
+    if job.queue is None or job.bin is None:
+        return [*found, skipped("queue", "no batch system")]
+    told = f"{counted(job.nodes, 'node')} in queue {job.queue}, up to {job.bin.max_hours:g} h there"
+    return [*found, passed("queue", " ".join([told + ("." if job.warnings else ""), *job.warnings]))]
+
+
+def accepted_verdict(site: SiteModel, queue: str, refusal: str | None) -> Verdict:
+    """Return whether the batch system takes the job."""
+    if refusal is not None:
+        return failed("job accepted", refusal.rstrip("."), refusal_fix(queue, refusal))
+    if site.scheduler.kind is Scheduler.PBS:
+        return passed("job accepted", "by qsub, which has no way to test a job without submitting it")
+    return passed("job accepted", "by sbatch --test-only")
+
+
+def refusal_fix(queue: str, refusal: str) -> str:
+    """Return which key of the site a refusal speaks of."""
+    said = refusal.lower()
+    for words, fix in _FIXES:
+        if any(word in said for word in words):
+            return fix.format(queue=queue)
+    return "Correct scheduler of the site; `gfm-pipeline plan --show-scripts` prints what is submitted."
+
+
+def ended_badly(found: Sequence[Verdict]) -> bool:
+    """Return whether any check failed."""
+    return any(verdict.outcome == "fail" for verdict in found)

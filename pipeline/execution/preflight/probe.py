@@ -1,0 +1,137 @@
+"""What the job of a check does on its first node: three launches, each as a task would be started."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gfm_pipeline.apps.contracts.preflight import PreflightSpec
+from gfm_pipeline.apps.contracts.task import SPEC_FILE
+from gfm_pipeline.apps.contracts.training import Device
+from gfm_pipeline.apps.wrapper import Launch, run
+from gfm_pipeline.campaign.events import StageName
+from gfm_pipeline.common.publish import write_atomic, write_record
+from gfm_pipeline.execution.preflight.seen import (
+    DONE_FILE,
+    HEAD_FILE,
+    LOOK,
+    PING_FILE,
+    PONG_FILE,
+    RANKS,
+    SPAWN,
+    STEP_NOW,
+    HeadSeen,
+    Pong,
+)
+from gfm_pipeline.execution.prepare import Bounds, prepare
+from gfm_pipeline.execution.sizes import SizeClass
+from gfm_pipeline.sites.launch import LaunchStrategy, launch_line, task_environment
+from gfm_pipeline.sites.look import LookSpec
+from gfm_pipeline.sites.schema import Scheduler, SiteModel
+from gfm_pipeline.sites.shape import TaskShape, default_shape
+
+PROGRAM = "preflight"
+PACKAGES = ("gfm_pipeline", "torch", "adios2", "parsl")
+SECONDS = {LOOK: 120.0, RANKS: 300.0, SPAWN: 180.0}
+PING_SECONDS = 20.0  # for the login node to ask for the time
+EXCHANGED = {Device.CPU: (1.0, 8.0), Device.CUDA: (1.0, 64.0), Device.XPU: (1.0, 64.0)}  # MB
+
+
+def step_shape(site: SiteModel, nodes: int) -> TaskShape:
+    """Return the shape of the launch over all nodes: full nodes, or one process where there is no batch system."""
+    return default_shape(site, 0 if site.scheduler.kind is Scheduler.LOCAL else nodes)
+
+
+def probe(site: SiteModel, nodes: Sequence[str], folder: Path, answer_login: Callable[[], None] | None = None) -> None:
+    """Look at the machine; what is found lies in ``folder``.
+
+    Parameters
+    ----------
+    site
+        The machine.
+    nodes
+        Names of the job's nodes; empty where there is no batch system.
+    folder
+        The check's.
+    answer_login
+        Called once it is known that the job runs, to compare clocks.
+    """
+    interfaces = tuple(name for _, name in socket.if_nameindex())
+    write_record(folder / HEAD_FILE, HeadSeen(tuple(nodes), socket.gethostname(), sys.executable, interfaces))
+    if answer_login is not None:
+        answer_login()
+    if nodes:
+        _start(folder, LOOK, _looking(site, nodes, folder / LOOK))
+    _start(folder, RANKS, _ranks(site, nodes, folder / RANKS))
+    if nodes:
+        _start(folder, SPAWN, _spawned(site, folder / SPAWN))
+    write_atomic(folder / DONE_FILE, b"")
+
+
+def answer(folder: Path) -> None:
+    """Tell the login node the time once it asks; go on without when it does not."""
+    until = time.monotonic() + PING_SECONDS
+    while time.monotonic() < until:
+        if (folder / PING_FILE).exists():
+            write_record(folder / PONG_FILE, Pong(time.time()))
+            return
+        time.sleep(0.05)
+
+
+def _start(folder: Path, name: str, launch: Launch) -> None:
+    write_atomic(folder / STEP_NOW, name.encode())
+    run(launch)
+
+
+def _looking(site: SiteModel, nodes: Sequence[str], folder: Path) -> Launch:
+    """Return the site's launch line with nothing of ours around the ranks."""
+    folder.mkdir()
+    spec = LookSpec(site.launch.rank_variable, site.launch.local_rank_variable, site.gpu.visible_variable)
+    write_record(folder / SPEC_FILE, spec)
+    return Launch(
+        "gfm_pipeline.sites.look",
+        str(folder),
+        SECONDS[LOOK],
+        task_environment(site, len(nodes)),
+        silence_seconds=SECONDS[LOOK],
+        line=tuple(launch_line(site, step_shape(site, len(nodes)), nodes)),
+    )
+
+
+def _ranks(site: SiteModel, nodes: Sequence[str], folder: Path) -> Launch:
+    folder.mkdir()
+    device = Device(site.gpu.device)
+    shape = step_shape(site, len(nodes))
+    spec = PreflightSpec(
+        shape.ranks,
+        device,
+        site.gpu.visible_variable,
+        PACKAGES,
+        data=str(folder),
+        exchange_megabytes=EXCHANGED[device],
+        counters=site.energy.path,
+    )
+    strategy = LaunchStrategy.STEP if nodes else LaunchStrategy.SPAWN
+    return _prepared(site, SizeClass(shape, strategy), nodes, folder, spec, SECONDS[RANKS])
+
+
+def _spawned(site: SiteModel, folder: Path) -> Launch:
+    folder.mkdir()
+    shape = default_shape(site, 1)
+    spec = PreflightSpec(shape.ranks, Device(site.gpu.device), site.gpu.visible_variable)
+    return _prepared(site, SizeClass(shape, LaunchStrategy.SPAWN), (), folder, spec, SECONDS[SPAWN])
+
+
+def _prepared(
+    site: SiteModel, size: SizeClass, nodes: Sequence[str], folder: Path, spec: PreflightSpec, seconds: float
+) -> Launch:
+    """Return what the task wrapper starts, made ready as a training's."""
+    write_record(folder / SPEC_FILE, spec)
+    bounds = Bounds(deadline=seconds, silence=seconds, grace=10.0, lost=60.0)
+    job = prepare(site, StageName.SEARCH, PROGRAM, size, nodes, folder, bounds)
+    if job.ranks:
+        job.ranks[0].write(folder)
+    return job.launch

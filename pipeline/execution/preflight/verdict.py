@@ -1,0 +1,52 @@
+"""What a check says about one thing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gfm_pipeline.common.strenum import StrEnum
+
+
+class Outcome(StrEnum):
+    """How a check ended."""
+
+    PASS = "pass"  # noqa: S105 - no password
+    FAIL = "fail"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One line of the table.
+
+    Parameters
+    ----------
+    check
+        What was looked at.
+    outcome
+        Whether it is as it should be.
+    measured
+        What was seen, or why nothing was.
+    fix
+        Of a failure: the key of the site to set, or the command to run.
+    """
+
+    check: str
+    outcome: Outcome
+    measured: str
+    fix: str = ""
+
+
+def passed(check: str, measured: str) -> Verdict:
+    """Return that all is well."""
+    return Verdict(check, Outcome.PASS, measured)
+
+
+def failed(check: str, measured: str, fix: str) -> Verdict:
+    """Return what is not as it should be, and what to do."""
+    return Verdict(check, Outcome.FAIL, measured, fix)
+
+
+def skipped(check: str, reason: str) -> Verdict:
+    """Return why nothing was looked at."""
+    return Verdict(check, Outcome.SKIPPED, reason)
