@@ -56,13 +56,13 @@ class Launch:
     folder
         The attempt's, with its spec.
     deadline_seconds
-        Longest wall time; then SIGTERM, and SIGKILL after the grace.
+        Longest wall time; then the program is asked to leave, and SIGKILL after the grace.
     environment
         Variables to set.
     silence_seconds
         Longest time without a heartbeat; then SIGKILL.
     grace_seconds
-        Between SIGTERM and SIGKILL: time to save a checkpoint.
+        Between the request to leave and SIGKILL: time to save a checkpoint.
     log_bytes
         Kept of each of standard output and standard error.
     line
@@ -100,6 +100,14 @@ def command_line(launch: Launch) -> list[str]:
     return [*guard, "env", *variables, *launch.line, sys.executable, "-m", *modules, SPEC_FILE]
 
 
+def request_of(launch: Launch) -> signal.Signals:
+    """Return the signal that asks a program to save and leave.
+
+    srun answers SIGTERM by killing its ranks at once; SIGUSR1 it passes on to them.
+    """
+    return signal.SIGUSR1 if launch.line else signal.SIGTERM
+
+
 class Watch:
     """Says when a program must go: a pure matter of times and files, apart from the process."""
 
@@ -127,7 +135,7 @@ class Watch:
             self.stopped = not self.timed_out and (self.folder / STOP_FILE).exists()
             if self.timed_out or self.stopped:
                 self._asked = now
-                return signal.SIGTERM
+                return request_of(self.launch)
             self.silent = now - self._heard > self.launch.silence_seconds
             return signal.SIGKILL if self.silent else None
         return signal.SIGKILL if now - self._asked > self.launch.grace_seconds else None
@@ -252,8 +260,9 @@ def _mtime(path: Path) -> int | None:
 
 
 def _signal(group: int, number: signal.Signals) -> None:
+    """Send a signal to the program's group; one that is to be passed on, to its leader alone."""
     try:
-        os.killpg(group, number)
+        (os.kill if number is signal.SIGUSR1 else os.killpg)(group, number)
     except (ProcessLookupError, PermissionError):
         return  # already gone
 

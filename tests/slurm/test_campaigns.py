@@ -98,7 +98,8 @@ def test_the_wall_time_ends_in_the_middle_of_the_search(start, whole):
     pretended.assert_same(run.folder, whole)
     assert len([e for e in run.events() if isinstance(e, ev.DriverStarted)]) > 1
     stopped = [e for e in run.events() if isinstance(e, ev.TaskEnded) and e.cause is ev.Cause.STOPPED]
-    assert any(e.saved for e in stopped)
+    assert stopped
+    assert {e.reason for e in stopped} == {"asked to stop; checkpoint saved"}
     assert {e.task.partition("-")[2] for e in stopped} <= {"r0", "r1"}  # trials of the search
 
 

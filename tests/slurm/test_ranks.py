@@ -104,3 +104,48 @@ def test_a_binding_that_is_not_the_site_s_is_refused_by_the_rank(bed, tmp_path):
     assert "sees GPU" in (tmp_path / "wrong" / "error.json").read_text()
     verdict = read_verdict(tmp_path / "wrong")
     assert verdict == ExitCode.PERMANENT
+
+
+STOPPED = """\
+import sys, threading, time
+from pathlib import Path
+from gfm_pipeline.apps.wrapper import Launch, run
+
+folder, ranks, line = Path(sys.argv[1]), int(sys.argv[2]), tuple(sys.argv[3:])
+
+def ask():
+    while len(list(folder.glob("ready.*"))) < ranks:
+        time.sleep(0.1)
+    (folder / "stop").touch()
+
+threading.Thread(target=ask, daemon=True).start()
+run(Launch("leave_when_asked", str(folder), 100, {}, line=line, shim="gfm_pipeline.sites.rank",
+           cancel=("scancel", "{step}")))
+"""
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.site)
+def test_a_task_that_is_asked_to_leave_has_time_to_save(bed, tmp_path, machine):
+    """Srun ends its ranks at once when it gets SIGTERM itself."""
+    site = machine.load(tmp_path)
+    nodes = [f"{machine.prefix}{i}" for i in (1, 2)]
+    shape = default_shape(site, 2)
+    folder = tmp_path / "task"
+    folder.mkdir()
+    rank_file(site, shape, nodes, 20_124, lost_seconds=60).write(folder)
+    (folder / "spec.json").write_text("{}")
+    (tmp_path / "stopped.py").write_text(STOPPED)
+    line = [
+        sys.executable,
+        str(tmp_path / "stopped.py"),
+        str(folder),
+        str(shape.ranks),
+        *launch_line(site, shape, nodes),
+    ]
+    path = f"export PYTHONPATH={Path(__file__).parent}"
+    job = submit(bed, site, machine, tmp_path, 2, [path, shlex.join(line)])
+    assert bed.wait_end(job, 120) == "COMPLETED", (tmp_path / "out").read_text()
+    record = json.loads((folder / "exit.json").read_text())
+    assert record["code"] == ExitCode.PREEMPTED, record
+    assert record["stopped"]
+    assert len(list(folder.glob("saved.*"))) == shape.ranks
