@@ -100,11 +100,14 @@ class Watch:
         return watched
 
     def _cancel(self, job: str, name: str) -> None:
-        with suppress(SchedulerTrouble):
+        try:
             if job:
                 self.scheduler.cancel([job])
             else:
                 self.scheduler.cancel_by_name(name)
+        except SchedulerTrouble as error:
+            why = error.message.rstrip(".")
+            self.say(f"Job {job or name} could not be cancelled ({why}); it ends by itself within its wall time.")
 
     def _wait(self, job: str) -> Watched:
         submitted, started, ended = time.monotonic(), None, None
