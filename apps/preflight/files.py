@@ -10,8 +10,22 @@ import numpy as np
 from adios2 import bindings as adios
 from numpy.typing import NDArray
 
+from gfm_pipeline.common.publish import write_atomic
+
 NAME = "preflight.bp"
-READY = "preflight.ready"  # appears when the file is whole
+READY = "preflight.ready"  # appears when the file is whole, and says how many bytes it has
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in (folder / NAME).iterdir())
+
+
+def _whole(folder: Path) -> bool:
+    """Return whether every byte is there: ADIOS2 waits for ever on a file that is cut."""
+    try:
+        return _size(folder) == int((folder / READY).read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return False
 
 
 def _values(megabytes: int) -> NDArray[np.float64]:
@@ -36,7 +50,7 @@ def write(folder: Path, megabytes: int) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    (folder / READY).touch()
+    write_atomic(folder / READY, str(_size(folder)).encode())
 
 
 def wait_for(folder: Path, seconds: float) -> None:
@@ -48,7 +62,7 @@ def wait_for(folder: Path, seconds: float) -> None:
         It does not appear.
     """
     began = time.monotonic()
-    while not (folder / READY).exists():
+    while not _whole(folder):
         if time.monotonic() - began > seconds:
             raise OSError(f"{folder / NAME} did not appear within {seconds:.0f} s on another node")
         time.sleep(0.05)
