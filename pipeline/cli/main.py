@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import threading
+import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -14,6 +18,7 @@ from gfm_pipeline.cli import cancel, checks, inspect, plan, run, sites, submit
 from gfm_pipeline.common.errors import ConfigError, GFMError, StorageError
 from gfm_pipeline.common.publish import storage_errors
 
+THREADS_SECONDS = 2.0  # for what still runs in threads of this process at its end
 EPILOG = """
 \b
 Exit codes
@@ -68,8 +73,22 @@ for command in (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code."""
-    sys.exit(invoke(arguments))
+    """Run the command line and exit with its code.
+
+    Threads of a Parsl whose interchange died wait for it for ever, and Python waits for them: the process would never
+    end, nor give back the nodes it runs on. Whatever is to be kept has been closed by now.
+    """
+    code = invoke(arguments)
+    give_up = time.monotonic() + THREADS_SECONDS
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, give_up - time.monotonic()))
+            if thread.is_alive():
+                for stream in (sys.stdout, sys.stderr):
+                    with suppress(OSError, ValueError):  # closed, or nobody reads it
+                        stream.flush()
+                os._exit(code)
+    sys.exit(code)
 
 
 def invoke(arguments: list[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -146,3 +147,17 @@ def test_watchdog_looks_by_turns_and_forgets():
     assert list(dog.due(4.0)) == []
     assert list(dog.due(4.3)) == ["a"]
     assert list(dog.due(5.4)) == ["b", "a"]
+
+
+def test_a_thread_that_never_ends_does_not_keep_the_command(tmp_path):
+    """What a Parsl leaves whose interchange died; a job that does not end keeps its nodes."""
+    program = (
+        "import threading\n"
+        "from gfm_pipeline.cli.main import main\n"
+        "threading.Thread(target=threading.Event().wait).start()\n"
+        "main(['status', 'nowhere'])\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: nowhere holds no campaign.")
