@@ -227,12 +227,12 @@ def _show(site: SiteModel, job: Job, found: Sequence[Verdict], kept: Path | None
 
 @contextmanager
 def _as_interrupts() -> Iterator[None]:
-    """Treat SIGTERM and SIGHUP like Ctrl-C: the job is cancelled."""
+    """Treat SIGTERM and SIGHUP like Ctrl-C, and Ctrl-C so where the shell ignores it: the job is cancelled."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
