@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Much of the suite waits, for processes that start or for time to pass: files of tests run beside each other.
+ABREAST ?= --numprocesses 2 --dist loadgroup
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo setup test test-long test-chaos test-campaigns test-slurm golden lint clean help
@@ -20,7 +22,7 @@ demo: $(STAMP)
 	$(BIN)/gfm-pipeline run workflow.yaml --site local
 
 test: lint
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" $(ABREAST)
 
 # A hundred random kills, two minutes of chaos, and whole campaigns on a real Slurm.
 test-long: $(STAMP)

@@ -135,11 +135,14 @@ class Chaos:
             return False  # it has just ended
         if kind is Kind.SLOW:
             return is_alive(found.program) and self._slow(found.program.pid, folder)
-        self._note(folder, f"chaos: {kind}")
+        # What an attempt was told before stays: it may be starved, and end of that just now.
+        noted = (folder / CHAOS_FILE).exists()
+        if not noted:
+            self._note(folder, f"chaos: {kind}")
         hit = kill_group(found.program) if kind is Kind.KILL else kill(found.wrapper)
         if hit:
             self._tell(kind, folder)
-        else:
+        elif not noted:
             (folder / CHAOS_FILE).unlink(missing_ok=True)
         return hit
 

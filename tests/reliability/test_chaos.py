@@ -10,10 +10,20 @@ import pretended
 import pytest
 import runs
 
-from gfm_pipeline.apps.contracts.task import CHAOS_FILE, EXIT_FILE, ExitCode, ExitRecord
+from gfm_pipeline.apps.contracts.task import (
+    CHAOS_FILE,
+    EXIT_FILE,
+    WRAPPER_FILE,
+    ExitCode,
+    ExitRecord,
+    WrapperRecord,
+)
 from gfm_pipeline.campaign import events as ev
+from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.common.errors import ConfigError
+from gfm_pipeline.common.processes import ProcessId
 from gfm_pipeline.common.publish import write_record
+from gfm_pipeline.engine import chaos
 from gfm_pipeline.engine.chaos import ChaosPlan, Kind
 from gfm_pipeline.engine.outcome import classify
 
@@ -61,6 +71,23 @@ def test_campaign_survives_chaos_with_the_same_result(tmp_path):
     causes = Counter(e.cause for e in runs.events(pretended.journal_of(wild)) if isinstance(e, ev.TaskEnded))
     assert set(causes) == {ev.Cause.FINISHED, ev.Cause.CHAOS}
     assert 0 < causes[ev.Cause.CHAOS] <= told.total() - told[Kind.SLOW]
+
+
+def test_a_strike_that_misses_leaves_the_note_of_one_that_hit(tmp_path, monkeypatch):
+    """An attempt that is starved may be struck again in the moment it ends of that."""
+    gone = ProcessId("nowhere", "no such boot", 2**22 + 1, "1")
+    attempt = tmp_path / "attempt-1"
+    attempt.mkdir()
+    write_record(attempt / WRAPPER_FILE, WrapperRecord(gone, gone))
+    monkeypatch.setattr(chaos, "attempts_left", lambda _: [attempt])
+    striker = chaos.Chaos(ChaosPlan(1, 1.0), CampaignPaths(tmp_path), lambda _: None)
+    for kind in (Kind.KILL, Kind.WORKER):
+        assert not striker._strike(kind)
+        assert not (attempt / CHAOS_FILE).exists()
+    (attempt / CHAOS_FILE).write_text("chaos: the disk refused (EIO)")
+    for kind in (Kind.KILL, Kind.WORKER):
+        assert not striker._strike(kind)
+        assert (attempt / CHAOS_FILE).read_text() == "chaos: the disk refused (EIO)"
 
 
 @pytest.mark.parametrize("text", ["", "7", "7:", ":7", "a:b", "7:0", "7:-1", "7:1e9", "7:nan", "1.5:7"])
