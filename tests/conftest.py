@@ -12,16 +12,12 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 
-SPREAD = "test_fault_points.py"  # half of the suite's time; its tests go to whoever has nothing else to do, at the end
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file together when several run at a time: they share fixtures. One Slurm does for all."""
     for item in items:
         name = item.path.relative_to(HERE)
-        if name.name != SPREAD:
-            item.add_marker(pytest.mark.xdist_group("slurm" if name.parts[0] == "slurm" else str(name)))
+        item.add_marker(pytest.mark.xdist_group("slurm" if name.parts[0] == "slurm" else str(name)))
 
 
 @pytest.fixture(scope="session")
