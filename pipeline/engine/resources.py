@@ -40,6 +40,7 @@ from gfm_pipeline.sites.shape import TaskShape, default_shape, host_shape, misfi
 from gfm_pipeline.workflow.schema import WorkflowModel
 
 WAVES = 4  # waves an automatic search aims at
+SHARED_LAUNCHES = 64  # that an allocation is cut into, where trainings share launches and the site sets no limit
 AUTO = "auto"
 
 
@@ -261,8 +262,8 @@ def _shared(site: SiteModel, shape: TaskShape, allocation: Allocation, tasks: in
     return SizeClass(shape, LaunchStrategy.SPAWN, per_node, limit)
 
 
-def _max_steps(site: SiteModel, allocation: Allocation) -> int | None:
-    """Return how many launches one job may have at a time."""
+def max_launches(site: SiteModel, allocation: Allocation) -> int | None:
+    """Return how many launches over whole nodes one job may have at a time; None: no limit is known."""
     most = site.launch.max_steps
     return None if most is None else max(1, most // allocation.blocks)
 
@@ -271,13 +272,15 @@ def _sized(site: SiteModel, shape: TaskShape, allocation: Allocation, tasks: int
     """Return how tasks of a shape are started, and how many at a time, when ``tasks`` of them may be asked for."""
     if shape.nodes < 2 and _pools_work(site, allocation.nodes):
         return _shared(site, shape, allocation, tasks)
-    steps = _max_steps(site, allocation)
+    steps = max_launches(site, allocation)
     per_node = 1 if shape.nodes else _per_node(site, shape)
     fit = allocation.usable // shape.nodes if shape.nodes else allocation.usable * per_node
     if shape.nodes and (steps is None or min(fit, tasks) <= steps):
         most = fit if steps is None else min(fit, steps)
         return SizeClass(shape, LaunchStrategy.STEP, 1, most if most < allocation.nodes // shape.nodes else None)
-    return SizeClass(shape, LaunchStrategy.GROUP, per_node, fit)
+    launches = min(steps or SHARED_LAUNCHES, allocation.usable)
+    group = -(-min(fit, tasks) // launches)
+    return SizeClass(shape, LaunchStrategy.GROUP, per_node, min(fit, launches * group), group, launches)
 
 
 def _trainings(
@@ -306,7 +309,8 @@ def _trainings(
         sizes.append(_sized(site, shape, allocation, tasks))
     if any(size.whole for size in sizes):
         # Tasks that a pool's worker starts and those on named nodes never share a job at a time: all take nodes then.
-        sizes = [_stepped(site, size, allocation) if size.shape.nodes == 1 else size for size in sizes]
+        one_node = [size.shape.nodes == 1 and not size.whole for size in sizes]
+        sizes = [_stepped(site, s, allocation) if spawned else s for s, spawned in zip(sizes, one_node, strict=True)]
     for size in sizes:
         if (fault := _unbound(site, size)) is not None:
             return Impossible(Key.SEARCH_RANKS if search else Key.CONVERGE_RANKS, *fault)
@@ -314,7 +318,7 @@ def _trainings(
 
 
 def _stepped(site: SiteModel, size: SizeClass, allocation: Allocation) -> SizeClass:
-    steps = _max_steps(site, allocation)
+    steps = max_launches(site, allocation)
     most = allocation.usable if steps is None else min(allocation.usable, steps)
     return SizeClass(size.shape, LaunchStrategy.STEP, 1, most)
 
@@ -363,7 +367,7 @@ def automatic_shape(
         Where the workflow says it.
     """
     full = _shape(site, 1, ranks_per_node)
-    usable, steps = allocation.usable, _max_steps(site, allocation)
+    usable, steps = allocation.usable, max_launches(site, allocation)
     most_nodes = max_ranks // full.ranks_per_node
     ideal = usable // tasks
     pools = _pools_work(site, allocation.nodes)

@@ -57,6 +57,17 @@ def test_an_automatic_allocation_keeps_a_wave_busy():
     assert of(explicit) == (LaunchStrategy.STEP, TaskShape(2, 8, 1, 7), 4)
 
 
+def test_more_small_trainings_than_launches_share_them():
+    few = {**FRONTIER_PAID, "launch": FRONTIER_PAID["launch"] | {"max_steps": 2, "max_sub_node_nodes": 1}}
+    asked = {"search": {"nodes": [1, 2]}}
+    found = decided(
+        few, resources=asked, allocation={"nodes": 8}, search__candidates=16, search__space__batch_size=[16]
+    )
+    first, second = found.sizes[StageName.SEARCH]
+    assert (first.strategy, first.group, first.launches) == (LaunchStrategy.GROUP, 4, 2)
+    assert (second.strategy, second.group, second.launches) == (LaunchStrategy.GROUP, 2, 2)
+
+
 def test_spares_come_on_top():
     share = FRONTIER_PAID | {"driver": {"mode": "resident", "spare_share": 0.05}}
     found = decided(share, search__candidates=160, search__wave=160)
@@ -84,7 +95,7 @@ def test_many_small_trials_share_a_launch_where_pools_do_not_reach():
     found = decided(allocation={"nodes": 8192}, search__candidates=64_000, search__space__batch_size=[16])
     strategy, shape, at_once = of(found)
     assert (strategy, shape) == (LaunchStrategy.GROUP, TaskShape(0, 4, 1, 7))
-    assert at_once == 8111 * 2
+    assert at_once == 16_000  # a wave; 16,222 would fit
     one_node = decided(allocation={"nodes": 8192}, search__candidates=20_000, search__space__batch_size=[8])
     assert of(one_node) == (LaunchStrategy.GROUP, TaskShape(1, 8, 1, 7), 8111)
     # Tasks that share nodes without being trainings run on as many nodes as pools are known to work on, and a node
@@ -218,6 +229,10 @@ def test_whatever_is_decided_fits(machine, nodes, candidates, wave, batch):
                 assert at_once <= size.per_node * allocation.usable
             if size.strategy is LaunchStrategy.STEP and where.launch.max_steps:
                 assert at_once <= where.launch.max_steps
+            if size.strategy is LaunchStrategy.GROUP:
+                assert size.launches is not None
+                assert size.launches * size.group >= at_once  # all that fit can run
+                assert where.launch.max_steps is None or size.launches <= where.launch.max_steps
             if size.strategy is LaunchStrategy.SPAWN and where.launch.max_sub_node_nodes:
                 assert at_once <= size.per_node * where.launch.max_sub_node_nodes
             if stage in (StageName.SEARCH, StageName.CONVERGE):
