@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,39 @@ def test_scripts_are_shown_on_demand(folder, capsys):
     assert "#SBATCH -q regular" in shown
     assert invoke(["plan", "w.yaml", "--site", "tiles.yaml", *ACCOUNT, "--show-scripts"]) == 0
     assert "#PBS -l select=" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("machine", ["frontierlike", "perlmutterlike", "tiles"])
+def test_scripts_hold_no_secret_of_the_environment(folder, capsys, monkeypatch, machine):
+    """And no variable at all that the site does not name: the job gets its environment from its profile."""
+    monkeypatch.setenv("SECRET_TOKEN", "hush-9f2c")
+    scripts = planned(capsys, "--site", f"{machine}.yaml", *ACCOUNT, "--show-scripts")["scripts"]
+    shown = "\n".join(scripts.values())
+    assert "hush-9f2c" not in shown
+    assert "SECRET_TOKEN" not in shown
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_the_job_is_asked_for_what_was_asked_here(folder, capsys):
+    scripts = planned(
+        capsys, "--site", "frontierlike.yaml", *ACCOUNT, "--set", "search.candidates=5", "--show-scripts"
+    )["scripts"]
+    words = shlex.split(next(iter(scripts.values())).splitlines()[-1].removeprefix("exec "))
+    assert words[words.index("-m") :][:4] == ["-m", "gfm_pipeline", "run", str(folder / "w.yaml")]
+    for word in ("site.scheduler.account=abc123", "search.candidates=5"):
+        assert words[words.index(word) - 1] == "--set"
+    assert Path(words[words.index("--site") + 1]) == folder / "frontierlike.yaml"
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_a_launch_of_many_trainings_is_shown(folder, capsys):
+    few = ("--set", "site.launch.max_steps=2", "--set", "site.launch.max_sub_node_nodes=1")
+    small = ("--set", "search.space.batch_size=[8]", "--set", "search.wave=16", "--set", "search.candidates=64")
+    scripts = planned(capsys, "--site", "frontierlike.yaml", *ACCOUNT, *few, *small, "--nodes", "8", "--show-scripts")
+    line = scripts["scripts"]["a launch of 8 trainings, search"]
+    assert line.startswith("srun --nodes=4 --ntasks=32 ")
+    assert line.endswith("python -m gfm_pipeline.sites.rank")
 
 
 @pytest.mark.usefixtures("unchanged")

@@ -97,7 +97,7 @@ def test_many_small_trials_share_a_launch_where_pools_do_not_reach():
     assert (strategy, shape) == (LaunchStrategy.GROUP, TaskShape(0, 4, 1, 7))
     assert at_once == 16_000  # a wave; 16,222 would fit
     one_node = decided(allocation={"nodes": 8192}, search__candidates=20_000, search__space__batch_size=[8])
-    assert of(one_node) == (LaunchStrategy.GROUP, TaskShape(1, 8, 1, 7), 8111)
+    assert of(one_node) == (LaunchStrategy.GROUP, TaskShape(1, 8, 1, 7), 5_000)
     # Tasks that share nodes without being trainings run on as many nodes as pools are known to work on, and a node
     # has no more workers than there are shards for.
     assert found.at_a_time(StageName.INGEST) == 2048
