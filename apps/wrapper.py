@@ -69,6 +69,8 @@ class Launch:
         Launch line of a task of several nodes (``srun ...``), before the interpreter.
     shim
         Module between the interpreter and the program, which gives each rank its number and its GPU.
+    spec
+        Name of the program's spec in the folder, its only argument; None: it takes none.
     cancel
         Command that ends what the launch line started on other nodes; ``{step}`` is its number. Killing the line
         itself does not.
@@ -83,6 +85,7 @@ class Launch:
     log_bytes: int = 10_000_000
     line: tuple[str, ...] = ()
     shim: str | None = None
+    spec: str | None = SPEC_FILE
     cancel: tuple[str, ...] = ()
 
 
@@ -97,7 +100,8 @@ def command_line(launch: Launch) -> list[str]:
     guard = ["setpriv", "--pdeathsig", death, "--"] if shutil.which("setpriv") else []
     variables = [f"{name}={value}" for name, value in sorted(launch.environment.items())]
     modules = [launch.module] if launch.shim is None else [launch.shim, launch.module]
-    return [*guard, "env", *variables, *launch.line, sys.executable, "-m", *modules, SPEC_FILE]
+    arguments = [] if launch.spec is None else [launch.spec]
+    return [*guard, "env", *variables, *launch.line, sys.executable, "-m", *modules, *arguments]
 
 
 def request_of(launch: Launch) -> signal.Signals:

@@ -1,10 +1,10 @@
 """Many small tasks in one launch: each rank finds the task it works for by its number.
 
 The first rank of a task runs it under the task wrapper, as a worker of Parsl would, so its folder tells the driver
-what any attempt's folder does. The task's other ranks start their programs, and end them once the wrapper has
-written ``exit.json``. They look for it every five seconds, or so rarely that a whole launch makes a hundred looks a
-second, because file systems of large machines serve all nodes; usually they need not, since a program that has lost
-rank 0 leaves by itself.
+what any attempt's folder does; that it has ended is also told in the launch's folder, where the driver looks for all
+at once. The task's other ranks start their programs, and end them once the wrapper has written ``exit.json``. They
+look for it every five seconds, or so rarely that a whole launch makes a hundred looks a second, because file systems
+of large machines serve all nodes; usually they need not, since a program that has lost rank 0 leaves by itself.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gfm_pipeline.common.attempt import (
+    ENDED_STEM,
     EXIT_FILE,
     SPEC_FILE,
     STEP_FILE,
@@ -64,6 +65,9 @@ def run_member(folder: Path, environ: Mapping[str, str], signals: Signals) -> No
         if rank == 0:
             with suppress(GFMError, OSError):  # a full disk: the driver finds an attempt that left nothing
                 write_record(own / EXIT_FILE, ExitRecord(code, False, 0.0, host=place.host))
+    if rank == 0:
+        with suppress(OSError):  # the driver hears of it when the whole launch is over
+            (folder / f"{ENDED_STEM}{member.first_rank}").touch()
 
 
 def _run(

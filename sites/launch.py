@@ -103,9 +103,10 @@ class GroupMember:
 
 @dataclass(frozen=True)
 class GroupFile:
-    """The tasks that share one launch line, by rising rank."""
+    """The tasks that share one launch line, by rising rank; ``cancel`` ends it as in `RankFile`."""
 
     members: tuple[GroupMember, ...] = field(default=())
+    cancel: tuple[str, ...] = ()
 
     def member_of(self, rank: int) -> GroupMember | None:
         """Return the task that ``rank`` of the whole launch works for; None: it has nothing to do."""
@@ -281,7 +282,6 @@ def rank_file(
     unset = list(gpu.unset)
     if spawned:  # what the pilot's own step left would make each task believe it is a rank of that step
         unset += [*launch.scrub, launch.rank_variable, launch.local_rank_variable]
-    slurm = site.scheduler.kind is Scheduler.SLURM
     return RankFile(
         ranks=shape.ranks,
         ranks_per_node=shape.ranks_per_node,
@@ -298,8 +298,13 @@ def rank_file(
         rank_variable=launch.rank_variable,
         local_rank_variable=launch.local_rank_variable,
         lost_seconds=lost_seconds,
-        cancel=("scancel", "{step}") if slurm and how is LaunchStrategy.STEP else (),
+        cancel=step_cancel(site) if how is LaunchStrategy.STEP else (),
     )
+
+
+def step_cancel(site: SiteModel) -> tuple[str, ...]:
+    """Return the command that ends a launch on all its nodes, ``{step}`` standing for its number; () without any."""
+    return ("scancel", "{step}") if site.scheduler.kind is Scheduler.SLURM else ()
 
 
 def _address(site: SiteModel, node: str) -> str:

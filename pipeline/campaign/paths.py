@@ -22,6 +22,11 @@ class StagePaths:
         """Return the working folder of an attempt."""
         return self.task(name) / f"attempt-{number}"
 
+    @property
+    def launches(self) -> Path:
+        """Return the folder of launches that several tasks share, a folder each."""
+        return self.root / "launches"
+
     def shard(self, source: str, shard: int) -> Path:
         """Return the published shard of a source."""
         return self.root / "shards" / f"{source}-{shard:05d}"

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfm_pipeline.cli.options import Request, SiteChoice, resolve
-from gfm_pipeline.common.errors import ConfigError
-from gfm_pipeline.sites.launch import LaunchStrategy
 from gfm_pipeline.sites.schema import SiteModel, Staging
 
 
@@ -27,16 +25,9 @@ class Asked:
         Raises
         ------
         ConfigError
-            When it cannot be run; what can be planned but not started yet is refused here, too.
+            When it cannot be run.
         """
-        found = resolve(self.workflow, self.choice.name, self.folder, self.overrides, self.choice.overlays)
-        for stage, sizes in found.resources.sizes.items():
-            if any(size.strategy is LaunchStrategy.GROUP for size in sizes):
-                raise ConfigError(
-                    f"The trainings of {stage} would share launches, which is planned but cannot be started yet.",
-                    f"Give each more nodes with resources.{stage}.nodes, or ask for a smaller allocation.",
-                )
-        return found
+        return resolve(self.workflow, self.choice.name, self.folder, self.overrides, self.choice.overlays)
 
     def options(self) -> list[str]:
         """Return the options that ask for the same site and settings, from wherever."""

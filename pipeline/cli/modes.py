@@ -20,6 +20,7 @@ from gfm_pipeline.common.publish import write_json
 from gfm_pipeline.engine.chain import Chain
 from gfm_pipeline.engine.fleet import Fleet, HeldFleet, HeldJob
 from gfm_pipeline.engine.pilot import PilotFleet, Wanted
+from gfm_pipeline.engine.resources import max_launches
 from gfm_pipeline.execution.blocks import JobShape, PilotBlocks, Scripts
 from gfm_pipeline.execution.launcher import ParslLauncher
 from gfm_pipeline.execution.patiently import patiently
@@ -116,6 +117,7 @@ def nodes_of(
             yield launcher, HeldFleet(())
         return
     scheduler, prefix = around.scheduler, job_prefix(campaign)
+    launches = max_launches(site, request.resources.allocation)
     if site.driver.mode is DriverMode.RESIDENT:
         if not around.job:
             raise ConfigError(
@@ -144,10 +146,10 @@ def nodes_of(
                 site.scheduler.poll_seconds,
                 campaign.state.excluded,
             )
-            yield launcher, HeldFleet(nodes, held)
+            yield launcher, HeldFleet(nodes, held, launches)
         return
     shape = job_shape(request)
-    wanted = Wanted(request.resources.allocation.blocks, shape.nodes, shape.hours, shape.queue)
+    wanted = Wanted(request.resources.allocation.blocks, shape.nodes, shape.hours, shape.queue, launches)
     with ParslLauncher(site, paths.parsl, sizes, None, shape.nodes) as launcher:
         fleet = PilotFleet(
             wanted,

@@ -167,7 +167,10 @@ def _scripts(request: Request) -> Iterator[tuple[str, str]]:
                 continue
             seen.add(key)
             grouped = size.strategy is LaunchStrategy.GROUP
-            shape = group_shape(site, size.shape, size.capacity(allocation.nodes)) if grouped else size.shape
+            shape = group_shape(site, size.shape, size.group) if grouped else size.shape
             line = shlex.join(launch_line(site, shape, nodes[: shape.nodes]))
-            what = "a launch of many trainings" if grouped else f"a training of {counted(shape.nodes, 'node')}"
-            yield f"{what}, {stage}", f"{line} python -m gfm_pipeline.sites.rank gfm_pipeline.apps.train spec.json"
+            what = (
+                f"a launch of {size.group:,} trainings" if grouped else f"a training of {counted(shape.nodes, 'node')}"
+            )
+            program = "" if grouped else " gfm_pipeline.apps.train spec.json"
+            yield f"{what}, {stage}", f"{line} python -m gfm_pipeline.sites.rank{program}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Protocol
 
-from gfm_pipeline.apps.contracts.task import SPEC_FILE, STOP_FILE, WRAPPER_FILE
+from gfm_pipeline.apps.contracts.task import STOP_FILE, WRAPPER_FILE
 from gfm_pipeline.campaign.events import (
     Action,
     Cause,
@@ -24,25 +24,22 @@ from gfm_pipeline.campaign.events import (
 from gfm_pipeline.campaign.journal import Journal
 from gfm_pipeline.campaign.state import CampaignState, TaskStatus
 from gfm_pipeline.common.errors import IntegrityError, SchedulerUnavailable, StageFailed, Stopped, StorageError
-from gfm_pipeline.common.faultpoints import FaultPoint, hand_down, reach
-from gfm_pipeline.common.publish import storage_errors, write_record
+from gfm_pipeline.common.faultpoints import FaultPoint, reach
 from gfm_pipeline.engine.artefacts import lost_artefacts
+from gfm_pipeline.engine.attempts import Running, Task, Token, can_shrink
 from gfm_pipeline.engine.decide import decide
-from gfm_pipeline.engine.fleet import Fleet, place
-from gfm_pipeline.engine.leftovers import end_attempt
-from gfm_pipeline.engine.nodes import Placement
+from gfm_pipeline.engine.fleet import Fleet
+from gfm_pipeline.engine.leftovers import end_attempt, end_launches
 from gfm_pipeline.engine.outcome import Ended, classify
 from gfm_pipeline.engine.proposing import propose_wave
-from gfm_pipeline.engine.retries import delay, micro_batch, next_action
-from gfm_pipeline.engine.step import Context, Step, TaskRequest
+from gfm_pipeline.engine.retries import delay, next_action
+from gfm_pipeline.engine.shared import SharedLaunch
+from gfm_pipeline.engine.starting import Starter, sizes_of
+from gfm_pipeline.engine.step import Context, Step
 from gfm_pipeline.engine.watchdog import Watchdog
 from gfm_pipeline.execution.launcher import JobEnd, Launcher
-from gfm_pipeline.execution.prepare import Bounds, prepare
-from gfm_pipeline.execution.sizes import SizeClass
 from gfm_pipeline.sites.schema import SiteModel
-from gfm_pipeline.sites.shape import threads_of
 
-GRACE_SHARE = 0.75  # of the time to stop in, after which a program is killed that does not leave
 RESTARTS = 3  # of Parsl in a row, without a task that ended in between
 
 
@@ -54,23 +51,6 @@ class Watcher(Protocol):
 
     def tick(self, state: CampaignState) -> None:
         """Show that the campaign lives."""
-
-
-@dataclass(frozen=True)
-class Running:
-    """An attempt in flight."""
-
-    request: TaskRequest
-    attempt: int
-    folder: Path
-    started: float  # monotonic
-    size: SizeClass
-    placement: Placement
-
-    @property
-    def token(self) -> tuple[str, str, int]:
-        """What the launcher calls it."""
-        return self.request.key, self.request.name, self.attempt
 
 
 class Driver:
@@ -116,11 +96,13 @@ class Driver:
         self.watcher = watcher
         self.stop = stop
         self._limits = context.workflow.limits
-        self._running: dict[tuple[str, str], Running] = {}
+        self._running: dict[Task, Running] = {}
+        self._starter = Starter(context, site, launcher, fleet, self._begin)
+        self._shared = self._starter.shared
         # Attempts whose futures may yet resolve: they still hold their place. Since when, and what place.
-        self._given_up: dict[tuple[str, str, int], tuple[float, Running]] = {}
-        self._not_before: dict[tuple[str, str], float] = {}  # tasks that wait before they are tried again
-        self._watchdog: Watchdog[tuple[str, str]] = Watchdog(self._limits.lost_seconds)
+        self._given_up: dict[Token, tuple[float, Running]] = {}
+        self._not_before: dict[Task, float] = {}  # tasks that wait before they are tried again
+        self._watchdog: Watchdog[Task] = Watchdog(self._limits.lost_seconds)
         self._restarts = 0
         self._draining = False
         self.cancelled = False  # asked to stop by `cancel`
@@ -174,7 +156,8 @@ class Driver:
             self._start_some(step)
             if not (step.tasks or self._running or self._given_up or self._not_before):
                 raise RuntimeError("nothing runs and nothing can be started: a defect of the decisions")
-            self._wait(1.0)
+            pause = self._starter.next_launch - time.monotonic()
+            self._wait(min(1.0, pause) if pause > 0.0 else 1.0)
 
     def _settle(self) -> Step:
         """Record decisions and proposals until only tasks are left to do."""
@@ -194,83 +177,33 @@ class Driver:
 
     def _room(self, step: Step) -> int:
         """Return an upper bound of the tasks of ``step`` that could start now."""
-        sizes = self._sizes(step)
+        sizes = sizes_of(self.context, step)
         return max((self.fleet.pool.capacity(size) for size in sizes), default=0) - len(self._running)
 
-    def _sizes(self, step: Step) -> set[SizeClass]:
-        """Return the sizes of the tasks of ``step``; their number is small, however many tasks there are."""
-        return {self.context.size_of(r) for r in {(r.stage, r.rung): r for r in step.tasks}.values()}
-
     def _start_some(self, step: Step) -> None:
-        """Start the most urgent tasks there is room for, in their order: a large one is not starved by small ones."""
+        """Start what there is room for, on worker pools of no other sizes than those in use."""
         now = time.monotonic()
+        in_use = {r.size for r in {id(r.size): r for r in self._running.values()}.values()}
+        self.launcher.serve(sizes_of(self.context, step) | in_use)
         self._not_before = {task: when for task, when in self._not_before.items() if when > now}
-        full: set[SizeClass] = set()
-        asked = self._sizes(step)
-        self.launcher.serve(asked | {r.size for r in {id(r.size): r for r in self._running.values()}.values()})
-        for request in step.tasks:
-            if full >= asked:
-                return
-            task = request.key, request.name
-            size = self.context.size_of(request)
-            if task in self._running or task in self._not_before or size in full:
-                continue
-            placement = place(self.fleet, size, self._failed_on(request)) if self.launcher.ready(size) else None
-            if placement is None:
-                if size.whole:
-                    return
-                full.add(size)
-                continue
-            self._start(request, size, placement)
+        self._starter.start_some(step, self.state, {**self._running, **self._not_before}, now)
 
-    def _failed_on(self, request: TaskRequest) -> set[str]:
-        """Return the nodes where a task failed for reasons that may be theirs: it is tried elsewhere first."""
-        known = self.state.stages[request.key].tasks.get(request.name)
-        retried = [a for a in known.counted if a.action in (Action.RETRY, Action.SHRINK)] if known else []
-        return {node for attempt in retried for node in attempt.nodes}
-
-    def _start(self, request: TaskRequest, size: SizeClass, placement: Placement) -> None:
-        """Write the spec, journal the start, hand it to the launcher."""
-        stage = self.state.stages[request.key]
-        known = stage.tasks.get(request.name)
-        attempt = 1 if known is None else known.attempt + 1
-        paths = self.context.paths.stage(request.stage, request.key)
-        folder = paths.attempt(request.name, attempt)
-        spec = request.spec
-        if hasattr(spec, "previous_attempts"):
-            earlier = tuple(str(paths.attempt(request.name, k)) for k in range(1, attempt))
-            spec = replace(spec, previous_attempts=earlier)
-        if known is not None and hasattr(spec, "micro_batch"):
-            spec = replace(spec, micro_batch=micro_batch(spec.optimiser.batch_size, known.counted))
-        if hasattr(spec, "ranks"):
-            spec = replace(spec, ranks=size.shape.ranks, threads=threads_of(self.site, size.shape))
-        if hasattr(spec, "device"):
-            device = self.site.gpu.device if size.shape.gpus_per_rank else "cpu"
-            spec = replace(spec, device=type(spec.device)(device))
-        limits = self._limits
-        bounds = Bounds(
-            limits.task_hours * 3600.0,
-            limits.silence_seconds,
-            limits.stop_seconds * GRACE_SHARE,
-            limits.lost_seconds,
-        )
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            reach(FaultPoint.TASK_FOLDER)
-            hand_down(folder)
-            job = prepare(self.site, request.stage, request.program, size, placement.nodes, folder, bounds)
-            write_record(folder / SPEC_FILE, spec, durable=False)  # after a crash of the machine there is another
+    def _begin(self, opened: Sequence[Running]) -> None:
+        """Journal the start of attempts that are ready, and watch them."""
         reach(FaultPoint.TASK_SPEC)
-        self.record(TaskStarted(request.key, request.name, attempt, placement.nodes))
+        with self.journal.together():
+            for running in opened:
+                self.record(TaskStarted(*running.token, running.placement.nodes))
         reach(FaultPoint.TASK_RECORDED)
-        running = Running(request, attempt, folder, time.monotonic(), size, placement)
-        self._running[request.key, request.name] = running
-        self._watchdog.watch((request.key, request.name), running.started)
-        self.launcher.submit(job, running.token)
-        reach(FaultPoint.TASK_SUBMITTED)
+        for running in opened:
+            self._running[running.task] = running
+            self._watchdog.watch(running.task, running.started)
 
     def _wait(self, seconds: float) -> None:
         """Take in ended attempts; return when at least one came or time is up."""
+        with self.journal.together():
+            for token in self._shared.ended(time.monotonic()):
+                self._ended(JobEnd(token, None))
         with suppress(queue.Empty):
             first = self.launcher.ended.get(timeout=seconds)
             # Nothing is done upon an end before all of them are durable; one that was lost would be adopted.
@@ -288,6 +221,10 @@ class Driver:
         self.watcher.tick(self.state)
 
     def _ended(self, end: JobEnd) -> None:
+        launch = self._shared.over(end.token)
+        if launch is not None:
+            self._launch_ended(launch, end.error)
+            return
         key, name, attempt = end.token
         running = self._running.get((key, name))
         if running is None or running.attempt != attempt:
@@ -304,36 +241,43 @@ class Driver:
             ended = replace(ended, cause=Cause.KILLED, reason=f"{ended.reason}, though not by this driver")
         self._close(running, ended)
 
+    def _launch_ended(self, launch: SharedLaunch, error: str | None) -> None:
+        """Take in the end of a launch that tasks shared: those that have not ended by themselves ended with it."""
+        self.fleet.pool.release(launch.size, launch.placement)
+        if error is not None:
+            end_attempt(launch.folder)
+        for running in [r for r in launch.members.values() if self._running.get(r.task) == r]:
+            ended = classify(running.folder, error)
+            if ended.cause is Cause.DRIVER_LOST:
+                how = classify(launch.folder)
+                ended = replace(ended, cause=Cause.TROUBLE, reason=f"the launch it shared ended ({how.reason})")
+            self._close(running, ended)
+
     def _close(self, running: Running, ended: Ended) -> None:
         """Record how an attempt ended and what follows."""
-        request = running.request
-        del self._running[request.key, request.name]
-        if running.token not in self._given_up:
+        del self._running[running.task]
+        if running.launch is not None:
+            self._shared.left(running)
+        elif running.token not in self._given_up:
             self.fleet.pool.release(running.size, running.placement)
-        self._watchdog.forget((request.key, request.name))
-        shrinkable = False
-        if hasattr(request.spec, "micro_batch"):
-            size = request.spec.optimiser.batch_size
-            shrinkable = (micro_batch(size, self.state.stages[request.key].tasks[request.name].counted) or size) > 1
+        self._watchdog.forget(running.task)
         self._record_end(
-            request.key,
-            request.name,
-            running.attempt,
+            *running.token,
             ended,
-            shrinkable=shrinkable,
+            shrinkable=can_shrink(self.state, running.request),
             seconds=ended.seconds or time.monotonic() - running.started,
         )
 
     def _find_lost(self) -> None:
         """Give up attempts whose wrapper shows no life: a Parsl future that never resolves must not hang us."""
         now = time.monotonic()
-        for token in list(self._watchdog.due(now)):
-            running = self._running[token]
-            key, name = token
-            if self._watchdog.silent(token, running.folder / WRAPPER_FILE, now):
+        for task in list(self._watchdog.due(now)):
+            running = self._running[task]
+            if self._watchdog.silent(task, running.folder / WRAPPER_FILE, now):
                 end_attempt(running.folder)
                 ended = classify(running.folder, f"ManagerLost: no sign of life for {self._limits.lost_seconds:.0f} s")
-                self._given_up[key, name, running.attempt] = now, running
+                if running.launch is None:
+                    self._given_up[running.token] = now, running
                 self._close(running, ended)
 
     def _look_after_nodes(self) -> None:
@@ -348,18 +292,22 @@ class Driver:
             for running in [r for r in self._running.values() if r.placement.block == block]:
                 self._close(running, classify(running.folder, f"BlockLost: {reason}"))
             self._given_up = {t: g for t, g in self._given_up.items() if g[1].placement.block != block}
+            self._shared.drop(block)
 
     def _check_launcher(self) -> None:
         """Restart Parsl when nothing submitted would ever run; its own executor waits for ever then."""
-        stuck = [t for t, _ in self._given_up.values() if time.monotonic() - t > self._limits.lost_seconds]
+        now, patience = time.monotonic(), self._limits.lost_seconds
+        stuck = self._shared.stuck(now, patience) or any(now - t > patience for t, _ in self._given_up.values())
         trouble = self.launcher.trouble() or ("Parsl never resolved the future of a lost task" if stuck else None)
         if trouble is None:
             return
+        for launch in self._shared:
+            end_attempt(launch.folder)
         for running in list(self._running.values()):
             end_attempt(running.folder)
             self._close(running, classify(running.folder, f"InterchangeLost: {trouble}"))
-        for _, running in self._given_up.values():
-            self.fleet.pool.release(running.size, running.placement)
+        for size, placement in [*((r.size, r.placement) for _, r in self._given_up.values()), *self._shared.clear()]:
+            self.fleet.pool.release(size, placement)
         self._given_up.clear()
         if self._draining:
             return  # nothing will be started any more
@@ -379,6 +327,8 @@ class Driver:
         give_up = time.monotonic() + self._limits.stop_seconds
         while self._running and time.monotonic() < give_up:
             self._wait(0.5)
+        for launch in self._shared if self._running else ():
+            end_attempt(launch.folder)
         for running in list(self._running.values()):
             end_attempt(running.folder)
             ended = classify(running.folder)
@@ -388,12 +338,13 @@ class Driver:
 
     def abandon(self) -> None:
         """End everything that runs at once, recording nothing: the next driver finds what was left."""
-        for running in list(self._running.values()):
-            end_attempt(running.folder)
+        for folder in [*(r.folder for r in self._running.values()), *(launch.folder for launch in self._shared)]:
+            end_attempt(folder)
         self.launcher.kill()
 
     def _settle_orphans(self) -> None:
         """Adopt what finished after an earlier driver died; end the rest, and give it a new attempt."""
+        end_launches(self.context.paths)
         for stage in self.state.stages.values():
             for task in list(stage.tasks.values()):
                 if task.status is not TaskStatus.RUNNING:

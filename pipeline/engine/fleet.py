@@ -52,9 +52,9 @@ class Fleet(Protocol):
         """Give back what is held for the campaign; ``goes_on``: a later job continues by itself."""
 
 
-def place(fleet: Fleet, size: SizeClass, avoid: Iterable[str] = ()) -> Placement | None:
-    """Return a free place for a task of ``size``, taken from now on, or None."""
-    return fleet.pool.place(size, time.monotonic(), LEAST_SECONDS, frozenset(avoid))
+def place(fleet: Fleet, size: SizeClass, avoid: Iterable[str] = (), tasks: int = 1) -> Placement | None:
+    """Return a free place for a launch of up to ``tasks`` tasks of ``size``, taken from now on, or None."""
+    return fleet.pool.place(size, time.monotonic(), LEAST_SECONDS, frozenset(avoid), tasks)
 
 
 def suspects(state: CampaignState, known: Iterable[str]) -> dict[str, str]:
@@ -120,10 +120,12 @@ class HeldFleet:
         Their names; () on a machine without batch system.
     held
         What is to be known about the batch job they belong to; None: there is none.
+    launches
+        Most launches over whole nodes at a time; None: there is no limit.
     """
 
-    def __init__(self, nodes: Sequence[str], held: HeldJob | None = None) -> None:
-        self.pool = NodePool()
+    def __init__(self, nodes: Sequence[str], held: HeldJob | None = None, launches: int | None = None) -> None:
+        self.pool = NodePool(launches)
         self._nodes, self._held = tuple(nodes), held
         self._background = Background()
         self._patience = Patience()

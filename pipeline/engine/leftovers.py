@@ -14,7 +14,7 @@ from gfm_pipeline.common.processes import ProcessId, group_members, is_alive, is
 from gfm_pipeline.common.records import read_record
 from gfm_pipeline.common.steps import end_step
 from gfm_pipeline.execution.launcher import recorded_processes
-from gfm_pipeline.sites.launch import RankFile
+from gfm_pipeline.sites.launch import GROUP_FILE, GroupFile, RankFile
 
 GONE_SECONDS = 10.0  # for killed processes to disappear
 
@@ -35,10 +35,19 @@ def end_attempt(folder: Path, *, wrapper: bool = True) -> bool:
     found = _record(folder)
     if found is None:
         return False
-    with suppress(OSError, IntegrityError):  # most attempts have no rank file
-        end_step(folder, RankFile.read(folder).cancel)
+    with suppress(OSError, IntegrityError):  # most attempts have neither file
+        shared = (folder / GROUP_FILE).exists()
+        end_step(folder, (GroupFile if shared else RankFile).read(folder).cancel)
     ended = kill_group(found.program)
     return (kill(found.wrapper) if wrapper else False) or ended
+
+
+def end_launches(paths: CampaignPaths) -> None:
+    """Kill what is left on this machine of launches that tasks share, and the steps they started elsewhere."""
+    for file in sorted(paths.root.glob(f"stages/*/launches/*/{WRAPPER_FILE}")):
+        end_attempt(file.parent)
+        with suppress(OSError):
+            file.unlink()
 
 
 def attempts_left(paths: CampaignPaths) -> list[Path]:
@@ -75,6 +84,7 @@ def end_all(paths: CampaignPaths) -> tuple[list[Path], int]:
         The attempts that had to be ended, and how many processes of Parsl.
     """
     attempts, parsl = attempts_left(paths), parsl_left(paths)
+    end_launches(paths)
     for folder in attempts:
         end_attempt(folder)
     for process in parsl:

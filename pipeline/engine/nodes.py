@@ -15,10 +15,21 @@ from gfm_pipeline.execution.sizes import SizeClass
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a task goes: the block, and the nodes by name (none: a slot of the block's worker pools)."""
+    """Where a launch goes.
+
+    Parameters
+    ----------
+    block
+        By its name.
+    nodes
+        By name; none: a slot of the block's worker pools.
+    tasks
+        How many it runs.
+    """
 
     block: str
     nodes: tuple[str, ...] = ()
+    tasks: int = 1
 
 
 @dataclass
@@ -26,9 +37,11 @@ class _Block:
     name: str
     nodes: list[str]  # in the order the batch system names them: neighbours are near each other
     ends_at: float
+    usable: list[str]
     closing: bool = False
     busy: set[str] = field(default_factory=set)
-    running: dict[SizeClass, int] = field(default_factory=dict)
+    running: dict[SizeClass, int] = field(default_factory=dict)  # tasks
+    launches: dict[SizeClass, int] = field(default_factory=dict)  # of whole nodes
 
     def count(self, *, whole: bool) -> int:
         return sum(n for size, n in self.running.items() if size.whole is whole)
@@ -39,15 +52,22 @@ class NodePool:
 
     Tasks that share nodes and tasks of whole nodes never run in a block at the same time, nor do sharing tasks of two
     sizes: nobody but Parsl knows on which node a sharing task is.
+
+    Parameters
+    ----------
+    launches
+        Most launches over whole nodes in a block at a time, of all sizes together; None: there is no limit.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, launches: int | None = None) -> None:
         self.excluded: dict[str, str] = {}  # node -> reason
+        self._launches = launches
         self._blocks: dict[str, _Block] = {}
 
     def add(self, block: str, nodes: Iterable[str], ends_at: float = float("inf")) -> None:
         """Take in a block that has come up; ``ends_at`` is when its wall time is over (monotonic seconds)."""
-        self._blocks[block] = _Block(block, list(nodes), ends_at)
+        named = list(nodes)
+        self._blocks[block] = _Block(block, named, ends_at, [n for n in named if n not in self.excluded])
 
     def remove(self, block: str) -> None:
         """Forget a block that has ended."""
@@ -61,6 +81,8 @@ class NodePool:
     def exclude(self, node: str, reason: str) -> None:
         """Place nothing more on ``node``."""
         self.excluded[node] = reason
+        for block in self._blocks.values():
+            block.usable = [n for n in block.usable if n != node]
 
     def blocks(self) -> tuple[str, ...]:
         """Return the names of the blocks that are up."""
@@ -68,7 +90,7 @@ class NodePool:
 
     def usable(self, block: str) -> list[str]:
         """Return the nodes of ``block`` that are not excluded."""
-        return [n for n in self._blocks[block].nodes if n not in self.excluded]
+        return list(self._blocks[block].usable)
 
     def ends_at(self, block: str) -> float:
         """Return when the wall time of ``block`` is over (monotonic seconds; infinity: never, or unknown)."""
@@ -80,51 +102,67 @@ class NodePool:
 
     def capacity(self, size: SizeClass) -> int:
         """Return how many tasks of ``size`` the blocks that are up can run at a time."""
-        return sum(size.capacity(len(self.usable(b.name))) for b in self._blocks.values() if not b.closing)
+        return sum(size.capacity(len(b.usable)) for b in self._blocks.values() if not b.closing)
 
-    def place(self, size: SizeClass, now: float, seconds: float, avoid: Collection[str] = ()) -> Placement | None:
-        """Return a free place for a task of ``size``, taken from now on; None: there is none at present.
+    def place(
+        self, size: SizeClass, now: float, seconds: float, avoid: Collection[str] = (), tasks: int = 1
+    ) -> Placement | None:
+        """Return a free place for a launch of tasks of ``size``, taken from now on; None: there is none at present.
 
         Parameters
         ----------
         size
-            Of the task.
+            Of the tasks.
         now
             Monotonic seconds.
         seconds
             What must be left of a block's wall time for a start to be worth it.
         avoid
-            Nodes where the task failed before; taken only when the block has no others, busy ones included.
+            Nodes where the tasks failed before; taken only when the block has no others, busy ones included.
+        tasks
+            How many should share the launch; it gets room for fewer where no more are free.
         """
         for block in self._blocks.values():
             if block.closing or block.ends_at - now < seconds:
                 continue
-            usable = self.usable(block.name)
-            if sum(block.running.get(s, 0) for s in block.running if s == size) >= size.capacity(len(usable)):
+            count = min(tasks, size.capacity(len(block.usable)) - block.running.get(size, 0))
+            if count < 1:
                 continue
             if size.whole:
-                nodes = None if block.count(whole=False) else self._free(block, size.shape.nodes, usable, avoid)
-                if nodes is None:
+                found = None if block.count(whole=False) else self._launch(block, size, count, avoid)
+                if found is None:
                     continue
+                nodes, count = found
+                block.launches[size] = block.launches.get(size, 0) + 1
             else:
                 if block.count(whole=True) or any(n and s != size for s, n in block.running.items()):
                     continue
-                nodes = ()
+                nodes, count = (), 1
             block.busy |= set(nodes)
-            block.running[size] = block.running.get(size, 0) + 1
-            return Placement(block.name, nodes)
+            block.running[size] = block.running.get(size, 0) + count
+            return Placement(block.name, nodes, count)
         return None
 
-    @staticmethod
-    def _free(block: _Block, count: int, usable: list[str], avoid: Collection[str]) -> tuple[str, ...] | None:
-        liked = [n for n in usable if n not in avoid]
-        pool = liked if len(liked) >= count else usable  # waits for a node it likes, unless there are too few
+    def _launch(
+        self, block: _Block, size: SizeClass, tasks: int, avoid: Collection[str]
+    ) -> tuple[tuple[str, ...], int] | None:
+        """Return the nodes of a launch of up to ``tasks`` tasks, and how many they hold."""
+        if self._launches is not None and sum(block.launches.values()) >= self._launches:
+            return None
+        if size.launches is not None and block.launches.get(size, 0) >= size.launches:
+            return None
+        liked = [n for n in block.usable if n not in avoid] if avoid else block.usable
+        pool = liked if len(liked) >= size.nodes_of(1) else block.usable  # waits for nodes it likes, unless too few
         free = [n for n in pool if n not in block.busy]
-        return tuple(free[:count]) if len(free) >= count else None
+        while tasks and size.nodes_of(tasks) > len(free):
+            tasks -= 1
+        return (tuple(free[: size.nodes_of(tasks)]), tasks) if tasks else None
 
     def release(self, size: SizeClass, placement: Placement) -> None:
-        """Give back what a task had taken."""
+        """Give back what a launch had taken."""
         block = self._blocks.get(placement.block)
         if block is not None and block.running.get(size, 0) > 0:
             block.busy -= set(placement.nodes)
-            block.running[size] -= 1
+            block.running[size] -= placement.tasks
+            if size.whole:
+                block.launches[size] -= 1

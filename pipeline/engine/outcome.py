@@ -20,7 +20,7 @@ from gfm_pipeline.apps.contracts.task import (
     ExitRecord,
 )
 from gfm_pipeline.campaign.events import Cause, Outcome
-from gfm_pipeline.common.attempt import read_verdict
+from gfm_pipeline.common.attempt import WRAP_FILE, read_verdict
 from gfm_pipeline.common.errors import IntegrityError, StorageError
 from gfm_pipeline.common.records import read_record
 from gfm_pipeline.sites.launch import LAUNCH_FILE
@@ -137,7 +137,8 @@ def _cause(folder: Path, record: ExitRecord) -> tuple[Cause, str]:
     if code == ExitCode.PERMANENT:
         return Cause.USER_ERROR, _sentence(_told(folder))
     said = f"exit code {code}: {_last_line(folder / 'stderr.log')}"
-    if (folder / LAUNCH_FILE).exists() and read_verdict(folder) is None:
+    launched = (folder / LAUNCH_FILE).exists() and not (folder / WRAP_FILE).exists()  # by a line of its own
+    if launched and read_verdict(folder) is None:
         return Cause.TROUBLE, f"its launch line ended with {said}"  # no rank failed by its own account
     return Cause.USER_ERROR, said
 

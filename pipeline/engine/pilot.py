@@ -45,12 +45,13 @@ class BlockMaker(Protocol):
 
 @dataclass(frozen=True)
 class Wanted:
-    """The blocks a campaign wants: how many at a time, and the shape of each."""
+    """The blocks a campaign wants: how many at a time, the shape of each, and its launches at a time (None: any)."""
 
     blocks: int
     nodes: int
     hours: float
     queue: str
+    launches: int | None = None
 
 
 @dataclass
@@ -99,7 +100,7 @@ class PilotFleet:
         hold_node: Callable[[str], None],
         state: CampaignState,
     ) -> None:
-        self.pool = NodePool()
+        self.pool = NodePool(wanted.launches)
         self.pool.excluded = dict(state.excluded)
         self._wanted, self._scheduler, self._maker, self._prefix = wanted, scheduler, maker, prefix
         self._poll_seconds, self._warning_seconds, self._hold_node = poll_seconds, warning_seconds, hold_node

@@ -40,6 +40,7 @@ from gfm_pipeline.sites.shape import TaskShape, default_shape, host_shape, misfi
 from gfm_pipeline.workflow.schema import WorkflowModel
 
 WAVES = 4  # waves an automatic search aims at
+SHARED_LAUNCHES = 64  # that an allocation is cut into, where trainings share launches and the site sets no limit
 AUTO = "auto"
 
 
@@ -261,8 +262,8 @@ def _shared(site: SiteModel, shape: TaskShape, allocation: Allocation, tasks: in
     return SizeClass(shape, LaunchStrategy.SPAWN, per_node, limit)
 
 
-def _max_steps(site: SiteModel, allocation: Allocation) -> int | None:
-    """Return how many launches one job may have at a time."""
+def max_launches(site: SiteModel, allocation: Allocation) -> int | None:
+    """Return how many launches over whole nodes one job may have at a time; None: no limit is known."""
     most = site.launch.max_steps
     return None if most is None else max(1, most // allocation.blocks)
 
@@ -271,13 +272,14 @@ def _sized(site: SiteModel, shape: TaskShape, allocation: Allocation, tasks: int
     """Return how tasks of a shape are started, and how many at a time, when ``tasks`` of them may be asked for."""
     if shape.nodes < 2 and _pools_work(site, allocation.nodes):
         return _shared(site, shape, allocation, tasks)
-    steps = _max_steps(site, allocation)
+    steps = max_launches(site, allocation)
     per_node = 1 if shape.nodes else _per_node(site, shape)
     fit = allocation.usable // shape.nodes if shape.nodes else allocation.usable * per_node
     if shape.nodes and (steps is None or min(fit, tasks) <= steps):
         most = fit if steps is None else min(fit, steps)
         return SizeClass(shape, LaunchStrategy.STEP, 1, most if most < allocation.nodes // shape.nodes else None)
-    return SizeClass(shape, LaunchStrategy.GROUP, per_node, fit)
+    launches = min(steps or SHARED_LAUNCHES, allocation.usable)
+    return SizeClass(shape, LaunchStrategy.GROUP, per_node, fit, -(-min(fit, tasks) // launches), launches)
 
 
 def _trainings(
@@ -314,7 +316,7 @@ def _trainings(
 
 
 def _stepped(site: SiteModel, size: SizeClass, allocation: Allocation) -> SizeClass:
-    steps = _max_steps(site, allocation)
+    steps = max_launches(site, allocation)
     most = allocation.usable if steps is None else min(allocation.usable, steps)
     return SizeClass(size.shape, LaunchStrategy.STEP, 1, most)
 
@@ -363,7 +365,7 @@ def automatic_shape(
         Where the workflow says it.
     """
     full = _shape(site, 1, ranks_per_node)
-    usable, steps = allocation.usable, _max_steps(site, allocation)
+    usable, steps = allocation.usable, max_launches(site, allocation)
     most_nodes = max_ranks // full.ranks_per_node
     ideal = usable // tasks
     pools = _pools_work(site, allocation.nodes)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gfm_pipeline.execution.sizes import SizeClass
+from gfm_pipeline.sites.launch import LaunchStrategy
 from gfm_pipeline.sites.schema import Scheduler, SiteModel
 
 MISSED_HEARTBEATS = 4  # after so many a manager, or the driver's side, is given up
@@ -55,7 +56,7 @@ def build_executor(site: SiteModel, size: SizeClass, nodes: int) -> Any:
     }
     if size.whole:
         executor = MPIExecutor(
-            max_workers_per_block=max(1, size.capacity(nodes)),
+            max_workers_per_block=max(1, size.capacity(nodes) if size.launches is None else min(size.launches, nodes)),
             mpi_launcher="srun" if site.scheduler.kind is Scheduler.SLURM else "mpiexec",
             **common,
         )
@@ -74,6 +75,8 @@ def resources(size: SizeClass) -> dict[str, int]:
     """Return the resource specification of a task: all three numbers, or `MPIExecutor` writes ``None`` and floats."""
     if not size.whole:
         return {}
+    if size.strategy is LaunchStrategy.GROUP:
+        return {"num_nodes": 1, "ranks_per_node": 1, "num_ranks": 1}  # a worker; the nodes are named in the launch line
     shape = size.shape
     return {"num_nodes": shape.nodes, "ranks_per_node": shape.ranks_per_node, "num_ranks": shape.ranks}
 

@@ -1,4 +1,4 @@
-"""From a task and its place to what the task wrapper starts; pure, but for the rank file in the attempt's folder."""
+"""From a task and its place to what the task wrapper starts; pure, but for what ranks are told in files."""
 
 from __future__ import annotations
 
@@ -9,9 +9,21 @@ from pathlib import Path
 
 from gfm_pipeline.apps.wrapper import Launch
 from gfm_pipeline.campaign.events import StageName
+from gfm_pipeline.common.attempt import WRAP_FILE
+from gfm_pipeline.common.publish import write_record
 from gfm_pipeline.execution.launcher import Job
 from gfm_pipeline.execution.sizes import SizeClass
-from gfm_pipeline.sites.launch import launch_line, rank_file, task_environment
+from gfm_pipeline.sites.launch import (
+    GroupFile,
+    GroupMember,
+    group_ranges,
+    group_rank_files,
+    group_shape,
+    launch_line,
+    rank_file,
+    step_cancel,
+    task_environment,
+)
 from gfm_pipeline.sites.schema import SiteModel
 
 RANK_SHIM = "gfm_pipeline.sites.rank"
@@ -28,6 +40,9 @@ class Bounds:
     lost: float
 
 
+EXTRA_SECONDS = 60.0  # of a shared launch, beyond its tasks' own deadline and grace: they end by themselves
+
+
 def prepare(
     site: SiteModel,
     stage: StageName,
@@ -39,17 +54,8 @@ def prepare(
 ) -> Job:
     """Return the job of an attempt; the rank file of a task of whole nodes is written into ``folder``."""
     shape = size.shape
-    launch = Launch(
-        site.programs.get(program, f"gfm_pipeline.apps.{program}"),
-        str(folder),
-        bounds.deadline,
-        task_environment(site, max(1, shape.nodes)),
-        bounds.silence,
-        bounds.grace,
-    )
-    # Another attempt gets another port: one that is taken is a failure that passes.
-    low, high = site.driver.rendezvous_ports
-    port = low + zlib.crc32(str(folder).encode()) % (high - low + 1)
+    launch = _launch(site, program, size, folder, bounds)
+    port = _port(site, folder)
     if size.whole:
         ranks = rank_file(site, shape, nodes, port, lost_seconds=bounds.lost)
         ranks.write(folder)
@@ -59,3 +65,78 @@ def prepare(
         return Job(stage, size, launch)  # nothing to tell a single process that shares this machine
     slots = tuple(rank_file(site, shape, (), port, lost_seconds=bounds.lost, slot=k) for k in range(size.per_node))
     return Job(stage, size, replace(launch, shim=SPAWN_SHIM), slots)
+
+
+def prepare_shared(
+    site: SiteModel,
+    stage: StageName,
+    size: SizeClass,
+    nodes: Sequence[str],
+    members: Sequence[tuple[str, Path]],
+    folder: Path,
+    bounds: Bounds,
+) -> tuple[Job, dict[int, tuple[str, ...]]]:
+    """Return the job of a launch that several attempts share, and of each its first rank and its nodes, in order.
+
+    Their rank files and launches are written into their folders, the list of them into ``folder``.
+
+    Parameters
+    ----------
+    site, stage, size
+        The machine, and what the tasks have in common.
+    nodes
+        Of them all, by name.
+    members
+        Program and folder of each attempt.
+    folder
+        Of the launch.
+    bounds
+        Of each attempt.
+    """
+    shape = group_shape(site, size.shape, len(members))
+    nodes = tuple(nodes[: shape.nodes])
+    ports = [_port(site, folder, number) for number in range(len(members))]
+    told = group_rank_files(site, size.shape, len(members), nodes, ports, lost_seconds=bounds.lost)
+    ranges = group_ranges(site, size.shape, len(members))
+    listed = []
+    for (program, own), ranks, taken in zip(members, told, ranges, strict=True):
+        launch = _launch(site, program, size, own, bounds)
+        ranks.write(own)
+        write_record(own / WRAP_FILE, launch)
+        listed.append(GroupMember(str(own), launch.module, taken.start, len(taken)))
+    cancel = step_cancel(site)
+    GroupFile(tuple(listed), cancel).write(folder)
+    limit = bounds.deadline + bounds.grace + EXTRA_SECONDS
+    launch = Launch(
+        RANK_SHIM,
+        str(folder),
+        limit,
+        task_environment(site, shape.nodes),
+        silence_seconds=limit,  # its tasks show life in their own folders
+        grace_seconds=bounds.grace + EXTRA_SECONDS,
+        line=tuple(launch_line(site, shape, nodes)),
+        spec=None,
+        cancel=cancel,
+    )
+    return Job(stage, size, launch), {m.first_rank: r.nodes for m, r in zip(listed, told, strict=True)}
+
+
+def _launch(site: SiteModel, program: str, size: SizeClass, folder: Path, bounds: Bounds) -> Launch:
+    return Launch(
+        site.programs.get(program, f"gfm_pipeline.apps.{program}"),
+        str(folder),
+        bounds.deadline,
+        task_environment(site, max(1, size.shape.nodes)),
+        bounds.silence,
+        bounds.grace,
+    )
+
+
+def _port(site: SiteModel, folder: Path, number: int = 0) -> int:
+    """Return where the ranks of a task meet.
+
+    Another attempt gets another port: one that is taken is a failure that passes. Tasks of one launch, which may share
+    nodes, differ in ``number``.
+    """
+    low, high = site.driver.rendezvous_ports
+    return low + (zlib.crc32(str(folder).encode()) + number) % (high - low + 1)

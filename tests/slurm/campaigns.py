@@ -62,11 +62,12 @@ class Run:
     folder: Path
     mode: str
     nodes: int = 4
-    search: tuple[int, ...] = (1, 2)
-    converge: int = 2
+    search: tuple[int, ...] | str = (1, 2)
+    converge: int | str = 2
     hours: float = 0.2
     step_seconds: float = 0.01
     warning: int = 20
+    limits: str = ""  # of launches, as lines of the site file
     workflow: str = WORKFLOW
     drivers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -74,14 +75,16 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.pace(self.step_seconds)
         text = self.workflow + RESOURCES.format(
-            search=list(self.search),
+            search=self.search if isinstance(self.search, str) else list(self.search),
             converge=self.converge,
             ranks=self.machine.ranks,
             nodes=self.nodes,
             hours=self.hours,
         )
         (self.folder / "w.yaml").write_text(text)
-        self.overlay = self.machine.overlay(self.folder, mode=self.mode, nodes=self.nodes, warning=self.warning)
+        self.overlay = self.machine.overlay(
+            self.folder, mode=self.mode, nodes=self.nodes, warning=self.warning, limits=self.limits
+        )
 
     def pace(self, seconds: float) -> None:
         """Say how long a step of trainings takes that start from now on."""
@@ -187,9 +190,9 @@ class Run:
             driver.wait()
 
 
-def reference(folder: Path) -> Path:
+def reference(folder: Path, workflow: str = WORKFLOW) -> Path:
     """Run the same campaign on this machine, uninterrupted; return its folder."""
-    words = pretended.write_campaign(folder, WORKFLOW)
+    words = pretended.write_campaign(folder, workflow)
     done = subprocess.run(runs.command(*words), cwd=folder, capture_output=True, check=False, env=dict(os.environ))
     assert done.returncode == 0, done.stderr.decode()
     return folder

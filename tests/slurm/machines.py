@@ -26,6 +26,7 @@ scheduler:
     {queue}: {{partition: {partition}}}
 launch:
   step_delay_seconds: 0
+{limits}
 driver:
   mode: {mode}
   interface: null
@@ -54,7 +55,9 @@ class Machine:
     ranks: int  # a node, in campaigns: each is two processes
     rank_gpus: tuple[int, ...]  # told by the site's sources, not read from the site
 
-    def overlay(self, folder: Path, mode: str = "resident", nodes: int = 4, warning: int = 30) -> Path:
+    def overlay(
+        self, folder: Path, mode: str = "resident", nodes: int = 4, warning: int = 30, limits: str = ""
+    ) -> Path:
         """Write the overlay into ``folder``; return its path."""
         path = folder / f"{self.site}-bed.yaml"
         programs = "{" + ", ".join(f"{k}: {v}" for k, v in PROGRAMS.items()) + "}"
@@ -64,6 +67,7 @@ class Machine:
                 queue=self.queue,
                 partition=self.partition,
                 mode=mode,
+                limits="".join(f"  {line}\n" for line in limits.splitlines()),
                 warning=warning,
                 path=f"{HERE}:{HERE / 'pretend_node'}:{RELIABILITY}",
                 programs=programs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -87,6 +88,59 @@ def test_trials_of_one_two_and_four_nodes_beside_each_other(start):
     moments = sizes_together(run)
     assert set().union(*moments) == {1, 2, 4}
     assert max(map(len, moments)) > 1
+
+
+MANY = f"""{WORKFLOW.partition("search:")[0]}search:
+  candidates: 12
+  wave: 8
+  rungs: [100, 200]
+  reduction: 2
+  space: {{algorithm: [SchNet, EGNN], hidden: [8, 16], batch_size: [8]}}
+converge: {{members: 2, check_every: 100, max_graphs: 400}}
+"""
+FEW_LAUNCHES = "max_steps: 2\nmax_sub_node_nodes: 1"
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return reference(tmp_path_factory.mktemp("many"), MANY)
+
+
+@pytest.mark.parametrize(
+    ("machine", "nodes", "mode"),
+    [(PERLMUTTER, "auto", "resident"), (FRONTIER, (1, 1), "resident"), (PERLMUTTER, "auto", "pilot")],
+    ids=["part-nodes", "whole-nodes", "pilot"],
+)
+def test_many_trainings_share_a_launch(start, many, machine, nodes, mode):
+    run = start(machine, mode, search=nodes, converge=1, workflow=MANY, limits=FEW_LAUNCHES, step_seconds=0.05)
+    run.to_the_end()
+    pretended.assert_same(run.folder, many)
+    launches = [
+        json.loads(p.read_text())["members"] for p in run.campaign.glob("stages/search-*/launches/*/group.json")
+    ]
+    assert max(map(len, launches)) == (4 if nodes == "auto" else 2)
+    members = {Path(member["folder"]).parent.name for launch in launches for member in launch}
+    searched = [s for s in run.starts() if s.task.startswith("c")]
+    assert members == {s.task for s in searched}
+    for started in searched:
+        seen = run.seen(started)
+        assert list(started.nodes) == run.nodes_of(started)
+        assert [int(one["RANK"] or 0) for one in seen] == list(range(machine.ranks))
+        masks = [one[machine.mask] for one in seen]
+        slots = [machine.rank_gpus[i : i + machine.ranks] for i in range(0, machine.gpus, machine.ranks)]
+        assert masks in [[str(gpu) for gpu in slot] for slot in slots]
+
+
+def test_a_launch_that_trainings_share_is_killed(start, many):
+    """Its trainings go on from their checkpoints, in other launches."""
+    run = start(PERLMUTTER, "resident", search="auto", converge=1, workflow=MANY, limits=FEW_LAUNCHES, step_seconds=0.5)
+    run.wait_for(lambda _: len(run.training()) >= 4)
+    step = next(run.campaign.glob("stages/search-*/launches/*/step")).read_text().strip()
+    run.bed.command("scancel", "--signal=KILL", step)
+    run.wait_for(lambda events: any(isinstance(e, ev.TaskEnded) and e.cause is ev.Cause.TROUBLE for e in events))
+    run.pace(0.01)
+    run.to_the_end()
+    pretended.assert_same(run.folder, many)
 
 
 def test_the_wall_time_ends_in_the_middle_of_the_search(start, whole):
