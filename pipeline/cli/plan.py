@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,11 +15,14 @@ from rich.table import Table
 from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.campaign.folder import check_name
 from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.cli.asked import Asked
 from gfm_pipeline.cli.inspect import JSON
-from gfm_pipeline.cli.options import Request, resolve, workflow_options
+from gfm_pipeline.cli.options import Request, SiteChoice, workflow_options
+from gfm_pipeline.cli.modes import job_folder, job_shape
 from gfm_pipeline.engine.estimates import Estimate
 from gfm_pipeline.engine.plan import Plan, TaskSize, make_plan
-from gfm_pipeline.sites.batch import BatchJob, block_script, resident_script
+from gfm_pipeline.execution.blocks import Scripts
+from gfm_pipeline.sites.batch import block_script, resident_script
 from gfm_pipeline.sites.launch import LaunchStrategy, group_shape, launch_line, pool_line
 from gfm_pipeline.sites.limits import counted
 from gfm_pipeline.sites.schema import DriverMode, Scheduler
@@ -46,10 +48,11 @@ def plan(
 
     Changes nothing, and asks no batch system.
     """
-    request = resolve(workflow, site, folder, overrides, overlays)
+    asked = Asked(workflow, SiteChoice(site, overlays), folder, overrides)
+    request = asked.resolve()
     state = check_name(request.context.paths, request.loaded.model.name) or CampaignState()
     made = make_plan(request.context, state, request.site, request.resources, _input_bytes(request))
-    scripts = dict(_scripts(request)) if show_scripts else {}
+    scripts = dict(_scripts(request, asked)) if show_scripts else {}
     if as_json:
         data = {"schema_version": 1, **asdict(made)} | ({"scripts": scripts} if show_scripts else {})
         click.echo(json.dumps(data, indent=1, allow_nan=False))
@@ -130,32 +133,24 @@ def _estimate(what: str, found: Estimate, unit: float, name: str) -> str:
     return f"{what}: {value} ({found.basis})"
 
 
-def _scripts(request: Request) -> Iterator[tuple[str, str]]:
-    """Yield the batch script and the launch lines of the campaign, by what they are."""
+def _scripts(request: Request, asked: Asked) -> Iterator[tuple[str, str]]:
+    """Yield the batch script and the launch lines of the campaign, by what they are.
+
+    Those of a run differ in names only: a job's gets a mark and a number, which no other job ever had.
+    """
     site, allocation = request.site, request.resources.allocation
     if site.scheduler.kind is Scheduler.LOCAL:
         yield "no batch script", f"Site {site.name} has no batch system: tasks are started on this machine."
         return
-    root = request.context.paths.root
-    name = f"gfm-{request.loaded.model.name}"
-    job = BatchJob(
-        name,
-        allocation.nodes,
-        allocation.hours or 0.0,
-        allocation.queue or "",
-        allocation.account,
-        str(Path.cwd()),
-        str(root / "jobs" / f"{name}.out"),
-        str(Path(sys.executable).parent),
-    )
+    name, folder = f"gfm-{request.loaded.model.name}", job_folder(request.context.paths)
+    job = Scripts(site, job_shape(request), folder).job(name)
     nodes = [f"node{number:05d}" for number in range(1, allocation.nodes + 1)]
     if site.driver.mode is DriverMode.RESIDENT:
-        workflow = str(request.loaded.path.resolve())
-        command = ["gfm-pipeline", "run", workflow, "--campaign", str(root), "--site", site.name]
+        command = asked.command(site, request.context.paths.root)
         yield f"{name}.sh, the job that drives the campaign", resident_script(site, job, command)
     else:
         pool = shlex.join(pool_line(site, allocation.nodes)) if site.launch.pool_template else ""
-        script = block_script(site, job, [f"{pool} {POOL}".strip()], str(root / "jobs" / f"{name}.nodes"))
+        script = block_script(site, job, [f"{pool} {POOL}".strip()], str(folder / f"{name}.nodes"))
         yield f"{name}.sh, a block of nodes", script
     if site.launch.pool_template:
         yield "worker pools", shlex.join(pool_line(site, nodes)) + f" {POOL}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from campaigns import WORKFLOW, Run, pretended, reference, sizes_together
-from machines import MACHINES, PERLMUTTER, Machine
+from machines import FRONTIER, MACHINES, PERLMUTTER, Machine
 
 from gfm_pipeline.campaign import events as ev
 

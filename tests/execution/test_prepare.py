@@ -1,0 +1,76 @@
+"""What is written for a launch that several tasks share, and what is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from site_cases import FRONTIER_PAID, PERLMUTTER, site
+
+from gfm_pipeline.apps.wrapper import Launch, command_line
+from gfm_pipeline.campaign.events import StageName
+from gfm_pipeline.common.attempt import WRAP_FILE
+from gfm_pipeline.common.errors import ConfigError
+from gfm_pipeline.common.records import read_record
+from gfm_pipeline.execution.prepare import Bounds, prepare_shared
+from gfm_pipeline.execution.sizes import SizeClass
+from gfm_pipeline.sites.launch import GroupFile, LaunchStrategy, RankFile
+from gfm_pipeline.sites.shape import TaskShape
+
+BOUNDS = Bounds(3600.0, 900.0, 30.0, 60.0)
+
+
+def shared(tmp_path: Path, machine, size: SizeClass, tasks: int, nodes: list[str]):
+    members = []
+    for number in range(tasks):
+        folder = tmp_path / f"c{number}"
+        folder.mkdir()
+        members.append(("train", folder))
+    launch = tmp_path / "launch"
+    launch.mkdir()
+    job, places = prepare_shared(site(machine), StageName.SEARCH, size, nodes, members, launch, BOUNDS)
+    return job, places, [folder for _, folder in members], launch
+
+
+def test_whole_nodes(tmp_path):
+    size = SizeClass(TaskShape(2, 8, 1, 7), LaunchStrategy.GROUP, group=3, launches=2)
+    job, places, folders, launch = shared(tmp_path, FRONTIER_PAID, size, 3, [f"f{k}" for k in range(6)])
+    assert places == {0: ("f0", "f1"), 16: ("f2", "f3"), 32: ("f4", "f5")}
+    assert {"--nodes=6", "--ntasks=48", "--nodelist=f[0-5]"} <= set(job.launch.line)
+    group = GroupFile.read(launch)
+    assert [(m.folder, m.first_rank, m.ranks) for m in group.members] == [
+        (str(folder), first, 16) for folder, first in zip(folders, places, strict=True)
+    ]
+    assert group.cancel == job.launch.cancel == ("scancel", "{step}")
+    told = [RankFile.read(folder) for folder in folders]
+    assert [t.nodes for t in told] == list(places.values())
+    assert [t.master_address for t in told] == ["f0", "f2", "f4"]
+
+
+def test_parts_of_nodes(tmp_path):
+    size = SizeClass(TaskShape(0, 2, 1, 16), LaunchStrategy.GROUP, per_node=2, group=4, launches=2)
+    job, places, folders, _ = shared(tmp_path, PERLMUTTER, size, 3, ["p0", "p1", "p2"])
+    assert places == {0: ("p0",), 2: ("p0",), 4: ("p1",)}  # p2 is not needed
+    assert "--nodes=2" in job.launch.line
+    told = [RankFile.read(folder) for folder in folders]
+    assert [t.rank_gpus for t in told] == [(3, 2), (1, 0), (3, 2)]
+    assert len({t.master_port for t in told}) == 3
+
+
+def test_each_task_has_its_own_bounds_and_the_launch_outlives_them(tmp_path):
+    size = SizeClass(TaskShape(0, 2, 1, 16), LaunchStrategy.GROUP, per_node=2, group=4, launches=2)
+    job, _, folders, launch = shared(tmp_path, PERLMUTTER, size, 2, ["p0"])
+    own = [read_record(Launch, folder / WRAP_FILE) for folder in folders]
+    assert [o.folder for o in own] == [str(f) for f in folders]
+    for member in own:
+        assert (member.module, member.line, member.shim) == ("gfm_pipeline.apps.train", (), None)
+        assert job.launch.deadline_seconds > member.deadline_seconds + member.grace_seconds
+        assert job.launch.silence_seconds >= job.launch.deadline_seconds  # it shows no life itself
+    assert job.launch.folder == str(launch)
+    assert command_line(job.launch)[-2:] == ["-m", "gfm_pipeline.sites.rank"]  # a rank finds its task by itself
+
+
+def test_more_tasks_than_the_nodes_hold_are_refused(tmp_path):
+    size = SizeClass(TaskShape(2, 8, 1, 7), LaunchStrategy.GROUP)
+    with pytest.raises(ConfigError, match="do not fit"):
+        shared(tmp_path, FRONTIER_PAID, size, 3, ["a", "b"])
