@@ -20,6 +20,7 @@ from pymatgen.core import Structure
 from gfm_pipeline.apps.contracts.options import CifCsvOptions
 from gfm_pipeline.apps.ingest.file_reader import FileReader, Frame, Parse, RefusedError
 from gfm_pipeline.apps.ingest.parts import Part
+from gfm_pipeline.common.errors import DataError
 
 _LONGEST = 10_000_000  # characters of a field; a CIF of thousands of atoms has about one
 
@@ -31,6 +32,8 @@ class CifCsvReader(FileReader):
 
     def frames(self, part: Part, options: CifCsvOptions) -> Iterator[Parse]:
         """Yield the rows of a table."""
+        if part.in_archive:
+            raise DataError(f"{part.name}: tables are not read from inside archives.", "Unpack the archive.")
         csv.field_size_limit(_LONGEST)
         with part.text() as lines:
             for row in csv.DictReader(lines, fieldnames=options.columns or None, strict=True):

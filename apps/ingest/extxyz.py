@@ -20,7 +20,7 @@ import numpy as np
 import orjson
 from ase import Atoms
 from ase.data import atomic_numbers
-from ase.io.extxyz import key_val_str_to_dict, per_config_properties, read_xyz
+from ase.io.extxyz import UNPROCESSED_KEYS, key_val_str_to_dict, per_config_properties, read_xyz
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.file_reader import Frame, Parse
@@ -257,7 +257,7 @@ def _find(columns: dict[str, Column], rows: list[list[str]], pairs: Pairs, name:
     if match is None:
         return None
     text = _text(match)
-    if _FLOAT.fullmatch(text):
+    if _FLOAT.fullmatch(text) and name.lower() not in UNPROCESSED_KEYS:
         return float(text) if not text.lstrip("+-").isdecimal() else int(text)
     value = key_val_str_to_dict(match[0])[name]
     return value[_VOIGT] if name == "stress" and np.shape(value) == (3, 3) else value

@@ -24,7 +24,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from xml.etree.ElementTree import ParseError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +35,7 @@ from gfm_pipeline.apps.ingest.parts import Part, is_archive, parts
 from gfm_pipeline.apps.ingest.records import PARSE_ERRORS, Record, deal, group_name, mine, unreadable
 
 # What Python's own parsers and decompressors raise on damaged input, beside `PARSE_ERRORS`.
-DAMAGE = (
+DAMAGE: tuple[type[Exception], ...] = (
     EOFError,
     zlib.error,
     lzma.LZMAError,
@@ -44,7 +43,6 @@ DAMAGE = (
     zipfile.BadZipFile,
     sqlite3.Error,
     pickle.UnpicklingError,
-    ParseError,
 )
 T = TypeVar("T")
 

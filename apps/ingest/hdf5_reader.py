@@ -5,7 +5,7 @@ The layouts, with N atoms and C conformers:
 - ANI-1x and ANI-1ccx, https://github.com/aiqm/ANI1x_datasets: a group a formula, ``atomic_numbers`` [N],
   ``coordinates`` [C, N, 3], ``wb97x_dz.energy`` [C], ``wb97x_dz.forces`` [C, N, 3], and further labels; Hartree.
 - ANI-1, ANI-2x and COMP6, https://github.com/isayev/ANI1_dataset: groups at any depth with ``species`` [N] (or
-  numbers [C, N]), ``coordinates``, ``energies``, and where there are any ``forces``, which in COMP6 are gradients; Hartree.
+  numbers [C, N]), ``coordinates``, ``energies``, and sometimes ``forces``, which in COMP6 are gradients; Hartree.
 - QM7-X, https://zenodo.org/records/4288677: molecule, then conformer, with ``atNUM`` [N], ``atXYZ`` [N, 3],
   ``ePBE0+MBD`` [1], ``totFOR`` [N, 3]; eV.
 - Transition1x, https://gitlab.com/matschreiner/Transition1x: ``data``, formula, reaction, with ``atomic_numbers``,

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from gfm_pipeline.common.errors import DataError
 
@@ -123,7 +124,7 @@ def parts(file: str, members: str = "*") -> Iterator[Part]:
     """
     path = Path(file)
     if not is_archive(file):
-        yield Part(file, path, False, lambda: open(path, "rb"))
+        yield Part(file, path, False, partial(open, path, "rb"))
         return
     found = _zip_members(path, members) if file.lower().endswith(".zip") else _tar_members(path, members)
     none = True
@@ -134,6 +135,23 @@ def parts(file: str, members: str = "*") -> Iterator[Part]:
         raise DataError(f"No member of {file} matches {members!r}.", "Correct the reader's option members.")
 
 
+class _Forward(io.RawIOBase):
+    """A member of a tar archive that is read in one pass; its own file object cannot say that it does not seek."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer."""
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
 def _tar_members(path: Path, members: str) -> Iterator[Part]:
     with tarfile.open(path, "r|*") as archive:
         for info in archive:
@@ -141,11 +159,11 @@ def _tar_members(path: Path, members: str) -> Iterator[Part]:
                 continue
             stream = archive.extractfile(info)
             if stream is not None:
-                yield Part(f"{path}::{info.name}", path, True, lambda stream=stream: stream)
+                yield Part(f"{path}::{info.name}", path, True, partial(io.BufferedReader, _Forward(stream)))
 
 
 def _zip_members(path: Path, members: str) -> Iterator[Part]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if not info.is_dir() and fnmatchcase(info.filename, members):
-                yield Part(f"{path}::{info.filename}", path, True, lambda info=info: archive.open(info))
+                yield Part(f"{path}::{info.filename}", path, True, partial(archive.open, info))

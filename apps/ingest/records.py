@@ -17,7 +17,16 @@ from gfm_pipeline.apps.contracts.sources import block_size
 
 # What parsers of third parties raise on malformed input. OSError is among them because ASE derives its own
 # errors from it; one with an errno is trouble of the storage and goes on.
-PARSE_ERRORS = (ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, RuntimeError, OSError)
+PARSE_ERRORS: tuple[type[Exception], ...] = (
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    OSError,
+)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from typing import IO
-from xml.etree import ElementTree
 
 import numpy as np
 from ase import units
 from ase.data import atomic_numbers
 from ase.io.vasp_parsers.vasp_outcar_parsers import OUTCARChunk, OutcarHeaderParser, outcarchunks
+from lxml import etree
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.contracts.options import VaspEnergy, VaspOptions
@@ -30,6 +30,8 @@ _UNCONVERGED = "the electronic steps did not converge"
 
 class VaspReader(FileReader):
     """Reads files whose names say which of the two they are, compressed, in archives, or neither."""
+
+    errors = (etree.XMLSyntaxError,)
 
     def frames(self, part: Part, options: VaspOptions) -> Iterator[Parse]:
         """Yield the ionic steps."""
@@ -92,7 +94,7 @@ def _outcar_step(chunk: OUTCARChunk, energy: VaspEnergy) -> Frame:
 
 
 def _xml_steps(stream: IO[bytes], energy: VaspEnergy) -> Iterator[Parse]:
-    events = ElementTree.iterparse(stream, events=("start", "end"))
+    events = etree.iterparse(stream, events=("start", "end"), resolve_entities=False, no_network=True)
     _, root = next(events)
     depth, numbers, pressure, most = 1, np.zeros(0, dtype=int), 0.0, 0
     for event, element in events:
@@ -110,9 +112,7 @@ def _xml_steps(stream: IO[bytes], energy: VaspEnergy) -> Iterator[Parse]:
         root.clear()
 
 
-def _xml_step(
-    step: ElementTree.Element, numbers: NDArray[np.int64], pressure: float, most: int, kind: VaspEnergy
-) -> Frame:
+def _xml_step(step: etree._Element, numbers: NDArray[np.int64], pressure: float, most: int, kind: VaspEnergy) -> Frame:
     electronic = step.findall("scstep")
     if most and len(electronic) >= most:
         raise RefusedError(_UNCONVERGED)
@@ -132,13 +132,13 @@ def _xml_step(
     )
 
 
-def _number(element: ElementTree.Element, path: str) -> float:
+def _number(element: etree._Element, path: str) -> float:
     text = element.findtext(path)
     if text is None:
         raise ValueError(f"there is no {path}")
     return float(text)
 
 
-def _vectors(element: ElementTree.Element, path: str) -> NDArray[np.float64]:
+def _vectors(element: etree._Element, path: str) -> NDArray[np.float64]:
     rows = [[float(x) for x in (row.text or "").split()] for row in element.iterfind(f"{path}/v")]
     return np.array(rows, dtype=np.float64).reshape(-1, 3)
