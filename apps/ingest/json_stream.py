@@ -16,7 +16,8 @@ _OPEN = ("start_map", "start_array")
 _CLOSE = ("end_map", "end_array")
 _LOOK_AHEAD = 5_000_000  # events; a record that is not found among so many is not there
 # Python and pymatgen write these, and no JSON parser but Python's reads them.
-_NO_NUMBER = re.compile(rb"(?<=[:\[,\s])(?:NaN|-?Infinity)(?=[,\]}\s])")
+_NO_NUMBER = re.compile(rb"([:\[,]\s*)(?:NaN|-?Infinity)(?=\s*[,\]}])")
+_KEEP = 256  # bytes; indentation is shorter
 
 
 class _Finite:
@@ -32,11 +33,11 @@ class _Finite:
             return b""
         while True:
             new = self._stream.read(size)
-            text = _NO_NUMBER.sub(b"null", self._kept + new)
+            text = _NO_NUMBER.sub(rb"\1null", self._kept + new)
             if not new:
                 self._kept = b""
                 return text
-            text, self._kept = text[:-16], text[-16:]
+            text, self._kept = text[:-_KEEP], text[-_KEEP:]
             if text:
                 return text
 

@@ -160,6 +160,9 @@ def _tar_members(path: Path, members: str) -> Iterator[Part]:
             stream = archive.extractfile(info)
             if stream is not None:
                 yield Part(f"{path}::{info.name}", path, True, partial(io.BufferedReader, _Forward(stream)))
+        # tarfile takes the end of the file for the end of the archive, which has a mark of its own.
+        if archive.fileobj is not None and archive.fileobj.tell() <= archive.offset:
+            raise tarfile.ReadError("the archive has no end mark: it is cut short")
 
 
 def _zip_members(path: Path, members: str) -> Iterator[Part]:

@@ -215,7 +215,8 @@ class Conformance(ABC):
         items = read_all(source, 2)
         self.check(sorted(good(items), key=place), expected)
         assert {item.file for item in items} == {f"{packed}::run1/{path.name}"}
-        self.cut(packed)
+        data = packed.read_bytes()
+        packed.write_bytes(data[: 1000 if suffix == ".tar" else len(data) // 2])
         assert bad(read_all(source))
 
     def test_files_on_disk_are_asked_for(self, tmp_path: Path, path: Path) -> None:

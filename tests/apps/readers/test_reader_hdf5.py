@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -150,7 +151,7 @@ def test_real_comp6_gradients_become_forces(real_data: Path) -> None:
         np.testing.assert_allclose(records[0].forces, group["forces"][0] * -27.211386, rtol=1e-6)
     # Two molecules at growing distances: along each series the change of the energy is the work of the forces.
     works, changes = [], []
-    for a, b in zip(records, records[1:], strict=False):
+    for a, b in pairwise(records):
         if a.group == b.group and np.abs(b.pos - a.pos).max() < 1.0:
             assert a.forces is not None
             assert b.forces is not None

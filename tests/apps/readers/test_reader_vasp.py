@@ -49,7 +49,8 @@ class TestVasprun(Conformance):
         )
         path = folder / "vasprun.xml"
         path.write_text(
-            '<?xml version="1.0" encoding="ISO-8859-1"?>\n<modeling>\n<generator><i name="program">vasp</i></generator>\n'
+            '<?xml version="1.0" encoding="ISO-8859-1"?>\n<modeling>\n'
+            '<generator><i name="program">vasp</i></generator>\n'
             f"<parameters>{parameters}</parameters>\n"
             f'<atominfo><array name="atoms" ><set>{atoms}</set></array></atominfo>\n{"".join(steps)}</modeling>\n'
         )
@@ -72,9 +73,8 @@ class TestVasprun(Conformance):
         secret = path.with_name("secret")
         secret.write_text("Cu")
         head, rest = path.read_text().split("<modeling>", 1)
-        path.write_text(
-            f'{head}<!DOCTYPE modeling [<!ENTITY x SYSTEM "file://{secret}">]>\n<modeling>{rest.replace("<c>O </c>", "<c>&x;</c>")}'
-        )
+        entity = f'<!DOCTYPE modeling [<!ENTITY x SYSTEM "file://{secret}">]>'
+        path.write_text(f"{head}{entity}\n<modeling>{rest.replace('<c>O </c>', '<c>&x;</c>')}")
         items = read_all(self.source(path))
         assert all(29 not in record.numbers for record in good(items))
 
