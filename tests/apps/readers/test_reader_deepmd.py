@@ -21,6 +21,7 @@ TYPE_MAP = ["O", "H", "C"]
 
 class TestNpy(Conformance):
     reader = "deepmd"
+    folder = True
     counts = True
     breaks = False  # a set is one array
 
@@ -93,6 +94,7 @@ def encode(array: Any) -> dict[str, Any]:
 
 class TestLmdb(Conformance):
     reader = "deepmd"
+    folder = True
     counts = True
 
     def write(self, folder: Path, expected: Expected) -> Path:

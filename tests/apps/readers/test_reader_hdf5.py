@@ -45,7 +45,7 @@ class TestAni1x(Hdf5):
     def test_conversions_are_said_and_molecules_are_groups(self, path: Path) -> None:
         source = self.source(path)
         assert get_reader("hdf5").converted(source) == (
-            "Energies and forces were converted from Ha to eV (times 27.2113863).",
+            "Energies and forces were converted from Ha to eV (times 27.211386).",
         )
         assert [record.group for record in good(read_all(source))] == ["C1H2O1"] * 4 + ["C1H2O1_2"] * 2
 
