@@ -14,7 +14,7 @@ ERRORS = (ijson.JSONError,)
 Event = tuple[str, Any]
 _OPEN = ("start_map", "start_array")
 _CLOSE = ("end_map", "end_array")
-_LOOK_AHEAD = 5_000_000  # events; a record that is not found among so many is not there
+_LOOK_AHEAD = 1_000_000  # events; a record that is not found among so many is not there
 # Python and pymatgen write these, and no JSON parser but Python's reads them.
 _NO_NUMBER = re.compile(rb"([:\[,]\s*)(?:NaN|-?Infinity)(?=\s*[,\]}])")
 _KEEP = 256  # bytes; indentation is shorter

@@ -124,7 +124,7 @@ def parts(file: str, members: str = "*") -> Iterator[Part]:
     """
     path = Path(file)
     if not is_archive(file):
-        yield Part(file, path, False, partial(open, path, "rb"))
+        yield Part(file, path, False, partial(_on_disk, path))
         return
     found = _zip_members(path, members) if file.lower().endswith(".zip") else _tar_members(path, members)
     none = True
@@ -133,6 +133,10 @@ def parts(file: str, members: str = "*") -> Iterator[Part]:
         yield part
     if none:
         raise DataError(f"No member of {file} matches {members!r}.", "Correct the reader's option members.")
+
+
+def _on_disk(path: Path) -> IO[bytes]:
+    return open(path, "rb")
 
 
 class _Forward(io.RawIOBase):

@@ -173,7 +173,7 @@ def test_pickles_that_call_something_are_refused(call: tuple[Any, ...]) -> None:
 
 def test_pickles_inside_storages_are_refused_too() -> None:
     inner = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps(Evil(print, "x"), 2)
-    with pytest.raises(pickle.UnpicklingError, match=r"the pickle asks for builtins\.print"):
+    with pytest.raises(pickle.UnpicklingError, match=r"the pickle asks for \w+\.print"):
         safe_pickle.fields(pickle.dumps(Evil(torch.storage._load_from_bytes, inner)))
 
 
