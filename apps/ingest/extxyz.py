@@ -9,7 +9,7 @@ a virial that is no matrix does not cost a frame.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import StringIO
@@ -129,7 +129,7 @@ def atoms_frame(atoms: Atoms, extra: Mapping[str, Any] | None = None) -> Frame:
     )
 
 
-def _first(find: Any, names: tuple[str, ...]) -> Any:
+def _first(find: Callable[[str], Any], names: tuple[str, ...]) -> Any:
     return next((value for value in map(find, names) if value is not None), None)
 
 
@@ -144,17 +144,30 @@ def _usual(lines: Sequence[str]) -> Frame:
     cell = np.zeros((3, 3)) if lattice is None else _lattice(_text(lattice))
     find = partial(_find, columns, rows, pairs)
     try:
+        pos, forces = _positions_and_forces(columns, rows, find)
         return Frame(
             numbers=_numbers(columns, rows),
-            pos=_values(columns["pos"], rows),
+            pos=pos,
             cell=cell,
             pbc=np.full(3, lattice is not None) if pbc is None else _periodic(_text(pbc)),
             energy=_first(find, ENERGY_NAMES),
-            forces=_first(find, FORCE_NAMES),
+            forces=forces,
             find=find,
         )
     except (ValueError, OverflowError) as error:
         raise UnusualError from error  # ASE says what is wrong
+
+
+def _positions_and_forces(
+    columns: dict[str, Column], rows: list[list[str]], find: Callable[[str], Any]
+) -> tuple[NDArray[Any], Any]:
+    """Return positions and what the format calls forces; where they lie side by side, both from one pass."""
+    pos = columns["pos"]
+    beside = Column("R", pos.first + pos.width, 3)
+    if columns.get(FORCE_NAMES[0]) == beside:
+        both = _values(Column("R", pos.first, 6), rows)
+        return both[:, :3], both[:, 3:]
+    return _values(pos, rows), _first(find, FORCE_NAMES)
 
 
 def _pairs(comment: str) -> Pairs:
