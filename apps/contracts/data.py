@@ -44,7 +44,7 @@ class SourceSettings:
     name
         Name of the dataset and of its branch in the model.
     reader
-        Key in the reader registry: ``ase``, ``pymatgen-json``, or a generator (``xtb-md``, ``emt-alloys``).
+        Name of a reader or generator, see `gfm_pipeline.apps.contracts.readers`.
     files
         Absolute paths, sorted; empty for generators.
     options

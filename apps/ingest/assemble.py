@@ -88,7 +88,7 @@ def assemble_program(spec: AssembleSpec, task: Task) -> AssembleResult:
     elements = tuple(chemical_symbols[z] for z in np.unique(columns.numbers).tolist())
     references = fit_references(splits[Split.TRAIN], elements, source.isolated_energies)
     stats = statistics(source.name, splits, assigned.n_groups, references, len(bad), count_reasons(bad))
-    notes = Conversion.of(source).sentences + get_reader(source.reader).converted
+    notes = Conversion.of(source).sentences + get_reader(source.reader).converted(source)
     task.check()
     output = Path(spec.output)
     with publishing(output, "ingest.assemble", {"dataset": source.name}) as folder:

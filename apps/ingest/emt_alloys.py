@@ -17,7 +17,7 @@ from ase.calculators.emt import EMT
 from ase.data import atomic_numbers, reference_states
 
 from gfm_pipeline.apps.contracts.data import BadRecord, SourceSettings
-from gfm_pipeline.apps.contracts.sources import EmtAlloysOptions
+from gfm_pipeline.apps.contracts.options import EmtAlloysOptions
 from gfm_pipeline.apps.ingest.records import PARSE_ERRORS, Record, unreadable
 
 METHOD = "EMT"
@@ -26,9 +26,8 @@ METHOD = "EMT"
 class EmtAlloys:
     """The ``emt-alloys`` source."""
 
-    @property
-    def converted(self) -> tuple[str, ...]:
-        """None: ASE gives eV and Angstrom."""
+    def converted(self, source: SourceSettings) -> tuple[str, ...]:  # noqa: ARG002
+        """Return none: ASE gives eV and Angstrom."""
         return ()
 
     def count(self, source: SourceSettings) -> int | None:

@@ -15,9 +15,8 @@ from gfm_pipeline.apps.ingest.records import Record, deal, group_name, mine
 class HydragnnReader:
     """Reads the three labels of each file one after the other."""
 
-    @property
-    def converted(self) -> tuple[str, ...]:
-        """None."""
+    def converted(self, source: SourceSettings) -> tuple[str, ...]:  # noqa: ARG002
+        """Return none."""
         return ()
 
     def count(self, source: SourceSettings) -> int | None:

@@ -8,7 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 from gfm_pipeline.apps.contracts.data import BadRecord, ReadShardResult, ReadShardSpec
-from gfm_pipeline.apps.contracts.sources import GENERATORS, block_size, parse_options
+from gfm_pipeline.apps.contracts.readers import describe
+from gfm_pipeline.apps.contracts.sources import block_size, check_units, parse_options
 from gfm_pipeline.apps.ingest.clean import Conversion, clean
 from gfm_pipeline.apps.ingest.records import Record
 from gfm_pipeline.apps.ingest.registry import get_reader
@@ -32,9 +33,10 @@ def _check(spec: ReadShardSpec) -> None:
     source = spec.source
     parse_options(source.reader, source.options)
     block_size(source.group_key)
+    check_units(source)
     if not 0 <= spec.shard < source.shards:
         raise DataError(f"Source {source.name} has no shard {spec.shard}: it is read in {source.shards}.")
-    if source.reader in GENERATORS:
+    if describe(source.reader).makes_data:
         return
     if not source.files:
         raise DataError(f"Source {source.name} names no files.", "Give paths that exist.")
@@ -81,7 +83,7 @@ def read_shard_program(spec: ReadShardSpec, task: Task) -> ReadShardResult:
         n_records=len(good),
         n_quarantined=len(bad),
         reasons=count_reasons(bad),
-        converted=conversion.sentences + reader.converted,
+        converted=conversion.sentences + reader.converted(source),
         seconds=time.monotonic() - started,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from math import gcd
 from typing import Any, Protocol
 
@@ -17,7 +17,16 @@ from gfm_pipeline.apps.contracts.sources import block_size
 
 # What parsers of third parties raise on malformed input. OSError is among them because ASE derives its own
 # errors from it; one with an errno is trouble of the storage and goes on.
-PARSE_ERRORS = (ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, RuntimeError, OSError)
+PARSE_ERRORS: tuple[type[Exception], ...] = (
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    OSError,
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,10 @@ class Record:
     group
         Trajectory or family; None when the metadata that names it is missing.
     file, file_index, index
-        Where it comes from: path, position of the path in the source, position in the file.
+        Where it comes from: path (``archive::member`` in an archive), position of the path in the source, position
+        in the file or member.
+    member
+        Position of the member in its archive; 0 for other files.
     """
 
     numbers: NDArray[Any]
@@ -52,6 +64,7 @@ class Record:
     file: str
     file_index: int
     index: int
+    member: int = 0
 
 
 class Reader(Protocol):
@@ -60,9 +73,8 @@ class Reader(Protocol):
     Readers stream: they hold one record at a time. What cannot be read is yielded as `BadRecord`.
     """
 
-    @property
-    def converted(self) -> tuple[str, ...]:
-        """Unit conversions the reader itself does, in words."""
+    def converted(self, source: SourceSettings) -> tuple[str, ...]:
+        """Return the unit conversions the reader itself does, in words."""
 
     def count(self, source: SourceSettings) -> int | None:
         """Return the number of records of the whole source, when that is cheap to say."""
@@ -92,7 +104,12 @@ def mine(index: int, records: slice) -> bool:
 
 def reduced_formula(numbers: NDArray[Any]) -> str:
     """Return the composition divided by its greatest common divisor, symbols in alphabetic order."""
-    present, counts = np.unique(numbers, return_counts=True)
+    return _formula(np.asarray(numbers, dtype=np.int64).tobytes())
+
+
+@lru_cache(maxsize=1024)  # frames of a trajectory have one composition
+def _formula(numbers: bytes) -> str:
+    present, counts = np.unique(np.frombuffer(numbers, dtype=np.int64), return_counts=True)
     divisor = reduce(gcd, counts.tolist(), 0) or 1
     known = len(chemical_symbols)
     names = [chemical_symbols[z] if 0 <= z < known else f"Z{z}" for z in present.tolist()]

@@ -2,50 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
+from typing import cast
 
-from gfm_pipeline.apps.contracts.sources import suggestion
+from gfm_pipeline.apps.contracts.readers import describe
 from gfm_pipeline.apps.ingest.records import Reader
-from gfm_pipeline.common.errors import DataError
-
-
-def _ase() -> Reader:
-    from gfm_pipeline.apps.ingest.ase_reader import AseReader
-
-    return AseReader()
-
-
-def _pymatgen_json() -> Reader:
-    from gfm_pipeline.apps.ingest.pymatgen_reader import PymatgenJsonReader
-
-    return PymatgenJsonReader()
-
-
-def _hydragnn() -> Reader:
-    from gfm_pipeline.apps.ingest.hydragnn_reader import HydragnnReader
-
-    return HydragnnReader()
-
-
-def _xtb_md() -> Reader:
-    from gfm_pipeline.apps.ingest.xtb_md import XtbMd
-
-    return XtbMd()
-
-
-def _emt_alloys() -> Reader:
-    from gfm_pipeline.apps.ingest.emt_alloys import EmtAlloys
-
-    return EmtAlloys()
-
-
-READERS: dict[str, Callable[[], Reader]] = {
-    "ase": _ase,
-    "pymatgen-json": _pymatgen_json,
-    "hydragnn": _hydragnn,
-    "xtb-md": _xtb_md,
-    "emt-alloys": _emt_alloys,
-}
+from gfm_pipeline.common.errors import ConfigError, DataError
 
 
 def get_reader(name: str) -> Reader:
@@ -56,9 +18,17 @@ def get_reader(name: str) -> Reader:
     DataError
         When there is none of that name, or a package it needs is not installed.
     """
-    if name not in READERS:
-        raise DataError(f"There is no reader {name!r}.", suggestion(name, list(READERS)))
     try:
-        return READERS[name]()
+        description = describe(name)
+    except ConfigError as error:
+        raise DataError(error.message, error.hint) from error
+    module, _, attribute = description.reader.partition(":")
+    try:
+        make = getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
         raise DataError(f"Reader {name} needs the package {error.name}.", f"Run: pip install {error.name}") from error
+    except AttributeError as error:
+        raise DataError(
+            f"Reader {name}: {description.reader} does not exist.", "Correct its description: module:class."
+        ) from error
+    return cast("Reader", make())

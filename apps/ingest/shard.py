@@ -26,7 +26,8 @@ QUARANTINE_FILE = "quarantine.jsonl"
 class Shard:
     """G records with N atoms, eV and Angstrom, float64.
 
-    ``groups`` are names [G]; ``file_index`` and ``index`` [G] say where a record comes from.
+    ``groups`` are names [G]; ``file_index``, ``member`` and ``index`` [G] say where a record comes
+    from: path of the source, member of an archive, position in it.
     """
 
     numbers: NDArray[np.uint8]
@@ -38,6 +39,7 @@ class Shard:
     natoms: NDArray[np.int64]
     groups: NDArray[np.str_]
     file_index: NDArray[np.int64]
+    member: NDArray[np.int64]
     index: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -60,6 +62,7 @@ def pack(records: list[Record]) -> Shard:
         natoms=np.array([len(r.numbers) for r in records], dtype=np.int64),
         groups=np.array([str(r.group) for r in records], dtype=np.str_),
         file_index=np.array([r.file_index for r in records], dtype=np.int64),
+        member=np.array([r.member for r in records], dtype=np.int64),
         index=np.array([r.index for r in records], dtype=np.int64),
     )
 
@@ -99,7 +102,7 @@ def read_shard(folder: Path) -> tuple[Shard, list[BadRecord]]:
 def concatenate(shards: list[Shard]) -> Shard:
     """Join shards into one, in the order of the source, however it was dealt."""
     joined = {name: np.concatenate([getattr(s, name) for s in shards]) for name in Shard.__dataclass_fields__}
-    order = np.lexsort((joined["index"], joined["file_index"]))
+    order = np.lexsort((joined["index"], joined["member"], joined["file_index"]))
     natoms, starts = joined["natoms"], np.cumsum(joined["natoms"]) - joined["natoms"]
     atoms = flat_ranges(starts[order], natoms[order])
     per_atom = {"numbers", "pos", "forces"}

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from gfm_pipeline.apps.contracts.data import BadRecord, SourceSettings
-from gfm_pipeline.apps.contracts.sources import XtbMdOptions, suggestion
+from gfm_pipeline.apps.contracts.options import XtbMdOptions
+from gfm_pipeline.apps.contracts.readers import suggestion
 from gfm_pipeline.apps.ingest.langevin import Vectors, baoab, maxwell_boltzmann
 from gfm_pipeline.apps.ingest.records import PARSE_ERRORS, Record, unreadable
 from gfm_pipeline.common.errors import DataError
@@ -55,9 +56,8 @@ class _Potential:
 class XtbMd:
     """The ``xtb-md`` source."""
 
-    @property
-    def converted(self) -> tuple[str, ...]:
-        """What tblite's atomic units were converted to."""
+    def converted(self, source: SourceSettings) -> tuple[str, ...]:  # noqa: ARG002
+        """Say what tblite's atomic units were converted to."""
         return (f"{METHOD} labels were converted from Hartree and Bohr to eV and Angstrom.",)
 
     def count(self, source: SourceSettings) -> int | None:

@@ -6,7 +6,8 @@ import glob
 from pathlib import Path
 
 from gfm_pipeline.apps.contracts.data import SourceSettings
-from gfm_pipeline.apps.contracts.sources import GENERATORS, OPTION_MODELS, block_size, validate_options
+from gfm_pipeline.apps.contracts.readers import describe, reader_names
+from gfm_pipeline.apps.contracts.sources import block_size, check_units, validate_options
 from gfm_pipeline.common.errors import ConfigError
 from gfm_pipeline.workflow.load import LoadedWorkflow
 from gfm_pipeline.workflow.schema import SourceModel
@@ -30,13 +31,13 @@ def _source(loaded: LoadedWorkflow, name: str, source: SourceModel) -> SourceSet
     try:
         options = validate_options(source.reader, source.options)
     except ConfigError as error:
-        key = "reader" if source.reader not in OPTION_MODELS else "options"
+        key = "reader" if source.reader not in reader_names() else "options"
         raise loaded.error((*at, key), f"Source {name!r}: {error.message}", error.hint) from None
     try:
         block_size(source.group_key)
     except ConfigError as error:
         raise loaded.error((*at, "group_key"), f"Source {name!r}: {error.message}", error.hint) from None
-    makes_data = source.reader in GENERATORS
+    makes_data = describe(source.reader).makes_data
     files = _files(loaded, (*at, "files"), [source.files] if isinstance(source.files, str) else source.files)
     if not makes_data and not files:
         raise loaded.error(
@@ -44,7 +45,7 @@ def _source(loaded: LoadedWorkflow, name: str, source: SourceModel) -> SourceSet
         )
     if makes_data and files:
         raise loaded.error((*at, "files"), f"Source {name!r}: {source.reader} makes its own data and reads no files.")
-    return SourceSettings(
+    settings = SourceSettings(
         name=name,
         reader=source.reader,
         files=tuple(map(str, files)),
@@ -58,6 +59,11 @@ def _source(loaded: LoadedWorkflow, name: str, source: SourceModel) -> SourceSet
         shards=source.shards,
         isolated_energies=source.isolated_energies,
     )
+    try:
+        check_units(settings)
+    except ConfigError as error:
+        raise loaded.error((*at, "energy_unit"), f"Source {name!r}: {error.message}", error.hint) from None
+    return settings
 
 
 def _files(loaded: LoadedWorkflow, at: tuple[str | int, ...], patterns: list[str]) -> list[Path]:

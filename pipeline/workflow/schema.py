@@ -33,7 +33,7 @@ class Strict(BaseModel):
 class SourceModel(Strict):
     """One source of labelled structures; its key is the name of the dataset and of its branch in the model."""
 
-    reader: str = Field(description="Reader: ase, pymatgen-json, or a generator (xtb-md, emt-alloys).")
+    reader: str = Field(description="Reader, or generator (xtb-md, emt-alloys); docs/data.md lists them.")
     files: str | list[str] = Field(default=[], description="Paths or globs, relative to the workflow file.")
     options: dict[str, Any] = Field(default={}, description="Options of the reader.")
     energy_unit: EnergyUnit = EnergyUnit.EV
