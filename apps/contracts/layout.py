@@ -63,7 +63,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class InspectSpec:
-    """A question to `gfm_pipeline.apps.ingest.inspect`: ``action`` is info, head, verify or export."""
+    """A question to `gfm_pipeline.apps.dataset.inspect`: ``action`` is info, head, verify or export."""
 
     action: str
     folder: str

@@ -89,6 +89,8 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         Label to what will be put in all; none may be empty.
     reference
         Atomic number to reference energy (eV), stored as ``energy_linear_regression_coeff`` [118].
+    block
+        Structures of each `put` but the last, kept as the attribute ``<label>/block``.
 
     Raises
     ------
@@ -99,7 +101,12 @@ class BpWriter(AbstractContextManager["BpWriter"]):
     """
 
     def __init__(
-        self, path: Path, name: str, extents: Mapping[Split, LabelExtent], reference: Mapping[int, float]
+        self,
+        path: Path,
+        name: str,
+        extents: Mapping[Split, LabelExtent],
+        reference: Mapping[int, float],
+        block: int = CHUNK,
     ) -> None:
         for label, wanted in extents.items():
             if not wanted.n_graphs:
@@ -109,6 +116,7 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         self._graphs = dict.fromkeys(extents, 0)
         self._rows: dict[str, int] = {}
         self._pending = 0
+        self._size = block
 
     def __enter__(self) -> BpWriter:
         with storage_errors(self.path), self._explained():
@@ -136,6 +144,7 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         keys = keys_of(columns)
         if not self._graphs[label]:
             self._io.DefineAttribute(f"{label}/keys", list(keys))
+            self._io.DefineAttribute(f"{label}/block", np.array([self._size], dtype=np.int64))
         first = self._graphs[label]
         with storage_errors(self.path), self._explained():
             for key, (array, count) in keys.items():
@@ -203,9 +212,12 @@ class _Explained(AbstractContextManager[None]):
             raise DataError(f"ADIOS2 could not write {self.path}: {said}.") from error
 
 
-def write_bp(path: Path, name: str, splits: Mapping[Split, Columns], reference: Mapping[int, float]) -> None:
+def write_bp(
+    path: Path, name: str, splits: Mapping[Split, Columns], reference: Mapping[int, float], block: int = CHUNK
+) -> None:
     """Write ``splits``, which are in memory, to the BP folder ``path``; parameters and errors as `BpWriter`."""
-    with BpWriter(path, name, {label: extent(columns) for label, columns in splits.items()}, reference) as writer:
+    extents = {label: extent(columns) for label, columns in splits.items()}
+    with BpWriter(path, name, extents, reference, block) as writer:
         for label, columns in splits.items():
-            for block in chunks(columns):
-                writer.put(label, block)
+            for piece in chunks(columns, block):
+                writer.put(label, piece)

@@ -39,6 +39,7 @@ from gfm_pipeline.apps.ingest.references import ReferenceEnergies
 from gfm_pipeline.apps.ingest.registry import get_reader
 from gfm_pipeline.apps.ingest.report import render
 from gfm_pipeline.apps.ingest.shard import (
+    MEMBERS,
     QUARANTINE_FILE,
     Shard,
     ShardIndex,
@@ -226,7 +227,8 @@ def _scatter(source: _Source, plan: _Plan, scratch: Path, task: Task) -> dict[Sp
         task.check()
         part = take(rows.load(), np.flatnonzero(plan.marks.kept(rows)))
         where, key = plan.splits.split(part.group_id), keys(source.spec.seed, part)
-        base = np.array([offsets[f] for f in part.file_index.tolist()], dtype=np.int64)
+        files = part.file_index * MEMBERS + part.member
+        base = np.array([offsets[file] for file in files.tolist()], dtype=np.int64)
         columns = _columns(part, plan.splits.number(part.group_id), base + part.index)
         for number, split in enumerate(SPLITS):
             mine = np.flatnonzero(where == number)

@@ -46,16 +46,18 @@ def fingerprint(record: Record, how: Duplicates) -> int:
     return _hash64(b"".join(np.ascontiguousarray(part).tobytes() for part in (*parts, pbc)))
 
 
-def order_keys(seed: int, file_index: NDArray[Any], index: NDArray[Any]) -> NDArray[np.uint64]:
+def order_keys(seed: int, *place: NDArray[Any]) -> NDArray[np.uint64]:
     """Return a random 64-bit number for each record [G], uint64: the place of the record in the shuffled order.
 
-    It depends on the seed and on where the record comes from, not on how the source was dealt to shards. The
-    mixing is SplitMix64 (G. Steele, D. Lea, C. Flood, OOPSLA 2014), applied to the seed, the file and the place.
+    It depends on the seed and on where the record comes from (``place``: file, member, number, each [G]), not on how
+    the source was dealt to shards. The mixing is SplitMix64 (G. Steele, D. Lea, C. Flood, OOPSLA 2014), applied to the
+    seed and each number in turn.
     """
     with np.errstate(over="ignore"):
-        state = _mix(np.full(len(index), seed & _MASK, dtype=np.uint64))
-        state = _mix(state ^ np.asarray(file_index).astype(np.uint64))
-        return _mix(state ^ np.asarray(index).astype(np.uint64))
+        state = _mix(np.full(len(place[0]), seed & _MASK, dtype=np.uint64))
+        for number in place:
+            state = _mix(state ^ np.asarray(number).astype(np.uint64))
+    return state
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

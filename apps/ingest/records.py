@@ -42,6 +42,8 @@ class Record:
         Where it comes from: path, position of the path in the source, position in the file.
     charge, spin
         Total charge (e) and spin multiplicity; None where the record does not say.
+    member
+        Position of the member in its archive; 0 for other files.
     """
 
     numbers: NDArray[Any]
@@ -56,6 +58,7 @@ class Record:
     index: int
     charge: float | None = None
     spin: float | None = None
+    member: int = 0
 
 
 class Reader(Protocol):

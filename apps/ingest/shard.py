@@ -32,6 +32,7 @@ INDEX_FILE = "index.json"
 QUARANTINE_FILE = "quarantine.jsonl"
 EVIDENCE_FILE = "evidence.npz"
 PART_RECORDS, PART_ATOMS = 8_192, 400_000  # a part is full at either; 400,000 atoms are about 25 MB
+MEMBERS = 1 << 32  # of an archive, at most
 PER_ATOM = frozenset({"numbers", "pos", "forces"})
 
 
@@ -39,9 +40,9 @@ PER_ATOM = frozenset({"numbers", "pos", "forces"})
 class Shard:
     """G records with N atoms, eV and Angstrom, float64.
 
-    ``groups`` are names [G] and ``group_id`` their 64-bit numbers; ``file_index`` and ``index`` [G] say where a
-    record comes from; ``fingerprint`` [G] is equal for repetitions (0 where these are kept); ``charge`` and ``spin``
-    [G] are NaN where they are not known.
+    ``groups`` are names [G] and ``group_id`` their 64-bit numbers; ``file_index``, ``member`` and ``index`` [G] say
+    where a record comes from (path of the source, member of an archive, position in it); ``fingerprint`` [G] is equal
+    for repetitions (0 where these are kept); ``charge`` and ``spin`` [G] are NaN where they are not known.
     """
 
     numbers: NDArray[np.uint8]
@@ -54,6 +55,7 @@ class Shard:
     groups: NDArray[np.str_]
     group_id: NDArray[np.uint64]
     file_index: NDArray[np.int64]
+    member: NDArray[np.int64]
     index: NDArray[np.int64]
     fingerprint: NDArray[np.uint64]
     charge: NDArray[np.float32]
@@ -87,6 +89,7 @@ def pack(records: list[Record], duplicates: Duplicates = Duplicates.KEEP) -> Sha
         groups=np.array([str(r.group) for r in records], dtype=np.str_),
         group_id=np.array([group_id(str(r.group)) for r in records], dtype=np.uint64),
         file_index=np.array([r.file_index for r in records], dtype=np.int64),
+        member=np.array([r.member for r in records], dtype=np.int64),
         index=np.array([r.index for r in records], dtype=np.int64),
         fingerprint=np.array([0 if kept else fingerprint(r, duplicates) for r in records], dtype=np.uint64),
         charge=np.array([np.nan if r.charge is None else r.charge for r in records], dtype=np.float32),
@@ -107,9 +110,9 @@ class Part:
 class ShardIndex:
     """What a shard holds.
 
-    ``elements`` are atomic numbers; ``last_index`` maps each file's position in the source to the highest record
-    number seen in it, quarantined records included; ``reasons`` and ``oddities`` count what was set aside, and what
-    was kept though it is odd.
+    ``elements`` are atomic numbers; ``last_index`` maps each file (its position in the source, times `MEMBERS`, plus
+    the member of an archive) to the highest number of a good record in it; ``reasons`` and ``oddities`` count what was
+    set aside, and what was kept though it is odd.
     """
 
     parts: tuple[Part, ...]
@@ -173,7 +176,8 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         """Take a converted record that was found usable."""
         self._records.append(record)
         self._n_atoms += len(record.numbers)
-        self._last[record.file_index] = max(self._last.get(record.file_index, 0), record.index)
+        file = record.file_index * MEMBERS + record.member
+        self._last[file] = max(self._last.get(file, 0), record.index)
         odd = oddity(record)
         if odd is not None:
             self._oddities[odd] += 1
@@ -290,4 +294,4 @@ def take(shard: Shard, order: NDArray[np.int64]) -> Shard:
 def concatenate(shards: list[Shard]) -> Shard:
     """Join shards into one, in the order of the source, however it was dealt."""
     joined = Shard(**{n: np.concatenate([getattr(s, n) for s in shards]) for n in Shard.__dataclass_fields__})
-    return take(joined, np.lexsort((joined.index, joined.file_index)))
+    return take(joined, np.lexsort((joined.index, joined.member, joined.file_index)))

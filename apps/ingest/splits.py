@@ -100,7 +100,7 @@ class GroupSplits:
         """Return the position in `SPLITS` of each record's group [G]."""
         if self.known is not None and self.which is not None:
             return self.which[np.searchsorted(self.known, group_id)]
-        drawn = order_keys(self.seed, np.zeros(len(group_id), np.uint64), group_id) / 2.0**64
+        drawn = order_keys(self.seed, group_id) / 2.0**64
         dealt = np.where(drawn < self.validation, _VALIDATION, np.where(drawn < self.validation + self.test, _TEST, 0))
         return dealt.astype(np.uint8)
 

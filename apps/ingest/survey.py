@@ -69,10 +69,10 @@ class Marks:
         return kept
 
 
-def place(source: SourceSettings, file_index: int, index: int) -> tuple[str, int]:
-    """Return file and number of a record."""
-    known = 0 <= file_index < len(source.files)
-    return (source.files[file_index] if known else source.reader), index
+def place(source: SourceSettings, file_index: int, member: int) -> str:
+    """Return the file of a record, and the number of its member where it comes from an archive."""
+    name = source.files[file_index] if 0 <= file_index < len(source.files) else source.reader
+    return f"{name}, member {member}" if member else name
 
 
 def mark_duplicates(
@@ -88,21 +88,20 @@ def mark_duplicates(
     for number in range(passes):
         columns: list[list[NDArray[Any]]] = []
         for part in parts:
-            fingerprint, file_index, index = part.columns("fingerprint", "file_index", "index")
+            fingerprint, *where = part.columns("fingerprint", "file_index", "member", "index")
             mine = np.flatnonzero(fingerprint % np.uint64(passes) == number)
-            columns.append([fingerprint[mine], file_index[mine], index[mine], mine + part.first])
+            columns.append([fingerprint[mine], *(column[mine] for column in where), mine + part.first])
         if not columns:
             return 0
-        fingerprint, file_index, index, row = (np.concatenate(c) for c in zip(*columns, strict=True))
-        order = np.lexsort((index, file_index, fingerprint))
+        fingerprint, file_index, member, index, row = (np.concatenate(c) for c in zip(*columns, strict=True))
+        order = np.lexsort((index, member, file_index, fingerprint))
         same = np.concatenate([[False], fingerprint[order][1:] == fingerprint[order][:-1]])
         first = np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
         for at in np.flatnonzero(same).tolist():
             this, that = order[at], order[first[at]]
-            file, place_in = place(source, int(file_index[this]), int(index[this]))
-            of_file, of_place = place(source, int(file_index[that]), int(index[that]))
-            reason = f"duplicate: the same as record {of_place} of {of_file}"
-            report(BadRecord(source.name, file, place_in, reason))
+            file, first_file = (place(source, int(file_index[k]), int(member[k])) for k in (this, that))
+            reason = f"duplicate: the same as record {int(index[that])} of {first_file}"
+            report(BadRecord(source.name, file, int(index[this]), reason))
         marks.set(row[order[same]], DUPLICATE)
         found += int(same.sum())
     return found
@@ -203,9 +202,10 @@ def mark_outside(
         outside = np.flatnonzero((per_atom < low) | (per_atom > high))
         if not len(outside):
             continue
-        file_index, index = part.columns("file_index", "index")
+        file_index, member, index = part.columns("file_index", "member", "index")
         for at in outside.tolist():
-            file, number = place(source, int(file_index[rows[at]]), int(index[rows[at]]))
+            row = rows[at]
+            file, number = place(source, int(file_index[row]), int(member[row])), int(index[row])
             reason = f"energy outside the window: {per_atom[at]:.4g} eV/atom after the references"
             report(BadRecord(source.name, file, number, reason))
         marks.set(rows[outside] + part.first, OUTSIDE)
@@ -215,7 +215,7 @@ def mark_outside(
 
 def keys(seed: int, shard: Shard) -> NDArray[np.uint64]:
     """Return the place of each record of a part in the shuffled order."""
-    return order_keys(seed, shard.file_index, shard.index)
+    return order_keys(seed, shard.file_index, shard.member, shard.index)
 
 
 def merge_last(indexes: list[ShardIndex]) -> dict[int, int]:

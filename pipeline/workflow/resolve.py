@@ -8,6 +8,7 @@ from pathlib import Path
 from gfm_pipeline.apps.contracts.data import SourceSettings
 from gfm_pipeline.apps.contracts.sources import GENERATORS, OPTION_MODELS, block_size, validate_options
 from gfm_pipeline.common.errors import ConfigError
+from gfm_pipeline.common.explain import suggestion
 from gfm_pipeline.workflow.load import LoadedWorkflow
 from gfm_pipeline.workflow.schema import SourceModel
 
@@ -23,6 +24,24 @@ def resolve_sources(loaded: LoadedWorkflow) -> tuple[SourceSettings, ...]:
         When a file is missing, a glob matches nothing, or a reader or option is unknown.
     """
     return tuple(_source(loaded, name, source) for name, source in sorted(loaded.model.data.sources.items()))
+
+
+def resolve_source(loaded: LoadedWorkflow, name: str) -> SourceSettings:
+    """Return one source; the files of the others need not exist.
+
+    Raises
+    ------
+    WorkflowError
+        As `resolve_sources`, or when there is no source of that name.
+    """
+    sources = loaded.model.data.sources
+    if name not in sources:
+        raise loaded.error(
+            ("data", "sources"),
+            f"There is no source {name!r}.",
+            f"{suggestion(name, sources)}Choose from: {', '.join(sorted(sources))}.",
+        )
+    return _source(loaded, name, sources[name])
 
 
 def _source(loaded: LoadedWorkflow, name: str, source: SourceModel) -> SourceSettings:
