@@ -19,6 +19,7 @@ from gfm_pipeline.workflow.load import load_workflow
 from gfm_pipeline.workflow.resolve import resolve_source
 
 BAR = 40
+STARTING = 600.0  # seconds: on a busy login node, imports take long
 MARKS = {True: "[green]ok[/]", False: "[red]WARNING[/]", None: "[dim]cannot tell[/]"}
 
 
@@ -50,7 +51,7 @@ def ingest(
     settings = resolve_source(loaded, source)
     spec = PreviewSpec(settings, loaded.model.seed, records, scan, seconds)
     # A program's start, and one record that takes long, come on top of the time to read for.
-    seen = ask("gfm_pipeline.apps.ingest.preview", spec, Preview, seconds + 120.0)
+    seen = ask("gfm_pipeline.apps.ingest.preview", spec, Preview, seconds + STARTING)
     if as_json:
         click.echo(json.dumps({"schema_version": 1, **to_plain(seen)}, indent=1, allow_nan=False))
         return
