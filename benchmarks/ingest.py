@@ -82,11 +82,12 @@ class Cost:
     """What a process took."""
 
     seconds: float
+    cpu: float
     peak_mb: float
 
 
 def _measured(queue: multiprocessing.Queue[Cost], structures: int, spec: ReadShardSpec | AssembleSpec) -> None:
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     folder = Path(spec.output).parent
     reader = Synthetic(structures)
     with (
@@ -98,11 +99,12 @@ def _measured(queue: multiprocessing.Queue[Cost], structures: int, spec: ReadSha
             read.read_shard_program(spec, Task(folder))
         else:
             assemble.assemble_program(spec, Task(folder))
-    queue.put(Cost(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    queue.put(Cost(time.perf_counter() - started, time.process_time() - cpu, used.ru_maxrss / 1024))
 
 
-def _together(structures: int, specs: list[ReadShardSpec] | list[AssembleSpec]) -> tuple[float, float]:
-    """Run one process a spec, all at once; return the wall time of the slowest and the largest peak memory."""
+def _together(structures: int, specs: list[ReadShardSpec] | list[AssembleSpec]) -> Cost:
+    """Run one process a spec, all at once; return the slowest wall time, all CPU time and the largest peak memory."""
     context = multiprocessing.get_context("spawn")
     queue: multiprocessing.Queue[Cost] = context.Queue()
     processes = [context.Process(target=_measured, args=(queue, structures, spec)) for spec in specs]
@@ -111,7 +113,7 @@ def _together(structures: int, specs: list[ReadShardSpec] | list[AssembleSpec]) 
     costs = [queue.get() for _ in processes]
     for process in processes:
         process.join()
-    return max(cost.seconds for cost in costs), max(cost.peak_mb for cost in costs)
+    return Cost(max(c.seconds for c in costs), sum(c.cpu for c in costs), max(c.peak_mb for c in costs))
 
 
 def run(folder: Path, structures: int, workers: int, shard_mb: float) -> tuple[float, float]:
@@ -121,21 +123,21 @@ def run(folder: Path, structures: int, workers: int, shard_mb: float) -> tuple[f
     source = SourceSettings("synthetic", "ase", group_key="run", shards=workers)
     shards = [str(work / f"shard{k}") for k in range(workers)]
     reading = [ReadShardSpec(source, k, 1, shard) for k, shard in enumerate(shards)]
-    seconds, read_peak = _together(structures, reading)
+    converting = _together(structures, reading)
     size = sum(path.stat().st_size for shard in shards for path in Path(shard).rglob("*")) / 1e6
-    _line("convert", structures, workers, seconds, size, read_peak)
+    _line("convert", structures, workers, converting, size)
     joining = AssembleSpec(source, tuple(shards), 0.1, 0.1, 0.0, 1, str(work / "dataset"), shard_mb)
-    seconds, peak = _together(structures, [joining])
+    joined = _together(structures, [joining])
     size = sum(path.stat().st_size for path in (work / "dataset").rglob("*") if path.is_file()) / 1e6
-    _line("assemble", structures, 1, seconds, size, peak)
+    _line("assemble", structures, 1, joined, size)
     shutil.rmtree(work)
-    return read_peak, peak
+    return converting.peak_mb, joined.peak_mb
 
 
-def _line(what: str, structures: int, workers: int, seconds: float, size: float, peak: float) -> None:
+def _line(what: str, structures: int, workers: int, cost: Cost, size: float) -> None:
     print(
-        f"{what:<9} {structures:>10,} {workers:>8} {seconds:>9.1f} {structures / seconds:>14,.0f} "
-        f"{size / seconds:>8.1f} {peak:>12.0f}",
+        f"{what:<9} {structures:>10,} {workers:>8} {cost.seconds:>9.1f} {structures / cost.seconds:>13,.0f} "
+        f"{structures / cost.cpu:>13,.0f} {size / cost.seconds:>8.1f} {cost.peak_mb:>13.0f}",
         flush=True,
     )
 
@@ -148,7 +150,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--shard-mb", type=float, default=512.0)
     arguments = parser.parse_args()
-    print("step      structures  workers   seconds   structures/s     MB/s  peak MB/proc")
+    print("step      structures  workers   seconds  structures/s per CPU-second     MB/s  peak MB/proc")
     grown = False
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         for workers in map(int, arguments.workers.split(",")):
