@@ -30,13 +30,13 @@ from gfm_pipeline.apps.contracts.data import (
 )
 from gfm_pipeline.apps.contracts.layout import CHUNK, LAYOUT_FILE, DatasetInfo, InspectSpec, Layout
 from gfm_pipeline.apps.contracts.preview import PreviewSpec
-from gfm_pipeline.apps.dataset import BpFile, Columns, Dataset, read_columns
+from gfm_pipeline.apps.dataset import BpFile, Columns, Dataset, neighbour_list, read_columns
 from gfm_pipeline.apps.dataset.inspect import inspect
 from gfm_pipeline.apps.dataset.sharded import ShardedRows
 from gfm_pipeline.apps.ingest import assemble as assemble_module
 from gfm_pipeline.apps.ingest import survey as survey_module
 from gfm_pipeline.apps.ingest.assemble import assemble_program
-from gfm_pipeline.apps.ingest.clean import Conversion, clean, faults
+from gfm_pipeline.apps.ingest.clean import Conversion, _pairs, clean, faults
 from gfm_pipeline.apps.ingest.fingerprints import fingerprint, order_keys
 from gfm_pipeline.apps.ingest.labels import Collector, Evidence, findings
 from gfm_pipeline.apps.ingest.preview import preview
@@ -147,6 +147,16 @@ def test_every_filter_speaks_for_itself() -> None:
         "atoms overlap",
         "isolated atom",
     ]
+
+
+def test_all_distances_find_the_pairs_of_the_neighbour_list() -> None:
+    rng = np.random.default_rng(3)
+    for n in (1, 2, 17, 60):
+        atoms = record(numbers=np.ones(n, dtype=int), pos=rng.uniform(0, 4, (n, 3)))
+        fast, listed = _pairs(atoms, 1.5), neighbour_list(atoms.pos, atoms.cell, atoms.pbc, 1.5)
+        assert set(zip(*(a.tolist() for a in fast[:2]), strict=True)) == set(
+            zip(*(a.tolist() for a in listed[:2]), strict=True)
+        )
 
 
 @settings(max_examples=60, deadline=None)
