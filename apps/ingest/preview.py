@@ -34,8 +34,11 @@ MAX_ATOMS = 2_000_000  # in memory
 BINS = 16
 
 
-def _some(reader: Reader, spec: PreviewSpec, total: int | None) -> Iterator[tuple[str, Record | BadRecord]]:
-    """Yield records of files drawn at random, beginning at the start of each; of a counted source, of all of it."""
+def _some(reader: Reader, spec: PreviewSpec, total: int | None) -> Iterator[tuple[str, Record | BadRecord | None]]:
+    """Yield records of files drawn at random, beginning at the start of each; of a counted source, of all of it.
+
+    None in place of a record says that its file holds more than was yielded.
+    """
     source = spec.source
     rng = np.random.default_rng(spec.seed)
     if source.reader in GENERATORS or (total is not None and len(source.files) == 1):
@@ -47,9 +50,10 @@ def _some(reader: Reader, spec: PreviewSpec, total: int | None) -> Iterator[tupl
     each = -(-spec.scan // max(1, min(len(drawn), MAX_FILES)))
     for file in drawn:
         for number, item in enumerate(reader.read(replace(source, files=(file,)), 0, 1, spec.seed)):
-            yield file, item
-            if number + 1 >= each:
+            if number >= each:
+                yield file, None
                 break
+            yield file, item
 
 
 class _Sample:
@@ -159,13 +163,16 @@ def preview(spec: PreviewSpec) -> Preview:
     total = reader.count(source)
     sample, files, ends, complete = _Sample(source), set[str](), time.monotonic() + spec.seconds, True
     for file, item in _some(reader, spec, total):
+        if item is None:
+            complete = False
+            continue
         if sample.read >= spec.scan or sample.n_atoms >= MAX_ATOMS or time.monotonic() > ends:
             complete = False
             break
         files.add(file)
         sample.add(item)
     complete = complete and (len(files) == len(source.files) or source.reader in GENERATORS)
-    complete = complete and (sample.read < spec.scan if total is None else sample.read == total)
+    complete = complete and total in (None, sample.read)
     elements = np.zeros(0, np.int64)
     energies = np.zeros(0)
     if sample.usable:

@@ -529,6 +529,13 @@ def test_preview_shows_what_ingest_would_do_and_writes_nothing(tmp_path: Path) -
     assert (some.read, some.complete, len(some.records)) == (20, False, 3)
 
 
+def test_preview_of_a_long_and_a_short_file_is_called_a_sample(tmp_path: Path) -> None:
+    files = (str(waters(tmp_path / "a.xyz", 30)), str(waters(tmp_path / "b.xyz", 3, seed=1)))
+    some = preview(PreviewSpec(SourceSettings("x", "ase", files), 1, scan=40))
+    assert (some.read, some.files_read, some.complete) == (23, 2, False)
+    assert preview(PreviewSpec(SourceSettings("x", "ase", files), 1, scan=60)).complete
+
+
 def test_preview_warns_of_a_turned_sign(tmp_path: Path) -> None:
     source = SourceSettings("w", "ase", (str(crystals(tmp_path / "w.xyz", 60)),), group_key="@file")
     assert preview(PreviewSpec(source, 1)).warnings == ()
