@@ -1,4 +1,4 @@
-"""A published dataset folder: ``<name>.bp``, ``statistics.json`` and the manifest that vouches for them."""
+"""A published dataset folder: BP files, ``statistics.json`` and the manifest that vouches for them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.apps.contracts.layout import LAYOUT_FILE, Layout
 from gfm_pipeline.apps.dataset.bp import BpFile, read_columns
 from gfm_pipeline.apps.dataset.columns import Columns
 from gfm_pipeline.common.errors import IntegrityError
@@ -27,11 +28,14 @@ class Dataset:
         SHA-256 over its content.
     statistics
         Counts, reference energies, scales.
+    files
+        Names of the BP files, in order; the structures of a split are those of the files end to end.
     """
 
     path: Path
     digest: str
     statistics: DatasetStatistics
+    files: tuple[str, ...]
 
     @classmethod
     def open(cls, path: Path, *, digests: bool = False) -> Dataset:
@@ -46,9 +50,13 @@ class Dataset:
         if STATISTICS_FILE not in manifest.files:
             raise IntegrityError(f"{path} is not a dataset: its manifest lists no {STATISTICS_FILE}.")
         statistics = read_record(DatasetStatistics, path / STATISTICS_FILE)
-        if f"{statistics.name}.bp/md.idx" not in manifest.files:
-            raise IntegrityError(f"{path} is not a dataset: its manifest lists no {statistics.name}.bp.")
-        return cls(path, manifest.digest, statistics)
+        files: tuple[str, ...] = (f"{statistics.name}.bp",)  # datasets from before there were shards have no layout
+        if LAYOUT_FILE in manifest.files:
+            files = tuple(shard.file for shard in read_record(Layout, path / LAYOUT_FILE).files)
+        for file in files:
+            if f"{file}/md.idx" not in manifest.files:
+                raise IntegrityError(f"{path} is not a dataset: its manifest lists no {file}.")
+        return cls(path, manifest.digest, statistics, files)
 
     @property
     def name(self) -> str:
@@ -63,8 +71,14 @@ class Dataset:
         IntegrityError
             When the file is not what its statistics say.
         """
-        with BpFile(self.path / f"{self.name}.bp") as file:
-            columns = read_columns(file, split)
+        parts = []
+        for name in self.files:
+            with BpFile(self.path / name) as file:
+                if str(split) in file.labels():
+                    parts.append(read_columns(file, split))
+        if not parts:
+            raise IntegrityError(f"{self.path} holds no structures in {split}.")
+        columns = Columns.concatenate(parts) if len(parts) > 1 else parts[0]
         if len(columns) != self.statistics.n_structures[split]:
             raise IntegrityError(
                 f"{self.path} holds {len(columns)} structures in {split}, "

@@ -50,6 +50,8 @@ class Record:
     file, file_index, index
         Where it comes from: path (``archive::member`` in an archive), position of the path in the source, position
         in the file or member.
+    charge, spin
+        Total charge (e) and spin multiplicity; None where the record does not say.
     member
         Position of the member in its archive; 0 for other files.
     """
@@ -64,6 +66,8 @@ class Record:
     file: str
     file_index: int
     index: int
+    charge: float | None = None
+    spin: float | None = None
     member: int = 0
 
 

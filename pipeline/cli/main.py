@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from gfm_pipeline import __version__
-from gfm_pipeline.cli import cancel, checks, inspect, plan, run, sites, submit
+from gfm_pipeline.cli import cancel, checks, dataset, ingest, inspect, plan, run, sites, submit
 from gfm_pipeline.common.errors import ConfigError, GFMError, StorageError
 from gfm_pipeline.common.publish import storage_errors
 
@@ -30,6 +30,7 @@ Exit codes
 \b
 First steps
   gfm-pipeline validate workflow.yaml        is the file right?
+  gfm-pipeline ingest workflow.yaml --preview SOURCE   units, signs, outliers: what would be converted?
   gfm-pipeline plan workflow.yaml            what would run, and what is done already?
   gfm-pipeline run workflow.yaml --site local
   gfm-pipeline sites show frontier           a machine, and where each value came from
@@ -66,6 +67,8 @@ for command in (
     checks.why,
     checks.verify,
     inspect.validate,
+    ingest.ingest,
+    dataset.dataset,
     sites.sites,
     inspect.schema,
 ):

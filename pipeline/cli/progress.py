@@ -158,10 +158,17 @@ def describe(event: Event, state: CampaignState) -> str:
     return ""
 
 
+def _warnings(event: ev.TaskEnded) -> list[str]:
+    """Return what an assembled dataset warns of: that of its shards is the same, seen in part."""
+    statistics = (event.result or {}).get("statistics")
+    return list(statistics.get("warnings", ())) if isinstance(statistics, dict) else []
+
+
 def _task(event: ev.TaskEnded) -> str:
     if event.outcome is Outcome.OK:
         text = f"  {event.task}: {_result(event)} in {duration(event.seconds)}"
-        return text + (" (finished before the driver died, adopted)" if event.adopted else "")
+        text += " (finished before the driver died, adopted)" if event.adopted else ""
+        return "\n".join([text, *(click.style(f"    warning: {said}", fg="yellow") for said in _warnings(event))])
     if event.outcome is Outcome.DIVERGED:
         return f"  {event.task}: diverged after {duration(event.seconds)}"
     if event.outcome is Outcome.PREEMPTED and event.action is not ev.Action.GIVE_UP:

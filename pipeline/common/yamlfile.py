@@ -9,6 +9,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from gfm_pipeline.common.errors import FileError
@@ -59,6 +60,11 @@ def read_yaml(path: Path, what: str, kind: type[FileError], missing: str, exampl
         raise kind(f"The {what} file {path} cannot be read ({error}).") from error
     try:
         document = YAML(typ="rt", pure=True).load(text)
+    except DuplicateKeyError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        name = re.search(r'duplicate key "(.*?)"', error.problem or "")
+        said = f" {name[1]!r}" if name else ""
+        raise kind(f"There is a duplicate key{said}: one would hide the other.", path, line, "Rename one.") from None
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         problem = re.sub(r"\s+", " ", error.problem or "not YAML").strip()

@@ -83,6 +83,7 @@ def render_html(view: CampaignView, evaluation: Mapping[str, NDArray[Any]] | Non
         "evaluation": [] if evaluation is None else _evaluation_figures(view, evaluation),
         "datasets": tables.datasets(view),
         "quarantine": tables.quarantine(view),
+        "label_warnings": tables.label_warnings(view),
         "gantt": bars,
         "ticks": ticks,
         "failures": tables.failures(view),

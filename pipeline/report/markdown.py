@@ -29,6 +29,8 @@ def render_markdown(view: CampaignView) -> str:
     parts += ["## Uncertainty", _table(tables.calibration(view), later)]
     parts += ["## Data", _table(tables.datasets(view), "No dataset has been assembled yet.")]
     if view.datasets:
+        if (warned := tables.label_warnings(view)).rows:
+            parts += ["### Warnings about labels", _table(warned, "None.")]
         parts += ["### Records set aside", _table(tables.quarantine(view), "None.")]
     parts += ["## Failures", _table(tables.failures(view), "No attempt has failed.")]
     parts += ["## Reproduce", _fenced(tables.reproduce_text(view), "sh")]

@@ -354,6 +354,12 @@ def quarantine(view: CampaignView) -> Table:
     return Table((Column("Dataset"), Column("Reason"), Column("Records", True)), rows)
 
 
+def label_warnings(view: CampaignView) -> Table:
+    """List what looks wrong about records that were kept: units, signs, cells."""
+    rows = tuple((facts.name, sentence) for facts in view.datasets for sentence in facts.warnings)
+    return Table((Column("Dataset"), Column("Warning")), rows)
+
+
 def failures(view: CampaignView) -> Table:
     """Failed attempts, newest first, with their logs."""
     rows = tuple(

@@ -9,6 +9,7 @@ from gfm_pipeline.apps.contracts.data import SourceSettings
 from gfm_pipeline.apps.contracts.readers import describe, reader_names
 from gfm_pipeline.apps.contracts.sources import block_size, check_units, validate_options
 from gfm_pipeline.common.errors import ConfigError
+from gfm_pipeline.common.explain import suggestion
 from gfm_pipeline.workflow.load import LoadedWorkflow
 from gfm_pipeline.workflow.schema import SourceModel
 
@@ -24,6 +25,24 @@ def resolve_sources(loaded: LoadedWorkflow) -> tuple[SourceSettings, ...]:
         When a file is missing, a glob matches nothing, or a reader or option is unknown.
     """
     return tuple(_source(loaded, name, source) for name, source in sorted(loaded.model.data.sources.items()))
+
+
+def resolve_source(loaded: LoadedWorkflow, name: str) -> SourceSettings:
+    """Return one source; the files of the others need not exist.
+
+    Raises
+    ------
+    WorkflowError
+        As `resolve_sources`, or when there is no source of that name.
+    """
+    sources = loaded.model.data.sources
+    if name not in sources:
+        raise loaded.error(
+            ("data", "sources"),
+            f"There is no source {name!r}.",
+            f"{suggestion(name, sources)}Choose from: {', '.join(sorted(sources))}.",
+        )
+    return _source(loaded, name, sources[name])
 
 
 def _source(loaded: LoadedWorkflow, name: str, source: SourceModel) -> SourceSettings:
@@ -58,6 +77,17 @@ def _source(loaded: LoadedWorkflow, name: str, source: SourceModel) -> SourceSet
         max_force=source.max_force,
         shards=source.shards,
         isolated_energies=source.isolated_energies,
+        energy_per_atom=source.energy_per_atom,
+        forces_are=source.forces_are,
+        charge=source.charge,
+        spin=source.spin,
+        level_of_theory=source.level_of_theory,
+        licence=source.licence,
+        citation=source.citation,
+        energy_window=source.energy_window,
+        duplicates=source.duplicates,
+        isolated_atoms=source.isolated_atoms,
+        overlap=source.overlap,
     )
     try:
         check_units(settings)

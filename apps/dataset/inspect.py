@@ -1,0 +1,200 @@
+"""Program: facts, records, checks and exports of a published dataset; no BP file is opened before its manifest is."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+from ase.formula import Formula
+
+from gfm_pipeline.apps.answer import answer
+from gfm_pipeline.apps.contracts.data import Split
+from gfm_pipeline.apps.contracts.layout import (
+    LAYOUT_FILE,
+    DatasetInfo,
+    InspectSpec,
+    LabelExtent,
+    Layout,
+    RecordLine,
+    SplitFacts,
+)
+from gfm_pipeline.apps.dataset.columns import Columns
+from gfm_pipeline.apps.dataset.dataset import Dataset
+from gfm_pipeline.apps.dataset.sharded import ShardedRows
+from gfm_pipeline.apps.dataset.write import BpWriter, ContentDigest
+from gfm_pipeline.common.errors import ConfigError, IntegrityError
+from gfm_pipeline.common.publish import read_manifest, storage_errors
+from gfm_pipeline.common.records import read_record
+
+
+def info(dataset: Dataset) -> DatasetInfo:
+    """Return sizes, splits, elements and provenance; manifest and statistics only."""
+    manifest, facts = read_manifest(dataset.path), dataset.statistics
+    return DatasetInfo(
+        name=dataset.name,
+        folder=str(dataset.path),
+        digest=manifest.digest,
+        content=manifest.meta.get("content"),
+        bytes=sum(entry.size for entry in manifest.files.values()),
+        files={
+            name: sum(entry.size for file, entry in manifest.files.items() if file.startswith(f"{name}/"))
+            for name in dataset.files
+        },
+        splits={
+            split: SplitFacts(n, facts.n_atoms[split], facts.n_groups[split]) for split, n in facts.n_structures.items()
+        },
+        elements=facts.reference,
+        reference_from=facts.reference_from,
+        force_rms=facts.force_rms,
+        energy_std=facts.energy_std,
+        max_atoms=facts.max_atoms,
+        n_quarantined=facts.n_quarantined,
+        reasons=facts.reasons,
+        warnings=facts.warnings,
+        provenance=manifest.meta.get("provenance", {}),
+    )
+
+
+def head(dataset: Dataset, count: int) -> dict[str, list[RecordLine]]:
+    """Return the first records of every split."""
+    found: dict[str, list[RecordLine]] = {}
+    for split in Split:
+        with ShardedRows.open(dataset, split) as rows:
+            columns = rows.read(np.arange(min(count, len(rows))))
+        found[str(split)] = [_line(columns, g) for g in range(len(columns))]
+    return found
+
+
+def _line(columns: Columns, g: int) -> RecordLine:
+    atoms = slice(int(columns.offsets[g]), int(columns.offsets[g + 1]))
+    charge, spin = (float(v) for v in columns.graph_attr[g])
+    natoms = int(columns.natoms[g])
+    return RecordLine(
+        place=f"record {int(columns.origin[g])} of the source",
+        formula=str(Formula.from_list([chemical_symbols[z] for z in columns.numbers[atoms]]).format("hill")),
+        n_atoms=natoms,
+        energy=float(columns.energy[g]),
+        energy_per_atom=float(columns.energy[g]) / natoms,
+        max_force=float(np.abs(columns.forces[atoms]).max()),
+        group=str(int(columns.group[g])),
+        periodic="".join(axis for axis, on in zip("xyz", columns.pbc[g], strict=True) if on) or "none",
+        charge=charge,
+        spin=spin or None,
+    )
+
+
+def pieces(dataset: Dataset, split: Split) -> Iterator[Columns]:
+    """Yield a split block by block."""
+    with ShardedRows.open(dataset, split) as rows:
+        for first in range(0, len(rows), rows.block):
+            yield rows.read(np.arange(first, min(first + rows.block, len(rows))))
+
+
+def verify(dataset: Dataset) -> dict[str, Any]:
+    """Compare what the files hold with statistics, layout and the digest of the content; bytes were checked before.
+
+    Raises
+    ------
+    IntegrityError
+        Naming the first thing that is not as published.
+    """
+    said = dataset.statistics.n_structures
+    content = ContentDigest()
+    layout = None
+    if (dataset.path / LAYOUT_FILE).exists():
+        layout = read_record(Layout, dataset.path / LAYOUT_FILE)
+        for split in Split:
+            n = sum(file.labels[split].n_graphs for file in layout.files if split in file.labels)
+            if n != said[split]:
+                raise IntegrityError(
+                    f"{LAYOUT_FILE} of {dataset.path} has {n} structures in {split}, not {said[split]}."
+                )
+    for split in Split:
+        n = 0
+        for columns in pieces(dataset, split):
+            content.update(str(split), columns)
+            n += len(columns)
+        if n != said[split]:
+            raise IntegrityError(f"{dataset.path} holds {n} structures in {split}, its statistics say {said[split]}.")
+    if layout is not None and content.hexdigest() != layout.content:
+        raise IntegrityError(
+            f"{dataset.path} holds other records than {LAYOUT_FILE} says.", "Ingest the dataset again."
+        )
+    manifest = read_manifest(dataset.path)
+    return {
+        "name": dataset.name,
+        "files": len(manifest.files),
+        "bytes": sum(entry.size for entry in manifest.files.values()),
+        "structures": sum(said.values()),
+        "content": content.hexdigest(),
+    }
+
+
+def export(dataset: Dataset, output: Path) -> dict[str, Any]:
+    """Write one BP file that HydraGNN opens, whatever files the dataset is in; it appears whole or not at all.
+
+    Raises
+    ------
+    ConfigError
+        When ``output`` exists, or its name does not end in ``.bp``.
+    StorageError
+        When the disk refuses.
+    """
+    if output.suffix != ".bp":
+        raise ConfigError(f"{output} does not end in .bp, and HydraGNN looks for files that do.")
+    if output.exists():
+        raise ConfigError(f"{output} exists already.", "Remove it, or choose another name.")
+    facts = dataset.statistics
+    extents = {s: LabelExtent(facts.n_structures[s], facts.n_atoms[s], ()) for s in Split}
+    references = {atomic_numbers[symbol]: energy for symbol, energy in facts.reference.items()}
+    temporary = output.with_name(f".{output.name}.tmp-{uuid.uuid4().hex[:8]}")
+    content = ContentDigest()
+    try:
+        with storage_errors(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
+        with BpWriter(temporary, dataset.name, extents, references) as writer:
+            for split in Split:
+                for columns in pieces(dataset, split):
+                    writer.put(split, columns)
+                    content.update(str(split), columns)
+        with storage_errors(output):
+            temporary.rename(output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    size = sum(path.stat().st_size for path in output.iterdir())
+    return {
+        "output": str(output),
+        "bytes": size,
+        "structures": sum(facts.n_structures.values()),
+        "content": content.hexdigest(),
+    }
+
+
+def inspect(spec: InspectSpec) -> Any:
+    """Do what is asked.
+
+    Raises
+    ------
+    IntegrityError
+        When the folder is not a dataset as it was published.
+    """
+    dataset = Dataset.open(Path(spec.folder), digests=spec.action == "verify")
+    if spec.action == "info":
+        return info(dataset)
+    if spec.action == "head":
+        return head(dataset, spec.count)
+    if spec.action == "verify":
+        return verify(dataset)
+    if spec.action == "export" and spec.output is not None:
+        return export(dataset, Path(spec.output))
+    raise ConfigError(f"There is no action {spec.action!r} on a dataset.")
+
+
+if __name__ == "__main__":
+    sys.exit(answer(InspectSpec, inspect))

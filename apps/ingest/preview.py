@@ -1,0 +1,215 @@
+"""Program: look at a source before anything is converted (`PreviewSpec` to `Preview`); it writes nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from ase.data import chemical_symbols
+from ase.formula import Formula
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.answer import answer
+from gfm_pipeline.apps.contracts.data import BadRecord, Duplicates, SourceSettings
+from gfm_pipeline.apps.contracts.layout import RecordLine
+from gfm_pipeline.apps.contracts.preview import Histogram, Look, Preview, PreviewSpec, TakenOut
+from gfm_pipeline.apps.contracts.readers import describe
+from gfm_pipeline.apps.ingest.clean import Conversion, faults, oddity
+from gfm_pipeline.apps.ingest.fingerprints import fingerprint
+from gfm_pipeline.apps.ingest.labels import Collector, findings
+from gfm_pipeline.apps.ingest.provenance import filters, units
+from gfm_pipeline.apps.ingest.read import check_source, said_about
+from gfm_pipeline.apps.ingest.records import Reader, Record
+from gfm_pipeline.apps.ingest.references import solve_references
+from gfm_pipeline.apps.ingest.registry import get_reader
+from gfm_pipeline.apps.ingest.shard import reason_name
+from gfm_pipeline.apps.ingest.survey import composition
+
+MAX_FILES = 32
+MAX_ATOMS = 2_000_000  # in memory
+BINS = 16
+
+
+def _some(reader: Reader, spec: PreviewSpec, total: int | None) -> Iterator[tuple[str, Record | BadRecord | None]]:
+    """Yield records of files drawn at random, beginning at the start of each; of a counted source, of all of it.
+
+    None in place of a record says that its file holds more than was yielded.
+    """
+    source = spec.source
+    rng = np.random.default_rng(spec.seed)
+    if describe(source.reader).makes_data or (total is not None and len(source.files) == 1):
+        stride = max(1, (total or 0) // max(1, spec.scan))
+        for item in reader.read(source, int(rng.integers(stride)), stride, spec.seed):
+            yield item.file, item
+        return
+    drawn = [source.files[k] for k in rng.permutation(len(source.files))]
+    each = -(-spec.scan // max(1, min(len(drawn), MAX_FILES)))
+    for file in drawn:
+        for number, item in enumerate(reader.read(replace(source, files=(file,)), 0, 1, spec.seed)):
+            if number >= each:
+                yield file, None
+                break
+            yield file, item
+
+
+class _Sample:
+    """What was read, converted where it can be, and why it would be set aside."""
+
+    def __init__(self, source: SourceSettings) -> None:
+        self.source, self.conversion = source, Conversion.of(source)
+        self.read = 0
+        self.records: list[Record] = []  # readable ones, with energy and forces
+        self.usable: list[Record] = []
+        self.taken: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+        self.oddities: Counter[str] = Counter()
+        self.n_atoms = 0
+        self.collector = Collector()
+        self._seen: dict[int, Record] = {}
+
+    def take_out(self, reason: str, file: str, index: int) -> None:
+        """Count a reason."""
+        self.taken[reason_name(reason)] += 1
+        self.examples.setdefault(reason_name(reason), f"{file}, record {index}: {reason}")
+
+    def add(self, item: Record | BadRecord) -> None:
+        """Take one record as the reader gave it."""
+        self.read += 1
+        if isinstance(item, BadRecord):
+            self.take_out(item.reason, item.file, item.index)
+            return
+        try:
+            record = self.conversion.apply(item)
+        except (TypeError, ValueError) as error:
+            self.take_out(f"unreadable: {error}", item.file, item.index)
+            return
+        reasons = list(faults(record, self.source))
+        if self.source.duplicates is not Duplicates.KEEP and not reasons:
+            first = self._seen.setdefault(fingerprint(record, self.source.duplicates), record)
+            if first is not record:
+                reasons.append(f"duplicate: the same as record {first.index} of {first.file}")
+        for reason in reasons:
+            self.take_out(reason, record.file, record.index)
+        if record.energy is None or record.forces is None or record.forces.shape != record.pos.shape:
+            return
+        if not np.isfinite(record.energy) or not np.isfinite(record.forces).all() or not len(record.numbers):
+            return
+        self.n_atoms += len(record.numbers)
+        self.records.append(record)
+        if not reasons:
+            self.usable.append(record)
+            self.collector.add(record)
+            odd = oddity(record)
+            if odd is not None:
+                self.oddities[odd] += 1
+
+    def residuals(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return energies minus references fitted to the usable records (eV/atom) [G], and the elements."""
+        numbers = np.concatenate([r.numbers for r in self.usable]).astype(np.uint8)
+        natoms = np.array([len(r.numbers) for r in self.usable])
+        energy = np.array([r.energy for r in self.usable], dtype=np.float64)
+        present = np.unique(numbers).astype(np.int64)
+        counts = composition(numbers, natoms, present)
+        names = tuple(chemical_symbols[z] for z in present.tolist())
+        found = solve_references(present, counts, energy, names, self.source.isolated_energies)
+        reference = counts @ np.array([found.energies[name] for name in names])
+        return (energy - reference) / natoms, present
+
+
+def _histogram(values: NDArray[np.float64]) -> Histogram | None:
+    """Return counts between the second and the 98th percentile, outliers in the outermost bins."""
+    if not len(values):
+        return None
+    low, high = (float(v) for v in np.quantile(values, [0.02, 0.98]))
+    if not high > low:
+        low, high = float(values.min()) - 1e-6, float(values.max()) + 1e-6
+    counts, edges = np.histogram(np.clip(values, low, high), bins=BINS, range=(low, high))
+    return Histogram(tuple(edges.tolist()), tuple(counts.tolist()))
+
+
+def record_line(record: Record) -> RecordLine:
+    """Return what is shown of a converted record."""
+    symbols = [chemical_symbols[z] if 0 < z < len(chemical_symbols) else "X" for z in np.asarray(record.numbers)]
+    energy = 0.0 if record.energy is None else record.energy
+    return RecordLine(
+        place=f"{record.file}#{record.index}",
+        formula=str(Formula.from_list(symbols).format("hill")),
+        n_atoms=len(symbols),
+        energy=energy,
+        energy_per_atom=energy / len(symbols),
+        max_force=0.0 if record.forces is None else float(np.abs(record.forces).max()),
+        group=str(record.group),
+        periodic="".join(axis for axis, on in zip("xyz", record.pbc, strict=True) if on) or "none",
+        charge=record.charge,
+        spin=record.spin,
+    )
+
+
+def preview(spec: PreviewSpec) -> Preview:
+    """Read a bounded sample of the source and return what ingest would make of it.
+
+    Raises
+    ------
+    DataError
+        When the source cannot be read at all, or holds no record.
+    """
+    source = spec.source
+    check_source(source)
+    reader = get_reader(source.reader)
+    total = reader.count(source)
+    sample, files, ends, complete = _Sample(source), set[str](), time.monotonic() + spec.seconds, True
+    for file, item in _some(reader, spec, total):
+        if item is None:
+            complete = False
+            continue
+        if sample.read >= spec.scan or sample.n_atoms >= MAX_ATOMS or time.monotonic() > ends:
+            complete = False
+            break
+        files.add(file)
+        sample.add(item)
+    complete = complete and (len(files) == len(source.files) or describe(source.reader).makes_data)
+    complete = complete and total in (None, sample.read)
+    elements = np.zeros(0, np.int64)
+    energies = np.zeros(0)
+    if sample.usable:
+        energies, elements = sample.residuals()
+        if source.energy_window is not None:
+            low, high = source.energy_window
+            for at in np.flatnonzero((energies < low) | (energies > high)).tolist():
+                said = f"energy outside the window: {energies[at]:.4g} eV/atom after the references"
+                sample.take_out(said, sample.usable[at].file, sample.usable[at].index)
+    evidence = sample.collector.evidence()
+    scatter = float(energies.std()) if len(energies) > 1 else None
+    outside = sample.taken["energy outside the window"]
+    rng = np.random.default_rng(spec.seed)
+    shown = sorted(rng.choice(len(sample.records), min(spec.records, len(sample.records)), replace=False).tolist())
+    largest = np.array([np.abs(r.forces).max() for r in sample.records if r.forces is not None])
+    return Preview(
+        source=source.name,
+        reader=source.reader,
+        files=len(source.files),
+        files_read=len(files) if source.files else 0,
+        read=sample.read,
+        complete=complete,
+        total=total,
+        usable=len(sample.usable) - outside,
+        groups=len({r.group for r in sample.usable}),
+        elements=tuple(chemical_symbols[z] for z in elements.tolist()),
+        records=tuple(record_line(sample.records[k]) for k in shown),
+        units=units(source),
+        conversions=sample.conversion.sentences + reader.converted(source),
+        filters=filters(source),
+        energies=_histogram(energies),
+        forces=_histogram(largest),
+        taken=tuple(TakenOut(r, n, sample.examples[r]) for r, n in sample.taken.most_common() if n),
+        looks=tuple(Look(f.look, f.passed, f.sentence) for f in findings(evidence, scatter)),
+        warnings=said_about(evidence, dict(sample.oddities), scatter),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(answer(PreviewSpec, preview))

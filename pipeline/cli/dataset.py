@@ -1,0 +1,125 @@
+"""Commands about published datasets: what is in them, are they whole, and HydraGNN's file of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from gfm_pipeline.apps.contracts.layout import DatasetInfo, InspectSpec, RecordLine
+from gfm_pipeline.cli.asking import ask
+from gfm_pipeline.cli.inspect import JSON
+from gfm_pipeline.common.records import from_plain, to_plain
+
+PROGRAM = "gfm_pipeline.apps.dataset.inspect"
+QUICK, LONG = 300.0, 86_400.0  # seconds: a question, and a pass over all bytes
+folder_argument = click.argument("folder", type=click.Path(path_type=Path))
+
+
+@click.group()
+def dataset() -> None:
+    """Look into datasets that ingest has published (CAMPAIGN/stages/ingest-*/datasets/NAME)."""
+
+
+@dataset.command()
+@folder_argument
+@JSON
+def info(folder: Path, as_json: bool) -> None:
+    """Show sizes, splits, elements and provenance of the dataset in FOLDER."""
+    found = ask(PROGRAM, InspectSpec("info", str(folder)), DatasetInfo, QUICK)
+    if as_json:
+        _json(to_plain(found))
+        return
+    console = Console()
+    console.print(f"[bold]{found.name}[/]: {found.bytes:,} bytes in {len(found.files)} BP files, {found.folder}")
+    table = _table(("split", "left"), ("structures", "right"), ("atoms", "right"), ("groups", "right"))
+    for split, facts in found.splits.items():
+        table.add_row(split, f"{facts.structures:,}", f"{facts.atoms:,}", f"{facts.groups:,}")
+    console.print(table)
+    console.print(
+        f"elements    {', '.join(f'{symbol} {energy:.4f}' for symbol, energy in found.elements.items())} eV "
+        f"({found.reference_from})"
+    )
+    console.print(
+        f"labels      force RMS {found.force_rms:.4g} eV/A, energies scatter {1000 * found.energy_std:.4g} meV/atom, "
+        f"at most {found.max_atoms} atoms"
+    )
+    reasons = ", ".join(f"{n} x {reason}" for reason, n in found.reasons.items())
+    console.print(f"set aside   {found.n_quarantined:,}{f' ({reasons})' if reasons else ''}")
+    for key, value in found.provenance.items():
+        if value in (None, [], {}):
+            continue
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items() if v is not None)
+        console.print(f"{key:<16}{' '.join(value) if isinstance(value, list) else value}", highlight=False)
+    console.print(f"digest      {found.digest} (files), {found.content or 'unknown'} (content)")
+    for sentence in found.warnings:
+        console.print(f"[red]WARNING[/] {sentence}")
+
+
+@dataset.command()
+@folder_argument
+@click.option("-n", "--count", type=click.IntRange(min=1), default=5, show_default=True, help="Records a split.")
+@JSON
+def head(folder: Path, count: int, as_json: bool) -> None:
+    """Print the first records of every split of the dataset in FOLDER."""
+    found: dict[str, Any] = ask(PROGRAM, InspectSpec("head", str(folder), count), dict, QUICK)
+    if as_json:
+        _json({"splits": found})
+        return
+    table = _table(("split", "left"), ("formula", "left"), ("atoms", "right"), ("energy, eV", "right"),
+                   ("eV/atom", "right"), ("max force, eV/A", "right"), ("periodic", "left"), ("group", "right"),
+                   ("from", "left"))  # fmt: skip
+    for split, lines in found.items():
+        for line in lines:
+            r = from_plain(RecordLine, line)
+            figures = (f"{r.energy:.6g}", f"{r.energy_per_atom:.6g}", f"{r.max_force:.4g}")
+            table.add_row(split, r.formula, str(r.n_atoms), *figures, r.periodic, r.group, r.place)
+    Console().print(table)
+
+
+@dataset.command()
+@folder_argument
+@JSON
+def verify(folder: Path, as_json: bool) -> None:
+    """Check every byte of the dataset in FOLDER, and that it holds what it says; exit code 5 if not.
+
+    Digests of all files are compared first: ADIOS2 opens nothing that its manifest does not vouch for.
+    """
+    found: dict[str, Any] = ask(PROGRAM, InspectSpec("verify", str(folder)), dict, LONG)
+    if as_json:
+        _json(found)
+        return
+    click.echo(
+        f"{found['name']}: {found['files']} files, {found['bytes']:,} bytes, {found['structures']:,} structures: "
+        "nothing is missing, nothing was changed."
+    )
+
+
+@dataset.command()
+@click.option("--hydragnn", is_flag=True, required=True, help="One BP file in HydraGNN's layout.")
+@folder_argument
+@click.argument("output", type=click.Path(path_type=Path))
+@JSON
+def export(hydragnn: bool, folder: Path, output: Path, as_json: bool) -> None:  # noqa: ARG001 - the one format there is
+    """Write the dataset in FOLDER to OUTPUT (NAME.bp), a file that HydraGNN opens."""
+    found: dict[str, Any] = ask(PROGRAM, InspectSpec("export", str(folder), output=str(output.absolute())), dict, LONG)
+    if as_json:
+        _json(found)
+        return
+    click.echo(f"{found['output']}: {found['structures']:,} structures, {found['bytes']:,} bytes")
+
+
+def _table(*columns: tuple[str, str]) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for name, justify in columns:
+        table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold")
+    return table
+
+
+def _json(value: dict[str, Any]) -> None:
+    click.echo(json.dumps({"schema_version": 1, **value}, indent=1, allow_nan=False))

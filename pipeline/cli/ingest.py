@@ -1,0 +1,109 @@
+"""The command that looks at a source before anything is converted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from gfm_pipeline.apps.contracts.preview import Histogram, Preview, PreviewSpec
+from gfm_pipeline.cli.asking import ask
+from gfm_pipeline.cli.inspect import JSON
+from gfm_pipeline.cli.options import workflow_argument
+from gfm_pipeline.common.records import to_plain
+from gfm_pipeline.sites.registry import split_sets
+from gfm_pipeline.workflow.load import load_workflow
+from gfm_pipeline.workflow.resolve import resolve_source
+
+BAR = 40
+STARTING = 600.0  # seconds: on a busy login node, imports take long
+MARKS = {True: "[green]ok[/]", False: "[red]WARNING[/]", None: "[dim]cannot tell[/]"}
+
+
+@click.command()
+@workflow_argument
+@click.option("--preview", "source", metavar="SOURCE", required=True, help="Source of the workflow to look at.")
+@click.option("--records", type=click.IntRange(min=0), default=10, show_default=True, help="Records to show.")
+@click.option("--scan", type=click.IntRange(min=1), default=2000, show_default=True, help="Records to read at most.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), default=20.0, show_default=True, help="Time to read for."
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the workflow.")
+@JSON
+def ingest(
+    workflow: Path,
+    source: str,
+    records: int,
+    scan: int,
+    seconds: float,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Look at a source of WORKFLOW before anything is converted; writes nothing (`run` carries ingest out).
+
+    Shows records, units and conversions, energies and forces, what each filter would take out, and whether energies,
+    forces and positions belong together: wrong units and turned signs are found here.
+    """
+    loaded = load_workflow(workflow, split_sets(overrides)[0])
+    settings = resolve_source(loaded, source)
+    spec = PreviewSpec(settings, loaded.model.seed, records, scan, seconds)
+    # A program's start, and one record that takes long, come on top of the time to read for.
+    seen = ask("gfm_pipeline.apps.ingest.preview", spec, Preview, seconds + STARTING)
+    if as_json:
+        click.echo(json.dumps({"schema_version": 1, **to_plain(seen)}, indent=1, allow_nan=False))
+        return
+    render(seen, Console())
+
+
+def render(seen: Preview, console: Console) -> None:
+    """Print a preview for people."""
+    extent = "all of it" if seen.complete else "a sample"
+    of_files = f" from {seen.files_read} of {seen.files} files" if seen.files else ""
+    total = "" if seen.total is None else f" of {seen.total:,}"
+    console.print(
+        f"[bold]{seen.source}[/] ({seen.reader}): {seen.read:,}{total} records read{of_files} ({extent}), "
+        f"{seen.usable:,} usable, {seen.groups:,} groups, elements {' '.join(seen.elements) or 'none'}"
+    )
+    _records(seen, console)
+    console.print("\n[bold]Units[/] of the source: " + ", ".join(f"{k} {v}" for k, v in seen.units.items()))
+    for sentence in seen.conversions or ("Nothing is converted: labels are eV, Angstrom and eV/Angstrom.",):
+        console.print(f"  {sentence}", highlight=False)
+    _histogram("Energy minus references, eV/atom", seen.energies, console)
+    _histogram("Largest force component of a record, eV/Angstrom", seen.forces, console)
+    console.print("\n[bold]Filters[/]: " + ", ".join(f"{k} {v}" for k, v in seen.filters.items() if v is not None))
+    for taken in seen.taken:
+        share = 100.0 * taken.records / max(1, seen.read)
+        console.print(f"  {taken.reason}: {taken.records:,} ({share:.2g} %); {taken.example}", highlight=False)
+    if not seen.taken:
+        console.print("  Nothing would be taken out.")
+    console.print("\n[bold]Labels[/]")
+    for look in seen.looks:
+        console.print(f"  {look.name}: {MARKS[look.passed]}", highlight=False)
+        console.print(f"    {look.sentence}", highlight=False, markup=False)
+    for sentence in seen.warnings:
+        if sentence not in {look.sentence for look in seen.looks}:
+            console.print(f"  {MARKS[False]} {sentence}", highlight=False)
+
+
+def _records(seen: Preview, console: Console) -> None:
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    figures = ("atoms", "energy, eV", "eV/atom", "max force, eV/A")
+    for name in ("formula", *figures, "periodic", "group", "from"):
+        table.add_column(name, justify="right" if name in figures else "left", overflow="fold")
+    for r in seen.records:
+        shown = (f"{r.energy:.6g}", f"{r.energy_per_atom:.6g}", f"{r.max_force:.4g}")
+        file, _, index = r.place.rpartition("#")
+        table.add_row(r.formula, str(r.n_atoms), *shown, r.periodic, Path(r.group).name, f"{Path(file).name}#{index}")
+    console.print(table)
+
+
+def _histogram(title: str, found: Histogram | None, console: Console) -> None:
+    if found is None:
+        return
+    console.print(f"\n[bold]{title}[/]")
+    scale = BAR / max(1, *found.counts)
+    for low, high, n in zip(found.edges[:-1], found.edges[1:], found.counts, strict=True):
+        console.print(f"  {low:11.4g} .. {high:11.4g} {n:7d} [cyan]{'█' * round(n * scale)}[/]", highlight=False)
