@@ -25,7 +25,7 @@ from gfm_pipeline.common.publish import manifest_lists, storage_errors, verify
 
 BLOCK = 2048  # graphs in a written block: windows of this size read back at disk speed
 N_COEFFICIENTS = 118
-_DTYPES = {
+_DTYPES: dict[str, type[np.generic]] = {
     "float": np.float32,
     "double": np.float64,
     "int8_t": np.int8,
@@ -134,6 +134,7 @@ def _write_label(io: Any, engine: Any, label: str, columns: Columns) -> None:
     keys = _keys(columns)
     io.DefineAttribute(f"{label}/ndata", np.array([len(columns)], dtype=np.int64))
     io.DefineAttribute(f"{label}/keys", list(keys))
+    io.DefineAttribute(f"{label}/block", np.array([BLOCK], dtype=np.int64))
     for key, (array, count) in keys.items():
         offset = np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64)
         name = f"{label}/{key}"
@@ -177,7 +178,7 @@ class BpFile:
         self._io.SetEngine("BP5" if path.is_dir() and (path / "mmd.0").exists() else "BP4")
         self._io.SetParameter("Threads", "1")  # the default starts threads for every read
         try:
-            self._engine = self._io.Open(str(path), adios.Mode.ReadRandomAccess)
+            self.engine = self._io.Open(str(path), adios.Mode.ReadRandomAccess)
             self._variables: dict[str, dict[str, str]] = self._io.AvailableVariables()
             self._attributes: dict[str, dict[str, str]] = self._io.AvailableAttributes()
         except RuntimeError as error:
@@ -185,13 +186,31 @@ class BpFile:
 
     def close(self) -> None:
         """Close the file."""
-        self._engine.Close()
+        self.engine.Close()
 
     def __enter__(self) -> BpFile:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def variable(self, name: str) -> Any:
+        """Return ADIOS2's variable ``name``, to select from; raises IntegrityError when it is missing."""
+        if name not in self._variables:
+            raise IntegrityError(f"{self.path} has no variable {name}.", "Is it a file in HydraGNN's layout?")
+        return self._io.InquireVariable(name)
+
+    def dtype(self, name: str) -> type[np.generic]:
+        """Return the type of a variable; raises IntegrityError for one that this layout does not use."""
+        kind = self._variables[name]["Type"]
+        if kind not in _DTYPES:
+            raise IntegrityError(f"{self.path}: {name} has type {kind}, which this layout does not use.")
+        return _DTYPES[kind]
+
+    def block(self, label: str) -> int:
+        """Return how many structures follow each other in a block on disk."""
+        name = f"{label}/block"
+        return int(np.asarray(self.attribute(name))[0]) if name in self._attributes else BLOCK
 
     def labels(self) -> list[str]:
         """Return the labels that hold samples."""
@@ -236,16 +255,11 @@ class BpFile:
         return Variable(values, axis, count, offset)
 
     def _get(self, name: str) -> NDArray[Any]:
-        if name not in self._variables:
-            raise IntegrityError(f"{self.path} has no variable {name}.", "Is it a file in HydraGNN's layout?")
-        variable = self._io.InquireVariable(name)
-        kind = variable.Type()
-        if kind not in _DTYPES:
-            raise IntegrityError(f"{self.path}: {name} has type {kind}, which this layout does not use.")
-        values = np.empty(variable.Shape(), dtype=_DTYPES[kind])
+        variable = self.variable(name)
+        values = np.empty(variable.Shape(), dtype=self.dtype(name))
         if values.size:
             try:
-                self._engine.Get(variable, values, adios.Mode.Sync)
+                self.engine.Get(variable, values, adios.Mode.Sync)
             except RuntimeError as error:
                 raise IntegrityError(f"{self.path}: {name} cannot be read: {str(error).splitlines()[0]}.") from error
         return values

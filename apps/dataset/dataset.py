@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.apps.dataset.bp import BpFile, read_columns
 from gfm_pipeline.apps.dataset.columns import Columns
+from gfm_pipeline.apps.dataset.index import GraphIndex, read_index
+from gfm_pipeline.apps.dataset.rows import Rows
 from gfm_pipeline.common.errors import IntegrityError
 from gfm_pipeline.common.publish import verify
 from gfm_pipeline.common.records import read_record
@@ -55,19 +60,50 @@ class Dataset:
         """The dataset's name, which is its branch in a model."""
         return self.statistics.name
 
-    def columns(self, split: Split) -> Columns:
-        """Read one split into memory.
+    def rows(self, split: Split) -> Rows:
+        """Open one split for random access; to be closed.
 
         Raises
         ------
         IntegrityError
             When the file is not what its statistics say.
         """
+        rows = Rows(BpFile(self.path / f"{self.name}.bp"), split)
+        self._check(len(rows), split)
+        return rows
+
+    def index(self, split: Split) -> GraphIndex | None:
+        """Return what is known of every structure of a split; None for a folder that was made without.
+
+        Raises
+        ------
+        IntegrityError
+            When it does not fit the statistics.
+        """
+        return read_index(self.path, split, self.statistics.n_structures[split])
+
+    def block(self, split: Split) -> int:
+        """Return how many structures follow each other in a block on disk."""
+        with BpFile(self.path / f"{self.name}.bp") as file:
+            return file.block(split)
+
+    def columns(self, split: Split, graphs: NDArray[np.int64] | None = None) -> Columns:
+        """Read one split into memory, or ``graphs`` of it, which ascend.
+
+        Raises
+        ------
+        IntegrityError
+            When the file is not what its statistics say.
+        """
+        if graphs is not None:
+            with self.rows(split) as rows:
+                return rows.read(graphs)
         with BpFile(self.path / f"{self.name}.bp") as file:
             columns = read_columns(file, split)
-        if len(columns) != self.statistics.n_structures[split]:
-            raise IntegrityError(
-                f"{self.path} holds {len(columns)} structures in {split}, "
-                f"its statistics say {self.statistics.n_structures[split]}."
-            )
+        self._check(len(columns), split)
         return columns
+
+    def _check(self, n: int, split: Split) -> None:
+        said = self.statistics.n_structures[split]
+        if n != said:
+            raise IntegrityError(f"{self.path} holds {n} structures in {split}, its statistics say {said}.")

@@ -43,6 +43,14 @@ def neighbour_list(
     DataError
         When periodic lattice vectors are linearly dependent.
     """
+    src, dst, image, _ = pairs_within(pos, cell, pbc, cutoff)
+    return src, dst, image
+
+
+def pairs_within(
+    pos: NDArray[np.floating], cell: NDArray[np.floating], pbc: NDArray[np.bool_], cutoff: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return what `neighbour_list` does, and the length of each edge [E] in Angstrom."""
     points = np.ascontiguousarray(pos, dtype=np.float64)
     periodic = np.asarray(pbc, dtype=bool)
     lattice = _lattice(points, np.asarray(cell, dtype=np.float64), periodic, cutoff)
@@ -52,7 +60,7 @@ def neighbour_list(
     keep = (distance < cutoff) & ((src != dst) | (image != 0).any(axis=1))
     image = image[keep].astype(np.int64)
     image[:, ~periodic] = 0
-    return src[keep].astype(np.int64), dst[keep].astype(np.int64), image
+    return src[keep].astype(np.int64), dst[keep].astype(np.int64), image, distance[keep]
 
 
 def _lattice(

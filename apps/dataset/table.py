@@ -60,6 +60,10 @@ class GraphTable:
         """Mean number of neighbours of an atom."""
         return len(self.src) / max(1, len(self.z))
 
+    def degrees(self) -> NDArray[np.int64]:
+        """Return the number of neighbours of each atom [N]."""
+        return np.bincount(np.repeat(self.atom_start, self.nedges) + self.dst, minlength=len(self.z))
+
     def label_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return how many energies (0 or 1) and force vectors of each structure are known [G]."""
         known = np.concatenate([[0], np.cumsum(~np.isnan(self.forces).any(1))])

@@ -1,0 +1,182 @@
+"""Random access to one split of a BP file: runs of structures, straight into the arrays they end in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from adios2 import bindings as adios
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.contracts.data import Split
+from gfm_pipeline.apps.dataset.bp import BpFile
+from gfm_pipeline.apps.dataset.columns import Columns
+from gfm_pipeline.common.errors import DataError, IntegrityError
+
+Indices = NDArray[np.int64]
+
+# key -> rows of one structure (0: one an atom), and shape of a row
+_KEYS: dict[str, tuple[int, tuple[int, ...]]] = {
+    "atomic_numbers": (0, (1,)),
+    "pos": (0, (3,)),
+    "forces": (0, (3,)),
+    "energy": (1, (1,)),
+    "cell": (3, (3,)),
+    "pbc": (3, ()),
+    "group": (1, ()),
+    "origin": (1, ()),
+}
+
+
+def runs(graphs: Indices) -> tuple[Indices, Indices]:
+    """Return first and end of the runs of consecutive numbers in ``graphs``, which ascend."""
+    breaks = np.flatnonzero(np.diff(graphs) != 1) + 1
+    starts = np.concatenate([[0], breaks]) if len(graphs) else np.zeros(0, dtype=np.int64)
+    ends = np.concatenate([breaks, [len(graphs)]]) if len(graphs) else starts
+    return graphs[starts], graphs[ends - 1] + 1
+
+
+class Rows:
+    """Reads structures of one split of a file that `write_bp` wrote.
+
+    The buffers of a read are reused by none: a result is the caller's. One `Rows` is used by one thread at a time,
+    since ADIOS2 keeps the selection on the variable.
+
+    Parameters
+    ----------
+    file
+        Open; closed by `close`.
+    label
+        The split.
+
+    Raises
+    ------
+    IntegrityError
+        When the split is missing or laid out in another way.
+    """
+
+    def __init__(self, file: BpFile, label: Split) -> None:
+        self._file, self._label = file, label
+        self._count = file.variable(f"{label}/pos/variable_count")
+        self._offset = file.variable(f"{label}/pos/variable_offset")
+        self._variables = {key: file.variable(f"{label}/{key}") for key in _KEYS}
+        self._types = {key: file.dtype(f"{label}/{key}") for key in _KEYS}
+        self._size = int(self._count.Shape()[0])
+        for key, (per_graph, row) in _KEYS.items():
+            shape = tuple(self._variables[key].Shape())
+            if shape[1:] != row or (per_graph and shape[0] != per_graph * self._size):
+                raise IntegrityError(f"{file.path}: {label}/{key} has shape {shape}, which this layout does not use.")
+
+    def __len__(self) -> int:
+        return self._size
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Rows:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def read(self, graphs: Indices) -> Columns:
+        """Read ``graphs`` [n], which ascend without repetition, with one selection a run and key.
+
+        Raises
+        ------
+        IntegrityError
+            When there is no such structure, or the file is damaged.
+        """
+        firsts, ends = runs(np.asarray(graphs, dtype=np.int64))
+        if len(firsts) and (firsts[0] < 0 or ends[-1] > self._size or (np.diff(graphs) <= 0).any()):
+            raise IntegrityError(
+                f"{self._file.path} has {self._size} structures in {self._label}, not those asked for."
+            )
+        lengths = ends - firsts
+        counts = self._fill(self._count, np.empty(len(graphs), dtype=np.int64), firsts, lengths)
+        offsets = self._fill(self._offset, np.empty(len(graphs), dtype=np.int64), firsts, lengths)
+        place = np.cumsum(lengths) - lengths
+        atoms = np.add.reduceat(counts, place) if len(place) else lengths
+        if (np.diff(offsets) != counts[:-1])[_inside(lengths)].any():
+            raise IntegrityError(f"{self._file.path} is damaged: {self._label}/pos is not laid out end to end.")
+        values: dict[str, NDArray[Any]] = {}
+        for key, (per_graph, row) in _KEYS.items():
+            total = int(counts.sum()) if per_graph == 0 else per_graph * len(graphs)
+            out = np.empty((total, *row), dtype=self._types[key])
+            start, length = (offsets[place], atoms) if per_graph == 0 else (per_graph * firsts, per_graph * lengths)
+            values[key] = self._fill(self._variables[key], out, start, length)
+        try:
+            return Columns.build(
+                numbers=values["atomic_numbers"][:, 0],
+                pos=values["pos"],
+                forces=values["forces"],
+                energy=values["energy"][:, 0],
+                cell=values["cell"].reshape(-1, 3, 3),
+                pbc=values["pbc"].reshape(-1, 3) != 0,
+                natoms=counts,
+                group=values["group"],
+                origin=values["origin"],
+            )
+        except DataError as error:
+            raise IntegrityError(
+                f"{self._file.path}: the keys of {self._label} do not fit together: {error}."
+            ) from error
+
+    def _fill(self, variable: Any, out: NDArray[Any], starts: Indices, lengths: Indices) -> NDArray[Any]:
+        get: Callable[..., None] = self._file.engine.Get
+        rest = list(out.shape[1:])
+        zeros, done = [0] * len(rest), 0
+        try:
+            for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+                if length:
+                    variable.SetSelection([[start, *zeros], [length, *rest]])
+                    get(variable, out[done : done + length], adios.Mode.Sync)
+                done += length
+        except (RuntimeError, ValueError) as error:
+            said = str(error).splitlines()[0]
+            raise IntegrityError(f"{self._file.path}: {self._label} cannot be read: {said}.") from error
+        return out
+
+
+def _inside(lengths: Indices) -> NDArray[np.bool_]:
+    """Return which neighbouring pairs of structures lie in the same run, for runs so long."""
+    run = np.repeat(np.arange(len(lengths)), lengths)
+    same: NDArray[np.bool_] = run[1:] == run[:-1]
+    return same
+
+
+class Blocks:
+    """Structures by random access through whole blocks, of which the newest are kept.
+
+    Parameters
+    ----------
+    rows
+        To read from.
+    block
+        Structures of a block.
+    keep
+        Blocks in memory.
+    """
+
+    def __init__(self, rows: Rows, block: int, keep: int) -> None:
+        self._rows, self._block, self._keep = rows, block, keep
+        self._kept: dict[int, Columns] = {}
+
+    def read(self, graphs: Indices) -> Columns:
+        """Return ``graphs``, which ascend, as `Rows.read` does."""
+        number = graphs // self._block
+        parts = []
+        for b in np.unique(number).tolist():
+            columns = self._kept.pop(b, None)
+            if columns is None:
+                while len(self._kept) >= self._keep:
+                    del self._kept[next(iter(self._kept))]
+                columns = self._rows.read(np.arange(b * self._block, min(len(self._rows), (b + 1) * self._block)))
+            self._kept[b] = columns
+            parts.append(columns.take(graphs[number == b] - b * self._block))
+        return Columns.concatenate(parts)
