@@ -11,6 +11,8 @@ import torch
 from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.apps.contracts.training import Algorithm, DatasetRef, ModelSettings, OptimiserSettings, TrainSpec
 from gfm_pipeline.apps.dataset import Columns, GraphTable, write_bp
+from gfm_pipeline.apps.dataset.bp import BLOCK
+from gfm_pipeline.apps.dataset.index import count, write_indices
 from gfm_pipeline.apps.train.checkpoint import load
 from gfm_pipeline.common.publish import publishing, write_record
 
@@ -45,10 +47,16 @@ def morse_columns(seed: int, n: int, stiffness: float) -> Columns:
     )
 
 
-def publish_dataset(folder: Path, name: str, seed: int, stiffness: float) -> DatasetRef:
-    splits = {
-        s: morse_columns(seed + k, n, stiffness) for k, (s, n) in enumerate(zip(Split, (96, 24, 24), strict=True))
-    }
+def publish_dataset(
+    folder: Path,
+    name: str,
+    seed: int,
+    stiffness: float,
+    n: tuple[int, int, int] = (96, 24, 24),
+    block: int = BLOCK,
+    indexed: bool = False,
+) -> DatasetRef:
+    splits = {s: morse_columns(seed + k, size, stiffness) for k, (s, size) in enumerate(zip(Split, n, strict=True))}
     table = GraphTable.build(splits[Split.TRAIN], 3.0, 0, REFERENCE)
     counts = {str(s): len(c) for s, c in splits.items()}
     statistics = DatasetStatistics(
@@ -69,7 +77,9 @@ def publish_dataset(folder: Path, name: str, seed: int, stiffness: float) -> Dat
         reasons={},
     )
     with publishing(folder / name, "test") as place:
-        write_bp(place / f"{name}.bp", name, splits, {1: -13.0, 8: -430.0})
+        write_bp(place / f"{name}.bp", name, splits, {1: -13.0, 8: -430.0}, block)
+        if indexed:
+            write_indices(place, {s: count(c)[0] for s, c in splits.items()})
         write_record(place / "statistics.json", statistics)
     return DatasetRef(name, str(folder / name))
 

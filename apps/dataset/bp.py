@@ -82,7 +82,9 @@ def _keys(columns: Columns) -> dict[str, tuple[NDArray[Any], NDArray[np.int64]]]
     }
 
 
-def write_bp(path: Path, name: str, splits: Mapping[Split, Columns], reference: Mapping[int, float]) -> None:
+def write_bp(
+    path: Path, name: str, splits: Mapping[Split, Columns], reference: Mapping[int, float], block: int = BLOCK
+) -> None:
     """Write ``splits`` to the BP folder ``path``.
 
     Parameters
@@ -95,6 +97,8 @@ def write_bp(path: Path, name: str, splits: Mapping[Split, Columns], reference: 
         Label to structures; none may be empty.
     reference
         Atomic number to reference energy (eV), stored as ``energy_linear_regression_coeff`` [118].
+    block
+        Graphs of a block.
 
     Raises
     ------
@@ -118,7 +122,7 @@ def write_bp(path: Path, name: str, splits: Mapping[Split, Columns], reference: 
             for label, columns in splits.items():
                 if not len(columns):
                     raise DataError(f"Split {label} of {name} is empty.", "Give it a larger fraction or more groups.")
-                _write_label(io, engine, str(label), columns)
+                _write_label(io, engine, str(label), columns, block)
             io.DefineAttribute("total_ndata", np.array([sum(len(c) for c in splits.values())], dtype=np.int64))
             io.DefineAttribute("dataset_name", name)
             io.DefineAttribute("energy_linear_regression_coeff", coefficients)
@@ -130,17 +134,17 @@ def write_bp(path: Path, name: str, splits: Mapping[Split, Columns], reference: 
     (path / "profiling.json").unlink(missing_ok=True)
 
 
-def _write_label(io: Any, engine: Any, label: str, columns: Columns) -> None:
+def _write_label(io: Any, engine: Any, label: str, columns: Columns, block: int) -> None:
     keys = _keys(columns)
     io.DefineAttribute(f"{label}/ndata", np.array([len(columns)], dtype=np.int64))
     io.DefineAttribute(f"{label}/keys", list(keys))
-    io.DefineAttribute(f"{label}/block", np.array([BLOCK], dtype=np.int64))
+    io.DefineAttribute(f"{label}/block", np.array([block], dtype=np.int64))
     for key, (array, count) in keys.items():
         offset = np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64)
         name = f"{label}/{key}"
         # Every key here varies on axis 0 or not at all: 0 is right for both.
         io.DefineAttribute(f"{name}/variable_dim", np.array([0], dtype=np.int64))
-        _put(io, engine, name, array, [int(o) for o in offset[::BLOCK]])
+        _put(io, engine, name, array, [int(o) for o in offset[::block]])
         for suffix, index in (("variable_count", count), ("variable_offset", offset)):
             _put(io, engine, f"{name}/{suffix}", np.asarray(index, dtype=np.int64), [0])
 

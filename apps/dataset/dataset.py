@@ -82,11 +82,6 @@ class Dataset:
         """
         return read_index(self.path, split, self.statistics.n_structures[split])
 
-    def block(self, split: Split) -> int:
-        """Return how many structures follow each other in a block on disk."""
-        with BpFile(self.path / f"{self.name}.bp") as file:
-            return file.block(split)
-
     def columns(self, split: Split, graphs: NDArray[np.int64] | None = None) -> Columns:
         """Read one split into memory, or ``graphs`` of it, which ascend.
 

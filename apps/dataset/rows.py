@@ -51,6 +51,11 @@ class Rows:
     label
         The split.
 
+    Attributes
+    ----------
+    block
+        Structures of a block on disk.
+
     Raises
     ------
     IntegrityError
@@ -64,6 +69,7 @@ class Rows:
         self._variables = {key: file.variable(f"{label}/{key}") for key in _KEYS}
         self._types = {key: file.dtype(f"{label}/{key}") for key in _KEYS}
         self._size = int(self._count.Shape()[0])
+        self.block = file.block(label)
         for key, (per_graph, row) in _KEYS.items():
             shape = tuple(self._variables[key].Shape())
             if shape[1:] != row or (per_graph and shape[0] != per_graph * self._size):
@@ -157,14 +163,12 @@ class Blocks:
     ----------
     rows
         To read from.
-    block
-        Structures of a block.
     keep
         Blocks in memory.
     """
 
-    def __init__(self, rows: Rows, block: int, keep: int) -> None:
-        self._rows, self._block, self._keep = rows, block, keep
+    def __init__(self, rows: Rows, keep: int) -> None:
+        self._rows, self._block, self._keep = rows, rows.block, keep
         self._kept: dict[int, Columns] = {}
 
     def read(self, graphs: Indices) -> Columns:
@@ -179,4 +183,4 @@ class Blocks:
                 columns = self._rows.read(np.arange(b * self._block, min(len(self._rows), (b + 1) * self._block)))
             self._kept[b] = columns
             parts.append(columns.take(graphs[number == b] - b * self._block))
-        return Columns.concatenate(parts)
+        return Columns.concatenate(parts) if parts else self._rows.read(graphs)

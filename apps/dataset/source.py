@@ -85,9 +85,9 @@ class OnDisk:
         Of the split.
     cutoff, dataset_index, reference
         See `GraphTable.build`.
-    blocks
-        Blocks to keep in memory; 0: none, read only the graphs that are asked for. That is less to read for one who
-        needs few graphs of a block.
+    window
+        Structures that are shuffled among each other: whole blocks are read, and kept for that long. 0: none are, only
+        the graphs that are asked for are read. That is less to read for one who needs few graphs of a block.
     """
 
     def __init__(
@@ -98,12 +98,13 @@ class OnDisk:
         cutoff: float,
         dataset_index: int,
         reference: Mapping[str, float],
-        blocks: int,
+        window: int,
     ) -> None:
         self._index, self._cutoff, self._dataset, self._reference = index, cutoff, dataset_index, reference
-        self.block: int | None = dataset.block(split)
         self._rows = dataset.rows(split)
-        self._reader = Blocks(self._rows, self.block, blocks) if blocks else self._rows
+        self.block: int | None = self._rows.block
+        # where one window ends, blocks of two are needed
+        self._reader = Blocks(self._rows, 2 * max(1, window // self._rows.block)) if window else self._rows
 
     def __len__(self) -> int:
         return len(self._index)

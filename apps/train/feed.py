@@ -62,13 +62,21 @@ class Feed:
         Graphs of a batch of all ranks.
     rank, ranks
         Which of how many; see `share`.
+    stretch
+        Graphs of a rank that are read at once.
     """
 
     def __init__(
-        self, sources: Sequence[Source], sampler: Sampler, batch_size: int, rank: int = 0, ranks: int = 1
+        self,
+        sources: Sequence[Source],
+        sampler: Sampler,
+        batch_size: int,
+        rank: int = 0,
+        ranks: int = 1,
+        stretch: int = STRETCH,
     ) -> None:
         self._sources, self._sampler, self._size, self._rank, self._ranks = sources, sampler, batch_size, rank, ranks
-        self._steps = max(1, STRETCH * ranks // batch_size)
+        self._steps = max(1, stretch * ranks // batch_size)
         self._threaded = any(source.block is not None for source in sources)
         self._stretch: Stretch | None = None
         self._ahead: Ahead[Stretch] | None = None

@@ -178,9 +178,7 @@ def open_source(spec: TrainSpec, dataset: Dataset, number: int, reference: Mappi
     cutoff = spec.model.cutoff
     if index is None or len(index) <= spec.window:
         return Held(GraphTable.build(dataset.columns(Split.TRAIN), cutoff, number, reference))
-    block = dataset.block(Split.TRAIN)
-    blocks = 0 if ranks >= SPARSE else 2 * max(1, spec.window // block)
-    return OnDisk(dataset, Split.TRAIN, index, cutoff, number, reference, blocks)
+    return OnDisk(dataset, Split.TRAIN, index, cutoff, number, reference, 0 if ranks >= SPARSE else spec.window)
 
 
 def prepare(spec: TrainSpec, ranks: Ranks = ALONE, device: torch.device = CPU) -> Trainer:
