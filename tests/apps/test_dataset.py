@@ -280,33 +280,39 @@ def brute_force(
 
 
 def random_lattices(n: int) -> Iterator[tuple[np.ndarray[Any, Any], ...]]:
+    """Yield skewed, thin and long cells, of one atom or some, atoms anywhere, and all mixes of periodic directions."""
     rng = np.random.default_rng(3)
     while n:
-        cell = rng.normal(size=(3, 3)) * rng.choice([1.5, 4.0, 9.0], size=(3, 1))  # thin, skewed, long
+        cell = rng.normal(size=(3, 3)) * rng.choice([1.5, 4.0, 9.0], size=(3, 1))
         if abs(np.linalg.det(cell)) < 0.08 * np.prod(np.linalg.norm(cell, axis=1)):
             continue
-        pbc = rng.random(3) < 0.6
+        pbc = np.array([n & 1, n & 2, n & 4], dtype=bool)
         if rng.random() < 0.3:
             cell[~pbc] = 0.0
+        if rng.random() < 0.2:
+            cell[0] *= -1.0  # left-handed
         pos = rng.normal(size=(int(rng.integers(1, 6)), 3)) * rng.choice([1.0, 6.0]) + 20 * rng.normal(size=3)
         n -= 1
         yield pos, cell, pbc
 
 
 def test_neighbours_equal_brute_force() -> None:
-    checked = several_images = 0
-    for pos, cell, pbc in random_lattices(200):
-        for cutoff in (2.0, 4.5):
-            expected, unsure = brute_force(pos, cell, pbc, cutoff)
-            src, dst, image = neighbour_list(pos, cell, pbc, cutoff)
-            found = set(zip(src.tolist(), dst.tolist(), *image.T.tolist(), strict=True))
-            assert len(found) == len(src)
-            assert found - unsure == expected
-            assert {(j, i, -a, -b, -c) for i, j, a, b, c in found} == found  # both directions
-            checked += len(found)
-            several_images += len(found) > len(set(zip(src.tolist(), dst.tolist(), strict=True)))
-    assert checked > 20_000
-    assert several_images > 50
+    """On 1,000 cells, with their images, for a cutoff that most cells are thinner than and one that some are."""
+    checked = several_images = beyond = alone = 0
+    for number, (pos, cell, pbc) in enumerate(random_lattices(1000)):
+        cutoff = (2.0, 4.5)[number % 2]
+        expected, unsure = brute_force(pos, cell, pbc, cutoff)
+        src, dst, image = neighbour_list(pos, cell, pbc, cutoff)
+        found = set(zip(src.tolist(), dst.tolist(), *image.T.tolist(), strict=True))
+        assert len(found) == len(src)
+        assert found - unsure == expected - unsure
+        assert {(j, i, -a, -b, -c) for i, j, a, b, c in found} == found  # both directions
+        checked += len(found)
+        several_images += len(found) > len(set(zip(src.tolist(), dst.tolist(), strict=True)))
+        beyond += bool((np.linalg.norm(cell[pbc], axis=1) < cutoff).any())
+        alone += len(pos) == 1
+    assert checked > 50_000
+    assert min(several_images, beyond, alone) > 150
 
 
 def test_flat_periodic_cell_is_refused() -> None:
