@@ -6,8 +6,8 @@
 Everybody delivers shuffled batches of 32 with atomic numbers, positions, forces, energies, cells where it stores them,
 and the structure of every atom, without edges (nobody here stores them):
 
-``feed``           this project: windows of blocks from ADIOS2, shuffled within and across, one flat ``Batch``; the last row
-                   lists neighbours too, as training does
+``feed``           this project: windows of blocks from ADIOS2, shuffled in and across, one flat ``Batch``; last row:
+                   with neighbours, as training has it
 ``adios2.Stream``  one read of each variable of each structure, and torch_geometric's ``Batch.from_data_list``
 ``LMDB``           pickled ``Data``, one a structure, and the same
 ``memmap``         numpy arrays mapped from the same disk and gathered a batch at a time: what a file could give at best
@@ -33,7 +33,7 @@ import torch
 from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.apps.dataset import Columns, Dataset, write_bp
 from gfm_pipeline.apps.dataset.columns import flat_ranges
-from gfm_pipeline.apps.dataset.index import RADII, GraphIndex, write_indices
+from gfm_pipeline.apps.dataset.index import RADII, index_file
 from gfm_pipeline.apps.dataset.source import OnDisk
 from gfm_pipeline.apps.train.feed import Feed
 from gfm_pipeline.apps.train.sampler import Sampler
@@ -72,7 +72,7 @@ def publish(folder: Path, columns: Columns) -> Path:
     rows[:, 0], rows[:, 1], rows[:, 2] = columns.natoms, 1, columns.natoms
     with publishing(folder / "b", "benchmark") as place:
         write_bp(place / "b.bp", "b", splits, {})
-        write_indices(place, {Split.TRAIN: GraphIndex(rows)})
+        np.save(place / index_file(Split.TRAIN), rows)
         write_record(place / "statistics.json", facts)
     return folder / "b"
 

@@ -35,6 +35,24 @@ class LengthUnit(StrEnum):
     BOHR = "Bohr"
 
 
+class ForceSign(StrEnum):
+    """What the force label of a source is: the force on an atom, or the gradient of the energy."""
+
+    FORCES = "forces"
+    GRADIENTS = "gradients"
+
+
+class Duplicates(StrEnum):
+    """Which repetitions of a record are taken out: none, equal ones, or those that differ by rounding only."""
+
+    KEEP = "keep"
+    EXACT = "exact"
+    ROUNDED = "rounded"
+
+
+OVERLAP = 0.4  # of the sum of covalent radii; H2 is at 1.2, shock-compressed copper above 0.7
+
+
 @dataclass(frozen=True)
 class SourceSettings:
     """One source of labelled structures.
@@ -50,7 +68,15 @@ class SourceSettings:
     options
         Reader-specific options, already validated by the reader's own schema.
     energy_unit, length_unit
-        Units of the files; everything is converted to eV and Angstrom.
+        Units of the files; everything is converted to eV and Angstrom. Forces are in energy_unit/length_unit.
+    energy_per_atom
+        The energy label is divided by the number of atoms.
+    forces_are
+        Forces, or gradients of the energy, whose sign is turned.
+    charge, spin
+        Total charge (e) and spin multiplicity of every record that does not say its own; None: not known.
+    level_of_theory, licence, citation
+        Where the labels come from, kept with the dataset.
     energy_key, forces_key
         Names of the labels where a format leaves them free (extxyz ``info``/``arrays`` keys,
         database columns); None: what the format's calculator results hold.
@@ -59,6 +85,14 @@ class SourceSettings:
         (the composition's reduced formula).
     max_force
         Records with a force component above this are quarantined (eV/Angstrom); None: no limit.
+    energy_window
+        Lowest and highest energy minus references (eV/atom); records outside are quarantined; None: no limit.
+    duplicates
+        Repetitions that are quarantined; the first of each stays.
+    isolated_atoms
+        Records with an atom that has no neighbour within this distance (Angstrom) are quarantined; None: kept.
+    overlap
+        Records with two atoms closer than this share of the sum of their covalent radii are quarantined.
     shards
         Number of shards the source is read in, one task each.
     isolated_energies
@@ -77,6 +111,17 @@ class SourceSettings:
     max_force: float | None = None
     shards: int = 1
     isolated_energies: dict[str, float] | None = None
+    energy_per_atom: bool = False
+    forces_are: ForceSign = ForceSign.FORCES
+    charge: int | None = None
+    spin: int | None = None
+    level_of_theory: str | None = None
+    licence: str | None = None
+    citation: str | None = None
+    energy_window: tuple[float, float] | None = None
+    duplicates: Duplicates = Duplicates.EXACT
+    isolated_atoms: float | None = None
+    overlap: float = OVERLAP
 
 
 @dataclass(frozen=True)
@@ -110,6 +155,7 @@ class ReadShardResult:
     reasons: dict[str, int]
     converted: tuple[str, ...]  # unit conversions done, in words
     seconds: float
+    warnings: tuple[str, ...] = ()  # what looks wrong about the records that were kept
 
 
 @dataclass(frozen=True)
@@ -125,7 +171,10 @@ class AssembleSpec:
     max_quarantined
         Largest tolerated share of quarantined records before the stage fails.
     output
-        Folder to publish; holds ``<name>.bp``, ``statistics.json``, ``quarantine.jsonl`` and the manifest.
+        Folder to publish; holds ``<name>.bp`` (or several shards), ``layout.json``, ``statistics.json``,
+        ``quarantine.jsonl``, the report and the manifest.
+    shard_mb
+        Size a BP file is filled to, in MB; what is larger is divided into shards of at most this size.
     """
 
     source: SourceSettings
@@ -135,6 +184,7 @@ class AssembleSpec:
     max_quarantined: float
     seed: int
     output: str
+    shard_mb: float = 512.0
 
 
 @dataclass(frozen=True)
@@ -179,6 +229,7 @@ class DatasetStatistics:
     energy_mean: float = 0.0  # training split, after references, eV/atom: not 0 with isolated-atom energies
     reference_residual: float | None = None  # training split, RMS of energy minus references, eV/atom
     neighbours: tuple[NeighbourStatistics, ...] = ()  # training split, by cutoff
+    warnings: tuple[str, ...] = ()  # what looks wrong about the records that were kept
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
-    from gfm_pipeline.apps.dataset.bp import BpFile, read_columns, write_bp
+    from gfm_pipeline.apps.dataset.bp import BpFile, read_columns
     from gfm_pipeline.apps.dataset.columns import Columns
     from gfm_pipeline.apps.dataset.dataset import STATISTICS_FILE, Dataset
     from gfm_pipeline.apps.dataset.neighbours import neighbour_list
     from gfm_pipeline.apps.dataset.table import GraphTable, collate
+    from gfm_pipeline.apps.dataset.write import write_bp
 
 _HOME = {
     "STATISTICS_FILE": "gfm_pipeline.apps.dataset.dataset",
@@ -28,7 +29,7 @@ _HOME = {
     "collate": "gfm_pipeline.apps.dataset.table",
     "neighbour_list": "gfm_pipeline.apps.dataset.neighbours",
     "read_columns": "gfm_pipeline.apps.dataset.bp",
-    "write_bp": "gfm_pipeline.apps.dataset.bp",
+    "write_bp": "gfm_pipeline.apps.dataset.write",
 }
 
 __all__ = [

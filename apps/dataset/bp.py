@@ -4,12 +4,12 @@ For each label (``trainset``, ``valset``, ``testset``) and key k: variable ``<la
 samples end to end along one axis, attribute ``<label>/<k>/variable_dim`` names that axis, and variables
 ``<label>/<k>/variable_count`` and ``variable_offset`` [ndata] give each sample's extent on it. The axis is
 the one whose length differs between samples, and 0 where none does (or there is one sample), so a reader
-must obey the attribute and may not guess. The layout is described by HydraGNN's ``AdiosWriter``.
+must obey the attribute and may not guess. The layout is described by HydraGNN's ``AdiosWriter``. This module reads;
+`gfm_pipeline.apps.dataset.write` writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,8 @@ from numpy.typing import NDArray
 from gfm_pipeline.apps.contracts.data import Split
 from gfm_pipeline.apps.dataset.columns import Columns, flat_ranges
 from gfm_pipeline.common.errors import DataError, IntegrityError
-from gfm_pipeline.common.publish import manifest_lists, storage_errors, verify
+from gfm_pipeline.common.publish import manifest_lists, verify
 
-BLOCK = 2048  # graphs in a written block: windows of this size read back at disk speed
-N_COEFFICIENTS = 118
 _DTYPES: dict[str, type[np.generic]] = {
     "float": np.float32,
     "double": np.float64,
@@ -61,102 +59,6 @@ class Variable:
         if np.array_equal(self.offset, expected) and int(self.count.sum()) == len(values):
             return np.ascontiguousarray(values)
         return np.ascontiguousarray(values[flat_ranges(self.offset, self.count)])
-
-
-def _keys(columns: Columns) -> dict[str, tuple[NDArray[Any], NDArray[np.int64]]]:
-    """Return key -> (array joined on axis 0, rows of each sample); uint8 would read back as text in HydraGNN."""
-    one = np.ones(len(columns), dtype=np.int64)
-    per_atom = columns.energy / columns.natoms
-    return {
-        "atomic_numbers": (columns.numbers.astype(np.float32)[:, None], columns.natoms),
-        "pos": (columns.pos, columns.natoms),
-        "forces": (columns.forces, columns.natoms),
-        "energy": (columns.energy[:, None], one),
-        "energy_per_atom": (per_atom[:, None], one),
-        "cell": (columns.cell.reshape(-1, 3), 3 * one),
-        "pbc": (columns.pbc.astype(np.int32).reshape(-1), 3 * one),
-        "natoms": (columns.natoms, one),
-        "graph_attr": (np.zeros(2 * len(columns), dtype=np.float32), 2 * one),
-        "group": (columns.group, one),
-        "origin": (columns.origin, one),
-    }
-
-
-def write_bp(
-    path: Path, name: str, splits: Mapping[Split, Columns], reference: Mapping[int, float], block: int = BLOCK
-) -> None:
-    """Write ``splits`` to the BP folder ``path``.
-
-    Parameters
-    ----------
-    path
-        Folder to create; its parent must exist.
-    name
-        Name of the dataset.
-    splits
-        Label to structures; none may be empty.
-    reference
-        Atomic number to reference energy (eV), stored as ``energy_linear_regression_coeff`` [118].
-    block
-        Graphs of a block.
-
-    Raises
-    ------
-    StorageError
-        When the disk refuses.
-    DataError
-        When a split is empty, or ADIOS2 refuses the data.
-    """
-    coefficients = np.zeros(N_COEFFICIENTS)
-    for number, energy in reference.items():
-        coefficients[number - 1] = energy
-    with storage_errors(path):
-        try:
-            context = adios.ADIOS()
-            io = context.DeclareIO("write")
-            io.SetEngine("BP5")
-            # Statistics stay on: HydraGNN's reader tells cached counts apart by their Min and Max.
-            io.SetParameter("Threads", "1")
-            engine = io.Open(str(path), adios.Mode.Write)
-            engine.BeginStep()
-            for label, columns in splits.items():
-                if not len(columns):
-                    raise DataError(f"Split {label} of {name} is empty.", "Give it a larger fraction or more groups.")
-                _write_label(io, engine, str(label), columns, block)
-            io.DefineAttribute("total_ndata", np.array([sum(len(c) for c in splits.values())], dtype=np.int64))
-            io.DefineAttribute("dataset_name", name)
-            io.DefineAttribute("energy_linear_regression_coeff", coefficients)
-            engine.EndStep()
-            engine.Close()
-        except RuntimeError as error:
-            raise DataError(f"ADIOS2 could not write {path}: {str(error).splitlines()[0]}.") from error
-    # Timings inside would give equal data a different digest.
-    (path / "profiling.json").unlink(missing_ok=True)
-
-
-def _write_label(io: Any, engine: Any, label: str, columns: Columns, block: int) -> None:
-    keys = _keys(columns)
-    io.DefineAttribute(f"{label}/ndata", np.array([len(columns)], dtype=np.int64))
-    io.DefineAttribute(f"{label}/keys", list(keys))
-    io.DefineAttribute(f"{label}/block", np.array([block], dtype=np.int64))
-    for key, (array, count) in keys.items():
-        offset = np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64)
-        name = f"{label}/{key}"
-        # Every key here varies on axis 0 or not at all: 0 is right for both.
-        io.DefineAttribute(f"{name}/variable_dim", np.array([0], dtype=np.int64))
-        _put(io, engine, name, array, [int(o) for o in offset[::block]])
-        for suffix, index in (("variable_count", count), ("variable_offset", offset)):
-            _put(io, engine, f"{name}/{suffix}", np.asarray(index, dtype=np.int64), [0])
-
-
-def _put(io: Any, engine: Any, name: str, array: NDArray[Any], starts: list[int]) -> None:
-    """Put ``array`` in blocks of rows beginning at ``starts``; ``Sync`` copies, so buffers may go at once."""
-    shape, rest = list(array.shape), list(array.shape[1:])
-    variable = io.DefineVariable(name, np.zeros(1, array.dtype), shape, [0] * len(shape), shape)
-    for first, last in zip(starts, [*starts[1:], shape[0]], strict=True):
-        block = np.array(array[first:last], order="C")  # a copy: read-only arrays are refused with a wrong message
-        variable.SetSelection([[first, *[0] * len(rest)], [last - first, *rest]])
-        engine.Put(variable, block, adios.Mode.Sync)
 
 
 class BpFile:
@@ -210,11 +112,6 @@ class BpFile:
         if kind not in _DTYPES:
             raise IntegrityError(f"{self.path}: {name} has type {kind}, which this layout does not use.")
         return _DTYPES[kind]
-
-    def block(self, label: str) -> int:
-        """Return how many structures follow each other in a block on disk."""
-        name = f"{label}/block"
-        return int(np.asarray(self.attribute(name))[0]) if name in self._attributes else BLOCK
 
     def labels(self) -> list[str]:
         """Return the labels that hold samples."""
@@ -301,6 +198,7 @@ def read_columns(file: BpFile, label: Split) -> Columns:
             natoms=natoms,
             group=flat("group", np.arange(n)),
             origin=flat("origin", np.arange(n)),
+            graph_attr=flat("graph_attr", np.zeros((n, 2))),
         )
     except (ValueError, DataError) as error:
         raise IntegrityError(f"{file.path}: the keys of {label} do not fit together: {error}.") from error

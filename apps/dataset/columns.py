@@ -41,7 +41,9 @@ class Columns:
     group
         Index of the trajectory or family [G], int64; the same in every split.
     origin
-        Place of the record in the order the source was read [G], int64.
+        Place of the record in the order the source was read, those set aside counted too [G], int64.
+    graph_attr
+        Total charge (e) and spin multiplicity, 0 where they are not known [G, 2], float32.
     """
 
     numbers: NDArray[np.uint8]
@@ -54,6 +56,7 @@ class Columns:
     offsets: NDArray[np.int64]
     group: NDArray[np.int64]
     origin: NDArray[np.int64]
+    graph_attr: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.natoms)
@@ -71,6 +74,7 @@ class Columns:
         natoms: NDArray[np.generic],
         group: NDArray[np.generic] | None = None,
         origin: NDArray[np.generic] | None = None,
+        graph_attr: NDArray[np.generic] | None = None,
     ) -> Columns:
         """Convert to the types of this class, form ``offsets`` and check the shapes.
 
@@ -103,6 +107,9 @@ class Columns:
             offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             group=np.zeros(n_graphs, np.int64) if group is None else np.ascontiguousarray(group, dtype=np.int64),
             origin=np.arange(n_graphs) if origin is None else np.ascontiguousarray(origin, dtype=np.int64),
+            graph_attr=np.zeros((n_graphs, 2), np.float32)
+            if graph_attr is None
+            else np.ascontiguousarray(graph_attr, dtype=np.float32),
         )
 
     def take(self, graphs: NDArray[np.int64] | Sequence[int]) -> Columns:
@@ -119,6 +126,7 @@ class Columns:
             natoms=self.natoms[index],
             group=self.group[index],
             origin=self.origin[index],
+            graph_attr=self.graph_attr[index],
         )
 
     @staticmethod
@@ -134,6 +142,7 @@ class Columns:
             natoms=np.concatenate([p.natoms for p in parts]),
             group=np.concatenate([p.group for p in parts]),
             origin=np.concatenate([p.origin for p in parts]),
+            graph_attr=np.concatenate([p.graph_attr for p in parts]),
         )
 
     def composition(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

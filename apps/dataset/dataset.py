@@ -1,4 +1,4 @@
-"""A published dataset folder: ``<name>.bp``, ``statistics.json`` and the manifest that vouches for them."""
+"""A published dataset folder: BP files, ``statistics.json`` and the manifest that vouches for them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.apps.contracts.layout import CHUNK, LAYOUT_FILE, Layout
 from gfm_pipeline.apps.dataset.bp import BpFile, read_columns
 from gfm_pipeline.apps.dataset.columns import Columns
 from gfm_pipeline.apps.dataset.index import GraphIndex, read_index
@@ -32,11 +33,17 @@ class Dataset:
         SHA-256 over its content.
     statistics
         Counts, reference energies, scales.
+    files
+        Names of the BP files, in order; the structures of a split are those of the files end to end.
+    layout
+        What each file holds; None for a dataset from before there were shards.
     """
 
     path: Path
     digest: str
     statistics: DatasetStatistics
+    files: tuple[str, ...]
+    layout: Layout | None = None
 
     @classmethod
     def open(cls, path: Path, *, digests: bool = False) -> Dataset:
@@ -51,9 +58,15 @@ class Dataset:
         if STATISTICS_FILE not in manifest.files:
             raise IntegrityError(f"{path} is not a dataset: its manifest lists no {STATISTICS_FILE}.")
         statistics = read_record(DatasetStatistics, path / STATISTICS_FILE)
-        if f"{statistics.name}.bp/md.idx" not in manifest.files:
-            raise IntegrityError(f"{path} is not a dataset: its manifest lists no {statistics.name}.bp.")
-        return cls(path, manifest.digest, statistics)
+        files: tuple[str, ...] = (f"{statistics.name}.bp",)  # datasets from before there were shards have no layout
+        layout = None
+        if LAYOUT_FILE in manifest.files:
+            layout = read_record(Layout, path / LAYOUT_FILE)
+            files = tuple(shard.file for shard in layout.files)
+        for file in files:
+            if f"{file}/md.idx" not in manifest.files:
+                raise IntegrityError(f"{path} is not a dataset: its manifest lists no {file}.")
+        return cls(path, manifest.digest, statistics, files, layout)
 
     @property
     def name(self) -> str:
@@ -66,11 +79,16 @@ class Dataset:
         Raises
         ------
         IntegrityError
-            When the file is not what its statistics say.
+            When the files are not what the statistics say.
         """
-        rows = Rows(BpFile(self.path / f"{self.name}.bp"), split)
-        self._check(len(rows), split)
-        return rows
+        n = self.statistics.n_structures[split]
+        if self.layout is None:
+            sizes, block = [n], CHUNK
+        else:
+            labels = [shard.labels.get(str(split)) for shard in self.layout.files]
+            sizes, block = [0 if extent is None else extent.n_graphs for extent in labels], self.layout.chunk
+        self._check(sum(sizes), split)
+        return Rows([self.path / name for name in self.files], sizes, split, block)
 
     def index(self, split: Split) -> GraphIndex | None:
         """Return what is known of every structure of a split; None for a folder that was made without.
@@ -93,8 +111,14 @@ class Dataset:
         if graphs is not None:
             with self.rows(split) as rows:
                 return rows.read(graphs)
-        with BpFile(self.path / f"{self.name}.bp") as file:
-            columns = read_columns(file, split)
+        parts = []
+        for name in self.files:
+            with BpFile(self.path / name) as file:
+                if str(split) in file.labels():
+                    parts.append(read_columns(file, split))
+        if not parts:
+            raise IntegrityError(f"{self.path} holds no structures in {split}.")
+        columns = Columns.concatenate(parts) if len(parts) > 1 else parts[0]
         self._check(len(columns), split)
         return columns
 

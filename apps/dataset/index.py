@@ -6,6 +6,7 @@ counts once, and keeps 28 bytes a structure beside the atoms.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +72,8 @@ def index_file(label: Split) -> str:
     return f"{label}.index.npy"
 
 
-def count(columns: Columns, check: Callable[[], None] = lambda: None) -> tuple[GraphIndex, Degrees]:
-    """Count atoms, labels and neighbours of every structure.
+def count(columns: Columns, check: Callable[[], None] = lambda: None) -> tuple[NDArray[np.uint32], Degrees]:
+    """Return the rows of a `GraphIndex` and how many neighbours the atoms have.
 
     Parameters
     ----------
@@ -91,19 +92,17 @@ def count(columns: Columns, check: Callable[[], None] = lambda: None) -> tuple[G
     rows[:, 0] = columns.natoms
     rows[:, 1] = ~np.isnan(columns.energy)
     rows[:, 2] = known[columns.offsets[1:]] - known[columns.offsets[:-1]]
-    histograms = [np.zeros(1, dtype=np.int64) for _ in RADII]
+    degrees = np.zeros((len(RADII), len(columns.numbers)), dtype=np.int64)
     for g in range(len(columns)):
         if g % 256 == 0:
             check()
-        atoms = slice(columns.offsets[g], columns.offsets[g + 1])
+        first, last = int(columns.offsets[g]), int(columns.offsets[g + 1])
+        atoms = slice(first, last)
         src, _, _, distance = pairs_within(columns.pos[atoms], columns.cell[g], columns.pbc[g], RADII[-1])
         for k, radius in enumerate(RADII):
-            degree = np.bincount(src[distance < radius], minlength=int(columns.natoms[g]))
-            rows[g, _FIXED + k] = degree.sum()
-            found = np.bincount(degree, minlength=len(histograms[k]))
-            found[: len(histograms[k])] += histograms[k]
-            histograms[k] = found
-    return GraphIndex(rows), Degrees(tuple(histograms))
+            degrees[k, atoms] = np.bincount(src[distance < radius], minlength=last - first)
+        rows[g, _FIXED:] = degrees[:, atoms].sum(axis=1)
+    return rows, Degrees(tuple(np.bincount(d, minlength=1) for d in degrees))
 
 
 @dataclass(frozen=True)
@@ -111,6 +110,10 @@ class Degrees:
     """How many atoms have 0, 1, 2 ... neighbours within each of `RADII`."""
 
     histograms: tuple[NDArray[np.int64], ...]
+
+    def __add__(self, other: Degrees) -> Degrees:
+        pairs = zip(self.histograms, other.histograms, strict=True)
+        return Degrees(tuple(_longer(a, b) for a, b in pairs))
 
     def statistics(self) -> tuple[NeighbourStatistics, ...]:
         """Return mean, mean of log(d + 1) (the scale of PNA, Corso et al., arXiv 2004.05718, eq. 5) and extremes."""
@@ -130,12 +133,55 @@ def _statistics(radius: float, histogram: NDArray[np.int64]) -> NeighbourStatist
     )
 
 
-def write_indices(folder: Path, indices: Mapping[Split, GraphIndex]) -> None:
-    """Write the index of every split into the folder of a dataset; raises StorageError when the disk refuses."""
-    for label, index in indices.items():
-        path = folder / index_file(label)
-        with storage_errors(path):
-            np.save(path, index.rows)
+def _longer(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
+    total = np.zeros(max(len(a), len(b)), dtype=np.int64)
+    total[: len(a)] += a
+    total[: len(b)] += b
+    return total
+
+
+class IndexWriter:
+    """Writes the index of every split into the folder of a dataset while its structures pass by.
+
+    Parameters
+    ----------
+    folder
+        Of the dataset.
+    sizes
+        Structures of each split.
+
+    Raises
+    ------
+    StorageError
+        When the disk refuses.
+    """
+
+    def __init__(self, folder: Path, sizes: Mapping[Split, int]) -> None:
+        self._folder, self._sizes = folder, sizes
+        self._done = dict.fromkeys(sizes, 0)
+        self.degrees: dict[Split, Degrees] = {}
+
+    def __enter__(self) -> IndexWriter:
+        for label, n in self._sizes.items():
+            path = self._folder / index_file(label)
+            with storage_errors(path):
+                # written, not mapped: a full disk answers a write with an error, and a mapping by killing the process
+                np.save(path, np.zeros((n, _FIXED + len(RADII)), dtype=np.uint32))
+        return self
+
+    def add(self, label: Split, columns: Columns, check: Callable[[], None] = lambda: None) -> None:
+        """Take the next structures of ``label``; ``check`` as for `count`."""
+        rows, degrees = count(columns, check)
+        path = self._folder / index_file(label)
+        with storage_errors(path), open(path, "r+b") as stream:
+            stream.seek(-rows[0:1].nbytes * (self._sizes[label] - self._done[label]), os.SEEK_END)
+            stream.write(rows.tobytes())
+        self._done[label] += len(rows)
+        self.degrees[label] = self.degrees[label] + degrees if label in self.degrees else degrees
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if kind is None and self._done != dict(self._sizes):
+            raise ValueError(f"The index got {self._done} structures, not {dict(self._sizes)}.")
 
 
 def read_index(folder: Path, label: Split, n: int) -> GraphIndex | None:

@@ -1,63 +1,276 @@
-"""Program: join the shards of a source to one dataset (`AssembleSpec` to `AssembleResult`)."""
+"""Program: join the shards of a source to one dataset (`AssembleSpec` to `AssembleResult`).
+
+The source is read in several passes, one part of a shard at a time: repetitions and groups, references, the window
+of energies, then the shuffle into buckets on disk, which are written out in order. Memory holds a part, a bucket and
+what ADIOS2 keeps of the file it writes, whatever the size of the source.
+"""
 
 from __future__ import annotations
 
+import heapq
+import shutil
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
+from numpy.typing import NDArray
 
-from gfm_pipeline.apps.contracts.data import AssembleResult, AssembleSpec, BadRecord, DatasetStatistics, Split
-from gfm_pipeline.apps.dataset.bp import write_bp
+from gfm_pipeline.apps.contracts.data import (
+    AssembleResult,
+    AssembleSpec,
+    BadRecord,
+    DatasetStatistics,
+    Split,
+)
+from gfm_pipeline.apps.contracts.layout import CHUNK, LAYOUT_FILE, BpShard, Layout
 from gfm_pipeline.apps.dataset.columns import Columns
 from gfm_pipeline.apps.dataset.dataset import STATISTICS_FILE
+from gfm_pipeline.apps.dataset.index import IndexWriter
+from gfm_pipeline.apps.dataset.write import ATOM_BYTES, GRAPH_BYTES, BpWriter, ContentDigest
 from gfm_pipeline.apps.ingest.clean import Conversion
-from gfm_pipeline.apps.ingest.read import count_reasons
-from gfm_pipeline.apps.ingest.references import fit_references, statistics
+from gfm_pipeline.apps.ingest.labels import Evidence
+from gfm_pipeline.apps.ingest.provenance import provenance
+from gfm_pipeline.apps.ingest.read import said_about
+from gfm_pipeline.apps.ingest.references import ReferenceEnergies
 from gfm_pipeline.apps.ingest.registry import get_reader
 from gfm_pipeline.apps.ingest.report import render
-from gfm_pipeline.apps.ingest.shard import QUARANTINE_FILE, Shard, concatenate, read_shard, write_quarantine
-from gfm_pipeline.apps.ingest.splits import split_by_group
+from gfm_pipeline.apps.ingest.shard import (
+    QUARANTINE_FILE,
+    Shard,
+    ShardIndex,
+    by_frequency,
+    open_shard,
+    read_quarantine,
+    reason_name,
+    take,
+    write_quarantine,
+)
+from gfm_pipeline.apps.ingest.shuffle import Buckets, plan_files
+from gfm_pipeline.apps.ingest.splits import SPLITS, GroupSplits
+from gfm_pipeline.apps.ingest.survey import (
+    Fit,
+    Marks,
+    Rows,
+    all_parts,
+    composition,
+    count_groups,
+    keys,
+    mark_duplicates,
+    mark_outside,
+    merge_last,
+    read_energies,
+    survey_groups,
+)
+from gfm_pipeline.apps.ingest.totals import Totals
 from gfm_pipeline.apps.program import Task, run_program
 from gfm_pipeline.common.errors import DataError
 from gfm_pipeline.common.publish import publishing, read_manifest, storage_errors, write_record
-from gfm_pipeline.common.records import read_record
+from gfm_pipeline.common.records import read_record, to_plain
 
 REPORT_FILE = "ingest_report.md"
+_SCRATCH = ".scratch"
 
 
-def _check_quarantine(spec: AssembleSpec, n_good: int, bad: list[BadRecord]) -> None:
-    total = n_good + len(bad)
-    table = ", ".join(f"{n} x {reason}" for reason, n in count_reasons(bad).items())
-    example = f" First: {bad[0].file}, record {bad[0].index}: {bad[0].reason}." if bad else ""
-    if n_good == 0:
-        said = f"all {total} were set aside ({table}).{example}" if total else "it is empty."
-        raise DataError(f"Source {spec.source.name} has no usable record: {said}", "Correct the source or its keys.")
-    if len(bad) > spec.max_quarantined * total:
-        raise DataError(
-            f"Source {spec.source.name}: {len(bad)} of {total} records were set aside, more than the "
-            f"{100 * spec.max_quarantined:g} % allowed ({table}).{example}",
-            "Correct the source, or raise max_quarantined if they may be left out.",
-        )
+@dataclass
+class _Source:
+    """The shards of a source, opened, and what was set aside of them so far."""
+
+    spec: AssembleSpec
+    folders: list[Path]
+    indexes: list[ShardIndex]
+    evidence: Evidence
+    reasons: Counter[str]
+    first: BadRecord | None
+    late: list[BadRecord] = field(default_factory=list)
+
+    @property
+    def read(self) -> int:
+        """Records read, good and bad."""
+        return sum(index.n_records + index.n_quarantined for index in self.indexes)
+
+    def set_aside(self, bad: BadRecord) -> None:
+        """Count a record that was found unusable only now; those over the limit need not be listed."""
+        self.reasons[reason_name(bad.reason)] += 1
+        self.first = self.first or bad
+        if len(self.late) <= self.spec.max_quarantined * self.read:
+            self.late.append(bad)
+
+    def quarantine(self) -> Iterator[BadRecord]:
+        """Yield everything that was set aside, in the order of the source, then what was found late."""
+        files = {file: number for number, file in enumerate(self.spec.source.files)}
+        shards = (read_quarantine(folder) for folder in self.folders)
+        yield from heapq.merge(*shards, key=lambda bad: (files.get(bad.file, 0), bad.index))
+        yield from sorted(self.late, key=lambda bad: (files.get(bad.file, 0), bad.index))
+
+    def check(self) -> None:
+        """Refuse a source of which too much was set aside, or nothing is left."""
+        bad, total = sum(self.reasons.values()), self.read
+        name, limit = self.spec.source.name, self.spec.max_quarantined
+        table = ", ".join(f"{n} x {reason}" for reason, n in by_frequency(self.reasons).items())
+        example = f" First: {self.first.file}, record {self.first.index}: {self.first.reason}." if self.first else ""
+        if bad == total:
+            said = f"all {total} were set aside ({table}).{example}" if total else "it is empty."
+            raise DataError(f"Source {name} has no usable record: {said}", "Correct the source or its keys.")
+        if bad > limit * total:
+            raise DataError(
+                f"Source {name}: {bad} of {total} records were set aside, more than the "
+                f"{100 * limit:g} % allowed ({table}).{example}",
+                "Correct the source, or raise max_quarantined if they may be left out.",
+            )
 
 
-def _columns(shard: Shard, group: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Columns:
+def _open(spec: AssembleSpec, task: Task) -> _Source:
+    folders, indexes, evidence = [Path(path) for path in spec.shards], [], []
+    reasons: Counter[str] = Counter()
+    for folder in folders:
+        task.check()
+        index, seen = open_shard(folder)
+        indexes.append(index)
+        evidence.append(seen)
+        reasons.update(index.reasons)
+        task.progress(done=len(indexes), total=len(folders), quarantined=sum(reasons.values()))
+    source = _Source(spec, folders, indexes, Evidence.merge(evidence), reasons, None)
+    source.first = next(source.quarantine(), None)
+    source.check()
+    return source
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What was decided before a record is placed."""
+
+    parts: list[Rows]
+    marks: Marks
+    splits: GroupSplits
+    present: NDArray[np.int64]  # atomic numbers of all that was read
+    graphs: dict[Split, int]
+    atoms: dict[Split, int]
+    groups: dict[Split, int]
+
+
+def _decide(source: _Source, scratch: Path, task: Task) -> _Plan:
+    spec = source.spec
+    parts = all_parts(source.folders, source.indexes)
+    marks = Marks(scratch / "marks", sum(part.n for part in parts))
+    if spec.source.duplicates != "keep":
+        mark_duplicates(parts, spec.source, marks, source.set_aside)
+        source.check()
+    task.check()
+    splits = GroupSplits.of(survey_groups(parts, marks), spec.validation, spec.test, spec.seed, spec.source.name)
+    present = np.array(sorted({z for index in source.indexes for z in index.elements}), dtype=np.int64)
+    graphs, atoms, references = _survey(spec, parts, marks, splits, present, task)
+    if spec.source.energy_window is not None:
+        energies = np.array([references.energies.get(chemical_symbols[z], 0.0) for z in present.tolist()])
+        if mark_outside(parts, spec.source, marks, present, energies, source.set_aside):
+            source.check()
+            graphs, atoms, _ = _survey(spec, parts, marks, splits, present, task)
+    groups = dict(zip(SPLITS, count_groups(parts, marks, splits.split), strict=True))
+    return _Plan(parts, marks, splits, present, graphs, atoms, groups)
+
+
+def _survey(
+    spec: AssembleSpec, parts: list[Rows], marks: Marks, splits: GroupSplits, present: NDArray[np.int64], task: Task
+) -> tuple[dict[Split, int], dict[Split, int], ReferenceEnergies]:
+    """Count structures and atoms of every split, and fit the references the window of energies is laid around."""
+    fit = Fit(present)
+    graphs, atoms = np.zeros(3, np.int64), np.zeros(3, np.int64)
+    for counts, energy, group_id in read_energies(parts, marks, present):
+        task.check()
+        where = splits.split(group_id)
+        train = where == SPLITS.index(Split.TRAIN)
+        if spec.source.energy_window is not None:
+            fit.add(counts[train], energy[train])
+        graphs += np.bincount(where, minlength=3)
+        atoms += np.bincount(where, weights=counts.sum(axis=1), minlength=3).astype(np.int64)
+    elements = tuple(chemical_symbols[z] for z in present.tolist())
+    references = fit.solve(elements, spec.source.isolated_energies)
+    return dict(zip(SPLITS, graphs.tolist(), strict=True)), dict(zip(SPLITS, atoms.tolist(), strict=True)), references
+
+
+def _references(spec: AssembleSpec, plan: _Plan, buckets: dict[Split, Buckets]) -> ReferenceEnergies:
+    """Fit the references on the training split in its shuffled order, so that no bit depends on the shards."""
+    fit = Fit(plan.present)
+    for natoms, energy, numbers in buckets[Split.TRAIN].energies():
+        fit.add(composition(numbers, natoms, plan.present), energy)
+    used = {
+        z for bucket in buckets.values() for _, _, numbers in bucket.energies() for z in np.unique(numbers).tolist()
+    }
+    return fit.solve(tuple(chemical_symbols[z] for z in sorted(used)), spec.source.isolated_energies)
+
+
+def _columns(part: Shard, group: NDArray[np.int64], origin: NDArray[np.int64]) -> Columns:
     return Columns.build(
-        numbers=shard.numbers,
-        pos=shard.pos,
-        forces=shard.forces,
-        energy=shard.energy,
-        cell=shard.cell,
-        pbc=shard.pbc,
-        natoms=shard.natoms,
+        numbers=part.numbers,
+        pos=part.pos,
+        forces=part.forces,
+        energy=part.energy,
+        cell=part.cell,
+        pbc=part.pbc,
+        natoms=part.natoms,
         group=group,
+        origin=origin,
+        graph_attr=np.nan_to_num(np.stack([part.charge, part.spin], axis=1)),
     )
 
 
+def _scatter(source: _Source, plan: _Plan, scratch: Path, task: Task) -> dict[Split, Buckets]:
+    """Append every kept record to the bucket of its place in the shuffled order."""
+    buckets = {s: Buckets.sized(scratch, s, plan.graphs[s], plan.atoms[s]) for s in SPLITS}
+    offsets = merge_last(source.indexes)
+    done, total = 0, sum(plan.graphs.values())
+    for rows in plan.parts:
+        task.check()
+        part = take(rows.load(), np.flatnonzero(plan.marks.kept(rows)))
+        where, key = plan.splits.split(part.group_id), keys(source.spec.seed, part)
+        base = np.array([offsets[f] for f in part.file_index.tolist()], dtype=np.int64)
+        columns = _columns(part, plan.splits.number(part.group_id), base + part.index)
+        for number, split in enumerate(SPLITS):
+            mine = np.flatnonzero(where == number)
+            if len(mine):
+                buckets[split].add(key[mine], columns.take(mine))
+        done += len(part)
+        task.progress(done=done, total=total, step="shuffle", quarantined=sum(source.reasons.values()))
+    return buckets
+
+
+def _write(
+    source: _Source, plan: _Plan, buckets: dict[Split, Buckets], folder: Path, task: Task
+) -> tuple[Layout, Totals]:
+    """Write the BP files one after the other and the index of every split, and sum up what is in them."""
+    spec, name = source.spec, source.spec.source.name
+    size = sum(plan.graphs.values()) * GRAPH_BYTES + sum(plan.atoms.values()) * ATOM_BYTES
+    chunk_atoms = {split: bucket.chunk_atoms() for split, bucket in buckets.items()}
+    files = plan_files(name, chunk_atoms, max(1, -(-size // int(spec.shard_mb * 1e6))))
+    references = _references(spec, plan, buckets)
+    energies = {atomic_numbers[symbol]: energy for symbol, energy in references.energies.items()}
+    totals, content = Totals(references), ContentDigest()
+    streams = {split: bucket.chunks() for split, bucket in buckets.items()}
+    done, total = 0, sum(plan.graphs.values())
+    with IndexWriter(folder, plan.graphs) as index:
+        for file, extents in files:
+            with BpWriter(folder / file, name, extents, energies) as writer:
+                for split, extent in extents.items():
+                    for _ in extent.atom_start:
+                        task.check()
+                        columns = next(streams[split])
+                        writer.put(split, columns)
+                        content.update(str(split), columns)
+                        totals.add(split, columns)
+                        index.add(split, columns, task.check)
+                        done += len(columns)
+                        task.progress(done=done, total=total, step="write", quarantined=sum(source.reasons.values()))
+    totals.neighbours = index.degrees[Split.TRAIN].statistics()
+    shards = tuple(BpShard(file, {str(split): e for split, e in extents.items()}) for file, extents in files)
+    return Layout(CHUNK, content.hexdigest(), shards), totals
+
+
 def assemble_program(spec: AssembleSpec, task: Task) -> AssembleResult:
-    """Split by group, fit the references on the training split, and publish the dataset.
+    """Split by group, fit the references on the training split, shuffle, and publish the dataset.
 
     Raises
     ------
@@ -69,40 +282,36 @@ def assemble_program(spec: AssembleSpec, task: Task) -> AssembleResult:
         When the program is asked to stop; nothing is left behind.
     """
     started = time.monotonic()
-    source = spec.source
-    shards: list[Shard] = []
-    bad: list[BadRecord] = []
-    for path in spec.shards:
-        task.check()
-        shard, set_aside = read_shard(Path(path))
-        shards.append(shard)
-        bad.extend(set_aside)
-        task.progress(done=len(shards), total=len(spec.shards), quarantined=len(bad))
-    bad.sort(key=lambda b: (b.file, b.index))
-    _check_quarantine(spec, sum(map(len, shards)), bad)
-    whole = concatenate(shards)
-    _, group = np.unique(whole.groups, return_inverse=True)
-    columns = _columns(whole, group.astype(np.int64))
-    assigned = split_by_group(columns.group, spec.validation, spec.test, spec.seed, source.name)
-    splits = {split: columns.take(records) for split, records in assigned.records.items()}
-    elements = tuple(chemical_symbols[z] for z in np.unique(columns.numbers).tolist())
-    references = fit_references(splits[Split.TRAIN], elements, source.isolated_energies)
-    stats = statistics(source.name, splits, assigned.n_groups, references, len(bad), count_reasons(bad))
-    notes = Conversion.of(source).sentences + get_reader(source.reader).converted
-    task.check()
-    output = Path(spec.output)
-    with publishing(output, "ingest.assemble", {"dataset": source.name}) as folder:
-        write_bp(
-            folder / f"{source.name}.bp",
-            source.name,
-            splits,
-            {atomic_numbers[symbol]: energy for symbol, energy in references.energies.items()},
-        )
+    source = _open(spec, task)
+    output, name = Path(spec.output), spec.source.name
+    meta: dict[str, object] = {"dataset": name}
+    with publishing(output, "ingest.assemble", meta) as folder:
+        scratch = folder / _SCRATCH
+        with storage_errors(scratch):
+            scratch.mkdir()
+        plan = _decide(source, scratch, task)
+        for split, n in plan.graphs.items():
+            if not n:
+                raise DataError(f"Split {split} of {name} is empty.", "Give it a larger fraction or more groups.")
+        layout, totals = _write(source, plan, _scatter(source, plan, scratch, task), folder, task)
+        shutil.rmtree(scratch)
+        oddities: Counter[str] = Counter()
+        for index in source.indexes:
+            oddities.update(index.oddities)
+        warned = said_about(source.evidence, dict(oddities), totals.energy_std())
+        stats = totals.statistics(name, plan.groups, by_frequency(source.reasons), warned)
+        conversions = Conversion.of(spec.source).sentences + get_reader(spec.source.reader).converted
+        origin = provenance(spec, conversions, warned)
+        meta["provenance"] = to_plain(origin)
+        meta["content"] = layout.content
+        write_record(folder / LAYOUT_FILE, layout)
         write_record(folder / STATISTICS_FILE, stats)
-        write_quarantine(folder / QUARANTINE_FILE, bad)
+        write_quarantine(folder / QUARANTINE_FILE, source.quarantine())
         with storage_errors(folder / REPORT_FILE):
-            (folder / REPORT_FILE).write_text(render(spec, stats, splits, notes), encoding="utf-8")
-    task.progress(force=True, done=len(shards), total=len(spec.shards), quarantined=len(bad))
+            (folder / REPORT_FILE).write_text(render(spec, stats, totals, origin), encoding="utf-8")
+    for sentence in warned:
+        sys.stdout.write(f"warning: {name}: {sentence}\n")
+    task.progress(force=True, done=len(spec.shards), total=len(spec.shards), quarantined=stats.n_quarantined)
     return AssembleResult(
         output=str(output),
         digest=read_manifest(output).digest,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from ase import units
+from ase.data import covalent_radii
+from numpy.typing import NDArray
 
-from gfm_pipeline.apps.contracts.data import BadRecord, EnergyUnit, LengthUnit, SourceSettings
+from gfm_pipeline.apps.contracts.data import BadRecord, EnergyUnit, ForceSign, LengthUnit, SourceSettings
 from gfm_pipeline.apps.dataset.neighbours import neighbour_list
 from gfm_pipeline.apps.ingest.records import Record
 from gfm_pipeline.common.errors import DataError
@@ -21,15 +24,37 @@ ENERGY_IN_EV = {
     EnergyUnit.KJ_MOL: float(units.kJ / units.mol),
 }
 LENGTH_IN_ANGSTROM = {LengthUnit.ANGSTROM: 1.0, LengthUnit.BOHR: float(units.Bohr)}
+CELL_WITHOUT_PBC = "a cell, and no periodic direction"
+RADII = np.zeros(256)  # Angstrom, by atomic number; unknown elements overlap below CLOSEST only
+RADII[: len(covalent_radii)] = covalent_radii
+RADII[0] = 0.0
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """Factors from the units of a source to eV and Angstrom."""
+    """From the labels of a source to total energies (eV), Angstrom, and forces (eV/Angstrom).
+
+    Attributes
+    ----------
+    energy, length
+        Factors.
+    per_atom
+        Whether the energy label is to be multiplied by the number of atoms.
+    sign
+        -1 where the force label is a gradient.
+    charge, spin
+        What records have that do not say their own.
+    sentences
+        What is converted, for people.
+    """
 
     energy: float
     length: float
     sentences: tuple[str, ...]
+    per_atom: bool = False
+    sign: float = 1.0
+    charge: float | None = None
+    spin: float | None = None
 
     @classmethod
     def of(cls, source: SourceSettings) -> Conversion:
@@ -45,26 +70,36 @@ class Conversion:
                 f"Forces were converted from {source.energy_unit}/{source.length_unit} "
                 f"to eV/Angstrom (times {energy / length:.9g})."
             )
-        return cls(energy, length, tuple(sentences))
+        if source.energy_per_atom:
+            sentences.append("Energies were multiplied by the number of atoms: the label is per atom.")
+        gradients = source.forces_are is ForceSign.GRADIENTS
+        if gradients:
+            sentences.append("The sign of forces was turned: the label is the gradient of the energy.")
+        sign = -1.0 if gradients else 1.0
+        return cls(
+            energy, length, tuple(sentences), source.energy_per_atom, sign, charge=source.charge, spin=source.spin
+        )
 
     def apply(self, record: Record) -> Record:
         """Return ``record`` in eV and Angstrom."""
+        energy = None if record.energy is None else float(record.energy) * self.energy
+        if energy is not None and self.per_atom:
+            energy *= len(record.numbers)
         return replace(
             record,
             pos=np.asarray(record.pos, dtype=np.float64) * self.length,
             cell=np.asarray(record.cell, dtype=np.float64) * self.length,
-            energy=None if record.energy is None else float(record.energy) * self.energy,
+            energy=energy,
             forces=None
             if record.forces is None
-            else np.asarray(record.forces, dtype=np.float64) * (self.energy / self.length),
+            else np.asarray(record.forces, dtype=np.float64) * (self.sign * self.energy / self.length),
+            charge=self.charge if record.charge is None else record.charge,
+            spin=self.spin if record.spin is None else record.spin,
         )
 
 
-def fault(record: Record, max_force: float | None) -> str | None:
-    """Return why a record in eV and Angstrom cannot be used, or None.
-
-    The text before the first colon is the reason's name; numbers come after it.
-    """
+def _unusable(record: Record) -> str | None:
+    """Return what makes a record unusable, whatever the filters are."""
     n = len(record.numbers)
     if n == 0:
         return "no atoms"
@@ -83,15 +118,58 @@ def fault(record: Record, max_force: float | None) -> str | None:
         return "no forces"
     if record.forces.shape != (n, 3) or not np.isfinite(record.forces).all():
         return "forces are not finite numbers"
+    return None
+
+
+def faults(record: Record, source: SourceSettings) -> Iterator[str]:
+    """Yield why a record in eV and Angstrom cannot be used: one reason where it is unusable, else one a filter.
+
+    The text before the first colon is the reason's name; numbers come after it.
+    """
+    unusable = _unusable(record)
+    if unusable is not None or record.forces is None:
+        yield unusable or "no forces"
+        return
     largest = float(np.abs(record.forces).max())
-    if max_force is not None and largest > max_force:
-        return f"force above the limit: {largest:.3g} eV/Angstrom"
+    if source.max_force is not None and largest > source.max_force:
+        yield f"force above the limit: {largest:.3g} eV/Angstrom"
+    radii = RADII[record.numbers]
+    reach = max(CLOSEST, source.overlap * 2.0 * float(radii.max()), source.isolated_atoms or 0.0)
     try:
-        close = neighbour_list(record.pos, record.cell, record.pbc, CLOSEST)
+        src, dst, image = neighbour_list(record.pos, record.cell, record.pbc, reach)
     except DataError:
-        return "periodic cell has no volume"
-    if len(close[0]):
-        return f"atoms overlap: {int(close[0][0])} and {int(close[1][0])} are closer than {CLOSEST} Angstrom"
+        yield "periodic cell has no volume"
+        return
+    if len(src):
+        yield from _overlaps(record, source.overlap, radii, src, dst, image)
+    if source.isolated_atoms is not None:
+        alone = np.flatnonzero(np.bincount(src, minlength=len(record.numbers)) == 0)
+        if len(alone):
+            yield f"isolated atom: {int(alone[0])} has no neighbour within {source.isolated_atoms:g} Angstrom"
+
+
+def _overlaps(
+    record: Record,
+    share: float,
+    radii: NDArray[np.float64],
+    src: NDArray[np.int64],
+    dst: NDArray[np.int64],
+    image: NDArray[np.int64],
+) -> Iterator[str]:
+    distance = np.linalg.norm(record.pos[dst] - record.pos[src] + image @ record.cell, axis=1)
+    least = np.maximum(CLOSEST, share * (radii[src] + radii[dst]))
+    worst = int(np.argmin(distance - least))
+    if distance[worst] < least[worst]:
+        yield (
+            f"atoms overlap: {int(src[worst])} and {int(dst[worst])} are {distance[worst]:.3g} Angstrom apart, "
+            f"the least is {least[worst]:.3g}"
+        )
+
+
+def oddity(record: Record) -> str | None:
+    """Return what is odd about a record that can be used, or None."""
+    if np.any(record.cell) and not np.any(record.pbc):
+        return CELL_WITHOUT_PBC
     return None
 
 
@@ -101,5 +179,5 @@ def clean(record: Record, source: SourceSettings, conversion: Conversion) -> Rec
         converted = conversion.apply(record)
     except (TypeError, ValueError) as error:
         return BadRecord(source.name, record.file, record.index, f"unreadable: {error}")
-    reason = fault(converted, source.max_force)
+    reason = next(faults(converted, source), None)
     return converted if reason is None else BadRecord(source.name, record.file, record.index, reason)

@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
-from gfm_pipeline.apps.contracts.data import BadRecord, ReadShardResult, ReadShardSpec
+from gfm_pipeline.apps.contracts.data import BadRecord, ReadShardResult, ReadShardSpec, SourceSettings
 from gfm_pipeline.apps.contracts.sources import GENERATORS, block_size, parse_options
 from gfm_pipeline.apps.ingest.clean import Conversion, clean
-from gfm_pipeline.apps.ingest.records import Record
+from gfm_pipeline.apps.ingest.labels import Evidence, findings, warnings
 from gfm_pipeline.apps.ingest.registry import get_reader
-from gfm_pipeline.apps.ingest.shard import pack, write_shard
+from gfm_pipeline.apps.ingest.shard import ShardWriter
 from gfm_pipeline.apps.program import Task, run_program
 from gfm_pipeline.common.errors import DataError
 from gfm_pipeline.common.publish import publishing, read_manifest
 
 
-def reason_name(reason: str) -> str:
-    """Return the part of a reason that is the same for all its records."""
-    return reason.split(":", 1)[0]
+def check_source(source: SourceSettings) -> None:
+    """Refuse a source that cannot be read at all.
 
-
-def count_reasons(bad: list[BadRecord]) -> dict[str, int]:
-    """Return how often each reason occurs, most frequent first."""
-    return dict(sorted(Counter(reason_name(b.reason) for b in bad).items(), key=lambda item: (-item[1], item[0])))
-
-
-def _check(spec: ReadShardSpec) -> None:
-    source = spec.source
+    Raises
+    ------
+    DataError
+        When it names no files, or one that does not exist.
+    ConfigError
+        When its options or its group key are wrong.
+    """
     parse_options(source.reader, source.options)
     block_size(source.group_key)
-    if not 0 <= spec.shard < source.shards:
-        raise DataError(f"Source {source.name} has no shard {spec.shard}: it is read in {source.shards}.")
     if source.reader in GENERATORS:
         return
     if not source.files:
@@ -43,8 +38,16 @@ def _check(spec: ReadShardSpec) -> None:
             raise DataError(f"File {file} of source {source.name} does not exist.", "Correct the path.")
 
 
+def said_about(evidence: Evidence, oddities: dict[str, int], energy_std: float | None = None) -> tuple[str, ...]:
+    """Return the warnings about records that were kept, one sentence each."""
+    odd = [f"{count} records have {what}: they are taken as not periodic." for what, count in oddities.items()]
+    return (*warnings(findings(evidence, energy_std)), *odd)
+
+
 def read_shard_program(spec: ReadShardSpec, task: Task) -> ReadShardResult:
     """Read, convert and check every record of the shard, and publish what is good and what is not.
+
+    Memory holds one part of the shard, whatever its size.
 
     Raises
     ------
@@ -54,35 +57,46 @@ def read_shard_program(spec: ReadShardSpec, task: Task) -> ReadShardResult:
         When the program is asked to stop; nothing is left behind.
     """
     started = time.monotonic()
-    _check(spec)
     source = spec.source
+    check_source(source)
+    if not 0 <= spec.shard < source.shards:
+        raise DataError(f"Source {source.name} has no shard {spec.shard}: it is read in {source.shards}.")
     reader = get_reader(source.reader)
     conversion = Conversion.of(source)
     whole = reader.count(source)
     total = None if whole is None else len(range(spec.shard, whole, source.shards))
-    good: list[Record] = []
-    bad: list[BadRecord] = []
-    for item in reader.read(source, spec.shard, source.shards, spec.seed):
-        task.check()
-        result = item if isinstance(item, BadRecord) else clean(item, source, conversion)
-        if isinstance(result, BadRecord):
-            bad.append(result)
-        else:
-            good.append(result)
-        task.progress(done=len(good) + len(bad), total=total, quarantined=len(bad))
     output = Path(spec.output)
-    with publishing(output, "ingest.read", {"source": source.name, "shard": spec.shard}) as folder:
-        write_shard(folder, pack(good), bad)
-    done = len(good) + len(bad)
-    task.progress(force=True, done=done, total=done, quarantined=len(bad))
+    good = bad = 0
+    with (
+        publishing(output, "ingest.read", {"source": source.name, "shard": spec.shard}) as folder,
+        ShardWriter(folder, source) as writer,
+    ):
+        for item in reader.read(source, spec.shard, source.shards, spec.seed):
+            task.check()
+            result = item if isinstance(item, BadRecord) else clean(item, source, conversion)
+            if isinstance(result, BadRecord):
+                writer.set_aside(result)
+                bad += 1
+            else:
+                writer.add(result)
+                good += 1
+            task.progress(done=good + bad, total=total, quarantined=bad)
+        index, evidence = writer.finish()
+    warned = said_about(evidence, index.oddities)
+    for sentence in warned:
+        sys.stdout.write(f"warning: {source.name}, shard {spec.shard}: {sentence}\n")
+    if warned:
+        task.progress(force=True, done=good + bad, total=good + bad, quarantined=bad, warnings=list(warned))
+    task.progress(force=True, done=good + bad, total=good + bad, quarantined=bad)
     return ReadShardResult(
         output=str(output),
         digest=read_manifest(output).digest,
-        n_records=len(good),
-        n_quarantined=len(bad),
-        reasons=count_reasons(bad),
+        n_records=good,
+        n_quarantined=bad,
+        reasons=index.reasons,
         converted=conversion.sentences + reader.converted,
         seconds=time.monotonic() - started,
+        warnings=warned,
     )
 
 

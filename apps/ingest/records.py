@@ -40,6 +40,8 @@ class Record:
         Trajectory or family; None when the metadata that names it is missing.
     file, file_index, index
         Where it comes from: path, position of the path in the source, position in the file.
+    charge, spin
+        Total charge (e) and spin multiplicity; None where the record does not say.
     """
 
     numbers: NDArray[Any]
@@ -52,6 +54,8 @@ class Record:
     file: str
     file_index: int
     index: int
+    charge: float | None = None
+    spin: float | None = None
 
 
 class Reader(Protocol):

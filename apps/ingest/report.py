@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.contracts.data import AssembleSpec, DatasetStatistics, Split
-from gfm_pipeline.apps.dataset.columns import Columns
-from gfm_pipeline.apps.ingest.references import residual
+from gfm_pipeline.apps.contracts.data import AssembleSpec, DatasetStatistics, NeighbourStatistics
+from gfm_pipeline.apps.contracts.layout import Provenance
+from gfm_pipeline.apps.ingest.provenance import lines as provenance_lines
+from gfm_pipeline.apps.ingest.totals import SAMPLE, Totals
 
 _BAR = 40
 
@@ -36,44 +38,62 @@ def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str
     ]
 
 
+def _bars(rows: Sequence[tuple[str, int]]) -> list[str]:
+    """Return a line ``name count bar`` each, in a fence."""
+    scale, width = _BAR / max(1, *(n for _, n in rows)), max(len(name) for name, _ in rows)
+    return ["```", *(f"{name:>{width}} {n:10d} {'#' * round(n * scale)}".rstrip() for name, n in rows), "```"]
+
+
+def _neighbour_lines(neighbours: Sequence[NeighbourStatistics]) -> list[str]:
+    header = ("cutoff, Å", "mean", "exp of mean log(d + 1), less 1", "fewest", "most", "atoms without any")
+    rows = [
+        (
+            f"{n.cutoff:g}",
+            f"{n.mean:.1f}",
+            f"{math.expm1(n.mean_log):.1f}",
+            str(n.minimum),
+            str(n.maximum),
+            str(n.isolated),
+        )
+        for n in neighbours
+    ]
+    return ["Of the atoms of the training split; a cutoff should leave few without any.", "", *_table(header, rows)]
+
+
 def _block(title: str, lines: list[str]) -> list[str]:
     return ["", f"## {title}", "", *lines]
 
 
-def render(
-    spec: AssembleSpec, stats: DatasetStatistics, splits: Mapping[Split, Columns], notes: tuple[str, ...]
-) -> str:
+def render(spec: AssembleSpec, stats: DatasetStatistics, totals: Totals, origin: Provenance) -> str:
     """Return the report as Markdown."""
-    total = sum(stats.n_structures.values())
+    total, atoms = sum(stats.n_structures.values()), sum(stats.n_atoms.values())
     split_rows = [
         (
-            str(split),
-            str(stats.n_structures[split]),
-            f"{100 * stats.n_structures[split] / total:.1f} %",
+            split,
+            str(n),
+            f"{100 * n / total:.1f} %",
             str(stats.n_atoms[split]),
             str(stats.n_groups[split]),
             f"{1000 * stats.null_energy_mae[split]:.1f}",
             f"{stats.null_force_mae[split]:.3f}",
         )
-        for split in splits
+        for split, n in stats.n_structures.items()
     ]
-    numbers = np.concatenate([c.numbers for c in splits.values()])
-    natoms = np.concatenate([c.natoms for c in splits.values()])
-    with_element = dict.fromkeys(np.unique(numbers).tolist(), 0)
-    for columns in splits.values():
-        present, composition = columns.composition()
-        for z, count in zip(present.tolist(), np.count_nonzero(composition, axis=0).tolist(), strict=True):
-            with_element[z] += count
     element_rows = [
-        (chemical_symbols[z], str(int((numbers == z).sum())), str(n), f"{stats.reference[chemical_symbols[z]]:.6f}")
-        for z, n in with_element.items()
+        (
+            chemical_symbols[z],
+            str(totals.atoms_of[z]),
+            str(totals.structures_with[z]),
+            f"{stats.reference[chemical_symbols[z]]:.6f}",
+        )
+        for z in sorted(totals.atoms_of)
     ]
-    energy = 1000 * np.concatenate([residual(c, stats.reference) for c in splits.values()])
-    forces = np.concatenate([np.abs(c.forces.astype(np.float64)).ravel() for c in splits.values()])
     wanted = f"{100 * spec.validation:.1f} % validation, {100 * spec.test:.1f} % test"
-    sizes, counts = np.unique(natoms, return_counts=True)
-    size_lines = [f"{n} atoms: {c}" for n, c in zip(sizes.tolist(), counts.tolist(), strict=True)]
-    lines = [f"# {stats.name}", "", f"{total} structures, {len(numbers)} atoms, reader {spec.source.reader}.", *notes]
+    lines = [f"# {stats.name}", "", f"{total} structures, {atoms} atoms, reader {spec.source.reader}."]
+    lines += origin.conversions
+    if origin.warnings:
+        lines += _block("Warnings", [f"- {sentence}" for sentence in origin.warnings])
+    lines += _block("Provenance", provenance_lines(origin))
     split_header = (
         "split",
         "structures",
@@ -89,14 +109,23 @@ def render(
     rank = f"Reference energies: {stats.reference_from}, rank {stats.reference_rank} of {len(stats.elements)}."
     if stats.reference_rank < len(stats.elements):
         rank += " The compositions do not determine all of them: the smallest-norm solution is used."
+    if stats.reference_residual is not None:
+        rank += (
+            f" What they leave of the training energies has an RMS of {1000 * stats.reference_residual:.1f} meV/atom."
+        )
     header = ("element", "atoms", "structures", "reference energy, eV")
-    lines += _block("Elements", [rank, "", *_table(header, element_rows)])
+    present = [(chemical_symbols[z], totals.atoms_of[z]) for z in sorted(totals.atoms_of)]
+    lines += _block("Elements", [rank, "", *_table(header, element_rows), "", *_bars(present)])
+    sizes = sorted(totals.sizes.items())
     if len(sizes) <= 20:
-        lines += _block("Sizes", ["- " + line for line in size_lines])
+        lines += _block("Sizes", _bars([(f"{n} atoms", c) for n, c in sizes]))
     else:
-        lines += _block("Sizes (atoms)", ["```", *histogram(natoms.astype(np.float64)), "```"])
-    lines += _block("Energy minus references (meV/atom)", ["```", *histogram(energy), "```"])
-    lines += _block("Absolute force components (eV/Å)", ["```", *histogram(forces), "```"])
+        drawn = np.repeat([float(n) for n, _ in sizes], [-(-c * SAMPLE // max(total, SAMPLE)) for _, c in sizes])
+        lines += _block("Sizes (atoms)", ["```", *histogram(drawn), "```"])
+    lines += _block("Energy minus references (meV/atom)", ["```", *histogram(1000 * totals.energies()), "```"])
+    lines += _block("Absolute force components (eV/Å)", ["```", *histogram(totals.forces()), "```"])
+    if stats.neighbours:
+        lines += _block("Neighbours", _neighbour_lines(stats.neighbours))
     if stats.reasons:
         rows = [(reason, str(n)) for reason, n in stats.reasons.items()]
         set_aside = [f"{stats.n_quarantined} records, each named in quarantine.jsonl."]

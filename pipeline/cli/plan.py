@@ -17,8 +17,8 @@ from gfm_pipeline.campaign.folder import check_name
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.cli.asked import Asked
 from gfm_pipeline.cli.inspect import JSON
-from gfm_pipeline.cli.options import Request, SiteChoice, workflow_options
 from gfm_pipeline.cli.modes import job_folder, job_shape
+from gfm_pipeline.cli.options import Request, SiteChoice, workflow_options
 from gfm_pipeline.engine.estimates import Estimate
 from gfm_pipeline.engine.plan import Plan, TaskSize, make_plan
 from gfm_pipeline.execution.blocks import Scripts

@@ -57,6 +57,17 @@ def _source(loaded: LoadedWorkflow, name: str, source: SourceModel) -> SourceSet
         max_force=source.max_force,
         shards=source.shards,
         isolated_energies=source.isolated_energies,
+        energy_per_atom=source.energy_per_atom,
+        forces_are=source.forces_are,
+        charge=source.charge,
+        spin=source.spin,
+        level_of_theory=source.level_of_theory,
+        licence=source.licence,
+        citation=source.citation,
+        energy_window=source.energy_window,
+        duplicates=source.duplicates,
+        isolated_atoms=source.isolated_atoms,
+        overlap=source.overlap,
     )
 
 

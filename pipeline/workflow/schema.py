@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from gfm_pipeline.apps.contracts.data import EnergyUnit, LengthUnit
+from gfm_pipeline.apps.contracts.data import OVERLAP, Duplicates, EnergyUnit, ForceSign, LengthUnit
 from gfm_pipeline.apps.contracts.training import Algorithm, ForceHead
 from gfm_pipeline.search.space import Choice, Dimension, Range, SearchSpace
 
@@ -48,10 +48,42 @@ class SourceModel(Strict):
         default=None, description="Metadata key of the trajectory or family; a group never crosses splits."
     )
     max_force: PositiveFloat | None = Field(default=None, description="Quarantine records above this force (eV/A).")
+    energy_per_atom: bool = Field(default=False, description="The energy label is divided by the number of atoms.")
+    forces_are: ForceSign = Field(
+        default=ForceSign.FORCES, description="What the force label is: forces, or gradients, whose sign is turned."
+    )
+    charge: int | None = Field(default=None, description="Total charge (e) of records that do not say their own.")
+    spin: PositiveInt | None = Field(
+        default=None, description="Spin multiplicity (2S + 1) of records that do not say their own."
+    )
+    level_of_theory: str | None = Field(
+        default=None, description="Method and basis of the labels; kept with the dataset."
+    )
+    licence: str | None = Field(default=None, description="Licence of the data, by its SPDX name; kept with it.")
+    citation: str | None = Field(default=None, description="Paper or DOI of the data; kept with it.")
+    energy_window: tuple[float, float] | None = Field(
+        default=None, description="Quarantine records whose energy minus references is outside (eV/atom)."
+    )
+    duplicates: Duplicates = Field(
+        default=Duplicates.EXACT, description="Repetitions to quarantine: keep (none), exact, or rounded."
+    )
+    isolated_atoms: PositiveFloat | None = Field(
+        default=None, description="Quarantine records with an atom without neighbour within this distance (A)."
+    )
+    overlap: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=OVERLAP,
+        description="Quarantine records with atoms closer than this share of the sum of covalent radii.",
+    )
     shards: PositiveInt = Field(default=1, description="Read in so many tasks.")
     isolated_energies: dict[str, float] | None = Field(
         default=None, description="Isolated-atom energies (eV) by element, used instead of the least-squares fit."
     )
+
+    @model_validator(mode="after")
+    def _window_has_room(self) -> SourceModel:
+        if self.energy_window is not None and not self.energy_window[0] < self.energy_window[1]:
+            raise ValueError(f"energy_window must rise, not {list(self.energy_window)}")
+        return self
 
 
 class DataModel(Strict):
@@ -61,6 +93,9 @@ class DataModel(Strict):
     validation: Fraction = Field(default=0.1, description="Share of records for validation; whole groups.")
     test: Fraction = Field(default=0.1, description="Share of records for test; whole groups.")
     max_quarantined: float = Field(default=0.05, ge=0, le=1, description="Largest tolerated share of bad records.")
+    shard_mb: Annotated[float, Field(ge=1, le=16384)] = Field(
+        default=512.0, description="Size of the BP files of a dataset (MB); what is larger becomes several."
+    )
 
     @model_validator(mode="after")
     def _room_for_training(self) -> DataModel:

@@ -27,7 +27,7 @@ from gfm_pipeline.apps.dataset import dataset as dataset_module
 from gfm_pipeline.common.errors import DataError, IntegrityError
 from gfm_pipeline.common.publish import publishing, write_record
 
-FIELDS = ("numbers", "pos", "forces", "energy", "cell", "pbc", "natoms", "offsets", "group", "origin")
+FIELDS = ("numbers", "pos", "forces", "energy", "cell", "pbc", "natoms", "offsets", "group", "origin", "graph_attr")
 
 
 def random_columns(rng: np.random.Generator, sizes: list[int]) -> Columns:

@@ -50,7 +50,7 @@ from gfm_pipeline.apps.ingest.records import Record, reduced_formula
 from gfm_pipeline.apps.ingest.references import fit_references
 from gfm_pipeline.apps.ingest.registry import READERS, get_reader
 from gfm_pipeline.apps.ingest.shard import Shard, read_shard
-from gfm_pipeline.apps.ingest.splits import split_by_group
+from gfm_pipeline.apps.ingest.splits import SPLITS, split_groups
 from gfm_pipeline.apps.program import StopRequested, Task, run_program
 from gfm_pipeline.common.errors import ConfigError, DataError, IntegrityError, StorageError
 from gfm_pipeline.common.records import read_record, to_plain
@@ -503,36 +503,29 @@ def test_baoab_samples_a_harmonic_well() -> None:
     seed=st.integers(0, 2**32 - 1),
 )
 def test_splits_are_disjoint_by_group(sizes: list[int], validation: float, test: float, seed: int) -> None:
-    group = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
-    result = split_by_group(group, validation, test, seed, "x")
-    together = np.concatenate([result.records[s] for s in Split])
-    assert sorted(together.tolist()) == list(range(len(group)))
-    groups = [set(group[result.records[s]].tolist()) for s in Split]
-    assert [len(g) for g in groups] == [result.n_groups[s] for s in Split]
-    assert sum(len(g) for g in groups) == len(sizes)  # disjoint
-    assert all(groups)
-    again = split_by_group(group, validation, test, seed, "x")
-    assert all(np.array_equal(result.records[s], again.records[s]) for s in Split)
-    wanted = {Split.VALIDATION: validation * len(group), Split.TEST: test * len(group)}
-    for split, target in wanted.items():
-        assert abs(len(result.records[split]) - target) <= max(sizes)
+    counts = np.array(sizes)
+    which = split_groups(counts, validation, test, seed, "x")
+    records = [int(counts[which == k].sum()) for k in range(3)]
+    assert sum(records) == counts.sum()
+    assert set(which.tolist()) == {0, 1, 2}  # no split is empty
+    np.testing.assert_array_equal(which, split_groups(counts, validation, test, seed, "x"))
+    for split, wanted in ((Split.VALIDATION, validation), (Split.TEST, test)):
+        assert abs(records[SPLITS.index(split)] - wanted * counts.sum()) <= max(sizes)
 
 
 def test_equal_groups_hit_the_fractions() -> None:
-    group = np.repeat(np.arange(200), 5)
-    result = split_by_group(group, 0.1, 0.15, 0, "x")
-    assert [len(result.records[s]) for s in Split] == [750, 100, 150]
-    other = split_by_group(group, 0.1, 0.15, 1, "x")
-    assert set(other.records[Split.TEST].tolist()) != set(result.records[Split.TEST].tolist())
+    sizes = np.full(200, 5)
+    which = split_groups(sizes, 0.1, 0.15, 0, "x")
+    assert (5 * np.bincount(which)).tolist() == [750, 100, 150]
+    assert which.tolist() != split_groups(sizes, 0.1, 0.15, 1, "x").tolist()
 
 
 def test_too_few_groups_say_what_to_do() -> None:
-    result = split_by_group(np.array([0] * 50 + [1] * 3 + [2] * 4), 0.1, 0.1, 0, "x")
-    assert len(result.records[Split.TRAIN]) == 50
+    assert split_groups(np.array([50, 3, 4]), 0.1, 0.1, 0, "x")[0] == SPLITS.index(Split.TRAIN)
     with pytest.raises(DataError, match=r"2 groups.*@block:N"):
-        split_by_group(np.array([0, 0, 1]), 0.1, 0.1, 0, "x")
+        split_groups(np.array([2, 1]), 0.1, 0.1, 0, "x")
     with pytest.raises(DataError, match="leave a split empty"):
-        split_by_group(np.arange(9), 0.5, 0.5, 0, "x")
+        split_groups(np.ones(9, dtype=int), 0.5, 0.5, 0, "x")
 
 
 def linear_columns(numbers: list[list[int]], truth: dict[int, float]) -> Columns:
@@ -683,9 +676,11 @@ def test_programs_end_to_end(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "alloys").iterdir()) == [
         "alloys.bp",
         "ingest_report.md",
+        "layout.json",
         "manifest.json",
         "quarantine.jsonl",
         "statistics.json",
+        *sorted(f"{split}.index.npy" for split in Split),
     ]
 
 
@@ -761,9 +756,9 @@ def test_a_wrong_spec_is_permanent(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_damaged_shard_is_refused(tmp_path: Path) -> None:
     source = SourceSettings("alloys", "emt-alloys", options=ALLOYS)
     shard = Path(run_read(tmp_path, source)[0].output)
-    content = bytearray((shard / "records.npz").read_bytes())
+    content = bytearray((shard / "part-00000.npz").read_bytes())
     content[len(content) // 2] ^= 1
-    (shard / "records.npz").write_bytes(bytes(content))
+    (shard / "part-00000.npz").write_bytes(bytes(content))
     with pytest.raises(IntegrityError, match="was changed"):
         assemble_program(AssembleSpec(source, (str(shard),), 0.2, 0.2, 0, 1, str(tmp_path / "d")), Task(tmp_path))
 

@@ -19,7 +19,7 @@ from gfm_pipeline.apps.contracts.data import Split
 from gfm_pipeline.apps.contracts.training import DatasetRef, TrainSpec
 from gfm_pipeline.apps.dataset import Dataset, GraphTable, collate
 from gfm_pipeline.apps.dataset.ahead import Ahead
-from gfm_pipeline.apps.dataset.index import RADII, count, index_file
+from gfm_pipeline.apps.dataset.index import RADII, GraphIndex, count, index_file
 from gfm_pipeline.apps.dataset.rows import Blocks, runs
 from gfm_pipeline.apps.dataset.source import Held, OnDisk
 from gfm_pipeline.apps.program import StopRequested, Task
@@ -45,7 +45,7 @@ def _one_thread():
 def refs(tmp_path_factory) -> tuple[DatasetRef, ...]:
     folder = tmp_path_factory.mktemp("data")
     return tuple(
-        publish_dataset(folder, name, seed, 1.0, n=(n, 24, 24), block=BLOCK, indexed=True)
+        publish_dataset(folder, name, seed, 1.0, n=(n, 24, 24), block=BLOCK)
         for name, seed, n in (("soft", 0, 96), ("uneven", 10, 61))
     )
 
@@ -130,7 +130,8 @@ def test_runs_are_the_numbers(numbers):
 def test_the_index_knows_sizes_labels_and_edges():
     columns = morse_columns(3, 40, 1.0)
     columns.energy[3], columns.forces[columns.offsets[5]] = np.nan, np.nan
-    index, degrees = count(columns)
+    rows, degrees = count(columns)
+    index = GraphIndex(rows)
     graphs = np.array([5, 3, 39, 0])
     for cutoff in RADII:
         table = GraphTable.build(columns, cutoff, 0, REFERENCE)

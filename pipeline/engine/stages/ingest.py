@@ -30,6 +30,7 @@ def settings(context: Context) -> dict[str, Any]:
         "validation": data.validation,
         "test": data.test,
         "max_quarantined": data.max_quarantined,
+        "shard_mb": data.shard_mb,
         "sources": sources,
     }
 
@@ -89,5 +90,6 @@ def _assemble(context: Context, stage: StageState, source: SourceSettings) -> Ta
         max_quarantined=data.max_quarantined,
         seed=context.workflow.seed,
         output=str(paths.dataset(source.name)),
+        shard_mb=data.shard_mb,
     )
     return TaskRequest(stage.key, StageName.INGEST, assemble_name(source.name), Program.ASSEMBLE, spec)

@@ -1,0 +1,118 @@
+"""What a published dataset folder says about itself, for readers of any language: ``layout.json`` and provenance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+LAYOUT_FILE = "layout.json"
+CHUNK = 2048  # graphs in a written block: windows of this size read back at disk speed
+
+
+@dataclass(frozen=True)
+class LabelExtent:
+    """What one BP file holds of one split.
+
+    ``atom_start`` is the first atom (a row of ``<label>/pos`` of this file) of each chunk of `CHUNK` graphs: with
+    it a reader finds any window of whole chunks without the offsets of every graph.
+    """
+
+    n_graphs: int
+    n_atoms: int
+    atom_start: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BpShard:
+    """One BP file of a dataset; every one is complete by itself in HydraGNN's layout."""
+
+    file: str
+    labels: dict[str, LabelExtent]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of a dataset, in order; the graphs of a split are those of the files end to end.
+
+    ``content`` is the SHA-256 of what the dataset holds (every key of every split, in order), whatever files it is
+    divided into and whatever wrote them.
+    """
+
+    chunk: int
+    content: str
+    files: tuple[BpShard, ...]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a dataset comes from and what was done to it, kept in its manifest."""
+
+    source: str
+    reader: str
+    n_files: int
+    level_of_theory: str | None
+    licence: str | None
+    citation: str | None
+    charge: int | None
+    spin: int | None
+    units: dict[str, str]
+    conversions: tuple[str, ...]
+    filters: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class InspectSpec:
+    """A question to `gfm_pipeline.apps.ingest.inspect`: ``action`` is info, head, verify or export."""
+
+    action: str
+    folder: str
+    count: int = 5
+    output: str | None = None
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """Numbers of one split."""
+
+    structures: int
+    atoms: int
+    groups: int
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What ``dataset info`` prints; energies in eV, forces in eV/Angstrom."""
+
+    name: str
+    folder: str
+    digest: str
+    content: str | None
+    bytes: int
+    files: dict[str, int]
+    splits: dict[str, SplitFacts]
+    elements: dict[str, float]
+    reference_from: str
+    force_rms: float
+    energy_std: float
+    max_atoms: int
+    n_quarantined: int
+    reasons: dict[str, int]
+    warnings: tuple[str, ...]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RecordLine:
+    """One record as ``head`` and ``--preview`` print it."""
+
+    place: str
+    formula: str
+    n_atoms: int
+    energy: float
+    energy_per_atom: float
+    max_force: float
+    group: str
+    periodic: str
+    charge: float | None = None
+    spin: float | None = None
