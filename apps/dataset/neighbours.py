@@ -1,8 +1,7 @@
 """Neighbour lists on the CPU for molecules, slabs and crystals of any shape.
 
-The search is pymatgen's compiled linked-cell code: on structures of about 8 atoms it does 42,000 to
-60,000 lists a second on one core at 5 Angstrom, against 26,000 to 57,000 for vesin and 7,000 to
-33,000 for a dense numpy search.
+The search is pymatgen's compiled linked-cell code, the fastest of the kept libraries over molecules and crystals
+(``benchmarks/neighbours.py``).
 """
 
 from __future__ import annotations
@@ -56,17 +55,14 @@ def pairs_within(
     points = np.ascontiguousarray(pos, dtype=np.float64)
     periodic = [bool(flag) for flag in pbc]
     lattice = _lattice(points, np.asarray(cell, dtype=np.float64), periodic, cutoff)
-    src, dst, image, distance = find_points_in_spheres(
+    src, dst, cells, distance = find_points_in_spheres(
         points, points, r=float(cutoff), pbc=np.array(periodic, dtype=np.int64), lattice=lattice, tol=_SELF
     )
     # lattice vectors are longer than the tolerance: an atom at no distance from itself is in the same image
     keep = np.flatnonzero((distance < cutoff) & ((src != dst) | (distance > _SELF)))
-    if any(periodic):
-        image = image.take(keep, axis=0).astype(np.int64)
-        for k in (k for k in range(3) if not periodic[k]):
-            image[:, k] = 0
-    else:
-        image = np.zeros((len(keep), 3), dtype=np.int64)
+    image = np.zeros((len(keep), 3), dtype=np.int64)
+    for k in (k for k in range(3) if periodic[k]):
+        image[:, k] = cells[:, k].take(keep)
     return (
         src.take(keep).astype(np.int64, copy=False),
         dst.take(keep).astype(np.int64, copy=False),
