@@ -52,13 +52,15 @@ class GraphIndex:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def facts(self, graphs: Indices, cutoff: float) -> Facts:
+    def facts(self, graphs: Indices, cutoff: float | None) -> Facts:
         """Return what is known of ``graphs``; edges are exact at `RADII` and predicted elsewhere.
 
         Edges grow with the volume of the sphere in a crystal, so between two radii they are interpolated in the cube of
-        the cutoff, and beyond the last extrapolated.
+        the cutoff, and beyond the last extrapolated. Without a cutoff there are none.
         """
         rows = np.asarray(self.rows[graphs]).astype(np.int64)
+        if cutoff is None:
+            return Facts(rows[:, 0], np.zeros(len(rows), dtype=np.int64), rows[:, 1], rows[:, 2])
         volumes = np.array([0.0, *RADII]) ** 3
         upper = int(np.clip(np.searchsorted(volumes, cutoff**3), 1, len(RADII)))
         edges = np.concatenate([np.zeros((len(rows), 1), dtype=np.int64), rows[:, _FIXED:]], axis=1)

@@ -95,7 +95,7 @@ class OnDisk:
         dataset: Dataset,
         split: Split,
         index: GraphIndex,
-        cutoff: float,
+        cutoff: float | None,
         dataset_index: int,
         reference: Mapping[str, float],
         window: int,
