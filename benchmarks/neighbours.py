@@ -68,7 +68,7 @@ def structures() -> dict[str, list[Atoms]]:
     rng = np.random.default_rng(0)
     sets = {
         "molecules, 2-14 atoms": [molecule(name) for name in g2.names[::4] if len(molecule(name)) > 1],
-        "fcc cells, 4-32 atoms": [bulk("Cu", cubic=True).repeat((1 + k % 2, 1 + k // 2 % 2, 2)) for k in range(8)],
+        "fcc cells, 8-32 atoms": [bulk("Cu", cubic=True).repeat((1 + k % 2, 1 + k // 2 % 2, 2)) for k in range(8)],
         "primitive W, 1 atom": [bulk("W") for _ in range(8)],
         "fcc 108 atoms": [bulk("Cu", cubic=True).repeat(3) for _ in range(2)],
         "slab, 144 atoms": [fcc111("Pt", (6, 6, 4), vacuum=8.0, periodic=True) for _ in range(2)],

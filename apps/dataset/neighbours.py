@@ -1,7 +1,7 @@
 """Neighbour lists on the CPU for molecules, slabs and crystals of any shape.
 
-The search is pymatgen's compiled linked-cell code, the fastest of the kept libraries over molecules and crystals
-(``benchmarks/neighbours.py``).
+The search is pymatgen's compiled linked-cell code, the fastest of the kept libraries for crystals of many
+atoms and as fast as any for molecules (``benchmarks/neighbours.py``).
 """
 
 from __future__ import annotations
