@@ -74,6 +74,7 @@ def make_trainer(spec: Spec, ranks, device):
 
     from gfm_pipeline.apps.contracts.training import ModelSettings, OptimiserSettings
     from gfm_pipeline.apps.dataset import Columns, GraphTable
+    from gfm_pipeline.apps.dataset.source import Held
     from gfm_pipeline.apps.train.checkpoint import Card
     from gfm_pipeline.apps.train.sampler import Sampler
     from gfm_pipeline.apps.train.trainer import Tables, Trainer
@@ -107,7 +108,7 @@ def make_trainer(spec: Spec, ranks, device):
         seed=0,
     )
     sampler = Sampler([len(table)], 1.0, 0)
-    return Trainer(card, Tables((table,), {}), settings, sampler, ranks=ranks, device=device)
+    return Trainer(card, Tables((Held(table),), {}), settings, sampler, ranks=ranks, device=device)
 
 
 def run(spec: Spec) -> dict[str, float]:

@@ -14,7 +14,9 @@ from training_cases import REFERENCE, morse_columns
 
 from gfm_pipeline.apps.contracts.training import Device, OptimiserSettings
 from gfm_pipeline.apps.dataset import GraphTable
+from gfm_pipeline.apps.dataset.source import Held
 from gfm_pipeline.apps.program import Task, run_program
+from gfm_pipeline.apps.train import feed
 from gfm_pipeline.apps.train import trainer as training
 from gfm_pipeline.apps.train import validate as validation
 from gfm_pipeline.apps.train.device import CPU
@@ -37,7 +39,7 @@ class Spec:
 def double_batches() -> None:
     """Labels and positions are stored in single precision; compute with them in double."""
     torch.set_default_dtype(torch.float64)
-    single = training.collate
+    single = feed.collate
 
     def collate(*arguments):
         batch = single(*arguments)
@@ -49,7 +51,7 @@ def double_batches() -> None:
             forces=batch.forces.double(),
         )
 
-    training.collate = validation.collate = collate
+    feed.collate = validation.collate = collate
 
 
 def table(seed: int, n: int, dataset: int, missing: bool) -> GraphTable:
@@ -71,7 +73,7 @@ def make(algorithm: str, head: ForceHead, spec: Spec, ranks: Ranks) -> training.
         optimiser=None,
         seed=5 + ranks.rank,  # other weights on every rank, until rank 0 gives them its own
     )
-    train = (table(0, 30, 0, True), table(10, 20, 1, False))
+    train = (Held(table(0, 30, 0, True)), Held(table(10, 20, 1, False)))
     tables = training.Tables(train, {"soft": table(1, 25, 0, True), "hard": table(11, 9, 1, False)})
     settings = OptimiserSettings(5e-3, spec.batch, 2.0, clip_norm=0.5)
     sampler = Sampler([30, 20], 2.0, 1)

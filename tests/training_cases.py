@@ -9,8 +9,11 @@ import numpy as np
 import torch
 
 from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.apps.contracts.layout import LAYOUT_FILE, BpShard, LabelExtent, Layout
 from gfm_pipeline.apps.contracts.training import Algorithm, DatasetRef, ModelSettings, OptimiserSettings, TrainSpec
 from gfm_pipeline.apps.dataset import Columns, GraphTable, write_bp
+from gfm_pipeline.apps.dataset.index import IndexWriter
+from gfm_pipeline.apps.dataset.write import BpWriter, chunks
 from gfm_pipeline.apps.train.checkpoint import load
 from gfm_pipeline.common.publish import publishing, write_record
 
@@ -45,10 +48,38 @@ def morse_columns(seed: int, n: int, stiffness: float) -> Columns:
     )
 
 
-def publish_dataset(folder: Path, name: str, seed: int, stiffness: float) -> DatasetRef:
-    splits = {
-        s: morse_columns(seed + k, n, stiffness) for k, (s, n) in enumerate(zip(Split, (96, 24, 24), strict=True))
-    }
+def write_blocks(place: Path, name: str, splits: dict[Split, Columns], block: int) -> None:
+    """Write two files in blocks of ``block`` structures, with an index."""
+    shards = []
+    for number in range(2):
+        parts = {}
+        for split, columns in splits.items():
+            half = -(-len(columns) // block) // 2 * block
+            parts[split] = columns.take(np.arange(*((0, half) if number == 0 else (half, len(columns)))))
+        extents = {
+            s: LabelExtent(len(c), len(c.numbers), tuple(c.offsets[:-1][::block].tolist())) for s, c in parts.items()
+        }
+        with BpWriter(place / f"{name}-{number}.bp", name, extents, {1: -13.0, 8: -430.0}) as writer:
+            for split, columns in parts.items():
+                for piece in chunks(columns, block):
+                    writer.put(split, piece)
+        shards.append(BpShard(f"{name}-{number}.bp", {str(s): e for s, e in extents.items()}))
+    write_record(place / LAYOUT_FILE, Layout(block, "", tuple(shards)))
+    with IndexWriter(place, {s: len(c) for s, c in splits.items()}) as index:
+        for split, columns in splits.items():
+            for piece in chunks(columns, 7):
+                index.add(split, piece)
+
+
+def publish_dataset(
+    folder: Path,
+    name: str,
+    seed: int,
+    stiffness: float,
+    n: tuple[int, int, int] = (96, 24, 24),
+    block: int | None = None,
+) -> DatasetRef:
+    splits = {s: morse_columns(seed + k, size, stiffness) for k, (s, size) in enumerate(zip(Split, n, strict=True))}
     table = GraphTable.build(splits[Split.TRAIN], 3.0, 0, REFERENCE)
     counts = {str(s): len(c) for s, c in splits.items()}
     statistics = DatasetStatistics(
@@ -69,7 +100,10 @@ def publish_dataset(folder: Path, name: str, seed: int, stiffness: float) -> Dat
         reasons={},
     )
     with publishing(folder / name, "test") as place:
-        write_bp(place / f"{name}.bp", name, splits, {1: -13.0, 8: -430.0})
+        if block is None:
+            write_bp(place / f"{name}.bp", name, splits, {1: -13.0, 8: -430.0})
+        else:
+            write_blocks(place, name, splits, block)
         write_record(place / "statistics.json", statistics)
     return DatasetRef(name, str(folder / name))
 

@@ -188,6 +188,21 @@ class AssembleSpec:
 
 
 @dataclass(frozen=True)
+class NeighbourStatistics:
+    """Neighbours of the atoms of the training split within ``cutoff`` (Angstrom).
+
+    ``mean_log`` is the mean of log(d + 1), the degree scale of PNA; ``isolated`` counts atoms without any.
+    """
+
+    cutoff: float
+    mean: float
+    mean_log: float
+    minimum: int
+    maximum: int
+    isolated: int
+
+
+@dataclass(frozen=True)
 class DatasetStatistics:
     """Facts of a dataset; energies are per structure, after units were converted.
 
@@ -212,6 +227,8 @@ class DatasetStatistics:
     n_quarantined: int
     reasons: dict[str, int]
     energy_mean: float = 0.0  # training split, after references, eV/atom: not 0 with isolated-atom energies
+    reference_residual: float | None = None  # training split, RMS of energy minus references, eV/atom
+    neighbours: tuple[NeighbourStatistics, ...] = ()  # training split, by cutoff
     warnings: tuple[str, ...] = ()  # what looks wrong about the records that were kept
 
 

@@ -125,6 +125,10 @@ class TrainSpec:
         to the rounding of sums, and bit for bit those of the same number of ranks.
     device
         Where each rank computes; of several devices it sees it uses the first.
+    window
+        Structures of a training split that are shuffled among each other, and a rank has in memory. Smaller splits are
+        held whole, with their edges; of larger ones whole blocks are read as they come. The order of the graphs
+        depends on it.
     """
 
     task: str
@@ -145,6 +149,7 @@ class TrainSpec:
     micro_batch: int | None = None
     ranks: int = 1
     device: Device = Device.CPU
+    window: int = 16_384
 
 
 @dataclass(frozen=True)

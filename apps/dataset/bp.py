@@ -19,7 +19,6 @@ from adios2 import bindings as adios
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.contracts.data import Split
-from gfm_pipeline.apps.contracts.layout import CHUNK
 from gfm_pipeline.apps.dataset.columns import Columns, flat_ranges
 from gfm_pipeline.common.errors import DataError, IntegrityError
 from gfm_pipeline.common.publish import manifest_lists, verify
@@ -113,11 +112,6 @@ class BpFile:
         if kind not in _DTYPES:
             raise IntegrityError(f"{self.path}: {name} has type {kind}, which this layout does not use.")
         return _DTYPES[kind]
-
-    def block(self, label: str) -> int:
-        """Return how many structures follow each other in a block on disk."""
-        name = f"{label}/block"
-        return int(np.asarray(self.attribute(name))[0]) if name in self._attributes else CHUNK
 
     def labels(self) -> list[str]:
         """Return the labels that hold samples."""

@@ -147,7 +147,10 @@ class Columns:
 
     def composition(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the atomic numbers present [S], ascending, and how often each structure has them [G, S]."""
-        present, index = np.unique(self.numbers, return_inverse=True)
+        present = np.flatnonzero(np.bincount(self.numbers, minlength=256))
+        place = np.zeros(256, dtype=np.int64)
+        place[present] = np.arange(len(present))
+        index = place[self.numbers]
         graph = np.repeat(np.arange(len(self)), self.natoms)
         flat = np.bincount(graph * len(present) + index, minlength=len(self) * len(present))
         return present.astype(np.int64), flat.reshape(len(self), len(present)).astype(np.float64)

@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
-from gfm_pipeline.apps.contracts.layout import LAYOUT_FILE, Layout
+from gfm_pipeline.apps.contracts.layout import CHUNK, LAYOUT_FILE, Layout
 from gfm_pipeline.apps.dataset.bp import BpFile, read_columns
 from gfm_pipeline.apps.dataset.columns import Columns
+from gfm_pipeline.apps.dataset.index import GraphIndex, read_index
+from gfm_pipeline.apps.dataset.rows import Rows
 from gfm_pipeline.common.errors import IntegrityError
 from gfm_pipeline.common.publish import verify
 from gfm_pipeline.common.records import read_record
@@ -30,12 +35,15 @@ class Dataset:
         Counts, reference energies, scales.
     files
         Names of the BP files, in order; the structures of a split are those of the files end to end.
+    layout
+        What each file holds; None for a dataset from before there were shards.
     """
 
     path: Path
     digest: str
     statistics: DatasetStatistics
     files: tuple[str, ...]
+    layout: Layout | None = None
 
     @classmethod
     def open(cls, path: Path, *, digests: bool = False) -> Dataset:
@@ -51,26 +59,58 @@ class Dataset:
             raise IntegrityError(f"{path} is not a dataset: its manifest lists no {STATISTICS_FILE}.")
         statistics = read_record(DatasetStatistics, path / STATISTICS_FILE)
         files: tuple[str, ...] = (f"{statistics.name}.bp",)  # datasets from before there were shards have no layout
+        layout = None
         if LAYOUT_FILE in manifest.files:
-            files = tuple(shard.file for shard in read_record(Layout, path / LAYOUT_FILE).files)
+            layout = read_record(Layout, path / LAYOUT_FILE)
+            files = tuple(shard.file for shard in layout.files)
         for file in files:
             if f"{file}/md.idx" not in manifest.files:
                 raise IntegrityError(f"{path} is not a dataset: its manifest lists no {file}.")
-        return cls(path, manifest.digest, statistics, files)
+        return cls(path, manifest.digest, statistics, files, layout)
 
     @property
     def name(self) -> str:
         """The dataset's name, which is its branch in a model."""
         return self.statistics.name
 
-    def columns(self, split: Split) -> Columns:
-        """Read one split into memory.
+    def rows(self, split: Split) -> Rows:
+        """Open one split for random access; to be closed.
+
+        Raises
+        ------
+        IntegrityError
+            When the files are not what the statistics say.
+        """
+        n = self.statistics.n_structures[split]
+        if self.layout is None:
+            sizes, block = [n], CHUNK
+        else:
+            labels = [shard.labels.get(str(split)) for shard in self.layout.files]
+            sizes, block = [0 if extent is None else extent.n_graphs for extent in labels], self.layout.chunk
+        self._check(sum(sizes), split)
+        return Rows([self.path / name for name in self.files], sizes, split, block)
+
+    def index(self, split: Split) -> GraphIndex | None:
+        """Return what is known of every structure of a split; None for a folder that was made without.
+
+        Raises
+        ------
+        IntegrityError
+            When it does not fit the statistics.
+        """
+        return read_index(self.path, split, self.statistics.n_structures[split])
+
+    def columns(self, split: Split, graphs: NDArray[np.int64] | None = None) -> Columns:
+        """Read one split into memory, or ``graphs`` of it, which ascend.
 
         Raises
         ------
         IntegrityError
             When the file is not what its statistics say.
         """
+        if graphs is not None:
+            with self.rows(split) as rows:
+                return rows.read(graphs)
         parts = []
         for name in self.files:
             with BpFile(self.path / name) as file:
@@ -79,9 +119,10 @@ class Dataset:
         if not parts:
             raise IntegrityError(f"{self.path} holds no structures in {split}.")
         columns = Columns.concatenate(parts) if len(parts) > 1 else parts[0]
-        if len(columns) != self.statistics.n_structures[split]:
-            raise IntegrityError(
-                f"{self.path} holds {len(columns)} structures in {split}, "
-                f"its statistics say {self.statistics.n_structures[split]}."
-            )
+        self._check(len(columns), split)
         return columns
+
+    def _check(self, n: int, split: Split) -> None:
+        said = self.statistics.n_structures[split]
+        if n != said:
+            raise IntegrityError(f"{self.path} holds {n} structures in {split}, its statistics say {said}.")

@@ -26,7 +26,6 @@ from gfm_pipeline.apps.contracts.layout import (
 )
 from gfm_pipeline.apps.dataset.columns import Columns
 from gfm_pipeline.apps.dataset.dataset import Dataset
-from gfm_pipeline.apps.dataset.sharded import ShardedRows
 from gfm_pipeline.apps.dataset.write import BpWriter, ContentDigest
 from gfm_pipeline.common.errors import ConfigError, IntegrityError
 from gfm_pipeline.common.publish import read_manifest, storage_errors
@@ -65,7 +64,7 @@ def head(dataset: Dataset, count: int) -> dict[str, list[RecordLine]]:
     """Return the first records of every split."""
     found: dict[str, list[RecordLine]] = {}
     for split in Split:
-        with ShardedRows.open(dataset, split) as rows:
+        with dataset.rows(split) as rows:
             columns = rows.read(np.arange(min(count, len(rows))))
         found[str(split)] = [_line(columns, g) for g in range(len(columns))]
     return found
@@ -91,7 +90,7 @@ def _line(columns: Columns, g: int) -> RecordLine:
 
 def pieces(dataset: Dataset, split: Split) -> Iterator[Columns]:
     """Yield a split block by block."""
-    with ShardedRows.open(dataset, split) as rows:
+    with dataset.rows(split) as rows:
         for first in range(0, len(rows), rows.block):
             yield rows.read(np.arange(first, min(first + rows.block, len(rows))))
 

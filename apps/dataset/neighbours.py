@@ -1,11 +1,12 @@
 """Neighbour lists on the CPU for molecules, slabs and crystals of any shape.
 
-The search is pymatgen's compiled linked-cell code: on structures of about 8 atoms it does 42,000 to
-60,000 lists a second on one core at 5 Angstrom, against 26,000 to 57,000 for vesin and 7,000 to
-33,000 for a dense numpy search.
+The search is pymatgen's compiled linked-cell code, the fastest of the kept libraries for crystals of many
+atoms and as fast as any for molecules (``benchmarks/neighbours.py``).
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,30 +44,52 @@ def neighbour_list(
     DataError
         When periodic lattice vectors are linearly dependent.
     """
+    src, dst, image, _ = pairs_within(pos, cell, pbc, cutoff)
+    return src, dst, image
+
+
+def pairs_within(
+    pos: NDArray[np.floating], cell: NDArray[np.floating], pbc: NDArray[np.bool_], cutoff: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return what `neighbour_list` does, and the length of each edge [E] in Angstrom."""
     points = np.ascontiguousarray(pos, dtype=np.float64)
-    periodic = np.asarray(pbc, dtype=bool)
+    periodic = [bool(flag) for flag in pbc]
     lattice = _lattice(points, np.asarray(cell, dtype=np.float64), periodic, cutoff)
-    src, dst, image, distance = find_points_in_spheres(
-        points, points, r=float(cutoff), pbc=periodic.astype(np.int64), lattice=lattice, tol=_SELF
+    src, dst, cells, distance = find_points_in_spheres(
+        points, points, r=float(cutoff), pbc=np.array(periodic, dtype=np.int64), lattice=lattice, tol=_SELF
     )
-    keep = (distance < cutoff) & ((src != dst) | (image != 0).any(axis=1))
-    image = image[keep].astype(np.int64)
-    image[:, ~periodic] = 0
-    return src[keep].astype(np.int64), dst[keep].astype(np.int64), image
+    # lattice vectors are longer than the tolerance: an atom at no distance from itself is in the same image
+    keep = np.flatnonzero((distance < cutoff) & ((src != dst) | (distance > _SELF)))
+    image = np.zeros((len(keep), 3), dtype=np.int64)
+    for k in (k for k in range(3) if periodic[k]):
+        image[:, k] = cells[:, k].take(keep)
+    return (
+        src.take(keep).astype(np.int64, copy=False),
+        dst.take(keep).astype(np.int64, copy=False),
+        image,
+        distance.take(keep),
+    )
 
 
 def _lattice(
-    points: NDArray[np.float64], cell: NDArray[np.float64], periodic: NDArray[np.bool_], cutoff: float
+    points: NDArray[np.float64], cell: NDArray[np.float64], periodic: list[bool], cutoff: float
 ) -> NDArray[np.float64]:
     """Return a lattice whose vectors are those of ``cell`` where periodic, else long and normal to them."""
-    lattice = np.array(cell, dtype=np.float64, order="C")
-    if not periodic.all():
-        extent = float(np.ptp(points, axis=0).max()) if len(points) else 0.0
+    if all(periodic):
+        lattice = np.ascontiguousarray(cell)
+    else:
+        extent = float((points.max(axis=0) - points.min(axis=0)).max()) if len(points) else 0.0
         length = 2.0 * (extent + cutoff) + 1.0
-        _, _, basis = np.linalg.svd(cell[periodic]) if periodic.any() else (None, None, np.eye(3))
-        lattice[~periodic] = basis[int(periodic.sum()) :] * length
-    scale = float(np.prod(np.linalg.norm(lattice, axis=1)))
-    if not abs(np.linalg.det(lattice)) > 1e-8 * scale or not np.isfinite(scale):
+        if not any(periodic):
+            return np.array([[length, 0.0, 0.0], [0.0, length, 0.0], [0.0, 0.0, length]])
+        lattice, fixed = np.array(cell, order="C"), np.array(periodic)
+        _, _, basis = np.linalg.svd(cell[fixed])
+        lattice[~fixed] = basis[int(fixed.sum()) :] * length
+    # in plain floats: numpy takes longer to begin than this takes
+    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = lattice.tolist()
+    volume = abs(ax * (by * cz - bz * cy) + ay * (bz * cx - bx * cz) + az * (bx * cy - by * cx))
+    scale = math.hypot(ax, ay, az) * math.hypot(bx, by, bz) * math.hypot(cx, cy, cz)
+    if not volume > 1e-8 * scale or not math.isfinite(scale):
         raise DataError(
             "The lattice vectors of the periodic directions are linearly dependent or zero.",
             "Give a cell with a volume, or switch the periodic directions off.",

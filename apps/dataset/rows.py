@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -39,71 +40,26 @@ def runs(graphs: Indices) -> tuple[Indices, Indices]:
     return graphs[starts], graphs[ends - 1] + 1
 
 
-class Rows:
-    """Reads structures of one split of a file that `write_bp` wrote.
+class _File:
+    """One split of one open file that `write_bp` wrote, of ``size`` structures."""
 
-    The buffers of a read are reused by none: a result is the caller's. One `Rows` is used by one thread at a time,
-    since ADIOS2 keeps the selection on the variable.
-
-    Parameters
-    ----------
-    file
-        Open; closed by `close`.
-    label
-        The split.
-
-    Attributes
-    ----------
-    block
-        Structures of a block on disk.
-
-    Raises
-    ------
-    IntegrityError
-        When the split is missing or laid out in another way.
-    """
-
-    def __init__(self, file: BpFile, label: Split) -> None:
-        self._file, self._label = file, label
-        self._count = file.variable(f"{label}/pos/variable_count")
-        self._offset = file.variable(f"{label}/pos/variable_offset")
-        self._variables = {key: file.variable(f"{label}/{key}") for key in _KEYS}
-        self._types = {key: file.dtype(f"{label}/{key}") for key in _KEYS}
-        self._size = int(self._count.Shape()[0])
-        self.block = file.block(label)
+    def __init__(self, path: Path, label: Split, size: int) -> None:
+        self._file, self._label, self._size = BpFile(path), label, size
+        self._count = self._file.variable(f"{label}/pos/variable_count")
+        self._offset = self._file.variable(f"{label}/pos/variable_offset")
+        self._variables = {key: self._file.variable(f"{label}/{key}") for key in _KEYS}
+        self._types = {key: self._file.dtype(f"{label}/{key}") for key in _KEYS}
         for key, (per_graph, row) in _KEYS.items():
             shape = tuple(self._variables[key].Shape())
-            if shape[1:] != row or (per_graph and shape[0] != per_graph * self._size):
-                raise IntegrityError(f"{file.path}: {label}/{key} has shape {shape}, which this layout does not use.")
-
-    def __len__(self) -> int:
-        return self._size
+            if shape[1:] != row or (per_graph and shape[0] != per_graph * size):
+                raise IntegrityError(f"{path}: {label}/{key} has shape {shape}, which this layout does not use.")
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
-    def __enter__(self) -> Rows:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def read(self, graphs: Indices) -> Columns:
-        """Read ``graphs`` [n], which ascend without repetition, with one selection a run and key.
-
-        Raises
-        ------
-        IntegrityError
-            When there is no such structure, or the file is damaged.
-        """
-        firsts, ends = runs(np.asarray(graphs, dtype=np.int64))
-        if len(firsts) and (firsts[0] < 0 or ends[-1] > self._size or (np.diff(graphs) <= 0).any()):
-            raise IntegrityError(
-                f"{self._file.path} has {self._size} structures in {self._label}, not those asked for."
-            )
+        """Read ``graphs``, with one selection a run and key."""
+        firsts, ends = runs(graphs)
         lengths = ends - firsts
         counts = self._fill(self._count, np.empty(len(graphs), dtype=np.int64), firsts, lengths)
         offsets = self._fill(self._offset, np.empty(len(graphs), dtype=np.int64), firsts, lengths)
@@ -156,6 +112,69 @@ def _inside(lengths: Indices) -> NDArray[np.bool_]:
     run = np.repeat(np.arange(len(lengths)), lengths)
     same: NDArray[np.bool_] = run[1:] == run[:-1]
     return same
+
+
+class Rows:
+    """Reads structures of one split of a dataset, from files that `BpWriter` wrote.
+
+    A file is opened when something of it is first read. One `Rows` is used by one thread at a time, since ADIOS2 keeps
+    a selection on the variable.
+
+    Parameters
+    ----------
+    paths
+        The BP files; the structures of the split are those of the files end to end.
+    sizes
+        Structures of the split in each file.
+    label
+        The split.
+    block
+        Structures of a block on disk, of which the last alone may have fewer.
+    """
+
+    def __init__(self, paths: Sequence[Path], sizes: Sequence[int], label: Split, block: int) -> None:
+        self._paths, self._label, self.block = tuple(paths), label, block
+        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self._open: dict[int, _File] = {}
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def __enter__(self) -> Rows:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def read(self, graphs: Indices) -> Columns:
+        """Read ``graphs`` [n], which ascend without repetition, with one selection a run of consecutive ones and key.
+
+        Raises
+        ------
+        IntegrityError
+            When there is no such structure, the file is damaged, or laid out in another way.
+        """
+        graphs = np.asarray(graphs, dtype=np.int64)
+        if len(graphs) and (graphs[0] < 0 or graphs[-1] >= len(self) or (np.diff(graphs) <= 0).any()):
+            where = self._paths[0].parent
+            raise IntegrityError(f"{where} has {len(self)} structures in {self._label}, not those asked for.")
+        number = np.searchsorted(self._starts, graphs, side="right") - 1
+        present = np.unique(number).tolist() if len(graphs) else [int(np.argmax(np.diff(self._starts) > 0))]
+        parts = [self._file(k).read(graphs[number == k] - self._starts[k]) for k in present]
+        return parts[0] if len(parts) == 1 else Columns.concatenate(parts)
+
+    def _file(self, number: int) -> _File:
+        if number not in self._open:
+            size = int(self._starts[number + 1] - self._starts[number])
+            self._open[number] = _File(self._paths[number], self._label, size)
+        return self._open[number]
 
 
 class Blocks:

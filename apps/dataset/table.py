@@ -60,6 +60,10 @@ class GraphTable:
         """Mean number of neighbours of an atom."""
         return len(self.src) / max(1, len(self.z))
 
+    def degrees(self) -> NDArray[np.int64]:
+        """Return the number of neighbours of each atom [N]."""
+        return np.bincount(np.repeat(self.atom_start, self.nedges) + self.dst, minlength=len(self.z))
+
     def label_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return how many energies (0 or 1) and force vectors of each structure are known [G]."""
         known = np.concatenate([[0], np.cumsum(~np.isnan(self.forces).any(1))])
@@ -67,7 +71,9 @@ class GraphTable:
         return (~np.isnan(self.energy)).astype(np.int64), forces.astype(np.int64)
 
     @classmethod
-    def build(cls, columns: Columns, cutoff: float, dataset_index: int, reference: Mapping[str, float]) -> GraphTable:
+    def build(
+        cls, columns: Columns, cutoff: float | None, dataset_index: int, reference: Mapping[str, float]
+    ) -> GraphTable:
         """List the neighbours of every structure and subtract reference energies.
 
         Parameters
@@ -75,7 +81,7 @@ class GraphTable:
         columns
             The structures.
         cutoff
-            Angstrom.
+            Angstrom; None: no edges.
         dataset_index
             Branch of the model these structures belong to.
         reference
@@ -94,9 +100,9 @@ class GraphTable:
         energy = columns.energy - composition @ np.array([reference[symbol] for symbol in symbols])
         nedges = np.zeros(len(columns), dtype=np.int64)
         parts: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
-        for g in range(len(columns)):
+        for g in range(0 if cutoff is None else len(columns)):
             atoms = slice(columns.offsets[g], columns.offsets[g + 1])
-            src, dst, image = neighbour_list(columns.pos[atoms], columns.cell[g], columns.pbc[g], cutoff)
+            src, dst, image = neighbour_list(columns.pos[atoms], columns.cell[g], columns.pbc[g], cutoff or 0.0)
             nedges[g] = len(src)
             parts.append((src, dst, image.astype(np.int16)))
         graph = np.repeat(np.arange(len(columns)), nedges)

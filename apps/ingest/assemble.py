@@ -30,6 +30,7 @@ from gfm_pipeline.apps.contracts.data import (
 from gfm_pipeline.apps.contracts.layout import CHUNK, LAYOUT_FILE, BpShard, Layout
 from gfm_pipeline.apps.dataset.columns import Columns
 from gfm_pipeline.apps.dataset.dataset import STATISTICS_FILE
+from gfm_pipeline.apps.dataset.index import IndexWriter
 from gfm_pipeline.apps.dataset.write import ATOM_BYTES, GRAPH_BYTES, BpWriter, ContentDigest
 from gfm_pipeline.apps.ingest.clean import Conversion
 from gfm_pipeline.apps.ingest.labels import Evidence
@@ -242,7 +243,7 @@ def _scatter(source: _Source, plan: _Plan, scratch: Path, task: Task) -> dict[Sp
 def _write(
     source: _Source, plan: _Plan, buckets: dict[Split, Buckets], folder: Path, task: Task
 ) -> tuple[Layout, Totals]:
-    """Write the BP files one after the other, and sum up what is in them."""
+    """Write the BP files one after the other and the index of every split, and sum up what is in them."""
     spec, name = source.spec, source.spec.source.name
     size = sum(plan.graphs.values()) * GRAPH_BYTES + sum(plan.atoms.values()) * ATOM_BYTES
     chunk_atoms = {split: bucket.chunk_atoms() for split, bucket in buckets.items()}
@@ -252,17 +253,20 @@ def _write(
     totals, content = Totals(references), ContentDigest()
     streams = {split: bucket.chunks() for split, bucket in buckets.items()}
     done, total = 0, sum(plan.graphs.values())
-    for file, extents in files:
-        with BpWriter(folder / file, name, extents, energies) as writer:
-            for split, extent in extents.items():
-                for _ in extent.atom_start:
-                    task.check()
-                    columns = next(streams[split])
-                    writer.put(split, columns)
-                    content.update(str(split), columns)
-                    totals.add(split, columns)
-                    done += len(columns)
-                    task.progress(done=done, total=total, step="write", quarantined=sum(source.reasons.values()))
+    with IndexWriter(folder, plan.graphs) as index:
+        for file, extents in files:
+            with BpWriter(folder / file, name, extents, energies) as writer:
+                for split, extent in extents.items():
+                    for _ in extent.atom_start:
+                        task.check()
+                        columns = next(streams[split])
+                        writer.put(split, columns)
+                        content.update(str(split), columns)
+                        totals.add(split, columns)
+                        index.add(split, columns, task.check)
+                        done += len(columns)
+                        task.progress(done=done, total=total, step="write", quarantined=sum(source.reasons.values()))
+    totals.neighbours = index.degrees[Split.TRAIN].statistics()
     shards = tuple(BpShard(file, {str(split): e for split, e in extents.items()}) for file, extents in files)
     return Layout(CHUNK, content.hexdigest(), shards), totals
 

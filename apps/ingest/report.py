@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.contracts.data import AssembleSpec, DatasetStatistics
+from gfm_pipeline.apps.contracts.data import AssembleSpec, DatasetStatistics, NeighbourStatistics
 from gfm_pipeline.apps.contracts.layout import Provenance
 from gfm_pipeline.apps.ingest.provenance import lines as provenance_lines
 from gfm_pipeline.apps.ingest.totals import SAMPLE, Totals
@@ -35,6 +36,28 @@ def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str
         "|" + "---|" * len(header),
         *("| " + " | ".join(row) + " |" for row in rows),
     ]
+
+
+def _bars(rows: Sequence[tuple[str, int]]) -> list[str]:
+    """Return a line ``name count bar`` each, in a fence."""
+    scale, width = _BAR / max(1, *(n for _, n in rows)), max(len(name) for name, _ in rows)
+    return ["```", *(f"{name:>{width}} {n:10d} {'#' * round(n * scale)}".rstrip() for name, n in rows), "```"]
+
+
+def _neighbour_lines(neighbours: Sequence[NeighbourStatistics]) -> list[str]:
+    header = ("cutoff, Å", "mean", "exp of mean log(d + 1), less 1", "fewest", "most", "atoms without any")
+    rows = [
+        (
+            f"{n.cutoff:g}",
+            f"{n.mean:.1f}",
+            f"{math.expm1(n.mean_log):.1f}",
+            str(n.minimum),
+            str(n.maximum),
+            str(n.isolated),
+        )
+        for n in neighbours
+    ]
+    return ["Of the atoms of the training split; a cutoff should leave few without any.", "", *_table(header, rows)]
 
 
 def _block(title: str, lines: list[str]) -> list[str]:
@@ -86,16 +109,23 @@ def render(spec: AssembleSpec, stats: DatasetStatistics, totals: Totals, origin:
     rank = f"Reference energies: {stats.reference_from}, rank {stats.reference_rank} of {len(stats.elements)}."
     if stats.reference_rank < len(stats.elements):
         rank += " The compositions do not determine all of them: the smallest-norm solution is used."
+    if stats.reference_residual is not None:
+        rank += (
+            f" What they leave of the training energies has an RMS of {1000 * stats.reference_residual:.1f} meV/atom."
+        )
     header = ("element", "atoms", "structures", "reference energy, eV")
-    lines += _block("Elements", [rank, "", *_table(header, element_rows)])
+    present = [(chemical_symbols[z], totals.atoms_of[z]) for z in sorted(totals.atoms_of)]
+    lines += _block("Elements", [rank, "", *_table(header, element_rows), "", *_bars(present)])
     sizes = sorted(totals.sizes.items())
     if len(sizes) <= 20:
-        lines += _block("Sizes", [f"- {n} atoms: {c}" for n, c in sizes])
+        lines += _block("Sizes", _bars([(f"{n} atoms", c) for n, c in sizes]))
     else:
         drawn = np.repeat([float(n) for n, _ in sizes], [-(-c * SAMPLE // max(total, SAMPLE)) for _, c in sizes])
         lines += _block("Sizes (atoms)", ["```", *histogram(drawn), "```"])
     lines += _block("Energy minus references (meV/atom)", ["```", *histogram(1000 * totals.energies()), "```"])
     lines += _block("Absolute force components (eV/Å)", ["```", *histogram(totals.forces()), "```"])
+    if stats.neighbours:
+        lines += _block("Neighbours", _neighbour_lines(stats.neighbours))
     if stats.reasons:
         rows = [(reason, str(n)) for reason, n in stats.reasons.items()]
         set_aside = [f"{stats.n_quarantined} records, each named in quarantine.jsonl."]

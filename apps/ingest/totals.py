@@ -10,7 +10,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.apps.contracts.data import DatasetStatistics, NeighbourStatistics, Split
 from gfm_pipeline.apps.dataset.columns import Columns
 from gfm_pipeline.apps.ingest.references import ReferenceEnergies, residual
 
@@ -41,6 +41,7 @@ class Totals:
     atoms_of: Counter[int] = field(default_factory=Counter)
     structures_with: Counter[int] = field(default_factory=Counter)
     sizes: Counter[int] = field(default_factory=Counter)
+    neighbours: tuple[NeighbourStatistics, ...] = ()  # of the training split
 
     def add(self, split: Split, columns: Columns) -> None:
         """Take structures of a split."""
@@ -106,4 +107,6 @@ class Totals:
             reasons=reasons,
             energy_mean=train.energy_mean,
             warnings=warnings,
+            reference_residual=math.sqrt(train.energy_mean**2 + max(0.0, train.energy_square) / train.structures),
+            neighbours=self.neighbours,
         )

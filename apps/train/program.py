@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.apps.contracts.task import PROGRESS_FILE, ExitCode
 from gfm_pipeline.apps.contracts.training import DatasetErrors, StopReason, TrainResult, TrainSpec
 from gfm_pipeline.apps.dataset import Dataset, GraphTable
+from gfm_pipeline.apps.dataset.source import Held, OnDisk, Source
 from gfm_pipeline.apps.program import StopRequested, Task
 from gfm_pipeline.apps.train.allocator import keep_freed_memory
 from gfm_pipeline.apps.train.checkpoint import Card, Checkpoint, Position, load, newest, save
@@ -26,6 +27,7 @@ from gfm_pipeline.apps.train.ranks import ALONE, Ranks, joined
 from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.apps.train.schedule import Phase, anneal_after
 from gfm_pipeline.apps.train.trainer import Diverged, Tables, Trainer
+from gfm_pipeline.apps.train.validate import subset
 from gfm_pipeline.common.errors import ConfigError
 from gfm_pipeline.common.publish import is_published, read_manifest
 from gfm_pipeline.common.records import from_plain, to_plain
@@ -34,6 +36,8 @@ from gfm_pipeline.models import ForceHead, ModelSpec
 CHECKPOINTS = "checkpoints"  # folder of the attempt
 KEEP = 2  # checkpoints of an attempt: the newest, and one in case it is damaged
 PULSE_SECONDS = 5.0
+SAMPLE = 2048  # structures of a split on disk whose neighbours are counted for the scales of a model
+SPARSE = 64  # ranks from which on each reads its own graphs only, not whole blocks
 
 
 class Progress:
@@ -112,8 +116,7 @@ def check(spec: TrainSpec) -> None:
 
 def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: Sequence[GraphTable]) -> Card:
     """Return the card of an untrained model: its scales are facts of the training split."""
-    natoms = np.concatenate([t.natoms for t in tables]).astype(np.float64)
-    neighbours = np.concatenate([t.nedges for t in tables]) / np.maximum(natoms, 1)
+    degrees = np.concatenate([t.degrees() for t in tables])
     rms = [s.force_rms if s.force_rms > 0 else 1.0 for s in statistics]
     model = spec.model
     return Card(
@@ -126,8 +129,8 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
             force_head=ForceHead(str(model.force_head)),
             options=dict(model.options),
             n_datasets=len(statistics),
-            avg_neighbours=max(1.0, float(np.average(neighbours, weights=natoms))),
-            avg_log_degree=max(0.1, float(np.average(np.log1p(neighbours), weights=natoms))),
+            avg_neighbours=max(1.0, float(degrees.mean())),
+            avg_log_degree=max(0.1, float(np.log1p(degrees).mean())),
             force_rms=float(np.sqrt(np.mean(np.square(rms)))),
         ),
         datasets=tuple(d.name for d in spec.datasets),
@@ -166,10 +169,22 @@ def starting_point(spec: TrainSpec) -> Checkpoint | None:
     return replace(found, card=replace(found.card, optimiser=spec.optimiser, seed=spec.seed))
 
 
+def open_source(spec: TrainSpec, dataset: Dataset, number: int, reference: Mapping[str, float], ranks: int) -> Source:
+    """Return the training split of a dataset: in memory when it is no larger than the window, else on disk.
+
+    A folder without index is held in memory too: it cannot be said what its graphs cost before they are read.
+    """
+    index = dataset.index(Split.TRAIN)
+    cutoff = spec.model.cutoff
+    if index is None or len(index) <= spec.window:
+        return Held(GraphTable.build(dataset.columns(Split.TRAIN), cutoff, number, reference))
+    return OnDisk(dataset, Split.TRAIN, index, cutoff, number, reference, 0 if ranks >= SPARSE else spec.window)
+
+
 def prepare(spec: TrainSpec, ranks: Ranks = ALONE, device: torch.device = CPU) -> Trainer:
     """Read the data and build or restore the model.
 
-    Every rank reads the data; rank 0 alone looks for checkpoints and says what it found.
+    Every rank opens the data; rank 0 alone looks for checkpoints and says what it found.
 
     Raises
     ------
@@ -181,18 +196,33 @@ def prepare(spec: TrainSpec, ranks: Ranks = ALONE, device: torch.device = CPU) -
     if ranks.size > 1:
         plain = ranks.told(None if start is None else [to_plain(start.card), to_plain(start.position)])
         card, position = (None, None) if plain is None else (from_plain(Card, plain[0]), from_plain(Position, plain[1]))
-    train, validation, statistics = [], {}, []
+    train: list[Source] = []
+    validation, statistics, samples = {}, [], []
     for k, ref in enumerate(spec.datasets):
         dataset = Dataset.open(Path(ref.path))
         statistics.append(dataset.statistics)
         reference = dataset.statistics.reference if card is None else card.references[ref.name]
-        train.append(GraphTable.build(dataset.columns(Split.TRAIN), spec.model.cutoff, k, reference))
-        validation[ref.name] = GraphTable.build(dataset.columns(Split.VALIDATION), spec.model.cutoff, k, reference)
+        source = open_source(spec, dataset, k, reference, ranks.size)
+        train.append(source)
+        if card is None and ranks.rank == 0:
+            # ingest shuffles: the first structures are as good as any
+            samples.append(
+                source.table(np.arange(len(source) if source.block is None else min(len(source), SAMPLE)))[0]
+            )
+        chosen = (
+            None
+            if spec.validation_limit is None
+            else subset(dataset.statistics.n_structures[Split.VALIDATION], spec.validation_limit)
+        )
+        validation[ref.name] = GraphTable.build(
+            dataset.columns(Split.VALIDATION, chosen), spec.model.cutoff, k, reference
+        )
     if card is None:
-        card = new_card(spec, statistics, train)
-        if ranks.size > 1:
-            card = from_plain(Card, ranks.told(to_plain(card)))
-    sampler = Sampler([len(t) for t in train], spec.temperature, spec.seed)
+        made = new_card(spec, statistics, samples) if ranks.rank == 0 else None
+        card = made if made is not None and ranks.size == 1 else from_plain(Card, ranks.told(to_plain(made)))
+    blocks = [source.block for source in train]
+    window = max(1, spec.window // max((block for block in blocks if block is not None), default=spec.window))
+    sampler = Sampler([len(t) for t in train], spec.temperature, spec.seed, blocks, window)
     tables = Tables(tuple(train), validation)
     state = None if start is None else start.state
     return Trainer(card, tables, spec.optimiser, sampler, state, position, spec.micro_batch, ranks, device)
@@ -231,6 +261,8 @@ def _train(spec: TrainSpec, task: Task, ranks: Ranks, device: torch.device) -> t
         reason = _loop(spec, task, trainer)
     except Diverged as error:
         return _result(trainer, StopReason.DIVERGED, str(error)), ExitCode.DIVERGED
+    finally:
+        trainer.close()
     result = replace(_result(trainer, reason, _summary(spec, trainer, reason)), checkpoint=str(output))
     if ranks.rank == 0:
         # Times stay out of the artefact: equal trainings have equal digests, however often they were interrupted.

@@ -1,4 +1,9 @@
-"""Which graphs are in which batch: a pure function of the seed and the number of graphs drawn before."""
+"""Which graphs are in which batch: a pure function of the seed and the number of graphs drawn before.
+
+A large dataset is passed over window by window: its blocks on disk are shuffled, a window is some blocks that follow
+each other in that order, and the graphs of a window are shuffled. So whoever draws needs the blocks of one window at
+a time, of two where one ends, and reads them whole.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +48,62 @@ def shares(sizes: Sequence[int], temperature: float) -> Indices:
     return result
 
 
+class Passes:
+    """The order of the graphs in every pass over one dataset.
+
+    Parameters
+    ----------
+    size
+        Graphs of the dataset.
+    key
+        Numbers that seed the shuffles.
+    block
+        Graphs of a block on disk, of which the last may have fewer; None: the order need not know blocks.
+    window
+        Blocks of a window, of which the last of a pass may have fewer.
+    """
+
+    def __init__(self, size: int, key: tuple[int, ...], block: int | None = None, window: int = 1) -> None:
+        self.size, self.key = size, key
+        self.block = size if block is None else block
+        self.n_blocks = -(-size // self.block)
+        self.window = max(1, window)
+        self._blocks = lru_cache(maxsize=2)(self._make_blocks)
+        self._graphs = lru_cache(maxsize=4)(self._make_graphs)
+
+    def _make_blocks(self, turn: int) -> tuple[Indices, Indices]:
+        """Return the order of the blocks in a pass, and where each of its windows begins, and the end."""
+        order = np.random.default_rng((*self.key, turn)).permutation(self.n_blocks)
+        lengths = np.minimum(self.block, self.size - order * self.block)
+        ends = np.add.reduceat(lengths, np.arange(0, self.n_blocks, self.window)).cumsum()
+        return order, np.concatenate([[0], ends])
+
+    def _make_graphs(self, turn: int, window: int) -> Indices:
+        """Return the graphs of a window of a pass, in order."""
+        if self.n_blocks <= self.window:  # one window is the whole dataset
+            return np.random.default_rng((*self.key, turn)).permutation(self.size)
+        order, _ = self._blocks(turn)
+        blocks = order[window * self.window : (window + 1) * self.window]
+        graphs = np.concatenate([np.arange(b * self.block, min(self.size, (b + 1) * self.block)) for b in blocks])
+        return np.random.default_rng((*self.key, turn, 1 + window)).permutation(graphs)
+
+    def take(self, numbers: Indices) -> Indices:
+        """Return the graphs that are drawn as number ``numbers`` [n], counted from the first of all."""
+        turns, places = np.divmod(numbers, self.size)
+        drawn = np.empty(len(numbers), dtype=np.int64)
+        for turn in np.unique(turns).tolist():
+            here = np.flatnonzero(turns == turn)
+            if self.n_blocks <= self.window:
+                drawn[here] = self._graphs(turn, 0)[places[here]]
+                continue
+            starts = self._blocks(turn)[1]
+            windows = np.searchsorted(starts, places[here], side="right") - 1
+            for window in np.unique(windows).tolist():
+                inside = here[windows == window]
+                drawn[inside] = self._graphs(turn, window)[places[inside] - starts[window]]
+        return drawn
+
+
 class Sampler:
     """Draws graphs from several datasets, each shuffled without replacement within a pass over it.
 
@@ -58,15 +119,29 @@ class Sampler:
         See `shares`.
     seed
         Of the run.
+    blocks
+        Graphs of a block on disk of each dataset, None where the order need not know; see `Passes`.
+    window
+        Blocks of a window.
     """
 
-    def __init__(self, sizes: Sequence[int], temperature: float, seed: int) -> None:
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        temperature: float,
+        seed: int,
+        blocks: Sequence[int | None] | None = None,
+        window: int = 1,
+    ) -> None:
         self.sizes = tuple(int(n) for n in sizes)
         self.seed = seed
         self._shares = shares(sizes, temperature)
         self._labels = np.repeat(np.arange(len(sizes), dtype=np.int64), self._shares)
+        known = [None] * len(self.sizes) if blocks is None else blocks
+        self._passes = [
+            Passes(n, (seed, 2, k), block, window) for k, (n, block) in enumerate(zip(self.sizes, known, strict=True))
+        ]
         self._block = lru_cache(maxsize=2)(self._make_block)
-        self._pass = lru_cache(maxsize=2 * len(sizes))(self._make_pass)
 
     def _make_block(self, block: int) -> tuple[Indices, Indices]:
         """Return the dataset of each draw of a block, and the number of that dataset's draw counted from its first."""
@@ -76,20 +151,19 @@ class Sampler:
             number[labels == k] = block * int(share) + np.arange(share)
         return labels, number
 
-    def _make_pass(self, dataset: int, number: int) -> Indices:
-        return np.random.default_rng((self.seed, 2, dataset, number)).permutation(self.sizes[dataset])
-
     def batch(self, drawn: int, size: int) -> tuple[Indices, Indices]:
         """Return the dataset [size] and the graph in it [size] of draws ``drawn`` to ``drawn + size``."""
-        draws = np.arange(drawn, drawn + size)
         table, graph = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
-        for block in range(drawn // BLOCK, (drawn + size - 1) // BLOCK + 1):
-            here = draws // BLOCK == block
+        done = 0
+        while done < size:
+            block, within = divmod(drawn + done, BLOCK)
+            n = min(size - done, BLOCK - within)
             labels, number = self._block(block)
-            within = draws[here] - block * BLOCK
-            table[here], graph[here] = labels[within], number[within]
-        for k in np.unique(table):
-            here = table == k
-            turns, place = np.divmod(graph[here], self.sizes[k])
-            graph[here] = [self._pass(int(k), int(t))[p] for t, p in zip(turns, place, strict=True)]
+            table[done : done + n] = labels[within : within + n]
+            graph[done : done + n] = number[within : within + n]
+            done += n
+        for k, passes in enumerate(self._passes):
+            here = np.flatnonzero(table == k)
+            if len(here):
+                graph[here] = passes.take(graph[here])
         return table, graph

@@ -7,24 +7,23 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gfm_pipeline.apps.contracts.training import DatasetErrors, OptimiserSettings
-from gfm_pipeline.apps.dataset import GraphTable, collate
+from gfm_pipeline.apps.dataset import GraphTable
+from gfm_pipeline.apps.dataset.source import Source
 from gfm_pipeline.apps.train.checkpoint import Card, Position, State
 from gfm_pipeline.apps.train.device import CPU
+from gfm_pipeline.apps.train.feed import Feed
 from gfm_pipeline.apps.train.flat import AdamW, clip, flatten, with_tail
 from gfm_pipeline.apps.train.ranks import ALONE, Ranks
-from gfm_pipeline.apps.train.sampler import Indices, Sampler
+from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.apps.train.schedule import learning_rate
-from gfm_pipeline.apps.train.shares import cost, share
 from gfm_pipeline.apps.train.validate import finite, validate
 from gfm_pipeline.common.errors import GFMError, IntegrityError, NodeError
 from gfm_pipeline.models import Potential, multitask_loss
 from gfm_pipeline.models.ema import update_ema
-from gfm_pipeline.models.loss import label_counts
 
 
 class Diverged(GFMError):
@@ -35,7 +34,7 @@ class Diverged(GFMError):
 class Tables:
     """Training and validation structures of each dataset, in the order of the branches."""
 
-    train: tuple[GraphTable, ...]
+    train: tuple[Source, ...]
     validation: Mapping[str, GraphTable]
 
 
@@ -81,7 +80,8 @@ class Trainer:
         ranks: Ranks = ALONE,
         device: torch.device = CPU,
     ) -> None:
-        self.card, self.tables, self.settings, self.sampler = card, tables, optimiser, sampler
+        self.card, self.tables, self.settings = card, tables, optimiser
+        self.feed = Feed(tables.train, sampler, optimiser.batch_size, ranks.rank, ranks.size)
         self.micro_batch, self.ranks, self.device = micro_batch, ranks, device
         self.asked_to_stop = False  # some rank was, before the last step
         self.position = Position() if position is None else position
@@ -97,7 +97,6 @@ class Trainer:
         if state is not None:
             self._restore(state)
         if ranks.size > 1:
-            self._counts = [table.label_counts() for table in tables.train]
             self._take_first()
 
     @property
@@ -166,7 +165,7 @@ class Trainer:
         if gradient is None:
             raise RuntimeError("the flat gradient was replaced")
         gradient.zero_()
-        value = self._accumulate(*self.sampler.batch(position.graphs, settings.batch_size))
+        value = self._accumulate()
         if self.ranks.size > 1:
             message, tail = with_tail(gradient)
             tail[0], tail[1] = value, float(stopping)
@@ -193,23 +192,16 @@ class Trainer:
             task_seconds=position.task_seconds + elapsed,
         )
 
-    def _accumulate(self, table: Indices, graph: Indices) -> float:
+    def _accumulate(self) -> float:
         """Add the gradient of this rank's share of the batch's loss to the flat gradient and return that share.
 
         With a micro-batch, parts of the share follow each other. Each part's loss is divided by the whole batch's
         numbers of labels, so that the gradients of all parts of all ranks add up to the whole's.
         """
-        counts = None
-        if self.ranks.size > 1:
-            table, graph, counts = self._share(table, graph)
-        size = max(1, len(graph)) if self.micro_batch is None else self.micro_batch
-        starts = range(0, len(graph), size)
-        parts = [collate(self.tables.train, table[k : k + size], graph[k : k + size]).to(self.device) for k in starts]
-        if counts is None and len(parts) > 1:
-            energies, forces = zip(*map(label_counts, parts), strict=True)
-            counts = (sum(energies), sum(forces))
+        parts, counts = self.feed.share(self.position.graphs, self.micro_batch)
         value = 0.0
         for part in parts:
+            part = part.to(self.device)
             predicted = self.model(part, training=True)
             loss = multitask_loss(predicted, part, self.force_rms, self.settings.force_weight, counts).total
             # only the parameters' gradients are wanted: this prunes second derivatives by positions from the pass
@@ -217,16 +209,9 @@ class Trainer:
             value += float(loss.detach())
         return value
 
-    def _share(self, table: Indices, graph: Indices) -> tuple[Indices, Indices, tuple[int, int]]:
-        """Return this rank's part of a batch, and the numbers of labels of the whole: known without asking anyone."""
-        natoms, nedges, energies, forces = (np.zeros(len(graph), dtype=np.int64) for _ in range(4))
-        for k, train in enumerate(self.tables.train):
-            here = table == k
-            picked = graph[here]
-            natoms[here], nedges[here] = train.natoms[picked], train.nedges[picked]
-            energies[here], forces[here] = (known[picked] for known in self._counts[k])
-        mine = share(cost(natoms, nedges), self.ranks.rank, self.ranks.size)
-        return table[mine], graph[mine], (int(energies.sum()), int(forces.sum()))
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self.feed.close()
 
     @property
     def train_loss(self) -> float | None:

@@ -32,7 +32,6 @@ from gfm_pipeline.apps.contracts.layout import CHUNK, LAYOUT_FILE, DatasetInfo, 
 from gfm_pipeline.apps.contracts.preview import PreviewSpec
 from gfm_pipeline.apps.dataset import BpFile, Columns, Dataset, neighbour_list, read_columns
 from gfm_pipeline.apps.dataset.inspect import inspect
-from gfm_pipeline.apps.dataset.sharded import ShardedRows
 from gfm_pipeline.apps.ingest import assemble as assemble_module
 from gfm_pipeline.apps.ingest import survey as survey_module
 from gfm_pipeline.apps.ingest.assemble import assemble_program
@@ -452,7 +451,7 @@ def test_shards_hold_the_same_records_as_one_file(sharded: tuple[Path, Path]) ->
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
         assert a.origin.tolist() != sorted(a.origin.tolist())
         np.testing.assert_array_equal(a.graph_attr, np.tile([[1.0, 2.0]], (len(a), 1)).astype(np.float32))
-        with ShardedRows.open(many, split) as rows:
+        with many.rows(split) as rows:
             picked = np.arange(0, len(rows), 3)
             np.testing.assert_array_equal(rows.read(picked).pos, a.take(picked).pos)
             assert rows.block == 16
@@ -501,7 +500,7 @@ def test_no_bp_file_is_opened_before_its_manifest_is_checked(
     def never(*_: object) -> None:
         raise AssertionError("ADIOS2 was asked to open a damaged file")
 
-    monkeypatch.setattr("gfm_pipeline.apps.dataset.sharded.BpFile", never)
+    monkeypatch.setattr("gfm_pipeline.apps.dataset.rows.BpFile", never)
     with pytest.raises(IntegrityError, match=r"data\.0 has"):
         inspect(InspectSpec(action, str(folder), output=str(tmp_path / "out.bp")))
 

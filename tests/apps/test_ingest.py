@@ -42,13 +42,14 @@ from gfm_pipeline.apps.contracts.options import EmtAlloysOptions
 from gfm_pipeline.apps.contracts.sources import block_size, validate_options
 from gfm_pipeline.apps.contracts.task import ERROR_FILE, PROGRESS_FILE, RESULT_FILE, STOP_FILE, ExitCode
 from gfm_pipeline.apps.dataset import Columns, Dataset
+from gfm_pipeline.apps.dataset.index import count
 from gfm_pipeline.apps.ingest.assemble import assemble_program
 from gfm_pipeline.apps.ingest.clean import Conversion, clean
 from gfm_pipeline.apps.ingest.emt_alloys import random_parent
 from gfm_pipeline.apps.ingest.langevin import baoab, maxwell_boltzmann
 from gfm_pipeline.apps.ingest.read import read_shard_program
 from gfm_pipeline.apps.ingest.records import Record, reduced_formula
-from gfm_pipeline.apps.ingest.references import fit_references
+from gfm_pipeline.apps.ingest.references import fit_references, residual
 from gfm_pipeline.apps.ingest.registry import get_reader
 from gfm_pipeline.apps.ingest.shard import Shard, read_shard
 from gfm_pipeline.apps.ingest.splits import SPLITS, split_groups
@@ -591,6 +592,31 @@ def test_references_come_from_training_only(tmp_path: Path) -> None:
     assert stats.null_force_mae["testset"] == pytest.approx(float(np.abs(columns[Split.TEST].forces).mean()), rel=1e-5)
     assert abs(stats.energy_mean) < stats.energy_std
     assert stats.max_atoms == 6
+    left = residual(train, stats.reference)
+    assert stats.reference_residual == pytest.approx(float(np.sqrt(np.mean(left**2))), rel=1e-6)
+
+
+def test_neighbours_are_counted_and_reported(tmp_path: Path) -> None:
+    result = run_all(tmp_path, SourceSettings("alloys", "emt-alloys", options=ALLOYS))
+    dataset = Dataset.open(Path(result.output))
+    columns = dataset.columns(Split.TRAIN)
+    rows, degrees = count(columns)
+    assert result.statistics.neighbours == degrees.statistics()
+    index = dataset.index(Split.TRAIN)
+    assert index is not None
+    np.testing.assert_array_equal(index.rows, rows)
+    report = (Path(result.output) / "ingest_report.md").read_text()
+    for title in (
+        "Elements",
+        "Sizes",
+        "Neighbours",
+        "Energy minus references",
+        "Absolute force components",
+        "Set aside",
+    ):
+        assert f"## {title}" in report
+    assert f"| 5 | {result.statistics.neighbours[2].mean:.1f} |" in report
+    assert "RMS of" in report
 
 
 # --- options -----------------------------------------------------------------------------------------------
@@ -678,6 +704,7 @@ def test_programs_end_to_end(tmp_path: Path) -> None:
         "manifest.json",
         "quarantine.jsonl",
         "statistics.json",
+        *sorted(f"{split}.index.npy" for split in Split),
     ]
 
 

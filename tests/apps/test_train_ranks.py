@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from exact_ranks import STEPS, Spec
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ranked import ended, finish, gone, ranks_file, start, start_step, wait_until
 from training_cases import assert_same_state, lines, publish_dataset, small_spec
 
@@ -24,13 +28,14 @@ from gfm_pipeline.apps.program import Task, is_device_failure
 from gfm_pipeline.apps.train.checkpoint import load
 from gfm_pipeline.apps.train.device import torch_device
 from gfm_pipeline.apps.train.program import CHECKPOINTS, last_graphs, train
-from gfm_pipeline.apps.train.shares import GROUP, cost, share
+from gfm_pipeline.apps.train.shares import GROUP, cost, deal, share
 from gfm_pipeline.common.errors import ConfigError, NodeError
 from gfm_pipeline.common.publish import write_record
 from gfm_pipeline.common.records import read_record
 from gfm_pipeline.sites.spawn import free_port
 
 TESTS = Path(__file__).parents[1]
+balance = SimpleNamespace(**runpy.run_path(str(TESTS.parent / "benchmarks" / "balance.py")))
 ENVIRON = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
 TRAIN = ("gfm_pipeline.apps.train", SPEC_FILE)
 EXACT = ("exact_ranks", SPEC_FILE)
@@ -75,19 +80,30 @@ def assert_close_state(a: str | Path, b: str | Path) -> None:
 # --- pure parts
 
 
-@pytest.mark.parametrize(("n", "ranks"), [(8, 1), (8, 8), (37, 4), (300, 7), (1000, 130), (4096, 200)])
-def test_shares_are_the_whole_batch_once_and_alike(n, ranks):
-    rng = np.random.default_rng(n)
-    natoms = rng.integers(3, 80, n)
-    costs = cost(natoms, natoms * rng.integers(10, 50, n))
-    parts = [share(costs, rank, ranks) for rank in range(ranks)]
-    assert all((np.diff(part) > 0).all() for part in parts)
-    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(n))
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=300), st.integers(1, 300), st.data())
+def test_shares_are_the_whole_batch_once_and_alike(costs, ranks, data):
+    """Of any costs on any number of ranks, also fewer graphs than ranks."""
+    costs = np.array(costs)
+    owner = deal(costs, ranks)
+    assert ((owner >= 0) & (owner < ranks)).all()
+    np.testing.assert_array_equal(owner, deal(costs.copy(), ranks))
+    for rank in {0, ranks - 1, data.draw(st.integers(0, ranks - 1))}:
+        np.testing.assert_array_equal(share(costs, rank, ranks), np.flatnonzero(owner == rank))
+    loads = np.bincount(owner, weights=costs, minlength=ranks)
     if ranks <= GROUP:
-        assert min(map(len, parts)) >= 1
-    loads = np.array([costs[part].sum() for part in parts])
-    if n >= 16 * ranks:
-        assert loads.max() < 1.05 * loads.mean()
+        assert len(np.unique(owner)) == min(ranks, len(costs))  # none is idle while another has two
+        assert loads.max() <= costs.sum() / ranks + costs.max()  # Graham's bound
+
+
+@pytest.mark.parametrize("ranks", [7, 656, 1024, 1030])
+@pytest.mark.parametrize("graphs", [16, 32])
+@pytest.mark.parametrize("kind", ["molecules", "crystals", "mix"])
+def test_loads_are_within_one_per_cent_of_the_mean(ranks, graphs, kind):
+    """Unless one graph alone is more than a rank's mean."""
+    costs = cost(*getattr(balance, kind)(np.random.default_rng(0), graphs * ranks))
+    alone = costs.max() * ranks / costs.sum()
+    assert balance.spread(costs, deal(costs, ranks), ranks) <= max(1.01, alone)
 
 
 def test_shares_of_a_whole_machine_take_milliseconds():

@@ -14,7 +14,6 @@ from gfm_pipeline.apps.contracts.evaluation import PredictSpec
 from gfm_pipeline.apps.contracts.training import DatasetRef
 from gfm_pipeline.apps.dataset import BpFile, Columns, Dataset, write_bp
 from gfm_pipeline.apps.dataset import bp as bp_module
-from gfm_pipeline.apps.dataset.sharded import ShardedRows
 from gfm_pipeline.apps.ingest.hydragnn_reader import HydragnnReader
 from gfm_pipeline.common.errors import IntegrityError
 from gfm_pipeline.common.publish import publishing, write_record
@@ -41,7 +40,7 @@ def test_adios_opens_files_in_one_module_only():
     # write.py opens for writing only, rows.py selects in files that bp.py has opened.
     assert users | importers == {"bp.py", "rows.py", "write.py", "preflight/files.py"}
     openers = {p.name for p in APPS.rglob("*.py") if "BpFile" in calls(p)}
-    assert openers == {"dataset.py", "hydragnn_reader.py", "sharded.py"}  # a new one is to be added to the tests below
+    assert openers == {"dataset.py", "hydragnn_reader.py", "rows.py"}  # a new one is to be added to the tests below
 
 
 @pytest.fixture
@@ -83,7 +82,7 @@ def reads(folder):
     return {
         "dataset": lambda: Dataset.open(folder).columns(Split.TRAIN),
         "dataset opened before the damage": lambda: checked.columns(Split.TRAIN),
-        "rows": lambda: ShardedRows.open(Dataset.open(folder), Split.TRAIN).close(),
+        "rows": lambda: Dataset.open(folder).rows(Split.TRAIN).close(),
         "file": lambda: BpFile(folder / "demo.bp").close(),
         "reader counts": lambda: HydragnnReader().count(source),
         "reader reads": lambda: list(HydragnnReader().read(source, 0, 1, 0)),

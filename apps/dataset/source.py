@@ -1,0 +1,123 @@
+"""Structures to train on: a split in memory, or one that stays on disk and is read as it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.contracts.data import Split
+from gfm_pipeline.apps.dataset.dataset import Dataset
+from gfm_pipeline.apps.dataset.index import Facts, GraphIndex
+from gfm_pipeline.apps.dataset.rows import Blocks
+from gfm_pipeline.apps.dataset.table import GraphTable
+
+Indices = NDArray[np.int64]
+
+
+class Source(Protocol):
+    """Where graphs come from.
+
+    Attributes
+    ----------
+    block
+        Graphs of a block that is read at once; None: everything is in memory.
+    """
+
+    block: int | None
+
+    def __len__(self) -> int: ...
+
+    def facts(self, graphs: Indices) -> Facts:
+        """Return what is known of ``graphs`` [n] without reading them."""
+        ...
+
+    def table(self, graphs: Indices) -> tuple[GraphTable, Indices]:
+        """Return a table that holds ``graphs`` [n], which ascend without repetition, and where each is in it [n].
+
+        Raises
+        ------
+        GFMError
+            When they cannot be read or have no neighbour list.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close what is open."""
+        ...
+
+
+class Held:
+    """A split in memory; see `Source`."""
+
+    block: int | None = None
+
+    def __init__(self, table: GraphTable) -> None:
+        self._table = table
+        self._energies, self._forces = table.label_counts()
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def facts(self, graphs: Indices) -> Facts:
+        """See `Source.facts`."""
+        table = self._table
+        return Facts(table.natoms[graphs], table.nedges[graphs], self._energies[graphs], self._forces[graphs])
+
+    def table(self, graphs: Indices) -> tuple[GraphTable, Indices]:
+        """See `Source.table`."""
+        return self._table, graphs
+
+    def close(self) -> None:
+        """See `Source.close`."""
+
+
+class OnDisk:
+    """A split that stays on disk; see `Source`.
+
+    Parameters
+    ----------
+    dataset, split
+        What to read.
+    index
+        Of the split.
+    cutoff, dataset_index, reference
+        See `GraphTable.build`.
+    window
+        Structures that are shuffled among each other: whole blocks are read, and kept for that long. 0: none are, only
+        the graphs that are asked for are read. That is less to read for one who needs few graphs of a block.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: Split,
+        index: GraphIndex,
+        cutoff: float | None,
+        dataset_index: int,
+        reference: Mapping[str, float],
+        window: int,
+    ) -> None:
+        self._index, self._cutoff, self._dataset, self._reference = index, cutoff, dataset_index, reference
+        self._rows = dataset.rows(split)
+        self.block: int | None = self._rows.block
+        # where one window ends, blocks of two are needed
+        self._reader = Blocks(self._rows, 2 * max(1, window // self._rows.block)) if window else self._rows
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def facts(self, graphs: Indices) -> Facts:
+        """See `Source.facts`."""
+        return self._index.facts(graphs, self._cutoff)
+
+    def table(self, graphs: Indices) -> tuple[GraphTable, Indices]:
+        """See `Source.table`."""
+        columns = self._reader.read(graphs)
+        return GraphTable.build(columns, self._cutoff, self._dataset, self._reference), np.arange(len(graphs))
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        self._rows.close()

@@ -1,0 +1,129 @@
+"""How fast neighbour lists are made on one core: ours, ASE's, and those of other libraries.
+
+    pip install vesin matscipy     # optional: compared where installed
+    python benchmarks/neighbours.py [--cutoffs 5] [--seconds 0.5]
+
+Structures are built here: molecules of ASE's g2 set, rattled crystals and a slab. Every library makes the same list,
+both directions, all images and distances; counts of edges are compared. Rates are structures per second of processor
+time; the last columns are ratios of the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from importlib import import_module
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk, fcc111, molecule
+from ase.collections import g2
+from ase.neighborlist import primitive_neighbor_list
+
+from gfm_pipeline.apps.dataset.neighbours import neighbour_list
+
+List = Callable[[Atoms, float], int]
+
+
+def ours(atoms: Atoms, cutoff: float) -> int:
+    """Return the number of edges this project finds."""
+    return len(neighbour_list(atoms.positions, np.asarray(atoms.cell), atoms.pbc, cutoff)[0])
+
+
+def ase(atoms: Atoms, cutoff: float) -> int:
+    """Return the number of edges ASE finds."""
+    return len(primitive_neighbor_list("ijSd", atoms.pbc, np.asarray(atoms.cell), atoms.positions, cutoff)[0])
+
+
+def vesin() -> List:
+    """Return vesin's search; it wants a cell whatever is periodic."""
+    calculator = import_module("vesin").NeighborList
+
+    def search(atoms: Atoms, cutoff: float) -> int:
+        found = calculator(cutoff=cutoff, full_list=True).compute(
+            points=atoms.positions, box=np.asarray(atoms.cell), periodic=atoms.pbc, quantities="ijSd"
+        )
+        return len(found[0])
+
+    return search
+
+
+def matscipy() -> List:
+    """Return matscipy's search, which needs a cell with a volume."""
+    compiled = import_module("matscipy.neighbours").neighbour_list
+
+    def search(atoms: Atoms, cutoff: float) -> int:
+        boxed = atoms
+        if not atoms.pbc.any():
+            boxed = atoms.copy()
+            boxed.cell = np.eye(3) * (np.ptp(atoms.positions, axis=0).max() + 2 * cutoff)
+        return len(compiled("ijSd", boxed, cutoff)[0])
+
+    return search
+
+
+def structures() -> dict[str, list[Atoms]]:
+    """Return sets of structures."""
+    rng = np.random.default_rng(0)
+    sets = {
+        "molecules, 2-14 atoms": [molecule(name) for name in g2.names[::4] if len(molecule(name)) > 1],
+        "fcc cells, 8-32 atoms": [bulk("Cu", cubic=True).repeat((1 + k % 2, 1 + k // 2 % 2, 2)) for k in range(8)],
+        "primitive W, 1 atom": [bulk("W") for _ in range(8)],
+        "fcc 108 atoms": [bulk("Cu", cubic=True).repeat(3) for _ in range(2)],
+        "slab, 144 atoms": [fcc111("Pt", (6, 6, 4), vacuum=8.0, periodic=True) for _ in range(2)],
+    }
+    for atoms in sets["slab, 144 atoms"]:
+        atoms.pbc = (True, True, False)
+    for members in sets.values():
+        for atoms in members:
+            atoms.positions += rng.normal(scale=0.05, size=atoms.positions.shape)
+    return sets
+
+
+def rate(search: List, members: list[Atoms], cutoff: float, seconds: float) -> tuple[float, int]:
+    """Return structures a second of processor time, over whole sets for at least so long, and the edges of a set."""
+    began = time.process_time()
+    done = edges = 0
+    while done == 0 or time.process_time() - began < seconds:
+        edges = sum(search(atoms, cutoff) for atoms in members)
+        done += len(members)
+    return done / (time.process_time() - began), edges
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cutoffs", type=float, nargs="+", default=[5.0])
+    parser.add_argument("--seconds", type=float, default=0.5)
+    given = parser.parse_args()
+    searches: dict[str, List] = {"ours": ours, "ase": ase}
+    for name, make in (("vesin", vesin), ("matscipy", matscipy)):
+        try:
+            searches[name] = make()
+        except ImportError:  # noqa: PERF203
+            print(f"{name} is not installed")
+    print(f"{'structures':24}{'cutoff':>7}{'edges':>9}" + "".join(f"{name + '/s':>12}" for name in searches), end="")
+    print("".join(f"{'ours/' + name:>15}" for name in searches if name != "ours"))
+    for title, members in structures().items():
+        for cutoff in given.cutoffs:
+            found: dict[str, tuple[float, int] | None] = {}
+            for name, search in searches.items():
+                try:
+                    found[name] = rate(search, members, cutoff, given.seconds)
+                except Exception as error:  # noqa: BLE001, PERF203 - another library's refusal is part of the comparison
+                    print(f"{name} refuses {title}: {error}")
+                    found[name] = None
+            edges = {result[1] for result in found.values() if result is not None}
+            if len(edges) != 1:
+                print(f"The libraries disagree: {edges}")
+            speeds = {name: None if result is None else result[0] for name, result in found.items()}
+            print(f"{title:24}{cutoff:7.1f}{min(edges):9d}", end="")
+            print("".join("           -" if speed is None else f"{speed:12.0f}" for speed in speeds.values()), end="")
+            mine = speeds["ours"] or 0.0
+            others = [speed for name, speed in speeds.items() if name != "ours"]
+            print("".join("              -" if s is None else f"{mine / s:15.1f}" for s in others), flush=True)
+
+
+if __name__ == "__main__":
+    main()
