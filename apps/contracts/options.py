@@ -144,12 +144,9 @@ class Hdf5Options(ReaderOptions):
     ----------
     layout
         Whose names: ``ani-1x`` (ANI-1x and ANI-1ccx), ``ani-1`` (ANI-1, ANI-2x, COMP6), ``qm7-x``, ``transition1x``.
-    gradients
-        The array of forces holds gradients, the negative of forces, as in COMP6.
     """
 
     layout: Hdf5Layout
-    gradients: bool = False
 
 
 class OcpEnergy(StrEnum):

@@ -5,7 +5,8 @@ The layouts, with N atoms and C conformers:
 - ANI-1x and ANI-1ccx, https://github.com/aiqm/ANI1x_datasets: a group a formula, ``atomic_numbers`` [N],
   ``coordinates`` [C, N, 3], ``wb97x_dz.energy`` [C], ``wb97x_dz.forces`` [C, N, 3], and further labels; Hartree.
 - ANI-1, ANI-2x and COMP6, https://github.com/isayev/ANI1_dataset: groups at any depth with ``species`` [N] (or
-  numbers [C, N]), ``coordinates``, ``energies``, and sometimes ``forces``, which in COMP6 are gradients; Hartree.
+  numbers [C, N]), ``coordinates``, ``energies``, and sometimes ``forces``, which in COMP6
+  are gradients (a source says so: ``forces_are: gradients``); Hartree.
 - QM7-X, https://zenodo.org/records/4288677: molecule, then conformer, with ``atNUM`` [N], ``atXYZ`` [N, 3],
   ``ePBE0+MBD`` [1], ``totFOR`` [N, 3]; eV.
 - Transition1x, https://gitlab.com/matschreiner/Transition1x: ``data``, formula, reaction, with ``atomic_numbers``,
@@ -57,28 +58,24 @@ LAYOUTS = {
 
 
 class Hdf5Reader(FileReader):
-    """Reads one layout. Energies and forces are given in eV and Angstrom, gradients as forces."""
+    """Reads one layout. Energies and forces are given in eV and Angstrom."""
 
     default_group = "molecule"
 
     def converted(self, source: SourceSettings) -> tuple[str, ...]:
-        """Say what is done to energies in Hartree and to gradients."""
+        """Say what is done to energies in Hartree."""
         options = parse_options(source.reader, source.options)
         if not isinstance(options, Hdf5Options):
             return ()
-        unit, sentences = LAYOUTS[options.layout].energy_unit, []
-        if unit != 1.0:
-            sentences.append(f"Energies and forces were converted from Ha to eV (times {unit:.9g}).")
-        if options.gradients:
-            sentences.append("Forces are the negative of the gradients in the files.")
-        return tuple(sentences)
+        unit = LAYOUTS[options.layout].energy_unit
+        return () if unit == 1.0 else (f"Energies and forces were converted from Ha to eV (times {unit:.9g}).",)
 
     def frames(self, part: Part, options: Hdf5Options) -> Iterator[Parse]:
         """Yield the conformers, group after group in the order of their names."""
         layout = LAYOUTS[options.layout]
         with h5py.File(part.path()) as file:
             for group in _groups(file[layout.root], layout):
-                molecule = _Molecule(group, layout, -1.0 if options.gradients else 1.0)
+                molecule = _Molecule(group, layout)
                 for index in range(molecule.conformers):
                     yield partial(molecule.frame, index)
 
@@ -107,8 +104,8 @@ def _conformers(group: Any, layout: Layout) -> int:
 class _Molecule:
     """A group, whose arrays are read when the first of its conformers is."""
 
-    def __init__(self, group: Any, layout: Layout, sign: float) -> None:
-        self._group, self._layout, self._sign = group, layout, sign
+    def __init__(self, group: Any, layout: Layout) -> None:
+        self._group, self._layout = group, layout
         self.conformers = _conformers(group, layout)
         # In QM7-X the molecule is the group above its conformers.
         self._name = str(group.parent.name if layout.single else group.name).strip("/")
@@ -147,7 +144,7 @@ class _Molecule:
             value = self._label(name, index)
             if value is None or value.ndim == 0 or value.size == 1:
                 return None if value is None else float(np.ravel(value)[0])
-            return self._sign * value
+            return value
 
         return Frame(
             numbers=numbers if numbers.ndim == 1 else numbers[index],

@@ -12,8 +12,10 @@ import pytest
 from ase import units
 from conformance import N_RECORDS, Conformance, Expected, bad, good, read_all
 
-from gfm_pipeline.apps.contracts.data import SourceSettings
+from gfm_pipeline.apps.contracts.data import ForceSign, SourceSettings
 from gfm_pipeline.apps.contracts.sources import validate_options
+from gfm_pipeline.apps.ingest.clean import Conversion, clean
+from gfm_pipeline.apps.ingest.records import Record
 from gfm_pipeline.apps.ingest.registry import get_reader
 from gfm_pipeline.common.errors import ConfigError
 
@@ -57,7 +59,7 @@ class TestAni1x(Hdf5):
 
 
 class TestAni1(Hdf5):
-    options: ClassVar[dict[str, Any]] = {"layout": "ani-1", "gradients": True}
+    options: ClassVar[dict[str, Any]] = {"layout": "ani-1"}
 
     def write(self, folder: Path, expected: Expected) -> Path:
         with h5py.File(folder / "comp6.h5", "w") as file:
@@ -66,11 +68,8 @@ class TestAni1(Hdf5):
                 group["species"] = np.array([b"O", b"H", b"H", b"C"])
                 group["coordinates"] = expected.pos[part]
                 group["energies"] = expected.energy[part] / units.Hartree
-                group["forces"] = -expected.forces[part] / units.Hartree
+                group["forces"] = expected.forces[part] / units.Hartree
         return folder / "comp6.h5"
-
-    def test_the_sign_is_said(self, path: Path) -> None:
-        assert "negative of the gradients" in get_reader("hdf5").converted(self.source(path))[1]
 
 
 class TestAni2x(Hdf5):
@@ -139,11 +138,12 @@ def test_the_layout_must_be_named() -> None:
 
 def test_real_comp6_gradients_become_forces(real_data: Path) -> None:
     path = real_data / "comp6" / "s66x8_wb97x6-31gd.h5"
-    options = validate_options("hdf5", {"layout": "ani-1", "gradients": True})
-    source = SourceSettings("s66x8", "hdf5", (str(path),), options)
+    options = validate_options("hdf5", {"layout": "ani-1"})
+    source = SourceSettings("s66x8", "hdf5", (str(path),), options, forces_are=ForceSign.GRADIENTS)
     items = read_all(source)
-    records = good(items)
     assert bad(items) == []
+    cleaned = [clean(record, source, Conversion.of(source)) for record in good(items)]
+    records = [record for record in cleaned if isinstance(record, Record)]
     assert len(records) == get_reader("hdf5").count(source) == 528
     with h5py.File(path) as file:
         group = file["s66x8/mol00"]
