@@ -50,6 +50,23 @@ class Duplicates(StrEnum):
     ROUNDED = "rounded"
 
 
+SHARD_MB = 512.0
+# Of `SourceSettings`: what the first version had not. Campaigns of that version know nothing of them.
+LATER_SETTINGS = frozenset(
+    (
+        "energy_per_atom",
+        "forces_are",
+        "charge",
+        "spin",
+        "level_of_theory",
+        "licence",
+        "citation",
+        "energy_window",
+        "duplicates",
+        "isolated_atoms",
+        "overlap",
+    )
+)
 OVERLAP = 0.4  # of the sum of covalent radii; H2 is at 1.2, shock-compressed copper above 0.7
 
 
@@ -184,7 +201,7 @@ class AssembleSpec:
     max_quarantined: float
     seed: int
     output: str
-    shard_mb: float = 512.0
+    shard_mb: float = SHARD_MB
 
 
 @dataclass(frozen=True)

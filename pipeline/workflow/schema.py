@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from gfm_pipeline.apps.contracts.data import OVERLAP, Duplicates, EnergyUnit, ForceSign, LengthUnit
+from gfm_pipeline.apps.contracts.data import OVERLAP, SHARD_MB, Duplicates, EnergyUnit, ForceSign, LengthUnit
 from gfm_pipeline.apps.contracts.training import Algorithm, ForceHead
 from gfm_pipeline.search.space import Choice, Dimension, Range, SearchSpace
 
@@ -94,7 +94,7 @@ class DataModel(Strict):
     test: Fraction = Field(default=0.1, description="Share of records for test; whole groups.")
     max_quarantined: float = Field(default=0.05, ge=0, le=1, description="Largest tolerated share of bad records.")
     shard_mb: Annotated[float, Field(ge=1, le=16384)] = Field(
-        default=512.0, description="Size of the BP files of a dataset (MB); what is larger becomes several."
+        default=SHARD_MB, description="Size of the BP files of a dataset (MB); what is larger becomes several."
     )
 
     @model_validator(mode="after")

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
-from gfm_pipeline.apps.contracts.data import AssembleSpec, ReadShardSpec, SourceSettings
+from gfm_pipeline.apps.contracts.data import (
+    LATER_SETTINGS,
+    SHARD_MB,
+    AssembleSpec,
+    ReadShardSpec,
+    SourceSettings,
+)
 from gfm_pipeline.apps.contracts.training import DatasetRef
 from gfm_pipeline.campaign.events import StageDone, StageFailed, StageName
 from gfm_pipeline.campaign.state import StageState
@@ -20,18 +27,26 @@ from gfm_pipeline.engine.step import (
     to_start,
 )
 
+# Settings that came later: at these values they change nothing of a dataset that was made before there were any, and
+# campaigns of that time keep the keys of their stages.
+_LATER = {f.name: f.default for f in fields(SourceSettings) if f.name in LATER_SETTINGS}
+
+
+def _of(source: SourceSettings) -> dict[str, Any]:
+    return {k: v for k, v in to_plain(source).items() if k != "files" and not (k in _LATER and v == _LATER[k])}
+
 
 def settings(context: Context) -> dict[str, Any]:
     """Return what the datasets depend on; files enter by content, not by place."""
     data = context.workflow.data
-    sources = {s.name: {k: v for k, v in to_plain(s).items() if k != "files"} for s in context.sources}
+    sources = {s.name: _of(s) for s in context.sources}
     return {
         "seed": context.workflow.seed,
         "validation": data.validation,
         "test": data.test,
         "max_quarantined": data.max_quarantined,
-        "shard_mb": data.shard_mb,
         "sources": sources,
+        **({} if data.shard_mb == SHARD_MB else {"shard_mb": data.shard_mb}),
     }
 
 
