@@ -50,7 +50,6 @@ def note(folder: Path) -> None:
 
 
 def main(folder: Path) -> int:
-    (folder / DONE).unlink(missing_ok=True)
     note(folder)
     return lead(folder) if os.environ.get("RANK", "0") == "0" else accompany(folder)
 
