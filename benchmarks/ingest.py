@@ -43,9 +43,8 @@ class Synthetic:
     def __init__(self, structures: int) -> None:
         self._structures = structures
 
-    @property
-    def converted(self) -> tuple[str, ...]:
-        """None."""
+    def converted(self, source: SourceSettings) -> tuple[str, ...]:  # noqa: ARG002
+        """Return nothing: there is nothing to convert."""
         return ()
 
     def count(self, source: SourceSettings) -> int | None:  # noqa: ARG002
