@@ -83,7 +83,8 @@ converge: {{members: 1, check_every: 100, max_graphs: 800}}
 
 
 def test_trials_of_one_two_and_four_nodes_beside_each_other(start):
-    run = start(PERLMUTTER, "resident", nodes=7, search=(1, 2, 4), converge=1, workflow=MIXED, step_seconds=0.1)
+    # Six nodes hold a wave and a half: what is left of the second one runs beside the survivors of the first.
+    run = start(PERLMUTTER, "resident", nodes=6, search=(1, 2, 4), converge=1, workflow=MIXED, step_seconds=0.1)
     run.to_the_end()
     moments = sizes_together(run)
     assert set().union(*moments) == {1, 2, 4}
@@ -151,7 +152,7 @@ def test_a_launch_that_trainings_share_is_killed(start, many):
 
 def test_the_wall_time_ends_in_the_middle_of_the_search(start, whole):
     """Warned, the driver saves and leaves; the job after it goes on where this one stopped."""
-    run = start(PERLMUTTER, "resident", hours=2 / 60, step_seconds=6)
+    run = start(PERLMUTTER, "resident", hours=2 / 60, step_seconds=15)  # a trial of the first rung has ten
     run.wait_for(lambda events: any(isinstance(e, ev.DriverEnded) for e in events))
     run.pace(0.01)
     run.to_the_end()
