@@ -136,6 +136,8 @@ class HeldFleet:
             self.pool.add(HERE, nodes or ("localhost",))
             return
         self.pool.excluded = dict(held.excluded)
+        for node in self.pool.excluded.keys() & set(nodes):
+            held.hold_node(node)
         if held.seconds_left is not None:
             self._ends_at = time.monotonic() + held.seconds_left
         self.pool.add(HERE, nodes, self._ends_at - held.warning_seconds)

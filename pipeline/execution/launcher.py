@@ -138,6 +138,7 @@ class ParslLauncher:
         self.sizes = tuple({size.label: size for size in sizes}.values())
         self.nodes = nodes
         self.nodes_per_block = nodes_per_block if nodes is None else max(1, len(nodes))
+        self._bad: set[str] = set()
         self.ended: queue.Queue[JobEnd] = queue.Queue()
         self._kernel: Any = None
         self._executors: dict[str, Any] = {}  # by label
@@ -192,10 +193,14 @@ class ParslLauncher:
         for label in up - {size.label for size in wanted}:
             self._pools.kill(label)
         self._ready.clear()
-        node_file = self.run_dir / "pools" / "nodes"
-        commands = [c for c in self.commands(HERE, self.nodes, node_file) if c.label in missing]
-        self._pools.start(commands, self.nodes, node_file)
+        node_file, nodes = self.run_dir / "pools" / "nodes", self._good(self.nodes)
+        commands = [c for c in self.commands(HERE, nodes, node_file) if c.label in missing]
+        self._pools.start(commands, nodes, node_file)
         self._note_processes()
+
+    def _good(self, nodes: Sequence[str]) -> Sequence[str]:
+        """Return the nodes that pools are started on: with a dead one among them, none would start at all."""
+        return [n for n in nodes if n not in self._bad] or nodes
 
     def ready(self, size: SizeClass) -> bool:
         """Return whether a task of ``size`` would start at once: all nodes' pools reported, or some after a minute."""
@@ -206,7 +211,7 @@ class ParslLauncher:
         if since < 0:
             return True
         count = self._connected(size, HERE)
-        if count >= (1 if size.whole else len(self.nodes)) or (count and now - since > SOME_SECONDS):
+        if count >= (1 if size.whole else len(self._good(self.nodes))) or (count and now - since > SOME_SECONDS):
             self._ready[size.label] = -1.0
         return self._ready[size.label] < 0
 
@@ -260,7 +265,8 @@ class ParslLauncher:
         self._load()
 
     def hold_node(self, node: str) -> None:
-        """Keep the worker pools of a bad node from getting further tasks."""
+        """Keep the worker pools of a bad node from getting further tasks, and start no more of them there."""
+        self._bad.add(node)
         for size, executor in self._sized():
             for manager in [] if size.whole else self._managers(executor):
                 if manager["block_id"].partition("@")[2] == node and manager["active"]:
