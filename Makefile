@@ -34,7 +34,7 @@ test-chaos: $(STAMP)
 
 # Whole campaigns on a real Slurm with pretended nodes, and what befalls them there.
 test-campaigns: $(STAMP)
-	$(BIN)/python -m pytest -m long tests/slurm
+	$(BIN)/python -m pytest tests/slurm/test_campaigns.py
 
 # On a real Slurm with pretend nodes; part of `make test` too. Skips with the reason when it cannot be had.
 test-slurm: $(STAMP)

@@ -13,11 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 from campaigns import WORKFLOW, Run, pretended, reference, sizes_together
-from machines import FRONTIER, MACHINES, PERLMUTTER, Machine
+from machines import FRONTIER, PERLMUTTER, Machine
 
 from gfm_pipeline.campaign import events as ev
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = pytest.mark.slow
+LONG = pytest.mark.long  # run by `make test-slurm`; the whole campaigns without it are part of `make test`, too
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,15 @@ def devices_are_right(run: Run, machine: Machine) -> None:
             assert list(started.nodes) == run.nodes_of(started)
 
 
-@pytest.mark.parametrize("mode", ["resident", "pilot"])
-@pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.site)
+@pytest.mark.parametrize(
+    ("machine", "mode"),
+    [
+        pytest.param(FRONTIER, "resident", id="frontier-resident"),
+        pytest.param(PERLMUTTER, "pilot", id="perlmutter-pilot"),
+        pytest.param(FRONTIER, "pilot", id="frontier-pilot", marks=LONG),
+        pytest.param(PERLMUTTER, "resident", id="perlmutter-resident", marks=LONG),
+    ],
+)
 def test_a_whole_campaign(start, whole, machine, mode):
     run = start(machine, mode)
     run.to_the_end()
@@ -82,6 +90,7 @@ converge: {{members: 1, check_every: 100, max_graphs: 800}}
 """
 
 
+@LONG
 def test_trials_of_one_two_and_four_nodes_beside_each_other(start):
     # Six nodes hold a wave and a half: what is left of the second one runs beside the survivors of the first.
     run = start(PERLMUTTER, "resident", nodes=6, search=(1, 2, 4), converge=1, workflow=MIXED, step_seconds=0.1)
@@ -108,6 +117,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     return {n: reference(tmp_path_factory.mktemp("many"), MANY.replace("BATCH", str(n))) for n in (3, 8)}
 
 
+@LONG
 @pytest.mark.parametrize(
     ("machine", "nodes", "mode"),
     [(PERLMUTTER, "auto", "resident"), (FRONTIER, (1, 1), "resident"), (PERLMUTTER, "auto", "pilot")],
@@ -135,6 +145,7 @@ def test_many_trainings_share_a_launch(start, many, machine, nodes, mode):
         assert masks in [[str(gpu) for gpu in slot] for slot in slots]
 
 
+@LONG
 def test_a_launch_that_trainings_share_is_killed(start, many):
     """Its trainings go on from their checkpoints, in other launches."""
     asked = MANY.replace("BATCH", "3")
@@ -150,6 +161,7 @@ def test_a_launch_that_trainings_share_is_killed(start, many):
     pretended.assert_same(run.folder, many[3])
 
 
+@LONG
 def test_the_wall_time_ends_in_the_middle_of_the_search(start, whole):
     """Warned, the driver saves and leaves; the job after it goes on where this one stopped."""
     run = start(PERLMUTTER, "resident", hours=2 / 60, step_seconds=15)  # a trial of the first rung has ten
@@ -164,6 +176,7 @@ def test_the_wall_time_ends_in_the_middle_of_the_search(start, whole):
     assert {e.task.partition("-")[2] for e in stopped} <= {"r0", "r1"}  # trials of the search
 
 
+@LONG
 def test_a_block_is_cancelled_under_the_driver_and_slurmctld_stands_still(start, bed, whole):
     run = start(PERLMUTTER, "pilot", step_seconds=0.3)
     run.wait_for(a_trial_runs(run))
@@ -179,6 +192,7 @@ def test_a_block_is_cancelled_under_the_driver_and_slurmctld_stands_still(start,
     assert sorted(name for name in ever if name in intents) == intents  # once each
 
 
+@LONG
 def test_a_node_dies_under_a_running_trial(start, bed, whole):
     run = start(PERLMUTTER, "resident", step_seconds=0.5)
     run.wait_for(lambda _: any("pm1" not in run.nodes_of(s) for s in run.training()))
@@ -196,6 +210,7 @@ def test_a_node_dies_under_a_running_trial(start, bed, whole):
     assert all(node not in run.nodes_of(s) for s in again)
 
 
+@LONG
 def test_a_killed_driver_holds_no_nodes_and_its_campaign_goes_on(start, bed, whole):
     run = start(PERLMUTTER, "pilot", step_seconds=0.3)
     run.wait_for(a_trial_runs(run))
@@ -206,6 +221,7 @@ def test_a_killed_driver_holds_no_nodes_and_its_campaign_goes_on(start, bed, who
     pretended.assert_same(run.folder, whole)
 
 
+@LONG
 def test_a_driver_killed_in_its_job_is_followed_by_the_next_one(start, bed, whole):
     run = start(PERLMUTTER, "resident", step_seconds=0.3)
     run.wait_for(a_trial_runs(run))
@@ -216,6 +232,7 @@ def test_a_driver_killed_in_its_job_is_followed_by_the_next_one(start, bed, whol
     pretended.assert_same(run.folder, whole)
 
 
+@LONG
 @pytest.mark.parametrize("mode", ["resident", "pilot"])
 def test_cancel_leaves_no_job(start, bed, mode):
     run = start(PERLMUTTER, mode, step_seconds=0.3)
