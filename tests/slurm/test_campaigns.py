@@ -92,8 +92,9 @@ converge: {{members: 1, check_every: 100, max_graphs: 800}}
 
 @LONG
 def test_trials_of_one_two_and_four_nodes_beside_each_other(start):
-    # Six nodes hold a wave and a half: what is left of the second one runs beside the survivors of the first.
-    run = start(PERLMUTTER, "resident", nodes=6, search=(1, 2, 4), converge=1, workflow=MIXED, step_seconds=0.1)
+    # Six nodes hold a wave and a half: what is left of the second one runs beside the survivors of the first, if it
+    # runs longer than the workers for a new size take to come up.
+    run = start(PERLMUTTER, "resident", nodes=6, search=(1, 2, 4), converge=1, workflow=MIXED, step_seconds=0.4)
     run.to_the_end()
     moments = sizes_together(run)
     assert set().union(*moments) == {1, 2, 4}
