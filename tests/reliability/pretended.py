@@ -7,7 +7,7 @@ from pathlib import Path
 
 import runs
 
-from gfm_pipeline.apps.contracts.task import EXIT_FILE
+from gfm_pipeline.apps.contracts.task import EXIT_FILE, RESULT_FILE
 from gfm_pipeline.common.publish import MANIFEST, verify
 
 NAME = "pretended"
@@ -117,6 +117,6 @@ def assert_same(folder: Path, whole: Path) -> None:
 
 
 def ended_ok(attempt: Path) -> bool:
-    """Return whether the wrapper saw the program of an attempt finish."""
+    """Return whether the wrapper saw the program of an attempt finish: srun may end with 0 though a node was lost."""
     record = attempt / EXIT_FILE
-    return record.exists() and json.loads(record.read_text())["code"] == 0
+    return record.exists() and json.loads(record.read_text())["code"] == 0 and (attempt / RESULT_FILE).exists()
