@@ -160,7 +160,7 @@ WRONG = {
     "no list of cores": ("node:\n  gpu_cores: [x]\n", "o.yaml:2: node.gpu_cores.0: 'x' is no list of cores", ""),
     "not YAML": ("node: {\n", "o.yaml:2: This is not valid YAML", ""),
     "no mapping": ("- a\n", "o.yaml:1: An overlay is a mapping", ""),
-    "twice": ("nodes: 3\nnodes: 4\n", "o.yaml:2: This is not valid YAML", ""),
+    "twice": ("nodes: 3\nnodes: 4\n", "o.yaml:2: There is a duplicate key 'nodes'", "Rename one"),
     "extends": ("extends: local\n", "o.yaml:1: An overlay is laid over the site", "Remove 'extends'."),
     "ports": ("driver: {worker_ports: [9, 8]}\n", "o.yaml:1: driver.worker_ports: ports must rise", ""),
     "archive": ("staging:\n  kind: sbcast\n", "o.yaml:2: staging: kind sbcast needs archive", ""),
