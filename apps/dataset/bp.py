@@ -10,6 +10,7 @@ must obey the attribute and may not guess. The layout is described by HydraGNN's
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,9 @@ class Variable:
 class BpFile:
     """A BP file in HydraGNN's layout, opened for reading.
 
-    A file of a published folder is compared with its manifest (sizes) before: ADIOS2 hangs on a truncated
-    file. Files of others have no manifest; the task's deadline and heartbeat must end such a wait.
+    ADIOS2 waits for ever for data that a truncated file does not have. So a file of a published folder is compared
+    with its manifest (sizes) before it is opened, and one without manifest must hold at least as many bytes as its
+    variables have: all of it but what aligns them. What passes both and hangs is ended by the task's heartbeat.
 
     Raises
     ------
@@ -89,6 +91,23 @@ class BpFile:
             self._attributes: dict[str, dict[str, str]] = self._io.AvailableAttributes()
         except RuntimeError as error:
             raise IntegrityError(f"ADIOS2 cannot open {path}: {str(error).splitlines()[0]}.") from error
+        self._check_size()
+
+    def _check_size(self) -> None:
+        """Refuse a file with fewer bytes of data than its variables have."""
+        if not self.path.is_dir():
+            return
+        there = sum(file.stat().st_size for file in self.path.glob("data.*"))
+        needed = 0
+        for name, about in self._variables.items():
+            if about["Type"] in _DTYPES:
+                needed += math.prod(self._io.InquireVariable(name).Shape()) * np.dtype(_DTYPES[about["Type"]]).itemsize
+        if there < needed:
+            self.close()
+            raise IntegrityError(
+                f"{self.path} is truncated: its variables need {needed} bytes of data, and it has {there}.",
+                "Copy it again. Compressed variables are not read.",
+            )
 
     def close(self) -> None:
         """Close the file."""
@@ -155,19 +174,45 @@ class BpFile:
             raise IntegrityError(f"{self.path} is damaged: {name} is shorter than its counts say.")
         return Variable(values, axis, count, offset)
 
-    def _get(self, name: str) -> NDArray[Any]:
+    def window(self, label: str, key: str, first: int, n: int) -> Variable:
+        """Read one key of samples ``first`` to ``first + n`` of ``label``; ``offset`` counts from their first.
+
+        Memory is that of these samples where they lie near each other, as every known writer lays them.
+
+        Raises
+        ------
+        IntegrityError
+            When the key is missing or its counts do not fit its shape.
+        """
+        name = f"{label}/{key}"
+        axis = int(np.asarray(self.attribute(f"{name}/variable_dim")).ravel()[0])
+        shape = list(self.variable(name).Shape())
+        count, offset = (
+            self._get(f"{name}/variable_{what}", ([first], [n])).ravel().astype(np.int64)
+            for what in ("count", "offset")
+        )
+        low, high = (int(offset.min()), int((offset + count).max())) if n else (0, 0)
+        if axis >= len(shape) or low < 0 or (count < 0).any() or high > shape[axis]:
+            raise IntegrityError(f"{self.path} is damaged: {name} is shorter than its counts say.")
+        start, extent = [0] * len(shape), list(shape)
+        start[axis], extent[axis] = low, high - low
+        return Variable(self._get(name, (start, extent)), axis, count, offset - low)
+
+    def _get(self, name: str, where: tuple[list[int], list[int]] | None = None) -> NDArray[Any]:
         variable = self.variable(name)
-        values = np.empty(variable.Shape(), dtype=self.dtype(name))
+        values = np.empty(variable.Shape() if where is None else where[1], dtype=self.dtype(name))
         if values.size:
             try:
+                if where is not None:
+                    variable.SetSelection(where)
                 self.engine.Get(variable, values, adios.Mode.Sync)
             except RuntimeError as error:
                 raise IntegrityError(f"{self.path}: {name} cannot be read: {str(error).splitlines()[0]}.") from error
         return values
 
 
-def read_columns(file: BpFile, label: Split) -> Columns:
-    """Read one split of a file in HydraGNN's layout, ours or HydraGNN's own.
+def read_columns(file: BpFile, label: Split, first: int = 0, n: int | None = None) -> Columns:
+    """Read one split of a file in HydraGNN's layout, ours or HydraGNN's own; or ``n`` samples of it from ``first``.
 
     Files without ``atomic_numbers`` give it as column 0 of ``x``; without ``natoms`` it is the row count
     of ``pos``; without ``forces``, ``cell`` or ``pbc`` these are NaN, zero and False.
@@ -178,21 +223,26 @@ def read_columns(file: BpFile, label: Split) -> Columns:
         When a needed key is missing or damaged.
     """
     keys = set(file.keys(label))
-    pos = file.read(label, "pos")
+
+    def read(key: str) -> Variable:
+        return file.read(label, key) if length is None else file.window(label, key, first, length)
+
+    length = n
+    pos = read("pos")
     n = len(pos.count)
     natoms = pos.count
     n_atoms = int(natoms.sum())
 
     def flat(key: str, default: NDArray[Any]) -> NDArray[Any]:
-        return file.read(label, key).rows().reshape(default.shape) if key in keys else default
+        return read(key).rows().reshape(default.shape) if key in keys else default
 
     try:
-        numbers = file.read(label, "atomic_numbers" if "atomic_numbers" in keys else "x").rows()
+        numbers = read("atomic_numbers" if "atomic_numbers" in keys else "x").rows()
         return Columns.build(
             numbers=np.rint(numbers.reshape(n_atoms, -1)[:, 0]),
             pos=pos.rows(),
             forces=flat("forces", np.full((n_atoms, 3), np.nan)),
-            energy=file.read(label, "energy").rows().reshape(n),
+            energy=read("energy").rows().reshape(n),
             cell=flat("cell", np.zeros((n, 3, 3))),
             pbc=flat("pbc", np.zeros((n, 3))) != 0,
             natoms=natoms,

@@ -23,6 +23,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, TypeVar
 
 import numpy as np
@@ -44,11 +45,25 @@ DAMAGE: tuple[type[Exception], ...] = (
     sqlite3.Error,
     pickle.UnpicklingError,
 )
+# What formats call the total charge and the spin multiplicity; OMol25 says ``charge`` and ``spin``.
+CHARGE_NAMES = ("charge", "total_charge")
+SPIN_NAMES = ("spin", "spin_multiplicity", "multiplicity")
 T = TypeVar("T")
 
 
 def nothing(_key: str) -> Any:
     """Find no metadata."""
+    return None
+
+
+def number_named(find: Callable[[str], Any], names: tuple[str, ...]) -> float | None:
+    """Return the first finite number of these names, or None; arrays are values of atoms, and texts no numbers."""
+    for name in names:
+        value = find(name)
+        if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+            number = float(value)
+            if isfinite(number):
+                return number
     return None
 
 
@@ -65,7 +80,8 @@ class Frame:
     energy, forces
         What the format calls total energy and forces [N, 3]; None when there are none.
     find
-        Returns the label or metadata of a name, or None: for `energy_key`, `forces_key` and `group_key`.
+        Returns the label or metadata of a name, or None: for `energy_key`, `forces_key` and `group_key`, and for
+        total charge and spin multiplicity by the names of `CHARGE_NAMES` and `SPIN_NAMES`.
     """
 
     numbers: NDArray[Any]
@@ -180,6 +196,8 @@ class FileReader(ABC):
                 file_index=file_index,
                 member=member,
                 index=index,
+                charge=number_named(frame.find, CHARGE_NAMES),
+                spin=number_named(frame.find, SPIN_NAMES),
             )
         except RefusedError as error:
             return BadRecord(source.name, part.name, index, str(error))

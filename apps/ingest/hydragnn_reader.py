@@ -1,58 +1,89 @@
-"""Existing ``.bp`` files in HydraGNN's layout as a source."""
+"""Existing ``.bp`` files in HydraGNN's layout as a source; `gfm_pipeline.apps.dataset.bp` describes it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from gfm_pipeline.apps.contracts.data import BadRecord, SourceSettings, Split
+from gfm_pipeline.apps.contracts.data import Split
+from gfm_pipeline.apps.contracts.layout import CHUNK
+from gfm_pipeline.apps.contracts.options import HydragnnOptions
 from gfm_pipeline.apps.dataset.bp import BpFile, read_columns
-from gfm_pipeline.apps.ingest.records import Record, deal, group_name, mine
+from gfm_pipeline.apps.dataset.columns import Columns
+from gfm_pipeline.apps.ingest.file_reader import FileReader, Frame, Parse
+from gfm_pipeline.apps.ingest.parts import Part
+from gfm_pipeline.apps.ingest.records import reduced_formula
+from gfm_pipeline.common.errors import IntegrityError
 
 
-class HydragnnReader:
-    """Reads the three labels of each file one after the other."""
+class HydragnnReader(FileReader):
+    """Reads the three labels of each file one after the other, in windows; a window that is damaged costs itself.
 
-    def converted(self, source: SourceSettings) -> tuple[str, ...]:  # noqa: ARG002
-        """Return none."""
-        return ()
+    The file's own groups are kept where it has them, and charge and spin where ``graph_attr`` says a multiplicity.
+    """
 
-    def count(self, source: SourceSettings) -> int | None:
-        """Return the number of samples the files declare."""
-        total = 0
-        for file in source.files:
-            with BpFile(Path(file)) as bp:
-                total += sum(int(np.asarray(bp.attribute(f"{label}/ndata"))[0]) for label in bp.labels())
-        return total
+    errors = (IntegrityError,)
+    default_group = "group"
 
-    def read(self, source: SourceSettings, shard: int, n_shards: int, seed: int) -> Iterator[Record | BadRecord]:  # noqa: ARG002
-        """Yield the records of one shard; ``seed`` is not used."""
-        files, records = deal(source.files, shard, n_shards)
-        for file_index, file in files:
-            with BpFile(Path(file)) as bp:
-                first = 0
-                for label in bp.labels():
-                    columns = read_columns(bp, Split(label))
-                    has_groups = "group" in bp.keys(label)
-                    key = source.group_key or ("group" if has_groups else None)
-                    for g in range(len(columns)):
-                        if not mine(first + g, records):
-                            continue
-                        atoms = slice(int(columns.offsets[g]), int(columns.offsets[g + 1]))
-                        forces = columns.forces[atoms]
-                        metadata = {"group": int(columns.group[g])} if has_groups else {}
-                        yield Record(
-                            numbers=columns.numbers[atoms],
-                            pos=columns.pos[atoms].astype(np.float64),
-                            forces=None if np.isnan(forces).all() else forces.astype(np.float64),
-                            energy=float(columns.energy[g]),
-                            cell=columns.cell[g].astype(np.float64),
-                            pbc=columns.pbc[g],
-                            group=group_name(key, metadata.get, columns.numbers[atoms], file, first + g),
-                            file=file,
-                            file_index=file_index,
-                            index=first + g,
-                        )
-                    first += len(columns)
+    def frames(self, part: Part, options: HydragnnOptions) -> Iterator[Parse]:  # noqa: ARG002
+        """Yield the samples of a file."""
+        with BpFile(part.path()) as file:
+            for label in file.labels():
+                size = _size(file, label)
+                for first in range(0, size, CHUNK):
+                    window = _Window(file, Split(label), first, min(CHUNK, size - first))
+                    for index in range(window.n):
+                        yield partial(window.frame, index)
+
+    def length(self, part: Part, options: HydragnnOptions) -> int | None:  # noqa: ARG002
+        """Return the number of samples the file declares."""
+        with BpFile(part.path()) as file:
+            return sum(_size(file, label) for label in file.labels())
+
+
+def _size(file: BpFile, label: str) -> int:
+    return int(np.asarray(file.attribute(f"{label}/ndata")).ravel()[0])
+
+
+class _Window:
+    """Samples that are read together, when the first of them is."""
+
+    def __init__(self, file: BpFile, label: Split, first: int, n: int) -> None:
+        self._file, self._label, self._first, self.n = file, label, first, n
+        self._read: Columns | IntegrityError | None = None
+
+    def _columns(self) -> Columns:
+        if self._read is None:
+            try:
+                self._read = read_columns(self._file, self._label, self._first, self.n)
+            except IntegrityError as error:
+                self._read = error
+        if isinstance(self._read, IntegrityError):
+            raise self._read
+        return self._read
+
+    def frame(self, index: int) -> Frame:
+        """Return one sample."""
+        columns = self._columns()
+        keys = self._file.keys(self._label)
+        atoms = slice(int(columns.offsets[index]), int(columns.offsets[index + 1]))
+        forces = columns.forces[atoms]
+        charge, spin = columns.graph_attr[index].tolist()
+        numbers = columns.numbers[atoms]
+        about: dict[str, Any] = {"group": int(columns.group[index]) if "group" in keys else reduced_formula(numbers)}
+        if spin or charge:  # zeros stand for what is not known
+            about["charge"] = charge
+        if spin:
+            about["spin"] = spin
+        return Frame(
+            numbers=numbers,
+            pos=columns.pos[atoms],
+            cell=columns.cell[index],
+            pbc=columns.pbc[index],
+            energy=float(columns.energy[index]),
+            forces=None if np.isnan(forces).all() else forces,
+            find=about.get,
+        )

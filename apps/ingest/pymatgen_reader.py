@@ -65,8 +65,12 @@ def _parse(load: Callable[[], Any]) -> Frame:
     if not structure.is_ordered:
         raise RefusedError("disordered structure")
 
+    # A molecule says its charge and spin, a structure in JSON always some charge: only one that is not 0 is meant.
+    said = {key: plain.get(key) for key in ("charge", "spin_multiplicity") if is_molecule or plain.get(key)}
+
     def find(name: str) -> Any:
         value = _look_up(entry, name)
+        value = said.get(name) if value is None else value
         return structure.site_properties.get(name) if value is None else value
 
     forces = _first(entry, _FORCE_PATHS)

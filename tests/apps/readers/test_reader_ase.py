@@ -22,6 +22,7 @@ from conformance import Conformance, Expected, bad, good, read_all
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from gfm_pipeline.apps.contracts.data import SourceSettings
 from gfm_pipeline.apps.ingest import extxyz
 from gfm_pipeline.apps.ingest.file_reader import Frame
 
@@ -288,3 +289,22 @@ def test_any_comment_is_read_as_by_ase(comment: str) -> None:
     text = f"1\n{comment}\nH 0 0 0\n"
     if not isinstance(atoms := by_ase(text), Exception):  # values nobody asks for are not parsed, nor refused
         assert_equal(by_us(text), atoms)
+
+
+@pytest.mark.parametrize("name", ["said.extxyz", "said.traj", "said.db"])
+def test_charge_and_spin_are_read_where_a_record_says_them(tmp_path: Path, name: str) -> None:
+    frames = []
+    for said in ({"charge": -1, "spin": 2}, {"total_charge": 1.0, "multiplicity": 3}, {"charge": "low"}, {}):
+        atoms = Atoms("OH", [[0, 0, 0], [0, 0, 0.97]], info=said)
+        atoms.calc = SinglePointCalculator(atoms, energy=-5.0, forces=np.zeros((2, 3)))
+        frames.append(atoms)
+    path = tmp_path / name
+    if name.endswith(".db"):
+        with connect(path) as database:
+            for atoms in frames:
+                database.write(atoms, data=atoms.info)
+    else:
+        write(path, frames)
+    records = good(read_all(SourceSettings("x", "ase", (str(path),))))
+    expected = [(-1.0, 2.0), (1.0, 3.0), (None, None), (None, None)]
+    assert [(r.charge, r.spin) for r in records] == expected

@@ -1,0 +1,97 @@
+"""BP files as HydraGNN's writer lays them out: any axis, uniform samples, foreign keys, and none of our own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from adios2 import bindings as adios
+from conformance import N_RECORDS, Conformance, Expected, archive, bad, good, read_all
+
+from gfm_pipeline.apps.contracts.layout import CHUNK
+from gfm_pipeline.apps.ingest import hydragnn_reader
+from gfm_pipeline.common.errors import DataError
+
+SPLITS = {"trainset": slice(0, 3), "valset": slice(3, 4), "testset": slice(4, N_RECORDS)}
+
+
+class TestHydragnn(Conformance):
+    reader = "hydragnn"
+    folder = True
+    counts = True
+    breaks = False  # samples lie end to end; what is damaged is not seen in one of them
+    tolerance = 1e-5  # float32
+
+    def write(self, folder: Path, expected: Expected) -> Path:
+        """Write the keys of the published datasets; all samples have four atoms, so that edges join on axis 0."""
+        path = folder / "published.bp"
+        context = adios.ADIOS()
+        io = context.DeclareIO("write")
+        io.SetEngine("BP5")
+        engine = io.Open(str(path), adios.Mode.Write)
+        engine.BeginStep()
+        io.DefineAttribute("total_ndata", np.array([N_RECORDS]))
+        kept = []
+        for label, part in SPLITS.items():
+            n = len(expected.energy[part])
+            atoms = np.tile(expected.numbers, n)[:, None].astype(np.float32)
+            pos, forces = (a[part].reshape(-1, 3).astype(np.float32) for a in (expected.pos, expected.forces))
+            keys = {
+                "x": (np.concatenate([atoms, pos, forces], axis=1), 4),
+                "pos": (pos, 4),
+                "forces": (forces, 4),
+                "energy": (expected.energy[part].astype(np.float64)[:, None], 1),
+                "cell": (np.tile(expected.cell.astype(np.float32), (n, 1)), 3),
+                "pbc": (np.tile(expected.pbc.astype(np.int32), n), 3),
+                "graph_attr": (np.tile(np.array([-1.0, 2.0], np.float32), n), 2),
+                "edge_index": (np.zeros((2 * n, 5), np.int64), 2),
+            }
+            io.DefineAttribute(f"{label}/ndata", np.array([n]))
+            for key, (array, rows) in keys.items():
+                name, size = f"{label}/{key}", np.full(n, rows, np.int64)
+                io.DefineAttribute(f"{name}/variable_dim", np.array([0]))
+                for entry, values in (
+                    (name, array),
+                    (f"{name}/variable_count", size),
+                    (f"{name}/variable_offset", np.cumsum(size) - size),
+                ):
+                    kept.append(np.array(values, order="C"))
+                    shape = list(kept[-1].shape)
+                    variable = io.DefineVariable(entry, kept[-1], shape, [0] * len(shape), shape)
+                    engine.Put(variable, kept[-1], adios.Mode.Sync)
+        engine.EndStep()
+        engine.Close()
+        return path
+
+    def cut(self, path: Path) -> None:
+        data = path / "data.0"
+        data.write_bytes(data.read_bytes()[:-64])
+
+    def test_charge_and_spin_are_kept(self, path: Path) -> None:
+        assert {(record.charge, record.spin) for record in good(read_all(self.source(path)))} == {(-1.0, 2.0)}
+
+    @pytest.mark.parametrize("size", [1, 2, CHUNK])
+    def test_windows_do_not_matter(
+        self, path: Path, expected: Expected, size: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(hydragnn_reader, "CHUNK", size)
+        self.check(good(read_all(self.source(path))), expected)
+
+    @pytest.mark.parametrize("name", ["data.0", "md.0", "md.idx", "mmd.0"])
+    def test_a_lost_piece_is_named_and_nothing_hangs(self, path: Path, name: str) -> None:
+        (path / name).unlink()
+        (item,) = bad(read_all(self.source(path)))
+        assert item.file == str(path)
+        assert item.reason
+
+    def test_another_file_costs_only_itself(self, tmp_path: Path, path: Path) -> None:
+        other = tmp_path / "notes.bp"
+        other.write_text("not data\n")
+        items = read_all(self.source(other, path), 2)
+        assert [item.file for item in bad(items)] == [str(other)]
+        assert len(good(items)) == N_RECORDS
+
+    def test_an_archive_is_to_be_unpacked(self, tmp_path: Path, path: Path) -> None:
+        with pytest.raises(DataError, match=r"[Uu]npack"):
+            read_all(self.source(archive(tmp_path / "all.tar", {"published.bp/md.0": path / "md.0"})))
