@@ -7,7 +7,7 @@ counts once, and keeps 28 bytes a structure beside the atoms.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from gfm_pipeline.common.errors import IntegrityError
 from gfm_pipeline.common.publish import storage_errors
 
 RADII = (3.0, 4.0, 5.0, 6.0)  # Angstrom; edges at other cutoffs are interpolated
+_AT_ONCE = 1 << 20  # rows that are copied at a time
 _FIXED = 3  # natoms, known energies, known force vectors
 
 Indices = NDArray[np.int64]
@@ -113,6 +114,11 @@ class Degrees:
 
     histograms: tuple[NDArray[np.int64], ...]
 
+    @staticmethod
+    def none() -> Degrees:
+        """Return the degrees of no atoms."""
+        return Degrees(tuple(np.zeros(1, dtype=np.int64) for _ in RADII))
+
     def __add__(self, other: Degrees) -> Degrees:
         pairs = zip(self.histograms, other.histograms, strict=True)
         return Degrees(tuple(_longer(a, b) for a, b in pairs))
@@ -174,16 +180,35 @@ class IndexWriter:
     def add(self, label: Split, columns: Columns, check: Callable[[], None] = lambda: None) -> None:
         """Take the next structures of ``label``; ``check`` as for `count`."""
         rows, degrees = count(columns, check)
+        self.put(label, rows)
+        self.degrees[label] = self.degrees[label] + degrees if label in self.degrees else degrees
+
+    def put(self, label: Split, rows: NDArray[np.uint32]) -> None:
+        """Write the next rows of ``label`` [n, 7], which were counted before."""
         path = self._folder / index_file(label)
         with storage_errors(path), open(path, "r+b") as stream:
             stream.seek(-rows[0:1].nbytes * (self._sizes[label] - self._done[label]), os.SEEK_END)
             stream.write(rows.tobytes())
         self._done[label] += len(rows)
-        self.degrees[label] = self.degrees[label] + degrees if label in self.degrees else degrees
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if kind is None and self._done != dict(self._sizes):
             raise ValueError(f"The index got {self._done} structures, not {dict(self._sizes)}.")
+
+
+def join_indexes(folder: Path, label: Split, parts: Sequence[Path]) -> None:
+    """Write the index of a split into ``folder`` from those in ``parts``, end to end, a piece in memory at a time.
+
+    Raises
+    ------
+    StorageError
+        When the disk refuses.
+    """
+    pieces = [np.load(part / index_file(label), mmap_mode="r", allow_pickle=False) for part in parts]
+    with IndexWriter(folder, {label: sum(len(piece) for piece in pieces)}) as index:
+        for piece in pieces:
+            for first in range(0, len(piece), _AT_ONCE):
+                index.put(label, np.asarray(piece[first : first + _AT_ONCE]))
 
 
 def read_index(folder: Path, label: Split, n: int) -> GraphIndex | None:

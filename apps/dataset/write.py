@@ -76,6 +76,11 @@ class ContentDigest:
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
+def together() -> bool:
+    """Return whether several ranks can write one file: ADIOS2 is built with MPI; its wheels are not."""
+    return bool(adios.is_built_with_mpi)
+
+
 class BpWriter(AbstractContextManager["BpWriter"]):
     """Writes one BP5 file with one step; each `put` becomes one block of every variable.
 
@@ -91,6 +96,9 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         Atomic number to reference energy (eV), stored as ``energy_linear_regression_coeff`` [118].
     block
         Structures of each `put` but the last, kept as the attribute ``<label>/block``.
+    comm
+        Communicator of mpi4py whose ranks write the file together, each its own blocks; `together` says whether ADIOS2
+        can. Opening and leaving wait for all ranks, and a rank holds its blocks until then.
 
     Raises
     ------
@@ -107,6 +115,7 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         extents: Mapping[Split, LabelExtent],
         reference: Mapping[int, float],
         block: int = CHUNK,
+        comm: Any = None,
     ) -> None:
         for label, wanted in extents.items():
             if not wanted.n_graphs:
@@ -114,13 +123,13 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         self.path, self._name, self._extents, self._reference = path, name, extents, reference
         self._variables: dict[str, Any] = {}
         self._graphs = dict.fromkeys(extents, 0)
-        self._rows: dict[str, int] = {}
+        self._atoms = dict.fromkeys(extents, 0)
         self._pending = 0
-        self._size = block
+        self._size, self._comm = block, comm
 
     def __enter__(self) -> BpWriter:
         with storage_errors(self.path), self._explained():
-            self._context = adios.ADIOS()
+            self._context = adios.ADIOS() if self._comm is None else adios.ADIOS(self._comm)
             self._io = self._context.DeclareIO("write")
             self._io.SetEngine("BP5")
             # Statistics stay on: HydraGNN's reader tells cached counts apart by their Min and Max.
@@ -138,32 +147,32 @@ class BpWriter(AbstractContextManager["BpWriter"]):
                 self._io.DefineAttribute(f"{label}/ndata", np.array([extent.n_graphs], dtype=np.int64))
         return self
 
-    def put(self, label: Split, columns: Columns) -> None:
-        """Write the next structures of ``label``."""
+    def put(self, label: Split, columns: Columns, at: tuple[int, int] | None = None) -> None:
+        """Write structures of ``label``: the next ones, or those that begin at structure and atom ``at`` of the file."""
         wanted = self._extents[label]
         keys = keys_of(columns)
         if not self._graphs[label]:
             self._io.DefineAttribute(f"{label}/keys", list(keys))
             self._io.DefineAttribute(f"{label}/block", np.array([self._size], dtype=np.int64))
-        first = self._graphs[label]
+        first, atom = at or (self._graphs[label], self._atoms[label])
         with storage_errors(self.path), self._explained():
             for key, (array, count) in keys.items():
                 name = f"{label}/{key}"
                 per_graph = 0 if key in ("atomic_numbers", "pos", "forces") else int(count[0])
                 rows = wanted.n_atoms if per_graph == 0 else per_graph * wanted.n_graphs
-                row = self._rows.get(name, 0)
-                if not first:
+                row = atom if per_graph == 0 else per_graph * first
+                if not self._graphs[label]:
                     # Every key here varies on axis 0 or not at all: 0 is right for both.
                     self._io.DefineAttribute(f"{name}/variable_dim", np.array([0], dtype=np.int64))
                 offset = row + np.cumsum(count) - count
                 self._block(name, array, row, rows)
                 self._block(f"{name}/variable_count", count.astype(np.int64), first, wanted.n_graphs)
                 self._block(f"{name}/variable_offset", offset.astype(np.int64), first, wanted.n_graphs)
-                self._rows[name] = row + len(array)
-            if self._pending >= FLUSH:
+            if self._pending >= FLUSH and self._comm is None:  # with several ranks all would have to at once
                 self._engine.PerformDataWrite()
                 self._pending = 0
         self._graphs[label] += len(columns)
+        self._atoms[label] += len(columns.numbers)
 
     def _block(self, name: str, array: NDArray[Any], first: int, rows: int) -> None:
         """Put rows ``first`` and following; ``Sync`` copies, so the buffer may go at once."""
@@ -185,7 +194,12 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the file; what is left after an exception is not a dataset, and its folder is never published."""
-        short = {str(s): n for s, n in self._graphs.items() if n != self._extents[s].n_graphs}
+        put = self._graphs
+        if self._comm is not None:
+            if kind is not None:
+                return  # to end the file is to wait for all ranks, and one that fails cannot
+            put = {s: int(self._comm.allreduce(n)) for s, n in put.items()}
+        short = {str(s): n for s, n in put.items() if n != self._extents[s].n_graphs}
         with storage_errors(self.path), self._explained():
             self._engine.EndStep()
             self._engine.Close()

@@ -27,14 +27,15 @@ from gfm_pipeline.apps.contracts.data import (
     DatasetStatistics,
     Split,
 )
-from gfm_pipeline.apps.contracts.layout import CHUNK, LAYOUT_FILE, BpShard, Layout
+from gfm_pipeline.apps.contracts.layout import LAYOUT_FILE
 from gfm_pipeline.apps.dataset.columns import Columns
 from gfm_pipeline.apps.dataset.dataset import STATISTICS_FILE
-from gfm_pipeline.apps.dataset.index import IndexWriter
-from gfm_pipeline.apps.dataset.write import ATOM_BYTES, GRAPH_BYTES, BpWriter, ContentDigest
+from gfm_pipeline.apps.dataset.write import ATOM_BYTES, GRAPH_BYTES
 from gfm_pipeline.apps.ingest.clean import Conversion
 from gfm_pipeline.apps.ingest.labels import Evidence
+from gfm_pipeline.apps.ingest.placing import Placing, finish, place
 from gfm_pipeline.apps.ingest.provenance import provenance
+from gfm_pipeline.apps.ingest.ranks import Ranks
 from gfm_pipeline.apps.ingest.read import said_about
 from gfm_pipeline.apps.ingest.references import ReferenceEnergies
 from gfm_pipeline.apps.ingest.registry import get_reader
@@ -240,39 +241,40 @@ def _scatter(source: _Source, plan: _Plan, scratch: Path, task: Task) -> dict[Sp
     return buckets
 
 
-def _write(
-    source: _Source, plan: _Plan, buckets: dict[Split, Buckets], folder: Path, task: Task
-) -> tuple[Layout, Totals]:
-    """Write the BP files one after the other and the index of every split, and sum up what is in them."""
+def _placing(
+    source: _Source, plan: _Plan, buckets: dict[Split, Buckets], folder: Path, scratch: Path
+) -> tuple[Placing, Totals]:
+    """Fit the references and divide the shuffled records over files."""
     spec, name = source.spec, source.spec.source.name
     size = sum(plan.graphs.values()) * GRAPH_BYTES + sum(plan.atoms.values()) * ATOM_BYTES
     chunk_atoms = {split: bucket.chunk_atoms() for split, bucket in buckets.items()}
     files = plan_files(name, chunk_atoms, max(1, -(-size // int(spec.shard_mb * 1e6))))
     references = _references(spec, plan, buckets)
     energies = {atomic_numbers[symbol]: energy for symbol, energy in references.energies.items()}
-    totals, content = Totals(references), ContentDigest()
-    streams = {split: bucket.chunks() for split, bucket in buckets.items()}
-    done, total = 0, sum(plan.graphs.values())
-    with IndexWriter(folder, plan.graphs) as index:
-        for file, extents in files:
-            with BpWriter(folder / file, name, extents, energies) as writer:
-                for split, extent in extents.items():
-                    for _ in extent.atom_start:
-                        task.check()
-                        columns = next(streams[split])
-                        writer.put(split, columns)
-                        content.update(str(split), columns)
-                        totals.add(split, columns)
-                        index.add(split, columns, task.check)
-                        done += len(columns)
-                        task.progress(done=done, total=total, step="write", quarantined=sum(source.reasons.values()))
-    totals.neighbours = index.degrees[Split.TRAIN].statistics()
-    shards = tuple(BpShard(file, {str(split): e for split, e in extents.items()}) for file, extents in files)
-    return Layout(CHUNK, content.hexdigest(), shards), totals
+    return Placing(folder, scratch, name, files, energies, buckets, plan.graphs), Totals(references)
 
 
-def assemble_program(spec: AssembleSpec, task: Task) -> AssembleResult:
+def help_assemble(task: Task, ranks: Ranks) -> None:
+    """Do what a rank other than 0 does: its part of writing.
+
+    Raises
+    ------
+    GFMError
+        What another rank failed with, or this one.
+    """
+    work: Placing = ranks.hear()
+    ranks.collect(lambda: place(work, None, task, ranks))
+
+
+def assemble_program(spec: AssembleSpec, task: Task, ranks: Ranks | None = None) -> AssembleResult:
     """Split by group, fit the references on the training split, shuffle, and publish the dataset.
+
+    Parameters
+    ----------
+    spec, task
+        What is asked for, and the attempt this is.
+    ranks
+        The processes that write together; the others are in `help_assemble`. Default: this one alone.
 
     Raises
     ------
@@ -283,6 +285,12 @@ def assemble_program(spec: AssembleSpec, task: Task) -> AssembleResult:
     StopRequested
         When the program is asked to stop; nothing is left behind.
     """
+    ranks = Ranks() if ranks is None else ranks
+    with ranks.leading():
+        return _assemble(spec, task, ranks)
+
+
+def _assemble(spec: AssembleSpec, task: Task, ranks: Ranks) -> AssembleResult:
     started = time.monotonic()
     source = _open(spec, task)
     output, name = Path(spec.output), spec.source.name
@@ -295,7 +303,10 @@ def assemble_program(spec: AssembleSpec, task: Task) -> AssembleResult:
         for split, n in plan.graphs.items():
             if not n:
                 raise DataError(f"Split {split} of {name} is empty.", "Give it a larger fraction or more groups.")
-        layout, totals = _write(source, plan, _scatter(source, plan, scratch, task), folder, task)
+        work, totals = _placing(source, plan, _scatter(source, plan, scratch, task), folder, scratch)
+        ranks.tell(work)
+        quarantined = sum(source.reasons.values())
+        layout = finish(work, ranks.collect(lambda: place(work, totals, task, ranks, quarantined)), totals)
         shutil.rmtree(scratch)
         oddities: Counter[str] = Counter()
         for index in source.indexes:

@@ -6,7 +6,7 @@ after the other. The order depends on the keys only, not on the number of bucket
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,35 +110,44 @@ class Buckets:
             atoms.append(np.array([left.sum()]))
         return np.concatenate(atoms) if atoms else np.zeros(0, np.int64), total
 
-    def chunks(self) -> Iterator[Columns]:
+    def chunks(self, wanted: Container[int] | None = None, *, remove: bool = True) -> Iterator[Columns]:
         """Yield the records in shuffled order, `CHUNK` structures at a time; the last may be shorter.
 
-        A bucket's files are removed when it was read.
+        Parameters
+        ----------
+        wanted
+            Numbers of the chunks to yield; default all. Of a bucket without any, only the index is read.
+        remove
+            Whether to remove a bucket's files when it was read.
         """
         left: list[Columns] = []
-        held = 0
+        number = held = 0
         for bucket in range(self.n):
             found = self._index(bucket)
-            order = found.order
-            if not len(order):
-                continue
-            pieces = _load(self._file(bucket, "data"), len(_DATA))
-            data = {name: np.concatenate(c) for name, c in zip(_DATA, zip(*pieces, strict=True), strict=True)}
-            columns = Columns.build(natoms=found.natoms, energy=found.energy, numbers=found.numbers, **data)
-            del pieces, data, found
-            at = 0
+            order, at = found.order, 0
+            columns: Columns | None = None
             while at < len(order):
-                piece = columns.take(order[at : at + CHUNK - held])
-                at += len(piece)
-                held += len(piece)
-                left.append(piece)
+                mine = order[at : at + CHUNK - held]
+                if wanted is None or number in wanted:
+                    if columns is None:
+                        columns = self._columns(bucket, found)
+                    left.append(columns.take(mine))
+                at += len(mine)
+                held += len(mine)
                 if held == CHUNK:
-                    yield Columns.concatenate(left) if len(left) > 1 else left[0]
-                    left, held = [], 0
-            for kind in ("index", "data"):
-                self._file(bucket, kind).unlink()
+                    if left:
+                        yield Columns.concatenate(left) if len(left) > 1 else left[0]
+                    left, held, number = [], 0, number + 1
+            if remove:
+                for kind in ("index", "data"):
+                    self._file(bucket, kind).unlink(missing_ok=True)
         if left:
             yield Columns.concatenate(left)
+
+    def _columns(self, bucket: int, found: _Index) -> Columns:
+        pieces = _load(self._file(bucket, "data"), len(_DATA))
+        data = {name: np.concatenate(c) for name, c in zip(_DATA, zip(*pieces, strict=True), strict=True)}
+        return Columns.build(natoms=found.natoms, energy=found.energy, numbers=found.numbers, **data)
 
 
 def _load(path: Path, n: int) -> list[list[NDArray[Any]]]:

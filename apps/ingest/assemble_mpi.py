@@ -1,0 +1,42 @@
+"""Program: `assemble` by several ranks (`AssembleSpec` to `AssembleResult`), each started by an MPI launcher.
+
+    mpiexec -n 8 python -m gfm_pipeline.apps.ingest.assemble_mpi spec.json
+
+It is a program of its own, because some MPI libraries end the process they are loaded into when no launcher of theirs
+started it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from mpi4py import MPI
+
+from gfm_pipeline.apps.contracts.data import AssembleResult, AssembleSpec
+from gfm_pipeline.apps.dataset.write import together
+from gfm_pipeline.apps.ingest.assemble import assemble_program, help_assemble
+from gfm_pipeline.apps.ingest.ranks import Ranks
+from gfm_pipeline.apps.program import Task, run_program
+
+
+def main() -> int:
+    """Run the program on the communicator of all ranks and return the exit code, the same on every rank that fails.
+
+    A rank that fails while others may wait for it ends the job.
+    """
+    ranks = Ranks(MPI.COMM_WORLD, collective=together() and MPI.COMM_WORLD.Get_size() > 1)
+
+    def body(spec: AssembleSpec, task: Task) -> AssembleResult | None:
+        task.rank = ranks.rank
+        if ranks.rank == 0:
+            return assemble_program(spec, task, ranks)
+        return help_assemble(task, ranks)
+
+    code = run_program(AssembleSpec, body)
+    if code and not ranks.agreed:
+        MPI.COMM_WORLD.Abort(code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
