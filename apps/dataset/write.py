@@ -148,7 +148,7 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         return self
 
     def put(self, label: Split, columns: Columns, at: tuple[int, int] | None = None) -> None:
-        """Write structures of ``label``: the next ones, or those that begin at structure and atom ``at`` of the file."""
+        """Write structures of ``label``: the next ones, or those from structure and atom ``at`` of the file on."""
         wanted = self._extents[label]
         keys = keys_of(columns)
         if not self._graphs[label]:

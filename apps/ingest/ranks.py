@@ -5,6 +5,7 @@ Nothing here imports mpi4py: who starts the program with it hands the communicat
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ from gfm_pipeline.apps.program import StopRequested
 from gfm_pipeline.common.errors import GFMError
 
 T = TypeVar("T")
-_FAILED = 1  # tag of the message a rank that failed sends to the others
+_FAILED, _TOLD = 1, 2  # tags of messages
+WAIT = 0.02  # seconds between two looks: MPI itself waits at the full load of a core
 
 
 class OtherFailed(Exception):
@@ -39,8 +41,8 @@ class Ranks:
         Whether ranks call a library together that waits for all of them. Then a rank that fails cannot tell the
         others, which may be inside it.
     agreed
-        Whether an error was told to all ranks. A rank that ends with one that was not leaves others waiting: the job has
-        to be aborted.
+        Whether an error was told to all ranks. A rank that ends with one that was not leaves others waiting: the job
+        has to be aborted.
     """
 
     comm: Any = None
@@ -61,12 +63,17 @@ class Ranks:
     def tell(self, value: Any) -> None:
         """Give the other ranks, which `hear`, a value; rank 0 calls this once."""
         self._told = True
-        if self.size > 1:
-            self.comm.bcast(_Outcome(value))
+        self._send(_Outcome(value))
+
+    def _send(self, outcome: _Outcome) -> None:
+        for other in range(1, self.size):
+            self.comm.send(outcome, other, _TOLD)
 
     def hear(self) -> Any:
         """Return what rank 0 tells, or raise what it failed with."""
-        outcome: _Outcome = self.comm.bcast(None)
+        while not self.comm.Iprobe(source=0, tag=_TOLD):
+            time.sleep(WAIT)
+        outcome: _Outcome = self.comm.recv(source=0, tag=_TOLD)
         if outcome.error is not None:
             self.agreed = True
             raise outcome.error
@@ -79,7 +86,7 @@ class Ranks:
             yield
         except Exception as error:
             if not self._told and self.size > 1:
-                self.comm.bcast(_Outcome(error=_sendable(error)))
+                self._send(_Outcome(error=_sendable(error)))
                 self.agreed = True
             raise
 
@@ -105,6 +112,9 @@ class Ranks:
         sent = []
         if mine.error is not None and not isinstance(mine.error, OtherFailed):
             sent = [self.comm.isend(None, other, _FAILED) for other in range(self.size) if other != self.rank]
+        arrived = self.comm.Ibarrier()
+        while not arrived.Test():
+            time.sleep(WAIT)
         outcomes: list[_Outcome] = self.comm.allgather(mine)
         errors = {k: o.error for k, o in enumerate(outcomes) if o.error and not isinstance(o.error, OtherFailed)}
         for other in errors:

@@ -26,7 +26,7 @@ from gfm_pipeline.apps.ingest.read import read_shard_program
 from gfm_pipeline.apps.program import Task
 from gfm_pipeline.common.records import to_plain
 
-SECONDS = 100
+SECONDS = 120
 
 
 def _launcher() -> tuple[str, dict[str, str]]:
@@ -77,11 +77,10 @@ def here(spec: AssembleSpec, output: Path) -> AssembleSpec:
 
 
 @pytest.mark.parametrize("files", [1, 3])
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_give_the_dataset_of_one_process(tmp_path: Path, shards: AssembleSpec, ranks: int, files: int) -> None:
+def test_two_ranks_give_the_dataset_of_one_process(tmp_path: Path, shards: AssembleSpec, files: int) -> None:
     spec = replace(shards, shard_mb=512.0 if files == 1 else 0.7)
     alone = assemble_program(here(spec, tmp_path / "alone" / "dimers"), Task(tmp_path))
-    done = run_ranks(tmp_path / "attempt", here(spec, tmp_path / "ranks" / "dimers"), ranks)
+    done = run_ranks(tmp_path / "attempt", here(spec, tmp_path / "ranks" / "dimers"), 2)
     assert (done.returncode, done.stderr) == (ExitCode.OK, "")
     one, several = (Dataset.open(tmp_path / k / "dimers", digests=True) for k in ("alone", "ranks"))
     assert len(list((tmp_path / "ranks" / "dimers").glob("*.bp"))) == files
@@ -115,12 +114,10 @@ RAISE, KILL = "raise DataError('This cell has no volume.')", "os.kill(os.getpid(
     ("rank", "where", "how"),
     [
         (0, "assemble._scatter", RAISE),
-        (0, "placing.IndexWriter.add", RAISE),
         (1, "placing.IndexWriter.add", RAISE),
         (1, "assemble_mpi.help_assemble", RAISE),  # before it listens to the others
         (0, "assemble.render", RAISE),  # after all have written
         (1, "placing.IndexWriter.add", KILL),
-        (1, "placing.IndexWriter.add", "raise ZeroDivisionError"),
     ],
 )
 def test_a_rank_that_fails_ends_all_and_nothing_is_published(
@@ -134,7 +131,7 @@ def test_a_rank_that_fails_ends_all_and_nothing_is_published(
     if how == KILL:
         return
     error = json.loads((tmp_path / "attempt" / ERROR_FILE).read_text())
-    assert ("no volume" if how == RAISE else "ZeroDivisionError") in error["message"]
+    assert "no volume" in error["message"]
     if where != "assemble_mpi.help_assemble":  # the job is aborted there, and what it began stays, unpublished
         assert [p.name for p in tmp_path.iterdir()] == ["attempt"]
         assert done.returncode == ExitCode.PERMANENT
