@@ -30,7 +30,8 @@ def main() -> int:
         task.rank = ranks.rank
         if ranks.rank == 0:
             return assemble_program(spec, task, ranks)
-        return help_assemble(task, ranks)
+        help_assemble(task, ranks)
+        return None
 
     code = run_program(AssembleSpec, body)
     if code and not ranks.agreed:
