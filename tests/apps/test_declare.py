@@ -32,7 +32,6 @@ from gfm_pipeline.apps.contracts.layout import CHUNK, LAYOUT_FILE, DatasetInfo, 
 from gfm_pipeline.apps.contracts.preview import PreviewSpec
 from gfm_pipeline.apps.dataset import BpFile, Columns, Dataset, neighbour_list, read_columns
 from gfm_pipeline.apps.dataset.inspect import inspect
-from gfm_pipeline.apps.ingest import assemble as assemble_module
 from gfm_pipeline.apps.ingest import survey as survey_module
 from gfm_pipeline.apps.ingest.assemble import assemble_program
 from gfm_pipeline.apps.ingest.clean import Conversion, _pairs, clean, faults
@@ -428,15 +427,15 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     with pytest.MonkeyPatch.context() as patch:
         one = ingest(folder / "one", source)
         patch.setattr("gfm_pipeline.apps.ingest.shuffle.CHUNK", 16)
-        patch.setattr(assemble_module, "CHUNK", 16)
-        patch.setattr(assemble_module, "BpWriter", _block_writer)
+        patch.setattr("gfm_pipeline.apps.ingest.placing.CHUNK", 16)
+        patch.setattr("gfm_pipeline.apps.ingest.placing.BpWriter", _block_writer)
         return one, ingest(folder / "many", many, shard_mb=0.05)
 
 
-def _block_writer(*arguments: Any) -> Any:
+def _block_writer(*arguments: Any, **named: Any) -> Any:
     from gfm_pipeline.apps.dataset.write import BpWriter
 
-    return BpWriter(*arguments, block=16)
+    return BpWriter(*arguments, block=16, **named)
 
 
 def test_shards_hold_the_same_records_as_one_file(sharded: tuple[Path, Path]) -> None:
