@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from gfm_pipeline.apps.contracts.data import (
     AssembleResult,
     AssembleSpec,
     Duplicates,
+    ForceSign,
     ReadShardSpec,
     SourceSettings,
     Split,
@@ -259,3 +261,19 @@ def test_a_source_with_nothing_usable_fails_with_a_table(tmp_path: Path, empty: 
     said = str(refused.value)
     assert str(path) in said
     assert ("4 x no energy, 2 x no forces" if empty == "all bad" else "1 x no records in this file") in said
+
+
+def test_a_real_file_of_gradients_in_hartree_becomes_a_dataset_of_forces(tmp_path: Path) -> None:
+    data = os.environ.get("GFM_REAL_DATA")
+    if data is None:
+        pytest.skip("GFM_REAL_DATA names no folder of real data")
+    file = Path(data) / "comp6" / "s66x8_wb97x6-31gd.h5"
+    turned = SourceSettings(
+        "comp6", "hdf5", (str(file),), {"layout": "ani-1"}, forces_are=ForceSign.GRADIENTS, shards=2
+    )
+    result = ingest(tmp_path / "right", turned)
+    assert sum(result.statistics.n_structures.values()) + result.statistics.n_quarantined == 528
+    assert result.statistics.n_quarantined == 0
+    assert not any("sign" in warning for warning in result.statistics.warnings)
+    wrong = ingest(tmp_path / "wrong", replace(turned, forces_are=ForceSign.FORCES))
+    assert any("sign" in warning for warning in wrong.statistics.warnings)
