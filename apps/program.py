@@ -162,7 +162,7 @@ def run_program(spec_type: type[S], body: Callable[[S, Task], Any], argv: list[s
             return int(ExitCode.OUT_OF_MEMORY)
         retry = isinstance(error, _RETRYABLE) and not isinstance(error, _PERMANENT)
         return int(ExitCode.RETRYABLE if retry else ExitCode.PERMANENT)
-    except Exception as error:
+    except Exception as error:  # the last resort of a program: whatever it is, the folder must say how it ended
         LOG.exception("unexpected error")  # a fault of the program: its traceback belongs into the attempt's stderr
         _write_error(task, error)
         if is_out_of_memory(error):

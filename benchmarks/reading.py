@@ -145,6 +145,7 @@ def lmdb(folder: Path, columns: Columns, batch: int) -> Deliver:
                 cell=torch.from_numpy(columns.cell[g].copy()),
             )
             transaction.put(g.to_bytes(8, "big"), pickle.dumps(record, protocol=5))
+    # Unpickled as the alternative does it, and only what was pickled a few lines above.
     with store.open(str(place), readonly=True, lock=False, readahead=False) as database:
         for graphs in shuffled(len(columns), batch):
             with database.begin() as transaction:

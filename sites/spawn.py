@@ -86,7 +86,7 @@ def start_ranks(module: str, spec: str, file: RankFile, folder: Path, environ: M
         for seat, environment in zip(seats, environments, strict=True):
             bind_cores(file, seat)  # inherited by the child from its first moment, unlike a binding from outside
             children.append(start_program(module, [spec], environment, folder))
-    except BaseException:
+    except BaseException:  # whatever it is, Ctrl-C too: no rank may outlive this process; raised again
         _end(children)
         raise
     finally:

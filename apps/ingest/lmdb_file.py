@@ -32,7 +32,7 @@ class LmdbFile:
             if size < expected:
                 raise ValueError(f"the file has {size} bytes of {expected}: it is truncated")
             self._transaction = self._environment.begin(buffers=False)
-        except BaseException:
+        except BaseException:  # whatever it is, Ctrl-C too: LMDB admits no second opening in a process; raised again
             self._environment.close()
             raise
         return self

@@ -84,7 +84,7 @@ class Ranks:
         """Let the others, which wait to be told something, have the error this rank fails with instead."""
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # whatever it is, others wait to be told; raised again
             if not self._told and self.size > 1:
                 self._send(_Outcome(error=_sendable(error)))
                 self.agreed = True
@@ -105,7 +105,7 @@ class Ranks:
             return [make()]
         try:
             mine = _Outcome(make())
-        except Exception as error:
+        except Exception as error:  # whatever it is, every rank must hear of it; raised again in all of them below
             if self.collective:
                 raise
             mine = _Outcome(error=_sendable(error))

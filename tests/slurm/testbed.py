@@ -139,7 +139,7 @@ class TestBed:
             for node in self.nodes:
                 self.start_node(node)
             self.wait_idle(START_SECONDS)
-        except BaseException:
+        except BaseException:  # whatever it is, Ctrl-C too: no daemon may outlive the tests; raised again
             self.stop()
             raise
 
