@@ -67,14 +67,14 @@ def content(item: Record | BadRecord) -> Any:
 class Conformance(ABC):
     """Inherit, and give `reader` and `write`; the rest says what the format allows.
 
+    Where one record of a file can be damaged without the others, add ``spoil(path, index)``, which does that.
+
     Attributes
     ----------
     reader, options
         The reader and its options.
     periodic, forces
         Whether the format holds cells and forces.
-    breaks
-        `spoil` can damage one record of a file and leave the others.
     in_archives
         The format can be read compressed and from archives.
     folder
@@ -89,7 +89,6 @@ class Conformance(ABC):
     options: ClassVar[dict[str, Any]] = {}
     periodic: ClassVar[bool] = True
     forces: ClassVar[bool] = True
-    breaks: ClassVar[bool] = True
     in_archives: ClassVar[bool] = False
     folder: ClassVar[bool] = False
     counts: ClassVar[bool] = False
@@ -98,7 +97,7 @@ class Conformance(ABC):
     def __init_subclass__(cls) -> None:
         """Leave out the tests of what the format does not offer."""
         for wanted, names in (
-            (cls.breaks, ["test_a_broken_record_costs_only_itself"]),
+            (hasattr(cls, "spoil"), ["test_a_broken_record_costs_only_itself"]),
             (cls.in_archives, ["test_compressed_is_the_same", "test_members_of_archives_are_the_same"]),
             (not cls.in_archives and not cls.folder, ["test_files_on_disk_are_asked_for"]),
             (not cls.folder, ["test_an_empty_file_is_named"]),
@@ -109,10 +108,6 @@ class Conformance(ABC):
     @abstractmethod
     def write(self, folder: Path, expected: Expected) -> Path:
         """Write the records into a new file or folder inside ``folder`` and return its path."""
-
-    def spoil(self, path: Path, index: int) -> None:
-        """Make record ``index`` of a file unreadable."""
-        raise NotImplementedError
 
     def cut(self, path: Path) -> None:
         """Truncate a file."""

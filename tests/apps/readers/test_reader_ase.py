@@ -83,7 +83,7 @@ class TestPlainXyz(Conformance):
 
 class TestTrajectory(Conformance):
     reader = "ase"
-    breaks = False  # frames are found by offsets, and damage shows as wrong numbers
+    # No `spoil`: frames are found by offsets, and damage shows as wrong numbers.
     counts = True
 
     def write(self, folder: Path, expected: Expected) -> Path:

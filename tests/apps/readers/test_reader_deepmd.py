@@ -23,7 +23,7 @@ class TestNpy(Conformance):
     reader = "deepmd"
     folder = True
     counts = True
-    breaks = False  # a set is one array
+    # No `spoil`: a set is one array.
 
     def write(self, folder: Path, expected: Expected) -> Path:
         system = folder / "data_0"

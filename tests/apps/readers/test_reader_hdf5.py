@@ -24,7 +24,7 @@ class Hdf5(Conformance):
     reader = "hdf5"
     periodic = False
     counts = True
-    breaks = False  # conformers of a molecule share arrays
+    # No `spoil`: conformers of a molecule share arrays.
 
     def cut(self, path: Path) -> None:
         path.write_bytes(path.read_bytes()[:-500])
@@ -87,7 +87,6 @@ class TestAni2x(Hdf5):
 
 class TestQm7x(Hdf5):
     options: ClassVar[dict[str, Any]] = {"layout": "qm7-x"}
-    breaks = True
 
     def write(self, folder: Path, expected: Expected) -> Path:
         with h5py.File(folder / "1000.hdf5", "w") as file:

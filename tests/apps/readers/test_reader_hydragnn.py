@@ -20,7 +20,7 @@ class TestHydragnn(Conformance):
     reader = "hydragnn"
     folder = True
     counts = True
-    breaks = False  # samples lie end to end; what is damaged is not seen in one of them
+    # No `spoil`: samples lie end to end; what is damaged is not seen in one of them.
     tolerance = 1e-5  # float32
 
     def write(self, folder: Path, expected: Expected) -> Path:

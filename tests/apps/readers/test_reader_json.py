@@ -102,7 +102,6 @@ class TestFitsnap(Conformance):
 
     reader = "fitsnap-json"
     in_archives = True
-    breaks = True
 
     def write(self, folder: Path, expected: Expected) -> Path:
         data = [
