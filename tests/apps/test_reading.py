@@ -33,12 +33,7 @@ from gfm_pipeline.models.batch import Batch
 BLOCK = 8  # graphs of a block of the test datasets
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

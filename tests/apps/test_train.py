@@ -42,13 +42,7 @@ from gfm_pipeline.common.records import read_record
 from gfm_pipeline.models import ModelSpec, Potential, algorithms, multitask_loss
 from gfm_pipeline.models.loss import label_counts
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
