@@ -1,13 +1,11 @@
-"""Ingest: readers, generators, quarantine, splits, references, and the two programs."""
+"""Ingest: readers, quarantine, units, options, and real data."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,94 +13,30 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ase import Atoms, units
-from ase.build import bulk, molecule
-from ase.calculators.emt import EMT
+from ase import units
+from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import read, write
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from ingest_cases import ALLOYS, all_columns, assert_labels, labelled, only_shard, run_all, run_read
 from pymatgen.core import DummySpecies, Lattice, Structure
 from pymatgen.core import Molecule as PymatgenMolecule
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 
 from gfm_pipeline.apps.contracts.data import (
-    AssembleResult,
-    AssembleSpec,
     BadRecord,
     EnergyUnit,
     LengthUnit,
-    ReadShardResult,
-    ReadShardSpec,
     SourceSettings,
     Split,
 )
-from gfm_pipeline.apps.contracts.options import EmtAlloysOptions
 from gfm_pipeline.apps.contracts.sources import block_size, validate_options
-from gfm_pipeline.apps.contracts.task import ERROR_FILE, PROGRESS_FILE, RESULT_FILE, STOP_FILE, ExitCode
-from gfm_pipeline.apps.dataset import Columns, Dataset
-from gfm_pipeline.apps.dataset.index import count
-from gfm_pipeline.apps.ingest.assemble import assemble_program
+from gfm_pipeline.apps.dataset import Dataset
 from gfm_pipeline.apps.ingest.clean import Conversion, clean
-from gfm_pipeline.apps.ingest.emt_alloys import random_parent
-from gfm_pipeline.apps.ingest.langevin import baoab, maxwell_boltzmann
-from gfm_pipeline.apps.ingest.read import read_shard_program
 from gfm_pipeline.apps.ingest.records import Record, reduced_formula
-from gfm_pipeline.apps.ingest.references import fit_references, residual
 from gfm_pipeline.apps.ingest.registry import get_reader
-from gfm_pipeline.apps.ingest.shard import Shard, read_shard
-from gfm_pipeline.apps.ingest.splits import SPLITS, split_groups
-from gfm_pipeline.apps.program import StopRequested, Task, run_program
-from gfm_pipeline.common.errors import ConfigError, DataError, IntegrityError, StorageError
-from gfm_pipeline.common.records import read_record, to_plain
-
-ALLOYS = {"parents": 12, "children": 2, "sizes": [4, 6]}
-
-
-def run_read(folder: Path, source: SourceSettings, seed: int = 3) -> list[ReadShardResult]:
-    folder.mkdir(exist_ok=True)
-    return [
-        read_shard_program(ReadShardSpec(source, k, seed, str(folder / f"{source.name}-{k}")), Task(folder))
-        for k in range(source.shards)
-    ]
-
-
-def run_all(
-    folder: Path, source: SourceSettings, fraction: float = 0.2, max_quarantined: float = 0.0
-) -> AssembleResult:
-    shards = tuple(result.output for result in run_read(folder, source))
-    spec = AssembleSpec(source, shards, fraction, fraction, max_quarantined, 5, str(folder / source.name))
-    return assemble_program(spec, Task(folder))
-
-
-def only_shard(folder: Path, source: SourceSettings) -> tuple[Shard, list[BadRecord]]:
-    return read_shard(Path(run_read(folder, source)[0].output))
-
-
-def labelled(n: int = 12, seed: int = 0) -> list[Atoms]:
-    """Return methanol, water and copper frames with made-up labels."""
-    rng = np.random.default_rng(seed)
-    frames = []
-    for k in range(n):
-        atoms = [molecule("CH3OH"), molecule("H2O"), bulk("Cu", cubic=True)][k % 3]
-        atoms.rattle(0.05, seed=seed + k)
-        atoms.info["run"] = f"run{k % 4}"
-        atoms.calc = SinglePointCalculator(atoms, energy=rng.normal(), forces=rng.normal(size=(len(atoms), 3)))
-        frames.append(atoms)
-    return frames
-
-
-def assert_labels(shard: Shard, frames: list[Atoms]) -> None:
-    assert len(shard) == len(frames)
-    np.testing.assert_array_equal(shard.natoms, [len(a) for a in frames])
-    np.testing.assert_array_equal(shard.numbers, np.concatenate([a.numbers for a in frames]))
-    np.testing.assert_allclose(shard.pos, np.concatenate([a.positions for a in frames]), atol=1e-7)
-    np.testing.assert_allclose(shard.energy, [a.calc.results["energy"] for a in frames], atol=1e-7)
-    np.testing.assert_allclose(shard.forces, np.concatenate([a.calc.results["forces"] for a in frames]), atol=1e-7)
-    np.testing.assert_allclose(shard.cell, [a.cell.array for a in frames], atol=1e-7)
-    np.testing.assert_array_equal(shard.pbc, [a.pbc for a in frames])
-
+from gfm_pipeline.apps.ingest.shard import read_shard
+from gfm_pipeline.common.errors import ConfigError, DataError
 
 # --- readers -----------------------------------------------------------------------------------------------
 
@@ -361,11 +295,6 @@ def test_quarantine_is_written_counted_and_limited(tmp_path: Path) -> None:
 # --- units -------------------------------------------------------------------------------------------------
 
 
-def all_columns(result: AssembleResult) -> Columns:
-    dataset = Dataset.open(Path(result.output), digests=True)
-    return Columns.concatenate([dataset.columns(split) for split in Split])
-
-
 def test_atomic_units_give_the_same_dataset(tmp_path: Path) -> None:
     frames = labelled()
     write(tmp_path / "ev.extxyz", frames)
@@ -395,228 +324,6 @@ def test_molar_units(unit: EnergyUnit, factor: float) -> None:
     assert converted.energy == pytest.approx(-3.0 * factor, rel=1e-5)
     assert converted.forces == pytest.approx(np.full((2, 3), 0.5 * factor), rel=1e-5)
     np.testing.assert_array_equal(converted.pos, good_record().pos)
-
-
-# --- generators --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("reader", ["emt-alloys", "xtb-md"])
-def test_generators_do_not_depend_on_shards(tmp_path: Path, reader: str) -> None:
-    options: dict[str, Any] = ALLOYS
-    if reader == "xtb-md":
-        pytest.importorskip("tblite", reason="tblite is not installed")
-        options = {"molecules": ["H2O", "CH4"], "replicas": 2, "frames": 2, "burn_in_fs": 4, "stride_fs": 2}
-    digests = []
-    for n_shards in (1, 3, 1):
-        source = SourceSettings("made", reader, options=options, shards=n_shards)
-        folder = tmp_path / f"run{len(digests)}"
-        digests.append(run_all(folder, source).digest)
-    assert digests[0] == digests[1] == digests[2]
-    records = get_reader(reader).count(SourceSettings("made", reader, options=validate_options(reader, options)))
-    assert records == len(all_columns(run_all(tmp_path / "last", SourceSettings("made", reader, options=options))))
-    other = run_read(tmp_path / "seed", SourceSettings("made", reader, options=options), seed=99)[0]
-    first = read_shard(tmp_path / "run0" / "made-0")[0]
-    assert not np.array_equal(read_shard(Path(other.output))[0].pos, first.pos)
-
-
-def test_alloys_are_fcc_with_vegards_lattice_and_emt_labels(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    options = EmtAlloysOptions(metals=("Cu", "Au"), sizes=(4, 5, 7, 8))
-    shapes = set()
-    for _ in range(30):
-        parent = random_parent(options, rng)
-        share = float((parent.numbers == 79).mean())
-        lattice = (1 - share) * 3.61 + share * 4.08
-        assert 0 < share < 1
-        assert parent.get_volume() / len(parent) == pytest.approx(lattice**3 / 4, rel=1e-6)
-        repeated = parent.repeat(3)
-        distances = np.sort(repeated.get_distances(0, range(1, len(repeated)), mic=True))
-        np.testing.assert_allclose(distances[:12], lattice / np.sqrt(2), rtol=1e-6)
-        shapes.add((len(parent), *np.round(np.sort(parent.cell.lengths()) / lattice, 3).tolist()))
-    assert len(shapes) > 5
-    shard, bad = only_shard(tmp_path, SourceSettings("a", "emt-alloys", options=ALLOYS))
-    assert bad == []
-    assert Counter(shard.groups.tolist()).most_common()[-1][1] == 2
-    n = int(shard.natoms[0])
-    atoms = Atoms(shard.numbers[:n], shard.pos[:n], cell=shard.cell[0], pbc=True, calculator=EMT())
-    assert atoms.get_potential_energy() == pytest.approx(shard.energy[0], abs=1e-9)
-    atoms.positions[1, 2] += 1e-4
-    up = atoms.get_potential_energy()
-    atoms.positions[1, 2] -= 2e-4
-    assert -(up - atoms.get_potential_energy()) / 2e-4 == pytest.approx(shard.forces[1, 2], abs=1e-4)
-
-
-def test_xtb_forces_are_minus_the_gradient(tmp_path: Path) -> None:
-    pytest.importorskip("tblite", reason="tblite is not installed")
-    from gfm_pipeline.apps.ingest.xtb_md import _Potential
-
-    options = {"molecules": ["H2O"], "temperatures": [300], "replicas": 1, "frames": 3, "burn_in_fs": 5}
-    shard, bad = only_shard(tmp_path, SourceSettings("w", "xtb-md", options=options))
-    assert bad == []
-    assert set(shard.groups.tolist()) == {"H2O/300K/0"}
-    pos = shard.pos[3:6].copy()
-    energy, _ = _Potential(shard.numbers[3:6], pos)(pos)
-    assert energy == pytest.approx(shard.energy[1], abs=1e-5)
-    step = np.zeros((3, 3))
-    step[1, 0] = 1e-3
-    potential = _Potential(shard.numbers[3:6], pos)
-    slope = (potential(pos + step)[0] - potential(pos - step)[0]) / 2e-3
-    assert -slope == pytest.approx(shard.forces[4, 0], abs=2e-3)
-    assert np.abs(shard.pos[6:9] - pos).max() > 0.01
-
-
-def test_unknown_molecule_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no molecule 'CH3COOHH'.*Did you mean CH3COOH"):
-        run_read(tmp_path, SourceSettings("x", "xtb-md", options={"molecules": ["CH3COOHH"]}))
-
-
-def test_baoab_samples_a_harmonic_well() -> None:
-    rng = np.random.default_rng(1)
-    n, temperature, stiffness = 500, 400.0, 3.0
-    masses = np.full(n, 12.0)
-    start = maxwell_boltzmann(masses, temperature, rng)
-    assert 0.5 * 12.0 * (start**2).sum() / (1.5 * n * units.kB) == pytest.approx(temperature, rel=0.1)
-    np.testing.assert_allclose((masses[:, None] * start).sum(axis=0), 0, atol=1e-10)
-
-    def well(x: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
-        return 0.5 * stiffness * float((x**2).sum()), -stiffness * x
-
-    steps = baoab(
-        np.zeros((n, 3)), start, masses, well, timestep_fs=4.0, friction_per_fs=0.02, temperature=temperature, rng=rng
-    )
-    variances = []
-    for k, (x, energy, forces) in enumerate(steps):
-        assert energy == pytest.approx(well(x)[0])
-        np.testing.assert_array_equal(forces, -stiffness * x)
-        if k > 100 and k % 20 == 0:
-            variances.append(float((x**2).mean()))
-        if k == 700:
-            break
-    assert np.mean(variances) == pytest.approx(units.kB * temperature / stiffness, rel=0.04)
-
-
-# --- splits and references ---------------------------------------------------------------------------------
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    sizes=st.lists(st.integers(1, 40), min_size=3, max_size=60),
-    validation=st.floats(0.02, 0.45),
-    test=st.floats(0.02, 0.45),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_splits_are_disjoint_by_group(sizes: list[int], validation: float, test: float, seed: int) -> None:
-    counts = np.array(sizes)
-    which = split_groups(counts, validation, test, seed, "x")
-    records = [int(counts[which == k].sum()) for k in range(3)]
-    assert sum(records) == counts.sum()
-    assert set(which.tolist()) == {0, 1, 2}  # no split is empty
-    np.testing.assert_array_equal(which, split_groups(counts, validation, test, seed, "x"))
-    for split, wanted in ((Split.VALIDATION, validation), (Split.TEST, test)):
-        assert abs(records[SPLITS.index(split)] - wanted * counts.sum()) <= max(sizes)
-
-
-def test_equal_groups_hit_the_fractions() -> None:
-    sizes = np.full(200, 5)
-    which = split_groups(sizes, 0.1, 0.15, 0, "x")
-    assert (5 * np.bincount(which)).tolist() == [750, 100, 150]
-    assert which.tolist() != split_groups(sizes, 0.1, 0.15, 1, "x").tolist()
-
-
-def test_too_few_groups_say_what_to_do() -> None:
-    assert split_groups(np.array([50, 3, 4]), 0.1, 0.1, 0, "x")[0] == SPLITS.index(Split.TRAIN)
-    with pytest.raises(DataError, match=r"2 groups.*@block:N"):
-        split_groups(np.array([2, 1]), 0.1, 0.1, 0, "x")
-    with pytest.raises(DataError, match="leave a split empty"):
-        split_groups(np.ones(9, dtype=int), 0.5, 0.5, 0, "x")
-
-
-def linear_columns(numbers: list[list[int]], truth: dict[int, float]) -> Columns:
-    flat = np.concatenate(numbers)
-    rng = np.random.default_rng(0)
-    return Columns.build(
-        numbers=flat,
-        pos=rng.normal(size=(len(flat), 3)),
-        forces=rng.normal(size=(len(flat), 3)),
-        energy=np.array([sum(truth[z] for z in n) for n in numbers]),
-        cell=np.zeros((len(numbers), 3, 3)),
-        pbc=np.zeros((len(numbers), 3)),
-        natoms=np.array([len(n) for n in numbers]),
-    )
-
-
-TRUTH = {1: -13.5871, 6: -1030.125, 8: -2042.75}
-
-
-def test_references_are_recovered_exactly() -> None:
-    columns = linear_columns([[1, 1, 8], [6, 1, 1, 1, 1], [6, 8, 8], [6, 1, 1, 8], [1, 1]], TRUTH)
-    found = fit_references(columns, ("H", "C", "O"))
-    assert (found.rank, found.origin) == (3, "fit")
-    assert found.energies == pytest.approx({"H": TRUTH[1], "C": TRUTH[6], "O": TRUTH[8]}, abs=1e-10)
-
-
-def test_references_of_one_composition_are_the_smallest() -> None:
-    found = fit_references(linear_columns([[1, 1, 8]] * 4, TRUTH), ("H", "O", "Cu"))
-    total = 2 * TRUTH[1] + TRUTH[8]
-    assert found.rank == 1
-    assert found.energies == pytest.approx({"H": 2 * total / 5, "O": total / 5, "Cu": 0.0})
-
-
-def test_isolated_energies_replace_the_fit() -> None:
-    columns = linear_columns([[1, 1, 8], [6, 1, 1, 1, 1], [6, 8, 8]], TRUTH)
-    given_all = fit_references(columns, ("H", "C", "O"), {"H": -1.0, "C": -2.0, "O": -3.0, "Fe": 9.0})
-    assert given_all.energies == {"H": -1.0, "C": -2.0, "O": -3.0}
-    assert given_all.origin == "isolated atoms"
-    partly = fit_references(columns, ("H", "C", "O"), {"H": TRUTH[1]})
-    assert partly.energies == pytest.approx({"H": TRUTH[1], "C": TRUTH[6], "O": TRUTH[8]})
-    assert partly.rank == 3
-    with pytest.raises(DataError, match="Xx"):
-        fit_references(columns, ("H",), {"Xx": 1.0})
-
-
-def test_references_come_from_training_only(tmp_path: Path) -> None:
-    result = run_all(tmp_path, SourceSettings("alloys", "emt-alloys", options={**ALLOYS, "parents": 40}))
-    dataset = Dataset.open(Path(result.output))
-    columns = {split: dataset.columns(split) for split in Split}
-    groups = [set(c.group.tolist()) for c in columns.values()]
-    assert not groups[0] & groups[1]
-    assert not groups[0] & groups[2]
-    assert not groups[1] & groups[2]
-    stats = result.statistics
-    assert stats.reference == pytest.approx(fit_references(columns[Split.TRAIN], stats.elements).energies, abs=1e-12)
-    everything = fit_references(all_columns(result), stats.elements).energies
-    assert any(abs(everything[s] - stats.reference[s]) > 1e-6 for s in stats.elements)
-    train = columns[Split.TRAIN]
-    assert stats.n_structures == {"trainset": 48, "valset": 16, "testset": 16}
-    assert stats.force_rms == pytest.approx(float(np.sqrt((train.forces.astype(float) ** 2).mean())))
-    assert stats.null_force_mae["testset"] == pytest.approx(float(np.abs(columns[Split.TEST].forces).mean()), rel=1e-5)
-    assert abs(stats.energy_mean) < stats.energy_std
-    assert stats.max_atoms == 6
-    left = residual(train, stats.reference)
-    assert stats.reference_residual == pytest.approx(float(np.sqrt(np.mean(left**2))), rel=1e-6)
-
-
-def test_neighbours_are_counted_and_reported(tmp_path: Path) -> None:
-    result = run_all(tmp_path, SourceSettings("alloys", "emt-alloys", options=ALLOYS))
-    dataset = Dataset.open(Path(result.output))
-    columns = dataset.columns(Split.TRAIN)
-    rows, degrees = count(columns)
-    assert result.statistics.neighbours == degrees.statistics()
-    index = dataset.index(Split.TRAIN)
-    assert index is not None
-    np.testing.assert_array_equal(index.rows, rows)
-    report = (Path(result.output) / "ingest_report.md").read_text()
-    for title in (
-        "Elements",
-        "Sizes",
-        "Neighbours",
-        "Energy minus references",
-        "Absolute force components",
-        "Set aside",
-    ):
-        assert f"## {title}" in report
-    assert f"| 5 | {result.statistics.neighbours[2].mean:.1f} |" in report
-    assert "RMS of" in report
 
 
 # --- options -----------------------------------------------------------------------------------------------
@@ -666,125 +373,6 @@ def test_reading_does_not_import_torch() -> None:
 def test_reduced_formula() -> None:
     assert reduced_formula(np.array([8, 1, 1, 8, 1, 1])) == "H2O1"
     assert reduced_formula(np.array([200, 29])) == "Cu1Z2001"
-
-
-# --- programs ----------------------------------------------------------------------------------------------
-
-
-def write_spec(folder: Path, spec: Any) -> None:
-    folder.mkdir()
-    (folder / "spec.json").write_text(json.dumps(to_plain(spec)))
-
-
-def start(folder: Path, program: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", f"gfm_pipeline.apps.ingest.{program}", "spec.json"]
-    return subprocess.Popen(command, cwd=folder, text=True, stderr=subprocess.PIPE)
-
-
-def test_programs_end_to_end(tmp_path: Path) -> None:
-    source = SourceSettings("alloys", "emt-alloys", options=ALLOYS)
-    write_spec(tmp_path / "read", ReadShardSpec(source, 0, 3, str(tmp_path / "shard")))
-    assert start(tmp_path / "read", "read").communicate() == (None, "")
-    result = read_record(ReadShardResult, tmp_path / "read" / RESULT_FILE)
-    assert result.n_records == 24
-    lines = [json.loads(line) for line in (tmp_path / "read" / PROGRESS_FILE).read_text().splitlines()]
-    assert set(lines[-1]) == {"time", "done", "total", "quarantined"}
-    assert (lines[-1]["done"], lines[-1]["total"]) == (24, 24)
-    spec = AssembleSpec(source, (result.output,), 0.2, 0.2, 0.0, 5, str(tmp_path / "alloys"))
-    write_spec(tmp_path / "assemble", spec)
-    process = start(tmp_path / "assemble", "assemble")
-    process.communicate()
-    assert process.returncode == ExitCode.OK
-    assembled = read_record(AssembleResult, tmp_path / "assemble" / RESULT_FILE)
-    assert Dataset.open(tmp_path / "alloys", digests=True).digest == assembled.digest
-    assert sorted(p.name for p in (tmp_path / "alloys").iterdir()) == [
-        "alloys.bp",
-        "ingest_report.md",
-        "layout.json",
-        "manifest.json",
-        "quarantine.jsonl",
-        "statistics.json",
-        *sorted(f"{split}.index.npy" for split in Split),
-    ]
-
-
-@pytest.mark.parametrize("how", ["signal", "stop file"])
-def test_a_stopped_program_leaves_nothing_half_written(tmp_path: Path, how: str) -> None:
-    source = SourceSettings("alloys", "emt-alloys", options={"parents": 100_000})
-    write_spec(tmp_path / "attempt", ReadShardSpec(source, 0, 3, str(tmp_path / "shard")))
-    process = start(tmp_path / "attempt", "read")
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "attempt" / PROGRESS_FILE).exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    if how == "signal":
-        process.send_signal(signal.SIGTERM)
-    else:
-        (tmp_path / "attempt" / STOP_FILE).touch()
-    process.communicate(timeout=60)
-    assert process.returncode == ExitCode.PREEMPTED
-    assert [p.name for p in tmp_path.iterdir()] == ["attempt"]
-    assert not (tmp_path / "attempt" / RESULT_FILE).exists()
-    assert not (tmp_path / "attempt" / ERROR_FILE).exists()
-
-
-def ending(folder: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> tuple[int, dict[str, Any] | None]:
-    source = SourceSettings("x", "ase")
-    (folder / "spec.json").write_text(json.dumps(to_plain(ReadShardSpec(source, 0, 3, "out"))))
-    monkeypatch.chdir(folder)
-
-    def body(_spec: ReadShardSpec, _task: Task) -> None:
-        raise error
-
-    code = run_program(ReadShardSpec, body, ["spec.json"])
-    path = folder / ERROR_FILE
-    return code, json.loads(path.read_text()) if path.exists() else None
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "name"),
-    [
-        (DataError("Bad.", "Fix it."), ExitCode.PERMANENT, "DataError"),
-        (IntegrityError("Damaged."), ExitCode.PERMANENT, "IntegrityError"),
-        (StorageError("Full."), ExitCode.RETRYABLE, "StorageError"),
-        (OSError(5, "Input/output error"), ExitCode.RETRYABLE, "OSError"),
-        (FileNotFoundError(2, "missing"), ExitCode.PERMANENT, "FileNotFoundError"),
-        (MemoryError(), ExitCode.OUT_OF_MEMORY, "MemoryError"),
-        (ZeroDivisionError("bug"), ExitCode.PERMANENT, "ZeroDivisionError"),
-        (StopRequested(), ExitCode.PREEMPTED, None),
-    ],
-)
-def test_endings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: ExitCode, name: str | None
-) -> None:
-    handler = signal.getsignal(signal.SIGTERM)
-    found, content = ending(tmp_path, monkeypatch, error)
-    assert found == code
-    assert (content and content["error"]) == name
-    if name == "DataError":
-        assert content == {"error": "DataError", "message": "Bad.", "hint": "Fix it."}
-    assert not (tmp_path / RESULT_FILE).exists()
-    assert signal.getsignal(signal.SIGTERM) is handler
-
-
-def test_a_wrong_spec_is_permanent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "spec.json").write_text('{"shard": "first"}')
-    assert run_program(ReadShardSpec, read_shard_program, ["spec.json"]) == ExitCode.PERMANENT
-    assert "not a valid ReadShardSpec" in json.loads((tmp_path / ERROR_FILE).read_text())["message"]
-    missing = SourceSettings("x", "ase", (str(tmp_path / "nowhere.xyz"),))
-    (tmp_path / "spec.json").write_text(json.dumps(to_plain(ReadShardSpec(missing, 0, 1, str(tmp_path / "o")))))
-    assert run_program(ReadShardSpec, read_shard_program, ["spec.json"]) == ExitCode.PERMANENT
-    assert "does not exist" in json.loads((tmp_path / ERROR_FILE).read_text())["message"]
-
-
-def test_damaged_shard_is_refused(tmp_path: Path) -> None:
-    source = SourceSettings("alloys", "emt-alloys", options=ALLOYS)
-    shard = Path(run_read(tmp_path, source)[0].output)
-    content = bytearray((shard / "part-00000.npz").read_bytes())
-    content[len(content) // 2] ^= 1
-    (shard / "part-00000.npz").write_bytes(bytes(content))
-    with pytest.raises(IntegrityError, match="was changed"):
-        assemble_program(AssembleSpec(source, (str(shard),), 0.2, 0.2, 0, 1, str(tmp_path / "d")), Task(tmp_path))
 
 
 # --- real data ---------------------------------------------------------------------------------------------

@@ -1,0 +1,142 @@
+"""Splits by group, element references, and statistics of neighbours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ingest_cases import ALLOYS, all_columns, run_all
+
+from gfm_pipeline.apps.contracts.data import (
+    SourceSettings,
+    Split,
+)
+from gfm_pipeline.apps.dataset import Columns, Dataset
+from gfm_pipeline.apps.dataset.index import count
+from gfm_pipeline.apps.ingest.references import fit_references, residual
+from gfm_pipeline.apps.ingest.splits import SPLITS, split_groups
+from gfm_pipeline.common.errors import DataError
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=3, max_size=60),
+    validation=st.floats(0.02, 0.45),
+    test=st.floats(0.02, 0.45),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_splits_are_disjoint_by_group(sizes: list[int], validation: float, test: float, seed: int) -> None:
+    counts = np.array(sizes)
+    which = split_groups(counts, validation, test, seed, "x")
+    records = [int(counts[which == k].sum()) for k in range(3)]
+    assert sum(records) == counts.sum()
+    assert set(which.tolist()) == {0, 1, 2}  # no split is empty
+    np.testing.assert_array_equal(which, split_groups(counts, validation, test, seed, "x"))
+    for split, wanted in ((Split.VALIDATION, validation), (Split.TEST, test)):
+        assert abs(records[SPLITS.index(split)] - wanted * counts.sum()) <= max(sizes)
+
+
+def test_equal_groups_hit_the_fractions() -> None:
+    sizes = np.full(200, 5)
+    which = split_groups(sizes, 0.1, 0.15, 0, "x")
+    assert (5 * np.bincount(which)).tolist() == [750, 100, 150]
+    assert which.tolist() != split_groups(sizes, 0.1, 0.15, 1, "x").tolist()
+
+
+def test_too_few_groups_say_what_to_do() -> None:
+    assert split_groups(np.array([50, 3, 4]), 0.1, 0.1, 0, "x")[0] == SPLITS.index(Split.TRAIN)
+    with pytest.raises(DataError, match=r"2 groups.*@block:N"):
+        split_groups(np.array([2, 1]), 0.1, 0.1, 0, "x")
+    with pytest.raises(DataError, match="leave a split empty"):
+        split_groups(np.ones(9, dtype=int), 0.5, 0.5, 0, "x")
+
+
+def linear_columns(numbers: list[list[int]], truth: dict[int, float]) -> Columns:
+    flat = np.concatenate(numbers)
+    rng = np.random.default_rng(0)
+    return Columns.build(
+        numbers=flat,
+        pos=rng.normal(size=(len(flat), 3)),
+        forces=rng.normal(size=(len(flat), 3)),
+        energy=np.array([sum(truth[z] for z in n) for n in numbers]),
+        cell=np.zeros((len(numbers), 3, 3)),
+        pbc=np.zeros((len(numbers), 3)),
+        natoms=np.array([len(n) for n in numbers]),
+    )
+
+
+TRUTH = {1: -13.5871, 6: -1030.125, 8: -2042.75}
+
+
+def test_references_are_recovered_exactly() -> None:
+    columns = linear_columns([[1, 1, 8], [6, 1, 1, 1, 1], [6, 8, 8], [6, 1, 1, 8], [1, 1]], TRUTH)
+    found = fit_references(columns, ("H", "C", "O"))
+    assert (found.rank, found.origin) == (3, "fit")
+    assert found.energies == pytest.approx({"H": TRUTH[1], "C": TRUTH[6], "O": TRUTH[8]}, abs=1e-10)
+
+
+def test_references_of_one_composition_are_the_smallest() -> None:
+    found = fit_references(linear_columns([[1, 1, 8]] * 4, TRUTH), ("H", "O", "Cu"))
+    total = 2 * TRUTH[1] + TRUTH[8]
+    assert found.rank == 1
+    assert found.energies == pytest.approx({"H": 2 * total / 5, "O": total / 5, "Cu": 0.0})
+
+
+def test_isolated_energies_replace_the_fit() -> None:
+    columns = linear_columns([[1, 1, 8], [6, 1, 1, 1, 1], [6, 8, 8]], TRUTH)
+    given_all = fit_references(columns, ("H", "C", "O"), {"H": -1.0, "C": -2.0, "O": -3.0, "Fe": 9.0})
+    assert given_all.energies == {"H": -1.0, "C": -2.0, "O": -3.0}
+    assert given_all.origin == "isolated atoms"
+    partly = fit_references(columns, ("H", "C", "O"), {"H": TRUTH[1]})
+    assert partly.energies == pytest.approx({"H": TRUTH[1], "C": TRUTH[6], "O": TRUTH[8]})
+    assert partly.rank == 3
+    with pytest.raises(DataError, match="Xx"):
+        fit_references(columns, ("H",), {"Xx": 1.0})
+
+
+def test_references_come_from_training_only(tmp_path: Path) -> None:
+    result = run_all(tmp_path, SourceSettings("alloys", "emt-alloys", options={**ALLOYS, "parents": 40}))
+    dataset = Dataset.open(Path(result.output))
+    columns = {split: dataset.columns(split) for split in Split}
+    groups = [set(c.group.tolist()) for c in columns.values()]
+    assert not groups[0] & groups[1]
+    assert not groups[0] & groups[2]
+    assert not groups[1] & groups[2]
+    stats = result.statistics
+    assert stats.reference == pytest.approx(fit_references(columns[Split.TRAIN], stats.elements).energies, abs=1e-12)
+    everything = fit_references(all_columns(result), stats.elements).energies
+    assert any(abs(everything[s] - stats.reference[s]) > 1e-6 for s in stats.elements)
+    train = columns[Split.TRAIN]
+    assert stats.n_structures == {"trainset": 48, "valset": 16, "testset": 16}
+    assert stats.force_rms == pytest.approx(float(np.sqrt((train.forces.astype(float) ** 2).mean())))
+    assert stats.null_force_mae["testset"] == pytest.approx(float(np.abs(columns[Split.TEST].forces).mean()), rel=1e-5)
+    assert abs(stats.energy_mean) < stats.energy_std
+    assert stats.max_atoms == 6
+    left = residual(train, stats.reference)
+    assert stats.reference_residual == pytest.approx(float(np.sqrt(np.mean(left**2))), rel=1e-6)
+
+
+def test_neighbours_are_counted_and_reported(tmp_path: Path) -> None:
+    result = run_all(tmp_path, SourceSettings("alloys", "emt-alloys", options=ALLOYS))
+    dataset = Dataset.open(Path(result.output))
+    columns = dataset.columns(Split.TRAIN)
+    rows, degrees = count(columns)
+    assert result.statistics.neighbours == degrees.statistics()
+    index = dataset.index(Split.TRAIN)
+    assert index is not None
+    np.testing.assert_array_equal(index.rows, rows)
+    report = (Path(result.output) / "ingest_report.md").read_text()
+    for title in (
+        "Elements",
+        "Sizes",
+        "Neighbours",
+        "Energy minus references",
+        "Absolute force components",
+        "Set aside",
+    ):
+        assert f"## {title}" in report
+    assert f"| 5 | {result.statistics.neighbours[2].mean:.1f} |" in report
+    assert "RMS of" in report
