@@ -68,6 +68,8 @@ def render(seen: Preview, console: Console) -> None:
         f"{seen.usable:,} usable, {seen.groups:,} groups, elements {' '.join(seen.elements) or 'none'}"
     )
     _records(seen, console)
+    if not seen.usable:
+        console.print("[bold red]No record is usable: ingest would fail.[/] The reasons are under Filters.")
     console.print("\n[bold]Units[/] of the source: " + ", ".join(f"{k} {v}" for k, v in seen.units.items()))
     for sentence in seen.conversions or ("Nothing is converted: labels are eV, Angstrom and eV/Angstrom.",):
         console.print(f"  {sentence}", highlight=False)
@@ -75,8 +77,10 @@ def render(seen: Preview, console: Console) -> None:
     _histogram("Largest force component of a record, eV/Angstrom", seen.forces, console)
     console.print("\n[bold]Filters[/]: " + ", ".join(f"{k} {v}" for k, v in seen.filters.items() if v is not None))
     for taken in seen.taken:
-        share = 100.0 * taken.records / max(1, seen.read)
-        console.print(f"  {taken.reason}: {taken.records:,} ({share:.2g} %); {taken.example}", highlight=False)
+        share = taken.records / max(1, seen.read)
+        console.print(
+            f"  {taken.reason}: {taken.records:,} ({share:.1%}); {taken.example}", highlight=False, markup=False
+        )
     if not seen.taken:
         console.print("  Nothing would be taken out.")
     console.print("\n[bold]Labels[/]")

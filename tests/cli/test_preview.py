@@ -1,0 +1,78 @@
+"""`ingest --preview`: what a source holds and what would become of it, with nothing written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from workflow_cases import VALID
+
+from gfm_pipeline.cli.main import invoke
+
+FRAME = """\
+3
+energy={energy} run=r{run} Properties=species:S:1:pos:R:3:forces:R:3
+O 0.0 0.0 {x} 0.0 0.0 0.1
+H 0.76 0.0 0.59 0.0 0.0 -0.05
+H -0.76 0.0 0.59 0.0 0.0 -0.05
+"""
+SOURCE = "    mine: {reader: ase, files: mine.xyz, group_key: run}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    assert VALID.count("  sources:\n") == 1
+    (tmp_path / "w.yaml").write_text(VALID.replace("  sources:\n", f"  sources:\n{SOURCE}"))
+    frames = [FRAME.format(energy=-10.0 - k / 100, run=k % 3, x=k / 1000) for k in range(20)]
+    (tmp_path / "mine.xyz").write_text("".join(frames))
+    return tmp_path
+
+
+def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert invoke(["ingest", "w.yaml", "--preview", "mine", *words]) == 0, capsys.readouterr().err
+    return capsys.readouterr().out
+
+
+def test_records_units_and_filters_are_shown_and_nothing_is_written(folder, capsys):
+    before = sorted(folder.rglob("*"))
+    text = shown(capsys)
+    assert "20 records read from 1 of 1 files (all of it), 20 usable, 3 groups, elements H O" in " ".join(text.split())
+    assert "Nothing is converted" in text
+    assert "Nothing would be taken out." in text
+    seen = json.loads(shown(capsys, "--json"))
+    assert len(seen["records"]) == 10
+    assert {record["formula"] for record in seen["records"]} == {"H2O"}
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_what_is_taken_out_is_counted_in_per_cent_with_an_example(folder, capsys):
+    with open(folder / "mine.xyz", "a") as stream:
+        stream.write(FRAME.format(energy=-10.0, run=1, x=0.0) * 5)  # copies of the first frame
+    assert "duplicate: 5 (20.0%)" in shown(capsys)
+
+
+def test_a_source_that_cannot_be_used_says_so(folder, capsys):
+    (folder / "mine.xyz").write_text("no frame\n")
+    text = shown(capsys)
+    assert "No record is usable: ingest would fail." in text
+    assert "unreadable: 1 (100.0%)" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--preview", "mien"], "w.yaml:"),
+        (["--preview", "mine", "--set", "data.sources.mine.files=gone.xyz"], "There is no file"),
+        (["--preview", "mine", "--set", "data.sources.mine.forces_are=gradient"], "Did you mean 'gradients'?"),
+    ],
+)
+def test_a_mistake_is_one_sentence(folder, capsys, words, sentence):
+    before = sorted(folder.rglob("*"))
+    assert invoke(["ingest", "w.yaml", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1
+    assert sentence in err
+    assert sorted(folder.rglob("*")) == before
