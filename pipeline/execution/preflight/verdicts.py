@@ -173,7 +173,7 @@ def _mpi(ranks: Sequence[RankSeen]) -> Verdict:
     if first.mpi:
         return passed("MPI", first.mpi)
     if not first.mpi_trouble or "not installed" in first.mpi_trouble:
-        return skipped("MPI", "mpi4py is not installed; nothing here needs it")
+        return skipped("MPI", "mpi4py is not installed; only joining a source by several ranks needs it")
     return failed(
         "MPI",
         f"mpi4py cannot be loaded ({first.mpi_trouble})",
