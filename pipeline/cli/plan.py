@@ -29,7 +29,7 @@ from gfm_pipeline.sites.limits import counted
 from gfm_pipeline.sites.schema import DriverMode, Scheduler
 from gfm_pipeline.sites.shape import TaskShape
 
-POOL = "process_worker_pool.py ..."  # Parsl completes it when it starts
+POOL = "python -m gfm_pipeline.execution.forked_pool ..."  # Parsl completes it when it starts
 
 
 @click.command()

@@ -21,6 +21,7 @@ from gfm_pipeline.sites.schema import Scheduler, SiteModel
 
 MISSED_HEARTBEATS = 4  # after so many a manager, or the driver's side, is given up
 LOOPBACK = "127.0.0.1"
+POOL = "gfm_pipeline.execution.forked_pool"
 
 
 def build_executor(site: SiteModel, size: SizeClass, nodes: int) -> Any:
@@ -40,7 +41,7 @@ def build_executor(site: SiteModel, size: SizeClass, nodes: int) -> Any:
 
     driver = site.driver
     scripts = Path(sys.executable).parent  # found even when the environment is not activated
-    pool = shlex.quote(str(scripts / "process_worker_pool.py"))
+    pool = f"{shlex.quote(sys.executable)} -m {POOL}"
     common = {
         "label": size.label,
         "provider": _held_nodes(nodes),

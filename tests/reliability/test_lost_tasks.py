@@ -26,6 +26,7 @@ from gfm_pipeline.common.records import read_record
 from gfm_pipeline.engine.watchdog import Watchdog
 
 pytestmark = pytest.mark.slow
+FORKED_POOL = "gfm_pipeline.execution.forked_pool"
 
 
 def part_of_parsl(driver: int, script: str) -> psutil.Process:
@@ -71,7 +72,7 @@ def assert_same_end(folder: Path, driver: subprocess.Popen[bytes], whole: Path) 
     return runs.events(pretended.journal_of(folder))
 
 
-@pytest.mark.parametrize("script", ["HTEX interchange", "process_worker_pool.py"])
+@pytest.mark.parametrize("script", ["HTEX interchange", FORKED_POOL])
 def test_parsl_is_started_anew_when_a_part_of_it_dies(uninterrupted, tmp_path, script):
     driver = started(tmp_path)
     part_of_parsl(driver.pid, script).kill()
@@ -79,6 +80,16 @@ def test_parsl_is_started_anew_when_a_part_of_it_dies(uninterrupted, tmp_path, s
     assert any(isinstance(e, ev.LauncherRestarted) for e in events)
     lost = [e for e in events if isinstance(e, ev.TaskEnded) and e.cause is not Cause.FINISHED]
     assert {e.cause for e in lost} <= {Cause.LAUNCHER_LOST, Cause.NODE_FAILURE, Cause.WORKER_LOST}
+
+
+def test_workers_go_on_when_what_they_were_forked_from_dies(uninterrupted, tmp_path):
+    """Parsl takes them for dead and has new ones made; each task ends once in the journal, and nothing is left."""
+    driver = started(tmp_path)
+    children = part_of_parsl(driver.pid, FORKED_POOL).children()
+    (server,) = (c for c in children if "multiprocessing.forkserver" in " ".join(c.cmdline()))
+    assert len(server.children()) > 1  # the workers
+    server.kill()
+    assert_same_end(tmp_path, driver, uninterrupted)
 
 
 def test_a_parsl_that_keeps_dying_ends_the_run_with_one_sentence(tmp_path):
@@ -113,7 +124,8 @@ def test_a_manager_that_is_stuck_is_found(uninterrupted, tmp_path):
         read_record(WrapperRecord, file)
         for file in tmp_path.glob(f"campaigns/*/stages/search-*/tasks/*/attempt-1/{WRAPPER_FILE}")
     )
-    os.kill(psutil.Process(record.wrapper.pid).ppid(), signal.SIGSTOP)
+    forked_from = psutil.Process(record.wrapper.pid).ppid()
+    os.kill(psutil.Process(forked_from).ppid(), signal.SIGSTOP)
     events = assert_same_end(tmp_path, driver, uninterrupted)
     causes = {e.cause for e in events if isinstance(e, ev.TaskEnded)}
     assert Cause.NODE_FAILURE in causes
