@@ -25,8 +25,7 @@ from pathlib import Path
 from gfm_pipeline.apps.contracts.training import Device
 from gfm_pipeline.apps.program import Task, run_program
 from gfm_pipeline.common.publish import write_record
-from gfm_pipeline.sites.launch import RankFile
-from gfm_pipeline.sites.schema import DeviceSelection
+from gfm_pipeline.sites.rankfile import DeviceSelection, RankFile
 
 CUTOFF = 5.0
 WARM_UP = 5

@@ -29,7 +29,7 @@ from gfm_pipeline.common.attempt import (
 from gfm_pipeline.common.errors import GFMError
 from gfm_pipeline.common.publish import write_atomic, write_record
 from gfm_pipeline.sites.attend import Pulse, Signals, attend, end_program
-from gfm_pipeline.sites.launch import GroupFile, GroupMember, RankFile
+from gfm_pipeline.sites.rankfile import GroupFile, GroupMember, RankFile
 from gfm_pipeline.sites.ranks import Seat, bind_cores, rank_environment, refuse, seat_of, start_program, step_of
 
 WRAPPER = "gfm_pipeline.apps.wrapper"

@@ -26,7 +26,7 @@ from gfm_pipeline.common.errors import ConfigError, GFMError
 from gfm_pipeline.common.publish import write_atomic
 from gfm_pipeline.sites.attend import Pulse, Signals, attend, end_program
 from gfm_pipeline.sites.group import run_member
-from gfm_pipeline.sites.launch import GROUP_FILE, RankFile
+from gfm_pipeline.sites.rankfile import GROUP_FILE, RankFile
 from gfm_pipeline.sites.ranks import Seat, bind_cores, rank_environment, refuse, seat_of, start_program, step_of
 
 LAST_SECONDS = 2.0  # by which rank 0 leaves after the others

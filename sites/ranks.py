@@ -20,7 +20,7 @@ from gfm_pipeline.common.attempt import ERROR_FILE, ErrorRecord, ExitCode
 from gfm_pipeline.common.errors import ConfigError, GFMError
 from gfm_pipeline.common.publish import write_record
 from gfm_pipeline.sites.cores import format_cores, parse_cores
-from gfm_pipeline.sites.launch import RankFile
+from gfm_pipeline.sites.rankfile import RankFile
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from pydantic import (
 from gfm_pipeline.common.explain import unknown_name
 from gfm_pipeline.common.strenum import StrEnum
 from gfm_pipeline.sites.cores import parse_cores
+from gfm_pipeline.sites.rankfile import DeviceSelection
 
 # What `launch.template` and `launch.pool_template` may be filled with.
 PLACEHOLDERS = ("nodes", "ranks", "ranks_per_node", "cores_per_rank", "gpus_per_node", "nodelist", "core_list")
@@ -51,13 +52,6 @@ class DriverMode(StrEnum):
     LOCAL = "local"  # on this machine, beside its tasks
     RESIDENT = "resident"  # on the first node of the allocation it uses; jobs are chained
     PILOT = "pilot"  # on a login or workflow node; it submits blocks of nodes
-
-
-class DeviceSelection(StrEnum):
-    """Who sees to it that a rank sees one GPU only."""
-
-    SCHEDULER = "scheduler"  # srun --gpus-per-task=1
-    RANK = "rank"  # all GPUs of the node are visible; the rank masks all but its own before its program starts
 
 
 class EnergySource(StrEnum):

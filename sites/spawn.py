@@ -19,7 +19,7 @@ from pathlib import Path
 from gfm_pipeline.common.attempt import TOGETHER, ExitCode
 from gfm_pipeline.common.errors import ConfigError, GFMError
 from gfm_pipeline.sites.attend import POLL_SECONDS, Signals, left_with, send
-from gfm_pipeline.sites.launch import RankFile
+from gfm_pipeline.sites.rankfile import RankFile
 from gfm_pipeline.sites.ranks import Seat, bind_cores, rank_environment, refuse, start_program
 
 GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL of the others once a rank has failed

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from gfm_pipeline.common.processes import identify
-from gfm_pipeline.sites.launch import RankFile
-from gfm_pipeline.sites.schema import DeviceSelection
+from gfm_pipeline.sites.rankfile import DeviceSelection, RankFile
 
 PLAIN = RankFile(
     ranks=1,

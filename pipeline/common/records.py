@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+import msgspec
 
 from gfm_pipeline.common.errors import IntegrityError
 
 T = TypeVar("T")
 
 
-@lru_cache(maxsize=256)
-def _adapter(cls: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(cast(Any, cls))
-
-
 def to_plain(record: Any) -> Any:
     """Return ``record`` (a dataclass) as JSON-ready dicts, lists and scalars."""
-    return _adapter(cast(Hashable, type(record))).dump_python(record, mode="json")
+    return _with_lists(msgspec.to_builtins(record, str_keys=True))
+
+
+def _with_lists(value: Any) -> Any:
+    """Return plain data with lists for tuples: what reading it back from JSON would give."""
+    if isinstance(value, dict):
+        return {key: _with_lists(entry) for key, entry in value.items()}
+    return [_with_lists(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
 def from_plain(cls: type[T], data: Any) -> T:
-    """Build a ``cls`` from plain data; raises ``pydantic.ValidationError`` when it does not fit."""
-    value: T = _adapter(cast(Hashable, cls)).validate_python(data)
-    return value
+    """Build a ``cls`` from plain data; raises ``msgspec.ValidationError`` when it does not fit."""
+    return msgspec.convert(data, cls, str_keys=True)
 
 
 def canonical_json(value: Any) -> str:
@@ -46,6 +45,6 @@ def read_record(cls: type[T], path: Path) -> T:
     """
     try:
         return from_plain(cls, json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         first = str(error).splitlines()[0]
         raise IntegrityError(f"{path} is not a valid {cls.__name__}: {first}.") from error

@@ -14,7 +14,7 @@ from gfm_pipeline.common.processes import ProcessId, group_members, is_alive, is
 from gfm_pipeline.common.records import read_record
 from gfm_pipeline.common.steps import end_step
 from gfm_pipeline.execution.launcher import recorded_processes
-from gfm_pipeline.sites.launch import GROUP_FILE, GroupFile, RankFile
+from gfm_pipeline.sites.rankfile import GROUP_FILE, GroupFile, RankFile
 
 GONE_SECONDS = 10.0  # for killed processes to disappear
 

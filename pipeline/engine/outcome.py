@@ -23,7 +23,7 @@ from gfm_pipeline.campaign.events import Cause, Outcome
 from gfm_pipeline.common.attempt import WRAP_FILE, read_verdict
 from gfm_pipeline.common.errors import IntegrityError, StorageError
 from gfm_pipeline.common.records import read_record
-from gfm_pipeline.sites.launch import LAUNCH_FILE
+from gfm_pipeline.sites.rankfile import LAUNCH_FILE
 
 _TAIL_BYTES = 4096
 _LOST = {  # Parsl's exceptions by name

@@ -35,7 +35,8 @@ from gfm_pipeline.sites.limits import (
     largest,
     queue_name,
 )
-from gfm_pipeline.sites.schema import DeviceSelection, Scheduler, SiteModel
+from gfm_pipeline.sites.rankfile import DeviceSelection
+from gfm_pipeline.sites.schema import Scheduler, SiteModel
 from gfm_pipeline.sites.shape import TaskShape, default_shape, host_shape, misfit, slots_per_node
 from gfm_pipeline.workflow.schema import WorkflowModel
 

@@ -24,7 +24,7 @@ from gfm_pipeline.common.records import read_record, to_plain
 from gfm_pipeline.execution.executors import build_executor, resources
 from gfm_pipeline.execution.pools import LocalPools, PoolCommand, pool_commands
 from gfm_pipeline.execution.sizes import SizeClass
-from gfm_pipeline.sites.launch import RankFile
+from gfm_pipeline.sites.rankfile import RankFile
 from gfm_pipeline.sites.schema import SiteModel
 
 PROCESSES_FILE = "processes.json"

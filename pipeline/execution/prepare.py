@@ -14,8 +14,6 @@ from gfm_pipeline.common.publish import write_record
 from gfm_pipeline.execution.launcher import Job
 from gfm_pipeline.execution.sizes import SizeClass
 from gfm_pipeline.sites.launch import (
-    GroupFile,
-    GroupMember,
     group_ranges,
     group_rank_files,
     group_shape,
@@ -24,6 +22,7 @@ from gfm_pipeline.sites.launch import (
     step_cancel,
     task_environment,
 )
+from gfm_pipeline.sites.rankfile import GroupFile, GroupMember
 from gfm_pipeline.sites.schema import SiteModel
 
 RANK_SHIM = "gfm_pipeline.sites.rank"

@@ -9,7 +9,7 @@ from typing import Any
 from gfm_pipeline.apps.wrapper import Launch, run
 from gfm_pipeline.common.publish import storage_errors
 from gfm_pipeline.common.records import from_plain
-from gfm_pipeline.sites.launch import RankFile
+from gfm_pipeline.sites.rankfile import RankFile
 from gfm_pipeline.sites.worker import node_name, worker_number
 
 

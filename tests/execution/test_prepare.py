@@ -14,7 +14,8 @@ from gfm_pipeline.common.errors import ConfigError
 from gfm_pipeline.common.records import read_record
 from gfm_pipeline.execution.prepare import Bounds, prepare_shared
 from gfm_pipeline.execution.sizes import SizeClass
-from gfm_pipeline.sites.launch import GroupFile, LaunchStrategy, RankFile
+from gfm_pipeline.sites.launch import LaunchStrategy
+from gfm_pipeline.sites.rankfile import GroupFile, RankFile
 from gfm_pipeline.sites.shape import TaskShape
 
 BOUNDS = Bounds(3600.0, 900.0, 30.0, 60.0)

@@ -31,8 +31,8 @@ from gfm_pipeline.common.publish import write_record
 from gfm_pipeline.common.records import read_record
 from gfm_pipeline.sites.attend import Pulse
 from gfm_pipeline.sites.group import Appeared
-from gfm_pipeline.sites.launch import GroupFile, GroupMember
 from gfm_pipeline.sites.rank import cancel_step, step_of
+from gfm_pipeline.sites.rankfile import GroupFile, GroupMember
 from gfm_pipeline.sites.ranks import Seat, visible_gpu
 
 CORES = sorted(os.sched_getaffinity(0))

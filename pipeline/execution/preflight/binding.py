@@ -10,7 +10,8 @@ from gfm_pipeline.execution.preflight.verdict import Verdict, failed, passed, sk
 from gfm_pipeline.sites.cores import format_cores, parse_cores
 from gfm_pipeline.sites.launch import launcher_binds
 from gfm_pipeline.sites.look import Look
-from gfm_pipeline.sites.schema import DeviceSelection, SiteModel
+from gfm_pipeline.sites.rankfile import DeviceSelection
+from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.sites.shape import RankPlace, default_shape, node_layout
 
 
