@@ -144,6 +144,7 @@ class Starter:
 
     def _submit(self, job: Job, token: Token | Path) -> None:
         self._launcher.submit(job, token)
-        if job.size.whole:
-            self.next_launch = time.monotonic() + self._site.launch.step_delay_seconds
+        delay = self._site.launch.step_delay_seconds
+        if job.size.whole and delay:  # without one, all that has room starts in this turn
+            self.next_launch = time.monotonic() + delay
         reach(FaultPoint.TASK_SUBMITTED)

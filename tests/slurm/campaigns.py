@@ -86,9 +86,10 @@ class Run:
             self.folder, mode=self.mode, nodes=self.nodes, warning=self.warning, limits=self.limits
         )
 
-    def pace(self, seconds: float) -> None:
-        """Say how long a step of trainings takes that start from now on."""
-        (self.folder / "step_seconds").write_text(str(seconds))
+    def pace(self, seconds: float, *tasks: str) -> None:
+        """Say how long a step takes of trainings that start from now on: all that are not named, or these."""
+        for name in [f"step_seconds.{task}" for task in tasks] or ["step_seconds"]:
+            (self.folder / name).write_text(str(seconds))
 
     @property
     def campaign(self) -> Path:
@@ -123,6 +124,17 @@ class Run:
             assert driver.wait(60) in (0, -9), self.story()
         self.wait_gone(60)
 
+    def cancel(self) -> None:
+        """Cancel the campaign, and hold that no job is left, nor comes."""
+        done = subprocess.run(
+            runs.command("cancel", str(self.campaign)),
+            cwd=self.folder, env=self.bed.environment(), capture_output=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        self.wait_gone(60)
+        time.sleep(2)
+        assert not self.bed.jobs()
+
     def events(self) -> list[ev.Event]:
         return runs.events(self.journal)
 
@@ -155,6 +167,11 @@ class Run:
 
     def starts(self) -> list[ev.TaskStarted]:
         return [e for e in self.events() if isinstance(e, ev.TaskStarted)]
+
+    def finished(self) -> set[tuple[str, int]]:
+        """Return the attempts that brought a result."""
+        ended = [e for e in self.events() if isinstance(e, ev.TaskEnded)]
+        return {(e.task, e.attempt) for e in ended if e.cause is ev.Cause.FINISHED}
 
     def running(self) -> list[ev.TaskStarted]:
         """Return the attempts that have started and not ended."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import testbed
+from campaigns import Run, reference
+from machines import Machine
 
 HERE = Path(__file__).parent
 
@@ -34,3 +36,25 @@ def bed(running_bed: testbed.TestBed) -> Iterator[testbed.TestBed]:
     """All nodes idle and no jobs, before and after."""
     yield running_bed
     running_bed.clear()
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The campaign of these tests on this machine alone, uninterrupted."""
+    return reference(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def start(bed, tmp_path) -> Iterator:
+    """Start a campaign, and end what is left of it after the test."""
+    begun: list[Run] = []
+
+    def begin(machine: Machine, mode: str, **settings) -> Run:
+        run = Run(bed, machine, tmp_path / f"{machine.site}-{mode}", mode, **settings)
+        begun.append(run)
+        run.start()
+        return run
+
+    yield begin
+    for run in begun:
+        run.clean_up()
