@@ -42,6 +42,9 @@ class BlockMaker(Protocol):
     def ready(self, name: str) -> bool:
         """Return whether the pools of the block have reported to Parsl."""
 
+    def end(self, name: str) -> None:
+        """Keep the pools of a block that ends from getting further tasks."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -152,6 +155,7 @@ class PilotFleet:
         if block.up and not block.closing and self.pool.ends_at(block.name) <= now:
             block.closing = True
             self.pool.close(block.name)
+            self._maker.end(block.name)
         if block.closing and not block.cancelled and self.pool.idle(block.name):
             block.cancelled = True
             self._background.ask(f"cancel {block.name}", lambda: self._scheduler.cancel([block.job]))
@@ -220,6 +224,7 @@ class PilotFleet:
         self._fruitless = 0 if fruitful else self._fruitless + 1
         del self._blocks[block.name]
         self.pool.remove(block.name)
+        self._maker.end(block.name)
         self._lost.append((block.name, reason))
 
     def _exclude(self, node: str, reason: str) -> NodeExcluded:

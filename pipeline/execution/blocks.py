@@ -85,3 +85,7 @@ class PilotBlocks:
     def ready(self, name: str) -> bool:
         """Return whether the pools of the block have reported to Parsl."""
         return self.launcher.connected(name)
+
+    def end(self, name: str) -> None:
+        """Keep the pools of a block that ends from getting further tasks."""
+        self.launcher.hold_block(name)

@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -191,6 +191,7 @@ class ParslLauncher:
         if not missing:
             return
         for label in up - {size.label for size in wanted}:
+            self._hold(self._executors[label], lambda _: True)  # dead, it would look alive for some heartbeats
             self._pools.kill(label)
         self._ready.clear()
         node_file, nodes = self.run_dir / "pools" / "nodes", self._good(self.nodes)
@@ -268,9 +269,22 @@ class ParslLauncher:
         """Keep the worker pools of a bad node from getting further tasks, and start no more of them there."""
         self._bad.add(node)
         for size, executor in self._sized():
-            for manager in [] if size.whole else self._managers(executor):
-                if manager["block_id"].partition("@")[2] == node and manager["active"]:
-                    executor._hold_manager(manager["manager"])
+            if not size.whole:
+                self._hold(executor, lambda where: where.partition("@")[2] == node)
+
+    def hold_block(self, block: str) -> None:
+        """Keep the worker pools of a block that ends from getting further tasks."""
+        for executor in self._executors.values():
+            self._hold(executor, lambda where: where.partition("@")[0] == block)
+
+    def _hold(self, executor: Any, which: Callable[[str], bool]) -> None:
+        """Let managers get no more tasks whose block and node are such."""
+        from parsl.executors.high_throughput.errors import CommandClientTimeoutError
+
+        for manager in self._managers(executor):
+            if manager["active"] and which(manager["block_id"]):
+                with suppress(CommandClientTimeoutError):  # an interchange that died is found by `trouble`
+                    executor.command_client.run(["HOLD_MANAGER", manager["manager"]], timeout_s=COMMAND_SECONDS)
 
     def connected(self, block: str) -> bool:
         """Return whether pools of every size have reported from a block."""
@@ -279,7 +293,7 @@ class ParslLauncher:
     def _connected(self, size: SizeClass, block: str) -> int:
         """Return on how many nodes of a block the worker pool of a size has reported."""
         managers = self._managers(self._executors[size.label])
-        return sum(m["block_id"].partition("@")[0] == block for m in managers)
+        return sum(m["active"] and m["block_id"].partition("@")[0] == block for m in managers)
 
     @staticmethod
     def _managers(executor: Any) -> list[dict[str, Any]]:

@@ -31,6 +31,10 @@ def test_trials_of_one_two_and_four_nodes_beside_each_other(start):
     run.pace(3.0, "c00006-r0", "c00007-r0")
     run.wait_for(lambda events: any(isinstance(e, ev.MembersSelected) for e in events))
     run.cancel()
+    # None was sent to a worker pool that had been ended for another size's and was still thought alive.
+    assert {e.cause for e in run.events() if isinstance(e, ev.TaskEnded) and e.task.startswith("c")} == {
+        ev.Cause.FINISHED
+    }
     moments = sizes_together(run)
     assert set().union(*moments) == {1, 2, 4}
     assert max(map(len, moments)) > 1
