@@ -25,11 +25,14 @@ class Placement:
         By name; none: a slot of the block's worker pools.
     tasks
         How many it runs.
+    job
+        The batch system's number of the block, where there are several; empty: it is the job the launch starts in.
     """
 
     block: str
     nodes: tuple[str, ...] = ()
     tasks: int = 1
+    job: str = ""
 
 
 @dataclass
@@ -38,6 +41,7 @@ class _Block:
     nodes: list[str]  # in the order the batch system names them: neighbours are near each other
     ends_at: float
     usable: list[str]
+    job: str = ""
     closing: bool = False
     busy: set[str] = field(default_factory=set)
     running: dict[SizeClass, int] = field(default_factory=dict)  # tasks
@@ -64,10 +68,10 @@ class NodePool:
         self._launches = launches
         self._blocks: dict[str, _Block] = {}
 
-    def add(self, block: str, nodes: Iterable[str], ends_at: float = float("inf")) -> None:
-        """Take in a block that has come up; ``ends_at`` is when its wall time is over (monotonic seconds)."""
+    def add(self, block: str, nodes: Iterable[str], ends_at: float = float("inf"), job: str = "") -> None:
+        """Take in a block that has come up, the batch system's ``job``; its wall time is over at monotonic ``ends_at``."""
         named = list(nodes)
-        self._blocks[block] = _Block(block, named, ends_at, [n for n in named if n not in self.excluded])
+        self._blocks[block] = _Block(block, named, ends_at, [n for n in named if n not in self.excluded], job)
 
     def remove(self, block: str) -> None:
         """Forget a block that has ended."""
@@ -140,7 +144,7 @@ class NodePool:
                 nodes, count = (), 1
             block.busy |= set(nodes)
             block.running[size] = block.running.get(size, 0) + count
-            return Placement(block.name, nodes, count)
+            return Placement(block.name, nodes, count, block.job)
         return None
 
     def _launch(

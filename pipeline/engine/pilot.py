@@ -151,7 +151,7 @@ class PilotFleet:
         if not block.up and info.nodes and self._maker.ready(block.name):
             block.up, block.finished_before = True, _finished(state)
             left = float("inf") if info.seconds_left is None else info.seconds_left
-            self.pool.add(block.name, info.nodes, now + left - self._warning_seconds)
+            self.pool.add(block.name, info.nodes, now + left - self._warning_seconds, block.job)
         if block.up and not block.closing and self.pool.ends_at(block.name) <= now:
             block.closing = True
             self.pool.close(block.name)

@@ -17,7 +17,7 @@ from gfm_pipeline.engine.nodes import Placement
 from gfm_pipeline.engine.shared import SharedLaunch, SharedLaunches
 from gfm_pipeline.engine.step import Context, Step, TaskRequest
 from gfm_pipeline.execution.launcher import Job, Launcher
-from gfm_pipeline.execution.prepare import prepare, prepare_shared
+from gfm_pipeline.execution.prepare import in_job, prepare, prepare_shared
 from gfm_pipeline.execution.sizes import SizeClass
 from gfm_pipeline.sites.launch import LaunchStrategy
 from gfm_pipeline.sites.schema import SiteModel
@@ -99,7 +99,7 @@ class Starter:
             self._make_folder(running, state)
             job = prepare(self._site, request.stage, request.program, size, placement.nodes, folder, self._bounds)
         self._begin([running])
-        self._submit(job, running.token)
+        self._submit(in_job(job, self._site, placement.job), running.token)
         return True
 
     def _start_shared(self, requests: Sequence[TaskRequest], size: SizeClass, state: CampaignState) -> bool:
@@ -126,7 +126,7 @@ class Starter:
         }
         self._begin(list(placed.values()))
         self.shared.add(SharedLaunch(folder, size, placement, placed))
-        self._submit(job, folder)
+        self._submit(in_job(job, self._site, placement.job), folder)
         return True
 
     def _opened(self, request: TaskRequest, size: SizeClass, placement: Placement, state: CampaignState) -> Running:

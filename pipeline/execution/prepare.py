@@ -23,7 +23,7 @@ from gfm_pipeline.sites.launch import (
     task_environment,
 )
 from gfm_pipeline.sites.rankfile import GroupFile, GroupMember
-from gfm_pipeline.sites.schema import SiteModel
+from gfm_pipeline.sites.schema import Scheduler, SiteModel
 
 RANK_SHIM = "gfm_pipeline.sites.rank"
 SPAWN_SHIM = "gfm_pipeline.sites.spawn"
@@ -118,6 +118,17 @@ def prepare_shared(
         cancel=cancel,
     )
     return Job(stage, size, launch), {m.first_rank: r.nodes for m, r in zip(listed, told, strict=True)}
+
+
+def in_job(job: Job, site: SiteModel, number: str) -> Job:
+    """Return a job whose launch line starts ranks in batch job ``number``; empty: in the one it is itself started in.
+
+    With several blocks Parsl hands a task to the pool of any of them, and srun knows the nodes of its own job only.
+    """
+    if not number or not job.size.whole or site.scheduler.kind is not Scheduler.SLURM:
+        return job
+    variables = {**job.launch.environment, "SLURM_JOB_ID": number}
+    return replace(job, launch=replace(job.launch, environment=variables))
 
 
 def _launch(site: SiteModel, program: str, size: SizeClass, folder: Path, bounds: Bounds) -> Launch:

@@ -48,7 +48,7 @@ resources:
   calibrate: {{cores: 28}}
   search: {{nodes: {search}, ranks_per_node: {ranks}}}
   converge: {{nodes: {converge}, ranks_per_node: {ranks}}}
-allocation: {{nodes: {nodes}, hours: {hours}}}
+allocation: {{nodes: {nodes}, hours: {hours}, blocks: {blocks}}}
 limits: {{lost_seconds: 40, stop_seconds: 20}}
 """
 
@@ -62,6 +62,7 @@ class Run:
     folder: Path
     mode: str
     nodes: int = 4
+    blocks: int = 1
     search: tuple[int, ...] | str = (1, 2)
     converge: int | str = 2
     hours: float = 0.2
@@ -80,6 +81,7 @@ class Run:
             ranks=self.machine.ranks,
             nodes=self.nodes,
             hours=self.hours,
+            blocks=self.blocks,
         )
         (self.folder / "w.yaml").write_text(text)
         self.overlay = self.machine.overlay(

@@ -95,9 +95,9 @@ def test_pilot_on_frontier_whose_block_is_cancelled_and_whose_slurmctld_stands_s
 
 
 def test_pilot_on_perlmutter_whose_driver_is_killed(start, whole):
-    """No nodes are held after the grace time; started again, the campaign goes on."""
-    run = start(PERLMUTTER, "pilot", step_seconds=0.3)
-    run.wait_for(a_trial_runs(run))
+    """No nodes are held after the grace time; started again, the campaign goes on, in two blocks as before."""
+    run = start(PERLMUTTER, "pilot", nodes=2, blocks=2, step_seconds=0.3)
+    run.wait_for(lambda _: len({node for s in run.training() for node in run.nodes_of(s)}) > 2)  # so in both blocks
     os.kill(run.drivers[0].pid, signal.SIGKILL)
     run.wait_gone(60)  # some missed heartbeats
     run.pace(0.01)
