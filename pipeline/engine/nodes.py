@@ -69,7 +69,7 @@ class NodePool:
         self._blocks: dict[str, _Block] = {}
 
     def add(self, block: str, nodes: Iterable[str], ends_at: float = float("inf"), job: str = "") -> None:
-        """Take in a block that has come up, the batch system's ``job``; its wall time is over at monotonic ``ends_at``."""
+        """Take in a block that has come up, by the batch system's number; its wall time is over at ``ends_at``."""
         named = list(nodes)
         self._blocks[block] = _Block(block, named, ends_at, [n for n in named if n not in self.excluded], job)
 

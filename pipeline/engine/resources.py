@@ -58,6 +58,7 @@ class Key(StrEnum):
     CONVERGE_RANKS = "resources.converge.ranks_per_node"
     INGEST = "resources.ingest.cores"
     CALIBRATE = "resources.calibrate.cores"
+    BLOCKS = "allocation.blocks"
 
 
 _KEYS = {About.ACCOUNT: Key.ACCOUNT, About.QUEUE: Key.QUEUE, About.NODES: Key.NODES, About.HOURS: Key.HOURS}
@@ -159,6 +160,16 @@ def decide_resources(workflow: WorkflowModel, site: SiteModel) -> Resources | Im
         if isinstance(decided, Impossible):
             return decided
         sizes[name], why[name] = decided
+    if (
+        allocation.blocks > 1
+        and site.scheduler.kind is Scheduler.PBS
+        and any(s.whole for n in sizes.values() for s in n)
+    ):
+        return Impossible(
+            Key.BLOCKS,
+            "On PBS a training over whole nodes cannot be told in which of several jobs it runs.",
+            "Set allocation.blocks to 1 and ask for more nodes.",
+        )
     found = Resources(allocation, {name: sizes[name] for name in StageName}, {name: why[name] for name in StageName})
     return replace(found, warnings=tuple(_idle(workflow, found)))
 

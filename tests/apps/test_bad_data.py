@@ -154,7 +154,7 @@ CASES = {
     "unknown element": Case(text("\nH ", "\nQq "), "unreadable"),
     "dummy element": Case(text("\nH ", "\nX "), "unknown element"),
     "words for numbers": Case(text("0.0", "zero"), "unreadable"),
-    "mixed units": Case(xyz(other_unit), "energy outside the window", (("energy_window", (-1.0, 1.0)),)),
+    "mixed units": Case(xyz(other_unit), "energy outside the window", (("energy_window", (-4.0, 4.0)),)),
 }
 
 

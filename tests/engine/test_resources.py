@@ -150,6 +150,13 @@ def test_one_node_tasks_are_steps_where_there_are_no_pools():
     [
         (FRONTIER, {}, Key.ACCOUNT, "need an account", "--set site.scheduler.account=NAME"),
         (FRONTIER_PAID, {"allocation": {"queue": "bacth"}}, Key.QUEUE, "no queue 'bacth'", "'batch'"),
+        (
+            FRONTIER_PAID | {"scheduler": FRONTIER_PAID["scheduler"] | {"kind": "pbs"}},
+            {"allocation": {"nodes": 8, "blocks": 2}, "resources": {"search": {"nodes": 2}}},
+            Key.BLOCKS,
+            "in which of several jobs",
+            "allocation.blocks to 1",
+        ),
         (FRONTIER_PAID, {"allocation": {"nodes": 9999}}, Key.NODES, "has 9,472 nodes", "9,472 nodes or fewer"),
         (
             FRONTIER_PAID,
