@@ -7,14 +7,13 @@ STAMP := $(VENV)/.installed
 ABREAST ?= --numprocesses 2 --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo setup test test-long test-chaos test-campaigns test-slurm golden lint clean help
+.PHONY: demo setup test test-long test-chaos test-slurm golden lint clean help
 
 help:
 	@echo "make demo    set up, then structures -> datasets -> search -> ensemble -> calibration (about 10 minutes)"
 	@echo "make test    set up, then ruff, mypy, the import rule and the tests"
-	@echo "make test-long   the tests that take minutes each: random kills, chaos, campaigns on a real Slurm"
-	@echo "make test-chaos, make test-campaigns   the same in part"
-	@echo "make test-slurm  the tests on a real Slurm (root, and Debian's slurmctld slurmd slurm-client munge)"
+	@echo "make test-long   the tests that take minutes each: random kills and chaos; make test-chaos: chaos alone"
+	@echo "make test-slurm  the tests on a real Slurm alone (root, and Debian's slurmctld slurmd slurm-client munge)"
 	@echo "make golden   write the batch scripts and launch lines that tests compare with anew"
 	@echo "make clean   remove the virtual environment and the demo's campaign"
 
@@ -24,7 +23,7 @@ demo: $(STAMP)
 test: lint
 	$(BIN)/python -m pytest -m "not long" $(ABREAST)
 
-# A hundred random kills, two minutes of chaos, and whole campaigns on a real Slurm.
+# A hundred random kills, and two minutes of chaos.
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m long
 
@@ -32,13 +31,9 @@ test-long: $(STAMP)
 test-chaos: $(STAMP)
 	$(BIN)/python -m pytest -m long tests/reliability/test_chaos.py
 
-# Whole campaigns on a real Slurm with pretended nodes, and what befalls them there.
-test-campaigns: $(STAMP)
-	$(BIN)/python -m pytest tests/slurm/test_campaigns.py
-
 # On a real Slurm with pretend nodes; part of `make test` too. Skips with the reason when it cannot be had.
 test-slurm: $(STAMP)
-	$(BIN)/python -m pytest -m slurm tests/slurm
+	$(BIN)/python -m pytest $(ABREAST) tests/slurm
 
 # Batch scripts and launch lines of every site, written anew; the difference is to be reviewed.
 golden: $(STAMP)
