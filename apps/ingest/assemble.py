@@ -63,6 +63,7 @@ from gfm_pipeline.apps.ingest.survey import (
     count_groups,
     keys,
     mark_duplicates,
+    mark_other_units,
     mark_outside,
     merge_last,
     read_energies,
@@ -162,9 +163,12 @@ def _decide(source: _Source, scratch: Path, task: Task) -> _Plan:
     if spec.source.duplicates != "keep":
         mark_duplicates(parts, spec.source, marks, source.set_aside)
         source.check()
+    present = np.array(sorted({z for index in source.indexes for z in index.elements}), dtype=np.int64)
+    task.check()
+    if mark_other_units(parts, spec.source, marks, present, spec.seed, source.set_aside):
+        source.check()
     task.check()
     splits = GroupSplits.of(survey_groups(parts, marks), spec.validation, spec.test, spec.seed, spec.source.name)
-    present = np.array(sorted({z for index in source.indexes for z in index.elements}), dtype=np.int64)
     graphs, atoms, references = _survey(spec, parts, marks, splits, present, task)
     if spec.source.energy_window is not None:
         energies = np.array([references.energies.get(chemical_symbols[z], 0.0) for z in present.tolist()])

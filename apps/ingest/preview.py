@@ -28,6 +28,7 @@ from gfm_pipeline.apps.ingest.references import solve_references
 from gfm_pipeline.apps.ingest.registry import get_reader
 from gfm_pipeline.apps.ingest.shard import reason_name
 from gfm_pipeline.apps.ingest.survey import composition
+from gfm_pipeline.apps.ingest.units import UnitTest, said
 
 MAX_FILES = 32
 MAX_ATOMS = 2_000_000  # in memory
@@ -107,13 +108,30 @@ class _Sample:
             if odd is not None:
                 self.oddities[odd] += 1
 
-    def residuals(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Return energies minus references fitted to the usable records (eV/atom) [G], and the elements."""
+    def _energies(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+        """Return atoms of each element [G, S] and energies [G] (eV) of the usable records, and the elements [S]."""
         numbers = np.concatenate([r.numbers for r in self.usable]).astype(np.uint8)
         natoms = np.array([len(r.numbers) for r in self.usable])
         energy = np.array([r.energy for r in self.usable], dtype=np.float64)
         present = np.unique(numbers).astype(np.int64)
-        counts = composition(numbers, natoms, present)
+        return composition(numbers, natoms, present), energy, present
+
+    def set_other_units_aside(self) -> None:
+        """Take out the records whose energy is in another unit than the rest."""
+        if not self.usable:
+            return
+        counts, energy, _ = self._energies()
+        test = UnitTest.fit(counts, energy, self.source.energy_unit)
+        found = [None] * len(energy) if test is None else test.units(counts, energy)
+        for record, unit in zip(self.usable, found, strict=True):
+            if unit is not None:
+                self.take_out(said(unit, self.source.energy_unit), record.file, record.index)
+        self.usable = [record for record, unit in zip(self.usable, found, strict=True) if unit is None]
+
+    def residuals(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return energies minus references fitted to the usable records (eV/atom) [G], and the elements."""
+        counts, energy, present = self._energies()
+        natoms = counts.sum(axis=1)
         names = tuple(chemical_symbols[z] for z in present.tolist())
         found = solve_references(present, counts, energy, names, self.source.isolated_energies)
         reference = counts @ np.array([found.energies[name] for name in names])
@@ -173,6 +191,7 @@ def preview(spec: PreviewSpec) -> Preview:
         sample.add(item)
     complete = complete and (len(files) == len(source.files) or describe(source.reader).makes_data)
     complete = complete and total in (None, sample.read)
+    sample.set_other_units_aside()
     elements = np.zeros(0, np.int64)
     energies = np.zeros(0)
     if sample.usable:

@@ -20,9 +20,10 @@ from gfm_pipeline.apps.ingest.fingerprints import order_keys
 from gfm_pipeline.apps.ingest.references import ReferenceEnergies, solve_references
 from gfm_pipeline.apps.ingest.shard import Shard, ShardIndex, load_part
 from gfm_pipeline.apps.ingest.splits import MAX_GROUPS
+from gfm_pipeline.apps.ingest.units import SAMPLE, UnitTest, said
 
 COMPARED_AT_ONCE = 2_000_000  # records; 64 MB of numbers
-KEPT, DUPLICATE, OUTSIDE = 0, 1, 2
+KEPT, DUPLICATE, OUTSIDE, OTHER_UNIT = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,44 @@ def read_energies(
         numbers, natoms, energy, group_id = part.columns("numbers", "natoms", "energy", "group_id")
         kept = marks.kept(part)
         yield composition(numbers[np.repeat(kept, natoms)], natoms[kept], present), energy[kept], group_id[kept]
+
+
+def mark_other_units(
+    parts: list[Rows],
+    source: SourceSettings,
+    marks: Marks,
+    present: NDArray[np.int64],
+    seed: int,
+    report: Callable[[BadRecord], None],
+) -> int:
+    """Mark the records whose energy is in another unit than the rest of the source, and return their number."""
+    share = SAMPLE / max(1, sum(part.n for part in parts))
+    limit = np.uint64(min(1.0, share) * (2**64 - 2**11))  # the same sample whatever the shards
+    sampled = []
+    for part, (counts, energy, _) in zip(parts, read_energies(parts, marks, present), strict=True):
+        kept = marks.kept(part)
+        key = order_keys(seed, *(column[kept] for column in part.columns("file_index", "member", "index")))
+        sampled.append((key[key <= limit], counts[key <= limit], energy[key <= limit]))
+    key, counts, energy = (np.concatenate(column) for column in zip(*sampled, strict=True))
+    order = np.argsort(key)
+    test = UnitTest.fit(counts[order], energy[order], source.energy_unit)
+    if test is None:
+        return 0
+    found = 0
+    for part, (counts, energy, _) in zip(parts, read_energies(parts, marks, present), strict=True):
+        rows = np.flatnonzero(marks.kept(part))
+        units = test.units(counts, energy)
+        other = np.array([at for at, unit in enumerate(units) if unit is not None], dtype=np.int64)
+        if not len(other):
+            continue
+        file_index, member, index = part.columns("file_index", "member", "index")
+        for at in other.tolist():
+            row, unit = rows[at], units[at]
+            file, number = place(source, int(file_index[row]), int(member[row])), int(index[row])
+            report(BadRecord(source.name, file, number, said(str(unit), source.energy_unit)))
+        marks.set(rows[other] + part.first, OTHER_UNIT)
+        found += len(other)
+    return found
 
 
 def mark_outside(

@@ -133,6 +133,11 @@ def other_unit(made: Frames) -> None:
     label(atoms, atoms.calc.results["energy"] / units.Hartree, atoms.calc.results["forces"])
 
 
+def strange_energy(made: Frames) -> None:
+    atoms = made[BAD]
+    label(atoms, atoms.calc.results["energy"] + 6.0 * len(atoms), atoms.calc.results["forces"])
+
+
 @dataclass(frozen=True)
 class Case:
     """What is written, what the reason says, and settings of the source."""
@@ -154,7 +159,8 @@ CASES = {
     "unknown element": Case(text("\nH ", "\nQq "), "unreadable"),
     "dummy element": Case(text("\nH ", "\nX "), "unknown element"),
     "words for numbers": Case(text("0.0", "zero"), "unreadable"),
-    "mixed units": Case(xyz(other_unit), "energy outside the window", (("energy_window", (-4.0, 4.0)),)),
+    "mixed units": Case(xyz(other_unit), "mixed units: the energy fits the rest of the source in Ha, not in eV"),
+    "strange energy": Case(xyz(strange_energy), "energy outside the window", (("energy_window", (-4.0, 4.0)),)),
 }
 
 
