@@ -21,11 +21,12 @@ from gfm_pipeline.apps.contracts.task import (
     RESULT_FILE,
     SAVED_FILE,
     STOP_FILE,
+    ErrorRecord,
     ExitCode,
 )
 from gfm_pipeline.common.errors import DataError, GFMError, NodeError, StorageError
 from gfm_pipeline.common.faultpoints import FaultPoint, arm_from, reach
-from gfm_pipeline.common.publish import storage_errors, write_atomic, write_json, write_record
+from gfm_pipeline.common.publish import storage_errors, write_atomic, write_record
 from gfm_pipeline.common.records import read_record
 
 S = TypeVar("S")
@@ -205,6 +206,7 @@ def _write_error(task: Task, error: Exception) -> None:
         sys.stderr.write(f"{message}\n")
         return
     try:
-        write_json(path, {"error": type(error).__name__, "message": message, "hint": hint})
+        table = error.table if isinstance(error, GFMError) else None
+        write_record(path, ErrorRecord(type(error).__name__, message, hint, table))
     except (StorageError, OSError):  # the full disk that is being reported: the exit code still says it
         sys.stderr.write(f"{message}\n")

@@ -113,18 +113,36 @@ class _Source:
     def check(self) -> None:
         """Refuse a source of which too much was set aside, or nothing is left."""
         bad, total = sum(self.reasons.values()), self.read
+        if bad < total and bad <= self.spec.max_quarantined * total:
+            return
         name, limit = self.spec.source.name, self.spec.max_quarantined
         table = ", ".join(f"{n} x {reason}" for reason, n in by_frequency(self.reasons).items())
         example = f" First: {self.first.file}, record {self.first.index}: {self.first.reason}." if self.first else ""
         if bad == total:
             said = f"all {total} were set aside ({table}).{example}" if total else "it is empty."
-            raise DataError(f"Source {name} has no usable record: {said}", "Correct the source or its keys.")
-        if bad > limit * total:
             raise DataError(
-                f"Source {name}: {bad} of {total} records were set aside, more than the "
-                f"{100 * limit:g} % allowed ({table}).{example}",
-                "Correct the source, or raise max_quarantined if they may be left out.",
+                f"Source {name} has no usable record: {said}", "Correct the source or its keys.", self.table()
             )
+        raise DataError(
+            f"Source {name}: {bad} of {total} records were set aside, more than the "
+            f"{100 * limit:g} % allowed ({table}).{example}",
+            "Correct the source, or raise max_quarantined if they may be left out.",
+            self.table(),
+        )
+
+    def table(self) -> str:
+        """Return why records were set aside, how many, and the first of each kind; most frequent first."""
+        first: dict[str, BadRecord] = {}
+        for bad in self.quarantine():
+            first.setdefault(reason_name(bad.reason), bad)
+            if len(first) == len(self.reasons):
+                break
+        rows = [("reason", "records", "share", "first")]
+        for reason, number in by_frequency(self.reasons).items():
+            example = f"{first[reason].file}, record {first[reason].index}" if reason in first else ""
+            rows.append((reason, f"{number:,}", f"{100 * number / max(1, self.read):.3g} %", example))
+        wide = [max(len(row[k]) for row in rows) for k in range(3)]
+        return "\n".join(f"{a:<{wide[0]}}  {b:>{wide[1]}}  {c:>{wide[2]}}  {d}".rstrip() for a, b, c, d in rows)
 
 
 def _open(spec: AssembleSpec, task: Task) -> _Source:

@@ -12,11 +12,13 @@ from typing import Any
 
 import click
 
-from gfm_pipeline.apps.contracts.task import PROGRESS_FILE
+from gfm_pipeline.apps.contracts.task import ERROR_FILE, PROGRESS_FILE, ErrorRecord
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import Event, Outcome
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, TaskStatus
+from gfm_pipeline.common.errors import IntegrityError
+from gfm_pipeline.common.records import read_record
 
 QUIET_SECONDS = 30.0  # longest silence
 TERMINAL_SECONDS = 1.0  # refresh of the status line on a terminal
@@ -49,7 +51,17 @@ class Progress:
         """Print an event, where it is of interest."""
         text = describe(event, state)
         if text:
-            self.say(text)
+            self.say("\n".join([text, *(f"    {line}" for line in self._table(event, state))]))
+
+    def _table(self, event: Event, state: CampaignState) -> list[str]:
+        """Return the lines of the table that the program of a failed attempt left."""
+        if not isinstance(event, ev.TaskEnded) or event.outcome is Outcome.OK:
+            return []
+        folder = self.paths.stage(state.stages[event.key].stage, event.key).attempt(event.task, event.attempt)
+        try:
+            return (read_record(ErrorRecord, folder / ERROR_FILE).table or "").splitlines()
+        except (OSError, IntegrityError):  # it had none of its own
+            return []
 
     def tick(self, state: CampaignState) -> None:
         """Refresh the status line, or break a long silence."""

@@ -67,11 +67,12 @@ class ExitRecord:
 
 @dataclass(frozen=True)
 class ErrorRecord:
-    """An expected error of a program: class name, one sentence, and the fix."""
+    """An expected error of a program: class name, one sentence, the fix, and lines of a table."""
 
     error: str
     message: str
     hint: str | None = None
+    table: str | None = None
 
 
 def shell_code(code: int) -> int:

@@ -15,7 +15,8 @@
       DataError                  1   a record or a source of data is unusable
       ModelError                 1   a model was asked for something it cannot do
 
-Every message is one sentence that says what is wrong and where; ``hint`` is the fix.
+Every message is one sentence that says what is wrong and where; ``hint`` is the fix; ``table``, lines of text, is what
+no sentence holds.
 Expected errors are shown without a traceback.
 """
 
@@ -30,10 +31,11 @@ class GFMError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str | None = None) -> None:
+    def __init__(self, message: str, hint: str | None = None, table: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.table = table
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Survive pickling between processes, attributes included."""

@@ -46,6 +46,9 @@ def test_too_many_bad_records_fail_ingest_and_are_named(tmp_path):
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("Error: Ingest failed: assemble-mine")
     assert "10 of 40" in done.stderr
+    told = done.stderr.splitlines()
+    head = next(k for k, line in enumerate(told) if line.split() == ["reason", "records", "share", "first"])
+    assert told[head + 1].rstrip().endswith(f"10   25 %  {tmp_path / 'mine.extxyz'}, record 0")
     assert "Traceback" not in done.stderr
     stages = tmp_path / "campaigns" / "small" / "stages"
     assert not list(stages.glob("*/datasets/mine"))
