@@ -11,6 +11,19 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+LONG_FIRST = ("slurm", "reliability", "e2e")  # folders: what takes minutes is begun first, so that no file ends alone
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+
+    def turn(item: pytest.Item) -> int:
+        folder = item.path.relative_to(here).parts[0]
+        return LONG_FIRST.index(folder) if folder in LONG_FIRST else len(LONG_FIRST)
+
+    items.sort(key=turn)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Return the folder of small real datasets, or skip."""

@@ -11,10 +11,7 @@ from site_cases import FRONTIER, HOSTS, PERLMUTTER, PLAIN, TILES, site
 
 from gfm_pipeline.common.errors import ConfigError, IntegrityError
 from gfm_pipeline.sites.launch import (
-    GroupFile,
-    GroupMember,
     LaunchStrategy,
-    RankFile,
     fold,
     group_ranges,
     group_rank_files,
@@ -24,6 +21,7 @@ from gfm_pipeline.sites.launch import (
     rank_file,
     task_environment,
 )
+from gfm_pipeline.sites.rankfile import GroupFile, GroupMember, RankFile
 from gfm_pipeline.sites.shape import TaskShape, default_shape
 
 NAMES = tuple(f"frontier{i:05d}" for i in range(1, 9473))
