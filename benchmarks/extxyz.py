@@ -8,7 +8,7 @@ in turns; the best CPU time counts. Prints atoms a second and the ratio.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 import time
 from collections.abc import Callable
@@ -67,8 +67,11 @@ def main(files: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        main([Path(name) for name in sys.argv[1:]])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", type=Path, nargs="*", metavar="FILE")
+    given = parser.parse_args().files
+    if given:
+        main(given)
     else:
         with tempfile.TemporaryDirectory() as folder:
             main([generate(Path(folder, f"{n}-atoms.extxyz"), n) for n in (15, 40, 107)])
