@@ -102,7 +102,7 @@ def ending(folder: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) 
 @pytest.mark.parametrize(
     ("error", "code", "name"),
     [
-        (DataError("Bad.", "Fix it."), ExitCode.PERMANENT, "DataError"),
+        (DataError("Bad.", "Fix it.", "a  b"), ExitCode.PERMANENT, "DataError"),
         (IntegrityError("Damaged."), ExitCode.PERMANENT, "IntegrityError"),
         (StorageError("Full."), ExitCode.RETRYABLE, "StorageError"),
         (OSError(5, "Input/output error"), ExitCode.RETRYABLE, "OSError"),
@@ -120,7 +120,7 @@ def test_endings(
     assert found == code
     assert (content and content["error"]) == name
     if name == "DataError":
-        assert content == {"error": "DataError", "message": "Bad.", "hint": "Fix it."}
+        assert content == {"error": "DataError", "message": "Bad.", "hint": "Fix it.", "table": "a  b"}
     assert not (tmp_path / RESULT_FILE).exists()
     assert signal.getsignal(signal.SIGTERM) is handler
 
