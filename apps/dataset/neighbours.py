@@ -14,6 +14,11 @@ from pymatgen.optimization.neighbors import find_points_in_spheres
 
 from gfm_pipeline.common.errors import DataError
 
+FLAT = 1e-8  # volume of a cell over the product of its lengths: below, it has none
+NO_VOLUME = (
+    "The lattice vectors of the periodic directions are linearly dependent or zero.",
+    "Give a cell with a volume, or switch the periodic directions off.",
+)
 _SELF = 1e-8  # Angstrom: an atom and itself in the same image
 
 
@@ -89,9 +94,6 @@ def _lattice(
     (ax, ay, az), (bx, by, bz), (cx, cy, cz) = lattice.tolist()
     volume = abs(ax * (by * cz - bz * cy) + ay * (bz * cx - bx * cz) + az * (bx * cy - by * cx))
     scale = math.hypot(ax, ay, az) * math.hypot(bx, by, bz) * math.hypot(cx, cy, cz)
-    if not volume > 1e-8 * scale or not math.isfinite(scale):
-        raise DataError(
-            "The lattice vectors of the periodic directions are linearly dependent or zero.",
-            "Give a cell with a volume, or switch the periodic directions off.",
-        )
+    if not volume > FLAT * scale or not math.isfinite(scale):
+        raise DataError(*NO_VOLUME)
     return lattice
