@@ -195,7 +195,8 @@ def lattices(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.fl
         if len(free) == 3:
             lattice[where] = np.eye(3)
         elif len(free):
-            basis = np.linalg.svd(cell[where][:, pattern])[2]  # the rows beyond the rank are normal to the periodic vectors
+            # the rows beyond the rank are normal to the periodic vectors
+            basis = np.linalg.svd(cell[where][:, pattern])[2]
             lattice[np.ix_(where, free)] = basis[:, 3 - len(free) :]
     lengths = np.linalg.norm(lattice, axis=2).prod(axis=1)
     volume = np.abs(np.einsum("gi,gi->g", lattice[:, 0], np.cross(lattice[:, 1], lattice[:, 2])))
