@@ -36,10 +36,11 @@ class LengthUnit(StrEnum):
 
 
 class ForceSign(StrEnum):
-    """What the force label of a source is: the force on an atom, or the gradient of the energy."""
+    """What the force label of a source is: the force on an atom, the gradient of the energy, or none at all."""
 
     FORCES = "forces"
     GRADIENTS = "gradients"
+    NONE = "none"
 
 
 class Duplicates(StrEnum):
@@ -89,7 +90,7 @@ class SourceSettings:
     energy_per_atom
         The energy label is divided by the number of atoms.
     forces_are
-        Forces, or gradients of the energy, whose sign is turned.
+        Forces, or gradients of the energy, whose sign is turned, or none: only energies are read and learned from.
     charge, spin
         Total charge (e) and spin multiplicity of every record that does not say its own; None: not known.
     level_of_theory, licence, citation

@@ -111,7 +111,7 @@ class RecordLine:
     n_atoms: int
     energy: float
     energy_per_atom: float
-    max_force: float
+    max_force: float | None  # None: the forces are not known
     group: str
     periodic: str
     charge: float | None = None

@@ -35,6 +35,8 @@ class ReaderDescription:
         It generates records and reads no files.
     fixed_units
         Its format fixes the units, and the reader gives eV and Angstrom: a source must not name other units.
+    no_forces
+        Its format has no forces: sources are read for their energies, ``forces_are: none``.
     """
 
     options: type[ReaderOptions]
@@ -42,6 +44,7 @@ class ReaderDescription:
     summary: str
     makes_data: bool = False
     fixed_units: bool = False
+    no_forces: bool = False
 
 
 BUILT_IN: dict[str, ReaderDescription] = {
@@ -86,7 +89,10 @@ BUILT_IN: dict[str, ReaderDescription] = {
         options.FitsnapJsonOptions, f"{_INGEST}.fitsnap_reader:FitsnapJsonReader", "JSON files of FitSNAP"
     ),
     "cif-csv": ReaderDescription(
-        options.CifCsvOptions, f"{_INGEST}.cif_csv_reader:CifCsvReader", "a CSV table of labels, and CIF files"
+        options.CifCsvOptions,
+        f"{_INGEST}.cif_csv_reader:CifCsvReader",
+        "a CSV table of energies, and CIF files",
+        no_forces=True,
     ),
     "hydragnn": ReaderDescription(
         options.HydragnnOptions, f"{_INGEST}.hydragnn_reader:HydragnnReader", "BP files in HydraGNN's layout"

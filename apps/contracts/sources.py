@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gfm_pipeline.apps.contracts.data import EnergyUnit, LengthUnit, SourceSettings
+from gfm_pipeline.apps.contracts.data import EnergyUnit, ForceSign, LengthUnit, SourceSettings
 from gfm_pipeline.apps.contracts.options import ReaderOptions
 from gfm_pipeline.apps.contracts.readers import describe, suggestion
 from gfm_pipeline.common.errors import ConfigError
@@ -66,6 +66,21 @@ def block_size(group_key: str | None) -> int | None:
     if name == "@block" and number.isdecimal() and int(number) > 0:
         return int(number)
     raise ConfigError(f"Group key {group_key!r} is not known.", "Use @file, @record, @block:N or a metadata key.")
+
+
+def force_label(reader: str, named: ForceSign | None) -> ForceSign:
+    """Return what the force label of a source is: as it was named, or the reader's own.
+
+    Raises
+    ------
+    ConfigError
+        When forces were named that the reader's format does not have.
+    """
+    if not describe(reader).no_forces:
+        return ForceSign.FORCES if named is None else named
+    if named not in (None, ForceSign.NONE):
+        raise ConfigError(f"Reader {reader} gives no {named}: its format has none.", "Remove forces_are.")
+    return ForceSign.NONE
 
 
 def check_units(source: SourceSettings) -> None:

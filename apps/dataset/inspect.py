@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import uuid
@@ -73,14 +74,14 @@ def head(dataset: Dataset, count: int) -> dict[str, list[RecordLine]]:
 def _line(columns: Columns, g: int) -> RecordLine:
     atoms = slice(int(columns.offsets[g]), int(columns.offsets[g + 1]))
     charge, spin = (float(v) for v in columns.graph_attr[g])
-    natoms = int(columns.natoms[g])
+    natoms, largest = int(columns.natoms[g]), float(np.abs(columns.forces[atoms]).max())
     return RecordLine(
         place=f"record {int(columns.origin[g])} of the source",
         formula=str(Formula.from_list([chemical_symbols[z] for z in columns.numbers[atoms]]).format("hill")),
         n_atoms=natoms,
         energy=float(columns.energy[g]),
         energy_per_atom=float(columns.energy[g]) / natoms,
-        max_force=float(np.abs(columns.forces[atoms]).max()),
+        max_force=None if math.isnan(largest) else largest,
         group=str(int(columns.group[g])),
         periodic="".join(axis for axis, on in zip("xyz", columns.pbc[g], strict=True) if on) or "none",
         charge=charge,

@@ -42,7 +42,7 @@ class Conversion:
     per_atom
         Whether the energy label is to be multiplied by the number of atoms.
     sign
-        -1 where the force label is a gradient.
+        -1 where the force label is a gradient, 0 where there is none.
     charge, spin
         What records have that do not say their own.
     sentences
@@ -66,7 +66,8 @@ class Conversion:
             sentences.append(f"Energies were converted from {source.energy_unit} to eV (times {energy:.9g}).")
         if length != 1.0:
             sentences.append(f"Lengths were converted from {source.length_unit} to Angstrom (times {length:.9g}).")
-        if energy != 1.0 or length != 1.0:
+        without = source.forces_are is ForceSign.NONE
+        if (energy != 1.0 or length != 1.0) and not without:
             sentences.append(
                 f"Forces were converted from {source.energy_unit}/{source.length_unit} "
                 f"to eV/Angstrom (times {energy / length:.9g})."
@@ -76,7 +77,9 @@ class Conversion:
         gradients = source.forces_are is ForceSign.GRADIENTS
         if gradients:
             sentences.append("The sign of forces was turned: the label is the gradient of the energy.")
-        sign = -1.0 if gradients else 1.0
+        if without:
+            sentences.append("Energies alone are read: the source says that it has no forces.")
+        sign = 0.0 if without else -1.0 if gradients else 1.0
         return cls(
             energy, length, tuple(sentences), source.energy_per_atom, sign, charge=source.charge, spin=source.spin
         )
@@ -92,14 +95,14 @@ class Conversion:
             cell=np.asarray(record.cell, dtype=np.float64) * self.length,
             energy=energy,
             forces=None
-            if record.forces is None
+            if record.forces is None or not self.sign
             else np.asarray(record.forces, dtype=np.float64) * (self.sign * self.energy / self.length),
             charge=self.charge if record.charge is None else record.charge,
             spin=self.spin if record.spin is None else record.spin,
         )
 
 
-def _unusable(record: Record) -> str | None:
+def _unusable(record: Record, forces: bool) -> str | None:
     """Return what makes a record unusable, whatever the filters are."""
     n = len(record.numbers)
     if n == 0:
@@ -116,7 +119,7 @@ def _unusable(record: Record) -> str | None:
     if not np.isfinite(record.energy):
         return "energy is not a finite number"
     if record.forces is None:
-        return "no forces"
+        return "no forces" if forces else None
     if record.forces.shape != (n, 3) or not np.isfinite(record.forces).all():
         return "forces are not finite numbers"
     return None
@@ -127,11 +130,11 @@ def faults(record: Record, source: SourceSettings) -> Iterator[str]:
 
     The text before the first colon is the reason's name; numbers come after it.
     """
-    unusable = _unusable(record)
-    if unusable is not None or record.forces is None:
-        yield unusable or "no forces"
+    unusable = _unusable(record, source.forces_are is not ForceSign.NONE)
+    if unusable is not None:
+        yield unusable
         return
-    largest = float(np.abs(record.forces).max())
+    largest = 0.0 if record.forces is None else float(np.abs(record.forces).max())
     if source.max_force is not None and largest > source.max_force:
         yield f"force above the limit: {largest:.3g} eV/Angstrom"
     radii = RADII[record.numbers]

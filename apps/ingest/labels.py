@@ -47,7 +47,8 @@ class Evidence:
         Distance of the two frames (root mean square, Angstrom), work done by the mean force (eV, the energy that
         should be lost), energy difference (eV), number of atoms; [P, 4].
     bonds
-        Kind (200 Z1 + Z2), length in sums of covalent radii, force along it (eV/Angstrom, positive apart); [B, 3].
+        Kind (200 Z1 + Z2), length in sums of covalent radii, force along it (eV/Angstrom, positive apart; NaN where
+        forces are not known); [B, 3].
     records, unbound
         Records looked at, and those with an energy below what the Thomas-Fermi model allows.
     force_square, force_count
@@ -101,15 +102,17 @@ class Collector:
     def add(self, record: Record) -> None:
         """Look at a record that was found usable."""
         at, self._seen = self._seen, self._seen + 1
-        if (at >= FIRST and at % EVERY >= THEN) or record.forces is None or record.energy is None:
+        if (at >= FIRST and at % EVERY >= THEN) or record.energy is None:
             return
         self._looked += 1
-        self._square += float((record.forces**2).sum())
-        self._count += record.forces.size
+        if record.forces is not None:
+            self._square += float((record.forces**2).sum())
+            self._count += record.forces.size
         bound = THOMAS_FERMI * float((np.asarray(record.numbers, dtype=np.float64) ** (7 / 3)).sum())
         self._unbound += record.energy < -bound
         if len(record.numbers) > 1:
-            self._pair(record, record.forces, record.energy)
+            if record.forces is not None:
+                self._pair(record, record.forces, record.energy)
             if self._n_bonds < MAX_BONDS:
                 found = _bonds(record, record.forces)
                 self._bonds.append(found)
@@ -169,8 +172,8 @@ def _nearest(here: _Frame, others: list[_Frame], pbc: NDArray[np.bool_]) -> tupl
     return float(distance[k]), work, here.energy - others[k].energy
 
 
-def _bonds(record: Record, forces: FLOATS) -> FLOATS:
-    """Return kind, relative length and force along the bond of each atom to its nearest neighbour [B, 3]."""
+def _bonds(record: Record, forces: FLOATS | None) -> FLOATS:
+    """Return kind, relative length and force along the bond (or NaN) of each atom to its nearest neighbour [B, 3]."""
     radii = RADII[record.numbers]
     src, dst, image = neighbour_list(record.pos, record.cell, record.pbc, REACH * 2.0 * float(radii.max()))
     keep = ~(np.isin(record.numbers[src], NOBLE) | np.isin(record.numbers[dst], NOBLE))
@@ -182,7 +185,10 @@ def _bonds(record: Record, forces: FLOATS) -> FLOATS:
     relative = length / (radii[src] + radii[dst])
     order = np.lexsort((relative, src))
     nearest = order[np.unique(src[order], return_index=True)[1]][:64]
-    apart = ((forces[dst[nearest]] - forces[src[nearest]]) * vector[nearest]).sum(axis=1) / (2.0 * length[nearest])
+    apart = np.full(len(nearest), np.nan)
+    if forces is not None:
+        pull = forces[dst[nearest]] - forces[src[nearest]]
+        apart = (pull * vector[nearest]).sum(axis=1) / (2.0 * length[nearest])
     z = np.sort(np.stack([record.numbers[src[nearest]], record.numbers[dst[nearest]]]).astype(np.int64), axis=0)
     return np.stack([200.0 * z[0] + z[1], relative[nearest], apart], axis=1)
 
@@ -281,8 +287,9 @@ def _ranks(values: FLOATS) -> FLOATS:
 def _bond_forces(evidence: Evidence) -> Finding:
     look = "forces along bonds"
     length, apart = [], []
-    for kind in np.unique(evidence.bonds[:, 0]):
-        of_kind = evidence.bonds[evidence.bonds[:, 0] == kind]
+    bonds = evidence.bonds[~np.isnan(evidence.bonds[:, 2])]
+    for kind in np.unique(bonds[:, 0]):
+        of_kind = bonds[bonds[:, 0] == kind]
         if len(of_kind) >= 20:
             length.append(of_kind[:, 1] - np.median(of_kind[:, 1]))
             apart.append(of_kind[:, 2] - np.median(of_kind[:, 2]))
@@ -316,9 +323,9 @@ def _lengths(evidence: Evidence) -> Finding:
 
 def _sizes(evidence: Evidence, energy_std: float | None) -> Finding:
     look = "sizes of energies and forces"
-    if not evidence.force_count:
+    if not evidence.records:
         return Finding(look, None, "No record to look at.", {})
-    rms = float(np.sqrt(evidence.force_square / evidence.force_count))
+    rms = float(np.sqrt(evidence.force_square / max(1, evidence.force_count)))
     values = {"force_rms": rms, "too_low": float(evidence.unbound)}
     said = []
     if evidence.unbound:
@@ -338,6 +345,5 @@ def _sizes(evidence: Evidence, energy_std: float | None) -> Finding:
     if said:
         text = "; ".join(said)
         return Finding(look, False, text[0].upper() + text[1:] + ".", values)
-    return Finding(
-        look, True, f"Forces are {rms:.3g} eV/Angstrom in root mean square; nothing is out of range.", values
-    )
+    seen = f"Forces are {rms:.3g} eV/Angstrom in root mean square" if evidence.force_count else "There are no forces"
+    return Finding(look, True, f"{seen}; nothing is out of range.", values)

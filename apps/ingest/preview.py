@@ -14,7 +14,7 @@ from ase.formula import Formula
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.answer import answer
-from gfm_pipeline.apps.contracts.data import BadRecord, Duplicates, SourceSettings
+from gfm_pipeline.apps.contracts.data import BadRecord, Duplicates, SourceSettings, Split
 from gfm_pipeline.apps.contracts.layout import RecordLine
 from gfm_pipeline.apps.contracts.preview import Histogram, Look, Preview, PreviewSpec, TakenOut
 from gfm_pipeline.apps.contracts.readers import describe
@@ -63,7 +63,7 @@ class _Sample:
     def __init__(self, source: SourceSettings) -> None:
         self.source, self.conversion = source, Conversion.of(source)
         self.read = 0
-        self.records: list[Record] = []  # readable ones, with energy and forces
+        self.records: list[Record] = []  # readable ones, with energy and the forces the source says it has
         self.usable: list[Record] = []
         self.taken: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
@@ -95,9 +95,12 @@ class _Sample:
                 reasons.append(f"duplicate: the same as record {first.index} of {first.file}")
         for reason in reasons:
             self.take_out(reason, record.file, record.index)
-        if record.energy is None or record.forces is None or record.forces.shape != record.pos.shape:
+        if record.energy is None or not np.isfinite(record.energy) or not len(record.numbers):
             return
-        if not np.isfinite(record.energy) or not np.isfinite(record.forces).all() or not len(record.numbers):
+        if record.forces is None:
+            if self.conversion.sign:
+                return
+        elif record.forces.shape != record.pos.shape or not np.isfinite(record.forces).all():
             return
         self.n_atoms += len(record.numbers)
         self.records.append(record)
@@ -159,11 +162,23 @@ def record_line(record: Record) -> RecordLine:
         n_atoms=len(symbols),
         energy=energy,
         energy_per_atom=energy / len(symbols),
-        max_force=0.0 if record.forces is None else float(np.abs(record.forces).max()),
+        max_force=None if record.forces is None else float(np.abs(record.forces).max()),
         group=str(record.group),
         periodic="".join(axis for axis, on in zip("xyz", record.pbc, strict=True) if on) or "none",
         charge=record.charge,
         spin=record.spin,
+    )
+
+
+def _said_of_groups(sample: _Sample, complete: bool) -> tuple[str, ...]:
+    """Return the warning that a source cannot be split, when it was read to its end."""
+    n = len({record.group for record in sample.usable})
+    if not complete or not sample.usable or n >= len(Split):
+        return ()
+    many = "All records are of one group" if n == 1 else f"The records are of {n} groups"
+    return (
+        f"{many}, and training, validation and test need one each: set group_key to what names a trajectory or "
+        "family, to @block:N where neighbouring records belong together, or to @record where none do.",
     )
 
 
@@ -226,7 +241,7 @@ def preview(spec: PreviewSpec) -> Preview:
         forces=_histogram(largest),
         taken=tuple(TakenOut(r, n, sample.examples[r]) for r, n in sample.taken.most_common() if n),
         looks=tuple(Look(f.look, f.passed, f.sentence) for f in findings(evidence, scatter)),
-        warnings=said_about(evidence, dict(sample.oddities), scatter),
+        warnings=(*said_about(evidence, dict(sample.oddities), scatter), *_said_of_groups(sample, complete)),
     )
 
 

@@ -19,6 +19,8 @@ _BAR = 40
 
 def histogram(values: NDArray[np.float64], bins: int = 12) -> list[str]:
     """Return lines ``low .. high count bar``; the outermost per mille of each side share the end bins."""
+    if not len(values):
+        return ["none"]
     low, high = (float(v) for v in np.quantile(values, [0.001, 0.999]))
     if not high > low:
         return [f"{low:12.4g} (all {len(values)} values)"]

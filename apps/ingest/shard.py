@@ -72,7 +72,7 @@ class Shard:
 
 
 def pack(records: list[Record], duplicates: Duplicates = Duplicates.KEEP) -> Shard:
-    """Join checked records (energy, forces and group present)."""
+    """Join checked records (energy and group present); forces that there are not are NaN."""
 
     def atoms(rows: list[Any]) -> NDArray[np.float64]:
         return np.concatenate([np.zeros((0, 3)), *rows]).astype(np.float64)
@@ -81,7 +81,7 @@ def pack(records: list[Record], duplicates: Duplicates = Duplicates.KEEP) -> Sha
     return Shard(
         numbers=np.concatenate([np.zeros(0, np.uint8), *[r.numbers for r in records]]).astype(np.uint8),
         pos=atoms([r.pos for r in records]),
-        forces=atoms([r.forces for r in records]),
+        forces=atoms([np.full((len(r.numbers), 3), np.nan) if r.forces is None else r.forces for r in records]),
         energy=np.array([r.energy for r in records], dtype=np.float64),
         cell=np.array([r.cell for r in records], dtype=np.float64).reshape(-1, 3, 3),
         pbc=np.array([r.pbc for r in records], dtype=np.bool_).reshape(-1, 3),

@@ -24,6 +24,7 @@ class _Sums:
     energy_mean: float = 0.0
     energy_square: float = 0.0  # sum of squares around the mean (Chan, Golub, LeVeque 1979)
     energy_absolute: float = 0.0
+    force_atoms: int = 0  # those whose force is known
     force_square: float = 0.0
     force_absolute: float = 0.0
     energies: list[NDArray[np.float64]] = field(default_factory=list)
@@ -47,7 +48,7 @@ class Totals:
         """Take structures of a split."""
         s = self.sums.setdefault(split, _Sums())
         off = residual(columns, self.references.energies)
-        forces = columns.forces.astype(np.float64)
+        forces = columns.forces[~np.isnan(columns.forces).any(axis=1)].astype(np.float64)
         n, mean = len(columns), float(off.mean())
         delta = mean - s.energy_mean
         s.energy_square += float(((off - mean) ** 2).sum()) + delta**2 * s.structures * n / (s.structures + n)
@@ -55,6 +56,7 @@ class Totals:
         s.structures += n
         s.atoms += len(columns.numbers)
         s.energy_absolute += float(np.abs(off).sum())
+        s.force_atoms += len(forces)
         s.force_square += float((forces**2).sum())
         s.force_absolute += float(np.abs(forces).sum())
         if s.sampled < SAMPLE:
@@ -98,10 +100,10 @@ class Totals:
             reference={symbol: self.references.energies[symbol] for symbol in elements},
             reference_rank=self.references.rank,
             reference_from=self.references.origin,
-            force_rms=math.sqrt(train.force_square / (3 * train.atoms)),
+            force_rms=math.sqrt(train.force_square / max(1, 3 * train.force_atoms)),
             energy_std=self.energy_std(),
             null_energy_mae={str(k): s.energy_absolute / s.structures for k, s in self.sums.items()},
-            null_force_mae={str(k): s.force_absolute / (3 * s.atoms) for k, s in self.sums.items()},
+            null_force_mae={str(k): s.force_absolute / max(1, 3 * s.force_atoms) for k, s in self.sums.items()},
             max_atoms=max(self.sizes),
             n_quarantined=sum(reasons.values()),
             reasons=reasons,

@@ -114,10 +114,23 @@ def check(spec: TrainSpec) -> None:
         raise ConfigError(f"Task {spec.task} needs check_every, patience and anneal_fraction above zero.")
 
 
+def _scales(statistics: Sequence[DatasetStatistics]) -> list[float]:
+    """Return the unit of the loss of each dataset (eV/Angstrom; of energies: times 1 Angstrom).
+
+    It is the RMS of the forces. A dataset without forces has that of the others, so that one unit of energy weighs the
+    same in all; where none has forces, the scatter of its energies, which are all that is learned.
+    """
+    known = [s.force_rms for s in statistics if s.force_rms > 0]
+    if known:
+        shared = float(np.sqrt(np.mean(np.square(known))))
+        return [s.force_rms if s.force_rms > 0 else shared for s in statistics]
+    return [s.energy_std if s.energy_std > 0 else 1.0 for s in statistics]
+
+
 def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: Sequence[GraphTable]) -> Card:
     """Return the card of an untrained model: its scales are facts of the training split."""
     degrees = np.concatenate([t.degrees() for t in tables])
-    rms = [s.force_rms if s.force_rms > 0 else 1.0 for s in statistics]
+    rms = _scales(statistics)
     model = spec.model
     return Card(
         spec=ModelSpec(

@@ -77,7 +77,8 @@ def head(folder: Path, count: int, as_json: bool) -> None:
     for split, lines in found.items():
         for line in lines:
             r = from_plain(RecordLine, line)
-            figures = (f"{r.energy:.6g}", f"{r.energy_per_atom:.6g}", f"{r.max_force:.4g}")
+            largest = "none" if r.max_force is None else f"{r.max_force:.4g}"
+            figures = (f"{r.energy:.6g}", f"{r.energy_per_atom:.6g}", largest)
             table.add_row(split, r.formula, str(r.n_atoms), *figures, r.periodic, r.group, r.place)
     Console().print(table)
 

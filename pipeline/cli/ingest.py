@@ -19,6 +19,8 @@ from gfm_pipeline.workflow.load import load_workflow
 from gfm_pipeline.workflow.resolve import resolve_source
 
 BAR = 40
+WIDE = 110  # characters from which on columns have room
+PIPED = 160  # characters of a line that does not go to a terminal
 STARTING = 600.0  # seconds: on a busy login node, imports take long
 MARKS = {True: "[green]ok[/]", False: "[red]WARNING[/]", None: "[dim]cannot tell[/]"}
 
@@ -55,7 +57,10 @@ def ingest(
     if as_json:
         click.echo(json.dumps({"schema_version": 1, **to_plain(seen)}, indent=1, allow_nan=False))
         return
-    render(seen, Console())
+    console = Console()
+    if not console.is_terminal:
+        console.width = PIPED  # a file has no width to wrap at
+    render(seen, console)
 
 
 def render(seen: Preview, console: Console) -> None:
@@ -93,14 +98,17 @@ def render(seen: Preview, console: Console) -> None:
 
 
 def _records(seen: Preview, console: Console) -> None:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    figures = ("atoms", "energy, eV", "eV/atom", "max force, eV/A")
-    for name in ("formula", *figures, "periodic", "group", "from"):
+    narrow = console.width < WIDE
+    table = Table(box=None, header_style="bold", padding=(0, 1 if narrow else 2, 0, 0))
+    figures = ("atoms", "energy, eV", "eV/atom", "max eV/A" if narrow else "max force, eV/A")
+    for name in ("formula", *figures, "pbc" if narrow else "periodic", "group", "from"):
         table.add_column(name, justify="right" if name in figures else "left", overflow="fold")
     for r in seen.records:
-        shown = (f"{r.energy:.6g}", f"{r.energy_per_atom:.6g}", f"{r.max_force:.4g}")
+        largest = "none" if r.max_force is None else f"{r.max_force:.4g}"
+        shown = (f"{r.energy:.6g}", f"{r.energy_per_atom:.6g}", largest)
         file, _, index = r.place.rpartition("#")
-        table.add_row(r.formula, str(r.n_atoms), *shown, r.periodic, Path(r.group).name, f"{Path(file).name}#{index}")
+        place = f"#{index}" if narrow and seen.files == 1 else f"{Path(file).name}#{index}"
+        table.add_row(r.formula, str(r.n_atoms), *shown, r.periodic, Path(r.group).name, place)
     console.print(table)
 
 

@@ -15,14 +15,16 @@ def summary_lines(view: CampaignView, folder: str) -> list[str]:
         level = view.calibration.level
         lines.append("")
         covered = f"{level:.0%} intervals cover"
-        lines.append(f"  {'test split':<14}{'energy MAE':>16}{'force MAE':>16}{'of nothing*':>13}{covered:>25}")
+        lines.append(f"  {'test split':<14}{'energy MAE':>17}{'force MAE':>17}{'of nothing*':>13}{covered:>25}")
         for name, report in view.calibration.datasets.items():
             energy, forces = report.energy, report.forces
-            ratio = forces.mae / forces.null_mae if forces.null_mae else float("nan")
-            lines.append(
-                f"  {name:<14}{1000 * energy.mae:>10.1f} meV/at{1000 * forces.mae:>11.0f} meV/A{ratio:>13.2f}"
-                f"{f'E {energy.coverage_calibrated:.1%}, F {forces.coverage_calibrated:.1%}':>25}"
-            )
+            mae = [f"{1000 * energy.mae:.1f} meV/at" if energy.n else "none", "none", "none"]
+            parts = [f"E {energy.coverage_calibrated:.1%}"] if energy.n else []
+            if forces.n:
+                mae[1] = f"{1000 * forces.mae:.0f} meV/A"
+                mae[2] = f"{forces.mae / forces.null_mae:.2f}" if forces.null_mae else "none"
+                parts.append(f"F {forces.coverage_calibrated:.1%}")
+            lines.append(f"  {name:<14}{mae[0]:>17}{mae[1]:>17}{mae[2]:>13}{', '.join(parts):>25}")
         lines.append("  * force MAE as a share of predicting zero forces")
     lines += [
         "",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gfm_pipeline.apps.contracts.data import SourceSettings
 from gfm_pipeline.apps.contracts.readers import describe, reader_names
-from gfm_pipeline.apps.contracts.sources import block_size, check_units, validate_options
+from gfm_pipeline.apps.contracts.sources import block_size, check_units, force_label, validate_options
 from gfm_pipeline.common.errors import ConfigError
 from gfm_pipeline.common.explain import suggestion
 from gfm_pipeline.workflow.load import LoadedWorkflow
@@ -56,6 +56,10 @@ def _source(loaded: LoadedWorkflow, name: str, source: SourceModel) -> SourceSet
         block_size(source.group_key)
     except ConfigError as error:
         raise loaded.error((*at, "group_key"), f"Source {name!r}: {error.message}", error.hint) from None
+    try:
+        forces_are = force_label(source.reader, source.forces_are)
+    except ConfigError as error:
+        raise loaded.error((*at, "forces_are"), f"Source {name!r}: {error.message}", error.hint) from None
     makes_data = describe(source.reader).makes_data
     files = _files(loaded, (*at, "files"), [source.files] if isinstance(source.files, str) else source.files)
     if not makes_data and not files:
@@ -78,7 +82,7 @@ def _source(loaded: LoadedWorkflow, name: str, source: SourceModel) -> SourceSet
         shards=source.shards,
         isolated_energies=source.isolated_energies,
         energy_per_atom=source.energy_per_atom,
-        forces_are=source.forces_are,
+        forces_are=forces_are,
         charge=source.charge,
         spin=source.spin,
         level_of_theory=source.level_of_theory,

@@ -49,8 +49,10 @@ class SourceModel(Strict):
     )
     max_force: PositiveFloat | None = Field(default=None, description="Quarantine records above this force (eV/A).")
     energy_per_atom: bool = Field(default=False, description="The energy label is divided by the number of atoms.")
-    forces_are: ForceSign = Field(
-        default=ForceSign.FORCES, description="What the force label is: forces, or gradients, whose sign is turned."
+    forces_are: ForceSign | None = Field(
+        default=None,
+        description="What the force label is: forces, gradients, whose sign is turned, or none: energies alone are "
+        "read. Default: forces, and none for readers whose format has none.",
     )
     charge: int | None = Field(default=None, description="Total charge (e) of records that do not say their own.")
     spin: PositiveInt | None = Field(

@@ -20,6 +20,7 @@ from gfm_pipeline.report import figures, tables, text
 from gfm_pipeline.report.html import render_html
 from gfm_pipeline.report.markdown import render_markdown
 from gfm_pipeline.report.status_text import MOST_CANDIDATES, render_status, status_json
+from gfm_pipeline.report.summary import summary_lines
 from gfm_pipeline.report.view import CampaignView, StageStatus, TaskFailure
 
 EVIL = '<script>alert("x")</script>'
@@ -198,6 +199,23 @@ def test_perfect_and_constant_predictions_are_drawn() -> None:
     assert figures.parity(arrays, "d", "forces", "a") is not None
     assert figures.spread_and_error(arrays, "d", "forces", "b") is None
     assert figures.parity({}, "d", "forces", "a") is None
+
+
+def test_a_dataset_without_forces_is_summed_up_by_its_energies(
+    campaign: tuple[CampaignView, dict[str, np.ndarray]],
+) -> None:
+    view, arrays = campaign
+    assert view.calibration is not None
+    name, report = next(iter(view.calibration.datasets.items()))
+    none = dataclasses.replace(report.forces, n=0, mae=0.0, null_mae=0.0, coverage_calibrated=0.0)
+    datasets = {**view.calibration.datasets, name: dataclasses.replace(report, forces=none)}
+    view = dataclasses.replace(view, calibration=dataclasses.replace(view.calibration, datasets=datasets))
+    (line,) = (line for line in summary_lines(view, "folder") if line.split()[:1] == [name])
+    assert line.split()[1:] == [
+        f"{1000 * report.energy.mae:.1f}", "meV/at", "none", "none", "E", f"{report.energy.coverage_calibrated:.1%}"
+    ]  # fmt: skip
+    Page(render_html(view, {key: value for key, value in arrays.items() if not key.startswith(f"{name}/forces")}))
+    assert render_markdown(view)
 
 
 def rows_of(markdown: str, heading: str) -> list[list[str]]:
