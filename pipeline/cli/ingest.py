@@ -60,11 +60,11 @@ def ingest(
     console = Console()
     if not console.is_terminal:
         console.width = PIPED  # a file has no width to wrap at
-    render(seen, console)
+    render(seen, loaded.model.data.max_quarantined, console)
 
 
-def render(seen: Preview, console: Console) -> None:
-    """Print a preview for people."""
+def render(seen: Preview, max_quarantined: float, console: Console) -> None:
+    """Print a preview for people; more than a share of ``max_quarantined`` set aside would end ingest."""
     extent = "all of it" if seen.complete else "a sample"
     of_files = f" from {seen.files_read} of {seen.files} files" if seen.files else ""
     total = "" if seen.total is None else f" of {seen.total:,}"
@@ -88,6 +88,13 @@ def render(seen: Preview, console: Console) -> None:
         )
     if not seen.taken:
         console.print("  Nothing would be taken out.")
+    aside = (seen.read - seen.usable) / max(1, seen.read)
+    if seen.usable and aside > max_quarantined:
+        console.print(
+            f"  {MARKS[False]} {aside:.1%} would be set aside, and max_quarantined is {max_quarantined:.1%}: "
+            "ingest would fail. Correct the source, or raise max_quarantined.",
+            highlight=False,
+        )
     console.print("\n[bold]Labels[/]")
     for look in seen.looks:
         console.print(f"  {look.name}: {MARKS[look.passed]}", highlight=False)

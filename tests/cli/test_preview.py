@@ -50,7 +50,10 @@ def test_records_units_and_filters_are_shown_and_nothing_is_written(folder, caps
 def test_what_is_taken_out_is_counted_in_per_cent_with_an_example(folder, capsys):
     with open(folder / "mine.xyz", "a") as stream:
         stream.write(FRAME.format(energy=-10.0, run=1, x=0.0) * 5)  # copies of the first frame
-    assert "duplicate: 5 (20.0%)" in shown(capsys)
+    text = " ".join(shown(capsys).split())
+    assert "duplicate: 5 (20.0%)" in text
+    assert "20.0% would be set aside, and max_quarantined is 5.0%: ingest would fail." in text
+    assert "ingest would fail" not in shown(capsys, "--set", "data.max_quarantined=0.2")
 
 
 def test_a_source_that_cannot_be_used_says_so(folder, capsys):
