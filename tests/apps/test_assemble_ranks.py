@@ -18,7 +18,8 @@ import pytest
 from gfm_pipeline.apps.contracts.data import AssembleSpec, ReadShardSpec, SourceSettings, Split
 from gfm_pipeline.apps.contracts.layout import CHUNK, LAYOUT_FILE
 from gfm_pipeline.apps.contracts.task import ERROR_FILE, RESULT_FILE, ExitCode
-from gfm_pipeline.apps.dataset import Dataset
+from gfm_pipeline.apps.dataset import Columns, Dataset
+from gfm_pipeline.apps.dataset.inspect import verify
 from gfm_pipeline.apps.dataset.write import together
 from gfm_pipeline.apps.ingest.assemble import assemble_program
 from gfm_pipeline.apps.ingest.placing import Placing
@@ -43,14 +44,16 @@ def _launcher() -> tuple[str, dict[str, str]]:
     return str(files["mpiexec"]), {"MPI4PY_LIBMPI": str(files["libmpi.so.12"])}
 
 
-def run_ranks(folder: Path, spec: AssembleSpec, ranks: int, program: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the program, or Python text that calls it, by so many ranks."""
+def run_ranks(
+    folder: Path, spec: AssembleSpec, ranks: int, program: str = "", more: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the program, or Python text that calls it, by so many ranks, with ``more`` variables."""
     mpiexec, variables = _launcher()
     folder.mkdir()
     (folder / "spec.json").write_text(json.dumps(to_plain(spec)))
     what = ["-c", program] if program else ["-m", "gfm_pipeline.apps.ingest.assemble_mpi"]
     command = [mpiexec, "-n", str(ranks), sys.executable, *what, "spec.json"]
-    environment = {**os.environ, **variables}
+    environment = {**os.environ, **variables, **(more or {})}
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
     )
@@ -91,6 +94,53 @@ def test_two_ranks_give_the_dataset_of_one_process(tmp_path: Path, shards: Assem
     if not together():
         assert several.digest == one.digest == result["digest"] == alone.digest
     assert [p.name for p in (tmp_path / "ranks").iterdir()] == ["dimers"]
+
+
+TOGETHER = """
+import sys
+from gfm_pipeline.apps.ingest import assemble_mpi
+assert assemble_mpi.together(), "ADIOS2 is not built with MPI"
+sys.exit(assemble_mpi.main())
+"""
+
+
+@pytest.fixture
+def collective() -> dict[str, str]:
+    """Return the variables that give ranks an ADIOS2 built with MPI, or skip."""
+    place = os.environ.get("GFM_ADIOS2_MPI")
+    if not place:
+        pytest.skip("GFM_ADIOS2_MPI is not set: there is no ADIOS2 built with MPI (docs/data.md says how to build one)")
+    return {"PYTHONPATH": place}
+
+
+@pytest.mark.parametrize(("ranks", "files"), [(2, 1), (3, 3)])
+def test_ranks_that_write_each_file_together_give_the_same_content(
+    tmp_path: Path, shards: AssembleSpec, collective: dict[str, str], ranks: int, files: int
+) -> None:
+    spec = replace(shards, shard_mb=512.0 if files == 1 else 0.7)
+    alone = assemble_program(here(spec, tmp_path / "alone" / "dimers"), Task(tmp_path))
+    done = run_ranks(tmp_path / "attempt", here(spec, tmp_path / "ranks" / "dimers"), ranks, TOGETHER, collective)
+    assert (done.returncode, done.stderr) == (ExitCode.OK, "")
+    one, several = (Dataset.open(tmp_path / k / "dimers", digests=True) for k in ("alone", "ranks"))
+    assert one.layout == several.layout  # the digest of the content is part of it
+    assert len(several.files) == files
+    assert to_plain(several.statistics) == to_plain(alone.statistics)
+    for split in Split:
+        a, b = one.columns(split), several.columns(split)
+        for name in Columns.__dataclass_fields__:
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+    verify(several)
+
+
+@pytest.mark.parametrize("how", ["raise", "kill"])
+def test_a_rank_that_fails_while_all_write_one_file_ends_all(
+    tmp_path: Path, shards: AssembleSpec, collective: dict[str, str], how: str
+) -> None:
+    program = FAILING.format(rank=1, where="placing.IndexWriter.add", how={"raise": RAISE, "kill": KILL}[how])
+    done = run_ranks(tmp_path / "attempt", here(shards, tmp_path / "dimers"), 2, program, collective)
+    assert done.returncode != 0
+    assert not (tmp_path / "dimers").exists()
+    assert not (tmp_path / "attempt" / RESULT_FILE).exists()
 
 
 FAILING = """
