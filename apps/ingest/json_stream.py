@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain
-from typing import IO, Any
+from typing import Any, Protocol
 
 import ijson
 
@@ -20,10 +20,18 @@ _NO_NUMBER = re.compile(rb"([:\[,]\s*)(?:NaN|-?Infinity)(?=\s*[,\]}])")
 _KEEP = 256  # bytes; indentation is shorter
 
 
+class Readable(Protocol):
+    """What bytes can be read from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most ``size`` bytes; none at the end."""
+        ...
+
+
 class _Finite:
     """A stream in which numbers that JSON does not have are null."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: Readable) -> None:
         self._stream = stream
         self._kept = b""
 
@@ -42,7 +50,7 @@ class _Finite:
                 return text
 
 
-def records(stream: IO[bytes], key: str) -> Iterator[Callable[[], Any]]:
+def records(stream: Readable, key: str) -> Iterator[Callable[[], Any]]:
     """Yield a function for each record, in file order; it parses the record when it is called, at once or never.
 
     Records are the objects at the depth at which ``key`` is first found: elements of a list, values of nested

@@ -158,7 +158,8 @@ class _Forward(io.RawIOBase):
 
 def _tar_members(path: Path, members: str) -> Iterator[Part]:
     with tarfile.open(path, "r|*") as archive:
-        for info in archive:
+        while (info := archive.next()) is not None:
+            cast("Any", archive).members.clear()  # it keeps all it has seen, which may be millions
             if not info.isfile() or not fnmatchcase(info.name, members):
                 continue
             stream = archive.extractfile(info)

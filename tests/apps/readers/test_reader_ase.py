@@ -119,7 +119,7 @@ class TestAseLmdb(Conformance):
         return folder / "frames.aselmdb"
 
     def spoil(self, path: Path, index: int) -> None:
-        with lmdb.open(str(path), subdir=False, map_size=2**24) as environment, environment.begin(write=True) as txn:
+        with lmdb.open(str(path), subdir=False, map_size=2**28) as environment, environment.begin(write=True) as txn:
             txn.put(str(index + 1).encode(), zlib.compress(json.dumps({"numbers": [1]}).encode()))
 
     def test_metadata_are_found_and_deleted_rows_skipped(self, path: Path) -> None:

@@ -100,7 +100,7 @@ class TestLmdb(Conformance):
     def write(self, folder: Path, expected: Expected) -> Path:
         path = folder / "system.lmdb"
         about = {"nframes": N_RECORDS, "frame_idx_fmt": "012d", "type_map": TYPE_MAP, "frame_nlocs": [4] * N_RECORDS}
-        with lmdb.open(str(path), map_size=2**22) as environment, environment.begin(write=True) as transaction:
+        with lmdb.open(str(path), map_size=2**28) as environment, environment.begin(write=True) as transaction:
             transaction.put(b"__metadata__", msgpack.packb(about))
             for k in range(N_RECORDS):
                 frame = {
@@ -115,7 +115,7 @@ class TestLmdb(Conformance):
         return path
 
     def spoil(self, path: Path, index: int) -> None:
-        with lmdb.open(str(path), map_size=2**22) as environment, environment.begin(write=True) as transaction:
+        with lmdb.open(str(path), map_size=2**28) as environment, environment.begin(write=True) as transaction:
             transaction.put(f"{index:012d}".encode(), b"\x81\xa1")
 
     def cut(self, path: Path) -> None:
@@ -149,7 +149,7 @@ def test_what_is_no_system_is_named(tmp_path: Path, name: str) -> None:
         (path / "type_map.raw").write_text("H")
         (path / "type.raw").write_text("zero\n")
     else:
-        with lmdb.open(str(path), subdir=False, map_size=2**20) as environment, environment.begin(write=True) as txn:
+        with lmdb.open(str(path), subdir=False, map_size=2**28) as environment, environment.begin(write=True) as txn:
             txn.put(b"1", b"2")
     (item,) = read_all(SourceSettings("x", "deepmd", (str(path),)))
     assert bad([item])[0].reason.startswith("unreadable")

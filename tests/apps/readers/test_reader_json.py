@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 
 from gfm_pipeline.apps.contracts.data import SourceSettings
-from gfm_pipeline.apps.ingest import json_stream
+from gfm_pipeline.apps.ingest import fitsnap_reader, json_stream
+from gfm_pipeline.apps.ingest.parts import parts
 from gfm_pipeline.apps.ingest.registry import get_reader
 
 
@@ -128,6 +131,14 @@ class TestFitsnap(Conformance):
         path.write_text('"Energy"'.join([head, *rest]))
 
 
+class TestLongFitsnap(TestFitsnap):
+    """A file that is longer than what is parsed at once."""
+
+    @pytest.fixture(autouse=True)
+    def _little_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(fitsnap_reader, "AT_ONCE", 100)
+
+
 def test_a_real_fitsnap_archive_is_read_without_unpacking(real_data: Path) -> None:
     packed = real_data / "inp" / "InP_JPCA2020_JSON.tar.gz"
     source = SourceSettings("inp", "fitsnap-json", (str(packed),), {"members": "*/Strain/*.json"}, group_key="folder")
@@ -195,3 +206,16 @@ def test_a_file_without_structures_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('[{"a": 1}]')
     (item,) = read_all(SourceSettings("x", "pymatgen-json", (str(tmp_path / "x.json"),)))
     assert "no 'structure' in this file" in bad([item])[0].reason
+
+
+def test_members_of_an_archive_that_were_read_are_forgotten(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "many.tar", "w") as archive:
+        for k in range(4000):
+            archive.addfile(tarfile.TarInfo(f"folder/configuration-{k:06d}.json"))
+    tracemalloc.start()
+    try:
+        held = [tracemalloc.get_traced_memory()[0] for _ in parts(str(tmp_path / "many.tar"))]
+    finally:
+        tracemalloc.stop()
+    assert len(held) == 4000
+    assert held[-1] - held[1000] < 200_000  # kept, these 3,000 take two million

@@ -113,7 +113,7 @@ class TestLmdb(Conformance):
 
     def write(self, folder: Path, expected: Expected) -> Path:
         path = folder / "data.0000.lmdb"
-        with lmdb.open(str(path), subdir=False, map_size=2**24) as environment, environment.begin(write=True) as txn:
+        with lmdb.open(str(path), subdir=False, map_size=2**28) as environment, environment.begin(write=True) as txn:
             for k in range(N_RECORDS):
                 fields = {
                     "pos": torch.tensor(expected.pos[k], dtype=torch.float32),
@@ -140,7 +140,7 @@ class TestLmdb(Conformance):
         return data
 
     def spoil(self, path: Path, index: int) -> None:
-        with lmdb.open(str(path), subdir=False, map_size=2**24) as environment, environment.begin(write=True) as txn:
+        with lmdb.open(str(path), subdir=False, map_size=2**28) as environment, environment.begin(write=True) as txn:
             txn.put(str(index).encode(), pickle.dumps(print))
 
     def cut(self, path: Path) -> None:
