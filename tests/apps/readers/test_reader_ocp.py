@@ -97,11 +97,16 @@ class GlobalStorage:
 @pytest.fixture
 def geometric(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let pickles name PyTorch Geometric's classes while they are written."""
+    prepare(monkeypatch)
+
+
+def prepare(patch: pytest.MonkeyPatch) -> None:
+    """Do that; benchmarks write these files too."""
     for name, cls in (("torch_geometric.data.data", Data), ("torch_geometric.data.storage", GlobalStorage)):
-        monkeypatch.setattr(cls, "__module__", name)
-        monkeypatch.setitem(sys.modules, name, module(name, **{cls.__name__: cls}))
+        patch.setattr(cls, "__module__", name)
+        patch.setitem(sys.modules, name, module(name, **{cls.__name__: cls}))
     for name in ("torch_geometric", "torch_geometric.data"):
-        monkeypatch.setitem(sys.modules, name, module(name))
+        patch.setitem(sys.modules, name, module(name))
 
 
 @pytest.mark.usefixtures("geometric")
