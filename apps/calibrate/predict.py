@@ -16,6 +16,7 @@ from gfm_pipeline.apps.calibrate.aggregate import predictions_file
 from gfm_pipeline.apps.contracts.data import Split
 from gfm_pipeline.apps.contracts.evaluation import PredictResult, PredictSpec
 from gfm_pipeline.apps.dataset import Columns, Dataset, GraphTable, collate
+from gfm_pipeline.apps.dataset.edge_files import StoredEdges
 from gfm_pipeline.apps.program import Task, run_program
 from gfm_pipeline.apps.train.checkpoint import TrainedModel, load_model
 from gfm_pipeline.apps.train.device import CPU, torch_device
@@ -41,10 +42,12 @@ def predict_columns(
     batch_size: int,
     task: Task | None = None,
     device: torch.device = CPU,
+    edges: StoredEdges | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return total energies [G] (eV, references added in float64) and forces [N, 3] (eV/Angstrom).
 
-    The model's weights must be on ``device``.
+    The model's weights must be on ``device``. ``edges`` are those of ``columns``, stored within the model's cutoff or
+    more; None: they are listed.
 
     Raises
     ------
@@ -58,8 +61,9 @@ def predict_columns(
     branch, reference = model.datasets.index(dataset), model.references[dataset]
     energy, forces = np.zeros(len(columns)), np.zeros((int(columns.natoms.sum()), 3))
     for first in range(0, len(columns), _CHUNK):
-        part = columns.take(np.arange(first, min(first + _CHUNK, len(columns))))
-        table = GraphTable.build(part, model.card.spec.cutoff, branch, reference)
+        chosen = np.arange(first, min(first + _CHUNK, len(columns)))
+        part, stored = columns.take(chosen), None if edges is None else edges.read(chosen)
+        table = GraphTable.build(part, model.card.spec.cutoff, branch, reference, stored)
         for start in range(0, len(part), batch_size):
             if task is not None:
                 task.check()
@@ -85,7 +89,8 @@ def predict(spec: PredictSpec, task: Task) -> PredictResult:
             dataset = Dataset.open(Path(ref.path))
             for split in SPLITS:
                 columns = dataset.columns(split)
-                energy, forces = predict_columns(model, columns, ref.name, spec.batch_size, task, device)
+                edges = dataset.edges(split, model.card.spec.cutoff)
+                energy, forces = predict_columns(model, columns, ref.name, spec.batch_size, task, device, edges)
                 graphs += len(columns)
                 path = predictions_file(folder, ref.name, split)
                 with storage_errors(path):

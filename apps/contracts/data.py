@@ -51,6 +51,13 @@ class Duplicates(StrEnum):
     ROUNDED = "rounded"
 
 
+class EdgeStorage(StrEnum):
+    """Where edges come from: listed whenever structures are read, or stored with the dataset."""
+
+    ON_THE_FLY = "on_the_fly"
+    STORED = "stored"
+
+
 SHARD_MB = 512.0
 # Of `SourceSettings`: what the first version had not. Campaigns of that version know nothing of them.
 LATER_SETTINGS = frozenset(
@@ -193,6 +200,8 @@ class AssembleSpec:
         ``quarantine.jsonl``, the report and the manifest.
     shard_mb
         Size a BP file is filled to, in MB; what is larger is divided into shards of at most this size.
+    edges_within
+        Edges of all pairs closer than this (Angstrom) are stored beside the BP files; None: none are.
     """
 
     source: SourceSettings
@@ -203,6 +212,7 @@ class AssembleSpec:
     seed: int
     output: str
     shard_mb: float = SHARD_MB
+    edges_within: float | None = None
 
 
 @dataclass(frozen=True)

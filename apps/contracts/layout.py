@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 LAYOUT_FILE = "layout.json"
 CHUNK = 2048  # graphs in a written block: windows of this size read back at disk speed
 
@@ -31,16 +33,38 @@ class BpShard:
 
 
 @dataclass(frozen=True)
-class Layout:
+class EdgeExtent:
+    """The stored edges of one split.
+
+    ``first`` is the first edge (a row of ``<label>.edges.npy``) of each chunk of graphs; ``unpacked`` graphs have an
+    edge that does not fit into 64 bits and are stored without edges.
+    """
+
+    first: tuple[int, ...]
+    n_edges: int
+    unpacked: int
+
+
+@dataclass(frozen=True)
+class EdgeLayout:
+    """Edges stored beside the BP files: all pairs closer than ``cutoff`` (Angstrom), by split."""
+
+    cutoff: float
+    splits: dict[str, EdgeExtent]
+
+
+class Layout(msgspec.Struct, frozen=True, omit_defaults=True):
     """The files of a dataset, in order; the graphs of a split are those of the files end to end.
 
     ``content`` is the SHA-256 of what the dataset holds (every key of every split, in order), whatever files it is
-    divided into and whatever wrote them.
+    divided into and whatever wrote them; edges follow from it and are not part of it. ``edges`` is left out of the
+    file where none are stored: such a dataset has the bytes, and the digest, it had before edges could be.
     """
 
     chunk: int
     content: str
     files: tuple[BpShard, ...]
+    edges: EdgeLayout | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +105,16 @@ class SplitFacts:
 
 
 @dataclass(frozen=True)
+class EdgeFacts:
+    """Stored edges of a dataset; ``cutoff`` in Angstrom, and graphs whose edges are listed when they are read."""
+
+    cutoff: float
+    n_edges: int
+    bytes: int
+    unpacked: int
+
+
+@dataclass(frozen=True)
 class DatasetInfo:
     """What ``dataset info`` prints; energies in eV, forces in eV/Angstrom."""
 
@@ -100,6 +134,7 @@ class DatasetInfo:
     reasons: dict[str, int]
     warnings: tuple[str, ...]
     provenance: dict[str, Any] = field(default_factory=dict)
+    edges: EdgeFacts | None = None
 
 
 @dataclass(frozen=True)

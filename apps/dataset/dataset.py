@@ -12,6 +12,7 @@ from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.apps.contracts.layout import CHUNK, LAYOUT_FILE, Layout
 from gfm_pipeline.apps.dataset.bp import BpFile, read_columns
 from gfm_pipeline.apps.dataset.columns import Columns
+from gfm_pipeline.apps.dataset.edge_files import StoredEdges
 from gfm_pipeline.apps.dataset.index import GraphIndex, read_index
 from gfm_pipeline.apps.dataset.rows import Rows
 from gfm_pipeline.common.errors import IntegrityError
@@ -99,6 +100,19 @@ class Dataset:
             When it does not fit the statistics.
         """
         return read_index(self.path, split, self.statistics.n_structures[split])
+
+    def edges(self, split: Split, cutoff: float = 0.0) -> StoredEdges | None:
+        """Return the stored edges of a split; None where none are, or not as far as ``cutoff`` (Angstrom).
+
+        Raises
+        ------
+        IntegrityError
+            When the files are not what the layout says.
+        """
+        layout = self.layout
+        if layout is None or layout.edges is None or cutoff > layout.edges.cutoff:
+            return None
+        return StoredEdges(self.path, split, self.statistics.n_structures[split], layout.chunk, layout.edges)
 
     def columns(self, split: Split, graphs: NDArray[np.int64] | None = None) -> Columns:
         """Read one split into memory, or ``graphs`` of it, which ascend.

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.contracts.data import NeighbourStatistics, Split
 from gfm_pipeline.apps.dataset.columns import Columns
+from gfm_pipeline.apps.dataset.edge_files import EdgeWriter
+from gfm_pipeline.apps.dataset.edges import CLOSE
 from gfm_pipeline.apps.dataset.neighbours import pairs_within
 from gfm_pipeline.common.errors import IntegrityError
 from gfm_pipeline.common.publish import storage_errors
@@ -75,7 +80,12 @@ def index_file(label: Split) -> str:
     return f"{label}.index.npy"
 
 
-def count(columns: Columns, check: Callable[[], None] = lambda: None) -> tuple[NDArray[np.uint32], Degrees]:
+def count(
+    columns: Columns,
+    check: Callable[[], None] = lambda: None,
+    keep: Callable[[Indices, Indices, Indices], None] | None = None,
+    cutoff: float = 0.0,
+) -> tuple[NDArray[np.uint32], Degrees]:
     """Return the rows of a `GraphIndex` and how many neighbours the atoms have.
 
     Parameters
@@ -84,6 +94,10 @@ def count(columns: Columns, check: Callable[[], None] = lambda: None) -> tuple[N
         The structures.
     check
         Called now and then; may raise to stop.
+    keep
+        Gets the edges of each structure: ends [E] and images [E, 3], of all pairs within ``cutoff`` and `CLOSE` more.
+    cutoff
+        Angstrom; needed with ``keep`` only.
 
     Raises
     ------
@@ -96,12 +110,16 @@ def count(columns: Columns, check: Callable[[], None] = lambda: None) -> tuple[N
     rows[:, 1] = ~np.isnan(columns.energy)
     rows[:, 2] = known[columns.offsets[1:]] - known[columns.offsets[:-1]]
     degrees = np.zeros((len(RADII), len(columns.numbers)), dtype=np.int64)
+    farthest = RADII[-1] if keep is None else max(RADII[-1], cutoff + CLOSE)
     for g in range(len(columns)):
         if g % 256 == 0:
             check()
         first, last = int(columns.offsets[g]), int(columns.offsets[g + 1])
         atoms = slice(first, last)
-        src, _, _, distance = pairs_within(columns.pos[atoms], columns.cell[g], columns.pbc[g], RADII[-1])
+        src, dst, image, distance = pairs_within(columns.pos[atoms], columns.cell[g], columns.pbc[g], farthest)
+        if keep is not None:
+            near = np.flatnonzero(distance < cutoff + CLOSE)
+            keep(src[near], dst[near], image[near])
         for k, radius in enumerate(RADII):
             degrees[k, atoms] = np.bincount(src[distance < radius], minlength=last - first)
         rows[g, _FIXED:] = degrees[:, atoms].sum(axis=1)
@@ -149,7 +167,7 @@ def _longer(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 class IndexWriter:
-    """Writes the index of every split into the folder of a dataset while its structures pass by.
+    """Writes the index of every split into the folder of a dataset while its structures pass by, and edges if asked.
 
     Parameters
     ----------
@@ -157,6 +175,8 @@ class IndexWriter:
         Of the dataset.
     sizes
         Structures of each split.
+    cutoff
+        Edges within it (Angstrom) are stored; None: none are.
 
     Raises
     ------
@@ -164,8 +184,10 @@ class IndexWriter:
         When the disk refuses.
     """
 
-    def __init__(self, folder: Path, sizes: Mapping[Split, int]) -> None:
-        self._folder, self._sizes = folder, sizes
+    def __init__(self, folder: Path, sizes: Mapping[Split, int], cutoff: float | None = None) -> None:
+        self._folder, self._sizes, self._cutoff = folder, sizes, cutoff
+        self._edges = None if cutoff is None else EdgeWriter(folder, sizes)
+        self._open = ExitStack()
         self._done = dict.fromkeys(sizes, 0)
         self.degrees: dict[Split, Degrees] = {}
 
@@ -175,11 +197,14 @@ class IndexWriter:
             with storage_errors(path):
                 # written, not mapped: a full disk answers a write with an error, and a mapping by killing the process
                 np.save(path, np.zeros((n, _FIXED + len(RADII)), dtype=np.uint32))
+        if self._edges is not None:
+            self._open.enter_context(self._edges)
         return self
 
     def add(self, label: Split, columns: Columns, check: Callable[[], None] = lambda: None) -> None:
         """Take the next structures of ``label``; ``check`` as for `count`."""
-        rows, degrees = count(columns, check)
+        keep = None if self._edges is None else partial(self._edges.add, label)
+        rows, degrees = count(columns, check, keep, self._cutoff or 0.0)
         self.put(label, rows)
         self.degrees[label] = self.degrees[label] + degrees if label in self.degrees else degrees
 
@@ -191,7 +216,10 @@ class IndexWriter:
             stream.write(rows.tobytes())
         self._done[label] += len(rows)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
         if kind is None and self._done != dict(self._sizes):
             raise ValueError(f"The index got {self._done} structures, not {dict(self._sizes)}.")
 

@@ -19,6 +19,7 @@ from gfm_pipeline.apps.contracts.data import Split
 from gfm_pipeline.apps.contracts.layout import (
     LAYOUT_FILE,
     DatasetInfo,
+    EdgeFacts,
     InspectSpec,
     LabelExtent,
     Layout,
@@ -27,6 +28,8 @@ from gfm_pipeline.apps.contracts.layout import (
 )
 from gfm_pipeline.apps.dataset.columns import Columns
 from gfm_pipeline.apps.dataset.dataset import Dataset
+from gfm_pipeline.apps.dataset.edge_files import edge_files
+from gfm_pipeline.apps.dataset.edges import check_edges
 from gfm_pipeline.apps.dataset.write import BpWriter, ContentDigest
 from gfm_pipeline.common.errors import ConfigError, IntegrityError
 from gfm_pipeline.common.publish import read_manifest, storage_errors
@@ -58,6 +61,19 @@ def info(dataset: Dataset) -> DatasetInfo:
         reasons=facts.reasons,
         warnings=facts.warnings,
         provenance=manifest.meta.get("provenance", {}),
+        edges=_edge_facts(dataset),
+    )
+
+
+def _edge_facts(dataset: Dataset) -> EdgeFacts | None:
+    if dataset.layout is None or dataset.layout.edges is None:
+        return None
+    extents, files = dataset.layout.edges.splits.values(), [name for split in Split for name in edge_files(split)]
+    return EdgeFacts(
+        cutoff=dataset.layout.edges.cutoff,
+        n_edges=sum(extent.n_edges for extent in extents),
+        bytes=sum((dataset.path / name).stat().st_size for name in files),
+        unpacked=sum(extent.unpacked for extent in extents),
     )
 
 
@@ -99,6 +115,8 @@ def pieces(dataset: Dataset, split: Split) -> Iterator[Columns]:
 def verify(dataset: Dataset) -> dict[str, Any]:
     """Compare what the files hold with statistics, layout and the digest of the content; bytes were checked before.
 
+    Stored edges must be of the structures and no longer than their cutoff.
+
     Raises
     ------
     IntegrityError
@@ -116,9 +134,11 @@ def verify(dataset: Dataset) -> dict[str, Any]:
                     f"{LAYOUT_FILE} of {dataset.path} has {n} structures in {split}, not {said[split]}."
                 )
     for split in Split:
-        n = 0
+        n, edges = 0, dataset.edges(split)
         for columns in pieces(dataset, split):
             content.update(str(split), columns)
+            if edges is not None:
+                check_edges(columns, edges.read(np.arange(n, n + len(columns))))
             n += len(columns)
         if n != said[split]:
             raise IntegrityError(f"{dataset.path} holds {n} structures in {split}, its statistics say {said[split]}.")

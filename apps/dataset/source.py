@@ -49,6 +49,26 @@ class Source(Protocol):
         ...
 
 
+def read_table(
+    dataset: Dataset,
+    split: Split,
+    cutoff: float,
+    dataset_index: int,
+    reference: Mapping[str, float],
+    graphs: Indices | None = None,
+) -> GraphTable:
+    """Read a split into memory, or ``graphs`` of it, which ascend, with stored edges where they reach far enough.
+
+    Raises
+    ------
+    GFMError
+        When they cannot be read or have no neighbour list.
+    """
+    columns, edges = dataset.columns(split, graphs), dataset.edges(split, cutoff)
+    stored = None if edges is None else edges.read(np.arange(len(columns)) if graphs is None else graphs)
+    return GraphTable.build(columns, cutoff, dataset_index, reference, stored)
+
+
 class Held:
     """A split in memory; see `Source`."""
 
@@ -101,6 +121,7 @@ class OnDisk:
         window: int,
     ) -> None:
         self._index, self._cutoff, self._dataset, self._reference = index, cutoff, dataset_index, reference
+        self._edges = None if cutoff is None else dataset.edges(split, cutoff)
         self._rows = dataset.rows(split)
         self.block: int | None = self._rows.block
         # where one window ends, blocks of two are needed
@@ -116,7 +137,8 @@ class OnDisk:
     def table(self, graphs: Indices) -> tuple[GraphTable, Indices]:
         """See `Source.table`."""
         columns = self._reader.read(graphs)
-        return GraphTable.build(columns, self._cutoff, self._dataset, self._reference), np.arange(len(graphs))
+        stored = None if self._edges is None else self._edges.read(graphs)
+        return GraphTable.build(columns, self._cutoff, self._dataset, self._reference, stored), np.arange(len(graphs))
 
     def close(self) -> None:
         """See `Source.close`."""

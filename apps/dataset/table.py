@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.columns import Columns, flat_ranges
-from gfm_pipeline.apps.dataset.neighbours import neighbour_list
+from gfm_pipeline.apps.dataset.edges import Edges, Packed, list_edges, select_edges
 from gfm_pipeline.common.errors import DataError
 from gfm_pipeline.models.batch import Batch
 
@@ -72,9 +71,14 @@ class GraphTable:
 
     @classmethod
     def build(
-        cls, columns: Columns, cutoff: float | None, dataset_index: int, reference: Mapping[str, float]
+        cls,
+        columns: Columns,
+        cutoff: float | None,
+        dataset_index: int,
+        reference: Mapping[str, float],
+        stored: Packed | None = None,
     ) -> GraphTable:
-        """List the neighbours of every structure and subtract reference energies.
+        """List the neighbours of every structure, or choose from stored ones, and subtract reference energies.
 
         Parameters
         ----------
@@ -86,11 +90,15 @@ class GraphTable:
             Branch of the model these structures belong to.
         reference
             Element symbol to reference energy (eV).
+        stored
+            Edges of these structures that were stored, within ``cutoff`` or more.
 
         Raises
         ------
         DataError
             When an element has no reference energy, or a cell has no volume.
+        IntegrityError
+            When the stored edges are not those of these structures.
         """
         present, composition = columns.composition()
         symbols = [chemical_symbols[number] for number in present]
@@ -98,16 +106,10 @@ class GraphTable:
         if missing:
             raise DataError(f"There is no reference energy for {', '.join(missing)}.", "Ingest the dataset again.")
         energy = columns.energy - composition @ np.array([reference[symbol] for symbol in symbols])
-        nedges = np.zeros(len(columns), dtype=np.int64)
-        parts: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
-        for g in range(0 if cutoff is None else len(columns)):
-            atoms = slice(columns.offsets[g], columns.offsets[g + 1])
-            src, dst, image = neighbour_list(columns.pos[atoms], columns.cell[g], columns.pbc[g], cutoff or 0.0)
-            nedges[g] = len(src)
-            parts.append((src, dst, image.astype(np.int16)))
-        graph = np.repeat(np.arange(len(columns)), nedges)
-        image = np.concatenate([p[2] for p in parts]) if parts else np.zeros((0, 3), np.int16)
-        shift = np.einsum("ei,eij->ej", image, columns.cell.astype(np.float64)[graph])
+        if cutoff is None:
+            edges = Edges.none(len(columns))
+        else:
+            edges = list_edges(columns, cutoff) if stored is None else select_edges(columns, stored, cutoff)
         return cls(
             dataset=dataset_index,
             z=columns.numbers.astype(np.int64),
@@ -116,11 +118,11 @@ class GraphTable:
             energy=energy,
             natoms=columns.natoms,
             atom_start=columns.offsets[:-1],
-            nedges=nedges,
-            edge_start=np.cumsum(nedges) - nedges,
-            src=np.concatenate([p[0] for p in parts]) if parts else np.zeros(0, np.int64),
-            dst=np.concatenate([p[1] for p in parts]) if parts else np.zeros(0, np.int64),
-            shift=shift.astype(np.float32),
+            nedges=edges.nedges,
+            edge_start=np.cumsum(edges.nedges) - edges.nedges,
+            src=edges.src,
+            dst=edges.dst,
+            shift=edges.shift,
         )
 
 

@@ -273,7 +273,8 @@ def _placing(
     files = plan_files(name, chunk_atoms, max(1, -(-size // int(spec.shard_mb * 1e6))))
     references = _references(spec, plan, buckets)
     energies = {atomic_numbers[symbol]: energy for symbol, energy in references.energies.items()}
-    return Placing(folder, scratch, name, files, energies, buckets, plan.graphs), Totals(references)
+    work = Placing(folder, scratch, name, files, energies, buckets, plan.graphs, spec.edges_within)
+    return work, Totals(references)
 
 
 def help_assemble(task: Task, ranks: Ranks) -> None:
@@ -343,7 +344,7 @@ def _assemble(spec: AssembleSpec, task: Task, ranks: Ranks) -> AssembleResult:
         write_record(folder / STATISTICS_FILE, stats)
         write_quarantine(folder / QUARANTINE_FILE, source.quarantine())
         with storage_errors(folder / REPORT_FILE):
-            (folder / REPORT_FILE).write_text(render(spec, stats, totals, origin), encoding="utf-8")
+            (folder / REPORT_FILE).write_text(render(spec, stats, totals, origin, layout.edges), encoding="utf-8")
     for sentence in warned:
         sys.stdout.write(f"warning: {name}: {sentence}\n")
     task.progress(force=True, done=len(spec.shards), total=len(spec.shards), quarantined=stats.n_quarantined)

@@ -1,9 +1,9 @@
 """The second half of joining: the shuffled records become BP files and indexes, by one process or several.
 
 Every file is written by one rank, in order, so it has the same bytes whatever the number of ranks. Where ADIOS2 is
-built with MPI, ranks write each file together instead. Neighbours are counted by all ranks, a stretch of chunks each;
-that is most of the work. What depends on the order of records, the digest of the content and the sums of energies,
-is taken by rank 0, which reads all of them.
+built with MPI, ranks write each file together instead. Neighbours are counted, and stored if asked, by all ranks, a
+stretch of chunks each; that is most of the work. What depends on the order of records, the digest of the content and
+the sums of energies, is taken by rank 0, which reads all of them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gfm_pipeline.apps.contracts.data import Split
 from gfm_pipeline.apps.contracts.layout import CHUNK, BpShard, LabelExtent, Layout
+from gfm_pipeline.apps.dataset.edge_files import edge_layout, join_edges
 from gfm_pipeline.apps.dataset.index import Degrees, IndexWriter, join_indexes
 from gfm_pipeline.apps.dataset.write import BpWriter, ContentDigest
 from gfm_pipeline.apps.ingest.ranks import Ranks
@@ -39,6 +40,8 @@ class Placing:
         The records of every split.
     graphs
         Their numbers.
+    edges_within
+        Edges within it (Angstrom) are stored; None: none are.
     """
 
     folder: Path
@@ -48,6 +51,7 @@ class Placing:
     energies: dict[int, float]
     buckets: dict[Split, Buckets]
     graphs: dict[Split, int]
+    edges_within: float | None = None
 
     def counts(self, rank: int, size: int) -> dict[Split, range]:
         """Return the chunks of every split whose neighbours a rank counts."""
@@ -127,7 +131,7 @@ def place(work: Placing, totals: Totals | None, task: Task, ranks: Ranks, quaran
     done, total = 0, sum(work.graphs.values())
     folder = work.index_folder(rank, size)
     folder.mkdir(exist_ok=True)
-    with IndexWriter(folder, work.sizes(rank, size)) as index:
+    with IndexWriter(folder, work.sizes(rank, size), work.edges_within) as index:
         for file, places in _places(work.files):
             with _open(work, file, ranks) as writer:
                 for at in places:
@@ -161,7 +165,11 @@ def finish(work: Placing, parts: list[Placed], totals: Totals) -> Layout:
         folders = [work.index_folder(rank, len(parts)) for rank in range(len(parts))]
         for split in work.graphs:
             join_indexes(work.folder, split, folders)
+        if work.edges_within is not None:
+            join_edges(work.folder, work.graphs, folders)
     degrees = sum((part.degrees for part in parts), Degrees.none())
     totals.neighbours = degrees.statistics()
     shards = tuple(BpShard(file, {str(split): e for split, e in extents.items()}) for file, extents in work.files)
-    return Layout(CHUNK, parts[0].content, shards)
+    within = work.edges_within
+    edges = None if within is None else edge_layout(work.folder, work.graphs, CHUNK, within)
+    return Layout(CHUNK, parts[0].content, shards, edges)

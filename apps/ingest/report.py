@@ -10,7 +10,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.contracts.data import AssembleSpec, DatasetStatistics, NeighbourStatistics
-from gfm_pipeline.apps.contracts.layout import Provenance
+from gfm_pipeline.apps.contracts.layout import EdgeLayout, Provenance
 from gfm_pipeline.apps.ingest.provenance import lines as provenance_lines
 from gfm_pipeline.apps.ingest.totals import SAMPLE, Totals
 
@@ -66,7 +66,25 @@ def _block(title: str, lines: list[str]) -> list[str]:
     return ["", f"## {title}", "", *lines]
 
 
-def render(spec: AssembleSpec, stats: DatasetStatistics, totals: Totals, origin: Provenance) -> str:
+def _edge_lines(edges: EdgeLayout) -> list[str]:
+    said = sum(extent.n_edges for extent in edges.splits.values())
+    unpacked = sum(extent.unpacked for extent in edges.splits.values())
+    lines = [f"{said} within {edges.cutoff:g} Å are stored, 8 bytes each."]
+    if unpacked:
+        lines.append(
+            f"{unpacked} structures have one that cannot be stored (too many atoms, or positions far outside the "
+            "cell): theirs are listed when they are read."
+        )
+    return lines
+
+
+def render(
+    spec: AssembleSpec,
+    stats: DatasetStatistics,
+    totals: Totals,
+    origin: Provenance,
+    edges: EdgeLayout | None = None,
+) -> str:
     """Return the report as Markdown."""
     total, atoms = sum(stats.n_structures.values()), sum(stats.n_atoms.values())
     split_rows = [
@@ -128,6 +146,8 @@ def render(spec: AssembleSpec, stats: DatasetStatistics, totals: Totals, origin:
     lines += _block("Absolute force components (eV/Å)", ["```", *histogram(totals.forces()), "```"])
     if stats.neighbours:
         lines += _block("Neighbours", _neighbour_lines(stats.neighbours))
+    if edges is not None:
+        lines += _block("Edges", _edge_lines(edges))
     if stats.reasons:
         rows = [(reason, str(n)) for reason, n in stats.reasons.items()]
         set_aside = [f"{stats.n_quarantined} records, each named in quarantine.jsonl."]

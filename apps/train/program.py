@@ -17,7 +17,7 @@ from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.apps.contracts.task import PROGRESS_FILE, ExitCode
 from gfm_pipeline.apps.contracts.training import DatasetErrors, StopReason, TrainResult, TrainSpec
 from gfm_pipeline.apps.dataset import Dataset, GraphTable
-from gfm_pipeline.apps.dataset.source import Held, OnDisk, Source
+from gfm_pipeline.apps.dataset.source import Held, OnDisk, Source, read_table
 from gfm_pipeline.apps.program import StopRequested, Task
 from gfm_pipeline.apps.train.allocator import keep_freed_memory
 from gfm_pipeline.apps.train.checkpoint import Card, Checkpoint, Position, load, newest, save
@@ -190,7 +190,7 @@ def open_source(spec: TrainSpec, dataset: Dataset, number: int, reference: Mappi
     index = dataset.index(Split.TRAIN)
     cutoff = spec.model.cutoff
     if index is None or len(index) <= spec.window:
-        return Held(GraphTable.build(dataset.columns(Split.TRAIN), cutoff, number, reference))
+        return Held(read_table(dataset, Split.TRAIN, cutoff, number, reference))
     return OnDisk(dataset, Split.TRAIN, index, cutoff, number, reference, 0 if ranks >= SPARSE else spec.window)
 
 
@@ -227,9 +227,7 @@ def prepare(spec: TrainSpec, ranks: Ranks = ALONE, device: torch.device = CPU) -
             if spec.validation_limit is None
             else subset(dataset.statistics.n_structures[Split.VALIDATION], spec.validation_limit)
         )
-        validation[ref.name] = GraphTable.build(
-            dataset.columns(Split.VALIDATION, chosen), spec.model.cutoff, k, reference
-        )
+        validation[ref.name] = read_table(dataset, Split.VALIDATION, spec.model.cutoff, k, reference, chosen)
     if card is None:
         made = new_card(spec, statistics, samples) if ranks.rank == 0 else None
         card = made if made is not None and ranks.size == 1 else from_plain(Card, ranks.told(to_plain(made)))

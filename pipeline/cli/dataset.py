@@ -29,7 +29,7 @@ def dataset() -> None:
 @folder_argument
 @JSON
 def info(folder: Path, as_json: bool) -> None:
-    """Show sizes, splits, elements and provenance of the dataset in FOLDER."""
+    """Show sizes, splits, elements, stored edges and provenance of the dataset in FOLDER."""
     found = ask(PROGRAM, InspectSpec("info", str(folder)), DatasetInfo, QUICK)
     if as_json:
         _json(to_plain(found))
@@ -56,6 +56,7 @@ def info(folder: Path, as_json: bool) -> None:
         if isinstance(value, dict):
             value = ", ".join(f"{k} {v}" for k, v in value.items() if v is not None)
         console.print(f"{key:<16}{' '.join(value) if isinstance(value, list) else value}", highlight=False)
+    console.print(f"edges       {_edges(found)}", highlight=False)
     console.print(f"digest      {found.digest} (files), {found.content or 'unknown'} (content)")
     for sentence in found.warnings:
         console.print(f"[red]WARNING[/] {sentence}")
@@ -89,7 +90,8 @@ def head(folder: Path, count: int, as_json: bool) -> None:
 def verify(folder: Path, as_json: bool) -> None:
     """Check every byte of the dataset in FOLDER, and that it holds what it says; exit code 5 if not.
 
-    Digests of all files are compared first: ADIOS2 opens nothing that its manifest does not vouch for.
+    Digests of all files are compared first: ADIOS2 opens nothing that its manifest does not vouch for. Stored edges
+    are compared with their structures.
     """
     found: dict[str, Any] = ask(PROGRAM, InspectSpec("verify", str(folder)), dict, LONG)
     if as_json:
@@ -113,6 +115,14 @@ def export(hydragnn: bool, folder: Path, output: Path, as_json: bool) -> None:  
         _json(found)
         return
     click.echo(f"{found['output']}: {found['structures']:,} structures, {found['bytes']:,} bytes")
+
+
+def _edges(found: DatasetInfo) -> str:
+    if found.edges is None:
+        return "not stored: listed whenever structures are read"
+    e = found.edges
+    rest = f"; those of {e.unpacked:,} structures are listed when they are read" if e.unpacked else ""
+    return f"{e.n_edges:,} within {e.cutoff:g} A are stored, {e.bytes:,} bytes{rest}"
 
 
 def _table(*columns: tuple[str, str]) -> Table:

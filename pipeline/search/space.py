@@ -28,6 +28,11 @@ class Choice:
         """Return the value an inactive column holds."""
         return self.values[0]
 
+    @property
+    def largest(self) -> Value:
+        """Return the largest value, of numbers."""
+        return max(self.values)
+
     def draw(self, uniform: np.ndarray) -> list[Value]:
         """Map uniform numbers in [0, 1) to values."""
         return [self.values[int(u * len(self.values))] for u in uniform]
@@ -50,6 +55,11 @@ class Range:
     def first(self) -> Value:
         """Return the value an inactive column holds."""
         return int(self.low) if self.whole else self.low
+
+    @property
+    def largest(self) -> Value:
+        """Return the upper end."""
+        return self.high
 
     def draw(self, uniform: np.ndarray) -> list[Value]:
         """Map uniform numbers in [0, 1) to values."""
@@ -88,6 +98,10 @@ class SearchSpace:
         """Return the names of the algorithms in the space."""
         choice = self.shared["algorithm"]
         return tuple(choice.values) if isinstance(choice, Choice) else ()
+
+    def largest(self, name: str) -> float:
+        """Return the largest value of a number that any candidate can have."""
+        return float(max(self.own.get(a, {}).get(name, self.shared[name]).largest for a in self.algorithms))
 
     def columns(self) -> dict[str, Dimension]:
         """Return the flat columns: shared names, and ``name@Algorithm`` for an algorithm's own."""

@@ -16,7 +16,15 @@ from pydantic import (
     model_validator,
 )
 
-from gfm_pipeline.apps.contracts.data import OVERLAP, SHARD_MB, Duplicates, EnergyUnit, ForceSign, LengthUnit
+from gfm_pipeline.apps.contracts.data import (
+    OVERLAP,
+    SHARD_MB,
+    Duplicates,
+    EdgeStorage,
+    EnergyUnit,
+    ForceSign,
+    LengthUnit,
+)
 from gfm_pipeline.apps.contracts.training import Algorithm, ForceHead
 from gfm_pipeline.search.space import Choice, Dimension, Range, SearchSpace
 
@@ -97,6 +105,11 @@ class DataModel(Strict):
     max_quarantined: float = Field(default=0.05, ge=0, le=1, description="Largest tolerated share of bad records.")
     shard_mb: Annotated[float, Field(ge=1, le=16384)] = Field(
         default=SHARD_MB, description="Size of the BP files of a dataset (MB); what is larger becomes several."
+    )
+    edges: EdgeStorage = Field(
+        default=EdgeStorage.ON_THE_FLY,
+        description="Edges are listed when structures are read (on_the_fly), or stored once, within the largest cutoff "
+        "of the search space (8 bytes each; another largest cutoff makes the datasets anew).",
     )
 
     @model_validator(mode="after")

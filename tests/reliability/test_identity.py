@@ -191,6 +191,7 @@ SETTINGS: dict[str, tuple[Any, StageName | None]] = {
     "data.test": (0.3, StageName.INGEST),
     "data.max_quarantined": (0.5, StageName.INGEST),
     "data.shard_mb": (64.0, StageName.INGEST),
+    "data.edges": ("stored", StageName.INGEST),
     "search.candidates": (8, StageName.SEARCH),
     "search.wave": (3, StageName.SEARCH),
     "search.rungs": ([40, 90], StageName.SEARCH),

@@ -9,6 +9,7 @@ from gfm_pipeline.apps.contracts.data import (
     LATER_SETTINGS,
     SHARD_MB,
     AssembleSpec,
+    EdgeStorage,
     ReadShardSpec,
     SourceSettings,
 )
@@ -47,7 +48,15 @@ def settings(context: Context) -> dict[str, Any]:
         "max_quarantined": data.max_quarantined,
         "sources": sources,
         **({} if data.shard_mb == SHARD_MB else {"shard_mb": data.shard_mb}),
+        **({} if (within := edges_within(context)) is None else {"edges_within": within}),
     }
+
+
+def edges_within(context: Context) -> float | None:
+    """Return the distance within which edges are stored: the largest cutoff of the search; None: none are."""
+    if context.workflow.data.edges is EdgeStorage.ON_THE_FLY:
+        return None
+    return context.workflow.search.space.compile().largest("cutoff")
 
 
 def read_name(source: str, shard: int) -> str:
@@ -106,5 +115,6 @@ def _assemble(context: Context, stage: StageState, source: SourceSettings) -> Ta
         seed=context.workflow.seed,
         output=str(paths.dataset(source.name)),
         shard_mb=data.shard_mb,
+        edges_within=edges_within(context),
     )
     return TaskRequest(stage.key, StageName.INGEST, assemble_name(source.name), Program.ASSEMBLE, spec)
