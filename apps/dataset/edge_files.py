@@ -95,15 +95,16 @@ class EdgeWriter:
         return self
 
     def add(self, label: Split, src: Indices, dst: Indices, image: Indices) -> None:
-        """Take the edges of the next structure of ``label``: ends [E] and images [E, 3]."""
+        """Take the edges of the next structure of ``label`` by length: ends [E] and images [E, 3]."""
         packed = pack(src, dst, image)
         n = UNPACKED if packed is None else len(packed)
         self.put(label, np.array([n], dtype=COUNT), np.zeros(0, dtype=EDGE) if packed is None else packed)
 
     def put(self, label: Split, counts: NDArray[np.uint32], edges: NDArray[np.int64]) -> None:
-        """Take packed edges of ``label`` [E], or numbers of edges of its structures [n], or both."""
-        for file, values in zip(self._files[label], (edges, counts), strict=True):
-            file.append(values)
+        """Take the next packed edges of ``label`` [E], and the next of its numbers of edges [n]."""
+        to_edges, to_counts = self._files[label]
+        to_edges.append(edges)
+        to_counts.append(counts)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -123,16 +124,14 @@ def join_edges(folder: Path, labels: Iterable[Split], parts: Sequence[Path]) -> 
     StorageError
         When the disk refuses.
     """
-    none = np.zeros(0, dtype=COUNT), np.zeros(0, dtype=EDGE)
     with EdgeWriter(folder, labels) as writer:
         for label in labels:
             names = edge_files(label)
             for part in parts:
                 edges, counts = (_mapped(part / name) for name in names)
-                for first in range(0, len(edges), _AT_ONCE):
-                    writer.put(label, none[0], edges[first : first + _AT_ONCE])
-                for first in range(0, len(counts), _AT_ONCE):
-                    writer.put(label, counts[first : first + _AT_ONCE], none[1])
+                for first in range(0, max(len(edges), len(counts)), _AT_ONCE):
+                    piece = slice(first, first + _AT_ONCE)
+                    writer.put(label, counts[piece], edges[piece])
 
 
 def edge_layout(folder: Path, labels: Iterable[Split], chunk: int, cutoff: float) -> EdgeLayout:

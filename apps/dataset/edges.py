@@ -1,12 +1,12 @@
 """Edges of many structures: listed when they are asked for, or chosen from packed ones that were listed before.
 
 A packed edge is one integer of 64 bits: the image of ``dst`` along the three lattice vectors in its three lowest bytes
-(signed), then 20 bits of ``dst`` and 20 of ``src``, both counted from the first atom of their structure.
+(signed), then 20 bits of ``dst`` and 20 of ``src``, both counted from the first atom of their structure. A structure's
+edges are stored by length, so that those within a smaller cutoff are the first ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,8 @@ UNPACKED = np.iinfo(COUNT).max  # in place of a number of edges: the structure h
 # rounded in another way than those of the search. So pairs are stored up to this far beyond the cutoff, and structures
 # with a pair within half of it are searched anew. Both roundings are smaller by four orders of magnitude.
 CLOSE = 1e-6
-_AT_ONCE = 1 << 16  # edges chosen from at a time: their vectors stay in the cache
+_AT_ONCE = 1 << 15  # edges unpacked at a time
+_AGAIN = "Ingest the dataset again."
 _MASK = (1 << ATOM_BITS) - 1
 
 Indices = NDArray[np.int64]
@@ -67,7 +68,7 @@ class Packed:
     counts
         Edges of each structure [G], uint32; `UNPACKED` where there are none stored.
     edges
-        The packed edges [E], int64.
+        The packed edges [E], int64; those of a structure by length, the shortest first.
     cutoff
         All pairs closer than this are there (Angstrom).
     path
@@ -78,6 +79,11 @@ class Packed:
     edges: NDArray[np.int64]
     cutoff: float
     path: Path
+
+    def starts(self) -> Indices:
+        """Return the first edge of each structure, and E at the end [G + 1]."""
+        counts = np.where(self.counts == UNPACKED, 0, self.counts)
+        return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
 def pack(src: Indices, dst: Indices, image: Indices) -> NDArray[np.int64] | None:
@@ -116,8 +122,9 @@ def list_edges(columns: Columns, cutoff: float) -> Edges:
         nedges[g] = len(src)
         parts.append((src, dst, image.astype(np.int16)))
     src, dst, images = (np.concatenate([part[k] for part in parts]) for k in range(3))
-    graph = np.repeat(np.arange(len(columns)), nedges)
-    return Edges(nedges, src, dst, _shift(images, columns.cell.astype(np.float64), graph).astype(np.float32))
+    shift = np.empty((len(src), 3), dtype=np.float32)
+    _shifts(images, columns.cell, nedges, shift)
+    return Edges(nedges, src, dst, shift)
 
 
 def select_edges(columns: Columns, packed: Packed, cutoff: float) -> Edges:
@@ -142,85 +149,98 @@ def select_edges(columns: Columns, packed: Packed, cutoff: float) -> Edges:
     DataError
         When a periodic cell has no volume.
     """
-    again = packed.counts == UNPACKED
-    nedges, parts = np.zeros(len(columns), dtype=np.int64), []
-    for piece in _pieces(columns, packed):
-        graph, mine = piece.graph, slice(piece.first, piece.last)
-        again[graph[np.abs(piece.length - cutoff) < CLOSE / 2]] = True
-        keep = np.flatnonzero((piece.length < cutoff) & ~again[graph])
-        nedges[mine] = np.bincount(graph[keep] - piece.first, minlength=piece.last - piece.first)
-        parts.append(Edges(nedges[mine], piece.src[keep], piece.dst[keep], piece.shift[keep].astype(np.float32)))
-    chosen = _joined(parts) if parts else Edges.none(0)
-    rest = np.flatnonzero(again)
+    starts = packed.starts()
+    wanted, unsure = _shorter(columns, packed, starts, cutoff)
+    unsure |= packed.counts == UNPACKED
+    nedges = np.where(unsure, 0, wanted)
+    ends = np.concatenate([[0], np.cumsum(nedges)])
+    src, dst = np.empty(ends[-1], dtype=np.int64), np.empty(ends[-1], dtype=np.int64)
+    shift, first = np.empty((ends[-1], 3), dtype=np.float32), 0
+    while first < len(columns):  # by pieces, whose intermediate arrays stay in the cache
+        last = max(first + 1, int(np.searchsorted(ends, ends[first] + _AT_ONCE, side="right")) - 1)
+        graphs, here = slice(first, last), slice(ends[first], ends[last])
+        edges = packed.edges[flat_ranges(starts[graphs], nedges[graphs])]
+        src[here], dst[here], image = unpack(edges)
+        _check_ends(packed, src[here], dst[here], np.repeat(columns.natoms[graphs], nedges[graphs]))
+        _shifts(image, columns.cell[graphs], nedges[graphs], shift[here])
+        first = last
+    chosen = Edges(nedges, src, dst, shift)
+    rest = np.flatnonzero(unsure)
     return _merged(chosen, rest, list_edges(columns.take(rest), cutoff)) if len(rest) else chosen
 
 
 def check_edges(columns: Columns, packed: Packed) -> None:
-    """Look whether stored edges can be those of ``columns``: between their atoms, and no longer than the cutoff.
+    """Look whether stored edges can be those of ``columns``: between their atoms, by length, none beyond the cutoff.
 
     Raises
     ------
     IntegrityError
         When they cannot.
     """
-    for _ in _pieces(columns, packed):
-        pass
+    starts = packed.starts()
+    for g in range(len(columns)):
+        here = np.arange(starts[g], starts[g + 1])
+        length = _lengths(columns, packed, here, np.full(len(here), g))
+        _check_longest(packed, length)
+        if (np.diff(length) < -CLOSE / 2).any():
+            raise IntegrityError(f"{packed.path} has edges that are not in the order of their lengths.", _AGAIN)
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """Stored edges [E] of structures ``first`` to ``last``, their structures, shifts [E, 3] and lengths (Angstrom)."""
-
-    first: int
-    last: int
-    graph: Indices
-    src: Indices
-    dst: Indices
-    shift: NDArray[np.float64]
-    length: NDArray[np.float64]
+def _check_longest(packed: Packed, length: NDArray[np.float64]) -> None:
+    if not (length < packed.cutoff + 2 * CLOSE).all():
+        raise IntegrityError(f"{packed.path} has edges that are not within {packed.cutoff:g} Angstrom.", _AGAIN)
 
 
-def _pieces(columns: Columns, packed: Packed) -> Iterator[_Piece]:
-    """Yield `_AT_ONCE` edges at most, or those of one structure, in order; raises `IntegrityError`."""
-    counts = np.where(packed.counts == UNPACKED, 0, packed.counts).astype(np.int64)
-    starts, cell = np.concatenate([[0], np.cumsum(counts)]), columns.cell.astype(np.float64)
-    first, again = 0, "Ingest the dataset again."
-    while first < len(columns):
-        last = max(first + 1, int(np.searchsorted(starts, starts[first] + _AT_ONCE, side="right")) - 1)
-        graph = np.repeat(np.arange(first, last), counts[first:last])
-        src, dst, image = unpack(packed.edges[starts[first] : starts[last]])
-        if (np.maximum(src, dst) >= columns.natoms[graph]).any():
-            raise IntegrityError(f"{packed.path} has edges between atoms that its structures have not.", again)
-        shift, atom = _shift(image, cell, graph), columns.offsets[graph]
-        vector = columns.pos[atom + dst].astype(np.float64) - columns.pos[atom + src] + shift
-        length = np.sqrt(np.einsum("ei,ei->e", vector, vector))
-        if not (length < packed.cutoff + 2 * CLOSE).all():
-            raise IntegrityError(f"{packed.path} has edges longer than {packed.cutoff:g} Angstrom.", again)
-        yield _Piece(first, last, graph, src, dst, shift, length)
-        first = last
+def _shorter(columns: Columns, packed: Packed, starts: Indices, cutoff: float) -> tuple[Indices, NDArray[np.bool_]]:
+    """Return how many edges of each structure are shorter than ``cutoff`` [G], and where rounding would decide.
+
+    Edges are stored by length, so this is a bisection, of all structures at once.
+    """
+    low, high = np.zeros(len(columns), dtype=np.int64), np.diff(starts)
+    last = np.flatnonzero(high)
+    _check_longest(packed, _lengths(columns, packed, starts[last + 1] - 1, last))
+    while len(open_ := np.flatnonzero(low < high)):
+        middle = (low[open_] + high[open_]) // 2
+        shorter = _lengths(columns, packed, starts[open_] + middle, open_) < cutoff - CLOSE / 2
+        low[open_] = np.where(shorter, middle + 1, low[open_])
+        high[open_] = np.where(shorter, high[open_], middle)
+    unsure = np.zeros(len(columns), dtype=np.bool_)
+    more = np.flatnonzero(low < np.diff(starts))
+    unsure[more] = _lengths(columns, packed, starts[more] + low[more], more) < cutoff + CLOSE / 2
+    return low, unsure
 
 
-def _shift(image: NDArray[np.signedinteger], cell: NDArray[np.float64], graph: Indices) -> NDArray[np.float64]:
-    """Return the displacements [E, 3] that go with ``image`` [E, 3] in the cells [G, 3, 3] of their structures."""
-    return np.asarray(np.einsum("ei,eij->ej", image, cell[graph]), dtype=np.float64)
+def _lengths(columns: Columns, packed: Packed, edges: Indices, graph: Indices) -> NDArray[np.float64]:
+    """Return the lengths (Angstrom) of the edges at ``edges`` [E], which are of the structures ``graph`` [E]."""
+    src, dst, image = unpack(packed.edges[edges])
+    _check_ends(packed, src, dst, columns.natoms[graph])
+    atom, cell = columns.offsets[graph], columns.cell[graph].astype(np.float64)
+    vector = columns.pos[atom + dst].astype(np.float64) - columns.pos[atom + src] + np.einsum("ei,eij->ej", image, cell)
+    return np.sqrt(np.einsum("ei,ei->e", vector, vector))
 
 
-def _joined(parts: list[Edges]) -> Edges:
-    if len(parts) == 1:
-        return parts[0]
-    return Edges(
-        np.concatenate([p.nedges for p in parts]),
-        np.concatenate([p.src for p in parts]),
-        np.concatenate([p.dst for p in parts]),
-        np.concatenate([p.shift for p in parts]),
-    )
+def _check_ends(packed: Packed, src: Indices, dst: Indices, natoms: Indices) -> None:
+    if (np.maximum(src, dst) >= natoms).any():
+        raise IntegrityError(f"{packed.path} has edges between atoms that its structures have not.", _AGAIN)
+
+
+def _shifts(
+    image: NDArray[np.signedinteger], cell: NDArray[np.float32], nedges: Indices, shift: NDArray[np.float32]
+) -> None:
+    """Fill in the displacements [E, 3] of images [E, 3] in the cells [G, 3, 3] of structures with ``nedges`` [G]."""
+    lattice, images = cell.astype(np.float64), [image[:, k].astype(np.float64) for k in range(3)]
+    for k in range(3):  # axis by axis: arrays of one dimension are several times faster than of three
+        along = images[0] * np.repeat(lattice[:, 0, k], nedges)
+        along += images[1] * np.repeat(lattice[:, 1, k], nedges)
+        along += images[2] * np.repeat(lattice[:, 2, k], nedges)
+        shift[:, k] = along
 
 
 def _merged(chosen: Edges, rest: Indices, listed: Edges) -> Edges:
     """Put the edges ``listed`` of the structures ``rest``, which have none in ``chosen``, at their places."""
-    both = _joined([chosen, listed])
     nedges, start = chosen.nedges.copy(), np.cumsum(chosen.nedges) - chosen.nedges
     nedges[rest] = listed.nedges
     start[rest] = len(chosen.src) + np.cumsum(listed.nedges) - listed.nedges
     order = flat_ranges(start, nedges)
-    return Edges(nedges, both.src[order], both.dst[order], both.shift[order])
+    both = [np.concatenate([getattr(e, name) for e in (chosen, listed)])[order] for name in ("src", "dst", "shift")]
+    return Edges(nedges, *both)

@@ -95,7 +95,8 @@ def count(
     check
         Called now and then; may raise to stop.
     keep
-        Gets the edges of each structure: ends [E] and images [E, 3], of all pairs within ``cutoff`` and `CLOSE` more.
+        Gets the edges of each structure by length: ends [E] and images [E, 3] of all pairs within ``cutoff`` and
+        `CLOSE` more.
     cutoff
         Angstrom; needed with ``keep`` only.
 
@@ -118,7 +119,7 @@ def count(
         atoms = slice(first, last)
         src, dst, image, distance = pairs_within(columns.pos[atoms], columns.cell[g], columns.pbc[g], farthest)
         if keep is not None:
-            near = np.flatnonzero(distance < cutoff + CLOSE)
+            near = np.argsort(distance, kind="stable")[: np.count_nonzero(distance < cutoff + CLOSE)]
             keep(src[near], dst[near], image[near])
         for k, radius in enumerate(RADII):
             degrees[k, atoms] = np.bincount(src[distance < radius], minlength=last - first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -129,17 +130,6 @@ def test_pairs_at_the_cutoff_are_decided_as_on_the_fly(tmp_path: Path, cutoff: f
         atoms.rotate(rng.uniform(0, 90), rng.normal(size=3), rotate_cell=True)
     columns = columns_of(frames)
     assert_same(columns, store(tmp_path, columns, 5.0).read(np.arange(6)), cutoff)
-
-
-def test_pieces_of_any_size_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    columns = columns_of(mixed(np.random.default_rng(3), 20))
-    stored = store(tmp_path, columns, CUTOFF)
-    whole = select_edges(columns, stored.read(np.arange(20)), 4.0)
-    for size in (1, 50, 300):
-        monkeypatch.setattr(edges, "_AT_ONCE", size)
-        pieces = select_edges(columns, stored.read(np.arange(20)), 4.0)
-        for name in edges.Edges.__dataclass_fields__:
-            np.testing.assert_array_equal(getattr(pieces, name), getattr(whole, name))
 
 
 def test_what_does_not_fit_is_listed_when_it_is_read(tmp_path: Path) -> None:
@@ -348,21 +338,27 @@ def test_edges_that_do_not_fit_are_found(damaged: Path) -> None:
     select_edges(columns, stored.read(every), CUTOFF)
     del stored
 
-    def found() -> None:
-        edges_of = dataset.edges(Split.TEST)
-        assert edges_of is not None
-        select_edges(columns, edges_of.read(every), CUTOFF)
+    def refused(words: str, checks: Callable[[Columns, Packed], object]) -> None:
+        found = dataset.edges(Split.TEST)
+        assert found is not None
+        with pytest.raises(IntegrityError, match=rf"{path.name} {words}"):
+            checks(columns, found.read(every))
 
-    np.save(path, np.where(np.arange(len(whole)) == 3, whole | 1000 << 24, whole))
-    with pytest.raises(IntegrityError, match=rf"{path.name} has edges between atoms"):
-        found()
+    def choose(of: Columns, packed: Packed) -> None:
+        select_edges(of, packed, 3.3)
+
+    begin = np.cumsum(counts) - counts
+    np.save(path, np.where(np.isin(np.arange(len(whole)), begin), whole | 1000 << 24, whole))  # the shortest
+    refused("has edges between atoms", check_edges)
+    refused("has edges between atoms", choose)
     np.save(path, whole ^ 64 << 8)
-    with pytest.raises(IntegrityError, match=rf"{path.name} has edges longer than 5 A"):
-        found()
+    refused("has edges that are not within 5 A", check_edges)
+    refused("has edges that are not within 5 A", choose)
+    np.save(path, np.concatenate([whole[a : a + n][::-1] for a, n in zip(begin, counts, strict=True)]))
+    refused("has edges that are not in the order", check_edges)
     np.save(path, whole)
     np.save(beside, counts + np.eye(1, len(counts), dtype=np.uint32)[0])
-    with pytest.raises(IntegrityError, match=rf"{path.name} and the numbers of edges"):
-        found()
+    refused("and the numbers of edges", choose)
 
 
 def test_two_ranks_write_the_bytes_of_one_process(both: tuple[Path, Path], tmp_path: Path) -> None:
