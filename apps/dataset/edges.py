@@ -216,7 +216,8 @@ def _lengths(columns: Columns, packed: Packed, edges: Indices, graph: Indices) -
     _check_ends(packed, src, dst, columns.natoms[graph])
     atom, cell = columns.offsets[graph], columns.cell[graph].astype(np.float64)
     vector = columns.pos[atom + dst].astype(np.float64) - columns.pos[atom + src] + np.einsum("ei,eij->ej", image, cell)
-    return np.sqrt(np.einsum("ei,ei->e", vector, vector))
+    length: NDArray[np.float64] = np.sqrt(np.einsum("ei,ei->e", vector, vector))
+    return length
 
 
 def _check_ends(packed: Packed, src: Indices, dst: Indices, natoms: Indices) -> None:

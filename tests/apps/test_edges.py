@@ -15,7 +15,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
+from ase.io import read, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_cases import ingest
@@ -29,6 +29,7 @@ from gfm_pipeline.apps.dataset.edge_files import EdgeWriter, StoredEdges, edge_f
 from gfm_pipeline.apps.dataset.edges import EDGE, UNPACKED, Packed, check_edges, pack, select_edges, unpack
 from gfm_pipeline.apps.dataset.index import IndexWriter
 from gfm_pipeline.apps.dataset.inspect import inspect
+from gfm_pipeline.apps.dataset.neighbours import pairs_within
 from gfm_pipeline.apps.dataset.source import OnDisk, read_table
 from gfm_pipeline.apps.dataset.write import together
 from gfm_pipeline.common.errors import IntegrityError
@@ -121,15 +122,21 @@ def test_chosen_edges_are_those_listed(
     assert_same(columns, packed, stored * share)
 
 
-@pytest.mark.parametrize("cutoff", [2.5, 2.5 * np.sqrt(2), 5.0])
-def test_pairs_at_the_cutoff_are_decided_as_on_the_fly(tmp_path: Path, cutoff: float) -> None:
+def test_pairs_at_the_cutoff_are_decided_as_on_the_fly(tmp_path: Path) -> None:
+    """The cutoff is the length of a pair, to the bit, as the search or as the stored edges have it."""
     rng = np.random.default_rng(1)
-    frames = [bulk("Po", "sc", a=2.5).repeat((1 + k % 2, 1, 2)) for k in range(6)]
-    for atoms in frames[1:]:
-        atoms.positions += rng.uniform(-30, 30, 3)  # the same crystal, rounded in another way
-        atoms.rotate(rng.uniform(0, 90), rng.normal(size=3), rotate_cell=True)
-    columns = columns_of(frames)
-    assert_same(columns, store(tmp_path, columns, 5.0).read(np.arange(6)), cutoff)
+    columns = columns_of(mixed(rng, 30))
+    stored = store(tmp_path, columns, 6.0)
+    for g in range(len(columns)):
+        one, packed = columns.take([g]), stored.read(np.array([g]))
+        found = pairs_within(one.pos, one.cell[0], one.pbc[0], 5.9)[3]
+        for length in rng.permutation(found)[:8]:
+            for cutoff in (length, np.nextafter(length, 0), np.nextafter(length, 9)):
+                assert_same(one, packed, float(cutoff))
+    cubes = columns_of([bulk("Po", "sc", a=2.5).repeat((1 + k % 2, 1, 2)) for k in range(6)])
+    at_shells = store(tmp_path, cubes, 5.0).read(np.arange(6))
+    for cutoff in (2.5, 2.5 * np.sqrt(2), 5.0):
+        assert_same(cubes, at_shells, cutoff)
 
 
 def test_what_does_not_fit_is_listed_when_it_is_read(tmp_path: Path) -> None:
@@ -240,6 +247,14 @@ def test_tables_have_the_edges_of_those_that_are_listed(
         assert edge_sets(few) == [wanted[g] for g in graphs]
         assert [edge_sets(some)[p] for p in place] == [wanted[g] for g in graphs]
         np.testing.assert_array_equal(held.degrees(), listed.degrees())
+
+
+def test_real_structures_have_the_same_edges(real_data: Path, tmp_path: Path) -> None:
+    for file in ("3bpa/train_mixedT.xyz", "mlearn/Cu_train.xyz"):
+        columns = columns_of(read(real_data / file, index=":24"))
+        packed = store(tmp_path, columns, CUTOFF).read(np.arange(len(columns)))
+        for cutoff in (CUTOFF, 3.7):
+            assert_same(columns, packed, cutoff)
 
 
 def test_a_larger_cutoff_is_listed(both: tuple[Path, Path]) -> None:

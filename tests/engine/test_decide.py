@@ -20,6 +20,7 @@ from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.decide import decide, opening
 from gfm_pipeline.engine.plan import make_plan
 from gfm_pipeline.engine.resources import decide_resources
+from gfm_pipeline.engine.stages import ingest
 from gfm_pipeline.engine.step import Context, Program, TaskRequest
 
 
@@ -172,6 +173,30 @@ def test_a_setting_changes_exactly_its_downstream(change):
     if DOWNSTREAM[change]:
         first = next(s for s in plan.stages if s.action != "done")
         assert any("->" in line for line in first.why)
+
+
+@pytest.mark.parametrize(
+    ("changes", "within"),
+    [
+        ({}, None),
+        ({"search__space__cutoff": [4.0, 5.5]}, None),
+        ({"data__edges": "stored"}, 5.0),
+        ({"data__edges": "stored", "search__space__cutoff": [4.0, 5.5]}, 5.5),
+        ({"data__edges": "stored", "search__space__per_algorithm": {"EGNN": {"cutoff": {"low": 4, "high": 7}}}}, 7.0),
+    ],
+)
+def test_edges_are_stored_within_the_largest_cutoff_where_asked(changes, within):
+    situation, state = context(**changes), CampaignState()
+    opened = opening(situation, state, StageName.INGEST)
+    state.apply(opened, 0.0)
+    (read,) = decide(situation, state).tasks
+    state.apply(ev.TaskStarted(opened.key, read.name, 1), 1.0)
+    state.apply(ev.TaskEnded(opened.key, read.name, 1, Outcome.OK, 1.0, "", {"digest": "d"}), 2.0)
+    (join,) = decide(situation, state).tasks
+    assert (join.program, join.spec.edges_within) == (Program.ASSEMBLE, within)
+    # without stored edges the key is that of campaigns from before there were any
+    said = {key: value for key, value in ingest.settings(situation).items() if key == "edges_within"}
+    assert said == ({} if within is None else {"edges_within": within})
 
 
 def test_more_slots_change_no_key():

@@ -33,6 +33,15 @@ def test_settings_and_row_are_inverse():
         assert settings["hidden"] in ((8, 16) if settings["algorithm"] == "PaiNN" else (32, 48, 64))
 
 
+def test_the_largest_value_is_of_any_algorithm():
+    assert SPACE.largest("hidden") == 64
+    assert SPACE.largest("layers") == 4
+    own = {"A": {"cutoff": Range(3.0, 6.5)}, "B": {"cutoff": Choice((4.0, 6.0))}}
+    assert SearchSpace({"algorithm": Choice(("A", "B", "C")), "cutoff": Choice((7.0,))}, own).largest("cutoff") == 7.0
+    # a value that every algorithm replaces is no candidate's
+    assert SearchSpace({"algorithm": Choice(("A", "B")), "cutoff": Choice((7.0,))}, own).largest("cutoff") == 6.5
+
+
 def test_draws_cover_and_stay_inside():
     rows = SPACE.sample(300, np.random.default_rng(1))
     assert {row["layers"] for row in rows} == {2, 3, 4}
