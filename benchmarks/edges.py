@@ -1,6 +1,6 @@
 """How fast tables for training are made from stored edges, beside listing the neighbours on the fly.
 
-    python benchmarks/edges.py [--stored 6] [--cutoffs 6 5 4] [--graphs 2048] [--seconds 2]
+    OMP_NUM_THREADS=1 python benchmarks/edges.py [--stored 6] [--cutoffs 6 5 4] [--graphs 2048] [--seconds 2]
 
 Structures are built here: molecules of ASE's g2 set and rattled fcc cells. Their edges within ``--stored`` Angstrom are
 written as ingest writes them, then tables of 1,024 structures are made again and again for models of several cutoffs:
