@@ -13,7 +13,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.contracts.evaluation import QuantityReport, figure_key
-from gfm_pipeline.report import figures, tables
+from gfm_pipeline.report import data_tables, figures, tables
 from gfm_pipeline.report.text import count, duration, moment, percent, symbol
 from gfm_pipeline.report.view import CampaignView, StageView
 
@@ -81,9 +81,9 @@ def render_html(view: CampaignView, evaluation: Mapping[str, NDArray[Any]] | Non
         "accuracy": tables.accuracy(view),
         "calibration": tables.calibration(view),
         "evaluation": [] if evaluation is None else _evaluation_figures(view, evaluation),
-        "datasets": tables.datasets(view),
-        "quarantine": tables.quarantine(view),
-        "label_warnings": tables.label_warnings(view),
+        "datasets": data_tables.datasets(view),
+        "quarantine": data_tables.quarantine(view),
+        "label_warnings": data_tables.label_warnings(view),
         "gantt": bars,
         "ticks": ticks,
         "failures": tables.failures(view),

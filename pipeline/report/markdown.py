@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from gfm_pipeline.report import tables
+from gfm_pipeline.report import data_tables, tables
 from gfm_pipeline.report.tables import Table
 from gfm_pipeline.report.text import moment, percent, significant, symbol
 from gfm_pipeline.report.view import CampaignView
@@ -27,11 +27,11 @@ def render_markdown(view: CampaignView) -> str:
     later = "Appears once the ensemble is calibrated."
     parts += ["## Accuracy", _table(tables.accuracy(view), later)]
     parts += ["## Uncertainty", _table(tables.calibration(view), later)]
-    parts += ["## Data", _table(tables.datasets(view), "No dataset has been assembled yet.")]
+    parts += ["## Data", _table(data_tables.datasets(view), "No dataset has been assembled yet.")]
     if view.datasets:
-        if (warned := tables.label_warnings(view)).rows:
+        if (warned := data_tables.label_warnings(view)).rows:
             parts += ["### Warnings about labels", _table(warned, "None.")]
-        parts += ["### Records set aside", _table(tables.quarantine(view), "None.")]
+        parts += ["### Records set aside", _table(data_tables.quarantine(view), "None.")]
     parts += ["## Failures", _table(tables.failures(view), "No attempt has failed.")]
     parts += ["## Reproduce", _fenced(tables.reproduce_text(view), "sh")]
     if settings := tables.settings_text(view):

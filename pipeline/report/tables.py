@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
-from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.apps.contracts.evaluation import QuantityReport
 from gfm_pipeline.report.text import (
     MISSING,
@@ -27,7 +26,6 @@ from gfm_pipeline.report.view import CampaignView, CandidateView
 
 _STATUS_ORDER = {"selected": 0, "running": 1, "finished": 2, "stopped": 3, "diverged": 4, "failed": 5}
 _ABBREVIATED = {"learning rate": "lr", "batch size": "batch", "force weight": "force"}
-_SPLIT_NAMES = {Split.TRAIN: "train", Split.VALIDATION: "validation", Split.TEST: "test"}
 
 
 @dataclass(frozen=True)
@@ -316,48 +314,6 @@ def members(view: CampaignView) -> Table:
 
 def _share(value: float | None) -> str:
     return MISSING if value is None else f"{value:.2f}"
-
-
-def datasets(view: CampaignView) -> Table:
-    """Statistics of every dataset."""
-    rows = tuple(_dataset_row(facts) for facts in view.datasets)
-    columns = (
-        Column("Dataset"), Column("Elements"), Column("Structures (train / validation / test)", True),
-        Column("Atoms", True), Column("Groups", True), Column("Largest", True), Column("Force RMS, eV/Å", True),
-        Column("Energy std, meV/atom", True), Column("References"), Column("Set aside", True),
-    )  # fmt: skip
-    return Table(columns, rows, "Splits are by whole groups: frames of one trajectory never sit on two sides.")
-
-
-def _dataset_row(facts: DatasetStatistics) -> tuple[str, ...]:
-    return (
-        facts.name,
-        " ".join(facts.elements),
-        " / ".join(count(facts.n_structures.get(split, 0)) for split in _SPLIT_NAMES),
-        count(sum(facts.n_atoms.values())),
-        count(sum(facts.n_groups.values())),
-        f"{count(facts.max_atoms)} atoms",
-        significant(facts.force_rms),
-        milli(facts.energy_std),
-        f"{facts.reference_from} (rank {facts.reference_rank})",
-        count(facts.n_quarantined),
-    )
-
-
-def quarantine(view: CampaignView) -> Table:
-    """List records set aside, by reason."""
-    rows = tuple(
-        (facts.name, reason, count(number))
-        for facts in view.datasets
-        for reason, number in sorted(facts.reasons.items(), key=lambda item: (-item[1], item[0]))
-    )
-    return Table((Column("Dataset"), Column("Reason"), Column("Records", True)), rows)
-
-
-def label_warnings(view: CampaignView) -> Table:
-    """List what looks wrong about records that were kept: units, signs, cells."""
-    rows = tuple((facts.name, sentence) for facts in view.datasets for sentence in facts.warnings)
-    return Table((Column("Dataset"), Column("Warning")), rows)
 
 
 def failures(view: CampaignView) -> Table:
