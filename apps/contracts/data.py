@@ -58,6 +58,7 @@ class EdgeStorage(StrEnum):
     STORED = "stored"
 
 
+QUARANTINE_FILE = "quarantine.jsonl"  # of a shard and of a dataset: a `BadRecord` a line
 SHARD_MB = 512.0
 # Of `SourceSettings`: what the first version had not. Campaigns of that version know nothing of them.
 LATER_SETTINGS = frozenset(
@@ -197,7 +198,7 @@ class AssembleSpec:
         Largest tolerated share of quarantined records before the stage fails.
     output
         Folder to publish; holds ``<name>.bp`` (or several shards), ``layout.json``, ``statistics.json``,
-        ``quarantine.jsonl``, the report and the manifest.
+        ``quarantine.jsonl``, the report (``ingest_report.md`` and ``.json``) and the manifest.
     shard_mb
         Size a BP file is filled to, in MB; what is larger is divided into shards of at most this size.
     edges_within

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gfm_pipeline.apps.contracts.data import SourceSettings
+from gfm_pipeline.apps.contracts.ingest_report import Histogram
 from gfm_pipeline.apps.contracts.layout import RecordLine
 
 
@@ -32,14 +33,6 @@ class PreviewSpec:
     records: int = 10
     scan: int = 2000
     seconds: float = 20.0
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Counts of B bins between B + 1 edges; what lies outside is counted in the outermost."""
-
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
 
 
 @dataclass(frozen=True)

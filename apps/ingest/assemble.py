@@ -21,17 +21,20 @@ from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.contracts.data import (
+    QUARANTINE_FILE,
     AssembleResult,
     AssembleSpec,
     BadRecord,
     DatasetStatistics,
     Split,
 )
+from gfm_pipeline.apps.contracts.ingest_report import REPORT_DATA_FILE, REPORT_FILE, SetAside
 from gfm_pipeline.apps.contracts.layout import LAYOUT_FILE
 from gfm_pipeline.apps.dataset.columns import Columns
 from gfm_pipeline.apps.dataset.dataset import STATISTICS_FILE
 from gfm_pipeline.apps.dataset.write import ATOM_BYTES, GRAPH_BYTES
 from gfm_pipeline.apps.ingest.clean import Conversion
+from gfm_pipeline.apps.ingest.histograms import ingest_report
 from gfm_pipeline.apps.ingest.labels import Evidence
 from gfm_pipeline.apps.ingest.placing import Placing, finish, place
 from gfm_pipeline.apps.ingest.provenance import provenance
@@ -42,7 +45,6 @@ from gfm_pipeline.apps.ingest.registry import get_reader
 from gfm_pipeline.apps.ingest.report import render
 from gfm_pipeline.apps.ingest.shard import (
     MEMBERS,
-    QUARANTINE_FILE,
     Shard,
     ShardIndex,
     by_frequency,
@@ -75,7 +77,6 @@ from gfm_pipeline.common.errors import DataError
 from gfm_pipeline.common.publish import publishing, read_manifest, storage_errors, write_record
 from gfm_pipeline.common.records import read_record, to_plain
 
-REPORT_FILE = "ingest_report.md"
 _SCRATCH = ".scratch"
 
 
@@ -130,17 +131,26 @@ class _Source:
             self.table(),
         )
 
-    def table(self) -> str:
+    def by_reason(self) -> tuple[SetAside, ...]:
         """Return why records were set aside, how many, and the first of each kind; most frequent first."""
         first: dict[str, BadRecord] = {}
         for bad in self.quarantine():
             first.setdefault(reason_name(bad.reason), bad)
             if len(first) == len(self.reasons):
                 break
+        return tuple(
+            SetAside(reason, number, first[reason].file, first[reason].index)
+            if reason in first
+            else SetAside(reason, number)
+            for reason, number in by_frequency(self.reasons).items()
+        )
+
+    def table(self) -> str:
+        """Return `by_reason` as lines of text."""
         rows = [("reason", "records", "share", "first")]
-        for reason, number in by_frequency(self.reasons).items():
-            example = f"{first[reason].file}, record {first[reason].index}" if reason in first else ""
-            rows.append((reason, f"{number:,}", f"{100 * number / max(1, self.read):.3g} %", example))
+        for kind in self.by_reason():
+            example = "" if kind.file is None else f"{kind.file}, record {kind.index}"
+            rows.append((kind.reason, f"{kind.records:,}", f"{100 * kind.records / max(1, self.read):.3g} %", example))
         wide = [max(len(row[k]) for row in rows) for k in range(3)]
         return "\n".join(f"{a:<{wide[0]}}  {b:>{wide[1]}}  {c:>{wide[2]}}  {d}".rstrip() for a, b, c, d in rows)
 
@@ -343,8 +353,11 @@ def _assemble(spec: AssembleSpec, task: Task, ranks: Ranks) -> AssembleResult:
         write_record(folder / LAYOUT_FILE, layout)
         write_record(folder / STATISTICS_FILE, stats)
         write_quarantine(folder / QUARANTINE_FILE, source.quarantine())
+        found = ingest_report(totals, source.read, source.by_reason())
+        write_record(folder / REPORT_DATA_FILE, found)
         with storage_errors(folder / REPORT_FILE):
-            (folder / REPORT_FILE).write_text(render(spec, stats, totals, origin, layout.edges), encoding="utf-8")
+            text = render(spec, stats, totals, found, origin, layout.edges)
+            (folder / REPORT_FILE).write_text(text, encoding="utf-8")
     for sentence in warned:
         sys.stdout.write(f"warning: {name}: {sentence}\n")
     task.progress(force=True, done=len(spec.shards), total=len(spec.shards), quarantined=stats.n_quarantined)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.answer import answer
 from gfm_pipeline.apps.contracts.data import BadRecord, Duplicates, SourceSettings, Split
+from gfm_pipeline.apps.contracts.ingest_report import Histogram
 from gfm_pipeline.apps.contracts.layout import RecordLine
-from gfm_pipeline.apps.contracts.preview import Histogram, Look, Preview, PreviewSpec, TakenOut
+from gfm_pipeline.apps.contracts.preview import Look, Preview, PreviewSpec, TakenOut
 from gfm_pipeline.apps.contracts.readers import describe
 from gfm_pipeline.apps.ingest.clean import Conversion, faults, oddity
 from gfm_pipeline.apps.ingest.fingerprints import fingerprint

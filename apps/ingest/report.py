@@ -5,38 +5,38 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-from ase.data import chemical_symbols
-from numpy.typing import NDArray
-
-from gfm_pipeline.apps.contracts.data import AssembleSpec, DatasetStatistics, NeighbourStatistics
+from gfm_pipeline.apps.contracts.data import QUARANTINE_FILE, AssembleSpec, DatasetStatistics, NeighbourStatistics
+from gfm_pipeline.apps.contracts.ingest_report import Histogram, IngestReport
 from gfm_pipeline.apps.contracts.layout import EdgeLayout, Provenance
+from gfm_pipeline.apps.ingest.histograms import coarser
 from gfm_pipeline.apps.ingest.provenance import lines as provenance_lines
-from gfm_pipeline.apps.ingest.totals import SAMPLE, Totals
+from gfm_pipeline.apps.ingest.totals import Totals
 
 _BAR = 40
+_LINES = 12
 
 
-def histogram(values: NDArray[np.float64], bins: int = 12) -> list[str]:
-    """Return lines ``low .. high count bar``; the outermost per mille of each side share the end bins."""
-    if not len(values):
-        return ["none"]
-    low, high = (float(v) for v in np.quantile(values, [0.001, 0.999]))
-    if not high > low:
-        return [f"{low:12.4g} (all {len(values)} values)"]
-    counts, edges = np.histogram(np.clip(values, low, high), bins=bins, range=(low, high))
-    scale = _BAR / counts.max()
-    return [
-        f"{a:11.4g} .. {b:11.4g} {n:9d} {'#' * round(n * scale)}"
-        for a, b, n in zip(edges[:-1], edges[1:], counts.tolist(), strict=True)
+def _histogram(found: Histogram, scale: float = 1.0) -> list[str]:
+    """Return lines ``low .. high count bar`` in a fence, the edges times ``scale``."""
+    if not found.counts:
+        return ["None."]
+    if not found.edges[-1] > found.edges[0]:
+        return ["```", f"{scale * found.edges[0]:12.4g} (all {found.counts[0]} values)", "```"]
+    drawn = coarser(found, _LINES)
+    bar = _BAR / max(drawn.counts)
+    edges = [scale * edge for edge in drawn.edges]
+    lines = [
+        f"{a:11.4g} .. {b:11.4g} {n:9d} {'#' * round(n * bar)}".rstrip()
+        for a, b, n in zip(edges[:-1], edges[1:], drawn.counts, strict=True)
     ]
+    return ["```", *lines, "```"]
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     return [
         "| " + " | ".join(header) + " |",
         "|" + "---|" * len(header),
-        *("| " + " | ".join(row) + " |" for row in rows),
+        *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows),
     ]
 
 
@@ -82,6 +82,7 @@ def render(
     spec: AssembleSpec,
     stats: DatasetStatistics,
     totals: Totals,
+    found: IngestReport,
     origin: Provenance,
     edges: EdgeLayout | None = None,
 ) -> str:
@@ -100,13 +101,8 @@ def render(
         for split, n in stats.n_structures.items()
     ]
     element_rows = [
-        (
-            chemical_symbols[z],
-            str(totals.atoms_of[z]),
-            str(totals.structures_with[z]),
-            f"{stats.reference[chemical_symbols[z]]:.6f}",
-        )
-        for z in sorted(totals.atoms_of)
+        (element.symbol, str(element.atoms), str(element.structures), f"{stats.reference[element.symbol]:.6f}")
+        for element in found.elements
     ]
     wanted = f"{100 * spec.validation:.1f} % validation, {100 * spec.test:.1f} % test"
     lines = [f"# {stats.name}", "", f"{total} structures, {atoms} atoms, reader {spec.source.reader}."]
@@ -134,24 +130,26 @@ def render(
             f" What they leave of the training energies has an RMS of {1000 * stats.reference_residual:.1f} meV/atom."
         )
     header = ("element", "atoms", "structures", "reference energy, eV")
-    present = [(chemical_symbols[z], totals.atoms_of[z]) for z in sorted(totals.atoms_of)]
+    present = [(element.symbol, element.atoms) for element in found.elements]
     lines += _block("Elements", [rank, "", *_table(header, element_rows), "", *_bars(present)])
     sizes = sorted(totals.sizes.items())
     if len(sizes) <= 20:
         lines += _block("Sizes", _bars([(f"{n} atoms", c) for n, c in sizes]))
     else:
-        drawn = np.repeat([float(n) for n, _ in sizes], [-(-c * SAMPLE // max(total, SAMPLE)) for _, c in sizes])
-        lines += _block("Sizes (atoms)", ["```", *histogram(drawn), "```"])
-    lines += _block("Energy minus references (meV/atom)", ["```", *histogram(1000 * totals.energies()), "```"])
-    lines += _block("Absolute force components (eV/Å)", ["```", *histogram(totals.forces()), "```"])
+        lines += _block("Sizes (atoms)", _histogram(found.sizes))
+    lines += _block("Energy minus references (meV/atom)", _histogram(found.energies, 1000.0))
+    lines += _block("Absolute force components (eV/Å)", _histogram(found.forces))
     if stats.neighbours:
         lines += _block("Neighbours", _neighbour_lines(stats.neighbours))
     if edges is not None:
         lines += _block("Edges", _edge_lines(edges))
-    if stats.reasons:
-        rows = [(reason, str(n)) for reason, n in stats.reasons.items()]
-        set_aside = [f"{stats.n_quarantined} records, each named in quarantine.jsonl."]
-        lines += _block("Set aside", [*set_aside, "", *_table(("reason", "records"), rows)])
+    if found.set_aside:
+        rows = [
+            (k.reason, str(k.records), f"{100 * k.records / found.read:.3g} %", f"{k.file}, record {k.index}")
+            for k in found.set_aside
+        ]
+        said = f"{stats.n_quarantined} of {found.read} records read, each named in {QUARANTINE_FILE}."
+        lines += _block("Set aside", [said, "", *_table(("reason", "records", "share", "first"), rows)])
     else:
         lines += _block("Set aside", ["Nothing."])
     return "\n".join(lines) + "\n"

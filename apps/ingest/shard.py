@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.contracts.data import BadRecord, Duplicates, SourceSettings
+from gfm_pipeline.apps.contracts.data import QUARANTINE_FILE, BadRecord, Duplicates, SourceSettings
 from gfm_pipeline.apps.dataset.columns import flat_ranges
 from gfm_pipeline.apps.ingest.clean import oddity
 from gfm_pipeline.apps.ingest.fingerprints import fingerprint, group_id
@@ -29,7 +29,6 @@ from gfm_pipeline.common.publish import storage_errors, verify, write_record
 from gfm_pipeline.common.records import canonical_json, from_plain, read_record, to_plain
 
 INDEX_FILE = "index.json"
-QUARANTINE_FILE = "quarantine.jsonl"
 EVIDENCE_FILE = "evidence.npz"
 PART_RECORDS, PART_ATOMS = 8_192, 400_000  # a part is full at either; 400,000 atoms are about 25 MB
 MEMBERS = 1 << 32  # of an archive, at most

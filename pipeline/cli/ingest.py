@@ -9,7 +9,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from gfm_pipeline.apps.contracts.preview import Histogram, Preview, PreviewSpec
+from gfm_pipeline.apps.contracts.ingest_report import Histogram
+from gfm_pipeline.apps.contracts.preview import Preview, PreviewSpec
 from gfm_pipeline.cli.asking import ask
 from gfm_pipeline.cli.inspect import JSON
 from gfm_pipeline.cli.options import workflow_argument

@@ -27,12 +27,14 @@ from gfm_pipeline.apps.contracts.data import (
     SourceSettings,
     Split,
 )
+from gfm_pipeline.apps.contracts.ingest_report import REPORT_DATA_FILE, REPORT_FILE, IngestReport, SetAside
 from gfm_pipeline.apps.dataset import Columns, write_bp
-from gfm_pipeline.apps.ingest.assemble import REPORT_FILE, assemble_program
+from gfm_pipeline.apps.ingest.assemble import assemble_program
 from gfm_pipeline.apps.ingest.read import read_shard_program
 from gfm_pipeline.apps.ingest.shard import read_quarantine
 from gfm_pipeline.apps.program import Task
 from gfm_pipeline.common.errors import DataError
+from gfm_pipeline.common.records import read_record
 
 N, BAD = 60, 17
 Frames = list[Atoms]
@@ -176,8 +178,11 @@ def test_a_bad_record_is_named_and_kept_beside_the_dataset(tmp_path: Path, name:
     assert bad.reason.startswith(case.reason)
     assert result.statistics.n_quarantined == sum(result.statistics.reasons.values()) == 1
     assert sum(result.statistics.n_structures.values()) == N - 1
+    (reason,) = result.statistics.reasons
+    found = read_record(IngestReport, Path(result.output) / REPORT_DATA_FILE)
+    assert (found.read, found.set_aside) == (N, (SetAside(reason, 1, str(path), BAD),))
     report = (Path(result.output) / REPORT_FILE).read_text()
-    assert next(iter(result.statistics.reasons)) in report
+    assert f"| {reason} | 1 | 1.67 % | {path}, record {BAD} |" in report
     with pytest.raises(DataError) as refused:
         ingest(tmp_path / "strict", source, limit=0.01)
     assert f"1 of {N} records" in str(refused.value)

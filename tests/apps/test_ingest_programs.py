@@ -58,6 +58,7 @@ def test_programs_end_to_end(tmp_path: Path) -> None:
     assert Dataset.open(tmp_path / "alloys", digests=True).digest == assembled.digest
     assert sorted(p.name for p in (tmp_path / "alloys").iterdir()) == [
         "alloys.bp",
+        "ingest_report.json",
         "ingest_report.md",
         "layout.json",
         "manifest.json",

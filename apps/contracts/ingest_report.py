@@ -1,0 +1,69 @@
+"""What ingest found in a source, as numbers: ``ingest_report.json``, beside ``ingest_report.md`` for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+REPORT_FILE = "ingest_report.md"
+REPORT_DATA_FILE = "ingest_report.json"
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of B bins between B + 1 edges; what lies outside is counted in the outermost. Of nothing: no edges."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ElementCount:
+    """Atoms of an element, and structures that have any, over all splits."""
+
+    symbol: str
+    atoms: int
+    structures: int
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """Records that were set aside for one reason, and where the first of them is: file, and position in it from 0.
+
+    ``file`` is None where none of them is listed, which is so for a source that was refused.
+    """
+
+    reason: str
+    records: int
+    file: str | None = None
+    index: int | None = None
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What was found.
+
+    Parameters
+    ----------
+    read
+        Records read, good and bad.
+    set_aside
+        Most frequent reason first; every record is named in ``quarantine.jsonl``.
+    elements
+        By atomic number.
+    sizes
+        Atoms of a structure; edges lie between whole numbers.
+    energies
+        Energy minus references, eV/atom.
+    forces
+        Absolute force components, eV/Angstrom; of nothing for a source of energies alone.
+    sampled
+        Numbers a split that energies and forces were counted of, at most; elements and sizes are those of all.
+    """
+
+    read: int
+    set_aside: tuple[SetAside, ...]
+    elements: tuple[ElementCount, ...]
+    sizes: Histogram
+    energies: Histogram
+    forces: Histogram
+    sampled: int
