@@ -49,17 +49,22 @@ def status(campaign: Path, as_json: bool, watch: float | None) -> None:
     "--output", type=click.Path(path_type=Path), default=None, help="Folder to write into.  [default: CAMPAIGN]"
 )
 def report(campaign: Path, output: Path | None) -> None:
-    """Write report.html (one self-contained page with pictures) and report.md of folder CAMPAIGN."""
+    """Write report.html (one self-contained page with pictures) and report.md of folder CAMPAIGN.
+
+    Holds results, every candidate, what ingest found in each source (histograms, records set aside and why), and
+    failures. Works at any time, whatever is finished.
+    """
     from gfm_pipeline.report.build import build_view, load_evaluation
     from gfm_pipeline.report.html import render_html
     from gfm_pipeline.report.markdown import render_markdown
+    from gfm_pipeline.report.sources import load_found
 
     paths = existing(campaign)
     folder = output or paths.root
     folder.mkdir(parents=True, exist_ok=True)
-    view = build_view(paths.root)
-    write_atomic(folder / "report.md", render_markdown(view).encode())
-    write_atomic(folder / "report.html", render_html(view, load_evaluation(paths.root)).encode())
+    view, found = build_view(paths.root), load_found(paths.root)
+    write_atomic(folder / "report.md", render_markdown(view, found).encode())
+    write_atomic(folder / "report.html", render_html(view, load_evaluation(paths.root), found).encode())
     click.echo(str(folder / "report.html"))
     click.echo(str(folder / "report.md"))
 

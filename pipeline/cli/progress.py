@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import click
 
-from gfm_pipeline.apps.contracts.task import ERROR_FILE, PROGRESS_FILE, ErrorRecord
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import Event, Outcome
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, TaskStatus
-from gfm_pipeline.common.errors import IntegrityError
-from gfm_pipeline.common.records import read_record
+from gfm_pipeline.engine.told import error_table, newest_progress
 
 QUIET_SECONDS = 30.0  # longest silence
 TERMINAL_SECONDS = 1.0  # refresh of the status line on a terminal
 SHOWN = 6  # running tasks named in one line
-_TAIL_BYTES = 8192
 
 
 class Progress:
@@ -58,10 +52,7 @@ class Progress:
         if not isinstance(event, ev.TaskEnded) or event.outcome is Outcome.OK:
             return []
         folder = self.paths.stage(state.stages[event.key].stage, event.key).attempt(event.task, event.attempt)
-        try:
-            return (read_record(ErrorRecord, folder / ERROR_FILE).table or "").splitlines()
-        except (OSError, IntegrityError):  # it had none of its own
-            return []
+        return error_table(folder).splitlines()
 
     def tick(self, state: CampaignState) -> None:
         """Refresh the status line, or break a long silence."""
@@ -106,16 +97,7 @@ def now_running(state: CampaignState, paths: CampaignPaths) -> str:
 
 def _how_far(attempt: Path) -> str:
     """Return the newest progress of an attempt in brackets, or nothing while there is none."""
-    try:
-        with open(attempt / PROGRESS_FILE, "rb") as stream:
-            stream.seek(max(0, stream.seek(0, 2) - _TAIL_BYTES))
-            lines = stream.read().splitlines()
-    except FileNotFoundError:
-        return ""
-    found: dict[str, Any] = {}
-    for line in lines:
-        with suppress(ValueError, TypeError):  # cut at the front, or being written
-            found |= json.loads(line)
+    found = newest_progress(attempt)
     words = []
     if "graphs" in found:
         words.append(f"{found['graphs']:,} graphs")
@@ -200,8 +182,9 @@ def _result(event: ev.TaskEnded) -> str:
         bad = f", {result['n_quarantined']} quarantined" if result["n_quarantined"] else ""
         return f"{result['n_records']:,} records{bad}"
     if "statistics" in result:
-        counts = result["statistics"]["n_structures"]
-        return "dataset of " + ", ".join(f"{n:,} {split.removesuffix('set')}" for split, n in counts.items())
+        counts, bad = result["statistics"]["n_structures"], result["statistics"]["n_quarantined"]
+        text = "dataset of " + ", ".join(f"{n:,} {split.removesuffix('set')}" for split, n in counts.items())
+        return text + (f"; {bad:,} quarantined" if bad else "")
     return "done"
 
 

@@ -200,12 +200,13 @@ def _summary(root: Path, progress: Progress) -> None:
     from gfm_pipeline.report.build import build_view, load_evaluation
     from gfm_pipeline.report.html import render_html
     from gfm_pipeline.report.markdown import render_markdown
+    from gfm_pipeline.report.sources import load_found
     from gfm_pipeline.report.summary import summary_lines
 
-    view = build_view(root)
-    write_atomic(root / "report.md", render_markdown(view).encode())
+    view, found = build_view(root), load_found(root)
+    write_atomic(root / "report.md", render_markdown(view, found).encode())
     reach(FaultPoint.REPORT_MARKDOWN)
-    write_atomic(root / "report.html", render_html(view, load_evaluation(root)).encode())
+    write_atomic(root / "report.html", render_html(view, load_evaluation(root), found).encode())
     reach(FaultPoint.REPORT_WRITTEN)
     for line in summary_lines(view, _relative(root)):
         progress.say(line, plain=True)

@@ -11,24 +11,26 @@ from typing import Any
 import numpy as np
 
 from gfm_pipeline import __version__
-from gfm_pipeline.apps.contracts.data import AssembleResult
 from gfm_pipeline.apps.contracts.evaluation import CalibrateResult
 from gfm_pipeline.apps.contracts.task import PROGRESS_FILE
 from gfm_pipeline.apps.contracts.training import StopReason, TrainResult
 from gfm_pipeline.campaign.events import Cause, Member, Outcome, StageName
 from gfm_pipeline.campaign.lock import is_dead, read_holder
 from gfm_pipeline.campaign.paths import CampaignPaths
-from gfm_pipeline.campaign.state import CampaignState, StageState, TaskState, TaskStatus, load_state
+from gfm_pipeline.campaign.state import Attempt, CampaignState, StageState, TaskState, TaskStatus, load_state
 from gfm_pipeline.common.publish import verify
 from gfm_pipeline.common.records import from_plain
 from gfm_pipeline.engine.stages.calibrate import FIT
 from gfm_pipeline.engine.stages.search import objective_of, task_name
+from gfm_pipeline.engine.told import error_table
+from gfm_pipeline.report.sources import assembled, build_sources
 from gfm_pipeline.report.view import (
     CampaignView,
     CandidateView,
     CurvePoint,
     MemberView,
     RungView,
+    SourceView,
     StageStatus,
     StageView,
     TaskFailure,
@@ -50,8 +52,10 @@ def build_view(campaign: Path) -> CampaignView:
     now = max(time.time(), state.last_event)  # the clock may have jumped back since
     alive, driver = _driver(paths, state)
     last = state.drivers[-1].info if state.drivers else None
+    ingest = state.stage(StageName.INGEST)
     search = state.stage(StageName.SEARCH)
     converge = state.stage(StageName.CONVERGE)
+    sources = build_sources(paths, ingest, alive)
     members = search.members if search is not None and search.members is not None else ()
     busy = sum(task.seconds for stage in state.stages.values() for task in stage.tasks.values())
     watts = last.watts if last is not None else None
@@ -65,12 +69,13 @@ def build_view(campaign: Path) -> CampaignView:
         version=last.version if last else __version__,
         driver=driver,
         driver_alive=alive,
-        stages=tuple(_stage(state, name, alive) for name in StageName),
-        datasets=tuple(result.statistics for result in _datasets(state.stage(StageName.INGEST))),
+        stages=tuple(_stage(state, name, alive, sources) for name in StageName),
+        sources=sources,
+        datasets=tuple(result.statistics for result in assembled(ingest)),
         candidates=() if search is None else tuple(_candidates(paths, search, members)),
         members=tuple(_member(paths, search, converge, m) for m in members) if search is not None else (),
         calibration=_calibration(state.stage(StageName.CALIBRATE)),
-        failures=tuple(_failures(paths, state))[-FAILURES_SHOWN:],
+        failures=_failures(paths, state),
         node_hours=_driven_seconds(state, now, alive) / 3600.0,
         kwh_modelled=None if watts is None else busy * watts / 3.6e6,
         resolved=last.resolved.get("workflow", {}) if last else {},
@@ -116,7 +121,7 @@ def _driven_seconds(state: CampaignState, now: float, alive: bool) -> float:
     return total
 
 
-def _stage(state: CampaignState, name: StageName, alive: bool) -> StageView:
+def _stage(state: CampaignState, name: StageName, alive: bool, sources: tuple[SourceView, ...]) -> StageView:
     stage = state.stage(name)
     if stage is None:
         return StageView(name, StageStatus.WAITING, None, 0, 0, 0, None, None, 0.0, "not begun")
@@ -138,7 +143,7 @@ def _stage(state: CampaignState, name: StageName, alive: bool) -> StageView:
         started=stage.opened,
         ended=stage.ended if stage.ended is not None or alive else state.last_event,
         busy_seconds=sum(t.seconds for t in tasks),
-        detail=stage.failure or _detail(stage),
+        detail=stage.failure or _detail(stage, sources),
     )
 
 
@@ -155,11 +160,15 @@ def _expected(state: CampaignState, stage: StageState) -> int | None:
     return members if stage.stage is StageName.CONVERGE else members + 1
 
 
-def _detail(stage: StageState) -> str:
+def _detail(stage: StageState, sources: tuple[SourceView, ...]) -> str:
     match stage.stage:
         case StageName.INGEST:
-            records = sum(sum(r.statistics.n_structures.values()) for r in _datasets(stage))
-            return f"{records:,} structures in {len(stage.settings['sources'])} datasets" if records else "reading"
+            records, set_aside = (sum(getattr(s, what) for s in sources) for what in ("records", "set_aside"))
+            known = sum(s.status is StageStatus.DONE for s in sources)
+            aside = f", {set_aside:,} set aside" if set_aside else ""
+            if known == len(sources):
+                return f"{records - set_aside:,} structures in {known} datasets{aside}"
+            return f"{records:,} records read{aside}" if records else "reading"
         case StageName.SEARCH:
             proposed = len(stage.candidates())
             stopped = len(_stopped(stage))
@@ -170,13 +179,6 @@ def _detail(stage: StageState) -> str:
         case StageName.CALIBRATE:
             return "ensemble published" if stage.outputs else "predicting"
     return ""
-
-
-def _datasets(stage: StageState | None) -> list[AssembleResult]:
-    if stage is None:
-        return []
-    results = [t.result for n, t in stage.tasks.items() if n.startswith("assemble-") and t.result]
-    return [from_plain(AssembleResult, result) for result in results]
 
 
 def _calibration(stage: StageState | None) -> CalibrateResult | None:
@@ -285,23 +287,30 @@ _FAILED = (Outcome.RETRYABLE, Outcome.PERMANENT)
 _INTERRUPTED = (Cause.WALL_TIME, Cause.LAUNCHER_LOST)  # no failures of the task, but nobody asked for them
 
 
-def _failures(paths: CampaignPaths, state: CampaignState) -> Iterable[TaskFailure]:
-    found = []
-    for stage in state.stages.values():
-        for task in stage.tasks.values():
-            for attempt in task.history:
-                if attempt.outcome in _FAILED or attempt.cause in _INTERRUPTED:
-                    log = paths.stage(stage.stage, stage.key).attempt(task.name, attempt.number) / "stderr.log"
-                    failure = TaskFailure(
-                        f"{stage.stage}/{task.name}",
-                        attempt.number,
-                        attempt.reason,
-                        str(log),
-                        str(attempt.cause or ""),
-                        str(attempt.action or ""),
-                    )
-                    found.append((attempt.started, failure))
-    return [failure for _, failure in sorted(found, key=lambda pair: pair[0])]
+def _failures(paths: CampaignPaths, state: CampaignState) -> tuple[TaskFailure, ...]:
+    """Return the newest failed attempts, the last one last."""
+    found = [
+        (attempt.started, stage, task.name, attempt)
+        for stage in state.stages.values()
+        for task in stage.tasks.values()
+        for attempt in task.history
+        if attempt.outcome in _FAILED or attempt.cause in _INTERRUPTED
+    ]
+    found.sort(key=lambda entry: entry[0])
+    return tuple(_failure(paths, *entry[1:]) for entry in found[-FAILURES_SHOWN:])
+
+
+def _failure(paths: CampaignPaths, stage: StageState, task: str, attempt: Attempt) -> TaskFailure:
+    folder = paths.stage(stage.stage, stage.key).attempt(task, attempt.number)
+    return TaskFailure(
+        f"{stage.stage}/{task}",
+        attempt.number,
+        attempt.reason,
+        str(folder / "stderr.log"),
+        str(attempt.cause or ""),
+        str(attempt.action or ""),
+        error_table(folder),
+    )
 
 
 def _next_command(paths: CampaignPaths, state: CampaignState, alive: bool) -> str:

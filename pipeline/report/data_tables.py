@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.report.sources import Found
 from gfm_pipeline.report.tables import Column, Table
-from gfm_pipeline.report.text import count, milli, significant
+from gfm_pipeline.report.text import MISSING, count, milli, significant, symbol
 from gfm_pipeline.report.view import CampaignView
 
 _SPLIT_NAMES = {Split.TRAIN: "train", Split.VALIDATION: "validation", Split.TEST: "test"}
@@ -36,14 +39,75 @@ def _dataset_row(facts: DatasetStatistics) -> tuple[str, ...]:
     )
 
 
-def quarantine(view: CampaignView) -> Table:
-    """List records set aside, by reason."""
+def sources(view: CampaignView) -> Table:
+    """List every source with what was read of it so far, joined or not."""
     rows = tuple(
-        (facts.name, reason, count(number))
-        for facts in view.datasets
-        for reason, number in sorted(facts.reasons.items(), key=lambda item: (-item[1], item[0]))
+        (
+            source.name,
+            f"{symbol(source.status)} {source.status}",
+            f"{count(source.shards_read)} / {count(source.shards)}",
+            count(source.records),
+            count(source.set_aside),
+            share(source.set_aside, source.records),
+            reasons_line(source.reasons) or MISSING,
+            source.quarantine or MISSING,
+        )
+        for source in view.sources
     )
-    return Table((Column("Dataset"), Column("Reason"), Column("Records", True)), rows)
+    columns = (
+        Column("Source"), Column("Status"), Column("Shards read", True), Column("Records", True),
+        Column("Set aside", True), Column("Share", True), Column("Reasons"), Column("Listed in"),
+    )  # fmt: skip
+    return Table(columns, rows, "Records read so far, good and bad; done is what was joined to a dataset.")
+
+
+def reasons_line(reasons: Mapping[str, int], most: int = 3) -> str:
+    """Return the most frequent reasons in one line."""
+    shown = [f"{count(number)} x {reason}" for reason, number in _by_frequency(reasons)[:most]]
+    return ", ".join(shown) + (f" and {len(reasons) - most} more reasons" if len(reasons) > most else "")
+
+
+def share(part: int, whole: int) -> str:
+    """Return a share of records in percent, so many digits that one of many is not 0."""
+    return f"{significant(100 * part / whole)} %" if part else "0 %"
+
+
+def read_of(facts: DatasetStatistics) -> int:
+    """Return how many records of a dataset's source were read, good and bad."""
+    return sum(facts.n_structures.values()) + facts.n_quarantined
+
+
+def set_aside(facts: DatasetStatistics, found: Found | None) -> Table:
+    """List why records of a dataset were set aside, how many, and where the first of each kind is."""
+    numbers = found.numbers if found is not None else None
+    first = {kind.reason: kind for kind in numbers.set_aside} if numbers is not None else {}
+    rows = []
+    for reason, number in _by_frequency(facts.reasons):
+        kind = first.get(reason)
+        place = MISSING if kind is None or kind.file is None else f"{kind.file}, record {count(kind.index)}"
+        rows.append((reason, count(number), share(number, read_of(facts)), place))
+    columns = (Column("Reason"), Column("Records", True), Column("Share of records read", True), Column("First"))
+    return Table(columns, tuple(rows))
+
+
+def set_aside_line(facts: DatasetStatistics, found: Found | None) -> str:
+    """Return one sentence: how many records were set aside, and where all of them are listed."""
+    if not facts.n_quarantined:
+        return f"None of {count(read_of(facts))} records read was set aside."
+    line = f"{count(facts.n_quarantined)} of {count(read_of(facts))} records read were set aside"
+    line += f" ({share(facts.n_quarantined, read_of(facts))})"
+    return f"{line}; every one is named in {found.quarantine}." if found is not None else f"{line}."
+
+
+def found_line(found: Found) -> str:
+    """Return where the whole report of ingest lies, or why its numbers cannot be shown."""
+    if found.problem:
+        return f"What ingest found cannot be shown: {found.problem}"
+    return f"The whole report of ingest: {found.report}."
+
+
+def _by_frequency(reasons: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
 
 
 def label_warnings(view: CampaignView) -> Table:

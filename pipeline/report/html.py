@@ -12,10 +12,13 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from gfm_pipeline.apps.contracts.data import DatasetStatistics
 from gfm_pipeline.apps.contracts.evaluation import QuantityReport, figure_key
-from gfm_pipeline.report import data_tables, figures, tables
+from gfm_pipeline.apps.contracts.ingest_report import Histogram, IngestReport
+from gfm_pipeline.report import data_figures, data_tables, figures, tables
+from gfm_pipeline.report.sources import Found
 from gfm_pipeline.report.text import count, duration, moment, percent, symbol
-from gfm_pipeline.report.view import CampaignView, StageView
+from gfm_pipeline.report.view import CampaignView, StageStatus, StageView
 
 _TICKS = 5
 
@@ -38,6 +41,15 @@ class _StageCard:
 
 
 @dataclass(frozen=True)
+class _DataSection:
+    name: str
+    line: str
+    set_aside: tables.Table
+    figures: list[_Figure]
+    note: str
+
+
+@dataclass(frozen=True)
 class _Bar:
     name: str
     status: str
@@ -50,7 +62,11 @@ def _template(name: str) -> str:
     return (resources.files("gfm_pipeline.report") / "templates" / name).read_text(encoding="utf-8")
 
 
-def render_html(view: CampaignView, evaluation: Mapping[str, NDArray[Any]] | None = None) -> str:
+def render_html(
+    view: CampaignView,
+    evaluation: Mapping[str, NDArray[Any]] | None = None,
+    found: Mapping[str, Found] | None = None,
+) -> str:
     """Return the report of a campaign, finished or not.
 
     Parameters
@@ -59,7 +75,10 @@ def render_html(view: CampaignView, evaluation: Mapping[str, NDArray[Any]] | Non
         The facts.
     evaluation
         Arrays of the ensemble's ``evaluation.npz`` (`apps.contracts.evaluation.figure_key`); None before there is one.
+    found
+        What ingest left of every dataset (`report.sources.load_found`); None where it is not looked for.
     """
+    found = {} if found is None else found
     environment = Environment(
         loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -82,11 +101,14 @@ def render_html(view: CampaignView, evaluation: Mapping[str, NDArray[Any]] | Non
         "calibration": tables.calibration(view),
         "evaluation": [] if evaluation is None else _evaluation_figures(view, evaluation),
         "datasets": data_tables.datasets(view),
-        "quarantine": data_tables.quarantine(view),
+        "sources": data_tables.sources(view),
+        "all_joined": all(source.status is StageStatus.DONE for source in view.sources),
+        "found": [_data_section(facts, found.get(facts.name), k) for k, facts in enumerate(view.datasets)],
         "label_warnings": data_tables.label_warnings(view),
         "gantt": bars,
         "ticks": ticks,
         "failures": tables.failures(view),
+        "failure_tables": tables.failure_tables(view),
         "settings": tables.settings_text(view),
         "reproduce": tables.reproduce_text(view),
         "written": moment(view.now),
@@ -162,6 +184,33 @@ def _quantity_figures(
             f"On the diagonal the stated deviation is the error found. Rank correlation {report.rank_correlation:.2f}.",
         ),
     )
+
+
+def _data_section(facts: DatasetStatistics, found: Found | None, number: int) -> _DataSection:
+    numbers = found.numbers if found is not None else None
+    return _DataSection(
+        facts.name,
+        data_tables.set_aside_line(facts, found),
+        data_tables.set_aside(facts, found),
+        [] if numbers is None else _data_figures(facts, numbers, f"data{number}"),
+        "" if found is None else data_tables.found_line(found),
+    )
+
+
+def _data_figures(facts: DatasetStatistics, numbers: IngestReport, key: str) -> list[_Figure]:
+    structures, components = sum(facts.n_structures.values()), 3 * sum(facts.n_atoms.values())
+    return _figures(
+        (data_figures.elements(numbers, facts.name, f"{key}-elements"), "All splits together."),
+        (data_figures.sizes(numbers, facts.name, f"{key}-sizes"), f"{count(structures)} structures."),
+        (data_figures.energies(numbers, facts.name, f"{key}-energies"), _counted(numbers.energies, structures)),
+        (data_figures.forces(numbers, facts.name, f"{key}-forces"), _counted(numbers.forces, components)),
+    )
+
+
+def _counted(histogram: Histogram, whole: int) -> str:
+    drawn = sum(histogram.counts)
+    of = count(whole) if drawn >= whole else f"{count(drawn)} of {count(whole)}, a sample of every split"
+    return f"{of}; the outermost bars hold what lies beyond them."
 
 
 def _stage_card(stage: StageView, now: float) -> _StageCard:

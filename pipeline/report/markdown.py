@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 
+from gfm_pipeline.apps.contracts.data import DatasetStatistics
 from gfm_pipeline.report import data_tables, tables
+from gfm_pipeline.report.sources import Found
 from gfm_pipeline.report.tables import Table
 from gfm_pipeline.report.text import moment, percent, significant, symbol
-from gfm_pipeline.report.view import CampaignView
+from gfm_pipeline.report.view import CampaignView, StageStatus
 
 _SPECIAL = str.maketrans({"|": "\\|", "`": "\\`", "\n": " ", "\r": " ", "*": "\\*", "_": "\\_", "[": "\\[", "]": "\\]"})
 
 
-def render_markdown(view: CampaignView) -> str:
-    """Return the report of a campaign as Markdown (GitHub's tables), finished or not."""
+def render_markdown(view: CampaignView, found: Mapping[str, Found] | None = None) -> str:
+    """Return the report of a campaign as Markdown (GitHub's tables), finished or not.
+
+    ``found`` is what ingest left of every dataset (`report.sources.load_found`); its histograms are in a file of
+    their own, which is named.
+    """
     state = tables.overall(view)
     parts = [f"# {_text(view.name)}", f"{symbol(state)} **{state}**"]
     parts.append("\n".join(f"- {name}: {_text(value)}" for name, value in tables.summary(view)))
@@ -28,16 +35,29 @@ def render_markdown(view: CampaignView) -> str:
     parts += ["## Accuracy", _table(tables.accuracy(view), later)]
     parts += ["## Uncertainty", _table(tables.calibration(view), later)]
     parts += ["## Data", _table(data_tables.datasets(view), "No dataset has been assembled yet.")]
-    if view.datasets:
-        if (warned := data_tables.label_warnings(view)).rows:
-            parts += ["### Warnings about labels", _table(warned, "None.")]
-        parts += ["### Records set aside", _table(data_tables.quarantine(view), "None.")]
+    if (warned := data_tables.label_warnings(view)).rows:
+        parts += ["### Warnings about labels", _table(warned, "None.")]
+    if any(source.status is not StageStatus.DONE for source in view.sources):
+        parts += ["### Read so far", _table(data_tables.sources(view), "Nothing.")]
+    for facts in view.datasets:
+        parts += _what_ingest_found(facts, None if found is None else found.get(facts.name))
     parts += ["## Failures", _table(tables.failures(view), "No attempt has failed.")]
+    for name, text in tables.failure_tables(view):
+        parts += [f"### {_text(name)}", _fenced(text, "text")]
     parts += ["## Reproduce", _fenced(tables.reproduce_text(view), "sh")]
     if settings := tables.settings_text(view):
         parts += ["### Resolved settings", _fenced(settings.rstrip(), "yaml")]
     parts.append(f"Written by gfm-pipeline {_text(view.version)} on {moment(view.now)}.")
     return "\n\n".join(parts) + "\n"
+
+
+def _what_ingest_found(facts: DatasetStatistics, found: Found | None) -> list[str]:
+    parts = [f"### What ingest found: {_text(facts.name)}", _text(data_tables.set_aside_line(facts, found))]
+    if (reasons := data_tables.set_aside(facts, found)).rows:
+        parts.append(_table(reasons, "None."))
+    if found is not None:
+        parts.append(_text(data_tables.found_line(found)))
+    return parts
 
 
 def _headlines(view: CampaignView) -> str:

@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from gfm_pipeline.common.records import to_plain
-from gfm_pipeline.report import tables
+from gfm_pipeline.report import data_tables, tables
 from gfm_pipeline.report.text import (
     MISSING,
     count,
@@ -22,7 +22,7 @@ from gfm_pipeline.report.text import (
     significant,
     symbol,
 )
-from gfm_pipeline.report.view import CampaignView, CandidateView, CurvePoint, StageView
+from gfm_pipeline.report.view import CampaignView, CandidateView, CurvePoint, StageStatus, StageView
 
 SCHEMA_VERSION = 1
 _COLORS = {
@@ -31,7 +31,7 @@ _COLORS = {
 }  # fmt: skip
 _BAR = 18
 WIDE = 90  # terminals narrower than this show neither settings nor outcomes
-MOST_CANDIDATES, MOST_RUNNING, MOST_MEMBERS, MOST_FAILURES = 8, 8, 12, 3
+MOST_SOURCES, MOST_CANDIDATES, MOST_RUNNING, MOST_MEMBERS, MOST_FAILURES = 8, 8, 8, 12, 3
 
 
 def status_json(view: CampaignView) -> dict[str, Any]:
@@ -51,7 +51,9 @@ def render_status(view: CampaignView, console: Console) -> None:
         used += f", {significant(view.kwh_modelled)} kWh (modelled)"
     console.print(Text(f"{used}, {duration(view.now - view.created)} since it was created"))
     console.print(_stages(view, console.width))
-    for table in (_running(view), _candidates(view, console.width), _members(view), _results(view, console.width)):
+    width = console.width
+    drawn = (_sources(view, width), _running(view), _candidates(view, width), _members(view), _results(view, width))
+    for table in drawn:
         if table is not None:
             console.print(table)
     _failures(view, console)
@@ -97,6 +99,30 @@ def _stages(view: CampaignView, width: int) -> RichTable:
             duration(wall),
         ]
         table.add_row(*cells, *((_bar(stage), Text(stage.detail, style="bright_black")) if wide else ()))
+    return table
+
+
+def _sources(view: CampaignView, width: int) -> RichTable | None:
+    """Return what was read and set aside of every source; those that are not joined yet, or lost most, come first."""
+    if not any(source.records for source in view.sources):
+        return None
+    wide = width >= WIDE
+    columns = [("source", ""), ("status", ""), ("shards", "right"), ("records", "right"), ("set aside", "right")]
+    table = _grid("data", *columns, ("share", "right"), *([("why", "")] if wide else []))
+    ranked = sorted(
+        view.sources, key=lambda s: (s.status is StageStatus.DONE, -s.set_aside / max(1, s.records))
+    )  # stable: equal ones stay in the order of the workflow
+    for source in ranked[:MOST_SOURCES]:
+        style = "yellow" if source.set_aside else ""
+        cells: list[RenderableType] = [
+            Text(source.name), _status(source.status), f"{count(source.shards_read)}/{count(source.shards)}",
+            count(source.records), Text(count(source.set_aside), style=style),
+            data_tables.share(source.set_aside, source.records),
+        ]  # fmt: skip
+        if wide:
+            cells.append(Text(data_tables.reasons_line(source.reasons), style="bright_black"))
+        table.add_row(*cells)
+    _collapsed(table, len(view.sources) - MOST_SOURCES)
     return table
 
 
@@ -189,10 +215,14 @@ def _results(view: CampaignView, width: int) -> RichTable | None:
 def _failures(view: CampaignView, console: Console) -> None:
     if not view.failures:
         return
+    failed = {stage.name for stage in view.stages if stage.status is StageStatus.FAILED}
     console.print(Text(f"last failures ({count(len(view.failures))} in all)", style="bold"))
     for failure in view.failures[-MOST_FAILURES:][::-1]:
         words = f"{failure.task}, attempt {failure.attempt}"
         kind = f" ({failure.kind}; {failure.then})" if failure.kind else ""
         line = Text.assemble(("✕ ", "red"), f"{words}: {failure.reason}{kind}")
         console.print(line, soft_wrap=True)
+        if failure.task.split("/", 1)[0] in failed:  # not for what was mended since
+            for row in failure.table.splitlines():
+                console.print(Text(f"    {row}"), soft_wrap=True)
         console.print(Text(f"  {failure.log}", style="bright_black"), soft_wrap=True)

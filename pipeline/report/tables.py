@@ -325,6 +325,11 @@ def failures(view: CampaignView) -> Table:
     return Table(names, rows)
 
 
+def failure_tables(view: CampaignView) -> tuple[tuple[str, str], ...]:
+    """Name of every failed attempt that left a table beside its sentence, and the table, newest first."""
+    return tuple((f"{f.task}, attempt {f.attempt}", f.table) for f in reversed(view.failures) if f.table)
+
+
 def summary(view: CampaignView) -> tuple[tuple[str, str], ...]:
     """Name and value of what the header says."""
     ends = [stage.ended for stage in view.stages if stage.ended is not None]

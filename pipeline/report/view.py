@@ -46,6 +46,24 @@ class StageView:
 
 
 @dataclass(frozen=True)
+class SourceView:
+    """What ingest has read of a source so far; all of it once its status is done.
+
+    ``records`` counts good and bad ones, ``set_aside`` the bad ones. ``reasons`` say why, most frequent first, in what
+    is finished. ``quarantine`` names the files that list them ('' while there is none).
+    """
+
+    name: str
+    status: StageStatus
+    shards: int
+    shards_read: int
+    records: int
+    set_aside: int
+    reasons: dict[str, int]
+    quarantine: str = ""
+
+
+@dataclass(frozen=True)
 class RungView:
     """One rung of a candidate: graphs seen at its end, objective (None: diverged or failed), task seconds."""
 
@@ -87,7 +105,8 @@ class MemberView:
 class TaskFailure:
     """A failed attempt, newest last, with the log that tells why.
 
-    ``kind`` is the class of the failure, ``then`` what followed; '' in campaigns of the first version.
+    ``kind`` is the class of the failure, ``then`` what followed; '' in campaigns of the first version. ``table`` is
+    what its program left beside the sentence, as lines of text.
     """
 
     task: str
@@ -96,6 +115,7 @@ class TaskFailure:
     log: str
     kind: str = ""
     then: str = ""
+    table: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,6 +132,7 @@ class CampaignView:
     driver: str  # e.g. "running (pid 123 on host, heartbeat 2 s ago)", "not running"
     driver_alive: bool
     stages: tuple[StageView, ...]
+    sources: tuple[SourceView, ...] = ()
     datasets: tuple[DatasetStatistics, ...] = ()
     candidates: tuple[CandidateView, ...] = ()
     members: tuple[MemberView, ...] = ()

@@ -1,0 +1,102 @@
+"""Figures of what ingest found in a dataset: elements, sizes, energies, forces."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from gfm_pipeline.apps.contracts.ingest_report import Histogram, IngestReport
+from gfm_pipeline.report.canvas import SERIES, SURFACE, Canvas, count_axis, log_axis, styled
+from gfm_pipeline.report.text import count, short_count
+
+_SIZE = (390, 260)  # CSS pixels
+_LEAST = 0.5  # foot of a logarithmic bar: one record is still seen
+_CROWDED, _FULL = 20, 40  # elements from which their symbols are drawn smaller, and in two rows
+
+
+@styled
+def elements(report: IngestReport, dataset: str, name: str) -> str | None:
+    """Draw atoms of every element as bars, and structures that have any as points."""
+    found = report.elements
+    if not found:
+        return None
+    canvas = Canvas(name, *_SIZE)
+    axes = canvas.axes
+    places = range(len(found))
+    axes.bar(places, [max(_LEAST, e.atoms) for e in found], bottom=0.0, color=SERIES[0], width=0.8)
+    axes.plot(
+        places, [e.structures for e in found], "o", color=SERIES[1], markersize=4.5, markeredgecolor=SURFACE,
+    )  # fmt: skip
+    _log_counts(canvas, max(e.atoms for e in found))
+    axes.set_xlim(-0.7, len(found) - 0.3)
+    rows = [("\n" if len(found) > _FULL and k % 2 else "") + e.symbol for k, e in enumerate(found)]
+    axes.set_xticks(list(places), rows, fontsize=8.5 if len(found) <= _CROWDED else 6.0)
+    axes.grid(False, axis="x")
+    axes.set_title("Elements")
+    handles = [
+        Line2D([], [], color=SERIES[0], linewidth=5, label="atoms"),
+        Line2D([], [], color=SERIES[1], marker="o", linestyle="", markersize=4.5, label="structures with it"),
+    ]
+    canvas.figure.legend(handles=handles, loc="outside lower left", ncols=2, borderpad=0.0, columnspacing=1.2)
+    return canvas.svg(f"{dataset}: atoms and structures of {count(len(found))} elements.")
+
+
+@styled
+def sizes(report: IngestReport, dataset: str, name: str) -> str | None:
+    """Draw how many structures have how many atoms."""
+    axes_title = "atoms of a structure"
+    return _histogram(report.sizes, 1.0, ("Sizes", axes_title, "structures"), dataset, name, "linear")
+
+
+@styled
+def energies(report: IngestReport, dataset: str, name: str) -> str | None:
+    """Draw how energies lie around the reference energies."""
+    words = ("Energy minus references", "meV/atom", "structures")
+    return _histogram(report.energies, 1000.0, words, dataset, name, "linear")
+
+
+@styled
+def forces(report: IngestReport, dataset: str, name: str) -> str | None:
+    """Draw absolute force components; their counts fall by decades, so their axis is logarithmic."""
+    words = ("Absolute force components", "eV/Å", "components")
+    return _histogram(report.forces, 1.0, words, dataset, name, "log")
+
+
+def _histogram(
+    found: Histogram,
+    unit: float,
+    words: tuple[str, str, str],
+    dataset: str,
+    name: str,
+    scale: Literal["linear", "log"],
+) -> str | None:
+    """Draw bars between the edges times ``unit``; ``words`` are title, horizontal and vertical axis."""
+    if not found.counts:
+        return None
+    title, across, upward = words
+    canvas = Canvas(name, *_SIZE)
+    axes = canvas.axes
+    edges = [unit * edge for edge in found.edges]
+    if not edges[-1] > edges[0]:  # one number only: a bar of some width around it
+        half = 0.01 * abs(edges[0]) or 0.5
+        edges = [edges[0] - half, edges[0] + half]
+    foot = _LEAST if scale == "log" else 0.0
+    axes.stairs([max(foot, n) for n in found.counts], edges, baseline=foot, fill=True, color=SERIES[0])
+    if scale == "log":
+        _log_counts(canvas, max(found.counts))
+    else:
+        axes.set_ylim(bottom=0.0)
+        count_axis(axes.yaxis)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.set_xlabel(across)
+    axes.set_ylabel(upward)
+    axes.set_title(title)
+    return canvas.svg(f"{dataset}: {title.lower()} of {count(sum(found.counts))} {upward}.")
+
+
+def _log_counts(canvas: Canvas, most: int) -> None:
+    canvas.axes.set_ylim(_LEAST, 2.0 * max(1, most))
+    log_axis(canvas.axes, "y")
+    canvas.axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))

@@ -1,0 +1,136 @@
+"""What ingest has read of every source so far, and what it found in those that are joined; reads only."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from gfm_pipeline.apps.contracts.data import QUARANTINE_FILE, AssembleResult, ReadShardResult
+from gfm_pipeline.apps.contracts.ingest_report import REPORT_DATA_FILE, REPORT_FILE, IngestReport
+from gfm_pipeline.campaign.events import StageName
+from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.campaign.state import StageState, TaskState, TaskStatus, load_state
+from gfm_pipeline.common.errors import IntegrityError
+from gfm_pipeline.common.publish import read_manifest
+from gfm_pipeline.common.records import from_plain
+from gfm_pipeline.engine.stages.ingest import assemble_name, read_name
+from gfm_pipeline.engine.told import newest_progress
+from gfm_pipeline.report.view import SourceView, StageStatus
+
+
+@dataclass(frozen=True)
+class Found:
+    """What ingest left of a dataset: where the records set aside are listed, its report, and the report's numbers.
+
+    ``numbers`` is None for a dataset of a version that wrote none, and where ``problem`` says why it cannot be read.
+    """
+
+    quarantine: str
+    report: str
+    numbers: IngestReport | None = None
+    problem: str = ""
+
+
+def build_sources(paths: CampaignPaths, stage: StageState | None, alive: bool) -> tuple[SourceView, ...]:
+    """Return what is known of every source of ingest, in the order of the workflow; ``alive`` is its driver."""
+    if stage is None:
+        return ()
+    return tuple(_source(paths, stage, name, alive) for name in stage.settings["sources"])
+
+
+def assembled(stage: StageState | None) -> list[AssembleResult]:
+    """Return the results of the sources that are joined, in the order they began to be."""
+    if stage is None:
+        return []
+    results = [t.result for n, t in stage.tasks.items() if n.startswith("assemble-") and t.result]
+    return [from_plain(AssembleResult, result) for result in results]
+
+
+def _source(paths: CampaignPaths, stage: StageState, name: str, alive: bool) -> SourceView:
+    shards = int(stage.settings["sources"][name]["shards"])
+    reads = [stage.tasks[n] for n in (read_name(name, k) for k in range(shards)) if n in stage.tasks]
+    join = stage.tasks.get(assemble_name(name))
+    read = [from_plain(ReadShardResult, task.result) for task in reads if task.result]
+    if join is not None and join.result:
+        facts = from_plain(AssembleResult, join.result).statistics
+        records = sum(facts.n_structures.values()) + facts.n_quarantined
+        return SourceView(
+            name, StageStatus.DONE, shards, shards, records, facts.n_quarantined, facts.reasons,
+            str(paths.stage(stage.stage, stage.key).dataset(name) / QUARANTINE_FILE),
+        )  # fmt: skip
+    tasks = [*reads, *([] if join is None else [join])]
+    records = sum(result.n_records + result.n_quarantined for result in read)
+    set_aside = sum(result.n_quarantined for result in read)
+    for task in reads:
+        if task.status is TaskStatus.RUNNING:
+            done, bad = _progress(paths, stage, task)
+            records, set_aside = records + done, set_aside + bad
+    if join is not None:  # it finds more, and counts what its shards have set aside with it
+        set_aside = max(set_aside, _progress(paths, stage, join)[1])
+    reasons: Counter[str] = Counter()
+    for result in read:
+        reasons.update(result.reasons)
+    listed = str(paths.stage(stage.stage, stage.key).shard(name, 0).with_name(f"{name}-*") / QUARANTINE_FILE)
+    return SourceView(
+        name, _status(tasks, alive), shards, len(read), records, set_aside,
+        dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))), listed if set_aside else "",
+    )  # fmt: skip
+
+
+def _status(tasks: Iterable[TaskState], alive: bool) -> StageStatus:
+    states = {task.status for task in tasks}
+    if TaskStatus.FAILED in states:
+        return StageStatus.FAILED
+    return StageStatus.RUNNING if alive and TaskStatus.RUNNING in states else StageStatus.WAITING
+
+
+def _progress(paths: CampaignPaths, stage: StageState, task: TaskState) -> tuple[int, int]:
+    """Return how many records the newest attempt says it has done, and how many of them are set aside."""
+    said = newest_progress(paths.stage(stage.stage, stage.key).attempt(task.name, task.attempt))
+    return int(said.get("done") or 0), int(said.get("quarantined") or 0)
+
+
+def load_found(campaign: Path) -> dict[str, Found]:
+    """Return what ingest left of every dataset, by name; one that is damaged or gone says so in ``problem``.
+
+    Raises
+    ------
+    IntegrityError
+        When the journal is damaged.
+    """
+    paths = CampaignPaths(campaign.resolve())
+    stage = load_state(paths.journal).stage(StageName.INGEST)
+    if stage is None:
+        return {}
+    names = [result.statistics.name for result in assembled(stage)]
+    return {name: _found(paths.stage(stage.stage, stage.key).dataset(name)) for name in names}
+
+
+def _found(folder: Path) -> Found:
+    listed, report = str(folder / QUARANTINE_FILE), str(folder / REPORT_FILE)
+    try:
+        return Found(listed, report, _numbers(folder))
+    except IntegrityError as error:
+        return Found(listed, report, problem=str(error))
+
+
+def _numbers(folder: Path) -> IngestReport | None:
+    """Return the numbers of a dataset's ingest report, checked against its manifest; None where it lists none."""
+    entry = read_manifest(folder).files.get(REPORT_DATA_FILE)
+    if entry is None:
+        return None
+    path = folder / REPORT_DATA_FILE
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read: {error.strerror}.") from error
+    if sha256(data).hexdigest() != entry.sha256:
+        raise IntegrityError(f"{path} was changed after it was published (its SHA-256 is another).")
+    try:
+        return from_plain(IngestReport, json.loads(data))
+    except ValueError as error:
+        raise IntegrityError(f"{path} is not a valid report of ingest: {str(error).splitlines()[0]}.") from error
