@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
 
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -13,7 +13,7 @@ from gfm_pipeline.report.text import count, short_count
 
 _SIZE = (390, 260)  # CSS pixels
 _LEAST = 0.5  # foot of a logarithmic bar: one record is still seen
-_CROWDED, _FULL = 20, 40  # elements from which their symbols are drawn smaller, and in two rows
+_ROWS = ((20, 1, 8.5), (40, 2, 7.0), (120, 3, 6.0))  # up to so many elements: rows of symbols, and their size
 
 
 @styled
@@ -31,8 +31,8 @@ def elements(report: IngestReport, dataset: str, name: str) -> str | None:
     )  # fmt: skip
     _log_counts(canvas, max(e.atoms for e in found))
     axes.set_xlim(-0.7, len(found) - 0.3)
-    rows = [("\n" if len(found) > _FULL and k % 2 else "") + e.symbol for k, e in enumerate(found)]
-    axes.set_xticks(list(places), rows, fontsize=8.5 if len(found) <= _CROWDED else 6.0)
+    rows, font = next((rows, font) for most, rows, font in _ROWS if len(found) <= most)
+    axes.set_xticks(list(places), ["\n" * (k % rows) + e.symbol for k, e in enumerate(found)], fontsize=font)
     axes.grid(False, axis="x")
     axes.set_title("Elements")
     handles = [
@@ -46,54 +46,59 @@ def elements(report: IngestReport, dataset: str, name: str) -> str | None:
 @styled
 def sizes(report: IngestReport, dataset: str, name: str) -> str | None:
     """Draw how many structures have how many atoms."""
-    axes_title = "atoms of a structure"
-    return _histogram(report.sizes, 1.0, ("Sizes", axes_title, "structures"), dataset, name, "linear")
+    return _histogram(report.sizes, _Words("Sizes", "atoms of a structure", "structures", whole=True), dataset, name)
 
 
 @styled
 def energies(report: IngestReport, dataset: str, name: str) -> str | None:
     """Draw how energies lie around the reference energies."""
-    words = ("Energy minus references", "meV/atom", "structures")
-    return _histogram(report.energies, 1000.0, words, dataset, name, "linear")
+    words = _Words("Energy minus references", "meV/atom", "structures")
+    return _histogram(report.energies, words, dataset, name, unit=1000.0)
 
 
 @styled
 def forces(report: IngestReport, dataset: str, name: str) -> str | None:
     """Draw absolute force components; their counts fall by decades, so their axis is logarithmic."""
-    words = ("Absolute force components", "eV/Å", "components")
-    return _histogram(report.forces, 1.0, words, dataset, name, "log")
+    words = _Words("Absolute force components", "eV/Å", "components", log=True)
+    return _histogram(report.forces, words, dataset, name)
 
 
-def _histogram(
-    found: Histogram,
-    unit: float,
-    words: tuple[str, str, str],
-    dataset: str,
-    name: str,
-    scale: Literal["linear", "log"],
-) -> str | None:
-    """Draw bars between the edges times ``unit``; ``words`` are title, horizontal and vertical axis."""
+@dataclass(frozen=True)
+class _Words:
+    """Title and axes of a histogram; ``whole`` for values that are whole numbers, ``log`` for the axis of counts."""
+
+    title: str
+    across: str
+    upward: str
+    whole: bool = False
+    log: bool = False
+
+
+def _histogram(found: Histogram, words: _Words, dataset: str, name: str, unit: float = 1.0) -> str | None:
+    """Draw bars between the edges times ``unit``."""
     if not found.counts:
         return None
-    title, across, upward = words
     canvas = Canvas(name, *_SIZE)
     axes = canvas.axes
     edges = [unit * edge for edge in found.edges]
     if not edges[-1] > edges[0]:  # one number only: a bar of some width around it
         half = 0.01 * abs(edges[0]) or 0.5
         edges = [edges[0] - half, edges[0] + half]
-    foot = _LEAST if scale == "log" else 0.0
+    foot = _LEAST if words.log else 0.0
     axes.stairs([max(foot, n) for n in found.counts], edges, baseline=foot, fill=True, color=SERIES[0])
-    if scale == "log":
+    if words.log:
         _log_counts(canvas, max(found.counts))
     else:
         axes.set_ylim(bottom=0.0)
         count_axis(axes.yaxis)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.set_xlabel(across)
-    axes.set_ylabel(upward)
-    axes.set_title(title)
-    return canvas.svg(f"{dataset}: {title.lower()} of {count(sum(found.counts))} {upward}.")
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    if len(found.counts) == 1:  # seen as a bar, not as a full panel
+        axes.set_xlim(*(edge + sign * 2.0 * (edges[-1] - edges[0]) for edge, sign in zip(edges, (-1, 1), strict=True)))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=words.whole))
+    axes.set_xlabel(words.across)
+    axes.set_ylabel(words.upward)
+    axes.set_title(words.title)
+    return canvas.svg(f"{dataset}: {words.title.lower()} of {count(sum(found.counts))} {words.upward}.")
 
 
 def _log_counts(canvas: Canvas, most: int) -> None:

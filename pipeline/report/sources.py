@@ -107,10 +107,11 @@ def load_found(campaign: Path) -> dict[str, Found]:
     if stage is None:
         return {}
     names = [result.statistics.name for result in assembled(stage)]
-    return {name: _found(paths.stage(stage.stage, stage.key).dataset(name)) for name in names}
+    return {name: read_found(paths.stage(stage.stage, stage.key).dataset(name)) for name in names}
 
 
-def _found(folder: Path) -> Found:
+def read_found(folder: Path) -> Found:
+    """Return what ingest left in the folder of a dataset; never raises for what it finds there."""
     listed, report = str(folder / QUARANTINE_FILE), str(folder / REPORT_FILE)
     try:
         return Found(listed, report, _numbers(folder))

@@ -55,6 +55,16 @@ def test_too_many_bad_records_fail_ingest_and_are_named(tmp_path):
     rows = [json.loads(line) for p in stages.glob("*/shards/*/quarantine.jsonl") for line in p.read_text().splitlines()]
     assert sorted(row["index"] for row in rows) == list(range(10))
     assert all(row["reason"] and row["source"] == "mine" for row in rows)
+    campaign = str(tmp_path / "campaigns" / "small")
+    wide = {**os.environ, "COLUMNS": "200"}
+    status = subprocess.run(runs.command("status", campaign), env=wide, capture_output=True, text=True, check=True)
+    subprocess.run(runs.command("report", campaign), env=wide, capture_output=True, text=True, check=True)
+    pages = [(tmp_path / "campaigns" / "small" / name).read_text() for name in ("report.md", "report.html")]
+    for text in (status.stdout, *pages):
+        assert told[head].strip() in text
+        assert told[head + 1].strip() in text
+    (counted,) = [line.split() for line in status.stdout.splitlines() if line.startswith("mine ")]
+    assert counted[:8] == ["mine", "✕", "failed", "1/1", "40", "10", "25.0", "%"]
 
 
 @pytest.fixture

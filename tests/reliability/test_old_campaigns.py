@@ -69,8 +69,23 @@ def test_it_reports(recorded):
     text = (recorded / "campaign" / "report.md").read_text()
     for word in ("recorded", "alloys", "SchNet", "EGNN", "m00", "m01"):
         assert word in text
+    assert "records read was set aside." in text
+    assert re.search(r"The whole report of ingest: .*/alloys/ingest\\_report\.md\.", text)
+    assert "cannot be shown" not in text
     page = (recorded / "campaign" / "report.html").read_text()
     assert page.count("<svg") + page.count("data:image") >= 3
+
+
+@pytest.mark.parametrize("harm", ["removed", "truncated"])
+def test_it_reports_though_a_dataset_is_damaged(harm, recorded):
+    (dataset,) = (recorded / "campaign" / "stages").glob("ingest-*/datasets/alloys")
+    if harm == "removed":
+        shutil.rmtree(dataset)
+    else:
+        (dataset / "manifest.json").write_text("{")
+    assert invoke(["status", "campaign"]) == 0
+    assert invoke(["report", "campaign"]) == 0
+    assert "What ingest found cannot be shown: " in (recorded / "campaign" / "report.md").read_text()
 
 
 def test_its_ensemble_predicts(recorded):
