@@ -56,8 +56,9 @@ class IngestReport:
         Energy minus references, eV/atom.
     forces
         Absolute force components, eV/Angstrom; of nothing for a source of energies alone.
-    sampled
-        Numbers a split that energies and forces were counted of, at most; elements and sizes are those of all.
+    structures, components
+        Structures kept, and force components known. Elements and sizes are counted of all; energies and forces of
+        the first ones of each split in shuffled order, where there are very many.
     """
 
     read: int
@@ -66,4 +67,5 @@ class IngestReport:
     sizes: Histogram
     energies: Histogram
     forces: Histogram
-    sampled: int
+    structures: int
+    components: int

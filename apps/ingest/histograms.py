@@ -9,7 +9,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.contracts.ingest_report import ElementCount, Histogram, IngestReport, SetAside
-from gfm_pipeline.apps.ingest.totals import SAMPLE, Totals
+from gfm_pipeline.apps.ingest.totals import Totals
 
 BINS = 48
 _TAIL = 0.001  # of each side shares the outermost bin, so that one outlier does not make all the rest one bar
@@ -59,5 +59,6 @@ def ingest_report(totals: Totals, read: int, set_aside: tuple[SetAside, ...]) ->
         sizes=of_sizes(totals.sizes),
         energies=of_values(totals.energies()),
         forces=of_values(totals.forces()),
-        sampled=SAMPLE,
+        structures=sum(s.structures for s in totals.sums.values()),
+        components=sum(3 * s.force_atoms for s in totals.sums.values()),
     )

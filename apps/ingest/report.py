@@ -19,7 +19,7 @@ _LINES = 12
 def _histogram(found: Histogram, scale: float = 1.0) -> list[str]:
     """Return lines ``low .. high count bar`` in a fence, the edges times ``scale``."""
     if not found.counts:
-        return ["None."]
+        return ["```", "none", "```"]
     if not found.edges[-1] > found.edges[0]:
         return ["```", f"{scale * found.edges[0]:12.4g} (all {found.counts[0]} values)", "```"]
     drawn = coarser(found, _LINES)

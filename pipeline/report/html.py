@@ -192,18 +192,17 @@ def _data_section(facts: DatasetStatistics, found: Found | None, number: int) ->
         facts.name,
         data_tables.set_aside_line(facts, found),
         data_tables.set_aside(facts, found),
-        [] if numbers is None else _data_figures(facts, numbers, f"data{number}"),
+        [] if numbers is None else _data_figures(facts.name, numbers, f"data{number}"),
         "" if found is None else data_tables.found_line(found),
     )
 
 
-def _data_figures(facts: DatasetStatistics, numbers: IngestReport, key: str) -> list[_Figure]:
-    structures, components = sum(facts.n_structures.values()), 3 * sum(facts.n_atoms.values())
+def _data_figures(name: str, numbers: IngestReport, key: str) -> list[_Figure]:
     return _figures(
-        (data_figures.elements(numbers, facts.name, f"{key}-elements"), "All splits together."),
-        (data_figures.sizes(numbers, facts.name, f"{key}-sizes"), f"{count(structures)} structures."),
-        (data_figures.energies(numbers, facts.name, f"{key}-energies"), _counted(numbers.energies, structures)),
-        (data_figures.forces(numbers, facts.name, f"{key}-forces"), _counted(numbers.forces, components)),
+        (data_figures.elements(numbers, name, f"{key}-elements"), "All splits together."),
+        (data_figures.sizes(numbers, name, f"{key}-sizes"), f"{count(numbers.structures)} structures."),
+        (data_figures.energies(numbers, name, f"{key}-energies"), _counted(numbers.energies, numbers.structures)),
+        (data_figures.forces(numbers, name, f"{key}-forces"), _counted(numbers.forces, numbers.components)),
     )
 
 

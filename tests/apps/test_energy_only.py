@@ -16,6 +16,7 @@ from gfm_pipeline.apps.calibrate.fit import calibrate
 from gfm_pipeline.apps.calibrate.predict import predict
 from gfm_pipeline.apps.contracts.data import ForceSign, SourceSettings, Split
 from gfm_pipeline.apps.contracts.evaluation import CalibrateSpec, MemberRef, PredictSpec
+from gfm_pipeline.apps.contracts.ingest_report import REPORT_DATA_FILE, Histogram, IngestReport
 from gfm_pipeline.apps.contracts.preview import PreviewSpec
 from gfm_pipeline.apps.contracts.sources import force_label
 from gfm_pipeline.apps.contracts.training import DatasetRef
@@ -26,6 +27,7 @@ from gfm_pipeline.apps.program import Task
 from gfm_pipeline.apps.train.checkpoint import load
 from gfm_pipeline.apps.train.program import train
 from gfm_pipeline.common.errors import ConfigError, DataError
+from gfm_pipeline.common.records import read_record
 
 N = 160
 
@@ -63,6 +65,9 @@ def test_all_records_are_kept_and_the_report_says_that_there_are_no_forces(
     assert verify(dataset)["structures"] == N
     assert {line.max_force for lines in head(dataset, 3).values() for line in lines} == {None}
     report = (dataset.path / "ingest_report.md").read_text()
+    numbers = read_record(IngestReport, dataset.path / REPORT_DATA_FILE)
+    assert (numbers.structures, numbers.components, numbers.forces) == (N, 0, Histogram((), ()))
+    assert sum(numbers.energies.counts) == N
     assert "Energies alone are read" in report
     assert "## Absolute force components (eV/Å)\n\n```\nnone\n```" in report
 

@@ -33,6 +33,7 @@ def test_histograms_count_what_the_dataset_holds(tmp_path: Path) -> None:
     assert found.energies.edges[-1] == pytest.approx(high, abs=1e-9)
     assert sum(found.energies.counts) == len(columns)
     forces = np.abs(columns.forces).ravel()
+    assert (found.structures, found.components) == (len(columns), len(forces))
     middle = found.forces.edges[24]
     assert sum(found.forces.counts[:24]) == np.count_nonzero(forces < middle)
     assert sum(found.forces.counts) == len(forces)
@@ -46,6 +47,7 @@ def test_histograms_of_any_numbers_lose_none() -> None:
     assert wide.counts[-1] == 1
     many = of_sizes(dict.fromkeys(range(1, 97), 20) | {5000: 1})
     assert many == Histogram(tuple(0.5 + 2 * k for k in range(49)), (40,) * 47 + (41,))
+    assert of_values(np.zeros(0)) == Histogram((), ())
     assert of_sizes({7: 4}) == Histogram((6.5, 7.5), (4,))
     assert of_values(np.full(9, 2.5)) == Histogram((2.5, 2.5), (9,))
     outlier = of_values(np.append(np.linspace(0.0, 1.0, 9999), 1e6))

@@ -41,7 +41,8 @@ NUMBERS = IngestReport(
     sizes=Histogram((2.5, 3.5, 4.5, 5.5), (100, 0, 2800)),
     energies=Histogram((-0.2, -0.1, 0.0, 0.1), (400, 1500, 1000)),
     forces=Histogram((0.0, 1.0, 2.0), (70_000, 0)),
-    sampled=200_000,
+    structures=2900,
+    components=78_300,
 )
 FOUND = {"molecules": Found("d/quarantine.jsonl", "d/ingest_report.md", NUMBERS)}
 
@@ -81,6 +82,13 @@ def test_the_report_draws_elements_sizes_energies_and_forces(view: CampaignView)
     assert "70,000 of 78,300, a sample of every split" in page
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
+
+
+def test_a_source_of_energies_alone_has_no_picture_of_forces(view: CampaignView) -> None:
+    alone = dataclasses.replace(NUMBERS, forces=Histogram((), ()), components=0)
+    assert data_figures.forces(alone, "d", "k") is None
+    page = render_html(view, None, {"molecules": Found("q", "r", alone)})
+    assert page.count("<svg ") == render_html(view).count("<svg ") + 3
 
 
 @pytest.mark.parametrize("width", [0.0, 1e-9, 5.0])
