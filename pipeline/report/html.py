@@ -201,15 +201,23 @@ def _data_figures(name: str, numbers: IngestReport, key: str) -> list[_Figure]:
     return _figures(
         (data_figures.elements(numbers, name, f"{key}-elements"), "All splits together."),
         (data_figures.sizes(numbers, name, f"{key}-sizes"), f"{count(numbers.structures)} structures."),
-        (data_figures.energies(numbers, name, f"{key}-energies"), _counted(numbers.energies, numbers.structures)),
-        (data_figures.forces(numbers, name, f"{key}-forces"), _counted(numbers.forces, numbers.components)),
+        (
+            data_figures.energies(numbers, name, f"{key}-energies"),
+            _counted(numbers.energies, numbers.structures, "structures"),
+        ),
+        (
+            data_figures.forces(numbers, name, f"{key}-forces"),
+            _counted(numbers.forces, numbers.components, "components"),
+        ),
     )
 
 
-def _counted(histogram: Histogram, whole: int) -> str:
+def _counted(histogram: Histogram, whole: int, what: str) -> str:
     drawn = sum(histogram.counts)
-    of = count(whole) if drawn >= whole else f"{count(drawn)} of {count(whole)}, a sample of every split"
-    return f"{of}; the outermost bars hold what lies beyond them."
+    of = (
+        f"{count(whole)} {what}" if drawn >= whole else f"{count(drawn)} of {count(whole)} {what}, first of every split"
+    )
+    return f"{of}; the outermost bars hold what lies beyond."
 
 
 def _stage_card(stage: StageView, now: float) -> _StageCard:

@@ -79,7 +79,7 @@ def test_the_report_draws_elements_sizes_energies_and_forces(view: CampaignView)
         "energy minus references of 2,900 structures.",
         "absolute force components of 70,000 components.",
     ]
-    assert "70,000 of 78,300, a sample of every split" in page
+    assert "70,000 of 78,300 components, first of every split" in page
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
 
