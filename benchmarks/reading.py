@@ -33,7 +33,8 @@ import torch
 from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.apps.dataset import Columns, Dataset, write_bp
 from gfm_pipeline.apps.dataset.columns import flat_ranges
-from gfm_pipeline.apps.dataset.index import RADII, index_file
+from gfm_pipeline.apps.dataset.degrees import RADII
+from gfm_pipeline.apps.dataset.index import index_file
 from gfm_pipeline.apps.dataset.source import OnDisk
 from gfm_pipeline.apps.train.feed import Feed
 from gfm_pipeline.apps.train.sampler import Sampler

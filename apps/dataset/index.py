@@ -17,15 +17,15 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.contracts.data import NeighbourStatistics, Split
+from gfm_pipeline.apps.contracts.data import Split
 from gfm_pipeline.apps.dataset.columns import Columns
+from gfm_pipeline.apps.dataset.degrees import RADII, Degrees, degrees_from
 from gfm_pipeline.apps.dataset.edge_files import EdgeWriter
 from gfm_pipeline.apps.dataset.edges import CLOSE
 from gfm_pipeline.apps.dataset.neighbours import pairs_within
 from gfm_pipeline.common.errors import IntegrityError
 from gfm_pipeline.common.publish import storage_errors
 
-RADII = (3.0, 4.0, 5.0, 6.0)  # Angstrom; edges at other cutoffs are interpolated
 _AT_ONCE = 1 << 20  # rows that are copied at a time
 _FIXED = 3  # natoms, known energies, known force vectors
 
@@ -80,13 +80,25 @@ def index_file(label: Split) -> str:
     return f"{label}.index.npy"
 
 
+def rows_of(columns: Columns, degrees: NDArray[np.uint16]) -> NDArray[np.uint32]:
+    """Return the rows of a `GraphIndex` of structures whose atoms have so many neighbours within `RADII` [N, R]."""
+    rows = np.zeros((len(columns), _FIXED + len(RADII)), dtype=np.uint32)
+    known = np.concatenate([[0], np.cumsum(~np.isnan(columns.forces).any(1))])
+    rows[:, 0] = columns.natoms
+    rows[:, 1] = ~np.isnan(columns.energy)
+    rows[:, 2] = known[columns.offsets[1:]] - known[columns.offsets[:-1]]
+    total = np.concatenate([np.zeros((1, len(RADII)), np.int64), np.cumsum(degrees, axis=0, dtype=np.int64)])
+    rows[:, _FIXED:] = total[columns.offsets[1:]] - total[columns.offsets[:-1]]
+    return rows
+
+
 def count(
     columns: Columns,
     check: Callable[[], None] = lambda: None,
     keep: Callable[[Indices, Indices, Indices], None] | None = None,
     cutoff: float = 0.0,
-) -> tuple[NDArray[np.uint32], Degrees]:
-    """Return the rows of a `GraphIndex` and how many neighbours the atoms have.
+) -> NDArray[np.uint16]:
+    """Return how many neighbours each atom has within each of `RADII` [N, R].
 
     Parameters
     ----------
@@ -105,12 +117,7 @@ def count(
     DataError
         When a periodic cell has no volume.
     """
-    rows = np.zeros((len(columns), _FIXED + len(RADII)), dtype=np.uint32)
-    known = np.concatenate([[0], np.cumsum(~np.isnan(columns.forces).any(1))])
-    rows[:, 0] = columns.natoms
-    rows[:, 1] = ~np.isnan(columns.energy)
-    rows[:, 2] = known[columns.offsets[1:]] - known[columns.offsets[:-1]]
-    degrees = np.zeros((len(RADII), len(columns.numbers)), dtype=np.int64)
+    degrees = np.zeros((len(columns.numbers), len(RADII)), dtype=np.uint16)
     farthest = RADII[-1] if keep is None else max(RADII[-1], cutoff + CLOSE)
     for g in range(len(columns)):
         if g % 256 == 0:
@@ -121,50 +128,8 @@ def count(
         if keep is not None:
             near = np.argsort(distance, kind="stable")[: np.count_nonzero(distance < cutoff + CLOSE)]
             keep(src[near], dst[near], image[near])
-        for k, radius in enumerate(RADII):
-            degrees[k, atoms] = np.bincount(src[distance < radius], minlength=last - first)
-        rows[g, _FIXED:] = degrees[:, atoms].sum(axis=1)
-    return rows, Degrees(tuple(np.bincount(d, minlength=1) for d in degrees))
-
-
-@dataclass(frozen=True)
-class Degrees:
-    """How many atoms have 0, 1, 2 ... neighbours within each of `RADII`."""
-
-    histograms: tuple[NDArray[np.int64], ...]
-
-    @staticmethod
-    def none() -> Degrees:
-        """Return the degrees of no atoms."""
-        return Degrees(tuple(np.zeros(1, dtype=np.int64) for _ in RADII))
-
-    def __add__(self, other: Degrees) -> Degrees:
-        pairs = zip(self.histograms, other.histograms, strict=True)
-        return Degrees(tuple(_longer(a, b) for a, b in pairs))
-
-    def statistics(self) -> tuple[NeighbourStatistics, ...]:
-        """Return mean, mean of log(d + 1) (the scale of PNA, Corso et al., arXiv 2004.05718, eq. 5) and extremes."""
-        return tuple(_statistics(r, h) for r, h in zip(RADII, self.histograms, strict=True))
-
-
-def _statistics(radius: float, histogram: NDArray[np.int64]) -> NeighbourStatistics:
-    degree, atoms = np.arange(len(histogram)), max(1, int(histogram.sum()))
-    present = np.flatnonzero(histogram)
-    return NeighbourStatistics(
-        cutoff=radius,
-        mean=float((degree * histogram).sum() / atoms),
-        mean_log=float((np.log1p(degree) * histogram).sum() / atoms),
-        minimum=int(present[0]) if len(present) else 0,
-        maximum=int(present[-1]) if len(present) else 0,
-        isolated=int(histogram[0]),
-    )
-
-
-def _longer(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
-    total = np.zeros(max(len(a), len(b)), dtype=np.int64)
-    total[: len(a)] += a
-    total[: len(b)] += b
-    return total
+        degrees[atoms] = degrees_from(src, distance, last - first)
+    return degrees
 
 
 class IndexWriter:
@@ -202,12 +167,30 @@ class IndexWriter:
             self._open.enter_context(self._edges)
         return self
 
-    def add(self, label: Split, columns: Columns, check: Callable[[], None] = lambda: None) -> None:
-        """Take the next structures of ``label``; ``check`` as for `count`."""
-        keep = None if self._edges is None else partial(self._edges.add, label)
-        rows, degrees = count(columns, check, keep, self._cutoff or 0.0)
-        self.put(label, rows)
-        self.degrees[label] = self.degrees[label] + degrees if label in self.degrees else degrees
+    def add(
+        self,
+        label: Split,
+        columns: Columns,
+        check: Callable[[], None] = lambda: None,
+        degrees: NDArray[np.uint16] | None = None,
+    ) -> None:
+        """Take the next structures of ``label``.
+
+        Parameters
+        ----------
+        label, columns
+            Their split, and they.
+        check
+            See `count`.
+        degrees
+            Neighbours of their atoms within each of `RADII` [N, R], where these were counted before.
+        """
+        if degrees is None or self._edges is not None:
+            keep = None if self._edges is None else partial(self._edges.add, label)
+            degrees = count(columns, check, keep, self._cutoff or 0.0)
+        self.put(label, rows_of(columns, degrees))
+        found = Degrees.of(degrees)
+        self.degrees[label] = self.degrees[label] + found if label in self.degrees else found
 
     def put(self, label: Split, rows: NDArray[np.uint32]) -> None:
         """Write the next rows of ``label`` [n, 7], which were counted before."""

@@ -54,7 +54,7 @@ from gfm_pipeline.apps.ingest.shard import (
     take,
     write_quarantine,
 )
-from gfm_pipeline.apps.ingest.shuffle import Buckets, plan_files
+from gfm_pipeline.apps.ingest.shuffle import Buckets, Counted, plan_files
 from gfm_pipeline.apps.ingest.splits import SPLITS, GroupSplits
 from gfm_pipeline.apps.ingest.survey import (
     Fit,
@@ -237,8 +237,8 @@ def _references(spec: AssembleSpec, plan: _Plan, buckets: dict[Split, Buckets]) 
     return fit.solve(tuple(chemical_symbols[z] for z in sorted(used)), spec.source.isolated_energies)
 
 
-def _columns(part: Shard, group: NDArray[np.int64], origin: NDArray[np.int64]) -> Columns:
-    return Columns.build(
+def _counted(part: Shard, group: NDArray[np.int64], origin: NDArray[np.int64]) -> Counted:
+    columns = Columns.build(
         numbers=part.numbers,
         pos=part.pos,
         forces=part.forces,
@@ -250,6 +250,7 @@ def _columns(part: Shard, group: NDArray[np.int64], origin: NDArray[np.int64]) -
         origin=origin,
         graph_attr=np.nan_to_num(np.stack([part.charge, part.spin], axis=1)),
     )
+    return Counted(columns, part.degrees)
 
 
 def _scatter(source: _Source, plan: _Plan, scratch: Path, task: Task) -> dict[Split, Buckets]:
@@ -263,11 +264,11 @@ def _scatter(source: _Source, plan: _Plan, scratch: Path, task: Task) -> dict[Sp
         where, key = plan.splits.split(part.group_id), keys(source.spec.seed, part)
         files = part.file_index * MEMBERS + part.member
         base = np.array([offsets[file] for file in files.tolist()], dtype=np.int64)
-        columns = _columns(part, plan.splits.number(part.group_id), base + part.index)
+        records = _counted(part, plan.splits.number(part.group_id), base + part.index)
         for number, split in enumerate(SPLITS):
             mine = np.flatnonzero(where == number)
             if len(mine):
-                buckets[split].add(key[mine], columns.take(mine))
+                buckets[split].add(key[mine], records.take(mine))
         done += len(part)
         task.progress(done=done, total=total, step="shuffle", quarantined=sum(source.reasons.values()))
     return buckets

@@ -1,9 +1,9 @@
 """The second half of joining: the shuffled records become BP files and indexes, by one process or several.
 
 Every file is written by one rank, in order, so it has the same bytes whatever the number of ranks. Where ADIOS2 is
-built with MPI, ranks write each file together instead. Neighbours are counted, and stored if asked, by all ranks, a
-stretch of chunks each; that is most of the work. What depends on the order of records, the digest of the content and
-the sums of energies, is taken by rank 0, which reads all of them.
+built with MPI, ranks write each file together instead. Indexes are written by all ranks, a stretch of chunks each, and
+so are edges if asked, which is most of the work then. What depends on the order of records, the digest of the content
+and the sums of energies, is taken by rank 0, which reads all of them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pathlib import Path
 
 from gfm_pipeline.apps.contracts.data import Split
 from gfm_pipeline.apps.contracts.layout import CHUNK, BpShard, LabelExtent, Layout
+from gfm_pipeline.apps.dataset.degrees import Degrees
 from gfm_pipeline.apps.dataset.edge_files import edge_layout, join_edges
-from gfm_pipeline.apps.dataset.index import Degrees, IndexWriter, join_indexes
+from gfm_pipeline.apps.dataset.index import IndexWriter, join_indexes
 from gfm_pipeline.apps.dataset.write import BpWriter, ContentDigest
 from gfm_pipeline.apps.ingest.ranks import Ranks
 from gfm_pipeline.apps.ingest.shuffle import Buckets
@@ -54,7 +55,7 @@ class Placing:
     edges_within: float | None = None
 
     def counts(self, rank: int, size: int) -> dict[Split, range]:
-        """Return the chunks of every split whose neighbours a rank counts."""
+        """Return the chunks of every split whose index and edges a rank writes."""
         numbers = {split: -(-n // CHUNK) for split, n in self.graphs.items()}
         return {split: range(n * rank // size, n * (rank + 1) // size) for split, n in numbers.items()}
 
@@ -138,11 +139,12 @@ def place(work: Placing, totals: Totals | None, task: Task, ranks: Ranks, quaran
                     if at.number not in wanted[at.split]:
                         continue
                     check()
-                    columns = next(streams[at.split])
+                    records = next(streams[at.split])
+                    columns = records.columns
                     if writer is not None and writes(file, at):
                         writer.put(at.split, columns, (at.first, at.atom))
                     if at.number in counted[at.split]:
-                        index.add(at.split, columns, check)
+                        index.add(at.split, columns, check, records.degrees)
                     if totals is not None:
                         content.update(str(at.split), columns)
                         totals.add(at.split, columns)

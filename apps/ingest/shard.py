@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.contracts.data import QUARANTINE_FILE, BadRecord, Duplicates, SourceSettings
 from gfm_pipeline.apps.dataset.columns import flat_ranges
+from gfm_pipeline.apps.dataset.degrees import RADII, degrees_of
 from gfm_pipeline.apps.ingest.clean import oddity
 from gfm_pipeline.apps.ingest.fingerprints import fingerprint, group_id
 from gfm_pipeline.apps.ingest.labels import Collector, Evidence
@@ -32,7 +33,7 @@ INDEX_FILE = "index.json"
 EVIDENCE_FILE = "evidence.npz"
 PART_RECORDS, PART_ATOMS = 8_192, 400_000  # a part is full at either; 400,000 atoms are about 25 MB
 MEMBERS = 1 << 32  # of an archive, at most
-PER_ATOM = frozenset({"numbers", "pos", "forces"})
+PER_ATOM = frozenset({"numbers", "pos", "forces", "degrees"})
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class Shard:
 
     ``groups`` are names [G] and ``group_id`` their 64-bit numbers; ``file_index``, ``member`` and ``index`` [G] say
     where a record comes from (path of the source, member of an archive, position in it); ``fingerprint`` [G] is equal
-    for repetitions (0 where these are kept); ``charge`` and ``spin`` [G] are NaN where they are not known.
+    for repetitions (0 where these are kept); ``charge`` and ``spin`` [G] are NaN where they are not known. ``degrees``
+    [N, R] are neighbours within each of `gfm_pipeline.apps.dataset.degrees.RADII`: counting them is most of the work of
+    ingest, and shards are made beside each other.
     """
 
     numbers: NDArray[np.uint8]
@@ -59,15 +62,29 @@ class Shard:
     fingerprint: NDArray[np.uint64]
     charge: NDArray[np.float32]
     spin: NDArray[np.float32]
+    degrees: NDArray[np.uint16]
 
     def __len__(self) -> int:
         return len(self.natoms)
 
     @classmethod
     def load(cls, path: Path) -> Shard:
-        """Read one part."""
-        names = tuple(cls.__dataclass_fields__)
-        return cls(**dict(zip(names, load_part(path, *names), strict=True)))
+        """Read one part; degrees are counted where a part is from before they were kept."""
+        names = [name for name in cls.__dataclass_fields__ if name != "degrees"]
+        values = dict(zip(names, load_part(path, *names), strict=True))
+        degrees = kept_degrees(path)
+        if degrees is None:
+            degrees = _count(values["pos"], values["cell"], values["pbc"], values["natoms"])
+        return cls(**values, degrees=degrees)
+
+
+def _count(
+    pos: NDArray[Any], cell: NDArray[Any], pbc: NDArray[np.bool_], natoms: NDArray[np.int64]
+) -> NDArray[np.uint16]:
+    """Return the degrees of the atoms of some structures [N, R]."""
+    ends = np.cumsum(natoms)
+    pieces = [degrees_of(pos[end - n : end], *rest) for end, n, *rest in zip(ends, natoms, cell, pbc, strict=True)]
+    return np.concatenate([np.zeros((0, len(RADII)), np.uint16), *pieces])
 
 
 def pack(records: list[Record], duplicates: Duplicates = Duplicates.KEEP) -> Shard:
@@ -77,6 +94,7 @@ def pack(records: list[Record], duplicates: Duplicates = Duplicates.KEEP) -> Sha
         return np.concatenate([np.zeros((0, 3)), *rows]).astype(np.float64)
 
     kept = duplicates is Duplicates.KEEP
+    degrees = [degrees_of(np.asarray(r.pos), np.asarray(r.cell), np.asarray(r.pbc, dtype=bool)) for r in records]
     return Shard(
         numbers=np.concatenate([np.zeros(0, np.uint8), *[r.numbers for r in records]]).astype(np.uint8),
         pos=atoms([r.pos for r in records]),
@@ -93,6 +111,7 @@ def pack(records: list[Record], duplicates: Duplicates = Duplicates.KEEP) -> Sha
         fingerprint=np.array([0 if kept else fingerprint(r, duplicates) for r in records], dtype=np.uint64),
         charge=np.array([np.nan if r.charge is None else r.charge for r in records], dtype=np.float32),
         spin=np.array([np.nan if r.spin is None else r.spin for r in records], dtype=np.float32),
+        degrees=np.concatenate([np.zeros((0, len(RADII)), np.uint16), *degrees]),
     )
 
 
@@ -265,6 +284,21 @@ def load_part(path: Path, *names: str) -> list[NDArray[Any]]:
         with np.load(path, allow_pickle=False) as arrays:
             return [arrays[name] for name in names]
     except (OSError, KeyError, ValueError) as error:
+        raise IntegrityError(f"{path} is not a part of a shard: {error}.") from error
+
+
+def kept_degrees(path: Path) -> NDArray[np.uint16] | None:
+    """Return the degrees of a part of a shard, None where it has none.
+
+    Raises
+    ------
+    IntegrityError
+        When it cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays["degrees"] if "degrees" in arrays.files else None
+    except (OSError, ValueError) as error:
         raise IntegrityError(f"{path} is not a part of a shard: {error}.") from error
 
 

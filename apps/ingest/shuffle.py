@@ -20,9 +20,34 @@ from gfm_pipeline.apps.dataset.columns import Columns, flat_ranges
 from gfm_pipeline.common.publish import storage_errors
 
 BUCKET_BYTES = 64 << 20
-_GRAPH, _ATOM = 110, 25  # bytes in a bucket
+_GRAPH, _ATOM = 110, 33  # bytes in a bucket
 _INDEX = ("natoms", "energy", "numbers")  # beside the key: what the order, the chunks and the references need
 _DATA = ("pos", "forces", "cell", "pbc", "group", "origin", "graph_attr")
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Structures, and how many neighbours each of their atoms has within some radii [N, R]."""
+
+    columns: Columns
+    degrees: NDArray[np.uint16]
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def take(self, graphs: NDArray[np.int64]) -> Counted:
+        """Return the structures ``graphs``, in that order."""
+        atoms = flat_ranges(self.columns.offsets[graphs], self.columns.natoms[graphs])
+        return Counted(self.columns.take(graphs), self.degrees[atoms])
+
+    @staticmethod
+    def concatenate(parts: list[Counted]) -> Counted:
+        """Return the structures of all ``parts`` end to end."""
+        if len(parts) == 1:
+            return parts[0]
+        return Counted(
+            Columns.concatenate([part.columns for part in parts]), np.concatenate([part.degrees for part in parts])
+        )
 
 
 @dataclass(frozen=True)
@@ -61,20 +86,21 @@ class Buckets:
     def _file(self, bucket: int, kind: str) -> Path:
         return self.folder / f"{self.split}-{bucket:05d}.{kind}"
 
-    def add(self, key: NDArray[np.uint64], columns: Columns) -> None:
+    def add(self, key: NDArray[np.uint64], records: Counted) -> None:
         """Append records [G] with their keys to their buckets."""
         bucket = ((key >> np.uint64(32)) * np.uint64(self.n)) >> np.uint64(32)
         for number in np.unique(bucket).tolist():
             mine = np.flatnonzero(bucket == number)
-            part = columns.take(mine) if len(mine) < len(columns) else columns
+            part = records.take(mine) if len(mine) < len(records) else records
             with storage_errors(self.folder):
                 with open(self._file(number, "index"), "ab") as stream:
                     np.save(stream, key[mine], allow_pickle=False)
                     for name in _INDEX:
-                        np.save(stream, getattr(part, name), allow_pickle=False)
+                        np.save(stream, getattr(part.columns, name), allow_pickle=False)
                 with open(self._file(number, "data"), "ab") as stream:
                     for name in _DATA:
-                        np.save(stream, getattr(part, name), allow_pickle=False)
+                        np.save(stream, getattr(part.columns, name), allow_pickle=False)
+                    np.save(stream, part.degrees, allow_pickle=False)
 
     def _index(self, bucket: int) -> _Index:
         pieces = _load(self._file(bucket, "index"), 1 + len(_INDEX))
@@ -110,7 +136,7 @@ class Buckets:
             atoms.append(np.array([left.sum()]))
         return np.concatenate(atoms) if atoms else np.zeros(0, np.int64), total
 
-    def chunks(self, wanted: Container[int] | None = None, *, remove: bool = True) -> Iterator[Columns]:
+    def chunks(self, wanted: Container[int] | None = None, *, remove: bool = True) -> Iterator[Counted]:
         """Yield the records in shuffled order, `CHUNK` structures at a time; the last may be shorter.
 
         Parameters
@@ -120,34 +146,36 @@ class Buckets:
         remove
             Whether to remove a bucket's files when it was read.
         """
-        left: list[Columns] = []
+        left: list[Counted] = []
         number = held = 0
         for bucket in range(self.n):
             found = self._index(bucket)
             order, at = found.order, 0
-            columns: Columns | None = None
+            records: Counted | None = None
             while at < len(order):
                 mine = order[at : at + CHUNK - held]
                 if wanted is None or number in wanted:
-                    if columns is None:
-                        columns = self._columns(bucket, found)
-                    left.append(columns.take(mine))
+                    if records is None:
+                        records = self._records(bucket, found)
+                    left.append(records.take(mine))
                 at += len(mine)
                 held += len(mine)
                 if held == CHUNK:
                     if left:
-                        yield Columns.concatenate(left) if len(left) > 1 else left[0]
+                        yield Counted.concatenate(left)
                     left, held, number = [], 0, number + 1
             if remove:
                 for kind in ("index", "data"):
                     self._file(bucket, kind).unlink(missing_ok=True)
         if left:
-            yield Columns.concatenate(left)
+            yield Counted.concatenate(left)
 
-    def _columns(self, bucket: int, found: _Index) -> Columns:
-        pieces = _load(self._file(bucket, "data"), len(_DATA))
-        data = {name: np.concatenate(c) for name, c in zip(_DATA, zip(*pieces, strict=True), strict=True)}
-        return Columns.build(natoms=found.natoms, energy=found.energy, numbers=found.numbers, **data)
+    def _records(self, bucket: int, found: _Index) -> Counted:
+        *values, degrees = (
+            np.concatenate(column) for column in zip(*_load(self._file(bucket, "data"), len(_DATA) + 1), strict=True)
+        )
+        data = dict(zip(_DATA, values, strict=True))
+        return Counted(Columns.build(natoms=found.natoms, energy=found.energy, numbers=found.numbers, **data), degrees)
 
 
 def _load(path: Path, n: int) -> list[list[NDArray[Any]]]:

@@ -19,7 +19,8 @@ from gfm_pipeline.apps.contracts.data import Split
 from gfm_pipeline.apps.contracts.training import DatasetRef, TrainSpec
 from gfm_pipeline.apps.dataset import Dataset, GraphTable, collate
 from gfm_pipeline.apps.dataset.ahead import Ahead
-from gfm_pipeline.apps.dataset.index import RADII, GraphIndex, count, index_file
+from gfm_pipeline.apps.dataset.degrees import RADII, Degrees
+from gfm_pipeline.apps.dataset.index import GraphIndex, count, index_file, rows_of
 from gfm_pipeline.apps.dataset.rows import Blocks, runs
 from gfm_pipeline.apps.dataset.source import Held, OnDisk
 from gfm_pipeline.apps.program import StopRequested, Task
@@ -125,8 +126,8 @@ def test_runs_are_the_numbers(numbers):
 def test_the_index_knows_sizes_labels_and_edges():
     columns = morse_columns(3, 40, 1.0)
     columns.energy[3], columns.forces[columns.offsets[5]] = np.nan, np.nan
-    rows, degrees = count(columns)
-    index = GraphIndex(rows)
+    degrees = count(columns)
+    index = GraphIndex(rows_of(columns, degrees))
     graphs = np.array([5, 3, 39, 0])
     for cutoff in RADII:
         table = GraphTable.build(columns, cutoff, 0, REFERENCE)
@@ -142,7 +143,7 @@ def test_the_index_knows_sizes_labels_and_edges():
     between = [index.facts(graphs, cutoff).nedges for cutoff in (0.5, 3.0, 3.5, 4.0, 7.0)]
     assert all((a <= b).all() for a, b in pairwise(between))
     table = GraphTable.build(columns, 4.0, 0, REFERENCE)
-    statistics = degrees.statistics()[RADII.index(4.0)]
+    statistics = Degrees.of(degrees).statistics()[RADII.index(4.0)]
     assert statistics.mean == pytest.approx(table.degrees().mean())
     assert statistics.mean_log == pytest.approx(np.log1p(table.degrees()).mean())
     assert (statistics.minimum, statistics.maximum) == (table.degrees().min(), table.degrees().max())

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ingest_cases import ALLOYS, all_columns, run_all
+from ingest_cases import ALLOYS, all_columns, run_all, run_read
+from lattices import brute_force, random_lattices
 
-from gfm_pipeline.apps.contracts.data import (
-    SourceSettings,
-    Split,
-)
+from gfm_pipeline.apps.contracts.data import AssembleSpec, SourceSettings, Split
 from gfm_pipeline.apps.dataset import Columns, Dataset
-from gfm_pipeline.apps.dataset.index import count
+from gfm_pipeline.apps.dataset.degrees import RADII, Degrees, degrees_of
+from gfm_pipeline.apps.dataset.index import count, rows_of
+from gfm_pipeline.apps.ingest.assemble import assemble_program
 from gfm_pipeline.apps.ingest.references import fit_references, residual
 from gfm_pipeline.apps.ingest.splits import SPLITS, split_groups
+from gfm_pipeline.apps.program import Task
 from gfm_pipeline.common.errors import DataError
+from gfm_pipeline.common.publish import publishing, read_manifest
 
 
 @settings(max_examples=150, deadline=None)
@@ -123,8 +126,9 @@ def test_neighbours_are_counted_and_reported(tmp_path: Path) -> None:
     result = run_all(tmp_path, SourceSettings("alloys", "emt-alloys", options=ALLOYS))
     dataset = Dataset.open(Path(result.output))
     columns = dataset.columns(Split.TRAIN)
-    rows, degrees = count(columns)
-    assert result.statistics.neighbours == degrees.statistics()
+    degrees = count(columns)
+    rows = rows_of(columns, degrees)
+    assert result.statistics.neighbours == Degrees.of(degrees).statistics()
     index = dataset.index(Split.TRAIN)
     assert index is not None
     np.testing.assert_array_equal(index.rows, rows)
@@ -140,3 +144,34 @@ def test_neighbours_are_counted_and_reported(tmp_path: Path) -> None:
         assert f"## {title}" in report
     assert f"| 5 | {result.statistics.neighbours[2].mean:.1f} |" in report
     assert "RMS of" in report
+
+
+def test_degrees_of_molecules_and_crystals_are_those_of_the_list() -> None:
+    """Whether all distances are computed at once, or pairs are searched."""
+    for pos, cell, pbc in random_lattices(200):
+        edges = brute_force(pos.astype(np.float32).astype(float), cell.astype(np.float32).astype(float), pbc, RADII[-1])
+        found = degrees_of(pos, cell, pbc)
+        assert found[:, -1].tolist() == np.bincount(edges[:, 0], minlength=len(pos)).tolist()
+    rng = np.random.default_rng(1)
+    for n in (1, 2, 40, 48, 49, 90):
+        pos = rng.uniform(0, 12, (n, 3))
+        apart = np.linalg.norm(pos[:, None] - pos[None], axis=-1) + 100 * np.eye(n)
+        expected = np.stack([(apart < radius).sum(axis=1) for radius in RADII], axis=1)
+        np.testing.assert_array_equal(degrees_of(pos, np.zeros((3, 3)), np.zeros(3, dtype=bool)), expected)
+
+
+def test_shards_from_before_degrees_were_kept_give_the_same_dataset(tmp_path: Path) -> None:
+    source = SourceSettings("alloys", "emt-alloys", options=ALLOYS)
+    before = run_all(tmp_path / "new", source)
+    (shard,) = (Path(result.output) for result in run_read(tmp_path / "old", source))
+    with publishing(tmp_path / "older", "test") as folder:
+        for path in (path for path in shard.iterdir() if path.name in read_manifest(shard).files):
+            if path.suffix != ".npz" or not path.name.startswith("part-"):
+                shutil.copy(path, folder)
+                continue
+            with np.load(path, allow_pickle=False) as arrays:
+                kept = {name: arrays[name] for name in arrays.files if name != "degrees"}
+                assert len(kept) < len(arrays.files)
+            np.savez(folder / path.name, allow_pickle=False, **kept)
+    spec = AssembleSpec(source, (str(tmp_path / "older"),), 0.2, 0.2, 0.0, 5, str(tmp_path / "dataset"))
+    assert assemble_program(spec, Task(tmp_path)).digest == before.digest

@@ -22,7 +22,7 @@ from gfm_pipeline.apps.dataset.inspect import inspect
 from gfm_pipeline.apps.ingest import survey as survey_module
 from gfm_pipeline.apps.ingest.fingerprints import order_keys
 from gfm_pipeline.apps.ingest.references import solve_references
-from gfm_pipeline.apps.ingest.shuffle import Buckets, plan_files
+from gfm_pipeline.apps.ingest.shuffle import Buckets, Counted, plan_files
 from gfm_pipeline.apps.ingest.splits import GroupSplits
 from gfm_pipeline.apps.ingest.survey import Fit
 from gfm_pipeline.common.errors import ConfigError, IntegrityError
@@ -57,11 +57,14 @@ def test_the_shuffled_order_does_not_depend_on_buckets(tmp_path: Path, size: int
         energy=rng.normal(size=300), cell=np.zeros((300, 3, 3)), pbc=np.zeros((300, 3)), natoms=natoms,
         group=np.arange(300), origin=np.arange(300),
     )  # fmt: skip
+    counted = Counted(columns, rng.integers(0, 90, (n, 4)).astype(np.uint16))
     key = order_keys(7, np.zeros(300), np.arange(300))
     buckets = Buckets.sized(tmp_path, Split.TRAIN, 300, n, size)
     for part in np.array_split(np.arange(300), 4):
-        buckets.add(key[part], columns.take(part))
-    (found,) = buckets.chunks()
+        buckets.add(key[part], counted.take(part))
+    (records,) = buckets.chunks()
+    found = records.columns
+    np.testing.assert_array_equal(records.degrees, counted.take(np.argsort(key)).degrees)
     np.testing.assert_array_equal(found.origin, np.argsort(key))
     np.testing.assert_array_equal(found.pos, columns.take(np.argsort(key)).pos)
     assert not list(tmp_path.iterdir())

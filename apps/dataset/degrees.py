@@ -1,0 +1,89 @@
+"""How many neighbours atoms have within some radii: counted once, when structures are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.contracts.data import NeighbourStatistics
+from gfm_pipeline.apps.dataset.neighbours import pairs_within
+
+RADII = (3.0, 4.0, 5.0, 6.0)  # Angstrom; edges at other cutoffs are interpolated
+_DENSE = 48  # atoms of a molecule up to which all distances are computed at once
+
+
+def degrees_of(pos: NDArray[Any], cell: NDArray[Any], pbc: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    """Return how many neighbours each atom of a structure has within each of `RADII` [N, R].
+
+    Positions and cell are taken as datasets hold them, in float32, so that these are the degrees of what is read.
+
+    Raises
+    ------
+    DataError
+        When the periodic cell has no volume.
+    """
+    pos, cell = pos.astype(np.float32), cell.astype(np.float32)
+    if len(pos) <= _DENSE and not pbc.any():
+        apart = pos[:, None].astype(np.float64) - pos[None]
+        square = np.einsum("ijk,ijk->ij", apart, apart)
+        np.fill_diagonal(square, np.inf)
+        near: NDArray[np.bool_] = np.sqrt(square)[:, :, None] < np.array(RADII)
+        return np.asarray(near.sum(axis=1), dtype=np.uint16)
+    src, _, _, distance = pairs_within(pos, cell, pbc, RADII[-1])
+    return degrees_from(src, distance, len(pos))
+
+
+def degrees_from(src: NDArray[np.int64], distance: NDArray[np.float64], natoms: int) -> NDArray[np.uint16]:
+    """Return the neighbours of each atom within each of `RADII` [N, R], from all edges [E] within the largest."""
+    found = np.empty((natoms, len(RADII)), dtype=np.uint16)
+    for k, radius in enumerate(RADII):
+        found[:, k] = np.bincount(src[distance < radius], minlength=natoms)
+    return found
+
+
+@dataclass(frozen=True)
+class Degrees:
+    """How many atoms have 0, 1, 2 ... neighbours within each of `RADII`."""
+
+    histograms: tuple[NDArray[np.int64], ...]
+
+    @staticmethod
+    def none() -> Degrees:
+        """Return the degrees of no atoms."""
+        return Degrees(tuple(np.zeros(1, dtype=np.int64) for _ in RADII))
+
+    @staticmethod
+    def of(degrees: NDArray[np.uint16]) -> Degrees:
+        """Return how often each number occurs in the degrees of atoms [N, R]."""
+        return Degrees(tuple(np.bincount(degrees[:, k], minlength=1) for k in range(len(RADII))))
+
+    def __add__(self, other: Degrees) -> Degrees:
+        pairs = zip(self.histograms, other.histograms, strict=True)
+        return Degrees(tuple(_longer(a, b) for a, b in pairs))
+
+    def statistics(self) -> tuple[NeighbourStatistics, ...]:
+        """Return mean, mean of log(d + 1) (the scale of PNA, Corso et al., arXiv 2004.05718, eq. 5) and extremes."""
+        return tuple(_statistics(r, h) for r, h in zip(RADII, self.histograms, strict=True))
+
+
+def _statistics(radius: float, histogram: NDArray[np.int64]) -> NeighbourStatistics:
+    degree, atoms = np.arange(len(histogram)), max(1, int(histogram.sum()))
+    present = np.flatnonzero(histogram)
+    return NeighbourStatistics(
+        cutoff=radius,
+        mean=float((degree * histogram).sum() / atoms),
+        mean_log=float((np.log1p(degree) * histogram).sum() / atoms),
+        minimum=int(present[0]) if len(present) else 0,
+        maximum=int(present[-1]) if len(present) else 0,
+        isolated=int(histogram[0]),
+    )
+
+
+def _longer(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
+    total = np.zeros(max(len(a), len(b)), dtype=np.int64)
+    total[: len(a)] += a
+    total[: len(b)] += b
+    return total
