@@ -9,16 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.contracts.data import NeighbourStatistics
+from gfm_pipeline.apps.dataset.molecules import are_small, count_small
 from gfm_pipeline.apps.dataset.neighbours import pairs_within
 
 RADII = (3.0, 4.0, 5.0, 6.0)  # Angstrom; edges at other cutoffs are interpolated
-_DENSE = 48  # atoms of a molecule up to which all distances are computed at once
 
 
-def degrees_of(pos: NDArray[Any], cell: NDArray[Any], pbc: NDArray[np.bool_]) -> NDArray[np.uint16]:
-    """Return how many neighbours each atom of a structure has within each of `RADII` [N, R].
+def degrees_of(
+    pos: NDArray[Any], cell: NDArray[Any], pbc: NDArray[np.bool_], natoms: NDArray[np.int64]
+) -> NDArray[np.uint16]:
+    """Return how many neighbours each atom of some structures has within each of `RADII` [N, R].
 
-    Positions and cell are taken as datasets hold them, in float32, so that these are the degrees of what is read.
+    Positions [N, 3] and cells [G, 3, 3] are taken as datasets hold them, in float32, so that these are the degrees of
+    what is read.
 
     Raises
     ------
@@ -26,14 +29,14 @@ def degrees_of(pos: NDArray[Any], cell: NDArray[Any], pbc: NDArray[np.bool_]) ->
         When the periodic cell has no volume.
     """
     pos, cell = pos.astype(np.float32), cell.astype(np.float32)
-    if len(pos) <= _DENSE and not pbc.any():
-        apart = pos[:, None].astype(np.float64) - pos[None]
-        square = np.einsum("ijk,ijk->ij", apart, apart)
-        np.fill_diagonal(square, np.inf)
-        near: NDArray[np.bool_] = np.sqrt(square)[:, :, None] < np.array(RADII)
-        return np.asarray(near.sum(axis=1), dtype=np.uint16)
-    src, _, _, distance = pairs_within(pos, cell, pbc, RADII[-1])
-    return degrees_from(src, distance, len(pos))
+    degrees = np.zeros((len(pos), len(RADII)), dtype=np.uint16)
+    small, ends = are_small(pbc, natoms), np.cumsum(natoms)
+    count_small(pos, natoms, np.flatnonzero(small), RADII, degrees)
+    for g in np.flatnonzero(~small).tolist():
+        atoms = slice(int(ends[g] - natoms[g]), int(ends[g]))
+        src, _, _, distance = pairs_within(pos[atoms], cell[g], pbc[g], RADII[-1])
+        degrees[atoms] = degrees_from(src, distance, int(natoms[g]))
+    return degrees
 
 
 def degrees_from(src: NDArray[np.int64], distance: NDArray[np.float64], natoms: int) -> NDArray[np.uint16]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.contracts.data import QUARANTINE_FILE, BadRecord, Duplicates, SourceSettings
 from gfm_pipeline.apps.dataset.columns import flat_ranges
-from gfm_pipeline.apps.dataset.degrees import RADII, degrees_of
+from gfm_pipeline.apps.dataset.degrees import degrees_of
 from gfm_pipeline.apps.ingest.clean import oddity
 from gfm_pipeline.apps.ingest.fingerprints import fingerprint, group_id
 from gfm_pipeline.apps.ingest.labels import Collector, Evidence
@@ -74,17 +74,8 @@ class Shard:
         values = dict(zip(names, load_part(path, *names), strict=True))
         degrees = kept_degrees(path)
         if degrees is None:
-            degrees = _count(values["pos"], values["cell"], values["pbc"], values["natoms"])
+            degrees = degrees_of(values["pos"], values["cell"], values["pbc"], values["natoms"])
         return cls(**values, degrees=degrees)
-
-
-def _count(
-    pos: NDArray[Any], cell: NDArray[Any], pbc: NDArray[np.bool_], natoms: NDArray[np.int64]
-) -> NDArray[np.uint16]:
-    """Return the degrees of the atoms of some structures [N, R]."""
-    ends = np.cumsum(natoms)
-    pieces = [degrees_of(pos[end - n : end], *rest) for end, n, *rest in zip(ends, natoms, cell, pbc, strict=True)]
-    return np.concatenate([np.zeros((0, len(RADII)), np.uint16), *pieces])
 
 
 def pack(records: list[Record], duplicates: Duplicates = Duplicates.KEEP) -> Shard:
@@ -94,15 +85,18 @@ def pack(records: list[Record], duplicates: Duplicates = Duplicates.KEEP) -> Sha
         return np.concatenate([np.zeros((0, 3)), *rows]).astype(np.float64)
 
     kept = duplicates is Duplicates.KEEP
-    degrees = [degrees_of(np.asarray(r.pos), np.asarray(r.cell), np.asarray(r.pbc, dtype=bool)) for r in records]
+    pos = atoms([r.pos for r in records])
+    cell = np.array([r.cell for r in records], dtype=np.float64).reshape(-1, 3, 3)
+    pbc = np.array([r.pbc for r in records], dtype=np.bool_).reshape(-1, 3)
+    natoms = np.array([len(r.numbers) for r in records], dtype=np.int64)
     return Shard(
         numbers=np.concatenate([np.zeros(0, np.uint8), *[r.numbers for r in records]]).astype(np.uint8),
-        pos=atoms([r.pos for r in records]),
+        pos=pos,
         forces=atoms([np.full((len(r.numbers), 3), np.nan) if r.forces is None else r.forces for r in records]),
         energy=np.array([r.energy for r in records], dtype=np.float64),
-        cell=np.array([r.cell for r in records], dtype=np.float64).reshape(-1, 3, 3),
-        pbc=np.array([r.pbc for r in records], dtype=np.bool_).reshape(-1, 3),
-        natoms=np.array([len(r.numbers) for r in records], dtype=np.int64),
+        cell=cell,
+        pbc=pbc,
+        natoms=natoms,
         groups=np.array([str(r.group) for r in records], dtype=np.str_),
         group_id=np.array([group_id(str(r.group)) for r in records], dtype=np.uint64),
         file_index=np.array([r.file_index for r in records], dtype=np.int64),
@@ -111,7 +105,7 @@ def pack(records: list[Record], duplicates: Duplicates = Duplicates.KEEP) -> Sha
         fingerprint=np.array([0 if kept else fingerprint(r, duplicates) for r in records], dtype=np.uint64),
         charge=np.array([np.nan if r.charge is None else r.charge for r in records], dtype=np.float32),
         spin=np.array([np.nan if r.spin is None else r.spin for r in records], dtype=np.float32),
-        degrees=np.concatenate([np.zeros((0, len(RADII)), np.uint16), *degrees]),
+        degrees=degrees_of(pos, cell, pbc, natoms),
     )
 
 

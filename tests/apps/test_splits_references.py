@@ -16,6 +16,7 @@ from gfm_pipeline.apps.contracts.data import AssembleSpec, SourceSettings, Split
 from gfm_pipeline.apps.dataset import Columns, Dataset
 from gfm_pipeline.apps.dataset.degrees import RADII, Degrees, degrees_of
 from gfm_pipeline.apps.dataset.index import count, rows_of
+from gfm_pipeline.apps.dataset.molecules import SMALL
 from gfm_pipeline.apps.ingest.assemble import assemble_program
 from gfm_pipeline.apps.ingest.references import fit_references, residual
 from gfm_pipeline.apps.ingest.splits import SPLITS, split_groups
@@ -146,18 +147,23 @@ def test_neighbours_are_counted_and_reported(tmp_path: Path) -> None:
     assert "RMS of" in report
 
 
-def test_degrees_of_molecules_and_crystals_are_those_of_the_list() -> None:
-    """Whether all distances are computed at once, or pairs are searched."""
-    for pos, cell, pbc in random_lattices(200):
-        edges = brute_force(pos.astype(np.float32).astype(float), cell.astype(np.float32).astype(float), pbc, RADII[-1])
-        found = degrees_of(pos, cell, pbc)
-        assert found[:, -1].tolist() == np.bincount(edges[:, 0], minlength=len(pos)).tolist()
+def test_degrees_of_molecules_and_crystals_are_those_of_brute_force() -> None:
+    """Whether all distances are computed at once, or pairs are searched; many structures together or alone."""
     rng = np.random.default_rng(1)
-    for n in (1, 2, 40, 48, 49, 90):
-        pos = rng.uniform(0, 12, (n, 3))
-        apart = np.linalg.norm(pos[:, None] - pos[None], axis=-1) + 100 * np.eye(n)
-        expected = np.stack([(apart < radius).sum(axis=1) for radius in RADII], axis=1)
-        np.testing.assert_array_equal(degrees_of(pos, np.zeros((3, 3)), np.zeros(3, dtype=bool)), expected)
+    mixed = [(pos, cell, pbc) for pos, cell, pbc in random_lattices(200)]
+    free = np.zeros((3, 3)), np.zeros(3, dtype=bool)
+    mixed += [(rng.uniform(0, 12, (n, 3)), *free) for n in (1, 2, 2, 40, SMALL - 1, SMALL, SMALL + 1, 120, 2, 40)]
+    natoms = np.array([len(pos) for pos, _, _ in mixed])
+    pos, cell, pbc = np.concatenate([m[0] for m in mixed]), *(np.stack([m[k] for m in mixed]) for k in (1, 2))
+    found = degrees_of(pos, cell, pbc, natoms)
+    for end, n, (atoms, vectors, periodic) in zip(np.cumsum(natoms), natoms, mixed, strict=True):
+        single = atoms.astype(np.float32).astype(float), vectors.astype(np.float32).astype(float), periodic
+        for k, radius in enumerate(RADII):
+            expected = np.bincount(brute_force(*single, radius)[:, 0], minlength=n)
+            np.testing.assert_array_equal(found[end - n : end, k], expected)
+        np.testing.assert_array_equal(
+            degrees_of(atoms, vectors[None], periodic[None], np.array([n])), found[end - n : end]
+        )
 
 
 def test_shards_from_before_degrees_were_kept_give_the_same_dataset(tmp_path: Path) -> None:
