@@ -16,7 +16,9 @@ from gfm_pipeline.apps.calibrate.aggregate import predictions_file
 from gfm_pipeline.apps.contracts.data import Split
 from gfm_pipeline.apps.contracts.evaluation import PredictResult, PredictSpec
 from gfm_pipeline.apps.dataset import Columns, Dataset, GraphTable, collate
+from gfm_pipeline.apps.dataset.batched import lister_on
 from gfm_pipeline.apps.dataset.edge_files import StoredEdges
+from gfm_pipeline.apps.dataset.edges import Lister, list_edges
 from gfm_pipeline.apps.program import Task, run_program
 from gfm_pipeline.apps.train.checkpoint import TrainedModel, load_model
 from gfm_pipeline.apps.train.device import CPU, torch_device
@@ -43,11 +45,12 @@ def predict_columns(
     task: Task | None = None,
     device: torch.device = CPU,
     edges: StoredEdges | None = None,
+    lister: Lister = list_edges,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return total energies [G] (eV, references added in float64) and forces [N, 3] (eV/Angstrom).
 
     The model's weights must be on ``device``. ``edges`` are those of ``columns``, stored within the model's cutoff or
-    more; None: they are listed.
+    more; None: they are listed, by ``lister``.
 
     Raises
     ------
@@ -63,7 +66,7 @@ def predict_columns(
     for first in range(0, len(columns), _CHUNK):
         chosen = np.arange(first, min(first + _CHUNK, len(columns)))
         part, stored = columns.take(chosen), None if edges is None else edges.read(chosen)
-        table = GraphTable.build(part, model.card.spec.cutoff, branch, reference, stored)
+        table = GraphTable.build(part, model.card.spec.cutoff, branch, reference, stored, lister)
         for start in range(0, len(part), batch_size):
             if task is not None:
                 task.check()
@@ -83,6 +86,7 @@ def predict(spec: PredictSpec, task: Task) -> PredictResult:
     device = torch_device(spec.device)
     model = load_model(Path(spec.checkpoint))
     model.potential.to(device)
+    lister = lister_on(device)
     output = Path(spec.output)
     with publishing(output, PRODUCER, {"member": spec.member}) as folder:
         for ref in spec.datasets:
@@ -90,7 +94,7 @@ def predict(spec: PredictSpec, task: Task) -> PredictResult:
             for split in SPLITS:
                 columns = dataset.columns(split)
                 edges = dataset.edges(split, model.card.spec.cutoff)
-                energy, forces = predict_columns(model, columns, ref.name, spec.batch_size, task, device, edges)
+                energy, forces = predict_columns(model, columns, ref.name, spec.batch_size, task, device, edges, lister)
                 graphs += len(columns)
                 path = predictions_file(folder, ref.name, split)
                 with storage_errors(path):

@@ -1,15 +1,15 @@
 """Neighbour lists of many structures at once, on the device models are trained on.
 
-All pairs of all structures are tried together, in plain tensor operations, so the same code runs on NVIDIA, AMD and
-Intel GPUs. A GPU tries billions of pairs a second; where a structure alone has too many, it goes to the linked cells
-of `gfm_pipeline.apps.dataset.neighbours`. Edges are the same as that module's, in float64.
+All pairs of all structures are tried together, in plain tensor operations, so that the same code is for NVIDIA, AMD and
+Intel GPUs; it has been run on CPUs only. The work grows with the square of a structure's atoms: where one alone has too
+many pairs, it goes to the linked cells of `gfm_pipeline.apps.dataset.neighbours`. Edges are those of that module, in
+another order, but for pairs at the cutoff itself, where rounding decides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,69 +18,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gfm_pipeline.apps.dataset.columns import Columns
-from gfm_pipeline.apps.dataset.neighbours import FLAT, NO_VOLUME, neighbour_list
+from gfm_pipeline.apps.dataset.edges import Edges, Lister, fill_shifts, list_edges
+from gfm_pipeline.apps.dataset.neighbours import FLAT, NO_VOLUME
 from gfm_pipeline.common.errors import DataError
 
-PAIRS = 1 << 22  # pairs that are tried at once; each takes about 150 bytes
+PAIRS = 1 << 21  # pairs that are tried at once; each takes about 220 bytes of the device
 _ROUND = 1e-9  # of a height of the cell: what rounding may hide
 
 
-@dataclass(frozen=True)
-class Edges:
-    """Directed edges of G structures, end to end.
-
-    Attributes
-    ----------
-    n
-        Edges of each structure [G].
-    src, dst
-        Ends, counted from the structure's first atom [E].
-    image
-        Cell of ``dst`` [E, 3]: the edge vector is ``pos[dst] - pos[src] + image @ cell``.
-    """
-
-    n: NDArray[np.int64]
-    src: NDArray[np.int64]
-    dst: NDArray[np.int64]
-    image: NDArray[np.int16]
-
-    @staticmethod
-    def join(parts: list[Edges]) -> Edges:
-        """Return the edges of the structures of all ``parts``, in order."""
-        if len(parts) == 1:
-            return parts[0]
-        none = np.zeros(0, np.int64)
-        return Edges(
-            np.concatenate([none, *(p.n for p in parts)]),
-            np.concatenate([none, *(p.src for p in parts)]),
-            np.concatenate([none, *(p.dst for p in parts)]),
-            np.concatenate([np.zeros((0, 3), np.int16), *(p.image for p in parts)]),
-        )
-
-
-def list_each(columns: Columns, cutoff: float) -> Edges:
-    """List neighbours one structure after the other, on the CPU.
-
-    Raises
-    ------
-    DataError
-        When a periodic cell has no volume.
-    """
-    parts = []
-    for g in range(len(columns)):
-        atoms = slice(columns.offsets[g], columns.offsets[g + 1])
-        src, dst, image = neighbour_list(columns.pos[atoms], columns.cell[g], columns.pbc[g], cutoff)
-        parts.append(Edges(np.array([len(src)]), src, dst, image.astype(np.int16)))
-    return Edges.join(parts)
+def lister_on(device: torch.device) -> Lister:
+    """Return what lists neighbours for a program that computes on ``device``: on the CPU `list_edges`."""
+    return list_edges if device.type == "cpu" else ListBatched(device)
 
 
 class ListBatched:
-    """Lists neighbours of many structures at once on a device.
+    """Lists neighbours of many structures at once on a device; a `Lister` that several threads may share.
+
+    A structure's edges, and their order, do not depend on the structures it is listed with.
 
     Parameters
     ----------
     device
-        Where; ordered beside what else the device does.
+        Where; it must have float64.
     pairs
         Pairs that are tried at once; a structure with more goes to the CPU.
     """
@@ -88,7 +47,13 @@ class ListBatched:
     def __init__(self, device: torch.device, pairs: int = PAIRS) -> None:
         self._device, self._pairs = device, pairs
         module: Any = None if device.type == "cpu" else torch.get_device_module(device)
-        # a stream of its own: whoever lists ahead must not wait for the step that is computed meanwhile
+        # A stream of its own: whoever lists ahead must not wait for the step that is computed meanwhile. It is safe since
+        # - which stream is current is each thread's own affair: the thread that trains keeps its own. A stream may be
+        #   given work by any thread and does it in order (c10/cuda/CUDAStream.h);
+        # - copies to the device, kernels and copies back are all on this stream. None is `non_blocking`, so each copy
+        #   returns when the stream has done it (`memcpy_and_sync` in c10/cuda/CUDAFunctions.h): arrays may be freed
+        #   after the one, and are whole after the other;
+        # - no tensor is handed to another stream, and the allocator gives freed memory to this one alone again.
         self._stream: Any = None if module is None else module.Stream(device)
         self._within: Any = nullcontext if module is None else module.stream
 
@@ -111,13 +76,14 @@ class ListBatched:
             for first, last in _portions(tries, self._pairs):
                 part = columns.take(np.arange(first, last))
                 if last - first == 1 and tries[first] > self._pairs:
-                    parts.append(list_each(part, cutoff))
+                    parts.append(list_edges(part, cutoff))
                 else:
                     these = slice(first, last)
                     parts.append(self._list(part, lattice[these], inverse[these], reach[these], cutoff))
-        return Edges.join(parts)
+        return _joined(parts)
 
     def _beside(self) -> AbstractContextManager[object]:
+        # made for each call: it remembers which stream was current before, which is another one in another thread
         context: AbstractContextManager[object] = self._within(self._stream)
         return context
 
@@ -137,9 +103,9 @@ class ListBatched:
         spans = self._on_device(reach)
         of_atom = torch.repeat_interleave(natoms)
         pos = self._on_device(columns.pos).double()
-        fractional = torch.einsum("ni,nij->nj", pos, self._on_device(inverse)[of_atom])
+        fractional = _in_basis(pos, self._on_device(inverse), of_atom)
         home = torch.where(periodic[of_atom], torch.floor(fractional), 0.0)  # the cell each atom is in
-        wrapped = pos - torch.einsum("ni,nij->nj", home, cell[of_atom])
+        wrapped = pos - _in_basis(home, cell, of_atom)
         widths = 2 * spans + 1
         images = widths.prod(1)
         tries = natoms**2 * images
@@ -152,13 +118,34 @@ class ListBatched:
         x, y = _divide(rest, widths[of_pair, 1])
         moved = torch.stack([x, y, z], 1) - spans[of_pair]
         vector = wrapped[first + dst] - wrapped[first + src]
-        vector += torch.einsum("ei,eij->ej", moved.double(), cell[of_pair])
+        vector += _in_basis(moved, cell, of_pair)
         itself = (src == dst) & (moved == 0).all(1)
         keep = torch.nonzero((torch.linalg.vector_norm(vector, dim=1) < cutoff) & ~itself).squeeze(1)
         src, dst, first = src[keep], dst[keep], first[keep]
-        image = moved[keep] + (home[first + src] - home[first + dst]).long()
-        n = torch.bincount(of_pair[keep], minlength=len(natoms))
-        return Edges(n.cpu().numpy(), src.cpu().numpy(), dst.cpu().numpy(), image.to(torch.int16).cpu().numpy())
+        image = (moved[keep] + (home[first + src] - home[first + dst]).long()).to(torch.int32).cpu().numpy()
+        nedges = torch.bincount(of_pair[keep], minlength=len(natoms)).cpu().numpy()
+        shift = np.empty((len(image), 3), dtype=np.float32)
+        fill_shifts(image, columns.cell, nedges, shift)
+        return Edges(nedges, src.cpu().numpy(), dst.cpu().numpy(), shift)
+
+
+def _joined(parts: list[Edges]) -> Edges:
+    """Return the edges of the structures of all ``parts``, in order."""
+    if len(parts) < 2:
+        return parts[0] if parts else Edges.none(0)
+    fields = ("nedges", "src", "dst", "shift")
+    return Edges(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
+
+
+def _in_basis(coefficients: Tensor, basis: Tensor, of: Tensor) -> Tensor:
+    """Return ``coefficients`` [n, 3] times the rows of the bases [G, 3, 3] that ``of`` [n] names, float64 [n, 3].
+
+    Not a batched product of matrices: libraries for GPUs are slow with millions of so small ones, or refuse them.
+    """
+    total = coefficients[:, :1] * basis[of, 0]
+    for k in (1, 2):
+        total += coefficients[:, k : k + 1] * basis[of, k]
+    return total
 
 
 def _divide(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

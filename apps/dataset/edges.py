@@ -7,8 +7,10 @@ edges are stored by length, so that those within a smaller cutoff are the first 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +59,10 @@ class Edges:
         """Return no edges of so many structures."""
         nothing = np.zeros(0, dtype=np.int64)
         return Edges(np.zeros(graphs, dtype=np.int64), nothing, nothing, np.zeros((0, 3), dtype=np.float32))
+
+
+# Searches the pairs closer than a cutoff (Angstrom) of every structure, as `list_edges` does.
+Lister: TypeAlias = Callable[[Columns, float], Edges]
 
 
 @dataclass(frozen=True)
@@ -123,12 +129,12 @@ def list_edges(columns: Columns, cutoff: float) -> Edges:
         parts.append((src, dst, image.astype(np.int16)))
     src, dst, images = (np.concatenate([part[k] for part in parts]) for k in range(3))
     shift = np.empty((len(src), 3), dtype=np.float32)
-    _shifts(images, columns.cell, nedges, shift)
+    fill_shifts(images, columns.cell, nedges, shift)
     return Edges(nedges, src, dst, shift)
 
 
-def select_edges(columns: Columns, packed: Packed, cutoff: float) -> Edges:
-    """Choose from the stored edges of ``columns`` those shorter than ``cutoff``: the edges of `list_edges`.
+def select_edges(columns: Columns, packed: Packed, cutoff: float, lister: Lister = list_edges) -> Edges:
+    """Choose from the stored edges of ``columns`` those shorter than ``cutoff``: the edges that ``lister`` finds.
 
     The order of a structure's edges is another one. Structures without stored edges, and those with a pair so close to
     the cutoff that rounding would decide, are searched.
@@ -141,6 +147,8 @@ def select_edges(columns: Columns, packed: Packed, cutoff: float) -> Edges:
         Their edges.
     cutoff
         Angstrom, at most that of ``packed``.
+    lister
+        Searches where the stored edges do not tell.
 
     Raises
     ------
@@ -162,11 +170,11 @@ def select_edges(columns: Columns, packed: Packed, cutoff: float) -> Edges:
         edges = packed.edges[flat_ranges(starts[graphs], nedges[graphs])]
         src[here], dst[here], image = unpack(edges)
         _check_ends(packed, src[here], dst[here], np.repeat(columns.natoms[graphs], nedges[graphs]))
-        _shifts(image, columns.cell[graphs], nedges[graphs], shift[here])
+        fill_shifts(image, columns.cell[graphs], nedges[graphs], shift[here])
         first = last
     chosen = Edges(nedges, src, dst, shift)
     rest = np.flatnonzero(unsure)
-    return _merged(chosen, rest, list_edges(columns.take(rest), cutoff)) if len(rest) else chosen
+    return _merged(chosen, rest, lister(columns.take(rest), cutoff)) if len(rest) else chosen
 
 
 def check_edges(columns: Columns, packed: Packed) -> None:
@@ -225,10 +233,13 @@ def _check_ends(packed: Packed, src: Indices, dst: Indices, natoms: Indices) -> 
         raise IntegrityError(f"{packed.path} has edges between atoms that its structures have not.", _AGAIN)
 
 
-def _shifts(
+def fill_shifts(
     image: NDArray[np.signedinteger], cell: NDArray[np.float32], nedges: Indices, shift: NDArray[np.float32]
 ) -> None:
-    """Fill in the displacements [E, 3] of images [E, 3] in the cells [G, 3, 3] of structures with ``nedges`` [G]."""
+    """Fill in the displacements [E, 3] of images [E, 3] in the cells [G, 3, 3] of structures with ``nedges`` [G].
+
+    Cells and displacements are in Angstrom; sums are made in float64.
+    """
     lattice, images = cell.astype(np.float64), [image[:, k].astype(np.float64) for k in range(3)]
     for k in range(3):  # axis by axis: arrays of one dimension are several times faster than of three
         along = images[0] * np.repeat(lattice[:, 0, k], nedges)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.contracts.data import Split
 from gfm_pipeline.apps.dataset.dataset import Dataset
+from gfm_pipeline.apps.dataset.edges import Lister, list_edges
 from gfm_pipeline.apps.dataset.index import Facts, GraphIndex
 from gfm_pipeline.apps.dataset.rows import Blocks
 from gfm_pipeline.apps.dataset.table import GraphTable
@@ -56,8 +57,11 @@ def read_table(
     dataset_index: int,
     reference: Mapping[str, float],
     graphs: Indices | None = None,
+    lister: Lister = list_edges,
 ) -> GraphTable:
     """Read a split into memory, or ``graphs`` of it, which ascend, with stored edges where they reach far enough.
+
+    Edges that are not stored are searched by ``lister``.
 
     Raises
     ------
@@ -66,7 +70,7 @@ def read_table(
     """
     columns, edges = dataset.columns(split, graphs), dataset.edges(split, cutoff)
     stored = None if edges is None else edges.read(np.arange(len(columns)) if graphs is None else graphs)
-    return GraphTable.build(columns, cutoff, dataset_index, reference, stored)
+    return GraphTable.build(columns, cutoff, dataset_index, reference, stored, lister)
 
 
 class Held:
@@ -108,6 +112,8 @@ class OnDisk:
     window
         Structures that are shuffled among each other: whole blocks are read, and kept for that long. 0: none are, only
         the graphs that are asked for are read. That is less to read for one who needs few graphs of a block.
+    lister
+        See `GraphTable.build`; called in whichever thread calls `table`.
     """
 
     def __init__(
@@ -119,7 +125,9 @@ class OnDisk:
         dataset_index: int,
         reference: Mapping[str, float],
         window: int,
+        lister: Lister = list_edges,
     ) -> None:
+        self._lister = lister
         self._index, self._cutoff, self._dataset, self._reference = index, cutoff, dataset_index, reference
         self._edges = None if cutoff is None else dataset.edges(split, cutoff)
         self._rows = dataset.rows(split)
@@ -138,7 +146,8 @@ class OnDisk:
         """See `Source.table`."""
         columns = self._reader.read(graphs)
         stored = None if self._edges is None else self._edges.read(graphs)
-        return GraphTable.build(columns, self._cutoff, self._dataset, self._reference, stored), np.arange(len(graphs))
+        table = GraphTable.build(columns, self._cutoff, self._dataset, self._reference, stored, self._lister)
+        return table, np.arange(len(graphs))
 
     def close(self) -> None:
         """See `Source.close`."""

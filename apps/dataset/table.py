@@ -11,7 +11,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.columns import Columns, flat_ranges
-from gfm_pipeline.apps.dataset.edges import Edges, Packed, list_edges, select_edges
+from gfm_pipeline.apps.dataset.edges import Edges, Lister, Packed, list_edges, select_edges
 from gfm_pipeline.common.errors import DataError
 from gfm_pipeline.models.batch import Batch
 
@@ -77,6 +77,7 @@ class GraphTable:
         dataset_index: int,
         reference: Mapping[str, float],
         stored: Packed | None = None,
+        lister: Lister = list_edges,
     ) -> GraphTable:
         """List the neighbours of every structure, or choose from stored ones, and subtract reference energies.
 
@@ -92,6 +93,8 @@ class GraphTable:
             Element symbol to reference energy (eV).
         stored
             Edges of these structures that were stored, within ``cutoff`` or more.
+        lister
+            Searches what is not stored.
 
         Raises
         ------
@@ -109,7 +112,7 @@ class GraphTable:
         if cutoff is None:
             edges = Edges.none(len(columns))
         else:
-            edges = list_edges(columns, cutoff) if stored is None else select_edges(columns, stored, cutoff)
+            edges = lister(columns, cutoff) if stored is None else select_edges(columns, stored, cutoff, lister)
         return cls(
             dataset=dataset_index,
             z=columns.numbers.astype(np.int64),

@@ -17,6 +17,8 @@ from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.apps.contracts.task import PROGRESS_FILE, ExitCode
 from gfm_pipeline.apps.contracts.training import DatasetErrors, StopReason, TrainResult, TrainSpec
 from gfm_pipeline.apps.dataset import Dataset, GraphTable
+from gfm_pipeline.apps.dataset.batched import lister_on
+from gfm_pipeline.apps.dataset.edges import Lister, list_edges
 from gfm_pipeline.apps.dataset.source import Held, OnDisk, Source, read_table
 from gfm_pipeline.apps.program import StopRequested, Task
 from gfm_pipeline.apps.train.allocator import keep_freed_memory
@@ -182,7 +184,14 @@ def starting_point(spec: TrainSpec) -> Checkpoint | None:
     return replace(found, card=replace(found.card, optimiser=spec.optimiser, seed=spec.seed))
 
 
-def open_source(spec: TrainSpec, dataset: Dataset, number: int, reference: Mapping[str, float], ranks: int) -> Source:
+def open_source(
+    spec: TrainSpec,
+    dataset: Dataset,
+    number: int,
+    reference: Mapping[str, float],
+    ranks: int,
+    lister: Lister = list_edges,
+) -> Source:
     """Return the training split of a dataset: in memory when it is no larger than the window, else on disk.
 
     A folder without index is held in memory too: it cannot be said what its graphs cost before they are read.
@@ -190,8 +199,9 @@ def open_source(spec: TrainSpec, dataset: Dataset, number: int, reference: Mappi
     index = dataset.index(Split.TRAIN)
     cutoff = spec.model.cutoff
     if index is None or len(index) <= spec.window:
-        return Held(read_table(dataset, Split.TRAIN, cutoff, number, reference))
-    return OnDisk(dataset, Split.TRAIN, index, cutoff, number, reference, 0 if ranks >= SPARSE else spec.window)
+        return Held(read_table(dataset, Split.TRAIN, cutoff, number, reference, lister=lister))
+    window = 0 if ranks >= SPARSE else spec.window
+    return OnDisk(dataset, Split.TRAIN, index, cutoff, number, reference, window, lister)
 
 
 def prepare(spec: TrainSpec, ranks: Ranks = ALONE, device: torch.device = CPU) -> Trainer:
@@ -209,13 +219,14 @@ def prepare(spec: TrainSpec, ranks: Ranks = ALONE, device: torch.device = CPU) -
     if ranks.size > 1:
         plain = ranks.told(None if start is None else [to_plain(start.card), to_plain(start.position)])
         card, position = (None, None) if plain is None else (from_plain(Card, plain[0]), from_plain(Position, plain[1]))
+    lister = lister_on(device)
     train: list[Source] = []
     validation, statistics, samples = {}, [], []
     for k, ref in enumerate(spec.datasets):
         dataset = Dataset.open(Path(ref.path))
         statistics.append(dataset.statistics)
         reference = dataset.statistics.reference if card is None else card.references[ref.name]
-        source = open_source(spec, dataset, k, reference, ranks.size)
+        source = open_source(spec, dataset, k, reference, ranks.size, lister)
         train.append(source)
         if card is None and ranks.rank == 0:
             # ingest shuffles: the first structures are as good as any
@@ -227,7 +238,7 @@ def prepare(spec: TrainSpec, ranks: Ranks = ALONE, device: torch.device = CPU) -
             if spec.validation_limit is None
             else subset(dataset.statistics.n_structures[Split.VALIDATION], spec.validation_limit)
         )
-        validation[ref.name] = read_table(dataset, Split.VALIDATION, spec.model.cutoff, k, reference, chosen)
+        validation[ref.name] = read_table(dataset, Split.VALIDATION, spec.model.cutoff, k, reference, chosen, lister)
     if card is None:
         made = new_card(spec, statistics, samples) if ranks.rank == 0 else None
         card = made if made is not None and ranks.size == 1 else from_plain(Card, ranks.told(to_plain(made)))
