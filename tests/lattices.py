@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+
+from gfm_pipeline.apps.dataset import GraphTable
+from gfm_pipeline.apps.dataset.edges import Edges
 
 
 def brute_force(
@@ -29,6 +33,12 @@ def brute_force(
 def in_order(edges: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return edges sorted, to compare sets."""
     return edges[np.lexsort(edges.T)]
+
+
+def edge_sets(found: Edges | GraphTable) -> list[list[tuple[Any, ...]]]:
+    """Return the edges of each structure in one order, shifts as they are to the bit."""
+    rows = list(zip(found.src.tolist(), found.dst.tolist(), map(tuple, found.shift.tolist()), strict=True))
+    return [sorted(rows[a:b]) for a, b in pairwise([0, *np.cumsum(found.nedges).tolist()])]
 
 
 def random_lattices(n: int) -> Iterator[tuple[np.ndarray[Any, Any], ...]]:

@@ -47,7 +47,7 @@ class ListBatched:
     def __init__(self, device: torch.device, pairs: int = PAIRS) -> None:
         self._device, self._pairs = device, pairs
         module: Any = None if device.type == "cpu" else torch.get_device_module(device)
-        # A stream of its own: whoever lists ahead must not wait for the step that is computed meanwhile. It is safe since
+        # A stream of its own: who lists ahead must not wait for the step that is computed meanwhile. It is safe, since
         # - which stream is current is each thread's own affair: the thread that trains keeps its own. A stream may be
         #   given work by any thread and does it in order (c10/cuda/CUDAStream.h);
         # - copies to the device, kernels and copies back are all on this stream. None is `non_blocking`, so each copy

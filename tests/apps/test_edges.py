@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lattices import edge_sets
 from source_cases import ingest
 from test_assemble_ranks import run_ranks
 
 from gfm_pipeline.apps.contracts.data import AssembleSpec, SourceSettings, Split
 from gfm_pipeline.apps.contracts.layout import LAYOUT_FILE, DatasetInfo, InspectSpec
 from gfm_pipeline.apps.contracts.task import ExitCode
-from gfm_pipeline.apps.dataset import Columns, Dataset, GraphTable, edges
+from gfm_pipeline.apps.dataset import Columns, Dataset, edges
 from gfm_pipeline.apps.dataset.edge_files import EdgeWriter, StoredEdges, edge_files, edge_layout, join_edges
 from gfm_pipeline.apps.dataset.edges import EDGE, UNPACKED, Packed, check_edges, pack, select_edges, unpack
 from gfm_pipeline.apps.dataset.index import IndexWriter
@@ -78,12 +78,6 @@ def store(folder: Path, columns: Columns, cutoff: float, chunk: int = 4) -> Stor
         writer.add(Split.TRAIN, columns)
     layout = edge_layout(folder, [Split.TRAIN], chunk, cutoff)
     return StoredEdges(folder, Split.TRAIN, len(columns), chunk, layout)
-
-
-def edge_sets(found: edges.Edges | GraphTable) -> list[list[tuple[Any, ...]]]:
-    """Return the edges of each structure in one order, shifts as they are to the bit."""
-    rows = list(zip(found.src.tolist(), found.dst.tolist(), map(tuple, found.shift.tolist()), strict=True))
-    return [sorted(rows[a:b]) for a, b in pairwise([0, *np.cumsum(found.nedges).tolist()])]
 
 
 def assert_same(columns: Columns, stored: Packed, cutoff: float) -> None:
