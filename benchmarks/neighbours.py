@@ -1,11 +1,16 @@
-"""How fast neighbour lists are made on one core: ours, ASE's, and those of other libraries.
+"""How fast neighbour lists are made on one core: ours, ASE's, and those of other libraries; and in batches on a device.
 
     pip install vesin matscipy     # optional: compared where installed
-    python benchmarks/neighbours.py [--cutoffs 5] [--seconds 0.5]
+    python benchmarks/neighbours.py [--cutoffs 5] [--seconds 0.5] [--device cpu|cuda|xpu] [--together 1024]
 
 Structures are built here: molecules of ASE's g2 set, rattled crystals and a slab. Every library makes the same list,
 both directions, all images and distances; counts of edges are compared. Rates are structures per second of processor
 time; the last columns are ratios of the same run.
+
+The second table lists many structures of each set at once, as training does: one after the other on the CPU, and in
+batches on the device; every edge is compared. Rates are structures per second of wall-clock time, copies to and from
+the device included (of processor time where the device is the CPU, one thread). ``tried`` is how many pairs of atoms
+and images the batched search looks at for each edge.
 """
 
 from __future__ import annotations
@@ -16,11 +21,15 @@ from collections.abc import Callable
 from importlib import import_module
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.collections import g2
 from ase.neighborlist import primitive_neighbor_list
 
+from gfm_pipeline.apps.dataset import Columns
+from gfm_pipeline.apps.dataset.batched import ListBatched, pairs_tried
+from gfm_pipeline.apps.dataset.edges import Edges, Lister, list_edges
 from gfm_pipeline.apps.dataset.neighbours import neighbour_list
 
 List = Callable[[Atoms, float], int]
@@ -91,11 +100,69 @@ def rate(search: List, members: list[Atoms], cutoff: float, seconds: float) -> t
     return done / (time.process_time() - began), edges
 
 
+def repeated(members: list[Atoms], n: int) -> Columns:
+    """Return ``n`` structures, the members over and over."""
+    frames = [members[k % len(members)] for k in range(n)]
+    natoms = np.array([len(atoms) for atoms in frames])
+    return Columns.build(
+        numbers=np.concatenate([atoms.numbers for atoms in frames]),
+        pos=np.concatenate([atoms.positions for atoms in frames]),
+        forces=np.zeros((int(natoms.sum()), 3)),
+        energy=np.zeros(n),
+        cell=np.stack([np.asarray(atoms.cell) for atoms in frames]),
+        pbc=np.stack([atoms.pbc for atoms in frames]),
+        natoms=natoms,
+    )
+
+
+def in_order(edges: Edges) -> np.ndarray:
+    """Return graph, src, dst and shift [E, 6], sorted."""
+    graph = np.repeat(np.arange(len(edges.nedges)), edges.nedges)
+    rows = np.column_stack([graph, edges.src, edges.dst, edges.shift])
+    return rows[np.lexsort(rows.T)]
+
+
+def rate_together(lister: Lister, columns: Columns, cutoff: float, seconds: float, clock: Callable[[], float]) -> float:
+    """Return structures a second of a clock, over whole sets for at least so long."""
+    began, done = clock(), 0
+    while done == 0 or clock() - began < seconds:
+        lister(columns, cutoff)
+        done += len(columns)
+    return done / (clock() - began)
+
+
+def compare_batched(device: torch.device, cutoffs: list[float], seconds: float, together: int) -> None:
+    """Measure and print lists in batches on the device, beside those one after the other."""
+    torch.set_num_threads(1)
+    batched, clock = ListBatched(device), time.process_time if device.type == "cpu" else time.perf_counter
+    column = f"batched {device.type}/s"
+    print(f"\n{'structures':24}{'cutoff':>7}{'edges':>9}{'tried':>7}{'one by one/s':>14}{column:>15}{'ratio':>8}")
+    for title, members in structures().items():
+        columns = repeated(members, together)
+        for cutoff in cutoffs:
+            found, expected = batched(columns, cutoff), list_edges(columns, cutoff)  # the first call also warms up
+            if not np.array_equal(in_order(found), in_order(expected)):
+                print("The lists disagree.")
+            alone, at_once = (
+                rate_together(lister, columns, cutoff, seconds, clock) for lister in (list_edges, batched)
+            )
+            tried = pairs_tried(columns, cutoff).sum() / max(1, len(expected.src))
+            print(f"{title:24}{cutoff:7.1f}{len(expected.src):9d}{tried:7.1f}", end="")
+            print(f"{alone:14.0f}{at_once:15.0f}{at_once / alone:8.3f}", flush=True)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cutoffs", type=float, nargs="+", default=[5.0])
     parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument(
+        "--device",
+        choices=["cpu", "cuda", "xpu"],
+        default="cuda" if torch.cuda.is_available() else None,
+        help="also list in batches there; default: cuda where torch sees such a device, else no batches",
+    )
+    parser.add_argument("--together", type=int, default=1024, help="structures that are listed in batches at once")
     given = parser.parse_args()
     searches: dict[str, List] = {"ours": ours, "ase": ase}
     for name, make in (("vesin", vesin), ("matscipy", matscipy)):
@@ -123,6 +190,8 @@ def main() -> None:
             mine = speeds["ours"] or 0.0
             others = [speed for name, speed in speeds.items() if name != "ours"]
             print("".join("              -" if s is None else f"{mine / s:15.1f}" for s in others), flush=True)
+    if given.device is not None:
+        compare_batched(torch.device(given.device), given.cutoffs, given.seconds, given.together)
 
 
 if __name__ == "__main__":

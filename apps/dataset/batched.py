@@ -65,12 +65,8 @@ class ListBatched:
         DataError
             When a periodic cell has no volume.
         """
-        lattice = lattices(columns.cell.astype(np.float64), columns.pbc)
-        inverse = np.linalg.inv(lattice).astype(np.float64)
-        # the distance of planes of the lattice is one over the length of a reciprocal vector
-        reach = np.ceil(cutoff * np.linalg.norm(inverse, axis=1) + _ROUND).astype(np.int64)
-        reach[~columns.pbc] = 0
-        tries = columns.natoms**2 * (2 * reach + 1).prod(axis=1)
+        lattice, inverse, reach = _images(columns, cutoff)
+        tries = _tries(columns, reach)
         parts = []
         with self._beside():
             for first, last in _portions(tries, self._pairs):
@@ -127,6 +123,32 @@ class ListBatched:
         shift = np.empty((len(image), 3), dtype=np.float32)
         fill_shifts(image, columns.cell, nedges, shift)
         return Edges(nedges, src.cpu().numpy(), dst.cpu().numpy(), shift)
+
+
+def pairs_tried(columns: Columns, cutoff: float) -> NDArray[np.int64]:
+    """Return how many pairs of atoms and images are tried of each structure [G] within ``cutoff`` (Angstrom).
+
+    Raises
+    ------
+    DataError
+        When a periodic cell has no volume.
+    """
+    return _tries(columns, _images(columns, cutoff)[2])
+
+
+def _tries(columns: Columns, reach: NDArray[np.int64]) -> NDArray[np.int64]:
+    tries: NDArray[np.int64] = columns.natoms**2 * (2 * reach + 1).prod(axis=1)
+    return tries
+
+
+def _images(columns: Columns, cutoff: float) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Return lattices, their inverses [G, 3, 3], and how many cells away neighbours may be [G, 3]."""
+    lattice = lattices(columns.cell.astype(np.float64), columns.pbc)
+    inverse = np.linalg.inv(lattice).astype(np.float64)
+    # the distance of planes of the lattice is one over the length of a reciprocal vector
+    reach = np.ceil(cutoff * np.linalg.norm(inverse, axis=1) + _ROUND).astype(np.int64)
+    reach[~columns.pbc] = 0
+    return lattice, inverse, reach
 
 
 def _joined(parts: list[Edges]) -> Edges:
