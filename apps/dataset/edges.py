@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.columns import Columns, flat_ranges
+from gfm_pipeline.apps.dataset.molecules import are_small, list_small
 from gfm_pipeline.apps.dataset.neighbours import neighbour_list
 from gfm_pipeline.common.errors import IntegrityError
 
@@ -111,13 +112,23 @@ def unpack(packed: NDArray[np.int64]) -> tuple[Indices, Indices, NDArray[np.int8
 
 
 def list_edges(columns: Columns, cutoff: float) -> Edges:
-    """Search the pairs closer than ``cutoff`` (Angstrom) of every structure.
+    """List the pairs closer than ``cutoff`` (Angstrom) of every structure: of molecules by all distances.
 
     Raises
     ------
     DataError
         When a periodic cell has no volume.
     """
+    small = are_small(columns.pbc, columns.natoms)
+    rest = np.flatnonzero(~small)
+    if len(rest) == len(columns):
+        return _search(columns, cutoff)
+    nedges, src, dst = list_small(columns.pos, columns.natoms, np.flatnonzero(small), cutoff)
+    molecules = Edges(nedges, src, dst, np.zeros((len(src), 3), dtype=np.float32))
+    return _merged(molecules, rest, _search(columns.take(rest), cutoff)) if len(rest) else molecules
+
+
+def _search(columns: Columns, cutoff: float) -> Edges:
     if not len(columns):
         return Edges.none(0)
     nedges = np.zeros(len(columns), dtype=np.int64)

@@ -24,6 +24,7 @@ from gfm_pipeline.apps.dataset import (
     write_bp,
 )
 from gfm_pipeline.apps.dataset import dataset as dataset_module
+from gfm_pipeline.apps.dataset.edges import list_edges
 from gfm_pipeline.common.errors import DataError, IntegrityError
 from gfm_pipeline.common.publish import publishing, write_record
 
@@ -321,11 +322,12 @@ def test_collate_equals_a_naive_loop(
         assert int(batch.dataset[b]) == t + 4
         expected = part.energy[g] - sum(REFERENCE[chemical_symbols[z]] for z in part.numbers[atoms])
         assert batch.energy[b].item() == np.float32(expected)
-        src, dst, image = neighbour_list(part.pos[atoms], part.cell[g], part.pbc[g], 3.0)
+        alone = list_edges(part.take([g]), 3.0)
+        src = alone.src
         edges = slice(edge, edge + len(src))
         np.testing.assert_array_equal(batch.edge_src[edges], src + first)
-        np.testing.assert_array_equal(batch.edge_dst[edges], dst + first)
-        np.testing.assert_allclose(batch.edge_shift[edges], image @ part.cell[g].astype(float), atol=1e-6)
+        np.testing.assert_array_equal(batch.edge_dst[edges], alone.dst + first)
+        np.testing.assert_allclose(batch.edge_shift[edges], alone.shift, atol=1e-6)
         vector = batch.pos[batch.edge_dst[edges]] - batch.pos[batch.edge_src[edges]] + batch.edge_shift[edges]
         assert (vector.norm(dim=1) < 3.0 + 1e-5).all()
         first, edge = first + n, edge + len(src)
