@@ -171,11 +171,14 @@ def _detail(stage: StageState, sources: tuple[SourceView, ...]) -> str:
             return f"{records:,} records read{aside}" if records else "reading"
         case StageName.SEARCH:
             proposed = len(stage.candidates())
-            stopped = len(_stopped(stage))
+            # One that was stopped and then chosen for want of better ones trains on: the tables do not count it either.
+            stopped = len(_stopped(stage).keys() - {member.candidate for member in stage.members or ()})
             return f"{proposed} of {stage.settings['candidates']} candidates proposed, {stopped} stopped early"
         case StageName.CONVERGE:
             reasons = [t.result["stop_reason"] for t in stage.tasks.values() if t.result]
-            return f"{reasons.count('converged')} members converged" if reasons else "training members on"
+            limited = reasons.count(StopReason.LIMIT)
+            at_limit = f", {limited} at {'its' if limited == 1 else 'their'} limit" if limited else ""
+            return f"{reasons.count(StopReason.CONVERGED)} converged{at_limit}" if reasons else "training members on"
         case StageName.CALIBRATE:
             return "ensemble published" if stage.outputs else "predicting"
     return ""
