@@ -32,7 +32,7 @@ def _dataset_row(facts: DatasetStatistics) -> tuple[str, ...]:
         count(sum(facts.n_atoms.values())),
         count(sum(facts.n_groups.values())),
         f"{count(facts.max_atoms)} atoms",
-        significant(facts.force_rms),
+        significant(facts.force_rms) if facts.force_rms > 0.0 else MISSING,  # of energies alone
         milli(facts.energy_std),
         f"{facts.reference_from} (rank {facts.reference_rank})",
         count(facts.n_quarantined),

@@ -17,7 +17,7 @@ from gfm_pipeline.apps.contracts.evaluation import QuantityReport, figure_key
 from gfm_pipeline.apps.contracts.ingest_report import Histogram, IngestReport
 from gfm_pipeline.report import data_figures, data_tables, figures, tables
 from gfm_pipeline.report.sources import Found
-from gfm_pipeline.report.text import count, duration, moment, percent, symbol
+from gfm_pipeline.report.text import MISSING, count, duration, moment, percent, symbol
 from gfm_pipeline.report.view import CampaignView, StageStatus, StageView
 
 _TICKS = 5
@@ -92,6 +92,7 @@ def render_html(
         "stages": [_stage_card(stage, view.now) for stage in view.stages],
         "stage_table": tables.stages(view),
         "headlines": tables.headlines(view),
+        "absent": MISSING,
         "candidates": tables.candidates(view),
         "search_line": tables.search_line(view),
         "search_figures": _search_figures(view),
@@ -181,7 +182,8 @@ def _quantity_figures(
         ),
         (
             figures.spread_and_error(evaluation, dataset, quantity, f"spread-{key}"),
-            f"On the diagonal the stated deviation is the error found. Rank correlation {report.rank_correlation:.2f}.",
+            "On the diagonal the stated deviation is the error found; bins hold equally many entries. "
+            f"Rank correlation {report.rank_correlation:.2f}.",
         ),
     )
 

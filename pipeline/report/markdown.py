@@ -9,7 +9,7 @@ from gfm_pipeline.apps.contracts.data import DatasetStatistics
 from gfm_pipeline.report import data_tables, tables
 from gfm_pipeline.report.sources import Found
 from gfm_pipeline.report.tables import Table
-from gfm_pipeline.report.text import moment, percent, significant, symbol
+from gfm_pipeline.report.text import MISSING, moment, percent, significant, symbol
 from gfm_pipeline.report.view import CampaignView, StageStatus
 
 _SPECIAL = str.maketrans({"|": "\\|", "`": "\\`", "\n": " ", "\r": " ", "*": "\\*", "_": "\\_", "[": "\\[", "]": "\\]"})
@@ -66,15 +66,20 @@ def _headlines(view: CampaignView) -> str:
         return "No model has been validated yet."
     lines = []
     for card in cards:
-        line = f"- **{_text(card.dataset)}** ({_text(card.source)}): force MAE {card.force_mae} meV/Å"
-        line += f" ({significant(card.force_ratio)} of learning nothing)" if card.force_ratio is not None else ""
-        line += f", energy MAE {card.energy_mae} meV/atom"
-        line += f" ({significant(card.energy_ratio)} of learning nothing)" if card.energy_ratio is not None else ""
-        if card.coverage_after is not None:
-            line += (
-                f"; {percent(card.level, 0)} force intervals cover {percent(card.coverage_before)} before and "
-                f"{percent(card.coverage_after)} after calibration"
-            )
+        said = []
+        for what, mae, unit, ratio in (
+            ("force", card.force_mae, "meV/Å", card.force_ratio),
+            ("energy", card.energy_mae, "meV/atom", card.energy_ratio),
+        ):
+            of_nothing = f" ({significant(ratio)} of learning nothing)" if ratio is not None else ""
+            said += [f"{what} MAE {mae} {unit}{of_nothing}"] if mae != MISSING else []
+        line = f"- **{_text(card.dataset)}** ({_text(card.source)}): {', '.join(said)}"
+        for what, coverage in (("force", card.force_coverage), ("energy", card.energy_coverage)):
+            if coverage is not None:
+                before, after = map(percent, coverage)
+                line += (
+                    f"; {percent(card.level, 0)} {what} intervals cover {before} before and {after} after calibration"
+                )
         lines.append(line + ".")
     return "\n".join(lines)
 

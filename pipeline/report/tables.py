@@ -7,6 +7,7 @@ from io import StringIO
 from typing import Any
 
 from gfm_pipeline.apps.contracts.evaluation import QuantityReport
+from gfm_pipeline.apps.contracts.training import DatasetErrors
 from gfm_pipeline.report.text import (
     MISSING,
     count,
@@ -49,7 +50,9 @@ class Table:
 class Headline:
     """The first thing to know of a dataset; errors in meV/Angstrom and meV/atom, as text.
 
-    ``force_ratio`` and ``energy_ratio`` are errors over those of a model that learned nothing.
+    ``force_ratio`` and ``energy_ratio`` are errors over those of a model that learned nothing. ``force_coverage`` and
+    ``energy_coverage`` are shares of labels inside the intervals, before and after calibration, meant to be ``level``.
+    What is said of forces is missing where there are none.
     ``source`` says what was measured: the ensemble on test, or the best member on validation so far.
     """
 
@@ -59,8 +62,8 @@ class Headline:
     force_ratio: float | None
     energy_mae: str
     energy_ratio: float | None
-    coverage_before: float | None
-    coverage_after: float | None
+    force_coverage: tuple[float, float] | None
+    energy_coverage: tuple[float, float] | None
     level: float | None
     elements: str
     structures: str
@@ -106,21 +109,19 @@ def headlines(view: CampaignView) -> tuple[Headline, ...]:
                     name, f"ensemble, test split ({count(report.n_structures)} structures)",
                     mae(report.forces), ratio(report.forces.mae, report.forces.null_mae),
                     mae(report.energy), ratio(report.energy.mae, report.energy.null_mae),
-                    report.forces.coverage_raw if report.forces.n else None,
-                    report.forces.coverage_calibrated if report.forces.n else None,
-                    view.calibration.level,
+                    _coverage(report.forces), _coverage(report.energy), view.calibration.level,
                     elements, structures,
                 )
             )  # fmt: skip
             continue
         members = [m for m in view.members if name in m.errors]
         if members:
-            best = min(members, key=lambda m: m.errors[name].force_mae)
+            best = min(members, key=lambda m: (m.errors[name].force_mae, m.errors[name].energy_mae))
             errors = best.errors[name]
             cards.append(
                 Headline(
                     name, f"best member so far ({best.name}), validation split",
-                    milli(errors.force_mae), ratio(errors.force_mae, errors.null_force_mae),
+                    _force_mae(errors), ratio(errors.force_mae, errors.null_force_mae),
                     milli(errors.energy_mae), ratio(errors.energy_mae, errors.null_energy_mae),
                     None, None, None, elements, structures,
                 )
@@ -131,6 +132,15 @@ def headlines(view: CampaignView) -> tuple[Headline, ...]:
 def mae(report: QuantityReport) -> str:
     """Return the mean absolute error in meV units; nothing where the test split has no labels."""
     return milli(report.mae if report.n else None)
+
+
+def _force_mae(errors: DatasetErrors) -> str:
+    """Return a member's error of forces; nothing where no label differs from zero, as where there are none."""
+    return milli(errors.force_mae) if errors.null_force_mae > 0.0 else MISSING
+
+
+def _coverage(report: QuantityReport) -> tuple[float, float] | None:
+    return (report.coverage_raw, report.coverage_calibrated) if report.n else None
 
 
 def dataset_names(view: CampaignView) -> tuple[str, ...]:
@@ -268,7 +278,8 @@ def candidates(view: CampaignView) -> Table:
     values = [plain(one.get(key)) for one in own for key in keys]
     numeric = {key: all(_is_number(one.get(key)) for one in own) for key in keys} if values else {}
     columns = (
-        Column("Candidate"), Column("Wave", True), *(Column(names[key], numeric[key]) for key in keys),
+        Column("Candidate"), Column("Wave", True),
+        *(Column(names[key][:1].upper() + names[key][1:], numeric[key]) for key in keys),
         Column("Objective at each rung"), Column("Graphs", True), Column("Task time", True), Column("Status"),
         Column("Outcome and evidence"),
     )  # fmt: skip
@@ -296,7 +307,7 @@ def members(view: CampaignView) -> Table:
         cells += [count(member.graphs), objective(member.objective)]
         for name in names:
             errors = member.errors.get(name)
-            cells += [MISSING, MISSING] if errors is None else [milli(errors.force_mae), milli(errors.energy_mae)]
+            cells += [MISSING, MISSING] if errors is None else [_force_mae(errors), milli(errors.energy_mae)]
         cells += [_share(found.get(member.name)) for found in weights.values()]
         rows.append(tuple(cells))
     columns = [
