@@ -128,18 +128,23 @@ def _attribute(text: str) -> str:
 
 
 def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
-    """Make one axis logarithmic with plain, sparse numbers."""
+    """Make one axis logarithmic with plain, sparse numbers; within a factor of two they are evenly spaced."""
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = sorted(axis.get_view_interval())
     decades = high / max(low, 1e-300)
     subs: tuple[float, ...] = (1.0,) if decades > 300 else (1.0, 3.0) if decades > 30 else (1.0, 2.0, 5.0)
     if decades < 8.0:
-        subs = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0) if decades > 2.5 else (1, 1.2, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9)
-    axis.set_major_locator(LogLocator(base=10.0, subs=subs))
+        subs = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+    axis.set_major_locator(round_numbers() if decades < 2.0 else LogLocator(base=10.0, subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
+
+
+def round_numbers(integer: bool = False) -> MaxNLocator:
+    """Return the ticks of a small panel: about five multiples of 1, 2 or 5, so that 0 or 1 is among them."""
+    return MaxNLocator(5, steps=[1, 2, 5, 10], integer=integer)
 
 
 def count_axis(axis: XAxis | YAxis) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter
 
 from gfm_pipeline.apps.contracts.ingest_report import Histogram, IngestReport
-from gfm_pipeline.report.canvas import SERIES, SURFACE, Canvas, count_axis, log_axis, styled
+from gfm_pipeline.report.canvas import SERIES, SURFACE, Canvas, count_axis, log_axis, round_numbers, styled
 from gfm_pipeline.report.text import count, short_count
 
-_SIZE = (390, 260)  # CSS pixels
+_SIZE = (300, 230)  # CSS pixels; four stand side by side
 _LEAST = 0.5  # foot of a logarithmic bar: one record is still seen
-_ROWS = ((20, 1, 8.5), (40, 2, 7.0), (120, 3, 6.0))  # up to so many elements: rows of symbols, and their size
+# Up to so many elements: rows of symbols, and their size.
+_ROWS = ((14, 1, 8.5), (28, 2, 7.5), (48, 3, 7.0), (72, 4, 6.5), (120, 5, 6.0))
 
 
 @styled
@@ -26,12 +27,14 @@ def elements(report: IngestReport, dataset: str, name: str) -> str | None:
     axes = canvas.axes
     places = range(len(found))
     axes.bar(places, [max(_LEAST, e.atoms) for e in found], bottom=0.0, color=SERIES[0], width=0.8)
+    rows, font = next((rows, font) for most, rows, font in _ROWS if len(found) <= most)
+    size, edge = (4.5, 1.0) if rows < 3 else (2.5, 0.3)  # so that they stay apart
     axes.plot(
-        places, [e.structures for e in found], "o", color=SERIES[1], markersize=4.5, markeredgecolor=SURFACE,
+        places, [e.structures for e in found], "o", color=SERIES[1], markersize=size, markeredgecolor=SURFACE,
+        markeredgewidth=edge,
     )  # fmt: skip
     _log_counts(canvas, max(e.atoms for e in found))
     axes.set_xlim(-0.7, len(found) - 0.3)
-    rows, font = next((rows, font) for most, rows, font in _ROWS if len(found) <= most)
     axes.set_xticks(list(places), ["\n" * (k % rows) + e.symbol for k, e in enumerate(found)], fontsize=font)
     axes.grid(False, axis="x")
     axes.set_title("Elements")
@@ -91,10 +94,11 @@ def _histogram(found: Histogram, words: _Words, dataset: str, name: str, unit: f
     else:
         axes.set_ylim(bottom=0.0)
         count_axis(axes.yaxis)
-        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(round_numbers(integer=True))
     if len(found.counts) == 1:  # seen as a bar, not as a full panel
         axes.set_xlim(*(edge + sign * 2.0 * (edges[-1] - edges[0]) for edge, sign in zip(edges, (-1, 1), strict=True)))
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=words.whole))
+    axes.xaxis.set_major_locator(round_numbers(integer=words.whole))
+    axes.tick_params(axis="x", pad=6.0)  # room to the two numbers at the corner
     axes.set_xlabel(words.across)
     axes.set_ylabel(words.upward)
     axes.set_title(words.title)
