@@ -36,6 +36,7 @@ from gfm_pipeline.apps.dataset.columns import flat_ranges
 from gfm_pipeline.apps.dataset.degrees import RADII
 from gfm_pipeline.apps.dataset.index import index_file
 from gfm_pipeline.apps.dataset.source import OnDisk
+from gfm_pipeline.apps.train.allocator import keep_freed_memory
 from gfm_pipeline.apps.train.feed import Feed
 from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.common.publish import publishing, write_record
@@ -199,6 +200,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as training does; all ways have it
     columns = structures(given.graphs)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

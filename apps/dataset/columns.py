@@ -116,17 +116,17 @@ class Columns:
         """Return the structures ``graphs``, in that order, as new columns."""
         index = np.asarray(graphs, dtype=np.int64)
         atoms = flat_ranges(self.offsets[index], self.natoms[index])
-        return Columns.build(
-            numbers=self.numbers[atoms],
-            pos=self.pos[atoms],
-            forces=self.forces[atoms],
-            energy=self.energy[index],
-            cell=self.cell[index],
-            pbc=self.pbc[index],
-            natoms=self.natoms[index],
-            group=self.group[index],
-            origin=self.origin[index],
-            graph_attr=self.graph_attr[index],
+        return Columns.build(  # `take` copies rows twice as fast as indexing with an array
+            numbers=self.numbers.take(atoms),
+            pos=self.pos.take(atoms, axis=0),
+            forces=self.forces.take(atoms, axis=0),
+            energy=self.energy.take(index),
+            cell=self.cell.take(index, axis=0),
+            pbc=self.pbc.take(index, axis=0),
+            natoms=self.natoms.take(index),
+            group=self.group.take(index),
+            origin=self.origin.take(index),
+            graph_attr=self.graph_attr.take(index, axis=0),
         )
 
     @staticmethod

@@ -152,15 +152,18 @@ def collate(tables: Sequence[GraphTable], table_index: NDArray[np.int64], graph_
 def _collate_one(table: GraphTable, index: NDArray[np.int64]) -> Batch:
     natoms, nedges = table.natoms[index], table.nedges[index]
     atoms = flat_ranges(table.atom_start[index], natoms)
-    edges = flat_ranges(table.edge_start[index], nedges)
-    first = np.repeat(np.cumsum(natoms) - natoms, nedges)
+    src, dst, shift = table.src, table.dst, table.shift
+    if len(src):
+        edges = flat_ranges(table.edge_start[index], nedges)
+        first = np.repeat(np.cumsum(natoms) - natoms, nedges)
+        src, dst, shift = src.take(edges) + first, dst.take(edges) + first, shift.take(edges, axis=0)
     return _batch(
         z=table.z.take(atoms),
         pos=table.pos.take(atoms, axis=0),
         forces=table.forces.take(atoms, axis=0),
-        src=table.src.take(edges) + first,
-        dst=table.dst.take(edges) + first,
-        shift=table.shift.take(edges, axis=0),
+        src=src,
+        dst=dst,
+        shift=shift,
         natoms=natoms,
         dataset=np.full(len(index), table.dataset, dtype=np.int64),
         energy=table.energy[index],

@@ -2,8 +2,8 @@
 
 Batches are a function of the seed and the number of graphs drawn (`Sampler`), and so is who computes what (`share`).
 Everything is made in stretches: some batches that follow each other are drawn and dealt, the graphs of this rank are
-read at once, and their neighbours listed. Where stretches begin and end changes no batch, so training goes on from any
-number of graphs without making what came before.
+read at once, their neighbours listed, and the batches put together. Where stretches begin and end changes no batch, so
+training goes on from any number of graphs without making what came before.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ STRETCH = 1024  # graphs of a rank that are read at once: bounds their edges in 
 
 @dataclass(frozen=True)
 class Part:
-    """A rank's share of one batch: places in ``tables`` [n], and the numbers of labels of the whole batch."""
+    """A rank's share of one batch, in parts, and the numbers of labels of the whole batch."""
 
-    table: Indices
-    graph: Indices
+    batches: tuple[Batch, ...]
     counts: tuple[int, int]
 
 
@@ -40,7 +39,6 @@ class Stretch:
 
     first: int
     size: int
-    tables: tuple[GraphTable, ...]
     parts: tuple[Part, ...]
 
     def part(self, drawn: int) -> Part | None:
@@ -62,6 +60,8 @@ class Feed:
         Graphs of a batch of all ranks.
     rank, ranks
         Which of how many; see `share`.
+    micro_batch
+        Graphs of a part; None: one part.
     stretch
         Graphs of a rank that are read at once.
     """
@@ -73,23 +73,23 @@ class Feed:
         batch_size: int,
         rank: int = 0,
         ranks: int = 1,
+        micro_batch: int | None = None,
         stretch: int = STRETCH,
     ) -> None:
         self._sources, self._sampler, self._size, self._rank, self._ranks = sources, sampler, batch_size, rank, ranks
+        self._micro_batch = micro_batch
         self._steps = max(1, stretch * ranks // batch_size)
         self._threaded = any(source.block is not None for source in sources)
         self._stretch: Stretch | None = None
         self._ahead: Ahead[Stretch] | None = None
 
-    def share(self, drawn: int, micro_batch: int | None = None) -> tuple[list[Batch], tuple[int, int]]:
+    def share(self, drawn: int) -> tuple[tuple[Batch, ...], tuple[int, int]]:
         """Return this rank's graphs of the batch that begins at draw ``drawn``.
 
         Parameters
         ----------
         drawn
             Graphs drawn before. Batches asked for in order are made ahead.
-        micro_batch
-            Graphs of a part; None: one part.
 
         Returns
         -------
@@ -103,12 +103,8 @@ class Feed:
         GFMError
             When the data cannot be read.
         """
-        stretch, part = self._find(drawn)
-        n = len(part.graph)
-        size = max(1, n) if micro_batch is None else micro_batch
-        starts = range(0, n, size)
-        batches = [collate(stretch.tables, part.table[k : k + size], part.graph[k : k + size]) for k in starts]
-        return batches, part.counts
+        part = self._find(drawn)
+        return part.batches, part.counts
 
     def close(self) -> None:
         """Stop making batches and close the sources."""
@@ -121,12 +117,12 @@ class Feed:
             self._ahead.close()
             self._ahead = None
 
-    def _find(self, drawn: int) -> tuple[Stretch, Part]:
+    def _find(self, drawn: int) -> Part:
         part = None if self._stretch is None else self._stretch.part(drawn)
         if self._stretch is None or part is None:
             self._stretch = self._next(drawn)
             part = self._stretch.parts[0]
-        return self._stretch, part
+        return part
 
     def _next(self, drawn: int) -> Stretch:
         if not self._threaded:
@@ -156,8 +152,14 @@ class Feed:
             costs = cost(facts.natoms, facts.nedges).reshape(mine.shape)
             chosen = [row[share(c, self._rank, self._ranks)] for row, c in zip(mine, costs, strict=True)]
         tables, place = self._read(table, graph, np.concatenate(chosen))
-        parts = tuple(Part(table[c], place[c], (n[0], n[1])) for c, n in zip(chosen, counts, strict=True))
-        return Stretch(drawn, self._size, tables, parts)
+        parts = (self._part(tables, table[c], place[c], (n[0], n[1])) for c, n in zip(chosen, counts, strict=True))
+        return Stretch(drawn, self._size, tuple(parts))
+
+    def _part(self, tables: Sequence[GraphTable], table: Indices, graph: Indices, counts: tuple[int, int]) -> Part:
+        """Put the graphs at places in ``tables`` [n] together; here, so that it goes on beside the training, too."""
+        size = max(1, len(graph)) if self._micro_batch is None else self._micro_batch
+        starts = range(0, len(graph), size)
+        return Part(tuple(collate(tables, table[k : k + size], graph[k : k + size]) for k in starts), counts)
 
     def _facts(self, table: Indices, graph: Indices) -> Facts:
         names = Facts.__dataclass_fields__

@@ -81,7 +81,7 @@ class Trainer:
         device: torch.device = CPU,
     ) -> None:
         self.card, self.tables, self.settings = card, tables, optimiser
-        self.feed = Feed(tables.train, sampler, optimiser.batch_size, ranks.rank, ranks.size)
+        self.feed = Feed(tables.train, sampler, optimiser.batch_size, ranks.rank, ranks.size, micro_batch)
         self.micro_batch, self.ranks, self.device = micro_batch, ranks, device
         self.asked_to_stop = False  # some rank was, before the last step
         self.position = Position() if position is None else position
@@ -198,7 +198,7 @@ class Trainer:
         With a micro-batch, parts of the share follow each other. Each part's loss is divided by the whole batch's
         numbers of labels, so that the gradients of all parts of all ranks add up to the whole's.
         """
-        parts, counts = self.feed.share(self.position.graphs, self.micro_batch)
+        parts, counts = self.feed.share(self.position.graphs)
         value = 0.0
         for part in parts:
             part = part.to(self.device)

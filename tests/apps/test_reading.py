@@ -176,7 +176,7 @@ def test_ranks_share_each_batch_and_nothing_is_read_twice_or_left(refs, monkeypa
     held, disk = sources(refs, 10**6), sources(refs, 16)
     alone = Feed(held, Sampler([96, 61], 2.0, 5, [BLOCK, BLOCK], 2), batch)
     sampler = Sampler([96, 61], 2.0, 5, [BLOCK, BLOCK], 2)
-    feeds = [Feed(sources(refs, 16, ranks), sampler, batch, rank, ranks, 24) for rank in range(ranks)]
+    feeds = [Feed(sources(refs, 16, ranks), sampler, batch, rank, ranks, stretch=24) for rank in range(ranks)]
     assert all(isinstance(s, Held) for s in held)
     assert all(isinstance(s, OnDisk) for s in disk)
     try:

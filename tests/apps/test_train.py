@@ -362,14 +362,13 @@ def test_losses_of_parts_add_up_with_missing_labels():
 # Leaves the training no more room than ROOM bytes beyond what a step with one graph needs.
 LIMITED = """\
 import ctypes, resource, sys
+from dataclasses import replace
 from gfm_pipeline.apps.contracts.training import TrainSpec
 from gfm_pipeline.apps.program import run_program
 from gfm_pipeline.apps.train import program
 make = program.prepare
 def prepare(spec, *rest):
-    made = make(spec, *rest)
-    made.micro_batch = 1
-    made.step()
+    make(replace(spec, micro_batch=1), *rest).step()
     made = make(spec, *rest)
     ctypes.CDLL(None).malloc_trim(0)
     pages = int(open("/proc/self/statm").read().split()[0])
