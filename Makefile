@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Much of the suite waits, for processes that start or for time to pass: two files of tests run beside each other.
-ABREAST ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Much of the suite waits, for processes that start or for time to pass: three files of tests run beside each other.
+ABREAST ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo setup test test-long test-chaos test-slurm golden lint clean help
