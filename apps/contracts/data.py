@@ -58,6 +58,16 @@ class EdgeStorage(StrEnum):
     STORED = "stored"
 
 
+class InconsistentPbc(StrEnum):
+    """What becomes of records with a cell and no periodic direction: kept as not periodic, or set aside.
+
+    Records with a periodic direction and no cell for it are set aside always.
+    """
+
+    KEEP = "keep"
+    QUARANTINE = "quarantine"
+
+
 QUARANTINE_FILE = "quarantine.jsonl"  # of a shard and of a dataset: a `BadRecord` a line
 SHARD_MB = 512.0
 # Of `SourceSettings`: what the first version had not. Campaigns of that version know nothing of them.
@@ -74,6 +84,7 @@ LATER_SETTINGS = frozenset(
         "duplicates",
         "isolated_atoms",
         "overlap",
+        "inconsistent_pbc",
     )
 )
 OVERLAP = 0.4  # of the sum of covalent radii; H2 is at 1.2, shock-compressed copper above 0.7
@@ -119,6 +130,8 @@ class SourceSettings:
         Records with an atom that has no neighbour within this distance (Angstrom) are quarantined; None: kept.
     overlap
         Records with two atoms closer than this share of the sum of their covalent radii are quarantined.
+    inconsistent_pbc
+        Whether records with a cell and no periodic direction are quarantined.
     shards
         Number of shards the source is read in, one task each.
     isolated_energies
@@ -148,6 +161,7 @@ class SourceSettings:
     duplicates: Duplicates = Duplicates.EXACT
     isolated_atoms: float | None = None
     overlap: float = OVERLAP
+    inconsistent_pbc: InconsistentPbc = InconsistentPbc.KEEP
 
 
 @dataclass(frozen=True)

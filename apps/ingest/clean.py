@@ -10,7 +10,14 @@ from ase import units
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.contracts.data import BadRecord, EnergyUnit, ForceSign, LengthUnit, SourceSettings
+from gfm_pipeline.apps.contracts.data import (
+    BadRecord,
+    EnergyUnit,
+    ForceSign,
+    InconsistentPbc,
+    LengthUnit,
+    SourceSettings,
+)
 from gfm_pipeline.apps.dataset.neighbours import neighbour_list
 from gfm_pipeline.apps.ingest.records import Record
 from gfm_pipeline.common.errors import DataError
@@ -137,6 +144,8 @@ def faults(record: Record, source: SourceSettings) -> Iterator[str]:
     largest = 0.0 if record.forces is None else float(np.abs(record.forces).max())
     if source.max_force is not None and largest > source.max_force:
         yield f"force above the limit: {largest:.3g} eV/Angstrom"
+    if source.inconsistent_pbc is InconsistentPbc.QUARANTINE and oddity(record) is not None:
+        yield f"inconsistent pbc: {CELL_WITHOUT_PBC}"
     radii = RADII[record.numbers]
     reach = max(CLOSEST, source.overlap * 2.0 * float(radii.max()), source.isolated_atoms or 0.0)
     try:

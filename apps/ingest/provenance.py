@@ -16,6 +16,7 @@ def filters(source: SourceSettings) -> dict[str, Any]:
         "duplicates": str(source.duplicates),
         "isolated_atoms": source.isolated_atoms,
         "overlap": source.overlap,
+        "inconsistent_pbc": str(source.inconsistent_pbc),
     }
 
 

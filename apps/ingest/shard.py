@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -266,19 +266,26 @@ def open_shard(folder: Path) -> tuple[ShardIndex, Evidence]:
         raise IntegrityError(f"{folder} is not a shard of this program: {error}.") from error
 
 
+@contextmanager
+def _part(path: Path) -> Iterator[Any]:
+    """Open the arrays of a part of a shard that `open_shard` has checked."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            yield arrays
+    except (OSError, KeyError, ValueError) as error:
+        raise IntegrityError(f"{path} is not a part of a shard: {error}.") from error
+
+
 def load_part(path: Path, *names: str) -> list[NDArray[Any]]:
-    """Read some arrays of a part of a shard that `open_shard` has checked.
+    """Read some arrays of a part of a shard.
 
     Raises
     ------
     IntegrityError
         When it cannot be read.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return [arrays[name] for name in names]
-    except (OSError, KeyError, ValueError) as error:
-        raise IntegrityError(f"{path} is not a part of a shard: {error}.") from error
+    with _part(path) as arrays:
+        return [arrays[name] for name in names]
 
 
 def kept_degrees(path: Path) -> NDArray[np.uint16] | None:
@@ -289,11 +296,8 @@ def kept_degrees(path: Path) -> NDArray[np.uint16] | None:
     IntegrityError
         When it cannot be read.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays["degrees"] if "degrees" in arrays.files else None
-    except (OSError, ValueError) as error:
-        raise IntegrityError(f"{path} is not a part of a shard: {error}.") from error
+    with _part(path) as arrays:
+        return np.asarray(arrays["degrees"]) if "degrees" in arrays.files else None
 
 
 def read_shard(folder: Path) -> tuple[Shard, list[BadRecord]]:

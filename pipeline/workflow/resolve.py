@@ -92,6 +92,7 @@ def _source(loaded: LoadedWorkflow, name: str, source: SourceModel) -> SourceSet
         duplicates=source.duplicates,
         isolated_atoms=source.isolated_atoms,
         overlap=source.overlap,
+        inconsistent_pbc=source.inconsistent_pbc,
     )
     try:
         check_units(settings)

@@ -23,6 +23,7 @@ from gfm_pipeline.apps.contracts.data import (
     EdgeStorage,
     EnergyUnit,
     ForceSign,
+    InconsistentPbc,
     LengthUnit,
 )
 from gfm_pipeline.apps.contracts.training import Algorithm, ForceHead
@@ -83,6 +84,10 @@ class SourceModel(Strict):
     overlap: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=OVERLAP,
         description="Quarantine records with atoms closer than this share of the sum of covalent radii.",
+    )
+    inconsistent_pbc: InconsistentPbc = Field(
+        default=InconsistentPbc.KEEP,
+        description="Records with a cell and no periodic direction: keep them as not periodic, or quarantine.",
     )
     shards: PositiveInt = Field(default=1, description="Read in so many tasks.")
     isolated_energies: dict[str, float] | None = Field(

@@ -21,6 +21,7 @@ from gfm_pipeline.apps.contracts.data import (
     Duplicates,
     EnergyUnit,
     ForceSign,
+    InconsistentPbc,
     SourceSettings,
 )
 from gfm_pipeline.apps.contracts.preview import PreviewSpec
@@ -58,6 +59,11 @@ def test_a_record_that_says_its_charge_keeps_it() -> None:
             "atoms overlap: 0 and 1|atoms overlap: 1 and 0",
         ),
         ({"overlap": 0.0}, {"pos": np.array([[0.0, 0, 0], [0.2, 0, 0], [0, 0.9, 0]])}, "atoms overlap"),
+        (
+            {"inconsistent_pbc": InconsistentPbc.QUARANTINE},
+            {"cell": 9.0 * np.eye(3)},
+            "inconsistent pbc: a cell",
+        ),
         ({"isolated_atoms": 4.0}, {"pos": np.array([[0.0, 0, 0], [0.9, 0, 0], [0, 9.0, 0]])}, "isolated atom: 2"),
         ({"max_force": 0.4}, {}, "force above the limit: 0.5"),
         ({}, {"pbc": np.array([True, False, False])}, "periodic cell has no volume"),

@@ -184,6 +184,7 @@ SETTINGS: dict[str, tuple[Any, StageName | None]] = {
     "data.sources.*.energy_window": ([-1.0, 2.0], StageName.INGEST),
     "data.sources.*.duplicates": ("rounded", StageName.INGEST),
     "data.sources.*.isolated_atoms": (5.0, StageName.INGEST),
+    "data.sources.*.inconsistent_pbc": ("quarantine", StageName.INGEST),
     "data.sources.*.overlap": (0.5, StageName.INGEST),
     "data.sources.*.shards": (3, StageName.INGEST),
     "data.sources.*.isolated_energies": ({"H": -13.6}, StageName.INGEST),
