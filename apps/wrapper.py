@@ -9,6 +9,7 @@ the attempt's folder, never from the future alone: what finished just as the dri
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -43,6 +44,9 @@ POLL_SECONDS = 0.1
 PULSE_SECONDS = 2.0  # between two signs of life of the wrapper, and two looks at those of the program
 VERDICT_SECONDS = 10.0  # for the launcher to end all ranks once one has failed
 PIPE_SECONDS = 2.0  # for the last output after the program's group is gone
+UNANSWERED_SECONDS = 900.0  # how long a launch line is started again while the batch system does not answer it
+AGAIN_SECONDS = 5.0  # between two of these
+_TAIL_BYTES = 16_384
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,9 @@ class Launch:
     cancel
         Command that ends what the launch line started on other nodes; ``{step}`` is its number. Killing the line
         itself does not.
+    unanswered
+        Regular expression for what the launch line says when the batch system does not answer it, so that nothing was
+        started. It is then started again for a while: the program has not failed, its attempt is not used up.
     """
 
     module: str
@@ -87,6 +94,7 @@ class Launch:
     shim: str | None = None
     spec: str | None = SPEC_FILE
     cancel: tuple[str, ...] = ()
+    unanswered: str = ""
 
 
 def command_line(launch: Launch) -> list[str]:
@@ -119,10 +127,24 @@ class Watch:
         self.launch = launch
         self.folder = Path(launch.folder)
         self.timed_out = self.silent = self.stopped = False
-        self._started = self._heard = now
+        self.started = self._heard = now
         self._beat: int | None = None
         self._asked: float | None = None
         self._failed: float | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the program was told to go, or has a rank that failed."""
+        return self._asked is not None or self._failed is not None or self.silent
+
+    @property
+    def begun(self) -> bool:
+        """Whether the program has shown life."""
+        return self._beat is not None
+
+    def again(self, now: float) -> None:
+        """Take a new start for a sign of life."""
+        self._heard = now
 
     def look(self, now: float) -> signal.Signals | None:
         """Return the signal to send now, if any; ``now`` is monotonic, so a clock that jumps does not matter."""
@@ -135,7 +157,7 @@ class Watch:
             if self._failed is not None and now - self._failed > VERDICT_SECONDS:
                 self._asked = now
                 return signal.SIGTERM
-            self.timed_out = now - self._started > self.launch.deadline_seconds
+            self.timed_out = now - self.started > self.launch.deadline_seconds
             self.stopped = not self.timed_out and (self.folder / STOP_FILE).exists()
             if self.timed_out or self.stopped:
                 self._asked = now
@@ -162,38 +184,20 @@ def run(launch: Launch, host: str = "") -> ExitRecord:
     with storage_errors(folder):
         logs = [BoundedLog(folder / name, launch.log_bytes) for name in ("stdout.log", "stderr.log")]
     reach(FaultPoint.WRAPPER_BEFORE_START)
-    child = subprocess.Popen(
-        command_line(launch),
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    watch = Watch(launch, time.monotonic())
-    pipes = [os.dup(p.fileno()) for p in (child.stdout, child.stderr) if p is not None]
-    pumps = [pump(pipe, log) for pipe, log in zip(pipes, logs, strict=True)]
+    watch = Watch(launch, began)
     pulse = folder / WRAPPER_FILE
     try:
-        reach(FaultPoint.WRAPPER_STARTED)
-        write_record(pulse, WrapperRecord(identify(os.getpid()), identify(child.pid)))
-        reach(FaultPoint.WRAPPER_ATTENDING)
-        _attend(child, watch, pulse)
+        said = _size(logs[1].path)
+        code = _start(launch, watch, pulse, logs)
+        while _unanswered(launch, watch, code, logs[1].path, said) and _waited(watch, pulse):
+            said = _size(logs[1].path)
+            code = _start(launch, watch, pulse, logs)
     finally:
-        if launch.cancel and child.poll() is None:
-            end_step(folder, launch.cancel)
-        _signal(child.pid, signal.SIGKILL)  # whatever the program left in its group
-        child.wait()
-        for thread in pumps:
-            thread.join(PIPE_SECONDS)
         for log in logs:
             log.close()
-        for pipe_end in (child.stdout, child.stderr):
-            if pipe_end is not None:
-                pipe_end.close()
     after = memory_kills()
     record = ExitRecord(
-        code=exit_code(child.returncode, folder),
+        code=exit_code(code, folder),
         timed_out=watch.timed_out,
         seconds=time.monotonic() - began,
         silent=watch.silent,
@@ -209,6 +213,71 @@ def run(launch: Launch, host: str = "") -> ExitRecord:
         with suppress(OSError):
             pulse.unlink()
     return record
+
+
+def _start(launch: Launch, watch: Watch, pulse: Path, logs: Sequence[BoundedLog]) -> int:
+    """Start the program, wait for its end, and return how it ended, as minus a signal or its exit code."""
+    child = subprocess.Popen(
+        command_line(launch),
+        cwd=pulse.parent,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    pipes = [os.dup(p.fileno()) for p in (child.stdout, child.stderr) if p is not None]
+    pumps = [pump(pipe, log) for pipe, log in zip(pipes, logs, strict=True)]
+    try:
+        reach(FaultPoint.WRAPPER_STARTED)
+        write_record(pulse, WrapperRecord(identify(os.getpid()), identify(child.pid)))
+        reach(FaultPoint.WRAPPER_ATTENDING)
+        _attend(child, watch, pulse)
+    finally:
+        if launch.cancel and child.poll() is None:
+            end_step(pulse.parent, launch.cancel)
+        _signal(child.pid, signal.SIGKILL)  # whatever the program left in its group
+        child.wait()
+        for thread in pumps:
+            thread.join(PIPE_SECONDS)
+        for pipe_end in (child.stdout, child.stderr):
+            if pipe_end is not None:
+                pipe_end.close()
+    return child.returncode
+
+
+def _unanswered(launch: Launch, watch: Watch, code: int, log: Path, said: int) -> bool:
+    """Return whether a launch line failed for want of the batch system, by what it wrote after ``said`` bytes."""
+    now = time.monotonic()
+    watch.look(now)
+    if code <= 0 or not launch.unanswered or watch.over or watch.begun or now - watch.started > UNANSWERED_SECONDS:
+        return False
+    try:
+        with open(log, "rb") as stream:
+            stream.seek(said)
+            text = stream.read(_TAIL_BYTES).decode(errors="replace")
+    except OSError:
+        return False
+    return re.search(launch.unanswered, text) is not None
+
+
+def _waited(watch: Watch, pulse: Path) -> bool:
+    """Wait before a launch line is started again, showing life; return False when the attempt was asked to end."""
+    until = time.monotonic() + AGAIN_SECONDS
+    while (now := time.monotonic()) < until:
+        with suppress(OSError):
+            os.utime(pulse)
+        if watch.look(now) is not None:
+            return False
+        time.sleep(min(1.0, AGAIN_SECONDS / 5))
+    watch.again(now)
+    return True
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def exit_code(code: int, folder: Path) -> int:

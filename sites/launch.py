@@ -210,6 +210,17 @@ def step_cancel(site: SiteModel) -> tuple[str, ...]:
     return ("scancel", "{step}") if site.scheduler.kind is Scheduler.SLURM else ()
 
 
+def unanswered(site: SiteModel) -> str:
+    """Return a regular expression for what a launch line says that has started nothing for want of the batch system.
+
+    srun asks slurmctld for its job, then for a step (``existing_allocation`` and ``create_job_step`` in Slurm's
+    sources). Empty where no such words are known.
+    """
+    if site.scheduler.kind is not Scheduler.SLURM:
+        return ""
+    return r"Unable to (confirm allocation|create step)\b.*: (Unable to contact slurm controller|Socket timed out on)"
+
+
 def _address(site: SiteModel, node: str) -> str:
     """Return where the ranks on other nodes reach ``node``; batch systems may name it with a domain of their own."""
     suffix = site.launch.address_suffix

@@ -21,6 +21,7 @@ from gfm_pipeline.sites.launch import (
     rank_file,
     step_cancel,
     task_environment,
+    unanswered,
 )
 from gfm_pipeline.sites.rankfile import GroupFile, GroupMember
 from gfm_pipeline.sites.schema import Scheduler, SiteModel
@@ -59,7 +60,8 @@ def prepare(
         ranks = rank_file(site, shape, nodes, port, lost_seconds=bounds.lost)
         ranks.write(folder)
         line = tuple(launch_line(site, shape, nodes))
-        return Job(stage, size, replace(launch, line=line, shim=RANK_SHIM, cancel=ranks.cancel))
+        silent = unanswered(site)
+        return Job(stage, size, replace(launch, line=line, shim=RANK_SHIM, cancel=ranks.cancel, unanswered=silent))
     if shape.ranks == 1 and not shape.gpus_per_rank and not shape.cores_per_rank:
         return Job(stage, size, launch)  # nothing to tell a single process that shares this machine
     slots = tuple(rank_file(site, shape, (), port, lost_seconds=bounds.lost, slot=k) for k in range(size.per_node))
@@ -116,6 +118,7 @@ def prepare_shared(
         line=tuple(launch_line(site, shape, nodes)),
         spec=None,
         cancel=cancel,
+        unanswered=unanswered(site),
     )
     return Job(stage, size, launch), {m.first_rank: r.nodes for m, r in zip(listed, told, strict=True)}
 

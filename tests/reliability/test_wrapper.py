@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from gfm_pipeline.apps import wrapper
 from gfm_pipeline.apps.bounded_log import BoundedLog
 from gfm_pipeline.apps.contracts.task import (
     EXIT_FILE,
@@ -29,6 +30,8 @@ from gfm_pipeline.apps.program import is_out_of_memory
 from gfm_pipeline.apps.wrapper import Launch, Watch, run
 from gfm_pipeline.common.processes import group_members, identify, is_alive, kill_group
 from gfm_pipeline.common.records import read_record
+from gfm_pipeline.sites.launch import unanswered
+from gfm_pipeline.sites.registry import load_site
 
 
 @pytest.fixture
@@ -235,3 +238,68 @@ def test_out_of_memory_is_told_from_other_trouble():
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
     assert not is_out_of_memory(ValueError("out of memory"))
+
+
+SRUN = """\
+echo start >> {folder}/starts
+if [ $(wc -l < {folder}/starts) -le {silent} ]; then
+  echo "srun: error: Unable to confirm allocation for job 6: {words}" >&2
+  echo "srun: Check SLURM_JOB_ID environment variable. Expired or invalid job 6" >&2
+  exit 1
+fi
+exec "$@"
+"""
+TIMED_OUT = "Socket timed out on send/recv operation"
+
+
+@pytest.fixture
+def srun(attempt, tmp_path, monkeypatch):
+    """Return a function that gives a launch by a line that the batch system leaves unanswered ``silent`` times."""
+    monkeypatch.setattr(wrapper, "AGAIN_SECONDS", 0.2)
+
+    def make(source: str, silent: int, words: str = TIMED_OUT, **bounds) -> Launch:
+        (tmp_path / "srun").write_text(SRUN.format(folder=tmp_path, silent=silent, words=words))
+        site = load_site("frontier").model
+        return attempt(source, line=("sh", str(tmp_path / "srun")), unanswered=unanswered(site), **bounds)
+
+    return make
+
+
+def starts(tmp_path: Path) -> int:
+    return len((tmp_path / "starts").read_text().splitlines())
+
+
+def test_a_launch_line_is_started_again_while_the_batch_system_does_not_answer(srun, tmp_path):
+    record = run(srun("print('ran')", 3))
+    assert (record.code, starts(tmp_path)) == (0, 4)
+    assert (tmp_path / "attempt" / "stdout.log").read_text() == "ran\n"
+    assert (tmp_path / "attempt" / "stderr.log").read_text().count(TIMED_OUT) == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "silent", "words", "expected"),
+    [
+        ("import sys; sys.exit(7)", 1, TIMED_OUT, (7, 2)),  # what it said before does not count
+        ("", 1, "Invalid job id specified", (1, 1)),  # the job is over
+        ("", 99, TIMED_OUT, (1, None)),  # for too long
+    ],
+)
+def test_a_launch_line_that_fails_for_another_reason_is_not(
+    srun, tmp_path, monkeypatch, source, silent, words, expected
+):
+    monkeypatch.setattr(wrapper, "UNANSWERED_SECONDS", 1.5)
+    record = run(srun(source, silent, words))
+    assert record.code == expected[0]
+    assert starts(tmp_path) == expected[1] or (expected[1] is None and 2 < starts(tmp_path) < 30)
+
+
+def test_a_launch_line_that_waits_for_the_batch_system_can_be_stopped(srun, tmp_path, monkeypatch):
+    monkeypatch.setattr(wrapper, "AGAIN_SECONDS", 30.0)
+    launch = srun("print('ran')", 1)
+    threading.Timer(1.0, (Path(launch.folder) / STOP_FILE).touch).start()
+    began = time.monotonic()
+    record = run(launch)
+    assert record.stopped
+    assert record.code == 1
+    assert starts(tmp_path) == 1
+    assert time.monotonic() - began < 20
