@@ -147,11 +147,12 @@ def lmdb(folder: Path, columns: Columns, batch: int) -> Deliver:
                 cell=torch.from_numpy(columns.cell[g].copy()),
             )
             transaction.put(g.to_bytes(8, "big"), pickle.dumps(record, protocol=5))
-    # Unpickled as the alternative does it, and only what was pickled a few lines above.
     with store.open(str(place), readonly=True, lock=False, readahead=False) as database:
         for graphs in shuffled(len(columns), batch):
             with database.begin() as transaction:
-                members = [pickle.loads(transaction.get(g.to_bytes(8, "big"))) for g in graphs.tolist()]  # noqa: S301
+                packed = [transaction.get(g.to_bytes(8, "big")) for g in graphs.tolist()]
+                # unpickled as this alternative does it, and only what was pickled a few lines above
+                members = [pickle.loads(record) for record in packed]  # noqa: S301 - our own, see above
             yield data.Batch.from_data_list(members).num_graphs
 
 

@@ -12,7 +12,7 @@ from gfm_pipeline.apps.program import Task, run_program
 
 def here(spec: PreflightSpec, task: Task) -> PreflightResult:
     """Check what this process was given. It alone of all programs looks at its environment: to report it."""
-    return preflight(spec, task, os.environ)
+    return preflight(spec, task, os.environ)  # what the launcher gave it is what it is asked to report
 
 
 if __name__ == "__main__":

@@ -223,7 +223,7 @@ def load_model(folder: Path) -> TrainedModel:
         potential.load_state_dict(_read_tensors(folder / WEIGHTS_FILE))
     except (RuntimeError, TypeError, AttributeError) as error:
         raise IntegrityError(f"{folder}: the weights do not fit {CARD_FILE}: {str(error).splitlines()[0]}.") from error
-    return TrainedModel(potential.eval(), card)
+    return TrainedModel(potential.eval(), card)  # torch's evaluation mode: no text is evaluated
 
 
 def newest(folders: Iterable[Path]) -> Checkpoint | None:
