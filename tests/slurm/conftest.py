@@ -21,12 +21,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def running_bed() -> Iterator[testbed.TestBed]:
+def slurm_here() -> None:
+    """Skip, with the reason, where no test bed can run."""
     reason = testbed.missing()
     if reason is not None:
         if os.environ.get("GFM_SLURM_REQUIRED"):
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def running_bed(slurm_here: None) -> Iterator[testbed.TestBed]:
     with testbed.TestBed(4, 7) as bed:
         yield bed
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import testbed
+from bed_leftovers import HOSTS
 
 LOOK = 'echo "$SLURMD_NODENAME $SLURM_LOCALID ${ROCR_VISIBLE_DEVICES-unset} ${CUDA_VISIBLE_DEVICES-unset}"'
 POOL = "srun --overlap -N2 -n2 --ntasks-per-node=1 -c56 --gpus-per-node=8 sleep 60 & pool=$!; sleep 1\n"
@@ -159,19 +160,19 @@ def test_nothing_is_left_of_a_test_bed_and_two_do_not_meet(running_bed, tmp_path
         folder = other.folder
         assert other.command("srun", "-N1", "hostname").strip()
         assert other.states().keys() == {"fr1", "pm1"}
-        assert str(folder) in testbed.HOSTS.read_text()
+        assert str(folder) in HOSTS.read_text()
         job = other.batch("sleep 300", tmp_path)
         give_up = time.monotonic() + 20
         while f"{job} script.sh RUNNING" not in other.jobs() and time.monotonic() < give_up:
             time.sleep(0.1)
     assert not folder.exists()
-    assert str(folder) not in testbed.HOSTS.read_text()
+    assert str(folder) not in HOSTS.read_text()
     left = [p.info for p in psutil.process_iter(["cmdline", "cwd"]) if str(folder) in str(p.info)]
     assert not left
     assert set(running_bed.states()) == set(running_bed.nodes)
 
 
-def test_a_test_bed_dies_with_the_process_that_holds_it():
+def test_a_test_bed_dies_with_the_process_that_holds_it(slurm_here):
     holder = subprocess.Popen(
         [sys.executable, testbed.__file__, "1", "0"], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -190,5 +191,5 @@ def test_a_test_bed_dies_with_the_process_that_holds_it():
         time.sleep(0.1)
     assert not left
     with testbed.TestBed(0, 1):  # removes what the dead one could not
-        assert str(folder) not in testbed.HOSTS.read_text()
+        assert str(folder) not in HOSTS.read_text()
         assert not folder.exists()

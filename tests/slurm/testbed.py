@@ -25,51 +25,15 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
+from bed_leftovers import HELD, clean, folder_of, hosts_locked, kill_all, remember_hosts
+from bed_nodes import FRONTIER, PERLMUTTER, gres_conf, slurm_conf
 
-HOSTS = Path("/etc/hosts")
-HOSTS_MARK = "# slurm test bed"
-HELD = "held"  # locked by the process that holds the test bed
 PORTS = range(12_000, 19_000)  # below the ports that Linux hands out by itself
 START_SECONDS = 30.0
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "sinfo", "scontrol", "scancel")
 DAEMON_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-
-
-@dataclass(frozen=True)
-class NodeShape:
-    """Nodes of one kind.
-
-    ``gpu_cores`` lists the cores beside each GPU, as Slurm knows them (``gres.conf`` counts cores, not threads).
-    """
-
-    prefix: str
-    partition: str
-    hours: int
-    sockets: int
-    cores_per_socket: int
-    reserved_cores: int
-    memory: int  # MB
-    feature: str
-    gpu_type: str
-    gpu_flags: str  # which variable masks the GPUs of a step
-    gpu_cores: tuple[str, ...]
-
-    def names(self, count: int) -> list[str]:
-        """Return the names of ``count`` nodes."""
-        return [f"{self.prefix}{i + 1}" for i in range(count)]
-
-
-FRONTIER = NodeShape(
-    "fr", "batch", 12, 8, 8, 8, 500_000, "nvme", "mi250x", "amd_gpu_env",
-    ("48-55", "56-63", "16-23", "24-31", "0-7", "8-15", "32-39", "40-47"),
-)  # fmt: skip
-PERLMUTTER = NodeShape(
-    "pm", "gpu", 48, 1, 64, 0, 250_000, "gpu", "a100", "nvidia_gpu_env", ("48-63", "32-47", "16-31", "0-15")
-)  # fmt: skip
 
 
 def missing() -> str | None:
@@ -170,7 +134,8 @@ class TestBed:
     def fail_node(self, node: str) -> None:
         """Kill everything on ``node`` at once, as a loss of power does."""
         self.kill_slurmd(node)
-        kill_all(processes_of(self._spool(node), SLURM_CONF=str(self.conf), SLURMD_NODENAME=node))
+        places = [self._spool(node), self.folder / "log" / f"slurmd.{node}.log"]
+        kill_all(places, SLURM_CONF=str(self.conf), SLURMD_NODENAME=node)
 
     def repair_node(self, node: str) -> None:
         """Bring a failed node back."""
@@ -289,77 +254,9 @@ class TestBed:
         for gpu in range(8):
             os.mknod(self.folder / "dev" / f"gpu{gpu}", 0o600 | 0o020000, os.makedev(1, 3))
         ports = free_ports(1 + len(self.nodes))
-        self.conf.write_text(self._slurm_conf(ports))
-        lines = [
-            f"NodeName={names(shape, count)} Name=gpu Type={shape.gpu_type} File={self.folder}/dev/gpu{gpu} "
-            f"Cores={cores} Flags={shape.gpu_flags}\n"
-            for shape, count in self.counts.items()
-            if count
-            for gpu, cores in enumerate(shape.gpu_cores)
-        ]
-        (self.folder / "gres.conf").write_text("".join(lines))
+        self.conf.write_text(slurm_conf(self.folder, ports, self.counts, self.slurmd_timeout))
+        (self.folder / "gres.conf").write_text(gres_conf(self.folder, self.counts))
         remember_hosts(self.folder, self.nodes)
-
-    def _slurm_conf(self, ports: list[int]) -> str:
-        host = socket.gethostname().partition(".")[0]
-        folder = self.folder
-        text = f"""\
-ClusterName=bed
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={ports[0]}
-SlurmUser=root
-SlurmdUser=root
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge/socket
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool.%n
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.%n.pid
-SlurmctldLogFile={folder}/log/slurmctld.log
-SlurmdLogFile={folder}/log/slurmd.%n.log
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SwitchType=switch/none
-MpiDefault=none
-ReturnToService=2
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-SchedulerType=sched/backfill
-SchedulerParameters=sched_interval=2,sched_min_interval=100000,bf_interval=2,batch_sched_delay=1,spec_cores_first
-SlurmdParameters=config_overrides
-AllowSpecResourcesUsage=yes
-EnforcePartLimits=ALL
-AccountingStorageType=accounting_storage/none
-JobAcctGatherType=jobacct_gather/none
-GresTypes=gpu
-KillWait=5
-MinJobAge=120
-InactiveLimit=0
-MessageTimeout=10
-SlurmctldTimeout=30
-SlurmdTimeout={self.slurmd_timeout}
-"""
-        first = 1
-        for shape, count in self.counts.items():
-            if not count:
-                continue
-            where = ",".join(str(port) for port in ports[first : first + count])
-            first += count
-            spec = f" CoreSpecCount={shape.reserved_cores}" if shape.reserved_cores else ""
-            text += (
-                f"NodeName={names(shape, count)} NodeHostname={host} NodeAddr=127.0.0.1 Port=[{where}] "
-                f"Sockets={shape.sockets} CoresPerSocket={shape.cores_per_socket} ThreadsPerCore=2{spec} "
-                f"RealMemory={shape.memory} Gres=gpu:{shape.gpu_type}:{len(shape.gpu_cores)} "
-                f"Feature={shape.feature} State=UNKNOWN\n"
-                f"PartitionName={shape.partition} Nodes={names(shape, count)} MaxTime={shape.hours}:00:00 "
-                f"OverSubscribe=EXCLUSIVE State=UP{' Default=YES' if first == 1 + count else ''}\n"
-            )
-        return text
-
-
-def names(shape: NodeShape, count: int) -> str:
-    """Return the names of ``count`` nodes as Slurm writes them."""
-    return f"{shape.prefix}[1-{count}]"
 
 
 def tail(path: Path, lines: int = 8) -> str:
@@ -381,78 +278,6 @@ def free_ports(count: int) -> list[int]:
         if len(found) == count:
             return found
     raise AssertionError("no free ports for the Slurm test bed")
-
-
-def processes_of(folder: Path, **variables: str) -> list[psutil.Process]:
-    """Return the processes that stand in ``folder`` or below, or were started with these variables.
-
-    slurmstepd writes its title over its environment, and keeps the folder in which slurmd was started.
-    """
-    own = {os.getpid(), *(p.pid for p in psutil.Process().parents())}
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.pid in own:
-                continue
-            environment, where = process.environ(), Path(process.cwd())
-            if where.is_relative_to(folder) or all(environment.get(k) == v for k, v in variables.items()):
-                found.append(process)
-    return found
-
-
-def kill_all(processes: Sequence[psutil.Process]) -> None:
-    """Kill processes, and return when they are gone."""
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(processes, timeout=10)
-
-
-def clean(folder: Path) -> None:
-    """End the processes that work for the test bed in ``folder``, and remove it."""
-    kill_all(processes_of(folder, SLURM_CONF=str(folder / "slurm.conf")))
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def hosts_locked() -> Iterator[list[str]]:
-    """Hold /etc/hosts against other test beds; the lines yielded are written back."""
-    with open(HOSTS, "r+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        before = file.read()
-        lines = before.splitlines()
-        yield lines
-        after = "".join(f"{line}\n" for line in lines)
-        if after != before:
-            file.seek(0)
-            file.write(after)
-            file.truncate()
-
-
-def folder_of(line: str) -> Path | None:
-    """Return the folder of the test bed that wrote this line of /etc/hosts; None for any other line."""
-    return Path(line.split()[-1]) if HOSTS_MARK in line else None
-
-
-def is_dead(folder: Path) -> bool:
-    """Return whether the process that held the test bed in ``folder`` is gone."""
-    try:
-        with open(folder / HELD) as held:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return True
-    except BlockingIOError:
-        return False
-    return True
-
-
-def remember_hosts(folder: Path, nodes: Sequence[str]) -> None:
-    """Let the names of nodes resolve, and clean up after test beds that were killed."""
-    with hosts_locked() as lines:
-        for dead in [other for line in lines if (other := folder_of(line)) and is_dead(other)]:
-            clean(dead)
-            lines[:] = [line for line in lines if folder_of(line) != dead]
-        lines.append(f"127.0.0.1 {' '.join(nodes)} {HOSTS_MARK} {folder}")
 
 
 if __name__ == "__main__":
