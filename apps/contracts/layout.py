@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -85,6 +86,53 @@ class Provenance:
     warnings: tuple[str, ...] = ()
 
 
+class ExportedEnergies(StrEnum):
+    """What an exported file gives models to learn, and whether it says which element energies were subtracted."""
+
+    RESIDUAL = "residual"
+    TOTAL = "total"
+
+
+@dataclass(frozen=True)
+class HydragnnExport:
+    """How a dataset is exported for HydraGNN; the defaults are those of its published foundation models.
+
+    Attributes
+    ----------
+    radius
+        Pairs closer than this are edges, Angstrom.
+    max_neighbours
+        Of the edges that end in an atom, so many are kept, the shortest.
+    energies
+        Total energies, or what is left of them without the energies of the elements.
+    name
+        What the file calls the dataset; None for its name here. HydraGNN's scripts know their own names only.
+    """
+
+    radius: float = 5.0
+    max_neighbours: int = 20
+    energies: ExportedEnergies = ExportedEnergies.RESIDUAL
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class ExportFacts:
+    """What was exported.
+
+    Structures without an edge are ``left_out``; of the others ``atoms_alone`` are atoms without one, and
+    ``without_forces`` structures. ``content`` is the digest of the records of the whole dataset.
+    """
+
+    output: str
+    bytes: int
+    structures: int
+    edges: int
+    left_out: int
+    atoms_alone: int
+    without_forces: int
+    content: str
+
+
 @dataclass(frozen=True)
 class InspectSpec:
     """A question to `gfm_pipeline.apps.dataset.inspect`: ``action`` is info, head, verify or export."""
@@ -93,6 +141,7 @@ class InspectSpec:
     folder: str
     count: int = 5
     output: str | None = None
+    export: HydragnnExport = HydragnnExport()
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,16 @@ class OcpLmdbOptions(ReaderOptions):
 
 
 class HydragnnOptions(ReaderOptions):
-    """BP files in HydraGNN's layout; their own splits are joined and dealt anew by group."""
+    """BP files in HydraGNN's layout; their own splits are joined and dealt anew by group.
+
+    Parameters
+    ----------
+    add_references
+        Add to energies what HydraGNN's linear regression subtracted: the sum over atoms of the file's attribute
+        ``energy_linear_regression_coeff`` (eV). Without, energies are taken as they are.
+    """
+
+    add_references: bool = False
 
 
 class XtbMdOptions(ReaderOptions):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,6 +101,18 @@ class Dataset:
             When it does not fit the statistics.
         """
         return read_index(self.path, split, self.statistics.n_structures[split])
+
+    def blocks(self, split: Split) -> Iterator[Columns]:
+        """Yield a split block by block.
+
+        Raises
+        ------
+        IntegrityError
+            When a file is not what the layout says.
+        """
+        with self.rows(split) as rows:
+            for first in range(0, len(rows), rows.block):
+                yield rows.read(np.arange(first, min(first + rows.block, len(rows))))
 
     def edges(self, split: Split, cutoff: float = 0.0) -> StoredEdges | None:
         """Return the stored edges of a split; None where none are, or not as far as ``cutoff`` (Angstrom).

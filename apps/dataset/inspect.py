@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-import shutil
 import sys
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import chemical_symbols
 from ase.formula import Formula
 
 from gfm_pipeline.apps.answer import answer
@@ -21,7 +18,6 @@ from gfm_pipeline.apps.contracts.layout import (
     DatasetInfo,
     EdgeFacts,
     InspectSpec,
-    LabelExtent,
     Layout,
     RecordLine,
     SplitFacts,
@@ -30,9 +26,10 @@ from gfm_pipeline.apps.dataset.columns import Columns
 from gfm_pipeline.apps.dataset.dataset import Dataset
 from gfm_pipeline.apps.dataset.edge_files import edge_files
 from gfm_pipeline.apps.dataset.edges import check_edges
-from gfm_pipeline.apps.dataset.write import BpWriter, ContentDigest
+from gfm_pipeline.apps.dataset.hydragnn_export import export
+from gfm_pipeline.apps.dataset.write import ContentDigest
 from gfm_pipeline.common.errors import ConfigError, IntegrityError
-from gfm_pipeline.common.publish import read_manifest, storage_errors
+from gfm_pipeline.common.publish import read_manifest
 from gfm_pipeline.common.records import read_record
 
 
@@ -105,13 +102,6 @@ def _line(columns: Columns, g: int) -> RecordLine:
     )
 
 
-def pieces(dataset: Dataset, split: Split) -> Iterator[Columns]:
-    """Yield a split block by block."""
-    with dataset.rows(split) as rows:
-        for first in range(0, len(rows), rows.block):
-            yield rows.read(np.arange(first, min(first + rows.block, len(rows))))
-
-
 def verify(dataset: Dataset) -> dict[str, Any]:
     """Compare what the files hold with statistics, layout and the digest of the content; bytes were checked before.
 
@@ -135,7 +125,7 @@ def verify(dataset: Dataset) -> dict[str, Any]:
                 )
     for split in Split:
         n, edges = 0, dataset.edges(split)
-        for columns in pieces(dataset, split):
+        for columns in dataset.blocks(split):
             content.update(str(split), columns)
             if edges is not None:
                 check_edges(columns, edges.read(np.arange(n, n + len(columns))))
@@ -156,46 +146,6 @@ def verify(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def export(dataset: Dataset, output: Path) -> dict[str, Any]:
-    """Write one BP file that HydraGNN opens, whatever files the dataset is in; it appears whole or not at all.
-
-    Raises
-    ------
-    ConfigError
-        When ``output`` exists, or its name does not end in ``.bp``.
-    StorageError
-        When the disk refuses.
-    """
-    if output.suffix != ".bp":
-        raise ConfigError(f"{output} does not end in .bp, and HydraGNN looks for files that do.")
-    if output.exists():
-        raise ConfigError(f"{output} exists already.", "Remove it, or choose another name.")
-    facts = dataset.statistics
-    extents = {s: LabelExtent(facts.n_structures[s], facts.n_atoms[s], ()) for s in Split}
-    references = {atomic_numbers[symbol]: energy for symbol, energy in facts.reference.items()}
-    temporary = output.with_name(f".{output.name}.tmp-{uuid.uuid4().hex[:8]}")
-    content = ContentDigest()
-    try:
-        with storage_errors(output):
-            output.parent.mkdir(parents=True, exist_ok=True)
-        with BpWriter(temporary, dataset.name, extents, references) as writer:
-            for split in Split:
-                for columns in pieces(dataset, split):
-                    writer.put(split, columns)
-                    content.update(str(split), columns)
-        with storage_errors(output):
-            temporary.rename(output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    size = sum(path.stat().st_size for path in output.iterdir())
-    return {
-        "output": str(output),
-        "bytes": size,
-        "structures": sum(facts.n_structures.values()),
-        "content": content.hexdigest(),
-    }
-
-
 def inspect(spec: InspectSpec) -> Any:
     """Do what is asked.
 
@@ -212,7 +162,7 @@ def inspect(spec: InspectSpec) -> Any:
     if spec.action == "verify":
         return verify(dataset)
     if spec.action == "export" and spec.output is not None:
-        return export(dataset, Path(spec.output))
+        return export(dataset, Path(spec.output), spec.export)
     raise ConfigError(f"There is no action {spec.action!r} on a dataset.")
 
 

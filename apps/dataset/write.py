@@ -11,18 +11,16 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from adios2 import bindings as adios
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.contracts.data import Split
 from gfm_pipeline.apps.contracts.layout import CHUNK, LabelExtent
+from gfm_pipeline.apps.dataset.bp_step import BpStep
 from gfm_pipeline.apps.dataset.columns import Columns
 from gfm_pipeline.common.errors import DataError
-from gfm_pipeline.common.publish import storage_errors
 from gfm_pipeline.common.records import canonical_json
 
-N_COEFFICIENTS = 118
-FLUSH = 64 << 20  # bytes put before they are handed to the disk
+REFERENCES, N_COEFFICIENTS = "energy_linear_regression_coeff", 118  # by atomic number less 1
 # Bytes of a graph, and of one of its atoms, in all variables below, with their counts and offsets.
 GRAPH_BYTES, ATOM_BYTES = 272, 28
 
@@ -76,11 +74,6 @@ class ContentDigest:
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
-def together() -> bool:
-    """Return whether several ranks can write one file: ADIOS2 is built with MPI; its wheels are not."""
-    return bool(adios.is_built_with_mpi)
-
-
 class BpWriter(AbstractContextManager["BpWriter"]):
     """Writes one BP5 file with one step; each `put` becomes one block of every variable.
 
@@ -121,109 +114,64 @@ class BpWriter(AbstractContextManager["BpWriter"]):
             if not wanted.n_graphs:
                 raise DataError(f"Split {label} of {name} is empty.", "Give it a larger fraction or more groups.")
         self.path, self._name, self._extents, self._reference = path, name, extents, reference
-        self._variables: dict[str, Any] = {}
+        self._step = BpStep(path, comm)
         self._graphs = dict.fromkeys(extents, 0)
         self._atoms = dict.fromkeys(extents, 0)
-        self._pending = 0
         self._size, self._comm = block, comm
 
     def __enter__(self) -> BpWriter:
-        with storage_errors(self.path), self._explained():
-            self._context = adios.ADIOS() if self._comm is None else adios.ADIOS(self._comm)
-            self._io = self._context.DeclareIO("write")
-            self._io.SetEngine("BP5")
-            # Statistics stay on: HydraGNN's reader tells cached counts apart by their Min and Max.
-            self._io.SetParameter("Threads", "1")
-            self._engine = self._io.Open(str(self.path), adios.Mode.Write)
-            self._engine.BeginStep()
-            total = sum(extent.n_graphs for extent in self._extents.values())
-            self._io.DefineAttribute("total_ndata", np.array([total], dtype=np.int64))
-            self._io.DefineAttribute("dataset_name", self._name)
-            coefficients = np.zeros(N_COEFFICIENTS)
-            for number, energy in self._reference.items():
-                coefficients[number - 1] = energy
-            self._io.DefineAttribute("energy_linear_regression_coeff", coefficients)
-            for label, extent in self._extents.items():
-                self._io.DefineAttribute(f"{label}/ndata", np.array([extent.n_graphs], dtype=np.int64))
+        step = self._step.__enter__()
+        total = sum(extent.n_graphs for extent in self._extents.values())
+        step.attribute("total_ndata", np.array([total], dtype=np.int64))
+        step.attribute("dataset_name", self._name)
+        step.attribute(REFERENCES, coefficients(self._reference))
+        for label, extent in self._extents.items():
+            step.attribute(f"{label}/ndata", np.array([extent.n_graphs], dtype=np.int64))
         return self
 
     def put(self, label: Split, columns: Columns, at: tuple[int, int] | None = None) -> None:
         """Write structures of ``label``: the next ones, or those from structure and atom ``at`` of the file on."""
-        wanted = self._extents[label]
+        wanted, step = self._extents[label], self._step
         keys = keys_of(columns)
         if not self._graphs[label]:
-            self._io.DefineAttribute(f"{label}/keys", list(keys))
-            self._io.DefineAttribute(f"{label}/block", np.array([self._size], dtype=np.int64))
+            step.attribute(f"{label}/keys", list(keys))
+            step.attribute(f"{label}/block", np.array([self._size], dtype=np.int64))
         first, atom = at or (self._graphs[label], self._atoms[label])
-        with storage_errors(self.path), self._explained():
-            for key, (array, count) in keys.items():
-                name = f"{label}/{key}"
-                per_graph = 0 if key in ("atomic_numbers", "pos", "forces") else int(count[0])
-                rows = wanted.n_atoms if per_graph == 0 else per_graph * wanted.n_graphs
-                row = atom if per_graph == 0 else per_graph * first
-                if not self._graphs[label]:
-                    # Every key here varies on axis 0 or not at all: 0 is right for both.
-                    self._io.DefineAttribute(f"{name}/variable_dim", np.array([0], dtype=np.int64))
-                offset = row + np.cumsum(count) - count
-                self._block(name, array, row, rows)
-                self._block(f"{name}/variable_count", count.astype(np.int64), first, wanted.n_graphs)
-                self._block(f"{name}/variable_offset", offset.astype(np.int64), first, wanted.n_graphs)
-            if self._pending >= FLUSH and self._comm is None:  # with several ranks all would have to at once
-                self._engine.PerformDataWrite()
-                self._pending = 0
+        for key, (array, count) in keys.items():
+            name = f"{label}/{key}"
+            per_graph = 0 if key in ("atomic_numbers", "pos", "forces") else int(count[0])
+            rows = wanted.n_atoms if per_graph == 0 else per_graph * wanted.n_graphs
+            row = atom if per_graph == 0 else per_graph * first
+            if not self._graphs[label]:
+                # Every key here varies on axis 0 or not at all: 0 is right for both.
+                step.attribute(f"{name}/variable_dim", np.array([0], dtype=np.int64))
+            offset = row + np.cumsum(count) - count
+            rest = array.shape[1:]
+            step.put(name, array, (rows, *rest), (row, *[0] * len(rest)))
+            step.put(f"{name}/variable_count", count.astype(np.int64), (wanted.n_graphs,), (first,))
+            step.put(f"{name}/variable_offset", offset.astype(np.int64), (wanted.n_graphs,), (first,))
         self._graphs[label] += len(columns)
         self._atoms[label] += len(columns.numbers)
-
-    def _block(self, name: str, array: NDArray[Any], first: int, rows: int) -> None:
-        """Put rows ``first`` and following; ``Sync`` copies, so the buffer may go at once."""
-        rest = list(array.shape[1:])
-        if first + len(array) > rows:
-            raise DataError(f"{name} of {self.path} is longer than the {rows} rows that were announced.")
-        if name not in self._variables:
-            shape = [rows, *rest]
-            self._variables[name] = self._io.DefineVariable(
-                name, np.zeros(1, array.dtype), shape, [0] * len(shape), shape
-            )
-        variable = self._variables[name]
-        block = np.array(array, order="C")  # a copy: read-only arrays are refused with a wrong message
-        variable.SetSelection([[first, *[0] * len(rest)], [len(array), *rest]])
-        self._engine.Put(variable, block, adios.Mode.Sync)
-        self._pending += block.nbytes
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the file; what is left after an exception is not a dataset, and its folder is never published."""
         put = self._graphs
-        if self._comm is not None:
-            if kind is not None:
-                return  # to end the file is to wait for all ranks, and one that fails cannot
+        if self._comm is not None and kind is None:
             put = {s: int(self._comm.allreduce(n)) for s, n in put.items()}
+        self._step.__exit__(kind, error, trace)
         short = {str(s): n for s, n in put.items() if n != self._extents[s].n_graphs}
-        with storage_errors(self.path), self._explained():
-            self._engine.EndStep()
-            self._engine.Close()
-        # Timings inside would give equal data a different digest.
-        (self.path / "profiling.json").unlink(missing_ok=True)
         if kind is None and short:
             raise DataError(f"{self.path} got {short} structures where others were announced.")
 
-    def _explained(self) -> AbstractContextManager[None]:
-        return _Explained(self.path)
 
-
-@dataclass
-class _Explained(AbstractContextManager[None]):
-    """Turns what ADIOS2 says into one sentence."""
-
-    path: Path
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, RuntimeError):
-            said = (str(error).splitlines() or [""])[0]
-            raise DataError(f"ADIOS2 could not write {self.path}: {said}.") from error
+def coefficients(reference: Mapping[int, float]) -> NDArray[np.float64]:
+    """Return reference energies (eV) by atomic number as HydraGNN keeps them [118], 0 for absent elements."""
+    found = np.zeros(N_COEFFICIENTS)
+    for number, energy in reference.items():
+        found[number - 1] = energy
+    return found
 
 
 def write_bp(

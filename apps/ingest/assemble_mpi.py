@@ -13,7 +13,7 @@ import sys
 from mpi4py import MPI
 
 from gfm_pipeline.apps.contracts.data import AssembleResult, AssembleSpec
-from gfm_pipeline.apps.dataset.write import together
+from gfm_pipeline.apps.dataset.bp_step import together
 from gfm_pipeline.apps.ingest.assemble import assemble_program, help_assemble
 from gfm_pipeline.apps.ingest.ranks import Ranks
 from gfm_pipeline.apps.program import Task, run_program

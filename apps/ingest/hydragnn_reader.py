@@ -7,12 +7,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gfm_pipeline.apps.contracts.data import Split
 from gfm_pipeline.apps.contracts.layout import CHUNK
 from gfm_pipeline.apps.contracts.options import HydragnnOptions
 from gfm_pipeline.apps.dataset.bp import BpFile, read_columns
 from gfm_pipeline.apps.dataset.columns import Columns
+from gfm_pipeline.apps.dataset.write import N_COEFFICIENTS, REFERENCES
 from gfm_pipeline.apps.ingest.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.parts import Part
 from gfm_pipeline.apps.ingest.records import reduced_formula
@@ -28,13 +30,14 @@ class HydragnnReader(FileReader):
     errors = (IntegrityError,)
     default_group = "group"
 
-    def frames(self, part: Part, options: HydragnnOptions) -> Iterator[Parse]:  # noqa: ARG002
+    def frames(self, part: Part, options: HydragnnOptions) -> Iterator[Parse]:
         """Yield the samples of a file."""
         with BpFile(part.path()) as file:
+            subtracted = _coefficients(file) if options.add_references else None
             for label in file.labels():
                 size = _size(file, label)
                 for first in range(0, size, CHUNK):
-                    window = _Window(file, Split(label), first, min(CHUNK, size - first))
+                    window = _Window(file, Split(label), first, min(CHUNK, size - first), subtracted)
                     for index in range(window.n):
                         yield partial(window.frame, index)
 
@@ -48,11 +51,19 @@ def _size(file: BpFile, label: str) -> int:
     return int(np.asarray(file.attribute(f"{label}/ndata")).ravel()[0])
 
 
+def _coefficients(file: BpFile) -> NDArray[np.float64]:
+    """Return the energies of the elements that were subtracted [118], eV."""
+    found = np.asarray(file.attribute(REFERENCES), dtype=np.float64).ravel()
+    if found.shape != (N_COEFFICIENTS,) or not np.isfinite(found).all():
+        raise IntegrityError(f"{REFERENCES} of {file.path} is not {N_COEFFICIENTS} energies of elements.")
+    return found
+
+
 class _Window:
     """Samples that are read together, when the first of them is."""
 
-    def __init__(self, file: BpFile, label: Split, first: int, n: int) -> None:
-        self._file, self._label, self._first, self.n = file, label, first, n
+    def __init__(self, file: BpFile, label: Split, first: int, n: int, subtracted: NDArray[np.float64] | None) -> None:
+        self._file, self._label, self._first, self.n, self._subtracted = file, label, first, n, subtracted
         self._read: Columns | IntegrityError | None = None
 
     def _columns(self) -> Columns:
@@ -78,12 +89,15 @@ class _Window:
             about["charge"] = charge
         if spin:
             about["spin"] = spin
+        energy = float(columns.energy[index])
+        if self._subtracted is not None:
+            energy += float(self._subtracted[numbers.astype(np.int64) - 1].sum())
         return Frame(
             numbers=numbers,
             pos=columns.pos[atoms],
             cell=columns.cell[index],
             pbc=columns.pbc[index],
-            energy=float(columns.energy[index]),
+            energy=energy,
             forces=None if np.isnan(forces).all() else forces,
             find=about.get,
         )

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from gfm_pipeline.apps.contracts.layout import DatasetInfo, InspectSpec, RecordLine
+from gfm_pipeline.apps.contracts.layout import (
+    DatasetInfo,
+    ExportedEnergies,
+    ExportFacts,
+    HydragnnExport,
+    InspectSpec,
+    RecordLine,
+)
 from gfm_pipeline.cli.asking import ask
 from gfm_pipeline.cli.inspect import JSON
 from gfm_pipeline.common.records import from_plain, to_plain
 
 PROGRAM = "gfm_pipeline.apps.dataset.inspect"
+DEFAULT = HydragnnExport()
 QUICK, LONG = 300.0, 86_400.0  # seconds: a question, and a pass over all bytes
 folder_argument = click.argument("folder", type=click.Path(path_type=Path))
 
@@ -93,7 +104,8 @@ def verify(folder: Path, as_json: bool) -> None:
     Digests of all files are compared first: ADIOS2 opens nothing that its manifest does not vouch for. Stored edges
     are compared with their structures.
     """
-    found: dict[str, Any] = ask(PROGRAM, InspectSpec("verify", str(folder)), dict, LONG)
+    with waiting(f"Checking {folder.name}", as_json):
+        found: dict[str, Any] = ask(PROGRAM, InspectSpec("verify", str(folder)), dict, LONG)
     if as_json:
         _json(found)
         return
@@ -105,16 +117,64 @@ def verify(folder: Path, as_json: bool) -> None:
 
 @dataset.command()
 @click.option("--hydragnn", is_flag=True, required=True, help="One BP file in HydraGNN's layout.")
+@click.option(
+    "--radius", type=click.FloatRange(min=0, min_open=True), default=DEFAULT.radius, show_default=True,
+    help="Pairs of atoms closer than this are edges, Angstrom.",
+)  # fmt: skip
+@click.option(
+    "--max-neighbours", type=click.IntRange(min=1), default=DEFAULT.max_neighbours, show_default=True,
+    help="Keep so many of the edges that end in an atom, the shortest.",
+)  # fmt: skip
+@click.option(
+    "--energies", type=click.Choice([str(e) for e in ExportedEnergies]), default=str(DEFAULT.energies),
+    show_default=True, help="Total energies, or without those of the elements (they become an attribute).",
+)  # fmt: skip
+@click.option("--name", help="What the file calls the dataset, e.g. ani1x; default: its name.")
 @folder_argument
 @click.argument("output", type=click.Path(path_type=Path))
 @JSON
-def export(hydragnn: bool, folder: Path, output: Path, as_json: bool) -> None:  # noqa: ARG001 - the one format there is
-    """Write the dataset in FOLDER to OUTPUT (NAME.bp), a file that HydraGNN opens."""
-    found: dict[str, Any] = ask(PROGRAM, InspectSpec("export", str(folder), output=str(output.absolute())), dict, LONG)
+def export(
+    hydragnn: bool,  # noqa: ARG001 - the one format there is
+    radius: float,
+    max_neighbours: int,
+    energies: str,
+    name: str | None,
+    folder: Path,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Write the dataset in FOLDER to OUTPUT (NAME.bp), a file that HydraGNN trains on.
+
+    It has the samples, with their edges, that HydraGNN's scripts for foundation models read; those look for files
+    called NAME-v2.bp, and know datasets by names of their own (--name). While it is written, 20 bytes an edge more are
+    needed beside it.
+    """
+    options = HydragnnExport(radius, max_neighbours, ExportedEnergies(energies), name)
+    spec = InspectSpec("export", str(folder), output=str(output.absolute()), export=options)
+    with waiting(f"Exporting {folder.name}", as_json):
+        found = ask(PROGRAM, spec, ExportFacts, LONG)
     if as_json:
-        _json(found)
+        _json(to_plain(found))
         return
-    click.echo(f"{found['output']}: {found['structures']:,} structures, {found['bytes']:,} bytes")
+    click.echo(f"{found.output}: {found.structures:,} structures, {found.edges:,} edges, {found.bytes:,} bytes")
+    if found.left_out:
+        click.echo(f"{found.left_out:,} structures are left out: no two of their atoms are within {radius:g} A.")
+    if found.atoms_alone:
+        click.echo(f"{found.atoms_alone:,} atoms have no neighbour within {radius:g} A; some of its models need one.")
+    if found.without_forces:
+        click.echo(
+            f"{found.without_forces:,} structures have no forces: those are NaN there, which HydraGNN does not mask."
+        )
+
+
+@contextmanager
+def waiting(what: str, quiet: bool) -> Iterator[None]:
+    """Say on the terminal that something long goes on, and for how long it has."""
+    console = Console(stderr=True)
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        bar.add_task(what, total=None)
+        yield
 
 
 def _edges(found: DatasetInfo) -> str:

@@ -19,8 +19,8 @@ from gfm_pipeline.apps.contracts.data import AssembleSpec, ReadShardSpec, Source
 from gfm_pipeline.apps.contracts.layout import CHUNK, LAYOUT_FILE
 from gfm_pipeline.apps.contracts.task import ERROR_FILE, RESULT_FILE, ExitCode
 from gfm_pipeline.apps.dataset import Columns, Dataset
+from gfm_pipeline.apps.dataset.bp_step import together
 from gfm_pipeline.apps.dataset.inspect import verify
-from gfm_pipeline.apps.dataset.write import together
 from gfm_pipeline.apps.ingest.assemble import assemble_program
 from gfm_pipeline.apps.ingest.placing import Placing
 from gfm_pipeline.apps.ingest.read import read_shard_program

@@ -25,13 +25,13 @@ from gfm_pipeline.apps.contracts.data import AssembleSpec, SourceSettings, Split
 from gfm_pipeline.apps.contracts.layout import LAYOUT_FILE, DatasetInfo, InspectSpec
 from gfm_pipeline.apps.contracts.task import ExitCode
 from gfm_pipeline.apps.dataset import Columns, Dataset, edges
+from gfm_pipeline.apps.dataset.bp_step import together
 from gfm_pipeline.apps.dataset.edge_files import EdgeWriter, StoredEdges, edge_files, edge_layout, join_edges
 from gfm_pipeline.apps.dataset.edges import EDGE, UNPACKED, Packed, check_edges, pack, select_edges, unpack
 from gfm_pipeline.apps.dataset.index import IndexWriter
 from gfm_pipeline.apps.dataset.inspect import inspect
 from gfm_pipeline.apps.dataset.neighbours import pairs_within
 from gfm_pipeline.apps.dataset.source import OnDisk, read_table
-from gfm_pipeline.apps.dataset.write import together
 from gfm_pipeline.common.errors import IntegrityError
 
 CUTOFF = 5.0

@@ -150,7 +150,7 @@ def test_info_head_verify_and_export(sharded: tuple[Path, Path], tmp_path: Path)
     assert lines["trainset"][0].formula in {"H2O", "CH4", "H3N"}
     assert inspect(InspectSpec("verify", str(many)))["structures"] == 300
     done = inspect(InspectSpec("export", str(many), output=str(tmp_path / "w.bp")))
-    assert done["content"] == facts.content
+    assert done.content == facts.content
     with BpFile(tmp_path / "w.bp") as bp:
         for split in Split:
             np.testing.assert_array_equal(read_columns(bp, split).forces, Dataset.open(one).columns(split).forces)

@@ -95,3 +95,7 @@ class TestHydragnn(Conformance):
     def test_an_archive_is_to_be_unpacked(self, tmp_path: Path, path: Path) -> None:
         with pytest.raises(DataError, match=r"[Uu]npack"):
             read_all(self.source(archive(tmp_path / "all.tar", {"published.bp/md.0": path / "md.0"})))
+
+    def test_references_that_are_not_there_are_said_to_be_missing(self, path: Path) -> None:
+        (only,) = bad(read_all(self.source(path, options={"add_references": True})))
+        assert "no attribute energy_linear_regression_coeff" in only.reason
