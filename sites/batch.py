@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from gfm_pipeline.common.errors import ConfigError
-from gfm_pipeline.sites.schema import Scheduler, SiteModel, Staging
+from gfm_pipeline.sites.kinds import Scheduler, Staging
+from gfm_pipeline.sites.schema import SiteModel
 
 
 @dataclass(frozen=True)

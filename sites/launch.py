@@ -12,8 +12,9 @@ from dataclasses import replace
 
 from gfm_pipeline.common.errors import ConfigError
 from gfm_pipeline.common.strenum import StrEnum
+from gfm_pipeline.sites.kinds import Scheduler
 from gfm_pipeline.sites.rankfile import DeviceSelection, RankFile
-from gfm_pipeline.sites.schema import Scheduler, SiteModel
+from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.sites.shape import RankPlace, TaskShape, node_layout, slots_per_node
 
 LOOPBACK = "127.0.0.1"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gfm_pipeline.common.strenum import StrEnum
-from gfm_pipeline.sites.schema import BinModel, QueueModel, Scheduler, SiteModel
+from gfm_pipeline.sites.kinds import Scheduler
+from gfm_pipeline.sites.schema import BinModel, QueueModel, SiteModel
 
 
 class About(StrEnum):

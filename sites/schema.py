@@ -20,54 +20,13 @@ from pydantic import (
 )
 
 from gfm_pipeline.common.explain import unknown_name
-from gfm_pipeline.common.strenum import StrEnum
 from gfm_pipeline.sites.cores import parse_cores
+from gfm_pipeline.sites.kinds import DriverMode, EnergySource, GpuRuntime, Scheduler, Staging
 from gfm_pipeline.sites.rankfile import DeviceSelection
 
 # What `launch.template` and `launch.pool_template` may be filled with.
 PLACEHOLDERS = ("nodes", "ranks", "ranks_per_node", "cores_per_rank", "gpus_per_node", "nodelist", "core_list")
 POOL_PLACEHOLDERS = ("nodes", "cores_per_node", "nodelist")
-
-
-class Scheduler(StrEnum):
-    """Batch systems."""
-
-    LOCAL = "local"  # none: the machine you are on
-    SLURM = "slurm"
-    PBS = "pbs"
-
-
-class GpuRuntime(StrEnum):
-    """Programming environments of accelerators; ``cpu`` means there are none."""
-
-    CPU = "cpu"
-    ROCM = "rocm"
-    CUDA = "cuda"
-    XPU = "xpu"
-
-
-class DriverMode(StrEnum):
-    """Where the driver of a campaign lives."""
-
-    LOCAL = "local"  # on this machine, beside its tasks
-    RESIDENT = "resident"  # on the first node of the allocation it uses; jobs are chained
-    PILOT = "pilot"  # on a login or workflow node; it submits blocks of nodes
-
-
-class EnergySource(StrEnum):
-    """Where the energy of a task is read."""
-
-    PM_COUNTERS = "pm_counters"  # HPE Cray EX: /sys/cray/pm_counters, joules of the node
-    NVML = "nvml"
-    RAPL = "rapl"
-    MODEL = "model"  # not measured: power model x time
-
-
-class Staging(StrEnum):
-    """How the Python environment reaches node-local storage."""
-
-    NONE = "none"  # it is read from the shared file system
-    SBCAST = "sbcast"  # conda-pack archive, broadcast by sbcast (exit code checked), unpacked on every node
 
 
 def _cores(text: str) -> str:

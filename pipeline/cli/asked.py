@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfm_pipeline.cli.options import Request, SiteChoice, resolve
-from gfm_pipeline.sites.schema import SiteModel, Staging
+from gfm_pipeline.sites.kinds import Staging
+from gfm_pipeline.sites.schema import SiteModel
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,11 @@ from gfm_pipeline.execution.preflight.watch import Watch
 from gfm_pipeline.execution.scheduler import SubmissionRefused
 from gfm_pipeline.execution.systems import scheduler_of
 from gfm_pipeline.sites.batch import BatchJob, resident_script
+from gfm_pipeline.sites.kinds import Scheduler
 from gfm_pipeline.sites.launch import launch_line
 from gfm_pipeline.sites.limits import About, Job, Refusal
 from gfm_pipeline.sites.registry import LoadedSite, load_site
-from gfm_pipeline.sites.schema import Scheduler, SiteModel
+from gfm_pipeline.sites.schema import SiteModel
 
 OUTPUT = "job.out"
 COLORS = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.SKIPPED: "bright_black"}

@@ -26,7 +26,8 @@ from gfm_pipeline.execution.launcher import ParslLauncher
 from gfm_pipeline.execution.patiently import patiently
 from gfm_pipeline.execution.scheduler import Scheduler, SchedulerTrouble
 from gfm_pipeline.execution.systems import scheduler_of
-from gfm_pipeline.sites.schema import DriverMode, SiteModel
+from gfm_pipeline.sites.kinds import DriverMode
+from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.sites.surroundings import current_job
 
 

@@ -24,9 +24,9 @@ from gfm_pipeline.engine.estimates import Estimate
 from gfm_pipeline.engine.plan import Plan, TaskSize, make_plan
 from gfm_pipeline.execution.blocks import Scripts
 from gfm_pipeline.sites.batch import block_script, resident_script
+from gfm_pipeline.sites.kinds import DriverMode, Scheduler
 from gfm_pipeline.sites.launch import LaunchStrategy, group_shape, launch_line, pool_line
 from gfm_pipeline.sites.limits import counted
-from gfm_pipeline.sites.schema import DriverMode, Scheduler
 from gfm_pipeline.sites.shape import TaskShape
 
 POOL = "python -m gfm_pipeline.execution.forked_pool ..."  # Parsl completes it when it starts

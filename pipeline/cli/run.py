@@ -36,8 +36,8 @@ from gfm_pipeline.common.faultpoints import Fault, FaultPoint, reach
 from gfm_pipeline.common.publish import write_atomic
 from gfm_pipeline.engine.chaos import Chaos, ChaosPlan
 from gfm_pipeline.engine.driver import Driver
+from gfm_pipeline.sites.kinds import DriverMode
 from gfm_pipeline.sites.registry import split_sets
-from gfm_pipeline.sites.schema import DriverMode
 
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing until the end.")
 

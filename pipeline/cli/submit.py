@@ -24,7 +24,7 @@ from gfm_pipeline.common.errors import ConfigError, SchedulerUnavailable
 from gfm_pipeline.engine.chain import job_name
 from gfm_pipeline.execution.patiently import patiently
 from gfm_pipeline.execution.scheduler import Scheduler, SubmissionRefused
-from gfm_pipeline.sites.schema import DriverMode
+from gfm_pipeline.sites.kinds import DriverMode
 
 Say = Callable[[str], None]
 

@@ -23,6 +23,7 @@ from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.common.strenum import StrEnum
 from gfm_pipeline.execution.sizes import SizeClass
 from gfm_pipeline.search.space import Choice, Range
+from gfm_pipeline.sites.kinds import Scheduler
 from gfm_pipeline.sites.launch import LaunchStrategy
 from gfm_pipeline.sites.limits import (
     About,
@@ -36,7 +37,7 @@ from gfm_pipeline.sites.limits import (
     queue_name,
 )
 from gfm_pipeline.sites.rankfile import DeviceSelection
-from gfm_pipeline.sites.schema import Scheduler, SiteModel
+from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.sites.shape import TaskShape, default_shape, host_shape, misfit, slots_per_node
 from gfm_pipeline.workflow.schema import WorkflowModel
 

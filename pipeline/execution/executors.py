@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from gfm_pipeline.execution.sizes import SizeClass
+from gfm_pipeline.sites.kinds import Scheduler
 from gfm_pipeline.sites.launch import LaunchStrategy
-from gfm_pipeline.sites.schema import Scheduler, SiteModel
+from gfm_pipeline.sites.schema import SiteModel
 
 MISSED_HEARTBEATS = 4  # after so many a manager, or the driver's side, is given up
 LOOPBACK = "127.0.0.1"

@@ -13,6 +13,7 @@ from gfm_pipeline.common.attempt import WRAP_FILE
 from gfm_pipeline.common.publish import write_record
 from gfm_pipeline.execution.launcher import Job
 from gfm_pipeline.execution.sizes import SizeClass
+from gfm_pipeline.sites.kinds import Scheduler
 from gfm_pipeline.sites.launch import (
     group_ranges,
     group_rank_files,
@@ -24,7 +25,7 @@ from gfm_pipeline.sites.launch import (
     unanswered,
 )
 from gfm_pipeline.sites.rankfile import GroupFile, GroupMember
-from gfm_pipeline.sites.schema import Scheduler, SiteModel
+from gfm_pipeline.sites.schema import SiteModel
 
 RANK_SHIM = "gfm_pipeline.sites.rank"
 SPAWN_SHIM = "gfm_pipeline.sites.spawn"

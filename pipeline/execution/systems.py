@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from gfm_pipeline.execution.pbs import Pbs
 from gfm_pipeline.execution.scheduler import Scheduler
 from gfm_pipeline.execution.slurm import Slurm
-from gfm_pipeline.sites.schema import Scheduler as Kind
+from gfm_pipeline.sites.kinds import Scheduler as Kind
 from gfm_pipeline.sites.schema import SchedulerModel
 
 

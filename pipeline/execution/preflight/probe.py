@@ -28,9 +28,10 @@ from gfm_pipeline.execution.preflight.seen import (
 )
 from gfm_pipeline.execution.prepare import Bounds, prepare
 from gfm_pipeline.execution.sizes import SizeClass
+from gfm_pipeline.sites.kinds import Scheduler
 from gfm_pipeline.sites.launch import LaunchStrategy, launch_line, task_environment
 from gfm_pipeline.sites.look import LookSpec
-from gfm_pipeline.sites.schema import Scheduler, SiteModel
+from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.sites.shape import TaskShape, default_shape
 
 PROGRAM = "preflight"

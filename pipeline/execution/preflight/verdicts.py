@@ -9,7 +9,8 @@ from gfm_pipeline.execution.preflight.binding import beside_verdict, cores_verdi
 from gfm_pipeline.execution.preflight.probe import PACKAGES, step_shape
 from gfm_pipeline.execution.preflight.seen import LOOK, RANKS, LaunchSeen, Seen
 from gfm_pipeline.execution.preflight.verdict import Outcome, Verdict, failed, passed, skipped
-from gfm_pipeline.sites.schema import EnergySource, GpuRuntime, Scheduler, SiteModel
+from gfm_pipeline.sites.kinds import EnergySource, GpuRuntime, Scheduler
+from gfm_pipeline.sites.schema import SiteModel
 
 MOST_SKEW = 2.0  # seconds; heartbeats, ages of files and deadlines are told in whole ones
 CHECKS = (
