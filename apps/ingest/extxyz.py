@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import StringIO
@@ -38,6 +39,7 @@ _LOGICAL = {"T": True, "F": False, "True": True, "False": False}
 _SPECIAL = frozenset(
     {"positions", "numbers", "symbols", "charge", "charges", "initial_charges", *per_config_properties}
 )
+_END = " \0 "  # between lines that are split together
 _VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
 
 Pairs = dict[str, "re.Match[str]"]
@@ -54,6 +56,46 @@ class Column:
     kind: str
     first: int
     width: int
+
+    @property
+    def places(self) -> range:
+        """The columns."""
+        return range(self.first, self.first + self.width)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The words of ``n`` lines of equally many, in one list: those of a line, then `_END`."""
+
+    words: list[str]
+    stride: int
+    n: int
+
+    @classmethod
+    def split(cls, lines: Sequence[str], width: int) -> Rows:
+        """Split lines of ``width`` words; one call for all of them takes half the time of one each.
+
+        Raises
+        ------
+        UnusualError
+            When a line has more or fewer.
+        """
+        text, n, stride = _END.join(lines), len(lines), width + 1
+        words = text.split()
+        if not n or len(words) != n * stride - 1 or text.count(_END.strip()) != n - 1:
+            raise UnusualError
+        if words[width::stride].count(_END.strip()) != n - 1:
+            raise UnusualError
+        return cls(words, stride, n)
+
+    def take(self, columns: Sequence[int]) -> list[str]:
+        """Return the words of some columns, line by line."""
+        if len(columns) == 1:
+            return self.words[columns[0] :: self.stride]
+        found = [""] * (self.n * len(columns))
+        for k, column in enumerate(columns):
+            found[k :: len(columns)] = self.words[column :: self.stride]
+        return found
 
 
 def frames(lines: Iterator[str]) -> Iterator[Parse]:
@@ -137,14 +179,14 @@ def _usual(lines: Sequence[str]) -> Frame:
     pairs = _pairs(lines[1])
     properties = pairs.pop("Properties", None)
     columns, width = _columns(_DEFAULT_PROPERTIES if properties is None else _text(properties))
-    rows = [line.split() for line in lines[2:]]
-    if not rows or len(rows) != int(lines[0]) or set(map(len, rows)) != {width}:
+    rows = Rows.split(lines[2:], width)
+    if rows.n != int(lines[0]):
         raise UnusualError
     lattice, pbc = pairs.pop("Lattice", None), pairs.pop("pbc", None)
     cell = np.zeros((3, 3)) if lattice is None else _lattice(_text(lattice))
     find = partial(_find, columns, rows, pairs)
     try:
-        pos, forces = _positions_and_forces(columns, rows, find)
+        pos, forces = _positions_and_forces(columns, rows, pairs, find)
         return Frame(
             numbers=_numbers(columns, rows),
             pos=pos,
@@ -159,13 +201,12 @@ def _usual(lines: Sequence[str]) -> Frame:
 
 
 def _positions_and_forces(
-    columns: dict[str, Column], rows: list[list[str]], find: Callable[[str], Any]
+    columns: dict[str, Column], rows: Rows, pairs: Pairs, find: Callable[[str], Any]
 ) -> tuple[NDArray[Any], Any]:
-    """Return positions and what the format calls forces; where they lie side by side, both from one pass."""
-    pos = columns["pos"]
-    beside = Column("R", pos.first + pos.width, 3)
-    if columns.get(FORCE_NAMES[0]) == beside:
-        both = _values(Column("R", pos.first, 6), rows)
+    """Return positions and what the format calls forces, where it can be both from one pass."""
+    pos, forces = columns["pos"], next((columns.get(n) for n in FORCE_NAMES if n in columns or n in pairs), None)
+    if forces is not None and (forces.kind, forces.width) == ("R", 3):
+        both = _floats(rows.take([*pos.places, *forces.places])).reshape(rows.n, 6)
         return both[:, :3], both[:, 3:]
     return _values(pos, rows), _first(find, FORCE_NAMES)
 
@@ -223,46 +264,41 @@ def _periodic(text: str) -> NDArray[np.bool_]:
     return np.array(flags * 3 if len(flags) == 1 else flags, dtype=bool)
 
 
-def _numbers(columns: dict[str, Column], rows: list[list[str]]) -> NDArray[Any]:
+def _numbers(columns: dict[str, Column], rows: Rows) -> NDArray[Any]:
     if "Z" in columns:
         return _values(columns["Z"], rows)
-    at = columns["species"].first
     try:
-        return np.array([_NUMBER_OF[row[at]] for row in rows])
+        return np.fromiter(map(_NUMBER_OF.__getitem__, rows.take(columns["species"].places)), np.int64, rows.n)
     except KeyError as error:
         raise UnusualError from error
 
 
-def _values(column: Column, rows: list[list[str]]) -> NDArray[Any]:
+def _values(column: Column, rows: Rows) -> NDArray[Any]:
     """Return a property [N] or [N, width], in the types ASE gives it."""
-    first, last = column.first, column.first + column.width
+    words = rows.take(column.places)
     if column.kind == "R":
-        array = _floats(",".join([",".join(row[first:last]) for row in rows]))
-        return array if column.width == 1 else array.reshape(len(rows), column.width)
-    tokens = [token for row in rows for token in row[first:last]]
-    if column.kind == "I":
-        array = np.array(list(map(int, tokens)), dtype=np.intc)
+        array = _floats(words)
+    elif column.kind == "I":
+        array = np.array(list(map(int, words)), dtype=np.intc)
     elif column.kind == "L":
-        array = np.array(list(map(_LOGICAL.get, tokens)), dtype=bool)
+        array = np.array(list(map(_LOGICAL.get, words)), dtype=bool)
     else:
-        array = np.array(tokens, dtype=object)
-    return array if column.width == 1 else array.reshape(len(rows), column.width)
+        array = np.array(words, dtype=object)
+    return array if column.width == 1 else array.reshape(rows.n, column.width)
 
 
-def _floats(joined: str) -> NDArray[np.float64]:
-    """Return numbers between commas as `float` reads them; orjson reads most spellings, correctly rounded, faster."""
+def _floats(words: list[str]) -> NDArray[np.float64]:
+    """Return numbers as `float` reads them; orjson reads most spellings, correctly rounded, faster."""
+    joined = ",".join(words)
     if '"' not in joined and "u" not in joined and "s" not in joined:  # no string, null, true or false
-        try:
-            array = np.array(orjson.loads(f"[{joined}]"), dtype=np.float64)
-        except ValueError:
-            pass
-        else:
-            if array.ndim == 1:
-                return array
-    return np.array(list(map(float, joined.split(","))))
+        with suppress(ValueError, TypeError):  # a bracket in a word would make a list
+            numbers = orjson.loads(f"[{joined}]")
+            if len(numbers) == len(words):  # a comma in a word would make two
+                return np.fromiter(numbers, np.float64, len(numbers))
+    return np.array(list(map(float, words)))
 
 
-def _find(columns: dict[str, Column], rows: list[list[str]], pairs: Pairs, name: str) -> Any:
+def _find(columns: dict[str, Column], rows: Rows, pairs: Pairs, name: str) -> Any:
     """Return the label or metadata of a name, as ASE parses it."""
     if name in columns and name not in ("pos", "species", "Z", "move_mask"):
         return _values(columns[name], rows)
