@@ -13,7 +13,8 @@ and the structure of every atom, without edges (nobody here stores them):
 ``memmap``         numpy arrays mapped from the same disk and gathered a batch at a time: what a file could give at best
 
 Structures are random ones of 3 to 40 atoms. Rates are graphs a second of processor time (wall time in brackets), the
-thread that reads ahead included; files are in the page cache for everyone. The last column is ``feed`` over the row's.
+thread that reads ahead included; files are in the page cache for everyone. All take turns, and medians are printed: a
+shared machine is not equally fast at all times. The last column is ``feed`` over the row's in the same turn.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,8 @@ from gfm_pipeline.common.publish import publishing, write_record
 
 REFERENCE = {"H": 0.0, "C": 0.0, "O": 0.0}
 Deliver = Iterator[int]  # graphs of each batch
+TURNS = 7
+SETTLE = 0.15  # seconds
 
 
 def structures(n: int) -> Columns:
@@ -177,19 +181,34 @@ def memmap(folder: Path, columns: Columns, batch: int) -> Deliver:
         yield len(tensors[3])
 
 
-def rate(make: Callable[[], Deliver], seconds: float) -> tuple[float, float]:
-    """Return graphs a second of processor and of wall time, the best of three stretches, the first batch left out."""
-    batches = make()
-    next(batches)
-    best, wall_best = 0.0, 0.0
-    for _ in range(3):
-        began, wall, done = time.process_time(), time.perf_counter(), 0
-        while time.process_time() - began < seconds / 3:
-            done += next(batches)
-        best = max(best, done / (time.process_time() - began))
-        wall_best = max(wall_best, done / (time.perf_counter() - wall))
-    batches.close()  # type: ignore[attr-defined]
-    return best, wall_best
+def stretch(batches: Deliver, seconds: float) -> tuple[float, float]:
+    """Return graphs a second of processor and of wall time over ``seconds`` of processor time."""
+    began, wall, done = time.process_time(), time.perf_counter(), 0
+    while time.process_time() - began < seconds:
+        done += next(batches)
+    return done / (time.process_time() - began), done / (time.perf_counter() - wall)
+
+
+def measured(ways: dict[str, Callable[[], Deliver]], seconds: float) -> dict[str, list[tuple[float, float]]]:
+    """Return the rates of each way in each turn, so that a machine that slows down does so for all."""
+    ready: dict[str, Deliver] = {}
+    for title, make in ways.items():
+        try:
+            batches = make()
+            next(batches)  # opens files, imports
+        except ImportError as error:
+            print(f"{title:16} left out: {error}")
+            continue
+        ready[title] = batches
+    found: dict[str, list[tuple[float, float]]] = {title: [] for title in ready}
+    for _ in range(TURNS):
+        for title, batches in ready.items():
+            time.sleep(SETTLE)  # until threads that read ahead have done so
+            stretch(batches, SETTLE)  # and what they read is used up
+            found[title].append(stretch(batches, seconds / TURNS))
+    for batches in ready.values():
+        batches.close()  # type: ignore[attr-defined]
+    return found
 
 
 def main() -> None:
@@ -214,16 +233,12 @@ def main() -> None:
             "feed + edges": lambda: feed(path, given.window, given.batch, 5.0),
         }
         print(f"{given.graphs} structures, batches of {given.batch}, windows of {given.window}")
-        print(f"{'':16}{'graphs/s cpu':>14}{'(wall)':>12}{'feed is':>12}")
-        first = None
-        for title, make in ways.items():
-            try:
-                speed, wall = rate(make, given.seconds)
-            except ImportError as error:
-                print(f"{title:16} left out: {error}")
-                continue
-            first = speed if first is None else first
-            print(f"{title:16}{speed:14.0f}{f'({wall:.0f})':>12}{first / speed:11.2f}x", flush=True)
+        found = measured(ways, given.seconds)
+    print(f"{'':16}{'graphs/s cpu':>14}{'(wall)':>12}{'feed is':>12}")
+    for title, turns in found.items():
+        speed, wall = (median(turn[k] for turn in turns) for k in (0, 1))
+        ratio = median(ours[0] / theirs[0] for ours, theirs in zip(found["feed"], turns, strict=True))
+        print(f"{title:16}{speed:14.0f}{f'({wall:.0f})':>12}{ratio:11.2f}x")
 
 
 if __name__ == "__main__":

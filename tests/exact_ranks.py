@@ -39,10 +39,9 @@ class Spec:
 def double_batches() -> None:
     """Labels and positions are stored in single precision; compute with them in double."""
     torch.set_default_dtype(torch.float64)
-    single = feed.collate
+    single, several = validation.collate, feed.collate_batches
 
-    def collate(*arguments):
-        batch = single(*arguments)
+    def doubled(batch):
         return replace(
             batch,
             pos=batch.pos.double(),
@@ -51,7 +50,8 @@ def double_batches() -> None:
             forces=batch.forces.double(),
         )
 
-    feed.collate = validation.collate = collate
+    feed.collate_batches = lambda *arguments: [doubled(batch) for batch in several(*arguments)]
+    validation.collate = lambda *arguments: doubled(single(*arguments))
 
 
 def table(seed: int, n: int, dataset: int, missing: bool) -> GraphTable:

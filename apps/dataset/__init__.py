@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from gfm_pipeline.apps.dataset.bp import BpFile, read_columns
     from gfm_pipeline.apps.dataset.columns import Columns
     from gfm_pipeline.apps.dataset.dataset import STATISTICS_FILE, Dataset
+    from gfm_pipeline.apps.dataset.gather import collate, collate_batches
     from gfm_pipeline.apps.dataset.neighbours import neighbour_list
-    from gfm_pipeline.apps.dataset.table import GraphTable, collate
+    from gfm_pipeline.apps.dataset.table import GraphTable
     from gfm_pipeline.apps.dataset.write import write_bp
 
 _HOME = {
@@ -26,7 +27,8 @@ _HOME = {
     "DatasetStatistics": "gfm_pipeline.apps.contracts.data",
     "GraphTable": "gfm_pipeline.apps.dataset.table",
     "Split": "gfm_pipeline.apps.contracts.data",
-    "collate": "gfm_pipeline.apps.dataset.table",
+    "collate": "gfm_pipeline.apps.dataset.gather",
+    "collate_batches": "gfm_pipeline.apps.dataset.gather",
     "neighbour_list": "gfm_pipeline.apps.dataset.neighbours",
     "read_columns": "gfm_pipeline.apps.dataset.bp",
     "write_bp": "gfm_pipeline.apps.dataset.write",
@@ -41,6 +43,7 @@ __all__ = [
     "GraphTable",
     "Split",
     "collate",
+    "collate_batches",
     "neighbour_list",
     "read_columns",
     "write_bp",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.common.errors import DataError
+
+_OF_ATOMS = ("numbers", "pos", "forces")
+_OF_GRAPHS = ("energy", "cell", "pbc", "group", "origin", "graph_attr")
 
 
 def flat_ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -16,6 +20,10 @@ def flat_ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
     return np.repeat(starts - (ends - counts), counts) + np.arange(total, dtype=np.int64)
+
+
+def _like(array: NDArray[Any], rows: int) -> NDArray[Any]:
+    return np.empty((rows, *array.shape[1:]), dtype=array.dtype)
 
 
 @dataclass(frozen=True)
@@ -114,20 +122,28 @@ class Columns:
 
     def take(self, graphs: NDArray[np.int64] | Sequence[int]) -> Columns:
         """Return the structures ``graphs``, in that order, as new columns."""
-        index = np.asarray(graphs, dtype=np.int64)
-        atoms = flat_ranges(self.offsets[index], self.natoms[index])
-        return Columns.build(  # `take` copies rows twice as fast as indexing with an array
-            numbers=self.numbers.take(atoms),
-            pos=self.pos.take(atoms, axis=0),
-            forces=self.forces.take(atoms, axis=0),
-            energy=self.energy.take(index),
-            cell=self.cell.take(index, axis=0),
-            pbc=self.pbc.take(index, axis=0),
-            natoms=self.natoms.take(index),
-            group=self.group.take(index),
-            origin=self.origin.take(index),
-            graph_attr=self.graph_attr.take(index, axis=0),
-        )
+        return Columns.gather([(self, np.asarray(graphs, dtype=np.int64))])
+
+    @staticmethod
+    def gather(parts: Sequence[tuple[Columns, NDArray[np.int64]]]) -> Columns:
+        """Return structures of one or more columns, of each those that are named, end to end in that order."""
+        natoms = np.concatenate([columns.natoms.take(graphs) for columns, graphs in parts])
+        offsets = np.concatenate([[0], np.cumsum(natoms)])
+        found = {name: _like(getattr(parts[0][0], name), int(offsets[-1])) for name in _OF_ATOMS}
+        found |= {name: _like(getattr(parts[0][0], name), len(natoms)) for name in _OF_GRAPHS}
+        graph = 0
+        for columns, graphs in parts:
+            atoms = flat_ranges(columns.offsets.take(graphs), columns.natoms.take(graphs))
+            first, end = graph, graph + len(graphs)
+            # `take` copies rows twice as fast as indexing with an array, and without a buffer where it does not check;
+            # `natoms.take` above did
+            for name in _OF_ATOMS:
+                out = found[name][int(offsets[first]) : int(offsets[end])]
+                getattr(columns, name).take(atoms, axis=0, out=out, mode="clip")
+            for name in _OF_GRAPHS:
+                getattr(columns, name).take(graphs, axis=0, out=found[name][first:end], mode="wrap")
+            graph = end
+        return Columns(natoms=natoms, offsets=offsets, **found)
 
     @staticmethod
     def concatenate(parts: Sequence[Columns]) -> Columns:

@@ -203,5 +203,5 @@ class Blocks:
                     del self._kept[next(iter(self._kept))]
                 columns = self._rows.read(np.arange(b * self._block, min(len(self._rows), (b + 1) * self._block)))
             self._kept[b] = columns
-            parts.append(columns.take(graphs[number == b] - b * self._block))
-        return Columns.concatenate(parts) if parts else self._rows.read(graphs)
+            parts.append((columns, graphs[number == b] - b * self._block))
+        return Columns.gather(parts) if parts else self._rows.read(graphs)

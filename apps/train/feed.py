@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from gfm_pipeline.apps.dataset import GraphTable, collate
+from gfm_pipeline.apps.dataset import GraphTable, collate_batches
 from gfm_pipeline.apps.dataset.ahead import Ahead
 from gfm_pipeline.apps.dataset.index import Facts
 from gfm_pipeline.apps.dataset.source import Source
@@ -152,14 +153,16 @@ class Feed:
             costs = cost(facts.natoms, facts.nedges).reshape(mine.shape)
             chosen = [row[share(c, self._rank, self._ranks)] for row, c in zip(mine, costs, strict=True)]
         tables, place = self._read(table, graph, np.concatenate(chosen))
-        parts = (self._part(tables, table[c], place[c], (n[0], n[1])) for c, n in zip(chosen, counts, strict=True))
+        sizes = [self._sizes(len(c)) for c in chosen]
+        order = np.concatenate(chosen)
+        batches = iter(collate_batches(tables, table[order], place[order], [n for part in sizes for n in part]))
+        parts = (Part(tuple(islice(batches, len(n))), (k[0], k[1])) for n, k in zip(sizes, counts, strict=True))
         return Stretch(drawn, self._size, tuple(parts))
 
-    def _part(self, tables: Sequence[GraphTable], table: Indices, graph: Indices, counts: tuple[int, int]) -> Part:
-        """Put the graphs at places in ``tables`` [n] together; here, so that it goes on beside the training, too."""
-        size = max(1, len(graph)) if self._micro_batch is None else self._micro_batch
-        starts = range(0, len(graph), size)
-        return Part(tuple(collate(tables, table[k : k + size], graph[k : k + size]) for k in starts), counts)
+    def _sizes(self, graphs: int) -> list[int]:
+        """Return how many graphs are in each part of a share of so many."""
+        size = max(1, graphs) if self._micro_batch is None else self._micro_batch
+        return [min(size, graphs - k) for k in range(0, graphs, size)]
 
     def _facts(self, table: Indices, graph: Indices) -> Facts:
         names = Facts.__dataclass_fields__
