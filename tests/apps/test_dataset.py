@@ -19,6 +19,7 @@ from gfm_pipeline.apps.dataset import (
     Dataset,
     GraphTable,
     collate,
+    gather,
     neighbour_list,
     read_columns,
     write_bp,
@@ -27,6 +28,7 @@ from gfm_pipeline.apps.dataset import dataset as dataset_module
 from gfm_pipeline.apps.dataset.edges import list_edges
 from gfm_pipeline.common.errors import DataError, IntegrityError
 from gfm_pipeline.common.publish import publishing, write_record
+from gfm_pipeline.models.batch import Batch
 
 FIELDS = ("numbers", "pos", "forces", "energy", "cell", "pbc", "natoms", "offsets", "group", "origin", "graph_attr")
 
@@ -225,6 +227,32 @@ REFERENCE = {"H": -13.6, "C": -1030.25, "O": -2040.5, "Cu": 3.75}
 def tables(rng: np.random.Generator) -> tuple[list[Columns], list[GraphTable]]:
     columns = [random_columns(rng, rng.integers(1, 7, 20).tolist()), random_columns(rng, [1, 4, 2])]
     return columns, [GraphTable.build(c, 3.0, index + 4, REFERENCE) for index, c in enumerate(columns)]
+
+
+@pytest.mark.parametrize("at_once", [1, 40, 1 << 20])
+@pytest.mark.parametrize("both", [False, True], ids=["one-table", "two-tables"])
+def test_batches_of_a_stretch_are_those_made_one_by_one(
+    tables: tuple[list[Columns], list[GraphTable]],
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+    both: bool,
+    at_once: int,
+) -> None:
+    monkeypatch.setattr(gather, "AT_ONCE", at_once)
+    graphs = tables[1] if both else tables[1][:1]
+    sizes = [3, 1, 7, 7, 2]
+    which = rng.integers(0, len(graphs), sum(sizes))
+    picked = np.array([rng.integers(0, len(graphs[k])) for k in which])
+    together = gather.collate_batches(graphs, which, picked, sizes)
+    ends = np.cumsum(sizes)
+    for batch, first, end in zip(together, ends - sizes, ends, strict=True):
+        alone = collate(graphs, which[first:end], picked[first:end])
+        for name in Batch.__dataclass_fields__:
+            found, wanted = getattr(batch, name), getattr(alone, name)
+            assert found.dtype == wanted.dtype
+            assert found.is_contiguous()
+            assert torch.equal(found, wanted), name
+    assert gather.collate_batches(graphs, which[:0], picked[:0], []) == []
 
 
 @pytest.mark.parametrize(
