@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,6 +35,7 @@ from gfm_pipeline.apps.dataset.write import N_COEFFICIENTS, REFERENCES, ContentD
 from gfm_pipeline.common.errors import ConfigError, DataError
 from gfm_pipeline.common.publish import storage_errors
 
+AT_ONCE = 20_000  # atoms whose edges are in memory, those of one structure aside
 Array = NDArray[Any]
 _SPOOLED = {"nedges": np.int64, "src": np.int32, "dst": np.int32, "shift": np.float32}
 
@@ -53,6 +56,14 @@ class Piece:
     counts: NDArray[np.int64]
     per: Per = Per.GRAPH
     axis: int = 0
+
+
+def pieces(dataset: Dataset, label: Split) -> Iterator[Columns]:
+    """Yield a split in pieces of few atoms, so that the edges of one take little memory, whatever the structures."""
+    for block in dataset.blocks(label):
+        ends = np.flatnonzero(np.diff(block.offsets[1:] // AT_ONCE, append=-1)) + 1
+        for first, end in pairwise([0, *ends.tolist()]):
+            yield block.take(np.arange(first, end))
 
 
 def nearest(columns: Columns, edges: Edges, limit: int) -> Edges:
@@ -171,7 +182,7 @@ class _Export:
         """List the edges of a split, and count."""
         stored = self.dataset.edges(label, self.options.radius)
         done = 0
-        for columns in self.dataset.blocks(label):
+        for columns in pieces(self.dataset, label):
             edges = nearest(columns, self._edges(columns, stored, done), self.options.max_neighbours)
             spool.append(edges, columns.natoms)
             self.content.update(str(label), columns)
@@ -195,7 +206,7 @@ class _Export:
         spool.rewind()
         done: dict[str, int] = {}
         first = 0
-        for block in self.dataset.blocks(label):
+        for block in pieces(self.dataset, label):
             edges = spool.read(len(block))
             kept = np.flatnonzero(edges.nedges)
             if not len(kept):

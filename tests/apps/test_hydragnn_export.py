@@ -15,7 +15,7 @@ from source_cases import ingest, waters
 
 from gfm_pipeline.apps.contracts.data import DatasetStatistics, SourceSettings, Split
 from gfm_pipeline.apps.contracts.layout import ExportedEnergies, HydragnnExport, InspectSpec
-from gfm_pipeline.apps.dataset import BpFile, Columns, Dataset, read_columns, write_bp
+from gfm_pipeline.apps.dataset import BpFile, Columns, Dataset, hydragnn_export, read_columns, write_bp
 from gfm_pipeline.apps.dataset.hydragnn_export import export
 from gfm_pipeline.apps.dataset.inspect import inspect
 from gfm_pipeline.common.errors import ConfigError, DataError
@@ -52,7 +52,11 @@ def columns() -> Columns:
     return replace(made, pbc=pbc)
 
 
-def test_samples_are_what_hydragnn_asks_for(columns: Columns, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, 9, 20_000])
+def test_samples_are_what_hydragnn_asks_for(
+    columns: Columns, tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hydragnn_export, "AT_ONCE", at_once)
     dataset, path = publish(tmp_path / "demo", columns), tmp_path / "out" / "demo-v2.bp"
     done = export(dataset, path, HydragnnExport(3.0, 1000, name="ani1x"))
     truths = [graph(columns, g, 3.0) for g in range(len(columns))]
