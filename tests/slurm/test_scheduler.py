@@ -39,7 +39,7 @@ def wait_for(slurm: Slurm, asked: str, *states: JobState, seconds: float = 60.0)
 
 
 def test_a_job_from_submission_to_its_end(slurm, bed, tmp_path):
-    path = script(tmp_path, "sleep 4", "--nodes=2")
+    path = script(tmp_path, "sleep 10", "--nodes=2")
     job = slurm.submit(path, "whole-life")
     assert slurm.submit(path, "whole-life") == job
     told = wait_for(slurm, "whole-life", JobState.RUNNING)

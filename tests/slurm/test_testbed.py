@@ -119,8 +119,8 @@ def test_the_signal_before_the_time_limit_reaches_a_driver_that_was_exec_ed(bed,
 def test_a_killed_srun_leaves_its_step_and_scancel_ends_it(bed, tmp_path):
     # Both processes of srun are killed at once: the second one would end the step when it misses the first.
     script = """\
-setsid srun -N1 -n2 -c7 sleep 300 & srun=$!
-sleep 2; pkill -STOP -s $srun; sleep 0.5; pkill -KILL -s $srun; sleep 3
+setsid srun -N1 -n2 -c7 bash -c 'echo > begun.$SLURM_PROCID; sleep 300' & srun=$!
+until [ -e begun.0 ] && [ -e begun.1 ]; do sleep 0.2; done; pkill -STOP -s $srun; sleep 0.5; pkill -KILL -s $srun; sleep 3
 squeue -h -s -j $SLURM_JOB_ID -o %i
 scancel $SLURM_JOB_ID.0
 for i in $(seq 30); do sleep 0.5; squeue -h -s -j $SLURM_JOB_ID -o %i | grep -qx $SLURM_JOB_ID.0 || break; done
@@ -139,12 +139,12 @@ exit 0
 def test_a_job_that_asked_for_it_outlives_a_node(bed, tmp_path):
     # The exit code of srun says nothing here: with one task it is 0.
     script = """\
-srun --nodelist=fr2 -N1 -n1 -c7 sleep 300
+srun --nodelist=fr2 -N1 -n1 -c7 bash -c 'echo begun > begun; sleep 300'
 srun --nodelist=fr1 -N1 -n1 -c7 echo alive
 exit 0
 """
     job = bed.batch(script, tmp_path, nodes=2, options=("--no-kill", "--nodelist=fr[1-2]"))
-    time.sleep(1.5)
+    wait_for(tmp_path / "begun", "begun")  # srun says another thing of a node that fails while it launches there
     bed.fail_node("fr2")
     try:
         assert bed.wait_end(job, 90) == "COMPLETED"
