@@ -120,7 +120,8 @@ def test_a_killed_srun_leaves_its_step_and_scancel_ends_it(bed, tmp_path):
     # Both processes of srun are killed at once: the second one would end the step when it misses the first.
     script = """\
 setsid srun -N1 -n2 -c7 bash -c 'echo > begun.$SLURM_PROCID; sleep 300' & srun=$!
-until [ -e begun.0 ] && [ -e begun.1 ]; do sleep 0.2; done; pkill -STOP -s $srun; sleep 0.5; pkill -KILL -s $srun; sleep 3
+until [ -e begun.0 ] && [ -e begun.1 ]; do sleep 0.2; done
+pkill -STOP -s $srun; sleep 0.5; pkill -KILL -s $srun; sleep 3
 squeue -h -s -j $SLURM_JOB_ID -o %i
 scancel $SLURM_JOB_ID.0
 for i in $(seq 30); do sleep 0.5; squeue -h -s -j $SLURM_JOB_ID -o %i | grep -qx $SLURM_JOB_ID.0 || break; done
