@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 import msgspec
+
+from gfm_pipeline.common.strenum import StrEnum
 
 LAYOUT_FILE = "layout.json"
 CHUNK = 2048  # graphs in a written block: windows of this size read back at disk speed

@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -32,8 +31,9 @@ from gfm_pipeline.apps.dataset.dataset import Dataset
 from gfm_pipeline.apps.dataset.edge_files import StoredEdges
 from gfm_pipeline.apps.dataset.edges import Edges, list_edges, select_edges
 from gfm_pipeline.apps.dataset.write import N_COEFFICIENTS, REFERENCES, ContentDigest, coefficients
-from gfm_pipeline.common.errors import ConfigError, DataError
+from gfm_pipeline.common.errors import ConfigError
 from gfm_pipeline.common.publish import storage_errors
+from gfm_pipeline.common.strenum import StrEnum
 
 AT_ONCE = 20_000  # atoms whose edges are in memory, those of one structure aside
 Array = NDArray[Any]
@@ -242,9 +242,8 @@ def export(dataset: Dataset, output: Path, options: HydragnnExport) -> ExportFac
     Raises
     ------
     ConfigError
-        When ``output`` exists, its name does not end in ``.bp``, or the radius or number of neighbours is not positive.
-    DataError
-        When a split has no edge within the radius.
+        When ``output`` exists, its name does not end in ``.bp``, the radius or number of neighbours is not positive, or
+        a split has no edge within the radius.
     StorageError
         When the disk refuses.
     """
@@ -290,7 +289,7 @@ def _write(work: _Export, folder: Path, path: Path) -> tuple[int, int]:
         for split, spool in spools.items():
             work.spool(split, spool)
             if not spool.n_edges:
-                raise DataError(
+                raise ConfigError(
                     f"No two atoms in {split} of {work.dataset.name} are closer than {options.radius:g} A, and "
                     "structures without edges are not exported.",
                     "Give a larger --radius.",

@@ -152,9 +152,9 @@ class Feed:
         if self._ranks > 1:
             costs = cost(facts.natoms, facts.nedges).reshape(mine.shape)
             chosen = [row[share(c, self._rank, self._ranks)] for row, c in zip(mine, costs, strict=True)]
-        tables, place = self._read(table, graph, np.concatenate(chosen))
-        sizes = [self._sizes(len(c)) for c in chosen]
         order = np.concatenate(chosen)
+        tables, place = self._read(table, graph, order)
+        sizes = [self._sizes(len(c)) for c in chosen]
         batches = iter(collate_batches(tables, table[order], place[order], [n for part in sizes for n in part]))
         parts = (Part(tuple(islice(batches, len(n))), (k[0], k[1])) for n, k in zip(sizes, counts, strict=True))
         return Stretch(drawn, self._size, tuple(parts))

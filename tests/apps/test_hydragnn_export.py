@@ -18,7 +18,7 @@ from gfm_pipeline.apps.contracts.layout import ExportedEnergies, HydragnnExport,
 from gfm_pipeline.apps.dataset import BpFile, Columns, Dataset, hydragnn_export, read_columns, write_bp
 from gfm_pipeline.apps.dataset.hydragnn_export import export
 from gfm_pipeline.apps.dataset.inspect import inspect
-from gfm_pipeline.common.errors import ConfigError, DataError
+from gfm_pipeline.common.errors import ConfigError
 from gfm_pipeline.common.publish import publishing, write_record
 
 # examples/multidataset_hpo_sc26/gfm_mlip_all_mpnn.py: it stops when a file lacks one of them
@@ -170,7 +170,7 @@ def test_the_file_can_be_a_source(tmp_path: Path, energies: ExportedEnergies) ->
 
 def test_what_cannot_be_exported_leaves_nothing(columns: Columns, tmp_path: Path) -> None:
     dataset = publish(tmp_path / "demo", columns)
-    with pytest.raises(DataError, match=r"No two atoms in trainset of demo are closer than 0\.001 A"):
+    with pytest.raises(ConfigError, match=r"No two atoms in trainset of demo are closer than 0\.001 A"):
         export(dataset, tmp_path / "x.bp", HydragnnExport(0.001))
     with pytest.raises(ConfigError, match="has no edges"):
         export(dataset, tmp_path / "x.bp", HydragnnExport(-1.0))
