@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import testbed
-from campaigns import Run, reference
+from bed_campaigns import Run, reference
 from machines import Machine
 
 HERE = Path(__file__).parent

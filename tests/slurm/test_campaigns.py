@@ -8,7 +8,7 @@ import time
 
 import psutil
 import pytest
-from campaigns import Run, pretended, sizes_together
+from bed_campaigns import Run, pretended, sizes_together
 from machines import FRONTIER, PERLMUTTER
 
 from gfm_pipeline.campaign import events as ev

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from campaigns import WORKFLOW, Run, pretended, reference, sizes_together
+from bed_campaigns import WORKFLOW, Run, pretended, reference, sizes_together
 from machines import FRONTIER, PERLMUTTER, Machine
 
 from gfm_pipeline.campaign import events as ev
