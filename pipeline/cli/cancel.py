@@ -15,7 +15,7 @@ import click
 from gfm_pipeline.campaign.lock import Holder, is_dead, read_holder
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import load_state
-from gfm_pipeline.cli.options import campaign_argument, existing, last_site
+from gfm_pipeline.cli.campaigns import campaign_argument, existing, last_site
 from gfm_pipeline.common.errors import CampaignLocked, StageFailed
 from gfm_pipeline.common.publish import storage_errors
 from gfm_pipeline.engine.leftovers import attempts_left, end_all, names, wait_gone

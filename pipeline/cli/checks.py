@@ -12,7 +12,8 @@ from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.campaign.folder import check_name
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, load_state
-from gfm_pipeline.cli.options import campaign_argument, existing, resolve, workflow_options
+from gfm_pipeline.cli.campaigns import campaign_argument, existing
+from gfm_pipeline.cli.options import resolve, workflow_options
 from gfm_pipeline.common.errors import IntegrityError
 from gfm_pipeline.common.publish import Manifest
 from gfm_pipeline.engine.artefacts import Artefact, Role, artefacts, check, refusal

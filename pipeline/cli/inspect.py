@@ -1,4 +1,4 @@
-"""Commands that look and never touch: status, report, validate, schema."""
+"""Commands that look at a campaign and never touch it: status, report."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ import time
 from pathlib import Path
 
 import click
-from rich.console import Console
 
-from gfm_pipeline.campaign.folder import check_name
-from gfm_pipeline.cli.options import campaign_argument, existing, resolve, workflow_options
-from gfm_pipeline.common.publish import write_atomic
+from gfm_pipeline.cli.campaigns import campaign_argument, existing
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable, on standard output.")
 
@@ -25,6 +22,8 @@ def status(campaign: Path, as_json: bool, watch: float | None) -> None:
 
     Reads files only: works while the driver runs, after it died, and from another machine.
     """
+    from rich.console import Console
+
     from gfm_pipeline.report.build import build_view
     from gfm_pipeline.report.status_text import render_status, status_json
 
@@ -54,6 +53,7 @@ def report(campaign: Path, output: Path | None) -> None:
     Holds results, every candidate, what ingest found in each source (histograms, records set aside and why), and
     failures. Works at any time, whatever is finished.
     """
+    from gfm_pipeline.common.publish import write_atomic
     from gfm_pipeline.report.build import build_view, load_evaluation
     from gfm_pipeline.report.html import render_html
     from gfm_pipeline.report.markdown import render_markdown
@@ -67,23 +67,3 @@ def report(campaign: Path, output: Path | None) -> None:
     write_atomic(folder / "report.html", render_html(view, load_evaluation(paths.root), found).encode())
     click.echo(str(folder / "report.html"))
     click.echo(str(folder / "report.md"))
-
-
-@click.command()
-@workflow_options
-def validate(
-    workflow: Path, site: str, overlays: tuple[Path, ...], folder: Path | None, overrides: tuple[str, ...]
-) -> None:
-    """Check WORKFLOW: keys, types, readers, files, site; one sentence for the first fault."""
-    request = resolve(workflow, site, folder, overrides, overlays)
-    check_name(request.context.paths, request.loaded.model.name)
-    names = ", ".join(s.name for s in request.context.sources)
-    click.echo(f"{workflow} is valid: sources {names}; site {request.site.name} with {request.context.slots} slots.")
-
-
-@click.command()
-def schema() -> None:
-    """Print the JSON schema of workflow files, for editors."""
-    from gfm_pipeline.workflow.schema import WorkflowModel
-
-    click.echo(json.dumps(WorkflowModel.model_json_schema(), indent=1))

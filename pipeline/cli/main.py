@@ -14,9 +14,8 @@ from pathlib import Path
 import click
 
 from gfm_pipeline import __version__
-from gfm_pipeline.cli import cancel, checks, dataset, ingest, inspect, plan, run, sites, submit
+from gfm_pipeline.cli.lazy import Lazy, LazyGroup
 from gfm_pipeline.common.errors import ConfigError, GFMError, StorageError
-from gfm_pipeline.common.publish import storage_errors
 
 THREADS_SECONDS = 2.0  # for what still runs in threads of this process at its end
 EPILOG = """
@@ -40,8 +39,57 @@ First steps
   gfm-pipeline verify campaigns/NAME         is every byte still what was published?
 """
 
+# Nothing of these is imported before it is asked for; the sentence is the first one of the command's own help.
+COMMANDS = {
+    "run": Lazy("run", "run", "Run the campaign of WORKFLOW to its end, or go on with it."),
+    "resume": Lazy(
+        "run",
+        "resume",
+        "Go on with the campaign in folder CAMPAIGN, with the workflow and on the site it was last run with.",
+    ),
+    "submit": Lazy(
+        "submit", "submit", "Submit the campaign of WORKFLOW as a batch job that drives itself on its own nodes."
+    ),
+    "unlock": Lazy("run", "unlock", "Remove the lock a dead driver left in folder CAMPAIGN."),
+    "cancel": Lazy(
+        "cancel",
+        "cancel",
+        "Stop the campaign in folder CAMPAIGN from any terminal, and wait until nothing of it runs.",
+    ),
+    "status": Lazy("inspect", "status", "Show where the campaign in folder CAMPAIGN stands."),
+    "report": Lazy(
+        "inspect",
+        "report",
+        "Write report.html (one self-contained page with pictures) and report.md of folder CAMPAIGN.",
+    ),
+    "plan": Lazy(
+        "plan", "plan", "Show what `run` or `submit` would do with WORKFLOW, why, on what, and what it may cost."
+    ),
+    "why": Lazy(
+        "checks", "why", "Say why STAGE of WORKFLOW would run, or would not: which values changed, old and new."
+    ),
+    "verify": Lazy("checks", "verify", "Check every artefact that the journal of folder CAMPAIGN says exists."),
+    "validate": Lazy(
+        "validate",
+        "validate",
+        "Check WORKFLOW: keys, types, readers, files, site; one sentence for the first fault.",
+    ),
+    "ingest": Lazy(
+        "ingest",
+        "ingest",
+        "Look at a source of WORKFLOW before anything is converted; writes nothing (`run` carries ingest out).",
+    ),
+    "dataset": Lazy(
+        "dataset", "dataset", "Look into datasets that ingest has published (CAMPAIGN/stages/ingest-*/datasets/NAME)."
+    ),
+    "sites": Lazy(
+        "sites", "sites", "List machines, show one, check the one you are on, print the schema of their files."
+    ),
+    "schema": Lazy("validate", "schema", "Print the JSON schema of workflow files, for editors."),
+}
 
-@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gfm-pipeline")
 @click.option("-v", "--verbose", is_flag=True, help="Show the traceback of errors.")
 @click.pass_context
@@ -53,26 +101,6 @@ def cli(context: click.Context, verbose: bool) -> None:
     converge (the best ones, trained on), calibrate (uncertainty, evaluation, deployment).
     """
     context.obj = {"verbose": verbose}
-
-
-for command in (
-    run.run,
-    run.resume,
-    submit.submit,
-    run.unlock,
-    cancel.cancel,
-    inspect.status,
-    inspect.report,
-    plan.plan,
-    checks.why,
-    checks.verify,
-    inspect.validate,
-    ingest.ingest,
-    dataset.dataset,
-    sites.sites,
-    inspect.schema,
-):
-    cli.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -125,6 +153,8 @@ def invoke(arguments: list[str] | None = None) -> int:
 
 def _refused(error: OSError) -> int:
     """Show what the operating system refused, and return the exit code."""
+    from gfm_pipeline.common.publish import storage_errors
+
     try:
         with storage_errors(Path(error.filename or ".")):
             raise error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,8 @@ import click
 
 from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.campaign.identity import file_digests
-from gfm_pipeline.campaign.journal import read
 from gfm_pipeline.campaign.paths import CampaignPaths
-from gfm_pipeline.common.errors import ConfigError, IntegrityError
+from gfm_pipeline.common.errors import ConfigError
 from gfm_pipeline.engine.resources import Impossible, Resources, decide_resources
 from gfm_pipeline.engine.step import Context
 from gfm_pipeline.sites.registry import LoadedSite, load_site, split_sets
@@ -25,7 +23,6 @@ from gfm_pipeline.workflow.resolve import input_names, resolve_sources
 F = TypeVar("F", bound=Callable[..., Any])
 
 workflow_argument = click.argument("workflow", type=click.Path(path_type=Path))
-campaign_argument = click.argument("campaign", type=click.Path(path_type=Path))
 site_option = click.option(
     "--site", "site", default="local", show_default=True, help="Site by name, or a site file (.yaml)."
 )
@@ -185,40 +182,3 @@ def _refused(found: Impossible, loaded: LoadedWorkflow, site: LoadedSite) -> Con
     if keys[0] == "site":
         return site.error(keys[1:], found.message, found.hint)
     return loaded.error(keys, found.message, found.hint)
-
-
-def existing(campaign: Path) -> CampaignPaths:
-    """Return the paths of a campaign that exists.
-
-    Raises
-    ------
-    ConfigError
-        When the folder holds none.
-    IntegrityError
-        When its journal is missing or empty.
-    """
-    paths = CampaignPaths(campaign.resolve())
-    if not paths.journal.exists() and (paths.root / "stages").is_dir():
-        raise IntegrityError(
-            f"{paths.journal} is missing, though {campaign} holds stages of a campaign.", "Restore it from a backup."
-        )
-    if not paths.journal.exists():
-        hint = "Give the folder of a campaign, e.g. campaigns/NAME."
-        if campaign.suffix in (".yaml", ".yml"):
-            hint = "This is a workflow file; give the campaign's folder, by default campaigns/NAME beside it."
-        raise ConfigError(f"{campaign} holds no campaign.", hint)
-    if next(read(paths.journal), None) is None:
-        raise IntegrityError(
-            f"{paths.journal} holds no event.",
-            "Nothing has happened there yet, or it was lost: restore it from a backup.",
-        )
-    return paths
-
-
-def last_site(paths: CampaignPaths) -> SiteModel | None:
-    """Return the site a campaign was last driven on, as it was resolved then; None when that is not known any more."""
-    try:
-        recorded = json.loads(paths.resolved.read_text(encoding="utf-8"))["site"]
-        return SiteModel.model_validate(recorded)
-    except (OSError, ValueError, KeyError):
-        return None

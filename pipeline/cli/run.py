@@ -17,13 +17,12 @@ from gfm_pipeline.campaign.lock import this_process
 from gfm_pipeline.campaign.lock import unlock as release
 from gfm_pipeline.campaign.state import load_state
 from gfm_pipeline.cli.asked import Asked
+from gfm_pipeline.cli.campaigns import campaign_argument, existing
 from gfm_pipeline.cli.faults import CHAOS, FAULT, check_faults, injecting
 from gfm_pipeline.cli.modes import Surroundings, nodes_of, surroundings, write_resolved
 from gfm_pipeline.cli.options import (
     Request,
     SiteChoice,
-    campaign_argument,
-    existing,
     overlay_option,
     site_set_option,
     workflow_options,

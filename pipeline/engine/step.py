@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gfm_pipeline.apps.contracts.data import SourceSettings
 from gfm_pipeline.campaign.events import Event, StageName
 from gfm_pipeline.campaign.paths import CampaignPaths, StagePaths
 from gfm_pipeline.campaign.state import StageState, TaskStatus
 from gfm_pipeline.common.strenum import StrEnum
-from gfm_pipeline.execution.sizes import SizeClass
-from gfm_pipeline.workflow.schema import WorkflowModel
+
+if TYPE_CHECKING:  # for annotations alone, so that looking at a campaign does not wait for it
+    from gfm_pipeline.execution.sizes import SizeClass
+    from gfm_pipeline.workflow.schema import WorkflowModel
 
 
 class Program(StrEnum):

@@ -6,9 +6,7 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from gfm_pipeline import __version__
 from gfm_pipeline.apps.contracts.evaluation import CalibrateResult
@@ -35,6 +33,9 @@ from gfm_pipeline.report.view import (
     StageView,
     TaskFailure,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FAILURES_SHOWN = 20
 
@@ -91,6 +92,8 @@ def load_evaluation(campaign: Path) -> dict[str, np.ndarray] | None:
         return None
     folder = paths.stage(stage.stage, stage.key).ensemble
     verify(folder)
+    import numpy as np  # here, so that `status` does not wait for it
+
     with np.load(folder / "evaluation.npz", allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
 

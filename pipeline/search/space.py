@@ -8,11 +8,13 @@ reads from a row what its algorithm really uses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 Value = Any  # str | int | float
 
@@ -66,7 +68,7 @@ class Range:
         if self.whole:
             low, high = self.low, self.high + 1
             grid = low * (high / low) ** uniform if self.log else low + uniform * (high - low)
-            return [int(min(np.floor(v), self.high)) for v in grid]
+            return [int(min(math.floor(v), self.high)) for v in grid]
         grid = self.low * (self.high / self.low) ** uniform if self.log else self.low + uniform * (self.high - self.low)
         return [float(v) for v in grid]
 
@@ -154,4 +156,6 @@ class SearchSpace:
 
 def _plain(value: Value) -> Value:
     """Return a Python scalar for a numpy one."""
+    import numpy as np  # here, so that checking a workflow does not wait for it
+
     return value.item() if isinstance(value, np.generic) else value
