@@ -49,7 +49,7 @@ setup: $(STAMP)
 
 # torch first and by itself: its pinned build satisfies every later requirement. `editable_mode=strict`
 # makes a link tree that mypy and editors can follow; it is made anew when files come or go.
-$(STAMP): setup.cfg pyproject.toml constraints.txt $(wildcard pipeline pipeline/* apps apps/* models sites)
+$(STAMP): setup.cfg pyproject.toml constraints.txt $(wildcard core core/* pipeline pipeline/* pipeline/*/* apps apps/* apps/*/* models sites)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; name one with: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "The venv module is missing (on Debian: apt-get install python3-venv)." >&2; exit 2; }
 	@echo "Setting up $(VENV) (a few minutes the first time) ..."

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.calibrate.aggregate import mean_and_spread
 from gfm_pipeline.apps.calibrate.ensemble import Ensemble, find_ensemble, load_ensemble
-from gfm_pipeline.apps.contracts.evaluation import QuantityCalibration
 from gfm_pipeline.apps.dataset import neighbour_list
-from gfm_pipeline.common.errors import ModelError
+from gfm_pipeline.core.contracts.evaluation import QuantityCalibration
+from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models.batch import Batch
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}

@@ -27,17 +27,17 @@ from typing import Any
 
 import torch
 
-from gfm_pipeline.apps.contracts.data import AssembleSpec, ReadShardSpec, SourceSettings, Split
-from gfm_pipeline.apps.contracts.layout import HydragnnExport
-from gfm_pipeline.apps.contracts.sources import validate_options
-from gfm_pipeline.apps.contracts.training import Algorithm, DatasetRef, ModelSettings, OptimiserSettings, TrainSpec
 from gfm_pipeline.apps.dataset import Dataset
-from gfm_pipeline.apps.dataset.hydragnn_export import export
+from gfm_pipeline.apps.dataset.store.hydragnn_export import export
 from gfm_pipeline.apps.ingest.assemble import assemble_program
 from gfm_pipeline.apps.ingest.read import read_shard_program
-from gfm_pipeline.apps.program import Task
-from gfm_pipeline.apps.train.program import train
+from gfm_pipeline.apps.runtime.program import Task
+from gfm_pipeline.apps.train.task import train
 from gfm_pipeline.apps.train.trainer import Trainer
+from gfm_pipeline.core.contracts.data import AssembleSpec, ReadShardSpec, SourceSettings, Split
+from gfm_pipeline.core.contracts.layout import HydragnnExport
+from gfm_pipeline.core.contracts.sources import validate_options
+from gfm_pipeline.core.contracts.training import Algorithm, DatasetRef, ModelSettings, OptimiserSettings, TrainSpec
 
 THEIR_NAMES = {"PaiNN": "PAINN", "SchNet": "SchNet", "EGNN": "EGNN"}
 MAX_NEIGHBOURS = 1000  # of both: all within the cutoff

@@ -18,7 +18,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.train.shares import cost, deal, share
+from gfm_pipeline.apps.train.load_balance import cost, deal, share
 
 Indices = NDArray[np.int64]
 

@@ -172,11 +172,11 @@ class StubLauncher:
 def drive_stub(folder: Path) -> None:
     """Drive the campaign in ``folder`` as `gfm-pipeline run` does, but for the launcher."""
     from gfm_pipeline.campaign.folder import driving
-    from gfm_pipeline.cli.asked import Asked
     from gfm_pipeline.cli.options import SiteChoice
     from gfm_pipeline.cli.progress import Progress
+    from gfm_pipeline.cli.run_request import Asked
     from gfm_pipeline.engine.driver import Driver
-    from gfm_pipeline.engine.fleet import HeldFleet
+    from gfm_pipeline.engine.resources.nodes import HeldFleet
 
     request = Asked(folder / "w.yaml", SiteChoice(str(folder / "site.yaml")), None, ()).resolve()
     launcher = StubLauncher()

@@ -25,13 +25,13 @@ from ase.build import bulk, molecule
 from ase.collections import g2
 from ase.data import chemical_symbols
 
-from gfm_pipeline.apps.contracts.data import Split
-from gfm_pipeline.apps.contracts.layout import CHUNK
 from gfm_pipeline.apps.dataset import Columns, GraphTable
-from gfm_pipeline.apps.dataset.edge_files import StoredEdges, edge_files, edge_layout
-from gfm_pipeline.apps.dataset.index import IndexWriter
-from gfm_pipeline.apps.dataset.write import ATOM_BYTES
+from gfm_pipeline.apps.dataset.store.edge_files import StoredEdges, edge_files, edge_layout
+from gfm_pipeline.apps.dataset.store.index import IndexWriter
+from gfm_pipeline.apps.dataset.store.write import ATOM_BYTES
 from gfm_pipeline.apps.train.allocator import keep_freed_memory
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.layout import CHUNK
 
 TABLE = 1024  # structures of a table, as training makes them
 REFERENCE = dict.fromkeys(chemical_symbols, 0.0)

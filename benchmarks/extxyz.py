@@ -19,9 +19,9 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import iread, write
 
-from gfm_pipeline.apps.contracts.data import SourceSettings
+from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import Record
-from gfm_pipeline.apps.ingest.registry import get_reader
+from gfm_pipeline.core.contracts.data import SourceSettings
 
 
 def generate(path: Path, n: int, frames: int = 400) -> Path:

@@ -27,10 +27,10 @@ from unittest import mock
 
 import numpy as np
 
-from gfm_pipeline.apps.contracts.data import AssembleSpec, BadRecord, ReadShardSpec, SourceSettings
 from gfm_pipeline.apps.ingest import assemble, read
 from gfm_pipeline.apps.ingest.records import Record
-from gfm_pipeline.apps.program import Task
+from gfm_pipeline.apps.runtime.program import Task
+from gfm_pipeline.core.contracts.data import AssembleSpec, BadRecord, ReadShardSpec, SourceSettings
 
 ELEMENTS = np.array([1, 6, 7, 8])
 FRAMES = 100  # of a trajectory, which is a group

@@ -28,9 +28,9 @@ from ase.collections import g2
 from ase.neighborlist import primitive_neighbor_list
 
 from gfm_pipeline.apps.dataset import Columns
-from gfm_pipeline.apps.dataset.batched import ListBatched, pairs_tried
-from gfm_pipeline.apps.dataset.edges import Edges, Lister, list_edges
-from gfm_pipeline.apps.dataset.neighbours import neighbour_list
+from gfm_pipeline.apps.dataset.neighbors.batched import ListBatched, pairs_tried
+from gfm_pipeline.apps.dataset.neighbors.edges import Edges, Lister, list_edges
+from gfm_pipeline.apps.dataset.neighbors.neighbor_list import neighbour_list
 
 List = Callable[[Atoms, float], int]
 

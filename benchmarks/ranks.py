@@ -2,7 +2,8 @@
 
     python benchmarks/ranks.py [--ranks 1 2] [--algorithm PaiNN] [--hidden 64] [--batch 32] [--steps 30] [--rounds 3]
 
-The ranks are started as a campaign starts them on a node (`gfm_pipeline.sites.spawn`), one thread each, connected by
+The ranks are started as a campaign starts them on a node (`gfm_pipeline.apps.runtime.spawn`), one thread each,
+connected by
 gloo. ``strong`` keeps the whole batch as it is, ``weak`` gives each rank so many graphs. The efficiency is that of
 graphs a second against so many times those of one rank. Both times of a rank are printed, wall and processor: where
 the first exceeds the second, the rank waited, for the others or for a core that somebody else had. Structures are
@@ -22,10 +23,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from gfm_pipeline.apps.contracts.training import Device
-from gfm_pipeline.apps.program import Task, run_program
-from gfm_pipeline.common.publish import write_record
-from gfm_pipeline.sites.rankfile import DeviceSelection, RankFile
+from gfm_pipeline.apps.runtime.program import Task, run_program
+from gfm_pipeline.core.contracts.launch import DeviceSelection, RankFile
+from gfm_pipeline.core.contracts.training import Device
+from gfm_pipeline.core.publish import write_record
 
 CUTOFF = 5.0
 WARM_UP = 5
@@ -48,7 +49,7 @@ def measure(spec: Spec, task: Task) -> dict[str, float]:
     import torch
 
     from gfm_pipeline.apps.train.device import torch_device
-    from gfm_pipeline.apps.train.ranks import joined
+    from gfm_pipeline.apps.train.distributed import joined
 
     torch.set_num_threads(1)
     device = torch_device(spec.device)
@@ -71,12 +72,12 @@ def make_trainer(spec: Spec, ranks, device):
     import numpy as np
     from ase.build import bulk
 
-    from gfm_pipeline.apps.contracts.training import ModelSettings, OptimiserSettings
     from gfm_pipeline.apps.dataset import Columns, GraphTable
-    from gfm_pipeline.apps.dataset.source import Held
+    from gfm_pipeline.apps.dataset.batching.graph_source import Held
     from gfm_pipeline.apps.train.checkpoint import Card
     from gfm_pipeline.apps.train.sampler import Sampler
     from gfm_pipeline.apps.train.trainer import Tables, Trainer
+    from gfm_pipeline.core.contracts.training import ModelSettings, OptimiserSettings
     from gfm_pipeline.models import ModelSpec
 
     rng = np.random.default_rng(0)
@@ -132,7 +133,7 @@ def run(spec: Spec) -> dict[str, float]:
             local_rank_variable="",
             lost_seconds=600.0,
         ).write(folder)
-        command = [sys.executable, "-m", "gfm_pipeline.sites.spawn", Path(__file__).stem, "spec.json"]
+        command = [sys.executable, "-m", "gfm_pipeline.apps.runtime.spawn", Path(__file__).stem, "spec.json"]
         subprocess.run(command, cwd=folder, check=True)
         found: dict[str, float] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     return found

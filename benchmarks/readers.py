@@ -74,8 +74,8 @@ def write_or_read(words: list[str]) -> None:
     what, module, name, structures, folder = words
     from dataclasses import asdict
 
-    from gfm_pipeline.apps.contracts.data import BadRecord, SourceSettings
-    from gfm_pipeline.apps.ingest.registry import get_reader
+    from gfm_pipeline.apps.ingest.readers.registry import get_reader
+    from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 
     if what == "write":
         source = made(module, name, int(structures), Path(folder))

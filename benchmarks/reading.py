@@ -32,16 +32,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.apps.dataset import Columns, Dataset, write_bp
-from gfm_pipeline.apps.dataset.columns import flat_ranges
-from gfm_pipeline.apps.dataset.degrees import RADII
-from gfm_pipeline.apps.dataset.index import index_file
-from gfm_pipeline.apps.dataset.source import OnDisk
+from gfm_pipeline.apps.dataset.batching.graph_source import OnDisk
+from gfm_pipeline.apps.dataset.neighbors.degrees import RADII
+from gfm_pipeline.apps.dataset.store.columns import flat_ranges
+from gfm_pipeline.apps.dataset.store.index import index_file
 from gfm_pipeline.apps.train.allocator import keep_freed_memory
-from gfm_pipeline.apps.train.feed import Feed
+from gfm_pipeline.apps.train.batch_loader import Feed
 from gfm_pipeline.apps.train.sampler import Sampler
-from gfm_pipeline.common.publish import publishing, write_record
+from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.core.publish import publishing, write_record
 
 REFERENCE = {"H": 0.0, "C": 0.0, "O": 0.0}
 Deliver = Iterator[int]  # graphs of each batch

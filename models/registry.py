@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from gfm_pipeline.common.errors import ModelError
+from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models.spec import ModelSpec
 
 

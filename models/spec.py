@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from gfm_pipeline.common.strenum import StrEnum
+from gfm_pipeline.core.strenum import StrEnum
 
 
 class ForceHead(StrEnum):

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from gfm_pipeline.common.errors import ConfigError
-from gfm_pipeline.sites.kinds import Scheduler, Staging
+from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.sites.enums import Scheduler, Staging
 from gfm_pipeline.sites.schema import SiteModel
 
 

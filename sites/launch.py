@@ -1,7 +1,8 @@
 """How the ranks of a task are started: launch lines from a site's templates, and what each rank is told.
 
 Everything here is a pure function of the site file. The driver writes a `RankFile` into the attempt's folder and
-starts the launch line; `gfm_pipeline.sites.rank` and `gfm_pipeline.sites.spawn` read it, once a rank or once a node.
+starts the launch line; `gfm_pipeline.apps.runtime.rank` and `gfm_pipeline.apps.runtime.spawn` read it, once a rank or
+once a node.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gfm_pipeline.common.errors import ConfigError
-from gfm_pipeline.common.strenum import StrEnum
-from gfm_pipeline.sites.kinds import Scheduler
-from gfm_pipeline.sites.rankfile import DeviceSelection, RankFile
+from gfm_pipeline.core.contracts.launch import DeviceSelection, RankFile
+from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.core.strenum import StrEnum
+from gfm_pipeline.sites.enums import Scheduler
 from gfm_pipeline.sites.schema import SiteModel
-from gfm_pipeline.sites.shape import RankPlace, TaskShape, node_layout, slots_per_node
+from gfm_pipeline.sites.task_shape import RankPlace, TaskShape, node_layout, slots_per_node
 
 LOOPBACK = "127.0.0.1"
 LONGEST_ARGUMENT = 128 * 1024 - 8  # bytes; Linux's limit, less what stands before the names

@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gfm_pipeline.common.strenum import StrEnum
-from gfm_pipeline.sites.kinds import Scheduler
+from gfm_pipeline.core.strenum import StrEnum
+from gfm_pipeline.sites.enums import Scheduler
 from gfm_pipeline.sites.schema import BinModel, QueueModel, SiteModel
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gfm_pipeline.common.errors import SiteError
-from gfm_pipeline.common.explain import Place, explain, suggestion
-from gfm_pipeline.common.strenum import StrEnum
-from gfm_pipeline.common.yamlfile import Location, put, read_setting, read_yaml
+from gfm_pipeline.core.errors import SiteError
+from gfm_pipeline.core.explain import Place, explain, suggestion
+from gfm_pipeline.core.strenum import StrEnum
+from gfm_pipeline.core.yamlfile import Location, put, read_setting, read_yaml
 from gfm_pipeline.sites.schema import SiteModel
 
 EXTENDS = "extends"

@@ -19,10 +19,10 @@ from pydantic import (
     model_validator,
 )
 
-from gfm_pipeline.common.explain import unknown_name
+from gfm_pipeline.core.contracts.launch import DeviceSelection
+from gfm_pipeline.core.explain import unknown_name
 from gfm_pipeline.sites.cores import parse_cores
-from gfm_pipeline.sites.kinds import DriverMode, EnergySource, GpuRuntime, Scheduler, Staging
-from gfm_pipeline.sites.rankfile import DeviceSelection
+from gfm_pipeline.sites.enums import DriverMode, EnergySource, GpuRuntime, Scheduler, Staging
 
 # What `launch.template` and `launch.pool_template` may be filled with.
 PLACEHOLDERS = ("nodes", "ranks", "ranks_per_node", "cores_per_rank", "gpus_per_node", "nodelist", "core_list")

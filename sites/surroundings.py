@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from gfm_pipeline.sites.kinds import Scheduler
+from gfm_pipeline.sites.enums import Scheduler
 from gfm_pipeline.sites.schema import SiteModel
 
 _JOB_ID = {Scheduler.SLURM: "SLURM_JOB_ID", Scheduler.PBS: "PBS_JOBID"}

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from training_cases import REFERENCE, morse_columns
 
-from gfm_pipeline.apps.contracts.training import Device, OptimiserSettings
 from gfm_pipeline.apps.dataset import GraphTable
-from gfm_pipeline.apps.dataset.source import Held
-from gfm_pipeline.apps.program import Task, run_program
-from gfm_pipeline.apps.train import feed
+from gfm_pipeline.apps.dataset.batching.graph_source import Held
+from gfm_pipeline.apps.runtime.program import Task, run_program
+from gfm_pipeline.apps.train import batch_loader as feed
 from gfm_pipeline.apps.train import trainer as training
 from gfm_pipeline.apps.train import validate as validation
 from gfm_pipeline.apps.train.device import CPU
-from gfm_pipeline.apps.train.ranks import Ranks, joined
+from gfm_pipeline.apps.train.distributed import Ranks, joined
 from gfm_pipeline.apps.train.sampler import Sampler
+from gfm_pipeline.core.contracts.training import Device, OptimiserSettings
 from gfm_pipeline.models import ForceHead, ModelSpec, algorithms
 
 STEPS = 3

@@ -9,7 +9,12 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from gfm_pipeline.apps.contracts.data import (
+from gfm_pipeline.apps.dataset import Columns, Dataset
+from gfm_pipeline.apps.ingest.assemble import assemble_program
+from gfm_pipeline.apps.ingest.assembly.shard import Shard, read_shard
+from gfm_pipeline.apps.ingest.read import read_shard_program
+from gfm_pipeline.apps.runtime.program import Task
+from gfm_pipeline.core.contracts.data import (
     AssembleResult,
     AssembleSpec,
     BadRecord,
@@ -18,11 +23,6 @@ from gfm_pipeline.apps.contracts.data import (
     SourceSettings,
     Split,
 )
-from gfm_pipeline.apps.dataset import Columns, Dataset
-from gfm_pipeline.apps.ingest.assemble import assemble_program
-from gfm_pipeline.apps.ingest.read import read_shard_program
-from gfm_pipeline.apps.ingest.shard import Shard, read_shard
-from gfm_pipeline.apps.program import Task
 
 ALLOYS = {"parents": 12, "children": 2, "sizes": [4, 6]}
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gfm_pipeline.apps.dataset import GraphTable
-from gfm_pipeline.apps.dataset.edges import Edges
+from gfm_pipeline.apps.dataset.neighbors.edges import Edges
 
 
 def brute_force(

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from gfm_pipeline.common.processes import identify
-from gfm_pipeline.sites.rankfile import DeviceSelection, RankFile
+from gfm_pipeline.core.contracts.launch import DeviceSelection, RankFile
+from gfm_pipeline.core.processes import identify
 
 PLAIN = RankFile(
     ranks=1,
@@ -86,7 +86,7 @@ def start(
     """Start ``gfm_pipeline.sites.<starter>`` as a launcher would; what it says is added to ``shown``."""
     with open(folder / "shown", "a") as shown:
         process = subprocess.Popen(
-            [sys.executable, "-m", f"gfm_pipeline.sites.{starter}", *words],
+            [sys.executable, "-m", f"gfm_pipeline.apps.runtime.{starter}", *words],
             cwd=folder,
             env={**os.environ, **(environ or {})},
             stderr=shown,

@@ -12,17 +12,17 @@ from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from gfm_pipeline.apps.contracts.data import (
+from gfm_pipeline.apps.dataset import Columns, Dataset
+from gfm_pipeline.apps.ingest.assemble import assemble_program
+from gfm_pipeline.apps.ingest.read import read_shard_program
+from gfm_pipeline.apps.ingest.records import Record
+from gfm_pipeline.apps.runtime.program import Task
+from gfm_pipeline.core.contracts.data import (
     AssembleSpec,
     ReadShardSpec,
     SourceSettings,
     Split,
 )
-from gfm_pipeline.apps.dataset import Columns, Dataset
-from gfm_pipeline.apps.ingest.assemble import assemble_program
-from gfm_pipeline.apps.ingest.read import read_shard_program
-from gfm_pipeline.apps.ingest.records import Record
-from gfm_pipeline.apps.program import Task
 
 PLAIN = SourceSettings("x", "ase")
 

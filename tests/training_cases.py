@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
-from gfm_pipeline.apps.contracts.layout import LAYOUT_FILE, BpShard, LabelExtent, Layout
-from gfm_pipeline.apps.contracts.training import Algorithm, DatasetRef, ModelSettings, OptimiserSettings, TrainSpec
 from gfm_pipeline.apps.dataset import Columns, GraphTable, write_bp
-from gfm_pipeline.apps.dataset.index import IndexWriter
-from gfm_pipeline.apps.dataset.write import BpWriter, chunks
+from gfm_pipeline.apps.dataset.store.index import IndexWriter
+from gfm_pipeline.apps.dataset.store.write import BpWriter, chunks
 from gfm_pipeline.apps.train.checkpoint import load
-from gfm_pipeline.common.publish import publishing, write_record
+from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.core.contracts.layout import LAYOUT_FILE, BpShard, LabelExtent, Layout
+from gfm_pipeline.core.contracts.training import Algorithm, DatasetRef, ModelSettings, OptimiserSettings, TrainSpec
+from gfm_pipeline.core.publish import publishing, write_record
 
 REFERENCE = {"H": -13.0, "O": -430.0}
 

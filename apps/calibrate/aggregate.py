@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.calibrate.metrics import Array
-from gfm_pipeline.apps.contracts.data import Split
-from gfm_pipeline.apps.contracts.evaluation import MemberRef
-from gfm_pipeline.common.errors import DataError
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.evaluation import MemberRef
+from gfm_pipeline.core.errors import DataError
 
 _LABELS = ("natoms", "group", "energy_label", "forces_label", "energy_reference")  # equal in every member's file
 

@@ -26,7 +26,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from gfm_pipeline.apps.calibrate.metrics import Array
-from gfm_pipeline.common.errors import DataError
+from gfm_pipeline.core.errors import DataError
 
 _LOW, _HIGH = -20.0, 12.0  # bounds of the log-variances, relative to the data's own scale
 _SMALLEST_ERROR = 1e-9  # eV/atom or eV/Angstrom: errors of zero would make a floor of zero

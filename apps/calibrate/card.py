@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
-from gfm_pipeline.apps.contracts.evaluation import DatasetReport, QuantityReport
 from gfm_pipeline.apps.train.checkpoint import Card
+from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.core.contracts.evaluation import DatasetReport, QuantityReport
 
 _PACKAGES = ("gfm-pipeline", "torch", "numpy", "scipy", "ase", "adios2")
 

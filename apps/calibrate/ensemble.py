@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from gfm_pipeline.apps.calibrate.metrics import Array
-from gfm_pipeline.apps.contracts.evaluation import CALIBRATION_FILE, MEMBERS_FOLDER, EnsembleCalibration
 from gfm_pipeline.apps.train.checkpoint import TrainedModel, load_model
-from gfm_pipeline.common.errors import IntegrityError
-from gfm_pipeline.common.publish import MANIFEST, is_published, verify
-from gfm_pipeline.common.records import read_record
+from gfm_pipeline.core.contracts.evaluation import CALIBRATION_FILE, MEMBERS_FOLDER, EnsembleCalibration
+from gfm_pipeline.core.errors import IntegrityError
+from gfm_pipeline.core.publish import MANIFEST, is_published, verify
+from gfm_pipeline.core.records import read_record
 
 
 @dataclass(frozen=True)

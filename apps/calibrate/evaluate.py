@@ -10,7 +10,7 @@ from gfm_pipeline.apps.calibrate import metrics
 from gfm_pipeline.apps.calibrate.aggregate import QuantityPredictions
 from gfm_pipeline.apps.calibrate.calibrators import Calibration, fit_calibration
 from gfm_pipeline.apps.calibrate.metrics import Array
-from gfm_pipeline.apps.contracts.evaluation import QuantityReport
+from gfm_pipeline.core.contracts.evaluation import QuantityReport
 
 FIGURE_POINTS = 3000
 

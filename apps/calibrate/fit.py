@@ -15,8 +15,11 @@ from gfm_pipeline.apps.calibrate.card import model_card
 from gfm_pipeline.apps.calibrate.evaluate import QuantityEvaluation, evaluate
 from gfm_pipeline.apps.calibrate.metrics import Array
 from gfm_pipeline.apps.calibrate.weights import effective_members, fit_weights
-from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
-from gfm_pipeline.apps.contracts.evaluation import (
+from gfm_pipeline.apps.dataset import Dataset
+from gfm_pipeline.apps.runtime.program import Task, run_program
+from gfm_pipeline.apps.train.checkpoint import CARD_FILE, WEIGHTS_FILE, Card
+from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.core.contracts.evaluation import (
     CALIBRATION_FILE,
     EVALUATION_FILE,
     FIGURES_FILE,
@@ -31,12 +34,9 @@ from gfm_pipeline.apps.contracts.evaluation import (
     QuantityCalibration,
     figure_key,
 )
-from gfm_pipeline.apps.dataset import Dataset
-from gfm_pipeline.apps.program import Task, run_program
-from gfm_pipeline.apps.train.checkpoint import CARD_FILE, WEIGHTS_FILE, Card
-from gfm_pipeline.common.errors import DataError
-from gfm_pipeline.common.publish import publishing, read_manifest, storage_errors, verify, write_json, write_record
-from gfm_pipeline.common.records import read_record, to_plain
+from gfm_pipeline.core.errors import DataError
+from gfm_pipeline.core.publish import publishing, read_manifest, storage_errors, verify, write_json, write_record
+from gfm_pipeline.core.records import read_record, to_plain
 
 PRODUCER = "gfm_pipeline.apps.calibrate.fit 2"
 SCHEMA_VERSION = 1

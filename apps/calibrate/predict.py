@@ -13,17 +13,17 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.calibrate.aggregate import predictions_file
-from gfm_pipeline.apps.contracts.data import Split
-from gfm_pipeline.apps.contracts.evaluation import PredictResult, PredictSpec
 from gfm_pipeline.apps.dataset import Columns, Dataset, GraphTable, collate
-from gfm_pipeline.apps.dataset.batched import lister_on
-from gfm_pipeline.apps.dataset.edge_files import StoredEdges
-from gfm_pipeline.apps.dataset.edges import Lister, list_edges
-from gfm_pipeline.apps.program import Task, run_program
+from gfm_pipeline.apps.dataset.neighbors.batched import lister_on
+from gfm_pipeline.apps.dataset.neighbors.edges import Lister, list_edges
+from gfm_pipeline.apps.dataset.store.edge_files import StoredEdges
+from gfm_pipeline.apps.runtime.program import Task, run_program
 from gfm_pipeline.apps.train.checkpoint import TrainedModel, load_model
 from gfm_pipeline.apps.train.device import CPU, torch_device
-from gfm_pipeline.common.errors import DataError
-from gfm_pipeline.common.publish import publishing, read_manifest, storage_errors
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.evaluation import PredictResult, PredictSpec
+from gfm_pipeline.core.errors import DataError
+from gfm_pipeline.core.publish import publishing, read_manifest, storage_errors
 
 PRODUCER = "gfm_pipeline.apps.calibrate.predict 1"
 SPLITS = (Split.VALIDATION, Split.TEST)

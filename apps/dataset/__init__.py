@@ -10,28 +10,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
-    from gfm_pipeline.apps.dataset.bp import BpFile, read_columns
-    from gfm_pipeline.apps.dataset.columns import Columns
-    from gfm_pipeline.apps.dataset.dataset import STATISTICS_FILE, Dataset
-    from gfm_pipeline.apps.dataset.gather import collate, collate_batches
-    from gfm_pipeline.apps.dataset.neighbours import neighbour_list
-    from gfm_pipeline.apps.dataset.table import GraphTable
-    from gfm_pipeline.apps.dataset.write import write_bp
+    from gfm_pipeline.apps.dataset.batching.collate import collate, collate_batches
+    from gfm_pipeline.apps.dataset.batching.graph_table import GraphTable
+    from gfm_pipeline.apps.dataset.neighbors.neighbor_list import neighbour_list
+    from gfm_pipeline.apps.dataset.store.bp import BpFile, read_columns
+    from gfm_pipeline.apps.dataset.store.columns import Columns
+    from gfm_pipeline.apps.dataset.store.dataset import STATISTICS_FILE, Dataset
+    from gfm_pipeline.apps.dataset.store.write import write_bp
+    from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
 
 _HOME = {
-    "STATISTICS_FILE": "gfm_pipeline.apps.dataset.dataset",
-    "BpFile": "gfm_pipeline.apps.dataset.bp",
-    "Columns": "gfm_pipeline.apps.dataset.columns",
-    "Dataset": "gfm_pipeline.apps.dataset.dataset",
-    "DatasetStatistics": "gfm_pipeline.apps.contracts.data",
-    "GraphTable": "gfm_pipeline.apps.dataset.table",
-    "Split": "gfm_pipeline.apps.contracts.data",
-    "collate": "gfm_pipeline.apps.dataset.gather",
-    "collate_batches": "gfm_pipeline.apps.dataset.gather",
-    "neighbour_list": "gfm_pipeline.apps.dataset.neighbours",
-    "read_columns": "gfm_pipeline.apps.dataset.bp",
-    "write_bp": "gfm_pipeline.apps.dataset.write",
+    "STATISTICS_FILE": "gfm_pipeline.apps.dataset.store.dataset",
+    "BpFile": "gfm_pipeline.apps.dataset.store.bp",
+    "Columns": "gfm_pipeline.apps.dataset.store.columns",
+    "Dataset": "gfm_pipeline.apps.dataset.store.dataset",
+    "DatasetStatistics": "gfm_pipeline.core.contracts.data",
+    "GraphTable": "gfm_pipeline.apps.dataset.batching.graph_table",
+    "Split": "gfm_pipeline.core.contracts.data",
+    "collate": "gfm_pipeline.apps.dataset.batching.collate",
+    "collate_batches": "gfm_pipeline.apps.dataset.batching.collate",
+    "neighbour_list": "gfm_pipeline.apps.dataset.neighbors.neighbor_list",
+    "read_columns": "gfm_pipeline.apps.dataset.store.bp",
+    "write_bp": "gfm_pipeline.apps.dataset.store.write",
 }
 
 __all__ = [

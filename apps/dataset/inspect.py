@@ -11,9 +11,15 @@ import numpy as np
 from ase.data import chemical_symbols
 from ase.formula import Formula
 
-from gfm_pipeline.apps.answer import answer
-from gfm_pipeline.apps.contracts.data import Split
-from gfm_pipeline.apps.contracts.layout import (
+from gfm_pipeline.apps.dataset.neighbors.edges import check_edges
+from gfm_pipeline.apps.dataset.store.columns import Columns
+from gfm_pipeline.apps.dataset.store.dataset import Dataset
+from gfm_pipeline.apps.dataset.store.edge_files import edge_files
+from gfm_pipeline.apps.dataset.store.hydragnn_export import export
+from gfm_pipeline.apps.dataset.store.write import ContentDigest
+from gfm_pipeline.apps.runtime.query_program import answer
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.layout import (
     LAYOUT_FILE,
     DatasetInfo,
     EdgeFacts,
@@ -22,15 +28,9 @@ from gfm_pipeline.apps.contracts.layout import (
     RecordLine,
     SplitFacts,
 )
-from gfm_pipeline.apps.dataset.columns import Columns
-from gfm_pipeline.apps.dataset.dataset import Dataset
-from gfm_pipeline.apps.dataset.edge_files import edge_files
-from gfm_pipeline.apps.dataset.edges import check_edges
-from gfm_pipeline.apps.dataset.hydragnn_export import export
-from gfm_pipeline.apps.dataset.write import ContentDigest
-from gfm_pipeline.common.errors import ConfigError, IntegrityError
-from gfm_pipeline.common.publish import read_manifest
-from gfm_pipeline.common.records import read_record
+from gfm_pipeline.core.errors import ConfigError, IntegrityError
+from gfm_pipeline.core.publish import read_manifest
+from gfm_pipeline.core.records import read_record
 
 
 def info(dataset: Dataset) -> DatasetInfo:

@@ -20,30 +20,10 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.contracts.data import (
-    QUARANTINE_FILE,
-    AssembleResult,
-    AssembleSpec,
-    BadRecord,
-    DatasetStatistics,
-    Split,
-)
-from gfm_pipeline.apps.contracts.ingest_report import REPORT_DATA_FILE, REPORT_FILE, SetAside
-from gfm_pipeline.apps.contracts.layout import LAYOUT_FILE
-from gfm_pipeline.apps.dataset.columns import Columns
-from gfm_pipeline.apps.dataset.dataset import STATISTICS_FILE
-from gfm_pipeline.apps.dataset.write import ATOM_BYTES, GRAPH_BYTES
-from gfm_pipeline.apps.ingest.clean import Conversion
-from gfm_pipeline.apps.ingest.histograms import ingest_report
-from gfm_pipeline.apps.ingest.labels import Evidence
-from gfm_pipeline.apps.ingest.placing import Placing, finish, place
-from gfm_pipeline.apps.ingest.provenance import provenance
-from gfm_pipeline.apps.ingest.ranks import Ranks
-from gfm_pipeline.apps.ingest.read import said_about
-from gfm_pipeline.apps.ingest.references import ReferenceEnergies
-from gfm_pipeline.apps.ingest.registry import get_reader
-from gfm_pipeline.apps.ingest.report import render
-from gfm_pipeline.apps.ingest.shard import (
+from gfm_pipeline.apps.dataset.store.columns import Columns
+from gfm_pipeline.apps.dataset.store.dataset import STATISTICS_FILE
+from gfm_pipeline.apps.dataset.store.write import ATOM_BYTES, GRAPH_BYTES
+from gfm_pipeline.apps.ingest.assembly.shard import (
     MEMBERS,
     Shard,
     ShardIndex,
@@ -54,9 +34,12 @@ from gfm_pipeline.apps.ingest.shard import (
     take,
     write_quarantine,
 )
-from gfm_pipeline.apps.ingest.shuffle import Buckets, Counted, plan_files
-from gfm_pipeline.apps.ingest.splits import SPLITS, GroupSplits
-from gfm_pipeline.apps.ingest.survey import (
+from gfm_pipeline.apps.ingest.assembly.shuffle import Buckets, Counted, plan_files
+from gfm_pipeline.apps.ingest.assembly.splits import SPLITS, GroupSplits
+from gfm_pipeline.apps.ingest.assembly.writer import Placing, finish, place
+from gfm_pipeline.apps.ingest.checks.filters import Conversion
+from gfm_pipeline.apps.ingest.checks.label_consistency import Evidence
+from gfm_pipeline.apps.ingest.checks.record_scan import (
     Fit,
     Marks,
     Rows,
@@ -71,11 +54,28 @@ from gfm_pipeline.apps.ingest.survey import (
     read_energies,
     survey_groups,
 )
-from gfm_pipeline.apps.ingest.totals import Totals
-from gfm_pipeline.apps.program import Task, run_program
-from gfm_pipeline.common.errors import DataError
-from gfm_pipeline.common.publish import publishing, read_manifest, storage_errors, write_record
-from gfm_pipeline.common.records import read_record, to_plain
+from gfm_pipeline.apps.ingest.mpi import Ranks
+from gfm_pipeline.apps.ingest.read import said_about
+from gfm_pipeline.apps.ingest.readers.registry import get_reader
+from gfm_pipeline.apps.ingest.summary.histograms import ingest_report
+from gfm_pipeline.apps.ingest.summary.provenance import provenance
+from gfm_pipeline.apps.ingest.summary.references import ReferenceEnergies
+from gfm_pipeline.apps.ingest.summary.report import render
+from gfm_pipeline.apps.ingest.summary.statistics import Totals
+from gfm_pipeline.apps.runtime.program import Task, run_program
+from gfm_pipeline.core.contracts.data import (
+    QUARANTINE_FILE,
+    AssembleResult,
+    AssembleSpec,
+    BadRecord,
+    DatasetStatistics,
+    Split,
+)
+from gfm_pipeline.core.contracts.ingest_report import REPORT_DATA_FILE, REPORT_FILE, SetAside
+from gfm_pipeline.core.contracts.layout import LAYOUT_FILE
+from gfm_pipeline.core.errors import DataError
+from gfm_pipeline.core.publish import publishing, read_manifest, storage_errors, write_record
+from gfm_pipeline.core.records import read_record, to_plain
 
 _SCRATCH = ".scratch"
 

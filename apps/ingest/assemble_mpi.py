@@ -12,11 +12,11 @@ import sys
 
 from mpi4py import MPI
 
-from gfm_pipeline.apps.contracts.data import AssembleResult, AssembleSpec
-from gfm_pipeline.apps.dataset.bp_step import together
+from gfm_pipeline.apps.dataset.store.bp_step import together
 from gfm_pipeline.apps.ingest.assemble import assemble_program, help_assemble
-from gfm_pipeline.apps.ingest.ranks import Ranks
-from gfm_pipeline.apps.program import Task, run_program
+from gfm_pipeline.apps.ingest.mpi import Ranks
+from gfm_pipeline.apps.runtime.program import Task, run_program
+from gfm_pipeline.core.contracts.data import AssembleResult, AssembleSpec
 
 
 def main() -> int:

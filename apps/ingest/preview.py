@@ -13,23 +13,23 @@ from ase.data import chemical_symbols
 from ase.formula import Formula
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.answer import answer
-from gfm_pipeline.apps.contracts.data import BadRecord, Duplicates, SourceSettings, Split
-from gfm_pipeline.apps.contracts.ingest_report import Histogram
-from gfm_pipeline.apps.contracts.layout import RecordLine
-from gfm_pipeline.apps.contracts.preview import Look, Preview, PreviewSpec, TakenOut
-from gfm_pipeline.apps.contracts.readers import describe
-from gfm_pipeline.apps.ingest.clean import Conversion, faults, oddity
-from gfm_pipeline.apps.ingest.fingerprints import fingerprint
-from gfm_pipeline.apps.ingest.labels import Collector, findings
-from gfm_pipeline.apps.ingest.provenance import filters, units
+from gfm_pipeline.apps.ingest.assembly.shard import reason_name
+from gfm_pipeline.apps.ingest.checks.filters import Conversion, faults, oddity
+from gfm_pipeline.apps.ingest.checks.fingerprints import fingerprint
+from gfm_pipeline.apps.ingest.checks.label_consistency import Collector, findings
+from gfm_pipeline.apps.ingest.checks.record_scan import composition
+from gfm_pipeline.apps.ingest.checks.units import UnitTest, said
 from gfm_pipeline.apps.ingest.read import check_source, said_about
+from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import Reader, Record
-from gfm_pipeline.apps.ingest.references import solve_references
-from gfm_pipeline.apps.ingest.registry import get_reader
-from gfm_pipeline.apps.ingest.shard import reason_name
-from gfm_pipeline.apps.ingest.survey import composition
-from gfm_pipeline.apps.ingest.units import UnitTest, said
+from gfm_pipeline.apps.ingest.summary.provenance import filters, units
+from gfm_pipeline.apps.ingest.summary.references import solve_references
+from gfm_pipeline.apps.runtime.query_program import answer
+from gfm_pipeline.core.contracts.data import BadRecord, Duplicates, SourceSettings, Split
+from gfm_pipeline.core.contracts.ingest_report import Histogram
+from gfm_pipeline.core.contracts.layout import RecordLine
+from gfm_pipeline.core.contracts.preview import Look, Preview, PreviewSpec, TakenOut
+from gfm_pipeline.core.contracts.readers import describe
 
 MAX_FILES = 32
 MAX_ATOMS = 2_000_000  # in memory

@@ -6,16 +6,16 @@ import sys
 import time
 from pathlib import Path
 
-from gfm_pipeline.apps.contracts.data import BadRecord, ReadShardResult, ReadShardSpec, SourceSettings
-from gfm_pipeline.apps.contracts.readers import describe
-from gfm_pipeline.apps.contracts.sources import block_size, check_units, parse_options
-from gfm_pipeline.apps.ingest.clean import Conversion, clean
-from gfm_pipeline.apps.ingest.labels import Evidence, findings, warnings
-from gfm_pipeline.apps.ingest.registry import get_reader
-from gfm_pipeline.apps.ingest.shard import ShardWriter
-from gfm_pipeline.apps.program import Task, run_program
-from gfm_pipeline.common.errors import DataError
-from gfm_pipeline.common.publish import publishing, read_manifest
+from gfm_pipeline.apps.ingest.assembly.shard import ShardWriter
+from gfm_pipeline.apps.ingest.checks.filters import Conversion, clean
+from gfm_pipeline.apps.ingest.checks.label_consistency import Evidence, findings, warnings
+from gfm_pipeline.apps.ingest.readers.registry import get_reader
+from gfm_pipeline.apps.runtime.program import Task, run_program
+from gfm_pipeline.core.contracts.data import BadRecord, ReadShardResult, ReadShardSpec, SourceSettings
+from gfm_pipeline.core.contracts.readers import describe
+from gfm_pipeline.core.contracts.sources import block_size, check_units, parse_options
+from gfm_pipeline.core.errors import DataError
+from gfm_pipeline.core.publish import publishing, read_manifest
 
 
 def check_source(source: SourceSettings) -> None:

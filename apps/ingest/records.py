@@ -12,8 +12,8 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.contracts.data import BadRecord, SourceSettings
-from gfm_pipeline.apps.contracts.sources import block_size
+from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
+from gfm_pipeline.core.contracts.sources import block_size
 
 # What parsers of third parties raise on malformed input. OSError is among them because ASE derives its own
 # errors from it; one with an errno is trouble of the storage and goes on.
@@ -123,7 +123,7 @@ def _formula(numbers: bytes) -> str:
 def group_name(
     key: str | None, lookup: Callable[[str], Any], numbers: NDArray[Any], file: str, index: int
 ) -> str | None:
-    """Return the group of a record by the rules of `gfm_pipeline.apps.contracts.sources`.
+    """Return the group of a record by the rules of `gfm_pipeline.core.contracts.sources`.
 
     ``lookup`` returns a metadata value or None; then the group is None too.
     """

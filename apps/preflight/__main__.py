@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from gfm_pipeline.apps.contracts.preflight import PreflightResult, PreflightSpec
 from gfm_pipeline.apps.preflight.program import preflight
-from gfm_pipeline.apps.program import Task, run_program
+from gfm_pipeline.apps.runtime.program import Task, run_program
+from gfm_pipeline.core.contracts.preflight import PreflightResult, PreflightSpec
 
 
 def here(spec: PreflightSpec, task: Task) -> PreflightResult:

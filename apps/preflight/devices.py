@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from gfm_pipeline.apps.contracts.preflight import RankSeen
-from gfm_pipeline.apps.contracts.training import Device
 from gfm_pipeline.apps.train.device import torch_device
-from gfm_pipeline.common.errors import GFMError
+from gfm_pipeline.core.contracts.preflight import RankSeen
+from gfm_pipeline.core.contracts.training import Device
+from gfm_pipeline.core.errors import GFMError
 
 PCI = Path("/sys/bus/pci/devices")
 SIDE = 512  # of the matrices that show that a device computes

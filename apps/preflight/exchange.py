@@ -7,10 +7,10 @@ import time
 
 import torch
 
-from gfm_pipeline.apps.contracts.preflight import PreflightResult, PreflightSpec, Rate
-from gfm_pipeline.apps.program import Task
+from gfm_pipeline.apps.runtime.program import Task
 from gfm_pipeline.apps.train.device import torch_device
-from gfm_pipeline.apps.train.ranks import BACKENDS, Ranks, joined
+from gfm_pipeline.apps.train.distributed import BACKENDS, Ranks, joined
+from gfm_pipeline.core.contracts.preflight import PreflightResult, PreflightSpec, Rate
 
 REPEATS = 5
 CLOCK_ROUNDS = 7

@@ -10,7 +10,7 @@ import numpy as np
 from adios2 import bindings as adios
 from numpy.typing import NDArray
 
-from gfm_pipeline.common.publish import write_atomic
+from gfm_pipeline.core.publish import write_atomic
 
 NAME = "preflight.bp"
 READY = "preflight.ready"  # appears when the file is whole, and says how many bytes it has

@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from gfm_pipeline.apps.contracts.preflight import SEEN_FOLDER, PreflightResult, PreflightSpec, RankSeen
-from gfm_pipeline.apps.contracts.training import Device
 from gfm_pipeline.apps.preflight.counters import energy_counters
 from gfm_pipeline.apps.preflight.packages import import_packages, mpi_library
-from gfm_pipeline.apps.program import Task
-from gfm_pipeline.common.publish import write_record
+from gfm_pipeline.apps.runtime.program import Task
+from gfm_pipeline.core.contracts.preflight import SEEN_FOLDER, PreflightResult, PreflightSpec, RankSeen
+from gfm_pipeline.core.contracts.training import Device
+from gfm_pipeline.core.publish import write_record
 
 T = TypeVar("T")
 NODE_VARIABLES = ("SLURMD_NODENAME",)  # several pretended nodes may share one host name

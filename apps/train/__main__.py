@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from gfm_pipeline.apps.contracts.training import TrainSpec
-from gfm_pipeline.apps.program import run_program
-from gfm_pipeline.apps.train.program import train
+from gfm_pipeline.apps.runtime.program import run_program
+from gfm_pipeline.apps.train.task import train
+from gfm_pipeline.core.contracts.training import TrainSpec
 
 if __name__ == "__main__":
     sys.exit(run_program(TrainSpec, train))

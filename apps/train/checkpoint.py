@@ -1,6 +1,6 @@
 """Complete checkpoints: what training needs to go on as if it had never stopped, and what prediction needs.
 
-A checkpoint is a published folder (`gfm_pipeline.common.publish`) with three files:
+A checkpoint is a published folder (`gfm_pipeline.core.publish`) with three files:
 
 - ``model.json``: a `Card`; the architecture, the datasets and their reference energies;
 - ``model.pt``: the EMA weights by name, which every validation and prediction uses;
@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gfm_pipeline.apps.contracts.training import DatasetErrors, ModelSettings, OptimiserSettings, StopReason
 from gfm_pipeline.apps.train.schedule import Anneal, Phase
-from gfm_pipeline.common.errors import GFMError, IntegrityError
-from gfm_pipeline.common.publish import Manifest, publishing, read_manifest, storage_errors, verify, write_record
-from gfm_pipeline.common.records import from_plain, read_record, to_plain
+from gfm_pipeline.core.contracts.training import DatasetErrors, ModelSettings, OptimiserSettings, StopReason
+from gfm_pipeline.core.errors import GFMError, IntegrityError
+from gfm_pipeline.core.publish import Manifest, publishing, read_manifest, storage_errors, verify, write_record
+from gfm_pipeline.core.records import from_plain, read_record, to_plain
 from gfm_pipeline.models import ModelSpec, Potential
 
 CARD_FILE = "model.json"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gfm_pipeline.apps.contracts.training import Convergence
-from gfm_pipeline.common.strenum import StrEnum
+from gfm_pipeline.core.contracts.training import Convergence
+from gfm_pipeline.core.strenum import StrEnum
 
 
 class Verdict(StrEnum):

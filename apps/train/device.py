@@ -6,8 +6,8 @@ import socket
 
 import torch
 
-from gfm_pipeline.apps.contracts.training import Device
-from gfm_pipeline.common.errors import ConfigError, NodeError
+from gfm_pipeline.core.contracts.training import Device
+from gfm_pipeline.core.errors import ConfigError, NodeError
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from gfm_pipeline.common.errors import DataError
+from gfm_pipeline.core.errors import DataError
 
 BLOCK = 1024  # draws in which every dataset has exactly its share
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gfm_pipeline.common.strenum import StrEnum
+from gfm_pipeline.core.strenum import StrEnum
 
 
 class Phase(StrEnum):

@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gfm_pipeline.apps.contracts.training import DatasetErrors, OptimiserSettings
 from gfm_pipeline.apps.dataset import GraphTable
-from gfm_pipeline.apps.dataset.source import Source
+from gfm_pipeline.apps.dataset.batching.graph_source import Source
+from gfm_pipeline.apps.train.batch_loader import Feed
 from gfm_pipeline.apps.train.checkpoint import Card, Position, State
 from gfm_pipeline.apps.train.device import CPU
-from gfm_pipeline.apps.train.feed import Feed
-from gfm_pipeline.apps.train.flat import AdamW, clip, flatten, with_tail
-from gfm_pipeline.apps.train.ranks import ALONE, Ranks
+from gfm_pipeline.apps.train.distributed import ALONE, Ranks
+from gfm_pipeline.apps.train.flat_parameters import AdamW, clip, flatten, with_tail
 from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.apps.train.schedule import learning_rate
 from gfm_pipeline.apps.train.validate import finite, validate
-from gfm_pipeline.common.errors import GFMError, IntegrityError, NodeError
+from gfm_pipeline.core.contracts.training import DatasetErrors, OptimiserSettings
+from gfm_pipeline.core.errors import GFMError, IntegrityError, NodeError
 from gfm_pipeline.models import Potential, multitask_loss
 from gfm_pipeline.models.ema import update_ema
 

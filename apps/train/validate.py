@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.contracts.training import DatasetErrors
 from gfm_pipeline.apps.dataset import GraphTable, collate
 from gfm_pipeline.apps.train.device import CPU
-from gfm_pipeline.apps.train.ranks import ALONE, Ranks
-from gfm_pipeline.apps.train.shares import Indices, cost, share
-from gfm_pipeline.common.errors import DataError
+from gfm_pipeline.apps.train.distributed import ALONE, Ranks
+from gfm_pipeline.apps.train.load_balance import Indices, cost, share
+from gfm_pipeline.core.contracts.training import DatasetErrors
+from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.models import Potential
 
 BATCH = 64

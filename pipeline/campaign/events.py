@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from gfm_pipeline.common.records import from_plain, to_plain
-from gfm_pipeline.common.strenum import StrEnum
+from gfm_pipeline.core.records import from_plain, to_plain
+from gfm_pipeline.core.strenum import StrEnum
 
 
 class StageName(StrEnum):
@@ -30,7 +30,7 @@ class Outcome(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why an attempt ended; `gfm_pipeline.engine.retries` says what follows from each."""
+    """Why an attempt ended; `gfm_pipeline.engine.tasks.retries` says what follows from each."""
 
     FINISHED = "finished"
     DIVERGED = "diverged"

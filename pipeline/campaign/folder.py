@@ -13,8 +13,8 @@ from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Journal
 from gfm_pipeline.campaign.lock import CampaignLock, Holder, JobEnded, never_ended
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, load_state
-from gfm_pipeline.common.errors import ConfigError, IntegrityError
-from gfm_pipeline.common.publish import storage_errors
+from gfm_pipeline.core.errors import ConfigError, IntegrityError
+from gfm_pipeline.core.publish import storage_errors
 
 PRIVATE = 0o700  # of a new campaign's folder; `chmod` it to share it
 

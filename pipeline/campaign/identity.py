@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gfm_pipeline.campaign.events import StageName
-from gfm_pipeline.common.publish import file_sha256, write_json
-from gfm_pipeline.common.records import canonical_json
+from gfm_pipeline.core.publish import file_sha256, write_json
+from gfm_pipeline.core.records import canonical_json
 
 # Raised when a stage's code changes what it produces from the same settings and inputs.
 # search 2: datasets are numbered in the order of their names, not of the file.

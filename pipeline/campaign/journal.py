@@ -19,10 +19,10 @@ from typing import IO, Any
 
 from pydantic_core import from_json
 
-from gfm_pipeline.common.errors import IntegrityError, StorageError
-from gfm_pipeline.common.faultpoints import FaultPoint, reach
-from gfm_pipeline.common.publish import fsync_dir, storage_errors
-from gfm_pipeline.common.records import canonical_json
+from gfm_pipeline.core.errors import IntegrityError, StorageError
+from gfm_pipeline.core.faultpoints import FaultPoint, reach
+from gfm_pipeline.core.publish import fsync_dir, storage_errors
+from gfm_pipeline.core.records import canonical_json
 
 SCHEMA_VERSION = 1
 _PREFIX = b'{"crc":"'

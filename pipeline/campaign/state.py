@@ -12,8 +12,8 @@ from typing import Any
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import Candidate, Event, Member, Outcome, StageName
 from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Entry, read
-from gfm_pipeline.common.errors import IntegrityError
-from gfm_pipeline.common.strenum import StrEnum
+from gfm_pipeline.core.errors import IntegrityError
+from gfm_pipeline.core.strenum import StrEnum
 
 
 class TaskStatus(StrEnum):

@@ -10,7 +10,7 @@ import click
 
 from gfm_pipeline.campaign.journal import read
 from gfm_pipeline.campaign.paths import CampaignPaths
-from gfm_pipeline.common.errors import ConfigError, IntegrityError
+from gfm_pipeline.core.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:
     from gfm_pipeline.sites.schema import SiteModel

@@ -16,11 +16,11 @@ from gfm_pipeline.campaign.lock import Holder, is_dead, read_holder
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import load_state
 from gfm_pipeline.cli.campaigns import campaign_argument, existing, last_site
-from gfm_pipeline.common.errors import CampaignLocked, StageFailed
-from gfm_pipeline.common.publish import storage_errors
-from gfm_pipeline.engine.leftovers import attempts_left, end_all, names, wait_gone
-from gfm_pipeline.execution.patiently import patiently
-from gfm_pipeline.execution.systems import scheduler_of
+from gfm_pipeline.core.errors import CampaignLocked, StageFailed
+from gfm_pipeline.core.publish import storage_errors
+from gfm_pipeline.engine.tasks.orphans import attempts_left, end_all, names, wait_gone
+from gfm_pipeline.execution.batch_systems import scheduler_of
+from gfm_pipeline.execution.retry import patiently
 
 AT_ONCE_SECONDS = 15.0  # for a driver that was asked to stop at once
 POLL_SECONDS = 0.2

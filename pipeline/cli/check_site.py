@@ -20,12 +20,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gfm_pipeline.cli.asked import job_python
 from gfm_pipeline.cli.options import overlay_option, site_set_option
-from gfm_pipeline.common.errors import ConfigError, SchedulerUnavailable
-from gfm_pipeline.common.publish import write_atomic, write_record
-from gfm_pipeline.common.records import read_record
-from gfm_pipeline.execution.patiently import patiently
+from gfm_pipeline.cli.run_request import job_python
+from gfm_pipeline.core.errors import ConfigError, SchedulerUnavailable
+from gfm_pipeline.core.publish import write_atomic, write_record
+from gfm_pipeline.core.records import read_record
+from gfm_pipeline.execution.batch_systems import scheduler_of
 from gfm_pipeline.execution.preflight.login import (
     accepted_verdict,
     ended_badly,
@@ -34,15 +34,15 @@ from gfm_pipeline.execution.preflight.login import (
     missing_commands,
     small_job,
 )
+from gfm_pipeline.execution.preflight.monitor import Watch
+from gfm_pipeline.execution.preflight.observations import PLAN_FILE, CheckPlan, Skew, read_seen
 from gfm_pipeline.execution.preflight.probe import answer, probe, step_shape
-from gfm_pipeline.execution.preflight.seen import PLAN_FILE, CheckPlan, Skew, read_seen
 from gfm_pipeline.execution.preflight.verdict import Outcome, Verdict, failed
 from gfm_pipeline.execution.preflight.verdicts import verdicts
-from gfm_pipeline.execution.preflight.watch import Watch
+from gfm_pipeline.execution.retry import patiently
 from gfm_pipeline.execution.scheduler import SubmissionRefused
-from gfm_pipeline.execution.systems import scheduler_of
 from gfm_pipeline.sites.batch import BatchJob, resident_script
-from gfm_pipeline.sites.kinds import Scheduler
+from gfm_pipeline.sites.enums import Scheduler
 from gfm_pipeline.sites.launch import launch_line
 from gfm_pipeline.sites.limits import About, Job, Refusal
 from gfm_pipeline.sites.registry import LoadedSite, load_site

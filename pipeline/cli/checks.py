@@ -14,10 +14,10 @@ from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, load_state
 from gfm_pipeline.cli.campaigns import campaign_argument, existing
 from gfm_pipeline.cli.options import resolve, workflow_options
-from gfm_pipeline.common.errors import IntegrityError
-from gfm_pipeline.common.publish import Manifest
-from gfm_pipeline.engine.artefacts import Artefact, Role, artefacts, check, refusal
-from gfm_pipeline.engine.explain import Explanation, explain
+from gfm_pipeline.core.errors import IntegrityError
+from gfm_pipeline.core.publish import Manifest
+from gfm_pipeline.engine.decisions.artefacts import Artefact, Role, artefacts, check, refusal
+from gfm_pipeline.engine.decisions.explain import Explanation, explain
 
 
 @click.command()

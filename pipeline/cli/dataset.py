@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from gfm_pipeline.apps.contracts.layout import (
+from gfm_pipeline.cli.status import JSON
+from gfm_pipeline.cli.subprocess_query import ask
+from gfm_pipeline.core.contracts.layout import (
     DatasetInfo,
     ExportedEnergies,
     ExportFacts,
@@ -21,9 +23,7 @@ from gfm_pipeline.apps.contracts.layout import (
     InspectSpec,
     RecordLine,
 )
-from gfm_pipeline.cli.asking import ask
-from gfm_pipeline.cli.inspect import JSON
-from gfm_pipeline.common.records import from_plain, to_plain
+from gfm_pipeline.core.records import from_plain, to_plain
 
 PROGRAM = "gfm_pipeline.apps.dataset.inspect"
 DEFAULT = HydragnnExport()

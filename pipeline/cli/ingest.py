@@ -9,12 +9,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from gfm_pipeline.apps.contracts.ingest_report import Histogram
-from gfm_pipeline.apps.contracts.preview import Preview, PreviewSpec
-from gfm_pipeline.cli.asking import ask
-from gfm_pipeline.cli.inspect import JSON
 from gfm_pipeline.cli.options import workflow_argument
-from gfm_pipeline.common.records import to_plain
+from gfm_pipeline.cli.status import JSON
+from gfm_pipeline.cli.subprocess_query import ask
+from gfm_pipeline.core.contracts.ingest_report import Histogram
+from gfm_pipeline.core.contracts.preview import Preview, PreviewSpec
+from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.sites.registry import split_sets
 from gfm_pipeline.workflow.load import load_workflow
 from gfm_pipeline.workflow.resolve import resolve_source

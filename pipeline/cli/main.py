@@ -15,7 +15,7 @@ import click
 
 from gfm_pipeline import __version__
 from gfm_pipeline.cli.lazy import Lazy, LazyGroup
-from gfm_pipeline.common.errors import ConfigError, GFMError, StorageError
+from gfm_pipeline.core.errors import ConfigError, GFMError, StorageError
 
 THREADS_SECONDS = 2.0  # for what still runs in threads of this process at its end
 EPILOG = """
@@ -56,9 +56,9 @@ COMMANDS = {
         "cancel",
         "Stop the campaign in folder CAMPAIGN from any terminal, and wait until nothing of it runs.",
     ),
-    "status": Lazy("inspect", "status", "Show where the campaign in folder CAMPAIGN stands."),
+    "status": Lazy("status", "status", "Show where the campaign in folder CAMPAIGN stands."),
     "report": Lazy(
-        "inspect",
+        "status",
         "report",
         "Write report.html (one self-contained page with pictures) and report.md of folder CAMPAIGN.",
     ),
@@ -153,7 +153,7 @@ def invoke(arguments: list[str] | None = None) -> int:
 
 def _refused(error: OSError) -> int:
     """Show what the operating system refused, and return the exit code."""
-    from gfm_pipeline.common.publish import storage_errors
+    from gfm_pipeline.core.publish import storage_errors
 
     try:
         with storage_errors(Path(error.filename or ".")):

@@ -12,9 +12,9 @@ import click
 from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.campaign.identity import file_digests
 from gfm_pipeline.campaign.paths import CampaignPaths
-from gfm_pipeline.common.errors import ConfigError
-from gfm_pipeline.engine.resources import Impossible, Resources, decide_resources
-from gfm_pipeline.engine.step import Context
+from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.engine.decisions.requests import Context
+from gfm_pipeline.engine.resources.requirements import Impossible, Resources, decide_resources
 from gfm_pipeline.sites.registry import LoadedSite, load_site, split_sets
 from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.workflow.load import LoadedWorkflow, load_workflow

@@ -16,20 +16,20 @@ from rich.table import Table
 from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.campaign.folder import check_name
 from gfm_pipeline.campaign.state import CampaignState
-from gfm_pipeline.cli.asked import Asked
-from gfm_pipeline.cli.inspect import JSON
-from gfm_pipeline.cli.modes import job_folder, job_shape
+from gfm_pipeline.cli.allocate import job_folder, job_shape
 from gfm_pipeline.cli.options import Request, SiteChoice, workflow_options
-from gfm_pipeline.engine.estimates import Estimate
-from gfm_pipeline.engine.plan import Plan, TaskSize, make_plan
+from gfm_pipeline.cli.run_request import Asked
+from gfm_pipeline.cli.status import JSON
+from gfm_pipeline.engine.decisions.estimates import Estimate
+from gfm_pipeline.engine.decisions.plan import Plan, TaskSize, make_plan
 from gfm_pipeline.execution.blocks import Scripts
 from gfm_pipeline.sites.batch import block_script, resident_script
-from gfm_pipeline.sites.kinds import DriverMode, Scheduler
+from gfm_pipeline.sites.enums import DriverMode, Scheduler
 from gfm_pipeline.sites.launch import LaunchStrategy, group_shape, launch_line, pool_line
 from gfm_pipeline.sites.limits import counted
-from gfm_pipeline.sites.shape import TaskShape
+from gfm_pipeline.sites.task_shape import TaskShape
 
-POOL = "python -m gfm_pipeline.execution.forked_pool ..."  # Parsl completes it when it starts
+POOL = "python -m gfm_pipeline.apps.runtime.forked_pool ..."  # Parsl completes it when it starts
 
 
 @click.command()
@@ -169,4 +169,4 @@ def _scripts(request: Request, asked: Asked) -> Iterator[tuple[str, str]]:
                 f"a launch of {size.group:,} trainings" if grouped else f"a training of {counted(shape.nodes, 'node')}"
             )
             program = "" if grouped else " gfm_pipeline.apps.train spec.json"
-            yield f"{what}, {stage}", f"{line} python -m gfm_pipeline.sites.rank{program}"
+            yield f"{what}, {stage}", f"{line} python -m gfm_pipeline.apps.runtime.rank{program}"

@@ -13,7 +13,7 @@ from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import Event, Outcome
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, TaskStatus
-from gfm_pipeline.engine.told import error_table, newest_progress
+from gfm_pipeline.engine.tasks.task_files import error_table, newest_progress
 
 QUIET_SECONDS = 30.0  # longest silence
 TERMINAL_SECONDS = 1.0  # refresh of the status line on a terminal

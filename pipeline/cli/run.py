@@ -16,10 +16,9 @@ from gfm_pipeline.campaign.identity import remember_digests
 from gfm_pipeline.campaign.lock import this_process
 from gfm_pipeline.campaign.lock import unlock as release
 from gfm_pipeline.campaign.state import load_state
-from gfm_pipeline.cli.asked import Asked
+from gfm_pipeline.cli.allocate import Surroundings, nodes_of, surroundings, write_resolved
 from gfm_pipeline.cli.campaigns import campaign_argument, existing
-from gfm_pipeline.cli.faults import CHAOS, FAULT, check_faults, injecting
-from gfm_pipeline.cli.modes import Surroundings, nodes_of, surroundings, write_resolved
+from gfm_pipeline.cli.fault_options import CHAOS, FAULT, check_faults, injecting
 from gfm_pipeline.cli.options import (
     Request,
     SiteChoice,
@@ -28,14 +27,15 @@ from gfm_pipeline.cli.options import (
     workflow_options,
 )
 from gfm_pipeline.cli.progress import Progress
+from gfm_pipeline.cli.run_request import Asked
 from gfm_pipeline.cli.stopping import Stopper, stopping
 from gfm_pipeline.cli.submit import submit_campaign
-from gfm_pipeline.common.errors import ConfigError, GFMError, Stopped, StorageError
-from gfm_pipeline.common.faultpoints import Fault, FaultPoint, reach
-from gfm_pipeline.common.publish import write_atomic
+from gfm_pipeline.core.errors import ConfigError, GFMError, Stopped, StorageError
+from gfm_pipeline.core.faultpoints import Fault, FaultPoint, reach
+from gfm_pipeline.core.publish import write_atomic
 from gfm_pipeline.engine.chaos import Chaos, ChaosPlan
 from gfm_pipeline.engine.driver import Driver
-from gfm_pipeline.sites.kinds import DriverMode
+from gfm_pipeline.sites.enums import DriverMode
 from gfm_pipeline.sites.registry import split_sets
 
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing until the end.")

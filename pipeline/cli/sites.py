@@ -13,8 +13,8 @@ import click
 
 from gfm_pipeline.cli.check_site import check, probing
 from gfm_pipeline.cli.options import overlay_option, site_set_option
-from gfm_pipeline.common.errors import SiteError
-from gfm_pipeline.sites.kinds import Scheduler
+from gfm_pipeline.core.errors import SiteError
+from gfm_pipeline.sites.enums import Scheduler
 from gfm_pipeline.sites.registry import LoadedSite, Source, json_schema, known, load_site
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable, on standard output.")

@@ -10,8 +10,7 @@ import click
 from gfm_pipeline.campaign.events import JobEnded, JobIntended, JobRole, JobSubmitted, to_entry
 from gfm_pipeline.campaign.folder import OpenCampaign, check_name, driving
 from gfm_pipeline.campaign.identity import remember_digests
-from gfm_pipeline.cli.asked import Asked
-from gfm_pipeline.cli.modes import (
+from gfm_pipeline.cli.allocate import (
     Surroundings,
     job_prefix,
     job_shape,
@@ -20,11 +19,12 @@ from gfm_pipeline.cli.modes import (
     write_resolved,
 )
 from gfm_pipeline.cli.options import Request, SiteChoice, workflow_options
-from gfm_pipeline.common.errors import ConfigError, SchedulerUnavailable
-from gfm_pipeline.engine.chain import job_name
-from gfm_pipeline.execution.patiently import patiently
+from gfm_pipeline.cli.run_request import Asked
+from gfm_pipeline.core.errors import ConfigError, SchedulerUnavailable
+from gfm_pipeline.engine.resources.job_chain import job_name
+from gfm_pipeline.execution.retry import patiently
 from gfm_pipeline.execution.scheduler import Scheduler, SubmissionRefused
-from gfm_pipeline.sites.kinds import DriverMode
+from gfm_pipeline.sites.enums import DriverMode
 
 Say = Callable[[str], None]
 

@@ -1,7 +1,8 @@
 """Kills, slows and starves the tasks of a running campaign at random, for people who want to see it survive.
 
 Nothing is ever corrupted: what strikes here is what strikes a campaign of weeks anyway. Each attempt that is hit gets a
-note in its folder, and `gfm_pipeline.engine.outcome` reads it, so that chaos does not use up the attempts that real
+note in its folder, and `gfm_pipeline.engine.tasks.classify` reads it, so that chaos does not use up the attempts that
+real
 trouble is given.
 """
 
@@ -19,14 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from gfm_pipeline.apps.contracts.task import CHAOS_FILE, WRAPPER_FILE, WrapperRecord
 from gfm_pipeline.campaign.paths import CampaignPaths
-from gfm_pipeline.common.errors import ConfigError, IntegrityError
-from gfm_pipeline.common.faultpoints import FAULTS_FILE, REFUSALS, Fault, FaultPoint, arm
-from gfm_pipeline.common.processes import is_alive, kill, kill_group
-from gfm_pipeline.common.records import read_record
-from gfm_pipeline.common.strenum import StrEnum
-from gfm_pipeline.engine.leftovers import attempts_left
+from gfm_pipeline.core.contracts.task import CHAOS_FILE, WRAPPER_FILE, WrapperRecord
+from gfm_pipeline.core.errors import ConfigError, IntegrityError
+from gfm_pipeline.core.faultpoints import FAULTS_FILE, REFUSALS, Fault, FaultPoint, arm
+from gfm_pipeline.core.processes import is_alive, kill, kill_group
+from gfm_pipeline.core.records import read_record
+from gfm_pipeline.core.strenum import StrEnum
+from gfm_pipeline.engine.tasks.orphans import attempts_left
 
 SLOW_SECONDS = (0.5, 3.0)
 LOOK_SECONDS = 0.1  # between two looks for something that runs

@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
-from gfm_pipeline.apps.contracts.task import STOP_FILE, WRAPPER_FILE
 from gfm_pipeline.campaign.events import (
     Action,
     Cause,
@@ -23,20 +22,21 @@ from gfm_pipeline.campaign.events import (
 )
 from gfm_pipeline.campaign.journal import Journal
 from gfm_pipeline.campaign.state import CampaignState, TaskStatus
-from gfm_pipeline.common.errors import IntegrityError, SchedulerUnavailable, StageFailed, Stopped, StorageError
-from gfm_pipeline.common.faultpoints import FaultPoint, reach
-from gfm_pipeline.engine.artefacts import lost_artefacts
-from gfm_pipeline.engine.attempts import Running, Task, Token, can_shrink
-from gfm_pipeline.engine.decide import decide
-from gfm_pipeline.engine.fleet import Fleet
-from gfm_pipeline.engine.leftovers import end_attempt, end_launches
-from gfm_pipeline.engine.outcome import Ended, classify
-from gfm_pipeline.engine.proposing import propose_wave
-from gfm_pipeline.engine.retries import delay, next_action
-from gfm_pipeline.engine.shared import SharedLaunch
-from gfm_pipeline.engine.starting import Starter, sizes_of
-from gfm_pipeline.engine.step import Context, Step
-from gfm_pipeline.engine.watchdog import Watchdog
+from gfm_pipeline.core.contracts.task import STOP_FILE, WRAPPER_FILE
+from gfm_pipeline.core.errors import IntegrityError, SchedulerUnavailable, StageFailed, Stopped, StorageError
+from gfm_pipeline.core.faultpoints import FaultPoint, reach
+from gfm_pipeline.engine.decisions.artefacts import lost_artefacts
+from gfm_pipeline.engine.decisions.decide import decide
+from gfm_pipeline.engine.decisions.proposals import propose_wave
+from gfm_pipeline.engine.decisions.requests import Context, Step
+from gfm_pipeline.engine.resources.nodes import Fleet
+from gfm_pipeline.engine.tasks.attempts import Running, Task, Token, can_shrink
+from gfm_pipeline.engine.tasks.classify import Ended, classify
+from gfm_pipeline.engine.tasks.orphans import end_attempt, end_launches
+from gfm_pipeline.engine.tasks.retries import delay, next_action
+from gfm_pipeline.engine.tasks.shared_launches import SharedLaunch
+from gfm_pipeline.engine.tasks.task_starter import Starter, sizes_of
+from gfm_pipeline.engine.tasks.watchdog import Watchdog
 from gfm_pipeline.execution.launcher import JobEnd, Launcher
 from gfm_pipeline.sites.schema import SiteModel
 

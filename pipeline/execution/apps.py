@@ -20,7 +20,7 @@ def app(stage: StageName, executor: str) -> Any:
         parsl_resource_specification: dict[str, int],  # noqa: ARG001 - Parsl reads it, and demands that it is taken
     ) -> int:
         # Imported where it runs: Parsl ships this function to a worker on a compute node.
-        from gfm_pipeline.execution.worker import start_wrapper
+        from gfm_pipeline.apps.runtime.parsl_worker import start_wrapper
 
         return start_wrapper(launch, ranks)
 

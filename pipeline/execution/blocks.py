@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gfm_pipeline.common.publish import storage_errors, write_atomic
+from gfm_pipeline.core.publish import storage_errors, write_atomic
 from gfm_pipeline.execution.launcher import ParslLauncher
 from gfm_pipeline.sites.batch import BatchJob, block_script, resident_script
 from gfm_pipeline.sites.schema import SiteModel

@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gfm_pipeline.execution.sizes import SizeClass
-from gfm_pipeline.sites.kinds import Scheduler
+from gfm_pipeline.execution.size_class import SizeClass
+from gfm_pipeline.sites.enums import Scheduler
 from gfm_pipeline.sites.launch import LaunchStrategy
 from gfm_pipeline.sites.schema import SiteModel
 
 MISSED_HEARTBEATS = 4  # after so many a manager, or the driver's side, is given up
 LOOPBACK = "127.0.0.1"
-POOL = "gfm_pipeline.execution.forked_pool"
+POOL = "gfm_pipeline.apps.runtime.forked_pool"
 
 
 def build_executor(site: SiteModel, size: SizeClass, nodes: int) -> Any:

@@ -14,17 +14,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from gfm_pipeline.apps.wrapper import Launch
+from gfm_pipeline.apps.runtime.wrapper import Launch
 from gfm_pipeline.campaign.events import StageName
-from gfm_pipeline.common.errors import IntegrityError, StorageError
-from gfm_pipeline.common.faultpoints import FaultPoint, reach
-from gfm_pipeline.common.processes import ProcessId, identify, is_alive, kill, kill_group
-from gfm_pipeline.common.publish import storage_errors, write_record
-from gfm_pipeline.common.records import read_record, to_plain
+from gfm_pipeline.core.contracts.launch import RankFile
+from gfm_pipeline.core.errors import IntegrityError, StorageError
+from gfm_pipeline.core.faultpoints import FaultPoint, reach
+from gfm_pipeline.core.processes import ProcessId, identify, is_alive, kill, kill_group
+from gfm_pipeline.core.publish import storage_errors, write_record
+from gfm_pipeline.core.records import read_record, to_plain
 from gfm_pipeline.execution.executors import build_executor, resources
 from gfm_pipeline.execution.pools import LocalPools, PoolCommand, pool_commands
-from gfm_pipeline.execution.sizes import SizeClass
-from gfm_pipeline.sites.rankfile import RankFile
+from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.schema import SiteModel
 
 PROCESSES_FILE = "processes.json"

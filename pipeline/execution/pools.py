@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gfm_pipeline.common.processes import ProcessId, identify
-from gfm_pipeline.common.publish import storage_errors, write_atomic
-from gfm_pipeline.execution.sizes import SizeClass
+from gfm_pipeline.core.processes import ProcessId, identify
+from gfm_pipeline.core.publish import storage_errors, write_atomic
+from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.batch import expanded
 from gfm_pipeline.sites.launch import pool_line
 from gfm_pipeline.sites.schema import SiteModel

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gfm_pipeline.apps.wrapper import Launch
+from gfm_pipeline.apps.runtime.wrapper import Launch
 from gfm_pipeline.campaign.events import StageName
-from gfm_pipeline.common.attempt import WRAP_FILE
-from gfm_pipeline.common.publish import write_record
+from gfm_pipeline.core.contracts.attempt import WRAP_FILE
+from gfm_pipeline.core.contracts.launch import GroupFile, GroupMember
+from gfm_pipeline.core.publish import write_record
 from gfm_pipeline.execution.launcher import Job
-from gfm_pipeline.execution.sizes import SizeClass
-from gfm_pipeline.sites.kinds import Scheduler
+from gfm_pipeline.execution.size_class import SizeClass
+from gfm_pipeline.sites.enums import Scheduler
 from gfm_pipeline.sites.launch import (
     group_ranges,
     group_rank_files,
@@ -24,11 +25,10 @@ from gfm_pipeline.sites.launch import (
     task_environment,
     unanswered,
 )
-from gfm_pipeline.sites.rankfile import GroupFile, GroupMember
 from gfm_pipeline.sites.schema import SiteModel
 
-RANK_SHIM = "gfm_pipeline.sites.rank"
-SPAWN_SHIM = "gfm_pipeline.sites.spawn"
+RANK_SHIM = "gfm_pipeline.apps.runtime.rank"
+SPAWN_SHIM = "gfm_pipeline.apps.runtime.spawn"
 
 
 @dataclass(frozen=True)

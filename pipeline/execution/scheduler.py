@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from gfm_pipeline.common.errors import ConfigError, SchedulerUnavailable
-from gfm_pipeline.common.strenum import StrEnum
+from gfm_pipeline.core.errors import ConfigError, SchedulerUnavailable
+from gfm_pipeline.core.strenum import StrEnum
 
 JOB_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gfm_pipeline import __version__
-from gfm_pipeline.apps.contracts.evaluation import CalibrateResult
-from gfm_pipeline.apps.contracts.task import PROGRESS_FILE
-from gfm_pipeline.apps.contracts.training import StopReason, TrainResult
 from gfm_pipeline.campaign.events import Cause, Member, Outcome, StageName
 from gfm_pipeline.campaign.lock import is_dead, read_holder
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import Attempt, CampaignState, StageState, TaskState, TaskStatus, load_state
-from gfm_pipeline.common.publish import verify
-from gfm_pipeline.common.records import from_plain
+from gfm_pipeline.core.contracts.evaluation import CalibrateResult
+from gfm_pipeline.core.contracts.task import PROGRESS_FILE
+from gfm_pipeline.core.contracts.training import StopReason, TrainResult
+from gfm_pipeline.core.publish import verify
+from gfm_pipeline.core.records import from_plain
 from gfm_pipeline.engine.stages.calibrate import FIT
 from gfm_pipeline.engine.stages.search import objective_of, task_name
-from gfm_pipeline.engine.told import error_table
+from gfm_pipeline.engine.tasks.task_files import error_table
 from gfm_pipeline.report.sources import assembled, build_sources
 from gfm_pipeline.report.view import (
     CampaignView,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from gfm_pipeline.apps.contracts.ingest_report import Histogram, IngestReport
+from gfm_pipeline.core.contracts.ingest_report import Histogram, IngestReport
 from gfm_pipeline.report.canvas import SERIES, SURFACE, Canvas, count_axis, log_axis, round_numbers, styled
 from gfm_pipeline.report.text import count, short_count
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.report.sources import Found
 from gfm_pipeline.report.tables import Column, Table
 from gfm_pipeline.report.text import MISSING, count, milli, significant, symbol

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.contracts.evaluation import figure_key
+from gfm_pipeline.core.contracts.evaluation import figure_key
 from gfm_pipeline.report.canvas import INK, MUTED, SERIES, SURFACE, Canvas, count_axis, log_axis, round_numbers, styled
 from gfm_pipeline.report.text import flatten, milli, percent, ratio, significant
 from gfm_pipeline.report.view import CampaignView, CandidateView, CurvePoint

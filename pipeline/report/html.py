@@ -12,9 +12,9 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.contracts.data import DatasetStatistics
-from gfm_pipeline.apps.contracts.evaluation import QuantityReport, figure_key
-from gfm_pipeline.apps.contracts.ingest_report import Histogram, IngestReport
+from gfm_pipeline.core.contracts.data import DatasetStatistics
+from gfm_pipeline.core.contracts.evaluation import QuantityReport, figure_key
+from gfm_pipeline.core.contracts.ingest_report import Histogram, IngestReport
 from gfm_pipeline.report import data_figures, data_tables, figures, tables
 from gfm_pipeline.report.sources import Found
 from gfm_pipeline.report.text import MISSING, count, duration, moment, percent, symbol
@@ -74,7 +74,7 @@ def render_html(
     view
         The facts.
     evaluation
-        Arrays of the ensemble's ``evaluation.npz`` (`apps.contracts.evaluation.figure_key`); None before there is one.
+        Arrays of the ensemble's ``evaluation.npz`` (`core.contracts.evaluation.figure_key`); None before there is one.
     found
         What ingest left of every dataset (`report.sources.load_found`); None where it is not looked for.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 
-from gfm_pipeline.apps.contracts.data import DatasetStatistics
+from gfm_pipeline.core.contracts.data import DatasetStatistics
 from gfm_pipeline.report import data_tables, tables
 from gfm_pipeline.report.sources import Found
 from gfm_pipeline.report.tables import Table

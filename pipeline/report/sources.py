@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from gfm_pipeline.apps.contracts.data import QUARANTINE_FILE, AssembleResult, ReadShardResult
-from gfm_pipeline.apps.contracts.ingest_report import REPORT_DATA_FILE, REPORT_FILE, IngestReport
 from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import StageState, TaskState, TaskStatus, load_state
-from gfm_pipeline.common.errors import IntegrityError
-from gfm_pipeline.common.publish import read_manifest
-from gfm_pipeline.common.records import from_plain
+from gfm_pipeline.core.contracts.data import QUARANTINE_FILE, AssembleResult, ReadShardResult
+from gfm_pipeline.core.contracts.ingest_report import REPORT_DATA_FILE, REPORT_FILE, IngestReport
+from gfm_pipeline.core.errors import IntegrityError
+from gfm_pipeline.core.publish import read_manifest
+from gfm_pipeline.core.records import from_plain
 from gfm_pipeline.engine.stages.ingest import assemble_name, read_name
-from gfm_pipeline.engine.told import newest_progress
+from gfm_pipeline.engine.tasks.task_files import newest_progress
 from gfm_pipeline.report.view import SourceView, StageStatus
 
 

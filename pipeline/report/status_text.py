@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from gfm_pipeline.common.records import to_plain
+from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.report import data_tables, tables
 from gfm_pipeline.report.text import (
     MISSING,

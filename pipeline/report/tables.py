@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
-from gfm_pipeline.apps.contracts.evaluation import QuantityReport
-from gfm_pipeline.apps.contracts.training import DatasetErrors
+from gfm_pipeline.core.contracts.evaluation import QuantityReport
+from gfm_pipeline.core.contracts.training import DatasetErrors
 from gfm_pipeline.report.text import (
     MISSING,
     count,

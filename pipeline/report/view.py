@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from gfm_pipeline.apps.contracts.data import DatasetStatistics
-from gfm_pipeline.apps.contracts.evaluation import CalibrateResult
-from gfm_pipeline.apps.contracts.training import DatasetErrors
-from gfm_pipeline.common.strenum import StrEnum
+from gfm_pipeline.core.contracts.data import DatasetStatistics
+from gfm_pipeline.core.contracts.evaluation import CalibrateResult
+from gfm_pipeline.core.contracts.training import DatasetErrors
+from gfm_pipeline.core.strenum import StrEnum
 
 
 class StageStatus(StrEnum):

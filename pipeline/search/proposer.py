@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from gfm_pipeline.common.records import canonical_json
+from gfm_pipeline.core.records import canonical_json
 from gfm_pipeline.search.space import Choice, Range, SearchSpace
 
 MAX_ASK = 32  # constant liars refit once a point: beyond this a wave is filled by sampling

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from gfm_pipeline.common.errors import WorkflowError
-from gfm_pipeline.common.explain import Place, explain
-from gfm_pipeline.common.yamlfile import Location, YamlFile, put, read_setting, read_yaml
+from gfm_pipeline.core.errors import WorkflowError
+from gfm_pipeline.core.explain import Place, explain
+from gfm_pipeline.core.yamlfile import Location, YamlFile, put, read_setting, read_yaml
 from gfm_pipeline.workflow.schema import WorkflowModel
 
 

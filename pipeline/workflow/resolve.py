@@ -5,11 +5,11 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
-from gfm_pipeline.apps.contracts.data import SourceSettings
-from gfm_pipeline.apps.contracts.readers import describe, reader_names
-from gfm_pipeline.apps.contracts.sources import block_size, check_units, force_label, validate_options
-from gfm_pipeline.common.errors import ConfigError
-from gfm_pipeline.common.explain import suggestion
+from gfm_pipeline.core.contracts.data import SourceSettings
+from gfm_pipeline.core.contracts.readers import describe, reader_names
+from gfm_pipeline.core.contracts.sources import block_size, check_units, force_label, validate_options
+from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.core.explain import suggestion
 from gfm_pipeline.workflow.load import LoadedWorkflow
 from gfm_pipeline.workflow.schema import SourceModel
 

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from gfm_pipeline.apps.contracts.data import (
+from gfm_pipeline.core.contracts.data import (
     OVERLAP,
     SHARD_MB,
     Duplicates,
@@ -26,7 +26,7 @@ from gfm_pipeline.apps.contracts.data import (
     InconsistentPbc,
     LengthUnit,
 )
-from gfm_pipeline.apps.contracts.training import Algorithm, ForceHead
+from gfm_pipeline.core.contracts.training import Algorithm, ForceHead
 from gfm_pipeline.search.space import Choice, Dimension, Range, SearchSpace
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]

@@ -15,17 +15,17 @@ from shutil import which
 import numpy as np
 import pytest
 
-from gfm_pipeline.apps.contracts.data import AssembleSpec, ReadShardSpec, SourceSettings, Split
-from gfm_pipeline.apps.contracts.layout import CHUNK, LAYOUT_FILE
-from gfm_pipeline.apps.contracts.task import ERROR_FILE, RESULT_FILE, ExitCode
 from gfm_pipeline.apps.dataset import Columns, Dataset
-from gfm_pipeline.apps.dataset.bp_step import together
 from gfm_pipeline.apps.dataset.inspect import verify
+from gfm_pipeline.apps.dataset.store.bp_step import together
 from gfm_pipeline.apps.ingest.assemble import assemble_program
-from gfm_pipeline.apps.ingest.placing import Placing
+from gfm_pipeline.apps.ingest.assembly.writer import Placing
 from gfm_pipeline.apps.ingest.read import read_shard_program
-from gfm_pipeline.apps.program import Task
-from gfm_pipeline.common.records import to_plain
+from gfm_pipeline.apps.runtime.program import Task
+from gfm_pipeline.core.contracts.data import AssembleSpec, ReadShardSpec, SourceSettings, Split
+from gfm_pipeline.core.contracts.layout import CHUNK, LAYOUT_FILE
+from gfm_pipeline.core.contracts.task import ERROR_FILE, RESULT_FILE, ExitCode
+from gfm_pipeline.core.records import to_plain
 
 SECONDS = 120
 
@@ -136,7 +136,7 @@ def test_ranks_that_write_each_file_together_give_the_same_content(
 def test_a_rank_that_fails_while_all_write_one_file_ends_all(
     tmp_path: Path, shards: AssembleSpec, collective: dict[str, str], how: str
 ) -> None:
-    program = FAILING.format(rank=1, where="placing.IndexWriter.add", how={"raise": RAISE, "kill": KILL}[how])
+    program = FAILING.format(rank=1, where="writer.IndexWriter.add", how={"raise": RAISE, "kill": KILL}[how])
     done = run_ranks(tmp_path / "attempt", here(shards, tmp_path / "dimers"), 2, program, collective)
     assert done.returncode != 0
     assert not (tmp_path / "dimers").exists()
@@ -146,9 +146,10 @@ def test_a_rank_that_fails_while_all_write_one_file_ends_all(
 FAILING = """
 import os, signal, sys
 from mpi4py import MPI
-from gfm_pipeline.apps.dataset import index
-from gfm_pipeline.apps.ingest import assemble, assemble_mpi, placing
-from gfm_pipeline.common.errors import DataError
+from gfm_pipeline.apps.dataset.store import index
+from gfm_pipeline.apps.ingest import assemble, assemble_mpi
+from gfm_pipeline.apps.ingest.assembly import writer
+from gfm_pipeline.core.errors import DataError
 
 def fail(*_):
     {how}
@@ -164,10 +165,10 @@ RAISE, KILL = "raise DataError('This cell has no volume.')", "os.kill(os.getpid(
     ("rank", "where", "how"),
     [
         (0, "assemble._scatter", RAISE),
-        (1, "placing.IndexWriter.add", RAISE),
+        (1, "writer.IndexWriter.add", RAISE),
         (1, "assemble_mpi.help_assemble", RAISE),  # before it listens to the others
         (0, "assemble.render", RAISE),  # after all have written
-        (1, "placing.IndexWriter.add", KILL),
+        (1, "writer.IndexWriter.add", KILL),
     ],
 )
 def test_a_rank_that_fails_ends_all_and_nothing_is_published(

@@ -18,7 +18,12 @@ from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from gfm_pipeline.apps.contracts.data import (
+from gfm_pipeline.apps.dataset import Columns, write_bp
+from gfm_pipeline.apps.ingest.assemble import assemble_program
+from gfm_pipeline.apps.ingest.assembly.shard import read_quarantine
+from gfm_pipeline.apps.ingest.read import read_shard_program
+from gfm_pipeline.apps.runtime.program import Task
+from gfm_pipeline.core.contracts.data import (
     AssembleResult,
     AssembleSpec,
     Duplicates,
@@ -27,14 +32,9 @@ from gfm_pipeline.apps.contracts.data import (
     SourceSettings,
     Split,
 )
-from gfm_pipeline.apps.contracts.ingest_report import REPORT_DATA_FILE, REPORT_FILE, IngestReport, SetAside
-from gfm_pipeline.apps.dataset import Columns, write_bp
-from gfm_pipeline.apps.ingest.assemble import assemble_program
-from gfm_pipeline.apps.ingest.read import read_shard_program
-from gfm_pipeline.apps.ingest.shard import read_quarantine
-from gfm_pipeline.apps.program import Task
-from gfm_pipeline.common.errors import DataError
-from gfm_pipeline.common.records import read_record
+from gfm_pipeline.core.contracts.ingest_report import REPORT_DATA_FILE, REPORT_FILE, IngestReport, SetAside
+from gfm_pipeline.core.errors import DataError
+from gfm_pipeline.core.records import read_record
 
 N, BAD = 60, 17
 Frames = list[Atoms]

@@ -14,17 +14,17 @@ from lattices import brute_force, edge_sets, in_order, random_lattices
 from training_cases import REFERENCE, lines, publish_dataset, small_spec
 
 from gfm_pipeline.apps.calibrate import predict
-from gfm_pipeline.apps.contracts.data import Split
-from gfm_pipeline.apps.contracts.evaluation import PredictSpec
-from gfm_pipeline.apps.contracts.training import DatasetRef
 from gfm_pipeline.apps.dataset import Dataset, GraphTable
-from gfm_pipeline.apps.dataset.batched import ListBatched, lister_on
-from gfm_pipeline.apps.dataset.columns import Columns
-from gfm_pipeline.apps.dataset.edges import UNPACKED, Edges, Lister, Packed, list_edges, select_edges
-from gfm_pipeline.apps.dataset.source import OnDisk, read_table
-from gfm_pipeline.apps.program import Task
-from gfm_pipeline.apps.train import program
-from gfm_pipeline.common.errors import DataError
+from gfm_pipeline.apps.dataset.batching.graph_source import OnDisk, read_table
+from gfm_pipeline.apps.dataset.neighbors.batched import ListBatched, lister_on
+from gfm_pipeline.apps.dataset.neighbors.edges import UNPACKED, Edges, Lister, Packed, list_edges, select_edges
+from gfm_pipeline.apps.dataset.store.columns import Columns
+from gfm_pipeline.apps.runtime.program import Task
+from gfm_pipeline.apps.train import task as program
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.evaluation import PredictSpec
+from gfm_pipeline.core.contracts.training import DatasetRef
+from gfm_pipeline.core.errors import DataError
 
 CPU = torch.device("cpu")
 GPU = next((torch.device(m.__name__.split(".")[-1], 0) for m in (torch.cuda, torch.xpu) if m.is_available()), None)

@@ -22,9 +22,9 @@ from gfm_pipeline.apps.calibrate.calibrators import (
     fit_scale_floor,
 )
 from gfm_pipeline.apps.calibrate.evaluate import FIGURE_POINTS, evaluate
-from gfm_pipeline.apps.contracts.data import Split
-from gfm_pipeline.apps.contracts.evaluation import MemberRef
-from gfm_pipeline.common.errors import DataError
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.evaluation import MemberRef
+from gfm_pipeline.core.errors import DataError
 
 LEVEL = 0.9
 

@@ -12,22 +12,22 @@ from ase.data import chemical_symbols
 from hydragnn_layout import independent_sample, random_columns, write_like_hydragnn
 from lattices import brute_force, in_order, random_lattices
 
-from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.apps.dataset import (
     BpFile,
     Columns,
     Dataset,
     GraphTable,
     collate,
-    gather,
     neighbour_list,
     read_columns,
     write_bp,
 )
-from gfm_pipeline.apps.dataset import dataset as dataset_module
-from gfm_pipeline.apps.dataset.edges import list_edges
-from gfm_pipeline.common.errors import DataError, IntegrityError
-from gfm_pipeline.common.publish import publishing, write_record
+from gfm_pipeline.apps.dataset.batching import collate as gather
+from gfm_pipeline.apps.dataset.neighbors.edges import list_edges
+from gfm_pipeline.apps.dataset.store import dataset as dataset_module
+from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.core.errors import DataError, IntegrityError
+from gfm_pipeline.core.publish import publishing, write_record
 from gfm_pipeline.models.batch import Batch
 
 FIELDS = ("numbers", "pos", "forces", "energy", "cell", "pbc", "natoms", "offsets", "group", "origin", "graph_attr")

@@ -16,7 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_cases import PLAIN, crystals, ingest, joined, record, waters
 
-from gfm_pipeline.apps.contracts.data import (
+from gfm_pipeline.apps.dataset import Dataset, neighbour_list
+from gfm_pipeline.apps.ingest.checks import record_scan as survey_module
+from gfm_pipeline.apps.ingest.checks.filters import Conversion, _pairs, clean, faults
+from gfm_pipeline.apps.ingest.checks.fingerprints import fingerprint
+from gfm_pipeline.apps.ingest.preview import preview
+from gfm_pipeline.apps.ingest.records import Record
+from gfm_pipeline.core.contracts.data import (
     BadRecord,
     Duplicates,
     EnergyUnit,
@@ -24,14 +30,8 @@ from gfm_pipeline.apps.contracts.data import (
     InconsistentPbc,
     SourceSettings,
 )
-from gfm_pipeline.apps.contracts.preview import PreviewSpec
-from gfm_pipeline.apps.dataset import Dataset, neighbour_list
-from gfm_pipeline.apps.ingest import survey as survey_module
-from gfm_pipeline.apps.ingest.clean import Conversion, _pairs, clean, faults
-from gfm_pipeline.apps.ingest.fingerprints import fingerprint
-from gfm_pipeline.apps.ingest.preview import preview
-from gfm_pipeline.apps.ingest.records import Record
-from gfm_pipeline.common.errors import DataError
+from gfm_pipeline.core.contracts.preview import PreviewSpec
+from gfm_pipeline.core.errors import DataError
 
 # --- conversions and filters ---------------------------------------------------------------------------------
 

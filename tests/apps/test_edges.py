@@ -21,18 +21,19 @@ from lattices import edge_sets
 from source_cases import ingest
 from test_assemble_ranks import run_ranks
 
-from gfm_pipeline.apps.contracts.data import AssembleSpec, SourceSettings, Split
-from gfm_pipeline.apps.contracts.layout import LAYOUT_FILE, DatasetInfo, InspectSpec
-from gfm_pipeline.apps.contracts.task import ExitCode
-from gfm_pipeline.apps.dataset import Columns, Dataset, edges
-from gfm_pipeline.apps.dataset.bp_step import together
-from gfm_pipeline.apps.dataset.edge_files import EdgeWriter, StoredEdges, edge_files, edge_layout, join_edges
-from gfm_pipeline.apps.dataset.edges import EDGE, UNPACKED, Packed, check_edges, pack, select_edges, unpack
-from gfm_pipeline.apps.dataset.index import IndexWriter
+from gfm_pipeline.apps.dataset import Columns, Dataset
+from gfm_pipeline.apps.dataset.batching.graph_source import OnDisk, read_table
 from gfm_pipeline.apps.dataset.inspect import inspect
-from gfm_pipeline.apps.dataset.neighbours import pairs_within
-from gfm_pipeline.apps.dataset.source import OnDisk, read_table
-from gfm_pipeline.common.errors import IntegrityError
+from gfm_pipeline.apps.dataset.neighbors import edges
+from gfm_pipeline.apps.dataset.neighbors.edges import EDGE, UNPACKED, Packed, check_edges, pack, select_edges, unpack
+from gfm_pipeline.apps.dataset.neighbors.neighbor_list import pairs_within
+from gfm_pipeline.apps.dataset.store.bp_step import together
+from gfm_pipeline.apps.dataset.store.edge_files import EdgeWriter, StoredEdges, edge_files, edge_layout, join_edges
+from gfm_pipeline.apps.dataset.store.index import IndexWriter
+from gfm_pipeline.core.contracts.data import AssembleSpec, SourceSettings, Split
+from gfm_pipeline.core.contracts.layout import LAYOUT_FILE, DatasetInfo, InspectSpec
+from gfm_pipeline.core.contracts.task import ExitCode
+from gfm_pipeline.core.errors import IntegrityError
 
 CUTOFF = 5.0
 ATOM, IMAGE = st.integers(0, 2**20 - 1), st.tuples(*[st.integers(-127, 127)] * 3)
@@ -266,10 +267,10 @@ def test_predictions_are_those_without_stored_edges(both: tuple[Path, Path], tmp
     from training_cases import small_spec
 
     from gfm_pipeline.apps.calibrate.predict import predict_columns
-    from gfm_pipeline.apps.contracts.training import DatasetRef
-    from gfm_pipeline.apps.program import Task
+    from gfm_pipeline.apps.runtime.program import Task
     from gfm_pipeline.apps.train.checkpoint import load_model
-    from gfm_pipeline.apps.train.program import train
+    from gfm_pipeline.apps.train.task import train
+    from gfm_pipeline.core.contracts.training import DatasetRef
 
     torch.set_num_threads(1)
     spec = small_spec((DatasetRef("m", str(both[1])),), tmp_path / "out")
@@ -375,8 +376,10 @@ def test_two_ranks_write_the_bytes_of_one_process(both: tuple[Path, Path], tmp_p
     shard, output = both[1].parent / "shard0", tmp_path / "ranks" / "m"
     source = SourceSettings("m", "ase", (str(both[1].parents[1] / "m.extxyz"),), group_key="run")
     spec = AssembleSpec(source, (str(shard),), 0.2, 0.2, 0.5, 5, str(output), edges_within=CUTOFF)
-    small = "import sys\nfrom gfm_pipeline.apps.ingest import assemble_mpi, placing, shuffle\n" + (
-        "placing.CHUNK = shuffle.CHUNK = {chunk}\nsys.exit(assemble_mpi.main())\n"
+    small = (
+        "import sys\nfrom gfm_pipeline.apps.ingest import assemble_mpi\n"
+        "from gfm_pipeline.apps.ingest.assembly import shuffle, writer\n"
+        "writer.CHUNK = shuffle.CHUNK = {chunk}\nsys.exit(assemble_mpi.main())\n"
     )
     found = []
     for ranks in (1, 2):  # chunks of 8, so that each rank has some of every split

@@ -14,20 +14,20 @@ from training_cases import small_spec
 
 from gfm_pipeline.apps.calibrate.fit import calibrate
 from gfm_pipeline.apps.calibrate.predict import predict
-from gfm_pipeline.apps.contracts.data import ForceSign, SourceSettings, Split
-from gfm_pipeline.apps.contracts.evaluation import CalibrateSpec, MemberRef, PredictSpec
-from gfm_pipeline.apps.contracts.ingest_report import REPORT_DATA_FILE, Histogram, IngestReport
-from gfm_pipeline.apps.contracts.preview import PreviewSpec
-from gfm_pipeline.apps.contracts.sources import force_label
-from gfm_pipeline.apps.contracts.training import DatasetRef
 from gfm_pipeline.apps.dataset import Dataset
 from gfm_pipeline.apps.dataset.inspect import head, verify
 from gfm_pipeline.apps.ingest.preview import preview
-from gfm_pipeline.apps.program import Task
+from gfm_pipeline.apps.runtime.program import Task
 from gfm_pipeline.apps.train.checkpoint import load
-from gfm_pipeline.apps.train.program import train
-from gfm_pipeline.common.errors import ConfigError, DataError
-from gfm_pipeline.common.records import read_record
+from gfm_pipeline.apps.train.task import train
+from gfm_pipeline.core.contracts.data import ForceSign, SourceSettings, Split
+from gfm_pipeline.core.contracts.evaluation import CalibrateSpec, MemberRef, PredictSpec
+from gfm_pipeline.core.contracts.ingest_report import REPORT_DATA_FILE, Histogram, IngestReport
+from gfm_pipeline.core.contracts.preview import PreviewSpec
+from gfm_pipeline.core.contracts.sources import force_label
+from gfm_pipeline.core.contracts.training import DatasetRef
+from gfm_pipeline.core.errors import ConfigError, DataError
+from gfm_pipeline.core.records import read_record
 
 N = 160
 

@@ -23,8 +23,12 @@ from gfm_pipeline.apps.calculator import GFMCalculator
 from gfm_pipeline.apps.calibrate.ensemble import Ensemble, find_ensemble, load_ensemble
 from gfm_pipeline.apps.calibrate.fit import calibrate
 from gfm_pipeline.apps.calibrate.predict import predict, predict_columns
-from gfm_pipeline.apps.contracts.data import DatasetStatistics, Split
-from gfm_pipeline.apps.contracts.evaluation import (
+from gfm_pipeline.apps.dataset import Columns, Dataset, write_bp
+from gfm_pipeline.apps.runtime.program import StopRequested, Task
+from gfm_pipeline.apps.train.checkpoint import load_model
+from gfm_pipeline.apps.train.task import train
+from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.core.contracts.evaluation import (
     EVALUATION_FILE,
     FIGURES_FILE,
     MODEL_CARD_FILE,
@@ -35,15 +39,11 @@ from gfm_pipeline.apps.contracts.evaluation import (
     PredictSpec,
     figure_key,
 )
-from gfm_pipeline.apps.contracts.task import ERROR_FILE, RESULT_FILE, STOP_FILE, ExitCode
-from gfm_pipeline.apps.contracts.training import Algorithm, DatasetRef, ModelSettings, OptimiserSettings, TrainSpec
-from gfm_pipeline.apps.dataset import Columns, Dataset, write_bp
-from gfm_pipeline.apps.program import StopRequested, Task
-from gfm_pipeline.apps.train.checkpoint import load_model
-from gfm_pipeline.apps.train.program import train
-from gfm_pipeline.common.errors import DataError, IntegrityError, ModelError
-from gfm_pipeline.common.publish import is_published, publishing, read_manifest, write_record
-from gfm_pipeline.common.records import read_record
+from gfm_pipeline.core.contracts.task import ERROR_FILE, RESULT_FILE, STOP_FILE, ExitCode
+from gfm_pipeline.core.contracts.training import Algorithm, DatasetRef, ModelSettings, OptimiserSettings, TrainSpec
+from gfm_pipeline.core.errors import DataError, IntegrityError, ModelError
+from gfm_pipeline.core.publish import is_published, publishing, read_manifest, write_record
+from gfm_pipeline.core.records import read_record
 
 LEVEL = 0.8
 REFERENCES = {"wet": {"H": -13.5, "O": -431.25}, "metal": {"Cu": -1640.5, "Au": -3690.75}}

@@ -12,16 +12,16 @@ from ase import Atoms, units
 from ase.calculators.emt import EMT
 from ingest_cases import ALLOYS, all_columns, only_shard, run_all, run_read
 
-from gfm_pipeline.apps.contracts.data import (
+from gfm_pipeline.apps.ingest.assembly.shard import read_shard
+from gfm_pipeline.apps.ingest.generators.emt_alloys import random_parent
+from gfm_pipeline.apps.ingest.generators.langevin import baoab, maxwell_boltzmann
+from gfm_pipeline.apps.ingest.readers.registry import get_reader
+from gfm_pipeline.core.contracts.data import (
     SourceSettings,
 )
-from gfm_pipeline.apps.contracts.options import EmtAlloysOptions
-from gfm_pipeline.apps.contracts.sources import validate_options
-from gfm_pipeline.apps.ingest.emt_alloys import random_parent
-from gfm_pipeline.apps.ingest.langevin import baoab, maxwell_boltzmann
-from gfm_pipeline.apps.ingest.registry import get_reader
-from gfm_pipeline.apps.ingest.shard import read_shard
-from gfm_pipeline.common.errors import DataError
+from gfm_pipeline.core.contracts.options import EmtAlloysOptions
+from gfm_pipeline.core.contracts.sources import validate_options
+from gfm_pipeline.core.errors import DataError
 
 
 @pytest.mark.parametrize("reader", ["emt-alloys", "xtb-md"])
@@ -72,7 +72,7 @@ def test_alloys_are_fcc_with_vegards_lattice_and_emt_labels(tmp_path: Path) -> N
 
 def test_xtb_forces_are_minus_the_gradient(tmp_path: Path) -> None:
     pytest.importorskip("tblite", reason="tblite is not installed")
-    from gfm_pipeline.apps.ingest.xtb_md import _Potential
+    from gfm_pipeline.apps.ingest.generators.xtb_md import _Potential
 
     options = {"molecules": ["H2O"], "temperatures": [300], "replicas": 1, "frames": 3, "burn_in_fs": 5}
     shard, bad = only_shard(tmp_path, SourceSettings("w", "xtb-md", options=options))

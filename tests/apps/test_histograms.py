@@ -9,11 +9,11 @@ import pytest
 from ase.data import atomic_numbers
 from ingest_cases import ALLOYS, all_columns, run_all
 
-from gfm_pipeline.apps.contracts.data import SourceSettings
-from gfm_pipeline.apps.contracts.ingest_report import REPORT_DATA_FILE, Histogram, IngestReport
-from gfm_pipeline.apps.ingest.histograms import coarser, of_sizes, of_values
-from gfm_pipeline.apps.ingest.references import residual
-from gfm_pipeline.common.records import read_record
+from gfm_pipeline.apps.ingest.summary.histograms import coarser, of_sizes, of_values
+from gfm_pipeline.apps.ingest.summary.references import residual
+from gfm_pipeline.core.contracts.data import SourceSettings
+from gfm_pipeline.core.contracts.ingest_report import REPORT_DATA_FILE, Histogram, IngestReport
+from gfm_pipeline.core.records import read_record
 
 
 def test_histograms_count_what_the_dataset_holds(tmp_path: Path) -> None:

@@ -13,13 +13,14 @@ from hydragnn_layout import independent_sample, random_columns
 from lattices import brute_force
 from source_cases import ingest, waters
 
-from gfm_pipeline.apps.contracts.data import DatasetStatistics, SourceSettings, Split
-from gfm_pipeline.apps.contracts.layout import ExportedEnergies, HydragnnExport, InspectSpec
-from gfm_pipeline.apps.dataset import BpFile, Columns, Dataset, hydragnn_export, read_columns, write_bp
-from gfm_pipeline.apps.dataset.hydragnn_export import export
+from gfm_pipeline.apps.dataset import BpFile, Columns, Dataset, read_columns, write_bp
 from gfm_pipeline.apps.dataset.inspect import inspect
-from gfm_pipeline.common.errors import ConfigError
-from gfm_pipeline.common.publish import publishing, write_record
+from gfm_pipeline.apps.dataset.store import hydragnn_export
+from gfm_pipeline.apps.dataset.store.hydragnn_export import export
+from gfm_pipeline.core.contracts.data import DatasetStatistics, SourceSettings, Split
+from gfm_pipeline.core.contracts.layout import ExportedEnergies, HydragnnExport, InspectSpec
+from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.core.publish import publishing, write_record
 
 # examples/multidataset_hpo_sc26/gfm_mlip_all_mpnn.py: it stops when a file lacks one of them
 ASKED = [

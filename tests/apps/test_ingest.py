@@ -23,20 +23,20 @@ from pymatgen.core import DummySpecies, Lattice, Structure
 from pymatgen.core import Molecule as PymatgenMolecule
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 
-from gfm_pipeline.apps.contracts.data import (
+from gfm_pipeline.apps.dataset import Dataset
+from gfm_pipeline.apps.ingest.assembly.shard import read_shard
+from gfm_pipeline.apps.ingest.checks.filters import Conversion, clean
+from gfm_pipeline.apps.ingest.readers.registry import get_reader
+from gfm_pipeline.apps.ingest.records import Record, reduced_formula
+from gfm_pipeline.core.contracts.data import (
     BadRecord,
     EnergyUnit,
     LengthUnit,
     SourceSettings,
     Split,
 )
-from gfm_pipeline.apps.contracts.sources import block_size, validate_options
-from gfm_pipeline.apps.dataset import Dataset
-from gfm_pipeline.apps.ingest.clean import Conversion, clean
-from gfm_pipeline.apps.ingest.records import Record, reduced_formula
-from gfm_pipeline.apps.ingest.registry import get_reader
-from gfm_pipeline.apps.ingest.shard import read_shard
-from gfm_pipeline.common.errors import ConfigError, DataError
+from gfm_pipeline.core.contracts.sources import block_size, validate_options
+from gfm_pipeline.core.errors import ConfigError, DataError
 
 # --- readers -----------------------------------------------------------------------------------------------
 
@@ -357,7 +357,7 @@ def test_defaults_are_filled_in() -> None:
 
 def test_options_need_no_heavy_import() -> None:
     code = (
-        "import sys, gfm_pipeline.apps.contracts.readers, gfm_pipeline.apps.contracts.sources;"
+        "import sys, gfm_pipeline.core.contracts.readers, gfm_pipeline.core.contracts.sources;"
         "print([m for m in ('torch', 'adios2', 'ase', 'pymatgen') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -365,7 +365,8 @@ def test_options_need_no_heavy_import() -> None:
 
 
 def test_reading_does_not_import_torch() -> None:
-    code = "import sys, gfm_pipeline.apps.ingest.read, gfm_pipeline.apps.ingest.xtb_md; print('torch' in sys.modules)"
+    modules = "gfm_pipeline.apps.ingest.read, gfm_pipeline.apps.ingest.generators.xtb_md"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"  # its OpenMP would slow tblite many times
 

@@ -13,7 +13,11 @@ from typing import Any
 import pytest
 from ingest_cases import ALLOYS, run_read
 
-from gfm_pipeline.apps.contracts.data import (
+from gfm_pipeline.apps.dataset import Dataset
+from gfm_pipeline.apps.ingest.assemble import assemble_program
+from gfm_pipeline.apps.ingest.read import read_shard_program
+from gfm_pipeline.apps.runtime.program import StopRequested, Task, run_program
+from gfm_pipeline.core.contracts.data import (
     AssembleResult,
     AssembleSpec,
     ReadShardResult,
@@ -21,13 +25,9 @@ from gfm_pipeline.apps.contracts.data import (
     SourceSettings,
     Split,
 )
-from gfm_pipeline.apps.contracts.task import ERROR_FILE, PROGRESS_FILE, RESULT_FILE, STOP_FILE, ExitCode
-from gfm_pipeline.apps.dataset import Dataset
-from gfm_pipeline.apps.ingest.assemble import assemble_program
-from gfm_pipeline.apps.ingest.read import read_shard_program
-from gfm_pipeline.apps.program import StopRequested, Task, run_program
-from gfm_pipeline.common.errors import DataError, IntegrityError, StorageError
-from gfm_pipeline.common.records import read_record, to_plain
+from gfm_pipeline.core.contracts.task import ERROR_FILE, PROGRESS_FILE, RESULT_FILE, STOP_FILE, ExitCode
+from gfm_pipeline.core.errors import DataError, IntegrityError, StorageError
+from gfm_pipeline.core.records import read_record, to_plain
 
 
 def write_spec(folder: Path, spec: Any) -> None:

@@ -14,14 +14,14 @@ from ase.data import atomic_numbers
 from ase.io import read
 from source_cases import crystals, harmonic, ingest, record
 
-from gfm_pipeline.apps.contracts.data import (
+from gfm_pipeline.apps.dataset import Dataset
+from gfm_pipeline.apps.ingest.checks.label_consistency import Collector, Evidence, findings
+from gfm_pipeline.apps.ingest.records import Record
+from gfm_pipeline.core.contracts.data import (
     ForceSign,
     SourceSettings,
 )
-from gfm_pipeline.apps.dataset import Dataset
-from gfm_pipeline.apps.ingest.labels import Collector, Evidence, findings
-from gfm_pipeline.apps.ingest.records import Record
-from gfm_pipeline.common.publish import read_manifest
+from gfm_pipeline.core.publish import read_manifest
 
 needs_data = pytest.mark.skipif(
     "GFM_REAL_DATA" not in os.environ, reason="GFM_REAL_DATA does not name a folder with real data sets"

@@ -15,20 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_cases import REFERENCE, assert_same_state, lines, morse_columns, publish_dataset, small_spec
 
-from gfm_pipeline.apps.contracts.data import Split
-from gfm_pipeline.apps.contracts.training import DatasetRef, TrainSpec
 from gfm_pipeline.apps.dataset import Dataset, GraphTable, collate
-from gfm_pipeline.apps.dataset.ahead import Ahead
-from gfm_pipeline.apps.dataset.degrees import RADII, Degrees
-from gfm_pipeline.apps.dataset.index import GraphIndex, count, index_file, rows_of
-from gfm_pipeline.apps.dataset.rows import Blocks, runs
-from gfm_pipeline.apps.dataset.source import Held, OnDisk
-from gfm_pipeline.apps.program import StopRequested, Task
-from gfm_pipeline.apps.train import program
-from gfm_pipeline.apps.train.feed import Feed
-from gfm_pipeline.apps.train.program import open_source, train
+from gfm_pipeline.apps.dataset.batching.graph_source import Held, OnDisk
+from gfm_pipeline.apps.dataset.batching.prefetch import Ahead
+from gfm_pipeline.apps.dataset.neighbors.degrees import RADII, Degrees
+from gfm_pipeline.apps.dataset.store.index import GraphIndex, count, index_file, rows_of
+from gfm_pipeline.apps.dataset.store.rows import Blocks, runs
+from gfm_pipeline.apps.runtime.program import StopRequested, Task
+from gfm_pipeline.apps.train import task as program
+from gfm_pipeline.apps.train.batch_loader import Feed
 from gfm_pipeline.apps.train.sampler import Passes, Sampler
-from gfm_pipeline.common.errors import IntegrityError
+from gfm_pipeline.apps.train.task import open_source, train
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.training import DatasetRef, TrainSpec
+from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.models.batch import Batch
 
 BLOCK = 8  # graphs of a block of the test datasets

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from ingest_cases import ALLOYS, all_columns, run_all, run_read
 from lattices import brute_force, random_lattices
 
-from gfm_pipeline.apps.contracts.data import AssembleSpec, SourceSettings, Split
 from gfm_pipeline.apps.dataset import Columns, Dataset
-from gfm_pipeline.apps.dataset.degrees import RADII, Degrees, degrees_of
-from gfm_pipeline.apps.dataset.index import count, rows_of
-from gfm_pipeline.apps.dataset.molecules import SMALL
+from gfm_pipeline.apps.dataset.neighbors.degrees import RADII, Degrees, degrees_of
+from gfm_pipeline.apps.dataset.neighbors.small_systems import SMALL
+from gfm_pipeline.apps.dataset.store.index import count, rows_of
 from gfm_pipeline.apps.ingest.assemble import assemble_program
-from gfm_pipeline.apps.ingest.references import fit_references, residual
-from gfm_pipeline.apps.ingest.splits import SPLITS, split_groups
-from gfm_pipeline.apps.program import Task
-from gfm_pipeline.common.errors import DataError
-from gfm_pipeline.common.publish import publishing, read_manifest
+from gfm_pipeline.apps.ingest.assembly.splits import SPLITS, split_groups
+from gfm_pipeline.apps.ingest.summary.references import fit_references, residual
+from gfm_pipeline.apps.runtime.program import Task
+from gfm_pipeline.core.contracts.data import AssembleSpec, SourceSettings, Split
+from gfm_pipeline.core.errors import DataError
+from gfm_pipeline.core.publish import publishing, read_manifest
 
 
 @settings(max_examples=150, deadline=None)

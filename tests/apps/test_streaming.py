@@ -12,21 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_cases import ingest, waters
 
-from gfm_pipeline.apps.contracts.data import (
+from gfm_pipeline.apps.dataset import BpFile, Columns, Dataset, read_columns
+from gfm_pipeline.apps.dataset.inspect import inspect
+from gfm_pipeline.apps.ingest.assembly.shuffle import Buckets, Counted, plan_files
+from gfm_pipeline.apps.ingest.assembly.splits import GroupSplits
+from gfm_pipeline.apps.ingest.checks import record_scan as survey_module
+from gfm_pipeline.apps.ingest.checks.fingerprints import order_keys
+from gfm_pipeline.apps.ingest.checks.record_scan import Fit
+from gfm_pipeline.apps.ingest.summary.references import solve_references
+from gfm_pipeline.core.contracts.data import (
     SourceSettings,
     Split,
 )
-from gfm_pipeline.apps.contracts.layout import CHUNK, LAYOUT_FILE, DatasetInfo, InspectSpec, Layout
-from gfm_pipeline.apps.dataset import BpFile, Columns, Dataset, read_columns
-from gfm_pipeline.apps.dataset.inspect import inspect
-from gfm_pipeline.apps.ingest import survey as survey_module
-from gfm_pipeline.apps.ingest.fingerprints import order_keys
-from gfm_pipeline.apps.ingest.references import solve_references
-from gfm_pipeline.apps.ingest.shuffle import Buckets, Counted, plan_files
-from gfm_pipeline.apps.ingest.splits import GroupSplits
-from gfm_pipeline.apps.ingest.survey import Fit
-from gfm_pipeline.common.errors import ConfigError, IntegrityError
-from gfm_pipeline.common.records import read_record
+from gfm_pipeline.core.contracts.layout import CHUNK, LAYOUT_FILE, DatasetInfo, InspectSpec, Layout
+from gfm_pipeline.core.errors import ConfigError, IntegrityError
+from gfm_pipeline.core.records import read_record
 
 
 @settings(max_examples=40, deadline=None)
@@ -101,14 +101,14 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     many = replace(source, shards=2)
     with pytest.MonkeyPatch.context() as patch:
         one = ingest(folder / "one", source)
-        patch.setattr("gfm_pipeline.apps.ingest.shuffle.CHUNK", 16)
-        patch.setattr("gfm_pipeline.apps.ingest.placing.CHUNK", 16)
-        patch.setattr("gfm_pipeline.apps.ingest.placing.BpWriter", _block_writer)
+        patch.setattr("gfm_pipeline.apps.ingest.assembly.shuffle.CHUNK", 16)
+        patch.setattr("gfm_pipeline.apps.ingest.assembly.writer.CHUNK", 16)
+        patch.setattr("gfm_pipeline.apps.ingest.assembly.writer.BpWriter", _block_writer)
         return one, ingest(folder / "many", many, shard_mb=0.05)
 
 
 def _block_writer(*arguments: Any, **named: Any) -> Any:
-    from gfm_pipeline.apps.dataset.write import BpWriter
+    from gfm_pipeline.apps.dataset.store.write import BpWriter
 
     return BpWriter(*arguments, block=16, **named)
 
@@ -174,6 +174,6 @@ def test_no_bp_file_is_opened_before_its_manifest_is_checked(
     def never(*_: object) -> None:
         raise AssertionError("ADIOS2 was asked to open a damaged file")
 
-    monkeypatch.setattr("gfm_pipeline.apps.dataset.rows.BpFile", never)
+    monkeypatch.setattr("gfm_pipeline.apps.dataset.store.rows.BpFile", never)
     with pytest.raises(IntegrityError, match=r"data\.0 has"):
         inspect(InspectSpec(action, str(folder), output=str(tmp_path / "out.bp")))

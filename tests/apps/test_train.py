@@ -16,8 +16,13 @@ import pytest
 import torch
 from training_cases import REFERENCE, assert_same_state, lines, morse_columns, publish_dataset, small_spec
 
-from gfm_pipeline.apps.contracts.task import ERROR_FILE, RESULT_FILE, SPEC_FILE, STOP_FILE, ExitCode
-from gfm_pipeline.apps.contracts.training import (
+from gfm_pipeline.apps.dataset import GraphTable, collate
+from gfm_pipeline.apps.runtime.program import StopRequested, Task
+from gfm_pipeline.apps.train.checkpoint import load, load_model
+from gfm_pipeline.apps.train.task import CHECKPOINTS, last_graphs, train
+from gfm_pipeline.apps.train.validate import validate
+from gfm_pipeline.core.contracts.task import ERROR_FILE, RESULT_FILE, SPEC_FILE, STOP_FILE, ExitCode
+from gfm_pipeline.core.contracts.training import (
     Algorithm,
     Convergence,
     DatasetRef,
@@ -26,14 +31,9 @@ from gfm_pipeline.apps.contracts.training import (
     TrainResult,
     TrainSpec,
 )
-from gfm_pipeline.apps.dataset import GraphTable, collate
-from gfm_pipeline.apps.program import StopRequested, Task
-from gfm_pipeline.apps.train.checkpoint import load, load_model
-from gfm_pipeline.apps.train.program import CHECKPOINTS, last_graphs, train
-from gfm_pipeline.apps.train.validate import validate
-from gfm_pipeline.common.errors import ConfigError, IntegrityError
-from gfm_pipeline.common.publish import write_record
-from gfm_pipeline.common.records import read_record
+from gfm_pipeline.core.errors import ConfigError, IntegrityError
+from gfm_pipeline.core.publish import write_record
+from gfm_pipeline.core.records import read_record
 from gfm_pipeline.models import ModelSpec, Potential, multitask_loss
 from gfm_pipeline.models.loss import label_counts
 
@@ -240,10 +240,10 @@ def test_losses_of_parts_add_up_with_missing_labels():
 LIMITED = """\
 import ctypes, resource, sys
 from dataclasses import replace
-from gfm_pipeline.apps.contracts.training import TrainSpec
-from gfm_pipeline.apps.program import run_program
-from gfm_pipeline.apps.train import program
-make = program.prepare
+from gfm_pipeline.core.contracts.training import TrainSpec
+from gfm_pipeline.apps.runtime.program import run_program
+from gfm_pipeline.apps.train import task
+make = task.prepare
 def prepare(spec, *rest):
     make(replace(spec, micro_batch=1), *rest).step()
     made = make(spec, *rest)
@@ -252,8 +252,8 @@ def prepare(spec, *rest):
     limit = pages * resource.getpagesize() + ROOM
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     return made
-program.prepare = prepare
-sys.exit(run_program(TrainSpec, program.train))
+task.prepare = prepare
+sys.exit(run_program(TrainSpec, task.train))
 """
 
 

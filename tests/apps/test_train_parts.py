@@ -9,19 +9,19 @@ import pytest
 import torch
 from training_cases import REFERENCE, morse_columns
 
-from gfm_pipeline.apps.contracts.training import (
-    Algorithm,
-    Convergence,
-)
 from gfm_pipeline.apps.dataset import GraphTable
 from gfm_pipeline.apps.train.allocator import keep_freed_memory
 from gfm_pipeline.apps.train.convergence import Verdict, judge
-from gfm_pipeline.apps.train.flat import AdamW, clip, flatten
-from gfm_pipeline.apps.train.program import last_graphs
+from gfm_pipeline.apps.train.flat_parameters import AdamW, clip, flatten
 from gfm_pipeline.apps.train.sampler import BLOCK, Sampler, shares
 from gfm_pipeline.apps.train.schedule import Anneal, anneal_after, learning_rate
+from gfm_pipeline.apps.train.task import last_graphs
 from gfm_pipeline.apps.train.validate import objective, subset, validate
-from gfm_pipeline.common.errors import DataError
+from gfm_pipeline.core.contracts.training import (
+    Algorithm,
+    Convergence,
+)
+from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.models import ModelSpec, Potential, algorithms
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -22,17 +22,17 @@ from hypothesis import strategies as st
 from ranked import ended, finish, gone, ranks_file, start, start_step, wait_until
 from training_cases import assert_same_state, lines, publish_dataset, small_spec
 
-from gfm_pipeline.apps.contracts.task import ERROR_FILE, RESULT_FILE, SPEC_FILE, STOP_FILE, ExitCode
-from gfm_pipeline.apps.contracts.training import DatasetRef, Device, StopReason, TrainResult, TrainSpec
-from gfm_pipeline.apps.program import Task, is_device_failure
+from gfm_pipeline.apps.runtime.program import Task, is_device_failure
+from gfm_pipeline.apps.runtime.spawn import free_port
 from gfm_pipeline.apps.train.checkpoint import load
 from gfm_pipeline.apps.train.device import torch_device
-from gfm_pipeline.apps.train.program import CHECKPOINTS, last_graphs, train
-from gfm_pipeline.apps.train.shares import GROUP, cost, deal, share
-from gfm_pipeline.common.errors import ConfigError, NodeError
-from gfm_pipeline.common.publish import write_record
-from gfm_pipeline.common.records import read_record
-from gfm_pipeline.sites.spawn import free_port
+from gfm_pipeline.apps.train.load_balance import GROUP, cost, deal, share
+from gfm_pipeline.apps.train.task import CHECKPOINTS, last_graphs, train
+from gfm_pipeline.core.contracts.task import ERROR_FILE, RESULT_FILE, SPEC_FILE, STOP_FILE, ExitCode
+from gfm_pipeline.core.contracts.training import DatasetRef, Device, StopReason, TrainResult, TrainSpec
+from gfm_pipeline.core.errors import ConfigError, NodeError
+from gfm_pipeline.core.publish import write_record
+from gfm_pipeline.core.records import read_record
 
 TESTS = Path(__file__).parents[1]
 balance = SimpleNamespace(**runpy.run_path(str(TESTS.parent / "benchmarks" / "balance.py")))

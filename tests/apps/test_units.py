@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gfm_pipeline.apps.contracts.data import EnergyUnit
-from gfm_pipeline.apps.ingest.clean import ENERGY_IN_EV
-from gfm_pipeline.apps.ingest.units import UnitTest
+from gfm_pipeline.apps.ingest.checks.filters import ENERGY_IN_EV
+from gfm_pipeline.apps.ingest.checks.units import UnitTest
+from gfm_pipeline.core.contracts.data import EnergyUnit
 
 TOTAL = np.array([-13.6, -1030.0, -2040.0])  # eV, of H, C and O
 

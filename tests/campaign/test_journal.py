@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from gfm_pipeline.campaign.journal import Journal, read
-from gfm_pipeline.common.errors import IntegrityError, StorageError
+from gfm_pipeline.core.errors import IntegrityError, StorageError
 
 EVENTS = [("task-started", {"key": "k", "task": f"t{i}", "attempt": 1, "note": "Å π \n"}) for i in range(4)]
 

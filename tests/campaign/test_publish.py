@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from gfm_pipeline.common import publish
-from gfm_pipeline.common.errors import GFMError, IntegrityError, StorageError
+from gfm_pipeline.core import publish
+from gfm_pipeline.core.errors import GFMError, IntegrityError, StorageError
 
 
 def make(folder, text="hello"):
@@ -94,7 +94,7 @@ def test_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
 def test_errors_survive_pickling():
     import pickle
 
-    from gfm_pipeline.common.errors import WorkflowError
+    from gfm_pipeline.core.errors import WorkflowError
 
     error = WorkflowError("Wrong.", "w.yaml", 3, "Do this.")
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own object

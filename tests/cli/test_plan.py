@@ -97,7 +97,7 @@ def test_scripts_are_shown_on_demand(folder, capsys):
     assert job.splitlines()[-1].startswith("exec ")
     line = scripts["a training of 2 nodes, search"]
     assert line.startswith("srun --nodes=2 --ntasks=16 ")
-    assert "gfm_pipeline.sites.rank" in line
+    assert "gfm_pipeline.apps.runtime.rank" in line
     assert invoke(["plan", "w.yaml", "--site", "perlmutterlike.yaml", *ACCOUNT, "--show-scripts"]) == 0
     shown = capsys.readouterr().out
     assert "a block of nodes" in shown
@@ -136,7 +136,7 @@ def test_a_launch_of_many_trainings_is_shown(folder, capsys):
     scripts = planned(capsys, "--site", "frontierlike.yaml", *ACCOUNT, *few, *small, "--nodes", "8", "--show-scripts")
     line = scripts["scripts"]["a launch of 8 trainings, search"]
     assert line.startswith("srun --nodes=4 --ntasks=32 ")
-    assert line.endswith("python -m gfm_pipeline.sites.rank")
+    assert line.endswith("python -m gfm_pipeline.apps.runtime.rank")
 
 
 @pytest.mark.usefixtures("unchanged")

@@ -7,7 +7,7 @@ import runs
 
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import StageName
-from gfm_pipeline.common.publish import verify
+from gfm_pipeline.core.publish import verify
 
 pytestmark = pytest.mark.slow
 # Members that train until they are killed.

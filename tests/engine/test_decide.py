@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from site_cases import PLAIN, site
 from workflow_cases import workflow
 
-from gfm_pipeline.apps.contracts.data import SourceSettings
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import Outcome, StageName
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState
-from gfm_pipeline.engine.decide import decide, opening
-from gfm_pipeline.engine.plan import make_plan
-from gfm_pipeline.engine.resources import decide_resources
+from gfm_pipeline.core.contracts.data import SourceSettings
+from gfm_pipeline.engine.decisions.decide import decide, opening
+from gfm_pipeline.engine.decisions.plan import make_plan
+from gfm_pipeline.engine.decisions.requests import Context, Program, TaskRequest
+from gfm_pipeline.engine.resources.requirements import decide_resources
 from gfm_pipeline.engine.stages import ingest
-from gfm_pipeline.engine.step import Context, Program, TaskRequest
 
 
 def context(slots=2, **changes) -> Context:

@@ -9,8 +9,8 @@ from workflow_cases import workflow
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import Outcome, StageName
 from gfm_pipeline.campaign.state import CampaignState
-from gfm_pipeline.engine.estimates import Estimates, estimate, seconds_a_graph
-from gfm_pipeline.engine.resources import Resources, decide_resources
+from gfm_pipeline.engine.decisions.estimates import Estimates, estimate, seconds_a_graph
+from gfm_pipeline.engine.resources.requirements import Resources, decide_resources
 
 GRAPHS = {StageName.SEARCH: 7200, StageName.CONVERGE: 0}
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gfm_pipeline.engine.nodes import NodePool, Placement
-from gfm_pipeline.execution.sizes import SizeClass
+from gfm_pipeline.engine.resources.node_pool import NodePool, Placement
+from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.launch import LaunchStrategy
-from gfm_pipeline.sites.shape import TaskShape
+from gfm_pipeline.sites.task_shape import TaskShape
 
 NAMES = [f"n{k:02d}" for k in range(12)]
 

@@ -12,9 +12,16 @@ from site_cases import FRONTIER, FRONTIER_PAID, HOSTS, PERLMUTTER, PLAIN, TILES,
 from workflow_cases import workflow
 
 from gfm_pipeline.campaign.events import StageName
-from gfm_pipeline.engine.resources import Impossible, Key, Resources, decide_resources, smallest_batch, wave_target
+from gfm_pipeline.engine.resources.requirements import (
+    Impossible,
+    Key,
+    Resources,
+    decide_resources,
+    smallest_batch,
+    wave_target,
+)
 from gfm_pipeline.sites.launch import LaunchStrategy
-from gfm_pipeline.sites.shape import TaskShape, misfit
+from gfm_pipeline.sites.task_shape import TaskShape, misfit
 
 MACHINES = [
     FRONTIER_PAID,

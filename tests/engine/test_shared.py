@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from gfm_pipeline.apps.contracts.task import STOP_FILE
 from gfm_pipeline.campaign.events import StageName
-from gfm_pipeline.common.attempt import ENDED_STEM
-from gfm_pipeline.engine.attempts import Running
-from gfm_pipeline.engine.nodes import Placement
-from gfm_pipeline.engine.shared import LINGER_SECONDS, LOOK_SECONDS, SharedLaunch, SharedLaunches
-from gfm_pipeline.engine.step import Program, TaskRequest
-from gfm_pipeline.execution.sizes import SizeClass
+from gfm_pipeline.core.contracts.attempt import ENDED_STEM
+from gfm_pipeline.core.contracts.task import STOP_FILE
+from gfm_pipeline.engine.decisions.requests import Program, TaskRequest
+from gfm_pipeline.engine.resources.node_pool import Placement
+from gfm_pipeline.engine.tasks.attempts import Running
+from gfm_pipeline.engine.tasks.shared_launches import LINGER_SECONDS, LOOK_SECONDS, SharedLaunch, SharedLaunches
+from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.launch import LaunchStrategy
-from gfm_pipeline.sites.shape import TaskShape
+from gfm_pipeline.sites.task_shape import TaskShape
 
 SIZE = SizeClass(TaskShape(0, 2, 1, 7), LaunchStrategy.GROUP, per_node=4, group=2)
 

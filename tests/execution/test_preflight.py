@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import site_cases
 
-from gfm_pipeline.apps.contracts.preflight import PreflightResult, RankSeen, Rate
+from gfm_pipeline.apps.runtime.launcher_probe import Look
 from gfm_pipeline.cli.main import invoke
-from gfm_pipeline.common.publish import write_record
+from gfm_pipeline.core.contracts.preflight import PreflightResult, RankSeen, Rate
+from gfm_pipeline.core.publish import write_record
 from gfm_pipeline.execution.preflight.login import refusal_fix, small_job
-from gfm_pipeline.execution.preflight.seen import (
+from gfm_pipeline.execution.preflight.monitor import Watch
+from gfm_pipeline.execution.preflight.observations import (
     DONE_FILE,
     HEAD_FILE,
     LOOK,
@@ -31,11 +33,9 @@ from gfm_pipeline.execution.preflight.seen import (
 )
 from gfm_pipeline.execution.preflight.verdict import Outcome
 from gfm_pipeline.execution.preflight.verdicts import CHECKS, verdicts
-from gfm_pipeline.execution.preflight.watch import Watch
 from gfm_pipeline.execution.scheduler import JobInfo, JobState, SchedulerTrouble
 from gfm_pipeline.sites.cores import format_cores, parse_cores
 from gfm_pipeline.sites.limits import Job, Refusal
-from gfm_pipeline.sites.look import Look
 
 NODES = ("fr1", "fr2")
 ORDER = (4, 5, 2, 3, 6, 7, 0, 1)

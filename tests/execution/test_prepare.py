@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from site_cases import FRONTIER_PAID, PERLMUTTER, site
 
-from gfm_pipeline.apps.wrapper import Launch, command_line
+from gfm_pipeline.apps.runtime.wrapper import Launch, command_line
 from gfm_pipeline.campaign.events import StageName
-from gfm_pipeline.common.attempt import WRAP_FILE
-from gfm_pipeline.common.errors import ConfigError
-from gfm_pipeline.common.records import read_record
+from gfm_pipeline.core.contracts.attempt import WRAP_FILE
+from gfm_pipeline.core.contracts.launch import GroupFile, RankFile
+from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.core.records import read_record
 from gfm_pipeline.execution.prepare import Bounds, prepare_shared
-from gfm_pipeline.execution.sizes import SizeClass
+from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.launch import LaunchStrategy
-from gfm_pipeline.sites.rankfile import GroupFile, RankFile
-from gfm_pipeline.sites.shape import TaskShape
+from gfm_pipeline.sites.task_shape import TaskShape
 
 BOUNDS = Bounds(3600.0, 900.0, 30.0, 60.0)
 
@@ -68,7 +68,7 @@ def test_each_task_has_its_own_bounds_and_the_launch_outlives_them(tmp_path):
         assert job.launch.deadline_seconds > member.deadline_seconds + member.grace_seconds
         assert job.launch.silence_seconds >= job.launch.deadline_seconds  # it shows no life itself
     assert job.launch.folder == str(launch)
-    assert command_line(job.launch)[-2:] == ["-m", "gfm_pipeline.sites.rank"]  # a rank finds its task by itself
+    assert command_line(job.launch)[-2:] == ["-m", "gfm_pipeline.apps.runtime.rank"]  # a rank finds its task by itself
 
 
 def test_more_tasks_than_the_nodes_hold_are_refused(tmp_path):

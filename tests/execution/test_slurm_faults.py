@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gfm_pipeline.common.errors import SchedulerUnavailable
+from gfm_pipeline.core.errors import SchedulerUnavailable
 from gfm_pipeline.execution.scheduler import JobState, Patience, SchedulerTrouble, SubmissionRefused
 from gfm_pipeline.execution.slurm import Slurm, parse_seconds
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from brute import Structure, batch
 
-from gfm_pipeline.common.errors import ModelError
+from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models import ForceHead, ModelSpec, Potential, algorithm, algorithms, multitask_loss
 
 CUTOFF = 4.0

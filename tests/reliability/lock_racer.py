@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from gfm_pipeline.campaign.lock import CampaignLock
-from gfm_pipeline.common.errors import CampaignLocked
+from gfm_pipeline.core.errors import CampaignLocked
 
 
 def say(text: str) -> None:

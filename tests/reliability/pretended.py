@@ -7,8 +7,8 @@ from pathlib import Path
 
 import runs
 
-from gfm_pipeline.apps.contracts.task import EXIT_FILE, RESULT_FILE
-from gfm_pipeline.common.publish import MANIFEST, verify
+from gfm_pipeline.core.contracts.task import EXIT_FILE, RESULT_FILE
+from gfm_pipeline.core.publish import MANIFEST, verify
 
 NAME = "pretended"
 PROGRAMS = ("ingest.read", "ingest.assemble", "train", "calibrate.predict", "calibrate.fit")

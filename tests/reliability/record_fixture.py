@@ -18,8 +18,8 @@ from typing import Any
 from gfm_pipeline.campaign.journal import encode, read
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import load_state
-from gfm_pipeline.common.publish import MANIFEST
-from gfm_pipeline.engine.artefacts import Role, artefacts
+from gfm_pipeline.core.publish import MANIFEST
+from gfm_pipeline.engine.decisions.artefacts import Role, artefacts
 
 WORKFLOW = """\
 name: recorded

@@ -9,16 +9,16 @@ import pytest
 from adios2 import bindings as adios
 from torch.nn import Identity
 
-from gfm_pipeline.apps.contracts.data import BadRecord, DatasetStatistics, SourceSettings, Split
-from gfm_pipeline.apps.contracts.evaluation import PredictSpec
-from gfm_pipeline.apps.contracts.training import DatasetRef
 from gfm_pipeline.apps.dataset import BpFile, Columns, Dataset, write_bp
-from gfm_pipeline.apps.dataset import bp as bp_module
-from gfm_pipeline.apps.ingest.hydragnn_reader import HydragnnReader
-from gfm_pipeline.common.errors import IntegrityError
-from gfm_pipeline.common.publish import publishing, write_record
+from gfm_pipeline.apps.dataset.store import bp as bp_module
+from gfm_pipeline.apps.ingest.readers.hydragnn import HydragnnReader
+from gfm_pipeline.core.contracts.data import BadRecord, DatasetStatistics, SourceSettings, Split
+from gfm_pipeline.core.contracts.evaluation import PredictSpec
+from gfm_pipeline.core.contracts.training import DatasetRef
+from gfm_pipeline.core.errors import IntegrityError
+from gfm_pipeline.core.publish import publishing, write_record
 
-APPS = Path(bp_module.__file__).parents[1]
+APPS = Path(bp_module.__file__).parents[2]
 
 
 def calls(source: Path) -> set[str]:
@@ -28,7 +28,7 @@ def calls(source: Path) -> set[str]:
 
 def name(path: Path) -> str:
     """Return the name of a module as it is told apart from others here."""
-    return path.name if path.parent.name == "dataset" else f"{path.parent.name}/{path.name}"
+    return path.name if path.parent.name == "store" else f"{path.parent.name}/{path.name}"
 
 
 def test_adios_opens_files_in_one_module_only():
@@ -40,7 +40,7 @@ def test_adios_opens_files_in_one_module_only():
     # bp_step.py opens for writing only, rows.py selects in files that bp.py has opened.
     assert users | importers == {"bp.py", "bp_step.py", "rows.py", "preflight/files.py"}
     openers = {p.name for p in APPS.rglob("*.py") if "BpFile" in calls(p)}
-    assert openers == {"dataset.py", "hydragnn_reader.py", "rows.py"}  # a new one is to be added to the tests below
+    assert openers == {"dataset.py", "hydragnn.py", "rows.py"}  # a new one is to be added to the tests below
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_every_reader_refuses_before_adios_sees_the_file(way, dataset, monkeypat
 
 def test_a_program_refuses_a_damaged_dataset_with_one_sentence(dataset, tmp_path, monkeypatch):
     from gfm_pipeline.apps.calibrate import predict
-    from gfm_pipeline.apps.program import Task
+    from gfm_pipeline.apps.runtime.program import Task
 
     assert adios is not None
     monkeypatch.setattr(predict, "load_model", lambda path: SimpleNamespace(potential=Identity()))

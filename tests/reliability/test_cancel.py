@@ -14,13 +14,13 @@ import pytest
 import runs
 from test_lost_tasks import started
 
-from gfm_pipeline.apps.contracts.task import EXIT_FILE, WRAPPER_FILE, WrapperRecord
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.lock import this_process
 from gfm_pipeline.campaign.state import load_state
-from gfm_pipeline.common.processes import ProcessId, identify, is_alive
-from gfm_pipeline.common.publish import write_record
-from gfm_pipeline.common.records import to_plain
+from gfm_pipeline.core.contracts.task import EXIT_FILE, WRAPPER_FILE, WrapperRecord
+from gfm_pipeline.core.processes import ProcessId, identify, is_alive
+from gfm_pipeline.core.publish import write_record
+from gfm_pipeline.core.records import to_plain
 
 pytestmark = pytest.mark.slow
 LONG = "search.rungs=[1000000, 2000000]"

@@ -10,7 +10,9 @@ import pretended
 import pytest
 import runs
 
-from gfm_pipeline.apps.contracts.task import (
+from gfm_pipeline.campaign import events as ev
+from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.core.contracts.task import (
     CHAOS_FILE,
     EXIT_FILE,
     WRAPPER_FILE,
@@ -18,14 +20,12 @@ from gfm_pipeline.apps.contracts.task import (
     ExitRecord,
     WrapperRecord,
 )
-from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.paths import CampaignPaths
-from gfm_pipeline.common.errors import ConfigError
-from gfm_pipeline.common.processes import ProcessId
-from gfm_pipeline.common.publish import write_record
+from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.core.processes import ProcessId
+from gfm_pipeline.core.publish import write_record
 from gfm_pipeline.engine import chaos
 from gfm_pipeline.engine.chaos import ChaosPlan, Kind
-from gfm_pipeline.engine.outcome import classify
+from gfm_pipeline.engine.tasks.classify import classify
 
 LONG = f"""\
 name: {pretended.NAME}

@@ -13,8 +13,8 @@ from pretended import artefacts, campaign_of, journal_of, write_campaign
 
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.journal import Journal, read
-from gfm_pipeline.common import publish
-from gfm_pipeline.common.errors import StorageError
+from gfm_pipeline.core import publish
+from gfm_pipeline.core.errors import StorageError
 
 REFUSALS = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE]
 NAMES = [errno.errorcode[number] for number in REFUSALS]

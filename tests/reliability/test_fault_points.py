@@ -19,8 +19,8 @@ import pretended
 import pytest
 import runs
 
-from gfm_pipeline.common.errors import ConfigError
-from gfm_pipeline.common.faultpoints import Fault, FaultPoint, Injector, arm, arm_from, hand_down, reach
+from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.core.faultpoints import Fault, FaultPoint, Injector, arm, arm_from, hand_down, reach
 
 pytestmark = pytest.mark.slow
 AT_A_TIME = 3
@@ -144,7 +144,7 @@ def test_every_point_is_tried():
 def test_every_point_is_in_the_source_and_every_call_names_one():
     """A fault point nobody reaches, or a call of `reach` with anything but a member, is a mistake."""
     root = Path(__file__).parents[2]
-    files = {f for place in ("pipeline", "apps", "models", "sites") for f in (root / place).rglob("*.py")}
+    files = {f for place in ("pipeline", "apps", "models", "sites", "core") for f in (root / place).rglob("*.py")}
     text = "\n".join(f.read_text() for f in sorted(files) if f.name != "faultpoints.py")
     calls = re.findall(r"(?<!def )\breach\(([^)]*)\)", text)
     named = [c.removeprefix("FaultPoint.") for c in calls]

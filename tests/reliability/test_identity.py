@@ -17,7 +17,7 @@ from gfm_pipeline.campaign.identity import differences, file_digests, remember_d
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.cli.main import invoke
 from gfm_pipeline.cli.options import Request, resolve
-from gfm_pipeline.engine.decide import opening
+from gfm_pipeline.engine.decisions.decide import opening
 from gfm_pipeline.workflow.schema import WorkflowModel
 
 PLAIN: dict[str, Any] = {

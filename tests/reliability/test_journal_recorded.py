@@ -12,7 +12,7 @@ from old_campaigns import FIXTURES
 
 from gfm_pipeline.campaign.journal import Journal, read
 from gfm_pipeline.campaign.state import load_state
-from gfm_pipeline.common.errors import IntegrityError
+from gfm_pipeline.core.errors import IntegrityError
 
 RECORDED = (FIXTURES / "campaign-v1" / "campaign" / "journal.jsonl").read_bytes()
 ENDS = [i + 1 for i, byte in enumerate(RECORDED) if byte == ord("\n")]

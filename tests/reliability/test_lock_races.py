@@ -16,8 +16,8 @@ from gfm_pipeline.campaign.folder import driving
 from gfm_pipeline.campaign.journal import read
 from gfm_pipeline.campaign.lock import CampaignLock, is_dead, read_holder, this_process, unlock
 from gfm_pipeline.cli.main import invoke
-from gfm_pipeline.common.errors import CampaignLocked, StorageError
-from gfm_pipeline.common.records import to_plain
+from gfm_pipeline.core.errors import CampaignLocked, StorageError
+from gfm_pipeline.core.records import to_plain
 
 RACER = Path(__file__).parent / "lock_racer.py"
 ROUNDS = 50
@@ -192,7 +192,7 @@ def test_neither_flock_nor_hard_links_are_needed(tmp_path, monkeypatch):
     assert len(list(read(tmp_path / "campaign" / "journal.jsonl"))) == 2
 
     root = Path(lock_module.__file__).parents[1]
-    sources = [p for folder in ("", "apps", "models", "sites") for p in (root / folder).rglob("*.py")]
+    sources = [p for folder in ("", "apps", "models", "sites", "core") for p in (root / folder).rglob("*.py")]
     assert len(sources) > 30
     wanted = re.compile(r"os\.link\(|hardlink_to|link_to|copyfile.*link|flock|lockf")
     found = [p.name for p in sources if wanted.search(re.sub(r'""".*?"""|#.*', "", p.read_text(), flags=re.DOTALL))]

@@ -19,14 +19,14 @@ import pytest
 import runs
 from test_retries import inject
 
-from gfm_pipeline.apps.contracts.task import WRAPPER_FILE, WrapperRecord
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import Cause
-from gfm_pipeline.common.records import read_record
-from gfm_pipeline.engine.watchdog import Watchdog
+from gfm_pipeline.core.contracts.task import WRAPPER_FILE, WrapperRecord
+from gfm_pipeline.core.records import read_record
+from gfm_pipeline.engine.tasks.watchdog import Watchdog
 
 pytestmark = pytest.mark.slow
-FORKED_POOL = "gfm_pipeline.execution.forked_pool"
+FORKED_POOL = "gfm_pipeline.apps.runtime.forked_pool"
 
 
 def part_of_parsl(driver: int, script: str) -> psutil.Process:

@@ -14,13 +14,13 @@ import runs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfm_pipeline.apps.contracts.task import EXIT_FILE, ExitCode, ExitRecord
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import Action, Cause, Outcome
 from gfm_pipeline.campaign.state import Attempt, load_state
-from gfm_pipeline.common.publish import write_json, write_record
-from gfm_pipeline.engine.outcome import classify
-from gfm_pipeline.engine.retries import RULES, TOTAL_LIMIT, delay, micro_batch, next_action
+from gfm_pipeline.core.contracts.task import EXIT_FILE, ExitCode, ExitRecord
+from gfm_pipeline.core.publish import write_json, write_record
+from gfm_pipeline.engine.tasks.classify import classify
+from gfm_pipeline.engine.tasks.retries import RULES, TOTAL_LIMIT, delay, micro_batch, next_action
 
 
 def attempt(cause: Cause, saved: float | None = None) -> Attempt:

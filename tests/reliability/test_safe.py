@@ -17,12 +17,12 @@ import pytest
 import runs
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.common.errors import IntegrityError
+from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.execution.launcher import ParslLauncher
-from gfm_pipeline.execution.sizes import SizeClass
+from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.launch import LaunchStrategy
 from gfm_pipeline.sites.registry import load_site
-from gfm_pipeline.sites.shape import TaskShape
+from gfm_pipeline.sites.task_shape import TaskShape
 
 ROOT = Path(__file__).parent.parent.parent
 SECRET = "tiger-5b1e0c77-do-not-keep"  # noqa: S105 - made up
@@ -52,7 +52,9 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(tmp_path):
 
 
 def test_nothing_of_ours_unpickles():
-    for path in [p for folder in ("pipeline", "apps", "models", "sites") for p in (ROOT / folder).rglob("*.py")]:
+    for path in [
+        p for folder in ("pipeline", "apps", "models", "sites", "core") for p in (ROOT / folder).rglob("*.py")
+    ]:
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue

@@ -11,7 +11,7 @@ from pretended import artefacts, campaign_of, journal_of
 
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.cli.main import invoke
-from gfm_pipeline.common.publish import publishing
+from gfm_pipeline.core.publish import publishing
 
 pytestmark = pytest.mark.slow
 AGAIN = ("run", "w.yaml", "--site", "site.yaml")

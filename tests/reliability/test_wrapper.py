@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from gfm_pipeline.apps import wrapper
-from gfm_pipeline.apps.bounded_log import BoundedLog
-from gfm_pipeline.apps.contracts.task import (
+from gfm_pipeline.apps.runtime import wrapper
+from gfm_pipeline.apps.runtime.log_files import BoundedLog
+from gfm_pipeline.apps.runtime.program import is_out_of_memory
+from gfm_pipeline.apps.runtime.wrapper import Launch, Watch, run
+from gfm_pipeline.core.contracts.task import (
     EXIT_FILE,
     HEARTBEAT_FILE,
     SPEC_FILE,
@@ -26,10 +28,8 @@ from gfm_pipeline.apps.contracts.task import (
     ExitRecord,
     WrapperRecord,
 )
-from gfm_pipeline.apps.program import is_out_of_memory
-from gfm_pipeline.apps.wrapper import Launch, Watch, run
-from gfm_pipeline.common.processes import group_members, identify, is_alive, kill_group
-from gfm_pipeline.common.records import read_record
+from gfm_pipeline.core.processes import group_members, identify, is_alive, kill_group
+from gfm_pipeline.core.records import read_record
 from gfm_pipeline.sites.launch import unanswered
 from gfm_pipeline.sites.registry import load_site
 
@@ -165,7 +165,7 @@ def test_clock_that_jumps_does_not_look_like_silence(tmp_path):
 def test_dead_wrapper_takes_its_program_along(attempt, tmp_path):
     launch = attempt("import pathlib, time\npathlib.Path('up').touch()\ntime.sleep(300)")
     code = (
-        "from gfm_pipeline.apps.wrapper import Launch, run\n"
+        "from gfm_pipeline.apps.runtime.wrapper import Launch, run\n"
         f"run(Launch('program', {launch.folder!r}, 300.0, {{'PYTHONPATH': {str(tmp_path)!r}}}))"
     )
     wrapper = subprocess.Popen([sys.executable, "-c", code])
@@ -216,9 +216,9 @@ def test_groups_of_strangers_are_left_alone():
 def test_exit_code_table(attempt, body, code):
     source = (
         "import dataclasses, sys\n"
-        "from gfm_pipeline.apps.contracts.task import ExitCode\n"
-        "from gfm_pipeline.apps.program import StopRequested, run_program\n"
-        "from gfm_pipeline.common.errors import DataError\n"
+        "from gfm_pipeline.core.contracts.task import ExitCode\n"
+        "from gfm_pipeline.apps.runtime.program import StopRequested, run_program\n"
+        "from gfm_pipeline.core.errors import DataError\n"
         "@dataclasses.dataclass(frozen=True)\nclass Spec:\n    amount: int\n"
         f"def body(spec, task):\n    {body}\n"
         "if __name__ == '__main__':\n    sys.exit(run_program(Spec, body))\n"

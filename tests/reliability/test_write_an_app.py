@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from gfm_pipeline.apps.contracts.task import RESULT_FILE, SAVED_FILE, SPEC_FILE, STOP_FILE, ExitCode
-from gfm_pipeline.apps.wrapper import Launch, run
+from gfm_pipeline.apps.runtime.wrapper import Launch, run
 from gfm_pipeline.campaign.events import Cause
-from gfm_pipeline.engine.outcome import classify
-from gfm_pipeline.engine.retries import RULES
+from gfm_pipeline.core.contracts.task import RESULT_FILE, SAVED_FILE, SPEC_FILE, STOP_FILE, ExitCode
+from gfm_pipeline.engine.tasks.classify import classify
+from gfm_pipeline.engine.tasks.retries import RULES
 
 PAGE = Path(__file__).parents[2] / "docs" / "write-an-app.md"
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.contracts.data import DatasetStatistics
-from gfm_pipeline.apps.contracts.evaluation import CalibrateResult, DatasetReport, QuantityReport, figure_key
-from gfm_pipeline.apps.contracts.training import DatasetErrors
+from gfm_pipeline.core.contracts.data import DatasetStatistics
+from gfm_pipeline.core.contracts.evaluation import CalibrateResult, DatasetReport, QuantityReport, figure_key
+from gfm_pipeline.core.contracts.training import DatasetErrors
 from gfm_pipeline.report.view import (
     CampaignView,
     CandidateView,

@@ -16,13 +16,13 @@ from ingest_cases import labelled, run_all
 from rich.console import Console
 from synthetic_campaign import finished_campaign
 
-from gfm_pipeline.apps.contracts.data import AssembleResult, ReadShardResult, SourceSettings
-from gfm_pipeline.apps.contracts.ingest_report import ElementCount, Histogram, IngestReport, SetAside
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import Outcome, StageName
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import StageState, fold
-from gfm_pipeline.common.records import to_plain
+from gfm_pipeline.core.contracts.data import AssembleResult, ReadShardResult, SourceSettings
+from gfm_pipeline.core.contracts.ingest_report import ElementCount, Histogram, IngestReport, SetAside
+from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.report import data_figures, data_tables
 from gfm_pipeline.report.html import render_html
 from gfm_pipeline.report.markdown import render_markdown

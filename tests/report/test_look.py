@@ -14,14 +14,14 @@ import pytest
 from matplotlib.figure import Figure
 from synthetic_campaign import finished_campaign
 
-from gfm_pipeline.apps.contracts.evaluation import figure_key
-from gfm_pipeline.apps.contracts.ingest_report import ElementCount, Histogram, IngestReport
-from gfm_pipeline.apps.contracts.training import StopReason, TrainResult
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import Outcome, StageName
 from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Journal
 from gfm_pipeline.campaign.paths import CampaignPaths
-from gfm_pipeline.common.records import to_plain
+from gfm_pipeline.core.contracts.evaluation import figure_key
+from gfm_pipeline.core.contracts.ingest_report import ElementCount, Histogram, IngestReport
+from gfm_pipeline.core.contracts.training import StopReason, TrainResult
+from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.report import data_figures, data_tables, figures, tables
 from gfm_pipeline.report.build import build_view
 from gfm_pipeline.report.canvas import log_axis

@@ -15,7 +15,7 @@ from rich.console import Console
 from ruamel.yaml import YAML
 from synthetic_campaign import START, empty_campaign, finished_campaign
 
-from gfm_pipeline.apps.contracts.evaluation import figure_key
+from gfm_pipeline.core.contracts.evaluation import figure_key
 from gfm_pipeline.report import figures, tables, text
 from gfm_pipeline.report.html import render_html
 from gfm_pipeline.report.markdown import render_markdown

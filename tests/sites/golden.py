@@ -12,18 +12,18 @@ import shutil
 from pathlib import Path
 from unittest.mock import patch
 
-from gfm_pipeline.common.errors import ConfigError
+from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.sites.batch import BatchJob, block_script, resident_script
 from gfm_pipeline.sites.launch import launch_line, pool_line, rank_file
 from gfm_pipeline.sites.limits import Refusal, check_job
 from gfm_pipeline.sites.registry import load_site, shipped
 from gfm_pipeline.sites.schema import SiteModel
-from gfm_pipeline.sites.shape import default_shape, node_layout
+from gfm_pipeline.sites.task_shape import default_shape, node_layout
 
 FOLDER = Path(__file__).parent / "golden"
 NODES = (1, 4, 128, 8192)
 CAMPAIGN = "/scratch/campaigns/demo"
-POOL = "python -m gfm_pipeline.execution.forked_pool --block_id=demo-b001"  # stands for the line that Parsl gives
+POOL = "python -m gfm_pipeline.apps.runtime.forked_pool --block_id=demo-b001"  # stands for the line that Parsl gives
 
 
 def render(name: str, nodes: int) -> dict[str, str]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from site_cases import FRONTIER, HOSTS, PLAIN, TILES, site
 
-from gfm_pipeline.common.errors import ConfigError
+from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.sites.batch import BatchJob, block_script, clock, expanded, resident_script
 
 JOB = BatchJob("small-d001", 4, 1.5, "batch", "abc123", "/lustre/a campaign", "/lustre/a campaign/100%.out", "/env/bin")

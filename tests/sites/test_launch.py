@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from site_cases import FRONTIER, HOSTS, PERLMUTTER, PLAIN, TILES, site
 
-from gfm_pipeline.common.errors import ConfigError, IntegrityError
+from gfm_pipeline.core.contracts.launch import GroupFile, GroupMember, RankFile
+from gfm_pipeline.core.errors import ConfigError, IntegrityError
 from gfm_pipeline.sites.launch import (
     LaunchStrategy,
     fold,
@@ -21,8 +22,7 @@ from gfm_pipeline.sites.launch import (
     rank_file,
     task_environment,
 )
-from gfm_pipeline.sites.rankfile import GroupFile, GroupMember, RankFile
-from gfm_pipeline.sites.shape import TaskShape, default_shape
+from gfm_pipeline.sites.task_shape import TaskShape, default_shape
 
 NAMES = tuple(f"frontier{i:05d}" for i in range(1, 9473))
 

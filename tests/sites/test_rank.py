@@ -14,8 +14,12 @@ from pathlib import Path
 import pytest
 from ranked import ended, finish, gone, prepare, ranks_file, seen, start, start_step, wait_until
 
-from gfm_pipeline.apps.wrapper import Launch, Watch, exit_code
-from gfm_pipeline.common.attempt import (
+from gfm_pipeline.apps.runtime.grouped_launch import Appeared
+from gfm_pipeline.apps.runtime.rank import cancel_step, step_of
+from gfm_pipeline.apps.runtime.rank_assignment import Seat, visible_gpu
+from gfm_pipeline.apps.runtime.supervise import Pulse
+from gfm_pipeline.apps.runtime.wrapper import Launch, Watch, exit_code
+from gfm_pipeline.core.contracts.attempt import (
     EXIT_FILE,
     STOP_FILE,
     VERDICT_FILE,
@@ -26,14 +30,10 @@ from gfm_pipeline.common.attempt import (
     read_verdict,
     write_verdict,
 )
-from gfm_pipeline.common.errors import ConfigError
-from gfm_pipeline.common.publish import write_record
-from gfm_pipeline.common.records import read_record
-from gfm_pipeline.sites.attend import Pulse
-from gfm_pipeline.sites.group import Appeared
-from gfm_pipeline.sites.rank import cancel_step, step_of
-from gfm_pipeline.sites.rankfile import GroupFile, GroupMember
-from gfm_pipeline.sites.ranks import Seat, visible_gpu
+from gfm_pipeline.core.contracts.launch import GroupFile, GroupMember
+from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.core.publish import write_record
+from gfm_pipeline.core.records import read_record
 
 CORES = sorted(os.sched_getaffinity(0))
 GPUS = {"visible_variable": "ROCR_VISIBLE_DEVICES", "rank_gpus": (4, 5, 2, 3)}

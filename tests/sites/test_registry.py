@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from workflow_cases import VALID
 
 from gfm_pipeline.cli.main import invoke
-from gfm_pipeline.common.errors import SiteError
+from gfm_pipeline.core.errors import SiteError
 from gfm_pipeline.sites.registry import LoadedSite, Source, json_schema, known, load_site, split_sets
 from gfm_pipeline.sites.schema import SiteModel
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from site_cases import FRONTIER, HOSTS, PERLMUTTER, PLAIN, TILES, site
 
-from gfm_pipeline.common.errors import ConfigError
+from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.sites.cores import parse_cores
-from gfm_pipeline.sites.shape import (
+from gfm_pipeline.sites.task_shape import (
     TaskShape,
     default_shape,
     host_shape,

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from gfm_pipeline.core.contracts.launch import DeviceSelection
 from gfm_pipeline.sites.cores import format_cores, parse_cores
-from gfm_pipeline.sites.kinds import DriverMode, GpuRuntime, Scheduler
+from gfm_pipeline.sites.enums import DriverMode, GpuRuntime, Scheduler
 from gfm_pipeline.sites.launch import launch_line, launcher_binds, pool_line, task_environment
-from gfm_pipeline.sites.rankfile import DeviceSelection
 from gfm_pipeline.sites.registry import load_site, shipped
 from gfm_pipeline.sites.schema import SiteModel
-from gfm_pipeline.sites.shape import default_shape, node_layout
+from gfm_pipeline.sites.task_shape import default_shape, node_layout
 
 NAMES = ["aurora", "frontier", "local", "lumi", "pbs", "perlmutter", "polaris", "slurm"]
 MACHINES = ["aurora", "frontier", "lumi", "perlmutter", "polaris"]

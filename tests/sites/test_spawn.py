@@ -11,9 +11,9 @@ import time
 import pytest
 from ranked import ended, finish, gone, prepare, ranks_file, seen, start, wait_until
 
-from gfm_pipeline.apps.wrapper import Launch, run
-from gfm_pipeline.common.attempt import ExitCode
-from gfm_pipeline.sites.spawn import GRACE_SECONDS, TOGETHER_SECONDS, Ending
+from gfm_pipeline.apps.runtime.spawn import GRACE_SECONDS, TOGETHER_SECONDS, Ending
+from gfm_pipeline.apps.runtime.wrapper import Launch, run
+from gfm_pipeline.core.contracts.attempt import ExitCode
 
 CORES = sorted(os.sched_getaffinity(0))
 
@@ -97,7 +97,7 @@ def test_the_wrapper_knows_a_signal_again(tmp_path):
     """Of a rank, through the starter of ranks: "killed" is retried, an exit code of 137 would be given up."""
     prepare(tmp_path, ranks_file(2), {1: {"kill": int(signal.SIGKILL)}})
     (tmp_path / "starter.py").write_text(
-        "import os, pathlib, sys\nfrom gfm_pipeline.sites.spawn import main\n"
+        "import os, pathlib, sys\nfrom gfm_pipeline.apps.runtime.spawn import main\n"
         "sys.exit(main(['told', 'spec.json'], pathlib.Path.cwd(), os.environ))\n"
     )
     assert run(Launch("starter", str(tmp_path), 60.0, {})).code == -signal.SIGKILL

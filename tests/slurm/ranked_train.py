@@ -29,8 +29,8 @@ def lead(folder: Path) -> int:
     """Train as rank 0, or as the only rank."""
     from pretend import train
 
-    from gfm_pipeline.apps.contracts.training import TrainSpec
-    from gfm_pipeline.apps.program import run_program
+    from gfm_pipeline.apps.runtime.program import run_program
+    from gfm_pipeline.core.contracts.training import TrainSpec
 
     names = (f"step_seconds.{folder.parent.name}", "step_seconds")  # of this task, of all
     said = [parent / name for parent in folder.parents for name in names if (parent / name).exists()]

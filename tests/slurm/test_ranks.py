@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from machines import FRONTIER, MACHINES, Machine
 
-from gfm_pipeline.common.attempt import ExitCode, read_verdict
+from gfm_pipeline.core.contracts.attempt import ExitCode, read_verdict
 from gfm_pipeline.sites.batch import BatchJob, resident_script
 from gfm_pipeline.sites.launch import launch_line, pool_line, rank_file
-from gfm_pipeline.sites.shape import default_shape
+from gfm_pipeline.sites.task_shape import default_shape
 
 
 def submit(bed, site, machine: Machine, folder: Path, nodes: int, body: list[str]) -> str:
@@ -36,7 +36,7 @@ def launch(site, folder: Path, nodes: list[str], ranks_per_node: int | None = No
         *launch_line(site, shape, nodes),
         sys.executable,
         "-m",
-        "gfm_pipeline.sites.rank",
+        "gfm_pipeline.apps.runtime.rank",
         "note_device",
         "spec.json",
     ]
@@ -109,7 +109,7 @@ def test_a_binding_that_is_not_the_site_s_is_refused_by_the_rank(bed, tmp_path):
 STOPPED = """\
 import sys, threading, time
 from pathlib import Path
-from gfm_pipeline.apps.wrapper import Launch, run
+from gfm_pipeline.apps.runtime.wrapper import Launch, run
 
 folder, ranks, line = Path(sys.argv[1]), int(sys.argv[2]), tuple(sys.argv[3:])
 
@@ -119,7 +119,7 @@ def ask():
     (folder / "stop").touch()
 
 threading.Thread(target=ask, daemon=True).start()
-run(Launch("leave_when_asked", str(folder), 100, {}, line=line, shim="gfm_pipeline.sites.rank",
+run(Launch("leave_when_asked", str(folder), 100, {}, line=line, shim="gfm_pipeline.apps.runtime.rank",
            cancel=("scancel", "{step}")))
 """
 

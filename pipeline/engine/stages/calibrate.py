@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from gfm_pipeline.apps.contracts.evaluation import CalibrateSpec, MemberRef, PredictSpec
 from gfm_pipeline.campaign.events import Member, StageDone, StageFailed, StageName
 from gfm_pipeline.campaign.state import StageState
-from gfm_pipeline.engine.stages.ingest import dataset_refs
-from gfm_pipeline.engine.step import (
+from gfm_pipeline.core.contracts.evaluation import CalibrateSpec, MemberRef, PredictSpec
+from gfm_pipeline.engine.decisions.requests import (
     Context,
     Program,
     Step,
@@ -18,6 +17,7 @@ from gfm_pipeline.engine.step import (
     stage_paths,
     to_start,
 )
+from gfm_pipeline.engine.stages.ingest import dataset_refs
 
 FIT = "fit"
 

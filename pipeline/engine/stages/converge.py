@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from gfm_pipeline.apps.contracts.training import Convergence, TrainSpec
 from gfm_pipeline.campaign.events import Member, StageDone, StageFailed, StageName
 from gfm_pipeline.campaign.state import StageState
-from gfm_pipeline.engine.stages.ingest import dataset_refs
-from gfm_pipeline.engine.stages.search import candidate_seed, task_name, training_settings
-from gfm_pipeline.engine.step import (
+from gfm_pipeline.core.contracts.training import Convergence, TrainSpec
+from gfm_pipeline.engine.decisions.requests import (
     Context,
     Program,
     Step,
@@ -19,6 +17,8 @@ from gfm_pipeline.engine.step import (
     stage_paths,
     to_start,
 )
+from gfm_pipeline.engine.stages.ingest import dataset_refs
+from gfm_pipeline.engine.stages.search import candidate_seed, task_name, training_settings
 
 
 def settings(context: Context) -> dict[str, Any]:

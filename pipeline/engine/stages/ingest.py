@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from gfm_pipeline.apps.contracts.data import (
+from gfm_pipeline.campaign.events import StageDone, StageFailed, StageName
+from gfm_pipeline.campaign.state import StageState
+from gfm_pipeline.core.contracts.data import (
     LATER_SETTINGS,
     SHARD_MB,
     AssembleSpec,
@@ -13,11 +15,9 @@ from gfm_pipeline.apps.contracts.data import (
     ReadShardSpec,
     SourceSettings,
 )
-from gfm_pipeline.apps.contracts.training import DatasetRef
-from gfm_pipeline.campaign.events import StageDone, StageFailed, StageName
-from gfm_pipeline.campaign.state import StageState
-from gfm_pipeline.common.records import to_plain
-from gfm_pipeline.engine.step import (
+from gfm_pipeline.core.contracts.training import DatasetRef
+from gfm_pipeline.core.records import to_plain
+from gfm_pipeline.engine.decisions.requests import (
     Context,
     Program,
     Step,

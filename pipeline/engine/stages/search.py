@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gfm_pipeline.apps.contracts.training import ModelSettings, OptimiserSettings, TrainSpec
 from gfm_pipeline.campaign.events import (
     Candidate,
     Event,
@@ -22,9 +21,19 @@ from gfm_pipeline.campaign.events import (
     StageName,
 )
 from gfm_pipeline.campaign.state import StageState, TaskStatus
-from gfm_pipeline.common.records import from_plain
+from gfm_pipeline.core.contracts.training import ModelSettings, OptimiserSettings, TrainSpec
+from gfm_pipeline.core.records import from_plain
+from gfm_pipeline.engine.decisions.requests import (
+    Context,
+    Program,
+    Proposal,
+    Step,
+    TaskRequest,
+    is_to_start,
+    result_of,
+    stage_paths,
+)
 from gfm_pipeline.engine.stages.ingest import dataset_refs
-from gfm_pipeline.engine.step import Context, Program, Proposal, Step, TaskRequest, is_to_start, result_of, stage_paths
 from gfm_pipeline.search.rungs import choose_members, promote
 
 LAG = 1  # waves proposed ahead of the results they are based on

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gfm_pipeline.execution.preflight.verdict import Verdict, failed, passed, skipped
-from gfm_pipeline.sites.kinds import Scheduler
+from gfm_pipeline.sites.enums import Scheduler
 from gfm_pipeline.sites.limits import Job, Refusal, check_job, counted
 from gfm_pipeline.sites.schema import SiteModel
 

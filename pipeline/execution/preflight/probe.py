@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gfm_pipeline.apps.contracts.preflight import PreflightSpec
-from gfm_pipeline.apps.contracts.task import SPEC_FILE
-from gfm_pipeline.apps.contracts.training import Device
-from gfm_pipeline.apps.wrapper import Launch, run
+from gfm_pipeline.apps.runtime.launcher_probe import LookSpec
+from gfm_pipeline.apps.runtime.wrapper import Launch, run
 from gfm_pipeline.campaign.events import StageName
-from gfm_pipeline.common.publish import write_atomic, write_record
-from gfm_pipeline.execution.preflight.seen import (
+from gfm_pipeline.core.contracts.preflight import PreflightSpec
+from gfm_pipeline.core.contracts.task import SPEC_FILE
+from gfm_pipeline.core.contracts.training import Device
+from gfm_pipeline.core.publish import write_atomic, write_record
+from gfm_pipeline.execution.preflight.observations import (
     DONE_FILE,
     HEAD_FILE,
     LOOK,
@@ -27,12 +28,11 @@ from gfm_pipeline.execution.preflight.seen import (
     Pong,
 )
 from gfm_pipeline.execution.prepare import Bounds, prepare
-from gfm_pipeline.execution.sizes import SizeClass
-from gfm_pipeline.sites.kinds import Scheduler
+from gfm_pipeline.execution.size_class import SizeClass
+from gfm_pipeline.sites.enums import Scheduler
 from gfm_pipeline.sites.launch import LaunchStrategy, launch_line, task_environment
-from gfm_pipeline.sites.look import LookSpec
 from gfm_pipeline.sites.schema import SiteModel
-from gfm_pipeline.sites.shape import TaskShape, default_shape
+from gfm_pipeline.sites.task_shape import TaskShape, default_shape
 
 PROGRAM = "preflight"
 PACKAGES = ("gfm_pipeline", "torch", "adios2", "parsl")
@@ -93,7 +93,7 @@ def _looking(site: SiteModel, nodes: Sequence[str], folder: Path) -> Launch:
     spec = LookSpec(site.launch.rank_variable, site.launch.local_rank_variable, site.gpu.visible_variable)
     write_record(folder / SPEC_FILE, spec)
     return Launch(
-        "gfm_pipeline.sites.look",
+        "gfm_pipeline.apps.runtime.launcher_probe",
         str(folder),
         SECONDS[LOOK],
         task_environment(site, len(nodes)),

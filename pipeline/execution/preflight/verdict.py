@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gfm_pipeline.common.strenum import StrEnum
+from gfm_pipeline.core.strenum import StrEnum
 
 
 class Outcome(StrEnum):

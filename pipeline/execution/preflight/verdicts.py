@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gfm_pipeline.apps.contracts.preflight import RankSeen
-from gfm_pipeline.execution.preflight.binding import beside_verdict, cores_verdict, devices_verdict, spawned_verdict
+from gfm_pipeline.core.contracts.preflight import RankSeen
+from gfm_pipeline.execution.preflight.binding_checks import (
+    beside_verdict,
+    cores_verdict,
+    devices_verdict,
+    spawned_verdict,
+)
+from gfm_pipeline.execution.preflight.observations import LOOK, RANKS, LaunchSeen, Seen
 from gfm_pipeline.execution.preflight.probe import PACKAGES, step_shape
-from gfm_pipeline.execution.preflight.seen import LOOK, RANKS, LaunchSeen, Seen
 from gfm_pipeline.execution.preflight.verdict import Outcome, Verdict, failed, passed, skipped
-from gfm_pipeline.sites.kinds import EnergySource, GpuRuntime, Scheduler
+from gfm_pipeline.sites.enums import EnergySource, GpuRuntime, Scheduler
 from gfm_pipeline.sites.schema import SiteModel
 
 MOST_SKEW = 2.0  # seconds; heartbeats, ages of files and deadlines are told in whole ones

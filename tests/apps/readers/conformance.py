@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.contracts.data import BadRecord, SourceSettings
-from gfm_pipeline.apps.contracts.sources import validate_options
+from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import Record
-from gfm_pipeline.apps.ingest.registry import get_reader
-from gfm_pipeline.common.errors import DataError
+from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
+from gfm_pipeline.core.contracts.sources import validate_options
+from gfm_pipeline.core.errors import DataError
 
 N_RECORDS = 6
 

@@ -33,9 +33,9 @@ from test_reader_ocp import geometric  # noqa: F401 - a fixture
 from test_reader_vasp import TestVasprun as Vasprun
 from workflow_cases import VALID
 
-from gfm_pipeline.apps.contracts.readers import BUILT_IN, describe, reader_names
-from gfm_pipeline.apps.ingest.registry import get_reader
-from gfm_pipeline.common.errors import ConfigError, DataError
+from gfm_pipeline.apps.ingest.readers.registry import get_reader
+from gfm_pipeline.core.contracts.readers import BUILT_IN, describe, reader_names
+from gfm_pipeline.core.errors import ConfigError, DataError
 from gfm_pipeline.workflow.load import load_workflow
 from gfm_pipeline.workflow.resolve import resolve_sources
 

@@ -22,9 +22,9 @@ from conformance import Conformance, Expected, bad, good, read_all
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gfm_pipeline.apps.contracts.data import SourceSettings
-from gfm_pipeline.apps.ingest import extxyz
-from gfm_pipeline.apps.ingest.file_reader import Frame
+from gfm_pipeline.apps.ingest.files.file_reader import Frame
+from gfm_pipeline.apps.ingest.readers import extxyz
+from gfm_pipeline.core.contracts.data import SourceSettings
 
 
 def images(expected: Expected) -> list[Atoms]:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from conformance import N_RECORDS, Conformance, Expected, bad, good, read_all
 
-from gfm_pipeline.apps.contracts.data import SourceSettings
-from gfm_pipeline.apps.contracts.sources import validate_options
-from gfm_pipeline.apps.ingest.registry import get_reader
+from gfm_pipeline.apps.ingest.readers.registry import get_reader
+from gfm_pipeline.core.contracts.data import SourceSettings
+from gfm_pipeline.core.contracts.sources import validate_options
 
 TYPES = np.array([0, 1, 1, 2])
 TYPE_MAP = ["O", "H", "C"]

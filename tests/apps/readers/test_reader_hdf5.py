@@ -12,12 +12,12 @@ import pytest
 from ase import units
 from conformance import N_RECORDS, Conformance, Expected, bad, good, read_all
 
-from gfm_pipeline.apps.contracts.data import ForceSign, SourceSettings
-from gfm_pipeline.apps.contracts.sources import validate_options
-from gfm_pipeline.apps.ingest.clean import Conversion, clean
+from gfm_pipeline.apps.ingest.checks.filters import Conversion, clean
+from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import Record
-from gfm_pipeline.apps.ingest.registry import get_reader
-from gfm_pipeline.common.errors import ConfigError
+from gfm_pipeline.core.contracts.data import ForceSign, SourceSettings
+from gfm_pipeline.core.contracts.sources import validate_options
+from gfm_pipeline.core.errors import ConfigError
 
 
 class Hdf5(Conformance):

@@ -9,9 +9,9 @@ import pytest
 from adios2 import bindings as adios
 from conformance import N_RECORDS, Conformance, Expected, archive, bad, good, read_all
 
-from gfm_pipeline.apps.contracts.layout import CHUNK
-from gfm_pipeline.apps.ingest import hydragnn_reader
-from gfm_pipeline.common.errors import DataError
+from gfm_pipeline.apps.ingest.readers import hydragnn as hydragnn_reader
+from gfm_pipeline.core.contracts.layout import CHUNK
+from gfm_pipeline.core.errors import DataError
 
 SPLITS = {"trainset": slice(0, 3), "valset": slice(3, 4), "testset": slice(4, N_RECORDS)}
 

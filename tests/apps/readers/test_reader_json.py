@@ -15,10 +15,11 @@ from conformance import N_RECORDS, Conformance, Expected, bad, compress, good, r
 from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 
-from gfm_pipeline.apps.contracts.data import SourceSettings
-from gfm_pipeline.apps.ingest import fitsnap_reader, json_stream
-from gfm_pipeline.apps.ingest.parts import parts
-from gfm_pipeline.apps.ingest.registry import get_reader
+from gfm_pipeline.apps.ingest.files import json_stream
+from gfm_pipeline.apps.ingest.files.archive_members import parts
+from gfm_pipeline.apps.ingest.readers import fitsnap as fitsnap_reader
+from gfm_pipeline.apps.ingest.readers.registry import get_reader
+from gfm_pipeline.core.contracts.data import SourceSettings
 
 
 def structures(expected: Expected) -> list[Structure]:

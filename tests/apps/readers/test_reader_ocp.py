@@ -21,8 +21,8 @@ from conformance import N_RECORDS, Conformance, Expected, bad, good, read_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gfm_pipeline.apps.ingest import safe_pickle
-from gfm_pipeline.common.errors import DataError
+from gfm_pipeline.apps.ingest.files import safe_pickle
+from gfm_pipeline.core.errors import DataError
 
 
 class TestText(Conformance):

@@ -12,9 +12,9 @@ from ase import units
 from ase.io import iread
 from conformance import Conformance, Expected, bad, good, read_all
 
-from gfm_pipeline.apps.contracts.data import EnergyUnit, SourceSettings
-from gfm_pipeline.apps.contracts.sources import check_units, validate_options
-from gfm_pipeline.common.errors import ConfigError
+from gfm_pipeline.core.contracts.data import EnergyUnit, SourceSettings
+from gfm_pipeline.core.contracts.sources import check_units, validate_options
+from gfm_pipeline.core.errors import ConfigError
 
 PRESSURE = 20.0  # kbar
 

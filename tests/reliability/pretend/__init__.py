@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from gfm_pipeline.common.records import canonical_json
+from gfm_pipeline.core.records import canonical_json
 
 
 def mix(*parts: Any) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from gfm_pipeline.apps.contracts.evaluation import (
+from gfm_pipeline.apps.runtime.program import Task, run_program
+from gfm_pipeline.core.contracts.evaluation import (
     EVALUATION_FILE,
     FIGURES_FILE,
     CalibrateResult,
@@ -13,8 +14,7 @@ from gfm_pipeline.apps.contracts.evaluation import (
     DatasetReport,
     QuantityReport,
 )
-from gfm_pipeline.apps.program import Task, run_program
-from gfm_pipeline.common.publish import publishing, read_manifest, verify
+from gfm_pipeline.core.publish import publishing, read_manifest, verify
 from pretend import mix
 
 EMPTY_ZIP = b"PK\x05\x06" + bytes(18)  # arrays: none

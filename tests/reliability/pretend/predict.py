@@ -6,9 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-from gfm_pipeline.apps.contracts.evaluation import PredictResult, PredictSpec
-from gfm_pipeline.apps.program import Task, run_program
-from gfm_pipeline.common.publish import publishing, read_manifest, verify
+from gfm_pipeline.apps.runtime.program import Task, run_program
+from gfm_pipeline.core.contracts.evaluation import PredictResult, PredictSpec
+from gfm_pipeline.core.publish import publishing, read_manifest, verify
 from pretend import mix
 
 

@@ -6,10 +6,10 @@ import sys
 import time
 from pathlib import Path
 
-from gfm_pipeline.apps.contracts.data import ReadShardResult, ReadShardSpec
-from gfm_pipeline.apps.program import Task, run_program
-from gfm_pipeline.common.publish import publishing, read_manifest
-from gfm_pipeline.common.records import to_plain
+from gfm_pipeline.apps.runtime.program import Task, run_program
+from gfm_pipeline.core.contracts.data import ReadShardResult, ReadShardSpec
+from gfm_pipeline.core.publish import publishing, read_manifest
+from gfm_pipeline.core.records import to_plain
 from pretend import mix
 
 RECORDS = 20

@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gfm_pipeline.apps.contracts.task import ExitCode
-from gfm_pipeline.apps.contracts.training import DatasetErrors, StopReason, TrainResult, TrainSpec
-from gfm_pipeline.apps.program import StopRequested, Task, run_program
-from gfm_pipeline.common.publish import is_published, publishing, read_manifest, verify
-from gfm_pipeline.common.records import from_plain, to_plain
+from gfm_pipeline.apps.runtime.program import StopRequested, Task, run_program
+from gfm_pipeline.core.contracts.task import ExitCode
+from gfm_pipeline.core.contracts.training import DatasetErrors, StopReason, TrainResult, TrainSpec
+from gfm_pipeline.core.publish import is_published, publishing, read_manifest, verify
+from gfm_pipeline.core.records import from_plain, to_plain
 from pretend import fraction, mix
 
 STEP = 10  # graphs

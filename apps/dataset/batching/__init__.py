@@ -1,0 +1,1 @@
+"""From tables of structures to batches for models."""

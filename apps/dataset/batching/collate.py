@@ -1,0 +1,141 @@
+"""Batches gathered from tables of structures, without a loop over structures, atoms or edges.
+
+What a stretch of training needs is gathered at once, in the order of its batches, which are then pieces of the same
+arrays: of small structures, calls cost more than copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.dataset.batching.graph_table import GraphTable
+from gfm_pipeline.apps.dataset.store.columns import flat_ranges
+from gfm_pipeline.models.batch import Batch
+
+AT_ONCE = 1 << 20  # edges, or atoms, gathered together: bounds what is in memory beside tables and batches
+
+Indices = NDArray[np.int64]
+
+
+def collate(tables: Sequence[GraphTable], table_index: Indices, graph_index: Indices) -> Batch:
+    """Gather structures into one batch, in the order given.
+
+    Parameters
+    ----------
+    tables
+        The tables indices count in.
+    table_index, graph_index
+        Which table and which structure of it [B].
+
+    Returns
+    -------
+    Batch
+        Floating tensors are float32; ``energy`` is label minus references.
+    """
+    return collate_batches(tables, table_index, graph_index, [len(graph_index)])[0]
+
+
+def collate_batches(
+    tables: Sequence[GraphTable], table_index: Indices, graph_index: Indices, sizes: Sequence[int]
+) -> list[Batch]:
+    """Gather structures into batches of ``sizes``, end to end; see `collate`, of which each is a result."""
+    drawn = _Drawn.of(tables, np.asarray(table_index), np.asarray(graph_index))
+    ends = np.cumsum(np.asarray(sizes, dtype=np.int64))
+    found: list[Batch] = []
+    for first, last in _groups(drawn, ends):
+        begin = int(ends[first - 1]) if first else 0
+        found += _cut(tables, drawn.part(begin, int(ends[last - 1])), ends[first:last] - begin)
+    return found
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Structures that were drawn [B]: the table, first atom and edge there, and their numbers and labels."""
+
+    table: Indices
+    natoms: Indices
+    atom_start: Indices
+    nedges: Indices
+    edge_start: Indices
+    dataset: Indices
+    energy: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, tables: Sequence[GraphTable], table: Indices, graph: Indices) -> _Drawn:
+        natoms, atom_start, nedges, edge_start, dataset = (np.empty(len(graph), dtype=np.int64) for _ in range(5))
+        energy = np.empty(len(graph), dtype=np.float32)
+        for k, there in enumerate(tables):
+            where = slice(None) if len(tables) == 1 else np.flatnonzero(table == k)
+            picked = graph[where]
+            natoms[where], atom_start[where] = there.natoms[picked], there.atom_start[picked]
+            nedges[where], edge_start[where] = there.nedges[picked], there.edge_start[picked]
+            dataset[where], energy[where] = there.dataset, there.energy[picked]
+        return cls(table, natoms, atom_start, nedges, edge_start, dataset, energy)
+
+    def part(self, first: int, end: int) -> _Drawn:
+        return _Drawn(*(getattr(self, name)[first:end] for name in self.__dataclass_fields__))
+
+
+def _groups(drawn: _Drawn, ends: Indices) -> Iterator[tuple[int, int]]:
+    """Yield first and last batch, that excluded, of those that are gathered together."""
+    rows = np.concatenate([[0], np.cumsum(np.maximum(drawn.natoms, drawn.nedges))])[ends]
+    first, before = 0, 0
+    while first < len(ends):
+        last = max(first + 1, int(np.searchsorted(rows, before + AT_ONCE, side="right")))
+        yield first, last
+        first, before = last, int(rows[last - 1])
+
+
+class _Gather:
+    """Rows of the tables' arrays that belong to drawn structures, in their order."""
+
+    def __init__(self, table: Indices, starts: Indices, counts: Indices, tables: int) -> None:
+        self._one = flat_ranges(starts, counts) if tables == 1 else None
+        self._total, place = int(counts.sum()), np.cumsum(counts) - counts
+        self._members: list[tuple[Indices, Indices]] = []
+        for k in range(tables if tables > 1 else 0):
+            where = np.flatnonzero(table == k)
+            self._members.append((flat_ranges(starts[where], counts[where]), flat_ranges(place[where], counts[where])))
+
+    def of(self, arrays: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
+        """Return the rows of one array a table; `take` copies rows twice as fast as indexing with an array."""
+        if self._one is not None:
+            return arrays[0].take(self._one, axis=0)
+        found = np.empty((self._total, *arrays[0].shape[1:]), dtype=arrays[0].dtype)
+        for array, (there, here) in zip(arrays, self._members, strict=True):
+            found[here] = array.take(there, axis=0)
+        return found
+
+
+def _cut(tables: Sequence[GraphTable], drawn: _Drawn, ends: Indices) -> list[Batch]:
+    """Gather ``drawn`` and cut batches, which end with structures ``ends``, out of it."""
+    graphs = np.diff(ends, prepend=0)
+    begin = ends - graphs
+    natoms, nedges = drawn.natoms, drawn.nedges
+    atom, edge = (np.concatenate([[0], np.cumsum(n)]) for n in (natoms, nedges))  # of each structure, the first
+    in_batch = atom[:-1] - np.repeat(atom[begin], graphs)
+    graph = np.repeat(np.arange(len(natoms)) - np.repeat(begin, graphs), natoms)
+    atoms = _Gather(drawn.table, drawn.atom_start, natoms, len(tables))
+    z, pos, forces = (atoms.of([getattr(t, name) for t in tables]) for name in ("z", "pos", "forces"))
+    edges = _Gather(drawn.table, drawn.edge_start, nedges, len(tables))
+    src, dst, shift = (edges.of([getattr(t, name) for t in tables]) for name in ("src", "dst", "shift"))
+    if len(src):
+        first = np.repeat(in_batch, nedges)
+        src, dst = src + first, dst + first
+    bounds = (np.diff(atom[ends], prepend=0), np.diff(edge[ends], prepend=0), graphs)
+    of_atoms, of_edges, of_graphs = (n.tolist() for n in bounds)
+    pieces = zip(
+        *(torch.split(torch.from_numpy(array), of_atoms) for array in (z, pos, forces, graph)),
+        *(torch.split(torch.from_numpy(array), of_edges) for array in (src, dst, shift)),
+        *(torch.split(torch.from_numpy(array), of_graphs) for array in (natoms, drawn.dataset, drawn.energy)),
+        strict=True,
+    )
+    return [
+        Batch(zs, ps, srcs, dsts, shifts, gs, ns, ds, es, fs)
+        for zs, ps, fs, gs, srcs, dsts, shifts, ns, ds, es in pieces
+    ]

@@ -1,0 +1,154 @@
+"""Structures to train on: a split in memory, or one that stays on disk and is read as it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.dataset.batching.graph_table import GraphTable
+from gfm_pipeline.apps.dataset.neighbors.edges import Lister, list_edges
+from gfm_pipeline.apps.dataset.store.dataset import Dataset
+from gfm_pipeline.apps.dataset.store.index import Facts, GraphIndex
+from gfm_pipeline.apps.dataset.store.rows import Blocks
+from gfm_pipeline.core.contracts.data import Split
+
+Indices = NDArray[np.int64]
+
+
+class Source(Protocol):
+    """Where graphs come from.
+
+    Attributes
+    ----------
+    block
+        Graphs of a block that is read at once; None: everything is in memory.
+    """
+
+    block: int | None
+
+    def __len__(self) -> int: ...
+
+    def facts(self, graphs: Indices) -> Facts:
+        """Return what is known of ``graphs`` [n] without reading them."""
+        ...
+
+    def table(self, graphs: Indices) -> tuple[GraphTable, Indices]:
+        """Return a table that holds ``graphs`` [n], which ascend without repetition, and where each is in it [n].
+
+        Raises
+        ------
+        GFMError
+            When they cannot be read or have no neighbour list.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close what is open."""
+        ...
+
+
+def read_table(
+    dataset: Dataset,
+    split: Split,
+    cutoff: float,
+    dataset_index: int,
+    reference: Mapping[str, float],
+    graphs: Indices | None = None,
+    lister: Lister = list_edges,
+) -> GraphTable:
+    """Read a split into memory, or ``graphs`` of it, which ascend, with stored edges where they reach far enough.
+
+    Edges that are not stored are searched by ``lister``.
+
+    Raises
+    ------
+    GFMError
+        When they cannot be read or have no neighbour list.
+    """
+    columns, edges = dataset.columns(split, graphs), dataset.edges(split, cutoff)
+    stored = None if edges is None else edges.read(np.arange(len(columns)) if graphs is None else graphs)
+    return GraphTable.build(columns, cutoff, dataset_index, reference, stored, lister)
+
+
+class Held:
+    """A split in memory; see `Source`."""
+
+    block: int | None = None
+
+    def __init__(self, table: GraphTable) -> None:
+        self._table = table
+        self._energies, self._forces = table.label_counts()
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def facts(self, graphs: Indices) -> Facts:
+        """See `Source.facts`."""
+        table = self._table
+        return Facts(table.natoms[graphs], table.nedges[graphs], self._energies[graphs], self._forces[graphs])
+
+    def table(self, graphs: Indices) -> tuple[GraphTable, Indices]:
+        """See `Source.table`."""
+        return self._table, graphs
+
+    def close(self) -> None:
+        """See `Source.close`."""
+
+
+class OnDisk:
+    """A split that stays on disk; see `Source`.
+
+    Parameters
+    ----------
+    dataset, split
+        What to read.
+    index
+        Of the split.
+    cutoff, dataset_index, reference
+        See `GraphTable.build`.
+    window
+        Structures that are shuffled among each other: whole blocks are read, and kept for that long. 0: none are, only
+        the graphs that are asked for are read. That is less to read for one who needs few graphs of a block.
+    lister
+        See `GraphTable.build`; called in whichever thread calls `table`.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: Split,
+        index: GraphIndex,
+        cutoff: float | None,
+        dataset_index: int,
+        reference: Mapping[str, float],
+        window: int,
+        lister: Lister = list_edges,
+    ) -> None:
+        self._lister = lister
+        self._index, self._cutoff, self._dataset, self._reference = index, cutoff, dataset_index, reference
+        self._edges = None if cutoff is None else dataset.edges(split, cutoff)
+        self._rows = dataset.rows(split)
+        self.block: int | None = self._rows.block
+        # where one window ends, blocks of two are needed
+        self._reader = Blocks(self._rows, 2 * max(1, window // self._rows.block)) if window else self._rows
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def facts(self, graphs: Indices) -> Facts:
+        """See `Source.facts`."""
+        return self._index.facts(graphs, self._cutoff)
+
+    def table(self, graphs: Indices) -> tuple[GraphTable, Indices]:
+        """See `Source.table`."""
+        columns = self._reader.read(graphs)
+        stored = None if self._edges is None else self._edges.read(graphs)
+        table = GraphTable.build(columns, self._cutoff, self._dataset, self._reference, stored, self._lister)
+        return table, np.arange(len(graphs))
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        self._rows.close()

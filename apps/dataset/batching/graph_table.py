@@ -1,0 +1,129 @@
+"""Structures with their edges in memory, labels without the reference energies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.dataset.neighbors.edges import Edges, Lister, Packed, list_edges, select_edges
+from gfm_pipeline.apps.dataset.store.columns import Columns
+from gfm_pipeline.core.errors import DataError
+
+
+@dataclass(frozen=True)
+class GraphTable:
+    """All structures of one split with the edges inside one cutoff.
+
+    Attributes
+    ----------
+    dataset
+        Branch of the model these structures belong to.
+    z, pos, forces
+        Atomic numbers [N] int64, positions and forces [N, 3] float32.
+    energy
+        Labels minus reference energies [G], eV, subtracted in float64.
+    natoms, atom_start
+        Atoms and first atom of each structure [G].
+    nedges, edge_start
+        Directed edges and first edge of each structure [G].
+    src, dst
+        Edge ends, counted from the structure's first atom [E], int64.
+    shift
+        Cartesian displacement of the image of ``dst`` [E, 3], float32.
+    """
+
+    dataset: int
+    z: NDArray[np.int64]
+    pos: NDArray[np.float32]
+    forces: NDArray[np.float32]
+    energy: NDArray[np.float64]
+    natoms: NDArray[np.int64]
+    atom_start: NDArray[np.int64]
+    nedges: NDArray[np.int64]
+    edge_start: NDArray[np.int64]
+    src: NDArray[np.int64]
+    dst: NDArray[np.int64]
+    shift: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.natoms)
+
+    @property
+    def avg_neighbours(self) -> float:
+        """Mean number of neighbours of an atom."""
+        return len(self.src) / max(1, len(self.z))
+
+    def degrees(self) -> NDArray[np.int64]:
+        """Return the number of neighbours of each atom [N]."""
+        return np.bincount(np.repeat(self.atom_start, self.nedges) + self.dst, minlength=len(self.z))
+
+    def label_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return how many energies (0 or 1) and force vectors of each structure are known [G]."""
+        known = np.concatenate([[0], np.cumsum(~np.isnan(self.forces).any(1))])
+        forces = known[self.atom_start + self.natoms] - known[self.atom_start]
+        return (~np.isnan(self.energy)).astype(np.int64), forces.astype(np.int64)
+
+    @classmethod
+    def build(
+        cls,
+        columns: Columns,
+        cutoff: float | None,
+        dataset_index: int,
+        reference: Mapping[str, float],
+        stored: Packed | None = None,
+        lister: Lister = list_edges,
+    ) -> GraphTable:
+        """List the neighbours of every structure, or choose from stored ones, and subtract reference energies.
+
+        Parameters
+        ----------
+        columns
+            The structures.
+        cutoff
+            Angstrom; None: no edges.
+        dataset_index
+            Branch of the model these structures belong to.
+        reference
+            Element symbol to reference energy (eV).
+        stored
+            Edges of these structures that were stored, within ``cutoff`` or more.
+        lister
+            Searches what is not stored.
+
+        Raises
+        ------
+        DataError
+            When an element has no reference energy, or a cell has no volume.
+        IntegrityError
+            When the stored edges are not those of these structures.
+        """
+        of_element = np.full(256, np.nan)
+        for symbol, value in reference.items():
+            of_element[atomic_numbers[symbol]] = value
+        of_atoms = of_element.take(columns.numbers)
+        if np.isnan(of_atoms).any():
+            missing = [chemical_symbols[z] for z in np.unique(columns.numbers[np.isnan(of_atoms)])]
+            raise DataError(f"There is no reference energy for {', '.join(missing)}.", "Ingest the dataset again.")
+        energy = columns.energy - (np.add.reduceat(of_atoms, columns.offsets[:-1]) if len(columns) else 0.0)
+        if cutoff is None:
+            edges = Edges.none(len(columns))
+        else:
+            edges = lister(columns, cutoff) if stored is None else select_edges(columns, stored, cutoff, lister)
+        return cls(
+            dataset=dataset_index,
+            z=columns.numbers.astype(np.int64),
+            pos=columns.pos,
+            forces=columns.forces,
+            energy=energy,
+            natoms=columns.natoms,
+            atom_start=columns.offsets[:-1],
+            nedges=edges.nedges,
+            edge_start=np.cumsum(edges.nedges) - edges.nedges,
+            src=edges.src,
+            dst=edges.dst,
+            shift=edges.shift,
+        )

@@ -1,0 +1,1 @@
+"""Neighbor lists: of single structures, of small molecules together, of batches on the device."""

@@ -1,0 +1,1 @@
+"""Datasets on disk: the ADIOS2 layout, indexes, packed edges."""

@@ -1,0 +1,172 @@
+"""One split of a dataset as flat arrays: atoms of all structures end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm_pipeline.core.errors import DataError
+
+_OF_ATOMS = ("numbers", "pos", "forces")
+_OF_GRAPHS = ("energy", "cell", "pbc", "group", "origin", "graph_attr")
+
+
+def flat_ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return ``concatenate([arange(s, s + c) for s, c in zip(starts, counts)])`` without a loop."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.repeat(starts - (ends - counts), counts) + np.arange(total, dtype=np.int64)
+
+
+def _like(array: NDArray[Any], rows: int) -> NDArray[Any]:
+    return np.empty((rows, *array.shape[1:]), dtype=array.dtype)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """G structures with N atoms in total; units eV, Angstrom, eV/Angstrom.
+
+    Attributes
+    ----------
+    numbers
+        Atomic numbers [N], uint8.
+    pos, forces
+        Positions and forces [N, 3], float32.
+    energy
+        Total energies [G], float64.
+    cell
+        Lattice vectors as rows [G, 3, 3], float32.
+    pbc
+        Periodic directions [G, 3], bool.
+    natoms
+        Atoms of each structure [G], int64.
+    offsets
+        First atom of each structure, and N at the end [G + 1], int64.
+    group
+        Index of the trajectory or family [G], int64; the same in every split.
+    origin
+        Place of the record in the order the source was read, those set aside counted too [G], int64.
+    graph_attr
+        Total charge (e) and spin multiplicity, 0 where they are not known [G, 2], float32.
+    """
+
+    numbers: NDArray[np.uint8]
+    pos: NDArray[np.float32]
+    forces: NDArray[np.float32]
+    energy: NDArray[np.float64]
+    cell: NDArray[np.float32]
+    pbc: NDArray[np.bool_]
+    natoms: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    group: NDArray[np.int64]
+    origin: NDArray[np.int64]
+    graph_attr: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.natoms)
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        numbers: NDArray[np.generic],
+        pos: NDArray[np.generic],
+        forces: NDArray[np.generic],
+        energy: NDArray[np.generic],
+        cell: NDArray[np.generic],
+        pbc: NDArray[np.generic],
+        natoms: NDArray[np.generic],
+        group: NDArray[np.generic] | None = None,
+        origin: NDArray[np.generic] | None = None,
+        graph_attr: NDArray[np.generic] | None = None,
+    ) -> Columns:
+        """Convert to the types of this class, form ``offsets`` and check the shapes.
+
+        Raises
+        ------
+        DataError
+            When the lengths do not fit together.
+        """
+        counts = np.ascontiguousarray(natoms, dtype=np.int64)
+        n_graphs, n_atoms = len(counts), int(counts.sum())
+        shapes = {
+            "numbers": (numbers, (n_atoms,)),
+            "pos": (pos, (n_atoms, 3)),
+            "forces": (forces, (n_atoms, 3)),
+            "energy": (energy, (n_graphs,)),
+            "cell": (cell, (n_graphs, 3, 3)),
+            "pbc": (pbc, (n_graphs, 3)),
+        }
+        for name, (array, shape) in shapes.items():
+            if array.shape != shape:
+                raise DataError(f"Column {name} has shape {array.shape} where natoms asks for {shape}.")
+        return cls(
+            numbers=np.ascontiguousarray(numbers, dtype=np.uint8),
+            pos=np.ascontiguousarray(pos, dtype=np.float32),
+            forces=np.ascontiguousarray(forces, dtype=np.float32),
+            energy=np.ascontiguousarray(energy, dtype=np.float64),
+            cell=np.ascontiguousarray(cell, dtype=np.float32),
+            pbc=np.ascontiguousarray(pbc, dtype=np.bool_),
+            natoms=counts,
+            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            group=np.zeros(n_graphs, np.int64) if group is None else np.ascontiguousarray(group, dtype=np.int64),
+            origin=np.arange(n_graphs) if origin is None else np.ascontiguousarray(origin, dtype=np.int64),
+            graph_attr=np.zeros((n_graphs, 2), np.float32)
+            if graph_attr is None
+            else np.ascontiguousarray(graph_attr, dtype=np.float32),
+        )
+
+    def take(self, graphs: NDArray[np.int64] | Sequence[int]) -> Columns:
+        """Return the structures ``graphs``, in that order, as new columns."""
+        return Columns.gather([(self, np.asarray(graphs, dtype=np.int64))])
+
+    @staticmethod
+    def gather(parts: Sequence[tuple[Columns, NDArray[np.int64]]]) -> Columns:
+        """Return structures of one or more columns, of each those that are named, end to end in that order."""
+        natoms = np.concatenate([columns.natoms.take(graphs) for columns, graphs in parts])
+        offsets = np.concatenate([[0], np.cumsum(natoms)])
+        found = {name: _like(getattr(parts[0][0], name), int(offsets[-1])) for name in _OF_ATOMS}
+        found |= {name: _like(getattr(parts[0][0], name), len(natoms)) for name in _OF_GRAPHS}
+        graph = 0
+        for columns, graphs in parts:
+            atoms = flat_ranges(columns.offsets.take(graphs), columns.natoms.take(graphs))
+            first, end = graph, graph + len(graphs)
+            # `take` copies rows twice as fast as indexing with an array, and without a buffer where it does not check;
+            # `natoms.take` above did
+            for name in _OF_ATOMS:
+                out = found[name][int(offsets[first]) : int(offsets[end])]
+                getattr(columns, name).take(atoms, axis=0, out=out, mode="clip")
+            for name in _OF_GRAPHS:
+                getattr(columns, name).take(graphs, axis=0, out=found[name][first:end], mode="wrap")
+            graph = end
+        return Columns(natoms=natoms, offsets=offsets, **found)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Columns]) -> Columns:
+        """Return the structures of all ``parts`` end to end; group and origin are kept as they are."""
+        return Columns.build(
+            numbers=np.concatenate([p.numbers for p in parts]),
+            pos=np.concatenate([p.pos for p in parts]),
+            forces=np.concatenate([p.forces for p in parts]),
+            energy=np.concatenate([p.energy for p in parts]),
+            cell=np.concatenate([p.cell for p in parts]),
+            pbc=np.concatenate([p.pbc for p in parts]),
+            natoms=np.concatenate([p.natoms for p in parts]),
+            group=np.concatenate([p.group for p in parts]),
+            origin=np.concatenate([p.origin for p in parts]),
+            graph_attr=np.concatenate([p.graph_attr for p in parts]),
+        )
+
+    def composition(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the atomic numbers present [S], ascending, and how often each structure has them [G, S]."""
+        present = np.flatnonzero(np.bincount(self.numbers, minlength=256))
+        place = np.zeros(256, dtype=np.int64)
+        place[present] = np.arange(len(present))
+        index = place[self.numbers]
+        graph = np.repeat(np.arange(len(self)), self.natoms)
+        flat = np.bincount(graph * len(present) + index, minlength=len(self) * len(present))
+        return present.astype(np.int64), flat.reshape(len(self), len(present)).astype(np.float64)

@@ -1,0 +1,155 @@
+"""A published dataset folder: BP files, ``statistics.json`` and the manifest that vouches for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.dataset.store.bp import BpFile, read_columns
+from gfm_pipeline.apps.dataset.store.columns import Columns
+from gfm_pipeline.apps.dataset.store.edge_files import StoredEdges
+from gfm_pipeline.apps.dataset.store.index import GraphIndex, read_index
+from gfm_pipeline.apps.dataset.store.rows import Rows
+from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.core.contracts.layout import CHUNK, LAYOUT_FILE, Layout
+from gfm_pipeline.core.errors import IntegrityError
+from gfm_pipeline.core.publish import verify
+from gfm_pipeline.core.records import read_record
+
+STATISTICS_FILE = "statistics.json"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset that was checked against its manifest.
+
+    Attributes
+    ----------
+    path
+        The folder.
+    digest
+        SHA-256 over its content.
+    statistics
+        Counts, reference energies, scales.
+    files
+        Names of the BP files, in order; the structures of a split are those of the files end to end.
+    layout
+        What each file holds; None for a dataset from before there were shards.
+    """
+
+    path: Path
+    digest: str
+    statistics: DatasetStatistics
+    files: tuple[str, ...]
+    layout: Layout | None = None
+
+    @classmethod
+    def open(cls, path: Path, *, digests: bool = False) -> Dataset:
+        """Check ``path`` against its manifest (sizes; SHA-256 too when ``digests``) and read the statistics.
+
+        Raises
+        ------
+        IntegrityError
+            When a file is missing, damaged, or the folder was never finished. ADIOS2 opens nothing before.
+        """
+        manifest = verify(path, digests=digests)
+        if STATISTICS_FILE not in manifest.files:
+            raise IntegrityError(f"{path} is not a dataset: its manifest lists no {STATISTICS_FILE}.")
+        statistics = read_record(DatasetStatistics, path / STATISTICS_FILE)
+        files: tuple[str, ...] = (f"{statistics.name}.bp",)  # datasets from before there were shards have no layout
+        layout = None
+        if LAYOUT_FILE in manifest.files:
+            layout = read_record(Layout, path / LAYOUT_FILE)
+            files = tuple(shard.file for shard in layout.files)
+        for file in files:
+            if f"{file}/md.idx" not in manifest.files:
+                raise IntegrityError(f"{path} is not a dataset: its manifest lists no {file}.")
+        return cls(path, manifest.digest, statistics, files, layout)
+
+    @property
+    def name(self) -> str:
+        """The dataset's name, which is its branch in a model."""
+        return self.statistics.name
+
+    def rows(self, split: Split) -> Rows:
+        """Open one split for random access; to be closed.
+
+        Raises
+        ------
+        IntegrityError
+            When the files are not what the statistics say.
+        """
+        n = self.statistics.n_structures[split]
+        if self.layout is None:
+            sizes, block = [n], CHUNK
+        else:
+            labels = [shard.labels.get(str(split)) for shard in self.layout.files]
+            sizes, block = [0 if extent is None else extent.n_graphs for extent in labels], self.layout.chunk
+        self._check(sum(sizes), split)
+        return Rows([self.path / name for name in self.files], sizes, split, block)
+
+    def index(self, split: Split) -> GraphIndex | None:
+        """Return what is known of every structure of a split; None for a folder that was made without.
+
+        Raises
+        ------
+        IntegrityError
+            When it does not fit the statistics.
+        """
+        return read_index(self.path, split, self.statistics.n_structures[split])
+
+    def blocks(self, split: Split) -> Iterator[Columns]:
+        """Yield a split block by block.
+
+        Raises
+        ------
+        IntegrityError
+            When a file is not what the layout says.
+        """
+        with self.rows(split) as rows:
+            for first in range(0, len(rows), rows.block):
+                yield rows.read(np.arange(first, min(first + rows.block, len(rows))))
+
+    def edges(self, split: Split, cutoff: float = 0.0) -> StoredEdges | None:
+        """Return the stored edges of a split; None where none are, or not as far as ``cutoff`` (Angstrom).
+
+        Raises
+        ------
+        IntegrityError
+            When the files are not what the layout says.
+        """
+        layout = self.layout
+        if layout is None or layout.edges is None or cutoff > layout.edges.cutoff:
+            return None
+        return StoredEdges(self.path, split, self.statistics.n_structures[split], layout.chunk, layout.edges)
+
+    def columns(self, split: Split, graphs: NDArray[np.int64] | None = None) -> Columns:
+        """Read one split into memory, or ``graphs`` of it, which ascend.
+
+        Raises
+        ------
+        IntegrityError
+            When the file is not what its statistics say.
+        """
+        if graphs is not None:
+            with self.rows(split) as rows:
+                return rows.read(graphs)
+        parts = []
+        for name in self.files:
+            with BpFile(self.path / name) as file:
+                if str(split) in file.labels():
+                    parts.append(read_columns(file, split))
+        if not parts:
+            raise IntegrityError(f"{self.path} holds no structures in {split}.")
+        columns = Columns.concatenate(parts) if len(parts) > 1 else parts[0]
+        self._check(len(columns), split)
+        return columns
+
+    def _check(self, n: int, split: Split) -> None:
+        said = self.statistics.n_structures[split]
+        if n != said:
+            raise IntegrityError(f"{self.path} holds {n} structures in {split}, its statistics say {said}.")

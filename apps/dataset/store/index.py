@@ -1,0 +1,243 @@
+"""What is known of every structure without reading it: its size, its labels, and how many neighbours it has.
+
+Sharing a batch between ranks needs sizes and numbers of labels of all its structures, whoever reads them. So ingest
+counts once, and keeps 28 bytes a structure beside the atoms.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.dataset.neighbors.degrees import RADII, Degrees, degrees_from
+from gfm_pipeline.apps.dataset.neighbors.edges import CLOSE
+from gfm_pipeline.apps.dataset.neighbors.neighbor_list import pairs_within
+from gfm_pipeline.apps.dataset.store.columns import Columns
+from gfm_pipeline.apps.dataset.store.edge_files import EdgeWriter
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.errors import IntegrityError
+from gfm_pipeline.core.publish import storage_errors
+
+_AT_ONCE = 1 << 20  # rows that are copied at a time
+_FIXED = 3  # natoms, known energies, known force vectors
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Of some structures [n] each: atoms, directed edges, known energies (0 or 1), known force vectors."""
+
+    natoms: Indices
+    nedges: Indices
+    energies: Indices
+    forces: Indices
+
+
+@dataclass(frozen=True)
+class GraphIndex:
+    """The counts of all structures of a split.
+
+    Attributes
+    ----------
+    rows
+        Atoms, known energies, known force vectors, and directed edges within each of `RADII` [G, 7], uint32; on disk,
+        mapped.
+    """
+
+    rows: NDArray[np.uint32]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def facts(self, graphs: Indices, cutoff: float | None) -> Facts:
+        """Return what is known of ``graphs``; edges are exact at `RADII` and predicted elsewhere.
+
+        Edges grow with the volume of the sphere in a crystal, so between two radii they are interpolated in the cube of
+        the cutoff, and beyond the last extrapolated. Without a cutoff there are none.
+        """
+        rows = np.asarray(self.rows[graphs]).astype(np.int64)
+        if cutoff is None:
+            return Facts(rows[:, 0], np.zeros(len(rows), dtype=np.int64), rows[:, 1], rows[:, 2])
+        volumes = np.array([0.0, *RADII]) ** 3
+        upper = int(np.clip(np.searchsorted(volumes, cutoff**3), 1, len(RADII)))
+        edges = np.concatenate([np.zeros((len(rows), 1), dtype=np.int64), rows[:, _FIXED:]], axis=1)
+        part = (cutoff**3 - volumes[upper - 1]) / (volumes[upper] - volumes[upper - 1])
+        nedges = np.rint(edges[:, upper - 1] + part * (edges[:, upper] - edges[:, upper - 1])).astype(np.int64)
+        return Facts(rows[:, 0], nedges, rows[:, 1], rows[:, 2])
+
+
+def index_file(label: Split) -> str:
+    """Return the name of a split's index in the folder of its dataset."""
+    return f"{label}.index.npy"
+
+
+def rows_of(columns: Columns, degrees: NDArray[np.uint16]) -> NDArray[np.uint32]:
+    """Return the rows of a `GraphIndex` of structures whose atoms have so many neighbours within `RADII` [N, R]."""
+    rows = np.zeros((len(columns), _FIXED + len(RADII)), dtype=np.uint32)
+    known = np.concatenate([[0], np.cumsum(~np.isnan(columns.forces).any(1))])
+    rows[:, 0] = columns.natoms
+    rows[:, 1] = ~np.isnan(columns.energy)
+    rows[:, 2] = known[columns.offsets[1:]] - known[columns.offsets[:-1]]
+    total = np.concatenate([np.zeros((1, len(RADII)), np.int64), np.cumsum(degrees, axis=0, dtype=np.int64)])
+    rows[:, _FIXED:] = total[columns.offsets[1:]] - total[columns.offsets[:-1]]
+    return rows
+
+
+def count(
+    columns: Columns,
+    check: Callable[[], None] = lambda: None,
+    keep: Callable[[Indices, Indices, Indices], None] | None = None,
+    cutoff: float = 0.0,
+) -> NDArray[np.uint16]:
+    """Return how many neighbours each atom has within each of `RADII` [N, R].
+
+    Parameters
+    ----------
+    columns
+        The structures.
+    check
+        Called now and then; may raise to stop.
+    keep
+        Gets the edges of each structure by length: ends [E] and images [E, 3] of all pairs within ``cutoff`` and
+        `CLOSE` more.
+    cutoff
+        Angstrom; needed with ``keep`` only.
+
+    Raises
+    ------
+    DataError
+        When a periodic cell has no volume.
+    """
+    degrees = np.zeros((len(columns.numbers), len(RADII)), dtype=np.uint16)
+    farthest = RADII[-1] if keep is None else max(RADII[-1], cutoff + CLOSE)
+    for g in range(len(columns)):
+        if g % 256 == 0:
+            check()
+        first, last = int(columns.offsets[g]), int(columns.offsets[g + 1])
+        atoms = slice(first, last)
+        src, dst, image, distance = pairs_within(columns.pos[atoms], columns.cell[g], columns.pbc[g], farthest)
+        if keep is not None:
+            near = np.argsort(distance, kind="stable")[: np.count_nonzero(distance < cutoff + CLOSE)]
+            keep(src[near], dst[near], image[near])
+        degrees[atoms] = degrees_from(src, distance, last - first)
+    return degrees
+
+
+class IndexWriter:
+    """Writes the index of every split into the folder of a dataset while its structures pass by, and edges if asked.
+
+    Parameters
+    ----------
+    folder
+        Of the dataset.
+    sizes
+        Structures of each split.
+    cutoff
+        Edges within it (Angstrom) are stored; None: none are.
+
+    Raises
+    ------
+    StorageError
+        When the disk refuses.
+    """
+
+    def __init__(self, folder: Path, sizes: Mapping[Split, int], cutoff: float | None = None) -> None:
+        self._folder, self._sizes, self._cutoff = folder, sizes, cutoff
+        self._edges = None if cutoff is None else EdgeWriter(folder, sizes)
+        self._open = ExitStack()
+        self._done = dict.fromkeys(sizes, 0)
+        self.degrees: dict[Split, Degrees] = {}
+
+    def __enter__(self) -> IndexWriter:
+        for label, n in self._sizes.items():
+            path = self._folder / index_file(label)
+            with storage_errors(path):
+                # written, not mapped: a full disk answers a write with an error, and a mapping by killing the process
+                np.save(path, np.zeros((n, _FIXED + len(RADII)), dtype=np.uint32))
+        if self._edges is not None:
+            self._open.enter_context(self._edges)
+        return self
+
+    def add(
+        self,
+        label: Split,
+        columns: Columns,
+        check: Callable[[], None] = lambda: None,
+        degrees: NDArray[np.uint16] | None = None,
+    ) -> None:
+        """Take the next structures of ``label``.
+
+        Parameters
+        ----------
+        label, columns
+            Their split, and they.
+        check
+            See `count`.
+        degrees
+            Neighbours of their atoms within each of `RADII` [N, R], where these were counted before.
+        """
+        if degrees is None or self._edges is not None:
+            keep = None if self._edges is None else partial(self._edges.add, label)
+            degrees = count(columns, check, keep, self._cutoff or 0.0)
+        self.put(label, rows_of(columns, degrees))
+        found = Degrees.of(degrees)
+        self.degrees[label] = self.degrees[label] + found if label in self.degrees else found
+
+    def put(self, label: Split, rows: NDArray[np.uint32]) -> None:
+        """Write the next rows of ``label`` [n, 7], which were counted before."""
+        path = self._folder / index_file(label)
+        with storage_errors(path), open(path, "r+b") as stream:
+            stream.seek(-rows[0:1].nbytes * (self._sizes[label] - self._done[label]), os.SEEK_END)
+            stream.write(rows.tobytes())
+        self._done[label] += len(rows)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+        if kind is None and self._done != dict(self._sizes):
+            raise ValueError(f"The index got {self._done} structures, not {dict(self._sizes)}.")
+
+
+def join_indexes(folder: Path, label: Split, parts: Sequence[Path]) -> None:
+    """Write the index of a split into ``folder`` from those in ``parts``, end to end, a piece in memory at a time.
+
+    Raises
+    ------
+    StorageError
+        When the disk refuses.
+    """
+    pieces = [np.load(part / index_file(label), mmap_mode="r", allow_pickle=False) for part in parts]
+    with IndexWriter(folder, {label: sum(len(piece) for piece in pieces)}) as index:
+        for piece in pieces:
+            for first in range(0, len(piece), _AT_ONCE):
+                index.put(label, np.asarray(piece[first : first + _AT_ONCE]))
+
+
+def read_index(folder: Path, label: Split, n: int) -> GraphIndex | None:
+    """Map the index of a split of ``n`` structures; None when the folder has none.
+
+    Raises
+    ------
+    IntegrityError
+        When it is not an index of so many structures.
+    """
+    path = folder / index_file(label)
+    if not path.exists():
+        return None
+    try:
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"{path} cannot be read: {error}.") from error
+    if rows.dtype != np.uint32 or rows.shape != (n, _FIXED + len(RADII)):
+        raise IntegrityError(f"{path} is not an index of {n} structures.", "Ingest the dataset again.")
+    return GraphIndex(rows)

@@ -1,0 +1,207 @@
+"""Unit conversion, and the checks that decide which records are set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from ase import units
+from ase.data import covalent_radii
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.dataset.neighbors.neighbor_list import neighbour_list
+from gfm_pipeline.apps.ingest.records import Record
+from gfm_pipeline.core.contracts.data import (
+    BadRecord,
+    EnergyUnit,
+    ForceSign,
+    InconsistentPbc,
+    LengthUnit,
+    SourceSettings,
+)
+from gfm_pipeline.core.errors import DataError
+
+CLOSEST = 0.3  # Angstrom; H2 has 0.74
+MAX_Z = 118
+DENSE = 64  # atoms up to which all distances are computed at once
+ENERGY_IN_EV = {
+    EnergyUnit.EV: 1.0,
+    EnergyUnit.HARTREE: float(units.Hartree),
+    EnergyUnit.KCAL_MOL: float(units.kcal / units.mol),
+    EnergyUnit.KJ_MOL: float(units.kJ / units.mol),
+}
+LENGTH_IN_ANGSTROM = {LengthUnit.ANGSTROM: 1.0, LengthUnit.BOHR: float(units.Bohr)}
+CELL_WITHOUT_PBC = "a cell, and no periodic direction"
+RADII = np.zeros(256)  # Angstrom, by atomic number; unknown elements overlap below CLOSEST only
+RADII[: len(covalent_radii)] = covalent_radii
+RADII[0] = 0.0
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """From the labels of a source to total energies (eV), Angstrom, and forces (eV/Angstrom).
+
+    Attributes
+    ----------
+    energy, length
+        Factors.
+    per_atom
+        Whether the energy label is to be multiplied by the number of atoms.
+    sign
+        -1 where the force label is a gradient, 0 where there is none.
+    charge, spin
+        What records have that do not say their own.
+    sentences
+        What is converted, for people.
+    """
+
+    energy: float
+    length: float
+    sentences: tuple[str, ...]
+    per_atom: bool = False
+    sign: float = 1.0
+    charge: float | None = None
+    spin: float | None = None
+
+    @classmethod
+    def of(cls, source: SourceSettings) -> Conversion:
+        """Return the conversion a source needs and the sentences that say so."""
+        energy, length = ENERGY_IN_EV[source.energy_unit], LENGTH_IN_ANGSTROM[source.length_unit]
+        sentences = []
+        if energy != 1.0:
+            sentences.append(f"Energies were converted from {source.energy_unit} to eV (times {energy:.9g}).")
+        if length != 1.0:
+            sentences.append(f"Lengths were converted from {source.length_unit} to Angstrom (times {length:.9g}).")
+        without = source.forces_are is ForceSign.NONE
+        if (energy != 1.0 or length != 1.0) and not without:
+            sentences.append(
+                f"Forces were converted from {source.energy_unit}/{source.length_unit} "
+                f"to eV/Angstrom (times {energy / length:.9g})."
+            )
+        if source.energy_per_atom:
+            sentences.append("Energies were multiplied by the number of atoms: the label is per atom.")
+        gradients = source.forces_are is ForceSign.GRADIENTS
+        if gradients:
+            sentences.append("The sign of forces was turned: the label is the gradient of the energy.")
+        if without:
+            sentences.append("Energies alone are read: the source says that it has no forces.")
+        sign = 0.0 if without else -1.0 if gradients else 1.0
+        return cls(
+            energy, length, tuple(sentences), source.energy_per_atom, sign, charge=source.charge, spin=source.spin
+        )
+
+    def apply(self, record: Record) -> Record:
+        """Return ``record`` in eV and Angstrom."""
+        energy = None if record.energy is None else float(record.energy) * self.energy
+        if energy is not None and self.per_atom:
+            energy *= len(record.numbers)
+        return replace(
+            record,
+            pos=np.asarray(record.pos, dtype=np.float64) * self.length,
+            cell=np.asarray(record.cell, dtype=np.float64) * self.length,
+            energy=energy,
+            forces=None
+            if record.forces is None or not self.sign
+            else np.asarray(record.forces, dtype=np.float64) * (self.sign * self.energy / self.length),
+            charge=self.charge if record.charge is None else record.charge,
+            spin=self.spin if record.spin is None else record.spin,
+        )
+
+
+def _unusable(record: Record, forces: bool) -> str | None:
+    """Return what makes a record unusable, whatever the filters are."""
+    n = len(record.numbers)
+    if n == 0:
+        return "no atoms"
+    if record.pos.shape != (n, 3) or not np.isfinite(record.pos).all() or not np.isfinite(record.cell).all():
+        return "positions or cell are not finite numbers"
+    odd = (record.numbers < 1) | (record.numbers > MAX_Z)
+    if odd.any():
+        return f"unknown element: atomic number {int(record.numbers[odd][0])}"
+    if record.group is None:
+        return "no group"
+    if record.energy is None:
+        return "no energy"
+    if not np.isfinite(record.energy):
+        return "energy is not a finite number"
+    if record.forces is None:
+        return "no forces" if forces else None
+    if record.forces.shape != (n, 3) or not np.isfinite(record.forces).all():
+        return "forces are not finite numbers"
+    return None
+
+
+def faults(record: Record, source: SourceSettings) -> Iterator[str]:
+    """Yield why a record in eV and Angstrom cannot be used: one reason where it is unusable, else one a filter.
+
+    The text before the first colon is the reason's name; numbers come after it.
+    """
+    unusable = _unusable(record, source.forces_are is not ForceSign.NONE)
+    if unusable is not None:
+        yield unusable
+        return
+    largest = 0.0 if record.forces is None else float(np.abs(record.forces).max())
+    if source.max_force is not None and largest > source.max_force:
+        yield f"force above the limit: {largest:.3g} eV/Angstrom"
+    if source.inconsistent_pbc is InconsistentPbc.QUARANTINE and oddity(record) is not None:
+        yield f"inconsistent pbc: {CELL_WITHOUT_PBC}"
+    radii = RADII[record.numbers]
+    reach = max(CLOSEST, source.overlap * 2.0 * float(radii.max()), source.isolated_atoms or 0.0)
+    try:
+        src, dst, image = _pairs(record, reach)
+    except DataError:
+        yield "periodic cell has no volume"
+        return
+    if len(src):
+        yield from _overlaps(record, source.overlap, radii, src, dst, image)
+    if source.isolated_atoms is not None:
+        alone = np.flatnonzero(np.bincount(src, minlength=len(record.numbers)) == 0)
+        if len(alone):
+            yield f"isolated atom: {int(alone[0])} has no neighbour within {source.isolated_atoms:g} Angstrom"
+
+
+def _pairs(record: Record, reach: float) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return what `neighbour_list` does; of small molecules, by all distances, which takes a tenth of the time."""
+    if np.any(record.pbc) or len(record.numbers) > DENSE:
+        return neighbour_list(record.pos, record.cell, record.pbc, reach)
+    apart = record.pos[:, None] - record.pos[None]
+    square = np.einsum("ijk,ijk->ij", apart, apart)
+    np.fill_diagonal(square, np.inf)
+    src, dst = np.nonzero(square < reach * reach)
+    return src, dst, np.zeros((len(src), 3), dtype=np.int64)
+
+
+def _overlaps(
+    record: Record,
+    share: float,
+    radii: NDArray[np.float64],
+    src: NDArray[np.int64],
+    dst: NDArray[np.int64],
+    image: NDArray[np.int64],
+) -> Iterator[str]:
+    distance = np.linalg.norm(record.pos[dst] - record.pos[src] + image @ record.cell, axis=1)
+    least = np.maximum(CLOSEST, share * (radii[src] + radii[dst]))
+    worst = int(np.argmin(distance - least))
+    if distance[worst] < least[worst]:
+        yield (
+            f"atoms overlap: {int(src[worst])} and {int(dst[worst])} are {distance[worst]:.3g} Angstrom apart, "
+            f"the least is {least[worst]:.3g}"
+        )
+
+
+def oddity(record: Record) -> str | None:
+    """Return what is odd about a record that can be used, or None."""
+    if np.any(record.cell) and not np.any(record.pbc):
+        return CELL_WITHOUT_PBC
+    return None
+
+
+def clean(record: Record, source: SourceSettings, conversion: Conversion) -> Record | BadRecord:
+    """Convert a record and return it, or the reason it is set aside."""
+    try:
+        converted = conversion.apply(record)
+    except (TypeError, ValueError) as error:
+        return BadRecord(source.name, record.file, record.index, f"unreadable: {error}")
+    reason = next(faults(converted, source), None)
+    return converted if reason is None else BadRecord(source.name, record.file, record.index, reason)

@@ -1,0 +1,1 @@
+"""Files as readers see them: opened, unpacked, decoded, and nothing in them trusted."""

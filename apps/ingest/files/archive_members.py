@@ -1,0 +1,177 @@
+"""Files to read, and members of archives as if they were files: opened, decompressed, and never unpacked.
+
+A ``.gz``, ``.bz2`` or ``.xz`` file is decompressed as it is read. The members of ``.tar`` files, compressed or not,
+come in the archive's order from a single pass over it; those of ``.zip`` files in the order of its directory.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, cast
+
+from gfm_pipeline.core.errors import DataError
+
+Opener = Callable[[IO[bytes]], IO[bytes]]
+
+_TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+
+
+def _gzip(stream: IO[bytes]) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=stream))
+
+
+def _bz2(stream: IO[bytes]) -> IO[bytes]:
+    return cast("IO[bytes]", bz2.BZ2File(stream))
+
+
+def _xz(stream: IO[bytes]) -> IO[bytes]:
+    return cast("IO[bytes]", lzma.LZMAFile(stream))
+
+
+_DECOMPRESS: dict[str, Opener] = {".gz": _gzip, ".bz2": _bz2, ".xz": _xz}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file, or one member of an archive.
+
+    Attributes
+    ----------
+    name
+        For people: the path, or ``archive::member``.
+    file
+        The path on disk, the archive's for a member.
+    in_archive
+        Whether it is a member.
+    """
+
+    name: str
+    file: Path
+    in_archive: bool
+    _open: Callable[[], IO[bytes]]
+
+    @property
+    def base(self) -> str:
+        """File name without folders and the suffix of a compression."""
+        last = self.name.replace("::", "/").rpartition("/")[2]
+        return last.removesuffix(_compression(last))
+
+    @property
+    def suffix(self) -> str:
+        """Last suffix of `base` in lower case, with its dot."""
+        return Path(self.base).suffix.lower()
+
+    @contextmanager
+    def binary(self) -> Iterator[IO[bytes]]:
+        """Open for reading, decompressed. A member of a tar archive can be opened once only."""
+        with self._open() as raw:
+            suffix = _compression(self.name)
+            if not suffix:
+                yield raw
+                return
+            with _DECOMPRESS[suffix](raw) as stream:
+                yield stream
+
+    @contextmanager
+    def text(self) -> Iterator[io.TextIOWrapper]:
+        """Open as UTF-8 text; bytes that are not are replaced, so that they cost only their own record."""
+        with self.binary() as stream, io.TextIOWrapper(stream, "utf-8", errors="replace") as text:
+            yield text
+
+    def path(self) -> Path:
+        """Return the path of a format that needs a file on disk.
+
+        Raises
+        ------
+        DataError
+            When the file is compressed or in an archive.
+        """
+        if self.in_archive or _compression(self.name):
+            raise DataError(
+                f"{self.name} is of a format that is not read from inside archives or compressed files.",
+                "Unpack it first.",
+            )
+        return self.file
+
+
+def _compression(name: str) -> str:
+    return next((suffix for suffix in _DECOMPRESS if name.lower().endswith(suffix)), "")
+
+
+def is_archive(file: str) -> bool:
+    """Return whether a path is an archive, by its name."""
+    return file.lower().endswith((*_TAR, ".zip"))
+
+
+def parts(file: str, members: str = "*") -> Iterator[Part]:
+    """Yield the file itself, or the members of an archive whose names match the pattern ``members``.
+
+    Raises
+    ------
+    DataError
+        When no member matches. Damaged archives raise what tarfile, zipfile and the decompressors raise.
+    """
+    path = Path(file)
+    if not is_archive(file):
+        yield Part(file, path, False, partial(_on_disk, path))
+        return
+    found = _zip_members(path, members) if file.lower().endswith(".zip") else _tar_members(path, members)
+    none = True
+    for part in found:
+        none = False
+        yield part
+    if none:
+        raise DataError(f"No member of {file} matches {members!r}.", "Correct the reader's option members.")
+
+
+def _on_disk(path: Path) -> IO[bytes]:
+    return open(path, "rb")
+
+
+class _Forward(io.RawIOBase):
+    """A member of a tar archive that is read in one pass; its own file object cannot say that it does not seek."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer."""
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _tar_members(path: Path, members: str) -> Iterator[Part]:
+    with tarfile.open(path, "r|*") as archive:
+        while (info := archive.next()) is not None:
+            cast("Any", archive).members.clear()  # it keeps all it has seen, which may be millions
+            if not info.isfile() or not fnmatchcase(info.name, members):
+                continue
+            stream = archive.extractfile(info)
+            if stream is not None:
+                yield Part(f"{path}::{info.name}", path, True, partial(io.BufferedReader, _Forward(stream)))
+        # tarfile takes the end of the file for the end of the archive, which has a mark of its own.
+        if archive.fileobj is not None and archive.fileobj.tell() <= archive.offset:
+            raise tarfile.ReadError("the archive has no end mark: it is cut short")
+
+
+def _zip_members(path: Path, members: str) -> Iterator[Part]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if not info.is_dir() and fnmatchcase(info.filename, members):
+                yield Part(f"{path}::{info.filename}", path, True, partial(archive.open, info))

@@ -1,0 +1,213 @@
+"""What all readers of files have in common: dealing, archives, names, and broken records.
+
+A reader says how one file is cut into records, and how one record is parsed. The rest is done here::
+
+    class MyReader(FileReader):
+        def frames(self, part, options):
+            with part.text() as lines:
+                for line in lines:
+                    yield partial(parse, line)
+
+``frames`` yields functions, so that records of other shards are cut out but never parsed. What such a function
+raises costs its record; what ``frames`` itself raises costs the rest of the file.
+"""
+
+from __future__ import annotations
+
+import lzma
+import pickle
+import sqlite3
+import tarfile
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.ingest.files.archive_members import Part, is_archive, parts
+from gfm_pipeline.apps.ingest.records import PARSE_ERRORS, Record, deal, group_name, mine, unreadable
+from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
+from gfm_pipeline.core.contracts.options import FileOptions, ReaderOptions
+from gfm_pipeline.core.contracts.sources import parse_options
+
+# What Python's own parsers and decompressors raise on damaged input, beside `PARSE_ERRORS`.
+DAMAGE: tuple[type[Exception], ...] = (
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    sqlite3.Error,
+    pickle.UnpicklingError,
+)
+# What formats call the total charge and the spin multiplicity; OMol25 says ``charge`` and ``spin``.
+CHARGE_NAMES = ("charge", "total_charge")
+SPIN_NAMES = ("spin", "spin_multiplicity", "multiplicity")
+T = TypeVar("T")
+
+
+def nothing(_key: str) -> Any:
+    """Find no metadata."""
+    return None
+
+
+def number_named(find: Callable[[str], Any], names: tuple[str, ...]) -> float | None:
+    """Return the first finite number of these names, or None; arrays are values of atoms, and texts no numbers."""
+    for name in names:
+        value = find(name)
+        if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+            number = float(value)
+            if isfinite(number):
+                return number
+    return None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A structure as a format gives it, in the units of the source.
+
+    Attributes
+    ----------
+    numbers, pos
+        Atomic numbers [N] and positions [N, 3].
+    cell, pbc
+        Lattice vectors as rows [3, 3] and periodic directions [3].
+    energy, forces
+        What the format calls total energy and forces [N, 3]; None when there are none.
+    find
+        Returns the label or metadata of a name, or None: for `energy_key`, `forces_key` and `group_key`, and for
+        total charge and spin multiplicity by the names of `CHARGE_NAMES` and `SPIN_NAMES`.
+    """
+
+    numbers: NDArray[Any]
+    pos: NDArray[Any]
+    cell: NDArray[Any] = field(default_factory=lambda: np.zeros((3, 3)))
+    pbc: NDArray[Any] = field(default_factory=lambda: np.zeros(3, dtype=bool))
+    energy: Any = None
+    forces: Any = None
+    find: Callable[[str], Any] = nothing
+
+
+Parse = Callable[[], Frame]
+
+
+class RefusedError(ValueError):
+    """A record that was understood and cannot be used; its text is the reason."""
+
+
+class FileReader(ABC):
+    """Base of the readers of files; see `gfm_pipeline.apps.ingest.records.Reader` for what it offers.
+
+    Attributes
+    ----------
+    errors
+        What the format's own library raises on malformed input, beside the usual.
+    default_group
+        Group key of sources that name none; None: the reduced formula.
+    """
+
+    errors: tuple[type[Exception], ...] = ()
+    default_group: str | None = None
+
+    def converted(self, source: SourceSettings) -> tuple[str, ...]:  # noqa: ARG002
+        """Return the unit conversions the reader itself does, in words: none."""
+        return ()
+
+    @abstractmethod
+    def frames(self, part: Part, options: Any) -> Iterator[Parse]:
+        """Yield one function a record of a file, in the file's order; each parses its record when called."""
+
+    def length(self, part: Part, options: Any) -> int | None:  # noqa: ARG002
+        """Return the number of records of a file when that is cheap to say."""
+        return None
+
+    def count(self, source: SourceSettings) -> int | None:
+        """Return the number of records of the whole source; None when a file would have to be read for it."""
+        options = parse_options(source.reader, source.options)
+        total = 0
+        for file in source.files:
+            try:
+                length = None if is_archive(file) else self.length(next(parts(file)), options)
+            except (*PARSE_ERRORS, *DAMAGE, *self.errors):
+                return None  # reading says what is wrong
+            if length is None:
+                return None
+            total += length
+        return total
+
+    def read(self, source: SourceSettings, shard: int, n_shards: int, seed: int) -> Iterator[Record | BadRecord]:  # noqa: ARG002
+        """Yield the records of one shard; ``seed`` is not used."""
+        options = parse_options(source.reader, source.options)
+        files, records = deal(source.files, shard, n_shards)
+        for file_index, file in files:
+            yield from self._file(source, options, file_index, file, records)
+
+    def _file(
+        self, source: SourceSettings, options: ReaderOptions, file_index: int, file: str, records: slice
+    ) -> Iterator[Record | BadRecord]:
+        errors = (*PARSE_ERRORS, *DAMAGE, *self.errors)
+        members = options.members if isinstance(options, FileOptions) else "*"
+        done = 0
+        for member, part in enumerate(caught(parts(file, members), errors)):
+            if isinstance(part, Exception):
+                if mine(done, records):
+                    yield unreadable(source, file, done, part)
+                return
+            first = done
+            for index, parse in enumerate(caught(self.frames(part, options), errors)):
+                if mine(done, records):
+                    yield self._record(parse, source, part, file_index, member, index, errors)
+                done += 1
+            if done == first:
+                if mine(done, records):
+                    yield BadRecord(source.name, part.name, 0, "no records in this file")
+                done += 1
+
+    def _record(
+        self,
+        parse: Parse | Exception,
+        source: SourceSettings,
+        part: Part,
+        file_index: int,
+        member: int,
+        index: int,
+        errors: tuple[type[Exception], ...],
+    ) -> Record | BadRecord:
+        if isinstance(parse, Exception):
+            return unreadable(source, part.name, index, parse)
+        try:
+            frame = parse()
+            numbers = np.asarray(frame.numbers)
+            key = self.default_group if source.group_key is None else source.group_key
+            return Record(
+                numbers=numbers,
+                pos=np.asarray(frame.pos, dtype=np.float64),
+                forces=frame.forces if source.forces_key is None else frame.find(source.forces_key),
+                energy=frame.energy if source.energy_key is None else frame.find(source.energy_key),
+                cell=np.asarray(frame.cell, dtype=np.float64),
+                pbc=np.asarray(frame.pbc, dtype=bool),
+                group=group_name(key, frame.find, numbers, part.name, index),
+                file=part.name,
+                file_index=file_index,
+                member=member,
+                index=index,
+                charge=number_named(frame.find, CHARGE_NAMES),
+                spin=number_named(frame.find, SPIN_NAMES),
+            )
+        except RefusedError as error:
+            return BadRecord(source.name, part.name, index, str(error))
+        except errors as error:
+            return unreadable(source, part.name, index, error)
+
+
+def caught(items: Iterator[T], errors: tuple[type[Exception], ...]) -> Iterator[T | Exception]:
+    """Yield what ``items`` yields and, last, the error that ended it."""
+    try:
+        yield from items
+    except errors as error:
+        yield error

@@ -1,0 +1,78 @@
+"""ASE databases in LMDB (``.aselmdb``): OMat24, OMol25 and other data sets of FAIR chemistry.
+
+The layout: https://gitlab.com/ase/ase-db-backends (``aselmdb.py``). Keys are row numbers as text, values are zlib of
+ASE's JSON of a row; ``nextid``, ``deleted_ids`` and ``metadata`` are no rows. Read here because that package brings
+database drivers along and opens files for writing, which shared read-only copies do not allow.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.io.jsonio import decode
+
+from gfm_pipeline.apps.ingest.files.file_reader import Frame, Parse
+from gfm_pipeline.apps.ingest.files.lmdb_file import LmdbFile
+from gfm_pipeline.apps.ingest.readers.extxyz import ENERGY_NAMES
+
+
+class AseLmdb:
+    """One database, open for reading."""
+
+    errors = LmdbFile.errors
+
+    def __init__(self, path: Path) -> None:
+        self._file = LmdbFile(path)
+
+    def __enter__(self) -> AseLmdb:
+        self._file.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.__exit__(*error)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._rows())
+
+    def _rows(self) -> Iterator[bytes]:
+        """Yield the keys of rows in the order of their numbers."""
+        following, deleted = self._header("nextid"), self._header("deleted_ids")
+        if following is None:
+            raise ValueError("no nextid: this is no ASE database")
+        gone = set(deleted or ())
+        return (str(number).encode() for number in range(1, int(following)) if number not in gone)
+
+    def _header(self, name: str) -> Any:
+        value = self._file.get(name.encode())
+        return None if value is None else json.loads(zlib.decompress(value))
+
+    def frames(self) -> Iterator[Parse]:
+        """Yield the rows."""
+        for key in self._rows():
+            yield partial(self._frame, key)
+
+    def _frame(self, key: bytes) -> Frame:
+        value = self._file.get(key)
+        if value is None:
+            raise ValueError(f"row {key.decode()} is missing")
+        row: dict[str, Any] = decode(zlib.decompress(value).decode())
+        extra = {**(row.get("data") or {}), **(row.get("key_value_pairs") or {})}
+
+        def find(name: str) -> Any:
+            return row[name] if row.get(name) is not None else extra.get(name)
+
+        return Frame(
+            numbers=np.asarray(row["numbers"]),
+            pos=np.asarray(row["positions"]),
+            cell=np.asarray(row.get("cell", np.zeros((3, 3)))),
+            pbc=np.asarray(row.get("pbc", [False] * 3), dtype=bool),
+            energy=next((row[name] for name in ENERGY_NAMES if row.get(name) is not None), None),
+            forces=find("forces"),
+            find=find,
+        )

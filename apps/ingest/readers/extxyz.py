@@ -1,0 +1,312 @@
+"""Extended XYZ, several times faster than ASE's parser and equal to it.
+
+The format: https://github.com/libAtoms/extxyz and, as far as files in use go, `ase.io.extxyz`. The usual spelling of a
+comment line and of columns is parsed here; a frame with anything else (escapes, nested brackets, ``VEC`` lines, odd
+property names) goes to ASE, so that what ASE reads is read, and equally. Values that nobody asks for are not parsed:
+a virial that is no matrix does not cost a frame.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from io import StringIO
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import orjson
+from ase import Atoms
+from ase.data import atomic_numbers
+from ase.io.extxyz import UNPROCESSED_KEYS, key_val_str_to_dict, per_config_properties, read_xyz
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.ingest.files.file_reader import Frame, Parse
+
+ENERGY_NAMES = ("energy", "free_energy")
+FORCE_NAMES = ("forces", "force")  # "force" is how JuLIP and ACE files spell it
+_DEFAULT_PROPERTIES = "species:S:1:pos:R:3"
+_PLAIN = r"""[^\s="'{}\[\]\\]+"""
+_PAIR = re.compile(rf"""\s*({_PLAIN})(?:=(?:"([^"\\]+)"|\[([^\]\\]+)\]|({_PLAIN})))?(?=\s|$)""")
+_FLOAT = re.compile(r"[+-]?(?:\d+\.\d*|\.?\d+)(?:[eE][+-]?\d+)?")
+_PBC = {"T": True, "F": False, "true": True, "false": False, "True": True, "False": False, "TRUE": True, "FALSE": False}
+_NUMBER_OF = {symbol: z for symbol, z in atomic_numbers.items() if symbol.capitalize() == symbol}
+_LOGICAL = {"T": True, "F": False, "True": True, "False": False}
+# ASE takes these columns for something else than an array of that name.
+_SPECIAL = frozenset(
+    {"positions", "numbers", "symbols", "charge", "charges", "initial_charges", *per_config_properties}
+)
+_END = " \0 "  # between lines that are split together
+_VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
+
+Pairs = dict[str, "re.Match[str]"]
+
+
+class UnusualError(Exception):
+    """A frame the fast parser leaves to ASE."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A property of atoms: its type (R, I, S, L) and the columns it takes."""
+
+    kind: str
+    first: int
+    width: int
+
+    @property
+    def places(self) -> range:
+        """The columns."""
+        return range(self.first, self.first + self.width)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The words of ``n`` lines of equally many, in one list: those of a line, then `_END`."""
+
+    words: list[str]
+    stride: int
+    n: int
+
+    @classmethod
+    def split(cls, lines: Sequence[str], width: int) -> Rows:
+        """Split lines of ``width`` words; one call for all of them takes half the time of one each.
+
+        Raises
+        ------
+        UnusualError
+            When a line has more or fewer.
+        """
+        text, n, stride = _END.join(lines), len(lines), width + 1
+        words = text.split()
+        if not n or len(words) != n * stride - 1 or text.count(_END.strip()) != n - 1:
+            raise UnusualError
+        if words[width::stride].count(_END.strip()) != n - 1:
+            raise UnusualError
+        return cls(words, stride, n)
+
+    def take(self, columns: Sequence[int]) -> list[str]:
+        """Return the words of some columns, line by line."""
+        if len(columns) == 1:
+            return self.words[columns[0] :: self.stride]
+        found = [""] * (self.n * len(columns))
+        for k, column in enumerate(columns):
+            found[k :: len(columns)] = self.words[column :: self.stride]
+        return found
+
+
+def frames(lines: Iterator[str]) -> Iterator[Parse]:
+    """Cut the lines of a file into frames by the numbers of atoms; each function returned parses one.
+
+    After something that is no frame, reading goes on at the next number of atoms before a comment line that names
+    properties or a lattice; what lies between is one broken record.
+    """
+    count, comment = next(lines, ""), ""
+    while count:
+        if not count.strip():
+            count = next(lines, "")
+            continue
+        if not count.strip().isdecimal():
+            yield partial(_refuse, f"{count.strip()[:40]!r} is not a number of atoms")
+            count, comment = _next_header(lines)
+            continue
+        head = [comment] if comment else []
+        frame = [*head, *islice(lines, int(count) + 1 - len(head))]
+        text, whole = [count, *frame], len(frame) == int(count) + 1
+        count, comment = next(lines, ""), ""
+        while count.startswith("VEC"):
+            text.append(count)
+            count = next(lines, "")
+        yield partial(parse, text) if whole else partial(_refuse, "the file ends inside this frame")
+
+
+def _next_header(lines: Iterator[str]) -> tuple[str, str]:
+    """Return the first two lines of the next frame, empty at the end of the file."""
+    previous = ""
+    for line in lines:
+        if previous.strip().isdecimal() and ("Properties=" in line or "Lattice=" in line):
+            return previous, line
+        previous = line
+    return "", ""
+
+
+def _refuse(reason: str) -> Frame:
+    raise ValueError(reason)
+
+
+def parse(lines: Sequence[str]) -> Frame:
+    """Parse one frame: the line with the number of atoms, the comment line, the atoms."""
+    try:
+        return _usual(lines)
+    except UnusualError:
+        return _with_ase(lines)
+
+
+def _with_ase(lines: Sequence[str]) -> Frame:
+    found = list(read_xyz(StringIO("".join(lines)), index=slice(0, 1)))
+    if not found:
+        raise ValueError("ASE finds no frame here")
+    return atoms_frame(found[0])
+
+
+def atoms_frame(atoms: Atoms, extra: Mapping[str, Any] | None = None) -> Frame:
+    """Return ASE's atoms with the labels of their calculator, or else their own, as a frame."""
+    results: Mapping[str, Any] = {} if atoms.calc is None else atoms.calc.results
+    places = (results, atoms.arrays, {**(extra or {}), **atoms.info})
+
+    def find(name: str) -> Any:
+        return next((place[name] for place in places if place.get(name) is not None), None)
+
+    return Frame(
+        numbers=atoms.numbers,
+        pos=atoms.positions,
+        cell=atoms.cell.array,
+        pbc=atoms.pbc,
+        energy=_first(find, ENERGY_NAMES),
+        forces=_first(find, FORCE_NAMES),
+        find=find,
+    )
+
+
+def _first(find: Callable[[str], Any], names: tuple[str, ...]) -> Any:
+    return next((value for value in map(find, names) if value is not None), None)
+
+
+def _usual(lines: Sequence[str]) -> Frame:
+    pairs = _pairs(lines[1])
+    properties = pairs.pop("Properties", None)
+    columns, width = _columns(_DEFAULT_PROPERTIES if properties is None else _text(properties))
+    rows = Rows.split(lines[2:], width)
+    if rows.n != int(lines[0]):
+        raise UnusualError
+    lattice, pbc = pairs.pop("Lattice", None), pairs.pop("pbc", None)
+    cell = np.zeros((3, 3)) if lattice is None else _lattice(_text(lattice))
+    find = partial(_find, columns, rows, pairs)
+    try:
+        pos, forces = _positions_and_forces(columns, rows, pairs, find)
+        return Frame(
+            numbers=_numbers(columns, rows),
+            pos=pos,
+            cell=cell,
+            pbc=np.full(3, lattice is not None) if pbc is None else _periodic(_text(pbc)),
+            energy=_first(find, ENERGY_NAMES),
+            forces=forces,
+            find=find,
+        )
+    except (ValueError, OverflowError) as error:
+        raise UnusualError from error  # ASE says what is wrong
+
+
+def _positions_and_forces(
+    columns: dict[str, Column], rows: Rows, pairs: Pairs, find: Callable[[str], Any]
+) -> tuple[NDArray[Any], Any]:
+    """Return positions and what the format calls forces, where it can be both from one pass."""
+    pos, forces = columns["pos"], next((columns.get(n) for n in FORCE_NAMES if n in columns or n in pairs), None)
+    if forces is not None and (forces.kind, forces.width) == ("R", 3):
+        both = _floats(rows.take([*pos.places, *forces.places])).reshape(rows.n, 6)
+        return both[:, :3], both[:, 3:]
+    return _values(pos, rows), _first(find, FORCE_NAMES)
+
+
+def _pairs(comment: str) -> Pairs:
+    text, at, pairs = comment.strip(), 0, {}
+    while at < len(text):
+        match = _PAIR.match(text, at)
+        if match is None:
+            raise UnusualError
+        pairs[match[1]] = match
+        at = match.end()
+    return pairs
+
+
+def _text(match: re.Match[str]) -> str:
+    """Return the value of a pair without its delimiters."""
+    return match[match.lastindex or 1] if (match.lastindex or 1) > 1 else "T"
+
+
+@lru_cache(maxsize=256)
+def _columns(properties: str) -> tuple[dict[str, Column], int]:
+    fields = properties.split(":")
+    columns: dict[str, Column] = {}
+    first = 0
+    if len(fields) % 3:
+        raise UnusualError
+    for name, kind, width in zip(fields[::3], fields[1::3], fields[2::3], strict=True):
+        if name in columns or name in _SPECIAL or kind not in ("R", "I", "S", "L") or not width.isdecimal():
+            raise UnusualError
+        columns[name] = Column(kind, first, int(width))
+        first += int(width)
+    for name, allowed in (("pos", {("R", 3)}), ("species", {("S", 1)}), ("Z", {("I", 1)})):
+        if name in columns and (columns[name].kind, columns[name].width) not in allowed:
+            raise UnusualError
+    mask = columns.get("move_mask")
+    if "pos" not in columns or not columns.keys() & {"species", "Z"} or any(not c.width for c in columns.values()):
+        raise UnusualError
+    if mask is not None and mask.width not in (1, 3):
+        raise UnusualError
+    return columns, first
+
+
+def _lattice(text: str) -> NDArray[np.float64]:
+    try:
+        return np.array([float(token) for token in text.replace(",", " ").split()]).reshape(3, 3)
+    except ValueError as error:
+        raise UnusualError from error
+
+
+def _periodic(text: str) -> NDArray[np.bool_]:
+    flags = [_PBC.get(token) for token in text.replace(",", " ").split()]
+    if None in flags or len(flags) not in (1, 3):
+        raise UnusualError
+    return np.array(flags * 3 if len(flags) == 1 else flags, dtype=bool)
+
+
+def _numbers(columns: dict[str, Column], rows: Rows) -> NDArray[Any]:
+    if "Z" in columns:
+        return _values(columns["Z"], rows)
+    try:
+        return np.fromiter(map(_NUMBER_OF.__getitem__, rows.take(columns["species"].places)), np.int64, rows.n)
+    except KeyError as error:
+        raise UnusualError from error
+
+
+def _values(column: Column, rows: Rows) -> NDArray[Any]:
+    """Return a property [N] or [N, width], in the types ASE gives it."""
+    words = rows.take(column.places)
+    if column.kind == "R":
+        array = _floats(words)
+    elif column.kind == "I":
+        array = np.array(list(map(int, words)), dtype=np.intc)
+    elif column.kind == "L":
+        array = np.array(list(map(_LOGICAL.get, words)), dtype=bool)
+    else:
+        array = np.array(words, dtype=object)
+    return array if column.width == 1 else array.reshape(rows.n, column.width)
+
+
+def _floats(words: list[str]) -> NDArray[np.float64]:
+    """Return numbers as `float` reads them; orjson reads most spellings, correctly rounded, faster."""
+    joined = ",".join(words)
+    if '"' not in joined and "u" not in joined and "s" not in joined:  # no string, null, true or false
+        with suppress(ValueError, TypeError):  # a bracket in a word would make a list
+            numbers = orjson.loads(f"[{joined}]")
+            if len(numbers) == len(words):  # a comma in a word would make two
+                return np.fromiter(numbers, np.float64, len(numbers))
+    return np.array(list(map(float, words)))
+
+
+def _find(columns: dict[str, Column], rows: Rows, pairs: Pairs, name: str) -> Any:
+    """Return the label or metadata of a name, as ASE parses it."""
+    if name in columns and name not in ("pos", "species", "Z", "move_mask"):
+        return _values(columns[name], rows)
+    match = pairs.get(name)
+    if match is None:
+        return None
+    text = _text(match)
+    if _FLOAT.fullmatch(text) and name.lower() not in UNPROCESSED_KEYS:
+        return float(text) if not text.lstrip("+-").isdecimal() else int(text)
+    value = key_val_str_to_dict(match[0])[name]
+    return value[_VOIGT] if name == "stress" and np.shape(value) == (3, 3) else value

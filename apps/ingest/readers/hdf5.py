@@ -1,0 +1,155 @@
+"""HDF5 files of molecular data sets; every group of conformers of one molecule is read at once.
+
+The layouts, with N atoms and C conformers:
+
+- ANI-1x and ANI-1ccx, https://github.com/aiqm/ANI1x_datasets: a group a formula, ``atomic_numbers`` [N],
+  ``coordinates`` [C, N, 3], ``wb97x_dz.energy`` [C], ``wb97x_dz.forces`` [C, N, 3], and further labels; Hartree.
+- ANI-1, ANI-2x and COMP6, https://github.com/isayev/ANI1_dataset: groups at any depth with ``species`` [N] (or
+  numbers [C, N]), ``coordinates``, ``energies``, and sometimes ``forces``, which in COMP6
+  are gradients (a source says so: ``forces_are: gradients``); Hartree.
+- QM7-X, https://zenodo.org/records/4288677: molecule, then conformer, with ``atNUM`` [N], ``atXYZ`` [N, 3],
+  ``ePBE0+MBD`` [1], ``totFOR`` [N, 3]; eV.
+- Transition1x, https://gitlab.com/matschreiner/Transition1x: ``data``, formula, reaction, with ``atomic_numbers``,
+  ``positions`` [C, N, 3], ``wB97x_6-31G(d).energy`` [C], ``wB97x_6-31G(d).forces``; eV. The groups ``train``, ``val``
+  and ``test`` repeat what is in ``data``, reactant, product and transition state what is in the reaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import h5py
+import numpy as np
+from ase import units
+from ase.data import atomic_numbers
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.ingest.files.archive_members import Part
+from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
+from gfm_pipeline.core.contracts.data import SourceSettings
+from gfm_pipeline.core.contracts.options import Hdf5Layout, Hdf5Options
+from gfm_pipeline.core.contracts.sources import parse_options
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names of the arrays, and the unit of energies in eV; ``single``: a group is one conformer."""
+
+    numbers: str
+    pos: str
+    energy: str
+    forces: str
+    energy_unit: float = 1.0
+    single: bool = False
+    root: str = "/"
+
+
+LAYOUTS = {
+    Hdf5Layout.ANI_1X: Layout("atomic_numbers", "coordinates", "wb97x_dz.energy", "wb97x_dz.forces", units.Hartree),
+    Hdf5Layout.ANI_1: Layout("species", "coordinates", "energies", "forces", units.Hartree),
+    Hdf5Layout.QM7X: Layout("atNUM", "atXYZ", "ePBE0+MBD", "totFOR", single=True),
+    Hdf5Layout.TRANSITION1X: Layout(
+        "atomic_numbers", "positions", "wB97x_6-31G(d).energy", "wB97x_6-31G(d).forces", root="/data"
+    ),
+}
+
+
+class Hdf5Reader(FileReader):
+    """Reads one layout. Energies and forces are given in eV and Angstrom."""
+
+    default_group = "molecule"
+
+    def converted(self, source: SourceSettings) -> tuple[str, ...]:
+        """Say what is done to energies in Hartree."""
+        options = parse_options(source.reader, source.options)
+        if not isinstance(options, Hdf5Options):
+            return ()
+        unit = LAYOUTS[options.layout].energy_unit
+        return () if unit == 1.0 else (f"Energies and forces were converted from Ha to eV (times {unit:.9g}).",)
+
+    def frames(self, part: Part, options: Hdf5Options) -> Iterator[Parse]:
+        """Yield the conformers, group after group in the order of their names."""
+        layout = LAYOUTS[options.layout]
+        with h5py.File(part.path()) as file:
+            for group in _groups(file[layout.root], layout):
+                molecule = _Molecule(group, layout)
+                for index in range(molecule.conformers):
+                    yield partial(molecule.frame, index)
+
+    def length(self, part: Part, options: Hdf5Options) -> int | None:
+        """Return the number of conformers."""
+        layout = LAYOUTS[options.layout]
+        with h5py.File(part.path()) as file:
+            return sum(_conformers(group, layout) for group in _groups(file[layout.root], layout))
+
+
+def _groups(group: Any, layout: Layout) -> Iterator[Any]:
+    """Yield the groups below one that have positions; below those none are looked for."""
+    if layout.pos in group:
+        yield group
+        return
+    for name in group:
+        child = group.get(name)
+        if isinstance(child, h5py.Group):
+            yield from _groups(child, layout)
+
+
+def _conformers(group: Any, layout: Layout) -> int:
+    return 1 if layout.single else len(group[layout.pos])
+
+
+class _Molecule:
+    """A group, whose arrays are read when the first of its conformers is."""
+
+    def __init__(self, group: Any, layout: Layout) -> None:
+        self._group, self._layout = group, layout
+        self.conformers = _conformers(group, layout)
+        # In QM7-X the molecule is the group above its conformers.
+        self._name = str(group.parent.name if layout.single else group.name).strip("/")
+        self._read: dict[str, NDArray[Any] | None] = {}
+
+    def _array(self, name: str) -> NDArray[Any] | None:
+        if name not in self._read:
+            found = self._group.get(name)
+            self._read[name] = found[()] if isinstance(found, h5py.Dataset) else None
+        return self._read[name]
+
+    @cached_property
+    def _numbers(self) -> NDArray[Any]:
+        values = self._group[self._layout.numbers][()]
+        if values.dtype.kind in "SO":
+            return np.array([atomic_numbers[bytes(symbol).decode()] for symbol in values.tolist()])
+        return np.asarray(values)
+
+    def _label(self, name: str, index: int) -> Any:
+        """Return a label of one conformer, in eV and Angstrom; None when the file has none."""
+        array = self._array(name)
+        if array is None:
+            return None
+        value = array if self._layout.single else array[index]
+        return value * self._layout.energy_unit if value.dtype.kind == "f" else value
+
+    def frame(self, index: int) -> Frame:
+        """Return one conformer."""
+        layout, numbers, positions = self._layout, self._numbers, self._array(self._layout.pos)
+        if positions is None:
+            raise ValueError(f"{self._name} has no {layout.pos}")
+
+        def find(name: str) -> Any:
+            if name == "molecule":
+                return self._name
+            value = self._label(name, index)
+            if value is None or value.ndim == 0 or value.size == 1:
+                return None if value is None else float(np.ravel(value)[0])
+            return value
+
+        return Frame(
+            numbers=numbers if numbers.ndim == 1 else numbers[index],
+            pos=positions if layout.single else positions[index],
+            energy=find(layout.energy),
+            forces=find(layout.forces),
+            find=find,
+        )

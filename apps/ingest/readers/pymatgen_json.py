@@ -1,0 +1,86 @@
+"""JSON with pymatgen structures: lists of labelled records, trees of them, and ``ComputedStructureEntry`` lists.
+
+Layouts in use: MPtrj and CHGNet (material, frame, record with ``structure``, ``uncorrected_total_energy`` and
+``force``; https://figshare.com/articles/dataset/23713842), Alexandria (``entries`` of ``ComputedStructureEntry``;
+https://alexandria.icams.rub.de), mlearn (a list of ``structure`` and ``outputs``;
+https://github.com/materialsvirtuallab/mlearn). Files are streamed: memory is that of one record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import orjson
+from pymatgen.core import DummySpecies, Molecule, Structure
+
+from gfm_pipeline.apps.ingest.files import json_stream
+from gfm_pipeline.apps.ingest.files.archive_members import Part
+from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse, RefusedError
+from gfm_pipeline.core.contracts.options import PymatgenJsonOptions
+
+# Total energies only: a corrected energy is not what the forces are the gradient of.
+_ENERGY_PATHS = ("outputs.energy", "energy", "data.energy", "uncorrected_total_energy")
+_FORCE_PATHS = ("outputs.forces", "forces", "data.forces", "force", "structure.site_properties.forces")
+
+
+class PymatgenJsonReader(FileReader):
+    """Reads JSON and JSON-lines files, compressed or not."""
+
+    errors = json_stream.ERRORS
+
+    def frames(self, part: Part, options: PymatgenJsonOptions) -> Iterator[Parse]:  # noqa: ARG002
+        """Yield everything in a file that has a structure, in file order."""
+        with part.binary() as stream:
+            if part.suffix == ".jsonl":
+                for line in stream:
+                    if line.strip():
+                        yield partial(_parse, partial(orjson.loads, line))
+            else:
+                for record in json_stream.records(stream, "structure"):
+                    yield partial(_parse, record)
+
+
+def _look_up(entry: Any, path: str) -> Any:
+    """Return the value at a dotted path, or None."""
+    node = entry
+    for part in path.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return None
+        node = node[part]
+    return node
+
+
+def _first(entry: Any, paths: tuple[str, ...]) -> Any:
+    return next((value for value in (_look_up(entry, path) for path in paths) if value is not None), None)
+
+
+def _parse(load: Callable[[], Any]) -> Frame:
+    entry = load()
+    plain = entry["structure"]
+    is_molecule = plain.get("@class") == "Molecule"
+    structure: Any = Molecule.from_dict(plain) if is_molecule else Structure.from_dict(plain)
+    if not structure.is_ordered:
+        raise RefusedError("disordered structure")
+
+    # A molecule says its charge and spin, a structure in JSON always some charge: only one that is not 0 is meant.
+    said = {key: plain.get(key) for key in ("charge", "spin_multiplicity") if is_molecule or plain.get(key)}
+
+    def find(name: str) -> Any:
+        value = _look_up(entry, name)
+        value = said.get(name) if value is None else value
+        return structure.site_properties.get(name) if value is None else value
+
+    forces = _first(entry, _FORCE_PATHS)
+    return Frame(
+        # The Z of a dummy species is a hash.
+        numbers=np.array([0 if isinstance(s.specie, DummySpecies) else s.specie.Z for s in structure]),
+        pos=np.asarray(structure.cart_coords, dtype=np.float64).reshape(-1, 3),
+        cell=np.zeros((3, 3)) if is_molecule else np.asarray(structure.lattice.matrix),
+        pbc=np.zeros(3, dtype=bool) if is_molecule else np.asarray(structure.lattice.pbc, dtype=bool),
+        energy=_first(entry, _ENERGY_PATHS),
+        forces=structure.site_properties.get("forces") if forces is None else forces,
+        find=find,
+    )

@@ -1,0 +1,144 @@
+"""Results of VASP: ``vasprun.xml`` and ``OUTCAR``, one record an ionic step.
+
+The layouts: https://www.vasp.at/wiki/index.php/Vasprun.xml and https://www.vasp.at/wiki/index.php/OUTCAR. Both are
+streamed, step by step. OUTCARs are parsed by ASE. Two traps of vasprun.xml: ``e_fr_energy`` of a step includes the
+term of an external pressure, and its ``e_0_energy`` may be wrong, so the difference of the two is taken from the last
+electronic step. Steps whose electrons did not converge are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import IO
+
+import numpy as np
+from ase import units
+from ase.data import atomic_numbers
+from ase.io.vasp_parsers.vasp_outcar_parsers import OUTCARChunk, OutcarHeaderParser, outcarchunks
+from lxml import etree
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.ingest.files.archive_members import Part
+from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse, RefusedError
+from gfm_pipeline.core.contracts.options import VaspEnergy, VaspOptions
+
+_KBAR = 0.1 * units.GPa
+_FINISHED = "General timing and accounting"
+_UNCONVERGED = "the electronic steps did not converge"
+
+
+class VaspReader(FileReader):
+    """Reads files whose names say which of the two they are, compressed, in archives, or neither."""
+
+    errors = (etree.XMLSyntaxError,)
+
+    def frames(self, part: Part, options: VaspOptions) -> Iterator[Parse]:
+        """Yield the ionic steps."""
+        if part.suffix == ".xml":
+            with part.binary() as stream:
+                yield from _xml_steps(stream, options.energy)
+        elif "OUTCAR" in part.base.upper():
+            with part.text() as lines:
+                yield from _outcar_steps(lines, options.energy)
+        else:
+            yield partial(_refuse, f"{part.base} is neither a vasprun.xml nor an OUTCAR: set the option members")
+
+
+def _refuse(reason: str) -> Frame:
+    raise ValueError(reason)
+
+
+class _Lines:
+    """Lines of an OUTCAR for ASE, which asks for a name, and whether the end of a finished run was among them."""
+
+    name = "OUTCAR"
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self.finished = False
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        if _FINISHED in line:
+            self.finished = True
+        return line
+
+
+def _outcar_steps(lines: Iterator[str], energy: VaspEnergy) -> Iterator[Parse]:
+    source = _Lines(lines)
+    # Without a folder, ASE looks for no POSCAR: constraints do not matter here.
+    for chunk in outcarchunks(source, header_parser=OutcarHeaderParser(workdir=None)):
+        yield partial(_outcar_step, chunk, energy)
+    if not source.finished:
+        yield partial(_refuse, "the file ends before VASP did")
+
+
+def _outcar_step(chunk: OUTCARChunk, energy: VaspEnergy) -> Frame:
+    if any("EDIFF was not reached" in line for line in chunk.lines):
+        raise RefusedError(_UNCONVERGED)
+    atoms = chunk.build()
+    results = atoms.calc.results
+    return Frame(
+        numbers=atoms.numbers,
+        pos=atoms.positions,
+        cell=atoms.cell.array,
+        pbc=np.ones(3, dtype=bool),
+        energy=results["free_energy" if energy is VaspEnergy.FREE else "energy"],
+        forces=results.get("forces"),
+        find=results.get,
+    )
+
+
+def _xml_steps(stream: IO[bytes], energy: VaspEnergy) -> Iterator[Parse]:
+    events = etree.iterparse(stream, events=("start", "end"), resolve_entities=False, no_network=True)
+    _, root = next(events)
+    depth, numbers, pressure, most = 1, np.zeros(0, dtype=int), 0.0, 0
+    for event, element in events:
+        depth += 1 if event == "start" else -1
+        if event == "start" or depth > 1:
+            continue
+        if element.tag == "atominfo":
+            rows = element.iterfind("array[@name='atoms']/set/rc")
+            numbers = np.array([atomic_numbers[(row.findtext("c") or "").strip()] for row in rows])
+        elif element.tag == "parameters":
+            pressure = float(element.findtext(".//i[@name='PSTRESS']") or 0) * _KBAR
+            most = int(element.findtext(".//i[@name='NELM']") or 0)
+        elif element.tag == "calculation":
+            yield partial(_xml_step, element, numbers, pressure, most, energy)
+        root.clear()
+
+
+def _xml_step(step: etree._Element, numbers: NDArray[np.int64], pressure: float, most: int, kind: VaspEnergy) -> Frame:
+    electronic = step.findall("scstep")
+    if most and len(electronic) >= most:
+        raise RefusedError(_UNCONVERGED)
+    cell = _vectors(step, "structure/crystal/varray[@name='basis']")
+    energy = _number(step, "energy/i[@name='e_fr_energy']") - pressure * abs(float(np.linalg.det(cell)))
+    if kind is VaspEnergy.SIGMA_0:
+        last = electronic[-1]
+        energy += _number(last, "energy/i[@name='e_0_energy']") - _number(last, "energy/i[@name='e_fr_energy']")
+    has_forces = step.find("varray[@name='forces']") is not None
+    return Frame(
+        numbers=numbers,
+        pos=_vectors(step, "structure/varray[@name='positions']") @ cell,
+        cell=cell,
+        pbc=np.ones(3, dtype=bool),
+        energy=energy,
+        forces=_vectors(step, "varray[@name='forces']") if has_forces else None,
+    )
+
+
+def _number(element: etree._Element, path: str) -> float:
+    text = element.findtext(path)
+    if text is None:
+        raise ValueError(f"there is no {path}")
+    return float(text)
+
+
+def _vectors(element: etree._Element, path: str) -> NDArray[np.float64]:
+    rows = [[float(x) for x in (row.text or "").split()] for row in element.iterfind(f"{path}/v")]
+    return np.array(rows, dtype=np.float64).reshape(-1, 3)

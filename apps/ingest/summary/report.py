@@ -1,0 +1,155 @@
+"""``ingest_report.md``: what is in a dataset, for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from gfm_pipeline.apps.ingest.summary.histograms import coarser
+from gfm_pipeline.apps.ingest.summary.provenance import lines as provenance_lines
+from gfm_pipeline.apps.ingest.summary.statistics import Totals
+from gfm_pipeline.core.contracts.data import QUARANTINE_FILE, AssembleSpec, DatasetStatistics, NeighbourStatistics
+from gfm_pipeline.core.contracts.ingest_report import Histogram, IngestReport
+from gfm_pipeline.core.contracts.layout import EdgeLayout, Provenance
+
+_BAR = 40
+_LINES = 12
+
+
+def _histogram(found: Histogram, scale: float = 1.0) -> list[str]:
+    """Return lines ``low .. high count bar`` in a fence, the edges times ``scale``."""
+    if not found.counts:
+        return ["```", "none", "```"]
+    if not found.edges[-1] > found.edges[0]:
+        return ["```", f"{scale * found.edges[0]:12.4g} (all {found.counts[0]} values)", "```"]
+    drawn = coarser(found, _LINES)
+    bar = _BAR / max(drawn.counts)
+    edges = [scale * edge for edge in drawn.edges]
+    lines = [
+        f"{a:11.4g} .. {b:11.4g} {n:9d} {'#' * round(n * bar)}".rstrip()
+        for a, b, n in zip(edges[:-1], edges[1:], drawn.counts, strict=True)
+    ]
+    return ["```", *lines, "```"]
+
+
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    return [
+        "| " + " | ".join(header) + " |",
+        "|" + "---|" * len(header),
+        *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows),
+    ]
+
+
+def _bars(rows: Sequence[tuple[str, int]]) -> list[str]:
+    """Return a line ``name count bar`` each, in a fence."""
+    scale, width = _BAR / max(1, *(n for _, n in rows)), max(len(name) for name, _ in rows)
+    return ["```", *(f"{name:>{width}} {n:10d} {'#' * round(n * scale)}".rstrip() for name, n in rows), "```"]
+
+
+def _neighbour_lines(neighbours: Sequence[NeighbourStatistics]) -> list[str]:
+    header = ("cutoff, Å", "mean", "exp of mean log(d + 1), less 1", "fewest", "most", "atoms without any")
+    rows = [
+        (
+            f"{n.cutoff:g}",
+            f"{n.mean:.1f}",
+            f"{math.expm1(n.mean_log):.1f}",
+            str(n.minimum),
+            str(n.maximum),
+            str(n.isolated),
+        )
+        for n in neighbours
+    ]
+    return ["Of the atoms of the training split; a cutoff should leave few without any.", "", *_table(header, rows)]
+
+
+def _block(title: str, lines: list[str]) -> list[str]:
+    return ["", f"## {title}", "", *lines]
+
+
+def _edge_lines(edges: EdgeLayout) -> list[str]:
+    said = sum(extent.n_edges for extent in edges.splits.values())
+    unpacked = sum(extent.unpacked for extent in edges.splits.values())
+    lines = [f"{said} within {edges.cutoff:g} Å are stored, 8 bytes each."]
+    if unpacked:
+        lines.append(
+            f"{unpacked} structures have one that cannot be stored (too many atoms, or positions far outside the "
+            "cell): theirs are listed when they are read."
+        )
+    return lines
+
+
+def render(
+    spec: AssembleSpec,
+    stats: DatasetStatistics,
+    totals: Totals,
+    found: IngestReport,
+    origin: Provenance,
+    edges: EdgeLayout | None = None,
+) -> str:
+    """Return the report as Markdown."""
+    total, atoms = sum(stats.n_structures.values()), sum(stats.n_atoms.values())
+    split_rows = [
+        (
+            split,
+            str(n),
+            f"{100 * n / total:.1f} %",
+            str(stats.n_atoms[split]),
+            str(stats.n_groups[split]),
+            f"{1000 * stats.null_energy_mae[split]:.1f}",
+            f"{stats.null_force_mae[split]:.3f}",
+        )
+        for split, n in stats.n_structures.items()
+    ]
+    element_rows = [
+        (element.symbol, str(element.atoms), str(element.structures), f"{stats.reference[element.symbol]:.6f}")
+        for element in found.elements
+    ]
+    wanted = f"{100 * spec.validation:.1f} % validation, {100 * spec.test:.1f} % test"
+    lines = [f"# {stats.name}", "", f"{total} structures, {atoms} atoms, reader {spec.source.reader}."]
+    lines += origin.conversions
+    if origin.warnings:
+        lines += _block("Warnings", [f"- {sentence}" for sentence in origin.warnings])
+    lines += _block("Provenance", provenance_lines(origin))
+    split_header = (
+        "split",
+        "structures",
+        "share",
+        "atoms",
+        "groups",
+        "learns nothing, meV/atom",
+        "learns nothing, eV/Å",
+    )
+    lines += _block(
+        "Splits", [f"Asked for: {wanted}; whole groups are assigned.", "", *_table(split_header, split_rows)]
+    )
+    rank = f"Reference energies: {stats.reference_from}, rank {stats.reference_rank} of {len(stats.elements)}."
+    if stats.reference_rank < len(stats.elements):
+        rank += " The compositions do not determine all of them: the smallest-norm solution is used."
+    if stats.reference_residual is not None:
+        rank += (
+            f" What they leave of the training energies has an RMS of {1000 * stats.reference_residual:.1f} meV/atom."
+        )
+    header = ("element", "atoms", "structures", "reference energy, eV")
+    present = [(element.symbol, element.atoms) for element in found.elements]
+    lines += _block("Elements", [rank, "", *_table(header, element_rows), "", *_bars(present)])
+    sizes = sorted(totals.sizes.items())
+    if len(sizes) <= 20:
+        lines += _block("Sizes", _bars([(f"{n} atoms", c) for n, c in sizes]))
+    else:
+        lines += _block("Sizes (atoms)", _histogram(found.sizes))
+    lines += _block("Energy minus references (meV/atom)", _histogram(found.energies, 1000.0))
+    lines += _block("Absolute force components (eV/Å)", _histogram(found.forces))
+    if stats.neighbours:
+        lines += _block("Neighbours", _neighbour_lines(stats.neighbours))
+    if edges is not None:
+        lines += _block("Edges", _edge_lines(edges))
+    if found.set_aside:
+        rows = [
+            (k.reason, str(k.records), f"{100 * k.records / found.read:.3g} %", f"{k.file}, record {k.index}")
+            for k in found.set_aside
+        ]
+        said = f"{stats.n_quarantined} of {found.read} records read, each named in {QUARANTINE_FILE}."
+        lines += _block("Set aside", [said, "", *_table(("reason", "records", "share", "first"), rows)])
+    else:
+        lines += _block("Set aside", ["Nothing."])
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,115 @@
+"""Many small tasks in one launch: each rank finds the task it works for by its number.
+
+The first rank of a task runs it under the task wrapper, as a worker of Parsl would, so its folder tells the driver
+what any attempt's folder does; that it has ended is also told in the launch's folder, where the driver looks for all
+at once. The task's other ranks start their programs, and end them once the wrapper has written ``exit.json``. They
+look for it every five seconds, or so rarely that a whole launch makes a hundred looks a second, because file systems
+of large machines serve all nodes; usually they need not, since a program that has lost rank 0 leaves by itself.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from gfm_pipeline.apps.runtime.rank_assignment import (
+    Seat,
+    bind_cores,
+    rank_environment,
+    refuse,
+    seat_of,
+    start_program,
+    step_of,
+)
+from gfm_pipeline.apps.runtime.supervise import Pulse, Signals, attend, end_program
+from gfm_pipeline.core.contracts.attempt import (
+    ENDED_STEM,
+    EXIT_FILE,
+    SPEC_FILE,
+    STEP_FILE,
+    TOGETHER,
+    WRAP_FILE,
+    WRAPPER_FILE,
+    ExitRecord,
+    write_verdict,
+)
+from gfm_pipeline.core.contracts.launch import GroupFile, GroupMember, RankFile
+from gfm_pipeline.core.errors import GFMError
+from gfm_pipeline.core.publish import write_atomic, write_record
+
+WRAPPER = "gfm_pipeline.apps.runtime.wrapper"
+LOOK_SECONDS = 5.0
+LOOKS_A_SECOND = 100  # of all ranks of a launch together
+
+
+def run_member(folder: Path, environ: Mapping[str, str], signals: Signals) -> None:
+    """Run this rank of whatever task of the group in ``folder`` it belongs to; how that ended is in its folder.
+
+    Raises
+    ------
+    GFMError
+        When the group's own files are damaged.
+    """
+    members = GroupFile.read(folder)
+    if not members.members:
+        return
+    # How ranks are numbered is the launcher's matter, so it is the same for all tasks of a launch.
+    place = seat_of(RankFile.read(Path(members.members[0].folder)), environ)
+    if place.rank == 0 and (step := step_of(environ)) is not None:
+        write_atomic(folder / STEP_FILE, f"{step}\n".encode())
+    member = members.member_of(place.rank)
+    if member is None:
+        return
+    rank, own = place.rank - member.first_rank, Path(member.folder)
+    try:
+        last = members.members[-1]
+        _run(folder, member, rank, last.first_rank + last.ranks, environ, signals)
+    except (GFMError, OSError) as error:
+        code = refuse(own, error)
+        write_verdict(own, code, rank, place.host)
+        if rank == 0:
+            with suppress(GFMError, OSError):  # a full disk: the driver finds an attempt that left nothing
+                write_record(own / EXIT_FILE, ExitRecord(code, False, 0.0, host=place.host))
+    if rank == 0:
+        with suppress(OSError):  # the driver hears of it when the whole launch is over
+            (folder / f"{ENDED_STEM}{member.first_rank}").touch()
+
+
+def _run(
+    folder: Path, member: GroupMember, rank: int, ranks: int, environ: Mapping[str, str], signals: Signals
+) -> None:
+    own = Path(member.folder)
+    file = RankFile.read(own)
+    seat = Seat(rank, rank % file.ranks_per_node, socket.gethostname())
+    environment = rank_environment(environ, file, seat)
+    bind_cores(file, seat)
+    over: Callable[[float], bool]
+    if rank == 0:
+        child = start_program(WRAPPER, [WRAP_FILE], environment, own)
+        over = Pulse(folder / WRAPPER_FILE, file.lost_seconds, time.monotonic(), must_appear=False).lost
+    else:
+        child = start_program(member.module, [SPEC_FILE], environment, own)
+        over = Appeared(own / EXIT_FILE, max(LOOK_SECONDS, ranks / LOOKS_A_SECOND))
+    code = attend(child, signals, over)
+    if code is None:
+        end_program(child)
+    elif rank > 0 and code and code not in TOGETHER:
+        write_verdict(own, code, rank, seat.host)
+
+
+class Appeared:
+    """Says whether a file is there, looking every ``interval`` seconds of the monotonic time it is called with."""
+
+    def __init__(self, path: Path, interval: float) -> None:
+        self._path, self._interval = path, interval
+        self._looked = float("-inf")
+
+    def __call__(self, now: float) -> bool:
+        """Return whether the file was there at this look; False between looks."""
+        if now - self._looked < self._interval:
+            return False
+        self._looked = now
+        return self._path.exists()

@@ -1,0 +1,83 @@
+"""Notes what the launcher itself gives each rank.
+
+Started once per rank as ``python -m gfm_pipeline.apps.runtime.launcher_probe SPEC.json``, by a launch line without
+`gfm_pipeline.apps.runtime.rank` in between: that one refuses a binding that is not the site's, and here the binding is
+to be seen. Writes ``looks/NAME.json``, one file per rank.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gfm_pipeline.apps.runtime.parsl_environment import node_name
+from gfm_pipeline.core.publish import write_record
+from gfm_pipeline.core.records import read_record
+
+LOOKS_FOLDER = "looks"
+
+
+@dataclass(frozen=True)
+class LookSpec:
+    """Names of the variables the site says the launcher sets."""
+
+    rank_variable: str
+    local_rank_variable: str
+    visible_variable: str | None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one rank finds before anything of ours has touched it.
+
+    ``rank`` and ``local_rank`` are None where the site's variables hold no number; ``numbers`` are variables that
+    might be meant instead.
+    """
+
+    node: str
+    rank: int | None
+    local_rank: int | None
+    mask: str | None
+    cores: tuple[int, ...]
+    numbers: dict[str, str] = field(default_factory=dict)
+
+
+def look(spec: LookSpec, environ: Mapping[str, str]) -> Look:
+    """Return what this process finds."""
+    rank, local_rank = (_number(environ, name) for name in (spec.rank_variable, spec.local_rank_variable))
+    names = () if rank is not None and local_rank is not None else sorted(environ)
+    return Look(
+        node_name() or socket.gethostname(),
+        rank,
+        local_rank,
+        environ.get(spec.visible_variable) if spec.visible_variable else None,
+        tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else (),
+        {
+            n: environ[n]
+            for n in names
+            if n.endswith(("RANK", "RANKID", "PROCID", "LOCALID")) and environ[n].isdecimal()
+        },
+    )
+
+
+def _number(environ: Mapping[str, str], name: str) -> int | None:
+    text = environ.get(name, "")
+    return int(text) if text.isdecimal() else None
+
+
+def main(arguments: list[str], folder: Path) -> int:
+    """Write down what this rank finds."""
+    found = look(read_record(LookSpec, Path(arguments[0])), os.environ)
+    place = folder / LOOKS_FOLDER
+    place.mkdir(exist_ok=True)
+    name = f"{found.node}-{os.getpid()}" if found.rank is None else str(found.rank)
+    write_record(place / f"{name}.json", found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], Path.cwd()))

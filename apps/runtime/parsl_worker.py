@@ -1,0 +1,32 @@
+"""What a Parsl worker does with a task, on its compute node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gfm_pipeline.apps.runtime.parsl_environment import node_name, worker_number
+from gfm_pipeline.apps.runtime.wrapper import Launch, run
+from gfm_pipeline.core.contracts.launch import RankFile
+from gfm_pipeline.core.publish import storage_errors
+from gfm_pipeline.core.records import from_plain
+
+
+def start_wrapper(launch: dict[str, Any], ranks: Sequence[dict[str, Any]]) -> int:
+    """Run one attempt under the task wrapper and return the program's exit code.
+
+    Parameters
+    ----------
+    launch
+        A `Launch`, as plain data.
+    ranks
+        Plain `gfm_pipeline.sites.launch.RankFile` records, one for each slot of this node: which GPUs and cores the
+        task gets depends on the worker that happens to run it. Empty: the launch needs none, or has its own.
+    """
+    known = from_plain(Launch, launch)
+    if ranks:
+        folder = Path(known.folder)
+        with storage_errors(folder):
+            from_plain(RankFile, ranks[worker_number() % len(ranks)]).write(folder)
+    return run(known, node_name()).code

@@ -1,0 +1,212 @@
+"""How every program on a compute node starts and ends; `gfm_pipeline.core.contracts.task` is the contract."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+from gfm_pipeline.core.contracts.task import (
+    ERROR_FILE,
+    HEARTBEAT_FILE,
+    PROGRESS_FILE,
+    RESULT_FILE,
+    SAVED_FILE,
+    STOP_FILE,
+    ErrorRecord,
+    ExitCode,
+)
+from gfm_pipeline.core.errors import DataError, GFMError, NodeError, StorageError
+from gfm_pipeline.core.faultpoints import FaultPoint, arm_from, reach
+from gfm_pipeline.core.publish import storage_errors, write_atomic, write_record
+from gfm_pipeline.core.records import read_record
+
+S = TypeVar("S")
+_RETRYABLE = (StorageError, NodeError, OSError)
+_NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")  # torch, CUDA, HIP, C++
+_NO_DEVICE = ("cuda error", "hip error", "xpu error", "level zero error")  # what a failing accelerator says
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # batch systems announce the end of a job by SIGUSR1
+LOST_SECONDS = 1.0  # by which a rank that lost another one leaves later: the one at fault shall be heard first
+_PERMANENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+LOG = logging.getLogger(__name__)
+
+
+class StopRequested(Exception):
+    """Raised at a safe point after SIGTERM, SIGINT or the stop file; ends the program with ``PREEMPTED``."""
+
+
+@dataclass
+class Task:
+    """The attempt a program runs in: progress and signs of life go out, requests to stop come in.
+
+    A look at `stopping`, `check` and `progress` are signs of life by themselves; a program that does none of
+    them for long calls `beat` from its loop.
+
+    Attributes
+    ----------
+    folder
+        The attempt's folder.
+    interval
+        Seconds between two progress lines, two looks for the stop file, and two heartbeats.
+    rank
+        This process's number among those of the task. Only rank 0 writes files and looks for the stop file; a
+        program with several ranks sets it once it knows.
+    """
+
+    folder: Path
+    interval: float = 1.0
+    rank: int = 0
+    _signalled: bool = field(default=False, init=False)
+    _stop_file_seen: bool = field(default=False, init=False)
+    _last_line: float = field(default=float("-inf"), init=False)
+    _last_look: float = field(default=float("-inf"), init=False)
+    _last_beat: float = field(default=float("-inf"), init=False)
+
+    def request_stop(self) -> None:
+        """Ask the program to leave at its next safe point."""
+        self._signalled = True
+
+    def beat(self) -> None:
+        """Show the wrapper that the program is alive and at work; cheap enough for every step of a loop."""
+        now = time.monotonic()
+        if self.rank > 0 or now - self._last_beat < self.interval:
+            return
+        self._last_beat = now
+        with suppress(OSError):  # a disk that refuses is met, and reported, where something is written
+            (self.folder / HEARTBEAT_FILE).touch()
+
+    def saved(self, amount: float) -> None:
+        """Say how far the next attempt can go on from, in any unit that rises: graphs seen, records read."""
+        if self.rank == 0:
+            write_atomic(self.folder / SAVED_FILE, f"{amount!r}\n".encode())
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the program was asked to stop; cheap enough for every step of a loop."""
+        self.beat()
+        now = time.monotonic()
+        if self.rank == 0 and not self._stop_file_seen and now - self._last_look >= self.interval:
+            self._last_look = now
+            self._stop_file_seen = (self.folder / STOP_FILE).exists()
+        return self._signalled or self._stop_file_seen
+
+    def check(self) -> None:
+        """Raise `StopRequested` when the program was asked to stop."""
+        if self.stopping:
+            raise StopRequested
+
+    def progress(self, *, force: bool = False, **values: Any) -> None:
+        """Append ``values`` and the time to ``progress.jsonl``, at most once an interval unless ``force``."""
+        self.beat()
+        now = time.monotonic()
+        if self.rank > 0 or (not force and now - self._last_line < self.interval):
+            return
+        self._last_line = now
+        line = json.dumps({"time": time.time(), **values}, allow_nan=False)
+        path = self.folder / PROGRESS_FILE
+        with storage_errors(path), open(path, "a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+
+def run_program(spec_type: type[S], body: Callable[[S, Task], Any], argv: list[str] | None = None) -> int:
+    """Run ``body`` on the spec named on the command line and turn how it ends into files and an exit code.
+
+    Parameters
+    ----------
+    spec_type
+        Dataclass the JSON file must fit.
+    body
+        Called with the spec and the `Task`. Returns the result record, or a pair of it and the `ExitCode`
+        (a diverged training has a result too). Raises `StopRequested` after it saved what it must.
+    argv
+        Arguments; default those of the process.
+
+    Returns
+    -------
+    int
+        The exit code. ``result.json`` exists if and only if ``body`` returned; ``error.json`` if it raised.
+        With several ranks, only rank 0 writes the first, and only the rank that failed first the second.
+        An unexpected exception is written to ``error.json`` as ``PERMANENT`` with its traceback on stderr.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    task = Task(Path.cwd())
+
+    def on_signal(_signal: int, _frame: FrameType | None) -> None:
+        task.request_stop()
+
+    previous = {number: signal.signal(number, on_signal) for number in _STOPS}
+    try:
+        if len(arguments) != 1:
+            raise DataError("This program takes exactly one argument: the path of its JSON spec.")
+        task.beat()
+        arm_from(task.folder)
+        reach(FaultPoint.PROGRAM_STARTED)
+        outcome = body(read_record(spec_type, Path(arguments[0])), task)
+        result, code = outcome if isinstance(outcome, tuple) else (outcome, ExitCode.OK)
+        reach(FaultPoint.PROGRAM_BEFORE_RESULT)
+        if task.rank == 0:
+            write_record(task.folder / RESULT_FILE, result)
+        reach(FaultPoint.PROGRAM_RESULT)
+    except StopRequested:
+        return int(ExitCode.PREEMPTED)
+    except (GFMError, OSError, MemoryError) as error:
+        _write_error(task, error)
+        if is_out_of_memory(error):
+            return int(ExitCode.OUT_OF_MEMORY)
+        retry = isinstance(error, _RETRYABLE) and not isinstance(error, _PERMANENT)
+        return int(ExitCode.RETRYABLE if retry else ExitCode.PERMANENT)
+    except Exception as error:  # the last resort of a program: whatever it is, the folder must say how it ended
+        LOG.exception("unexpected error")  # a fault of the program: its traceback belongs into the attempt's stderr
+        _write_error(task, error)
+        if is_out_of_memory(error):
+            return int(ExitCode.OUT_OF_MEMORY)
+        return int(ExitCode.RETRYABLE if is_device_failure(error) else ExitCode.PERMANENT)
+    finally:
+        for number, handler in previous.items():
+            # the main program of a process ends now: a signal in its last moments would become its exit code
+            signal.signal(number, signal.SIG_IGN if argv is None else handler)
+    return int(code)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether ``error`` says that memory ran out: Python's, NumPy's, or torch's on CPU and accelerators.
+
+    Torch raises a plain ``RuntimeError`` on CPUs, so its text has to be looked at.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(text in str(error).lower() for text in _NO_MEMORY)
+
+
+def is_device_failure(error: Exception) -> bool:
+    """Return whether ``error`` is an accelerator's own; another node's may do what this one could not."""
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _NO_DEVICE)
+
+
+def _write_error(task: Task, error: Exception) -> None:
+    """Write ``error.json``; of several ranks, the first that has something of its own to say does.
+
+    That another rank is gone is said by rank 0 only: the one that is gone may have said why, and did so before
+    its connections closed.
+    """
+    message = error.message if isinstance(error, GFMError) else f"{type(error).__name__}: {error}"
+    hint = error.hint if isinstance(error, GFMError) else None
+    path, lost = task.folder / ERROR_FILE, isinstance(error, NodeError)
+    if lost:
+        time.sleep(LOST_SECONDS)
+    if (task.rank > 0 and lost) or ((task.rank > 0 or lost) and path.exists()):
+        sys.stderr.write(f"{message}\n")
+        return
+    try:
+        table = error.table if isinstance(error, GFMError) else None
+        write_record(path, ErrorRecord(type(error).__name__, message, hint, table))
+    except (StorageError, OSError):  # the full disk that is being reported: the exit code still says it
+        sys.stderr.write(f"{message}\n")

@@ -1,0 +1,36 @@
+"""Programs that answer a question of the command line: JSON in on standard input, JSON out, no file written."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from gfm_pipeline.core.errors import GFMError
+from gfm_pipeline.core.records import from_plain, to_plain
+
+S = TypeVar("S")
+
+
+def answer(spec_type: type[S], body: Callable[[S], Any]) -> int:
+    """Call ``body`` with the question and write its answer, or the error in its place, as one JSON object.
+
+    Whatever libraries print meanwhile goes to standard error.
+
+    Returns
+    -------
+    int
+        The exit code: that of the error, or 0.
+    """
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
+        os.dup2(2, 1)
+        try:
+            result = {"answer": to_plain(body(from_plain(spec_type, json.load(sys.stdin))))}
+            code = 0
+        except GFMError as error:
+            result = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+            code = error.exit_code
+        out.write(json.dumps(result, allow_nan=False))
+    return code

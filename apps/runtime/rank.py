@@ -1,0 +1,114 @@
+"""Runs one rank of a task: ``python -m gfm_pipeline.apps.runtime.rank MODULE SPEC``, in the attempt's folder.
+
+Started once a rank by srun or mpiexec. It takes the rank's number from the launcher's variables, gives the program
+its GPU, cores and environment as ``launch.json`` says, and stays as its parent: signals are passed on, and the exit
+code is the program's.
+
+Launchers have exit codes of their own (the highest, 1, that of a rank they killed because another had failed), so the
+first rank that fails says so in ``verdict``, which the task wrapper reads. Rank 0 speaks for all when the task
+diverged or was stopped: the others leave with 0, and it leaves last, because srun with ``--kill-on-bad-exit``
+kills whatever is still there when the first leaves with anything else.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from gfm_pipeline.apps.runtime.grouped_launch import run_member
+from gfm_pipeline.apps.runtime.rank_assignment import (
+    Seat,
+    bind_cores,
+    rank_environment,
+    refuse,
+    seat_of,
+    start_program,
+    step_of,
+)
+from gfm_pipeline.apps.runtime.supervise import Pulse, Signals, attend, end_program
+from gfm_pipeline.core.contracts.attempt import STEP_FILE, TOGETHER, WRAPPER_FILE, ExitCode, write_verdict
+from gfm_pipeline.core.contracts.launch import GROUP_FILE, RankFile
+from gfm_pipeline.core.errors import ConfigError, GFMError
+from gfm_pipeline.core.publish import write_atomic
+
+LAST_SECONDS = 2.0  # by which rank 0 leaves after the others
+CANCEL_SECONDS = 60.0  # for the command that ends the step
+
+
+def cancel_step(command: Sequence[str], step: str | None) -> None:
+    """Run the site's command that ends a whole step; whether it works shows in what the batch system says."""
+    line = [part.replace("{step}", step or "") for part in command]
+    if not line or (step is None and any("{step}" in part for part in command)):
+        return
+    with suppress(OSError, subprocess.SubprocessError):
+        subprocess.run(line, check=False, timeout=CANCEL_SECONDS, stdin=subprocess.DEVNULL)
+
+
+def run_rank(module: str, spec: str, folder: Path, environ: Mapping[str, str], signals: Signals) -> int:
+    """Run the rank this process is, and return its exit code.
+
+    Raises
+    ------
+    GFMError
+        When the rank cannot have what the site gives it, or its folder is damaged.
+    """
+    file = RankFile.read(folder)
+    seat = seat_of(file, environ)
+    environment = rank_environment(environ, file, seat)
+    bind_cores(file, seat)
+    step = step_of(environ)
+    pulse = None
+    if seat.rank == 0:
+        pulse = Pulse(folder / WRAPPER_FILE, file.lost_seconds, time.monotonic())
+        if step is not None:
+            write_atomic(folder / STEP_FILE, f"{step}\n".encode())
+    child = start_program(module, [spec], environment, folder)
+    code = attend(child, signals, None if pulse is None else pulse.lost)
+    if code is None:
+        end_program(child)
+        cancel_step(file.cancel, step)
+        return int(ExitCode.RETRYABLE)
+    return settle(folder, code, seat, file.ranks)
+
+
+def settle(folder: Path, code: int, seat: Seat, ranks: int) -> int:
+    """Return what this rank tells its launcher of its program's exit code, and when."""
+    if code in TOGETHER and seat.rank > 0:
+        return int(ExitCode.OK)
+    if code:
+        write_verdict(folder, code, seat.rank, seat.host)
+    if code in TOGETHER and ranks > 1:
+        time.sleep(LAST_SECONDS)
+    return code
+
+
+def main(arguments: Sequence[str], folder: Path, environ: Mapping[str, str]) -> int:
+    """Run this rank to its end and return its exit code.
+
+    A rank of a group leaves with 0 however its task ended, which is in that task's folder: for the launcher a failed
+    rank would be the end of all tasks.
+    """
+    signals = Signals()
+    try:
+        if not arguments and (folder / GROUP_FILE).exists():
+            run_member(folder, environ, signals)
+            code = int(ExitCode.OK)
+        elif len(arguments) == 2:
+            code = run_rank(arguments[0], arguments[1], folder, environ, signals)
+        else:
+            raise ConfigError("A rank takes a module and its JSON spec, or nothing in the folder of a group.")
+    except (GFMError, OSError) as error:
+        code = refuse(folder, error)
+        write_verdict(folder, code, -1, socket.gethostname())
+    signals.ignore()
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], Path.cwd(), os.environ))

@@ -1,0 +1,203 @@
+"""What one rank of a task is given: its place among the others, one GPU, its cores, and its program.
+
+`gfm_pipeline.apps.runtime.rank` (one process a rank, started by srun or mpiexec) and
+`gfm_pipeline.apps.runtime.spawn` (all ranks of
+one node) differ in who starts them; everything else is here. Nothing is done to the environment of this process:
+each program gets one of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gfm_pipeline.core.contracts.attempt import ERROR_FILE, ErrorRecord, ExitCode
+from gfm_pipeline.core.contracts.launch import RankFile
+from gfm_pipeline.core.errors import ConfigError, GFMError
+from gfm_pipeline.core.publish import write_record
+from gfm_pipeline.sites.cores import format_cores, parse_cores
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where a rank is.
+
+    Parameters
+    ----------
+    rank
+        Its number in the task.
+    local_rank
+        Its number among the ranks of its launch on its node: which GPU and which cores are its own.
+    host
+        The node's name, for messages.
+    """
+
+    rank: int
+    local_rank: int
+    host: str
+
+
+def visible_gpu(file: RankFile, seat: Seat, visible: str | None) -> str | None:
+    """Return the value of the masking variable for one rank; None: the task has no GPUs.
+
+    Parameters
+    ----------
+    file
+        What the site gives each rank.
+    seat
+        Which rank.
+    visible
+        The variable as it is now: a list of GPUs, or nothing, which stands for all.
+
+    Raises
+    ------
+    ConfigError
+        When the rank sees exactly one GPU and it is not the site's, or several without the site's among them. To go
+        on would be worse: two ranks on one GPU, or far from its cores, run at half speed and nobody notices.
+    """
+    if file.visible_variable is None or not file.rank_gpus:
+        return None
+    if seat.local_rank >= len(file.rank_gpus):
+        raise ConfigError(
+            f"Rank {seat.rank} on {seat.host} is number {seat.local_rank} there, "
+            f"and the site has GPUs for {len(file.rank_gpus)} ranks a node."
+        )
+    expected = str(file.rank_gpus[seat.local_rank])
+    entries = [entry.strip() for entry in (visible or "").split(",") if entry.strip()]
+    if entries and expected not in entries:
+        raise ConfigError(
+            f"Rank {seat.rank} on {seat.host} sees GPU {','.join(entries)} ({file.visible_variable}), "
+            f"the site gives it GPU {expected}.",
+            "Correct node.rank_gpus of the site, or how launch.template binds GPUs.",
+        )
+    return expected
+
+
+def rank_environment(base: Mapping[str, str], file: RankFile, seat: Seat, port: int | None = None) -> dict[str, str]:
+    """Return the environment of one rank's program, from that of its starter.
+
+    Parameters
+    ----------
+    base
+        The starter's.
+    file
+        What to remove, set and mask.
+    seat
+        Which rank.
+    port
+        Where the ranks meet, when it is not the one in ``file``.
+
+    Raises
+    ------
+    ConfigError
+        When the rank does not see the GPU the site gives it, or there is no such rank.
+    """
+    if not 0 <= seat.rank < file.ranks:
+        raise ConfigError(f"There is a rank {seat.rank} on {seat.host}, and the task has {file.ranks} ranks.")
+    environment = {name: value for name, value in base.items() if name not in file.unset}
+    environment.update(file.exports)
+    gpu = visible_gpu(file, seat, base.get(file.visible_variable) if file.visible_variable else None)
+    if gpu is not None and file.visible_variable is not None:
+        environment[file.visible_variable] = gpu
+    environment.update(
+        RANK=str(seat.rank),
+        WORLD_SIZE=str(file.ranks),
+        LOCAL_RANK=str(seat.local_rank),
+        MASTER_ADDR=file.master_address,
+        MASTER_PORT=str(file.master_port if port is None else port),
+    )
+    return environment
+
+
+def bind_cores(file: RankFile, seat: Seat) -> None:
+    """Keep this process, and what it starts from now on, on the cores of one rank, if that is ours to do.
+
+    Raises
+    ------
+    ConfigError
+        When the system does not let it have all of them.
+    """
+    if not (file.bind and file.rank_cores and hasattr(os, "sched_setaffinity")):
+        return
+    if seat.local_rank >= len(file.rank_cores):
+        raise ConfigError(
+            f"Rank {seat.rank} on {seat.host} is number {seat.local_rank} there, "
+            f"and the site has cores for {len(file.rank_cores)} ranks a node."
+        )
+    wanted = set(parse_cores(file.rank_cores[seat.local_rank]))
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, wanted)
+    except OSError:  # none of them
+        had = before
+    else:
+        had = os.sched_getaffinity(0)
+    if had != wanted:
+        raise ConfigError(
+            f"Rank {seat.rank} on {seat.host} may use cores {format_cores(had)}, "
+            f"the site gives it {format_cores(wanted)}.",
+            "Correct node.gpu_cores of the site, or the number of cores its launch lines ask for.",
+        )
+
+
+def start_program(
+    module: str, arguments: list[str], environment: Mapping[str, str], folder: Path
+) -> subprocess.Popen[bytes]:
+    """Start ``python -m module arguments`` in ``folder``; it dies with this process where the system can do that."""
+    guard = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
+    return subprocess.Popen(
+        [*guard, sys.executable, "-m", module, *arguments],
+        cwd=folder,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def seat_of(file: RankFile, environ: Mapping[str, str]) -> Seat:
+    """Return where the launcher says this process is.
+
+    Raises
+    ------
+    ConfigError
+        When the launcher's variables are not what the site says.
+    """
+    host = socket.gethostname()
+    numbers = []
+    for name in (file.rank_variable, file.local_rank_variable):
+        text = environ.get(name, "")
+        if not text.isdecimal():
+            raise ConfigError(
+                f"A rank on {host} finds {text!r} in {name}, where its number should be.",
+                "Correct launch.rank_variable and launch.local_rank_variable of the site.",
+            )
+        numbers.append(int(text))
+    return Seat(numbers[0], numbers[1], host)
+
+
+def refuse(folder: Path, error: GFMError | OSError) -> int:
+    """Write what a starter of ranks met into ``error.json`` and on standard error, and return the exit code.
+
+    The first rank's sentence stays: those after it usually say the same.
+    """
+    known = isinstance(error, GFMError)
+    message = error.message if isinstance(error, GFMError) else f"{type(error).__name__}: {error}"
+    sys.stderr.write(f"{message}\n")
+    record = ErrorRecord(type(error).__name__, message, error.hint if isinstance(error, GFMError) else None)
+    try:
+        if not (folder / ERROR_FILE).exists():
+            write_record(folder / ERROR_FILE, record)
+    except (GFMError, OSError):
+        pass  # the disk refuses: standard error has it
+    return int(ExitCode.PERMANENT if known else ExitCode.RETRYABLE)
+
+
+def step_of(environ: Mapping[str, str]) -> str | None:
+    """Return the batch system's number of the step this process is in, or None where it has none."""
+    job, step = environ.get("SLURM_JOB_ID"), environ.get("SLURM_STEP_ID")
+    return f"{job}.{step}" if job and step else None

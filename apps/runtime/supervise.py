@@ -1,0 +1,97 @@
+"""How a starter of programs waits for them: signals passed on, signs of life watched, exit codes as in shells."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from gfm_pipeline.core.contracts.attempt import shell_code
+
+POLL_SECONDS = 0.1
+GRACE_SECONDS = 30.0  # for a program to save and leave once nobody waits for it any more
+FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class Signals:
+    """Keeps SIGTERM and SIGUSR1 that come to this process, to be passed on from its loop."""
+
+    def __init__(self) -> None:
+        self._received: list[int] = []
+        for number in FORWARDED:
+            signal.signal(number, self._keep)
+
+    def _keep(self, number: int, _frame: FrameType | None) -> None:
+        self._received.append(number)
+
+    def taken(self) -> Iterator[int]:
+        """Yield what came since the last look."""
+        while self._received:
+            yield self._received.pop(0)
+
+    def ignore(self) -> None:
+        """Let none change what is decided: a signal in the last moments would become the exit code."""
+        for number in FORWARDED:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def send(child: subprocess.Popen[bytes], number: int) -> None:
+    """Send a signal to a child, unless it has ended."""
+    if child.poll() is None:
+        child.send_signal(number)
+
+
+def left_with(child: subprocess.Popen[bytes]) -> int | None:
+    """Return the exit code of a child as a shell would (128 + n after signal n), or None while it runs."""
+    code = child.poll()
+    return None if code is None else shell_code(code)
+
+
+class Pulse:
+    """Says whether whoever should touch a file has stopped doing so; ``now`` is monotonic, file times only compared.
+
+    With ``must_appear`` a file that never comes counts, too.
+    """
+
+    def __init__(self, path: Path, patience: float, now: float, *, must_appear: bool = True) -> None:
+        self.path, self.patience, self._must_appear = path, patience, must_appear
+        self._seen: int | None = None
+        self._changed = self._looked = now
+
+    def lost(self, now: float) -> bool:
+        """Return whether the file has been as it is, or missing, for longer than the patience."""
+        if now - self._looked >= self.patience / 20:
+            self._looked = now
+            try:
+                seen = self.path.stat().st_mtime_ns
+            except OSError:
+                seen = None
+            if seen is not None and seen != self._seen:
+                self._seen, self._changed = seen, now
+        return now - self._changed > self.patience and (self._must_appear or self._seen is not None)
+
+
+def attend(child: subprocess.Popen[bytes], signals: Signals, over: Callable[[float], bool] | None) -> int | None:
+    """Wait for the program and pass signals on; return its exit code, or None once ``over`` says so of the time."""
+    while True:
+        for number in signals.taken():
+            send(child, number)
+        code = left_with(child)
+        if code is not None:
+            return code
+        if over is not None and over(time.monotonic()):
+            return None
+        time.sleep(POLL_SECONDS)
+
+
+def end_program(child: subprocess.Popen[bytes], grace: float = GRACE_SECONDS) -> None:
+    """Ask a program to leave, and kill it after the grace."""
+    send(child, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(grace)
+    send(child, signal.SIGKILL)
+    child.wait()

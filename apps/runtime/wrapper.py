@@ -1,0 +1,360 @@
+"""Runs one program for Parsl: own process group, parent-death signal, heartbeat, deadline, bounded logs, exit record.
+
+Parsl starts only this. It cannot cancel a running app, and does not kill what an app started when a worker
+dies, so both are done here. The engine learns how the attempt ended from ``exit.json`` and ``result.json`` in
+the attempt's folder, never from the future alone: what finished just as the driver died is adopted later.
+``docs/write-an-app.md`` says what a program must do; `gfm_pipeline.core.contracts.task` names the files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from gfm_pipeline.apps.runtime.job_steps import end_step
+from gfm_pipeline.apps.runtime.log_files import BoundedLog, pump
+from gfm_pipeline.core.contracts.attempt import read_verdict, shell_code, signalled_code
+from gfm_pipeline.core.contracts.task import (
+    EXIT_FILE,
+    HEARTBEAT_FILE,
+    SPEC_FILE,
+    STOP_FILE,
+    VERDICT_FILE,
+    WRAPPER_FILE,
+    ExitRecord,
+    WrapperRecord,
+)
+from gfm_pipeline.core.faultpoints import FaultPoint, arm_from, reach
+from gfm_pipeline.core.processes import identify
+from gfm_pipeline.core.publish import storage_errors, write_record
+from gfm_pipeline.core.records import read_record
+
+POLL_SECONDS = 0.1
+PULSE_SECONDS = 2.0  # between two signs of life of the wrapper, and two looks at those of the program
+VERDICT_SECONDS = 10.0  # for the launcher to end all ranks once one has failed
+PIPE_SECONDS = 2.0  # for the last output after the program's group is gone
+UNANSWERED_SECONDS = 900.0  # how long a launch line is started again while the batch system does not answer it
+AGAIN_SECONDS = 5.0  # between two of these
+_TAIL_BYTES = 16_384
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What to run, and its bounds.
+
+    Parameters
+    ----------
+    module
+        Run as ``python -m``.
+    folder
+        The attempt's, with its spec.
+    deadline_seconds
+        Longest wall time; then the program is asked to leave, and SIGKILL after the grace.
+    environment
+        Variables to set.
+    silence_seconds
+        Longest time without a heartbeat; then SIGKILL.
+    grace_seconds
+        Between the request to leave and SIGKILL: time to save a checkpoint.
+    log_bytes
+        Kept of each of standard output and standard error.
+    line
+        Launch line of a task of several nodes (``srun ...``), before the interpreter.
+    shim
+        Module between the interpreter and the program, which gives each rank its number and its GPU.
+    spec
+        Name of the program's spec in the folder, its only argument; None: it takes none.
+    cancel
+        Command that ends what the launch line started on other nodes; ``{step}`` is its number. Killing the line
+        itself does not.
+    unanswered
+        Regular expression for what the launch line says when the batch system does not answer it, so that nothing was
+        started. It is then started again for a while: the program has not failed, its attempt is not used up.
+    """
+
+    module: str
+    folder: str
+    deadline_seconds: float
+    environment: Mapping[str, str]
+    silence_seconds: float = 900.0
+    grace_seconds: float = 30.0
+    log_bytes: int = 10_000_000
+    line: tuple[str, ...] = ()
+    shim: str | None = None
+    spec: str | None = SPEC_FILE
+    cancel: tuple[str, ...] = ()
+    unanswered: str = ""
+
+
+def command_line(launch: Launch) -> list[str]:
+    """Return the program's argument list.
+
+    ``env`` sets variables without this process reading its own; ``setpriv --pdeathsig`` ends the program
+    when its worker dies, so that a killed driver leaves nothing running.
+    """
+    # A launch line that is killed leaves its ranks behind; one that is asked to end takes them along.
+    death = "TERM" if launch.line else "KILL"
+    guard = ["setpriv", "--pdeathsig", death, "--"] if shutil.which("setpriv") else []
+    variables = [f"{name}={value}" for name, value in sorted(launch.environment.items())]
+    modules = [launch.module] if launch.shim is None else [launch.shim, launch.module]
+    arguments = [] if launch.spec is None else [launch.spec]
+    return [*guard, "env", *variables, *launch.line, sys.executable, "-m", *modules, *arguments]
+
+
+def request_of(launch: Launch) -> signal.Signals:
+    """Return the signal that asks a program to save and leave.
+
+    srun answers SIGTERM by killing its ranks at once; SIGUSR1 it passes on to them.
+    """
+    return signal.SIGUSR1 if launch.line else signal.SIGTERM
+
+
+class Watch:
+    """Says when a program must go: a pure matter of times and files, apart from the process."""
+
+    def __init__(self, launch: Launch, now: float) -> None:
+        self.launch = launch
+        self.folder = Path(launch.folder)
+        self.timed_out = self.silent = self.stopped = False
+        self.started = self._heard = now
+        self._beat: int | None = None
+        self._asked: float | None = None
+        self._failed: float | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the program was told to go, or has a rank that failed."""
+        return self._asked is not None or self._failed is not None or self.silent
+
+    @property
+    def begun(self) -> bool:
+        """Whether the program has shown life."""
+        return self._beat is not None
+
+    def again(self, now: float) -> None:
+        """Take a new start for a sign of life."""
+        self._heard = now
+
+    def look(self, now: float) -> signal.Signals | None:
+        """Return the signal to send now, if any; ``now`` is monotonic, so a clock that jumps does not matter."""
+        beat = _mtime(self.folder / HEARTBEAT_FILE)
+        if beat != self._beat:  # changed, not young: file times may come from another machine's clock
+            self._beat, self._heard = beat, now
+        if self._failed is None and (self.folder / VERDICT_FILE).exists():
+            self._failed = now
+        if self._asked is None:
+            if self._failed is not None and now - self._failed > VERDICT_SECONDS:
+                self._asked = now
+                return signal.SIGTERM
+            self.timed_out = now - self.started > self.launch.deadline_seconds
+            self.stopped = not self.timed_out and (self.folder / STOP_FILE).exists()
+            if self.timed_out or self.stopped:
+                self._asked = now
+                return request_of(self.launch)
+            self.silent = now - self._heard > self.launch.silence_seconds
+            return signal.SIGKILL if self.silent else None
+        return signal.SIGKILL if now - self._asked > self.launch.grace_seconds else None
+
+
+def run(launch: Launch, host: str = "") -> ExitRecord:
+    """Run a program to its end or its bounds, and record how it ended in ``exit.json``.
+
+    ``host`` is the name of this node, where the batch system has one of its own for it.
+
+    Raises
+    ------
+    StorageError
+        When the disk refuses the records.
+    """
+    folder = Path(launch.folder)
+    arm_from(folder)
+    began = time.monotonic()
+    kills = memory_kills()
+    with storage_errors(folder):
+        logs = [BoundedLog(folder / name, launch.log_bytes) for name in ("stdout.log", "stderr.log")]
+    reach(FaultPoint.WRAPPER_BEFORE_START)
+    watch = Watch(launch, began)
+    pulse = folder / WRAPPER_FILE
+    try:
+        said = _size(logs[1].path)
+        code = _start(launch, watch, pulse, logs)
+        while _unanswered(launch, watch, code, logs[1].path, said) and _waited(watch, pulse):
+            said = _size(logs[1].path)
+            code = _start(launch, watch, pulse, logs)
+    finally:
+        for log in logs:
+            log.close()
+    after = memory_kills()
+    record = ExitRecord(
+        code=exit_code(code, folder),
+        timed_out=watch.timed_out,
+        seconds=time.monotonic() - began,
+        silent=watch.silent,
+        stopped=watch.stopped,
+        out_of_memory=None if kills is None or after is None else after > kills,
+        host=host or socket.gethostname(),
+    )
+    try:
+        reach(FaultPoint.WRAPPER_AFTER_EXIT)
+        write_record(folder / EXIT_FILE, record)
+        reach(FaultPoint.WRAPPER_RECORDED)
+    finally:
+        with suppress(OSError):
+            pulse.unlink()
+    return record
+
+
+def _start(launch: Launch, watch: Watch, pulse: Path, logs: Sequence[BoundedLog]) -> int:
+    """Start the program, wait for its end, and return how it ended, as minus a signal or its exit code."""
+    child = subprocess.Popen(
+        command_line(launch),
+        cwd=pulse.parent,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    pipes = [os.dup(p.fileno()) for p in (child.stdout, child.stderr) if p is not None]
+    pumps = [pump(pipe, log) for pipe, log in zip(pipes, logs, strict=True)]
+    try:
+        reach(FaultPoint.WRAPPER_STARTED)
+        write_record(pulse, WrapperRecord(identify(os.getpid()), identify(child.pid)))
+        reach(FaultPoint.WRAPPER_ATTENDING)
+        _attend(child, watch, pulse)
+    finally:
+        if launch.cancel and child.poll() is None:
+            end_step(pulse.parent, launch.cancel)
+        _signal(child.pid, signal.SIGKILL)  # whatever the program left in its group
+        child.wait()
+        for thread in pumps:
+            thread.join(PIPE_SECONDS)
+        for pipe_end in (child.stdout, child.stderr):
+            if pipe_end is not None:
+                pipe_end.close()
+    return child.returncode
+
+
+def _unanswered(launch: Launch, watch: Watch, code: int, log: Path, said: int) -> bool:
+    """Return whether a launch line failed for want of the batch system, by what it wrote after ``said`` bytes."""
+    now = time.monotonic()
+    watch.look(now)
+    if code <= 0 or not launch.unanswered or watch.over or watch.begun or now - watch.started > UNANSWERED_SECONDS:
+        return False
+    try:
+        with open(log, "rb") as stream:
+            stream.seek(said)
+            text = stream.read(_TAIL_BYTES).decode(errors="replace")
+    except OSError:
+        return False
+    return re.search(launch.unanswered, text) is not None
+
+
+def _waited(watch: Watch, pulse: Path) -> bool:
+    """Wait before a launch line is started again, showing life; return False when the attempt was asked to end."""
+    until = time.monotonic() + AGAIN_SECONDS
+    while (now := time.monotonic()) < until:
+        with suppress(OSError):
+            os.utime(pulse)
+        if watch.look(now) is not None:
+            return False
+        time.sleep(min(1.0, AGAIN_SECONDS / 5))
+    watch.again(now)
+    return True
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def exit_code(code: int, folder: Path) -> int:
+    """Return how the program ended, as minus a signal or its exit code.
+
+    Starters of several ranks say 128 + n for signal n, and launchers such as srun what they like: then the verdict
+    that the rank which failed first left in the folder counts.
+    """
+    verdict = read_verdict(folder) if code else None
+    return signalled_code(code if verdict is None else verdict)
+
+
+def _attend(child: subprocess.Popen[bytes], watch: Watch, pulse: Path) -> None:
+    """Wait for the program's end; show life, and end it when it is time."""
+    looked = float("-inf")
+    while child.poll() is None:
+        now = time.monotonic()
+        if now - looked >= min(PULSE_SECONDS, watch.launch.silence_seconds / 4, watch.launch.deadline_seconds / 4):
+            looked = now
+            with suppress(OSError):  # the disk's trouble, not the program's
+                os.utime(pulse)
+            number = watch.look(now)
+            if number is signal.SIGKILL and watch.launch.cancel:
+                end_step(pulse.parent, watch.launch.cancel)
+            if number is not None:
+                _signal(child.pid, number)
+        time.sleep(POLL_SECONDS)
+
+
+def memory_kills() -> int | None:
+    """Return how many processes the kernel has killed for want of memory, in this control group or else at all."""
+    try:
+        group = Path("/proc/self/cgroup").read_text(encoding="ascii").rpartition("0::")[2].split("\n")[0]
+        places = [Path("/sys/fs/cgroup" + group) / "memory.events", Path("/sys/fs/cgroup/memory.events")]
+    except (OSError, ValueError):
+        places = []
+    for place in [*places, Path("/proc/vmstat")]:
+        try:
+            lines = place.read_text(encoding="ascii").splitlines()
+        except (OSError, ValueError):
+            continue
+        for line in lines:
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return None
+
+
+def _mtime(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _signal(group: int, number: signal.Signals) -> None:
+    """Send a signal to the program's group; one that is to be passed on, to its leader alone."""
+    try:
+        (os.kill if number is signal.SIGUSR1 else os.killpg)(group, number)
+    except (ProcessLookupError, PermissionError):
+        return  # already gone
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what a JSON `Launch` says and return the exit code; a rank of a group starts its member so.
+
+    SIGTERM and SIGUSR1 become the stop file: the program is asked to leave, may save, and is killed after the grace.
+    """
+    launch = read_record(Launch, Path(arguments[0]))
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        with suppress(OSError):
+            (Path(launch.folder) / STOP_FILE).touch()
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, stop)
+    return shell_code(run(launch).code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

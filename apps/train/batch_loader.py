@@ -1,0 +1,187 @@
+"""What a rank computes of each batch, ready when it is needed.
+
+Batches are a function of the seed and the number of graphs drawn (`Sampler`), and so is who computes what (`share`).
+Everything is made in stretches: some batches that follow each other are drawn and dealt, the graphs of this rank are
+read at once, their neighbours listed, and the batches put together. Where stretches begin and end changes no batch, so
+training goes on from any number of graphs without making what came before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from gfm_pipeline.apps.dataset import GraphTable, collate_batches
+from gfm_pipeline.apps.dataset.batching.graph_source import Source
+from gfm_pipeline.apps.dataset.batching.prefetch import Ahead
+from gfm_pipeline.apps.dataset.store.index import Facts
+from gfm_pipeline.apps.train.load_balance import cost, share
+from gfm_pipeline.apps.train.sampler import Indices, Sampler
+from gfm_pipeline.models.batch import Batch
+
+STRETCH = 1024  # graphs of a rank that are read at once: bounds their edges in memory
+
+
+@dataclass(frozen=True)
+class Part:
+    """A rank's share of one batch, in parts, and the numbers of labels of the whole batch."""
+
+    batches: tuple[Batch, ...]
+    counts: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Batches of ``size`` draws from draw ``first`` on, as one rank has them."""
+
+    first: int
+    size: int
+    parts: tuple[Part, ...]
+
+    def part(self, drawn: int) -> Part | None:
+        """Return the batch that begins at draw ``drawn``, None when it is not of this stretch."""
+        number, rest = divmod(drawn - self.first, self.size)
+        return self.parts[number] if rest == 0 and 0 <= number < len(self.parts) else None
+
+
+class Feed:
+    """Makes this rank's share of any batch.
+
+    Parameters
+    ----------
+    sources
+        The datasets, in the order of the sampler.
+    sampler
+        Which graphs are in which batch.
+    batch_size
+        Graphs of a batch of all ranks.
+    rank, ranks
+        Which of how many; see `share`.
+    micro_batch
+        Graphs of a part; None: one part.
+    stretch
+        Graphs of a rank that are read at once.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        sampler: Sampler,
+        batch_size: int,
+        rank: int = 0,
+        ranks: int = 1,
+        micro_batch: int | None = None,
+        stretch: int = STRETCH,
+    ) -> None:
+        self._sources, self._sampler, self._size, self._rank, self._ranks = sources, sampler, batch_size, rank, ranks
+        self._micro_batch = micro_batch
+        self._steps = max(1, stretch * ranks // batch_size)
+        self._threaded = any(source.block is not None for source in sources)
+        self._stretch: Stretch | None = None
+        self._ahead: Ahead[Stretch] | None = None
+
+    def share(self, drawn: int) -> tuple[tuple[Batch, ...], tuple[int, int]]:
+        """Return this rank's graphs of the batch that begins at draw ``drawn``.
+
+        Parameters
+        ----------
+        drawn
+            Graphs drawn before. Batches asked for in order are made ahead.
+
+        Returns
+        -------
+        parts
+            The share in parts; empty where this rank has none of the batch.
+        counts
+            Known energies and force vectors of the whole batch, of all ranks.
+
+        Raises
+        ------
+        GFMError
+            When the data cannot be read.
+        """
+        part = self._find(drawn)
+        return part.batches, part.counts
+
+    def close(self) -> None:
+        """Stop making batches and close the sources."""
+        self._stop()
+        for source in self._sources:
+            source.close()
+
+    def _stop(self) -> None:
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
+    def _find(self, drawn: int) -> Part:
+        part = None if self._stretch is None else self._stretch.part(drawn)
+        if self._stretch is None or part is None:
+            self._stretch = self._next(drawn)
+            part = self._stretch.parts[0]
+        return part
+
+    def _next(self, drawn: int) -> Stretch:
+        if not self._threaded:
+            return self.make(drawn)
+        if self._ahead is not None:
+            self._stretch = None  # or three of them would be in memory
+            stretch = self._ahead.take()
+            if stretch.first == drawn:
+                return stretch
+            self._stop()
+        self._ahead = Ahead(self._from(drawn), "feed")
+        return self._ahead.take()
+
+    def _from(self, drawn: int) -> Iterator[Stretch]:
+        while True:
+            yield self.make(drawn)
+            drawn += self._steps * self._size
+
+    def make(self, drawn: int) -> Stretch:
+        """Draw, deal and read the stretch that begins at draw ``drawn``."""
+        table, graph = self._sampler.batch(drawn, self._steps * self._size)
+        facts = self._facts(table, graph)
+        counts = np.stack([facts.energies, facts.forces]).reshape(2, self._steps, self._size).sum(2).T.tolist()
+        mine = np.arange(len(graph)).reshape(self._steps, self._size)
+        chosen: list[Indices] = list(mine)
+        if self._ranks > 1:
+            costs = cost(facts.natoms, facts.nedges).reshape(mine.shape)
+            chosen = [row[share(c, self._rank, self._ranks)] for row, c in zip(mine, costs, strict=True)]
+        order = np.concatenate(chosen)
+        tables, place = self._read(table, graph, order)
+        sizes = [self._sizes(len(c)) for c in chosen]
+        batches = iter(collate_batches(tables, table[order], place[order], [n for part in sizes for n in part]))
+        parts = (Part(tuple(islice(batches, len(n))), (k[0], k[1])) for n, k in zip(sizes, counts, strict=True))
+        return Stretch(drawn, self._size, tuple(parts))
+
+    def _sizes(self, graphs: int) -> list[int]:
+        """Return how many graphs are in each part of a share of so many."""
+        size = max(1, graphs) if self._micro_batch is None else self._micro_batch
+        return [min(size, graphs - k) for k in range(0, graphs, size)]
+
+    def _facts(self, table: Indices, graph: Indices) -> Facts:
+        names = Facts.__dataclass_fields__
+        found: dict[str, Any] = {name: np.zeros(len(graph), dtype=np.int64) for name in names}
+        for k, source in enumerate(self._sources):
+            here = np.flatnonzero(table == k)
+            known = source.facts(graph[here])
+            for name in names:
+                found[name][here] = getattr(known, name)
+        return Facts(**found)
+
+    def _read(self, table: Indices, graph: Indices, mine: Indices) -> tuple[tuple[GraphTable, ...], Indices]:
+        """Return a table a dataset, and where in it each of the draws ``mine`` is, at its place among all draws."""
+        place = np.zeros(len(graph), dtype=np.int64)
+        tables = []
+        for k, source in enumerate(self._sources):
+            here = mine[table[mine] == k]
+            wanted, inverse = np.unique(graph[here], return_inverse=True)
+            found, where = source.table(wanted)
+            tables.append(found)
+            place[here] = where[inverse]
+        return tuple(tables), place

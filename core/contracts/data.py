@@ -1,0 +1,285 @@
+"""Ingest: from structure files to one dataset a source.
+
+Units inside are eV, Angstrom, eV/Angstrom, elementary charge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gfm_pipeline.core.strenum import StrEnum
+
+
+class Split(StrEnum):
+    """The three splits, with the labels HydraGNN's file layout gives them."""
+
+    TRAIN = "trainset"
+    VALIDATION = "valset"
+    TEST = "testset"
+
+
+class EnergyUnit(StrEnum):
+    """Energy units a source may be in."""
+
+    EV = "eV"
+    HARTREE = "Ha"
+    KCAL_MOL = "kcal/mol"
+    KJ_MOL = "kJ/mol"
+
+
+class LengthUnit(StrEnum):
+    """Length units a source may be in."""
+
+    ANGSTROM = "Angstrom"
+    BOHR = "Bohr"
+
+
+class ForceSign(StrEnum):
+    """What the force label of a source is: the force on an atom, the gradient of the energy, or none at all."""
+
+    FORCES = "forces"
+    GRADIENTS = "gradients"
+    NONE = "none"
+
+
+class Duplicates(StrEnum):
+    """Which repetitions of a record are taken out: none, equal ones, or those that differ by rounding only."""
+
+    KEEP = "keep"
+    EXACT = "exact"
+    ROUNDED = "rounded"
+
+
+class EdgeStorage(StrEnum):
+    """Where edges come from: listed whenever structures are read, or stored with the dataset."""
+
+    ON_THE_FLY = "on_the_fly"
+    STORED = "stored"
+
+
+class InconsistentPbc(StrEnum):
+    """What becomes of records with a cell and no periodic direction: kept as not periodic, or set aside.
+
+    Records with a periodic direction and no cell for it are set aside always.
+    """
+
+    KEEP = "keep"
+    QUARANTINE = "quarantine"
+
+
+QUARANTINE_FILE = "quarantine.jsonl"  # of a shard and of a dataset: a `BadRecord` a line
+SHARD_MB = 512.0
+# Of `SourceSettings`: what the first version had not. Campaigns of that version know nothing of them.
+LATER_SETTINGS = frozenset(
+    (
+        "energy_per_atom",
+        "forces_are",
+        "charge",
+        "spin",
+        "level_of_theory",
+        "licence",
+        "citation",
+        "energy_window",
+        "duplicates",
+        "isolated_atoms",
+        "overlap",
+        "inconsistent_pbc",
+    )
+)
+OVERLAP = 0.4  # of the sum of covalent radii; H2 is at 1.2, shock-compressed copper above 0.7
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """One source of labelled structures.
+
+    Parameters
+    ----------
+    name
+        Name of the dataset and of its branch in the model.
+    reader
+        Name of a reader or generator, see `gfm_pipeline.core.contracts.readers`.
+    files
+        Absolute paths, sorted; empty for generators.
+    options
+        Reader-specific options, already validated by the reader's own schema.
+    energy_unit, length_unit
+        Units of the files; everything is converted to eV and Angstrom. Forces are in energy_unit/length_unit.
+    energy_per_atom
+        The energy label is divided by the number of atoms.
+    forces_are
+        Forces, or gradients of the energy, whose sign is turned, or none: only energies are read and learned from.
+    charge, spin
+        Total charge (e) and spin multiplicity of every record that does not say its own; None: not known.
+    level_of_theory, licence, citation
+        Where the labels come from, kept with the dataset.
+    energy_key, forces_key
+        Names of the labels where a format leaves them free (extxyz ``info``/``arrays`` keys,
+        database columns); None: what the format's calculator results hold.
+    group_key
+        Metadata key that names the trajectory or family a record belongs to; None: the reader's default
+        (the composition's reduced formula).
+    max_force
+        Records with a force component above this are quarantined (eV/Angstrom); None: no limit.
+    energy_window
+        Lowest and highest energy minus references (eV/atom); records outside are quarantined; None: no limit.
+    duplicates
+        Repetitions that are quarantined; the first of each stays.
+    isolated_atoms
+        Records with an atom that has no neighbour within this distance (Angstrom) are quarantined; None: kept.
+    overlap
+        Records with two atoms closer than this share of the sum of their covalent radii are quarantined.
+    inconsistent_pbc
+        Whether records with a cell and no periodic direction are quarantined.
+    shards
+        Number of shards the source is read in, one task each.
+    isolated_energies
+        Element symbol to isolated-atom energy (eV); used instead of the fit where given.
+    """
+
+    name: str
+    reader: str
+    files: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    energy_unit: EnergyUnit = EnergyUnit.EV
+    length_unit: LengthUnit = LengthUnit.ANGSTROM
+    energy_key: str | None = None
+    forces_key: str | None = None
+    group_key: str | None = None
+    max_force: float | None = None
+    shards: int = 1
+    isolated_energies: dict[str, float] | None = None
+    energy_per_atom: bool = False
+    forces_are: ForceSign = ForceSign.FORCES
+    charge: int | None = None
+    spin: int | None = None
+    level_of_theory: str | None = None
+    licence: str | None = None
+    citation: str | None = None
+    energy_window: tuple[float, float] | None = None
+    duplicates: Duplicates = Duplicates.EXACT
+    isolated_atoms: float | None = None
+    overlap: float = OVERLAP
+    inconsistent_pbc: InconsistentPbc = InconsistentPbc.KEEP
+
+
+@dataclass(frozen=True)
+class ReadShardSpec:
+    """Read (or generate) shard ``shard`` of ``source.shards`` and publish it under ``output``."""
+
+    source: SourceSettings
+    shard: int
+    seed: int
+    output: str
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """A record that was set aside, and why."""
+
+    source: str
+    file: str
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReadShardResult:
+    """What a shard holds; every quarantined record is listed in ``quarantine.jsonl`` of the shard."""
+
+    output: str
+    digest: str
+    n_records: int
+    n_quarantined: int
+    reasons: dict[str, int]
+    converted: tuple[str, ...]  # unit conversions done, in words
+    seconds: float
+    warnings: tuple[str, ...] = ()  # what looks wrong about the records that were kept
+
+
+@dataclass(frozen=True)
+class AssembleSpec:
+    """Join shards to one dataset: splits by group, reference energies, statistics.
+
+    Parameters
+    ----------
+    shards
+        Published shard folders, in order.
+    validation, test
+        Fractions of the records; whole groups are assigned.
+    max_quarantined
+        Largest tolerated share of quarantined records before the stage fails.
+    output
+        Folder to publish; holds ``<name>.bp`` (or several shards), ``layout.json``, ``statistics.json``,
+        ``quarantine.jsonl``, the report (``ingest_report.md`` and ``.json``) and the manifest.
+    shard_mb
+        Size a BP file is filled to, in MB; what is larger is divided into shards of at most this size.
+    edges_within
+        Edges of all pairs closer than this (Angstrom) are stored beside the BP files; None: none are.
+    """
+
+    source: SourceSettings
+    shards: tuple[str, ...]
+    validation: float
+    test: float
+    max_quarantined: float
+    seed: int
+    output: str
+    shard_mb: float = SHARD_MB
+    edges_within: float | None = None
+
+
+@dataclass(frozen=True)
+class NeighbourStatistics:
+    """Neighbours of the atoms of the training split within ``cutoff`` (Angstrom).
+
+    ``mean_log`` is the mean of log(d + 1), the degree scale of PNA; ``isolated`` counts atoms without any.
+    """
+
+    cutoff: float
+    mean: float
+    mean_log: float
+    minimum: int
+    maximum: int
+    isolated: int
+
+
+@dataclass(frozen=True)
+class DatasetStatistics:
+    """Facts of a dataset; energies are per structure, after units were converted.
+
+    ``reference`` maps element symbol to reference energy (eV), fitted by least squares on the training
+    split only, unless isolated-atom energies were given. ``null_energy_mae`` (eV/atom) and ``null_force_mae``
+    (eV/Angstrom) are what a model that learned nothing scores on each split: reference energies, zero forces.
+    """
+
+    name: str
+    n_structures: dict[str, int]  # split -> count
+    n_atoms: dict[str, int]
+    n_groups: dict[str, int]
+    elements: tuple[str, ...]
+    reference: dict[str, float]
+    reference_rank: int
+    reference_from: str  # "fit" or "isolated atoms"
+    force_rms: float  # training split, eV/Angstrom
+    energy_std: float  # training split, after references, eV/atom
+    null_energy_mae: dict[str, float]
+    null_force_mae: dict[str, float]
+    max_atoms: int
+    n_quarantined: int
+    reasons: dict[str, int]
+    energy_mean: float = 0.0  # training split, after references, eV/atom: not 0 with isolated-atom energies
+    reference_residual: float | None = None  # training split, RMS of energy minus references, eV/atom
+    neighbours: tuple[NeighbourStatistics, ...] = ()  # training split, by cutoff
+    warnings: tuple[str, ...] = ()  # what looks wrong about the records that were kept
+
+
+@dataclass(frozen=True)
+class AssembleResult:
+    """A finished dataset."""
+
+    output: str
+    digest: str
+    statistics: DatasetStatistics
+    seconds: float

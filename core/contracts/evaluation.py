@@ -1,0 +1,173 @@
+"""Predictions of ensemble members, calibration of their spread, and the deployable ensemble."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gfm_pipeline.core.contracts.training import DatasetRef, Device
+
+#: Files of a published ensemble folder, beside ``members/<name>/`` (the checkpoints) and the manifest.
+CALIBRATION_FILE = "calibration.json"
+EVALUATION_FILE = "evaluation.json"
+FIGURES_FILE = "evaluation.npz"
+MODEL_CARD_FILE = "MODEL_CARD.md"
+MEMBERS_FOLDER = "members"
+
+
+@dataclass(frozen=True)
+class PredictSpec:
+    """Predict validation and test splits with one member.
+
+    Publishes under ``output`` one ``<dataset>-<split>.npz`` each with ``energy`` [G] (eV, references added),
+    ``forces`` [N, 3] (eV/Angstrom), ``natoms`` [G], ``group`` [G] (index of the trajectory or family), the
+    labels ``energy_label``, ``forces_label``, and ``energy_reference`` [G] (eV), in dataset order.
+    A program of one rank.
+    """
+
+    member: str
+    checkpoint: str
+    datasets: tuple[DatasetRef, ...]
+    output: str
+    batch_size: int = 64
+    threads: int = 1
+    device: Device = Device.CPU
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """Where a member's predictions are."""
+
+    output: str
+    digest: str
+    seconds: float
+    graphs_per_second: float
+
+
+@dataclass(frozen=True)
+class MemberRef:
+    """One ensemble member: its checkpoint and its predictions."""
+
+    name: str
+    checkpoint: str
+    predictions: str
+
+
+@dataclass(frozen=True)
+class CalibrateSpec:
+    """Fit the calibration on validation, judge it on test, and publish the deployable ensemble."""
+
+    members: tuple[MemberRef, ...]
+    datasets: tuple[DatasetRef, ...]
+    level: float  # nominal coverage of the intervals, e.g. 0.9
+    output: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class QuantityReport:
+    """One quantity (per-atom energy, or force components) of one dataset, on the test split.
+
+    Spread is the ensemble's standard deviation. ``rank_correlation`` is Spearman's between spread and
+    absolute error; ``coverage_raw`` is that of the interval mean +- z * spread before calibration.
+    ``scale`` and ``floor`` give the calibrated standard deviation sqrt((scale * spread)**2 + floor**2);
+    ``quantile`` the conformal factor q: the calibrated interval is mean +- q * calibrated deviation.
+    ``coverage_error`` is the standard error of ``coverage_calibrated`` with trajectories as clusters; ``ence_*``
+    and ``crps_*`` are the expected normalised calibration error and the continuous ranked probability score;
+    ``guaranteed`` is False when validation was too small for the finite-sample promise at this level.
+    ``n`` is 0 when a split has no labels of this quantity: nothing else means anything then.
+    """
+
+    mae: float
+    rmse: float
+    null_mae: float
+    best_member_mae: float
+    coverage_raw: float
+    coverage_calibrated: float
+    interval_halfwidth: float  # mean of the calibrated half-width, same unit as mae
+    rank_correlation: float
+    nll_raw: float
+    nll_calibrated: float
+    miscalibration_raw: float
+    miscalibration_calibrated: float
+    scale: float
+    floor: float
+    quantile: float
+    n: int
+    coverage_error: float = 0.0
+    ence_raw: float | None = None
+    ence_calibrated: float | None = None
+    crps_raw: float | None = None
+    crps_calibrated: float | None = None
+    guaranteed: bool = True
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """Test results of the ensemble on one dataset; energies are per atom.
+
+    ``weights`` of the members, by name, sum to one and were fitted on validation (empty: equal weights);
+    ``effective_members`` is 1 / sum(weights**2), None where weights are empty.
+    """
+
+    energy: QuantityReport
+    forces: QuantityReport
+    n_structures: int
+    weights: dict[str, float] = field(default_factory=dict)
+    effective_members: float | None = None
+
+
+@dataclass(frozen=True)
+class CalibrateResult:
+    """The calibrated ensemble and its evaluation."""
+
+    output: str
+    digest: str
+    level: float
+    datasets: dict[str, DatasetReport]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class QuantityCalibration:
+    """What turns a spread into an interval; see `QuantityReport` for the fields. ``n`` 0: there is none."""
+
+    scale: float
+    floor: float
+    quantile: float
+    level: float
+    n: int
+    guaranteed: bool
+
+
+@dataclass(frozen=True)
+class DatasetCalibration:
+    """Calibration of one dataset (branch), with the elements its labels hold.
+
+    ``weights`` of the members, by name, sum to one and hold for energies and forces alike; empty: equal weights.
+    """
+
+    energy: QuantityCalibration
+    forces: QuantityCalibration
+    elements: tuple[str, ...]
+    weights: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EnsembleCalibration:
+    """Content of ``calibration.json``: the members, in order, and the calibration of each dataset."""
+
+    schema_version: int
+    level: float
+    members: tuple[str, ...]
+    datasets: dict[str, DatasetCalibration]
+
+
+def figure_key(dataset: str, quantity: str, field: str) -> str:
+    """Return the name of an array in ``evaluation.npz``.
+
+    ``quantity`` is ``energy`` (eV/atom, relative to the references) or ``forces`` (components,
+    eV/Angstrom). ``field`` is ``label``, ``mean``, ``spread`` or ``deviation`` (calibrated), [n <= 3000] of
+    the test split, or ``curve_expected``, ``curve_raw`` or ``curve_calibrated`` [101], expected against
+    observed coverage.
+    """
+    return f"{dataset}/{quantity}/{field}"

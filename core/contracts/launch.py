@@ -1,0 +1,116 @@
+"""What the ranks of a launch are told: written by the driver, read once a rank or once a node.
+
+Apart from everything that knows sites, because each of a machine's ranks imports this before its program starts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gfm_pipeline.core.publish import write_record
+from gfm_pipeline.core.records import read_record
+from gfm_pipeline.core.strenum import StrEnum
+
+LAUNCH_FILE = "launch.json"  # in an attempt's folder
+GROUP_FILE = "group.json"  # in the folder of a group of attempts that share one launch
+
+
+class DeviceSelection(StrEnum):
+    """Who sees to it that a rank sees one GPU only."""
+
+    SCHEDULER = "scheduler"  # srun --gpus-per-task=1
+    RANK = "rank"  # all GPUs of the node are visible; the rank masks all but its own before its program starts
+
+
+@dataclass(frozen=True)
+class RankFile:
+    """What the ranks of one task are told: who they are, what they see, what they must not inherit.
+
+    Parameters
+    ----------
+    ranks, ranks_per_node
+        Of this task.
+    nodes
+        Names of its nodes, rank 0's first; empty where the ranks are started on the node they are told on.
+    master_address, master_port
+        Where the ranks meet.
+    visible_variable
+        The variable that masks GPUs; None without GPUs.
+    rank_gpus
+        GPU of each local rank, by its number on the node; empty without GPUs.
+    rank_cores
+        Cores of each local rank as text lists; empty: binding is left alone.
+    bind
+        Whether each rank binds itself to ``rank_cores``; False: the launcher binds.
+    device
+        Who masks GPUs: the scheduler or the rank.
+    unset, exports
+        Variables removed for the program, and variables set for it.
+    rank_variable, local_rank_variable
+        Where a rank finds its number, and its number on its node.
+    lost_seconds
+        A wrapper whose file has not changed for so long is gone; the step ends itself then.
+    cancel
+        Command that ends the whole step, ``{step}`` standing for its id; empty: there is none.
+    """
+
+    ranks: int
+    ranks_per_node: int
+    nodes: tuple[str, ...]
+    master_address: str
+    master_port: int
+    visible_variable: str | None
+    rank_gpus: tuple[int, ...]
+    rank_cores: tuple[str, ...]
+    bind: bool
+    device: DeviceSelection
+    unset: tuple[str, ...]
+    exports: dict[str, str]
+    rank_variable: str
+    local_rank_variable: str
+    lost_seconds: float
+    cancel: tuple[str, ...] = ()
+
+    def write(self, folder: Path) -> None:
+        """Write ``launch.json`` into ``folder``."""
+        write_record(folder / LAUNCH_FILE, self)
+
+    @classmethod
+    def read(cls, folder: Path) -> RankFile:
+        """Return what ``launch.json`` in ``folder`` says; raises `IntegrityError` when it does not fit."""
+        return read_record(cls, folder / LAUNCH_FILE)
+
+
+@dataclass(frozen=True)
+class GroupMember:
+    """One task of a group: its attempt's folder (with its own ``launch.json``), its program, its ranks."""
+
+    folder: str
+    module: str
+    first_rank: int
+    ranks: int
+
+
+@dataclass(frozen=True)
+class GroupFile:
+    """The tasks that share one launch line, by rising rank; ``cancel`` ends it as in `RankFile`."""
+
+    members: tuple[GroupMember, ...] = field(default=())
+    cancel: tuple[str, ...] = ()
+
+    def member_of(self, rank: int) -> GroupMember | None:
+        """Return the task that ``rank`` of the whole launch works for; None: it has nothing to do."""
+        for member in self.members:
+            if member.first_rank <= rank < member.first_rank + member.ranks:
+                return member
+        return None
+
+    def write(self, folder: Path) -> None:
+        """Write ``group.json`` into ``folder``."""
+        write_record(folder / GROUP_FILE, self)
+
+    @classmethod
+    def read(cls, folder: Path) -> GroupFile:
+        """Return what ``group.json`` in ``folder`` says; raises `IntegrityError` when it does not fit."""
+        return read_record(cls, folder / GROUP_FILE)

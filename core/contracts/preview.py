@@ -1,0 +1,82 @@
+"""What a preview of a source is asked, and what it answers; nothing is written anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gfm_pipeline.core.contracts.data import SourceSettings
+from gfm_pipeline.core.contracts.ingest_report import Histogram
+from gfm_pipeline.core.contracts.layout import RecordLine
+
+
+@dataclass(frozen=True)
+class PreviewSpec:
+    """Look at a source before anything is converted.
+
+    Parameters
+    ----------
+    source
+        As ingest would get it.
+    seed
+        Decides which files, and which of the records read, are shown.
+    records
+        Records to show.
+    scan
+        Records to read at most.
+    seconds
+        Time to read for, at most.
+    """
+
+    source: SourceSettings
+    seed: int
+    records: int = 10
+    scan: int = 2000
+    seconds: float = 20.0
+
+
+@dataclass(frozen=True)
+class TakenOut:
+    """What one filter would set aside of the records that were read."""
+
+    reason: str
+    records: int
+    example: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at the labels; ``passed`` is None where the data do not allow it."""
+
+    name: str
+    passed: bool | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What was seen.
+
+    ``read`` records of ``files`` files; ``total`` records of the source where that is cheap to say. ``energies`` are
+    after references fitted to what was read (eV/atom), ``forces`` the largest component of each record (eV/Angstrom).
+    """
+
+    source: str
+    reader: str
+    files: int
+    files_read: int
+    read: int
+    complete: bool
+    total: int | None
+    usable: int
+    groups: int
+    elements: tuple[str, ...]
+    records: tuple[RecordLine, ...]
+    units: dict[str, str]
+    conversions: tuple[str, ...]
+    filters: dict[str, Any]
+    energies: Histogram | None
+    forces: Histogram | None
+    taken: tuple[TakenOut, ...]
+    looks: tuple[Look, ...]
+    warnings: tuple[str, ...]

@@ -1,0 +1,165 @@
+"""The readers there are: those that come along, and those that other installed packages add.
+
+A package adds a reader by an entry point of the group ``gfm_pipeline.readers``, whose name is the reader's and whose
+value names a `ReaderDescription`. The module it is in is imported by the engine, so it should hold the description
+and the option model only; the reader itself is imported where records are read.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+from gfm_pipeline.core.contracts import options
+from gfm_pipeline.core.contracts.options import ReaderOptions
+from gfm_pipeline.core.errors import ConfigError
+
+ENTRY_POINTS = "gfm_pipeline.readers"
+_READERS = "gfm_pipeline.apps.ingest.readers"
+_GENERATORS = "gfm_pipeline.apps.ingest.generators"
+
+
+@dataclass(frozen=True)
+class ReaderDescription:
+    """What the engine knows of a reader without importing it.
+
+    Parameters
+    ----------
+    options
+        Model of its options.
+    reader
+        ``module:class``; the class is called without arguments and gives a `gfm_pipeline.apps.ingest.records.Reader`.
+    summary
+        What it reads, in one line.
+    makes_data
+        It generates records and reads no files.
+    fixed_units
+        Its format fixes the units, and the reader gives eV and Angstrom: a source must not name other units.
+    no_forces
+        Its format has no forces: sources are read for their energies, ``forces_are: none``.
+    """
+
+    options: type[ReaderOptions]
+    reader: str
+    summary: str
+    makes_data: bool = False
+    fixed_units: bool = False
+    no_forces: bool = False
+
+
+BUILT_IN: dict[str, ReaderDescription] = {
+    "ase": ReaderDescription(
+        options.AseOptions,
+        f"{_READERS}.ase:AseReader",
+        "extended XYZ, ASE trajectories and databases, and every other format ASE reads",
+    ),
+    "pymatgen-json": ReaderDescription(
+        options.PymatgenJsonOptions,
+        f"{_READERS}.pymatgen_json:PymatgenJsonReader",
+        "JSON with pymatgen structures: lists, trees (MPtrj), lines, ComputedStructureEntry (Alexandria)",
+    ),
+    "vasp": ReaderDescription(
+        options.VaspOptions, f"{_READERS}.vasp:VaspReader", "vasprun.xml and OUTCAR of VASP", fixed_units=True
+    ),
+    "hdf5": ReaderDescription(
+        options.Hdf5Options,
+        f"{_READERS}.hdf5:Hdf5Reader",
+        "HDF5 in the layouts of ANI-1, ANI-1x, QM7-X and Transition1x",
+        fixed_units=True,
+    ),
+    "deepmd": ReaderDescription(
+        options.DeepmdOptions,
+        f"{_READERS}.deepmd:DeepmdReader",
+        "DeePMD-kit systems, npy and LMDB",
+        fixed_units=True,
+    ),
+    "ocp-text": ReaderDescription(
+        options.OcpTextOptions,
+        f"{_READERS}.ocp_text:OcpTextReader",
+        "OC20 and OC22 S2EF as published: pairs of extxyz and txt",
+        fixed_units=True,
+    ),
+    "ocp-lmdb": ReaderDescription(
+        options.OcpLmdbOptions,
+        f"{_READERS}.ocp_lmdb:OcpLmdbReader",
+        "OC20 and OC22 LMDB files of pickled graphs",
+        fixed_units=True,
+    ),
+    "fitsnap-json": ReaderDescription(
+        options.FitsnapJsonOptions, f"{_READERS}.fitsnap:FitsnapJsonReader", "JSON files of FitSNAP"
+    ),
+    "cif-csv": ReaderDescription(
+        options.CifCsvOptions,
+        f"{_READERS}.cif_csv:CifCsvReader",
+        "a CSV table of energies, and CIF files",
+        no_forces=True,
+    ),
+    "hydragnn": ReaderDescription(
+        options.HydragnnOptions, f"{_READERS}.hydragnn:HydragnnReader", "BP files in HydraGNN's layout"
+    ),
+    "xtb-md": ReaderDescription(
+        options.XtbMdOptions,
+        f"{_GENERATORS}.xtb_md:XtbMd",
+        "generator: molecular dynamics of small molecules with GFN2-xTB",
+        makes_data=True,
+    ),
+    "emt-alloys": ReaderDescription(
+        options.EmtAlloysOptions,
+        f"{_GENERATORS}.emt_alloys:EmtAlloys",
+        "generator: binary fcc alloys with effective medium theory",
+        makes_data=True,
+    ),
+}
+
+
+def suggestion(word: str, known: list[str]) -> str:
+    """Return a sentence with the nearest known word, or all of them."""
+    close = difflib.get_close_matches(word, known, n=1)
+    if close:
+        return f"Did you mean {close[0]}?"
+    return f"Known are {', '.join(sorted(known))}." if known else "It takes none."
+
+
+def reader_names() -> list[str]:
+    """Return the names of all readers, those of other packages included."""
+    return sorted({*BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINTS))})
+
+
+def describe(name: str) -> ReaderDescription:
+    """Return the description of a reader. Those that come along win over entry points of the same name.
+
+    Raises
+    ------
+    ConfigError
+        When there is none of that name, two packages have one, or a package's description cannot be imported.
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    points = list(entry_points(group=ENTRY_POINTS, name=name))
+    if not points:
+        raise ConfigError(f"There is no reader {name!r}.", suggestion(name, reader_names()))
+    if len(points) > 1:
+        packages = " and ".join(sorted(_package(point) for point in points))
+        raise ConfigError(f"Reader {name!r} is given by {packages}.", "Uninstall all but one.")
+    return _load(points[0])
+
+
+def _package(point: EntryPoint) -> str:
+    return point.value if point.dist is None else str(point.dist.name)
+
+
+def _load(point: EntryPoint) -> ReaderDescription:
+    try:
+        found = point.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"Reader {point.name!r} of package {_package(point)} cannot be imported: {error}.",
+            "Install what it needs, or correct its entry point.",
+        ) from error
+    if not isinstance(found, ReaderDescription):
+        raise ConfigError(
+            f"Reader {point.name!r} of package {_package(point)}: {point.value} is no ReaderDescription.",
+            f"The entry point must name one (group {ENTRY_POINTS}).",
+        )
+    return found

@@ -1,0 +1,99 @@
+"""Settings of a source that belong to its reader, checked by the engine before anything is started.
+
+Group keys: besides a metadata key, ``SourceSettings.group_key`` may be ``@file`` (each file, or member of an
+archive, is a group), ``@record`` (records are independent) or ``@block:N`` (N consecutive records of a file are a
+group).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from gfm_pipeline.core.contracts.data import EnergyUnit, ForceSign, LengthUnit, SourceSettings
+from gfm_pipeline.core.contracts.options import ReaderOptions
+from gfm_pipeline.core.contracts.readers import describe, suggestion
+from gfm_pipeline.core.errors import ConfigError
+
+
+def parse_options(reader: str, options: dict[str, Any]) -> ReaderOptions:
+    """Build the options of ``reader``.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such reader or option, or a value does not fit.
+    """
+    model = describe(reader).options
+    unknown = [key for key in options if key not in model.model_fields]
+    if unknown:
+        raise ConfigError(
+            f"Reader {reader} has no option {unknown[0]!r}.", suggestion(str(unknown[0]), list(model.model_fields))
+        )
+    try:
+        return model.model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"Option {place or 'value'} of reader {reader} is wrong: {message}.") from error
+
+
+def validate_options(reader: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return ``options`` with every default filled in, as plain data.
+
+    Raises
+    ------
+    ConfigError
+        As `parse_options`.
+    """
+    plain: dict[str, Any] = parse_options(reader, options).model_dump(mode="json")
+    return plain
+
+
+def block_size(group_key: str | None) -> int | None:
+    """Return N of ``@block:N``; None for every other key.
+
+    Raises
+    ------
+    ConfigError
+        For any other key beginning with ``@`` than ``@file``, ``@record`` and ``@block:N``.
+    """
+    if group_key is None or not group_key.startswith("@") or group_key in ("@file", "@record"):
+        return None
+    name, _, number = group_key.partition(":")
+    if name == "@block" and number.isdecimal() and int(number) > 0:
+        return int(number)
+    raise ConfigError(f"Group key {group_key!r} is not known.", "Use @file, @record, @block:N or a metadata key.")
+
+
+def force_label(reader: str, named: ForceSign | None) -> ForceSign:
+    """Return what the force label of a source is: as it was named, or the reader's own.
+
+    Raises
+    ------
+    ConfigError
+        When forces were named that the reader's format does not have.
+    """
+    if not describe(reader).no_forces:
+        return ForceSign.FORCES if named is None else named
+    if named not in (None, ForceSign.NONE):
+        raise ConfigError(f"Reader {reader} gives no {named}: its format has none.", "Remove forces_are.")
+    return ForceSign.NONE
+
+
+def check_units(source: SourceSettings) -> None:
+    """Refuse units for a reader whose format fixes them: they would be converted twice.
+
+    Raises
+    ------
+    ConfigError
+        When the reader gives eV and Angstrom, and the source names other units.
+    """
+    named = (source.energy_unit, source.length_unit) != (EnergyUnit.EV, LengthUnit.ANGSTROM)
+    if named and describe(source.reader).fixed_units:
+        raise ConfigError(
+            f"Reader {source.reader} gives eV and Angstrom: its format fixes the units.",
+            "Remove energy_unit and length_unit.",
+        )

@@ -1,0 +1,169 @@
+"""How a campaign gets its nodes: this machine, the batch job the driver runs in, or blocks it submits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gfm_pipeline.campaign.folder import OpenCampaign
+from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.cli.options import Request
+from gfm_pipeline.cli.run_request import Asked
+from gfm_pipeline.cli.stopping import Stopper
+from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.core.publish import write_json
+from gfm_pipeline.engine.resources.job_chain import Chain
+from gfm_pipeline.engine.resources.nodes import Fleet, HeldFleet, HeldJob
+from gfm_pipeline.engine.resources.pilot_jobs import PilotFleet, Wanted
+from gfm_pipeline.engine.resources.requirements import max_launches
+from gfm_pipeline.execution.batch_systems import scheduler_of
+from gfm_pipeline.execution.blocks import JobShape, PilotBlocks, Scripts
+from gfm_pipeline.execution.launcher import ParslLauncher
+from gfm_pipeline.execution.retry import patiently
+from gfm_pipeline.execution.scheduler import Scheduler, SchedulerTrouble
+from gfm_pipeline.sites.enums import DriverMode
+from gfm_pipeline.sites.schema import SiteModel
+from gfm_pipeline.sites.surroundings import current_job
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The batch system here, and the job this process runs in; None and '' where there is none."""
+
+    scheduler: Scheduler | None
+    job: str
+
+    def job_ended(self, job: str) -> bool:
+        """Return whether a batch job is over; False when the batch system cannot tell."""
+        if self.scheduler is None or job == self.job:
+            return False
+        try:
+            return self.scheduler.jobs([job])[job].state.has_ended
+        except SchedulerTrouble:
+            return False
+
+
+def surroundings(site: SiteModel) -> Surroundings:
+    """Return what is around this process."""
+    return Surroundings(scheduler_of(site.scheduler, os.environ), current_job(site))
+
+
+def job_prefix(campaign: OpenCampaign) -> str:
+    """Return what the names of a campaign's jobs begin with: its name, and a mark of its place and its first moment.
+
+    A campaign that is begun anew in the same folder is another one, and a job's name is used once.
+    """
+    state = campaign.state
+    mark = hashlib.sha256(f"{campaign.paths.root} {state.created_at}".encode()).hexdigest()[:8]
+    return f"gfm-{state.created.name if state.created else ''}-{mark}"
+
+
+def job_shape(request: Request) -> JobShape:
+    """Return what every job of the campaign asks for, as planned."""
+    job = request.resources.allocation
+    return JobShape(job.nodes, job.hours or 0.0, job.queue or "", job.account)
+
+
+def job_folder(paths: CampaignPaths) -> Path:
+    """Return where batch scripts and what the jobs print are kept."""
+    return paths.root / "jobs"
+
+
+def write_resolved(request: Request, paths: CampaignPaths) -> None:
+    """Keep the workflow and the site as they were resolved: for people, and for `cancel`."""
+    workflow = request.loaded.model.model_dump(mode="json")
+    write_json(paths.resolved, {"workflow": workflow, "site": request.site.model_dump(mode="json")})
+
+
+def resident_scripts(request: Request, asked: Asked) -> Callable[[str, str | None], Path]:
+    """Return what writes the batch scripts of jobs that drive the campaign on their own nodes."""
+    scripts = Scripts(request.site, job_shape(request), job_folder(request.context.paths))
+    command = asked.command(request.site, request.context.paths.root)
+    return lambda name, after: scripts.resident(name, after, command)
+
+
+@contextmanager
+def nodes_of(
+    request: Request,
+    campaign: OpenCampaign,
+    around: Surroundings,
+    stop: Stopper,
+    asked: Asked,
+    say: Callable[[str], None],
+) -> Iterator[tuple[ParslLauncher, Fleet]]:
+    """Start Parsl where the site says, and yield it with the nodes.
+
+    Parameters
+    ----------
+    request, campaign
+        What is driven.
+    around
+        Where this process is.
+    stop
+        Hears the batch system's warning.
+    asked
+        What a successor of this job is started with.
+    say
+        Told of waits.
+    """
+    site, paths = request.site, campaign.paths
+    sizes = [size for stage in request.context.sizes.values() for size in stage]
+    if site.driver.mode is DriverMode.LOCAL or around.scheduler is None:
+        with ParslLauncher(site, paths.parsl, sizes) as launcher:
+            yield launcher, HeldFleet(())
+        return
+    scheduler, prefix = around.scheduler, job_prefix(campaign)
+    launches = max_launches(site, request.resources.allocation)
+    if site.driver.mode is DriverMode.RESIDENT:
+        if not around.job:
+            raise ConfigError(
+                f"Site {site.name} has its driver inside the batch job, and this is none.",
+                f"Submit it: {shlex.join(['gfm-pipeline', 'submit', str(asked.workflow), *asked.options()])}",
+            )
+        nodes = patiently(scheduler.my_nodes, say)
+        left = patiently(scheduler.seconds_left, say)
+        shape = replace(job_shape(request), nodes=len(nodes))
+        chain = Chain(
+            prefix,
+            around.job,
+            scheduler.submit,
+            resident_scripts(request, asked),
+            (shape.nodes, shape.hours, shape.queue),
+            site.driver.max_jobs,
+        )
+        with ParslLauncher(site, paths.parsl, sizes, nodes) as launcher:
+            held = HeldJob(
+                scheduler,
+                chain if _may_chain(site, shape.queue) else None,
+                launcher.hold_node,
+                stop.warned,
+                left,
+                float(site.driver.warning_seconds),
+                site.scheduler.poll_seconds,
+                campaign.state.excluded,
+            )
+            yield launcher, HeldFleet(nodes, held, launches)
+        return
+    shape = job_shape(request)
+    wanted = Wanted(request.resources.allocation.blocks, shape.nodes, shape.hours, shape.queue, launches)
+    with ParslLauncher(site, paths.parsl, sizes, None, shape.nodes) as launcher:
+        fleet = PilotFleet(
+            wanted,
+            scheduler,
+            PilotBlocks(Scripts(site, shape, job_folder(paths)), launcher),
+            prefix,
+            site.scheduler.poll_seconds,
+            float(site.driver.warning_seconds),
+            launcher.hold_node,
+            campaign.state,
+        )
+        yield launcher, fleet
+
+
+def _may_chain(site: SiteModel, queue: str) -> bool:
+    return queue in site.scheduler.queues and site.scheduler.queues[queue].chaining

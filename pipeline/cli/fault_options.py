@@ -1,0 +1,50 @@
+"""Options that inject faults into a run, and what they switch on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.core.faultpoints import Fault, Injector, arm
+from gfm_pipeline.engine.chaos import ChaosPlan
+
+CHAOS = click.option(
+    "--chaos",
+    metavar="SEED:RATE",
+    default=None,
+    help="See the campaign survive: kill, slow and starve its tasks at random, RATE faults a minute on average. "
+    "Nothing is corrupted and the result is the same; every fault is told. SEED is that of the random numbers: "
+    "--chaos 7:20.",
+)
+# A tool for tests: `gfm_pipeline.core.faultpoints` names the points.
+FAULT = click.option("--fault", "faults", multiple=True, metavar="NAME[:N[:WHAT]]", hidden=True)
+
+
+def check_faults(faults: tuple[str, ...], chaos: str | None) -> tuple[tuple[Fault, ...], ChaosPlan | None]:
+    """Return what the options ask for; raises `ConfigError` when that means nothing."""
+    if faults and chaos is not None:
+        raise ConfigError("--fault and --chaos exclude each other.", "Give one of them.")
+    return tuple(Fault.parse(text) for text in faults), None if chaos is None else ChaosPlan.parse(chaos)
+
+
+@contextmanager
+def injecting(faults: tuple[Fault, ...], root: Path) -> Iterator[None]:
+    """Arm this process, and through it the wrappers and programs it starts.
+
+    What was reached and injected is counted in ``.NAME.faults/PID`` beside the campaign's folder.
+    """
+    if not faults:
+        yield
+        return
+    counts = root.parent / f".{root.name}.faults" / str(os.getpid())
+    counts.mkdir(parents=True, exist_ok=True)
+    arm(Injector(faults, os.getpid(), counts))
+    try:
+        yield
+    finally:
+        arm(None)

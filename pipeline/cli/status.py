@@ -1,0 +1,69 @@
+"""Commands that look at a campaign and never touch it: status, report."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import click
+
+from gfm_pipeline.cli.campaigns import campaign_argument, existing
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable, on standard output.")
+
+
+@click.command()
+@campaign_argument
+@JSON
+@click.option("--watch", type=click.FloatRange(min=0.5), default=None, metavar="SECONDS", help="Refresh until Ctrl-C.")
+def status(campaign: Path, as_json: bool, watch: float | None) -> None:
+    """Show where the campaign in folder CAMPAIGN stands.
+
+    Reads files only: works while the driver runs, after it died, and from another machine.
+    """
+    from rich.console import Console
+
+    from gfm_pipeline.report.build import build_view
+    from gfm_pipeline.report.status_text import render_status, status_json
+
+    paths = existing(campaign)
+    if as_json:
+        click.echo(json.dumps(status_json(build_view(paths.root)), indent=1, allow_nan=False))
+        return
+    console = Console()
+    while True:
+        view = build_view(paths.root)
+        if watch:
+            console.clear()
+        render_status(view, console)
+        if not watch or not view.driver_alive:
+            return
+        time.sleep(watch)
+
+
+@click.command()
+@campaign_argument
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=None, help="Folder to write into.  [default: CAMPAIGN]"
+)
+def report(campaign: Path, output: Path | None) -> None:
+    """Write report.html (one self-contained page with pictures) and report.md of folder CAMPAIGN.
+
+    Holds results, every candidate, what ingest found in each source (histograms, records set aside and why), and
+    failures. Works at any time, whatever is finished.
+    """
+    from gfm_pipeline.core.publish import write_atomic
+    from gfm_pipeline.report.build import build_view, load_evaluation
+    from gfm_pipeline.report.html import render_html
+    from gfm_pipeline.report.markdown import render_markdown
+    from gfm_pipeline.report.sources import load_found
+
+    paths = existing(campaign)
+    folder = output or paths.root
+    folder.mkdir(parents=True, exist_ok=True)
+    view, found = build_view(paths.root), load_found(paths.root)
+    write_atomic(folder / "report.md", render_markdown(view, found).encode())
+    write_atomic(folder / "report.html", render_html(view, load_evaluation(paths.root), found).encode())
+    click.echo(str(folder / "report.html"))
+    click.echo(str(folder / "report.md"))

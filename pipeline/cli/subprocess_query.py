@@ -1,0 +1,51 @@
+"""Questions to programs of ours in a process of its own: the command line itself loads no numerics."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any, TypeVar
+
+from gfm_pipeline.core import errors
+from gfm_pipeline.core.errors import DataError, GFMError
+from gfm_pipeline.core.records import canonical_json, from_plain, to_plain
+
+T = TypeVar("T")
+
+
+def ask(module: str, spec: Any, kind: type[T], seconds: float) -> T:
+    """Run ``python -m module`` with ``spec`` on standard input and return its answer.
+
+    Raises
+    ------
+    GFMError
+        What the program raised.
+    DataError
+        When it does not answer in time, or dies.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module],
+            input=canonical_json(to_plain(spec)),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise DataError(
+            f"{module} gave no answer within {seconds:g} s.", "A truncated BP file makes ADIOS2 wait for ever."
+        ) from None
+    try:
+        said = json.loads(done.stdout)
+    except ValueError:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise DataError(f"{module} ended with exit code {done.returncode}: {last}") from None
+    if "answer" in said:
+        return from_plain(kind, said["answer"])
+    found = getattr(errors, said["error"], DataError)
+    known = found if isinstance(found, type) and issubclass(found, GFMError) else DataError
+    error = known(said["message"])
+    error.hint = said["hint"]
+    raise error

@@ -1,0 +1,200 @@
+"""What the journal says exists, and whether it does.
+
+A stage that is done promised its outputs; a task that starts needs its inputs. Both are looked at before anything
+rests on them: what is gone is made again, what is there but is not what the journal says is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gfm_pipeline.campaign.events import ArtefactLost, StageName
+from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.campaign.state import CampaignState, StageState, TaskState, TaskStatus
+from gfm_pipeline.core.contracts.data import AssembleSpec
+from gfm_pipeline.core.contracts.evaluation import CalibrateSpec, PredictSpec
+from gfm_pipeline.core.contracts.training import TrainSpec
+from gfm_pipeline.core.errors import IntegrityError
+from gfm_pipeline.core.publish import MANIFEST, Manifest, verify
+from gfm_pipeline.core.strenum import StrEnum
+from gfm_pipeline.engine.decisions.decide import finished_stage
+from gfm_pipeline.engine.decisions.requests import Context, Step
+from gfm_pipeline.engine.stages.calibrate import FIT
+from gfm_pipeline.engine.stages.ingest import assemble_name
+from gfm_pipeline.engine.stages.search import task_name
+
+
+class Role(StrEnum):
+    """What an artefact is for."""
+
+    OUTPUT = "output"  # of a stage that is done: promised
+    NEEDED = "needed"  # its stage goes on and may rest on it
+    STEP = "step"  # on the way to an output; not needed any more
+    SUPERSEDED = "superseded"  # made under other settings than the latest
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A folder that the journal says was published."""
+
+    stage: StageName
+    key: str
+    task: str
+    folder: Path
+    digest: str
+    role: Role
+
+
+def folder_of(paths: CampaignPaths, stage: StageState, task: str) -> Path:
+    """Return the folder a task of ``stage`` publishes."""
+    places = paths.stage(stage.stage, stage.key)
+    match stage.stage:
+        case StageName.INGEST:
+            kind, _, rest = task.partition("-")
+            if kind == "assemble":
+                return places.dataset(rest)
+            source, _, shard = rest.rpartition("-")
+            return places.shard(source, int(shard))
+        case StageName.CALIBRATE:
+            return places.ensemble if task == FIT else places.predictions(task.removeprefix("predict-"))
+    return places.checkpoint(task)
+
+
+def artefacts(paths: CampaignPaths, state: CampaignState) -> Iterator[Artefact]:
+    """Yield every artefact the journal says exists, stage by stage."""
+    for stage in state.stages.values():
+        promised = frozenset(output_tasks(stage))
+        for name in stage.tasks:
+            found = _artefact(paths, state, stage, name, promised)
+            if found is not None:
+                yield found
+
+
+def _artefact(
+    paths: CampaignPaths, state: CampaignState, stage: StageState, task: str, promised: Iterable[str]
+) -> Artefact | None:
+    digest = _digest(stage.tasks.get(task))
+    if digest is None:
+        return None
+    if state.current.get(stage.stage) != stage.key:
+        role = Role.SUPERSEDED
+    elif stage.outputs is None:
+        role = Role.NEEDED
+    else:
+        role = Role.OUTPUT if task in promised else Role.STEP
+    return Artefact(stage.stage, stage.key, task, folder_of(paths, stage, task), digest, role)
+
+
+def output_tasks(stage: StageState) -> list[str]:
+    """Return the tasks that made the outputs of a stage that is done."""
+    names = list(stage.outputs or ())
+    match stage.stage:
+        case StageName.INGEST:
+            return [assemble_name(source) for source in names]
+        case StageName.SEARCH:
+            return list(dict.fromkeys(task_name(m.candidate, m.rung) for m in stage.members or ()))
+        case StageName.CALIBRATE:
+            return [FIT]
+    return names
+
+
+def check(artefact: Artefact, *, digests: bool = False) -> Manifest | None:
+    """Check an artefact against its manifest and the journal; return None when it is gone.
+
+    Raises
+    ------
+    IntegrityError
+        When it is there but is not what was published.
+    """
+    if not (artefact.folder / MANIFEST).exists():
+        return None
+    manifest = verify(artefact.folder, digests=digests)
+    if manifest.digest != artefact.digest:
+        raise IntegrityError(f"{artefact.folder} is not what the journal says was published there.")
+    return manifest
+
+
+def refusal(artefact: Artefact, error: IntegrityError, campaign: Path) -> IntegrityError:
+    """Return ``error`` with the fix for the artefact at fault."""
+    if error.hint is not None:
+        return error
+    return IntegrityError(
+        error.message,
+        f"Restore it, or remove the folder {artefact.folder} and run `gfm-pipeline resume {campaign}`: "
+        f"{artefact.stage} makes it again (task {artefact.task}).",
+    )
+
+
+def lost_artefacts(context: Context, state: CampaignState, step: Step, slots: int) -> tuple[ArtefactLost, ...]:
+    """Return what is gone of all that ``step`` rests on; sizes are checked, not digests.
+
+    That is the inputs of the tasks it can start in ``slots``, and all outputs when it says that nothing is left to do.
+
+    Raises
+    ------
+    IntegrityError
+        When an artefact is there but is not what was published.
+    """
+    wanted: dict[Path, Artefact] = {}
+    if step.finished:
+        for name in StageName:
+            stage = finished_stage(context, state, name)
+            tasks = output_tasks(stage) if stage is not None else []
+            wanted |= {a.folder: a for t in tasks if stage and (a := _artefact(context.paths, state, stage, t, tasks))}
+    for request in step.tasks[:slots]:
+        wanted |= {f: a for f in inputs(request.spec) if f not in wanted and (a := _made(context.paths, state, f))}
+    return tuple(
+        ArtefactLost(artefact.key, artefact.task, f"{artefact.folder} is gone")
+        for artefact in wanted.values()
+        if _is_gone(artefact, context.paths.root)
+    )
+
+
+def _is_gone(artefact: Artefact, campaign: Path) -> bool:
+    try:
+        return check(artefact) is None
+    except IntegrityError as error:
+        raise refusal(artefact, error, campaign) from error
+
+
+def _made(paths: CampaignPaths, state: CampaignState, folder: Path) -> Artefact | None:
+    """Return the artefact published in ``folder``, if the journal knows one."""
+    for stage in state.stages.values():
+        places = paths.stage(stage.stage, stage.key)
+        if places.root in folder.parents:
+            kind = folder.relative_to(places.root).parts[0]
+            task = {
+                "shards": f"read-{folder.name}",
+                "datasets": f"assemble-{folder.name}",
+                "predictions": f"predict-{folder.name}",
+                "ensemble": FIT,
+            }.get(kind, folder.name)
+            return _artefact(paths, state, stage, task, ())
+    return None
+
+
+def inputs(spec: Any) -> Iterable[Path]:
+    """Return the published folders a program reads."""
+    found: list[str | None] = []
+    match spec:
+        case AssembleSpec():
+            found += spec.shards
+        case TrainSpec():
+            found += [spec.checkpoint, *(d.path for d in spec.datasets)]
+        case PredictSpec():
+            found += [spec.checkpoint, *(d.path for d in spec.datasets)]
+        case CalibrateSpec():
+            found += [path for m in spec.members for path in (m.checkpoint, m.predictions)]
+            found += [d.path for d in spec.datasets]
+    return [Path(path) for path in found if path is not None]
+
+
+def _digest(task: TaskState | None) -> str | None:
+    """Return the digest of what a task published; None when it is not done, or left nothing (it diverged)."""
+    if task is None or task.status is not TaskStatus.DONE or task.result is None:
+        return None
+    digest = task.result.get("digest")
+    return None if digest is None else str(digest)

@@ -1,0 +1,138 @@
+"""What a campaign may cost: node-hours, energy, storage; each number with what it rests on.
+
+Nothing here is a promise. Where trainings of the campaign have run on this site, their rate is used; otherwise the
+allocation is an upper bound of what one job can use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gfm_pipeline.campaign.events import StageName
+from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.engine.resources.requirements import Resources
+from gfm_pipeline.search.space import Choice, Dimension
+from gfm_pipeline.sites.limits import counted
+from gfm_pipeline.sites.schema import SiteModel
+from gfm_pipeline.workflow.schema import WorkflowModel
+
+PARAMETERS = 20  # of a model, in units of layers x hidden^2: 3 to 20 were counted over the architectures
+CHECKPOINT_BYTES = 20  # a parameter: EMA weights to predict with; weights, EMA and AdamW's moments to go on from
+KEPT = 2  # checkpoints that a running attempt keeps beside what is published
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and what it rests on; None: nothing is known to base one on."""
+
+    value: float | None
+    basis: str
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What is still to be used: node-hours, kWh and bytes."""
+
+    node_hours: Estimate
+    kwh: Estimate
+    storage_bytes: Estimate
+
+
+def estimate(
+    workflow: WorkflowModel,
+    site: SiteModel,
+    resources: Resources,
+    state: CampaignState,
+    graphs: dict[StageName, int],
+    input_bytes: int,
+) -> Estimates:
+    """Return the estimates.
+
+    Parameters
+    ----------
+    workflow, site, resources, state
+        What would run, where, on what, and what is done.
+    graphs
+        Most graphs the trainings of a stage still see.
+    input_bytes
+        Size of all input files.
+    """
+    hours = _node_hours(site, resources, state, graphs)
+    return Estimates(hours, _kwh(site, resources, hours), _storage(workflow, resources, input_bytes))
+
+
+def seconds_a_graph(state: CampaignState, site: str) -> tuple[float, int] | None:
+    """Return the mean time a graph takes in a training of the campaign (s), and of how many trainings on ``site``."""
+    if not state.drivers or state.drivers[-1].info.site != site:
+        return None
+    rates = [
+        rate
+        for stage in state.stages.values()
+        if stage.stage in (StageName.SEARCH, StageName.CONVERGE)
+        for task in stage.tasks.values()
+        if (rate := _rate(task.result)) > 0
+    ]
+    return (sum(1 / rate for rate in rates) / len(rates), len(rates)) if rates else None
+
+
+def _rate(result: dict[str, Any] | None) -> float:
+    return float((result or {}).get("graphs_per_second") or 0.0)
+
+
+def _node_hours(site: SiteModel, resources: Resources, state: CampaignState, graphs: dict[StageName, int]) -> Estimate:
+    allocation = resources.allocation
+    if not any(graphs.values()):
+        return Estimate(0.0, "no training is left to run")
+    known = seconds_a_graph(state, site.name)
+    if known is not None:
+        seconds, count = known
+        used = sum(seconds * n * _nodes_a_task(resources, stage) for stage, n in graphs.items())
+        return Estimate(used / 3600, f"at most; the rate of {count} trainings of this campaign on {site.name}")
+    if allocation.hours is None:
+        return Estimate(None, "no training of this campaign has run here yet, and nothing bounds its time")
+    bound = allocation.nodes * allocation.hours * allocation.blocks
+    jobs = "one job" if allocation.blocks == 1 else f"{allocation.blocks} jobs at a time"
+    return Estimate(bound, f"at most, for {jobs}: {counted(allocation.nodes, 'node')} for {allocation.hours:g} h")
+
+
+def _nodes_a_task(resources: Resources, stage: StageName) -> float:
+    size = resources.sizes[stage][0]
+    return float(size.shape.nodes or 1 / size.per_node)
+
+
+def _kwh(site: SiteModel, resources: Resources, hours: Estimate) -> Estimate:
+    """Return power model x time x power usage effectiveness of the building."""
+    energy, watts = site.energy, site.energy.node_watts
+    what = "" if watts is None else f"{watts:g} W a node"
+    if watts is None and site.slot_watts() is not None:
+        slots = resources.sizes[StageName.SEARCH][0].per_node
+        watts = (site.slot_watts() or 0.0) * slots
+        what = f"{watts:g} W for {slots} slots"
+    if hours.value is None or watts is None:
+        return Estimate(None, "no time is known" if watts else f"site {site.name} has no power model")
+    return Estimate(
+        hours.value * watts / 1000 * energy.pue, f"modelled: {what}, PUE {energy.pue:g}, the node-hours above"
+    )
+
+
+def _storage(workflow: WorkflowModel, resources: Resources, input_bytes: int) -> Estimate:
+    search = workflow.search
+    space = search.space.compile()
+    sides = {
+        name: max(_high(space.shared[name]), *(_high(own[name]) for own in space.own.values() if name in own), 0.0)
+        for name in ("hidden", "layers")
+    }
+    one = PARAMETERS * CHECKPOINT_BYTES * sides["layers"] * sides["hidden"] ** 2
+    trainings = sum(int(search.candidates / search.reduction**r) for r in range(len(search.rungs)))
+    members = workflow.converge.members
+    running = max(resources.at_a_time(StageName.SEARCH), resources.at_a_time(StageName.CONVERGE))
+    count = trainings + 2 * members + KEPT * min(running, max(search.candidates, members))
+    basis = f"at most {count:,} checkpoints of the largest model of search.space"
+    if input_bytes:
+        basis += ", and twice the input for shards and datasets"
+    return Estimate(count * one + 2 * input_bytes, basis)
+
+
+def _high(dimension: Dimension) -> float:
+    return float(max(dimension.values)) if isinstance(dimension, Choice) else dimension.high

@@ -1,0 +1,83 @@
+"""Why a stage would run, or would not: what it depends on, old and new."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gfm_pipeline.campaign.events import StageName
+from gfm_pipeline.campaign.identity import differences
+from gfm_pipeline.campaign.state import CampaignState, StageState
+from gfm_pipeline.engine.decisions.decide import finished_stage, opening, stage_settings
+from gfm_pipeline.engine.decisions.requests import Context
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why ``stage`` is cached or to run.
+
+    Attributes
+    ----------
+    cached
+        Whether its results are used as they are.
+    reason
+        One sentence.
+    changes
+        One line a value that differs from the last time the stage was opened: ``key: old -> new``.
+    waits_for
+        The first stage that is to run before it, or None. Its outputs are inputs not known yet.
+    key, last_key
+        The key now (None while an input is not known) and the key it was last opened under (None: never).
+    """
+
+    stage: StageName
+    cached: bool
+    reason: str
+    changes: tuple[str, ...]
+    waits_for: StageName | None
+    key: str | None
+    last_key: str | None
+
+
+def explain(context: Context, state: CampaignState, name: StageName) -> Explanation:
+    """Return why a stage is cached or to run; the same settings and state always give the same answer."""
+    last = state.stage(name)
+    last_key = None if last is None else last.key
+    waits_for = next((s for s in StageName if finished_stage(context, state, s) is None), None)
+    if waits_for is not None and list(StageName).index(waits_for) < list(StageName).index(name):
+        changes = _changes(last, stage_settings(context, name), None)
+        reason = f"{waits_for} is to run before it, and its results are inputs of {name}"
+        return Explanation(name, False, reason, changes, waits_for, None, last_key)
+    opened = opening(context, state, name)
+    if opened is None:
+        raise RuntimeError(f"{name} has no inputs though nothing is to run before it")
+    stage = state.stages.get(opened.key)
+    if stage is not None and stage.outputs is not None:
+        reason = "it is done, and nothing it depends on has changed since"
+        return Explanation(name, True, reason, (), None, opened.key, last_key)
+    changes = _changes(last, opened.settings, opened.inputs)
+    if stage is not None and stage.failure is not None:
+        reason = f"it failed: {stage.failure.rstrip('.')}"
+    elif stage is not None:
+        reason = "it was begun and is not done; its finished tasks are kept"
+    elif last is None:
+        reason = "it was never begun"
+    elif changes:
+        reason = "what it depends on has changed"
+    else:
+        reason = "the program makes it in another way than the version that made it last"
+    return Explanation(name, False, reason, changes, None, opened.key, last_key)
+
+
+def _changes(last: StageState | None, settings: dict[str, Any], inputs: dict[str, str] | None) -> tuple[str, ...]:
+    if last is None:
+        return ()
+    lines = differences(last.settings, settings)
+    if inputs is not None:
+        lines += differences(_named(last.inputs), _named(inputs))
+    return tuple(lines)
+
+
+def _named(inputs: dict[str, str]) -> dict[str, str]:
+    """Return digests short enough to be read, under names that say they are inputs."""
+    return {f"input {name}": digest[:12] for name, digest in inputs.items()}

@@ -1,0 +1,115 @@
+"""What a decision asks for: events to record, tasks to start, candidates to propose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gfm_pipeline.campaign.events import Event, StageName
+from gfm_pipeline.campaign.paths import CampaignPaths, StagePaths
+from gfm_pipeline.campaign.state import StageState, TaskStatus
+from gfm_pipeline.core.contracts.data import SourceSettings
+from gfm_pipeline.core.strenum import StrEnum
+
+if TYPE_CHECKING:  # for annotations alone, so that looking at a campaign does not wait for it
+    from gfm_pipeline.execution.size_class import SizeClass
+    from gfm_pipeline.workflow.schema import WorkflowModel
+
+
+class Program(StrEnum):
+    """Programs that run on compute nodes, as modules below ``gfm_pipeline.apps``."""
+
+    READ = "ingest.read"
+    ASSEMBLE = "ingest.assemble"
+    TRAIN = "train"
+    PREDICT = "calibrate.predict"
+    FIT = "calibrate.fit"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What decisions depend on besides the state: settings, inputs, and where things go."""
+
+    workflow: WorkflowModel
+    sources: tuple[SourceSettings, ...]
+    source_digests: dict[str, str]  # "<source>/<file name>" -> SHA-256
+    slots: int
+    threads: int
+    paths: CampaignPaths
+    sizes: Mapping[StageName, tuple[SizeClass, ...]]  # of a stage's tasks; of the search, one a rung
+    # Requests of the search made under these settings, by stage and task: each is asked for at every decision.
+    made: dict[tuple[str, str, str], TaskRequest] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def size_of(self, request: TaskRequest) -> SizeClass:
+        """Return the size of a task."""
+        sizes = self.sizes[request.stage]
+        return sizes[min(request.rung, len(sizes) - 1)]
+
+
+@dataclass(frozen=True)
+class TaskRequest:
+    """A task that should run: its name within the stage, its program and its spec."""
+
+    key: str
+    stage: StageName
+    name: str
+    program: Program
+    spec: Any
+    rung: int = 0
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A wave of candidates that should be proposed."""
+
+    key: str
+    wave: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """The next step of a campaign.
+
+    ``events`` are decisions to record at once (then decide again). ``tasks`` are those not running yet,
+    most urgent first. An empty step means: wait for what runs.
+    """
+
+    events: tuple[Event, ...] = ()
+    tasks: tuple[TaskRequest, ...] = ()
+    proposal: Proposal | None = None
+    finished: bool = False
+    failure: str | None = None
+
+
+def to_start(stage: StageState, requests: Sequence[TaskRequest]) -> tuple[TaskRequest, ...]:
+    """Return those of ``requests`` that neither run nor ended."""
+    return tuple(r for r in requests if is_to_start(stage, r.name))
+
+
+def is_to_start(stage: StageState, name: str) -> bool:
+    """Return whether a task neither runs nor ended."""
+    task = stage.tasks.get(name)
+    return task is None or task.status is TaskStatus.TO_RETRY
+
+
+def first_failure(stage: StageState) -> str | None:
+    """Return why the first failed task failed, or None."""
+    for task in stage.tasks.values():
+        if task.status is TaskStatus.FAILED:
+            reason = task.history[-1].reason if task.history else "no reason recorded"
+            tried = len(task.counted)
+            return f"{task.name}: {reason}" if tried < 2 else f"{task.name}, {tried} attempts: {reason}"
+    return None
+
+
+def result_of(stage: StageState, name: str) -> dict[str, Any] | None:
+    """Return the result of a task that is done, else None."""
+    task = stage.tasks.get(name)
+    return task.result if task is not None and task.status is TaskStatus.DONE else None
+
+
+def stage_paths(context: Context, stage: StageState) -> StagePaths:
+    """Return the folders of ``stage``."""
+    return context.paths.stage(stage.stage, stage.key)

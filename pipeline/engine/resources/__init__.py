@@ -1,0 +1,1 @@
+"""Nodes and blocks: what a campaign asks for, what it has, and which task runs where."""

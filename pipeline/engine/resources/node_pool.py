@@ -1,0 +1,172 @@
+"""Which nodes and slots are free, and which task goes where: pure bookkeeping, with the clock handed in.
+
+Placement is ours. Parsl's own backlog of multi-node tasks loses tasks of mixed sizes, knows no bad nodes and shares
+no allocation between executors; so nothing is ever submitted that has no free place, and tasks of whole nodes
+are launched on nodes named here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from gfm_pipeline.execution.size_class import SizeClass
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a launch goes.
+
+    Parameters
+    ----------
+    block
+        By its name.
+    nodes
+        By name; none: a slot of the block's worker pools.
+    tasks
+        How many it runs.
+    job
+        The batch system's number of the block, where there are several; empty: it is the job the launch starts in.
+    """
+
+    block: str
+    nodes: tuple[str, ...] = ()
+    tasks: int = 1
+    job: str = ""
+
+
+@dataclass
+class _Block:
+    name: str
+    nodes: list[str]  # in the order the batch system names them: neighbours are near each other
+    ends_at: float
+    usable: list[str]
+    job: str = ""
+    closing: bool = False
+    busy: set[str] = field(default_factory=set)
+    running: dict[SizeClass, int] = field(default_factory=dict)  # tasks
+    launches: dict[SizeClass, int] = field(default_factory=dict)  # of whole nodes
+
+    def count(self, *, whole: bool) -> int:
+        return sum(n for size, n in self.running.items() if size.whole is whole)
+
+
+class NodePool:
+    """Places tasks on the nodes of one or several blocks (allocations of nodes).
+
+    Tasks that share nodes and tasks of whole nodes never run in a block at the same time, nor do sharing tasks of two
+    sizes: nobody but Parsl knows on which node a sharing task is.
+
+    Parameters
+    ----------
+    launches
+        Most launches over whole nodes in a block at a time, of all sizes together; None: there is no limit.
+    """
+
+    def __init__(self, launches: int | None = None) -> None:
+        self.excluded: dict[str, str] = {}  # node -> reason
+        self._launches = launches
+        self._blocks: dict[str, _Block] = {}
+
+    def add(self, block: str, nodes: Iterable[str], ends_at: float = float("inf"), job: str = "") -> None:
+        """Take in a block that has come up, by the batch system's number; its wall time is over at ``ends_at``."""
+        named = list(nodes)
+        self._blocks[block] = _Block(block, named, ends_at, [n for n in named if n not in self.excluded], job)
+
+    def remove(self, block: str) -> None:
+        """Forget a block that has ended."""
+        self._blocks.pop(block, None)
+
+    def close(self, block: str) -> None:
+        """Place nothing more in ``block``."""
+        if block in self._blocks:
+            self._blocks[block].closing = True
+
+    def exclude(self, node: str, reason: str) -> None:
+        """Place nothing more on ``node``."""
+        self.excluded[node] = reason
+        for block in self._blocks.values():
+            block.usable = [n for n in block.usable if n != node]
+
+    def blocks(self) -> tuple[str, ...]:
+        """Return the names of the blocks that are up."""
+        return tuple(self._blocks)
+
+    def usable(self, block: str) -> list[str]:
+        """Return the nodes of ``block`` that are not excluded."""
+        return list(self._blocks[block].usable)
+
+    def ends_at(self, block: str) -> float:
+        """Return when the wall time of ``block`` is over (monotonic seconds; infinity: never, or unknown)."""
+        return self._blocks[block].ends_at
+
+    def idle(self, block: str) -> bool:
+        """Return whether nothing runs in ``block``."""
+        return not any(self._blocks[block].running.values())
+
+    def capacity(self, size: SizeClass) -> int:
+        """Return how many tasks of ``size`` the blocks that are up can run at a time."""
+        return sum(size.capacity(len(b.usable)) for b in self._blocks.values() if not b.closing)
+
+    def place(
+        self, size: SizeClass, now: float, seconds: float, avoid: Collection[str] = (), tasks: int = 1
+    ) -> Placement | None:
+        """Return a free place for a launch of tasks of ``size``, taken from now on; None: there is none at present.
+
+        Parameters
+        ----------
+        size
+            Of the tasks.
+        now
+            Monotonic seconds.
+        seconds
+            What must be left of a block's wall time for a start to be worth it.
+        avoid
+            Nodes where the tasks failed before; taken only when the block has no others, busy ones included.
+        tasks
+            How many should share the launch; it gets room for fewer where no more are free.
+        """
+        for block in self._blocks.values():
+            if block.closing or block.ends_at - now < seconds:
+                continue
+            count = min(tasks, size.capacity(len(block.usable)) - block.running.get(size, 0))
+            if count < 1:
+                continue
+            if size.whole:
+                found = None if block.count(whole=False) else self._launch(block, size, count, avoid)
+                if found is None:
+                    continue
+                nodes, count = found
+                block.launches[size] = block.launches.get(size, 0) + 1
+            else:
+                if block.count(whole=True) or any(n and s != size for s, n in block.running.items()):
+                    continue
+                nodes, count = (), 1
+            block.busy |= set(nodes)
+            block.running[size] = block.running.get(size, 0) + count
+            return Placement(block.name, nodes, count, block.job)
+        return None
+
+    def _launch(
+        self, block: _Block, size: SizeClass, tasks: int, avoid: Collection[str]
+    ) -> tuple[tuple[str, ...], int] | None:
+        """Return the nodes of a launch of up to ``tasks`` tasks, and how many they hold."""
+        if self._launches is not None and sum(block.launches.values()) >= self._launches:
+            return None
+        if size.launches is not None and block.launches.get(size, 0) >= size.launches:
+            return None
+        liked = [n for n in block.usable if n not in avoid] if avoid else block.usable
+        pool = liked if len(liked) >= size.nodes_of(1) else block.usable  # waits for nodes it likes, unless too few
+        free = [n for n in pool if n not in block.busy]
+        while tasks and size.nodes_of(tasks) > len(free):
+            tasks -= 1
+        return (tuple(free[: size.nodes_of(tasks)]), tasks) if tasks else None
+
+    def release(self, size: SizeClass, placement: Placement) -> None:
+        """Give back what a launch had taken."""
+        block = self._blocks.get(placement.block)
+        if block is not None and block.running.get(size, 0) > 0:
+            block.busy -= set(placement.nodes)
+            block.running[size] -= placement.tasks
+            if size.whole:
+                block.launches[size] -= 1

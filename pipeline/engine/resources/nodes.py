@@ -1,0 +1,239 @@
+"""The nodes a campaign runs on: which there are, how long they last, which are bad, and what goes where.
+
+A driver that holds its nodes (this machine, or the batch job it runs in) has one block. A driver elsewhere has blocks
+that are batch jobs: see `gfm_pipeline.engine.resources.pilot_jobs`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gfm_pipeline.campaign.events import Cause, Event, JobEnded, NodeExcluded, SchedulerSilent
+from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.engine.background import Answer, Background
+from gfm_pipeline.engine.resources.job_chain import Chain
+from gfm_pipeline.engine.resources.node_pool import NodePool, Placement
+from gfm_pipeline.execution.launcher import HERE
+from gfm_pipeline.execution.scheduler import Patience, Scheduler, SchedulerTrouble, SubmissionRefused
+from gfm_pipeline.execution.size_class import SizeClass
+
+LEAST_SECONDS = 60.0  # of wall time left, for a start to be worth it
+CANCEL_SECONDS = 120.0  # for a batch system to take back a job at the end
+STRIKES = 2  # failures of different tasks that put the blame on a node they share
+MACHINE_CAUSES = frozenset({Cause.WORKER_LOST, Cause.NODE_FAILURE, Cause.SILENT})
+
+
+class Fleet(Protocol):
+    """Nodes, and what goes where on them."""
+
+    pool: NodePool
+
+    def tick(self, state: CampaignState, *, work: bool) -> Iterable[Event]:
+        """Look after the nodes and return what happened to them; ``work`` says whether anything is left to do."""
+
+    def ending(self) -> str | None:
+        """Return why the driver has to leave soon (its own wall time), or None."""
+
+    def closing(self) -> frozenset[str]:
+        """Return the blocks whose tasks have to save and leave."""
+
+    def ends_here(self) -> str | None:
+        """Return why no later job goes on by itself, where one would be expected to; else None."""
+
+    def lost(self) -> list[tuple[str, str]]:
+        """Return blocks that have gone since the last call, each with the reason."""
+
+    def close(self, state: CampaignState, *, goes_on: bool) -> Iterable[Event]:
+        """Give back what is held for the campaign; ``goes_on``: a later job continues by itself."""
+
+
+def place(fleet: Fleet, size: SizeClass, avoid: Iterable[str] = (), tasks: int = 1) -> Placement | None:
+    """Return a free place for a launch of up to ``tasks`` tasks of ``size``, taken from now on, or None."""
+    return fleet.pool.place(size, time.monotonic(), LEAST_SECONDS, frozenset(avoid), tasks)
+
+
+def suspects(state: CampaignState, known: Iterable[str]) -> dict[str, str]:
+    """Return nodes not in ``known`` on which several tasks failed in a way that is the machine's.
+
+    A pure function of the campaign's history: a node that is merely unlucky is one of many in a large task, one that
+    is broken is in all of them.
+    """
+    counts: Counter[str] = Counter()
+    for stage in state.stages.values():
+        for task in stage.tasks.values():
+            hit = {
+                node
+                for attempt in task.history
+                if attempt.cause in MACHINE_CAUSES
+                for node in (attempt.nodes or ((attempt.host,) if attempt.host else ()))
+            }
+            counts.update(hit)
+    apart = set(known)
+    return {n: f"{k} tasks failed there" for n, k in sorted(counts.items()) if k >= STRIKES and n not in apart}
+
+
+@dataclass(frozen=True)
+class HeldJob:
+    """The batch job a driver runs in, and what it needs to know of it.
+
+    Parameters
+    ----------
+    scheduler
+        The batch system.
+    chain
+        The jobs that come after this one; None: none do.
+    hold_node
+        Called with a node that gets no more tasks.
+    warned
+        Set when the batch system's warning came.
+    seconds_left
+        Of the wall time; None: not known.
+    warning_seconds
+        How long before its end the driver begins to leave.
+    poll_seconds
+        Between two looks at the state of the nodes.
+    excluded
+        Nodes known to be bad from earlier jobs, with the reason.
+    """
+
+    scheduler: Scheduler
+    chain: Chain | None
+    hold_node: Callable[[str], None]
+    warned: threading.Event
+    seconds_left: float | None
+    warning_seconds: float
+    poll_seconds: float
+    excluded: Mapping[str, str]
+
+
+class HeldFleet:
+    """Nodes the driver holds itself: this machine, or those of the batch job it runs in.
+
+    Parameters
+    ----------
+    nodes
+        Their names; () on a machine without batch system.
+    held
+        What is to be known about the batch job they belong to; None: there is none.
+    launches
+        Most launches over whole nodes at a time; None: there is no limit.
+    """
+
+    def __init__(self, nodes: Sequence[str], held: HeldJob | None = None, launches: int | None = None) -> None:
+        self.pool = NodePool(launches)
+        self._nodes, self._held = tuple(nodes), held
+        self._background = Background()
+        self._patience = Patience()
+        self._not_before = self._next_look = 0.0
+        self._asked_successor = False
+        self._ends_at = float("inf")
+        if held is None:
+            self.pool.add(HERE, nodes or ("localhost",))
+            return
+        self.pool.excluded = dict(held.excluded)
+        for node in self.pool.excluded.keys() & set(nodes):
+            held.hold_node(node)
+        if held.seconds_left is not None:
+            self._ends_at = time.monotonic() + held.seconds_left
+        self.pool.add(HERE, nodes, self._ends_at - held.warning_seconds)
+
+    def tick(self, state: CampaignState, *, work: bool) -> Iterator[Event]:
+        """Exclude bad nodes, and submit the job that comes after this one."""
+        held, now = self._held, time.monotonic()
+        if held is None:
+            return
+        for answer in self._background.answers():
+            yield from self._take(held, answer, state, now)
+        if now < self._not_before:
+            return
+        if held.chain is not None and work and not self._asked_successor:
+            if held.chain.name is None:
+                yield from held.chain.intend(state)
+            self._asked_successor = True
+            if held.chain.name in state.jobs and not state.jobs[held.chain.name].job:
+                self._background.ask("successor", held.chain.question())
+        if now >= self._next_look:
+            self._next_look = now + held.poll_seconds
+            self._background.ask("bad nodes", lambda: held.scheduler.bad_nodes(self._nodes))
+        for node, reason in suspects(state, self.pool.excluded).items():
+            if node in self._nodes:
+                yield self._exclude(held, node, reason)
+
+    def _take(self, held: HeldJob, answer: Answer, state: CampaignState, now: float) -> Iterator[Event]:
+        if isinstance(answer.error, SchedulerTrouble):
+            self._patience = self._patience.after_trouble(now)
+            self._not_before = self._patience.until
+            self._asked_successor &= answer.what != "successor"
+            if state.scheduler_silent is None:
+                yield SchedulerSilent(str(answer.error))
+            return
+        if isinstance(answer.error, SubmissionRefused) and held.chain is not None:
+            # This job goes on; when it ends, people continue.
+            yield JobEnded(held.chain.name or "", str(answer.error))
+            held.chain.name, held.chain.refused = None, str(answer.error)
+            return
+        if answer.error is not None:
+            raise answer.error
+        self._patience = self._patience.after_success()
+        if state.scheduler_silent is not None:
+            yield SchedulerSilent(None)
+        if answer.what == "successor":
+            if held.chain is not None:
+                yield held.chain.submitted(answer.value)
+            return
+        for node, reason in answer.value.items():
+            if node not in self.pool.excluded:
+                yield self._exclude(held, node, reason)
+
+    def _exclude(self, held: HeldJob, node: str, reason: str) -> NodeExcluded:
+        self.pool.exclude(node, reason)
+        held.hold_node(node)
+        return NodeExcluded(node, reason)
+
+    def ending(self) -> str | None:
+        """Return a sentence when the wall time is nearly over, by the clock or by the batch system's signal."""
+        if self._held is None:
+            return None
+        left = self._ends_at - time.monotonic()
+        if left <= self._held.warning_seconds or self._held.warned.is_set():
+            return "the wall time is nearly over"
+        return None
+
+    def closing(self) -> frozenset[str]:
+        """Return nothing: the driver itself leaves, see `ending`."""
+        return frozenset()
+
+    def ends_here(self) -> str | None:
+        """Return why there is no successor of this job."""
+        return None if self._held is None or self._held.chain is None else self._held.chain.refused
+
+    def lost(self) -> list[tuple[str, str]]:
+        """Return nothing: the driver is lost together with its nodes."""
+        return []
+
+    def close(self, state: CampaignState, *, goes_on: bool) -> Iterator[Event]:  # noqa: ARG002 - known by name
+        """Cancel the successor, unless the campaign ``goes_on`` in it; the nodes go when this job ends."""
+        self._background.close()
+        held = self._held
+        if held is None or held.chain is None or held.chain.name is None or goes_on:
+            return
+        if cancelled(held.scheduler, held.chain.name):
+            yield JobEnded(held.chain.name, "not needed any more")
+
+
+def cancelled(scheduler: Scheduler, name: str, patience: float = CANCEL_SECONDS) -> bool:
+    """Cancel a job by its name, asking for as long as ``patience`` (seconds); return whether that was heard."""
+    give_up = time.monotonic() + patience
+    while True:
+        try:
+            scheduler.cancel_by_name(name)
+            return True
+        except SchedulerTrouble:  # noqa: PERF203 - the loop is the waiting
+            if time.monotonic() > give_up:
+                return False
+            time.sleep(2.0)

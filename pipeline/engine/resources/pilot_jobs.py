@@ -1,0 +1,261 @@
+"""Blocks of nodes that are batch jobs, for a driver that runs elsewhere (a login or workflow node).
+
+One job an intent: a job's name is recorded in the journal before it is submitted and used once, so that whoever comes
+after a crash or a time-out of the batch system looks the name up before anything is submitted again. A batch
+system that is slow or fails makes the campaign wait, never fail.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from gfm_pipeline.campaign.events import (
+    Event,
+    JobEnded,
+    JobIntended,
+    JobRole,
+    JobSubmitted,
+    NodeExcluded,
+    SchedulerSilent,
+)
+from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.core.errors import SchedulerUnavailable
+from gfm_pipeline.engine.background import Answer, Background
+from gfm_pipeline.engine.resources.node_pool import NodePool
+from gfm_pipeline.engine.resources.nodes import cancelled, suspects
+from gfm_pipeline.execution.scheduler import JobInfo, JobState, Patience, Scheduler, SchedulerTrouble
+
+FRUITLESS = 3  # blocks in a row that ended without a finished task: something is wrong that patience does not mend
+
+
+class BlockMaker(Protocol):
+    """Writes the batch script of a block, and knows when its worker pools are there."""
+
+    def script(self, name: str) -> Path:
+        """Write the script of block ``name`` and return its path."""
+
+    def ready(self, name: str) -> bool:
+        """Return whether the pools of the block have reported to Parsl."""
+
+    def end(self, name: str) -> None:
+        """Keep the pools of a block that ends from getting further tasks."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The blocks a campaign wants: how many at a time, the shape of each, and its launches at a time (None: any)."""
+
+    blocks: int
+    nodes: int
+    hours: float
+    queue: str
+    launches: int | None = None
+
+
+@dataclass
+class _Block:
+    name: str
+    job: str = ""
+    info: JobInfo | None = None
+    up: bool = False
+    closing: bool = False
+    cancelled: bool = False
+    finished_before: int = 0  # tasks of the campaign that were done when it came up
+    since: float = field(default_factory=time.monotonic)
+
+
+class PilotFleet:
+    """Blocks that come and go.
+
+    Parameters
+    ----------
+    wanted
+        Blocks.
+    scheduler
+        The batch system.
+    maker
+        Writes their scripts.
+    prefix
+        Of the jobs' names; unique to the campaign.
+    poll_seconds
+        Between two looks at the queue.
+    warning_seconds
+        How long before the end of its wall time a block's tasks are asked to save.
+    hold_node
+        Called with a node that gets no more tasks.
+    state
+        What is known from earlier drivers: their blocks are of no use any more, their bad nodes are.
+    """
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        scheduler: Scheduler,
+        maker: BlockMaker,
+        prefix: str,
+        poll_seconds: float,
+        warning_seconds: float,
+        hold_node: Callable[[str], None],
+        state: CampaignState,
+    ) -> None:
+        self.pool = NodePool(wanted.launches)
+        self.pool.excluded = dict(state.excluded)
+        self._wanted, self._scheduler, self._maker, self._prefix = wanted, scheduler, maker, prefix
+        self._poll_seconds, self._warning_seconds, self._hold_node = poll_seconds, warning_seconds, hold_node
+        self._blocks: dict[str, _Block] = {}
+        self._lost: list[tuple[str, str]] = []
+        self._background = Background()
+        self._patience = Patience()
+        self._next_poll = self._not_before = 0.0
+        self._fruitless = 0
+        # Blocks of an earlier driver know its sockets, not ours.
+        self._stale = list(state.open_jobs(JobRole.BLOCK))
+
+    def tick(self, state: CampaignState, *, work: bool) -> Iterator[Event]:
+        """Look after the blocks: take in answers, close those that end, submit what is missing."""
+        now = time.monotonic()
+        for answer in self._background.answers():
+            yield from self._take(answer, state, now)
+        if now < self._not_before:
+            return
+        for name in self._stale:
+            self._background.ask(f"clear {name}", partial(self._scheduler.cancel_by_name, name))
+        for node, reason in suspects(state, self.pool.excluded).items():
+            yield self._exclude(node, reason)
+        self._look(now)
+        for block in self._blocks.values():
+            self._attend(block, state, now)
+        if work and not self._stale and sum(not b.closing for b in self._blocks.values()) < self._wanted.blocks:
+            yield from self._want(state)
+
+    def _look(self, now: float) -> None:
+        if now >= self._next_poll and self._blocks:
+            self._next_poll = now + self._poll_seconds
+            names = [b.name for b in self._blocks.values() if b.job]
+            if names:
+                self._background.ask("jobs", lambda: self._scheduler.jobs(names))
+            nodes = [n for b in self.pool.blocks() for n in self.pool.usable(b)]
+            if nodes:
+                self._background.ask("bad nodes", lambda: self._scheduler.bad_nodes(nodes))
+
+    def _attend(self, block: _Block, state: CampaignState, now: float) -> None:
+        """Take a block in when its pools report, close it when its time is nearly over, end it when it is idle."""
+        info = block.info
+        if info is None or info.state is not JobState.RUNNING:
+            return
+        if not block.up and info.nodes and self._maker.ready(block.name):
+            block.up, block.finished_before = True, _finished(state)
+            left = float("inf") if info.seconds_left is None else info.seconds_left
+            self.pool.add(block.name, info.nodes, now + left - self._warning_seconds, block.job)
+        if block.up and not block.closing and self.pool.ends_at(block.name) <= now:
+            block.closing = True
+            self.pool.close(block.name)
+            self._maker.end(block.name)
+        if block.closing and not block.cancelled and self.pool.idle(block.name):
+            block.cancelled = True
+            self._background.ask(f"cancel {block.name}", lambda: self._scheduler.cancel([block.job]))
+
+    def _want(self, state: CampaignState) -> Iterator[Event]:
+        if self._fruitless >= FRUITLESS:
+            raise SchedulerUnavailable(
+                f"{FRUITLESS} blocks in a row ended without a finished task.",
+                "What they printed is in the campaign's folder jobs.",
+            )
+        number = sum(j.intent.role is JobRole.BLOCK for j in state.jobs.values()) + 1
+        name = f"{self._prefix}-b{number:03d}"
+        self._blocks[name] = _Block(name)
+        yield JobIntended(name, JobRole.BLOCK, self._wanted.nodes, self._wanted.hours, self._wanted.queue)
+        self._submit(name)
+
+    def _submit(self, name: str) -> None:
+        script = self._maker.script(name)
+        self._background.ask(f"submit {name}", lambda: self._scheduler.submit(script, name))
+
+    def _take(self, answer: Answer, state: CampaignState, now: float) -> Iterator[Event]:
+        what, _, name = answer.what.partition(" ")
+        if isinstance(answer.error, SchedulerTrouble):
+            self._patience = self._patience.after_trouble(now)
+            self._not_before = self._patience.until
+            if state.scheduler_silent is None:
+                yield SchedulerSilent(str(answer.error))
+            if what == "submit" and name in self._blocks:
+                self._submit(name)  # asked again under the same name, which is looked up first
+            if what == "cancel" and name in self._blocks:
+                self._blocks[name].cancelled = False
+            return
+        if answer.error is not None:
+            raise answer.error
+        self._patience = self._patience.after_success()
+        if state.scheduler_silent is not None:
+            yield SchedulerSilent(None)
+        match what:
+            case "submit":
+                self._blocks[name].job = answer.value
+                self._next_poll = now
+                yield JobSubmitted(name, answer.value)
+            case "clear":
+                self._stale.remove(name)
+                yield JobEnded(name, "its driver died")
+            case "jobs":
+                yield from self._jobs(answer.value, state)
+            case "bad":
+                for node, reason in answer.value.items():
+                    if node not in self.pool.excluded:
+                        yield self._exclude(node, reason)
+
+    def _jobs(self, found: dict[str, JobInfo], state: CampaignState) -> Iterator[Event]:
+        for block in list(self._blocks.values()):
+            info = found.get(block.name)
+            if info is None or not block.job:
+                continue
+            block.info = info
+            if info.state.has_ended:
+                reason = f"job {block.job} {info.state}" + (f" ({info.reason})" if info.reason else "")
+                self._forget(block, reason, state)
+                yield JobEnded(block.name, reason)
+
+    def _forget(self, block: _Block, reason: str, state: CampaignState) -> None:
+        fruitful = block.up and (_finished(state) > block.finished_before or block.closing)
+        self._fruitless = 0 if fruitful else self._fruitless + 1
+        del self._blocks[block.name]
+        self.pool.remove(block.name)
+        self._maker.end(block.name)
+        self._lost.append((block.name, reason))
+
+    def _exclude(self, node: str, reason: str) -> NodeExcluded:
+        self.pool.exclude(node, reason)
+        self._hold_node(node)
+        return NodeExcluded(node, reason)
+
+    def ending(self) -> str | None:
+        """Return nothing: the driver has no wall time of its own."""
+        return None
+
+    def closing(self) -> frozenset[str]:
+        """Return the blocks whose wall time is nearly over."""
+        return frozenset(b.name for b in self._blocks.values() if b.closing)
+
+    def ends_here(self) -> str | None:
+        """Return nothing: there is no chain."""
+        return None
+
+    def lost(self) -> list[tuple[str, str]]:
+        """Return blocks that have gone since the last call, each with the reason."""
+        found, self._lost = self._lost, []
+        return found
+
+    def close(self, state: CampaignState, *, goes_on: bool) -> Iterator[Event]:  # noqa: ARG002 - a later driver has its own
+        """Cancel every block by name, those that were only about to be submitted, too."""
+        self._background.close()
+        for name in state.open_jobs(JobRole.BLOCK):
+            if cancelled(self._scheduler, name):
+                yield JobEnded(name, "given back")
+
+
+def _finished(state: CampaignState) -> int:
+    return sum(t.result is not None for s in state.stages.values() for t in s.tasks.values())

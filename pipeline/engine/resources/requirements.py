@@ -1,0 +1,412 @@
+"""What a campaign asks of a machine, and what each of its tasks gets: decided from settings alone.
+
+The rule for a training whose size is `auto`, on n usable nodes (those of the allocation less the spare ones):
+
+- A wave should run at once. It is `search.wave` candidates, or with `auto` a quarter of all, so that later candidates
+  learn from earlier ones; for the ensemble it is all members. So a training gets its share of the nodes.
+- It never has more ranks than the smallest batch of the search space has graphs, each rank having at least one.
+- Where a share is less than a node, trainings share nodes: an equal number of GPUs each, a divisor of a node's.
+- Trainings of at most one node are spawned by Parsl's worker pools, as long as pools are known to work on so many
+  nodes (`launch.max_sub_node_nodes`). Larger ones have a launch each, a step of the job.
+- No more steps run at a time than the site allows (`launch.max_steps`). Beyond that, trainings get so many nodes that
+  the allowed number of steps fills the allocation: 82 nodes of 8,192 with 100 steps. Where the batches are too small
+  for that, many trainings share one launch, each with a range of its ranks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from gfm_pipeline.campaign.events import StageName
+from gfm_pipeline.core.contracts.launch import DeviceSelection
+from gfm_pipeline.core.strenum import StrEnum
+from gfm_pipeline.execution.size_class import SizeClass
+from gfm_pipeline.search.space import Choice, Range
+from gfm_pipeline.sites.enums import Scheduler
+from gfm_pipeline.sites.launch import LaunchStrategy
+from gfm_pipeline.sites.limits import (
+    About,
+    Refusal,
+    bin_of,
+    check_job,
+    check_ranks,
+    check_task,
+    counted,
+    largest,
+    queue_name,
+)
+from gfm_pipeline.sites.schema import SiteModel
+from gfm_pipeline.sites.task_shape import TaskShape, default_shape, host_shape, misfit, slots_per_node
+from gfm_pipeline.workflow.schema import WorkflowModel
+
+WAVES = 4  # waves an automatic search aims at
+SHARED_LAUNCHES = 64  # that an allocation is cut into, where trainings share launches and the site sets no limit
+AUTO = "auto"
+
+
+class Key(StrEnum):
+    """Settings a refusal points at."""
+
+    ACCOUNT = "site.scheduler.account"
+    QUEUE = "allocation.queue"
+    NODES = "allocation.nodes"
+    HOURS = "allocation.hours"
+    SEARCH = "resources.search.nodes"
+    CONVERGE = "resources.converge.nodes"
+    SEARCH_RANKS = "resources.search.ranks_per_node"
+    CONVERGE_RANKS = "resources.converge.ranks_per_node"
+    INGEST = "resources.ingest.cores"
+    CALIBRATE = "resources.calibrate.cores"
+    BLOCKS = "allocation.blocks"
+
+
+_KEYS = {About.ACCOUNT: Key.ACCOUNT, About.QUEUE: Key.QUEUE, About.NODES: Key.NODES, About.HOURS: Key.HOURS}
+
+
+@dataclass(frozen=True)
+class Impossible:
+    """Settings the site cannot run: the one at fault, a sentence, and the nearest possible one."""
+
+    key: Key
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The batch jobs a campaign runs in; on a machine without a batch system, that machine.
+
+    Parameters
+    ----------
+    nodes
+        Of one job, spare ones included.
+    spare
+        Kept for those that fail.
+    hours
+        Wall time of one job; None: unlimited.
+    queue, account
+        By their names; None where there are none.
+    blocks
+        Jobs at a time.
+    bin
+        The range of sizes the job falls in, in words.
+    warnings
+        Sentences.
+    """
+
+    nodes: int
+    spare: int
+    hours: float | None
+    queue: str | None
+    account: str | None
+    blocks: int
+    bin: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> int:
+        """Nodes of one job that tasks are placed on."""
+        return self.nodes - self.spare
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run is given: its allocation, and the size of the tasks of each stage (of the search, one a rung).
+
+    ``why`` says how the sizes were decided; ``warnings`` are sentences.
+    """
+
+    allocation: Allocation
+    sizes: dict[StageName, tuple[SizeClass, ...]]
+    why: dict[StageName, str]
+    warnings: tuple[str, ...] = ()
+
+    def at_a_time(self, stage: StageName, rung: int = 0) -> int:
+        """Return how many tasks of a stage run at a time, over all jobs."""
+        sizes = self.sizes[stage]
+        size = sizes[min(rung, len(sizes) - 1)]
+        return size.capacity(self.allocation.nodes) * self.allocation.blocks
+
+
+def decide_resources(workflow: WorkflowModel, site: SiteModel) -> Resources | Impossible:
+    """Return what the campaign of ``workflow`` gets on ``site``; the same settings always get the same."""
+    resources = workflow.resources
+    for key, ranks in (
+        (Key.SEARCH_RANKS, resources.search.ranks_per_node),
+        (Key.CONVERGE_RANKS, resources.converge.ranks_per_node),
+    ):
+        if ranks and (refused := check_ranks(site, ranks)):
+            return Impossible(key, refused.message, refused.hint)
+    allocation = _allocation(workflow, site)
+    if isinstance(allocation, Impossible):
+        return allocation
+    sizes: dict[StageName, tuple[SizeClass, ...]] = {}
+    why: dict[StageName, str] = {}
+    shards = sum(source.shards for source in workflow.data.sources.values())
+    for name, shared, at_fault, tasks in (
+        (StageName.INGEST, resources.ingest, Key.INGEST, shards),
+        (StageName.CALIBRATE, resources.calibrate, Key.CALIBRATE, workflow.converge.members),
+    ):
+        on_gpu = name is StageName.CALIBRATE and shared.cores is None
+        shape = default_shape(site, 0) if on_gpu else host_shape(site, shared.cores)
+        if reason := misfit(site, shape):
+            threads = site.node.usable_threads
+            return Impossible(at_fault, f"This task cannot run: {reason}.", f"Ask for {threads} cores or fewer.")
+        sizes[name] = (_shared(site, shape, allocation, tasks),)
+        why[name] = "shares nodes"
+    for name in (StageName.SEARCH, StageName.CONVERGE):
+        decided = _trainings(workflow, site, allocation, name)
+        if isinstance(decided, Impossible):
+            return decided
+        sizes[name], why[name] = decided
+    if (
+        allocation.blocks > 1
+        and site.scheduler.kind is Scheduler.PBS
+        and any(s.whole for n in sizes.values() for s in n)
+    ):
+        return Impossible(
+            Key.BLOCKS,
+            "On PBS a training over whole nodes cannot be told in which of several jobs it runs.",
+            "Set allocation.blocks to 1 and ask for more nodes.",
+        )
+    found = Resources(allocation, {name: sizes[name] for name in StageName}, {name: why[name] for name in StageName})
+    return replace(found, warnings=tuple(_idle(workflow, found)))
+
+
+def _idle(workflow: WorkflowModel, found: Resources) -> Iterator[str]:
+    """Yield a sentence where the search cannot keep half of the allocation busy."""
+    size, nodes = found.sizes[StageName.SEARCH][0], found.allocation.usable * found.allocation.blocks
+    tasks = min(found.at_a_time(StageName.SEARCH), workflow.search.candidates)
+    busy = tasks * size.shape.nodes or -(-tasks // size.per_node)
+    if busy * 2 <= nodes and nodes > 1:
+        each = counted(size.shape.nodes, "node") if size.shape.nodes else f"1/{size.per_node} of a node"
+        yield (
+            f"The search keeps at most {busy:,} of {counted(nodes, 'node')} busy "
+            f"({counted(tasks, 'trial')} at a time, {each} each)."
+        )
+
+
+def wave_target(workflow: WorkflowModel) -> int:
+    """Return how many candidates should train at a time."""
+    search = workflow.search
+    return min(search.wave, search.candidates) if isinstance(search.wave, int) else -(-search.candidates // WAVES)
+
+
+def rung_count(workflow: WorkflowModel, rung: int) -> int:
+    """Return the most candidates that train to a rung of the search."""
+    return int(workflow.search.candidates / workflow.search.reduction**rung)
+
+
+def smallest_batch(workflow: WorkflowModel) -> int:
+    """Return the fewest graphs an optimiser step of any candidate can have."""
+    space = workflow.search.space.compile()
+    dimensions = [space.shared["batch_size"], *(d["batch_size"] for d in space.own.values() if "batch_size" in d)]
+    lows = [min(d.values) if isinstance(d, Choice) else d.low for d in dimensions if isinstance(d, Choice | Range)]
+    return int(min(lows))
+
+
+def _allocation(workflow: WorkflowModel, site: SiteModel) -> Allocation | Impossible:
+    asked = workflow.allocation
+    nodes = asked.nodes if isinstance(asked.nodes, int) else _wanted_nodes(workflow, site)
+    job = check_job(site, asked.queue, nodes, asked.hours if isinstance(asked.hours, float) else None)
+    if isinstance(job, Refusal):
+        return Impossible(_KEYS[job.about], job.message, job.hint)
+    blocks = asked.blocks if site.scheduler.kind is not Scheduler.LOCAL else 1
+    fit = job.bin
+    words = "" if fit is None else f"{fit.min_nodes:,} to {fit.max_nodes:,} nodes get {fit.max_hours:g} h"
+    return Allocation(nodes, _spare(site, nodes), job.hours, job.queue, job.account, blocks, words, job.warnings)
+
+
+def _wanted_nodes(workflow: WorkflowModel, site: SiteModel) -> int:
+    """Return how many nodes a wave of the search keeps busy, within what the queue takes."""
+    if site.scheduler.kind is Scheduler.LOCAL:
+        return 1
+    at_once, asked = wave_target(workflow), workflow.resources.search
+    sizes = asked.nodes if isinstance(asked.nodes, list) else [asked.nodes if isinstance(asked.nodes, int) else 0]
+    shape = default_shape(site, 0, asked.ranks_per_node)
+    members = workflow.resources.converge.nodes
+    usable = max(
+        max(sizes) * at_once or -(-at_once // max(1, slots_per_node(site, shape))),
+        members if isinstance(members, int) else 0,
+    )
+    wanted = usable
+    while wanted - _spare(site, wanted) < usable:
+        wanted += 1
+    queue = site.scheduler.queues.get(queue_name(site, workflow.allocation.queue) or "")
+    smallest = 1 if queue is None else min(b.min_nodes for b in queue.bins)
+    wanted = min(max(wanted, smallest), largest(site, workflow.allocation.queue))
+    if queue is not None and bin_of(queue, wanted) is None:  # in a gap between two ranges
+        wanted = min((b.min_nodes for b in queue.bins if b.min_nodes > wanted), default=wanted)
+    return wanted
+
+
+def _spare(site: SiteModel, nodes: int) -> int:
+    return int(nodes * site.driver.spare_share)
+
+
+def _per_node(site: SiteModel, shape: TaskShape) -> int:
+    """Return how many tasks of a shape share a node; on a machine that is left alone, its number of slots."""
+    if site.scheduler.kind is Scheduler.LOCAL and not shape.gpus_per_rank:
+        return max(1, site.resolved_slots() // shape.ranks_per_node)
+    return max(1, slots_per_node(site, shape))
+
+
+def _pools_work(site: SiteModel, nodes: int) -> bool:
+    """Return whether worker pools can be had on all of ``nodes`` nodes."""
+    most = site.launch.max_sub_node_nodes
+    return nodes == 1 or (bool(site.launch.pool_template) and (most is None or nodes <= most))
+
+
+def _shared(site: SiteModel, shape: TaskShape, allocation: Allocation, tasks: int) -> SizeClass:
+    """Return the size of tasks that workers of pools start, on as many nodes as pools are known to work on.
+
+    A node gets no more workers than ``tasks`` tasks can keep busy: each imports a good part of Python.
+    """
+    per_node = 1 if shape.nodes else _per_node(site, shape)
+    nodes = allocation.usable
+    if site.scheduler.kind is not Scheduler.LOCAL:
+        per_node = min(per_node, -(-tasks // nodes))
+    if not _pools_work(site, allocation.nodes):
+        most = site.launch.max_sub_node_nodes if site.launch.pool_template else 1
+        nodes = min(nodes, most or nodes)
+    limit = None if nodes == allocation.nodes else nodes * per_node
+    return SizeClass(shape, LaunchStrategy.SPAWN, per_node, limit)
+
+
+def max_launches(site: SiteModel, allocation: Allocation) -> int | None:
+    """Return how many launches over whole nodes one job may have at a time; None: no limit is known."""
+    most = site.launch.max_steps
+    return None if most is None else max(1, most // allocation.blocks)
+
+
+def _sized(site: SiteModel, shape: TaskShape, allocation: Allocation, tasks: int) -> SizeClass:
+    """Return how tasks of a shape are started, and how many at a time, when ``tasks`` of them may be asked for."""
+    if shape.nodes < 2 and _pools_work(site, allocation.nodes):
+        return _shared(site, shape, allocation, tasks)
+    steps = max_launches(site, allocation)
+    per_node = 1 if shape.nodes else _per_node(site, shape)
+    fit = allocation.usable // shape.nodes if shape.nodes else allocation.usable * per_node
+    if shape.nodes and (steps is None or min(fit, tasks) <= steps):
+        most = fit if steps is None else min(fit, steps)
+        return SizeClass(shape, LaunchStrategy.STEP, 1, most if most < allocation.nodes // shape.nodes else None)
+    launches = min(steps or SHARED_LAUNCHES, allocation.usable)
+    group = -(-min(fit, tasks) // launches)
+    return SizeClass(shape, LaunchStrategy.GROUP, per_node, min(fit, launches * group), group, launches)
+
+
+def _trainings(
+    workflow: WorkflowModel, site: SiteModel, allocation: Allocation, name: StageName
+) -> tuple[tuple[SizeClass, ...], str] | Impossible:
+    """Return the sizes of the trainings of a stage, and why they have them."""
+    search = name is StageName.SEARCH
+    asked = workflow.resources.search if search else workflow.resources.converge
+    key = Key.SEARCH if search else Key.CONVERGE
+    batch = smallest_batch(workflow)
+    if asked.nodes == AUTO:
+        tasks = wave_target(workflow) if search else workflow.converge.members
+        shape, why = automatic_shape(site, allocation, tasks, batch, asked.ranks_per_node)
+        return (_sized(site, shape, allocation, tasks),), why
+    sizes = []
+    listed = asked.nodes if isinstance(asked.nodes, list) else [asked.nodes]
+    for rung, nodes in enumerate(n for n in listed if isinstance(n, int)):
+        tasks = rung_count(workflow, rung) if search else workflow.converge.members
+        if refused := check_task(site, nodes, allocation.usable):
+            return Impossible(key, refused.message, refused.hint)
+        shape = _shape(site, nodes, asked.ranks_per_node)
+        if reason := misfit(site, shape):
+            return Impossible(key, f"This training cannot run: {reason}.", "Ask for fewer ranks_per_node.")
+        if shape.ranks > batch:
+            return Impossible(key, *_too_many_ranks(shape, batch))
+        sizes.append(_sized(site, shape, allocation, tasks))
+    if any(size.whole for size in sizes):
+        # Tasks that a pool's worker starts and those on named nodes never share a job at a time: all take nodes then.
+        one_node = [size.shape.nodes == 1 and not size.whole for size in sizes]
+        sizes = [_stepped(site, s, allocation) if spawned else s for s, spawned in zip(sizes, one_node, strict=True)]
+    for size in sizes:
+        if (fault := _unbound(site, size)) is not None:
+            return Impossible(Key.SEARCH_RANKS if search else Key.CONVERGE_RANKS, *fault)
+    return tuple(sizes), "as the workflow says"
+
+
+def _stepped(site: SiteModel, size: SizeClass, allocation: Allocation) -> SizeClass:
+    steps = max_launches(site, allocation)
+    most = allocation.usable if steps is None else min(allocation.usable, steps)
+    return SizeClass(size.shape, LaunchStrategy.STEP, 1, most)
+
+
+def _unbound(site: SiteModel, size: SizeClass) -> tuple[str, str] | None:
+    """Return why the batch system would not give ranks the GPUs the site says, and the fix; or None."""
+    ranks, gpus = size.shape.ranks_per_node, site.node.gpus
+    if not size.whole or site.launch.device is not DeviceSelection.SCHEDULER or ranks == gpus:
+        return None
+    return (
+        f"On {site.name} the batch system deals the GPUs of a node to its ranks: {gpus} are needed, not {ranks}.",
+        "Leave ranks_per_node out, or give these trainings at most one node each.",
+    )
+
+
+def _too_many_ranks(shape: TaskShape, batch: int) -> tuple[str, str]:
+    most = batch // shape.ranks_per_node
+    nearest = f"{most:,} nodes or fewer" if most > 1 else "1 node" if most else f"{batch} ranks_per_node or fewer"
+    return (
+        f"A training over {shape.ranks:,} ranks ({max(1, shape.nodes):,} x {shape.ranks_per_node}) leaves some without "
+        f"a graph: the smallest batch_size of search.space is {batch:,}.",
+        f"Ask for {nearest}, or for a batch_size of {shape.ranks:,} or more.",
+    )
+
+
+def _shape(site: SiteModel, nodes: int, ranks_per_node: int | None) -> TaskShape:
+    if site.scheduler.kind is Scheduler.LOCAL and not site.node.gpus:
+        return TaskShape(nodes, ranks_per_node or 1, 0, 0)
+    return default_shape(site, nodes, ranks_per_node)
+
+
+def automatic_shape(
+    site: SiteModel, allocation: Allocation, tasks: int, max_ranks: int, ranks_per_node: int | None = None
+) -> tuple[TaskShape, str]:
+    """Return the shape of each of ``tasks`` trainings that should run at a time, and why; the rule is this module's.
+
+    Parameters
+    ----------
+    site, allocation
+        Where they run.
+    tasks
+        How many should run at a time.
+    max_ranks
+        Most ranks one of them can use.
+    ranks_per_node
+        Where the workflow says it.
+    """
+    full = _shape(site, 1, ranks_per_node)
+    usable, steps = allocation.usable, max_launches(site, allocation)
+    most_nodes = max_ranks // full.ranks_per_node
+    ideal = usable // tasks
+    pools = _pools_work(site, allocation.nodes)
+    filling = usable if steps is None else math.ceil(usable / steps)  # nodes a training, for steps to fill the job
+    if ideal >= 1 and most_nodes >= 1 and (site.node.gpus or site.scheduler.kind is not Scheduler.LOCAL):
+        nodes = min(ideal, most_nodes)
+        at_once = min(tasks, usable // nodes)
+        limited = f", as many as batches of {max_ranks} graphs keep busy" if nodes < ideal else ""
+        if (nodes == 1 and pools) or steps is None or at_once <= steps:
+            return _shape(
+                site, nodes, ranks_per_node
+            ), f"{counted(usable, 'node')} for {counted(tasks, 'training')} at a time{limited}"
+        if filling <= most_nodes:
+            return _shape(site, filling, ranks_per_node), f"{steps} launches at a time fill {usable:,} nodes"
+        return _shape(site, nodes, ranks_per_node), f"many trainings a launch, at most {steps} of which run at a time"
+    ranks = ranks_per_node or _share_of_node(site, usable, tasks, max_ranks)
+    small = _shape(site, 0, ranks)
+    if pools:
+        return small, f"{counted(tasks, 'training')} at a time share {counted(usable, 'node')}"
+    if steps is not None and filling <= most_nodes:
+        return _shape(site, filling, ranks_per_node), f"{steps} launches at a time fill {usable:,} nodes"
+    return small, "many trainings a launch, since worker pools are not known to work on so many nodes"
+
+
+def _share_of_node(site: SiteModel, usable: int, tasks: int, max_ranks: int) -> int:
+    """Return the ranks of a training that shares a node: the largest divisor of a node's GPUs within its share."""
+    gpus = site.node.gpus
+    share = min(max(1, gpus * usable // tasks), max_ranks)
+    return max(n for n in range(1, max(1, gpus) + 1) if max(1, gpus) % n == 0 and n <= share)

@@ -1,0 +1,1 @@
+"""Attempts at tasks: how they start, how they end, and what follows."""

@@ -1,0 +1,106 @@
+"""Attempts at tasks: what each is told, and what is known of it while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gfm_pipeline.campaign.events import Action
+from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.engine.decisions.requests import Context, TaskRequest
+from gfm_pipeline.engine.resources.node_pool import Placement
+from gfm_pipeline.engine.tasks.retries import micro_batch
+from gfm_pipeline.execution.prepare import Bounds
+from gfm_pipeline.execution.size_class import SizeClass
+from gfm_pipeline.sites.schema import SiteModel
+from gfm_pipeline.sites.task_shape import threads_of
+from gfm_pipeline.workflow.schema import LimitsModel
+
+GRACE_SHARE = 0.75  # of the time to stop in, after which a program is killed that does not leave
+
+Task = tuple[str, str]  # key of its stage, and its name
+Token = tuple[str, str, int]  # what the launcher calls an attempt: its task and its number
+
+
+@dataclass(frozen=True)
+class Running:
+    """An attempt in flight.
+
+    Parameters
+    ----------
+    request, attempt, folder
+        Task, number, and where it works.
+    started
+        Monotonic seconds.
+    size, placement
+        What it takes, and where.
+    launch
+        Folder of the launch it shares with others, which holds their places; None: it has its own.
+    """
+
+    request: TaskRequest
+    attempt: int
+    folder: Path
+    started: float
+    size: SizeClass
+    placement: Placement
+    launch: Path | None = None
+
+    @property
+    def task(self) -> Task:
+        """Which task it is an attempt at."""
+        return self.request.key, self.request.name
+
+    @property
+    def token(self) -> Token:
+        """What the launcher calls it."""
+        return self.request.key, self.request.name, self.attempt
+
+
+def next_attempt(state: CampaignState, request: TaskRequest) -> int:
+    """Return the number of a task's next attempt."""
+    known = state.stages[request.key].tasks.get(request.name)
+    return 1 if known is None else known.attempt + 1
+
+
+def spec_of(context: Context, state: CampaignState, site: SiteModel, request: TaskRequest) -> Any:
+    """Return what the next attempt at a task is told: the task's spec, and what earlier attempts and its size add."""
+    known = state.stages[request.key].tasks.get(request.name)
+    paths = context.paths.stage(request.stage, request.key)
+    shape = context.size_of(request).shape
+    spec = request.spec
+    if hasattr(spec, "previous_attempts"):
+        number = next_attempt(state, request)
+        earlier = tuple(str(paths.attempt(request.name, k)) for k in range(1, number))
+        spec = replace(spec, previous_attempts=earlier)
+    if known is not None and hasattr(spec, "micro_batch"):
+        spec = replace(spec, micro_batch=micro_batch(spec.optimiser.batch_size, known.counted))
+    if hasattr(spec, "ranks"):
+        spec = replace(spec, ranks=shape.ranks, threads=threads_of(site, shape))
+    if hasattr(spec, "device"):
+        device = site.gpu.device if shape.gpus_per_rank else "cpu"
+        spec = replace(spec, device=type(spec.device)(device))
+    return spec
+
+
+def bounds_of(limits: LimitsModel) -> Bounds:
+    """Return what ends an attempt."""
+    return Bounds(
+        limits.task_hours * 3600.0, limits.silence_seconds, limits.stop_seconds * GRACE_SHARE, limits.lost_seconds
+    )
+
+
+def failed_on(state: CampaignState, request: TaskRequest) -> set[str]:
+    """Return the nodes where a task failed for reasons that may be theirs: it is tried elsewhere first."""
+    known = state.stages[request.key].tasks.get(request.name)
+    retried = [a for a in known.counted if a.action in (Action.RETRY, Action.SHRINK)] if known else []
+    return {node for attempt in retried for node in attempt.nodes}
+
+
+def can_shrink(state: CampaignState, request: TaskRequest) -> bool:
+    """Return whether a task may be tried with a smaller micro-batch."""
+    if not hasattr(request.spec, "micro_batch"):
+        return False
+    size = request.spec.optimiser.batch_size
+    return (micro_batch(size, state.stages[request.key].tasks[request.name].counted) or int(size)) > 1

@@ -1,0 +1,194 @@
+"""How an attempt ended, from what it left in its folder and what Parsl said."""
+
+from __future__ import annotations
+
+import json
+import signal
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gfm_pipeline.campaign.events import Cause, Outcome
+from gfm_pipeline.core.contracts.attempt import WRAP_FILE, read_verdict
+from gfm_pipeline.core.contracts.launch import LAUNCH_FILE
+from gfm_pipeline.core.contracts.task import (
+    CHAOS_FILE,
+    ERROR_FILE,
+    EXIT_FILE,
+    RESULT_FILE,
+    SAVED_FILE,
+    ErrorRecord,
+    ExitCode,
+    ExitRecord,
+)
+from gfm_pipeline.core.errors import IntegrityError, StorageError
+from gfm_pipeline.core.records import read_record
+
+_TAIL_BYTES = 4096
+_LOST = {  # Parsl's exceptions by name
+    "WorkerLost": Cause.WORKER_LOST,
+    "ManagerLost": Cause.NODE_FAILURE,
+    "BadStateException": Cause.LAUNCHER_LOST,
+    "TooManyJobFailuresError": Cause.LAUNCHER_LOST,
+    "InterchangeLost": Cause.LAUNCHER_LOST,
+    "BlockLost": Cause.BLOCK_LOST,
+    StorageError.__name__: Cause.STORAGE,
+}
+_OUTCOMES = {
+    Cause.FINISHED: Outcome.OK,
+    Cause.DIVERGED: Outcome.DIVERGED,
+    Cause.STOPPED: Outcome.PREEMPTED,
+    Cause.WALL_TIME: Outcome.PREEMPTED,
+    Cause.DRIVER_LOST: Outcome.PREEMPTED,
+    Cause.LAUNCHER_LOST: Outcome.PREEMPTED,
+    Cause.BLOCK_LOST: Outcome.PREEMPTED,
+    Cause.STORAGE: Outcome.STORAGE,
+    Cause.USER_ERROR: Outcome.PERMANENT,
+    Cause.CHAOS: Outcome.PREEMPTED,
+}
+_CHAOTIC = {  # ends that chaos may have brought about
+    Cause.STORAGE,
+    Cause.OUT_OF_MEMORY,
+    Cause.WORKER_LOST,
+    Cause.NODE_FAILURE,
+    Cause.KILLED,
+    Cause.SILENT,
+    Cause.TROUBLE,
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an attempt ended."""
+
+    cause: Cause
+    reason: str
+    seconds: float = 0.0
+    result: dict[str, Any] | None = None
+    saved: float | None = None
+    host: str = ""
+
+    @property
+    def outcome(self) -> Outcome:
+        """What kind of end that is: a result, a failure, or neither."""
+        return _OUTCOMES.get(self.cause, Outcome.RETRYABLE)
+
+
+def classify(folder: Path, trouble: str | None = None) -> Ended:
+    """Return how the attempt that ran in ``folder`` ended.
+
+    What the attempt left counts first: a task that finished just before its worker was lost has finished.
+
+    Parameters
+    ----------
+    folder
+        The attempt's.
+    trouble
+        ``Class: message`` of the exception that Parsl's future holds; None: it holds none, or there is no future
+        any more because its driver died.
+    """
+    ended = _classify(folder, trouble)
+    if ended.cause in _CHAOTIC:
+        with suppress(OSError):
+            return replace(ended, cause=Cause.CHAOS, reason=(folder / CHAOS_FILE).read_text(encoding="utf-8"))
+    return ended
+
+
+def _classify(folder: Path, trouble: str | None) -> Ended:
+    saved = _saved(folder)
+    try:
+        record = read_record(ExitRecord, folder / EXIT_FILE)
+    except FileNotFoundError:
+        if trouble is None:
+            return Ended(Cause.DRIVER_LOST, "lost with its driver", saved=saved)
+        name, _, text = trouble.partition(": ")
+        cause = _LOST.get(name, Cause.TROUBLE)
+        return Ended(cause, text if cause is Cause.STORAGE else trouble, saved=saved)
+    except IntegrityError as error:
+        return Ended(Cause.TROUBLE, error.message, saved=saved)
+    cause, reason = _cause(folder, record)
+    result = _result(folder) if cause in (Cause.FINISHED, Cause.DIVERGED) else None
+    if result is not None:
+        reason = str(result.get("message") or "")
+    elif cause in (Cause.FINISHED, Cause.DIVERGED):
+        cause, reason = Cause.TROUBLE, "ended well but left no result"
+    return Ended(cause, reason, record.seconds, result, saved, record.host)
+
+
+def _cause(folder: Path, record: ExitRecord) -> tuple[Cause, str]:
+    code = record.code
+    if code in (ExitCode.OK, ExitCode.DIVERGED):
+        return (Cause.FINISHED if code == ExitCode.OK else Cause.DIVERGED), ""
+    if record.silent:
+        return Cause.SILENT, "showed no life and was killed"
+    if record.timed_out and (code < 0 or code == ExitCode.PREEMPTED):
+        how = "its checkpoint is saved" if code == ExitCode.PREEMPTED else "it had to be killed"
+        return Cause.WALL_TIME, f"ran to its deadline ({record.seconds:.0f} s); {how}"
+    if code == ExitCode.PREEMPTED:
+        return Cause.STOPPED, "asked to stop; checkpoint saved"
+    if code < 0:
+        return _killed(record)
+    if code == ExitCode.OUT_OF_MEMORY:
+        return Cause.OUT_OF_MEMORY, _told(folder).message
+    if code == ExitCode.RETRYABLE:
+        told = _told(folder)
+        return (Cause.STORAGE if told.error == StorageError.__name__ else Cause.TROUBLE), _sentence(told)
+    if code == ExitCode.PERMANENT:
+        return Cause.USER_ERROR, _sentence(_told(folder))
+    said = f"exit code {code}: {_last_line(folder / 'stderr.log')}"
+    launched = (folder / LAUNCH_FILE).exists() and not (folder / WRAP_FILE).exists()  # by a line of its own
+    if launched and read_verdict(folder) is None:
+        return Cause.TROUBLE, f"its launch line ended with {said}"  # no rank failed by its own account
+    return Cause.USER_ERROR, said
+
+
+def _killed(record: ExitRecord) -> tuple[Cause, str]:
+    try:
+        name = signal.Signals(-record.code).name
+    except ValueError:
+        name = f"signal {-record.code}"
+    if record.stopped:
+        return Cause.STOPPED, f"asked to stop; ended by {name}"
+    if record.code == -signal.SIGKILL and record.out_of_memory is not False:
+        return Cause.OUT_OF_MEMORY, f"killed by {name}{'' if record.out_of_memory else ', perhaps'}: out of memory"
+    return Cause.KILLED, f"killed by {name}"
+
+
+def _saved(folder: Path) -> float | None:
+    try:
+        return float((folder / SAVED_FILE).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def _result(folder: Path) -> dict[str, Any] | None:
+    try:
+        data = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _told(folder: Path) -> ErrorRecord:
+    """Return what the program wrote of its error, or else the last line of its log."""
+    try:
+        return read_record(ErrorRecord, folder / ERROR_FILE)
+    except (FileNotFoundError, IntegrityError):
+        return ErrorRecord("", _last_line(folder / "stderr.log"))
+
+
+def _sentence(error: ErrorRecord) -> str:
+    return error.message if error.hint is None else f"{error.message} {error.hint}"
+
+
+def _last_line(path: Path) -> str:
+    """Return the last non-empty line of a log, or a note that there is none."""
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(0, 2)
+            stream.seek(max(0, stream.tell() - _TAIL_BYTES))
+            lines = [line for line in stream.read().decode(errors="replace").splitlines() if line.strip()]
+    except FileNotFoundError:
+        lines = []
+    return lines[-1].strip() if lines else f"nothing was written to {path.name}"

@@ -1,0 +1,150 @@
+"""Starts tasks: the most urgent first, on the nodes they are given, alone or many in one launch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Container, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.core.contracts.task import SPEC_FILE
+from gfm_pipeline.core.faultpoints import FaultPoint, hand_down, reach
+from gfm_pipeline.core.publish import storage_errors, write_record
+from gfm_pipeline.engine.decisions.requests import Context, Step, TaskRequest
+from gfm_pipeline.engine.resources.node_pool import Placement
+from gfm_pipeline.engine.resources.nodes import Fleet, place
+from gfm_pipeline.engine.tasks.attempts import Running, Task, Token, bounds_of, failed_on, next_attempt, spec_of
+from gfm_pipeline.engine.tasks.shared_launches import SharedLaunch, SharedLaunches
+from gfm_pipeline.execution.launcher import Job, Launcher
+from gfm_pipeline.execution.prepare import in_job, prepare, prepare_shared
+from gfm_pipeline.execution.size_class import SizeClass
+from gfm_pipeline.sites.launch import LaunchStrategy
+from gfm_pipeline.sites.schema import SiteModel
+
+
+def sizes_of(context: Context, step: Step) -> set[SizeClass]:
+    """Return the sizes of the tasks of ``step``; their number is small, however many tasks there are."""
+    return {context.size_of(r) for r in {(r.stage, r.rung): r for r in step.tasks}.values()}
+
+
+class Starter:
+    """Finds places for tasks, writes what they are told, and hands them to the launcher.
+
+    Parameters
+    ----------
+    context, site
+        Settings and machine.
+    launcher, fleet
+        Who starts tasks, and where.
+    begin
+        Called with attempts whose folders are ready: journals their start, before they are submitted.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        site: SiteModel,
+        launcher: Launcher,
+        fleet: Fleet,
+        begin: Callable[[Sequence[Running]], None],
+    ) -> None:
+        self.shared = SharedLaunches()
+        self.next_launch = 0.0  # monotonic; batch systems want a pause between launches
+        self._context, self._site, self._launcher, self._fleet, self._begin = context, site, launcher, fleet, begin
+        self._bounds = bounds_of(context.workflow.limits)
+
+    def start_some(self, step: Step, state: CampaignState, busy: Container[Task], now: float) -> None:
+        """Start the most urgent tasks there is room for, in their order: a large one is not starved by small ones.
+
+        Parameters
+        ----------
+        step, state
+            What should run, and what did.
+        busy
+            Tasks that run already, or wait before they are tried again.
+        now
+            Monotonic seconds.
+        """
+        full: set[SizeClass] = set()
+        asked = sizes_of(self._context, step)
+        waiting: dict[SizeClass, list[TaskRequest]] = {}  # for others to share a launch with
+        for request in step.tasks:
+            size = self._context.size_of(request)
+            if full >= asked or now < self.next_launch:
+                return
+            if (request.key, request.name) in busy or size in full:
+                continue
+            if size.strategy is LaunchStrategy.GROUP:
+                group = waiting.setdefault(size, [])
+                group.append(request)
+                if len(group) == size.group and not self._start_shared(waiting.pop(size), size, state):
+                    return
+            elif not self._start_one(request, size, state):
+                if size.whole:
+                    return
+                full.add(size)
+        for size, group in waiting.items():
+            if now < self.next_launch or not self._start_shared(group, size, state):
+                return
+
+    def _start_one(self, request: TaskRequest, size: SizeClass, state: CampaignState) -> bool:
+        """Start a task by itself; return whether there was room."""
+        placement = place(self._fleet, size, failed_on(state, request)) if self._launcher.ready(size) else None
+        if placement is None:
+            return False
+        running = self._opened(request, size, placement, state)
+        folder = running.folder
+        with storage_errors(folder):
+            self._make_folder(running, state)
+            job = prepare(self._site, request.stage, request.program, size, placement.nodes, folder, self._bounds)
+        self._begin([running])
+        self._submit(in_job(job, self._site, placement.job), running.token)
+        return True
+
+    def _start_shared(self, requests: Sequence[TaskRequest], size: SizeClass, state: CampaignState) -> bool:
+        """Start as many of these tasks in one launch as there is room for; return whether there was any."""
+        avoid = {node for request in requests for node in failed_on(state, request)}
+        placement = place(self._fleet, size, avoid, len(requests)) if self._launcher.ready(size) else None
+        if placement is None:
+            return False
+        opened = [self._opened(request, size, placement, state) for request in requests[: placement.tasks]]
+        first = opened[0]
+        stage = self._context.paths.stage(first.request.stage, first.request.key)
+        folder = stage.launches / f"{first.request.name}-attempt-{first.attempt}"
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for running in opened:
+                self._make_folder(running, state)
+            members = [(running.request.program, running.folder) for running in opened]
+            job, places = prepare_shared(
+                self._site, first.request.stage, size, placement.nodes, members, folder, self._bounds
+            )
+        placed = {
+            rank: replace(running, placement=replace(placement, nodes=nodes, tasks=1), launch=folder)
+            for running, (rank, nodes) in zip(opened, places.items(), strict=True)
+        }
+        self._begin(list(placed.values()))
+        self.shared.add(SharedLaunch(folder, size, placement, placed))
+        self._submit(in_job(job, self._site, placement.job), folder)
+        return True
+
+    def _opened(self, request: TaskRequest, size: SizeClass, placement: Placement, state: CampaignState) -> Running:
+        attempt = next_attempt(state, request)
+        folder = self._context.paths.stage(request.stage, request.key).attempt(request.name, attempt)
+        return Running(request, attempt, folder, time.monotonic(), size, placement)
+
+    def _make_folder(self, running: Running, state: CampaignState) -> None:
+        """Make an attempt's folder, with its spec."""
+        running.folder.mkdir(parents=True, exist_ok=True)
+        reach(FaultPoint.TASK_FOLDER)
+        hand_down(running.folder)
+        spec = spec_of(self._context, state, self._site, running.request)
+        write_record(running.folder / SPEC_FILE, spec, durable=False)  # after a crash of the machine there is another
+
+    def _submit(self, job: Job, token: Token | Path) -> None:
+        self._launcher.submit(job, token)
+        delay = self._site.launch.step_delay_seconds
+        if job.size.whole and delay:  # without one, all that has room starts in this turn
+            self.next_launch = time.monotonic() + delay
+        reach(FaultPoint.TASK_SUBMITTED)

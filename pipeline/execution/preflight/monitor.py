@@ -1,0 +1,204 @@
+"""Waits for the job of a check: tells where it stands, compares clocks, and never leaves it behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from gfm_pipeline.core.publish import write_atomic
+from gfm_pipeline.core.records import read_record
+from gfm_pipeline.execution.preflight.observations import (
+    DONE_FILE,
+    HEAD_FILE,
+    LAUNCHES,
+    PING_FILE,
+    PONG_FILE,
+    STEP_NOW,
+    Pong,
+    Skew,
+)
+from gfm_pipeline.execution.preflight.probe import PING_SECONDS
+from gfm_pipeline.execution.retry import patiently
+from gfm_pipeline.execution.scheduler import JobInfo, JobState, Patience, Scheduler, SchedulerTrouble
+
+LOOK_SECONDS = 0.25  # between two looks at files
+LATE_SECONDS = 5.0  # for files of a job that has ended to be seen here, before it ever wrote one, and
+LATER_SECONDS = 30.0  # once it has
+UNKNOWN_SECONDS = 60.0  # for a batch system to know a job it has taken
+OVER_SECONDS = 300.0  # a job that runs so long beyond its wall time is not looked at any more
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """How the waiting ended: the clocks, and why there is nothing more to wait for, as a sentence ('': it is done)."""
+
+    job: str
+    skew: Skew | None
+    trouble: str = ""
+    fix: str = ""
+
+
+class Watch:
+    """One job from its submission to its end.
+
+    Parameters
+    ----------
+    scheduler
+        The batch system.
+    folder
+        The check's, with what the job writes.
+    queue, hours
+        The job's.
+    poll_seconds
+        Between two looks at the queue.
+    wait_seconds
+        Longest time in the queue.
+    say
+        Told of changes.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        folder: Path,
+        queue: str,
+        hours: float,
+        poll_seconds: float,
+        wait_seconds: float,
+        say: Say,
+    ) -> None:
+        self.scheduler, self.folder, self.queue, self.hours = scheduler, folder, queue, hours
+        self.poll_seconds, self.wait_seconds, self.say = poll_seconds, wait_seconds, say
+        self._told = ""
+        self._patience = Patience()
+        self._next_look = float("-inf")
+        self._info: JobInfo | None = None
+
+    def run(self, script: Path, name: str) -> Watched:
+        """Submit the job and wait for its end; a job that is not waited for any more is cancelled.
+
+        Raises
+        ------
+        SubmissionRefused, SchedulerUnavailable
+            As `Scheduler.submit`.
+        """
+        job = ""
+        try:
+            job = patiently(lambda: self.scheduler.submit(script, name), self.say)
+            self.say(f"Submitted job {job} ({name}) to queue {self.queue}.")
+            watched = self._wait(job)
+        except BaseException:  # Ctrl-C is no reason to leave a job in the queue
+            self._cancel(job, name)
+            raise
+        if watched.trouble:
+            self._cancel(job, name)
+        return watched
+
+    def _cancel(self, job: str, name: str) -> None:
+        try:
+            if job:
+                self.scheduler.cancel([job])
+            else:
+                self.scheduler.cancel_by_name(name)
+        except SchedulerTrouble as error:
+            why = error.message.rstrip(".")
+            self.say(f"Job {job or name} could not be cancelled ({why}); it ends by itself within its wall time.")
+
+    def _wait(self, job: str) -> Watched:
+        submitted, started, ended = time.monotonic(), None, None
+        skew: Skew | None = None
+        while True:
+            now = time.monotonic()
+            if started is None and (self.folder / HEAD_FILE).exists():
+                started = now
+                self._tell(f"Job {job} runs.")
+                skew = compare_clocks(self.folder)
+            done = (self.folder / DONE_FILE).exists()
+            self._look(job, now, hurry=done)
+            over = self._over(now - submitted)
+            if over and ended is None:
+                ended = now
+            if (done and over) or (
+                ended is not None and now - ended > (LATE_SECONDS if not started else LATER_SECONDS)
+            ):
+                return Watched(job, skew)
+            waiting = started is None and not self._runs()
+            if waiting and now - submitted > self.wait_seconds:
+                return self._gave_up(job)
+            if now - (started or now) > self.hours * 3600 + OVER_SECONDS:
+                if done:
+                    return Watched(job, skew)
+                return Watched(
+                    job, skew, f"job {job} did not end within its wall time", "Look at it with squeue or qstat."
+                )
+            if started is not None and not done:
+                with suppress(OSError):
+                    launch = (self.folder / STEP_NOW).read_text(encoding="ascii")
+                    self._tell(f"Job {job} runs: {LAUNCHES.get(launch, launch)}.")
+            time.sleep(LOOK_SECONDS)
+
+    def _look(self, job: str, now: float, *, hurry: bool) -> None:
+        """Ask the batch system where the job stands, if it is time to; trouble is waited out."""
+        if hurry:
+            self._next_look = min(self._next_look, max(now, self._patience.until) + 1.0)
+        if now < self._next_look or self._patience.seconds_to_wait(now) > 0:
+            return
+        try:
+            self._info = self.scheduler.jobs([job])[job]
+        except SchedulerTrouble as error:
+            self._patience = self._patience.after_trouble(now)
+            self._next_look = self._patience.until
+            wait = self._patience.seconds_to_wait(now)
+            self.say(f"The batch system does not answer ({error.message.rstrip('.')}); asked again in {wait:.0f} s.")
+            return
+        self._patience = self._patience.after_success()
+        self._next_look = now + self.poll_seconds
+        if self._info.state is JobState.PENDING:
+            self._tell(f"Job {job} waits in queue {self.queue}{self._reason()}.")
+
+    def _runs(self) -> bool:
+        return self._info is not None and self._info.state is JobState.RUNNING
+
+    def _over(self, age: float) -> bool:
+        """Return whether the job has ended; one just submitted may not be known yet."""
+        if self._info is None or not self._info.state.has_ended:
+            return False
+        return self._info.state is not JobState.UNKNOWN or age > UNKNOWN_SECONDS or (self.folder / DONE_FILE).exists()
+
+    def _gave_up(self, job: str) -> Watched:
+        waited = f"{self.wait_seconds / 60:g} minutes in queue {self.queue}{self._reason()}"
+        return Watched(
+            job,
+            None,
+            f"job {job} waited {waited}; it was cancelled",
+            "Wait longer with --wait MINUTES, or take another queue with --queue.",
+        )
+
+    def _reason(self) -> str:
+        """Return why the job waits, in the batch system's words and in brackets."""
+        if self._info is None or self._info.reason in ("", "None"):
+            return ""
+        return f" ({self._info.reason})"
+
+    def _tell(self, text: str) -> None:
+        if text != self._told:
+            self._told = text
+            self.say(text)
+
+
+def compare_clocks(folder: Path) -> Skew | None:
+    """Ask the job for the time; return how far its clock is ahead of this one's, or None when it does not answer."""
+    asked = time.time()
+    write_atomic(folder / PING_FILE, b"")
+    until = time.monotonic() + PING_SECONDS
+    while time.monotonic() < until:
+        if (folder / PONG_FILE).exists():
+            heard = time.time()
+            return Skew(read_record(Pong, folder / PONG_FILE).time - (asked + heard) / 2, (heard - asked) / 2)
+        time.sleep(0.02)
+    return None
