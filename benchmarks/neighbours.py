@@ -11,11 +11,15 @@ The second table lists many structures of each set at once, as training does: on
 batches on the device; every edge is compared. Rates are structures per second of wall-clock time, copies to and from
 the device included (of processor time where the device is the CPU, one thread). ``tried`` is how many pairs of atoms
 and images the batched search looks at for each edge.
+
+The last table lists atoms that are far away: unwrapped trajectories, and clusters far apart; beside each the same atoms
+near by. Milliseconds of processor time a structure, and the largest memory this process has had so far.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -151,6 +155,50 @@ def compare_batched(device: torch.device, cutoffs: list[float], seconds: float, 
             print(f"{alone:14.0f}{at_once:15.0f}{at_once / alone:8.3f}", flush=True)
 
 
+def far_away() -> dict[str, tuple[Atoms, Atoms]]:
+    """Return structures with atoms far away, and the same with these near by."""
+    rng = np.random.default_rng(0)
+    copper = bulk("Cu", cubic=True).repeat(2)
+    copper.rattle(0.05, rng=rng)
+    slab = copper.copy()
+    slab.pbc = (True, True, False)
+    near = molecule("H2O")
+    near.extend(Atoms(molecule("H2O"), positions=molecule("H2O").positions + 9.0))
+    crowd = Atoms("He200", positions=rng.uniform(0, 9, (200, 3)))
+    found = {}
+
+    def moved(atoms: Atoms, by: np.ndarray) -> Atoms:
+        other = atoms.copy()
+        other.positions += by
+        return other
+
+    def cells(atoms: Atoms, by: list[int]) -> np.ndarray:
+        return np.eye(1, len(atoms)).T * (np.array(by) @ np.asarray(atoms.cell))
+
+    unwrapped = rng.integers(-15, 16, (32, 3)) @ np.asarray(copper.cell)
+    found["32 Cu, each up to 15 cells"] = moved(copper, unwrapped), copper
+    for n in (100, 400, 100_000):
+        found[f"32 Cu, one {n} cells"] = moved(copper, cells(copper, [n, n, n])), copper
+    found["slab, one 400 cells"] = moved(slab, cells(slab, [400, 400, 0])), slab
+    found["two H2O, 2000 A"] = moved(near, np.repeat([[0.0], [2000.0]], 3, axis=0)), near
+    found["2 x 100 He, 2000 A"] = moved(crowd, np.repeat([[0.0], [2000.0]], 100, axis=0)), crowd
+    found["all at 1e6 A"] = moved(crowd, np.full((1, 3), 1e6)), crowd
+    skewed = copper.copy()
+    skewed.cell = np.array([[1, 0, 0], [40, 1, 0], [40, 40, 1]]) @ np.asarray(copper.cell)
+    found["32 Cu, cell sheared 40 times"] = skewed, copper
+    return found
+
+
+def compare_far_away(cutoffs: list[float], seconds: float) -> None:
+    """Measure and print lists of atoms far away, beside those of the same atoms near by."""
+    print(f"\n{'structure':30}{'cutoff':>7}{'edges':>9}{'ms':>9}{'ms near by':>12}{'peak, MB':>10}")
+    for title, (far, near) in far_away().items():
+        for cutoff in cutoffs:
+            (fast, edges), (plain, _) = (rate(ours, [atoms], cutoff, seconds) for atoms in (far, near))
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            print(f"{title:30}{cutoff:7.1f}{edges:9d}{1000 / fast:9.3f}{1000 / plain:12.3f}{peak:10d}", flush=True)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -192,6 +240,7 @@ def main() -> None:
             print("".join("              -" if s is None else f"{mine / s:15.1f}" for s in others), flush=True)
     if given.device is not None:
         compare_batched(torch.device(given.device), given.cutoffs, given.seconds, given.together)
+    compare_far_away(given.cutoffs, given.seconds)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from gfm_pipeline.core.errors import DataError
 
 PAIRS = 1 << 21  # pairs that are tried at once; each takes about 220 bytes of the device
 _ROUND = 1e-9  # of a height of the cell: what rounding may hide
+_MANY = 2.0**40  # pairs: more than any device tries at once, and sums of them do not overflow
 
 
 def lister_on(device: torch.device) -> Lister:
@@ -138,8 +139,10 @@ def pairs_tried(columns: Columns, cutoff: float) -> NDArray[np.int64]:
 
 
 def _tries(columns: Columns, reach: NDArray[np.int64]) -> NDArray[np.int64]:
-    tries: NDArray[np.int64] = columns.natoms**2 * (2 * reach + 1).prod(axis=1)
-    return tries
+    # in floats: the images of a very skewed cell overflow integers
+    tries = columns.natoms.astype(np.float64) ** 2 * (2.0 * reach + 1.0).prod(axis=1)
+    bounded: NDArray[np.int64] = np.minimum(tries, _MANY).astype(np.int64)
+    return bounded
 
 
 def _images(columns: Columns, cutoff: float) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:

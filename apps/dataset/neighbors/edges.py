@@ -137,7 +137,7 @@ def _search(columns: Columns, cutoff: float) -> Edges:
         atoms = slice(columns.offsets[g], columns.offsets[g + 1])
         src, dst, image = neighbour_list(columns.pos[atoms], columns.cell[g], columns.pbc[g], cutoff)
         nedges[g] = len(src)
-        parts.append((src, dst, image.astype(np.int16)))
+        parts.append((src, dst, image.astype(np.int32)))
     src, dst, images = (np.concatenate([part[k] for part in parts]) for k in range(3))
     shift = np.empty((len(src), 3), dtype=np.float32)
     fill_shifts(images, columns.cell, nedges, shift)

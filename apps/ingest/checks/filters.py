@@ -10,7 +10,7 @@ from ase import units
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.dataset.neighbors.neighbor_list import neighbour_list
+from gfm_pipeline.apps.dataset.neighbors.neighbor_list import neighbour_list, shortest_period
 from gfm_pipeline.apps.ingest.records import Record
 from gfm_pipeline.core.contracts.data import (
     BadRecord,
@@ -23,6 +23,7 @@ from gfm_pipeline.core.contracts.data import (
 from gfm_pipeline.core.errors import DataError
 
 CLOSEST = 0.3  # Angstrom; H2 has 0.74
+FARTHEST = 1e8  # Angstrom; float32 numbers there are 8 Angstrom apart
 MAX_Z = 118
 DENSE = 64  # atoms up to which all distances are computed at once
 ENERGY_IN_EV = {
@@ -116,6 +117,8 @@ def _unusable(record: Record, forces: bool) -> str | None:
         return "no atoms"
     if record.pos.shape != (n, 3) or not np.isfinite(record.pos).all() or not np.isfinite(record.cell).all():
         return "positions or cell are not finite numbers"
+    if max(np.abs(record.pos).max(), np.abs(record.cell).max()) > FARTHEST:
+        return f"positions or cell are beyond {FARTHEST:g} Angstrom: they cannot be told apart in float32"
     odd = (record.numbers < 1) | (record.numbers > MAX_Z)
     if odd.any():
         return f"unknown element: atomic number {int(record.numbers[odd][0])}"
@@ -149,6 +152,10 @@ def faults(record: Record, source: SourceSettings) -> Iterator[str]:
     radii = RADII[record.numbers]
     reach = max(CLOSEST, source.overlap * 2.0 * float(radii.max()), source.isolated_atoms or 0.0)
     try:
+        repeats = shortest_period(record.cell, record.pbc, below=CLOSEST)
+        if repeats < CLOSEST:  # and the smaller the cell, the more images a search would list
+            yield f"atoms overlap: atoms and their own images are {repeats:.3g} Angstrom apart"
+            return
         src, dst, image = _pairs(record, reach)
     except DataError:
         yield "periodic cell has no volume"
