@@ -14,14 +14,14 @@ from ase.formula import Formula
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.assembly.shard import reason_name
-from gfm_pipeline.apps.ingest.checks.filters import Conversion, faults, oddity
+from gfm_pipeline.apps.ingest.checks.filters import Conversion, faults, malformed, oddity
 from gfm_pipeline.apps.ingest.checks.fingerprints import fingerprint
 from gfm_pipeline.apps.ingest.checks.label_consistency import Collector, findings
 from gfm_pipeline.apps.ingest.checks.record_scan import composition
 from gfm_pipeline.apps.ingest.checks.units import UnitTest, said
 from gfm_pipeline.apps.ingest.read import check_source, said_about
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
-from gfm_pipeline.apps.ingest.records import Reader, Record
+from gfm_pipeline.apps.ingest.records import Reader, Record, unreadable
 from gfm_pipeline.apps.ingest.summary.provenance import filters, units
 from gfm_pipeline.apps.ingest.summary.references import solve_references
 from gfm_pipeline.apps.runtime.query_program import answer
@@ -86,17 +86,18 @@ class _Sample:
             return
         try:
             record = self.conversion.apply(item)
-        except (TypeError, ValueError) as error:
-            self.take_out(f"unreadable: {error}", item.file, item.index)
+            reasons = list(faults(record, self.source))
+        except Exception as error:  # noqa: BLE001 - as `clean` has it: what foreign values break costs the record
+            bad = unreadable(self.source, item.file, item.index, error)
+            self.take_out(bad.reason, bad.file, bad.index)
             return
-        reasons = list(faults(record, self.source))
         if self.source.duplicates is not Duplicates.KEEP and not reasons:
             first = self._seen.setdefault(fingerprint(record, self.source.duplicates), record)
             if first is not record:
                 reasons.append(f"duplicate: the same as record {first.index} of {first.file}")
         for reason in reasons:
             self.take_out(reason, record.file, record.index)
-        if record.energy is None or not np.isfinite(record.energy) or not len(record.numbers):
+        if record.energy is None or not np.isfinite(record.energy) or malformed(record) is not None:
             return
         if record.forces is None:
             if self.conversion.sign:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, reduce
@@ -14,18 +15,17 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 from gfm_pipeline.core.contracts.sources import block_size
+from gfm_pipeline.core.errors import GFMError, NodeError, StorageError
 
-# What parsers of third parties raise on malformed input. OSError is among them because ASE derives its own
-# errors from it; one with an errno is trouble of the storage and goes on.
-PARSE_ERRORS: tuple[type[Exception], ...] = (
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    RuntimeError,
-    OSError,
+# What a failing disk, file system or machine says, whatever a file holds. Every other errno says something of the
+# file: a folder where a file is expected, an offset that a damaged archive gives, a name that is too long.
+_DISK_TROUBLE = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EIO", "ENOSPC", "EDQUOT", "EROFS", "ESTALE", "EMFILE", "ENFILE", "ENODEV", "ENOLCK", "ETIMEDOUT"),
+        *("ENOTCONN", "ESHUTDOWN", "ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH", "EREMOTEIO", "ENOLINK"),
+    )
+    if hasattr(errno, name)
 )
 
 
@@ -140,9 +140,32 @@ def group_name(
     return None if value is None else str(value)
 
 
+def disk_trouble(error: BaseException) -> bool:
+    """Return whether an error is of the storage or the machine, and says nothing of the file that was read."""
+    if isinstance(error, (StorageError, NodeError)):
+        return True
+    return isinstance(error, OSError) and error.errno in _DISK_TROUBLE
+
+
 def unreadable(source: SourceSettings, file: str, index: int, error: Exception) -> BadRecord:
-    """Describe a record a parser refused; storage errors (those with an errno) are raised again."""
-    if isinstance(error, OSError) and error.errno is not None:
+    """Describe a record, or the rest of a file, that could not be read, whatever was raised.
+
+    Raises
+    ------
+    Exception
+        ``error`` itself, where the storage is at fault and not the file.
+    """
+    if disk_trouble(error):
         raise error
-    first = (str(error).splitlines() or [""])[0][:200]
-    return BadRecord(source.name, file, index, f"unreadable: {type(error).__name__}: {first}")
+    return BadRecord(source.name, file, index, f"unreadable: {_said(error)}")
+
+
+def _said(error: Exception) -> str:
+    """Return what an error says, in one line that is not too long."""
+    if isinstance(error, GFMError):
+        return str(error)
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder, and a file is expected"
+    text = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")[:200]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -64,8 +64,11 @@ def test_other_ase_format(tmp_path: Path) -> None:
     source = SourceSettings("one", "ase", (str(tmp_path / "frames.json"),))
     assert_labels(only_shard(tmp_path / "out", source)[0], frames)
     (tmp_path / "frames.unheard").write_text("nothing that ASE knows\n")
-    with pytest.raises(DataError, match="does not know the type"):
-        run_read(tmp_path / "none", replace(source, files=(str(tmp_path / "frames.unheard"),)))
+    both = replace(source, files=(str(tmp_path / "frames.unheard"), str(tmp_path / "frames.json")))
+    shard, (bad,) = only_shard(tmp_path / "both", both)
+    assert_labels(shard, frames)
+    assert bad.file == both.files[0]
+    assert "does not know the type" in bad.reason
 
 
 def test_label_names(tmp_path: Path) -> None:

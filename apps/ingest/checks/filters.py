@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from ase import units
@@ -11,7 +12,7 @@ from ase.data import covalent_radii
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.neighbors.neighbor_list import neighbour_list, shortest_period
-from gfm_pipeline.apps.ingest.records import Record
+from gfm_pipeline.apps.ingest.records import Record, unreadable
 from gfm_pipeline.core.contracts.data import (
     BadRecord,
     EnergyUnit,
@@ -37,6 +38,20 @@ CELL_WITHOUT_PBC = "a cell, and no periodic direction"
 RADII = np.zeros(256)  # Angstrom, by atomic number; unknown elements overlap below CLOSEST only
 RADII[: len(covalent_radii)] = covalent_radii
 RADII[0] = 0.0
+
+
+def one_number(value: Any) -> float:
+    """Return a number that may be in an array of one, as databases of SchNetPack have energies.
+
+    Raises
+    ------
+    ValueError
+        When it is no number, or several.
+    """
+    found = np.asarray(value, dtype=np.float64)
+    if found.size != 1:
+        raise ValueError(f"the energy is {found.size} numbers, not one")
+    return float(found.reshape(()))
 
 
 @dataclass(frozen=True)
@@ -94,7 +109,7 @@ class Conversion:
 
     def apply(self, record: Record) -> Record:
         """Return ``record`` in eV and Angstrom."""
-        energy = None if record.energy is None else float(record.energy) * self.energy
+        energy = None if record.energy is None else one_number(record.energy) * self.energy
         if energy is not None and self.per_atom:
             energy *= len(record.numbers)
         return replace(
@@ -110,11 +125,23 @@ class Conversion:
         )
 
 
+def malformed(record: Record) -> str | None:
+    """Return what keeps a record from being looked at at all, or None."""
+    if record.numbers.ndim != 1 or record.numbers.dtype.kind not in "iu":
+        return "atomic numbers are not whole numbers, one an atom"
+    if not len(record.numbers):
+        return "no atoms"
+    if record.cell.shape != (3, 3) or record.pbc.shape != (3,):
+        return "the cell is not three vectors, or the periodic directions are not three"
+    return None
+
+
 def _unusable(record: Record, forces: bool) -> str | None:
     """Return what makes a record unusable, whatever the filters are."""
+    odd_shape = malformed(record)
+    if odd_shape is not None:
+        return odd_shape
     n = len(record.numbers)
-    if n == 0:
-        return "no atoms"
     if record.pos.shape != (n, 3) or not np.isfinite(record.pos).all() or not np.isfinite(record.cell).all():
         return "positions or cell are not finite numbers"
     if max(np.abs(record.pos).max(), np.abs(record.cell).max()) > FARTHEST:
@@ -208,7 +235,7 @@ def clean(record: Record, source: SourceSettings, conversion: Conversion) -> Rec
     """Convert a record and return it, or the reason it is set aside."""
     try:
         converted = conversion.apply(record)
-    except (TypeError, ValueError) as error:
-        return BadRecord(source.name, record.file, record.index, f"unreadable: {error}")
-    reason = next(faults(converted, source), None)
+        reason = next(faults(converted, source), None)
+    except Exception as error:  # noqa: BLE001 - foreign values of any shape; what they break costs the record
+        return unreadable(source, record.file, record.index, error)
     return converted if reason is None else BadRecord(source.name, record.file, record.index, reason)

@@ -9,17 +9,12 @@ A reader says how one file is cut into records, and how one record is parsed. Th
                     yield partial(parse, line)
 
 ``frames`` yields functions, so that records of other shards are cut out but never parsed. What such a function
-raises costs its record; what ``frames`` itself raises costs the rest of the file.
+raises costs its record; what ``frames`` itself raises costs the rest of the file. Any exception does, for no list of
+classes holds what parsers of others raise on damaged input; only trouble of the storage ends the program.
 """
 
 from __future__ import annotations
 
-import lzma
-import pickle
-import sqlite3
-import tarfile
-import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,21 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.files.archive_members import Part, is_archive, parts
-from gfm_pipeline.apps.ingest.records import PARSE_ERRORS, Record, deal, group_name, mine, unreadable
+from gfm_pipeline.apps.ingest.records import Record, deal, disk_trouble, group_name, mine, unreadable
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 from gfm_pipeline.core.contracts.options import FileOptions, ReaderOptions
 from gfm_pipeline.core.contracts.sources import parse_options
 
-# What Python's own parsers and decompressors raise on damaged input, beside `PARSE_ERRORS`.
-DAMAGE: tuple[type[Exception], ...] = (
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    sqlite3.Error,
-    pickle.UnpicklingError,
-)
 # What formats call the total charge and the spin multiplicity; OMol25 says ``charge`` and ``spin``.
 CHARGE_NAMES = ("charge", "total_charge")
 SPIN_NAMES = ("spin", "spin_multiplicity", "multiplicity")
@@ -105,13 +90,10 @@ class FileReader(ABC):
 
     Attributes
     ----------
-    errors
-        What the format's own library raises on malformed input, beside the usual.
     default_group
         Group key of sources that name none; None: the reduced formula.
     """
 
-    errors: tuple[type[Exception], ...] = ()
     default_group: str | None = None
 
     def converted(self, source: SourceSettings) -> tuple[str, ...]:  # noqa: ARG002
@@ -133,8 +115,10 @@ class FileReader(ABC):
         for file in source.files:
             try:
                 length = None if is_archive(file) else self.length(next(parts(file)), options)
-            except (*PARSE_ERRORS, *DAMAGE, *self.errors):
-                return None  # reading says what is wrong
+            except Exception as error:
+                if disk_trouble(error):
+                    raise
+                return None
             if length is None:
                 return None
             total += length
@@ -150,18 +134,17 @@ class FileReader(ABC):
     def _file(
         self, source: SourceSettings, options: ReaderOptions, file_index: int, file: str, records: slice
     ) -> Iterator[Record | BadRecord]:
-        errors = (*PARSE_ERRORS, *DAMAGE, *self.errors)
         members = options.members if isinstance(options, FileOptions) else "*"
         done = 0
-        for member, part in enumerate(caught(parts(file, members), errors)):
+        for member, part in enumerate(caught(parts(file, members))):
             if isinstance(part, Exception):
                 if mine(done, records):
                     yield unreadable(source, file, done, part)
                 return
             first = done
-            for index, parse in enumerate(caught(self.frames(part, options), errors)):
+            for index, parse in enumerate(caught(self.frames(part, options))):
                 if mine(done, records):
-                    yield self._record(parse, source, part, file_index, member, index, errors)
+                    yield self._record(parse, source, part, file_index, member, index)
                 done += 1
             if done == first:
                 if mine(done, records):
@@ -176,13 +159,12 @@ class FileReader(ABC):
         file_index: int,
         member: int,
         index: int,
-        errors: tuple[type[Exception], ...],
     ) -> Record | BadRecord:
         if isinstance(parse, Exception):
             return unreadable(source, part.name, index, parse)
         try:
             frame = parse()
-            numbers = np.asarray(frame.numbers)
+            numbers = _whole(np.asarray(frame.numbers))
             key = self.default_group if source.group_key is None else source.group_key
             return Record(
                 numbers=numbers,
@@ -201,13 +183,20 @@ class FileReader(ABC):
             )
         except RefusedError as error:
             return BadRecord(source.name, part.name, index, str(error))
-        except errors as error:
+        except Exception as error:  # noqa: BLE001 - whatever a parser raises costs the record, and names it
             return unreadable(source, part.name, index, error)
 
 
-def caught(items: Iterator[T], errors: tuple[type[Exception], ...]) -> Iterator[T | Exception]:
-    """Yield what ``items`` yields and, last, the error that ended it."""
+def _whole(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Return atomic numbers that a format keeps as floats as whole numbers; what are none, as they are."""
+    if numbers.dtype.kind == "f" and np.isfinite(numbers).all() and (numbers == np.rint(numbers)).all():
+        return numbers.astype(np.int64)
+    return numbers
+
+
+def caught(items: Iterator[T]) -> Iterator[T | Exception]:
+    """Yield what ``items`` yields and, last, the error that ended it, whatever it is."""
     try:
         yield from items
-    except errors as error:
+    except Exception as error:  # noqa: BLE001 - parsers of third parties raise anything; it costs the file
         yield error

@@ -15,8 +15,6 @@ import lmdb
 class LmdbFile:
     """One environment; ``path`` is the file, or the folder that holds ``data.mdb``."""
 
-    errors = (lmdb.Error,)
-
     def __init__(self, path: Path) -> None:
         self._path = path
 

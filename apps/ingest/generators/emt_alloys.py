@@ -16,7 +16,7 @@ from ase.build import bulk, make_supercell
 from ase.calculators.emt import EMT
 from ase.data import atomic_numbers, reference_states
 
-from gfm_pipeline.apps.ingest.records import PARSE_ERRORS, Record, unreadable
+from gfm_pipeline.apps.ingest.records import Record, unreadable
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 from gfm_pipeline.core.contracts.options import EmtAlloysOptions
 
@@ -46,7 +46,7 @@ class EmtAlloys:
                 index = number * options.children + child
                 try:
                     yield _label(atoms, f"{number}/{parent.get_chemical_formula()}", index)
-                except PARSE_ERRORS as error:
+                except Exception as error:  # noqa: BLE001 - it costs the record
                     yield unreadable(source, METHOD, index, error)
 
 

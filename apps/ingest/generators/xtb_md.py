@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from gfm_pipeline.apps.ingest.generators.langevin import Vectors, baoab, maxwell_boltzmann
-from gfm_pipeline.apps.ingest.records import PARSE_ERRORS, Record, unreadable
+from gfm_pipeline.apps.ingest.records import Record, unreadable
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 from gfm_pipeline.core.contracts.options import XtbMdOptions
 from gfm_pipeline.core.contracts.readers import suggestion
@@ -127,5 +127,5 @@ def _trajectory(
             taken += 1
             if taken == options.frames:
                 return
-    except PARSE_ERRORS as error:  # the self-consistent field did not converge: the rest of the trajectory is lost
+    except Exception as error:  # noqa: BLE001 - as when the field does not converge: the rest of the trajectory is lost
         yield unreadable(source, f"{METHOD}:{group}", first + taken, error)

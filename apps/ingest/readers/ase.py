@@ -30,8 +30,6 @@ class AseReader(FileReader):
     sequence, and what follows a broken one is lost.
     """
 
-    errors = AseLmdb.errors
-
     def frames(self, part: Part, options: AseOptions) -> Iterator[Parse]:
         """Yield the frames of a file."""
         match _format(part, options):

@@ -25,8 +25,6 @@ from gfm_pipeline.apps.ingest.readers.extxyz import ENERGY_NAMES
 class AseLmdb:
     """One database, open for reading."""
 
-    errors = LmdbFile.errors
-
     def __init__(self, path: Path) -> None:
         self._file = LmdbFile(path)
 

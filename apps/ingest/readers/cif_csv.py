@@ -28,16 +28,54 @@ _LONGEST = 10_000_000  # characters of a field; a CIF of thousands of atoms has 
 class CifCsvReader(FileReader):
     """Reads one record a row; metadata are the columns."""
 
-    errors = (csv.Error,)
-
     def frames(self, part: Part, options: CifCsvOptions) -> Iterator[Parse]:
         """Yield the rows of a table."""
         if part.in_archive:
             raise DataError(f"{part.name}: tables are not read from inside archives.", "Unpack the archive.")
         csv.field_size_limit(_LONGEST)
         with part.text() as lines:
-            for row in csv.DictReader(lines, fieldnames=options.columns or None, strict=True):
+            source = _Lines(lines)
+            columns = options.columns or tuple(next(csv.reader(source, strict=True), ()))
+            while True:
+                source.begin()
+                try:
+                    row = next(csv.DictReader(source, fieldnames=columns, strict=True), None)
+                except csv.Error as error:  # of an open quotation, which takes what follows with it
+                    source.only_the_first()
+                    yield partial(_refuse, f"the row cannot be read: {error}")
+                    continue
+                if row is None:
+                    return
                 yield partial(_parse, row, part.file.parent, options)
+
+
+class _Lines:
+    """Lines of a table, of which those of a row that cannot be read are given again, all but the first."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self._taken: list[str] = []
+        self._again: list[str] = []
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.pop() if self._again else next(self._lines)
+        self._taken.append(line)
+        return line
+
+    def begin(self) -> None:
+        """Say that a row begins here."""
+        self._taken = []
+
+    def only_the_first(self) -> None:
+        """Give all lines since `begin` again, but for the first."""
+        self._again += self._taken[:0:-1]
+
+
+def _refuse(reason: str) -> Frame:
+    raise ValueError(reason)
 
 
 def _parse(row: dict[str, str | None], folder: Path, options: CifCsvOptions) -> Frame:

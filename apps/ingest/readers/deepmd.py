@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.files.lmdb_file import LmdbFile
+from gfm_pipeline.apps.ingest.records import disk_trouble
 from gfm_pipeline.core.contracts.options import DeepmdOptions
 
 _METADATA = b"__metadata__"
@@ -29,8 +30,6 @@ _METADATA = b"__metadata__"
 
 class DeepmdReader(FileReader):
     """Reads system folders; folders and files that end in ``.lmdb`` as LMDB."""
-
-    errors = LmdbFile.errors
 
     def frames(self, part: Part, options: DeepmdOptions) -> Iterator[Parse]:
         """Yield the frames of a system, set after set."""
@@ -45,8 +44,8 @@ class DeepmdReader(FileReader):
         for folder in system.sets:
             try:
                 arrays = system.load(folder)
-            except (OSError, ValueError) as error:
-                if isinstance(error, OSError) and error.errno is not None:
+            except Exception as error:
+                if disk_trouble(error):
                     raise
                 yield partial(_refuse, f"{folder.name}: {error}")
                 continue

@@ -19,7 +19,7 @@ from ase.data import atomic_numbers
 
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
-from gfm_pipeline.apps.ingest.files.json_stream import ERRORS, records
+from gfm_pipeline.apps.ingest.files.json_stream import records
 from gfm_pipeline.core.contracts.options import FitsnapJsonOptions
 
 AT_ONCE = 1 << 22  # bytes
@@ -27,8 +27,6 @@ AT_ONCE = 1 << 22  # bytes
 
 class FitsnapJsonReader(FileReader):
     """Reads single files and archives of them; ``folder`` is the name of a configuration's FitSNAP group."""
-
-    errors = ERRORS
 
     def frames(self, part: Part, options: FitsnapJsonOptions) -> Iterator[Parse]:  # noqa: ARG002
         """Yield the configurations of one file."""

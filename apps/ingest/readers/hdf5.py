@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
+from gfm_pipeline.apps.ingest.records import disk_trouble
 from gfm_pipeline.core.contracts.data import SourceSettings
 from gfm_pipeline.core.contracts.options import Hdf5Layout, Hdf5Options
 from gfm_pipeline.core.contracts.sources import parse_options
@@ -75,7 +76,13 @@ class Hdf5Reader(FileReader):
         layout = LAYOUTS[options.layout]
         with h5py.File(part.path()) as file:
             for group in _groups(file[layout.root], layout):
-                molecule = _Molecule(group, layout)
+                try:
+                    molecule = _Molecule(group, layout)
+                except Exception as error:
+                    if disk_trouble(error):
+                        raise
+                    yield partial(_refuse, f"group {group.name}: {error}")
+                    continue
                 for index in range(molecule.conformers):
                     yield partial(molecule.frame, index)
 
@@ -84,6 +91,10 @@ class Hdf5Reader(FileReader):
         layout = LAYOUTS[options.layout]
         with h5py.File(part.path()) as file:
             return sum(_conformers(group, layout) for group in _groups(file[layout.root], layout))
+
+
+def _refuse(reason: str) -> Frame:
+    raise ValueError(reason)
 
 
 def _groups(group: Any, layout: Layout) -> Iterator[Any]:

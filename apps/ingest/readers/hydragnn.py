@@ -27,7 +27,6 @@ class HydragnnReader(FileReader):
     The file's own groups are kept where it has them, and charge and spin where ``graph_attr`` says a multiplicity.
     """
 
-    errors = (IntegrityError,)
     default_group = "group"
 
     def frames(self, part: Part, options: HydragnnOptions) -> Iterator[Parse]:

@@ -25,7 +25,6 @@ _NO_RECORDS = {b"length", b"metadata"}
 class OcpLmdbReader(FileReader):
     """Reads S2EF files; the energy is whatever the file was made with, total or of adsorption. Metadata: all fields."""
 
-    errors = LmdbFile.errors
     default_group = "sid"
 
     def frames(self, part: Part, options: OcpLmdbOptions) -> Iterator[Parse]:  # noqa: ARG002

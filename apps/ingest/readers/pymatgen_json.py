@@ -29,8 +29,6 @@ _FORCE_PATHS = ("outputs.forces", "forces", "data.forces", "force", "structure.s
 class PymatgenJsonReader(FileReader):
     """Reads JSON and JSON-lines files, compressed or not."""
 
-    errors = json_stream.ERRORS
-
     def frames(self, part: Part, options: PymatgenJsonOptions) -> Iterator[Parse]:  # noqa: ARG002
         """Yield everything in a file that has a structure, in file order."""
         with part.binary() as stream:

@@ -31,8 +31,6 @@ _UNCONVERGED = "the electronic steps did not converge"
 class VaspReader(FileReader):
     """Reads files whose names say which of the two they are, compressed, in archives, or neither."""
 
-    errors = (etree.XMLSyntaxError,)
-
     def frames(self, part: Part, options: VaspOptions) -> Iterator[Parse]:
         """Yield the ionic steps."""
         if part.suffix == ".xml":

@@ -20,7 +20,6 @@ from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import Record
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 from gfm_pipeline.core.contracts.sources import validate_options
-from gfm_pipeline.core.errors import DataError
 
 N_RECORDS = 6
 
@@ -100,7 +99,7 @@ class Conformance(ABC):
             (hasattr(cls, "spoil"), ["test_a_broken_record_costs_only_itself"]),
             (cls.in_archives, ["test_compressed_is_the_same", "test_members_of_archives_are_the_same"]),
             (not cls.in_archives and not cls.folder, ["test_files_on_disk_are_asked_for"]),
-            (not cls.folder, ["test_an_empty_file_is_named"]),
+            (not cls.folder, ["test_an_empty_file_is_named", "test_a_folder_or_a_file_of_bytes_costs_only_itself"]),
         ):
             for name in names:
                 setattr(cls, name, getattr(Conformance, name) if wanted else None)
@@ -198,6 +197,20 @@ class Conformance(ABC):
         assert isinstance(item, BadRecord)
         assert item.file == str(path)
 
+    def test_a_folder_or_a_file_of_bytes_costs_only_itself(self, tmp_path: Path, path: Path) -> None:
+        whole = read_all(self.source(path))
+        folder, noise = tmp_path / "other" / path.name, tmp_path / "noise" / path.name
+        folder.mkdir(parents=True)
+        noise.parent.mkdir()
+        noise.write_bytes(np.random.default_rng(0).bytes(3000))
+        for n_shards in (1, 2):
+            items = read_all(self.source(folder, path, noise), n_shards)
+            assert [content(item) for item in items if isinstance(item, Record) and item.file == str(path)] == [
+                content(item) for item in whole
+            ] or n_shards > 1
+            assert sum(isinstance(item, Record) for item in items) == N_RECORDS
+            assert {str(folder), str(noise)} == {item.file for item in bad(items)}
+
     @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
     def test_compressed_is_the_same(self, path: Path, expected: Expected, suffix: str) -> None:
         packed = compress(path, suffix)
@@ -222,8 +235,9 @@ class Conformance(ABC):
 
     def test_files_on_disk_are_asked_for(self, tmp_path: Path, path: Path) -> None:
         packed = archive(tmp_path / "all.tar", {path.name: path})
-        with pytest.raises(DataError, match=r"[Uu]npack"):
-            read_all(self.source(packed))
+        (item,) = bad(read_all(self.source(packed)))
+        assert "npack" in item.reason
+        assert item.file == f"{packed}::{path.name}"
 
 
 def compress(path: Path, suffix: str) -> Path:
