@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
+RUN = ("sh", "-c", 'exec "$@"', "sh")  # stands between `env` and a program with "=" in its path, else a variable
 
 
 @dataclass(frozen=True)

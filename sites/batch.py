@@ -16,6 +16,8 @@ from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.sites.enums import Scheduler, Staging
 from gfm_pipeline.sites.schema import SiteModel
 
+PLAIN = re.compile(r"[A-Za-z0-9_./+=@-]+")  # paths that every batch system takes as they stand
+
 
 @dataclass(frozen=True)
 class BatchJob:
@@ -114,7 +116,7 @@ def _slurm(site: SiteModel, job: BatchJob, more: Sequence[str]) -> list[str]:
         f"-N {job.nodes}",
         f"-t {clock(job.hours)}",
         *([] if scheduler.constraint is None else [f"-C {quote(scheduler.constraint)}"]),
-        f"-o {quote(job.output.replace('%', '%%'))}",
+        f"-o {quote(_directed(job))}",
         *([] if job.after is None else [f"--dependency=afterany:{quote(job.after)}"]),
         # A job that began again by itself would meet the campaign's lock; one lost node is the driver's to mend.
         "--no-requeue",
@@ -135,11 +137,21 @@ def _pbs(site: SiteModel, job: BatchJob) -> list[str]:
         f"-l {select}",
         f"-l walltime={clock(job.hours)}",
         "-j oe",
-        f"-o {quote(job.output)}",
+        f"-o {quote(_directed(job))}",
         *([] if job.after is None else [f"-W depend=afterany:{quote(job.after)}"]),
         "-r n",
         *scheduler.directives,
     ]
+
+
+def _directed(job: BatchJob) -> str:
+    """Return the file that the batch system itself is told to write to.
+
+    Each reads quotes, ``%``, backslashes, commas and colons of that path in its own way, Slurm's differs by version. A
+    path with any of them is therefore left to the shell, which knows one way to quote; only what the batch system
+    itself says of the job is lost then.
+    """
+    return job.output if PLAIN.fullmatch(job.output) else "/dev/null"
 
 
 def clock(hours: float) -> str:
@@ -158,7 +170,10 @@ def _one_line(text: str) -> str:
 def _environment(site: SiteModel, job: BatchJob) -> list[str]:
     """Return what happens before Python starts: modules, prologue, exports, staging, activation."""
     profile = site.profiles[site.profile]
-    lines = ["", f"cd {shlex.quote(job.folder)} || exit 1"]
+    lines = [""]
+    if _directed(job) != job.output:
+        lines.append(f"exec >>{shlex.quote(job.output)} 2>&1")
+    lines.append(f"cd {shlex.quote(job.folder)} || exit 1")
     if profile.modules:
         lines.append("type module >/dev/null 2>&1 || . /etc/profile")
         lines += [_checked(f"module load {shlex.quote(m)}", f"module {m} cannot be loaded") for m in profile.modules]

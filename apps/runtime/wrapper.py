@@ -36,7 +36,7 @@ from gfm_pipeline.core.contracts.task import (
     WrapperRecord,
 )
 from gfm_pipeline.core.faultpoints import FaultPoint, arm_from, reach
-from gfm_pipeline.core.processes import identify
+from gfm_pipeline.core.processes import RUN, identify
 from gfm_pipeline.core.publish import storage_errors, write_record
 from gfm_pipeline.core.records import read_record
 
@@ -109,7 +109,8 @@ def command_line(launch: Launch) -> list[str]:
     variables = [f"{name}={value}" for name, value in sorted(launch.environment.items())]
     modules = [launch.module] if launch.shim is None else [launch.shim, launch.module]
     arguments = [] if launch.spec is None else [launch.spec]
-    return [*guard, "env", *variables, *launch.line, sys.executable, "-m", *modules, *arguments]
+    between = RUN if "=" in sys.executable and not launch.line else ()
+    return [*guard, "env", *variables, *launch.line, *between, sys.executable, "-m", *modules, *arguments]
 
 
 def request_of(launch: Launch) -> signal.Signals:

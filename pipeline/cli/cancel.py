@@ -94,9 +94,10 @@ def _stop_driver(paths: CampaignPaths, now: bool, timeout: float) -> str:
     with storage_errors(paths.cancel):
         paths.cancel.touch()
     if not _wait(lambda: read_holder(paths.lock) is None, timeout):
+        unlock = shlex.join(["gfm-pipeline", "unlock", str(paths.root)])
         raise CampaignLocked(
             f"The driver ({who}, heartbeat {age:.0f} s ago) has not stopped within {timeout:.0f} s.",
-            f"Run cancel on {holder.host}; or, if that driver is certainly gone: gfm-pipeline unlock {paths.root}",
+            f"Run cancel on {holder.host}; or, if that driver is certainly gone: {unlock}",
         )
     return f"The driver ({who}) stopped."
 

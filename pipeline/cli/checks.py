@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -63,9 +64,10 @@ def _look(artefact: Artefact, quick: bool, campaign: Path) -> tuple[Manifest | N
         return None, "gone; not needed any more", None
     if artefact.role is Role.SUPERSEDED:
         return None, "gone; of settings that were given up", None
+    again = shlex.join(["gfm-pipeline", "resume", str(campaign)])
     fault = IntegrityError(
         f"{artefact.folder} is gone.",
-        f"Run `gfm-pipeline resume {campaign}`: {artefact.stage} makes it again (task {artefact.task}).",
+        f"Run `{again}`: {artefact.stage} makes it again (task {artefact.task}).",
     )
     return None, "GONE", fault
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -163,6 +164,7 @@ def resolve(
     root = folder or workflow.resolve().parent / "campaigns" / loaded.model.name
     paths = CampaignPaths(root.resolve())
     files = [Path(f) for source in sources for f in source.files]
+    check_names([paths.root, workflow.resolve(), *files])
     digests = file_digests(files, paths.digests)
     context = Context(
         workflow=loaded.model,
@@ -174,6 +176,20 @@ def resolve(
         sizes=resources.sizes,
     )
     return Request(loaded, loaded_site, context, digests, resources)
+
+
+def check_names(paths: Iterable[Path]) -> None:
+    """Refuse paths that no record can name: records are UTF-8, and a path may be any bytes.
+
+    Raises
+    ------
+    ConfigError
+        Naming the first of them.
+    """
+    for path in paths:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        if shown != str(path):
+            raise ConfigError(f"The path {shown} is not UTF-8, so no record can name it.", "Rename it.")
 
 
 def _refused(found: Impossible, loaded: LoadedWorkflow, site: LoadedSite) -> ConfigError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,9 +48,10 @@ def submit(
     asked = Asked(workflow, SiteChoice(site, overlays), folder, overrides)
     request = asked.resolve()
     if request.site.driver.mode is not DriverMode.RESIDENT:
+        instead = shlex.join(["gfm-pipeline", "run", str(workflow), "--site", site])
         raise ConfigError(
             f"On site {request.site.name} the driver does not live in a batch job.",
-            f"Use `gfm-pipeline run {workflow} --site {site}`, or --set site.driver.mode=resident.",
+            f"Use `{instead}`, or --set site.driver.mode=resident.",
         )
     submit_campaign(request, asked, surroundings(request.site), click.echo)
 
@@ -87,7 +89,8 @@ def submit_campaign(request: Request, asked: Asked, around: Surroundings, say: S
             raise
         _record(campaign, JobSubmitted(mine, job))
     say(f"Submitted job {job} ({mine}): {shape.nodes} nodes, {shape.hours:g} h, queue {shape.queue}.")
-    say(f"Watch it: gfm-pipeline status {paths.root}    stop it: gfm-pipeline cancel {paths.root}")
+    where = shlex.quote(str(paths.root))
+    say(f"Watch it: gfm-pipeline status {where}    stop it: gfm-pipeline cancel {where}")
 
 
 def _scheduler(around: Surroundings) -> Scheduler:

@@ -12,7 +12,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from gfm_pipeline.execution.size_class import SizeClass
@@ -23,6 +22,9 @@ from gfm_pipeline.sites.schema import SiteModel
 MISSED_HEARTBEATS = 4  # after so many a manager, or the driver's side, is given up
 LOOPBACK = "127.0.0.1"
 POOL = "gfm_pipeline.apps.runtime.forked_pool"
+INTERCHANGE = "gfm_pipeline.execution.interchange"
+# Folders by their name in the command, and the executor's attribute.
+FOLDERS = {"cert_dir": "cert_dir", "logdir": "worker_logdir", "logconf": "logconf_path"}
 
 
 def build_executor(site: SiteModel, size: SizeClass, nodes: int) -> Any:
@@ -38,11 +40,8 @@ def build_executor(site: SiteModel, size: SizeClass, nodes: int) -> Any:
         Of a block.
     """
     from parsl.executors import HighThroughputExecutor, MPIExecutor
-    from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 
     driver = site.driver
-    scripts = Path(sys.executable).parent  # found even when the environment is not activated
-    pool = f"{shlex.quote(sys.executable)} -m {POOL}"
     common = {
         "label": size.label,
         "provider": _held_nodes(nodes),
@@ -54,7 +53,7 @@ def build_executor(site: SiteModel, size: SizeClass, nodes: int) -> Any:
         "heartbeat_threshold": MISSED_HEARTBEATS * driver.heartbeat_seconds,
         "encrypted": True,
         "block_error_handler": False,  # blocks are ours: one that fails must not end the executor for ever
-        "launch_cmd": DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool, 1),
+        "launch_cmd": _launch_template(),
     }
     if size.whole:
         executor = MPIExecutor(
@@ -69,8 +68,36 @@ def build_executor(site: SiteModel, size: SizeClass, nodes: int) -> Any:
     # killed driver leaves it, and a session of its own, so that Ctrl-C on a terminal reaches the driver alone.
     guard = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
     session = ["setsid"] if shutil.which("setsid") else []
-    executor.interchange_launch_cmd = [*guard, *session, str(scripts / "interchange.py")]
+    executor.interchange_launch_cmd = [*guard, *session, sys.executable, "-m", INTERCHANGE]
     return executor
+
+
+def _launch_template() -> str:
+    """Return Parsl's launch command with our pool, and with the folders left open when Parsl fills in the rest.
+
+    Parsl puts folders in as they are; with a space, a quote or a brace in them the command is another one.
+    """
+    from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
+
+    text: str = DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", "{{pool}} -m " + POOL, 1)
+    for name in FOLDERS:
+        text = text.replace(f"{{{name}}}", f"{{{{{name}}}}}")
+    return text
+
+
+def pool_command(executor: Any, block: str) -> str:
+    """Return the command line of a started executor's worker pool, as shell text.
+
+    Parameters
+    ----------
+    executor
+        One of `build_executor`, started.
+    block
+        Name of the block for Parsl's managers, as shell text.
+    """
+    folders = {name: shlex.quote(str(getattr(executor, attribute))) for name, attribute in FOLDERS.items()}
+    text: str = executor.launch_cmd.format(pool=shlex.quote(sys.executable), block_id=block, **folders)
+    return text
 
 
 def resources(size: SizeClass) -> dict[str, int]:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gfm_pipeline.core.processes import ProcessId, identify
+from gfm_pipeline.core.processes import RUN, ProcessId, identify
 from gfm_pipeline.core.publish import storage_errors, write_atomic
+from gfm_pipeline.execution.executors import pool_command
 from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.batch import expanded
 from gfm_pipeline.sites.launch import pool_line
@@ -53,18 +54,18 @@ def pool_commands(
         Where the names of the nodes will be, one a line: what `MPIExecutor` counts its nodes from.
     """
     # What a pilot job leaves in the environment would bind the launches nested in it.
-    clean = [part for name in site.launch.scrub for part in ("-u", name)]
+    clean = ["env", *(part for name in site.launch.scrub for part in ("-u", name))]
     found = []
     for size, executor in executors:
         if size.whole:
             # Read from a file, so that the names are what the driver says and Parsl asks no batch system.
-            words = ["env", *clean, "-u", "SLURM_NODELIST", f"PBS_NODEFILE={node_file}"]
-            text = executor.launch_cmd.format(block_id=block)
+            words = [shlex.join([*clean, "-u", "SLURM_NODELIST", f"PBS_NODEFILE={node_file}", *RUN])]
+            words.append(pool_command(executor, shlex.quote(block)))
         else:
             line = pool_line(site, nodes) if site.launch.pool_template else []
-            words = ["env", *clean, *line, "bash", "-c"]
-            text = shlex.quote("exec " + executor.launch_cmd.format(block_id=manager_block(block, THIS_NODE)))
-        found.append(PoolCommand(size.label, f"{' '.join(map(expanded, words))} {text}"))
+            words = [shlex.join(clean), *map(expanded, line), "bash", "-c"]
+            words.append(shlex.quote("exec " + pool_command(executor, manager_block(block, THIS_NODE))))
+        found.append(PoolCommand(size.label, " ".join(words)))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -321,6 +322,6 @@ def _failure(paths: CampaignPaths, stage: StageState, task: str, attempt: Attemp
 
 def _next_command(paths: CampaignPaths, state: CampaignState, alive: bool) -> str:
     final = state.stage(StageName.CALIBRATE)
-    if final is not None and final.outputs is not None:
-        return f"gfm-pipeline report {paths.root}"
-    return f"gfm-pipeline status {paths.root}" if alive else f"gfm-pipeline resume {paths.root}"
+    done = final is not None and final.outputs is not None
+    verb = "report" if done else "status" if alive else "resume"
+    return shlex.join(["gfm-pipeline", verb, str(paths.root)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from gfm_pipeline.report.view import CampaignView
 
 
@@ -29,7 +31,7 @@ def summary_lines(view: CampaignView, folder: str) -> list[str]:
     lines += [
         "",
         f"  report     {folder}/report.html (and report.md)",
-        f"  status     gfm-pipeline status {folder}",
+        f"  status     gfm-pipeline status {shlex.quote(folder)}",
         "  calculator from gfm_pipeline.apps.calculator import GFMCalculator",
         f"             GFMCalculator.from_campaign({folder!r}, dataset=...)",
     ]

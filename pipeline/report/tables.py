@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
@@ -394,4 +395,5 @@ def settings_text(view: CampaignView) -> str:
 
 def reproduce_text(view: CampaignView) -> str:
     """Return the commands that run this campaign again."""
-    return f"# with gfm-pipeline {view.version}\ngfm-pipeline run {view.workflow} --site {view.site}"
+    again = shlex.join(["gfm-pipeline", "run", view.workflow, "--site", view.site])
+    return f"# with gfm-pipeline {view.version}\n{again}"

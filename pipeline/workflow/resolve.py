@@ -106,8 +106,10 @@ def _files(loaded: LoadedWorkflow, at: tuple[str | int, ...], patterns: list[str
     folder = loaded.path.resolve().parent
     found: list[Path] = []
     for pattern in patterns:
-        absolute = str(folder / Path(pattern).expanduser())
-        matches = sorted(Path(match) for match in glob.glob(absolute, recursive=True))  # noqa: PTH207 - absolute patterns
+        absolute = folder / Path(pattern).expanduser()
+        wanted = absolute if Path(pattern).expanduser().is_absolute() else Path(glob.escape(str(folder))) / pattern
+        # A file whose name could be a pattern stands for itself.
+        matches = [absolute] if absolute.exists() else sorted(map(Path, glob.glob(str(wanted), recursive=True)))  # noqa: PTH207 - absolute patterns
         if not matches:
             what = "no file matches" if glob.has_magic(pattern) else "there is no file"
             raise loaded.error(

@@ -15,7 +15,7 @@ from site_cases import FRONTIER, HOSTS, PLAIN, TILES, site
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.sites.batch import BatchJob, block_script, clock, expanded, resident_script
 
-JOB = BatchJob("small-d001", 4, 1.5, "batch", "abc123", "/lustre/a campaign", "/lustre/a campaign/100%.out", "/env/bin")
+JOB = BatchJob("small-d001", 4, 1.5, "batch", "abc123", "/lustre/a campaign", "/lustre/campaign/100.out", "/env/bin")
 DRIVE = ("gfm-pipeline", "resume", "/lustre/a campaign")
 PROFILE = {
     "modules": ["rocm/7.1.1"],
@@ -43,7 +43,7 @@ def test_head_of_a_resident_job():
         ["-N", "4"],
         ["-t", "01:30:00"],
         ["-C", "nvme"],
-        ["-o", "/lustre/a campaign/100%%.out"],
+        ["-o", "/lustre/campaign/100.out"],
         ["--no-requeue"],
         ["--no-kill"],
         ["--signal=B:USR1@300"],
@@ -70,7 +70,7 @@ def test_head_of_pbs():
         ["-l", "select=4:ngpus=4"],
         ["-l", "walltime=01:30:00"],
         ["-j", "oe"],
-        ["-o", "/lustre/a campaign/100%.out"],
+        ["-o", "/lustre/campaign/100.out"],
         ["-W", "depend=afterany:9.srv"],
         ["-r", "n"],
         ["-l", "filesystems=home:flare"],

@@ -54,8 +54,8 @@ def start(bed, tmp_path) -> Iterator:
     """Start a campaign, and end what is left of it after the test."""
     begun: list[Run] = []
 
-    def begin(machine: Machine, mode: str, **settings) -> Run:
-        run = Run(bed, machine, tmp_path / f"{machine.site}-{mode}", mode, **settings)
+    def begin(machine: Machine, mode: str, within: str = "", **settings) -> Run:
+        run = Run(bed, machine, tmp_path / within / f"{machine.site}-{mode}", mode, **settings)
         begun.append(run)
         run.start()
         return run

@@ -8,12 +8,13 @@ import time
 
 import psutil
 import pytest
-from bed_campaigns import Run, pretended, sizes_together
+from bed_campaigns import WORKFLOW, Run, pretended, sizes_together
 from machines import FRONTIER, PERLMUTTER
 
 from gfm_pipeline.campaign import events as ev
 
 pytestmark = pytest.mark.slow
+FEW = WORKFLOW.replace("candidates: 4", "candidates: 2").replace("members: 2", "members: 1")
 SILENCE = 60.0  # of slurmctld, in seconds
 
 
@@ -120,3 +121,14 @@ def test_a_pilot_is_cancelled(start):
     run = start(PERLMUTTER, "pilot", step_seconds=0.3)
     run.wait_for(a_trial_runs(run))
     run.cancel()
+
+
+@pytest.mark.parametrize("mode", ["resident", "pilot"])
+def test_a_campaign_in_a_folder_of_an_odd_name(start, mode):
+    """Slurm reads quotes, % and backslashes of paths in its own way, Parsl and shells in theirs."""
+    run = start(
+        FRONTIER, mode, within='it\'s my "drive" & $HOME; {x} 100%j [a]\\n', search=(1, 1), converge=1, workflow=FEW
+    )
+    run.to_the_end()
+    assert len(run.finished()) == len(run.starts())  # each at once
+    assert (run.campaign / "jobs" / f"{min(run.jobs())}.out").exists()

@@ -90,10 +90,10 @@ def _others(part: Part, name: str | None) -> Iterator[Parse]:
     try:
         if name is not None and name in ioformats and ioformats[name].acceptsfd and not ioformats[name].isbinary:
             with part.text() as text:
-                for atoms in iread(text, index=":", format=name):
+                for atoms in iread(text, index=":", format=name, do_not_split_by_at_sign=True):
                     yield partial(atoms_frame, atoms)
         else:
-            for atoms in iread(part.path(), index=":", format=name):
+            for atoms in iread(part.path(), index=":", format=name, do_not_split_by_at_sign=True):
                 yield partial(atoms_frame, atoms)
     except UnknownFileTypeError as error:
         raise DataError(f"ASE does not know the type of {part.name}.", "Set the reader's option format.") from error

@@ -6,6 +6,7 @@ rests on them: what is gone is made again, what is there but is not what the jou
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,9 +122,10 @@ def refusal(artefact: Artefact, error: IntegrityError, campaign: Path) -> Integr
     """Return ``error`` with the fix for the artefact at fault."""
     if error.hint is not None:
         return error
+    again = shlex.join(["gfm-pipeline", "resume", str(campaign)])
     return IntegrityError(
         error.message,
-        f"Restore it, or remove the folder {artefact.folder} and run `gfm-pipeline resume {campaign}`: "
+        f"Restore it, or remove the folder {artefact.folder} and run `{again}`: "
         f"{artefact.stage} makes it again (task {artefact.task}).",
     )
 
