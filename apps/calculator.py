@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -12,7 +14,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.calibrate.aggregate import mean_and_spread
@@ -22,6 +24,7 @@ from gfm_pipeline.core.contracts.evaluation import QuantityCalibration
 from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models.batch import Batch
 
+_DETERMINED = 1e-6  # share of a composition that rounding may leave in undetermined directions
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
@@ -34,6 +37,9 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
     within value +- interval with that probability, for structures like those of the dataset.
 
     The energy interval was calibrated per atom on the dataset's sizes, and is scaled with the number of atoms.
+    Where the dataset does not determine the reference energy of a composition, total energies of it carry the error of
+    a guess: then ``energy_interval`` is infinite, ``results["warnings"]`` says so, and Python warns once. Energy
+    differences at that composition, and forces, are not concerned.
     Each member has one weight, the same for energy and forces, so forces are minus the gradient of the energy if
     every member's are (``conservative``). Members without weight are not computed.
 
@@ -77,6 +83,9 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
         self._dtype, self._device = _DTYPES[dtype], torch.device(device)
         self._calibration = ensemble.calibration.datasets[chosen]
         self._references = ensemble.members[0].references[chosen]
+        directions = np.array(self._calibration.undetermined, dtype=np.float64)
+        self._undetermined = directions.reshape(-1, len(self._calibration.elements))
+        self._warned: set[str] = set()
         self._known = set(self._calibration.elements) & set(self._references)
         weights = ensemble.weights(chosen)
         self._members = [m for m, weight in zip(ensemble.members, weights, strict=True) if weight > 0.0]
@@ -148,7 +157,9 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
         energy, energy_std = mean_and_spread(np.stack(energies), self._weights)
         force, force_std = mean_and_spread(np.stack(forces), self._weights)
         total = float(energy[0]) + reference
+        warned = self._said_of_composition(structure)
         self.results = {
+            "warnings": warned,
             "energy": total,
             "free_energy": total,
             "forces": force,
@@ -157,7 +168,8 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
         }
         n, found = len(structure), self._calibration
         if found.energy.n:
-            self.results["energy_interval"] = n * float(_halfwidth(found.energy, energy_std / n)[0])
+            finite = n * float(_halfwidth(found.energy, energy_std / n)[0])
+            self.results["energy_interval"] = math.inf if warned else finite
         if found.forces.n:
             self.results["forces_interval"] = _halfwidth(found.forces, force_std)
 
@@ -172,6 +184,22 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
                 f"It knows {', '.join(sorted(self._known))}.",
             )
         return float(sum(self._references[symbol] * int(k) for symbol, k in zip(symbols, counts, strict=True)))
+
+    def _said_of_composition(self, atoms: Atoms) -> tuple[str, ...]:
+        """Return the warning that the reference energy of this composition is a guess, and give it once."""
+        counted = np.array([np.count_nonzero(atoms.numbers == atomic_numbers[s]) for s in self._calibration.elements])
+        share = float(np.linalg.norm(self._undetermined @ counted)) / float(np.linalg.norm(counted))
+        if share < _DETERMINED:
+            return ()
+        formula = atoms.get_chemical_formula()
+        said = (
+            f"The dataset {self.dataset} does not determine the reference energy of {formula}, whose composition is no "
+            "combination of those it has: the total energy may be several eV off, and has no interval."
+        )
+        if formula not in self._warned:
+            self._warned.add(formula)
+            warnings.warn(said, stacklevel=4)
+        return (said,)
 
     def _batch(self, atoms: Atoms, cutoff: float) -> Batch:
         cell = np.asarray(atoms.cell.array, dtype=np.float64)

@@ -88,7 +88,16 @@ def _references(statistics: Sequence[DatasetStatistics]) -> str:
         (s.name, s.reference_from, ", ".join(f"{e} {value:.6f}" for e, value in sorted(s.reference.items())))
         for s in statistics
     ]
-    return _table(("Dataset", "From", "eV"), rows)
+    table = _table(("Dataset", "From", "eV"), rows)
+    guessed = [
+        f"- {s.name}: the data do not determine the reference energies of each element (rank {s.reference_rank} of "
+        f"{len(s.elements)}); what they leave open is from a table, {s.reference_prior}. Total energies of "
+        "compositions that are no combination of those in the data may be several eV off; the calculator warns "
+        "of them and gives no finite interval."
+        for s in statistics
+        if s.reference_undetermined
+    ]
+    return "\n\n".join((table, "\n".join(guessed))) if guessed else table
 
 
 def _members(members: Mapping[str, Card]) -> str:

@@ -105,7 +105,7 @@ def calibrate(spec: CalibrateSpec, task: Task) -> CalibrateResult:
                 energy.report, forces.report, test.n_structures, weights, effective_members(shares)
             )
             calibrations[facts.name] = DatasetCalibration(
-                _calibration(energy), _calibration(forces), facts.elements, weights
+                _calibration(energy), _calibration(forces), facts.elements, weights, facts.reference_undetermined
             )
             for quantity, found in (("energy", energy), ("forces", forces)):
                 arrays |= {figure_key(facts.name, quantity, key): value for key, value in found.figure.items()}

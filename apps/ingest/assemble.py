@@ -346,6 +346,8 @@ def _assemble(spec: AssembleSpec, task: Task, ranks: Ranks) -> AssembleResult:
         for index in source.indexes:
             oddities.update(index.oddities)
         warned = said_about(source.evidence, dict(oddities), totals.energy_std())
+        if (doubt := totals.references.sentence()) is not None:
+            warned = (*warned, doubt)
         stats = totals.statistics(name, plan.groups, by_frequency(source.reasons), warned)
         conversions = Conversion.of(spec.source).sentences + get_reader(spec.source.reader).converted(spec.source)
         origin = provenance(spec, conversions, warned)

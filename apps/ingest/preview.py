@@ -23,7 +23,7 @@ from gfm_pipeline.apps.ingest.read import check_source, said_about
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import Reader, Record, unreadable
 from gfm_pipeline.apps.ingest.summary.provenance import filters, units
-from gfm_pipeline.apps.ingest.summary.references import solve_references
+from gfm_pipeline.apps.ingest.summary.references import ReferenceEnergies, solve_references
 from gfm_pipeline.apps.runtime.query_program import answer
 from gfm_pipeline.core.contracts.data import BadRecord, Duplicates, SourceSettings, Split
 from gfm_pipeline.core.contracts.ingest_report import Histogram
@@ -133,14 +133,14 @@ class _Sample:
                 self.take_out(said(unit, self.source.energy_unit), record.file, record.index)
         self.usable = [record for record, unit in zip(self.usable, found, strict=True) if unit is None]
 
-    def residuals(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Return energies minus references fitted to the usable records (eV/atom) [G], and the elements."""
+    def residuals(self) -> tuple[NDArray[np.float64], NDArray[np.int64], ReferenceEnergies]:
+        """Return energies minus references fitted to the usable records (eV/atom) [G], the elements, and references."""
         counts, energy, present = self._energies()
         natoms = counts.sum(axis=1)
         names = tuple(chemical_symbols[z] for z in present.tolist())
         found = solve_references(present, counts, energy, names, self.source.isolated_energies)
         reference = counts @ np.array([found.energies[name] for name in names])
-        return (energy - reference) / natoms, present
+        return (energy - reference) / natoms, present, found
 
 
 def _histogram(values: NDArray[np.float64]) -> Histogram | None:
@@ -211,13 +211,15 @@ def preview(spec: PreviewSpec) -> Preview:
     sample.set_other_units_aside()
     elements = np.zeros(0, np.int64)
     energies = np.zeros(0)
+    doubt: tuple[str, ...] = ()
     if sample.usable:
-        energies, elements = sample.residuals()
+        energies, elements, references = sample.residuals()
+        doubt = () if (said := references.sentence()) is None else (said,)
         if source.energy_window is not None:
             low, high = source.energy_window
             for at in np.flatnonzero((energies < low) | (energies > high)).tolist():
-                said = f"energy outside the window: {energies[at]:.4g} eV/atom after the references"
-                sample.take_out(said, sample.usable[at].file, sample.usable[at].index)
+                reason = f"energy outside the window: {energies[at]:.4g} eV/atom after the references"
+                sample.take_out(reason, sample.usable[at].file, sample.usable[at].index)
     evidence = sample.collector.evidence()
     scatter = float(energies.std()) if len(energies) > 1 else None
     outside = sample.taken["energy outside the window"]
@@ -243,7 +245,7 @@ def preview(spec: PreviewSpec) -> Preview:
         forces=_histogram(largest),
         taken=tuple(TakenOut(r, n, sample.examples[r]) for r, n in sample.taken.most_common() if n),
         looks=tuple(Look(f.look, f.passed, f.sentence) for f in findings(evidence, scatter)),
-        warnings=(*said_about(evidence, dict(sample.oddities), scatter), *_said_of_groups(sample, complete)),
+        warnings=(*said_about(evidence, dict(sample.oddities), scatter), *_said_of_groups(sample, complete), *doubt),
     )
 
 

@@ -250,7 +250,9 @@ class DatasetStatistics:
     """Facts of a dataset; energies are per structure, after units were converted.
 
     ``reference`` maps element symbol to reference energy (eV), fitted by least squares on the training
-    split only, unless isolated-atom energies were given. ``null_energy_mae`` (eV/atom) and ``null_force_mae``
+    split only, unless isolated-atom energies were given or found. ``reference_undetermined`` [D][S] are directions in
+    the space of compositions, over ``elements``, that these do not determine, and ``reference_prior`` names the table
+    that part is from; both are empty where nothing is left open. ``null_energy_mae`` (eV/atom) and ``null_force_mae``
     (eV/Angstrom) are what a model that learned nothing scores on each split: reference energies, zero forces.
     """
 
@@ -273,6 +275,8 @@ class DatasetStatistics:
     reference_residual: float | None = None  # training split, RMS of energy minus references, eV/atom
     neighbours: tuple[NeighbourStatistics, ...] = ()  # training split, by cutoff
     warnings: tuple[str, ...] = ()  # what looks wrong about the records that were kept
+    reference_undetermined: tuple[tuple[float, ...], ...] = ()
+    reference_prior: str = ""
 
 
 @dataclass(frozen=True)

@@ -144,12 +144,15 @@ class DatasetCalibration:
     """Calibration of one dataset (branch), with the elements its labels hold.
 
     ``weights`` of the members, by name, sum to one and hold for energies and forces alike; empty: equal weights.
+    ``undetermined`` [D][S] are directions in the space of compositions, over ``elements``, that the dataset's reference
+    energies are a guess in.
     """
 
     energy: QuantityCalibration
     forces: QuantityCalibration
     elements: tuple[str, ...]
     weights: dict[str, float] = field(default_factory=dict)
+    undetermined: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)

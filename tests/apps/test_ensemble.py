@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -390,6 +391,29 @@ def test_weights_mix_the_members_and_none_written_are_equal(result: CalibrateRes
     # Two values: w1 w2 (x1 - x2)^2 / (1 - w1^2 - w2^2) is (x1 - x2)^2 / 2 whatever the weights.
     assert spread == pytest.approx(abs(first - second) / np.sqrt(2.0), rel=1e-9)
     assert energy_and_spread({}) == energy_and_spread({"m0": 0.5, "m1": 0.5})
+
+
+def test_a_composition_that_the_references_are_a_guess_for_is_warned_of(
+    result: CalibrateResult, wet_calculator: GFMCalculator
+) -> None:
+    ensemble = load_ensemble(Path(result.output))
+    found = ensemble.calibration.datasets["wet"]
+    assert found.elements == ("H", "O")
+    water_only = replace(found, undetermined=((-1 / np.sqrt(5), 2 / np.sqrt(5)),))  # normal to two H and one O
+    datasets = {**ensemble.calibration.datasets, "wet": water_only}
+    calculator = GFMCalculator(replace(ensemble, calibration=replace(ensemble.calibration, datasets=datasets)), "wet")
+    for name, guessed in (("H2O", False), ("H2O2", True)):
+        atoms, same = molecule(name), molecule(name)
+        atoms.calc, same.calc = calculator, wet_calculator
+        with pytest.warns(UserWarning, match="reference energy of H2O2") if guessed else nullcontext():
+            energy = atoms.get_potential_energy()
+        assert energy == same.get_potential_energy()
+        assert np.isinf(calculator.results["energy_interval"]) == guessed
+        assert len(calculator.results["warnings"]) == guessed
+        assert wet_calculator.results["warnings"] == ()
+    atoms.rattle(0.01)
+    atoms.get_potential_energy()  # each composition is warned of once, and warnings are errors here
+    assert len(calculator.results["warnings"]) == 1
 
 
 @pytest.mark.parametrize("weights", [{"m0": 1.0}, {"m0": 1.5, "m1": -0.5}, {"m0": 0.5, "m1": 0.4}])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.data import chemical_symbols
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ingest_cases import ALLOYS, all_columns, run_all, run_read
 from lattices import brute_force, random_lattices
+from pymatgen.core import Element
 
 from gfm_pipeline.apps.dataset import Columns, Dataset
 from gfm_pipeline.apps.dataset.neighbors.degrees import RADII, Degrees, degrees_of
@@ -18,7 +21,8 @@ from gfm_pipeline.apps.dataset.neighbors.small_systems import SMALL
 from gfm_pipeline.apps.dataset.store.index import count, rows_of
 from gfm_pipeline.apps.ingest.assemble import assemble_program
 from gfm_pipeline.apps.ingest.assembly.splits import SPLITS, split_groups
-from gfm_pipeline.apps.ingest.summary.references import fit_references, residual
+from gfm_pipeline.apps.ingest.summary.atomic_energies import TABLES
+from gfm_pipeline.apps.ingest.summary.references import fit_references, residual, solve_references
 from gfm_pipeline.apps.runtime.program import Task
 from gfm_pipeline.core.contracts.data import AssembleSpec, SourceSettings, Split
 from gfm_pipeline.core.errors import DataError
@@ -82,11 +86,81 @@ def test_references_are_recovered_exactly() -> None:
     assert found.energies == pytest.approx({"H": TRUTH[1], "C": TRUTH[6], "O": TRUTH[8]}, abs=1e-10)
 
 
-def test_references_of_one_composition_are_the_smallest() -> None:
+def test_references_of_one_composition_are_those_of_atoms_all_shifted_alike() -> None:
     found = fit_references(linear_columns([[1, 1, 8]] * 4, TRUTH), ("H", "O", "Cu"))
-    total = 2 * TRUTH[1] + TRUTH[8]
     assert found.rank == 1
-    assert found.energies == pytest.approx({"H": 2 * total / 5, "O": total / 5, "Cu": 0.0})
+    assert found.prior is not None
+    assert found.prior.name == "all electrons of free atoms"
+    free = {"H": -13.60, "O": -2043.84, "Cu": -45002.58}
+    assert found.energies == pytest.approx({s: e + found.shift for s, e in free.items()}, abs=1e-6)
+    assert 2 * found.energies["H"] + found.energies["O"] == pytest.approx(2 * TRUTH[1] + TRUTH[8])  # determined
+    assert found.doubtful() == ("H", "O", "Cu")
+    np.testing.assert_allclose(np.array(found.undetermined) @ [2, 1, 0], 0.0, atol=1e-12)
+    assert "do not determine the reference energies of H, O, Cu one by one (rank 1 of 3)" in str(found.sentence())
+
+
+ETHANOL, METHANOL = [6, 6, 8, 1, 1, 1, 1, 1, 1], [6, 8, 1, 1, 1, 1]
+HARTREE = 27.211386245988
+
+
+@pytest.mark.parametrize(
+    ("ethanol", "methanol", "table"),
+    [
+        (-154.98 * HARTREE, -115.69 * HARTREE, "all electrons of free atoms"),  # hybrid density functionals
+        (-11.394 * HARTREE, -8.222 * HARTREE, "GFN2-xTB atoms"),
+        (-46.8, -30.2, "none: energies are counted from isolated atoms"),  # PBE, from atoms
+    ],
+)
+def test_another_molecule_is_off_by_little_and_not_by_hundreds_of_ev(
+    ethanol: float, methanol: float, table: str
+) -> None:
+    """Of the level that the one composition itself shows; with references of smallest norm it is 370 eV."""
+    columns = replace(linear_columns([ETHANOL] * 5, TRUTH), energy=np.full(5, ethanol))
+    found = fit_references(columns, ("H", "C", "O"))
+    assert found.prior is not None
+    assert found.prior.name == table
+    composition = dict(zip(*np.unique(METHANOL, return_counts=True), strict=True))
+    guess = sum(int(n) * found.energies[chemical_symbols[z]] for z, n in composition.items())
+    assert abs(guess - methanol) < 3.0
+    share = np.array(found.undetermined) @ [4, 1, 1]
+    assert np.linalg.norm(share) > 0.1
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.lists(st.tuples(*[st.integers(0, 6)] * 4), min_size=1, max_size=12).filter(lambda r: any(map(any, r))),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_full_rank_is_plain_least_squares_and_less_changes_no_residual(rows: list[tuple[int, ...]], seed: int) -> None:
+    numbers, counts = np.array([1, 6, 8, 29]), np.array(rows, dtype=float)
+    energy = np.random.default_rng(seed).normal(-500.0, 100.0, len(rows))
+    plain, _, rank, _ = np.linalg.lstsq(counts, energy, rcond=None)
+    found = solve_references(numbers, counts, energy, ("H", "C", "O", "Cu"))
+    fitted = np.array(list(found.energies.values()))
+    if rank == 4:
+        np.testing.assert_array_equal(fitted, plain)
+        assert (found.undetermined, found.prior, found.sentence()) == ((), None, None)
+    else:
+        np.testing.assert_allclose(counts @ fitted, counts @ plain, rtol=1e-8)
+        assert len(found.undetermined) == 4 - rank
+        np.testing.assert_allclose(np.array(found.undetermined) @ counts.T, 0.0, atol=1e-9)
+
+
+def test_tables_of_free_atoms_are_what_their_source_says() -> None:
+    """Of the ionisation energies in pymatgen, and of GFN2-xTB where tblite is installed."""
+    for z in (1, 2, 6, 8, 26, 29, 47, 79, 100):
+        steps = Element.from_Z(z).ionization_energies
+        assert TABLES[3].energies[z - 1] == pytest.approx(-sum(steps), abs=0.006)
+    for z, electrons in ((1, 1), (6, 4), (8, 6), (14, 4), (29, 11), (35, 7), (79, 11)):
+        assert TABLES[2].energies[z - 1] == pytest.approx(
+            -sum(Element.from_Z(z).ionization_energies[:electrons]), abs=0.006
+        )
+    interface = pytest.importorskip("tblite.interface")
+    for z, unpaired in ((1, 1), (6, 2), (8, 2), (29, 1)):
+        atom = interface.Calculator("GFN2-xTB", np.array([z]), np.zeros((1, 3)), charge=0, uhf=unpaired)
+        atom.set("verbosity", 0)
+        energy = atom.singlepoint().get("energy") * HARTREE
+        assert TABLES[1].energies[z - 1] == pytest.approx(energy, abs=0.001)
 
 
 def test_isolated_energies_replace_the_fit() -> None:

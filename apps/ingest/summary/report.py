@@ -123,8 +123,8 @@ def render(
         "Splits", [f"Asked for: {wanted}; whole groups are assigned.", "", *_table(split_header, split_rows)]
     )
     rank = f"Reference energies: {stats.reference_from}, rank {stats.reference_rank} of {len(stats.elements)}."
-    if stats.reference_rank < len(stats.elements):
-        rank += " The compositions do not determine all of them: the smallest-norm solution is used."
+    if stats.reference_undetermined:
+        rank += f" What the compositions leave open is from a table, {stats.reference_prior}: see the warnings."
     if stats.reference_residual is not None:
         rank += (
             f" What they leave of the training energies has an RMS of {1000 * stats.reference_residual:.1f} meV/atom."

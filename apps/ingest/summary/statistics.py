@@ -111,4 +111,6 @@ class Totals:
             warnings=warnings,
             reference_residual=math.sqrt(train.energy_mean**2 + max(0.0, train.energy_square) / train.structures),
             neighbours=self.neighbours,
+            reference_undetermined=self.references.undetermined,
+            reference_prior="" if self.references.prior is None else self.references.prior.name,
         )
