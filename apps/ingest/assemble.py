@@ -120,7 +120,7 @@ class _Source:
         table = ", ".join(f"{n} x {reason}" for reason, n in by_frequency(self.reasons).items())
         example = f" First: {self.first.file}, record {self.first.index}: {self.first.reason}." if self.first else ""
         if bad == total:
-            said = f"all {total} were set aside ({table}).{example}" if total else "it is empty."
+            said = f"all {total} were set aside ({table}).{example}" if total else self._nothing()
             raise DataError(
                 f"Source {name} has no usable record: {said}", "Correct the source or its keys.", self.table()
             )
@@ -130,6 +130,17 @@ class _Source:
             "Correct the source, or raise max_quarantined if they may be left out.",
             self.table(),
         )
+
+    def passed_over(self) -> dict[str, int]:
+        """Return why records were passed over, and how many."""
+        counts: Counter[str] = Counter()
+        for index in self.indexes:
+            counts.update(index.passed_over)
+        return by_frequency(counts)
+
+    def _nothing(self) -> str:
+        over = ", ".join(f"{n} x {reason}" for reason, n in self.passed_over().items())
+        return f"all that it holds was passed over ({over})." if over else "it is empty."
 
     def by_reason(self) -> tuple[SetAside, ...]:
         """Return why records were set aside, how many, and the first of each kind; most frequent first."""
@@ -356,7 +367,7 @@ def _assemble(spec: AssembleSpec, task: Task, ranks: Ranks) -> AssembleResult:
         write_record(folder / LAYOUT_FILE, layout)
         write_record(folder / STATISTICS_FILE, stats)
         write_quarantine(folder / QUARANTINE_FILE, source.quarantine())
-        found = ingest_report(totals, source.read, source.by_reason())
+        found = ingest_report(totals, source.read, source.by_reason(), source.passed_over())
         write_record(folder / REPORT_DATA_FILE, found)
         with storage_errors(folder / REPORT_FILE):
             text = render(spec, stats, totals, found, origin, layout.edges)

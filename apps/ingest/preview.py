@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 from ase.formula import Formula
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.ingest.assembly.shard import reason_name
+from gfm_pipeline.apps.ingest.assembly.shard import by_frequency, reason_name
 from gfm_pipeline.apps.ingest.checks.filters import Conversion, faults, malformed, oddity
 from gfm_pipeline.apps.ingest.checks.fingerprints import fingerprint
 from gfm_pipeline.apps.ingest.checks.label_consistency import Collector, findings
@@ -21,7 +21,7 @@ from gfm_pipeline.apps.ingest.checks.record_scan import composition
 from gfm_pipeline.apps.ingest.checks.units import UnitTest, said
 from gfm_pipeline.apps.ingest.read import check_source, said_about
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
-from gfm_pipeline.apps.ingest.records import Reader, Record, unreadable
+from gfm_pipeline.apps.ingest.records import PassedOver, Reader, Record, unreadable
 from gfm_pipeline.apps.ingest.summary.provenance import filters, units
 from gfm_pipeline.apps.ingest.summary.references import ReferenceEnergies, solve_references
 from gfm_pipeline.apps.runtime.query_program import answer
@@ -36,7 +36,10 @@ MAX_ATOMS = 2_000_000  # in memory
 BINS = 16
 
 
-def _some(reader: Reader, spec: PreviewSpec, total: int | None) -> Iterator[tuple[str, Record | BadRecord | None]]:
+Item = Record | BadRecord | PassedOver
+
+
+def _some(reader: Reader, spec: PreviewSpec, total: int | None) -> Iterator[tuple[str, Item | None]]:
     """Yield records of files drawn at random, beginning at the start of each; of a counted source, of all of it.
 
     None in place of a record says that its file holds more than was yielded.
@@ -69,17 +72,26 @@ class _Sample:
         self.taken: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
         self.oddities: Counter[str] = Counter()
+        self.passed_over: Counter[str] = Counter()
         self.n_atoms = 0
         self.collector = Collector()
         self._seen: dict[int, Record] = {}
+
+    @property
+    def seen(self) -> int:
+        """Records that came from the reader."""
+        return self.read + self.passed_over.total()
 
     def take_out(self, reason: str, file: str, index: int) -> None:
         """Count a reason."""
         self.taken[reason_name(reason)] += 1
         self.examples.setdefault(reason_name(reason), f"{file}, record {index}: {reason}")
 
-    def add(self, item: Record | BadRecord) -> None:
+    def add(self, item: Item) -> None:
         """Take one record as the reader gave it."""
+        if isinstance(item, PassedOver):
+            self.passed_over[reason_name(item.reason)] += 1
+            return
         self.read += 1
         if isinstance(item, BadRecord):
             self.take_out(item.reason, item.file, item.index)
@@ -201,13 +213,13 @@ def preview(spec: PreviewSpec) -> Preview:
         if item is None:
             complete = False
             continue
-        if sample.read >= spec.scan or sample.n_atoms >= MAX_ATOMS or time.monotonic() > ends:
+        if sample.seen >= spec.scan or sample.n_atoms >= MAX_ATOMS or time.monotonic() > ends:
             complete = False
             break
         files.add(file)
         sample.add(item)
     complete = complete and (len(files) == len(source.files) or describe(source.reader).makes_data)
-    complete = complete and total in (None, sample.read)
+    complete = complete and total in (None, sample.seen)
     sample.set_other_units_aside()
     elements = np.zeros(0, np.int64)
     energies = np.zeros(0)
@@ -244,6 +256,7 @@ def preview(spec: PreviewSpec) -> Preview:
         energies=_histogram(energies),
         forces=_histogram(largest),
         taken=tuple(TakenOut(r, n, sample.examples[r]) for r, n in sample.taken.most_common() if n),
+        passed_over=by_frequency(sample.passed_over),
         looks=tuple(Look(f.look, f.passed, f.sentence) for f in findings(evidence, scatter)),
         warnings=(*said_about(evidence, dict(sample.oddities), scatter), *_said_of_groups(sample, complete), *doubt),
     )

@@ -10,6 +10,7 @@ from gfm_pipeline.apps.ingest.assembly.shard import ShardWriter
 from gfm_pipeline.apps.ingest.checks.filters import Conversion, clean
 from gfm_pipeline.apps.ingest.checks.label_consistency import Evidence, findings, warnings
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
+from gfm_pipeline.apps.ingest.records import PassedOver
 from gfm_pipeline.apps.runtime.program import Task, run_program
 from gfm_pipeline.core.contracts.data import BadRecord, ReadShardResult, ReadShardSpec, SourceSettings
 from gfm_pipeline.core.contracts.readers import describe
@@ -75,6 +76,9 @@ def read_shard_program(spec: ReadShardSpec, task: Task) -> ReadShardResult:
     ):
         for item in reader.read(source, spec.shard, source.shards, spec.seed):
             task.check()
+            if isinstance(item, PassedOver):
+                writer.pass_over(item)
+                continue
             result = item if isinstance(item, BadRecord) else clean(item, source, conversion)
             if isinstance(result, BadRecord):
                 writer.set_aside(result)

@@ -71,10 +71,23 @@ class Record:
     member: int = 0
 
 
+@dataclass(frozen=True)
+class PassedOver:
+    """A record that is sound and not for this source: counted and named, and no fault of the source.
+
+    The text of ``reason`` before the first colon is the same for all records that are passed over for it.
+    """
+
+    file: str
+    index: int
+    reason: str
+
+
 class Reader(Protocol):
     """A source of records.
 
-    Readers stream: they hold one record at a time. What cannot be read is yielded as `BadRecord`.
+    Readers stream: they hold one record at a time. What cannot be read is yielded as `BadRecord`, and what is not for
+    this source as `PassedOver`.
     """
 
     def converted(self, source: SourceSettings) -> tuple[str, ...]:
@@ -83,7 +96,9 @@ class Reader(Protocol):
     def count(self, source: SourceSettings) -> int | None:
         """Return the number of records of the whole source, when that is cheap to say."""
 
-    def read(self, source: SourceSettings, shard: int, n_shards: int, seed: int) -> Iterator[Record | BadRecord]:
+    def read(
+        self, source: SourceSettings, shard: int, n_shards: int, seed: int
+    ) -> Iterator[Record | BadRecord | PassedOver]:
         """Yield the records of one shard; all shards together are the source, whatever their number."""
 
 

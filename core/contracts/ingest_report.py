@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 REPORT_FILE = "ingest_report.md"
 REPORT_DATA_FILE = "ingest_report.json"
@@ -48,6 +48,8 @@ class IngestReport:
         Records read, good and bad.
     set_aside
         Most frequent reason first; every record is named in ``quarantine.jsonl``.
+    passed_over
+        Records that are sound and not for this source, by reason; they are not among those read.
     elements
         By atomic number.
     sizes
@@ -69,3 +71,4 @@ class IngestReport:
     forces: Histogram
     structures: int
     components: int
+    passed_over: dict[str, int] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gfm_pipeline.core.contracts.data import SourceSettings
@@ -80,3 +80,4 @@ class Preview:
     taken: tuple[TakenOut, ...]
     looks: tuple[Look, ...]
     warnings: tuple[str, ...]
+    passed_over: dict[str, int] = field(default_factory=dict)  # sound, and not for this source: reason, records

@@ -89,6 +89,8 @@ def render(seen: Preview, max_quarantined: float, console: Console) -> None:
         )
     if not seen.taken:
         console.print("  Nothing would be taken out.")
+    for reason, n in seen.passed_over.items():
+        console.print(f"  Passed over, not for this source: {n:,} ({reason})", highlight=False, markup=False)
     aside = (seen.read - seen.usable) / max(1, seen.read)
     if seen.usable and aside > max_quarantined:
         console.print(

@@ -23,7 +23,7 @@ from gfm_pipeline.apps.dataset.store.columns import flat_ranges
 from gfm_pipeline.apps.ingest.checks.filters import oddity
 from gfm_pipeline.apps.ingest.checks.fingerprints import fingerprint, group_id
 from gfm_pipeline.apps.ingest.checks.label_consistency import Collector, Evidence
-from gfm_pipeline.apps.ingest.records import Record
+from gfm_pipeline.apps.ingest.records import PassedOver, Record
 from gfm_pipeline.core.contracts.data import QUARANTINE_FILE, BadRecord, Duplicates, SourceSettings
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.publish import storage_errors, verify, write_record
@@ -125,7 +125,7 @@ class ShardIndex:
 
     ``elements`` are atomic numbers; ``last_index`` maps each file (its position in the source, times `MEMBERS`, plus
     the member of an archive) to the highest number of a good record in it; ``reasons`` and ``oddities`` count what was
-    set aside, and what was kept though it is odd.
+    set aside, and what was kept though it is odd; ``passed_over`` counts what is sound and not for this source.
     """
 
     parts: tuple[Part, ...]
@@ -133,6 +133,7 @@ class ShardIndex:
     last_index: dict[int, int]
     reasons: dict[str, int]
     oddities: dict[str, int]
+    passed_over: dict[str, int] = field(default_factory=dict)
 
     @property
     def n_records(self) -> int:
@@ -168,6 +169,7 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
     _last: dict[int, int] = field(default_factory=dict)
     _reasons: Counter[str] = field(default_factory=Counter)
     _oddities: Counter[str] = field(default_factory=Counter)
+    _passed_over: Counter[str] = field(default_factory=Counter)
     _collector: Collector = field(default_factory=Collector)
     _quarantine: IO[str] | None = None
 
@@ -205,6 +207,10 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
             with storage_errors(self.folder / QUARANTINE_FILE):
                 self._quarantine.write(canonical_json(to_plain(bad)) + "\n")
 
+    def pass_over(self, item: PassedOver) -> None:
+        """Count a record that is not for this source."""
+        self._passed_over[reason_name(item.reason)] += 1
+
     def _flush(self) -> None:
         if not self._records:
             return
@@ -225,6 +231,7 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
             dict(sorted(self._last.items())),
             by_frequency(self._reasons),
             by_frequency(self._oddities),
+            by_frequency(self._passed_over),
         )
         evidence = self._collector.evidence()
         path = self.folder / EVIDENCE_FILE

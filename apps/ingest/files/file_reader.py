@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.files.archive_members import Part, is_archive, parts
-from gfm_pipeline.apps.ingest.records import Record, deal, disk_trouble, group_name, mine, unreadable
+from gfm_pipeline.apps.ingest.records import PassedOver, Record, deal, disk_trouble, group_name, mine, unreadable
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 from gfm_pipeline.core.contracts.options import FileOptions, ReaderOptions
 from gfm_pipeline.core.contracts.sources import parse_options
@@ -85,6 +85,10 @@ class RefusedError(ValueError):
     """A record that was understood and cannot be used; its text is the reason."""
 
 
+class PassOverError(ValueError):
+    """A record that is sound and not for this source; its text is the reason."""
+
+
 class FileReader(ABC):
     """Base of the readers of files; see `gfm_pipeline.apps.ingest.records.Reader` for what it offers.
 
@@ -124,7 +128,13 @@ class FileReader(ABC):
             total += length
         return total
 
-    def read(self, source: SourceSettings, shard: int, n_shards: int, seed: int) -> Iterator[Record | BadRecord]:  # noqa: ARG002
+    def read(
+        self,
+        source: SourceSettings,
+        shard: int,
+        n_shards: int,
+        seed: int,  # noqa: ARG002
+    ) -> Iterator[Record | BadRecord | PassedOver]:
         """Yield the records of one shard; ``seed`` is not used."""
         options = parse_options(source.reader, source.options)
         files, records = deal(source.files, shard, n_shards)
@@ -133,7 +143,7 @@ class FileReader(ABC):
 
     def _file(
         self, source: SourceSettings, options: ReaderOptions, file_index: int, file: str, records: slice
-    ) -> Iterator[Record | BadRecord]:
+    ) -> Iterator[Record | BadRecord | PassedOver]:
         members = options.members if isinstance(options, FileOptions) else "*"
         done = 0
         for member, part in enumerate(caught(parts(file, members))):
@@ -159,7 +169,7 @@ class FileReader(ABC):
         file_index: int,
         member: int,
         index: int,
-    ) -> Record | BadRecord:
+    ) -> Record | BadRecord | PassedOver:
         if isinstance(parse, Exception):
             return unreadable(source, part.name, index, parse)
         try:
@@ -181,6 +191,8 @@ class FileReader(ABC):
                 charge=number_named(frame.find, CHARGE_NAMES),
                 spin=number_named(frame.find, SPIN_NAMES),
             )
+        except PassOverError as error:
+            return PassedOver(part.name, index, str(error))
         except RefusedError as error:
             return BadRecord(source.name, part.name, index, str(error))
         except Exception as error:  # noqa: BLE001 - whatever a parser raises costs the record, and names it

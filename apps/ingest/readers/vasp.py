@@ -3,11 +3,16 @@
 The layouts: https://www.vasp.at/wiki/index.php/Vasprun.xml and https://www.vasp.at/wiki/index.php/OUTCAR. Both are
 streamed, step by step. OUTCARs are parsed by ASE. Two traps of vasprun.xml: ``e_fr_energy`` of a step includes the
 term of an external pressure, and its ``e_0_energy`` may be wrong, so the difference of the two is taken from the last
-electronic step. Steps whose electrons did not converge are refused.
+electronic step.
+
+Steps whose electrons did not converge are refused. VASP 5 says that EDIFF is reached at the last electronic step that
+is allowed (NELM), too, so the steps are counted. Steps of a force field that VASP trains on the fly (``ML_FF``) have
+blocks of their own, named ML; they are no results of DFT and are passed over.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from typing import IO
@@ -20,12 +25,16 @@ from lxml import etree
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.files.archive_members import Part
-from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse, RefusedError
+from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse, PassOverError, RefusedError
 from gfm_pipeline.core.contracts.options import VaspEnergy, VaspOptions
 
 _KBAR = 0.1 * units.GPa
 _FINISHED = "General timing and accounting"
 _UNCONVERGED = "the electronic steps did not converge"
+_LEARNED = "a step of VASP's machine-learned force field (ML_FF): its energy and forces are not those of DFT"
+_ELECTRONIC_STEP = "Iteration"
+_NELM = re.compile(r"\bNELM\s*=\s*(\d+)")
+_ML_ENERGY = "ML FREE ENERGIE"
 
 
 class VaspReader(FileReader):
@@ -47,14 +56,22 @@ def _refuse(reason: str) -> Frame:
     raise ValueError(reason)
 
 
+def _pass_over(reason: str) -> Frame:
+    raise PassOverError(reason)
+
+
 class _Lines:
-    """Lines of an OUTCAR for ASE, which asks for a name, and whether the end of a finished run was among them."""
+    """Lines of an OUTCAR for ASE, which asks for a name.
+
+    What was among them: the end of a finished run, and the electronic steps that are allowed (NELM, 0: not said).
+    """
 
     name = "OUTCAR"
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines = lines
         self.finished = False
+        self.most = 0
 
     def __iter__(self) -> _Lines:
         return self
@@ -63,20 +80,27 @@ class _Lines:
         line = next(self._lines)
         if _FINISHED in line:
             self.finished = True
+        elif not self.most and (found := _NELM.search(line)):
+            self.most = int(found[1])
         return line
 
 
 def _outcar_steps(lines: Iterator[str], energy: VaspEnergy) -> Iterator[Parse]:
     source = _Lines(lines)
     # Without a folder, ASE looks for no POSCAR: constraints do not matter here.
+    behind = 1  # electronic steps whose first line is before the chunk: ASE takes the first of all for the header's
     for chunk in outcarchunks(source, header_parser=OutcarHeaderParser(workdir=None)):
-        yield partial(_outcar_step, chunk, energy)
+        steps = behind + sum(_ELECTRONIC_STEP in line for line in chunk.lines)
+        yield partial(_outcar_step, chunk, steps, source.most, energy)
+        behind = 0
     if not source.finished:
         yield partial(_refuse, "the file ends before VASP did")
 
 
-def _outcar_step(chunk: OUTCARChunk, energy: VaspEnergy) -> Frame:
-    if any("EDIFF was not reached" in line for line in chunk.lines):
+def _outcar_step(chunk: OUTCARChunk, steps: int, most: int, energy: VaspEnergy) -> Frame:
+    if any(_ML_ENERGY in line for line in chunk.lines[-6:]):
+        raise PassOverError(_LEARNED)
+    if (most and steps >= most) or any("EDIFF was not reached" in line for line in chunk.lines):
         raise RefusedError(_UNCONVERGED)
     atoms = chunk.build()
     results = atoms.calc.results
@@ -94,11 +118,13 @@ def _outcar_step(chunk: OUTCARChunk, energy: VaspEnergy) -> Frame:
 def _xml_steps(stream: IO[bytes], energy: VaspEnergy) -> Iterator[Parse]:
     events = etree.iterparse(stream, events=("start", "end"), resolve_entities=False, no_network=True)
     _, root = next(events)
-    depth, numbers, pressure, most = 1, np.zeros(0, dtype=int), 0.0, 0
+    depth, numbers, pressure, most, learns = 1, np.zeros(0, dtype=int), 0.0, 0, False
     for event, element in events:
         depth += 1 if event == "start" else -1
         if event == "start" or depth > 1:
             continue
+        if element.tag in ("incar", "parameters"):
+            learns = learns or (element.findtext(".//i[@name='ML_LMLFF']") or "").strip() == "T"
         if element.tag == "atominfo":
             rows = element.iterfind("array[@name='atoms']/set/rc")
             numbers = np.array([atomic_numbers[(row.findtext("c") or "").strip()] for row in rows])
@@ -106,7 +132,10 @@ def _xml_steps(stream: IO[bytes], energy: VaspEnergy) -> Iterator[Parse]:
             pressure = float(element.findtext(".//i[@name='PSTRESS']") or 0) * _KBAR
             most = int(element.findtext(".//i[@name='NELM']") or 0)
         elif element.tag == "calculation":
-            yield partial(_xml_step, element, numbers, pressure, most, energy)
+            if learns and element.find("scstep") is None:
+                yield partial(_pass_over, _LEARNED)
+            else:
+                yield partial(_xml_step, element, numbers, pressure, most, energy)
         root.clear()
 
 

@@ -47,7 +47,9 @@ def coarser(histogram: Histogram, bins: int) -> Histogram:
     return Histogram(edges, tuple(sum(histogram.counts[k : k + step]) for k in starts))
 
 
-def ingest_report(totals: Totals, read: int, set_aside: tuple[SetAside, ...]) -> IngestReport:
+def ingest_report(
+    totals: Totals, read: int, set_aside: tuple[SetAside, ...], passed_over: dict[str, int]
+) -> IngestReport:
     """Return what was found in a source of which ``read`` records were read."""
     return IngestReport(
         read=read,
@@ -61,4 +63,5 @@ def ingest_report(totals: Totals, read: int, set_aside: tuple[SetAside, ...]) ->
         forces=of_values(totals.forces()),
         structures=sum(s.structures for s in totals.sums.values()),
         components=sum(3 * s.force_atoms for s in totals.sums.values()),
+        passed_over=passed_over,
     )

@@ -152,4 +152,7 @@ def render(
         lines += _block("Set aside", [said, "", *_table(("reason", "records", "share", "first"), rows)])
     else:
         lines += _block("Set aside", ["Nothing."])
+    if found.passed_over:
+        over = [f"- {n} records: {reason}" for reason, n in found.passed_over.items()]
+        lines += _block("Passed over", ["Sound, and not for this source; not among the records read.", "", *over])
     return "\n".join(lines) + "\n"

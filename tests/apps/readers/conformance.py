@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
-from gfm_pipeline.apps.ingest.records import Record
+from gfm_pipeline.apps.ingest.records import PassedOver, Record
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 from gfm_pipeline.core.contracts.sources import validate_options
 
@@ -39,25 +39,28 @@ class Expected:
         self.pbc = np.full(3, periodic)
 
 
-def read_all(source: SourceSettings, n_shards: int = 1) -> list[Record | BadRecord]:
+Item = Record | BadRecord | PassedOver
+
+
+def read_all(source: SourceSettings, n_shards: int = 1) -> list[Item]:
     reader = get_reader(source.reader)
     return [item for shard in range(n_shards) for item in reader.read(source, shard, n_shards, 0)]
 
 
-def good(items: list[Record | BadRecord]) -> list[Record]:
+def good(items: list[Item]) -> list[Record]:
     return [item for item in items if isinstance(item, Record)]
 
 
-def bad(items: list[Record | BadRecord]) -> list[BadRecord]:
+def bad(items: list[Item]) -> list[BadRecord]:
     return [item for item in items if isinstance(item, BadRecord)]
 
 
-def place(item: Record | BadRecord) -> tuple[str, int]:
+def place(item: Item) -> tuple[str, int]:
     return item.file, item.index
 
 
-def content(item: Record | BadRecord) -> Any:
-    if isinstance(item, BadRecord):
+def content(item: Item) -> Any:
+    if not isinstance(item, Record):
         return item
     arrays = [item.numbers, item.pos, item.forces, item.cell, item.pbc]
     return place(item), item.group, item.energy, [None if a is None else np.asarray(a).tolist() for a in arrays]

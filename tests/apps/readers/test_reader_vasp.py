@@ -12,6 +12,7 @@ from ase import units
 from ase.io import iread
 from conformance import Conformance, Expected, bad, good, read_all
 
+from gfm_pipeline.apps.ingest.records import PassedOver
 from gfm_pipeline.core.contracts.data import EnergyUnit, SourceSettings
 from gfm_pipeline.core.contracts.sources import check_units, validate_options
 from gfm_pipeline.core.errors import ConfigError
@@ -129,3 +130,78 @@ def test_a_run_that_was_killed_gives_its_finished_steps(real_data: Path, tmp_pat
 def test_other_members_are_named(real_data: Path) -> None:
     items = bad(read_all(real(real_data, "parse-vasp-no-magmoms.zip", "*/INCAR")))
     assert "neither a vasprun.xml nor an OUTCAR: set the option members" in items[0].reason
+
+
+def electronic(step: int, n: int) -> str:
+    return "".join(f"{'-' * 39} Iteration {step:6d}({k:4d})  {'-' * 39}\n" for k in range(1, n + 1))
+
+
+def ionic(energy: float, ml: str = "", columns: str = "", more: str = "") -> str:
+    """Return the end of an ionic step of an OUTCAR; ``ml`` marks a block of the force field."""
+    mark = " (ML)" if ml else ""
+    return (
+        " VOLUME and BASIS-vectors are now :\n"
+        "      direct lattice vectors                 reciprocal lattice vectors\n"
+        "  8.0 0.0 0.0 0.125 0.0 0.0\n  0.0 8.0 0.0 0.0 0.125 0.0\n  0.0 0.0 8.0 0.0 0.0 0.125\n\n"
+        f" POSITION                                       TOTAL-FORCE (eV/Angst){mark}{columns}\n {'-' * 83}\n"
+        f"  1.0 1.0 1.0  0.1 0.2 {energy / 100:.6f}{more}\n  1.0 1.0 1.8  -0.1 -0.2 {-energy / 100:.6f}{more}\n"
+        f" {'-' * 83}\n    total drift:      0.0 0.0 0.0\n\n"
+        f"  {'ML ' if ml else ''}FREE ENERGIE OF THE ION-ELECTRON SYSTEM (eV)\n  {'-' * 51}\n"
+        f"  free  energy   {'ML ' if ml else ''}TOTEN  = {energy:18.8f} eV\n\n"
+        f"  energy  without entropy= {energy:17.8f}  energy(sigma->0) = {energy:17.8f}\n\n"
+    )
+
+
+def outcar(path: Path, steps: str, nelm: int = 15) -> SourceSettings:
+    head = (
+        " vasp.5.4.4.18Apr17-6-g9f103f2a35\n POTCAR:    PAW_PBE H 15Jun2001\n POTCAR:    PAW_PBE H 15Jun2001\n"
+        "   ions per type =               2\n   ISPIN  =      1    spin polarized calculation?\n"
+        f"   NELM   = {nelm:6d};   NELMIN=  2; NELMDL= -5     # of ELM steps\n"
+    )
+    path.write_text(f"{head}{steps} General timing and accounting informations for this job:\n")
+    return SourceSettings("x", "vasp", (str(path),))
+
+
+def test_steps_that_ran_to_nelm_did_not_converge_whatever_vasp_5_says(tmp_path: Path) -> None:
+    """VASP 5 says that EDIFF is reached at the last electronic step that is allowed, too."""
+    reached = f"{'-' * 24} aborting loop because EDIFF is reached {'-' * 40}\n"
+    steps = "".join(electronic(k, n) + reached + ionic(-6.0 - k) for k, n in ((1, 15), (2, 9), (3, 15), (4, 14)))
+    items = read_all(outcar(tmp_path / "OUTCAR", steps))
+    assert [item.index for item in bad(items)] == [0, 2]
+    assert {item.reason for item in bad(items)} == {"the electronic steps did not converge"}
+    assert [record.energy for record in good(items)] == [-8.0, -10.0]
+
+
+def test_the_first_step_counts_as_many_electronic_steps_as_it_has(tmp_path: Path) -> None:
+    items = read_all(outcar(tmp_path / "OUTCAR", electronic(1, 2) + ionic(-6.0) + electronic(2, 1) + ionic(-7.0), 2))
+    assert [item.index for item in bad(items)] == [0]
+
+
+def test_steps_of_the_force_field_of_vasp_are_passed_over(tmp_path: Path) -> None:
+    """Beside every step of DFT stands what the force field says of it; most steps have the latter only."""
+    steps = electronic(1, 8) + ionic(-6.0) + ionic(-6.1, "ml") + ionic(-6.2, "ml") + electronic(4, 7) + ionic(-6.3)
+    items = read_all(outcar(tmp_path / "OUTCAR", steps))
+    assert [record.energy for record in good(items)] == [-6.0, -6.3]
+    assert bad(items) == []
+    over = [item for item in items if isinstance(item, PassedOver)]
+    assert [item.index for item in over] == [1, 2]
+    assert "machine-learned force field" in over[0].reason
+
+
+def test_forces_are_the_first_of_several_columns(tmp_path: Path) -> None:
+    """Some builds write the forces without dispersion beside the total ones."""
+    steps = electronic(1, 8) + ionic(-6.0, columns="      w/o vdW", more="  9.0 9.0 9.0")
+    (record,) = good(read_all(outcar(tmp_path / "OUTCAR", steps)))
+    assert record.forces is not None
+    np.testing.assert_allclose(record.forces[0], [0.1, 0.2, -0.06])
+
+
+def test_learned_steps_of_a_vasprun_are_passed_over(tmp_path: Path) -> None:
+    path = TestVasprun().write(tmp_path, Expected())
+    head, first, *others = path.read_text().split("<calculation>")
+    head = head.replace("<parameters>", '<incar><i type="logical" name="ML_LMLFF"> T  </i></incar><parameters>')
+    electronic_step = first[: first.rindex("</scstep>") + len("</scstep>")]
+    path.write_text("<calculation>".join([head, first[len(electronic_step) :], *others]))
+    items = read_all(SourceSettings("x", "vasp", (str(path),)))
+    assert [type(item) is PassedOver for item in items] == [True] + [False] * len(others)
+    assert len(good(items)) == len(others)
