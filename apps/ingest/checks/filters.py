@@ -148,7 +148,8 @@ def _unusable(record: Record, forces: bool) -> str | None:
         return f"positions or cell are beyond {FARTHEST:g} Angstrom: they cannot be told apart in float32"
     odd = (record.numbers < 1) | (record.numbers > MAX_Z)
     if odd.any():
-        return f"unknown element: atomic number {int(record.numbers[odd][0])}"
+        number = int(record.numbers[odd][0])
+        return f"unknown element: atomic number {number}" + ("" if number else ", a ghost atom, a vacancy or a dummy")
     if record.group is None:
         return "no group"
     if record.energy is None:

@@ -1,5 +1,7 @@
 """Files to read, and members of archives as if they were files: opened, decompressed, and never unpacked.
 
+A byte order mark, which programs on Windows put before texts, is skipped.
+
 A ``.gz``, ``.bz2`` or ``.xz`` file is decompressed as it is read. The members of ``.tar`` files, compressed or not,
 come in the archive's order from a single pass over it; those of ``.zip`` files in the order of its directory.
 """
@@ -7,6 +9,7 @@ come in the archive's order from a single pass over it; those of ``.zip`` files 
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import io
 import lzma
@@ -78,16 +81,21 @@ class Part:
         with self._open() as raw:
             suffix = _compression(self.name)
             if not suffix:
-                yield raw
+                yield _unmarked(raw)
                 return
             with _DECOMPRESS[suffix](raw) as stream:
-                yield stream
+                yield _unmarked(stream)
 
     @contextmanager
     def text(self) -> Iterator[io.TextIOWrapper]:
-        """Open as UTF-8 text; bytes that are not are replaced, so that they cost only their own record."""
-        with self.binary() as stream, io.TextIOWrapper(stream, "utf-8", errors="replace") as text:
-            yield text
+        """Open as text: UTF-8, or UTF-16 by its mark.
+
+        Bytes that are neither are replaced, so that they cost only their own record.
+        """
+        with self.binary() as stream:
+            encoding = "utf-16" if _begin(stream, 2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8"
+            with io.TextIOWrapper(stream, encoding, errors="replace") as text:
+                yield text
 
     def path(self) -> Path:
         """Return the path of a format that needs a file on disk.
@@ -103,6 +111,18 @@ class Part:
                 "Unpack it first.",
             )
         return self.file
+
+
+def _begin(stream: IO[bytes], size: int) -> bytes:
+    """Return the first bytes of a stream without taking them; all that is opened here can peek."""
+    return bytes(cast("io.BufferedReader", stream).peek(size)[:size])
+
+
+def _unmarked(stream: IO[bytes]) -> IO[bytes]:
+    """Return the stream after the mark of UTF-8, if it begins with one."""
+    if _begin(stream, len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
+        stream.read(len(codecs.BOM_UTF8))
+    return stream
 
 
 def _compression(name: str) -> str:

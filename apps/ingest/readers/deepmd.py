@@ -16,9 +16,9 @@ from typing import Any
 
 import msgpack
 import numpy as np
-from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
+from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.files.lmdb_file import LmdbFile
@@ -68,7 +68,7 @@ def _refuse(reason: str) -> Frame:
 def _numbers_of(type_map: tuple[str, ...]) -> NDArray[np.int64]:
     if not type_map:
         raise ValueError("the elements of the types are not named: set the option type_map")
-    return np.array([atomic_numbers[symbol] for symbol in type_map])
+    return np.array([number_of(symbol) for symbol in type_map])
 
 
 class _System:

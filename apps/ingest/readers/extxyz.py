@@ -4,6 +4,9 @@ The format: https://github.com/libAtoms/extxyz and, as far as files in use go, `
 comment line and of columns is parsed here; a frame with anything else (escapes, nested brackets, ``VEC`` lines, odd
 property names) goes to ASE, so that what ASE reads is read, and equally. Values that nobody asks for are not parsed:
 a virial that is no matrix does not cost a frame.
+
+Beyond ASE: keys of the structure in other spellings (``lattice=``, ``cell=``, ``properties=``, ``PBC=``), which ASE
+takes for metadata and the frame for a molecule; cells of three or six numbers; isotopes of hydrogen.
 """
 
 from __future__ import annotations
@@ -21,10 +24,12 @@ import numpy as np
 import orjson
 from ase import Atoms
 from ase.data import atomic_numbers
+from ase.geometry import cellpar_to_cell
 from ase.io.extxyz import UNPROCESSED_KEYS, key_val_str_to_dict, per_config_properties, read_xyz
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.ingest.files.file_reader import Frame, Parse
+from gfm_pipeline.apps.ingest.readers.species import number_of
+from gfm_pipeline.apps.ingest.files.file_reader import Frame, Parse, RefusedError
 
 ENERGY_NAMES = ("energy", "free_energy")
 FORCE_NAMES = ("forces", "force")  # "force" is how JuLIP and ACE files spell it
@@ -38,6 +43,19 @@ _LOGICAL = {"T": True, "F": False, "True": True, "False": False}
 # ASE takes these columns for something else than an array of that name.
 _SPECIAL = frozenset(
     {"positions", "numbers", "symbols", "charge", "charges", "initial_charges", *per_config_properties}
+)
+# How files spell the three keys of the structure, beside the way the format does.
+_SPELLINGS = {
+    "lattice": "Lattice",
+    "cell": "Lattice",
+    "unit_cell": "Lattice",
+    "lattice_vectors": "Lattice",
+    "properties": "Properties",
+    "pbc": "pbc",
+}
+_RESPELLED = re.compile(
+    rf"""(?:^|(?<=\s))({"|".join(_SPELLINGS)})\s*=\s*("[^"]*"|'[^']*'|\{{[^}}]*\}}|\[[\[\]\d\s,.eE+TFtf-]*\]|[^\s"]+)""",
+    re.IGNORECASE,
 )
 _END = " \0 "  # between lines that are split together
 _VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
@@ -127,7 +145,7 @@ def _next_header(lines: Iterator[str]) -> tuple[str, str]:
     """Return the first two lines of the next frame, empty at the end of the file."""
     previous = ""
     for line in lines:
-        if previous.strip().isdecimal() and ("Properties=" in line or "Lattice=" in line):
+        if previous.strip().isdecimal() and _RESPELLED.search(line) is not None:
             return previous, line
         previous = line
     return "", ""
@@ -142,7 +160,49 @@ def parse(lines: Sequence[str]) -> Frame:
     try:
         return _usual(lines)
     except UnusualError:
+        respelled = _respell(lines[1])
+        if respelled == lines[1]:
+            return _with_ase(lines)
+    lines = [lines[0], respelled, *lines[2:]]
+    try:
+        return _usual(lines)
+    except UnusualError:
         return _with_ase(lines)
+
+
+def _respell(comment: str) -> str:
+    """Return a comment line with the keys of the structure as the format spells them, and cells as nine numbers."""
+    found: dict[str, tuple[int, str]] = {}
+    for match in _RESPELLED.finditer(comment):
+        name = _SPELLINGS[match[1].lower()]
+        value = match[2] if name != "Lattice" else _nine_numbers(match[2])
+        exact = match[1] == name
+        if value is not None and (exact or name not in found):
+            found[name] = (match.start(), f"{name}={value}")
+    kept = dict(found.values())
+
+    def spelled(match: re.Match[str]) -> str:
+        return kept.get(match.start(), match[0])
+
+    return _RESPELLED.sub(spelled, comment)
+
+
+def _nine_numbers(value: str) -> str | None:
+    """Return the lattice vectors that a cell of nine, six (lengths, angles) or three numbers gives, else None."""
+    try:
+        numbers = [float(token) for token in re.sub(r"[\[\]{}\"',]", " ", value).split()]
+    except ValueError:
+        return None  # a word, such as the name of a cell
+    if len(numbers) in (3, 6):
+        angles = numbers[3:] or [90.0] * 3
+        numbers = cellpar_to_cell([*numbers[:3], *angles]).ravel().tolist()
+    return f'"{" ".join(map(repr, numbers))}"' if len(numbers) == 9 else None
+
+
+@lru_cache(maxsize=256)
+def _unusually_spelled(names: tuple[str, ...]) -> bool:
+    """Return whether a key of the structure is among the names in another spelling only."""
+    return any(name != _SPELLINGS.get(name.lower(), name) and _SPELLINGS[name.lower()] not in names for name in names)
 
 
 def _with_ase(lines: Sequence[str]) -> Frame:
@@ -177,6 +237,8 @@ def _first(find: Callable[[str], Any], names: tuple[str, ...]) -> Any:
 
 def _usual(lines: Sequence[str]) -> Frame:
     pairs = _pairs(lines[1])
+    if _unusually_spelled(tuple(pairs)):
+        raise UnusualError
     properties = pairs.pop("Properties", None)
     columns, width = _columns(_DEFAULT_PROPERTIES if properties is None else _text(properties))
     rows = Rows.split(lines[2:], width)
@@ -196,6 +258,8 @@ def _usual(lines: Sequence[str]) -> Frame:
             forces=forces,
             find=find,
         )
+    except RefusedError:
+        raise
     except (ValueError, OverflowError) as error:
         raise UnusualError from error  # ASE says what is wrong
 
@@ -267,10 +331,11 @@ def _periodic(text: str) -> NDArray[np.bool_]:
 def _numbers(columns: dict[str, Column], rows: Rows) -> NDArray[Any]:
     if "Z" in columns:
         return _values(columns["Z"], rows)
+    symbols = rows.take(columns["species"].places)
     try:
-        return np.fromiter(map(_NUMBER_OF.__getitem__, rows.take(columns["species"].places)), np.int64, rows.n)
-    except KeyError as error:
-        raise UnusualError from error
+        return np.fromiter(map(_NUMBER_OF.__getitem__, symbols), np.int64, rows.n)
+    except KeyError:
+        return np.fromiter(map(number_of, symbols), np.int64, rows.n)
 
 
 def _values(column: Column, rows: Rows) -> NDArray[Any]:

@@ -15,8 +15,8 @@ from typing import IO, Any
 
 import numpy as np
 import orjson
-from ase.data import atomic_numbers
 
+from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.files.json_stream import records
@@ -82,7 +82,7 @@ def _parse(configuration: dict[str, Any], about: dict[str, Any]) -> Frame:
         return configuration[name] if name in configuration else about.get(name)
 
     return Frame(
-        numbers=np.array([atomic_numbers[symbol] for symbol in configuration["AtomTypes"]]),
+        numbers=np.array([number_of(symbol) for symbol in configuration["AtomTypes"]]),
         pos=np.array(configuration["Positions"], dtype=np.float64).reshape(-1, 3),
         cell=np.array(configuration["Lattice"], dtype=np.float64),
         pbc=np.ones(3, dtype=bool),

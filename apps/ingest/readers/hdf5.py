@@ -24,9 +24,9 @@ from typing import Any
 import h5py
 import numpy as np
 from ase import units
-from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
+from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.records import disk_trouble
@@ -132,7 +132,7 @@ class _Molecule:
     def _numbers(self) -> NDArray[Any]:
         values = self._group[self._layout.numbers][()]
         if values.dtype.kind in "SO":
-            return np.array([atomic_numbers[bytes(symbol).decode()] for symbol in values.tolist()])
+            return np.array([number_of(bytes(symbol).decode()) for symbol in values.tolist()])
         return np.asarray(values)
 
     def _label(self, name: str, index: int) -> Any:

@@ -19,11 +19,11 @@ from typing import IO
 
 import numpy as np
 from ase import units
-from ase.data import atomic_numbers
 from ase.io.vasp_parsers.vasp_outcar_parsers import OUTCARChunk, OutcarHeaderParser, outcarchunks
 from lxml import etree
 from numpy.typing import NDArray
 
+from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse, PassOverError, RefusedError
 from gfm_pipeline.core.contracts.options import VaspEnergy, VaspOptions
@@ -127,7 +127,7 @@ def _xml_steps(stream: IO[bytes], energy: VaspEnergy) -> Iterator[Parse]:
             learns = learns or (element.findtext(".//i[@name='ML_LMLFF']") or "").strip() == "T"
         if element.tag == "atominfo":
             rows = element.iterfind("array[@name='atoms']/set/rc")
-            numbers = np.array([atomic_numbers[(row.findtext("c") or "").strip()] for row in rows])
+            numbers = np.array([number_of(row.findtext("c") or "") for row in rows])
         elif element.tag == "parameters":
             pressure = float(element.findtext(".//i[@name='PSTRESS']") or 0) * _KBAR
             most = int(element.findtext(".//i[@name='NELM']") or 0)
