@@ -18,10 +18,10 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.files.lmdb_file import LmdbFile
+from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.apps.ingest.records import disk_trouble
 from gfm_pipeline.core.contracts.options import DeepmdOptions
 

@@ -28,8 +28,8 @@ from ase.geometry import cellpar_to_cell
 from ase.io.extxyz import UNPROCESSED_KEYS, key_val_str_to_dict, per_config_properties, read_xyz
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.apps.ingest.files.file_reader import Frame, Parse, RefusedError
+from gfm_pipeline.apps.ingest.readers.species import number_of
 
 ENERGY_NAMES = ("energy", "free_energy")
 FORCE_NAMES = ("forces", "force")  # "force" is how JuLIP and ACE files spell it

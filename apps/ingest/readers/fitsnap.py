@@ -16,10 +16,10 @@ from typing import IO, Any
 import numpy as np
 import orjson
 
-from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.files.json_stream import records
+from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.core.contracts.options import FitsnapJsonOptions
 
 AT_ONCE = 1 << 22  # bytes

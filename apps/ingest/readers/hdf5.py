@@ -26,9 +26,9 @@ import numpy as np
 from ase import units
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
+from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.apps.ingest.records import disk_trouble
 from gfm_pipeline.core.contracts.data import SourceSettings
 from gfm_pipeline.core.contracts.options import Hdf5Layout, Hdf5Options

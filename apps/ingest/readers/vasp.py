@@ -23,9 +23,9 @@ from ase.io.vasp_parsers.vasp_outcar_parsers import OUTCARChunk, OutcarHeaderPar
 from lxml import etree
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse, PassOverError, RefusedError
+from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.core.contracts.options import VaspEnergy, VaspOptions
 
 _KBAR = 0.1 * units.GPa

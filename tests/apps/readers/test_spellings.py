@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conformance import bad, good, read_all
 
-from gfm_pipeline.apps.contracts.data import SourceSettings
+from gfm_pipeline.core.contracts.data import SourceSettings
 
 CELL = "4.0 0.5 0 0 5.0 0 0 0 6.0"
 
