@@ -37,7 +37,7 @@ from gfm_pipeline.apps.train.trainer import Trainer
 from gfm_pipeline.core.contracts.data import AssembleSpec, ReadShardSpec, SourceSettings, Split
 from gfm_pipeline.core.contracts.layout import HydragnnExport
 from gfm_pipeline.core.contracts.sources import validate_options
-from gfm_pipeline.core.contracts.training import Algorithm, DatasetRef, ModelSettings, OptimiserSettings, TrainSpec
+from gfm_pipeline.core.contracts.training import DatasetRef, ModelSettings, OptimiserSettings, TrainSpec
 
 THEIR_NAMES = {"PaiNN": "PAINN", "SchNet": "SchNet", "EGNN": "EGNN"}
 MAX_NEIGHBOURS = 1000  # of both: all within the cutoff
@@ -92,7 +92,7 @@ def ours(folder: Path, dataset: Dataset, algorithm: str, asked: dict[str, Any]) 
     n = dataset.statistics.n_structures[Split.TRAIN] // asked["batch"] * asked["batch"]
     spec = TrainSpec(
         task="b",
-        model=ModelSettings(Algorithm(algorithm), asked["hidden"], asked["layers"], asked["cutoff"]),
+        model=ModelSettings(algorithm, asked["hidden"], asked["layers"], asked["cutoff"]),
         optimiser=OptimiserSettings(asked["learning_rate"], asked["batch"], 10.0),
         datasets=(DatasetRef("b", str(dataset.path)),),
         seed=asked["seed"],

@@ -46,6 +46,26 @@ class GFMError(Exception):
         return self.message if self.hint is None else f"{self.message} {self.hint}"
 
 
+class Refused(ValueError):
+    """A value that a declared rule refuses; whoever knows where it was written turns this into a `FileError`.
+
+    Parameters
+    ----------
+    message
+        The end of the sentence that begins with the key: ``must be a whole number of at least 1, not 1.5``.
+    hint
+        The fix, as a sentence.
+    at
+        Keys and list indices from the checked value to the fault within it.
+    """
+
+    def __init__(self, message: str, hint: str | None = None, at: tuple[str | int, ...] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.at = at
+
+
 def _rebuild(cls: type[GFMError], args: tuple[Any, ...], state: dict[str, Any]) -> GFMError:
     error = cls.__new__(cls, *args)
     Exception.__init__(error, *args)

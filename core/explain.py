@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
-from gfm_pipeline.core.errors import FileError
-from gfm_pipeline.core.yamlfile import Location
+from gfm_pipeline.common.errors import FileError, Refused
+from gfm_pipeline.common.yamlfile import Location
 
 UNKNOWN_NAME = "unknown_name"
 
@@ -60,23 +60,22 @@ def explain(
 
     ``place`` tells where the innermost known key on the way to a location was written.
     """
-    faults = error.errors(include_url=False)
+    faults: list[Any] = error.errors(include_url=False)
     # A wrong value under a union yields one fault a branch: the deepest one is the most specific.
     fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
     keys = [tuple(part for part in f["loc"] if _is_key(plain, f["loc"], part)) for f in faults]
     where = keys[faults.index(fault)]
     others = len(set(keys)) - 1
     more = f" ({others} more fault(s).)" if others else ""
-    given = json.dumps(fault.get("input"), default=str)
-    given = given if len(given) < 60 else given[:57] + "..."
-    context = fault.get("ctx", {})
-    reason = fault["msg"].removeprefix("Value error, ")
+    cause = fault.get("ctx", {}).get("error")
+    if isinstance(cause, Refused):
+        return _refused(cause, (*where, *cause.at), place, kind, more)
+    reason = fault["msg"].removeprefix("Value error, ").rstrip(".")
     at_fault = where
     if fault["type"] in ("value_error", UNKNOWN_NAME):
         at_fault = _narrowed(plain, where, reason)  # the message of a validator begins with the key at fault
     found = place(at_fault)
-    dotted = ".".join(str(part) for part in where)
-    shown = f"{found.prefix}{dotted}".rstrip(" .")
+    shown = _dotted(found, where)
     match fault["type"]:
         case "extra_forbidden":
             known = _fields_at(model, where[:-1])
@@ -84,28 +83,98 @@ def explain(
             hint = f"Did you mean {close[0]!r}?" if close else f"Known keys here: {', '.join(known)}."
             return kind(f"Unknown key {shown!r}.", found.path, found.line, hint)
         case "missing":
-            missing = ".".join(map(str, fault["loc"]))
-            return kind(f"The key {missing!r} is missing.", found.path, found.line, "Add it." + more)
-        case "enum" | "literal_error":
-            options = re.findall(r"'([^']+)'", context.get("expected", ""))
+            if isinstance(where[-1], int):  # of a list with a fixed number of values
+                hint = "Write all its values in brackets." + more
+                return kind(f"{_dotted(found, where[:-1])} has too few values.", found.path, found.line, hint)
+            return kind(f"The key {shown!r} is missing.", found.path, found.line, "Add it." + more)
+        case "enum" | "literal_error" if not any(_same(f, k, where) for f, k in zip(faults, keys, strict=True)):
+            options = _expected(fault)
             hint = f"{suggestion(str(fault['input']), options)}Choose from: {', '.join(options)}."
-            return kind(f"{shown} cannot be {given}.", found.path, found.line, hint)
+            return kind(f"{shown} cannot be {short(fault.get('input'))}.", found.path, found.line, hint)
         case "value_error" | "unknown_name":
-            message = f"{shown + ': ' if shown else ''}{reason}."
-            return kind(message, found.path, found.line, context.get("hint"))
-    wanted = _wanted(fault["msg"])
-    for other, at in zip(faults, keys, strict=True):
-        if at == where and other["type"] == "literal_error":  # another branch of the same union
-            wanted += f", or {other.get('ctx', {}).get('expected', '')}"
-    return kind(f"{shown} is {given}, but {wanted}.", found.path, found.line, "Correct the value." + more)
+            hint = fault.get("ctx", {}).get("hint") or "Correct the value."
+            return kind(f"{shown + ': ' if shown else ''}{reason}.", found.path, found.line, hint + more)
+    wanted = list(dict.fromkeys(said(f) for f, k in zip(faults, keys, strict=True) if k == where))
+    message = f"{shown} is {short(fault.get('input'))}, but should be {', or '.join(wanted)}."
+    return kind(message, found.path, found.line, "Correct the value." + more)
 
 
-def _wanted(message: str) -> str:
-    """Return pydantic's words about a wrong value as the end of a sentence."""
-    for start in ("Input should be ", "Value should be "):
-        if message.startswith(start):
-            return f"should be {message.removeprefix(start)}"
-    return f"the {message[0].lower()}{message[1:]}".replace(" after validation", "")
+def _refused(
+    cause: Refused, where: Location, place: Callable[[Location], Place], kind: type[FileError], more: str
+) -> FileError:
+    found = place(where)
+    return kind(f"{_dotted(found, where)}: {cause.message}.", found.path, found.line, (cause.hint or "") + more or None)
+
+
+def _dotted(found: Place, where: Location) -> str:
+    return f"{found.prefix}{'.'.join(str(part) for part in where)}".rstrip(" .")
+
+
+def _same(fault: Any, keys: Location, where: Location) -> bool:
+    """Return whether another branch of a union than a list of names was tried at the same place."""
+    return keys == where and fault["type"] not in ("enum", "literal_error")
+
+
+def _expected(fault: Any) -> list[str]:
+    expected = fault.get("ctx", {}).get("expected", "")
+    return re.findall(r"'([^']+)'", expected) or [expected]
+
+
+def short(value: Any) -> str:
+    """Return a value as it may stand in a message: JSON, and at most 60 characters of it."""
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return "a number of hundreds of digits"
+    try:
+        text = json.dumps(value, default=str, ensure_ascii=False)
+    except (ValueError, RecursionError):  # nested without end, or too deep
+        return "a value nested too deeply"
+    return text if len(text) < 60 else text[:57] + "..."
+
+
+_FORMS = {  # what pydantic asks for, by the type of its fault, in words of the file
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number of fewer digits",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "set_type": "a list",
+    "dict_type": "a mapping of keys to values",
+    "mapping_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "model_attributes_type": "a mapping of keys to values",
+    "none_required": "null",
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "below {lt}",
+    "less_than_equal": "at most {le}",
+    "too_short": "a list or mapping of at least {min_length}",
+    "too_long": "a list or mapping of at most {max_length}",
+    "string_too_short": "text of at least {min_length} character(s)",
+    "string_too_long": "text of at most {max_length} characters",
+    "string_pattern_mismatch": "text of the form {pattern}",
+    "enum": "{expected}",
+    "literal_error": "{expected}",
+}
+
+
+def said(fault: Any) -> str:
+    """Return what was asked for where pydantic found a fault (an entry of its ``errors()``), as the end of a sentence.
+
+    No name of a class is in it.
+    """
+    form = _FORMS.get(fault["type"])
+    if form is None:
+        return "of another form"
+    if fault["type"] == "too_long" and "max_length" not in fault.get("ctx", {}):
+        return "a shorter list"
+    return form.format_map(fault.get("ctx", {}))
 
 
 def _narrowed(plain: Any, where: Location, reason: str) -> Location:
@@ -140,7 +209,7 @@ def _is_key(plain: Any, location: Location, part: str | int) -> bool:
 def _branch(step: str | int) -> bool:
     """Return whether a location step is the name pydantic gives a union branch."""
     return isinstance(step, str) and bool(
-        re.match(r"(RangeModel|list\[|function|float|int|str|literal|enum|nullable)", step)
+        re.match(r"(constrained|list\[|function|float|int|str|literal|enum|nullable)", step)
     )
 
 

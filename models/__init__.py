@@ -3,13 +3,14 @@
 from gfm_pipeline.models.batch import Batch
 from gfm_pipeline.models.loss import Loss, multitask_loss
 from gfm_pipeline.models.potential import Potential, Prediction
-from gfm_pipeline.models.registry import algorithm, algorithms
+from gfm_pipeline.models.registry import MessagePassing, algorithm, algorithms
 from gfm_pipeline.models.spec import ForceHead, ModelSpec
 
 __all__ = [
     "Batch",
     "ForceHead",
     "Loss",
+    "MessagePassing",
     "ModelSpec",
     "Potential",
     "Prediction",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from gfm_pipeline.models.layers import GEOMETRY_GAIN, Embedding, lengths_and_directions, linear, mlp, scatter_sum
 from gfm_pipeline.models.radial import RadialBasis
-from gfm_pipeline.models.registry import MessagePassing, register
+from gfm_pipeline.models.registry import MessagePassing
 from gfm_pipeline.models.spec import ModelSpec
 
 
@@ -43,7 +43,6 @@ class Convolution(nn.Module):
         return change
 
 
-@register("EGNN")
 class EGNN(MessagePassing):
     """E(n)-equivariant network (Satorras, Hoogeboom, Welling, ICML 2021) for potentials.
 
@@ -51,8 +50,6 @@ class EGNN(MessagePassing):
     velocities a node, whose squared lengths feed the scalars. That gives the invariant messages angular
     information. Every message is multiplied by the envelope, which the paper lacks.
     """
-
-    default_options: ClassVar[Mapping[str, Any]] = {"vector_channels": 8}
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:
         super().__init__(spec, options)

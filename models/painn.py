@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gfm_pipeline.models.layers import Embedding, lengths_and_directions, linear, mlp, scatter_sum
 from gfm_pipeline.models.radial import RadialBasis
-from gfm_pipeline.models.registry import MessagePassing, register
+from gfm_pipeline.models.registry import MessagePassing
 from gfm_pipeline.models.spec import ForceHead, ModelSpec
 
 NORM_FLOOR = 1e-3  # keeps the curvature of |v| bounded where symmetry makes v vanish
@@ -60,12 +60,8 @@ class Update(nn.Module):
         return s, v + gate[2].unsqueeze(1) * u if self.keep_vectors else v
 
 
-@register("PaiNN")
 class PaiNN(MessagePassing):
     """Polarizable atom interaction network (Schuett, Unke, Gastegger, ICML 2021)."""
-
-    default_options: ClassVar[Mapping[str, Any]] = {}
-    has_vectors: ClassVar[bool] = True
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:
         super().__init__(spec, options)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gfm_pipeline.models.layers import GEOMETRY_GAIN, Embedding, lengths_and_directions, linear, mlp, scatter_sum
 from gfm_pipeline.models.radial import RadialBasis
-from gfm_pipeline.models.registry import MessagePassing, register
+from gfm_pipeline.models.registry import MessagePassing
 from gfm_pipeline.models.spec import ModelSpec
 
 STD_FLOOR = 1e-2  # keeps the slope of the square root bounded where all messages are equal
@@ -60,11 +60,8 @@ class Aggregation(nn.Module):
         return change
 
 
-@register("PNA")
 class PNA(MessagePassing):
     """Principal neighbourhood aggregation (Corso et al., NeurIPS 2020), smooth; see `Aggregation`."""
-
-    default_options: ClassVar[Mapping[str, Any]] = {"sharpness": 4.0}
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:
         super().__init__(spec, options)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gfm_pipeline.core.errors import ModelError
-from gfm_pipeline.models import egnn, painn, pna, schnet  # noqa: F401 - importing registers the algorithms
+from gfm_pipeline.common.errors import ModelError
 from gfm_pipeline.models.batch import Batch
 from gfm_pipeline.models.layers import scatter_sum
 from gfm_pipeline.models.readout import DirectForces, EdgeVectors, NodeEnergy
-from gfm_pipeline.models.registry import build
+from gfm_pipeline.models.registry import build, describe
 from gfm_pipeline.models.spec import ForceHead, ModelSpec
 
 
@@ -47,7 +46,7 @@ class Potential(nn.Module):
         self.edge_vectors: EdgeVectors | None = None
         if spec.force_head is ForceHead.DIRECT:
             self.direct = DirectForces(spec.hidden, spec.n_datasets)
-            if not self.trunk.has_vectors:
+            if not describe(spec.algorithm).vectors:
                 self.edge_vectors = EdgeVectors(spec)
 
     def forward(self, batch: Batch, training: bool = False) -> Prediction:
@@ -89,5 +88,10 @@ class Potential(nn.Module):
             return energy, None
         if self.edge_vectors is not None:
             vectors = self.edge_vectors(x, vec, src, dst)
+        elif vectors is None:
+            raise ModelError(
+                f"{self.spec.algorithm} gave no vectors, though its description says that it has them.",
+                "Correct the algorithm, or vectors=False in its description.",
+            )
         forces: Tensor = self.direct(x, vectors, branch) * scale
         return energy, forces

@@ -1,31 +1,31 @@
-"""The one registry of message passing algorithms."""
+"""Message passing algorithms by name: the class behind a declared description, imported when a model is built."""
 
 from __future__ import annotations
 
-import difflib
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
 from torch import Tensor, nn
 
-from gfm_pipeline.core.errors import ModelError
+from gfm_pipeline.apps.contracts.algorithms import ALGORITHMS, AlgorithmDescription
+from gfm_pipeline.apps.contracts.hyperparameters import Group
+from gfm_pipeline.apps.contracts.training import HYPERPARAMETERS
+from gfm_pipeline.common.errors import ConfigError, ModelError, Refused
 from gfm_pipeline.models.spec import ModelSpec
 
 
 class MessagePassing(nn.Module):
     """Base of every algorithm: node features from species and edge vectors, never from absolute positions.
 
-    Attributes
+    Parameters
     ----------
-    default_options
-        The algorithm's own hyperparameters and their defaults.
-    has_vectors
-        Whether vectors [N, 3, H] are returned when the force head is direct.
+    spec
+        What to build.
+    options
+        The value of every option that the algorithm's description declares.
     """
-
-    default_options: ClassVar[Mapping[str, Any]] = {}
-    has_vectors: ClassVar[bool] = False
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class MessagePassing(nn.Module):
 
     @abstractmethod
     def forward(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return scalars [N, H] and, where the algorithm has them, vectors [N, 3, H].
+        """Return scalars [N, H] and, of algorithms with vectors and a direct force head, vectors [N, 3, H].
 
         Parameters
         ----------
@@ -47,36 +47,46 @@ class MessagePassing(nn.Module):
         """
 
 
-_ALGORITHMS: dict[str, type[MessagePassing]] = {}
-
-
-def register(name: str) -> Callable[[type[MessagePassing]], type[MessagePassing]]:
-    """Return a class decorator that files an algorithm under ``name``."""
-
-    def file(cls: type[MessagePassing]) -> type[MessagePassing]:
-        _ALGORITHMS[name] = cls
-        return cls
-
-    return file
-
-
 def algorithms() -> list[str]:
-    """Return the names of all algorithms, sorted."""
-    return sorted(_ALGORITHMS)
+    """Return the names of all algorithms, sorted; those of other packages included."""
+    return ALGORITHMS.names()
 
 
-def _unknown(kind: str, name: str, known: list[str]) -> ModelError:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known) or 'none'}."
-    return ModelError(f"There is no {kind} {name!r}.", hint)
+def describe(name: str) -> AlgorithmDescription:
+    """Return the description of an algorithm.
+
+    Raises
+    ------
+    ModelError
+        When there is none of that name (with the nearest one), or its package cannot be imported.
+    """
+    try:
+        return ALGORITHMS.describe(name)
+    except ConfigError as error:
+        raise ModelError(error.message, error.hint) from error
 
 
 def algorithm(name: str) -> type[MessagePassing]:
-    """Return the class filed under ``name``; raises `ModelError` with the nearest name."""
+    """Return the class of an algorithm.
+
+    Raises
+    ------
+    ModelError
+        When there is none of that name, or what its description names cannot be imported or is no `MessagePassing`.
+    """
+    where = describe(name).module
+    module, _, attribute = where.partition(":")
     try:
-        return _ALGORITHMS[name]
-    except KeyError:
-        raise _unknown("message passing algorithm", name, algorithms()) from None
+        found = getattr(import_module(module), attribute)
+    except Exception as error:  # a module of another package: whatever its import raises is that package's fault
+        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ModelError(
+            f"Algorithm {name!r}: {where} cannot be imported: {said}.",
+            "Install what it needs on the compute nodes, or correct its description.",
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, MessagePassing)):
+        raise ModelError(f"Algorithm {name!r}: {where} is no MessagePassing.", "Correct its description.")
+    return found
 
 
 def build(spec: ModelSpec) -> MessagePassing:
@@ -85,13 +95,20 @@ def build(spec: ModelSpec) -> MessagePassing:
     Raises
     ------
     ModelError
-        For an unknown algorithm, an unknown option or a size that is not positive.
+        For an unknown algorithm or option, a value out of its declared bounds, or a scale that is not positive.
     """
-    cls = algorithm(spec.algorithm)
-    for name in spec.options:
-        if name not in cls.default_options:
-            raise _unknown(f"option of {spec.algorithm}", name, sorted(cls.default_options))
-    for name in ("hidden", "layers", "n_radial", "n_datasets", "cutoff", "avg_neighbours", "force_rms"):
+    about = describe(spec.algorithm)
+    try:
+        options = about.complete(spec.algorithm, spec.options)
+        for declared in HYPERPARAMETERS.values():
+            if declared.group is Group.MODEL:
+                declared.one(getattr(spec, declared.name), (declared.name,))
+    except Refused as error:
+        raise ModelError(f"Of the model, {error.at[0]} {error}.", error.hint) from error
+    for name in ("n_datasets", "avg_neighbours", "force_rms"):
         if not getattr(spec, name) > 0:
             raise ModelError(f"A model needs {name} > 0, not {getattr(spec, name)}.")
-    return cls(spec, {**cls.default_options, **spec.options})
+    if spec.force_head not in about.force_heads:
+        served = ", ".join(about.force_heads)
+        raise ModelError(f"{spec.algorithm} has no {spec.force_head} force head.", f"It serves {served}.")
+    return algorithm(spec.algorithm)(spec, options)

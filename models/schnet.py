@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
 from gfm_pipeline.models.layers import Embedding, lengths_and_directions, linear, mlp, scatter_sum
 from gfm_pipeline.models.radial import RadialBasis
-from gfm_pipeline.models.registry import MessagePassing, register
+from gfm_pipeline.models.registry import MessagePassing
 from gfm_pipeline.models.spec import ModelSpec
 
 
@@ -35,15 +35,12 @@ class Interaction(nn.Module):
         return change
 
 
-@register("SchNet")
 class SchNet(MessagePassing):
     """SchNet (Schuett et al., J. Chem. Phys. 148, 241722, 2018).
 
     The filter is linear in the radial basis unless ``filter_hidden`` is positive: then it is the paper's
     two-layer network of that width. The linear one costs a third and, with a Bessel basis, loses little.
     """
-
-    default_options: ClassVar[Mapping[str, Any]] = {"filter_hidden": 0}
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:
         super().__init__(spec, options)

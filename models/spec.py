@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from gfm_pipeline.core.strenum import StrEnum
+from gfm_pipeline.apps.contracts.training import ForceHead, ModelSettings
 
-
-class ForceHead(StrEnum):
-    """Where forces come from."""
-
-    CONSERVATIVE = "conservative"  # minus the gradient of the energy
-    DIRECT = "direct"  # an equivariant node head
+__all__ = ["ForceHead", "ModelSpec"]
 
 
 @dataclass(frozen=True)
-class ModelSpec:
-    """Everything `Potential` needs; all fields are JSON-able.
+class ModelSpec(ModelSettings):
+    """Everything `Potential` needs: the settings of a model, and facts of its training data. All fields are JSON-able.
 
     Parameters
     ----------
-    algorithm
-        Key of the message passing registry.
-    hidden, layers
-        Channels a node and number of message passing layers.
-    cutoff
-        Largest distance of a message, in Angstrom.
-    n_radial
-        Number of radial basis functions.
-    options
-        The algorithm's own hyperparameters; missing ones take the algorithm's defaults.
     n_datasets
         Number of branches of the readout.
     avg_neighbours
@@ -41,13 +25,6 @@ class ModelSpec:
         Force unit of the readout in eV/Angstrom: E = force_rms * (1 Angstrom) * sum of node outputs.
     """
 
-    algorithm: str
-    hidden: int
-    layers: int
-    cutoff: float
-    n_radial: int = 8
-    force_head: ForceHead = ForceHead.CONSERVATIVE
-    options: dict[str, Any] = field(default_factory=dict)
     n_datasets: int = 1
     avg_neighbours: float = 12.0
     avg_log_degree: float = 2.5

@@ -14,7 +14,7 @@ from gfm_pipeline.apps.dataset.store.write import BpWriter, chunks
 from gfm_pipeline.apps.train.checkpoint import load
 from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.core.contracts.layout import LAYOUT_FILE, BpShard, LabelExtent, Layout
-from gfm_pipeline.core.contracts.training import Algorithm, DatasetRef, ModelSettings, OptimiserSettings, TrainSpec
+from gfm_pipeline.core.contracts.training import DatasetRef, ModelSettings, OptimiserSettings, TrainSpec
 from gfm_pipeline.core.publish import publishing, write_record
 
 REFERENCE = {"H": -13.0, "O": -430.0}
@@ -130,7 +130,7 @@ def assert_same_state(a: str | Path, b: str | Path) -> None:
 def small_spec(datasets: tuple[DatasetRef, ...], output: Path) -> TrainSpec:
     return TrainSpec(
         task="t",
-        model=ModelSettings(Algorithm.SCHNET, hidden=16, layers=2, cutoff=3.0),
+        model=ModelSettings("SchNet", hidden=16, layers=2, cutoff=3.0),
         optimiser=OptimiserSettings(learning_rate=5e-3, batch_size=8, force_weight=1.0, warmup=10),
         datasets=datasets,
         seed=3,

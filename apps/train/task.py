@@ -33,7 +33,7 @@ from gfm_pipeline.core.contracts.training import DatasetErrors, StopReason, Trai
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.publish import is_published, read_manifest
 from gfm_pipeline.core.records import from_plain, to_plain
-from gfm_pipeline.models import ForceHead, ModelSpec
+from gfm_pipeline.models import ModelSpec
 
 CHECKPOINTS = "checkpoints"  # folder of the attempt
 KEEP = 2  # checkpoints of an attempt: the newest, and one in case it is damaged
@@ -136,13 +136,7 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
     model = spec.model
     return Card(
         spec=ModelSpec(
-            algorithm=model.algorithm,
-            hidden=model.hidden,
-            layers=model.layers,
-            cutoff=model.cutoff,
-            n_radial=model.n_radial,
-            force_head=ForceHead(str(model.force_head)),
-            options=dict(model.options),
+            **vars(model),
             n_datasets=len(statistics),
             avg_neighbours=max(1.0, float(degrees.mean())),
             avg_log_degree=max(0.1, float(np.log1p(degrees).mean())),

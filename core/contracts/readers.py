@@ -7,13 +7,13 @@ and the option model only; the reader itself is imported where records are read.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 
 from gfm_pipeline.core.contracts import options
+from gfm_pipeline.core.contracts.extensions import Extensions, suggestion
 from gfm_pipeline.core.contracts.options import ReaderOptions
-from gfm_pipeline.core.errors import ConfigError
+
+__all__ = ["BUILT_IN", "ENTRY_POINTS", "ReaderDescription", "describe", "reader_names", "suggestion"]
 
 ENTRY_POINTS = "gfm_pipeline.readers"
 _READERS = "gfm_pipeline.apps.ingest.readers"
@@ -113,17 +113,12 @@ BUILT_IN: dict[str, ReaderDescription] = {
 }
 
 
-def suggestion(word: str, known: list[str]) -> str:
-    """Return a sentence with the nearest known word, or all of them."""
-    close = difflib.get_close_matches(word, known, n=1)
-    if close:
-        return f"Did you mean {close[0]}?"
-    return f"Known are {', '.join(sorted(known))}." if known else "It takes none."
+READERS = Extensions("reader", ENTRY_POINTS, ReaderDescription, BUILT_IN)
 
 
 def reader_names() -> list[str]:
     """Return the names of all readers, those of other packages included."""
-    return sorted({*BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINTS))})
+    return READERS.names()
 
 
 def describe(name: str) -> ReaderDescription:
@@ -134,32 +129,4 @@ def describe(name: str) -> ReaderDescription:
     ConfigError
         When there is none of that name, two packages have one, or a package's description cannot be imported.
     """
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    points = list(entry_points(group=ENTRY_POINTS, name=name))
-    if not points:
-        raise ConfigError(f"There is no reader {name!r}.", suggestion(name, reader_names()))
-    if len(points) > 1:
-        packages = " and ".join(sorted(_package(point) for point in points))
-        raise ConfigError(f"Reader {name!r} is given by {packages}.", "Uninstall all but one.")
-    return _load(points[0])
-
-
-def _package(point: EntryPoint) -> str:
-    return point.value if point.dist is None else str(point.dist.name)
-
-
-def _load(point: EntryPoint) -> ReaderDescription:
-    try:
-        found = point.load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"Reader {point.name!r} of package {_package(point)} cannot be imported: {error}.",
-            "Install what it needs, or correct its entry point.",
-        ) from error
-    if not isinstance(found, ReaderDescription):
-        raise ConfigError(
-            f"Reader {point.name!r} of package {_package(point)}: {point.value} is no ReaderDescription.",
-            f"The entry point must name one (group {ENTRY_POINTS}).",
-        )
-    return found
+    return READERS.describe(name)

@@ -15,6 +15,7 @@ from gfm_pipeline.core.contracts.data import EnergyUnit, ForceSign, LengthUnit, 
 from gfm_pipeline.core.contracts.options import ReaderOptions
 from gfm_pipeline.core.contracts.readers import describe, suggestion
 from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.core.explain import said, short
 
 
 def parse_options(reader: str, options: dict[str, Any]) -> ReaderOptions:
@@ -36,8 +37,12 @@ def parse_options(reader: str, options: dict[str, Any]) -> ReaderOptions:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"Option {place or 'value'} of reader {reader} is wrong: {message}.") from error
+        own = first["type"] == "value_error"  # a rule of the reader's, in its own words
+        rule = (
+            first["msg"].removeprefix("Value error, ") if own else f"must be {said(first)}, not {short(first['input'])}"
+        )
+        hint = "Correct the value."
+        raise ConfigError(f"Option {place or 'value'} of reader {reader} is wrong: {rule}.", hint) from error
 
 
 def validate_options(reader: str, options: dict[str, Any]) -> dict[str, Any]:

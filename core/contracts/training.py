@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from gfm_pipeline.core.strenum import StrEnum
+from gfm_pipeline.apps.contracts.hyperparameters import Group, Hyperparameter, Kind
+from gfm_pipeline.common.errors import ConfigError
+from gfm_pipeline.common.records import from_plain
+from gfm_pipeline.common.strenum import StrEnum
+
+_DECLARED = "hyperparameter"  # key of a field's metadata
 
 
-class Algorithm(StrEnum):
-    """Message passing algorithms by the name users write; a test holds it equal to the models' registry."""
-
-    SCHNET = "SchNet"
-    EGNN = "EGNN"
-    PAINN = "PaiNN"
-    PNA = "PNA"
+def _declared(kind: Kind, text: str, group: Group = Group.MODEL, **rules: Any) -> dict[str, Any]:
+    """Return the metadata that makes a field a hyperparameter; its name and default are the field's."""
+    return {_DECLARED: (kind, text, group, rules)}
 
 
 class ForceHead(StrEnum):
@@ -43,36 +45,149 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Architecture hyperparameters; keys of a candidate.
+    """Architecture of a model; each declared field is a hyperparameter.
 
-    ``algorithm`` is a key of the message passing registry; ``cutoff`` in Angstrom.
-    ``options`` holds the algorithm's own hyperparameters.
+    ``algorithm`` names an algorithm (`gfm_pipeline.apps.contracts.algorithms`), ``options`` holds its own
+    hyperparameters; missing ones have the algorithm's defaults.
     """
 
     algorithm: str
-    hidden: int
-    layers: int
-    cutoff: float
-    n_radial: int = 8
-    force_head: ForceHead = ForceHead.CONSERVATIVE
+    hidden: int = field(
+        default=64, metadata=_declared(Kind.WHOLE, "Width of node features.", low=1, high=16384, search=[32, 64, 128])
+    )
+    layers: int = field(
+        default=3, metadata=_declared(Kind.WHOLE, "Message passing layers.", low=1, high=64, search=[2, 3, 4])
+    )
+    cutoff: float = field(
+        default=5.0, metadata=_declared(Kind.REAL, "Neighbour cutoff (Angstrom).", low=0.5, high=30.0, search=5.0)
+    )
+    n_radial: int = field(
+        default=8, metadata=_declared(Kind.WHOLE, "Radial basis functions.", low=1, high=512, search=8)
+    )
+    force_head: ForceHead = field(
+        default=ForceHead.CONSERVATIVE,
+        metadata=_declared(
+            Kind.NAME,
+            "Forces are minus the gradient of the energy (conservative), or come from a head of their own (direct).",
+            choices=tuple(map(str, ForceHead)),
+            search="conservative",
+        ),
+    )
     options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    """AdamW with warm-up, EMA weights and a multi-task loss.
+    """AdamW with warm-up, EMA weights and a multi-task loss; each field is a hyperparameter.
 
     ``force_weight`` is the weight of the force loss against the per-atom energy loss, both in units
     of the training set's force RMS. ``warmup`` counts optimiser steps.
     """
 
-    learning_rate: float
-    batch_size: int
-    force_weight: float
-    weight_decay: float = 1e-3
-    ema_decay: float = 0.99
-    clip_norm: float = 10.0
-    warmup: int = 50
+    learning_rate: float = field(
+        default=1e-3,
+        metadata=_declared(
+            Kind.REAL,
+            "Learning rate of AdamW at the plateau of the schedule.",
+            Group.OPTIMISER,
+            low=0,
+            open_low=True,
+            high=1,
+            search=(1e-4, 1e-2),
+            log=True,
+        ),
+    )
+    batch_size: int = field(
+        default=16,
+        metadata=_declared(
+            Kind.WHOLE, "Graphs per optimiser step.", Group.OPTIMISER, low=1, high=65536, search=[16, 32]
+        ),
+    )
+    force_weight: float = field(
+        default=10.0,
+        metadata=_declared(
+            Kind.REAL,
+            "Weight of the force loss against the energy loss.",
+            Group.LOSS,
+            low=0,
+            open_low=True,
+            high=1e6,
+            search=(1, 30),
+            log=True,
+        ),
+    )
+    weight_decay: float = field(
+        default=1e-3,
+        metadata=_declared(Kind.REAL, "Decoupled weight decay of AdamW.", Group.OPTIMISER, low=0, high=1, search=1e-3),
+    )
+    ema_decay: float = field(
+        default=0.99,
+        metadata=_declared(
+            Kind.REAL,
+            "Share of the old weights that the moving average keeps per step.",
+            Group.OPTIMISER,
+            low=0,
+            high=1,
+            open_high=True,
+            search=0.99,
+        ),
+    )
+    clip_norm: float = field(
+        default=10.0,
+        metadata=_declared(Kind.REAL, "Largest norm of the gradient.", Group.OPTIMISER, low=0, open_low=True, high=1e9),
+    )
+    warmup: int = field(
+        default=50,
+        metadata=_declared(
+            Kind.WHOLE, "Optimiser steps of linear warm-up of the learning rate.", Group.SCHEDULE, low=0, high=10**9
+        ),
+    )
+
+
+def _table(settings: type[Any]) -> dict[str, Hyperparameter]:
+    found = {}
+    for declared in fields(settings):
+        if _DECLARED in declared.metadata:
+            kind, text, group, rules = declared.metadata[_DECLARED]
+            found[declared.name] = Hyperparameter(declared.name, kind, declared.default, text, group, **rules)
+    return found
+
+
+_OF_MODEL, _OF_OPTIMISER = _table(ModelSettings), _table(OptimiserSettings)
+HYPERPARAMETERS: Mapping[str, Hyperparameter] = _OF_MODEL | _OF_OPTIMISER
+
+
+def settings_of(chosen: Mapping[str, Any]) -> tuple[ModelSettings, OptimiserSettings]:
+    """Return what a candidate's hyperparameters are to the model and to the optimiser.
+
+    A candidate of an older journal may lack some: the declared defaults hold.
+
+    Raises
+    ------
+    ConfigError
+        When one is not known here, or its value is of the wrong type.
+    """
+    model: dict[str, Any] = {"algorithm": chosen.get("algorithm"), "options": {}}
+    optimiser: dict[str, Any] = {}
+    for name, value in chosen.items():
+        if name.startswith("options."):
+            model["options"][name.removeprefix("options.")] = value
+        elif name in _OF_OPTIMISER:
+            optimiser[name] = value
+        elif name in _OF_MODEL or name == "algorithm":
+            model[name] = value
+        else:
+            raise ConfigError(
+                f"The journal has a candidate with the hyperparameter {name!r}, which this version does not know.",
+                "Go on with the version that wrote it, or start in a new campaign folder.",
+            )
+    try:
+        return from_plain(ModelSettings, model), from_plain(OptimiserSettings, optimiser)
+    except ValueError as error:
+        raise ConfigError(
+            f"The journal has a candidate whose hyperparameters do not fit: {error}.",
+            "Restore the journal from a backup, or start in a new campaign folder.",
+        ) from error
 
 
 @dataclass(frozen=True)

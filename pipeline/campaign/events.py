@@ -46,7 +46,8 @@ class Cause(StrEnum):
     KILLED = "killed"  # by a signal that was not ours
     SILENT = "silent"  # no heartbeat of the program
     TROUBLE = "trouble"  # the program's own word for what may pass
-    USER_ERROR = "user error"
+    USER_ERROR = "user error"  # what the workflow, the data or the installation must be changed for
+    PROGRAM_ERROR = "program error"  # an exception that nobody foresaw
     CHAOS = "chaos"  # wanted, by `run --chaos`
 
 

@@ -94,6 +94,7 @@ def _ask(space: SearchSpace, told: Sequence[Told], n: int, seed: int, rng: np.ra
         with _without("mpi4py"), _unchanged_root_logger():
             from deephyper.hpo import CBO, HpProblem
 
+        seed %= 2**32  # scikit-learn takes no larger one
         problem = HpProblem(seed=seed)
         columns = space.columns()
         varying = {name: d for name, d in columns.items() if not (isinstance(d, Choice) and len(d.values) == 1)}

@@ -138,7 +138,8 @@ class SearchSpace:
         for column, dimension in self.columns().items():
             name, _, owner = column.partition("@")
             active = owner == algorithm if owner else name not in own
-            result[column] = settings[name] if active else dimension.first
+            # a candidate of an older journal may lack what the space has by now
+            result[column] = settings.get(name, dimension.first) if active else dimension.first
         return result
 
     def sample(self, n: int, rng: np.random.Generator, algorithm: str | None = None) -> list[dict[str, Value]]:

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from gfm_pipeline.core.contracts.data import (
     OVERLAP,
@@ -26,24 +16,33 @@ from gfm_pipeline.core.contracts.data import (
     InconsistentPbc,
     LengthUnit,
 )
-from gfm_pipeline.core.contracts.training import Algorithm, ForceHead
-from gfm_pipeline.search.space import Choice, Dimension, Range, SearchSpace
+from gfm_pipeline.workflow.space import SpaceModel
+from gfm_pipeline.workflow.strict import Strict
 
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Graphs = Annotated[int, Field(ge=1, le=10**12)]
+Candidates = Annotated[int, Field(ge=1, le=10**6)]
+Tasks = Annotated[int, Field(ge=1, le=10**5)]
+Nodes = Annotated[int, Field(ge=0, le=10**5)]
+Ranks = Annotated[int, Field(ge=1, le=1024)]
+Hours = Annotated[float, Field(gt=0, le=10**5)]
+Seconds = Annotated[float, Field(gt=0, le=10**7)]
+Force = Annotated[float, Field(gt=0, le=10**9)]
+Distance = Annotated[float, Field(gt=0, le=1000)]
+Energy = Annotated[float, Field(ge=-(10**9), le=10**9)]
+FilePattern = Annotated[str, Field(min_length=1, max_length=4096)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+ELEMENT = r"^[A-Z][a-z]?$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors, everywhere."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class SourceModel(Strict):
     """One source of labelled structures; its key is the name of the dataset and of its branch in the model."""
 
     reader: str = Field(description="Reader, or generator (xtb-md, emt-alloys); docs/data.md lists them.")
-    files: str | list[str] = Field(default=[], description="Paths or globs, relative to the workflow file.")
+    files: FilePattern | list[FilePattern] = Field(
+        default=[], description="Paths or globs, relative to the workflow file."
+    )
     options: dict[str, Any] = Field(default={}, description="Options of the reader.")
     energy_unit: EnergyUnit = EnergyUnit.EV
     length_unit: LengthUnit = LengthUnit.ANGSTROM
@@ -56,15 +55,17 @@ class SourceModel(Strict):
     group_key: str | None = Field(
         default=None, description="Metadata key of the trajectory or family; a group never crosses splits."
     )
-    max_force: PositiveFloat | None = Field(default=None, description="Quarantine records above this force (eV/A).")
+    max_force: Force | None = Field(default=None, description="Quarantine records above this force (eV/A).")
     energy_per_atom: bool = Field(default=False, description="The energy label is divided by the number of atoms.")
     forces_are: ForceSign | None = Field(
         default=None,
         description="What the force label is: forces, gradients, whose sign is turned, or none: energies alone are "
         "read. Default: forces, and none for readers whose format has none.",
     )
-    charge: int | None = Field(default=None, description="Total charge (e) of records that do not say their own.")
-    spin: PositiveInt | None = Field(
+    charge: Annotated[int, Field(ge=-10_000, le=10_000)] | None = Field(
+        default=None, description="Total charge (e) of records that do not say their own."
+    )
+    spin: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
         default=None, description="Spin multiplicity (2S + 1) of records that do not say their own."
     )
     level_of_theory: str | None = Field(
@@ -72,13 +73,13 @@ class SourceModel(Strict):
     )
     licence: str | None = Field(default=None, description="Licence of the data, by its SPDX name; kept with it.")
     citation: str | None = Field(default=None, description="Paper or DOI of the data; kept with it.")
-    energy_window: tuple[float, float] | None = Field(
+    energy_window: tuple[Energy, Energy] | None = Field(
         default=None, description="Quarantine records whose energy minus references is outside (eV/atom)."
     )
     duplicates: Duplicates = Field(
         default=Duplicates.EXACT, description="Repetitions to quarantine: keep (none), exact, or rounded."
     )
-    isolated_atoms: PositiveFloat | None = Field(
+    isolated_atoms: Distance | None = Field(
         default=None, description="Quarantine records with an atom without neighbour within this distance (A)."
     )
     overlap: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -89,8 +90,8 @@ class SourceModel(Strict):
         default=InconsistentPbc.KEEP,
         description="Records with a cell and no periodic direction: keep them as not periodic, or quarantine.",
     )
-    shards: PositiveInt = Field(default=1, description="Read in so many tasks.")
-    isolated_energies: dict[str, float] | None = Field(
+    shards: Tasks = Field(default=1, description="Read in so many tasks.")
+    isolated_energies: dict[Annotated[str, Field(pattern=ELEMENT)], Energy] | None = Field(
         default=None, description="Isolated-atom energies (eV) by element, used instead of the least-squares fit."
     )
 
@@ -124,102 +125,21 @@ class DataModel(Strict):
         return self
 
 
-class RangeModel(Strict):
-    """A numeric range; whole bounds make a whole-number dimension."""
-
-    low: float | int
-    high: float | int
-    scale: Literal["linear", "log"] = "linear"
-
-    @model_validator(mode="after")
-    def _ordered(self) -> RangeModel:
-        if not self.low < self.high:
-            raise ValueError(f"low ({self.low}) must be below high ({self.high})")
-        if self.scale == "log" and self.low <= 0:
-            raise ValueError(f"a log scale needs low above 0, not {self.low}")
-        return self
-
-
-def _positive(value: float) -> float:
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"must be a positive number, not {value}")
-    return value
-
-
-Number = Annotated[float | int, AfterValidator(_positive)]
-DimensionModel = RangeModel | list[Number] | Number
-
-
-class SpaceModel(Strict):
-    """The search space: a list is a choice, {low, high, scale} a range, a single value is fixed."""
-
-    algorithm: list[Algorithm] = Field(min_length=1)
-    hidden: DimensionModel = Field(
-        default_factory=lambda: list[Number]([32, 64, 128]), description="Width of node features."
-    )
-    layers: DimensionModel = Field(
-        default_factory=lambda: list[Number]([2, 3, 4]), description="Message passing layers."
-    )
-    cutoff: DimensionModel = Field(default=5.0, description="Neighbour cutoff (Angstrom).")
-    n_radial: DimensionModel = Field(default=8, description="Radial basis functions.")
-    learning_rate: DimensionModel = RangeModel(low=1e-4, high=1e-2, scale="log")
-    batch_size: DimensionModel = Field(
-        default_factory=lambda: list[Number]([16, 32]), description="Graphs an optimiser step."
-    )
-    force_weight: DimensionModel = RangeModel(low=1, high=30, scale="log")
-    weight_decay: DimensionModel = 1e-3
-    ema_decay: DimensionModel = 0.99
-    force_head: ForceHead | list[ForceHead] = ForceHead.CONSERVATIVE
-    per_algorithm: dict[Algorithm, dict[str, DimensionModel | list[str] | str]] = Field(
-        default={}, description="Ranges that hold for one algorithm only, in place of or beside the shared ones."
-    )
-
-    @model_validator(mode="after")
-    def _known_overrides(self) -> SpaceModel:
-        shared = set(SpaceModel.model_fields) - {"algorithm", "per_algorithm"}
-        for algorithm, overrides in self.per_algorithm.items():
-            if algorithm not in self.algorithm:
-                raise ValueError(f"per_algorithm names {algorithm}, which is not in the list of algorithms")
-            for key in overrides:
-                if key not in shared and not key.startswith("options."):
-                    raise ValueError(
-                        f"per_algorithm.{algorithm}: {key!r} is neither a shared hyperparameter "
-                        f"({', '.join(sorted(shared))}) nor one of the algorithm's own (options.<name>)"
-                    )
-        return self
-
-    def compile(self) -> SearchSpace:
-        """Return the space the search works on."""
-        shared = {
-            name: _dimension(getattr(self, name)) for name in sorted(set(SpaceModel.model_fields) - {"per_algorithm"})
-        }
-        own = {str(a): {k: _dimension(v) for k, v in sorted(d.items())} for a, d in self.per_algorithm.items()}
-        return SearchSpace(shared, own)
-
-
-def _dimension(value: Any) -> Dimension:
-    match value:
-        case RangeModel(low=low, high=high, scale=scale):
-            whole = isinstance(low, int) and isinstance(high, int)
-            return Range(float(low), float(high), log=scale == "log", whole=whole)
-        case list():
-            return Choice(tuple(str(v) if isinstance(v, str) else v for v in value))
-        case _:
-            return Choice((str(value) if isinstance(value, str) else value,))
-
-
 class SearchModel(Strict):
     """Waves of candidates, each stopped at a rung unless it is among the best."""
 
-    candidates: PositiveInt = Field(default=32, description="Candidates in all.")
-    wave: PositiveInt | Literal["auto"] = Field(
-        default="auto", description="Candidates a wave; auto: the site's slots."
+    candidates: Candidates = Field(default=32, description="Candidates in all.")
+    wave: Candidates | Literal["auto"] = Field(default="auto", description="Candidates a wave; auto: the site's slots.")
+    rungs: list[Graphs] = Field(
+        default=[10_000, 30_000, 90_000],
+        min_length=1,
+        max_length=64,
+        description="Graphs seen in a candidate's life, at each rung.",
     )
-    rungs: list[PositiveInt] = Field(
-        default=[10_000, 30_000, 90_000], min_length=1, description="Graphs seen in a candidate's life, at each rung."
+    reduction: float = Field(
+        default=3.0, gt=1.0, le=1000.0, description="One in so many is promoted from a rung to the next."
     )
-    reduction: float = Field(default=3.0, gt=1.0, description="One in so many is promoted from a rung to the next.")
-    validation_limit: PositiveInt | None = Field(default=None, description="Validation graphs a dataset; null: all.")
+    validation_limit: Graphs | None = Field(default=None, description="Validation graphs a dataset; null: all.")
     space: SpaceModel
 
     @model_validator(mode="after")
@@ -232,14 +152,14 @@ class SearchModel(Strict):
 class ConvergeModel(Strict):
     """The best candidates, trained on until each one's own convergence criterion is met."""
 
-    members: PositiveInt = Field(default=4, description="Members of the ensemble.")
-    max_per_algorithm: PositiveInt | None = Field(
+    members: Annotated[int, Field(ge=1, le=1000)] = Field(default=4, description="Members of the ensemble.")
+    max_per_algorithm: Candidates | None = Field(
         default=None, description="Largest number of members of one algorithm; null: half of the members, rounded up."
     )
-    check_every: PositiveInt = Field(default=10_000, description="Graphs between validations.")
-    patience: PositiveInt = Field(default=3, description="Validations over which an improvement is looked for.")
+    check_every: Graphs = Field(default=10_000, description="Graphs between validations.")
+    patience: Candidates = Field(default=3, description="Validations over which an improvement is looked for.")
     min_delta: Fraction = Field(default=0.02, description="Smallest relative improvement that counts as one.")
-    max_graphs: PositiveInt = Field(default=10_000_000, description="Largest number of graphs in a member's life.")
+    max_graphs: Graphs = Field(default=10_000_000, description="Largest number of graphs in a member's life.")
     anneal_fraction: Fraction = Field(default=0.25, description="Final annealing, as a share of the graphs seen.")
 
 
@@ -252,16 +172,16 @@ class CalibrateModel(Strict):
 class LimitsModel(Strict):
     """Bounds that keep a campaign from hanging."""
 
-    task_hours: PositiveFloat = Field(
+    task_hours: Hours = Field(
         default=12.0, description="No task runs longer at a stretch; it is stopped and goes on from its checkpoint."
     )
-    silence_seconds: PositiveFloat = Field(
+    silence_seconds: Seconds = Field(
         default=900.0, description="A program that shows no life for so long is killed and tried again."
     )
-    lost_seconds: PositiveFloat = Field(
+    lost_seconds: Seconds = Field(
         default=120.0, description="A task whose wrapper shows no life for so long is lost, whatever Parsl says."
     )
-    stop_seconds: PositiveFloat = Field(
+    stop_seconds: Seconds = Field(
         default=60.0, description="Time for running tasks to save a checkpoint when the campaign is stopped."
     )
 
@@ -270,16 +190,16 @@ class SharedModel(Strict):
     """Nodes of tasks that share them: one rank each."""
 
     nodes: Literal[0] = Field(default=0, description="0: the tasks share nodes.")
-    cores: PositiveInt | None = Field(default=None, description="Cores of one task; null: the site's choice.")
+    cores: Tasks | None = Field(default=None, description="Cores of one task; null: the site's choice.")
 
 
 class TrainingModel(Strict):
     """Nodes of one training, and its ranks; with `auto`, from the site, the allocation and the number of trainings."""
 
-    nodes: NonNegativeInt | Literal["auto"] = Field(
+    nodes: Nodes | Literal["auto"] = Field(
         default="auto", description="Whole nodes of one training; 0: it shares a node."
     )
-    ranks_per_node: PositiveInt | None = Field(
+    ranks_per_node: Ranks | None = Field(
         default=None, description="Ranks on each of its nodes, or in all where it shares one; null: one a GPU, or one."
     )
 
@@ -287,10 +207,10 @@ class TrainingModel(Strict):
 class TrialModel(Strict):
     """Nodes of one trial of the search, and its ranks, as for a training to convergence."""
 
-    nodes: NonNegativeInt | list[NonNegativeInt] | Literal["auto"] = Field(
+    nodes: Nodes | list[Nodes] | Literal["auto"] = Field(
         default="auto", description="Whole nodes of one trial, or a list of them, one a rung; 0: it shares a node."
     )
-    ranks_per_node: PositiveInt | None = Field(
+    ranks_per_node: Ranks | None = Field(
         default=None, description="Ranks on each of its nodes, or in all where it shares one; null: one a GPU, or one."
     )
 
@@ -307,21 +227,21 @@ class ResourcesModel(Strict):
 class AllocationModel(Strict):
     """The batch job, or jobs, a campaign runs in."""
 
-    nodes: PositiveInt | Literal["auto"] = Field(
+    nodes: Annotated[int, Field(ge=1, le=10**5)] | Literal["auto"] = Field(
         default="auto", description="Nodes of one job; auto: as many as a wave of the search keeps busy."
     )
-    hours: PositiveFloat | Literal["auto"] = Field(
+    hours: Hours | Literal["auto"] = Field(
         default="auto", description="Wall time of one job; auto: the longest that so many nodes get."
     )
     queue: str | None = Field(default=None, description="Queue of the site; null: its default one.")
-    blocks: PositiveInt = Field(default=1, description="Jobs at a time, for a driver outside of them.")
+    blocks: Ranks = Field(default=1, description="Jobs at a time, for a driver outside of them.")
 
 
 class WorkflowModel(Strict):
     """A campaign: from raw structures to a calibrated ensemble."""
 
     name: str = Field(pattern=NAME, description="Name of the campaign and of its folder.")
-    seed: int = Field(default=0, ge=0, description="Seed of everything random.")
+    seed: Seed = Field(default=0, description="Seed of everything random.")
     data: DataModel
     search: SearchModel
     converge: ConvergeModel = ConvergeModel()

@@ -41,7 +41,7 @@ from gfm_pipeline.core.contracts.evaluation import (
     figure_key,
 )
 from gfm_pipeline.core.contracts.task import ERROR_FILE, RESULT_FILE, STOP_FILE, ExitCode
-from gfm_pipeline.core.contracts.training import Algorithm, DatasetRef, ModelSettings, OptimiserSettings, TrainSpec
+from gfm_pipeline.core.contracts.training import DatasetRef, ModelSettings, OptimiserSettings, TrainSpec
 from gfm_pipeline.core.errors import DataError, IntegrityError, ModelError
 from gfm_pipeline.core.publish import is_published, publishing, read_manifest, write_record
 from gfm_pipeline.core.records import read_record
@@ -141,7 +141,7 @@ def task_in(folder: Path) -> Task:
 def members(root: Path, datasets: tuple[DatasetRef, ...]) -> tuple[MemberRef, ...]:
     """Two members with different cutoffs, trained for a moment and predicted; the second one as a process."""
     found = []
-    for name, algorithm, cutoff in (("m0", Algorithm.SCHNET, 3.0), ("m1", Algorithm.PAINN, 3.6)):
+    for name, algorithm, cutoff in (("m0", "SchNet", 3.0), ("m1", "PaiNN", 3.6)):
         spec = TrainSpec(
             task=name,
             model=ModelSettings(algorithm, hidden=16, layers=2, cutoff=cutoff),
@@ -248,8 +248,8 @@ def test_the_published_ensemble_is_complete(
     for words in (
         "H O",
         "Cu Au",
-        str(Algorithm.SCHNET),
-        str(Algorithm.PAINN),
+        "SchNet",
+        "PaiNN",
         "No long-range electrostatics",
         "Learns nothing",
         "seed",

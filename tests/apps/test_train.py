@@ -21,9 +21,9 @@ from gfm_pipeline.apps.runtime.program import StopRequested, Task
 from gfm_pipeline.apps.train.checkpoint import load, load_model
 from gfm_pipeline.apps.train.task import CHECKPOINTS, last_graphs, train
 from gfm_pipeline.apps.train.validate import validate
+from gfm_pipeline.core.contracts.algorithms import BUILT_IN
 from gfm_pipeline.core.contracts.task import ERROR_FILE, RESULT_FILE, SPEC_FILE, STOP_FILE, ExitCode
 from gfm_pipeline.core.contracts.training import (
-    Algorithm,
     Convergence,
     DatasetRef,
     ModelSettings,
@@ -73,7 +73,7 @@ def run(spec: TrainSpec, folder: Path, looks: int | None = None) -> TrainResult 
         return folder
 
 
-@pytest.mark.parametrize("algorithm", list(Algorithm))
+@pytest.mark.parametrize("algorithm", sorted(BUILT_IN))
 def test_it_learns(spec, tmp_path, algorithm):
     spec = replace(spec, model=replace(spec.model, algorithm=algorithm), budget_graphs=3200, validate_every=1000)
     result = run(spec, tmp_path / "a")
@@ -201,7 +201,7 @@ def test_what_cannot_be_run_is_refused(spec, tmp_path):
         run(replace(spec, checkpoint=rung.checkpoint, output=str(tmp_path / "p")), tmp_path / "d")
 
 
-@pytest.mark.parametrize("algorithm", list(Algorithm))
+@pytest.mark.parametrize("algorithm", sorted(BUILT_IN))
 @pytest.mark.parametrize("micro_batch", [1, 3, 8])
 def test_micro_batches_make_the_same_steps(spec, tmp_path, algorithm, micro_batch):
     """Of batches of 8; labels of two datasets, with different numbers of atoms in every part."""
@@ -258,7 +258,7 @@ sys.exit(run_program(TrainSpec, task.train))
 
 
 def test_a_batch_too_large_for_memory_fits_in_parts(spec, tmp_path):
-    model = ModelSettings(Algorithm.PNA, hidden=64, layers=3, cutoff=3.0)
+    model = ModelSettings("PNA", hidden=64, layers=3, cutoff=3.0)
     optimiser = replace(spec.optimiser, batch_size=256)
     spec = replace(spec, model=model, optimiser=optimiser, budget_graphs=256, validate_every=256, validation_limit=4)
     whole = run(spec, tmp_path / "whole")

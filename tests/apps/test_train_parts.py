@@ -17,18 +17,11 @@ from gfm_pipeline.apps.train.sampler import BLOCK, Sampler, shares
 from gfm_pipeline.apps.train.schedule import Anneal, anneal_after, learning_rate
 from gfm_pipeline.apps.train.task import last_graphs
 from gfm_pipeline.apps.train.validate import objective, subset, validate
-from gfm_pipeline.core.contracts.training import (
-    Algorithm,
-    Convergence,
-)
+from gfm_pipeline.core.contracts.training import Convergence
 from gfm_pipeline.core.errors import DataError
-from gfm_pipeline.models import ModelSpec, Potential, algorithms
+from gfm_pipeline.models import ModelSpec, Potential
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def test_the_contract_names_every_registered_algorithm():
-    assert sorted(Algorithm) == algorithms()
 
 
 def test_sampler_draws_each_graph_once_a_pass_and_any_batch_alone():

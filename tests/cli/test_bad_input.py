@@ -50,7 +50,7 @@ def test_fault(fault, command, folder, capsys):
         (["--site", "frontieer"], ["Unknown site 'frontieer'", "local"]),
         (["--site", "gone.yaml"], ["gone.yaml"]),
         (["--set", "search.candidats=3"], ["--set", "candidates"]),
-        (["--set", "search.candidates=x"], ["--set", "integer"]),
+        (["--set", "search.candidates=x"], ["--set", "whole number"]),
         (["--set", "nothing"], ["--set", "key.inner=value"]),
         (["--set", "name.inner=3"], ["name holds a value"]),
     ],

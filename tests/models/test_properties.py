@@ -11,6 +11,7 @@ from brute import Structure, batch
 
 from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models import ForceHead, ModelSpec, Potential, algorithm, algorithms, multitask_loss
+from gfm_pipeline.models.registry import describe
 
 CUTOFF = 4.0
 CASES = [(name, head) for name in algorithms() for head in ForceHead]
@@ -288,10 +289,12 @@ def test_energy_and_forces_scale_with_the_force_unit(name):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"algorithm": "PaiNNN"}, "'PaiNN'"),
+        ({"algorithm": "PaiNNN"}, "Did you mean PaiNN"),
         ({"options": {"filter_hiden": 3}}, "filter_hidden"),
-        ({"hidden": 0}, "hidden > 0"),
-        ({"cutoff": -1.0}, "cutoff > 0"),
+        ({"options": {"filter_hidden": 1.5}}, "whole number from 0"),
+        ({"hidden": 0}, "hidden must be a whole number from 1"),
+        ({"cutoff": -1.0}, "cutoff must be a number from 0.5"),
+        ({"n_datasets": 0}, "n_datasets > 0"),
     ],
 )
 def test_impossible_specs_are_refused_by_name(changes, words):
@@ -306,9 +309,9 @@ def test_an_unknown_dataset_is_refused():
 
 @conservative
 def test_registry_names_classes_with_options(name):
-    assert algorithm(name).default_options is not None
-    for option, value in algorithm(name).default_options.items():
-        make(name, options={option: value})
+    for option in describe(name).options:
+        assert algorithm(name)(make(name).spec, {o.name: o.default for o in describe(name).options})
+        make(name, options={option.name: option.default})
 
 
 def test_schnet_with_the_papers_filter_network_is_smooth_and_conservative():

@@ -111,7 +111,7 @@ def test_the_help_tells_of_it_and_a_run_refuses_nonsense_before_it_writes(tmp_pa
 
 @pytest.mark.parametrize(
     ("code", "cause"),
-    [(-9, ev.Cause.CHAOS), (ExitCode.RETRYABLE, ev.Cause.CHAOS), (ExitCode.PERMANENT, ev.Cause.USER_ERROR)],
+    [(-9, ev.Cause.CHAOS), (ExitCode.RETRYABLE, ev.Cause.CHAOS), (ExitCode.PERMANENT, ev.Cause.PROGRAM_ERROR)],
 )
 def test_a_note_of_chaos_excuses_what_chaos_can_do_and_nothing_else(tmp_path, code, cause):
     write_record(tmp_path / EXIT_FILE, ExitRecord(int(code), False, 1.0, out_of_memory=False))

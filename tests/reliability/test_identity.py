@@ -208,6 +208,8 @@ SETTINGS: dict[str, tuple[Any, StageName | None]] = {
     "search.space.force_weight": (5, StageName.SEARCH),
     "search.space.weight_decay": (0.1, StageName.SEARCH),
     "search.space.ema_decay": (0.5, StageName.SEARCH),
+    "search.space.clip_norm": (5.0, StageName.SEARCH),
+    "search.space.warmup": (20, StageName.SEARCH),
     "search.space.force_head": ("direct", StageName.SEARCH),
     "search.space.per_algorithm": ({"EGNN": {"hidden": [8, 24], "layers": 2}}, StageName.SEARCH),
     "converge.members": (3, StageName.SEARCH),  # the search chooses them

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import Action, Cause, Outcome
 from gfm_pipeline.campaign.state import Attempt, load_state
-from gfm_pipeline.core.contracts.task import EXIT_FILE, ExitCode, ExitRecord
+from gfm_pipeline.core.contracts.task import EXIT_FILE, ErrorRecord, ExitCode, ExitRecord
 from gfm_pipeline.core.publish import write_json, write_record
 from gfm_pipeline.engine.tasks.classify import classify
 from gfm_pipeline.engine.tasks.retries import RULES, TOTAL_LIMIT, delay, micro_batch, next_action
@@ -52,6 +52,7 @@ def test_every_cause_has_a_rule():
         (Cause.FINISHED, [Action.ACCEPT]),
         (Cause.DIVERGED, [Action.ACCEPT]),
         (Cause.USER_ERROR, [Action.GIVE_UP]),
+        (Cause.PROGRAM_ERROR, [Action.GIVE_UP]),
         (Cause.WORKER_LOST, [Action.RETRY] * 5 + [Action.GIVE_UP]),
         (Cause.NODE_FAILURE, [Action.RETRY] * 5 + [Action.GIVE_UP]),
         (Cause.KILLED, [Action.RETRY] * 5 + [Action.GIVE_UP]),
@@ -144,14 +145,14 @@ RECORD = ExitRecord(0, False, 3.0, out_of_memory=False, host="n1")
         (replace(RECORD, code=-9, silent=True), None, Cause.SILENT),
         (replace(RECORD, code=-9, timed_out=True), None, Cause.WALL_TIME),
         (replace(RECORD, code=21, timed_out=True), None, Cause.WALL_TIME),
-        (replace(RECORD, code=30, timed_out=True), None, Cause.USER_ERROR),
+        (replace(RECORD, code=30, timed_out=True), None, Cause.PROGRAM_ERROR),
         (replace(RECORD, code=-15, stopped=True), None, Cause.STOPPED),
         (replace(RECORD, code=-9, stopped=True), None, Cause.STOPPED),
         (replace(RECORD, code=21), None, Cause.STOPPED),
         (replace(RECORD, code=20), None, Cause.TROUBLE),
         (replace(RECORD, code=22), None, Cause.OUT_OF_MEMORY),
-        (replace(RECORD, code=30), None, Cause.USER_ERROR),
-        (replace(RECORD, code=1), None, Cause.USER_ERROR),
+        (replace(RECORD, code=30), None, Cause.PROGRAM_ERROR),
+        (replace(RECORD, code=1), None, Cause.PROGRAM_ERROR),
     ],
 )
 def test_causes(tmp_path, record, trouble, cause):
@@ -160,6 +161,21 @@ def test_causes(tmp_path, record, trouble, cause):
     ended = classify(tmp_path, trouble)
     assert ended.cause is cause
     assert ended.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ErrorRecord("ModelError", "There is no option of PNA 'x'."), Cause.USER_ERROR),
+        (ErrorRecord("DataError", "No structures."), Cause.USER_ERROR),
+        (ErrorRecord("FileNotFoundError", "gone"), Cause.USER_ERROR),
+        (ErrorRecord("ZeroDivisionError", "division by zero"), Cause.PROGRAM_ERROR),
+    ],
+)
+def test_what_was_foreseen_is_the_users_error_and_all_else_the_programs(tmp_path, error, cause):
+    write_record(tmp_path / EXIT_FILE, replace(RECORD, code=int(ExitCode.PERMANENT)))
+    write_record(tmp_path / "error.json", error)
+    assert classify(tmp_path).cause is cause
 
 
 @pytest.mark.parametrize(("code", "cause"), [(ExitCode.OK, Cause.FINISHED), (ExitCode.DIVERGED, Cause.DIVERGED)])
@@ -220,17 +236,29 @@ def test_every_class_of_failure_is_survived_and_changes_nothing(uninterrupted, t
 
 
 @pytest.mark.slow
-def test_divergence_and_user_errors_are_told_to_the_search_and_not_repeated(tmp_path):
-    faults = {"c00000-r0": ["nan"], "c00001-r0": ["user"]}
+def test_divergence_and_errors_of_a_program_are_told_to_the_search_and_not_repeated(tmp_path):
+    faults = {"c00000-r0": ["nan"], "c00001-r0": ["bug"]}
     ends = inject(tmp_path, faults, "search.candidates=10", "search.wave=2", "search.rungs=[50, 100]")
     assert [(e.cause, e.action) for e in ends["c00000-r0"]] == [(Cause.DIVERGED, Action.ACCEPT)]
-    assert [(e.cause, e.action) for e in ends["c00001-r0"]] == [(Cause.USER_ERROR, Action.GIVE_UP)]
-    assert "energy_unit" in ends["c00001-r0"][0].reason
+    assert [(e.cause, e.action) for e in ends["c00001-r0"]] == [(Cause.PROGRAM_ERROR, Action.GIVE_UP)]
+    assert "division" in ends["c00001-r0"][0].reason
     events = runs.events(pretended.journal_of(tmp_path))
     decision = next(e for e in events if isinstance(e, ev.RungDecided))
     assert set(decision.stopped) == {"c00000", "c00001"}
     told = [e.told for e in events if isinstance(e, ev.WaveProposed)]
     assert told[-1] == 6  # DeepHyper heard of both failures too
+
+
+@pytest.mark.slow
+def test_a_user_error_in_a_candidate_fails_the_search_with_its_sentence_and_is_tried_again_when_run_again(tmp_path):
+    ends = inject(tmp_path, {"c00001-r0": ["user"]}, code=1)
+    assert [(e.cause, e.action) for e in ends["c00001-r0"]] == [(Cause.USER_ERROR, Action.GIVE_UP)]
+    failed = [e for e in runs.events(pretended.journal_of(tmp_path)) if isinstance(e, ev.StageFailed)]
+    assert [e.reason for e in failed] == ["c00001-r0: The energies are in the wrong unit. Set energy_unit."]
+    last = (tmp_path / "driver.log").read_text().splitlines()[-1]
+    assert "Search failed: c00001-r0: The energies are in the wrong unit. Set energy_unit." in last
+    runs.finish(tmp_path, "run", "w.yaml", "--site", "site.yaml")  # what was wrong is mended: the fault came once only
+    assert runs.starts(pretended.journal_of(tmp_path))["c00001-r0"][-1] == "ok"
 
 
 @pytest.mark.slow

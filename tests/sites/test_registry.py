@@ -137,7 +137,7 @@ WRONG = {
         "o.yaml:4: Unknown key 'scheduler.queues.batch.max_queued'.",
         "'max_queued_jobs'",
     ),
-    "wrong type": ("nodes: many\n", 'o.yaml:1: nodes is "many", but should be a valid integer', ""),
+    "wrong type": ("nodes: many\n", 'o.yaml:1: nodes is "many", but should be a whole number', ""),
     "wrong choice": ("\ndriver: {mode: resdent}\n", 'o.yaml:2: driver.mode cannot be "resdent".', "'resident'"),
     "profile": ("profile: rocm-7.2\n", "o.yaml:1: profile names 'rocm-7.2', which is not there.", "'rocm-7.1'"),
     "queue": (
@@ -169,10 +169,10 @@ WRONG = {
         "o.yaml:3: The key 'scheduler.queues.tiny.source' is missing.",
         "Add it.",
     ),
-    "number or word": ("slots: many\n", 'o.yaml:1: slots is "many", but should be a valid integer', "or 'auto'"),
+    "number or word": ("slots: many\n", 'o.yaml:1: slots is "many", but should be a whole number', "or 'auto'"),
     "when": (
         "scheduler: {queues: {batch: {as_of: yesterday}}}\n",
-        'o.yaml:1: scheduler.queues.batch.as_of is "yesterday", but the string should match',
+        'o.yaml:1: scheduler.queues.batch.as_of is "yesterday", but should be text of the form',
         "",
     ),
     "two addresses": (
@@ -180,7 +180,7 @@ WRONG = {
         "o.yaml:2: driver: address and interface exclude each other",
         "",
     ),
-    "null": ("scheduler: null\n", "o.yaml:1: scheduler is null, but should be a valid dictionary", ""),
+    "null": ("scheduler: null\n", "o.yaml:1: scheduler is null, but should be a mapping of keys", ""),
 }
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gfm_pipeline.campaign.events import Event, StageName
+from gfm_pipeline.campaign.events import Cause, Event, StageName
 from gfm_pipeline.campaign.paths import CampaignPaths, StagePaths
 from gfm_pipeline.campaign.state import StageState, TaskStatus
 from gfm_pipeline.core.contracts.data import SourceSettings
@@ -94,10 +94,11 @@ def is_to_start(stage: StageState, name: str) -> bool:
     return task is None or task.status is TaskStatus.TO_RETRY
 
 
-def first_failure(stage: StageState) -> str | None:
-    """Return why the first failed task failed, or None."""
+def first_failure(stage: StageState, causes: Collection[Cause] | None = None) -> str | None:
+    """Return why the first failed task failed, or None; with ``causes``, of those that failed for one of them."""
     for task in stage.tasks.values():
-        if task.status is TaskStatus.FAILED:
+        cause = task.history[-1].cause if task.history else None
+        if task.status is TaskStatus.FAILED and (causes is None or cause in causes):
             reason = task.history[-1].reason if task.history else "no reason recorded"
             tried = len(task.counted)
             return f"{task.name}: {reason}" if tried < 2 else f"{task.name}, {tried} attempts: {reason}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from gfm_pipeline.campaign.events import Member, StageDone, StageFailed, StageName
 from gfm_pipeline.campaign.state import StageState
-from gfm_pipeline.core.contracts.training import Convergence, TrainSpec
+from gfm_pipeline.core.contracts.training import Convergence, TrainSpec, settings_of
 from gfm_pipeline.engine.decisions.requests import (
     Context,
     Program,
@@ -45,7 +45,7 @@ def advance(context: Context, stage: StageState, ingest: StageState, search: Sta
 
 def _train(context: Context, stage: StageState, ingest: StageState, search: StageState, member: Member) -> TaskRequest:
     converge = context.workflow.converge
-    model, optimiser = training_settings(member.settings)
+    model, optimiser = settings_of(member.settings)
     spec = TrainSpec(
         task=member.name,
         model=model,

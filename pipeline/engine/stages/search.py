@@ -12,6 +12,7 @@ from typing import Any
 
 from gfm_pipeline.campaign.events import (
     Candidate,
+    Cause,
     Event,
     Member,
     MembersSelected,
@@ -21,14 +22,14 @@ from gfm_pipeline.campaign.events import (
     StageName,
 )
 from gfm_pipeline.campaign.state import StageState, TaskStatus
-from gfm_pipeline.core.contracts.training import ModelSettings, OptimiserSettings, TrainSpec
-from gfm_pipeline.core.records import from_plain
+from gfm_pipeline.core.contracts.training import TrainSpec, settings_of
 from gfm_pipeline.engine.decisions.requests import (
     Context,
     Program,
     Proposal,
     Step,
     TaskRequest,
+    first_failure,
     is_to_start,
     result_of,
     stage_paths,
@@ -42,6 +43,7 @@ LAG = 1  # waves proposed ahead of the results they are based on
 def settings(context: Context) -> dict[str, Any]:
     """Return what the candidates depend on."""
     search = context.workflow.search.model_dump(mode="json")
+    search["space"] = context.workflow.search.space.written()
     return {"seed": context.workflow.seed, **search, "members": _selection(context)}
 
 
@@ -78,15 +80,6 @@ def finished(stage: StageState, candidate: str, rung: int) -> bool:
     return task is not None and task.status in (TaskStatus.DONE, TaskStatus.FAILED)
 
 
-def training_settings(chosen: dict[str, Any]) -> tuple[ModelSettings, OptimiserSettings]:
-    """Split a candidate's hyperparameters into those of the model and those of the optimiser."""
-    options = {k.removeprefix("options."): v for k, v in chosen.items() if k.startswith("options.")}
-    model_keys = ("algorithm", "hidden", "layers", "cutoff", "n_radial", "force_head")
-    model = {k: chosen[k] for k in model_keys} | {"options": options}
-    optimiser_keys = ("learning_rate", "batch_size", "force_weight", "weight_decay", "ema_decay")
-    return from_plain(ModelSettings, model), from_plain(OptimiserSettings, {k: chosen[k] for k in optimiser_keys})
-
-
 def candidate_seed(context: Context, name: str) -> int:
     """Return the seed of a candidate's weights and sampling: a function of the campaign's seed and its number."""
     return context.workflow.seed * 100_003 + int(name[1:])
@@ -94,6 +87,9 @@ def candidate_seed(context: Context, name: str) -> int:
 
 def advance(context: Context, stage: StageState, ingest: StageState) -> Step:
     """Decide the next step of the search."""
+    if (failure := first_failure(stage, {Cause.USER_ERROR})) is not None:
+        # no bad luck of a candidate: others will end alike, and what is wrong can be mended
+        return Step(events=(StageFailed(stage.key, failure),))
     search = context.workflow.search
     sizes = wave_sizes(search.candidates, search.wave, stage.slots)
     decisions = _decisions(context, stage)
@@ -167,7 +163,7 @@ def _train(context: Context, stage: StageState, ingest: StageState, candidate: C
     if known is not None:
         return known
     search, paths = context.workflow.search, stage_paths(context, stage)
-    model, optimiser = training_settings(candidate.settings)
+    model, optimiser = settings_of(candidate.settings)
     spec = TrainSpec(
         task=name,
         model=model,

@@ -22,7 +22,7 @@ from gfm_pipeline.core.contracts.task import (
     ExitCode,
     ExitRecord,
 )
-from gfm_pipeline.core.errors import IntegrityError, StorageError
+from gfm_pipeline.core.errors import GFMError, IntegrityError, StorageError
 from gfm_pipeline.core.records import read_record
 
 _TAIL_BYTES = 4096
@@ -45,8 +45,17 @@ _OUTCOMES = {
     Cause.BLOCK_LOST: Outcome.PREEMPTED,
     Cause.STORAGE: Outcome.STORAGE,
     Cause.USER_ERROR: Outcome.PERMANENT,
+    Cause.PROGRAM_ERROR: Outcome.PERMANENT,
     Cause.CHAOS: Outcome.PREEMPTED,
 }
+
+
+def _family(error: type[Exception]) -> set[str]:
+    return {error.__name__}.union(*map(_family, error.__subclasses__()))
+
+
+# What programs raise on purpose, by name, and what the operating system says of a wrong path.
+_FORESEEN = _family(GFMError) | {"FileNotFoundError", "NotADirectoryError", "IsADirectoryError"}
 _CHAOTIC = {  # ends that chaos may have brought about
     Cause.STORAGE,
     Cause.OUT_OF_MEMORY,
@@ -135,12 +144,13 @@ def _cause(folder: Path, record: ExitRecord) -> tuple[Cause, str]:
         told = _told(folder)
         return (Cause.STORAGE if told.error == StorageError.__name__ else Cause.TROUBLE), _sentence(told)
     if code == ExitCode.PERMANENT:
-        return Cause.USER_ERROR, _sentence(_told(folder))
+        told = _told(folder)
+        return (Cause.USER_ERROR if told.error in _FORESEEN else Cause.PROGRAM_ERROR), _sentence(told)
     said = f"exit code {code}: {_last_line(folder / 'stderr.log')}"
     launched = (folder / LAUNCH_FILE).exists() and not (folder / WRAP_FILE).exists()  # by a line of its own
     if launched and read_verdict(folder) is None:
         return Cause.TROUBLE, f"its launch line ended with {said}"  # no rank failed by its own account
-    return Cause.USER_ERROR, said
+    return Cause.PROGRAM_ERROR, said
 
 
 def _killed(record: ExitRecord) -> tuple[Cause, str]:

@@ -41,6 +41,7 @@ RULES: dict[Cause, Rule] = {
     Cause.SILENT: Rule(Action.RETRY, 2),
     Cause.TROUBLE: Rule(Action.RETRY, 3),
     Cause.USER_ERROR: Rule(Action.GIVE_UP, 0),
+    Cause.PROGRAM_ERROR: Rule(Action.GIVE_UP, 0),
     Cause.CHAOS: Rule(Action.CONTINUE, None),
 }
 

@@ -54,6 +54,8 @@ def train(spec: TrainSpec, task: Task) -> tuple[TrainResult, ExitCode]:
             raise TimeoutError("the network is slow")
         case "user":
             raise DataError("The energies are in the wrong unit.", "Set energy_unit.")
+        case "bug":
+            raise ZeroDivisionError("division by zero")
         case "nan":
             nothing = TrainResult(StopReason.DIVERGED, None, {}, 10, 1, 1, 0.1, 1.0, None, None, "the loss is nan")
             return nothing, ExitCode.DIVERGED

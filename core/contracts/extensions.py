@@ -1,0 +1,90 @@
+"""What other installed packages add, found by entry points: readers of data, message passing algorithms.
+
+An entry point's name is the extension's name, and its value names a description. The module that holds the description
+is imported by the engine, so it should hold little more; what the description points at is imported where it runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar
+
+from gfm_pipeline.common.errors import ConfigError
+
+D = TypeVar("D")
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return a sentence with the nearest known word, or all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    if close:
+        return f"Did you mean {close[0]}?"
+    return f"Known are {', '.join(names)}." if names else "It takes none."
+
+
+@dataclass(frozen=True)
+class Extensions(Generic[D]):
+    """The descriptions of one kind of extension, by name.
+
+    Parameters
+    ----------
+    what
+        What one is, for messages: ``reader``.
+    group
+        The group of entry points.
+    kind
+        The class of a description.
+    built_in
+        Those that come along; they win over entry points of the same name.
+    """
+
+    what: str
+    group: str
+    kind: type[D]
+    built_in: Mapping[str, D]
+
+    def names(self) -> list[str]:
+        """Return the names of all, those of other packages included."""
+        return sorted({*self.built_in, *(point.name for point in entry_points(group=self.group))})
+
+    def describe(self, name: str) -> D:
+        """Return the description of ``name``.
+
+        Raises
+        ------
+        ConfigError
+            When there is none of that name, two packages have one, or a package's description cannot be imported.
+        """
+        if name in self.built_in:
+            return self.built_in[name]
+        points = list(entry_points(group=self.group, name=name))
+        if not points:
+            raise ConfigError(f"There is no {self.what} {name!r}.", suggestion(name, self.names()))
+        if len(points) > 1:
+            packages = " and ".join(sorted(_package(point) for point in points))
+            raise ConfigError(f"{self.what.capitalize()} {name!r} is given by {packages}.", "Uninstall all but one.")
+        return self._load(points[0])
+
+    def _load(self, point: EntryPoint) -> D:
+        whose = f"{self.what.capitalize()} {point.name!r} of package {_package(point)}"
+        try:
+            found = point.load()
+        except Exception as error:  # a module of another package: whatever its import raises is that package's fault
+            said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise ConfigError(
+                f"{whose} cannot be imported: {said}.", "Install what it needs, or correct its entry point."
+            ) from error
+        if not isinstance(found, self.kind):
+            raise ConfigError(
+                f"{whose}: {point.value} is no {self.kind.__name__}.",
+                f"The entry point must name one (group {self.group}).",
+            )
+        return found
+
+
+def _package(point: EntryPoint) -> str:
+    return point.value if point.dist is None else str(point.dist.name)

@@ -1,0 +1,233 @@
+"""What a declared hyperparameter is, and how a value of it in a search space is read and checked.
+
+The hyperparameters themselves are the fields of `gfm_pipeline.apps.contracts.training.ModelSettings` and
+`OptimiserSettings`, and the options of an algorithm (`gfm_pipeline.apps.contracts.algorithms`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gfm_pipeline.common.errors import Refused
+from gfm_pipeline.common.strenum import StrEnum
+
+MAX_CHOICES = 1000  # values in a list: more are a range
+
+
+class Kind(StrEnum):
+    """What values a hyperparameter has."""
+
+    WHOLE = "whole number"
+    REAL = "number"
+    NAME = "name"
+    SWITCH = "true or false"
+
+
+class Group(StrEnum):
+    """What part of a training a hyperparameter belongs to."""
+
+    MODEL = "model"
+    OPTIMISER = "optimiser"
+    SCHEDULE = "schedule"
+    LOSS = "loss"
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One hyperparameter, or one option of an algorithm.
+
+    Parameters
+    ----------
+    name
+        Its key in ``search.space`` (options: below ``per_algorithm``, as ``options.NAME``), and in a candidate.
+    kind
+        What its values are.
+    default
+        What a model has that was not told a value: a candidate of an older journal, or a search space without the key.
+    help
+        What it is, in one sentence.
+    group
+        What it belongs to.
+    low, high
+        Bounds; None: without bound. Numbers only.
+    open_low, open_high
+        Whether the bound itself is refused.
+    choices
+        The names there are; names only.
+    search
+        What ``search.space`` searches where the key is left out: a list, ``(low, high)`` or a value. None: nothing,
+        the default holds and the key does not enter the settings of a campaign.
+    log
+        Whether the ``search`` range has a logarithmic scale.
+    """
+
+    name: str
+    kind: Kind
+    default: Any
+    help: str
+    group: Group = Group.MODEL
+    low: float | None = None
+    high: float | None = None
+    open_low: bool = False
+    open_high: bool = False
+    choices: tuple[str, ...] = ()
+    search: Any = None
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a default outside of its own bounds."""
+        self.one(self.default)
+
+    @property
+    def range_said(self) -> str:
+        """What is allowed, as the middle of a sentence: ``a whole number from 1 to 64``."""
+        if self.kind is Kind.NAME:
+            return f"one of {', '.join(self.choices)}" if self.choices else "a name"
+        if self.kind is Kind.SWITCH:
+            return "true or false"
+        what = "a whole number" if self.kind is Kind.WHOLE else "a number"
+        low = None if self.low is None else f"{'above' if self.open_low else 'from'} {_shown(self.low)}"
+        high = None if self.high is None else f"{'below' if self.open_high else 'to'} {_shown(self.high)}"
+        if self.high is None and low is not None and not self.open_low:
+            low = f"of at least {_shown(self.low)}"
+        return " ".join(part for part in (what, low, high) if part is not None)
+
+    @property
+    def default_space(self) -> Any:
+        """The `search` entry as a user would write it; None where nothing is searched."""
+        if isinstance(self.search, tuple):
+            low, high = self.search
+            return {"low": low, "high": high, "scale": "log" if self.log else "linear"}
+        return self.search
+
+    def one(self, value: Any, at: tuple[str | int, ...] = ()) -> Any:
+        """Return a single value, in its own type.
+
+        Raises
+        ------
+        Refused
+            When it is of the wrong type or out of bounds.
+        """
+        if self.kind in (Kind.NAME, Kind.SWITCH):
+            if self.kind is Kind.SWITCH and isinstance(value, bool):
+                return value
+            if self.kind is Kind.NAME and isinstance(value, str) and (not self.choices or value in self.choices):
+                return str(value)
+            near = difflib.get_close_matches(str(value), self.choices, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"Write {self.range_said}."
+            raise Refused(f"must be {self.range_said}, not {_shown(value)}", hint, at)
+        number = _number(value, whole=self.kind is Kind.WHOLE)
+        if number is None or not self._within(number):
+            raise Refused(f"must be {self.range_said}, not {_shown(value)}", self._example(), at)
+        return number
+
+    def _within(self, number: float) -> bool:
+        low = self.low is None or number > self.low or (number == self.low and not self.open_low)
+        return low and (self.high is None or number < self.high or (number == self.high and not self.open_high))
+
+    def _example(self) -> str:
+        return f"Write for instance {self.name}: {_shown(self.default)}."
+
+    def read(self, value: Any) -> Any:
+        """Return what a search space says of it, checked: a value, a list of values, or a range as a mapping.
+
+        Raises
+        ------
+        Refused
+            With the keys from ``value`` to the fault.
+        """
+        if isinstance(value, Mapping):
+            return self._range(value)
+        if isinstance(value, list | tuple):
+            return self._list(list(value))
+        return self.one(value)
+
+    def _list(self, values: list[Any]) -> list[Any]:
+        if not 0 < len(values) <= MAX_CHOICES:
+            count = "is an empty list" if not values else f"lists {len(values):,} values"
+            raise Refused(count, f"List 1 to {MAX_CHOICES} values, each {self.range_said}.")
+        read = [self.one(value, (index,)) for index, value in enumerate(values)]
+        for index, value in enumerate(read):
+            if value in read[:index]:
+                raise Refused(f"lists {_shown(value)} twice", "Leave one out.", (index,))
+        return read
+
+    def _range(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        example = f"Write {{low: ..., high: ...}} or {{low: ..., high: ..., scale: log}}, each end {self.range_said}."
+        if self.kind not in (Kind.WHOLE, Kind.REAL):
+            raise Refused("cannot be a range", f"Write {self.range_said}, or a list of such.")
+        for key in given:
+            if key not in ("low", "high", "scale"):
+                near = difflib.get_close_matches(str(key), ("low", "high", "scale"), n=1)
+                raise Refused(f"has no key {str(key)!r}", f"Did you mean {near[0]!r}?" if near else example, (key,))
+        for key in ("low", "high"):
+            if key not in given:
+                raise Refused(f"is a range without {key}", example)
+        low, high = self.one(given["low"], ("low",)), self.one(given["high"], ("high",))
+        scale = given.get("scale", "linear")
+        if scale not in ("linear", "log"):
+            raise Refused(f"cannot have the scale {_shown(scale)}", "Choose linear or log.", ("scale",))
+        if not low < high:
+            raise Refused(f"has low ({low}), which must be below high ({high})", "Exchange or correct them.", ("low",))
+        if scale == "log" and low <= 0:
+            raise Refused(f"has a log scale, which needs low above 0, not {low}", "Raise low.", ("low",))
+        return {"low": low, "high": high, "scale": str(scale)}
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of what `read` takes."""
+        one: dict[str, Any] = {"type": {Kind.WHOLE: "integer", Kind.REAL: "number"}.get(self.kind, "string")}
+        if self.kind is Kind.SWITCH:
+            one = {"type": "boolean"}
+        if self.choices:
+            one["enum"] = list(self.choices)
+        if self.low is not None:
+            one["exclusiveMinimum" if self.open_low else "minimum"] = self.low
+        if self.high is not None:
+            one["exclusiveMaximum" if self.open_high else "maximum"] = self.high
+        forms = [one, {"type": "array", "items": one, "minItems": 1, "maxItems": MAX_CHOICES}]
+        if self.kind in (Kind.WHOLE, Kind.REAL):
+            properties = {"low": one, "high": one, "scale": {"enum": ["linear", "log"], "default": "linear"}}
+            forms.append(
+                {
+                    "type": "object",
+                    "properties": properties,
+                    "required": ["low", "high"],
+                    "additionalProperties": False,
+                }
+            )
+        return {"description": self.help, "anyOf": forms}
+
+
+def _number(value: Any, *, whole: bool) -> int | float | None:
+    """Return a finite number that is no boolean, as it was written; whole ones as ``int``; None for all else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        if not math.isfinite(value):
+            return None
+    except OverflowError:  # more digits than a float holds
+        return None
+    if not whole:
+        return int(value) if isinstance(value, int) else float(value)
+    return int(value) if value == int(value) else None
+
+
+def _shown(value: Any) -> str:
+    """Return a value as it may stand in a message: short, and as YAML would have it."""
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else f"{'-' if value < 0 else ''}.inf"
+    if isinstance(value, int) and abs(value) < 10**15:
+        return str(value)
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return "a number of hundreds of digits"
+    if isinstance(value, int | float):
+        return f"{value:g}"
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) < 60 else f"{text[:57]}..."

@@ -1,0 +1,172 @@
+"""The search space of a workflow: its keys are the declared hyperparameters, its algorithms the declared ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    create_model,
+    field_validator,
+    model_validator,
+)
+
+from gfm_pipeline.apps.contracts.algorithms import ALGORITHMS, BUILT_IN, PREFIX, AlgorithmDescription
+from gfm_pipeline.apps.contracts.extensions import suggestion
+from gfm_pipeline.apps.contracts.hyperparameters import Hyperparameter
+from gfm_pipeline.apps.contracts.training import HYPERPARAMETERS
+from gfm_pipeline.common.errors import ConfigError, Refused
+from gfm_pipeline.search.space import Choice, Dimension, Range, SearchSpace
+from gfm_pipeline.workflow.strict import Strict
+
+
+def _algorithms(given: Any) -> list[str]:
+    """Return the names of algorithms that exist; a single one may stand without a list."""
+    names = given if isinstance(given, list) else [given]
+    if not names:
+        raise Refused("is an empty list", f"Choose from: {', '.join(ALGORITHMS.names())}.")
+    for index, name in enumerate(names):
+        at = (index,) if isinstance(given, list) else ()
+        if not isinstance(name, str):
+            raise Refused(f"holds {name!r}, which is no name", f"Choose from: {', '.join(ALGORITHMS.names())}.", at)
+        if name in names[:index]:
+            raise Refused(f"lists {name} twice", "Leave one out.", at)
+        _describe(name, at)
+    return [str(name) for name in names]
+
+
+def _describe(name: str, at: tuple[str | int, ...]) -> AlgorithmDescription:
+    try:
+        return ALGORITHMS.describe(name)
+    except ConfigError as error:
+        missing = f"cannot be {name}: {error.message[0].lower()}{error.message[1:].rstrip('.')}"
+        hint = f"{error.hint or ''} Of another package? Install it here and on the compute nodes.".strip()
+        raise Refused(missing, hint, at) from error
+
+
+def _own_schema() -> dict[str, Any]:
+    """Return the JSON schema of ``per_algorithm``: shared hyperparameters, and the options of each algorithm."""
+    shared = {name: declared.json_schema() for name, declared in HYPERPARAMETERS.items()}
+    properties = {
+        name: {
+            "type": "object",
+            "properties": shared | {f"{PREFIX}{option.name}": option.json_schema() for option in about.options},
+            "additionalProperties": False,
+        }
+        for name, about in BUILT_IN.items()
+    }
+    return {"type": "object", "properties": properties, "additionalProperties": {"type": "object"}}
+
+
+class _Space(Strict):
+    """A list is a choice, {low, high, scale} a range, a single value is fixed."""
+
+    algorithm: Annotated[
+        list[str],
+        BeforeValidator(_algorithms),
+        WithJsonSchema({"type": "array", "items": {"type": "string", "examples": list(BUILT_IN)}, "minItems": 1}),
+    ] = Field(description="Message passing algorithms; those of other packages included.")
+    per_algorithm: Annotated[dict[str, dict[str, Any]], WithJsonSchema(_own_schema())] = Field(
+        default={}, description="Ranges that hold for one algorithm only, in place of or beside the shared ones."
+    )
+
+    @field_validator("per_algorithm", mode="before")
+    @classmethod
+    def _own(cls, given: Any, info: ValidationInfo) -> Any:
+        if not isinstance(given, Mapping):
+            raise Refused("must hold the names of algorithms", "Write for instance {PNA: {hidden: [16, 32]}}.")
+        return {str(name): _own_dimensions(str(name), own, info.data.get("algorithm")) for name, own in given.items()}
+
+    @model_validator(mode="after")
+    def _heads_are_served(self) -> _Space:
+        """Every combination of an algorithm and a force head must be one it serves."""
+        for index, name in enumerate(self.algorithm):
+            served = ALGORITHMS.describe(name).force_heads
+            own = self.per_algorithm.get(name, {})
+            key = ("per_algorithm", name, "force_head") if "force_head" in own else ("force_head",)
+            heads = own.get("force_head", getattr(self, "force_head", None))
+            for head in heads if isinstance(heads, list) else [heads]:
+                if head is not None and head not in served:
+                    raise Refused(
+                        f"asks for a {head} force head, which {name} does not serve",
+                        f"Write per_algorithm: {{{name}: {{force_head: {served[0]}}}}}, or leave algorithm {name} out.",
+                        key if "force_head" in self.model_fields_set or "force_head" in own else ("algorithm", index),
+                    )
+        return self
+
+    def written(self) -> dict[str, Any]:
+        """Return the space as plain data, as it enters the settings of a campaign: what is not searched is left out."""
+        return {name: value for name, value in self.model_dump(mode="json").items() if value is not None}
+
+    def compile(self) -> SearchSpace:
+        """Return the space the search works on."""
+        plain = self.written()
+        own = plain.pop("per_algorithm")
+        return SearchSpace(
+            {name: _dimension(value) for name, value in sorted(plain.items())},
+            {name: {k: _dimension(v) for k, v in sorted(inner.items())} for name, inner in own.items()},
+        )
+
+
+def _own_dimensions(name: str, own: Any, chosen: list[str] | None) -> dict[str, Any]:
+    """Return what ``per_algorithm`` says of one algorithm, checked."""
+    if chosen is not None and name not in chosen:
+        raise Refused(f"names {name}, which is not in the list of algorithms", suggestion(name, chosen), (name,))
+    about = _describe(name, (name,))
+    if not isinstance(own, Mapping):
+        raise Refused(f"must hold hyperparameters of {name}", "Write for instance {hidden: [16, 32]}.", (name,))
+    return {str(key): _read(_declared(name, about, str(key)), value, (name, key)) for key, value in own.items()}
+
+
+def _declared(name: str, about: AlgorithmDescription, key: str) -> Hyperparameter:
+    if key.startswith(PREFIX):
+        try:
+            return about.option(name, key.removeprefix(PREFIX))
+        except Refused as error:
+            raise Refused(error.message, error.hint, (name, key)) from error
+    if key in HYPERPARAMETERS:
+        return HYPERPARAMETERS[key]
+    known = [*HYPERPARAMETERS, *(f"{PREFIX}{option.name}" for option in about.options)]
+    raise Refused(f"is neither a shared hyperparameter nor an option of {name}", suggestion(key, known), (name, key))
+
+
+def _read(declared: Hyperparameter, value: Any, at: tuple[str | int, ...]) -> Any:
+    try:
+        return declared.read(value)
+    except Refused as error:
+        raise Refused(error.message, error.hint, (*at, *error.at)) from error
+
+
+def _dimension(value: Any) -> Dimension:
+    match value:
+        case {"low": low, "high": high, "scale": scale}:
+            whole = isinstance(low, int) and isinstance(high, int)
+            return Range(float(low), float(high), log=scale == "log", whole=whole)
+        case list():
+            return Choice(tuple(value))
+    return Choice((value,))
+
+
+def _field(declared: Hyperparameter) -> Any:
+    def read(value: Any) -> Any:
+        # what is not searched may be written out as what it is: null
+        return None if value is None and declared.default_space is None else declared.read(value)
+
+    kind = Annotated[Any, BeforeValidator(read), WithJsonSchema(declared.json_schema())]
+    return (kind, Field(default=declared.default_space, description=declared.help))
+
+
+if TYPE_CHECKING:
+    SpaceModel = _Space
+else:
+    SpaceModel = create_model(
+        "SpaceModel",
+        __base__=_Space,
+        __doc__=_Space.__doc__,
+        __module__=__name__,
+        **{name: _field(declared) for name, declared in HYPERPARAMETERS.items()},
+    )

@@ -1,0 +1,244 @@
+"""An algorithm of another package: the one of the documentation, installed as pip does, validated and trained."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from workflow_cases import VALID
+
+from gfm_pipeline.apps.contracts.algorithms import ALGORITHMS, BUILT_IN
+from gfm_pipeline.apps.contracts.hyperparameters import Group, Hyperparameter, Kind
+from gfm_pipeline.apps.contracts.training import (
+    HYPERPARAMETERS,
+    ForceHead,
+    ModelSettings,
+    OptimiserSettings,
+    settings_of,
+)
+from gfm_pipeline.cli.main import invoke
+from gfm_pipeline.common.errors import ConfigError, ModelError, Refused
+from gfm_pipeline.models import Batch, MessagePassing, ModelSpec, Potential, algorithm
+from gfm_pipeline.workflow.schema import WorkflowModel
+
+PAGE = (Path(__file__).parents[2] / "docs" / "write-an-algorithm.md").read_text()
+SPACE = "    algorithm: [SchNet, EGNN]\n"
+
+
+@pytest.fixture
+def lab_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Install the package of the documentation: modules beside their metadata, on the path."""
+    site = tmp_path / "site-packages"
+    for language, name, text in re.findall(r"```(python|toml)\n# (\S+)\n(.*?)```", PAGE, re.DOTALL):
+        target = site / (name if language == "python" else "lab_models-1.0.dist-info/entry_points.txt")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if language == "toml":
+            text = re.sub(r'\[project\.entry-points\."(.*)"\]', r"[\1]", text).replace('"', "")
+        target.write_text(text)
+    (site / "lab_models-1.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: lab-models\nVersion: 1.0\n"
+    )
+    monkeypatch.syspath_prepend(str(site))
+    importlib.invalidate_caches()
+    yield site
+    for module in [name for name in sys.modules if name.partition(".")[0] == "lab_models"]:
+        del sys.modules[module]
+
+
+def validate(folder: Path, capsys: pytest.CaptureFixture[str], old: str, new: str) -> tuple[int, str]:
+    assert old in VALID
+    (folder / "w.yaml").write_text(VALID.replace(old, new, 1))
+    code = invoke(["validate", str(folder / "w.yaml")])
+    return code, capsys.readouterr().err
+
+
+# --- the table
+
+
+def test_every_setting_is_a_declared_hyperparameter_and_every_entry_a_key_of_the_search_space() -> None:
+    settings = {*vars(ModelSettings("SchNet")), *vars(OptimiserSettings())} - {"algorithm", "options"}
+    assert set(HYPERPARAMETERS) == settings
+    space = WorkflowModel.model_json_schema()["$defs"]["SpaceModel"]["properties"]
+    assert set(space) == settings | {"algorithm", "per_algorithm"}
+    assert {h.group for h in HYPERPARAMETERS.values()} == set(Group)
+
+
+def test_a_candidate_of_an_older_journal_has_the_default_of_what_it_lacks() -> None:
+    model, optimiser = settings_of({"algorithm": "PNA", "hidden": 8, "options.sharpness": 2.0})
+    assert model == ModelSettings("PNA", hidden=8, options={"sharpness": 2.0})
+    assert optimiser == OptimiserSettings()
+    with pytest.raises(ConfigError, match="'momentum', which this version does not know"):
+        settings_of({"algorithm": "PNA", "momentum": 0.9})
+
+
+def test_what_is_not_named_and_not_searched_stays_out_of_the_space_and_of_the_key() -> None:
+    space = {"algorithm": "PNA"}
+    plain = {"name": "n", "data": {"sources": {"a": {"reader": "emt-alloys"}}}, "search": {"space": space}}
+    model = WorkflowModel.model_validate(plain).search.space
+    assert "warmup" not in model.compile().shared
+    assert set(model.written()) == {
+        *("algorithm", "hidden", "layers", "cutoff", "n_radial", "learning_rate", "batch_size"),
+        *("force_weight", "weight_decay", "ema_decay", "force_head", "per_algorithm"),
+    }
+    space["warmup"] = [0, 100]
+    assert WorkflowModel.model_validate(plain).search.space.compile().shared["warmup"].values == (0, 100)
+
+
+@pytest.mark.parametrize("name", HYPERPARAMETERS)
+def test_the_bounds_hold_in_every_form(name: str) -> None:
+    declared = HYPERPARAMETERS[name]
+    wrong: list[object] = [None, {}, [], True, [[]], float("nan"), float("inf"), 10**400, "x", {"low": 1}]
+    if declared.kind is not Kind.NAME:
+        assert declared.low is not None
+        assert declared.high is not None
+        wrong += [declared.low - 1, declared.high * 2, {"low": declared.high, "high": declared.high * 2}]
+    for value in wrong:
+        with pytest.raises(Refused) as caught:
+            declared.read(value)
+        assert caught.value.hint
+    assert declared.read([declared.default]) == [declared.default]
+
+
+def test_an_entry_whose_default_is_out_of_its_own_bounds_cannot_be_declared() -> None:
+    with pytest.raises(Refused, match="from 1 to 8, not 9"):
+        Hyperparameter("gates", Kind.WHOLE, 9, "Gates.", low=1, high=8)
+
+
+def test_descriptions_are_read_without_torch() -> None:
+    code = (
+        "import sys; from gfm_pipeline.apps.contracts.algorithms import BUILT_IN; import gfm_pipeline.workflow.schema;"
+        "assert not {'torch', 'gfm_pipeline.models'} & set(sys.modules); print(*BUILT_IN)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == list(BUILT_IN)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_description_names_a_class_that_takes_its_options(name: str) -> None:
+    assert issubclass(algorithm(name), MessagePassing)
+    about = BUILT_IN[name]
+    Potential(ModelSpec(name, 8, 1, 4.0, options={o.name: o.default for o in about.options}))
+    assert about.summary
+    assert about.paper
+
+
+# --- one of another package
+
+
+@pytest.mark.usefixtures("lab_models")
+def test_it_is_checked_at_validate_with_line_and_nearest_name(tmp_path, capsys) -> None:
+    good = "    algorithm: [PNA, Gated]\n"
+    assert "Gated" in ALGORITHMS.names()
+    own = "EGNN: {hidden: [8, 16]}"
+    text = VALID.replace(own, "Gated: {options.gates: [1, 2]}")
+    (tmp_path / "w.yaml").write_text(text.replace(SPACE, good))
+    assert invoke(["validate", str(tmp_path / "w.yaml")]) == 0
+    for wrong, words in {
+        "options.gate: 2": "w.yaml:17: search.space.per_algorithm.Gated.options.gate: is not an option of Gated. "
+        "Did you mean gates?",
+        "options.gates: [2, 9]": "options.gates.1: must be a whole number from 1 to 8, not 9.",
+        "options.gates: many": 'options.gates: must be a whole number from 1 to 8, not "many".',
+    }.items():
+        (tmp_path / "w.yaml").write_text(VALID.replace(own, f"Gated: {{{wrong}}}").replace(SPACE, good))
+        assert invoke(["validate", str(tmp_path / "w.yaml")]) == 2
+        assert words in capsys.readouterr().err
+    code, err = validate(tmp_path, capsys, SPACE, "    algorithm: [EGNN, Gatd]\n")
+    assert code == 2
+    assert "w.yaml:13: search.space.algorithm.1: cannot be Gatd" in err
+    assert "Did you mean Gated?" in err
+
+
+def test_one_that_is_not_installed_any_more_or_cannot_be_imported_is_one_sentence(lab_models, tmp_path, capsys) -> None:
+    good = "    algorithm: [EGNN, Gated]\n"
+    assert validate(tmp_path, capsys, SPACE, good)[0] == 0
+    for name in [name for name in sys.modules if name.partition(".")[0] == "lab_models"]:
+        del sys.modules[name]
+    (lab_models / "lab_models" / "__init__.py").write_text("1 / 0\n")
+    code, err = validate(tmp_path, capsys, SPACE, good)
+    assert code == 2
+    assert "w.yaml:13: " in err
+    assert "of package lab-models cannot be imported: division by zero. Install what it needs" in err
+    (lab_models / "lab_models-1.0.dist-info" / "entry_points.txt").unlink()
+    code, err = validate(tmp_path, capsys, SPACE, good)
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert "there is no algorithm 'Gated'" in err
+    assert "Install it here and on the compute nodes." in err
+
+
+def test_a_class_that_cannot_be_imported_or_is_none_is_a_model_error(lab_models) -> None:
+    (lab_models / "lab_models" / "gated.py").write_text("import a_package_nobody_has\n")
+    with pytest.raises(ModelError, match=r"lab_models.gated:Gated cannot be imported: No module named 'a_package"):
+        Potential(ModelSpec("Gated", 8, 1, 4.0))
+    (lab_models / "lab_models" / "gated.py").write_text("Gated = dict\n")
+    importlib.invalidate_caches()
+    with pytest.raises(ModelError, match="is no MessagePassing"):
+        Potential(ModelSpec("Gated", 8, 1, 4.0))
+
+
+@pytest.mark.usefixtures("lab_models")
+def test_a_head_that_an_algorithm_does_not_serve_is_refused(tmp_path, capsys, monkeypatch) -> None:
+    import lab_models
+
+    only = replace(lab_models.GATED, force_heads=(ForceHead.CONSERVATIVE,))
+    monkeypatch.setattr(lab_models, "GATED", only)
+    both = "    algorithm: [EGNN, Gated]\n    force_head: [conservative, direct]\n"
+    code, err = validate(tmp_path, capsys, SPACE, both)
+    assert code == 2
+    assert "w.yaml:14: search.space.force_head: asks for a direct force head, which Gated does not serve." in err
+    assert "per_algorithm: {Gated: {force_head: conservative}}" in err
+    (tmp_path / "w.yaml").write_text(
+        VALID.replace(SPACE, both).replace("EGNN: {h", "Gated: {force_head: conservative}\n      EGNN: {h")
+    )
+    assert invoke(["validate", str(tmp_path / "w.yaml")]) == 0
+    with pytest.raises(ModelError, match="Gated has no direct force head"):
+        Potential(ModelSpec("Gated", 8, 1, 4.0, force_head=ForceHead.DIRECT))
+
+
+@pytest.mark.usefixtures("lab_models", "one_thread")
+def test_vectors_that_were_promised_and_not_given_are_a_model_error(monkeypatch) -> None:
+    import lab_models
+
+    monkeypatch.setattr(lab_models, "GATED", replace(lab_models.GATED, vectors=True))
+    model = Potential(ModelSpec("Gated", 8, 1, 4.0, force_head=ForceHead.DIRECT))
+    ends, none = torch.tensor([0, 1]), torch.tensor([0])
+    pair = Batch(
+        torch.tensor([1, 8]), torch.eye(2, 3), ends, ends.flip(0), torch.zeros(2, 3), none.repeat(2), none + 2, none
+    )
+    with pytest.raises(ModelError, match="gave no vectors, though its description says that it has them"):
+        model(pair)
+
+
+@pytest.mark.slow
+def test_it_trains_and_is_chosen_beside_a_built_in_one(lab_models, tmp_path) -> None:
+    """A whole campaign, real programs: the package is found by each program on its own."""
+    text = VALID.replace(SPACE, "    algorithm: [PNA, Gated]\n").replace(
+        "EGNN: {hidden: [8, 16]}", "Gated: {options.gates: 1}"
+    )
+    text = text.replace("candidates: 4", "candidates: 2").replace("rungs: [40, 80]", "rungs: [40]")
+    (tmp_path / "w.yaml").write_text(text)
+    (tmp_path / "site.yaml").write_text(
+        "name: here\ndescription: This machine\nscheduler: {kind: local}\nslots: 2\ndriver: {address: 127.0.0.1}\n"
+        f"environment: {{PYTHONPATH: {lab_models}}}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "gfm_pipeline", "run", "w.yaml", "--site", "site.yaml"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(lab_models), "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    cards = [json.loads(p.read_text()) for p in tmp_path.glob("campaigns/small/stages/converge-*/**/model.json")]
+    assert {c["spec"]["algorithm"] for c in cards} == {"PNA", "Gated"}
+    assert next(c for c in cards if c["spec"]["algorithm"] == "Gated")["spec"]["options"] == {"gates": 1}
