@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
-from gfm_pipeline.common.errors import FileError, Refused
-from gfm_pipeline.common.yamlfile import Location
+from gfm_pipeline.core.errors import FileError, Refused
+from gfm_pipeline.core.yamlfile import Location
 
 UNKNOWN_NAME = "unknown_name"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gfm_pipeline.common.errors import ModelError
+from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models.batch import Batch
 from gfm_pipeline.models.layers import scatter_sum
 from gfm_pipeline.models.readout import DirectForces, EdgeVectors, NodeEnergy

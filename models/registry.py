@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gfm_pipeline.apps.contracts.algorithms import ALGORITHMS, AlgorithmDescription
-from gfm_pipeline.apps.contracts.hyperparameters import Group
-from gfm_pipeline.apps.contracts.training import HYPERPARAMETERS
-from gfm_pipeline.common.errors import ConfigError, ModelError, Refused
+from gfm_pipeline.core.contracts.algorithms import ALGORITHMS, AlgorithmDescription
+from gfm_pipeline.core.contracts.hyperparameters import Group
+from gfm_pipeline.core.contracts.training import HYPERPARAMETERS
+from gfm_pipeline.core.errors import ConfigError, ModelError, Refused
 from gfm_pipeline.models.spec import ModelSpec
 
 

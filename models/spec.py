@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gfm_pipeline.apps.contracts.training import ForceHead, ModelSettings
+from gfm_pipeline.core.contracts.training import ForceHead, ModelSettings
 
 __all__ = ["ForceHead", "ModelSpec"]
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gfm_pipeline.apps.contracts.extensions import Extensions, suggestion
-from gfm_pipeline.apps.contracts.hyperparameters import Hyperparameter, Kind
-from gfm_pipeline.apps.contracts.training import ForceHead
-from gfm_pipeline.common.errors import Refused
+from gfm_pipeline.core.contracts.extensions import Extensions, suggestion
+from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter, Kind
+from gfm_pipeline.core.contracts.training import ForceHead
+from gfm_pipeline.core.errors import Refused
 
 ENTRY_POINTS = "gfm_pipeline.algorithms"
 PREFIX = "options."  # of an algorithm's own hyperparameters in a search space and in a candidate

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
-from gfm_pipeline.common.errors import ConfigError
+from gfm_pipeline.core.errors import ConfigError
 
 D = TypeVar("D")
 

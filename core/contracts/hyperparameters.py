@@ -1,7 +1,7 @@
 """What a declared hyperparameter is, and how a value of it in a search space is read and checked.
 
-The hyperparameters themselves are the fields of `gfm_pipeline.apps.contracts.training.ModelSettings` and
-`OptimiserSettings`, and the options of an algorithm (`gfm_pipeline.apps.contracts.algorithms`).
+The hyperparameters themselves are the fields of `gfm_pipeline.core.contracts.training.ModelSettings` and
+`OptimiserSettings`, and the options of an algorithm (`gfm_pipeline.core.contracts.algorithms`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gfm_pipeline.common.errors import Refused
-from gfm_pipeline.common.strenum import StrEnum
+from gfm_pipeline.core.errors import Refused
+from gfm_pipeline.core.strenum import StrEnum
 
 MAX_CHOICES = 1000  # values in a list: more are a range
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from gfm_pipeline.apps.contracts.hyperparameters import Group, Hyperparameter, Kind
-from gfm_pipeline.common.errors import ConfigError
-from gfm_pipeline.common.records import from_plain
-from gfm_pipeline.common.strenum import StrEnum
+from gfm_pipeline.core.contracts.hyperparameters import Group, Hyperparameter, Kind
+from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.core.records import from_plain
+from gfm_pipeline.core.strenum import StrEnum
 
 _DECLARED = "hyperparameter"  # key of a field's metadata
 
@@ -47,7 +47,7 @@ class StopReason(StrEnum):
 class ModelSettings:
     """Architecture of a model; each declared field is a hyperparameter.
 
-    ``algorithm`` names an algorithm (`gfm_pipeline.apps.contracts.algorithms`), ``options`` holds its own
+    ``algorithm`` names an algorithm (`gfm_pipeline.core.contracts.algorithms`), ``options`` holds its own
     hyperparameters; missing ones have the algorithm's defaults.
     """
 

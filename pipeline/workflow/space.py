@@ -15,11 +15,11 @@ from pydantic import (
     model_validator,
 )
 
-from gfm_pipeline.apps.contracts.algorithms import ALGORITHMS, BUILT_IN, PREFIX, AlgorithmDescription
-from gfm_pipeline.apps.contracts.extensions import suggestion
-from gfm_pipeline.apps.contracts.hyperparameters import Hyperparameter
-from gfm_pipeline.apps.contracts.training import HYPERPARAMETERS
-from gfm_pipeline.common.errors import ConfigError, Refused
+from gfm_pipeline.core.contracts.algorithms import ALGORITHMS, BUILT_IN, PREFIX, AlgorithmDescription
+from gfm_pipeline.core.contracts.extensions import suggestion
+from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter
+from gfm_pipeline.core.contracts.training import HYPERPARAMETERS
+from gfm_pipeline.core.errors import ConfigError, Refused
 from gfm_pipeline.search.space import Choice, Dimension, Range, SearchSpace
 from gfm_pipeline.workflow.strict import Strict
 

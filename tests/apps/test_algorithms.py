@@ -15,17 +15,17 @@ import pytest
 import torch
 from workflow_cases import VALID
 
-from gfm_pipeline.apps.contracts.algorithms import ALGORITHMS, BUILT_IN
-from gfm_pipeline.apps.contracts.hyperparameters import Group, Hyperparameter, Kind
-from gfm_pipeline.apps.contracts.training import (
+from gfm_pipeline.cli.main import invoke
+from gfm_pipeline.core.contracts.algorithms import ALGORITHMS, BUILT_IN
+from gfm_pipeline.core.contracts.hyperparameters import Group, Hyperparameter, Kind
+from gfm_pipeline.core.contracts.training import (
     HYPERPARAMETERS,
     ForceHead,
     ModelSettings,
     OptimiserSettings,
     settings_of,
 )
-from gfm_pipeline.cli.main import invoke
-from gfm_pipeline.common.errors import ConfigError, ModelError, Refused
+from gfm_pipeline.core.errors import ConfigError, ModelError, Refused
 from gfm_pipeline.models import Batch, MessagePassing, ModelSpec, Potential, algorithm
 from gfm_pipeline.workflow.schema import WorkflowModel
 
@@ -114,7 +114,7 @@ def test_an_entry_whose_default_is_out_of_its_own_bounds_cannot_be_declared() ->
 
 def test_descriptions_are_read_without_torch() -> None:
     code = (
-        "import sys; from gfm_pipeline.apps.contracts.algorithms import BUILT_IN; import gfm_pipeline.workflow.schema;"
+        "import sys; from gfm_pipeline.core.contracts.algorithms import BUILT_IN; import gfm_pipeline.workflow.schema;"
         "assert not {'torch', 'gfm_pipeline.models'} & set(sys.modules); print(*BUILT_IN)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -18,7 +18,7 @@ from gfm_pipeline.engine.decisions.requests import (
     to_start,
 )
 from gfm_pipeline.engine.stages.ingest import dataset_refs
-from gfm_pipeline.engine.stages.search import candidate_seed, task_name, training_settings
+from gfm_pipeline.engine.stages.search import candidate_seed, task_name
 
 
 def settings(context: Context) -> dict[str, Any]:
