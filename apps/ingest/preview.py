@@ -19,6 +19,7 @@ from gfm_pipeline.apps.ingest.checks.fingerprints import fingerprint
 from gfm_pipeline.apps.ingest.checks.label_consistency import Collector, findings
 from gfm_pipeline.apps.ingest.checks.record_scan import composition
 from gfm_pipeline.apps.ingest.checks.units import UnitTest, said
+from gfm_pipeline.apps.ingest.files.isolation import isolated
 from gfm_pipeline.apps.ingest.read import check_source, said_about
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import PassedOver, Reader, Record, unreadable
@@ -206,7 +207,7 @@ def preview(spec: PreviewSpec) -> Preview:
     """
     source = spec.source
     check_source(source)
-    reader = get_reader(source.reader)
+    reader = isolated(get_reader(source.reader), spec.limits)
     total = reader.count(source)
     sample, files, ends, complete = _Sample(source), set[str](), time.monotonic() + spec.seconds, True
     for file, item in _some(reader, spec, total):

@@ -9,6 +9,7 @@ from pathlib import Path
 from gfm_pipeline.apps.ingest.assembly.shard import ShardWriter
 from gfm_pipeline.apps.ingest.checks.filters import Conversion, clean
 from gfm_pipeline.apps.ingest.checks.label_consistency import Evidence, findings, warnings
+from gfm_pipeline.apps.ingest.files.isolation import isolated
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import PassedOver
 from gfm_pipeline.apps.runtime.program import Task, run_program
@@ -64,7 +65,7 @@ def read_shard_program(spec: ReadShardSpec, task: Task) -> ReadShardResult:
     check_source(source)
     if not 0 <= spec.shard < source.shards:
         raise DataError(f"Source {source.name} has no shard {spec.shard}: it is read in {source.shards}.")
-    reader = get_reader(source.reader)
+    reader = isolated(get_reader(source.reader), spec.limits, task.check)
     conversion = Conversion.of(source)
     whole = reader.count(source)
     total = None if whole is None else len(range(spec.shard, whole, source.shards))

@@ -29,6 +29,10 @@ _DISK_TROUBLE = frozenset(
 )
 
 
+class RefusedError(ValueError):
+    """A record that was understood and cannot be used; its text is the reason."""
+
+
 @dataclass(frozen=True)
 class Record:
     """A structure with labels, in the units of its source.
@@ -172,6 +176,8 @@ def unreadable(source: SourceSettings, file: str, index: int, error: Exception) 
     """
     if disk_trouble(error):
         raise error
+    if isinstance(error, RefusedError):
+        return BadRecord(source.name, file, index, str(error))
     return BadRecord(source.name, file, index, f"unreadable: {_said(error)}")
 
 

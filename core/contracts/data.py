@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from gfm_pipeline.core.contracts.reading import ReadLimits
 from gfm_pipeline.core.strenum import StrEnum
 
 
@@ -166,12 +167,13 @@ class SourceSettings:
 
 @dataclass(frozen=True)
 class ReadShardSpec:
-    """Read (or generate) shard ``shard`` of ``source.shards`` and publish it under ``output``."""
+    """Read (or generate) shard ``shard`` of ``source.shards`` within ``limits``, and publish it under ``output``."""
 
     source: SourceSettings
     shard: int
     seed: int
     output: str
+    limits: ReadLimits = field(default_factory=ReadLimits)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 from gfm_pipeline.core.contracts.data import SourceSettings
 from gfm_pipeline.core.contracts.ingest_report import Histogram
 from gfm_pipeline.core.contracts.layout import RecordLine
+from gfm_pipeline.core.contracts.reading import ReadLimits
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class PreviewSpec:
         Records to read at most.
     seconds
         Time to read for, at most.
+    limits
+        Of the process that reads.
     """
 
     source: SourceSettings
@@ -33,6 +36,7 @@ class PreviewSpec:
     records: int = 10
     scan: int = 2000
     seconds: float = 20.0
+    limits: ReadLimits = field(default_factory=ReadLimits)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ BAR = 40
 WIDE = 110  # characters from which on columns have room
 PIPED = 160  # characters of a line that does not go to a terminal
 STARTING = 600.0  # seconds: on a busy login node, imports take long
+PATIENCE = 15.0  # seconds: a record that takes longer is set aside when somebody waits for the answer
 MARKS = {True: "[green]ok[/]", False: "[red]WARNING[/]", None: "[dim]cannot tell[/]"}
 
 
@@ -52,7 +53,7 @@ def ingest(
     """
     loaded = load_workflow(workflow, split_sets(overrides)[0])
     settings = resolve_source(loaded, source)
-    spec = PreviewSpec(settings, loaded.model.seed, records, scan, seconds)
+    spec = PreviewSpec(settings, loaded.model.seed, records, scan, seconds, loaded.model.limits.reading(PATIENCE))
     # A program's start, and one record that takes long, come on top of the time to read for.
     seen = ask("gfm_pipeline.apps.ingest.preview", spec, Preview, seconds + STARTING)
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -16,6 +17,7 @@ from gfm_pipeline.core.contracts.data import (
     InconsistentPbc,
     LengthUnit,
 )
+from gfm_pipeline.core.contracts.reading import READING_GB, RECORD_SECONDS, ReadLimits
 from gfm_pipeline.workflow.space import SpaceModel
 from gfm_pipeline.workflow.strict import Strict
 
@@ -27,6 +29,7 @@ Nodes = Annotated[int, Field(ge=0, le=10**5)]
 Ranks = Annotated[int, Field(ge=1, le=1024)]
 Hours = Annotated[float, Field(gt=0, le=10**5)]
 Seconds = Annotated[float, Field(gt=0, le=10**7)]
+Gigabytes = Annotated[float, Field(gt=0, le=10**6)]
 Force = Annotated[float, Field(gt=0, le=10**9)]
 Distance = Annotated[float, Field(gt=0, le=1000)]
 Energy = Annotated[float, Field(ge=-(10**9), le=10**9)]
@@ -181,9 +184,21 @@ class LimitsModel(Strict):
     lost_seconds: Seconds = Field(
         default=120.0, description="A task whose wrapper shows no life for so long is lost, whatever Parsl says."
     )
+    record_seconds: Seconds = Field(
+        default=RECORD_SECONDS,
+        description="A file of a source that gives no further record for so long is left there, and named.",
+    )
+    reading_gb: Gigabytes = Field(
+        default=READING_GB,
+        description="Memory that reading a record may take; what needs more is set aside, and named.",
+    )
     stop_seconds: Seconds = Field(
         default=60.0, description="Time for running tasks to save a checkpoint when the campaign is stopped."
     )
+
+    def reading(self, most_seconds: float = math.inf) -> ReadLimits:
+        """Return the bounds within which files are read; of time, at most ``most_seconds``."""
+        return ReadLimits(self.reading_gb, min(self.record_seconds, most_seconds))
 
 
 class SharedModel(Strict):

@@ -235,6 +235,8 @@ SETTINGS: dict[str, tuple[Any, StageName | None]] = {
     "limits.task_hours": (1.0, None),
     "limits.silence_seconds": (5.0, None),
     "limits.lost_seconds": (5.0, None),
+    "limits.record_seconds": (5.0, None),
+    "limits.reading_gb": (1.0, None),
     "limits.stop_seconds": (5.0, None),
 }
 

@@ -25,10 +25,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.files.archive_members import Part, is_archive, parts
-from gfm_pipeline.apps.ingest.records import PassedOver, Record, deal, disk_trouble, group_name, mine, unreadable
+from gfm_pipeline.apps.ingest.files.cursor import Cursor
+from gfm_pipeline.apps.ingest.records import (
+    PassedOver,
+    Record,
+    RefusedError,
+    deal,
+    disk_trouble,
+    group_name,
+    unreadable,
+)
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 from gfm_pipeline.core.contracts.options import FileOptions, ReaderOptions
 from gfm_pipeline.core.contracts.sources import parse_options
+
+__all__ = [
+    "CHARGE_NAMES",
+    "SPIN_NAMES",
+    "FileReader",
+    "Frame",
+    "Parse",
+    "PassOverError",
+    "RefusedError",
+    "nothing",
+]
 
 # What formats call the total charge and the spin multiplicity; OMol25 says ``charge`` and ``spin``.
 CHARGE_NAMES = ("charge", "total_charge")
@@ -79,10 +99,6 @@ class Frame:
 
 
 Parse = Callable[[], Frame]
-
-
-class RefusedError(ValueError):
-    """A record that was understood and cannot be used; its text is the reason."""
 
 
 class PassOverError(ValueError):
@@ -136,30 +152,44 @@ class FileReader(ABC):
         seed: int,  # noqa: ARG002
     ) -> Iterator[Record | BadRecord | PassedOver]:
         """Yield the records of one shard; ``seed`` is not used."""
+        yield from self.read_from(source, shard, n_shards, Cursor())
+
+    def read_from(
+        self, source: SourceSettings, shard: int, n_shards: int, cursor: Cursor
+    ) -> Iterator[Record | BadRecord | PassedOver]:
+        """Yield the records of one shard from where ``cursor`` begins, and move it along."""
         options = parse_options(source.reader, source.options)
         files, records = deal(source.files, shard, n_shards)
-        for file_index, file in files:
-            yield from self._file(source, options, file_index, file, records)
+        for place, (file_index, file) in enumerate(files):
+            if cursor.wants_file(place):
+                yield from self._file(source, options, file_index, file, records, cursor)
 
     def _file(
-        self, source: SourceSettings, options: ReaderOptions, file_index: int, file: str, records: slice
+        self,
+        source: SourceSettings,
+        options: ReaderOptions,
+        file_index: int,
+        file: str,
+        records: slice,
+        cursor: Cursor,
     ) -> Iterator[Record | BadRecord | PassedOver]:
         members = options.members if isinstance(options, FileOptions) else "*"
-        done = 0
-        for member, part in enumerate(caught(parts(file, members))):
+        for member, part in enumerate(caught(cursor.cutting(parts(file, members)))):
             if isinstance(part, Exception):
-                if mine(done, records):
-                    yield unreadable(source, file, done, part)
+                if cursor.wants(records):
+                    yield unreadable(source, file, cursor.record, part)
                 return
-            first = done
-            for index, parse in enumerate(caught(self.frames(part, options))):
-                if mine(done, records):
-                    yield self._record(parse, source, part, file_index, member, index)
-                done += 1
-            if done == first:
-                if mine(done, records):
+            first = cursor.record
+            for index, parse in enumerate(caught(cursor.cutting(self.frames(part, options)))):
+                if cursor.wants(records):
+                    yield self._record(parse, source, part, file_index, member, index, cursor)
+                if cursor.abandoned:
+                    return
+                cursor.advance()
+            if cursor.record == first:
+                if cursor.wants(records):
                     yield BadRecord(source.name, part.name, 0, "no records in this file")
-                done += 1
+                cursor.advance()
 
     def _record(
         self,
@@ -169,11 +199,12 @@ class FileReader(ABC):
         file_index: int,
         member: int,
         index: int,
+        cursor: Cursor,
     ) -> Record | BadRecord | PassedOver:
         if isinstance(parse, Exception):
             return unreadable(source, part.name, index, parse)
         try:
-            frame = parse()
+            frame = cursor.parse(parse)
             numbers = _whole(np.asarray(frame.numbers))
             key = self.default_group if source.group_key is None else source.group_key
             return Record(
@@ -193,8 +224,6 @@ class FileReader(ABC):
             )
         except PassOverError as error:
             return PassedOver(part.name, index, str(error))
-        except RefusedError as error:
-            return BadRecord(source.name, part.name, index, str(error))
         except Exception as error:  # noqa: BLE001 - whatever a parser raises costs the record, and names it
             return unreadable(source, part.name, index, error)
 

@@ -100,7 +100,7 @@ def advance(context: Context, stage: StageState) -> Step:
 
 def _read(context: Context, stage: StageState, source: SourceSettings, shard: int) -> TaskRequest:
     output = stage_paths(context, stage).shard(source.name, shard)
-    spec = ReadShardSpec(source, shard, context.workflow.seed, str(output))
+    spec = ReadShardSpec(source, shard, context.workflow.seed, str(output), context.workflow.limits.reading())
     return TaskRequest(stage.key, StageName.INGEST, read_name(source.name, shard), Program.READ, spec)
 
 

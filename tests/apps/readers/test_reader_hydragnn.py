@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +12,11 @@ import pytest
 from adios2 import bindings as adios
 from conformance import N_RECORDS, Conformance, Expected, archive, bad, good, read_all
 
+from gfm_pipeline.apps.ingest.files.isolation import isolated
 from gfm_pipeline.apps.ingest.readers import hydragnn as hydragnn_reader
+from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.core.contracts.layout import CHUNK
+from gfm_pipeline.core.contracts.reading import ReadLimits
 
 SPLITS = {"trainset": slice(0, 3), "valset": slice(3, 4), "testset": slice(4, N_RECORDS)}
 
@@ -98,3 +104,23 @@ class TestHydragnn(Conformance):
     def test_references_that_are_not_there_are_said_to_be_missing(self, path: Path) -> None:
         (only,) = bad(read_all(self.source(path, options={"add_references": True})))
         assert "no attribute energy_linear_regression_coeff" in only.reason
+
+
+@pytest.mark.parametrize("name", ["md.0", "mmd.0", "md.idx", "data.0"])
+def test_whatever_damaged_bytes_do_to_adios_the_file_is_named_and_the_next_is_read(tmp_path, name):
+    layout = TestHydragnn()
+    path = layout.write(tmp_path, Expected())
+    for seed in range(6):  # of metadata, most end the process by a signal, and some make it wait for ever
+        damaged = tmp_path / f"{seed}.bp"
+        shutil.copytree(path, damaged)
+        data, rng = bytearray((damaged / name).read_bytes()), random.Random(seed)
+        for _ in range(10):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        (damaged / name).write_bytes(data)
+    files = tuple(str(tmp_path / f"{seed}.bp") for seed in range(6))
+    source = replace(layout.source(path), files=(*files, str(path)))
+    items = list(isolated(get_reader("hydragnn"), ReadLimits(2.0, 2.0)).read(source, 0, 1, 0))
+    assert len([item for item in good(items) if item.file == str(path)]) == N_RECORDS
+    for file in files:
+        said = [item for item in items if item.file == file]
+        assert bad(said) or len(said) == N_RECORDS, file

@@ -1,0 +1,196 @@
+"""A forked process that works within bounds of memory and time, and sends what it finds through a pipe."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import os
+import pickle
+import resource
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from gfm_pipeline.apps.ingest.files.cursor import Cursor, Place
+from gfm_pipeline.core.contracts.reading import ReadLimits
+from gfm_pipeline.core.errors import GFMError
+
+GB = 10**9
+LOOK = 0.5  # seconds between looks at a child that says nothing
+BUSY = 10  # times the limit, for a child that reads its file all the while (members of an archive that are skipped)
+PIPE_BYTES = 1 << 20
+SIZE_PIPE, DEATH_SIGNAL = 1031, 1  # fcntl F_SETPIPE_SZ (named from Python 3.10 on Linux), prctl PR_SET_PDEATHSIG
+
+
+class ChildDiedError(Exception):
+    """A child ended before it was done: its text says how, as what follows "it"; ``in_time``: by the limit of time."""
+
+    def __init__(self, said: str, in_time: bool = False) -> None:
+        super().__init__(said)
+        self.in_time = in_time
+
+
+@dataclass
+class Child:
+    """A forked process that calls ``work`` with its end of a pipe; it ends with the ``with`` it is made for."""
+
+    work: Callable[[Connection], None]
+    limits: ReadLimits
+    memory: Any
+    _pid: int = field(default=0, init=False)
+    _ended: bool = field(default=False, init=False)
+
+    def __enter__(self) -> Child:
+        self._receive, send = Pipe(duplex=False)
+        with suppress(OSError, ImportError):
+            import fcntl
+
+            fcntl.fcntl(send.fileno(), SIZE_PIPE, PIPE_BYTES)
+        sys.stderr.flush()
+        parent = os.getpid()
+        with warnings.catch_warnings():
+            # Newer Pythons warn of forks beside threads: those of NumPy's libraries, which stop for it.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._pid = os.fork()
+        if not self._pid:
+            self._receive.close()
+            _be_child(self.work, send, self.limits, parent)
+        send.close()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._receive.close()
+        self._end(kill=True)
+
+    def _end(self, kill: bool = False) -> int:
+        """Wait for the process, and return how it ended: as `os.waitstatus_to_exitcode`."""
+        if self._ended:
+            return 0
+        if kill:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+        self._ended = True
+        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+
+    def receive(self, alive: Callable[[], None]) -> Any:
+        """Return the next thing the child sends.
+
+        Raises
+        ------
+        ChildDiedError
+            When it died, or had to be ended because nothing came in time.
+        Exception
+            What ``work`` raised, or ``alive``.
+        """
+        patience = Patience(self.limits.seconds)
+        while not self._receive.poll(LOOK):
+            alive()
+            if patience.ends(_seen_of(self.memory), _bytes_read(self._pid)):
+                self._end(kill=True)
+                raise ChildDiedError(f"takes too long: no record came of it within {self.limits.seconds:g} s", True)
+        try:
+            found = self._receive.recv()
+        except (EOFError, OSError):
+            raise ChildDiedError(_said_of(self._end())) from None
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+@dataclass
+class Patience:
+    """Says when a silent child is given up: looks are counted, so that a machine that slept is not taken for it."""
+
+    seconds: float
+    _waited: float = 0.0
+    _busy: float = 0.0
+    _place: Any = None
+    _read: int | None = None
+
+    def ends(self, place: Any, read: int | None) -> bool:
+        """Take a look: the child's place, and the bytes it has read of any file so far."""
+        self._waited, self._busy = self._waited + LOOK, self._busy + LOOK
+        if place != self._place:
+            self._waited = self._busy = 0.0
+        elif read != self._read:
+            self._waited = 0.0
+        self._place, self._read = place, read
+        return self._waited > self.seconds or self._busy > BUSY * self.seconds
+
+
+def _seen_of(memory: Any) -> tuple[Place, bool]:
+    cursor = Cursor(memory=memory)
+    return cursor.place, cursor.parsing
+
+
+def _bytes_read(pid: int) -> int | None:
+    """Return how many bytes a process has read of files, where the system says it."""
+    try:
+        return int(Path(f"/proc/{pid}/io").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _said_of(code: int) -> str:
+    """Return how a process ended, in words that follow the name of what it read."""
+    if code >= 0:
+        return f"ended its reader: exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"ended its reader by {name}: it is damaged, or no file for this reader"
+
+
+def _be_child(work: Callable[[Connection], None], connection: Connection, limits: ReadLimits, parent: int) -> None:
+    """Do the work of a forked process, and never return."""
+    code = 1
+    try:
+        _bound(limits, parent)
+        work(connection)
+        code = 0
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
+        if not isinstance(error, GFMError | OSError):
+            traceback.print_exc()
+        with suppress(OSError, ValueError):
+            connection.send(_plain(error))
+            code = 0
+    finally:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _plain(error: Exception) -> Exception:
+    """Return an error that survives the way to another process."""
+    try:
+        pickle.dumps(error)
+    except Exception:  # noqa: BLE001 - an error of any library, with whatever it holds
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _bound(limits: ReadLimits, parent: int) -> None:
+    """Make this forked process one that ends with its parent, and within its limits."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+    faulthandler.disable()  # its report of a crash is that of a fault of ours
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        held = int(next(line for line in lines if line.startswith("VmData")).split()[1]) * 1024
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = held + int(limits.memory_gb * GB)
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == -1 else min(wanted, hard), hard))
