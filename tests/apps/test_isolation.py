@@ -25,7 +25,7 @@ from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 from gfm_pipeline.core.contracts.options import FileOptions, ReaderOptions
 from gfm_pipeline.core.contracts.readers import BUILT_IN, ReaderDescription
 from gfm_pipeline.core.contracts.reading import ReadLimits
-from gfm_pipeline.core.errors import DataError
+from gfm_pipeline.core.errors import StorageError
 
 GOOD = ["1", "2", "3"]
 
@@ -50,7 +50,7 @@ def do(word: str) -> Frame:
         case "damage":
             raise ValueError("damaged")
         case "trouble":
-            raise DataError("The whole source is wrong.", "Mend it.")
+            raise StorageError("The disk is broken.", "Mend it.")
     return Frame(np.array([1]), np.zeros((1, 3)), energy=float(word))
 
 
@@ -149,8 +149,8 @@ def test_counting_that_ends_badly_is_not_cheap(source):
     assert reader.count(source(["!count"])) is None
 
 
-def test_what_concerns_the_whole_source_is_raised(source):
-    with pytest.raises(DataError, match="The whole source is wrong") as caught:
+def test_trouble_of_the_storage_is_raised(source):
+    with pytest.raises(StorageError, match="The disk is broken") as caught:
         read(source(["1", "trouble", "2"]))
     assert caught.value.hint == "Mend it."
 
