@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from gfm_pipeline.cli.options import workflow_argument
@@ -105,7 +106,7 @@ def render(seen: Preview, max_quarantined: float, console: Console) -> None:
         console.print(f"    {look.sentence}", highlight=False, markup=False)
     for sentence in seen.warnings:
         if sentence not in {look.sentence for look in seen.looks}:
-            console.print(f"  {MARKS[False]} {sentence}", highlight=False)
+            console.print(f"  {MARKS[False]} {escape(sentence)}", highlight=False)
 
 
 def _records(seen: Preview, console: Console) -> None:
@@ -119,7 +120,7 @@ def _records(seen: Preview, console: Console) -> None:
         shown = (f"{r.energy:.6g}", f"{r.energy_per_atom:.6g}", largest)
         file, _, index = r.place.rpartition("#")
         place = f"#{index}" if narrow and seen.files == 1 else f"{Path(file).name}#{index}"
-        table.add_row(r.formula, str(r.n_atoms), *shown, r.periodic, Path(r.group).name, place)
+        table.add_row(r.formula, str(r.n_atoms), *shown, r.periodic, escape(Path(r.group).name), escape(place))
     console.print(table)
 
 

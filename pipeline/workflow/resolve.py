@@ -12,6 +12,7 @@ from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.explain import suggestion
 from gfm_pipeline.workflow.load import LoadedWorkflow
 from gfm_pipeline.workflow.schema import SourceModel
+from gfm_pipeline.workflow.source_files import named
 
 
 def resolve_sources(loaded: LoadedWorkflow) -> tuple[SourceSettings, ...]:
@@ -106,17 +107,29 @@ def _files(loaded: LoadedWorkflow, at: tuple[str | int, ...], patterns: list[str
     folder = loaded.path.resolve().parent
     found: list[Path] = []
     for pattern in patterns:
-        absolute = folder / Path(pattern).expanduser()
-        wanted = absolute if Path(pattern).expanduser().is_absolute() else Path(glob.escape(str(folder))) / pattern
-        # A file whose name could be a pattern stands for itself.
-        matches = [absolute] if absolute.exists() else sorted(map(Path, glob.glob(str(wanted), recursive=True)))  # noqa: PTH207 - absolute patterns
+        matches = named(folder, pattern)
         if not matches:
             what = "no file matches" if glob.has_magic(pattern) else "there is no file"
             raise loaded.error(
-                at, f"{what[0].upper()}{what[1:]} {absolute}.", "Paths are relative to the workflow file."
+                at, f"{what[0].upper()}{what[1:]} {folder / pattern}.", "Paths are relative to the workflow file."
+            )
+        strange = next((path for path in matches if not _is_utf8(path)), None)
+        if strange is not None:
+            raise loaded.error(
+                at,
+                f"The name of the file {str(strange)!a} is not UTF-8 text.",
+                "Rename it, or give a pattern that leaves it out.",
             )
         found += matches
     return list(dict.fromkeys(found))
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def input_names(sources: tuple[SourceSettings, ...], digests: dict[str, str]) -> dict[str, str]:

@@ -75,6 +75,11 @@ class Part:
         """Last suffix of `base` in lower case, with its dot."""
         return Path(self.base).suffix.lower()
 
+    @property
+    def compressed(self) -> bool:
+        """Whether it is decompressed as it is read."""
+        return bool(_compression(self.name))
+
     @contextmanager
     def binary(self) -> Iterator[IO[bytes]]:
         """Open for reading, decompressed. A member of a tar archive can be opened once only."""
@@ -155,6 +160,11 @@ def parts(file: str, members: str = "*") -> Iterator[Part]:
         raise DataError(f"No member of {file} matches {members!r}.", "Correct the reader's option members.")
 
 
+def _wanted(name: str, members: str) -> bool:
+    """Return whether a member is meant: by its very name, whatever characters it has, or by a pattern."""
+    return name == members or fnmatchcase(name, members)
+
+
 def _on_disk(path: Path) -> IO[bytes]:
     return open(path, "rb")
 
@@ -180,7 +190,7 @@ def _tar_members(path: Path, members: str) -> Iterator[Part]:
     with tarfile.open(path, "r|*") as archive:
         while (info := archive.next()) is not None:
             cast("Any", archive).members.clear()  # it keeps all it has seen, which may be millions
-            if not info.isfile() or not fnmatchcase(info.name, members):
+            if not info.isfile() or not _wanted(info.name, members):
                 continue
             stream = archive.extractfile(info)
             if stream is not None:
@@ -193,5 +203,5 @@ def _tar_members(path: Path, members: str) -> Iterator[Part]:
 def _zip_members(path: Path, members: str) -> Iterator[Part]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            if not info.is_dir() and fnmatchcase(info.filename, members):
+            if not info.is_dir() and _wanted(info.filename, members):
                 yield Part(f"{path}::{info.filename}", path, True, partial(archive.open, info))

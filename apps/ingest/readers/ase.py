@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ase.db import connect
 from ase.io import iread
-from ase.io.formats import UnknownFileTypeError, ioformats
+from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 from ase.io.trajectory import Trajectory
 
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.readers import extxyz
+from gfm_pipeline.apps.ingest.readers.ase_sqlite import AseSqlite, is_sqlite
 from gfm_pipeline.apps.ingest.readers.aselmdb import AseLmdb
 from gfm_pipeline.apps.ingest.readers.extxyz import atoms_frame
 from gfm_pipeline.core.contracts.options import AseOptions
 from gfm_pipeline.core.errors import DataError
 
-_BY_SUFFIX = {".xyz": "extxyz", ".extxyz": "extxyz", ".db": "db", ".aselmdb": "aselmdb", ".traj": "traj"}
+_BY_SUFFIX = {
+    ".xyz": "extxyz",
+    ".extxyz": "extxyz",
+    ".exyz": "extxyz",
+    ".db": "db",
+    ".aselmdb": "aselmdb",
+    ".traj": "traj",
+}
+_SAME = {"xyz": "extxyz", "sqlite": "db", "sqlite3": "db"}  # other names of formats that are read here
 
 
 class AseReader(FileReader):
@@ -33,11 +42,12 @@ class AseReader(FileReader):
     def frames(self, part: Part, options: AseOptions) -> Iterator[Parse]:
         """Yield the frames of a file."""
         match _format(part, options):
-            case "extxyz" | "xyz":
+            case "extxyz":
                 with part.text() as lines:
                     yield from extxyz.frames(lines)
             case "db":
-                yield from _database(part.path())
+                with AseSqlite(part.path()) as stored:
+                    yield from stored.frames()
             case "aselmdb":
                 with AseLmdb(part.path()) as database:
                     yield from database.frames()
@@ -50,8 +60,8 @@ class AseReader(FileReader):
         """Return the number of rows of a database; None for files that would have to be read."""
         match _format(part, options):
             case "db":
-                with connect(part.path()) as database:
-                    return int(database.count())
+                with AseSqlite(part.path()) as stored:
+                    return len(stored)
             case "aselmdb":
                 with AseLmdb(part.path()) as rows:
                     return len(rows)
@@ -62,18 +72,11 @@ class AseReader(FileReader):
 
 
 def _format(part: Part, options: AseOptions) -> str | None:
-    return options.format or _BY_SUFFIX.get(part.suffix)
-
-
-def _database(path: Path) -> Iterator[Parse]:
-    with connect(path) as database:
-        for row in [row.id for row in database.select(columns=["id"], include_data=False)]:
-            yield partial(_row, database, row)
-
-
-def _row(database: Any, number: int) -> Frame:
-    row = database.get(id=number)
-    return atoms_frame(row.toatoms(), {**row.data, **row.key_value_pairs})
+    """Return the name of the format: as it was said, or by the suffix, or by the first bytes; None: ASE is to guess."""
+    name = options.format or _BY_SUFFIX.get(part.suffix)
+    if name is None and not part.in_archive and part.file.is_file() and is_sqlite(part.file):
+        return "db"
+    return _SAME.get(name or "", name)
 
 
 def _trajectory(path: Path) -> Iterator[Parse]:
@@ -87,13 +90,25 @@ def _image(trajectory: Any, index: int) -> Frame:
 
 
 def _others(part: Part, name: str | None) -> Iterator[Parse]:
+    name = name or _guessed(part)
+    about = ioformats.get(name or "")
     try:
-        if name is not None and name in ioformats and ioformats[name].acceptsfd and not ioformats[name].isbinary:
-            with part.text() as text:
-                for atoms in iread(text, index=":", format=name, do_not_split_by_at_sign=True):
+        if about is not None and about.acceptsfd:
+            opened: Any = part.binary() if about.isbinary else part.text()
+            with opened as stream:
+                for atoms in iread(stream, index=":", format=name):
                     yield partial(atoms_frame, atoms)
         else:
+            # ASE takes what follows an @ in a name for the number of a frame.
             for atoms in iread(part.path(), index=":", format=name, do_not_split_by_at_sign=True):
                 yield partial(atoms_frame, atoms)
     except UnknownFileTypeError as error:
         raise DataError(f"ASE does not know the type of {part.name}.", "Set the reader's option format.") from error
+
+
+def _guessed(part: Part) -> str | None:
+    """Return the format of a member or a compressed file by its name; ASE looks into other files itself."""
+    if part.in_archive or part.compressed:
+        with suppress(UnknownFileTypeError):
+            return str(filetype(part.base, read=False))
+    return None
