@@ -11,8 +11,6 @@ import os
 import unicodedata
 from pathlib import Path
 
-_FORMS = ("NFC", "NFD")
-
 
 def named(folder: Path, name: str) -> list[Path]:
     """Return what ``name``, a path or a pattern, relative to ``folder`` or absolute, stands for; sorted.
@@ -55,4 +53,4 @@ def _matching(base: Path, parts: tuple[str, ...]) -> set[Path]:
 
 
 def _spellings(name: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in _FORMS))))
+    return tuple(dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))))
