@@ -1,4 +1,4 @@
-"""Who a process is, beyond its number: host, boot and start time, so that a re-used pid is never mistaken for it."""
+"""Who a process is, beyond its number: boot, namespace and start time, so that a re-used pid is not mistaken for it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,31 @@ RUN = ("sh", "-c", 'exec "$@"', "sh")  # stands between `env` and a program with
 
 @dataclass(frozen=True)
 class ProcessId:
-    """A process. ``started`` is its start time in clock ticks since boot; '' where the system does not tell."""
+    """A process.
+
+    ``started`` is its start time in clock ticks since boot; '' where the system does not tell. ``namespace`` is that of
+    its number: a container counts its own processes; '' in records of earlier versions.
+    """
 
     host: str
     boot_id: str
     pid: int
     started: str
+    namespace: str = ""
 
 
 def boot_id() -> str:
     """Return the id of this boot of this machine, '' where the system has none."""
     path = _PROC / "sys/kernel/random/boot_id"
     return path.read_text().strip() if path.exists() else ""
+
+
+def pid_namespace() -> str:
+    """Return the process namespace of this process, '' where the system has none."""
+    try:
+        return str((_PROC / "self/ns/pid").readlink())
+    except OSError:
+        return ""
 
 
 def _stat(pid: int) -> list[str]:
@@ -44,12 +57,16 @@ def started(pid: int) -> str:
 
 def identify(pid: int) -> ProcessId:
     """Return the full identity of a process of this machine."""
-    return ProcessId(socket.gethostname(), boot_id(), pid, started(pid))
+    return ProcessId(socket.gethostname(), boot_id(), pid, started(pid), pid_namespace())
 
 
 def is_here(process: ProcessId) -> bool:
-    """Return whether ``process`` belongs to this boot of this machine."""
-    return process.host == socket.gethostname() and process.boot_id == boot_id()
+    """Return whether ``process`` belongs to this boot of this machine, whatever it is called now, and is seen here."""
+    if process.boot_id != boot_id():
+        return False
+    if process.boot_id and process.namespace:
+        return process.namespace == pid_namespace()
+    return process.host == socket.gethostname()
 
 
 def is_alive(process: ProcessId) -> bool:

@@ -183,6 +183,10 @@ class SchedulerModel(Strict):
     )
     command_timeout_seconds: PositiveFloat = Field(default=120.0, description="For sbatch, squeue and the like.")
     poll_seconds: PositiveFloat = Field(default=30.0, description="Between two looks at the queue.")
+    missing_job_seconds: PositiveFloat = Field(
+        default=120.0,
+        description="How long every answer of the batch system must lack a job before the job counts as ended.",
+    )
 
     @model_validator(mode="after")
     def _default_is_known(self) -> SchedulerModel:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from gfm_pipeline import __version__
 from gfm_pipeline.campaign.events import CampaignCreated, to_entry
+from gfm_pipeline.campaign.holder import NO_JOB, Holder, JobIdentity
 from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Journal
-from gfm_pipeline.campaign.lock import CampaignLock, Holder, JobEnded, never_ended
+from gfm_pipeline.campaign.lock import CampaignLock, JobEnded, never_ended
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, load_state
 from gfm_pipeline.core.errors import ConfigError, IntegrityError
@@ -77,7 +78,9 @@ def check_name(paths: CampaignPaths, name: str) -> CampaignState | None:
 
 
 @contextmanager
-def driving(root: Path, name: str, job: str = "", job_ended: JobEnded = never_ended) -> Iterator[OpenCampaign]:
+def driving(
+    root: Path, name: str, job: JobIdentity = NO_JOB, job_ended: JobEnded = never_ended
+) -> Iterator[OpenCampaign]:
     """Lock and open the campaign in ``root``, creating it when it is new, for its owner's eyes only.
 
     ``job`` and ``job_ended`` are as in `CampaignLock`.

@@ -3,7 +3,8 @@
 The lock is a file made with ``O_EXCL`` that names its holder. A holder that is certainly dead is replaced: who
 wants to replace it takes, in the same way, a second lock whose name is the digest of the dead holder's
 record. So of all who see the same corpse one replaces it, and whoever is late finds another record in place.
-Who is uncertain (another host, another container) is never replaced, however old its heartbeat: see `unlock`.
+Who is uncertain (another host, another container) is never replaced, however old its heartbeat: see `unlock`. What
+proves a death is in `gfm_pipeline.campaign.holder`.
 """
 
 from __future__ import annotations
@@ -11,99 +12,45 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from gfm_pipeline.core.errors import CampaignLocked, ConfigError
-from gfm_pipeline.core.faultpoints import FaultPoint, reach
-from gfm_pipeline.core.processes import boot_id, started
-from gfm_pipeline.core.publish import storage_errors, write_atomic
-from gfm_pipeline.core.records import from_plain, to_plain
+from gfm_pipeline.campaign.holder import (
+    NO_JOB,
+    Holder,
+    JobIdentity,
+    is_dead,
+    is_torn,
+    parse,
+    same_boot,
+    this_process,
+    was_requeued,
+)
+from gfm_pipeline.common.errors import CampaignLocked, ConfigError
+from gfm_pipeline.common.faultpoints import FaultPoint, reach
+from gfm_pipeline.common.publish import storage_errors, write_atomic
+from gfm_pipeline.common.records import to_plain
 
 HEARTBEAT_SECONDS = 2.0
 TORN_SECONDS = 5.0  # a record that is not whole after so long was being written when its driver was killed
-REBOOT_SECONDS = 30.0  # a heartbeat this fresh is not one of before a reboot
-_PROC = Path("/proc")
-_PID_NAMESPACE = _PROC / "self/ns/pid"
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who holds a campaign."""
-
-    host: str
-    pid: int
-    boot_id: str
-    started: float
-    process_started: str  # start time of the process in clock ticks: tells a re-used pid
-    pid_namespace: str = ""  # a container's process numbers are its own
-    job: str = ""  # the batch job it runs in: who cannot see the process may know that the job has ended
-
-
-def _pid_namespace() -> str:
-    try:
-        return str(_PID_NAMESPACE.readlink())
-    except OSError:
-        return ""
-
-
-def _gone(holder: Holder) -> bool:
-    """Return whether the holder's process, of this machine and its present boot, has ended."""
-    if not _PROC.is_dir():  # not Linux
-        try:
-            os.kill(holder.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return False
-    since = started(holder.pid)
-    return not since or (bool(holder.process_started) and since != holder.process_started)
-
-
-def this_process(job: str = "") -> Holder:
-    """Return the record of the calling process, which runs in batch job ``job``."""
-    pid = os.getpid()
-    return Holder(socket.gethostname(), pid, boot_id(), time.time(), started(pid), _pid_namespace(), job)
+STILL_SECONDS = 5 * HEARTBEAT_SECONDS  # without a heartbeat, before a machine counts as rebooted
+UNLOCK = "If that driver is certainly gone: gfm-pipeline unlock --force"
 
 
 def read_holder(path: Path) -> tuple[Holder, float] | None:
     """Return the holder and the age of its heartbeat in seconds (0 if in the future), or None when it is free."""
     try:
         age = max(0.0, time.time() - path.stat().st_mtime)
-        return _parse(path.read_bytes()), age
+        return parse(path.read_bytes()), age
     except FileNotFoundError:
         return None
 
 
-def _parse(record: bytes) -> Holder:
-    try:
-        return from_plain(Holder, json.loads(record))
-    except ValueError:  # torn by a crash while it was written
-        return Holder("unknown", 0, "", 0.0, "")
-
-
-def is_dead(holder: Holder, age: float = REBOOT_SECONDS) -> bool | None:
-    """Return whether the holder is certainly dead (True), certainly alive (False), or not to be known (None).
-
-    ``age`` is that of its heartbeat. No heartbeat, however old, makes a holder dead: clocks jump and differ.
-    """
-    if holder.host != socket.gethostname():
-        return None
-    if holder.boot_id and holder.boot_id != boot_id():
-        return True if age >= REBOOT_SECONDS else None  # rebooted, or another machine of the same name
-    if holder.pid_namespace and holder.pid_namespace != _pid_namespace():
-        return None
-    return _gone(holder)
-
-
-def _record(job: str = "") -> bytes:
+def _record(job: JobIdentity) -> bytes:
     return json.dumps(to_plain(this_process(job))).encode()
 
 
@@ -115,13 +62,9 @@ def _read(path: Path) -> bytes | None:
             record = path.read_bytes()
         except FileNotFoundError:
             return None
-        if _whole(record) or time.monotonic() > give_up:
+        if not is_torn(record) or time.monotonic() > give_up:
             return record
         time.sleep(0.05)
-
-
-def _whole(record: bytes) -> bool:
-    return record.endswith(b"}")
 
 
 def _create(path: Path, record: bytes) -> bool:
@@ -142,15 +85,15 @@ def _create(path: Path, record: bytes) -> bool:
     return True
 
 
-JobEnded = Callable[[str], bool]
+JobEnded = Callable[[Holder], bool]
 
 
-def never_ended(job: str) -> bool:  # noqa: ARG001 - there is no batch system to ask
-    """Return False: whether a job has ended is not known."""
+def never_ended(holder: Holder) -> bool:  # noqa: ARG001 - there is no batch system to ask
+    """Return False: whether the holder's job has ended is not known."""
     return False
 
 
-def _acquire(path: Path, record: bytes, job_ended: JobEnded = never_ended) -> Holder | None:
+def _acquire(path: Path, record: bytes, job: JobIdentity, job_ended: JobEnded) -> Holder | None:
     """Put ``record`` into ``path``, and return the dead holder it replaced, if there was one.
 
     Raises
@@ -166,15 +109,11 @@ def _acquire(path: Path, record: bytes, job_ended: JobEnded = never_ended) -> Ho
         found = _read(path)
         if found is None:
             continue  # let go just now
-        corpse, age = _parse(found), _age(path)
-        if _whole(found):
-            dead = is_dead(corpse, age)
-            if dead is None and corpse.job:
-                dead = job_ended(corpse.job)  # on another node, but a process does not outlive its batch job
-            if not dead:
-                raise _held(path, corpse, age)
+        corpse = parse(found)
+        if not is_torn(found) and not _has_died(path, found, job, job_ended):
+            raise _held(path, corpse, _age(path))
         guard = path.with_name(f"{path.name}.after-{hashlib.sha256(found).hexdigest()[:12]}")
-        _acquire(guard, record, job_ended)
+        _acquire(guard, record, job, job_ended)
         try:
             if _read(path) == found:  # else someone has replaced it since, and may live
                 write_atomic(path, record)
@@ -185,6 +124,29 @@ def _acquire(path: Path, record: bytes, job_ended: JobEnded = never_ended) -> Ho
     raise CampaignLocked(f"{path} keeps being taken by other drivers.", "Try again in a minute.")
 
 
+def _has_died(path: Path, record: bytes, job: JobIdentity, job_ended: JobEnded) -> bool:
+    """Return whether whoever wrote ``record`` has died; who beats while others say so lives."""
+    holder, before = parse(record), _beat_of(path)
+    dead = is_dead(holder, _age(path))
+    if dead and not same_boot(holder):  # a machine of the same name may live: its heart is watched, not the clock
+        give_up = time.monotonic() + STILL_SECONDS
+        while time.monotonic() < give_up and _beat_of(path) == before:
+            time.sleep(0.2)
+        return _beat_of(path) == before
+    if dead is None and holder.known and holder.job:  # on another node, but no process outlives its batch job
+        return (was_requeued(holder, job) or job_ended(holder)) and _beat_of(path) == before
+    return bool(dead)
+
+
+def _beat_of(path: Path) -> int:
+    """Return the time of the last heartbeat by the file system's clock; of use only beside another one."""
+    try:
+        with open(path, "rb") as file:  # opened, so that a network file system asks anew
+            return os.fstat(file.fileno()).st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def _age(path: Path) -> float:
     try:
         return max(0.0, time.time() - path.stat().st_mtime)
@@ -193,13 +155,19 @@ def _age(path: Path) -> float:
 
 
 def _held(path: Path, holder: Holder, age: float) -> CampaignLocked:
-    who = f"pid {holder.pid} on {holder.host}, heartbeat {age:.0f} s ago"
+    if not holder.known:
+        return CampaignLocked(
+            f"{path} is a lock of a format that is not known here: a driver of a newer version may hold the campaign.",
+            f"Upgrade gfm-pipeline. {UNLOCK} {path.parent}",
+        )
     if is_dead(holder, age) is None:
         return CampaignLocked(
-            f"The campaign is held by a driver that cannot be seen from here ({who}).",
-            f"If that driver is certainly gone: gfm-pipeline unlock --force {path.parent}",
+            f"The campaign is held by a driver that cannot be seen from here ({holder.who(age)}).",
+            f"{UNLOCK} {path.parent}",
         )
-    return CampaignLocked(f"The campaign is already being driven ({who}).", "Watch it with `gfm-pipeline status`.")
+    return CampaignLocked(
+        f"The campaign is already being driven ({holder.who(age)}).", "Watch it with `gfm-pipeline status`."
+    )
 
 
 class CampaignLock:
@@ -210,9 +178,9 @@ class CampaignLock:
     path
         The lock's file.
     job
-        The batch job this process runs in, or ''.
+        The batch job this process runs in.
     job_ended
-        Asks the batch system whether a job has ended; False when it cannot tell.
+        Asks the batch system whether a holder's job has ended; False when it cannot tell.
 
     Raises
     ------
@@ -220,7 +188,7 @@ class CampaignLock:
         When another driver holds it, or may hold it from another host.
     """
 
-    def __init__(self, path: Path, job: str = "", job_ended: JobEnded = never_ended) -> None:
+    def __init__(self, path: Path, job: JobIdentity = NO_JOB, job_ended: JobEnded = never_ended) -> None:
         self.path = path
         self._job, self._job_ended = job, job_ended
         self.replaced: Holder | None = None  # a dead driver whose lock was taken over
@@ -232,7 +200,7 @@ class CampaignLock:
         """Take the lock."""
         self._record = _record(self._job)
         with storage_errors(self.path):
-            self.replaced = _acquire(self.path, self._record, self._job_ended)
+            self.replaced = _acquire(self.path, self._record, self._job, self._job_ended)
         reach(FaultPoint.LOCK_TAKEN)
         self._thread.start()
         return self
@@ -278,9 +246,9 @@ def unlock(path: Path, *, force: bool) -> str:
     if found is None:
         return ""
     holder, age = found
-    who = f"pid {holder.pid} on {holder.host}, heartbeat {age:.0f} s ago"
+    who = holder.who(age) if holder.known else "a lock of a format that is not known here"
     record = _read(path)
-    torn = record is not None and not _whole(record)
+    torn = record is not None and is_torn(record)
     dead = torn or is_dead(holder, age)
     if dead is False:
         raise ConfigError(f"The driver is alive ({who}).", "Stop it with Ctrl-C or SIGTERM.")

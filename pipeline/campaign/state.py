@@ -132,6 +132,11 @@ class CampaignState:
         """Return the batch jobs that are not known to have ended."""
         return {n: j for n, j in self.jobs.items() if j.ended is None and role in (None, j.intent.role)}
 
+    def driver_left(self, job: str) -> bool:
+        """Return whether the last driver in batch job ``job`` let go in good order: the job's own word of its end."""
+        last = next((driver for driver in reversed(self.drivers) if job and driver.info.job == job), None)
+        return last is not None and last.ended is not None
+
     def stage(self, name: StageName) -> StageState | None:
         """Return the stage as it was last opened, or None."""
         key = self.current.get(name)

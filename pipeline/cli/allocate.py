@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gfm_pipeline.campaign.folder import OpenCampaign
+from gfm_pipeline.campaign.holder import NO_JOB, Holder, JobIdentity
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.cli.options import Request
 from gfm_pipeline.cli.run_request import Asked
@@ -23,34 +24,65 @@ from gfm_pipeline.engine.resources.pilot_jobs import PilotFleet, Wanted
 from gfm_pipeline.engine.resources.requirements import max_launches
 from gfm_pipeline.execution.batch_systems import scheduler_of
 from gfm_pipeline.execution.blocks import JobShape, PilotBlocks, Scripts
+from gfm_pipeline.execution.endings import settled
 from gfm_pipeline.execution.launcher import ParslLauncher
-from gfm_pipeline.execution.retry import patiently
-from gfm_pipeline.execution.scheduler import Scheduler, SchedulerTrouble
-from gfm_pipeline.sites.enums import DriverMode
+from gfm_pipeline.execution.patiently import patiently
+from gfm_pipeline.execution.scheduler import JobState, Scheduler, SchedulerTrouble
+from gfm_pipeline.execution.systems import scheduler_of
+from gfm_pipeline.sites.kinds import DriverMode
 from gfm_pipeline.sites.schema import SiteModel
-from gfm_pipeline.sites.surroundings import current_job
+
+JOB_PREFIX = "gfm-"
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The batch system here, and the job this process runs in; None and '' where there is none."""
+    """The batch system here, and the job this process runs in; None and `NO_JOB` where there is none.
+
+    ``missing_seconds`` is how long every answer must lack a job before it counts as ended.
+    """
 
     scheduler: Scheduler | None
-    job: str
+    job: JobIdentity
+    missing_seconds: float
+    say: Callable[[str], None]
 
-    def job_ended(self, job: str) -> bool:
-        """Return whether a batch job is over; False when the batch system cannot tell."""
-        if self.scheduler is None or job == self.job:
+    def place(self) -> tuple[str, str]:
+        """Return batch system and cluster that are asked from here; ('', '') without one.
+
+        Raises
+        ------
+        SchedulerTrouble
+            When the batch system does not answer.
+        """
+        return ("", "") if self.scheduler is None else (self.scheduler.system, self.scheduler.cluster())
+
+    def job_ended(self, holder: Holder) -> bool:
+        """Return whether the job a driver ran in is over; False when that cannot be known from here."""
+        if self.scheduler is None or holder.job == self.job.number:
             return False
         try:
-            return self.scheduler.jobs([job])[job].state.has_ended
+            info = self.scheduler.jobs([holder.job])[holder.job]
+            if holder.format == 1:  # a lock of the first version: only a word on a job of ours tells anything
+                return info.state.has_ended and info.name.startswith(JOB_PREFIX)
+            if not holder.cluster or (holder.system, holder.cluster) != self.place():
+                return False
+            if info.state is JobState.UNKNOWN:
+                info = settled(self.scheduler, [holder.job], self.missing_seconds, self.say)[holder.job]
         except SchedulerTrouble:
             return False
+        if info.state is JobState.VANISHED:
+            return True
+        return info.state.has_ended and info.name == holder.job_name  # a number may be another job's by now
 
 
-def surroundings(site: SiteModel) -> Surroundings:
-    """Return what is around this process."""
-    return Surroundings(scheduler_of(site.scheduler, os.environ), current_job(site))
+def surroundings(site: SiteModel, say: Callable[[str], None]) -> Surroundings:
+    """Return what is around this process; ``say`` is told of waits."""
+    scheduler, job = scheduler_of(site.scheduler, os.environ), NO_JOB
+    if scheduler is not None:
+        number, name, restarts = scheduler.my_job()
+        job = JobIdentity(number, name, scheduler.system, scheduler.cluster(), restarts) if number else NO_JOB
+    return Surroundings(scheduler, job, site.scheduler.missing_job_seconds, say)
 
 
 def job_prefix(campaign: OpenCampaign) -> str:
@@ -60,7 +92,7 @@ def job_prefix(campaign: OpenCampaign) -> str:
     """
     state = campaign.state
     mark = hashlib.sha256(f"{campaign.paths.root} {state.created_at}".encode()).hexdigest()[:8]
-    return f"gfm-{state.created.name if state.created else ''}-{mark}"
+    return f"{JOB_PREFIX}{state.created.name if state.created else ''}-{mark}"
 
 
 def job_shape(request: Request) -> JobShape:
@@ -120,7 +152,7 @@ def nodes_of(
     scheduler, prefix = around.scheduler, job_prefix(campaign)
     launches = max_launches(site, request.resources.allocation)
     if site.driver.mode is DriverMode.RESIDENT:
-        if not around.job:
+        if not around.job.number:
             raise ConfigError(
                 f"Site {site.name} has its driver inside the batch job, and this is none.",
                 f"Submit it: {shlex.join(['gfm-pipeline', 'submit', str(asked.workflow), *asked.options()])}",
@@ -130,11 +162,12 @@ def nodes_of(
         shape = replace(job_shape(request), nodes=len(nodes))
         chain = Chain(
             prefix,
-            around.job,
+            around.job.number,
             scheduler.submit,
             resident_scripts(request, asked),
             (shape.nodes, shape.hours, shape.queue),
             site.driver.max_jobs,
+            around.place(),
         )
         with ParslLauncher(site, paths.parsl, sizes, nodes) as launcher:
             held = HeldJob(
@@ -145,12 +178,14 @@ def nodes_of(
                 left,
                 float(site.driver.warning_seconds),
                 site.scheduler.poll_seconds,
+                site.scheduler.missing_job_seconds,
                 campaign.state.excluded,
             )
             yield launcher, HeldFleet(nodes, held, launches)
         return
     shape = job_shape(request)
-    wanted = Wanted(request.resources.allocation.blocks, shape.nodes, shape.hours, shape.queue, launches)
+    blocks, place = request.resources.allocation.blocks, patiently(around.place, say)
+    wanted = Wanted(blocks, shape.nodes, shape.hours, shape.queue, launches, place)
     with ParslLauncher(site, paths.parsl, sizes, None, shape.nodes) as launcher:
         fleet = PilotFleet(
             wanted,
@@ -158,6 +193,7 @@ def nodes_of(
             PilotBlocks(Scripts(site, shape, job_folder(paths)), launcher),
             prefix,
             site.scheduler.poll_seconds,
+            site.scheduler.missing_job_seconds,
             float(site.driver.warning_seconds),
             launcher.hold_node,
             campaign.state,

@@ -12,18 +12,21 @@ from pathlib import Path
 
 import click
 
-from gfm_pipeline.campaign.lock import Holder, is_dead, read_holder
+from gfm_pipeline.campaign.holder import Holder, is_dead
+from gfm_pipeline.campaign.lock import UNLOCK, read_holder
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import load_state
-from gfm_pipeline.cli.campaigns import campaign_argument, existing, last_site
-from gfm_pipeline.core.errors import CampaignLocked, StageFailed
-from gfm_pipeline.core.publish import storage_errors
-from gfm_pipeline.engine.tasks.orphans import attempts_left, end_all, names, wait_gone
-from gfm_pipeline.execution.batch_systems import scheduler_of
-from gfm_pipeline.execution.retry import patiently
+from gfm_pipeline.cli.jobs import open_jobs
+from gfm_pipeline.cli.options import campaign_argument, existing
+from gfm_pipeline.common.errors import CampaignLocked, SchedulerUnavailable, StageFailed
+from gfm_pipeline.common.publish import storage_errors
+from gfm_pipeline.engine.leftovers import attempts_left, end_all, names, wait_gone
+from gfm_pipeline.execution.patiently import patiently
+from gfm_pipeline.execution.scheduler import JobState
 
 AT_ONCE_SECONDS = 15.0  # for a driver that was asked to stop at once
 POLL_SECONDS = 0.2
+_OVER = frozenset(JobState) - {JobState.PENDING, JobState.RUNNING, JobState.CANCELLED}  # before it was cancelled
 
 
 @click.command()
@@ -47,7 +50,7 @@ def cancel(campaign: Path, now: bool, timeout: float) -> None:
     paths = existing(campaign)
     try:
         click.echo(_stop_driver(paths, now, timeout))
-        _cancel_jobs(paths)
+        left = _cancel_jobs(paths)
         attempts, parsl = end_all(paths)
     finally:
         paths.cancel.unlink(missing_ok=True)
@@ -58,25 +61,35 @@ def cancel(campaign: Path, now: bool, timeout: float) -> None:
             f"Some processes of {campaign} cannot be ended: tasks {names(attempts_left(paths))}.",
             "They may wait for a disk; look again later with `gfm-pipeline cancel`.",
         )
+    if left:
+        raise SchedulerUnavailable(" ".join(left), f"Run this there: gfm-pipeline cancel {campaign}")
     again = shlex.join(["gfm-pipeline", "resume", str(campaign)])
     click.echo(f"Nothing of {campaign} runs on this machine. Go on with: {again}")
 
 
-def _cancel_jobs(paths: CampaignPaths) -> None:
-    """Cancel every batch job of the campaign that is not known to have ended, and say which there were."""
-    jobs = load_state(paths.journal).open_jobs()
-    site = last_site(paths)
-    if not jobs or site is None:
-        return
-    scheduler = scheduler_of(site.scheduler, os.environ)
-    if scheduler is None:
-        return
-    found = patiently(lambda: scheduler.jobs(list(jobs)), click.echo)
-    living = [name for name, info in found.items() if not info.state.has_ended]
-    for name in jobs:  # by name: a job whose number was lost with its driver is found, too
-        patiently(partial(scheduler.cancel_by_name, name), click.echo)
-    if living:
-        click.echo(f"Cancelled batch jobs: {', '.join(f'{found[n].id} ({n})' for n in living)}.")
+def _cancel_jobs(paths: CampaignPaths) -> list[str]:
+    """Cancel every batch job of the campaign that is not known to have ended, and say which there were.
+
+    Returns
+    -------
+    list
+        A sentence for each batch system whose jobs cannot be cancelled from here.
+    """
+    left, cancelled = [], []
+    for jobs in open_jobs(paths, load_state(paths.journal)):
+        scheduler = jobs.scheduler
+        if scheduler is None:
+            left.append(f"Job {jobs.told()} of {jobs.where()} cannot be cancelled from here: {jobs.why}.")
+            continue
+        for name in jobs.records:  # by name: a job whose number was lost with its driver is found, too
+            patiently(partial(scheduler.cancel_by_name, name), click.echo)
+        found = jobs.ask(click.echo)
+        living = [info.id for info in found.values() if not info.state.has_ended]
+        patiently(partial(scheduler.cancel, living), click.echo)  # whatever the queue hid from the first word
+        cancelled += [f"{info.id} ({name})" for name, info in found.items() if info.state not in _OVER]
+    if cancelled:
+        click.echo(f"Cancelled batch jobs: {', '.join(cancelled)}.")
+    return left
 
 
 def _stop_driver(paths: CampaignPaths, now: bool, timeout: float) -> str:
@@ -85,6 +98,11 @@ def _stop_driver(paths: CampaignPaths, now: bool, timeout: float) -> str:
     if found is None:
         return "No driver holds the campaign."
     holder, age = found
+    if not holder.known:
+        raise CampaignLocked(
+            f"{paths.lock} is a lock of a format that is not known here; its driver cannot be asked to stop.",
+            f"Upgrade gfm-pipeline. {UNLOCK} {paths.root}",
+        )
     who = f"pid {holder.pid} on {holder.host}"
     match is_dead(holder, age):
         case True:

@@ -162,7 +162,8 @@ def _checks(site: SiteModel, job: Job, place: Path, wait_seconds: float) -> Iter
     if refusal is not None:
         yield accepted_verdict(site, job.queue, refusal)
         return
-    watch = Watch(scheduler, place, job.queue, hours, site.scheduler.poll_seconds, wait_seconds, _say)
+    poll, missing_seconds = site.scheduler.poll_seconds, site.scheduler.missing_job_seconds
+    watch = Watch(scheduler, place, job.queue, hours, poll, missing_seconds, wait_seconds, _say)
     skew: Skew | None = None
     try:
         watched = watch.run(script, place.name)

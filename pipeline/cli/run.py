@@ -12,13 +12,14 @@ import click
 from gfm_pipeline import __version__
 from gfm_pipeline.campaign.events import DriverEnded, DriverStarted
 from gfm_pipeline.campaign.folder import OpenCampaign, check_name, driving
+from gfm_pipeline.campaign.holder import this_process
 from gfm_pipeline.campaign.identity import remember_digests
-from gfm_pipeline.campaign.lock import this_process
 from gfm_pipeline.campaign.lock import unlock as release
 from gfm_pipeline.campaign.state import load_state
-from gfm_pipeline.cli.allocate import Surroundings, nodes_of, surroundings, write_resolved
-from gfm_pipeline.cli.campaigns import campaign_argument, existing
-from gfm_pipeline.cli.fault_options import CHAOS, FAULT, check_faults, injecting
+from gfm_pipeline.cli.asked import Asked
+from gfm_pipeline.cli.faults import CHAOS, FAULT, check_faults, injecting
+from gfm_pipeline.cli.jobs import refuse_beside_jobs
+from gfm_pipeline.cli.modes import Surroundings, nodes_of, surroundings, write_resolved
 from gfm_pipeline.cli.options import (
     Request,
     SiteChoice,
@@ -111,8 +112,8 @@ def _drive(
 ) -> None:
     # Checked before anything is written, so that a mistake leaves no folder behind.
     request = asked.resolve()
-    around = surroundings(request.site)
-    if request.site.driver.mode is DriverMode.RESIDENT and not around.job:
+    around = surroundings(request.site, click.echo)
+    if request.site.driver.mode is DriverMode.RESIDENT and not around.job.number:
         submit_campaign(request, asked, around, click.echo)
         return
     root = request.context.paths.root
@@ -120,8 +121,9 @@ def _drive(
     with injecting(faults, root):
         with (
             driving(root, request.loaded.model.name, around.job, around.job_ended) as campaign,
-            stopping(request.site.driver.warning_signal if around.job else None) as stop,
+            stopping(request.site.driver.warning_signal if around.job.number else None) as stop,
         ):
+            refuse_beside_jobs(campaign, around.job, click.echo)
             stop.at_once = lambda: campaign.paths.lock.unlink(missing_ok=True)
             remember_digests(request.digests, campaign.paths.digests)
             progress = _campaign(request, campaign, asked, around, stop, quiet, chaos)
@@ -167,7 +169,7 @@ def _campaign(
                     "overrides": list(asked.overrides),
                     "site": asked.choice.to_json(),
                 },
-                job=around.job,
+                job=around.job.number,
             )
         )
         outcome, goes_on = "died", False

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import click
 
-from gfm_pipeline.campaign.events import JobEnded, JobIntended, JobRole, JobSubmitted, to_entry
-from gfm_pipeline.campaign.folder import OpenCampaign, check_name, driving
+from gfm_pipeline.campaign.events import JobEnded, JobIntended, JobRole, JobSubmitted
+from gfm_pipeline.campaign.folder import check_name, driving
+from gfm_pipeline.campaign.holder import NO_JOB
 from gfm_pipeline.campaign.identity import remember_digests
-from gfm_pipeline.cli.allocate import (
+from gfm_pipeline.cli.asked import Asked
+from gfm_pipeline.cli.jobs import record, still_open
+from gfm_pipeline.cli.modes import (
     Surroundings,
     job_prefix,
     job_shape,
@@ -53,7 +56,7 @@ def submit(
             f"On site {request.site.name} the driver does not live in a batch job.",
             f"Use `{instead}`, or --set site.driver.mode=resident.",
         )
-    submit_campaign(request, asked, surroundings(request.site), click.echo)
+    submit_campaign(request, asked, surroundings(request.site, click.echo), click.echo)
 
 
 def submit_campaign(request: Request, asked: Asked, around: Surroundings, say: Say) -> None:
@@ -75,19 +78,21 @@ def submit_campaign(request: Request, asked: Asked, around: Surroundings, say: S
     with driving(paths.root, name, around.job, around.job_ended) as campaign:
         remember_digests(request.digests, paths.digests)
         write_resolved(request, paths)
-        waiting = _waiting(campaign, around.scheduler, say)
-        if waiting is not None:
-            say(f"Job {waiting} of this campaign is in the queue already; nothing was submitted.")
+        living = still_open(campaign, NO_JOB, say)
+        if living:
+            waiting = ", ".join(job.told() for job in living)
+            say(f"{waiting} of this campaign is in the queue already; nothing was submitted.")
             return
         shape, mine = job_shape(request), job_name(job_prefix(campaign), campaign.state)
         script = resident_scripts(request, asked)(mine, None)
-        _record(campaign, JobIntended(mine, JobRole.DRIVER, shape.nodes, shape.hours, shape.queue))
+        place = patiently(around.place, say)
+        record(campaign, JobIntended(mine, JobRole.DRIVER, shape.nodes, shape.hours, shape.queue, "", *place))
         try:
             job = patiently(lambda: _scheduler(around).submit(script, mine), say)
         except SubmissionRefused as error:
-            _record(campaign, JobEnded(mine, str(error)))
+            record(campaign, JobEnded(mine, str(error)))
             raise
-        _record(campaign, JobSubmitted(mine, job))
+        record(campaign, JobSubmitted(mine, job))
     say(f"Submitted job {job} ({mine}): {shape.nodes} nodes, {shape.hours:g} h, queue {shape.queue}.")
     where = shlex.quote(str(paths.root))
     say(f"Watch it: gfm-pipeline status {where}    stop it: gfm-pipeline cancel {where}")
@@ -97,24 +102,3 @@ def _scheduler(around: Surroundings) -> Scheduler:
     if around.scheduler is None:
         raise SchedulerUnavailable("There is no batch system.")
     return around.scheduler
-
-
-def _waiting(campaign: OpenCampaign, scheduler: Scheduler, say: Say) -> str | None:
-    """Return a job of the chain that waits or runs; record the end of those that do not."""
-    known = campaign.state.open_jobs(JobRole.DRIVER)
-    if not known:
-        return None
-    found = patiently(lambda: scheduler.jobs(list(known)), say)
-    for name in known:
-        info = found[name]
-        if not info.state.has_ended:
-            if not known[name].job:  # its number was lost with whoever submitted it
-                _record(campaign, JobSubmitted(name, info.id))
-            return info.id
-        _record(campaign, JobEnded(name, str(info.state)))
-    return None
-
-
-def _record(campaign: OpenCampaign, event: JobIntended | JobSubmitted | JobEnded) -> None:
-    entry = campaign.journal.append(*to_entry(event))
-    campaign.state.apply(event, entry.t)

@@ -11,9 +11,11 @@ import pwd
 import re
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from gfm_pipeline.common.errors import SchedulerUnavailable
 from gfm_pipeline.execution.scheduler import (
     Answer,
     Commands,
@@ -23,7 +25,8 @@ from gfm_pipeline.execution.scheduler import (
     SubmissionRefused,
     checked_name,
     earliest,
-    vanished,
+    missing,
+    whole_number,
 )
 
 FIX = "Run this where PBS's commands are on PATH (a login node), or choose another site with --site."
@@ -65,6 +68,8 @@ class Pbs:
         Time-out of each command.
     """
 
+    system = "pbs"
+
     def __init__(self, environment: Mapping[str, str], seconds: float = 120.0) -> None:
         self._environment = dict(environment)
         kept = {
@@ -73,6 +78,7 @@ class Pbs:
         self._commands = Commands(kept | {"LC_ALL": "C"}, seconds, FIX)
         self._user = pwd.getpwuid(os.getuid()).pw_name
         self._unclear: dict[str, str | None] = {}  # names that may have been submitted twice, with the job that counts
+        self._cluster: str | None = None
 
     # ---------------------------------------------------------------- jobs
 
@@ -120,8 +126,9 @@ class Pbs:
         if not names_or_ids:
             return {}
         ids = [one for one in names_or_ids if one[:1].isdigit()]
-        if len(ids) < len(names_or_ids) or self._unclear:
-            ids = list(dict.fromkeys(ids + self._selected("-x")))
+        # By name: what other tools call their jobs is not looked at.
+        for name in dict.fromkeys([one for one in names_or_ids if one not in ids] + list(self._unclear)):
+            ids += [job for job in self._selected("-x", "-N", name) if job not in ids]
         found = self._told(ids)
         for name, counts in self._unclear.items():
             if counts is not None:
@@ -129,7 +136,7 @@ class Pbs:
         known = {}
         for asked in names_or_ids:
             job = earliest([job for job in found if job.id == asked] or [job for job in found if job.name == asked])
-            known[asked] = job or vanished(asked)
+            known[asked] = job or missing(asked)
         return known
 
     def cancel(self, ids: Sequence[str]) -> None:
@@ -175,6 +182,22 @@ class Pbs:
             raise SchedulerTrouble(f"qstat does not know job {job}.")
         return found[0].seconds_left
 
+    def my_job(self) -> tuple[str, str, int]:
+        """Return number and name of the job this process runs in, and how often it was begun again (-1: not known)."""
+        job = self._environment.get("PBS_JOBID", "")
+        facts: dict[str, Any] = {}
+        with suppress(SchedulerTrouble, SchedulerUnavailable):
+            facts = self._facts([job] if job else []).get(job, {})
+        return job, self._environment.get("PBS_JOBNAME", ""), whole_number(str(facts.get("run_count", ""))) - 1
+
+    def cluster(self) -> str:
+        """Return the name of the server, without its domain: the job's own, or the default one."""
+        if self._cluster is None:
+            told = self._environment.get("PBS_JOBID", "").partition(".")[2]
+            told = told or str(self._json("qstat", "-B", "-f", "-F", "json").get("pbs_server", ""))
+            self._cluster = told.partition(".")[0]
+        return self._cluster
+
     def my_nodes(self) -> tuple[str, ...]:
         """Return the nodes of the job this process runs in, each once; empty outside of one."""
         path = self._environment.get("PBS_NODEFILE")
@@ -195,10 +218,11 @@ class Pbs:
         return answer.out.split()
 
     def _told(self, ids: Sequence[str]) -> list[JobInfo]:
-        if not ids:
-            return []
-        told = self._json("qstat", "-x", "-f", "-F", "json", *ids).get("Jobs", {})
-        return [_info(job, facts) for job, facts in told.items()]
+        return [_info(job, facts) for job, facts in self._facts(ids).items()]
+
+    def _facts(self, ids: Sequence[str]) -> dict[str, Any]:
+        found: dict[str, Any] = self._json("qstat", "-x", "-f", "-F", "json", *ids).get("Jobs", {}) if ids else {}
+        return found
 
     def _json(self, *words: str) -> dict[str, Any]:
         answer = self._commands.run(*words)

@@ -32,14 +32,16 @@ class JobState(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    PREEMPTED = "preempted"
     TIMEOUT = "timeout"
     NODE_FAIL = "node_fail"
-    UNKNOWN = "unknown"  # the batch system no longer knows the job: it has ended, nobody can say how
+    UNKNOWN = "unknown"  # this answer lacks the job; `gfm_pipeline.execution.endings` says what follows
+    VANISHED = "vanished"  # every answer has lacked it for so long that it counts as ended, nobody can say how
 
     @property
     def has_ended(self) -> bool:
         """Whether the job is over."""
-        return self not in (JobState.PENDING, JobState.RUNNING)
+        return self not in (JobState.PENDING, JobState.RUNNING, JobState.UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class SubmissionRefused(ConfigError):
 class Scheduler(Protocol):
     """A batch system. Every method may raise `SchedulerTrouble`; ask again later."""
 
+    system: str  # its kind, as site files name it
+
     def submit(self, script: Path, name: str) -> str:
         """Submit ``script`` as the job ``name``, unless a job of that name was submitted; return the job's id.
 
@@ -89,6 +93,12 @@ class Scheduler(Protocol):
 
     def seconds_left(self) -> float | None:
         """Return the rest of the wall time of the job this process runs in; None outside of one or without limit."""
+
+    def my_job(self) -> tuple[str, str, int]:
+        """Return number and name of the job this process runs in, and how often it was begun again (-1: not known)."""
+
+    def cluster(self) -> str:
+        """Return the name of the cluster that is asked: the number of a job is another one's elsewhere."""
 
     def my_nodes(self) -> tuple[str, ...]:
         """Return the nodes of the job this process runs in; empty outside of one."""
@@ -218,9 +228,14 @@ def checked_name(name: str) -> str:
     return name
 
 
-def vanished(asked: str) -> JobInfo:
-    """Return what is said of a job the batch system does not know."""
-    return JobInfo(asked, asked, JobState.UNKNOWN, reason="the batch system does not know it")
+def whole_number(text: str) -> int:
+    """Return a number as text; -1 for what is none."""
+    return int(text) if text.isdecimal() else -1
+
+
+def missing(asked: str) -> JobInfo:
+    """Return what is said of a job that an answer of the batch system lacks."""
+    return JobInfo(asked, asked, JobState.UNKNOWN, reason="this answer of the batch system lacks it")
 
 
 def earliest(jobs: Sequence[JobInfo]) -> JobInfo | None:

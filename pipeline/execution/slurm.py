@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -18,13 +19,14 @@ from gfm_pipeline.execution.scheduler import (
     SubmissionRefused,
     checked_name,
     earliest,
-    vanished,
+    missing,
+    whole_number,
 )
 
 FIX = "Run this where Slurm's commands are on PATH (a login node), or choose another site with --site."
 LEAKING = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SCANCEL_", "SINFO_", "SACCT_", "SCONTROL_")
 KEPT = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS"})  # which Slurm it is
-QUEUE_FORMAT = "%A|%T|%L|%N|%r|%j"  # names last: those of other tools may hold the separator
+QUEUE_FORMAT = "%A|%T|%L|%N|%r|%j"  # names last: those of other tools may hold the separator, and line breaks
 ACCOUNT_FIELDS = "JobIDRaw,State,NodeList,JobName"
 ACCOUNT_DAYS = 14
 
@@ -49,7 +51,7 @@ STATES: dict[str, JobState] = {
     "LAUNCH_FAILED": JobState.FAILED,
     "RECONFIG_FAIL": JobState.FAILED,
     "CANCELLED": JobState.CANCELLED,
-    "PREEMPTED": JobState.CANCELLED,
+    "PREEMPTED": JobState.PREEMPTED,
     "REVOKED": JobState.CANCELLED,
     "TIMEOUT": JobState.TIMEOUT,
     "DEADLINE": JobState.TIMEOUT,
@@ -87,12 +89,15 @@ class Slurm:
         Time-out of each command.
     """
 
+    system = "slurm"
+
     def __init__(self, environment: Mapping[str, str], seconds: float = 120.0) -> None:
         self._environment = dict(environment)
         self._commands = Commands(scrubbed(environment), seconds, FIX)
         self._has_accounting = self._commands.has("sacct")
         self._unclear: dict[str, str | None] = {}  # names that may have been submitted twice, with the job that counts
         self._hosts: dict[str, tuple[str, ...]] = {}
+        self._cluster: str | None = None
 
     # ---------------------------------------------------------------- jobs
 
@@ -139,7 +144,7 @@ class Slurm:
         self.cancel([job.id for job in found if job.name == name and job.id != counts and not job.state.has_ended])
 
     def jobs(self, names_or_ids: Collection[str]) -> dict[str, JobInfo]:
-        """Return what is known of jobs, by the names or ids asked for: one query, and one more for vanished ones."""
+        """Return what is known of jobs, by the names or ids asked for: one query, and one for each that it lacks."""
         if not names_or_ids:
             return {}
         found = self._queue()
@@ -147,17 +152,13 @@ class Slurm:
             if counts is not None:
                 self._end_doubles(found, name, counts)
         known = _chosen(found, names_or_ids)
-        missing = [asked for asked in names_or_ids if asked not in known]
-        for option, asked in (
-            ("--jobs", [one for one in missing if one.isdigit()]),
-            ("--name", [one for one in missing if not one.isdigit()]),
-        ):
-            if asked:
-                known |= _chosen(self._accounted(f"{option}={','.join(asked)}"), asked)
+        for asked in [one for one in names_or_ids if one not in known]:
+            option = "--jobs" if asked.isdigit() else "--name"
+            known |= _chosen(self._accounted(f"{option}={asked}"), [asked])
         return {
             asked: replace(job, nodes=self._expand(",".join(job.nodes)))
             if (job := known.get(asked))
-            else vanished(asked)
+            else missing(asked)
             for asked in names_or_ids
         }
 
@@ -191,7 +192,7 @@ class Slurm:
         if not nodes:
             return {}
         wanted, bad = set(nodes), {}
-        for name, state, reason in self._table("sinfo", 3, "--noheader", "--all", "--Node", "--format=%N|%T|%E"):
+        for name, state, reason in self._table("sinfo", "%N|%T|%E", "--noheader", "--all", "--Node"):
             words = state.upper().rstrip("*~#!%$@^-+")
             if name in wanted and (words in BAD_NODES or state.endswith("*")):
                 bad[name] = state if reason.lower() in ("none", "") else f"{state}: {reason}"
@@ -207,6 +208,25 @@ class Slurm:
             return max(0.0, float(end) - time.time())
         answer = self._checked("squeue", "--noheader", f"--jobs={job}", "--format=%L")
         return parse_seconds(answer.out.strip())
+
+    def my_job(self) -> tuple[str, str, int]:
+        """Return number and name of the job this process runs in, and how often it was begun again."""
+        told = self._environment
+        return (
+            told.get("SLURM_JOB_ID", ""),
+            told.get("SLURM_JOB_NAME", ""),
+            whole_number(told.get("SLURM_RESTART_COUNT", "0")),
+        )
+
+    def cluster(self) -> str:
+        """Return the name of the cluster: the job's own, or what slurm.conf says."""
+        if self._cluster is None:
+            told = self._environment.get("SLURM_CLUSTER_NAME", "")
+            if not (told and "SLURM_JOB_ID" in self._environment):
+                found = re.search(r"^ClusterName\s*=\s*(\S+)", self._checked("scontrol", "show", "config").out, re.M)
+                told = found[1] if found is not None else ""
+            self._cluster = told
+        return self._cluster
 
     def my_nodes(self) -> tuple[str, ...]:
         """Return the nodes of the job this process runs in; empty outside of one."""
@@ -230,9 +250,9 @@ class Slurm:
 
         ``nodes`` of each holds the list as Slurm writes it, in one piece.
         """
-        words = ("--me", "--noheader", "--states=all", f"--format={QUEUE_FORMAT}")
+        words = ("--me", "--noheader", "--states=all")
         found = []
-        for job, state, left, nodes, reason, name in self._table("squeue", 6, *words):
+        for job, state, left, nodes, reason, name in self._table("squeue", QUEUE_FORMAT, *words):
             known = _state("squeue", job, state, nodes)
             seconds = parse_seconds(left) if known is JobState.RUNNING else None
             why = reason if known is JobState.PENDING else state
@@ -243,6 +263,7 @@ class Slurm:
         """Return jobs from the accounting database, where there is one."""
         if not self._has_accounting:
             return []
+        # Asked for one job at a time: names are the last field, and may hold line breaks.
         answer = self._commands.run(
             "sacct", "--allocations", "--noheader", "--parsable2", f"--user={os.getuid()}",
             f"--starttime=now-{ACCOUNT_DAYS}days", f"--format={ACCOUNT_FIELDS}", which,
@@ -251,14 +272,16 @@ class Slurm:
             self._has_accounting = False
             return []
         found = []
-        for job, state, nodes, name in _rows("sacct", answer, 4):
+        for job, state, nodes, name in _accounts(answer):
             word = state.split()[0] if state else ""  # "CANCELLED by 0"
             nodes = "" if nodes.startswith("None") else nodes
             found.append(JobInfo(job, name, _state("sacct", job, word, nodes), (nodes,) if nodes else (), state))
         return found
 
-    def _table(self, program: str, fields: int, *words: str) -> list[list[str]]:
-        return _rows(program, self._commands.run(program, *words), fields)
+    def _table(self, program: str, fields: str, *words: str) -> list[list[str]]:
+        """Return the fields of each record; the last one may hold anything, line breaks and separators, too."""
+        mark = f"{secrets.token_hex(6)}|"  # begins a record; no name of a job can know it
+        return _records(program, self._commands.run(program, *words, f"--format={mark}{fields}"), mark, fields)
 
     def _checked(self, *words: str) -> Answer:
         answer = self._commands.run(*words)
@@ -284,14 +307,25 @@ def _state(program: str, job: str, state: str, nodes: str) -> JobState:
     return STATES.get(state, JobState.RUNNING if nodes else JobState.PENDING)
 
 
-def _rows(program: str, answer: Answer, fields: int) -> list[list[str]]:
-    """Return the fields of each line; the last field may hold the separator."""
+def _records(program: str, answer: Answer, mark: str, fields: str) -> list[list[str]]:
+    """Return the fields of the records that an answer holds, each behind a mark."""
     if answer.code != 0:
         raise SchedulerTrouble(f"{program} failed: {_complaint(answer)}.")
-    rows = [line.split("|", fields - 1) for line in answer.out.splitlines() if line.strip()]
-    for row in rows:
-        if len(row) != fields:
-            raise SchedulerTrouble(f"{program} gave an answer nobody understands: {'|'.join(row)[:80]!r}.")
+    first, *records = answer.out.split(mark)
+    rows = [record.split("|", fields.count("|")) for record in records]
+    odd = [first] if first.strip() else ["|".join(row) for row in rows if len(row) != fields.count("|") + 1]
+    if odd:
+        raise SchedulerTrouble(f"{program} gave an answer nobody understands: {odd[0][:80]!r}.")
+    return [[*(field.strip() for field in row[:-1]), row[-1].removesuffix("\n")] for row in rows]
+
+
+def _accounts(answer: Answer) -> list[list[str]]:
+    """Return the fields of the lines of sacct that begin a record; what else there is belongs to odd names."""
+    if answer.code != 0:
+        raise SchedulerTrouble(f"sacct failed: {_complaint(answer)}.")
+    rows = [line.split("|", 3) for line in answer.out.splitlines() if re.match(r"\d+\|[A-Z_]+[^|]*\|[^|]*\|", line)]
+    if answer.out.strip() and not rows:
+        raise SchedulerTrouble(f"sacct gave an answer nobody understands: {answer.out.strip()[:80]!r}.")
     return [[field.strip() for field in row] for row in rows]
 
 

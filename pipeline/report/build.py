@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from gfm_pipeline import __version__
 from gfm_pipeline.campaign.events import Cause, Member, Outcome, StageName
-from gfm_pipeline.campaign.lock import is_dead, read_holder
+from gfm_pipeline.campaign.holder import is_dead
+from gfm_pipeline.campaign.lock import read_holder
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import Attempt, CampaignState, StageState, TaskState, TaskStatus, load_state
 from gfm_pipeline.core.contracts.evaluation import CalibrateResult

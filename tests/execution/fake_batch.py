@@ -94,7 +94,12 @@ def _act(folder: Path, command: str, arguments: list[str]) -> str:
             (folder / "jobs" / number).write_text(json.dumps(record))
             return number
         case "squeue":
-            return "\n".join(f"{j['id']}|{j['state']}|10:00|{j['nodes']}|None|{j['name']}" for j in jobs)
+            layout = _option(arguments, "--format") or ""
+            fields = {"%A": "id", "%T": "state", "%N": "nodes", "%j": "name"}
+            lines = [layout.replace("%L", "10:00").replace("%r", "None") for _ in jobs]
+            for field, key in fields.items():
+                lines = [line.replace(field, str(job[key])) for line, job in zip(lines, jobs, strict=True)]
+            return "\n".join(lines)
         case "sacct":
             every = [{"id": p.name, **json.loads(p.read_text())} for p in sorted((folder / "jobs").iterdir())]
             names, ids = _option(arguments, "--name"), _option(arguments, "--jobs")
@@ -108,7 +113,10 @@ def _act(folder: Path, command: str, arguments: list[str]) -> str:
             return ""
         case "scontrol":
             return "\n".join(arguments[-1].split(","))
-        case "sinfo" | "pbsnodes":
+        case "sinfo":
+            mark = (_option(arguments, "--format") or "").partition("%")[0]
+            return "".join(f"{mark}{line}\n" for line in (folder / "nodes").read_text().splitlines())
+        case "pbsnodes":
             return (folder / "nodes").read_text()
         case "qselect":
             name = _option(arguments, "-N")

@@ -122,3 +122,24 @@ def test_nodes_that_are_no_good(pbs, fake):
         ' "c": {"state": "job-exclusive"}}}'
     )
     assert pbs.bad_nodes(["a", "b", "c"]) == {"b": "down,offline: gpu"}
+
+
+def test_jobs_of_other_tools_are_not_even_looked_at(pbs, fake):
+    job = pbs.submit(fake / "job.sh", "block-1")
+    (fake / "jobs" / "900.pbs01").write_text('{"name": "odd\\nname", "state": "RUNNING", "nodes": ""}')
+    assert pbs.jobs(["block-1"])["block-1"].id == job
+    assert not any("900.pbs01" in line for line in fake_batch.calls(fake))
+
+
+def test_the_server_and_which_job_this_is(fake):
+    environment = fake_batch.install(fake, "qsub", "qstat", "qselect")
+    (fake / "job.sh").write_text("#!/bin/bash\n")
+    job = Pbs(environment).submit(fake / "job.sh", "block-1")
+    inside = environment | {"PBS_JOBID": job, "PBS_JOBNAME": "block-1"}
+    fake_batch.set_state(fake, job, "RUNNING", facts={"run_count": 2})
+    assert Pbs(inside).my_job() == (job, "block-1", 1)
+    assert Pbs(inside).cluster() == "pbs01"
+    fake_batch.plan(fake, "qstat", "fail cannot connect to server")
+    assert Pbs(inside).my_job()[2] < 0
+    fake_batch.plan(fake, "qstat", 'say {"pbs_server": "pbs01.example.org", "Server": {}}')
+    assert Pbs(environment).cluster() == "pbs01"

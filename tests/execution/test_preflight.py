@@ -247,7 +247,7 @@ def test_waiting_outlives_trouble_and_compares_clocks(tmp_path):
     batch = Batch([SchedulerTrouble("squeue did not answer."), info(JobState.COMPLETED)])
     said: list[str] = []
     threading.Thread(target=job).start()
-    watched = Watch(batch, tmp_path, "batch", 0.1, 0.1, 60, said.append).run(tmp_path / "job.sh", "n")
+    watched = Watch(batch, tmp_path, "batch", 0.1, 0.1, 60, 60, said.append).run(tmp_path / "job.sh", "n")
     assert watched.trouble == ""
     assert abs(watched.skew.seconds - 100) <= watched.skew.give + 0.1
     assert any("does not answer" in line for line in said)
@@ -256,7 +256,7 @@ def test_waiting_outlives_trouble_and_compares_clocks(tmp_path):
 
 def test_a_job_that_waits_too_long_is_cancelled(tmp_path):
     batch = Batch([info(JobState.PENDING, "Priority")])
-    watched = Watch(batch, tmp_path, "batch", 0.1, 0.1, 0.6, lambda _: None).run(tmp_path / "job.sh", "n")
+    watched = Watch(batch, tmp_path, "batch", 0.1, 0.1, 60, 0.6, lambda _: None).run(tmp_path / "job.sh", "n")
     assert "in queue batch (Priority); it was cancelled" in watched.trouble
     assert batch.cancelled == ["7"]
 

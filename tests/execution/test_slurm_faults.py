@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -135,7 +136,7 @@ def test_without_accounts_a_vanished_job_is_unknown(slurm, fake):
     fake_batch.plan(fake, "sacct", NO_SACCT)
     fake_batch.set_state(fake, job, "GONE")
     assert slurm.jobs([job])[job].state is JobState.UNKNOWN
-    assert slurm.jobs([job])[job].state.has_ended
+    assert not slurm.jobs([job])[job].state.has_ended
     assert sum(line.startswith("sacct") for line in fake_batch.calls(fake)) == 2  # asked once more in vain, then never
 
 
@@ -261,3 +262,41 @@ def test_patience_doubles_up_to_its_most_and_starts_again_after_success(troubles
     assert waits == pytest.approx([min(300.0, 5.0 * 2.0**i) for i in range(troubles)])
     assert patience.seconds_to_wait(now + 301) == 0
     assert patience.after_success() == Patience()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "odd\nname",
+        "5|RUNNING|1:00|n1|None|block-1\n",
+        "a\n1000|COMPLETED|10:00||None|block-1",
+        "\u2028\x85 \u00fc\u4e2d|\u202e",
+        " block-1",
+        "block-1 ",
+        "\t\n\n",
+    ],
+)
+def test_a_name_of_another_job_confuses_nothing(slurm, fake, name):
+    (fake / "jobs" / "900").write_text(json.dumps({"name": name, "state": "RUNNING", "nodes": "n7"}))
+    job = slurm.submit(fake / "job.sh", "block-1")
+    told = slurm.jobs([job, "block-1", "block-2"])
+    assert told[job] == told["block-1"]
+    assert (told[job].id, told[job].name, told[job].state) == (job, "block-1", JobState.PENDING)
+    assert told["block-2"].state is JobState.UNKNOWN
+    assert fake_batch.submitted(fake)["900"] == "RUNNING"
+
+
+def test_the_name_of_the_cluster(fake):
+    environment = fake_batch.install(fake, "scontrol")
+    fake_batch.plan(fake, "scontrol", "say ClusterName             = east")
+    slurm = Slurm(environment | {"SLURM_CLUSTER_NAME": "left over from a job"}, SECONDS)
+    assert [slurm.cluster(), slurm.cluster()] == ["east", "east"]
+    assert len(fake_batch.calls(fake)) == 1
+    assert Slurm({"SLURM_JOB_ID": "7", "SLURM_CLUSTER_NAME": "west"}).cluster() == "west"
+
+
+def test_which_job_this_is():
+    inside = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "gfm-x-j001"}
+    assert Slurm(inside).my_job() == ("7", "gfm-x-j001", 0)
+    assert Slurm(inside | {"SLURM_RESTART_COUNT": "2"}).my_job() == ("7", "gfm-x-j001", 2)
+    assert Slurm({}).my_job()[0] == ""

@@ -15,7 +15,7 @@ import runs
 from test_lost_tasks import started
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.lock import this_process
+from gfm_pipeline.campaign.holder import this_process
 from gfm_pipeline.campaign.state import load_state
 from gfm_pipeline.core.contracts.task import EXIT_FILE, WRAPPER_FILE, WrapperRecord
 from gfm_pipeline.core.processes import ProcessId, identify, is_alive
@@ -147,7 +147,7 @@ def test_a_driver_on_another_host_is_asked_through_the_folder(tmp_path):
     assert driver.wait(timeout=60) == 3
     assert_nothing_runs(tmp_path, 5)
 
-    held = to_plain(this_process()) | {"host": "elsewhere"}  # one that does not hear
+    held = to_plain(this_process()) | {"host": "elsewhere", "boot_id": "another"}  # one that does not hear
     (campaign / "driver.lock").write_text(json.dumps(held))
     done = cancel(tmp_path, "--timeout", "0.5")
     assert done.returncode == 75

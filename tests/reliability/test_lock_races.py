@@ -13,8 +13,9 @@ import pytest
 
 from gfm_pipeline.campaign import lock as lock_module
 from gfm_pipeline.campaign.folder import driving
+from gfm_pipeline.campaign.holder import is_dead, this_process
 from gfm_pipeline.campaign.journal import read
-from gfm_pipeline.campaign.lock import CampaignLock, is_dead, read_holder, this_process, unlock
+from gfm_pipeline.campaign.lock import CampaignLock, read_holder, unlock
 from gfm_pipeline.cli.main import invoke
 from gfm_pipeline.core.errors import CampaignLocked, StorageError
 from gfm_pipeline.core.records import to_plain
@@ -155,7 +156,7 @@ def test_a_heartbeat_of_another_clock_decides_nothing(shift, tmp_path):
     os.utime(path, (moment, moment))
     with CampaignLock(path) as lock:
         assert lock.replaced is not None
-    path.write_text(json.dumps(to_plain(this_process()) | {"host": "elsewhere"}))
+    path.write_text(json.dumps(to_plain(this_process()) | {"host": "elsewhere", "boot_id": "another"}))
     os.utime(path, (moment, moment))
     with pytest.raises(CampaignLocked, match="unlock --force"), CampaignLock(path):
         pass
@@ -173,8 +174,14 @@ def test_who_is_dead():
     assert verdict(pid=2**22 + 1) is True
     assert verdict(boot_id="before", age=100.0) is True  # rebooted since
     assert verdict(boot_id="before", age=1.0) is None  # a machine of the same name beats right now
-    assert verdict(host="elsewhere", age=1e9) is None
+    assert verdict(host="elsewhere", boot_id="another", age=1e9) is None
     assert verdict(pid_namespace="pid:[1]") is None  # a container of the same name
+    assert verdict(host="renamed") is False  # the same boot and the same process table, whatever the host is called
+    assert verdict(host="renamed", process_started="1") is True
+    assert verdict(host="renamed", pid_namespace="pid:[1]", pid=2**22 + 1) is None  # a container's process
+    assert verdict(host="renamed", pid_namespace="", pid=2**22 + 1) is None  # the first version told no container
+    assert verdict(pid_namespace="", process_started="1") is True
+    assert verdict(format=99, process_started="1") is None
 
 
 def test_neither_flock_nor_hard_links_are_needed(tmp_path, monkeypatch):
@@ -257,7 +264,7 @@ def test_unlock(held, capsys):
         assert f"The driver is alive (pid {os.getpid()}" in capsys.readouterr().err
         assert lock.exists()
 
-    elsewhere = free(host="elsewhere")
+    elsewhere = free(host="elsewhere", boot_id="another")
     assert invoke(["unlock", str(elsewhere)]) == 2
     assert "unlock --force" in capsys.readouterr().err
     assert lock.exists()

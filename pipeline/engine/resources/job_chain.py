@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gfm_pipeline.campaign.events import Event, JobEnded, JobIntended, JobRole, JobSubmitted
-from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.campaign.events import Event, JobIntended, JobRole, JobSubmitted
+from gfm_pipeline.campaign.state import CampaignState, JobRecord
 
 FRUITLESS = 3  # jobs in a row in which no task finished and none saved anything
 
@@ -62,6 +62,8 @@ class Chain:
         Nodes, hours and queue of the jobs.
     max_jobs
         Most jobs of the chain.
+    place
+        Batch system and cluster that get the jobs.
     """
 
     def __init__(
@@ -72,25 +74,39 @@ class Chain:
         script: ScriptMaker,
         shape: tuple[int, float, str],
         max_jobs: int,
+        place: tuple[str, str] = ("", ""),
     ) -> None:
         self._prefix, self._job, self._submit, self._script = prefix, job, submit, script
-        self._shape, self._max_jobs = shape, max_jobs
+        self._shape, self._max_jobs, self._place = shape, max_jobs, place
         self.name: str | None = None  # of the successor
         self.refused: str | None = None  # why there is none
 
     def intend(self, state: CampaignState) -> Iterator[Event]:
-        """Record that other jobs are over, and that a successor is about to be submitted."""
+        """Record that a successor is about to be submitted, unless there is one."""
         for name, known in state.open_jobs(JobRole.DRIVER).items():
-            if known.job == self._job:
-                continue
-            if known.job and int_or_zero(known.job) > int_or_zero(self._job):
+            if known.job != self._job and self._follows(known):
                 self.name = name  # submitted by an earlier driver of this same job
                 return
-            yield JobEnded(name, "an earlier job of the chain")
         self.refused = chain_ends(state, self._max_jobs)
         if self.refused is None:
             self.name = job_name(self._prefix, state)
-            yield JobIntended(self.name, JobRole.DRIVER, *self._shape)
+            yield JobIntended(self.name, JobRole.DRIVER, *self._shape, self._job, *self._place)
+
+    def others(self, state: CampaignState) -> list[str]:
+        """Return the jobs of the chain, here, that are neither this one nor its successor and may have ended."""
+        return [
+            name
+            for name, known in state.open_jobs(JobRole.DRIVER).items()
+            if name != self.name
+            and known.job != self._job
+            and (known.intent.system, known.intent.cluster) in (self._place, ("", ""))
+        ]
+
+    def _follows(self, known: JobRecord) -> bool:
+        """Return whether a job begins after this one; records of the first version let its number tell."""
+        if known.intent.after:
+            return known.intent.after == self._job
+        return not known.intent.system and int_or_zero(known.job) > int_or_zero(self._job)
 
     def question(self) -> Callable[[], str]:
         """Return the submission of the successor, to be asked beside the driver's loop."""

@@ -16,8 +16,9 @@ from typing import Protocol
 from gfm_pipeline.campaign.events import Cause, Event, JobEnded, NodeExcluded, SchedulerSilent
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.background import Answer, Background
-from gfm_pipeline.engine.resources.job_chain import Chain
-from gfm_pipeline.engine.resources.node_pool import NodePool, Placement
+from gfm_pipeline.engine.chain import Chain
+from gfm_pipeline.engine.nodes import NodePool, Placement
+from gfm_pipeline.execution.endings import JobEndings
 from gfm_pipeline.execution.launcher import HERE
 from gfm_pipeline.execution.scheduler import Patience, Scheduler, SchedulerTrouble, SubmissionRefused
 from gfm_pipeline.execution.size_class import SizeClass
@@ -97,6 +98,8 @@ class HeldJob:
         How long before its end the driver begins to leave.
     poll_seconds
         Between two looks at the state of the nodes.
+    missing_seconds
+        How long every answer must lack a job before it counts as ended.
     excluded
         Nodes known to be bad from earlier jobs, with the reason.
     """
@@ -108,6 +111,7 @@ class HeldJob:
     seconds_left: float | None
     warning_seconds: float
     poll_seconds: float
+    missing_seconds: float
     excluded: Mapping[str, str]
 
 
@@ -131,6 +135,7 @@ class HeldFleet:
         self._patience = Patience()
         self._not_before = self._next_look = 0.0
         self._asked_successor = False
+        self._endings = JobEndings(0.0 if held is None else held.missing_seconds)
         self._ends_at = float("inf")
         if held is None:
             self.pool.add(HERE, nodes or ("localhost",))
@@ -160,6 +165,9 @@ class HeldFleet:
         if now >= self._next_look:
             self._next_look = now + held.poll_seconds
             self._background.ask("bad nodes", lambda: held.scheduler.bad_nodes(self._nodes))
+            others = [] if held.chain is None else held.chain.others(state)
+            if others:
+                self._background.ask("other jobs", lambda: held.scheduler.jobs(others))
         for node, reason in suspects(state, self.pool.excluded).items():
             if node in self._nodes:
                 yield self._exclude(held, node, reason)
@@ -185,6 +193,12 @@ class HeldFleet:
         if answer.what == "successor":
             if held.chain is not None:
                 yield held.chain.submitted(answer.value)
+            return
+        if answer.what == "other jobs":
+            for name, info in answer.value.items():
+                known = self._endings.judge(name, info, now)
+                if known.state.has_ended:
+                    yield JobEnded(name, f"an earlier job of the chain ({known.state})")
             return
         for node, reason in answer.value.items():
             if node not in self.pool.excluded:

@@ -26,8 +26,9 @@ from gfm_pipeline.campaign.events import (
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.errors import SchedulerUnavailable
 from gfm_pipeline.engine.background import Answer, Background
-from gfm_pipeline.engine.resources.node_pool import NodePool
-from gfm_pipeline.engine.resources.nodes import cancelled, suspects
+from gfm_pipeline.engine.fleet import cancelled, suspects
+from gfm_pipeline.engine.nodes import NodePool
+from gfm_pipeline.execution.endings import JobEndings
 from gfm_pipeline.execution.scheduler import JobInfo, JobState, Patience, Scheduler, SchedulerTrouble
 
 FRUITLESS = 3  # blocks in a row that ended without a finished task: something is wrong that patience does not mend
@@ -48,13 +49,26 @@ class BlockMaker(Protocol):
 
 @dataclass(frozen=True)
 class Wanted:
-    """The blocks a campaign wants: how many at a time, the shape of each, and its launches at a time (None: any)."""
+    """The blocks a campaign wants.
+
+    Parameters
+    ----------
+    blocks
+        How many at a time.
+    nodes, hours, queue
+        The shape of each.
+    launches
+        At a time in each; None: any number.
+    place
+        Batch system and cluster that get them.
+    """
 
     blocks: int
     nodes: int
     hours: float
     queue: str
     launches: int | None = None
+    place: tuple[str, str] = ("", "")
 
 
 @dataclass
@@ -84,6 +98,8 @@ class PilotFleet:
         Of the jobs' names; unique to the campaign.
     poll_seconds
         Between two looks at the queue.
+    missing_seconds
+        How long every answer must lack a job before it counts as ended.
     warning_seconds
         How long before the end of its wall time a block's tasks are asked to save.
     hold_node
@@ -99,6 +115,7 @@ class PilotFleet:
         maker: BlockMaker,
         prefix: str,
         poll_seconds: float,
+        missing_seconds: float,
         warning_seconds: float,
         hold_node: Callable[[str], None],
         state: CampaignState,
@@ -112,6 +129,7 @@ class PilotFleet:
         self._background = Background()
         self._patience = Patience()
         self._next_poll = self._not_before = 0.0
+        self._endings = JobEndings(missing_seconds)
         self._fruitless = 0
         # Blocks of an earlier driver know its sockets, not ours.
         self._stale = list(state.open_jobs(JobRole.BLOCK))
@@ -169,7 +187,8 @@ class PilotFleet:
         number = sum(j.intent.role is JobRole.BLOCK for j in state.jobs.values()) + 1
         name = f"{self._prefix}-b{number:03d}"
         self._blocks[name] = _Block(name)
-        yield JobIntended(name, JobRole.BLOCK, self._wanted.nodes, self._wanted.hours, self._wanted.queue)
+        shape = (self._wanted.nodes, self._wanted.hours, self._wanted.queue)
+        yield JobIntended(name, JobRole.BLOCK, *shape, "", *self._wanted.place)
         self._submit(name)
 
     def _submit(self, name: str) -> None:
@@ -202,19 +221,23 @@ class PilotFleet:
                 self._stale.remove(name)
                 yield JobEnded(name, "its driver died")
             case "jobs":
-                yield from self._jobs(answer.value, state)
+                yield from self._jobs(answer.value, state, now)
             case "bad":
                 for node, reason in answer.value.items():
                     if node not in self.pool.excluded:
                         yield self._exclude(node, reason)
 
-    def _jobs(self, found: dict[str, JobInfo], state: CampaignState) -> Iterator[Event]:
+    def _jobs(self, found: dict[str, JobInfo], state: CampaignState, now: float) -> Iterator[Event]:
         for block in list(self._blocks.values()):
-            info = found.get(block.name)
-            if info is None or not block.job:
+            if block.name not in found or not block.job:
                 continue
+            info = self._endings.judge(block.name, found[block.name], now)
+            if info.state is JobState.UNKNOWN:
+                continue  # what was known last still holds
             block.info = info
             if info.state.has_ended:
+                if info.state is JobState.VANISHED:  # if it lives all the same, it holds nodes for nobody
+                    self._background.ask(f"cancel {block.name}", partial(self._scheduler.cancel_by_name, block.name))
                 reason = f"job {block.job} {info.state}" + (f" ({info.reason})" if info.reason else "")
                 self._forget(block, reason, state)
                 yield JobEnded(block.name, reason)

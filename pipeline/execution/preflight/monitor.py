@@ -8,9 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gfm_pipeline.core.publish import write_atomic
-from gfm_pipeline.core.records import read_record
-from gfm_pipeline.execution.preflight.observations import (
+from gfm_pipeline.common.publish import write_atomic
+from gfm_pipeline.common.records import read_record
+from gfm_pipeline.execution.endings import JobEndings
+from gfm_pipeline.execution.patiently import patiently
+from gfm_pipeline.execution.preflight.probe import PING_SECONDS
+from gfm_pipeline.execution.preflight.seen import (
     DONE_FILE,
     HEAD_FILE,
     LAUNCHES,
@@ -27,7 +30,6 @@ from gfm_pipeline.execution.scheduler import JobInfo, JobState, Patience, Schedu
 LOOK_SECONDS = 0.25  # between two looks at files
 LATE_SECONDS = 5.0  # for files of a job that has ended to be seen here, before it ever wrote one, and
 LATER_SECONDS = 30.0  # once it has
-UNKNOWN_SECONDS = 60.0  # for a batch system to know a job it has taken
 OVER_SECONDS = 300.0  # a job that runs so long beyond its wall time is not looked at any more
 
 Say = Callable[[str], None]
@@ -56,6 +58,8 @@ class Watch:
         The job's.
     poll_seconds
         Between two looks at the queue.
+    missing_seconds
+        How long every answer must lack the job before it counts as ended.
     wait_seconds
         Longest time in the queue.
     say
@@ -69,11 +73,13 @@ class Watch:
         queue: str,
         hours: float,
         poll_seconds: float,
+        missing_seconds: float,
         wait_seconds: float,
         say: Say,
     ) -> None:
         self.scheduler, self.folder, self.queue, self.hours = scheduler, folder, queue, hours
         self.poll_seconds, self.wait_seconds, self.say = poll_seconds, wait_seconds, say
+        self._endings = JobEndings(missing_seconds)
         self._told = ""
         self._patience = Patience()
         self._next_look = float("-inf")
@@ -120,7 +126,7 @@ class Watch:
                 skew = compare_clocks(self.folder)
             done = (self.folder / DONE_FILE).exists()
             self._look(job, now, hurry=done)
-            over = self._over(now - submitted)
+            over = self._over()
             if over and ended is None:
                 ended = now
             if (done and over) or (
@@ -149,7 +155,7 @@ class Watch:
         if now < self._next_look or self._patience.seconds_to_wait(now) > 0:
             return
         try:
-            self._info = self.scheduler.jobs([job])[job]
+            self._info = self._endings.judge(job, self.scheduler.jobs([job])[job], now)
         except SchedulerTrouble as error:
             self._patience = self._patience.after_trouble(now)
             self._next_look = self._patience.until
@@ -164,11 +170,12 @@ class Watch:
     def _runs(self) -> bool:
         return self._info is not None and self._info.state is JobState.RUNNING
 
-    def _over(self, age: float) -> bool:
-        """Return whether the job has ended; one just submitted may not be known yet."""
-        if self._info is None or not self._info.state.has_ended:
+    def _over(self) -> bool:
+        """Return whether the job has ended; one that wrote its last file and that an answer lacks has."""
+        if self._info is None:
             return False
-        return self._info.state is not JobState.UNKNOWN or age > UNKNOWN_SECONDS or (self.folder / DONE_FILE).exists()
+        gone = self._info.state is JobState.UNKNOWN and (self.folder / DONE_FILE).exists()
+        return gone or self._info.state.has_ended
 
     def _gave_up(self, job: str) -> Watched:
         waited = f"{self.wait_seconds / 60:g} minutes in queue {self.queue}{self._reason()}"

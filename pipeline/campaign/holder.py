@@ -1,0 +1,156 @@
+"""Who holds a campaign, and whether that driver is certainly dead: the record in a lock, and what proves what.
+
+A process is known by the boot of its machine and by its process namespace, whatever the machine is called now. Where
+its process cannot be seen, its batch job may say more; nothing else does, and no clock decides.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from gfm_pipeline.common.processes import boot_id, pid_namespace, started
+from gfm_pipeline.common.records import from_plain
+
+FORMAT = 2  # of records written here; those of format 1 do not say so
+REBOOT_SECONDS = 30.0  # a heartbeat this fresh is not one of before a reboot
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class JobIdentity:
+    """A batch job, told from every other: its number alone is another job's on another cluster, or a year later.
+
+    Parameters
+    ----------
+    number, name
+        As the batch system has them; '' outside of jobs.
+    system, cluster
+        Which batch system, and which of its clusters.
+    restarts
+        How often the batch system has begun the job again under this number; -1: not known.
+    """
+
+    number: str = ""
+    name: str = ""
+    system: str = ""
+    cluster: str = ""
+    restarts: int = -1
+
+
+NO_JOB = JobIdentity()
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a campaign."""
+
+    host: str
+    pid: int
+    boot_id: str
+    started: float
+    process_started: str  # start time of the process in clock ticks: tells a re-used pid
+    pid_namespace: str = ""  # a container's process numbers are its own
+    job: str = ""  # the batch job it runs in: who cannot see the process may know that the job has ended
+    job_name: str = ""
+    system: str = ""
+    cluster: str = ""
+    restarts: int = -1
+    format: int = 1
+
+    @property
+    def known(self) -> bool:
+        """Whether the record was understood."""
+        return 1 <= self.format <= FORMAT
+
+    def who(self, age: float) -> str:
+        """Return the holder for people; ``age`` is that of its heartbeat (s)."""
+        job = f", job {self.job}" + (f" of {self.system} cluster {self.cluster}" if self.cluster else "")
+        return f"pid {self.pid} on {self.host}{job if self.job else ''}, heartbeat {age:.0f} s ago"
+
+
+UNKNOWN = Holder("unknown", 0, "", 0.0, "", format=0)
+
+
+def this_process(job: JobIdentity = NO_JOB) -> Holder:
+    """Return the record of the calling process, which runs in batch job ``job``."""
+    pid = os.getpid()
+    return Holder(
+        socket.gethostname(),
+        pid,
+        boot_id(),
+        time.time(),
+        started(pid),
+        pid_namespace(),
+        job.number,
+        job.name,
+        job.system,
+        job.cluster,
+        job.restarts,
+        FORMAT,
+    )
+
+
+def parse(record: bytes) -> Holder:
+    """Return the holder that a record names; `UNKNOWN` when it is torn, or of a format not known here."""
+    try:
+        holder = from_plain(Holder, json.loads(record))
+    except ValueError:
+        return UNKNOWN
+    return holder if holder.known else UNKNOWN
+
+
+def is_torn(record: bytes) -> bool:
+    """Return whether a record is the beginning of one of ours only: its driver was killed while it wrote."""
+    text = record.strip(b"\0").rstrip()
+    return not text or (text.startswith(b"{") and not text.endswith(b"}"))
+
+
+def is_dead(holder: Holder, age: float = REBOOT_SECONDS) -> bool | None:
+    """Return whether the holder is certainly dead (True), certainly alive (False), or not to be known (None).
+
+    ``age`` is that of its heartbeat. No heartbeat, however old, makes a holder dead: clocks jump and differ.
+    """
+    if not holder.known:
+        return None
+    if not same_boot(holder):
+        if holder.host != socket.gethostname() or not holder.boot_id:
+            return None
+        return True if age >= REBOOT_SECONDS else None  # rebooted, or another machine of the same name
+    if holder.pid_namespace and holder.pid_namespace != pid_namespace():
+        return None
+    if not holder.pid_namespace and holder.host != socket.gethostname():
+        return None  # records of the first version do not tell a container
+    return _gone(holder)
+
+
+def same_boot(holder: Holder) -> bool:
+    """Return whether the holder ran on this machine since it was started, whatever the machine is called now."""
+    if holder.boot_id and boot_id():
+        return holder.boot_id == boot_id()
+    return holder.host == socket.gethostname() and holder.boot_id == boot_id()
+
+
+def was_requeued(holder: Holder, job: JobIdentity) -> bool:
+    """Return whether ``job`` is the holder's own job, begun again by the batch system: its earlier process is gone."""
+    theirs = (holder.job, holder.system, holder.cluster)
+    mine = (job.number, job.system, job.cluster)
+    return all(mine) and mine == theirs and job.restarts > holder.restarts >= 0
+
+
+def _gone(holder: Holder) -> bool | None:
+    """Return whether the holder's process, of this machine and its present boot, has ended; None: it is hidden."""
+    since = started(holder.pid) if _PROC.is_dir() else ""
+    if since:
+        return bool(holder.process_started) and since != holder.process_started
+    try:
+        os.kill(holder.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's, where /proc hides them
+        return None if _PROC.is_dir() else False
+    return _PROC.is_dir()  # a corpse nobody has waited for yet; without /proc nobody can tell

@@ -1,0 +1,173 @@
+"""The batch jobs that a campaign's journal names, whatever site submitted them, and where each stands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from gfm_pipeline.campaign.events import JobEnded, JobIntended, JobRole, JobSubmitted, to_entry
+from gfm_pipeline.campaign.folder import OpenCampaign
+from gfm_pipeline.campaign.holder import JobIdentity
+from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.campaign.state import CampaignState, JobRecord
+from gfm_pipeline.cli.options import SiteChoice, last_site
+from gfm_pipeline.common.errors import CampaignLocked, ConfigError, SchedulerUnavailable
+from gfm_pipeline.execution.endings import settled
+from gfm_pipeline.execution.scheduler import JobInfo, JobState, Scheduler
+from gfm_pipeline.execution.systems import scheduler_of
+from gfm_pipeline.sites.kinds import Scheduler as Kind
+from gfm_pipeline.sites.registry import load_site
+from gfm_pipeline.sites.schema import SchedulerModel
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class OpenJobs:
+    """Jobs that one batch system holds for a campaign, not known to have ended; ``why`` none of them can be asked for.
+
+    ``place`` names batch system and cluster, as the journal has them.
+    """
+
+    place: tuple[str, str]
+    records: dict[str, JobRecord]
+    scheduler: Scheduler | None
+    missing_seconds: float
+    why: str = ""
+
+    def told(self) -> str:
+        """Return the jobs for people."""
+        return ", ".join(f"{record.job or 'not numbered'} ({name})" for name, record in self.records.items())
+
+    def where(self) -> str:
+        """Return the batch system for people."""
+        system, cluster = self.place
+        return f"{system} cluster {cluster}" if cluster else system or "a batch system that the journal does not name"
+
+    def ask(self, say: Say) -> dict[str, JobInfo]:
+        """Return where the jobs stand; none of them is unknown.
+
+        Raises
+        ------
+        SchedulerTrouble
+            When the batch system does not answer.
+        """
+        if self.scheduler is None:
+            return {}
+        return dict(settled(self.scheduler, list(self.records), self.missing_seconds, say))
+
+
+def open_jobs(paths: CampaignPaths, state: CampaignState, role: JobRole | None = None) -> list[OpenJobs]:
+    """Return the jobs of a campaign that may live, by batch system; those whose driver took its leave do not."""
+    by_place: dict[tuple[str, str], dict[str, JobRecord]] = {}
+    for name, record in state.open_jobs(role).items():
+        if not state.driver_left(record.job):
+            place = (record.intent.system, record.intent.cluster)
+            by_place.setdefault(place, {})[name] = record
+    models = {model.kind: model for model in _models(paths, state)} if by_place else {}
+    return [_asked(place, records, models) for place, records in by_place.items()]
+
+
+def _models(paths: CampaignPaths, state: CampaignState) -> Iterator[SchedulerModel]:
+    """Yield the batch systems of the sites that the campaign was driven on, the latest one last."""
+    for driver in state.drivers:
+        with suppress(ConfigError, KeyError, TypeError, AttributeError):  # a site file that is there no more
+            choice = SiteChoice.from_json(driver.info.resolved.get("site"))
+            yield load_site(choice.name, choice.overlays).model.scheduler
+    site = last_site(paths)
+    if site is not None:
+        yield site.scheduler
+
+
+def _asked(place: tuple[str, str], records: dict[str, JobRecord], models: dict[Kind, SchedulerModel]) -> OpenJobs:
+    """Return jobs with who can be asked for them from here, if anybody can."""
+    system, cluster = place
+    known = [model for kind, model in models.items() if kind is not Kind.LOCAL and system in ("", kind)]
+    model = known[-1] if known else None
+    if model is None and system in list(Kind):
+        model = SchedulerModel.model_construct(kind=Kind(system))
+    scheduler = None if model is None else scheduler_of(model, os.environ)
+    if scheduler is None or model is None:
+        return OpenJobs(place, records, None, 0.0, "no batch system is known for them")
+    seconds = model.missing_job_seconds
+    try:
+        here = scheduler.cluster() if cluster else ""
+    except SchedulerUnavailable as error:  # its trouble among them
+        return OpenJobs(place, records, None, seconds, error.message.rstrip("."))
+    if here != cluster:
+        return OpenJobs(place, records, None, seconds, f"this machine belongs to cluster {here or 'without a name'}")
+    return OpenJobs(place, records, scheduler, seconds)
+
+
+@dataclass(frozen=True)
+class LivingJob:
+    """A job of a campaign that waits or runs, and the batch system that has it."""
+
+    name: str
+    number: str
+    where: str
+    info: JobInfo
+
+    def told(self) -> str:
+        """Return the job for people."""
+        return f"Job {self.number} ({self.name}, {self.where})"
+
+
+def still_open(campaign: OpenCampaign, mine: JobIdentity, say: Say) -> list[LivingJob]:
+    """Return the driver jobs of a campaign that live, ``mine`` apart; record the end of those that do not.
+
+    What cannot be asked for from here is said: should it live, the campaign's lock keeps it from driving beside others.
+
+    Raises
+    ------
+    SchedulerTrouble
+        When a batch system does not answer.
+    """
+    living = []
+    for name, known in campaign.state.open_jobs(JobRole.DRIVER).items():
+        if known.job != mine.number and campaign.state.driver_left(known.job):
+            record(campaign, JobEnded(name, "its driver ended"))
+    for jobs in open_jobs(campaign.paths, campaign.state, JobRole.DRIVER):
+        if jobs.scheduler is None:
+            say(
+                f"Job {jobs.told()} of this campaign was submitted to {jobs.where()} and may wait or run there: "
+                f"it cannot be asked for from here ({jobs.why}). "
+                f"There, `gfm-pipeline cancel {campaign.paths.root}` ends it."
+            )
+            continue
+        for name, info in jobs.ask(say).items():
+            known = jobs.records[name]
+            if info.state.has_ended:
+                record(campaign, JobEnded(name, str(info.state)))
+                continue
+            if not known.job:  # its number was lost with whoever submitted it
+                record(campaign, JobSubmitted(name, info.id))
+            living.append(LivingJob(name, info.id, jobs.where(), info))
+    return living
+
+
+def refuse_beside_jobs(campaign: OpenCampaign, mine: JobIdentity, say: Say) -> None:
+    """Refuse to drive a campaign for which another job waits or runs; jobs of its own chain know each other.
+
+    Raises
+    ------
+    CampaignLocked
+        When such a job lives.
+    """
+    chain = campaign.state.open_jobs(JobRole.DRIVER)
+    if not chain or (mine.number and (mine.name in chain or any(j.job == mine.number for j in chain.values()))):
+        return
+    for job in still_open(campaign, mine, say):
+        state = "waits in the queue" if job.info.state is JobState.PENDING else "runs"
+        raise CampaignLocked(
+            f"{job.told()} of this campaign {state}, and would drive the campaign, too.",
+            f"Wait for it (gfm-pipeline status), or cancel it first: gfm-pipeline cancel {campaign.paths.root}",
+        )
+
+
+def record(campaign: OpenCampaign, event: JobIntended | JobSubmitted | JobEnded) -> None:
+    """Journal what happened to a job, and fold it."""
+    entry = campaign.journal.append(*to_entry(event))
+    campaign.state.apply(event, entry.t)
