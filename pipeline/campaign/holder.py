@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from gfm_pipeline.common.processes import boot_id, pid_namespace, started
-from gfm_pipeline.common.records import from_plain
+from gfm_pipeline.core.processes import boot_id, pid_namespace, started
+from gfm_pipeline.core.records import from_plain
 
 FORMAT = 2  # of records written here; those of format 1 do not say so
 REBOOT_SECONDS = 30.0  # a heartbeat this fresh is not one of before a reboot

@@ -30,10 +30,10 @@ from gfm_pipeline.campaign.holder import (
     this_process,
     was_requeued,
 )
-from gfm_pipeline.common.errors import CampaignLocked, ConfigError
-from gfm_pipeline.common.faultpoints import FaultPoint, reach
-from gfm_pipeline.common.publish import storage_errors, write_atomic
-from gfm_pipeline.common.records import to_plain
+from gfm_pipeline.core.errors import CampaignLocked, ConfigError
+from gfm_pipeline.core.faultpoints import FaultPoint, reach
+from gfm_pipeline.core.publish import storage_errors, write_atomic
+from gfm_pipeline.core.records import to_plain
 
 HEARTBEAT_SECONDS = 2.0
 TORN_SECONDS = 5.0  # a record that is not whole after so long was being written when its driver was killed

@@ -26,10 +26,9 @@ from gfm_pipeline.execution.batch_systems import scheduler_of
 from gfm_pipeline.execution.blocks import JobShape, PilotBlocks, Scripts
 from gfm_pipeline.execution.endings import settled
 from gfm_pipeline.execution.launcher import ParslLauncher
-from gfm_pipeline.execution.patiently import patiently
+from gfm_pipeline.execution.retry import patiently
 from gfm_pipeline.execution.scheduler import JobState, Scheduler, SchedulerTrouble
-from gfm_pipeline.execution.systems import scheduler_of
-from gfm_pipeline.sites.kinds import DriverMode
+from gfm_pipeline.sites.enums import DriverMode
 from gfm_pipeline.sites.schema import SiteModel
 
 JOB_PREFIX = "gfm-"

@@ -16,12 +16,12 @@ from gfm_pipeline.campaign.holder import Holder, is_dead
 from gfm_pipeline.campaign.lock import UNLOCK, read_holder
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import load_state
+from gfm_pipeline.cli.campaigns import campaign_argument, existing
 from gfm_pipeline.cli.jobs import open_jobs
-from gfm_pipeline.cli.options import campaign_argument, existing
-from gfm_pipeline.common.errors import CampaignLocked, SchedulerUnavailable, StageFailed
-from gfm_pipeline.common.publish import storage_errors
-from gfm_pipeline.engine.leftovers import attempts_left, end_all, names, wait_gone
-from gfm_pipeline.execution.patiently import patiently
+from gfm_pipeline.core.errors import CampaignLocked, SchedulerUnavailable, StageFailed
+from gfm_pipeline.core.publish import storage_errors
+from gfm_pipeline.engine.tasks.orphans import attempts_left, end_all, names, wait_gone
+from gfm_pipeline.execution.retry import patiently
 from gfm_pipeline.execution.scheduler import JobState
 
 AT_ONCE_SECONDS = 15.0  # for a driver that was asked to stop at once

@@ -12,12 +12,13 @@ from gfm_pipeline.campaign.folder import OpenCampaign
 from gfm_pipeline.campaign.holder import JobIdentity
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, JobRecord
-from gfm_pipeline.cli.options import SiteChoice, last_site
-from gfm_pipeline.common.errors import CampaignLocked, ConfigError, SchedulerUnavailable
+from gfm_pipeline.cli.campaigns import last_site
+from gfm_pipeline.cli.options import SiteChoice
+from gfm_pipeline.core.errors import CampaignLocked, ConfigError, SchedulerUnavailable
+from gfm_pipeline.execution.batch_systems import scheduler_of
 from gfm_pipeline.execution.endings import settled
 from gfm_pipeline.execution.scheduler import JobInfo, JobState, Scheduler
-from gfm_pipeline.execution.systems import scheduler_of
-from gfm_pipeline.sites.kinds import Scheduler as Kind
+from gfm_pipeline.sites.enums import Scheduler as Kind
 from gfm_pipeline.sites.registry import load_site
 from gfm_pipeline.sites.schema import SchedulerModel
 

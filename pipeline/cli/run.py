@@ -16,10 +16,10 @@ from gfm_pipeline.campaign.holder import this_process
 from gfm_pipeline.campaign.identity import remember_digests
 from gfm_pipeline.campaign.lock import unlock as release
 from gfm_pipeline.campaign.state import load_state
-from gfm_pipeline.cli.asked import Asked
-from gfm_pipeline.cli.faults import CHAOS, FAULT, check_faults, injecting
+from gfm_pipeline.cli.allocate import Surroundings, nodes_of, surroundings, write_resolved
+from gfm_pipeline.cli.campaigns import campaign_argument, existing
+from gfm_pipeline.cli.fault_options import CHAOS, FAULT, check_faults, injecting
 from gfm_pipeline.cli.jobs import refuse_beside_jobs
-from gfm_pipeline.cli.modes import Surroundings, nodes_of, surroundings, write_resolved
 from gfm_pipeline.cli.options import (
     Request,
     SiteChoice,

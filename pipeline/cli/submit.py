@@ -12,9 +12,7 @@ from gfm_pipeline.campaign.events import JobEnded, JobIntended, JobRole, JobSubm
 from gfm_pipeline.campaign.folder import check_name, driving
 from gfm_pipeline.campaign.holder import NO_JOB
 from gfm_pipeline.campaign.identity import remember_digests
-from gfm_pipeline.cli.asked import Asked
-from gfm_pipeline.cli.jobs import record, still_open
-from gfm_pipeline.cli.modes import (
+from gfm_pipeline.cli.allocate import (
     Surroundings,
     job_prefix,
     job_shape,
@@ -22,6 +20,7 @@ from gfm_pipeline.cli.modes import (
     surroundings,
     write_resolved,
 )
+from gfm_pipeline.cli.jobs import record, still_open
 from gfm_pipeline.cli.options import Request, SiteChoice, workflow_options
 from gfm_pipeline.cli.run_request import Asked
 from gfm_pipeline.core.errors import ConfigError, SchedulerUnavailable

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
-from gfm_pipeline.execution.patiently import patiently
+from gfm_pipeline.execution.retry import patiently
 from gfm_pipeline.execution.scheduler import JobInfo, JobState, Scheduler
 
 LEAST_ANSWERS = 3  # without the job, however far apart

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gfm_pipeline.common.errors import SchedulerUnavailable
+from gfm_pipeline.core.errors import SchedulerUnavailable
 from gfm_pipeline.execution.scheduler import (
     Answer,
     Commands,

@@ -11,8 +11,8 @@ import pytest
 from gfm_pipeline.campaign import lock
 from gfm_pipeline.campaign.holder import JobIdentity, this_process
 from gfm_pipeline.campaign.lock import CampaignLock, read_holder
-from gfm_pipeline.common.errors import CampaignLocked
-from gfm_pipeline.common.records import to_plain
+from gfm_pipeline.core.errors import CampaignLocked
+from gfm_pipeline.core.records import to_plain
 
 
 def test_held_then_free(tmp_path):

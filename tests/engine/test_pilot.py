@@ -10,7 +10,7 @@ import pytest
 
 from gfm_pipeline.campaign.events import JobEnded, JobIntended, JobSubmitted
 from gfm_pipeline.campaign.state import CampaignState
-from gfm_pipeline.engine.pilot import PilotFleet, Wanted
+from gfm_pipeline.engine.resources.pilot_jobs import PilotFleet, Wanted
 from gfm_pipeline.execution.scheduler import JobInfo, JobState, missing
 
 

@@ -7,7 +7,7 @@ from itertools import chain, repeat
 import pytest
 
 from gfm_pipeline.campaign.holder import JobIdentity, this_process
-from gfm_pipeline.cli.modes import Surroundings
+from gfm_pipeline.cli.allocate import Surroundings
 from gfm_pipeline.execution.endings import JobEndings, settled
 from gfm_pipeline.execution.scheduler import JobInfo, JobState, SchedulerTrouble
 

@@ -16,8 +16,8 @@ from typing import Protocol
 from gfm_pipeline.campaign.events import Cause, Event, JobEnded, NodeExcluded, SchedulerSilent
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.background import Answer, Background
-from gfm_pipeline.engine.chain import Chain
-from gfm_pipeline.engine.nodes import NodePool, Placement
+from gfm_pipeline.engine.resources.job_chain import Chain
+from gfm_pipeline.engine.resources.node_pool import NodePool, Placement
 from gfm_pipeline.execution.endings import JobEndings
 from gfm_pipeline.execution.launcher import HERE
 from gfm_pipeline.execution.scheduler import Patience, Scheduler, SchedulerTrouble, SubmissionRefused

@@ -26,8 +26,8 @@ from gfm_pipeline.campaign.events import (
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.errors import SchedulerUnavailable
 from gfm_pipeline.engine.background import Answer, Background
-from gfm_pipeline.engine.fleet import cancelled, suspects
-from gfm_pipeline.engine.nodes import NodePool
+from gfm_pipeline.engine.resources.node_pool import NodePool
+from gfm_pipeline.engine.resources.nodes import cancelled, suspects
 from gfm_pipeline.execution.endings import JobEndings
 from gfm_pipeline.execution.scheduler import JobInfo, JobState, Patience, Scheduler, SchedulerTrouble
 

@@ -8,12 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gfm_pipeline.common.publish import write_atomic
-from gfm_pipeline.common.records import read_record
+from gfm_pipeline.core.publish import write_atomic
+from gfm_pipeline.core.records import read_record
 from gfm_pipeline.execution.endings import JobEndings
-from gfm_pipeline.execution.patiently import patiently
-from gfm_pipeline.execution.preflight.probe import PING_SECONDS
-from gfm_pipeline.execution.preflight.seen import (
+from gfm_pipeline.execution.preflight.observations import (
     DONE_FILE,
     HEAD_FILE,
     LAUNCHES,
