@@ -31,6 +31,7 @@ _VARIABLES = {
     SURFACE: "--surface",
     **{color: f"--series-{i + 1}" for i, color in enumerate(SERIES)},
 }
+_COLOR = re.compile(rf"(?<=[ :])(?:{'|'.join(_VARIABLES)})\b")
 
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -118,8 +119,7 @@ def _for_page(text: str, name: str, label: str) -> str:
     rest = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', rest)
     rest = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', rest)
     rest = rest.replace("xlink:href=", "href=").replace("url(#", f"url(#{name}-")
-    for color, variable in _VARIABLES.items():
-        rest = re.sub(rf"(?<=[ :]){color}\b", f"var({variable})", rest)
+    rest = _COLOR.sub(lambda found: f"var({_VARIABLES[found[0]]})", rest)
     return f"{head}>{rest}"
 
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from gfm_pipeline.core.contracts.data import DatasetStatistics
 from gfm_pipeline.core.contracts.evaluation import QuantityReport, figure_key
 from gfm_pipeline.core.contracts.ingest_report import Histogram, IngestReport
-from gfm_pipeline.report import data_figures, data_tables, figures, tables
+from gfm_pipeline.report import data_figures, data_tables, evaluation_figures, figures, tables
+from gfm_pipeline.report.html_table import render_table
 from gfm_pipeline.report.sources import Found
 from gfm_pipeline.report.text import MISSING, count, duration, moment, percent, symbol
 from gfm_pipeline.report.view import CampaignView, StageStatus, StageView
@@ -82,6 +83,7 @@ def render_html(
     environment = Environment(
         loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.globals["table"] = render_table
     bars, ticks = _gantt(view)
     content = {
         "view": view,
@@ -171,17 +173,17 @@ def _quantity_figures(
     drawn = evaluation.get(figure_key(dataset, quantity, "label"), ())
     return _figures(
         (
-            figures.parity(evaluation, dataset, quantity, f"parity-{key}"),
+            evaluation_figures.parity(evaluation, dataset, quantity, f"parity-{key}"),
             f"{count(len(drawn))} of {count(report.n)} entries of the test split.",
         ),
         (
-            figures.calibration_curve(evaluation, dataset, quantity, f"curve-{key}", interval),
+            evaluation_figures.calibration_curve(evaluation, dataset, quantity, f"curve-{key}", interval),
             f"Area to the diagonal {report.miscalibration_raw:.3f} before, "
             f"{report.miscalibration_calibrated:.3f} after; {percent(level, 0)} intervals "
             f"covered {percent(report.coverage_raw)} before.",
         ),
         (
-            figures.spread_and_error(evaluation, dataset, quantity, f"spread-{key}"),
+            evaluation_figures.spread_and_error(evaluation, dataset, quantity, f"spread-{key}"),
             "On the diagonal the stated deviation is the error found; bins hold equally many entries. "
             f"Rank correlation {report.rank_correlation:.2f}.",
         ),

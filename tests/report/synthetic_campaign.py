@@ -58,9 +58,9 @@ def curve(
     return tuple(values)
 
 
-def candidates(rng: np.random.Generator) -> tuple[CandidateView, ...]:
+def candidates(rng: np.random.Generator, count: int = 14) -> tuple[CandidateView, ...]:
     found = []
-    for i in range(14):
+    for i in range(count):
         algorithm = ALGORITHMS[i % 4]
         quality = float(np.clip(rng.normal(0.34, 0.1), 0.17, 0.7))
         rungs = 1 + (i % 3 != 0) + (i % 5 < 2 and i % 3 != 0)

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from synthetic_campaign import START, empty_campaign, finished_campaign
 
 from gfm_pipeline.core.contracts.evaluation import figure_key
-from gfm_pipeline.report import figures, tables, text
+from gfm_pipeline.report import evaluation_figures, figures, tables, text
 from gfm_pipeline.report.html import render_html
 from gfm_pipeline.report.markdown import render_markdown
 from gfm_pipeline.report.status_text import MOST_CANDIDATES, render_status, status_json
@@ -196,9 +196,9 @@ def test_perfect_and_constant_predictions_are_drawn() -> None:
     same = np.full(20, -3.0)
     arrays = {figure_key("d", "forces", "label"): same, figure_key("d", "forces", "mean"): same}
     arrays |= {figure_key("d", "forces", key): np.zeros(20) for key in ("spread", "deviation")}
-    assert figures.parity(arrays, "d", "forces", "a") is not None
-    assert figures.spread_and_error(arrays, "d", "forces", "b") is None
-    assert figures.parity({}, "d", "forces", "a") is None
+    assert evaluation_figures.parity(arrays, "d", "forces", "a") is not None
+    assert evaluation_figures.spread_and_error(arrays, "d", "forces", "b") is None
+    assert evaluation_figures.parity({}, "d", "forces", "a") is None
 
 
 def test_a_dataset_without_forces_is_summed_up_by_its_energies(
