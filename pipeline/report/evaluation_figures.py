@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.contracts.evaluation import figure_key
+from gfm_pipeline.core.contracts.evaluation import figure_key
 from gfm_pipeline.report.canvas import MUTED, SERIES, SURFACE, Canvas, log_axis, round_numbers, styled
 from gfm_pipeline.report.text import milli, percent, significant
 

@@ -8,7 +8,6 @@ from typing import Any
 from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
-from gfm_pipeline.core.contracts.evaluation import figure_key
 from gfm_pipeline.report.canvas import INK, MUTED, SERIES, SURFACE, Canvas, count_axis, log_axis, styled
 from gfm_pipeline.report.text import flatten, ratio
 from gfm_pipeline.report.view import CampaignView, CandidateView, CurvePoint
