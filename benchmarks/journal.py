@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.events import Event, Outcome, StageName
+from gfm_pipeline.campaign.events import Event, Outcome
 from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Entry, Journal, encode, read
 from gfm_pipeline.campaign.state import CampaignState, load_state
 
@@ -79,7 +79,7 @@ def campaign(count: int) -> Iterator[Event]:
     key = f"{chance.getrandbits(256):064x}"
     yield ev.CampaignCreated(SCHEMA_VERSION, "large", "0.1.0")
     yield ev.DriverStarted("host", 1, "local", "0.1.0", WAVE, 12.0, "workflow.yaml", {"workflow": {}})
-    yield ev.StageOpened(StageName.SEARCH, key, {"seed": 1}, {"ingest/alloys": key}, WAVE)
+    yield ev.StageOpened("search", key, {"seed": 1}, {"ingest/alloys": key}, WAVE)
     made, wave = 3, 0
     while True:
         proposed = tuple(candidate(wave * WAVE + i, wave, chance) for i in range(WAVE))

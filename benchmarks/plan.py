@@ -9,7 +9,6 @@ import shlex
 import time
 from pathlib import Path
 
-from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.decisions.plan import make_plan
@@ -46,11 +45,11 @@ def wave(what: str, candidates: int, batch: int) -> None:
     resources = decide_resources(asked, site)
     if isinstance(resources, Impossible):
         raise SystemExit(resources.message)
-    slots = resources.at_a_time(StageName.SEARCH)
+    slots = resources.at_a_time("search")
     context = Context(asked, (), {}, slots, 1, CampaignPaths(Path("/nowhere")), resources.sizes)
     made = make_plan(context, CampaignState(), site, resources)
     planned = time.perf_counter()
-    (size,) = resources.sizes[StageName.SEARCH]
+    (size,) = resources.sizes["search"]
     tasks = min(candidates, slots)
     nodes = [f"frontier{number:05d}" for number in range(1, NODES + 1)]
     if size.strategy is LaunchStrategy.GROUP:

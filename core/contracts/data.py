@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gfm_pipeline.core.contracts.reading import ReadLimits
+from gfm_pipeline.core.contracts.task import TaskSpec
 from gfm_pipeline.core.strenum import StrEnum
 
 
@@ -166,7 +167,7 @@ class SourceSettings:
 
 
 @dataclass(frozen=True)
-class ReadShardSpec:
+class ReadShardSpec(TaskSpec):
     """Read (or generate) shard ``shard`` of ``source.shards`` within ``limits``, and publish it under ``output``."""
 
     source: SourceSettings
@@ -201,7 +202,7 @@ class ReadShardResult:
 
 
 @dataclass(frozen=True)
-class AssembleSpec:
+class AssembleSpec(TaskSpec):
     """Join shards to one dataset: splits by group, reference energies, statistics.
 
     Parameters
@@ -230,6 +231,10 @@ class AssembleSpec:
     output: str
     shard_mb: float = SHARD_MB
     edges_within: float | None = None
+
+    def inputs(self) -> tuple[str, ...]:
+        """Return the shards."""
+        return self.shards
 
 
 @dataclass(frozen=True)

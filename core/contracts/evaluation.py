@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from gfm_pipeline.core.contracts.task import Assignment, TaskSpec
 from gfm_pipeline.core.contracts.training import DatasetRef, Device
 
 #: Files of a published ensemble folder, beside ``members/<name>/`` (the checkpoints) and the manifest.
@@ -15,7 +16,7 @@ MEMBERS_FOLDER = "members"
 
 
 @dataclass(frozen=True)
-class PredictSpec:
+class PredictSpec(TaskSpec):
     """Predict validation and test splits with one member.
 
     Publishes under ``output`` one ``<dataset>-<split>.npz`` each with ``energy`` [G] (eV, references added),
@@ -31,6 +32,14 @@ class PredictSpec:
     batch_size: int = 64
     threads: int = 1
     device: Device = Device.CPU
+
+    def inputs(self) -> tuple[str, ...]:
+        """Return the member's checkpoint and the datasets."""
+        return (self.checkpoint, *(dataset.path for dataset in self.datasets))
+
+    def assigned(self, given: Assignment) -> PredictSpec:
+        """Return the spec of one attempt, which knows its device."""
+        return replace(self, device=Device(given.device))
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ class MemberRef:
 
 
 @dataclass(frozen=True)
-class CalibrateSpec:
+class CalibrateSpec(TaskSpec):
     """Fit the calibration on validation, judge it on test, and publish the deployable ensemble."""
 
     members: tuple[MemberRef, ...]
@@ -61,6 +70,11 @@ class CalibrateSpec:
     level: float  # nominal coverage of the intervals, e.g. 0.9
     output: str
     seed: int
+
+    def inputs(self) -> tuple[str, ...]:
+        """Return the checkpoint and the predictions of each member, and the datasets."""
+        members = (path for member in self.members for path in (member.checkpoint, member.predictions))
+        return (*members, *(dataset.path for dataset in self.datasets))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from typing_extensions import Self
+
 from gfm_pipeline.core.contracts.attempt import (
     ERROR_FILE,
     EXIT_FILE,
@@ -39,9 +41,11 @@ __all__ = [
     "STOP_FILE",
     "VERDICT_FILE",
     "WRAPPER_FILE",
+    "Assignment",
     "ErrorRecord",
     "ExitCode",
     "ExitRecord",
+    "TaskSpec",
     "WrapperRecord",
 ]
 
@@ -58,3 +62,43 @@ class WrapperRecord:
 
     wrapper: ProcessId
     program: ProcessId
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What one attempt at a task is given, beside what the task's spec says.
+
+    Parameters
+    ----------
+    previous_attempts
+        Working folders of the earlier attempts at the task, newest last.
+    micro_batch
+        Graphs in memory at a time per rank, after attempts that ran out of memory; None: as the spec says.
+    ranks, threads
+        Processes of the task, and threads of each.
+    device
+        Where the task computes, by torch's name: ``cpu``, ``cuda`` or ``xpu``.
+    """
+
+    previous_attempts: tuple[str, ...]
+    micro_batch: int | None
+    ranks: int
+    threads: int
+    device: str
+
+
+class TaskSpec:
+    """What the engine may ask of the spec of any program. Specs are frozen dataclasses that inherit from this class."""
+
+    def inputs(self) -> tuple[str, ...]:
+        """Return the published folders the program reads; the engine makes those that are gone again."""
+        return ()
+
+    def assigned(self, given: Assignment) -> Self:  # noqa: ARG002 - what a program of one rank on the CPU needs: nothing
+        """Return the spec of one attempt: this one, with what the program wants to know of ``given``."""
+        return self
+
+    @property
+    def divisible_batch(self) -> int | None:
+        """Graphs that may be computed in smaller parts when memory runs out; None: the program has no such batch."""
+        return None

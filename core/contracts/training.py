@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from gfm_pipeline.core.contracts.hyperparameters import Group, Hyperparameter, Kind
+from gfm_pipeline.core.contracts.task import Assignment, TaskSpec
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.records import from_plain
 from gfm_pipeline.core.strenum import StrEnum
@@ -216,7 +217,7 @@ class Convergence:
 
 
 @dataclass(frozen=True)
-class TrainSpec:
+class TrainSpec(TaskSpec):
     """Train until ``budget_graphs`` graphs were seen in the model's life, or until ``convergence``.
 
     Parameters
@@ -265,6 +266,27 @@ class TrainSpec:
     ranks: int = 1
     device: Device = Device.CPU
     window: int = 16_384
+
+    def inputs(self) -> tuple[str, ...]:
+        """Return the checkpoint the training goes on from, and the datasets."""
+        start = () if self.checkpoint is None else (self.checkpoint,)
+        return (*start, *(dataset.path for dataset in self.datasets))
+
+    def assigned(self, given: Assignment) -> TrainSpec:
+        """Return the spec of one attempt, which knows earlier checkpoints, its ranks and its device."""
+        return replace(
+            self,
+            previous_attempts=given.previous_attempts,
+            micro_batch=given.micro_batch if given.micro_batch is not None else self.micro_batch,
+            ranks=given.ranks,
+            threads=given.threads,
+            device=Device(given.device),
+        )
+
+    @property
+    def divisible_batch(self) -> int | None:
+        """Graphs of an optimiser step."""
+        return int(self.optimiser.batch_size)
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,6 @@ from gfm_pipeline.core.records import from_plain, to_plain
 from gfm_pipeline.core.strenum import StrEnum
 
 
-class StageName(StrEnum):
-    """The four stages, in order."""
-
-    INGEST = "ingest"
-    SEARCH = "search"
-    CONVERGE = "converge"
-    CALIBRATE = "calibrate"
-
-
 class Outcome(StrEnum):
     """How an attempt at a task ended."""
 
@@ -97,7 +88,7 @@ class DriverEnded:
 class StageOpened:
     """A stage began under a key; ``settings`` and ``inputs`` are what the key is the digest of."""
 
-    stage: StageName
+    stage: str
     key: str
     settings: dict[str, Any]
     inputs: dict[str, str]

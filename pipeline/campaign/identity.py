@@ -7,20 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.core.publish import file_sha256, write_json
 from gfm_pipeline.core.records import canonical_json
 
-# Raised when a stage's code changes what it produces from the same settings and inputs.
-# search 2: datasets are numbered in the order of their names, not of the file.
-CODE_VERSION: dict[StageName, int] = dict.fromkeys(StageName, 1) | {StageName.SEARCH: 2}
 
-
-def stage_key(stage: StageName, settings: dict[str, Any], inputs: dict[str, str]) -> str:
-    """Return the hexadecimal SHA-256 of a stage's settings, input digests and code version."""
-    text = canonical_json(
-        {"stage": stage, "code": CODE_VERSION[stage], "settings": settings, "inputs": dict(sorted(inputs.items()))}
-    )
+def stage_key(stage: str, settings: dict[str, Any], inputs: dict[str, str], code: int = 1) -> str:
+    """Return the hexadecimal SHA-256 of a stage's name, settings, input digests and code version."""
+    text = canonical_json({"stage": stage, "code": code, "settings": settings, "inputs": dict(sorted(inputs.items()))})
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gfm_pipeline.campaign.events import StageName
-
 
 @dataclass(frozen=True)
 class StagePaths:
@@ -95,6 +93,6 @@ class CampaignPaths:
         """Return the Markdown report."""
         return self.root / "report.md"
 
-    def stage(self, name: StageName, key: str) -> StagePaths:
+    def stage(self, name: str, key: str) -> StagePaths:
         """Return the folders of a stage."""
         return StagePaths(self.root / "stages" / f"{name}-{key[:10]}")

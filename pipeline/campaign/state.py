@@ -7,13 +7,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.events import Candidate, Event, Member, Outcome, StageName
+from gfm_pipeline.campaign.events import Candidate, Event, Member, Outcome
 from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Entry, read
 from gfm_pipeline.core.errors import IntegrityError
+from gfm_pipeline.core.records import from_plain
 from gfm_pipeline.core.strenum import StrEnum
+
+T = TypeVar("T")
 
 
 class TaskStatus(StrEnum):
@@ -62,6 +65,29 @@ class TaskState:
     forgiven: int = 0
     nodes: tuple[str, ...] = ()  # of the latest attempt, where it was placed on nodes by name
 
+    _decoded: tuple[dict[str, Any], Any] | None = field(default=None, init=False, compare=False, repr=False)
+
+    def decoded(self, kind: type[T]) -> T | None:
+        """Return the result as a ``kind``, decoded once; None while there is none.
+
+        Raises
+        ------
+        IntegrityError
+            When the journal's record is no such result.
+        """
+        if self.result is None:
+            return None
+        if self._decoded is None or self._decoded[0] is not self.result or not isinstance(self._decoded[1], kind):
+            try:
+                self._decoded = self.result, from_plain(kind, self.result)
+            except ValueError as error:
+                raise IntegrityError(
+                    f"The journal's result of task {self.name} cannot be read: {error}.",
+                    "Use the version that recorded it, or run the campaign in another folder.",
+                ) from error
+        found: T = self._decoded[1]
+        return found
+
     @property
     def counted(self) -> list[Attempt]:
         """The attempts that count against the task."""
@@ -72,7 +98,7 @@ class TaskState:
 class StageState:
     """One stage under one key."""
 
-    stage: StageName
+    stage: str
     key: str
     settings: dict[str, Any]
     inputs: dict[str, str]
@@ -122,7 +148,7 @@ class CampaignState:
     created_at: float = 0.0
     last_event: float = 0.0
     stages: dict[str, StageState] = field(default_factory=dict)  # by key
-    current: dict[StageName, str] = field(default_factory=dict)  # the key each stage was last opened under
+    current: dict[str, str] = field(default_factory=dict)  # the key each stage was last opened under
     drivers: list[DriverState] = field(default_factory=list)
     jobs: dict[str, JobRecord] = field(default_factory=dict)  # batch jobs by name
     excluded: dict[str, str] = field(default_factory=dict)  # node -> reason
@@ -137,7 +163,7 @@ class CampaignState:
         last = next((driver for driver in reversed(self.drivers) if job and driver.info.job == job), None)
         return last is not None and last.ended is not None
 
-    def stage(self, name: StageName) -> StageState | None:
+    def stage(self, name: str) -> StageState | None:
         """Return the stage as it was last opened, or None."""
         key = self.current.get(name)
         return None if key is None else self.stages[key]

@@ -9,7 +9,6 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.campaign.folder import check_name
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, load_state
@@ -18,6 +17,7 @@ from gfm_pipeline.cli.options import resolve, workflow_options
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.publish import Manifest
 from gfm_pipeline.engine.decisions.artefacts import Artefact, Role, artefacts, check, refusal
+from gfm_pipeline.engine.decisions.decide import stage_names
 from gfm_pipeline.engine.decisions.explain import Explanation, explain
 
 
@@ -74,7 +74,7 @@ def _look(artefact: Artefact, quick: bool, campaign: Path) -> tuple[Manifest | N
 
 @click.command()
 @workflow_options
-@click.argument("stage", type=click.Choice([str(name) for name in StageName]))
+@click.argument("stage")
 def why(
     workflow: Path,
     stage: str,
@@ -86,7 +86,10 @@ def why(
     """Say why STAGE of WORKFLOW would run, or would not: which values changed, old and new."""
     request = resolve(workflow, site, folder, overrides, overlays)
     state = check_name(request.context.paths, request.loaded.model.name) or CampaignState()
-    asked = explain(request.context, state, StageName(stage))
+    names = stage_names(request.context)
+    if stage not in names:
+        raise click.BadParameter(f"{stage!r} is no stage of this campaign. Choose from: {', '.join(names)}.")
+    asked = explain(request.context, state, stage)
     first = [] if asked.waits_for is None else [explain(request.context, state, asked.waits_for)]
     for found in (asked, *first):
         for line in [*_lines(found), *_gone(request.context.paths, state, found)]:

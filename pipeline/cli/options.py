@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 import click
 
-from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.campaign.identity import file_digests
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.engine.decisions.requests import Context
 from gfm_pipeline.engine.resources.requirements import Impossible, Resources, decide_resources
+from gfm_pipeline.engine.stages import search
 from gfm_pipeline.sites.registry import LoadedSite, load_site, split_sets
 from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.workflow.load import LoadedWorkflow, load_workflow
@@ -170,7 +170,7 @@ def resolve(
         workflow=loaded.model,
         sources=sources,
         source_digests=input_names(sources, digests),
-        slots=resources.at_a_time(StageName.SEARCH),
+        slots=resources.at_a_time(search.NAME),
         threads=site.threads_per_task,
         paths=paths,
         sizes=resources.sizes,

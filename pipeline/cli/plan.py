@@ -13,7 +13,6 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.campaign.folder import check_name
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.cli.allocate import job_folder, job_shape
@@ -22,6 +21,7 @@ from gfm_pipeline.cli.run_request import Asked
 from gfm_pipeline.cli.status import JSON
 from gfm_pipeline.engine.decisions.estimates import Estimate
 from gfm_pipeline.engine.decisions.plan import Plan, TaskSize, make_plan
+from gfm_pipeline.engine.stages.table import all_stages
 from gfm_pipeline.execution.blocks import Scripts
 from gfm_pipeline.sites.batch import block_script, resident_script
 from gfm_pipeline.sites.enums import DriverMode, Scheduler
@@ -86,7 +86,8 @@ def _show(made: Plan) -> None:
         table.add_row(stage.name, stage.action, tasks, each, at_a_time, stage.work, "\n".join(stage.why[:6]))
     console.print(table)
     lines = [f"\nSite {made.site}, campaign folder {made.campaign}", *_allocation(made)]
-    todo = [s for s in made.stages if s.action != "done" and s.name in (StageName.SEARCH, StageName.CONVERGE)]
+    training = {stage.name for stage in all_stages() if stage.trains}
+    todo = [s for s in made.stages if s.action != "done" and s.name in training]
     lines += [f"Size of trainings, {stage.name}: {stage.why_sizes}." for stage in todo]
     if made.max_graphs:
         lines.append(f"Trainings still to come see at most {made.max_graphs:,} graphs.")

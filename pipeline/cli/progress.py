@@ -13,6 +13,7 @@ from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import Event, Outcome
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, TaskStatus
+from gfm_pipeline.engine.stages.table import stage_named
 from gfm_pipeline.engine.tasks.task_files import error_table, newest_progress
 
 QUIET_SECONDS = 30.0  # longest silence
@@ -134,7 +135,7 @@ def describe(event: Event, state: CampaignState) -> str:
         case ev.MembersSelected(_, members):
             return "  ensemble: " + ", ".join(f"{m.name} = {m.candidate} ({m.settings['algorithm']})" for m in members)
         case ev.TaskEnded():
-            return _task(event)
+            return _task(event, state)
         case ev.LauncherRestarted(reason):
             return click.style(f"  {reason}; it was started anew", fg="yellow")
         case ev.JobSubmitted(name, job):
@@ -152,17 +153,12 @@ def describe(event: Event, state: CampaignState) -> str:
     return ""
 
 
-def _warnings(event: ev.TaskEnded) -> list[str]:
-    """Return what an assembled dataset warns of: that of its shards is the same, seen in part."""
-    statistics = (event.result or {}).get("statistics")
-    return list(statistics.get("warnings", ())) if isinstance(statistics, dict) else []
-
-
-def _task(event: ev.TaskEnded) -> str:
+def _task(event: ev.TaskEnded, state: CampaignState) -> str:
     if event.outcome is Outcome.OK:
-        text = f"  {event.task}: {_result(event)} in {duration(event.seconds)}"
+        said, warnings = _result(event, state)
+        text = f"  {event.task}: {said} in {duration(event.seconds)}"
         text += " (finished before the driver died, adopted)" if event.adopted else ""
-        return "\n".join([text, *(click.style(f"    warning: {said}", fg="yellow") for said in _warnings(event))])
+        return "\n".join([text, *(click.style(f"    warning: {warning}", fg="yellow") for warning in warnings)])
     if event.outcome is Outcome.DIVERGED:
         return f"  {event.task}: diverged after {duration(event.seconds)}"
     if event.outcome is Outcome.PREEMPTED and event.action is not ev.Action.GIVE_UP:
@@ -171,21 +167,15 @@ def _task(event: ev.TaskEnded) -> str:
     return click.style(f"  {event.task}: attempt {event.attempt} failed ({what}): {event.reason}", fg="yellow")
 
 
-def _result(event: ev.TaskEnded) -> str:
-    result = event.result or {}
-    if "objective" in result:
-        return (
-            f"objective {result['objective']:.4f} after {result['graphs']:,} graphs "
-            f"({result['graphs_per_second']:.0f} graphs/s, {result['stop_reason']})"
-        )
-    if "n_records" in result:
-        bad = f", {result['n_quarantined']} quarantined" if result["n_quarantined"] else ""
-        return f"{result['n_records']:,} records{bad}"
-    if "statistics" in result:
-        counts, bad = result["statistics"]["n_structures"], result["statistics"]["n_quarantined"]
-        text = "dataset of " + ", ".join(f"{n:,} {split.removesuffix('set')}" for split, n in counts.items())
-        return text + (f"; {bad:,} quarantined" if bad else "")
-    return "done"
+def _result(event: ev.TaskEnded, state: CampaignState) -> tuple[str, list[str]]:
+    """Return a result in words, and what it warns of; its stage says both."""
+    stage = state.stages[event.key]
+    declared = stage_named(stage.stage)
+    task = stage.tasks.get(event.task)
+    if declared is None or task is None:
+        return "done", []
+    result = task.decoded(declared.program_of(event.task).result)
+    return ("done", []) if result is None else (declared.describe_result(result), declared.warnings(result))
 
 
 def duration(seconds: float) -> str:

@@ -7,11 +7,9 @@ from typing import Any
 
 from parsl import python_app
 
-from gfm_pipeline.campaign.events import StageName
-
 
 @cache
-def app(stage: StageName, executor: str) -> Any:
+def app(stage: str, executor: str) -> Any:
     """Return the Parsl app of a stage on an executor, by the executor's label."""
 
     def start(

@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from gfm_pipeline.apps.runtime.wrapper import Launch
-from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.core.contracts.launch import RankFile
 from gfm_pipeline.core.errors import IntegrityError, StorageError
 from gfm_pipeline.core.faultpoints import FaultPoint, reach
@@ -51,7 +50,7 @@ class Job:
         Rank files of a node's slots, for tasks that share nodes; empty: none, or it lies in the attempt's folder.
     """
 
-    stage: StageName
+    stage: str
     size: SizeClass
     launch: Launch
     ranks: tuple[RankFile, ...] = ()

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gfm_pipeline.apps.runtime.wrapper import Launch
-from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.core.contracts.attempt import WRAP_FILE
 from gfm_pipeline.core.contracts.launch import GroupFile, GroupMember
 from gfm_pipeline.core.publish import write_record
@@ -46,8 +45,8 @@ EXTRA_SECONDS = 60.0  # of a shared launch, beyond its tasks' own deadline and g
 
 def prepare(
     site: SiteModel,
-    stage: StageName,
-    program: str,
+    stage: str,
+    module: str,
     size: SizeClass,
     nodes: Sequence[str],
     folder: Path,
@@ -55,7 +54,7 @@ def prepare(
 ) -> Job:
     """Return the job of an attempt; the rank file of a task of whole nodes is written into ``folder``."""
     shape = size.shape
-    launch = _launch(site, program, size, folder, bounds)
+    launch = _launch(site, module, size, folder, bounds)
     port = _port(site, folder)
     if size.whole:
         ranks = rank_file(site, shape, nodes, port, lost_seconds=bounds.lost)
@@ -71,7 +70,7 @@ def prepare(
 
 def prepare_shared(
     site: SiteModel,
-    stage: StageName,
+    stage: str,
     size: SizeClass,
     nodes: Sequence[str],
     members: Sequence[tuple[str, Path]],
@@ -89,7 +88,7 @@ def prepare_shared(
     nodes
         Of them all, by name.
     members
-        Program and folder of each attempt.
+        Module of the program, and folder, of each attempt.
     folder
         Of the launch.
     bounds
@@ -101,8 +100,8 @@ def prepare_shared(
     told = group_rank_files(site, size.shape, len(members), nodes, ports, lost_seconds=bounds.lost)
     ranges = group_ranges(site, size.shape, len(members))
     listed = []
-    for (program, own), ranks, taken in zip(members, told, ranges, strict=True):
-        launch = _launch(site, program, size, own, bounds)
+    for (module, own), ranks, taken in zip(members, told, ranges, strict=True):
+        launch = _launch(site, module, size, own, bounds)
         ranks.write(own)
         write_record(own / WRAP_FILE, launch)
         listed.append(GroupMember(str(own), launch.module, taken.start, len(taken)))
@@ -135,9 +134,9 @@ def in_job(job: Job, site: SiteModel, number: str) -> Job:
     return replace(job, launch=replace(job.launch, environment=variables))
 
 
-def _launch(site: SiteModel, program: str, size: SizeClass, folder: Path, bounds: Bounds) -> Launch:
+def _launch(site: SiteModel, module: str, size: SizeClass, folder: Path, bounds: Bounds) -> Launch:
     return Launch(
-        site.programs.get(program, f"gfm_pipeline.apps.{program}"),
+        module,
         str(folder),
         bounds.deadline,
         task_environment(site, max(1, size.shape.nodes)),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gfm_pipeline import __version__
-from gfm_pipeline.campaign.events import Cause, Member, Outcome, StageName
+from gfm_pipeline.campaign.events import Cause, Member, Outcome
 from gfm_pipeline.campaign.holder import is_dead
 from gfm_pipeline.campaign.lock import read_holder
 from gfm_pipeline.campaign.paths import CampaignPaths
@@ -19,9 +19,11 @@ from gfm_pipeline.core.contracts.evaluation import CalibrateResult
 from gfm_pipeline.core.contracts.task import PROGRESS_FILE
 from gfm_pipeline.core.contracts.training import StopReason, TrainResult
 from gfm_pipeline.core.publish import verify
-from gfm_pipeline.core.records import from_plain
+from gfm_pipeline.engine.stages import calibrate, converge, ingest, search
+from gfm_pipeline.engine.stages.base import Records, Stage
 from gfm_pipeline.engine.stages.calibrate import FIT
-from gfm_pipeline.engine.stages.search import objective_of, task_name
+from gfm_pipeline.engine.stages.search import objective_of, stopped_early, task_name
+from gfm_pipeline.engine.stages.table import shown
 from gfm_pipeline.engine.tasks.task_files import error_table
 from gfm_pipeline.report.sources import assembled, build_sources
 from gfm_pipeline.report.view import (
@@ -55,11 +57,10 @@ def build_view(campaign: Path) -> CampaignView:
     now = max(time.time(), state.last_event)  # the clock may have jumped back since
     alive, driver = _driver(paths, state)
     last = state.drivers[-1].info if state.drivers else None
-    ingest = state.stage(StageName.INGEST)
-    search = state.stage(StageName.SEARCH)
-    converge = state.stage(StageName.CONVERGE)
-    sources = build_sources(paths, ingest, alive)
-    members = search.members if search is not None and search.members is not None else ()
+    datasets, trials, trained = (state.stage(stage.NAME) for stage in (ingest, search, converge))
+    sources = build_sources(paths, datasets, alive)
+    records = _records(sources)
+    members = trials.members if trials is not None and trials.members is not None else ()
     busy = sum(task.seconds for stage in state.stages.values() for task in stage.tasks.values())
     watts = last.watts if last is not None else None
     return CampaignView(
@@ -72,12 +73,12 @@ def build_view(campaign: Path) -> CampaignView:
         version=last.version if last else __version__,
         driver=driver,
         driver_alive=alive,
-        stages=tuple(_stage(state, name, alive, sources) for name in StageName),
+        stages=tuple(_stage(state, stage, alive, records) for stage in shown(state.current)),
         sources=sources,
-        datasets=tuple(result.statistics for result in assembled(ingest)),
-        candidates=() if search is None else tuple(_candidates(paths, search, members)),
-        members=tuple(_member(paths, search, converge, m) for m in members) if search is not None else (),
-        calibration=_calibration(state.stage(StageName.CALIBRATE)),
+        datasets=tuple(result.statistics for result in assembled(datasets)),
+        candidates=() if trials is None else tuple(_candidates(paths, trials, members)),
+        members=tuple(_member(paths, trials, trained, m) for m in members) if trials is not None else (),
+        calibration=_calibration(state.stage(calibrate.NAME)),
         failures=_failures(paths, state),
         node_hours=_driven_seconds(state, now, alive) / 3600.0,
         kwh_modelled=None if watts is None else busy * watts / 3.6e6,
@@ -89,7 +90,7 @@ def build_view(campaign: Path) -> CampaignView:
 def load_evaluation(campaign: Path) -> dict[str, np.ndarray] | None:
     """Return the arrays behind the parity and calibration pictures, or None while there are none."""
     paths = CampaignPaths(campaign.resolve())
-    stage = load_state(paths.journal).stage(StageName.CALIBRATE)
+    stage = load_state(paths.journal).stage(calibrate.NAME)
     if stage is None or stage.outputs is None:
         return None
     folder = paths.stage(stage.stage, stage.key).ensemble
@@ -126,8 +127,14 @@ def _driven_seconds(state: CampaignState, now: float, alive: bool) -> float:
     return total
 
 
-def _stage(state: CampaignState, name: StageName, alive: bool, sources: tuple[SourceView, ...]) -> StageView:
-    stage = state.stage(name)
+def _records(sources: tuple[SourceView, ...]) -> Records:
+    known = sum(s.status is StageStatus.DONE for s in sources)
+    read, set_aside = sum(s.records for s in sources), sum(s.set_aside for s in sources)
+    return Records(read, set_aside, known, complete=known == len(sources))
+
+
+def _stage(state: CampaignState, declared: Stage, alive: bool, records: Records) -> StageView:
+    name, stage = declared.name, state.stage(declared.name)
     if stage is None:
         return StageView(name, StageStatus.WAITING, None, 0, 0, 0, None, None, 0.0, "not begun")
     tasks = stage.tasks.values()
@@ -141,63 +148,26 @@ def _stage(state: CampaignState, name: StageName, alive: bool, sources: tuple[So
     return StageView(
         name=name,
         status=status,
-        tasks_total=len(stage.tasks) if status is StageStatus.DONE else _expected(state, stage),
+        tasks_total=len(stage.tasks) if status is StageStatus.DONE else declared.expected_tasks(state, stage),
         tasks_done=count[TaskStatus.DONE],
         tasks_running=count[TaskStatus.RUNNING] if alive else 0,
         tasks_failed=count[TaskStatus.FAILED],
         started=stage.opened,
         ended=stage.ended if stage.ended is not None or alive else state.last_event,
         busy_seconds=sum(t.seconds for t in tasks),
-        detail=stage.failure or _detail(stage, sources),
+        detail=stage.failure or declared.describe(stage, records),
     )
-
-
-def _expected(state: CampaignState, stage: StageState) -> int | None:
-    """Return how many tasks the stage will have, where that is known beforehand."""
-    match stage.stage:
-        case StageName.INGEST:
-            sources = stage.settings["sources"].values()
-            return sum(int(s["shards"]) for s in sources) + len(sources)
-        case StageName.SEARCH:
-            return None  # depends on who is promoted
-    search = state.stage(StageName.SEARCH)
-    members = len(search.members or ()) if search is not None else 0
-    return members if stage.stage is StageName.CONVERGE else members + 1
-
-
-def _detail(stage: StageState, sources: tuple[SourceView, ...]) -> str:
-    match stage.stage:
-        case StageName.INGEST:
-            records, set_aside = (sum(getattr(s, what) for s in sources) for what in ("records", "set_aside"))
-            known = sum(s.status is StageStatus.DONE for s in sources)
-            aside = f", {set_aside:,} set aside" if set_aside else ""
-            if known == len(sources):
-                return f"{records - set_aside:,} structures in {known} datasets{aside}"
-            return f"{records:,} records read{aside}" if records else "reading"
-        case StageName.SEARCH:
-            proposed = len(stage.candidates())
-            # One that was stopped and then chosen for want of better ones trains on: the tables do not count it either.
-            stopped = len(_stopped(stage).keys() - {member.candidate for member in stage.members or ()})
-            return f"{proposed} of {stage.settings['candidates']} candidates proposed, {stopped} stopped early"
-        case StageName.CONVERGE:
-            reasons = [t.result["stop_reason"] for t in stage.tasks.values() if t.result]
-            limited = reasons.count(StopReason.LIMIT)
-            at_limit = f", {limited} at {'its' if limited == 1 else 'their'} limit" if limited else ""
-            return f"{reasons.count(StopReason.CONVERGED)} converged{at_limit}" if reasons else "training members on"
-        case StageName.CALIBRATE:
-            return "ensemble published" if stage.outputs else "predicting"
-    return ""
 
 
 def _calibration(stage: StageState | None) -> CalibrateResult | None:
     task = stage.tasks.get(FIT) if stage is not None else None
-    return from_plain(CalibrateResult, task.result) if task is not None and task.result else None
+    return None if task is None else task.decoded(CalibrateResult)
 
 
 def _candidates(paths: CampaignPaths, stage: StageState, members: Iterable[Member]) -> Iterable[CandidateView]:
     selected = {m.candidate: m.name for m in members}
     rungs = stage.settings["rungs"]
-    stopped = _stopped(stage)
+    stopped = stopped_early(stage)
     for candidate in stage.candidates().values():
         name = candidate.name
         tasks = [(r, stage.tasks[t]) for r in range(len(rungs)) if (t := task_name(name, r)) in stage.tasks]
@@ -210,17 +180,6 @@ def _candidates(paths: CampaignPaths, stage: StageState, members: Iterable[Membe
         status, outcome = _candidate_status(tasks, running, stopped.get(name), selected.get(name), len(rungs))
         curve = _curve(paths, stage, [t for _, t in tasks])
         yield CandidateView(name, candidate.wave, candidate.settings, views, status, outcome, curve, running)
-
-
-def _stopped(stage: StageState) -> dict[str, str]:
-    """Return the candidates that stand stopped, with the evidence; a later wave may have revived some."""
-    stopped: dict[str, str] = {}
-    for (_, rung), decision in sorted(stage.decisions.items()):
-        for name, evidence in decision.stopped.items():
-            stopped[name] = f"stopped at rung {rung}: {evidence}"
-        for name in decision.promoted:
-            stopped.pop(name, None)
-    return stopped
 
 
 def _candidate_status(
@@ -251,12 +210,12 @@ def _member(paths: CampaignPaths, search: StageState, converge: StageState | Non
     offset = curve[-1].seconds if curve else 0.0
     more = _curve(paths, converge, [task])
     curve += tuple(CurvePoint(p.graphs, p.seconds + offset, p.objective) for p in more)
-    if task.result is None:
+    result = task.decoded(TrainResult)
+    if result is None:
         status = "failed" if task.status is TaskStatus.FAILED else "running"
         last = more[-1] if more else None
         seen, objective = (last.graphs, last.objective) if last else (0, None)
         return MemberView(member.name, member.candidate, member.settings, status, seen, objective, {}, curve)
-    result = from_plain(TrainResult, task.result)
     status = "converged" if result.stop_reason is StopReason.CONVERGED else str(result.stop_reason)
     return MemberView(
         member.name, member.candidate, member.settings, status, result.graphs, result.objective, result.errors, curve
@@ -322,7 +281,7 @@ def _failure(paths: CampaignPaths, stage: StageState, task: str, attempt: Attemp
 
 
 def _next_command(paths: CampaignPaths, state: CampaignState, alive: bool) -> str:
-    final = state.stage(StageName.CALIBRATE)
+    final = state.stage(calibrate.NAME)
     done = final is not None and final.outputs is not None
     verb = "report" if done else "status" if alive else "resume"
     return shlex.join(["gfm-pipeline", verb, str(paths.root)])

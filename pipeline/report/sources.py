@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import StageState, TaskState, TaskStatus, load_state
 from gfm_pipeline.core.contracts.data import QUARANTINE_FILE, AssembleResult, ReadShardResult
@@ -17,6 +16,7 @@ from gfm_pipeline.core.contracts.ingest_report import REPORT_DATA_FILE, REPORT_F
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.publish import read_manifest
 from gfm_pipeline.core.records import from_plain
+from gfm_pipeline.engine.stages import ingest
 from gfm_pipeline.engine.stages.ingest import assemble_name, read_name
 from gfm_pipeline.engine.tasks.task_files import newest_progress
 from gfm_pipeline.report.view import SourceView, StageStatus
@@ -46,17 +46,18 @@ def assembled(stage: StageState | None) -> list[AssembleResult]:
     """Return the results of the sources that are joined, in the order they began to be."""
     if stage is None:
         return []
-    results = [t.result for n, t in stage.tasks.items() if n.startswith("assemble-") and t.result]
-    return [from_plain(AssembleResult, result) for result in results]
+    joins = [task for name, task in stage.tasks.items() if name.startswith("assemble-")]
+    return [result for task in joins if (result := task.decoded(AssembleResult)) is not None]
 
 
 def _source(paths: CampaignPaths, stage: StageState, name: str, alive: bool) -> SourceView:
     shards = int(stage.settings["sources"][name]["shards"])
     reads = [stage.tasks[n] for n in (read_name(name, k) for k in range(shards)) if n in stage.tasks]
     join = stage.tasks.get(assemble_name(name))
-    read = [from_plain(ReadShardResult, task.result) for task in reads if task.result]
-    if join is not None and join.result:
-        facts = from_plain(AssembleResult, join.result).statistics
+    read = [result for task in reads if (result := task.decoded(ReadShardResult)) is not None]
+    joined = None if join is None else join.decoded(AssembleResult)
+    if joined is not None:
+        facts = joined.statistics
         records = sum(facts.n_structures.values()) + facts.n_quarantined
         return SourceView(
             name, StageStatus.DONE, shards, shards, records, facts.n_quarantined, facts.reasons,
@@ -103,7 +104,7 @@ def load_found(campaign: Path) -> dict[str, Found]:
         When the journal is damaged.
     """
     paths = CampaignPaths(campaign.resolve())
-    stage = load_state(paths.journal).stage(StageName.INGEST)
+    stage = load_state(paths.journal).stage(ingest.NAME)
     if stage is None:
         return {}
     names = [result.statistics.name for result in assembled(stage)]

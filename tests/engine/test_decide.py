@@ -9,19 +9,23 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_results import plain_result
 from site_cases import PLAIN, site
 from workflow_cases import workflow
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.events import Outcome, StageName
+from gfm_pipeline.campaign.events import Outcome
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState
-from gfm_pipeline.core.contracts.data import SourceSettings
+from gfm_pipeline.core.contracts.data import ReadShardResult, SourceSettings
+from gfm_pipeline.core.contracts.training import TrainResult
 from gfm_pipeline.engine.decisions.decide import decide, opening
 from gfm_pipeline.engine.decisions.plan import make_plan
-from gfm_pipeline.engine.decisions.requests import Context, Program, TaskRequest
+from gfm_pipeline.engine.decisions.requests import Context, TaskRequest
 from gfm_pipeline.engine.resources.requirements import decide_resources
-from gfm_pipeline.engine.stages import ingest
+from gfm_pipeline.engine.stages.ingest import ASSEMBLE, Ingest
+from gfm_pipeline.engine.stages.search import TRAIN
+from gfm_pipeline.engine.stages.table import NAMES
 
 
 def context(slots=2, **changes) -> Context:
@@ -34,11 +38,11 @@ def pretend_result(request: TaskRequest) -> tuple[Outcome, dict]:
     """Return an outcome that depends on the task alone, as a real training's does."""
     chance = random.Random(request.name)
     digest = f"digest of {request.name}"
-    if request.program is not Program.TRAIN:
-        return Outcome.OK, {"digest": digest}
-    if chance.random() < 0.15 and request.stage is StageName.SEARCH:
-        return Outcome.DIVERGED, {"objective": None}
-    return Outcome.OK, {"objective": chance.random(), "digest": digest}
+    if request.program is not TRAIN:
+        return Outcome.OK, plain_result(request.program.result, digest=digest)
+    if chance.random() < 0.15 and request.stage == "search":
+        return Outcome.DIVERGED, plain_result(TrainResult, objective=None)
+    return Outcome.OK, plain_result(TrainResult, objective=chance.random(), digest=digest)
 
 
 def drive(situation: Context, order: random.Random, fail: dict[str, Outcome] | None = None) -> list[ev.Event]:
@@ -115,7 +119,7 @@ def test_every_candidate_trains_once_and_the_cap_holds(seed, candidates):
 
 def test_stages_come_in_order_and_end():
     events = drive(context(), random.Random(1))
-    assert [e.stage for e in events if isinstance(e, ev.StageOpened)] == list(StageName)
+    assert [e.stage for e in events if isinstance(e, ev.StageOpened)] == list(NAMES)
     assert sum(isinstance(e, ev.StageDone) for e in events) == 4
 
 
@@ -145,11 +149,11 @@ def test_too_few_finite_candidates_fail_the_search():
 
 
 DOWNSTREAM = {
-    "seed": list(StageName),
-    "data__validation": list(StageName),
-    "search__candidates": [StageName.SEARCH, StageName.CONVERGE, StageName.CALIBRATE],
-    "converge__patience": [StageName.CONVERGE, StageName.CALIBRATE],
-    "calibrate__level": [StageName.CALIBRATE],
+    "seed": list(NAMES),
+    "data__validation": list(NAMES),
+    "search__candidates": ["search", "converge", "calibrate"],
+    "converge__patience": ["converge", "calibrate"],
+    "calibrate__level": ["calibrate"],
     "limits": [],
 }
 VALUES = {
@@ -187,18 +191,19 @@ def test_a_setting_changes_exactly_its_downstream(change):
 )
 def test_edges_are_stored_within_the_largest_cutoff_where_asked(changes, within):
     situation, state = context(**changes), CampaignState()
-    opened = opening(situation, state, StageName.INGEST)
+    opened = opening(situation, state, "ingest")
     state.apply(opened, 0.0)
     (read,) = decide(situation, state).tasks
     state.apply(ev.TaskStarted(opened.key, read.name, 1), 1.0)
-    state.apply(ev.TaskEnded(opened.key, read.name, 1, Outcome.OK, 1.0, "", {"digest": "d"}), 2.0)
+    result = plain_result(ReadShardResult, digest="d")
+    state.apply(ev.TaskEnded(opened.key, read.name, 1, Outcome.OK, 1.0, "", result), 2.0)
     (join,) = decide(situation, state).tasks
-    assert (join.program, join.spec.edges_within) == (Program.ASSEMBLE, within)
+    assert (join.program, join.spec.edges_within) == (ASSEMBLE, within)
     # without stored edges the key is that of campaigns from before there were any
-    said = {key: value for key, value in ingest.settings(situation).items() if key == "edges_within"}
+    said = {key: value for key, value in Ingest().settings(situation).items() if key == "edges_within"}
     assert said == ({} if within is None else {"edges_within": within})
 
 
 def test_more_slots_change_no_key():
     state = CampaignState()
-    assert opening(context(2), state, StageName.INGEST).key == opening(context(64), state, StageName.INGEST).key
+    assert opening(context(2), state, "ingest").key == opening(context(64), state, "ingest").key

@@ -7,19 +7,19 @@ from site_cases import FRONTIER, FRONTIER_PAID, PLAIN, site
 from workflow_cases import workflow
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.events import Outcome, StageName
+from gfm_pipeline.campaign.events import Outcome
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.decisions.estimates import Estimates, estimate, seconds_a_graph
 from gfm_pipeline.engine.resources.requirements import Resources, decide_resources
 
-GRAPHS = {StageName.SEARCH: 7200, StageName.CONVERGE: 0}
+GRAPHS = {"search": 7200, "converge": 0}
 
 
 def driven(on: str, *rates: float | None) -> CampaignState:
     """Return the state after trainings with these rates (graphs/s) on a site."""
     state = CampaignState()
     info = ev.DriverStarted("host", 1, on, "0", 1, None, "w.yaml")
-    happened = [info, ev.StageOpened(StageName.SEARCH, "key", {}, {}, 1)]
+    happened = [info, ev.StageOpened("search", "key", {}, {}, 1)]
     for number, rate in enumerate(rates):
         name = f"c{number:05d}-r0"
         result = {"objective": 0.5, "graphs_per_second": rate}

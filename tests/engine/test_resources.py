@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from site_cases import FRONTIER, FRONTIER_PAID, HOSTS, PERLMUTTER, PLAIN, TILES, site
 from workflow_cases import workflow
 
-from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.engine.resources.requirements import (
     Impossible,
     Key,
     Resources,
     decide_resources,
     smallest_batch,
-    wave_target,
 )
+from gfm_pipeline.engine.stages.search import wave_target
+from gfm_pipeline.engine.stages.table import NAMES
 from gfm_pipeline.sites.launch import LaunchStrategy
 from gfm_pipeline.sites.task_shape import TaskShape, misfit
 
@@ -36,14 +36,14 @@ def decided(machine: dict[str, Any] = FRONTIER_PAID, **changes: Any) -> Resource
     return found
 
 
-def of(found: Resources, stage: StageName = StageName.SEARCH):
+def of(found: Resources, stage: str = "search"):
     (size,) = found.sizes[stage]
     return size.strategy, size.shape, found.at_a_time(stage)
 
 
 def test_a_laptop_has_its_slots():
     found = decided(PLAIN | {"slots": 3})
-    for stage in StageName:
+    for stage in NAMES:
         assert of(found, stage) == (LaunchStrategy.SPAWN, TaskShape(0, 1, 0, 0), 3)
     assert (found.allocation.nodes, found.allocation.hours) == (1, None)
 
@@ -52,7 +52,7 @@ def test_a_workstation_with_gpus_gives_each_trial_one():
     machine = PLAIN | {"node": {"gpus": 2}, "gpu": {"runtime": "cuda", "visible_variable": "CUDA_VISIBLE_DEVICES"}}
     found = decided(machine | {"slots": 6}, search__wave=2)
     assert of(found) == (LaunchStrategy.SPAWN, TaskShape(0, 1, 1, 0), 2)
-    assert of(found, StageName.INGEST) == (LaunchStrategy.SPAWN, TaskShape(0, 1, 0, 0), 6)
+    assert of(found, "ingest") == (LaunchStrategy.SPAWN, TaskShape(0, 1, 0, 0), 6)
 
 
 def test_an_automatic_allocation_keeps_a_wave_busy():
@@ -70,7 +70,7 @@ def test_more_small_trainings_than_launches_share_them():
     found = decided(
         few, resources=asked, allocation={"nodes": 8}, search__candidates=16, search__space__batch_size=[16]
     )
-    first, second = found.sizes[StageName.SEARCH]
+    first, second = found.sizes["search"]
     assert (first.strategy, first.group, first.launches) == (LaunchStrategy.GROUP, 4, 2)
     assert (second.strategy, second.group, second.launches) == (LaunchStrategy.GROUP, 2, 2)
 
@@ -79,7 +79,7 @@ def test_spares_come_on_top():
     share = FRONTIER_PAID | {"driver": {"mode": "resident", "spare_share": 0.05}}
     found = decided(share, search__candidates=160, search__wave=160)
     assert (found.allocation.nodes, found.allocation.spare) == (21, 1)
-    assert found.at_a_time(StageName.SEARCH) == 160
+    assert found.at_a_time("search") == 160
 
 
 def test_large_batches_let_trials_have_their_share_of_the_nodes():
@@ -95,7 +95,7 @@ def test_the_cap_on_launches_sets_the_size_of_trials():
         none_spare, allocation={"nodes": 8192}, search__candidates=4096, search__space__batch_size=[1024, 2048]
     )
     assert of(found) == (LaunchStrategy.STEP, TaskShape(82, 8, 1, 7), 99)
-    assert "100 launches at a time fill 8,192 nodes" in found.why[StageName.SEARCH]
+    assert "100 launches at a time fill 8,192 nodes" in found.why["search"]
 
 
 def test_many_small_trials_share_a_launch_where_pools_do_not_reach():
@@ -107,7 +107,7 @@ def test_many_small_trials_share_a_launch_where_pools_do_not_reach():
     assert of(one_node) == (LaunchStrategy.GROUP, TaskShape(1, 8, 1, 7), 5_000)
     # Tasks that share nodes without being trainings run on as many nodes as pools are known to work on, and a node
     # has no more workers than there are shards for.
-    assert found.at_a_time(StageName.INGEST) == 2048
+    assert found.at_a_time("ingest") == 2048
 
 
 def test_pools_start_small_trials_where_they_reach():
@@ -118,7 +118,7 @@ def test_pools_start_small_trials_where_they_reach():
 def test_no_training_has_more_ranks_than_a_batch_has_graphs():
     found = decided(allocation={"nodes": 64}, search__space__batch_size=[20, 40])
     assert of(found)[1] == TaskShape(2, 8, 1, 7)
-    assert "as many as batches of 20 graphs keep busy" in found.why[StageName.SEARCH]
+    assert "as many as batches of 20 graphs keep busy" in found.why["search"]
     tiny = decided(allocation={"nodes": 64}, search__space__batch_size=[3])
     assert of(tiny)[1] == TaskShape(0, 2, 1, 7)
     per_algorithm = {"EGNN": {"hidden": [8], "batch_size": {"low": 4, "high": 8}}}
@@ -129,12 +129,12 @@ def test_rungs_may_have_sizes_of_their_own():
     found = decided(
         allocation={"nodes": 8}, resources={"search": {"nodes": [0, 2]}}, search__space__batch_size=[16, 32]
     )
-    assert [s.shape.nodes for s in found.sizes[StageName.SEARCH]] == [0, 2]
-    assert [found.at_a_time(StageName.SEARCH, rung) for rung in (0, 1)] == [8, 4]
+    assert [s.shape.nodes for s in found.sizes["search"]] == [0, 2]
+    assert [found.at_a_time("search", rung) for rung in (0, 1)] == [8, 4]
     found = decided(
         allocation={"nodes": 8}, resources={"search": {"nodes": [1, 2]}}, search__space__batch_size=[16, 32]
     )
-    assert {s.strategy for s in found.sizes[StageName.SEARCH]} == {LaunchStrategy.STEP}  # both on nodes by name
+    assert {s.strategy for s in found.sizes["search"]} == {LaunchStrategy.STEP}  # both on nodes by name
 
 
 def test_ranks_that_the_batch_system_would_deal_other_gpus_are_refused():
@@ -175,41 +175,59 @@ def test_one_node_tasks_are_steps_where_there_are_no_pools():
         (
             FRONTIER_PAID,
             {"resources": {"search": {"nodes": 1, "ranks_per_node": 3}}},
-            Key.SEARCH_RANKS,
+            "resources.search.ranks_per_node",
             "3 ranks do not divide the 8 GPUs",
             "2 or 4",
         ),
         (
             FRONTIER_PAID,
             {"resources": {"converge": {"ranks_per_node": 5}}},
-            Key.CONVERGE_RANKS,
+            "resources.converge.ranks_per_node",
             "5 ranks do not divide",
             "4 or 8",
         ),
         (
             FRONTIER_PAID,
             {"resources": {"search": {"nodes": 8}}, "allocation": {"nodes": 4}},
-            Key.SEARCH,
+            "resources.search.nodes",
             "8 nodes does not fit an allocation of 4",
             "4 nodes or fewer",
         ),
         (
             FRONTIER_PAID,
             {"resources": {"converge": {"nodes": 82}}, "allocation": {"nodes": 100}},
-            Key.CONVERGE,
+            "resources.converge.nodes",
             "656 ranks (82 x 8) leaves some without a graph: the smallest batch_size of search.space is 16",
             "Ask for 2 nodes or fewer, or for a batch_size of 656 or more.",
         ),
-        (PLAIN, {"resources": {"search": {"nodes": 2}}}, Key.SEARCH, "2 nodes does not fit", "1 node or fewer"),
+        (
+            PLAIN,
+            {"resources": {"search": {"nodes": 2}}},
+            "resources.search.nodes",
+            "2 nodes does not fit",
+            "1 node or fewer",
+        ),
         (PLAIN, {"allocation": {"nodes": 2}}, Key.NODES, "here has 1 node, not 2", "1 node or fewer"),
-        (FRONTIER_PAID, {"resources": {"ingest": {"cores": 57}}}, Key.INGEST, "57 cores each", "56 cores or fewer"),
-        (FRONTIER_PAID, {"resources": {"calibrate": {"cores": 99}}}, Key.CALIBRATE, "99 cores", "56 cores or fewer"),
+        (
+            FRONTIER_PAID,
+            {"resources": {"ingest": {"cores": 57}}},
+            "resources.ingest.cores",
+            "57 cores each",
+            "56 cores or fewer",
+        ),
+        (
+            FRONTIER_PAID,
+            {"resources": {"calibrate": {"cores": 99}}},
+            "resources.calibrate.cores",
+            "99 cores",
+            "56 cores or fewer",
+        ),
     ],
 )
 def test_the_impossible_is_refused_with_the_nearest_possible(machine, changes, key, message, hint):
     found = decide_resources(workflow(**copy.deepcopy(changes)), site(machine))
     assert isinstance(found, Impossible)
-    assert found.key is key
+    assert found.key == key
     assert message in found.message
     assert hint in found.hint
 
@@ -230,7 +248,7 @@ def test_whatever_is_decided_fits(machine, nodes, candidates, wave, batch):
     found = decide_resources(asked, where)
     if isinstance(found, Impossible):
         assert nodes != "auto"
-        assert found.key is Key.NODES
+        assert found.key == Key.NODES
         return
     allocation = found.allocation
     for stage, sizes in found.sizes.items():
@@ -249,7 +267,7 @@ def test_whatever_is_decided_fits(machine, nodes, candidates, wave, batch):
                 assert where.launch.max_steps is None or size.launches <= where.launch.max_steps
             if size.strategy is LaunchStrategy.SPAWN and where.launch.max_sub_node_nodes:
                 assert at_once <= size.per_node * where.launch.max_sub_node_nodes
-            if stage in (StageName.SEARCH, StageName.CONVERGE):
+            if stage in ("search", "converge"):
                 assert size.shape.ranks <= batch
     assert 1 <= wave_target(asked) <= candidates
     assert decide_resources(asked, where) == found

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.core.contracts.attempt import ENDED_STEM
 from gfm_pipeline.core.contracts.task import STOP_FILE
-from gfm_pipeline.engine.decisions.requests import Program, TaskRequest
+from gfm_pipeline.engine.decisions.requests import TaskRequest
 from gfm_pipeline.engine.resources.node_pool import Placement
+from gfm_pipeline.engine.stages.search import TRAIN
 from gfm_pipeline.engine.tasks.attempts import Running
 from gfm_pipeline.engine.tasks.shared_launches import LINGER_SECONDS, LOOK_SECONDS, SharedLaunch, SharedLaunches
 from gfm_pipeline.execution.size_class import SizeClass
@@ -25,7 +25,7 @@ def launch(tmp_path: Path) -> SharedLaunch:
     where = Placement("here", ("a",), 2)
     members = {}
     for first, name in ((0, "x"), (2, "y")):
-        request = TaskRequest("key", StageName.SEARCH, name, Program.TRAIN, None)
+        request = TaskRequest("key", "search", name, TRAIN, None)
         members[first] = Running(request, 1, tmp_path / name, 0.0, SIZE, where, tmp_path)
     return SharedLaunch(tmp_path, SIZE, where, members)
 

@@ -8,7 +8,6 @@ import pytest
 from site_cases import FRONTIER_PAID, PERLMUTTER, site
 
 from gfm_pipeline.apps.runtime.wrapper import Launch, command_line
-from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.core.contracts.attempt import WRAP_FILE
 from gfm_pipeline.core.contracts.launch import GroupFile, RankFile
 from gfm_pipeline.core.errors import ConfigError
@@ -26,10 +25,10 @@ def shared(tmp_path: Path, machine, size: SizeClass, tasks: int, nodes: list[str
     for number in range(tasks):
         folder = tmp_path / f"c{number}"
         folder.mkdir()
-        members.append(("train", folder))
+        members.append(("gfm_pipeline.apps.train", folder))
     launch = tmp_path / "launch"
     launch.mkdir()
-    job, places = prepare_shared(site(machine), StageName.SEARCH, size, nodes, members, launch, BOUNDS)
+    job, places = prepare_shared(site(machine), "search", size, nodes, members, launch, BOUNDS)
     return job, places, [folder for _, folder in members], launch
 
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.campaign.identity import differences, file_digests, remember_digests, stage_key
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.cli.main import invoke
 from gfm_pipeline.cli.options import Request, resolve
 from gfm_pipeline.engine.decisions.decide import opening
+from gfm_pipeline.engine.stages.table import NAMES
 from gfm_pipeline.workflow.schema import WorkflowModel
 
 PLAIN: dict[str, Any] = {
@@ -54,16 +54,16 @@ def folder(tmp_path_factory):
     return found
 
 
-def keys(folder, text: str, *overrides: str) -> dict[StageName, str]:
+def keys(folder, text: str, *overrides: str) -> dict[str]:
     """Return the key of every stage, each stage's outputs being a function of its key."""
     (folder / "w.yaml").write_text(text)
     return keys_of(resolve(folder / "w.yaml", "local", folder / "campaign", overrides))
 
 
-def keys_of(request: Request) -> dict[StageName, str]:
+def keys_of(request: Request) -> dict[str]:
     state = CampaignState()
     found = {}
-    for name in StageName:
+    for name in NAMES:
         opened = opening(request.context, state, name)
         assert opened is not None
         found[name] = opened.key
@@ -162,64 +162,64 @@ def test_neither_place_nor_site_nor_verbosity_changes_a_key(folder, tmp_path):
 
 # Every setting of the schema: a changed value (of PLAIN above), and the first stage that depends on it; so do all
 # stages after it, through its outputs. None: no stage depends on it.
-SETTINGS: dict[str, tuple[Any, StageName | None]] = {
+SETTINGS: dict[str, tuple[Any, str | None]] = {
     "name": ("other", None),
-    "seed": (4, StageName.INGEST),
-    "data.sources.*.reader": ("hydragnn", StageName.INGEST),
-    "data.sources.*.files": ("z1.xyz", StageName.INGEST),
-    "data.sources.*.options": ({"format": "extxyz"}, StageName.INGEST),
-    "data.sources.*.energy_unit": ("eV", StageName.INGEST),
-    "data.sources.*.length_unit": ("Bohr", StageName.INGEST),
-    "data.sources.*.energy_key": ("REF_energy", StageName.INGEST),
-    "data.sources.*.forces_key": ("REF_forces", StageName.INGEST),
-    "data.sources.*.group_key": ("run", StageName.INGEST),
-    "data.sources.*.max_force": (31.5, StageName.INGEST),
-    "data.sources.*.energy_per_atom": (True, StageName.INGEST),
-    "data.sources.*.forces_are": ("gradients", StageName.INGEST),
-    "data.sources.*.charge": (1, StageName.INGEST),
-    "data.sources.*.spin": (2, StageName.INGEST),
-    "data.sources.*.level_of_theory": ("PBE", StageName.INGEST),
-    "data.sources.*.licence": ("MIT", StageName.INGEST),
-    "data.sources.*.citation": ("doi:10.1/x", StageName.INGEST),
-    "data.sources.*.energy_window": ([-1.0, 2.0], StageName.INGEST),
-    "data.sources.*.duplicates": ("rounded", StageName.INGEST),
-    "data.sources.*.isolated_atoms": (5.0, StageName.INGEST),
-    "data.sources.*.inconsistent_pbc": ("quarantine", StageName.INGEST),
-    "data.sources.*.overlap": (0.5, StageName.INGEST),
-    "data.sources.*.shards": (3, StageName.INGEST),
-    "data.sources.*.isolated_energies": ({"H": -13.6}, StageName.INGEST),
-    "data.validation": (0.3, StageName.INGEST),
-    "data.test": (0.3, StageName.INGEST),
-    "data.max_quarantined": (0.5, StageName.INGEST),
-    "data.shard_mb": (64.0, StageName.INGEST),
-    "data.edges": ("stored", StageName.INGEST),
-    "search.candidates": (8, StageName.SEARCH),
-    "search.wave": (3, StageName.SEARCH),
-    "search.rungs": ([40, 90], StageName.SEARCH),
-    "search.reduction": (3, StageName.SEARCH),
-    "search.validation_limit": (10, StageName.SEARCH),
-    "search.space.algorithm": (["SchNet", "EGNN", "PNA"], StageName.SEARCH),
-    "search.space.hidden": ([16, 64], StageName.SEARCH),
-    "search.space.layers": (3, StageName.SEARCH),
-    "search.space.cutoff": (6.0, StageName.SEARCH),
-    "search.space.n_radial": (12, StageName.SEARCH),
-    "search.space.learning_rate": ({"low": 1e-3, "high": 1e-2, "scale": "linear"}, StageName.SEARCH),
-    "search.space.batch_size": ([8], StageName.SEARCH),
-    "search.space.force_weight": (5, StageName.SEARCH),
-    "search.space.weight_decay": (0.1, StageName.SEARCH),
-    "search.space.ema_decay": (0.5, StageName.SEARCH),
-    "search.space.clip_norm": (5.0, StageName.SEARCH),
-    "search.space.warmup": (20, StageName.SEARCH),
-    "search.space.force_head": ("direct", StageName.SEARCH),
-    "search.space.per_algorithm": ({"EGNN": {"hidden": [8, 24], "layers": 2}}, StageName.SEARCH),
-    "converge.members": (3, StageName.SEARCH),  # the search chooses them
-    "converge.max_per_algorithm": (2, StageName.SEARCH),
-    "converge.check_every": (50, StageName.CONVERGE),
-    "converge.patience": (5, StageName.CONVERGE),
-    "converge.min_delta": (0.1, StageName.CONVERGE),
-    "converge.max_graphs": (1000, StageName.CONVERGE),
-    "converge.anneal_fraction": (0.5, StageName.CONVERGE),
-    "calibrate.level": (0.8, StageName.CALIBRATE),
+    "seed": (4, "ingest"),
+    "data.sources.*.reader": ("hydragnn", "ingest"),
+    "data.sources.*.files": ("z1.xyz", "ingest"),
+    "data.sources.*.options": ({"format": "extxyz"}, "ingest"),
+    "data.sources.*.energy_unit": ("eV", "ingest"),
+    "data.sources.*.length_unit": ("Bohr", "ingest"),
+    "data.sources.*.energy_key": ("REF_energy", "ingest"),
+    "data.sources.*.forces_key": ("REF_forces", "ingest"),
+    "data.sources.*.group_key": ("run", "ingest"),
+    "data.sources.*.max_force": (31.5, "ingest"),
+    "data.sources.*.energy_per_atom": (True, "ingest"),
+    "data.sources.*.forces_are": ("gradients", "ingest"),
+    "data.sources.*.charge": (1, "ingest"),
+    "data.sources.*.spin": (2, "ingest"),
+    "data.sources.*.level_of_theory": ("PBE", "ingest"),
+    "data.sources.*.licence": ("MIT", "ingest"),
+    "data.sources.*.citation": ("doi:10.1/x", "ingest"),
+    "data.sources.*.energy_window": ([-1.0, 2.0], "ingest"),
+    "data.sources.*.duplicates": ("rounded", "ingest"),
+    "data.sources.*.isolated_atoms": (5.0, "ingest"),
+    "data.sources.*.inconsistent_pbc": ("quarantine", "ingest"),
+    "data.sources.*.overlap": (0.5, "ingest"),
+    "data.sources.*.shards": (3, "ingest"),
+    "data.sources.*.isolated_energies": ({"H": -13.6}, "ingest"),
+    "data.validation": (0.3, "ingest"),
+    "data.test": (0.3, "ingest"),
+    "data.max_quarantined": (0.5, "ingest"),
+    "data.shard_mb": (64.0, "ingest"),
+    "data.edges": ("stored", "ingest"),
+    "search.candidates": (8, "search"),
+    "search.wave": (3, "search"),
+    "search.rungs": ([40, 90], "search"),
+    "search.reduction": (3, "search"),
+    "search.validation_limit": (10, "search"),
+    "search.space.algorithm": (["SchNet", "EGNN", "PNA"], "search"),
+    "search.space.hidden": ([16, 64], "search"),
+    "search.space.layers": (3, "search"),
+    "search.space.cutoff": (6.0, "search"),
+    "search.space.n_radial": (12, "search"),
+    "search.space.learning_rate": ({"low": 1e-3, "high": 1e-2, "scale": "linear"}, "search"),
+    "search.space.batch_size": ([8], "search"),
+    "search.space.force_weight": (5, "search"),
+    "search.space.weight_decay": (0.1, "search"),
+    "search.space.ema_decay": (0.5, "search"),
+    "search.space.clip_norm": (5.0, "search"),
+    "search.space.warmup": (20, "search"),
+    "search.space.force_head": ("direct", "search"),
+    "search.space.per_algorithm": ({"EGNN": {"hidden": [8, 24], "layers": 2}}, "search"),
+    "converge.members": (3, "search"),  # the search chooses them
+    "converge.max_per_algorithm": (2, "search"),
+    "converge.check_every": (50, "converge"),
+    "converge.patience": (5, "converge"),
+    "converge.min_delta": (0.1, "converge"),
+    "converge.max_graphs": (1000, "converge"),
+    "converge.anneal_fraction": (0.5, "converge"),
+    "calibrate.level": (0.8, "calibrate"),
     "resources.ingest.nodes": (0, None),  # nothing else is possible
     "resources.ingest.cores": (2, None),
     "resources.search.nodes": (1, None),
@@ -282,8 +282,8 @@ def test_each_setting_changes_exactly_the_stages_that_depend_on_it(dotted, folde
     value, first = SETTINGS[dotted]
     before = keys(folder, json.dumps(PLAIN))
     after = keys(folder, json.dumps(changed(dotted, value)))
-    different = [name for name in StageName if before[name] != after[name]]
-    order = list(StageName)
+    different = [name for name in NAMES if before[name] != after[name]]
+    order = list(NAMES)
     assert different == ([] if first is None else order[order.index(first) :])
 
 
@@ -296,7 +296,7 @@ def test_content_of_files_counts_and_their_times_do_not(folder, tmp_path):
     assert keys(tmp_path, text) == before
     (tmp_path / "z1.xyz").write_text("ONE")
     after = keys(tmp_path, text)
-    assert all(before[name] != after[name] for name in StageName)
+    assert all(before[name] != after[name] for name in NAMES)
 
 
 def test_a_file_that_is_a_folder_is_digested_by_content(tmp_path):
@@ -321,7 +321,7 @@ VALUES = st.recursive(
 @settings(deadline=None, max_examples=200)
 @given(st.dictionaries(st.sampled_from("abc"), VALUES), st.dictionaries(st.sampled_from("abc"), VALUES))
 def test_equal_keys_if_and_only_if_no_differences(old, new):
-    same = stage_key(StageName.SEARCH, old, {}) == stage_key(StageName.SEARCH, new, {})
+    same = stage_key("search", old, {}) == stage_key("search", new, {})
     assert same == (not differences(old, new))
     assert differences(old, json.loads(json.dumps(old))) == []
 
@@ -340,12 +340,12 @@ def test_why_names_old_and_new_values(folder, capsys):
     assert why(capsys, folder, "search")[0].startswith("search: to run: ingest is to run before it")
     request = resolve(folder / "w.yaml", "local", folder / "c", ())
     with driving(folder / "c", "small") as campaign:
-        for name in StageName:
+        for name in NAMES:
             opened = opening(request.context, campaign.state, name)
             for event in (opened, ev.StageDone(opened.key, {f"of-{name}": f"{name:0<64}"})):
                 entry = campaign.journal.append(*ev.to_entry(event))
                 campaign.state.apply(event, entry.t)
-    for name in StageName:
+    for name in NAMES:
         assert why(capsys, folder, str(name))[0].startswith(f"{name}: cached: it is done, and nothing it depends on")
 
     said = why(capsys, folder, "search", "--set", "search.rungs=[40, 90]", "--set", "search.space.hidden=64")

@@ -11,7 +11,6 @@ import runs
 from old_campaigns import FIXTURES, content, copy_of, rewrite
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.cli.main import invoke
 
 RECORDED = sorted(p.name for p in FIXTURES.iterdir())
@@ -113,7 +112,7 @@ def test_it_resumes_in_the_middle(recorded):
     whole = runs.outcome(recorded / JOURNAL)
 
     def before_calibrate(entries):
-        end = next(i for i, e in enumerate(entries) if e.data.get("stage") == StageName.CALIBRATE)
+        end = next(i for i, e in enumerate(entries) if e.data.get("stage") == "calibrate")
         return entries[:end]
 
     rewrite(recorded / JOURNAL, before_calibrate)

@@ -17,7 +17,7 @@ from rich.console import Console
 from synthetic_campaign import finished_campaign
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.events import Outcome, StageName
+from gfm_pipeline.campaign.events import Outcome
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import StageState, fold
 from gfm_pipeline.core.contracts.data import AssembleResult, ReadShardResult, SourceSettings
@@ -158,8 +158,8 @@ def ended(task: str, result: object) -> ev.TaskEnded:
 
 
 def stage_of(*events: ev.Event) -> StageState:
-    opened = ev.StageOpened(StageName.INGEST, "k", {"sources": {"mine": {"shards": 2}}}, {}, 2)
-    stage = fold([(float(t), event) for t, event in enumerate((opened, *events))]).stage(StageName.INGEST)
+    opened = ev.StageOpened("ingest", "k", {"sources": {"mine": {"shards": 2}}}, {}, 2)
+    stage = fold([(float(t), event) for t, event in enumerate((opened, *events))]).stage("ingest")
     assert stage is not None
     return stage
 
@@ -168,7 +168,7 @@ def test_sources_are_counted_from_results_and_from_what_running_tasks_say(tmp_pa
     paths = CampaignPaths(tmp_path)
     read = ReadShardResult("o", "d", 40, 3, {"no energy": 1, "atoms overlap": 2}, (), 1.0)
     begun = [ev.TaskStarted("k", name, 1) for name in ("read-mine-00000", "read-mine-00001")]
-    progress = paths.stage(StageName.INGEST, "k").attempt("read-mine-00001", 1) / "progress.jsonl"
+    progress = paths.stage("ingest", "k").attempt("read-mine-00001", 1) / "progress.jsonl"
     progress.parent.mkdir(parents=True)
     progress.write_text('{"done": 5, "quarantined": 0}\n{"done": 20, "quarantined": 4}\n{"done": 30, "quar')
     stage = stage_of(*begun, ended("read-mine-00000", read))
@@ -179,7 +179,7 @@ def test_sources_are_counted_from_results_and_from_what_running_tasks_say(tmp_pa
     assert build_sources(paths, stage, alive=False)[0].status == "waiting"
     both = (*begun, ended("read-mine-00000", read), ended("read-mine-00001", read))
     joining = (*both, ev.TaskStarted("k", "assemble-mine", 1))
-    progress = paths.stage(StageName.INGEST, "k").attempt("assemble-mine", 1) / "progress.jsonl"
+    progress = paths.stage("ingest", "k").attempt("assemble-mine", 1) / "progress.jsonl"
     progress.parent.mkdir(parents=True)
     progress.write_text('{"done": 1, "quarantined": 9}\n')
     (source,) = build_sources(paths, stage_of(*joining), alive=True)

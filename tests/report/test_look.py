@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from synthetic_campaign import finished_campaign
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.events import Outcome, StageName
+from gfm_pipeline.campaign.events import Outcome
 from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Journal
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.core.contracts.evaluation import figure_key
@@ -121,13 +121,13 @@ def test_cards_count_as_the_tables_do(tmp_path: Path) -> None:
     settings = {"candidates": 4, "rungs": [100]}
     events: list[ev.Event] = [
         ev.CampaignCreated(SCHEMA_VERSION, "c", "0"),
-        ev.StageOpened(StageName.SEARCH, "s", settings, {}, 1),
+        ev.StageOpened("search", "s", settings, {}, 1),
         ev.WaveProposed("s", 0, candidates, "random", 0),
         *(ev.TaskStarted("s", f"c{k}-r0", 1) for k in range(4)),
         *(ev.TaskEnded("s", f"c{k}-r0", 1, Outcome.OK, 1.0, result=trained(StopReason.BUDGET)) for k in range(4)),
         ev.RungDecided("s", 0, 0, ("c0",), evidence),
         ev.MembersSelected("s", members),
-        ev.StageOpened(StageName.CONVERGE, "c", {}, {}, 1),
+        ev.StageOpened("converge", "c", {}, {}, 1),
     ]
     for k, reason in enumerate((StopReason.CONVERGED, StopReason.LIMIT)):
         events.append(ev.TaskStarted("c", f"m{k}", 1))

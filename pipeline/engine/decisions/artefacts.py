@@ -10,22 +10,17 @@ import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from gfm_pipeline.campaign.events import ArtefactLost, StageName
+from gfm_pipeline.campaign.events import ArtefactLost
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, StageState, TaskState, TaskStatus
-from gfm_pipeline.core.contracts.data import AssembleSpec
-from gfm_pipeline.core.contracts.evaluation import CalibrateSpec, PredictSpec
-from gfm_pipeline.core.contracts.training import TrainSpec
+from gfm_pipeline.core.contracts.task import TaskSpec
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.publish import MANIFEST, Manifest, verify
 from gfm_pipeline.core.strenum import StrEnum
-from gfm_pipeline.engine.decisions.decide import finished_stage
+from gfm_pipeline.engine.decisions.decide import finished_stage, stage_names
 from gfm_pipeline.engine.decisions.requests import Context, Step
-from gfm_pipeline.engine.stages.calibrate import FIT
-from gfm_pipeline.engine.stages.ingest import assemble_name
-from gfm_pipeline.engine.stages.search import task_name
+from gfm_pipeline.engine.stages.table import stage_named
 
 
 class Role(StrEnum):
@@ -41,7 +36,7 @@ class Role(StrEnum):
 class Artefact:
     """A folder that the journal says was published."""
 
-    stage: StageName
+    stage: str
     key: str
     task: str
     folder: Path
@@ -49,19 +44,10 @@ class Artefact:
     role: Role
 
 
-def folder_of(paths: CampaignPaths, stage: StageState, task: str) -> Path:
-    """Return the folder a task of ``stage`` publishes."""
-    places = paths.stage(stage.stage, stage.key)
-    match stage.stage:
-        case StageName.INGEST:
-            kind, _, rest = task.partition("-")
-            if kind == "assemble":
-                return places.dataset(rest)
-            source, _, shard = rest.rpartition("-")
-            return places.shard(source, int(shard))
-        case StageName.CALIBRATE:
-            return places.ensemble if task == FIT else places.predictions(task.removeprefix("predict-"))
-    return places.checkpoint(task)
+def folder_of(paths: CampaignPaths, stage: StageState, task: str) -> Path | None:
+    """Return the folder a task of ``stage`` publishes; None for a stage whose package is not installed any more."""
+    known = stage_named(stage.stage)
+    return None if known is None else known.folder_of(paths.stage(stage.stage, stage.key), task)
 
 
 def artefacts(paths: CampaignPaths, state: CampaignState) -> Iterator[Artefact]:
@@ -77,8 +63,8 @@ def artefacts(paths: CampaignPaths, state: CampaignState) -> Iterator[Artefact]:
 def _artefact(
     paths: CampaignPaths, state: CampaignState, stage: StageState, task: str, promised: Iterable[str]
 ) -> Artefact | None:
-    digest = _digest(stage.tasks.get(task))
-    if digest is None:
+    digest, folder = _digest(stage.tasks.get(task)), folder_of(paths, stage, task)
+    if digest is None or folder is None:
         return None
     if state.current.get(stage.stage) != stage.key:
         role = Role.SUPERSEDED
@@ -86,20 +72,13 @@ def _artefact(
         role = Role.NEEDED
     else:
         role = Role.OUTPUT if task in promised else Role.STEP
-    return Artefact(stage.stage, stage.key, task, folder_of(paths, stage, task), digest, role)
+    return Artefact(stage.stage, stage.key, task, folder, digest, role)
 
 
 def output_tasks(stage: StageState) -> list[str]:
     """Return the tasks that made the outputs of a stage that is done."""
-    names = list(stage.outputs or ())
-    match stage.stage:
-        case StageName.INGEST:
-            return [assemble_name(source) for source in names]
-        case StageName.SEARCH:
-            return list(dict.fromkeys(task_name(m.candidate, m.rung) for m in stage.members or ()))
-        case StageName.CALIBRATE:
-            return [FIT]
-    return names
+    known = stage_named(stage.stage)
+    return [] if known is None or stage.outputs is None else known.output_tasks(stage)
 
 
 def check(artefact: Artefact, *, digests: bool = False) -> Manifest | None:
@@ -142,7 +121,7 @@ def lost_artefacts(context: Context, state: CampaignState, step: Step, slots: in
     """
     wanted: dict[Path, Artefact] = {}
     if step.finished:
-        for name in StageName:
+        for name in stage_names(context):
             stage = finished_stage(context, state, name)
             tasks = output_tasks(stage) if stage is not None else []
             wanted |= {a.folder: a for t in tasks if stage and (a := _artefact(context.paths, state, stage, t, tasks))}
@@ -166,32 +145,15 @@ def _made(paths: CampaignPaths, state: CampaignState, folder: Path) -> Artefact 
     """Return the artefact published in ``folder``, if the journal knows one."""
     for stage in state.stages.values():
         places = paths.stage(stage.stage, stage.key)
-        if places.root in folder.parents:
-            kind = folder.relative_to(places.root).parts[0]
-            task = {
-                "shards": f"read-{folder.name}",
-                "datasets": f"assemble-{folder.name}",
-                "predictions": f"predict-{folder.name}",
-                "ensemble": FIT,
-            }.get(kind, folder.name)
-            return _artefact(paths, state, stage, task, ())
+        known = stage_named(stage.stage)
+        if known is not None and places.root in folder.parents:
+            return _artefact(paths, state, stage, known.task_of(places, folder), ())
     return None
 
 
-def inputs(spec: Any) -> Iterable[Path]:
+def inputs(spec: TaskSpec) -> Iterable[Path]:
     """Return the published folders a program reads."""
-    found: list[str | None] = []
-    match spec:
-        case AssembleSpec():
-            found += spec.shards
-        case TrainSpec():
-            found += [spec.checkpoint, *(d.path for d in spec.datasets)]
-        case PredictSpec():
-            found += [spec.checkpoint, *(d.path for d in spec.datasets)]
-        case CalibrateSpec():
-            found += [path for m in spec.members for path in (m.checkpoint, m.predictions)]
-            found += [d.path for d in spec.datasets]
-    return [Path(path) for path in found if path is not None]
+    return [Path(path) for path in spec.inputs()]
 
 
 def _digest(task: TaskState | None) -> str | None:

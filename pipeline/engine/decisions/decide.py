@@ -4,40 +4,46 @@ from __future__ import annotations
 
 from typing import Any
 
-from gfm_pipeline.campaign.events import StageName, StageOpened
+from gfm_pipeline.campaign.events import StageOpened
 from gfm_pipeline.campaign.identity import stage_key
 from gfm_pipeline.campaign.state import CampaignState, StageState
 from gfm_pipeline.engine.decisions.requests import Context, Step
-from gfm_pipeline.engine.stages import calibrate, converge, ingest, search
+from gfm_pipeline.engine.stages.base import Stage
+from gfm_pipeline.engine.stages.table import stages_of
 
 
-def opening(context: Context, state: CampaignState, name: StageName) -> StageOpened | None:
+def stage_of(context: Context, name: str) -> Stage:
+    """Return a stage of the campaign by its name."""
+    return next(stage for stage in stages_of(context.workflow) if stage.name == name)
+
+
+def stage_names(context: Context) -> list[str]:
+    """Return the names of the campaign's stages, in the order they run."""
+    return [stage.name for stage in stages_of(context.workflow)]
+
+
+def opening(context: Context, state: CampaignState, name: str) -> StageOpened | None:
     """Return how ``name`` would be opened now, or None while an earlier stage has no outputs yet."""
-    inputs = dict(context.source_digests) if name is StageName.INGEST else {}
-    for earlier in StageName:
-        if earlier is name:
+    wanted = stage_of(context, name)
+    inputs = dict(wanted.inputs(context))
+    for earlier in stages_of(context.workflow):
+        if earlier is wanted:
             break
-        before = finished_stage(context, state, earlier)
+        before = finished_stage(context, state, earlier.name)
         if before is None or before.outputs is None:
             return None
-        inputs |= {f"{earlier}/{artefact}": digest for artefact, digest in before.outputs.items()}
-    settings = stage_settings(context, name)
-    return StageOpened(name, stage_key(name, settings, inputs), settings, inputs, context.slots)
+        inputs |= {f"{earlier.name}/{artefact}": digest for artefact, digest in before.outputs.items()}
+    settings = wanted.settings(context)
+    key = stage_key(name, settings, inputs, wanted.code_version)
+    return StageOpened(name, key, settings, inputs, context.slots)
 
 
-def stage_settings(context: Context, name: StageName) -> dict[str, Any]:
+def stage_settings(context: Context, name: str) -> dict[str, Any]:
     """Return the settings the results of a stage depend on, besides its inputs."""
-    match name:
-        case StageName.INGEST:
-            return ingest.settings(context)
-        case StageName.SEARCH:
-            return search.settings(context)
-        case StageName.CONVERGE:
-            return converge.settings(context)
-    return calibrate.settings(context)
+    return stage_of(context, name).settings(context)
 
 
-def finished_stage(context: Context, state: CampaignState, name: StageName) -> StageState | None:
+def finished_stage(context: Context, state: CampaignState, name: str) -> StageState | None:
     """Return the stage that is done under today's settings and inputs, or None."""
     opened = opening(context, state, name)
     stage = None if opened is None else state.stages.get(opened.key)
@@ -46,31 +52,18 @@ def finished_stage(context: Context, state: CampaignState, name: StageName) -> S
 
 def decide(context: Context, state: CampaignState) -> Step:
     """Return the next step; the same settings and state always give the same step."""
-    for name in StageName:
-        opened = opening(context, state, name)
+    done: dict[str, StageState] = {}
+    for stage in stages_of(context.workflow):
+        opened = opening(context, state, stage.name)
         if opened is None:
-            raise RuntimeError(f"{name} cannot be opened before the stages ahead of it are done")
-        stage = state.stages.get(opened.key)
-        if stage is None or state.current.get(name) != opened.key:
+            raise RuntimeError(f"{stage.name} cannot be opened before the stages ahead of it are done")
+        known = state.stages.get(opened.key)
+        if known is None or state.current.get(stage.name) != opened.key:
             return Step(events=(opened,))
-        if stage.outputs is not None:
+        if known.outputs is not None:
+            done[stage.name] = known
             continue
-        if stage.failure is not None:
-            return Step(failure=f"{str(name).capitalize()} failed: {stage.failure.rstrip('.')}.")
-        return _advance(context, state, stage)
+        if known.failure is not None:
+            return Step(failure=f"{stage.name.capitalize()} failed: {known.failure.rstrip('.')}.")
+        return stage.advance(context, known, done)
     return Step(finished=True)
-
-
-def _advance(context: Context, state: CampaignState, stage: StageState) -> Step:
-    done = {name: finished_stage(context, state, name) for name in StageName if name is not stage.stage}
-    first, second, third = done.get(StageName.INGEST), done.get(StageName.SEARCH), done.get(StageName.CONVERGE)
-    match stage.stage:
-        case StageName.INGEST:
-            return ingest.advance(context, stage)
-        case StageName.SEARCH if first:
-            return search.advance(context, stage, first)
-        case StageName.CONVERGE if first and second:
-            return converge.advance(context, stage, first, second)
-        case StageName.CALIBRATE if first and second and third:
-            return calibrate.advance(context, stage, first, second, third)
-    raise RuntimeError(f"{stage.stage} runs before the stages ahead of it are done")

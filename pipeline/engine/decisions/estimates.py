@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.engine.resources.demand import TrainingDemand
 from gfm_pipeline.engine.resources.requirements import Resources
+from gfm_pipeline.engine.stages.table import stage_named, stages_of
 from gfm_pipeline.search.space import Choice, Dimension
 from gfm_pipeline.sites.limits import counted
 from gfm_pipeline.sites.schema import SiteModel
@@ -44,7 +45,7 @@ def estimate(
     site: SiteModel,
     resources: Resources,
     state: CampaignState,
-    graphs: dict[StageName, int],
+    graphs: dict[str, int],
     input_bytes: int,
 ) -> Estimates:
     """Return the estimates.
@@ -59,7 +60,7 @@ def estimate(
         Size of all input files.
     """
     hours = _node_hours(site, resources, state, graphs)
-    return Estimates(hours, _kwh(site, resources, hours), _storage(workflow, resources, input_bytes))
+    return Estimates(hours, _kwh(workflow, site, resources, hours), _storage(workflow, resources, input_bytes))
 
 
 def seconds_a_graph(state: CampaignState, site: str) -> tuple[float, int] | None:
@@ -69,7 +70,7 @@ def seconds_a_graph(state: CampaignState, site: str) -> tuple[float, int] | None
     rates = [
         rate
         for stage in state.stages.values()
-        if stage.stage in (StageName.SEARCH, StageName.CONVERGE)
+        if (known := stage_named(stage.stage)) is not None and known.trains
         for task in stage.tasks.values()
         if (rate := _rate(task.result)) > 0
     ]
@@ -80,7 +81,7 @@ def _rate(result: dict[str, Any] | None) -> float:
     return float((result or {}).get("graphs_per_second") or 0.0)
 
 
-def _node_hours(site: SiteModel, resources: Resources, state: CampaignState, graphs: dict[StageName, int]) -> Estimate:
+def _node_hours(site: SiteModel, resources: Resources, state: CampaignState, graphs: dict[str, int]) -> Estimate:
     allocation = resources.allocation
     if not any(graphs.values()):
         return Estimate(0.0, "no training is left to run")
@@ -96,17 +97,17 @@ def _node_hours(site: SiteModel, resources: Resources, state: CampaignState, gra
     return Estimate(bound, f"at most, for {jobs}: {counted(allocation.nodes, 'node')} for {allocation.hours:g} h")
 
 
-def _nodes_a_task(resources: Resources, stage: StageName) -> float:
+def _nodes_a_task(resources: Resources, stage: str) -> float:
     size = resources.sizes[stage][0]
     return float(size.shape.nodes or 1 / size.per_node)
 
 
-def _kwh(site: SiteModel, resources: Resources, hours: Estimate) -> Estimate:
+def _kwh(workflow: WorkflowModel, site: SiteModel, resources: Resources, hours: Estimate) -> Estimate:
     """Return power model x time x power usage effectiveness of the building."""
     energy, watts = site.energy, site.energy.node_watts
     what = "" if watts is None else f"{watts:g} W a node"
     if watts is None and site.slot_watts() is not None:
-        slots = resources.sizes[StageName.SEARCH][0].per_node
+        slots = next(resources.sizes[s.name][0].per_node for s in stages_of(workflow) if s.trains)
         watts = (site.slot_watts() or 0.0) * slots
         what = f"{watts:g} W for {slots} slots"
     if hours.value is None or watts is None:
@@ -117,17 +118,20 @@ def _kwh(site: SiteModel, resources: Resources, hours: Estimate) -> Estimate:
 
 
 def _storage(workflow: WorkflowModel, resources: Resources, input_bytes: int) -> Estimate:
-    search = workflow.search
-    space = search.space.compile()
+    space = workflow.search.space.compile()
     sides = {
         name: max(_high(space.shared[name]), *(_high(own[name]) for own in space.own.values() if name in own), 0.0)
         for name in ("hidden", "layers")
     }
     one = PARAMETERS * CHECKPOINT_BYTES * sides["layers"] * sides["hidden"] ** 2
-    trainings = sum(int(search.candidates / search.reduction**r) for r in range(len(search.rungs)))
-    members = workflow.converge.members
-    running = max(resources.at_a_time(StageName.SEARCH), resources.at_a_time(StageName.CONVERGE))
-    count = trainings + 2 * members + KEPT * min(running, max(search.candidates, members))
+    published = running = tasks = 0
+    for stage in stages_of(workflow):
+        published += stage.checkpoints(workflow)
+        demand = stage.demand(workflow)
+        if isinstance(demand, TrainingDemand):
+            running = max(running, resources.at_a_time(stage.name))
+            tasks = max(tasks, *demand.counts)
+    count = published + KEPT * min(running, tasks)
     basis = f"at most {count:,} checkpoints of the largest model of search.space"
     if input_bytes:
         basis += ", and twice the input for shards and datasets"

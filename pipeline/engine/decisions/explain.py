@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.campaign.identity import differences
 from gfm_pipeline.campaign.state import CampaignState, StageState
-from gfm_pipeline.engine.decisions.decide import finished_stage, opening, stage_settings
+from gfm_pipeline.engine.decisions.decide import finished_stage, opening, stage_names, stage_settings
 from gfm_pipeline.engine.decisions.requests import Context
 
 
@@ -30,21 +29,22 @@ class Explanation:
         The key now (None while an input is not known) and the key it was last opened under (None: never).
     """
 
-    stage: StageName
+    stage: str
     cached: bool
     reason: str
     changes: tuple[str, ...]
-    waits_for: StageName | None
+    waits_for: str | None
     key: str | None
     last_key: str | None
 
 
-def explain(context: Context, state: CampaignState, name: StageName) -> Explanation:
+def explain(context: Context, state: CampaignState, name: str) -> Explanation:
     """Return why a stage is cached or to run; the same settings and state always give the same answer."""
     last = state.stage(name)
     last_key = None if last is None else last.key
-    waits_for = next((s for s in StageName if finished_stage(context, state, s) is None), None)
-    if waits_for is not None and list(StageName).index(waits_for) < list(StageName).index(name):
+    order = stage_names(context)
+    waits_for = next((s for s in order if finished_stage(context, state, s) is None), None)
+    if waits_for is not None and order.index(waits_for) < order.index(name):
         changes = _changes(last, stage_settings(context, name), None)
         reason = f"{waits_for} is to run before it, and its results are inputs of {name}"
         return Explanation(name, False, reason, changes, waits_for, None, last_key)

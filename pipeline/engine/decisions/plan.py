@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.campaign.identity import differences
 from gfm_pipeline.campaign.state import CampaignState, StageState, TaskStatus
-from gfm_pipeline.engine.decisions.decide import opening
+from gfm_pipeline.engine.decisions.decide import opening, stage_of
 from gfm_pipeline.engine.decisions.estimates import Estimates, estimate
 from gfm_pipeline.engine.decisions.requests import Context
 from gfm_pipeline.engine.resources.requirements import Allocation, Resources
-from gfm_pipeline.engine.stages.search import wave_sizes
+from gfm_pipeline.engine.stages.table import stages_of
 from gfm_pipeline.execution.size_class import SizeClass
-from gfm_pipeline.sites.limits import counted
 from gfm_pipeline.sites.schema import SiteModel
 
 
@@ -81,8 +79,7 @@ def make_plan(
         Size of all input files.
     """
     stages = [
-        replace(s, sizes=_sizes(resources, StageName(s.name)), why_sizes=resources.why[StageName(s.name)])
-        for s in _stages(context, state)
+        replace(s, sizes=_sizes(resources, s.name), why_sizes=resources.why[s.name]) for s in _stages(context, state)
     ]
     graphs = _graphs(context, {s.name for s in stages if s.action != "done"})
     return Plan(
@@ -98,7 +95,7 @@ def make_plan(
     )
 
 
-def _sizes(resources: Resources, stage: StageName) -> tuple[TaskSize, ...]:
+def _sizes(resources: Resources, stage: str) -> tuple[TaskSize, ...]:
     return tuple(_size(size, resources.at_a_time(stage, rung)) for rung, size in enumerate(resources.sizes[stage]))
 
 
@@ -118,8 +115,9 @@ def _size(size: SizeClass, at_a_time: int) -> TaskSize:
 def _stages(context: Context, state: CampaignState) -> list[StagePlan]:
     """Return what each stage would do, and why."""
     stages = []
-    behind: StageName | None = None  # the first stage that is not done: what follows waits for its outputs
-    for name in StageName:
+    behind: str | None = None  # the first stage that is not done: what follows waits for its outputs
+    for declared in stages_of(context.workflow):
+        name = declared.name
         work, tasks = _work(context, state, name)
         opened = None if behind is not None else opening(context, state, name)
         if opened is None:
@@ -140,9 +138,7 @@ def _stages(context: Context, state: CampaignState) -> list[StagePlan]:
     return stages
 
 
-def _changes(
-    state: CampaignState, name: StageName, settings: dict[str, object], inputs: dict[str, str]
-) -> tuple[str, ...]:
+def _changes(state: CampaignState, name: str, settings: dict[str, object], inputs: dict[str, str]) -> tuple[str, ...]:
     before: StageState | None = state.stage(name)
     if before is None:
         return ("not begun",)
@@ -152,37 +148,13 @@ def _changes(
     return tuple(lines) or ("the stage's code changed",)
 
 
-def _work(context: Context, state: CampaignState, name: StageName) -> tuple[str, int | None]:
+def _work(context: Context, state: CampaignState, name: str) -> tuple[str, int | None]:
     """Return what a stage has to do when nothing is done yet, and its number of tasks where known."""
-    workflow = context.workflow
-    search, members = workflow.search, workflow.converge.members
-    match name:
-        case StageName.INGEST:
-            shards = sum(s.shards for s in context.sources)
-            return f"{shards} shards of {len(context.sources)} sources", shards + len(context.sources)
-        case StageName.SEARCH:
-            stage = state.stage(name)
-            sizes = wave_sizes(search.candidates, search.wave, stage.slots if stage else context.slots)
-            counts = [int(search.candidates / search.reduction**r) for r in range(len(search.rungs))]
-            rungs = ", ".join(f"{n} to {g:,} graphs" for n, g in zip(counts, search.rungs, strict=True))
-            return f"{search.candidates} candidates in {counted(len(sizes), 'wave')}; {rungs}", sum(counts)
-        case StageName.CONVERGE:
-            return (
-                f"{members} members, each until it converges, at most {workflow.converge.max_graphs:,} graphs",
-                members,
-            )
-    return f"predictions of {members} members, then calibration at {workflow.calibrate.level:.0%}", members + 1
+    work = stage_of(context, name).work(context, state)
+    return work.words, work.tasks
 
 
-def _graphs(context: Context, todo: set[str]) -> dict[StageName, int]:
+def _graphs(context: Context, todo: set[str]) -> dict[str, int]:
     """Return the most graphs that trainings still to run can see, by stage."""
-    search, converge = context.workflow.search, context.workflow.converge
-    found = {StageName.SEARCH: 0, StageName.CONVERGE: 0}
-    if StageName.SEARCH in todo:
-        before = 0
-        for rung, graphs in enumerate(search.rungs):
-            found[StageName.SEARCH] += int(search.candidates / search.reduction**rung) * (graphs - before)
-            before = graphs
-    if StageName.CONVERGE in todo:
-        found[StageName.CONVERGE] = converge.members * int(converge.max_graphs * (1 + converge.anneal_fraction))
-    return found
+    stages = stages_of(context.workflow)
+    return {s.name: s.graphs(context.workflow) if s.name in todo else 0 for s in stages if s.trains}

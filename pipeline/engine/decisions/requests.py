@@ -4,27 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from gfm_pipeline.campaign.events import Cause, Event, StageName
+from gfm_pipeline.campaign.events import Cause, Event
 from gfm_pipeline.campaign.paths import CampaignPaths, StagePaths
 from gfm_pipeline.campaign.state import StageState, TaskStatus
 from gfm_pipeline.core.contracts.data import SourceSettings
-from gfm_pipeline.core.strenum import StrEnum
+from gfm_pipeline.core.contracts.task import TaskSpec
 
 if TYPE_CHECKING:  # for annotations alone, so that looking at a campaign does not wait for it
     from gfm_pipeline.execution.size_class import SizeClass
     from gfm_pipeline.workflow.schema import WorkflowModel
 
 
-class Program(StrEnum):
-    """Programs that run on compute nodes, as modules below ``gfm_pipeline.apps``."""
+S = TypeVar("S", bound=TaskSpec)
+R = TypeVar("R")
 
-    READ = "ingest.read"
-    ASSEMBLE = "ingest.assemble"
-    TRAIN = "train"
-    PREDICT = "calibrate.predict"
-    FIT = "calibrate.fit"
+
+@dataclass(frozen=True)
+class Program(Generic[S, R]):
+    """A program that runs on compute nodes: what it is told, and what it answers.
+
+    Parameters
+    ----------
+    name
+        Its name, by which a site may put another module in its place (``programs`` of the site file).
+    spec, result
+        Classes of ``SPEC.json`` and ``result.json``.
+    module
+        Module that ``python -m`` starts; empty: ``gfm_pipeline.apps.<name>``.
+    """
+
+    name: str
+    spec: type[S]
+    result: type[R]
+    module: str = ""
+
+    @property
+    def path(self) -> str:
+        """The module that is started."""
+        return self.module or f"gfm_pipeline.apps.{self.name}"
 
 
 @dataclass(frozen=True)
@@ -37,26 +56,29 @@ class Context:
     slots: int
     threads: int
     paths: CampaignPaths
-    sizes: Mapping[StageName, tuple[SizeClass, ...]]  # of a stage's tasks; of the search, one a rung
+    sizes: Mapping[str, tuple[SizeClass, ...]]  # of a stage's tasks; of the search, one a rung
     # Requests of the search made under these settings, by stage and task: each is asked for at every decision.
-    made: dict[tuple[str, str, str], TaskRequest] = field(default_factory=dict, init=False, compare=False, repr=False)
+    made: dict[tuple[str, str, str], AnyRequest] = field(default_factory=dict, init=False, compare=False, repr=False)
 
-    def size_of(self, request: TaskRequest) -> SizeClass:
+    def size_of(self, request: AnyRequest) -> SizeClass:
         """Return the size of a task."""
         sizes = self.sizes[request.stage]
         return sizes[min(request.rung, len(sizes) - 1)]
 
 
 @dataclass(frozen=True)
-class TaskRequest:
+class TaskRequest(Generic[S, R]):
     """A task that should run: its name within the stage, its program and its spec."""
 
     key: str
-    stage: StageName
+    stage: str
     name: str
-    program: Program
-    spec: Any
+    program: Program[S, R]
+    spec: S
     rung: int = 0
+
+
+AnyRequest = TaskRequest[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -77,13 +99,13 @@ class Step:
     """
 
     events: tuple[Event, ...] = ()
-    tasks: tuple[TaskRequest, ...] = ()
+    tasks: tuple[AnyRequest, ...] = ()
     proposal: Proposal | None = None
     finished: bool = False
     failure: str | None = None
 
 
-def to_start(stage: StageState, requests: Sequence[TaskRequest]) -> tuple[TaskRequest, ...]:
+def to_start(stage: StageState, requests: Sequence[AnyRequest]) -> tuple[AnyRequest, ...]:
     """Return those of ``requests`` that neither run nor ended."""
     return tuple(r for r in requests if is_to_start(stage, r.name))
 
@@ -105,10 +127,12 @@ def first_failure(stage: StageState, causes: Collection[Cause] | None = None) ->
     return None
 
 
-def result_of(stage: StageState, name: str) -> dict[str, Any] | None:
+def result_of(stage: StageState, name: str, program: Program[S, R]) -> R | None:
     """Return the result of a task that is done, else None."""
     task = stage.tasks.get(name)
-    return task.result if task is not None and task.status is TaskStatus.DONE else None
+    if task is None or task.result is None or task.status is not TaskStatus.DONE:
+        return None
+    return task.decoded(program.result)
 
 
 def stage_paths(context: Context, stage: StageState) -> StagePaths:

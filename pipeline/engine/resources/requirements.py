@@ -16,12 +16,13 @@ The rule for a training whose size is `auto`, on n usable nodes (those of the al
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.core.contracts.launch import DeviceSelection
 from gfm_pipeline.core.strenum import StrEnum
+from gfm_pipeline.engine.resources.demand import Demand, SharedDemand, TrainingDemand
+from gfm_pipeline.engine.stages.table import stages_of
 from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.search.space import Choice, Range
 from gfm_pipeline.sites.enums import Scheduler
@@ -41,25 +42,22 @@ from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.sites.task_shape import TaskShape, default_shape, host_shape, misfit, slots_per_node
 from gfm_pipeline.workflow.schema import WorkflowModel
 
-WAVES = 4  # waves an automatic search aims at
 SHARED_LAUNCHES = 64  # that an allocation is cut into, where trainings share launches and the site sets no limit
-AUTO = "auto"
 
 
 class Key(StrEnum):
-    """Settings a refusal points at."""
+    """Settings of the allocation that a refusal points at; those of a stage are `setting`'s."""
 
     ACCOUNT = "site.scheduler.account"
     QUEUE = "allocation.queue"
     NODES = "allocation.nodes"
     HOURS = "allocation.hours"
-    SEARCH = "resources.search.nodes"
-    CONVERGE = "resources.converge.nodes"
-    SEARCH_RANKS = "resources.search.ranks_per_node"
-    CONVERGE_RANKS = "resources.converge.ranks_per_node"
-    INGEST = "resources.ingest.cores"
-    CALIBRATE = "resources.calibrate.cores"
     BLOCKS = "allocation.blocks"
+
+
+def setting(stage: str, name: str) -> str:
+    """Return the path of a stage's resource setting in the workflow file, e.g. ``resources.search.nodes``."""
+    return f"resources.{stage}.{name}"
 
 
 _KEYS = {About.ACCOUNT: Key.ACCOUNT, About.QUEUE: Key.QUEUE, About.NODES: Key.NODES, About.HOURS: Key.HOURS}
@@ -69,7 +67,7 @@ _KEYS = {About.ACCOUNT: Key.ACCOUNT, About.QUEUE: Key.QUEUE, About.NODES: Key.NO
 class Impossible:
     """Settings the site cannot run: the one at fault, a sentence, and the nearest possible one."""
 
-    key: Key
+    key: str
     message: str
     hint: str
 
@@ -119,11 +117,11 @@ class Resources:
     """
 
     allocation: Allocation
-    sizes: dict[StageName, tuple[SizeClass, ...]]
-    why: dict[StageName, str]
+    sizes: dict[str, tuple[SizeClass, ...]]
+    why: dict[str, str]
     warnings: tuple[str, ...] = ()
 
-    def at_a_time(self, stage: StageName, rung: int = 0) -> int:
+    def at_a_time(self, stage: str, rung: int = 0) -> int:
         """Return how many tasks of a stage run at a time, over all jobs."""
         sizes = self.sizes[stage]
         size = sizes[min(rung, len(sizes) - 1)]
@@ -132,32 +130,18 @@ class Resources:
 
 def decide_resources(workflow: WorkflowModel, site: SiteModel) -> Resources | Impossible:
     """Return what the campaign of ``workflow`` gets on ``site``; the same settings always get the same."""
-    resources = workflow.resources
-    for key, ranks in (
-        (Key.SEARCH_RANKS, resources.search.ranks_per_node),
-        (Key.CONVERGE_RANKS, resources.converge.ranks_per_node),
-    ):
+    demands = {stage.name: stage.demand(workflow) for stage in stages_of(workflow)}
+    for name, demand in demands.items():
+        ranks = demand.ranks_per_node if isinstance(demand, TrainingDemand) else None
         if ranks and (refused := check_ranks(site, ranks)):
-            return Impossible(key, refused.message, refused.hint)
+            return Impossible(setting(name, "ranks_per_node"), refused.message, refused.hint)
     allocation = _allocation(workflow, site)
     if isinstance(allocation, Impossible):
         return allocation
-    sizes: dict[StageName, tuple[SizeClass, ...]] = {}
-    why: dict[StageName, str] = {}
-    shards = sum(source.shards for source in workflow.data.sources.values())
-    for name, shared, at_fault, tasks in (
-        (StageName.INGEST, resources.ingest, Key.INGEST, shards),
-        (StageName.CALIBRATE, resources.calibrate, Key.CALIBRATE, workflow.converge.members),
-    ):
-        on_gpu = name is StageName.CALIBRATE and shared.cores is None
-        shape = default_shape(site, 0) if on_gpu else host_shape(site, shared.cores)
-        if reason := misfit(site, shape):
-            threads = site.node.usable_threads
-            return Impossible(at_fault, f"This task cannot run: {reason}.", f"Ask for {threads} cores or fewer.")
-        sizes[name] = (_shared(site, shape, allocation, tasks),)
-        why[name] = "shares nodes"
-    for name in (StageName.SEARCH, StageName.CONVERGE):
-        decided = _trainings(workflow, site, allocation, name)
+    sizes: dict[str, tuple[SizeClass, ...]] = {}
+    why: dict[str, str] = {}
+    for name, demand in demands.items():
+        decided = _sizes(workflow, site, allocation, name, demand)
         if isinstance(decided, Impossible):
             return decided
         sizes[name], why[name] = decided
@@ -171,32 +155,40 @@ def decide_resources(workflow: WorkflowModel, site: SiteModel) -> Resources | Im
             "On PBS a training over whole nodes cannot be told in which of several jobs it runs.",
             "Set allocation.blocks to 1 and ask for more nodes.",
         )
-    found = Resources(allocation, {name: sizes[name] for name in StageName}, {name: why[name] for name in StageName})
-    return replace(found, warnings=tuple(_idle(workflow, found)))
+    found = Resources(allocation, sizes, why)
+    return replace(found, warnings=tuple(_idle(found, demands)))
 
 
-def _idle(workflow: WorkflowModel, found: Resources) -> Iterator[str]:
-    """Yield a sentence where the search cannot keep half of the allocation busy."""
-    size, nodes = found.sizes[StageName.SEARCH][0], found.allocation.usable * found.allocation.blocks
-    tasks = min(found.at_a_time(StageName.SEARCH), workflow.search.candidates)
-    busy = tasks * size.shape.nodes or -(-tasks // size.per_node)
-    if busy * 2 <= nodes and nodes > 1:
-        each = counted(size.shape.nodes, "node") if size.shape.nodes else f"1/{size.per_node} of a node"
-        yield (
-            f"The search keeps at most {busy:,} of {counted(nodes, 'node')} busy "
-            f"({counted(tasks, 'trial')} at a time, {each} each)."
-        )
+def _sizes(
+    workflow: WorkflowModel, site: SiteModel, allocation: Allocation, name: str, demand: Demand
+) -> tuple[tuple[SizeClass, ...], str] | Impossible:
+    """Return the sizes of a stage's tasks, and why they have them."""
+    if isinstance(demand, TrainingDemand):
+        return _trainings(workflow, site, allocation, name, demand)
+    on_gpu = demand.gpu and demand.cores is None
+    shape = default_shape(site, 0) if on_gpu else host_shape(site, demand.cores)
+    if reason := misfit(site, shape):
+        threads = site.node.usable_threads
+        hint = f"Ask for {threads} cores or fewer."
+        return Impossible(setting(name, "cores"), f"This task cannot run: {reason}.", hint)
+    return (_shared(site, shape, allocation, demand.tasks),), "shares nodes"
 
 
-def wave_target(workflow: WorkflowModel) -> int:
-    """Return how many candidates should train at a time."""
-    search = workflow.search
-    return min(search.wave, search.candidates) if isinstance(search.wave, int) else -(-search.candidates // WAVES)
-
-
-def rung_count(workflow: WorkflowModel, rung: int) -> int:
-    """Return the most candidates that train to a rung of the search."""
-    return int(workflow.search.candidates / workflow.search.reduction**rung)
+def _idle(found: Resources, demands: Mapping[str, Demand]) -> Iterator[str]:
+    """Yield a sentence where the trainings of a stage with rungs cannot keep half of the allocation busy."""
+    nodes = found.allocation.usable * found.allocation.blocks
+    for name, demand in demands.items():
+        if isinstance(demand, SharedDemand) or not demand.fills:
+            continue
+        size = found.sizes[name][0]
+        tasks = min(found.at_a_time(name), demand.counts[0])
+        busy = tasks * size.shape.nodes or -(-tasks // size.per_node)
+        if busy * 2 <= nodes and nodes > 1:
+            each = counted(size.shape.nodes, "node") if size.shape.nodes else f"1/{size.per_node} of a node"
+            yield (
+                f"The {name} keeps at most {busy:,} of {counted(nodes, 'node')} busy "
+                f"({counted(tasks, 'trial')} at a time, {each} each)."
+            )
 
 
 def smallest_batch(workflow: WorkflowModel) -> int:
@@ -223,14 +215,17 @@ def _wanted_nodes(workflow: WorkflowModel, site: SiteModel) -> int:
     """Return how many nodes a wave of the search keeps busy, within what the queue takes."""
     if site.scheduler.kind is Scheduler.LOCAL:
         return 1
-    at_once, asked = wave_target(workflow), workflow.resources.search
-    sizes = asked.nodes if isinstance(asked.nodes, list) else [asked.nodes if isinstance(asked.nodes, int) else 0]
-    shape = default_shape(site, 0, asked.ranks_per_node)
-    members = workflow.resources.converge.nodes
-    usable = max(
-        max(sizes) * at_once or -(-at_once // max(1, slots_per_node(site, shape))),
-        members if isinstance(members, int) else 0,
-    )
+    usable = 0
+    for stage in stages_of(workflow):
+        demand = stage.demand(workflow)
+        if isinstance(demand, SharedDemand):
+            continue
+        largest_task = max(demand.nodes or (0,))
+        if demand.fills:
+            shape = default_shape(site, 0, demand.ranks_per_node)
+            at_once = demand.at_a_time
+            usable = max(usable, largest_task * at_once or -(-at_once // max(1, slots_per_node(site, shape))))
+        usable = max(usable, largest_task)
     wanted = usable
     while wanted - _spare(site, wanted) < usable:
         wanted += 1
@@ -297,24 +292,18 @@ def _sized(site: SiteModel, shape: TaskShape, allocation: Allocation, tasks: int
 
 
 def _trainings(
-    workflow: WorkflowModel, site: SiteModel, allocation: Allocation, name: StageName
+    workflow: WorkflowModel, site: SiteModel, allocation: Allocation, name: str, demand: TrainingDemand
 ) -> tuple[tuple[SizeClass, ...], str] | Impossible:
     """Return the sizes of the trainings of a stage, and why they have them."""
-    search = name is StageName.SEARCH
-    asked = workflow.resources.search if search else workflow.resources.converge
-    key = Key.SEARCH if search else Key.CONVERGE
-    batch = smallest_batch(workflow)
-    if asked.nodes == AUTO:
-        tasks = wave_target(workflow) if search else workflow.converge.members
-        shape, why = automatic_shape(site, allocation, tasks, batch, asked.ranks_per_node)
-        return (_sized(site, shape, allocation, tasks),), why
+    key, batch = setting(name, "nodes"), smallest_batch(workflow)
+    if demand.nodes is None:
+        shape, why = automatic_shape(site, allocation, demand.at_a_time, batch, demand.ranks_per_node)
+        return (_sized(site, shape, allocation, demand.at_a_time),), why
     sizes = []
-    listed = asked.nodes if isinstance(asked.nodes, list) else [asked.nodes]
-    for rung, nodes in enumerate(n for n in listed if isinstance(n, int)):
-        tasks = rung_count(workflow, rung) if search else workflow.converge.members
+    for nodes, tasks in zip(demand.nodes, demand.counts, strict=False):
         if refused := check_task(site, nodes, allocation.usable):
             return Impossible(key, refused.message, refused.hint)
-        shape = _shape(site, nodes, asked.ranks_per_node)
+        shape = _shape(site, nodes, demand.ranks_per_node)
         if reason := misfit(site, shape):
             return Impossible(key, f"This training cannot run: {reason}.", "Ask for fewer ranks_per_node.")
         if shape.ranks > batch:
@@ -326,7 +315,7 @@ def _trainings(
         sizes = [_stepped(site, s, allocation) if spawned else s for s, spawned in zip(sizes, one_node, strict=True)]
     for size in sizes:
         if (fault := _unbound(site, size)) is not None:
-            return Impossible(Key.SEARCH_RANKS if search else Key.CONVERGE_RANKS, *fault)
+            return Impossible(setting(name, "ranks_per_node"), *fault)
     return tuple(sizes), "as the workflow says"
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from gfm_pipeline.campaign.events import Member, StageDone, StageFailed, StageName
-from gfm_pipeline.campaign.state import StageState
-from gfm_pipeline.core.contracts.training import Convergence, TrainSpec, settings_of
+from gfm_pipeline.campaign.events import Member, StageDone, StageFailed
+from gfm_pipeline.campaign.paths import StagePaths
+from gfm_pipeline.campaign.state import CampaignState, StageState
+from gfm_pipeline.core.contracts.training import Convergence, StopReason, TrainResult, TrainSpec, settings_of
 from gfm_pipeline.engine.decisions.requests import (
+    AnyRequest,
     Context,
     Program,
     Step,
@@ -17,40 +20,38 @@ from gfm_pipeline.engine.decisions.requests import (
     stage_paths,
     to_start,
 )
+from gfm_pipeline.engine.resources.demand import Demand, TrainingDemand
+from gfm_pipeline.engine.stages import ingest, search
+from gfm_pipeline.engine.stages.base import Done, Records, Stage, Work
 from gfm_pipeline.engine.stages.ingest import dataset_refs
-from gfm_pipeline.engine.stages.search import candidate_seed, task_name
+from gfm_pipeline.engine.stages.search import (
+    TRAIN,
+    candidate_seed,
+    describe_training,
+    node_list,
+    task_name,
+)
+
+if TYPE_CHECKING:
+    from gfm_pipeline.workflow.schema import WorkflowModel
+
+NAME = "converge"
 
 
-def settings(context: Context) -> dict[str, Any]:
-    """Return what the converged members depend on, besides the chosen candidates."""
-    converge = context.workflow.converge.model_dump(mode="json", exclude={"members", "max_per_algorithm"})
-    return {"seed": context.workflow.seed, **converge}
+def member_count(state: CampaignState) -> int:
+    """Return the number of members that the search of a campaign chose; 0 while it has chosen none."""
+    found = state.stage(search.NAME)
+    return 0 if found is None else len(found.members or ())
 
 
-def advance(context: Context, stage: StageState, ingest: StageState, search: StageState) -> Step:
-    """Decide the next step of convergence."""
-    if (failure := first_failure(stage)) is not None:
-        return Step(events=(StageFailed(stage.key, failure),))
-    members = search.members or ()
-    results = {m.name: result_of(stage, m.name) for m in members}
-    diverged = [name for name, task in stage.tasks.items() if task.diverged]
-    if diverged:
-        reason = f"{', '.join(diverged)} diverged; lower learning_rate or raise search.rungs"
-        return Step(events=(StageFailed(stage.key, reason),))
-    if all(results.values()):
-        outputs = {name: str(result["digest"]) for name, result in results.items() if result}
-        return Step(events=(StageDone(stage.key, outputs),))
-    return Step(tasks=to_start(stage, [_train(context, stage, ingest, search, m) for m in members]))
-
-
-def _train(context: Context, stage: StageState, ingest: StageState, search: StageState, member: Member) -> TaskRequest:
+def _train(context: Context, stage: StageState, done: Done, member: Member) -> AnyRequest:
     converge = context.workflow.converge
     model, optimiser = settings_of(member.settings)
     spec = TrainSpec(
         task=member.name,
         model=model,
         optimiser=optimiser,
-        datasets=dataset_refs(context, ingest),
+        datasets=dataset_refs(context, done[ingest.NAME]),
         seed=candidate_seed(context, member.candidate),
         output=str(stage_paths(context, stage).checkpoint(member.name)),
         convergence=Convergence(
@@ -60,9 +61,89 @@ def _train(context: Context, stage: StageState, ingest: StageState, search: Stag
             max_graphs=converge.max_graphs,
             anneal_fraction=converge.anneal_fraction,
         ),
-        checkpoint=str(stage_paths(context, search).checkpoint(task_name(member.candidate, member.rung))),
+        checkpoint=str(stage_paths(context, done[search.NAME]).checkpoint(task_name(member.candidate, member.rung))),
         validate_every=converge.check_every,
         validation_limit=context.workflow.search.validation_limit,
         threads=context.threads,
     )
-    return TaskRequest(stage.key, StageName.CONVERGE, member.name, Program.TRAIN, spec)
+    return TaskRequest(stage.key, NAME, member.name, TRAIN, spec)
+
+
+class Converge(Stage):
+    """Converge: the chosen candidates are trained on until each one's own criterion is met."""
+
+    name = NAME
+    after = search.NAME
+    trains = True
+    optional = False
+
+    def settings(self, context: Context) -> dict[str, Any]:
+        """Return what the converged members depend on, besides the chosen candidates."""
+        settings = context.workflow.converge.model_dump(mode="json", exclude={"members", "max_per_algorithm"})
+        return {"seed": context.workflow.seed, **settings}
+
+    def advance(self, context: Context, stage: StageState, done: Done) -> Step:
+        """Decide the next step of convergence."""
+        if (failure := first_failure(stage)) is not None:
+            return Step(events=(StageFailed(stage.key, failure),))
+        members = done[search.NAME].members or ()
+        results = {m.name: result_of(stage, m.name, TRAIN) for m in members}
+        diverged = [name for name, task in stage.tasks.items() if task.diverged]
+        if diverged:
+            reason = f"{', '.join(diverged)} diverged; lower learning_rate or raise search.rungs"
+            return Step(events=(StageFailed(stage.key, reason),))
+        if all(results.values()):
+            outputs = {name: str(result.digest) for name, result in results.items() if result}
+            return Step(events=(StageDone(stage.key, outputs),))
+        return Step(tasks=to_start(stage, [_train(context, stage, done, m) for m in members]))
+
+    def folder_of(self, places: StagePaths, task: str) -> Path:
+        """Return the final checkpoint of a member."""
+        return places.checkpoint(task)
+
+    def task_of(self, places: StagePaths, folder: Path) -> str:  # noqa: ARG002 - checkpoints bear the names of tasks
+        """Return the member whose checkpoint it is."""
+        return folder.name
+
+    def output_tasks(self, stage: StageState) -> list[str]:
+        """Return the members."""
+        return list(stage.outputs or ())
+
+    def program_of(self, task: str) -> Program[Any, Any]:  # noqa: ARG002 - all tasks train
+        """Return the trainer."""
+        return TRAIN
+
+    def demand(self, workflow: WorkflowModel) -> Demand:
+        """Return that of all members at a time."""
+        asked, members = workflow.resources.converge, workflow.converge.members
+        return TrainingDemand(members, (members,), node_list(asked.nodes), asked.ranks_per_node)
+
+    def work(self, context: Context, state: CampaignState) -> Work:  # noqa: ARG002 - settings alone say it
+        """Return the number of members and the most graphs each sees."""
+        converge = context.workflow.converge
+        words = f"{converge.members} members, each until it converges, at most {converge.max_graphs:,} graphs"
+        return Work(words, converge.members)
+
+    def graphs(self, workflow: WorkflowModel) -> int:
+        """Return the graphs that members see who all reach their limit."""
+        converge = workflow.converge
+        return converge.members * int(converge.max_graphs * (1 + converge.anneal_fraction))
+
+    def checkpoints(self, workflow: WorkflowModel) -> int:
+        """Return two per member: its own, and its copy in the ensemble."""
+        return 2 * workflow.converge.members
+
+    def expected_tasks(self, state: CampaignState, stage: StageState) -> int | None:  # noqa: ARG002
+        """Return the number of members."""
+        return member_count(state)
+
+    def describe(self, stage: StageState, records: Records) -> str:  # noqa: ARG002
+        """Return how many members have converged, and how many reached their limit."""
+        ended = [result.stop_reason for t in stage.tasks.values() if (result := t.decoded(TrainResult)) is not None]
+        limited = ended.count(StopReason.LIMIT)
+        at_limit = f", {limited} at {'its' if limited == 1 else 'their'} limit" if limited else ""
+        return f"{ended.count(StopReason.CONVERGED)} converged{at_limit}" if ended else "training members on"
+
+    def describe_result(self, result: Any) -> str:
+        """Return how a training ended."""
+        return describe_training(result)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from gfm_pipeline.campaign.events import StageDone, StageFailed, StageName
-from gfm_pipeline.campaign.state import StageState
+from gfm_pipeline.campaign.events import StageDone, StageFailed
+from gfm_pipeline.campaign.paths import StagePaths
+from gfm_pipeline.campaign.state import CampaignState, StageState
 from gfm_pipeline.core.contracts.data import (
     LATER_SETTINGS,
     SHARD_MB,
+    AssembleResult,
     AssembleSpec,
     EdgeStorage,
+    ReadShardResult,
     ReadShardSpec,
     SourceSettings,
 )
 from gfm_pipeline.core.contracts.training import DatasetRef
 from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.engine.decisions.requests import (
+    AnyRequest,
     Context,
     Program,
     Step,
@@ -27,6 +32,15 @@ from gfm_pipeline.engine.decisions.requests import (
     stage_paths,
     to_start,
 )
+from gfm_pipeline.engine.resources.demand import Demand, SharedDemand
+from gfm_pipeline.engine.stages.base import Done, Records, Stage, Work
+
+if TYPE_CHECKING:
+    from gfm_pipeline.workflow.schema import WorkflowModel
+
+NAME = "ingest"
+READ = Program("ingest.read", ReadShardSpec, ReadShardResult)
+ASSEMBLE = Program("ingest.assemble", AssembleSpec, AssembleResult)
 
 # Settings that came later: at these values they change nothing of a dataset that was made before there were any, and
 # campaigns of that time keep the keys of their stages.
@@ -37,7 +51,7 @@ def _of(source: SourceSettings) -> dict[str, Any]:
     return {k: v for k, v in to_plain(source).items() if k != "files" and not (k in _LATER and v == _LATER[k])}
 
 
-def settings(context: Context) -> dict[str, Any]:
+def _settings(context: Context) -> dict[str, Any]:
     """Return what the datasets depend on; files enter by content, not by place."""
     data = context.workflow.data
     sources = {s.name: _of(s) for s in context.sources}
@@ -75,36 +89,36 @@ def dataset_refs(context: Context, stage: StageState) -> tuple[DatasetRef, ...]:
     return tuple(DatasetRef(s.name, str(paths.dataset(s.name))) for s in context.sources)
 
 
-def advance(context: Context, stage: StageState) -> Step:
+def _advance(context: Context, stage: StageState) -> Step:
     """Decide the next step of ingest."""
     if (failure := first_failure(stage)) is not None:
         return Step(events=(StageFailed(stage.key, failure),))
     outputs: dict[str, str] = {}
-    requests: list[TaskRequest] = []
+    requests: list[AnyRequest] = []
     for source in context.sources:
-        done = result_of(stage, assemble_name(source.name))
+        done = result_of(stage, assemble_name(source.name), ASSEMBLE)
         if done is not None:
-            outputs[source.name] = done["digest"]
+            outputs[source.name] = done.digest
             continue
         names = [read_name(source.name, shard) for shard in range(source.shards)]
-        if all(result_of(stage, name) is not None for name in names):
+        if all(result_of(stage, name, READ) is not None for name in names):
             requests.append(_assemble(context, stage, source))
         else:
             requests += [_read(context, stage, source, shard) for shard in range(source.shards)]
     if len(outputs) == len(context.sources):
         return Step(events=(StageDone(stage.key, outputs),))
     # Joins first: they free nothing else to do, and the largest source should not come last.
-    requests.sort(key=lambda r: r.program is not Program.ASSEMBLE)
+    requests.sort(key=lambda r: r.program is not ASSEMBLE)
     return Step(tasks=to_start(stage, requests))
 
 
-def _read(context: Context, stage: StageState, source: SourceSettings, shard: int) -> TaskRequest:
+def _read(context: Context, stage: StageState, source: SourceSettings, shard: int) -> AnyRequest:
     output = stage_paths(context, stage).shard(source.name, shard)
     spec = ReadShardSpec(source, shard, context.workflow.seed, str(output), context.workflow.limits.reading())
-    return TaskRequest(stage.key, StageName.INGEST, read_name(source.name, shard), Program.READ, spec)
+    return TaskRequest(stage.key, NAME, read_name(source.name, shard), READ, spec)
 
 
-def _assemble(context: Context, stage: StageState, source: SourceSettings) -> TaskRequest:
+def _assemble(context: Context, stage: StageState, source: SourceSettings) -> AnyRequest:
     paths, data = stage_paths(context, stage), context.workflow.data
     spec = AssembleSpec(
         source=source,
@@ -117,4 +131,80 @@ def _assemble(context: Context, stage: StageState, source: SourceSettings) -> Ta
         shard_mb=data.shard_mb,
         edges_within=edges_within(context),
     )
-    return TaskRequest(stage.key, StageName.INGEST, assemble_name(source.name), Program.ASSEMBLE, spec)
+    return TaskRequest(stage.key, NAME, assemble_name(source.name), ASSEMBLE, spec)
+
+
+class Ingest(Stage):
+    """Ingest: structure files become datasets."""
+
+    name = NAME
+    after = ""
+    optional = False
+
+    def settings(self, context: Context) -> dict[str, Any]:
+        """Return what the datasets depend on; files enter by content, not by place."""
+        return _settings(context)
+
+    def inputs(self, context: Context) -> dict[str, str]:
+        """Return the digests of the files of all sources."""
+        return dict(context.source_digests)
+
+    def advance(self, context: Context, stage: StageState, done: Done) -> Step:  # noqa: ARG002 - it is the first stage
+        """Decide the next step of ingest."""
+        return _advance(context, stage)
+
+    def folder_of(self, places: StagePaths, task: str) -> Path:
+        """Return the shard or the dataset of a task."""
+        kind, _, rest = task.partition("-")
+        if kind == "assemble":
+            return places.dataset(rest)
+        source, _, shard = rest.rpartition("-")
+        return places.shard(source, int(shard))
+
+    def task_of(self, places: StagePaths, folder: Path) -> str:
+        """Return the task that publishes a shard or a dataset."""
+        joined = places.dataset(folder.name) == folder
+        return assemble_name(folder.name) if joined else f"read-{folder.name}"
+
+    def output_tasks(self, stage: StageState) -> list[str]:
+        """Return the joins."""
+        return [assemble_name(source) for source in stage.outputs or ()]
+
+    def program_of(self, task: str) -> Program[Any, Any]:
+        """Return the program of a task."""
+        return ASSEMBLE if task.startswith("assemble-") else READ
+
+    def demand(self, workflow: WorkflowModel) -> Demand:
+        """Return that of reading all shards at a time."""
+        shards = sum(source.shards for source in workflow.data.sources.values())
+        return SharedDemand(shards, workflow.resources.ingest.cores)
+
+    def work(self, context: Context, state: CampaignState) -> Work:  # noqa: ARG002 - settings alone say it
+        """Return the number of shards and joins."""
+        shards = sum(s.shards for s in context.sources)
+        return Work(f"{shards} shards of {len(context.sources)} sources", shards + len(context.sources))
+
+    def expected_tasks(self, state: CampaignState, stage: StageState) -> int | None:  # noqa: ARG002
+        """Return the number of shards and joins."""
+        sources = stage.settings["sources"].values()
+        return sum(int(s["shards"]) for s in sources) + len(sources)
+
+    def describe(self, stage: StageState, records: Records) -> str:  # noqa: ARG002 - the records say it
+        """Return how many records were read, and how many set aside."""
+        aside = f", {records.set_aside:,} set aside" if records.set_aside else ""
+        if records.complete:
+            return f"{records.read - records.set_aside:,} structures in {records.datasets} datasets{aside}"
+        return f"{records.read:,} records read{aside}" if records.read else "reading"
+
+    def describe_result(self, result: Any) -> str:
+        """Return the sizes of a shard or of a dataset."""
+        if isinstance(result, ReadShardResult):
+            bad = f", {result.n_quarantined} quarantined" if result.n_quarantined else ""
+            return f"{result.n_records:,} records{bad}"
+        counts, bad = result.statistics.n_structures, result.statistics.n_quarantined
+        text = "dataset of " + ", ".join(f"{n:,} {str(split).removesuffix('set')}" for split, n in counts.items())
+        return text + (f"; {bad:,} quarantined" if bad else "")
+
+    def warnings(self, result: Any) -> list[str]:
+        """Return what a dataset warns of: that of its shards is the same, seen in part."""
+        return list(result.statistics.warnings) if isinstance(result, AssembleResult) else []

@@ -8,7 +8,9 @@ a fixed set of results. An interrupted and resumed search therefore takes exactl
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from gfm_pipeline.campaign.events import (
     Candidate,
@@ -19,11 +21,12 @@ from gfm_pipeline.campaign.events import (
     RungDecided,
     StageDone,
     StageFailed,
-    StageName,
 )
-from gfm_pipeline.campaign.state import StageState, TaskStatus
-from gfm_pipeline.core.contracts.training import TrainSpec, settings_of
+from gfm_pipeline.campaign.paths import StagePaths
+from gfm_pipeline.campaign.state import CampaignState, StageState, TaskStatus
+from gfm_pipeline.core.contracts.training import TrainResult, TrainSpec, settings_of
 from gfm_pipeline.engine.decisions.requests import (
+    AnyRequest,
     Context,
     Program,
     Proposal,
@@ -34,17 +37,19 @@ from gfm_pipeline.engine.decisions.requests import (
     result_of,
     stage_paths,
 )
+from gfm_pipeline.engine.resources.demand import Demand, TrainingDemand
+from gfm_pipeline.engine.stages import ingest
+from gfm_pipeline.engine.stages.base import Done, Records, Stage, Work
 from gfm_pipeline.engine.stages.ingest import dataset_refs
 from gfm_pipeline.search.rungs import choose_members, promote
 
+if TYPE_CHECKING:
+    from gfm_pipeline.workflow.schema import WorkflowModel
+
+NAME = "search"
+TRAIN = Program("train", TrainSpec, TrainResult)
 LAG = 1  # waves proposed ahead of the results they are based on
-
-
-def settings(context: Context) -> dict[str, Any]:
-    """Return what the candidates depend on."""
-    search = context.workflow.search.model_dump(mode="json")
-    search["space"] = context.workflow.search.space.written()
-    return {"seed": context.workflow.seed, **search, "members": _selection(context)}
+WAVES = 4  # waves an automatic search aims at
 
 
 def _selection(context: Context) -> dict[str, int]:
@@ -68,10 +73,10 @@ def task_name(candidate: str, rung: int) -> str:
 def objective_of(stage: StageState, candidate: str, rung: int) -> float | None:
     """Return a candidate's objective at a rung; None when it diverged, failed, or has not finished it."""
     task = stage.tasks.get(task_name(candidate, rung))
-    if task is None or task.result is None or task.diverged:
+    if task is None or task.diverged:
         return None
-    value: float | None = task.result["objective"]
-    return value
+    result = task.decoded(TrainResult)
+    return None if result is None else result.objective
 
 
 def finished(stage: StageState, candidate: str, rung: int) -> bool:
@@ -83,31 +88,6 @@ def finished(stage: StageState, candidate: str, rung: int) -> bool:
 def candidate_seed(context: Context, name: str) -> int:
     """Return the seed of a candidate's weights and sampling: a function of the campaign's seed and its number."""
     return context.workflow.seed * 100_003 + int(name[1:])
-
-
-def advance(context: Context, stage: StageState, ingest: StageState) -> Step:
-    """Decide the next step of the search."""
-    if (failure := first_failure(stage, {Cause.USER_ERROR})) is not None:
-        # no bad luck of a candidate: others will end alike, and what is wrong can be mended
-        return Step(events=(StageFailed(stage.key, failure),))
-    search = context.workflow.search
-    sizes = wave_sizes(search.candidates, search.wave, stage.slots)
-    decisions = _decisions(context, stage)
-    if decisions:
-        return Step(events=decisions)
-    next_wave = len(stage.waves)
-    proposal = None
-    if next_wave < len(sizes) and _first_rung_done(stage, next_wave - 1 - LAG):
-        proposal = Proposal(stage.key, next_wave, sizes[next_wave])
-    wanted = _wanted(stage)
-    if proposal is None and next_wave == len(sizes) and all(finished(stage, c.name, rung) for c, rung in wanted):
-        return Step(events=_finish(context, stage))
-    starting = [
-        _train(context, stage, ingest, candidate, rung)
-        for candidate, rung in wanted
-        if is_to_start(stage, task_name(candidate.name, rung)) and _has_start(stage, candidate.name, rung)
-    ]
-    return Step(tasks=tuple(starting), proposal=proposal)
 
 
 def _has_start(stage: StageState, candidate: str, rung: int) -> bool:
@@ -157,9 +137,9 @@ def _wanted(stage: StageState) -> list[tuple[Candidate, int]]:
     return [(candidates[name], -rung) for rung, _, name in sorted(wanted)]
 
 
-def _train(context: Context, stage: StageState, ingest: StageState, candidate: Candidate, rung: int) -> TaskRequest:
+def _train(context: Context, stage: StageState, datasets: StageState, candidate: Candidate, rung: int) -> AnyRequest:
     name = task_name(candidate.name, rung)
-    known = context.made.get((ingest.key, stage.key, name))
+    known = context.made.get((datasets.key, stage.key, name))
     if known is not None:
         return known
     search, paths = context.workflow.search, stage_paths(context, stage)
@@ -168,7 +148,7 @@ def _train(context: Context, stage: StageState, ingest: StageState, candidate: C
         task=name,
         model=model,
         optimiser=optimiser,
-        datasets=dataset_refs(context, ingest),
+        datasets=dataset_refs(context, datasets),
         seed=candidate_seed(context, candidate.name),
         output=str(paths.checkpoint(name)),
         budget_graphs=search.rungs[rung],
@@ -177,8 +157,8 @@ def _train(context: Context, stage: StageState, ingest: StageState, candidate: C
         validation_limit=search.validation_limit,
         threads=context.threads,
     )
-    made = TaskRequest(stage.key, StageName.SEARCH, name, Program.TRAIN, spec, rung)
-    context.made[ingest.key, stage.key, name] = made
+    made = TaskRequest(stage.key, NAME, name, TRAIN, spec, rung)
+    context.made[datasets.key, stage.key, name] = made
     return made
 
 
@@ -204,5 +184,140 @@ def _finish(context: Context, stage: StageState) -> tuple[Event, ...]:
         Member(f"m{i:02d}", name, rung, value, candidates[name].settings)
         for i, (name, rung, value) in enumerate(chosen)
     )
-    outputs = {m.name: str((result_of(stage, task_name(m.candidate, m.rung)) or {})["digest"]) for m in members}
+    trained = {m.name: result_of(stage, task_name(m.candidate, m.rung), TRAIN) for m in members}
+    outputs = {name: str(result.digest) for name, result in trained.items() if result is not None}
     return (MembersSelected(stage.key, members), StageDone(stage.key, outputs))
+
+
+def stopped_early(stage: StageState) -> dict[str, str]:
+    """Return the candidates that stand stopped, with the evidence; a later wave may have revived some."""
+    stopped: dict[str, str] = {}
+    for (_, rung), decision in sorted(stage.decisions.items()):
+        for name, evidence in decision.stopped.items():
+            stopped[name] = f"stopped at rung {rung}: {evidence}"
+        for name in decision.promoted:
+            stopped.pop(name, None)
+    return stopped
+
+
+def describe_training(result: TrainResult) -> str:
+    """Return how a training ended, in words."""
+    return (
+        f"objective {result.objective:.4f} after {result.graphs:,} graphs "
+        f"({result.graphs_per_second:.0f} graphs/s, {result.stop_reason})"
+    )
+
+
+def node_list(nodes: int | Sequence[int] | str) -> tuple[int, ...] | None:
+    """Return the nodes of trainings as a workflow gives them, one entry per rung or one for all; None for `auto`."""
+    if isinstance(nodes, str):
+        return None
+    return (nodes,) if isinstance(nodes, int) else tuple(nodes)
+
+
+def rung_counts(workflow: WorkflowModel) -> tuple[int, ...]:
+    """Return the most candidates that train to each rung."""
+    search = workflow.search
+    return tuple(int(search.candidates / search.reduction**rung) for rung in range(len(search.rungs)))
+
+
+def wave_target(workflow: WorkflowModel) -> int:
+    """Return how many candidates should train at a time."""
+    search = workflow.search
+    return min(search.wave, search.candidates) if isinstance(search.wave, int) else -(-search.candidates // WAVES)
+
+
+class Search(Stage):
+    """Search: waves of candidates, each trained from rung to rung while it is among the best."""
+
+    name = NAME
+    after = ingest.NAME
+    code_version = 2  # datasets are numbered in the order of their names, not of the file
+    trains = True
+    optional = False
+
+    def settings(self, context: Context) -> dict[str, Any]:
+        """Return what the candidates depend on."""
+        search = context.workflow.search.model_dump(mode="json")
+        search["space"] = context.workflow.search.space.written()
+        return {"seed": context.workflow.seed, **search, "members": _selection(context)}
+
+    def advance(self, context: Context, stage: StageState, done: Done) -> Step:
+        """Decide the next step of the search."""
+        if (failure := first_failure(stage, {Cause.USER_ERROR})) is not None:
+            # no bad luck of a candidate: others will end alike, and what is wrong can be mended
+            return Step(events=(StageFailed(stage.key, failure),))
+        search = context.workflow.search
+        sizes = wave_sizes(search.candidates, search.wave, stage.slots)
+        decisions = _decisions(context, stage)
+        if decisions:
+            return Step(events=decisions)
+        next_wave = len(stage.waves)
+        proposal = None
+        if next_wave < len(sizes) and _first_rung_done(stage, next_wave - 1 - LAG):
+            proposal = Proposal(stage.key, next_wave, sizes[next_wave])
+        wanted = _wanted(stage)
+        if proposal is None and next_wave == len(sizes) and all(finished(stage, c.name, rung) for c, rung in wanted):
+            return Step(events=_finish(context, stage))
+        starting = [
+            _train(context, stage, done[ingest.NAME], candidate, rung)
+            for candidate, rung in wanted
+            if is_to_start(stage, task_name(candidate.name, rung)) and _has_start(stage, candidate.name, rung)
+        ]
+        return Step(tasks=tuple(starting), proposal=proposal)
+
+    def folder_of(self, places: StagePaths, task: str) -> Path:
+        """Return the checkpoint of a candidate at a rung."""
+        return places.checkpoint(task)
+
+    def task_of(self, places: StagePaths, folder: Path) -> str:  # noqa: ARG002 - checkpoints bear the names of tasks
+        """Return the training whose checkpoint it is."""
+        return folder.name
+
+    def output_tasks(self, stage: StageState) -> list[str]:
+        """Return the trainings whose checkpoints the members go on from."""
+        return list(dict.fromkeys(task_name(m.candidate, m.rung) for m in stage.members or ()))
+
+    def program_of(self, task: str) -> Program[Any, Any]:  # noqa: ARG002 - all tasks train
+        """Return the trainer."""
+        return TRAIN
+
+    def demand(self, workflow: WorkflowModel) -> Demand:
+        """Return that of one wave at a time."""
+        asked = workflow.resources.search
+        nodes = node_list(asked.nodes)
+        return TrainingDemand(wave_target(workflow), rung_counts(workflow), nodes, asked.ranks_per_node, fills=True)
+
+    def work(self, context: Context, state: CampaignState) -> Work:
+        """Return the candidates, the waves, and how many may reach each rung."""
+        search, stage = context.workflow.search, state.stage(NAME)
+        waves = len(wave_sizes(search.candidates, search.wave, stage.slots if stage else context.slots))
+        counts = rung_counts(context.workflow)
+        rungs = ", ".join(f"{n} to {g:,} graphs" for n, g in zip(counts, search.rungs, strict=True))
+        plural = "wave" if waves == 1 else "waves"
+        return Work(f"{search.candidates} candidates in {waves:,} {plural}; {rungs}", sum(counts))
+
+    def graphs(self, workflow: WorkflowModel) -> int:
+        """Return the graphs seen when as many candidates as may be promoted are promoted."""
+        rungs = workflow.search.rungs
+        steps = [graphs - before for before, graphs in zip([0, *rungs], rungs, strict=False)]
+        return sum(count * step for count, step in zip(rung_counts(workflow), steps, strict=True))
+
+    def checkpoints(self, workflow: WorkflowModel) -> int:
+        """Return one per training."""
+        return sum(rung_counts(workflow))
+
+    def expected_tasks(self, state: CampaignState, stage: StageState) -> int | None:  # noqa: ARG002
+        """Return None: it depends on who is promoted."""
+        return None
+
+    def describe(self, stage: StageState, records: Records) -> str:  # noqa: ARG002
+        """Return how many candidates were proposed and how many stopped early."""
+        proposed = len(stage.candidates())
+        # One that was stopped and then chosen for want of better ones trains on: the tables do not count it either.
+        stopped = len(stopped_early(stage).keys() - {member.candidate for member in stage.members or ()})
+        return f"{proposed} of {stage.settings['candidates']} candidates proposed, {stopped} stopped early"
+
+    def describe_result(self, result: Any) -> str:
+        """Return how a training ended."""
+        return describe_training(result)

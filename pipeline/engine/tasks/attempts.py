@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gfm_pipeline.campaign.events import Action
 from gfm_pipeline.campaign.state import CampaignState
-from gfm_pipeline.engine.decisions.requests import Context, TaskRequest
+from gfm_pipeline.core.contracts.task import Assignment, TaskSpec
+from gfm_pipeline.engine.decisions.requests import AnyRequest, Context
 from gfm_pipeline.engine.resources.node_pool import Placement
 from gfm_pipeline.engine.tasks.retries import micro_batch
 from gfm_pipeline.execution.prepare import Bounds
@@ -39,7 +39,7 @@ class Running:
         Folder of the launch it shares with others, which holds their places; None: it has its own.
     """
 
-    request: TaskRequest
+    request: AnyRequest
     attempt: int
     folder: Path
     started: float
@@ -58,30 +58,27 @@ class Running:
         return self.request.key, self.request.name, self.attempt
 
 
-def next_attempt(state: CampaignState, request: TaskRequest) -> int:
+def next_attempt(state: CampaignState, request: AnyRequest) -> int:
     """Return the number of a task's next attempt."""
     known = state.stages[request.key].tasks.get(request.name)
     return 1 if known is None else known.attempt + 1
 
 
-def spec_of(context: Context, state: CampaignState, site: SiteModel, request: TaskRequest) -> Any:
+def spec_of(context: Context, state: CampaignState, site: SiteModel, request: AnyRequest) -> TaskSpec:
     """Return what the next attempt at a task is told: the task's spec, and what earlier attempts and its size add."""
     known = state.stages[request.key].tasks.get(request.name)
     paths = context.paths.stage(request.stage, request.key)
     shape = context.size_of(request).shape
-    spec = request.spec
-    if hasattr(spec, "previous_attempts"):
-        number = next_attempt(state, request)
-        earlier = tuple(str(paths.attempt(request.name, k)) for k in range(1, number))
-        spec = replace(spec, previous_attempts=earlier)
-    if known is not None and hasattr(spec, "micro_batch"):
-        spec = replace(spec, micro_batch=micro_batch(spec.optimiser.batch_size, known.counted))
-    if hasattr(spec, "ranks"):
-        spec = replace(spec, ranks=shape.ranks, threads=threads_of(site, shape))
-    if hasattr(spec, "device"):
-        device = site.gpu.device if shape.gpus_per_rank else "cpu"
-        spec = replace(spec, device=type(spec.device)(device))
-    return spec
+    spec: TaskSpec = request.spec
+    batch, number = spec.divisible_batch, next_attempt(state, request)
+    given = Assignment(
+        tuple(str(paths.attempt(request.name, k)) for k in range(1, number)),
+        None if known is None or batch is None else micro_batch(batch, known.counted),
+        shape.ranks,
+        threads_of(site, shape),
+        site.gpu.device if shape.gpus_per_rank else "cpu",
+    )
+    return spec.assigned(given)
 
 
 def bounds_of(limits: LimitsModel) -> Bounds:
@@ -91,16 +88,16 @@ def bounds_of(limits: LimitsModel) -> Bounds:
     )
 
 
-def failed_on(state: CampaignState, request: TaskRequest) -> set[str]:
+def failed_on(state: CampaignState, request: AnyRequest) -> set[str]:
     """Return the nodes where a task failed for reasons that may be theirs: it is tried elsewhere first."""
     known = state.stages[request.key].tasks.get(request.name)
     retried = [a for a in known.counted if a.action in (Action.RETRY, Action.SHRINK)] if known else []
     return {node for attempt in retried for node in attempt.nodes}
 
 
-def can_shrink(state: CampaignState, request: TaskRequest) -> bool:
+def can_shrink(state: CampaignState, request: AnyRequest) -> bool:
     """Return whether a task may be tried with a smaller micro-batch."""
-    if not hasattr(request.spec, "micro_batch"):
+    batch = request.spec.divisible_batch
+    if batch is None:
         return False
-    size = request.spec.optimiser.batch_size
-    return (micro_batch(size, state.stages[request.key].tasks[request.name].counted) or int(size)) > 1
+    return (micro_batch(batch, state.stages[request.key].tasks[request.name].counted) or batch) > 1

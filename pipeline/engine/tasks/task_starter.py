@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.contracts.task import SPEC_FILE
 from gfm_pipeline.core.faultpoints import FaultPoint, hand_down, reach
 from gfm_pipeline.core.publish import storage_errors, write_record
-from gfm_pipeline.engine.decisions.requests import Context, Step, TaskRequest
+from gfm_pipeline.engine.decisions.requests import AnyRequest, Context, Program, Step
 from gfm_pipeline.engine.resources.node_pool import Placement
 from gfm_pipeline.engine.resources.nodes import Fleet, place
 from gfm_pipeline.engine.tasks.attempts import Running, Task, Token, bounds_of, failed_on, next_attempt, spec_of
@@ -26,6 +27,11 @@ from gfm_pipeline.sites.schema import SiteModel
 def sizes_of(context: Context, step: Step) -> set[SizeClass]:
     """Return the sizes of the tasks of ``step``; their number is small, however many tasks there are."""
     return {context.size_of(r) for r in {(r.stage, r.rung): r for r in step.tasks}.values()}
+
+
+def module_of(site: SiteModel, program: Program[Any, Any]) -> str:
+    """Return the module of a program, or the one a site puts in its place."""
+    return site.programs.get(program.name, program.path)
 
 
 class Starter:
@@ -68,7 +74,7 @@ class Starter:
         """
         full: set[SizeClass] = set()
         asked = sizes_of(self._context, step)
-        waiting: dict[SizeClass, list[TaskRequest]] = {}  # for others to share a launch with
+        waiting: dict[SizeClass, list[AnyRequest]] = {}  # for others to share a launch with
         for request in step.tasks:
             size = self._context.size_of(request)
             if full >= asked or now < self.next_launch:
@@ -88,7 +94,7 @@ class Starter:
             if now < self.next_launch or not self._start_shared(group, size, state):
                 return
 
-    def _start_one(self, request: TaskRequest, size: SizeClass, state: CampaignState) -> bool:
+    def _start_one(self, request: AnyRequest, size: SizeClass, state: CampaignState) -> bool:
         """Start a task by itself; return whether there was room."""
         placement = place(self._fleet, size, failed_on(state, request)) if self._launcher.ready(size) else None
         if placement is None:
@@ -97,12 +103,20 @@ class Starter:
         folder = running.folder
         with storage_errors(folder):
             self._make_folder(running, state)
-            job = prepare(self._site, request.stage, request.program, size, placement.nodes, folder, self._bounds)
+            job = prepare(
+                self._site,
+                request.stage,
+                module_of(self._site, request.program),
+                size,
+                placement.nodes,
+                folder,
+                self._bounds,
+            )
         self._begin([running])
         self._submit(in_job(job, self._site, placement.job), running.token)
         return True
 
-    def _start_shared(self, requests: Sequence[TaskRequest], size: SizeClass, state: CampaignState) -> bool:
+    def _start_shared(self, requests: Sequence[AnyRequest], size: SizeClass, state: CampaignState) -> bool:
         """Start as many of these tasks in one launch as there is room for; return whether there was any."""
         avoid = {node for request in requests for node in failed_on(state, request)}
         placement = place(self._fleet, size, avoid, len(requests)) if self._launcher.ready(size) else None
@@ -116,7 +130,7 @@ class Starter:
             folder.mkdir(parents=True, exist_ok=True)
             for running in opened:
                 self._make_folder(running, state)
-            members = [(running.request.program, running.folder) for running in opened]
+            members = [(module_of(self._site, running.request.program), running.folder) for running in opened]
             job, places = prepare_shared(
                 self._site, first.request.stage, size, placement.nodes, members, folder, self._bounds
             )
@@ -129,7 +143,7 @@ class Starter:
         self._submit(in_job(job, self._site, placement.job), folder)
         return True
 
-    def _opened(self, request: TaskRequest, size: SizeClass, placement: Placement, state: CampaignState) -> Running:
+    def _opened(self, request: AnyRequest, size: SizeClass, placement: Placement, state: CampaignState) -> Running:
         attempt = next_attempt(state, request)
         folder = self._context.paths.stage(request.stage, request.key).attempt(request.name, attempt)
         return Running(request, attempt, folder, time.monotonic(), size, placement)

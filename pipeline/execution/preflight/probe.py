@@ -10,7 +10,6 @@ from pathlib import Path
 
 from gfm_pipeline.apps.runtime.launcher_probe import LookSpec
 from gfm_pipeline.apps.runtime.wrapper import Launch, run
-from gfm_pipeline.campaign.events import StageName
 from gfm_pipeline.core.contracts.preflight import PreflightSpec
 from gfm_pipeline.core.contracts.task import SPEC_FILE
 from gfm_pipeline.core.contracts.training import Device
@@ -132,7 +131,9 @@ def _prepared(
     """Return what the task wrapper starts, made ready as a training's."""
     write_record(folder / SPEC_FILE, spec)
     bounds = Bounds(deadline=seconds, silence=seconds, grace=10.0, lost=60.0)
-    job = prepare(site, StageName.SEARCH, PROGRAM, size, nodes, folder, bounds)
+    job = prepare(
+        site, "preflight", site.programs.get(PROGRAM, f"gfm_pipeline.apps.{PROGRAM}"), size, nodes, folder, bounds
+    )
     if job.ranks:
         job.ranks[0].write(folder)
     return job.launch
