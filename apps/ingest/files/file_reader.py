@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any, TypeVar
 
@@ -53,6 +53,7 @@ __all__ = [
 # What formats call the total charge and the spin multiplicity; OMol25 says ``charge`` and ``spin``.
 CHARGE_NAMES = ("charge", "total_charge")
 SPIN_NAMES = ("spin", "spin_multiplicity", "multiplicity")
+MOST_LOST = 1_000_000  # records that are listed one by one, whatever a damaged file says it holds
 T = TypeVar("T")
 
 
@@ -177,19 +178,33 @@ class FileReader(ABC):
         for member, part in enumerate(caught(cursor.cutting(parts(file, members)))):
             if isinstance(part, Exception):
                 if cursor.wants(records):
-                    yield unreadable(source, file, cursor.record, part)
+                    yield _at_least(unreadable(source, file, cursor.record, part))
                 return
             first = cursor.record
             for index, parse in enumerate(caught(cursor.cutting(self.frames(part, options)))):
-                if cursor.wants(records):
-                    yield self._record(parse, source, part, file_index, member, index, cursor)
-                if cursor.abandoned:
-                    return
-                cursor.advance()
+                failed = isinstance(parse, Exception) and not isinstance(parse, RefusedError)
+                rest = self._rest(part, options, index) if failed else 1
+                for lost in range(rest or 1):
+                    if cursor.wants(records):
+                        found = self._record(parse, source, part, file_index, member, index + lost, cursor)
+                        yield _at_least(found) if rest is None else found
+                    if cursor.abandoned:
+                        return
+                    cursor.advance()
             if cursor.record == first:
                 if cursor.wants(records):
                     yield BadRecord(source.name, part.name, 0, "no records in this file")
                 cursor.advance()
+
+    def _rest(self, part: Part, options: Any, done: int) -> int | None:
+        """Return how many records the file still has after ``done``, as far as it says so; None: not known."""
+        try:
+            length = self.length(part, options)
+        except Exception as error:
+            if disk_trouble(error):
+                raise
+            return None
+        return None if length is None or length <= done else min(length - done, MOST_LOST)
 
     def _record(
         self,
@@ -226,6 +241,13 @@ class FileReader(ABC):
             return PassedOver(part.name, index, str(error))
         except Exception as error:  # noqa: BLE001 - whatever a parser raises costs the record, and names it
             return unreadable(source, part.name, index, error)
+
+
+def _at_least(found: Record | BadRecord | PassedOver) -> Record | BadRecord | PassedOver:
+    """Say of what could not be read that it stands for more, nobody knows how many."""
+    if not isinstance(found, BadRecord):
+        return found
+    return replace(found, reason=f"{found.reason}; the rest of this file is lost, at least one record")
 
 
 def _whole(numbers: NDArray[Any]) -> NDArray[Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from functools import partial
 from itertools import chain
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import ijson
+import orjson
 
 ERRORS = (ijson.JSONError,)
 Event = tuple[str, Any]
@@ -29,11 +30,27 @@ class Readable(Protocol):
 
 
 class _Finite:
-    """A stream in which numbers that JSON does not have are null."""
+    """A stream in which numbers that JSON does not have are null, and keys of a name are counted."""
 
-    def __init__(self, stream: Readable) -> None:
+    def __init__(self, stream: Readable, key: str) -> None:
         self._stream = stream
         self._kept = b""
+        self._key = re.compile(rb'"' + re.escape(key.encode()) + rb'"\s*:')
+        self._tail = b""
+        self.keys = 0
+
+    def _count(self, new: bytes) -> None:
+        """Count keys; what may be the beginning of one is looked at again with what follows."""
+        text = self._tail + new
+        ends = [match.end() for match in self._key.finditer(text)]
+        self.keys += len(ends)
+        self._tail = text[max(ends[-1] if ends else 0, len(text) - _KEEP) :]
+
+    def drain(self) -> int:
+        """Read on to the end and return the number of keys in all."""
+        while new := self._stream.read(1 << 20):
+            self._count(new)
+        return self.keys
 
     def read(self, size: int = -1) -> bytes:
         """Return bytes; a few at the end of a piece are kept back, since a word may be cut there."""
@@ -41,6 +58,7 @@ class _Finite:
             return b""
         while True:
             new = self._stream.read(size)
+            self._count(new)
             text = _NO_NUMBER.sub(rb"\1null", self._kept + new)
             if not new:
                 self._kept = b""
@@ -56,18 +74,54 @@ def records(stream: Readable, key: str) -> Iterator[Callable[[], Any]]:
     Records are the objects at the depth at which ``key`` is first found: elements of a list, values of nested
     mappings. What else is found at that depth is given as it is, for the caller to refuse.
 
+    Where the text is no JSON, each record that is lost is a function that says so; they are counted by their keys.
+
     Raises
     ------
     ijson.JSONError
-        Where the text is no JSON; it has come to the end of a file that was cut short.
+        Where the text is no JSON before the first record.
     ValueError
         When ``key`` is nowhere.
     """
-    events = iter(ijson.basic_parse(_Finite(stream), use_float=True))
+    text = _Finite(stream, key)
+    events = _Events(iter(ijson.basic_parse(text, use_float=True, multiple_values=True)))
     seen: list[Event] = []
     depth = _find(events, key, seen)
-    events = chain(seen, events)
-    seen = []
+    given, inside = 0, False
+    try:
+        for record in _cut(chain(seen, events), depth):
+            given, inside = given + 1, True
+            yield record
+            record.skip()
+            inside = events.error is not None  # met when the record was parsed
+            if inside:
+                break
+    except ERRORS:
+        pass  # kept by `events`
+    if events.error is not None:
+        # A record that the text breaks in was given, and is refused when it is parsed.
+        yield from [partial(_lost, events.error)] * max(text.drain() - given, 0 if inside else 1)
+
+
+class _Events:
+    """Events of a parser, and the error that ended them, whoever met it."""
+
+    def __init__(self, events: Iterator[Event]) -> None:
+        self._events = events
+        self.error: Exception | None = None
+
+    def __iter__(self) -> _Events:
+        return self
+
+    def __next__(self) -> Event:
+        try:
+            return next(self._events)
+        except ERRORS as error:
+            self.error = error
+            raise
+
+
+def _cut(events: Iterator[Event], depth: int) -> Iterator[_Record]:
     level = 0
     for event, value in events:
         if event in _CLOSE:
@@ -75,11 +129,48 @@ def records(stream: Readable, key: str) -> Iterator[Callable[[], Any]]:
         elif event == "map_key":
             continue
         elif level == depth:
-            record = _Record(event, value, events)
-            yield record
-            record.skip()
+            yield _Record(event, value, events)
         elif event in _OPEN:
             level += 1
+
+
+def _lost(error: Exception) -> Any:
+    raise error
+
+
+def are_lines(begin: bytes) -> bool:
+    """Return whether a text that begins so is JSON lines: an object a line, and no list of them."""
+    first, _, rest = begin.lstrip().partition(b"\n")
+    return first.startswith(b"{") and first.rstrip().endswith(b"}") and rest.lstrip().startswith(b"{")
+
+
+def loads(line: bytes) -> Any:
+    """Parse a line; numbers that JSON does not have are null."""
+    return orjson.loads(_NO_NUMBER.sub(rb"\1null", line))
+
+
+class Joined:
+    """What was read of a stream, and the rest of it."""
+
+    def __init__(self, begin: bytes, rest: IO[bytes]) -> None:
+        self._begin, self._rest = begin, rest
+
+    def read(self, size: int = -1) -> bytes:
+        """Return bytes, at most ``size`` of them."""
+        if size and self._begin:
+            begin, self._begin = self._begin, b""
+            if size < 0:
+                return begin + self._rest.read()
+            self._begin = begin[size:]
+            return begin[:size]
+        return self._rest.read(size)
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the lines."""
+        *whole, last = self._begin.split(b"\n")
+        yield from whole
+        yield last + self._rest.readline()
+        yield from self._rest
 
 
 def _find(events: Iterator[Event], key: str, seen: list[Event]) -> int:
@@ -115,10 +206,9 @@ class _Record:
             yield event, value
 
     def skip(self) -> None:
-        """Go on to the end of the record; where the file is cut short, the record's own parsing says so."""
+        """Go on to the end of the record."""
         if self._level:
-            with suppress(*ERRORS):
-                next((None for _ in self._counted() if not self._level), None)
+            next((None for _ in self._counted() if not self._level), None)
 
 
 def _build(event: str, value: Any, events: Iterator[Event]) -> Any:

@@ -57,6 +57,8 @@ _RESPELLED = re.compile(
     rf"""(?:^|(?<=\s))({"|".join(_SPELLINGS)})\s*=\s*("[^"]*"|'[^']*'|\{{[^}}]*\}}|\[[\[\]\d\s,.eE+TFtf-]*\]|[^\s"]+)""",
     re.IGNORECASE,
 )
+_AT_ONCE = 65_536  # lines
+_ATOM = re.compile(r"\s*[A-Za-z0-9]+(?:\s+[+-]?\.?\d\S*){3}")  # a symbol or a number, and a position
 _END = " \0 "  # between lines that are split together
 _VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
 
@@ -119,36 +121,87 @@ class Rows:
 def frames(lines: Iterator[str]) -> Iterator[Parse]:
     """Cut the lines of a file into frames by the numbers of atoms; each function returned parses one.
 
-    After something that is no frame, reading goes on at the next number of atoms before a comment line that names
-    properties or a lattice; what lies between is one broken record.
+    A frame whose number of atoms is wrong costs itself: one with fewer lines ends where the next number of atoms stands
+    alone on a line, one with more where lines of atoms end. What else lies between frames counts as the comment lines
+    in it, at least one.
     """
-    count, comment = next(lines, ""), ""
-    while count:
-        if not count.strip():
-            count = next(lines, "")
+    source = _Lines(lines)
+    while header := next(source, ""):
+        if not header.strip():
             continue
-        if not count.strip().isdecimal():
-            yield partial(_refuse, f"{count.strip()[:40]!r} is not a number of atoms")
-            count, comment = _next_header(lines)
+        if not header.strip().isdecimal():
+            lost = max(1, _skip(source))
+            yield from [partial(_refuse, f"{header.strip()[:40]!r} is not a number of atoms")] * lost
             continue
-        head = [comment] if comment else []
-        frame = [*head, *islice(lines, int(count) + 1 - len(head))]
-        text, whole = [count, *frame], len(frame) == int(count) + 1
-        count, comment = next(lines, ""), ""
-        while count.startswith("VEC"):
-            text.append(count)
-            count = next(lines, "")
-        yield partial(parse, text) if whole else partial(_refuse, "the file ends inside this frame")
+        n = int(header)
+        text, whole = [header, *source.take(1)], True
+        while whole and len(text) < n + 2:
+            atoms = source.take(min(n + 2 - len(text), _AT_ONCE))
+            end = next((k for k, line in enumerate(atoms) if line.strip().isdecimal()), None)
+            if end is not None:
+                source.give_back(atoms[end:])
+            text += atoms[:end]
+            whole = end is None and bool(atoms)
+        if not whole or len(text) < 2:
+            more = (
+                "fewer lines than" if source.more() else "the file ends inside this frame, which has fewer lines than"
+            )
+            yield partial(_refuse, f"{more} its {n} atoms")
+            continue
+        while source.peek().startswith("VEC"):
+            text += source.take(1)
+        following = source.peek()
+        if n and _ATOM.match(following) and len(following.split()) == len(text[n + 1].split()):
+            lost = 1 + _skip(source)
+            yield from [partial(_refuse, f"more lines than its {n} atoms")] * lost
+            continue
+        yield partial(parse, text)
 
 
-def _next_header(lines: Iterator[str]) -> tuple[str, str]:
-    """Return the first two lines of the next frame, empty at the end of the file."""
-    previous = ""
-    for line in lines:
-        if previous.strip().isdecimal() and _RESPELLED.search(line) is not None:
-            return previous, line
-        previous = line
-    return "", ""
+class _Lines:
+    """Lines that can be looked at before they are taken."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self._ahead: list[str] = []
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        return self._ahead.pop(0) if self._ahead else next(self._lines)
+
+    def take(self, n: int) -> list[str]:
+        """Return the next ``n`` lines, fewer at the end of the file."""
+        if not self._ahead:
+            return list(islice(self._lines, n))
+        found, self._ahead = self._ahead[:n], self._ahead[n:]
+        return found + list(islice(self._lines, n - len(found)))
+
+    def give_back(self, lines: list[str]) -> None:
+        """Put lines before those that follow."""
+        self._ahead = lines + self._ahead
+
+    def peek(self, at: int = 0) -> str:
+        """Return the next line, or the one ``at`` lines after it, without taking it; empty at the end."""
+        if len(self._ahead) <= at:
+            self._ahead += islice(self._lines, at + 1 - len(self._ahead))
+        return self._ahead[at] if len(self._ahead) > at else ""
+
+    def more(self) -> bool:
+        """Return whether the file goes on."""
+        return bool(self.peek())
+
+
+def _skip(source: _Lines) -> int:
+    """Go to the next number of atoms that a frame follows, and return how many comment lines are passed."""
+    passed = 0
+    while line := source.peek():
+        if line.strip().isdecimal() and (_RESPELLED.search(source.peek(1)) or _ATOM.match(source.peek(2))):
+            break
+        passed += _RESPELLED.search(line) is not None
+        source.take(1)
+    return passed
 
 
 def _refuse(reason: str) -> Frame:

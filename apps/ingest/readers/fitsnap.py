@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import orjson
 
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
-from gfm_pipeline.apps.ingest.files.json_stream import records
+from gfm_pipeline.apps.ingest.files.json_stream import Joined, records
 from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.core.contracts.options import FitsnapJsonOptions
 
@@ -39,7 +39,7 @@ class FitsnapJsonReader(FileReader):
             begin = stream.read(AT_ONCE)
             text = _without_comment(begin)
             if len(begin) == AT_ONCE:
-                for record in records(_Joined(text, stream), "AtomTypes"):
+                for record in records(Joined(text, stream), "AtomTypes"):
                     yield partial(_later, record, about)
                 return
         data_set = orjson.loads(text)["Dataset"]
@@ -50,23 +50,6 @@ class FitsnapJsonReader(FileReader):
 def _without_comment(text: bytes) -> bytes:
     text = text.lstrip()
     return text.partition(b"\n")[2] if text.startswith(b"#") else text
-
-
-class _Joined:
-    """What was read of a stream, and the rest of it."""
-
-    def __init__(self, begin: bytes, rest: IO[bytes]) -> None:
-        self._begin, self._rest = begin, rest
-
-    def read(self, size: int = -1) -> bytes:
-        """Return bytes, at most ``size`` of them."""
-        if size and self._begin:
-            begin, self._begin = self._begin, b""
-            if size < 0:
-                return begin + self._rest.read()
-            self._begin = begin[size:]
-            return begin[:size]
-        return self._rest.read(size)
 
 
 def _later(record: Callable[[], Any], about: dict[str, Any]) -> Frame:

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import orjson
 from pymatgen.core import DummySpecies, Molecule, Structure
 
 from gfm_pipeline.apps.ingest.files import json_stream
@@ -25,6 +24,8 @@ from gfm_pipeline.core.contracts.options import PymatgenJsonOptions
 _ENERGY_PATHS = ("outputs.energy", "energy", "data.energy", "uncorrected_total_energy")
 _FORCE_PATHS = ("outputs.forces", "forces", "data.forces", "force", "structure.site_properties.forces")
 
+_LOOK = 1 << 20  # bytes that tell lines from one list or tree
+
 
 class PymatgenJsonReader(FileReader):
     """Reads JSON and JSON-lines files, compressed or not."""
@@ -32,12 +33,14 @@ class PymatgenJsonReader(FileReader):
     def frames(self, part: Part, options: PymatgenJsonOptions) -> Iterator[Parse]:  # noqa: ARG002
         """Yield everything in a file that has a structure, in file order."""
         with part.binary() as stream:
-            if part.suffix == ".jsonl":
-                for line in stream:
+            begin = stream.read(_LOOK)
+            text = json_stream.Joined(begin, stream)
+            if part.suffix in (".jsonl", ".ndjson") or json_stream.are_lines(begin):
+                for line in text.lines():
                     if line.strip():
-                        yield partial(_parse, partial(orjson.loads, line))
+                        yield partial(_parse, partial(json_stream.loads, line))
             else:
-                for record in json_stream.records(stream, "structure"):
+                for record in json_stream.records(text, "structure"):
                     yield partial(_parse, record)
 
 

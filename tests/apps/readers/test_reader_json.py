@@ -178,7 +178,7 @@ def test_the_first_record_of_a_large_file_needs_no_more_than_its_beginning() -> 
 @pytest.mark.parametrize("size", [1, 7, 64, 1000])
 def test_numbers_that_json_does_not_have_are_null_wherever_pieces_end(size: int) -> None:
     text = json.dumps({"a": [float("nan"), float("-inf"), 1.5, "is NaN here"], "b": float("inf")}).encode()
-    finite = json_stream._Finite(io.BytesIO(text))
+    finite = json_stream._Finite(io.BytesIO(text), "b")
     pieces = iter(lambda: finite.read(size), b"")
     assert json.loads(b"".join(pieces)) == {"a": [None, None, 1.5, "is NaN here"], "b": None}
 
