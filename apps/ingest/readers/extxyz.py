@@ -151,7 +151,7 @@ def frames(lines: Iterator[str]) -> Iterator[Parse]:
         while source.peek().startswith("VEC"):
             text += source.take(1)
         following = source.peek()
-        if n and _ATOM.match(following) and len(following.split()) == len(text[n + 1].split()):
+        if _ATOM.match(following) and (not n or len(following.split()) == len(text[n + 1].split())):
             lost = 1 + _skip(source)
             yield from [partial(_refuse, f"more lines than its {n} atoms")] * lost
             continue
