@@ -16,6 +16,8 @@ import runpy
 import sys
 from multiprocessing import context, util
 
+from gfm_pipeline.core.clock import live_by_own_time
+
 POOL = "parsl.executors.high_throughput.process_worker_pool"
 IMPORTED = (POOL, "gfm_pipeline.apps.runtime.parsl_worker")  # before the first fork
 FILES = 16384
@@ -45,6 +47,7 @@ def main() -> None:
     multiprocessing.set_forkserver_preload(list(IMPORTED))
     _allow_files()
     parsls.SpawnContext = ForkedWorkers()
+    live_by_own_time()
     sys.argv[0] = f"{home.__path__[0]}/process_worker_pool.py"
     runpy.run_path(sys.argv[0], run_name="__main__")
 

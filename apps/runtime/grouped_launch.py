@@ -36,9 +36,10 @@ from gfm_pipeline.core.contracts.attempt import (
     ExitRecord,
     write_verdict,
 )
-from gfm_pipeline.core.contracts.launch import GroupFile, GroupMember, RankFile
+from gfm_pipeline.core.contracts.launch import LAUNCH_FILE, GroupFile, GroupMember, RankFile
 from gfm_pipeline.core.errors import GFMError
 from gfm_pipeline.core.publish import write_atomic, write_record
+from gfm_pipeline.core.visibility import START_SECONDS, wait_for
 
 WRAPPER = "gfm_pipeline.apps.runtime.wrapper"
 LOOK_SECONDS = 5.0
@@ -57,6 +58,7 @@ def run_member(folder: Path, environ: Mapping[str, str], signals: Signals) -> No
     if not members.members:
         return
     # How ranks are numbered is the launcher's matter, so it is the same for all tasks of a launch.
+    wait_for([Path(members.members[0].folder) / LAUNCH_FILE], START_SECONDS)
     place = seat_of(RankFile.read(Path(members.members[0].folder)), environ)
     if place.rank == 0 and (step := step_of(environ)) is not None:
         write_atomic(folder / STEP_FILE, f"{step}\n".encode())
@@ -82,7 +84,10 @@ def _run(
     folder: Path, member: GroupMember, rank: int, ranks: int, environ: Mapping[str, str], signals: Signals
 ) -> None:
     own = Path(member.folder)
+    wait_for([own / LAUNCH_FILE], START_SECONDS)
     file = RankFile.read(own)
+    if rank > 0:  # the first has the wrapper, which waits itself
+        wait_for(map(Path, file.expects), file.visible_seconds)
     seat = Seat(rank, rank % file.ranks_per_node, socket.gethostname())
     environment = rank_environment(environ, file, seat)
     bind_cores(file, seat)

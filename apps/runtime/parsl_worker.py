@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gfm_pipeline.apps.runtime.attempt_report import report
 from gfm_pipeline.apps.runtime.parsl_environment import node_name, worker_number
 from gfm_pipeline.apps.runtime.wrapper import Launch, run
 from gfm_pipeline.core.contracts.launch import RankFile
 from gfm_pipeline.core.publish import storage_errors
-from gfm_pipeline.core.records import from_plain
+from gfm_pipeline.core.records import from_plain, to_plain
 
 
-def start_wrapper(launch: dict[str, Any], ranks: Sequence[dict[str, Any]]) -> int:
-    """Run one attempt under the task wrapper and return the program's exit code.
+def start_wrapper(launch: dict[str, Any], ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Run one attempt under the task wrapper and return an `AttemptReport`, as plain data.
 
     Parameters
     ----------
@@ -29,4 +30,5 @@ def start_wrapper(launch: dict[str, Any], ranks: Sequence[dict[str, Any]]) -> in
         folder = Path(known.folder)
         with storage_errors(folder):
             from_plain(RankFile, ranks[worker_number() % len(ranks)]).write(folder)
-    return run(known, node_name()).code
+    record = run(known, node_name())
+    return dict(to_plain(report(known, record)))

@@ -33,9 +33,10 @@ from gfm_pipeline.apps.runtime.rank_assignment import (
 )
 from gfm_pipeline.apps.runtime.supervise import Pulse, Signals, attend, end_program
 from gfm_pipeline.core.contracts.attempt import STEP_FILE, TOGETHER, WRAPPER_FILE, ExitCode, write_verdict
-from gfm_pipeline.core.contracts.launch import GROUP_FILE, RankFile
+from gfm_pipeline.core.contracts.launch import GROUP_FILE, LAUNCH_FILE, RankFile
 from gfm_pipeline.core.errors import ConfigError, GFMError
 from gfm_pipeline.core.publish import write_atomic
+from gfm_pipeline.core.visibility import START_SECONDS, wait_for
 
 LAST_SECONDS = 2.0  # by which rank 0 leaves after the others
 CANCEL_SECONDS = 60.0  # for the command that ends the step
@@ -58,7 +59,9 @@ def run_rank(module: str, spec: str, folder: Path, environ: Mapping[str, str], s
     GFMError
         When the rank cannot have what the site gives it, or its folder is damaged.
     """
+    wait_for([folder / LAUNCH_FILE], START_SECONDS)
     file = RankFile.read(folder)
+    wait_for(map(Path, file.expects), file.visible_seconds)  # what never comes the program reports
     seat = seat_of(file, environ)
     environment = rank_environment(environ, file, seat)
     bind_cores(file, seat)
@@ -96,7 +99,7 @@ def main(arguments: Sequence[str], folder: Path, environ: Mapping[str, str]) -> 
     """
     signals = Signals()
     try:
-        if not arguments and (folder / GROUP_FILE).exists():
+        if not arguments and wait_for([folder / GROUP_FILE], START_SECONDS):
             run_member(folder, environ, signals)
             code = int(ExitCode.OK)
         elif len(arguments) == 2:

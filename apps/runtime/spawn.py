@@ -18,6 +18,7 @@ from pathlib import Path
 
 from gfm_pipeline.apps.runtime.rank_assignment import Seat, bind_cores, rank_environment, refuse, start_program
 from gfm_pipeline.apps.runtime.supervise import POLL_SECONDS, Signals, left_with, send
+from gfm_pipeline.core.clock import LivedTime
 from gfm_pipeline.core.contracts.attempt import TOGETHER, ExitCode
 from gfm_pipeline.core.contracts.launch import RankFile
 from gfm_pipeline.core.errors import ConfigError, GFMError
@@ -97,14 +98,14 @@ def start_ranks(module: str, spec: str, file: RankFile, folder: Path, environ: M
 
 def attend(children: Sequence[Child], signals: Signals) -> int:
     """Wait for all ranks, pass signals on, end the others after a failure; return the exit code of the task."""
-    ending = Ending()
+    ending, clock = Ending(), LivedTime()
     try:
         while True:
             for number in signals.taken():
                 for child in children:
                     send(child, number)
             codes = [left_with(child) for child in children]
-            number_now = ending.look(codes, time.monotonic())
+            number_now = ending.look(codes, clock())
             if None not in codes:
                 return ending.code
             if number_now is not None:

@@ -10,7 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from gfm_pipeline.core.clock import LivedTime
 from gfm_pipeline.core.contracts.attempt import shell_code
+from gfm_pipeline.core.visibility import modified
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 30.0  # for a program to save and leave once nobody waits for it any more
@@ -66,10 +68,7 @@ class Pulse:
         """Return whether the file has been as it is, or missing, for longer than the patience."""
         if now - self._looked >= self.patience / 20:
             self._looked = now
-            try:
-                seen = self.path.stat().st_mtime_ns
-            except OSError:
-                seen = None
+            seen = modified(self.path)
             if seen is not None and seen != self._seen:
                 self._seen, self._changed = seen, now
         return now - self._changed > self.patience and (self._must_appear or self._seen is not None)
@@ -77,13 +76,14 @@ class Pulse:
 
 def attend(child: subprocess.Popen[bytes], signals: Signals, over: Callable[[float], bool] | None) -> int | None:
     """Wait for the program and pass signals on; return its exit code, or None once ``over`` says so of the time."""
+    clock = LivedTime()
     while True:
         for number in signals.taken():
             send(child, number)
         code = left_with(child)
         if code is not None:
             return code
-        if over is not None and over(time.monotonic()):
+        if over is not None and over(clock()):
             return None
         time.sleep(POLL_SECONDS)
 

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from types import FrameType
 
 from gfm_pipeline.apps.runtime.job_steps import end_step
 from gfm_pipeline.apps.runtime.log_files import BoundedLog, pump
+from gfm_pipeline.core.clock import LivedTime
 from gfm_pipeline.core.contracts.attempt import read_verdict, shell_code, signalled_code
 from gfm_pipeline.core.contracts.task import (
     EXIT_FILE,
@@ -39,6 +40,7 @@ from gfm_pipeline.core.faultpoints import FaultPoint, arm_from, reach
 from gfm_pipeline.core.processes import RUN, identify
 from gfm_pipeline.core.publish import storage_errors, write_record
 from gfm_pipeline.core.records import read_record
+from gfm_pipeline.core.visibility import is_there, modified, wait_for
 
 POLL_SECONDS = 0.1
 PULSE_SECONDS = 2.0  # between two signs of life of the wrapper, and two looks at those of the program
@@ -78,6 +80,10 @@ class Launch:
     cancel
         Command that ends what the launch line started on other nodes; ``{step}`` is its number. Killing the line
         itself does not.
+    expects
+        Files that the driver or another task wrote, which the program reads: waited for.
+    visible_seconds
+        The longest such wait, for file systems that show what other hosts write late.
     unanswered
         Regular expression for what the launch line says when the batch system does not answer it, so that nothing was
         started. It is then started again for a while: the program has not failed, its attempt is not used up.
@@ -95,6 +101,8 @@ class Launch:
     spec: str | None = SPEC_FILE
     cancel: tuple[str, ...] = ()
     unanswered: str = ""
+    expects: tuple[str, ...] = ()
+    visible_seconds: float = 0.0
 
 
 def command_line(launch: Launch) -> list[str]:
@@ -122,10 +130,13 @@ def request_of(launch: Launch) -> signal.Signals:
 
 
 class Watch:
-    """Says when a program must go: a pure matter of times and files, apart from the process."""
+    """Says when a program must go: a pure matter of times and files, apart from the process.
 
-    def __init__(self, launch: Launch, now: float) -> None:
-        self.launch = launch
+    The clock is monotonic, and leaves out the time in which the wrapper stood still, suspended with its program.
+    """
+
+    def __init__(self, launch: Launch, now: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.launch, self.clock = launch, clock
         self.folder = Path(launch.folder)
         self.timed_out = self.silent = self.stopped = False
         self.started = self._heard = now
@@ -148,18 +159,18 @@ class Watch:
         self._heard = now
 
     def look(self, now: float) -> signal.Signals | None:
-        """Return the signal to send now, if any; ``now`` is monotonic, so a clock that jumps does not matter."""
-        beat = _mtime(self.folder / HEARTBEAT_FILE)
+        """Return the signal to send now, if any; ``now`` is of the clock."""
+        beat = modified(self.folder / HEARTBEAT_FILE)
         if beat != self._beat:  # changed, not young: file times may come from another machine's clock
             self._beat, self._heard = beat, now
-        if self._failed is None and (self.folder / VERDICT_FILE).exists():
+        if self._failed is None and is_there(self.folder / VERDICT_FILE):
             self._failed = now
         if self._asked is None:
             if self._failed is not None and now - self._failed > VERDICT_SECONDS:
                 self._asked = now
                 return signal.SIGTERM
             self.timed_out = now - self.started > self.launch.deadline_seconds
-            self.stopped = not self.timed_out and (self.folder / STOP_FILE).exists()
+            self.stopped = not self.timed_out and is_there(self.folder / STOP_FILE)
             if self.timed_out or self.stopped:
                 self._asked = now
                 return request_of(self.launch)
@@ -180,12 +191,13 @@ def run(launch: Launch, host: str = "") -> ExitRecord:
     """
     folder = Path(launch.folder)
     arm_from(folder)
-    began = time.monotonic()
+    began, clock = time.monotonic(), LivedTime()
     kills = memory_kills()
     with storage_errors(folder):
         logs = [BoundedLog(folder / name, launch.log_bytes) for name in ("stdout.log", "stderr.log")]
+    wait_for(map(Path, launch.expects), launch.visible_seconds)  # what never comes the program reports
     reach(FaultPoint.WRAPPER_BEFORE_START)
-    watch = Watch(launch, began)
+    watch = Watch(launch, clock(), clock)
     pulse = folder / WRAPPER_FILE
     try:
         said = _size(logs[1].path)
@@ -248,7 +260,7 @@ def _start(launch: Launch, watch: Watch, pulse: Path, logs: Sequence[BoundedLog]
 
 def _unanswered(launch: Launch, watch: Watch, code: int, log: Path, said: int) -> bool:
     """Return whether a launch line failed for want of the batch system, by what it wrote after ``said`` bytes."""
-    now = time.monotonic()
+    now = watch.clock()
     watch.look(now)
     if code <= 0 or not launch.unanswered or watch.over or watch.begun or now - watch.started > UNANSWERED_SECONDS:
         return False
@@ -263,8 +275,8 @@ def _unanswered(launch: Launch, watch: Watch, code: int, log: Path, said: int) -
 
 def _waited(watch: Watch, pulse: Path) -> bool:
     """Wait before a launch line is started again, showing life; return False when the attempt was asked to end."""
-    until = time.monotonic() + AGAIN_SECONDS
-    while (now := time.monotonic()) < until:
+    until = watch.clock() + AGAIN_SECONDS
+    while (now := watch.clock()) < until:
         with suppress(OSError):
             os.utime(pulse)
         if watch.look(now) is not None:
@@ -295,7 +307,7 @@ def _attend(child: subprocess.Popen[bytes], watch: Watch, pulse: Path) -> None:
     """Wait for the program's end; show life, and end it when it is time."""
     looked = float("-inf")
     while child.poll() is None:
-        now = time.monotonic()
+        now = watch.clock()
         if now - looked >= min(PULSE_SECONDS, watch.launch.silence_seconds / 4, watch.launch.deadline_seconds / 4):
             looked = now
             with suppress(OSError):  # the disk's trouble, not the program's
@@ -324,13 +336,6 @@ def memory_kills() -> int | None:
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
     return None
-
-
-def _mtime(path: Path) -> int | None:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return None
 
 
 def _signal(group: int, number: signal.Signals) -> None:

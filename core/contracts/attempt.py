@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 SPEC_FILE = "spec.json"
 STOP_FILE = "stop"
@@ -73,6 +74,24 @@ class ErrorRecord:
     message: str
     hint: str | None = None
     table: str | None = None
+
+
+@dataclass(frozen=True)
+class AttemptReport:
+    """What the wrapper saw of an attempt, told through Parsl: its files may be visible elsewhere only later.
+
+    Parameters
+    ----------
+    exit
+        As in ``exit.json``.
+    result, error, saved
+        As in ``result.json``, ``error.json`` and ``saved``; None: there was none.
+    """
+
+    exit: ExitRecord
+    result: dict[str, Any] | None = None
+    error: ErrorRecord | None = None
+    saved: float | None = None
 
 
 def shell_code(code: int) -> int:

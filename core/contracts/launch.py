@@ -53,6 +53,8 @@ class RankFile:
         A wrapper whose file has not changed for so long is gone; the step ends itself then.
     cancel
         Command that ends the whole step, ``{step}`` standing for its id; empty: there is none.
+    expects, visible_seconds
+        Files that the program reads and other hosts wrote, and how long they are waited for.
     """
 
     ranks: int
@@ -71,6 +73,8 @@ class RankFile:
     local_rank_variable: str
     lost_seconds: float
     cancel: tuple[str, ...] = ()
+    expects: tuple[str, ...] = ()
+    visible_seconds: float = 0.0
 
     def write(self, folder: Path) -> None:
         """Write ``launch.json`` into ``folder``."""

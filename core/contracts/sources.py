@@ -7,6 +7,8 @@ group).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,6 +18,15 @@ from gfm_pipeline.core.contracts.options import ReaderOptions
 from gfm_pipeline.core.contracts.readers import describe, suggestion
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.explain import said, short
+
+
+@dataclass(frozen=True)
+class RecordedFile:
+    """A file that ingest read: its name, its SHA-256, and where it was; None: that is not known any more."""
+
+    name: str
+    digest: str
+    place: Path | None
 
 
 def parse_options(reader: str, options: dict[str, Any]) -> ReaderOptions:

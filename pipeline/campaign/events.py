@@ -265,6 +265,20 @@ class SchedulerSilent:
     reason: str | None
 
 
+DRIVER = "driver"
+
+
+@dataclass(frozen=True)
+class Suspended:
+    """A batch job of the campaign, by name, or the driver, stands still; ``seconds`` says for how long it did.
+
+    None: it does now. That time counts for nothing: no task was silent, no attempt is used up.
+    """
+
+    what: str
+    seconds: float | None
+
+
 Event = (
     CampaignCreated
     | DriverStarted
@@ -284,6 +298,7 @@ Event = (
     | JobEnded
     | NodeExcluded
     | SchedulerSilent
+    | Suspended
 )
 
 CREATED = "campaign-created"  # the first event of every journal
@@ -306,6 +321,7 @@ _KINDS: dict[str, type[Any]] = {
     "job-ended": JobEnded,
     "node-excluded": NodeExcluded,
     "scheduler-silent": SchedulerSilent,
+    "suspended": Suspended,
 }
 _NAMES = {cls: kind for kind, cls in _KINDS.items()}
 

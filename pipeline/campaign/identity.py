@@ -10,6 +10,8 @@ from typing import Any
 from gfm_pipeline.core.publish import file_sha256, write_json
 from gfm_pipeline.core.records import canonical_json
 
+GONE = [-1, -1, -1]  # stamp of a file that is not there any more: equal to none
+
 
 def stage_key(stage: str, settings: dict[str, Any], inputs: dict[str, str], code: int = 1) -> str:
     """Return the hexadecimal SHA-256 of a stage's name, settings, input digests and code version."""
@@ -60,7 +62,8 @@ def _sha256(path: Path) -> str:
 def remember_digests(digests: dict[str, str], cache: Path) -> None:
     """Keep digests with the stamps of their files, for `file_digests`."""
     if digests:
-        write_json(cache, {path: [*_stamp(Path(path)), digest] for path, digest in digests.items()})
+        stamps = {path: _stamp(Path(path)) if Path(path).exists() else GONE for path in digests}
+        write_json(cache, {path: [*stamps[path], digest] for path, digest in digests.items()})
 
 
 def _stamp(path: Path) -> list[int]:

@@ -26,7 +26,12 @@ from gfm_pipeline.execution.scheduler import JobState
 
 AT_ONCE_SECONDS = 15.0  # for a driver that was asked to stop at once
 POLL_SECONDS = 0.2
-_OVER = frozenset(JobState) - {JobState.PENDING, JobState.RUNNING, JobState.CANCELLED}  # before it was cancelled
+_OVER = frozenset(JobState) - {
+    JobState.PENDING,
+    JobState.RUNNING,
+    JobState.SUSPENDED,
+    JobState.CANCELLED,
+}  # before it was cancelled
 
 
 @click.command()

@@ -12,12 +12,17 @@ import click
 
 from gfm_pipeline.campaign.identity import file_digests
 from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.campaign.recorded_sources import recorded_sources
+from gfm_pipeline.campaign.state import load_state
 from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.engine.decisions.decide import finished_stage
 from gfm_pipeline.engine.decisions.requests import Context
 from gfm_pipeline.engine.resources.requirements import Impossible, Resources, decide_resources
 from gfm_pipeline.engine.stages import search
+from gfm_pipeline.engine.stages.ingest import NAME as INGEST
 from gfm_pipeline.sites.registry import LoadedSite, load_site, split_sets
 from gfm_pipeline.sites.schema import SiteModel
+from gfm_pipeline.workflow.gone_files import gone_digests
 from gfm_pipeline.workflow.load import LoadedWorkflow, load_workflow
 from gfm_pipeline.workflow.resolve import input_names, resolve_sources
 
@@ -138,6 +143,7 @@ class Request:
     context: Context
     digests: dict[str, str]  # input file -> SHA-256
     resources: Resources
+    gone: tuple[Path, ...] = ()  # source files that are not there any more, and not needed
 
     @property
     def site(self) -> SiteModel:
@@ -160,12 +166,14 @@ def resolve(
     resources = decide_resources(loaded.model, site)
     if isinstance(resources, Impossible):
         raise _refused(resources, loaded, loaded_site)
-    sources = resolve_sources(loaded)
     root = folder or workflow.resolve().parent / "campaigns" / loaded.model.name
     paths = CampaignPaths(root.resolve())
+    recorded = recorded_sources(paths, INGEST)
+    sources = resolve_sources(loaded, recorded)
     files = [Path(f) for source in sources for f in source.files]
     check_names([paths.root, workflow.resolve(), *files])
-    digests = file_digests(files, paths.digests)
+    gone = gone_digests(sources, recorded)
+    digests = file_digests([f for f in files if str(f) not in gone], paths.digests) | gone
     context = Context(
         workflow=loaded.model,
         sources=sources,
@@ -175,7 +183,36 @@ def resolve(
         paths=paths,
         sizes=resources.sizes,
     )
-    return Request(loaded, loaded_site, context, digests, resources)
+    if gone:
+        _need_finished_ingest(context, loaded, gone)
+    return Request(loaded, loaded_site, context, digests, resources, tuple(map(Path, gone)))
+
+
+def _need_finished_ingest(context: Context, loaded: LoadedWorkflow, gone: Iterable[str]) -> None:
+    """Refuse to go on without source files that ingest has yet to read, under today's settings and other files."""
+    if finished_stage(context, load_state(context.paths.journal), INGEST) is None:
+        raise loaded.error(
+            ("data", "sources"),
+            f"Ingest has to run, since its settings or files changed, and {shown(gone)}.",
+            "Put the files back, or undo the change: what was published under it is used then.",
+        )
+
+
+def shown(gone: Iterable[str | Path]) -> str:
+    """Return a clause that names source files which are gone."""
+    names = [str(path) for path in gone]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"source files are gone ({', '.join(names[:3])}{more})" if names[1:] else f"the source file {names[0]} is gone"
+    )
+
+
+def gone_note(request: Request) -> str | None:
+    """Return what people are told when sources are gone that nothing needs any more; None: none are."""
+    if not request.gone:
+        return None
+    note = shown(request.gone)
+    return f"{note[0].upper()}{note[1:]}; ingest is done and needs them no more: their recorded digests are used."
 
 
 def check_names(paths: Iterable[Path]) -> None:

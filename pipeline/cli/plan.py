@@ -16,7 +16,7 @@ from rich.table import Table
 from gfm_pipeline.campaign.folder import check_name
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.cli.allocate import job_folder, job_shape
-from gfm_pipeline.cli.options import Request, SiteChoice, workflow_options
+from gfm_pipeline.cli.options import Request, SiteChoice, gone_note, workflow_options
 from gfm_pipeline.cli.run_request import Asked
 from gfm_pipeline.cli.status import JSON
 from gfm_pipeline.engine.decisions.estimates import Estimate
@@ -59,6 +59,8 @@ def plan(
         click.echo(json.dumps(data, indent=1, allow_nan=False))
         return
     _show(made)
+    if (note := gone_note(request)) is not None:
+        click.echo(note)
     for name, text in scripts.items():
         click.echo(f"\n--- {name}\n{text.rstrip()}")
 
@@ -69,7 +71,7 @@ def _input_bytes(request: Request) -> int:
 
 
 def _size(path: Path) -> int:
-    inner = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    inner = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path] if path.exists() else []
     return sum(p.stat().st_size for p in inner)
 
 

@@ -148,9 +148,19 @@ def describe(event: Event, state: CampaignState) -> str:
         case ev.SchedulerSilent(reason):
             text = f"  waiting for the batch system: {reason}" if reason else "  the batch system answers again"
             return click.style(text, fg="yellow")
+        case ev.Suspended(what, None):
+            text = f"  {_who(what, state)} is suspended by the batch system; its tasks wait, and no attempt is used up"
+            return click.style(text, fg="yellow")
+        case ev.Suspended(what, seconds):
+            text = f"  {_who(what, state)} stood still for {seconds:.0f} s and goes on; no attempt is used up"
+            return click.style(text, fg="yellow")
         case ev.ArtefactLost(_, task, reason):
             return click.style(f"  {task}: {reason}; it is made again", fg="yellow")
     return ""
+
+
+def _who(what: str, state: CampaignState) -> str:
+    return "the driver" if what == ev.DRIVER else f"job {state.jobs[what].job if what in state.jobs else what}"
 
 
 def _task(event: ev.TaskEnded, state: CampaignState) -> str:

@@ -23,6 +23,7 @@ from gfm_pipeline.cli.jobs import refuse_beside_jobs
 from gfm_pipeline.cli.options import (
     Request,
     SiteChoice,
+    gone_note,
     overlay_option,
     site_set_option,
     workflow_options,
@@ -146,6 +147,8 @@ def _campaign(
     write_resolved(request, paths)
     if campaign.dead_driver is not None:
         progress.say(f"An earlier driver (pid {campaign.dead_driver.pid}) died; going on where it was.")
+    if (note := gone_note(request)) is not None:
+        progress.say(note)
     with nodes_of(request, campaign, around, stop, asked, progress.say) as (launcher, fleet):
         driver = Driver(context, state, campaign.journal, launcher, fleet, request.site, progress, stop.requested)
 

@@ -11,27 +11,32 @@ from dataclasses import replace
 from typing import Protocol
 
 from gfm_pipeline.campaign.events import (
+    DRIVER,
     Action,
     Cause,
     Event,
     LauncherRestarted,
     StageOpened,
+    Suspended,
     TaskEnded,
     TaskStarted,
     to_entry,
 )
 from gfm_pipeline.campaign.journal import Journal
 from gfm_pipeline.campaign.state import CampaignState, TaskStatus
+from gfm_pipeline.core.clock import LivedTime
 from gfm_pipeline.core.contracts.task import STOP_FILE, WRAPPER_FILE
 from gfm_pipeline.core.errors import IntegrityError, SchedulerUnavailable, StageFailed, Stopped, StorageError
 from gfm_pipeline.core.faultpoints import FaultPoint, reach
-from gfm_pipeline.engine.decisions.artefacts import lost_artefacts
+from gfm_pipeline.core.visibility import is_there
+from gfm_pipeline.engine.decisions.artefacts import folder_of, lost_artefacts
 from gfm_pipeline.engine.decisions.decide import decide
 from gfm_pipeline.engine.decisions.proposals import propose_wave
 from gfm_pipeline.engine.decisions.requests import Context, Step
 from gfm_pipeline.engine.resources.nodes import Fleet
 from gfm_pipeline.engine.tasks.attempts import Running, Task, Token, can_shrink
 from gfm_pipeline.engine.tasks.classify import Ended, classify
+from gfm_pipeline.engine.tasks.late_files import LateEnds, visible_seconds, wait_at_start
 from gfm_pipeline.engine.tasks.orphans import end_attempt, end_launches
 from gfm_pipeline.engine.tasks.retries import delay, next_action
 from gfm_pipeline.engine.tasks.shared_launches import SharedLaunch
@@ -40,6 +45,8 @@ from gfm_pipeline.engine.tasks.watchdog import Watchdog
 from gfm_pipeline.execution.launcher import JobEnd, Launcher
 from gfm_pipeline.sites.schema import SiteModel
 
+NO_RECORD = "its wrapper ended without a record; where files of other hosts show late, raise limits.visible_seconds"
+SUSPENDED_SECONDS = 5.0  # of standing still, from which on people are told
 RESTARTS = 3  # of Parsl in a row, without a task that ended in between
 
 
@@ -103,6 +110,9 @@ class Driver:
         self._given_up: dict[Token, tuple[float, Running]] = {}
         self._not_before: dict[Task, float] = {}  # tasks that wait before they are tried again
         self._watchdog: Watchdog[Task] = Watchdog(self._limits.lost_seconds)
+        self._late = LateEnds(visible_seconds(self._limits, site))
+        # Looked at every second; a pause of many is one of this process, with its job or its machine.
+        self._clock = LivedTime(min(5.0, self._limits.lost_seconds / 4))
         self._restarts = 0
         self._draining = False
         self.cancelled = False  # asked to stop by `cancel`
@@ -197,13 +207,15 @@ class Driver:
         reach(FaultPoint.TASK_RECORDED)
         for running in opened:
             self._running[running.task] = running
-            self._watchdog.watch(running.task, running.started)
+            self._watchdog.watch(running.task, self._clock())
 
     def _wait(self, seconds: float) -> None:
         """Take in ended attempts; return when at least one came or time is up."""
         with self.journal.together():
-            for token in self._shared.ended(time.monotonic()):
+            for token in self._shared.ended(self._clock()):
                 self._ended(JobEnd(token, None))
+            for end in self._late.again():
+                self._ended(end)
         with suppress(queue.Empty):
             first = self.launcher.ended.get(timeout=seconds)
             # Nothing is done upon an end before all of them are durable; one that was lost would be adopted.
@@ -212,10 +224,12 @@ class Driver:
                 with suppress(queue.Empty):
                     while True:
                         self._ended(self.launcher.ended.get_nowait())
+        if (paused := self._clock.stood_still()) > SUSPENDED_SECONDS:
+            self.record(Suspended(DRIVER, paused))
         self._find_lost()
         self._check_launcher()
         self._look_after_nodes()
-        if self.context.paths.cancel.exists():
+        if is_there(self.context.paths.cancel):
             self.cancelled = True
             self.stop.set()
         self.watcher.tick(self.state)
@@ -232,14 +246,23 @@ class Driver:
             if found is not None:
                 self.fleet.pool.release(found[1].size, found[1].placement)
             return
-        ended = classify(running.folder, end.error)
+        artefact = folder_of(self.context.paths, self.state.stages[key], name)
+        if self._late.holds(end, running, artefact, self._clock()):
+            self._watchdog.forget(running.task)
+            return
+        ended = classify(running.folder, end.error, end.report)
         if end.error is not None:  # nothing of it may run on beside the next attempt
             end_attempt(running.folder, wrapper=ended.cause in (Cause.WORKER_LOST, Cause.NODE_FAILURE))
         elif ended.cause is Cause.DRIVER_LOST:
-            ended = replace(ended, cause=Cause.TROUBLE, reason="its wrapper ended without a record")
+            ended = replace(ended, cause=Cause.TROUBLE, reason=NO_RECORD)
         elif ended.cause is Cause.STOPPED and not (running.folder / STOP_FILE).exists():
             ended = replace(ended, cause=Cause.KILLED, reason=f"{ended.reason}, though not by this driver")
         self._close(running, ended)
+
+    def _as_known(self, running: Running, trouble: str | None = None) -> Ended:
+        """Return how an attempt ended, by what Parsl may have said of it before its files could be seen."""
+        end = self._late.known(running)
+        return classify(running.folder, end.error or trouble, end.report)
 
     def _launch_ended(self, launch: SharedLaunch, error: str | None) -> None:
         """Take in the end of a launch that tasks shared: those that have not ended by themselves ended with it."""
@@ -256,6 +279,7 @@ class Driver:
     def _close(self, running: Running, ended: Ended) -> None:
         """Record how an attempt ended and what follows."""
         del self._running[running.task]
+        self._late.forget(running)
         if running.launch is not None:
             self._shared.left(running)
         elif running.token not in self._given_up:
@@ -270,9 +294,12 @@ class Driver:
 
     def _find_lost(self) -> None:
         """Give up attempts whose wrapper shows no life: a Parsl future that never resolves must not hang us."""
-        now = time.monotonic()
+        now, suspended = self._clock(), self.fleet.suspended()
         for task in list(self._watchdog.due(now)):
             running = self._running[task]
+            if running.placement.block in suspended:
+                self._watchdog.heard(task, now)
+                continue
             if self._watchdog.silent(task, running.folder / WRAPPER_FILE, now):
                 end_attempt(running.folder)
                 ended = classify(running.folder, f"ManagerLost: no sign of life for {self._limits.lost_seconds:.0f} s")
@@ -290,13 +317,13 @@ class Driver:
                 (running.folder / STOP_FILE).touch()
         for block, reason in self.fleet.lost():
             for running in [r for r in self._running.values() if r.placement.block == block]:
-                self._close(running, classify(running.folder, f"BlockLost: {reason}"))
+                self._close(running, self._as_known(running, f"BlockLost: {reason}"))
             self._given_up = {t: g for t, g in self._given_up.items() if g[1].placement.block != block}
             self._shared.drop(block)
 
     def _check_launcher(self) -> None:
         """Restart Parsl when nothing submitted would ever run; its own executor waits for ever then."""
-        now, patience = time.monotonic(), self._limits.lost_seconds
+        now, patience = self._clock(), self._limits.lost_seconds
         stuck = self._shared.stuck(now, patience) or any(now - t > patience for t, _ in self._given_up.values())
         trouble = self.launcher.trouble() or ("Parsl never resolved the future of a lost task" if stuck else None)
         if trouble is None:
@@ -305,7 +332,7 @@ class Driver:
             end_attempt(launch.folder)
         for running in list(self._running.values()):
             end_attempt(running.folder)
-            self._close(running, classify(running.folder, f"InterchangeLost: {trouble}"))
+            self._close(running, self._as_known(running, f"InterchangeLost: {trouble}"))
         for size, placement in [*((r.size, r.placement) for _, r in self._given_up.values()), *self._shared.clear()]:
             self.fleet.pool.release(size, placement)
         self._given_up.clear()
@@ -324,14 +351,14 @@ class Driver:
         self._draining = True
         for running in self._running.values():
             (running.folder / STOP_FILE).touch()
-        give_up = time.monotonic() + self._limits.stop_seconds
-        while self._running and time.monotonic() < give_up:
+        give_up = self._clock() + self._limits.stop_seconds
+        while self._running and self._clock() < give_up:
             self._wait(0.5)
         for launch in self._shared if self._running else ():
             end_attempt(launch.folder)
         for running in list(self._running.values()):
             end_attempt(running.folder)
-            ended = classify(running.folder)
+            ended = self._as_known(running)
             if ended.cause is Cause.DRIVER_LOST:
                 ended = replace(ended, cause=Cause.STOPPED, reason="did not stop in time; its last checkpoint is kept")
             self._close(running, ended)
@@ -345,6 +372,7 @@ class Driver:
     def _settle_orphans(self) -> None:
         """Adopt what finished after an earlier driver died; end the rest, and give it a new attempt."""
         end_launches(self.context.paths)
+        wait_at_start(self.context.paths, self.state, self._late.seconds, time.time())
         for stage in self.state.stages.values():
             for task in list(stage.tasks.values()):
                 if task.status is not TaskStatus.RUNNING:

@@ -16,7 +16,7 @@ def app(stage: str, executor: str) -> Any:
         launch: dict[str, Any],
         ranks: tuple[dict[str, Any], ...],
         parsl_resource_specification: dict[str, int],  # noqa: ARG001 - Parsl reads it, and demands that it is taken
-    ) -> int:
+    ) -> dict[str, Any]:
         # Imported where it runs: Parsl ships this function to a worker on a compute node.
         from gfm_pipeline.apps.runtime.parsl_worker import start_wrapper
 

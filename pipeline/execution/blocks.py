@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +85,10 @@ class PilotBlocks:
     def ready(self, name: str) -> bool:
         """Return whether the pools of the block have reported to Parsl."""
         return self.launcher.connected(name)
+
+    def suspended(self, names: Collection[str]) -> None:
+        """Have the silence of the pools of these blocks excused, and of no others."""
+        self.launcher.excuse(names)
 
     def end(self, name: str) -> None:
         """Keep the pools of a block that ends from getting further tasks."""

@@ -15,12 +15,13 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from gfm_pipeline.apps.runtime.wrapper import Launch
+from gfm_pipeline.core.contracts.attempt import AttemptReport
 from gfm_pipeline.core.contracts.launch import RankFile
 from gfm_pipeline.core.errors import IntegrityError, StorageError
 from gfm_pipeline.core.faultpoints import FaultPoint, reach
 from gfm_pipeline.core.processes import ProcessId, identify, is_alive, kill, kill_group
-from gfm_pipeline.core.publish import storage_errors, write_record
-from gfm_pipeline.core.records import read_record, to_plain
+from gfm_pipeline.core.publish import storage_errors, write_atomic, write_record
+from gfm_pipeline.core.records import from_plain, read_record, to_plain
 from gfm_pipeline.execution.executors import build_executor, resources
 from gfm_pipeline.execution.pools import LocalPools, PoolCommand, pool_commands
 from gfm_pipeline.execution.size_class import SizeClass
@@ -62,6 +63,7 @@ class JobEnd:
 
     token: Any
     error: str | None  # Parsl's own trouble (lost worker or manager), not the program's
+    report: AttemptReport | None = None  # what the wrapper told; None: it could not
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ class ParslLauncher:
     ) -> None:
         self.site = site
         self.run_dir = run_dir
+        self._excused = run_dir / "suspended"  # names of blocks, for the interchanges
         self.sizes = tuple({size.label: size for size in sizes}.values())
         self.nodes = nodes
         self.nodes_per_block = nodes_per_block if nodes is None else max(1, len(nodes))
@@ -164,6 +167,8 @@ class ParslLauncher:
 
         logging.getLogger("parsl").propagate = False  # Parsl writes its own parsl.log; nothing else of it is for people
         self._executors = {size.label: build_executor(self.site, size, self.nodes_per_block) for size in self.sizes}
+        for executor in self._executors.values():
+            executor.interchange_launch_cmd = [*executor.interchange_launch_cmd, str(self._excused)]
         config = Config(
             executors=list(self._executors.values()),
             run_dir=str(self.run_dir),
@@ -271,6 +276,11 @@ class ParslLauncher:
             if not size.whole:
                 self._hold(executor, lambda where: where.partition("@")[2] == node)
 
+    def excuse(self, blocks: Collection[str]) -> None:
+        """Keep Parsl from taking the pools of these blocks for dead, whose jobs are suspended, and of no others."""
+        with suppress(StorageError):  # met again, and reported, with the next task
+            write_atomic(self._excused, "".join(f"{b}\n" for b in sorted(blocks)).encode(), durable=False)
+
     def hold_block(self, block: str) -> None:
         """Keep the worker pools of a block that ends from getting further tasks."""
         for executor in self._executors.values():
@@ -309,19 +319,21 @@ class ParslLauncher:
         from gfm_pipeline.execution.apps import app
 
         generation = self._generation
-        future: Future[int] = app(job.stage, job.size.label)(
+        future: Future[dict[str, Any]] = app(job.stage, job.size.label)(
             to_plain(job.launch),
             tuple(to_plain(r) for r in job.ranks),
             parsl_resource_specification=resources(job.size),
         )
 
-        def done(ended: Future[int]) -> None:
+        def done(ended: Future[dict[str, Any]]) -> None:
             if generation == self._generation:
-                self.ended.put(JobEnd(token, _trouble(ended)))
+                error = _trouble(ended)
+                told = from_plain(AttemptReport, ended.result()) if error is None else None
+                self.ended.put(JobEnd(token, error, told))
 
         future.add_done_callback(done)
 
 
-def _trouble(future: Future[int]) -> str | None:
+def _trouble(future: Future[dict[str, Any]]) -> str | None:
     error = future.exception()
     return None if error is None else f"{type(error).__name__}: {error}".splitlines()[0]

@@ -43,8 +43,8 @@ LIVE: dict[str, JobState] = {
     "B": JobState.RUNNING,
     "R": JobState.RUNNING,
     "E": JobState.RUNNING,
-    "S": JobState.RUNNING,
-    "U": JobState.RUNNING,
+    "S": JobState.SUSPENDED,
+    "U": JobState.SUSPENDED,
 }
 BAD_NODES = ("down", "offline", "unknown", "unresolvable", "stale", "maintenance", "sleep")
 

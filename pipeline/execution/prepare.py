@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gfm_pipeline.apps.runtime.wrapper import Launch
-from gfm_pipeline.core.contracts.attempt import WRAP_FILE
+from gfm_pipeline.core.contracts.attempt import SPEC_FILE, WRAP_FILE
 from gfm_pipeline.core.contracts.launch import GroupFile, GroupMember
 from gfm_pipeline.core.publish import write_record
 from gfm_pipeline.execution.launcher import Job
@@ -32,12 +32,16 @@ SPAWN_SHIM = "gfm_pipeline.apps.runtime.spawn"
 
 @dataclass(frozen=True)
 class Bounds:
-    """What ends an attempt (s): deadline, silence of the program, grace after SIGTERM, a wrapper that is gone."""
+    """What ends an attempt (s): deadline, silence of the program, grace after SIGTERM, a wrapper that is gone.
+
+    ``visible`` bounds the wait for files of other hosts.
+    """
 
     deadline: float
     silence: float
     grace: float
     lost: float
+    visible: float = 0.0
 
 
 EXTRA_SECONDS = 60.0  # of a shared launch, beyond its tasks' own deadline and grace: they end by themselves
@@ -51,13 +55,18 @@ def prepare(
     nodes: Sequence[str],
     folder: Path,
     bounds: Bounds,
+    expects: Sequence[Path] = (),
 ) -> Job:
-    """Return the job of an attempt; the rank file of a task of whole nodes is written into ``folder``."""
+    """Return the job of an attempt; the rank file of a task of whole nodes is written into ``folder``.
+
+    ``expects`` are files of other tasks that the program reads.
+    """
     shape = size.shape
-    launch = _launch(site, module, size, folder, bounds)
+    launch = _launch(site, module, size, folder, bounds, expects)
     port = _port(site, folder)
     if size.whole:
         ranks = rank_file(site, shape, nodes, port, lost_seconds=bounds.lost)
+        ranks = replace(ranks, expects=launch.expects, visible_seconds=bounds.visible)
         ranks.write(folder)
         line = tuple(launch_line(site, shape, nodes))
         silent = unanswered(site)
@@ -73,7 +82,7 @@ def prepare_shared(
     stage: str,
     size: SizeClass,
     nodes: Sequence[str],
-    members: Sequence[tuple[str, Path]],
+    members: Sequence[tuple[str, Path, Sequence[Path]]],
     folder: Path,
     bounds: Bounds,
 ) -> tuple[Job, dict[int, tuple[str, ...]]]:
@@ -88,7 +97,7 @@ def prepare_shared(
     nodes
         Of them all, by name.
     members
-        Module of the program, and folder, of each attempt.
+        Module of the program, and folder, of each attempt, and the files of other tasks that it reads.
     folder
         Of the launch.
     bounds
@@ -100,9 +109,9 @@ def prepare_shared(
     told = group_rank_files(site, size.shape, len(members), nodes, ports, lost_seconds=bounds.lost)
     ranges = group_ranges(site, size.shape, len(members))
     listed = []
-    for (module, own), ranks, taken in zip(members, told, ranges, strict=True):
-        launch = _launch(site, module, size, own, bounds)
-        ranks.write(own)
+    for (module, own, expects), ranks, taken in zip(members, told, ranges, strict=True):
+        launch = _launch(site, module, size, own, bounds, expects)
+        replace(ranks, expects=launch.expects, visible_seconds=bounds.visible).write(own)
         write_record(own / WRAP_FILE, launch)
         listed.append(GroupMember(str(own), launch.module, taken.start, len(taken)))
     cancel = step_cancel(site)
@@ -134,7 +143,9 @@ def in_job(job: Job, site: SiteModel, number: str) -> Job:
     return replace(job, launch=replace(job.launch, environment=variables))
 
 
-def _launch(site: SiteModel, module: str, size: SizeClass, folder: Path, bounds: Bounds) -> Launch:
+def _launch(
+    site: SiteModel, module: str, size: SizeClass, folder: Path, bounds: Bounds, expects: Sequence[Path]
+) -> Launch:
     return Launch(
         module,
         str(folder),
@@ -142,6 +153,8 @@ def _launch(site: SiteModel, module: str, size: SizeClass, folder: Path, bounds:
         task_environment(site, max(1, size.shape.nodes)),
         bounds.silence,
         bounds.grace,
+        expects=(str(folder / SPEC_FILE), *map(str, expects)),
+        visible_seconds=bounds.visible,
     )
 
 

@@ -29,6 +29,7 @@ class JobState(StrEnum):
 
     PENDING = "pending"
     RUNNING = "running"
+    SUSPENDED = "suspended"  # it has its nodes, and stands still
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -41,7 +42,7 @@ class JobState(StrEnum):
     @property
     def has_ended(self) -> bool:
         """Whether the job is over."""
-        return self not in (JobState.PENDING, JobState.RUNNING, JobState.UNKNOWN)
+        return self not in (JobState.PENDING, JobState.RUNNING, JobState.SUSPENDED, JobState.UNKNOWN)
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gfm_pipeline.core.contracts.data import SourceSettings
 from gfm_pipeline.core.contracts.readers import describe, reader_names
-from gfm_pipeline.core.contracts.sources import block_size, check_units, force_label, validate_options
+from gfm_pipeline.core.contracts.sources import RecordedFile, block_size, check_units, force_label, validate_options
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.explain import suggestion
+from gfm_pipeline.workflow.gone_files import recorded_as, with_gone
 from gfm_pipeline.workflow.load import LoadedWorkflow
 from gfm_pipeline.workflow.schema import SourceModel
 from gfm_pipeline.workflow.source_files import named
 
 
-def resolve_sources(loaded: LoadedWorkflow) -> tuple[SourceSettings, ...]:
-    """Return the sources in the order of their names.
+def resolve_sources(
+    loaded: LoadedWorkflow, recorded: Mapping[str, Sequence[RecordedFile]] | None = None
+) -> tuple[SourceSettings, ...]:
+    """Return the sources in the order of their names; ``recorded``: files that may be gone, by source.
 
     That order numbers the branches of the models, and the order of keys in the file must not matter.
 
@@ -25,7 +29,9 @@ def resolve_sources(loaded: LoadedWorkflow) -> tuple[SourceSettings, ...]:
     WorkflowError
         When a file is missing, a glob matches nothing, or a reader or option is unknown.
     """
-    return tuple(_source(loaded, name, source) for name, source in sorted(loaded.model.data.sources.items()))
+    known = recorded or {}
+    sources = sorted(loaded.model.data.sources.items())
+    return tuple(_source(loaded, name, source, known.get(name, ())) for name, source in sources)
 
 
 def resolve_source(loaded: LoadedWorkflow, name: str) -> SourceSettings:
@@ -46,7 +52,9 @@ def resolve_source(loaded: LoadedWorkflow, name: str) -> SourceSettings:
     return _source(loaded, name, sources[name])
 
 
-def _source(loaded: LoadedWorkflow, name: str, source: SourceModel) -> SourceSettings:
+def _source(
+    loaded: LoadedWorkflow, name: str, source: SourceModel, recorded: Sequence[RecordedFile] = ()
+) -> SourceSettings:
     at = ("data", "sources", name)
     try:
         options = validate_options(source.reader, source.options)
@@ -62,7 +70,8 @@ def _source(loaded: LoadedWorkflow, name: str, source: SourceModel) -> SourceSet
     except ConfigError as error:
         raise loaded.error((*at, "forces_are"), f"Source {name!r}: {error.message}", error.hint) from None
     makes_data = describe(source.reader).makes_data
-    files = _files(loaded, (*at, "files"), [source.files] if isinstance(source.files, str) else source.files)
+    patterns = [source.files] if isinstance(source.files, str) else source.files
+    files = _files(loaded, (*at, "files"), patterns, recorded)
     if not makes_data and not files:
         raise loaded.error(
             at, f"Source {name!r}: the reader {source.reader} needs files.", "Add files: <path or glob>."
@@ -102,16 +111,27 @@ def _source(loaded: LoadedWorkflow, name: str, source: SourceModel) -> SourceSet
     return settings
 
 
-def _files(loaded: LoadedWorkflow, at: tuple[str | int, ...], patterns: list[str]) -> list[Path]:
-    """Return the files of the patterns, absolute, sorted within each pattern."""
+def _files(
+    loaded: LoadedWorkflow, at: tuple[str | int, ...], patterns: list[str], recorded: Sequence[RecordedFile]
+) -> list[Path]:
+    """Return the files of the patterns, absolute, sorted within each pattern.
+
+    A file that is not there any more, but was when ingest was done, is named all the same.
+    """
     folder = loaded.path.resolve().parent
     found: list[Path] = []
+    left = list(recorded)
     for pattern in patterns:
         matches = named(folder, pattern)
+        mine = recorded_as(pattern, left)
+        left = [record for record in left if record not in mine]
+        matches = with_gone(matches, mine, (folder / pattern).parent)
         if not matches:
             what = "no file matches" if glob.has_magic(pattern) else "there is no file"
             raise loaded.error(
-                at, f"{what[0].upper()}{what[1:]} {folder / pattern}.", "Paths are relative to the workflow file."
+                at,
+                f"{what[0].upper()}{what[1:]} {folder / pattern}.",
+                "Paths are relative to the workflow file; a source may be removed only after ingest is done.",
             )
         strange = next((path for path in matches if not _is_utf8(path)), None)
         if strange is not None:

@@ -192,6 +192,10 @@ class LimitsModel(Strict):
         default=READING_GB,
         description="Memory that reading a record may take; what needs more is set aside, and named.",
     )
+    visible_seconds: Seconds | None = Field(
+        default=None,
+        description="A file that another host wrote is waited for so long; null: 60 with a batch system, else 5.",
+    )
     stop_seconds: Seconds = Field(
         default=60.0, description="Time for running tasks to save a checkpoint when the campaign is stopped."
     )

@@ -134,6 +134,21 @@ def test_convergence_anneals_and_survives_interruptions_anywhere(spec, tmp_path)
     assert got == written
 
 
+@pytest.mark.parametrize("looks", [3, 13, 31])
+def test_ema_after_resume_is_that_of_a_training_without_a_break_bit_for_bit(spec, tmp_path, looks):
+    """Its decay depends on the number of the step: an average that began anew, or from the weights, would differ."""
+    whole = load(Path(run(spec, tmp_path / "whole").checkpoint))
+    spec = replace(spec, output=str(tmp_path / "other"))
+    attempt = run(spec, tmp_path / "a", looks)
+    resumed = load(Path(run(replace(spec, previous_attempts=(str(attempt),)), tmp_path / "b").checkpoint))
+    assert whole.state.ema.keys() == resumed.state.ema.keys()
+    for name, average in whole.state.ema.items():
+        assert torch.equal(average, resumed.state.ema[name]), name
+    assert any(not torch.equal(whole.state.ema[k], whole.state.weights[k]) for k in whole.state.ema)
+    published = [load_model(Path(p)).state_dict() for p in (tmp_path / "output", tmp_path / "other")]
+    assert all(torch.equal(published[0][k], published[1][k]) for k in published[0])
+
+
 def test_the_limit_is_said(spec, tmp_path):
     rule = replace(CONVERGE, min_delta=0.0001, max_graphs=240)
     result = run(replace(spec, budget_graphs=None, convergence=rule), tmp_path / "a")

@@ -25,11 +25,11 @@ def shared(tmp_path: Path, machine, size: SizeClass, tasks: int, nodes: list[str
     for number in range(tasks):
         folder = tmp_path / f"c{number}"
         folder.mkdir()
-        members.append(("gfm_pipeline.apps.train", folder))
+        members.append(("gfm_pipeline.apps.train", folder, ()))
     launch = tmp_path / "launch"
     launch.mkdir()
     job, places = prepare_shared(site(machine), "search", size, nodes, members, launch, BOUNDS)
-    return job, places, [folder for _, folder in members], launch
+    return job, places, [folder for _, folder, _ in members], launch
 
 
 def test_whole_nodes(tmp_path):

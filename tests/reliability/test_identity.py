@@ -237,6 +237,7 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "limits.lost_seconds": (5.0, None),
     "limits.record_seconds": (5.0, None),
     "limits.reading_gb": (1.0, None),
+    "limits.visible_seconds": (9.0, None),
     "limits.stop_seconds": (5.0, None),
 }
 

@@ -15,6 +15,7 @@ from gfm_pipeline.campaign import events as ev
 
 pytestmark = pytest.mark.slow
 FEW = WORKFLOW.replace("candidates: 4", "candidates: 2").replace("members: 2", "members: 1")
+SUSPENDED = 20.0  # seconds; Parsl misses heartbeats after 8 on the test bed
 SILENCE = 60.0  # of slurmctld, in seconds
 
 
@@ -132,3 +133,41 @@ def test_a_campaign_in_a_folder_of_an_odd_name(start, mode):
     run.to_the_end()
     assert len(run.finished()) == len(run.starts())  # each at once
     assert (run.campaign / "jobs" / f"{min(run.jobs())}.out").exists()
+
+
+@pytest.mark.parametrize("mode", ["resident", "pilot"])
+def test_a_suspended_job_goes_on_where_it_was(start, bed, mode):
+    """Longer than Parsl waits for a heartbeat. The driver stands still with its job, or sees the block stand still."""
+    run = start(FRONTIER, mode, step_seconds=0.3, search=(1, 1), converge=1, workflow=FEW)
+    run.wait_for(a_trial_runs(run))
+    job = run.jobs()[min(run.jobs())]
+    bed.command("scontrol", "suspend", job)
+    time.sleep(SUSPENDED)
+    bed.command("scontrol", "resume", job)
+    run.pace(0.01)
+    run.to_the_end()
+    assert len(run.finished()) == len(run.starts())  # no attempt was lost
+    kinds = {type(e) for e in run.events()}
+    assert ev.LauncherRestarted not in kinds
+    assert ev.Suspended in kinds
+
+
+def test_an_allocation_cancelled_with_finished_results_not_yet_recorded_loses_none(start, bed):
+    """The driver cannot listen while its trainings end; then their block is cancelled from outside."""
+    run = start(FRONTIER, "pilot", step_seconds=0.3, search=(1, 1), converge=1, workflow=FEW)
+    run.wait_for(a_trial_runs(run))
+    task = run.training()[0]
+    (driver,) = run.drivers
+    driver.send_signal(signal.SIGSTOP)
+    try:
+        record = run.campaign / "stages"
+        while not list(record.glob(f"search-*/tasks/{task.task}/attempt-{task.attempt}/exit.json")):
+            time.sleep(0.2)
+        bed.command("scancel", *run.jobs().values())
+        run.wait_gone(60)
+    finally:
+        driver.send_signal(signal.SIGCONT)
+    run.pace(0.01)
+    run.to_the_end()
+    assert (task.task, task.attempt) in run.finished()
+    assert sum(s.task == task.task for s in run.starts()) == 1

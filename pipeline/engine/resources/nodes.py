@@ -46,6 +46,9 @@ class Fleet(Protocol):
     def ends_here(self) -> str | None:
         """Return why no later job goes on by itself, where one would be expected to; else None."""
 
+    def suspended(self) -> frozenset[str]:
+        """Return the blocks that the batch system has suspended: their tasks stand still and are not lost."""
+
     def lost(self) -> list[tuple[str, str]]:
         """Return blocks that have gone since the last call, each with the reason."""
 
@@ -225,6 +228,10 @@ class HeldFleet:
     def ends_here(self) -> str | None:
         """Return why there is no successor of this job."""
         return None if self._held is None or self._held.chain is None else self._held.chain.refused
+
+    def suspended(self) -> frozenset[str]:
+        """Return nothing: a driver whose nodes are suspended is suspended with them."""
+        return frozenset()
 
     def lost(self) -> list[tuple[str, str]]:
         """Return nothing: the driver is lost together with its nodes."""

@@ -8,7 +8,7 @@ system that is slow or fails makes the campaign wait, never fail.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from gfm_pipeline.campaign.events import (
     JobSubmitted,
     NodeExcluded,
     SchedulerSilent,
+    Suspended,
 )
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.errors import SchedulerUnavailable
@@ -45,6 +46,9 @@ class BlockMaker(Protocol):
 
     def end(self, name: str) -> None:
         """Keep the pools of a block that ends from getting further tasks."""
+
+    def suspended(self, names: Collection[str]) -> None:
+        """Have the silence of the pools of these blocks excused, and of no others."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class _Block:
     up: bool = False
     closing: bool = False
     cancelled: bool = False
+    suspended: float | None = None  # since when (monotonic)
     finished_before: int = 0  # tasks of the campaign that were done when it came up
     since: float = field(default_factory=time.monotonic)
 
@@ -235,12 +240,22 @@ class PilotFleet:
             if info.state is JobState.UNKNOWN:
                 continue  # what was known last still holds
             block.info = info
+            yield from self._notice(block, info)
             if info.state.has_ended:
                 if info.state is JobState.VANISHED:  # if it lives all the same, it holds nodes for nobody
                     self._background.ask(f"cancel {block.name}", partial(self._scheduler.cancel_by_name, block.name))
                 reason = f"job {block.job} {info.state}" + (f" ({info.reason})" if info.reason else "")
                 self._forget(block, reason, state)
                 yield JobEnded(block.name, reason)
+
+    def _notice(self, block: _Block, info: JobInfo) -> Iterator[Event]:
+        """Take in whether a block is suspended."""
+        still = info.state is JobState.SUSPENDED
+        if still != (block.suspended is not None):
+            seconds = None if still else time.monotonic() - (block.suspended or 0.0)
+            block.suspended = time.monotonic() if still else None
+            self._maker.suspended(self.suspended())
+            yield Suspended(block.name, seconds)
 
     def _forget(self, block: _Block, reason: str, state: CampaignState) -> None:
         fruitful = block.up and (_finished(state) > block.finished_before or block.closing)
@@ -266,6 +281,10 @@ class PilotFleet:
     def ends_here(self) -> str | None:
         """Return nothing: there is no chain."""
         return None
+
+    def suspended(self) -> frozenset[str]:
+        """Return the blocks that the batch system has suspended."""
+        return frozenset(b.name for b in self._blocks.values() if b.suspended is not None)
 
     def lost(self) -> list[tuple[str, str]]:
         """Return blocks that have gone since the last call, each with the reason."""

@@ -81,11 +81,10 @@ def spec_of(context: Context, state: CampaignState, site: SiteModel, request: An
     return spec.assigned(given)
 
 
-def bounds_of(limits: LimitsModel) -> Bounds:
-    """Return what ends an attempt."""
-    return Bounds(
-        limits.task_hours * 3600.0, limits.silence_seconds, limits.stop_seconds * GRACE_SHARE, limits.lost_seconds
-    )
+def bounds_of(limits: LimitsModel, visible: float) -> Bounds:
+    """Return what ends an attempt; ``visible`` seconds is how long it waits for files of other hosts."""
+    grace = limits.stop_seconds * GRACE_SHARE
+    return Bounds(limits.task_hours * 3600.0, limits.silence_seconds, grace, limits.lost_seconds, visible)
 
 
 def failed_on(state: CampaignState, request: AnyRequest) -> set[str]:

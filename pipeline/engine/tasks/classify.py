@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -10,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from gfm_pipeline.campaign.events import Cause, Outcome
-from gfm_pipeline.core.contracts.attempt import WRAP_FILE, read_verdict
+from gfm_pipeline.core.contracts.attempt import WRAP_FILE, AttemptReport, read_verdict
+from gfm_pipeline.core.contracts.attempt_files import read_error, read_result, read_saved
 from gfm_pipeline.core.contracts.launch import LAUNCH_FILE
 from gfm_pipeline.core.contracts.task import (
     CHAOS_FILE,
-    ERROR_FILE,
     EXIT_FILE,
-    RESULT_FILE,
-    SAVED_FILE,
     ErrorRecord,
     ExitCode,
     ExitRecord,
@@ -25,6 +22,7 @@ from gfm_pipeline.core.contracts.task import (
 from gfm_pipeline.core.errors import GFMError, IntegrityError, StorageError
 from gfm_pipeline.core.records import read_record
 
+NO_RESULT = "ended well but left no result"
 _TAIL_BYTES = 4096
 _LOST = {  # Parsl's exceptions by name
     "WorkerLost": Cause.WORKER_LOST,
@@ -79,12 +77,17 @@ class Ended:
     host: str = ""
 
     @property
+    def left_nothing(self) -> bool:
+        """Whether it ended well, and no result of it is there."""
+        return self.reason == NO_RESULT
+
+    @property
     def outcome(self) -> Outcome:
         """What kind of end that is: a result, a failure, or neither."""
         return _OUTCOMES.get(self.cause, Outcome.RETRYABLE)
 
 
-def classify(folder: Path, trouble: str | None = None) -> Ended:
+def classify(folder: Path, trouble: str | None = None, report: AttemptReport | None = None) -> Ended:
     """Return how the attempt that ran in ``folder`` ended.
 
     What the attempt left counts first: a task that finished just before its worker was lost has finished.
@@ -96,36 +99,54 @@ def classify(folder: Path, trouble: str | None = None) -> Ended:
     trouble
         ``Class: message`` of the exception that Parsl's future holds; None: it holds none, or there is no future
         any more because its driver died.
+    report
+        What Parsl's future holds: believed where a file is not there (yet).
     """
-    ended = _classify(folder, trouble)
+    ended = _classify(folder, trouble, report)
     if ended.cause in _CHAOTIC:
         with suppress(OSError):
             return replace(ended, cause=Cause.CHAOS, reason=(folder / CHAOS_FILE).read_text(encoding="utf-8"))
     return ended
 
 
-def _classify(folder: Path, trouble: str | None) -> Ended:
-    saved = _saved(folder)
+def _exit(folder: Path, report: AttemptReport | None) -> ExitRecord | None:
     try:
-        record = read_record(ExitRecord, folder / EXIT_FILE)
+        return read_record(ExitRecord, folder / EXIT_FILE)
     except FileNotFoundError:
+        return None if report is None else report.exit
+
+
+def _classify(folder: Path, trouble: str | None, report: AttemptReport | None) -> Ended:
+    saved = read_saved(folder)
+    if saved is None and report is not None:
+        saved = report.saved
+    try:
+        record = _exit(folder, report)
+    except IntegrityError as error:
+        return Ended(Cause.TROUBLE, error.message, saved=saved)
+    if record is None:
         if trouble is None:
             return Ended(Cause.DRIVER_LOST, "lost with its driver", saved=saved)
         name, _, text = trouble.partition(": ")
         cause = _LOST.get(name, Cause.TROUBLE)
         return Ended(cause, text if cause is Cause.STORAGE else trouble, saved=saved)
-    except IntegrityError as error:
-        return Ended(Cause.TROUBLE, error.message, saved=saved)
-    cause, reason = _cause(folder, record)
-    result = _result(folder) if cause in (Cause.FINISHED, Cause.DIVERGED) else None
+    said = read_error(folder) if record.code else None
+    if said is None and report is not None:
+        said = report.error
+    if said is None:
+        said = ErrorRecord("", _last_line(folder / "stderr.log") if record.code else "")
+    cause, reason = _cause(folder, record, said)
+    result = None
+    if cause in (Cause.FINISHED, Cause.DIVERGED):
+        result = read_result(folder) or (None if report is None else report.result)
     if result is not None:
         reason = str(result.get("message") or "")
     elif cause in (Cause.FINISHED, Cause.DIVERGED):
-        cause, reason = Cause.TROUBLE, "ended well but left no result"
+        cause, reason = Cause.TROUBLE, NO_RESULT
     return Ended(cause, reason, record.seconds, result, saved, record.host)
 
 
-def _cause(folder: Path, record: ExitRecord) -> tuple[Cause, str]:
+def _cause(folder: Path, record: ExitRecord, told: ErrorRecord) -> tuple[Cause, str]:
     code = record.code
     if code in (ExitCode.OK, ExitCode.DIVERGED):
         return (Cause.FINISHED if code == ExitCode.OK else Cause.DIVERGED), ""
@@ -139,12 +160,10 @@ def _cause(folder: Path, record: ExitRecord) -> tuple[Cause, str]:
     if code < 0:
         return _killed(record)
     if code == ExitCode.OUT_OF_MEMORY:
-        return Cause.OUT_OF_MEMORY, _told(folder).message
+        return Cause.OUT_OF_MEMORY, told.message
     if code == ExitCode.RETRYABLE:
-        told = _told(folder)
         return (Cause.STORAGE if told.error == StorageError.__name__ else Cause.TROUBLE), _sentence(told)
     if code == ExitCode.PERMANENT:
-        told = _told(folder)
         return (Cause.USER_ERROR if told.error in _FORESEEN else Cause.PROGRAM_ERROR), _sentence(told)
     said = f"exit code {code}: {_last_line(folder / 'stderr.log')}"
     launched = (folder / LAUNCH_FILE).exists() and not (folder / WRAP_FILE).exists()  # by a line of its own
@@ -163,29 +182,6 @@ def _killed(record: ExitRecord) -> tuple[Cause, str]:
     if record.code == -signal.SIGKILL and record.out_of_memory is not False:
         return Cause.OUT_OF_MEMORY, f"killed by {name}{'' if record.out_of_memory else ', perhaps'}: out of memory"
     return Cause.KILLED, f"killed by {name}"
-
-
-def _saved(folder: Path) -> float | None:
-    try:
-        return float((folder / SAVED_FILE).read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
-
-
-def _result(folder: Path) -> dict[str, Any] | None:
-    try:
-        data = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    return data if isinstance(data, dict) else None
-
-
-def _told(folder: Path) -> ErrorRecord:
-    """Return what the program wrote of its error, or else the last line of its log."""
-    try:
-        return read_record(ErrorRecord, folder / ERROR_FILE)
-    except (FileNotFoundError, IntegrityError):
-        return ErrorRecord("", _last_line(folder / "stderr.log"))
 
 
 def _sentence(error: ErrorRecord) -> str:

@@ -11,11 +11,13 @@ from typing import Any
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.contracts.task import SPEC_FILE
 from gfm_pipeline.core.faultpoints import FaultPoint, hand_down, reach
-from gfm_pipeline.core.publish import storage_errors, write_record
+from gfm_pipeline.core.publish import MANIFEST, storage_errors, write_record
+from gfm_pipeline.engine.decisions.artefacts import inputs
 from gfm_pipeline.engine.decisions.requests import AnyRequest, Context, Program, Step
 from gfm_pipeline.engine.resources.node_pool import Placement
 from gfm_pipeline.engine.resources.nodes import Fleet, place
 from gfm_pipeline.engine.tasks.attempts import Running, Task, Token, bounds_of, failed_on, next_attempt, spec_of
+from gfm_pipeline.engine.tasks.late_files import visible_seconds
 from gfm_pipeline.engine.tasks.shared_launches import SharedLaunch, SharedLaunches
 from gfm_pipeline.execution.launcher import Job, Launcher
 from gfm_pipeline.execution.prepare import in_job, prepare, prepare_shared
@@ -32,6 +34,11 @@ def sizes_of(context: Context, step: Step) -> set[SizeClass]:
 def module_of(site: SiteModel, program: Program[Any, Any]) -> str:
     """Return the module of a program, or the one a site puts in its place."""
     return site.programs.get(program.name, program.path)
+
+
+def _files_read(request: AnyRequest) -> list[Path]:
+    """Return the files that tell that what a task reads is there."""
+    return [folder / MANIFEST for folder in inputs(request.spec)]
 
 
 class Starter:
@@ -58,7 +65,7 @@ class Starter:
         self.shared = SharedLaunches()
         self.next_launch = 0.0  # monotonic; batch systems want a pause between launches
         self._context, self._site, self._launcher, self._fleet, self._begin = context, site, launcher, fleet, begin
-        self._bounds = bounds_of(context.workflow.limits)
+        self._bounds = bounds_of(context.workflow.limits, visible_seconds(context.workflow.limits, site))
 
     def start_some(self, step: Step, state: CampaignState, busy: Container[Task], now: float) -> None:
         """Start the most urgent tasks there is room for, in their order: a large one is not starved by small ones.
@@ -101,6 +108,7 @@ class Starter:
             return False
         running = self._opened(request, size, placement, state)
         folder = running.folder
+        read = _files_read(request)
         with storage_errors(folder):
             self._make_folder(running, state)
             job = prepare(
@@ -111,6 +119,7 @@ class Starter:
                 placement.nodes,
                 folder,
                 self._bounds,
+                read,
             )
         self._begin([running])
         self._submit(in_job(job, self._site, placement.job), running.token)
@@ -130,7 +139,7 @@ class Starter:
             folder.mkdir(parents=True, exist_ok=True)
             for running in opened:
                 self._make_folder(running, state)
-            members = [(module_of(self._site, running.request.program), running.folder) for running in opened]
+            members = [(module_of(self._site, r.request.program), r.folder, _files_read(r.request)) for r in opened]
             job, places = prepare_shared(
                 self._site, first.request.stage, size, placement.nodes, members, folder, self._bounds
             )

@@ -7,6 +7,8 @@ from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from gfm_pipeline.core.visibility import modified
+
 Token = TypeVar("Token", bound=Hashable)
 
 
@@ -52,15 +54,18 @@ class Watchdog(Generic[Token]):
 
     def silent(self, token: Token, file: Path, now: float) -> bool:
         """Look at ``file`` and return whether nothing about it has changed for too long; ``now`` is monotonic."""
-        try:
-            stamp: int | None = file.stat().st_mtime_ns
-        except OSError:
-            stamp = None
+        stamp = modified(file)
         known = self._seen.get(token)
         if known is None or known[0] != stamp:
             self._seen[token] = (stamp, now)
             return False
         return now - known[1] > self.seconds
+
+    def heard(self, token: Token, now: float) -> None:
+        """Take a file for changed just now: who should change it cannot."""
+        known = self._seen.get(token)
+        if known is not None:
+            self._seen[token] = (known[0], now)
 
     def forget(self, token: Token) -> None:
         """Stop watching."""

@@ -1,0 +1,22 @@
+"""What the task wrapper tells of an attempt through Parsl, beside the files it leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gfm_pipeline.apps.runtime.wrapper import Launch
+from gfm_pipeline.core.contracts.attempt import AttemptReport, ExitCode, ExitRecord
+from gfm_pipeline.core.contracts.attempt_files import read_error, read_result, read_saved
+from gfm_pipeline.core.contracts.task import RESULT_FILE
+from gfm_pipeline.core.visibility import wait_for
+
+
+def report(launch: Launch, record: ExitRecord) -> AttemptReport:
+    """Return what is told of an attempt that ended.
+
+    The result is waited for: the first rank may have run on another node. A launch that tasks share has none.
+    """
+    folder = Path(launch.folder)
+    if launch.spec is not None and record.code in (ExitCode.OK, ExitCode.DIVERGED):
+        wait_for([folder / RESULT_FILE], launch.visible_seconds)
+    return AttemptReport(record, read_result(folder), read_error(folder), read_saved(folder))

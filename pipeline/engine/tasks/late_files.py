@@ -1,0 +1,120 @@
+"""Files of other hosts that an attempt must have left and that are not visible here yet: they are waited for.
+
+Nothing blocks: an end whose files are missing is put aside and looked at again, while other tasks go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from gfm_pipeline.campaign.events import Cause
+from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.campaign.state import CampaignState, TaskStatus
+from gfm_pipeline.core.contracts.attempt import EXIT_FILE, WRAPPER_FILE
+from gfm_pipeline.core.contracts.task import RESULT_FILE
+from gfm_pipeline.core.publish import MANIFEST
+from gfm_pipeline.core.visibility import is_there, wait_for
+from gfm_pipeline.engine.decisions.artefacts import artefacts, folder_of
+from gfm_pipeline.engine.tasks.attempts import Running, Token
+from gfm_pipeline.engine.tasks.classify import classify
+from gfm_pipeline.execution.launcher import JobEnd
+from gfm_pipeline.sites.enums import Scheduler
+from gfm_pipeline.sites.schema import SiteModel
+from gfm_pipeline.workflow.schema import LimitsModel
+
+SHARED_SECONDS = 60.0  # for a file of another host: the longest that NFS keeps what it knows, by default
+LOCAL_SECONDS = 5.0  # on a machine without batch system, whose disk may be a server's all the same
+LOST_WORKERS = ("WorkerLost", "ManagerLost")  # of Parsl: how the wrapper ended is not known then
+LOG = "stdout.log"  # the first file of a wrapper
+
+
+def visible_seconds(limits: LimitsModel, site: SiteModel) -> float:
+    """Return how long a file of another host is waited for."""
+    if limits.visible_seconds is not None:
+        return limits.visible_seconds
+    return LOCAL_SECONDS if site.scheduler.kind is Scheduler.LOCAL else SHARED_SECONDS
+
+
+def missing(folder: Path, end: JobEnd, artefact: Path | None) -> Path | None:
+    """Return a file that an attempt must have left, by what is known of its end, and that is not there.
+
+    Parameters
+    ----------
+    folder
+        The attempt's.
+    end
+        What Parsl said.
+    artefact
+        Folder that the task publishes; None: that is not known.
+    """
+    if end.report is None and not is_there(folder / EXIT_FILE):
+        name = None if end.error is None else end.error.partition(":")[0]
+        if name is None or (name in LOST_WORKERS and _took_leave(folder)):
+            return folder / EXIT_FILE
+    ended = classify(folder, end.error, end.report)
+    if ended.cause is Cause.TROUBLE and ended.left_nothing and end.report is None:
+        return folder / RESULT_FILE
+    if artefact is None or ended.result is None or not ended.result.get("digest"):
+        return None
+    return None if is_there(artefact / MANIFEST) else artefact / MANIFEST
+
+
+def _took_leave(folder: Path) -> bool:
+    """Return whether the wrapper began and is gone: it writes ``exit.json`` before it removes its own file."""
+    return is_there(folder / LOG) and not is_there(folder / WRAPPER_FILE)
+
+
+class LateEnds:
+    """Ends of attempts that are put aside until their files are visible.
+
+    Parameters
+    ----------
+    seconds
+        The longest wait for each.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._held: dict[Token, tuple[JobEnd, float]] = {}
+
+    def __len__(self) -> int:
+        """Return how many are put aside."""
+        return len(self._held)
+
+    def holds(self, end: JobEnd, running: Running, artefact: Path | None, now: float) -> bool:
+        """Return whether an end has to wait, and put it aside."""
+        _, since = self._held.get(running.token, (end, now))
+        if now - since > self.seconds or missing(running.folder, end, artefact) is None:
+            return False
+        self._held[running.token] = end, since
+        return True
+
+    def again(self) -> Iterator[JobEnd]:
+        """Yield the ends to look at again."""
+        yield from [end for end, _ in self._held.values()]
+
+    def known(self, running: Running) -> JobEnd:
+        """Return what is known of an attempt's end, which may be nothing."""
+        return self._held.get(running.token, (JobEnd(running.token, None), 0.0))[0]
+
+    def forget(self, running: Running) -> None:
+        """Wait for an attempt's files no longer."""
+        self._held.pop(running.token, None)
+
+
+def wait_at_start(paths: CampaignPaths, state: CampaignState, seconds: float, now: float) -> None:
+    """Wait for what an earlier driver, perhaps of another host, had seen: records of its tasks, and what they made.
+
+    Only what is younger than ``seconds`` can be late. ``now`` is wall-clock time, as in the journal; a clock that
+    jumped makes the wait longer or shorter, never what follows wrong.
+    """
+    wanted: list[Path] = []
+    for stage in state.stages.values():
+        for task in stage.tasks.values():
+            folder = paths.stage(stage.stage, stage.key).attempt(task.name, task.attempt)
+            if task.status is TaskStatus.RUNNING and _took_leave(folder):
+                wanted.append(folder / EXIT_FILE)
+    ended = {folder_of(paths, s, t.name): t.ended for s in state.stages.values() for t in s.tasks.values()}
+    recent = [a.folder for a in artefacts(paths, state) if now - (ended.get(a.folder) or 0.0) < seconds]
+    wait_for([*wanted, *(folder / MANIFEST for folder in recent)], seconds)
