@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from importlib import metadata
+
+from gfm_pipeline.core.interpreter import script_command
 
 MPI_SECONDS = 60.0
 # In a process of its own: some MPI libraries end the process they are loaded into when a launcher is not theirs.
@@ -44,7 +45,7 @@ def mpi_library() -> tuple[str, str]:
     """Return the MPI library that mpi4py brings, or '' and why there is none."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _MPI],
+            script_command(_MPI),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -20,6 +20,7 @@ from pathlib import Path
 from gfm_pipeline.core.contracts.attempt import ERROR_FILE, ErrorRecord, ExitCode
 from gfm_pipeline.core.contracts.launch import RankFile
 from gfm_pipeline.core.errors import ConfigError, GFMError
+from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.core.publish import write_record
 from gfm_pipeline.sites.cores import format_cores, parse_cores
 
@@ -152,7 +153,7 @@ def start_program(
     """Start ``python -m module arguments`` in ``folder``; it dies with this process where the system can do that."""
     guard = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
     return subprocess.Popen(
-        [*guard, sys.executable, "-m", module, *arguments],
+        [*guard, *module_command(module, *arguments)],
         cwd=folder,
         env=dict(environment),
         stdin=subprocess.DEVNULL,

@@ -37,6 +37,7 @@ from gfm_pipeline.core.contracts.task import (
     WrapperRecord,
 )
 from gfm_pipeline.core.faultpoints import FaultPoint, arm_from, reach
+from gfm_pipeline.core.interpreter import module_command, without_current_folder
 from gfm_pipeline.core.processes import RUN, identify
 from gfm_pipeline.core.publish import storage_errors, write_record
 from gfm_pipeline.core.records import read_record
@@ -114,11 +115,14 @@ def command_line(launch: Launch) -> list[str]:
     # A launch line that is killed leaves its ranks behind; one that is asked to end takes them along.
     death = "TERM" if launch.line else "KILL"
     guard = ["setpriv", "--pdeathsig", death, "--"] if shutil.which("setpriv") else []
-    variables = [f"{name}={value}" for name, value in sorted(launch.environment.items())]
+    set_here = dict(launch.environment)
+    if "PYTHONPATH" in set_here:
+        set_here["PYTHONPATH"] = without_current_folder(set_here["PYTHONPATH"])
+    variables = [f"{name}={value}" for name, value in sorted(set_here.items())]
     modules = [launch.module] if launch.shim is None else [launch.shim, launch.module]
     arguments = [] if launch.spec is None else [launch.spec]
     between = RUN if "=" in sys.executable and not launch.line else ()
-    return [*guard, "env", *variables, *launch.line, *between, sys.executable, "-m", *modules, *arguments]
+    return [*guard, "env", *variables, *launch.line, *between, *module_command(*modules, *arguments)]
 
 
 def request_of(launch: Launch) -> signal.Signals:

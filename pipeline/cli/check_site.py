@@ -23,6 +23,7 @@ from rich.text import Text
 from gfm_pipeline.cli.options import overlay_option, site_set_option
 from gfm_pipeline.cli.run_request import job_python
 from gfm_pipeline.core.errors import ConfigError, SchedulerUnavailable
+from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.core.publish import write_atomic, write_record
 from gfm_pipeline.core.records import read_record
 from gfm_pipeline.execution.batch_systems import scheduler_of
@@ -191,7 +192,7 @@ def _write(site: SiteModel, job: Job, place: Path) -> Path:
         output=str(place / OUTPUT),
         programs=str(Path(sys.executable).parent),
     )
-    command = [job_python(site), "-m", "gfm_pipeline", "sites", "probe", str(place)]
+    command = module_command("gfm_pipeline", "sites", "probe", str(place), python=job_python(site))
     script = place / "job.sh"
     write_atomic(script, resident_script(site, batch, command).encode())
     return script

@@ -16,6 +16,7 @@ import click
 from gfm_pipeline import __version__
 from gfm_pipeline.cli.lazy import Lazy, LazyGroup
 from gfm_pipeline.core.errors import ConfigError, GFMError, StorageError
+from gfm_pipeline.core.interpreter import protect
 
 THREADS_SECONDS = 2.0  # for what still runs in threads of this process at its end
 EPILOG = """
@@ -109,6 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
     Threads of a Parsl whose interchange died wait for it for ever, and Python waits for them: the process would never
     end, nor give back the nodes it runs on. Whatever is to be kept has been closed by now.
     """
+    protect(os.environ)
     code = invoke(arguments)
     give_up = time.monotonic() + THREADS_SECONDS
     for thread in threading.enumerate():

@@ -29,7 +29,7 @@ from gfm_pipeline.sites.launch import LaunchStrategy, group_shape, launch_line, 
 from gfm_pipeline.sites.limits import counted
 from gfm_pipeline.sites.task_shape import TaskShape
 
-POOL = "python -m gfm_pipeline.apps.runtime.forked_pool ..."  # Parsl completes it when it starts
+POOL = "python -P -m gfm_pipeline.apps.runtime.forked_pool ..."  # Parsl completes it when it starts
 
 
 @click.command()
@@ -172,4 +172,4 @@ def _scripts(request: Request, asked: Asked) -> Iterator[tuple[str, str]]:
                 f"a launch of {size.group:,} trainings" if grouped else f"a training of {counted(shape.nodes, 'node')}"
             )
             program = "" if grouped else " gfm_pipeline.apps.train spec.json"
-            yield f"{what}, {stage}", f"{line} python -m gfm_pipeline.apps.runtime.rank{program}"
+            yield f"{what}, {stage}", f"{line} python -P -m gfm_pipeline.apps.runtime.rank{program}"

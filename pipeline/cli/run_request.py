@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfm_pipeline.cli.options import Request, SiteChoice, resolve
+from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.sites.enums import Staging
 from gfm_pipeline.sites.schema import SiteModel
 
@@ -43,16 +44,8 @@ class Asked:
     def command(self, site: SiteModel, root: Path) -> list[str]:
         """Return the command line that drives the campaign in folder ``root``, from within a job."""
         workflow = str(self.workflow.resolve())
-        return [
-            job_python(site),
-            "-m",
-            "gfm_pipeline",
-            "run",
-            workflow,
-            "--campaign",
-            str(root),
-            *self.options(),
-        ]
+        words = ["run", workflow, "--campaign", str(root), *self.options()]
+        return module_command("gfm_pipeline", *words, python=job_python(site))
 
 
 def job_python(site: SiteModel) -> str:

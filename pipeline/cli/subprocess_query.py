@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from typing import Any, TypeVar
 
 from gfm_pipeline.core import errors
 from gfm_pipeline.core.errors import DataError, GFMError
+from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.core.records import canonical_json, from_plain, to_plain
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ def ask(module: str, spec: Any, kind: type[T], seconds: float) -> T:
     """
     try:
         done = subprocess.run(
-            [sys.executable, "-m", module],
+            module_command(module),
             input=canonical_json(to_plain(spec)),
             capture_output=True,
             text=True,

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import sys
 from collections.abc import Sequence
 from typing import Any
 
+from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.enums import Scheduler
 from gfm_pipeline.sites.launch import LaunchStrategy
@@ -68,7 +68,7 @@ def build_executor(site: SiteModel, size: SizeClass, nodes: int) -> Any:
     # killed driver leaves it, and a session of its own, so that Ctrl-C on a terminal reaches the driver alone.
     guard = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
     session = ["setsid"] if shutil.which("setsid") else []
-    executor.interchange_launch_cmd = [*guard, *session, sys.executable, "-m", INTERCHANGE]
+    executor.interchange_launch_cmd = [*guard, *session, *module_command(INTERCHANGE)]
     return executor
 
 
@@ -79,7 +79,7 @@ def _launch_template() -> str:
     """
     from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 
-    text: str = DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", "{{pool}} -m " + POOL, 1)
+    text: str = DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", "{{pool}}", 1)
     for name in FOLDERS:
         text = text.replace(f"{{{name}}}", f"{{{{{name}}}}}")
     return text
@@ -96,7 +96,7 @@ def pool_command(executor: Any, block: str) -> str:
         Name of the block for Parsl's managers, as shell text.
     """
     folders = {name: shlex.quote(str(getattr(executor, attribute))) for name, attribute in FOLDERS.items()}
-    text: str = executor.launch_cmd.format(pool=shlex.quote(sys.executable), block_id=block, **folders)
+    text: str = executor.launch_cmd.format(pool=shlex.join(module_command(POOL)), block_id=block, **folders)
     return text
 
 

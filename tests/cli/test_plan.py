@@ -136,7 +136,7 @@ def test_a_launch_of_many_trainings_is_shown(folder, capsys):
     scripts = planned(capsys, "--site", "frontierlike.yaml", *ACCOUNT, *few, *small, "--nodes", "8", "--show-scripts")
     line = scripts["scripts"]["a launch of 8 trainings, search"]
     assert line.startswith("srun --nodes=4 --ntasks=32 ")
-    assert line.endswith("python -m gfm_pipeline.apps.runtime.rank")
+    assert line.endswith("python -P -m gfm_pipeline.apps.runtime.rank")
 
 
 @pytest.mark.usefixtures("unchanged")

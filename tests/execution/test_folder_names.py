@@ -63,7 +63,7 @@ def test_a_pool_gets_its_folders_as_they_are_named(name, size, interpreter, tmp_
     (command,) = pool_commands(machine, [(size, executor)], "b001", (), interpreter / "nodes")
     found = told(command.text, tmp_path)
     words = found["words"]
-    assert words[:2] == ["-m", "gfm_pipeline.apps.runtime.forked_pool"]
+    assert "gfm_pipeline.apps.runtime.forked_pool" in words[:3]
     assert words[words.index("--cert_dir") + 1] == executor.cert_dir
     assert f"--logdir={executor.logdir}" in words
     assert any(w.startswith("--block_id=b001") for w in words)
@@ -74,7 +74,7 @@ def test_a_pool_gets_its_folders_as_they_are_named(name, size, interpreter, tmp_
 @pytest.mark.parametrize("name", ODD)
 def test_the_wrapper_starts_an_interpreter_of_any_name(name, interpreter, tmp_path):
     launch = Launch("a.module", str(tmp_path), 60.0, {"ODD": name})
-    assert told(command_line(launch), tmp_path)["words"] == ["-m", "a.module", "spec.json"]
+    assert told(command_line(launch), tmp_path)["words"][-2:] == ["a.module", "spec.json"]
 
 
 @pytest.mark.parametrize("name", ODD)

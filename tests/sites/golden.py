@@ -23,7 +23,7 @@ from gfm_pipeline.sites.task_shape import default_shape, node_layout
 FOLDER = Path(__file__).parent / "golden"
 NODES = (1, 4, 128, 8192)
 CAMPAIGN = "/scratch/campaigns/demo"
-POOL = "python -m gfm_pipeline.apps.runtime.forked_pool --block_id=demo-b001"  # stands for the line that Parsl gives
+POOL = "python -P -m gfm_pipeline.apps.runtime.forked_pool --block_id=demo-b001"  # stands for the line that Parsl gives
 
 
 def render(name: str, nodes: int) -> dict[str, str]:

@@ -18,5 +18,5 @@ export TMPDIR=/tmp
 export PATH=/env/bin:"$PATH"
 
 scontrol show hostnames "$SLURM_JOB_NODELIST" > /scratch/campaigns/demo/parsl/demo-b001/nodes || { echo 'gfm-pipeline: the names of the nodes cannot be written' >&2; exit 2; }
-srun --nodes=128 --ntasks=128 --ntasks-per-node=1 --cpus-per-task=56 --threads-per-core=1 --gpus-per-node=8 --gpu-bind=none --cpu-bind=none --overlap --no-kill --kill-on-bad-exit=0 --export=ALL python -m gfm_pipeline.apps.runtime.forked_pool --block_id=demo-b001 &
+srun --nodes=128 --ntasks=128 --ntasks-per-node=1 --cpus-per-task=56 --threads-per-core=1 --gpus-per-node=8 --gpu-bind=none --cpu-bind=none --overlap --no-kill --kill-on-bad-exit=0 --export=ALL python -P -m gfm_pipeline.apps.runtime.forked_pool --block_id=demo-b001 &
 wait
