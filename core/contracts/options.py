@@ -117,7 +117,7 @@ class CifCsvOptions(ReaderOptions):
 
 
 class DeepmdOptions(ReaderOptions):
-    """DeePMD-kit systems: folders with ``type.raw`` and ``set.*/*.npy``, and LMDB data sets.
+    """DeePMD-kit systems: folders with ``type.raw`` and ``set.*/*.npy`` or ``*.raw``, HDF5 files, LMDB data sets.
 
     Parameters
     ----------
@@ -135,6 +135,7 @@ class Hdf5Layout(StrEnum):
     ANI_1 = "ani-1"
     QM7X = "qm7-x"
     TRANSITION1X = "transition1x"
+    SPICE = "spice"
 
 
 class Hdf5Options(ReaderOptions):
@@ -143,10 +144,15 @@ class Hdf5Options(ReaderOptions):
     Parameters
     ----------
     layout
-        Whose names: ``ani-1x`` (ANI-1x and ANI-1ccx), ``ani-1`` (ANI-1, ANI-2x, COMP6), ``qm7-x``, ``transition1x``.
+        Whose names: ``ani-1x`` (ANI-1x and ANI-1ccx), ``ani-1`` (ANI-1, ANI-2x, COMP6), ``qm7-x``, ``transition1x``,
+        ``spice``.
     """
 
     layout: Hdf5Layout
+
+
+class NpzOptions(ReaderOptions):
+    """NumPy archives of the conformers of one molecule, as MD17, rMD17 and sGDML have them."""
 
 
 class OcpEnergy(StrEnum):

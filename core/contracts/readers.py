@@ -65,13 +65,16 @@ BUILT_IN: dict[str, ReaderDescription] = {
     "hdf5": ReaderDescription(
         options.Hdf5Options,
         f"{_READERS}.hdf5:Hdf5Reader",
-        "HDF5 in the layouts of ANI-1, ANI-1x, QM7-X and Transition1x",
+        "HDF5 in the layouts of ANI-1, ANI-1x, QM7-X, Transition1x and SPICE",
         fixed_units=True,
+    ),
+    "npz": ReaderDescription(
+        options.NpzOptions, f"{_READERS}.npz:NpzReader", "NumPy archives of one molecule: MD17, rMD17, sGDML"
     ),
     "deepmd": ReaderDescription(
         options.DeepmdOptions,
         f"{_READERS}.deepmd:DeepmdReader",
-        "DeePMD-kit systems, npy and LMDB",
+        "DeePMD-kit systems: npy, raw, HDF5 and LMDB",
         fixed_units=True,
     ),
     "ocp-text": ReaderDescription(

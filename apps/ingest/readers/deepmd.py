@@ -1,19 +1,22 @@
-"""Systems of DeePMD-kit, as folders of ``.npy`` files or as LMDB.
+"""Systems of DeePMD-kit, as folders of ``.npy`` or ``.raw`` files, as HDF5 or as LMDB.
 
 The layouts: https://docs.deepmodeling.com/projects/deepmd/en/stable/data/system.html (``type.raw``, ``type_map.raw``,
 ``nopbc``, ``set.*/coord.npy`` [F, 3N], ``box.npy`` [F, 9], ``energy.npy`` [F], ``force.npy`` [F, 3N], and
 ``real_atom_types.npy`` [F, N] of mixed systems, -1 where there is no atom) and, for LMDB,
 https://docs.deepmodeling.com/projects/deepmd/en/latest/data/lmdb.html (msgpack of arrays a frame, and
-``__metadata__``). Units are eV and Angstrom.
+``__metadata__``). ``.raw`` files are the same arrays as text, a line a frame, beside ``type.raw``; an HDF5 file has a
+group a system, filled as its folder is. Units are eV and Angstrom.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h5py
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +29,7 @@ from gfm_pipeline.apps.ingest.records import disk_trouble
 from gfm_pipeline.core.contracts.options import DeepmdOptions
 
 _METADATA = b"__metadata__"
+_ARRAYS = ("coord", "box", "energy", "force", "real_atom_types")
 
 
 class DeepmdReader(FileReader):
@@ -40,25 +44,77 @@ class DeepmdReader(FileReader):
                 for key in _keys(about):
                     yield partial(_lmdb_frame, file, key, numbers)
             return
-        system = _System(part.path(), options)
-        for folder in system.sets:
-            try:
-                arrays = system.load(folder)
-            except Exception as error:
-                if disk_trouble(error):
-                    raise
-                yield partial(_refuse, f"{folder.name}: {error}")
-                continue
-            for index in range(len(arrays["coord"])):
-                yield partial(system.frame, arrays, index)
+        if part.path().is_file():
+            with h5py.File(part.path()) as file:
+                for group in _systems_of(file):
+                    yield from _frames_of(_Stored(group, options))
+            return
+        if not any(part.path().glob("set.*")) and (part.path() / "coord.raw").exists():
+            yield from _raw_frames(part.path(), options)
+            return
+        yield from _frames_of(_System(part.path(), options))
 
     def length(self, part: Part, options: DeepmdOptions) -> int | None:
         """Return the number of frames."""
         if part.suffix == ".lmdb":
             with LmdbFile(part.path()) as file:
                 return int(_metadata(file)["nframes"])
+        if part.path().is_file():
+            with h5py.File(part.path()) as stored:
+                return sum(
+                    len(folder["coord.npy"]) for group in _systems_of(stored) for folder in _Stored(group, options).sets
+                )
+        if not any(part.path().glob("set.*")):
+            return None
         system = _System(part.path(), options)
         return sum(len(np.load(folder / "coord.npy", mmap_mode="r", allow_pickle=False)) for folder in system.sets)
+
+
+def _frames_of(system: _System | _Stored) -> Iterator[Parse]:
+    for folder in system.sets:
+        try:
+            arrays = system.load(folder)
+        except Exception as error:
+            if disk_trouble(error):
+                raise
+            yield from [partial(_refuse, f"{folder.name}: {error}")] * system.size(folder)
+            continue
+        for index in range(len(arrays["coord"])):
+            yield partial(system.frame, arrays, index)
+
+
+def _raw_frames(folder: Path, options: DeepmdOptions) -> Iterator[Parse]:
+    """Yield the frames of a system whose arrays are text, a line a frame."""
+    system = _System(folder, options)
+    with ExitStack() as stack:
+        files = {
+            name: stack.enter_context(open(folder / f"{name}.raw", encoding="utf-8", errors="replace"))
+            for name in _ARRAYS
+            if (folder / f"{name}.raw").exists()
+        }
+        for line in files.pop("coord"):
+            if line.strip():
+                yield partial(_raw_frame, system, {"coord": line, **{k: next(v, "") for k, v in files.items()}})
+
+
+def _raw_frame(system: _System, lines: dict[str, str]) -> Frame:
+    arrays = {name: np.array([[float(word) for word in line.split()]]) for name, line in lines.items()}
+    short = next((name for name, array in arrays.items() if not array.size), None)
+    if short is not None:
+        raise ValueError(f"{short}.raw has no line for this frame")
+    if "real_atom_types" in arrays:
+        arrays["real_atom_types"] = arrays["real_atom_types"].astype(np.int64)
+    return system.frame(arrays, 0)
+
+
+def _systems_of(file: Any) -> Iterator[Any]:
+    """Yield the groups that are systems: those with ``type.raw``; below one, none is looked for."""
+    if "type.raw" in file:
+        yield file
+        return
+    for name in file:
+        if isinstance(file.get(name, getlink=True), h5py.HardLink) and isinstance(file[name], h5py.Group):
+            yield from _systems_of(file[name])
 
 
 def _refuse(reason: str) -> Frame:
@@ -80,12 +136,20 @@ class _System:
         names = options.type_map or (tuple(named.read_text().split()) if named.exists() else ())
         self.numbers = _numbers_of(names)
         self.periodic = not (folder / "nopbc").exists()
-        self.sets = sorted(path for path in folder.glob("set.*") if path.is_dir())
+        self.sets: list[Any] = sorted(path for path in folder.glob("set.*") if path.is_dir())
 
-    def load(self, folder: Path) -> dict[str, NDArray[Any]]:
+    @staticmethod
+    def size(folder: Any) -> int:
+        """Return the number of frames of a set that cannot be read, as far as its positions say, else 1."""
+        with suppress(Exception):
+            if isinstance(folder, Path):
+                return max(1, len(np.load(folder / "coord.npy", mmap_mode="r", allow_pickle=False)))
+            return max(1, len(folder["coord.npy"]))
+        return 1
+
+    def load(self, folder: Any) -> dict[str, Any]:
         """Map the arrays of a set into memory."""
-        names = ("coord", "box", "energy", "force", "real_atom_types")
-        found = {name: folder / f"{name}.npy" for name in names}
+        found = {name: folder / f"{name}.npy" for name in _ARRAYS}
         if not found["coord"].exists():
             raise ValueError("there is no coord.npy")
         arrays = {
@@ -96,7 +160,7 @@ class _System:
             raise ValueError(f"{odd[0]}.npy has {len(arrays[odd[0]])} frames, coord.npy {len(arrays['coord'])}")
         return arrays
 
-    def frame(self, arrays: dict[str, NDArray[Any]], index: int) -> Frame:
+    def frame(self, arrays: dict[str, Any], index: int) -> Frame:
         """Return one frame of a set."""
         types = arrays["real_atom_types"][index] if "real_atom_types" in arrays else self.types
         real = types >= 0
@@ -109,6 +173,27 @@ class _System:
             energy=float(np.ravel(arrays["energy"][index])[0]) if "energy" in arrays else None,
             forces=np.array(arrays["force"][index]).reshape(-1, 3)[real] if "force" in arrays else None,
         )
+
+
+class _Stored(_System):
+    """One group of an HDF5 file, named and filled as the folder of a system is."""
+
+    def __init__(self, group: Any, options: DeepmdOptions) -> None:
+        self.types = np.asarray(group["type.raw"][()], dtype=np.int64)
+        named = np.ravel(group["type_map.raw"][()]).tolist() if "type_map.raw" in group else []
+        self.numbers = _numbers_of(options.type_map or tuple(bytes(name).decode() for name in named))
+        self.periodic = not bool(group["nopbc"][()]) if "nopbc" in group else True
+        self.sets = [group[name] for name in sorted(group) if name.startswith("set.")]
+
+    def load(self, folder: Any) -> dict[str, Any]:
+        """Return the arrays of a set, which are read frame by frame."""
+        arrays = {name: folder[f"{name}.npy"] for name in _ARRAYS if f"{name}.npy" in folder}
+        if "coord" not in arrays:
+            raise ValueError("there is no coord.npy")
+        odd = next((name for name, array in arrays.items() if len(array) != len(arrays["coord"])), None)
+        if odd is not None:
+            raise ValueError(f"{odd}.npy has {len(arrays[odd])} frames, coord.npy {len(arrays['coord'])}")
+        return arrays
 
 
 def _metadata(file: LmdbFile) -> dict[str, Any]:

@@ -12,6 +12,8 @@ The layouts, with N atoms and C conformers:
 - Transition1x, https://gitlab.com/matschreiner/Transition1x: ``data``, formula, reaction, with ``atomic_numbers``,
   ``positions`` [C, N, 3], ``wB97x_6-31G(d).energy`` [C], ``wB97x_6-31G(d).forces``; eV. The groups ``train``, ``val``
   and ``test`` repeat what is in ``data``, reactant, product and transition state what is in the reaction.
+- SPICE, https://github.com/openmm/spice-dataset: a group a molecule, ``atomic_numbers`` [N], ``conformations``
+  [C, N, 3] (Bohr), ``dft_total_energy`` [C] (Hartree), ``dft_total_gradient`` [C, N, 3] (Hartree/Bohr).
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ from gfm_pipeline.core.contracts.sources import parse_options
 
 @dataclass(frozen=True)
 class Layout:
-    """Names of the arrays, and the unit of energies in eV; ``single``: a group is one conformer."""
+    """Names of the arrays, and the units of energies in eV and of lengths in Angstrom.
+
+    ``single``: a group is one conformer. ``gradients``: what stands for forces is the gradient of the energy.
+    """
 
     numbers: str
     pos: str
@@ -46,6 +51,8 @@ class Layout:
     energy_unit: float = 1.0
     single: bool = False
     root: str = "/"
+    length_unit: float = 1.0
+    gradients: bool = False
 
 
 LAYOUTS = {
@@ -54,6 +61,15 @@ LAYOUTS = {
     Hdf5Layout.QM7X: Layout("atNUM", "atXYZ", "ePBE0+MBD", "totFOR", single=True),
     Hdf5Layout.TRANSITION1X: Layout(
         "atomic_numbers", "positions", "wB97x_6-31G(d).energy", "wB97x_6-31G(d).forces", root="/data"
+    ),
+    Hdf5Layout.SPICE: Layout(
+        "atomic_numbers",
+        "conformations",
+        "dft_total_energy",
+        "dft_total_gradient",
+        units.Hartree,
+        length_unit=units.Bohr,
+        gradients=True,
     ),
 }
 
@@ -68,14 +84,24 @@ class Hdf5Reader(FileReader):
         options = parse_options(source.reader, source.options)
         if not isinstance(options, Hdf5Options):
             return ()
-        unit = LAYOUTS[options.layout].energy_unit
-        return () if unit == 1.0 else (f"Energies and forces were converted from Ha to eV (times {unit:.9g}).",)
+        layout = LAYOUTS[options.layout]
+        said = []
+        if layout.energy_unit != 1.0:
+            said.append(f"Energies and forces were converted from Ha to eV (times {layout.energy_unit:.9g}).")
+        if layout.length_unit != 1.0:
+            said.append(f"Lengths were converted from Bohr to Angstrom (times {layout.length_unit:.9g}).")
+        if layout.gradients and source.forces_key is None:
+            said.append(f"Forces are {layout.forces} with its sign turned.")
+        return tuple(said)
 
     def frames(self, part: Part, options: Hdf5Options) -> Iterator[Parse]:
         """Yield the conformers, group after group in the order of their names."""
-        layout = LAYOUTS[options.layout]
+        layout, none = LAYOUTS[options.layout], True
         with h5py.File(part.path()) as file:
+            if layout.root not in file:
+                raise ValueError(_holds(file, layout))
             for group in _groups(file[layout.root], layout):
+                none = False
                 try:
                     molecule = _Molecule(group, layout)
                 except Exception as error:
@@ -85,12 +111,30 @@ class Hdf5Reader(FileReader):
                     continue
                 for index in range(molecule.conformers):
                     yield partial(molecule.frame, index)
+            if none:
+                raise ValueError(_holds(file, layout))
 
     def length(self, part: Part, options: Hdf5Options) -> int | None:
         """Return the number of conformers."""
         layout = LAYOUTS[options.layout]
         with h5py.File(part.path()) as file:
             return sum(_conformers(group, layout) for group in _groups(file[layout.root], layout))
+
+
+def _holds(file: Any, layout: Layout) -> str:
+    """Return that a file is not of a layout, the names that it has instead, and the layout that has them."""
+    names: list[str] = []
+
+    def look(name: str, item: Any) -> bool | None:
+        if isinstance(item, h5py.Dataset):
+            names.append(name.rpartition("/")[2])
+        return True if len(names) > 20 else None  # anything but None ends the visit
+
+    file.visititems(look)
+    others = [str(name) for name, other in LAYOUTS.items() if {other.pos, other.numbers} <= set(names)]
+    hint = f": set layout to {others[0]}" if others else ""
+    found = ", ".join(dict.fromkeys(names)) or "no arrays"
+    return f"no group below {layout.root} holds {layout.pos}; the file holds {found}{hint}"
 
 
 def _refuse(reason: str) -> Frame:
@@ -140,8 +184,12 @@ class _Molecule:
         array = self._array(name)
         if array is None:
             return None
-        value = array if self._layout.single else array[index]
-        return value * self._layout.energy_unit if value.dtype.kind == "f" else value
+        layout = self._layout
+        value = array if layout.single else array[index]
+        if value.dtype.kind != "f":
+            return value
+        of_atoms = value.ndim == 2 and value.shape[-1] == 3  # an energy over a length
+        return value * (layout.energy_unit / layout.length_unit if of_atoms else layout.energy_unit)
 
     def frame(self, index: int) -> Frame:
         """Return one conformer."""
@@ -157,10 +205,11 @@ class _Molecule:
                 return None if value is None else float(np.ravel(value)[0])
             return value
 
+        forces = find(layout.forces)
         return Frame(
             numbers=numbers if numbers.ndim == 1 else numbers[index],
-            pos=positions if layout.single else positions[index],
+            pos=(positions if layout.single else positions[index]) * layout.length_unit,
             energy=find(layout.energy),
-            forces=find(layout.forces),
+            forces=-forces if layout.gradients and forces is not None else forces,
             find=find,
         )

@@ -23,10 +23,12 @@ from test_reader_deepmd import TestNpy as DeepmdNpy
 from test_reader_hdf5 import TestAni1 as Ani1
 from test_reader_hdf5 import TestAni1x as Ani1x
 from test_reader_hdf5 import TestQm7x as Qm7x
+from test_reader_hdf5 import TestSpice as Spice
 from test_reader_hdf5 import TestTransition1x as Transition1x
 from test_reader_json import TestAlexandria as Alexandria
 from test_reader_json import TestFitsnap as Fitsnap
 from test_reader_json import TestMptrj as Mptrj
+from test_reader_npz import TestRmd17 as Rmd17
 from test_reader_ocp import TestLmdb as OcpLmdb
 from test_reader_ocp import TestText as OcpText
 from test_reader_ocp import geometric  # noqa: F401 - a fixture
@@ -109,6 +111,8 @@ MADE: dict[str, Callable[[Path, Expected], None]] = {
     "ani-1x": at(Ani1x(), "ani1x-release.h5"),
     "comp6": at(Ani1(), "comp6/s66x8.h5"),
     "qm7-x": at(Qm7x(), "qm7x/1000.hdf5"),
+    "spice": at(Spice(), "SPICE-2.0.1.hdf5"),
+    "rmd17": at(Rmd17(), "rmd17_methanol.npz"),
     "transition1x": at(Transition1x(), "Transition1x.h5"),
     "water": water,
     "ice": ice,
@@ -152,7 +156,7 @@ def test_every_example_is_made_and_every_reader_has_one() -> None:
 @pytest.mark.usefixtures("geometric", "lab_readers")
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_example_is_read(tmp_path: Path, name: str) -> None:
-    periodic = EXAMPLES[name]["reader"] not in ("hdf5", "lab-lines")
+    periodic = EXAMPLES[name]["reader"] not in ("hdf5", "npz", "lab-lines")
     MADE[name](tmp_path, Expected(periodic))
     plain: dict[str, Any] = YAML(typ="safe").load(VALID)
     plain["data"]["sources"] = {name: EXAMPLES[name]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import lmdb
 import msgpack
 import numpy as np
@@ -17,6 +18,54 @@ from gfm_pipeline.core.contracts.sources import validate_options
 
 TYPES = np.array([0, 1, 1, 2])
 TYPE_MAP = ["O", "H", "C"]
+
+
+class TestRaw(Conformance):
+    reader = "deepmd"
+    folder = True
+
+    def write(self, folder: Path, expected: Expected) -> Path:
+        system = folder / "data_0"
+        system.mkdir()
+        n = len(expected.energy)
+        np.savetxt(system / "coord.raw", expected.pos.reshape(n, -1), fmt="%.12g")
+        np.savetxt(system / "force.raw", expected.forces.reshape(n, -1), fmt="%.12g")
+        np.savetxt(system / "energy.raw", expected.energy, fmt="%.12g")
+        np.savetxt(system / "box.raw", np.tile(expected.cell.ravel(), (n, 1)))
+        (system / "type.raw").write_text("\n".join(map(str, TYPES)))
+        (system / "type_map.raw").write_text("\n".join(TYPE_MAP))
+        return system
+
+    def spoil(self, path: Path, index: int) -> None:
+        lines = (path / "force.raw").read_text().splitlines(keepends=True)
+        lines[index] = lines[index].replace(" ", " x", 1)
+        (path / "force.raw").write_text("".join(lines))
+
+    def cut(self, path: Path) -> None:
+        file = path / "energy.raw"
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[:-2]))
+
+
+class TestHdf5(Conformance):
+    reader = "deepmd"
+    counts = True
+    # No `spoil`: a set is one array.
+
+    def write(self, folder: Path, expected: Expected) -> Path:
+        with h5py.File(folder / "all.hdf5", "w") as file:
+            for name, part in (("a/data_0", slice(0, 4)), ("b", slice(4, None))):
+                n = len(expected.energy[part])
+                group = file.create_group(name)
+                group["type.raw"] = np.array(TYPES)
+                group["type_map.raw"] = np.array(TYPE_MAP, dtype="S4")
+                group["set.000/coord.npy"] = expected.pos[part].reshape(n, -1)
+                group["set.000/force.npy"] = expected.forces[part].reshape(n, -1)
+                group["set.000/energy.npy"] = expected.energy[part]
+                group["set.000/box.npy"] = np.tile(expected.cell.ravel(), (n, 1))
+        return folder / "all.hdf5"
+
+    def cut(self, path: Path) -> None:
+        path.write_bytes(path.read_bytes()[:-500])
 
 
 class TestNpy(Conformance):
@@ -50,8 +99,8 @@ class TestNpy(Conformance):
 
     def test_arrays_of_different_lengths_are_refused(self, path: Path) -> None:
         np.save(path / "set.001" / "energy.npy", np.zeros(5))
-        (broken,) = bad(read_all(self.source(path)))
-        assert "set.001: energy.npy has 5 frames, coord.npy 2" in broken.reason
+        broken, also = bad(read_all(self.source(path)))  # both frames of the set
+        assert "set.001: energy.npy has 5 frames, coord.npy 2" in broken.reason == also.reason
 
     def test_elements_may_be_named_by_the_source(self, path: Path, expected: Expected) -> None:
         (path / "type_map.raw").unlink()

@@ -128,6 +128,34 @@ class TestTransition1x(Hdf5):
         group["wB97x_6-31G(d).atomization_energy"] = expected.energy[part] * 0
 
 
+class TestSpice(Hdf5):
+    options: ClassVar[dict[str, Any]] = {"layout": "spice"}
+
+    def write(self, folder: Path, expected: Expected) -> Path:
+        with h5py.File(folder / "spice.hdf5", "w") as file:
+            for name, part in (("methanol a", slice(0, 4)), ("methanol b", slice(4, None))):
+                group = file.create_group(name)
+                group["atomic_numbers"] = expected.numbers.astype(np.int16)
+                group["conformations"] = expected.pos[part] / units.Bohr
+                group["dft_total_energy"] = expected.energy[part] / units.Hartree
+                group["dft_total_gradient"] = -expected.forces[part] * units.Bohr / units.Hartree
+                group["smiles"] = np.array([b"CO"], dtype=object).astype("S2")
+        return folder / "spice.hdf5"
+
+    def test_gradients_may_be_named_for_what_they_are(self, path: Path, expected: Expected) -> None:
+        named = {"energy_key": "dft_total_energy", "forces_key": "dft_total_gradient"}
+        source = self.source(path, **named, forces_are=ForceSign.GRADIENTS)
+        first = clean(good(read_all(source))[0], source, Conversion.of(source))
+        assert isinstance(first, Record)
+        np.testing.assert_allclose(first.forces, expected.forces[0])
+        assert first.energy == pytest.approx(expected.energy[0])
+
+    def test_another_layout_is_named(self, path: Path) -> None:
+        (only,) = bad(read_all(self.source(path, options={"layout": "ani-1x"})))
+        assert "holds coordinates; the file holds atomic_numbers, conformations" in only.reason
+        assert "set layout to spice" in only.reason
+
+
 def test_the_layout_must_be_named() -> None:
     with pytest.raises(ConfigError, match="Option layout of reader hdf5"):
         validate_options("hdf5", {})
