@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from gfm_pipeline.campaign.folder import OpenCampaign
 from gfm_pipeline.campaign.holder import JobIdentity
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, JobRecord
+from gfm_pipeline.cli.allocate import Surroundings
 from gfm_pipeline.cli.campaigns import last_site
 from gfm_pipeline.cli.options import SiteChoice
-from gfm_pipeline.core.errors import CampaignLocked, ConfigError, SchedulerUnavailable
+from gfm_pipeline.core.errors import CampaignLocked, ConfigError, SchedulerUnavailable, Stopped
 from gfm_pipeline.execution.batch_systems import scheduler_of
 from gfm_pipeline.execution.endings import settled
 from gfm_pipeline.execution.scheduler import JobInfo, JobState, Scheduler
@@ -172,3 +174,42 @@ def record(campaign: OpenCampaign, event: JobIntended | JobSubmitted | JobEnded)
     """Journal what happened to a job, and fold it."""
     entry = campaign.journal.append(*to_entry(event))
     campaign.state.apply(event, entry.t)
+
+
+def is_cancelled(around: Surroundings) -> bool:
+    """Return whether a person cancels the job this process runs in; False where the batch system cannot tell."""
+    with suppress(SchedulerUnavailable):
+        return around.scheduler is not None and around.scheduler.ending() is JobState.CANCELLED
+    return False
+
+
+def following(state: CampaignState, mine: JobIdentity) -> str | None:
+    """Return the job that begins after this one, by its number if it has one; None: none does."""
+    for name, known in state.open_jobs(JobRole.DRIVER).items():
+        if mine.number and known.intent.after == mine.number:
+            return f"{known.job} ({name})" if known.job else name
+    return None
+
+
+def stop_after_cancelled(campaign: OpenCampaign, around: Surroundings) -> None:
+    """Let a job of a chain end at once when a person cancelled the job it follows: `scancel` means stop.
+
+    Raises
+    ------
+    Stopped
+        When that is so.
+    """
+    mine = around.job
+    for name, known in campaign.state.open_jobs(JobRole.DRIVER).items():
+        after = known.intent.after
+        if not after or around.scheduler is None or not mine.number or (mine.number != known.job and mine.name != name):
+            continue
+        with suppress(SchedulerUnavailable):
+            before = around.scheduler.jobs([after])[after]
+            if before.state is JobState.CANCELLED:
+                told = f"job {after} was cancelled by a person ({before.reason or before.state})"
+                record(campaign, JobEnded(name, f"not begun: {told}"))
+                raise Stopped(
+                    f"{told[0].upper()}{told[1:]}, so the campaign does not go on by itself.",
+                    f"Go on with: {shlex.join(['gfm-pipeline', 'resume', str(campaign.paths.root)])}",
+                )

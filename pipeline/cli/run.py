@@ -19,7 +19,7 @@ from gfm_pipeline.campaign.state import load_state
 from gfm_pipeline.cli.allocate import Surroundings, nodes_of, surroundings, write_resolved
 from gfm_pipeline.cli.campaigns import campaign_argument, existing
 from gfm_pipeline.cli.fault_options import CHAOS, FAULT, check_faults, injecting
-from gfm_pipeline.cli.jobs import refuse_beside_jobs
+from gfm_pipeline.cli.jobs import following, is_cancelled, refuse_beside_jobs, stop_after_cancelled
 from gfm_pipeline.cli.options import (
     Request,
     SiteChoice,
@@ -125,6 +125,7 @@ def _drive(
             stopping(request.site.driver.warning_signal if around.job.number else None) as stop,
         ):
             refuse_beside_jobs(campaign, around.job, click.echo)
+            stop_after_cancelled(campaign, around)
             stop.at_once = lambda: campaign.paths.lock.unlink(missing_ok=True)
             remember_digests(request.digests, campaign.paths.digests)
             progress = _campaign(request, campaign, asked, around, stop, quiet, chaos)
@@ -184,10 +185,20 @@ def _campaign(
             outcome = str(error)
             # Wall time, preemption: the successor goes on. A person's word, or a full disk: people do.
             goes_on = type(error) is Stopped and not driver.cancelled and stop.number != signal.SIGINT
+            cancelled = goes_on and stop.number is not None and is_cancelled(around)
+            goes_on = goes_on and not cancelled
             if isinstance(error, Stopped):
                 again = shlex.join(["gfm-pipeline", "resume", _relative(paths.root)])
                 alone = fleet.ends_here()
-                words = [error.hint, f"No job follows: {alone}." if alone else None, f"Go on with: {again}"]
+                words = [error.hint, f"No job follows: {alone}." if alone else None]
+                if cancelled:
+                    words.append(f"Job {around.job.number} was cancelled by a person: no job goes on by itself.")
+                follower = following(state, around.job) if goes_on else None
+                if follower is not None:
+                    stop_it = shlex.join(["gfm-pipeline", "cancel", _relative(paths.root)])
+                    words.append(f"The campaign goes on in job {follower}; stop it with: {stop_it}")
+                else:
+                    words.append(f"Go on with: {again}")
                 raise type(error)(error.message, " ".join(word for word in words if word)) from error
             raise
         finally:

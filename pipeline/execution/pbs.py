@@ -190,6 +190,10 @@ class Pbs:
             facts = self._facts([job] if job else []).get(job, {})
         return job, self._environment.get("PBS_JOBNAME", ""), whole_number(str(facts.get("run_count", ""))) - 1
 
+    def ending(self) -> JobState | None:
+        """Return None: PBS tells how a job ended when it has."""
+        return None
+
     def cluster(self) -> str:
         """Return the name of the server, without its domain: the job's own, or the default one."""
         if self._cluster is None:

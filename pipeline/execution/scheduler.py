@@ -98,6 +98,9 @@ class Scheduler(Protocol):
     def my_job(self) -> tuple[str, str, int]:
         """Return number and name of the job this process runs in, and how often it was begun again (-1: not known)."""
 
+    def ending(self) -> JobState | None:
+        """Return how the job this process runs in is being ended; None: it is not, or nobody can tell yet."""
+
     def cluster(self) -> str:
         """Return the name of the cluster that is asked: the number of a job is another one's elsewhere."""
 

@@ -29,6 +29,7 @@ KEPT = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS"})  # which
 QUEUE_FORMAT = "%A|%T|%L|%N|%r|%j"  # names last: those of other tools may hold the separator, and line breaks
 ACCOUNT_FIELDS = "JobIDRaw,State,NodeList,JobName"
 ACCOUNT_DAYS = 14
+AT_THE_END = 60.0  # seconds of wall time left or fewer: Slurm ends a job by its clock, and looks once in a while
 
 STATES: dict[str, JobState] = {
     "PENDING": JobState.PENDING,
@@ -217,6 +218,28 @@ class Slurm:
             told.get("SLURM_JOB_NAME", ""),
             whole_number(told.get("SLURM_RESTART_COUNT", "0")),
         )
+
+    def ending(self) -> JobState | None:
+        """Return how the job this process runs in is being ended; None: it is not, or nobody can tell yet.
+
+        While a job completes, Slurm does not say why: who was preempted has a time of it, and who is not at the end of
+        its wall time was cancelled.
+        """
+        job = self._environment.get("SLURM_JOB_ID")
+        if job is None:
+            return None
+        fields = "--Format=State:30,PreemptTime:30,TimeLeft:30"
+        words = self._checked("squeue", "--noheader", f"--jobs={job}", "--states=all", fields).out.split()
+        if len(words) != 3:
+            return None
+        state, preempted, left = words
+        known = STATES.get(state, JobState.RUNNING)
+        if state != "COMPLETING":
+            return known if known.has_ended else None
+        if preempted not in ("N/A", "None"):
+            return JobState.PREEMPTED
+        seconds = parse_seconds(left)
+        return JobState.TIMEOUT if seconds is not None and seconds < AT_THE_END else JobState.CANCELLED
 
     def cluster(self) -> str:
         """Return the name of the cluster: the job's own, or what slurm.conf says."""

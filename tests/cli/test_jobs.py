@@ -12,8 +12,13 @@ from workflow_cases import VALID
 
 from gfm_pipeline.campaign.events import DriverEnded, DriverStarted, JobIntended, JobRole, JobSubmitted, to_entry
 from gfm_pipeline.campaign.folder import driving
+from gfm_pipeline.campaign.holder import JobIdentity
 from gfm_pipeline.campaign.state import load_state
+from gfm_pipeline.cli.allocate import Surroundings
+from gfm_pipeline.cli.jobs import stop_after_cancelled
 from gfm_pipeline.cli.main import invoke
+from gfm_pipeline.core.errors import Stopped
+from gfm_pipeline.execution.slurm import Slurm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "execution"))
 
@@ -113,3 +118,37 @@ def test_a_job_whose_driver_took_its_leave_is_over_by_its_own_word(campaign, fak
     assert invoke(["cancel", str(campaign)]) == 0
     assert "batch" not in capsys.readouterr().out
     assert load_state(campaign / "journal.jsonl").driver_left("7")
+
+
+NEXT = "gfm-small-01234567-j002"
+
+
+@pytest.mark.parametrize(
+    ("state", "goes_on"),
+    [("CANCELLED by 1000", False), ("PREEMPTED", True), ("TIMEOUT", True), ("NODE_FAIL", True), ("FAILED", True)],
+)
+def test_a_job_of_a_chain_ends_at_once_when_a_person_cancelled_the_one_before(campaign, fake, state, goes_on):
+    fake_batch.set_state(fake, "7", "GONE", ended=state)
+    put(fake, "8", NEXT, "RUNNING")
+    record(campaign, JobIntended(NEXT, JobRole.DRIVER, 4, 2.0, "batch", "7", "slurm", "east"), JobSubmitted(NEXT, "8"))
+    slurm = Slurm({**os.environ, "SLURM_JOB_ID": "8", "SLURM_CLUSTER_NAME": "east"})
+    around = Surroundings(slurm, JobIdentity("8", NEXT, "slurm", "east", 0), 1.0, lambda _: None)
+    with driving(campaign, "small") as opened:
+        if goes_on:
+            stop_after_cancelled(opened, around)
+            assert NEXT in opened.state.open_jobs()
+            return
+        with pytest.raises(Stopped, match=r"Job 7 was cancelled by a person \(CANCELLED by 1000\)") as caught:
+            stop_after_cancelled(opened, around)
+        assert caught.value.exit_code == 3
+        assert "gfm-pipeline resume" in str(caught.value)
+        assert NEXT not in opened.state.open_jobs()
+
+
+def test_a_job_that_a_person_submitted_goes_on_whatever_became_of_earlier_ones(campaign, fake):
+    fake_batch.set_state(fake, "7", "GONE", ended="CANCELLED by 1000")
+    put(fake, "8", NEXT, "RUNNING")
+    record(campaign, JobIntended(NEXT, JobRole.DRIVER, 4, 2.0, "batch", "", "slurm", "east"), JobSubmitted(NEXT, "8"))
+    around = Surroundings(Slurm(os.environ), JobIdentity("8", NEXT, "slurm", "east", 0), 1.0, lambda _: None)
+    with driving(campaign, "small") as opened:
+        stop_after_cancelled(opened, around)

@@ -300,3 +300,24 @@ def test_which_job_this_is():
     assert Slurm(inside).my_job() == ("7", "gfm-x-j001", 0)
     assert Slurm(inside | {"SLURM_RESTART_COUNT": "2"}).my_job() == ("7", "gfm-x-j001", 2)
     assert Slurm({}).my_job()[0] == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "state"),
+    [
+        ("COMPLETING N/A 4:56", JobState.CANCELLED),
+        ("COMPLETING N/A UNLIMITED", JobState.CANCELLED),
+        ("COMPLETING 2026-11-30T06:24:24 4:56", JobState.PREEMPTED),
+        ("COMPLETING N/A 0:00", JobState.TIMEOUT),
+        ("COMPLETING N/A INVALID", JobState.TIMEOUT),
+        ("CANCELLED N/A 4:56", JobState.CANCELLED),
+        ("PREEMPTED N/A 4:56", JobState.PREEMPTED),
+        ("RUNNING N/A 4:56", None),
+        ("", None),
+    ],
+)
+def test_how_this_job_is_being_ended(fake, words, state):
+    environment = fake_batch.install(fake, "squeue")
+    fake_batch.plan(fake, "squeue", f"say {words}")
+    assert Slurm(environment | {"SLURM_JOB_ID": "7"}, SECONDS).ending() is state
+    assert Slurm(environment, SECONDS).ending() is None

@@ -171,3 +171,13 @@ def test_an_allocation_cancelled_with_finished_results_not_yet_recorded_loses_no
     run.to_the_end()
     assert (task.task, task.attempt) in run.finished()
     assert sum(s.task == task.task for s in run.starts()) == 1
+
+
+def test_scancel_of_the_driver_is_a_person_s_word_and_no_job_goes_on(start, bed):
+    run = start(PERLMUTTER, "resident", step_seconds=1.0)
+    run.wait_for(lambda _: run.training() and len(run.jobs()) == 2)
+    bed.command("scancel", run.jobs()[min(run.jobs())])
+    run.wait_gone(60)
+    assert sum(isinstance(e, ev.DriverStarted) for e in run.events()) == 1
+    assert "cancelled by a person" in run.story()
+    assert {e.name for e in run.events() if isinstance(e, ev.JobEnded)} == {max(run.jobs())}
