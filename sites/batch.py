@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from gfm_pipeline.batch_systems.base import BatchSystem, JobRequest
 from gfm_pipeline.core.errors import ConfigError
-from gfm_pipeline.sites.enums import Scheduler, Staging
+from gfm_pipeline.sites.enums import Staging
 from gfm_pipeline.sites.schema import SiteModel
 
 PLAIN = re.compile(r"[A-Za-z0-9_./+=@-]+")  # paths that every batch system takes as they stand
@@ -64,8 +65,8 @@ def resident_script(site: SiteModel, job: BatchJob, command: Sequence[str]) -> s
     ConfigError
         When the site has no batch system, or a value cannot stand in a script.
     """
-    warning = f"--signal=B:{site.driver.warning_signal}@{site.driver.warning_seconds}"
-    parts = [*_head(site, job, (warning,)), *_environment(site, job), "", f"exec {shlex.join(command)}"]
+    warning = (site.driver.warning_signal, site.driver.warning_seconds)
+    parts = [*_head(site, job, warning), *_environment(site, job), "", f"exec {shlex.join(command)}"]
     return "\n".join(parts) + "\n"
 
 
@@ -86,62 +87,37 @@ def block_script(site: SiteModel, job: BatchJob, pools: Sequence[str], node_file
     ConfigError
         As `resident_script`.
     """
-    parts = [*_head(site, job, ()), *_environment(site, job), "", _write_nodes(site, node_file)]
+    parts = [*_head(site, job, None), *_environment(site, job), "", _write_nodes(site, node_file)]
     parts += [f"{pool} &" for pool in pools]
     return "\n".join([*parts, "wait"]) + "\n"
 
 
-def _head(site: SiteModel, job: BatchJob, more: Sequence[str]) -> list[str]:
-    match site.scheduler.kind:
-        case Scheduler.SLURM:
-            directives = _slurm(site, job, more)
-            mark = "#SBATCH"
-        case Scheduler.PBS:
-            directives = _pbs(site, job)
-            mark = "#PBS"
-        case _:
-            raise ConfigError(f"Site {site.name} has no batch system to write a script for.")
+def _head(site: SiteModel, job: BatchJob, warning: tuple[str, int] | None) -> list[str]:
+    system = _system(site)
+    queue, scheduler = site.scheduler.queues[job.queue], site.scheduler
+    request = JobRequest(
+        name=job.name,
+        nodes=job.nodes,
+        hours=job.hours,
+        partition=queue.partition,
+        qos=queue.qos,
+        account=job.account,
+        constraint=scheduler.constraint,
+        select=scheduler.select,
+        output=_directed(job),
+        after=job.after,
+        warning=warning,
+        directives=tuple(scheduler.directives),
+    )
     # The site may say again what every job gets.
-    return ["#!/bin/bash", *(f"{mark} {_one_line(directive)}" for directive in dict.fromkeys(directives))]
+    directives = dict.fromkeys(system.directives(request))
+    return ["#!/bin/bash", *(f"{system.mark} {_one_line(directive)}" for directive in directives)]
 
 
-def _slurm(site: SiteModel, job: BatchJob, more: Sequence[str]) -> list[str]:
-    queue, scheduler = site.scheduler.queues[job.queue], site.scheduler
-    quote = shlex.quote
-    return [
-        f"-J {quote(job.name)}",
-        *([] if job.account is None else [f"-A {quote(job.account)}"]),
-        *([] if queue.partition is None else [f"-p {quote(queue.partition)}"]),
-        *([] if queue.qos is None else [f"-q {quote(queue.qos)}"]),
-        f"-N {job.nodes}",
-        f"-t {clock(job.hours)}",
-        *([] if scheduler.constraint is None else [f"-C {quote(scheduler.constraint)}"]),
-        f"-o {quote(_directed(job))}",
-        *([] if job.after is None else [f"--dependency=afterany:{quote(job.after)}"]),
-        # A job that began again by itself would meet the campaign's lock; one lost node is the driver's to mend.
-        "--no-requeue",
-        "--no-kill",
-        *more,
-        *scheduler.directives,
-    ]
-
-
-def _pbs(site: SiteModel, job: BatchJob) -> list[str]:
-    queue, scheduler = site.scheduler.queues[job.queue], site.scheduler
-    quote = shlex.quote
-    select = f"select={job.nodes}" + (f":{scheduler.select}" if scheduler.select else "")
-    return [
-        f"-N {quote(job.name)}",
-        *([] if job.account is None else [f"-A {quote(job.account)}"]),
-        *([] if queue.partition is None else [f"-q {quote(queue.partition)}"]),
-        f"-l {select}",
-        f"-l walltime={clock(job.hours)}",
-        "-j oe",
-        f"-o {quote(_directed(job))}",
-        *([] if job.after is None else [f"-W depend=afterany:{quote(job.after)}"]),
-        "-r n",
-        *scheduler.directives,
-    ]
+def _system(site: SiteModel) -> type[BatchSystem]:
+    if site.scheduler.system is None:
+        raise ConfigError(f"Site {site.name} has no batch system to write a script for.")
+    return site.scheduler.system
 
 
 def _directed(job: BatchJob) -> str:
@@ -152,12 +128,6 @@ def _directed(job: BatchJob) -> str:
     itself says of the job is lost then.
     """
     return job.output if PLAIN.fullmatch(job.output) else "/dev/null"
-
-
-def clock(hours: float) -> str:
-    """Return a wall time as HH:MM:SS, rounded down to a second."""
-    seconds = int(hours * 3600 + 1e-6)
-    return f"{seconds // 3600:02d}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
 
 
 def _one_line(text: str) -> str:
@@ -242,9 +212,6 @@ def expanded(text: str) -> str:
 
 def _write_nodes(site: SiteModel, node_file: str) -> str:
     """Return the line that writes the names of the job's nodes, one a line, each once."""
-    source = (
-        'scontrol show hostnames "$SLURM_JOB_NODELIST"'
-        if site.scheduler.kind is Scheduler.SLURM
-        else "awk '!seen[$0]++' \"$PBS_NODEFILE\""
+    return _checked(
+        f"{_system(site).node_names} > {shlex.quote(node_file)}", "the names of the nodes cannot be written"
     )
-    return _checked(f"{source} > {shlex.quote(node_file)}", "the names of the nodes cannot be written")

@@ -1,16 +1,8 @@
-"""What machines differ in: batch systems, accelerators, places of the driver, energy counters, staging."""
+"""What machines differ in: accelerators, places of the driver, energy counters, staging."""
 
 from __future__ import annotations
 
 from gfm_pipeline.core.strenum import StrEnum
-
-
-class Scheduler(StrEnum):
-    """Batch systems."""
-
-    LOCAL = "local"  # none: the machine you are on
-    SLURM = "slurm"
-    PBS = "pbs"
 
 
 class GpuRuntime(StrEnum):

@@ -14,7 +14,6 @@ from dataclasses import replace
 from gfm_pipeline.core.contracts.launch import DeviceSelection, RankFile
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.strenum import StrEnum
-from gfm_pipeline.sites.enums import Scheduler
 from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.sites.task_shape import RankPlace, TaskShape, node_layout, slots_per_node
 
@@ -105,46 +104,18 @@ def _filled(template: Sequence[str], values: dict[str, str]) -> list[str]:
 def nodelist(site: SiteModel, nodes: Sequence[str]) -> str:
     """Return names as the site's launcher takes them.
 
-    Slurm's are folded: thousands of names would exceed the 128 KiB that Linux allows one argument.
-
     Raises
     ------
     ConfigError
         When they exceed it all the same.
     """
-    text = fold(nodes) if site.scheduler.kind is Scheduler.SLURM else ",".join(nodes)
+    system = site.scheduler.system
+    text = ",".join(nodes) if system is None else system.nodelist(nodes)
     if len(text) >= LONGEST_ARGUMENT:
         raise ConfigError(
             f"The names of {len(nodes):,} nodes do not fit one argument of a launch line.", "Use fewer nodes a task."
         )
     return text
-
-
-def fold(nodes: Sequence[str]) -> str:
-    """Return names as a host list of Slurm, e.g. ``fr[0001-0003,0007]``; order and number widths are kept."""
-    folded: list[tuple[str, str, list[tuple[str, str]]]] = []  # prefix, suffix, ranges of numbers
-    for name in nodes:
-        match = re.match(r"^(.*?)(\d+)(\D*)$", name)
-        prefix, number, suffix = (match[1], match[2], match[3]) if match else (name, "", "")
-        if not folded or not number or folded[-1][:2] != (prefix, suffix) or not folded[-1][2]:
-            folded.append((prefix, suffix, [(number, number)] if number else []))
-            continue
-        ranges = folded[-1][2]
-        low, high = ranges[-1]
-        if number == str(int(high) + 1).zfill(len(high)) and (len(number) == len(low) or low[0] != "0"):
-            ranges[-1] = (low, number)
-        else:
-            ranges.append((number, number))
-    return ",".join(_host_range(*entry) for entry in folded)
-
-
-def _host_range(prefix: str, suffix: str, ranges: list[tuple[str, str]]) -> str:
-    if not ranges:
-        return prefix
-    if len(ranges) == 1 and ranges[0][0] == ranges[0][1]:
-        return prefix + ranges[0][0] + suffix
-    inner = ",".join(low if low == high else f"{low}-{high}" for low, high in ranges)
-    return f"{prefix}[{inner}]{suffix}"
 
 
 def rank_file(
@@ -209,18 +180,15 @@ def rank_file(
 
 def step_cancel(site: SiteModel) -> tuple[str, ...]:
     """Return the command that ends a launch on all its nodes, ``{step}`` standing for its number; () without any."""
-    return ("scancel", "{step}") if site.scheduler.kind is Scheduler.SLURM else ()
+    return () if site.scheduler.system is None else site.scheduler.system.step_cancel
 
 
 def unanswered(site: SiteModel) -> str:
     """Return a regular expression for what a launch line says that has started nothing for want of the batch system.
 
-    srun asks slurmctld for its job, then for a step (``existing_allocation`` and ``create_job_step`` in Slurm's
-    sources). Empty where no such words are known.
+    Empty where no such words are known.
     """
-    if site.scheduler.kind is not Scheduler.SLURM:
-        return ""
-    return r"Unable to (confirm allocation|create step)\b.*: (Unable to contact slurm controller|Socket timed out on)"
+    return "" if site.scheduler.system is None else site.scheduler.system.unanswered
 
 
 def _address(site: SiteModel, node: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gfm_pipeline.core.strenum import StrEnum
-from gfm_pipeline.sites.enums import Scheduler
 from gfm_pipeline.sites.schema import BinModel, QueueModel, SiteModel
 
 
@@ -90,7 +89,7 @@ def check_job(
             f"{site.name} has {_nodes(site.nodes)}, not {nodes:,}.",
             f"Ask for {_nodes(largest(site, queue))} or fewer.",
         )
-    if scheduler.kind is Scheduler.LOCAL:
+    if scheduler.system is None:
         ignored = () if queue is None else (f"{site.name} has no batch system: queue {queue!r} means nothing here.",)
         return Job(nodes, hours, None, None, None, ignored)
     if name is None or name not in scheduler.queues:

@@ -16,13 +16,16 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
+from gfm_pipeline.batch_systems.base import BatchSystem
+from gfm_pipeline.batch_systems.registry import LOCAL, batch_system, names
 from gfm_pipeline.core.contracts.launch import DeviceSelection
 from gfm_pipeline.core.explain import unknown_name
 from gfm_pipeline.sites.cores import parse_cores
-from gfm_pipeline.sites.enums import DriverMode, EnergySource, GpuRuntime, Scheduler, Staging
+from gfm_pipeline.sites.enums import DriverMode, EnergySource, GpuRuntime, Staging
 
 # What `launch.template` and `launch.pool_template` may be filled with.
 PLACEHOLDERS = ("nodes", "ranks", "ranks_per_node", "cores_per_rank", "gpus_per_node", "nodelist", "core_list")
@@ -170,7 +173,7 @@ class QueueModel(Strict):
 class SchedulerModel(Strict):
     """The batch system."""
 
-    kind: Scheduler = Scheduler.LOCAL
+    kind: str = Field(default=LOCAL, description="local: none; slurm, pbs, or one that another package adds.")
     queues: dict[str, QueueModel] = {}
     default_queue: str | None = None
     account: str | None = Field(default=None, description="Project that is charged; set it in your overlay.")
@@ -188,11 +191,23 @@ class SchedulerModel(Strict):
         description="How long every answer of the batch system must lack a job before the job counts as ended.",
     )
 
+    @property
+    def system(self) -> type[BatchSystem] | None:
+        """The batch system; None: there is none."""
+        return batch_system(self.kind)
+
+    @field_validator("kind")
+    @classmethod
+    def _kind_is_known(cls, kind: str) -> str:
+        if kind not in (known := names()):
+            raise unknown_name("kind", kind, known)
+        return kind
+
     @model_validator(mode="after")
     def _default_is_known(self) -> SchedulerModel:
         if self.default_queue is not None and self.default_queue not in self.queues:
             raise unknown_name("default_queue", self.default_queue, self.queues)
-        if self.kind is not Scheduler.LOCAL and not self.queues:
+        if self.system is not None and not self.queues:
             raise ValueError(f"kind {self.kind} needs at least one of queues")
         return self
 
@@ -358,7 +373,7 @@ class SiteModel(Strict):
     def _whole(self) -> SiteModel:
         if self.profile not in self.profiles:
             raise unknown_name("profile", self.profile, self.profiles)
-        if self.scheduler.kind is not Scheduler.LOCAL and not self.launch.template:
+        if self.scheduler.system is not None and not self.launch.template:
             raise ValueError(f"scheduler.kind {self.scheduler.kind} needs launch.template")
         if self.gpu.runtime is not GpuRuntime.CPU and self.node.gpus < 1:
             raise ValueError(f"gpu.runtime {self.gpu.runtime} needs node.gpus")

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gfm_pipeline.batch_systems.base import BatchSystem, JobState
+from gfm_pipeline.batch_systems.commands import SchedulerTrouble
+from gfm_pipeline.batch_systems.registry import connected
 from gfm_pipeline.campaign.folder import OpenCampaign
 from gfm_pipeline.campaign.holder import NO_JOB, Holder, JobIdentity
 from gfm_pipeline.campaign.paths import CampaignPaths
@@ -22,12 +25,10 @@ from gfm_pipeline.engine.resources.job_chain import Chain
 from gfm_pipeline.engine.resources.nodes import Fleet, HeldFleet, HeldJob
 from gfm_pipeline.engine.resources.pilot_jobs import PilotFleet, Wanted
 from gfm_pipeline.engine.resources.requirements import max_launches
-from gfm_pipeline.execution.batch_systems import scheduler_of
 from gfm_pipeline.execution.blocks import JobShape, PilotBlocks, Scripts
 from gfm_pipeline.execution.endings import settled
 from gfm_pipeline.execution.launcher import ParslLauncher
 from gfm_pipeline.execution.retry import patiently
-from gfm_pipeline.execution.scheduler import JobState, Scheduler, SchedulerTrouble
 from gfm_pipeline.sites.enums import DriverMode
 from gfm_pipeline.sites.schema import SiteModel
 
@@ -41,7 +42,7 @@ class Surroundings:
     ``missing_seconds`` is how long every answer must lack a job before it counts as ended.
     """
 
-    scheduler: Scheduler | None
+    scheduler: BatchSystem | None
     job: JobIdentity
     missing_seconds: float
     say: Callable[[str], None]
@@ -77,7 +78,7 @@ class Surroundings:
 
 def surroundings(site: SiteModel, say: Callable[[str], None]) -> Surroundings:
     """Return what is around this process; ``say`` is told of waits."""
-    scheduler, job = scheduler_of(site.scheduler, os.environ), NO_JOB
+    scheduler, job = connected(site.scheduler.kind, os.environ, site.scheduler.command_timeout_seconds), NO_JOB
     if scheduler is not None:
         number, name, restarts = scheduler.my_job()
         job = JobIdentity(number, name, scheduler.system, scheduler.cluster(), restarts) if number else NO_JOB

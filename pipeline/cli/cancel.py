@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from gfm_pipeline.batch_systems.base import JobState
 from gfm_pipeline.campaign.holder import Holder, is_dead
 from gfm_pipeline.campaign.lock import UNLOCK, read_holder
 from gfm_pipeline.campaign.paths import CampaignPaths
@@ -22,7 +23,6 @@ from gfm_pipeline.core.errors import CampaignLocked, SchedulerUnavailable, Stage
 from gfm_pipeline.core.publish import storage_errors
 from gfm_pipeline.engine.tasks.orphans import attempts_left, end_all, names, wait_gone
 from gfm_pipeline.execution.retry import patiently
-from gfm_pipeline.execution.scheduler import JobState
 
 AT_ONCE_SECONDS = 15.0  # for a driver that was asked to stop at once
 POLL_SECONDS = 0.2

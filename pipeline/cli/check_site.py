@@ -20,13 +20,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gfm_pipeline.batch_systems.commands import SubmissionRefused
+from gfm_pipeline.batch_systems.registry import connected
 from gfm_pipeline.cli.options import overlay_option, site_set_option
 from gfm_pipeline.cli.run_request import job_python
 from gfm_pipeline.core.errors import ConfigError, SchedulerUnavailable
 from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.core.publish import write_atomic, write_record
 from gfm_pipeline.core.records import read_record
-from gfm_pipeline.execution.batch_systems import scheduler_of
 from gfm_pipeline.execution.preflight.login import (
     accepted_verdict,
     ended_badly,
@@ -41,9 +42,7 @@ from gfm_pipeline.execution.preflight.probe import answer, probe, step_shape
 from gfm_pipeline.execution.preflight.verdict import Outcome, Verdict, failed
 from gfm_pipeline.execution.preflight.verdicts import verdicts
 from gfm_pipeline.execution.retry import patiently
-from gfm_pipeline.execution.scheduler import SubmissionRefused
 from gfm_pipeline.sites.batch import BatchJob, resident_script
-from gfm_pipeline.sites.enums import Scheduler
 from gfm_pipeline.sites.launch import launch_line
 from gfm_pipeline.sites.limits import About, Job, Refusal
 from gfm_pipeline.sites.registry import LoadedSite, load_site
@@ -113,7 +112,7 @@ def check(
 def probing(folder: Path) -> None:
     """Do what the batch job of a check does; `sites check` submits it."""
     site = SiteModel.model_validate(read_record(CheckPlan, folder / PLAN_FILE).site)
-    scheduler = scheduler_of(site.scheduler, os.environ)
+    scheduler = connected(site.scheduler.kind, os.environ, site.scheduler.command_timeout_seconds)
     if scheduler is None:
         raise ConfigError(f"Site {site.name} has no batch system.", f"Use `gfm-pipeline sites check {site.name}`.")
     nodes = patiently(scheduler.my_nodes, _say)
@@ -131,7 +130,7 @@ def _job(loaded: LoadedSite, queue: str | None, nodes: int | None) -> Job:
         When the site does not take it, or cannot launch anything.
     """
     site = loaded.model
-    if site.scheduler.kind is Scheduler.LOCAL:
+    if site.scheduler.system is None:
         if nodes not in (None, 1):
             raise ConfigError(f"{site.name} has 1 node, not {nodes}.", "Leave --nodes out.")
         return Job(1, None, None, None, None)
@@ -147,12 +146,12 @@ def _job(loaded: LoadedSite, queue: str | None, nodes: int | None) -> Job:
 def _checks(site: SiteModel, job: Job, place: Path, wait_seconds: float) -> Iterator[Verdict]:
     """Yield what is found: on this node, by the batch system, and in the job."""
     yield from login_verdicts(site, job)
-    scheduler = scheduler_of(site.scheduler, os.environ)
+    scheduler = connected(site.scheduler.kind, os.environ, site.scheduler.command_timeout_seconds)
     if scheduler is None or job.queue is None:
         probe(site, (), place)
         yield from verdicts(site, 1, read_seen(place, place / OUTPUT, None))
         return
-    missing = missing_commands(site.scheduler.kind, lambda command: shutil.which(command) is not None)
+    missing = missing_commands(type(scheduler), lambda command: shutil.which(command) is not None)
     if missing:
         raise SchedulerUnavailable(
             f"Not on this machine: {', '.join(missing)}, commands of the batch system.",

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from gfm_pipeline.batch_systems.base import BatchSystem, JobInfo, JobState
+from gfm_pipeline.batch_systems.registry import LOCAL, connected, names
 from gfm_pipeline.campaign.events import JobEnded, JobIntended, JobRole, JobSubmitted, to_entry
 from gfm_pipeline.campaign.folder import OpenCampaign
 from gfm_pipeline.campaign.holder import JobIdentity
@@ -17,10 +19,7 @@ from gfm_pipeline.cli.allocate import Surroundings
 from gfm_pipeline.cli.campaigns import last_site
 from gfm_pipeline.cli.options import SiteChoice
 from gfm_pipeline.core.errors import CampaignLocked, ConfigError, SchedulerUnavailable, Stopped
-from gfm_pipeline.execution.batch_systems import scheduler_of
 from gfm_pipeline.execution.endings import settled
-from gfm_pipeline.execution.scheduler import JobInfo, JobState, Scheduler
-from gfm_pipeline.sites.enums import Scheduler as Kind
 from gfm_pipeline.sites.registry import load_site
 from gfm_pipeline.sites.schema import SchedulerModel
 
@@ -36,7 +35,7 @@ class OpenJobs:
 
     place: tuple[str, str]
     records: dict[str, JobRecord]
-    scheduler: Scheduler | None
+    scheduler: BatchSystem | None
     missing_seconds: float
     why: str = ""
 
@@ -84,14 +83,14 @@ def _models(paths: CampaignPaths, state: CampaignState) -> Iterator[SchedulerMod
         yield site.scheduler
 
 
-def _asked(place: tuple[str, str], records: dict[str, JobRecord], models: dict[Kind, SchedulerModel]) -> OpenJobs:
+def _asked(place: tuple[str, str], records: dict[str, JobRecord], models: dict[str, SchedulerModel]) -> OpenJobs:
     """Return jobs with who can be asked for them from here, if anybody can."""
     system, cluster = place
-    known = [model for kind, model in models.items() if kind is not Kind.LOCAL and system in ("", kind)]
+    known = [model for kind, model in models.items() if kind != LOCAL and system in ("", kind)]
     model = known[-1] if known else None
-    if model is None and system in list(Kind):
-        model = SchedulerModel.model_construct(kind=Kind(system))
-    scheduler = None if model is None else scheduler_of(model, os.environ)
+    if model is None and system in names():
+        model = SchedulerModel.model_construct(kind=system)
+    scheduler = None if model is None else connected(model.kind, os.environ, model.command_timeout_seconds)
     if scheduler is None or model is None:
         return OpenJobs(place, records, None, 0.0, "no batch system is known for them")
     seconds = model.missing_job_seconds

@@ -24,7 +24,7 @@ from gfm_pipeline.engine.decisions.plan import Plan, TaskSize, make_plan
 from gfm_pipeline.engine.stages.table import all_stages
 from gfm_pipeline.execution.blocks import Scripts
 from gfm_pipeline.sites.batch import block_script, resident_script
-from gfm_pipeline.sites.enums import DriverMode, Scheduler
+from gfm_pipeline.sites.enums import DriverMode
 from gfm_pipeline.sites.launch import LaunchStrategy, group_shape, launch_line, pool_line
 from gfm_pipeline.sites.limits import counted
 from gfm_pipeline.sites.task_shape import TaskShape
@@ -143,7 +143,7 @@ def _scripts(request: Request, asked: Asked) -> Iterator[tuple[str, str]]:
     Those of a run differ in names only: a job's gets a mark and a number, which no other job ever had.
     """
     site, allocation = request.site, request.resources.allocation
-    if site.scheduler.kind is Scheduler.LOCAL:
+    if site.scheduler.system is None:
         yield "no batch script", f"Site {site.name} has no batch system: tasks are started on this machine."
         return
     name, folder = f"gfm-{request.loaded.model.name}", job_folder(request.context.paths)

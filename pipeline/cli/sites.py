@@ -14,7 +14,6 @@ import click
 from gfm_pipeline.cli.check_site import check, probing
 from gfm_pipeline.cli.options import overlay_option, site_set_option
 from gfm_pipeline.core.errors import SiteError
-from gfm_pipeline.sites.enums import Scheduler
 from gfm_pipeline.sites.registry import LoadedSite, Source, json_schema, known, load_site
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable, on standard output.")
@@ -94,7 +93,7 @@ def _document(site: LoadedSite, at: tuple[str, ...], data: Any) -> dict[str, Any
         if location[: len(at)] == at
     }
     document = {"schema_version": 1, "name": site.model.name, "site": data, "origins": origins}
-    if site.model.scheduler.kind is Scheduler.LOCAL:
+    if site.model.scheduler.system is None:
         document["slots_here"] = site.model.resolved_slots()
     return document
 
@@ -120,7 +119,7 @@ def _lines(site: LoadedSite, at: tuple[str, ...], data: Any) -> Iterator[_Line]:
             files.setdefault(str(origin.path), origin.source)
     for path, source in sorted(files.items(), key=lambda item: list(Source).index(item[1])):
         yield _Line(f"# {source:<8} {path}")
-    if site.model.scheduler.kind is Scheduler.LOCAL:
+    if site.model.scheduler.system is None:
         yield _Line(f"# here     {site.model.resolved_slots()} tasks at a time")
     if isinstance(data, dict):
         yield from _mapping(site, at, data, 0)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from gfm_pipeline.batch_systems.base import BatchSystem
+from gfm_pipeline.batch_systems.commands import SubmissionRefused
 from gfm_pipeline.campaign.events import JobEnded, JobIntended, JobRole, JobSubmitted
 from gfm_pipeline.campaign.folder import check_name, driving
 from gfm_pipeline.campaign.holder import NO_JOB
@@ -26,7 +28,6 @@ from gfm_pipeline.cli.run_request import Asked
 from gfm_pipeline.core.errors import ConfigError, SchedulerUnavailable
 from gfm_pipeline.engine.resources.job_chain import job_name
 from gfm_pipeline.execution.retry import patiently
-from gfm_pipeline.execution.scheduler import Scheduler, SubmissionRefused
 from gfm_pipeline.sites.enums import DriverMode
 
 Say = Callable[[str], None]
@@ -97,7 +98,7 @@ def submit_campaign(request: Request, asked: Asked, around: Surroundings, say: S
     say(f"Watch it: gfm-pipeline status {where}    stop it: gfm-pipeline cancel {where}")
 
 
-def _scheduler(around: Surroundings) -> Scheduler:
+def _scheduler(around: Surroundings) -> BatchSystem:
     if around.scheduler is None:
         raise SchedulerUnavailable("There is no batch system.")
     return around.scheduler

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
+from gfm_pipeline.batch_systems.base import BatchSystem, JobInfo, JobState
 from gfm_pipeline.execution.retry import patiently
-from gfm_pipeline.execution.scheduler import JobInfo, JobState, Scheduler
 
 LEAST_ANSWERS = 3  # without the job, however far apart
 LONGEST_PAUSE = 10.0  # seconds between two questions of somebody who waits
@@ -55,7 +55,7 @@ class JobEndings:
 
 
 def settled(
-    scheduler: Scheduler,
+    scheduler: BatchSystem,
     asked: Collection[str],
     seconds: float,
     say: Callable[[str], None],

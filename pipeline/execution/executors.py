@@ -15,7 +15,6 @@ from typing import Any
 
 from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.execution.size_class import SizeClass
-from gfm_pipeline.sites.enums import Scheduler
 from gfm_pipeline.sites.launch import LaunchStrategy
 from gfm_pipeline.sites.schema import SiteModel
 
@@ -58,7 +57,7 @@ def build_executor(site: SiteModel, size: SizeClass, nodes: int) -> Any:
     if size.whole:
         executor = MPIExecutor(
             max_workers_per_block=max(1, size.capacity(nodes) if size.launches is None else min(size.launches, nodes)),
-            mpi_launcher="srun" if site.scheduler.kind is Scheduler.SLURM else "mpiexec",
+            mpi_launcher="mpiexec" if site.scheduler.system is None else site.scheduler.system.mpi_launcher,
             **common,
         )
     else:

@@ -13,7 +13,6 @@ from gfm_pipeline.core.contracts.launch import GroupFile, GroupMember
 from gfm_pipeline.core.publish import write_record
 from gfm_pipeline.execution.launcher import Job
 from gfm_pipeline.execution.size_class import SizeClass
-from gfm_pipeline.sites.enums import Scheduler
 from gfm_pipeline.sites.launch import (
     group_ranges,
     group_rank_files,
@@ -137,9 +136,10 @@ def in_job(job: Job, site: SiteModel, number: str) -> Job:
 
     With several blocks Parsl hands a task to the pool of any of them, and srun knows the nodes of its own job only.
     """
-    if not number or not job.size.whole or site.scheduler.kind is not Scheduler.SLURM:
+    told = site.scheduler.system.step_variables(number) if number and site.scheduler.system is not None else None
+    if not told or not job.size.whole:
         return job
-    variables = {**job.launch.environment, "SLURM_JOB_ID": number}
+    variables = {**job.launch.environment, **told}
     return replace(job, launch=replace(job.launch, environment=variables))
 
 

@@ -4,11 +4,45 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from gfm_pipeline.execution.scheduler import Patience, SchedulerTrouble
+from gfm_pipeline.batch_systems.commands import SchedulerTrouble
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to leave a batch system alone after trouble: a pure value, the clock is the caller's.
+
+    Parameters
+    ----------
+    first_seconds, most_seconds
+        The first pause; it doubles with each further trouble, up to the second.
+    failures
+        Troubles in a row.
+    until
+        Time (seconds, of the caller's clock) before which nothing should be asked.
+    """
+
+    first_seconds: float = 5.0
+    most_seconds: float = 300.0
+    failures: int = 0
+    until: float = float("-inf")
+
+    def after_trouble(self, now: float) -> Patience:
+        """Return the patience to have after one more trouble."""
+        pause = min(self.most_seconds, self.first_seconds * 2.0 ** min(self.failures, 60))
+        return replace(self, failures=self.failures + 1, until=now + pause)
+
+    def after_success(self) -> Patience:
+        """Return the patience to have after an answer."""
+        return Patience(self.first_seconds, self.most_seconds)
+
+    def seconds_to_wait(self, now: float) -> float:
+        """Return how long to wait before asking again; 0 when it may be asked."""
+        return max(0.0, self.until - now)
 
 
 def patiently(question: Callable[[], T], say: Callable[[str], None], tries: int = 8) -> T:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from workflow_cases import VALID
 
+from gfm_pipeline.batch_systems.slurm import Slurm
 from gfm_pipeline.campaign.events import DriverEnded, DriverStarted, JobIntended, JobRole, JobSubmitted, to_entry
 from gfm_pipeline.campaign.folder import driving
 from gfm_pipeline.campaign.holder import JobIdentity
@@ -18,7 +19,6 @@ from gfm_pipeline.cli.allocate import Surroundings
 from gfm_pipeline.cli.jobs import stop_after_cancelled
 from gfm_pipeline.cli.main import invoke
 from gfm_pipeline.core.errors import Stopped
-from gfm_pipeline.execution.slurm import Slurm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "execution"))
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from gfm_pipeline.batch_systems.base import JobInfo, JobState, missing
 from gfm_pipeline.campaign.events import JobEnded, JobIntended, JobSubmitted
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.resources.pilot_jobs import PilotFleet, Wanted
-from gfm_pipeline.execution.scheduler import JobInfo, JobState, missing
 
 
 class Batch:

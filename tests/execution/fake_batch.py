@@ -53,7 +53,7 @@ def set_state(folder: Path, job: str, state: str, **more: object) -> None:
 
 def insist(submit: Callable[[], str], most: int = 8) -> str:
     """Submit as the driver does: after trouble, the same again."""
-    from gfm_pipeline.execution.scheduler import SchedulerTrouble  # the commands start without site-packages
+    from gfm_pipeline.batch_systems.commands import SchedulerTrouble  # the commands start without site-packages
 
     for _ in range(most):
         with suppress(SchedulerTrouble):

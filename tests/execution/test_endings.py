@@ -6,10 +6,11 @@ from itertools import chain, repeat
 
 import pytest
 
+from gfm_pipeline.batch_systems.base import JobInfo, JobState
+from gfm_pipeline.batch_systems.commands import SchedulerTrouble
 from gfm_pipeline.campaign.holder import JobIdentity, this_process
 from gfm_pipeline.cli.allocate import Surroundings
 from gfm_pipeline.execution.endings import JobEndings, settled
-from gfm_pipeline.execution.scheduler import JobInfo, JobState, SchedulerTrouble
 
 NAME = "gfm-small-j001"
 LIVES = JobInfo("41", NAME, JobState.RUNNING, ("n1",))

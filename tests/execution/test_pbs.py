@@ -8,8 +8,9 @@ from pathlib import Path
 import fake_batch
 import pytest
 
-from gfm_pipeline.execution.pbs import Pbs
-from gfm_pipeline.execution.scheduler import JobState, SchedulerTrouble, SubmissionRefused
+from gfm_pipeline.batch_systems.base import JobState
+from gfm_pipeline.batch_systems.commands import SchedulerTrouble, SubmissionRefused
+from gfm_pipeline.batch_systems.pbs import Pbs
 
 COMMANDS = ("qsub", "qselect", "qstat", "qdel", "pbsnodes")
 

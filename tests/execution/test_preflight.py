@@ -12,6 +12,8 @@ import pytest
 import site_cases
 
 from gfm_pipeline.apps.runtime.launcher_probe import Look
+from gfm_pipeline.batch_systems.base import JobInfo, JobState
+from gfm_pipeline.batch_systems.commands import SchedulerTrouble
 from gfm_pipeline.cli.main import invoke
 from gfm_pipeline.core.contracts.preflight import PreflightResult, RankSeen, Rate
 from gfm_pipeline.core.publish import write_record
@@ -33,7 +35,6 @@ from gfm_pipeline.execution.preflight.observations import (
 )
 from gfm_pipeline.execution.preflight.verdict import Outcome
 from gfm_pipeline.execution.preflight.verdicts import CHECKS, verdicts
-from gfm_pipeline.execution.scheduler import JobInfo, JobState, SchedulerTrouble
 from gfm_pipeline.sites.cores import format_cores, parse_cores
 from gfm_pipeline.sites.limits import Job, Refusal
 

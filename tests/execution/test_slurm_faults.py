@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gfm_pipeline.batch_systems.base import JobState
+from gfm_pipeline.batch_systems.commands import SchedulerTrouble, SubmissionRefused
+from gfm_pipeline.batch_systems.slurm import Slurm, parse_seconds
 from gfm_pipeline.core.errors import SchedulerUnavailable
-from gfm_pipeline.execution.scheduler import JobState, Patience, SchedulerTrouble, SubmissionRefused
-from gfm_pipeline.execution.slurm import Slurm, parse_seconds
+from gfm_pipeline.execution.retry import Patience
 
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "sacct")
 NO_SACCT = "fail Slurm accounting storage is disabled"

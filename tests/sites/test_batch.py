@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from site_cases import FRONTIER, HOSTS, PLAIN, TILES, site
 
+from gfm_pipeline.batch_systems.base import clock
 from gfm_pipeline.core.errors import ConfigError
-from gfm_pipeline.sites.batch import BatchJob, block_script, clock, expanded, resident_script
+from gfm_pipeline.sites.batch import BatchJob, block_script, expanded, resident_script
 
 JOB = BatchJob("small-d001", 4, 1.5, "batch", "abc123", "/lustre/a campaign", "/lustre/campaign/100.out", "/env/bin")
 DRIVE = ("gfm-pipeline", "resume", "/lustre/a campaign")

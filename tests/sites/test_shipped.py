@@ -10,7 +10,7 @@ import pytest
 
 from gfm_pipeline.core.contracts.launch import DeviceSelection
 from gfm_pipeline.sites.cores import format_cores, parse_cores
-from gfm_pipeline.sites.enums import DriverMode, GpuRuntime, Scheduler
+from gfm_pipeline.sites.enums import DriverMode, GpuRuntime
 from gfm_pipeline.sites.launch import launch_line, launcher_binds, pool_line, task_environment
 from gfm_pipeline.sites.registry import load_site, shipped
 from gfm_pipeline.sites.schema import SiteModel
@@ -240,6 +240,6 @@ def test_generic_sites_become_a_machine_by_extension(name, tmp_path):
     mine.write_text(f"extends: {name}\nnodes: 4\nnode: {{cores: 32}}\n")
     site = load_site(str(mine)).model
     assert site.name == "mine"
-    assert site.scheduler.kind is Scheduler(name)
+    assert site.scheduler.kind == name
     line = launch_line(site, default_shape(site, 2), ["a", "b"])
     assert any(argument in line for argument in ("--cpus-per-task=32", "-ppn"))

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import testbed
 
-from gfm_pipeline.execution.scheduler import JobInfo, JobState, SchedulerTrouble, SubmissionRefused
-from gfm_pipeline.execution.slurm import Slurm
+from gfm_pipeline.batch_systems.base import JobInfo, JobState
+from gfm_pipeline.batch_systems.commands import SchedulerTrouble, SubmissionRefused
+from gfm_pipeline.batch_systems.slurm import Slurm
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_a_job_that_would_be_taken(slurm, bed, tmp_path):
 
 WHERE = """\
 import os, json
-from gfm_pipeline.execution.slurm import Slurm
+from gfm_pipeline.batch_systems.slurm import Slurm
 slurm = Slurm(os.environ, 20.0)
 print(json.dumps([slurm.my_nodes(), slurm.seconds_left()]))
 """

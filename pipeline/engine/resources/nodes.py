@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from gfm_pipeline.batch_systems.base import BatchSystem
+from gfm_pipeline.batch_systems.commands import SchedulerTrouble, SubmissionRefused
 from gfm_pipeline.campaign.events import Cause, Event, JobEnded, NodeExcluded, SchedulerSilent
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.background import Answer, Background
@@ -20,7 +22,7 @@ from gfm_pipeline.engine.resources.job_chain import Chain
 from gfm_pipeline.engine.resources.node_pool import NodePool, Placement
 from gfm_pipeline.execution.endings import JobEndings
 from gfm_pipeline.execution.launcher import HERE
-from gfm_pipeline.execution.scheduler import Patience, Scheduler, SchedulerTrouble, SubmissionRefused
+from gfm_pipeline.execution.retry import Patience
 from gfm_pipeline.execution.size_class import SizeClass
 
 LEAST_SECONDS = 60.0  # of wall time left, for a start to be worth it
@@ -107,7 +109,7 @@ class HeldJob:
         Nodes known to be bad from earlier jobs, with the reason.
     """
 
-    scheduler: Scheduler
+    scheduler: BatchSystem
     chain: Chain | None
     hold_node: Callable[[str], None]
     warned: threading.Event
@@ -247,7 +249,7 @@ class HeldFleet:
             yield JobEnded(held.chain.name, "not needed any more")
 
 
-def cancelled(scheduler: Scheduler, name: str, patience: float = CANCEL_SECONDS) -> bool:
+def cancelled(scheduler: BatchSystem, name: str, patience: float = CANCEL_SECONDS) -> bool:
     """Cancel a job by its name, asking for as long as ``patience`` (seconds); return whether that was heard."""
     give_up = time.monotonic() + patience
     while True:

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from gfm_pipeline.batch_systems.base import BatchSystem, JobInfo, JobState
+from gfm_pipeline.batch_systems.commands import SchedulerTrouble
 from gfm_pipeline.campaign.events import (
     Event,
     JobEnded,
@@ -30,7 +32,7 @@ from gfm_pipeline.engine.background import Answer, Background
 from gfm_pipeline.engine.resources.node_pool import NodePool
 from gfm_pipeline.engine.resources.nodes import cancelled, suspects
 from gfm_pipeline.execution.endings import JobEndings
-from gfm_pipeline.execution.scheduler import JobInfo, JobState, Patience, Scheduler, SchedulerTrouble
+from gfm_pipeline.execution.retry import Patience
 
 FRUITLESS = 3  # blocks in a row that ended without a finished task: something is wrong that patience does not mend
 
@@ -116,7 +118,7 @@ class PilotFleet:
     def __init__(
         self,
         wanted: Wanted,
-        scheduler: Scheduler,
+        scheduler: BatchSystem,
         maker: BlockMaker,
         prefix: str,
         poll_seconds: float,

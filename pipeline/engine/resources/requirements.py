@@ -25,7 +25,6 @@ from gfm_pipeline.engine.resources.demand import Demand, SharedDemand, TrainingD
 from gfm_pipeline.engine.stages.table import stages_of
 from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.search.space import Choice, Range
-from gfm_pipeline.sites.enums import Scheduler
 from gfm_pipeline.sites.launch import LaunchStrategy
 from gfm_pipeline.sites.limits import (
     About,
@@ -147,12 +146,14 @@ def decide_resources(workflow: WorkflowModel, site: SiteModel) -> Resources | Im
         sizes[name], why[name] = decided
     if (
         allocation.blocks > 1
-        and site.scheduler.kind is Scheduler.PBS
+        and site.scheduler.system is not None
+        and site.scheduler.system.step_variables("") is None
         and any(s.whole for n in sizes.values() for s in n)
     ):
         return Impossible(
             Key.BLOCKS,
-            "On PBS a training over whole nodes cannot be told in which of several jobs it runs.",
+            f"On {site.scheduler.system.title} a training over whole nodes cannot be told "
+            "in which of several jobs it runs.",
             "Set allocation.blocks to 1 and ask for more nodes.",
         )
     found = Resources(allocation, sizes, why)
@@ -205,7 +206,7 @@ def _allocation(workflow: WorkflowModel, site: SiteModel) -> Allocation | Imposs
     job = check_job(site, asked.queue, nodes, asked.hours if isinstance(asked.hours, float) else None)
     if isinstance(job, Refusal):
         return Impossible(_KEYS[job.about], job.message, job.hint)
-    blocks = asked.blocks if site.scheduler.kind is not Scheduler.LOCAL else 1
+    blocks = asked.blocks if site.scheduler.system is not None else 1
     fit = job.bin
     words = "" if fit is None else f"{fit.min_nodes:,} to {fit.max_nodes:,} nodes get {fit.max_hours:g} h"
     return Allocation(nodes, _spare(site, nodes), job.hours, job.queue, job.account, blocks, words, job.warnings)
@@ -213,7 +214,7 @@ def _allocation(workflow: WorkflowModel, site: SiteModel) -> Allocation | Imposs
 
 def _wanted_nodes(workflow: WorkflowModel, site: SiteModel) -> int:
     """Return how many nodes a wave of the search keeps busy, within what the queue takes."""
-    if site.scheduler.kind is Scheduler.LOCAL:
+    if site.scheduler.system is None:
         return 1
     usable = 0
     for stage in stages_of(workflow):
@@ -243,7 +244,7 @@ def _spare(site: SiteModel, nodes: int) -> int:
 
 def _per_node(site: SiteModel, shape: TaskShape) -> int:
     """Return how many tasks of a shape share a node; on a machine that is left alone, its number of slots."""
-    if site.scheduler.kind is Scheduler.LOCAL and not shape.gpus_per_rank:
+    if site.scheduler.system is None and not shape.gpus_per_rank:
         return max(1, site.resolved_slots() // shape.ranks_per_node)
     return max(1, slots_per_node(site, shape))
 
@@ -261,7 +262,7 @@ def _shared(site: SiteModel, shape: TaskShape, allocation: Allocation, tasks: in
     """
     per_node = 1 if shape.nodes else _per_node(site, shape)
     nodes = allocation.usable
-    if site.scheduler.kind is not Scheduler.LOCAL:
+    if site.scheduler.system is not None:
         per_node = min(per_node, -(-tasks // nodes))
     if not _pools_work(site, allocation.nodes):
         most = site.launch.max_sub_node_nodes if site.launch.pool_template else 1
@@ -347,7 +348,7 @@ def _too_many_ranks(shape: TaskShape, batch: int) -> tuple[str, str]:
 
 
 def _shape(site: SiteModel, nodes: int, ranks_per_node: int | None) -> TaskShape:
-    if site.scheduler.kind is Scheduler.LOCAL and not site.node.gpus:
+    if site.scheduler.system is None and not site.node.gpus:
         return TaskShape(nodes, ranks_per_node or 1, 0, 0)
     return default_shape(site, nodes, ranks_per_node)
 
@@ -374,7 +375,7 @@ def automatic_shape(
     ideal = usable // tasks
     pools = _pools_work(site, allocation.nodes)
     filling = usable if steps is None else math.ceil(usable / steps)  # nodes a training, for steps to fill the job
-    if ideal >= 1 and most_nodes >= 1 and (site.node.gpus or site.scheduler.kind is not Scheduler.LOCAL):
+    if ideal >= 1 and most_nodes >= 1 and (site.node.gpus or site.scheduler.system is not None):
         nodes = min(ideal, most_nodes)
         at_once = min(tasks, usable // nodes)
         limited = f", as many as batches of {max_ranks} graphs keep busy" if nodes < ideal else ""

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from gfm_pipeline.batch_systems.base import BatchSystem
 from gfm_pipeline.execution.preflight.verdict import Verdict, failed, passed, skipped
-from gfm_pipeline.sites.enums import Scheduler
 from gfm_pipeline.sites.limits import Job, Refusal, check_job, counted
 from gfm_pipeline.sites.schema import SiteModel
 
-COMMANDS = {
-    Scheduler.SLURM: ("sbatch", "squeue", "scancel", "sinfo", "scontrol"),
-    Scheduler.PBS: ("qsub", "qstat", "qdel"),
-    Scheduler.LOCAL: (),
-}
 JOB_HOURS = 0.25
 
 # What a refusal speaks of, in the order of looking; `{queue}` is the queue's name in the site file.
@@ -31,9 +26,9 @@ _FIXES = (
 )
 
 
-def missing_commands(kind: Scheduler, has: Callable[[str], bool]) -> list[str]:
+def missing_commands(system: type[BatchSystem], has: Callable[[str], bool]) -> list[str]:
     """Return the commands of a batch system that do not exist here."""
-    return [command for command in COMMANDS[kind] if not has(command)]
+    return [command for command in system.programs if not has(command)]
 
 
 def small_job(site: SiteModel, queue: str | None, nodes: int) -> Job | Refusal:
@@ -52,9 +47,9 @@ def job_hours(job: Job) -> float:
 
 def login_verdicts(site: SiteModel, job: Job) -> list[Verdict]:
     """Return what is known before anything is asked of the batch system."""
-    kind = site.scheduler.kind
+    system = site.scheduler.system
     found = [
-        passed("commands", ", ".join(COMMANDS[kind])) if COMMANDS[kind] else skipped("commands", "no batch system"),
+        skipped("commands", "no batch system") if system is None else passed("commands", ", ".join(system.programs)),
     ]
     if job.queue is None or job.bin is None:
         return [*found, skipped("queue", "no batch system")]
@@ -66,9 +61,8 @@ def accepted_verdict(site: SiteModel, queue: str, refusal: str | None) -> Verdic
     """Return whether the batch system takes the job."""
     if refusal is not None:
         return failed("job accepted", refusal.rstrip("."), refusal_fix(queue, refusal))
-    if site.scheduler.kind is Scheduler.PBS:
-        return passed("job accepted", "by qsub, which has no way to test a job without submitting it")
-    return passed("job accepted", "by sbatch --test-only")
+    system = site.scheduler.system
+    return passed("job accepted", "no batch system" if system is None else system.accepted)
 
 
 def refusal_fix(queue: str, refusal: str) -> str:

@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from gfm_pipeline.batch_systems.base import BatchSystem, JobInfo, JobState
+from gfm_pipeline.batch_systems.commands import SchedulerTrouble
 from gfm_pipeline.core.publish import write_atomic
 from gfm_pipeline.core.records import read_record
 from gfm_pipeline.execution.endings import JobEndings
@@ -22,8 +24,7 @@ from gfm_pipeline.execution.preflight.observations import (
     Skew,
 )
 from gfm_pipeline.execution.preflight.probe import PING_SECONDS
-from gfm_pipeline.execution.retry import patiently
-from gfm_pipeline.execution.scheduler import JobInfo, JobState, Patience, Scheduler, SchedulerTrouble
+from gfm_pipeline.execution.retry import Patience, patiently
 
 LOOK_SECONDS = 0.25  # between two looks at files
 LATE_SECONDS = 5.0  # for files of a job that has ended to be seen here, before it ever wrote one, and
@@ -66,7 +67,7 @@ class Watch:
 
     def __init__(
         self,
-        scheduler: Scheduler,
+        scheduler: BatchSystem,
         folder: Path,
         queue: str,
         hours: float,
@@ -89,7 +90,7 @@ class Watch:
         Raises
         ------
         SubmissionRefused, SchedulerUnavailable
-            As `Scheduler.submit`.
+            As `BatchSystem.submit`.
         """
         job = ""
         try:

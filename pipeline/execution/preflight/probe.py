@@ -28,7 +28,6 @@ from gfm_pipeline.execution.preflight.observations import (
 )
 from gfm_pipeline.execution.prepare import Bounds, prepare
 from gfm_pipeline.execution.size_class import SizeClass
-from gfm_pipeline.sites.enums import Scheduler
 from gfm_pipeline.sites.launch import LaunchStrategy, launch_line, task_environment
 from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.sites.task_shape import TaskShape, default_shape
@@ -42,7 +41,7 @@ EXCHANGED = {Device.CPU: (1.0, 8.0), Device.CUDA: (1.0, 64.0), Device.XPU: (1.0,
 
 def step_shape(site: SiteModel, nodes: int) -> TaskShape:
     """Return the shape of the launch over all nodes: full nodes, or one process where there is no batch system."""
-    return default_shape(site, 0 if site.scheduler.kind is Scheduler.LOCAL else nodes)
+    return default_shape(site, 0 if site.scheduler.system is None else nodes)
 
 
 def probe(site: SiteModel, nodes: Sequence[str], folder: Path, answer_login: Callable[[], None] | None = None) -> None:

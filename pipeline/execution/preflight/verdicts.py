@@ -14,7 +14,7 @@ from gfm_pipeline.execution.preflight.binding_checks import (
 from gfm_pipeline.execution.preflight.observations import LOOK, RANKS, LaunchSeen, Seen
 from gfm_pipeline.execution.preflight.probe import PACKAGES, step_shape
 from gfm_pipeline.execution.preflight.verdict import Outcome, Verdict, failed, passed, skipped
-from gfm_pipeline.sites.enums import EnergySource, GpuRuntime, Scheduler
+from gfm_pipeline.sites.enums import EnergySource, GpuRuntime
 from gfm_pipeline.sites.schema import SiteModel
 
 MOST_SKEW = 2.0  # seconds; heartbeats, ages of files and deadlines are told in whole ones
@@ -39,7 +39,7 @@ def verdicts(site: SiteModel, nodes: int, seen: Seen) -> list[Verdict]:
     if seen.head is None:
         why = seen.said or "the job ended without a word"
         return [failed("start", why, _start_fix(site, why)), *_not_done("the job did not start Python")]
-    local = site.scheduler.kind is Scheduler.LOCAL
+    local = site.scheduler.system is None
     where = seen.head.host if local else " ".join(seen.head.nodes[:4]) + (" ..." if len(seen.head.nodes) > 4 else "")
     found = [passed("start", f"{seen.head.executable} on {where}"), _interface(site, seen.head.interfaces)]
     if len(seen.ranks) != step_shape(site, nodes).ranks:
@@ -293,7 +293,7 @@ def _clocks(site: SiteModel, seen: Seen) -> Verdict:
         ahead = round(seen.skew.seconds, 2) + 0.0  # no minus sign before zero
         parts.append(f"to the login node {ahead:+.2f} s (give or take {seen.skew.give:.2f} s)")
     if not parts:
-        return skipped("clocks", "there is one clock" if site.scheduler.kind is Scheduler.LOCAL else "not measured")
+        return skipped("clocks", "there is one clock" if site.scheduler.system is None else "not measured")
     if worst > MOST_SKEW:
         return failed("clocks", ", ".join(parts), "Tell the machine's support: its clocks (NTP) are apart.")
     return passed("clocks", ", ".join(parts))

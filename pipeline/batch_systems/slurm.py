@@ -5,27 +5,24 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gfm_pipeline.execution.scheduler import (
-    Answer,
-    Commands,
+from gfm_pipeline.batch_systems.base import (
+    BatchSystem,
     JobInfo,
+    JobRequest,
     JobState,
-    SchedulerTrouble,
-    SubmissionRefused,
     checked_name,
-    earliest,
-    missing,
+    chosen,
+    clock,
     whole_number,
 )
+from gfm_pipeline.batch_systems.commands import Answer, SchedulerTrouble
 
-FIX = "Run this where Slurm's commands are on PATH (a login node), or choose another site with --site."
-LEAKING = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SCANCEL_", "SINFO_", "SACCT_", "SCONTROL_")
-KEPT = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS"})  # which Slurm it is
 QUEUE_FORMAT = "%A|%T|%L|%N|%r|%j"  # names last: those of other tools may hold the separator, and line breaks
 ACCOUNT_FIELDS = "JobIDRaw,State,NodeList,JobName"
 ACCOUNT_DAYS = 14
@@ -70,113 +67,97 @@ REFUSALS = re.compile(
     r"|unrecognized option|unable to open file|does not look like a batch script",
     re.IGNORECASE,
 )
-GONE = re.compile(r"invalid job id|already completing or completed", re.IGNORECASE)
 
 
-def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without what Slurm's commands would read as options, or print differently for."""
-    kept = {k: v for k, v in environment.items() if k in KEPT or not k.startswith(LEAKING)}
-    return kept | {"LC_ALL": "C"}
-
-
-class Slurm:
-    """The batch system of most machines.
-
-    Parameters
-    ----------
-    environment
-        The environment of this process.
-    seconds
-        Time-out of each command.
-    """
+class Slurm(BatchSystem):
+    """The batch system of most machines."""
 
     system = "slurm"
+    title = "Slurm"
+    programs = ("sbatch", "squeue", "scancel", "sinfo", "scontrol")
+    mark = "#SBATCH"
+    node_names = 'scontrol show hostnames "$SLURM_JOB_NODELIST"'
+    accepted = "by sbatch --test-only"
+    mpi_launcher = "srun"
+    step_cancel = ("scancel", "{step}")
+    # srun asks slurmctld for its job, then for a step (existing_allocation and create_job_step in Slurm's sources).
+    unanswered = (
+        r"Unable to (confirm allocation|create step)\b.*: (Unable to contact slurm controller|Socket timed out on)"
+    )
+    leaking = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SCANCEL_", "SINFO_", "SACCT_", "SCONTROL_")
+    kept = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS"})
+    gone = re.compile(r"invalid job id|already completing or completed", re.IGNORECASE)
 
     def __init__(self, environment: Mapping[str, str], seconds: float = 120.0) -> None:
-        self._environment = dict(environment)
-        self._commands = Commands(scrubbed(environment), seconds, FIX)
+        super().__init__(environment, seconds)
         self._has_accounting = self._commands.has("sacct")
-        self._unclear: dict[str, str | None] = {}  # names that may have been submitted twice, with the job that counts
         self._hosts: dict[str, tuple[str, ...]] = {}
-        self._cluster: str | None = None
+
+    # ---------------------------------------------------------------- scripts and launch lines
+
+    @staticmethod
+    def directives(job: JobRequest) -> list[str]:
+        """Return the options of a job, without ``#SBATCH``."""
+        quote = shlex.quote
+        return [
+            f"-J {quote(job.name)}",
+            *([] if job.account is None else [f"-A {quote(job.account)}"]),
+            *([] if job.partition is None else [f"-p {quote(job.partition)}"]),
+            *([] if job.qos is None else [f"-q {quote(job.qos)}"]),
+            f"-N {job.nodes}",
+            f"-t {clock(job.hours)}",
+            *([] if job.constraint is None else [f"-C {quote(job.constraint)}"]),
+            f"-o {quote(job.output)}",
+            *([] if job.after is None else [f"--dependency=afterany:{quote(job.after)}"]),
+            # A job that began again by itself would meet the campaign's lock; one lost node is the driver's to mend.
+            "--no-requeue",
+            "--no-kill",
+            *([] if job.warning is None else [f"--signal=B:{job.warning[0]}@{job.warning[1]}"]),
+            *job.directives,
+        ]
+
+    @staticmethod
+    def nodelist(nodes: Sequence[str]) -> str:
+        """Return names folded: thousands of them would exceed the 128 KiB that Linux allows one argument."""
+        return fold(nodes)
+
+    @staticmethod
+    def step_variables(job: str) -> dict[str, str]:
+        """Return the variable that tells srun in which job it starts a step."""
+        return {"SLURM_JOB_ID": job}
 
     # ---------------------------------------------------------------- jobs
 
-    def submit(self, script: Path, name: str) -> str:
-        """Submit ``script`` as the job ``name``, unless a job of that name was submitted; return the job's id."""
-        known = self._settled(checked_name(name))
-        if known is not None:
-            return known
-        try:
-            answer = self._commands.run("sbatch", "--parsable", f"--job-name={name}", str(script))
-        except SchedulerTrouble:
-            # It may have been taken all the same, now or when slurmctld gets to it.
-            self._unclear[name] = None
-            known = self._settled(name)
-            if known is None:
-                raise
-            return known
-        number = re.fullmatch(r"(\d+)(;.*)?", (answer.out.strip().splitlines() or [""])[-1].strip())
-        if answer.code == 0 and number is not None:
-            if name in self._unclear:
-                return self._settled(name) or number.group(1)
-            return number.group(1)
-        complaint = _complaint(answer)
-        if answer.code != 0 and REFUSALS.search(complaint):
-            raise SubmissionRefused(f"{script}: Slurm refuses the job: {complaint}.")
-        self._unclear[name] = None
-        known = self._settled(name)
-        if known is not None:
-            return known
-        raise SchedulerTrouble(f"sbatch failed: {complaint}.")
+    def _submission(self, script: Path, name: str) -> Sequence[str]:
+        return ("sbatch", "--parsable", f"--job-name={name}", str(script))
 
-    def _settled(self, name: str) -> str | None:
-        """Return the job that has this name, after ending others that got it by mistake."""
-        found = [job for job in self._queue() if job.name == name] or self._accounted(f"--name={name}")
-        counts = earliest(found)
-        if counts is None:
-            return None
-        if name in self._unclear:
-            self._unclear[name] = counts.id
-        self._end_doubles(found, name, counts.id)
-        return counts.id
+    def _number(self, printed: str) -> str | None:
+        match = re.fullmatch(r"(\d+)(;.*)?", (printed.strip().splitlines() or [""])[-1].strip())
+        return None if match is None else match[1]
 
-    def _end_doubles(self, found: Sequence[JobInfo], name: str, counts: str) -> None:
-        self.cancel([job.id for job in found if job.name == name and job.id != counts and not job.state.has_ended])
+    def _is_refusal(self, complaint: str) -> bool:
+        return REFUSALS.search(complaint) is not None
 
-    def jobs(self, names_or_ids: Collection[str]) -> dict[str, JobInfo]:
-        """Return what is known of jobs, by the names or ids asked for: one query, and one for each that it lacks."""
-        if not names_or_ids:
-            return {}
+    def _find(self, names_or_ids: Collection[str]) -> list[JobInfo]:
+        """Return the user's jobs, and from the accounts those that the queue lacks."""
         found = self._queue()
-        for name, counts in self._unclear.items():
-            if counts is not None:
-                self._end_doubles(found, name, counts)
-        known = _chosen(found, names_or_ids)
-        for asked in [one for one in names_or_ids if one not in known]:
-            option = "--jobs" if asked.isdigit() else "--name"
-            known |= _chosen(self._accounted(f"{option}={asked}"), [asked])
-        return {
-            asked: replace(job, nodes=self._expand(",".join(job.nodes)))
-            if (job := known.get(asked))
-            else missing(asked)
-            for asked in names_or_ids
-        }
+        for asked in names_or_ids:
+            if chosen(found, asked) is None:
+                found += self._accounted(f"{'--jobs' if asked.isdigit() else '--name'}={asked}")
+        return found
 
-    def cancel(self, ids: Sequence[str]) -> None:
-        """End jobs; those that have ended are no trouble."""
-        if ids:
-            self._cancel(*ids)
+    def _whole(self, job: JobInfo) -> JobInfo:
+        return replace(job, nodes=self._expand(",".join(job.nodes)))
+
+    def _cancellation(self, ids: Sequence[str]) -> Sequence[str]:
+        return ("scancel", *ids)
 
     def cancel_by_name(self, name: str) -> None:
-        """End every job of the user with this name."""
-        self._cancel("--me", f"--name={checked_name(name)}")
+        """End every job of the user with this name; slurmctld itself looks for them."""
+        self._end(("scancel", "--me", f"--name={checked_name(name)}"))
 
-    def _cancel(self, *words: str) -> None:
-        answer = self._commands.run("scancel", *words)
-        lines = [line for line in answer.err.splitlines() if line.strip()]
-        if answer.code != 0 and not (lines and all(GONE.search(line) for line in lines)):
-            raise SchedulerTrouble(f"scancel failed: {_complaint(answer)}.")
+    def _complaint(self, answer: Answer) -> str:
+        return _complaint(answer)
 
     def test(self, script: Path) -> str | None:
         """Return why Slurm would refuse ``script``; None when it would take it."""
@@ -306,22 +287,6 @@ class Slurm:
         mark = f"{secrets.token_hex(6)}|"  # begins a record; no name of a job can know it
         return _records(program, self._commands.run(program, *words, f"--format={mark}{fields}"), mark, fields)
 
-    def _checked(self, *words: str) -> Answer:
-        answer = self._commands.run(*words)
-        if answer.code != 0:
-            raise SchedulerTrouble(f"{words[0]} failed: {_complaint(answer)}.")
-        return answer
-
-
-def _chosen(found: Sequence[JobInfo], names_or_ids: Collection[str]) -> dict[str, JobInfo]:
-    """Return, of the jobs found, those asked for."""
-    chosen = {}
-    for asked in names_or_ids:
-        job = earliest([job for job in found if job.id == asked] or [job for job in found if job.name == asked])
-        if job is not None:
-            chosen[asked] = job
-    return chosen
-
 
 def _state(program: str, job: str, state: str, nodes: str) -> JobState:
     """Return a job's state; words newer than this program count as not ended."""
@@ -376,3 +341,30 @@ def parse_seconds(text: str) -> float | None:
         raise SchedulerTrouble(f"Slurm gave a time nobody understands: {text!r}.")
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def fold(nodes: Sequence[str]) -> str:
+    """Return names as a host list of Slurm, e.g. ``fr[0001-0003,0007]``; order and number widths are kept."""
+    folded: list[tuple[str, str, list[tuple[str, str]]]] = []  # prefix, suffix, ranges of numbers
+    for name in nodes:
+        match = re.match(r"^(.*?)(\d+)(\D*)$", name)
+        prefix, number, suffix = (match[1], match[2], match[3]) if match else (name, "", "")
+        if not folded or not number or folded[-1][:2] != (prefix, suffix) or not folded[-1][2]:
+            folded.append((prefix, suffix, [(number, number)] if number else []))
+            continue
+        ranges = folded[-1][2]
+        low, high = ranges[-1]
+        if number == str(int(high) + 1).zfill(len(high)) and (len(number) == len(low) or low[0] != "0"):
+            ranges[-1] = (low, number)
+        else:
+            ranges.append((number, number))
+    return ",".join(_host_range(*entry) for entry in folded)
+
+
+def _host_range(prefix: str, suffix: str, ranges: list[tuple[str, str]]) -> str:
+    if not ranges:
+        return prefix
+    if len(ranges) == 1 and ranges[0][0] == ranges[0][1]:
+        return prefix + ranges[0][0] + suffix
+    inner = ",".join(low if low == high else f"{low}-{high}" for low, high in ranges)
+    return f"{prefix}[{inner}]{suffix}"

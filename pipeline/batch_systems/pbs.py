@@ -9,27 +9,17 @@ import json
 import os
 import pwd
 import re
+import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from gfm_pipeline.batch_systems.base import BatchSystem, JobInfo, JobRequest, JobState, clock, whole_number
+from gfm_pipeline.batch_systems.commands import SchedulerTrouble
 from gfm_pipeline.core.errors import SchedulerUnavailable
-from gfm_pipeline.execution.scheduler import (
-    Answer,
-    Commands,
-    JobInfo,
-    JobState,
-    SchedulerTrouble,
-    SubmissionRefused,
-    checked_name,
-    earliest,
-    missing,
-    whole_number,
-)
 
-FIX = "Run this where PBS's commands are on PATH (a login node), or choose another site with --site."
 WALL_TIME_CODE = -29  # JOB_EXEC_KILL_WALLTIME
 SIGNAL_CODES = range(256, 512)  # 256 + number of the signal that ended the job: qdel's
 DELETED = {"91", "93"}  # substates of jobs that were deleted
@@ -54,107 +44,66 @@ REFUSALS = re.compile(
     re.IGNORECASE,
 )
 PASSING = re.compile(r"limit.*(queued|per.?user|per.?project)|would exceed|cannot connect|timed? ?out", re.IGNORECASE)
-GONE = re.compile(r"unknown job id|job has finished|request invalid for state", re.IGNORECASE)
 
 
-class Pbs:
-    """The batch system of Aurora and Polaris.
-
-    Parameters
-    ----------
-    environment
-        The environment of this process.
-    seconds
-        Time-out of each command.
-    """
+class Pbs(BatchSystem):
+    """The batch system of Aurora and Polaris."""
 
     system = "pbs"
+    title = "PBS"
+    programs = ("qsub", "qstat", "qdel")
+    mark = "#PBS"
+    node_names = "awk '!seen[$0]++' \"$PBS_NODEFILE\""
+    accepted = "by qsub, which has no way to test a job without submitting it"
+    leaking = ("PBS_",)
+    kept = frozenset({"PBS_CONF_FILE", "PBS_SERVER"})
+    gone = re.compile(r"unknown job id|job has finished|request invalid for state", re.IGNORECASE)
 
     def __init__(self, environment: Mapping[str, str], seconds: float = 120.0) -> None:
-        self._environment = dict(environment)
-        kept = {
-            k: v for k, v in environment.items() if not k.startswith("PBS_") or k in ("PBS_CONF_FILE", "PBS_SERVER")
-        }
-        self._commands = Commands(kept | {"LC_ALL": "C"}, seconds, FIX)
+        super().__init__(environment, seconds)
         self._user = pwd.getpwuid(os.getuid()).pw_name
-        self._unclear: dict[str, str | None] = {}  # names that may have been submitted twice, with the job that counts
-        self._cluster: str | None = None
+
+    # ---------------------------------------------------------------- scripts
+
+    @staticmethod
+    def directives(job: JobRequest) -> list[str]:
+        """Return the options of a job, without ``#PBS``; PBS warns of the end of the wall time by SIGTERM."""
+        quote = shlex.quote
+        select = f"select={job.nodes}" + (f":{job.select}" if job.select else "")
+        return [
+            f"-N {quote(job.name)}",
+            *([] if job.account is None else [f"-A {quote(job.account)}"]),
+            *([] if job.partition is None else [f"-q {quote(job.partition)}"]),
+            f"-l {select}",
+            f"-l walltime={clock(job.hours)}",
+            "-j oe",
+            f"-o {quote(job.output)}",
+            *([] if job.after is None else [f"-W depend=afterany:{quote(job.after)}"]),
+            "-r n",
+            *job.directives,
+        ]
 
     # ---------------------------------------------------------------- jobs
 
-    def submit(self, script: Path, name: str) -> str:
-        """Submit ``script`` as the job ``name``, unless a job of that name was submitted; return the job's id."""
-        known = self._settled(checked_name(name))
-        if known is not None:
-            return known
-        try:
-            answer = self._commands.run("qsub", "-N", name, str(script))
-        except SchedulerTrouble:
-            self._unclear[name] = None
-            known = self._settled(name)
-            if known is None:
-                raise
-            return known
-        job = (answer.out.strip().splitlines() or [""])[-1].strip()
-        if answer.code == 0 and re.fullmatch(r"\d+(\.\S+)?", job):
-            return (self._settled(name) or job) if name in self._unclear else job
-        complaint = _complaint(answer)
-        if answer.code != 0 and REFUSALS.search(complaint) and not PASSING.search(complaint):
-            raise SubmissionRefused(f"{script}: PBS refuses the job: {complaint}.")
-        self._unclear[name] = None
-        known = self._settled(name)
-        if known is not None:
-            return known
-        raise SchedulerTrouble(f"qsub failed: {complaint}.")
+    def _submission(self, script: Path, name: str) -> Sequence[str]:
+        return ("qsub", "-N", name, str(script))
 
-    def _settled(self, name: str) -> str | None:
-        """Return the job that has this name, after ending others that got it by mistake."""
-        found = self._named(name)
-        counts = earliest(found)
-        if counts is None:
-            return None
-        if name in self._unclear:
-            self._unclear[name] = counts.id
-        self.cancel([job.id for job in found if job.id != counts.id and not job.state.has_ended])
-        return counts.id
+    def _number(self, printed: str) -> str | None:
+        job = (printed.strip().splitlines() or [""])[-1].strip()
+        return job if re.fullmatch(r"\d+(\.\S+)?", job) else None
 
-    def _named(self, name: str) -> list[JobInfo]:
-        return [job for job in self._told(self._selected("-x", "-N", name)) if job.name == name]
+    def _is_refusal(self, complaint: str) -> bool:
+        return REFUSALS.search(complaint) is not None and PASSING.search(complaint) is None
 
-    def jobs(self, names_or_ids: Collection[str]) -> dict[str, JobInfo]:
-        """Return what is known of jobs, by the names or ids asked for."""
-        if not names_or_ids:
-            return {}
+    def _find(self, names_or_ids: Collection[str]) -> list[JobInfo]:
+        """Return jobs by id and by name: what other tools call their jobs is not looked at."""
         ids = [one for one in names_or_ids if one[:1].isdigit()]
-        # By name: what other tools call their jobs is not looked at.
-        for name in dict.fromkeys([one for one in names_or_ids if one not in ids] + list(self._unclear)):
+        for name in [one for one in names_or_ids if one not in ids]:
             ids += [job for job in self._selected("-x", "-N", name) if job not in ids]
-        found = self._told(ids)
-        for name, counts in self._unclear.items():
-            if counts is not None:
-                self.cancel([j.id for j in found if j.name == name and j.id != counts and not j.state.has_ended])
-        known = {}
-        for asked in names_or_ids:
-            job = earliest([job for job in found if job.id == asked] or [job for job in found if job.name == asked])
-            known[asked] = job or missing(asked)
-        return known
+        return self._told(ids)
 
-    def cancel(self, ids: Sequence[str]) -> None:
-        """End jobs; those that have ended are no trouble."""
-        if not ids:
-            return
-        answer = self._commands.run("qdel", *ids)
-        lines = [line for line in answer.err.splitlines() if line.strip()]
-        if answer.code != 0 and not (lines and all(GONE.search(line) for line in lines)):
-            raise SchedulerTrouble(f"qdel failed: {_complaint(answer)}.")
-
-    def cancel_by_name(self, name: str) -> None:
-        """End every job of the user with this name."""
-        self.cancel([job.id for job in self._named(checked_name(name)) if not job.state.has_ended])
-
-    def test(self, script: Path) -> str | None:  # noqa: ARG002 - PBS has no such test
-        """Return None: PBS cannot tell without taking the job."""
-        return None
+    def _cancellation(self, ids: Sequence[str]) -> Sequence[str]:
+        return ("qdel", *ids)
 
     # ---------------------------------------------------------------- nodes and time
 
@@ -190,10 +139,6 @@ class Pbs:
             facts = self._facts([job] if job else []).get(job, {})
         return job, self._environment.get("PBS_JOBNAME", ""), whole_number(str(facts.get("run_count", ""))) - 1
 
-    def ending(self) -> JobState | None:
-        """Return None: PBS tells how a job ended when it has."""
-        return None
-
     def cluster(self) -> str:
         """Return the name of the server, without its domain: the job's own, or the default one."""
         if self._cluster is None:
@@ -218,7 +163,7 @@ class Pbs:
         """Return the ids of the user's jobs; with ``-x`` ended ones too, as long as PBS keeps them."""
         answer = self._commands.run("qselect", "-u", self._user, *options)
         if answer.code != 0:
-            raise SchedulerTrouble(f"qselect failed: {_complaint(answer)}.")
+            raise SchedulerTrouble(f"qselect failed: {self._complaint(answer)}.")
         return answer.out.split()
 
     def _told(self, ids: Sequence[str]) -> list[JobInfo]:
@@ -230,10 +175,10 @@ class Pbs:
 
     def _json(self, *words: str) -> dict[str, Any]:
         answer = self._commands.run(*words)
-        if answer.code != 0 and not (answer.out.strip() and GONE.search(answer.err)):
-            if answer.err.strip() and all(GONE.search(line) for line in answer.err.splitlines() if line.strip()):
+        if answer.code != 0 and not (answer.out.strip() and self.gone.search(answer.err)):
+            if answer.err.strip() and all(self.gone.search(line) for line in answer.err.splitlines() if line.strip()):
                 return {}
-            raise SchedulerTrouble(f"{words[0]} failed: {_complaint(answer)}.")
+            raise SchedulerTrouble(f"{words[0]} failed: {self._complaint(answer)}.")
         # PBS does not escape what users put into their variables.
         for text in (
             answer.out,
@@ -288,7 +233,3 @@ def _seconds(text: str) -> float:
     if not all(part.isdigit() for part in parts):
         raise SchedulerTrouble(f"PBS gave a time nobody understands: {text!r}.")
     return float(sum(int(part) * 60**place for place, part in enumerate(reversed(parts))))
-
-
-def _complaint(answer: Answer) -> str:
-    return re.sub(r"^\w+: ", "", answer.complaint).rstrip(".")

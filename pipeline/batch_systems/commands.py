@@ -1,0 +1,100 @@
+"""Commands of a batch system, each within a time.
+
+Nothing here fails because a batch system is slow: a command that hangs, fails or answers nonsense raises
+`SchedulerTrouble`, and whoever asked comes back later (`gfm_pipeline.execution.retry` says when).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from gfm_pipeline.core.errors import ConfigError, SchedulerUnavailable
+
+
+class SchedulerTrouble(SchedulerUnavailable):
+    """A command of the batch system was too slow, failed, or gave an answer nobody understands; it may pass."""
+
+
+class SubmissionRefused(ConfigError):
+    """The batch system understood a job and will not take it: account, queue, size or wall time."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def complaint(self) -> str:
+        """What it said about its failure, in one line."""
+        lines = [line.strip() for line in (self.err or self.out).splitlines() if line.strip()]
+        return lines[-1] if lines else f"exit code {self.code}"
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Runs commands of a batch system, each within a time.
+
+    Parameters
+    ----------
+    environment
+        Theirs, whole.
+    seconds
+        A command that takes longer is killed with all it started.
+    fix
+        What to do when a command does not exist.
+    """
+
+    environment: Mapping[str, str]
+    seconds: float
+    fix: str
+
+    def has(self, program: str) -> bool:
+        """Return whether a command exists."""
+        return shutil.which(program, path=self.environment.get("PATH")) is not None
+
+    def run(self, *words: str) -> Answer:
+        """Run a command to its end.
+
+        Raises
+        ------
+        SchedulerUnavailable
+            It does not exist.
+        SchedulerTrouble
+            It took too long, or could not be started for now.
+        """
+        program = shutil.which(words[0], path=self.environment.get("PATH"))
+        if program is None:
+            raise SchedulerUnavailable(f"The command {words[0]} does not exist on this machine.", hint=self.fix)
+        try:
+            process = subprocess.Popen(
+                [program, *words[1:]],
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,  # Ctrl-C at the driver is not for it, and it can be killed whole
+            )
+        except OSError as error:
+            raise SchedulerTrouble(f"{words[0]} could not be started ({error.strerror}).") from error
+        with process:
+            try:
+                out, err = process.communicate(timeout=self.seconds)
+            except BaseException as error:  # Ctrl-C too must not leave a command that goes on
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    raise SchedulerTrouble(f"{words[0]} did not answer within {self.seconds:g} s.") from error
+                raise
+        return Answer(process.returncode, out, err)
