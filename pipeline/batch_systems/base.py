@@ -2,7 +2,7 @@
 
 Jobs are told apart by names that are used once, so that an answer that never came is no reason to submit a second time:
 that protocol is written here, once. A further batch system is a class that fills in what is declared below, named by an
-entry point of the group ``gfm_pipeline.batch_systems``; see `docs/batch-systems.md`.
+entry point of the group ``gfm_pipeline.batch_systems``; see `docs/add-a-batch-system.md`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from gfm_pipeline.batch_systems.base import JobState
 from gfm_pipeline.batch_systems.commands import SchedulerTrouble, SubmissionRefused
-from gfm_pipeline.batch_systems.slurm import Slurm, parse_seconds
+from gfm_pipeline.batch_systems.slurm import Slurm
+from gfm_pipeline.batch_systems.slurm_syntax import parse_seconds
 from gfm_pipeline.core.errors import SchedulerUnavailable
 from gfm_pipeline.execution.retry import Patience
 
