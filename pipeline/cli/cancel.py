@@ -26,12 +26,9 @@ from gfm_pipeline.execution.retry import patiently
 
 AT_ONCE_SECONDS = 15.0  # for a driver that was asked to stop at once
 POLL_SECONDS = 0.2
-_OVER = frozenset(JobState) - {
-    JobState.PENDING,
-    JobState.RUNNING,
-    JobState.SUSPENDED,
-    JobState.CANCELLED,
-}  # before it was cancelled
+_OVER = frozenset(
+    state for state in JobState if state.has_ended and state is not JobState.CANCELLED
+)  # before it was cancelled
 
 
 @click.command()

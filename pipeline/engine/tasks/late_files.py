@@ -19,7 +19,6 @@ from gfm_pipeline.engine.decisions.artefacts import artefacts, folder_of
 from gfm_pipeline.engine.tasks.attempts import Running, Token
 from gfm_pipeline.engine.tasks.classify import classify
 from gfm_pipeline.execution.launcher import JobEnd
-from gfm_pipeline.sites.enums import Scheduler
 from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.workflow.schema import LimitsModel
 
@@ -33,7 +32,7 @@ def visible_seconds(limits: LimitsModel, site: SiteModel) -> float:
     """Return how long a file of another host is waited for."""
     if limits.visible_seconds is not None:
         return limits.visible_seconds
-    return LOCAL_SECONDS if site.scheduler.kind is Scheduler.LOCAL else SHARED_SECONDS
+    return LOCAL_SECONDS if site.scheduler.system is None else SHARED_SECONDS
 
 
 def missing(folder: Path, end: JobEnd, artefact: Path | None) -> Path | None:
