@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+
+# Under `nohup`, or in the background of a script, tests would start programs that ignore the signals they are sent.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONG_FIRST = ("slurm", "reliability", "e2e")  # folders: what takes minutes is begun first, so that no file ends alone
 

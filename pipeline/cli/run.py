@@ -20,6 +20,7 @@ from gfm_pipeline.cli.allocate import Surroundings, nodes_of, surroundings, writ
 from gfm_pipeline.cli.campaigns import campaign_argument, existing
 from gfm_pipeline.cli.fault_options import CHAOS, FAULT, check_faults, injecting
 from gfm_pipeline.cli.jobs import following, is_cancelled, refuse_beside_jobs, stop_after_cancelled
+from gfm_pipeline.cli.lasting_output import outlast_output
 from gfm_pipeline.cli.options import (
     Request,
     SiteChoice,
@@ -119,6 +120,7 @@ def _drive(
         return
     root = request.context.paths.root
     check_name(request.context.paths, request.loaded.model.name)
+    outlast_output()
     with injecting(faults, root):
         with (
             driving(root, request.loaded.model.name, around.job, around.job_ended) as campaign,

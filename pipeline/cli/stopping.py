@@ -45,7 +45,8 @@ class Stopper:
             os._exit(128 + number)
         self.requested.set()
         self.number = number
-        click.echo("\nStopping: running tasks save a checkpoint first; again to stop at once.", err=True)
+        with suppress(OSError, RuntimeError):  # nobody reads it, or the signal came amid another word
+            click.echo("\nStopping: running tasks save a checkpoint first; again to stop at once.", err=True)
 
     def warn(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
         """Take the batch system's warning."""
@@ -54,9 +55,14 @@ class Stopper:
 
 @contextmanager
 def stopping(warning: str | None = None) -> Iterator[Stopper]:
-    """Yield what SIGINT, SIGTERM and SIGHUP act on, and ``warning`` (``USR1``), while in the ``with``."""
+    """Yield what SIGINT, SIGTERM and SIGHUP act on, and ``warning`` (``USR1``), while in the ``with``.
+
+    A signal that this process was started to ignore stays ignored: SIGHUP under ``nohup``, SIGINT in the background of
+    a script.
+    """
     stopper = Stopper()
-    before: dict[int, Callable[..., Any] | int | None] = {s: signal.signal(s, stopper.handle) for s in WATCHED}
+    heard = [s for s in WATCHED if signal.getsignal(s) is not signal.SIG_IGN]
+    before: dict[int, Callable[..., Any] | int | None] = {s: signal.signal(s, stopper.handle) for s in heard}
     number = None if warning is None else getattr(signal, f"SIG{warning}", None)
     if number is not None and number not in before:
         before[number] = signal.signal(number, stopper.warn)
