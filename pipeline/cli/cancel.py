@@ -26,9 +26,6 @@ from gfm_pipeline.execution.retry import patiently
 
 AT_ONCE_SECONDS = 15.0  # for a driver that was asked to stop at once
 POLL_SECONDS = 0.2
-_OVER = frozenset(
-    state for state in JobState if state.has_ended and state is not JobState.CANCELLED
-)  # before it was cancelled
 
 
 @click.command()
@@ -83,12 +80,17 @@ def _cancel_jobs(paths: CampaignPaths) -> list[str]:
         if scheduler is None:
             left.append(f"Job {jobs.told()} of {jobs.where()} cannot be cancelled from here: {jobs.why}.")
             continue
+        before = patiently(partial(scheduler.jobs, list(jobs.records)), click.echo)
         for name in jobs.records:  # by name: a job whose number was lost with its driver is found, too
             patiently(partial(scheduler.cancel_by_name, name), click.echo)
-        found = jobs.ask(click.echo)
-        living = [info.id for info in found.values() if not info.state.has_ended]
+        after = jobs.ask(click.echo)
+        living = [info.id for info in after.values() if not info.state.has_ended]
         patiently(partial(scheduler.cancel, living), click.echo)  # whatever the queue hid from the first word
-        cancelled += [f"{info.id} ({name})" for name, info in found.items() if info.state not in _OVER]
+        cancelled += [
+            f"{info.id} ({name})"
+            for name, info in after.items()
+            if not before[name].state.has_ended and info.state is not JobState.VANISHED
+        ]
     if cancelled:
         click.echo(f"Cancelled batch jobs: {', '.join(cancelled)}.")
     return left
