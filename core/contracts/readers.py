@@ -60,7 +60,10 @@ BUILT_IN: dict[str, ReaderDescription] = {
         "JSON with pymatgen structures: lists, trees (MPtrj), lines, ComputedStructureEntry (Alexandria)",
     ),
     "vasp": ReaderDescription(
-        options.VaspOptions, f"{_READERS}.vasp:VaspReader", "vasprun.xml and OUTCAR of VASP", fixed_units=True
+        options.VaspOptions,
+        f"{_READERS}.vasp:VaspReader",
+        "vasprun.xml, OUTCAR, vaspout.h5 and ML_AB of VASP",
+        fixed_units=True,
     ),
     "hdf5": ReaderDescription(
         options.Hdf5Options,

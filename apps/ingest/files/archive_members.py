@@ -2,8 +2,8 @@
 
 A byte order mark, which programs on Windows put before texts, is skipped.
 
-A ``.gz``, ``.bz2`` or ``.xz`` file is decompressed as it is read. The members of ``.tar`` files, compressed or not,
-come in the archive's order from a single pass over it; those of ``.zip`` files in the order of its directory.
+A ``.gz``, ``.bz2``, ``.xz`` or ``.zst`` file is decompressed as it is read. The members of ``.tar`` files, compressed
+or not, come in the archive's order from a single pass over it; those of ``.zip`` files in the order of its directory.
 """
 
 from __future__ import annotations
@@ -42,7 +42,59 @@ def _xz(stream: IO[bytes]) -> IO[bytes]:
     return cast("IO[bytes]", lzma.LZMAFile(stream))
 
 
-_DECOMPRESS: dict[str, Opener] = {".gz": _gzip, ".bz2": _bz2, ".xz": _xz}
+def _zst(stream: IO[bytes]) -> IO[bytes]:
+    return cast("IO[bytes]", io.BufferedReader(_Zstandard(stream)))
+
+
+class _Zstandard(io.RawIOBase):
+    """A Zstandard file as it is decompressed, frame after frame.
+
+    Not the library's own reader, which takes the end of a file that is cut short for the end of its text.
+    """
+
+    _PIECE = 4096  # bytes, which decompress to 128 MB at most
+
+    def __init__(self, packed: IO[bytes]) -> None:
+        import zstandard
+
+        self._make = zstandard.ZstdDecompressor().decompressobj
+        self._packed, self._frame, self._text = packed, self._make(), b""
+        self._begun = False
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer.
+
+        Raises
+        ------
+        EOFError
+            When the file ends before a frame of it does.
+        """
+        while not self._text:
+            piece = self._packed.read(self._PIECE)
+            if not piece:
+                if self._begun:
+                    raise EOFError("the file ends before its compressed text does")
+                return 0
+            self._text = self._fed(piece)
+        data, self._text = self._text[: len(buffer)], self._text[len(buffer) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _fed(self, piece: bytes) -> bytes:
+        found = []
+        while piece:
+            found.append(self._frame.decompress(piece))
+            self._begun, piece = True, b""
+            if self._frame.eof:
+                piece, self._frame, self._begun = self._frame.unused_data, self._make(), False
+        return b"".join(found)
+
+
+_DECOMPRESS: dict[str, Opener] = {".gz": _gzip, ".bz2": _bz2, ".xz": _xz, ".zst": _zst}
 
 
 @dataclass(frozen=True)

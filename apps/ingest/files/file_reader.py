@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.files.archive_members import Part, is_archive, parts
 from gfm_pipeline.apps.ingest.files.cursor import Cursor
+from gfm_pipeline.apps.ingest.files.known_formats import recognised
 from gfm_pipeline.apps.ingest.records import (
     PassedOver,
     Record,
@@ -187,13 +188,16 @@ class FileReader(ABC):
                 for lost in range(rest or 1):
                     if cursor.wants(records):
                         found = self._record(parse, source, part, file_index, member, index + lost, cursor)
-                        yield _at_least(found) if rest is None else found
+                        found = _at_least(found) if rest is None else found
+                        yield found if index else _named_for_what_it_is(found, part, source.reader)
                     if cursor.abandoned:
                         return
                     cursor.advance()
             if cursor.record == first:
                 if cursor.wants(records):
-                    yield BadRecord(source.name, part.name, 0, "no records in this file")
+                    about = recognised(part, source.reader)
+                    said = "no records in this file" if about is None else f"unreadable: {about}"
+                    yield BadRecord(source.name, part.name, 0, said)
                 cursor.advance()
 
     def _rest(self, part: Part, options: Any, done: int) -> int | None:
@@ -241,6 +245,12 @@ class FileReader(ABC):
             return PassedOver(part.name, index, str(error))
         except Exception as error:  # noqa: BLE001 - whatever a parser raises costs the record, and names it
             return unreadable(source, part.name, index, error)
+
+
+def _named_for_what_it_is(found: Record | BadRecord | PassedOver, part: Part, reader: str) -> Any:
+    """Say of the first record of a file that is of another format what that is."""
+    about = recognised(part, reader) if isinstance(found, BadRecord) else None
+    return found if about is None else replace(found, reason=f"unreadable: {about}")
 
 
 def _at_least(found: Record | BadRecord | PassedOver) -> Record | BadRecord | PassedOver:

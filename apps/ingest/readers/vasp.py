@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse, PassOverError, RefusedError
+from gfm_pipeline.apps.ingest.readers import vasp_ml_ab, vaspout_h5
 from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.core.contracts.options import VaspEnergy, VaspOptions
 
@@ -45,11 +46,16 @@ class VaspReader(FileReader):
         if part.suffix == ".xml":
             with part.binary() as stream:
                 yield from _xml_steps(stream, options.energy)
+        elif part.suffix == ".h5":
+            yield from vaspout_h5.frames(part.path(), options.energy)
+        elif part.base.upper().startswith("ML_AB"):
+            with part.text() as lines:
+                yield from vasp_ml_ab.frames(lines)
         elif "OUTCAR" in part.base.upper():
             with part.text() as lines:
                 yield from _outcar_steps(lines, options.energy)
         else:
-            yield partial(_refuse, f"{part.base} is neither a vasprun.xml nor an OUTCAR: set the option members")
+            yield partial(_refuse, f"{part.base} is no vasprun.xml, OUTCAR, ML_AB or vaspout.h5: set members")
 
 
 def _refuse(reason: str) -> Frame:

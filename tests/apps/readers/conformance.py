@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import zstandard
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
@@ -214,7 +215,7 @@ class Conformance(ABC):
             assert sum(isinstance(item, Record) for item in items) == N_RECORDS
             assert {str(folder), str(noise)} == {item.file for item in bad(items)}
 
-    @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
+    @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
     def test_compressed_is_the_same(self, path: Path, expected: Expected, suffix: str) -> None:
         packed = compress(path, suffix)
         self.check(good(read_all(self.source(packed))), expected)
@@ -245,7 +246,7 @@ class Conformance(ABC):
 
 def compress(path: Path, suffix: str) -> Path:
     packed = path.with_name(path.name + suffix)
-    packed.write_bytes({".gz": gzip, ".bz2": bz2, ".xz": lzma}[suffix].compress(path.read_bytes()))
+    packed.write_bytes({".gz": gzip, ".bz2": bz2, ".xz": lzma, ".zst": zstandard}[suffix].compress(path.read_bytes()))
     return packed
 
 

@@ -6,11 +6,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from ase import units
 from ase.io import iread
-from conformance import Conformance, Expected, bad, good, read_all
+from conformance import N_RECORDS, Conformance, Expected, bad, good, read_all
 
 from gfm_pipeline.apps.ingest.records import PassedOver
 from gfm_pipeline.core.contracts.data import EnergyUnit, SourceSettings
@@ -205,3 +206,65 @@ def test_learned_steps_of_a_vasprun_are_passed_over(tmp_path: Path) -> None:
     items = read_all(SourceSettings("x", "vasp", (str(path),)))
     assert [type(item) is PassedOver for item in items] == [True] + [False] * len(others)
     assert len(good(items)) == len(others)
+
+
+class TestMlAb(Conformance):
+    reader = "vasp"
+    in_archives = True
+
+    def write(self, folder: Path, expected: Expected) -> Path:
+        def section(title: str, *values: str, end: str = "=") -> str:
+            return "\n".join((f"     {title}", "-" * 50, *(f"  {value}" for value in values), end * 50, ""))
+
+        def rows(array: Any) -> list[str]:
+            return [" ".join(f"{x:.16f}" for x in row) for row in array]
+
+        text = f" 1.0 Version\n{'*' * 50}\n" + section("The number of configurations", str(N_RECORDS), end="*")
+        text += section("The atom types in the data file", "O H", "C", end="*")
+        for k in range(N_RECORDS):
+            text += f"     Configuration num. {k + 1:6d}\n{'=' * 50}\n" + section("System name", "water and carbon")
+            text += section("The number of atoms", "4", end="*")
+            text += section("Atom types and atom numbers", "O 1", "H 2", "C 1") + section("CTIFOR", "2.0E-03")
+            text += section("Primitive lattice vectors (ang.)", *rows(expected.cell))
+            text += section("Atomic positions (ang.)", *rows(expected.pos[k]))
+            text += section("Total energy (eV)", f"{expected.energy[k]:.16f}")
+            text += section("Forces (eV ang.^-1)", *rows(expected.forces[k]))
+            text += f"     Stress (kbar)\n{'-' * 50}\n     XX YY ZZ\n{'-' * 50}\n" + "0.1 0.2 0.3\n" + "*" * 50 + "\n"
+        (folder / "ML_AB").write_text(text)
+        return folder / "ML_AB"
+
+    def spoil(self, path: Path, index: int) -> None:
+        pieces = path.read_text().split("Total energy (eV)")
+        pieces[index + 1] = pieces[index + 1].replace(".", "x", 1)
+        path.write_text("Total energy (eV)".join(pieces))
+
+    def test_configurations_that_are_missing_are_counted(self, path: Path) -> None:
+        path.write_text(path.read_text().partition("     Configuration num.      4")[0])
+        items = read_all(self.source(path))
+        assert (len(good(items)), len(bad(items))) == (3, N_RECORDS - 3)
+
+
+class TestVaspout(Conformance):
+    reader = "vasp"
+    # No `spoil`: steps share arrays.
+
+    def write(self, folder: Path, expected: Expected) -> Path:
+        with h5py.File(folder / "vaspout.h5", "w") as file:
+            atoms, steps = file.create_group("results/positions"), file.create_group("intermediate/ion_dynamics")
+            atoms["ion_types"], atoms["number_ion_types"] = np.array([b"O ", b"H ", b"C "]), np.array([1, 2, 1])
+            atoms["scale"] = 2.0
+            steps["lattice_vectors"] = np.tile(expected.cell / 2.0, (N_RECORDS, 1, 1))
+            steps["position_ions"] = expected.pos @ np.linalg.inv(expected.cell)
+            steps["forces"] = expected.forces
+            steps["energies"] = np.stack([expected.energy, expected.energy - 1, expected.energy + 1], axis=1)
+            steps["energies_tags"] = np.array(
+                [b"free energy    TOTEN  ", b"energy without entropy", b"energy(sigma->0)"]
+            )
+        return folder / "vaspout.h5"
+
+    def cut(self, path: Path) -> None:
+        path.write_bytes(path.read_bytes()[:-500])
+
+    def test_the_energy_may_be_that_without_smearing(self, path: Path, expected: Expected) -> None:
+        records = good(read_all(self.source(path, options={"energy": "sigma->0"})))
+        np.testing.assert_allclose([r.energy for r in records], expected.energy + 1)
