@@ -249,7 +249,9 @@ class FileReader(ABC):
 
 def _named_for_what_it_is(found: Record | BadRecord | PassedOver, part: Part, reader: str) -> Any:
     """Say of the first record of a file that is of another format what that is."""
-    about = recognised(part, reader) if isinstance(found, BadRecord) else None
+    if not isinstance(found, BadRecord):
+        return found
+    about = recognised(part, reader)
     return found if about is None else replace(found, reason=f"unreadable: {about}")
 
 

@@ -17,7 +17,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import StringIO
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from ase.io.extxyz import UNPROCESSED_KEYS, key_val_str_to_dict, per_config_prop
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.files.file_reader import Frame, Parse, RefusedError
+from gfm_pipeline.apps.ingest.readers.extxyz_frames import RESPELLED, SPELLINGS, cut
 from gfm_pipeline.apps.ingest.readers.species import number_of
 
 ENERGY_NAMES = ("energy", "free_energy")
@@ -44,21 +44,6 @@ _LOGICAL = {"T": True, "F": False, "True": True, "False": False}
 _SPECIAL = frozenset(
     {"positions", "numbers", "symbols", "charge", "charges", "initial_charges", *per_config_properties}
 )
-# How files spell the three keys of the structure, beside the way the format does.
-_SPELLINGS = {
-    "lattice": "Lattice",
-    "cell": "Lattice",
-    "unit_cell": "Lattice",
-    "lattice_vectors": "Lattice",
-    "properties": "Properties",
-    "pbc": "pbc",
-}
-_RESPELLED = re.compile(
-    rf"""(?:^|(?<=\s))({"|".join(_SPELLINGS)})\s*=\s*("[^"]*"|'[^']*'|\{{[^}}]*\}}|\[[\[\]\d\s,.eE+TFtf-]*\]|[^\s"]+)""",
-    re.IGNORECASE,
-)
-_AT_ONCE = 65_536  # lines
-_ATOM = re.compile(r"\s*[A-Za-z0-9]+(?:\s+[+-]?\.?\d\S*){3}")  # a symbol or a number, and a position
 _END = " \0 "  # between lines that are split together
 _VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
 
@@ -119,89 +104,9 @@ class Rows:
 
 
 def frames(lines: Iterator[str]) -> Iterator[Parse]:
-    """Cut the lines of a file into frames by the numbers of atoms; each function returned parses one.
-
-    A frame whose number of atoms is wrong costs itself: one with fewer lines ends where the next number of atoms stands
-    alone on a line, one with more where lines of atoms end. What else lies between frames counts as the comment lines
-    in it, at least one.
-    """
-    source = _Lines(lines)
-    while header := next(source, ""):
-        if not header.strip():
-            continue
-        if not header.strip().isdecimal():
-            lost = max(1, _skip(source))
-            yield from [partial(_refuse, f"{header.strip()[:40]!r} is not a number of atoms")] * lost
-            continue
-        n = int(header)
-        text, whole = [header, *source.take(1)], True
-        while whole and len(text) < n + 2:
-            atoms = source.take(min(n + 2 - len(text), _AT_ONCE))
-            end = next((k for k, line in enumerate(atoms) if line.strip().isdecimal()), None)
-            if end is not None:
-                source.give_back(atoms[end:])
-            text += atoms[:end]
-            whole = end is None and bool(atoms)
-        if not whole or len(text) < 2:
-            more = (
-                "fewer lines than" if source.more() else "the file ends inside this frame, which has fewer lines than"
-            )
-            yield partial(_refuse, f"{more} its {n} atoms")
-            continue
-        while source.peek().startswith("VEC"):
-            text += source.take(1)
-        following = source.peek()
-        if _ATOM.match(following) and (not n or len(following.split()) == len(text[n + 1].split())):
-            lost = 1 + _skip(source)
-            yield from [partial(_refuse, f"more lines than its {n} atoms")] * lost
-            continue
-        yield partial(parse, text)
-
-
-class _Lines:
-    """Lines that can be looked at before they are taken."""
-
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._lines = lines
-        self._ahead: list[str] = []
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        return self._ahead.pop(0) if self._ahead else next(self._lines)
-
-    def take(self, n: int) -> list[str]:
-        """Return the next ``n`` lines, fewer at the end of the file."""
-        if not self._ahead:
-            return list(islice(self._lines, n))
-        found, self._ahead = self._ahead[:n], self._ahead[n:]
-        return found + list(islice(self._lines, n - len(found)))
-
-    def give_back(self, lines: list[str]) -> None:
-        """Put lines before those that follow."""
-        self._ahead = lines + self._ahead
-
-    def peek(self, at: int = 0) -> str:
-        """Return the next line, or the one ``at`` lines after it, without taking it; empty at the end."""
-        if len(self._ahead) <= at:
-            self._ahead += islice(self._lines, at + 1 - len(self._ahead))
-        return self._ahead[at] if len(self._ahead) > at else ""
-
-    def more(self) -> bool:
-        """Return whether the file goes on."""
-        return bool(self.peek())
-
-
-def _skip(source: _Lines) -> int:
-    """Go to the next number of atoms that a frame follows, and return how many comment lines are passed."""
-    passed = 0
-    while line := source.peek():
-        if line.strip().isdecimal() and (_RESPELLED.search(source.peek(1)) or _ATOM.match(source.peek(2))):
-            break
-        passed += _RESPELLED.search(line) is not None
-        source.take(1)
-    return passed
+    """Cut the lines of a file into frames; each function returned parses one, or says why it cannot be read."""
+    for found in cut(lines):
+        yield partial(_refuse, found) if isinstance(found, str) else partial(parse, found)
 
 
 def _refuse(reason: str) -> Frame:
@@ -226,8 +131,8 @@ def parse(lines: Sequence[str]) -> Frame:
 def _respell(comment: str) -> str:
     """Return a comment line with the keys of the structure as the format spells them, and cells as nine numbers."""
     found: dict[str, tuple[int, str]] = {}
-    for match in _RESPELLED.finditer(comment):
-        name = _SPELLINGS[match[1].lower()]
+    for match in RESPELLED.finditer(comment):
+        name = SPELLINGS[match[1].lower()]
         value = match[2] if name != "Lattice" else _nine_numbers(match[2])
         exact = match[1] == name
         if value is not None and (exact or name not in found):
@@ -237,7 +142,7 @@ def _respell(comment: str) -> str:
     def spelled(match: re.Match[str]) -> str:
         return kept.get(match.start(), match[0])
 
-    return _RESPELLED.sub(spelled, comment)
+    return RESPELLED.sub(spelled, comment)
 
 
 def _nine_numbers(value: str) -> str | None:
@@ -255,7 +160,7 @@ def _nine_numbers(value: str) -> str | None:
 @lru_cache(maxsize=256)
 def _unusually_spelled(names: tuple[str, ...]) -> bool:
     """Return whether a key of the structure is among the names in another spelling only."""
-    return any(name != _SPELLINGS.get(name.lower(), name) and _SPELLINGS[name.lower()] not in names for name in names)
+    return any(name != SPELLINGS.get(name.lower(), name) and SPELLINGS[name.lower()] not in names for name in names)
 
 
 def _with_ase(lines: Sequence[str]) -> Frame:
