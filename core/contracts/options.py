@@ -75,6 +75,10 @@ class PymatgenJsonOptions(FileOptions):
     """JSON lists or trees of records with a ``structure``, and lists of ``ComputedStructureEntry``."""
 
 
+class JsonTableOptions(FileOptions):
+    """Tables of structures that pandas wrote as JSON, in any orientation."""
+
+
 class VaspEnergy(StrEnum):
     """Which of VASP's energies is the label."""
 

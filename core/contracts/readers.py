@@ -59,6 +59,11 @@ BUILT_IN: dict[str, ReaderDescription] = {
         f"{_READERS}.pymatgen_json:PymatgenJsonReader",
         "JSON with pymatgen structures: lists, trees (MPtrj), lines, ComputedStructureEntry (Alexandria)",
     ),
+    "json-table": ReaderDescription(
+        options.JsonTableOptions,
+        f"{_READERS}.json_table:JsonTableReader",
+        "tables of structures that pandas wrote as JSON, in any orientation, and lines",
+    ),
     "vasp": ReaderDescription(
         options.VaspOptions,
         f"{_READERS}.vasp:VaspReader",

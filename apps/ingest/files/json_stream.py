@@ -87,6 +87,16 @@ def records(stream: Readable, key: str) -> Iterator[Callable[[], Any]]:
     events = _Events(iter(ijson.basic_parse(text, use_float=True, multiple_values=True)))
     seen: list[Event] = []
     depth = _find(events, key, seen)
+    yield from _at_depth(text, events, seen, depth)
+
+
+def items(stream: Readable) -> Iterator[Callable[[], Any]]:
+    """Yield a function for each element of a list, as `records` does; what is lost at a break counts as one."""
+    text = _Finite(stream, "")
+    yield from _at_depth(text, _Events(iter(ijson.basic_parse(text, use_float=True))), [], 1)
+
+
+def _at_depth(text: _Finite, events: _Events, seen: list[Event], depth: int) -> Iterator[Callable[[], Any]]:
     given, inside = 0, False
     try:
         for record in _cut(chain(seen, events), depth):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 
@@ -68,29 +69,27 @@ class _Lines:
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines = lines
-        self._ahead: list[str] = []
+        self._ahead: deque[str] = deque()
 
     def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
-        return self._ahead.pop(0) if self._ahead else next(self._lines)
+        return self._ahead.popleft() if self._ahead else next(self._lines)
 
     def take(self, n: int) -> list[str]:
         """Return the next ``n`` lines, fewer at the end of the file."""
-        if not self._ahead:
-            return list(islice(self._lines, n))
-        found, self._ahead = self._ahead[:n], self._ahead[n:]
+        found = [self._ahead.popleft() for _ in range(min(n, len(self._ahead)))]
         return found + list(islice(self._lines, n - len(found)))
 
     def give_back(self, lines: list[str]) -> None:
         """Put lines before those that follow."""
-        self._ahead = lines + self._ahead
+        self._ahead.extendleft(reversed(lines))
 
     def peek(self, at: int = 0) -> str:
         """Return the next line, or the one ``at`` lines after it, without taking it; empty at the end."""
         if len(self._ahead) <= at:
-            self._ahead += islice(self._lines, at + 1 - len(self._ahead))
+            self._ahead.extend(islice(self._lines, at + 1 - len(self._ahead)))
         return self._ahead[at] if len(self._ahead) > at else ""
 
     def more(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from pymatgen.core import DummySpecies, Molecule, Structure
 
-from gfm_pipeline.apps.ingest.files import json_stream
+from gfm_pipeline.apps.ingest.files import json_orients, json_stream
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse, RefusedError
 from gfm_pipeline.core.contracts.options import PymatgenJsonOptions
@@ -24,7 +24,10 @@ from gfm_pipeline.core.contracts.options import PymatgenJsonOptions
 _ENERGY_PATHS = ("outputs.energy", "energy", "data.energy", "uncorrected_total_energy")
 _FORCE_PATHS = ("outputs.forces", "forces", "data.forces", "force", "structure.site_properties.forces")
 
-_LOOK = 1 << 20  # bytes that tell lines from one list or tree
+_LOOK = json_orients.LOOK  # bytes that tell lines from one list or tree
+_COLUMNS = frozenset(
+    ("structure", "energy", "forces", "force", "stress", "outputs", "data", "uncorrected_total_energy")
+)
 
 
 class PymatgenJsonReader(FileReader):
@@ -39,6 +42,9 @@ class PymatgenJsonReader(FileReader):
                 for line in text.lines():
                     if line.strip():
                         yield partial(_parse, partial(json_stream.loads, line))
+            elif json_orients.is_turned(begin, _COLUMNS):
+                for row in json_orients.turned(json_stream.loads(text.read()), _COLUMNS):
+                    yield partial(_parse, row)
             else:
                 for record in json_stream.records(text, "structure"):
                     yield partial(_parse, record)

@@ -28,6 +28,7 @@ from test_reader_hdf5 import TestTransition1x as Transition1x
 from test_reader_json import TestAlexandria as Alexandria
 from test_reader_json import TestFitsnap as Fitsnap
 from test_reader_json import TestMptrj as Mptrj
+from test_reader_json_table import plain_table, written
 from test_reader_npz import TestRmd17 as Rmd17
 from test_reader_ocp import TestLmdb as OcpLmdb
 from test_reader_ocp import TestText as OcpText
@@ -101,6 +102,11 @@ def ours(folder: Path, expected: Expected) -> None:
     (folder / "ours" / "a.jsonl.gz").write_bytes(gzip.compress(lines(folder, expected).read_bytes()))
 
 
+def colabfit(folder: Path, expected: Expected) -> None:
+    table = plain_table(expected).rename(columns={"name": "configuration_id"})
+    written(table, folder / "colabfit.jsonl", "lines")
+
+
 MADE: dict[str, Callable[[Path, Expected], None]] = {
     "molecules": at(Extxyz(), "runs/a.extxyz"),
     "omat": at(AseLmdb(), "omat/a.aselmdb"),
@@ -112,6 +118,7 @@ MADE: dict[str, Callable[[Path, Expected], None]] = {
     "comp6": at(Ani1(), "comp6/s66x8.h5"),
     "qm7-x": at(Qm7x(), "qm7x/1000.hdf5"),
     "spice": at(Spice(), "SPICE-2.0.1.hdf5"),
+    "colabfit": colabfit,
     "rmd17": at(Rmd17(), "rmd17_methanol.npz"),
     "transition1x": at(Transition1x(), "Transition1x.h5"),
     "water": water,
