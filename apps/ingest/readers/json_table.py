@@ -46,7 +46,7 @@ def _parse(load: json_orients.Row) -> Frame:
     row = load()
     if not isinstance(row, Mapping):
         raise ValueError("the row is no mapping of columns to values")
-    atoms = next((row[name] for name in ATOMS if isinstance(row.get(name), Mapping)), {})
+    atoms: Mapping[str, Any] = next((row[name] for name in ATOMS if isinstance(row.get(name), Mapping)), {})
     places = (row, atoms)
     numbers, pos, cell = (_array(_named(places, what)) for what in ("numbers", "pos", "cell"))
     if numbers is None or pos is None:
