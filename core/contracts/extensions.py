@@ -16,6 +16,8 @@ from gfm_pipeline.core.errors import ConfigError
 
 D = TypeVar("D")
 
+STAGES = "gfm_pipeline.stages"  # the group of stages: the schema of workflows and the engine both look there
+
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Return a sentence with the nearest known word, or all of them."""

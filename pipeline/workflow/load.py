@@ -12,6 +12,7 @@ from gfm_pipeline.core.errors import WorkflowError
 from gfm_pipeline.core.explain import Place, explain
 from gfm_pipeline.core.yamlfile import Location, YamlFile, put, read_setting, read_yaml
 from gfm_pipeline.workflow.schema import WorkflowModel
+from gfm_pipeline.workflow.sections import workflow_model
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,9 @@ def load_workflow(path: Path, overrides: Sequence[str] = ()) -> LoadedWorkflow:
             return Place(None, prefix="--set ")
         return Place(path, file.line(location))
 
+    schema = workflow_model()
     try:
-        model = WorkflowModel.model_validate(file.data)
+        model = schema.model_validate(file.data)
     except ValidationError as error:
-        raise explain(error, WorkflowModel, file.data, place, WorkflowError) from None
+        raise explain(error, schema, file.data, place, WorkflowError) from None
     return LoadedWorkflow(file, model, frozenset(overridden))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
+from gfm_pipeline.core.contracts.extensions import STAGES, Extensions
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.engine.stages.base import Stage
 from gfm_pipeline.engine.stages.calibrate import Calibrate
@@ -17,9 +17,9 @@ from gfm_pipeline.engine.stages.search import Search
 if TYPE_CHECKING:
     from gfm_pipeline.workflow.schema import WorkflowModel
 
-ENTRY_POINTS = "gfm_pipeline.stages"
 BUILT_IN: tuple[Stage, ...] = (Ingest(), Search(), Converge(), Calibrate())
 NAMES = tuple(stage.name for stage in BUILT_IN)
+EXTENSIONS = Extensions("stage", STAGES, Stage, {stage.name: stage for stage in BUILT_IN})  # type: ignore[type-abstract]
 
 
 @cache
@@ -29,40 +29,23 @@ def all_stages() -> tuple[Stage, ...]:
     Raises
     ------
     ConfigError
-        When a stage of another package cannot be loaded, has the name of another one, or follows none.
+        When a stage of another package cannot be loaded, bears another name than its entry point, or follows none.
     """
     order = list(BUILT_IN)
-    waiting = [_load(point) for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name)]
+    waiting = {name: EXTENSIONS.describe(name) for name in EXTENSIONS.names() if name not in NAMES}
+    for name, stage in waiting.items():
+        if stage.name != name:
+            raise ConfigError(f"The entry point of stage {stage.name!r} is {name!r}.", "Give both the same name.")
     while waiting:
-        placed = next((s for s in waiting if any(s.after == known.name for known in order)), None)
+        known = [stage.name for stage in order]
+        placed = next((stage for stage in waiting.values() if stage.after in known), None)
         if placed is None:
+            name, stage = next(iter(waiting.items()))
             raise ConfigError(
-                f"Stage {waiting[0].name!r} follows {waiting[0].after!r}, which is no stage.",
-                f"Name one of {', '.join(s.name for s in order)} in `after`.",
+                f"Stage {name!r} follows {stage.after!r}, which is no stage.", f"Name one of {', '.join(known)}."
             )
-        waiting.remove(placed)
-        if any(placed.name == known.name for known in order):
-            raise ConfigError(f"There are two stages of the name {placed.name!r}.", "Uninstall one of the packages.")
-        order.insert(next(i for i, known in enumerate(order) if known.name == placed.after) + 1, placed)
+        order.insert(known.index(placed.after) + 1, waiting.pop(placed.name))
     return tuple(order)
-
-
-def _load(point: EntryPoint) -> Stage:
-    package = point.value if point.dist is None else str(point.dist.name)
-    try:
-        found = point.load()
-    except Exception as error:
-        raise ConfigError(
-            f"Stage {point.name!r} of package {package} cannot be imported: {error}.",
-            "Install what it needs, correct its entry point, or uninstall it.",
-        ) from error
-    stage = found() if isinstance(found, type) else found
-    if not isinstance(stage, Stage):
-        raise ConfigError(
-            f"Stage {point.name!r} of package {package}: {point.value} is no Stage.",
-            f"The entry point must name one (group {ENTRY_POINTS}).",
-        )
-    return stage
 
 
 def stages_of(workflow: WorkflowModel) -> tuple[Stage, ...]:

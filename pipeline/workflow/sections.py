@@ -1,0 +1,48 @@
+"""The schema of workflows with the sections of stages that other packages add."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Protocol
+
+from pydantic import BaseModel, create_model
+
+from gfm_pipeline.core.contracts.extensions import STAGES, Extensions
+from gfm_pipeline.workflow.schema import ResourcesModel, SharedModel, WorkflowModel
+
+
+class StageSection(Protocol):
+    """What the schema wants to know of a stage; `gfm_pipeline.engine.stages.base.Stage` describes it."""
+
+    name: str
+    section: type[BaseModel] | None
+    resources_section: type[BaseModel] | None
+
+
+@cache
+def workflow_model() -> type[WorkflowModel]:
+    """Return the schema of workflows: that of this package, and a section for each stage of another one.
+
+    Raises
+    ------
+    ConfigError
+        When a stage of another package cannot be loaded.
+    """
+    extensions = Extensions("stage", STAGES, object, {})
+    found: list[Any] = [extensions.describe(name) for name in extensions.names()]
+    stages: list[StageSection] = [stage for stage in found if getattr(stage, "section", None) is not None]
+    if not stages:
+        return WorkflowModel
+    resources = create_model(
+        "ResourcesModel",
+        __base__=ResourcesModel,
+        **{s.name: (s.resources_section or SharedModel, (s.resources_section or SharedModel)()) for s in stages},  # type: ignore[call-overload]
+    )
+    sections = {stage.name: (stage.section | None, None) for stage in stages if stage.section is not None}
+    model: type[WorkflowModel] = create_model(
+        "WorkflowModel",
+        __base__=WorkflowModel,
+        resources=(resources, resources()),
+        **sections,  # type: ignore[call-overload]
+    )
+    return model
