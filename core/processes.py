@@ -55,6 +55,12 @@ def started(pid: int) -> str:
     return fields[19] if fields and fields[0] not in "ZX" else ""
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether ``pid`` is there and stands still, as after SIGSTOP."""
+    fields = _stat(pid)
+    return bool(fields) and fields[0] in "Tt"
+
+
 def identify(pid: int) -> ProcessId:
     """Return the full identity of a process of this machine."""
     return ProcessId(socket.gethostname(), boot_id(), pid, started(pid), pid_namespace())

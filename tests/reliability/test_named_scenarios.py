@@ -33,12 +33,12 @@ driver: {interface: null, address: 127.0.0.1}
 """
 
 
-def test_preemption_followed_by_resume_repeats_nothing(uninterrupted, tmp_path):
+def test_preemption_followed_by_resume_repeats_nothing(tmp_path):
     """Attempts are preempted and succeed at their second try; the driver dies and comes back: those results count.
 
     Elsewhere the first attempt of a task was looked up, which had been preempted, and the task ran again.
     """
-    driver = started(tmp_path)
+    driver = started(tmp_path, "search.rungs=[2000, 3000]", "converge.max_graphs=4000")  # a second each
     driver.send_signal(signal.SIGTERM)  # as a batch system's preemption does
     assert driver.wait(60) == 3
     journal = pretended.journal_of(tmp_path)
@@ -50,11 +50,11 @@ def test_preemption_followed_by_resume_repeats_nothing(uninterrupted, tmp_path):
     runs.wait_for(journal, ended)
     runs.kill(again)
     runs.finish(tmp_path, "resume", campaign)
-    pretended.assert_same(tmp_path, uninterrupted)
     before = runs.starts(journal)
+    assert all(before[task][:2] == ["start", "preempted"] for task in preempted)
+    assert all(story.count("ok") == 1 and story[-1] == "ok" for story in before.values())
     runs.finish(tmp_path, "resume", campaign)
     assert runs.starts(journal) == before
-    assert all(story.count("ok") == 1 for story in before.values())
 
 
 def test_results_that_were_finished_when_the_allocation_was_cancelled_are_recorded(uninterrupted, tmp_path):
@@ -96,4 +96,4 @@ def test_two_submissions_in_the_same_second_are_one_job(tmp_path):
     assert len(fake_batch.submitted(tmp_path / "batch")) == 1
     assert sum("Submitted job" in text for text in said) == 1
     other = next(text for text in said if "Submitted job" not in text)
-    assert "in the queue already" in other or "is driven by" in other or "holds" in other, other
+    assert "in the queue already" in other or "is already being driven" in other, other

@@ -46,7 +46,9 @@ def note(folder: Path) -> None:
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURMD_NODENAME", "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
     seen = {name: os.environ.get(name) for name in names}
     (folder / "seen").mkdir(exist_ok=True)
-    (folder / "seen" / f"{seen['RANK'] or '0'}.json").write_text(json.dumps(seen))
+    name = seen["RANK"] or "0"
+    (folder / "seen" / f".{name}").write_text(json.dumps(seen))
+    (folder / "seen" / f".{name}").rename(folder / "seen" / f"{name}.json")  # whole, for whoever looks meanwhile
 
 
 def main(folder: Path) -> int:
