@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +19,7 @@ from gfm_pipeline.apps.runtime.supervise import Pulse
 from gfm_pipeline.apps.runtime.wrapper import Launch, Watch
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.core.clock import LivedTime
+from gfm_pipeline.core.processes import is_stopped
 from gfm_pipeline.engine.tasks.watchdog import Watchdog
 from gfm_pipeline.execution.interchange import any_suspended
 
@@ -91,6 +94,19 @@ def test_blocks_are_suspended_while_a_file_names_them(tmp_path):
     assert any_suspended(file)
     file.write_text("")
     assert not any_suspended(file)
+
+
+def test_a_driver_that_stands_still_is_seen():
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        assert not is_stopped(child.pid)
+        child.send_signal(signal.SIGSTOP)
+        os.waitpid(child.pid, os.WUNTRACED)
+        assert is_stopped(child.pid)
+    finally:
+        child.kill()
+        child.wait()
+    assert not is_stopped(child.pid)
 
 
 @pytest.mark.slow
