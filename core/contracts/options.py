@@ -75,6 +75,10 @@ class PymatgenJsonOptions(FileOptions):
     """JSON lists or trees of records with a ``structure``, and lists of ``ComputedStructureEntry``."""
 
 
+class ParquetOptions(ReaderOptions):
+    """Tables of structures in Parquet, as ColabFit publishes them; needs the extra ``parquet`` (pyarrow)."""
+
+
 class JsonTableOptions(FileOptions):
     """Tables of structures that pandas wrote as JSON, in any orientation."""
 

@@ -59,6 +59,11 @@ BUILT_IN: dict[str, ReaderDescription] = {
         f"{_READERS}.pymatgen_json:PymatgenJsonReader",
         "JSON with pymatgen structures: lists, trees (MPtrj), lines, ComputedStructureEntry (Alexandria)",
     ),
+    "parquet": ReaderDescription(
+        options.ParquetOptions,
+        f"{_READERS}.parquet:ParquetReader",
+        "tables of structures in Parquet (ColabFit); needs the extra parquet",
+    ),
     "json-table": ReaderDescription(
         options.JsonTableOptions,
         f"{_READERS}.json_table:JsonTableReader",

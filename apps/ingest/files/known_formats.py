@@ -46,14 +46,7 @@ KNOWN = (
     KnownFormat("the results of VASP in HDF5 (vaspout.h5)", "Set reader: vasp", ("vaspout*.h5",), readers=("vasp",)),
     KnownFormat("a NumPy archive", "Set reader: npz", ("*.npz",), readers=("npz",)),
     KnownFormat("a NumPy array", "Put the arrays into one .npz, and set reader: npz", ("*.npy",), b"\x93NUMPY"),
-    KnownFormat(
-        "Parquet (ColabFit)",
-        'Convert it: pip install pandas pyarrow; python -c "import pandas; '
-        "pandas.read_parquet('x.parquet').to_json('x.jsonl', orient='records', lines=True)\", and set reader: "
-        "json-table",
-        ("*.parquet",),
-        b"PAR1",
-    ),
+    KnownFormat("Parquet (ColabFit)", "Set reader: parquet", ("*.parquet",), b"PAR1", ("parquet",)),
     KnownFormat("compressed with LZ4", "Decompress it: lz4 -d FILE", ("*.lz4",), b"\x04\x22\x4d\x18"),
     KnownFormat("a tar archive compressed with Zstandard", "Unpack it: tar --zstd -xf FILE", ("*.tar.zst", "*.tzst")),
     KnownFormat("a 7-Zip archive", "Unpack it: 7z x FILE", ("*.7z",), b"7z\xbc\xaf\x27\x1c"),

@@ -43,7 +43,17 @@ class JsonTableReader(FileReader):
 
 
 def _parse(load: json_orients.Row) -> Frame:
-    row = load()
+    return frame_of_row(load())
+
+
+def frame_of_row(row: Any) -> Frame:
+    """Return the structure and labels of a row of a table.
+
+    Raises
+    ------
+    ValueError
+        When it is no mapping, or has no atomic numbers or positions.
+    """
     if not isinstance(row, Mapping):
         raise ValueError("the row is no mapping of columns to values")
     atoms: Mapping[str, Any] = next((row[name] for name in ATOMS if isinstance(row.get(name), Mapping)), {})

@@ -107,6 +107,11 @@ def colabfit(folder: Path, expected: Expected) -> None:
     written(table, folder / "colabfit.jsonl", "lines")
 
 
+def published(folder: Path, expected: Expected) -> None:
+    pytest.importorskip("pyarrow")
+    plain_table(expected).rename(columns={"name": "configuration_id"}).to_parquet(folder / "co_0.parquet")
+
+
 MADE: dict[str, Callable[[Path, Expected], None]] = {
     "molecules": at(Extxyz(), "runs/a.extxyz"),
     "omat": at(AseLmdb(), "omat/a.aselmdb"),
@@ -119,6 +124,7 @@ MADE: dict[str, Callable[[Path, Expected], None]] = {
     "qm7-x": at(Qm7x(), "qm7x/1000.hdf5"),
     "spice": at(Spice(), "SPICE-2.0.1.hdf5"),
     "colabfit": colabfit,
+    "published": published,
     "rmd17": at(Rmd17(), "rmd17_methanol.npz"),
     "transition1x": at(Transition1x(), "Transition1x.h5"),
     "water": water,

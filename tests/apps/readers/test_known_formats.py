@@ -12,7 +12,7 @@ from gfm_pipeline.core.contracts.data import SourceSettings
 from gfm_pipeline.core.contracts.readers import BUILT_IN
 
 FILES = {
-    "a.parquet": (b"PAR1" + bytes(100), "it is Parquet.* pandas.read_parquet"),
+    "a.parquet": (b"PAR1" + bytes(100), "it is Parquet.* Set reader: parquet"),
     "table": (b"PAR1" + bytes(100), "it is Parquet"),
     "ML_AB": (b" 1.0 Version\n*****\n", "training set of VASP.* Set reader: vasp"),
     "vaspout.h5": (b"\x89HDF\r\n\x1a\n" + bytes(90), "results of VASP in HDF5.* Set reader: vasp"),
