@@ -47,8 +47,8 @@ class SourceModel(Strict):
         default=[], description="Paths or globs, relative to the workflow file."
     )
     options: dict[str, Any] = Field(default={}, description="Options of the reader.")
-    energy_unit: EnergyUnit = EnergyUnit.EV
-    length_unit: LengthUnit = LengthUnit.ANGSTROM
+    energy_unit: EnergyUnit = Field(default=EnergyUnit.EV, description="Unit of the energy label; converted to eV.")
+    length_unit: LengthUnit = Field(default=LengthUnit.ANGSTROM, description="Unit of lengths; converted to Angstrom.")
     energy_key: str | None = Field(
         default=None, description="Name of the energy label, where the format leaves it free."
     )

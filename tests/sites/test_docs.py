@@ -44,7 +44,7 @@ def test_every_command_can_be_typed(page):
         arguments = shlex.split(line.partition(" > ")[0])[1:]
         command: click.Command = cli
         while isinstance(command, click.Group) and arguments:
-            inner = command.commands.get(arguments[0])
+            inner = command.get_command(click.Context(command), arguments[0])
             assert inner is not None, f"{page}: {line}"
             command, arguments = inner, arguments[1:]
         try:
