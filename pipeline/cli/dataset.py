@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -25,6 +26,7 @@ from gfm_pipeline.core.contracts.layout import (
 )
 from gfm_pipeline.core.records import from_plain, to_plain
 
+PIPED = 160  # characters of a line that does not go to a terminal
 PROGRAM = "gfm_pipeline.apps.dataset.inspect"
 DEFAULT = HydragnnExport()
 QUICK, LONG = 300.0, 86_400.0  # seconds: a question, and a pass over all bytes
@@ -86,13 +88,19 @@ def head(folder: Path, count: int, as_json: bool) -> None:
     table = _table(("split", "left"), ("formula", "left"), ("atoms", "right"), ("energy, eV", "right"),
                    ("eV/atom", "right"), ("max force, eV/A", "right"), ("periodic", "left"), ("group", "right"),
                    ("from", "left"))  # fmt: skip
-    for split, lines in found.items():
-        for line in lines:
-            r = from_plain(RecordLine, line)
-            largest = "none" if r.max_force is None else f"{r.max_force:.4g}"
-            figures = (f"{r.energy:.6g}", f"{r.energy_per_atom:.6g}", largest)
-            table.add_row(split, r.formula, str(r.n_atoms), *figures, r.periodic, r.group, r.place)
-    Console().print(table)
+    records = [(split, from_plain(RecordLine, line)) for split, lines in found.items() for line in lines]
+    charged = any(record.charge or record.spin for _, record in records)  # zeros stand for what is not known
+    for name in ("charge", "spin") if charged else ():
+        table.add_column(name, justify="right")
+    for split, r in records:
+        largest = "none" if r.max_force is None else f"{r.max_force:.4g}"
+        figures = (f"{r.energy:.6g}", f"{r.energy_per_atom:.6g}", largest)
+        state = (f"{r.charge or 0:g}", "unknown" if not r.spin else f"{r.spin:g}") if charged else ()
+        table.add_row(split, r.formula, str(r.n_atoms), *figures, r.periodic, escape(r.group), escape(r.place), *state)
+    console = Console()
+    if not console.is_terminal:
+        console.width = PIPED
+    console.print(table)
 
 
 @dataset.command()
