@@ -86,6 +86,8 @@ MinJobAge=120
 InactiveLimit=0
 MessageTimeout=10
 SlurmctldTimeout=30
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
 SlurmdTimeout={slurmd_timeout}
 """
     first = 1
@@ -103,7 +105,9 @@ SlurmdTimeout={slurmd_timeout}
             f"PartitionName={shape.partition} Nodes={names(shape, count)} MaxTime={shape.hours}:00:00 "
             f"OverSubscribe=EXCLUSIVE State=UP{' Default=YES' if first == 1 + count else ''}\n"
         )
-    return text
+    every = ",".join(names(shape, count) for shape, count in counts.items() if count)
+    urgent = f"PartitionName=urgent Nodes={every} PriorityTier=100 MaxTime=1:00:00 OverSubscribe=EXCLUSIVE State=UP\n"
+    return text + urgent
 
 
 def gres_conf(folder: Path, counts: Mapping[NodeShape, int]) -> str:

@@ -191,3 +191,55 @@ def test_one_job_comes_of_an_intent_though_sbatch_is_too_slow(bed, tmp_path):
     assert slurm.submit(script(tmp_path), "slow-one") == job
     assert (tmp_path / "called").read_text() == "\n"
     assert [line.split()[:2] for line in bed.jobs()] == [[job, "slow-one"]]
+
+
+ENDING = """\
+import os
+from gfm_pipeline.batch_systems.slurm import Slurm
+slurm = Slurm(os.environ, 20.0)
+print(slurm.ending(), *slurm.my_job()[1:], slurm.cluster(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["scancel", "preemption"])
+def test_a_job_that_is_being_ended_can_tell_a_person_s_word_from_preemption(slurm, bed, tmp_path, how):
+    (tmp_path / "ending.py").write_text(ENDING)
+    ask = f"{sys.executable} {tmp_path}/ending.py"
+    body = f"trap '{ask}; exit 0' TERM\n{ask}\nwhile true; do sleep 0.2; done"
+    job = slurm.submit(script(tmp_path, body, "--nodes=4"), f"ends-by-{how}")
+    told = tmp_path / f"out.{job}"
+    give_up = time.monotonic() + 60
+    while not (told.exists() and "None" in told.read_text()):
+        assert time.monotonic() < give_up
+        time.sleep(0.1)
+    if how == "scancel":
+        slurm.cancel([job])
+        expected = JobState.CANCELLED
+    else:
+        urgent = (
+            script(tmp_path, "true", "--nodelist=fr[1-4]").read_text().replace("partition=batch", "partition=urgent")
+        )
+        (tmp_path / "urgent.sh").write_text(urgent)
+        slurm.submit(tmp_path / "urgent.sh", "urgent")
+        expected = JobState.PREEMPTED
+    assert wait_for(slurm, job, expected).state is expected
+    lines = told.read_text().splitlines()
+    assert f"None ends-by-{how} 0 bed" in lines
+    assert f"{expected} ends-by-{how} 0 bed" in lines
+
+
+def test_a_job_that_is_begun_again_keeps_its_number_and_counts(slurm, bed, tmp_path):
+    (tmp_path / "ending.py").write_text(ENDING)
+    body = f"{sys.executable} {tmp_path}/ending.py >>{tmp_path}/told\nsleep 120"
+    job = slurm.submit(script(tmp_path, body, "--requeue"), "again")
+    give_up = time.monotonic() + 60
+    while not (tmp_path / "told").exists() or not (tmp_path / "told").read_text():
+        assert time.monotonic() < give_up
+        time.sleep(0.1)
+    bed.command("scontrol", "requeue", job)
+    wait_for(slurm, job, JobState.PENDING)
+    bed.command("scontrol", "update", f"jobid={job}", "starttime=now")
+    while len((tmp_path / "told").read_text().splitlines()) < 2:
+        assert time.monotonic() < give_up + 120
+        time.sleep(0.2)
+    assert [line.split()[2] for line in (tmp_path / "told").read_text().splitlines()] == ["0", "1"]
