@@ -1,5 +1,5 @@
 """``python -m gfm_pipeline`` is ``gfm-pipeline``."""
 
-from gfm_pipeline.cli.main import main
+from gfm_pipeline.entry import main
 
 main()

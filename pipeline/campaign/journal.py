@@ -7,7 +7,9 @@ driver, under the campaign's lock); any number of readers, who never block it.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -26,6 +28,8 @@ from gfm_pipeline.core.records import canonical_json
 
 SCHEMA_VERSION = 1
 _PREFIX = b'{"crc":"'
+_LATEST = 32_503_680_000.0  # the year 3000
+_HUGE = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{300}")  # what may be more than a double holds
 _BODY = len(_PREFIX) + 8 + len(b'",')
 
 
@@ -50,8 +54,23 @@ def decode(line: bytes) -> Entry:
     body = b"{" + line[_BODY:]
     if line[:_BODY] != b'%b%08x",' % (_PREFIX, zlib.crc32(body)):
         raise ValueError("its checksum does not match")
-    raw = from_json(body)
-    return Entry(raw["n"], raw["t"], raw["kind"], raw["data"])
+    raw = from_json(body, allow_inf_nan=False)
+    entry = Entry(raw["n"], raw["t"], raw["kind"], raw["data"])
+    if not (isinstance(entry.n, int) and isinstance(entry.kind, str) and isinstance(entry.data, dict)):
+        raise ValueError("it is not an event with a number, a kind and data")
+    if not isinstance(entry.t, int | float) or not 0 <= entry.t < _LATEST:
+        raise ValueError(f"its time, {entry.t!r}, is none of this millennium")
+    if _HUGE.search(body) is not None and not _is_finite(entry.data):
+        raise ValueError("it holds a number that is not finite")
+    return entry
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def read(path: Path) -> Iterator[Entry]:

@@ -6,12 +6,14 @@ import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import Candidate, Event, Member, Outcome
 from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Entry, read
+from gfm_pipeline.core.contracts.training import TrainResult
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.records import from_plain
 from gfm_pipeline.core.strenum import StrEnum
@@ -137,6 +139,12 @@ class JobRecord:
     ended: str | None = None  # why
 
 
+@cache
+def _result_types() -> dict[str, Any]:
+    """Return the types of the fields of a training's result, by name; results of older versions lack some."""
+    return {name: kind for name, kind in get_type_hints(TrainResult).items() if name != "stop_reason"}
+
+
 MAX_ATTEMPTS = 3  # of journals that do not record what follows an attempt
 
 
@@ -234,9 +242,21 @@ class CampaignState:
         stage.outputs, stage.ended = None, None
 
     @staticmethod
+    def _check_result(result: dict[str, Any]) -> None:
+        """Refuse a result whose known fields are of other types than programs write; raises ValueError."""
+        for name, kind in _result_types().items():
+            if name in result:
+                try:
+                    from_plain(kind, result[name])
+                except ValueError as error:
+                    raise ValueError(f"the {name} of its result: {error}") from None
+
+    @staticmethod
     def _task_ended(task: TaskState, event: ev.TaskEnded, time: float) -> None:
         task.ended = time
         task.seconds += event.seconds
+        if event.result is not None:
+            CampaignState._check_result(event.result)
         task.history.append(
             Attempt(
                 event.attempt,

@@ -17,6 +17,7 @@ from gfm_pipeline.campaign.holder import Holder, is_dead
 from gfm_pipeline.campaign.lock import UNLOCK, read_holder
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import load_state
+from gfm_pipeline.cli.amounts import Amount
 from gfm_pipeline.cli.campaigns import campaign_argument, existing
 from gfm_pipeline.cli.jobs import open_jobs
 from gfm_pipeline.core.errors import CampaignLocked, SchedulerUnavailable, StageFailed
@@ -33,7 +34,7 @@ POLL_SECONDS = 0.2
 @click.option("--now", is_flag=True, help="Do not let running trainings save a checkpoint first.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0.0),
+    type=Amount(closed=True),
     default=180.0,
     show_default=True,
     metavar="SECONDS",

@@ -16,12 +16,13 @@ from types import FrameType
 
 import click
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from gfm_pipeline.batch_systems.commands import SubmissionRefused
 from gfm_pipeline.batch_systems.registry import connected
+from gfm_pipeline.cli import terminal
+from gfm_pipeline.cli.amounts import Amount
 from gfm_pipeline.cli.options import overlay_option, site_set_option
 from gfm_pipeline.cli.run_request import job_python
 from gfm_pipeline.core.errors import ConfigError, SchedulerUnavailable
@@ -66,9 +67,7 @@ COLORS = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.SKIPPED: "bright_b
     default=None,
     help="Folder on the file system campaigns will live on.  [default: the working folder]",
 )
-@click.option(
-    "--wait", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, help="Minutes in the queue."
-)
+@click.option("--wait", type=Amount(), default=60.0, show_default=True, help="Minutes in the queue.")
 @click.option("--keep", is_flag=True, help="Keep what the job wrote, even when all is well.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, on standard output.")
 def check(
@@ -210,7 +209,7 @@ def _show(site: SiteModel, job: Job, found: Sequence[Verdict], kept: Path | None
         }
         click.echo(json.dumps(document, indent=1))
         return
-    console = Console()
+    console = terminal.console()
     table = Table(box=SIMPLE_HEAD)
     table.add_column("check", no_wrap=True)
     table.add_column("result", no_wrap=True)

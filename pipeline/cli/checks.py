@@ -6,12 +6,12 @@ import shlex
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from gfm_pipeline.campaign.folder import check_name
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, load_state
+from gfm_pipeline.cli import terminal
 from gfm_pipeline.cli.campaigns import campaign_argument, existing
 from gfm_pipeline.cli.options import resolve, workflow_options
 from gfm_pipeline.core.errors import IntegrityError
@@ -45,7 +45,7 @@ def verify(campaign: Path, quick: bool) -> None:
         sizes = [] if manifest is None else [entry.size for entry in manifest.files.values()]
         counts = ("", "") if manifest is None else (str(len(sizes)), f"{sum(sizes):,}")
         table.add_row(artefact.stage, str(artefact.folder.relative_to(paths.root)), *counts, verdict)
-    Console().print(table)
+    terminal.console().print(table)
     if first is not None:
         raise first
     how = "sizes" if quick else "every byte"

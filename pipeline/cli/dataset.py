@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from gfm_pipeline.cli import terminal
+from gfm_pipeline.cli.amounts import Amount
 from gfm_pipeline.cli.status import JSON
 from gfm_pipeline.cli.subprocess_query import ask
 from gfm_pipeline.core.contracts.layout import (
@@ -47,7 +48,7 @@ def info(folder: Path, as_json: bool) -> None:
     if as_json:
         _json(to_plain(found))
         return
-    console = Console()
+    console = terminal.console()
     console.print(f"[bold]{found.name}[/]: {found.bytes:,} bytes in {len(found.files)} BP files, {found.folder}")
     table = _table(("split", "left"), ("structures", "right"), ("atoms", "right"), ("groups", "right"))
     for split, facts in found.splits.items():
@@ -97,7 +98,7 @@ def head(folder: Path, count: int, as_json: bool) -> None:
         figures = (f"{r.energy:.6g}", f"{r.energy_per_atom:.6g}", largest)
         state = (f"{r.charge or 0:g}", "unknown" if not r.spin else f"{r.spin:g}") if charged else ()
         table.add_row(split, r.formula, str(r.n_atoms), *figures, r.periodic, escape(r.group), escape(r.place), *state)
-    console = Console()
+    console = terminal.console()
     if not console.is_terminal:
         console.width = PIPED
     console.print(table)
@@ -126,7 +127,7 @@ def verify(folder: Path, as_json: bool) -> None:
 @dataset.command()
 @click.option("--hydragnn", is_flag=True, required=True, help="One BP file in HydraGNN's layout.")
 @click.option(
-    "--radius", type=click.FloatRange(min=0, min_open=True), default=DEFAULT.radius, show_default=True,
+    "--radius", type=Amount(), default=DEFAULT.radius, show_default=True,
     help="Pairs of atoms closer than this are edges, Angstrom.",
 )  # fmt: skip
 @click.option(
@@ -178,7 +179,7 @@ def export(
 @contextmanager
 def waiting(what: str, quiet: bool) -> Iterator[None]:
     """Say on the terminal that something long goes on, and for how long it has."""
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
         bar.add_task(what, total=None)

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gfm_pipeline.cli import terminal
+from gfm_pipeline.cli.amounts import Amount
 from gfm_pipeline.cli.options import workflow_argument
 from gfm_pipeline.cli.status import JSON
 from gfm_pipeline.cli.subprocess_query import ask
@@ -31,11 +33,9 @@ MARKS = {True: "[green]ok[/]", False: "[red]WARNING[/]", None: "[dim]cannot tell
 @click.command()
 @workflow_argument
 @click.option("--preview", "source", metavar="SOURCE", required=True, help="Source of the workflow to look at.")
-@click.option("--records", type=click.IntRange(min=0), default=10, show_default=True, help="Records to show.")
-@click.option("--scan", type=click.IntRange(min=1), default=2000, show_default=True, help="Records to read at most.")
-@click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), default=20.0, show_default=True, help="Time to read for."
-)
+@click.option("--records", type=click.IntRange(0, 10**9), default=10, show_default=True, help="Records to show.")
+@click.option("--scan", type=click.IntRange(1, 10**9), default=2000, show_default=True, help="Records to read at most.")
+@click.option("--seconds", type=Amount(), default=20.0, show_default=True, help="Time to read for.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the workflow.")
 @JSON
 def ingest(
@@ -60,7 +60,7 @@ def ingest(
     if as_json:
         click.echo(json.dumps({"schema_version": 1, **to_plain(seen)}, indent=1, allow_nan=False))
         return
-    console = Console()
+    console = terminal.console()
     if not console.is_terminal:
         console.width = PIPED  # a file has no width to wrap at
     render(seen, loaded.model.data.max_quarantined, console)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 import click
 
 from gfm_pipeline import __version__
 from gfm_pipeline.cli.lazy import Lazy, LazyGroup
+from gfm_pipeline.cli.terminal import edge
 from gfm_pipeline.core.errors import ConfigError, GFMError, StorageError
 from gfm_pipeline.core.interpreter import protect
 
+INTERRUPTED = 130  # exit code, by the custom of shells: 128 + SIGINT
 THREADS_SECONDS = 2.0  # for what still runs in threads of this process at its end
 EPILOG = """
 \b
@@ -111,7 +115,26 @@ def main(arguments: list[str] | None = None) -> None:
     end, nor give back the nodes it runs on. Whatever is to be kept has been closed by now.
     """
     protect(os.environ)
-    code = invoke(arguments)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code = invoke(arguments)
+        _wait_for_threads(code)
+    except KeyboardInterrupt:  # outside of a command
+        code = INTERRUPTED
+    for stream in (sys.stdout, sys.stderr):
+        _flush_or_drop(stream)
+    sys.exit(code)
+
+
+def _flush_or_drop(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except (OSError, ValueError):  # nobody takes it: Python would say so once more, at its very end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _wait_for_threads(code: int) -> None:
     give_up = time.monotonic() + THREADS_SECONDS
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
@@ -121,36 +144,52 @@ def main(arguments: list[str] | None = None) -> None:
                     with suppress(OSError, ValueError):  # closed, or nobody reads it
                         stream.flush()
                 os._exit(code)
-    sys.exit(code)
 
 
 def invoke(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     logging.raiseExceptions = False  # a log that cannot be written (full disk) must not print tracebacks
     verbose = bool({"-v", "--verbose"} & set((arguments if arguments is not None else sys.argv[1:])[:1]))
+    with edge():
+        try:
+            return _invoke(arguments)
+        except BrokenPipeError:  # whoever reads has seen enough
+            return 0
+        except (KeyboardInterrupt, click.Abort):
+            _say("Interrupted.")
+            return INTERRUPTED
+        except click.ClickException as error:
+            with suppress(OSError, GFMError):
+                error.show()
+            return ConfigError.exit_code
+        except UnicodeEncodeError as error:  # of bytes in a name that were no text of this locale
+            name = ascii(error.object[max(0, error.start - 20) : error.end + 20])
+            _say(f"Error: A name holds bytes that are not UTF-8: {name}. Rename it, or set LC_ALL=C.UTF-8.")
+            return ConfigError.exit_code
+        except (GFMError, OSError) as error:
+            if verbose:
+                with suppress(OSError, GFMError):
+                    traceback.print_exc()
+            if isinstance(error, GFMError):
+                _say(f"Error: {error}")
+                return error.exit_code
+            return _refused(error)
+
+
+def _invoke(arguments: list[str] | None) -> int:
     try:
         code = cli.main(args=arguments, prog_name="gfm-pipeline", standalone_mode=False)
-    except GFMError as error:
-        if verbose:
-            traceback.print_exc()
-        click.echo(f"Error: {error}", err=True)
-        return error.exit_code
     except click.exceptions.Exit as error:
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
-    except OSError as error:
-        if verbose:
-            traceback.print_exc()
-        return _refused(error)
+        code = error.exit_code
+    sys.stdout.flush()  # here, where it is known what to do when nobody takes it
     return code if isinstance(code, int) else 0  # a command that left early with a code of its own
+
+
+def _say(text: str) -> None:
+    """Print to standard error, where it takes anything."""
+    with suppress(OSError, GFMError):
+        click.echo(text, err=True)
+        sys.stderr.flush()
 
 
 def _refused(error: OSError) -> int:
@@ -161,11 +200,11 @@ def _refused(error: OSError) -> int:
         with storage_errors(Path(error.filename or ".")):
             raise error
     except StorageError as known:
-        click.echo(f"Error: {known}", err=True)
+        _say(f"Error: {known}")
         return known.exit_code
     except OSError:
         where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"Error: {where}{error.strerror or error}.", err=True)
+        _say(f"Error: {where}{error.strerror or error}.")
         return ConfigError.exit_code
 
 

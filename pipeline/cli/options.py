@@ -14,6 +14,7 @@ from gfm_pipeline.campaign.identity import file_digests
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.recorded_sources import recorded_sources
 from gfm_pipeline.campaign.state import load_state
+from gfm_pipeline.cli.amounts import Amount
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.engine.decisions.decide import finished_stage
 from gfm_pipeline.engine.decisions.requests import Context
@@ -76,9 +77,7 @@ def _allocation_option(name: str, kind: Any, text: str) -> Callable[[F], F]:
 nodes_option = _allocation_option(
     "nodes", click.IntRange(min=1), "Nodes of one batch job; short for --set allocation.nodes=N."
 )
-hours_option = _allocation_option(
-    "hours", click.FloatRange(min=0, min_open=True), "Its wall time; short for --set allocation.hours=H."
-)
+hours_option = _allocation_option("hours", Amount(), "Its wall time; short for --set allocation.hours=H.")
 queue_option = _allocation_option("queue", str, "Queue of the site; short for --set allocation.queue=NAME.")
 
 

@@ -10,11 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from gfm_pipeline.campaign.folder import check_name
 from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.cli import terminal
 from gfm_pipeline.cli.allocate import job_folder, job_shape
 from gfm_pipeline.cli.options import Request, SiteChoice, gone_note, workflow_options
 from gfm_pipeline.cli.run_request import Asked
@@ -76,7 +76,7 @@ def _size(path: Path) -> int:
 
 
 def _show(made: Plan) -> None:
-    console = Console()
+    console = terminal.console()
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("stage", "would", "tasks", "each on", "at a time", "work", "why"):
         table.add_column(heading, overflow="fold")

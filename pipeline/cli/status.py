@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from gfm_pipeline.cli import terminal
+from gfm_pipeline.cli.amounts import Amount
 from gfm_pipeline.cli.campaigns import campaign_argument, existing
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable, on standard output.")
@@ -16,14 +18,12 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable, o
 @click.command()
 @campaign_argument
 @JSON
-@click.option("--watch", type=click.FloatRange(min=0.5), default=None, metavar="SECONDS", help="Refresh until Ctrl-C.")
+@click.option("--watch", type=Amount(0.5, closed=True), default=None, metavar="SECONDS", help="Refresh until Ctrl-C.")
 def status(campaign: Path, as_json: bool, watch: float | None) -> None:
     """Show where the campaign in folder CAMPAIGN stands.
 
     Reads files only: works while the driver runs, after it died, and from another machine.
     """
-    from rich.console import Console
-
     from gfm_pipeline.report.build import build_view
     from gfm_pipeline.report.status_text import render_status, status_json
 
@@ -31,7 +31,7 @@ def status(campaign: Path, as_json: bool, watch: float | None) -> None:
     if as_json:
         click.echo(json.dumps(status_json(build_view(paths.root)), indent=1, allow_nan=False))
         return
-    console = Console()
+    console = terminal.console()
     while True:
         view = build_view(paths.root)
         if watch:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gfm_pipeline import __version__
-from gfm_pipeline.campaign.events import Cause, Member, Outcome
+from gfm_pipeline.campaign.events import Cause, DriverStarted, Member, Outcome
 from gfm_pipeline.campaign.holder import is_dead
 from gfm_pipeline.campaign.lock import read_holder
 from gfm_pipeline.campaign.paths import CampaignPaths
@@ -84,7 +84,20 @@ def build_view(campaign: Path) -> CampaignView:
         kwh_modelled=None if watts is None else busy * watts / 3.6e6,
         resolved=last.resolved.get("workflow", {}) if last else {},
         next_command=_next_command(paths, state, alive),
+        options=_options(paths, last),
     )
+
+
+def _options(paths: CampaignPaths, last: DriverStarted | None) -> tuple[str, ...]:
+    """Return the options of the command that runs the campaign again as it was last run."""
+    if last is None:
+        return ()
+    site = last.resolved.get("site") or {"name": last.site, "overlays": []}
+    found = [] if paths.root.parent == Path(last.workflow).parent / "campaigns" else ["--campaign", str(paths.root)]
+    found += ["--site", str(site["name"])]
+    found += [part for overlay in site["overlays"] for part in ("--overlay", str(overlay))]
+    found += [part for text in last.resolved.get("overrides", []) for part in ("--set", str(text))]
+    return tuple(found)
 
 
 def load_evaluation(campaign: Path) -> dict[str, np.ndarray] | None:

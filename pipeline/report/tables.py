@@ -395,5 +395,5 @@ def settings_text(view: CampaignView) -> str:
 
 def reproduce_text(view: CampaignView) -> str:
     """Return the commands that run this campaign again."""
-    again = shlex.join(["gfm-pipeline", "run", view.workflow, "--site", view.site])
+    again = shlex.join(["gfm-pipeline", "run", view.workflow, *view.options])
     return f"# with gfm-pipeline {view.version}\n{again}"

@@ -142,3 +142,4 @@ class CampaignView:
     kwh_modelled: float | None = None
     resolved: dict[str, Any] = field(default_factory=dict)
     next_command: str = ""
+    options: tuple[str, ...] = ()  # of the command that ran it last: campaign folder, site, overlays, overrides

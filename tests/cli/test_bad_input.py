@@ -90,3 +90,12 @@ def test_site_file_with_a_typo(folder, capsys):
     code, _, err = outcome(capsys, "validate", "w.yaml", "--site", "mine.yaml")
     assert code == 2
     assert "mine.yaml:4: Unknown key 'slotz'. Did you mean 'slots'?" in err
+
+
+@pytest.mark.parametrize("seconds", ["nan", "1e400", "inf", "-1", "0", "many"])
+def test_a_time_to_read_for_is_a_finite_number(seconds, folder, capsys):
+    (folder / "w.yaml").write_text(VALID)
+    code, out, err = outcome(capsys, "ingest", "w.yaml", "--preview", "alloys", "--seconds", seconds)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+    assert "--seconds" in err

@@ -3,7 +3,10 @@
 import json
 import os
 import re
+import shlex
 import shutil
+import subprocess
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -250,3 +253,67 @@ def test_what_the_first_driver_leaves_before_its_first_event_is_no_campaign_yet(
     (new / "journal.jsonl").write_bytes(b'{"crc":"0')
     assert check_name(CampaignPaths(new), "recorded") is None
     shutil.rmtree(new)
+
+
+def changed(folder, line, change):
+    """Change an event of the journal in place, and write its checksum anew."""
+    path = folder / "campaign" / "journal.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    event = json.loads(lines[line])
+    del event["crc"]
+    change(event)
+    body = json.dumps(event, separators=(",", ":")).encode()
+    lines[line] = b'{"crc":"%08x",%b\n' % (zlib.crc32(body), body[1:])
+    path.write_bytes(b"".join(lines))
+
+
+def result_of_training(folder):
+    entries = list(read(folder / "campaign" / "journal.jsonl"))
+    return next(e.n for e in entries if (e.data.get("result") or {}).get("objective") is not None)
+
+
+WELL_FORMED_BUT_WRONG = {
+    "year 59009": (0, lambda e: e.update(t=1.8e12), "its time"),
+    "before time": (0, lambda e: e.update(t=-1.0), "its time"),
+    "time beyond all": (0, lambda e: e.update(t=1e300), "its time"),
+    "time as text": (0, lambda e: e.update(t="noon"), "its time"),
+    "objective not a number": (1, lambda e: e["data"]["result"].update(objective=float("nan")), "damaged"),
+    "objective infinite": (1, lambda e: e["data"]["result"].update(objective=float("inf")), "damaged"),
+    "objective as text": (1, lambda e: e["data"]["result"].update(objective="x"), "the objective of its result"),
+    "digest as number": (1, lambda e: e["data"]["result"].update(digest=3), "the digest of its result"),
+    "rate as a list": (1, lambda e: e["data"]["result"].update(graphs_per_second=[1]), "the graphs_per_second"),
+    "errors of nothing": (1, lambda e: e["data"]["result"].update(errors=[1]), "the errors of its result"),
+    "data as a list": (0, lambda e: e.update(data=[1]), "not an event"),
+    "unknown stage": (1, lambda e: e["data"].update(key="nobody"), "does not fit"),
+    "unknown task": (1, lambda e: e["data"].update(task="nobody"), "does not fit"),
+}
+
+
+@pytest.mark.parametrize("name", WELL_FORMED_BUT_WRONG)
+def test_a_journal_that_is_well_formed_but_wrong_is_refused_with_its_line(name, folder, capsys):
+    which, change, words = WELL_FORMED_BUT_WRONG[name]
+    line = result_of_training(folder) if which else 3
+    changed(folder, line, change)
+    for command in (["status", "campaign"], ["status", "campaign", "--json"], ["report", "campaign"]):
+        assert invoke(command) == 5
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert f"journal.jsonl:{line + 1}: " in err
+        assert words in err
+        assert len(err.splitlines()) == 1
+
+
+def test_the_line_that_runs_it_again_is_whole_and_survives_a_shell(folder):
+    said = {"name": "my; site.yaml", "overlays": ["/o v/er.yaml"]}
+    path = folder / "campaign" / "journal.jsonl"
+    at = next(e.n for e in read(path) if e.kind == "driver-started")
+    workflow = "/data/my runs; touch x/$(id)/w.yaml"
+    overrides = ["search.space.hidden=[8, 16]"]
+    changed(folder, at, lambda e: e["data"].update(workflow=workflow, resolved={"site": said, "overrides": overrides}))
+    assert invoke(["report", "campaign"]) == 0
+    (line,) = (x for x in (folder / "campaign" / "report.md").read_text().splitlines() if "gfm-pipeline run" in x)
+    root = str((folder / "campaign").resolve())
+    options = ["--campaign", root, "--site", said["name"], "--overlay", said["overlays"][0], "--set", overrides[0]]
+    assert shlex.split(line) == ["gfm-pipeline", "run", workflow, *options]
+    done = subprocess.run(["sh", "-c", f"printf '%s\\n' {line}"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == shlex.split(line)

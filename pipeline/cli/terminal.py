@@ -1,0 +1,119 @@
+r"""The edge towards terminals: all that is printed for people passes here.
+
+Names, groups, errors and file names come from other people's data. Characters that would steer a terminal are written
+as ``\u001b``, which JSON reads back as what it was; what the stream cannot encode is written in the same way.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+from gfm_pipeline.core.errors import StorageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Control characters but tab and newline; marks that turn the direction of text; line ends that are none of ours.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
+
+
+def visible(text: str) -> str:
+    """Return ``text`` with every character that steers a terminal written as an escape."""
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class Edge(io.TextIOBase):
+    """A text stream over another one.
+
+    Parameters
+    ----------
+    raw
+        Where the text goes.
+    name
+        What it is called in messages: ``standard output``.
+    filtered
+        Whether what steers a terminal is made visible; not so for a writer that does it by itself.
+    """
+
+    def __init__(self, raw: TextIO, name: str, *, filtered: bool = True) -> None:
+        super().__init__()
+        self.raw, self.label, self.filtered = raw, name, filtered
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The encoding of the stream below."""
+        return getattr(self.raw, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write text; raises `StorageError` when the stream takes no more."""
+        shown = visible(text) if self.filtered else text
+        with self._errors():
+            try:
+                self.raw.write(shown)
+            except UnicodeEncodeError:
+                self.raw.write(shown.encode(self.encoding, "backslashreplace").decode(self.encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream below; raises `StorageError` when it takes no more."""
+        with self._errors():
+            self.raw.flush()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "it is closed"
+            raise StorageError(
+                f"{self.label.capitalize()} cannot be written: {why}.", "Make room, or send it somewhere else."
+            ) from error
+
+    def isatty(self) -> bool:
+        """Return whether the stream below is a terminal."""
+        return self.raw.isatty()
+
+    def fileno(self) -> int:
+        """Return the descriptor of the stream below."""
+        return self.raw.fileno()
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+
+@contextmanager
+def edge() -> Iterator[None]:
+    """Have all that is printed within pass through the edge."""
+    before = sys.stdout, sys.stderr
+    for name, label in (("stdout", "standard output"), ("stderr", "standard error")):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, Edge):
+            setattr(sys, name, Edge(stream, label))
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a rich console on standard output, or error: its own colours pass, those of the text it prints do not."""
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+
+    class EdgeConsole(Console):
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            for text, style, control in super().render(renderable, options):
+                yield Segment(text if control else visible(text), style, control)
+
+    stream: Any = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, Edge):
+        stream = Edge(stream.raw, stream.label, filtered=False)
+    return EdgeConsole(file=stream)

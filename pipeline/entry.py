@@ -1,0 +1,41 @@
+"""Where the command line begins: closed streams and Ctrl-C are met before anything is imported."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started us wants it ignored
+        signal.signal(signal.SIGINT, _leave)
+    _open_streams()
+    from gfm_pipeline.cli.main import main as run  # after the above: importing takes time
+
+    run()
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> None:
+    """End at once: nothing has begun."""
+    os.write(2, b"Interrupted.\n")
+    os._exit(INTERRUPTED)
+
+
+def _open_streams() -> None:
+    """Open what is closed of standard input, output and error: the next file would else get its number, and output."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - for the life of the process
+
+
+if __name__ == "__main__":
+    main()
