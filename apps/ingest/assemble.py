@@ -7,13 +7,10 @@ what ADIOS2 keeps of the file it writes, whatever the size of the source.
 
 from __future__ import annotations
 
-import heapq
 import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,36 +20,22 @@ from numpy.typing import NDArray
 from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.apps.dataset.store.dataset import STATISTICS_FILE
 from gfm_pipeline.apps.dataset.store.write import ATOM_BYTES, GRAPH_BYTES
+from gfm_pipeline.apps.ingest.assembly.opened_source import OpenedSource, open_source
+from gfm_pipeline.apps.ingest.assembly.plan import Plan, make_plan
 from gfm_pipeline.apps.ingest.assembly.shard import (
-    MEMBERS,
     Shard,
-    ShardIndex,
     by_frequency,
-    open_shard,
-    read_quarantine,
-    reason_name,
     take,
     write_quarantine,
 )
 from gfm_pipeline.apps.ingest.assembly.shuffle import Buckets, Counted, plan_files
-from gfm_pipeline.apps.ingest.assembly.splits import SPLITS, GroupSplits
+from gfm_pipeline.apps.ingest.assembly.splits import SPLITS
 from gfm_pipeline.apps.ingest.assembly.writer import Placing, finish, place
 from gfm_pipeline.apps.ingest.checks.filters import Conversion
-from gfm_pipeline.apps.ingest.checks.label_consistency import Evidence
 from gfm_pipeline.apps.ingest.checks.record_scan import (
     Fit,
-    Marks,
-    Rows,
-    all_parts,
     composition,
-    count_groups,
     keys,
-    mark_duplicates,
-    mark_other_units,
-    mark_outside,
-    merge_last,
-    read_energies,
-    survey_groups,
 )
 from gfm_pipeline.apps.ingest.mpi import Ranks
 from gfm_pipeline.apps.ingest.read import said_about
@@ -67,11 +50,10 @@ from gfm_pipeline.core.contracts.data import (
     QUARANTINE_FILE,
     AssembleResult,
     AssembleSpec,
-    BadRecord,
     DatasetStatistics,
     Split,
 )
-from gfm_pipeline.core.contracts.ingest_report import REPORT_DATA_FILE, REPORT_FILE, SetAside
+from gfm_pipeline.core.contracts.ingest_report import REPORT_DATA_FILE, REPORT_FILE
 from gfm_pipeline.core.contracts.layout import LAYOUT_FILE
 from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.core.publish import publishing, read_manifest, storage_errors, write_record
@@ -80,164 +62,7 @@ from gfm_pipeline.core.records import read_record, to_plain
 _SCRATCH = ".scratch"
 
 
-@dataclass
-class _Source:
-    """The shards of a source, opened, and what was set aside of them so far."""
-
-    spec: AssembleSpec
-    folders: list[Path]
-    indexes: list[ShardIndex]
-    evidence: Evidence
-    reasons: Counter[str]
-    first: BadRecord | None
-    late: list[BadRecord] = field(default_factory=list)
-
-    @property
-    def read(self) -> int:
-        """Records read, good and bad."""
-        return sum(index.n_records + index.n_quarantined for index in self.indexes)
-
-    def set_aside(self, bad: BadRecord) -> None:
-        """Count a record that was found unusable only now; those over the limit need not be listed."""
-        self.reasons[reason_name(bad.reason)] += 1
-        self.first = self.first or bad
-        if len(self.late) <= self.spec.max_quarantined * self.read:
-            self.late.append(bad)
-
-    def quarantine(self) -> Iterator[BadRecord]:
-        """Yield everything that was set aside, in the order of the source, then what was found late."""
-        files = {file: number for number, file in enumerate(self.spec.source.files)}
-        shards = (read_quarantine(folder) for folder in self.folders)
-        yield from heapq.merge(*shards, key=lambda bad: (files.get(bad.file, 0), bad.index))
-        yield from sorted(self.late, key=lambda bad: (files.get(bad.file, 0), bad.index))
-
-    def check(self) -> None:
-        """Refuse a source of which too much was set aside, or nothing is left."""
-        bad, total = sum(self.reasons.values()), self.read
-        if bad < total and bad <= self.spec.max_quarantined * total:
-            return
-        name, limit = self.spec.source.name, self.spec.max_quarantined
-        table = ", ".join(f"{n} x {reason}" for reason, n in by_frequency(self.reasons).items())
-        example = f" First: {self.first.file}, record {self.first.index}: {self.first.reason}." if self.first else ""
-        if bad == total:
-            said = f"all {total} were set aside ({table}).{example}" if total else self._nothing()
-            raise DataError(
-                f"Source {name} has no usable record: {said}", "Correct the source or its keys.", self.table()
-            )
-        raise DataError(
-            f"Source {name}: {bad} of {total} records were set aside, more than the "
-            f"{100 * limit:g} % allowed ({table}).{example}",
-            "Correct the source, or raise max_quarantined if they may be left out.",
-            self.table(),
-        )
-
-    def passed_over(self) -> dict[str, int]:
-        """Return why records were passed over, and how many."""
-        counts: Counter[str] = Counter()
-        for index in self.indexes:
-            counts.update(index.passed_over)
-        return by_frequency(counts)
-
-    def _nothing(self) -> str:
-        over = ", ".join(f"{n} x {reason}" for reason, n in self.passed_over().items())
-        return f"all that it holds was passed over ({over})." if over else "it is empty."
-
-    def by_reason(self) -> tuple[SetAside, ...]:
-        """Return why records were set aside, how many, and the first of each kind; most frequent first."""
-        first: dict[str, BadRecord] = {}
-        for bad in self.quarantine():
-            first.setdefault(reason_name(bad.reason), bad)
-            if len(first) == len(self.reasons):
-                break
-        return tuple(
-            SetAside(reason, number, first[reason].file, first[reason].index)
-            if reason in first
-            else SetAside(reason, number)
-            for reason, number in by_frequency(self.reasons).items()
-        )
-
-    def table(self) -> str:
-        """Return `by_reason` as lines of text."""
-        rows = [("reason", "records", "share", "first")]
-        for kind in self.by_reason():
-            example = "" if kind.file is None else f"{kind.file}, record {kind.index}"
-            rows.append((kind.reason, f"{kind.records:,}", f"{100 * kind.records / max(1, self.read):.3g} %", example))
-        wide = [max(len(row[k]) for row in rows) for k in range(3)]
-        return "\n".join(f"{a:<{wide[0]}}  {b:>{wide[1]}}  {c:>{wide[2]}}  {d}".rstrip() for a, b, c, d in rows)
-
-
-def _open(spec: AssembleSpec, task: Task) -> _Source:
-    folders, indexes, evidence = [Path(path) for path in spec.shards], [], []
-    reasons: Counter[str] = Counter()
-    for folder in folders:
-        task.check()
-        index, seen = open_shard(folder)
-        indexes.append(index)
-        evidence.append(seen)
-        reasons.update(index.reasons)
-        task.progress(done=len(indexes), total=len(folders), quarantined=sum(reasons.values()))
-    source = _Source(spec, folders, indexes, Evidence.merge(evidence), reasons, None)
-    source.first = next(source.quarantine(), None)
-    source.check()
-    return source
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What was decided before a record is placed."""
-
-    parts: list[Rows]
-    marks: Marks
-    splits: GroupSplits
-    present: NDArray[np.int64]  # atomic numbers of all that was read
-    graphs: dict[Split, int]
-    atoms: dict[Split, int]
-    groups: dict[Split, int]
-
-
-def _decide(source: _Source, scratch: Path, task: Task) -> _Plan:
-    spec = source.spec
-    parts = all_parts(source.folders, source.indexes)
-    marks = Marks(scratch / "marks", sum(part.n for part in parts))
-    if spec.source.duplicates != "keep":
-        mark_duplicates(parts, spec.source, marks, source.set_aside)
-        source.check()
-    present = np.array(sorted({z for index in source.indexes for z in index.elements}), dtype=np.int64)
-    task.check()
-    if mark_other_units(parts, spec.source, marks, present, spec.seed, source.set_aside):
-        source.check()
-    task.check()
-    splits = GroupSplits.of(survey_groups(parts, marks), spec.validation, spec.test, spec.seed, spec.source.name)
-    graphs, atoms, references = _survey(spec, parts, marks, splits, present, task)
-    if spec.source.energy_window is not None:
-        energies = np.array([references.energies.get(chemical_symbols[z], 0.0) for z in present.tolist()])
-        if mark_outside(parts, spec.source, marks, present, energies, source.set_aside):
-            source.check()
-            graphs, atoms, _ = _survey(spec, parts, marks, splits, present, task)
-    groups = dict(zip(SPLITS, count_groups(parts, marks, splits.split), strict=True))
-    return _Plan(parts, marks, splits, present, graphs, atoms, groups)
-
-
-def _survey(
-    spec: AssembleSpec, parts: list[Rows], marks: Marks, splits: GroupSplits, present: NDArray[np.int64], task: Task
-) -> tuple[dict[Split, int], dict[Split, int], ReferenceEnergies]:
-    """Count structures and atoms of every split, and fit the references the window of energies is laid around."""
-    fit = Fit(present)
-    graphs, atoms = np.zeros(3, np.int64), np.zeros(3, np.int64)
-    for counts, energy, group_id in read_energies(parts, marks, present):
-        task.check()
-        where = splits.split(group_id)
-        train = where == SPLITS.index(Split.TRAIN)
-        if spec.source.energy_window is not None:
-            fit.add(counts[train], energy[train])
-        graphs += np.bincount(where, minlength=3)
-        atoms += np.bincount(where, weights=counts.sum(axis=1), minlength=3).astype(np.int64)
-    elements = tuple(chemical_symbols[z] for z in present.tolist())
-    references = fit.solve(elements, spec.source.isolated_energies)
-    return dict(zip(SPLITS, graphs.tolist(), strict=True)), dict(zip(SPLITS, atoms.tolist(), strict=True)), references
-
-
-def _references(spec: AssembleSpec, plan: _Plan, buckets: dict[Split, Buckets]) -> ReferenceEnergies:
+def _references(plan: Plan, buckets: dict[Split, Buckets]) -> ReferenceEnergies:
     """Fit the references on the training split in its shuffled order, so that no bit depends on the shards."""
     fit = Fit(plan.present)
     for natoms, energy, numbers in buckets[Split.TRAIN].energies():
@@ -245,7 +70,7 @@ def _references(spec: AssembleSpec, plan: _Plan, buckets: dict[Split, Buckets]) 
     used = {
         z for bucket in buckets.values() for _, _, numbers in bucket.energies() for z in np.unique(numbers).tolist()
     }
-    return fit.solve(tuple(chemical_symbols[z] for z in sorted(used)), spec.source.isolated_energies)
+    return fit.solve(tuple(chemical_symbols[z] for z in sorted(used)), plan.isolated)
 
 
 def _counted(part: Shard, group: NDArray[np.int64], origin: NDArray[np.int64]) -> Counted:
@@ -264,18 +89,17 @@ def _counted(part: Shard, group: NDArray[np.int64], origin: NDArray[np.int64]) -
     return Counted(columns, part.degrees)
 
 
-def _scatter(source: _Source, plan: _Plan, scratch: Path, task: Task) -> dict[Split, Buckets]:
+def _scatter(source: OpenedSource, plan: Plan, scratch: Path, task: Task) -> dict[Split, Buckets]:
     """Append every kept record to the bucket of its place in the shuffled order."""
     buckets = {s: Buckets.sized(scratch, s, plan.graphs[s], plan.atoms[s]) for s in SPLITS}
-    offsets = merge_last(source.indexes)
     done, total = 0, sum(plan.graphs.values())
     for rows in plan.parts:
         task.check()
         part = take(rows.load(), np.flatnonzero(plan.marks.kept(rows)))
-        where, key = plan.splits.split(part.group_id), keys(source.spec.seed, part)
-        files = part.file_index * MEMBERS + part.member
-        base = np.array([offsets[file] for file in files.tolist()], dtype=np.int64)
-        records = _counted(part, plan.splits.number(part.group_id), base + part.index)
+        place = (part.file_index, part.member, part.index)
+        group = plan.grouping.ids(part.group_id, *place)
+        where, key = plan.splits.split(group), keys(source.spec.seed, part)
+        records = _counted(part, plan.splits.number(group), plan.grouping.places(*place))
         for number, split in enumerate(SPLITS):
             mine = np.flatnonzero(where == number)
             if len(mine):
@@ -286,14 +110,14 @@ def _scatter(source: _Source, plan: _Plan, scratch: Path, task: Task) -> dict[Sp
 
 
 def _placing(
-    source: _Source, plan: _Plan, buckets: dict[Split, Buckets], folder: Path, scratch: Path
+    source: OpenedSource, plan: Plan, buckets: dict[Split, Buckets], folder: Path, scratch: Path
 ) -> tuple[Placing, Totals]:
     """Fit the references and divide the shuffled records over files."""
     spec, name = source.spec, source.spec.source.name
     size = sum(plan.graphs.values()) * GRAPH_BYTES + sum(plan.atoms.values()) * ATOM_BYTES
     chunk_atoms = {split: bucket.chunk_atoms() for split, bucket in buckets.items()}
     files = plan_files(name, chunk_atoms, max(1, -(-size // int(spec.shard_mb * 1e6))))
-    references = _references(spec, plan, buckets)
+    references = _references(plan, buckets)
     energies = {atomic_numbers[symbol]: energy for symbol, energy in references.energies.items()}
     work = Placing(folder, scratch, name, files, energies, buckets, plan.graphs, spec.edges_within)
     return work, Totals(references)
@@ -337,14 +161,14 @@ def assemble_program(spec: AssembleSpec, task: Task, ranks: Ranks | None = None)
 
 def _assemble(spec: AssembleSpec, task: Task, ranks: Ranks) -> AssembleResult:
     started = time.monotonic()
-    source = _open(spec, task)
+    source = open_source(spec, task)
     output, name = Path(spec.output), spec.source.name
     meta: dict[str, object] = {"dataset": name}
     with publishing(output, "ingest.assemble", meta) as folder:
         scratch = folder / _SCRATCH
         with storage_errors(scratch):
             scratch.mkdir()
-        plan = _decide(source, scratch, task)
+        plan = make_plan(source, scratch, task)
         for split, n in plan.graphs.items():
             if not n:
                 raise DataError(f"Split {split} of {name} is empty.", "Give it a larger fraction or more groups.")
@@ -357,10 +181,11 @@ def _assemble(spec: AssembleSpec, task: Task, ranks: Ranks) -> AssembleResult:
         for index in source.indexes:
             oddities.update(index.oddities)
         warned = said_about(source.evidence, dict(oddities), totals.energy_std())
-        if (doubt := totals.references.sentence()) is not None:
-            warned = (*warned, doubt)
+        doubt = totals.references.sentence()
+        warned = (*warned, *plan.warnings, *(() if doubt is None else (doubt,)))
         stats = totals.statistics(name, plan.groups, by_frequency(source.reasons), warned)
         conversions = Conversion.of(spec.source).sentences + get_reader(spec.source.reader).converted(spec.source)
+        conversions += plan.notes
         origin = provenance(spec, conversions, warned)
         meta["provenance"] = to_plain(origin)
         meta["content"] = layout.content

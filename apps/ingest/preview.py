@@ -13,20 +13,22 @@ from ase.data import chemical_symbols
 from ase.formula import Formula
 from numpy.typing import NDArray
 
+from gfm_pipeline.apps.ingest.assembly.plan import settle
+from gfm_pipeline.apps.ingest.assembly.sample_splits import said_of_splits
 from gfm_pipeline.apps.ingest.assembly.shard import by_frequency, reason_name
 from gfm_pipeline.apps.ingest.checks.filters import Conversion, faults, malformed, oddity
 from gfm_pipeline.apps.ingest.checks.fingerprints import fingerprint
 from gfm_pipeline.apps.ingest.checks.label_consistency import Collector, findings
-from gfm_pipeline.apps.ingest.checks.record_scan import composition
+from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE, lowest_energies, said_of_found
+from gfm_pipeline.apps.ingest.checks.record_scan import Fit, composition
 from gfm_pipeline.apps.ingest.checks.units import UnitTest, said
 from gfm_pipeline.apps.ingest.files.isolation import isolated
 from gfm_pipeline.apps.ingest.read import check_source, said_about
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import PassedOver, Reader, Record, unreadable
 from gfm_pipeline.apps.ingest.summary.provenance import filters, units
-from gfm_pipeline.apps.ingest.summary.references import ReferenceEnergies, solve_references
 from gfm_pipeline.apps.runtime.query_program import answer
-from gfm_pipeline.core.contracts.data import BadRecord, Duplicates, SourceSettings, Split
+from gfm_pipeline.core.contracts.data import BadRecord, Duplicates, SourceSettings
 from gfm_pipeline.core.contracts.ingest_report import Histogram
 from gfm_pipeline.core.contracts.layout import RecordLine
 from gfm_pipeline.core.contracts.preview import Look, Preview, PreviewSpec, TakenOut
@@ -146,14 +148,24 @@ class _Sample:
                 self.take_out(said(unit, self.source.energy_unit), record.file, record.index)
         self.usable = [record for record, unit in zip(self.usable, found, strict=True) if unit is None]
 
-    def residuals(self) -> tuple[NDArray[np.float64], NDArray[np.int64], ReferenceEnergies]:
-        """Return energies minus references fitted to the usable records (eV/atom) [G], the elements, and references."""
+    def residuals(self) -> tuple[NDArray[np.float64], NDArray[np.int64], tuple[str, ...], tuple[str, ...]]:
+        """Return energies minus references fitted to the usable records (eV/atom) [G], and the elements.
+
+        Then warnings about the references, and what else there is to say of them.
+        """
         counts, energy, present = self._energies()
-        natoms = counts.sum(axis=1)
         names = tuple(chemical_symbols[z] for z in present.tolist())
-        found = solve_references(present, counts, energy, names, self.source.isolated_energies)
-        reference = counts @ np.array([found.energies[name] for name in names])
-        return (energy - reference) / natoms, present, found
+        lone = np.array([record.group == LONE for record in self.usable])
+        alone = [record for record in self.usable if record.group == LONE]
+        found = lowest_energies([int(r.numbers[0]) for r in alone], energy[lone].tolist(), [r.charge for r in alone])
+        given = dict(self.source.isolated_energies or {})
+        fit = Fit(present)
+        fit.add(counts[~lone], energy[~lone])
+        _, references, foreign = settle(fit, names, given, found)
+        notes = () if foreign else said_of_found({s: e for s, e in found.items() if s not in given})
+        doubt = references.sentence()
+        off = energy - counts @ np.array([references.energies[name] for name in names])
+        return off / counts.sum(axis=1), present, (*foreign, *(() if doubt is None else (doubt,))), notes
 
 
 def _histogram(values: NDArray[np.float64]) -> Histogram | None:
@@ -185,18 +197,6 @@ def record_line(record: Record) -> RecordLine:
     )
 
 
-def _said_of_groups(sample: _Sample, complete: bool) -> tuple[str, ...]:
-    """Return the warning that a source cannot be split, when it was read to its end."""
-    n = len({record.group for record in sample.usable})
-    if not complete or not sample.usable or n >= len(Split):
-        return ()
-    many = "All records are of one group" if n == 1 else f"The records are of {n} groups"
-    return (
-        f"{many}, and training, validation and test need one each: set group_key to what names a trajectory or "
-        "family, to @block:N where neighbouring records belong together, or to @record where none do.",
-    )
-
-
 def preview(spec: PreviewSpec) -> Preview:
     """Read a bounded sample of the source and return what ingest would make of it.
 
@@ -225,12 +225,13 @@ def preview(spec: PreviewSpec) -> Preview:
     elements = np.zeros(0, np.int64)
     energies = np.zeros(0)
     doubt: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     if sample.usable:
-        energies, elements, references = sample.residuals()
-        doubt = () if (said := references.sentence()) is None else (said,)
+        energies, elements, doubt, notes = sample.residuals()
         if source.energy_window is not None:
             low, high = source.energy_window
-            for at in np.flatnonzero((energies < low) | (energies > high)).tolist():
+            bound = np.array([record.group != LONE for record in sample.usable])
+            for at in np.flatnonzero(((energies < low) | (energies > high)) & bound).tolist():
                 reason = f"energy outside the window: {energies[at]:.4g} eV/atom after the references"
                 sample.take_out(reason, sample.usable[at].file, sample.usable[at].index)
     evidence = sample.collector.evidence()
@@ -252,14 +253,18 @@ def preview(spec: PreviewSpec) -> Preview:
         elements=tuple(chemical_symbols[z] for z in elements.tolist()),
         records=tuple(record_line(sample.records[k]) for k in shown),
         units=units(source),
-        conversions=sample.conversion.sentences + reader.converted(source),
+        conversions=sample.conversion.sentences + reader.converted(source) + notes,
         filters=filters(source),
         energies=_histogram(energies),
         forces=_histogram(largest),
         taken=tuple(TakenOut(r, n, sample.examples[r]) for r, n in sample.taken.most_common() if n),
         passed_over=by_frequency(sample.passed_over),
         looks=tuple(Look(f.look, f.passed, f.sentence) for f in findings(evidence, scatter)),
-        warnings=(*said_about(evidence, dict(sample.oddities), scatter), *_said_of_groups(sample, complete), *doubt),
+        warnings=(
+            *said_about(evidence, dict(sample.oddities), scatter),
+            *said_of_splits(sample.usable, spec, complete),
+            *doubt,
+        ),
     )
 
 

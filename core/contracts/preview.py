@@ -29,6 +29,8 @@ class PreviewSpec:
         Time to read for, at most.
     limits
         Of the process that reads.
+    validation, test
+        Shares of the records that ingest is to give these splits.
     """
 
     source: SourceSettings
@@ -37,6 +39,8 @@ class PreviewSpec:
     scan: int = 2000
     seconds: float = 20.0
     limits: ReadLimits = field(default_factory=ReadLimits)
+    validation: float = 0.1
+    test: float = 0.1
 
 
 @dataclass(frozen=True)

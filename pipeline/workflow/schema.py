@@ -95,7 +95,7 @@ class SourceModel(Strict):
     )
     shards: Tasks = Field(default=1, description="Read in so many tasks.")
     isolated_energies: dict[Annotated[str, Field(pattern=ELEMENT)], Energy] | None = Field(
-        default=None, description="Isolated-atom energies (eV) by element, used instead of the least-squares fit."
+        default=None, description="Isolated-atom energies (eV) by element, used instead of those found and the fit."
     )
 
     @model_validator(mode="after")

@@ -176,7 +176,7 @@ def test_preview_of_a_long_and_a_short_file_is_called_a_sample(tmp_path: Path) -
 
 
 def test_preview_warns_of_a_turned_sign(tmp_path: Path) -> None:
-    source = SourceSettings("w", "ase", (str(crystals(tmp_path / "w.xyz", 60)),), group_key="@block:20")
+    source = SourceSettings("w", "ase", (str(crystals(tmp_path / "w.xyz", 60)),), group_key="@block:6")
     assert preview(PreviewSpec(source, 1)).warnings == ()
     (said,) = preview(PreviewSpec(replace(source, group_key="@file"), 1)).warnings
     assert said.startswith("All records are of one group, and training, validation and test need one each")

@@ -93,7 +93,7 @@ def test_label_names(tmp_path: Path) -> None:
     assert shard.groups.tolist() == ["H2O1"]
     wrong = replace(source, energy_key="nothing")
     _, bad = only_shard(tmp_path / "wrong", wrong)
-    assert [b.reason for b in bad] == ["no energy"]
+    assert [b.reason for b in bad] == ["no energy: the record has no nothing"]
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from source_cases import ingest, waters
 
 from gfm_pipeline.apps.dataset import BpFile, Columns, Dataset, read_columns
 from gfm_pipeline.apps.dataset.inspect import inspect
+from gfm_pipeline.apps.ingest.assembly import groups as survey_module
 from gfm_pipeline.apps.ingest.assembly.shuffle import Buckets, Counted, plan_files
 from gfm_pipeline.apps.ingest.assembly.splits import GroupSplits
-from gfm_pipeline.apps.ingest.checks import record_scan as survey_module
 from gfm_pipeline.apps.ingest.checks.fingerprints import order_keys
 from gfm_pipeline.apps.ingest.checks.record_scan import Fit
 from gfm_pipeline.apps.ingest.summary.references import solve_references
@@ -81,7 +81,7 @@ def test_chunks_are_divided_over_files_without_a_rest() -> None:
 
 
 def test_very_many_groups_are_split_by_their_hash(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    splits = GroupSplits.of(None, 0.1, 0.2, 3, "x")
+    splits = GroupSplits(None, None, 0.1, 0.2, 3)
     ids = order_keys(1, np.arange(40_000))
     shares = np.bincount(splits.split(ids)) / len(ids)
     np.testing.assert_allclose(shares, [0.7, 0.1, 0.2], atol=0.01)

@@ -9,15 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.checks.fingerprints import order_keys
+from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE_ID
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.errors import DataError
 
-MAX_GROUPS = 1_000_000  # more are dealt by a hash of the group, which needs no list of them
 _VALIDATION, _TEST = 1, 2
 SPLITS = (Split.TRAIN, Split.VALIDATION, Split.TEST)
 
 
-def split_groups(sizes: NDArray[np.int64], validation: float, test: float, seed: int, name: str) -> NDArray[np.uint8]:
+def split_groups(
+    sizes: NDArray[np.int64],
+    validation: float,
+    test: float,
+    seed: int,
+    name: str,
+    pinned: frozenset[int] = frozenset(),
+) -> NDArray[np.uint8]:
     """Assign whole groups to splits, as near to the fractions as whole groups allow.
 
     Groups are shuffled and poured into validation, then test, wherever they still fit; then one more group is
@@ -34,6 +41,8 @@ def split_groups(sizes: NDArray[np.int64], validation: float, test: float, seed:
         The same seed gives the same splits.
     name
         Of the source, for messages.
+    pinned
+        Positions of groups that stay in training.
 
     Returns
     -------
@@ -45,8 +54,8 @@ def split_groups(sizes: NDArray[np.int64], validation: float, test: float, seed:
     DataError
         With fewer than three groups, or fractions that leave a split empty.
     """
-    _check_fractions(validation, test, name)
-    if len(sizes) < 3:
+    check_fractions(validation, test, name)
+    if len(sizes) < len(SPLITS):
         raise DataError(
             f"Source {name} has {len(sizes)} group{'s' if len(sizes) != 1 else ''} of records, "
             "and three splits need at least three.",
@@ -55,11 +64,18 @@ def split_groups(sizes: NDArray[np.int64], validation: float, test: float, seed:
         )
     order = np.random.default_rng(seed).permutation(len(sizes))
     total = int(sizes.sum())
-    where = _pour(order, sizes, {Split.VALIDATION: validation * total, Split.TEST: test * total})
+    where = _pour(order, sizes, {Split.VALIDATION: validation * total, Split.TEST: test * total}, pinned)
     return np.array([SPLITS.index(where[g]) for g in range(len(sizes))], dtype=np.uint8)
 
 
-def _check_fractions(validation: float, test: float, name: str) -> None:
+def check_fractions(validation: float, test: float, name: str) -> None:
+    """Refuse fractions that leave a split empty.
+
+    Raises
+    ------
+    DataError
+        When they do.
+    """
     if not (0 < validation < 1 and 0 < test < 1 and validation + test < 1):
         raise DataError(
             f"Source {name}: fractions {validation} and {test} leave a split empty.",
@@ -69,10 +85,11 @@ def _check_fractions(validation: float, test: float, name: str) -> None:
 
 @dataclass(frozen=True)
 class GroupSplits:
-    """The split of every group of a source, by the group's 64-bit number.
+    """The split of every group of a source, by the group's 64-bit number; isolated atoms are in training.
 
-    Up to `MAX_GROUPS` the groups are known and poured (`split_groups`). Beyond, ``known`` is None and a hash of the
-    group and the seed decides: so many groups hit the fractions by themselves, and no memory grows with their number.
+    Where the groups are few enough to be listed they are known and poured (`split_groups`). Beyond, ``known`` is None
+    and a hash of the group and the seed decides: so many groups hit the fractions by themselves, and no memory grows
+    with their number.
     """
 
     known: NDArray[np.uint64] | None  # ascending
@@ -81,28 +98,13 @@ class GroupSplits:
     test: float
     seed: int
 
-    @classmethod
-    def of(
-        cls,
-        groups: tuple[NDArray[np.uint64], NDArray[np.int64]] | None,
-        validation: float,
-        test: float,
-        seed: int,
-        name: str,
-    ) -> GroupSplits:
-        """Return the splits of groups (numbers, ascending, and sizes); None: there are too many to list."""
-        if groups is None:
-            _check_fractions(validation, test, name)
-            return cls(None, None, validation, test, seed)
-        return cls(groups[0], split_groups(groups[1], validation, test, seed, name), validation, test, seed)
-
     def split(self, group_id: NDArray[np.uint64]) -> NDArray[np.uint8]:
         """Return the position in `SPLITS` of each record's group [G]."""
         if self.known is not None and self.which is not None:
             return self.which[np.searchsorted(self.known, group_id)]
         drawn = order_keys(self.seed, group_id) / 2.0**64
         dealt = np.where(drawn < self.validation, _VALIDATION, np.where(drawn < self.validation + self.test, _TEST, 0))
-        return dealt.astype(np.uint8)
+        return np.where(group_id == np.uint64(LONE_ID), 0, dealt).astype(np.uint8)
 
     def number(self, group_id: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return the number a dataset stores for each record's group [G]."""
@@ -111,10 +113,12 @@ class GroupSplits:
         return (group_id >> np.uint64(1)).astype(np.int64)
 
 
-def _pour(order: NDArray[np.int64], sizes: NDArray[np.int64], target: dict[Split, float]) -> dict[int, Split]:
+def _pour(
+    order: NDArray[np.int64], sizes: NDArray[np.int64], target: dict[Split, float], pinned: frozenset[int]
+) -> dict[int, Split]:
     where = {int(g): Split.TRAIN for g in order}
     left = dict(target)
-    for g in where:
+    for g in (g for g in where if g not in pinned):
         for split in left:
             if sizes[g] <= left[split]:
                 where[g] = split
@@ -126,7 +130,9 @@ def _pour(order: NDArray[np.int64], sizes: NDArray[np.int64], target: dict[Split
         giver = Split.TRAIN if members[Split.TRAIN] > 1 else max(left, key=lambda s: members[s])
         if members[giver] < 2 or giver is split or (giver is not Split.TRAIN and not empty):
             continue
-        spare = [g for g, s in where.items() if s is giver]
+        spare = [g for g, s in where.items() if s is giver and g not in pinned]
+        if not spare:
+            continue
         nearest = min(spare, key=lambda g: sizes[g] if empty else abs(left[split] - sizes[g]))
         if empty or abs(left[split] - sizes[nearest]) < left[split]:
             where[nearest] = split

@@ -12,6 +12,7 @@ from ase.data import covalent_radii
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.neighbors.neighbor_list import neighbour_list, shortest_period
+from gfm_pipeline.apps.ingest.checks.lone_atoms import as_isolated
 from gfm_pipeline.apps.ingest.records import Record, unreadable
 from gfm_pipeline.core.contracts.data import (
     BadRecord,
@@ -108,11 +109,11 @@ class Conversion:
         )
 
     def apply(self, record: Record) -> Record:
-        """Return ``record`` in eV and Angstrom."""
+        """Return ``record`` in eV and Angstrom, in the group of isolated atoms if it is one."""
         energy = None if record.energy is None else one_number(record.energy) * self.energy
         if energy is not None and self.per_atom:
             energy *= len(record.numbers)
-        return replace(
+        converted = replace(
             record,
             pos=np.asarray(record.pos, dtype=np.float64) * self.length,
             cell=np.asarray(record.cell, dtype=np.float64) * self.length,
@@ -123,6 +124,7 @@ class Conversion:
             charge=self.charge if record.charge is None else record.charge,
             spin=self.spin if record.spin is None else record.spin,
         )
+        return as_isolated(converted, forces=bool(self.sign))
 
 
 def malformed(record: Record) -> str | None:
@@ -136,7 +138,7 @@ def malformed(record: Record) -> str | None:
     return None
 
 
-def _unusable(record: Record, forces: bool) -> str | None:
+def _unusable(record: Record, source: SourceSettings) -> str | None:
     """Return what makes a record unusable, whatever the filters are."""
     odd_shape = malformed(record)
     if odd_shape is not None:
@@ -151,16 +153,20 @@ def _unusable(record: Record, forces: bool) -> str | None:
         number = int(record.numbers[odd][0])
         return f"unknown element: atomic number {number}" + ("" if number else ", a ghost atom, a vacancy or a dummy")
     if record.group is None:
-        return "no group"
+        return f"no group: the record has no {source.group_key}"
     if record.energy is None:
-        return "no energy"
+        return _without("energy", source.energy_key)
     if not np.isfinite(record.energy):
         return "energy is not a finite number"
     if record.forces is None:
-        return "no forces" if forces else None
+        return None if source.forces_are is ForceSign.NONE else _without("forces", source.forces_key)
     if record.forces.shape != (n, 3) or not np.isfinite(record.forces).all():
         return "forces are not finite numbers"
     return None
+
+
+def _without(label: str, key: str | None) -> str:
+    return f"no {label}" if key is None else f"no {label}: the record has no {key}"
 
 
 def faults(record: Record, source: SourceSettings) -> Iterator[str]:
@@ -168,7 +174,7 @@ def faults(record: Record, source: SourceSettings) -> Iterator[str]:
 
     The text before the first colon is the reason's name; numbers come after it.
     """
-    unusable = _unusable(record, source.forces_are is not ForceSign.NONE)
+    unusable = _unusable(record, source)
     if unusable is not None:
         yield unusable
         return

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.assembly.shard import Shard, ShardIndex, load_part
-from gfm_pipeline.apps.ingest.assembly.splits import MAX_GROUPS
 from gfm_pipeline.apps.ingest.checks.fingerprints import order_keys
+from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE_ID
 from gfm_pipeline.apps.ingest.checks.units import SAMPLE, UnitTest, said
 from gfm_pipeline.apps.ingest.summary.references import ReferenceEnergies, solve_references
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
@@ -108,37 +109,6 @@ def mark_duplicates(
     return found
 
 
-def survey_groups(parts: list[Rows], marks: Marks) -> tuple[NDArray[np.uint64], NDArray[np.int64]] | None:
-    """Return the groups of the kept records (numbers, ascending) and their sizes; None when they are too many."""
-    ids, sizes = np.zeros(0, np.uint64), np.zeros(0, np.int64)
-    for part in parts:
-        (group_id,) = part.columns("group_id")
-        new, counts = np.unique(group_id[marks.kept(part)], return_counts=True)
-        together, inverse = np.unique(np.concatenate([ids, new]), return_inverse=True)
-        total = np.zeros(len(together), np.int64)
-        np.add.at(total, inverse, np.concatenate([sizes, counts]))
-        ids, sizes = together, total
-        if len(ids) > MAX_GROUPS:
-            return None
-    return ids, sizes
-
-
-def count_groups(
-    parts: list[Rows], marks: Marks, split: Callable[[NDArray[np.uint64]], NDArray[np.uint8]]
-) -> list[int]:
-    """Return the number of groups in each of the three splits, in as many passes as memory asks for."""
-    passes = max(1, -(-sum(part.n for part in parts) // COMPARED_AT_ONCE))
-    totals = np.zeros(3, np.int64)
-    for number in range(passes):
-        ids = np.zeros(0, np.uint64)
-        for part in parts:
-            (group_id,) = part.columns("group_id")
-            mine = group_id[marks.kept(part) & (group_id % np.uint64(passes) == number)]
-            ids = np.unique(np.concatenate([ids, mine]))
-        totals += np.bincount(split(ids), minlength=3)
-    return totals.tolist()
-
-
 def composition(numbers: NDArray[np.uint8], natoms: NDArray[np.int64], present: NDArray[np.int64]) -> NDArray[Any]:
     """Return how often each structure has each of the elements ``present`` [G, S]."""
     graph = np.repeat(np.arange(len(natoms)), natoms)
@@ -165,6 +135,13 @@ class Fit:
         rows = np.concatenate([self._rows, np.column_stack([counts, energy])])
         self._rows = np.asarray(np.linalg.qr(rows, mode="r"))
 
+    def off(self, references: ReferenceEnergies) -> float:
+        """Return the energy an atom (eV) that would bring references nearest to the energies."""
+        of_elements = np.array([references.energies.get(chemical_symbols[z], 0.0) for z in self._present.tolist()])
+        atoms = self._rows[:, :-1].sum(axis=1)
+        rest = self._rows[:, -1] - self._rows[:, :-1] @ of_elements
+        return float(atoms @ rest / (atoms @ atoms)) if atoms.any() else 0.0
+
     def solve(self, elements: tuple[str, ...], isolated: dict[str, float] | None) -> ReferenceEnergies:
         """Return the reference energies."""
         has = np.abs(self._rows[:, :-1]).max(axis=0, initial=0.0) > 1e-9
@@ -176,12 +153,12 @@ class Fit:
 
 def read_energies(
     parts: list[Rows], marks: Marks, present: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint64]]]:
-    """Yield atoms of each element [M, S], energies [M] and groups [M] of the kept records, part by part."""
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Yield atoms of each element [M, S] and energies [M] of the kept records, part by part."""
     for part in parts:
-        numbers, natoms, energy, group_id = part.columns("numbers", "natoms", "energy", "group_id")
+        numbers, natoms, energy = part.columns("numbers", "natoms", "energy")
         kept = marks.kept(part)
-        yield composition(numbers[np.repeat(kept, natoms)], natoms[kept], present), energy[kept], group_id[kept]
+        yield composition(numbers[np.repeat(kept, natoms)], natoms[kept], present), energy[kept]
 
 
 def mark_other_units(
@@ -196,7 +173,7 @@ def mark_other_units(
     share = SAMPLE / max(1, sum(part.n for part in parts))
     limit = np.uint64(min(1.0, share) * (2**64 - 2**11))  # the same sample whatever the shards
     sampled = []
-    for part, (counts, energy, _) in zip(parts, read_energies(parts, marks, present), strict=True):
+    for part, (counts, energy) in zip(parts, read_energies(parts, marks, present), strict=True):
         kept = marks.kept(part)
         key = order_keys(seed, *(column[kept] for column in part.columns("file_index", "member", "index")))
         sampled.append((key[key <= limit], counts[key <= limit], energy[key <= limit]))
@@ -206,7 +183,7 @@ def mark_other_units(
     if test is None:
         return 0
     found = 0
-    for part, (counts, energy, _) in zip(parts, read_energies(parts, marks, present), strict=True):
+    for part, (counts, energy) in zip(parts, read_energies(parts, marks, present), strict=True):
         rows = np.flatnonzero(marks.kept(part))
         units = test.units(counts, energy)
         other = np.array([at for at, unit in enumerate(units) if unit is not None], dtype=np.int64)
@@ -235,10 +212,11 @@ def mark_outside(
         return 0
     low, high = source.energy_window
     found = 0
-    for part, (counts, energy, _) in zip(parts, read_energies(parts, marks, present), strict=True):
+    for part, (counts, energy) in zip(parts, read_energies(parts, marks, present), strict=True):
         rows = np.flatnonzero(marks.kept(part))
         per_atom = (energy - counts @ reference) / counts.sum(axis=1)
-        outside = np.flatnonzero((per_atom < low) | (per_atom > high))
+        bound = part.columns("group_id")[0][rows] != np.uint64(LONE_ID)
+        outside = np.flatnonzero(((per_atom < low) | (per_atom > high)) & bound)
         if not len(outside):
             continue
         file_index, member, index = part.columns("file_index", "member", "index")

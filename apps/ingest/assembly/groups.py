@@ -1,0 +1,140 @@
+"""Groups of records, which no split divides: named by metadata, or blocks of consecutive records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.ingest.assembly.shard import MEMBERS
+from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE_ID
+from gfm_pipeline.apps.ingest.checks.record_scan import COMPARED_AT_ONCE, Marks, Rows
+
+MAX_GROUPS = 1_000_000  # more are dealt by a hash of the group, which needs no list of them
+_WORD = 64
+
+Ids = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Says which group a record is of: the named one, or a block of ``block`` consecutive records of the source.
+
+    ``files`` [F] are positions in the source times `MEMBERS`, plus member, ascending, and ``starts`` [F] the number of
+    the first record of each. Isolated atoms are a group of their own.
+    """
+
+    files: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    block: int | None = None
+
+    @classmethod
+    def of_files(cls, offsets: dict[int, int], block: int | None = None) -> Grouping:
+        """Return the grouping of files whose first records have these numbers."""
+        files = np.array(sorted(offsets), dtype=np.int64)
+        return cls(files, np.array([offsets[file] for file in files.tolist()], dtype=np.int64), block)
+
+    def ids(
+        self,
+        group_id: Ids,
+        file_index: NDArray[np.int64],
+        member: NDArray[np.int64],
+        index: NDArray[np.int64],
+    ) -> Ids:
+        """Return the group of each record [G], of its named group and its place."""
+        if self.block is None:
+            return group_id
+        blocks = (self.places(file_index, member, index) // self.block).astype(np.uint64)
+        return np.where(group_id == np.uint64(LONE_ID), group_id, blocks)
+
+    def places(
+        self, file_index: NDArray[np.int64], member: NDArray[np.int64], index: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return the number of each record [G] among all that the source has, from 0."""
+        return self.starts[np.searchsorted(self.files, file_index * MEMBERS + member)] + index
+
+    def of(self, part: Rows) -> Ids:
+        """Return the group of each record of a part."""
+        return self.ids(*part.columns("group_id", "file_index", "member", "index"))
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Numbers of groups [K], ascending, their sizes [K], and the elements of each as bits of two words [K, 2]."""
+
+    ids: Ids
+    sizes: NDArray[np.int64]
+    elements: NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def join(cls, parts: Iterable[tuple[Ids, NDArray[np.int64], NDArray[np.uint64]]]) -> Groups:
+        """Return groups of which several parts may hold some."""
+        ids, sizes, words = zip(*parts, strict=True)
+        together, inverse = np.unique(np.concatenate(ids), return_inverse=True)
+        total, elements = np.zeros(len(together), np.int64), np.zeros((len(together), 2), np.uint64)
+        np.add.at(total, inverse, np.concatenate(sizes))
+        np.bitwise_or.at(elements, inverse, np.concatenate(words))
+        return cls(together, total, elements)
+
+    @classmethod
+    def of_records(cls, ids: Ids, numbers: NDArray[np.uint8], natoms: NDArray[np.int64]) -> Groups:
+        """Return the groups of records [G], whose atoms are ``numbers`` [N]."""
+        return cls.join([(ids, np.ones(len(ids), np.int64), element_words(numbers, natoms))])
+
+    def split_off_lone(self) -> tuple[Groups, Groups]:
+        """Return the groups but that of isolated atoms, and that one."""
+        lone = self.ids == np.uint64(LONE_ID)
+        others, alone = (Groups(self.ids[rows], self.sizes[rows], self.elements[rows]) for rows in (~lone, lone))
+        return others, alone
+
+
+def element_words(numbers: NDArray[np.uint8], natoms: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return the elements of each structure as bits of two words [G, 2]."""
+    words = np.zeros((len(natoms), 2), np.uint64)
+    starts, z = np.cumsum(natoms) - natoms, numbers.astype(np.uint64)
+    bit = np.uint64(1) << (z % np.uint64(_WORD))
+    for k in range(2 if len(natoms) else 0):
+        words[:, k] = np.bitwise_or.reduceat(np.where(z // np.uint64(_WORD) == k, bit, np.uint64(0)), starts)
+    return words
+
+
+def symbols_of(words: NDArray[np.uint64]) -> tuple[str, ...]:
+    """Return the elements that are in two words [2], by atomic number."""
+    return tuple(
+        chemical_symbols[z] for z in range(1, len(chemical_symbols)) if int(words[z // _WORD]) >> (z % _WORD) & 1
+    )
+
+
+def survey_groups(parts: list[Rows], marks: Marks, grouping: Grouping) -> Groups | None:
+    """Return the groups of the kept records; None when they are too many."""
+    found = Groups(np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros((0, 2), np.uint64))
+    for part in parts:
+        kept = marks.kept(part)
+        numbers, natoms = part.columns("numbers", "natoms")
+        new = Groups.of_records(grouping.of(part)[kept], numbers[np.repeat(kept, natoms)], natoms[kept])
+        found = Groups.join([(g.ids, g.sizes, g.elements) for g in (found, new)])
+        if len(found) > MAX_GROUPS:
+            return None
+    return found
+
+
+def count_groups(
+    parts: list[Rows], marks: Marks, grouping: Grouping, split: Callable[[Ids], NDArray[np.uint8]]
+) -> list[int]:
+    """Return the number of groups in each of the three splits, in as many passes as memory asks for."""
+    passes = max(1, -(-sum(part.n for part in parts) // COMPARED_AT_ONCE))
+    totals = np.zeros(3, np.int64)
+    for number in range(passes):
+        ids = np.zeros(0, np.uint64)
+        for part in parts:
+            group = grouping.of(part)
+            mine = group[marks.kept(part) & (group % np.uint64(passes) == number)]
+            ids = np.unique(np.concatenate([ids, mine]))
+        totals += np.bincount(split(ids), minlength=3)
+    return totals.tolist()

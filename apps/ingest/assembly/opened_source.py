@@ -1,0 +1,127 @@
+"""The shards of a source, opened and checked, and everything that is set aside of them."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gfm_pipeline.apps.ingest.assembly.shard import ShardIndex, by_frequency, open_shard, read_quarantine, reason_name
+from gfm_pipeline.apps.ingest.checks.label_consistency import Evidence
+from gfm_pipeline.apps.runtime.program import Task
+from gfm_pipeline.core.contracts.data import AssembleSpec, BadRecord
+from gfm_pipeline.core.contracts.ingest_report import SetAside
+from gfm_pipeline.core.errors import DataError
+
+
+@dataclass
+class OpenedSource:
+    """The shards of a source, opened, and what was set aside of them so far."""
+
+    spec: AssembleSpec
+    folders: list[Path]
+    indexes: list[ShardIndex]
+    evidence: Evidence
+    reasons: Counter[str]
+    first: BadRecord | None
+    late: list[BadRecord] = field(default_factory=list)
+
+    @property
+    def read(self) -> int:
+        """Records read, good and bad."""
+        return sum(index.n_records + index.n_quarantined for index in self.indexes)
+
+    def set_aside(self, bad: BadRecord) -> None:
+        """Count a record that was found unusable only now; those over the limit need not be listed."""
+        self.reasons[reason_name(bad.reason)] += 1
+        self.first = self.first or bad
+        if len(self.late) <= self.spec.max_quarantined * self.read:
+            self.late.append(bad)
+
+    def quarantine(self) -> Iterator[BadRecord]:
+        """Yield everything that was set aside, in the order of the source, then what was found late."""
+        files = {file: number for number, file in enumerate(self.spec.source.files)}
+        shards = (read_quarantine(folder) for folder in self.folders)
+        yield from heapq.merge(*shards, key=lambda bad: (files.get(bad.file, 0), bad.index))
+        yield from sorted(self.late, key=lambda bad: (files.get(bad.file, 0), bad.index))
+
+    def check(self) -> None:
+        """Refuse a source of which too much was set aside, or nothing is left."""
+        bad, total = sum(self.reasons.values()), self.read
+        if bad < total and bad <= self.spec.max_quarantined * total:
+            return
+        name, limit = self.spec.source.name, self.spec.max_quarantined
+        table = ", ".join(f"{n} x {reason}" for reason, n in by_frequency(self.reasons).items())
+        example = f" First: {self.first.file}, record {self.first.index}: {self.first.reason}." if self.first else ""
+        if bad == total:
+            said = f"all {total} were set aside ({table}).{example}" if total else self._nothing()
+            raise DataError(
+                f"Source {name} has no usable record: {said}", "Correct the source or its keys.", self.table()
+            )
+        raise DataError(
+            f"Source {name}: {bad} of {total} records were set aside, more than the "
+            f"{100 * limit:g} % allowed ({table}).{example}",
+            "Correct the source, or raise max_quarantined if they may be left out.",
+            self.table(),
+        )
+
+    def passed_over(self) -> dict[str, int]:
+        """Return why records were passed over, and how many."""
+        counts: Counter[str] = Counter()
+        for index in self.indexes:
+            counts.update(index.passed_over)
+        return by_frequency(counts)
+
+    def _nothing(self) -> str:
+        over = ", ".join(f"{n} x {reason}" for reason, n in self.passed_over().items())
+        return f"all that it holds was passed over ({over})." if over else "it is empty."
+
+    def by_reason(self) -> tuple[SetAside, ...]:
+        """Return why records were set aside, how many, and the first of each kind; most frequent first."""
+        first: dict[str, BadRecord] = {}
+        for bad in self.quarantine():
+            first.setdefault(reason_name(bad.reason), bad)
+            if len(first) == len(self.reasons):
+                break
+        return tuple(
+            SetAside(reason, number, first[reason].file, first[reason].index)
+            if reason in first
+            else SetAside(reason, number)
+            for reason, number in by_frequency(self.reasons).items()
+        )
+
+    def table(self) -> str:
+        """Return `by_reason` as lines of text."""
+        rows = [("reason", "records", "share", "first")]
+        for kind in self.by_reason():
+            example = "" if kind.file is None else f"{kind.file}, record {kind.index}"
+            rows.append((kind.reason, f"{kind.records:,}", f"{100 * kind.records / max(1, self.read):.3g} %", example))
+        wide = [max(len(row[k]) for row in rows) for k in range(3)]
+        return "\n".join(f"{a:<{wide[0]}}  {b:>{wide[1]}}  {c:>{wide[2]}}  {d}".rstrip() for a, b, c, d in rows)
+
+
+def open_source(spec: AssembleSpec, task: Task) -> OpenedSource:
+    """Open the shards of a source.
+
+    Raises
+    ------
+    DataError
+        When too much of it was set aside, or nothing is left.
+    IntegrityError
+        When a shard is damaged.
+    """
+    folders, indexes, evidence = [Path(path) for path in spec.shards], [], []
+    reasons: Counter[str] = Counter()
+    for folder in folders:
+        task.check()
+        index, seen = open_shard(folder)
+        indexes.append(index)
+        evidence.append(seen)
+        reasons.update(index.reasons)
+        task.progress(done=len(indexes), total=len(folders), quarantined=sum(reasons.values()))
+    source = OpenedSource(spec, folders, indexes, Evidence.merge(evidence), reasons, None)
+    source.first = next(source.quarantine(), None)
+    source.check()
+    return source

@@ -1,0 +1,165 @@
+"""What is decided of a source before a record is placed: what is set aside, splits, isolated atoms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.ingest.assembly.groups import Grouping, Groups, count_groups, survey_groups
+from gfm_pipeline.apps.ingest.assembly.opened_source import OpenedSource
+from gfm_pipeline.apps.ingest.assembly.split_rules import SplitRequest, choose_splits
+from gfm_pipeline.apps.ingest.assembly.splits import SPLITS, GroupSplits
+from gfm_pipeline.apps.ingest.checks.lone_atoms import FARTHEST_OFF, LONE_ID, found_in, said_of_foreign, said_of_found
+from gfm_pipeline.apps.ingest.checks.record_scan import (
+    Fit,
+    Marks,
+    Rows,
+    all_parts,
+    mark_duplicates,
+    mark_other_units,
+    mark_outside,
+    merge_last,
+    read_energies,
+)
+from gfm_pipeline.apps.ingest.summary.references import ReferenceEnergies
+from gfm_pipeline.apps.runtime.program import Task
+from gfm_pipeline.core.contracts.data import SourceSettings, Split
+from gfm_pipeline.core.contracts.readers import describe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was decided.
+
+    Attributes
+    ----------
+    parts, marks
+        The records, and which are kept.
+    grouping, splits
+        The group of a record, and the split of a group.
+    present
+        Atomic numbers of all that was read.
+    graphs, atoms, groups
+        Of each split.
+    isolated
+        Element to energy of an isolated atom (eV): given by the user, or found among the records.
+    warnings, notes
+        Sentences for people.
+    """
+
+    parts: list[Rows]
+    marks: Marks
+    grouping: Grouping
+    splits: GroupSplits
+    present: NDArray[np.int64]
+    graphs: dict[Split, int]
+    atoms: dict[Split, int]
+    groups: dict[Split, int]
+    isolated: dict[str, float]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def has_default_groups(source: SourceSettings) -> bool:
+    """Return whether nobody chose the groups: the reader's own are taken, and it does not make the data itself."""
+    return source.group_key is None and not describe(source.reader).makes_data
+
+
+def make_plan(source: OpenedSource, scratch: Path, task: Task) -> Plan:
+    """Decide what is set aside, and what the splits are.
+
+    Raises
+    ------
+    DataError
+        When too much is set aside, or three splits cannot be formed.
+    """
+    spec = source.spec
+    parts = all_parts(source.folders, source.indexes)
+    marks = Marks(scratch / "marks", sum(part.n for part in parts))
+    if spec.source.duplicates != "keep":
+        mark_duplicates(parts, spec.source, marks, source.set_aside)
+        source.check()
+    present = np.array(sorted({z for index in source.indexes for z in index.elements}), dtype=np.int64)
+    task.check()
+    if mark_other_units(parts, spec.source, marks, present, spec.seed, source.set_aside):
+        source.check()
+    task.check()
+    grouping = Grouping.of_files(merge_last(source.indexes))
+    request = SplitRequest(spec.validation, spec.test, spec.seed, spec.source.name, has_default_groups(spec.source))
+
+    def regroup(block: int) -> Groups | None:
+        return survey_groups(parts, marks, replace(grouping, block=block))
+
+    choice = choose_splits(survey_groups(parts, marks, grouping), regroup, request)
+    grouping = replace(grouping, block=choice.block)
+    given, found = dict(spec.source.isolated_energies or {}), _isolated(parts, marks)
+    graphs, atoms, fit = _survey(parts, marks, grouping, choice.splits, present, task)
+    elements = tuple(chemical_symbols[z] for z in present.tolist())
+    isolated, references, foreign = settle(fit, elements, given, found)
+    if spec.source.energy_window is not None:
+        energies = np.array([references.energies.get(symbol, 0.0) for symbol in elements])
+        if mark_outside(parts, spec.source, marks, present, energies, source.set_aside):
+            source.check()
+            graphs, atoms, _ = _survey(parts, marks, grouping, choice.splits, present, task)
+    counted = count_groups(parts, marks, grouping, choice.splits.split)
+    groups = dict(zip(SPLITS, counted, strict=True))
+    warnings = choice.sentences + foreign
+    notes = () if foreign else said_of_found({s: e for s, e in found.items() if s not in given})
+    return Plan(parts, marks, grouping, choice.splits, present, graphs, atoms, groups, isolated, warnings, notes)
+
+
+def _isolated(parts: list[Rows], marks: Marks) -> dict[str, float]:
+    """Return the energies of isolated atoms among the kept records, by symbol."""
+    found: dict[str, float] = {}
+    for part in parts:
+        group, numbers, natoms, energy, charge = part.columns("group_id", "numbers", "natoms", "energy", "charge")
+        kept = np.where(marks.kept(part), group, np.uint64(0))
+        for symbol, value in found_in(kept, numbers, natoms, energy, charge).items():
+            found[symbol] = min(value, found.get(symbol, np.inf))
+    return found
+
+
+def settle(
+    fit: Fit, elements: tuple[str, ...], given: dict[str, float], found: dict[str, float]
+) -> tuple[dict[str, float], ReferenceEnergies, tuple[str, ...]]:
+    """Return the isolated energies to use, the references, and what is said of isolated atoms that are not used."""
+    isolated = {**found, **given}
+    references = fit.solve(elements, isolated)
+    off = fit.off(references)
+    if set(found) <= set(given) or abs(off) <= FARTHEST_OFF:
+        return isolated, references, ()
+    return given, fit.solve(elements, given), said_of_foreign(found, off)
+
+
+def _survey(
+    parts: list[Rows],
+    marks: Marks,
+    grouping: Grouping,
+    splits: GroupSplits,
+    present: NDArray[np.int64],
+    task: Task,
+) -> tuple[dict[Split, int], dict[Split, int], Fit]:
+    """Count structures and atoms of every split, and collect what references are fitted to: no isolated atoms."""
+    fit = Fit(present)
+    graphs, atoms = np.zeros(3, np.int64), np.zeros(3, np.int64)
+    for (counts, energy), group in zip(
+        read_energies(parts, marks, present), _groups(parts, marks, grouping), strict=True
+    ):
+        task.check()
+        where = splits.split(group)
+        learned = (where == SPLITS.index(Split.TRAIN)) & (group != np.uint64(LONE_ID))
+        fit.add(counts[learned], energy[learned])
+        graphs += np.bincount(where, minlength=3)
+        atoms += np.bincount(where, weights=counts.sum(axis=1), minlength=3).astype(np.int64)
+    return dict(zip(SPLITS, graphs.tolist(), strict=True)), dict(zip(SPLITS, atoms.tolist(), strict=True)), fit
+
+
+def _groups(parts: list[Rows], marks: Marks, grouping: Grouping) -> Iterator[NDArray[np.uint64]]:
+    """Yield the groups of the kept records, part by part."""
+    for part in parts:
+        yield grouping.of(part)[marks.kept(part)]

@@ -1,0 +1,50 @@
+"""What splits the records of a preview would make, said before anything is converted."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gfm_pipeline.apps.ingest.assembly.groups import Grouping, Groups
+from gfm_pipeline.apps.ingest.assembly.plan import has_default_groups
+from gfm_pipeline.apps.ingest.assembly.shard import MEMBERS
+from gfm_pipeline.apps.ingest.assembly.split_rules import SplitRequest, choose_splits
+from gfm_pipeline.apps.ingest.checks.fingerprints import group_id
+from gfm_pipeline.apps.ingest.records import Record
+from gfm_pipeline.core.contracts.preview import PreviewSpec
+from gfm_pipeline.core.errors import DataError
+
+
+def said_of_splits(records: list[Record], spec: PreviewSpec, complete: bool) -> tuple[str, ...]:
+    """Return the warnings about splits that usable records would give.
+
+    Parameters
+    ----------
+    records
+        In eV and Angstrom.
+    spec
+        What the preview is asked.
+    complete
+        Whether they are the whole source. Of a sample only too few groups are worth a word, since ingest looks at all.
+    """
+    if not records or not (complete or len({record.group for record in records}) < 3):
+        return ()
+    source = spec.source
+    ids = np.array([group_id(str(record.group)) for record in records], dtype=np.uint64)
+    place = [np.array([getattr(r, name) for r in records], np.int64) for name in ("file_index", "member", "index")]
+    last: dict[int, int] = {}
+    for file, member, index in zip(*(column.tolist() for column in place), strict=True):
+        last[file * MEMBERS + member] = max(last.get(file * MEMBERS + member, 0), index + 1)
+    ends = np.cumsum([last[file] for file in sorted(last)])
+    offsets = {file: int(end) - last[file] for file, end in zip(sorted(last), ends, strict=True)}
+    numbers = np.concatenate([record.numbers for record in records]).astype(np.uint8)
+    natoms = np.array([len(record.numbers) for record in records])
+
+    def groups(block: int | None) -> Groups:
+        return Groups.of_records(Grouping.of_files(offsets, block).ids(ids, *place), numbers, natoms)
+
+    request = SplitRequest(spec.validation, spec.test, spec.seed, source.name, has_default_groups(source))
+    try:
+        found = choose_splits(groups(None), groups, request).sentences
+    except DataError as error:
+        found = (str(error),)
+    return found if complete else tuple(f"Of the records read so far: {sentence}" for sentence in found)

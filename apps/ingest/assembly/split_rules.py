@@ -1,0 +1,227 @@
+"""Which groups a source is split by, whether the splits are what was asked for, and what has to be said of them.
+
+Named groups are kept wherever three splits can be made of them. Training has every element if the groups allow it. Too
+few groups, and groups that the user did not choose and that miss the fractions or the elements, give way to blocks of
+consecutive records of the source, which the report and the preview name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.ingest.assembly.groups import Groups, symbols_of
+from gfm_pipeline.apps.ingest.assembly.splits import SPLITS, GroupSplits, check_fractions, split_groups
+from gfm_pipeline.core.errors import DataError
+
+BLOCKS = 20  # at least, in place of groups
+EACH = 2  # blocks in the smaller of validation and test, at least
+OFF = 2.0  # times more or less records than asked for, which is said
+FEW = 10  # groups, below which each one is a large part of what its split can tell
+_CHOOSE = (
+    "Set group_key to what names a trajectory or family, to @block:N where neighbouring records belong together, or to "
+    "@record where none do."
+)
+
+
+@dataclass(frozen=True)
+class SplitRequest:
+    """What is asked for.
+
+    Attributes
+    ----------
+    validation, test
+        Shares of the records.
+    seed, name
+        Of the source; the name is for messages.
+    default
+        Nobody chose what the groups are: they are the reader's own.
+    """
+
+    validation: float
+    test: float
+    seed: int
+    name: str
+    default: bool
+
+    def shares(self) -> NDArray[np.float64]:
+        """Return the shares of the three splits, in the order of `SPLITS`."""
+        return np.array([1.0 - self.validation - self.test, self.validation, self.test])
+
+
+@dataclass(frozen=True)
+class SplitChoice:
+    """The split of every group, the block that replaces named groups (None: they are kept), and what is to be said."""
+
+    splits: GroupSplits
+    block: int | None
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Dealt:
+    """Groups without isolated atoms, and the split of each [K]."""
+
+    groups: Groups
+    which: NDArray[np.uint8]
+    moved: tuple[str, ...]  # elements for whose sake groups were moved to training
+
+    def records(self) -> NDArray[np.int64]:
+        """Return the records of the three splits [3]."""
+        return np.bincount(self.which, weights=self.groups.sizes, minlength=3).astype(np.int64)
+
+    def missing(self, extra: NDArray[np.uint64]) -> tuple[str, ...]:
+        """Return the elements that training, with ``extra`` [2], has none of."""
+        return symbols_of(_any(self.groups.elements) & ~(_any(self.groups.elements[self.which == 0]) | extra))
+
+    def off(self, shares: NDArray[np.float64]) -> float:
+        """Return how many times more or less records validation or test has than asked for, one record forgiven."""
+        got, wanted = self.records()[1:].astype(float), shares[1:] * self.groups.sizes.sum()
+        near = np.clip(wanted, got - 1.0, got + 1.0)
+        return float(np.exp(np.abs(np.log(np.maximum(near, 1e-9) / wanted))).max())
+
+
+def _any(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    return np.bitwise_or.reduce(words, axis=0) if len(words) else np.zeros(2, np.uint64)
+
+
+def choose_splits(named: Groups | None, regroup: Callable[[int], Groups | None], request: SplitRequest) -> SplitChoice:
+    """Choose the groups and deal them.
+
+    Parameters
+    ----------
+    named
+        The groups of the records as they are named; None: too many to list, which a hash deals.
+    regroup
+        Returns blocks of so many consecutive records instead.
+    request
+        What is asked for.
+
+    Raises
+    ------
+    DataError
+        With fractions that leave a split empty, too few records for three splits, or isolated atoms alone.
+    """
+    check_fractions(request.validation, request.test, request.name)
+    if named is None:
+        return SplitChoice(GroupSplits(None, None, request.validation, request.test, request.seed), None, ())
+    groups, lone = named.split_off_lone()
+    if len(lone) and not len(groups):
+        raise DataError(
+            f"Source {request.name} holds isolated atoms alone, which are references for other records.",
+            "Give their file to the source whose energies they belong to.",
+        )
+    extra = _any(lone.elements)
+    dealt = _deal(groups, request, extra) if len(groups) >= len(SPLITS) else None
+    why = _why_not(groups, dealt, request, extra)
+    if why is not None:
+        block = max(1, int(groups.sizes.sum()) // _blocks(request))
+        blocks = regroup(block)
+        others = None if blocks is None else blocks.split_off_lone()[0]
+        if others is None or (dealt is None and len(others) < len(SPLITS)):
+            split_groups(groups.sizes, request.validation, request.test, request.seed, request.name)  # raises
+        elif len(others) >= len(SPLITS):
+            instead = _deal(others, request, extra)
+            if dealt is None or _better(instead, dealt, request, extra):
+                said = (_of_blocks(why, block, len(others)), *_said(instead, request, extra))
+                return SplitChoice(_splits(instead, lone, request), block, said)
+    if dealt is None:
+        raise DataError(f"Source {request.name} has too few records for three splits.", "Give more.")
+    few = (_of_few(dealt),) if request.default and len(groups) < FEW else ()
+    return SplitChoice(_splits(dealt, lone, request), None, (*_said(dealt, request, extra), *few))
+
+
+def _blocks(request: SplitRequest) -> int:
+    return max(BLOCKS, math.ceil(EACH / min(request.validation, request.test)))
+
+
+def _splits(dealt: _Dealt, lone: Groups, request: SplitRequest) -> GroupSplits:
+    ids = np.concatenate([dealt.groups.ids, lone.ids])
+    which = np.concatenate([dealt.which, np.zeros(len(lone), np.uint8)])
+    order = np.argsort(ids)
+    return GroupSplits(ids[order], which[order], request.validation, request.test, request.seed)
+
+
+def _deal(groups: Groups, request: SplitRequest, extra: NDArray[np.uint64]) -> _Dealt:
+    """Deal groups to splits; those that alone have an element go to training, the smallest first."""
+
+    def dealt(pinned: frozenset[int]) -> NDArray[np.uint8]:
+        return split_groups(groups.sizes, request.validation, request.test, request.seed, request.name, pinned)
+
+    pinned, moved = frozenset[int](), list[str]()
+    best = latest = _Dealt(groups, dealt(pinned), ())
+    while (missing := latest.missing(extra)) and len(groups) - len(pinned) >= len(SPLITS):
+        with_it = [g for g in range(len(groups)) if g not in pinned and missing[0] in symbols_of(groups.elements[g])]
+        pinned |= {min(with_it, key=lambda g: int(groups.sizes[g]))}
+        moved.append(missing[0])
+        latest = _Dealt(groups, dealt(pinned), tuple(moved))
+        if len(np.unique(latest.which)) < len(SPLITS):
+            break
+        if len(latest.missing(extra)) < len(best.missing(extra)):
+            best = latest
+    return best
+
+
+def _sizes(dealt: _Dealt, request: SplitRequest) -> str:
+    got, total = dealt.records().tolist(), int(dealt.groups.sizes.sum())
+    asked = "/".join(f"{100 * share:.3g}" for share in request.shares())
+    shares = "/".join(f"{100 * n / total:.3g}" for n in got)
+    return f"{'/'.join(map(str, got))} records ({shares} %), and {asked} % were asked for"
+
+
+def _why_not(groups: Groups, dealt: _Dealt | None, request: SplitRequest, extra: NDArray[np.uint64]) -> str | None:
+    """Return why blocks should replace the groups; None where they should not."""
+    if dealt is None:
+        many = "All records are of one group" if len(groups) == 1 else f"The records are of {len(groups)} groups"
+        return f"{many}, and training, validation and test need one each"
+    if not request.default:
+        return None
+    if dealt.off(request.shares()) > OFF:
+        return f"{len(groups)} whole groups make splits of {_sizes(dealt, request)}"
+    if missing := dealt.missing(extra):
+        return f"{len(groups)} whole groups leave training without {', '.join(missing)}"
+    return None
+
+
+def _better(instead: _Dealt, dealt: _Dealt, request: SplitRequest, extra: NDArray[np.uint64]) -> bool:
+    """Return whether blocks miss fewer elements than groups, or are nearer to the fractions and miss no more."""
+    new, old = (len(some.missing(extra)) for some in (instead, dealt))
+    shares = request.shares()
+    return new < old or (new == old and instead.off(shares) < dealt.off(shares) - 1e-9)
+
+
+def _of_few(dealt: _Dealt) -> str:
+    counts = np.bincount(dealt.which, minlength=3).tolist()
+    return (
+        f"The groups are few: of {len(dealt.which)}, validation holds {counts[1]} and test {counts[2]}, and training "
+        f"has no record of these. {_CHOOSE}"
+    )
+
+
+def _of_blocks(why: str, block: int, number: int) -> str:
+    each = "single records" if block == 1 else f"blocks of {block} consecutive records"
+    return (
+        f"{why}: {number} {each} are dealt to the splits instead. Records of one trajectory or composition are then in "
+        f"all splits, and errors on validation and test are those of interpolation. {_CHOOSE}"
+    )
+
+
+def _said(dealt: _Dealt, request: SplitRequest, extra: NDArray[np.uint64]) -> tuple[str, ...]:
+    said = []
+    if dealt.moved:
+        said.append(
+            f"So that training has every element, groups with {', '.join(dealt.moved)} were taken out of validation "
+            "and test, which tell nothing of groups that have them alone."
+        )
+    if missing := dealt.missing(extra):
+        said.append(
+            f"Training has no record with {', '.join(missing)}, which validation or test has: errors there are of "
+            "elements that no model has seen. Set group_key to a finer one, or leave those records out."
+        )
+    if dealt.off(request.shares()) > OFF:
+        said.append(f"Whole groups make splits of {_sizes(dealt, request)}: a finer group_key comes nearer.")
+    return tuple(said)
