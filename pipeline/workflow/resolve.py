@@ -11,6 +11,7 @@ from gfm_pipeline.core.contracts.readers import describe, reader_names
 from gfm_pipeline.core.contracts.sources import RecordedFile, block_size, check_units, force_label, validate_options
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.explain import suggestion
+from gfm_pipeline.core.special_files import special_within
 from gfm_pipeline.workflow.gone_files import recorded_as, with_gone
 from gfm_pipeline.workflow.load import LoadedWorkflow
 from gfm_pipeline.workflow.schema import SourceModel
@@ -140,6 +141,9 @@ def _files(
                 f"The name of the file {str(strange)!a} is not UTF-8 text.",
                 "Rename it, or give a pattern that leaves it out.",
             )
+        special = next(filter(None, map(special_within, matches)), None)
+        if special is not None:
+            raise loaded.error(at, f"{special[0]} is {special[1]} and no file.", "Give files or folders of files.")
         found += matches
     return list(dict.fromkeys(found))
 

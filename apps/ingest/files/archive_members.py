@@ -23,7 +23,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
+from gfm_pipeline.apps.ingest.files.expansion import ExpansionError, bounded, most_of
 from gfm_pipeline.core.errors import DataError
+from gfm_pipeline.core.special_files import special_within
 
 Opener = Callable[[IO[bytes]], IO[bytes]]
 
@@ -141,7 +143,7 @@ class Part:
                 yield _unmarked(raw)
                 return
             with _DECOMPRESS[suffix](raw) as stream:
-                yield _unmarked(stream)
+                yield _unmarked(bounded(stream, self.file))
 
     @contextmanager
     def text(self) -> Iterator[io.TextIOWrapper]:
@@ -200,6 +202,9 @@ def parts(file: str, members: str = "*") -> Iterator[Part]:
         When no member matches. Damaged archives raise what tarfile, zipfile and the decompressors raise.
     """
     path = Path(file)
+    special = special_within(path)
+    if special is not None:
+        raise DataError(f"{special[0]} is {special[1]} and no file.", "Give files or folders of files.")
     if not is_archive(file):
         yield Part(file, path, False, partial(_on_disk, path))
         return
@@ -240,7 +245,10 @@ class _Forward(io.RawIOBase):
 
 def _tar_members(path: Path, members: str) -> Iterator[Part]:
     with tarfile.open(path, "r|*") as archive:
+        most = most_of(path)
         while (info := archive.next()) is not None:
+            if archive.offset > most:
+                raise ExpansionError(f"it expands to more than {most:,} bytes")
             cast("Any", archive).members.clear()  # it keeps all it has seen, which may be millions
             if not info.isfile() or not _wanted(info.name, members):
                 continue
@@ -256,4 +264,8 @@ def _zip_members(path: Path, members: str) -> Iterator[Part]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if not info.is_dir() and _wanted(info.filename, members):
-                yield Part(f"{path}::{info.filename}", path, True, partial(archive.open, info))
+                yield Part(f"{path}::{info.filename}", path, True, partial(_zip_member, archive, info, path))
+
+
+def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> IO[bytes]:
+    return bounded(archive.open(info), path)

@@ -49,6 +49,18 @@ class LmdbFile:
         with self._transaction.cursor() as cursor:
             yield from cursor.iternext(keys=True, values=False)
 
+    def claimed(self, number: int) -> int:
+        """Return the number of records a file says it has.
+
+        Raises
+        ------
+        ValueError
+            When that is more than it has entries, or less than none.
+        """
+        if not 0 <= number <= self.entries:
+            raise ValueError(f"it claims {number:,} records, and has {self.entries:,} entries")
+        return number
+
     @property
     def entries(self) -> int:
         """Number of keys."""

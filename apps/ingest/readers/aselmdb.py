@@ -8,6 +8,7 @@ database drivers along and opens files for writing, which shared read-only copie
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Iterator
 from functools import partial
@@ -20,6 +21,26 @@ from ase.io.jsonio import decode
 from gfm_pipeline.apps.ingest.files.file_reader import Frame, Parse
 from gfm_pipeline.apps.ingest.files.lmdb_file import LmdbFile
 from gfm_pipeline.apps.ingest.readers.extxyz import ENERGY_NAMES
+
+
+def decoded(text: str) -> Any:
+    """Return what ASE's JSON says.
+
+    Raises
+    ------
+    ValueError
+        When an array claims another number of values than it lists: ASE would allocate and fill what is claimed.
+    """
+
+    def check(found: dict[str, Any]) -> None:
+        if "__ndarray__" in found:
+            shape, dtype, values = found["__ndarray__"]
+            each = 2 if np.dtype(dtype).kind == "c" else 1
+            if math.prod(map(int, shape)) * each != len(values):
+                raise ValueError(f"an array of shape {tuple(shape)} lists {len(values):,} values")
+
+    json.loads(text, object_hook=check)
+    return decode(text)
 
 
 class AseLmdb:
@@ -44,6 +65,7 @@ class AseLmdb:
         if following is None:
             raise ValueError("no nextid: this is no ASE database")
         gone = set(deleted or ())
+        self._file.claimed(int(following) - 1 - len(gone))
         return (str(number).encode() for number in range(1, int(following)) if number not in gone)
 
     def _header(self, name: str) -> Any:
@@ -59,7 +81,7 @@ class AseLmdb:
         value = self._file.get(key)
         if value is None:
             raise ValueError(f"row {key.decode()} is missing")
-        row: dict[str, Any] = decode(zlib.decompress(value).decode())
+        row: dict[str, Any] = decoded(zlib.decompress(value).decode())
         extra = {**(row.get("data") or {}), **(row.get("key_value_pairs") or {})}
 
         def find(name: str) -> Any:

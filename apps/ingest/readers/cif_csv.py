@@ -21,6 +21,7 @@ from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse, RefusedError
 from gfm_pipeline.core.contracts.options import CifCsvOptions
 from gfm_pipeline.core.errors import DataError
+from gfm_pipeline.core.special_files import special_kind
 
 _LONGEST = 10_000_000  # characters of a field; a CIF of thousands of atoms has about one
 
@@ -78,13 +79,24 @@ def _refuse(reason: str) -> Frame:
     raise ValueError(reason)
 
 
+def _leaves(value: str) -> bool:
+    """Return whether a value of the table, as a part of a path, leads elsewhere."""
+    return value.startswith("/") or ".." in value.split("/")
+
+
 def _parse(row: dict[str, str | None], folder: Path, options: CifCsvOptions) -> Frame:
     if None in row or None in row.values():
         raise ValueError("the row has more or fewer fields than the table has columns")
     if options.cif is not None:
         text = row[options.cif] or ""
     else:
+        strange = next((v for v in row.values() if v and _leaves(v) and v in options.path.format(**row)), None)
+        if strange is not None:
+            raise RefusedError(f"{strange[:100]!r} leads out of the folder of the table: it is not followed")
         path = folder / options.path.format(**row)
+        kind = special_kind(path)
+        if kind is not None:
+            raise RefusedError(f"{path} is {kind} and no file")
         if not path.exists():
             raise ValueError(f"there is no file {path}")
         text = path.read_text(encoding="utf-8", errors="replace")

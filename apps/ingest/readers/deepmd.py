@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
+from gfm_pipeline.apps.ingest.files.hdf5_links import own
 from gfm_pipeline.apps.ingest.files.lmdb_file import LmdbFile
 from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.apps.ingest.records import disk_trouble
@@ -41,7 +42,7 @@ class DeepmdReader(FileReader):
             with LmdbFile(part.path()) as file:
                 about = _metadata(file)
                 numbers = _numbers_of(options.type_map or tuple(about.get("type_map") or ()))
-                for key in _keys(about):
+                for key in _keys(file, about):
                     yield partial(_lmdb_frame, file, key, numbers)
             return
         if part.path().is_file():
@@ -58,7 +59,7 @@ class DeepmdReader(FileReader):
         """Return the number of frames."""
         if part.suffix == ".lmdb":
             with LmdbFile(part.path()) as file:
-                return int(_metadata(file)["nframes"])
+                return _claimed(file, _metadata(file))
         if part.path().is_file():
             with h5py.File(part.path()) as stored:
                 return sum(
@@ -107,14 +108,19 @@ def _raw_frame(system: _System, lines: dict[str, str]) -> Frame:
     return system.frame(arrays, 0)
 
 
-def _systems_of(file: Any) -> Iterator[Any]:
-    """Yield the groups that are systems: those with ``type.raw``; below one, none is looked for."""
+def _systems_of(file: Any, seen: set[int] | None = None) -> Iterator[Any]:
+    """Yield the groups that are systems, each once: those with ``type.raw``; below one, none is looked for."""
+    seen = set() if seen is None else seen
+    address = h5py.h5o.get_info(file.id).addr
+    if address in seen:
+        return
+    seen.add(address)
     if "type.raw" in file:
         yield file
         return
     for name in file:
         if isinstance(file.get(name, getlink=True), h5py.HardLink) and isinstance(file[name], h5py.Group):
-            yield from _systems_of(file[name])
+            yield from _systems_of(file[name], seen)
 
 
 def _refuse(reason: str) -> Frame:
@@ -179,15 +185,15 @@ class _Stored(_System):
     """One group of an HDF5 file, named and filled as the folder of a system is."""
 
     def __init__(self, group: Any, options: DeepmdOptions) -> None:
-        self.types = np.asarray(group["type.raw"][()], dtype=np.int64)
+        self.types = np.asarray(own(group, "type.raw")[()], dtype=np.int64)
         named = np.ravel(group["type_map.raw"][()]).tolist() if "type_map.raw" in group else []
         self.numbers = _numbers_of(options.type_map or tuple(bytes(name).decode() for name in named))
         self.periodic = not bool(group["nopbc"][()]) if "nopbc" in group else True
-        self.sets = [group[name] for name in sorted(group) if name.startswith("set.")]
+        self.sets = [own(group, name) for name in sorted(group) if name.startswith("set.")]
 
     def load(self, folder: Any) -> dict[str, Any]:
         """Return the arrays of a set, which are read frame by frame."""
-        arrays = {name: folder[f"{name}.npy"] for name in _ARRAYS if f"{name}.npy" in folder}
+        arrays = {name: own(folder, f"{name}.npy") for name in _ARRAYS if f"{name}.npy" in folder}
         if "coord" not in arrays:
             raise ValueError("there is no coord.npy")
         odd = next((name for name, array in arrays.items() if len(array) != len(arrays["coord"])), None)
@@ -204,9 +210,15 @@ def _metadata(file: LmdbFile) -> dict[str, Any]:
     return about
 
 
-def _keys(about: dict[str, Any]) -> Iterator[bytes]:
+def _claimed(file: LmdbFile, about: dict[str, Any]) -> int:
+    return file.claimed(int(about["nframes"]))
+
+
+def _keys(file: LmdbFile, about: dict[str, Any]) -> Iterator[bytes]:
     style = str(about.get("frame_idx_fmt", "012d"))
-    return (format(index, style).encode() for index in range(int(about["nframes"])))
+    if len(style) > 8 or not style[:-1].isdecimal() or int(style[:-1]) > 500:  # a key of LMDB has 511 bytes at most
+        raise ValueError(f"frame_idx_fmt is {style[:40]!r}, no format of numbers such as 012d")
+    return (format(index, style).encode() for index in range(_claimed(file, about)))
 
 
 def _array(packed: dict[str, Any]) -> NDArray[Any]:

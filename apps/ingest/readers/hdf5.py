@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
+from gfm_pipeline.apps.ingest.files.hdf5_links import own
 from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.apps.ingest.records import disk_trouble
 from gfm_pipeline.core.contracts.data import SourceSettings
@@ -100,8 +101,11 @@ class Hdf5Reader(FileReader):
         with h5py.File(part.path()) as file:
             if layout.root not in file:
                 raise ValueError(_holds(file, layout))
-            for group in _groups(file[layout.root], layout):
+            for group in _groups(_root(file, layout), layout):
                 none = False
+                if isinstance(group, ValueError):
+                    yield partial(_refuse, str(group))
+                    continue
                 try:
                     molecule = _Molecule(group, layout)
                 except Exception as error:
@@ -118,7 +122,13 @@ class Hdf5Reader(FileReader):
         """Return the number of conformers."""
         layout = LAYOUTS[options.layout]
         with h5py.File(part.path()) as file:
-            return sum(_conformers(group, layout) for group in _groups(file[layout.root], layout))
+            found = list(_groups(_root(file, layout), layout))
+            return sum(1 if isinstance(group, ValueError) else _conformers(group, layout) for group in found)
+
+
+def _root(file: Any, layout: Layout) -> Any:
+    name = layout.root.strip("/")
+    return own(file, name) if name else file
 
 
 def _holds(file: Any, layout: Layout) -> str:
@@ -141,19 +151,35 @@ def _refuse(reason: str) -> Frame:
     raise ValueError(reason)
 
 
-def _groups(group: Any, layout: Layout) -> Iterator[Any]:
-    """Yield the groups below one that have positions; below those none are looked for."""
+def _groups(group: Any, layout: Layout, seen: set[int] | None = None) -> Iterator[Any]:
+    """Yield the groups below one that have positions; below those none are looked for.
+
+    Each group once, whatever links lead to it: soft links lead to what has its own place in the file, or round in
+    circles. In place of what lies in another file an error is yielded.
+    """
+    seen = set() if seen is None else seen
+    address = h5py.h5o.get_info(group.id).addr
+    if address in seen:
+        return
+    seen.add(address)
     if layout.pos in group:
         yield group
         return
     for name in group:
-        child = group.get(name)
+        try:
+            child = own(group, name)
+        except ValueError as error:
+            yield error
+            continue
         if isinstance(child, h5py.Group):
-            yield from _groups(child, layout)
+            yield from _groups(child, layout, seen)
 
 
 def _conformers(group: Any, layout: Layout) -> int:
-    return 1 if layout.single else len(group[layout.pos])
+    positions = own(group, layout.pos)
+    if not isinstance(positions, h5py.Dataset):
+        raise ValueError(f"there is no {layout.pos}")
+    return 1 if layout.single else len(positions)
 
 
 class _Molecule:
@@ -168,13 +194,13 @@ class _Molecule:
 
     def _array(self, name: str) -> NDArray[Any] | None:
         if name not in self._read:
-            found = self._group.get(name)
+            found = own(self._group, name)
             self._read[name] = found[()] if isinstance(found, h5py.Dataset) else None
         return self._read[name]
 
     @cached_property
     def _numbers(self) -> NDArray[Any]:
-        values = self._group[self._layout.numbers][()]
+        values = own(self._group, self._layout.numbers)[()]
         if values.dtype.kind in "SO":
             return np.array([number_of(bytes(symbol).decode()) for symbol in values.tolist()])
         return np.asarray(values)

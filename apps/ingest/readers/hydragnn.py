@@ -47,7 +47,13 @@ class HydragnnReader(FileReader):
 
 
 def _size(file: BpFile, label: str) -> int:
-    return int(np.asarray(file.attribute(f"{label}/ndata")).ravel()[0])
+    """Return how many samples a label has; a file may claim any number, and is held to what it has of each key."""
+    claimed = int(np.asarray(file.attribute(f"{label}/ndata")).ravel()[0])
+    for key in file.keys(label):
+        held = int(np.prod(file.variable(f"{label}/{key}/variable_count").Shape()))
+        if not 0 <= claimed <= held:
+            raise IntegrityError(f"{file.path} claims {claimed:,} samples of {label}, and has {held:,} of {key}.")
+    return claimed
 
 
 def _coefficients(file: BpFile) -> NDArray[np.float64]:

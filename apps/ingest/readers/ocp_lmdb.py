@@ -42,7 +42,7 @@ class OcpLmdbReader(FileReader):
 def _length(file: LmdbFile) -> int:
     packed = file.get(b"length")
     if packed is not None:
-        return int(fields(packed))
+        return file.claimed(int(fields(packed)))
     return file.entries - sum(file.get(key) is not None for key in _NO_RECORDS)
 
 

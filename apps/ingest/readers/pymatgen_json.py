@@ -18,6 +18,7 @@ from pymatgen.core import DummySpecies, Molecule, Structure
 from gfm_pipeline.apps.ingest.files import json_orients, json_stream
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse, RefusedError
+from gfm_pipeline.apps.ingest.files.markers import unmarked
 from gfm_pipeline.core.contracts.options import PymatgenJsonOptions
 
 # Total energies only: a corrected energy is not what the forces are the gradient of.
@@ -66,8 +67,8 @@ def _first(entry: Any, paths: tuple[str, ...]) -> Any:
 
 def _parse(load: Callable[[], Any]) -> Frame:
     entry = load()
-    plain = entry["structure"]
-    is_molecule = plain.get("@class") == "Molecule"
+    is_molecule = entry["structure"].get("@class") == "Molecule"
+    plain = unmarked(entry["structure"])
     structure: Any = Molecule.from_dict(plain) if is_molecule else Structure.from_dict(plain)
     if not structure.is_ordered:
         raise RefusedError("disordered structure")
