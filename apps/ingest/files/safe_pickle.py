@@ -50,6 +50,7 @@ class _Function(metaclass=_Sealed):
     """A function that a pickle may call, and nothing else."""
 
     __slots__ = ("_call",)
+    _call: Any
 
     def __init__(self, call: Any) -> None:
         object.__setattr__(self, "_call", call)
@@ -65,6 +66,7 @@ class _Type(metaclass=_Sealed):
     """A type of NumPy's, as pickles make it: a name, then a state that says the order of bytes."""
 
     __slots__ = ("dtype",)
+    dtype: np.dtype[Any]
 
     def __init__(self, name: Any = None, *_rest: Any) -> None:
         if not isinstance(name, str) or len(name) > 12 or name[:1] not in _KINDS or not (name[1:] or "0").isdecimal():
@@ -87,6 +89,7 @@ class _Array(metaclass=_Sealed):
     """An array of NumPy's, as pickles make it: empty, then a state with shape, type and bytes."""
 
     __slots__ = ("array",)
+    array: NDArray[Any] | None
 
     def __init__(self, *_rest: Any) -> None:
         object.__setattr__(self, "array", None)
@@ -106,6 +109,7 @@ class _Storage(metaclass=_Sealed):
     """A storage of a tensor: its elements, end to end."""
 
     __slots__ = ("elements",)
+    elements: NDArray[Any]
 
     def __init__(self, elements: Any = None) -> None:
         if not isinstance(elements, np.ndarray):
