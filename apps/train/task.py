@@ -30,7 +30,7 @@ from gfm_pipeline.apps.train.validate import subset
 from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.core.contracts.task import PROGRESS_FILE, ExitCode
 from gfm_pipeline.core.contracts.training import DatasetErrors, StopReason, TrainResult, TrainSpec
-from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.core.errors import ConfigError, DataError
 from gfm_pipeline.core.publish import is_published, read_manifest
 from gfm_pipeline.core.records import from_plain, to_plain
 from gfm_pipeline.models import ModelSpec
@@ -130,8 +130,22 @@ def _scales(statistics: Sequence[DatasetStatistics]) -> list[float]:
 
 
 def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: Sequence[GraphTable]) -> Card:
-    """Return the card of an untrained model: its scales are facts of the training split."""
-    degrees = np.concatenate([t.degrees() for t in tables])
+    """Return the card of an untrained model: its scales are facts of the training split.
+
+    Raises
+    ------
+    DataError
+        When no two atoms of a dataset are within the cutoff: a model would see lone atoms only.
+    """
+    counted = [table.degrees() for table in tables]
+    for dataset, table, neighbours in zip(spec.datasets, tables, counted, strict=True):
+        if not neighbours.any() and bool((table.natoms > 1).any()):
+            raise DataError(
+                f"No two atoms of dataset {dataset.name} are within the cutoff of {spec.model.cutoff:g} Angstrom: "
+                "its graphs have no edges.",
+                "Raise search.space.cutoff, or correct length_unit of the source.",
+            )
+    degrees = np.concatenate(counted)
     rms = _scales(statistics)
     model = spec.model
     return Card(

@@ -31,7 +31,7 @@ from gfm_pipeline.core.contracts.training import (
     TrainResult,
     TrainSpec,
 )
-from gfm_pipeline.core.errors import ConfigError, IntegrityError
+from gfm_pipeline.core.errors import ConfigError, DataError, IntegrityError
 from gfm_pipeline.core.publish import write_record
 from gfm_pipeline.core.records import read_record
 from gfm_pipeline.models import ModelSpec, Potential, multitask_loss
@@ -190,6 +190,13 @@ def test_a_result_lost_after_publication_is_found_again(spec, tmp_path):
     again = run(replace(spec, datasets=(DatasetRef("gone", "/nonexistent"),)), tmp_path / "b")
     assert again == first
     assert again.digest is not None
+
+
+def test_a_cutoff_without_any_edge_is_said_before_a_step_is_done(spec, tmp_path):
+    spec = replace(spec, model=replace(spec.model, cutoff=0.5))
+    (tmp_path / "a").mkdir()
+    with pytest.raises(DataError, match=r"No two atoms of dataset \w+ are within the cutoff of 0.5 Angstrom"):
+        train(spec, Task(tmp_path / "a"))
 
 
 def test_divergence_is_a_result(spec, tmp_path):
