@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,11 @@ def test_a_mistake_is_one_sentence(folder, capsys, words, sentence):
     assert len(err.strip().splitlines()) == 1
     assert sentence in err
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_pipe_among_the_files_is_refused_and_nothing_waits_for_it(folder, capsys):
+    (folder / "mine.xyz").unlink()
+    os.mkfifo(folder / "mine.xyz")
+    for command in (["ingest", "w.yaml", "--preview", "mine"], ["validate", "w.yaml"]):
+        assert invoke(command) == 2
+        assert "mine.xyz is a named pipe and no file." in capsys.readouterr().err
