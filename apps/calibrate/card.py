@@ -40,6 +40,7 @@ def model_card(
         "## Accuracy on the test split",
         _accuracy(reports),
         "Learns nothing: reference energies alone, and zero forces.",
+        "\n".join(f"- **{name} should not be used**: {d}." for name, r in reports.items() for d in r.doubts()),
         "## Uncertainty on the test split",
         _uncertainty(reports, level),
         "Calibrated deviation s = sqrt((scale × spread)² + floor²), interval = mean ± quantile × s. Scale and floor "

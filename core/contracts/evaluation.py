@@ -13,6 +13,8 @@ EVALUATION_FILE = "evaluation.json"
 FIGURES_FILE = "evaluation.npz"
 MODEL_CARD_FILE = "MODEL_CARD.md"
 MEMBERS_FOLDER = "members"
+ABSURD_ENERGY = 1.0  # eV/atom; a third of what binds a solid
+ABSURD_SHARE, ABSURD_FORCES = 10.0, 2.0  # times what a model that learned nothing has
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,19 @@ class DatasetReport:
     n_structures: int
     weights: dict[str, float] = field(default_factory=dict)
     effective_members: float | None = None
+
+    def doubts(self) -> tuple[str, ...]:
+        """Return why nobody should use this: errors on the test split that are no sensible model's."""
+        energy, forces = self.energy, self.forces
+        said = []
+        if energy.n and (energy.mae > ABSURD_ENERGY or energy.mae > ABSURD_SHARE * max(energy.null_mae, 1e-3)):
+            said.append(
+                f"the energy MAE is {1000 * energy.mae:,.4g} meV/atom, and references alone have "
+                f"{1000 * energy.null_mae:,.4g}"
+            )
+        if forces.n and forces.null_mae and forces.mae > ABSURD_FORCES * forces.null_mae:
+            said.append(f"the force MAE is {forces.mae / forces.null_mae:.3g} times that of zero forces")
+        return tuple(said)
 
 
 @dataclass(frozen=True)

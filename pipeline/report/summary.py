@@ -28,6 +28,11 @@ def summary_lines(view: CampaignView, folder: str) -> list[str]:
                 parts.append(f"F {forces.coverage_calibrated:.1%}")
             lines.append(f"  {name:<14}{mae[0]:>17}{mae[1]:>17}{mae[2]:>13}{', '.join(parts):>25}")
         lines.append("  * force MAE as a share of predicting zero forces")
+        for name, report in view.calibration.datasets.items():
+            lines += [
+                f"  WARNING {name} should not be used: {doubt}. See the warnings of its data in the report."
+                for doubt in report.doubts()
+            ]
     lines += [
         "",
         f"  report     {folder}/report.html (and report.md)",
