@@ -33,6 +33,7 @@ from gfm_pipeline.cli.progress import Progress
 from gfm_pipeline.cli.run_request import Asked
 from gfm_pipeline.cli.stopping import Stopper, stopping
 from gfm_pipeline.cli.submit import submit_campaign
+from gfm_pipeline.cli.terminal import outlive
 from gfm_pipeline.core.errors import ConfigError, GFMError, Stopped, StorageError
 from gfm_pipeline.core.faultpoints import Fault, FaultPoint, reach
 from gfm_pipeline.core.publish import write_atomic
@@ -114,6 +115,7 @@ def _drive(
 ) -> None:
     # Checked before anything is written, so that a mistake leaves no folder behind.
     request = asked.resolve()
+    outlive()
     around = surroundings(request.site, click.echo)
     if request.site.driver.mode is DriverMode.RESIDENT and not around.job.number:
         submit_campaign(request, asked, around, click.echo)

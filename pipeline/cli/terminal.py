@@ -43,6 +43,7 @@ class Edge(io.TextIOBase):
     def __init__(self, raw: TextIO, name: str, *, filtered: bool = True) -> None:
         super().__init__()
         self.raw, self.label, self.filtered = raw, name, filtered
+        self.may_vanish = False  # whether what nobody takes any more is dropped without a word
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -68,9 +69,11 @@ class Edge(io.TextIOBase):
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except BrokenPipeError:
-            raise
         except (OSError, ValueError) as error:
+            if self.may_vanish:
+                return
+            if isinstance(error, BrokenPipeError):
+                raise
             why = getattr(error, "strerror", None) or "it is closed"
             raise StorageError(
                 f"{self.label.capitalize()} cannot be written: {why}.", "Make room, or send it somewhere else."
@@ -101,6 +104,13 @@ def edge() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+def outlive() -> None:
+    """Go on when nobody takes what is printed from here on: a campaign does not end because its reader did."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, Edge):
+            stream.may_vanish = True
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -88,6 +88,19 @@ def test_names_on_the_command_line_come_back_visible(arguments: list[str], capsy
     assert not steers(out + err)
 
 
+def test_a_campaign_outlives_its_reader_and_other_commands_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    with edge():
+        with pytest.raises(BrokenPipeError):
+            click.echo("read by nobody")
+        terminal.outlive()
+        click.echo("read by nobody")
+
+
 def test_no_command_prints_past_the_edge() -> None:
     folder = Path(terminal.__file__).parent
     for path in set(folder.glob("*.py")) - {Path(terminal.__file__)}:
