@@ -39,7 +39,7 @@ def read(reader: str, *files: Path, **options: object) -> tuple[list[Record], li
     source = SourceSettings(
         "s", reader, tuple(map(str, files)), validate_options(reader, options), forces_are=ForceSign.FORCES
     )
-    items = list(isolated(get_reader(reader), ReadLimits(1.0, 20.0)).read(source, 0, 1, 0))
+    items = list(isolated(get_reader(reader), ReadLimits(1.0, 5.0)).read(source, 0, 1, 0))
     return [i for i in items if isinstance(i, Record)], [i for i in items if isinstance(i, BadRecord)]
 
 
@@ -244,3 +244,25 @@ def test_a_line_that_claims_a_thousand_million_atoms_costs_its_file(tmp_path):
     (tmp_path / "d.xyz").write_text("1000000000\nProperties=species:S:1:pos:R:3 energy=1\nCu 0 0 0\n")
     _, bad = read("ase", tmp_path / "d.xyz")
     assert len(bad) == 1
+
+
+def test_damaged_lmdb_files_are_named_and_the_next_is_read(tmp_path):
+    record = {"atomic_numbers": np.array([29]), "pos": np.zeros((1, 3)), "y": -3.0, "force": np.zeros((1, 3)), "sid": 1}
+    path = tmp_path / "good.lmdb"
+    with (
+        lmdb.open(str(path), subdir=False, map_size=1 << 24, lock=False) as file,
+        file.begin(write=True) as transaction,
+    ):
+        for number in range(200):
+            transaction.put(str(number).encode(), pickle.dumps(record))
+        transaction.put(b"length", pickle.dumps(200))
+    whole = path.read_bytes()
+    damaged = [tmp_path / f"{seed}.lmdb" for seed in range(8)]
+    for seed, file in enumerate(damaged):  # the heads of pages: some of these files end the process by SIGBUS
+        data, rng = bytearray(whole), random.Random(seed)
+        for _ in range(20):
+            data[4096 * rng.randrange(len(data) // 4096) + rng.randrange(64)] = rng.randrange(256)
+        file.write_bytes(data)
+    good, bad = read("ocp-lmdb", *damaged, path)
+    assert sum(record.file == str(path) for record in good) == 200
+    assert {item.file for item in bad} == set(map(str, damaged))
