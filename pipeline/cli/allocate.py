@@ -6,12 +6,11 @@ import hashlib
 import os
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gfm_pipeline.batch_systems.base import BatchSystem, JobState
-from gfm_pipeline.batch_systems.commands import SchedulerTrouble
 from gfm_pipeline.batch_systems.registry import connected
 from gfm_pipeline.campaign.folder import OpenCampaign
 from gfm_pipeline.campaign.holder import NO_JOB, Holder, JobIdentity
@@ -19,7 +18,7 @@ from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.cli.options import Request
 from gfm_pipeline.cli.run_request import Asked
 from gfm_pipeline.cli.stopping import Stopper
-from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.core.errors import ConfigError, SchedulerUnavailable
 from gfm_pipeline.core.publish import write_json
 from gfm_pipeline.engine.resources.job_chain import Chain
 from gfm_pipeline.engine.resources.nodes import Fleet, HeldFleet, HeldJob
@@ -55,7 +54,9 @@ class Surroundings:
         SchedulerTrouble
             When the batch system does not answer.
         """
-        return ("", "") if self.scheduler is None else (self.scheduler.system, self.scheduler.cluster())
+        if self.scheduler is None:
+            return "", ""
+        return self.scheduler.system, self.job.cluster or self.scheduler.cluster()
 
     def job_ended(self, holder: Holder) -> bool:
         """Return whether the job a driver ran in is over; False when that cannot be known from here."""
@@ -69,7 +70,7 @@ class Surroundings:
                 return False
             if info.state is JobState.UNKNOWN:
                 info = settled(self.scheduler, [holder.job], self.missing_seconds, self.say)[holder.job]
-        except SchedulerTrouble:
+        except SchedulerUnavailable:  # its trouble among them: who cannot be asked for may live
             return False
         if info.state is JobState.VANISHED:
             return True
@@ -81,7 +82,13 @@ def surroundings(site: SiteModel, say: Callable[[str], None]) -> Surroundings:
     scheduler, job = connected(site.scheduler.kind, os.environ, site.scheduler.command_timeout_seconds), NO_JOB
     if scheduler is not None:
         number, name, restarts = scheduler.my_job()
-        job = JobIdentity(number, name, scheduler.system, scheduler.cluster(), restarts) if number else NO_JOB
+        if number:
+            cluster = ""
+            with suppress(
+                SchedulerUnavailable
+            ):  # silent now; a lock without a cluster is taken over by nobody elsewhere
+                cluster = scheduler.cluster()
+            job = JobIdentity(number, name, scheduler.system, cluster, restarts)
     return Surroundings(scheduler, job, site.scheduler.missing_job_seconds, say)
 
 

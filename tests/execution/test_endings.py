@@ -10,6 +10,7 @@ from gfm_pipeline.batch_systems.base import JobInfo, JobState
 from gfm_pipeline.batch_systems.commands import SchedulerTrouble
 from gfm_pipeline.campaign.holder import JobIdentity, this_process
 from gfm_pipeline.cli.allocate import Surroundings
+from gfm_pipeline.core.errors import SchedulerUnavailable
 from gfm_pipeline.execution.endings import JobEndings, settled
 
 NAME = "gfm-small-j001"
@@ -100,6 +101,7 @@ def test_whether_the_job_of_a_lock_has_ended():
     assert not job_ended(Told(LACKS, LIVES))  # one blind answer
     assert job_ended(Told(LACKS))  # silent for the stated time
     assert not job_ended(Told(SchedulerTrouble("squeue failed")))
+    assert not job_ended(Told(SchedulerUnavailable("The command squeue does not exist on this machine.")))
 
 
 def test_a_number_of_another_cluster_or_of_another_job_proves_nothing():
