@@ -156,10 +156,11 @@ def resolve(
     folder: Path | None,
     overrides: tuple[str, ...],
     overlays: tuple[Path, ...] = (),
+    kept: Path | None = None,
 ) -> Request:
     """Check everything that can be checked without running; writes nothing."""
     of_workflow, of_site = split_sets(overrides)
-    loaded = load_workflow(workflow, of_workflow)
+    loaded = load_workflow(workflow, of_workflow, kept)
     loaded_site = load_site(site_name, overlays, of_site)
     site = loaded_site.model
     resources = decide_resources(loaded.model, site)

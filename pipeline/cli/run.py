@@ -50,6 +50,7 @@ QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing until the 
 @QUIET
 @CHAOS
 @FAULT
+@click.option("--as-submitted", "kept", type=click.Path(path_type=Path), default=None, hidden=True)
 def run(
     workflow: Path,
     site: str,
@@ -59,6 +60,7 @@ def run(
     quiet: bool,
     chaos: str | None,
     faults: tuple[str, ...],
+    kept: Path | None,
 ) -> None:
     """Run the campaign of WORKFLOW to its end, or go on with it.
 
@@ -66,7 +68,7 @@ def run(
     whatever end the last run had. Changed settings re-run only the stages that depend on them.
     Ctrl-C stops politely: running trainings save a checkpoint first. A second Ctrl-C stops at once.
     """
-    _drive(Asked(workflow, SiteChoice(site, overlays), folder, overrides), quiet, *check_faults(faults, chaos))
+    _drive(Asked(workflow, SiteChoice(site, overlays), folder, overrides, kept), quiet, *check_faults(faults, chaos))
 
 
 @click.command()
@@ -154,6 +156,10 @@ def _campaign(
         progress.say(f"An earlier driver (pid {campaign.dead_driver.pid}) died; going on where it was.")
     if (note := gone_note(request)) is not None:
         progress.say(note)
+    if asked.is_edited():
+        progress.say(
+            f"{asked.workflow} has changed since this job was submitted; the job runs it as it was: {asked.kept}"
+        )
     with nodes_of(request, campaign, around, stop, asked, progress.say) as (launcher, fleet):
         driver = Driver(context, state, campaign.journal, launcher, fleet, request.site, progress, stop.requested)
 

@@ -14,12 +14,17 @@ from gfm_pipeline.sites.schema import SiteModel
 
 @dataclass(frozen=True)
 class Asked:
-    """A workflow, a site, a campaign folder (None: the default one), and ``--set``."""
+    """A workflow, a site, a campaign folder (None: the default one), and ``--set``.
+
+    ``kept`` is the copy of the workflow that was made when a job was submitted: the job runs it, whatever became of the
+    file since.
+    """
 
     workflow: Path
     choice: SiteChoice
     folder: Path | None
     overrides: tuple[str, ...]
+    kept: Path | None = None
 
     def resolve(self) -> Request:
         """Check it and return what it means; writes nothing.
@@ -29,7 +34,14 @@ class Asked:
         ConfigError
             When it cannot be run.
         """
-        return resolve(self.workflow, self.choice.name, self.folder, self.overrides, self.choice.overlays)
+        return resolve(self.workflow, self.choice.name, self.folder, self.overrides, self.choice.overlays, self.kept)
+
+    def is_edited(self) -> bool:
+        """Return whether the workflow is another one now than when the job was submitted."""
+        try:
+            return self.kept is not None and self.workflow.read_bytes() != self.kept.read_bytes()
+        except OSError:
+            return True
 
     def options(self) -> list[str]:
         """Return the options that ask for the same site and settings, from wherever."""
@@ -45,6 +57,8 @@ class Asked:
         """Return the command line that drives the campaign in folder ``root``, from within a job."""
         workflow = str(self.workflow.resolve())
         words = ["run", workflow, "--campaign", str(root), *self.options()]
+        if self.kept is not None:
+            words += ["--as-submitted", str(self.kept)]
         return module_command("gfm_pipeline", *words, python=job_python(site))
 
 

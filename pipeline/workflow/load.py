@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -39,8 +39,10 @@ class LoadedWorkflow:
         return WorkflowError(message, self.path, self.place(*location), hint)
 
 
-def load_workflow(path: Path, overrides: Sequence[str] = ()) -> LoadedWorkflow:
+def load_workflow(path: Path, overrides: Sequence[str] = (), kept: Path | None = None) -> LoadedWorkflow:
     """Read and check ``path``; ``overrides`` are ``a.b=value`` strings that win over the file.
+
+    ``kept`` is a copy of it that is read in its place; what the workflow names lies beside ``path`` all the same.
 
     Raises
     ------
@@ -48,12 +50,13 @@ def load_workflow(path: Path, overrides: Sequence[str] = ()) -> LoadedWorkflow:
         When the file is missing, not YAML, or does not fit the schema.
     """
     file = read_yaml(
-        path,
+        kept or path,
         "workflow",
         WorkflowError,
         missing="Give its path as the first argument.",
         example="Start from the workflow.yaml of the examples.",
     )
+    file = replace(file, path=path)
     overridden: set[Location] = set()
     for text in overrides:
         keys, value = read_setting(text, "search.candidates=8", WorkflowError)

@@ -165,6 +165,11 @@ def test_a_laptop_needs_no_script(folder, capsys):
         ),
         (
             "frontierlike.yaml",
+            [*ACCOUNT, "--hours", "0.08"],
+            ["allocation.hours", "0.08 h (288 s) does nothing", "leaves 300 s", "0.1 h or more"],
+        ),
+        (
+            "frontierlike.yaml",
             [*ACCOUNT, "--set", "resources.search.ranks_per_node=3"],
             ["resources.search.ranks_per_node", "3 ranks do not divide the 8 GPUs", "2 or 4"],
         ),

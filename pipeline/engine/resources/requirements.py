@@ -41,6 +41,7 @@ from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.sites.task_shape import TaskShape, default_shape, host_shape, misfit, slots_per_node
 from gfm_pipeline.workflow.schema import WorkflowModel
 
+START_SECONDS = 60  # of workers and a first task: a job has to hold so long beside the warning before its end
 SHARED_LAUNCHES = 64  # that an allocation is cut into, where trainings share launches and the site sets no limit
 
 
@@ -206,10 +207,27 @@ def _allocation(workflow: WorkflowModel, site: SiteModel) -> Allocation | Imposs
     job = check_job(site, asked.queue, nodes, asked.hours if isinstance(asked.hours, float) else None)
     if isinstance(job, Refusal):
         return Impossible(_KEYS[job.about], job.message, job.hint)
+    short = _too_short(site, job.hours)
+    if short is not None:
+        return short
     blocks = asked.blocks if site.scheduler.system is not None else 1
     fit = job.bin
     words = "" if fit is None else f"{fit.min_nodes:,} to {fit.max_nodes:,} nodes get {fit.max_hours:g} h"
     return Allocation(nodes, _spare(site, nodes), job.hours, job.queue, job.account, blocks, words, job.warnings)
+
+
+def _too_short(site: SiteModel, hours: float | None) -> Impossible | None:
+    """Return why a wall time is of no use: the driver takes its leave before anything it started is done."""
+    warning = site.driver.warning_seconds
+    least = warning + START_SECONDS
+    if site.scheduler.system is None or hours is None or hours * 3600 >= least:
+        return None
+    return Impossible(
+        Key.HOURS,
+        f"A job of {hours:g} h ({hours * 3600:.0f} s) does nothing: the driver leaves {warning} s before the end "
+        f"(site.driver.warning_seconds), and a start takes up to {START_SECONDS} s.",
+        f"Ask for {math.ceil(least / 36) / 100:g} h or more, or add --set site.driver.warning_seconds=SECONDS.",
+    )
 
 
 def _wanted_nodes(workflow: WorkflowModel, site: SiteModel) -> int:
