@@ -10,6 +10,8 @@ from typing import TextIO
 
 from typing_extensions import Buffer
 
+from gfm_pipeline.cli.terminal import Edge
+
 
 class LastingFile(io.RawIOBase):
     """Writes to a file descriptor, and passes over what it does not take; the next words are tried again.
@@ -50,13 +52,15 @@ def outlast_output() -> None:
     usual streams, so that ``| head`` ends them.
     """
     for name in ("stdout", "stderr"):
-        stream: TextIO | None = getattr(sys, name)
+        edge = getattr(sys, name)
+        stream: TextIO | None = edge.raw if isinstance(edge, Edge) else edge
         if stream is None or stream is not getattr(sys, f"__{name}__"):
             continue  # closed, or taken over by somebody (a test): not ours to replace
         with suppress(OSError):
             stream.flush()
-        raw = LastingFile(stream.fileno())
-        lasting = io.TextIOWrapper(
-            io.BufferedWriter(raw), encoding=stream.encoding, errors=stream.errors, line_buffering=True
-        )
-        setattr(sys, name, lasting)
+        raw = io.BufferedWriter(LastingFile(stream.fileno()))
+        lasting = io.TextIOWrapper(raw, encoding=stream.encoding, errors=stream.errors, line_buffering=True)
+        if isinstance(edge, Edge):
+            edge.raw = lasting
+        else:
+            setattr(sys, name, lasting)

@@ -57,6 +57,7 @@ def build_view(campaign: Path) -> CampaignView:
     now = max(time.time(), state.last_event)  # the clock may have jumped back since
     alive, driver = _driver(paths, state)
     last = state.drivers[-1].info if state.drivers else None
+    edit = _edit_first(state, alive)
     datasets, trials, trained = (state.stage(stage.NAME) for stage in (ingest, search, converge))
     sources = build_sources(paths, datasets, alive)
     records = _records(sources)
@@ -83,7 +84,8 @@ def build_view(campaign: Path) -> CampaignView:
         node_hours=_driven_seconds(state, now, alive) / 3600.0,
         kwh_modelled=None if watts is None else busy * watts / 3.6e6,
         resolved=last.resolved.get("workflow", {}) if last else {},
-        next_command=_next_command(paths, state, alive),
+        next_command=_next_command(paths, state, alive, edit),
+        edit_first=edit,
         options=_options(paths, last),
     )
 
@@ -293,8 +295,24 @@ def _failure(paths: CampaignPaths, stage: StageState, task: str, attempt: Attemp
     )
 
 
-def _next_command(paths: CampaignPaths, state: CampaignState, alive: bool) -> str:
+def _next_command(paths: CampaignPaths, state: CampaignState, alive: bool, edit: str) -> str:
     final = state.stage(calibrate.NAME)
     done = final is not None and final.outputs is not None
+    if edit and state.drivers:
+        return shlex.join(["gfm-pipeline", "run", edit, *_options(paths, state.drivers[-1].info)])
     verb = "report" if done else "status" if alive else "resume"
     return shlex.join(["gfm-pipeline", verb, str(paths.root)])
+
+
+def _edit_first(state: CampaignState, alive: bool) -> str:
+    """Return the workflow when a stage failed by what the user wrote or gave; '' when going on may help."""
+    wrong = any(
+        stage is not None and stage.failure is not None and _is_users(stage)
+        for stage in map(state.stage, state.current)
+    )
+    return state.drivers[-1].info.workflow if wrong and not alive and state.drivers else ""
+
+
+def _is_users(stage: StageState) -> bool:
+    failed = [task.history[-1] for task in stage.tasks.values() if task.status is TaskStatus.FAILED and task.history]
+    return any(attempt.cause is Cause.USER_ERROR for attempt in failed)

@@ -58,7 +58,8 @@ def render_status(view: CampaignView, console: Console) -> None:
             console.print(table)
     _failures(view, console)
     if view.next_command:
-        console.print(Text.assemble("next: ", (view.next_command, "bold")), soft_wrap=True)
+        edit = f"edit {view.edit_first}, then " if view.edit_first else ""
+        console.print(Text.assemble(f"next: {edit}", (view.next_command, "bold")), soft_wrap=True)
 
 
 def _status(state: str) -> Text:

@@ -143,3 +143,4 @@ class CampaignView:
     resolved: dict[str, Any] = field(default_factory=dict)
     next_command: str = ""
     options: tuple[str, ...] = ()  # of the command that ran it last: campaign folder, site, overlays, overrides
+    edit_first: str = ""  # the workflow, where going on without a change would fail again
