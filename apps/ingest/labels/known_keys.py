@@ -1,0 +1,205 @@
+"""The names that data files give labels and metadata: the one place that declares what they mean.
+
+A name is compared without case and without what is no letter or digit, so that ``REF_energy``, ``ref-energy`` and
+``RefEnergy`` are one; `QUALIFIERS` before or after it say where a label comes from, not what it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gfm_pipeline.core.strenum import StrEnum
+
+
+class Kind(StrEnum):
+    """What a key is."""
+
+    ENERGY = "energy"
+    FREE_ENERGY = "free energy"
+    FORCES = "forces"
+    STRESS = "stress"
+    VIRIAL = "virial"
+    DIPOLE = "dipole"
+    MAGMOMS = "magnetic moments"
+    CHARGES = "charges of atoms"
+    WEIGHT = "weight"
+    ENERGY_WEIGHT = "weight of the energy"
+    FORCES_WEIGHT = "weight of the forces"
+    OTHER_WEIGHT = "weight of another label"
+    HEAD = "head or method"
+    CONFIG_TYPE = "configuration type"
+    CHARGE = "total charge"
+    SPIN = "spin multiplicity"
+    ENERGY_UNIT = "unit of energies"
+    LENGTH_UNIT = "unit of lengths"
+    FORCES_UNIT = "unit of forces"
+    OTHER_UNIT = "unit of another label"
+    CELL = "cell that was not understood"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class KnownKey:
+    """A kind, and its names in lower case without what is no letter or digit, the reader's first choice first."""
+
+    kind: Kind
+    names: tuple[str, ...]
+
+
+KNOWN = (
+    KnownKey(
+        Kind.ENERGY,
+        ("energy", "energies", "totenergy", "totalenergy", "etot", "potentialenergy", "epot", "toten", "totale"),
+    ),
+    KnownKey(Kind.FREE_ENERGY, ("freeenergy", "efree", "forceconsistentenergy")),
+    KnownKey(Kind.FORCES, ("forces", "force", "gradient", "gradients", "atomicforces")),
+    KnownKey(Kind.STRESS, ("stress", "stresses", "stresstensor")),
+    KnownKey(Kind.VIRIAL, ("virial", "virials", "virialtensor")),
+    KnownKey(Kind.DIPOLE, ("dipole", "dipolemoment", "dipoles", "mu", "totaldipole")),
+    KnownKey(Kind.MAGMOMS, ("magmom", "magmoms", "initialmagmoms", "magneticmoments", "magneticmoment", "spins")),
+    KnownKey(
+        Kind.CHARGES,
+        ("charges", "initialcharges", "atomiccharges", "partialcharges", "hirshfeldcharges", "mullikencharges", "qs"),
+    ),
+    KnownKey(Kind.WEIGHT, ("configweight", "weight", "sampleweight", "weights")),
+    KnownKey(Kind.ENERGY_WEIGHT, ("configenergyweight", "energyweight", "weightenergy", "eweight")),
+    KnownKey(
+        Kind.FORCES_WEIGHT,
+        ("configforcesweight", "configforceweight", "forcesweight", "forceweight", "weightforces", "fweight"),
+    ),
+    KnownKey(
+        Kind.OTHER_WEIGHT,
+        ("configstressweight", "configvirialsweight", "configvirialweight", "stressweight", "virialweight", "vweight"),
+    ),
+    KnownKey(
+        Kind.HEAD,
+        (
+            "head", "functional", "xc", "xcfunctional", "dftfunctional", "method", "theory", "leveloftheory",
+            "calculator", "dataset", "datasetname", "basis", "basisset",
+        ),
+    ),
+    KnownKey(Kind.CONFIG_TYPE, ("configtype", "configurationtype", "structuretype")),
+    KnownKey(Kind.CHARGE, ("charge", "totalcharge", "netcharge", "systemcharge", "molecularcharge", "totcharge")),
+    KnownKey(Kind.SPIN, ("spin", "spinmultiplicity", "multiplicity", "totalspin")),
+    KnownKey(Kind.ENERGY_UNIT, ("energyunit", "energyunits", "unitenergy", "unitsenergy", "unit", "units")),
+    KnownKey(
+        Kind.LENGTH_UNIT,
+        (
+            "lengthunit", "lengthunits", "distanceunit", "distanceunits", "positionunit", "positionsunit",
+            "coordinateunit", "coordinatesunit", "unitlength", "posunit",
+        ),
+    ),
+    KnownKey(Kind.FORCES_UNIT, ("forcesunit", "forceunit", "forceunits", "forcesunits", "unitforces", "unitforce")),
+    KnownKey(Kind.CELL, ("cell", "lattice", "unitcell", "latticevectors", "box")),
+)  # fmt: skip
+QUALIFIERS = ("ref", "reference", "dft", "qm", "target", "label", "true", "corrected", "uncorrected")
+# What a name ends in that is not declared, and so only looks like a label.
+ENDINGS = {"energy": Kind.ENERGY, "forces": Kind.FORCES, "unit": Kind.OTHER_UNIT, "units": Kind.OTHER_UNIT}
+_KIND_OF = {name: known.kind for known in KNOWN for name in known.names}
+# Values of these tell records apart, and are counted.
+COUNTED = frozenset(
+    {Kind.HEAD, Kind.CONFIG_TYPE, Kind.CHARGE, Kind.SPIN, Kind.WEIGHT, Kind.ENERGY_WEIGHT, Kind.FORCES_WEIGHT}
+    | {Kind.ENERGY_UNIT, Kind.LENGTH_UNIT, Kind.FORCES_UNIT}
+)
+# Of these, one branch of a model should see one value.
+MIXING = frozenset({Kind.HEAD, Kind.CONFIG_TYPE, Kind.CHARGE, Kind.SPIN})
+
+
+def plain(name: str) -> str:
+    """Return a name in lower case without what is no letter or digit; of a dotted path, of its last part."""
+    return re.sub(r"[^a-z0-9]", "", name.rpartition(".")[2].lower()) or re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def kind_of(name: str, shape: str = "number") -> tuple[Kind, bool]:
+    """Return what a name means, and whether it is declared or only looks like it."""
+    word = plain(name)
+    words = [word]
+    for qualifier in QUALIFIERS:
+        words += [word.removeprefix(qualifier)] if word.startswith(qualifier) else []
+        words += [word.removesuffix(qualifier)] if word.endswith(qualifier) else []
+    for candidate in words:
+        if candidate in _KIND_OF:
+            kind = _KIND_OF[candidate]
+            per_atom = shape.startswith("[N")
+            return (Kind.CHARGES if kind is Kind.CHARGE and per_atom else kind), True
+    return next(((kind, False) for end, kind in ENDINGS.items() if word.endswith(end)), (Kind.UNKNOWN, False))
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of a record; ``declared`` says that the name is in the table, not only similar."""
+
+    name: str
+    kind: Kind
+    declared: bool
+    shape: str
+
+
+@dataclass(frozen=True, eq=False)
+class KeySet:
+    """The keys that records of one make have; ``energy`` and ``forces`` are those that the reader takes for its labels.
+
+    Records of a file share one, so it is compared by identity.
+    """
+
+    keys: tuple[Key, ...]
+    energy: str | None = None
+    forces: str | None = None
+
+    def of(self, *kinds: Kind, declared: bool = True) -> tuple[str, ...]:
+        """Return the names of some kinds, in the order of the kinds."""
+        return tuple(k.name for kind in kinds for k in self.keys if k.kind is kind and (k.declared or not declared))
+
+
+def shape_of(value: Any, natoms: int) -> str:
+    """Return the shape of a value as `KeyFound` gives it."""
+    if isinstance(value, (str, bytes)):
+        return "text"
+    if isinstance(value, dict):
+        return "mapping"
+    try:
+        sizes = np.shape(value)
+    except ValueError:
+        return "list"
+    return f"[{', '.join('N' if n == natoms and k == 0 else str(n) for k, n in enumerate(sizes))}]" if sizes else "number"
+
+
+class KeySets:
+    """Remembers the key sets of a reader, so that records of one make cost one look."""
+
+    def __init__(self, most: int = 512) -> None:
+        self._most = most
+        self._known: dict[Any, KeySet] = {}
+
+    def get(
+        self,
+        identity: Any,
+        items: Callable[[], Iterable[tuple[str, Any]]],
+        natoms: int,
+        energy: str | None = None,
+        forces: str | None = None,
+    ) -> KeySet:
+        """Return the key set of an identity; ``items`` gives names and values where it is not known yet."""
+        found = self._known.get(identity)
+        if found is None:
+            if len(self._known) >= self._most:
+                self._known.clear()
+            seen: dict[str, Key] = {}
+            for name, value in items():
+                if value is not None and name not in seen:
+                    shape = shape_of(value, natoms)
+                    seen[name] = Key(name, *kind_of(name, shape), shape)
+            found = self._known[identity] = KeySet(tuple(seen.values()), energy, forces)
+        return found
+
+
+@lru_cache(maxsize=256)
+def taking(keys: KeySet, energy: str) -> KeySet:
+    """Return the same keys of a reader that takes another energy."""
+    return KeySet(keys.keys, energy, keys.forces)
