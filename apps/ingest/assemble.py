@@ -24,7 +24,6 @@ from gfm_pipeline.apps.ingest.assembly.opened_source import OpenedSource, open_s
 from gfm_pipeline.apps.ingest.assembly.plan import Plan, make_plan
 from gfm_pipeline.apps.ingest.assembly.shard import (
     Shard,
-    by_frequency,
     take,
     write_quarantine,
 )
@@ -37,9 +36,11 @@ from gfm_pipeline.apps.ingest.checks.record_scan import (
     composition,
     keys,
 )
+from gfm_pipeline.apps.ingest.labels.inventory import merge, notes_of_keys
 from gfm_pipeline.apps.ingest.mpi import Ranks
 from gfm_pipeline.apps.ingest.read import said_about
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
+from gfm_pipeline.apps.ingest.reasons import by_frequency
 from gfm_pipeline.apps.ingest.summary.histograms import ingest_report
 from gfm_pipeline.apps.ingest.summary.provenance import provenance
 from gfm_pipeline.apps.ingest.summary.references import ReferenceEnergies
@@ -180,19 +181,20 @@ def _assemble(spec: AssembleSpec, task: Task, ranks: Ranks) -> AssembleResult:
         oddities: Counter[str] = Counter()
         for index in source.indexes:
             oddities.update(index.oddities)
-        warned = said_about(source.evidence, dict(oddities), totals.energy_std())
+        labels = merge(index.labels for index in source.indexes)
+        warned = said_about(source.evidence, dict(oddities), labels, totals.energy_std())
         doubt = totals.references.sentence()
         warned = (*warned, *plan.warnings, *(() if doubt is None else (doubt,)))
         stats = totals.statistics(name, plan.groups, by_frequency(source.reasons), warned)
         conversions = Conversion.of(spec.source).sentences + get_reader(spec.source.reader).converted(spec.source)
-        conversions += plan.notes
+        conversions += plan.notes + notes_of_keys(labels)
         origin = provenance(spec, conversions, warned)
         meta["provenance"] = to_plain(origin)
         meta["content"] = layout.content
         write_record(folder / LAYOUT_FILE, layout)
         write_record(folder / STATISTICS_FILE, stats)
         write_quarantine(folder / QUARANTINE_FILE, source.quarantine())
-        found = ingest_report(totals, source.read, source.by_reason(), source.passed_over())
+        found = ingest_report(totals, source.read, source.by_reason(), source.passed_over(), labels)
         write_record(folder / REPORT_DATA_FILE, found)
         with storage_errors(folder / REPORT_FILE):
             text = render(spec, stats, totals, found, origin, layout.edges)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.assembly.plan import settle
 from gfm_pipeline.apps.ingest.assembly.sample_splits import said_of_splits
-from gfm_pipeline.apps.ingest.assembly.shard import by_frequency, reason_name
 from gfm_pipeline.apps.ingest.checks.filters import Conversion, faults, malformed, oddity
 from gfm_pipeline.apps.ingest.checks.fingerprints import fingerprint
 from gfm_pipeline.apps.ingest.checks.label_consistency import Collector, findings
@@ -23,8 +22,10 @@ from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE, lowest_energies, sa
 from gfm_pipeline.apps.ingest.checks.record_scan import Fit, composition
 from gfm_pipeline.apps.ingest.checks.units import UnitTest, said
 from gfm_pipeline.apps.ingest.files.isolation import isolated
+from gfm_pipeline.apps.ingest.labels.inventory import Inventory, notes_of_keys
 from gfm_pipeline.apps.ingest.read import check_source, said_about
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
+from gfm_pipeline.apps.ingest.reasons import by_frequency, count_reason, reason_name
 from gfm_pipeline.apps.ingest.records import PassedOver, Reader, Record, unreadable
 from gfm_pipeline.apps.ingest.summary.provenance import filters, units
 from gfm_pipeline.apps.runtime.query_program import answer
@@ -78,6 +79,7 @@ class _Sample:
         self.passed_over: Counter[str] = Counter()
         self.n_atoms = 0
         self.collector = Collector()
+        self.inventory = Inventory(source)
         self._seen: dict[int, Record] = {}
 
     @property
@@ -93,12 +95,13 @@ class _Sample:
     def add(self, item: Item) -> None:
         """Take one record as the reader gave it."""
         if isinstance(item, PassedOver):
-            self.passed_over[reason_name(item.reason)] += 1
+            count_reason(self.passed_over, item.reason)
             return
         self.read += 1
         if isinstance(item, BadRecord):
             self.take_out(item.reason, item.file, item.index)
             return
+        self.inventory.add(item)
         try:
             record = self.conversion.apply(item)
             reasons = list(faults(record, self.source))
@@ -115,7 +118,7 @@ class _Sample:
         if record.energy is None or not np.isfinite(record.energy) or malformed(record) is not None:
             return
         if record.forces is None:
-            if self.conversion.sign:
+            if self.conversion.sign and not record.omits_forces:
                 return
         elif record.forces.shape != record.pos.shape or not np.isfinite(record.forces).all():
             return
@@ -124,6 +127,7 @@ class _Sample:
         if not reasons:
             self.usable.append(record)
             self.collector.add(record)
+            self.inventory.add_energy(record)
             odd = oddity(record)
             if odd is not None:
                 self.oddities[odd] += 1
@@ -234,7 +238,7 @@ def preview(spec: PreviewSpec) -> Preview:
             for at in np.flatnonzero(((energies < low) | (energies > high)) & bound).tolist():
                 reason = f"energy outside the window: {energies[at]:.4g} eV/atom after the references"
                 sample.take_out(reason, sample.usable[at].file, sample.usable[at].index)
-    evidence = sample.collector.evidence()
+    evidence, labels = sample.collector.evidence(), sample.inventory.found()
     scatter = float(energies.std()) if len(energies) > 1 else None
     outside = sample.taken["energy outside the window"]
     rng = np.random.default_rng(spec.seed)
@@ -253,15 +257,16 @@ def preview(spec: PreviewSpec) -> Preview:
         elements=tuple(chemical_symbols[z] for z in elements.tolist()),
         records=tuple(record_line(sample.records[k]) for k in shown),
         units=units(source),
-        conversions=sample.conversion.sentences + reader.converted(source) + notes,
+        conversions=sample.conversion.sentences + reader.converted(source) + notes + notes_of_keys(labels),
         filters=filters(source),
         energies=_histogram(energies),
         forces=_histogram(largest),
         taken=tuple(TakenOut(r, n, sample.examples[r]) for r, n in sample.taken.most_common() if n),
         passed_over=by_frequency(sample.passed_over),
+        labels=labels,
         looks=tuple(Look(f.look, f.passed, f.sentence) for f in findings(evidence, scatter)),
         warnings=(
-            *said_about(evidence, dict(sample.oddities), scatter),
+            *said_about(evidence, dict(sample.oddities), labels, scatter),
             *said_of_splits(sample.usable, spec, complete),
             *doubt,
         ),

@@ -10,10 +10,12 @@ from gfm_pipeline.apps.ingest.assembly.shard import ShardWriter
 from gfm_pipeline.apps.ingest.checks.filters import Conversion, clean
 from gfm_pipeline.apps.ingest.checks.label_consistency import Evidence, findings, warnings
 from gfm_pipeline.apps.ingest.files.isolation import isolated
+from gfm_pipeline.apps.ingest.labels.inventory import notes_of_keys, said_of_keys
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import PassedOver
 from gfm_pipeline.apps.runtime.program import Task, run_program
 from gfm_pipeline.core.contracts.data import BadRecord, ReadShardResult, ReadShardSpec, SourceSettings
+from gfm_pipeline.core.contracts.label_keys import LabelInventory
 from gfm_pipeline.core.contracts.readers import describe
 from gfm_pipeline.core.contracts.sources import block_size, check_units, parse_options
 from gfm_pipeline.core.errors import DataError
@@ -42,10 +44,12 @@ def check_source(source: SourceSettings) -> None:
             raise DataError(f"File {file} of source {source.name} does not exist.", "Correct the path.")
 
 
-def said_about(evidence: Evidence, oddities: dict[str, int], energy_std: float | None = None) -> tuple[str, ...]:
-    """Return the warnings about records that were kept, one sentence each."""
+def said_about(
+    evidence: Evidence, oddities: dict[str, int], labels: LabelInventory, energy_std: float | None = None
+) -> tuple[str, ...]:
+    """Return the warnings about records that were kept, and about labels, one sentence each."""
     odd = [f"{count} records have {what}: they are taken as not periodic." for what, count in oddities.items()]
-    return (*warnings(findings(evidence, energy_std)), *odd)
+    return (*warnings(findings(evidence, energy_std)), *odd, *said_of_keys(labels))
 
 
 def read_shard_program(spec: ReadShardSpec, task: Task) -> ReadShardResult:
@@ -80,6 +84,8 @@ def read_shard_program(spec: ReadShardSpec, task: Task) -> ReadShardResult:
             if isinstance(item, PassedOver):
                 writer.pass_over(item)
                 continue
+            if not isinstance(item, BadRecord):
+                writer.look_at(item)
             result = item if isinstance(item, BadRecord) else clean(item, source, conversion)
             if isinstance(result, BadRecord):
                 writer.set_aside(result)
@@ -89,7 +95,7 @@ def read_shard_program(spec: ReadShardSpec, task: Task) -> ReadShardResult:
                 good += 1
             task.progress(done=good + bad, total=total, quarantined=bad)
         index, evidence = writer.finish()
-    warned = said_about(evidence, index.oddities)
+    warned = said_about(evidence, index.oddities, index.labels)
     for sentence in warned:
         sys.stdout.write(f"warning: {source.name}, shard {spec.shard}: {sentence}\n")
     if warned:
@@ -101,7 +107,7 @@ def read_shard_program(spec: ReadShardSpec, task: Task) -> ReadShardResult:
         n_records=good,
         n_quarantined=bad,
         reasons=index.reasons,
-        converted=conversion.sentences + reader.converted(source),
+        converted=conversion.sentences + reader.converted(source) + notes_of_keys(index.labels),
         seconds=time.monotonic() - started,
         warnings=warned,
     )

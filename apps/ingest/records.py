@@ -13,6 +13,9 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from gfm_pipeline.apps.ingest.labels.interpretation import Remark
+from gfm_pipeline.apps.ingest.labels.known_keys import KeySet, Kind
+from gfm_pipeline.apps.ingest.labels.stated_units import Stated
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 from gfm_pipeline.core.contracts.sources import block_size
 from gfm_pipeline.core.errors import GFMError, NodeError, StorageError
@@ -58,6 +61,18 @@ class Record:
         Total charge (e) and spin multiplicity; None where the record does not say.
     member
         Position of the member in its archive; 0 for other files.
+    keys
+        Labels and metadata it has; None of readers that do not say.
+    said
+        Key, kind and value of what tells records apart.
+    remarks
+        What was decided about its labels.
+    fault
+        Why its labels cannot be used; None where they can.
+    units
+        What it states of its own units.
+    omits_forces
+        It has no forces that count, though the source has them.
     """
 
     numbers: NDArray[Any]
@@ -73,6 +88,12 @@ class Record:
     charge: float | None = None
     spin: float | None = None
     member: int = 0
+    keys: KeySet | None = None
+    said: tuple[tuple[str, Kind, str], ...] = ()
+    remarks: tuple[Remark, ...] = ()
+    fault: str | None = None
+    units: Stated | None = None
+    omits_forces: bool = False
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,13 @@ class InconsistentPbc(StrEnum):
     QUARANTINE = "quarantine"
 
 
+class StatedUnits(StrEnum):
+    """What becomes of units that data state of themselves: used where the source names no other, or ignored."""
+
+    USE = "use"
+    IGNORE = "ignore"
+
+
 QUARANTINE_FILE = "quarantine.jsonl"  # of a shard and of a dataset: a `BadRecord` a line
 SHARD_MB = 512.0
 # Of `SourceSettings`: what the first version had not. Campaigns of that version know nothing of them.
@@ -87,6 +94,8 @@ LATER_SETTINGS = frozenset(
         "isolated_atoms",
         "overlap",
         "inconsistent_pbc",
+        "select",
+        "stated_units",
     )
 )
 OVERLAP = 0.4  # of the sum of covalent radii; H2 is at 1.2, shock-compressed copper above 0.7
@@ -134,6 +143,11 @@ class SourceSettings:
         Records with two atoms closer than this share of the sum of their covalent radii are quarantined.
     inconsistent_pbc
         Whether records with a cell and no periodic direction are quarantined.
+    select
+        Key to the values a record must have one of, to belong to this source; None: all records do. Numbers are
+        written without a needless point (``0``, not ``0.0``).
+    stated_units
+        What becomes of units that the data state of themselves.
     shards
         Number of shards the source is read in, one task each.
     isolated_energies
@@ -164,6 +178,8 @@ class SourceSettings:
     isolated_atoms: float | None = None
     overlap: float = OVERLAP
     inconsistent_pbc: InconsistentPbc = InconsistentPbc.KEEP
+    select: dict[str, tuple[str, ...]] | None = None
+    stated_units: StatedUnits = StatedUnits.USE
 
 
 @dataclass(frozen=True)

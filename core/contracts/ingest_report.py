@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gfm_pipeline.core.contracts.label_keys import LabelInventory
+
 REPORT_FILE = "ingest_report.md"
 REPORT_DATA_FILE = "ingest_report.json"
 
@@ -50,6 +52,8 @@ class IngestReport:
         Most frequent reason first; every record is named in ``quarantine.jsonl``.
     passed_over
         Records that are sound and not for this source, by reason; they are not among those read.
+    labels
+        The keys of the records, and what was done with them.
     elements
         By atomic number.
     sizes
@@ -72,3 +76,4 @@ class IngestReport:
     structures: int
     components: int
     passed_over: dict[str, int] = field(default_factory=dict)
+    labels: LabelInventory = field(default_factory=LabelInventory)

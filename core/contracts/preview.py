@@ -7,6 +7,7 @@ from typing import Any
 
 from gfm_pipeline.core.contracts.data import SourceSettings
 from gfm_pipeline.core.contracts.ingest_report import Histogram
+from gfm_pipeline.core.contracts.label_keys import LabelInventory
 from gfm_pipeline.core.contracts.layout import RecordLine
 from gfm_pipeline.core.contracts.reading import ReadLimits
 
@@ -88,4 +89,5 @@ class Preview:
     taken: tuple[TakenOut, ...]
     looks: tuple[Look, ...]
     warnings: tuple[str, ...]
+    labels: LabelInventory = field(default_factory=LabelInventory)
     passed_over: dict[str, int] = field(default_factory=dict)  # sound, and not for this source: reason, records

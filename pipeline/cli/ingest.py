@@ -101,6 +101,7 @@ def render(seen: Preview, max_quarantined: float, console: Console) -> None:
             "ingest would fail. Correct the source, or raise max_quarantined.",
             highlight=False,
         )
+    _keys(seen, console)
     console.print("\n[bold]Labels[/]")
     for look in seen.looks:
         console.print(f"  {look.name}: {MARKS[look.passed]}", highlight=False)
@@ -122,6 +123,21 @@ def _records(seen: Preview, console: Console) -> None:
         file, _, index = r.place.rpartition("#")
         place = f"#{index}" if narrow and seen.files == 1 else f"{Path(file).name}#{index}"
         table.add_row(r.formula, str(r.n_atoms), *shown, r.periodic, escape(Path(r.group).name), escape(place))
+    console.print(table)
+
+
+def _keys(seen: Preview, console: Console) -> None:
+    """Print what keys the records have, and what each would be used as."""
+    if not seen.labels.keys:
+        return
+    console.print("\n[bold]Keys[/] of the records, and what they are used as:")
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("key", "what it is", "shape", "records", "used as", "values"):
+        table.add_column(name, justify="right" if name == "records" else "left", overflow="fold")
+    for key in seen.labels.keys:
+        values = ", ".join(f"{value}: {n:,}" for value, n in key.values.items())
+        row = (key.key, key.kind, key.shape, f"{key.records:,}", key.use, values)
+        table.add_row(*map(escape, row))
     console.print(table)
 
 

@@ -14,7 +14,7 @@ from gfm_pipeline.core.explain import suggestion
 from gfm_pipeline.core.special_files import special_within
 from gfm_pipeline.workflow.gone_files import recorded_as, with_gone
 from gfm_pipeline.workflow.load import LoadedWorkflow
-from gfm_pipeline.workflow.schema import SourceModel
+from gfm_pipeline.workflow.schema import Selected, SourceModel
 from gfm_pipeline.workflow.source_files import named
 
 
@@ -104,12 +104,22 @@ def _source(
         isolated_atoms=source.isolated_atoms,
         overlap=source.overlap,
         inconsistent_pbc=source.inconsistent_pbc,
+        select=_selection(source.select),
+        stated_units=source.stated_units,
     )
     try:
         check_units(settings)
     except ConfigError as error:
         raise loaded.error((*at, "energy_unit"), f"Source {name!r}: {error.message}", error.hint) from None
     return settings
+
+
+def _selection(select: Mapping[str, Selected | list[Selected]] | None) -> dict[str, tuple[str, ...]] | None:
+    """Return the values to select by as readers compare them: numbers in their shortest form."""
+    if select is None:
+        return None
+    lists = {key: value if isinstance(value, list) else [value] for key, value in sorted(select.items())}
+    return {key: tuple(v if isinstance(v, str) else f"{v:.12g}" for v in values) for key, values in lists.items()}
 
 
 def _files(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictFloat, StrictInt, StrictStr, model_validator
 
 from gfm_pipeline.core.contracts.data import (
     OVERLAP,
@@ -16,11 +16,13 @@ from gfm_pipeline.core.contracts.data import (
     ForceSign,
     InconsistentPbc,
     LengthUnit,
+    StatedUnits,
 )
 from gfm_pipeline.core.contracts.reading import READING_GB, RECORD_SECONDS, ReadLimits
 from gfm_pipeline.workflow.space import SpaceModel
 from gfm_pipeline.workflow.strict import Strict
 
+Selected = StrictStr | StrictInt | StrictFloat
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Graphs = Annotated[int, Field(ge=1, le=10**12)]
 Candidates = Annotated[int, Field(ge=1, le=10**6)]
@@ -92,6 +94,15 @@ class SourceModel(Strict):
     inconsistent_pbc: InconsistentPbc = Field(
         default=InconsistentPbc.KEEP,
         description="Records with a cell and no periodic direction: keep them as not periodic, or quarantine.",
+    )
+    select: dict[str, Selected | list[Selected]] | None = Field(
+        default=None,
+        min_length=1,
+        description="Records of this source by metadata: key to the value, or values, that they must have.",
+    )
+    stated_units: StatedUnits = Field(
+        default=StatedUnits.USE,
+        description="Units that data state of themselves: use them where the source names no other, or ignore them.",
     )
     shards: Tasks = Field(default=1, description="Read in so many tasks.")
     isolated_energies: dict[Annotated[str, Field(pattern=ELEMENT)], Energy] | None = Field(

@@ -158,7 +158,7 @@ CASES = {
     "zero cell": Case(xyz(zero_cell), "periodic cell has no volume"),
     "flat cell": Case(xyz(flat_cell), "periodic cell has no volume"),
     "overlap": Case(xyz(overlap), "atoms overlap"),
-    "unknown element": Case(text("\nH ", "\nQq "), "unreadable"),
+    "unknown element": Case(text("\nH ", "\nQq "), "unknown element"),
     "dummy element": Case(text("\nH ", "\nX "), "unknown element"),
     "words for numbers": Case(text("0.0", "zero"), "unreadable"),
     "mixed units": Case(xyz(other_unit), "mixed units: the energy fits the rest of the source in Ha, not in eV"),

@@ -23,8 +23,11 @@ from gfm_pipeline.apps.dataset.store.columns import flat_ranges
 from gfm_pipeline.apps.ingest.checks.filters import oddity
 from gfm_pipeline.apps.ingest.checks.fingerprints import fingerprint, group_id
 from gfm_pipeline.apps.ingest.checks.label_consistency import Collector, Evidence
+from gfm_pipeline.apps.ingest.labels.inventory import Inventory
+from gfm_pipeline.apps.ingest.reasons import by_frequency, count_reason, reason_name
 from gfm_pipeline.apps.ingest.records import PassedOver, Record
 from gfm_pipeline.core.contracts.data import QUARANTINE_FILE, BadRecord, Duplicates, SourceSettings
+from gfm_pipeline.core.contracts.label_keys import LabelInventory
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.publish import storage_errors, verify, write_record
 from gfm_pipeline.core.records import canonical_json, from_plain, read_record, to_plain
@@ -125,7 +128,8 @@ class ShardIndex:
 
     ``elements`` are atomic numbers; ``last_index`` maps each file (its position in the source, times `MEMBERS`, plus
     the member of an archive) to the highest number of a good record in it; ``reasons`` and ``oddities`` count what was
-    set aside, and what was kept though it is odd; ``passed_over`` counts what is sound and not for this source.
+    set aside, and what was kept though it is odd; ``passed_over`` counts what is sound and not for this source;
+    ``labels`` are the keys of its records.
     """
 
     parts: tuple[Part, ...]
@@ -134,6 +138,7 @@ class ShardIndex:
     reasons: dict[str, int]
     oddities: dict[str, int]
     passed_over: dict[str, int] = field(default_factory=dict)
+    labels: LabelInventory = field(default_factory=LabelInventory)
 
     @property
     def n_records(self) -> int:
@@ -144,16 +149,6 @@ class ShardIndex:
     def n_quarantined(self) -> int:
         """Records that were set aside."""
         return sum(self.reasons.values())
-
-
-def reason_name(reason: str) -> str:
-    """Return the part of a reason that is the same for all its records."""
-    return reason.split(":", 1)[0]
-
-
-def by_frequency(counts: Counter[str]) -> dict[str, int]:
-    """Return reasons and how often each occurs, most frequent first."""
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 @dataclass
@@ -172,6 +167,9 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
     _passed_over: Counter[str] = field(default_factory=Counter)
     _collector: Collector = field(default_factory=Collector)
     _quarantine: IO[str] | None = None
+
+    def __post_init__(self) -> None:
+        self._inventory = Inventory(self.source)
 
     def __enter__(self) -> ShardWriter:
         path = self.folder / QUARANTINE_FILE
@@ -197,6 +195,7 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         if odd is not None:
             self._oddities[odd] += 1
         self._collector.add(record)
+        self._inventory.add_energy(record)
         if len(self._records) >= PART_RECORDS or self._n_atoms >= PART_ATOMS:
             self._flush()
 
@@ -209,7 +208,11 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
 
     def pass_over(self, item: PassedOver) -> None:
         """Count a record that is not for this source."""
-        self._passed_over[reason_name(item.reason)] += 1
+        count_reason(self._passed_over, item.reason)
+
+    def look_at(self, record: Record) -> None:
+        """Count the keys of a record as the reader gave it, good or bad."""
+        self._inventory.add(record)
 
     def _flush(self) -> None:
         if not self._records:
@@ -232,6 +235,7 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
             by_frequency(self._reasons),
             by_frequency(self._oddities),
             by_frequency(self._passed_over),
+            self._inventory.found(),
         )
         evidence = self._collector.evidence()
         path = self.folder / EVIDENCE_FILE

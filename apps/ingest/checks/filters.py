@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.neighbors.neighbor_list import neighbour_list, shortest_period
 from gfm_pipeline.apps.ingest.checks.lone_atoms import as_isolated
+from gfm_pipeline.apps.ingest.labels.interpretation import missing
+from gfm_pipeline.apps.ingest.labels.stated_units import Factors, decided
 from gfm_pipeline.apps.ingest.records import Record, unreadable
 from gfm_pipeline.core.contracts.data import (
     BadRecord,
@@ -71,6 +73,8 @@ class Conversion:
         What records have that do not say their own.
     sentences
         What is converted, for people.
+    source
+        Decides about units that records state; None: they are not looked at.
     """
 
     energy: float
@@ -80,6 +84,7 @@ class Conversion:
     sign: float = 1.0
     charge: float | None = None
     spin: float | None = None
+    source: SourceSettings | None = None
 
     @classmethod
     def of(cls, source: SourceSettings) -> Conversion:
@@ -104,23 +109,28 @@ class Conversion:
         if without:
             sentences.append("Energies alone are read: the source says that it has no forces.")
         sign = 0.0 if without else -1.0 if gradients else 1.0
-        return cls(
-            energy, length, tuple(sentences), source.energy_per_atom, sign, charge=source.charge, spin=source.spin
-        )
+        return cls(energy, length, tuple(sentences), source.energy_per_atom, sign, source.charge, source.spin, source)
+
+    def factors(self, record: Record) -> Factors:
+        """Return the factors of a record, which may state units of its own."""
+        if record.units is None or self.source is None:
+            return Factors(self.energy, self.length, self.energy / self.length)
+        return decided(record.units, self.source)[0]
 
     def apply(self, record: Record) -> Record:
         """Return ``record`` in eV and Angstrom, in the group of isolated atoms if it is one."""
-        energy = None if record.energy is None else one_number(record.energy) * self.energy
+        factor = self.factors(record)
+        energy = None if record.energy is None else one_number(record.energy) * factor.energy
         if energy is not None and self.per_atom:
             energy *= len(record.numbers)
         converted = replace(
             record,
-            pos=np.asarray(record.pos, dtype=np.float64) * self.length,
-            cell=np.asarray(record.cell, dtype=np.float64) * self.length,
+            pos=np.asarray(record.pos, dtype=np.float64) * factor.length,
+            cell=np.asarray(record.cell, dtype=np.float64) * factor.length,
             energy=energy,
             forces=None
             if record.forces is None or not self.sign
-            else np.asarray(record.forces, dtype=np.float64) * (self.sign * self.energy / self.length),
+            else np.asarray(record.forces, dtype=np.float64) * (self.sign * factor.forces),
             charge=self.charge if record.charge is None else record.charge,
             spin=self.spin if record.spin is None else record.spin,
         )
@@ -154,19 +164,22 @@ def _unusable(record: Record, source: SourceSettings) -> str | None:
         return f"unknown element: atomic number {number}" + ("" if number else ", a ghost atom, a vacancy or a dummy")
     if record.group is None:
         return f"no group: the record has no {source.group_key}"
+    if record.fault is not None:
+        return record.fault
     if record.energy is None:
-        return _without("energy", source.energy_key)
+        return _without(record, "energy", source.energy_key)
     if not np.isfinite(record.energy):
         return "energy is not a finite number"
     if record.forces is None:
-        return None if source.forces_are is ForceSign.NONE else _without("forces", source.forces_key)
+        wanted = source.forces_are is not ForceSign.NONE and not record.omits_forces
+        return _without(record, "forces", source.forces_key) if wanted else None
     if record.forces.shape != (n, 3) or not np.isfinite(record.forces).all():
         return "forces are not finite numbers"
     return None
 
 
-def _without(label: str, key: str | None) -> str:
-    return f"no {label}" if key is None else f"no {label}: the record has no {key}"
+def _without(record: Record, label: str, key: str | None) -> str:
+    return f"no {label}{missing(record.keys, label)}" if key is None else f"no {label}: the record has no {key}"
 
 
 def faults(record: Record, source: SourceSettings) -> Iterator[str]:

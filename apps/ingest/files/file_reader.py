@@ -27,6 +27,15 @@ from numpy.typing import NDArray
 from gfm_pipeline.apps.ingest.files.archive_members import Part, is_archive, parts
 from gfm_pipeline.apps.ingest.files.cursor import Cursor
 from gfm_pipeline.apps.ingest.files.known_formats import recognised
+from gfm_pipeline.apps.ingest.labels.interpretation import (
+    Labels,
+    NotMeantError,
+    Remark,
+    interpret,
+    plan_of,
+    selected,
+)
+from gfm_pipeline.apps.ingest.labels.known_keys import KeySet
 from gfm_pipeline.apps.ingest.records import (
     PassedOver,
     Record,
@@ -89,6 +98,10 @@ class Frame:
     find
         Returns the label or metadata of a name, or None: for `energy_key`, `forces_key` and `group_key`, and for
         total charge and spin multiplicity by the names of `CHARGE_NAMES` and `SPIN_NAMES`.
+    keys
+        What ``find`` knows; None: not said, and then nothing is decided about it.
+    remarks
+        What the reader itself decided.
     """
 
     numbers: NDArray[Any]
@@ -98,6 +111,8 @@ class Frame:
     energy: Any = None
     forces: Any = None
     find: Callable[[str], Any] = nothing
+    keys: KeySet | None = None
+    remarks: tuple[Remark, ...] = ()
 
 
 Parse = Callable[[], Frame]
@@ -132,6 +147,8 @@ class FileReader(ABC):
 
     def count(self, source: SourceSettings) -> int | None:
         """Return the number of records of the whole source; None when a file would have to be read for it."""
+        if source.select is not None:
+            return None  # how many are selected is known when they are read
         options = parse_options(source.reader, source.options)
         total = 0
         for file in source.files:
@@ -226,11 +243,12 @@ class FileReader(ABC):
             frame = cursor.parse(parse)
             numbers = _whole(np.asarray(frame.numbers))
             key = self.default_group if source.group_key is None else source.group_key
+            labels = _labels(frame, len(numbers), source)
             return Record(
                 numbers=numbers,
                 pos=np.asarray(frame.pos, dtype=np.float64),
-                forces=frame.forces if source.forces_key is None else frame.find(source.forces_key),
-                energy=frame.energy if source.energy_key is None else frame.find(source.energy_key),
+                forces=labels.forces,
+                energy=labels.energy,
                 cell=np.asarray(frame.cell, dtype=np.float64),
                 pbc=np.asarray(frame.pbc, dtype=bool),
                 group=group_name(key, frame.find, numbers, part.name, index),
@@ -238,10 +256,16 @@ class FileReader(ABC):
                 file_index=file_index,
                 member=member,
                 index=index,
-                charge=number_named(frame.find, CHARGE_NAMES),
-                spin=number_named(frame.find, SPIN_NAMES),
+                charge=number_named(frame.find, labels.charge),
+                spin=number_named(frame.find, labels.spin),
+                keys=frame.keys,
+                said=labels.said,
+                remarks=(*frame.remarks, *labels.remarks),
+                fault=labels.fault,
+                units=labels.units,
+                omits_forces=labels.omits_forces,
             )
-        except PassOverError as error:
+        except (PassOverError, NotMeantError) as error:
             return PassedOver(part.name, index, str(error))
         except Exception as error:  # noqa: BLE001 - whatever a parser raises costs the record, and names it
             return unreadable(source, part.name, index, error)
@@ -260,6 +284,27 @@ def _at_least(found: Record | BadRecord | PassedOver) -> Record | BadRecord | Pa
     if not isinstance(found, BadRecord):
         return found
     return replace(found, reason=f"{found.reason}; the rest of this file is lost, at least one record")
+
+
+def _labels(frame: Frame, natoms: int, source: SourceSettings) -> Labels:
+    """Return what a frame says, where the source wants the frame.
+
+    Raises
+    ------
+    NotMeantError
+        When the source does not select it, or its weights leave it out.
+    """
+    if source.select is not None and (reason := selected(source.select, frame.find)) is not None:
+        raise NotMeantError(reason)
+    if frame.keys is not None:
+        plan = plan_of(frame.keys, source)
+        return interpret(plan, frame.find, frame.energy, frame.forces, natoms, source)
+    return Labels(
+        frame.energy if source.energy_key is None else frame.find(source.energy_key),
+        frame.forces if source.forces_key is None else frame.find(source.forces_key),
+        CHARGE_NAMES,
+        SPIN_NAMES,
+    )
 
 
 def _whole(numbers: NDArray[Any]) -> NDArray[Any]:

@@ -210,25 +210,24 @@ def interpret(
     remarks = list(plan.remarks)
     fault = _rivalry(plan, find, energy, natoms, source, remarks)
     omits = _weighed(plan, find, remarks)
-    texts = [None if name is None else str(find(name)) for name in plan.units]
+    stating = [None if name is None else find(name) for name in plan.units]
+    texts = [None if value is None else str(value) for value in stating]
     units = stated(*texts) if any(plan.units) else None
     if units is not None:
         for name, text, known in zip(plan.units, texts, (units.energy, units.length, units.forces), strict=True):
-            if name is not None and known is None:
+            if text is not None and known is None:
                 remarks.append(Remark(f"{name} says {str(text)[:LONGEST]!r}, which is no unit known here.", True))
         _, notes, warnings = decided(units, source)
         remarks += [*map(Remark, notes), *(Remark(text, True) for text in warnings)]
     said = tuple((name, kind, value_text(find(name))) for name, kind in plan.counted)
-    return Labels(
-        energy, None if omits else forces, plan.charge, plan.spin, said, tuple(remarks), fault, units, omits
-    )
+    return Labels(energy, None if omits else forces, plan.charge, plan.spin, said, tuple(remarks), fault, units, omits)
 
 
 def _rivalry(
     plan: Plan, find: Callable[[str], Any], energy: Any, natoms: int, source: SourceSettings, remarks: list[Remark]
 ) -> str | None:
     """Note energies that differ from the one used; return the fault where the data do not say which is meant."""
-    used = dict((use, name) for name, use in plan.uses).get("energy")
+    used = next((name for name, use in plan.uses if use == "energy"), "the reader's energy")
     mine = number(energy)
     if mine is None:
         return None
@@ -240,11 +239,13 @@ def _rivalry(
             continue
         if plan.undecided:
             return (
-                f"two sets of labels: {used} is {mine:.6g} and {name} is {number(find(name)):.6g}, and nothing says which "
-                f"is meant; set energy_key (and forces_key), e.g. energy_key: {name}"
+                f"two sets of labels: {used} is {mine:.6g} and {name} is {number(find(name)):.6g}, and nothing says "
+                f"which is meant; set energy_key (and forces_key), e.g. energy_key: {name}"
             )
         remarks.append(
-            Remark(f"{used} was read as the energy, beside which the forces stand; {name} differs and is not used.", True)
+            Remark(
+                f"{used} was read as the energy, beside which the forces stand; {name} differs and is not used.", True
+            )
         )
     return None
 
@@ -303,11 +304,11 @@ def missing(keys: KeySet | None, what: str) -> str:
     """Return the hint for a record without energy or forces: what it has that looks like one."""
     if keys is None:
         return ""
-    key, kinds = {
-        "energy": ("energy_key", (Kind.ENERGY, Kind.FREE_ENERGY)),
-        "forces": ("forces_key", (Kind.FORCES,)),
-    }[what]
-    like = [n for n in keys.of(*kinds, declared=False) if n not in (keys.energy, keys.forces)]
-    if not like:
-        return f": no key of the record looks like {'an energy' if what == 'energy' else 'forces'}"
-    return f": the record has {' and '.join(like[:4])}; set {key}: {like[0]}"
+    looked = {"energy_key": (keys.energy, (Kind.ENERGY, Kind.FREE_ENERGY)), "forces_key": (keys.forces, (Kind.FORCES,))}
+    like = {key: keys.of(*kinds, declared=False) for key, (taken, kinds) in looked.items() if taken is None}
+    found = {key: names for key, names in like.items() if names}
+    if f"{what}_key" not in found:
+        return ""
+    names = " and ".join(name for some in found.values() for name in some[:3])
+    settings = ", ".join(f"{key}: {some[0]}" for key, some in found.items())
+    return f": the record has {names}; set {settings}"

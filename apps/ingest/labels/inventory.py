@@ -72,7 +72,9 @@ class Inventory:
             for key in key_set.keys:
                 use = uses.get(key.name, UNUSED)
                 kind = str(key.kind) if key.declared or key.kind is Kind.UNKNOWN else f"looks like {key.kind}"
-                one = KeyFound(key.name, kind, key.shape, n, use, dict(self._values.get(key.name, {}).most_common()))
+                one = KeyFound(
+                    key.name, kind, key.shape, n, use, dict(self._values.get(key.name, Counter()).most_common())
+                )
                 keys[key.name] = _joined(keys.get(key.name), one, values=False)
         return LabelInventory(
             tuple(keys.values())[:MOST_KEYS],
@@ -154,8 +156,8 @@ def _mixtures(found: LabelInventory) -> Iterable[str]:
         apart = f"; energies of {formula} lie {gap:.3g} eV/atom apart by it" if clear else ""
         example = next((value for value, _ in shown if value not in (OTHERS, "none")), shown[0][0])
         yield (
-            f"The source mixes {key.kind}s, {key.key} {counts}{apart}. One branch learns them all, and models do not see "
-            f"{key.key}: give each a source of its own, e.g. select: {{{key.key}: {example}}}."
+            f"The source mixes records by {key.kind}: {key.key} is {counts}{apart}. One branch learns them all, and "
+            f"models do not see {key.key}: give each a source of its own, e.g. select: {{{key.key}: {example}}}."
         )
 
 

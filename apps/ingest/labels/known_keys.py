@@ -7,7 +7,7 @@ A name is compared without case and without what is no letter or digit, so that 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -107,6 +107,7 @@ COUNTED = frozenset(
     {Kind.HEAD, Kind.CONFIG_TYPE, Kind.CHARGE, Kind.SPIN, Kind.WEIGHT, Kind.ENERGY_WEIGHT, Kind.FORCES_WEIGHT}
     | {Kind.ENERGY_UNIT, Kind.LENGTH_UNIT, Kind.FORCES_UNIT}
 )
+UNITS = frozenset({Kind.ENERGY_UNIT, Kind.LENGTH_UNIT, Kind.FORCES_UNIT, Kind.OTHER_UNIT})
 # Of these, one branch of a model should see one value.
 MIXING = frozenset({Kind.HEAD, Kind.CONFIG_TYPE, Kind.CHARGE, Kind.SPIN})
 
@@ -167,7 +168,9 @@ def shape_of(value: Any, natoms: int) -> str:
         sizes = np.shape(value)
     except ValueError:
         return "list"
-    return f"[{', '.join('N' if n == natoms and k == 0 else str(n) for k, n in enumerate(sizes))}]" if sizes else "number"
+    return (
+        f"[{', '.join('N' if n == natoms and k == 0 else str(n) for k, n in enumerate(sizes))}]" if sizes else "number"
+    )
 
 
 class KeySets:
@@ -197,6 +200,22 @@ class KeySets:
                     seen[name] = Key(name, *kind_of(name, shape), shape)
             found = self._known[identity] = KeySet(tuple(seen.values()), energy, forces)
         return found
+
+    def of(self, values: Mapping[str, Any], natoms: int, energy: str | None, forces: str | None) -> KeySet:
+        """Return the key set of a record whose labels and metadata are ``values``, by their names."""
+        energy, forces = (name if values.get(str(name)) is not None else None for name in (energy, forces))
+        return self.get((energy, forces, *values), values.items, natoms, energy, forces)
+
+
+def unit_statements(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Return the units that metadata of a database state, by key; those of a property are ``property unit``."""
+    found: dict[str, str] = {}
+    for name, value in metadata.items():
+        if isinstance(value, str) and kind_of(name)[0] in UNITS:
+            found[name] = value
+        elif isinstance(value, Mapping) and "unit" in plain(name):
+            found.update({f"{label} unit": unit for label, unit in value.items() if isinstance(unit, str)})
+    return found
 
 
 @lru_cache(maxsize=256)

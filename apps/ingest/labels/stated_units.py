@@ -122,9 +122,7 @@ def decide(
                 if honoured
                 else f"The data state {what} in {theirs.name}, and {own.name} was used: stated_units is ignore."
             )
-    forces = Unit(
-        f"{used['energies'].name}/{used['lengths'].name}", used["energies"].value / used["lengths"].value
-    )
+    forces = Unit(f"{used['energies'].name}/{used['lengths'].name}", used["energies"].value / used["lengths"].value)
     if said.forces is not None and not _same(said.forces, forces):
         if honoured and _same(energy, default["energies"]) and _same(length, default["lengths"]):
             notes.append(

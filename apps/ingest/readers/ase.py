@@ -15,9 +15,9 @@ from ase.io.trajectory import Trajectory
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.readers import extxyz
+from gfm_pipeline.apps.ingest.readers.ase_atoms import atoms_frame
 from gfm_pipeline.apps.ingest.readers.ase_sqlite import AseSqlite, is_sqlite
 from gfm_pipeline.apps.ingest.readers.aselmdb import AseLmdb
-from gfm_pipeline.apps.ingest.readers.extxyz import atoms_frame
 from gfm_pipeline.core.contracts.options import AseOptions
 from gfm_pipeline.core.errors import DataError
 

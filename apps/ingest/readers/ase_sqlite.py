@@ -16,7 +16,8 @@ from typing import Any
 from ase.db.sqlite import SQLite3Database
 
 from gfm_pipeline.apps.ingest.files.file_reader import Frame, Parse
-from gfm_pipeline.apps.ingest.readers.extxyz import atoms_frame
+from gfm_pipeline.apps.ingest.labels.known_keys import unit_statements
+from gfm_pipeline.apps.ingest.readers.ase_atoms import atoms_frame
 from gfm_pipeline.core.errors import DataError
 
 _MAGIC = b"SQLite format 3\0"
@@ -56,6 +57,7 @@ class AseSqlite:
                 f"Close the program that writes it, or run: sqlite3 {path.name} 'pragma wal_checkpoint(truncate)'.",
             )
         self._database = _ReadOnly(str(path))
+        self._stated: dict[str, str] = {}
 
     def __enter__(self) -> AseSqlite:
         self._database.__enter__()
@@ -77,12 +79,13 @@ class AseSqlite:
 
     def frames(self) -> Iterator[Parse]:
         """Yield the rows in the order of their numbers."""
+        self._stated = unit_statements(self._database.metadata)
         for (number,) in self._database.connection.execute("SELECT id FROM systems ORDER BY id").fetchall():
             yield partial(self._frame, int(number))
 
     def _frame(self, number: int) -> Frame:
         row: Any = self._database.get(id=number)
-        return atoms_frame(row.toatoms(), {**row.data, **row.key_value_pairs})
+        return atoms_frame(row.toatoms(), {**self._stated, **row.data, **row.key_value_pairs})
 
 
 def _unfinished(path: Path) -> bool:

@@ -20,7 +20,17 @@ from ase.io.jsonio import decode
 
 from gfm_pipeline.apps.ingest.files.file_reader import Frame, Parse
 from gfm_pipeline.apps.ingest.files.lmdb_file import LmdbFile
-from gfm_pipeline.apps.ingest.readers.extxyz import ENERGY_NAMES
+from gfm_pipeline.apps.ingest.labels.known_keys import KeySets, unit_statements
+from gfm_pipeline.apps.ingest.readers.ase_atoms import ENERGY_NAMES, energy_name, energy_of
+
+# What a row holds beside labels and metadata.
+_NO_LABELS = frozenset(
+    {
+        "numbers", "positions", "cell", "pbc", "unique_id", "ctime", "mtime", "user", "calculator",
+        "calculator_parameters", "constraints", "data", "key_value_pairs", "natoms", "mass", "tags", "momenta",
+    }
+)  # fmt: skip
+_KEY_SETS = KeySets()
 
 
 def decoded(text: str) -> Any:
@@ -74,25 +84,36 @@ class AseLmdb:
 
     def frames(self) -> Iterator[Parse]:
         """Yield the rows."""
+        stated = unit_statements(self._header("metadata") or {})
         for key in self._rows():
-            yield partial(self._frame, key)
+            yield partial(self._frame, key, stated)
 
-    def _frame(self, key: bytes) -> Frame:
+    def _frame(self, key: bytes, stated: dict[str, str]) -> Frame:
         value = self._file.get(key)
         if value is None:
             raise ValueError(f"row {key.decode()} is missing")
         row: dict[str, Any] = decoded(zlib.decompress(value).decode())
-        extra = {**(row.get("data") or {}), **(row.get("key_value_pairs") or {})}
+        extra = {**stated, **(row.get("data") or {}), **(row.get("key_value_pairs") or {})}
 
         def find(name: str) -> Any:
             return row[name] if row.get(name) is not None else extra.get(name)
 
+        labels = {name: value for name, value in {**extra, **row}.items() if name not in _NO_LABELS}
+        with_forces = find("forces") is not None
+        keys = _KEY_SETS.get(
+            tuple(labels),
+            labels.items,
+            len(row["numbers"]),
+            energy_name([name for name in ENERGY_NAMES if row.get(name) is not None], with_forces),
+            "forces" if with_forces else None,
+        )
         return Frame(
             numbers=np.asarray(row["numbers"]),
             pos=np.asarray(row["positions"]),
             cell=np.asarray(row.get("cell", np.zeros((3, 3)))),
             pbc=np.asarray(row.get("pbc", [False] * 3), dtype=bool),
-            energy=next((row[name] for name in ENERGY_NAMES if row.get(name) is not None), None),
+            energy=energy_of(keys, find),
             forces=find("forces"),
             find=find,
+            keys=keys,
         )

@@ -19,11 +19,15 @@ from pymatgen.core import Structure
 
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse, RefusedError
+from gfm_pipeline.apps.ingest.labels.known_keys import KeySets
 from gfm_pipeline.core.contracts.options import CifCsvOptions
 from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.core.special_files import special_kind
 
 _LONGEST = 10_000_000  # characters of a field; a CIF of thousands of atoms has about one
+
+
+_KEY_SETS = KeySets()
 
 
 class CifCsvReader(FileReader):
@@ -120,4 +124,5 @@ def _parse(row: dict[str, str | None], folder: Path, options: CifCsvOptions) -> 
         pbc=np.ones(3, dtype=bool),
         energy=find("energy"),
         find=find,
+        keys=_KEY_SETS.of({name: find(name) for name in row if name != options.cif}, len(structure), "energy", None),
     )

@@ -25,12 +25,18 @@ from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.files.hdf5_links import own
 from gfm_pipeline.apps.ingest.files.lmdb_file import LmdbFile
+from gfm_pipeline.apps.ingest.labels.known_keys import KeySets
 from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.apps.ingest.records import disk_trouble
 from gfm_pipeline.core.contracts.options import DeepmdOptions
 
+_STRUCTURE = frozenset({"coord", "box", "real_atom_types", "coords", "cells", "atom_types", "atom_numbs"})
+_NAMES = ("coord", "box", "energy", "force", "real_atom_types")
+_READ = frozenset(_NAMES)
 _METADATA = b"__metadata__"
-_ARRAYS = ("coord", "box", "energy", "force", "real_atom_types")
+
+
+_KEY_SETS = KeySets()
 
 
 class DeepmdReader(FileReader):
@@ -90,7 +96,7 @@ def _raw_frames(folder: Path, options: DeepmdOptions) -> Iterator[Parse]:
     with ExitStack() as stack:
         files = {
             name: stack.enter_context(open(folder / f"{name}.raw", encoding="utf-8", errors="replace"))
-            for name in _ARRAYS
+            for name in _NAMES
             if (folder / f"{name}.raw").exists()
         }
         for line in files.pop("coord"):
@@ -155,12 +161,13 @@ class _System:
 
     def load(self, folder: Any) -> dict[str, Any]:
         """Map the arrays of a set into memory."""
-        found = {name: folder / f"{name}.npy" for name in _ARRAYS}
-        if not found["coord"].exists():
+        found = {path.stem: path for path in sorted(folder.glob("*.npy"))}
+        if "coord" not in found:
             raise ValueError("there is no coord.npy")
-        arrays = {
-            name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in found.items() if path.exists()
-        }
+        loaded = {name: _mapped(path, name in _READ) for name, path in found.items()}
+        arrays = {name: array for name, array in loaded.items() if array is not None}
+        several = {name: array for name, array in arrays.items() if array.ndim and len(array) == len(arrays["coord"])}
+        arrays = {name: array for name, array in arrays.items() if name in _READ or name in several}
         odd = [name for name, array in arrays.items() if len(array) != len(arrays["coord"])]
         if odd:
             raise ValueError(f"{odd[0]}.npy has {len(arrays[odd[0]])} frames, coord.npy {len(arrays['coord'])}")
@@ -178,6 +185,8 @@ class _System:
             pbc=np.full(3, box is not None),
             energy=float(np.ravel(arrays["energy"][index])[0]) if "energy" in arrays else None,
             forces=np.array(arrays["force"][index]).reshape(-1, 3)[real] if "force" in arrays else None,
+            find=lambda name: arrays[name][index] if name in arrays else None,
+            keys=_KEY_SETS.of(_labels(arrays, index), len(types), "energy", "force"),
         )
 
 
@@ -193,13 +202,28 @@ class _Stored(_System):
 
     def load(self, folder: Any) -> dict[str, Any]:
         """Return the arrays of a set, which are read frame by frame."""
-        arrays = {name: own(folder, f"{name}.npy") for name in _ARRAYS if f"{name}.npy" in folder}
+        arrays = {name.removesuffix(".npy"): own(folder, name) for name in folder if name.endswith(".npy")}
         if "coord" not in arrays:
             raise ValueError("there is no coord.npy")
         odd = next((name for name, array in arrays.items() if len(array) != len(arrays["coord"])), None)
         if odd is not None:
             raise ValueError(f"{odd}.npy has {len(arrays[odd])} frames, coord.npy {len(arrays['coord'])}")
         return arrays
+
+
+def _mapped(path: Path, needed: bool) -> NDArray[Any] | None:
+    """Map an array into memory; None where it cannot be, and is not needed: arrays of objects, of other programs."""
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError:
+        if needed:
+            raise
+        return None
+    return array
+
+
+def _labels(arrays: dict[str, NDArray[Any]], index: int) -> dict[str, Any]:
+    return {name: array[index] for name, array in arrays.items() if name not in _STRUCTURE}
 
 
 def _metadata(file: LmdbFile) -> dict[str, Any]:
@@ -241,4 +265,5 @@ def _lmdb_frame(file: LmdbFile, key: bytes, numbers: NDArray[np.int64]) -> Frame
         energy=float(np.ravel(arrays["energies"])[0]) if "energies" in arrays else None,
         forces=arrays["forces"].reshape(-1, 3)[real] if "forces" in arrays else None,
         find=arrays.get,
+        keys=_KEY_SETS.of({k: v for k, v in arrays.items() if k not in _STRUCTURE}, len(types), "energies", "forces"),
     )

@@ -12,7 +12,7 @@ takes for metadata and the frame for a molecule; cells of three or six numbers; 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -21,18 +21,28 @@ from typing import Any
 
 import numpy as np
 import orjson
-from ase import Atoms
 from ase.data import atomic_numbers
-from ase.geometry import cellpar_to_cell
 from ase.io.extxyz import UNPROCESSED_KEYS, key_val_str_to_dict, per_config_properties, read_xyz
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.files.file_reader import Frame, Parse, RefusedError
-from gfm_pipeline.apps.ingest.readers.extxyz_frames import RESPELLED, SPELLINGS, cut
+from gfm_pipeline.apps.ingest.labels.known_keys import KeySet, KeySets
+from gfm_pipeline.apps.ingest.readers.ase_atoms import (
+    ENERGY_NAMES,
+    FORCE_NAMES,
+    STRUCTURE,
+    atoms_frame,
+    energy_name,
+    energy_of,
+    first,
+)
+from gfm_pipeline.apps.ingest.readers.extxyz_frames import cut
+from gfm_pipeline.apps.ingest.readers.extxyz_spellings import respell, unusually_spelled
 from gfm_pipeline.apps.ingest.readers.species import number_of
 
-ENERGY_NAMES = ("energy", "free_energy")
-FORCE_NAMES = ("forces", "force")  # "force" is how JuLIP and ACE files spell it
+_KEY_SETS = KeySets()
+_WORD = re.compile(r"[A-Za-z_][\w.+/-]*")
+_NO_WORDS = frozenset({"t", "f", "true", "false", "nan", "inf", "infinity"})
 _DEFAULT_PROPERTIES = "species:S:1:pos:R:3"
 _PLAIN = r"""[^\s="'{}\[\]\\]+"""
 _PAIR = re.compile(rf"""\s*({_PLAIN})(?:=(?:"([^"\\]+)"|\[([^\]\\]+)\]|({_PLAIN})))?(?=\s|$)""")
@@ -118,7 +128,7 @@ def parse(lines: Sequence[str]) -> Frame:
     try:
         return _usual(lines)
     except UnusualError:
-        respelled = _respell(lines[1])
+        respelled = respell(lines[1])
         if respelled == lines[1]:
             return _with_ase(lines)
     lines = [lines[0], respelled, *lines[2:]]
@@ -128,41 +138,6 @@ def parse(lines: Sequence[str]) -> Frame:
         return _with_ase(lines)
 
 
-def _respell(comment: str) -> str:
-    """Return a comment line with the keys of the structure as the format spells them, and cells as nine numbers."""
-    found: dict[str, tuple[int, str]] = {}
-    for match in RESPELLED.finditer(comment):
-        name = SPELLINGS[match[1].lower()]
-        value = match[2] if name != "Lattice" else _nine_numbers(match[2])
-        exact = match[1] == name
-        if value is not None and (exact or name not in found):
-            found[name] = (match.start(), f"{name}={value}")
-    kept = dict(found.values())
-
-    def spelled(match: re.Match[str]) -> str:
-        return kept.get(match.start(), match[0])
-
-    return RESPELLED.sub(spelled, comment)
-
-
-def _nine_numbers(value: str) -> str | None:
-    """Return the lattice vectors that a cell of nine, six (lengths, angles) or three numbers gives, else None."""
-    try:
-        numbers = [float(token) for token in re.sub(r"[\[\]{}\"',]", " ", value).split()]
-    except ValueError:
-        return None  # a word, such as the name of a cell
-    if len(numbers) in (3, 6):
-        angles = numbers[3:] or [90.0] * 3
-        numbers = cellpar_to_cell([*numbers[:3], *angles]).ravel().tolist()
-    return f'"{" ".join(map(repr, numbers))}"' if len(numbers) == 9 else None
-
-
-@lru_cache(maxsize=256)
-def _unusually_spelled(names: tuple[str, ...]) -> bool:
-    """Return whether a key of the structure is among the names in another spelling only."""
-    return any(name != SPELLINGS.get(name.lower(), name) and SPELLINGS[name.lower()] not in names for name in names)
-
-
 def _with_ase(lines: Sequence[str]) -> Frame:
     found = list(read_xyz(StringIO("".join(lines)), index=slice(0, 1)))
     if not found:
@@ -170,32 +145,9 @@ def _with_ase(lines: Sequence[str]) -> Frame:
     return atoms_frame(found[0])
 
 
-def atoms_frame(atoms: Atoms, extra: Mapping[str, Any] | None = None) -> Frame:
-    """Return ASE's atoms with the labels of their calculator, or else their own, as a frame."""
-    results: Mapping[str, Any] = {} if atoms.calc is None else atoms.calc.results
-    places = (results, atoms.arrays, {**(extra or {}), **atoms.info})
-
-    def find(name: str) -> Any:
-        return next((place[name] for place in places if place.get(name) is not None), None)
-
-    return Frame(
-        numbers=atoms.numbers,
-        pos=atoms.positions,
-        cell=atoms.cell.array,
-        pbc=atoms.pbc,
-        energy=_first(find, ENERGY_NAMES),
-        forces=_first(find, FORCE_NAMES),
-        find=find,
-    )
-
-
-def _first(find: Callable[[str], Any], names: tuple[str, ...]) -> Any:
-    return next((value for value in map(find, names) if value is not None), None)
-
-
 def _usual(lines: Sequence[str]) -> Frame:
     pairs = _pairs(lines[1])
-    if _unusually_spelled(tuple(pairs)):
+    if unusually_spelled(tuple(pairs)):
         raise UnusualError
     properties = pairs.pop("Properties", None)
     columns, width = _columns(_DEFAULT_PROPERTIES if properties is None else _text(properties))
@@ -205,6 +157,7 @@ def _usual(lines: Sequence[str]) -> Frame:
     lattice, pbc = pairs.pop("Lattice", None), pairs.pop("pbc", None)
     cell = np.zeros((3, 3)) if lattice is None else _lattice(_text(lattice))
     find = partial(_find, columns, rows, pairs)
+    keys = _keys(None if properties is None else _text(properties), columns, pairs, rows.n, find)
     try:
         pos, forces = _positions_and_forces(columns, rows, pairs, find)
         return Frame(
@@ -212,14 +165,34 @@ def _usual(lines: Sequence[str]) -> Frame:
             pos=pos,
             cell=cell,
             pbc=np.full(3, lattice is not None) if pbc is None else _periodic(_text(pbc)),
-            energy=_first(find, ENERGY_NAMES),
+            energy=energy_of(keys, find),
             forces=forces,
             find=find,
+            keys=keys,
         )
     except RefusedError:
         raise
     except (ValueError, OverflowError) as error:
         raise UnusualError from error  # ASE says what is wrong
+
+
+def _keys(
+    properties: str | None, columns: dict[str, Column], pairs: Pairs, natoms: int, find: Callable[[str], Any]
+) -> KeySet:
+    """Return the keys of a frame; values are looked at only where no frame before had the same names."""
+
+    def items() -> Iterator[tuple[str, Any]]:
+        for name in (*columns, *pairs):
+            if name in STRUCTURE:
+                continue
+            try:
+                yield name, find(name)
+            except ValueError:
+                yield name, "text"  # not what its name says, such as a virial of two numbers
+
+    forces = next((name for name in FORCE_NAMES if name in columns or name in pairs), None)
+    energy = energy_name([name for name in ENERGY_NAMES if name in pairs or name in columns], forces is not None)
+    return _KEY_SETS.get((properties, tuple(pairs)), items, natoms, energy, forces)
 
 
 def _positions_and_forces(
@@ -230,7 +203,7 @@ def _positions_and_forces(
     if forces is not None and (forces.kind, forces.width) == ("R", 3):
         both = _floats(rows.take([*pos.places, *forces.places])).reshape(rows.n, 6)
         return both[:, :3], both[:, 3:]
-    return _values(pos, rows), _first(find, FORCE_NAMES)
+    return _values(pos, rows), first(find, FORCE_NAMES)
 
 
 def _pairs(comment: str) -> Pairs:
@@ -331,5 +304,7 @@ def _find(columns: dict[str, Column], rows: Rows, pairs: Pairs, name: str) -> An
     text = _text(match)
     if _FLOAT.fullmatch(text) and name.lower() not in UNPROCESSED_KEYS:
         return float(text) if not text.lstrip("+-").isdecimal() else int(text)
+    if _WORD.fullmatch(text) and text.lower() not in _NO_WORDS:
+        return text
     value = key_val_str_to_dict(match[0])[name]
     return value[_VOIGT] if name == "stress" and np.shape(value) == (3, 3) else value

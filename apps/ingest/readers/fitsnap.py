@@ -19,10 +19,15 @@ import orjson
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.files.json_stream import Joined, records
+from gfm_pipeline.apps.ingest.labels.known_keys import KeySets
 from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.core.contracts.options import FitsnapJsonOptions
 
+_STRUCTURE = frozenset({"AtomTypes", "Positions", "Lattice", "NumAtoms", "Data"})
 AT_ONCE = 1 << 22  # bytes
+
+
+_KEY_SETS = KeySets()
 
 
 class FitsnapJsonReader(FileReader):
@@ -64,6 +69,7 @@ def _parse(configuration: dict[str, Any], about: dict[str, Any]) -> Frame:
     def find(name: str) -> Any:
         return configuration[name] if name in configuration else about.get(name)
 
+    labels = {k: v for k, v in {**about, **configuration}.items() if k not in _STRUCTURE}
     return Frame(
         numbers=np.array([number_of(symbol) for symbol in configuration["AtomTypes"]]),
         pos=np.array(configuration["Positions"], dtype=np.float64).reshape(-1, 3),
@@ -72,4 +78,5 @@ def _parse(configuration: dict[str, Any], about: dict[str, Any]) -> Frame:
         energy=configuration.get("Energy"),
         forces=configuration.get("Forces"),
         find=find,
+        keys=_KEY_SETS.of(labels, len(configuration["AtomTypes"]), "Energy", "Forces"),
     )

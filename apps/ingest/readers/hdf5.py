@@ -19,6 +19,7 @@ The layouts, with N atoms and C conformers:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -31,6 +32,9 @@ from numpy.typing import NDArray
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.files.hdf5_links import own
+from gfm_pipeline.apps.ingest.labels.interpretation import Remark
+from gfm_pipeline.apps.ingest.labels.known_keys import KeySet, KeySets
+from gfm_pipeline.apps.ingest.labels.stated_units import energy_unit
 from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.apps.ingest.records import disk_trouble
 from gfm_pipeline.core.contracts.data import SourceSettings
@@ -73,6 +77,9 @@ LAYOUTS = {
         gradients=True,
     ),
 }
+
+
+_KEY_SETS = KeySets()
 
 
 class Hdf5Reader(FileReader):
@@ -191,6 +198,7 @@ class _Molecule:
         # In QM7-X the molecule is the group above its conformers.
         self._name = str(group.parent.name if layout.single else group.name).strip("/")
         self._read: dict[str, NDArray[Any] | None] = {}
+        self._unit, self._remarks = _stated(group, layout)
 
     def _array(self, name: str) -> NDArray[Any] | None:
         if name not in self._read:
@@ -215,7 +223,7 @@ class _Molecule:
         if value.dtype.kind != "f":
             return value
         of_atoms = value.ndim == 2 and value.shape[-1] == 3  # an energy over a length
-        return value * (layout.energy_unit / layout.length_unit if of_atoms else layout.energy_unit)
+        return value * (self._unit / layout.length_unit if of_atoms else self._unit)
 
     def frame(self, index: int) -> Frame:
         """Return one conformer."""
@@ -238,4 +246,44 @@ class _Molecule:
             energy=find(layout.energy),
             forces=-forces if layout.gradients and forces is not None else forces,
             find=find,
+            keys=self._keys,
+            remarks=self._remarks,
         )
+
+    @cached_property
+    def _keys(self) -> KeySet:
+        """Return the arrays of the group; their values are not read for it."""
+        layout = self._layout
+        found: dict[str, Any] = {}
+        for name in self._group:
+            array = None
+            with suppress(ValueError):  # what lies in another file is not looked at
+                array = own(self._group, name)
+            if isinstance(array, h5py.Dataset) and name not in (layout.numbers, layout.pos):
+                shape = array.shape if layout.single else array.shape[1:]
+                text = array.dtype.kind in "SO"
+                found[name] = "text" if text else np.broadcast_to(np.float64(0.0), () if shape == (1,) else shape)
+        natoms = self._numbers.shape[-1]
+        return _KEY_SETS.of(found, natoms, layout.energy, layout.forces)
+
+
+def _attribute(array: h5py.Dataset) -> str | None:
+    """Return the unit that an array states in its attributes, or None."""
+    value = next((array.attrs[name] for name in ("units", "unit") if name in array.attrs), None)
+    value = value.decode(errors="replace") if isinstance(value, bytes) else value
+    return value if isinstance(value, str) else None
+
+
+def _stated(group: Any, layout: Layout) -> tuple[float, tuple[Remark, ...]]:
+    """Return the unit of energies in eV, and what to say of it; what the array states comes before the layout."""
+    array = own(group, layout.energy) if layout.energy in group else None
+    text = _attribute(array) if isinstance(array, h5py.Dataset) else None
+    if text is None:
+        return layout.energy_unit, ()
+    unit = energy_unit(text)
+    if unit is None:
+        return layout.energy_unit, (Remark(f"{layout.energy} says {text[:40]!r}, which is no unit known here.", True),)
+    if abs(unit.value / layout.energy_unit - 1.0) < 1e-4:
+        return layout.energy_unit, ()
+    said = f"{layout.energy} states {unit.name}, not the unit of the layout: energies and forces were converted by it."
+    return unit.value, (Remark(said, True),)

@@ -14,11 +14,14 @@ from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.apps.dataset.store.write import N_COEFFICIENTS, REFERENCES
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
+from gfm_pipeline.apps.ingest.labels.known_keys import KeySets
 from gfm_pipeline.apps.ingest.records import reduced_formula
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.layout import CHUNK
 from gfm_pipeline.core.contracts.options import HydragnnOptions
 from gfm_pipeline.core.errors import IntegrityError
+
+_KEY_SETS = KeySets()
 
 
 class HydragnnReader(FileReader):
@@ -105,4 +108,5 @@ class _Window:
             energy=energy,
             forces=None if np.isnan(forces).all() else forces,
             find=about.get,
+            keys=_KEY_SETS.of({**about, "energy": energy, "forces": forces}, len(numbers), "energy", "forces"),
         )

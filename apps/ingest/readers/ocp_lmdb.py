@@ -17,9 +17,14 @@ from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.files.lmdb_file import LmdbFile
 from gfm_pipeline.apps.ingest.files.safe_pickle import fields
+from gfm_pipeline.apps.ingest.labels.known_keys import KeySets
 from gfm_pipeline.core.contracts.options import OcpLmdbOptions
 
+_STRUCTURE = frozenset({"pos", "atomic_numbers", "cell", "natoms", "edge_index", "cell_offsets", "distances"})
 _NO_RECORDS = {b"length", b"metadata"}
+
+
+_KEY_SETS = KeySets()
 
 
 class OcpLmdbReader(FileReader):
@@ -65,4 +70,7 @@ def _frame(file: LmdbFile, key: bytes) -> Frame:
         energy=_scalar(data.get("y")),
         forces=data.get("force"),
         find=lambda name: _scalar(data.get(name)),
+        keys=_KEY_SETS.of(
+            {k: _scalar(v) for k, v in data.items() if k not in _STRUCTURE}, len(data["pos"]), "y", "force"
+        ),
     )

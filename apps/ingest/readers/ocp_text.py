@@ -15,6 +15,7 @@ from typing import Any
 
 from gfm_pipeline.apps.ingest.files.archive_members import Part, parts
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
+from gfm_pipeline.apps.ingest.labels.known_keys import taking
 from gfm_pipeline.apps.ingest.readers import extxyz
 from gfm_pipeline.core.contracts.options import OcpEnergy, OcpTextOptions
 from gfm_pipeline.core.errors import DataError
@@ -63,11 +64,13 @@ def _frame(parse: Parse, line: str, energy: OcpEnergy) -> Frame:
         raise ValueError(f"the line of this frame in the text file is {line.strip()[:60]!r}, not three fields")
     about = {"sid": fields[0], "fid": fields[1], "reference_energy": float(fields[2])}
     frame = parse()
-    label = frame.energy
+    label = frame.find("energy")  # what the reference energies belong to, and not the free energy
+    label = frame.energy if label is None else label
     if energy is OcpEnergy.ADSORPTION and label is not None:
         label = label - about["reference_energy"]
 
     def find(name: str) -> Any:
         return about[name] if name in about else frame.find(name)
 
-    return replace(frame, energy=label, find=find)
+    keys = frame.keys if frame.keys is None else taking(frame.keys, "energy")
+    return replace(frame, energy=label, find=find, keys=keys)

@@ -19,6 +19,7 @@ from gfm_pipeline.apps.ingest.files import json_orients, json_stream
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse, RefusedError
 from gfm_pipeline.apps.ingest.files.markers import unmarked
+from gfm_pipeline.apps.ingest.labels.known_keys import KeySet, KeySets
 from gfm_pipeline.core.contracts.options import PymatgenJsonOptions
 
 # Total energies only: a corrected energy is not what the forces are the gradient of.
@@ -29,6 +30,10 @@ _LOOK = json_orients.LOOK  # bytes that tell lines from one list or tree
 _COLUMNS = frozenset(
     ("structure", "energy", "forces", "force", "stress", "outputs", "data", "uncorrected_total_energy")
 )
+
+
+_KEY_SETS = KeySets()
+_STRUCTURE = frozenset({"structure", "outputs", "data", "@module", "@class", "@version"})
 
 
 class PymatgenJsonReader(FileReader):
@@ -91,4 +96,21 @@ def _parse(load: Callable[[], Any]) -> Frame:
         energy=_first(entry, _ENERGY_PATHS),
         forces=structure.site_properties.get("forces") if forces is None else forces,
         find=find,
+        keys=_keys(entry, structure, find),
+    )
+
+
+def _keys(entry: Any, structure: Any, find: Callable[[str], Any]) -> KeySet:
+    """Return the keys of a record: its own, those of its outputs and data, and properties of its sites."""
+    names = [name for name in entry if name not in _STRUCTURE]
+    for group in ("outputs", "data"):
+        inside = entry.get(group)
+        names += [f"{group}.{name}" for name in inside] if isinstance(inside, Mapping) else []
+    names += [name for name in structure.site_properties if name not in names]
+    values = {name: find(name) for name in names}
+    energy = next((path for path in _ENERGY_PATHS if _look_up(entry, path) is not None), None)
+    forces = next((path for path in _FORCE_PATHS if _look_up(entry, path) is not None), None)
+    site_forces = "forces" if "forces" in structure.site_properties else None
+    return _KEY_SETS.of(
+        values, len(structure), energy, site_forces if forces is None else forces.rpartition("site_properties.")[2]
     )

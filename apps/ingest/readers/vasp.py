@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse, PassOverError, RefusedError
+from gfm_pipeline.apps.ingest.labels.known_keys import KeySets
 from gfm_pipeline.apps.ingest.readers import vasp_ml_ab, vaspout_h5
 from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.core.contracts.options import VaspEnergy, VaspOptions
@@ -36,6 +37,9 @@ _LEARNED = "a step of VASP's machine-learned force field (ML_FF): its energy and
 _ELECTRONIC_STEP = "Iteration"
 _NELM = re.compile(r"\bNELM\s*=\s*(\d+)")
 _ML_ENERGY = "ML FREE ENERGIE"
+
+
+_KEY_SETS = KeySets()
 
 
 class VaspReader(FileReader):
@@ -118,6 +122,7 @@ def _outcar_step(chunk: OUTCARChunk, steps: int, most: int, energy: VaspEnergy) 
         energy=results["free_energy" if energy is VaspEnergy.FREE else "energy"],
         forces=results.get("forces"),
         find=results.get,
+        keys=_KEY_SETS.of(results, len(atoms), "free_energy" if energy is VaspEnergy.FREE else "energy", "forces"),
     )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.summary.statistics import Totals
 from gfm_pipeline.core.contracts.ingest_report import ElementCount, Histogram, IngestReport, SetAside
+from gfm_pipeline.core.contracts.label_keys import LabelInventory
 
 BINS = 48
 _TAIL = 0.001  # of each side shares the outermost bin, so that one outlier does not make all the rest one bar
@@ -48,7 +49,7 @@ def coarser(histogram: Histogram, bins: int) -> Histogram:
 
 
 def ingest_report(
-    totals: Totals, read: int, set_aside: tuple[SetAside, ...], passed_over: dict[str, int]
+    totals: Totals, read: int, set_aside: tuple[SetAside, ...], passed_over: dict[str, int], labels: LabelInventory
 ) -> IngestReport:
     """Return what was found in a source of which ``read`` records were read."""
     return IngestReport(
@@ -64,4 +65,5 @@ def ingest_report(
         structures=sum(s.structures for s in totals.sums.values()),
         components=sum(3 * s.force_atoms for s in totals.sums.values()),
         passed_over=passed_over,
+        labels=labels,
     )

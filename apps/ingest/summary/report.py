@@ -152,6 +152,15 @@ def render(
         lines += _block("Set aside", [said, "", *_table(("reason", "records", "share", "first"), rows)])
     else:
         lines += _block("Set aside", ["Nothing."])
+    if found.labels.keys:
+        keys = [
+            (k.key, k.kind, k.shape, str(k.records), k.use, ", ".join(f"{v}: {n}" for v, n in k.values.items()))
+            for k in found.labels.keys
+        ]
+        key_header = ("key", "what it is", "shape", "records", "used as", "values")
+        lines += _block(
+            "Labels and metadata", ["What the records have, and what it was used as.", "", *_table(key_header, keys)]
+        )
     if found.passed_over:
         over = [f"- {n} records: {reason}" for reason, n in found.passed_over.items()]
         lines += _block("Passed over", ["Sound, and not for this source; not among the records read.", "", *over])
