@@ -1,22 +1,88 @@
-"""When to stop training at constant rate: a pure function of the validation history."""
+"""When to stop training at constant rate: the interface of convergence criteria, and the one that comes along."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from gfm_pipeline.core.contracts.policies import CRITERIA, PolicyChoice, make_policy
 from gfm_pipeline.core.contracts.training import Convergence
 from gfm_pipeline.core.strenum import StrEnum
 
 
-class Verdict(StrEnum):
-    """What the history says."""
+class TrainingStatus(StrEnum):
+    """What the history of validations says."""
 
     IMPROVING = "improving"
     PLATEAU = "plateau"
     LIMIT = "limit"
 
 
-def judge(history: Sequence[tuple[int, float]], graphs: int, rule: Convergence) -> Verdict:
+class ConvergenceCriterion(ABC):
+    """Says whether a training at constant rate has converged; a pure function of its validations."""
+
+    @abstractmethod
+    def converged(self, history: Sequence[tuple[int, float]], rule: Convergence) -> bool:
+        """Return whether training should be annealed and end.
+
+        Parameters
+        ----------
+        history
+            (graphs seen, objective) of the checks so far, oldest first.
+        rule
+            The section ``converge`` of the workflow.
+        """
+
+    @abstractmethod
+    def reason(self, rule: Convergence) -> str:
+        """Return the criterion as a clause of a sentence: ``The objective improved by less than ...``."""
+
+
+class Plateau(ConvergenceCriterion):
+    """The best of the last ``patience`` checks is not lower than the best before them by ``min_delta`` (relative)."""
+
+    def converged(self, history: Sequence[tuple[int, float]], rule: Convergence) -> bool:
+        """Compare the best objective of the last checks with the best before them."""
+        objectives = [objective for _, objective in history]
+        if len(objectives) <= rule.patience:
+            return False
+        before = min(objectives[: -rule.patience])
+        recent = min(objectives[-rule.patience :])
+        return recent > before * (1.0 - rule.min_delta)
+
+    def reason(self, rule: Convergence) -> str:
+        """Return how little the objective improved over how many graphs."""
+        return (
+            f"The objective improved by less than {rule.min_delta:.2%} over {rule.patience} checks of "
+            f"{rule.check_every} graphs"
+        )
+
+
+class Limit(ConvergenceCriterion):
+    """No training converges before ``max_graphs``: members of equal length, to compare others with."""
+
+    def converged(self, history: Sequence[tuple[int, float]], rule: Convergence) -> bool:  # noqa: ARG002 - never
+        """Return False."""
+        return False
+
+    def reason(self, rule: Convergence) -> str:
+        """Return the limit."""
+        return f"Reached {rule.max_graphs} graphs"
+
+
+def criterion_of(rule: Convergence) -> ConvergenceCriterion:
+    """Return the criterion that ``rule`` names.
+
+    Raises
+    ------
+    ConfigError
+        When it is not installed here.
+    """
+    choice = PolicyChoice(rule.criterion, rule.options)
+    return make_policy(CRITERIA, choice, ConvergenceCriterion)
+
+
+def judge(history: Sequence[tuple[int, float]], graphs: int, rule: Convergence) -> TrainingStatus:
     """Judge a run at constant learning rate.
 
     Parameters
@@ -26,13 +92,8 @@ def judge(history: Sequence[tuple[int, float]], graphs: int, rule: Convergence) 
     graphs
         Graphs seen in the model's life.
     rule
-        The best of the last ``patience`` checks must be lower than the best before them by ``min_delta``
-        (relative), else it is a plateau; a plateau on reaching ``max_graphs`` is still a plateau.
+        What is judged by; a run that converges on reaching ``max_graphs`` has converged.
     """
-    objectives = [objective for _, objective in history]
-    if len(objectives) > rule.patience:
-        before = min(objectives[: -rule.patience])
-        recent = min(objectives[-rule.patience :])
-        if recent > before * (1.0 - rule.min_delta):
-            return Verdict.PLATEAU
-    return Verdict.LIMIT if graphs >= rule.max_graphs else Verdict.IMPROVING
+    if criterion_of(rule).converged(history, rule):
+        return TrainingStatus.PLATEAU
+    return TrainingStatus.LIMIT if graphs >= rule.max_graphs else TrainingStatus.IMPROVING

@@ -20,7 +20,7 @@ from gfm_pipeline.apps.dataset.neighbors.edges import Lister, list_edges
 from gfm_pipeline.apps.runtime.program import StopRequested, Task
 from gfm_pipeline.apps.train.allocator import keep_freed_memory
 from gfm_pipeline.apps.train.checkpoint import Card, Checkpoint, Position, load, newest, save
-from gfm_pipeline.apps.train.convergence import Verdict, judge
+from gfm_pipeline.apps.train.convergence import TrainingStatus, criterion_of, judge
 from gfm_pipeline.apps.train.device import CPU, torch_device
 from gfm_pipeline.apps.train.distributed import ALONE, Ranks, joined
 from gfm_pipeline.apps.train.sampler import Sampler
@@ -348,9 +348,9 @@ def _check(spec: TrainSpec, trainer: Trainer, progress: Progress, every: int) ->
     rule = spec.convergence
     if rule is not None and position.phase is Phase.STABLE:
         position = replace(position, history=(*position.history, (position.graphs, score)))
-        verdict = judge(position.history, position.graphs, rule)
-        if verdict is not Verdict.IMPROVING:
-            reason = StopReason.CONVERGED if verdict is Verdict.PLATEAU else StopReason.LIMIT
+        status = judge(position.history, position.graphs, rule)
+        if status is not TrainingStatus.IMPROVING:
+            reason = StopReason.CONVERGED if status is TrainingStatus.PLATEAU else StopReason.LIMIT
             anneal = anneal_after(position.graphs, rule.anneal_fraction)
             position = replace(position, phase=Phase.ANNEAL, anneal=anneal, stopping=reason)
     trainer.position = position
@@ -373,10 +373,7 @@ def _summary(spec: TrainSpec, trainer: Trainer, reason: StopReason) -> str:
         return f"Reached the budget of {spec.budget_graphs} graphs."
     start = position.anneal.start
     if reason is StopReason.CONVERGED:
-        return (
-            f"The objective improved by less than {rule.min_delta:.2%} over {rule.patience} checks of "
-            f"{rule.check_every} graphs; annealed from {start} to {position.graphs} graphs."
-        )
+        return f"{criterion_of(rule).reason(rule)}; annealed from {start} to {position.graphs} graphs."
     return f"Reached {rule.max_graphs} graphs while still improving; annealed from {start} to {position.graphs} graphs."
 
 

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gfm_pipeline.core.contracts.extensions import Extensions, suggestion
-from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter, Kind
+from gfm_pipeline.core.contracts.extensions import Extensions
+from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter, Kind, complete, find
 from gfm_pipeline.core.contracts.training import ForceHead
-from gfm_pipeline.core.errors import Refused
 
 ENTRY_POINTS = "gfm_pipeline.algorithms"
 PREFIX = "options."  # of an algorithm's own hyperparameters in a search space and in a candidate
@@ -57,11 +56,7 @@ class AlgorithmDescription:
         Refused
             When there is none of that name.
         """
-        for option in self.options:
-            if option.name == name:
-                return option
-        hint = suggestion(name, [option.name for option in self.options])
-        raise Refused(f"is not an option of {algorithm}", hint, (name,))
+        return find(self.options, algorithm, name)
 
     def complete(self, algorithm: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the value of every option: the given one, checked, or the default.
@@ -71,8 +66,7 @@ class AlgorithmDescription:
         Refused
             When a name is unknown, or a value is of the wrong type or out of bounds.
         """
-        checked = {name: self.option(algorithm, name).one(value, (name,)) for name, value in given.items()}
-        return {option.name: option.default for option in self.options} | checked
+        return complete(self.options, algorithm, given)
 
 
 BUILT_IN: dict[str, AlgorithmDescription] = {

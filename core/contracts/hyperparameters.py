@@ -9,10 +9,11 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gfm_pipeline.core.contracts.extensions import suggestion
 from gfm_pipeline.core.errors import Refused
 from gfm_pipeline.core.strenum import StrEnum
 
@@ -201,6 +202,32 @@ class Hyperparameter:
                 }
             )
         return {"description": self.help, "anyOf": forms}
+
+
+def find(declared: Iterable[Hyperparameter], owner: str, name: str) -> Hyperparameter:
+    """Return the option ``name`` of ``owner``, which may be an algorithm or a policy.
+
+    Raises
+    ------
+    Refused
+        When there is none of that name.
+    """
+    known = {option.name: option for option in declared}
+    if name not in known:
+        raise Refused(f"is not an option of {owner}", suggestion(name, known), (name,))
+    return known[name]
+
+
+def complete(declared: Sequence[Hyperparameter], owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the value of every option of ``owner``: the given one, checked, or the default.
+
+    Raises
+    ------
+    Refused
+        When a name is unknown, or a value is of the wrong type or out of bounds.
+    """
+    checked = {name: find(declared, owner, name).one(value, (name,)) for name, value in given.items()}
+    return {option.name: option.default for option in declared} | checked
 
 
 def _number(value: Any, *, whole: bool) -> int | float | None:

@@ -203,9 +203,10 @@ class DatasetRef:
 class Convergence:
     """Train at constant rate until the validation stops improving, then anneal, then stop.
 
-    Every ``check_every`` graphs the EMA weights are validated. When the objective has improved by less
-    than ``min_delta`` (relative) over the last ``patience`` checks, or ``max_graphs`` (counted over the
-    model's whole life) is reached, the learning rate is annealed to zero over ``anneal_fraction`` of the
+    Every ``check_every`` graphs the EMA weights are validated. When ``criterion`` (one of
+    `gfm_pipeline.core.contracts.policies.CRITERIA`, with its ``options``) says so, by default when the objective has
+    improved by less than ``min_delta`` (relative) over the last ``patience`` checks, or when ``max_graphs`` (counted
+    over the model's whole life) is reached, the learning rate is annealed to zero over ``anneal_fraction`` of the
     graphs seen so far. The run is ``converged`` in the first case and ``limit`` in the second.
     """
 
@@ -214,6 +215,8 @@ class Convergence:
     min_delta: float
     max_graphs: int
     anneal_fraction: float
+    criterion: str = "plateau"
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,55 @@ class Told:
 
     settings: dict[str, Any]
     objective: float | None
+
+
+class ProposalMethod(ABC):
+    """Proposes candidates after the first design; a function of its arguments, so that a replay proposes the same."""
+
+    @abstractmethod
+    def propose(
+        self, space: SearchSpace, told: Sequence[Told], taken: Sequence[dict[str, Any]], n: int, seed: int
+    ) -> list[dict[str, Any]]:
+        """Return the settings of ``n`` new candidates.
+
+        Parameters
+        ----------
+        space
+            What may be proposed.
+        told
+            Candidates with a known objective (lower is better), in the order they were proposed.
+        taken
+            Settings of all candidates proposed so far; none of them should be proposed again.
+        n
+            How many.
+        seed
+            Seed of this wave.
+        """
+
+
+class DeepHyperCBO(ProposalMethod):
+    """Bayesian optimisation by DeepHyper (`propose`)."""
+
+    def propose(
+        self, space: SearchSpace, told: Sequence[Told], taken: Sequence[dict[str, Any]], n: int, seed: int
+    ) -> list[dict[str, Any]]:
+        """Ask DeepHyper, which is told everything anew."""
+        return propose(space, told, taken, n, seed)
+
+
+class RandomSampling(ProposalMethod):
+    """A stratified sample of the space, whatever the results: the search to compare proposals with."""
+
+    def propose(
+        self,
+        space: SearchSpace,
+        told: Sequence[Told],  # noqa: ARG002 - it learns nothing
+        taken: Sequence[dict[str, Any]],
+        n: int,
+        seed: int,
+    ) -> list[dict[str, Any]]:
+        """Sample, without copies while the space has others."""
+        return propose(space, [], taken, n, seed)
 
 
 def initial_count(space: SearchSpace, candidates: int) -> int:

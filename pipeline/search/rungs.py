@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Promotion:
     """Names promoted (best first), and for each name left behind now its evidence in words."""
 
     promoted: tuple[str, ...]
@@ -22,7 +22,7 @@ class Verdict:
 
 def promote(
     objectives: Mapping[str, float | None], entrants: Sequence[str], already: frozenset[str], reduction: float
-) -> Verdict:
+) -> Promotion:
     """Decide who is promoted from a rung once ``entrants`` have finished it.
 
     Parameters
@@ -52,7 +52,7 @@ def promote(
             stopped[name] = "no finite objective (diverged or failed)"
         else:
             stopped[name] = f"objective {value:.4f} is rank {rank[name]} of {len(objectives)}; {cut} may pass"
-    return Verdict(promoted, stopped)
+    return Promotion(promoted, stopped)
 
 
 def choose_members(

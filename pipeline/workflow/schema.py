@@ -18,7 +18,9 @@ from gfm_pipeline.core.contracts.data import (
     LengthUnit,
     StatedUnits,
 )
+from gfm_pipeline.core.contracts.policies import PolicyChoice
 from gfm_pipeline.core.contracts.reading import READING_GB, RECORD_SECONDS, ReadLimits
+from gfm_pipeline.workflow.policies import CriterionChoice, ProposalChoice, SelectionChoice, StoppingChoice
 from gfm_pipeline.workflow.space import SpaceModel
 from gfm_pipeline.workflow.strict import Strict
 
@@ -154,6 +156,12 @@ class SearchModel(Strict):
         default=3.0, gt=1.0, le=1000.0, description="One in so many is promoted from a rung to the next."
     )
     validation_limit: Graphs | None = Field(default=None, description="Validation graphs a dataset; null: all.")
+    stopping: StoppingChoice = Field(
+        default=PolicyChoice("asha", {}), description="Policy that stops candidates at rungs: asha, or none."
+    )
+    proposals: ProposalChoice = Field(
+        default=PolicyChoice("deephyper", {}), description="Method that proposes candidates: deephyper, or random."
+    )
     space: SpaceModel
 
     @model_validator(mode="after")
@@ -169,6 +177,12 @@ class ConvergeModel(Strict):
     members: Annotated[int, Field(ge=1, le=1000)] = Field(default=4, description="Members of the ensemble.")
     max_per_algorithm: Candidates | None = Field(
         default=None, description="Largest number of members of one algorithm; null: half of the members, rounded up."
+    )
+    selection: SelectionChoice = Field(
+        default=PolicyChoice("best", {}), description="Rule that chooses the members: best, or diverse."
+    )
+    criterion: CriterionChoice = Field(
+        default=PolicyChoice("plateau", {}), description="Criterion by which a member has converged: plateau, or limit."
     )
     check_every: Graphs = Field(default=10_000, description="Graphs between validations.")
     patience: Candidates = Field(default=3, description="Validations over which an improvement is looked for.")

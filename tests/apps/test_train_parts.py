@@ -11,7 +11,7 @@ from training_cases import REFERENCE, morse_columns
 
 from gfm_pipeline.apps.dataset import GraphTable
 from gfm_pipeline.apps.train.allocator import keep_freed_memory
-from gfm_pipeline.apps.train.convergence import Verdict, judge
+from gfm_pipeline.apps.train.convergence import TrainingStatus, judge
 from gfm_pipeline.apps.train.flat_parameters import AdamW, clip, flatten
 from gfm_pipeline.apps.train.sampler import BLOCK, Sampler, shares
 from gfm_pipeline.apps.train.schedule import Anneal, anneal_after, learning_rate
@@ -68,19 +68,19 @@ def test_schedule_warms_up_stays_and_goes_to_zero():
 @pytest.mark.parametrize(
     ("objectives", "verdict"),
     [
-        ([], Verdict.IMPROVING),
-        ([0.9, 0.9], Verdict.IMPROVING),  # too short to tell
-        ([0.9, 0.8, 0.7, 0.6], Verdict.IMPROVING),
-        ([0.9, 0.5, 0.499, 0.498], Verdict.PLATEAU),  # better, by less than one per cent
-        ([0.9, 0.5, 0.7, 0.49], Verdict.IMPROVING),  # the last of the window made it
-        ([0.9, 0.5, 0.6, 0.7], Verdict.PLATEAU),
+        ([], TrainingStatus.IMPROVING),
+        ([0.9, 0.9], TrainingStatus.IMPROVING),  # too short to tell
+        ([0.9, 0.8, 0.7, 0.6], TrainingStatus.IMPROVING),
+        ([0.9, 0.5, 0.499, 0.498], TrainingStatus.PLATEAU),  # better, by less than one per cent
+        ([0.9, 0.5, 0.7, 0.49], TrainingStatus.IMPROVING),  # the last of the window made it
+        ([0.9, 0.5, 0.6, 0.7], TrainingStatus.PLATEAU),
     ],
 )
 def test_stopper(objectives, verdict):
     rule = Convergence(check_every=10, patience=2, min_delta=0.01, max_graphs=1000, anneal_fraction=0.2)
     history = [(10 * (k + 1), x) for k, x in enumerate(objectives)]
     assert judge(history, 10 * len(history), rule) is verdict
-    assert judge(history, 1000, rule) is (verdict if verdict is Verdict.PLATEAU else Verdict.LIMIT)
+    assert judge(history, 1000, rule) is (verdict if verdict is TrainingStatus.PLATEAU else TrainingStatus.LIMIT)
 
 
 def test_flat_parameters_train_like_separate_ones():

@@ -214,6 +214,10 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "search.space.per_algorithm": ({"EGNN": {"hidden": [8, 24], "layers": 2}}, "search"),
     "converge.members": (3, "search"),  # the search chooses them
     "converge.max_per_algorithm": (2, "search"),
+    "search.stopping": ("none", "search"),
+    "search.proposals": ("random", "search"),
+    "converge.selection": ("diverse", "search"),
+    "converge.criterion": ("limit", "converge"),
     "converge.check_every": (50, "converge"),
     "converge.patience": (5, "converge"),
     "converge.min_delta": (0.1, "converge"),

@@ -1,13 +1,16 @@
-"""Proposals of candidates: the first design, then DeepHyper told what is known."""
+"""Proposals of candidates: the first design, then those of the workflow's method, told what is known."""
 
 from __future__ import annotations
 
 from gfm_pipeline.campaign.events import Candidate, WaveProposed
 from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.core.contracts.policies import PROPOSALS, make_policy
 from gfm_pipeline.core.faultpoints import FaultPoint, reach
 from gfm_pipeline.engine.decisions.requests import Context, Proposal
 from gfm_pipeline.engine.stages.search import LAG, objective_of
-from gfm_pipeline.search.proposer import Told, first_design, initial_count, propose
+from gfm_pipeline.search.proposer import ProposalMethod, Told, first_design, initial_count
+
+ORIGINS = {"deephyper": "DeepHyper CBO"}  # as journals call it
 
 
 def propose_wave(context: Context, state: CampaignState, wanted: Proposal) -> WaveProposed:
@@ -24,8 +27,10 @@ def propose_wave(context: Context, state: CampaignState, wanted: Proposal) -> Wa
         results = [Told(c.settings, objective_of(stage, c.name, 0)) for c in known]
         head = initial[len(taken) :]
         rest = wanted.size - len(head)
-        chosen = head + propose(space, results, taken + head, rest, workflow.seed * 1009 + wanted.wave)
-        origin, told = "DeepHyper CBO", len(results)
+        choice = workflow.search.proposals
+        method = make_policy(PROPOSALS, choice, ProposalMethod)
+        chosen = head + method.propose(space, results, taken + head, rest, workflow.seed * 1009 + wanted.wave)
+        origin, told = ORIGINS.get(choice.name, choice.name), len(results)
     candidates = tuple(Candidate(f"c{len(taken) + i:05d}", wanted.wave, settings) for i, settings in enumerate(chosen))
     reach(FaultPoint.PROPOSAL_MADE)
     return WaveProposed(wanted.key, wanted.wave, candidates, origin, told)

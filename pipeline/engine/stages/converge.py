@@ -27,6 +27,7 @@ from gfm_pipeline.engine.stages.ingest import dataset_refs
 from gfm_pipeline.engine.stages.search import (
     TRAIN,
     candidate_seed,
+    chosen_policies,
     describe_training,
     node_list,
     task_name,
@@ -60,6 +61,8 @@ def _train(context: Context, stage: StageState, done: Done, member: Member) -> A
             min_delta=converge.min_delta,
             max_graphs=converge.max_graphs,
             anneal_fraction=converge.anneal_fraction,
+            criterion=converge.criterion.name,
+            options=dict(converge.criterion.options),
         ),
         checkpoint=str(stage_paths(context, done[search.NAME]).checkpoint(task_name(member.candidate, member.rung))),
         validate_every=converge.check_every,
@@ -79,8 +82,10 @@ class Converge(Stage):
 
     def settings(self, context: Context) -> dict[str, Any]:
         """Return what the converged members depend on, besides the chosen candidates."""
-        settings = context.workflow.converge.model_dump(mode="json", exclude={"members", "max_per_algorithm"})
-        return {"seed": context.workflow.seed, **settings}
+        converge = context.workflow.converge
+        chosen_elsewhere = {"members", "max_per_algorithm", "selection", "criterion"}
+        settings = converge.model_dump(mode="json", exclude=chosen_elsewhere)
+        return {"seed": context.workflow.seed, **settings, **chosen_policies(converge, ("criterion",))}
 
     def advance(self, context: Context, stage: StageState, done: Done) -> Step:
         """Decide the next step of convergence."""

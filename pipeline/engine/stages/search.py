@@ -24,7 +24,9 @@ from gfm_pipeline.campaign.events import (
 )
 from gfm_pipeline.campaign.paths import StagePaths
 from gfm_pipeline.campaign.state import CampaignState, StageState, TaskStatus
+from gfm_pipeline.core.contracts.policies import SELECTIONS, STOPPING, make_policy
 from gfm_pipeline.core.contracts.training import TrainResult, TrainSpec, settings_of
+from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.engine.decisions.requests import (
     AnyRequest,
     Context,
@@ -41,21 +43,30 @@ from gfm_pipeline.engine.resources.demand import Demand, TrainingDemand
 from gfm_pipeline.engine.stages import ingest
 from gfm_pipeline.engine.stages.base import Done, Records, Stage, Work
 from gfm_pipeline.engine.stages.ingest import dataset_refs
-from gfm_pipeline.search.rungs import choose_members, promote
+from gfm_pipeline.search.selection import Finalist, Selection
+from gfm_pipeline.search.stopping import StoppingPolicy
 
 if TYPE_CHECKING:
-    from gfm_pipeline.workflow.schema import WorkflowModel
+    from gfm_pipeline.workflow.schema import ConvergeModel, SearchModel, WorkflowModel
 
 NAME = "search"
 TRAIN = Program("train", TrainSpec, TrainResult)
 LAG = 1  # waves proposed ahead of the results they are based on
 WAVES = 4  # waves an automatic search aims at
+POLICIES, SELECTION = ("stopping", "proposals"), ("selection",)
 
 
-def _selection(context: Context) -> dict[str, int]:
+def chosen_policies(section: SearchModel | ConvergeModel, names: Sequence[str]) -> dict[str, Any]:
+    """Return the policies of a section that are not the default: results of the default ones bear no word of them."""
+    chosen = {name: getattr(section, name) for name in names}
+    default = type(section).model_fields
+    return {name: to_plain(choice) for name, choice in chosen.items() if choice != default[name].default}
+
+
+def _selection(context: Context) -> dict[str, Any]:
     converge = context.workflow.converge
     cap = converge.max_per_algorithm or math.ceil(converge.members / 2)
-    return {"count": converge.members, "max_per_algorithm": cap}
+    return {"count": converge.members, "max_per_algorithm": cap, **chosen_policies(converge, SELECTION)}
 
 
 def wave_sizes(candidates: int, wave: int | str, slots: int) -> list[int]:
@@ -112,6 +123,7 @@ def _entrants(stage: StageState, wave: int, rung: int) -> tuple[str, ...] | None
 def _decisions(context: Context, stage: StageState) -> tuple[Event, ...]:
     """Return the first promotion decision whose results are all in."""
     search = context.workflow.search
+    policy = make_policy(STOPPING, search.stopping, StoppingPolicy)
     for rung in range(len(search.rungs) - 1):
         objectives: dict[str, float | None] = {}
         promoted: frozenset[str] = frozenset()
@@ -122,7 +134,7 @@ def _decisions(context: Context, stage: StageState) -> tuple[Event, ...]:
             objectives |= {name: objective_of(stage, name, rung) for name in entrants}
             known = stage.decisions.get((wave, rung))
             if known is None:
-                verdict = promote(objectives, entrants, promoted, search.reduction)
+                verdict = policy.promote(objectives, entrants, promoted, search.reduction)
                 return (RungDecided(stage.key, wave, rung, verdict.promoted, verdict.stopped),)
             promoted |= frozenset(known.promoted)
     return ()
@@ -171,7 +183,7 @@ def _finish(context: Context, stage: StageState) -> tuple[Event, ...]:
         reached = [r for r in range(len(rungs)) if objective_of(stage, candidate.name, r) is not None]
         if reached:
             value = objective_of(stage, candidate.name, reached[-1]) or 0.0
-            finalists.append((candidate.name, reached[-1], value, str(candidate.settings["algorithm"])))
+            finalists.append(Finalist(candidate.name, reached[-1], value, str(candidate.settings["algorithm"])))
     selection = _selection(context)
     if len(finalists) < selection["count"]:
         reason = (
@@ -179,10 +191,10 @@ def _finish(context: Context, stage: StageState) -> tuple[Event, ...]:
             f"{selection['count']} members are wanted"
         )
         return (StageFailed(stage.key, reason),)
-    chosen = choose_members(finalists, selection["count"], selection["max_per_algorithm"])
+    choice = make_policy(SELECTIONS, context.workflow.converge.selection, Selection)
+    chosen = choice.choose(finalists, selection["count"], selection["max_per_algorithm"])
     members = tuple(
-        Member(f"m{i:02d}", name, rung, value, candidates[name].settings)
-        for i, (name, rung, value) in enumerate(chosen)
+        Member(f"m{i:02d}", f.name, f.rung, f.objective, candidates[f.name].settings) for i, f in enumerate(chosen)
     )
     trained = {m.name: result_of(stage, task_name(m.candidate, m.rung), TRAIN) for m in members}
     outputs = {name: str(result.digest) for name, result in trained.items() if result is not None}
@@ -218,7 +230,8 @@ def node_list(nodes: int | Sequence[int] | str) -> tuple[int, ...] | None:
 def rung_counts(workflow: WorkflowModel) -> tuple[int, ...]:
     """Return the most candidates that train to each rung."""
     search = workflow.search
-    return tuple(int(search.candidates / search.reduction**rung) for rung in range(len(search.rungs)))
+    policy = make_policy(STOPPING, search.stopping, StoppingPolicy)
+    return tuple(policy.most(search.candidates, rung, search.reduction) for rung in range(len(search.rungs)))
 
 
 def wave_target(workflow: WorkflowModel) -> int:
@@ -238,7 +251,8 @@ class Search(Stage):
 
     def settings(self, context: Context) -> dict[str, Any]:
         """Return what the candidates depend on."""
-        search = context.workflow.search.model_dump(mode="json")
+        search = context.workflow.search.model_dump(mode="json", exclude=set(POLICIES))
+        search |= chosen_policies(context.workflow.search, POLICIES)
         search["space"] = context.workflow.search.space.written()
         return {"seed": context.workflow.seed, **search, "members": _selection(context)}
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 BUILT_IN: tuple[Stage, ...] = (Ingest(), Search(), Converge(), Calibrate())
 NAMES = tuple(stage.name for stage in BUILT_IN)
-EXTENSIONS = Extensions("stage", STAGES, Stage, {stage.name: stage for stage in BUILT_IN})  # type: ignore[type-abstract]
+EXTENSIONS = Extensions("stage", STAGES, Stage, {stage.name: stage for stage in BUILT_IN})
 
 
 @cache

@@ -1,0 +1,136 @@
+"""Policies of a campaign that users may replace.
+
+They say when candidates stop, how new ones are proposed, who becomes a member of the ensemble, and when a member has
+converged. Each is declared by a `PolicyDescription`, which is read on the login node without importing the policy.
+A package adds one by an entry point of its group: its name is the one users write, its value names the description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, TypeVar
+
+from gfm_pipeline.core.contracts.extensions import Extensions
+from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter, complete
+from gfm_pipeline.core.errors import ConfigError
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True)
+class PolicyDescription:
+    """What is known of a policy without importing it.
+
+    Parameters
+    ----------
+    target
+        ``module:class``; the class is called with the options by name.
+    summary
+        What it does, in one line.
+    paper
+        Where it was published.
+    options
+        Its settings.
+    """
+
+    target: str
+    summary: str
+    paper: str = ""
+    options: tuple[Hyperparameter, ...] = ()
+
+    def complete(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the value of every option: the given one, checked, or the default.
+
+        Raises
+        ------
+        Refused
+            When a name is unknown, or a value is of the wrong type or out of bounds.
+        """
+        return complete(self.options, name, given)
+
+
+@dataclass(frozen=True)
+class PolicyChoice:
+    """A policy as a workflow names it: its name, and the value of every option."""
+
+    name: str
+    options: Mapping[str, Any]
+
+
+_SEARCH, _TRAIN = "gfm_pipeline.search", "gfm_pipeline.apps.train"
+
+STOPPING = Extensions(
+    "stopping policy",
+    "gfm_pipeline.stopping_policies",
+    PolicyDescription,
+    {
+        "asha": PolicyDescription(
+            f"{_SEARCH}.stopping:SuccessiveHalving",
+            "one in `search.reduction` of all candidates that finished a rung trains on, the best ones",
+            "Jamieson and Talwalkar, AISTATS (2016); Li et al., MLSys (2020)",
+        ),
+        "none": PolicyDescription(f"{_SEARCH}.stopping:NoStopping", "every candidate trains to the last rung"),
+    },
+)
+PROPOSALS = Extensions(
+    "proposal method",
+    "gfm_pipeline.proposal_methods",
+    PolicyDescription,
+    {
+        "deephyper": PolicyDescription(
+            f"{_SEARCH}.proposer:DeepHyperCBO",
+            "Bayesian optimisation by DeepHyper, with extra trees and an upper confidence bound",
+            "Egele et al., arXiv:2207.00479 (2022)",
+        ),
+        "random": PolicyDescription(f"{_SEARCH}.proposer:RandomSampling", "a stratified sample of the search space"),
+    },
+)
+SELECTIONS = Extensions(
+    "ensemble selection",
+    "gfm_pipeline.selections",
+    PolicyDescription,
+    {
+        "best": PolicyDescription(
+            f"{_SEARCH}.selection:Best", "the best of the highest rung, with a cap on each algorithm"
+        ),
+        "diverse": PolicyDescription(
+            f"{_SEARCH}.selection:Diverse", "the algorithms in turn, of each the best of the highest rung"
+        ),
+    },
+)
+CRITERIA = Extensions(
+    "convergence criterion",
+    "gfm_pipeline.convergence_criteria",
+    PolicyDescription,
+    {
+        "plateau": PolicyDescription(
+            f"{_TRAIN}.convergence:Plateau",
+            "the best of the last `converge.patience` validations improves by less than `converge.min_delta`",
+        ),
+        "limit": PolicyDescription(f"{_TRAIN}.convergence:Limit", "every member trains to `converge.max_graphs`"),
+    },
+)
+
+
+def make_policy(group: Extensions[PolicyDescription], choice: PolicyChoice, base: type[P]) -> P:
+    """Return a policy, ready to be asked.
+
+    Raises
+    ------
+    ConfigError
+        When there is none of that name, its module cannot be imported, or it is no ``base``.
+    """
+    description = group.describe(choice.name)
+    module, _, attribute = description.target.partition(":")
+    whose = f"{group.what.capitalize()} {choice.name!r}"
+    try:
+        made = getattr(import_module(module), attribute)(**choice.options)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"{whose}: {description.target} cannot be used: {error}.", "Install what it needs, or correct it."
+        ) from error
+    if not isinstance(made, base):
+        raise ConfigError(f"{whose}: {description.target} is no {base.__name__}.", "Let it inherit from that class.")
+    return made

@@ -1,0 +1,66 @@
+"""Who becomes a member of the ensemble: the interface of selections, and the one that comes along."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gfm_pipeline.search.rungs import choose_members
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A candidate with an objective: its name, the highest rung it finished, its objective there, its algorithm."""
+
+    name: str
+    rung: int
+    objective: float
+    algorithm: str
+
+
+class Selection(ABC):
+    """Chooses the members; a pure function of the finalists."""
+
+    @abstractmethod
+    def choose(self, finalists: Sequence[Finalist], members: int, max_per_algorithm: int) -> tuple[Finalist, ...]:
+        """Return ``members`` of ``finalists``, in the order that numbers them; there are at least so many.
+
+        Parameters
+        ----------
+        finalists
+            Every candidate with an objective.
+        members
+            How many to choose.
+        max_per_algorithm
+            ``converge.max_per_algorithm``, or half of the members.
+        """
+
+
+class Best(Selection):
+    """The highest rung first, then the best objective, with a cap on each algorithm (`choose_members`)."""
+
+    def choose(self, finalists: Sequence[Finalist], members: int, max_per_algorithm: int) -> tuple[Finalist, ...]:
+        """Return the best, with a cap on each algorithm that is lifted for places that would stay empty."""
+        known = {f.name: f for f in finalists}
+        rows = [(f.name, f.rung, f.objective, f.algorithm) for f in finalists]
+        return tuple(known[name] for name, _, _ in choose_members(rows, members, max_per_algorithm))
+
+
+class Diverse(Selection):
+    """The algorithms in turn; of each the highest rung, then the best objective."""
+
+    def choose(
+        self,
+        finalists: Sequence[Finalist],
+        members: int,
+        max_per_algorithm: int,  # noqa: ARG002 - the turns see to it that no algorithm has more than it must
+    ) -> tuple[Finalist, ...]:
+        """Deal the places out to the algorithms, one after the other."""
+        order = sorted(finalists, key=lambda f: (-f.rung, f.objective, f.name))
+        turns: dict[str, int] = {}
+        dealt = []
+        for place, finalist in enumerate(order):
+            turn = turns[finalist.algorithm] = turns.get(finalist.algorithm, -1) + 1
+            dealt.append((turn, place, finalist))
+        return tuple(finalist for _, _, finalist in sorted(dealt, key=lambda entry: entry[:2])[:members])
