@@ -1,0 +1,3 @@
+"""Old name of `gfm_pipeline.core.contracts.training`, for programs written before it moved."""
+
+from gfm_pipeline.core.contracts.training import *  # noqa: F403 - all of it

@@ -1,0 +1,20 @@
+"""Programs written for the layout before still start: the names that docs/write-an-app.md gave them."""
+
+from importlib import import_module
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "names"),
+    [
+        ("apps.program", "apps.runtime.program", ["run_program", "Task", "StopRequested"]),
+        ("apps.contracts.task", "core.contracts.task", ["ExitCode", "RESULT_FILE"]),
+        ("apps.contracts.training", "core.contracts.training", ["TrainSpec", "TrainResult"]),
+        ("apps.contracts.data", "core.contracts.data", ["SourceSettings", "Split"]),
+        ("apps.contracts.evaluation", "core.contracts.evaluation", ["CalibrateSpec", "PredictSpec"]),
+    ],
+)
+def test_an_old_name_is_the_new_thing(old, new, names):
+    before, now = import_module(f"gfm_pipeline.{old}"), import_module(f"gfm_pipeline.{new}")
+    assert all(getattr(before, name) is getattr(now, name) for name in names)
