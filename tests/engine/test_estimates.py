@@ -22,7 +22,7 @@ def driven(on: str, *rates: float | None) -> CampaignState:
     happened = [info, ev.StageOpened("search", "key", {}, {}, 1)]
     for number, rate in enumerate(rates):
         name = f"c{number:05d}-r0"
-        result = {"objective": 0.5, "graphs_per_second": rate}
+        result = {"objective": 0.5, **({} if rate is None else {"graphs_per_second": rate})}
         happened += [ev.TaskStarted("key", name, 1), ev.TaskEnded("key", name, 1, Outcome.OK, 9.0, "", result)]
     for time, event in enumerate(happened):
         state.apply(event, float(time))
