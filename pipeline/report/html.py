@@ -18,6 +18,7 @@ from gfm_pipeline.core.contracts.ingest_report import Histogram, IngestReport
 from gfm_pipeline.report import data_figures, data_tables, evaluation_figures, figures, tables
 from gfm_pipeline.report.html_table import render_table
 from gfm_pipeline.report.sources import Found
+from gfm_pipeline.report.summary import doubts
 from gfm_pipeline.report.text import MISSING, count, duration, moment, percent, symbol
 from gfm_pipeline.report.view import CampaignView, StageStatus, StageView
 
@@ -94,6 +95,7 @@ def render_html(
         "stages": [_stage_card(stage, view.now) for stage in view.stages],
         "stage_table": tables.stages(view),
         "headlines": tables.headlines(view),
+        "doubts": doubts(view),
         "absent": MISSING,
         "candidates": tables.candidates(view),
         "search_line": tables.search_line(view),

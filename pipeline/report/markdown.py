@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from gfm_pipeline.core.contracts.data import DatasetStatistics
 from gfm_pipeline.report import data_tables, tables
 from gfm_pipeline.report.sources import Found
+from gfm_pipeline.report.summary import doubts
 from gfm_pipeline.report.tables import Table
 from gfm_pipeline.report.text import MISSING, moment, percent, significant, symbol
 from gfm_pipeline.report.view import CampaignView, StageStatus
@@ -25,7 +26,9 @@ def render_markdown(view: CampaignView, found: Mapping[str, Found] | None = None
     parts = [f"# {_text(view.name)}", f"{symbol(state)} **{state}**"]
     parts.append("\n".join(f"- {name}: {_text(value)}" for name, value in tables.summary(view)))
     parts += ["## Stages", _table(tables.stages(view), "No stage is known yet.")]
-    parts += ["## Results", _headlines(view)]
+    parts.append("## Results")
+    parts += [f"**WARNING** {_text(sentence)}" for sentence in doubts(view)]
+    parts.append(_headlines(view))
     parts.append("## Search")
     if view.candidates:
         parts.append(tables.search_line(view))

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.report import data_tables, tables
+from gfm_pipeline.report.summary import doubts
 from gfm_pipeline.report.text import (
     MISSING,
     count,
@@ -35,9 +36,9 @@ MOST_SOURCES, MOST_CANDIDATES, MOST_RUNNING, MOST_MEMBERS, MOST_FAILURES = 8, 8,
 
 
 def status_json(view: CampaignView) -> dict[str, Any]:
-    """Return the whole view as plain data, with ``schema_version`` and the overall ``status``."""
+    """Return the whole view as plain data, with ``schema_version``, the overall ``status`` and ``doubts``."""
     plain: dict[str, Any] = to_plain(view)
-    return {"schema_version": SCHEMA_VERSION, "status": tables.overall(view), **plain}
+    return {"schema_version": SCHEMA_VERSION, "status": tables.overall(view), "doubts": list(doubts(view)), **plain}
 
 
 def render_status(view: CampaignView, console: Console) -> None:
@@ -56,6 +57,8 @@ def render_status(view: CampaignView, console: Console) -> None:
     for table in drawn:
         if table is not None:
             console.print(table)
+    for sentence in doubts(view):
+        console.print(Text.assemble(("WARNING ", "bold red"), sentence), soft_wrap=True)
     _failures(view, console)
     if view.next_command:
         edit = f"edit {view.edit_first}, then " if view.edit_first else ""

@@ -7,6 +7,17 @@ import shlex
 from gfm_pipeline.report.view import CampaignView
 
 
+def doubts(view: CampaignView) -> tuple[str, ...]:
+    """Return which datasets the ensemble should not be used for, and why: errors that no sensible model has."""
+    if view.calibration is None:
+        return ()
+    return tuple(
+        f"{name} should not be used: {doubt}. See the warnings of its data in the report."
+        for name, report in view.calibration.datasets.items()
+        for doubt in report.doubts()
+    )
+
+
 def summary_lines(view: CampaignView, folder: str) -> list[str]:
     """Return the lines printed at the end of a campaign."""
     lines = [
@@ -28,11 +39,7 @@ def summary_lines(view: CampaignView, folder: str) -> list[str]:
                 parts.append(f"F {forces.coverage_calibrated:.1%}")
             lines.append(f"  {name:<14}{mae[0]:>17}{mae[1]:>17}{mae[2]:>13}{', '.join(parts):>25}")
         lines.append("  * force MAE as a share of predicting zero forces")
-        for name, report in view.calibration.datasets.items():
-            lines += [
-                f"  WARNING {name} should not be used: {doubt}. See the warnings of its data in the report."
-                for doubt in report.doubts()
-            ]
+        lines += [f"  WARNING {sentence}" for sentence in doubts(view)]
     lines += [
         "",
         f"  report     {folder}/report.html (and report.md)",

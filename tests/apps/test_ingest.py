@@ -93,7 +93,7 @@ def test_label_names(tmp_path: Path) -> None:
     assert shard.groups.tolist() == ["H2O1"]
     wrong = replace(source, energy_key="nothing")
     _, bad = only_shard(tmp_path / "wrong", wrong)
-    assert [b.reason for b in bad] == ["no energy: the record has no nothing"]
+    assert [b.reason for b in bad] == ["no energy: the record has no `nothing`"]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_pymatgen_odd_records(tmp_path: Path) -> None:
     assert not shard.pbc.any()
     assert [b.index for b in bad] == [1, 2, 3, 4]
     assert bad[0].reason == "disordered structure"
-    assert bad[1].reason == "unknown element: atomic number 0"
+    assert bad[1].reason == "unknown element: atomic number 0, a ghost atom, a vacancy or a dummy"
     assert bad[2].reason.startswith("unreadable: ")
     assert bad[3].reason.startswith("unreadable: KeyError")
     path.write_text(json.dumps(entries)[:-30])
@@ -241,7 +241,7 @@ def good_record() -> Record:
     [
         ({"energy": None}, "no energy"),
         ({"forces": None}, "no forces"),
-        ({"group": None}, "no group"),
+        ({"group": None}, "no group: the record has no `run`"),
         ({"energy": float("nan")}, "energy is not a finite number"),
         ({"forces": np.array([[0.0, 0, 0], [np.inf, 0, 0]])}, "forces are not finite numbers"),
         ({"forces": np.zeros((3, 3))}, "forces are not finite numbers"),
@@ -259,7 +259,7 @@ def good_record() -> Record:
     ],
 )
 def test_each_fault_is_named(change: dict[str, Any], reason: str) -> None:
-    source = SourceSettings("cu", "ase", max_force=30.0)
+    source = SourceSettings("cu", "ase", group_key="run", max_force=30.0)
     result = clean(replace(good_record(), **change), source, Conversion.of(source))
     assert isinstance(result, BadRecord)
     assert result.reason.startswith(reason)

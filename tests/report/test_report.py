@@ -338,3 +338,20 @@ def test_text_helpers() -> None:
     assert [text.short_count(x) for x in (950, 12500, 3.2e6)] == ["950", "12.5k", "3.2M"]
     assert text.moment(START) == "2026-11-23 04:00 UTC"
     assert text.flatten({"a": {"b": 1, "c": {"d": 2}}, "e": {}}) == {"a.b": 1, "a.c.d": 2}
+
+
+def test_status_and_report_say_that_an_ensemble_should_not_be_used() -> None:
+    view, _ = finished_campaign()
+    assert view.calibration is not None
+    name, sound = next(iter(view.calibration.datasets.items()))
+    absurd = dataclasses.replace(sound, energy=dataclasses.replace(sound.energy, mae=90.171))
+    datasets = {**view.calibration.datasets, name: absurd}
+    doubted = dataclasses.replace(view, calibration=dataclasses.replace(view.calibration, datasets=datasets))
+    said = f"{name} should not be used: the energy MAE is 9.017e+04 meV/atom"
+    for shown, times in ((view, 0), (doubted, 1)):
+        console = Console(file=io.StringIO(), width=80)
+        render_status(shown, console)
+        assert console.file.getvalue().count(f"WARNING {said}") == times
+        assert len(status_json(shown)["doubts"]) == times
+        assert render_markdown(shown).count(f"**WARNING** {said}") == times
+        assert render_html(shown).count(f"<b>Warning:</b> {said}") == times

@@ -163,7 +163,8 @@ def _unusable(record: Record, source: SourceSettings) -> str | None:
         number = int(record.numbers[odd][0])
         return f"unknown element: atomic number {number}" + ("" if number else ", a ghost atom, a vacancy or a dummy")
     if record.group is None:
-        return f"no group: the record has no {source.group_key}"
+        lacks = "what its format names groups by" if source.group_key is None else f"`{source.group_key}`"
+        return f"no group: the record has no {lacks}"
     if record.fault is not None:
         return record.fault
     if record.energy is None:
@@ -179,7 +180,7 @@ def _unusable(record: Record, source: SourceSettings) -> str | None:
 
 
 def _without(record: Record, label: str, key: str | None) -> str:
-    return f"no {label}{missing(record.keys, label)}" if key is None else f"no {label}: the record has no {key}"
+    return f"no {label}{missing(record.keys, label)}" if key is None else f"no {label}: the record has no `{key}`"
 
 
 def faults(record: Record, source: SourceSettings) -> Iterator[str]:
