@@ -55,14 +55,14 @@ def _some(reader: Reader, spec: PreviewSpec, total: int | None) -> Iterator[tupl
         for item in reader.read(source, int(rng.integers(stride)), stride, spec.seed):
             yield item.file, item
         return
-    drawn = [source.files[k] for k in rng.permutation(len(source.files))]
+    drawn = rng.permutation(len(source.files)).tolist()
     each = -(-spec.scan // max(1, min(len(drawn), MAX_FILES)))
-    for file in drawn:
-        for number, item in enumerate(reader.read(replace(source, files=(file,)), 0, 1, spec.seed)):
+    for k in drawn:
+        for number, item in enumerate(reader.read(source.only(k), 0, 1, spec.seed)):
             if number >= each:
-                yield file, None
+                yield source.files[k], None
                 break
-            yield file, item
+            yield source.files[k], replace(item, file_index=k) if isinstance(item, Record) else item
 
 
 class _Sample:

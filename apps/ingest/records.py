@@ -73,6 +73,8 @@ class Record:
         What it states of its own units.
     omits_forces
         It has no forces that count, though the source has them.
+    split
+        What it, or its file, says of its split, as it is written.
     """
 
     numbers: NDArray[Any]
@@ -94,6 +96,7 @@ class Record:
     fault: str | None = None
     units: Stated | None = None
     omits_forces: bool = False
+    split: str | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Units inside are eV, Angstrom, eV/Angstrom, elementary charge.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gfm_pipeline.core.contracts.reading import ReadLimits
@@ -96,6 +96,8 @@ LATER_SETTINGS = frozenset(
         "inconsistent_pbc",
         "select",
         "stated_units",
+        "split_key",
+        "file_splits",
     )
 )
 OVERLAP = 0.4  # of the sum of covalent radii; H2 is at 1.2, shock-compressed copper above 0.7
@@ -148,6 +150,10 @@ class SourceSettings:
         written without a needless point (``0``, not ``0.0``).
     stated_units
         What becomes of units that the data state of themselves.
+    split_key
+        Metadata key whose value is the split of a record; None: none is.
+    file_splits
+        Split of each of ``files``; None within: it is dealt. None: all are.
     shards
         Number of shards the source is read in, one task each.
     isolated_energies
@@ -180,6 +186,13 @@ class SourceSettings:
     inconsistent_pbc: InconsistentPbc = InconsistentPbc.KEEP
     select: dict[str, tuple[str, ...]] | None = None
     stated_units: StatedUnits = StatedUnits.USE
+    split_key: str | None = None
+    file_splits: tuple[Split | None, ...] | None = None
+
+    def only(self, file: int) -> SourceSettings:
+        """Return the same source with one of its files alone."""
+        splits = None if self.file_splits is None else (self.file_splits[file],)
+        return replace(self, files=(self.files[file],), file_splits=splits)
 
 
 @dataclass(frozen=True)

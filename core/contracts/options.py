@@ -187,7 +187,7 @@ class OcpLmdbOptions(ReaderOptions):
 
 
 class HydragnnOptions(ReaderOptions):
-    """BP files in HydraGNN's layout; their own splits are joined and dealt anew by group.
+    """BP files in HydraGNN's layout; their own splits are dealt anew by group, unless split_key is ``split``.
 
     Parameters
     ----------

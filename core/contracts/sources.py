@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gfm_pipeline.core.contracts.data import EnergyUnit, ForceSign, LengthUnit, SourceSettings
+from gfm_pipeline.core.contracts.data import EnergyUnit, ForceSign, LengthUnit, SourceSettings, Split
 from gfm_pipeline.core.contracts.options import ReaderOptions
 from gfm_pipeline.core.contracts.readers import describe, suggestion
 from gfm_pipeline.core.errors import ConfigError
@@ -82,6 +82,20 @@ def block_size(group_key: str | None) -> int | None:
     if name == "@block" and number.isdecimal() and int(number) > 0:
         return int(number)
     raise ConfigError(f"Group key {group_key!r} is not known.", "Use @file, @record, @block:N or a metadata key.")
+
+
+# As files and keys spell them, whatever the case.
+_SPELLINGS = {
+    Split.TRAIN: ("train", "training", "trainset", "train_set"),
+    Split.VALIDATION: ("validation", "valid", "val", "valset", "val_set", "validate", "dev"),
+    Split.TEST: ("test", "testing", "testset", "test_set"),
+}
+_SPLITS = {name: split for split, names in _SPELLINGS.items() for name in names}
+
+
+def split_named(name: str | None) -> Split | None:
+    """Return the split of a name such as ``train``, ``valid`` or ``testset``; None where it is no such name."""
+    return None if name is None else _SPLITS.get(name.strip().lower())
 
 
 def force_label(reader: str, named: ForceSign | None) -> ForceSign:

@@ -6,7 +6,7 @@ import glob
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gfm_pipeline.core.contracts.data import SourceSettings
+from gfm_pipeline.core.contracts.data import SourceSettings, Split
 from gfm_pipeline.core.contracts.readers import describe, reader_names
 from gfm_pipeline.core.contracts.sources import RecordedFile, block_size, check_units, force_label, validate_options
 from gfm_pipeline.core.errors import ConfigError
@@ -71,12 +71,15 @@ def _source(
     except ConfigError as error:
         raise loaded.error((*at, "forces_are"), f"Source {name!r}: {error.message}", error.hint) from None
     makes_data = describe(source.reader).makes_data
-    patterns = [source.files] if isinstance(source.files, str) else source.files
-    files = _files(loaded, (*at, "files"), patterns, recorded)
+    left = list(recorded)
+    files = _files(loaded, (*at, "files"), _patterns(source.files), left)
+    files, file_splits = _given(loaded, at, source, files, left)
     if not makes_data and not files:
         raise loaded.error(
             at, f"Source {name!r}: the reader {source.reader} needs files.", "Add files: <path or glob>."
         )
+    if makes_data and source.split_key is not None:
+        raise loaded.error((*at, "split_key"), f"Source {name!r}: {source.reader} makes its own data, without splits.")
     if makes_data and files:
         raise loaded.error((*at, "files"), f"Source {name!r}: {source.reader} makes its own data and reads no files.")
     settings = SourceSettings(
@@ -106,12 +109,48 @@ def _source(
         inconsistent_pbc=source.inconsistent_pbc,
         select=_selection(source.select),
         stated_units=source.stated_units,
+        split_key=source.split_key,
+        file_splits=file_splits,
     )
     try:
         check_units(settings)
     except ConfigError as error:
         raise loaded.error((*at, "energy_unit"), f"Source {name!r}: {error.message}", error.hint) from None
     return settings
+
+
+def _patterns(files: str | list[str]) -> list[str]:
+    return [files] if isinstance(files, str) else files
+
+
+def _given(
+    loaded: LoadedWorkflow,
+    at: tuple[str, ...],
+    source: SourceModel,
+    files: list[Path],
+    left: list[RecordedFile],
+) -> tuple[list[Path], tuple[Split | None, ...] | None]:
+    """Return all files of a source and the split that each was given; None where none was."""
+    splits: dict[Path, Split] = {}
+    for name, split in (("train", Split.TRAIN), ("validation", Split.VALIDATION), ("test", Split.TEST)):
+        here = (*at, "splits", name)
+        for file in _files(loaded, here, _patterns(getattr(source.splits, name)), left):
+            if splits.setdefault(file, split) is not split:
+                raise loaded.error(here, f"{file} is given to two splits.", "Name it under one of them.")
+    if not splits:
+        return files, None
+    if source.split_key is not None:
+        raise loaded.error((*at, "split_key"), "Splits are given by files and by a key.", "Remove split_key or splits.")
+    over = next((file for file in files if file not in splits), None)
+    if over is not None and Split.TRAIN in splits.values():
+        hint = "Name it under one of them, or leave splits.train out: files that are not named are then dealt."
+        raise loaded.error(
+            (*at, "files"), f"{over} is under no split, and splits.train names the files of training.", hint
+        )
+    files = list(dict.fromkeys([*files, *splits]))
+    if set(files) == set(splits) and Split.TRAIN not in splits.values():
+        raise loaded.error((*at, "splits"), "No file is left for training.", "Add splits.train, or files.")
+    return files, tuple(splits.get(file) for file in files)
 
 
 def _selection(select: Mapping[str, Selected | list[Selected]] | None) -> dict[str, tuple[str, ...]] | None:
@@ -123,19 +162,19 @@ def _selection(select: Mapping[str, Selected | list[Selected]] | None) -> dict[s
 
 
 def _files(
-    loaded: LoadedWorkflow, at: tuple[str | int, ...], patterns: list[str], recorded: Sequence[RecordedFile]
+    loaded: LoadedWorkflow, at: tuple[str | int, ...], patterns: list[str], left: list[RecordedFile]
 ) -> list[Path]:
     """Return the files of the patterns, absolute, sorted within each pattern.
 
-    A file that is not there any more, but was when ingest was done, is named all the same.
+    A file that is not there any more, but was when ingest was done, is named all the same: ``left`` are those that
+    ingest read and no pattern has named yet, and what these name is taken out of it.
     """
     folder = loaded.path.resolve().parent
     found: list[Path] = []
-    left = list(recorded)
     for pattern in patterns:
         matches = named(folder, pattern)
         mine = recorded_as(pattern, left)
-        left = [record for record in left if record not in mine]
+        left[:] = [record for record in left if record not in mine]
         matches = with_gone(matches, mine, (folder / pattern).parent)
         if not matches:
             what = "no file matches" if glob.has_magic(pattern) else "there is no file"

@@ -43,12 +43,25 @@ ELEMENT = r"^[A-Z][a-z]?$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
+class GivenFilesModel(Strict):
+    """Files of the splits that you bring; a split without files is dealt out of the other records."""
+
+    train: FilePattern | list[FilePattern] = Field(default=[], description="Paths or globs of training.")
+    validation: FilePattern | list[FilePattern] = Field(default=[], description="Paths or globs of validation.")
+    test: FilePattern | list[FilePattern] = Field(default=[], description="Paths or globs of test.")
+
+
 class SourceModel(Strict):
     """One source of labelled structures; its key is the name of the dataset and of its branch in the model."""
 
     reader: str = Field(description="Reader, or generator (xtb-md, emt-alloys); docs/data.md lists them.")
     files: FilePattern | list[FilePattern] = Field(
         default=[], description="Paths or globs, relative to the workflow file."
+    )
+    splits: GivenFilesModel = GivenFilesModel()
+    split_key: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Metadata key that says the split of a record: train, validation (valid, val, dev) or test.",
     )
     options: dict[str, Any] = Field(default={}, description="Options of the reader.")
     energy_unit: EnergyUnit = Field(default=EnergyUnit.EV, description="Unit of the energy label; converted to eV.")

@@ -9,6 +9,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from gfm_pipeline.apps.ingest.assembly.given_splits import BITS, MASK
 from gfm_pipeline.apps.ingest.assembly.shard import MEMBERS
 from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE_ID
 from gfm_pipeline.apps.ingest.checks.record_scan import COMPARED_AT_ONCE, Marks, Rows
@@ -24,18 +25,20 @@ class Grouping:
     """Says which group a record is of: the named one, or a block of ``block`` consecutive records of the source.
 
     ``files`` [F] are positions in the source times `MEMBERS`, plus member, ascending, and ``starts`` [F] the number of
-    the first record of each. Isolated atoms are a group of their own.
+    the first record of each. Isolated atoms are a group of their own. With ``given`` the numbers of groups hold the
+    splits that were given (`assembly.given_splits`), and blocks are within these.
     """
 
     files: NDArray[np.int64]
     starts: NDArray[np.int64]
     block: int | None = None
+    given: bool = False
 
     @classmethod
-    def of_files(cls, offsets: dict[int, int], block: int | None = None) -> Grouping:
+    def of_files(cls, offsets: dict[int, int], block: int | None = None, given: bool = False) -> Grouping:
         """Return the grouping of files whose first records have these numbers."""
         files = np.array(sorted(offsets), dtype=np.int64)
-        return cls(files, np.array([offsets[file] for file in files.tolist()], dtype=np.int64), block)
+        return cls(files, np.array([offsets[file] for file in files.tolist()], dtype=np.int64), block, given)
 
     def ids(
         self,
@@ -48,6 +51,8 @@ class Grouping:
         if self.block is None:
             return group_id
         blocks = (self.places(file_index, member, index) // self.block).astype(np.uint64)
+        if self.given:
+            blocks = (blocks << BITS) | (group_id & MASK)
         return np.where(group_id == np.uint64(LONE_ID), group_id, blocks)
 
     def places(

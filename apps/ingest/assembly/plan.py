@@ -10,6 +10,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from gfm_pipeline.apps.ingest.assembly.given_splits import Given, said_of_repeated
 from gfm_pipeline.apps.ingest.assembly.groups import Grouping, Groups, count_groups, survey_groups
 from gfm_pipeline.apps.ingest.assembly.opened_source import OpenedSource
 from gfm_pipeline.apps.ingest.assembly.split_rules import SplitRequest, choose_splits
@@ -20,6 +21,7 @@ from gfm_pipeline.apps.ingest.checks.record_scan import (
     Marks,
     Rows,
     all_parts,
+    count_repeated_across,
     mark_duplicates,
     mark_other_units,
     mark_outside,
@@ -84,13 +86,19 @@ def make_plan(source: OpenedSource, scratch: Path, task: Task) -> Plan:
     if spec.source.duplicates != "keep":
         mark_duplicates(parts, spec.source, marks, source.set_aside)
         source.check()
+    what = Given.of(spec.source)
+    repeated: tuple[str, ...] = ()
+    if what is not None:
+        repeated = said_of_repeated(count_repeated_across(parts), kept=spec.source.duplicates == "keep")
     present = np.array(sorted({z for index in source.indexes for z in index.elements}), dtype=np.int64)
     task.check()
     if mark_other_units(parts, spec.source, marks, present, spec.seed, source.set_aside):
         source.check()
     task.check()
-    grouping = Grouping.of_files(merge_last(source.indexes))
-    request = SplitRequest(spec.validation, spec.test, spec.seed, spec.source.name, has_default_groups(spec.source))
+    grouping = Grouping.of_files(merge_last(source.indexes), given=what is not None)
+    default = has_default_groups(spec.source)
+    what = None if what is None else what.seen_in(_groups(parts, marks, grouping))
+    request = SplitRequest(spec.validation, spec.test, spec.seed, spec.source.name, default, what)
 
     def regroup(block: int) -> Groups | None:
         return survey_groups(parts, marks, replace(grouping, block=block))
@@ -108,7 +116,7 @@ def make_plan(source: OpenedSource, scratch: Path, task: Task) -> Plan:
             graphs, atoms, _ = _survey(parts, marks, grouping, choice.splits, present, task)
     counted = count_groups(parts, marks, grouping, choice.splits.split)
     groups = dict(zip(SPLITS, counted, strict=True))
-    warnings = choice.sentences + foreign
+    warnings = (*repeated, *choice.sentences, *foreign)
     notes = () if foreign else said_of_found({s: e for s, e in found.items() if s not in given})
     return Plan(parts, marks, grouping, choice.splits, present, graphs, atoms, groups, isolated, warnings, notes)
 

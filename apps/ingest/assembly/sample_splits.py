@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gfm_pipeline.apps.ingest.assembly.given_splits import Given, with_split
 from gfm_pipeline.apps.ingest.assembly.groups import Grouping, Groups
 from gfm_pipeline.apps.ingest.assembly.plan import has_default_groups
 from gfm_pipeline.apps.ingest.assembly.shard import MEMBERS
@@ -29,7 +30,10 @@ def said_of_splits(records: list[Record], spec: PreviewSpec, complete: bool) -> 
     if not records or not (complete or len({record.group for record in records}) < 3):
         return ()
     source = spec.source
-    ids = np.array([group_id(str(record.group)) for record in records], dtype=np.uint64)
+    what = Given.of(source)
+    numbers_of = [(group_id(str(record.group)), record.split) for record in records]
+    ids = np.array([n if what is None else with_split(n, said) for n, said in numbers_of], dtype=np.uint64)
+    what = None if what is None else what.seen_in([ids])
     place = [np.array([getattr(r, name) for r in records], np.int64) for name in ("file_index", "member", "index")]
     last: dict[int, int] = {}
     for file, member, index in zip(*(column.tolist() for column in place), strict=True):
@@ -40,9 +44,9 @@ def said_of_splits(records: list[Record], spec: PreviewSpec, complete: bool) -> 
     natoms = np.array([len(record.numbers) for record in records])
 
     def groups(block: int | None) -> Groups:
-        return Groups.of_records(Grouping.of_files(offsets, block).ids(ids, *place), numbers, natoms)
+        return Groups.of_records(Grouping.of_files(offsets, block, what is not None).ids(ids, *place), numbers, natoms)
 
-    request = SplitRequest(spec.validation, spec.test, spec.seed, source.name, has_default_groups(source))
+    request = SplitRequest(spec.validation, spec.test, spec.seed, source.name, has_default_groups(source), what)
     try:
         found = choose_splits(groups(None), groups, request).sentences
     except DataError as error:

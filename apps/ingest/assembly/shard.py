@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.neighbors.degrees import degrees_of
 from gfm_pipeline.apps.dataset.store.columns import flat_ranges
+from gfm_pipeline.apps.ingest.assembly.given_splits import Given, with_split
 from gfm_pipeline.apps.ingest.checks.filters import oddity
 from gfm_pipeline.apps.ingest.checks.fingerprints import fingerprint, group_id
 from gfm_pipeline.apps.ingest.checks.label_consistency import Collector, Evidence
@@ -82,13 +83,20 @@ class Shard:
         return cls(**values, degrees=degrees)
 
 
-def pack(records: list[Record], duplicates: Duplicates = Duplicates.KEEP) -> Shard:
-    """Join checked records (energy and group present); forces that there are not are NaN."""
+def pack(records: list[Record], duplicates: Duplicates = Duplicates.KEEP, splits_given: bool = False) -> Shard:
+    """Join checked records (energy and group present); forces that there are not are NaN.
+
+    Where splits are given, ``group_id`` holds them, and repetitions are looked for whether they are kept or not.
+    """
+
+    def number(record: Record) -> int:
+        group = group_id(str(record.group))
+        return with_split(group, record.split) if splits_given else group
 
     def atoms(rows: list[Any]) -> NDArray[np.float64]:
         return np.concatenate([np.zeros((0, 3)), *rows]).astype(np.float64)
 
-    kept = duplicates is Duplicates.KEEP
+    kept = duplicates is Duplicates.KEEP and not splits_given
     pos = atoms([r.pos for r in records])
     cell = np.array([r.cell for r in records], dtype=np.float64).reshape(-1, 3, 3)
     pbc = np.array([r.pbc for r in records], dtype=np.bool_).reshape(-1, 3)
@@ -102,7 +110,7 @@ def pack(records: list[Record], duplicates: Duplicates = Duplicates.KEEP) -> Sha
         pbc=pbc,
         natoms=natoms,
         groups=np.array([str(r.group) for r in records], dtype=np.str_),
-        group_id=np.array([group_id(str(r.group)) for r in records], dtype=np.uint64),
+        group_id=np.array([number(r) for r in records], dtype=np.uint64),
         file_index=np.array([r.file_index for r in records], dtype=np.int64),
         member=np.array([r.member for r in records], dtype=np.int64),
         index=np.array([r.index for r in records], dtype=np.int64),
@@ -217,7 +225,7 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
     def _flush(self) -> None:
         if not self._records:
             return
-        part = pack(self._records, self.source.duplicates)
+        part = pack(self._records, self.source.duplicates, Given.of(self.source) is not None)
         path = self.folder / f"part-{len(self._parts):05d}.npz"
         with storage_errors(path):
             np.savez(path, allow_pickle=False, **{name: getattr(part, name) for name in Shard.__dataclass_fields__})

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gfm_pipeline.apps.ingest.assembly.given_splits import Given, given, said_of_shared
 from gfm_pipeline.apps.ingest.assembly.groups import Groups, symbols_of
-from gfm_pipeline.apps.ingest.assembly.splits import SPLITS, GroupSplits, check_fractions, split_groups
+from gfm_pipeline.apps.ingest.assembly.splits import SPLITS, GroupSplits, check_fractions, deal_rest, split_groups
+from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.errors import DataError
 
 BLOCKS = 20  # at least, in place of groups
 EACH = 2  # blocks in the smaller of validation and test, at least
 OFF = 2.0  # times more or less records than asked for, which is said
 FEW = 10  # groups, below which each one is a large part of what its split can tell
+_NAMES = {Split.TRAIN: "training", Split.VALIDATION: "validation", Split.TEST: "test"}
 _CHOOSE = (
     "Set group_key to what names a trajectory or family, to @block:N where neighbouring records belong together, or to "
     "@record where none do."
@@ -40,6 +43,8 @@ class SplitRequest:
         Of the source; the name is for messages.
     default
         Nobody chose what the groups are: they are the reader's own.
+    given
+        Splits that were given; None: none were.
     """
 
     validation: float
@@ -47,6 +52,7 @@ class SplitRequest:
     seed: int
     name: str
     default: bool
+    given: Given | None = None
 
     def shares(self) -> NDArray[np.float64]:
         """Return the shares of the three splits, in the order of `SPLITS`."""
@@ -107,6 +113,8 @@ def choose_splits(named: Groups | None, regroup: Callable[[int], Groups | None],
         With fractions that leave a split empty, too few records for three splits, or isolated atoms alone.
     """
     check_fractions(request.validation, request.test, request.name)
+    if request.given is not None:
+        return _keep_given(named, regroup, request, request.given)
     if named is None:
         return SplitChoice(GroupSplits(None, None, request.validation, request.test, request.seed), None, ())
     groups, lone = named.split_off_lone()
@@ -133,6 +141,53 @@ def choose_splits(named: Groups | None, regroup: Callable[[int], Groups | None],
         raise DataError(f"Source {request.name} has too few records for three splits.", "Give more.")
     few = (_of_few(dealt),) if request.default and len(groups) < FEW else ()
     return SplitChoice(_splits(dealt, lone, request), None, (*_said(dealt, request, extra), *few))
+
+
+def _keep_given(
+    named: Groups | None, regroup: Callable[[int], Groups | None], request: SplitRequest, what: Given
+) -> SplitChoice:
+    """Keep the splits that were given; validation or test that nothing was given to is dealt out of the rest."""
+    absent = {s: share for s, share in zip(SPLITS, request.shares(), strict=True) if s not in what.found}
+    for split in what.named & set(absent):
+        raise DataError(
+            f"Source {request.name} has no usable record of those given to {_NAMES[split]}.",
+            "Correct their file, or leave it out of splits: a share of the others is then dealt to it.",
+        )
+    if named is None:  # too many to list: a hash deals
+        shares = absent.get(Split.VALIDATION, 0.0), absent.get(Split.TEST, 0.0)
+        return SplitChoice(GroupSplits(None, None, *shares, request.seed, given=True), None, ())
+    groups, lone = named.split_off_lone()
+    had, block, said = given(groups.ids), None, list[str]()
+    absent.pop(Split.TRAIN, None)
+    which = np.maximum(had, 0).astype(np.uint8)
+    if absent:
+        rest = np.flatnonzero(had <= 0)
+        if len(rest) <= len(absent):
+            block = max(1, int(groups.sizes[rest].sum()) // _blocks(request))
+            blocks = regroup(block)
+            groups = groups if blocks is None else blocks.split_off_lone()[0]
+            had = given(groups.ids)
+            which, rest = np.maximum(had, 0).astype(np.uint8), np.flatnonzero(had <= 0)
+        if len(rest) <= len(absent):
+            raise DataError(
+                f"Source {request.name} has too few records that were not given to validation or test.", "Give more."
+            )
+        total = int(groups.sizes.sum())
+        which[rest] = deal_rest(groups.sizes[rest], {s: share * total for s, share in absent.items()}, request.seed)
+        said.append(_of_absent(tuple(absent), block))
+    dealt = _Dealt(groups, which, ())
+    said += [*said_of_shared(groups.ids, groups.sizes, which, what), *_of_missing(dealt, _any(lone.elements))]
+    return SplitChoice(replace(_splits(dealt, lone, request), given=True), block, tuple(said))
+
+
+def _of_absent(absent: tuple[Split, ...], block: int | None) -> str:
+    names = " and ".join(_NAMES[split] for split in absent)
+    what = "whole groups" if block is None else _blocks_of(block)
+    return f"Nothing was given to {names}: {what} of the other records are dealt to it, by its share."
+
+
+def _blocks_of(block: int) -> str:
+    return "single records" if block == 1 else f"blocks of {block} consecutive records"
 
 
 def _blocks(request: SplitRequest) -> int:
@@ -203,10 +258,19 @@ def _of_few(dealt: _Dealt) -> str:
 
 
 def _of_blocks(why: str, block: int, number: int) -> str:
-    each = "single records" if block == 1 else f"blocks of {block} consecutive records"
     return (
-        f"{why}: {number} {each} are dealt to the splits instead. Records of one trajectory or composition are then in "
-        f"all splits, and errors on validation and test are those of interpolation. {_CHOOSE}"
+        f"{why}: {number} {_blocks_of(block)} are dealt to the splits instead. Records of one trajectory or "
+        f"composition are then in all splits, and errors on validation and test are those of interpolation. {_CHOOSE}"
+    )
+
+
+def _of_missing(dealt: _Dealt, extra: NDArray[np.uint64]) -> tuple[str, ...]:
+    missing = dealt.missing(extra)
+    if not missing:
+        return ()
+    return (
+        f"Training has no record with {', '.join(missing)}, which validation or test has: errors there are of "
+        "elements that no model has seen. Set group_key to a finer one, or leave those records out.",
     )
 
 
@@ -217,11 +281,7 @@ def _said(dealt: _Dealt, request: SplitRequest, extra: NDArray[np.uint64]) -> tu
             f"So that training has every element, groups with {', '.join(dealt.moved)} were taken out of validation "
             "and test, which tell nothing of groups that have them alone."
         )
-    if missing := dealt.missing(extra):
-        said.append(
-            f"Training has no record with {', '.join(missing)}, which validation or test has: errors there are of "
-            "elements that no model has seen. Set group_key to a finer one, or leave those records out."
-        )
+    said += _of_missing(dealt, extra)
     if dealt.off(request.shares()) > OFF:
         said.append(f"Whole groups make splits of {_sizes(dealt, request)}: a finer group_key comes nearer.")
     return tuple(said)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gfm_pipeline.apps.ingest.assembly.given_splits import given
 from gfm_pipeline.apps.ingest.checks.fingerprints import order_keys
 from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE_ID
 from gfm_pipeline.core.contracts.data import Split
@@ -68,6 +69,20 @@ def split_groups(
     return np.array([SPLITS.index(where[g]) for g in range(len(sizes))], dtype=np.uint8)
 
 
+def deal_rest(sizes: NDArray[np.int64], target: dict[Split, float], seed: int) -> NDArray[np.uint8]:
+    """Assign whole groups to the splits of ``target``, which want so many records each, and to training.
+
+    As `split_groups`, for splits of which some were given.
+
+    Returns
+    -------
+    NDArray
+        Position in `SPLITS` of every group [K].
+    """
+    where = _pour(np.random.default_rng(seed).permutation(len(sizes)), sizes, target, frozenset())
+    return np.array([SPLITS.index(where[g]) for g in range(len(sizes))], dtype=np.uint8)
+
+
 def check_fractions(validation: float, test: float, name: str) -> None:
     """Refuse fractions that leave a split empty.
 
@@ -89,7 +104,8 @@ class GroupSplits:
 
     Where the groups are few enough to be listed they are known and poured (`split_groups`). Beyond, ``known`` is None
     and a hash of the group and the seed decides: so many groups hit the fractions by themselves, and no memory grows
-    with their number.
+    with their number. With ``given`` the numbers of groups hold the splits that were given, and the fractions are of
+    what is to be dealt.
     """
 
     known: NDArray[np.uint64] | None  # ascending
@@ -97,6 +113,7 @@ class GroupSplits:
     validation: float
     test: float
     seed: int
+    given: bool = False
 
     def split(self, group_id: NDArray[np.uint64]) -> NDArray[np.uint8]:
         """Return the position in `SPLITS` of each record's group [G]."""
@@ -104,6 +121,9 @@ class GroupSplits:
             return self.which[np.searchsorted(self.known, group_id)]
         drawn = order_keys(self.seed, group_id) / 2.0**64
         dealt = np.where(drawn < self.validation, _VALIDATION, np.where(drawn < self.validation + self.test, _TEST, 0))
+        if self.given:
+            was = given(group_id)
+            dealt = np.where(was > 0, was, dealt)
         return np.where(group_id == np.uint64(LONE_ID), 0, dealt).astype(np.uint8)
 
     def number(self, group_id: NDArray[np.uint64]) -> NDArray[np.int64]:

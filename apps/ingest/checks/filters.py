@@ -12,6 +12,7 @@ from ase.data import covalent_radii
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.neighbors.neighbor_list import neighbour_list, shortest_period
+from gfm_pipeline.apps.ingest.assembly.given_splits import unknown_split
 from gfm_pipeline.apps.ingest.checks.lone_atoms import as_isolated
 from gfm_pipeline.apps.ingest.labels.interpretation import missing
 from gfm_pipeline.apps.ingest.labels.stated_units import Factors, decided
@@ -165,6 +166,8 @@ def _unusable(record: Record, source: SourceSettings) -> str | None:
     if record.group is None:
         lacks = "what its format names groups by" if source.group_key is None else f"`{source.group_key}`"
         return f"no group: the record has no {lacks}"
+    if (no_split := unknown_split(source, record.split, record.group)) is not None:
+        return no_split
     if record.fault is not None:
         return record.fault
     if record.energy is None:

@@ -16,6 +16,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from gfm_pipeline.apps.ingest.assembly.given_splits import given
 from gfm_pipeline.apps.ingest.assembly.shard import Shard, ShardIndex, load_part
 from gfm_pipeline.apps.ingest.checks.fingerprints import order_keys
 from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE_ID
@@ -77,6 +78,29 @@ def place(source: SourceSettings, file_index: int, member: int) -> str:
     return f"{name}, member {member}" if member else name
 
 
+def _repetitions(
+    parts: list[Rows], names: tuple[str, ...], at_once: int
+) -> Iterator[tuple[list[NDArray[Any]], NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield columns ``names`` of records, in several passes, then which repeat another and the first one of each.
+
+    Both are positions in the columns, in the order of the source; a column of the records' numbers comes last.
+    """
+    passes = max(1, -(-sum(part.n for part in parts) // at_once))
+    for number in range(passes):
+        columns: list[list[NDArray[Any]]] = []
+        for part in parts:
+            fingerprint, *rest = part.columns("fingerprint", "file_index", "member", "index", *names)
+            mine = np.flatnonzero(fingerprint % np.uint64(passes) == number)
+            columns.append([fingerprint[mine], *(column[mine] for column in rest), mine + part.first])
+        if not columns:
+            return
+        fingerprint, file_index, member, index, *found = (np.concatenate(c) for c in zip(*columns, strict=True))
+        order = np.lexsort((index, member, file_index, fingerprint))
+        same = np.concatenate([[False], fingerprint[order][1:] == fingerprint[order][:-1]])
+        first = np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
+        yield [file_index, member, index, *found], order[same], order[first[same]]
+
+
 def mark_duplicates(
     parts: list[Rows],
     source: SourceSettings,
@@ -85,27 +109,24 @@ def mark_duplicates(
     at_once: int = COMPARED_AT_ONCE,
 ) -> int:
     """Mark every repetition but the first in the order of the source, and return their number."""
-    passes = max(1, -(-sum(part.n for part in parts) // at_once))
     found = 0
-    for number in range(passes):
-        columns: list[list[NDArray[Any]]] = []
-        for part in parts:
-            fingerprint, *where = part.columns("fingerprint", "file_index", "member", "index")
-            mine = np.flatnonzero(fingerprint % np.uint64(passes) == number)
-            columns.append([fingerprint[mine], *(column[mine] for column in where), mine + part.first])
-        if not columns:
-            return 0
-        fingerprint, file_index, member, index, row = (np.concatenate(c) for c in zip(*columns, strict=True))
-        order = np.lexsort((index, member, file_index, fingerprint))
-        same = np.concatenate([[False], fingerprint[order][1:] == fingerprint[order][:-1]])
-        first = np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
-        for at in np.flatnonzero(same).tolist():
-            this, that = order[at], order[first[at]]
+    for (file_index, member, index, row), repeated, first in _repetitions(parts, (), at_once):
+        for this, that in zip(repeated.tolist(), first.tolist(), strict=True):
             file, first_file = (place(source, int(file_index[k]), int(member[k])) for k in (this, that))
             reason = f"duplicate: the same as record {int(index[that])} of {first_file}"
             report(BadRecord(source.name, file, int(index[this]), reason))
-        marks.set(row[order[same]], DUPLICATE)
-        found += int(same.sum())
+        marks.set(row[repeated], DUPLICATE)
+        found += len(repeated)
+    return found
+
+
+def count_repeated_across(parts: list[Rows], at_once: int = COMPARED_AT_ONCE) -> int:
+    """Return how many records repeat one that was given to another split; isolated atoms are left out."""
+    found = 0
+    for (_, _, _, group, _), repeated, first in _repetitions(parts, ("group_id",), at_once):
+        this, that = given(group[repeated]), given(group[first])
+        bound = group[repeated] != np.uint64(LONE_ID)
+        found += int((bound & (this >= 0) & (that >= 0) & (this != that)).sum())
     return found
 
 

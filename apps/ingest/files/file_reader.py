@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gfm_pipeline.apps.ingest.assembly.given_splits import split_said
 from gfm_pipeline.apps.ingest.files.archive_members import Part, is_archive, parts
 from gfm_pipeline.apps.ingest.files.cursor import Cursor
 from gfm_pipeline.apps.ingest.files.known_formats import recognised
@@ -264,6 +265,7 @@ class FileReader(ABC):
                 fault=labels.fault,
                 units=labels.units,
                 omits_forces=labels.omits_forces,
+                split=split_said(source, file_index, frame.find),
             )
         except (PassOverError, NotMeantError) as error:
             return PassedOver(part.name, index, str(error))

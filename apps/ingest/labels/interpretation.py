@@ -84,6 +84,7 @@ def plan_of(keys: KeySet, source: SourceSettings) -> Plan:
         source.group_key,
         source.forces_are is ForceSign.NONE,
         tuple(source.select or ()),
+        source.split_key,
     )
 
 
@@ -95,6 +96,7 @@ def _plan(
     group_key: str | None,
     without_forces: bool,
     selecting: tuple[str, ...],
+    split_key: str | None,
 ) -> Plan:
     own = keys.of(Kind.ENERGY, Kind.FREE_ENERGY)
     energy = energy_key
@@ -129,8 +131,8 @@ def _plan(
     }
     units = _units(keys, taken_energy, taken_forces)
     uses.update(dict.fromkeys((n for n in units if n is not None), "unit"))
-    if group_key in {k.name for k in keys.keys}:
-        uses[str(group_key)] = "group"
+    names = {k.name for k in keys.keys}
+    uses.update({str(key): use for key, use in ((split_key, "split"), (group_key, "group")) if key in names})
     if taken_energy:
         uses[taken_energy] = "energy"
     if taken_forces and not without_forces:

@@ -107,6 +107,6 @@ class _Window:
             pbc=columns.pbc[index],
             energy=energy,
             forces=None if np.isnan(forces).all() else forces,
-            find=about.get,
+            find={**about, "split": str(self._label)}.get,
             keys=_KEY_SETS.of({**about, "energy": energy, "forces": forces}, len(numbers), "energy", "forces"),
         )

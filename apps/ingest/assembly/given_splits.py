@@ -1,0 +1,112 @@
+"""Splits that the user gives, by file or by a key of the records.
+
+The split that a record was given is kept in the two lowest bits of the number of its group: 0 for none, else one more
+than its position among the three splits. Records of one named group that were given to two splits are thus two groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE, LONE_ID
+from gfm_pipeline.core.contracts.data import SourceSettings, Split
+from gfm_pipeline.core.contracts.sources import split_named
+
+ORDER = tuple(Split)
+BITS, MASK = np.uint64(2), np.uint64(3)
+
+Ids = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was given.
+
+    Attributes
+    ----------
+    named
+        Splits that must have records, since files were given to them.
+    by_name
+        The groups are named by a key of the records, so that two splits with one name are worth a word.
+    found
+        Splits that usable records were given to.
+    """
+
+    named: frozenset[Split]
+    by_name: bool
+    found: frozenset[Split] = frozenset()
+
+    @classmethod
+    def of(cls, source: SourceSettings) -> Given | None:
+        """Return what a source gives; None where all is dealt."""
+        if source.split_key is None and source.file_splits is None:
+            return None
+        named = frozenset(split for split in source.file_splits or () if split is not None)
+        return cls(named, source.group_key is not None and not source.group_key.startswith("@"))
+
+    def seen_in(self, ids: Iterable[Ids]) -> Given:
+        """Return the same with the splits that records of these groups were given to."""
+        found = {k for some in ids for k in np.unique(given(some[some != np.uint64(LONE_ID)])).tolist()}
+        return replace(self, found=frozenset(ORDER[k] for k in found if k >= 0))
+
+
+def split_said(source: SourceSettings, file_index: int, find: Callable[[str], object]) -> str | None:
+    """Return what a record or its file says of its split, as it is written; None where nothing does."""
+    if source.split_key is not None:
+        value = find(source.split_key)
+        return None if value is None else str(value)
+    return None if source.file_splits is None else source.file_splits[file_index]
+
+
+def unknown_split(source: SourceSettings, said: str | None, group: str | None) -> str | None:
+    """Return why the split of a record is not known; None where it is, or is dealt, or does not matter."""
+    if source.split_key is None or group == LONE:
+        return None
+    if said is None:
+        return f"no split: the record has no `{source.split_key}`"
+    if split_named(said) is None:
+        return f"unknown split: `{source.split_key}` is {said[:20]!r}, not train, validation or test"
+    return None
+
+
+def with_split(group: int, said: str | None) -> int:
+    """Return the number of a group that holds the split its record was given."""
+    if group == LONE_ID:
+        return group
+    split = split_named(said)
+    return group & ~int(MASK) | (0 if split is None else 1 + ORDER.index(split))
+
+
+def given(ids: Ids) -> NDArray[np.int64]:
+    """Return the position among the splits that groups [K] were given to, -1 for those that are to be dealt."""
+    return np.where(ids == np.uint64(LONE_ID), 0, (ids & MASK).astype(np.int64) - 1)
+
+
+def said_of_shared(ids: Ids, sizes: NDArray[np.int64], which: NDArray[np.uint8], what: Given) -> tuple[str, ...]:
+    """Say which named groups [K] are in training and elsewhere: ``sizes`` are records, ``which`` their splits."""
+    if not what.by_name:
+        return ()
+    names = ids >> BITS
+    elsewhere = (which != 0) & np.isin(names, names[which == 0])
+    if not elsewhere.any():
+        return ()
+    n = int(sizes[elsewhere].sum())
+    return (
+        f"The splits as they were given share groups: {len(np.unique(names[elsewhere]))} groups are in training and in "
+        f"validation or test ({n:,} records there). Errors on these are smaller than on new groups.",
+    )
+
+
+def said_of_repeated(n: int, kept: bool) -> tuple[str, ...]:
+    """Say that ``n`` records repeat one of another given split."""
+    if not n:
+        return ()
+    fate = (
+        "all were kept, since duplicates is keep" if kept else "the first of each was kept, in the order of the files"
+    )
+    many = f"{n:,} records repeat" if n > 1 else "1 record repeats"
+    return (f"The splits as they were given overlap: {many} a record of another split exactly; {fate}.",)
