@@ -171,14 +171,13 @@ class StubLauncher:
 
 def drive_stub(folder: Path) -> None:
     """Drive the campaign in ``folder`` as `gfm-pipeline run` does, but for the launcher."""
+    from gfm_pipeline.api.run_request import RunRequest, SiteChoice
     from gfm_pipeline.campaign.folder import driving
-    from gfm_pipeline.cli.options import SiteChoice
-    from gfm_pipeline.cli.progress import Progress
-    from gfm_pipeline.cli.run_request import Asked
     from gfm_pipeline.engine.driver import Driver
     from gfm_pipeline.engine.resources.nodes import HeldFleet
+    from gfm_pipeline.report.progress import Progress
 
-    request = Asked(folder / "w.yaml", SiteChoice(str(folder / "site.yaml")), None, ()).resolve()
+    request = RunRequest(folder / "w.yaml", SiteChoice(str(folder / "site.yaml")), None, ()).resolve()
     launcher = StubLauncher()
     with driving(request.context.paths.root, request.loaded.model.name) as campaign:
         progress = Progress(campaign.paths)

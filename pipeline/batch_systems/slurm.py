@@ -268,7 +268,7 @@ class Slurm(BatchSystem):
         """Return jobs from the accounting database, where there is one."""
         if not self._has_accounting:
             return []
-        # Asked for one job at a time: names are the last field, and may hold line breaks.
+        # RunRequest for one job at a time: names are the last field, and may hold line breaks.
         answer = self._commands.run(
             "sacct", "--allocations", "--noheader", "--parsable2", f"--user={os.getuid()}",
             f"--starttime=now-{ACCOUNT_DAYS}days", f"--format={ACCOUNT_FIELDS}", which,

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gfm_pipeline import __version__
 from gfm_pipeline.campaign.events import CampaignCreated, to_entry
 from gfm_pipeline.campaign.holder import NO_JOB, Holder, JobIdentity
 from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Journal
@@ -16,6 +15,7 @@ from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, load_state
 from gfm_pipeline.core.errors import ConfigError, IntegrityError
 from gfm_pipeline.core.publish import storage_errors
+from gfm_pipeline.core.version import __version__
 
 PRIVATE = 0o700  # of a new campaign's folder; `chmod` it to share it
 

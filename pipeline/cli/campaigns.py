@@ -1,57 +1,9 @@
-"""Campaigns that commands are given by their folder."""
+"""The argument of commands that are given a campaign by its folder."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from gfm_pipeline.campaign.journal import read
-from gfm_pipeline.campaign.paths import CampaignPaths
-from gfm_pipeline.core.errors import ConfigError, IntegrityError
-
-if TYPE_CHECKING:
-    from gfm_pipeline.sites.schema import SiteModel
-
 campaign_argument = click.argument("campaign", type=click.Path(path_type=Path))
-
-
-def existing(campaign: Path) -> CampaignPaths:
-    """Return the paths of a campaign that exists.
-
-    Raises
-    ------
-    ConfigError
-        When the folder holds none.
-    IntegrityError
-        When its journal is missing or empty.
-    """
-    paths = CampaignPaths(campaign.resolve())
-    if not paths.journal.exists() and (paths.root / "stages").is_dir():
-        raise IntegrityError(
-            f"{paths.journal} is missing, though {campaign} holds stages of a campaign.", "Restore it from a backup."
-        )
-    if not paths.journal.exists():
-        hint = "Give the folder of a campaign, e.g. campaigns/NAME."
-        if campaign.suffix in (".yaml", ".yml"):
-            hint = "This is a workflow file; give the campaign's folder, by default campaigns/NAME beside it."
-        raise ConfigError(f"{campaign} holds no campaign.", hint)
-    if next(read(paths.journal), None) is None:
-        raise IntegrityError(
-            f"{paths.journal} holds no event.",
-            "Nothing has happened there yet, or it was lost: restore it from a backup.",
-        )
-    return paths
-
-
-def last_site(paths: CampaignPaths) -> SiteModel | None:
-    """Return the site a campaign was last driven on, as it was resolved then; None when that is not known any more."""
-    from gfm_pipeline.sites.schema import SiteModel  # here, so that looking at a campaign does not wait for it
-
-    try:
-        recorded = json.loads(paths.resolved.read_text(encoding="utf-8"))["site"]
-        return SiteModel.model_validate(recorded)
-    except (OSError, ValueError, KeyError):
-        return None

@@ -8,12 +8,14 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from gfm_pipeline.api.folders import existing
+from gfm_pipeline.api.run_request import resolve
 from gfm_pipeline.campaign.folder import check_name
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, load_state
 from gfm_pipeline.cli import terminal
-from gfm_pipeline.cli.campaigns import campaign_argument, existing
-from gfm_pipeline.cli.options import resolve, workflow_options
+from gfm_pipeline.cli.campaigns import campaign_argument
+from gfm_pipeline.cli.options import workflow_options
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.publish import Manifest
 from gfm_pipeline.engine.decisions.artefacts import Artefact, Role, artefacts, check, refusal

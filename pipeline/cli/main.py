@@ -15,11 +15,11 @@ from typing import TextIO
 
 import click
 
-from gfm_pipeline import __version__
 from gfm_pipeline.cli.lazy import Lazy, LazyGroup
 from gfm_pipeline.cli.terminal import edge
 from gfm_pipeline.core.errors import ConfigError, GFMError, StorageError
 from gfm_pipeline.core.interpreter import protect
+from gfm_pipeline.core.version import __version__
 
 INTERRUPTED = 130  # exit code, by the custom of shells: 128 + SIGINT
 THREADS_SECONDS = 2.0  # for what still runs in threads of this process at its end

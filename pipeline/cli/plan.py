@@ -12,12 +12,12 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from gfm_pipeline.api.allocate import job_folder, job_shape
+from gfm_pipeline.api.run_request import Request, RunRequest, SiteChoice, gone_note
 from gfm_pipeline.campaign.folder import check_name
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.cli import terminal
-from gfm_pipeline.cli.allocate import job_folder, job_shape
-from gfm_pipeline.cli.options import Request, SiteChoice, gone_note, workflow_options
-from gfm_pipeline.cli.run_request import Asked
+from gfm_pipeline.cli.options import workflow_options
 from gfm_pipeline.cli.status import JSON
 from gfm_pipeline.engine.decisions.estimates import Estimate
 from gfm_pipeline.engine.decisions.plan import Plan, TaskSize, make_plan
@@ -49,10 +49,10 @@ def plan(
 
     Changes nothing, and asks no batch system.
     """
-    asked = Asked(workflow, SiteChoice(site, overlays), folder, overrides)
+    asked = RunRequest(workflow, SiteChoice(site, overlays), folder, overrides)
     request = asked.resolve()
     state = check_name(request.context.paths, request.loaded.model.name) or CampaignState()
-    made = make_plan(request.context, state, request.site, request.resources, _input_bytes(request))
+    made = make_plan(request.context, state, request.site, request.resources, request.input_bytes())
     scripts = dict(_scripts(request, asked)) if show_scripts else {}
     if as_json:
         data = {"schema_version": 1, **asdict(made)} | ({"scripts": scripts} if show_scripts else {})
@@ -63,16 +63,6 @@ def plan(
         click.echo(note)
     for name, text in scripts.items():
         click.echo(f"\n--- {name}\n{text.rstrip()}")
-
-
-def _input_bytes(request: Request) -> int:
-    files = [Path(name) for source in request.context.sources for name in source.files]
-    return sum(_size(path) for path in files)
-
-
-def _size(path: Path) -> int:
-    inner = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path] if path.exists() else []
-    return sum(p.stat().st_size for p in inner)
 
 
 def _show(made: Plan) -> None:
@@ -137,7 +127,7 @@ def _estimate(what: str, found: Estimate, unit: float, name: str) -> str:
     return f"{what}: {value} ({found.basis})"
 
 
-def _scripts(request: Request, asked: Asked) -> Iterator[tuple[str, str]]:
+def _scripts(request: Request, asked: RunRequest) -> Iterator[tuple[str, str]]:
     """Yield the batch script and the launch lines of the campaign, by what they are.
 
     Those of a run differ in names only: a job's gets a mark and a number, which no other job ever had.

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 
+from gfm_pipeline.api.folders import existing
 from gfm_pipeline.cli import terminal
 from gfm_pipeline.cli.amounts import Amount
-from gfm_pipeline.cli.campaigns import campaign_argument, existing
+from gfm_pipeline.cli.campaigns import campaign_argument
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable, on standard output.")
 
@@ -53,17 +54,8 @@ def report(campaign: Path, output: Path | None) -> None:
     Holds results, every candidate, what ingest found in each source (histograms, records set aside and why), and
     failures. Works at any time, whatever is finished.
     """
-    from gfm_pipeline.core.publish import write_atomic
-    from gfm_pipeline.report.build import build_view, load_evaluation
-    from gfm_pipeline.report.html import render_html
-    from gfm_pipeline.report.markdown import render_markdown
-    from gfm_pipeline.report.sources import load_found
+    from gfm_pipeline.report.write import write_report
 
-    paths = existing(campaign)
-    folder = output or paths.root
-    folder.mkdir(parents=True, exist_ok=True)
-    view, found = build_view(paths.root), load_found(paths.root)
-    write_atomic(folder / "report.md", render_markdown(view, found).encode())
-    write_atomic(folder / "report.html", render_html(view, load_evaluation(paths.root), found).encode())
-    click.echo(str(folder / "report.html"))
-    click.echo(str(folder / "report.md"))
+    page, text, _ = write_report(existing(campaign).root, output)
+    click.echo(str(page))
+    click.echo(str(text))

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
+from gfm_pipeline.api.run_request import resolve
 from gfm_pipeline.campaign.folder import check_name
-from gfm_pipeline.cli.options import resolve, workflow_options
+from gfm_pipeline.cli.options import workflow_options
 
 
 @click.command()

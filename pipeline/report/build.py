@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gfm_pipeline import __version__
 from gfm_pipeline.campaign.events import Cause, DriverStarted, Member, Outcome
 from gfm_pipeline.campaign.holder import is_dead
 from gfm_pipeline.campaign.lock import read_holder
@@ -19,6 +18,7 @@ from gfm_pipeline.core.contracts.evaluation import CalibrateResult
 from gfm_pipeline.core.contracts.task import PROGRESS_FILE
 from gfm_pipeline.core.contracts.training import StopReason, TrainResult
 from gfm_pipeline.core.publish import verify
+from gfm_pipeline.core.version import __version__
 from gfm_pipeline.engine.stages import calibrate, converge, ingest, search
 from gfm_pipeline.engine.stages.base import Records, Stage
 from gfm_pipeline.engine.stages.calibrate import FIT

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from workflow_cases import VALID
 
+from gfm_pipeline.api.allocate import Surroundings
+from gfm_pipeline.api.jobs import stop_after_cancelled
 from gfm_pipeline.batch_systems.slurm import Slurm
 from gfm_pipeline.campaign.events import DriverEnded, DriverStarted, JobIntended, JobRole, JobSubmitted, to_entry
 from gfm_pipeline.campaign.folder import driving
 from gfm_pipeline.campaign.holder import JobIdentity
 from gfm_pipeline.campaign.state import load_state
-from gfm_pipeline.cli.allocate import Surroundings
-from gfm_pipeline.cli.jobs import stop_after_cancelled
 from gfm_pipeline.cli.main import invoke
 from gfm_pipeline.core.errors import Stopped
 

@@ -6,10 +6,10 @@ from itertools import chain, repeat
 
 import pytest
 
+from gfm_pipeline.api.allocate import Surroundings
 from gfm_pipeline.batch_systems.base import JobInfo, JobState
 from gfm_pipeline.batch_systems.commands import SchedulerTrouble
 from gfm_pipeline.campaign.holder import JobIdentity, this_process
-from gfm_pipeline.cli.allocate import Surroundings
 from gfm_pipeline.core.errors import SchedulerUnavailable
 from gfm_pipeline.execution.endings import JobEndings, settled
 

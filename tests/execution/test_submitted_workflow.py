@@ -10,9 +10,8 @@ import pytest
 from test_add_batch_system import lab  # noqa: F401 - a fixture
 from workflow_cases import VALID
 
+from gfm_pipeline.api.run_request import RunRequest, SiteChoice
 from gfm_pipeline.cli.main import invoke
-from gfm_pipeline.cli.options import SiteChoice
-from gfm_pipeline.cli.run_request import Asked
 
 JOBS = Path("campaigns/small/jobs")
 
@@ -24,7 +23,7 @@ def test_the_job_runs_a_copy_whatever_becomes_of_the_file(lab, capsys):  # noqa:
     line = next(line for line in script.read_text().splitlines() if " run " in line)
     words = shlex.split(line.rstrip("& "))
     assert words[words.index("--as-submitted") + 1] == str(kept.resolve())
-    asked = Asked(Path("w.yaml").resolve(), SiteChoice("lab.yaml"), None, (), kept)
+    asked = RunRequest(Path("w.yaml").resolve(), SiteChoice("lab.yaml"), None, (), kept)
     assert not asked.is_edited()
     count = asked.resolve().loaded.model.search.candidates
     edited = re.sub(r"candidates: \d+", "candidates: 3", VALID)

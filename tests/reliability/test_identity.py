@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from gfm_pipeline.api.run_request import Request, resolve
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.identity import differences, file_digests, remember_digests, stage_key
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.cli.main import invoke
-from gfm_pipeline.cli.options import Request, resolve
 from gfm_pipeline.engine.decisions.decide import opening
 from gfm_pipeline.engine.stages.table import NAMES
 from gfm_pipeline.workflow.schema import WorkflowModel

@@ -12,8 +12,8 @@ import pretended
 import pytest
 import runs
 
+from gfm_pipeline.api.stopping import WATCHED, stopping
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.cli.stopping import WATCHED, stopping
 
 LONG = ["--set", "search.rungs=[1000000, 2000000]"]
 
@@ -93,7 +93,7 @@ def test_under_nohup_a_hangup_is_not_heard(tmp_path):
 def test_a_signal_that_was_ignored_stays_ignored(number):
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        with stopping() as stop:
+        with stopping(None, print) as stop:
             assert signal.getsignal(number) is signal.SIG_IGN
             os.kill(os.getpid(), number)
             assert not stop.requested.is_set()

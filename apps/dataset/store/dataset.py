@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,12 @@ from gfm_pipeline.apps.dataset.store.index import GraphIndex, read_index
 from gfm_pipeline.apps.dataset.store.rows import Rows
 from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.core.contracts.layout import CHUNK, LAYOUT_FILE, Layout
-from gfm_pipeline.core.errors import IntegrityError
+from gfm_pipeline.core.errors import DataError, IntegrityError
 from gfm_pipeline.core.publish import verify
 from gfm_pipeline.core.records import read_record
+
+if TYPE_CHECKING:
+    from gfm_pipeline.apps.dataset.pyg import PygSplit
 
 STATISTICS_FILE = "statistics.json"
 
@@ -148,6 +152,29 @@ class Dataset:
         columns = Columns.concatenate(parts) if len(parts) > 1 else parts[0]
         self._check(len(columns), split)
         return columns
+
+    def to_pyg(self, split: str, cutoff: float, transform: Any = None) -> PygSplit:
+        """Return a split as a dataset of PyTorch Geometric, with edges within ``cutoff`` (Angstrom).
+
+        Parameters
+        ----------
+        split
+            ``train``, ``validation`` or ``test``.
+        cutoff
+            Edges join all pairs closer than this (Angstrom).
+        transform
+            As PyTorch Geometric takes it.
+
+        Raises
+        ------
+        DataError
+            When PyTorch Geometric is not installed, or there is no split of that name.
+        """
+        try:
+            from gfm_pipeline.apps.dataset.pyg import to_pyg
+        except ModuleNotFoundError as error:
+            raise DataError(f"This needs the package {error.name}.", "Run: pip install 'gfm-pipeline[pyg]'") from error
+        return to_pyg(self, split, cutoff, transform)
 
     def _check(self, n: int, split: Split) -> None:
         said = self.statistics.n_structures[split]

@@ -10,8 +10,6 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-import click
-
 WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -31,7 +29,8 @@ class Stopper:
         The first signal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
         self.requested = threading.Event()
         self.warned = threading.Event()
         self.number: int | None = None
@@ -46,7 +45,7 @@ class Stopper:
         self.requested.set()
         self.number = number
         with suppress(OSError, RuntimeError):  # nobody reads it, or the signal came amid another word
-            click.echo("\nStopping: running tasks save a checkpoint first; again to stop at once.", err=True)
+            self._say("\nStopping: running tasks save a checkpoint first; again to stop at once.")
 
     def warn(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
         """Take the batch system's warning."""
@@ -54,13 +53,16 @@ class Stopper:
 
 
 @contextmanager
-def stopping(warning: str | None = None) -> Iterator[Stopper]:
+def stopping(warning: str | None, say: Callable[[str], None]) -> Iterator[Stopper]:
     """Yield what SIGINT, SIGTERM and SIGHUP act on, and ``warning`` (``USR1``), while in the ``with``.
 
     A signal that this process was started to ignore stays ignored: SIGHUP under ``nohup``, SIGINT in the background of
-    a script.
+    a script. Outside of the main thread no signal is heard: Python hands them to the main thread alone.
     """
-    stopper = Stopper()
+    stopper = Stopper(say)
+    if threading.current_thread() is not threading.main_thread():
+        yield stopper
+        return
     heard = [s for s in WATCHED if signal.getsignal(s) is not signal.SIG_IGN]
     before: dict[int, Callable[..., Any] | int | None] = {s: signal.signal(s, stopper.handle) for s in heard}
     number = None if warning is None else getattr(signal, f"SIG{warning}", None)

@@ -10,14 +10,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gfm_pipeline.api.run_request import Request, RunRequest
+from gfm_pipeline.api.stopping import Stopper
 from gfm_pipeline.batch_systems.base import BatchSystem, JobState
 from gfm_pipeline.batch_systems.registry import connected
 from gfm_pipeline.campaign.folder import OpenCampaign
 from gfm_pipeline.campaign.holder import NO_JOB, Holder, JobIdentity
 from gfm_pipeline.campaign.paths import CampaignPaths
-from gfm_pipeline.cli.options import Request
-from gfm_pipeline.cli.run_request import Asked
-from gfm_pipeline.cli.stopping import Stopper
 from gfm_pipeline.core.errors import ConfigError, SchedulerUnavailable
 from gfm_pipeline.core.publish import write_json
 from gfm_pipeline.engine.resources.job_chain import Chain
@@ -119,7 +118,7 @@ def write_resolved(request: Request, paths: CampaignPaths) -> None:
     write_json(paths.resolved, {"workflow": workflow, "site": request.site.model_dump(mode="json")})
 
 
-def resident_scripts(request: Request, asked: Asked) -> Callable[[str, str | None], Path]:
+def resident_scripts(request: Request, asked: RunRequest) -> Callable[[str, str | None], Path]:
     """Return what writes the batch scripts of jobs that drive the campaign on their own nodes."""
     scripts = Scripts(request.site, job_shape(request), job_folder(request.context.paths))
     command = asked.command(request.site, request.context.paths.root)
@@ -132,7 +131,7 @@ def nodes_of(
     campaign: OpenCampaign,
     around: Surroundings,
     stop: Stopper,
-    asked: Asked,
+    asked: RunRequest,
     say: Callable[[str], None],
 ) -> Iterator[tuple[ParslLauncher, Fleet]]:
     """Start Parsl where the site says, and yield it with the nodes.

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from gfm_pipeline.api.allocate import Surroundings
+from gfm_pipeline.api.folders import last_site
+from gfm_pipeline.api.run_request import SiteChoice
 from gfm_pipeline.batch_systems.base import BatchSystem, JobInfo, JobState
 from gfm_pipeline.batch_systems.registry import LOCAL, connected, names
 from gfm_pipeline.campaign.events import JobEnded, JobIntended, JobRole, JobSubmitted, to_entry
@@ -15,9 +18,6 @@ from gfm_pipeline.campaign.folder import OpenCampaign
 from gfm_pipeline.campaign.holder import JobIdentity
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, JobRecord
-from gfm_pipeline.cli.allocate import Surroundings
-from gfm_pipeline.cli.campaigns import last_site
-from gfm_pipeline.cli.options import SiteChoice
 from gfm_pipeline.core.errors import CampaignLocked, ConfigError, SchedulerUnavailable, Stopped
 from gfm_pipeline.execution.endings import settled
 from gfm_pipeline.sites.registry import load_site

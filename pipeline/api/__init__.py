@@ -1,0 +1,1 @@
+"""Campaigns from Python; the command line is text above it."""

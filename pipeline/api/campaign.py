@@ -1,0 +1,259 @@
+"""A campaign from Python: plan it, run it, and read what it made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gfm_pipeline.api.folders import existing
+from gfm_pipeline.core.errors import ConfigError, DataError
+from gfm_pipeline.core.records import canonical_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gfm_pipeline.api.run_request import RunRequest
+    from gfm_pipeline.apps.calculator import GFMCalculator
+    from gfm_pipeline.apps.calibrate.ensemble import Ensemble
+    from gfm_pipeline.apps.dataset import Dataset
+    from gfm_pipeline.engine.decisions.plan import Plan
+    from gfm_pipeline.report.view import CampaignView
+
+Say = Callable[[str], None]
+
+
+class Campaign:
+    """A campaign: a workflow, a site, and the folder that holds its journal and results.
+
+    `from_yaml` begins with a workflow file, as the commands `plan`, `run` and `submit` do; ``Campaign(folder)`` opens
+    one that was run before, as `resume`, `status` and `report` do. Every error is a `gfm_pipeline.core.errors.GFMError`
+    with a sentence that says the fix.
+
+    Parameters
+    ----------
+    folder
+        Folder of a campaign that was run before.
+
+    Raises
+    ------
+    ConfigError
+        When ``folder`` holds no campaign.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self._folder: Path = existing(Path(folder)).root
+        self._asked: RunRequest | None = None
+
+    @classmethod
+    def from_yaml(
+        cls,
+        workflow: Path | str,
+        site: str = "local",
+        overrides: Mapping[str, Any] | Sequence[str] = (),
+        *,
+        overlays: Sequence[Path | str] = (),
+        folder: Path | str | None = None,
+    ) -> Campaign:
+        """Return the campaign of a workflow file, checked; nothing is written.
+
+        Parameters
+        ----------
+        workflow
+            The workflow file.
+        site
+            A site by name, or a site file.
+        overrides
+            Settings that win over the file, as ``{"search.candidates": 8}`` or ``["search.candidates=8"]``; those of
+            the site begin with ``site.``.
+        overlays
+            Files with keys of the site that win over it.
+        folder
+            The campaign's folder; None: ``campaigns/NAME`` beside the workflow file.
+
+        Raises
+        ------
+        ConfigError
+            When the workflow or the site has a fault; the message names file and line.
+        """
+        from gfm_pipeline.api.run_request import RunRequest, SiteChoice  # here: it imports the schema of workflows
+
+        asked = RunRequest(
+            Path(workflow),
+            SiteChoice(str(site), tuple(Path(overlay) for overlay in overlays)),
+            None if folder is None else Path(folder),
+            tuple(_settings(overrides)),
+        )
+        made = cls.__new__(cls)
+        made._asked, made._folder = asked, asked.resolve().context.paths.root
+        return made
+
+    @property
+    def folder(self) -> Path:
+        """The campaign's folder; it appears with the first run."""
+        return self._folder
+
+    def __repr__(self) -> str:
+        return f"Campaign({str(self._folder)!r})"
+
+    def plan(self) -> Plan:
+        """Return what `run` would do, on what, and what it may cost; asks no batch system and writes nothing."""
+        from gfm_pipeline.campaign.folder import check_name
+        from gfm_pipeline.campaign.state import CampaignState
+        from gfm_pipeline.engine.decisions.plan import make_plan
+
+        request = self._request().resolve()
+        state = check_name(request.context.paths, request.loaded.model.name) or CampaignState()
+        return make_plan(request.context, state, request.site, request.resources, request.input_bytes())
+
+    def run(self, *, quiet: bool = False, say: Say = print) -> Campaign:
+        """Drive the campaign to its end in this process, and return it. Running again continues.
+
+        Where the site has its drivers in batch jobs and this process is in none, the job is submitted instead.
+        Ctrl-C stops politely: running trainings save a checkpoint first.
+
+        Parameters
+        ----------
+        quiet
+            Show no progress (it goes to standard error).
+        say
+            Told of waits and of submitted jobs.
+
+        Raises
+        ------
+        GFMError
+            `Stopped` when it was stopped, `StageFailed` when a stage cannot go on, or what else is in the way.
+        """
+        from gfm_pipeline.api.drive import drive
+
+        drive(self._request(), say, quiet=quiet)
+        return self
+
+    def submit(self, *, say: Say = print) -> Campaign:
+        """Submit the campaign as a batch job that drives itself on its own nodes, and return it.
+
+        Raises
+        ------
+        GFMError
+            When the site has no drivers in jobs, or the batch system refuses or does not answer.
+        """
+        from gfm_pipeline.api.allocate import surroundings
+        from gfm_pipeline.api.submission import submit_campaign
+        from gfm_pipeline.sites.enums import DriverMode
+
+        asked = self._request()
+        request = asked.resolve()
+        if request.site.driver.mode is not DriverMode.RESIDENT:
+            raise ConfigError(
+                f"On site {request.site.name} the driver does not live in a batch job.",
+                "Call run(), or set site.driver.mode to resident.",
+            )
+        submit_campaign(request, asked, surroundings(request.site, say), say)
+        return self
+
+    def status(self) -> CampaignView:
+        """Return where the campaign stands; reads files only, whether its driver lives or not."""
+        from gfm_pipeline.report.build import build_view
+
+        return build_view(existing(self._folder).root)
+
+    def report(self, output: Path | str | None = None) -> Path:
+        """Write ``report.html`` and ``report.md`` into ``output`` (default: the campaign's folder); return the page."""
+        from gfm_pipeline.report.write import write_report
+
+        return write_report(existing(self._folder).root, None if output is None else Path(output))[0]
+
+    def trials(self) -> pd.DataFrame:
+        """Return one row per candidate of the search.
+
+        The columns are ``candidate``, ``wave``, ``status``, ``outcome`` (the evidence in words), ``rungs`` finished,
+        ``graphs`` seen, ``objective`` at the last rung (NaN: diverged or failed), ``seconds`` of training, and each
+        hyperparameter by its name.
+        """
+        import pandas as pd
+
+        rows = []
+        for candidate in self.status().candidates:
+            last = candidate.rungs[-1] if candidate.rungs else None
+            rows.append(
+                {
+                    "candidate": candidate.name,
+                    "wave": candidate.wave,
+                    "status": candidate.status,
+                    "outcome": candidate.outcome,
+                    "rungs": len(candidate.rungs),
+                    "graphs": 0 if last is None else last.graphs,
+                    "objective": None if last is None else last.objective,
+                    "seconds": sum(rung.seconds for rung in candidate.rungs),
+                    **candidate.settings,
+                }
+            )
+        return pd.DataFrame(rows).astype({"objective": float}) if rows else pd.DataFrame()
+
+    def history(self) -> pd.DataFrame:
+        """Return one row per validation of every candidate and member.
+
+        The columns are ``model`` (a candidate's or a member's name), ``stage`` (``search`` or ``converge``), ``graphs``
+        seen in the model's life, ``seconds`` of training, and ``objective``. A member's rows begin with those of its
+        candidate.
+        """
+        import pandas as pd
+
+        view = self.status()
+        curves = [(c.name, "search", c.curve) for c in view.candidates]
+        curves += [(m.name, "converge", m.curve) for m in view.members]
+        columns = ["model", "stage", "graphs", "seconds", "objective"]
+        rows = [(name, stage, p.graphs, p.seconds, p.objective) for name, stage, curve in curves for p in curve]
+        return pd.DataFrame(rows, columns=columns)
+
+    def dataset(self, name: str | None = None) -> Dataset:
+        """Return a published dataset, checked against its manifest; ``name`` may be left out when there is one.
+
+        Raises
+        ------
+        DataError
+            When there is none of that name yet.
+        """
+        from gfm_pipeline.apps.dataset import Dataset
+
+        found = sorted(self._folder.glob("stages/ingest-*/datasets/*"), key=lambda path: path.stat().st_mtime)
+        published = {path.name: path for path in found if (path / "manifest.json").exists()}
+        if name is None and len(published) == 1:
+            name = next(iter(published))
+        if name is None or name not in published:
+            known = ", ".join(sorted(published)) or "none yet"
+            raise DataError(f"The campaign has no dataset {name!r}; published are: {known}.", "Name one of them.")
+        return Dataset.open(published[name])
+
+    def ensemble(self) -> Ensemble:
+        """Return the calibrated ensemble, every file checked against its manifest.
+
+        Raises
+        ------
+        IntegrityError
+            When there is none yet, or a file was changed after it was published.
+        """
+        from gfm_pipeline.apps.calibrate.ensemble import find_ensemble, load_ensemble
+
+        return load_ensemble(find_ensemble(self._folder))
+
+    def calculator(self, dataset: str | None = None, **options: Any) -> GFMCalculator:
+        """Return the ensemble as an ASE calculator; ``options`` are those of `GFMCalculator`."""
+        from gfm_pipeline.apps.calculator import GFMCalculator
+
+        return GFMCalculator(self.ensemble(), dataset, **options)
+
+    def _request(self) -> RunRequest:
+        """Return what is to be run: what it was made from, or what it was last run with."""
+        if self._asked is not None:
+            return self._asked
+        from gfm_pipeline.api.run_request import last_request
+
+        return last_request(existing(self._folder))
+
+
+def _settings(overrides: Mapping[str, Any] | Sequence[str]) -> list[str]:
+    """Return overrides as the command line writes them."""
+    if not isinstance(overrides, Mapping):
+        return list(overrides)
+    return [f"{key}={value if isinstance(value, str) else canonical_json(value)}" for key, value in overrides.items()]

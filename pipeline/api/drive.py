@@ -1,0 +1,185 @@
+"""Driving a campaign to its end, in this process."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
+
+from gfm_pipeline.api.allocate import Surroundings, nodes_of, surroundings, write_resolved
+from gfm_pipeline.api.jobs import following, is_cancelled, refuse_beside_jobs, stop_after_cancelled
+from gfm_pipeline.api.run_request import Request, RunRequest, gone_note
+from gfm_pipeline.api.stopping import Stopper, stopping
+from gfm_pipeline.api.submission import submit_campaign
+from gfm_pipeline.campaign.events import DriverEnded, DriverStarted
+from gfm_pipeline.campaign.folder import OpenCampaign, check_name, driving
+from gfm_pipeline.campaign.holder import this_process
+from gfm_pipeline.campaign.identity import remember_digests
+from gfm_pipeline.core.errors import GFMError, Stopped, StorageError
+from gfm_pipeline.core.version import __version__
+from gfm_pipeline.engine.chaos import Chaos, ChaosPlan
+from gfm_pipeline.engine.driver import Driver
+from gfm_pipeline.report.progress import Progress
+from gfm_pipeline.sites.enums import DriverMode
+
+Say = Callable[[str], None]
+Within = Callable[[Path], AbstractContextManager[None]]
+
+
+def drive(
+    asked: RunRequest,
+    say: Say,
+    *,
+    quiet: bool = False,
+    warn: Say | None = None,
+    within: Within = lambda _: nullcontext(),
+    chaos: ChaosPlan | None = None,
+) -> Path | None:
+    """Drive a campaign to its end, or submit the job that will where the site has its drivers in jobs.
+
+    Parameters
+    ----------
+    asked
+        The workflow, the site, the folder, and what is set over them.
+    say
+        Told of waits, and of a job that was submitted.
+    quiet
+        Whether progress is kept silent until the end.
+    warn
+        Told that the first signal was taken; None: ``say`` is.
+    within
+        Given the campaign's folder, returns a context in which everything happens that writes to it.
+    chaos
+        What is done to running tasks on purpose.
+
+    Returns
+    -------
+    The campaign's folder; None when a job was submitted.
+
+    Raises
+    ------
+    GFMError
+        When the campaign cannot be run, a stage fails, or it is stopped.
+    """
+    # Checked before anything is written, so that a mistake leaves no folder behind.
+    request = asked.resolve()
+    around = surroundings(request.site, say)
+    if request.site.driver.mode is DriverMode.RESIDENT and not around.job.number:
+        submit_campaign(request, asked, around, say)
+        return None
+    root = request.context.paths.root
+    check_name(request.context.paths, request.loaded.model.name)
+    with within(root):
+        with (
+            driving(root, request.loaded.model.name, around.job, around.job_ended) as campaign,
+            stopping(request.site.driver.warning_signal if around.job.number else None, warn or say) as stop,
+        ):
+            refuse_beside_jobs(campaign, around.job, say)
+            stop_after_cancelled(campaign, around)
+            stop.at_once = lambda: campaign.paths.lock.unlink(missing_ok=True)
+            remember_digests(request.digests, campaign.paths.digests)
+            progress = _campaign(request, campaign, asked, around, stop, quiet, chaos)
+        _summary(root, progress)
+    return root
+
+
+def _campaign(
+    request: Request,
+    campaign: OpenCampaign,
+    asked: RunRequest,
+    around: Surroundings,
+    stop: Stopper,
+    quiet: bool,
+    chaos: ChaosPlan | None,
+) -> Progress:
+    """Drive an open campaign to its end."""
+    progress = Progress(campaign.paths, quiet=quiet)
+    context, paths, state = request.context, campaign.paths, campaign.state
+    resolved = request.loaded.model.model_dump(mode="json")
+    write_resolved(request, paths)
+    if campaign.dead_driver is not None:
+        progress.say(f"An earlier driver (pid {campaign.dead_driver.pid}) died; going on where it was.")
+    if (note := gone_note(request)) is not None:
+        progress.say(note)
+    if asked.is_edited():
+        progress.say(
+            f"{asked.workflow} has changed since this job was submitted; the job runs it as it was: {asked.kept}"
+        )
+    with nodes_of(request, campaign, around, stop, asked, progress.say) as (launcher, fleet):
+        driver = Driver(context, state, campaign.journal, launcher, fleet, request.site, progress, stop.requested)
+
+        def at_once() -> None:
+            driver.abandon()
+            paths.lock.unlink(missing_ok=True)
+
+        stop.at_once = at_once
+        me = this_process()
+        driver.record(
+            DriverStarted(
+                host=me.host,
+                pid=me.pid,
+                site=request.site.name,
+                version=__version__,
+                slots=context.slots,
+                watts=request.site.slot_watts(),
+                workflow=str(request.loaded.path.resolve()),
+                resolved={
+                    "workflow": resolved,
+                    "overrides": list(asked.overrides),
+                    "site": asked.choice.to_json(),
+                },
+                job=around.job.number,
+            )
+        )
+        outcome, goes_on = "died", False
+        try:
+            with nullcontext() if chaos is None else Chaos(chaos, paths, progress.say):
+                driver.run()
+            outcome = "done"
+        except GFMError as error:
+            outcome = str(error)
+            # Wall time, preemption: the successor goes on. A person's word, or a full disk: people do.
+            goes_on = type(error) is Stopped and not driver.cancelled and stop.number != signal.SIGINT
+            cancelled = goes_on and stop.number is not None and is_cancelled(around)
+            goes_on = goes_on and not cancelled
+            if isinstance(error, Stopped):
+                again = shlex.join(["gfm-pipeline", "resume", _relative(paths.root)])
+                alone = fleet.ends_here()
+                words = [error.hint, f"No job follows: {alone}." if alone else None]
+                if cancelled:
+                    words.append(f"Job {around.job.number} was cancelled by a person: no job goes on by itself.")
+                follower = following(state, around.job) if goes_on else None
+                if follower is not None:
+                    stop_it = shlex.join(["gfm-pipeline", "cancel", _relative(paths.root)])
+                    words.append(f"The campaign goes on in job {follower}; stop it with: {stop_it}")
+                else:
+                    words.append(f"Go on with: {again}")
+                raise type(error)(error.message, " ".join(word for word in words if word)) from error
+            raise
+        finally:
+            progress.close()
+            with suppress(StorageError):  # a full disk has been reported; the journal is whole without this line
+                for event in fleet.close(state, goes_on=goes_on):
+                    driver.record(event)
+                driver.record(DriverEnded(outcome))
+    return progress
+
+
+def _summary(root: Path, progress: Progress) -> None:
+    """Write the report and say what was made and where."""
+    from gfm_pipeline.report.summary import summary_lines  # here: a campaign that fails draws nothing
+    from gfm_pipeline.report.write import write_report
+
+    _, _, view = write_report(root)
+    for line in summary_lines(view, _relative(root)):
+        progress.say(line, plain=True)
+
+
+def _relative(path: Path) -> str:
+    """Return ``path`` relative to the working directory where that is shorter."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

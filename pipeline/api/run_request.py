@@ -1,0 +1,234 @@
+"""What is asked to be run: a workflow on a site, in a folder; kept in the journal, and in batch scripts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gfm_pipeline.campaign.identity import file_digests
+from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.campaign.recorded_sources import recorded_sources
+from gfm_pipeline.campaign.state import load_state
+from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.core.interpreter import module_command
+from gfm_pipeline.engine.decisions.decide import finished_stage
+from gfm_pipeline.engine.decisions.requests import Context
+from gfm_pipeline.engine.resources.requirements import Impossible, Resources, decide_resources
+from gfm_pipeline.engine.stages import search
+from gfm_pipeline.engine.stages.ingest import NAME as INGEST
+from gfm_pipeline.sites.enums import Staging
+from gfm_pipeline.sites.registry import LoadedSite, load_site, split_sets
+from gfm_pipeline.sites.schema import SiteModel
+from gfm_pipeline.workflow.gone_files import gone_digests
+from gfm_pipeline.workflow.load import LoadedWorkflow, load_workflow
+from gfm_pipeline.workflow.resolve import input_names, resolve_sources
+
+
+@dataclass(frozen=True)
+class SiteChoice:
+    """The site a user asked for, as the journal keeps it for `resume`."""
+
+    name: str
+    overlays: tuple[Path, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it with absolute paths, since `resume` may be called from elsewhere."""
+        name = str(Path(self.name).resolve()) if self.name.endswith((".yaml", ".yml")) else self.name
+        return {"name": name, "overlays": [str(path.resolve()) for path in self.overlays]}
+
+    @classmethod
+    def from_json(cls, recorded: dict[str, Any] | None) -> SiteChoice:
+        """Return what `to_json` gave; the local site for campaigns that recorded none."""
+        if recorded is None:
+            return cls("local")
+        return cls(recorded["name"], tuple(Path(path) for path in recorded["overlays"]))
+
+
+@dataclass(frozen=True)
+class Request:
+    """A workflow on a site, in a folder: checked and resolved, nothing touched yet."""
+
+    loaded: LoadedWorkflow
+    loaded_site: LoadedSite
+    context: Context
+    digests: dict[str, str]  # input file -> SHA-256
+    resources: Resources
+    gone: tuple[Path, ...] = ()  # source files that are not there any more, and not needed
+
+    @property
+    def site(self) -> SiteModel:
+        """The site itself."""
+        return self.loaded_site.model
+
+    def input_bytes(self) -> int:
+        """Return the size of all input files that are still there."""
+        return sum(_size(Path(name)) for source in self.context.sources for name in source.files)
+
+
+def _size(path: Path) -> int:
+    inner = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path] if path.exists() else []
+    return sum(p.stat().st_size for p in inner)
+
+
+def resolve(
+    workflow: Path,
+    site_name: str,
+    folder: Path | None,
+    overrides: tuple[str, ...],
+    overlays: tuple[Path, ...] = (),
+    kept: Path | None = None,
+) -> Request:
+    """Check everything that can be checked without running; writes nothing."""
+    of_workflow, of_site = split_sets(overrides)
+    loaded = load_workflow(workflow, of_workflow, kept)
+    loaded_site = load_site(site_name, overlays, of_site)
+    site = loaded_site.model
+    resources = decide_resources(loaded.model, site)
+    if isinstance(resources, Impossible):
+        raise _refused(resources, loaded, loaded_site)
+    root = folder or workflow.resolve().parent / "campaigns" / loaded.model.name
+    paths = CampaignPaths(root.resolve())
+    recorded = recorded_sources(paths, INGEST)
+    sources = resolve_sources(loaded, recorded)
+    files = [Path(f) for source in sources for f in source.files]
+    check_names([paths.root, workflow.resolve(), *files])
+    gone = gone_digests(sources, recorded)
+    digests = file_digests([f for f in files if str(f) not in gone], paths.digests) | gone
+    context = Context(
+        workflow=loaded.model,
+        sources=sources,
+        source_digests=input_names(sources, digests),
+        slots=resources.at_a_time(search.NAME),
+        threads=site.threads_per_task,
+        paths=paths,
+        sizes=resources.sizes,
+    )
+    if gone:
+        _need_finished_ingest(context, loaded, gone)
+    return Request(loaded, loaded_site, context, digests, resources, tuple(map(Path, gone)))
+
+
+def _need_finished_ingest(context: Context, loaded: LoadedWorkflow, gone: Iterable[str]) -> None:
+    """Refuse to go on without source files that ingest has yet to read, under today's settings and other files."""
+    if finished_stage(context, load_state(context.paths.journal), INGEST) is None:
+        raise loaded.error(
+            ("data", "sources"),
+            f"Ingest has to run, since its settings or files changed, and {shown(gone)}.",
+            "Put the files back, or undo the change: what was published under it is used then.",
+        )
+
+
+def shown(gone: Iterable[str | Path]) -> str:
+    """Return a clause that names source files which are gone."""
+    names = [str(path) for path in gone]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"source files are gone ({', '.join(names[:3])}{more})" if names[1:] else f"the source file {names[0]} is gone"
+    )
+
+
+def gone_note(request: Request) -> str | None:
+    """Return what people are told when sources are gone that nothing needs any more; None: none are."""
+    if not request.gone:
+        return None
+    note = shown(request.gone)
+    return f"{note[0].upper()}{note[1:]}; ingest is done and needs them no more: their recorded digests are used."
+
+
+def check_names(paths: Iterable[Path]) -> None:
+    """Refuse paths that no record can name: records are UTF-8, and a path may be any bytes.
+
+    Raises
+    ------
+    ConfigError
+        Naming the first of them.
+    """
+    for path in paths:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        if shown != str(path):
+            raise ConfigError(f"The path {shown} is not UTF-8, so no record can name it.", "Rename it.")
+
+
+def _refused(found: Impossible, loaded: LoadedWorkflow, site: LoadedSite) -> ConfigError:
+    """Return the error of settings that cannot run, at the key of the file that is at fault."""
+    keys = tuple(found.key.split("."))
+    if keys[0] == "site":
+        return site.error(keys[1:], found.message, found.hint)
+    return loaded.error(keys, found.message, found.hint)
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A workflow, a site, a campaign folder (None: the default one), and ``--set``.
+
+    ``kept`` is the copy of the workflow that was made when a job was submitted: the job runs it, whatever became of the
+    file since.
+    """
+
+    workflow: Path
+    choice: SiteChoice
+    folder: Path | None
+    overrides: tuple[str, ...]
+    kept: Path | None = None
+
+    def resolve(self) -> Request:
+        """Check it and return what it means; writes nothing.
+
+        Raises
+        ------
+        ConfigError
+            When it cannot be run.
+        """
+        return resolve(self.workflow, self.choice.name, self.folder, self.overrides, self.choice.overlays, self.kept)
+
+    def is_edited(self) -> bool:
+        """Return whether the workflow is another one now than when the job was submitted."""
+        try:
+            return self.kept is not None and self.workflow.read_bytes() != self.kept.read_bytes()
+        except OSError:
+            return True
+
+    def options(self) -> list[str]:
+        """Return the options that ask for the same site and settings, from wherever."""
+        recorded = self.choice.to_json()
+        words = ["--site", recorded["name"]]
+        for overlay in recorded["overlays"]:
+            words += ["--overlay", overlay]
+        for text in self.overrides:
+            words += ["--set", text]
+        return words
+
+    def command(self, site: SiteModel, root: Path) -> list[str]:
+        """Return the command line that drives the campaign in folder ``root``, from within a job."""
+        workflow = str(self.workflow.resolve())
+        words = ["run", workflow, "--campaign", str(root), *self.options()]
+        if self.kept is not None:
+            words += ["--as-submitted", str(self.kept)]
+        return module_command("gfm_pipeline", *words, python=job_python(site))
+
+
+def job_python(site: SiteModel) -> str:
+    """Return the interpreter of a batch job: that of its own environment (staged, or activated), or else this one."""
+    own = site.staging.kind is not Staging.NONE or site.profiles[site.profile].activate is not None
+    return "python" if own else sys.executable
+
+
+def last_request(paths: CampaignPaths) -> RunRequest:
+    """Return what a campaign was last run with.
+
+    Raises
+    ------
+    ConfigError
+        When it was never driven.
+    """
+    state = load_state(paths.journal)
+    if not state.drivers:
+        raise ConfigError(f"{paths.root} was never driven.", "Use `gfm-pipeline run WORKFLOW`.")
+    info = state.drivers[-1].info
+    overrides = tuple(str(text) for text in info.resolved.get("overrides", []))
+    choice = SiteChoice.from_json(info.resolved.get("site"))
+    return RunRequest(Path(info.workflow), choice, paths.root, overrides)

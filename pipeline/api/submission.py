@@ -1,0 +1,101 @@
+"""Submitting a campaign whose driver lives in its batch job."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from gfm_pipeline.api.allocate import (
+    Surroundings,
+    job_folder,
+    job_prefix,
+    job_shape,
+    resident_scripts,
+    write_resolved,
+)
+from gfm_pipeline.api.jobs import record, still_open
+from gfm_pipeline.api.run_request import Request, RunRequest
+from gfm_pipeline.batch_systems.base import BatchSystem
+from gfm_pipeline.batch_systems.commands import SubmissionRefused
+from gfm_pipeline.campaign.events import JobEnded, JobIntended, JobRole, JobSubmitted
+from gfm_pipeline.campaign.folder import check_name, driving
+from gfm_pipeline.campaign.holder import NO_JOB
+from gfm_pipeline.campaign.identity import remember_digests
+from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.core.errors import SchedulerUnavailable
+from gfm_pipeline.core.publish import storage_errors, write_atomic
+from gfm_pipeline.engine.resources.job_chain import job_name
+from gfm_pipeline.execution.retry import patiently
+
+Say = Callable[[str], None]
+
+
+def submit_campaign(request: Request, asked: RunRequest, around: Surroundings, say: Say) -> None:
+    """Submit the first job of a campaign's chain, unless there is one already.
+
+    Raises
+    ------
+    CampaignLocked
+        When a driver is at work.
+    ConfigError
+        When the batch system refuses the job.
+    SchedulerUnavailable
+        When the batch system does not answer.
+    """
+    paths, name = request.context.paths, request.loaded.model.name
+    check_name(paths, name)
+    if around.scheduler is None:
+        raise SchedulerUnavailable(f"Site {request.site.name} has no batch system to submit to.")
+    new = not paths.root.exists()
+    try:
+        _submit(request, asked, around, say)
+    except SubmissionRefused:
+        if new:  # nothing waits, nothing ran: as before
+            shutil.rmtree(paths.root, ignore_errors=True)
+            with suppress(OSError):
+                paths.root.parent.rmdir()  # where it is empty
+        raise
+
+
+def _submit(request: Request, asked: RunRequest, around: Surroundings, say: Say) -> None:
+    paths, name = request.context.paths, request.loaded.model.name
+    with driving(paths.root, name, around.job, around.job_ended) as campaign:
+        remember_digests(request.digests, paths.digests)
+        write_resolved(request, paths)
+        living = still_open(campaign, NO_JOB, say)
+        if living:
+            waiting = ", ".join(job.told() for job in living)
+            say(f"{waiting} of this campaign is in the queue already; nothing was submitted.")
+            return
+        shape, mine = job_shape(request), job_name(job_prefix(campaign), campaign.state)
+        script = resident_scripts(request, replace(asked, kept=_keep(asked, paths, mine)))(mine, None)
+        place = patiently(around.place, say)
+        record(campaign, JobIntended(mine, JobRole.DRIVER, shape.nodes, shape.hours, shape.queue, "", *place))
+        try:
+            job = patiently(lambda: _scheduler(around).submit(script, mine), say)
+        except SubmissionRefused as error:
+            record(campaign, JobEnded(mine, str(error)))
+            raise
+        record(campaign, JobSubmitted(mine, job))
+    say(f"Submitted job {job} ({mine}): {shape.nodes} nodes, {shape.hours:g} h, queue {shape.queue}.")
+    where = shlex.quote(str(paths.root))
+    say(f"Watch it: gfm-pipeline status {where}    stop it: gfm-pipeline cancel {where}")
+
+
+def _keep(asked: RunRequest, paths: CampaignPaths, job: str) -> Path:
+    """Copy the workflow for a job to run: people edit the file for their next experiment while the job waits."""
+    kept = job_folder(paths) / f"{job}.workflow.yaml"
+    with storage_errors(kept):
+        kept.parent.mkdir(exist_ok=True)
+    write_atomic(kept, asked.workflow.read_bytes())
+    return kept
+
+
+def _scheduler(around: Surroundings) -> BatchSystem:
+    if around.scheduler is None:
+        raise SchedulerUnavailable("There is no batch system.")
+    return around.scheduler

@@ -1,0 +1,164 @@
+"""One model on one or more datasets, without a campaign: one call trains it, one evaluates it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gfm_pipeline.core.contracts.training import DatasetErrors, DatasetRef, Device, TrainResult, TrainSpec, settings_of
+from gfm_pipeline.core.errors import DataError, Stopped
+
+if TYPE_CHECKING:
+    from gfm_pipeline.apps.dataset import Dataset
+    from gfm_pipeline.apps.runtime.program import Task
+
+WORK_SUFFIX = ".work"  # of the folder beside the result that keeps checkpoints of an unfinished training
+DEFAULTS: dict[str, Any] = {"hidden": 64, "layers": 3, "cutoff": 5.0, "learning_rate": 3e-3, "batch_size": 16}
+
+
+def train_model(
+    datasets: Dataset | Path | str | Sequence[Dataset | Path | str],
+    output: Path | str,
+    *,
+    algorithm: str = "PaiNN",
+    graphs: int = 10_000,
+    seed: int = 0,
+    validate_every: int | None = None,
+    threads: int = 1,
+    device: str = "cpu",
+    **hyperparameters: Any,
+) -> TrainResult:
+    """Train one model until it has seen ``graphs`` structures, and publish its checkpoint.
+
+    A training that was interrupted goes on when called again with the same ``output``.
+
+    Parameters
+    ----------
+    datasets
+        One or several datasets, or their folders; each is a branch of the model.
+    output
+        Folder of the checkpoint, which ``evaluate_model`` takes. One that is published is not made again.
+    algorithm
+        Message passing algorithm.
+    graphs
+        Structures seen in all, repetitions included.
+    seed
+        Of weights and order.
+    validate_every
+        Structures between validations; None: a fifth of ``graphs``.
+    threads, device
+        Where torch computes: ``cpu``, ``cuda`` (also GPUs of AMD) or ``xpu``.
+    hyperparameters
+        Those of ``search.space`` in docs/workflow.md, e.g. ``hidden=64, cutoff=5.0, force_weight=10``, and the
+        algorithm's own as ``options={"sharpness": 2.0}``.
+
+    Returns
+    -------
+    The result; its ``errors`` are those of the validation splits, in eV per atom and eV/Angstrom.
+
+    Raises
+    ------
+    GFMError
+        When a setting, a dataset or the disk is at fault; `Stopped` after Ctrl-C, with a checkpoint saved.
+    """
+    from gfm_pipeline.apps.runtime.program import StopRequested, Task
+    from gfm_pipeline.apps.train.task import train
+
+    options = hyperparameters.pop("options", {})
+    chosen = DEFAULTS | {"algorithm": algorithm} | hyperparameters
+    model, optimiser = settings_of(chosen | {f"options.{name}": value for name, value in options.items()})
+    target = Path(output).resolve()
+    work = target.with_name(target.name + WORK_SUFFIX)
+    work.mkdir(parents=True, exist_ok=True)
+    spec = TrainSpec(
+        task=target.name,
+        model=model,
+        optimiser=optimiser,
+        datasets=tuple(_reference(dataset) for dataset in _listed(datasets)),
+        seed=seed,
+        output=str(target),
+        budget_graphs=graphs,
+        previous_attempts=(str(work),),
+        validate_every=validate_every or max(1, graphs // 5),
+        threads=threads,
+        device=Device(device),
+    )
+    task = Task(work)
+    try:
+        with _stopped_by_ctrl_c(task):
+            result, _ = train(spec, task)
+    except StopRequested:
+        raise Stopped("Stopped; a checkpoint is saved.", "Call train_model again to go on.") from None
+    return result
+
+
+def evaluate_model(model: Path | str, dataset: Dataset | Path | str, split: str = "test") -> DatasetErrors:
+    """Return the errors of a trained model on one split of a dataset.
+
+    Parameters
+    ----------
+    model
+        Folder of a checkpoint: what ``train_model`` published, or one of a campaign.
+    dataset
+        A dataset that the model was trained on, or its folder; its name says which branch predicts.
+    split
+        ``train``, ``validation`` or ``test``.
+
+    Returns
+    -------
+    Mean absolute errors in eV per atom and eV/Angstrom, beside those of a model that learned nothing.
+
+    Raises
+    ------
+    GFMError
+        When the checkpoint or the dataset cannot be used, or the model was not trained on a dataset of that name.
+    """
+    import numpy as np
+    import torch
+
+    from gfm_pipeline.apps.dataset import Dataset, GraphTable
+    from gfm_pipeline.apps.train.checkpoint import load_model
+    from gfm_pipeline.apps.train.validate import BATCH, error_sums
+    from gfm_pipeline.core.contracts.data import Split
+
+    trained = load_model(Path(model))
+    opened = dataset if isinstance(dataset, Dataset) else Dataset.open(Path(dataset))
+    if opened.name not in trained.datasets:
+        raise DataError(f"The model was not trained on {opened.name!r}.", f"It knows: {', '.join(trained.datasets)}.")
+    splits = {"train": Split.TRAIN, "validation": Split.VALIDATION, "test": Split.TEST}
+    if split not in splits:
+        raise DataError(f"There is no split {split!r}.", f"Use one of: {', '.join(splits)}.")
+    branch, reference = trained.datasets.index(opened.name), trained.references[opened.name]
+    table = GraphTable.build(opened.columns(splits[split]), trained.card.spec.cutoff, branch, reference)
+    every = np.arange(opened.statistics.n_structures[splits[split]], dtype=np.int64)
+    sums, counts = error_sums(trained.potential, table, every, BATCH, torch.device("cpu"))
+    means = sums / np.maximum(counts, 1.0)
+    return DatasetErrors(*(float(value) for value in means))
+
+
+def _listed(datasets: Any) -> list[Any]:
+    return list(datasets) if isinstance(datasets, Sequence) and not isinstance(datasets, str) else [datasets]
+
+
+def _reference(dataset: Dataset | Path | str) -> DatasetRef:
+    from gfm_pipeline.apps.dataset import Dataset
+
+    opened = dataset if isinstance(dataset, Dataset) else Dataset.open(Path(dataset))
+    return DatasetRef(opened.name, str(opened.path.resolve()))
+
+
+@contextmanager
+def _stopped_by_ctrl_c(task: Task) -> Iterator[None]:
+    """Let Ctrl-C ask ``task`` to save and leave; outside of the main thread Python hears no signal."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: Any = signal.signal(signal.SIGINT, lambda *_: task.request_stop())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

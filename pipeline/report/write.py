@@ -1,0 +1,42 @@
+"""The two files of the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gfm_pipeline.core.faultpoints import FaultPoint, reach
+from gfm_pipeline.core.publish import storage_errors, write_atomic
+from gfm_pipeline.report.build import build_view, load_evaluation
+from gfm_pipeline.report.html import render_html
+from gfm_pipeline.report.markdown import render_markdown
+from gfm_pipeline.report.sources import load_found
+from gfm_pipeline.report.view import CampaignView
+
+
+def write_report(campaign: Path, output: Path | None = None) -> tuple[Path, Path, CampaignView]:
+    """Write ``report.html`` and ``report.md`` of a campaign; return both paths, and what they show.
+
+    Parameters
+    ----------
+    campaign
+        Folder of the campaign.
+    output
+        Folder to write into; None: the campaign's.
+
+    Raises
+    ------
+    IntegrityError
+        When the journal is damaged.
+    StorageError
+        When the disk refuses.
+    """
+    folder = output or campaign
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    view, found = build_view(campaign), load_found(campaign)
+    page, text = folder / "report.html", folder / "report.md"
+    write_atomic(text, render_markdown(view, found).encode())
+    reach(FaultPoint.REPORT_MARKDOWN)
+    write_atomic(page, render_html(view, load_evaluation(campaign), found).encode())
+    reach(FaultPoint.REPORT_WRITTEN)
+    return page, text, view
