@@ -69,6 +69,8 @@ class Cursor:
     @property
     def abandoned(self) -> bool:
         """Whether nothing more of this file is tried."""
+        if not self._refused.files:
+            return False
         found = self._refused.files.get(self.file)
         return found is not None and self.record >= found[0]
 
@@ -79,7 +81,8 @@ class Cursor:
 
     def wants(self, records: slice) -> bool:
         """Return whether the record the cursor is at is to be given."""
-        return self.place >= self._first and (mine(self.record, records) or self.abandoned)
+        record = self._cells[RECORD]
+        return (self._cells[FILE], record) >= self._first and (mine(record, records) or self.abandoned)
 
     def advance(self) -> None:
         """Go to the next record of the file."""
@@ -95,9 +98,9 @@ class Cursor:
         """
         while True:
             self._cells[PARSING] = 0
-            if self.abandoned:
+            if self._refused.files and self.abandoned:
                 raise RefusedError(self._refused.files[self.file][1])
-            if (reason := self._refused.cuts.get(self.place)) is not None:
+            if self._refused.cuts and (reason := self._refused.cuts.get(self.place)) is not None:
                 raise RefusedError(reason)
             try:
                 item = next(items)
@@ -113,7 +116,7 @@ class Cursor:
         RefusedError
             When this record is not to be tried.
         """
-        if (reason := self._refused.records.get(self.place)) is not None:
+        if self._refused.records and (reason := self._refused.records.get(self.place)) is not None:
             raise RefusedError(reason)
         self._cells[PARSING] = 1
         return function()

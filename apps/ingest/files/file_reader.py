@@ -31,9 +31,9 @@ from gfm_pipeline.apps.ingest.files.known_formats import recognised
 from gfm_pipeline.apps.ingest.labels.interpretation import (
     Labels,
     NotMeantError,
+    Plans,
     Remark,
     interpret,
-    plan_of,
     selected,
 )
 from gfm_pipeline.apps.ingest.labels.known_keys import KeySet
@@ -179,20 +179,22 @@ class FileReader(ABC):
     ) -> Iterator[Record | BadRecord | PassedOver]:
         """Yield the records of one shard from where ``cursor`` begins, and move it along."""
         options = parse_options(source.reader, source.options)
+        plans = Plans(source)
         files, records = deal(source.files, shard, n_shards)
         for place, (file_index, file) in enumerate(files):
             if cursor.wants_file(place):
-                yield from self._file(source, options, file_index, file, records, cursor)
+                yield from self._file(plans, options, file_index, file, records, cursor)
 
     def _file(
         self,
-        source: SourceSettings,
+        plans: Plans,
         options: ReaderOptions,
         file_index: int,
         file: str,
         records: slice,
         cursor: Cursor,
     ) -> Iterator[Record | BadRecord | PassedOver]:
+        source = plans.source
         members = options.members if isinstance(options, FileOptions) else "*"
         for member, part in enumerate(caught(cursor.cutting(parts(file, members)))):
             if isinstance(part, Exception):
@@ -205,7 +207,7 @@ class FileReader(ABC):
                 rest = self._rest(part, options, index) if failed else 1
                 for lost in range(rest or 1):
                     if cursor.wants(records):
-                        found = self._record(parse, source, part, file_index, member, index + lost, cursor)
+                        found = self._record(parse, plans, part, file_index, member, index + lost, cursor)
                         found = _at_least(found) if rest is None else found
                         yield found if index else _named_for_what_it_is(found, part, source.reader)
                     if cursor.abandoned:
@@ -231,20 +233,21 @@ class FileReader(ABC):
     def _record(
         self,
         parse: Parse | Exception,
-        source: SourceSettings,
+        plans: Plans,
         part: Part,
         file_index: int,
         member: int,
         index: int,
         cursor: Cursor,
     ) -> Record | BadRecord | PassedOver:
+        source = plans.source
         if isinstance(parse, Exception):
             return unreadable(source, part.name, index, parse)
         try:
             frame = cursor.parse(parse)
             numbers = _whole(np.asarray(frame.numbers))
             key = self.default_group if source.group_key is None else source.group_key
-            labels = _labels(frame, len(numbers), source)
+            labels = _labels(frame, len(numbers), plans)
             return Record(
                 numbers=numbers,
                 pos=np.asarray(frame.pos, dtype=np.float64),
@@ -288,7 +291,7 @@ def _at_least(found: Record | BadRecord | PassedOver) -> Record | BadRecord | Pa
     return replace(found, reason=f"{found.reason}; the rest of this file is lost, at least one record")
 
 
-def _labels(frame: Frame, natoms: int, source: SourceSettings) -> Labels:
+def _labels(frame: Frame, natoms: int, plans: Plans) -> Labels:
     """Return what a frame says, where the source wants the frame.
 
     Raises
@@ -296,11 +299,11 @@ def _labels(frame: Frame, natoms: int, source: SourceSettings) -> Labels:
     NotMeantError
         When the source does not select it, or its weights leave it out.
     """
+    source = plans.source
     if source.select is not None and (reason := selected(source.select, frame.find)) is not None:
         raise NotMeantError(reason)
     if frame.keys is not None:
-        plan = plan_of(frame.keys, source)
-        return interpret(plan, frame.find, frame.energy, frame.forces, natoms, source)
+        return interpret(plans.of(frame.keys), frame.find, frame.energy, frame.forces, natoms, source)
     return Labels(
         frame.energy if source.energy_key is None else frame.find(source.energy_key),
         frame.forces if source.forces_key is None else frame.find(source.forces_key),

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from gfm_pipeline.apps.ingest.labels.stated_units import Stated, decided, stated
 from gfm_pipeline.core.contracts.data import ForceSign, SourceSettings
 
 ROUNDING = 1e-4  # energy units of the source, an atom; and 1e-6 of the energy
+MOST_PLANS = 1024  # kept of a source
 LONGEST = 40  # characters of a value that is counted
 
 
@@ -57,6 +58,10 @@ class Plan:
         Keys whose values are counted, with their kinds.
     uses
         What keys are used as.
+    states_units
+        Whether a key of ``units`` is there.
+    counts_only, silent
+        Values are counted, and decide nothing; none has to be looked at.
     """
 
     energy: str | None
@@ -73,6 +78,9 @@ class Plan:
     units: tuple[str | None, str | None, str | None]
     remarks: tuple[Remark, ...]
     uses: tuple[tuple[str, str], ...]
+    states_units: bool
+    counts_only: bool
+    silent: bool
 
 
 def plan_of(keys: KeySet, source: SourceSettings) -> Plan:
@@ -86,6 +94,23 @@ def plan_of(keys: KeySet, source: SourceSettings) -> Plan:
         tuple(source.select or ()),
         source.split_key,
     )
+
+
+class Plans:
+    """The plans of one source, each looked up by its key set."""
+
+    def __init__(self, source: SourceSettings) -> None:
+        self.source = source
+        self._known: dict[KeySet, Plan] = {}
+
+    def of(self, keys: KeySet) -> Plan:
+        """Return the plan of a key set."""
+        found = self._known.get(keys)
+        if found is None:
+            if len(self._known) >= MOST_PLANS:
+                self._known.clear()
+            found = self._known[keys] = plan_of(keys, self.source)
+        return found
 
 
 @lru_cache(maxsize=1024)
@@ -152,6 +177,9 @@ def _plan(
         units=units,
         remarks=tuple(remarks),
         uses=tuple(uses.items()),
+        states_units=any(units),
+        counts_only=not (rivals or other or any(units) or any(weights)),
+        silent=not (counted or rivals or other or remarks or any(units)),
     )
 
 
@@ -167,8 +195,7 @@ def _units(keys: KeySet, energy: str | None, forces: str | None) -> tuple[str | 
     return of(energy, Kind.ENERGY_UNIT), of(None, Kind.LENGTH_UNIT), of(forces, Kind.FORCES_UNIT)
 
 
-@dataclass(frozen=True)
-class Labels:
+class Labels(NamedTuple):
     """What a record says, by a plan."""
 
     energy: Any
@@ -207,32 +234,43 @@ def interpret(
     """
     energy = energy if plan.energy is None else find(plan.energy)
     forces = forces if plan.forces is None else find(plan.forces)
-    if not (plan.counted or plan.rivals or plan.other or plan.remarks or any(plan.units)):
+    if plan.silent:
         return Labels(energy, forces, plan.charge, plan.spin)
+    if plan.counts_only:
+        return Labels(energy, forces, plan.charge, plan.spin, _said(plan, find), plan.remarks)
     remarks = list(plan.remarks)
     fault = _rivalry(plan, find, energy, natoms, source, remarks)
     omits = _weighed(plan, find, remarks)
+    units = _stated(plan, find, source, remarks) if plan.states_units else None
+    forces = None if omits else forces
+    return Labels(energy, forces, plan.charge, plan.spin, _said(plan, find), tuple(remarks), fault, units, omits)
+
+
+def _said(plan: Plan, find: Callable[[str], Any]) -> tuple[tuple[str, Kind, str], ...]:
+    return tuple([(name, kind, value_text(find(name))) for name, kind in plan.counted])
+
+
+def _stated(plan: Plan, find: Callable[[str], Any], source: SourceSettings, remarks: list[Remark]) -> Stated:
+    """Return the units that a record states, and note what they say of the source's."""
     stating = [None if name is None else find(name) for name in plan.units]
     texts = [None if value is None else str(value) for value in stating]
-    units = stated(*texts) if any(plan.units) else None
-    if units is not None:
-        for name, text, known in zip(plan.units, texts, (units.energy, units.length, units.forces), strict=True):
-            if text is not None and known is None:
-                remarks.append(Remark(f"{name} says {str(text)[:LONGEST]!r}, which is no unit known here.", True))
-        _, notes, warnings = decided(units, source)
-        remarks += [*map(Remark, notes), *(Remark(text, True) for text in warnings)]
-    said = tuple((name, kind, value_text(find(name))) for name, kind in plan.counted)
-    return Labels(energy, None if omits else forces, plan.charge, plan.spin, said, tuple(remarks), fault, units, omits)
+    units = stated(*texts)
+    for name, text, known in zip(plan.units, texts, (units.energy, units.length, units.forces), strict=True):
+        if text is not None and known is None:
+            remarks.append(Remark(f"{name} says {str(text)[:LONGEST]!r}, which is no unit known here.", True))
+    _, notes, warnings = decided(units, source)
+    remarks += [*map(Remark, notes), *(Remark(text, True) for text in warnings)]
+    return units
 
 
 def _rivalry(
     plan: Plan, find: Callable[[str], Any], energy: Any, natoms: int, source: SourceSettings, remarks: list[Remark]
 ) -> str | None:
     """Note energies that differ from the one used; return the fault where the data do not say which is meant."""
-    used = next((name for name, use in plan.uses if use == "energy"), "the reader's energy")
-    mine = number(energy)
+    mine = number(energy) if plan.other or plan.rivals else None
     if mine is None:
         return None
+    used = next((name for name, use in plan.uses if use == "energy"), "the reader's energy")
     if plan.other is not None and _differ(mine, number(find(plan.other)), natoms):
         why = "forces are not read" if source.forces_are is ForceSign.NONE else "forces are the gradient of it"
         remarks.append(Remark(f"{used} was read as the energy, not {plan.other}, which differs: {why}."))
@@ -287,7 +325,7 @@ def number(value: Any) -> float | None:
 
 def value_text(value: Any) -> str:
     """Return a value as it is counted and selected by: whole numbers without a point."""
-    found = number(value)
+    found = None if isinstance(value, str) else number(value)
     if found is not None:
         return f"{found:.12g}"
     return "none" if value is None else str(value)[:LONGEST]

@@ -180,6 +180,10 @@ class KeySets:
         self._most = most
         self._known: dict[Any, KeySet] = {}
 
+    def known(self, identity: Any) -> KeySet | None:
+        """Return the key set of an identity that was met before."""
+        return self._known.get(identity)
+
     def get(
         self,
         identity: Any,

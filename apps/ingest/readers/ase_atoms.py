@@ -52,7 +52,10 @@ def energy_name(names: Sequence[str], with_forces: bool) -> str | None:
 
 def energy_of(keys: KeySet, find: Callable[[str], Any]) -> Any:
     """Return the energy of a record by its keys."""
-    return None if keys.energy is None else first(find, (keys.energy, *ENERGY_NAMES))
+    if keys.energy is None:
+        return None
+    energy = find(keys.energy)
+    return energy if energy is not None else first(find, ENERGY_NAMES)
 
 
 def first(find: Callable[[str], Any], names: tuple[str, ...]) -> Any:

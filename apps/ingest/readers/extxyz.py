@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import StringIO
 from typing import Any
 
 import numpy as np
-import orjson
 from ase.data import atomic_numbers
 from ase.io.extxyz import UNPROCESSED_KEYS, key_val_str_to_dict, per_config_properties, read_xyz
 from numpy.typing import NDArray
@@ -36,6 +34,7 @@ from gfm_pipeline.apps.ingest.readers.ase_atoms import (
     energy_of,
     first,
 )
+from gfm_pipeline.apps.ingest.readers.extxyz_columns import Column, Rows, UnusualError, floats, values
 from gfm_pipeline.apps.ingest.readers.extxyz_frames import cut
 from gfm_pipeline.apps.ingest.readers.extxyz_spellings import respell, unusually_spelled
 from gfm_pipeline.apps.ingest.readers.species import number_of
@@ -49,68 +48,38 @@ _PAIR = re.compile(rf"""\s*({_PLAIN})(?:=(?:"([^"\\]+)"|\[([^\]\\]+)\]|({_PLAIN}
 _FLOAT = re.compile(r"[+-]?(?:\d+\.\d*|\.?\d+)(?:[eE][+-]?\d+)?")
 _PBC = {"T": True, "F": False, "true": True, "false": False, "True": True, "False": False, "TRUE": True, "FALSE": False}
 _NUMBER_OF = {symbol: z for symbol, z in atomic_numbers.items() if symbol.capitalize() == symbol}
-_LOGICAL = {"T": True, "F": False, "True": True, "False": False}
 # ASE takes these columns for something else than an array of that name.
 _SPECIAL = frozenset(
     {"positions", "numbers", "symbols", "charge", "charges", "initial_charges", *per_config_properties}
 )
-_END = " \0 "  # between lines that are split together
+_OF_STRUCTURE = frozenset({"Properties", "Lattice", "pbc"})
 _VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
 
 Pairs = dict[str, "re.Match[str]"]
 
 
-class UnusualError(Exception):
-    """A frame the fast parser leaves to ASE."""
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What frames of one make share: the properties and the keys of their comment lines.
 
+    Attributes
+    ----------
+    columns, width
+        The properties of atoms by name, and how many words a line has.
+    labels
+        Keys of the comment line other than those of the structure.
+    energy, forces
+        Names of the energy and the forces, as `KeySet` has them.
+    both
+        Columns of positions and forces, where both are three numbers; else empty.
+    """
 
-@dataclass(frozen=True)
-class Column:
-    """A property of atoms: its type (R, I, S, L) and the columns it takes."""
-
-    kind: str
-    first: int
+    columns: dict[str, Column]
     width: int
-
-    @property
-    def places(self) -> range:
-        """The columns."""
-        return range(self.first, self.first + self.width)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The words of ``n`` lines of equally many, in one list: those of a line, then `_END`."""
-
-    words: list[str]
-    stride: int
-    n: int
-
-    @classmethod
-    def split(cls, lines: Sequence[str], width: int) -> Rows:
-        """Split lines of ``width`` words; one call for all of them takes half the time of one each.
-
-        Raises
-        ------
-        UnusualError
-            When a line has more or fewer.
-        """
-        text, n, stride = _END.join(lines), len(lines), width + 1
-        words = text.split()
-        if not n or len(words) != n * stride - 1 or text.count(_END.strip()) != n - 1:
-            raise UnusualError
-        if words[width::stride].count(_END.strip()) != n - 1:
-            raise UnusualError
-        return cls(words, stride, n)
-
-    def take(self, columns: Sequence[int]) -> list[str]:
-        """Return the words of some columns, line by line."""
-        if len(columns) == 1:
-            return self.words[columns[0] :: self.stride]
-        found = [""] * (self.n * len(columns))
-        for k, column in enumerate(columns):
-            found[k :: len(columns)] = self.words[column :: self.stride]
-        return found
+    labels: tuple[str, ...]
+    energy: str | None
+    forces: str | None
+    both: tuple[int, ...]
 
 
 def frames(lines: Iterator[str]) -> Iterator[Parse]:
@@ -147,24 +116,23 @@ def _with_ase(lines: Sequence[str]) -> Frame:
 
 def _usual(lines: Sequence[str]) -> Frame:
     pairs = _pairs(lines[1])
-    if unusually_spelled(tuple(pairs)):
-        raise UnusualError
-    properties = pairs.pop("Properties", None)
-    columns, width = _columns(_DEFAULT_PROPERTIES if properties is None else _text(properties))
-    rows = Rows.split(lines[2:], width)
+    properties = pairs.get("Properties")
+    layout = _layout(None if properties is None else _text(properties), tuple(pairs))
+    columns = layout.columns
+    rows = Rows.split(lines[2:], layout.width)
     if rows.n != int(lines[0]):
         raise UnusualError
-    lattice, pbc = pairs.pop("Lattice", None), pairs.pop("pbc", None)
-    cell = np.zeros((3, 3)) if lattice is None else _lattice(_text(lattice))
+    lattice, pbc = pairs.get("Lattice"), pairs.get("pbc")
+    cell = np.zeros((3, 3)) if lattice is None else _lattice(_text(lattice)).copy()
     find = partial(_find, columns, rows, pairs)
-    keys = _keys(None if properties is None else _text(properties), columns, pairs, rows.n, find)
+    keys = _KEY_SETS.known(layout) or _keys(layout, rows.n, find)
     try:
-        pos, forces = _positions_and_forces(columns, rows, pairs, find)
+        pos, forces = _positions_and_forces(layout, rows, find)
         return Frame(
             numbers=_numbers(columns, rows),
             pos=pos,
             cell=cell,
-            pbc=np.full(3, lattice is not None) if pbc is None else _periodic(_text(pbc)),
+            pbc=_periodic("T" if lattice is not None else "F").copy() if pbc is None else _periodic(_text(pbc)).copy(),
             energy=energy_of(keys, find),
             forces=forces,
             find=find,
@@ -176,13 +144,32 @@ def _usual(lines: Sequence[str]) -> Frame:
         raise UnusualError from error  # ASE says what is wrong
 
 
-def _keys(
-    properties: str | None, columns: dict[str, Column], pairs: Pairs, natoms: int, find: Callable[[str], Any]
-) -> KeySet:
-    """Return the keys of a frame; values are looked at only where no frame before had the same names."""
+@lru_cache(maxsize=512)
+def _layout(properties: str | None, names: tuple[str, ...]) -> Layout:
+    """Return what the properties and the keys of a comment line decide.
+
+    Raises
+    ------
+    UnusualError
+        When a frame of this make is left to ASE.
+    """
+    if unusually_spelled(names):
+        raise UnusualError
+    columns, width = _columns(_DEFAULT_PROPERTIES if properties is None else properties)
+    labels = tuple(name for name in names if name not in _OF_STRUCTURE)
+    forces = next((name for name in FORCE_NAMES if name in columns or name in labels), None)
+    energy = energy_name([name for name in ENERGY_NAMES if name in labels or name in columns], forces is not None)
+    pair = [columns["pos"], columns.get(forces or "")]
+    vectors = all(column is not None and (column.kind, column.width) == ("R", 3) for column in pair)
+    both = tuple(place for column in pair if column is not None for place in column.places) if vectors else ()
+    return Layout(columns, width, labels, energy, forces, both)
+
+
+def _keys(layout: Layout, natoms: int, find: Callable[[str], Any]) -> KeySet:
+    """Return the keys of a frame of a make that was not met before, by its values."""
 
     def items() -> Iterator[tuple[str, Any]]:
-        for name in (*columns, *pairs):
+        for name in (*layout.columns, *layout.labels):
             if name in STRUCTURE:
                 continue
             try:
@@ -190,36 +177,31 @@ def _keys(
             except ValueError:
                 yield name, "text"  # not what its name says, such as a virial of two numbers
 
-    forces = next((name for name in FORCE_NAMES if name in columns or name in pairs), None)
-    energy = energy_name([name for name in ENERGY_NAMES if name in pairs or name in columns], forces is not None)
-    return _KEY_SETS.get((properties, tuple(pairs)), items, natoms, energy, forces)
+    return _KEY_SETS.get(layout, items, natoms, layout.energy, layout.forces)
 
 
-def _positions_and_forces(
-    columns: dict[str, Column], rows: Rows, pairs: Pairs, find: Callable[[str], Any]
-) -> tuple[NDArray[Any], Any]:
+def _positions_and_forces(layout: Layout, rows: Rows, find: Callable[[str], Any]) -> tuple[NDArray[Any], Any]:
     """Return positions and what the format calls forces, where it can be both from one pass."""
-    pos, forces = columns["pos"], next((columns.get(n) for n in FORCE_NAMES if n in columns or n in pairs), None)
-    if forces is not None and (forces.kind, forces.width) == ("R", 3):
-        both = _floats(rows.take([*pos.places, *forces.places])).reshape(rows.n, 6)
+    if layout.both:
+        both = floats(rows.take(layout.both)).reshape(rows.n, 6)
         return both[:, :3], both[:, 3:]
-    return _values(pos, rows), first(find, FORCE_NAMES)
+    return values(layout.columns["pos"], rows), None if layout.forces is None else first(find, FORCE_NAMES)
 
 
 def _pairs(comment: str) -> Pairs:
-    text, at, pairs = comment.strip(), 0, {}
-    while at < len(text):
-        match = _PAIR.match(text, at)
-        if match is None:
-            raise UnusualError
+    text, end, pairs = comment.strip(), 0, {}
+    for match in iter(_PAIR.scanner(text).match, None):  # type: ignore[attr-defined]
         pairs[match[1]] = match
-        at = match.end()
+        end = match.end()
+    if end < len(text):
+        raise UnusualError
     return pairs
 
 
 def _text(match: re.Match[str]) -> str:
     """Return the value of a pair without its delimiters."""
-    return match[match.lastindex or 1] if (match.lastindex or 1) > 1 else "T"
+    group = match.lastindex or 1
+    return match[group] if group > 1 else "T"
 
 
 @lru_cache(maxsize=256)
@@ -245,6 +227,7 @@ def _columns(properties: str) -> tuple[dict[str, Column], int]:
     return columns, first
 
 
+@lru_cache(maxsize=256)  # frames of a trajectory have one cell; callers copy it
 def _lattice(text: str) -> NDArray[np.float64]:
     try:
         return np.array([float(token) for token in text.replace(",", " ").split()]).reshape(3, 3)
@@ -252,6 +235,7 @@ def _lattice(text: str) -> NDArray[np.float64]:
         raise UnusualError from error
 
 
+@lru_cache(maxsize=256)
 def _periodic(text: str) -> NDArray[np.bool_]:
     flags = [_PBC.get(token) for token in text.replace(",", " ").split()]
     if None in flags or len(flags) not in (1, 3):
@@ -261,7 +245,7 @@ def _periodic(text: str) -> NDArray[np.bool_]:
 
 def _numbers(columns: dict[str, Column], rows: Rows) -> NDArray[Any]:
     if "Z" in columns:
-        return _values(columns["Z"], rows)
+        return values(columns["Z"], rows)
     symbols = rows.take(columns["species"].places)
     try:
         return np.fromiter(map(_NUMBER_OF.__getitem__, symbols), np.int64, rows.n)
@@ -269,37 +253,12 @@ def _numbers(columns: dict[str, Column], rows: Rows) -> NDArray[Any]:
         return np.fromiter(map(number_of, symbols), np.int64, rows.n)
 
 
-def _values(column: Column, rows: Rows) -> NDArray[Any]:
-    """Return a property [N] or [N, width], in the types ASE gives it."""
-    words = rows.take(column.places)
-    if column.kind == "R":
-        array = _floats(words)
-    elif column.kind == "I":
-        array = np.array(list(map(int, words)), dtype=np.intc)
-    elif column.kind == "L":
-        array = np.array(list(map(_LOGICAL.get, words)), dtype=bool)
-    else:
-        array = np.array(words, dtype=object)
-    return array if column.width == 1 else array.reshape(rows.n, column.width)
-
-
-def _floats(words: list[str]) -> NDArray[np.float64]:
-    """Return numbers as `float` reads them; orjson reads most spellings, correctly rounded, faster."""
-    joined = ",".join(words)
-    if '"' not in joined and "u" not in joined and "s" not in joined:  # no string, null, true or false
-        with suppress(ValueError, TypeError):  # a bracket in a word would make a list
-            numbers = orjson.loads(f"[{joined}]")
-            if len(numbers) == len(words):  # a comma in a word would make two
-                return np.fromiter(numbers, np.float64, len(numbers))
-    return np.array(list(map(float, words)))
-
-
 def _find(columns: dict[str, Column], rows: Rows, pairs: Pairs, name: str) -> Any:
     """Return the label or metadata of a name, as ASE parses it."""
     if name in columns and name not in ("pos", "species", "Z", "move_mask"):
-        return _values(columns[name], rows)
+        return values(columns[name], rows)
     match = pairs.get(name)
-    if match is None:
+    if match is None or name in _OF_STRUCTURE:
         return None
     text = _text(match)
     if _FLOAT.fullmatch(text) and name.lower() not in UNPROCESSED_KEYS:

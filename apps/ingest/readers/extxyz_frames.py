@@ -33,30 +33,33 @@ def cut(lines: Iterator[str]) -> Iterator[list[str] | str]:
     """
     source = _Lines(lines)
     while header := next(source, ""):
-        if not header.strip():
+        word = header.strip()
+        if not word:
             continue
-        if not header.strip().isdecimal():
+        if not word.isdecimal():
             lost = max(1, _skip(source))
-            yield from [f"{header.strip()[:40]!r} is not a number of atoms"] * lost
+            yield from [f"{word[:40]!r} is not a number of atoms"] * lost
             continue
         n = int(header)
-        text, whole = [header, *source.take(1)], True
+        text, whole = [header], True
         while whole and len(text) < n + 2:
-            atoms = source.take(min(n + 2 - len(text), _AT_ONCE))
-            end = next((k for k, line in enumerate(atoms) if line.strip().isdecimal()), None)
-            if end is not None:
-                source.give_back(atoms[end:])
-            text += atoms[:end]
-            whole = end is None and bool(atoms)
+            more = source.take(min(n + 2 - len(text), _AT_ONCE))
+            whole = bool(more)
+            atoms = more if len(text) > 1 else islice(more, 1, None)  # a comment may be a number
+            if any(map(str.isdecimal, map(str.strip, atoms))):  # no generator: this is the one step for each line
+                end = next(k for k in range(len(text) == 1, len(more)) if more[k].strip().isdecimal())
+                source.give_back(more[end:])
+                del more[end:]
+                whole = False
+            text += more
         if not whole or len(text) < 2:
-            more = (
+            said = (
                 "fewer lines than" if source.more() else "the file ends inside this frame, which has fewer lines than"
             )
-            yield f"{more} its {n} atoms"
+            yield f"{said} its {n} atoms"
             continue
-        while source.peek().startswith("VEC"):
+        while (following := source.peek()).startswith("VEC"):
             text += source.take(1)
-        following = source.peek()
         if _ATOM.match(following) and (not n or len(following.split()) == len(text[n + 1].split())):
             lost = 1 + _skip(source)
             yield from [f"more lines than its {n} atoms"] * lost
@@ -79,6 +82,8 @@ class _Lines:
 
     def take(self, n: int) -> list[str]:
         """Return the next ``n`` lines, fewer at the end of the file."""
+        if not self._ahead:
+            return list(islice(self._lines, n))
         found = [self._ahead.popleft() for _ in range(min(n, len(self._ahead)))]
         return found + list(islice(self._lines, n - len(found)))
 
@@ -88,6 +93,10 @@ class _Lines:
 
     def peek(self, at: int = 0) -> str:
         """Return the next line, or the one ``at`` lines after it, without taking it; empty at the end."""
+        if not at and not self._ahead:
+            line = next(self._lines, "")
+            self._ahead.extend([line] if line else ())
+            return line
         if len(self._ahead) <= at:
             self._ahead.extend(islice(self._lines, at + 1 - len(self._ahead)))
         return self._ahead[at] if len(self._ahead) > at else ""
