@@ -28,7 +28,9 @@ def test_the_page_and_the_notebook_run_as_they_stand(tmp_path):
 
     notebook = json.loads((ROOT / "examples" / "campaign.ipynb").read_text())
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    told = run(tmp_path, "notebook.py", "\n".join(map(shown, cells)), CAMPAIGN="campaigns/small", MPLBACKEND="agg")
+    wide = "import pandas\npandas.set_option('display.max_columns', None, 'display.width', 300)"
+    code = "\n".join([wide, *map(shown, cells)])
+    told = run(tmp_path, "notebook.py", code, CAMPAIGN="campaigns/small", MPLBACKEND="agg")
     assert "force MAE (meV/A)" in told
     assert "selected" in told
 
