@@ -13,7 +13,8 @@ from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.decisions.plan import make_plan
 from gfm_pipeline.engine.decisions.requests import Context
-from gfm_pipeline.engine.resources.requirements import Impossible, decide_resources
+from gfm_pipeline.engine.resources.allocation import Impossible
+from gfm_pipeline.engine.resources.requirements import decide_resources
 from gfm_pipeline.sites.launch import LaunchStrategy, group_rank_files, group_shape, launch_line, rank_file
 from gfm_pipeline.sites.registry import load_site
 from gfm_pipeline.workflow.schema import WorkflowModel

@@ -17,7 +17,8 @@ from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.engine.decisions.decide import finished_stage
 from gfm_pipeline.engine.decisions.requests import Context
-from gfm_pipeline.engine.resources.requirements import Impossible, Resources, decide_resources
+from gfm_pipeline.engine.resources.allocation import Impossible
+from gfm_pipeline.engine.resources.requirements import Resources, decide_resources
 from gfm_pipeline.engine.stages import search
 from gfm_pipeline.engine.stages.ingest import NAME as INGEST
 from gfm_pipeline.sites.enums import Staging

@@ -20,6 +20,7 @@ from gfm_pipeline.apps.dataset.neighbors.batched import ListBatched, lister_on
 from gfm_pipeline.apps.dataset.neighbors.edges import UNPACKED, Edges, Lister, Packed, list_edges, select_edges
 from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.apps.runtime.program import Task
+from gfm_pipeline.apps.train import setup
 from gfm_pipeline.apps.train import task as program
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.evaluation import PredictSpec
@@ -193,7 +194,7 @@ def test_training_and_predictions_are_those_with_lists_one_by_one(
     lister, predicted = Recorded(), []
     choices: dict[str, Callable[[torch.device], Lister]] = {"plain": lister_on, "batched": lambda _: lister}
     for name, choice in choices.items():
-        monkeypatch.setattr(program, "lister_on", choice)
+        monkeypatch.setattr(setup, "lister_on", choice)
         monkeypatch.setattr(predict, "lister_on", choice)
         folder, output = tmp_path / name, tmp_path / f"{name}-predictions"
         folder.mkdir()

@@ -22,10 +22,11 @@ from gfm_pipeline.apps.dataset.neighbors.degrees import RADII, Degrees
 from gfm_pipeline.apps.dataset.store.index import GraphIndex, count, index_file, rows_of
 from gfm_pipeline.apps.dataset.store.rows import Blocks, runs
 from gfm_pipeline.apps.runtime.program import StopRequested, Task
-from gfm_pipeline.apps.train import task as program
+from gfm_pipeline.apps.train import setup
 from gfm_pipeline.apps.train.batch_loader import Feed
 from gfm_pipeline.apps.train.sampler import Passes, Sampler
-from gfm_pipeline.apps.train.task import open_source, train
+from gfm_pipeline.apps.train.setup import open_source
+from gfm_pipeline.apps.train.task import train
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.training import DatasetRef, TrainSpec
 from gfm_pipeline.core.errors import IntegrityError
@@ -172,7 +173,7 @@ def graphs_of(batch: Batch) -> list[tuple[int, float, int]]:
 @pytest.mark.parametrize(("batch", "ranks"), [(8, 1), (8, 3), (5, 5), (13, 4), (100, 3)])
 def test_ranks_share_each_batch_and_nothing_is_read_twice_or_left(refs, monkeypatch, batch, ranks):
     """On any number of ranks, the batches are those that one rank draws from data in memory."""
-    monkeypatch.setattr(program, "SPARSE", 4)  # from that many on, each reads its own graphs only
+    monkeypatch.setattr(setup, "SPARSE", 4)  # from that many on, each reads its own graphs only
     held, disk = sources(refs, 10**6), sources(refs, 16)
     alone = Feed(held, Sampler([96, 61], 2.0, 5, [BLOCK, BLOCK], 2), batch)
     sampler = Sampler([96, 61], 2.0, 5, [BLOCK, BLOCK], 2)

@@ -19,7 +19,8 @@ from training_cases import REFERENCE, assert_same_state, lines, morse_columns, p
 from gfm_pipeline.apps.dataset import GraphTable, collate
 from gfm_pipeline.apps.runtime.program import StopRequested, Task
 from gfm_pipeline.apps.train.checkpoint import load, load_model
-from gfm_pipeline.apps.train.task import CHECKPOINTS, last_graphs, train
+from gfm_pipeline.apps.train.setup import CHECKPOINTS
+from gfm_pipeline.apps.train.task import last_graphs, train
 from gfm_pipeline.apps.train.validate import validate
 from gfm_pipeline.core.contracts.algorithms import BUILT_IN
 from gfm_pipeline.core.contracts.task import ERROR_FILE, RESULT_FILE, SPEC_FILE, STOP_FILE, ExitCode

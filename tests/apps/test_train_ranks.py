@@ -27,7 +27,8 @@ from gfm_pipeline.apps.runtime.spawn import free_port
 from gfm_pipeline.apps.train.checkpoint import load
 from gfm_pipeline.apps.train.device import torch_device
 from gfm_pipeline.apps.train.load_balance import GROUP, cost, deal, share
-from gfm_pipeline.apps.train.task import CHECKPOINTS, last_graphs, train
+from gfm_pipeline.apps.train.setup import CHECKPOINTS
+from gfm_pipeline.apps.train.task import last_graphs, train
 from gfm_pipeline.core.contracts.task import ERROR_FILE, RESULT_FILE, SPEC_FILE, STOP_FILE, ExitCode
 from gfm_pipeline.core.contracts.training import DatasetRef, Device, StopReason, TrainResult, TrainSpec
 from gfm_pipeline.core.errors import ConfigError, NodeError

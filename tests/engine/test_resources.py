@@ -11,13 +11,8 @@ from hypothesis import strategies as st
 from site_cases import FRONTIER, FRONTIER_PAID, HOSTS, PERLMUTTER, PLAIN, TILES, site
 from workflow_cases import workflow
 
-from gfm_pipeline.engine.resources.requirements import (
-    Impossible,
-    Key,
-    Resources,
-    decide_resources,
-    smallest_batch,
-)
+from gfm_pipeline.engine.resources.allocation import Impossible, Key
+from gfm_pipeline.engine.resources.requirements import Resources, decide_resources, smallest_batch
 from gfm_pipeline.engine.stages.search import wave_target
 from gfm_pipeline.engine.stages.table import NAMES
 from gfm_pipeline.sites.launch import LaunchStrategy

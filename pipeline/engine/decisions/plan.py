@@ -13,7 +13,8 @@ from gfm_pipeline.campaign.state import CampaignState, StageState, TaskStatus
 from gfm_pipeline.engine.decisions.decide import opening, stage_of
 from gfm_pipeline.engine.decisions.estimates import Estimates, estimate
 from gfm_pipeline.engine.decisions.requests import Context
-from gfm_pipeline.engine.resources.requirements import Allocation, Resources
+from gfm_pipeline.engine.resources.allocation import Allocation
+from gfm_pipeline.engine.resources.requirements import Resources
 from gfm_pipeline.engine.stages.table import stages_of
 from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.schema import SiteModel
