@@ -146,7 +146,7 @@ def test_ema_after_resume_is_that_of_a_training_without_a_break_bit_for_bit(spec
     for name, average in whole.state.ema.items():
         assert torch.equal(average, resumed.state.ema[name]), name
     assert any(not torch.equal(whole.state.ema[k], whole.state.weights[k]) for k in whole.state.ema)
-    published = [load_model(Path(p)).state_dict() for p in (tmp_path / "output", tmp_path / "other")]
+    published = [load_model(Path(p)).potential.state_dict() for p in (tmp_path / "output", tmp_path / "other")]
     assert all(torch.equal(published[0][k], published[1][k]) for k in published[0])
 
 
