@@ -21,7 +21,7 @@ from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.apps.dataset.store.dataset import STATISTICS_FILE
 from gfm_pipeline.apps.dataset.store.write import ATOM_BYTES, GRAPH_BYTES
 from gfm_pipeline.apps.ingest.assembly.opened_source import OpenedSource, open_source
-from gfm_pipeline.apps.ingest.assembly.plan import Plan, make_plan
+from gfm_pipeline.apps.ingest.assembly.plan import Plan, make_plan, named_by_records
 from gfm_pipeline.apps.ingest.assembly.shard import (
     Shard,
     take,
@@ -36,6 +36,7 @@ from gfm_pipeline.apps.ingest.checks.record_scan import (
     composition,
     keys,
 )
+from gfm_pipeline.apps.ingest.checks.shared_structures import Keys, said_of_shared_sources
 from gfm_pipeline.apps.ingest.labels.inventory import merge, notes_of_keys
 from gfm_pipeline.apps.ingest.mpi import Ranks
 from gfm_pipeline.apps.ingest.read import said_about
@@ -49,6 +50,7 @@ from gfm_pipeline.apps.ingest.summary.statistics import Totals
 from gfm_pipeline.apps.runtime.program import Task, run_program
 from gfm_pipeline.core.contracts.data import (
     QUARANTINE_FILE,
+    AcrossSources,
     AssembleResult,
     AssembleSpec,
     DatasetStatistics,
@@ -90,16 +92,25 @@ def _counted(part: Shard, group: NDArray[np.int64], origin: NDArray[np.int64]) -
     return Counted(columns, part.degrees)
 
 
-def _scatter(source: OpenedSource, plan: Plan, scratch: Path, task: Task) -> dict[Split, Buckets]:
-    """Append every kept record to the bucket of its place in the shuffled order."""
+def _scatter(source: OpenedSource, plan: Plan, scratch: Path, task: Task) -> tuple[dict[Split, Buckets], Keys]:
+    """Append every kept record to the bucket of its place in the shuffled order.
+
+    Returns
+    -------
+    buckets, keys
+        The keys, by which sources are compared, are none where there is no other source.
+    """
+    found, by_name = Keys.none(), named_by_records(source.spec.source)
     buckets = {s: Buckets.sized(scratch, s, plan.graphs[s], plan.atoms[s]) for s in SPLITS}
     done, total = 0, sum(plan.graphs.values())
     for rows in plan.parts:
         task.check()
         part = take(rows.load(), np.flatnonzero(plan.marks.kept(rows)))
         place = (part.file_index, part.member, part.index)
-        group = plan.grouping.ids(part.group_id, *place)
+        group = plan.grouping.of_loaded(part)
         where, key = plan.splits.split(group), keys(source.spec.seed, part)
+        if source.spec.compared:
+            found = found.with_records(part, where, by_name)
         records = _counted(part, plan.splits.number(group), plan.grouping.places(*place))
         for number, split in enumerate(SPLITS):
             mine = np.flatnonzero(where == number)
@@ -107,7 +118,17 @@ def _scatter(source: OpenedSource, plan: Plan, scratch: Path, task: Task) -> dic
                 buckets[split].add(key[mine], records.take(mine))
         done += len(part)
         task.progress(done=done, total=total, step="shuffle", quarantined=sum(source.reasons.values()))
-    return buckets
+    return buckets, found
+
+
+def _compare(spec: AssembleSpec, mine: Keys, folder: Path) -> tuple[str, ...]:
+    """Keep the keys of a source beside others with its dataset, and return what is said of what sources share."""
+    if not spec.compared:
+        return ()
+    mine.write(folder)
+    theirs = {read_manifest(Path(other)).meta.get("dataset", other): Keys.read(Path(other)) for other in spec.others}
+    known = {name: keys for name, keys in theirs.items() if keys is not None}
+    return said_of_shared_sources({**known, spec.source.name: mine}, spec.across is AcrossSources.TOGETHER)
 
 
 def _placing(
@@ -173,7 +194,8 @@ def _assemble(spec: AssembleSpec, task: Task, ranks: Ranks) -> AssembleResult:
         for split, n in plan.graphs.items():
             if not n:
                 raise DataError(f"Split {split} of {name} is empty.", "Give it a larger fraction or more groups.")
-        work, totals = _placing(source, plan, _scatter(source, plan, scratch, task), folder, scratch)
+        buckets, shared = _scatter(source, plan, scratch, task)
+        work, totals = _placing(source, plan, buckets, folder, scratch)
         ranks.tell(work)
         quarantined = sum(source.reasons.values())
         layout = finish(work, ranks.collect(lambda: place(work, totals, task, ranks, quarantined)), totals)
@@ -184,7 +206,7 @@ def _assemble(spec: AssembleSpec, task: Task, ranks: Ranks) -> AssembleResult:
         labels = merge(index.labels for index in source.indexes)
         warned = said_about(source.evidence, dict(oddities), labels, totals.energy_std())
         doubt = totals.references.sentence()
-        warned = (*warned, *plan.warnings, *(() if doubt is None else (doubt,)))
+        warned = (*_compare(spec, shared, folder), *warned, *plan.warnings, *(() if doubt is None else (doubt,)))
         stats = totals.statistics(name, plan.groups, by_frequency(source.reasons), warned)
         conversions = Conversion.of(spec.source).sentences + get_reader(spec.source.reader).converted(spec.source)
         conversions += plan.notes + notes_of_keys(labels)

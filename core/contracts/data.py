@@ -77,6 +77,13 @@ class StatedUnits(StrEnum):
     IGNORE = "ignore"
 
 
+class AcrossSources(StrEnum):
+    """How splits of several sources are dealt: apart, or so that what sources share is in one split in all of them."""
+
+    APART = "apart"
+    TOGETHER = "together"
+
+
 QUARANTINE_FILE = "quarantine.jsonl"  # of a shard and of a dataset: a `BadRecord` a line
 SHARD_MB = 512.0
 # Of `SourceSettings`: what the first version had not. Campaigns of that version know nothing of them.
@@ -249,6 +256,13 @@ class AssembleSpec(TaskSpec):
         Size a BP file is filled to, in MB; what is larger is divided into shards of at most this size.
     edges_within
         Edges of all pairs closer than this (Angstrom) are stored beside the BP files; None: none are.
+    across
+        How splits are dealt beside those of other sources.
+    compared
+        There are other sources: what is needed to compare them is kept with the dataset.
+    others
+        Published datasets of the other sources, where this one is the last: what is shared with them, and among them,
+        is looked for.
     """
 
     source: SourceSettings
@@ -260,10 +274,13 @@ class AssembleSpec(TaskSpec):
     output: str
     shard_mb: float = SHARD_MB
     edges_within: float | None = None
+    across: AcrossSources = AcrossSources.APART
+    compared: bool = False
+    others: tuple[str, ...] = ()
 
     def inputs(self) -> tuple[str, ...]:
-        """Return the shards."""
-        return self.shards
+        """Return the shards, and the datasets to compare with."""
+        return self.shards + self.others
 
 
 @dataclass(frozen=True)

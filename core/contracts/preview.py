@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from gfm_pipeline.core.contracts.data import SourceSettings
+from gfm_pipeline.core.contracts.data import AcrossSources, SourceSettings
 from gfm_pipeline.core.contracts.ingest_report import Histogram
 from gfm_pipeline.core.contracts.label_keys import LabelInventory
 from gfm_pipeline.core.contracts.layout import RecordLine
@@ -32,6 +32,8 @@ class PreviewSpec:
         Of the process that reads.
     validation, test
         Shares of the records that ingest is to give these splits.
+    across
+        How splits are dealt beside those of other sources.
     """
 
     source: SourceSettings
@@ -42,6 +44,7 @@ class PreviewSpec:
     limits: ReadLimits = field(default_factory=ReadLimits)
     validation: float = 0.1
     test: float = 0.1
+    across: AcrossSources = AcrossSources.APART
 
 
 @dataclass(frozen=True)

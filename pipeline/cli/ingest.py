@@ -55,7 +55,8 @@ def ingest(
     loaded = load_workflow(workflow, split_sets(overrides)[0])
     settings = resolve_source(loaded, source)
     data, limits = loaded.model.data, loaded.model.limits.reading(PATIENCE)
-    spec = PreviewSpec(settings, loaded.model.seed, records, scan, seconds, limits, data.validation, data.test)
+    shares = data.validation, data.test, data.split_across_sources
+    spec = PreviewSpec(settings, loaded.model.seed, records, scan, seconds, limits, *shares)
     # A program's start, and one record that takes long, come on top of the time to read for.
     seen = ask("gfm_pipeline.apps.ingest.preview", spec, Preview, seconds + STARTING)
     if as_json:

@@ -10,6 +10,7 @@ from pydantic import Field, StrictFloat, StrictInt, StrictStr, model_validator
 from gfm_pipeline.core.contracts.data import (
     OVERLAP,
     SHARD_MB,
+    AcrossSources,
     Duplicates,
     EdgeStorage,
     EnergyUnit,
@@ -137,6 +138,11 @@ class DataModel(Strict):
     sources: dict[Annotated[str, Field(pattern=NAME)], SourceModel] = Field(min_length=1)
     validation: Fraction = Field(default=0.1, description="Share of records for validation; whole groups.")
     test: Fraction = Field(default=0.1, description="Share of records for test; whole groups.")
+    split_across_sources: AcrossSources = Field(
+        default=AcrossSources.APART,
+        description="How sources are split beside each other: apart, or together, so that a group name or a structure "
+        "that several have is in the same split in all of them.",
+    )
     max_quarantined: float = Field(default=0.05, ge=0, le=1, description="Largest tolerated share of bad records.")
     shard_mb: Annotated[float, Field(ge=1, le=16384)] = Field(
         default=SHARD_MB, description="Size of the BP files of a dataset (MB); what is larger becomes several."

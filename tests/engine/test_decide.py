@@ -207,3 +207,32 @@ def test_edges_are_stored_within_the_largest_cutoff_where_asked(changes, within)
 def test_more_slots_change_no_key():
     state = CampaignState()
     assert opening(context(2), state, "ingest").key == opening(context(64), state, "ingest").key
+
+
+def test_the_last_source_is_joined_when_it_can_be_compared_with_the_others():
+    two = {
+        "alloys": {"reader": "emt-alloys", "options": {"parents": 3}},
+        "more": {"reader": "emt-alloys", "options": {"parents": 4}},
+    }
+    situation = context(data__sources=two)
+    events = drive(situation, random.Random(3))
+    order = [(type(e), e.task) for e in events if isinstance(e, (ev.TaskStarted, ev.TaskEnded))]
+    assert order.index((ev.TaskEnded, "assemble-alloys")) < order.index((ev.TaskStarted, "assemble-more"))
+    state = CampaignState()
+    for number, event in enumerate(events):
+        if isinstance(event, ev.TaskStarted) and event.task == "assemble-more":
+            (request,) = decide(situation, state).tasks
+            break
+        state.apply(event, float(number))
+    assert request.spec.compared
+    assert request.spec.others == (str(request.spec.output).replace("more", "alloys"),)
+    assert set(request.spec.others) < set(request.spec.inputs())
+
+
+def test_splits_together_make_other_datasets_and_splits_apart_the_ones_there_were():
+    ingest = Ingest()
+    apart, together = (context(data__split_across_sources=how) for how in ("apart", "together"))
+    assert "split_across_sources" not in ingest.settings(apart)
+    assert ingest.settings(together) == {**ingest.settings(apart), "split_across_sources": "together"}
+    (source,) = ingest.settings(apart)["sources"].values()
+    assert not {"split_key", "file_splits"} & set(source)

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.assembly.given_splits import BITS, MASK
-from gfm_pipeline.apps.ingest.assembly.shard import MEMBERS
+from gfm_pipeline.apps.ingest.assembly.shard import MEMBERS, Shard
 from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE_ID
 from gfm_pipeline.apps.ingest.checks.record_scan import COMPARED_AT_ONCE, Marks, Rows
+from gfm_pipeline.apps.ingest.checks.shared_structures import structure_keys
 
 MAX_GROUPS = 1_000_000  # more are dealt by a hash of the group, which needs no list of them
 _WORD = 64
 
 Ids = NDArray[np.uint64]
+
+
+_PLACE = ("file_index", "member", "index")
+_STRUCTURE = ("numbers", "pos", "cell", "pbc", "natoms")
+
+
+def _by_structure(group_id: Ids, *structure: NDArray[Any]) -> Ids:
+    return np.where(group_id == np.uint64(LONE_ID), group_id, structure_keys(*structure))
 
 
 @dataclass(frozen=True)
@@ -26,13 +36,15 @@ class Grouping:
 
     ``files`` [F] are positions in the source times `MEMBERS`, plus member, ascending, and ``starts`` [F] the number of
     the first record of each. Isolated atoms are a group of their own. With ``given`` the numbers of groups hold the
-    splits that were given (`assembly.given_splits`), and blocks are within these.
+    splits that were given (`assembly.given_splits`), and blocks are within these. With ``structures`` each structure is
+    a group, whatever it is called.
     """
 
     files: NDArray[np.int64]
     starts: NDArray[np.int64]
     block: int | None = None
     given: bool = False
+    structures: bool = False
 
     @classmethod
     def of_files(cls, offsets: dict[int, int], block: int | None = None, given: bool = False) -> Grouping:
@@ -63,7 +75,16 @@ class Grouping:
 
     def of(self, part: Rows) -> Ids:
         """Return the group of each record of a part."""
-        return self.ids(*part.columns("group_id", "file_index", "member", "index"))
+        if self.structures:
+            group_id, *structure = part.columns("group_id", *_STRUCTURE)
+            return _by_structure(group_id, *structure)
+        return self.ids(*part.columns("group_id", *_PLACE))
+
+    def of_loaded(self, part: Shard) -> Ids:
+        """Return the group of each record of a part that is in memory."""
+        if self.structures:
+            return _by_structure(part.group_id, *(getattr(part, name) for name in _STRUCTURE))
+        return self.ids(part.group_id, *(getattr(part, name) for name in _PLACE))
 
 
 @dataclass(frozen=True)

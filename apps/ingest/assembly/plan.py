@@ -28,9 +28,10 @@ from gfm_pipeline.apps.ingest.checks.record_scan import (
     merge_last,
     read_energies,
 )
+from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.summary.references import ReferenceEnergies
 from gfm_pipeline.apps.runtime.program import Task
-from gfm_pipeline.core.contracts.data import SourceSettings, Split
+from gfm_pipeline.core.contracts.data import AcrossSources, SourceSettings, Split
 from gfm_pipeline.core.contracts.readers import describe
 
 
@@ -72,6 +73,18 @@ def has_default_groups(source: SourceSettings) -> bool:
     return source.group_key is None and not describe(source.reader).makes_data
 
 
+def named_by_records(source: SourceSettings) -> bool:
+    """Return whether a key of the records names the groups, so that two sources may have groups of one name."""
+    key = getattr(get_reader(source.reader), "default_group", None) if source.group_key is None else source.group_key
+    return key is not None and not key.startswith("@")
+
+
+def dealt_together(source: SourceSettings, across: AcrossSources) -> bool:
+    """Return whether a hash deals the groups; files and blocks are groups of their own source."""
+    own = source.group_key is not None and source.group_key.startswith(("@file", "@block"))
+    return across is AcrossSources.TOGETHER and not own and Given.of(source) is None
+
+
 def make_plan(source: OpenedSource, scratch: Path, task: Task) -> Plan:
     """Decide what is set aside, and what the splits are.
 
@@ -95,10 +108,14 @@ def make_plan(source: OpenedSource, scratch: Path, task: Task) -> Plan:
     if mark_other_units(parts, spec.source, marks, present, spec.seed, source.set_aside):
         source.check()
     task.check()
-    grouping = Grouping.of_files(merge_last(source.indexes), given=what is not None)
+    together = dealt_together(spec.source, spec.across)
+    grouping = replace(
+        Grouping.of_files(merge_last(source.indexes), given=what is not None),
+        structures=together and not named_by_records(spec.source),
+    )
     default = has_default_groups(spec.source)
     what = None if what is None else what.seen_in(_groups(parts, marks, grouping))
-    request = SplitRequest(spec.validation, spec.test, spec.seed, spec.source.name, default, what)
+    request = SplitRequest(spec.validation, spec.test, spec.seed, spec.source.name, default, what, together)
 
     def regroup(block: int) -> Groups | None:
         return survey_groups(parts, marks, replace(grouping, block=block))

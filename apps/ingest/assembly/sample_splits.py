@@ -6,10 +6,12 @@ import numpy as np
 
 from gfm_pipeline.apps.ingest.assembly.given_splits import Given, with_split
 from gfm_pipeline.apps.ingest.assembly.groups import Grouping, Groups
-from gfm_pipeline.apps.ingest.assembly.plan import has_default_groups
+from gfm_pipeline.apps.ingest.assembly.plan import dealt_together, has_default_groups, named_by_records
 from gfm_pipeline.apps.ingest.assembly.shard import MEMBERS
 from gfm_pipeline.apps.ingest.assembly.split_rules import SplitRequest, choose_splits
 from gfm_pipeline.apps.ingest.checks.fingerprints import group_id
+from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE_ID
+from gfm_pipeline.apps.ingest.checks.shared_structures import structure_keys
 from gfm_pipeline.apps.ingest.records import Record
 from gfm_pipeline.core.contracts.preview import PreviewSpec
 from gfm_pipeline.core.errors import DataError
@@ -43,10 +45,21 @@ def said_of_splits(records: list[Record], spec: PreviewSpec, complete: bool) -> 
     numbers = np.concatenate([record.numbers for record in records]).astype(np.uint8)
     natoms = np.array([len(record.numbers) for record in records])
 
+    together = dealt_together(source, spec.across)
+    if together and not named_by_records(source):
+        pos, cell, pbc = (
+            np.concatenate([r.pos for r in records]),
+            *(np.stack([np.asarray(getattr(r, name)) for r in records]) for name in ("cell", "pbc")),
+        )
+        by_structure = structure_keys(numbers, pos, cell, pbc, natoms)
+        ids = np.where(ids == np.uint64(LONE_ID), ids, by_structure)
+
     def groups(block: int | None) -> Groups:
         return Groups.of_records(Grouping.of_files(offsets, block, what is not None).ids(ids, *place), numbers, natoms)
 
-    request = SplitRequest(spec.validation, spec.test, spec.seed, source.name, has_default_groups(source), what)
+    request = SplitRequest(
+        spec.validation, spec.test, spec.seed, source.name, has_default_groups(source), what, together
+    )
     try:
         found = choose_splits(groups(None), groups, request).sentences
     except DataError as error:

@@ -45,6 +45,8 @@ class SplitRequest:
         Nobody chose what the groups are: they are the reader's own.
     given
         Splits that were given; None: none were.
+    together
+        A hash of the group deals, so that a group which several sources have is in one split in all of them.
     """
 
     validation: float
@@ -53,6 +55,7 @@ class SplitRequest:
     name: str
     default: bool
     given: Given | None = None
+    together: bool = False
 
     def shares(self) -> NDArray[np.float64]:
         """Return the shares of the three splits, in the order of `SPLITS`."""
@@ -115,6 +118,8 @@ def choose_splits(named: Groups | None, regroup: Callable[[int], Groups | None],
     check_fractions(request.validation, request.test, request.name)
     if request.given is not None:
         return _keep_given(named, regroup, request, request.given)
+    if request.together:
+        return _deal_together(named, request)
     if named is None:
         return SplitChoice(GroupSplits(None, None, request.validation, request.test, request.seed), None, ())
     groups, lone = named.split_off_lone()
@@ -141,6 +146,24 @@ def choose_splits(named: Groups | None, regroup: Callable[[int], Groups | None],
         raise DataError(f"Source {request.name} has too few records for three splits.", "Give more.")
     few = (_of_few(dealt),) if request.default and len(groups) < FEW else ()
     return SplitChoice(_splits(dealt, lone, request), None, (*_said(dealt, request, extra), *few))
+
+
+def _deal_together(named: Groups | None, request: SplitRequest) -> SplitChoice:
+    """Deal groups by a hash of their names or structures and the seed, which is the same in every source."""
+    hashed = GroupSplits(None, None, request.validation, request.test, request.seed)
+    if named is None:
+        return SplitChoice(hashed, None, ())
+    groups, lone = named.split_off_lone()
+    dealt = _Dealt(groups, hashed.split(groups.ids), ())
+    counts = dealt.records()
+    for split, n in zip(SPLITS, counts.tolist(), strict=True):
+        if not n:
+            raise DataError(
+                f"Source {request.name}: by split_across_sources: together a hash deals groups to splits, and none of "
+                f"its {len(groups)} groups fell to {_NAMES[split]}.",
+                "Choose another seed, larger fractions or a finer group_key.",
+            )
+    return SplitChoice(_splits(dealt, lone, request), None, _said(dealt, request, _any(lone.elements)))
 
 
 def _keep_given(

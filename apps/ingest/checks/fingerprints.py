@@ -60,6 +60,11 @@ def order_keys(seed: int, *place: NDArray[Any]) -> NDArray[np.uint64]:
     return state
 
 
+def mixed(*numbers: NDArray[Any]) -> NDArray[np.uint64]:
+    """Return a random 64-bit number [G] of whole numbers, each [G], the same in every program: see `order_keys`."""
+    return order_keys(0, *numbers)
+
+
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -12,6 +12,7 @@ from gfm_pipeline.campaign.state import CampaignState, StageState
 from gfm_pipeline.core.contracts.data import (
     LATER_SETTINGS,
     SHARD_MB,
+    AcrossSources,
     AssembleResult,
     AssembleSpec,
     EdgeStorage,
@@ -61,6 +62,7 @@ def _settings(context: Context) -> dict[str, Any]:
         "test": data.test,
         "max_quarantined": data.max_quarantined,
         "sources": sources,
+        **({} if data.split_across_sources is AcrossSources.APART else {"split_across_sources": "together"}),
         **({} if data.shard_mb == SHARD_MB else {"shard_mb": data.shard_mb}),
         **({} if (within := edges_within(context)) is None else {"edges_within": within}),
     }
@@ -101,10 +103,12 @@ def _advance(context: Context, stage: StageState) -> Step:
             outputs[source.name] = done.digest
             continue
         names = [read_name(source.name, shard) for shard in range(source.shards)]
-        if all(result_of(stage, name, READ) is not None for name in names):
-            requests.append(_assemble(context, stage, source))
-        else:
+        if any(result_of(stage, name, READ) is None for name in names):
             requests += [_read(context, stage, source, shard) for shard in range(source.shards)]
+            continue
+        others = _compared_with(context, source)
+        if all(result_of(stage, assemble_name(other.name), ASSEMBLE) is not None for other in others):
+            requests.append(_assemble(context, stage, source, others))
     if len(outputs) == len(context.sources):
         return Step(events=(StageDone(stage.key, outputs),))
     # Joins first: they free nothing else to do, and the largest source should not come last.
@@ -118,7 +122,18 @@ def _read(context: Context, stage: StageState, source: SourceSettings, shard: in
     return TaskRequest(stage.key, NAME, read_name(source.name, shard), READ, spec)
 
 
-def _assemble(context: Context, stage: StageState, source: SourceSettings) -> AnyRequest:
+def _compared_with(context: Context, source: SourceSettings) -> tuple[SourceSettings, ...]:
+    """Return the sources that must be joined before this one: all others before the last, which is compared with them.
+
+    The last is one of fewest shards: nothing else is done while it is joined.
+    """
+    last = min(reversed(context.sources), key=lambda s: s.shards)
+    return tuple(s for s in context.sources if s is not source) if source is last else ()
+
+
+def _assemble(
+    context: Context, stage: StageState, source: SourceSettings, others: tuple[SourceSettings, ...]
+) -> AnyRequest:
     paths, data = stage_paths(context, stage), context.workflow.data
     spec = AssembleSpec(
         source=source,
@@ -130,6 +145,9 @@ def _assemble(context: Context, stage: StageState, source: SourceSettings) -> An
         output=str(paths.dataset(source.name)),
         shard_mb=data.shard_mb,
         edges_within=edges_within(context),
+        across=data.split_across_sources,
+        compared=len(context.sources) > 1,
+        others=tuple(str(paths.dataset(other.name)) for other in others),
     )
     return TaskRequest(stage.key, NAME, assemble_name(source.name), ASSEMBLE, spec)
 
