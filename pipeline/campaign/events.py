@@ -85,6 +85,15 @@ class DriverEnded:
 
 
 @dataclass(frozen=True)
+class TakenOver:
+    """What a stage takes over from the one of key ``origin``: its ``tasks``, and with ``decisions`` what it decided."""
+
+    origin: str
+    tasks: tuple[str, ...]
+    decisions: bool = False
+
+
+@dataclass(frozen=True)
 class StageOpened:
     """A stage began under a key; ``settings`` and ``inputs`` are what the key is the digest of."""
 
@@ -93,6 +102,7 @@ class StageOpened:
     settings: dict[str, Any]
     inputs: dict[str, str]
     slots: int
+    taken: TakenOver | None = None
 
 
 @dataclass(frozen=True)

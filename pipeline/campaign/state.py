@@ -192,11 +192,13 @@ class CampaignState:
             case ev.DriverEnded(outcome):
                 if self.drivers:
                     self.drivers[-1].ended, self.drivers[-1].outcome = time, outcome
-            case ev.StageOpened(stage, key, settings, inputs, slots):
+            case ev.StageOpened(stage, key, settings, inputs, slots, taken):
                 self.current[stage] = key
                 known = self.stages.get(key)
                 if known is None:
                     self.stages[key] = StageState(stage, key, settings, inputs, slots, time)
+                    if taken is not None:
+                        self._take_over(self.stages[key], taken)
                 elif known.failure is not None:
                     known.failure, known.ended, known.opened = None, None, time
                     for task in known.tasks.values():
@@ -234,6 +236,18 @@ class CampaignState:
         else:
             task.status, task.attempt, task.started, task.ended = TaskStatus.RUNNING, attempt, time, None
             task.nodes = nodes
+
+    def _take_over(self, stage: StageState, taken: ev.TakenOver) -> None:
+        """Give ``stage`` the results of another one; both are one thing, which is lost or made again for both."""
+        origin = self.stages[taken.origin]
+        stage.tasks |= {name: origin.tasks[name] for name in taken.tasks}
+        if taken.decisions:
+            stage.slots, stage.waves, stage.decisions = origin.slots, dict(origin.waves), dict(origin.decisions)
+
+    def all_tasks(self) -> list[tuple[StageState, TaskState]]:
+        """Return every task once, with the first stage that had it."""
+        found = {id(task): (stage, task) for stage in reversed(self.stages.values()) for task in stage.tasks.values()}
+        return list(reversed(found.values()))
 
     @staticmethod
     def _artefact_lost(stage: StageState, name: str) -> None:

@@ -40,6 +40,7 @@ from gfm_pipeline.engine.tasks.late_files import LateEnds, visible_seconds, wait
 from gfm_pipeline.engine.tasks.orphans import end_attempt, end_launches
 from gfm_pipeline.engine.tasks.retries import delay, next_action
 from gfm_pipeline.engine.tasks.shared_launches import SharedLaunch
+from gfm_pipeline.engine.tasks.taken_over import link_taken
 from gfm_pipeline.engine.tasks.task_starter import Starter, sizes_of
 from gfm_pipeline.engine.tasks.watchdog import Watchdog
 from gfm_pipeline.execution.launcher import JobEnd, Launcher
@@ -177,6 +178,8 @@ class Driver:
             events = step.events or lost_artefacts(self.context, self.state, step, free)
             if events:
                 for event in events:
+                    if isinstance(event, StageOpened):
+                        link_taken(self.context.paths, event)
                     self.record(event)
             elif step.proposal is not None and not self.stop.is_set():
                 # Start what can start first: proposing takes a second or two.

@@ -62,7 +62,7 @@ def build_view(campaign: Path) -> CampaignView:
     sources = build_sources(paths, datasets, alive)
     records = _records(sources)
     members = trials.members if trials is not None and trials.members is not None else ()
-    busy = sum(task.seconds for stage in state.stages.values() for task in stage.tasks.values())
+    busy = sum(task.seconds for _, task in state.all_tasks())
     watts = last.watts if last is not None else None
     return CampaignView(
         name=state.created.name if state.created else campaign.name,
@@ -273,8 +273,7 @@ def _failures(paths: CampaignPaths, state: CampaignState) -> tuple[TaskFailure, 
     """Return the newest failed attempts, the last one last."""
     found = [
         (attempt.started, stage, task.name, attempt)
-        for stage in state.stages.values()
-        for task in stage.tasks.values()
+        for stage, task in state.all_tasks()
         for attempt in task.history
         if attempt.outcome in _FAILED or attempt.cause in _INTERRUPTED
     ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from gfm_pipeline.campaign.events import StageOpened
+from gfm_pipeline.campaign.events import StageOpened, TakenOver
 from gfm_pipeline.campaign.identity import stage_key
 from gfm_pipeline.campaign.state import CampaignState, StageState
 from gfm_pipeline.engine.decisions.requests import Context, Step
@@ -50,6 +51,15 @@ def finished_stage(context: Context, state: CampaignState, name: str) -> StageSt
     return stage if stage is not None and stage.outputs is not None else None
 
 
+def taken_over(state: CampaignState, stage: Stage, opened: StageOpened) -> TakenOver | None:
+    """Return what a stage that is opened for the first time takes over from an earlier one; the latest comes first."""
+    for earlier in reversed(list(state.stages.values())):
+        taken = stage.takes_over(opened, earlier) if earlier.stage == stage.name else None
+        if taken is not None and taken.tasks:
+            return taken
+    return None
+
+
 def decide(context: Context, state: CampaignState) -> Step:
     """Return the next step; the same settings and state always give the same step."""
     done: dict[str, StageState] = {}
@@ -58,7 +68,9 @@ def decide(context: Context, state: CampaignState) -> Step:
         if opened is None:
             raise RuntimeError(f"{stage.name} cannot be opened before the stages ahead of it are done")
         known = state.stages.get(opened.key)
-        if known is None or state.current.get(stage.name) != opened.key:
+        if known is None:
+            return Step(events=(replace(opened, taken=taken_over(state, stage, opened)),))
+        if state.current.get(stage.name) != opened.key:
             return Step(events=(opened,))
         if known.outputs is not None:
             done[stage.name] = known

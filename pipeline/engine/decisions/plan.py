@@ -6,17 +6,19 @@ The allocation and the sizes of tasks are the very objects the run is given
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from gfm_pipeline.campaign.identity import differences
 from gfm_pipeline.campaign.state import CampaignState, StageState, TaskStatus
-from gfm_pipeline.engine.decisions.decide import opening, stage_of
+from gfm_pipeline.engine.decisions.decide import opening, stage_of, taken_over
 from gfm_pipeline.engine.decisions.estimates import Estimates, estimate
 from gfm_pipeline.engine.decisions.requests import Context
 from gfm_pipeline.engine.resources.allocation import Allocation
 from gfm_pipeline.engine.resources.requirements import Resources
 from gfm_pipeline.engine.stages.table import stages_of
 from gfm_pipeline.execution.size_class import SizeClass
+from gfm_pipeline.sites.limits import counted
 from gfm_pipeline.sites.schema import SiteModel
 
 
@@ -135,8 +137,16 @@ def _stages(context: Context, state: CampaignState) -> list[StagePlan]:
             why = (stage.failure,) if stage.failure else (f"begun before; {done} finished tasks are kept",)
             stages.append(StagePlan(name, "continue", why, work, left))
             continue
-        stages.append(StagePlan(name, "run", _changes(state, name, opened.settings, opened.inputs), work, tasks))
+        changes, taken = _changes(state, name, opened.settings, opened.inputs), taken_over(state, declared, opened)
+        kept = 0 if taken is None else _done(state.stages[taken.origin], taken.tasks)
+        if kept:
+            changes = (*changes[:5], f"{counted(kept, 'result')} of before {'is' if kept == 1 else 'are'} kept")
+        stages.append(StagePlan(name, "run", changes, work, None if tasks is None else max(0, tasks - kept)))
     return stages
+
+
+def _done(stage: StageState, tasks: Iterable[str]) -> int:
+    return sum(stage.tasks[name].status is TaskStatus.DONE for name in tasks)
 
 
 def _changes(state: CampaignState, name: str, settings: dict[str, object], inputs: dict[str, str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from gfm_pipeline.campaign.events import StageOpened, TakenOver
 from gfm_pipeline.campaign.paths import StagePaths
 from gfm_pipeline.campaign.state import CampaignState, StageState
 from gfm_pipeline.engine.decisions.requests import Context, Program, Step
@@ -82,6 +83,10 @@ class Stage(ABC):
     @abstractmethod
     def advance(self, context: Context, stage: StageState, done: Done) -> Step:
         """Return the next step of the stage: events to record, or tasks to start, or nothing but waiting."""
+
+    def takes_over(self, opened: StageOpened, earlier: StageState) -> TakenOver | None:  # noqa: ARG002 - most take none
+        """Return what the stage, opened anew, may use of an earlier one whose key is another; None: nothing."""
+        return None
 
     @abstractmethod
     def folder_of(self, places: StagePaths, task: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gfm_pipeline.campaign.events import Member, StageDone, StageFailed
+from gfm_pipeline.campaign.events import Member, StageDone, StageFailed, StageOpened, TakenOver
 from gfm_pipeline.campaign.paths import StagePaths
 from gfm_pipeline.campaign.state import CampaignState, StageState
 from gfm_pipeline.core.contracts.training import Convergence, StopReason, TrainResult, TrainSpec, settings_of
@@ -29,6 +29,7 @@ from gfm_pipeline.engine.stages.search import (
     candidate_seed,
     chosen_policies,
     describe_training,
+    ended_tasks,
     node_list,
     task_name,
 )
@@ -72,6 +73,13 @@ def _train(context: Context, stage: StageState, done: Done, member: Member) -> A
     return TaskRequest(stage.key, NAME, member.name, TRAIN, spec)
 
 
+def _same_start(member: str, now: dict[str, str], before: dict[str, str]) -> bool:
+    """Return whether a member goes on from the checkpoint it went on from before, on the same datasets."""
+    datasets = [{k: v for k, v in inputs.items() if k.startswith(f"{ingest.NAME}/")} for inputs in (now, before)]
+    start = f"{search.NAME}/{member}"
+    return datasets[0] == datasets[1] and start in now and now.get(start) == before.get(start)
+
+
 class Converge(Stage):
     """Converge: the chosen candidates are trained on until each one's own criterion is met."""
 
@@ -101,6 +109,13 @@ class Converge(Stage):
             outputs = {name: str(result.digest) for name, result in results.items() if result}
             return Step(events=(StageDone(stage.key, outputs),))
         return Step(tasks=to_start(stage, [_train(context, stage, done, m) for m in members]))
+
+    def takes_over(self, opened: StageOpened, earlier: StageState) -> TakenOver | None:
+        """Return the members that go on from the same checkpoint, under the same settings, on the same datasets."""
+        if opened.settings != earlier.settings:
+            return None
+        kept = [name for name in ended_tasks(earlier) if _same_start(name, opened.inputs, earlier.inputs)]
+        return TakenOver(earlier.key, tuple(kept)) if kept else None
 
     def folder_of(self, places: StagePaths, task: str) -> Path:
         """Return the final checkpoint of a member."""

@@ -21,6 +21,8 @@ from gfm_pipeline.campaign.events import (
     RungDecided,
     StageDone,
     StageFailed,
+    StageOpened,
+    TakenOver,
 )
 from gfm_pipeline.campaign.paths import StagePaths
 from gfm_pipeline.campaign.state import CampaignState, StageState, TaskStatus
@@ -240,6 +242,15 @@ def wave_target(workflow: WorkflowModel) -> int:
     return min(search.wave, search.candidates) if isinstance(search.wave, int) else -(-search.candidates // WAVES)
 
 
+def _without_choice(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name != "members"}
+
+
+def ended_tasks(stage: StageState) -> tuple[str, ...]:
+    """Return the tasks of a stage that do not run."""
+    return tuple(name for name, task in stage.tasks.items() if task.status is not TaskStatus.RUNNING)
+
+
 class Search(Stage):
     """Search: waves of candidates, each trained from rung to rung while it is among the best."""
 
@@ -279,6 +290,13 @@ class Search(Stage):
             if is_to_start(stage, task_name(candidate.name, rung)) and _has_start(stage, candidate.name, rung)
         ]
         return Step(tasks=tuple(starting), proposal=proposal)
+
+    def takes_over(self, opened: StageOpened, earlier: StageState) -> TakenOver | None:
+        """Return all of a search that differs in nothing but who is chosen for the ensemble."""
+        same = _without_choice(opened.settings) == _without_choice(earlier.settings)
+        if not same or opened.inputs != earlier.inputs:
+            return None
+        return TakenOver(earlier.key, ended_tasks(earlier), decisions=True)
 
     def folder_of(self, places: StagePaths, task: str) -> Path:
         """Return the checkpoint of a candidate at a rung."""
