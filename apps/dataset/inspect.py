@@ -25,12 +25,13 @@ from gfm_pipeline.core.contracts.layout import (
     EdgeFacts,
     InspectSpec,
     Layout,
+    Origins,
     RecordLine,
     SplitFacts,
 )
 from gfm_pipeline.core.errors import ConfigError, IntegrityError
 from gfm_pipeline.core.publish import read_manifest
-from gfm_pipeline.core.records import read_record
+from gfm_pipeline.core.records import from_plain, read_record
 
 
 def info(dataset: Dataset) -> DatasetInfo:
@@ -77,25 +78,27 @@ def _edge_facts(dataset: Dataset) -> EdgeFacts | None:
 def head(dataset: Dataset, count: int) -> dict[str, list[RecordLine]]:
     """Return the first records of every split."""
     found: dict[str, list[RecordLine]] = {}
+    known = read_manifest(dataset.path).meta.get("origins")
+    origins = Origins((), ()) if known is None else from_plain(Origins, known)
     for split in Split:
         with dataset.rows(split) as rows:
             columns = rows.read(np.arange(min(count, len(rows))))
-        found[str(split)] = [_line(columns, g) for g in range(len(columns))]
+        found[str(split)] = [_line(columns, g, origins) for g in range(len(columns))]
     return found
 
 
-def _line(columns: Columns, g: int) -> RecordLine:
+def _line(columns: Columns, g: int, origins: Origins) -> RecordLine:
     atoms = slice(int(columns.offsets[g]), int(columns.offsets[g + 1]))
     charge, spin = (float(v) for v in columns.graph_attr[g])
     natoms, largest = int(columns.natoms[g]), float(np.abs(columns.forces[atoms]).max())
     return RecordLine(
-        place=f"record {int(columns.origin[g])} of the source",
+        place=origins.place(int(columns.origin[g])),
         formula=str(Formula.from_list([chemical_symbols[z] for z in columns.numbers[atoms]]).format("hill")),
         n_atoms=natoms,
         energy=float(columns.energy[g]),
         energy_per_atom=float(columns.energy[g]) / natoms,
         max_force=None if math.isnan(largest) else largest,
-        group=str(int(columns.group[g])),
+        group=origins.group(int(columns.group[g])),
         periodic="".join(axis for axis, on in zip("xyz", columns.pbc[g], strict=True) if on) or "none",
         charge=charge,
         spin=spin or None,

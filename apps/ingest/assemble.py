@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.apps.dataset.store.dataset import STATISTICS_FILE
 from gfm_pipeline.apps.dataset.store.write import ATOM_BYTES, GRAPH_BYTES
 from gfm_pipeline.apps.ingest.assembly.opened_source import OpenedSource, open_source
+from gfm_pipeline.apps.ingest.assembly.origins import GroupNames, origins
 from gfm_pipeline.apps.ingest.assembly.plan import Plan, make_plan, named_by_records
 from gfm_pipeline.apps.ingest.assembly.shard import (
     Shard,
@@ -92,15 +94,18 @@ def _counted(part: Shard, group: NDArray[np.int64], origin: NDArray[np.int64]) -
     return Counted(columns, part.degrees)
 
 
-def _scatter(source: OpenedSource, plan: Plan, scratch: Path, task: Task) -> tuple[dict[Split, Buckets], Keys]:
-    """Append every kept record to the bucket of its place in the shuffled order.
+@dataclass(frozen=True)
+class _Scattered:
+    """The shuffled records, and what was seen of all of them: keys to compare sources by (if there are several)."""
 
-    Returns
-    -------
-    buckets, keys
-        The keys, by which sources are compared, are none where there is no other source.
-    """
-    found, by_name = Keys.none(), named_by_records(source.spec.source)
+    buckets: dict[Split, Buckets]
+    keys: Keys
+    names: GroupNames
+
+
+def _scatter(source: OpenedSource, plan: Plan, scratch: Path, task: Task) -> _Scattered:
+    """Append every kept record to the bucket of its place in the shuffled order."""
+    found, by_name, names = Keys.none(), named_by_records(source.spec.source), GroupNames(plan)
     buckets = {s: Buckets.sized(scratch, s, plan.graphs[s], plan.atoms[s]) for s in SPLITS}
     done, total = 0, sum(plan.graphs.values())
     for rows in plan.parts:
@@ -111,14 +116,16 @@ def _scatter(source: OpenedSource, plan: Plan, scratch: Path, task: Task) -> tup
         where, key = plan.splits.split(group), keys(source.spec.seed, part)
         if source.spec.compared:
             found = found.with_records(part, where, by_name)
-        records = _counted(part, plan.splits.number(group), plan.grouping.places(*place))
+        numbers = plan.splits.number(group)
+        names.add(numbers, part.groups)
+        records = _counted(part, numbers, plan.grouping.places(*place))
         for number, split in enumerate(SPLITS):
             mine = np.flatnonzero(where == number)
             if len(mine):
                 buckets[split].add(key[mine], records.take(mine))
         done += len(part)
         task.progress(done=done, total=total, step="shuffle", quarantined=sum(source.reasons.values()))
-    return buckets, found
+    return _Scattered(buckets, found, names)
 
 
 def _compare(spec: AssembleSpec, mine: Keys, folder: Path) -> tuple[str, ...]:
@@ -194,8 +201,8 @@ def _assemble(spec: AssembleSpec, task: Task, ranks: Ranks) -> AssembleResult:
         for split, n in plan.graphs.items():
             if not n:
                 raise DataError(f"Split {split} of {name} is empty.", "Give it a larger fraction or more groups.")
-        buckets, shared = _scatter(source, plan, scratch, task)
-        work, totals = _placing(source, plan, buckets, folder, scratch)
+        scattered = _scatter(source, plan, scratch, task)
+        work, totals = _placing(source, plan, scattered.buckets, folder, scratch)
         ranks.tell(work)
         quarantined = sum(source.reasons.values())
         layout = finish(work, ranks.collect(lambda: place(work, totals, task, ranks, quarantined)), totals)
@@ -206,13 +213,20 @@ def _assemble(spec: AssembleSpec, task: Task, ranks: Ranks) -> AssembleResult:
         labels = merge(index.labels for index in source.indexes)
         warned = said_about(source.evidence, dict(oddities), labels, totals.energy_std())
         doubt = totals.references.sentence()
-        warned = (*_compare(spec, shared, folder), *warned, *plan.warnings, *(() if doubt is None else (doubt,)))
+        warned = (
+            *_compare(spec, scattered.keys, folder),
+            *warned,
+            *plan.warnings,
+            *(() if doubt is None else (doubt,)),
+        )
         stats = totals.statistics(name, plan.groups, by_frequency(source.reasons), warned)
         conversions = Conversion.of(spec.source).sentences + get_reader(spec.source.reader).converted(spec.source)
         conversions += plan.notes + notes_of_keys(labels)
         origin = provenance(spec, conversions, warned)
         meta["provenance"] = to_plain(origin)
         meta["content"] = layout.content
+        if (places := origins(spec.source, plan, scattered.names)) is not None:
+            meta["origins"] = to_plain(places)
         write_record(folder / LAYOUT_FILE, layout)
         write_record(folder / STATISTICS_FILE, stats)
         write_quarantine(folder / QUARANTINE_FILE, source.quarantine())

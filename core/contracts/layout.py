@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +68,29 @@ class Layout(msgspec.Struct, frozen=True, omit_defaults=True):
     content: str
     files: tuple[BpShard, ...]
     edges: EdgeLayout | None = None
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where the records of a dataset come from, kept in its manifest.
+
+    ``files`` are names, those of members of archives with the member's number, and ``starts`` the numbers in the source
+    of their first records, ascending. ``groups`` are the names of the groups 0, 1, ...; of nothing where there are very
+    many, or where they have none.
+    """
+
+    files: tuple[str, ...]
+    starts: tuple[int, ...]
+    groups: tuple[str, ...] = ()
+
+    def place(self, number: int) -> str:
+        """Return the file of a record, by its number in the source, and its position there: ``a.xyz#7``."""
+        file = bisect_right(self.starts, number) - 1
+        return f"{self.files[file]}#{number - self.starts[file]}" if file >= 0 else f"record {number} of the source"
+
+    def group(self, number: int) -> str:
+        """Return the name of a group, or its number where it has none."""
+        return self.groups[number] if 0 <= number < len(self.groups) else str(number)
 
 
 @dataclass(frozen=True)

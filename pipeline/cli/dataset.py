@@ -97,7 +97,9 @@ def head(folder: Path, count: int, as_json: bool) -> None:
         largest = "none" if r.max_force is None else f"{r.max_force:.4g}"
         figures = (f"{r.energy:.6g}", f"{r.energy_per_atom:.6g}", largest)
         state = (f"{r.charge or 0:g}", "unknown" if not r.spin else f"{r.spin:g}") if charged else ()
-        table.add_row(split, r.formula, str(r.n_atoms), *figures, r.periodic, escape(r.group), escape(r.place), *state)
+        table.add_row(
+            split, r.formula, str(r.n_atoms), *figures, r.periodic, escape(Path(r.group).name), escape(r.place), *state
+        )
     console = terminal.console()
     if not console.is_terminal:
         console.width = PIPED
