@@ -7,13 +7,15 @@ STAMP := $(VENV)/.installed
 ABREAST ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo setup test test-long test-chaos test-slurm golden lint clean help
+.PHONY: demo setup test test-long test-chaos test-slurm test-versions docs golden lint clean help
 
 help:
 	@echo "make demo    set up, then structures -> datasets -> search -> ensemble -> calibration (about 4 minutes on 2 cores)"
 	@echo "make test    set up, then ruff, mypy, the import rule and the tests"
 	@echo "make test-long   the tests that take minutes each: random kills and chaos; make test-chaos: chaos alone"
 	@echo "make test-slurm  the tests on a real Slurm alone (root, and Debian's slurmctld slurmd slurm-client munge)"
+	@echo "make test-versions   the quick tests on each Python from 3.10 to 3.13 that is found (TORCH_WHEELS=FOLDER: with torch)"
+	@echo "make docs    all pages and the API reference, in build/site (one or two minutes); warnings are errors"
 	@echo "make golden   write the batch scripts and launch lines that tests compare with anew"
 	@echo "make clean   remove the virtual environment and the demo's campaign"
 
@@ -34,6 +36,18 @@ test-chaos: $(STAMP)
 # On a real Slurm with pretend nodes; part of `make test` too. Skips with the reason when it cannot be had.
 test-slurm: $(STAMP)
 	$(BIN)/python -m pytest $(ABREAST) tests/slurm
+
+# Each version has an environment of its own in build/versions; torch comes from wheels in TORCH_WHEELS only.
+test-versions:
+	$(PYTHON) tests/versions.py $(if $(TORCH_WHEELS),--torch $(TORCH_WHEELS)) $(VERSIONS)
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -b html -j auto -W --keep-going -q -c docs/site . build/site -d build/doctrees
+	@echo "Open build/site/docs/site/index.html"
+
+$(VENV)/.docs: $(STAMP)
+	$(PIP) install -c constraints.txt -e '.[docs]' --config-settings editable_mode=strict
+	@touch $@
 
 # Batch scripts and launch lines of every site, written anew; the difference is to be reviewed.
 golden: $(STAMP)

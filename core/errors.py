@@ -1,5 +1,7 @@
 """The one error family.
 
+::
+
     GFMError                     exit code 1
       ConfigError                2   what the user wrote cannot be run
         FileError                2   ... in a file: carries file and line
@@ -16,8 +18,7 @@
       ModelError                 1   a model was asked for something it cannot do
 
 Every message is one sentence that says what is wrong and where; ``hint`` is the fix; ``table``, lines of text, is what
-no sentence holds.
-Expected errors are shown without a traceback.
+no sentence holds. Expected errors are shown without a traceback.
 """
 
 from __future__ import annotations

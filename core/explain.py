@@ -23,7 +23,7 @@ UNKNOWN_NAME = "unknown_name"
 class Place:
     """Where a value was written: a file and a line, or the command line.
 
-    ``prefix`` comes before the key in messages: ``--set `` for the command line.
+    ``prefix`` comes before the key in messages: ``--set`` and a space for the command line.
     """
 
     path: Path | None

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import click
 import pytest
+from workflow_cases import VALID
 
-from gfm_pipeline.cli.main import cli
+from gfm_pipeline.cli.main import cli, invoke
+from gfm_pipeline.sites.cores import parse_cores
 from gfm_pipeline.sites.registry import load_site
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +34,7 @@ def user(monkeypatch, tmp_path) -> Path:
 def commands(page: str) -> list[str]:
     """Return the command lines of a page's indented blocks that call the program."""
     text = re.sub(r"\\\n\s*", " ", (ROOT / page).read_text())
-    lines = re.findall(r"^    (?:.*&& )?(gfm-pipeline .*?)(?:\s{2,}.*|\s#.*)?$", text, re.MULTILINE)
+    lines = re.findall(r"^    (?:.*&& )?(gfm-pipeline .*?)(?:[ ]{2,}.*|[ ]#.*)?$", text, re.MULTILINE)
     return [line for line in lines if ", or " not in line]
 
 
@@ -73,6 +75,45 @@ def test_example_of_a_cluster_is_valid(user):
     body = next(body for title, body in SECTIONS if title == "Any machine with Slurm")
     (user / "mine.yaml").write_text(re.findall(r"```yaml\n(.*?)```", body, re.DOTALL)[0])
     assert load_site("mine").model.node.gpus == 4
+
+
+def blue(folder: Path) -> Path:
+    """Write the worked example of the page on adding a site; return its path."""
+    page = (ROOT / "docs/add-a-site.md").read_text().partition("## A worked example")[2]
+    (folder / "blue.yaml").write_text(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])
+    (folder / "workflow.yaml").write_text(VALID)
+    return folder / "blue.yaml"
+
+
+def test_the_commands_of_the_worked_example_show_what_its_file_says(tmp_path, monkeypatch, capsys):
+    site = load_site(str(blue(tmp_path))).model
+    cores = [core for text in site.node.gpu_cores for core in parse_cores(text)]
+    assert sorted([*cores, *site.node.reserved_cores]) == list(range(site.node.cores))
+    monkeypatch.chdir(tmp_path)
+    shown = ""
+    for line in (line for line in commands("docs/add-a-site.md") if "blue.yaml" in line):
+        assert invoke(shlex.split(line)[1:]) == 0, capsys.readouterr().err
+        shown += capsys.readouterr().out
+    (script,) = re.findall(r"^#!/bin/bash$(.*?)^exec ", shown, re.MULTILINE | re.DOTALL)
+    for words in (
+        "#SBATCH -A faculty",
+        "#SBATCH -p gpu\n",
+        "#SBATCH -N 4",
+        "module load cuda/12",
+        "/shared/gfm-env/bin",
+    ):
+        assert words in script
+    assert "srun --nodes=4 --ntasks=16 --ntasks-per-node=4 --cpus-per-task=31 --gpus-per-node=4" in shown
+    assert "queue short, account faculty" in shown
+
+
+def test_the_worked_example_refuses_what_neither_of_its_queues_takes(tmp_path, monkeypatch, capsys):
+    blue(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert invoke(["plan", "workflow.yaml", "--site", "blue.yaml", "--nodes", "16", "--hours", "12"]) == 2
+    assert (
+        "takes at most 8 nodes, not 16. Ask for 8 nodes, or use queue short (16 nodes: 2 h)" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("name", ["slurm", "pbs"])
