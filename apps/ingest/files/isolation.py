@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from gfm_pipeline.apps.ingest.files.child_process import Child, ChildDiedError
 from gfm_pipeline.apps.ingest.files.cursor import BEGIN, Cursor, Place, Refused
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader
+from gfm_pipeline.apps.ingest.files.record_batches import Packer, Unpacker, to_bytes
 from gfm_pipeline.apps.ingest.records import PassedOver, Reader, Record
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 from gfm_pipeline.core.contracts.reading import ReadLimits
@@ -82,12 +83,13 @@ class Isolated:
         while True:
             memory = Cursor.shared()
             cursor = Cursor(first, refused, memory)
+            unpacker = Unpacker()
             work = _Serving(self.reader, source, shard, n_shards, cursor)
             with Child(work, self.limits, memory) as child:
                 try:
                     while (batch := child.receive(self.alive)) is not None:
                         items, first = batch
-                        yield from items
+                        yield from unpacker.unpack(items)
                     return
                 except ChildDiedError as death:
                     seen = Cursor(memory=memory)
@@ -121,13 +123,14 @@ class _Serving:
 
     def __call__(self, connection: Connection) -> None:
         batch: list[Record | BadRecord | PassedOver] = []
-        atoms, sent = 0, time.monotonic()
+        atoms, sent, packer = 0, time.monotonic(), Packer()
         for item in self.reader.read_from(self.source, self.shard, self.n_shards, self.cursor):
             batch.append(item)
             atoms += item.numbers.size if isinstance(item, Record) else 0
             if len(batch) < BATCH and atoms < BATCH_ATOMS and time.monotonic() - sent < BATCH_SECONDS:
                 continue
-            connection.send((batch, (self.cursor.file, self.cursor.record + 1)))
+            behind = (self.cursor.file, self.cursor.record + 1)
+            connection.send_bytes(to_bytes((packer.pack(batch), behind)))
             batch, atoms, sent = [], 0, time.monotonic()
-        connection.send((batch, self.cursor.place))
+        connection.send_bytes(to_bytes((packer.pack(batch), self.cursor.place)))
         connection.send(None)

@@ -1,0 +1,156 @@
+"""Records on their way from one process to another: a batch of them as a few flat arrays and columns.
+
+Pickling each record costs ten times as much as packing 64 together. Key sets, which are compared by identity, are sent
+once, so that the records of a source share one on the other side too.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.ingest.labels.known_keys import KeySet
+from gfm_pipeline.apps.ingest.records import PassedOver, Record
+from gfm_pipeline.core.contracts.data import BadRecord
+
+Item = Record | BadRecord | PassedOver
+
+MOST_KEY_SETS = 512  # remembered; then all are sent again
+_ARRAYS = ("numbers", "pos", "forces", "cell", "pbc")
+_COLUMNS = tuple(one.name for one in fields(Record) if one.name not in (*_ARRAYS, "keys"))
+_columns_of = attrgetter(*_COLUMNS)
+_arrays_of = attrgetter(*_ARRAYS)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items as they are sent.
+
+    Attributes
+    ----------
+    others
+        Items in their places that are sent as they are; None stands for the next packed record.
+    sizes
+        Number of atoms of each packed record, and whether it has forces.
+    numbers, vectors, pbc
+        The arrays of the packed records, joined: [sum N], positions, forces and cells [sum M, 3], directions [3 R].
+    columns
+        The other attributes, one tuple for each.
+    first_keys, keys
+        Where the key sets belong among those the receiver knows, and the new ones.
+    keys_of
+        Position of the key set of each packed record; -1 for none.
+    """
+
+    others: list[BadRecord | PassedOver | Record | None]
+    sizes: list[tuple[int, bool]]
+    numbers: NDArray[Any]
+    vectors: NDArray[Any]
+    pbc: NDArray[Any]
+    columns: list[tuple[Any, ...]]
+    first_keys: int
+    keys: list[KeySet]
+    keys_of: list[int]
+
+
+@dataclass
+class Packer:
+    """The end that sends."""
+
+    _known: dict[KeySet, int] = field(default_factory=dict)
+
+    def pack(self, items: Sequence[Item]) -> Batch:
+        """Return items as a batch; it is to be unpacked in its turn."""
+        if len(self._known) >= MOST_KEY_SETS:
+            self._known.clear()
+        first, new = len(self._known), list[KeySet]()
+        others: list[Item | None] = []
+        sizes: list[tuple[int, bool]] = []
+        numbers: list[NDArray[Any]] = []
+        vectors: list[NDArray[Any]] = []
+        pbc: list[NDArray[Any]] = []
+        columns, keys_of = list[tuple[Any, ...]](), list[int]()
+        for item in items:
+            if not isinstance(item, Record) or not _packs(item):
+                others.append(item)
+                continue
+            others.append(None)
+            sizes.append((len(item.numbers), item.forces is not None))
+            numbers.append(item.numbers)
+            pbc.append(item.pbc)
+            vectors += (item.pos, item.cell) if item.forces is None else (item.pos, item.forces, item.cell)
+            columns.append(_columns_of(item))
+            if item.keys is not None and item.keys not in self._known:
+                self._known[item.keys] = len(self._known)
+                new.append(item.keys)
+            keys_of.append(-1 if item.keys is None else self._known[item.keys])
+        return Batch(
+            others, sizes, *map(_joined, (numbers, vectors, pbc)), list(zip(*columns, strict=True)), first, new, keys_of
+        )
+
+
+@dataclass
+class Unpacker:
+    """The end that receives; its arrays are parts of those of the batch."""
+
+    _known: list[KeySet] = field(default_factory=list)
+
+    def unpack(self, batch: Batch) -> Iterator[Item]:
+        """Yield the items of a batch."""
+        self._known[batch.first_keys :] = batch.keys
+        columns = zip(*batch.columns, strict=True)
+        atoms = rows = directions = 0
+        sizes = iter(zip(batch.sizes, batch.keys_of, strict=True))
+        for other in batch.others:
+            if other is not None:
+                yield other
+                continue
+            (n, with_forces), keys = next(sizes)
+            numbers, vectors, pbc = batch.numbers, batch.vectors, batch.pbc
+            cell = rows + (2 * n if with_forces else n)
+            record = Record.__new__(Record)  # as pickle does; calling it costs three times as much
+            record.__dict__.update(
+                zip(_COLUMNS, next(columns), strict=True),
+                numbers=numbers[atoms : atoms + n],
+                pos=vectors[rows : rows + n],
+                forces=vectors[rows + n : cell] if with_forces else None,
+                cell=vectors[cell : cell + 3],
+                pbc=pbc[directions : directions + 3],
+                keys=None if keys < 0 else self._known[keys],
+            )
+            yield record
+            atoms, rows, directions = atoms + n, cell + 3, directions + 3
+
+
+def to_bytes(message: Any) -> bytes:
+    """Return what `multiprocessing.connection.Connection.recv` reads, by the newest protocol."""
+    return pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+
+
+def _joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(arrays) if arrays else np.zeros(0)
+
+
+def _packs(record: Record) -> bool:
+    """Return whether the arrays are of the types and shapes that are joined: those of a sound record."""
+    numbers, pos, forces, cell, pbc = _arrays_of(record)
+    n = len(numbers)
+    return (
+        numbers.dtype == np.int64
+        and numbers.ndim == 1
+        and _vectors(pos, n)
+        and (forces is None or _vectors(forces, n))
+        and _vectors(cell, 3)
+        and pbc.dtype == np.bool_
+        and pbc.shape == (3,)
+    )
+
+
+def _vectors(array: Any, n: int) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype == np.float64 and array.shape == (n, 3)
