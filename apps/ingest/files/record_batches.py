@@ -91,7 +91,15 @@ class Packer:
                 new.append(item.keys)
             keys_of.append(-1 if item.keys is None else self._known[item.keys])
         return Batch(
-            others, sizes, *map(_joined, (numbers, vectors, pbc)), list(zip(*columns, strict=True)), first, new, keys_of
+            others=others,
+            sizes=sizes,
+            numbers=_joined(numbers),
+            vectors=_joined(vectors),
+            pbc=_joined(pbc),
+            columns=list(zip(*columns, strict=True)),
+            first_keys=first,
+            keys=new,
+            keys_of=keys_of,
         )
 
 
