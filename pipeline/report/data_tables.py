@@ -10,6 +10,8 @@ from gfm_pipeline.report.tables import Column, Table
 from gfm_pipeline.report.text import MISSING, count, milli, significant, symbol
 from gfm_pipeline.report.view import CampaignView
 
+MOST_KEYS = 60  # rows of one dataset
+MOST_VALUES = 6  # of one key
 _SPLIT_NAMES = {Split.TRAIN: "train", Split.VALIDATION: "validation", Split.TEST: "test"}
 
 
@@ -61,10 +63,10 @@ def sources(view: CampaignView) -> Table:
     return Table(columns, rows, "Records read so far, good and bad; done is what was joined to a dataset.")
 
 
-def reasons_line(reasons: Mapping[str, int], most: int = 3) -> str:
-    """Return the most frequent reasons in one line."""
+def reasons_line(reasons: Mapping[str, int], most: int = 3, what: str = "reasons") -> str:
+    """Return the most frequent reasons, or whatever else is counted, in one line."""
     shown = [f"{count(number)} x {reason}" for reason, number in _by_frequency(reasons)[:most]]
-    return ", ".join(shown) + (f" and {len(reasons) - most} more reasons" if len(reasons) > most else "")
+    return ", ".join(shown) + (f" and {len(reasons) - most} more {what}" if len(reasons) > most else "")
 
 
 def share(part: int, whole: int) -> str:
@@ -104,6 +106,32 @@ def found_line(found: Found) -> str:
     if found.problem:
         return f"What ingest found cannot be shown: {found.problem}"
     return f"The whole report of ingest: {found.report}."
+
+
+def label_keys(found: Found | None) -> Table:
+    """List the labels and metadata that the records of a dataset's source have, and what each was used as."""
+    columns = (
+        Column("Key"), Column("What it is"), Column("Shape"), Column("Records", True), Column("Used as"),
+        Column("Values"),
+    )  # fmt: skip
+    if found is None or found.numbers is None:
+        return Table(columns, ())
+    keys = found.numbers.labels.keys
+    rows = tuple(
+        (
+            key.key,
+            key.kind,
+            key.shape,
+            count(key.records),
+            key.use,
+            reasons_line(key.values, MOST_VALUES, "values") or MISSING,
+        )
+        for key in keys[:MOST_KEYS]
+    )
+    note = "Every key the records have, used or not."
+    if len(keys) > MOST_KEYS:
+        note = f"The first {MOST_KEYS} of {count(len(keys))} keys; the report of ingest lists them all."
+    return Table(columns, rows, note)
 
 
 def _by_frequency(reasons: Mapping[str, int]) -> list[tuple[str, int]]:

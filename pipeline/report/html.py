@@ -47,6 +47,7 @@ class _DataSection:
     name: str
     line: str
     set_aside: tables.Table
+    label_keys: tables.Table
     figures: list[_Figure]
     note: str
 
@@ -198,6 +199,7 @@ def _data_section(facts: DatasetStatistics, found: Found | None, number: int) ->
         facts.name,
         data_tables.set_aside_line(facts, found),
         data_tables.set_aside(facts, found),
+        data_tables.label_keys(found),
         [] if numbers is None else _data_figures(facts.name, numbers, f"data{number}"),
         "" if found is None else data_tables.found_line(found),
     )

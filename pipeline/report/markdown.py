@@ -58,6 +58,8 @@ def _what_ingest_found(facts: DatasetStatistics, found: Found | None) -> list[st
     parts = [f"### What ingest found: {_text(facts.name)}", _text(data_tables.set_aside_line(facts, found))]
     if (reasons := data_tables.set_aside(facts, found)).rows:
         parts.append(_table(reasons, "None."))
+    if (keys := data_tables.label_keys(found)).rows:
+        parts += [f"#### Labels and metadata: {_text(facts.name)}", _table(keys, "None.")]
     if found is not None:
         parts.append(_text(data_tables.found_line(found)))
     return parts

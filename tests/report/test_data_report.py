@@ -22,6 +22,7 @@ from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import StageState, fold
 from gfm_pipeline.core.contracts.data import AssembleResult, ReadShardResult, SourceSettings
 from gfm_pipeline.core.contracts.ingest_report import ElementCount, Histogram, IngestReport, SetAside
+from gfm_pipeline.core.contracts.label_keys import KeyFound, LabelInventory
 from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.report import data_figures, data_tables
 from gfm_pipeline.report.html import render_html
@@ -67,6 +68,29 @@ def test_the_report_names_every_reason_with_its_share_and_first_record(view: Cam
     assert "None of 2,800 records read was set aside." in markdown
     for words in ("runs/hot.extxyz, record 1,041", "0.309 %", "named in d/quarantine.jsonl", "d/ingest_report.md"):
         assert words in page
+
+
+def test_the_report_lists_the_keys_of_the_records_and_what_they_were_used_as(view: CampaignView) -> None:
+    keys = (
+        KeyFound("REF_energy", "energy", "number", 2913, "energy"),
+        KeyFound("<b>mu", "dipole", "[3]", 2900, "not used"),
+        KeyFound("head", "head or method", "text", 2913, "not used", {f"level {k}": 9 - k for k in range(8)}),
+    )
+    found = {"molecules": Found("q", "r", dataclasses.replace(NUMBERS, labels=LabelInventory(keys, records=2913)))}
+    markdown, page = render_markdown(view, found), render_html(view, None, found)
+    assert "#### Labels and metadata: molecules" in markdown
+    assert "| REF\\_energy | energy | number | 2,913 | energy | - |".replace("-", data_tables.MISSING) in markdown
+    assert "| &lt;b&gt;mu | dipole | \\[3\\] | 2,900 | not used |" in markdown
+    assert "9 x level 0, 8 x level 1" in markdown
+    assert "and 2 more values" in markdown
+    for words in ("REF_energy", "<b>mu", "head or method", "9 x level 0"):
+        assert words in unescape(page)
+    assert "<b>mu" not in page
+    assert "Labels and metadata" not in render_markdown(view, FOUND)
+    many = LabelInventory(tuple(KeyFound(f"k{k}", "unknown", "number", 1, "not used") for k in range(99)), records=1)
+    table = data_tables.label_keys(Found("q", "r", dataclasses.replace(NUMBERS, labels=many)))
+    assert len(table.rows) == data_tables.MOST_KEYS
+    assert "60 of 99 keys" in table.note
 
 
 def test_the_report_draws_elements_sizes_energies_and_forces(view: CampaignView) -> None:
