@@ -80,6 +80,12 @@ def _source(
         )
     if makes_data and source.split_key is not None:
         raise loaded.error((*at, "split_key"), f"Source {name!r}: {source.reader} makes its own data, without splits.")
+    if makes_data and source.select is not None:
+        raise loaded.error(
+            (*at, "select"),
+            f"Source {name!r}: {source.reader} makes its own data, and its records have no keys to select by.",
+            "Leave out select.",
+        )
     if makes_data and files:
         raise loaded.error((*at, "files"), f"Source {name!r}: {source.reader} makes its own data and reads no files.")
     settings = SourceSettings(

@@ -177,6 +177,13 @@ def test_generators_have_no_split_key(folder: Path) -> None:
         resolve_source(load_workflow(path, ()), "x")
 
 
+def test_generators_have_nothing_to_select_by(folder: Path) -> None:
+    path = folder / "workflow.yaml"
+    path.write_text(WORKFLOW.format(source="select: {head: a}").replace("reader: ase", "reader: emt-alloys"))
+    with pytest.raises(WorkflowError, match=r"workflow.yaml:4: .*no keys to select by"):
+        resolve_source(load_workflow(path, ()), "x")
+
+
 def test_hydragnn_files_keep_their_splits_where_it_is_asked_for(folder: Path) -> None:
     first = assembled(folder, source_of(folder, BY_FILE))
     files = tuple(map(str, Path(first.output).glob("*.bp")))

@@ -36,7 +36,7 @@ from gfm_pipeline.apps.ingest.readers.ase_atoms import (
 )
 from gfm_pipeline.apps.ingest.readers.extxyz_columns import Column, Rows, UnusualError, floats, values
 from gfm_pipeline.apps.ingest.readers.extxyz_frames import cut
-from gfm_pipeline.apps.ingest.readers.extxyz_spellings import respell, unusually_spelled
+from gfm_pipeline.apps.ingest.readers.extxyz_spellings import respell, unusually_spelled, without_isotopes
 from gfm_pipeline.apps.ingest.readers.species import number_of
 
 _KEY_SETS = KeySets()
@@ -108,7 +108,7 @@ def parse(lines: Sequence[str]) -> Frame:
 
 
 def _with_ase(lines: Sequence[str]) -> Frame:
-    found = list(read_xyz(StringIO("".join(lines)), index=slice(0, 1)))
+    found = list(read_xyz(StringIO("".join(without_isotopes(lines))), index=slice(0, 1)))
     if not found:
         raise ValueError("ASE finds no frame here")
     return atoms_frame(found[0])

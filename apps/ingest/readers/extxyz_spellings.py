@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
+from ase.data import chemical_symbols
 from ase.geometry import cellpar_to_cell
 
 from gfm_pipeline.apps.ingest.readers.extxyz_frames import RESPELLED, SPELLINGS
+from gfm_pipeline.apps.ingest.readers.species import ISOTOPES
+
+_PROPERTIES = re.compile(r"""(?:^|\s)Properties\s*=\s*"?([^\s"]+)""")
 
 
 def respell(comment: str) -> str:
@@ -43,3 +48,31 @@ def _nine_numbers(value: str) -> str | None:
 def unusually_spelled(names: tuple[str, ...]) -> bool:
     """Return whether a key of the structure is among the names in another spelling only."""
     return any(name != SPELLINGS.get(name.lower(), name) and SPELLINGS[name.lower()] not in names for name in names)
+
+
+def without_isotopes(lines: Sequence[str]) -> list[str]:
+    """Return the lines of a frame with isotopes of hydrogen by the symbol of the element, the only one ASE knows."""
+    place = _column_of_species(lines[1])
+    word = re.compile(rf"(\s*(?:\S+\s+){{{place}}})({'|'.join(ISOTOPES)})(?=\s|$)")
+    n = 2 + int(lines[0])
+    return [
+        *lines[:2],
+        *(word.sub(_by_element, line, count=1) if word.match(line) else line for line in lines[2:n]),
+        *lines[n:],
+    ]
+
+
+def _by_element(match: re.Match[str]) -> str:
+    return match[1] + chemical_symbols[ISOTOPES[match[2]]]
+
+
+def _column_of_species(comment: str) -> int:
+    """Return which word of a line is the species; the first one where nothing else is said."""
+    properties = _PROPERTIES.search(comment)
+    fields = properties[1].split(":") if properties is not None else []
+    place = 0
+    for name, width in zip(fields[::3], fields[2::3], strict=False):
+        if name == "species":
+            return place
+        place += int(width) if width.isdecimal() else 0
+    return 0

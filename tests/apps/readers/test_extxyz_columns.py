@@ -58,6 +58,25 @@ def test_what_only_json_reads_is_no_number(word: str) -> None:
         floats(["1.5", word])
 
 
+@pytest.mark.parametrize("extra", ["", ' note="a\\\\"b"', " m=[[1,0],[0,1]]"])
+@pytest.mark.parametrize(
+    ("properties", "line"),
+    [("species:S:1:pos:R:3", "{0} 0 0 {1}"), ("pos:R:3:species:S:1:tag:S:1", "0 0 {1}  {0} D"), (None, " {0} 0 0 {1}")],
+)
+def test_isotopes_are_hydrogen_in_frames_left_to_ase(
+    tmp_path: Path, extra: str, properties: str | None, line: str
+) -> None:
+    file = tmp_path / "heavy.xyz"
+    head = "energy=1.0" if properties is None else f"Properties={properties} energy=1.0"
+    file.write_text(
+        "\n".join(["4", head + extra, *(line.format(s, k) for k, s in enumerate(["D", "T", "O", "H"])), ""])
+    )
+    (record,) = get_reader("ase").read(SourceSettings("heavy", "ase", (str(file),), {}), 0, 1, 0)
+    assert isinstance(record, Record), record
+    assert record.numbers.tolist() == [1, 1, 8, 1]
+    assert record.energy == 1.0
+
+
 def test_records_of_one_cell_do_not_share_it(tmp_path: Path) -> None:
     frame = '1\nLattice="5 0 0 0 5 0 0 0 5" Properties=species:S:1:pos:R:3 pbc="T T F" energy=1.0\nH 0 0 0\n'
     file = tmp_path / "cell.extxyz"
