@@ -63,7 +63,7 @@ def without_isotopes(lines: Sequence[str]) -> list[str]:
 
 
 def _by_element(match: re.Match[str]) -> str:
-    return match[1] + chemical_symbols[ISOTOPES[match[2]]]
+    return f"{match[1]}{chemical_symbols[ISOTOPES[match[2]]]}"
 
 
 def _column_of_species(comment: str) -> int:
