@@ -14,8 +14,8 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.ingest.labels.interpretation import Remark
 from gfm_pipeline.apps.ingest.labels.known_keys import KeySet, Kind
+from gfm_pipeline.apps.ingest.labels.plans import Remark
 from gfm_pipeline.apps.ingest.labels.stated_units import Stated
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 from gfm_pipeline.core.contracts.sources import block_size

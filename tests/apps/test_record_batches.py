@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from gfm_pipeline.apps.ingest.files.record_batches import MOST_KEY_SETS, Item, Packer, Unpacker, to_bytes
-from gfm_pipeline.apps.ingest.labels.interpretation import Remark
 from gfm_pipeline.apps.ingest.labels.known_keys import Key, KeySet, Kind
+from gfm_pipeline.apps.ingest.labels.plans import Remark
 from gfm_pipeline.apps.ingest.records import PassedOver, Record
 from gfm_pipeline.core.contracts.data import BadRecord
 

@@ -28,15 +28,9 @@ from gfm_pipeline.apps.ingest.assembly.given_splits import split_said
 from gfm_pipeline.apps.ingest.files.archive_members import Part, is_archive, parts
 from gfm_pipeline.apps.ingest.files.cursor import Cursor
 from gfm_pipeline.apps.ingest.files.known_formats import recognised
-from gfm_pipeline.apps.ingest.labels.interpretation import (
-    Labels,
-    NotMeantError,
-    Plans,
-    Remark,
-    interpret,
-    selected,
-)
+from gfm_pipeline.apps.ingest.labels.interpretation import Labels, NotMeantError, interpret, selected
 from gfm_pipeline.apps.ingest.labels.known_keys import KeySet
+from gfm_pipeline.apps.ingest.labels.plans import Plans, Remark
 from gfm_pipeline.apps.ingest.records import (
     PassedOver,
     Record,

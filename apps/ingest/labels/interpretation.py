@@ -12,187 +12,22 @@ is set aside until the source says so by ``energy_key``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
 from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gfm_pipeline.apps.ingest.labels.known_keys import COUNTED, KeySet, Kind, plain
+from gfm_pipeline.apps.ingest.labels.known_keys import KeySet, Kind
+from gfm_pipeline.apps.ingest.labels.plans import Plan, Remark
 from gfm_pipeline.apps.ingest.labels.stated_units import Stated, decided, stated
 from gfm_pipeline.core.contracts.data import ForceSign, SourceSettings
 
 ROUNDING = 1e-4  # energy units of the source, an atom; and 1e-6 of the energy
-MOST_PLANS = 1024  # kept of a source
 LONGEST = 40  # characters of a value that is counted
 
 
 class NotMeantError(ValueError):
     """A record that its own weights or the source's selection leave out; its text is the reason."""
-
-
-@dataclass(frozen=True)
-class Remark:
-    """A sentence about a record; ``warns`` where it should be looked at."""
-
-    text: str
-    warns: bool = False
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the names of a `KeySet` decide for a source.
-
-    Attributes
-    ----------
-    energy, forces
-        Keys to read the labels from; None: what the reader gives.
-    other
-        The reader's other energy, of energy and free energy.
-    rivals
-        Further energies; ``undecided``: with forces of their own.
-    no_energy, no_forces, nothing
-        Weights that, being 0, leave out the energy, the forces, or the record.
-    counted
-        Keys whose values are counted, with their kinds.
-    uses
-        What keys are used as.
-    states_units
-        Whether a key of ``units`` is there.
-    counts_only, silent
-        Values are counted, and decide nothing; none has to be looked at.
-    """
-
-    energy: str | None
-    forces: str | None
-    other: str | None
-    rivals: tuple[str, ...]
-    undecided: bool
-    no_energy: tuple[str, ...]
-    no_forces: tuple[str, ...]
-    nothing: tuple[str, ...]
-    charge: tuple[str, ...]
-    spin: tuple[str, ...]
-    counted: tuple[tuple[str, Kind], ...]
-    units: tuple[str | None, str | None, str | None]
-    remarks: tuple[Remark, ...]
-    uses: tuple[tuple[str, str], ...]
-    states_units: bool
-    counts_only: bool
-    silent: bool
-
-
-def plan_of(keys: KeySet, source: SourceSettings) -> Plan:
-    """Return the plan of a key set for a source."""
-    return _plan(
-        keys,
-        source.energy_key,
-        source.forces_key,
-        source.group_key,
-        source.forces_are is ForceSign.NONE,
-        tuple(source.select or ()),
-        source.split_key,
-    )
-
-
-class Plans:
-    """The plans of one source, each looked up by its key set."""
-
-    def __init__(self, source: SourceSettings) -> None:
-        self.source = source
-        self._known: dict[KeySet, Plan] = {}
-
-    def of(self, keys: KeySet) -> Plan:
-        """Return the plan of a key set."""
-        found = self._known.get(keys)
-        if found is None:
-            if len(self._known) >= MOST_PLANS:
-                self._known.clear()
-            found = self._known[keys] = plan_of(keys, self.source)
-        return found
-
-
-@lru_cache(maxsize=1024)
-def _plan(
-    keys: KeySet,
-    energy_key: str | None,
-    forces_key: str | None,
-    group_key: str | None,
-    without_forces: bool,
-    selecting: tuple[str, ...],
-    split_key: str | None,
-) -> Plan:
-    own = keys.of(Kind.ENERGY, Kind.FREE_ENERGY)
-    energy = energy_key
-    if energy is None and without_forces and keys.energy is not None and keys.energy in keys.of(Kind.FREE_ENERGY):
-        energy = next((n for n in keys.of(Kind.ENERGY) if plain(n) == "energy"), None)
-    taken_energy, taken_forces = energy or keys.energy, forces_key or keys.forces
-    other = None
-    if taken_energy in own and energy_key is None:
-        other = next((n for n in own if {plain(n), plain(str(taken_energy))} == {"energy", "freeenergy"}), None)
-    rivals = tuple(n for n in own if n not in (taken_energy, other)) if energy_key is None and taken_energy else ()
-    rival_forces = [n for n in keys.of(Kind.FORCES) if n != taken_forces]
-    charge, spin = keys.of(Kind.CHARGE), keys.of(Kind.SPIN)
-    weights = (keys.of(Kind.ENERGY_WEIGHT), () if without_forces else keys.of(Kind.FORCES_WEIGHT), keys.of(Kind.WEIGHT))
-    counted = tuple((k.name, k.kind) for k in keys.keys if k.kind in COUNTED and k.shape in ("number", "text"))
-    remarks = []
-    if energy_key is not None and forces_key is None and rival_forces and energy_key != keys.energy:
-        remarks.append(
-            Remark(
-                f"The energy is {energy_key} by energy_key, and the forces are {taken_forces}, though "
-                f"{' and '.join(rival_forces)} are there: set forces_key.",
-                not without_forces,
-            )
-        )
-    if keys.of(Kind.CELL):
-        remarks.append(
-            Remark(f"{keys.of(Kind.CELL)[0]} was not understood as a cell: the records were read without it.", True)
-        )
-    uses = {
-        **dict.fromkeys((*charge, *spin), "kept with the record"),
-        **dict.fromkeys((n for names in weights for n in names), "0 leaves out; not used otherwise"),
-        **dict.fromkeys(selecting, "selects records"),
-    }
-    units = _units(keys, taken_energy, taken_forces)
-    uses.update(dict.fromkeys((n for n in units if n is not None), "unit"))
-    names = {k.name for k in keys.keys}
-    uses.update({str(key): use for key, use in ((split_key, "split"), (group_key, "group")) if key in names})
-    if taken_energy:
-        uses[taken_energy] = "energy"
-    if taken_forces and not without_forces:
-        uses[taken_forces] = "forces"
-    return Plan(
-        energy=energy,
-        forces=forces_key,
-        other=other,
-        rivals=rivals,
-        undecided=bool(rivals) and (without_forces or bool(rival_forces)),
-        no_energy=weights[0],
-        no_forces=weights[1],
-        nothing=weights[2],
-        charge=charge,
-        spin=spin,
-        counted=counted,
-        units=units,
-        remarks=tuple(remarks),
-        uses=tuple(uses.items()),
-        states_units=any(units),
-        counts_only=not (rivals or other or any(units) or any(weights)),
-        silent=not (counted or rivals or other or remarks or any(units)),
-    )
-
-
-def _units(keys: KeySet, energy: str | None, forces: str | None) -> tuple[str | None, str | None, str | None]:
-    """Return the keys that state the units of energies, lengths and forces; a statement of the label itself first."""
-    names = {plain(k.name): k.name for k in keys.keys if k.shape == "text"}
-
-    def of(label: str | None, kind: Kind) -> str | None:
-        own = () if label is None else (f"{plain(label)}unit", f"{plain(label)}units")
-        general = next((n for n in keys.of(kind) if n in names.values()), None)
-        return next((names[word] for word in own if word in names), general)
-
-    return of(energy, Kind.ENERGY_UNIT), of(None, Kind.LENGTH_UNIT), of(forces, Kind.FORCES_UNIT)
 
 
 class Labels(NamedTuple):

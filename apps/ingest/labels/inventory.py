@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from gfm_pipeline.apps.ingest.labels.interpretation import Remark, plan_of
 from gfm_pipeline.apps.ingest.labels.known_keys import MIXING, KeySet, Kind
+from gfm_pipeline.apps.ingest.labels.plans import Remark, plan_of
 from gfm_pipeline.apps.ingest.records import Record, reduced_formula
 from gfm_pipeline.core.contracts.data import SourceSettings
 from gfm_pipeline.core.contracts.label_keys import EnergiesOf, KeyFound, LabelInventory
@@ -19,6 +19,7 @@ OTHERS = "others"
 UNUSED = "not used"
 # A key of records of one composition explains their energies when the means of its values lie this far apart.
 APART = 0.05  # eV/atom
+FAR_APART, FEW = 1.0, 3  # eV/atom, and records of a value: for keys of no declared meaning
 SCATTERS = 4.0  # in standard deviations within the values
 
 
@@ -49,7 +50,7 @@ class Inventory:
         if record.energy is None:
             return
         for name, kind, value in record.said:
-            if kind not in MIXING:
+            if kind not in MIXING and (kind is not Kind.UNKNOWN or OTHERS in self._values.get(name, ())):
                 continue
             key = (name, kind, value, reduced_formula(record.numbers))
             sums = self._sums.get(key)
@@ -143,9 +144,15 @@ def notes_of_keys(found: LabelInventory) -> tuple[str, ...]:
 def _mixtures(found: LabelInventory) -> Iterable[str]:
     """Yield a sentence for each key that tells apart records whose energies one branch should not mix."""
     for key in found.keys:
-        if key.kind not in MIXING or len(key.values) < 2:
+        if (key.kind not in MIXING and key.kind != Kind.UNKNOWN) or len(key.values) < 2:
             continue
-        gap, formula, clear = _gap([e for e in found.energies if e.key == key.key])
+        energies = [e for e in found.energies if e.key == key.key]
+        if key.kind == Kind.UNKNOWN:
+            gap, formula, clear = _gap([e for e in energies if e.records >= FEW])
+            if clear and gap > FAR_APART and OTHERS not in key.values and key.use == UNUSED:
+                yield _undeclared(key, gap, formula)
+            continue
+        gap, formula, clear = _gap(energies)
         if key.kind == Kind.CONFIG_TYPE and not (clear and gap > 4 * APART):
             continue
         if key.kind == Kind.SPIN and not clear:
@@ -159,6 +166,18 @@ def _mixtures(found: LabelInventory) -> Iterable[str]:
             f"The source mixes records by {key.kind}: {key.key} is {counts}{apart}. One branch learns them all, and "
             f"models do not see {key.key}: give each a source of its own, e.g. select: {{{key.key}: {example}}}."
         )
+
+
+def _undeclared(key: KeyFound, gap: float, formula: str) -> str:
+    """Return a sentence for a key of no declared meaning that tells apart energies of one composition."""
+    shown = list(key.values.items())
+    counts = ", ".join(f"{value} ({n:,} records)" for value, n in shown[:4])
+    counts += f" and {len(shown) - 4} more" if len(shown) > 4 else ""
+    return (
+        f"Energies of {formula} lie {gap:.3g} eV/atom apart by {key.key}, whose meaning is not known here: it is "
+        f"{counts}. If they are of several methods or charges, give each a source of its own, e.g. "
+        f"select: {{{key.key}: {shown[0][0]}}}."
+    )
 
 
 def _gap(energies: list[EnergiesOf]) -> tuple[float, str, bool]:

@@ -108,6 +108,7 @@ COUNTED = frozenset(
     | {Kind.ENERGY_UNIT, Kind.LENGTH_UNIT, Kind.FORCES_UNIT}
 )
 UNITS = frozenset({Kind.ENERGY_UNIT, Kind.LENGTH_UNIT, Kind.FORCES_UNIT, Kind.OTHER_UNIT})
+# Texts of keys that are not declared are counted too: one of them may say what the energies differ by.
 # Of these, one branch of a model should see one value.
 MIXING = frozenset({Kind.HEAD, Kind.CONFIG_TYPE, Kind.CHARGE, Kind.SPIN})
 

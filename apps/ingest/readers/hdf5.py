@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.files.hdf5_links import own
-from gfm_pipeline.apps.ingest.labels.interpretation import Remark
 from gfm_pipeline.apps.ingest.labels.known_keys import KeySet, KeySets
+from gfm_pipeline.apps.ingest.labels.plans import Remark
 from gfm_pipeline.apps.ingest.labels.stated_units import energy_unit
 from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.apps.ingest.records import disk_trouble

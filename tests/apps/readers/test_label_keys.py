@@ -150,6 +150,24 @@ def test_a_selection_that_holds_for_nothing_says_what_there_is(tmp_path: Path) -
         run_all(tmp_path / "work", source)
 
 
+def test_a_key_of_no_known_meaning_that_energies_lie_far_apart_by_is_warned_of(tmp_path: Path) -> None:
+    def warned(name: str, comments: list[str], **changes: Any) -> list[str]:
+        source = frames(tmp_path / f"{name}.xyz", comments)
+        return [text for text in look(replace(source, **changes)).warnings if "eV/atom apart by" in text]
+
+    two = [f"energy={-1 - 0.01 * k - 8 * (k % 2)} made_by={'ab'[k % 2]} id=n{k}" for k in range(24)]
+    (said,) = warned("two", two)
+    assert "Energies of Cu1 lie 4 eV/atom apart by made_by" in said
+    assert "it is a (12 records), b (12 records)" in said
+    assert "select: {made_by: a}" in said
+    assert not warned("chosen", two, select={"made_by": ("a",)})
+    assert not warned("few", two[:8], select={"run": ("r0", "r1")})  # ids, each of a record or two
+    near = [f"energy={-1 - 0.01 * k - 0.4 * (k % 2)} made_by={'ab'[k % 2]}" for k in range(24)]
+    assert not warned("near", near)
+    across = [f"energy={-1 - 0.01 * k - 8 * (k % 2)} made_by={'ab'[k // 12]}" for k in range(24)]
+    assert not warned("across", across)
+
+
 def test_charge_states_in_one_source_are_warned_of(tmp_path: Path) -> None:
     comments = [f"energy={-5 + 11 * (k % 2) + 0.01 * (k // 2)} total_charge={k % 2}" for k in range(24)]
     source = frames(tmp_path / "a.xyz", comments)
