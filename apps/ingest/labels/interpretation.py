@@ -82,7 +82,20 @@ def interpret(
 
 
 def _said(plan: Plan, find: Callable[[str], Any]) -> tuple[tuple[str, Kind, str], ...]:
-    return tuple([(name, kind, value_text(find(name))) for name, kind in plan.counted])
+    return tuple(
+        [
+            (name, kind, value_text(find(name) if kind is not Kind.UNKNOWN else _unasked(find, name)))
+            for name, kind in plan.counted
+        ]
+    )
+
+
+def _unasked(find: Callable[[str], Any], name: str) -> Any:
+    """Return the value of a key that nobody asked for; one that cannot be read costs no record."""
+    try:
+        return find(name)
+    except Exception:  # noqa: BLE001 - of any reader
+        return None
 
 
 def _stated(plan: Plan, find: Callable[[str], Any], source: SourceSettings, remarks: list[Remark]) -> Stated:
