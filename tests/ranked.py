@@ -88,7 +88,7 @@ def start(
         process = subprocess.Popen(
             [sys.executable, "-m", f"gfm_pipeline.apps.runtime.{starter}", *words],
             cwd=folder,
-            env={**os.environ, **(environ or {})},
+            env={**os.environ, "PYTHONPATH": str(folder), **(environ or {})},  # where ``told`` lies
             stderr=shown,
         )
     STARTED.append(process)
