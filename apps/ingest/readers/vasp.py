@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from ase import units
@@ -40,6 +41,7 @@ _ML_ENERGY = "ML FREE ENERGIE"
 
 
 _KEY_SETS = KeySets()
+_NAMES_IN_XML = {VaspEnergy.FREE: "e_fr_energy", VaspEnergy.SIGMA_0: "e_0_energy"}
 
 
 class VaspReader(FileReader):
@@ -160,6 +162,7 @@ def _xml_step(step: etree._Element, numbers: NDArray[np.int64], pressure: float,
         last = electronic[-1]
         energy += _number(last, "energy/i[@name='e_0_energy']") - _number(last, "energy/i[@name='e_fr_energy']")
     has_forces = step.find("varray[@name='forces']") is not None
+    found = _labels_of(step)
     return Frame(
         numbers=numbers,
         pos=_vectors(step, "structure/varray[@name='positions']") @ cell,
@@ -167,7 +170,19 @@ def _xml_step(step: etree._Element, numbers: NDArray[np.int64], pressure: float,
         pbc=np.ones(3, dtype=bool),
         energy=energy,
         forces=_vectors(step, "varray[@name='forces']") if has_forces else None,
+        find=found.get,
+        keys=_KEY_SETS.of(found, len(numbers), _NAMES_IN_XML[kind], "forces"),
     )
+
+
+def _labels_of(step: etree._Element) -> dict[str, Any]:
+    """Return the energies and arrays of an ionic step as it gives them, by their names; what is none is left out."""
+    found: dict[str, Any] = {}
+    for element in (*step.iterfind("energy/i"), *step.iterfind("varray")):
+        with suppress(ValueError):
+            rows = [[float(word) for word in (row.text or "").split()] for row in element.iterfind("v")]
+            found[element.get("name", "")] = np.array(rows) if element.tag == "varray" else float(element.text or "")
+    return found
 
 
 def _number(element: etree._Element, path: str) -> float:

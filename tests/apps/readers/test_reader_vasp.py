@@ -67,6 +67,12 @@ class TestVasprun(Conformance):
         records = good(read_all(self.source(path, options={"energy": "sigma->0"})))
         np.testing.assert_allclose([r.energy for r in records], expected.energy + 0.5)
 
+    def test_the_keys_of_a_vasprun_are_listed(self, path: Path) -> None:
+        (keys,) = {record.keys for record in good(read_all(self.source(path)))}
+        assert keys is not None
+        assert (keys.energy, keys.forces) == ("e_fr_energy", "forces")
+        assert {key.name for key in keys.keys} >= {"e_fr_energy", "forces"}
+
     def test_unconverged_steps_are_refused(self, path: Path) -> None:
         path.write_text(path.read_text().replace('"NELM"> 60', '"NELM"> 3'))
         assert {item.reason for item in bad(read_all(self.source(path)))} == {"the electronic steps did not converge"}
