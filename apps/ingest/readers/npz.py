@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
+from gfm_pipeline.apps.ingest.labels.known_keys import KeySet, KeySets
 from gfm_pipeline.core.contracts.options import NpzOptions
 
 # Names by what they stand for, the more telling first.
@@ -60,6 +61,7 @@ class _Arrays:
     def __init__(self, archive: Mapping[str, Any]) -> None:
         self._archive = archive
         self._read: dict[str, NDArray[Any]] = {}
+        self._key_sets = KeySets()
         found = {what: next((n for n in names if n in archive), None) for what, names in NAMES.items()}
         missing = next((what for what in ("numbers", "pos") if found[what] is None), None)
         if missing is not None:
@@ -97,7 +99,19 @@ class _Arrays:
             energy=self._find("energy", index),
             forces=None if forces is None else np.asarray(forces)[real],
             find=partial(self._metadata, index),
+            keys=self._keys(index, int(real.sum())),
         )
+
+    def _keys(self, index: int, natoms: int) -> KeySet:
+        """Return the arrays of the archive that are not of the structure; values are looked at of the first frame."""
+        structure = {name for what, name in self._names.items() if what in ("numbers", "pos", "cell", "pbc")}
+
+        def items() -> Iterator[tuple[str, Any]]:
+            for name in self._archive:
+                if name not in structure:
+                    yield name, self._metadata(index, name)
+
+        return self._key_sets.get("all", items, natoms, self._names.get("energy"), self._names.get("forces"))
 
     def _find(self, what: str, index: int) -> Any:
         return None if what not in self._names else self._metadata(index, self._names[what])

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.files.file_reader import Frame, Parse
+from gfm_pipeline.apps.ingest.labels.known_keys import KeySets
 from gfm_pipeline.apps.ingest.readers.species import number_of
 
 _BEGIN = "configuration num"
 _NUMBER = "the number of configurations"
+
+_KEY_SETS = KeySets()
 
 
 def frames(lines: Iterator[str]) -> Iterator[Parse]:
@@ -74,12 +78,18 @@ def _frame(block: list[str]) -> Frame:
         symbol, count = line.split()
         numbers += [number_of(symbol)] * int(count)
     energy, cell = rows("total energy"), rows("primitive lattice vectors")
+    found: dict[str, Any] = {
+        "energy": float(energy[0, 0]),
+        "forces": rows("forces"),
+        "system": " ".join(sections.get("system name", [])),
+    }
     return Frame(
         numbers=np.array(numbers, dtype=np.int64),
         pos=rows("atomic positions"),
         cell=cell,
         pbc=np.ones(3, dtype=bool),
-        energy=float(energy[0, 0]),
-        forces=rows("forces"),
-        find={"system": " ".join(sections.get("system name", []))}.get,
+        energy=found["energy"],
+        forces=found["forces"],
+        find=found.get,
+        keys=_KEY_SETS.of(found, len(numbers), "energy", "forces"),
     )

@@ -38,6 +38,12 @@ class TestRmd17(Npz):
         records = good(read_all(self.source(path, group_key="old_indices")))
         assert [record.group for record in records] == [str(7 * k) for k in range(N_RECORDS)]
 
+    def test_the_arrays_are_listed_but_those_of_the_structure(self, path: Path) -> None:
+        (keys,) = {record.keys for record in good(read_all(self.source(path)))}
+        assert keys is not None
+        assert (keys.energy, keys.forces) == ("energies", "forces")
+        assert [key.name for key in keys.keys] == ["energies", "forces", "old_indices"]
+
     def test_units_are_those_the_source_says(self, path: Path, expected: Expected) -> None:
         source = self.source(path, energy_unit=EnergyUnit.KCAL_MOL)
         first = clean(good(read_all(source))[0], source, Conversion.of(source))

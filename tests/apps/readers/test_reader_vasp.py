@@ -244,6 +244,11 @@ class TestMlAb(Conformance):
         pieces[index + 1] = pieces[index + 1].replace(".", "x", 1)
         path.write_text("Total energy (eV)".join(pieces))
 
+    def test_the_keys_of_a_configuration_are_listed(self, path: Path) -> None:
+        (keys,) = {record.keys for record in good(read_all(self.source(path)))}
+        assert keys is not None
+        assert {"energy", "forces", "system"} == {key.name for key in keys.keys}
+
     def test_configurations_that_are_missing_are_counted(self, path: Path) -> None:
         path.write_text(path.read_text().partition("     Configuration num.      4")[0])
         items = read_all(self.source(path))
