@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from gfm_pipeline.apps.ingest.files import json_orients
 from gfm_pipeline.apps.ingest.files.archive_members import Part
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
+from gfm_pipeline.apps.ingest.labels.known_keys import KeySet, KeySets
 from gfm_pipeline.apps.ingest.readers.species import number_of
 from gfm_pipeline.core.contracts.options import JsonTableOptions
 
@@ -30,6 +31,9 @@ NAMES: dict[str, tuple[str, ...]] = {
     "forces": ("forces", "atomic_forces", "force", "F"),
 }
 _COLUMNS = frozenset((*ATOMS, "structure", *(name for names in NAMES.values() for name in names)))
+
+_STRUCTURE = frozenset((*ATOMS, "structure", *(n for what in ("numbers", "pos", "cell", "pbc") for n in NAMES[what])))
+_KEY_SETS = KeySets()
 
 
 class JsonTableReader(FileReader):
@@ -75,7 +79,15 @@ def frame_of_row(row: Any) -> Frame:
         energy=_named(places, "energy"),
         forces=None if forces is None else forces.reshape(-1, 3),
         find=partial(_find, places),
+        keys=_keys(places, len(numbers)),
     )
+
+
+def _keys(places: tuple[Mapping[str, Any], ...], natoms: int) -> KeySet:
+    """Return the columns that are not of the structure."""
+    values = {name: _find(places, name) for place in places for name in place if name not in _STRUCTURE}
+    names = ((n for n in NAMES[what] if values.get(n) is not None) for what in ("energy", "forces"))
+    return _KEY_SETS.of(values, natoms, *(next(some, None) for some in names))
 
 
 def _named(places: tuple[Mapping[str, Any], ...], what: str) -> Any:

@@ -129,3 +129,13 @@ def test_what_is_no_table_is_said(tmp_path: Path, text: Any, words: str) -> None
     (tmp_path / "a.json").write_text(json.dumps(text))
     (item,) = bad(read_all(SourceSettings("s", "json-table", (str(tmp_path / "a.json"),))))
     assert words in item.reason
+
+
+def test_the_columns_are_listed_but_those_of_the_structure(tmp_path: Path) -> None:
+    row = {"positions": [[0, 0, 0]], "numbers": [1], "energy": -1.0, "forces": [[0, 0, 0]], "dipole": [0, 0, 1]}
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({**row, "run": str(k)}) + "\n" for k in range(3)))
+    (keys,) = {record.keys for record in good(read_all(SourceSettings("x", "json-table", (str(file),), {})))}
+    assert keys is not None
+    assert (keys.energy, keys.forces) == ("energy", "forces")
+    assert [key.name for key in keys.keys] == ["energy", "forces", "dipole", "run"]
