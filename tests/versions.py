@@ -32,17 +32,18 @@ TOOLS = {"pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "psutil"}  # 
 SOURCES = ("core", "pipeline", "apps", "models", "sites")
 IMPORT_ALL = """
 import importlib, pkgutil, sys
-import gfm_pipeline
 left_out = []
-for module in pkgutil.walk_packages(gfm_pipeline.__path__, "gfm_pipeline.", lambda name: None):
-    if module.name.endswith("__main__"):
-        continue
+names = [*sys.argv[1:]]
+for name in names:
     try:
-        importlib.import_module(module.name)
+        package = importlib.import_module(name)
+        if hasattr(package, "__path__") and name in sys.argv:
+            found = [f"{name}.{inner.name}" for inner in pkgutil.iter_modules(package.__path__)]
+            names += [inner for inner in found if inner not in names and not inner.endswith("__main__")]
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("torch", "torch_geometric", "mpi4py", "tblite"):
             raise
-        left_out.append(module.name)
+        left_out.append(name)
 print(len([name for name in sys.modules if name.partition(".")[0] == "gfm_pipeline"]), len(left_out))
 """
 
@@ -94,6 +95,13 @@ def requirements() -> list[str]:
     return [line for line in [*needed, *tools] if line and not line.startswith(("torch>", "#"))]
 
 
+def packages() -> list[str]:
+    """Return the packages of ``setup.cfg``."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    return setup["options"]["packages"].split()
+
+
 def prepare(version: str, python: Path, wheel: Path | None) -> Path:
     """Make or renew the environment of a version; return its interpreter.
 
@@ -138,7 +146,7 @@ def check(version: str, torch: Path | None) -> Outcome:
         return Outcome(f"could not be set up ({error.returncode}): {python}", failed=True)
     compiled = subprocess.run([own, "-m", "compileall", "-q", *SOURCES], cwd=ROOT, check=False)
     imported = subprocess.run(
-        [own, "-W", "error", "-c", IMPORT_ALL], cwd=ROOT, capture_output=True, text=True, check=False
+        [own, "-W", "error", "-c", IMPORT_ALL, *packages()], cwd=ROOT, capture_output=True, text=True, check=False
     )
     if compiled.returncode or imported.returncode:
         print(imported.stderr, file=sys.stderr)
