@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gfm_pipeline.core.strenum import StrEnum
-from gfm_pipeline.sites.schema import BinModel, QueueModel, SiteModel
+from gfm_pipeline.sites.scheduler_schema import BinModel, QueueModel
+from gfm_pipeline.sites.schema import SiteModel
 
 
 class About(StrEnum):

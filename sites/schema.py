@@ -8,24 +8,21 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    field_validator,
     model_validator,
 )
 
-from gfm_pipeline.batch_systems.base import BatchSystem
-from gfm_pipeline.batch_systems.registry import LOCAL, batch_system, names
 from gfm_pipeline.core.contracts.launch import DeviceSelection
 from gfm_pipeline.core.explain import unknown_name
 from gfm_pipeline.sites.cores import parse_cores
 from gfm_pipeline.sites.enums import DriverMode, EnergySource, GpuRuntime, Staging
+from gfm_pipeline.sites.scheduler_schema import SchedulerModel
+from gfm_pipeline.sites.strict import Strict
 
 # What `launch.template` and `launch.pool_template` may be filled with.
 PLACEHOLDERS = ("nodes", "ranks", "ranks_per_node", "cores_per_rank", "gpus_per_node", "nodelist", "core_list")
@@ -51,12 +48,6 @@ def _text(value: object) -> object:
 Exports = dict[str, Annotated[str, BeforeValidator(_text)]]
 Cores = Annotated[str, AfterValidator(_cores), Field(description="Hardware threads, e.g. 1-7 or 48-63,112-127.")]
 Ports = Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_rising)]
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors, everywhere."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class NodeModel(Strict):
@@ -140,78 +131,6 @@ class GpuModel(Strict):
         return self
 
 
-class BinModel(Strict):
-    """A range of job sizes and the longest wall time it gets."""
-
-    max_nodes: PositiveInt
-    min_nodes: PositiveInt = 1
-    max_hours: PositiveFloat
-
-    @model_validator(mode="after")
-    def _ordered(self) -> BinModel:
-        if self.min_nodes > self.max_nodes:
-            raise ValueError(f"min_nodes ({self.min_nodes}) exceeds max_nodes ({self.max_nodes})")
-        return self
-
-
-class QueueModel(Strict):
-    """A queue of the batch system: partition, QOS, limits, and where these facts come from."""
-
-    partition: str | None = Field(default=None, description="Slurm partition, or PBS queue.")
-    qos: str | None = None
-    bins: list[BinModel] = Field(min_length=1, description="Sizes and wall times; the first that fits counts.")
-    chaining: bool = Field(default=True, description="Whether jobs may be chained here.")
-    max_queued_jobs: PositiveInt | None = Field(default=None, description="Jobs a user may have queued.")
-    max_running_jobs: PositiveInt | None = Field(default=None, description="Jobs a user may have running.")
-    as_of: str = Field(
-        description="When these limits were read, YYYY-MM or YYYY-MM-DD.", pattern=r"^\d{4}-\d{2}(-\d{2})?$"
-    )
-    source: str = Field(description="Where they were read.")
-    verified: bool = Field(default=True, description="False: second-hand; check before you rely on it.")
-
-
-class SchedulerModel(Strict):
-    """The batch system."""
-
-    kind: str = Field(default=LOCAL, description="local: none; slurm, pbs, or one that another package adds.")
-    queues: dict[str, QueueModel] = {}
-    default_queue: str | None = None
-    account: str | None = Field(default=None, description="Project that is charged; set it in your overlay.")
-    account_required: bool = True
-    account_suffix: str = Field(default="", description="What accounts end in here, for an early warning.")
-    constraint: str | None = Field(default=None, description="Slurm --constraint.")
-    select: str | None = Field(default=None, description="PBS: added to select=N, e.g. ncpus=64:ngpus=4.")
-    directives: list[str] = Field(
-        default=[], description="Further options of every job, e.g. --network=disable_rdzv_get (without #SBATCH)."
-    )
-    command_timeout_seconds: PositiveFloat = Field(default=120.0, description="For sbatch, squeue and the like.")
-    poll_seconds: PositiveFloat = Field(default=30.0, description="Between two looks at the queue.")
-    missing_job_seconds: PositiveFloat = Field(
-        default=120.0,
-        description="How long every answer of the batch system must lack a job before the job counts as ended.",
-    )
-
-    @property
-    def system(self) -> type[BatchSystem] | None:
-        """The batch system; None: there is none."""
-        return batch_system(self.kind)
-
-    @field_validator("kind")
-    @classmethod
-    def _kind_is_known(cls, kind: str) -> str:
-        if kind not in (known := names()):
-            raise unknown_name("kind", kind, known)
-        return kind
-
-    @model_validator(mode="after")
-    def _default_is_known(self) -> SchedulerModel:
-        if self.default_queue is not None and self.default_queue not in self.queues:
-            raise unknown_name("default_queue", self.default_queue, self.queues)
-        if self.system is not None and not self.queues:
-            raise ValueError(f"kind {self.kind} needs at least one of queues")
-        return self
-
-
 class LaunchModel(Strict):
     """How the ranks of a task are started.
 
@@ -279,7 +198,7 @@ class ProfileModel(Strict):
     """A named environment: what a job does before Python starts."""
 
     description: str = ""
-    modules: list[str] = []
+    modules: list[str] = Field(default=[])
     prologue: list[str] = Field(
         default=[], description="Shell lines after the modules, e.g. what needs other variables."
     )
@@ -354,7 +273,7 @@ class SiteModel(Strict):
     gpu: GpuModel = GpuModel()
     scheduler: SchedulerModel = SchedulerModel()
     launch: LaunchModel = LaunchModel()
-    profiles: dict[str, ProfileModel] = {"default": ProfileModel()}
+    profiles: dict[str, ProfileModel] = Field(default={"default": ProfileModel()})
     profile: str = Field(default="default", description="The profile in use.")
     environment: Exports = Field(default={}, description="Variables set for every task.")
     sized_environment: list[SizedExports] = Field(default=[], description="Variables by number of nodes of a task.")

@@ -21,7 +21,7 @@ from gfm_pipeline.campaign.state import CampaignState, JobRecord
 from gfm_pipeline.core.errors import CampaignLocked, ConfigError, SchedulerUnavailable, Stopped
 from gfm_pipeline.execution.endings import settled
 from gfm_pipeline.sites.registry import load_site
-from gfm_pipeline.sites.schema import SchedulerModel
+from gfm_pipeline.sites.scheduler_schema import SchedulerModel
 
 Say = Callable[[str], None]
 

@@ -23,7 +23,8 @@ from gfm_pipeline.campaign.events import (
     to_entry,
 )
 from gfm_pipeline.campaign.journal import Journal
-from gfm_pipeline.campaign.state import CampaignState, TaskStatus
+from gfm_pipeline.campaign.stage_state import TaskStatus
+from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.clock import LivedTime
 from gfm_pipeline.core.contracts.task import STOP_FILE, WRAPPER_FILE
 from gfm_pipeline.core.errors import IntegrityError, SchedulerUnavailable, StageFailed, Stopped, StorageError

@@ -13,7 +13,8 @@ from gfm_pipeline.campaign.events import Cause, DriverStarted, Member, Outcome
 from gfm_pipeline.campaign.holder import is_dead
 from gfm_pipeline.campaign.lock import read_holder
 from gfm_pipeline.campaign.paths import CampaignPaths
-from gfm_pipeline.campaign.state import Attempt, CampaignState, StageState, TaskState, TaskStatus, load_state
+from gfm_pipeline.campaign.stage_state import Attempt, StageState, TaskState, TaskStatus
+from gfm_pipeline.campaign.state import CampaignState, load_state
 from gfm_pipeline.core.contracts.evaluation import CalibrateResult
 from gfm_pipeline.core.contracts.task import PROGRESS_FILE
 from gfm_pipeline.core.contracts.training import StopReason, TrainResult
@@ -22,8 +23,8 @@ from gfm_pipeline.core.version import __version__
 from gfm_pipeline.engine.stages import calibrate, converge, ingest, search
 from gfm_pipeline.engine.stages.base import Records, Stage
 from gfm_pipeline.engine.stages.calibrate import FIT
-from gfm_pipeline.engine.stages.search import objective_of, stopped_early, task_name
 from gfm_pipeline.engine.stages.table import shown
+from gfm_pipeline.engine.stages.trials import objective_of, stopped_early, task_name
 from gfm_pipeline.engine.tasks.task_files import error_table
 from gfm_pipeline.report.sources import assembled, build_sources
 from gfm_pipeline.report.view import (

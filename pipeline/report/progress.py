@@ -12,7 +12,8 @@ import click
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import Event, Outcome
 from gfm_pipeline.campaign.paths import CampaignPaths
-from gfm_pipeline.campaign.state import CampaignState, TaskStatus
+from gfm_pipeline.campaign.stage_state import TaskStatus
+from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.stages.table import stage_named
 from gfm_pipeline.engine.tasks.task_files import error_table, newest_progress
 

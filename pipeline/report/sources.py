@@ -10,7 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from gfm_pipeline.campaign.paths import CampaignPaths
-from gfm_pipeline.campaign.state import StageState, TaskState, TaskStatus, load_state
+from gfm_pipeline.campaign.stage_state import StageState, TaskState, TaskStatus
+from gfm_pipeline.campaign.state import load_state
 from gfm_pipeline.core.contracts.data import QUARANTINE_FILE, AssembleResult, ReadShardResult
 from gfm_pipeline.core.contracts.ingest_report import REPORT_DATA_FILE, REPORT_FILE, IngestReport
 from gfm_pipeline.core.errors import IntegrityError

@@ -24,8 +24,8 @@ from gfm_pipeline.engine.decisions.plan import make_plan
 from gfm_pipeline.engine.decisions.requests import Context, TaskRequest
 from gfm_pipeline.engine.resources.requirements import decide_resources
 from gfm_pipeline.engine.stages.ingest import ASSEMBLE, Ingest
-from gfm_pipeline.engine.stages.search import TRAIN
 from gfm_pipeline.engine.stages.table import NAMES
+from gfm_pipeline.engine.stages.trials import TRAIN
 
 
 def context(slots=2, **changes) -> Context:

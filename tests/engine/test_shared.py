@@ -10,7 +10,7 @@ from gfm_pipeline.core.contracts.attempt import ENDED_STEM
 from gfm_pipeline.core.contracts.task import STOP_FILE
 from gfm_pipeline.engine.decisions.requests import TaskRequest
 from gfm_pipeline.engine.resources.node_pool import Placement
-from gfm_pipeline.engine.stages.search import TRAIN
+from gfm_pipeline.engine.stages.trials import TRAIN
 from gfm_pipeline.engine.tasks.attempts import Running
 from gfm_pipeline.engine.tasks.shared_launches import LINGER_SECONDS, LOOK_SECONDS, SharedLaunch, SharedLaunches
 from gfm_pipeline.execution.size_class import SizeClass

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import Action, Cause, Outcome
-from gfm_pipeline.campaign.state import Attempt, load_state
+from gfm_pipeline.campaign.stage_state import Attempt
+from gfm_pipeline.campaign.state import load_state
 from gfm_pipeline.core.contracts.task import EXIT_FILE, ErrorRecord, ExitCode, ExitRecord
 from gfm_pipeline.core.publish import write_json, write_record
 from gfm_pipeline.engine.tasks.classify import classify

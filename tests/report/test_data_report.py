@@ -19,7 +19,8 @@ from synthetic_campaign import finished_campaign
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import Outcome
 from gfm_pipeline.campaign.paths import CampaignPaths
-from gfm_pipeline.campaign.state import StageState, fold
+from gfm_pipeline.campaign.stage_state import StageState
+from gfm_pipeline.campaign.state import fold
 from gfm_pipeline.core.contracts.data import AssembleResult, ReadShardResult, SourceSettings
 from gfm_pipeline.core.contracts.ingest_report import ElementCount, Histogram, IngestReport, SetAside
 from gfm_pipeline.core.contracts.label_keys import KeyFound, LabelInventory

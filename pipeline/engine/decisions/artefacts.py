@@ -13,7 +13,8 @@ from pathlib import Path
 
 from gfm_pipeline.campaign.events import ArtefactLost
 from gfm_pipeline.campaign.paths import CampaignPaths
-from gfm_pipeline.campaign.state import CampaignState, StageState, TaskState, TaskStatus
+from gfm_pipeline.campaign.stage_state import StageState, TaskState, TaskStatus
+from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.contracts.task import TaskSpec
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.publish import MANIFEST, Manifest, verify

@@ -7,7 +7,8 @@ from typing import Any
 
 from gfm_pipeline.campaign.events import StageOpened, TakenOver
 from gfm_pipeline.campaign.identity import stage_key
-from gfm_pipeline.campaign.state import CampaignState, StageState
+from gfm_pipeline.campaign.stage_state import StageState
+from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.decisions.requests import Context, Step
 from gfm_pipeline.engine.stages.base import Stage
 from gfm_pipeline.engine.stages.table import stages_of

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gfm_pipeline.campaign.identity import differences
-from gfm_pipeline.campaign.state import CampaignState, StageState
+from gfm_pipeline.campaign.stage_state import StageState
+from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.decisions.decide import finished_stage, opening, stage_names, stage_settings
 from gfm_pipeline.engine.decisions.requests import Context
 

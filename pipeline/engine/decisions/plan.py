@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from gfm_pipeline.campaign.identity import differences
-from gfm_pipeline.campaign.state import CampaignState, StageState, TaskStatus
+from gfm_pipeline.campaign.stage_state import StageState, TaskStatus
+from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.decisions.decide import opening, stage_of, taken_over
 from gfm_pipeline.engine.decisions.estimates import Estimates, estimate
 from gfm_pipeline.engine.decisions.requests import Context

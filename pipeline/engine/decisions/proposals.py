@@ -7,7 +7,8 @@ from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.contracts.policies import PROPOSALS, make_policy
 from gfm_pipeline.core.faultpoints import FaultPoint, reach
 from gfm_pipeline.engine.decisions.requests import Context, Proposal
-from gfm_pipeline.engine.stages.search import LAG, objective_of
+from gfm_pipeline.engine.stages.search import LAG
+from gfm_pipeline.engine.stages.trials import objective_of
 from gfm_pipeline.search.proposer import ProposalMethod, Told, first_design, initial_count
 
 ORIGINS = {"deephyper": "DeepHyper CBO"}  # as journals call it

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gfm_pipeline.campaign.events import Cause, Event
 from gfm_pipeline.campaign.paths import CampaignPaths, StagePaths
-from gfm_pipeline.campaign.state import StageState, TaskStatus
+from gfm_pipeline.campaign.stage_state import StageState, TaskStatus
 from gfm_pipeline.core.contracts.data import SourceSettings
 from gfm_pipeline.core.contracts.task import TaskSpec
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gfm_pipeline.campaign.events import StageOpened, TakenOver
 from gfm_pipeline.campaign.paths import StagePaths
-from gfm_pipeline.campaign.state import CampaignState, StageState
+from gfm_pipeline.campaign.stage_state import StageState
+from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.decisions.requests import Context, Program, Step
 
 if TYPE_CHECKING:  # for annotations alone, so that looking at a campaign does not wait for it

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from gfm_pipeline.campaign.events import Member, StageDone, StageFailed, StageOpened, TakenOver
 from gfm_pipeline.campaign.paths import StagePaths
-from gfm_pipeline.campaign.state import CampaignState, StageState
+from gfm_pipeline.campaign.stage_state import StageState
+from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.contracts.training import Convergence, StopReason, TrainResult, TrainSpec, settings_of
 from gfm_pipeline.engine.decisions.requests import (
     AnyRequest,
@@ -24,10 +25,10 @@ from gfm_pipeline.engine.resources.demand import Demand, TrainingDemand
 from gfm_pipeline.engine.stages import ingest, search
 from gfm_pipeline.engine.stages.base import Done, Records, Stage, Work
 from gfm_pipeline.engine.stages.ingest import dataset_refs
-from gfm_pipeline.engine.stages.search import (
+from gfm_pipeline.engine.stages.search import chosen_policies
+from gfm_pipeline.engine.stages.trials import (
     TRAIN,
     candidate_seed,
-    chosen_policies,
     describe_training,
     ended_tasks,
     node_list,

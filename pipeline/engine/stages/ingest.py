@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from gfm_pipeline.campaign.events import StageDone, StageFailed
 from gfm_pipeline.campaign.paths import StagePaths
-from gfm_pipeline.campaign.state import CampaignState, StageState
+from gfm_pipeline.campaign.stage_state import StageState
+from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.contracts.data import (
     LATER_SETTINGS,
     SHARD_MB,

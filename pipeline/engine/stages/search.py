@@ -25,9 +25,10 @@ from gfm_pipeline.campaign.events import (
     TakenOver,
 )
 from gfm_pipeline.campaign.paths import StagePaths
-from gfm_pipeline.campaign.state import CampaignState, StageState, TaskStatus
+from gfm_pipeline.campaign.stage_state import StageState
+from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.contracts.policies import SELECTIONS, STOPPING, make_policy
-from gfm_pipeline.core.contracts.training import TrainResult, TrainSpec, settings_of
+from gfm_pipeline.core.contracts.training import TrainSpec, settings_of
 from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.engine.decisions.requests import (
     AnyRequest,
@@ -45,6 +46,17 @@ from gfm_pipeline.engine.resources.demand import Demand, TrainingDemand
 from gfm_pipeline.engine.stages import ingest
 from gfm_pipeline.engine.stages.base import Done, Records, Stage, Work
 from gfm_pipeline.engine.stages.ingest import dataset_refs
+from gfm_pipeline.engine.stages.trials import (
+    TRAIN,
+    candidate_seed,
+    describe_training,
+    ended_tasks,
+    finished,
+    node_list,
+    objective_of,
+    stopped_early,
+    task_name,
+)
 from gfm_pipeline.search.selection import Finalist, Selection
 from gfm_pipeline.search.stopping import StoppingPolicy
 
@@ -52,7 +64,6 @@ if TYPE_CHECKING:
     from gfm_pipeline.workflow.schema import ConvergeModel, SearchModel, WorkflowModel
 
 NAME = "search"
-TRAIN = Program("train", TrainSpec, TrainResult)
 LAG = 1  # waves proposed ahead of the results they are based on
 WAVES = 4  # waves an automatic search aims at
 POLICIES, SELECTION = ("stopping", "proposals"), ("selection",)
@@ -76,31 +87,6 @@ def wave_sizes(candidates: int, wave: int | str, slots: int) -> list[int]:
     size = slots if wave == "auto" else int(wave)
     full, rest = divmod(candidates, size)
     return [size] * full + ([rest] if rest else [])
-
-
-def task_name(candidate: str, rung: int) -> str:
-    """Return the name of the task that trains a candidate to a rung."""
-    return f"{candidate}-r{rung}"
-
-
-def objective_of(stage: StageState, candidate: str, rung: int) -> float | None:
-    """Return a candidate's objective at a rung; None when it diverged, failed, or has not finished it."""
-    task = stage.tasks.get(task_name(candidate, rung))
-    if task is None or task.diverged:
-        return None
-    result = task.decoded(TrainResult)
-    return None if result is None else result.objective
-
-
-def finished(stage: StageState, candidate: str, rung: int) -> bool:
-    """Return whether a candidate has ended its training to ``rung``, well or badly."""
-    task = stage.tasks.get(task_name(candidate, rung))
-    return task is not None and task.status in (TaskStatus.DONE, TaskStatus.FAILED)
-
-
-def candidate_seed(context: Context, name: str) -> int:
-    """Return the seed of a candidate's weights and sampling: a function of the campaign's seed and its number."""
-    return context.workflow.seed * 100_003 + int(name[1:])
 
 
 def _has_start(stage: StageState, candidate: str, rung: int) -> bool:
@@ -203,32 +189,6 @@ def _finish(context: Context, stage: StageState) -> tuple[Event, ...]:
     return (MembersSelected(stage.key, members), StageDone(stage.key, outputs))
 
 
-def stopped_early(stage: StageState) -> dict[str, str]:
-    """Return the candidates that stand stopped, with the evidence; a later wave may have revived some."""
-    stopped: dict[str, str] = {}
-    for (_, rung), decision in sorted(stage.decisions.items()):
-        for name, evidence in decision.stopped.items():
-            stopped[name] = f"stopped at rung {rung}: {evidence}"
-        for name in decision.promoted:
-            stopped.pop(name, None)
-    return stopped
-
-
-def describe_training(result: TrainResult) -> str:
-    """Return how a training ended, in words."""
-    return (
-        f"objective {result.objective:.4f} after {result.graphs:,} graphs "
-        f"({result.graphs_per_second:.0f} graphs/s, {result.stop_reason})"
-    )
-
-
-def node_list(nodes: int | Sequence[int] | str) -> tuple[int, ...] | None:
-    """Return the nodes of trainings as a workflow gives them, one entry per rung or one for all; None for `auto`."""
-    if isinstance(nodes, str):
-        return None
-    return (nodes,) if isinstance(nodes, int) else tuple(nodes)
-
-
 def rung_counts(workflow: WorkflowModel) -> tuple[int, ...]:
     """Return the most candidates that train to each rung."""
     search = workflow.search
@@ -244,11 +204,6 @@ def wave_target(workflow: WorkflowModel) -> int:
 
 def _without_choice(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name != "members"}
-
-
-def ended_tasks(stage: StageState) -> tuple[str, ...]:
-    """Return the tasks of a stage that do not run."""
-    return tuple(name for name, task in stage.tasks.items() if task.status is not TaskStatus.RUNNING)
 
 
 class Search(Stage):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gfm_pipeline.campaign.events import Action, Cause
-from gfm_pipeline.campaign.state import Attempt
+from gfm_pipeline.campaign.stage_state import Attempt
 
 TOTAL_LIMIT = 8  # attempts that count, of whatever cause, without getting further
 FIRST_DELAY = 2.0

@@ -1,0 +1,75 @@
+"""The trainings of a search: their names, results, seeds, and how they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gfm_pipeline.campaign.stage_state import StageState, TaskStatus
+from gfm_pipeline.core.contracts.training import TrainResult, TrainSpec
+from gfm_pipeline.engine.decisions.requests import (
+    Context,
+    Program,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+TRAIN = Program("train", TrainSpec, TrainResult)
+
+
+def task_name(candidate: str, rung: int) -> str:
+    """Return the name of the task that trains a candidate to a rung."""
+    return f"{candidate}-r{rung}"
+
+
+def objective_of(stage: StageState, candidate: str, rung: int) -> float | None:
+    """Return a candidate's objective at a rung; None when it diverged, failed, or has not finished it."""
+    task = stage.tasks.get(task_name(candidate, rung))
+    if task is None or task.diverged:
+        return None
+    result = task.decoded(TrainResult)
+    return None if result is None else result.objective
+
+
+def finished(stage: StageState, candidate: str, rung: int) -> bool:
+    """Return whether a candidate has ended its training to ``rung``, well or badly."""
+    task = stage.tasks.get(task_name(candidate, rung))
+    return task is not None and task.status in (TaskStatus.DONE, TaskStatus.FAILED)
+
+
+def candidate_seed(context: Context, name: str) -> int:
+    """Return the seed of a candidate's weights and sampling: a function of the campaign's seed and its number."""
+    return context.workflow.seed * 100_003 + int(name[1:])
+
+
+def stopped_early(stage: StageState) -> dict[str, str]:
+    """Return the candidates that stand stopped, with the evidence; a later wave may have revived some."""
+    stopped: dict[str, str] = {}
+    for (_, rung), decision in sorted(stage.decisions.items()):
+        for name, evidence in decision.stopped.items():
+            stopped[name] = f"stopped at rung {rung}: {evidence}"
+        for name in decision.promoted:
+            stopped.pop(name, None)
+    return stopped
+
+
+def describe_training(result: TrainResult) -> str:
+    """Return how a training ended, in words."""
+    return (
+        f"objective {result.objective:.4f} after {result.graphs:,} graphs "
+        f"({result.graphs_per_second:.0f} graphs/s, {result.stop_reason})"
+    )
+
+
+def node_list(nodes: int | Sequence[int] | str) -> tuple[int, ...] | None:
+    """Return the nodes of trainings as a workflow gives them, one entry per rung or one for all; None for `auto`."""
+    if isinstance(nodes, str):
+        return None
+    return (nodes,) if isinstance(nodes, int) else tuple(nodes)
+
+
+def ended_tasks(stage: StageState) -> tuple[str, ...]:
+    """Return the tasks of a stage that do not run."""
+    return tuple(name for name, task in stage.tasks.items() if task.status is not TaskStatus.RUNNING)
