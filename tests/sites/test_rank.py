@@ -213,8 +213,9 @@ def make_group(folder: Path, *members: tuple[int, int, dict]) -> list[Path]:
     """A group of tasks: first rank, ranks, and what their ranks do."""
     found, listed = [], []
     for k, (first, ranks, wanted) in enumerate(members):
-        place = prepare(folder / f"m{k}", ranks_file(ranks, **GPUS, exports={"MEMBER": str(k)}), wanted)
-        write_record(place / WRAP_FILE, Launch("told", str(place), 60.0, {}, grace_seconds=5.0))
+        there = {"PYTHONPATH": str(folder / f"m{k}")}  # where ``told`` lies
+        place = prepare(folder / f"m{k}", ranks_file(ranks, **GPUS, exports={"MEMBER": str(k), **there}), wanted)
+        write_record(place / WRAP_FILE, Launch("told", str(place), 60.0, there, grace_seconds=5.0))
         listed.append(GroupMember(str(place), "told", first, ranks))
         found.append(place)
     GroupFile(tuple(listed)).write(folder)

@@ -100,7 +100,8 @@ def test_the_wrapper_knows_a_signal_again(tmp_path):
         "import os, pathlib, sys\nfrom gfm_pipeline.apps.runtime.spawn import main\n"
         "sys.exit(main(['told', 'spec.json'], pathlib.Path.cwd(), os.environ))\n"
     )
-    assert run(Launch("starter", str(tmp_path), 60.0, {})).code == -signal.SIGKILL
+    there = {"PYTHONPATH": str(tmp_path)}
+    assert run(Launch("starter", str(tmp_path), 60.0, there)).code == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
