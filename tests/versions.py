@@ -1,6 +1,6 @@
 """Run the quick part of the suite on every Python from 3.10 to 3.13 that this machine has (``make test-versions``).
 
-Each version has an environment of its own in ``build/versions``, made of wheels alone. torch is installed from a wheel
+Each version has an environment of its own in ``build/versions``, made of wheels. torch is installed from a wheel
 in the folder that ``--torch`` names, and from nowhere else: one more build of it for each version would be gigabytes.
 Where there is none for a version, what needs torch is left out, and counted.
 """
