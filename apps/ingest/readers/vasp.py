@@ -38,6 +38,7 @@ _LEARNED = "a step of VASP's machine-learned force field (ML_FF): its energy and
 _ELECTRONIC_STEP = "Iteration"
 _NELM = re.compile(r"\bNELM\s*=\s*(\d+)")
 _ML_ENERGY = "ML FREE ENERGIE"
+_FORCES = "TOTAL-FORCE (eV/Angst)"  # heads positions and forces; builds that correct for dispersion head more columns
 
 
 _KEY_SETS = KeySets()
@@ -116,6 +117,7 @@ def _outcar_step(chunk: OUTCARChunk, steps: int, most: int, energy: VaspEnergy) 
         raise RefusedError(_UNCONVERGED)
     atoms = chunk.build()
     results = atoms.calc.results
+    seen = {**results, **_more_columns(chunk.lines, len(atoms))}
     return Frame(
         numbers=atoms.numbers,
         pos=atoms.positions,
@@ -124,8 +126,19 @@ def _outcar_step(chunk: OUTCARChunk, steps: int, most: int, energy: VaspEnergy) 
         energy=results["free_energy" if energy is VaspEnergy.FREE else "energy"],
         forces=results.get("forces"),
         find=results.get,
-        keys=_KEY_SETS.of(results, len(atoms), "free_energy" if energy is VaspEnergy.FREE else "energy", "forces"),
+        keys=_KEY_SETS.of(seen, len(atoms), "free_energy" if energy is VaspEnergy.FREE else "energy", "forces"),
     )
+
+
+def _more_columns(lines: list[str], natoms: int) -> dict[str, NDArray[np.float64]]:
+    """Return what stands beside the forces by its heading, e.g. ``w/o vdW``: it is listed, and not read as a label."""
+    for number, line in enumerate(lines):
+        _, found, heading = line.partition(_FORCES)
+        if found and heading.strip():
+            rows = [row.split()[6:] for row in lines[number + 2 : number + 2 + natoms]]
+            with suppress(ValueError):  # a heading without numbers
+                return {heading.strip(): np.array(rows, dtype=np.float64)}
+    return {}
 
 
 def _xml_steps(stream: IO[bytes], energy: VaspEnergy) -> Iterator[Parse]:

@@ -201,6 +201,9 @@ def test_forces_are_the_first_of_several_columns(tmp_path: Path) -> None:
     (record,) = good(read_all(outcar(tmp_path / "OUTCAR", steps)))
     assert record.forces is not None
     np.testing.assert_allclose(record.forces[0], [0.1, 0.2, -0.06])
+    assert record.keys is not None
+    assert [(key.name, key.shape) for key in record.keys.keys if key.name == "w/o vdW"] == [("w/o vdW", "[N, 3]")]
+    assert record.keys.forces == "forces"
 
 
 def test_learned_steps_of_a_vasprun_are_passed_over(tmp_path: Path) -> None:
