@@ -179,9 +179,7 @@ class Driver:
             events = step.events or lost_artefacts(self.context, self.state, step, free)
             if events:
                 for event in events:
-                    if isinstance(event, StageOpened):
-                        link_taken(self.context.paths, event)
-                    self.record(event)
+                    self.record(link_taken(self.context.paths, event) if isinstance(event, StageOpened) else event)
             elif step.proposal is not None and not self.stop.is_set():
                 # Start what can start first: proposing takes a second or two.
                 self._start_some(step)

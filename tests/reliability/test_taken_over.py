@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
+from dataclasses import replace
 
 import pytest
 import runs
 from pretended import campaign_of, journal_of, write_campaign
 
-from gfm_pipeline.campaign.events import MembersSelected, StageOpened, TaskStarted
+from gfm_pipeline.campaign.events import MembersSelected, StageOpened, TakenOver, TaskStarted
+from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.core.publish import verify
+from gfm_pipeline.engine.tasks.taken_over import link_taken
 
 
 @pytest.fixture
@@ -59,3 +63,19 @@ def test_another_search_takes_over_nothing(folder):
     runs.finish(folder, "run", "w.yaml", "--site", "site.yaml", "--set", "search.rungs=[100, 250]")
     assert len([t for t in started(folder)[before:] if t.startswith("c0")]) >= 4
     assert all(e.taken is None for e in runs.events(journal_of(folder)) if isinstance(e, StageOpened))
+
+
+def test_without_symbolic_links_it_is_made_again(folder, tmp_path):
+    opened = [e for e in runs.events(journal_of(folder)) if isinstance(e, StageOpened)]
+    paths = CampaignPaths(campaign_of(folder))
+    taken = TakenOver(opened[1].key, ("c00000-r0",), decisions=True)
+    wanted = replace(opened[1], key="f" * 64, taken=taken)
+
+    def refused(*_, **__):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pathlib.Path.symlink_to", refused)
+        assert link_taken(paths, wanted).taken is None
+    assert link_taken(paths, wanted) == wanted
+    assert (paths.stage("search", wanted.key).checkpoint("c00000-r0") / "manifest.json").exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from gfm_pipeline.campaign.events import StageOpened
@@ -10,9 +12,13 @@ from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.core.publish import storage_errors
 from gfm_pipeline.engine.stages.table import stage_named
 
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # what file systems without symbolic links say
 
-def link_taken(paths: CampaignPaths, opened: StageOpened) -> None:
-    """Link what ``opened`` takes over into its own folder; what is linked already stays.
+
+def link_taken(paths: CampaignPaths, opened: StageOpened) -> StageOpened:
+    """Link what ``opened`` takes over into its own folder, and return it; what is linked already stays.
+
+    On a file system without symbolic links the stage takes over nothing, and makes all of it again.
 
     Raises
     ------
@@ -21,11 +27,17 @@ def link_taken(paths: CampaignPaths, opened: StageOpened) -> None:
     """
     declared = stage_named(opened.stage)
     if opened.taken is None or declared is None:
-        return
+        return opened
     theirs, mine = (paths.stage(opened.stage, key) for key in (opened.taken.origin, opened.key))
-    for task in opened.taken.tasks:
-        _link(theirs.task(task), mine.task(task))
-        _link(declared.folder_of(theirs, task), declared.folder_of(mine, task))
+    try:
+        for task in opened.taken.tasks:
+            _link(theirs.task(task), mine.task(task))
+            _link(declared.folder_of(theirs, task), declared.folder_of(mine, task))
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return replace(opened, taken=None)
+    return opened
 
 
 def _link(target: Path, link: Path) -> None:
@@ -33,4 +45,4 @@ def _link(target: Path, link: Path) -> None:
         return
     with storage_errors(link):
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(os.path.relpath(target.resolve(), link.parent.resolve()), target_is_directory=True)
+    link.symlink_to(os.path.relpath(target.resolve(), link.parent.resolve()), target_is_directory=True)
