@@ -95,16 +95,16 @@ def misfit(site: SiteModel, shape: TaskShape) -> str | None:
     gpus = shape.ranks_per_node * shape.gpus_per_rank
     if gpus > node.gpus:
         what = f"{node.gpus} GPUs" if node.gpus else "no GPUs"
-        return f"{shape.ranks_per_node} ranks a node with a GPU each do not fit, a node of {site.name} has {what}"
+        return f"{shape.ranks_per_node} ranks per node with a GPU each do not fit, a node of {site.name} has {what}"
     cores = shape.ranks_per_node * shape.cores_per_rank
     threads = site.node.usable_threads
     if threads and cores > threads:
         return (
-            f"{shape.ranks_per_node} ranks a node with {shape.cores_per_rank} cores each do not fit, "
+            f"{shape.ranks_per_node} ranks per node with {shape.cores_per_rank} cores each do not fit, "
             f"a node of {site.name} has {threads} for tasks"
         )
     if not shape.gpus_per_rank and threads and shape.ranks_per_node > threads:
-        return f"{shape.ranks_per_node} ranks a node do not fit, a node of {site.name} has {threads} cores for tasks"
+        return f"{shape.ranks_per_node} ranks per node do not fit, a node of {site.name} has {threads} cores for tasks"
     return None
 
 

@@ -67,7 +67,7 @@ def visible_gpu(file: RankFile, seat: Seat, visible: str | None) -> str | None:
     if seat.local_rank >= len(file.rank_gpus):
         raise ConfigError(
             f"Rank {seat.rank} on {seat.host} is number {seat.local_rank} there, "
-            f"and the site has GPUs for {len(file.rank_gpus)} ranks a node."
+            f"and the site has GPUs for {len(file.rank_gpus)} ranks per node."
         )
     expected = str(file.rank_gpus[seat.local_rank])
     entries = [entry.strip() for entry in (visible or "").split(",") if entry.strip()]
@@ -129,7 +129,7 @@ def bind_cores(file: RankFile, seat: Seat) -> None:
     if seat.local_rank >= len(file.rank_cores):
         raise ConfigError(
             f"Rank {seat.rank} on {seat.host} is number {seat.local_rank} there, "
-            f"and the site has cores for {len(file.rank_cores)} ranks a node."
+            f"and the site has cores for {len(file.rank_cores)} ranks per node."
         )
     wanted = set(parse_cores(file.rank_cores[seat.local_rank]))
     before = os.sched_getaffinity(0)

@@ -65,7 +65,7 @@ def deal(costs: Indices, ranks: int) -> Indices:
     """Return the rank of each graph of a batch [B].
 
     The largest graph goes to the rank with least work, then the next (Graham, 1969); of more than `GROUP` ranks,
-    graphs are first dealt to and fro to groups of ranks. With 16 graphs a rank or more the largest load is within one
+    graphs are first dealt to and fro to groups of ranks. With 16 graphs per rank or more the largest load is within one
     per cent of the mean, unless single graphs cost more than that by themselves.
 
     Parameters

@@ -233,7 +233,7 @@ class TrainSpec(TaskSpec):
     output
         Folder to publish the final checkpoint in.
     validation_limit
-        Largest number of validation graphs a dataset uses (a fixed subset); None: all.
+        Largest number of validation graphs per dataset (a fixed subset); None: all.
     temperature
         Datasets are sampled with probability proportional to n**(1/temperature).
     micro_batch

@@ -174,7 +174,7 @@ class SearchModel(Strict):
     reduction: float = Field(
         default=3.0, gt=1.0, le=1000.0, description="One in so many is promoted from a rung to the next."
     )
-    validation_limit: Graphs | None = Field(default=None, description="Validation graphs a dataset; null: all.")
+    validation_limit: Graphs | None = Field(default=None, description="Validation graphs per dataset; null: all.")
     stopping: StoppingChoice = Field(
         default=PolicyChoice("asha", {}), description="Policy that stops candidates at rungs: asha, or none."
     )

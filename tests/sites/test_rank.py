@@ -56,7 +56,7 @@ def test_a_wrong_gpu_is_refused_with_rank_host_seen_and_expected(visible):
 def test_without_gpus_nothing_is_masked():
     assert visible_gpu(ranks_file(4), SEAT, "3") is None
     assert visible_gpu(ranks_file(4, visible_variable="CUDA_VISIBLE_DEVICES"), SEAT, "3") is None
-    with pytest.raises(ConfigError, match="GPUs for 4 ranks a node"):
+    with pytest.raises(ConfigError, match="GPUs for 4 ranks per node"):
         visible_gpu(ranks_file(9, **GPUS), Seat(8, 4, "node7"), None)
 
 

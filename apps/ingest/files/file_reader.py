@@ -149,7 +149,7 @@ class FileReader(ABC):
         for file in source.files:
             try:
                 length = None if is_archive(file) else self.length(next(parts(file)), options)
-            except Exception as error:
+            except Exception as error:  # whatever a parser raises is the file's fault, unless the disk is in trouble
                 if disk_trouble(error):
                     raise
                 return None
@@ -218,7 +218,7 @@ class FileReader(ABC):
         """Return how many records the file still has after ``done``, as far as it says so; None: not known."""
         try:
             length = self.length(part, options)
-        except Exception as error:
+        except Exception as error:  # as above: a length that cannot be had is not known
             if disk_trouble(error):
                 raise
             return None

@@ -81,7 +81,7 @@ def _frames_of(system: _System | _Stored) -> Iterator[Parse]:
     for folder in system.sets:
         try:
             arrays = system.load(folder)
-        except Exception as error:
+        except Exception as error:  # a damaged system costs itself, whatever its arrays make NumPy or h5py raise
             if disk_trouble(error):
                 raise
             yield from [partial(_refuse, f"{folder.name}: {error}")] * system.size(folder)

@@ -115,7 +115,7 @@ class Hdf5Reader(FileReader):
                     continue
                 try:
                     molecule = _Molecule(group, layout)
-                except Exception as error:
+                except Exception as error:  # a damaged group costs itself, whatever h5py raises
                     if disk_trouble(error):
                         raise
                     yield partial(_refuse, f"group {group.name}: {error}")
