@@ -68,8 +68,8 @@ def test_resident_on_perlmutter_where_a_node_dies_under_a_running_trial(start, b
     run.wait_for(lambda _: any("pm1" not in run.nodes_of(s) for s in run.training()))
     victim = next(s for s in run.training() if "pm1" not in run.nodes_of(s))  # the driver lives on the first node
     node = run.nodes_of(victim)[-1]
-    run.pace(0.01)
     bed.fail_node(node)
+    run.pace(0.01)  # only now: a trial that is over before its node is gone is no trial under which a node dies
     try:
         run.wait_for(lambda events: any(isinstance(e, ev.NodeExcluded) and e.node == node for e in events))
         run.to_the_end()
