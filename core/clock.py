@@ -7,13 +7,59 @@ a few seconds count: what really lasted longer without a look is taken for a sho
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
 
 MOST_SECONDS = 5.0  # that count of a pause between two looks
 LEAST_SECONDS = 2.0  # of a pause, where a thread looks every half second; less than Parsl's shortest patience
 TICK_SECONDS = 0.5
+
+
+class Clock(Protocol):
+    """What tells the time and waits: the machine's own clock, or that of a simulation."""
+
+    def time(self) -> float:
+        """Return Unix time (s); it may jump."""
+
+    def monotonic(self) -> float:
+        """Return the time (s) since some moment; it never goes back."""
+
+    def sleep(self, seconds: float) -> None:
+        """Let ``seconds`` pass."""
+
+    def take(self, items: queue.Queue[T], seconds: float) -> T | None:
+        """Return the next of ``items`` as soon as it is there; None when none came within ``seconds``."""
+
+
+class MachineClock:
+    """The clock of the machine."""
+
+    def time(self) -> float:
+        """Return Unix time (s)."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return the time (s) since some moment."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Let ``seconds`` pass."""
+        time.sleep(seconds)
+
+    def take(self, items: queue.Queue[T], seconds: float) -> T | None:
+        """Return the next of ``items``, waiting for it at most so long; None: none came."""
+        try:
+            return items.get(timeout=seconds)
+        except queue.Empty:
+            return None
+
+
+MACHINE = MachineClock()
 
 
 class LivedTime:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -26,7 +25,7 @@ from gfm_pipeline.campaign.journal import Journal
 from gfm_pipeline.campaign.stage_state import TaskStatus
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.clock import LivedTime
-from gfm_pipeline.core.contracts.task import STOP_FILE, WRAPPER_FILE
+from gfm_pipeline.core.contracts.task import STOP_FILE
 from gfm_pipeline.core.errors import IntegrityError, SchedulerUnavailable, StageFailed, Stopped, StorageError
 from gfm_pipeline.core.faultpoints import FaultPoint, reach
 from gfm_pipeline.core.visibility import is_there
@@ -38,12 +37,13 @@ from gfm_pipeline.engine.resources.nodes import Fleet
 from gfm_pipeline.engine.tasks.attempts import Running, Task, Token, can_shrink
 from gfm_pipeline.engine.tasks.classify import Ended, classify
 from gfm_pipeline.engine.tasks.late_files import LateEnds, visible_seconds, wait_at_start
-from gfm_pipeline.engine.tasks.orphans import end_attempt, end_launches
+from gfm_pipeline.engine.tasks.orphans import end_launches
 from gfm_pipeline.engine.tasks.retries import delay, next_action
 from gfm_pipeline.engine.tasks.shared_launches import SharedLaunch
 from gfm_pipeline.engine.tasks.taken_over import link_taken
 from gfm_pipeline.engine.tasks.task_starter import Starter, sizes_of
 from gfm_pipeline.engine.tasks.watchdog import Watchdog
+from gfm_pipeline.engine.world import MACHINE_WORLD, World
 from gfm_pipeline.execution.launcher import JobEnd, Launcher
 from gfm_pipeline.sites.schema import SiteModel
 
@@ -83,6 +83,8 @@ class Driver:
         Who is told.
     stop
         Set from a signal handler: finish politely.
+    world
+        What else is outside: time, and what runs.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Driver:
         site: SiteModel,
         watcher: Watcher,
         stop: threading.Event,
+        world: World = MACHINE_WORLD,
     ) -> None:
         self.context = context
         self.state = state
@@ -104,9 +107,10 @@ class Driver:
         self.site = site
         self.watcher = watcher
         self.stop = stop
+        self._time, self._attempts = world.clock, world.attempts
         self._limits = context.workflow.limits
         self._running: dict[Task, Running] = {}
-        self._starter = Starter(context, site, launcher, fleet, self._begin)
+        self._starter = Starter(context, site, launcher, fleet, self._begin, world.clock)
         self._shared = self._starter.shared
         # Attempts whose futures may yet resolve: they still hold their place. Since when, and what place.
         self._given_up: dict[Token, tuple[float, Running]] = {}
@@ -114,7 +118,7 @@ class Driver:
         self._watchdog: Watchdog[Task] = Watchdog(self._limits.lost_seconds)
         self._late = LateEnds(visible_seconds(self._limits, site))
         # Looked at every second; a pause of many is one of this process, with its job or its machine.
-        self._clock = LivedTime(min(5.0, self._limits.lost_seconds / 4))
+        self._clock = LivedTime(min(5.0, self._limits.lost_seconds / 4), world.clock.monotonic)
         self._restarts = 0
         self._draining = False
         self.cancelled = False  # asked to stop by `cancel`
@@ -168,7 +172,7 @@ class Driver:
             self._start_some(step)
             if not (step.tasks or self._running or self._given_up or self._not_before):
                 raise RuntimeError("nothing runs and nothing can be started: a defect of the decisions")
-            pause = self._starter.next_launch - time.monotonic()
+            pause = self._starter.next_launch - self._time.monotonic()
             self._wait(min(1.0, pause) if pause > 0.0 else 1.0)
 
     def _settle(self) -> Step:
@@ -194,7 +198,7 @@ class Driver:
 
     def _start_some(self, step: Step) -> None:
         """Start what there is room for, on worker pools of no other sizes than those in use."""
-        now = time.monotonic()
+        now = self._time.monotonic()
         in_use = {r.size for r in {id(r.size): r for r in self._running.values()}.values()}
         self.launcher.serve(sizes_of(self.context, step) | in_use)
         self._not_before = {task: when for task, when in self._not_before.items() if when > now}
@@ -218,8 +222,8 @@ class Driver:
                 self._ended(JobEnd(token, None))
             for end in self._late.again():
                 self._ended(end)
-        with suppress(queue.Empty):
-            first = self.launcher.ended.get(timeout=seconds)
+        first = self._time.take(self.launcher.ended, seconds)
+        if first is not None:
             # Nothing is done upon an end before all of them are durable; one that was lost would be adopted.
             with self.journal.together():
                 self._ended(first)
@@ -254,7 +258,7 @@ class Driver:
             return
         ended = classify(running.folder, end.error, end.report)
         if end.error is not None:  # nothing of it may run on beside the next attempt
-            end_attempt(running.folder, wrapper=ended.cause in (Cause.WORKER_LOST, Cause.NODE_FAILURE))
+            self._attempts.end(running.folder, wrapper=ended.cause in (Cause.WORKER_LOST, Cause.NODE_FAILURE))
         elif ended.cause is Cause.DRIVER_LOST:
             ended = replace(ended, cause=Cause.TROUBLE, reason=NO_RECORD)
         elif ended.cause is Cause.STOPPED and not (running.folder / STOP_FILE).exists():
@@ -270,7 +274,7 @@ class Driver:
         """Take in the end of a launch that tasks shared: those that have not ended by themselves ended with it."""
         self.fleet.pool.release(launch.size, launch.placement)
         if error is not None:
-            end_attempt(launch.folder)
+            self._attempts.end(launch.folder)
         for running in [r for r in launch.members.values() if self._running.get(r.task) == r]:
             ended = classify(running.folder, error)
             if ended.cause is Cause.DRIVER_LOST:
@@ -291,7 +295,7 @@ class Driver:
             *running.token,
             ended,
             shrinkable=can_shrink(self.state, running.request),
-            seconds=ended.seconds or time.monotonic() - running.started,
+            seconds=ended.seconds or self._time.monotonic() - running.started,
         )
 
     def _find_lost(self) -> None:
@@ -302,8 +306,8 @@ class Driver:
             if running.placement.block in suspended:
                 self._watchdog.heard(task, now)
                 continue
-            if self._watchdog.silent(task, running.folder / WRAPPER_FILE, now):
-                end_attempt(running.folder)
+            if self._watchdog.silent(task, self._attempts.pulse(running.folder), now):
+                self._attempts.end(running.folder)
                 ended = classify(running.folder, f"ManagerLost: no sign of life for {self._limits.lost_seconds:.0f} s")
                 if running.launch is None:
                     self._given_up[running.token] = now, running
@@ -316,7 +320,7 @@ class Driver:
         closing = self.fleet.closing()
         for running in self._running.values() if closing else ():
             if running.placement.block in closing:
-                (running.folder / STOP_FILE).touch()
+                self._attempts.ask_to_leave(running.folder)
         for block, reason in self.fleet.lost():
             for running in [r for r in self._running.values() if r.placement.block == block]:
                 self._close(running, self._as_known(running, f"BlockLost: {reason}"))
@@ -331,9 +335,9 @@ class Driver:
         if trouble is None:
             return
         for launch in self._shared:
-            end_attempt(launch.folder)
+            self._attempts.end(launch.folder)
         for running in list(self._running.values()):
-            end_attempt(running.folder)
+            self._attempts.end(running.folder)
             self._close(running, self._as_known(running, f"InterchangeLost: {trouble}"))
         for size, placement in [*((r.size, r.placement) for _, r in self._given_up.values()), *self._shared.clear()]:
             self.fleet.pool.release(size, placement)
@@ -352,14 +356,14 @@ class Driver:
         """Ask everything that runs to save and leave, and take in how it ended."""
         self._draining = True
         for running in self._running.values():
-            (running.folder / STOP_FILE).touch()
+            self._attempts.ask_to_leave(running.folder)
         give_up = self._clock() + self._limits.stop_seconds
         while self._running and self._clock() < give_up:
             self._wait(0.5)
         for launch in self._shared if self._running else ():
-            end_attempt(launch.folder)
+            self._attempts.end(launch.folder)
         for running in list(self._running.values()):
-            end_attempt(running.folder)
+            self._attempts.end(running.folder)
             ended = self._as_known(running)
             if ended.cause is Cause.DRIVER_LOST:
                 ended = replace(ended, cause=Cause.STOPPED, reason="did not stop in time; its last checkpoint is kept")
@@ -368,19 +372,19 @@ class Driver:
     def abandon(self) -> None:
         """End everything that runs at once, recording nothing: the next driver finds what was left."""
         for folder in [*(r.folder for r in self._running.values()), *(launch.folder for launch in self._shared)]:
-            end_attempt(folder)
+            self._attempts.end(folder)
         self.launcher.kill()
 
     def _settle_orphans(self) -> None:
         """Adopt what finished after an earlier driver died; end the rest, and give it a new attempt."""
         end_launches(self.context.paths)
-        wait_at_start(self.context.paths, self.state, self._late.seconds, time.time())
+        wait_at_start(self.context.paths, self.state, self._late.seconds, self._time.time())
         for stage in self.state.stages.values():
             for task in list(stage.tasks.values()):
                 if task.status is not TaskStatus.RUNNING:
                     continue
                 folder = self.context.paths.stage(stage.stage, stage.key).attempt(task.name, task.attempt)
-                end_attempt(folder)
+                self._attempts.end(folder)
                 reach(FaultPoint.DRIVER_ORPHAN)
                 self._record_end(stage.key, task.name, task.attempt, classify(folder), adopted=True)
 
@@ -419,7 +423,7 @@ class Driver:
         elif action is Action.PAUSE:
             self._refused = ended.reason
         elif action is Action.RETRY:
-            self._not_before[key, name] = time.monotonic() + delay(task.counted)
+            self._not_before[key, name] = self._time.monotonic() + delay(task.counted)
 
     def _reopen_failed(self) -> None:
         """Give a stage that failed in an earlier run another chance: the cause may be mended."""

@@ -23,6 +23,7 @@ from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import Cause
 from gfm_pipeline.core.contracts.task import WRAPPER_FILE, WrapperRecord
 from gfm_pipeline.core.records import read_record
+from gfm_pipeline.core.visibility import modified
 from gfm_pipeline.engine.tasks.watchdog import Watchdog
 
 pytestmark = pytest.mark.slow
@@ -134,18 +135,18 @@ def test_a_manager_that_is_stuck_is_found(uninterrupted, tmp_path):
 def test_watchdog_counts_changes_and_not_ages(tmp_path):
     dog = Watchdog(10.0)
     file = tmp_path / "beat"
-    assert not dog.silent("t", file, 0.0)
-    assert not dog.silent("t", file, 9.0)
+    assert not dog.silent("t", modified(file), 0.0)
+    assert not dog.silent("t", modified(file), 9.0)
     file.touch()
     os.utime(file, (1.0, 1.0))  # half a century ago, and yet new
-    assert not dog.silent("t", file, 11.0)
-    assert not dog.silent("t", file, 20.0)
+    assert not dog.silent("t", modified(file), 11.0)
+    assert not dog.silent("t", modified(file), 20.0)
     os.utime(file, (9e9, 9e9))
-    assert not dog.silent("t", file, 25.0)
-    assert not dog.silent("t", file, 34.0)
-    assert dog.silent("t", file, 36.0)
+    assert not dog.silent("t", modified(file), 25.0)
+    assert not dog.silent("t", modified(file), 34.0)
+    assert dog.silent("t", modified(file), 36.0)
     dog.forget("t")
-    assert not dog.silent("t", file, 99.0)
+    assert not dog.silent("t", modified(file), 99.0)
 
 
 def test_watchdog_looks_by_turns_and_forgets():

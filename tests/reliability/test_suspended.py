@@ -20,6 +20,7 @@ from gfm_pipeline.apps.runtime.wrapper import Launch, Watch
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.core.clock import LivedTime
 from gfm_pipeline.core.processes import is_stopped
+from gfm_pipeline.core.visibility import modified
 from gfm_pipeline.engine.tasks.watchdog import Watchdog
 from gfm_pipeline.execution.interchange import any_suspended
 
@@ -70,21 +71,21 @@ def test_neither_wrapper_nor_ranks_nor_driver_take_a_pause_for_silence(tmp_path)
         clock.now += pause
         assert watch.look(lived()) is None
         assert not pulse.lost(lived())
-        assert not dog.silent("t", tmp_path / "wrapper.json", lived())
+        assert not dog.silent("t", modified(tmp_path / "wrapper.json"), lived())
     for _ in range(70):  # time that they lived through counts
         clock.now += 1.0
         lived()
     assert watch.look(lived()) is signal.SIGKILL
     assert pulse.lost(lived())
-    assert dog.silent("t", tmp_path / "wrapper.json", lived())
+    assert dog.silent("t", modified(tmp_path / "wrapper.json"), lived())
 
 
 def test_what_belongs_to_a_suspended_block_is_taken_for_heard_of(tmp_path):
     dog: Watchdog[str] = Watchdog(10.0)
-    assert not dog.silent("t", tmp_path / "f", 0.0)
+    assert not dog.silent("t", modified(tmp_path / "f"), 0.0)
     dog.heard("t", 100.0)
-    assert not dog.silent("t", tmp_path / "f", 109.0)
-    assert dog.silent("t", tmp_path / "f", 111.0)
+    assert not dog.silent("t", modified(tmp_path / "f"), 109.0)
+    assert dog.silent("t", modified(tmp_path / "f"), 111.0)
 
 
 def test_blocks_are_suspended_while_a_file_names_them(tmp_path):

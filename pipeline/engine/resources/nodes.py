@@ -7,7 +7,6 @@ that are batch jobs: see `gfm_pipeline.engine.resources.pilot_jobs`.
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +16,11 @@ from gfm_pipeline.batch_systems.base import BatchSystem
 from gfm_pipeline.batch_systems.commands import SchedulerTrouble, SubmissionRefused
 from gfm_pipeline.campaign.events import Cause, Event, JobEnded, NodeExcluded, SchedulerSilent
 from gfm_pipeline.campaign.state import CampaignState
-from gfm_pipeline.engine.background import Answer, Background
+from gfm_pipeline.core.clock import Clock
+from gfm_pipeline.engine.background import Answer
 from gfm_pipeline.engine.resources.job_chain import Chain
 from gfm_pipeline.engine.resources.node_pool import NodePool, Placement
+from gfm_pipeline.engine.world import MACHINE_WORLD, World
 from gfm_pipeline.execution.endings import JobEndings
 from gfm_pipeline.execution.launcher import HERE
 from gfm_pipeline.execution.retry import Patience
@@ -58,9 +59,9 @@ class Fleet(Protocol):
         """Give back what is held for the campaign; ``goes_on``: a later job continues by itself."""
 
 
-def place(fleet: Fleet, size: SizeClass, avoid: Iterable[str] = (), tasks: int = 1) -> Placement | None:
+def place(fleet: Fleet, size: SizeClass, now: float, avoid: Iterable[str] = (), tasks: int = 1) -> Placement | None:
     """Return a free place for a launch of up to ``tasks`` tasks of ``size``, taken from now on, or None."""
-    return fleet.pool.place(size, time.monotonic(), LEAST_SECONDS, frozenset(avoid), tasks)
+    return fleet.pool.place(size, now, LEAST_SECONDS, frozenset(avoid), tasks)
 
 
 def suspects(state: CampaignState, known: Iterable[str]) -> dict[str, str]:
@@ -131,12 +132,20 @@ class HeldFleet:
         What is to be known about the batch job they belong to; None: there is none.
     launches
         Most launches over whole nodes at a time; None: there is no limit.
+    world
+        What else is outside.
     """
 
-    def __init__(self, nodes: Sequence[str], held: HeldJob | None = None, launches: int | None = None) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[str],
+        held: HeldJob | None = None,
+        launches: int | None = None,
+        world: World = MACHINE_WORLD,
+    ) -> None:
         self.pool = NodePool(launches)
         self._nodes, self._held = tuple(nodes), held
-        self._background = Background()
+        self._clock, self._background = world.clock, world.questions()
         self._patience = Patience()
         self._not_before = self._next_look = 0.0
         self._asked_successor = False
@@ -149,12 +158,12 @@ class HeldFleet:
         for node in self.pool.excluded.keys() & set(nodes):
             held.hold_node(node)
         if held.seconds_left is not None:
-            self._ends_at = time.monotonic() + held.seconds_left
+            self._ends_at = self._clock.monotonic() + held.seconds_left
         self.pool.add(HERE, nodes, self._ends_at - held.warning_seconds)
 
     def tick(self, state: CampaignState, *, work: bool) -> Iterator[Event]:
         """Exclude bad nodes, and submit the job that comes after this one."""
-        held, now = self._held, time.monotonic()
+        held, now = self._held, self._clock.monotonic()
         if held is None:
             return
         for answer in self._background.answers():
@@ -218,7 +227,7 @@ class HeldFleet:
         """Return a sentence when the wall time is nearly over, by the clock or by the batch system's signal."""
         if self._held is None:
             return None
-        left = self._ends_at - time.monotonic()
+        left = self._ends_at - self._clock.monotonic()
         if left <= self._held.warning_seconds or self._held.warned.is_set():
             return "the wall time is nearly over"
         return None
@@ -245,18 +254,18 @@ class HeldFleet:
         held = self._held
         if held is None or held.chain is None or held.chain.name is None or goes_on:
             return
-        if cancelled(held.scheduler, held.chain.name):
+        if cancelled(held.scheduler, held.chain.name, self._clock):
             yield JobEnded(held.chain.name, "not needed any more")
 
 
-def cancelled(scheduler: BatchSystem, name: str, patience: float = CANCEL_SECONDS) -> bool:
+def cancelled(scheduler: BatchSystem, name: str, clock: Clock, patience: float = CANCEL_SECONDS) -> bool:
     """Cancel a job by its name, asking for as long as ``patience`` (seconds); return whether that was heard."""
-    give_up = time.monotonic() + patience
+    give_up = clock.monotonic() + patience
     while True:
         try:
             scheduler.cancel_by_name(name)
             return True
         except SchedulerTrouble:  # noqa: PERF203 - the loop is the waiting
-            if time.monotonic() > give_up:
+            if clock.monotonic() > give_up:
                 return False
-            time.sleep(2.0)
+            clock.sleep(2.0)

@@ -7,9 +7,8 @@ system that is slow or fails makes the campaign wait, never fail.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -28,9 +27,10 @@ from gfm_pipeline.campaign.events import (
 )
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.errors import SchedulerUnavailable
-from gfm_pipeline.engine.background import Answer, Background
+from gfm_pipeline.engine.background import Answer
 from gfm_pipeline.engine.resources.node_pool import NodePool
 from gfm_pipeline.engine.resources.nodes import cancelled, suspects
+from gfm_pipeline.engine.world import MACHINE_WORLD, World
 from gfm_pipeline.execution.endings import JobEndings
 from gfm_pipeline.execution.retry import Patience
 
@@ -87,7 +87,6 @@ class _Block:
     cancelled: bool = False
     suspended: float | None = None  # since when (monotonic)
     finished_before: int = 0  # tasks of the campaign that were done when it came up
-    since: float = field(default_factory=time.monotonic)
 
 
 class PilotFleet:
@@ -113,6 +112,8 @@ class PilotFleet:
         Called with a node that gets no more tasks.
     state
         What is known from earlier drivers: their blocks are of no use any more, their bad nodes are.
+    world
+        What else is outside.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class PilotFleet:
         warning_seconds: float,
         hold_node: Callable[[str], None],
         state: CampaignState,
+        world: World = MACHINE_WORLD,
     ) -> None:
         self.pool = NodePool(wanted.launches)
         self.pool.excluded = dict(state.excluded)
@@ -133,7 +135,7 @@ class PilotFleet:
         self._poll_seconds, self._warning_seconds, self._hold_node = poll_seconds, warning_seconds, hold_node
         self._blocks: dict[str, _Block] = {}
         self._lost: list[tuple[str, str]] = []
-        self._background = Background()
+        self._clock, self._background = world.clock, world.questions()
         self._patience = Patience()
         self._next_poll = self._not_before = 0.0
         self._endings = JobEndings(missing_seconds)
@@ -143,7 +145,7 @@ class PilotFleet:
 
     def tick(self, state: CampaignState, *, work: bool) -> Iterator[Event]:
         """Look after the blocks: take in answers, close those that end, submit what is missing."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         for answer in self._background.answers():
             yield from self._take(answer, state, now)
         if now < self._not_before:
@@ -254,8 +256,8 @@ class PilotFleet:
         """Take in whether a block is suspended."""
         still = info.state is JobState.SUSPENDED
         if still != (block.suspended is not None):
-            seconds = None if still else time.monotonic() - (block.suspended or 0.0)
-            block.suspended = time.monotonic() if still else None
+            seconds = None if still else self._clock.monotonic() - (block.suspended or 0.0)
+            block.suspended = self._clock.monotonic() if still else None
             self._maker.suspended(self.suspended())
             yield Suspended(block.name, seconds)
 
@@ -297,7 +299,7 @@ class PilotFleet:
         """Cancel every block by name, those that were only about to be submitted, too."""
         self._background.close()
         for name in state.open_jobs(JobRole.BLOCK):
-            if cancelled(self._scheduler, name):
+            if cancelled(self._scheduler, name, self._clock):
                 yield JobEnded(name, "given back")
 
 

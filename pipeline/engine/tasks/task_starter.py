@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.core.clock import Clock
 from gfm_pipeline.core.contracts.task import SPEC_FILE
 from gfm_pipeline.core.faultpoints import FaultPoint, hand_down, reach
 from gfm_pipeline.core.publish import MANIFEST, storage_errors, write_record
@@ -52,6 +52,8 @@ class Starter:
         Who starts tasks, and where.
     begin
         Called with attempts whose folders are ready: journals their start, before they are submitted.
+    clock
+        Time.
     """
 
     def __init__(
@@ -61,10 +63,12 @@ class Starter:
         launcher: Launcher,
         fleet: Fleet,
         begin: Callable[[Sequence[Running]], None],
+        clock: Clock,
     ) -> None:
         self.shared = SharedLaunches()
         self.next_launch = 0.0  # monotonic; batch systems want a pause between launches
         self._context, self._site, self._launcher, self._fleet, self._begin = context, site, launcher, fleet, begin
+        self._clock = clock
         self._bounds = bounds_of(context.workflow.limits, visible_seconds(context.workflow.limits, site))
 
     def start_some(self, step: Step, state: CampaignState, busy: Container[Task], now: float) -> None:
@@ -103,7 +107,11 @@ class Starter:
 
     def _start_one(self, request: AnyRequest, size: SizeClass, state: CampaignState) -> bool:
         """Start a task by itself; return whether there was room."""
-        placement = place(self._fleet, size, failed_on(state, request)) if self._launcher.ready(size) else None
+        placement = (
+            place(self._fleet, size, self._clock.monotonic(), failed_on(state, request))
+            if self._launcher.ready(size)
+            else None
+        )
         if placement is None:
             return False
         running = self._opened(request, size, placement, state)
@@ -128,7 +136,11 @@ class Starter:
     def _start_shared(self, requests: Sequence[AnyRequest], size: SizeClass, state: CampaignState) -> bool:
         """Start as many of these tasks in one launch as there is room for; return whether there was any."""
         avoid = {node for request in requests for node in failed_on(state, request)}
-        placement = place(self._fleet, size, avoid, len(requests)) if self._launcher.ready(size) else None
+        placement = (
+            place(self._fleet, size, self._clock.monotonic(), avoid, len(requests))
+            if self._launcher.ready(size)
+            else None
+        )
         if placement is None:
             return False
         opened = [self._opened(request, size, placement, state) for request in requests[: placement.tasks]]
@@ -152,10 +164,16 @@ class Starter:
         self._submit(in_job(job, self._site, placement.job), folder)
         return True
 
+    def _place(self, size: SizeClass, avoid: Iterable[str], tasks: int = 1) -> Placement | None:
+        """Take a free place for a launch of up to ``tasks`` tasks; None: there is none, or nobody would start them."""
+        if not self._launcher.ready(size):
+            return None
+        return place(self._fleet, size, self._clock.monotonic(), avoid, tasks)
+
     def _opened(self, request: AnyRequest, size: SizeClass, placement: Placement, state: CampaignState) -> Running:
         attempt = next_attempt(state, request)
         folder = self._context.paths.stage(request.stage, request.key).attempt(request.name, attempt)
-        return Running(request, attempt, folder, time.monotonic(), size, placement)
+        return Running(request, attempt, folder, self._clock.monotonic(), size, placement)
 
     def _make_folder(self, running: Running, state: CampaignState) -> None:
         """Make an attempt's folder, with its spec."""
@@ -169,5 +187,5 @@ class Starter:
         self._launcher.submit(job, token)
         delay = self._site.launch.step_delay_seconds
         if job.size.whole and delay:  # without one, all that has room starts in this turn
-            self.next_launch = time.monotonic() + delay
+            self.next_launch = self._clock.monotonic() + delay
         reach(FaultPoint.TASK_SUBMITTED)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Hashable, Iterator
-from pathlib import Path
 from typing import Generic, TypeVar
-
-from gfm_pipeline.core.visibility import modified
 
 Token = TypeVar("Token", bound=Hashable)
 
 
-LOOKS = 8  # at a file, in the longest time without a change
+LOOKS = 8  # at each, in the longest time without a change
 
 
 class Watchdog(Generic[Token]):
-    """Remembers when each watched file last changed.
+    """Remembers when the sign of life of each watched attempt last changed.
 
-    Files are looked at by turns, since a look at one on a parallel file system may cost a millisecond.
+    They are looked at by turns, since a look at a file on a parallel file system may cost a millisecond.
 
     Changes are counted, not ages: a clock that jumps, or a file server whose clock differs, means nothing.
 
@@ -52,9 +49,8 @@ class Watchdog(Generic[Token]):
         self._number += 1
         heapq.heappush(self._turns, (when, self._number, token))
 
-    def silent(self, token: Token, file: Path, now: float) -> bool:
-        """Look at ``file`` and return whether nothing about it has changed for too long; ``now`` is monotonic."""
-        stamp = modified(file)
+    def silent(self, token: Token, stamp: int | None, now: float) -> bool:
+        """Return whether ``stamp``, as it is now, has not changed for too long; ``now`` is monotonic."""
         known = self._seen.get(token)
         if known is None or known[0] != stamp:
             self._seen[token] = (stamp, now)
