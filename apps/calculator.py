@@ -48,7 +48,7 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
     ensemble
         A loaded ensemble; `from_campaign` and `from_ensemble` take folders.
     dataset
-        The branch: whose level of theory to predict. May be left out when there is one.
+        The dataset head: whose level of theory to predict. May be left out when there is one.
     dtype
         ``float64`` (smooth enough for tight relaxations) or ``float32``.
     device
@@ -91,7 +91,7 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
         self._members = [m for m, weight in zip(ensemble.members, weights, strict=True) if weight > 0.0]
         self._weights = weights[weights > 0.0]
         self._potentials = [deepcopy(m.potential).to(dtype=self._dtype, device=self._device) for m in self._members]
-        self._branches = [m.datasets.index(chosen) for m in self._members]
+        self._heads = [m.datasets.index(chosen) for m in self._members]
         self._cutoffs = sorted({m.card.spec.cutoff for m in self._members})
 
     @classmethod
@@ -150,8 +150,8 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
         reference = self._reference_energy(structure)
         batches = {cutoff: self._batch(structure, cutoff) for cutoff in self._cutoffs}
         energies, forces = [], []
-        for member, potential, branch in zip(self._members, self._potentials, self._branches, strict=True):
-            out = potential(_on_branch(batches[member.card.spec.cutoff], branch))
+        for member, potential, head in zip(self._members, self._potentials, self._heads, strict=True):
+            out = potential(_for_head(batches[member.card.spec.cutoff], head))
             energies.append(out.energy.double().cpu().numpy())
             forces.append(out.forces.double().cpu().numpy())
         energy, energy_std = mean_and_spread(np.stack(energies), self._weights)
@@ -220,8 +220,8 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
         )
 
 
-def _on_branch(batch: Batch, branch: int) -> Batch:
-    return replace(batch, dataset=torch.full_like(batch.dataset, branch))
+def _for_head(batch: Batch, head: int) -> Batch:
+    return replace(batch, dataset=torch.full_like(batch.dataset, head))
 
 
 def _halfwidth(calibration: QuantityCalibration, spread: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.train.load_balance import cost, deal, share
+from gfm_pipeline.apps.train.load_balance import assign, cost, partition
 
 Indices = NDArray[np.int64]
 
@@ -68,9 +68,9 @@ def main() -> None:
                 for step in range(given.steps):
                     costs = cost(*draw(rng, graphs * ranks))
                     began = time.process_time()
-                    owner = deal(costs, ranks)
+                    owner = partition(costs, ranks)
                     middle = time.process_time()
-                    share(costs, step % ranks, ranks)
+                    assign(costs, step % ranks, ranks)
                     ended = time.process_time()
                     turns = np.arange(len(costs)) % ranks
                     found = spread(costs, turns, ranks), spread(costs, owner, ranks), costs.max() * ranks / costs.sum()

@@ -32,8 +32,8 @@ from ase.collections import g2
 from ase.neighborlist import primitive_neighbor_list
 
 from gfm_pipeline.apps.dataset import Columns
-from gfm_pipeline.apps.dataset.neighbors.batched import ListBatched, pairs_tried
-from gfm_pipeline.apps.dataset.neighbors.edges import Edges, Lister, list_edges
+from gfm_pipeline.apps.dataset.neighbors.batched import BatchedNeighborList, pairs_tried
+from gfm_pipeline.apps.dataset.neighbors.edges import Edges, NeighborListFn, build_edges
 from gfm_pipeline.apps.dataset.neighbors.neighbor_list import neighbour_list
 
 List = Callable[[Atoms, float], int]
@@ -126,11 +126,13 @@ def in_order(edges: Edges) -> np.ndarray:
     return rows[np.lexsort(rows.T)]
 
 
-def rate_together(lister: Lister, columns: Columns, cutoff: float, seconds: float, clock: Callable[[], float]) -> float:
+def rate_together(
+    neighbor_list: NeighborListFn, columns: Columns, cutoff: float, seconds: float, clock: Callable[[], float]
+) -> float:
     """Return structures a second of a clock, over whole sets for at least so long."""
     began, done = clock(), 0
     while done == 0 or clock() - began < seconds:
-        lister(columns, cutoff)
+        neighbor_list(columns, cutoff)
         done += len(columns)
     return done / (clock() - began)
 
@@ -138,17 +140,18 @@ def rate_together(lister: Lister, columns: Columns, cutoff: float, seconds: floa
 def compare_batched(device: torch.device, cutoffs: list[float], seconds: float, together: int) -> None:
     """Measure and print lists in batches on the device, beside those one after the other."""
     torch.set_num_threads(1)
-    batched, clock = ListBatched(device), time.process_time if device.type == "cpu" else time.perf_counter
+    batched, clock = BatchedNeighborList(device), time.process_time if device.type == "cpu" else time.perf_counter
     column = f"batched {device.type}/s"
     print(f"\n{'structures':24}{'cutoff':>7}{'edges':>9}{'tried':>7}{'one by one/s':>14}{column:>15}{'ratio':>8}")
     for title, members in structures().items():
         columns = repeated(members, together)
         for cutoff in cutoffs:
-            found, expected = batched(columns, cutoff), list_edges(columns, cutoff)  # the first call also warms up
+            found, expected = batched(columns, cutoff), build_edges(columns, cutoff)  # the first call also warms up
             if not np.array_equal(in_order(found), in_order(expected)):
                 print("The lists disagree.")
             alone, at_once = (
-                rate_together(lister, columns, cutoff, seconds, clock) for lister in (list_edges, batched)
+                rate_together(neighbor_list, columns, cutoff, seconds, clock)
+                for neighbor_list in (build_edges, batched)
             )
             tried = pairs_tried(columns, cutoff).sum() / max(1, len(expected.src))
             print(f"{title:24}{cutoff:7.1f}{len(expected.src):9d}{tried:7.1f}", end="")

@@ -49,34 +49,34 @@ def measure(spec: Spec, task: Task) -> dict[str, float]:
     import torch
 
     from gfm_pipeline.apps.train.device import torch_device
-    from gfm_pipeline.apps.train.distributed import joined
+    from gfm_pipeline.apps.train.distributed import process_group
 
     torch.set_num_threads(1)
     device = torch_device(spec.device)
-    with joined(spec.ranks, spec.device, device) as ranks:
-        task.rank = ranks.rank
-        trainer = make_trainer(spec, ranks, device)
+    with process_group(spec.ranks, spec.device, device) as communicator:
+        task.rank = communicator.rank
+        trainer = make_trainer(spec, communicator, device)
         for _ in range(WARM_UP):
             trainer.step()
-        ranks.meet()
+        communicator.barrier()
         wall, processor = time.perf_counter(), time.process_time()
         for _ in range(spec.steps):
             trainer.step()
-        ranks.meet()
+        communicator.barrier()
         found = (time.perf_counter() - wall, time.process_time() - processor)
     return {"wall": found[0] / spec.steps, "processor": found[1] / spec.steps, "parameters": trainer.n_parameters}
 
 
-def make_trainer(spec: Spec, ranks, device):
+def make_trainer(spec: Spec, communicator, device):
     """Return a trainer on random crystals."""
     import numpy as np
     from ase.build import bulk
 
     from gfm_pipeline.apps.dataset import Columns, GraphTable
-    from gfm_pipeline.apps.dataset.batching.graph_source import Held
-    from gfm_pipeline.apps.train.checkpoint import Card
+    from gfm_pipeline.apps.dataset.batching.graph_source import InMemorySource
+    from gfm_pipeline.apps.train.checkpoint import ModelCard
     from gfm_pipeline.apps.train.sampler import Sampler
-    from gfm_pipeline.apps.train.trainer import Tables, Trainer
+    from gfm_pipeline.apps.train.trainer import Splits, Trainer
     from gfm_pipeline.core.contracts.training import ModelSettings, OptimiserSettings
     from gfm_pipeline.models import ModelSpec
 
@@ -98,7 +98,7 @@ def make_trainer(spec: Spec, ranks, device):
     )
     table = GraphTable.build(columns, CUTOFF, 0, {"Cu": 0.0, "Au": 0.0})
     settings = OptimiserSettings(1e-3, spec.batch, 1.0)
-    card = Card(
+    card = ModelCard(
         spec=ModelSpec(spec.algorithm, spec.hidden, 3, CUTOFF, avg_neighbours=table.avg_neighbours),
         datasets=("random",),
         references={"random": {"Cu": 0.0, "Au": 0.0}},
@@ -108,7 +108,9 @@ def make_trainer(spec: Spec, ranks, device):
         seed=0,
     )
     sampler = Sampler([len(table)], 1.0, 0)
-    return Trainer(card, Tables((Held(table),), {}), settings, sampler, ranks=ranks, device=device)
+    return Trainer(
+        card, Splits((InMemorySource(table),), {}), settings, sampler, communicator=communicator, device=device
+    )
 
 
 def run(spec: Spec) -> dict[str, float]:

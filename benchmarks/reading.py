@@ -33,12 +33,12 @@ import numpy as np
 import torch
 
 from gfm_pipeline.apps.dataset import Columns, Dataset, write_bp
-from gfm_pipeline.apps.dataset.batching.graph_source import OnDisk
+from gfm_pipeline.apps.dataset.batching.graph_source import DiskSource
 from gfm_pipeline.apps.dataset.neighbors.degrees import RADII
 from gfm_pipeline.apps.dataset.store.columns import flat_ranges
 from gfm_pipeline.apps.dataset.store.index import index_file
 from gfm_pipeline.apps.train.allocator import keep_freed_memory
-from gfm_pipeline.apps.train.batch_loader import Feed
+from gfm_pipeline.apps.train.batch_loader import BatchLoader
 from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.core.publish import publishing, write_record
@@ -89,13 +89,13 @@ def feed(path: Path, window: int, batch: int, cutoff: float | None) -> Deliver:
     index = dataset.index(Split.TRAIN)
     if index is None:
         raise SystemExit("the index was not written")
-    source = OnDisk(dataset, Split.TRAIN, index, cutoff, 0, REFERENCE, window)
+    source = DiskSource(dataset, Split.TRAIN, index, cutoff, 0, REFERENCE, window)
     block = source.block or window
-    ready = Feed([source], Sampler([len(index)], 1.0, 0, [block], max(1, window // block)), batch)
+    ready = BatchLoader([source], Sampler([len(index)], 1.0, 0, [block], max(1, window // block)), batch)
     try:
         step = 0
         while True:
-            for part in ready.share(step * batch)[0]:
+            for part in ready.local_batches(step * batch)[0]:
                 yield len(part.natoms)
             step += 1
     finally:

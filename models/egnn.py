@@ -32,11 +32,13 @@ class Convolution(nn.Module):
         self.velocity = linear(hidden, channels, bias=False)
         self.update = mlp(2 * hidden + channels, hidden, hidden)
 
-    def forward(self, x: Tensor, basis: Tensor, fade: Tensor, direction: Tensor, src: Tensor, dst: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, basis: Tensor, envelope: Tensor, direction: Tensor, src: Tensor, dst: Tensor
+    ) -> Tensor:
         """Return the change of node features [N, H]."""
         n = x.shape[0]
         ends = self.target(x).index_select(0, dst) + self.source(x).index_select(0, src)
-        message = functional.silu(torch.addmm(ends, basis, self.radial.weight.t())) * (fade * self.norm)
+        message = functional.silu(torch.addmm(ends, basis, self.radial.weight.t())) * (envelope * self.norm)
         speed = self.velocity(message)
         velocity = scatter_sum(direction.unsqueeze(2) * speed.unsqueeze(1), dst, n)
         change: Tensor = self.update(torch.cat([x, scatter_sum(message, dst, n), (velocity * velocity).sum(1)], 1))
@@ -64,8 +66,8 @@ class EGNN(MessagePassing):
     def forward(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor | None]:
         """See `MessagePassing.forward`; the velocities stay inside the layers."""
         distance, direction = lengths_and_directions(vec)
-        basis, fade = self.radial(distance)
+        basis, envelope = self.radial(distance)
         x = self.embedding(z)
         for convolution in self.convolutions:
-            x = x + convolution(x, basis, fade, direction, src, dst)
+            x = x + convolution(x, basis, envelope, direction, src, dst)
         return x, None

@@ -38,7 +38,7 @@ class Aggregation(nn.Module):
         self.mix = linear(12 * hidden, hidden)
         self.update = mlp(2 * hidden, hidden, hidden)
 
-    def forward(self, x: Tensor, basis: Tensor, fade: Tensor, degree: Tensor, src: Tensor, dst: Tensor) -> Tensor:
+    def forward(self, x: Tensor, basis: Tensor, envelope: Tensor, degree: Tensor, src: Tensor, dst: Tensor) -> Tensor:
         """Return the change of node features [N, H]; ``degree`` is D [N, 1]."""
         b = self.sharpness
         ends = self.target(x).index_select(0, dst) + self.source(x).index_select(0, src)
@@ -46,8 +46,8 @@ class Aggregation(nn.Module):
         gate = torch.sigmoid(raw)
         message = raw * gate
         rise = torch.exp(b * gate)
-        faded = message * fade
-        parts = [faded, faded * message, fade * rise, fade * (math.exp(b) / rise)]
+        weighted = message * envelope
+        parts = [weighted, weighted * message, envelope * rise, envelope * (math.exp(b) / rise)]
         total, square, high, low = scatter_sum(torch.cat(parts, 1), dst, x.shape[0]).chunk(4, 1)
         weight = 1.0 / (1.0 + degree)
         mean = total * weight
@@ -75,9 +75,9 @@ class PNA(MessagePassing):
     def forward(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor | None]:
         """See `MessagePassing.forward`; PNA has no vectors."""
         distance, _ = lengths_and_directions(vec)
-        basis, fade = self.radial(distance)
-        degree = scatter_sum(fade, dst, z.shape[0])
+        basis, envelope = self.radial(distance)
+        degree = scatter_sum(envelope, dst, z.shape[0])
         x = self.embedding(z)
         for aggregation in self.aggregations:
-            x = x + aggregation(x, basis, fade, degree, src, dst)
+            x = x + aggregation(x, basis, envelope, degree, src, dst)
         return x, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from gfm_pipeline.models.readout import DirectForces, EdgeVectors, NodeEnergy
 from gfm_pipeline.models.registry import build, describe
 from gfm_pipeline.models.spec import ForceHead, ModelSpec
 
+# Parts of the model under the names they had until 2026-11-30: checkpoints written before still load.
+_FORMER_NAMES = {"trunk": "representation", "direct": "force_head", "edge_vectors": "vector_features"}
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -24,7 +28,7 @@ class Prediction:
 
 
 class Potential(nn.Module):
-    """Message passing, an energy branch a dataset, and forces.
+    """Message passing, an energy head per dataset, and forces.
 
     Parameters
     ----------
@@ -40,14 +44,15 @@ class Potential(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.trunk = build(spec)
+        self.register_load_state_dict_pre_hook(_rename_former_parts)  # type: ignore[no-untyped-call]
+        self.representation = build(spec)
         self.node_energy = NodeEnergy(spec.hidden, spec.n_datasets)
-        self.direct: DirectForces | None = None
-        self.edge_vectors: EdgeVectors | None = None
+        self.force_head: DirectForces | None = None
+        self.vector_features: EdgeVectors | None = None
         if spec.force_head is ForceHead.DIRECT:
-            self.direct = DirectForces(spec.hidden, spec.n_datasets)
+            self.force_head = DirectForces(spec.hidden, spec.n_datasets)
             if not describe(spec.algorithm).vectors:
-                self.edge_vectors = EdgeVectors(spec)
+                self.vector_features = EdgeVectors(spec)
 
     def forward(self, batch: Batch, training: bool = False) -> Prediction:
         """Predict a batch.
@@ -62,13 +67,14 @@ class Potential(nn.Module):
         Raises
         ------
         ModelError
-            When a structure names a dataset the model has no branch for.
+            When a structure names a dataset the model has no head for.
         """
         if batch.dataset.numel() and int(batch.dataset.max()) >= self.spec.n_datasets:
             raise ModelError(
-                f"The batch names dataset {int(batch.dataset.max())}, the model has {self.spec.n_datasets} branches."
+                f"The batch names dataset {int(batch.dataset.max())}, "
+                f"the model has {self.spec.n_datasets} dataset heads."
             )
-        conservative = self.direct is None
+        conservative = self.force_head is None
         with torch.set_grad_enabled(training or conservative):
             pos = batch.pos.detach().requires_grad_(conservative)
             energy, forces = self._predict(batch, pos)
@@ -80,18 +86,26 @@ class Potential(nn.Module):
     def _predict(self, batch: Batch, pos: Tensor) -> tuple[Tensor, Tensor | None]:
         src, dst = batch.edge_src, batch.edge_dst
         vec = pos.index_select(0, dst) - pos.index_select(0, src) + batch.edge_shift
-        x, vectors = self.trunk(batch.z, vec, src, dst)
-        branch = batch.dataset.index_select(0, batch.graph)
+        x, vectors = self.representation(batch.z, vec, src, dst)
+        head = batch.dataset.index_select(0, batch.graph)
         scale = self.spec.force_rms
-        energy = scatter_sum(self.node_energy(x, branch), batch.graph, batch.natoms.shape[0]) * scale
-        if self.direct is None:
+        energy = scatter_sum(self.node_energy(x, head), batch.graph, batch.natoms.shape[0]) * scale
+        if self.force_head is None:
             return energy, None
-        if self.edge_vectors is not None:
-            vectors = self.edge_vectors(x, vec, src, dst)
+        if self.vector_features is not None:
+            vectors = self.vector_features(x, vec, src, dst)
         elif vectors is None:
             raise ModelError(
                 f"{self.spec.algorithm} gave no vectors, though its description says that it has them.",
                 "Correct the algorithm, or vectors=False in its description.",
             )
-        forces: Tensor = self.direct(x, vectors, branch) * scale
+        forces: Tensor = self.force_head(x, vectors, head) * scale
         return energy, forces
+
+
+def _rename_former_parts(_module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Give the entries of a state dict of an earlier version the names that parts have now."""
+    for key in [key for key in state if key.startswith(prefix)]:
+        part, dot, rest = key[len(prefix) :].partition(".")
+        if part in _FORMER_NAMES and dot:
+            state[f"{prefix}{_FORMER_NAMES[part]}.{rest}"] = state.pop(key)

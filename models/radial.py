@@ -56,6 +56,6 @@ class RadialBasis(nn.Module):
         distance
             Edge lengths [E, 1], Angstrom, positive.
         """
-        fade = envelope(distance, self.cutoff)
+        cutoff_value = envelope(distance, self.cutoff)
         # sqrt(2/rc) sin(n pi d / rc) / d has unit norm on the ball; times sqrt(rc) it is of order one near a bond
-        return torch.sin(distance * self.frequency) * (fade * (math.sqrt(2.0) / distance)), fade
+        return torch.sin(distance * self.frequency) * (cutoff_value * (math.sqrt(2.0) / distance)), cutoff_value

@@ -1,7 +1,7 @@
-"""Heads: one branch a dataset, all computed from stacked parameters and picked by a gather.
+"""Heads: one per dataset, all computed from stacked parameters and picked by a gather.
 
 Stacked parameters need no loop over datasets and no host synchronisation, and every parameter has a gradient
-(zero for a branch that is not in the batch).
+(zero for a head whose dataset is not in the batch).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _stacked(n: int, n_in: int, n_out: int, gain: float = 1.0) -> nn.Parameter:
 
 
 class NodeEnergy(nn.Module):
-    """Energy of each atom, a two-layer network a dataset; extensive because atoms are summed after it."""
+    """Energy of each atom, a two-layer network per dataset; extensive because atoms are summed after it."""
 
     def __init__(self, hidden: int, n_datasets: int) -> None:
         super().__init__()
@@ -32,13 +32,13 @@ class NodeEnergy(nn.Module):
         self.weight2 = _stacked(n_datasets, hidden, 1, gain=0.1)  # start near the reference energies
         self.bias2 = nn.Parameter(torch.zeros(n_datasets, 1, 1))
 
-    def forward(self, x: Tensor, branch: Tensor) -> Tensor:
-        """Return node energies [N] of features [N, H] for the dataset ``branch`` [N] of each atom."""
+    def forward(self, x: Tensor, head: Tensor) -> Tensor:
+        """Return node energies [N] of features [N, H] for the dataset ``head`` [N] of each atom."""
         hidden = functional.silu(torch.matmul(x, self.weight1) + self.bias1)
         energy = torch.matmul(hidden, self.weight2) + self.bias2  # [B, N, 1]
         if energy.shape[0] == 1:
             return energy.reshape(-1)
-        return energy.squeeze(2).t().gather(1, branch.unsqueeze(1)).squeeze(1)
+        return energy.squeeze(2).t().gather(1, head.unsqueeze(1)).squeeze(1)
 
 
 class EdgeVectors(nn.Module):
@@ -55,14 +55,14 @@ class EdgeVectors(nn.Module):
     def forward(self, x: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> Tensor:
         """Return vectors [N, 3, H]."""
         distance, direction = lengths_and_directions(vec)
-        basis, fade = self.radial(distance)
+        basis, envelope = self.radial(distance)
         ends = self.target(x).index_select(0, dst) + self.source(x).index_select(0, src)
-        weight = functional.silu(torch.addmm(ends, basis, self.basis.weight.t())) * (fade * self.norm)
+        weight = functional.silu(torch.addmm(ends, basis, self.basis.weight.t())) * (envelope * self.norm)
         return scatter_sum(direction.unsqueeze(2) * weight.unsqueeze(1), dst, x.shape[0])
 
 
 class DirectForces(nn.Module):
-    """Forces as gated sums of vector features, a branch a dataset; equivariant, not conservative."""
+    """Forces as gated sums of vector features, one head per dataset; equivariant, not conservative."""
 
     def __init__(self, hidden: int, n_datasets: int) -> None:
         super().__init__()
@@ -70,8 +70,8 @@ class DirectForces(nn.Module):
         self.bias1 = nn.Parameter(torch.zeros(n_datasets, 1, hidden))
         self.weight2 = _stacked(n_datasets, hidden, hidden)
 
-    def forward(self, x: Tensor, vectors: Tensor, branch: Tensor) -> Tensor:
+    def forward(self, x: Tensor, vectors: Tensor, head: Tensor) -> Tensor:
         """Return forces [N, 3] from scalars [N, H] and vectors [N, 3, H]."""
         gate = torch.matmul(functional.silu(torch.matmul(x, self.weight1) + self.bias1), self.weight2)  # [B, N, H]
-        chosen = gate.gather(0, branch.view(1, -1, 1).expand(1, -1, gate.shape[2])).squeeze(0)
+        chosen = gate.gather(0, head.view(1, -1, 1).expand(1, -1, gate.shape[2])).squeeze(0)
         return (vectors * chosen.unsqueeze(1)).sum(2) / math.sqrt(gate.shape[2])

@@ -25,11 +25,12 @@ class Interaction(nn.Module):
             mlp(n_radial, filter_hidden, hidden) if filter_hidden else linear(n_radial, hidden, bias=False, gain=2.0)
         )
         self.outward = mlp(hidden, hidden, hidden)
-        self.faded = not filter_hidden  # a bias-free linear filter of a faded basis needs no second envelope
+        # a bias-free linear filter of a basis with an envelope needs no second one
+        self.envelope_in_basis = not filter_hidden
 
-    def forward(self, x: Tensor, basis: Tensor, fade: Tensor, src: Tensor, dst: Tensor) -> Tensor:
+    def forward(self, x: Tensor, basis: Tensor, envelope: Tensor, src: Tensor, dst: Tensor) -> Tensor:
         """Return the change of node features [N, H]."""
-        weights = self.filter(basis) if self.faded else self.filter(basis) * fade
+        weights = self.filter(basis) if self.envelope_in_basis else self.filter(basis) * envelope
         message = self.inward(x * self.norm).index_select(0, src) * weights
         change: Tensor = self.outward(scatter_sum(message, dst, x.shape[0]))
         return change
@@ -55,8 +56,8 @@ class SchNet(MessagePassing):
     def forward(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor | None]:
         """See `MessagePassing.forward`; SchNet has no vectors."""
         distance, _ = lengths_and_directions(vec)
-        basis, fade = self.radial(distance)
+        basis, envelope = self.radial(distance)
         x = self.embedding(z)
         for interaction in self.interactions:
-            x = x + interaction(x, basis, fade, src, dst)
+            x = x + interaction(x, basis, envelope, src, dst)
         return x, None

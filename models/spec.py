@@ -16,7 +16,7 @@ class ModelSpec(ModelSettings):
     Parameters
     ----------
     n_datasets
-        Number of branches of the readout.
+        Number of dataset heads of the readout.
     avg_neighbours
         Mean number of neighbours an atom has in the training data; sums are divided by its square root.
     avg_log_degree

@@ -13,13 +13,13 @@ import torch
 from training_cases import REFERENCE, morse_columns
 
 from gfm_pipeline.apps.dataset import GraphTable
-from gfm_pipeline.apps.dataset.batching.graph_source import Held
+from gfm_pipeline.apps.dataset.batching.graph_source import InMemorySource
 from gfm_pipeline.apps.runtime.program import Task, run_program
-from gfm_pipeline.apps.train import batch_loader as feed
+from gfm_pipeline.apps.train import batch_loader as loading
 from gfm_pipeline.apps.train import trainer as training
 from gfm_pipeline.apps.train import validate as validation
 from gfm_pipeline.apps.train.device import CPU
-from gfm_pipeline.apps.train.distributed import Ranks, joined
+from gfm_pipeline.apps.train.distributed import Communicator, process_group
 from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.core.contracts.training import Device, OptimiserSettings
 from gfm_pipeline.models import ForceHead, ModelSpec, algorithms
@@ -39,7 +39,7 @@ class Spec:
 def double_batches() -> None:
     """Labels and positions are stored in single precision; compute with them in double."""
     torch.set_default_dtype(torch.float64)
-    single, several = validation.collate, feed.collate_batches
+    single, several = validation.collate, loading.collate_batches
 
     def doubled(batch):
         return replace(
@@ -50,7 +50,7 @@ def double_batches() -> None:
             forces=batch.forces.double(),
         )
 
-    feed.collate_batches = lambda *arguments: [doubled(batch) for batch in several(*arguments)]
+    loading.collate_batches = lambda *arguments: [doubled(batch) for batch in several(*arguments)]
     validation.collate = lambda *arguments: doubled(single(*arguments))
 
 
@@ -63,25 +63,25 @@ def table(seed: int, n: int, dataset: int, missing: bool) -> GraphTable:
     return GraphTable.build(columns, 3.0, dataset, REFERENCE)
 
 
-def make(algorithm: str, head: ForceHead, spec: Spec, ranks: Ranks) -> training.Trainer:
-    card = training.Card(
+def make(algorithm: str, head: ForceHead, spec: Spec, communicator: Communicator) -> training.Trainer:
+    card = training.ModelCard(
         spec=ModelSpec(algorithm, 8, 2, 3.0, force_head=head, n_datasets=2, avg_neighbours=2.5),
         datasets=("soft", "hard"),
         references={"soft": REFERENCE, "hard": REFERENCE},
         force_rms=(0.7, 1.4),
         model=None,
         optimiser=None,
-        seed=5 + ranks.rank,  # other weights on every rank, until rank 0 gives them its own
+        seed=5 + communicator.rank,  # other weights on every rank, until rank 0 gives them its own
     )
-    train = (Held(table(0, 30, 0, True)), Held(table(10, 20, 1, False)))
-    tables = training.Tables(train, {"soft": table(1, 25, 0, True), "hard": table(11, 9, 1, False)})
+    train = (InMemorySource(table(0, 30, 0, True)), InMemorySource(table(10, 20, 1, False)))
+    splits = training.Splits(train, {"soft": table(1, 25, 0, True), "hard": table(11, 9, 1, False)})
     settings = OptimiserSettings(5e-3, spec.batch, 2.0, clip_norm=0.5)
     sampler = Sampler([30, 20], 2.0, 1)
-    return training.Trainer(card, tables, settings, sampler, micro_batch=spec.micro_batch, ranks=ranks, device=CPU)
+    return training.Trainer(card, splits, settings, sampler, None, None, spec.micro_batch, communicator, CPU)
 
 
-def misbehave(spec: Spec, trainer: training.Trainer, ranks: Ranks) -> None:
-    if ranks.rank < ranks.size - 1:
+def misbehave(spec: Spec, trainer: training.Trainer, communicator: Communicator) -> None:
+    if communicator.rank < communicator.size - 1:
         return
     if spec.mischief == "drift":
         trainer.weights.data[3] += 1e-7
@@ -95,24 +95,24 @@ def body(spec: Spec, task: Task) -> dict[str, int]:
     torch.set_num_threads(1)
     double_batches()
     found: dict[str, np.ndarray] = {}
-    with joined(spec.ranks, Device.CPU, CPU, spec.timeout) as ranks:
-        task.rank = ranks.rank
-        Path(f"pid-{ranks.rank}").write_text(str(os.getpid()))
+    with process_group(spec.ranks, Device.CPU, CPU, spec.timeout) as communicator:
+        task.rank = communicator.rank
+        Path(f"pid-{communicator.rank}").write_text(str(os.getpid()))
         cases = [(name, ForceHead.CONSERVATIVE) for name in algorithms()] + [("SchNet", ForceHead.DIRECT)]
         for name, head in cases:
-            trainer = make(name, head, spec, ranks)
+            trainer = make(name, head, spec, communicator)
             score, _ = trainer.validate(20)
             found[f"{name}-{head}-score"] = np.array(score)
             for step in range(STEPS):
-                misbehave(spec, trainer, ranks)
-                trainer.step(stopping=ranks.rank == ranks.size - 1 and step == STEPS - 1)
+                misbehave(spec, trainer, communicator)
+                trainer.step(stopping=communicator.rank == communicator.size - 1 and step == STEPS - 1)
                 if spec.mischief is not None:
                     trainer.validate(20)
                 found[f"{name}-{head}-gradient{step}"] = trainer.weights.grad.numpy().copy()
-                assert trainer.asked_to_stop == (ranks.size > 1 and step == STEPS - 1)
+                assert trainer.stop_requested == (communicator.size > 1 and step == STEPS - 1)
             found[f"{name}-{head}-weights"] = trainer.weights.detach().numpy().copy()
             found[f"{name}-{head}-loss"] = np.array(trainer.train_loss)
-        assert ranks.told({"from": ranks.rank, "text": "é"}) == {"from": 0, "text": "é"}
+        assert communicator.broadcast_object({"from": communicator.rank, "text": "é"}) == {"from": 0, "text": "é"}
     np.savez(f"found-{task.rank}.npz", **found)
     return {"rank": task.rank}
 

@@ -31,12 +31,12 @@ def morse_columns(seed: int, n: int, stiffness: float) -> Columns:
         vec = x[:, None] - x[None]
         d = np.linalg.norm(vec, axis=-1) + np.eye(k)
         depth = stiffness * (1 + 0.5 * (z[:, None] != z[None])) * (1 - np.eye(k))
-        fade = np.exp(-(d - 1.2))
-        slope = 2 * depth * (1 - fade) * fade
+        decay = np.exp(-(d - 1.2))
+        slope = 2 * depth * (1 - decay) * decay
         numbers.append(z)
         pos.append(x)
         forces.append(-(slope[..., None] * vec / d[..., None]).sum(1))
-        energy.append(0.5 * (depth * (1 - fade) ** 2).sum() + sum(REFERENCE["H" if s == 1 else "O"] for s in z))
+        energy.append(0.5 * (depth * (1 - decay) ** 2).sum() + sum(REFERENCE["H" if s == 1 else "O"] for s in z))
     return Columns.build(
         numbers=np.concatenate(numbers),
         pos=np.concatenate(pos),
@@ -117,14 +117,14 @@ def lines(*folders: Path) -> list[dict]:
 def assert_same_state(a: str | Path, b: str | Path) -> None:
     left, right = load(Path(a)), load(Path(b))
     for group in ("weights", "ema"):
-        one, two = getattr(left.state, group), getattr(right.state, group)
+        one, two = getattr(left.tensors, group), getattr(right.tensors, group)
         assert one.keys() == two.keys()
         assert all(torch.equal(one[k], two[k]) for k in one), group
-    assert left.state.optimiser["steps"] == right.state.optimiser["steps"]
+    assert left.tensors.optimiser["steps"] == right.tensors.optimiser["steps"]
     for key in ("mean", "square"):
-        assert torch.equal(left.state.optimiser[key], right.state.optimiser[key])
+        assert torch.equal(left.tensors.optimiser[key], right.tensors.optimiser[key])
     assert left.card.objective == right.card.objective
-    assert left.position.graphs == right.position.graphs
+    assert left.state.graphs == right.state.graphs
 
 
 def small_spec(datasets: tuple[DatasetRef, ...], output: Path) -> TrainSpec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from gfm_pipeline.apps.train.checkpoint import Card
+from gfm_pipeline.apps.train.checkpoint import ModelCard
 from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.core.contracts.evaluation import DatasetReport, QuantityReport
 
@@ -13,7 +13,7 @@ _PACKAGES = ("gfm-pipeline", "torch", "numpy", "scipy", "ase", "adios2")
 
 
 def model_card(
-    members: Mapping[str, Card],
+    members: Mapping[str, ModelCard],
     statistics: Sequence[DatasetStatistics],
     reports: Mapping[str, DatasetReport],
     level: float,
@@ -101,7 +101,7 @@ def _references(statistics: Sequence[DatasetStatistics]) -> str:
     return "\n\n".join((table, "\n".join(guessed))) if guessed else table
 
 
-def _members(members: Mapping[str, Card]) -> str:
+def _members(members: Mapping[str, ModelCard]) -> str:
     head = ("Member", "Algorithm", "Hidden", "Layers", "Cutoff, Å", "Forces", "Learning rate", "Graphs seen", "Seed")
     rows = [
         (

@@ -17,7 +17,7 @@ from gfm_pipeline.apps.calibrate.metrics import Array
 from gfm_pipeline.apps.calibrate.weights import effective_members, fit_weights
 from gfm_pipeline.apps.dataset import Dataset
 from gfm_pipeline.apps.runtime.program import Task, run_program
-from gfm_pipeline.apps.train.checkpoint import CARD_FILE, WEIGHTS_FILE, Card
+from gfm_pipeline.apps.train.checkpoint import CARD_FILE, WEIGHTS_FILE, ModelCard
 from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.core.contracts.evaluation import (
     CALIBRATION_FILE,
@@ -50,7 +50,7 @@ def _check(spec: CalibrateSpec) -> None:
         raise DataError(f"The level of the intervals is {spec.level}; it must lie between 0 and 1.")
 
 
-def _copy_member(member: MemberRef, folder: Path) -> Card:
+def _copy_member(member: MemberRef, folder: Path) -> ModelCard:
     """Publish what predicting needs of a checkpoint, without the optimiser's state, and return its card."""
     source = Path(member.checkpoint)
     manifest = verify(source, digests=True)
@@ -59,7 +59,7 @@ def _copy_member(member: MemberRef, folder: Path) -> Card:
     with publishing(target, manifest.producer) as place:
         for name in (CARD_FILE, WEIGHTS_FILE):
             shutil.copyfile(source / name, place / name)
-    return read_record(Card, target / CARD_FILE)
+    return read_record(ModelCard, target / CARD_FILE)
 
 
 def _evaluate(

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.calibrate.aggregate import predictions_file
 from gfm_pipeline.apps.dataset import Columns, Dataset, GraphTable, collate
-from gfm_pipeline.apps.dataset.neighbors.batched import lister_on
-from gfm_pipeline.apps.dataset.neighbors.edges import Lister, list_edges
+from gfm_pipeline.apps.dataset.neighbors.batched import neighbor_list_on
+from gfm_pipeline.apps.dataset.neighbors.edges import NeighborListFn, build_edges
 from gfm_pipeline.apps.dataset.store.edge_files import StoredEdges
 from gfm_pipeline.apps.runtime.program import Task, run_program
 from gfm_pipeline.apps.train.checkpoint import TrainedModel, load_model
@@ -45,28 +45,28 @@ def predict_columns(
     task: Task | None = None,
     device: torch.device = CPU,
     edges: StoredEdges | None = None,
-    lister: Lister = list_edges,
+    neighbor_list: NeighborListFn = build_edges,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return total energies [G] (eV, references added in float64) and forces [N, 3] (eV/Angstrom).
 
     The model's weights must be on ``device``. ``edges`` are those of ``columns``, stored within the model's cutoff or
-    more; None: they are listed, by ``lister``.
+    more; None: they are listed, by ``neighbor_list``.
 
     Raises
     ------
     DataError
-        When the model has no branch for ``dataset``, or an element has no reference energy.
+        When the model has no head for ``dataset``, or an element has no reference energy.
     StopRequested
         Between two batches, when ``task`` was asked to stop.
     """
     if dataset not in model.datasets:
-        raise DataError(f"The model has no branch {dataset!r}, only {', '.join(model.datasets)}.")
-    branch, reference = model.datasets.index(dataset), model.references[dataset]
+        raise DataError(f"The model has no head for dataset {dataset!r}, only {', '.join(model.datasets)}.")
+    head, reference = model.datasets.index(dataset), model.references[dataset]
     energy, forces = np.zeros(len(columns)), np.zeros((int(columns.natoms.sum()), 3))
     for first in range(0, len(columns), _CHUNK):
         chosen = np.arange(first, min(first + _CHUNK, len(columns)))
         part, stored = columns.take(chosen), None if edges is None else edges.read(chosen)
-        table = GraphTable.build(part, model.card.spec.cutoff, branch, reference, stored, lister)
+        table = GraphTable.build(part, model.card.spec.cutoff, head, reference, stored, neighbor_list)
         for start in range(0, len(part), batch_size):
             if task is not None:
                 task.check()
@@ -86,7 +86,7 @@ def predict(spec: PredictSpec, task: Task) -> PredictResult:
     device = torch_device(spec.device)
     model = load_model(Path(spec.checkpoint))
     model.potential.to(device)
-    lister = lister_on(device)
+    neighbor_list = neighbor_list_on(device)
     output = Path(spec.output)
     with publishing(output, PRODUCER, {"member": spec.member}) as folder:
         for ref in spec.datasets:
@@ -94,7 +94,9 @@ def predict(spec: PredictSpec, task: Task) -> PredictResult:
             for split in SPLITS:
                 columns = dataset.columns(split)
                 edges = dataset.edges(split, model.card.spec.cutoff)
-                energy, forces = predict_columns(model, columns, ref.name, spec.batch_size, task, device, edges, lister)
+                energy, forces = predict_columns(
+                    model, columns, ref.name, spec.batch_size, task, device, edges, neighbor_list
+                )
                 graphs += len(columns)
                 path = predictions_file(folder, ref.name, split)
                 with storage_errors(path):

@@ -9,7 +9,7 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.data import Dataset as PygDataset
 
-from gfm_pipeline.apps.dataset.neighbors.edges import list_edges
+from gfm_pipeline.apps.dataset.neighbors.edges import build_edges
 from gfm_pipeline.apps.dataset.store.dataset import Dataset
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.errors import DataError
@@ -52,7 +52,7 @@ class PygSplit(PygDataset):  # type: ignore[misc]  # PyTorch Geometric is typed 
         from gfm_pipeline.apps.dataset.batching.graph_table import GraphTable
 
         columns = self._rows.read(np.array([idx], dtype=np.int64))
-        table = GraphTable.build(columns, self._cutoff, 0, self._reference, None, list_edges)
+        table = GraphTable.build(columns, self._cutoff, 0, self._reference, None, build_edges)
         pos = torch.from_numpy(table.pos)
         edges = torch.from_numpy(np.stack([table.src, table.dst]))
         vectors = pos[edges[1]] - pos[edges[0]] + torch.from_numpy(table.shift)

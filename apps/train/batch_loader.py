@@ -1,9 +1,9 @@
-"""What a rank computes of each batch, ready when it is needed.
+"""Each rank's share of every batch, read and collated before it is needed.
 
-Batches are a function of the seed and the number of graphs drawn (`Sampler`), and so is who computes what (`share`).
-Everything is made in stretches: some batches that follow each other are drawn and dealt, the graphs of this rank are
-read at once, their neighbours listed, and the batches put together. Where stretches begin and end changes no batch, so
-training goes on from any number of graphs without making what came before.
+Batches are a function of the seed and the number of graphs drawn (`Sampler`), and so is who computes what (`assign`).
+Consecutive batches are prefetched together: they are drawn and load balanced, the graphs of this rank are read at once,
+their neighbour lists built, and the batches collated. Where a prefetch begins and ends changes no batch, so training
+continues from any number of graphs without making the batches before.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ from typing import Any
 import numpy as np
 
 from gfm_pipeline.apps.dataset import GraphTable, collate_batches
-from gfm_pipeline.apps.dataset.batching.graph_source import Source
-from gfm_pipeline.apps.dataset.batching.prefetch import Ahead
+from gfm_pipeline.apps.dataset.batching.graph_source import GraphSource
+from gfm_pipeline.apps.dataset.batching.prefetch import Prefetcher
 from gfm_pipeline.apps.dataset.store.index import Facts
-from gfm_pipeline.apps.train.load_balance import cost, share
+from gfm_pipeline.apps.train.load_balance import assign, cost
 from gfm_pipeline.apps.train.sampler import Indices, Sampler
 from gfm_pipeline.models.batch import Batch
 
-STRETCH = 1024  # graphs of a rank that are read at once: bounds their edges in memory
+PREFETCH_GRAPHS = 1024  # graphs of a rank that are read at once: bounds their edges in memory
 
 
 @dataclass(frozen=True)
-class Part:
-    """A rank's share of one batch, in parts, and the numbers of labels of the whole batch."""
+class MicroBatches:
+    """One rank's share of a batch, as micro-batches, and the numbers of labels of the whole batch."""
 
     batches: tuple[Batch, ...]
     counts: tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Batches of ``size`` draws from draw ``first`` on, as one rank has them."""
+class PrefetchedBatches:
+    """Consecutive batches of ``size`` draws each, from draw ``first`` on, as one rank computes them."""
 
     first: int
     size: int
-    parts: tuple[Part, ...]
+    batches: tuple[MicroBatches, ...]
 
-    def part(self, drawn: int) -> Part | None:
-        """Return the batch that begins at draw ``drawn``, None when it is not of this stretch."""
+    def at(self, drawn: int) -> MicroBatches | None:
+        """Return the batch that begins at draw ``drawn``, None when it was not prefetched."""
         number, rest = divmod(drawn - self.first, self.size)
-        return self.parts[number] if rest == 0 and 0 <= number < len(self.parts) else None
+        return self.batches[number] if rest == 0 and 0 <= number < len(self.batches) else None
 
 
-class Feed:
+class BatchLoader:
     """Makes this rank's share of any batch.
 
     Parameters
@@ -60,31 +60,31 @@ class Feed:
     batch_size
         Graphs of a batch of all ranks.
     rank, ranks
-        Which of how many; see `share`.
+        Which of how many; see `assign`.
     micro_batch
         Graphs of a part; None: one part.
-    stretch
+    prefetch_graphs
         Graphs of a rank that are read at once.
     """
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[GraphSource],
         sampler: Sampler,
         batch_size: int,
         rank: int = 0,
         ranks: int = 1,
         micro_batch: int | None = None,
-        stretch: int = STRETCH,
+        prefetch_graphs: int = PREFETCH_GRAPHS,
     ) -> None:
         self._sources, self._sampler, self._size, self._rank, self._ranks = sources, sampler, batch_size, rank, ranks
         self._micro_batch = micro_batch
-        self._steps = max(1, stretch * ranks // batch_size)
+        self._steps = max(1, prefetch_graphs * ranks // batch_size)
         self._threaded = any(source.block is not None for source in sources)
-        self._stretch: Stretch | None = None
-        self._ahead: Ahead[Stretch] | None = None
+        self._prefetched: PrefetchedBatches | None = None
+        self._prefetcher: Prefetcher[PrefetchedBatches] | None = None
 
-    def share(self, drawn: int) -> tuple[tuple[Batch, ...], tuple[int, int]]:
+    def local_batches(self, drawn: int) -> tuple[tuple[Batch, ...], tuple[int, int]]:
         """Return this rank's graphs of the batch that begins at draw ``drawn``.
 
         Parameters
@@ -114,50 +114,50 @@ class Feed:
             source.close()
 
     def _stop(self) -> None:
-        if self._ahead is not None:
-            self._ahead.close()
-            self._ahead = None
+        if self._prefetcher is not None:
+            self._prefetcher.close()
+            self._prefetcher = None
 
-    def _find(self, drawn: int) -> Part:
-        part = None if self._stretch is None else self._stretch.part(drawn)
-        if self._stretch is None or part is None:
-            self._stretch = self._next(drawn)
-            part = self._stretch.parts[0]
+    def _find(self, drawn: int) -> MicroBatches:
+        part = None if self._prefetched is None else self._prefetched.at(drawn)
+        if self._prefetched is None or part is None:
+            self._prefetched = self._next(drawn)
+            part = self._prefetched.batches[0]
         return part
 
-    def _next(self, drawn: int) -> Stretch:
+    def _next(self, drawn: int) -> PrefetchedBatches:
         if not self._threaded:
             return self.make(drawn)
-        if self._ahead is not None:
-            self._stretch = None  # or three of them would be in memory
-            stretch = self._ahead.take()
-            if stretch.first == drawn:
-                return stretch
+        if self._prefetcher is not None:
+            self._prefetched = None  # or three of them would be in memory
+            prefetched = self._prefetcher.get()
+            if prefetched.first == drawn:
+                return prefetched
             self._stop()
-        self._ahead = Ahead(self._from(drawn), "feed")
-        return self._ahead.take()
+        self._prefetcher = Prefetcher(self._from(drawn), "batch-loader")
+        return self._prefetcher.get()
 
-    def _from(self, drawn: int) -> Iterator[Stretch]:
+    def _from(self, drawn: int) -> Iterator[PrefetchedBatches]:
         while True:
             yield self.make(drawn)
             drawn += self._steps * self._size
 
-    def make(self, drawn: int) -> Stretch:
-        """Draw, deal and read the stretch that begins at draw ``drawn``."""
+    def make(self, drawn: int) -> PrefetchedBatches:
+        """Draw, assign and read the batches from the one that begins at draw ``drawn``."""
         table, graph = self._sampler.batch(drawn, self._steps * self._size)
         facts = self._facts(table, graph)
         counts = np.stack([facts.energies, facts.forces]).reshape(2, self._steps, self._size).sum(2).T.tolist()
-        mine = np.arange(len(graph)).reshape(self._steps, self._size)
-        chosen: list[Indices] = list(mine)
+        draws = np.arange(len(graph)).reshape(self._steps, self._size)
+        chosen: list[Indices] = list(draws)
         if self._ranks > 1:
-            costs = cost(facts.natoms, facts.nedges).reshape(mine.shape)
-            chosen = [row[share(c, self._rank, self._ranks)] for row, c in zip(mine, costs, strict=True)]
+            costs = cost(facts.natoms, facts.nedges).reshape(draws.shape)
+            chosen = [row[assign(c, self._rank, self._ranks)] for row, c in zip(draws, costs, strict=True)]
         order = np.concatenate(chosen)
         tables, place = self._read(table, graph, order)
         sizes = [self._sizes(len(c)) for c in chosen]
         batches = iter(collate_batches(tables, table[order], place[order], [n for part in sizes for n in part]))
-        parts = (Part(tuple(islice(batches, len(n))), (k[0], k[1])) for n, k in zip(sizes, counts, strict=True))
-        return Stretch(drawn, self._size, tuple(parts))
+        parts = (MicroBatches(tuple(islice(batches, len(n))), (k[0], k[1])) for n, k in zip(sizes, counts, strict=True))
+        return PrefetchedBatches(drawn, self._size, tuple(parts))
 
     def _sizes(self, graphs: int) -> list[int]:
         """Return how many graphs are in each part of a share of so many."""

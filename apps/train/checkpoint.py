@@ -2,9 +2,9 @@
 
 A checkpoint is a published folder (`gfm_pipeline.core.publish`) with three files:
 
-- ``model.json``: a `Card`; the architecture, the datasets and their reference energies;
+- ``model.json``: a `ModelCard`; the architecture, the datasets and their reference energies;
 - ``model.pt``: the EMA weights by name, which every validation and prediction uses;
-- ``state.pt``: raw weights, EMA, AdamW moments, RNG and the `Position` in schedule, sampler and stopper.
+- ``state.pt``: raw weights, EMA, AdamW moments, RNG and the `TrainingState` in schedule, sampler and stopper.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PRODUCER = "gfm_pipeline.apps.train 1"
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelCard:
     """What a model is, without its weights.
 
     Parameters
@@ -41,7 +41,7 @@ class Card:
     spec
         What to build.
     datasets
-        Names of the branches, in order.
+        Names of the dataset heads, in order.
     references
         Dataset to element symbol to reference energy (eV); its keys are the elements the dataset has.
     force_rms
@@ -68,7 +68,7 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Position:
+class TrainingState:
     """Where a training is. The sampler's position is ``graphs``; the learning rate follows from the rest.
 
     Parameters
@@ -102,8 +102,8 @@ class Position:
     task_graphs: int = 0
     task_seconds: float = 0.0
 
-    def for_new_task(self) -> Position:
-        """Return the position a new task starts from: constant rate, an empty history of its own."""
+    def for_new_task(self) -> TrainingState:
+        """Return the state a new task starts from: constant rate, an empty history of its own."""
         return replace(
             self,
             phase=Phase.STABLE,
@@ -117,7 +117,7 @@ class Position:
 
 
 @dataclass(frozen=True)
-class State:
+class CheckpointTensors:
     """The tensors of a training: flat weights and EMA, the optimiser's state, torch's RNG."""
 
     weights: dict[str, Tensor]
@@ -130,9 +130,9 @@ class State:
 class Checkpoint:
     """A checkpoint that was read back."""
 
-    card: Card
-    position: Position
-    state: State
+    card: ModelCard
+    state: TrainingState
+    tensors: CheckpointTensors
 
 
 @dataclass(frozen=True)
@@ -140,11 +140,11 @@ class TrainedModel:
     """A model ready to predict: EMA weights in a `Potential`, and its card."""
 
     potential: Potential
-    card: Card
+    card: ModelCard
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Names of the branches, in order."""
+        """Names of the dataset heads, in order."""
         return self.card.datasets
 
     @property
@@ -167,7 +167,9 @@ def _read_tensors(path: Path) -> Any:
         raise IntegrityError(f"{path} cannot be read: {str(error).splitlines()[0]}.") from error
 
 
-def save(folder: Path, card: Card, position: Position, state: State, meta: dict[str, Any] | None = None) -> Manifest:
+def save(
+    folder: Path, card: ModelCard, state: TrainingState, tensors: CheckpointTensors, meta: dict[str, Any] | None = None
+) -> Manifest:
     """Publish a checkpoint as ``folder``, whole or not at all; ``meta`` goes into its manifest.
 
     Raises
@@ -177,15 +179,15 @@ def save(folder: Path, card: Card, position: Position, state: State, meta: dict[
     """
     with publishing(folder, PRODUCER, {} if meta is None else meta) as temporary:
         write_record(temporary / CARD_FILE, card)
-        _write_tensors(temporary / WEIGHTS_FILE, state.ema)
-        tensors = {
-            "position": to_plain(position),
-            "weights": state.weights,
-            "ema": state.ema,
-            "optimiser": state.optimiser,
-            "rng": state.rng,
+        _write_tensors(temporary / WEIGHTS_FILE, tensors.ema)
+        saved = {
+            "position": to_plain(state),
+            "weights": tensors.weights,
+            "ema": tensors.ema,
+            "optimiser": tensors.optimiser,
+            "rng": tensors.rng,
         }
-        _write_tensors(temporary / STATE_FILE, tensors)
+        _write_tensors(temporary / STATE_FILE, saved)
     return read_manifest(folder)
 
 
@@ -198,14 +200,14 @@ def load(folder: Path) -> Checkpoint:
         When a file is missing, changed or not a checkpoint.
     """
     verify(folder, digests=True)
-    card = read_record(Card, folder / CARD_FILE)
+    card = read_record(ModelCard, folder / CARD_FILE)
     data = _read_tensors(folder / STATE_FILE)
     try:
-        position = from_plain(Position, data["position"])
-        state = State(data["weights"], data["ema"], data["optimiser"], data["rng"])
+        state = from_plain(TrainingState, data["position"])
+        tensors = CheckpointTensors(data["weights"], data["ema"], data["optimiser"], data["rng"])
     except (KeyError, TypeError, ValueError) as error:
         raise IntegrityError(f"{folder / STATE_FILE} is not a training state: {str(error).splitlines()[0]}.") from error
-    return Checkpoint(card, position, state)
+    return Checkpoint(card, state, tensors)
 
 
 def load_model(folder: Path) -> TrainedModel:
@@ -217,7 +219,7 @@ def load_model(folder: Path) -> TrainedModel:
         When a file is missing, changed, or its weights do not fit its card.
     """
     verify(folder, digests=True)
-    card = read_record(Card, folder / CARD_FILE)
+    card = read_record(ModelCard, folder / CARD_FILE)
     potential = Potential(card.spec)
     try:
         potential.load_state_dict(_read_tensors(folder / WEIGHTS_FILE))

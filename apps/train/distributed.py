@@ -1,7 +1,7 @@
-"""Processes that train one model together: what they say to each other, and what happens when one is gone.
+"""Communication between the ranks that train one model together, over torch.distributed.
 
-One sum of one flat tensor a step; nothing else is said while training goes on. `Ranks` itself is a process alone:
-everything it says, it hears.
+Each training step sums one flat tensor over all ranks; nothing else is communicated. `Communicator` itself is that of
+a single process, whose collective operations change nothing.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from gfm_pipeline.apps.runtime.program import StopRequested, is_out_of_memory
 from gfm_pipeline.core.contracts.training import Device
 from gfm_pipeline.core.errors import ConfigError, NodeError
 
-TIMEOUT_SECONDS = 600.0  # for the others to say something: below the engine's patience with a silent program
+TIMEOUT_SECONDS = 600.0  # for one collective operation: below the engine's heartbeat timeout
 BACKENDS = {Device.CPU: "gloo", Device.CUDA: "nccl", Device.XPU: "xccl"}
 
 
-class Ranks:
-    """One process alone.
+class Communicator:
+    """Collective operations of the ranks of one task; of this class itself, of a single process.
 
     Attributes
     ----------
@@ -36,25 +36,25 @@ class Ranks:
     rank = 0
     size = 1
 
-    def sum(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor) -> None:
         """Replace ``tensor`` by the sum over all ranks: the same bits on all of them."""
 
-    def take(self, tensor: Tensor) -> None:
-        """Replace ``tensor`` by that of rank 0."""
+    def broadcast(self, tensor: Tensor) -> None:
+        """Replace ``tensor`` by rank 0's."""
 
-    def told(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """Return rank 0's ``value``, which JSON can hold."""
         return value
 
-    def meet(self) -> None:
-        """Wait until all ranks are here."""
+    def barrier(self) -> None:
+        """Wait until every rank has called this."""
 
 
-ALONE = Ranks()
+SINGLE = Communicator()
 
 
-class Together(Ranks):
-    """One of several processes, in torch's default process group.
+class TorchCommunicator(Communicator):
+    """The collective operations of torch's default process group.
 
     Every method raises `NodeError` when another rank is gone, or silent for `TIMEOUT_SECONDS`.
     """
@@ -62,35 +62,35 @@ class Together(Ranks):
     def __init__(self, device: torch.device) -> None:
         self.rank, self.size, self.device = dist.get_rank(), dist.get_world_size(), device
 
-    def sum(self, tensor: Tensor) -> None:
-        """See `Ranks.sum`."""
-        with _peers(self.rank):
+    def all_reduce(self, tensor: Tensor) -> None:
+        """See `Communicator.all_reduce`."""
+        with _lost_ranks_reported(self.rank):
             dist.all_reduce(tensor)
 
-    def take(self, tensor: Tensor) -> None:
-        """See `Ranks.take`."""
-        with _peers(self.rank):
+    def broadcast(self, tensor: Tensor) -> None:
+        """See `Communicator.broadcast`."""
+        with _lost_ranks_reported(self.rank):
             dist.broadcast(tensor, 0)
 
-    def told(self, value: Any) -> Any:
-        """See `Ranks.told`."""
+    def broadcast_object(self, value: Any) -> Any:
+        """See `Communicator.broadcast_object`."""
         text = json.dumps(value).encode() if self.rank == 0 else b""
         size = torch.tensor([len(text)], device=self.device)
-        self.take(size)
+        self.broadcast(size)
         data = torch.zeros(int(size), dtype=torch.uint8, device=self.device)
         if self.rank == 0:
             data.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
-        self.take(data)
+        self.broadcast(data)
         return json.loads(bytes(data.tolist()))
 
-    def meet(self) -> None:
-        """See `Ranks.meet`."""
-        self.sum(torch.zeros(1, device=self.device))
+    def barrier(self) -> None:
+        """See `Communicator.barrier`."""
+        self.all_reduce(torch.zeros(1, device=self.device))
 
 
 @contextmanager
-def _peers(rank: int | None) -> Iterator[None]:
-    """Turn what torch says of a connection that broke or timed out into one sentence."""
+def _lost_ranks_reported(rank: int | None) -> Iterator[None]:
+    """Turn torch's error of a connection that broke or timed out into one sentence."""
     try:
         yield
     except RuntimeError as error:
@@ -101,13 +101,15 @@ def _peers(rank: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def joined(size: int, kind: Device, device: torch.device, timeout: float = TIMEOUT_SECONDS) -> Iterator[Ranks]:
-    """Meet the other ranks, whose places are in this process's environment, and part from them at the end.
+def process_group(
+    size: int, kind: Device, device: torch.device, timeout: float = TIMEOUT_SECONDS
+) -> Iterator[Communicator]:
+    """Join the process group of the task, as the environment of this process describes, and leave it at the end.
 
     Parameters
     ----------
     size
-        Ranks of the task; 1: nobody is met, and the environment does not matter.
+        Ranks of the task; with 1 there is no process group, and the environment does not matter.
     kind, device
         What is computed on.
     timeout
@@ -121,11 +123,11 @@ def joined(size: int, kind: Device, device: torch.device, timeout: float = TIMEO
         When the others do not come.
     """
     if size == 1:
-        yield Ranks()
+        yield Communicator()
         return
     bound = None if kind is Device.CPU else device
     try:
-        with _peers(None):
+        with _lost_ranks_reported(None):
             dist.init_process_group(BACKENDS[kind], timeout=timedelta(seconds=timeout), device_id=bound)
     except ValueError as error:  # a variable is missing
         raise ConfigError(
@@ -135,7 +137,7 @@ def joined(size: int, kind: Device, device: torch.device, timeout: float = TIMEO
     if dist.get_world_size() != size:
         raise ConfigError(f"The task has {size} ranks, and {dist.get_world_size()} were started.")
     try:
-        yield Together(device)
+        yield TorchCommunicator(device)
     except StopRequested:
         dist.destroy_process_group()
         raise

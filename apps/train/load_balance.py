@@ -46,8 +46,8 @@ def _groups(costs: Indices, ranks: int) -> list[tuple[int, int, Indices]]:
     return [(int(members[0]), len(members), order[dealt == k]) for k, members in enumerate(groups)]
 
 
-def share(costs: Indices, rank: int, ranks: int) -> Indices:
-    """Return which of the graphs belong to ``rank``, ascending; one of many of the parts that `deal` makes.
+def assign(costs: Indices, rank: int, ranks: int) -> Indices:
+    """Return which of the graphs belong to ``rank``, ascending; one of many of the parts that `partition` makes.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def share(costs: Indices, rank: int, ranks: int) -> Indices:
     return np.sort(places[owners == rank - first])
 
 
-def deal(costs: Indices, ranks: int) -> Indices:
+def partition(costs: Indices, ranks: int) -> Indices:
     """Return the rank of each graph of a batch [B].
 
     The largest graph goes to the rank with least work, then the next (Graham, 1969); of more than `GROUP` ranks,

@@ -20,7 +20,7 @@ BLOCK = 1024  # draws in which every dataset has exactly its share
 Indices = NDArray[np.int64]
 
 
-def shares(sizes: Sequence[int], temperature: float) -> Indices:
+def draws_per_block(sizes: Sequence[int], temperature: float) -> Indices:
     """Return how many of `BLOCK` draws each dataset has: proportional to n**(1/temperature), at least one.
 
     Parameters
@@ -48,7 +48,7 @@ def shares(sizes: Sequence[int], temperature: float) -> Indices:
     return result
 
 
-class Passes:
+class EpochOrder:
     """The order of the graphs in every pass over one dataset.
 
     Parameters
@@ -87,7 +87,7 @@ class Passes:
         graphs = np.concatenate([np.arange(b * self.block, min(self.size, (b + 1) * self.block)) for b in blocks])
         return np.random.default_rng((*self.key, turn, 1 + window)).permutation(graphs)
 
-    def take(self, numbers: Indices) -> Indices:
+    def draw(self, numbers: Indices) -> Indices:
         """Return the graphs that are drawn as number ``numbers`` [n], counted from the first of all."""
         turns, places = np.divmod(numbers, self.size)
         drawn = np.empty(len(numbers), dtype=np.int64)
@@ -116,11 +116,11 @@ class Sampler:
     sizes
         Graphs of each dataset.
     temperature
-        See `shares`.
+        See `draws_per_block`.
     seed
         Of the run.
     blocks
-        Graphs of a block on disk of each dataset, None where the order need not know; see `Passes`.
+        Graphs of a block on disk of each dataset, None where the order need not know; see `EpochOrder`.
     window
         Blocks of a window.
     """
@@ -135,11 +135,12 @@ class Sampler:
     ) -> None:
         self.sizes = tuple(int(n) for n in sizes)
         self.seed = seed
-        self._shares = shares(sizes, temperature)
-        self._labels = np.repeat(np.arange(len(sizes), dtype=np.int64), self._shares)
+        self._draws = draws_per_block(sizes, temperature)
+        self._labels = np.repeat(np.arange(len(sizes), dtype=np.int64), self._draws)
         known = [None] * len(self.sizes) if blocks is None else blocks
-        self._passes = [
-            Passes(n, (seed, 2, k), block, window) for k, (n, block) in enumerate(zip(self.sizes, known, strict=True))
+        self._orders = [
+            EpochOrder(n, (seed, 2, k), block, window)
+            for k, (n, block) in enumerate(zip(self.sizes, known, strict=True))
         ]
         self._block = lru_cache(maxsize=2)(self._make_block)
 
@@ -147,7 +148,7 @@ class Sampler:
         """Return the dataset of each draw of a block, and the number of that dataset's draw counted from its first."""
         labels = np.random.default_rng((self.seed, 1, block)).permutation(self._labels)
         number = np.empty(BLOCK, dtype=np.int64)
-        for k, share in enumerate(self._shares):
+        for k, share in enumerate(self._draws):
             number[labels == k] = block * int(share) + np.arange(share)
         return labels, number
 
@@ -162,8 +163,8 @@ class Sampler:
             table[done : done + n] = labels[within : within + n]
             graph[done : done + n] = number[within : within + n]
             done += n
-        for k, passes in enumerate(self._passes):
+        for k, order in enumerate(self._orders):
             here = np.flatnonzero(table == k)
             if len(here):
-                graph[here] = passes.take(graph[here])
+                graph[here] = order.draw(graph[here])
         return table, graph

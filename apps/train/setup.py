@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from gfm_pipeline.apps.dataset import Dataset, GraphTable
-from gfm_pipeline.apps.dataset.batching.graph_source import Held, OnDisk, Source, read_table
-from gfm_pipeline.apps.dataset.neighbors.batched import lister_on
-from gfm_pipeline.apps.dataset.neighbors.edges import Lister, list_edges
-from gfm_pipeline.apps.train.checkpoint import Card, Checkpoint, Position, load, newest
+from gfm_pipeline.apps.dataset.batching.graph_source import DiskSource, GraphSource, InMemorySource, read_table
+from gfm_pipeline.apps.dataset.neighbors.batched import neighbor_list_on
+from gfm_pipeline.apps.dataset.neighbors.edges import NeighborListFn, build_edges
+from gfm_pipeline.apps.train.checkpoint import Checkpoint, ModelCard, TrainingState, load, newest
 from gfm_pipeline.apps.train.device import CPU
-from gfm_pipeline.apps.train.distributed import ALONE, Ranks
+from gfm_pipeline.apps.train.distributed import SINGLE, Communicator
 from gfm_pipeline.apps.train.sampler import Sampler
-from gfm_pipeline.apps.train.trainer import Tables, Trainer
+from gfm_pipeline.apps.train.trainer import Splits, Trainer
 from gfm_pipeline.apps.train.validate import subset
 from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.core.contracts.training import TrainSpec
@@ -71,7 +71,7 @@ def _scales(statistics: Sequence[DatasetStatistics]) -> list[float]:
     return [s.energy_std if s.energy_std > 0 else 1.0 for s in statistics]
 
 
-def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: Sequence[GraphTable]) -> Card:
+def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: Sequence[GraphTable]) -> ModelCard:
     """Return the card of an untrained model: its scales are facts of the training split.
 
     Raises
@@ -90,7 +90,7 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
     degrees = np.concatenate(counted)
     rms = _scales(statistics)
     model = spec.model
-    return Card(
+    return ModelCard(
         spec=ModelSpec(
             **vars(model),
             n_datasets=len(statistics),
@@ -121,7 +121,7 @@ def starting_point(spec: TrainSpec) -> Checkpoint | None:
     found = newest(folder for place in attempts for folder in place.glob("graphs-*"))
     if found is None and spec.checkpoint is not None:
         given = load(Path(spec.checkpoint))
-        found = replace(given, position=given.position.for_new_task())
+        found = replace(given, state=given.state.for_new_task())
     if found is None:
         return None
     names = tuple(d.name for d in spec.datasets)
@@ -140,8 +140,8 @@ def open_source(
     number: int,
     reference: Mapping[str, float],
     ranks: int,
-    lister: Lister = list_edges,
-) -> Source:
+    neighbor_list: NeighborListFn = build_edges,
+) -> GraphSource:
     """Return the training split of a dataset: in memory when it is no larger than the window, else on disk.
 
     A folder without index is held in memory too: it cannot be said what its graphs cost before they are read.
@@ -149,12 +149,12 @@ def open_source(
     index = dataset.index(Split.TRAIN)
     cutoff = spec.model.cutoff
     if index is None or len(index) <= spec.window:
-        return Held(read_table(dataset, Split.TRAIN, cutoff, number, reference, lister=lister))
+        return InMemorySource(read_table(dataset, Split.TRAIN, cutoff, number, reference, neighbor_list=neighbor_list))
     window = 0 if ranks >= SPARSE else spec.window
-    return OnDisk(dataset, Split.TRAIN, index, cutoff, number, reference, window, lister)
+    return DiskSource(dataset, Split.TRAIN, index, cutoff, number, reference, window, neighbor_list)
 
 
-def prepare(spec: TrainSpec, ranks: Ranks = ALONE, device: torch.device = CPU) -> Trainer:
+def prepare(spec: TrainSpec, communicator: Communicator = SINGLE, device: torch.device = CPU) -> Trainer:
     """Read the data and build or restore the model.
 
     Every rank opens the data; rank 0 alone looks for checkpoints and says what it found.
@@ -164,21 +164,23 @@ def prepare(spec: TrainSpec, ranks: Ranks = ALONE, device: torch.device = CPU) -
     GFMError
         When the data, the checkpoint or the settings cannot be used.
     """
-    start = starting_point(spec) if ranks.rank == 0 else None
-    card, position = None if start is None else start.card, None if start is None else start.position
-    if ranks.size > 1:
-        plain = ranks.told(None if start is None else [to_plain(start.card), to_plain(start.position)])
-        card, position = (None, None) if plain is None else (from_plain(Card, plain[0]), from_plain(Position, plain[1]))
-    lister = lister_on(device)
-    train: list[Source] = []
+    start = starting_point(spec) if communicator.rank == 0 else None
+    card, state = None if start is None else start.card, None if start is None else start.state
+    if communicator.size > 1:
+        plain = communicator.broadcast_object(None if start is None else [to_plain(start.card), to_plain(start.state)])
+        card, state = (
+            (None, None) if plain is None else (from_plain(ModelCard, plain[0]), from_plain(TrainingState, plain[1]))
+        )
+    neighbor_list = neighbor_list_on(device)
+    train: list[GraphSource] = []
     validation, statistics, samples = {}, [], []
     for k, ref in enumerate(spec.datasets):
         dataset = Dataset.open(Path(ref.path))
         statistics.append(dataset.statistics)
         reference = dataset.statistics.reference if card is None else card.references[ref.name]
-        source = open_source(spec, dataset, k, reference, ranks.size, lister)
+        source = open_source(spec, dataset, k, reference, communicator.size, neighbor_list)
         train.append(source)
-        if card is None and ranks.rank == 0:
+        if card is None and communicator.rank == 0:
             # ingest shuffles: the first structures are as good as any
             samples.append(
                 source.table(np.arange(len(source) if source.block is None else min(len(source), SAMPLE)))[0]
@@ -188,13 +190,19 @@ def prepare(spec: TrainSpec, ranks: Ranks = ALONE, device: torch.device = CPU) -
             if spec.validation_limit is None
             else subset(dataset.statistics.n_structures[Split.VALIDATION], spec.validation_limit)
         )
-        validation[ref.name] = read_table(dataset, Split.VALIDATION, spec.model.cutoff, k, reference, chosen, lister)
+        validation[ref.name] = read_table(
+            dataset, Split.VALIDATION, spec.model.cutoff, k, reference, chosen, neighbor_list
+        )
     if card is None:
-        made = new_card(spec, statistics, samples) if ranks.rank == 0 else None
-        card = made if made is not None and ranks.size == 1 else from_plain(Card, ranks.told(to_plain(made)))
+        made = new_card(spec, statistics, samples) if communicator.rank == 0 else None
+        card = (
+            made
+            if made is not None and communicator.size == 1
+            else from_plain(ModelCard, communicator.broadcast_object(to_plain(made)))
+        )
     blocks = [source.block for source in train]
     window = max(1, spec.window // max((block for block in blocks if block is not None), default=spec.window))
     sampler = Sampler([len(t) for t in train], spec.temperature, spec.seed, blocks, window)
-    tables = Tables(tuple(train), validation)
-    state = None if start is None else start.state
-    return Trainer(card, tables, spec.optimiser, sampler, state, position, spec.micro_batch, ranks, device)
+    splits = Splits(tuple(train), validation)
+    tensors = None if start is None else start.tensors
+    return Trainer(card, splits, spec.optimiser, sampler, tensors, state, spec.micro_batch, communicator, device)

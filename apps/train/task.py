@@ -17,7 +17,7 @@ from gfm_pipeline.apps.train.allocator import keep_freed_memory
 from gfm_pipeline.apps.train.checkpoint import save
 from gfm_pipeline.apps.train.convergence import TrainingStatus, criterion_of, judge
 from gfm_pipeline.apps.train.device import torch_device
-from gfm_pipeline.apps.train.distributed import Ranks, joined
+from gfm_pipeline.apps.train.distributed import Communicator, process_group
 from gfm_pipeline.apps.train.schedule import Phase, anneal_after
 from gfm_pipeline.apps.train.setup import CHECKPOINTS, check, prepare
 from gfm_pipeline.apps.train.trainer import Diverged, Trainer
@@ -49,17 +49,17 @@ class Progress:
             self._write(trainer, train_loss=trainer.train_loss)
 
     def _write(self, trainer: Trainer, **values: Any) -> None:
-        position = trainer.position
+        state = trainer.state
         self._last = time.monotonic()
-        if position.graphs <= self._written:
+        if state.graphs <= self._written:
             return
         self._task.progress(
             force=True,
-            seconds=round(position.task_seconds, 3),
-            graphs=position.graphs,
-            step=position.steps,
+            seconds=round(state.task_seconds, 3),
+            graphs=state.graphs,
+            step=state.steps,
             lr=trainer.rate,
-            phase=str(position.phase),
+            phase=str(state.phase),
             **values,
         )
 
@@ -92,23 +92,25 @@ def train(spec: TrainSpec, task: Task) -> tuple[TrainResult, ExitCode]:
     """
     check(spec)
     device = torch_device(spec.device)
-    with joined(spec.ranks, spec.device, device) as ranks:
-        task.rank = ranks.rank
-        return _train(spec, task, ranks, device)
+    with process_group(spec.ranks, spec.device, device) as communicator:
+        task.rank = communicator.rank
+        return _train(spec, task, communicator, device)
 
 
-def _train(spec: TrainSpec, task: Task, ranks: Ranks, device: torch.device) -> tuple[TrainResult, ExitCode]:
+def _train(
+    spec: TrainSpec, task: Task, communicator: Communicator, device: torch.device
+) -> tuple[TrainResult, ExitCode]:
     output = Path(spec.output)
     earlier = None
-    if ranks.rank == 0 and is_published(output):  # an earlier attempt died between publishing and its result
+    if communicator.rank == 0 and is_published(output):  # an earlier attempt died between publishing and its result
         manifest = read_manifest(output)
         earlier = [manifest.meta["result"], manifest.digest]
-    earlier = ranks.told(earlier)
+    earlier = communicator.broadcast_object(earlier)
     if earlier is not None:
         return replace(from_plain(TrainResult, earlier[0]), digest=earlier[1]), ExitCode.OK
     keep_freed_memory()
     torch.set_num_threads(spec.threads)
-    trainer = prepare(spec, ranks, device)
+    trainer = prepare(spec, communicator, device)
     try:
         reason = _loop(spec, task, trainer)
     except Diverged as error:
@@ -116,32 +118,32 @@ def _train(spec: TrainSpec, task: Task, ranks: Ranks, device: torch.device) -> t
     finally:
         trainer.close()
     result = replace(_result(trainer, reason, _summary(spec, trainer, reason)), checkpoint=str(output))
-    if ranks.rank == 0:
+    if communicator.rank == 0:
         # Times stay out of the artefact: equal trainings have equal digests, however often they were interrupted.
-        position = replace(trainer.position, task_seconds=0.0)
-        manifest = save(output, trainer.card, position, trainer.state(), {"result": to_plain(result)})
+        state = replace(trainer.state, task_seconds=0.0)
+        manifest = save(output, trainer.card, state, trainer.tensors(), {"result": to_plain(result)})
         result = replace(result, digest=manifest.digest)
-    ranks.meet()  # none leaves before rank 0 has saved: launchers end what is left after the first
+    communicator.barrier()  # none leaves before rank 0 has saved: launchers end what is left after the first
     return result, ExitCode.OK
 
 
 def _loop(spec: TrainSpec, task: Task, trainer: Trainer) -> StopReason:
-    rule, ranks = spec.convergence, trainer.ranks
+    rule, communicator = spec.convergence, trainer.communicator
     every = spec.validate_every if rule is None else rule.check_every
     progress = Progress(task, [Path(folder) for folder in spec.previous_attempts])
     saved = time.monotonic()
-    if trainer.position.next_validation == 0:
-        trainer.position = replace(trainer.position, next_validation=(trainer.position.graphs // every + 1) * every)
+    if trainer.state.next_validation == 0:
+        trainer.state = replace(trainer.state, next_validation=(trainer.state.graphs // every + 1) * every)
     while True:
         stopping = task.stopping
-        if stopping if ranks.size == 1 else trainer.asked_to_stop:
+        if stopping if communicator.size == 1 else trainer.stop_requested:
             _save_here(task, trainer)
-            ranks.meet()
+            communicator.barrier()
             raise StopRequested
         ended = _ended(spec, trainer)
-        if ended is not None and trainer.card.graphs == trainer.position.graphs and trainer.card.objective is not None:
+        if ended is not None and trainer.card.graphs == trainer.state.graphs and trainer.card.objective is not None:
             return ended
-        if ended is not None or trainer.position.graphs >= trainer.position.next_validation:
+        if ended is not None or trainer.state.graphs >= trainer.state.next_validation:
             _check(spec, trainer, progress, every)
             continue
         if time.monotonic() - saved >= spec.checkpoint_every_seconds:
@@ -153,12 +155,12 @@ def _loop(spec: TrainSpec, task: Task, trainer: Trainer) -> StopReason:
 
 def _ended(spec: TrainSpec, trainer: Trainer) -> StopReason | None:
     """Return why training ends here, or None."""
-    position = trainer.position
+    state = trainer.state
     if spec.budget_graphs is not None:
-        return StopReason.BUDGET if position.graphs >= spec.budget_graphs else None
-    if position.phase is Phase.STABLE or position.anneal is None:
+        return StopReason.BUDGET if state.graphs >= spec.budget_graphs else None
+    if state.phase is Phase.STABLE or state.anneal is None:
         return None
-    return position.stopping if position.graphs >= position.anneal.end else None
+    return state.stopping if state.graphs >= state.anneal.end else None
 
 
 def _check(spec: TrainSpec, trainer: Trainer, progress: Progress, every: int) -> None:
@@ -166,51 +168,51 @@ def _check(spec: TrainSpec, trainer: Trainer, progress: Progress, every: int) ->
     loss = trainer.train_loss
     score, errors = trainer.validate(spec.validation_limit)
     progress.checked(trainer, score, errors, loss)
-    position = replace(trainer.position, next_validation=(trainer.position.graphs // every + 1) * every)
+    state = replace(trainer.state, next_validation=(trainer.state.graphs // every + 1) * every)
     rule = spec.convergence
-    if rule is not None and position.phase is Phase.STABLE:
-        position = replace(position, history=(*position.history, (position.graphs, score)))
-        status = judge(position.history, position.graphs, rule)
+    if rule is not None and state.phase is Phase.STABLE:
+        state = replace(state, history=(*state.history, (state.graphs, score)))
+        status = judge(state.history, state.graphs, rule)
         if status is not TrainingStatus.IMPROVING:
             reason = StopReason.CONVERGED if status is TrainingStatus.PLATEAU else StopReason.LIMIT
-            anneal = anneal_after(position.graphs, rule.anneal_fraction)
-            position = replace(position, phase=Phase.ANNEAL, anneal=anneal, stopping=reason)
-    trainer.position = position
+            anneal = anneal_after(state.graphs, rule.anneal_fraction)
+            state = replace(state, phase=Phase.ANNEAL, anneal=anneal, stopping=reason)
+    trainer.state = state
 
 
 def _save_here(task: Task, trainer: Trainer) -> None:
     """Save a checkpoint in the attempt's folder and drop all but the newest ones; rank 0 does, for all."""
-    if trainer.ranks.rank > 0:
+    if trainer.communicator.rank > 0:
         return
     place = task.folder / CHECKPOINTS
-    save(place / f"graphs-{trainer.position.graphs:012d}", trainer.card, trainer.position, trainer.state())
-    task.saved(trainer.position.graphs)
+    save(place / f"graphs-{trainer.state.graphs:012d}", trainer.card, trainer.state, trainer.tensors())
+    task.saved(trainer.state.graphs)
     for old in sorted(place.glob("graphs-*"))[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def _summary(spec: TrainSpec, trainer: Trainer, reason: StopReason) -> str:
-    position, rule = trainer.position, spec.convergence
-    if rule is None or position.anneal is None:
+    state, rule = trainer.state, spec.convergence
+    if rule is None or state.anneal is None:
         return f"Reached the budget of {spec.budget_graphs} graphs."
-    start = position.anneal.start
+    start = state.anneal.start
     if reason is StopReason.CONVERGED:
-        return f"{criterion_of(rule).reason(rule)}; annealed from {start} to {position.graphs} graphs."
-    return f"Reached {rule.max_graphs} graphs while still improving; annealed from {start} to {position.graphs} graphs."
+        return f"{criterion_of(rule).reason(rule)}; annealed from {start} to {state.graphs} graphs."
+    return f"Reached {rule.max_graphs} graphs while still improving; annealed from {start} to {state.graphs} graphs."
 
 
 def _result(trainer: Trainer, reason: StopReason, message: str) -> TrainResult:
-    position, card = trainer.position, trainer.card
+    state, card = trainer.state, trainer.card
     diverged = reason is StopReason.DIVERGED
     return TrainResult(
         stop_reason=reason,
         objective=None if diverged else card.objective,
         errors={} if diverged else card.errors,
-        graphs=position.graphs,
-        steps=position.steps,
+        graphs=state.graphs,
+        steps=state.steps,
         parameters=trainer.n_parameters,
-        seconds=position.task_seconds,
-        graphs_per_second=position.task_graphs / position.task_seconds if position.task_seconds > 0 else 0.0,
+        seconds=state.task_seconds,
+        graphs_per_second=state.task_graphs / state.task_seconds if state.task_seconds > 0 else 0.0,
         checkpoint=None,
         digest=None,
         message=message,

@@ -1,4 +1,4 @@
-"""The training loop: one model, its EMA, and a position that says everything about where it is."""
+"""The training loop: one model, its EMA, and the state of its training."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from gfm_pipeline.apps.dataset import GraphTable
-from gfm_pipeline.apps.dataset.batching.graph_source import Source
-from gfm_pipeline.apps.train.batch_loader import Feed
-from gfm_pipeline.apps.train.checkpoint import Card, Position, State
+from gfm_pipeline.apps.dataset.batching.graph_source import GraphSource
+from gfm_pipeline.apps.train.batch_loader import BatchLoader
+from gfm_pipeline.apps.train.checkpoint import CheckpointTensors, ModelCard, TrainingState
 from gfm_pipeline.apps.train.device import CPU
-from gfm_pipeline.apps.train.distributed import ALONE, Ranks
+from gfm_pipeline.apps.train.distributed import SINGLE, Communicator
 from gfm_pipeline.apps.train.flat_parameters import AdamW, clip, flatten, with_tail
 from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.apps.train.schedule import learning_rate
@@ -31,10 +31,10 @@ class Diverged(GFMError):
 
 
 @dataclass(frozen=True)
-class Tables:
-    """Training and validation structures of each dataset, in the order of the branches."""
+class Splits:
+    """Training and validation structures of each dataset, in the order of the model's dataset heads."""
 
-    train: tuple[Source, ...]
+    train: tuple[GraphSource, ...]
     validation: Mapping[str, GraphTable]
 
 
@@ -45,46 +45,48 @@ class Trainer:
     ----------
     card
         The model and its scales; kept up to date.
-    tables
+    splits
         The data.
     optimiser
         Learning rate, batch size and so on.
     sampler
         Which graphs are in which batch.
-    state, position
+    tensors, state
         To go on from; None: random weights from the seed of ``card``.
     micro_batch
         Graphs in memory at a time, in training and validation; None: whole batches.
-    ranks
-        Who trains together: all make the same steps, each computes its share of them. ``state`` is rank 0's to give.
+    communicator
+        Who trains together: all make the same steps, each computes its share of them. ``tensors`` are rank 0's to give.
     device
         Where the model is.
 
     Raises
     ------
     IntegrityError
-        When ``state`` does not fit the model.
+        When ``tensors`` do not fit the model.
     NodeError
         When another rank is gone.
     """
 
     def __init__(
         self,
-        card: Card,
-        tables: Tables,
+        card: ModelCard,
+        splits: Splits,
         optimiser: OptimiserSettings,
         sampler: Sampler,
-        state: State | None = None,
-        position: Position | None = None,
+        tensors: CheckpointTensors | None = None,
+        state: TrainingState | None = None,
         micro_batch: int | None = None,
-        ranks: Ranks = ALONE,
+        communicator: Communicator = SINGLE,
         device: torch.device = CPU,
     ) -> None:
-        self.card, self.tables, self.settings = card, tables, optimiser
-        self.feed = Feed(tables.train, sampler, optimiser.batch_size, ranks.rank, ranks.size, micro_batch)
-        self.micro_batch, self.ranks, self.device = micro_batch, ranks, device
-        self.asked_to_stop = False  # some rank was, before the last step
-        self.position = Position() if position is None else position
+        self.card, self.splits, self.settings = card, splits, optimiser
+        self.loader = BatchLoader(
+            splits.train, sampler, optimiser.batch_size, communicator.rank, communicator.size, micro_batch
+        )
+        self.micro_batch, self.communicator, self.device = micro_batch, communicator, device
+        self.stop_requested = False  # some rank was, before the last step
+        self.state = TrainingState() if state is None else state
         torch.manual_seed(card.seed)
         # built in main memory: the same random weights on every kind of device
         self.model, self.average = Potential(card.spec).to(device), Potential(card.spec).to(device)
@@ -94,42 +96,42 @@ class Trainer:
         self.parameters = list(self.model.parameters())
         self.adamw = AdamW(self.weights, optimiser.weight_decay)
         self.force_rms = torch.tensor(card.force_rms, device=device)
-        if state is not None:
-            self._restore(state)
-        if ranks.size > 1:
-            self._take_first()
+        if tensors is not None:
+            self._restore(tensors)
+        if communicator.size > 1:
+            self._broadcast_start()
 
     @property
     def n_parameters(self) -> int:
         """Number of trainable parameters."""
         return sum(p.numel() for p in self.parameters)
 
-    def _restore(self, state: State) -> None:
+    def _restore(self, tensors: CheckpointTensors) -> None:
         try:
-            self.model.load_state_dict(state.weights)
-            self.average.load_state_dict(state.ema)
-            self.adamw.load_state_dict(state.optimiser)
-            torch.set_rng_state(state.rng)
+            self.model.load_state_dict(tensors.weights)
+            self.average.load_state_dict(tensors.ema)
+            self.adamw.load_state_dict(tensors.optimiser)
+            torch.set_rng_state(tensors.rng)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise IntegrityError(f"The checkpoint does not fit its model: {str(error).splitlines()[0]}.") from error
 
-    def _take_first(self) -> None:
+    def _broadcast_start(self) -> None:
         """Take over what rank 0 goes on from."""
         for tensor in (self.weights.data, self.average_weights.data, self.adamw.mean, self.adamw.square):
-            self.ranks.take(tensor)
-        self.adamw.steps = int(self.ranks.told(self.adamw.steps))
+            self.communicator.broadcast(tensor)
+        self.adamw.steps = int(self.communicator.broadcast_object(self.adamw.steps))
 
     def _compare(self) -> None:
         """Raise `NodeError` when the ranks' weights are not the same to the bit: some machine computes wrongly."""
         bits = self.weights.data.view(torch.int32).sum(dtype=torch.int64).reshape(1)
         total = bits.clone()
-        self.ranks.sum(total)
-        if not torch.equal(total, bits * self.ranks.size):
-            raise NodeError(f"The ranks' weights differ after {self.position.graphs} graphs.")
+        self.communicator.all_reduce(total)
+        if not torch.equal(total, bits * self.communicator.size):
+            raise NodeError(f"The ranks' weights differ after {self.state.graphs} graphs.")
 
-    def state(self) -> State:
+    def tensors(self) -> CheckpointTensors:
         """Return copies in main memory of all tensors that training goes on from."""
-        return State(
+        return CheckpointTensors(
             _copies(self.model.state_dict()),
             _copies(self.average.state_dict()),
             self.adamw.state_dict(),
@@ -139,7 +141,7 @@ class Trainer:
     @property
     def rate(self) -> float:
         """Learning rate of the next step."""
-        p, s = self.position, self.settings
+        p, s = self.state, self.settings
         return learning_rate(s.learning_rate, p.steps, s.warmup, p.graphs, p.anneal)
 
     def step(self, stopping: bool = False) -> None:
@@ -149,7 +151,7 @@ class Trainer:
         ----------
         stopping
             Whether this process was asked to stop: told to the other ranks along with the gradient, so that
-            `asked_to_stop` says the same on all of them afterwards.
+            `stop_requested` says the same on all of them afterwards.
 
         Raises
         ------
@@ -160,36 +162,35 @@ class Trainer:
             When another rank is gone.
         """
         started = time.perf_counter()
-        position, settings = self.position, self.settings
+        state, settings = self.state, self.settings
         gradient = self.weights.grad
         if gradient is None:
             raise RuntimeError("the flat gradient was replaced")
         gradient.zero_()
         value = self._accumulate()
-        if self.ranks.size > 1:
+        if self.communicator.size > 1:
             message, tail = with_tail(gradient)
             tail[0], tail[1] = value, float(stopping)
-            self.ranks.sum(message)
-            value, asked = tail[:2].tolist()
-            self.asked_to_stop = asked > 0
+            self.communicator.all_reduce(message)
+            value, requested = tail[:2].tolist()
+            self.stop_requested = requested > 0
         norm = clip(gradient, settings.clip_norm)
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise Diverged(
-                f"The loss is {value:g} and its gradient {norm:g} at step {position.steps}, "
-                f"after {position.graphs} graphs.",
+                f"The loss is {value:g} and its gradient {norm:g} at step {state.steps}, after {state.graphs} graphs.",
                 "A smaller learning rate usually helps.",
             )
         self.adamw.step(self.rate)
-        update_ema(self.average_weights, self.weights.detach(), settings.ema_decay, position.steps)
+        update_ema(self.average_weights, self.weights.detach(), settings.ema_decay, state.steps)
         elapsed = time.perf_counter() - started
-        self.position = replace(
-            position,
-            graphs=position.graphs + settings.batch_size,
-            steps=position.steps + 1,
-            loss_sum=position.loss_sum + value,
-            loss_count=position.loss_count + 1,
-            task_graphs=position.task_graphs + settings.batch_size,
-            task_seconds=position.task_seconds + elapsed,
+        self.state = replace(
+            state,
+            graphs=state.graphs + settings.batch_size,
+            steps=state.steps + 1,
+            loss_sum=state.loss_sum + value,
+            loss_count=state.loss_count + 1,
+            task_graphs=state.task_graphs + settings.batch_size,
+            task_seconds=state.task_seconds + elapsed,
         )
 
     def _accumulate(self) -> float:
@@ -198,12 +199,12 @@ class Trainer:
         With a micro-batch, parts of the share follow each other. Each part's loss is divided by the whole batch's
         numbers of labels, so that the gradients of all parts of all ranks add up to the whole's.
         """
-        parts, counts = self.feed.share(self.position.graphs)
+        batches, counts = self.loader.local_batches(self.state.graphs)
         value = 0.0
-        for part in parts:
-            part = part.to(self.device)
-            predicted = self.model(part, training=True)
-            loss = multitask_loss(predicted, part, self.force_rms, self.settings.force_weight, counts).total
+        for batch in batches:
+            batch = batch.to(self.device)
+            predicted = self.model(batch, training=True)
+            loss = multitask_loss(predicted, batch, self.force_rms, self.settings.force_weight, counts).total
             # only the parameters' gradients are wanted: this prunes second derivatives by positions from the pass
             loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
             value += float(loss.detach())
@@ -211,16 +212,16 @@ class Trainer:
 
     def close(self) -> None:
         """Stop reading ahead."""
-        self.feed.close()
+        self.loader.close()
 
     @property
     def train_loss(self) -> float | None:
         """Mean training loss since the last validation, None before the first step after it."""
-        p = self.position
+        p = self.state
         return p.loss_sum / p.loss_count if p.loss_count else None
 
     def validate(self, limit: int | None) -> tuple[float, dict[str, DatasetErrors]]:
-        """Validate the EMA weights and keep the result on the card and in ``position.best``.
+        """Validate the EMA weights and keep the result on the card and in ``state.best``.
 
         Raises
         ------
@@ -230,16 +231,18 @@ class Trainer:
             When another rank is gone, or has other weights.
         """
         started = time.perf_counter()
-        if self.ranks.size > 1:
+        if self.communicator.size > 1:
             self._compare()
-        score, errors = validate(self.average, self.tables.validation, limit, self.micro_batch, self.ranks, self.device)
-        p = self.position
+        score, errors = validate(
+            self.average, self.splits.validation, limit, self.micro_batch, self.communicator, self.device
+        )
+        p = self.state
         if not finite(list(errors.values())):
             raise Diverged(f"The validation errors are not finite at step {p.steps}, after {p.graphs} graphs.")
         best = (p.graphs, score) if p.best is None or score < p.best[1] else p.best
         elapsed = time.perf_counter() - started
         self.card = replace(self.card, graphs=p.graphs, steps=p.steps, objective=score, errors=errors)
-        self.position = replace(
+        self.state = replace(
             p,
             best=best,
             loss_sum=0.0,

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset import GraphTable, collate
 from gfm_pipeline.apps.train.device import CPU
-from gfm_pipeline.apps.train.distributed import ALONE, Ranks
-from gfm_pipeline.apps.train.load_balance import Indices, cost, share
+from gfm_pipeline.apps.train.distributed import SINGLE, Communicator
+from gfm_pipeline.apps.train.load_balance import Indices, assign, cost
 from gfm_pipeline.core.contracts.training import DatasetErrors
 from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.models import Potential
@@ -83,7 +83,7 @@ def validate(
     tables: Mapping[str, GraphTable],
     limit: int | None,
     micro_batch: int | None = None,
-    ranks: Ranks = ALONE,
+    communicator: Communicator = SINGLE,
     device: torch.device = CPU,
 ) -> tuple[float, dict[str, DatasetErrors]]:
     """Return the objective and the errors of each dataset, on at most ``limit`` structures of each.
@@ -101,7 +101,7 @@ def validate(
         See `subset`.
     micro_batch
         Bounds the structures in memory at a time.
-    ranks
+    communicator
         Who shares the work; sums are exchanged in float64, so all of them have the same result.
 
     Raises
@@ -113,13 +113,13 @@ def validate(
     found = []
     for table in tables.values():
         index = subset(len(table), limit)
-        if ranks.size > 1:
-            index = index[share(cost(table.natoms[index], table.nedges[index]), ranks.rank, ranks.size)]
+        if communicator.size > 1:
+            index = index[assign(cost(table.natoms[index], table.nedges[index]), communicator.rank, communicator.size)]
         found.append(error_sums(model, table, index, size, device))
     sums = np.stack(found)
-    if ranks.size > 1:
+    if communicator.size > 1:
         total = torch.from_numpy(sums).to(device)
-        ranks.sum(total)
+        communicator.all_reduce(total)
         sums = total.cpu().numpy()
     errors = {}
     for name, (total_error, count) in zip(tables, sums, strict=True):

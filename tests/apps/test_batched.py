@@ -15,9 +15,9 @@ from training_cases import REFERENCE, lines, publish_dataset, small_spec
 
 from gfm_pipeline.apps.calibrate import predict
 from gfm_pipeline.apps.dataset import Dataset, GraphTable
-from gfm_pipeline.apps.dataset.batching.graph_source import OnDisk, read_table
-from gfm_pipeline.apps.dataset.neighbors.batched import ListBatched, lister_on
-from gfm_pipeline.apps.dataset.neighbors.edges import UNPACKED, Edges, Lister, Packed, list_edges, select_edges
+from gfm_pipeline.apps.dataset.batching.graph_source import DiskSource, read_table
+from gfm_pipeline.apps.dataset.neighbors.batched import BatchedNeighborList, neighbor_list_on
+from gfm_pipeline.apps.dataset.neighbors.edges import UNPACKED, Edges, NeighborListFn, Packed, build_edges, select_edges
 from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.apps.runtime.program import Task
 from gfm_pipeline.apps.train import setup
@@ -38,7 +38,7 @@ class Recorded:
     """Lists on the CPU, in batches, and remembers in which threads it was called."""
 
     def __init__(self, pairs: int = 500) -> None:
-        self._list, self.threads = ListBatched(CPU, pairs), list[str]()
+        self._list, self.threads = BatchedNeighborList(CPU, pairs), list[str]()
 
     def __call__(self, columns: Columns, cutoff: float) -> Edges:
         self.threads.append(threading.current_thread().name)
@@ -83,9 +83,9 @@ def assert_brute_force(found: Edges, columns: Columns, cutoff: float) -> None:
 def test_a_thousand_cells_at_once_have_the_edges_of_brute_force(device: torch.device) -> None:
     columns, checked = columns_of(1000), 0
     for cutoff in (2.0, 4.5):
-        found = ListBatched(device)(columns, cutoff)
+        found = BatchedNeighborList(device)(columns, cutoff)
         assert_brute_force(found, columns, cutoff)
-        assert edge_sets(found) == edge_sets(list_edges(columns, cutoff))  # shifts to the bit
+        assert edge_sets(found) == edge_sets(build_edges(columns, cutoff))  # shifts to the bit
         checked += len(found.src)
     assert checked > 50_000
 
@@ -93,8 +93,8 @@ def test_a_thousand_cells_at_once_have_the_edges_of_brute_force(device: torch.de
 @on_gpu
 def test_a_thread_lists_on_a_gpu_while_another_computes() -> None:
     assert GPU is not None
-    columns, found, lister = columns_of(200), list[Edges](), ListBatched(GPU, 20_000)
-    thread = threading.Thread(target=lambda: found.extend(lister(columns, 4.5) for _ in range(20)))
+    columns, found, neighbor_list = columns_of(200), list[Edges](), BatchedNeighborList(GPU, 20_000)
+    thread = threading.Thread(target=lambda: found.extend(neighbor_list(columns, 4.5) for _ in range(20)))
     a = torch.full((2048, 2048), 0.5, device=GPU)
     thread.start()
     products = []
@@ -102,28 +102,28 @@ def test_a_thread_lists_on_a_gpu_while_another_computes() -> None:
         products.append((a @ a)[0, 0].item())
     thread.join()
     assert set(products) <= {512.0}
-    expected = edge_sets(list_edges(columns, 4.5))
+    expected = edge_sets(build_edges(columns, 4.5))
     assert len(found) == 20
     assert all(edge_sets(edges) == expected for edges in found)
 
 
 def test_edges_do_not_depend_on_how_many_pairs_are_tried_at_once() -> None:
     columns = columns_of(60)
-    whole = ListBatched(CPU)(columns, 4.5)
+    whole = BatchedNeighborList(CPU)(columns, 4.5)
     for pairs in (1, 300, 5000):  # with the smallest every structure is listed by itself
-        assert edge_sets(ListBatched(CPU, pairs)(columns, 4.5)) == edge_sets(whole)
+        assert edge_sets(BatchedNeighborList(CPU, pairs)(columns, 4.5)) == edge_sets(whole)
 
 
 def test_the_order_of_edges_does_not_depend_on_what_is_listed_together() -> None:
     columns = columns_of(60)
-    whole = ListBatched(CPU)(columns, 4.5)
-    alone = [ListBatched(CPU)(columns.take([g]), 4.5) for g in range(len(columns))]
+    whole = BatchedNeighborList(CPU)(columns, 4.5)
+    alone = [BatchedNeighborList(CPU)(columns.take([g]), 4.5) for g in range(len(columns))]
     for name in ("nedges", "src", "dst", "shift"):
         np.testing.assert_array_equal(np.concatenate([getattr(a, name) for a in alone]), getattr(whole, name))
 
 
 def test_no_structures_have_no_edges() -> None:
-    found = ListBatched(CPU)(columns_of(3).take([]), 3.0)
+    found = BatchedNeighborList(CPU)(columns_of(3).take([]), 3.0)
     assert (len(found.nedges), len(found.src), found.shift.shape) == (0, 0, (0, 3))
 
 
@@ -143,29 +143,29 @@ def test_a_periodic_cell_without_volume_is_refused(pbc: tuple[bool, ...], bad: f
         natoms=np.array([1]),
     )
     with pytest.raises(DataError, match="linearly dependent or zero"):
-        ListBatched(CPU)(Columns.concatenate([good, flat]), 3.0)
+        BatchedNeighborList(CPU)(Columns.concatenate([good, flat]), 3.0)
 
 
 # --- where it is used
 
 
 def test_on_the_cpu_neighbours_are_listed_one_structure_after_the_other() -> None:
-    assert lister_on(CPU) is list_edges
+    assert neighbor_list_on(CPU) is build_edges
 
 
 @on_gpu
 def test_on_a_gpu_neighbours_are_listed_in_batches() -> None:
     assert GPU is not None
-    assert isinstance(lister_on(GPU), ListBatched)
+    assert isinstance(neighbor_list_on(GPU), BatchedNeighborList)
 
 
 def test_what_is_stored_without_edges_is_listed_in_batches() -> None:
-    columns, lister = columns_of(40), Recorded()
+    columns, neighbor_list = columns_of(40), Recorded()
     packed = Packed(np.full(40, UNPACKED, np.uint32), np.zeros(0, np.int64), 4.0, Path("nowhere"))
-    expected = edge_sets(list_edges(columns, 3.5))
-    assert edge_sets(select_edges(columns, packed, 3.5, lister)) == expected
-    assert edge_sets(GraphTable.build(columns, 3.5, 0, {"H": 0.0}, packed, lister)) == expected
-    assert len(lister.threads) == 2
+    expected = edge_sets(build_edges(columns, 3.5))
+    assert edge_sets(select_edges(columns, packed, 3.5, neighbor_list)) == expected
+    assert edge_sets(GraphTable.build(columns, 3.5, 0, {"H": 0.0}, packed, neighbor_list)) == expected
+    assert len(neighbor_list.threads) == 2
 
 
 @pytest.fixture(scope="module")
@@ -175,38 +175,41 @@ def refs(tmp_path_factory: pytest.TempPathFactory) -> tuple[DatasetRef, ...]:
 
 @pytest.mark.parametrize("window", [0, 16])
 def test_tables_have_the_edges_of_those_listed_one_by_one(refs: tuple[DatasetRef, ...], window: int) -> None:
-    dataset, lister = Dataset.open(Path(refs[0].path)), Recorded()
+    dataset, neighbor_list = Dataset.open(Path(refs[0].path)), Recorded()
     index = dataset.index(Split.TRAIN)
     assert index is not None
     graphs = np.arange(0, len(index), 3)
-    source = OnDisk(dataset, Split.TRAIN, index, 1.3, 0, REFERENCE, window, lister)
+    source = DiskSource(dataset, Split.TRAIN, index, 1.3, 0, REFERENCE, window, neighbor_list)
     table, place = source.table(graphs)
     source.close()
     listed = edge_sets(read_table(dataset, Split.TRAIN, 1.3, 0, REFERENCE))
     assert [edge_sets(table)[p] for p in place] == [listed[g] for g in graphs]
-    assert edge_sets(read_table(dataset, Split.TRAIN, 1.3, 0, REFERENCE, lister=lister)) == listed
-    assert len(lister.threads) == 2
+    assert edge_sets(read_table(dataset, Split.TRAIN, 1.3, 0, REFERENCE, neighbor_list=neighbor_list)) == listed
+    assert len(neighbor_list.threads) == 2
 
 
 def test_training_and_predictions_are_those_with_lists_one_by_one(
     refs: tuple[DatasetRef, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lister, predicted = Recorded(), []
-    choices: dict[str, Callable[[torch.device], Lister]] = {"plain": lister_on, "batched": lambda _: lister}
+    neighbor_list, predicted = Recorded(), []
+    choices: dict[str, Callable[[torch.device], NeighborListFn]] = {
+        "plain": neighbor_list_on,
+        "batched": lambda _: neighbor_list,
+    }
     for name, choice in choices.items():
-        monkeypatch.setattr(setup, "lister_on", choice)
-        monkeypatch.setattr(predict, "lister_on", choice)
+        monkeypatch.setattr(setup, "neighbor_list_on", choice)
+        monkeypatch.setattr(predict, "neighbor_list_on", choice)
         folder, output = tmp_path / name, tmp_path / f"{name}-predictions"
         folder.mkdir()
         spec = replace(small_spec(refs, tmp_path / f"{name}-model"), window=16, budget_graphs=80, validate_every=40)
         program.train(spec, Task(folder))
-        listed = list(lister.threads)
+        listed = list(neighbor_list.threads)
         predict.predict(PredictSpec(name, spec.output, refs, str(output)), Task(folder))
-        assert (name == "plain") == (lister.threads == listed)
+        assert (name == "plain") == (neighbor_list.threads == listed)
         predicted.append([dict(np.load(path)) for path in sorted(output.glob("*.npz"))])
     # the first structures and those of validation before training, then in the thread that reads ahead
     assert listed[:2] == ["MainThread"] * 2
-    assert set(listed[2:]) == {"feed"}
+    assert set(listed[2:]) == {"batch-loader"}
     plain, batched = (lines(tmp_path / name) for name in choices)
     assert [line["graphs"] for line in batched] == [40, 80]
     for a, b in zip(plain, batched, strict=True):

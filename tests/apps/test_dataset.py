@@ -23,7 +23,7 @@ from gfm_pipeline.apps.dataset import (
     write_bp,
 )
 from gfm_pipeline.apps.dataset.batching import collate as gather
-from gfm_pipeline.apps.dataset.neighbors.edges import list_edges
+from gfm_pipeline.apps.dataset.neighbors.edges import build_edges
 from gfm_pipeline.apps.dataset.store import dataset as dataset_module
 from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.core.errors import DataError, IntegrityError
@@ -283,7 +283,7 @@ def test_collate_equals_a_naive_loop(
         assert int(batch.dataset[b]) == t + 4
         expected = part.energy[g] - sum(REFERENCE[chemical_symbols[z]] for z in part.numbers[atoms])
         assert batch.energy[b].item() == np.float32(expected)
-        alone = list_edges(part.take([g]), 3.0)
+        alone = build_edges(part.take([g]), 3.0)
         src = alone.src
         edges = slice(edge, edge + len(src))
         np.testing.assert_array_equal(batch.edge_src[edges], src + first)

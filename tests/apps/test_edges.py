@@ -22,7 +22,7 @@ from source_cases import ingest
 from test_assemble_ranks import run_ranks
 
 from gfm_pipeline.apps.dataset import Columns, Dataset
-from gfm_pipeline.apps.dataset.batching.graph_source import OnDisk, read_table
+from gfm_pipeline.apps.dataset.batching.graph_source import DiskSource, read_table
 from gfm_pipeline.apps.dataset.inspect import inspect
 from gfm_pipeline.apps.dataset.neighbors import edges
 from gfm_pipeline.apps.dataset.neighbors.edges import EDGE, UNPACKED, Packed, check_edges, pack, select_edges, unpack
@@ -82,7 +82,7 @@ def store(folder: Path, columns: Columns, cutoff: float, chunk: int = 4) -> Stor
 
 
 def assert_same(columns: Columns, stored: Packed, cutoff: float) -> None:
-    assert edge_sets(select_edges(columns, stored, cutoff)) == edge_sets(edges.list_edges(columns, cutoff))
+    assert edge_sets(select_edges(columns, stored, cutoff)) == edge_sets(edges.build_edges(columns, cutoff))
 
 
 def mixed(rng: np.random.Generator, n: int = 12) -> list[Atoms]:
@@ -232,7 +232,7 @@ def test_tables_have_the_edges_of_those_that_are_listed(
         assert len(searched) == np.count_nonzero(without.columns(split).pbc.any(axis=1))
         searched.clear()
         assert index is not None
-        source = OnDisk(stored, split, index, cutoff, 0, reference, window)
+        source = DiskSource(stored, split, index, cutoff, 0, reference, window)
         some, place = source.table(graphs)
         source.close()
         held, few = (read_table(stored, split, cutoff, 0, reference, which) for which in (None, graphs))

@@ -207,7 +207,7 @@ def test_predict_stops_leaving_nothing(
 
 def test_an_unknown_branch_is_refused(members: tuple[MemberRef, ...], datasets: tuple[DatasetRef, ...]) -> None:
     columns = Dataset.open(Path(datasets[0].path)).columns(Split.TEST)
-    with pytest.raises(DataError, match="no branch 'other', only wet, metal"):
+    with pytest.raises(DataError, match="no head for dataset 'other', only wet, metal"):
         predict_columns(load_model(Path(members[0].checkpoint)), columns, "other", 8)
 
 

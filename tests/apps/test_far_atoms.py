@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from lattices import brute_force, edge_sets, in_order
 
 from gfm_pipeline.apps.dataset.neighbors import neighbor_list as neighbours
-from gfm_pipeline.apps.dataset.neighbors.batched import ListBatched
+from gfm_pipeline.apps.dataset.neighbors.batched import BatchedNeighborList
 from gfm_pipeline.apps.dataset.neighbors.degrees import degrees_of
-from gfm_pipeline.apps.dataset.neighbors.edges import list_edges
+from gfm_pipeline.apps.dataset.neighbors.edges import build_edges
 from gfm_pipeline.apps.dataset.neighbors.neighbor_list import neighbour_list, pairs_within, shortest_period
 from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.apps.ingest.checks.filters import faults
@@ -114,7 +114,7 @@ def far_frames() -> list[Atoms]:
 
 def test_both_paths_have_the_edges_of_brute_force_and_agree_to_the_bit() -> None:
     columns = columns_of(far_frames())
-    listed, batched = list_edges(columns, 4.0), ListBatched(torch.device("cpu"))(columns, 4.0)
+    listed, batched = build_edges(columns, 4.0), BatchedNeighborList(torch.device("cpu"))(columns, 4.0)
     assert edge_sets(listed) == edge_sets(batched)
     ends = np.cumsum(listed.nedges)
     for g, end in enumerate(ends.tolist()):

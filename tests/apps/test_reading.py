@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from training_cases import REFERENCE, assert_same_state, lines, morse_columns, publish_dataset, small_spec
 
 from gfm_pipeline.apps.dataset import Dataset, GraphTable, collate
-from gfm_pipeline.apps.dataset.batching.graph_source import Held, OnDisk
-from gfm_pipeline.apps.dataset.batching.prefetch import Ahead
+from gfm_pipeline.apps.dataset.batching.graph_source import DiskSource, InMemorySource
+from gfm_pipeline.apps.dataset.batching.prefetch import Prefetcher
 from gfm_pipeline.apps.dataset.neighbors.degrees import RADII, Degrees
 from gfm_pipeline.apps.dataset.store.index import GraphIndex, count, index_file, rows_of
 from gfm_pipeline.apps.dataset.store.rows import Blocks, runs
 from gfm_pipeline.apps.runtime.program import StopRequested, Task
 from gfm_pipeline.apps.train import setup
-from gfm_pipeline.apps.train.batch_loader import Feed
-from gfm_pipeline.apps.train.sampler import Passes, Sampler
+from gfm_pipeline.apps.train.batch_loader import BatchLoader
+from gfm_pipeline.apps.train.sampler import EpochOrder, Sampler
 from gfm_pipeline.apps.train.setup import open_source
 from gfm_pipeline.apps.train.task import train
 from gfm_pipeline.core.contracts.data import Split
@@ -47,7 +47,9 @@ def refs(tmp_path_factory) -> tuple[DatasetRef, ...]:
     )
 
 
-def sources(refs: tuple[DatasetRef, ...], window: int, ranks: int = 1, cutoff: float = 3.0) -> list[Held | OnDisk]:
+def sources(
+    refs: tuple[DatasetRef, ...], window: int, ranks: int = 1, cutoff: float = 3.0
+) -> list[InMemorySource | DiskSource]:
     base = small_spec(refs, Path("unused"))
     spec = replace(base, window=window, model=replace(base.model, cutoff=cutoff))
     return [open_source(spec, Dataset.open(Path(r.path)), k, REFERENCE, ranks) for k, r in enumerate(refs)]
@@ -59,8 +61,8 @@ def sources(refs: tuple[DatasetRef, ...], window: int, ranks: int = 1, cutoff: f
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 120), st.integers(1, 20), st.integers(1, 6), st.integers(0, 5))
 def test_a_pass_has_every_graph_once_and_a_window_has_whole_blocks(size, block, window, seed):
-    passes = Passes(size, (seed, 2, 0), block, window)
-    three = passes.take(np.arange(3 * size)).reshape(3, size)
+    passes = EpochOrder(size, (seed, 2, 0), block, window)
+    three = passes.draw(np.arange(3 * size)).reshape(3, size)
     np.testing.assert_array_equal(np.sort(three, axis=1), np.tile(np.arange(size), (3, 1)))
     for turn in three:
         done = 0
@@ -75,12 +77,12 @@ def test_a_pass_has_every_graph_once_and_a_window_has_whole_blocks(size, block, 
             assert len(seen) <= window
     # any draws in any order, alone
     some = np.random.default_rng(seed).integers(0, 3 * size, 20)
-    np.testing.assert_array_equal(Passes(size, (seed, 2, 0), block, window).take(some), three.ravel()[some])
+    np.testing.assert_array_equal(EpochOrder(size, (seed, 2, 0), block, window).draw(some), three.ravel()[some])
 
 
 def test_windows_are_shuffled_within_and_across():
-    passes = Passes(10_000, (0, 2, 0), 100, 5)
-    first, second = passes.take(np.arange(20_000)).reshape(2, -1)
+    passes = EpochOrder(10_000, (0, 2, 0), 100, 5)
+    first, second = passes.draw(np.arange(20_000)).reshape(2, -1)
     blocks = [set((turn[:500] // 100).tolist()) for turn in (first, second)]
     assert len(blocks[0]) == 5
     assert blocks[0] != blocks[1]  # other windows in the next pass
@@ -175,15 +177,17 @@ def test_ranks_share_each_batch_and_nothing_is_read_twice_or_left(refs, monkeypa
     """On any number of ranks, the batches are those that one rank draws from data in memory."""
     monkeypatch.setattr(setup, "SPARSE", 4)  # from that many on, each reads its own graphs only
     held, disk = sources(refs, 10**6), sources(refs, 16)
-    alone = Feed(held, Sampler([96, 61], 2.0, 5, [BLOCK, BLOCK], 2), batch)
+    alone = BatchLoader(held, Sampler([96, 61], 2.0, 5, [BLOCK, BLOCK], 2), batch)
     sampler = Sampler([96, 61], 2.0, 5, [BLOCK, BLOCK], 2)
-    feeds = [Feed(sources(refs, 16, ranks), sampler, batch, rank, ranks, stretch=24) for rank in range(ranks)]
-    assert all(isinstance(s, Held) for s in held)
-    assert all(isinstance(s, OnDisk) for s in disk)
+    loaders = [
+        BatchLoader(sources(refs, 16, ranks), sampler, batch, rank, ranks, prefetch_graphs=24) for rank in range(ranks)
+    ]
+    assert all(isinstance(s, InMemorySource) for s in held)
+    assert all(isinstance(s, DiskSource) for s in disk)
     try:
         for step in (0, 1, 2, 40, 41, 7):
-            (whole,), counts = alone.share(step * batch)
-            found = [feed.share(step * batch) for feed in feeds]
+            (whole,), counts = alone.local_batches(step * batch)
+            found = [loader.local_batches(step * batch) for loader in loaders]
             dealt = [graph for parts, _ in found for part in parts for graph in graphs_of(part)]
             assert sorted(dealt) == sorted(graphs_of(whole))
             assert all(c == counts for _, c in found)
@@ -191,21 +195,21 @@ def test_ranks_share_each_batch_and_nothing_is_read_twice_or_left(refs, monkeypa
                 for name in whole.__dataclass_fields__:
                     assert torch.equal(getattr(found[0][0][0], name), getattr(whole, name)), name
     finally:
-        for feed in feeds:
-            feed.close()
+        for loader in loaders:
+            loader.close()
 
 
 def test_a_feed_is_the_same_from_any_step_on(refs):
     sampler = Sampler([96, 61], 2.0, 5, [BLOCK, BLOCK], 2)
-    first = Feed(sources(refs, 16), sampler, 8, stretch=100)
-    expected = [first.share(k * 8)[0][0] for k in range(60)]
+    first = BatchLoader(sources(refs, 16), sampler, 8, prefetch_graphs=100)
+    expected = [first.local_batches(k * 8)[0][0] for k in range(60)]
     for start in (1, 12, 59):
-        feed = Feed(sources(refs, 16), sampler, 8, stretch=100)
+        loader = BatchLoader(sources(refs, 16), sampler, 8, prefetch_graphs=100)
         for k in range(start, min(start + 3, 60)):
-            (batch,), _ = feed.share(k * 8)
+            (batch,), _ = loader.local_batches(k * 8)
             assert torch.equal(batch.pos, expected[k].pos)
             assert torch.equal(batch.edge_shift, expected[k].edge_shift)
-        feed.close()
+        loader.close()
     first.close()
 
 
@@ -231,23 +235,23 @@ def test_what_is_made_ahead_is_one_item_and_errors_come_in_order():
             yield k
         raise ValueError("the disk is gone")
 
-    ahead = Ahead(items(), "t")
+    ahead = Prefetcher(items(), "t")
     deadline = time.monotonic() + 5
     while len(made) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.05)
     assert made == [0, 1]  # one waits, one is held by the thread
-    assert [ahead.take() for _ in range(5)] == [0, 1, 2, 3, 4]
+    assert [ahead.get() for _ in range(5)] == [0, 1, 2, 3, 4]
     for _ in range(2):
         with pytest.raises(ValueError, match="the disk is gone"):
-            ahead.take()
+            ahead.get()
     ahead.close()
     assert not any(t.name == "t" for t in threading.enumerate())
 
 
 def test_a_consumer_may_leave_at_any_time():
-    ahead = Ahead(iter(range(10**9)), "leaving")
-    assert ahead.take() == 0
+    ahead = Prefetcher(iter(range(10**9)), "leaving")
+    assert ahead.get() == 0
     ahead.close()
     assert not any(t.name == "leaving" for t in threading.enumerate())
 
@@ -290,17 +294,17 @@ def test_training_from_disk_goes_on_bit_for_bit_and_leaves_no_thread(spec, tmp_p
     assert_same_state(whole.checkpoint, result.checkpoint)
     found = [Path(a) for a in attempts if (Path(a) / "progress.jsonl").exists()]
     assert lines(*found, tmp_path / "last") == lines(tmp_path / "whole")
-    assert not any(t.name == "feed" for t in threading.enumerate())
+    assert not any(t.name == "loader" for t in threading.enumerate())
 
 
 def test_what_cannot_be_read_ends_training_with_its_sentence(spec, tmp_path, monkeypatch):
     def broken(*_):
         raise IntegrityError("block 3 cannot be read.")
 
-    monkeypatch.setattr(OnDisk, "table", broken)
+    monkeypatch.setattr(DiskSource, "table", broken)
     with pytest.raises(IntegrityError, match="block 3"):
         train(spec, Task(tmp_path))
-    assert not any(t.name == "feed" for t in threading.enumerate())
+    assert not any(t.name == "loader" for t in threading.enumerate())
 
 
 def test_collate_of_no_edges_is_a_batch():

@@ -116,15 +116,15 @@ def test_convergence_anneals_and_survives_interruptions_anywhere(spec, tmp_path)
     spec = replace(spec, budget_graphs=None, convergence=CONVERGE)
     whole = run(spec, tmp_path / "whole")
     assert whole.stop_reason is StopReason.CONVERGED
-    position = load(Path(whole.checkpoint)).position
-    assert position.anneal.end <= whole.graphs < position.anneal.end + 8
+    state = load(Path(whole.checkpoint)).state
+    assert state.anneal.end <= whole.graphs < state.anneal.end + 8
     written = lines(tmp_path / "whole")
     assert {x["phase"] for x in written} == {"stable", "anneal"}
     assert written[-1]["lr"] == 0.0
     # stopped in the stable phase, in the anneal phase, and once before the first step of an attempt
     spec = replace(spec, output=str(tmp_path / "pieces"))
     attempts: list[Path] = []
-    for k, looks in enumerate((13, 0, (position.anneal.start + 20) // 8)):
+    for k, looks in enumerate((13, 0, (state.anneal.start + 20) // 8)):
         attempt = run(replace(spec, previous_attempts=tuple(map(str, attempts))), tmp_path / f"p{k}", looks)
         assert isinstance(attempt, Path), "it should have been interrupted"
         attempts.append(attempt)
@@ -142,10 +142,10 @@ def test_ema_after_resume_is_that_of_a_training_without_a_break_bit_for_bit(spec
     spec = replace(spec, output=str(tmp_path / "other"))
     attempt = run(spec, tmp_path / "a", looks)
     resumed = load(Path(run(replace(spec, previous_attempts=(str(attempt),)), tmp_path / "b").checkpoint))
-    assert whole.state.ema.keys() == resumed.state.ema.keys()
-    for name, average in whole.state.ema.items():
-        assert torch.equal(average, resumed.state.ema[name]), name
-    assert any(not torch.equal(whole.state.ema[k], whole.state.weights[k]) for k in whole.state.ema)
+    assert whole.tensors.ema.keys() == resumed.tensors.ema.keys()
+    for name, average in whole.tensors.ema.items():
+        assert torch.equal(average, resumed.tensors.ema[name]), name
+    assert any(not torch.equal(whole.tensors.ema[k], whole.tensors.weights[k]) for k in whole.tensors.ema)
     published = [load_model(Path(p)).potential.state_dict() for p in (tmp_path / "output", tmp_path / "other")]
     assert all(torch.equal(published[0][k], published[1][k]) for k in published[0])
 
@@ -233,7 +233,7 @@ def test_micro_batches_make_the_same_steps(spec, tmp_path, algorithm, micro_batc
     parts = run(replace(spec, micro_batch=micro_batch, output=str(tmp_path / "parts")), tmp_path / "a")
     assert (parts.graphs, parts.steps) == (whole.graphs, whole.steps) == (80, 10)
     assert parts.objective == pytest.approx(whole.objective, rel=1e-4)
-    left, right = load(Path(whole.checkpoint)).state, load(Path(parts.checkpoint)).state
+    left, right = load(Path(whole.checkpoint)).tensors, load(Path(parts.checkpoint)).tensors
     for name, weight in left.weights.items():
         torch.testing.assert_close(right.weights[name], weight, rtol=1e-3, atol=2e-5)
     torch.testing.assert_close(right.optimiser["mean"], left.optimiser["mean"], rtol=1e-3, atol=1e-4)

@@ -13,7 +13,7 @@ from gfm_pipeline.apps.dataset import GraphTable
 from gfm_pipeline.apps.train.allocator import keep_freed_memory
 from gfm_pipeline.apps.train.convergence import TrainingStatus, judge
 from gfm_pipeline.apps.train.flat_parameters import AdamW, clip, flatten
-from gfm_pipeline.apps.train.sampler import BLOCK, Sampler, shares
+from gfm_pipeline.apps.train.sampler import BLOCK, Sampler, draws_per_block
 from gfm_pipeline.apps.train.schedule import Anneal, anneal_after, learning_rate
 from gfm_pipeline.apps.train.task import last_graphs
 from gfm_pipeline.apps.train.validate import objective, subset, validate
@@ -45,13 +45,13 @@ def test_sampler_draws_each_graph_once_a_pass_and_any_batch_alone():
 
 
 def test_sampler_shares_follow_the_temperature():
-    assert shares([100, 900], 1.0) / BLOCK == pytest.approx([0.1, 0.9], abs=0.002)
-    assert shares([100, 900], 2.0) / BLOCK == pytest.approx([0.25, 0.75], abs=0.002)
-    assert shares([1, 10**9], 1.0).tolist() == [1, BLOCK - 1]
+    assert draws_per_block([100, 900], 1.0) / BLOCK == pytest.approx([0.1, 0.9], abs=0.002)
+    assert draws_per_block([100, 900], 2.0) / BLOCK == pytest.approx([0.25, 0.75], abs=0.002)
+    assert draws_per_block([1, 10**9], 1.0).tolist() == [1, BLOCK - 1]
     table, _ = Sampler([100, 900], 2.0, 0).batch(0, 2 * BLOCK)
-    assert np.bincount(table).tolist() == (2 * shares([100, 900], 2.0)).tolist()
+    assert np.bincount(table).tolist() == (2 * draws_per_block([100, 900], 2.0)).tolist()
     with pytest.raises(DataError, match="empty"):
-        shares([3, 0], 2.0)
+        draws_per_block([3, 0], 2.0)
 
 
 def test_schedule_warms_up_stays_and_goes_to_zero():

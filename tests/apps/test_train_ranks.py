@@ -26,7 +26,7 @@ from gfm_pipeline.apps.runtime.program import Task, is_device_failure
 from gfm_pipeline.apps.runtime.spawn import free_port
 from gfm_pipeline.apps.train.checkpoint import load
 from gfm_pipeline.apps.train.device import torch_device
-from gfm_pipeline.apps.train.load_balance import GROUP, cost, deal, share
+from gfm_pipeline.apps.train.load_balance import GROUP, assign, cost, partition
 from gfm_pipeline.apps.train.setup import CHECKPOINTS
 from gfm_pipeline.apps.train.task import last_graphs, train
 from gfm_pipeline.core.contracts.task import ERROR_FILE, RESULT_FILE, SPEC_FILE, STOP_FILE, ExitCode
@@ -73,9 +73,9 @@ def done(folder: Path, spec: TrainSpec) -> TrainResult:
 
 def assert_close_state(a: str | Path, b: str | Path) -> None:
     left, right = load(Path(a)), load(Path(b))
-    assert left.position.graphs == right.position.graphs
-    for name, weight in left.state.weights.items():
-        torch.testing.assert_close(right.state.weights[name], weight, rtol=1e-2, atol=1e-3)
+    assert left.state.graphs == right.state.graphs
+    for name, weight in left.tensors.weights.items():
+        torch.testing.assert_close(right.tensors.weights[name], weight, rtol=1e-2, atol=1e-3)
 
 
 # --- pure parts
@@ -86,11 +86,11 @@ def assert_close_state(a: str | Path, b: str | Path) -> None:
 def test_shares_are_the_whole_batch_once_and_alike(costs, ranks, data):
     """Of any costs on any number of ranks, also fewer graphs than ranks."""
     costs = np.array(costs)
-    owner = deal(costs, ranks)
+    owner = partition(costs, ranks)
     assert ((owner >= 0) & (owner < ranks)).all()
-    np.testing.assert_array_equal(owner, deal(costs.copy(), ranks))
+    np.testing.assert_array_equal(owner, partition(costs.copy(), ranks))
     for rank in {0, ranks - 1, data.draw(st.integers(0, ranks - 1))}:
-        np.testing.assert_array_equal(share(costs, rank, ranks), np.flatnonzero(owner == rank))
+        np.testing.assert_array_equal(assign(costs, rank, ranks), np.flatnonzero(owner == rank))
     loads = np.bincount(owner, weights=costs, minlength=ranks)
     if ranks <= GROUP:
         assert len(np.unique(owner)) == min(ranks, len(costs))  # none is idle while another has two
@@ -104,7 +104,7 @@ def test_loads_are_within_one_per_cent_of_the_mean(ranks, graphs, kind):
     """Unless one graph alone is more than a rank's mean."""
     costs = cost(*getattr(balance, kind)(np.random.default_rng(0), graphs * ranks))
     alone = costs.max() * ranks / costs.sum()
-    assert balance.spread(costs, deal(costs, ranks), ranks) <= max(1.01, alone)
+    assert balance.spread(costs, partition(costs, ranks), ranks) <= max(1.01, alone)
 
 
 def test_shares_of_a_whole_machine_take_milliseconds():
@@ -112,7 +112,7 @@ def test_shares_of_a_whole_machine_take_milliseconds():
     natoms = rng.integers(5, 200, 16 * 16_384)
     costs = cost(natoms, 40 * natoms)
     began = time.process_time()
-    mine = share(costs, 12_345, 16_384)
+    mine = assign(costs, 12_345, 16_384)
     assert time.process_time() - began < 1.0
     assert costs[mine].sum() < 1.02 * costs.sum() / 16_384
 
@@ -181,7 +181,7 @@ def test_several_ranks_train_the_model_that_one_does(spec, tmp_path):
         assert result.objective == pytest.approx(one.objective, rel=2e-3)
         assert_close_state(one.checkpoint, result.checkpoint)
         assert [x["graphs"] for x in lines(folder)] == [x["graphs"] for x in lines(tmp_path / "one")]
-    kinds = {t.device.type for t in load(Path(result.checkpoint)).state.weights.values()}
+    kinds = {t.device.type for t in load(Path(result.checkpoint)).tensors.weights.values()}
     assert kinds == {"cpu"}
 
 
@@ -221,7 +221,7 @@ def test_all_ranks_leave_when_one_is_asked_to(spec, tmp_path):
         else:
             (folder / STOP_FILE).touch()
         assert finish(*processes) == [ExitCode.PREEMPTED, 0]  # the starter of rank 1 leaves the word to rank 0
-        assert load(next((folder / CHECKPOINTS).glob("graphs-*"))).position.graphs > 0
+        assert load(next((folder / CHECKPOINTS).glob("graphs-*"))).state.graphs > 0
 
 
 def test_a_killed_rank_ends_the_others_soon_and_may_be_tried_again(spec, tmp_path):

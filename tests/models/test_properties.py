@@ -257,7 +257,7 @@ def test_single_and_double_precision_agree(name, head):
 
 
 @every
-def test_datasets_have_their_own_branches_and_share_the_trunk(name, head):
+def test_datasets_have_their_own_heads_and_share_the_representation(name, head):
     model, s = make(name, head), molecule(14)
     e, f = predict(model, s, replace(s, dataset=1), replace(s, dataset=2))
     assert len({round(float(x), 6) for x in e}) == 3
@@ -303,7 +303,7 @@ def test_impossible_specs_are_refused_by_name(changes, words):
 
 
 def test_an_unknown_dataset_is_refused():
-    with pytest.raises(ModelError, match="3 branches"):
+    with pytest.raises(ModelError, match="3 dataset heads"):
         predict(make("SchNet"), replace(molecule(), dataset=3))
 
 
@@ -349,3 +349,19 @@ def test_loss_leaves_missing_labels_out_but_shows_a_diverged_model():
     with torch.no_grad():
         model.node_energy.bias2.fill_(float("nan"))
     assert torch.isnan(multitask_loss(model(full, training=True), full, rms, 1.0).total)
+
+
+@pytest.mark.parametrize("head", list(ForceHead))
+def test_weights_saved_under_the_former_names_of_parts_load(head):
+    """Checkpoints written before 2026-11-30 call the parts trunk, direct and edge_vectors."""
+    model = Potential(ModelSpec("SchNet", 8, 1, 3.0, force_head=head))
+    former = {"representation": "trunk", "force_head": "direct", "vector_features": "edge_vectors"}
+    saved = {}
+    for name, tensor in model.state_dict().items():
+        part, _, rest = name.partition(".")
+        saved[f"{former.get(part, part)}.{rest}"] = tensor + 1.0
+    assert saved.keys() != model.state_dict().keys()
+    model.load_state_dict(saved)
+    for name, tensor in model.state_dict().items():
+        part, _, rest = name.partition(".")
+        assert torch.equal(tensor, saved[f"{former.get(part, part)}.{rest}"]), name

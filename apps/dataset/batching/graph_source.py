@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.batching.graph_table import GraphTable
-from gfm_pipeline.apps.dataset.neighbors.edges import Lister, list_edges
+from gfm_pipeline.apps.dataset.neighbors.edges import NeighborListFn, build_edges
 from gfm_pipeline.apps.dataset.store.dataset import Dataset
 from gfm_pipeline.apps.dataset.store.index import Facts, GraphIndex
 from gfm_pipeline.apps.dataset.store.rows import Blocks
@@ -18,7 +18,7 @@ from gfm_pipeline.core.contracts.data import Split
 Indices = NDArray[np.int64]
 
 
-class Source(Protocol):
+class GraphSource(Protocol):
     """Where graphs come from.
 
     Attributes
@@ -57,11 +57,11 @@ def read_table(
     dataset_index: int,
     reference: Mapping[str, float],
     graphs: Indices | None = None,
-    lister: Lister = list_edges,
+    neighbor_list: NeighborListFn = build_edges,
 ) -> GraphTable:
     """Read a split into memory, or ``graphs`` of it, which ascend, with stored edges where they reach far enough.
 
-    Edges that are not stored are searched by ``lister``.
+    Edges that are not stored are searched by ``neighbor_list``.
 
     Raises
     ------
@@ -70,11 +70,11 @@ def read_table(
     """
     columns, edges = dataset.columns(split, graphs), dataset.edges(split, cutoff)
     stored = None if edges is None else edges.read(np.arange(len(columns)) if graphs is None else graphs)
-    return GraphTable.build(columns, cutoff, dataset_index, reference, stored, lister)
+    return GraphTable.build(columns, cutoff, dataset_index, reference, stored, neighbor_list)
 
 
-class Held:
-    """A split in memory; see `Source`."""
+class InMemorySource:
+    """A split in memory; see `GraphSource`."""
 
     block: int | None = None
 
@@ -86,20 +86,20 @@ class Held:
         return len(self._table)
 
     def facts(self, graphs: Indices) -> Facts:
-        """See `Source.facts`."""
+        """See `GraphSource.facts`."""
         table = self._table
         return Facts(table.natoms[graphs], table.nedges[graphs], self._energies[graphs], self._forces[graphs])
 
     def table(self, graphs: Indices) -> tuple[GraphTable, Indices]:
-        """See `Source.table`."""
+        """See `GraphSource.table`."""
         return self._table, graphs
 
     def close(self) -> None:
-        """See `Source.close`."""
+        """See `GraphSource.close`."""
 
 
-class OnDisk:
-    """A split that stays on disk; see `Source`.
+class DiskSource:
+    """A split that stays on disk; see `GraphSource`.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ class OnDisk:
     window
         Structures that are shuffled among each other: whole blocks are read, and kept for that long. 0: none are, only
         the graphs that are asked for are read. That is less to read for one who needs few graphs of a block.
-    lister
+    neighbor_list
         See `GraphTable.build`; called in whichever thread calls `table`.
     """
 
@@ -125,9 +125,9 @@ class OnDisk:
         dataset_index: int,
         reference: Mapping[str, float],
         window: int,
-        lister: Lister = list_edges,
+        neighbor_list: NeighborListFn = build_edges,
     ) -> None:
-        self._lister = lister
+        self._neighbor_list = neighbor_list
         self._index, self._cutoff, self._dataset, self._reference = index, cutoff, dataset_index, reference
         self._edges = None if cutoff is None else dataset.edges(split, cutoff)
         self._rows = dataset.rows(split)
@@ -139,16 +139,16 @@ class OnDisk:
         return len(self._index)
 
     def facts(self, graphs: Indices) -> Facts:
-        """See `Source.facts`."""
+        """See `GraphSource.facts`."""
         return self._index.facts(graphs, self._cutoff)
 
     def table(self, graphs: Indices) -> tuple[GraphTable, Indices]:
-        """See `Source.table`."""
+        """See `GraphSource.table`."""
         columns = self._reader.read(graphs)
         stored = None if self._edges is None else self._edges.read(graphs)
-        table = GraphTable.build(columns, self._cutoff, self._dataset, self._reference, stored, self._lister)
+        table = GraphTable.build(columns, self._cutoff, self._dataset, self._reference, stored, self._neighbor_list)
         return table, np.arange(len(graphs))
 
     def close(self) -> None:
-        """See `Source.close`."""
+        """See `GraphSource.close`."""
         self._rows.close()

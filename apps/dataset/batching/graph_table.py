@@ -9,7 +9,7 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.dataset.neighbors.edges import Edges, Lister, Packed, list_edges, select_edges
+from gfm_pipeline.apps.dataset.neighbors.edges import Edges, NeighborListFn, Packed, build_edges, select_edges
 from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.core.errors import DataError
 
@@ -75,7 +75,7 @@ class GraphTable:
         dataset_index: int,
         reference: Mapping[str, float],
         stored: Packed | None = None,
-        lister: Lister = list_edges,
+        neighbor_list: NeighborListFn = build_edges,
     ) -> GraphTable:
         """List the neighbours of every structure, or choose from stored ones, and subtract reference energies.
 
@@ -91,7 +91,7 @@ class GraphTable:
             Element symbol to reference energy (eV).
         stored
             Edges of these structures that were stored, within ``cutoff`` or more.
-        lister
+        neighbor_list
             Searches what is not stored.
 
         Raises
@@ -112,7 +112,11 @@ class GraphTable:
         if cutoff is None:
             edges = Edges.none(len(columns))
         else:
-            edges = lister(columns, cutoff) if stored is None else select_edges(columns, stored, cutoff, lister)
+            edges = (
+                neighbor_list(columns, cutoff)
+                if stored is None
+                else select_edges(columns, stored, cutoff, neighbor_list)
+            )
         return cls(
             dataset=dataset_index,
             z=columns.numbers.astype(np.int64),

@@ -12,10 +12,10 @@ T = TypeVar("T")
 _PATIENCE = 0.1  # seconds between looks at whether the consumer has left
 
 
-class Ahead(Generic[T]):
+class Prefetcher(Generic[T]):
     """Runs an iterator in a thread of its own, one item ahead of who takes them.
 
-    An error of the iterator is raised by `take`, after the items before it. The thread ends with the iterator, after
+    An error of the iterator is raised by `get`, after the items before it. The thread ends with the iterator, after
     an error, or after `close`, which must be called.
     """
 
@@ -44,7 +44,7 @@ class Ahead(Generic[T]):
             return True
         return False
 
-    def take(self) -> T:
+    def get(self) -> T:
         """Return the next item, waiting for it; raises what the iterator raised, StopIteration at its end."""
         item, error = self._queue.get()
         if error is not None:

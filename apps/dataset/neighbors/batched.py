@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gfm_pipeline.apps.dataset.neighbors.edges import Edges, Lister, fill_shifts, list_edges
+from gfm_pipeline.apps.dataset.neighbors.edges import Edges, NeighborListFn, build_edges, fill_shifts
 from gfm_pipeline.apps.dataset.neighbors.neighbor_list import FLAT, NO_VOLUME
 from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.core.errors import DataError
@@ -28,13 +28,13 @@ _ROUND = 1e-9  # of a height of the cell: what rounding may hide
 _MANY = 2.0**40  # pairs: more than any device tries at once, and sums of them do not overflow
 
 
-def lister_on(device: torch.device) -> Lister:
-    """Return what lists neighbours for a program that computes on ``device``: on the CPU `list_edges`."""
-    return list_edges if device.type == "cpu" else ListBatched(device)
+def neighbor_list_on(device: torch.device) -> NeighborListFn:
+    """Return what lists neighbours for a program that computes on ``device``: on the CPU `build_edges`."""
+    return build_edges if device.type == "cpu" else BatchedNeighborList(device)
 
 
-class ListBatched:
-    """Lists neighbours of many structures at once on a device; a `Lister` that several threads may share.
+class BatchedNeighborList:
+    """Lists neighbours of many structures at once on a device; a `NeighborListFn` that several threads may share.
 
     A structure's edges, and their order, do not depend on the structures it is listed with.
 
@@ -74,7 +74,7 @@ class ListBatched:
             for first, last in _portions(tries, self._pairs):
                 part = columns.take(np.arange(first, last))
                 if last - first == 1 and tries[first] > self._pairs:
-                    parts.append(list_edges(part, cutoff))
+                    parts.append(build_edges(part, cutoff))
                 else:
                     these = slice(first, last)
                     parts.append(self._list(part, lattice[these], inverse[these], reach[these], cutoff))

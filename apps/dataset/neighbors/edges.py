@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.neighbors.neighbor_list import neighbour_list
-from gfm_pipeline.apps.dataset.neighbors.small_systems import are_small, list_small
+from gfm_pipeline.apps.dataset.neighbors.small_systems import are_small, build_small
 from gfm_pipeline.apps.dataset.store.columns import Columns, flat_ranges
 from gfm_pipeline.core.errors import IntegrityError
 
@@ -62,8 +62,8 @@ class Edges:
         return Edges(np.zeros(graphs, dtype=np.int64), nothing, nothing, np.zeros((0, 3), dtype=np.float32))
 
 
-# Searches the pairs closer than a cutoff (Angstrom) of every structure, as `list_edges` does.
-Lister: TypeAlias = Callable[[Columns, float], Edges]
+# Searches the pairs closer than a cutoff (Angstrom) of every structure, as `build_edges` does.
+NeighborListFn: TypeAlias = Callable[[Columns, float], Edges]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def unpack(packed: NDArray[np.int64]) -> tuple[Indices, Indices, NDArray[np.int8
     return packed >> (24 + ATOM_BITS) & _MASK, packed >> 24 & _MASK, image
 
 
-def list_edges(columns: Columns, cutoff: float) -> Edges:
+def build_edges(columns: Columns, cutoff: float) -> Edges:
     """List the pairs closer than ``cutoff`` (Angstrom) of every structure: of molecules by all distances.
 
     Raises
@@ -123,7 +123,7 @@ def list_edges(columns: Columns, cutoff: float) -> Edges:
     rest = np.flatnonzero(~small)
     if len(rest) == len(columns):
         return _search(columns, cutoff)
-    nedges, src, dst = list_small(columns.pos, columns.natoms, np.flatnonzero(small), cutoff)
+    nedges, src, dst = build_small(columns.pos, columns.natoms, np.flatnonzero(small), cutoff)
     molecules = Edges(nedges, src, dst, np.zeros((len(src), 3), dtype=np.float32))
     return _merged(molecules, rest, _search(columns.take(rest), cutoff)) if len(rest) else molecules
 
@@ -144,8 +144,8 @@ def _search(columns: Columns, cutoff: float) -> Edges:
     return Edges(nedges, src, dst, shift)
 
 
-def select_edges(columns: Columns, packed: Packed, cutoff: float, lister: Lister = list_edges) -> Edges:
-    """Choose from the stored edges of ``columns`` those shorter than ``cutoff``: the edges that ``lister`` finds.
+def select_edges(columns: Columns, packed: Packed, cutoff: float, neighbor_list: NeighborListFn = build_edges) -> Edges:
+    """Choose the stored edges of ``columns`` that are shorter than ``cutoff``: those that ``neighbor_list`` finds.
 
     The order of a structure's edges is another one. Structures without stored edges, and those with a pair so close to
     the cutoff that rounding would decide, are searched.
@@ -158,7 +158,7 @@ def select_edges(columns: Columns, packed: Packed, cutoff: float, lister: Lister
         Their edges.
     cutoff
         Angstrom, at most that of ``packed``.
-    lister
+    neighbor_list
         Searches where the stored edges do not tell.
 
     Raises
@@ -185,7 +185,7 @@ def select_edges(columns: Columns, packed: Packed, cutoff: float, lister: Lister
         first = last
     chosen = Edges(nedges, src, dst, shift)
     rest = np.flatnonzero(unsure)
-    return _merged(chosen, rest, lister(columns.take(rest), cutoff)) if len(rest) else chosen
+    return _merged(chosen, rest, neighbor_list(columns.take(rest), cutoff)) if len(rest) else chosen
 
 
 def check_edges(columns: Columns, packed: Packed) -> None:

@@ -24,7 +24,7 @@ def are_small(pbc: NDArray[np.bool_], natoms: Indices) -> NDArray[np.bool_]:
     return small
 
 
-def list_small(
+def build_small(
     pos: NDArray[np.float32], natoms: Indices, which: Indices, cutoff: float
 ) -> tuple[Indices, Indices, Indices]:
     """List the ordered pairs closer than ``cutoff`` (Angstrom) of structures that are not periodic.

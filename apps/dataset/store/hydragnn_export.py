@@ -23,7 +23,7 @@ import numpy as np
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.dataset.neighbors.edges import Edges, list_edges, select_edges
+from gfm_pipeline.apps.dataset.neighbors.edges import Edges, build_edges, select_edges
 from gfm_pipeline.apps.dataset.store.bp_step import BpStep
 from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.apps.dataset.store.dataset import Dataset
@@ -197,7 +197,7 @@ class _Export:
 
     def _edges(self, columns: Columns, stored: StoredEdges | None, first: int) -> Edges:
         if stored is None:
-            return list_edges(columns, self.options.radius)
+            return build_edges(columns, self.options.radius)
         return select_edges(columns, stored.read(np.arange(first, first + len(columns))), self.options.radius)
 
     def write(self, step: BpStep, label: Split, spool: EdgeSpool) -> None:
