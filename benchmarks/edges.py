@@ -107,9 +107,11 @@ def main() -> None:
             whole = np.arange(len(columns))
             parts = [(columns.take(g), g) for g in np.split(whole, range(TABLE, len(columns), TABLE))]
             for cutoff in given.cutoffs:
-                listed, wanted = rate(lambda c, _, r=cutoff: GraphTable.build(c, r, 0, REFERENCE), parts, given.seconds)
+                listed, wanted = rate(
+                    lambda c, _, r=cutoff: GraphTable.build(c, r, 0, {"energy": REFERENCE}), parts, given.seconds
+                )
                 chosen, found = rate(
-                    lambda c, g, r=cutoff, e=edges: GraphTable.build(c, r, 0, REFERENCE, e.read(g)),
+                    lambda c, g, r=cutoff, e=edges: GraphTable.build(c, r, 0, {"energy": REFERENCE}, e.read(g)),
                     parts,
                     given.seconds,
                 )

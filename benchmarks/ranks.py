@@ -96,7 +96,7 @@ def make_trainer(spec: Spec, communicator, device):
         pbc=np.ones((len(crystals), 3)),
         natoms=natoms,
     )
-    table = GraphTable.build(columns, CUTOFF, 0, {"Cu": 0.0, "Au": 0.0})
+    table = GraphTable.build(columns, CUTOFF, 0, {"energy": {"Cu": 0.0, "Au": 0.0}})
     settings = OptimiserSettings(1e-3, spec.batch, 1.0)
     card = ModelCard(
         spec=ModelSpec(spec.algorithm, spec.hidden, 3, CUTOFF, avg_neighbours=table.avg_neighbours),

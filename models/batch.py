@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -32,10 +33,11 @@ class Batch:
         Atoms of each structure [G], int64.
     dataset
         Branch (dataset index) of each structure [G], int64.
-    energy
-        Label minus reference energies [G]; None when predicting.
-    forces
-        Labels [N, 3]; None when predicting.
+    cell
+        Lattice vectors as rows [G, 3, 3], zero along directions that are not periodic; None where no target needs it.
+    labels
+        By name of a target: [G, ...] of structures, [N, ...] of atoms, minus their references, with the shape of the
+        target's rank; NaN where a label is missing. Empty when predicting.
     """
 
     z: Tensor
@@ -46,12 +48,16 @@ class Batch:
     graph: Tensor
     natoms: Tensor
     dataset: Tensor
-    energy: Tensor | None = None
-    forces: Tensor | None = None
+    cell: Tensor | None = None
+    labels: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Batch:
         """Return this batch on ``device``; itself when it is there already."""
         if self.z.device == device:
             return self
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: t.to(device) for name, t in moved.items() if t is not None})
+        tensors = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        return replace(
+            self,
+            **{name: tensor.to(device) for name, tensor in tensors.items()},
+            labels={name: tensor.to(device) for name, tensor in self.labels.items()},
+        )

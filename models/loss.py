@@ -29,9 +29,10 @@ def label_counts(batch: Batch) -> tuple[int, int]:
     ModelError
         When the batch has no labels.
     """
-    if batch.energy is None or batch.forces is None:
+    if not {"energy", "forces"} <= batch.labels.keys():
         raise ModelError("A loss needs labels, and the batch has none.")
-    return int((~torch.isnan(batch.energy)).sum()), int((~torch.isnan(batch.forces).any(1)).sum())
+    energies, forces = batch.labels["energy"], batch.labels["forces"]
+    return int((~torch.isnan(energies)).sum()), int((~torch.isnan(forces).any(1)).sum())
 
 
 def multitask_loss(
@@ -65,12 +66,12 @@ def multitask_loss(
     ModelError
         When the batch has no labels.
     """
-    if batch.energy is None or batch.forces is None:
+    if not {"energy", "forces"} <= batch.labels.keys():
         raise ModelError("A loss needs labels, and the batch has none.")
     scale = 1.0 / force_rms.index_select(0, batch.dataset)
     weight = scale / batch.natoms.to(scale.dtype)
-    energy_error, energy_count = _masked(prediction.energy, batch.energy)
-    force_error, force_count = _masked(prediction.forces, batch.forces)
+    energy_error, energy_count = _masked(prediction.energy, batch.labels["energy"])
+    force_error, force_count = _masked(prediction.forces, batch.labels["forces"])
     if counts is not None:
         energy_count, force_count = (torch.tensor(max(1, n)) for n in counts)
     energy = (energy_error.abs() * weight).sum() / energy_count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +22,19 @@ _FORMER_NAMES = {"trunk": "representation", "direct": "force_head", "edge_vector
 
 @dataclass(frozen=True)
 class Prediction:
-    """Energy relative to the references [G] in eV, and forces [N, 3] in eV/Angstrom."""
+    """Values by name of a target, relative to their references: [G, ...] of structures, [N, ...] of atoms."""
 
-    energy: Tensor
-    forces: Tensor
+    values: Mapping[str, Tensor]
+
+    @property
+    def energy(self) -> Tensor:
+        """Energies relative to the references [G], eV."""
+        return self.values["energy"]
+
+    @property
+    def forces(self) -> Tensor:
+        """Forces [N, 3], eV/Angstrom."""
+        return self.values["forces"]
 
 
 class Potential(nn.Module):
@@ -81,7 +91,8 @@ class Potential(nn.Module):
             if forces is None:
                 (gradient,) = torch.autograd.grad(energy.sum(), pos, create_graph=training)
                 forces = -gradient
-        return Prediction(energy, forces) if training else Prediction(energy.detach(), forces.detach())
+        values = {"energy": energy, "forces": forces}
+        return Prediction(values if training else {name: value.detach() for name, value in values.items()})
 
     def _predict(self, batch: Batch, pos: Tensor) -> tuple[Tensor, Tensor | None]:
         src, dst = batch.edge_src, batch.edge_dst

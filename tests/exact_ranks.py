@@ -46,8 +46,8 @@ def double_batches() -> None:
             batch,
             pos=batch.pos.double(),
             edge_shift=batch.edge_shift.double(),
-            energy=batch.energy.double(),
-            forces=batch.forces.double(),
+            cell=batch.cell.double(),
+            labels={name: label.double() for name, label in batch.labels.items()},
         )
 
     loading.collate_batches = lambda *arguments: [doubled(batch) for batch in several(*arguments)]
@@ -57,10 +57,10 @@ def double_batches() -> None:
 def table(seed: int, n: int, dataset: int, missing: bool) -> GraphTable:
     columns = morse_columns(seed, n, 1.0 + dataset)
     if missing:
-        columns = replace(columns, energy=columns.energy.copy(), forces=columns.forces.copy())
+        columns = columns.take(np.arange(len(columns)))
         columns.energy[::3] = np.nan
         columns.forces[::5] = np.nan
-    return GraphTable.build(columns, 3.0, dataset, REFERENCE)
+    return GraphTable.build(columns, 3.0, dataset, {"energy": REFERENCE})
 
 
 def make(algorithm: str, head: ForceHead, spec: Spec, communicator: Communicator) -> training.Trainer:

@@ -80,7 +80,7 @@ def publish_dataset(
     block: int | None = None,
 ) -> DatasetRef:
     splits = {s: morse_columns(seed + k, size, stiffness) for k, (s, size) in enumerate(zip(Split, n, strict=True))}
-    table = GraphTable.build(splits[Split.TRAIN], 3.0, 0, REFERENCE)
+    table = GraphTable.build(splits[Split.TRAIN], 3.0, 0, {"energy": REFERENCE})
     counts = {str(s): len(c) for s, c in splits.items()}
     statistics = DatasetStatistics(
         name=name,
@@ -91,8 +91,8 @@ def publish_dataset(
         reference=REFERENCE,
         reference_rank=2,
         reference_from="isolated atoms",
-        force_rms=float(np.sqrt(np.mean(table.forces**2))),
-        energy_std=float(np.std(table.energy / table.natoms)),
+        force_rms=float(np.sqrt(np.mean(table.atom_labels["forces"] ** 2))),
+        energy_std=float(np.std(table.graph_labels["energy"] / table.natoms)),
         null_energy_mae=dict.fromkeys(counts, 1.0),
         null_force_mae=dict.fromkeys(counts, 1.0),
         max_atoms=4,

@@ -66,7 +66,9 @@ def predict_columns(
     for first in range(0, len(columns), _CHUNK):
         chosen = np.arange(first, min(first + _CHUNK, len(columns)))
         part, stored = columns.take(chosen), None if edges is None else edges.read(chosen)
-        table = GraphTable.build(part, model.card.spec.cutoff, head, reference, stored, neighbor_list)
+        table = GraphTable.build(
+            part, model.card.spec.cutoff, head, model.card.references_of(dataset), stored, neighbor_list
+        )
         for start in range(0, len(part), batch_size):
             if task is not None:
                 task.check()

@@ -22,8 +22,8 @@ class PygSplit(PygDataset):  # type: ignore[misc]  # PyTorch Geometric is typed 
 
     Each is a ``Data`` with ``z`` [N] atomic numbers, ``pos`` [N, 3] (Angstrom), ``cell`` [1, 3, 3] (rows are lattice
     vectors; zero where there is none), ``pbc`` [1, 3], ``edge_index`` [2, E] (source, target), ``edge_vec`` [E, 3] from
-    source to target with periodic images included, ``energy`` [1] (eV, without reference energies), ``forces`` [N, 3]
-    (eV/Angstrom). A label that is missing is NaN.
+    source to target with periodic images included, and each label by the name of its target, without its reference:
+    ``energy`` [1] (eV), ``forces`` [N, 3] (eV/Angstrom), and what else the dataset has. A label that is missing is NaN.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class PygSplit(PygDataset):  # type: ignore[misc]  # PyTorch Geometric is typed 
         super().__init__(None, transform)
         self._rows = dataset.rows(split)
         self._cutoff = cutoff
-        self._reference = dataset.statistics.reference
+        self._references = dataset.statistics.references
 
     def len(self) -> int:
         """Return the number of structures."""
@@ -52,7 +52,7 @@ class PygSplit(PygDataset):  # type: ignore[misc]  # PyTorch Geometric is typed 
         from gfm_pipeline.apps.dataset.batching.graph_table import GraphTable
 
         columns = self._rows.read(np.array([idx], dtype=np.int64))
-        table = GraphTable.build(columns, self._cutoff, 0, self._reference, None, build_edges)
+        table = GraphTable.build(columns, self._cutoff, 0, self._references, None, build_edges)
         pos = torch.from_numpy(table.pos)
         edges = torch.from_numpy(np.stack([table.src, table.dst]))
         vectors = pos[edges[1]] - pos[edges[0]] + torch.from_numpy(table.shift)
@@ -63,8 +63,10 @@ class PygSplit(PygDataset):  # type: ignore[misc]  # PyTorch Geometric is typed 
             pbc=torch.from_numpy(np.asarray(columns.pbc, dtype=bool)),
             edge_index=edges,
             edge_vec=vectors,
-            energy=torch.from_numpy(np.asarray(table.energy, dtype=np.float32)),
-            forces=torch.from_numpy(table.forces),
+            **{
+                name: torch.from_numpy(np.asarray(array, dtype=np.float32))
+                for name, array in (*table.graph_labels.items(), *table.atom_labels.items())
+            },
         )
 
 

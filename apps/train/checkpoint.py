@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from gfm_pipeline.apps.train.schedule import Anneal, Phase
+from gfm_pipeline.core.contracts.targets import ENERGY, References
 from gfm_pipeline.core.contracts.training import DatasetErrors, ModelSettings, OptimiserSettings, StopReason
 from gfm_pipeline.core.errors import GFMError, IntegrityError
 from gfm_pipeline.core.publish import Manifest, publishing, read_manifest, storage_errors, verify, write_record
@@ -52,6 +53,8 @@ class ModelCard:
         Seen in the model's life.
     objective, errors
         Of the last validation, None and empty before the first.
+    target_references
+        Dataset to the references of its targets beside the energy.
     """
 
     spec: ModelSpec
@@ -65,6 +68,11 @@ class ModelCard:
     steps: int = 0
     objective: float | None = None
     errors: dict[str, DatasetErrors] = field(default_factory=dict)
+    target_references: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+
+    def references_of(self, dataset: str) -> References:
+        """Return what is subtracted from the labels of a dataset, and added to predictions of its branch."""
+        return {ENERGY.name: self.references[dataset], **self.target_references.get(dataset, {})}
 
 
 @dataclass(frozen=True)

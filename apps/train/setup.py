@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.apps.train.trainer import Splits, Trainer
 from gfm_pipeline.apps.train.validate import subset
 from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.core.contracts.targets import References
 from gfm_pipeline.core.contracts.training import TrainSpec
 from gfm_pipeline.core.errors import ConfigError, DataError
 from gfm_pipeline.core.records import from_plain, to_plain
@@ -100,6 +101,11 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
         ),
         datasets=tuple(d.name for d in spec.datasets),
         references={d.name: dict(s.reference) for d, s in zip(spec.datasets, statistics, strict=True)},
+        target_references={
+            d.name: {name: dict(facts.reference) for name, facts in s.targets.items()}
+            for d, s in zip(spec.datasets, statistics, strict=True)
+            if s.targets
+        },
         force_rms=tuple(rms),
         model=model,
         optimiser=spec.optimiser,
@@ -138,7 +144,7 @@ def open_source(
     spec: TrainSpec,
     dataset: Dataset,
     number: int,
-    reference: Mapping[str, float],
+    references: References,
     ranks: int,
     neighbor_list: NeighborListFn = build_edges,
 ) -> GraphSource:
@@ -149,9 +155,9 @@ def open_source(
     index = dataset.index(Split.TRAIN)
     cutoff = spec.model.cutoff
     if index is None or len(index) <= spec.window:
-        return InMemorySource(read_table(dataset, Split.TRAIN, cutoff, number, reference, neighbor_list=neighbor_list))
+        return InMemorySource(read_table(dataset, Split.TRAIN, cutoff, number, references, neighbor_list=neighbor_list))
     window = 0 if ranks >= SPARSE else spec.window
-    return DiskSource(dataset, Split.TRAIN, index, cutoff, number, reference, window, neighbor_list)
+    return DiskSource(dataset, Split.TRAIN, index, cutoff, number, references, window, neighbor_list)
 
 
 def prepare(spec: TrainSpec, communicator: Communicator = SINGLE, device: torch.device = CPU) -> Trainer:
@@ -177,8 +183,8 @@ def prepare(spec: TrainSpec, communicator: Communicator = SINGLE, device: torch.
     for k, ref in enumerate(spec.datasets):
         dataset = Dataset.open(Path(ref.path))
         statistics.append(dataset.statistics)
-        reference = dataset.statistics.reference if card is None else card.references[ref.name]
-        source = open_source(spec, dataset, k, reference, communicator.size, neighbor_list)
+        references = dataset.statistics.references if card is None else card.references_of(ref.name)
+        source = open_source(spec, dataset, k, references, communicator.size, neighbor_list)
         train.append(source)
         if card is None and communicator.rank == 0:
             # ingest shuffles: the first structures are as good as any
@@ -191,7 +197,7 @@ def prepare(spec: TrainSpec, communicator: Communicator = SINGLE, device: torch.
             else subset(dataset.statistics.n_structures[Split.VALIDATION], spec.validation_limit)
         )
         validation[ref.name] = read_table(
-            dataset, Split.VALIDATION, spec.model.cutoff, k, reference, chosen, neighbor_list
+            dataset, Split.VALIDATION, spec.model.cutoff, k, references, chosen, neighbor_list
         )
     if card is None:
         made = new_card(spec, statistics, samples) if communicator.rank == 0 else None

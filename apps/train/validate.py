@@ -43,11 +43,12 @@ def error_sums(
         graphs = index[start : start + batch_size]
         batch = collate([table], np.zeros(len(graphs), dtype=np.int64), graphs).to(device)
         out = model(batch)
-        if batch.energy is None or batch.forces is None:
-            raise DataError("The validation split has no labels.")
         ones = torch.ones((), device=device)
         for k, (predicted, label, size) in enumerate(
-            ((out.energy, batch.energy, batch.natoms.double()), (out.forces, batch.forces, ones))
+            (
+                (out.energy, batch.labels["energy"], batch.natoms.double()),
+                (out.forces, batch.labels["forces"], ones),
+            )
         ):
             known = ~torch.isnan(label)
             error = ((predicted - label).double().abs() / size)[known]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gfm_pipeline.core.contracts.reading import ReadLimits
+from gfm_pipeline.core.contracts.targets import ENERGY, References, Target
 from gfm_pipeline.core.contracts.task import TaskSpec
 from gfm_pipeline.core.strenum import StrEnum
 
@@ -299,6 +300,31 @@ class NeighbourStatistics:
 
 
 @dataclass(frozen=True)
+class TargetStatistics:
+    """Facts of a target beside energy and forces.
+
+    Attributes
+    ----------
+    target
+        Its declaration.
+    known
+        Split to labels that are known: structures, or atoms.
+    reference
+        What is subtracted, see `gfm_pipeline.core.contracts.targets.References`; fitted on the training split.
+    scale
+        RMS of the labels of the training split minus references, per atom of extensive values of structures.
+    null
+        Split to the mean absolute error of a model that learned nothing.
+    """
+
+    target: Target
+    known: dict[str, int]
+    reference: dict[str, float]
+    scale: float
+    null: dict[str, float]
+
+
+@dataclass(frozen=True)
 class DatasetStatistics:
     """Facts of a dataset; energies are per structure, after units were converted.
 
@@ -330,6 +356,12 @@ class DatasetStatistics:
     warnings: tuple[str, ...] = ()  # what looks wrong about the records that were kept
     reference_undetermined: tuple[tuple[float, ...], ...] = ()
     reference_prior: str = ""
+    targets: dict[str, TargetStatistics] = field(default_factory=dict)  # beside energy and forces
+
+    @property
+    def references(self) -> References:
+        """What is subtracted from the labels of each target."""
+        return {ENERGY.name: self.reference, **{name: facts.reference for name, facts in self.targets.items()}}
 
 
 @dataclass(frozen=True)

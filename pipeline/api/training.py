@@ -132,8 +132,8 @@ def evaluate_model(model: Path | str, dataset: Dataset | Path | str, split: str 
     splits = {"train": Split.TRAIN, "validation": Split.VALIDATION, "test": Split.TEST}
     if split not in splits:
         raise DataError(f"There is no split {split!r}.", f"Use one of: {', '.join(splits)}.")
-    branch, reference = trained.datasets.index(opened.name), trained.references[opened.name]
-    table = GraphTable.build(opened.columns(splits[split]), trained.card.spec.cutoff, branch, reference)
+    branch, references = trained.datasets.index(opened.name), trained.card.references_of(opened.name)
+    table = GraphTable.build(opened.columns(splits[split]), trained.card.spec.cutoff, branch, references)
     every = np.arange(opened.statistics.n_structures[splits[split]], dtype=np.int64)
     sums, counts = error_sums(trained.potential, table, every, BATCH, torch.device("cpu"))
     means = sums / np.maximum(counts, 1.0)

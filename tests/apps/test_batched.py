@@ -164,7 +164,7 @@ def test_what_is_stored_without_edges_is_listed_in_batches() -> None:
     packed = Packed(np.full(40, UNPACKED, np.uint32), np.zeros(0, np.int64), 4.0, Path("nowhere"))
     expected = edge_sets(build_edges(columns, 3.5))
     assert edge_sets(select_edges(columns, packed, 3.5, neighbor_list)) == expected
-    assert edge_sets(GraphTable.build(columns, 3.5, 0, {"H": 0.0}, packed, neighbor_list)) == expected
+    assert edge_sets(GraphTable.build(columns, 3.5, 0, {"energy": {"H": 0.0}}, packed, neighbor_list)) == expected
     assert len(neighbor_list.threads) == 2
 
 
@@ -179,12 +179,15 @@ def test_tables_have_the_edges_of_those_listed_one_by_one(refs: tuple[DatasetRef
     index = dataset.index(Split.TRAIN)
     assert index is not None
     graphs = np.arange(0, len(index), 3)
-    source = DiskSource(dataset, Split.TRAIN, index, 1.3, 0, REFERENCE, window, neighbor_list)
+    source = DiskSource(dataset, Split.TRAIN, index, 1.3, 0, {"energy": REFERENCE}, window, neighbor_list)
     table, place = source.table(graphs)
     source.close()
-    listed = edge_sets(read_table(dataset, Split.TRAIN, 1.3, 0, REFERENCE))
+    listed = edge_sets(read_table(dataset, Split.TRAIN, 1.3, 0, {"energy": REFERENCE}))
     assert [edge_sets(table)[p] for p in place] == [listed[g] for g in graphs]
-    assert edge_sets(read_table(dataset, Split.TRAIN, 1.3, 0, REFERENCE, neighbor_list=neighbor_list)) == listed
+    assert (
+        edge_sets(read_table(dataset, Split.TRAIN, 1.3, 0, {"energy": REFERENCE}, neighbor_list=neighbor_list))
+        == listed
+    )
     assert len(neighbor_list.threads) == 2
 
 

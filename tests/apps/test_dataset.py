@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import adios2.bindings as adios
@@ -226,7 +227,7 @@ REFERENCE = {"H": -13.6, "C": -1030.25, "O": -2040.5, "Cu": 3.75}
 @pytest.fixture
 def tables(rng: np.random.Generator) -> tuple[list[Columns], list[GraphTable]]:
     columns = [random_columns(rng, rng.integers(1, 7, 20).tolist()), random_columns(rng, [1, 4, 2])]
-    return columns, [GraphTable.build(c, 3.0, index + 4, REFERENCE) for index, c in enumerate(columns)]
+    return columns, [GraphTable.build(c, 3.0, index + 4, {"energy": REFERENCE}) for index, c in enumerate(columns)]
 
 
 @pytest.mark.parametrize("at_once", [1, 40, 1 << 20])
@@ -247,11 +248,14 @@ def test_batches_of_a_stretch_are_those_made_one_by_one(
     ends = np.cumsum(sizes)
     for batch, first, end in zip(together, ends - sizes, ends, strict=True):
         alone = collate(graphs, which[first:end], picked[first:end])
-        for name in Batch.__dataclass_fields__:
-            found, wanted = getattr(batch, name), getattr(alone, name)
+        assert batch.labels.keys() == alone.labels.keys() == {"energy", "forces"}
+        pairs = [
+            (getattr(batch, name), getattr(alone, name)) for name in Batch.__dataclass_fields__ if name != "labels"
+        ]
+        for found, wanted in [*pairs, *((batch.labels[name], label) for name, label in alone.labels.items())]:
             assert found.dtype == wanted.dtype
             assert found.is_contiguous()
-            assert torch.equal(found, wanted), name
+            assert torch.equal(found, wanted)
     assert gather.collate_batches(graphs, which[:0], picked[:0], []) == []
 
 
@@ -265,9 +269,8 @@ def test_collate_equals_a_naive_loop(
 ) -> None:
     columns, graphs = tables
     batch = collate(graphs, np.array(picked_tables), np.array(picked_graphs))
-    assert batch.energy is not None
-    assert batch.forces is not None
-    assert batch.pos.dtype == batch.forces.dtype == batch.energy.dtype == batch.edge_shift.dtype == torch.float32
+    energy, forces = batch.labels["energy"], batch.labels["forces"]
+    assert batch.pos.dtype == forces.dtype == energy.dtype == batch.edge_shift.dtype == torch.float32
     assert batch.z.dtype == batch.edge_src.dtype == batch.graph.dtype == batch.dataset.dtype == torch.int64
     first = edge = 0
     for b, (t, g) in enumerate(zip(picked_tables, picked_graphs, strict=True)):
@@ -277,12 +280,12 @@ def test_collate_equals_a_naive_loop(
         here = slice(first, first + n)
         np.testing.assert_array_equal(batch.z[here], part.numbers[atoms])
         np.testing.assert_array_equal(batch.pos[here], part.pos[atoms])
-        np.testing.assert_array_equal(batch.forces[here], part.forces[atoms])
+        np.testing.assert_array_equal(forces[here], part.forces[atoms])
         assert (batch.graph[here] == b).all()
         assert int(batch.natoms[b]) == n
         assert int(batch.dataset[b]) == t + 4
         expected = part.energy[g] - sum(REFERENCE[chemical_symbols[z]] for z in part.numbers[atoms])
-        assert batch.energy[b].item() == np.float32(expected)
+        assert energy[b].item() == np.float32(expected)
         alone = build_edges(part.take([g]), 3.0)
         src = alone.src
         edges = slice(edge, edge + len(src))
@@ -299,15 +302,15 @@ def test_collate_equals_a_naive_loop(
 def test_large_offset_keeps_small_energy_differences(rng: np.random.Generator) -> None:
     columns = random_columns(rng, [3])
     energy = -2e6 + 0.001953125  # float32 has a spacing of 0.125 eV there
-    shifted = Columns(**{**{f: getattr(columns, f) for f in FIELDS}, "energy": np.array([energy])})
+    shifted = replace(columns, graph_labels={"energy": np.array([energy])})
     share = dict.fromkeys(REFERENCE, -2000000.0 / 3)
-    table = GraphTable.build(shifted, 3.0, 0, share)
-    assert collate([table], np.array([0]), np.array([0])).energy == pytest.approx(0.001953125, abs=1e-8)
+    table = GraphTable.build(shifted, 3.0, 0, {"energy": share})
+    assert collate([table], np.array([0]), np.array([0])).labels["energy"] == pytest.approx(0.001953125, abs=1e-8)
 
 
 def test_element_without_reference_is_named(rng: np.random.Generator) -> None:
     with pytest.raises(DataError, match="no reference energy for"):
-        GraphTable.build(random_columns(rng, [40]), 3.0, 0, {"H": 0.0})
+        GraphTable.build(random_columns(rng, [40]), 3.0, 0, {"energy": {"H": 0.0}})
 
 
 def test_take_and_concatenate(rng: np.random.Generator) -> None:

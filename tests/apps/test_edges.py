@@ -226,16 +226,16 @@ def test_tables_have_the_edges_of_those_that_are_listed(
     without, stored = (Dataset.open(folder, digests=True) for folder in both)
     reference = without.statistics.reference
     for split in Split:
-        listed = read_table(without, split, cutoff, 0, reference)
+        listed = read_table(without, split, cutoff, 0, {"energy": reference})
         wanted, graphs, index = edge_sets(listed), np.arange(0, len(listed), 2), stored.index(split)
         # molecules are not searched: all their distances are computed
         assert len(searched) == np.count_nonzero(without.columns(split).pbc.any(axis=1))
         searched.clear()
         assert index is not None
-        source = DiskSource(stored, split, index, cutoff, 0, reference, window)
+        source = DiskSource(stored, split, index, cutoff, 0, {"energy": reference}, window)
         some, place = source.table(graphs)
         source.close()
-        held, few = (read_table(stored, split, cutoff, 0, reference, which) for which in (None, graphs))
+        held, few = (read_table(stored, split, cutoff, 0, {"energy": reference}, which) for which in (None, graphs))
         # pairs of the single atom in its cube lie at the cutoff itself: there the search decides, and nowhere else
         assert set(searched) == ({1} if cutoff == CUTOFF else set())
         searched.clear()
@@ -258,7 +258,7 @@ def test_a_larger_cutoff_is_listed(both: tuple[Path, Path]) -> None:
     assert stored.edges(Split.TEST, CUTOFF) is not None
     assert stored.edges(Split.TEST, CUTOFF + 0.1) is None
     assert without.edges(Split.TEST, 1.0) is None
-    tables = [read_table(d, Split.TEST, CUTOFF + 0.1, 0, d.statistics.reference) for d in (without, stored)]
+    tables = [read_table(d, Split.TEST, CUTOFF + 0.1, 0, d.statistics.references) for d in (without, stored)]
     assert edge_sets(tables[0]) == edge_sets(tables[1])
 
 

@@ -24,15 +24,15 @@ def dataset(tmp_path_factory) -> Dataset:
 def test_graphs_are_those_that_models_train_on(dataset):
     graphs = dataset.to_pyg("train", cutoff=4.0)
     columns = dataset.columns(Split.TRAIN)
-    table = GraphTable.build(columns, 4.0, 0, dataset.statistics.reference)
+    table = GraphTable.build(columns, 4.0, 0, dataset.statistics.references)
     assert len(graphs) == len(columns)
     for k in range(len(graphs)):
         graph = graphs[k]
         atoms = slice(table.atom_start[k], table.atom_start[k] + table.natoms[k])
         edges = slice(table.edge_start[k], table.edge_start[k] + table.nedges[k])
         assert graph.z.tolist() == table.z[atoms].tolist()
-        assert np.array_equal(graph.forces.numpy(), table.forces[atoms])
-        assert graph.energy.item() == pytest.approx(table.energy[k], rel=1e-6)
+        assert np.array_equal(graph.forces.numpy(), table.atom_labels["forces"][atoms])
+        assert graph.energy.item() == pytest.approx(table.graph_labels["energy"][k], rel=1e-6)
         lengths = np.sort(graph.edge_vec.norm(dim=1).numpy())
         vectors = table.pos[atoms][table.dst[edges]] - table.pos[atoms][table.src[edges]] + table.shift[edges]
         assert np.allclose(lengths, np.sort(np.linalg.norm(vectors, axis=1)), atol=1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def sources(
 ) -> list[InMemorySource | DiskSource]:
     base = small_spec(refs, Path("unused"))
     spec = replace(base, window=window, model=replace(base.model, cutoff=cutoff))
-    return [open_source(spec, Dataset.open(Path(r.path)), k, REFERENCE, ranks) for k, r in enumerate(refs)]
+    return [open_source(spec, Dataset.open(Path(r.path)), k, {"energy": REFERENCE}, ranks) for k, r in enumerate(refs)]
 
 
 # --- the order
@@ -109,8 +109,7 @@ def test_random_access_is_what_reading_everything_gives(refs):
                 graphs = np.sort(rng.permutation(len(whole))[:n])
                 expected = whole.take(graphs)
                 for found in (rows.read(graphs), blocks.read(graphs), dataset.columns(Split.TRAIN, graphs)):
-                    for name in expected.__dataclass_fields__:
-                        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+                    np.testing.assert_equal(asdict(found), asdict(expected))
             assert len(blocks._kept) <= 2
             for wrong in ([len(whole)], [-1, 2], [3, 3], [4, 2]):
                 with pytest.raises(IntegrityError, match="not those asked for"):
@@ -133,7 +132,7 @@ def test_the_index_knows_sizes_labels_and_edges():
     index = GraphIndex(rows_of(columns, degrees))
     graphs = np.array([5, 3, 39, 0])
     for cutoff in RADII:
-        table = GraphTable.build(columns, cutoff, 0, REFERENCE)
+        table = GraphTable.build(columns, cutoff, 0, {"energy": REFERENCE})
         facts = index.facts(graphs, cutoff)
         energies, forces = table.label_counts()
         for found, expected in (
@@ -145,7 +144,7 @@ def test_the_index_knows_sizes_labels_and_edges():
             np.testing.assert_array_equal(found, expected[graphs])
     between = [index.facts(graphs, cutoff).nedges for cutoff in (0.5, 3.0, 3.5, 4.0, 7.0)]
     assert all((a <= b).all() for a, b in pairwise(between))
-    table = GraphTable.build(columns, 4.0, 0, REFERENCE)
+    table = GraphTable.build(columns, 4.0, 0, {"energy": REFERENCE})
     statistics = Degrees.of(degrees).statistics()[RADII.index(4.0)]
     assert statistics.mean == pytest.approx(table.degrees().mean())
     assert statistics.mean_log == pytest.approx(np.log1p(table.degrees()).mean())
@@ -168,8 +167,7 @@ def test_a_wrong_index_is_refused(refs, tmp_path):
 
 def graphs_of(batch: Batch) -> list[tuple[int, float, int]]:
     """Name the graphs of a batch by what identifies them."""
-    assert batch.energy is not None
-    return list(zip(batch.dataset.tolist(), batch.energy.tolist(), batch.natoms.tolist(), strict=True))
+    return list(zip(batch.dataset.tolist(), batch.labels["energy"].tolist(), batch.natoms.tolist(), strict=True))
 
 
 @pytest.mark.parametrize(("batch", "ranks"), [(8, 1), (8, 3), (5, 5), (13, 4), (100, 3)])
@@ -308,7 +306,7 @@ def test_what_cannot_be_read_ends_training_with_its_sentence(spec, tmp_path, mon
 
 
 def test_collate_of_no_edges_is_a_batch():
-    table = GraphTable.build(morse_columns(0, 4, 1.0), None, 0, REFERENCE)
+    table = GraphTable.build(morse_columns(0, 4, 1.0), None, 0, {"energy": REFERENCE})
     batch = collate([table], np.zeros(2, np.int64), np.array([3, 1]))
     assert batch.edge_src.shape == (0,)
     assert batch.edge_shift.shape == (0, 3)

@@ -109,14 +109,16 @@ def test_validation_subset_is_fixed_and_objective_is_relative_to_learning_nothin
     assert subset(10, None).tolist() == list(range(10))
     assert np.array_equal(subset(1000, 50), subset(1000, 50))
     assert len(np.unique(subset(1000, 50))) == 50
-    table = GraphTable.build(morse_columns(5, 70, 1.0), 3.0, 0, REFERENCE)
+    table = GraphTable.build(morse_columns(5, 70, 1.0), 3.0, 0, {"energy": REFERENCE})
     model = Potential(ModelSpec("SchNet", 8, 1, 3.0))
     with torch.no_grad():
         model.node_energy.weight2.zero_()
     score, errors = validate(model, {"soft": table}, None)
     assert score == pytest.approx(1.0)
-    assert errors["soft"].force_mae == pytest.approx(np.abs(table.forces).mean(), rel=1e-6)
-    assert errors["soft"].energy_mae == pytest.approx(np.abs(table.energy / table.natoms).mean(), rel=1e-6)
+    assert errors["soft"].force_mae == pytest.approx(np.abs(table.atom_labels["forces"]).mean(), rel=1e-6)
+    assert errors["soft"].energy_mae == pytest.approx(
+        np.abs(table.graph_labels["energy"] / table.natoms).mean(), rel=1e-6
+    )
     half = replace(errors["soft"], energy_mae=errors["soft"].energy_mae / 2)
     assert objective({"a": errors["soft"], "b": half}) == pytest.approx((1 + 0.75) / 2)
 

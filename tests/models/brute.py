@@ -64,6 +64,9 @@ def batch(structures: Sequence[Structure], cutoff: float, dtype: torch.dtype = t
         graph=torch.from_numpy(np.repeat(np.arange(len(structures)), natoms)).long(),
         natoms=torch.from_numpy(natoms).long(),
         dataset=torch.tensor([s.dataset for s in structures]),
-        energy=torch.tensor([s.energy for s in structures], dtype=dtype),
-        forces=torch.from_numpy(np.concatenate(forces)).to(dtype),
+        cell=torch.tensor(np.array([np.zeros((3, 3)) if s.cell is None else s.cell for s in structures]), dtype=dtype),
+        labels={
+            "energy": torch.tensor([s.energy for s in structures], dtype=dtype),
+            "forces": torch.from_numpy(np.concatenate(forces)).to(dtype),
+        },
     )

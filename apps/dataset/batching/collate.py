@@ -6,15 +6,16 @@ arrays: of small structures, calls cost more than copies.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.batching.graph_table import GraphTable
-from gfm_pipeline.apps.dataset.store.columns import flat_ranges
+from gfm_pipeline.apps.dataset.store.columns import Labels, flat_ranges
 from gfm_pipeline.models.batch import Batch
 
 AT_ONCE = 1 << 20  # edges, or atoms, gathered together: bounds what is in memory beside tables and batches
@@ -35,7 +36,7 @@ def collate(tables: Sequence[GraphTable], table_index: Indices, graph_index: Ind
     Returns
     -------
     Batch
-        Floating tensors are float32; ``energy`` is label minus references.
+        Floating tensors are float32; labels are minus their references.
     """
     return collate_batches(tables, table_index, graph_index, [len(graph_index)])[0]
 
@@ -63,22 +64,32 @@ class _Drawn:
     nedges: Indices
     edge_start: Indices
     dataset: Indices
-    energy: NDArray[np.float32]
+    cell: NDArray[np.float32]
+    labels: dict[str, NDArray[np.float32]]
 
     @classmethod
     def of(cls, tables: Sequence[GraphTable], table: Indices, graph: Indices) -> _Drawn:
         natoms, atom_start, nedges, edge_start, dataset = (np.empty(len(graph), dtype=np.int64) for _ in range(5))
-        energy = np.empty(len(graph), dtype=np.float32)
+        cell = np.empty((len(graph), 3, 3), dtype=np.float32)
+        labels = _empty({name: a.shape[1:] for t in tables for name, a in t.graph_labels.items()}, len(graph))
         for k, there in enumerate(tables):
             where = slice(None) if len(tables) == 1 else np.flatnonzero(table == k)
             picked = graph[where]
             natoms[where], atom_start[where] = there.natoms[picked], there.atom_start[picked]
             nedges[where], edge_start[where] = there.nedges[picked], there.edge_start[picked]
-            dataset[where], energy[where] = there.dataset, there.energy[picked]
-        return cls(table, natoms, atom_start, nedges, edge_start, dataset, energy)
+            dataset[where], cell[where] = there.dataset, there.cell[picked]
+            for name, array in there.graph_labels.items():
+                labels[name][where] = array[picked]
+        return cls(table, natoms, atom_start, nedges, edge_start, dataset, cell, labels)
 
     def part(self, first: int, end: int) -> _Drawn:
-        return _Drawn(*(getattr(self, name)[first:end] for name in self.__dataclass_fields__))
+        arrays = {name: array[first:end] for name, array in vars(self).items() if name != "labels"}
+        return _Drawn(**arrays, labels={name: array[first:end] for name, array in self.labels.items()})
+
+
+def _empty(shapes: Mapping[str, tuple[int, ...]], rows: int) -> dict[str, NDArray[np.float32]]:
+    """Return arrays of missing labels."""
+    return {name: np.full((rows, *shape), np.nan, dtype=np.float32) for name, shape in shapes.items()}
 
 
 def _groups(drawn: _Drawn, ends: Indices) -> Iterator[tuple[int, int]]:
@@ -102,8 +113,18 @@ class _Gather:
             where = np.flatnonzero(table == k)
             self._members.append((flat_ranges(starts[where], counts[where]), flat_ranges(place[where], counts[where])))
 
+    def labels(self, tables: Sequence[Labels]) -> dict[str, NDArray[np.float32]]:
+        """Return the rows of the labels of each table; NaN where a table lacks them."""
+        if self._one is not None:
+            return {name: array.take(self._one, axis=0) for name, array in tables[0].items()}
+        found = _empty({name: array.shape[1:] for labels in tables for name, array in labels.items()}, self._total)
+        for labels, (there, here) in zip(tables, self._members, strict=True):
+            for name, array in labels.items():
+                found[name][here] = array.take(there, axis=0)
+        return found
+
     def of(self, arrays: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
-        """Return the rows of one array a table; `take` copies rows twice as fast as indexing with an array."""
+        """Return the rows of one array per table; `take` copies rows twice as fast as indexing with an array."""
         if self._one is not None:
             return arrays[0].take(self._one, axis=0)
         found = np.empty((self._total, *arrays[0].shape[1:]), dtype=arrays[0].dtype)
@@ -121,7 +142,8 @@ def _cut(tables: Sequence[GraphTable], drawn: _Drawn, ends: Indices) -> list[Bat
     in_batch = atom[:-1] - np.repeat(atom[begin], graphs)
     graph = np.repeat(np.arange(len(natoms)) - np.repeat(begin, graphs), natoms)
     atoms = _Gather(drawn.table, drawn.atom_start, natoms, len(tables))
-    z, pos, forces = (atoms.of([getattr(t, name) for t in tables]) for name in ("z", "pos", "forces"))
+    z, pos = (atoms.of([getattr(t, name) for t in tables]) for name in ("z", "pos"))
+    atom_labels = atoms.labels([t.atom_labels for t in tables])
     edges = _Gather(drawn.table, drawn.edge_start, nedges, len(tables))
     src, dst, shift = (edges.of([getattr(t, name) for t in tables]) for name in ("src", "dst", "shift"))
     if len(src):
@@ -129,13 +151,18 @@ def _cut(tables: Sequence[GraphTable], drawn: _Drawn, ends: Indices) -> list[Bat
         src, dst = src + first, dst + first
     bounds = (np.diff(atom[ends], prepend=0), np.diff(edge[ends], prepend=0), graphs)
     of_atoms, of_edges, of_graphs = (n.tolist() for n in bounds)
-    pieces = zip(
-        *(torch.split(torch.from_numpy(array), of_atoms) for array in (z, pos, forces, graph)),
-        *(torch.split(torch.from_numpy(array), of_edges) for array in (src, dst, shift)),
-        *(torch.split(torch.from_numpy(array), of_graphs) for array in (natoms, drawn.dataset, drawn.energy)),
-        strict=True,
-    )
+    by_atom = _split({"z": z, "pos": pos, "graph": graph}, of_atoms)
+    by_edge = _split({"edge_src": src, "edge_dst": dst, "edge_shift": shift}, of_edges)
+    by_graph = _split({"natoms": natoms, "dataset": drawn.dataset, "cell": drawn.cell}, of_graphs)
+    labels = _split(drawn.labels, of_graphs), _split(atom_labels, of_atoms)
     return [
-        Batch(zs, ps, srcs, dsts, shifts, gs, ns, ds, es, fs)
-        for zs, ps, fs, gs, srcs, dsts, shifts, ns, ds, es in pieces
+        Batch(
+            **{name: pieces[k] for name, pieces in (by_atom | by_edge | by_graph).items()},
+            labels={name: pieces[k] for name, pieces in (labels[0] | labels[1]).items()},
+        )
+        for k in range(len(ends))
     ]
+
+
+def _split(arrays: Mapping[str, NDArray[Any]], sizes: list[int]) -> dict[str, tuple[torch.Tensor, ...]]:
+    return {name: torch.split(torch.from_numpy(array), sizes) for name, array in arrays.items()}

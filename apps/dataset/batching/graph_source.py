@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +13,7 @@ from gfm_pipeline.apps.dataset.store.dataset import Dataset
 from gfm_pipeline.apps.dataset.store.index import Facts, GraphIndex
 from gfm_pipeline.apps.dataset.store.rows import Blocks
 from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.targets import References
 
 Indices = NDArray[np.int64]
 
@@ -55,7 +55,7 @@ def read_table(
     split: Split,
     cutoff: float,
     dataset_index: int,
-    reference: Mapping[str, float],
+    references: References,
     graphs: Indices | None = None,
     neighbor_list: NeighborListFn = build_edges,
 ) -> GraphTable:
@@ -70,7 +70,7 @@ def read_table(
     """
     columns, edges = dataset.columns(split, graphs), dataset.edges(split, cutoff)
     stored = None if edges is None else edges.read(np.arange(len(columns)) if graphs is None else graphs)
-    return GraphTable.build(columns, cutoff, dataset_index, reference, stored, neighbor_list)
+    return GraphTable.build(columns, cutoff, dataset_index, references, stored, neighbor_list)
 
 
 class InMemorySource:
@@ -107,7 +107,7 @@ class DiskSource:
         What to read.
     index
         Of the split.
-    cutoff, dataset_index, reference
+    cutoff, dataset_index, references
         See `GraphTable.build`.
     window
         Structures that are shuffled among each other: whole blocks are read, and kept for that long. 0: none are, only
@@ -123,12 +123,12 @@ class DiskSource:
         index: GraphIndex,
         cutoff: float | None,
         dataset_index: int,
-        reference: Mapping[str, float],
+        references: References,
         window: int,
         neighbor_list: NeighborListFn = build_edges,
     ) -> None:
         self._neighbor_list = neighbor_list
-        self._index, self._cutoff, self._dataset, self._reference = index, cutoff, dataset_index, reference
+        self._index, self._cutoff, self._dataset, self._references = index, cutoff, dataset_index, references
         self._edges = None if cutoff is None else dataset.edges(split, cutoff)
         self._rows = dataset.rows(split)
         self.block: int | None = self._rows.block
@@ -146,7 +146,7 @@ class DiskSource:
         """See `GraphSource.table`."""
         columns = self._reader.read(graphs)
         stored = None if self._edges is None else self._edges.read(graphs)
-        table = GraphTable.build(columns, self._cutoff, self._dataset, self._reference, stored, self._neighbor_list)
+        table = GraphTable.build(columns, self._cutoff, self._dataset, self._references, stored, self._neighbor_list)
         return table, np.arange(len(graphs))
 
     def close(self) -> None:

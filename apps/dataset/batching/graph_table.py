@@ -10,7 +10,8 @@ from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.neighbors.edges import Edges, NeighborListFn, Packed, build_edges, select_edges
-from gfm_pipeline.apps.dataset.store.columns import Columns
+from gfm_pipeline.apps.dataset.store.columns import Columns, Labels
+from gfm_pipeline.core.contracts.targets import OF_MEAN, References
 from gfm_pipeline.core.errors import DataError
 
 
@@ -22,10 +23,13 @@ class GraphTable:
     ----------
     dataset
         Branch of the model these structures belong to.
-    z, pos, forces
-        Atomic numbers [N] int64, positions and forces [N, 3] float32.
-    energy
-        Labels minus reference energies [G], eV, subtracted in float64.
+    z, pos
+        Atomic numbers [N] int64, positions [N, 3] float32.
+    graph_labels, atom_labels
+        Labels by name of a target, of structures [G, ...] and of atoms [N, ...], minus their references, which are
+        subtracted in float64; NaN where a record has none.
+    cell
+        Lattice vectors as rows [G, 3, 3], float32.
     natoms, atom_start
         Atoms and first atom of each structure [G].
     nedges, edge_start
@@ -39,8 +43,9 @@ class GraphTable:
     dataset: int
     z: NDArray[np.int64]
     pos: NDArray[np.float32]
-    forces: NDArray[np.float32]
-    energy: NDArray[np.float64]
+    graph_labels: Labels
+    atom_labels: Labels
+    cell: NDArray[np.float32]
     natoms: NDArray[np.int64]
     atom_start: NDArray[np.int64]
     nedges: NDArray[np.int64]
@@ -63,9 +68,9 @@ class GraphTable:
 
     def label_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return how many energies (0 or 1) and force vectors of each structure are known [G]."""
-        known = np.concatenate([[0], np.cumsum(~np.isnan(self.forces).any(1))])
+        known = np.concatenate([[0], np.cumsum(~np.isnan(self.atom_labels["forces"]).any(1))])
         forces = known[self.atom_start + self.natoms] - known[self.atom_start]
-        return (~np.isnan(self.energy)).astype(np.int64), forces.astype(np.int64)
+        return (~np.isnan(self.graph_labels["energy"])).astype(np.int64), forces.astype(np.int64)
 
     @classmethod
     def build(
@@ -73,11 +78,11 @@ class GraphTable:
         columns: Columns,
         cutoff: float | None,
         dataset_index: int,
-        reference: Mapping[str, float],
+        references: References,
         stored: Packed | None = None,
         neighbor_list: NeighborListFn = build_edges,
     ) -> GraphTable:
-        """List the neighbours of every structure, or choose from stored ones, and subtract reference energies.
+        """List the neighbours of every structure, or choose from stored ones, and subtract references.
 
         Parameters
         ----------
@@ -87,8 +92,8 @@ class GraphTable:
             Angstrom; None: no edges.
         dataset_index
             Branch of the model these structures belong to.
-        reference
-            Element symbol to reference energy (eV).
+        references
+            What is subtracted from the labels of each target.
         stored
             Edges of these structures that were stored, within ``cutoff`` or more.
         neighbor_list
@@ -97,18 +102,20 @@ class GraphTable:
         Raises
         ------
         DataError
-            When an element has no reference energy, or a cell has no volume.
+            When an element has no reference, or a cell has no volume.
         IntegrityError
             When the stored edges are not those of these structures.
         """
-        of_element = np.full(256, np.nan)
-        for symbol, value in reference.items():
-            of_element[atomic_numbers[symbol]] = value
-        of_atoms = of_element.take(columns.numbers)
-        if np.isnan(of_atoms).any():
-            missing = [chemical_symbols[z] for z in np.unique(columns.numbers[np.isnan(of_atoms)])]
-            raise DataError(f"There is no reference energy for {', '.join(missing)}.", "Ingest the dataset again.")
-        energy = columns.energy - (np.add.reduceat(of_atoms, columns.offsets[:-1]) if len(columns) else 0.0)
+        of_atoms = {name: _of_atoms(columns, values, name) for name, values in references.items() if values}
+        graph_labels, atom_labels = dict(columns.graph_labels), dict(columns.atom_labels)
+        for name, values in of_atoms.items():
+            if name in atom_labels:
+                atom_labels[name] = (atom_labels[name] - values).astype(np.float32)
+            elif name in graph_labels:
+                mean = OF_MEAN in references[name]
+                starts = columns.offsets[:-1]
+                total = values.take(starts) if mean or not len(columns) else np.add.reduceat(values, starts)
+                graph_labels[name] = graph_labels[name] - total
         if cutoff is None:
             edges = Edges.none(len(columns))
         else:
@@ -121,8 +128,9 @@ class GraphTable:
             dataset=dataset_index,
             z=columns.numbers.astype(np.int64),
             pos=columns.pos,
-            forces=columns.forces,
-            energy=energy,
+            graph_labels=graph_labels,
+            atom_labels=atom_labels,
+            cell=columns.cell,
             natoms=columns.natoms,
             atom_start=columns.offsets[:-1],
             nedges=edges.nedges,
@@ -131,3 +139,17 @@ class GraphTable:
             dst=edges.dst,
             shift=edges.shift,
         )
+
+
+def _of_atoms(columns: Columns, reference: Mapping[str, float], target: str) -> NDArray[np.float64]:
+    """Return what is subtracted for each atom [N]; of a mean, the mean."""
+    if OF_MEAN in reference:
+        return np.full(len(columns.numbers), reference[OF_MEAN])
+    of_element = np.full(256, np.nan)
+    for symbol, value in reference.items():
+        of_element[atomic_numbers[symbol]] = value
+    found: NDArray[np.float64] = of_element.take(columns.numbers)
+    if np.isnan(found).any():
+        missing = ", ".join(chemical_symbols[z] for z in np.unique(columns.numbers[np.isnan(found)]))
+        raise DataError(f"There is no reference {target} for {missing}.", "Ingest the dataset again.")
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.core.errors import DataError
 
-_OF_ATOMS = ("numbers", "pos", "forces")
-_OF_GRAPHS = ("energy", "cell", "pbc", "group", "origin", "graph_attr")
+Labels = Mapping[str, NDArray[np.floating[Any]]]
+_OF_ATOMS = ("numbers", "pos")
+_OF_GRAPHS = ("cell", "pbc", "group", "origin", "graph_attr")
 
 
 def flat_ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -28,16 +29,14 @@ def _like(array: NDArray[Any], rows: int) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class Columns:
-    """G structures with N atoms in total; units eV, Angstrom, eV/Angstrom.
+    """G structures with N atoms in total; lengths in Angstrom, labels in the units of their targets.
 
     Attributes
     ----------
     numbers
         Atomic numbers [N], uint8.
-    pos, forces
-        Positions and forces [N, 3], float32.
-    energy
-        Total energies [G], float64.
+    pos
+        Positions [N, 3], float32.
     cell
         Lattice vectors as rows [G, 3, 3], float32.
     pbc
@@ -52,12 +51,14 @@ class Columns:
         Place of the record in the order the source was read, those set aside counted too [G], int64.
     graph_attr
         Total charge (e) and spin multiplicity, 0 where they are not known [G, 2], float32.
+    graph_labels, atom_labels
+        Labels by name of a target, of structures [G, ...] and of atoms [N, ...], with the shape of the target's rank;
+        NaN where a record has none. Energies are float64, since references are still in them; all else is float32.
+        Total energies and forces are always there.
     """
 
     numbers: NDArray[np.uint8]
     pos: NDArray[np.float32]
-    forces: NDArray[np.float32]
-    energy: NDArray[np.float64]
     cell: NDArray[np.float32]
     pbc: NDArray[np.bool_]
     natoms: NDArray[np.int64]
@@ -65,9 +66,21 @@ class Columns:
     group: NDArray[np.int64]
     origin: NDArray[np.int64]
     graph_attr: NDArray[np.float32]
+    graph_labels: Labels
+    atom_labels: Labels
 
     def __len__(self) -> int:
         return len(self.natoms)
+
+    @property
+    def energy(self) -> NDArray[np.float64]:
+        """Total energies [G], eV."""
+        return self.graph_labels["energy"]  # type: ignore[return-value]
+
+    @property
+    def forces(self) -> NDArray[np.float32]:
+        """Forces [N, 3], eV/Angstrom."""
+        return self.atom_labels["forces"]
 
     @classmethod
     def build(
@@ -83,8 +96,12 @@ class Columns:
         group: NDArray[np.generic] | None = None,
         origin: NDArray[np.generic] | None = None,
         graph_attr: NDArray[np.generic] | None = None,
+        graph_labels: Mapping[str, NDArray[np.generic]] | None = None,
+        atom_labels: Mapping[str, NDArray[np.generic]] | None = None,
     ) -> Columns:
         """Convert to the types of this class, form ``offsets`` and check the shapes.
+
+        ``graph_labels`` and ``atom_labels`` are those beside energies and forces.
 
         Raises
         ------
@@ -101,14 +118,15 @@ class Columns:
             "cell": (cell, (n_graphs, 3, 3)),
             "pbc": (pbc, (n_graphs, 3)),
         }
+        of_graphs, of_atoms = dict(graph_labels or {}), dict(atom_labels or {})
+        shapes |= {name: (array, (n_graphs, *array.shape[1:])) for name, array in of_graphs.items()}
+        shapes |= {name: (array, (n_atoms, *array.shape[1:])) for name, array in of_atoms.items()}
         for name, (array, shape) in shapes.items():
             if array.shape != shape:
                 raise DataError(f"Column {name} has shape {array.shape} where natoms asks for {shape}.")
         return cls(
             numbers=np.ascontiguousarray(numbers, dtype=np.uint8),
             pos=np.ascontiguousarray(pos, dtype=np.float32),
-            forces=np.ascontiguousarray(forces, dtype=np.float32),
-            energy=np.ascontiguousarray(energy, dtype=np.float64),
             cell=np.ascontiguousarray(cell, dtype=np.float32),
             pbc=np.ascontiguousarray(pbc, dtype=np.bool_),
             natoms=counts,
@@ -118,6 +136,10 @@ class Columns:
             graph_attr=np.zeros((n_graphs, 2), np.float32)
             if graph_attr is None
             else np.ascontiguousarray(graph_attr, dtype=np.float32),
+            graph_labels={"energy": np.ascontiguousarray(energy, dtype=np.float64)}
+            | {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in of_graphs.items()},
+            atom_labels={"forces": np.ascontiguousarray(forces, dtype=np.float32)}
+            | {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in of_atoms.items()},
         )
 
     def take(self, graphs: NDArray[np.int64] | Sequence[int]) -> Columns:
@@ -126,40 +148,46 @@ class Columns:
 
     @staticmethod
     def gather(parts: Sequence[tuple[Columns, NDArray[np.int64]]]) -> Columns:
-        """Return structures of one or more columns, of each those that are named, end to end in that order."""
+        """Return structures of one or more columns, of each those that are named, end to end in that order.
+
+        All columns must have the same labels.
+        """
         natoms = np.concatenate([columns.natoms.take(graphs) for columns, graphs in parts])
         offsets = np.concatenate([[0], np.cumsum(natoms)])
-        found = {name: _like(getattr(parts[0][0], name), int(offsets[-1])) for name in _OF_ATOMS}
-        found |= {name: _like(getattr(parts[0][0], name), len(natoms)) for name in _OF_GRAPHS}
+        first_part = parts[0][0]
+        of_atoms = {name: _like(array, int(offsets[-1])) for name, array in first_part._of_atoms().items()}
+        of_graphs = {name: _like(array, len(natoms)) for name, array in first_part._of_graphs().items()}
         graph = 0
         for columns, graphs in parts:
             atoms = flat_ranges(columns.offsets.take(graphs), columns.natoms.take(graphs))
             first, end = graph, graph + len(graphs)
             # `take` copies rows twice as fast as indexing with an array, and without a buffer where it does not check;
             # `natoms.take` above did
-            for name in _OF_ATOMS:
-                out = found[name][int(offsets[first]) : int(offsets[end])]
-                getattr(columns, name).take(atoms, axis=0, out=out, mode="clip")
-            for name in _OF_GRAPHS:
-                getattr(columns, name).take(graphs, axis=0, out=found[name][first:end], mode="wrap")
+            for name, array in columns._of_atoms().items():
+                out = of_atoms[name][int(offsets[first]) : int(offsets[end])]
+                array.take(atoms, axis=0, out=out, mode="clip")
+            for name, array in columns._of_graphs().items():
+                array.take(graphs, axis=0, out=of_graphs[name][first:end], mode="wrap")
             graph = end
-        return Columns(natoms=natoms, offsets=offsets, **found)
+        return Columns(
+            natoms=natoms,
+            offsets=offsets,
+            graph_labels={name: of_graphs[name] for name in first_part.graph_labels},
+            atom_labels={name: of_atoms[name] for name in first_part.atom_labels},
+            **{name: of_atoms[name] for name in _OF_ATOMS},
+            **{name: of_graphs[name] for name in _OF_GRAPHS},
+        )
+
+    def _of_atoms(self) -> dict[str, NDArray[Any]]:
+        return {name: getattr(self, name) for name in _OF_ATOMS} | dict(self.atom_labels)
+
+    def _of_graphs(self) -> dict[str, NDArray[Any]]:
+        return {name: getattr(self, name) for name in _OF_GRAPHS} | dict(self.graph_labels)
 
     @staticmethod
     def concatenate(parts: Sequence[Columns]) -> Columns:
         """Return the structures of all ``parts`` end to end; group and origin are kept as they are."""
-        return Columns.build(
-            numbers=np.concatenate([p.numbers for p in parts]),
-            pos=np.concatenate([p.pos for p in parts]),
-            forces=np.concatenate([p.forces for p in parts]),
-            energy=np.concatenate([p.energy for p in parts]),
-            cell=np.concatenate([p.cell for p in parts]),
-            pbc=np.concatenate([p.pbc for p in parts]),
-            natoms=np.concatenate([p.natoms for p in parts]),
-            group=np.concatenate([p.group for p in parts]),
-            origin=np.concatenate([p.origin for p in parts]),
-            graph_attr=np.concatenate([p.graph_attr for p in parts]),
-        )
+        return Columns.gather([(part, np.arange(len(part))) for part in parts])
 
     def composition(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the atomic numbers present [S], ascending, and how often each structure has them [G, S]."""

@@ -174,7 +174,7 @@ class Buckets:
         *values, degrees = (
             np.concatenate(column) for column in zip(*_load(self._file(bucket, "data"), len(_DATA) + 1), strict=True)
         )
-        data = dict(zip(_DATA, values, strict=True))
+        data: dict[str, Any] = dict(zip(_DATA, values, strict=True))
         return Counted(Columns.build(natoms=found.natoms, energy=found.energy, numbers=found.numbers, **data), degrees)
 
 

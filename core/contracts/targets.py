@@ -1,0 +1,197 @@
+"""The properties a model predicts: those that come along, and those that other installed packages or workflows add.
+
+A target is one declared record. Records of data, datasets, batches, heads, losses, validation, calibration, reports and
+the calculator loop over targets, and none of them knows one by name that is not special in physics. A package adds a
+target by an entry point of the group ``gfm_pipeline.targets``, whose name is the one users write under ``targets`` in a
+workflow and whose value names a `Target`; a workflow may declare one on the spot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gfm_pipeline.core.contracts.extensions import Extensions
+from gfm_pipeline.core.strenum import StrEnum
+
+ENTRY_POINTS = "gfm_pipeline.targets"
+
+
+class Level(StrEnum):
+    """What has one value of a target."""
+
+    GRAPH = "graph"  # a structure
+    ATOM = "atom"
+
+
+class Rank(StrEnum):
+    """How a value turns when the structure is rotated."""
+
+    SCALAR = "scalar"
+    VECTOR = "vector"
+    TENSOR = "tensor"  # symmetric
+
+
+class Origin(StrEnum):
+    """Where a prediction comes from."""
+
+    HEAD = "head"  # a network on the features of atoms
+    GRADIENT = "gradient"  # minus the gradient of the energy, or a head where a model has direct forces
+    STRAIN = "strain"  # the derivative of the energy by a strain of the structure, per volume
+
+
+class Reference(StrEnum):
+    """What is subtracted from labels before a model learns them, and added to its predictions."""
+
+    ELEMENTS = "elements"  # a sum over atoms of one value for each element
+    MEAN = "mean"  # the mean of the training split
+    NONE = "none"
+
+
+class Constraint(StrEnum):
+    """What predictions of the atoms of a structure obey together."""
+
+    NONE = "none"
+    TOTAL_CHARGE = "total_charge"  # they sum to the total charge of the structure
+
+
+References = Mapping[str, Mapping[str, float]]  # target -> element symbol, or OF_MEAN, -> what is subtracted
+OF_MEAN = "mean"  # in `References`, of targets whose reference is the mean
+SHAPES: dict[Rank, tuple[int, ...]] = {Rank.SCALAR: (), Rank.VECTOR: (3,), Rank.TENSOR: (3, 3)}
+_LEARNED_NOTHING = {
+    Reference.ELEMENTS: "reference values of the elements",
+    Reference.MEAN: "the mean of the training data",
+    Reference.NONE: "zero",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A predicted property.
+
+    Parameters
+    ----------
+    name
+        What workflows, datasets, reports and results of calculators call it: letters, digits and underscores.
+    unit
+        Unit of its values, in datasets and predictions: ``eV``, ``e*Angstrom``; empty for numbers without unit.
+    text
+        What it is, in one line.
+    level, rank, origin, reference, constraint
+        See there.
+    extensive
+        Whether the values of two structures far apart add up. Of structures, errors are then per atom, and predictions
+        sums over atoms; else they are means over atoms.
+    keys
+        Names that data call it by, the first one preferred; empty: ``name``.
+    shown_unit, shown_factor
+        Unit that reports print errors in, and how many of it one ``unit`` (per atom, of extensive values) is; empty:
+        ``unit`` itself.
+    weight
+        Weight of its loss unless a workflow says another.
+    """
+
+    name: str
+    unit: str
+    text: str
+    level: Level = Level.GRAPH
+    rank: Rank = Rank.SCALAR
+    origin: Origin = Origin.HEAD
+    extensive: bool = False
+    reference: Reference = Reference.NONE
+    constraint: Constraint = Constraint.NONE
+    keys: tuple[str, ...] = ()
+    shown_unit: str = ""
+    shown_factor: float = 1.0
+    weight: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one value."""
+        return SHAPES[self.rank]
+
+    @property
+    def per_atom(self) -> bool:
+        """Whether errors are divided by the number of atoms."""
+        return self.extensive and self.level is Level.GRAPH
+
+    @property
+    def error_unit(self) -> str:
+        """Unit of errors: of extensive values of structures, per atom."""
+        return f"{self.unit}/atom" if self.per_atom else self.unit
+
+    @property
+    def printed_unit(self) -> str:
+        """Unit of errors in reports."""
+        return self.shown_unit or self.error_unit
+
+    @property
+    def learned_nothing(self) -> str:
+        """What a model that learned nothing predicts."""
+        return _LEARNED_NOTHING[self.reference]
+
+
+ENERGY = Target(
+    "energy",
+    "eV",
+    "potential energy",
+    extensive=True,
+    reference=Reference.ELEMENTS,
+    shown_unit="meV/atom",
+    shown_factor=1000.0,
+)
+FORCES = Target(
+    "forces",
+    "eV/Angstrom",
+    "forces on atoms",
+    Level.ATOM,
+    Rank.VECTOR,
+    Origin.GRADIENT,
+    extensive=True,
+    shown_unit="meV/Angstrom",
+    shown_factor=1000.0,
+    weight=10.0,
+)
+STRESS = Target(
+    "stress",
+    "eV/Angstrom^3",
+    "stress, positive where the structure is stretched (as ASE has it)",
+    Level.GRAPH,
+    Rank.TENSOR,
+    Origin.STRAIN,
+    shown_unit="GPa",
+    shown_factor=160.21766208,
+)
+DIPOLE = Target("dipole", "e*Angstrom", "electric dipole moment", Level.GRAPH, Rank.VECTOR, extensive=True)
+CHARGES = Target(
+    "charges",
+    "e",
+    "partial charges of atoms, which sum to the total charge",
+    Level.ATOM,
+    constraint=Constraint.TOTAL_CHARGE,
+    reference=Reference.ELEMENTS,
+    keys=("charges", "initial_charges", "hirshfeld_charges", "mulliken_charges", "bader_charges"),
+)
+MAGMOMS = Target(
+    "magmoms",
+    "mu_B",
+    "magnetic moments of atoms",
+    Level.ATOM,
+    reference=Reference.ELEMENTS,
+    keys=("magmoms", "magmom", "magnetic_moments"),
+)
+BAND_GAP = Target(
+    "band_gap",
+    "eV",
+    "energy between the highest occupied and the lowest empty state",
+    reference=Reference.MEAN,
+    keys=("band_gap", "bandgap", "gap", "homo_lumo_gap"),
+)
+
+DEFAULT = (ENERGY, FORCES)  # of a workflow that names none, and of everything recorded before targets were declared
+TARGETS = Extensions(
+    "target",
+    ENTRY_POINTS,
+    Target,
+    {t.name: t for t in (ENERGY, FORCES, STRESS, DIPOLE, CHARGES, MAGMOMS, BAND_GAP)},
+)
