@@ -115,7 +115,7 @@ def test_another_molecule_is_off_by_little_and_not_by_hundreds_of_ev(
     ethanol: float, methanol: float, table: str
 ) -> None:
     """Of the level that the one composition itself shows; with references of smallest norm it is 370 eV."""
-    columns = replace(linear_columns([ETHANOL] * 5, TRUTH), energy=np.full(5, ethanol))
+    columns = replace(linear_columns([ETHANOL] * 5, TRUTH), graph_labels={"energy": np.full(5, ethanol)})
     found = fit_references(columns, ("H", "C", "O"))
     assert found.prior is not None
     assert found.prior.name == table
