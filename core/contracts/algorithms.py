@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from gfm_pipeline.core.contracts.extensions import Extensions
 from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter, Kind, complete, find
 from gfm_pipeline.core.contracts.training import ForceHead
+from gfm_pipeline.core.errors import Refused
 
 ENTRY_POINTS = "gfm_pipeline.algorithms"
 PREFIX = "options."  # of an algorithm's own hyperparameters in a search space and in a candidate
-_MODELS = "gfm_pipeline.models"
+_MODULES = "gfm_pipeline.models.message_passing"
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class AlgorithmDescription:
         algorithm without gets vectors from a layer of edge directions after it.
     force_heads
         The force heads it can serve.
+    needs
+        Packages it imports that this one does not install, by the name they are imported by.
+    extra
+        The extra of this package that installs them, for the advice; empty: pip takes the names of ``needs``.
     """
 
     module: str
@@ -47,6 +53,24 @@ class AlgorithmDescription:
     options: tuple[Hyperparameter, ...] = ()
     vectors: bool = False
     force_heads: tuple[ForceHead, ...] = tuple(ForceHead)
+    needs: tuple[str, ...] = ()
+    extra: str = ""
+
+    def check_installed(self, algorithm: str) -> None:
+        """Find what it needs, without importing it.
+
+        Raises
+        ------
+        Refused
+            When a package is not installed.
+        """
+        missing = [name for name in self.needs if find_spec(name) is None]
+        if missing:
+            wanted = f"'gfm-pipeline[{self.extra}]'" if self.extra else " ".join(missing)
+            raise Refused(
+                f"cannot be {algorithm}: it needs {' and '.join(missing)}, which is not installed",
+                f"Say pip install {wanted}, here and where compute nodes find it.",
+            )
 
     def option(self, algorithm: str, name: str) -> Hyperparameter:
         """Return an option by name.
@@ -69,9 +93,20 @@ class AlgorithmDescription:
         return complete(self.options, algorithm, given)
 
 
+_SHARPNESS = Hyperparameter(
+    "sharpness",
+    Kind.REAL,
+    4.0,
+    "How near the smooth maximum and minimum come to the hard ones.",
+    low=0,
+    high=30,
+    open_low=True,
+)
+_PYG: dict[str, Any] = {"needs": ("torch_geometric",), "extra": "pyg"}
+
 BUILT_IN: dict[str, AlgorithmDescription] = {
     "SchNet": AlgorithmDescription(
-        f"{_MODELS}.schnet:SchNet",
+        f"{_MODULES}.schnet:SchNet",
         "continuous-filter convolutions",
         "Schuett et al., J. Chem. Phys. 148, 241722 (2018)",
         (
@@ -86,7 +121,7 @@ BUILT_IN: dict[str, AlgorithmDescription] = {
         ),
     ),
     "EGNN": AlgorithmDescription(
-        f"{_MODELS}.egnn:EGNN",
+        f"{_MODULES}.egnn:EGNN",
         "messages from both end points and the distance, with vector channels",
         "Satorras, Hoogeboom, Welling, ICML (2021)",
         (
@@ -96,24 +131,61 @@ BUILT_IN: dict[str, AlgorithmDescription] = {
         ),
     ),
     "PaiNN": AlgorithmDescription(
-        f"{_MODELS}.painn:PaiNN",
+        f"{_MODULES}.painn:PaiNN",
         "equivariant messages with scalar and vector features",
         "Schuett, Unke, Gastegger, ICML (2021)",
         vectors=True,
     ),
     "PNA": AlgorithmDescription(
-        f"{_MODELS}.pna:PNA",
+        f"{_MODULES}.pna:PNA",
         "several aggregators and degree scalers, made smooth",
         "Corso et al., NeurIPS (2020)",
+        (_SHARPNESS,),
+    ),
+    "PNAPlus": AlgorithmDescription(
+        f"{_MODULES}.pnaplus:PNAPlus",
+        "PNA with messages filtered by distance",
+        "Corso et al., NeurIPS (2020), and Gasteiger, Gross, Guennemann, ICLR (2020)",
+        (_SHARPNESS,),
+    ),
+    "PNAEq": AlgorithmDescription(
+        f"{_MODULES}.pnaeq:PNAEq",
+        "PaiNN with scalars aggregated as by PNA",
+        "Schuett, Unke, Gastegger, ICML (2021), and Corso et al., NeurIPS (2020)",
+        (_SHARPNESS,),
+        vectors=True,
+    ),
+    "CGCNN": AlgorithmDescription(
+        f"{_MODULES}.cgcnn:CGCNN",
+        "gated convolutions on crystal graphs",
+        "Xie, Grossman, Phys. Rev. Lett. 120, 145301 (2018)",
+        **_PYG,
+    ),
+    "GIN": AlgorithmDescription(
+        f"{_MODULES}.gin:GIN",
+        "sums of neighbours and edges through a network",
+        "Xu et al., ICLR (2019), and Hu et al., ICLR (2020)",
+        **_PYG,
+    ),
+    "GAT": AlgorithmDescription(
+        f"{_MODULES}.gat:GAT",
+        "attention over neighbours (GATv2), made smooth",
+        "Brody, Alon, Yahav, ICLR (2022)",
+        (Hyperparameter("heads", Kind.WHOLE, 4, "Attention heads; no more than channels.", low=1, high=256),),
+    ),
+    "GraphSAGE": AlgorithmDescription(
+        f"{_MODULES}.sage:GraphSAGE",
+        "filtered sums of neighbours beside the atom itself",
+        "Hamilton, Ying, Leskovec, NeurIPS (2017)",
+        **_PYG,
+    ),
+    "MFC": AlgorithmDescription(
+        f"{_MODULES}.mfc:MFC",
+        "matrices blended by the number of neighbours",
+        "Duvenaud et al., NeurIPS (2015)",
         (
             Hyperparameter(
-                "sharpness",
-                Kind.REAL,
-                4.0,
-                "How near the smooth maximum and minimum come to the hard ones.",
-                low=0,
-                high=30,
-                open_low=True,
+                "degrees", Kind.WHOLE, 5, "Matrices that are blended by the number of neighbours.", low=2, high=64
             ),
         ),
     ),

@@ -35,7 +35,10 @@ def _algorithms(given: Any) -> list[str]:
             raise Refused(f"holds {name!r}, which is no name", f"Choose from: {', '.join(ALGORITHMS.names())}.", at)
         if name in names[:index]:
             raise Refused(f"lists {name} twice", "Leave one out.", at)
-        _describe(name, at)
+        try:
+            _describe(name, at).check_installed(name)
+        except Refused as error:
+            raise Refused(error.message, error.hint, at) from error
     return [str(name) for name in names]
 
 

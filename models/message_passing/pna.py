@@ -15,10 +15,11 @@ from gfm_pipeline.models.registry import MessagePassing
 from gfm_pipeline.models.spec import ModelSpec
 
 STD_FLOOR = 1e-2  # keeps the slope of the square root bounded where all messages are equal
+PARTS = 12  # four aggregators, each by three scalers
 
 
-class Aggregation(nn.Module):
-    """One PNA layer with aggregators that do not jump when a neighbour enters or leaves.
+class Aggregators:
+    """The aggregators and scalers of PNA; none jumps when a neighbour enters or leaves.
 
     With w_ij the envelope, D_i = sum_j w_ij the smooth degree and m_ij the message:
 
@@ -29,26 +30,16 @@ class Aggregation(nn.Module):
     - scalers: 1, log(1 + D) / delta and (1 + delta) / (1 + log(1 + D)), delta the training mean of log(1 + degree).
     """
 
-    def __init__(self, hidden: int, n_radial: int, sharpness: float, delta: float) -> None:
-        super().__init__()
-        self.hidden, self.sharpness, self.delta = hidden, sharpness, delta
-        self.target = linear(hidden, hidden)
-        self.source = linear(hidden, hidden, bias=False)
-        self.radial = linear(n_radial, hidden, bias=False, gain=GEOMETRY_GAIN)
-        self.mix = linear(12 * hidden, hidden)
-        self.update = mlp(2 * hidden, hidden, hidden)
+    def __init__(self, sharpness: float, delta: float) -> None:
+        self.sharpness, self.delta = sharpness, delta
 
-    def forward(self, x: Tensor, basis: Tensor, envelope: Tensor, degree: Tensor, src: Tensor, dst: Tensor) -> Tensor:
-        """Return the change of node features [N, H]; ``degree`` is D [N, 1]."""
+    def __call__(self, message: Tensor, gate: Tensor, envelope: Tensor, degree: Tensor, dst: Tensor) -> Tensor:
+        """Return [N, 12 H] of messages [E, H], gates in (0, 1) [E, H], envelopes [E, 1] and smooth degrees D [N, 1]."""
         b = self.sharpness
-        ends = self.target(x).index_select(0, dst) + self.source(x).index_select(0, src)
-        raw = torch.addmm(ends, basis, self.radial.weight.t())
-        gate = torch.sigmoid(raw)
-        message = raw * gate
         rise = torch.exp(b * gate)
         weighted = message * envelope
         parts = [weighted, weighted * message, envelope * rise, envelope * (math.exp(b) / rise)]
-        total, square, high, low = scatter_sum(torch.cat(parts, 1), dst, x.shape[0]).chunk(4, 1)
+        total, square, high, low = scatter_sum(torch.cat(parts, 1), dst, degree.shape[0]).chunk(4, 1)
         weight = 1.0 / (1.0 + degree)
         mean = total * weight
         std = (square * weight - mean * mean + STD_FLOOR).sqrt() - math.sqrt(STD_FLOOR)
@@ -56,20 +47,47 @@ class Aggregation(nn.Module):
         found = torch.cat([mean, std, *extremes], 1)
         log_degree = torch.log1p(degree)
         scaled = [found, found * (log_degree / self.delta), found * ((1.0 + self.delta) / (1.0 + log_degree))]
-        change: Tensor = self.update(torch.cat([x, self.mix(torch.cat(scaled, 1))], 1))
+        return torch.cat(scaled, 1)
+
+
+class Aggregation(nn.Module):
+    """One PNA layer; with ``filtered``, messages are multiplied by a filter of the distance, as PNAPlus does."""
+
+    def __init__(self, hidden: int, n_radial: int, aggregators: Aggregators, *, filtered: bool = False) -> None:
+        super().__init__()
+        self.aggregators = aggregators
+        self.target = linear(hidden, hidden)
+        self.source = linear(hidden, hidden, bias=False)
+        self.radial = linear(n_radial, hidden, bias=False, gain=GEOMETRY_GAIN)
+        self.mix = linear(PARTS * hidden, hidden)
+        self.update = mlp(2 * hidden, hidden, hidden)
+        self.filter = linear(n_radial, hidden, bias=False, gain=2.0) if filtered else None
+
+    def forward(self, x: Tensor, basis: Tensor, envelope: Tensor, degree: Tensor, src: Tensor, dst: Tensor) -> Tensor:
+        """Return the change of node features [N, H]; ``degree`` is D [N, 1]."""
+        ends = self.target(x).index_select(0, dst) + self.source(x).index_select(0, src)
+        raw = torch.addmm(ends, basis, self.radial.weight.t())
+        gate = torch.sigmoid(raw)
+        message = raw * gate
+        if self.filter is not None:
+            message = message * self.filter(basis)
+        aggregated = self.aggregators(message, gate, envelope, degree, dst)
+        change: Tensor = self.update(torch.cat([x, self.mix(aggregated)], 1))
         return change
 
 
 class PNA(MessagePassing):
-    """Principal neighbourhood aggregation (Corso et al., NeurIPS 2020), smooth; see `Aggregation`."""
+    """Principal neighbourhood aggregation (Corso et al., NeurIPS 2020), smooth; see `Aggregators`."""
+
+    filtered = False
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:
         super().__init__(spec, options)
         self.embedding = Embedding(spec.hidden, deviation=0.5)
         self.radial = RadialBasis(spec.n_radial, spec.cutoff)
+        aggregators = Aggregators(float(options["sharpness"]), spec.avg_log_degree)
         self.aggregations = nn.ModuleList(
-            Aggregation(spec.hidden, spec.n_radial, float(options["sharpness"]), spec.avg_log_degree)
-            for _ in range(spec.layers)
+            Aggregation(spec.hidden, spec.n_radial, aggregators, filtered=self.filtered) for _ in range(spec.layers)
         )
 
     def forward(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor | None]:
