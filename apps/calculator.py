@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.calibrate.aggregate import mean_and_spread
 from gfm_pipeline.apps.calibrate.ensemble import Ensemble, find_ensemble, load_ensemble
 from gfm_pipeline.apps.dataset import neighbour_list
 from gfm_pipeline.core.contracts.evaluation import QuantityCalibration
+from gfm_pipeline.core.contracts.targets import OF_MEAN, Level, Target
 from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models.batch import Batch
 
@@ -35,6 +36,9 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
     ``energy_std`` (eV) and ``forces_std`` [N, 3], the raw spread of the members, and ``energy_interval`` (eV, of
     the total energy) and ``forces_interval`` [N, 3], calibrated half-widths at the ensemble's level: the label lies
     within value +- interval with that probability, for structures like those of the dataset.
+
+    Every other target of the models is there by its name, with ``NAME_std`` and, where it was calibrated,
+    ``NAME_interval``; those that ASE knows (``dipole``, ``charges``, ``magmoms``) are ASE's results too.
 
     The energy interval was calibrated per atom on the dataset's sizes, and is scaled with the number of atoms.
     Where the dataset does not determine the reference energy of a composition, total energies of it carry the error of
@@ -60,9 +64,7 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
         For an unknown dataset or dtype, or when the dataset must be named.
     """
 
-    implemented_properties: ClassVar[list[str]] = [
-        "energy", "free_energy", "forces", "energy_std", "energy_interval", "forces_std", "forces_interval",
-    ]  # fmt: skip
+    implemented_properties: list[str]  # those of the ensemble's targets
 
     def __init__(
         self, ensemble: Ensemble, dataset: str | None = None, *, dtype: str = "float64", device: str = "cpu"
@@ -82,17 +84,19 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
         self.dataset = chosen
         self._dtype, self._device = _DTYPES[dtype], torch.device(device)
         self._calibration = ensemble.calibration.datasets[chosen]
-        self._references = ensemble.members[0].references[chosen]
+        self._references = ensemble.members[0].card.references_of(chosen)
         directions = np.array(self._calibration.undetermined, dtype=np.float64)
         self._undetermined = directions.reshape(-1, len(self._calibration.elements))
         self._warned: set[str] = set()
-        self._known = set(self._calibration.elements) & set(self._references)
+        self._known = set(self._calibration.elements) & set(ensemble.members[0].references[chosen])
         weights = ensemble.weights(chosen)
         self._members = [m for m, weight in zip(ensemble.members, weights, strict=True) if weight > 0.0]
         self._weights = weights[weights > 0.0]
         self._potentials = [deepcopy(m.potential).to(dtype=self._dtype, device=self._device) for m in self._members]
         self._heads = [m.datasets.index(chosen) for m in self._members]
         self._cutoffs = sorted({m.card.spec.cutoff for m in self._members})
+        self.targets = ensemble.members[0].targets
+        self.implemented_properties = list(_properties(self.targets))
 
     @classmethod
     def from_campaign(cls, path: Path | str, dataset: str | None = None, **options: Any) -> GFMCalculator:
@@ -147,43 +151,52 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
         """
         super().calculate(atoms, list(properties), list(system_changes))
         structure: Atoms = self.atoms
-        reference = self._reference_energy(structure)
+        self._check(structure)
         batches = {cutoff: self._batch(structure, cutoff) for cutoff in self._cutoffs}
-        energies, forces = [], []
-        for member, potential, head in zip(self._members, self._potentials, self._heads, strict=True):
-            out = potential(_for_head(batches[member.card.spec.cutoff], head))
-            energies.append(out.energy.double().cpu().numpy())
-            forces.append(out.forces.double().cpu().numpy())
-        energy, energy_std = mean_and_spread(np.stack(energies), self._weights)
-        force, force_std = mean_and_spread(np.stack(forces), self._weights)
-        total = float(energy[0]) + reference
+        predictions = [
+            potential(_for_head(batches[member.card.spec.cutoff], head)).values
+            for member, potential, head in zip(self._members, self._potentials, self._heads, strict=True)
+        ]
         warned = self._said_of_composition(structure)
-        self.results = {
-            "warnings": warned,
-            "energy": total,
-            "free_energy": total,
-            "forces": force,
-            "energy_std": float(energy_std[0]),
-            "forces_std": force_std,
-        }
-        n, found = len(structure), self._calibration
-        if found.energy.n:
-            finite = n * float(_halfwidth(found.energy, energy_std / n)[0])
-            self.results["energy_interval"] = math.inf if warned else finite
-        if found.forces.n:
-            self.results["forces_interval"] = _halfwidth(found.forces, force_std)
+        self.results: dict[str, Any] = {"warnings": warned}
+        for target in self.targets:
+            members = np.stack([values[target.name].double().cpu().numpy() for values in predictions])
+            if target.level is Level.GRAPH:
+                members = members[:, 0]
+            self._add(target, members, structure, bool(warned))
+        if "energy" in self.results:
+            self.results["free_energy"] = self.results["energy"]
 
-    def _reference_energy(self, atoms: Atoms) -> float:
+    def _add(self, target: Target, members: NDArray[np.float64], atoms: Atoms, guessed: bool) -> None:
+        """Add mean, spread and interval of a target to ``results``, from the values of the members [K, ...]."""
+        name, found = target.name, self._calibration.of(target.name)
+        mean, spread = mean_and_spread(members, self._weights)
+        mean = mean + self._reference(target, atoms)
+        size = len(atoms) if target.per_atom else 1
+        entries = {name: mean, f"{name}_std": spread}
+        if found is not None:
+            finite = size * _halfwidth(found, spread / size)
+            entries[f"{name}_interval"] = np.full_like(finite, math.inf) if guessed and name == "energy" else finite
+        self.results |= {key: value if np.ndim(value) else float(value) for key, value in entries.items()}
+
+    def _reference(self, target: Target, atoms: Atoms) -> NDArray[np.float64] | float:
+        """Return what is added to predictions of a target: the reference of the structure, or of each atom."""
+        reference = self._references.get(target.name)
+        if not reference:
+            return 0.0
+        if OF_MEAN in reference:
+            return reference[OF_MEAN]
+        of_atoms = np.array([reference[symbol] for symbol in atoms.symbols])
+        return of_atoms if target.level is Level.ATOM else float(of_atoms.sum())
+
+    def _check(self, atoms: Atoms) -> None:
         if len(atoms) == 0:
             raise ModelError("There are no atoms to calculate.")
-        numbers, counts = np.unique(atoms.numbers, return_counts=True)
-        symbols = [chemical_symbols[number] for number in numbers]
-        if unknown := [symbol for symbol in symbols if symbol not in self._known]:
+        if unknown := [s for s in dict.fromkeys(atoms.symbols) if s not in self._known]:
             raise ModelError(
                 f"The dataset {self.dataset} holds no {', '.join(unknown)}, so the ensemble cannot predict it.",
                 f"It knows {', '.join(sorted(self._known))}.",
             )
-        return float(sum(self._references[symbol] * int(k) for symbol, k in zip(symbols, counts, strict=True)))
 
     def _said_of_composition(self, atoms: Atoms) -> tuple[str, ...]:
         """Return the warning that the reference energy of this composition is a guess, and give it once."""
@@ -218,6 +231,14 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
             natoms=tensor(np.array([len(atoms)])),
             dataset=tensor(np.zeros(1)),
         )
+
+
+def _properties(targets: Sequence[Target]) -> Iterator[str]:
+    """Yield the names of results."""
+    for target in targets:
+        yield from (target.name, f"{target.name}_std", f"{target.name}_interval")
+        if target.name == "energy":
+            yield "free_energy"
 
 
 def _for_head(batch: Batch, head: int) -> Batch:

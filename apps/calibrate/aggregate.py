@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,19 +12,36 @@ from numpy.typing import NDArray
 from gfm_pipeline.apps.calibrate.metrics import Array
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.evaluation import MemberRef
+from gfm_pipeline.core.contracts.targets import DEFAULT, Level, Target
 from gfm_pipeline.core.errors import DataError
 
-_LABELS = ("natoms", "group", "energy_label", "forces_label", "energy_reference")  # equal in every member's file
+_OF_STRUCTURES = ("natoms", "group")
+_FIRST = frozenset(target.name for target in DEFAULT)  # whose arrays have the names of older versions
+
+
+def values_key(target: str) -> str:
+    """Return the name of the array of predictions of a target in a file of predictions."""
+    return target if target in _FIRST else f"values.{target}"
+
+
+def label_key(target: str) -> str:
+    """Return the name of the array of labels of a target."""
+    return f"{target}_label" if target in _FIRST else f"label.{target}"
+
+
+def reference_key(target: str) -> str:
+    """Return the name of the array of references [G] of a target whose values are shown without them."""
+    return f"{target}_reference" if target in _FIRST else f"reference.{target}"
 
 
 @dataclass(frozen=True)
-class QuantityPredictions:
-    """One quantity of one split: n entries, K members.
+class TargetPredictions:
+    """One target of one split: n entries, K members.
 
     Attributes
     ----------
     label
-        [n], eV/atom or eV/Angstrom.
+        [n], in the unit of the target's errors.
     members
         Every member's prediction [K, n].
     mean, spread
@@ -44,7 +61,7 @@ class QuantityPredictions:
         """Mean minus label [n]."""
         return self.mean - self.label
 
-    def weighted(self, weights: Array) -> QuantityPredictions:
+    def weighted(self, weights: Array) -> TargetPredictions:
         """Return the same members with mean and spread by ``weights`` [K], which sum to one."""
         mean, spread = mean_and_spread(self.members, weights)
         return replace(self, mean=mean, spread=spread)
@@ -52,15 +69,18 @@ class QuantityPredictions:
 
 @dataclass(frozen=True)
 class SplitPredictions:
-    """Energies per atom, relative to the references [G], and force components [3 N] of one split of one dataset."""
+    """Predictions of one split of one dataset, by name of a target.
 
-    energy: QuantityPredictions
-    forces: QuantityPredictions
+    Those of structures that are extensive are per atom, and relative to the references of elements; those of vectors
+    and tensors are their components, end to end.
+    """
+
+    targets: Mapping[str, TargetPredictions]
     n_structures: int
 
     def weighted(self, weights: Array) -> SplitPredictions:
         """Return the same members with mean and spread by ``weights`` [K], which sum to one."""
-        return replace(self, energy=self.energy.weighted(weights), forces=self.forces.weighted(weights))
+        return replace(self, targets={name: found.weighted(weights) for name, found in self.targets.items()})
 
 
 def mean_and_spread(members: Array, weights: Array | None = None) -> tuple[Array, Array]:
@@ -84,26 +104,29 @@ def predictions_file(folder: Path, dataset: str, split: Split) -> Path:
     return folder / f"{dataset}-{split}.npz"
 
 
-def _read(path: Path) -> dict[str, NDArray[np.generic]]:
+def _read(path: Path, targets: Iterable[str]) -> dict[str, NDArray[np.generic]]:
     if not path.is_file():
         raise DataError(f"{path} is missing, so the member cannot be part of the ensemble.", "Run its predictions.")
     with np.load(path, allow_pickle=False) as file:
         content = {key: file[key] for key in file.files}
-    if missing := {"energy", "forces", *_LABELS} - content.keys():
+    wanted = {*_OF_STRUCTURES, *(key(name) for name in targets for key in (values_key, label_key))}
+    if missing := wanted - content.keys():
         raise DataError(f"{path} lacks {', '.join(sorted(missing))}.", "Predict that member again.")
     return content
 
 
-def _quantity(label: Array, members: Array, cluster: NDArray[np.int64]) -> QuantityPredictions:
+def _target(label: Array, members: Array, cluster: NDArray[np.int64]) -> TargetPredictions:
     known = np.isfinite(label)
     members = members[:, known]
     if not np.isfinite(members).all():
         raise DataError("A member predicts values that are not finite.", "Leave that member out of the ensemble.")
     mean, spread = mean_and_spread(members)
-    return QuantityPredictions(label[known], members, mean, spread, cluster[known])
+    return TargetPredictions(label[known], members, mean, spread, cluster[known])
 
 
-def aggregate(members: Sequence[MemberRef], dataset: str, split: Split) -> SplitPredictions:
+def aggregate(
+    members: Sequence[MemberRef], dataset: str, split: Split, targets: Sequence[Target] = DEFAULT
+) -> SplitPredictions:
     """Join the members' predictions of one split of one dataset; entries without a label are left out.
 
     Raises
@@ -116,22 +139,28 @@ def aggregate(members: Sequence[MemberRef], dataset: str, split: Split) -> Split
     content = []
     for member in members:
         path = predictions_file(Path(member.predictions), dataset, split)
-        content.append(_read(path))
-        for key in _LABELS:
+        content.append(_read(path, [target.name for target in targets]))
+        for key in (*_OF_STRUCTURES, *(label_key(target.name) for target in targets)):
             if not np.array_equal(content[0][key], content[-1][key], equal_nan=True):
                 raise DataError(
                     f"{path} has another {key} than {members[0].name}'s file: their datasets differ.",
                     "Predict every member on the same dataset.",
                 )
-    first = content[0]
-    natoms = first["natoms"].astype(np.int64)
-    group = first["group"].astype(np.int64)
+    return SplitPredictions({t.name: _joined(content, t) for t in targets}, len(content[0]["natoms"]))
+
+
+def _joined(content: Sequence[Mapping[str, NDArray[np.generic]]], target: Target) -> TargetPredictions:
+    """Return one target of all members, with the components of vectors and tensors end to end."""
+    natoms, group = (content[0][key].astype(np.int64) for key in _OF_STRUCTURES)
+    label = content[0][label_key(target.name)].astype(np.float64)
+    members = np.stack([one[values_key(target.name)] for one in content]).astype(np.float64)
     # Relative to the references, so that figures show what was learned; differences are the same.
-    zero = first["energy_reference"].astype(np.float64)
-    energy = (np.stack([one["energy"] for one in content]).astype(np.float64) - zero) / natoms
-    forces = np.stack([one["forces"].reshape(-1) for one in content]).astype(np.float64)
-    return SplitPredictions(
-        energy=_quantity((first["energy_label"].astype(np.float64) - zero) / natoms, energy, group),
-        forces=_quantity(first["forces_label"].astype(np.float64).reshape(-1), forces, np.repeat(group, 3 * natoms)),
-        n_structures=len(natoms),
-    )
+    zero = content[0].get(reference_key(target.name))
+    if zero is not None:
+        label, members = label - zero.astype(np.float64), members - zero.astype(np.float64)
+    if target.per_atom:
+        sizes = natoms.reshape(-1, *(1 for _ in target.shape))
+        label, members = label / sizes, members / sizes
+    components = int(np.prod(target.shape, dtype=np.int64))
+    cluster = np.repeat(group, components * (natoms if target.level is Level.ATOM else 1))
+    return _target(label.reshape(-1), members.reshape(len(members), -1), cluster)

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from gfm_pipeline.apps.train.checkpoint import ModelCard
 from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.core.contracts.evaluation import DatasetReport, QuantityReport
+from gfm_pipeline.core.contracts.targets import Target
 
 _PACKAGES = ("gfm-pipeline", "torch", "numpy", "scipy", "ase", "adios2")
 
@@ -39,7 +40,7 @@ def model_card(
         _weights(list(members), reports),
         "## Accuracy on the test split",
         _accuracy(reports),
-        "Learns nothing: reference energies alone, and zero forces.",
+        _nothing(reports),
         "\n".join(f"- **{name} should not be used**: {d}." for name, r in reports.items() for d in r.doubts()),
         "## Uncertainty on the test split",
         _uncertainty(reports, level),
@@ -130,28 +131,34 @@ def _weights(members: Sequence[str], reports: Mapping[str, DatasetReport]) -> st
         return ""
     text = (
         "Mean and spread weigh the members, for each dataset on its own, by shares that were fitted on the "
-        "validation split and shrunk towards equal ones; energies and forces have the same. Effective members: "
+        "validation split and shrunk towards equal ones; all targets have the same. Effective members: "
         "1 / sum of squared shares, never below the root of their number."
     )
     return "\n\n".join(("### Weights", _table(("Dataset", *members, "Effective members"), rows), text))
 
 
-def _quantities(reports: Mapping[str, DatasetReport]) -> list[tuple[str, str, QuantityReport]]:
-    return [
-        (name, label, part)
-        for name, report in reports.items()
-        for label, part in (("energy, meV/atom", report.energy), ("forces, meV/Å", report.forces))
-        if part.n
-    ]
+def _quantities(reports: Mapping[str, DatasetReport]) -> list[tuple[str, Target, QuantityReport]]:
+    return [(name, target, part) for name, report in reports.items() for target, part in report.quantities() if part.n]
 
 
 def _accuracy(reports: Mapping[str, DatasetReport]) -> str:
     head = ("Dataset", "Quantity", "MAE", "RMSE", "Best member MAE", "Learns nothing MAE", "Entries")
     rows = [
-        (name, label, *(f"{1e3 * x:.4g}" for x in (q.mae, q.rmse, q.best_member_mae, q.null_mae)), f"{q.n:,}")
-        for name, label, q in _quantities(reports)
+        (
+            name,
+            target.label,
+            *(f"{target.shown_factor * x:.4g}" for x in (q.mae, q.rmse, q.best_member_mae, q.null_mae)),
+            f"{q.n:,}",
+        )
+        for name, target, q in _quantities(reports)
     ]
     return _table(head, rows)
+
+
+def _nothing(reports: Mapping[str, DatasetReport]) -> str:
+    """Return what a model that learned nothing predicts of each target."""
+    said = {target.name: target.learned_nothing for _, target, _ in _quantities(reports)}
+    return "Learns nothing: " + "; ".join(f"{name}: {nothing}" for name, nothing in said.items()) + "."
 
 
 def _uncertainty(reports: Mapping[str, DatasetReport], level: float) -> str:
@@ -162,22 +169,22 @@ def _uncertainty(reports: Mapping[str, DatasetReport], level: float) -> str:
     rows = [
         (
             name,
-            label,
+            target.label,
             f"{100 * q.coverage_raw:.1f} %",
             f"{100 * q.coverage_calibrated:.1f} ± {100 * q.coverage_error:.1f} %",
-            f"{1e3 * q.interval_halfwidth:.4g}",
+            f"{target.shown_factor * q.interval_halfwidth:.4g}",
             f"{q.rank_correlation:.2f}",
             f"{q.scale:.4g}",
-            f"{1e3 * q.floor:.4g}",
+            f"{target.shown_factor * q.floor:.4g}",
             f"{q.quantile:.4g}",
         )
-        for name, label, q in _quantities(reports)
+        for name, target, q in _quantities(reports)
     ]
     return _table(head, rows)
 
 
 def _limits(reports: Mapping[str, DatasetReport]) -> str:
-    small = [f"{name} ({label.split(',')[0]})" for name, label, q in _quantities(reports) if not q.guaranteed]
+    small = [f"{name} ({target.name})" for name, target, q in _quantities(reports) if not q.guaranteed]
     if not small:
         return ""
     return f"Validation was too small for the finite-sample guarantee at this level for {', '.join(small)}."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gfm_pipeline.apps.calibrate import metrics
-from gfm_pipeline.apps.calibrate.aggregate import QuantityPredictions
+from gfm_pipeline.apps.calibrate.aggregate import TargetPredictions
 from gfm_pipeline.apps.calibrate.calibrators import Calibration, fit_calibration
 from gfm_pipeline.apps.calibrate.metrics import Array
 from gfm_pipeline.core.contracts.evaluation import QuantityReport
@@ -15,7 +15,7 @@ from gfm_pipeline.core.contracts.evaluation import QuantityReport
 FIGURE_POINTS = 3000
 
 
-_UNLABELLED = QuantityReport(
+UNLABELLED = QuantityReport(
     mae=0.0,
     rmse=0.0,
     null_mae=0.0,
@@ -49,7 +49,7 @@ class QuantityEvaluation:
     figure: dict[str, Array]
 
 
-def judge(test: QuantityPredictions, calibration: Calibration, null_mae: float) -> QuantityReport:
+def judge(test: TargetPredictions, calibration: Calibration, null_mae: float) -> QuantityReport:
     """Return every metric of the test split before and after ``calibration``."""
     error, raw, deviation = test.error, test.spread, calibration.deviation(test.spread)
     halfwidth = calibration.halfwidth(test.spread)
@@ -79,7 +79,7 @@ def judge(test: QuantityPredictions, calibration: Calibration, null_mae: float) 
     )
 
 
-def figure_data(test: QuantityPredictions, calibration: Calibration, seed: int) -> dict[str, Array]:
+def figure_data(test: TargetPredictions, calibration: Calibration, seed: int) -> dict[str, Array]:
     """Return what parity, spread and calibration figures need, at most `FIGURE_POINTS` entries."""
     n = len(test.label)
     chosen = np.arange(n)
@@ -98,11 +98,16 @@ def figure_data(test: QuantityPredictions, calibration: Calibration, seed: int) 
     }
 
 
+def unlabelled(level: float) -> QuantityEvaluation:
+    """Return what is found of a target without labels."""
+    return QuantityEvaluation(Calibration(0.0, 0.0, 0.0, level, 0, False), UNLABELLED, {})
+
+
 def evaluate(
-    validation: QuantityPredictions, test: QuantityPredictions, level: float, null_mae: float, seed: int
+    validation: TargetPredictions, test: TargetPredictions, level: float, null_mae: float, seed: int
 ) -> QuantityEvaluation:
     """Fit on ``validation``, judge on ``test``; without labels in either, ``n`` is 0 and there is no figure."""
     if not len(validation.label) or not len(test.label):
-        return QuantityEvaluation(Calibration(0.0, 0.0, 0.0, level, 0, False), _UNLABELLED, {})
+        return unlabelled(level)
     calibration = fit_calibration(validation.error, validation.spread, level)
     return QuantityEvaluation(calibration, judge(test, calibration, null_mae), figure_data(test, calibration, seed))

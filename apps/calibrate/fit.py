@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.calibrate.aggregate import SplitPredictions, aggregate
 from gfm_pipeline.apps.calibrate.card import model_card
-from gfm_pipeline.apps.calibrate.evaluate import QuantityEvaluation, evaluate
+from gfm_pipeline.apps.calibrate.evaluate import UNLABELLED, QuantityEvaluation, evaluate, unlabelled
 from gfm_pipeline.apps.calibrate.metrics import Array
 from gfm_pipeline.apps.calibrate.weights import effective_members, fit_weights
 from gfm_pipeline.apps.dataset import Dataset
@@ -34,6 +35,7 @@ from gfm_pipeline.core.contracts.evaluation import (
     QuantityCalibration,
     figure_key,
 )
+from gfm_pipeline.core.contracts.targets import Target
 from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.core.publish import publishing, read_manifest, storage_errors, verify, write_json, write_record
 from gfm_pipeline.core.records import read_record, to_plain
@@ -63,21 +65,18 @@ def _copy_member(member: MemberRef, folder: Path) -> ModelCard:
 
 
 def _evaluate(
-    members: tuple[MemberRef, ...], statistics: DatasetStatistics, level: float, seed: int
-) -> tuple[QuantityEvaluation, QuantityEvaluation, SplitPredictions, Array]:
-    """Return the evaluation of energies and forces, the test split's predictions, and the members' weights [K]."""
-    validation = aggregate(members, statistics.name, Split.VALIDATION)
+    members: tuple[MemberRef, ...], statistics: DatasetStatistics, targets: Sequence[Target], level: float, seed: int
+) -> tuple[dict[str, QuantityEvaluation], SplitPredictions, Array]:
+    """Return the evaluation of each target, the test split's predictions, and the members' weights [K]."""
+    validation = aggregate(members, statistics.name, Split.VALIDATION, targets)
     weights = fit_weights(validation)
     validation = validation.weighted(weights)
-    test = aggregate(members, statistics.name, Split.TEST).weighted(weights)
-    null_energy = statistics.null_energy_mae.get(Split.TEST, 0.0)
-    null_force = statistics.null_force_mae.get(Split.TEST, 0.0)
-    return (
-        evaluate(validation.energy, test.energy, level, null_energy, seed),
-        evaluate(validation.forces, test.forces, level, null_force, seed),
-        test,
-        weights,
-    )
+    test = aggregate(members, statistics.name, Split.TEST, targets).weighted(weights)
+    found = {
+        name: evaluate(validation.targets[name], test.targets[name], level, statistics.null_mae(name, Split.TEST), seed)
+        for name in test.targets
+    }
+    return found, test, weights
 
 
 def _calibration(found: QuantityEvaluation) -> QuantityCalibration:
@@ -95,20 +94,35 @@ def calibrate(spec: CalibrateSpec, task: Task) -> CalibrateResult:
     arrays: dict[str, NDArray[np.float64]] = {}
     with publishing(output, PRODUCER, {"members": [m.name for m in spec.members]}) as folder:
         cards = {member.name: _copy_member(member, folder) for member in spec.members}
+        targets = next(iter(cards.values())).targets
         statistics = [Dataset.open(Path(ref.path)).statistics for ref in spec.datasets]
         for number, facts in enumerate(statistics):
             task.check()
             task.progress(force=True, dataset=facts.name, done=number, total=len(statistics))
-            energy, forces, test, shares = _evaluate(spec.members, facts, spec.level, spec.seed)
+            found, test, shares = _evaluate(spec.members, facts, targets, spec.level, spec.seed)
             weights = {member.name: float(share) for member, share in zip(spec.members, shares, strict=True)}
+            results = {name: evaluation.report for name, evaluation in found.items()}
+            corrections = {name: _calibration(evaluation) for name, evaluation in found.items()}
             reports[facts.name] = DatasetReport(
-                energy.report, forces.report, test.n_structures, weights, effective_members(shares)
+                results.pop("energy", UNLABELLED),
+                results.pop("forces", UNLABELLED),
+                test.n_structures,
+                weights,
+                effective_members(shares),
+                results,
+                {target.name: target for target in targets if target.name in results},
             )
+            nothing = _calibration(unlabelled(spec.level))
             calibrations[facts.name] = DatasetCalibration(
-                _calibration(energy), _calibration(forces), facts.elements, weights, facts.reference_undetermined
+                corrections.pop("energy", nothing),
+                corrections.pop("forces", nothing),
+                facts.elements,
+                weights,
+                facts.reference_undetermined,
+                corrections,
             )
-            for quantity, found in (("energy", energy), ("forces", forces)):
-                arrays |= {figure_key(facts.name, quantity, key): value for key, value in found.figure.items()}
+            for name, evaluation in found.items():
+                arrays |= {figure_key(facts.name, name, key): value for key, value in evaluation.figure.items()}
         names = tuple(m.name for m in spec.members)
         write_record(folder / CALIBRATION_FILE, EnsembleCalibration(SCHEMA_VERSION, spec.level, names, calibrations))
         write_json(

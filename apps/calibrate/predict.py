@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.calibrate.aggregate import predictions_file
+from gfm_pipeline.apps.calibrate.aggregate import label_key, predictions_file, reference_key, values_key
 from gfm_pipeline.apps.dataset import Columns, Dataset, GraphTable, collate
+from gfm_pipeline.apps.dataset.batching.graph_table import reference_values
 from gfm_pipeline.apps.dataset.neighbors.batched import neighbor_list_on
 from gfm_pipeline.apps.dataset.neighbors.edges import NeighborListFn, build_edges
 from gfm_pipeline.apps.dataset.store.edge_files import StoredEdges
@@ -22,19 +22,13 @@ from gfm_pipeline.apps.train.checkpoint import TrainedModel, load_model
 from gfm_pipeline.apps.train.device import CPU, torch_device
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.evaluation import PredictResult, PredictSpec
+from gfm_pipeline.core.contracts.targets import Level, Reference
 from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.core.publish import publishing, read_manifest, storage_errors
 
 PRODUCER = "gfm_pipeline.apps.calibrate.predict 1"
 SPLITS = (Split.VALIDATION, Split.TEST)
 _CHUNK = 2048  # structures whose edges are in memory at a time
-
-
-def reference_energies(columns: Columns, reference: Mapping[str, float]) -> NDArray[np.float64]:
-    """Return the sum of reference energies of each structure [G], eV."""
-    present, composition = columns.composition()
-    energies = composition @ np.array([reference[chemical_symbols[number]] for number in present])
-    return np.asarray(energies, dtype=np.float64)
 
 
 def predict_columns(
@@ -46,8 +40,10 @@ def predict_columns(
     device: torch.device = CPU,
     edges: StoredEdges | None = None,
     neighbor_list: NeighborListFn = build_edges,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return total energies [G] (eV, references added in float64) and forces [N, 3] (eV/Angstrom).
+) -> dict[str, NDArray[np.float64]]:
+    """Return the values of each target of the model, of structures [G, ...] or atoms [N, ...].
+
+    References are added in float64: energies are total energies.
 
     The model's weights must be on ``device``. ``edges`` are those of ``columns``, stored within the model's cutoff or
     more; None: they are listed, by ``neighbor_list``.
@@ -61,24 +57,44 @@ def predict_columns(
     """
     if dataset not in model.datasets:
         raise DataError(f"The model has no head for dataset {dataset!r}, only {', '.join(model.datasets)}.")
-    head, reference = model.datasets.index(dataset), model.references[dataset]
-    energy, forces = np.zeros(len(columns)), np.zeros((int(columns.natoms.sum()), 3))
+    head, references = model.datasets.index(dataset), model.card.references_of(dataset)
+    rows = {Level.GRAPH: len(columns), Level.ATOM: len(columns.numbers)}
+    found = {target.name: np.zeros((rows[target.level], *target.shape)) for target in model.targets}
     for first in range(0, len(columns), _CHUNK):
         chosen = np.arange(first, min(first + _CHUNK, len(columns)))
         part, stored = columns.take(chosen), None if edges is None else edges.read(chosen)
-        table = GraphTable.build(
-            part, model.card.spec.cutoff, head, model.card.references_of(dataset), stored, neighbor_list
-        )
+        table = GraphTable.build(part, model.card.spec.cutoff, head, references, stored, neighbor_list)
         for start in range(0, len(part), batch_size):
             if task is not None:
                 task.check()
                 task.progress(dataset=dataset, done=first + start, total=len(columns))
             graphs = np.arange(start, min(start + batch_size, len(part)))
             out = model.potential(collate([table], np.zeros_like(graphs), graphs).to(device))
-            atoms = columns.offsets[first + graphs[0]], columns.offsets[first + graphs[-1] + 1]
-            energy[first + graphs] = out.energy.cpu().double().numpy()
-            forces[atoms[0] : atoms[1]] = out.forces.cpu().double().numpy()
-    return energy + reference_energies(columns, reference), forces
+            ends = first + graphs[0], first + graphs[-1] + 1
+            places = {Level.GRAPH: slice(*ends), Level.ATOM: slice(*columns.offsets[list(ends)])}
+            for target in model.targets:
+                found[target.name][places[target.level]] = out.values[target.name].cpu().double().numpy()
+    for target in model.targets:
+        if reference := references.get(target.name):
+            found[target.name] += reference_values(columns, reference, target.name, target.level)
+    return found
+
+
+def _arrays(
+    model: TrainedModel, columns: Columns, dataset: str, values: Mapping[str, NDArray[np.float64]]
+) -> dict[str, NDArray[np.generic]]:
+    """Return what is published of one split: predictions and labels of each target, and what figures need."""
+    labels = {**columns.graph_labels, **columns.atom_labels}
+    found: dict[str, NDArray[np.generic]] = {"natoms": columns.natoms, "group": columns.group}
+    for target in model.targets:
+        value = values[target.name]
+        label = labels.get(target.name)
+        found[values_key(target.name)] = value
+        found[label_key(target.name)] = np.full_like(value, np.nan) if label is None else label.astype(np.float64)
+        if target.reference is Reference.ELEMENTS and target.level is Level.GRAPH:
+            reference = model.card.references_of(dataset)[target.name]
+            found[reference_key(target.name)] = reference_values(columns, reference, target.name, target.level)
+    return found
 
 
 def predict(spec: PredictSpec, task: Task) -> PredictResult:
@@ -96,22 +112,11 @@ def predict(spec: PredictSpec, task: Task) -> PredictResult:
             for split in SPLITS:
                 columns = dataset.columns(split)
                 edges = dataset.edges(split, model.card.spec.cutoff)
-                energy, forces = predict_columns(
-                    model, columns, ref.name, spec.batch_size, task, device, edges, neighbor_list
-                )
+                values = predict_columns(model, columns, ref.name, spec.batch_size, task, device, edges, neighbor_list)
                 graphs += len(columns)
                 path = predictions_file(folder, ref.name, split)
                 with storage_errors(path):
-                    np.savez(
-                        path,
-                        energy=energy,
-                        forces=forces,
-                        natoms=columns.natoms,
-                        group=columns.group,
-                        energy_label=columns.energy,
-                        forces_label=columns.forces.astype(np.float64),
-                        energy_reference=reference_energies(columns, model.references[ref.name]),
-                    )
+                    np.savez(path, **_arrays(model, columns, ref.name, values))  # type: ignore[arg-type]
     seconds = time.monotonic() - begun
     return PredictResult(str(output), read_manifest(output).digest, seconds, graphs / max(seconds, 1e-9))
 

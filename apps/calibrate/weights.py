@@ -1,7 +1,7 @@
 """One weight a member and dataset: a convex combination that a weak member cannot spoil.
 
 Stacking (Breiman, Machine Learning 24, 49 (1996); van der Laan, Polley and Hubbard, Stat. Appl. Genet. Mol. Biol. 6,
-25 (2007)) with weights that are not negative and sum to one. The same weights hold for energies and forces, so that the
+25 (2007)) with weights that are not negative and sum to one. The same weights hold for all targets, so that the
 ensemble's forces stay minus the gradient of its energy. They minimise, on the validation split,
 
     mean over quantities of h(weighted error) + strength / G * (K * sum(w**2) - 1),
@@ -54,8 +54,8 @@ def fit_weights(validation: SplitPredictions, strength: float = STRENGTH) -> Arr
     strength
         Pull towards equal weights, in units of one group.
     """
-    quantities = (validation.energy, validation.forces)
-    k = len(validation.energy.members)
+    quantities = tuple(validation.targets.values())
+    k = len(quantities[0].members)
     groups = max((len(np.unique(q.cluster)) for q in quantities), default=0)
     units = [_in_units(q.members - q.label) for q in quantities if len(q.label)]
     errors = [found for found in units if found is not None]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from gfm_pipeline.apps.train.schedule import Anneal, Phase
-from gfm_pipeline.core.contracts.targets import ENERGY, References
+from gfm_pipeline.core.contracts.targets import DEFAULT, ENERGY, References, Target
 from gfm_pipeline.core.contracts.training import DatasetErrors, ModelSettings, OptimiserSettings, StopReason
 from gfm_pipeline.core.errors import GFMError, IntegrityError
 from gfm_pipeline.core.publish import Manifest, publishing, read_manifest, storage_errors, verify, write_record
@@ -69,6 +69,11 @@ class ModelCard:
     objective: float | None = None
     errors: dict[str, DatasetErrors] = field(default_factory=dict)
     target_references: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """What the model predicts."""
+        return DEFAULT
 
     def references_of(self, dataset: str) -> References:
         """Return what is subtracted from the labels of a dataset, and added to predictions of its branch."""
@@ -154,6 +159,11 @@ class TrainedModel:
     def datasets(self) -> tuple[str, ...]:
         """Names of the dataset heads, in order."""
         return self.card.datasets
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """What it predicts."""
+        return self.card.targets
 
     @property
     def references(self) -> dict[str, dict[str, float]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gfm_pipeline.core.contracts.reading import ReadLimits
-from gfm_pipeline.core.contracts.targets import ENERGY, References, Target
+from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, References, Target
 from gfm_pipeline.core.contracts.task import TaskSpec
 from gfm_pipeline.core.strenum import StrEnum
 
@@ -362,6 +362,12 @@ class DatasetStatistics:
     def references(self) -> References:
         """What is subtracted from the labels of each target."""
         return {ENERGY.name: self.reference, **{name: facts.reference for name, facts in self.targets.items()}}
+
+    def null_mae(self, target: str, split: str) -> float:
+        """Return the error on a split of a model that learned nothing; 0 where it is not known."""
+        known = {ENERGY.name: self.null_energy_mae, FORCES.name: self.null_force_mae}
+        known |= {name: facts.null for name, facts in self.targets.items()}
+        return known.get(target, {}).get(split, 0.0)
 
 
 @dataclass(frozen=True)

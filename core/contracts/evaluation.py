@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, Target
 from gfm_pipeline.core.contracts.task import Assignment, TaskSpec
 from gfm_pipeline.core.contracts.training import DatasetRef, Device
 
@@ -23,7 +24,8 @@ class PredictSpec(TaskSpec):
 
     Publishes under ``output`` one ``<dataset>-<split>.npz`` each with ``energy`` [G] (eV, references added),
     ``forces`` [N, 3] (eV/Angstrom), ``natoms`` [G], ``group`` [G] (index of the trajectory or family), the
-    labels ``energy_label``, ``forces_label``, and ``energy_reference`` [G] (eV), in dataset order.
+    labels ``energy_label``, ``forces_label``, and ``energy_reference`` [G] (eV), in dataset order; of every other
+    target of the model the same, references added, under its name.
     A program of one rank.
     """
 
@@ -119,8 +121,9 @@ class QuantityReport:
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """Test results of the ensemble on one dataset; energies are per atom.
+    """Test results of the ensemble on one dataset; values of structures that are extensive are per atom.
 
+    ``others`` are targets beside energy and forces, by name, and ``declared`` says what they are. `quantities` has all.
     ``weights`` of the members, by name, sum to one and were fitted on validation (empty: equal weights);
     ``effective_members`` is 1 / sum(weights**2), None where weights are empty.
     """
@@ -130,6 +133,13 @@ class DatasetReport:
     n_structures: int
     weights: dict[str, float] = field(default_factory=dict)
     effective_members: float | None = None
+    others: dict[str, QuantityReport] = field(default_factory=dict)
+    declared: dict[str, Target] = field(default_factory=dict)
+
+    def quantities(self) -> list[tuple[Target, QuantityReport]]:
+        """Return every target with its results; ``n`` is 0 of one that the test split has no labels of."""
+        others = [(self.declared[name], report) for name, report in self.others.items()]
+        return [(ENERGY, self.energy), (FORCES, self.forces), *others]
 
     def doubts(self) -> tuple[str, ...]:
         """Return why nobody should use this: errors on the test split that are no sensible model's."""
@@ -142,6 +152,10 @@ class DatasetReport:
             )
         if forces.n and forces.null_mae and forces.mae > ABSURD_FORCES * forces.null_mae:
             said.append(f"the force MAE is {forces.mae / forces.null_mae:.3g} times that of zero forces")
+        for name, report in self.others.items():
+            if report.n and report.null_mae and report.mae > ABSURD_FORCES * report.null_mae:
+                nothing = self.declared[name].learned_nothing
+                said.append(f"the MAE of {name} is {report.mae / report.null_mae:.3g} times that of {nothing}")
         return tuple(said)
 
 
@@ -172,7 +186,8 @@ class QuantityCalibration:
 class DatasetCalibration:
     """Calibration of one dataset (branch), with the elements its labels hold.
 
-    ``weights`` of the members, by name, sum to one and hold for energies and forces alike; empty: equal weights.
+    ``weights`` of the members, by name, sum to one and hold for all targets alike; empty: equal weights. ``others`` are
+    targets beside energy and forces.
     ``undetermined`` [D][S] are directions in the space of compositions, over ``elements``, that the dataset's reference
     energies are a guess in.
     """
@@ -182,6 +197,12 @@ class DatasetCalibration:
     elements: tuple[str, ...]
     weights: dict[str, float] = field(default_factory=dict)
     undetermined: tuple[tuple[float, ...], ...] = ()
+    others: dict[str, QuantityCalibration] = field(default_factory=dict)
+
+    def of(self, target: str) -> QuantityCalibration | None:
+        """Return the calibration of a target; None where there is none."""
+        found = {ENERGY.name: self.energy, FORCES.name: self.forces, **self.others}.get(target)
+        return found if found is not None and found.n else None
 
 
 @dataclass(frozen=True)
@@ -197,9 +218,9 @@ class EnsembleCalibration:
 def figure_key(dataset: str, quantity: str, field: str) -> str:
     """Return the name of an array in ``evaluation.npz``.
 
-    ``quantity`` is ``energy`` (eV/atom, relative to the references) or ``forces`` (components,
-    eV/Angstrom). ``field`` is ``label``, ``mean``, ``spread`` or ``deviation`` (calibrated), [n <= 3000] of
-    the test split, or ``curve_expected``, ``curve_raw`` or ``curve_calibrated`` [101], expected against
-    observed coverage.
+    ``quantity`` is the name of a target: ``energy`` (eV/atom, relative to the references), ``forces`` (components,
+    eV/Angstrom), or another (components, per atom where it is extensive and of structures). ``field`` is ``label``,
+    ``mean``, ``spread`` or ``deviation`` (calibrated), [n <= 3000] of the test split, or ``curve_expected``,
+    ``curve_raw`` or ``curve_calibrated`` [101], expected against observed coverage.
     """
     return f"{dataset}/{quantity}/{field}"

@@ -84,6 +84,8 @@ class Target:
         sums over atoms; else they are means over atoms.
     keys
         Names that data call it by, the first one preferred; empty: ``name``.
+    word, title
+        What sentences and headings call its values: ``force``, ``Force components``; empty: ``name``.
     shown_unit, shown_factor
         Unit that reports print errors in, and how many of it one ``unit`` (per atom, of extensive values) is; empty:
         ``unit`` itself.
@@ -101,6 +103,8 @@ class Target:
     reference: Reference = Reference.NONE
     constraint: Constraint = Constraint.NONE
     keys: tuple[str, ...] = ()
+    word: str = ""
+    title: str = ""
     shown_unit: str = ""
     shown_factor: float = 1.0
     weight: float = 1.0
@@ -123,12 +127,32 @@ class Target:
     @property
     def printed_unit(self) -> str:
         """Unit of errors in reports."""
-        return self.shown_unit or self.error_unit
+        return self.shown_unit or typeset(self.error_unit)
+
+    @property
+    def label(self) -> str:
+        """Name and unit of errors, for rows and columns of tables."""
+        return ", ".join(part for part in (self.name, self.printed_unit) if part)
+
+    @property
+    def noun(self) -> str:
+        """What sentences call its values."""
+        return self.word or self.name
+
+    @property
+    def heading(self) -> str:
+        """What headings call its values."""
+        return self.title or self.name
 
     @property
     def learned_nothing(self) -> str:
         """What a model that learned nothing predicts."""
         return _LEARNED_NOTHING[self.reference]
+
+
+def typeset(unit: str) -> str:
+    """Return a unit as reports print it."""
+    return unit.replace("Angstrom", "Å").replace("^3", "³")
 
 
 ENERGY = Target(
@@ -137,6 +161,7 @@ ENERGY = Target(
     "potential energy",
     extensive=True,
     reference=Reference.ELEMENTS,
+    title="Energy per atom",
     shown_unit="meV/atom",
     shown_factor=1000.0,
 )
@@ -148,7 +173,9 @@ FORCES = Target(
     Rank.VECTOR,
     Origin.GRADIENT,
     extensive=True,
-    shown_unit="meV/Angstrom",
+    word="force",
+    title="Force components",
+    shown_unit="meV/Å",
     shown_factor=1000.0,
     weight=10.0,
 )

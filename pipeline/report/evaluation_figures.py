@@ -10,13 +10,12 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from gfm_pipeline.core.contracts.evaluation import figure_key
+from gfm_pipeline.core.contracts.targets import Level, Reference, Target, typeset
 from gfm_pipeline.report.canvas import MUTED, SERIES, SURFACE, Canvas, log_axis, round_numbers, styled
-from gfm_pipeline.report.text import milli, percent, significant
+from gfm_pipeline.report.text import percent, significant
 
 Arrays = Mapping[str, NDArray[np.float64]]
 
-#: Quantity -> its title and unit once multiplied by 1000.
-QUANTITIES = {"energy": ("Energy per atom", "meV/atom"), "forces": ("Force components", "meV/Å")}
 _EVALUATION_SIZE = (390, 360)  # CSS pixels; its three panels stand side by side
 _CORNERS = ((0.66, 0.07), (0.04, 0.70))  # where the histogram of errors may lie, off the diagonal, in axes
 _HISTOGRAM = (0.30, 0.22)  # its size
@@ -47,13 +46,13 @@ def _arrays(evaluation: Arrays, dataset: str, quantity: str, fields: Sequence[st
 
 
 @styled
-def parity(evaluation: Arrays, dataset: str, quantity: str, name: str) -> str | None:
+def parity(evaluation: Arrays, dataset: str, target: Target, name: str) -> str | None:
     """Predicted against labelled values of the test split, and the distribution of the errors in the emptier corner."""
-    found = _arrays(evaluation, dataset, quantity, ("label", "mean"))
+    found = _arrays(evaluation, dataset, target.name, ("label", "mean"))
     if found is None or not len(found[0]):
         return None
     label, mean = found
-    title, unit = QUANTITIES[quantity]
+    title, unit, factor = target.heading, target.printed_unit, target.shown_factor
     canvas = Canvas(name, *_EVALUATION_SIZE)
     axes = canvas.axes
     low, high = float(min(label.min(), mean.min())), float(max(label.max(), mean.max()))
@@ -67,20 +66,21 @@ def parity(evaluation: Arrays, dataset: str, quantity: str, name: str) -> str | 
     _square(axes)
     axes.xaxis.set_major_locator(round_numbers())
     axes.yaxis.set_major_locator(round_numbers())
-    base = unit.replace("meV", "eV")
-    axes.set_xlabel(f"label{' less references' if quantity == 'energy' else ''}, {base}")
-    axes.set_ylabel(f"ensemble mean, {base}")
+    base = typeset(target.error_unit)
+    less = " less references" if target.reference is Reference.ELEMENTS and target.level is Level.GRAPH else ""
+    axes.set_xlabel(_with_unit(f"label{less}", base))
+    axes.set_ylabel(_with_unit("ensemble mean", base))
     axes.set_title(title)
     error = mean - label
     inset = axes.inset_axes((*_emptier_corner(axes, label, mean), *_HISTOGRAM))
-    reach = 1e3 * float(np.quantile(np.abs(error), 0.985)) or 1.0
-    inset.hist(1e3 * error, bins=np.linspace(-reach, reach, 31).tolist(), color=SERIES[0], alpha=0.85)
+    reach = factor * float(np.quantile(np.abs(error), 0.985)) or 1.0
+    inset.hist(factor * error, bins=np.linspace(-reach, reach, 31).tolist(), color=SERIES[0], alpha=0.85)
     inset.set_yticks([])
     inset.grid(False)
     inset.spines["left"].set_visible(False)
     inset.set_xticks([-reach, 0.0, reach], [f"−{significant(reach, 2)}", "0", significant(reach, 2)], fontsize=6.5)
-    inset.set_title(f"error, {unit}", fontsize=6.5, fontweight="normal", loc="center", pad=2)
-    mae = 1e3 * float(np.abs(error).mean())
+    inset.set_title(_with_unit("error", unit), fontsize=6.5, fontweight="normal", loc="center", pad=2)
+    mae = factor * float(np.abs(error).mean())
     variance = float(np.var(label))
     r2 = f", R² {1.0 - float(np.mean(error**2)) / variance:.3f}" if variance > 0.0 else ""
     text = Line2D([], [], color=_RASTER_POINT, marker="o", linestyle="", label=f"MAE {significant(mae)} {unit}{r2}")
@@ -102,13 +102,13 @@ def _emptier_corner(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64]) 
 
 @styled
 def calibration_curve(
-    evaluation: Arrays, dataset: str, quantity: str, name: str, interval: tuple[float, float] | None = None
+    evaluation: Arrays, dataset: str, target: Target, name: str, interval: tuple[float, float] | None = None
 ) -> str | None:
     """Observed against expected coverage before and after calibration.
 
     ``interval`` is (level, coverage found) of the conformal interval, drawn as a point.
     """
-    found = _arrays(evaluation, dataset, quantity, ("curve_expected", "curve_raw", "curve_calibrated"))
+    found = _arrays(evaluation, dataset, target.name, ("curve_expected", "curve_raw", "curve_calibrated"))
     if found is None:
         return None
     expected, raw, calibrated = found
@@ -132,23 +132,23 @@ def calibration_curve(
     _square(axes)
     axes.set_xlabel("expected inside the interval")
     axes.set_ylabel("found inside the interval")
-    axes.set_title(QUANTITIES[quantity][0])
+    axes.set_title(target.heading)
     _legend_below(canvas, handles)
-    return canvas.svg(f"{dataset}: expected against observed coverage of {QUANTITIES[quantity][0].lower()}.")
+    return canvas.svg(f"{dataset}: expected against observed coverage of {target.heading.lower()}.")
 
 
 @styled
-def spread_and_error(evaluation: Arrays, dataset: str, quantity: str, name: str) -> str | None:
+def spread_and_error(evaluation: Arrays, dataset: str, target: Target, name: str) -> str | None:
     """Absolute error against calibrated deviation, with the error found in bins of raw and calibrated spread."""
-    found = _arrays(evaluation, dataset, quantity, ("label", "mean", "spread", "deviation"))
+    found = _arrays(evaluation, dataset, target.name, ("label", "mean", "spread", "deviation"))
     if found is None or len(found[0]) < 2:
         return None
     label, mean, spread, deviation = found
-    error = 1e3 * np.abs(mean - label)
-    title, unit = QUANTITIES[quantity]
+    title, unit, factor = target.heading, target.printed_unit, target.shown_factor
+    error = factor * np.abs(mean - label)
     canvas = Canvas(name, *_EVALUATION_SIZE)
     axes = canvas.axes
-    x = 1e3 * deviation
+    x = factor * deviation
     positive = (error > 0) & (x > 0)
     if not positive.any():
         return None
@@ -163,7 +163,7 @@ def spread_and_error(evaluation: Arrays, dataset: str, quantity: str, name: str)
         zorder=1,
     )
     handles: list[Line2D] = []
-    for values, color, text in ((1e3 * spread, SERIES[1], "raw spread"), (x, SERIES[0], "calibrated deviation")):
+    for values, color, text in ((factor * spread, SERIES[1], "raw spread"), (x, SERIES[0], "calibrated deviation")):
         stated, actual = _binned(values, error)
         keep = (stated > 0) & (actual > 0)
         if keep.any():
@@ -178,12 +178,18 @@ def spread_and_error(evaluation: Arrays, dataset: str, quantity: str, name: str)
     axes.set_ylim(float(np.quantile(error[positive], 0.01)), 1.6 * float(error.max()))
     log_axis(axes, "x")
     log_axis(axes, "y")
-    axes.set_xlabel(f"stated deviation, {unit}")
-    axes.set_ylabel(f"error, {unit}")
+    axes.set_xlabel(_with_unit("stated deviation", unit))
+    axes.set_ylabel(_with_unit("error", unit))
     axes.set_title(title)
     if handles:
         _legend_below(canvas, handles)
-    return canvas.svg(f"{dataset}: error against stated deviation of {title.lower()}; MAE {milli(error.mean() / 1e3)}.")
+    return canvas.svg(
+        f"{dataset}: error against stated deviation of {title.lower()}; MAE {significant(float(error.mean()))}."
+    )
+
+
+def _with_unit(text: str, unit: str) -> str:
+    return f"{text}, {unit}" if unit else text
 
 
 def _point_size(values: NDArray[np.float64]) -> float:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gfm_pipeline.core.contracts.data import DatasetStatistics
 from gfm_pipeline.core.contracts.evaluation import QuantityReport, figure_key
 from gfm_pipeline.core.contracts.ingest_report import Histogram, IngestReport
+from gfm_pipeline.core.contracts.targets import Target
 from gfm_pipeline.report import data_figures, data_tables, evaluation_figures, figures, tables
 from gfm_pipeline.report.html_table import render_table
 from gfm_pipeline.report.sources import Found
@@ -157,8 +158,8 @@ def _evaluation_figures(
     for i, (name, report) in enumerate({} if view.calibration is None else view.calibration.datasets.items()):
         level = view.calibration.level if view.calibration else 0.0
         drawn: list[_Figure] = []
-        for quantity, part in (("energy", report.energy), ("forces", report.forces)):
-            drawn += _quantity_figures(evaluation, name, quantity, part, level, f"d{i}-{quantity}")
+        for target, part in report.quantities():
+            drawn += _quantity_figures(evaluation, name, target, part, level, f"d{i}-{target.name}")
         if drawn:
             found.append((name, drawn))
     return found
@@ -167,26 +168,26 @@ def _evaluation_figures(
 def _quantity_figures(
     evaluation: Mapping[str, NDArray[np.float64]],
     dataset: str,
-    quantity: str,
+    target: Target,
     report: QuantityReport,
     level: float,
     key: str,
 ) -> list[_Figure]:
     interval = (level, report.coverage_calibrated)
-    drawn = evaluation.get(figure_key(dataset, quantity, "label"), ())
+    drawn = evaluation.get(figure_key(dataset, target.name, "label"), ())
     return _figures(
         (
-            evaluation_figures.parity(evaluation, dataset, quantity, f"parity-{key}"),
+            evaluation_figures.parity(evaluation, dataset, target, f"parity-{key}"),
             f"{count(len(drawn))} of {count(report.n)} entries of the test split.",
         ),
         (
-            evaluation_figures.calibration_curve(evaluation, dataset, quantity, f"curve-{key}", interval),
+            evaluation_figures.calibration_curve(evaluation, dataset, target, f"curve-{key}", interval),
             f"Area to the diagonal {report.miscalibration_raw:.3f} before, "
             f"{report.miscalibration_calibrated:.3f} after; {percent(level, 0)} intervals "
             f"covered {percent(report.coverage_raw)} before.",
         ),
         (
-            evaluation_figures.spread_and_error(evaluation, dataset, quantity, f"spread-{key}"),
+            evaluation_figures.spread_and_error(evaluation, dataset, target, f"spread-{key}"),
             "On the diagonal the stated deviation is the error found; bins hold equally many entries. "
             f"Rank correlation {report.rank_correlation:.2f}.",
         ),

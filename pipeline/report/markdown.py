@@ -10,7 +10,7 @@ from gfm_pipeline.report import data_tables, tables
 from gfm_pipeline.report.sources import Found
 from gfm_pipeline.report.summary import doubts
 from gfm_pipeline.report.tables import Table
-from gfm_pipeline.report.text import MISSING, moment, percent, significant, symbol
+from gfm_pipeline.report.text import moment, percent, significant, symbol
 from gfm_pipeline.report.view import CampaignView, StageStatus
 
 _SPECIAL = str.maketrans({"|": "\\|", "`": "\\`", "\n": " ", "\r": " ", "*": "\\*", "_": "\\_", "[": "\\[", "]": "\\]"})
@@ -72,18 +72,16 @@ def _headlines(view: CampaignView) -> str:
     lines = []
     for card in cards:
         said = []
-        for what, mae, unit, ratio in (
-            ("force", card.force_mae, "meV/Å", card.force_ratio),
-            ("energy", card.energy_mae, "meV/atom", card.energy_ratio),
-        ):
-            of_nothing = f" ({significant(ratio)} of learning nothing)" if ratio is not None else ""
-            said += [f"{what} MAE {mae} {unit}{of_nothing}"] if mae != MISSING else []
+        for one in card.targets:
+            of_nothing = f" ({significant(one.ratio)} of learning nothing)" if one.ratio is not None else ""
+            said.append(f"{one.name} MAE {one.mae} {one.unit}".rstrip() + of_nothing)
         line = f"- **{_text(card.dataset)}** ({_text(card.source)}): {', '.join(said)}"
-        for what, coverage in (("force", card.force_coverage), ("energy", card.energy_coverage)):
-            if coverage is not None:
-                before, after = map(percent, coverage)
+        for one in card.targets:
+            if one.coverage is not None:
+                before, after = map(percent, one.coverage)
                 line += (
-                    f"; {percent(card.level, 0)} {what} intervals cover {before} before and {after} after calibration"
+                    f"; {percent(card.level, 0)} {one.name} intervals cover {before} before and {after} after "
+                    "calibration"
                 )
         lines.append(line + ".")
     return "\n".join(lines)

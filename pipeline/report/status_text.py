@@ -53,7 +53,14 @@ def render_status(view: CampaignView, console: Console) -> None:
     console.print(Text(f"{used}, {duration(view.now - view.created)} since it was created"))
     console.print(_stages(view, console.width))
     width = console.width
-    drawn = (_sources(view, width), _running(view), _candidates(view, width), _members(view), _results(view, width))
+    drawn = (
+        _sources(view, width),
+        _running(view),
+        _candidates(view, width),
+        _members(view),
+        _results(view, width),
+        _other_results(view),
+    )
     for table in drawn:
         if table is not None:
             console.print(table)
@@ -213,6 +220,28 @@ def _results(view: CampaignView, width: int) -> RichTable | None:
         before, after = percent(report.forces.coverage_raw), percent(report.forces.coverage_calibrated)
         shown = f"{before} → {after}" if wide else after
         table.add_row(Text(name), *cells, shown if report.forces.n else MISSING)
+    return table
+
+
+def _other_results(view: CampaignView) -> RichTable | None:
+    """Return the results of targets beside energy and forces."""
+    datasets = {} if view.calibration is None else view.calibration.datasets
+    found = [
+        (name, target, part)
+        for name, report in datasets.items()
+        for target, part in report.quantities()
+        if part.n and target.name in report.others
+    ]
+    if not found:
+        return None
+    table = _grid(
+        "test split: other targets", ("dataset", ""), ("target", ""), ("MAE", "right"), ("of nothing", "right"),
+        ("coverage", "right"),
+    )  # fmt: skip
+    for name, target, part in found:
+        nothing = significant(ratio(part.mae, part.null_mae))
+        shown = percent(part.coverage_calibrated)
+        table.add_row(Text(name), Text(target.label), tables.in_unit(target, part.mae), nothing, shown)
     return table
 
 

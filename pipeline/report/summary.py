@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from gfm_pipeline.report.tables import in_unit
 from gfm_pipeline.report.view import CampaignView
 
 
@@ -38,6 +39,11 @@ def summary_lines(view: CampaignView, folder: str) -> list[str]:
                 mae[2] = f"{forces.mae / forces.null_mae:.2f}" if forces.null_mae else "none"
                 parts.append(f"F {forces.coverage_calibrated:.1%}")
             lines.append(f"  {name:<14}{mae[0]:>17}{mae[1]:>17}{mae[2]:>13}{', '.join(parts):>25}")
+            for target, part in report.quantities():
+                if part.n and target.name in report.others:
+                    error = f"{in_unit(target, part.mae)} {target.printed_unit}"
+                    nothing = f"{part.mae / part.null_mae:.2f}" if part.null_mae else "none"
+                    lines.append(f"    {target.name:<12}{error:>34}{nothing:>13}{part.coverage_calibrated:>25.1%}")
         lines.append("  * force MAE as a share of predicting zero forces")
         lines += [f"  WARNING {sentence}" for sentence in doubts(view)]
     lines += [

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import StringIO
-from typing import Any
+from typing import Any, TypeVar
 
 from gfm_pipeline.core.contracts.evaluation import QuantityReport
+from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, Target
 from gfm_pipeline.core.contracts.training import DatasetErrors
 from gfm_pipeline.report.text import (
     MISSING,
@@ -26,6 +28,7 @@ from gfm_pipeline.report.text import (
 )
 from gfm_pipeline.report.view import CampaignView, CandidateView
 
+T = TypeVar("T")
 _STATUS_ORDER = {"selected": 0, "running": 1, "finished": 2, "stopped": 3, "diverged": 4, "failed": 5}
 _ABBREVIATED = {"learning rate": "lr", "batch size": "batch", "force weight": "force"}
 
@@ -48,23 +51,31 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Headline:
-    """The first thing to know of a dataset; errors in meV/Angstrom and meV/atom, as text.
+class TargetHeadline:
+    """The error of one target.
 
-    ``force_ratio`` and ``energy_ratio`` are errors over those of a model that learned nothing. ``force_coverage`` and
-    ``energy_coverage`` are shares of labels inside the intervals, before and after calibration, meant to be ``level``.
-    What is said of forces is missing where there are none.
+    ``mae`` is text in ``unit``; ``ratio`` is the error over that of a model that learned nothing. ``coverage`` are the
+    shares of labels inside the intervals, before and after calibration.
+    """
+
+    name: str
+    mae: str
+    unit: str
+    ratio: float | None
+    coverage: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The first thing to know of a dataset.
+
+    ``targets`` are those that have labels, forces first. Intervals are meant to cover ``level``.
     ``source`` says what was measured: the ensemble on test, or the best member on validation so far.
     """
 
     dataset: str
     source: str
-    force_mae: str
-    force_ratio: float | None
-    energy_mae: str
-    energy_ratio: float | None
-    force_coverage: tuple[float, float] | None
-    energy_coverage: tuple[float, float] | None
+    targets: tuple[TargetHeadline, ...]
     level: float | None
     elements: str
     structures: str
@@ -105,29 +116,38 @@ def headlines(view: CampaignView) -> tuple[Headline, ...]:
         structures = count(sum(facts.n_structures.values())) if facts else MISSING
         if view.calibration is not None and name in view.calibration.datasets:
             report = view.calibration.datasets[name]
-            cards.append(
-                Headline(
-                    name, f"ensemble, test split ({count(report.n_structures)} structures)",
-                    mae(report.forces), ratio(report.forces.mae, report.forces.null_mae),
-                    mae(report.energy), ratio(report.energy.mae, report.energy.null_mae),
-                    _coverage(report.forces), _coverage(report.energy), view.calibration.level,
-                    elements, structures,
-                )
-            )  # fmt: skip
+            targets = [_target_headline(t, part) for t, part in _forces_first(report.quantities()) if part.n]
+            found = f"ensemble, test split ({count(report.n_structures)} structures)"
+            cards.append(Headline(name, found, tuple(targets), view.calibration.level, elements, structures))
             continue
         members = [m for m in view.members if name in m.errors]
         if members:
             best = min(members, key=lambda m: (m.errors[name].force_mae, m.errors[name].energy_mae))
             errors = best.errors[name]
-            cards.append(
-                Headline(
-                    name, f"best member so far ({best.name}), validation split",
-                    _force_mae(errors), ratio(errors.force_mae, errors.null_force_mae),
-                    milli(errors.energy_mae), ratio(errors.energy_mae, errors.null_energy_mae),
-                    None, None, None, elements, structures,
-                )
-            )  # fmt: skip
+            of_forces, of_energy = (
+                TargetHeadline(
+                    FORCES.noun, _force_mae(errors), FORCES.printed_unit, ratio(errors.force_mae, errors.null_force_mae)
+                ),
+                TargetHeadline(
+                    ENERGY.noun,
+                    milli(errors.energy_mae),
+                    ENERGY.printed_unit,
+                    ratio(errors.energy_mae, errors.null_energy_mae),
+                ),
+            )
+            shown = tuple(one for one in (of_forces, of_energy) if one.mae != MISSING)
+            found = f"best member so far ({best.name}), validation split"
+            cards.append(Headline(name, found, shown, None, elements, structures))
     return tuple(cards)
+
+
+def _forces_first(found: Iterable[tuple[Target, T]]) -> list[tuple[Target, T]]:
+    return sorted(found, key=lambda pair: pair[0].name != FORCES.name)
+
+
+def _target_headline(target: Target, part: QuantityReport) -> TargetHeadline:
+    nothing = ratio(part.mae, part.null_mae)
+    return TargetHeadline(target.noun, in_unit(target, part.mae), target.printed_unit, nothing, _coverage(part))
 
 
 def mae(report: QuantityReport) -> str:
@@ -152,24 +172,24 @@ def dataset_names(view: CampaignView) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _quantities(view: CampaignView) -> list[tuple[str, str, QuantityReport]]:
+def _quantities(view: CampaignView) -> list[tuple[str, Target, QuantityReport]]:
     datasets = {} if view.calibration is None else view.calibration.datasets
-    return [
-        (name, label, part)
-        for name, report in datasets.items()
-        for label, part in (("energy, meV/atom", report.energy), ("forces, meV/Å", report.forces))
-        if part.n
-    ]
+    return [(name, target, part) for name, report in datasets.items() for target, part in report.quantities() if part.n]
+
+
+def in_unit(target: Target, value: float | None) -> str:
+    """Return an error of a target in the unit that reports print, three significant digits."""
+    return MISSING if value is None else significant(target.shown_factor * value)
 
 
 def accuracy(view: CampaignView) -> Table:
     """Test errors of the ensemble beside its best member and a model that learned nothing."""
     rows = tuple(
         (
-            name, label, milli(q.mae), milli(q.rmse), milli(q.best_member_mae), milli(q.null_mae),
+            name, target.label, *(in_unit(target, x) for x in (q.mae, q.rmse, q.best_member_mae, q.null_mae)),
             significant(ratio(q.mae, q.null_mae)), count(q.n),
         )
-        for name, label, q in _quantities(view)
+        for name, target, q in _quantities(view)
     )  # fmt: skip
     columns = (
         Column("Dataset"), Column("Quantity"), Column("MAE", True), Column("RMSE", True),
@@ -184,17 +204,17 @@ def calibration(view: CampaignView) -> Table:
     rows = tuple(
         (
             name,
-            label,
+            target.label,
             f"{percent(q.coverage_raw)} → {percent(q.coverage_calibrated)} ± {percent(q.coverage_error)}",
-            milli(q.interval_halfwidth),
+            in_unit(target, q.interval_halfwidth),
             f"{significant(q.nll_raw)} → {significant(q.nll_calibrated)}",
             f"{significant(q.miscalibration_raw)} → {significant(q.miscalibration_calibrated)}",
             significant(q.rank_correlation),
             significant(q.scale),
-            milli(q.floor),
+            in_unit(target, q.floor),
             significant(q.quantile) + ("" if q.guaranteed else " *"),
         )
-        for name, label, q in _quantities(view)
+        for name, target, q in _quantities(view)
     )
     level = percent(view.calibration.level, 0) if view.calibration else MISSING
     columns = (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from gfm_pipeline.apps.calibrate import metrics
-from gfm_pipeline.apps.calibrate.aggregate import QuantityPredictions, aggregate, mean_and_spread, predictions_file
+from gfm_pipeline.apps.calibrate.aggregate import TargetPredictions, aggregate, mean_and_spread, predictions_file
 from gfm_pipeline.apps.calibrate.calibrators import (
     Calibration,
     conformal_quantile,
@@ -29,7 +29,7 @@ from gfm_pipeline.core.errors import DataError
 LEVEL = 0.9
 
 
-def heteroscedastic(n: int, members: int, seed: int, *, scale: float = 2.5, floor: float = 0.02) -> QuantityPredictions:
+def heteroscedastic(n: int, members: int, seed: int, *, scale: float = 2.5, floor: float = 0.02) -> TargetPredictions:
     """An ensemble whose members scatter by t around a mean that is off by N(0, (scale t)^2 + floor^2)."""
     rng = np.random.default_rng(seed)
     label = rng.normal(size=n)
@@ -39,7 +39,7 @@ def heteroscedastic(n: int, members: int, seed: int, *, scale: float = 2.5, floo
     scatter -= scatter.mean(axis=0)
     predictions = centre + scatter
     mean, spread = mean_and_spread(predictions)
-    return QuantityPredictions(label, predictions, mean, spread, np.arange(n))
+    return TargetPredictions(label, predictions, mean, spread, np.arange(n))
 
 
 # metrics
@@ -228,7 +228,7 @@ def test_too_little_validation_is_said_not_hidden() -> None:
     calibration = fit_calibration(error, np.full(3, 0.1), LEVEL)
     assert not calibration.guaranteed
     assert (np.abs(error) <= calibration.halfwidth(np.full(3, 0.1)) * (1 + 1e-12)).all()
-    empty = QuantityPredictions(np.zeros(0), np.zeros((2, 0)), *(np.zeros(0),) * 2, np.zeros(0, dtype=np.int64))
+    empty = TargetPredictions(np.zeros(0), np.zeros((2, 0)), *(np.zeros(0),) * 2, np.zeros(0, dtype=np.int64))
     some = heteroscedastic(20, 2, 0)
     assert evaluate(empty, some, LEVEL, 1.0, 0).report.n == 0
     assert evaluate(some, empty, LEVEL, 1.0, 0).figure == {}
@@ -293,14 +293,14 @@ def test_energies_are_per_atom_and_forces_per_component(tmp_path: Path) -> None:
     natoms = files[0]["natoms"]
     energies = [statistics.stdev(float(f["energy"][7] / natoms[7]) for f in files)]
     assert found.n_structures == 60
-    assert found.energy.spread[7] == pytest.approx(energies[0], rel=1e-9)
-    assert found.energy.label[7] == pytest.approx(files[0]["energy_label"][7] / natoms[7] - 3.0)
-    assert found.energy.error[7] * natoms[7] == pytest.approx(
+    assert found.targets["energy"].spread[7] == pytest.approx(energies[0], rel=1e-9)
+    assert found.targets["energy"].label[7] == pytest.approx(files[0]["energy_label"][7] / natoms[7] - 3.0)
+    assert found.targets["energy"].error[7] * natoms[7] == pytest.approx(
         np.mean([f["energy"][7] for f in files]) - files[0]["energy_label"][7]
     )
-    assert found.forces.mean.shape == (3 * natoms.sum(),)
-    assert found.forces.mean[5] == pytest.approx(np.mean([f["forces"][1, 2] for f in files]))
-    assert np.bincount(found.forces.cluster)[0] == 3 * natoms[:3].sum()
+    assert found.targets["forces"].mean.shape == (3 * natoms.sum(),)
+    assert found.targets["forces"].mean[5] == pytest.approx(np.mean([f["forces"][1, 2] for f in files]))
+    assert np.bincount(found.targets["forces"].cluster)[0] == 3 * natoms[:3].sum()
 
 
 def test_members_of_another_dataset_are_refused(tmp_path: Path) -> None:
@@ -320,5 +320,5 @@ def test_missing_labels_are_left_out(tmp_path: Path) -> None:
     content["energy_label"][:5] = np.nan
     np.savez(path, **content)
     found = aggregate([MemberRef("a", "", str(tmp_path / "a"))], "oxides", Split.TEST)
-    assert len(found.energy.label) == 55
-    assert len(found.energy.cluster) == 55
+    assert len(found.targets["energy"].label) == 55
+    assert len(found.targets["energy"].cluster) == 55

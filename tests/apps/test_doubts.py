@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gfm_pipeline.apps.calibrate.card import model_card
-from gfm_pipeline.apps.calibrate.evaluate import _UNLABELLED
+from gfm_pipeline.apps.calibrate.evaluate import UNLABELLED
 from gfm_pipeline.core.contracts.data import DatasetStatistics
 from gfm_pipeline.core.contracts.evaluation import DatasetReport
 from gfm_pipeline.report.summary import summary_lines
@@ -21,8 +21,8 @@ from gfm_pipeline.report.summary import summary_lines
 )
 def test_an_absurd_error_is_a_loud_warning(energy: float, of_nothing: float, forces: float, doubts: int) -> None:
     report = DatasetReport(
-        replace(_UNLABELLED, mae=energy, null_mae=of_nothing, n=9),
-        replace(_UNLABELLED, mae=forces, null_mae=1.0, n=9),
+        replace(UNLABELLED, mae=energy, null_mae=of_nothing, n=9),
+        replace(UNLABELLED, mae=forces, null_mae=1.0, n=9),
         9,
     )
     assert len(report.doubts()) == doubts

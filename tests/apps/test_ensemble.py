@@ -183,10 +183,10 @@ def test_predictions_do_not_depend_on_batches_and_carry_the_references(
     model = load_model(Path(members[0].checkpoint))
     for ref in datasets:
         columns = Dataset.open(Path(ref.path)).columns(Split.TEST)
-        energy, forces = predict_columns(model, columns, ref.name, batch_size=1)
+        values = predict_columns(model, columns, ref.name, batch_size=1)
         with np.load(Path(members[0].predictions) / f"{ref.name}-testset.npz") as file:
-            np.testing.assert_allclose(file["energy"], energy, atol=2e-4)
-            np.testing.assert_allclose(file["forces"], forces, atol=2e-4)
+            np.testing.assert_allclose(file["energy"], values["energy"], atol=2e-4)
+            np.testing.assert_allclose(file["forces"], values["forces"], atol=2e-4)
             np.testing.assert_array_equal(file["energy_label"], columns.energy)
             np.testing.assert_array_equal(file["forces_label"], columns.forces)
             np.testing.assert_array_equal(file["group"], columns.group)

@@ -8,25 +8,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.calibrate.aggregate import QuantityPredictions, SplitPredictions, mean_and_spread
+from gfm_pipeline.apps.calibrate.aggregate import SplitPredictions, TargetPredictions, mean_and_spread
 from gfm_pipeline.apps.calibrate.metrics import mae
 from gfm_pipeline.apps.calibrate.weights import STRENGTH, effective_members, fit_weights
 
 Array = NDArray[np.float64]
 
 
-def quantity(error: Array, per_group: int, unit: float, seed: int = 0) -> QuantityPredictions:
+def quantity(error: Array, per_group: int, unit: float, seed: int = 0) -> TargetPredictions:
     """Return predictions off by ``error`` [K, n], in groups of ``per_group`` entries."""
     label = unit * np.random.default_rng(seed).normal(size=error.shape[1])
     members = label + unit * error
-    return QuantityPredictions(label, members, *mean_and_spread(members), np.arange(error.shape[1]) // per_group)
+    return TargetPredictions(label, members, *mean_and_spread(members), np.arange(error.shape[1]) // per_group)
 
 
 def split(energy: Array, forces: Array) -> SplitPredictions:
     """Return a split whose forces are in eV/A and energies in a hundredth of that, two structures a group."""
     n = energy.shape[1]
     per_group = 2 * max(1, forces.shape[1] // max(n, 1))
-    return SplitPredictions(quantity(energy, 2, 0.01), quantity(forces, per_group, 1.0, seed=1), n)
+    return SplitPredictions(
+        {"energy": quantity(energy, 2, 0.01), "forces": quantity(forces, per_group, 1.0, seed=1)}, n
+    )
 
 
 def correlated(deviation: Array, n: int, seed: int, common: float = 0.0) -> SplitPredictions:
@@ -72,8 +74,8 @@ def test_a_bad_member_gets_little_and_the_mean_is_better_for_it() -> None:
     assert found[3] < 0.05
     assert found[:3].min() > 0.2
     weighted = test.weighted(found)
-    assert mae(weighted.energy.error) < 0.7 * mae(test.energy.error)
-    assert mae(weighted.forces.error) < 0.7 * mae(test.forces.error)
+    assert mae(weighted.targets["energy"].error) < 0.7 * mae(test.targets["energy"].error)
+    assert mae(weighted.targets["forces"].error) < 0.7 * mae(test.targets["forces"].error)
 
 
 def test_few_groups_hold_the_weights_near_equal_and_many_let_go() -> None:
@@ -108,7 +110,7 @@ def test_one_member_and_no_labels() -> None:
     assert fit_weights(split(rng.normal(size=(1, 20)), rng.normal(size=(1, 240)))).tolist() == [1.0]
     assert fit_weights(split(np.zeros((4, 0)), np.zeros((4, 0)))).tolist() == [0.25] * 4
     forces = quantity(np.array([[1.0], [2.0]]) * rng.normal(size=(2, 1800)), 18, 1.0)
-    only_forces = SplitPredictions(quantity(np.zeros((2, 0)), 2, 0.01), forces, 0)
+    only_forces = SplitPredictions({"energy": quantity(np.zeros((2, 0)), 2, 0.01), "forces": forces}, 0)
     assert fit_weights(only_forces)[0] == pytest.approx(0.8, abs=0.05)  # inverse variances: 4 to 1
 
 
@@ -132,8 +134,8 @@ def test_the_order_of_members_does_not_matter() -> None:
     validation = correlated(np.array([1.0, 1.7, 1.2, 2.5]), 100, 8, common=0.3)
     order = np.array([2, 0, 3, 1])
     mixed = split(
-        (validation.energy.members - validation.energy.label)[order] / 0.01,
-        (validation.forces.members - validation.forces.label)[order],
+        (validation.targets["energy"].members - validation.targets["energy"].label)[order] / 0.01,
+        (validation.targets["forces"].members - validation.targets["forces"].label)[order],
     )
     np.testing.assert_allclose(fit_weights(mixed), fit_weights(validation)[order], atol=1e-3)
 

@@ -20,6 +20,7 @@ from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Journal
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.core.contracts.evaluation import figure_key
 from gfm_pipeline.core.contracts.ingest_report import ElementCount, Histogram, IngestReport
+from gfm_pipeline.core.contracts.targets import ENERGY
 from gfm_pipeline.core.contracts.training import StopReason, TrainResult
 from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.report import data_figures, data_tables, evaluation_figures, tables
@@ -53,7 +54,7 @@ def test_a_logarithmic_axis_has_several_numbers_however_short_it_is(low: float, 
 def test_the_histogram_of_errors_lies_where_no_points_are(shift: float, upper: bool) -> None:
     label = np.linspace(0.0, 1.0, 50)
     arrays = {figure_key("d", "energy", "label"): label, figure_key("d", "energy", "mean"): label + shift}
-    drawn = evaluation_figures.parity(arrays, "d", "energy", "k")
+    drawn = evaluation_figures.parity(arrays, "d", ENERGY, "k")
     assert drawn is not None
     (place,) = places_of(drawn, "error, meV/atom")
     box = [float(number) for number in re.findall(r'viewBox="([^"]+)"', drawn)[0].split()]

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from synthetic_campaign import START, empty_campaign, finished_campaign
 
 from gfm_pipeline.core.contracts.evaluation import figure_key
+from gfm_pipeline.core.contracts.targets import FORCES
 from gfm_pipeline.report import evaluation_figures, figures, tables, text
 from gfm_pipeline.report.html import render_html
 from gfm_pipeline.report.markdown import render_markdown
@@ -196,9 +197,9 @@ def test_perfect_and_constant_predictions_are_drawn() -> None:
     same = np.full(20, -3.0)
     arrays = {figure_key("d", "forces", "label"): same, figure_key("d", "forces", "mean"): same}
     arrays |= {figure_key("d", "forces", key): np.zeros(20) for key in ("spread", "deviation")}
-    assert evaluation_figures.parity(arrays, "d", "forces", "a") is not None
-    assert evaluation_figures.spread_and_error(arrays, "d", "forces", "b") is None
-    assert evaluation_figures.parity({}, "d", "forces", "a") is None
+    assert evaluation_figures.parity(arrays, "d", FORCES, "a") is not None
+    assert evaluation_figures.spread_and_error(arrays, "d", FORCES, "b") is None
+    assert evaluation_figures.parity({}, "d", FORCES, "a") is None
 
 
 def test_a_dataset_without_forces_is_summed_up_by_its_energies(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.neighbors.edges import Edges, NeighborListFn, Packed, build_edges, select_edges
 from gfm_pipeline.apps.dataset.store.columns import Columns, Labels
-from gfm_pipeline.core.contracts.targets import OF_MEAN, References
+from gfm_pipeline.core.contracts.targets import OF_MEAN, Level, References
 from gfm_pipeline.core.errors import DataError
 
 
@@ -106,16 +106,13 @@ class GraphTable:
         IntegrityError
             When the stored edges are not those of these structures.
         """
-        of_atoms = {name: _of_atoms(columns, values, name) for name, values in references.items() if values}
         graph_labels, atom_labels = dict(columns.graph_labels), dict(columns.atom_labels)
-        for name, values in of_atoms.items():
-            if name in atom_labels:
-                atom_labels[name] = (atom_labels[name] - values).astype(np.float32)
-            elif name in graph_labels:
-                mean = OF_MEAN in references[name]
-                starts = columns.offsets[:-1]
-                total = values.take(starts) if mean or not len(columns) else np.add.reduceat(values, starts)
-                graph_labels[name] = graph_labels[name] - total
+        for name, reference in references.items():
+            if reference and name in atom_labels:
+                zero = reference_values(columns, reference, name, Level.ATOM)
+                atom_labels[name] = (atom_labels[name] - zero).astype(np.float32)
+            elif reference and name in graph_labels:
+                graph_labels[name] = graph_labels[name] - reference_values(columns, reference, name, Level.GRAPH)
         if cutoff is None:
             edges = Edges.none(len(columns))
         else:
@@ -141,10 +138,18 @@ class GraphTable:
         )
 
 
-def _of_atoms(columns: Columns, reference: Mapping[str, float], target: str) -> NDArray[np.float64]:
-    """Return what is subtracted for each atom [N]; of a mean, the mean."""
+def reference_values(
+    columns: Columns, reference: Mapping[str, float], target: str, level: Level
+) -> NDArray[np.float64]:
+    """Return what is subtracted from the labels of a scalar target, of each structure [G] or atom [N].
+
+    Raises
+    ------
+    DataError
+        When an element has no reference.
+    """
     if OF_MEAN in reference:
-        return np.full(len(columns.numbers), reference[OF_MEAN])
+        return np.full(len(columns) if level is Level.GRAPH else len(columns.numbers), reference[OF_MEAN])
     of_element = np.full(256, np.nan)
     for symbol, value in reference.items():
         of_element[atomic_numbers[symbol]] = value
@@ -152,4 +157,7 @@ def _of_atoms(columns: Columns, reference: Mapping[str, float], target: str) -> 
     if np.isnan(found).any():
         missing = ", ".join(chemical_symbols[z] for z in np.unique(columns.numbers[np.isnan(found)]))
         raise DataError(f"There is no reference {target} for {missing}.", "Ingest the dataset again.")
-    return found
+    if level is Level.ATOM or not len(columns):
+        return found
+    total: NDArray[np.float64] = np.add.reduceat(found, columns.offsets[:-1])
+    return total
