@@ -47,6 +47,48 @@ def workflow(**changes: Any) -> WorkflowModel:
 
 # name: (text to replace, replacement, line of the fault or None, words the message must hold)
 FAULTS = {
+    "unknown target": ("seed: 3", "targets: {energy: {}, dipol: {}}", 2, ["targets.dipol", "dipole", "declare it"]),
+    "no energy": ("seed: 3", "targets: {forces: {}}", 2, ["targets", "energy: {}"]),
+    "a target twice": ("seed: 3", "targets:\n  energy:\n  energy:", 4, ["duplicate", "energy"]),
+    "unknown level": ("seed: 3", "targets: {energy: {}, gap: {level: grph}}", 2, ["targets.gap.level", "'graph'"]),
+    "unknown rank": (
+        "seed: 3",
+        "targets: {energy: {}, gap: {level: graph, rank: vektor}}",
+        2,
+        ["targets.gap.rank", "'vector'"],
+    ),
+    "unknown unit": (
+        "seed: 3",
+        "targets: {energy: {}, gap: {level: graph, unit: eVV}}",
+        2,
+        ["targets.gap.unit", "eV?"],
+    ),
+    "another dipole": (
+        "seed: 3",
+        "targets: {energy: {}, dipole: {unit: Debye}}",
+        2,
+        ["targets.dipole.unit", "label_units"],
+    ),
+    "name of a column": ("seed: 3", "targets: {energy: {}, cell: {level: graph}}", 2, ["targets.cell", "another name"]),
+    "reference of vectors": (
+        "seed: 3",
+        "targets: {energy: {}, mu: {level: graph, rank: vector, reference: mean}}",
+        2,
+        ["targets.mu.reference"],
+    ),
+    "two weights of forces": (
+        "[8, 16]}\nconverge:",
+        "[8, 16]}\n    force_weight: 2\ntargets: {energy: {}, forces: {weight: 3}}\nconverge:",
+        19,
+        ["targets.forces.weight", "is 3", "is 2"],
+    ),
+    "label of no target": (
+        "sizes: [4]}",
+        "sizes: [4]}\n      labels: {dipole: mu}",
+        8,
+        ["labels.dipole", "not in targets"],
+    ),
+    "unit of energy": ("sizes: [4]}", "sizes: [4]}\n      label_units: {energy: Ha}", 8, ["energy_unit"]),
     "unknown key": ("candidates: 4", "candidats: 4", 9, ["Unknown key 'search.candidats'", "'candidates'"]),
     "wrong type": ("candidates: 4", "candidates: many", 9, ["search.candidates", "many", "whole number"]),
     "out of range": ("members: 2", "members: -1", 19, ["converge.members", "-1"]),

@@ -106,6 +106,9 @@ LATER_SETTINGS = frozenset(
         "stated_units",
         "split_key",
         "file_splits",
+        "targets",
+        "labels",
+        "label_units",
     )
 )
 OVERLAP = 0.4  # of the sum of covalent radii; H2 is at 1.2, shock-compressed copper above 0.7
@@ -162,6 +165,12 @@ class SourceSettings:
         Metadata key whose value is the split of a record; None: none is.
     file_splits
         Split of each of ``files``; None within: it is dealt. None: all are.
+    targets
+        What is read beside energy and forces; their weights are 1, since no dataset depends on them.
+    labels
+        Target to the name of its label in these data; None: labels are found by the names that targets have.
+    label_units
+        Target to the unit of its label in these data; None: the target's own.
     shards
         Number of shards the source is read in, one task each.
     isolated_energies
@@ -196,6 +205,9 @@ class SourceSettings:
     stated_units: StatedUnits = StatedUnits.USE
     split_key: str | None = None
     file_splits: tuple[Split | None, ...] | None = None
+    targets: tuple[Target, ...] = ()
+    labels: dict[str, str] | None = None
+    label_units: dict[str, str] | None = None
 
     def only(self, file: int) -> SourceSettings:
         """Return the same source with one of its files alone."""

@@ -8,10 +8,14 @@ workflow and whose value names a `Target`; a workflow may declare one on the spo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from gfm_pipeline.core.contracts.extensions import Extensions
+from gfm_pipeline.core.contracts.units import unit_of
+from gfm_pipeline.core.errors import ConfigError, Refused
 from gfm_pipeline.core.strenum import StrEnum
 
 ENTRY_POINTS = "gfm_pipeline.targets"
@@ -56,8 +60,15 @@ class Constraint(StrEnum):
 
 
 References = Mapping[str, Mapping[str, float]]  # target -> element symbol, or OF_MEAN, -> what is subtracted
+# Names of columns of datasets and of keys of HydraGNN's samples, and so of no target.
+_COLUMNS = (
+    "atomic_numbers pos energy_per_atom cell pbc natoms graph_attr group origin degrees x y edge_index edge_attr "
+    "edge_shifts chemical_composition batch ptr dataset"
+)
+RESERVED = frozenset(_COLUMNS.split(" "))
 OF_MEAN = "mean"  # in `References`, of targets whose reference is the mean
 SHAPES: dict[Rank, tuple[int, ...]] = {Rank.SCALAR: (), Rank.VECTOR: (3,), Rank.TENSOR: (3, 3)}
+_OF_DATA = frozenset(("text", "keys", "shown_unit", "shown_factor"))
 _LEARNED_NOTHING = {
     Reference.ELEMENTS: "reference values of the elements",
     Reference.MEAN: "the mean of the training data",
@@ -110,6 +121,11 @@ class Target:
     weight: float = 1.0
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names that data call it by, the first one preferred."""
+        return self.keys or (self.name,)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one value."""
         return SHAPES[self.rank]
@@ -143,6 +159,10 @@ class Target:
     def heading(self) -> str:
         """What headings call its values."""
         return self.title or self.name
+
+    def learned(self) -> dict[str, Any]:
+        """Return what trained models depend on, as plain data: not where it is found, nor how it is printed."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _OF_DATA}
 
     @property
     def learned_nothing(self) -> str:
@@ -189,7 +209,15 @@ STRESS = Target(
     shown_unit="GPa",
     shown_factor=160.21766208,
 )
-DIPOLE = Target("dipole", "e*Angstrom", "electric dipole moment", Level.GRAPH, Rank.VECTOR, extensive=True)
+DIPOLE = Target(
+    "dipole",
+    "e*Angstrom",
+    "electric dipole moment",
+    Level.GRAPH,
+    Rank.VECTOR,
+    extensive=True,
+    keys=("dipole", "dipole_moment", "total_dipole", "dipoles", "mu"),
+)
 CHARGES = Target(
     "charges",
     "e",
@@ -197,7 +225,15 @@ CHARGES = Target(
     Level.ATOM,
     constraint=Constraint.TOTAL_CHARGE,
     reference=Reference.ELEMENTS,
-    keys=("charges", "initial_charges", "hirshfeld_charges", "mulliken_charges", "bader_charges"),
+    keys=(
+        "charges",
+        "atomic_charges",
+        "partial_charges",
+        "initial_charges",
+        "hirshfeld_charges",
+        "mulliken_charges",
+        "bader_charges",
+    ),
 )
 MAGMOMS = Target(
     "magmoms",
@@ -205,7 +241,7 @@ MAGMOMS = Target(
     "magnetic moments of atoms",
     Level.ATOM,
     reference=Reference.ELEMENTS,
-    keys=("magmoms", "magmom", "magnetic_moments"),
+    keys=("magmoms", "magmom", "magnetic_moments", "initial_magmoms"),
 )
 BAND_GAP = Target(
     "band_gap",
@@ -222,3 +258,66 @@ TARGETS = Extensions(
     Target,
     {t.name: t for t in (ENERGY, FORCES, STRESS, DIPOLE, CHARGES, MAGMOMS, BAND_GAP)},
 )
+
+
+def check_target(target: Target) -> Target:
+    """Return a target whose declaration holds together.
+
+    Raises
+    ------
+    Refused
+        When it does not; ``at`` names the field at fault.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", target.name):
+        raise Refused(f"names {target.name!r}", "Names are letters, digits and underscores, a letter first.")
+    if target.name in RESERVED:
+        raise Refused(f"names {target.name!r}, which a column of datasets has for its name", "Choose another name.")
+    try:
+        unit_of(target.unit)
+    except Refused as error:
+        raise Refused(error.message, error.hint, ("unit",)) from error
+    if target.reference is not Reference.NONE and target.rank is not Rank.SCALAR:
+        raise Refused(
+            f"is {target.reference}, and a {target.rank} has no reference: it would not turn with the structure",
+            "Leave it out.",
+            ("reference",),
+        )
+    if target.reference is Reference.ELEMENTS and target.level is Level.GRAPH and not target.extensive:
+        raise Refused(
+            "is elements, a sum over atoms, for values of structures that do not add up",
+            "Write extensive: true, or reference: mean.",
+            ("reference",),
+        )
+    if target.constraint is not Constraint.NONE and (target.level, target.rank) != (Level.ATOM, Rank.SCALAR):
+        raise Refused(f"is {target.constraint}, which scalars of atoms obey", "Leave it out.", ("constraint",))
+    return target
+
+
+def describe_target(name: str) -> Target:
+    """Return the registered target of a name.
+
+    Raises
+    ------
+    ConfigError
+        When there is none, a package's declaration cannot be imported, or it does not hold together.
+    """
+    target = TARGETS.describe(name)
+    if target.name != name:
+        raise ConfigError(
+            f"Target {name!r} calls itself {target.name!r}.", f"Give its entry point ({ENTRY_POINTS}) that name."
+        )
+    try:
+        return check_target(target)
+    except Refused as error:
+        raise ConfigError(f"Target {name!r}: {'.'.join(map(str, error.at))} {error.message}.", error.hint) from error
+
+
+def is_default(target: Target) -> bool:
+    """Return whether every dataset has a target: energy and forces."""
+    return target.name in {one.name for one in DEFAULT}
+
+
+def order_of(target: Target) -> tuple[int, str]:
+    """Return what targets are sorted by: those of `DEFAULT` come first, the others by their names."""
+    names = [one.name for one in DEFAULT]
+    return (names.index(target.name) if target.name in names else len(names), target.name)

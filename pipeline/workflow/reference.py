@@ -42,6 +42,7 @@ def _sections(schema: dict[str, Any], model: dict[str, Any], at: str) -> Iterato
         place = f"{at}.{key}" if at else key
         group = _group(schema, field)
         of_names = [field.get("additionalProperties"), *field.get("patternProperties", {}).values()]
+        of_names += [one for named in of_names if isinstance(named, dict) for one in named.get("anyOf", [])]
         named = None if group else next(filter(None, (_group(schema, one) for one in of_names)), None)
         if group is not None or named is not None:
             inner.append((place if group else f"{place}.{NAME}", group or named or {}))

@@ -6,16 +6,18 @@ import glob
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gfm_pipeline.core.contracts.data import SourceSettings, Split
+from gfm_pipeline.core.contracts.data import ForceSign, SourceSettings, Split
 from gfm_pipeline.core.contracts.readers import describe, reader_names
 from gfm_pipeline.core.contracts.sources import RecordedFile, block_size, check_units, force_label, validate_options
+from gfm_pipeline.core.contracts.targets import FORCES
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.explain import suggestion
 from gfm_pipeline.core.special_files import special_within
 from gfm_pipeline.workflow.gone_files import recorded_as, with_gone
 from gfm_pipeline.workflow.load import LoadedWorkflow
-from gfm_pipeline.workflow.schema import Selected, SourceModel
 from gfm_pipeline.workflow.source_files import named
+from gfm_pipeline.workflow.source_schema import Selected, SourceModel
+from gfm_pipeline.workflow.targets import read_targets
 
 
 def resolve_sources(
@@ -70,6 +72,8 @@ def _source(
         forces_are = force_label(source.reader, source.forces_are)
     except ConfigError as error:
         raise loaded.error((*at, "forces_are"), f"Source {name!r}: {error.message}", error.hint) from None
+    if source.forces_are is None and FORCES.name not in {target.name for target in loaded.model.targets}:
+        forces_are = ForceSign.NONE
     makes_data = describe(source.reader).makes_data
     left = list(recorded)
     files = _files(loaded, (*at, "files"), _patterns(source.files), left)
@@ -85,6 +89,12 @@ def _source(
             (*at, "select"),
             f"Source {name!r}: {source.reader} makes its own data, and its records have no keys to select by.",
             "Leave out select.",
+        )
+    if makes_data and source.labels is not None:
+        raise loaded.error(
+            (*at, "labels"),
+            f"Source {name!r}: {source.reader} makes its own data, and its records have no names of labels.",
+            "Leave out labels.",
         )
     if makes_data and files:
         raise loaded.error((*at, "files"), f"Source {name!r}: {source.reader} makes its own data and reads no files.")
@@ -117,6 +127,9 @@ def _source(
         stated_units=source.stated_units,
         split_key=source.split_key,
         file_splits=file_splits,
+        targets=read_targets(loaded.model.targets),
+        labels=source.labels,
+        label_units=source.label_units,
     )
     try:
         check_units(settings)

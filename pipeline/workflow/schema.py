@@ -5,27 +5,18 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import Field, model_validator
 
-from gfm_pipeline.core.contracts.data import (
-    OVERLAP,
-    SHARD_MB,
-    AcrossSources,
-    Duplicates,
-    EdgeStorage,
-    EnergyUnit,
-    ForceSign,
-    InconsistentPbc,
-    LengthUnit,
-    StatedUnits,
-)
+from gfm_pipeline.core.contracts.data import SHARD_MB, AcrossSources, EdgeStorage
 from gfm_pipeline.core.contracts.policies import PolicyChoice
 from gfm_pipeline.core.contracts.reading import READING_GB, RECORD_SECONDS, ReadLimits
+from gfm_pipeline.core.contracts.targets import DEFAULT as DEFAULT_TARGETS
 from gfm_pipeline.workflow.policies import CriterionChoice, ProposalChoice, SelectionChoice, StoppingChoice
+from gfm_pipeline.workflow.source_schema import SourceModel
 from gfm_pipeline.workflow.space import SpaceModel
-from gfm_pipeline.workflow.strict import Strict
+from gfm_pipeline.workflow.strict import Strict, within
+from gfm_pipeline.workflow.targets import Targets, check_labels, with_force_weight
 
-Selected = StrictStr | StrictInt | StrictFloat
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Graphs = Annotated[int, Field(ge=1, le=10**12)]
 Candidates = Annotated[int, Field(ge=1, le=10**6)]
@@ -35,101 +26,8 @@ Ranks = Annotated[int, Field(ge=1, le=1024)]
 Hours = Annotated[float, Field(gt=0, le=10**5)]
 Seconds = Annotated[float, Field(gt=0, le=10**7)]
 Gigabytes = Annotated[float, Field(gt=0, le=10**6)]
-Force = Annotated[float, Field(gt=0, le=10**9)]
-Distance = Annotated[float, Field(gt=0, le=1000)]
-Energy = Annotated[float, Field(ge=-(10**9), le=10**9)]
-FilePattern = Annotated[str, Field(min_length=1, max_length=4096)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
-ELEMENT = r"^[A-Z][a-z]?$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-
-
-class GivenFilesModel(Strict):
-    """Files of the splits that you bring; a split without files is dealt out of the other records."""
-
-    train: FilePattern | list[FilePattern] = Field(default=[], description="Paths or globs of training.")
-    validation: FilePattern | list[FilePattern] = Field(default=[], description="Paths or globs of validation.")
-    test: FilePattern | list[FilePattern] = Field(default=[], description="Paths or globs of test.")
-
-
-class SourceModel(Strict):
-    """One source of labelled structures; its key is the name of the dataset and of its branch in the model."""
-
-    reader: str = Field(description="Reader, or generator (xtb-md, emt-alloys); docs/data.md lists them.")
-    files: FilePattern | list[FilePattern] = Field(
-        default=[], description="Paths or globs, relative to the workflow file."
-    )
-    splits: GivenFilesModel = GivenFilesModel()
-    split_key: Annotated[str, Field(min_length=1)] | None = Field(
-        default=None,
-        description="Metadata key that says the split of a record: train, validation (valid, val, dev) or test.",
-    )
-    options: dict[str, Any] = Field(default={}, description="Options of the reader.")
-    energy_unit: EnergyUnit = Field(default=EnergyUnit.EV, description="Unit of the energy label; converted to eV.")
-    length_unit: LengthUnit = Field(default=LengthUnit.ANGSTROM, description="Unit of lengths; converted to Angstrom.")
-    energy_key: str | None = Field(
-        default=None, description="Name of the energy label, where the format leaves it free."
-    )
-    forces_key: str | None = Field(
-        default=None, description="Name of the force label, where the format leaves it free."
-    )
-    group_key: str | None = Field(
-        default=None, description="Metadata key of the trajectory or family; a group never crosses splits."
-    )
-    max_force: Force | None = Field(default=None, description="Quarantine records above this force (eV/A).")
-    energy_per_atom: bool = Field(default=False, description="The energy label is divided by the number of atoms.")
-    forces_are: ForceSign | None = Field(
-        default=None,
-        description="What the force label is: forces, gradients, whose sign is turned, or none: energies alone are "
-        "read. Default: forces, and none for readers whose format has none.",
-    )
-    charge: Annotated[int, Field(ge=-10_000, le=10_000)] | None = Field(
-        default=None, description="Total charge (e) of records that do not say their own."
-    )
-    spin: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
-        default=None, description="Spin multiplicity (2S + 1) of records that do not say their own."
-    )
-    level_of_theory: str | None = Field(
-        default=None, description="Method and basis of the labels; kept with the dataset."
-    )
-    licence: str | None = Field(default=None, description="Licence of the data, by its SPDX name; kept with it.")
-    citation: str | None = Field(default=None, description="Paper or DOI of the data; kept with it.")
-    energy_window: tuple[Energy, Energy] | None = Field(
-        default=None, description="Quarantine records whose energy minus references is outside (eV/atom)."
-    )
-    duplicates: Duplicates = Field(
-        default=Duplicates.EXACT, description="Repetitions to quarantine: keep (none), exact, or rounded."
-    )
-    isolated_atoms: Distance | None = Field(
-        default=None, description="Quarantine records with an atom without neighbour within this distance (A)."
-    )
-    overlap: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=OVERLAP,
-        description="Quarantine records with atoms closer than this share of the sum of covalent radii.",
-    )
-    inconsistent_pbc: InconsistentPbc = Field(
-        default=InconsistentPbc.KEEP,
-        description="Records with a cell and no periodic direction: keep them as not periodic, or quarantine.",
-    )
-    select: dict[str, Selected | list[Selected]] | None = Field(
-        default=None,
-        min_length=1,
-        description="Records of this source by metadata: key to the value, or values, that they must have.",
-    )
-    stated_units: StatedUnits = Field(
-        default=StatedUnits.USE,
-        description="Units that data state of themselves: use them where the source names no other, or ignore them.",
-    )
-    shards: Tasks = Field(default=1, description="Read in so many tasks.")
-    isolated_energies: dict[Annotated[str, Field(pattern=ELEMENT)], Energy] | None = Field(
-        default=None, description="Isolated-atom energies (eV) by element, used instead of those found and the fit."
-    )
-
-    @model_validator(mode="after")
-    def _window_has_room(self) -> SourceModel:
-        if self.energy_window is not None and not self.energy_window[0] < self.energy_window[1]:
-            raise ValueError(f"energy_window must rise, not {list(self.energy_window)}")
-        return self
 
 
 class DataModel(Strict):
@@ -306,12 +204,28 @@ class WorkflowModel(Strict):
     name: str = Field(pattern=NAME, description="Name of the campaign and of its folder.")
     seed: Seed = Field(default=0, description="Seed of everything random.")
     data: DataModel
+    targets: Targets = Field(
+        default=DEFAULT_TARGETS,
+        description="Predicted properties, by name; default: energy and forces (docs/add-a-target.md).",
+    )
     search: SearchModel
     converge: ConvergeModel = ConvergeModel()
     calibrate: CalibrateModel = CalibrateModel()
     limits: LimitsModel = LimitsModel()
     resources: ResourcesModel = ResourcesModel()
     allocation: AllocationModel = AllocationModel()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weight_of_forces(cls, plain: Any) -> Any:
+        return with_force_weight(plain)
+
+    @model_validator(mode="after")
+    def _labels_of_targets(self) -> WorkflowModel:
+        for name, source in self.data.sources.items():
+            with within("data", "sources", name):
+                check_labels(self.targets, source.labels, source.label_units)
+        return self
 
     @model_validator(mode="after")
     def _one_size_a_rung(self) -> WorkflowModel:

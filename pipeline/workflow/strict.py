@@ -1,11 +1,25 @@
-"""The base of all models of what users write."""
+"""The base of all models of what users write, and of what refuses it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from pydantic import BaseModel, ConfigDict
+
+from gfm_pipeline.core.errors import Refused
 
 
 class Strict(BaseModel):
     """Unknown keys are errors, everywhere; so are numbers that are not finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+@contextmanager
+def within(*keys: str) -> Iterator[None]:
+    """Say of a value that is refused under which keys it stands."""
+    try:
+        yield
+    except Refused as error:
+        raise Refused(error.message, error.hint, (*keys, *error.at)) from error

@@ -20,6 +20,11 @@ from gfm_pipeline.engine.decisions.decide import opening
 from gfm_pipeline.engine.stages.table import NAMES
 from gfm_pipeline.workflow.schema import WorkflowModel
 
+# Keys that need another one beside them.
+WITH = {
+    "data.sources.*.labels": {"targets": {"energy": {}, "forces": {}, "dipole": {}}},
+    "data.sources.*.label_units": {"targets": {"energy": {}, "forces": {}, "dipole": {}}},
+}
 PLAIN: dict[str, Any] = {
     "name": "small",
     "seed": 3,
@@ -191,6 +196,9 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "data.sources.*.select": ({"head": "pbe"}, "ingest"),
     "data.sources.*.stated_units": ("ignore", "ingest"),
     "data.sources.*.split_key": ("part", "ingest"),
+    "data.sources.*.labels": ({"dipole": "REF_dipole"}, "ingest"),
+    "data.sources.*.label_units": ({"dipole": "Debye"}, "ingest"),
+    "targets": ({"energy": {}, "dipole": {}}, "ingest"),
     "data.sources.*.splits.train": ("z*.xyz", "ingest"),
     "data.sources.*.splits.validation": ("z1.xyz", "ingest"),
     "data.sources.*.splits.test": ("z1.xyz", "ingest"),
@@ -279,7 +287,7 @@ def test_the_table_lists_every_setting_of_the_schema():
 
 
 def changed(dotted: str, value: Any) -> dict[str, Any]:
-    plain = json.loads(json.dumps(PLAIN))
+    plain = json.loads(json.dumps(PLAIN | WITH.get(dotted, {})))
     *sections, last = dotted.replace("*", "zinc").split(".")
     node = plain
     for section in sections:
@@ -292,11 +300,22 @@ def changed(dotted: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("dotted", SETTINGS)
 def test_each_setting_changes_exactly_the_stages_that_depend_on_it(dotted, folder):
     value, first = SETTINGS[dotted]
-    before = keys(folder, json.dumps(PLAIN))
+    before = keys(folder, json.dumps(PLAIN | WITH.get(dotted, {})))
     after = keys(folder, json.dumps(changed(dotted, value)))
     different = [name for name in NAMES if before[name] != after[name]]
     order = list(NAMES)
     assert different == ([] if first is None else order[order.index(first) :])
+
+
+def test_of_a_target_the_weight_changes_the_search_and_the_print_nothing_that_is_trained(folder):
+    def with_targets(**targets):
+        return keys(folder, json.dumps(PLAIN | {"targets": {"energy": {}, "forces": {}, **targets}}))
+
+    assert with_targets() == keys(folder, json.dumps(PLAIN))
+    before = with_targets(band_gap={})
+    heavier, other = with_targets(band_gap={"weight": 2.0}), with_targets(band_gap={"keys": ["gap"]})
+    assert [name for name in NAMES if before[name] != heavier[name]] == [name for name in NAMES if name != "ingest"]
+    assert before["ingest"] != other["ingest"]
 
 
 def test_content_of_files_counts_and_their_times_do_not(folder, tmp_path):

@@ -46,7 +46,7 @@ ASSEMBLE = Program("ingest.assemble", AssembleSpec, AssembleResult)
 
 # Settings that came later: at these values they change nothing of a dataset that was made before there were any, and
 # campaigns of that time keep the keys of their stages.
-_LATER = {f.name: f.default for f in fields(SourceSettings) if f.name in LATER_SETTINGS}
+_LATER = {f.name: to_plain(f.default) for f in fields(SourceSettings) if f.name in LATER_SETTINGS}
 
 
 def _of(source: SourceSettings) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from gfm_pipeline.campaign.paths import StagePaths
 from gfm_pipeline.campaign.stage_state import StageState
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.contracts.policies import SELECTIONS, STOPPING, make_policy
+from gfm_pipeline.core.contracts.targets import DEFAULT
 from gfm_pipeline.core.contracts.training import TrainSpec, settings_of
 from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.engine.decisions.requests import (
@@ -220,6 +221,9 @@ class Search(Stage):
         search = context.workflow.search.model_dump(mode="json", exclude=set(POLICIES))
         search |= chosen_policies(context.workflow.search, POLICIES)
         search["space"] = context.workflow.search.space.written()
+        targets = [target.learned() for target in context.workflow.targets]
+        if targets != [target.learned() for target in DEFAULT]:  # which campaigns of before know nothing of
+            search["targets"] = targets
         return {"seed": context.workflow.seed, **search, "members": _selection(context)}
 
     def advance(self, context: Context, stage: StageState, done: Done) -> Step:

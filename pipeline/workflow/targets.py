@@ -1,0 +1,185 @@
+"""Targets in the workflow file: names of registered ones, and declarations of others on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, Field, PlainSerializer
+
+from gfm_pipeline.core.contracts.extensions import suggestion
+from gfm_pipeline.core.contracts.targets import (
+    DEFAULT,
+    ENERGY,
+    FORCES,
+    TARGETS,
+    Constraint,
+    Level,
+    Rank,
+    Reference,
+    Target,
+    check_target,
+    describe_target,
+    is_default,
+    order_of,
+)
+from gfm_pipeline.core.contracts.units import unit_factor
+from gfm_pipeline.core.errors import ConfigError, Refused
+from gfm_pipeline.core.strenum import StrEnum
+from gfm_pipeline.workflow.strict import Strict, within
+
+EXAMPLE = "{level: graph, rank: scalar, unit: eV}"
+_FREE = frozenset(("weight", "keys", "text", "shown_unit", "shown_factor"))  # a workflow may say them of any target
+_FORCE_WEIGHT = "force_weight"  # of the search space
+
+
+class TargetModel(Strict):
+    """A predicted property; one that is registered (docs/add-a-target.md lists them) needs no key at all."""
+
+    weight: Annotated[float, Field(ge=0, le=1e6)] | None = Field(
+        default=None, description="Weight of its loss beside that of the energy, which is 1; that of forces may be "
+        "searched: search.space.force_weight."
+    )  # fmt: skip
+    level: Level | None = Field(default=None, description="What has one value: a graph (a structure), or an atom.")
+    rank: Rank | None = Field(default=None, description="Scalar, vector or symmetric tensor; null: scalar.")
+    unit: str | None = Field(default=None, description="Unit in datasets and predictions; null: a number without unit.")
+    extensive: bool | None = Field(
+        default=None, description="Values of two structures far apart add up; null: they do not."
+    )
+    reference: Reference | None = Field(
+        default=None,
+        description="Fitted on the training split and subtracted before learning: one value of each element, or the "
+        "mean; null: none.",
+    )
+    constraint: Constraint | None = Field(default=None, description="What predictions of the atoms obey together.")
+    keys: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = Field(
+        default=None, description="Names that data call it by, the first one preferred; null: its own name."
+    )
+    text: str | None = Field(default=None, description="What it is, in one line, for reports.")
+    shown_unit: str | None = Field(default=None, description="Unit that reports print errors in; null: unit itself.")
+    shown_factor: Annotated[float, Field(gt=0, le=1e12)] | None = Field(
+        default=None, description="How many shown_unit one unit is."
+    )
+
+    def said(self) -> dict[str, Any]:
+        """Return the keys that were written, as fields of a `Target`."""
+        found = {name: value for name, value in self if value is not None}
+        return found | ({"keys": tuple(self.keys)} if self.keys else {})
+
+
+def _target(name: str, given: TargetModel) -> Target:
+    said = given.said()
+    if name not in TARGETS.names():
+        if given.level is None:
+            hint = f"{suggestion(name, TARGETS.names())} Or declare it, e.g. {name}: {EXAMPLE}."
+            raise Refused(f"names {name!r}, which is no known target", hint)
+        return check_target(Target(**{"name": name, "unit": "", "text": name.replace("_", " "), **said}))
+    try:
+        registered = describe_target(name)
+    except ConfigError as error:
+        why = f"{error.message[0].lower()}{error.message[1:].rstrip('.')}"
+        raise Refused(f"cannot be read: {why}", error.hint) from error
+    for field, value in said.items():
+        known = getattr(registered, field)
+        if field not in _FREE and value != known:
+            shown = known if isinstance(known, StrEnum) else repr(known)
+            hint = "Leave it out, or choose another name for this target."
+            if field == "unit":
+                hint = f"Leave it out, and say of each source what its label is in: label_units: {{{name}: {value}}}."
+            raise Refused(f"is {value}, and the registered target {name} has {shown}", hint, (field,))
+    changed = {f.name: said.get(f.name, getattr(registered, f.name)) for f in fields(Target)}
+    return check_target(Target(**changed))
+
+
+def _declared(given: Mapping[str, TargetModel | None]) -> tuple[Target, ...]:
+    """Return the targets that a workflow names, in one order whatever that of the file."""
+    found = []
+    for name, model in given.items():
+        with within(name):
+            found.append(_target(name, model or TargetModel()))
+    if ENERGY.name not in given:
+        raise Refused("has no energy, which every model predicts", f"Add {ENERGY.name}: {{}}.")
+    energy = given[ENERGY.name]
+    if energy is not None and energy.weight not in (None, ENERGY.weight):
+        raise Refused("must be 1: the other weights are relative to it", "Leave it out.", (ENERGY.name, "weight"))
+    return tuple(sorted(found, key=order_of))
+
+
+def _written(targets: tuple[Target, ...]) -> dict[str, dict[str, Any]]:
+    """Return targets as a workflow file says them: what is not registered in full."""
+    found = {}
+    for target in targets:
+        known = TARGETS.built_in.get(target.name) or Target(target.name, "", "")
+        names = [name for name in TargetModel.model_fields if getattr(target, name) != getattr(known, name)]
+        names += ["level"] if target.name not in TARGETS.names() and "level" not in names else []
+        found[target.name] = {
+            name: list(value) if isinstance(value := getattr(target, name), tuple) else value for name in names
+        }
+    return found
+
+
+if TYPE_CHECKING:
+    Targets = tuple[Target, ...]
+else:
+    Targets = Annotated[
+        dict[str, TargetModel | None], AfterValidator(_declared), PlainSerializer(_written, return_type=dict[str, Any])
+    ]
+
+
+def with_force_weight(plain: Any) -> Any:
+    """Return a workflow whose weight of forces, where ``targets`` names one, is that of the search space.
+
+    Raises
+    ------
+    Refused
+        When the search space names another.
+    """
+    try:
+        weight = plain["targets"][FORCES.name]["weight"]
+        space = plain["search"]["space"]
+        searched = space.get(_FORCE_WEIGHT, weight)
+    except (KeyError, TypeError, AttributeError):
+        return plain  # what is not of the form is refused where it stands
+    if weight is None:
+        return plain
+    if searched != weight:
+        raise Refused(
+            f"is {weight}, and search.space.{_FORCE_WEIGHT} is {searched}",
+            "Leave one of them out.",
+            ("targets", FORCES.name, "weight"),
+        )
+    return {**plain, "search": {**plain["search"], "space": {**space, _FORCE_WEIGHT: weight}}}
+
+
+def check_labels(
+    targets: tuple[Target, ...], labels: Mapping[str, str] | None, units: Mapping[str, str] | None
+) -> None:
+    """Refuse labels of a source that no target asks for, and units that theirs cannot be converted to.
+
+    Raises
+    ------
+    Refused
+        Naming the key at fault, ``labels`` or ``label_units`` first.
+    """
+    known = {target.name: target for target in targets}
+    for key, given, own in (("labels", labels, "{}_key"), ("label_units", units, "{}_unit")):
+        for name, value in (given or {}).items():
+            if name in {one.name for one in DEFAULT}:
+                instead = "energy_unit and length_unit" if key == "label_units" else own.format(name)
+                raise Refused(f"names {name}, which has a key of its own", f"Use {instead}.", (key, name))
+            if name not in known:
+                hint = f"Add it to targets. {suggestion(name, known)}"
+                raise Refused(f"names {name}, which is not in targets", hint, (key, name))
+            if key == "label_units":
+                with within(key, name):
+                    unit_factor(value, known[name].unit)
+
+
+def read_targets(targets: tuple[Target, ...]) -> tuple[Target, ...]:
+    """Return what sources are read for beside energy and forces, without the weights, which change no dataset."""
+    return tuple(Target(**{**_fields(t), "weight": 1.0}) for t in targets if not is_default(t))
+
+
+def _fields(target: Target) -> dict[str, Any]:
+    return {f.name: getattr(target, f.name) for f in fields(Target)}
