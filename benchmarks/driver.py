@@ -128,11 +128,11 @@ class StubLauncher:
     """Starts nothing; what an attempt would leave is left by another process."""
 
     def __init__(self) -> None:
-        from gfm_pipeline.execution.launcher import JobEnd
+        from gfm_pipeline.execution.launcher import LaunchEnd
 
         self.ended: queue.Queue[Any] = queue.Queue()
         self._tokens: dict[str, Any] = {}
-        self._end = JobEnd
+        self._end = LaunchEnd
         self._keeper = subprocess.Popen(
             [sys.executable, __file__, "--keep-attempts"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -175,12 +175,12 @@ def drive_stub(folder: Path) -> None:
     from gfm_pipeline.campaign.folder import driving
     from gfm_pipeline.engine.driver import Driver
     from gfm_pipeline.engine.resources.nodes import HeldFleet
-    from gfm_pipeline.report.progress import Progress
+    from gfm_pipeline.report.progress import ProgressPrinter
 
     request = RunRequest(folder / "w.yaml", SiteChoice(str(folder / "site.yaml")), None, ()).resolve()
     launcher = StubLauncher()
     with driving(request.context.paths.root, request.loaded.model.name) as campaign:
-        progress = Progress(campaign.paths)
+        progress = ProgressPrinter(campaign.paths)
         fleet, stop = HeldFleet(()), threading.Event()
         Driver(request.context, campaign.state, campaign.journal, launcher, fleet, request.site, progress, stop).run()
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.events import Event, Outcome
+from gfm_pipeline.campaign.events import AttemptOutcome, Event
 from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Entry, Journal, encode, read
 from gfm_pipeline.campaign.state import CampaignState, load_state
 
@@ -88,7 +88,7 @@ def campaign(count: int) -> Iterator[Event]:
             task = f"{one.name}-r0"
             story.append(ev.TaskStarted(key, task, 1))
             result = training_result(task, chance)
-            story.append(ev.TaskEnded(key, task, 1, Outcome.OK, chance.uniform(10, 100), "", result))
+            story.append(ev.TaskEnded(key, task, 1, AttemptOutcome.OK, chance.uniform(10, 100), "", result))
         on = tuple(c.name for c in proposed[::3])
         stopped = {c.name: "rank 40 of 64, the best 21 go on" for c in proposed if c.name not in on}
         story.append(ev.RungDecided(key, wave, 0, on, stopped))

@@ -20,7 +20,7 @@ UNKNOWN_NAME = "unknown_name"
 
 
 @dataclass(frozen=True)
-class Place:
+class SourceLocation:
     """Where a value was written: a file and a line, or the command line.
 
     ``prefix`` comes before the key in messages: ``--set`` and a space for the command line.
@@ -53,7 +53,7 @@ def explain(
     error: ValidationError,
     model: type[BaseModel],
     plain: dict[str, Any],
-    place: Callable[[Location], Place],
+    place: Callable[[Location], SourceLocation],
     kind: type[FileError],
 ) -> FileError:
     """Turn the first fault pydantic found in ``plain`` into one sentence with a place and a fix.
@@ -100,13 +100,13 @@ def explain(
 
 
 def _refused(
-    cause: Refused, where: Location, place: Callable[[Location], Place], kind: type[FileError], more: str
+    cause: Refused, where: Location, place: Callable[[Location], SourceLocation], kind: type[FileError], more: str
 ) -> FileError:
     found = place(where)
     return kind(f"{_dotted(found, where)}: {cause.message}.", found.path, found.line, (cause.hint or "") + more or None)
 
 
-def _dotted(found: Place, where: Location) -> str:
+def _dotted(found: SourceLocation, where: Location) -> str:
     return f"{found.prefix}{'.'.join(str(part) for part in where)}".rstrip(" .")
 
 

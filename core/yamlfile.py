@@ -73,7 +73,7 @@ def read_yaml(path: Path, what: str, kind: type[FileError], missing: str, exampl
         ) from error
     try:
         document, lines = _read(text)
-    except _Fault as fault:
+    except _YamlError as fault:
         raise kind(fault.message, path, fault.line, fault.hint) from None
     if not isinstance(document, dict):
         article = "An" if what[0] in "aeiou" else "A"
@@ -92,7 +92,7 @@ def _text(path: Path, what: str, kind: type[FileError]) -> str:
     return data.decode("utf-8-sig")
 
 
-class _Fault(Exception):
+class _YamlError(Exception):
     """What is wrong with the text of a file, at a line from 1."""
 
     def __init__(self, message: str, line: int | None, hint: str) -> None:
@@ -115,7 +115,7 @@ class _BoundedComposer(Composer):
         self.depth += 1
         if self.depth > 2 * MAX_DEPTH:
             event = self.parser.peek_event()
-            raise _Fault(f"More than {MAX_DEPTH} keys or lists are nested here.", _line(event), "Nest fewer.")
+            raise _YamlError(f"More than {MAX_DEPTH} keys or lists are nested here.", _line(event), "Nest fewer.")
         try:
             return super().compose_node(parent, index)
         finally:
@@ -136,25 +136,25 @@ def _read(text: str) -> tuple[Any, dict[Location, int]]:
         node = yaml.compose(text)
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else None
-        raise _Fault("This is not valid YAML: it holds a control character.", line, "Remove it.") from None
+        raise _YamlError("This is not valid YAML: it holds a control character.", line, "Remove it.") from None
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         problem = re.sub(r"\s+", " ", error.problem or "not YAML").strip()
         hint = "Indent with spaces." if "\\t" in problem else "Check indentation and colons."
-        raise _Fault(f"This is not valid YAML: {problem}.", line, hint) from None
+        raise _YamlError(f"This is not valid YAML: {problem}.", line, hint) from None
     except YAMLError as error:
         first = str(error).splitlines()[0]
-        raise _Fault(f"This is not valid YAML: {first}.", None, "Check indentation and colons.") from None
-    except _Fault:
+        raise _YamlError(f"This is not valid YAML: {first}.", None, "Check indentation and colons.") from None
+    except _YamlError:
         raise
     except Exception as error:  # ruamel lets errors of Python through, of escapes and directives it did not foresee
-        raise _Fault("This is not valid YAML.", None, "Check directives, escapes and brackets.") from error
-    reader = _Reader(yaml)
+        raise _YamlError("This is not valid YAML.", None, "Check directives, escapes and brackets.") from error
+    reader = _YamlReader(yaml)
     return reader.value(node, ()), reader.lines
 
 
 @dataclass
-class _Reader:
+class _YamlReader:
     """Turns nodes into plain values: mappings, lists, text, numbers, booleans and null."""
 
     yaml: YAML
@@ -171,7 +171,7 @@ class _Reader:
             return self._scalar(node)
         if id(node) in self._open or len(self._open) >= MAX_DEPTH:
             what = "This contains itself" if id(node) in self._open else f"More than {MAX_DEPTH} keys are nested here"
-            raise _Fault(f"{what}.", _line(node), "Write the values out.")
+            raise _YamlError(f"{what}.", _line(node), "Write the values out.")
         self._open.append(id(node))
         try:
             if isinstance(node, MappingNode):
@@ -188,13 +188,13 @@ class _Reader:
         self._values += 1
         if self._values > MAX_VALUES:
             hint = "Are aliases (*name) used within aliases?"
-            raise _Fault(f"This holds more than {MAX_VALUES:,} values.", _line(node), hint)
+            raise _YamlError(f"This holds more than {MAX_VALUES:,} values.", _line(node), hint)
 
     @staticmethod
     def _known(node: Any, kind: str) -> None:
         tag = str(node.tag)
         if tag != f"{_TAG}{kind}":
-            raise _Fault(f"The tag {_tag(tag)} is not known here.", _line(node), "Remove it.")
+            raise _YamlError(f"The tag {_tag(tag)} is not known here.", _line(node), "Remove it.")
 
     def _entries(self, node: MappingNode, at: Location) -> Iterator[tuple[str, Node]]:
         """Yield key and value, merged ones (``<<: *base``) after those written here, which win over them."""
@@ -208,13 +208,13 @@ class _Reader:
             key = self._key(key_node)
             if key in own:
                 message = f"There is a duplicate key {key!r}: one would hide the other."
-                raise _Fault(message, _line(key_node), "Rename one.")
+                raise _YamlError(message, _line(key_node), "Rename one.")
             own[key] = inner
             self.lines[(*at, key)] = _line(key_node) or 0
         yield from own.items()
         for base in merged:
             if id(base) in self._open:
-                raise _Fault("This contains itself.", _line(base), "Write the values out.")
+                raise _YamlError("This contains itself.", _line(base), "Write the values out.")
             self._open.append(id(base))
             inherited: dict[Location, int] = {}
             held, self.lines = self.lines, inherited
@@ -234,19 +234,19 @@ class _Reader:
         bases = node.value if isinstance(node, SequenceNode) else [node]
         for base in bases:
             if not isinstance(base, MappingNode):
-                raise _Fault("<< merges the keys of a mapping, and this is none.", _line(base), "Write <<: *name.")
+                raise _YamlError("<< merges the keys of a mapping, and this is none.", _line(base), "Write <<: *name.")
         return list(bases)
 
     def _key(self, node: Node) -> str:
         if not isinstance(node, ScalarNode):
-            raise _Fault("A key is a list or a mapping.", _line(node), "Write a word before the colon.")
+            raise _YamlError("A key is a list or a mapping.", _line(node), "Write a word before the colon.")
         self._scalar(node)
         return str(node.value)
 
     def _scalar(self, node: ScalarNode) -> Any:
         tag, text, make = str(node.tag), str(node.value), self.yaml.constructor
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise _Fault("This text holds half of a character.", _line(node), "Remove the escape.")
+            raise _YamlError("This text holds half of a character.", _line(node), "Remove the escape.")
         try:
             match tag.removeprefix(_TAG):
                 case "null":
@@ -261,10 +261,10 @@ class _Reader:
                     return text
         except (ValueError, LookupError, OverflowError, YAMLError):
             shown = text if len(text) < 40 else f"{text[:37]}..."
-            raise _Fault(
+            raise _YamlError(
                 f"{shown!r} is no {_NAMES[tag.removeprefix(_TAG)]}.", _line(node), "Correct the value."
             ) from None
-        raise _Fault(f"The tag {_tag(tag)} is not known here.", _line(node), "Remove it.")
+        raise _YamlError(f"The tag {_tag(tag)} is not known here.", _line(node), "Remove it.")
 
 
 def _plain_text(node: Any) -> str | None:
@@ -289,7 +289,7 @@ def read_setting(text: str, example: str, kind: type[FileError]) -> tuple[tuple[
         raise kind(f"--set {text!r} is not of the form key.inner=value.", hint=f"Example: --set {example}")
     try:
         return keys, _read(value)[0]
-    except _Fault:
+    except _YamlError:
         return keys, value
 
 

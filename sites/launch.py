@@ -15,7 +15,7 @@ from gfm_pipeline.core.contracts.launch import DeviceSelection, RankFile
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.strenum import StrEnum
 from gfm_pipeline.sites.schema import SiteModel
-from gfm_pipeline.sites.task_shape import RankPlace, TaskShape, node_layout, slots_per_node
+from gfm_pipeline.sites.task_shape import RankBinding, TaskShape, node_layout, slots_per_node
 
 LOOPBACK = "127.0.0.1"
 LONGEST_ARGUMENT = 128 * 1024 - 8  # bytes; Linux's limit, less what stands before the names
@@ -197,7 +197,7 @@ def _address(site: SiteModel, node: str) -> str:
     return node.partition(".")[0] + suffix if suffix else node
 
 
-def _cores(layout: Sequence[RankPlace]) -> tuple[str, ...]:
+def _cores(layout: Sequence[RankBinding]) -> tuple[str, ...]:
     """Return the cores of each local rank, or nothing where the site does not name them."""
     return tuple(place.cores for place in layout) if all(place.cores for place in layout) else ()
 

@@ -30,7 +30,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Job:
+class CheckedJob:
     """A job a site takes. ``bin`` is the range of sizes it falls in; ``warnings`` are sentences.
 
     ``hours`` is None where nothing bounds them.
@@ -66,7 +66,7 @@ def largest(site: SiteModel, queue: str | None = None) -> int:
 
 def check_job(
     site: SiteModel, queue: str | None, nodes: int, hours: float | None = None, account: str | None = None
-) -> Job | Refusal:
+) -> CheckedJob | Refusal:
     """Return the job as the site would run it, or why it would not.
 
     Parameters
@@ -92,7 +92,7 @@ def check_job(
         )
     if scheduler.system is None:
         ignored = () if queue is None else (f"{site.name} has no batch system: queue {queue!r} means nothing here.",)
-        return Job(nodes, hours, None, None, None, ignored)
+        return CheckedJob(nodes, hours, None, None, None, ignored)
     if name is None or name not in scheduler.queues:
         return _unknown_queue(site, queue)
     charged = account or scheduler.account
@@ -109,7 +109,7 @@ def check_job(
     if hours is not None and hours > fit.max_hours:
         return _too_long(site, name, nodes, hours, fit)
     wall = fit.max_hours if hours is None else hours
-    return Job(nodes, wall, name, charged, fit, _warnings(site, name, charged))
+    return CheckedJob(nodes, wall, name, charged, fit, _warnings(site, name, charged))
 
 
 def _unknown_queue(site: SiteModel, queue: str | None) -> Refusal:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gfm_pipeline.core.errors import SiteError
-from gfm_pipeline.core.explain import Place, explain, suggestion
+from gfm_pipeline.core.explain import SourceLocation, explain, suggestion
 from gfm_pipeline.core.strenum import StrEnum
 from gfm_pipeline.core.yamlfile import Location, put, read_setting, read_yaml
 from gfm_pipeline.sites.schema import SiteModel
@@ -21,7 +21,7 @@ EXTENDS = "extends"
 SETTING = "site."  # `--set site.a.b=c` is for the site; what follows this is the key
 
 
-class Source(StrEnum):
+class SettingSource(StrEnum):
     """Where a value of a site can come from; later ones win."""
 
     DEFAULT = "default"  # the schema
@@ -36,7 +36,7 @@ class Source(StrEnum):
 class Origin:
     """Where one value came from."""
 
-    source: Source
+    source: SettingSource
     path: Path | None = None
     line: int | None = None
 
@@ -44,7 +44,7 @@ class Origin:
         """Return it for people: ``frontier.yaml:12``, ``--set``, ``default``."""
         if self.path is None:
             return str(self.source)
-        shown = self.path.name if self.source is Source.SHIPPED else _home(self.path)
+        shown = self.path.name if self.source is SettingSource.SHIPPED else _home(self.path)
         return f"{shown}:{self.line}" if self.line else shown
 
 
@@ -62,7 +62,7 @@ class LoadedSite:
 
     def origin(self, *location: str | int) -> Origin:
         """Return where the value at ``location`` came from: a list is one value."""
-        return self.origins.get(location, Origin(Source.DEFAULT))
+        return self.origins.get(location, Origin(SettingSource.DEFAULT))
 
     def error(self, location: Location, message: str, hint: str | None = None) -> SiteError:
         """Return an error that points at the innermost written key on the way to ``location``."""
@@ -90,7 +90,7 @@ class LoadedSite:
 class _Layer:
     """One file, or all of ``--set``."""
 
-    source: Source
+    source: SettingSource
     path: Path | None
     data: dict[str, Any]
     lines: dict[Location, int]
@@ -143,7 +143,7 @@ def load_site(name: str, overlays: Sequence[Path] = (), sets: Sequence[str] = ()
     main = layers[-1].path
     assert main is not None  # noqa: S101 - only --set has no path, and comes below
     for path in overlays:
-        layer = _read(path, Source.OVERLAY, "Give the path of a file with some keys of a site.")
+        layer = _read(path, SettingSource.OVERLAY, "Give the path of a file with some keys of a site.")
         if EXTENDS in layer.data:
             message = "An overlay is laid over the site of --site and cannot extend one."
             raise SiteError(message, path, layer.lines[(EXTENDS,)], f"Remove {EXTENDS!r}.")
@@ -180,9 +180,9 @@ def _by_name(name: str, seen: tuple[Path, ...]) -> list[_Layer]:
     if name not in known():
         hint = f"{suggestion(name, known())}Known: {', '.join(known())}; or give the path of a site file (.yaml)."
         raise SiteError(f"Unknown site {name!r}.", hint=hint)
-    layers = [_read(own, Source.SHIPPED, "Install the program again.")] if own.is_file() else []
+    layers = [_read(own, SettingSource.SHIPPED, "Install the program again.")] if own.is_file() else []
     if theirs.is_file():
-        layer = _read(theirs, Source.USER, "It was there a moment ago.")
+        layer = _read(theirs, SettingSource.USER, "It was there a moment ago.")
         if layers and layer.data.get(EXTENDS, name) == name:
             layer.data.pop(EXTENDS, None)
             return [*layers, layer]
@@ -192,7 +192,7 @@ def _by_name(name: str, seen: tuple[Path, ...]) -> list[_Layer]:
 
 def _by_path(path: Path, seen: tuple[Path, ...]) -> list[_Layer]:
     """Return the layers of a site file: what it extends, and itself."""
-    return _extended(_read(path, Source.FILE, f"Known sites: {', '.join(known())}."), path, seen)
+    return _extended(_read(path, SettingSource.FILE, f"Known sites: {', '.join(known())}."), path, seen)
 
 
 def _extended(layer: _Layer, path: Path, seen: tuple[Path, ...]) -> list[_Layer]:
@@ -219,8 +219,8 @@ def _extended(layer: _Layer, path: Path, seen: tuple[Path, ...]) -> list[_Layer]
     return [*below, layer]
 
 
-def _read(path: Path, source: Source, missing: str) -> _Layer:
-    what = "overlay" if source is Source.OVERLAY else "site"
+def _read(path: Path, source: SettingSource, missing: str) -> _Layer:
+    what = "overlay" if source is SettingSource.OVERLAY else "site"
     file = read_yaml(path, what, SiteError, missing, "See `gfm-pipeline sites show local` for a valid one.")
     return _Layer(source, path, file.data, file.lines)
 
@@ -231,7 +231,7 @@ def _settings(sets: Sequence[str]) -> _Layer:
     for text in sets:
         keys, value = read_setting(text.strip(), "site.scheduler.account=abc123", SiteError)
         put(data, keys[1:], value, text, SiteError)
-    return _Layer(Source.SETTING, None, data, {})
+    return _Layer(SettingSource.SETTING, None, data, {})
 
 
 def _merge(
@@ -256,12 +256,12 @@ def _merge(
                 origins[location] = Origin(layer.source, layer.path, line)
 
 
-def _place(origins: Mapping[Location, Origin], main: Path, location: Location) -> Place:
+def _place(origins: Mapping[Location, Origin], main: Path, location: Location) -> SourceLocation:
     """Return where the innermost written key on the way to ``location`` stands."""
     for length in range(len(location), 0, -1):
         if (origin := origins.get(location[:length])) is not None:
-            return Place(origin.path, origin.line, f"--set {SETTING}" if origin.path is None else "")
-    return Place(main)
+            return SourceLocation(origin.path, origin.line, f"--set {SETTING}" if origin.path is None else "")
+    return SourceLocation(main)
 
 
 def _home(path: Path) -> str:

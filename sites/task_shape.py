@@ -45,7 +45,7 @@ class TaskShape:
 
 
 @dataclass(frozen=True)
-class RankPlace:
+class RankBinding:
     """Where one local rank runs: the number of its GPU on the node, and its cores ('': the system's choice)."""
 
     gpu: int | None
@@ -124,7 +124,7 @@ def slots_per_node(site: SiteModel, shape: TaskShape) -> int:
     return site.node.usable_threads // (shape.ranks_per_node * shape.cores_per_rank)
 
 
-def node_layout(site: SiteModel, shape: TaskShape, slot: int = 0) -> tuple[RankPlace, ...]:
+def node_layout(site: SiteModel, shape: TaskShape, slot: int = 0) -> tuple[RankBinding, ...]:
     """Return the place of each local rank of a task on one of its nodes.
 
     Parameters
@@ -153,14 +153,14 @@ def node_layout(site: SiteModel, shape: TaskShape, slot: int = 0) -> tuple[RankP
     usable = _usable(site)
     share = shape.cores_per_rank
     if not share or not usable:
-        return (RankPlace(None, ""),) * shape.ranks_per_node
+        return (RankBinding(None, ""),) * shape.ranks_per_node
     return tuple(
-        RankPlace(None, format_cores(usable[rank * share : (rank + 1) * share]))
+        RankBinding(None, format_cores(usable[rank * share : (rank + 1) * share]))
         for rank in range(first, first + shape.ranks_per_node)
     )
 
 
-def _beside(site: SiteModel, shape: TaskShape, gpu: int) -> RankPlace:
+def _beside(site: SiteModel, shape: TaskShape, gpu: int) -> RankBinding:
     """Return a GPU and the cores beside it: those the site lists, or an equal share of all."""
     node = site.node
     if node.gpu_cores:
@@ -171,7 +171,7 @@ def _beside(site: SiteModel, shape: TaskShape, gpu: int) -> RankPlace:
         usable, share, place = _usable(site), cores_beside_gpu(site), order.index(gpu)
         listed = list(usable[place * share : (place + 1) * share])
     wanted = shape.cores_per_rank
-    return RankPlace(gpu, format_cores(listed[:wanted] if wanted else listed))
+    return RankBinding(gpu, format_cores(listed[:wanted] if wanted else listed))
 
 
 def _usable(site: SiteModel) -> list[int]:

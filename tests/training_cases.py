@@ -13,7 +13,7 @@ from gfm_pipeline.apps.dataset.store.index import IndexWriter
 from gfm_pipeline.apps.dataset.store.write import BpWriter, chunks
 from gfm_pipeline.apps.train.checkpoint import load
 from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
-from gfm_pipeline.core.contracts.layout import LAYOUT_FILE, BpShard, LabelExtent, Layout
+from gfm_pipeline.core.contracts.layout import LAYOUT_FILE, BpShard, DatasetLayout, LabelExtent
 from gfm_pipeline.core.contracts.training import DatasetRef, ModelSettings, OptimiserSettings, TrainSpec
 from gfm_pipeline.core.publish import publishing, write_record
 
@@ -64,7 +64,7 @@ def write_blocks(place: Path, name: str, splits: dict[Split, Columns], block: in
                 for piece in chunks(columns, block):
                     writer.put(split, piece)
         shards.append(BpShard(f"{name}-{number}.bp", {str(s): e for s, e in extents.items()}))
-    write_record(place / LAYOUT_FILE, Layout(block, "", tuple(shards)))
+    write_record(place / LAYOUT_FILE, DatasetLayout(block, "", tuple(shards)))
     with IndexWriter(place, {s: len(c) for s, c in splits.items()}) as index:
         for split, columns in splits.items():
             for piece in chunks(columns, 7):

@@ -98,7 +98,7 @@ def calibrate(spec: CalibrateSpec, task: Task) -> CalibrateResult:
         statistics = [Dataset.open(Path(ref.path)).statistics for ref in spec.datasets]
         for number, facts in enumerate(statistics):
             task.check()
-            task.progress(force=True, dataset=facts.name, done=number, total=len(statistics))
+            task.report_progress(force=True, dataset=facts.name, done=number, total=len(statistics))
             found, test, shares = _evaluate(spec.members, facts, targets, spec.level, spec.seed)
             weights = {member.name: float(share) for member, share in zip(spec.members, shares, strict=True)}
             results = {name: evaluation.report for name, evaluation in found.items()}

@@ -67,7 +67,7 @@ def predict_columns(
         for start in range(0, len(part), batch_size):
             if task is not None:
                 task.check()
-                task.progress(dataset=dataset, done=first + start, total=len(columns))
+                task.report_progress(dataset=dataset, done=first + start, total=len(columns))
             graphs = np.arange(start, min(start + batch_size, len(part)))
             out = model.potential(collate([table], np.zeros_like(graphs), graphs).to(device))
             ends = first + graphs[0], first + graphs[-1] + 1

@@ -17,14 +17,14 @@ from gfm_pipeline.apps.dataset.store.dataset import Dataset
 from gfm_pipeline.apps.dataset.store.edge_files import edge_files
 from gfm_pipeline.apps.dataset.store.hydragnn_export import export
 from gfm_pipeline.apps.dataset.store.write import ContentDigest
-from gfm_pipeline.apps.runtime.query_program import answer
+from gfm_pipeline.apps.runtime.query_program import answer_query
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.layout import (
     LAYOUT_FILE,
     DatasetInfo,
+    DatasetLayout,
     EdgeFacts,
     InspectSpec,
-    Layout,
     Origins,
     RecordLine,
     SplitFacts,
@@ -119,7 +119,7 @@ def verify(dataset: Dataset) -> dict[str, Any]:
     content = ContentDigest()
     layout = None
     if (dataset.path / LAYOUT_FILE).exists():
-        layout = read_record(Layout, dataset.path / LAYOUT_FILE)
+        layout = read_record(DatasetLayout, dataset.path / LAYOUT_FILE)
         for split in Split:
             n = sum(file.labels[split].n_graphs for file in layout.files if split in file.labels)
             if n != said[split]:
@@ -170,4 +170,4 @@ def inspect(spec: InspectSpec) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(answer(InspectSpec, inspect))
+    sys.exit(answer_query(InspectSpec, inspect))

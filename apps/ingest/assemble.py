@@ -23,25 +23,25 @@ from gfm_pipeline.apps.dataset.store.dataset import STATISTICS_FILE
 from gfm_pipeline.apps.dataset.store.write import ATOM_BYTES, GRAPH_BYTES
 from gfm_pipeline.apps.ingest.assembly.opened_source import OpenedSource, open_source
 from gfm_pipeline.apps.ingest.assembly.origins import GroupNames, origins
-from gfm_pipeline.apps.ingest.assembly.plan import Plan, make_plan, named_by_records
+from gfm_pipeline.apps.ingest.assembly.plan import AssemblyPlan, make_plan, named_by_records
 from gfm_pipeline.apps.ingest.assembly.shard import (
     Shard,
-    take,
+    select,
     write_quarantine,
 )
 from gfm_pipeline.apps.ingest.assembly.shuffle import Buckets, Counted, plan_files
 from gfm_pipeline.apps.ingest.assembly.splits import SPLITS
-from gfm_pipeline.apps.ingest.assembly.writer import Placing, finish, place
+from gfm_pipeline.apps.ingest.assembly.writer import DatasetWrite, finish, write_part
 from gfm_pipeline.apps.ingest.checks.filters import Conversion
 from gfm_pipeline.apps.ingest.checks.record_scan import (
     Fit,
     composition,
     keys,
 )
-from gfm_pipeline.apps.ingest.checks.shared_structures import Keys, said_of_shared_sources
+from gfm_pipeline.apps.ingest.checks.shared_structures import Keys, shared_structure_warnings
 from gfm_pipeline.apps.ingest.labels.inventory import merge, notes_of_keys
-from gfm_pipeline.apps.ingest.mpi import Ranks
-from gfm_pipeline.apps.ingest.read import said_about
+from gfm_pipeline.apps.ingest.mpi import MpiCommunicator
+from gfm_pipeline.apps.ingest.read import read_warnings
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.reasons import by_frequency
 from gfm_pipeline.apps.ingest.summary.histograms import ingest_report
@@ -67,7 +67,7 @@ from gfm_pipeline.core.records import read_record, to_plain
 _SCRATCH = ".scratch"
 
 
-def _references(plan: Plan, buckets: dict[Split, Buckets]) -> ReferenceEnergies:
+def _references(plan: AssemblyPlan, buckets: dict[Split, Buckets]) -> ReferenceEnergies:
     """Fit the references on the training split in its shuffled order, so that no bit depends on the shards."""
     fit = Fit(plan.present)
     for natoms, energy, numbers in buckets[Split.TRAIN].energies():
@@ -103,14 +103,14 @@ class _Scattered:
     names: GroupNames
 
 
-def _scatter(source: OpenedSource, plan: Plan, scratch: Path, task: Task) -> _Scattered:
+def _scatter(source: OpenedSource, plan: AssemblyPlan, scratch: Path, task: Task) -> _Scattered:
     """Append every kept record to the bucket of its place in the shuffled order."""
     found, by_name, names = Keys.none(), named_by_records(source.spec.source), GroupNames(plan)
     buckets = {s: Buckets.sized(scratch, s, plan.graphs[s], plan.atoms[s]) for s in SPLITS}
     done, total = 0, sum(plan.graphs.values())
     for rows in plan.parts:
         task.check()
-        part = take(rows.load(), np.flatnonzero(plan.marks.kept(rows)))
+        part = select(rows.load(), np.flatnonzero(plan.marks.kept(rows)))
         place = (part.file_index, part.member, part.index)
         group = plan.grouping.of_loaded(part)
         where, key = plan.splits.split(group), keys(source.spec.seed, part)
@@ -124,7 +124,7 @@ def _scatter(source: OpenedSource, plan: Plan, scratch: Path, task: Task) -> _Sc
             if len(mine):
                 buckets[split].add(key[mine], records.take(mine))
         done += len(part)
-        task.progress(done=done, total=total, step="shuffle", quarantined=sum(source.reasons.values()))
+        task.report_progress(done=done, total=total, step="shuffle", quarantined=sum(source.reasons.values()))
     return _Scattered(buckets, found, names)
 
 
@@ -135,12 +135,12 @@ def _compare(spec: AssembleSpec, mine: Keys, folder: Path) -> tuple[str, ...]:
     mine.write(folder)
     theirs = {read_manifest(Path(other)).meta.get("dataset", other): Keys.read(Path(other)) for other in spec.others}
     known = {name: keys for name, keys in theirs.items() if keys is not None}
-    return said_of_shared_sources({**known, spec.source.name: mine}, spec.across is AcrossSources.TOGETHER)
+    return shared_structure_warnings({**known, spec.source.name: mine}, spec.across is AcrossSources.TOGETHER)
 
 
 def _placing(
-    source: OpenedSource, plan: Plan, buckets: dict[Split, Buckets], folder: Path, scratch: Path
-) -> tuple[Placing, Totals]:
+    source: OpenedSource, plan: AssemblyPlan, buckets: dict[Split, Buckets], folder: Path, scratch: Path
+) -> tuple[DatasetWrite, Totals]:
     """Fit the references and divide the shuffled records over files."""
     spec, name = source.spec, source.spec.source.name
     size = sum(plan.graphs.values()) * GRAPH_BYTES + sum(plan.atoms.values()) * ATOM_BYTES
@@ -148,11 +148,11 @@ def _placing(
     files = plan_files(name, chunk_atoms, max(1, -(-size // int(spec.shard_mb * 1e6))))
     references = _references(plan, buckets)
     energies = {atomic_numbers[symbol]: energy for symbol, energy in references.energies.items()}
-    work = Placing(folder, scratch, name, files, energies, buckets, plan.graphs, spec.edges_within)
+    work = DatasetWrite(folder, scratch, name, files, energies, buckets, plan.graphs, spec.edges_within)
     return work, Totals(references)
 
 
-def help_assemble(task: Task, ranks: Ranks) -> None:
+def help_assemble(task: Task, ranks: MpiCommunicator) -> None:
     """Do what a rank other than 0 does: its part of writing.
 
     Raises
@@ -160,11 +160,11 @@ def help_assemble(task: Task, ranks: Ranks) -> None:
     GFMError
         What another rank failed with, or this one.
     """
-    work: Placing = ranks.hear()
-    ranks.collect(lambda: place(work, None, task, ranks))
+    work: DatasetWrite = ranks.receive()
+    ranks.allgather(lambda: write_part(work, None, task, ranks))
 
 
-def assemble_program(spec: AssembleSpec, task: Task, ranks: Ranks | None = None) -> AssembleResult:
+def assemble_program(spec: AssembleSpec, task: Task, ranks: MpiCommunicator | None = None) -> AssembleResult:
     """Split by group, fit the references on the training split, shuffle, and publish the dataset.
 
     Parameters
@@ -183,12 +183,12 @@ def assemble_program(spec: AssembleSpec, task: Task, ranks: Ranks | None = None)
     StopRequested
         When the program is asked to stop; nothing is left behind.
     """
-    ranks = Ranks() if ranks is None else ranks
-    with ranks.leading():
+    ranks = MpiCommunicator() if ranks is None else ranks
+    with ranks.broadcasting_errors():
         return _assemble(spec, task, ranks)
 
 
-def _assemble(spec: AssembleSpec, task: Task, ranks: Ranks) -> AssembleResult:
+def _assemble(spec: AssembleSpec, task: Task, ranks: MpiCommunicator) -> AssembleResult:
     started = time.monotonic()
     source = open_source(spec, task)
     output, name = Path(spec.output), spec.source.name
@@ -203,15 +203,15 @@ def _assemble(spec: AssembleSpec, task: Task, ranks: Ranks) -> AssembleResult:
                 raise DataError(f"Split {split} of {name} is empty.", "Give it a larger fraction or more groups.")
         scattered = _scatter(source, plan, scratch, task)
         work, totals = _placing(source, plan, scattered.buckets, folder, scratch)
-        ranks.tell(work)
+        ranks.broadcast(work)
         quarantined = sum(source.reasons.values())
-        layout = finish(work, ranks.collect(lambda: place(work, totals, task, ranks, quarantined)), totals)
+        layout = finish(work, ranks.allgather(lambda: write_part(work, totals, task, ranks, quarantined)), totals)
         shutil.rmtree(scratch)
         oddities: Counter[str] = Counter()
         for index in source.indexes:
             oddities.update(index.oddities)
         labels = merge(index.labels for index in source.indexes)
-        warned = said_about(source.evidence, dict(oddities), labels, totals.energy_std())
+        warned = read_warnings(source.evidence, dict(oddities), labels, totals.energy_std())
         doubt = totals.references.sentence()
         warned = (
             *_compare(spec, scattered.keys, folder),
@@ -237,7 +237,7 @@ def _assemble(spec: AssembleSpec, task: Task, ranks: Ranks) -> AssembleResult:
             (folder / REPORT_FILE).write_text(text, encoding="utf-8")
     for sentence in warned:
         sys.stdout.write(f"warning: {name}: {sentence}\n")
-    task.progress(force=True, done=len(spec.shards), total=len(spec.shards), quarantined=stats.n_quarantined)
+    task.report_progress(force=True, done=len(spec.shards), total=len(spec.shards), quarantined=stats.n_quarantined)
     return AssembleResult(
         output=str(output),
         digest=read_manifest(output).digest,

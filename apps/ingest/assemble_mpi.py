@@ -14,7 +14,7 @@ from mpi4py import MPI
 
 from gfm_pipeline.apps.dataset.store.bp_step import together
 from gfm_pipeline.apps.ingest.assemble import assemble_program, help_assemble
-from gfm_pipeline.apps.ingest.mpi import Ranks
+from gfm_pipeline.apps.ingest.mpi import MpiCommunicator
 from gfm_pipeline.apps.runtime.program import Task, run_program
 from gfm_pipeline.core.contracts.data import AssembleResult, AssembleSpec
 
@@ -24,7 +24,7 @@ def main() -> int:
 
     A rank that fails while others may wait for it ends the job.
     """
-    ranks = Ranks(MPI.COMM_WORLD, collective=together() and MPI.COMM_WORLD.Get_size() > 1)
+    ranks = MpiCommunicator(MPI.COMM_WORLD, collective=together() and MPI.COMM_WORLD.Get_size() > 1)
 
     def body(spec: AssembleSpec, task: Task) -> AssembleResult | None:
         task.rank = ranks.rank

@@ -15,22 +15,22 @@ from gfm_pipeline.apps.runtime.program import StopRequested
 from gfm_pipeline.core.errors import GFMError
 
 T = TypeVar("T")
-_FAILED, _TOLD = 1, 2  # tags of messages
+_FAILED, _BROADCAST = 1, 2  # tags of messages
 WAIT = 0.02  # seconds between two looks: MPI itself waits at the full load of a core
 
 
-class OtherFailed(Exception):
+class PeerFailed(Exception):
     """Raised in a rank because another one failed; that one's own error is what all end with."""
 
 
 @dataclass(frozen=True)
-class _Outcome:
+class _RankResult:
     value: Any = None
     error: Exception | None = None
 
 
 @dataclass
-class Ranks:
+class MpiCommunicator:
     """The processes that share a task; without a communicator there is one.
 
     Attributes
@@ -48,7 +48,7 @@ class Ranks:
     comm: Any = None
     collective: bool = False
     agreed: bool = field(default=False, init=False)
-    _told: bool = field(default=False, init=False)
+    _broadcast_done: bool = field(default=False, init=False)
 
     @property
     def rank(self) -> int:
@@ -60,42 +60,42 @@ class Ranks:
         """Number of processes."""
         return 1 if self.comm is None else int(self.comm.Get_size())
 
-    def tell(self, value: Any) -> None:
+    def broadcast(self, value: Any) -> None:
         """Give the other ranks, which `hear`, a value; rank 0 calls this once."""
-        self._told = True
-        self._send(_Outcome(value))
+        self._broadcast_done = True
+        self._send(_RankResult(value))
 
-    def _send(self, outcome: _Outcome) -> None:
+    def _send(self, outcome: _RankResult) -> None:
         for other in range(1, self.size):
-            self.comm.send(outcome, other, _TOLD)
+            self.comm.send(outcome, other, _BROADCAST)
 
-    def hear(self) -> Any:
+    def receive(self) -> Any:
         """Return what rank 0 tells, or raise what it failed with."""
-        while not self.comm.Iprobe(source=0, tag=_TOLD):
+        while not self.comm.Iprobe(source=0, tag=_BROADCAST):
             time.sleep(WAIT)
-        outcome: _Outcome = self.comm.recv(source=0, tag=_TOLD)
+        outcome: _RankResult = self.comm.recv(source=0, tag=_BROADCAST)
         if outcome.error is not None:
             self.agreed = True
             raise outcome.error
         return outcome.value
 
     @contextmanager
-    def leading(self) -> Iterator[None]:
+    def broadcasting_errors(self) -> Iterator[None]:
         """Let the others, which wait to be told something, have the error this rank fails with instead."""
         try:
             yield
         except Exception as error:  # whatever it is, others wait to be told; raised again
-            if not self._told and self.size > 1:
-                self._send(_Outcome(error=_sendable(error)))
+            if not self._broadcast_done and self.size > 1:
+                self._send(_RankResult(error=_sendable(error)))
                 self.agreed = True
             raise
 
-    def check(self) -> None:
-        """Raise `OtherFailed` once another rank has failed; cheap enough for every step of a loop."""
+    def check_peers(self) -> None:
+        """Raise `PeerFailed` once another rank has failed; cheap enough for every step of a loop."""
         if self.size > 1 and not self.collective and self.comm.Iprobe(tag=_FAILED):
-            raise OtherFailed
+            raise PeerFailed
 
-    def collect(self, make: Callable[[], T]) -> list[T]:
+    def allgather(self, make: Callable[[], T]) -> list[T]:
         """Do this rank's part, and return what all of them made, in their order.
 
         The first of the errors, by rank, is raised in every rank, so that all end alike. A rank that fails says so at
@@ -104,19 +104,19 @@ class Ranks:
         if self.size == 1:
             return [make()]
         try:
-            mine = _Outcome(make())
+            mine = _RankResult(make())
         except Exception as error:  # whatever it is, every rank must hear of it; raised again in all of them below
             if self.collective:
                 raise
-            mine = _Outcome(error=_sendable(error))
+            mine = _RankResult(error=_sendable(error))
         sent = []
-        if mine.error is not None and not isinstance(mine.error, OtherFailed):
+        if mine.error is not None and not isinstance(mine.error, PeerFailed):
             sent = [self.comm.isend(None, other, _FAILED) for other in range(self.size) if other != self.rank]
         arrived = self.comm.Ibarrier()
         while not arrived.Test():
             time.sleep(WAIT)
-        outcomes: list[_Outcome] = self.comm.allgather(mine)
-        errors = {k: o.error for k, o in enumerate(outcomes) if o.error and not isinstance(o.error, OtherFailed)}
+        outcomes: list[_RankResult] = self.comm.allgather(mine)
+        errors = {k: o.error for k, o in enumerate(outcomes) if o.error and not isinstance(o.error, PeerFailed)}
         for other in errors:
             if other != self.rank:
                 self.comm.recv(source=other, tag=_FAILED)
@@ -130,6 +130,6 @@ class Ranks:
 
 def _sendable(error: Exception) -> Exception:
     """Return the error, or one of its text where others could not unpickle it."""
-    if isinstance(error, GFMError | OSError | MemoryError | StopRequested | OtherFailed):
+    if isinstance(error, GFMError | OSError | MemoryError | StopRequested | PeerFailed):
         return error
     return RuntimeError(f"{type(error).__name__}: {error}")

@@ -13,26 +13,26 @@ from ase.data import chemical_symbols
 from ase.formula import Formula
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.ingest.assembly.plan import settle
-from gfm_pipeline.apps.ingest.assembly.sample_splits import said_of_splits
+from gfm_pipeline.apps.ingest.assembly.plan import reference_energies
+from gfm_pipeline.apps.ingest.assembly.sample_splits import sample_split_sentences
 from gfm_pipeline.apps.ingest.checks.filters import Conversion, faults, malformed, oddity
 from gfm_pipeline.apps.ingest.checks.fingerprints import fingerprint
 from gfm_pipeline.apps.ingest.checks.label_consistency import Collector, findings
-from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE, lowest_energies, said_of_found
+from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE, isolated_atoms_sentence, lowest_energies
 from gfm_pipeline.apps.ingest.checks.record_scan import Fit, composition
-from gfm_pipeline.apps.ingest.checks.units import UnitTest, said
+from gfm_pipeline.apps.ingest.checks.units import UnitTest, unit_sentence
 from gfm_pipeline.apps.ingest.files.isolation import isolated
 from gfm_pipeline.apps.ingest.labels.inventory import Inventory, notes_of_keys
-from gfm_pipeline.apps.ingest.read import check_source, said_about
+from gfm_pipeline.apps.ingest.read import check_source, read_warnings
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.reasons import by_frequency, count_reason, reason_name
 from gfm_pipeline.apps.ingest.records import PassedOver, Reader, Record, unreadable
 from gfm_pipeline.apps.ingest.summary.provenance import filters, units
-from gfm_pipeline.apps.runtime.query_program import answer
+from gfm_pipeline.apps.runtime.query_program import answer_query
 from gfm_pipeline.core.contracts.data import BadRecord, Duplicates, SourceSettings
 from gfm_pipeline.core.contracts.ingest_report import Histogram
 from gfm_pipeline.core.contracts.layout import RecordLine
-from gfm_pipeline.core.contracts.preview import Look, Preview, PreviewSpec, TakenOut
+from gfm_pipeline.core.contracts.preview import LabelCheck, Preview, PreviewSpec, RemovedRecords
 from gfm_pipeline.core.contracts.readers import describe
 
 MAX_FILES = 32
@@ -149,7 +149,7 @@ class _Sample:
         found = [None] * len(energy) if test is None else test.units(counts, energy)
         for record, unit in zip(self.usable, found, strict=True):
             if unit is not None:
-                self.take_out(said(unit, self.source.energy_unit), record.file, record.index)
+                self.take_out(unit_sentence(unit, self.source.energy_unit), record.file, record.index)
         self.usable = [record for record, unit in zip(self.usable, found, strict=True) if unit is None]
 
     def residuals(self) -> tuple[NDArray[np.float64], NDArray[np.int64], tuple[str, ...], tuple[str, ...]]:
@@ -165,8 +165,8 @@ class _Sample:
         given = dict(self.source.isolated_energies or {})
         fit = Fit(present)
         fit.add(counts[~lone], energy[~lone])
-        _, references, foreign = settle(fit, names, given, found)
-        notes = () if foreign else said_of_found({s: e for s, e in found.items() if s not in given})
+        _, references, foreign = reference_energies(fit, names, given, found)
+        notes = () if foreign else isolated_atoms_sentence({s: e for s, e in found.items() if s not in given})
         doubt = references.sentence()
         off = energy - counts @ np.array([references.energies[name] for name in names])
         return off / counts.sum(axis=1), present, (*foreign, *(() if doubt is None else (doubt,))), notes
@@ -261,17 +261,17 @@ def preview(spec: PreviewSpec) -> Preview:
         filters=filters(source),
         energies=_histogram(energies),
         forces=_histogram(largest),
-        taken=tuple(TakenOut(r, n, sample.examples[r]) for r, n in sample.taken.most_common() if n),
+        removed=tuple(RemovedRecords(r, n, sample.examples[r]) for r, n in sample.taken.most_common() if n),
         passed_over=by_frequency(sample.passed_over),
         labels=labels,
-        looks=tuple(Look(f.look, f.passed, f.sentence) for f in findings(evidence, scatter)),
+        checks=tuple(LabelCheck(f.check, f.passed, f.sentence) for f in findings(evidence, scatter)),
         warnings=(
-            *said_about(evidence, dict(sample.oddities), labels, scatter),
-            *said_of_splits(sample.usable, spec, complete),
+            *read_warnings(evidence, dict(sample.oddities), labels, scatter),
+            *sample_split_sentences(sample.usable, spec, complete),
             *doubt,
         ),
     )
 
 
 if __name__ == "__main__":
-    sys.exit(answer(PreviewSpec, preview))
+    sys.exit(answer_query(PreviewSpec, preview))

@@ -10,7 +10,7 @@ from gfm_pipeline.apps.ingest.assembly.shard import ShardWriter
 from gfm_pipeline.apps.ingest.checks.filters import Conversion, clean
 from gfm_pipeline.apps.ingest.checks.label_consistency import Evidence, findings, warnings
 from gfm_pipeline.apps.ingest.files.isolation import isolated
-from gfm_pipeline.apps.ingest.labels.inventory import notes_of_keys, said_of_keys
+from gfm_pipeline.apps.ingest.labels.inventory import label_key_sentences, notes_of_keys
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import PassedOver
 from gfm_pipeline.apps.runtime.program import Task, run_program
@@ -44,12 +44,12 @@ def check_source(source: SourceSettings) -> None:
             raise DataError(f"File {file} of source {source.name} does not exist.", "Correct the path.")
 
 
-def said_about(
+def read_warnings(
     evidence: Evidence, oddities: dict[str, int], labels: LabelInventory, energy_std: float | None = None
 ) -> tuple[str, ...]:
     """Return the warnings about records that were kept, and about labels, one sentence each."""
     odd = [f"{count} records have {what}: they are taken as not periodic." for what, count in oddities.items()]
-    return (*warnings(findings(evidence, energy_std)), *odd, *said_of_keys(labels))
+    return (*warnings(findings(evidence, energy_std)), *odd, *label_key_sentences(labels))
 
 
 def read_shard_program(spec: ReadShardSpec, task: Task) -> ReadShardResult:
@@ -85,7 +85,7 @@ def read_shard_program(spec: ReadShardSpec, task: Task) -> ReadShardResult:
                 writer.pass_over(item)
                 continue
             if not isinstance(item, BadRecord):
-                writer.look_at(item)
+                writer.inspect(item)
             result = item if isinstance(item, BadRecord) else clean(item, source, conversion)
             if isinstance(result, BadRecord):
                 writer.set_aside(result)
@@ -93,14 +93,14 @@ def read_shard_program(spec: ReadShardSpec, task: Task) -> ReadShardResult:
             else:
                 writer.add(result)
                 good += 1
-            task.progress(done=good + bad, total=total, quarantined=bad)
+            task.report_progress(done=good + bad, total=total, quarantined=bad)
         index, evidence = writer.finish()
-    warned = said_about(evidence, index.oddities, index.labels)
+    warned = read_warnings(evidence, index.oddities, index.labels)
     for sentence in warned:
         sys.stdout.write(f"warning: {source.name}, shard {spec.shard}: {sentence}\n")
     if warned:
-        task.progress(force=True, done=good + bad, total=good + bad, quarantined=bad, warnings=list(warned))
-    task.progress(force=True, done=good + bad, total=good + bad, quarantined=bad)
+        task.report_progress(force=True, done=good + bad, total=good + bad, quarantined=bad, warnings=list(warned))
+    task.report_progress(force=True, done=good + bad, total=good + bad, quarantined=bad)
     return ReadShardResult(
         output=str(output),
         digest=read_manifest(output).digest,

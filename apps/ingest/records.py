@@ -14,7 +14,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.ingest.labels.known_keys import KeySet, Kind
+from gfm_pipeline.apps.ingest.labels.known_keys import KeyKind, KeySet
 from gfm_pipeline.apps.ingest.labels.plans import Remark
 from gfm_pipeline.apps.ingest.labels.stated_units import Stated
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
@@ -92,7 +92,7 @@ class Record:
     spin: float | None = None
     member: int = 0
     keys: KeySet | None = None
-    said: tuple[tuple[str, Kind, str], ...] = ()
+    said: tuple[tuple[str, KeyKind, str], ...] = ()
     remarks: tuple[Remark, ...] = ()
     fault: str | None = None
     units: Stated | None = None
@@ -131,7 +131,7 @@ class Reader(Protocol):
         """Yield the records of one shard; all shards together are the source, whatever their number."""
 
 
-def deal(files: tuple[str, ...], shard: int, n_shards: int) -> tuple[list[tuple[int, str]], slice]:
+def assign_shards(files: tuple[str, ...], shard: int, n_shards: int) -> tuple[list[tuple[int, str]], slice]:
     """Deal a source to shards: whole files when there are enough of them, else records of every file.
 
     Returns

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from gfm_pipeline.apps.train.device import torch_device
-from gfm_pipeline.core.contracts.preflight import RankSeen
+from gfm_pipeline.core.contracts.preflight import RankObservation
 from gfm_pipeline.core.contracts.training import Device
 from gfm_pipeline.core.errors import GFMError
 
@@ -17,7 +17,7 @@ PCI = Path("/sys/bus/pci/devices")
 SIDE = 512  # of the matrices that show that a device computes
 
 
-def look_at_device(seen: RankSeen, device: Device) -> RankSeen:
+def observe_device(seen: RankObservation, device: Device) -> RankObservation:
     """Return what was seen, with torch's build and its device, on which something small is computed."""
     seen = replace(seen, build=build())
     if device is Device.CPU:

@@ -32,7 +32,7 @@ def exchange(spec: PreflightSpec, task: Task) -> PreflightResult:
             right, rate = _sum(communicator, device, megabytes)
             correct &= right
             rates.append(rate)
-            task.beat()
+            task.heartbeat()
         clocks = _clocks(communicator, device)
     return PreflightResult(str(BACKENDS[spec.device]) if spec.ranks > 1 else "", correct, tuple(rates), clocks)
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 from gfm_pipeline.apps.preflight.counters import energy_counters
 from gfm_pipeline.apps.preflight.packages import import_packages, mpi_library
 from gfm_pipeline.apps.runtime.program import Task
-from gfm_pipeline.core.contracts.preflight import SEEN_FOLDER, PreflightResult, PreflightSpec, RankSeen
+from gfm_pipeline.core.contracts.preflight import OBSERVATIONS_FOLDER, PreflightResult, PreflightSpec, RankObservation
 from gfm_pipeline.core.contracts.training import Device
 from gfm_pipeline.core.publish import write_record
 
@@ -40,10 +40,10 @@ def preflight(spec: PreflightSpec, task: Task, environ: Mapping[str, str]) -> Pr
     NodeError
         When the others do not come.
     """
-    seen = look(spec, environ)
+    seen = observe_rank(spec, environ)
     task.rank = seen.rank
-    task.beat()
-    folder = task.folder / SEEN_FOLDER
+    task.heartbeat()
+    folder = task.folder / OBSERVATIONS_FOLDER
     folder.mkdir(exist_ok=True)
     path = folder / f"{seen.rank}.json"
     write_record(path, seen)
@@ -57,10 +57,10 @@ def preflight(spec: PreflightSpec, task: Task, environ: Mapping[str, str]) -> Pr
     return exchange(spec, task)
 
 
-def look(spec: PreflightSpec, environ: Mapping[str, str]) -> RankSeen:
+def observe_rank(spec: PreflightSpec, environ: Mapping[str, str]) -> RankObservation:
     """Return what this rank was given; the first of each node looks closer."""
     local_rank = int(environ.get("LOCAL_RANK", "0"))
-    seen = RankSeen(
+    seen = RankObservation(
         rank=int(environ.get("RANK", "0")),
         local_rank=local_rank,
         node=next((environ[name] for name in NODE_VARIABLES if name in environ), socket.gethostname()),
@@ -78,12 +78,12 @@ def look(spec: PreflightSpec, environ: Mapping[str, str]) -> RankSeen:
         seen = replace(seen, mpi=library, mpi_trouble=why)
     if "torch" in seen.missing or (spec.device is Device.CPU and "torch" not in seen.packages):
         return seen
-    from gfm_pipeline.apps.preflight.devices import look_at_device
+    from gfm_pipeline.apps.preflight.devices import observe_device
 
-    return look_at_device(seen, spec.device)
+    return observe_device(seen, spec.device)
 
 
-def _with_data(spec: PreflightSpec, seen: RankSeen, folder: Path) -> RankSeen:
+def _with_data(spec: PreflightSpec, seen: RankObservation, folder: Path) -> RankObservation:
     """Return what was seen of the file system: rank 0 writes, the last rank reads, usually on another node."""
     from gfm_pipeline.apps.preflight.files import read, wait_for, write
 

@@ -16,15 +16,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from gfm_pipeline.apps.runtime.rank_assignment import (
-    Seat,
+    RankAssignment,
+    assignment_of,
     bind_cores,
     rank_environment,
     refuse,
-    seat_of,
     start_program,
     step_of,
 )
-from gfm_pipeline.apps.runtime.supervise import Pulse, Signals, attend, end_program
+from gfm_pipeline.apps.runtime.supervise import Signals, WrapperHeartbeat, end_program, supervise
 from gfm_pipeline.core.contracts.attempt import (
     ENDED_STEM,
     EXIT_FILE,
@@ -34,7 +34,7 @@ from gfm_pipeline.core.contracts.attempt import (
     WRAP_FILE,
     WRAPPER_FILE,
     ExitRecord,
-    write_verdict,
+    write_first_failure,
 )
 from gfm_pipeline.core.contracts.launch import LAUNCH_FILE, GroupFile, GroupMember, RankFile
 from gfm_pipeline.core.errors import GFMError
@@ -59,7 +59,7 @@ def run_member(folder: Path, environ: Mapping[str, str], signals: Signals) -> No
         return
     # How ranks are numbered is the launcher's matter, so it is the same for all tasks of a launch.
     wait_for([Path(members.members[0].folder) / LAUNCH_FILE], START_SECONDS)
-    place = seat_of(RankFile.read(Path(members.members[0].folder)), environ)
+    place = assignment_of(RankFile.read(Path(members.members[0].folder)), environ)
     if place.rank == 0 and (step := step_of(environ)) is not None:
         write_atomic(folder / STEP_FILE, f"{step}\n".encode())
     member = members.member_of(place.rank)
@@ -71,7 +71,7 @@ def run_member(folder: Path, environ: Mapping[str, str], signals: Signals) -> No
         _run(folder, member, rank, last.first_rank + last.ranks, environ, signals)
     except (GFMError, OSError) as error:
         code = refuse(own, error)
-        write_verdict(own, code, rank, place.host)
+        write_first_failure(own, code, rank, place.host)
         if rank == 0:
             with suppress(GFMError, OSError):  # a full disk: the driver finds an attempt that left nothing
                 write_record(own / EXIT_FILE, ExitRecord(code, False, 0.0, host=place.host))
@@ -88,21 +88,21 @@ def _run(
     file = RankFile.read(own)
     if rank > 0:  # the first has the wrapper, which waits itself
         wait_for(map(Path, file.expects), file.visible_seconds)
-    seat = Seat(rank, rank % file.ranks_per_node, socket.gethostname())
+    seat = RankAssignment(rank, rank % file.ranks_per_node, socket.gethostname())
     environment = rank_environment(environ, file, seat)
     bind_cores(file, seat)
     over: Callable[[float], bool]
     if rank == 0:
         child = start_program(WRAPPER, [WRAP_FILE], environment, own)
-        over = Pulse(folder / WRAPPER_FILE, file.lost_seconds, time.monotonic(), must_appear=False).lost
+        over = WrapperHeartbeat(folder / WRAPPER_FILE, file.lost_seconds, time.monotonic(), must_appear=False).lost
     else:
         child = start_program(member.module, [SPEC_FILE], environment, own)
         over = Appeared(own / EXIT_FILE, max(LOOK_SECONDS, ranks / LOOKS_A_SECOND))
-    code = attend(child, signals, over)
+    code = supervise(child, signals, over)
     if code is None:
         end_program(child)
     elif rank > 0 and code and code not in TOGETHER:
-        write_verdict(own, code, rank, seat.host)
+        write_first_failure(own, code, rank, seat.host)
 
 
 class Appeared:

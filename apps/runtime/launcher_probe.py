@@ -18,11 +18,11 @@ from gfm_pipeline.apps.runtime.parsl_environment import node_name
 from gfm_pipeline.core.publish import write_record
 from gfm_pipeline.core.records import read_record
 
-LOOKS_FOLDER = "looks"
+VIEWS_FOLDER = "looks"
 
 
 @dataclass(frozen=True)
-class LookSpec:
+class LauncherProbeSpec:
     """Names of the variables the site says the launcher sets."""
 
     rank_variable: str
@@ -31,7 +31,7 @@ class LookSpec:
 
 
 @dataclass(frozen=True)
-class Look:
+class LauncherView:
     """What one rank finds before anything of ours has touched it.
 
     ``rank`` and ``local_rank`` are None where the site's variables hold no number; ``numbers`` are variables that
@@ -46,11 +46,11 @@ class Look:
     numbers: dict[str, str] = field(default_factory=dict)
 
 
-def look(spec: LookSpec, environ: Mapping[str, str]) -> Look:
+def launcher_view(spec: LauncherProbeSpec, environ: Mapping[str, str]) -> LauncherView:
     """Return what this process finds."""
     rank, local_rank = (_number(environ, name) for name in (spec.rank_variable, spec.local_rank_variable))
     names = () if rank is not None and local_rank is not None else sorted(environ)
-    return Look(
+    return LauncherView(
         node_name() or socket.gethostname(),
         rank,
         local_rank,
@@ -71,8 +71,8 @@ def _number(environ: Mapping[str, str], name: str) -> int | None:
 
 def main(arguments: list[str], folder: Path) -> int:
     """Write down what this rank finds."""
-    found = look(read_record(LookSpec, Path(arguments[0])), os.environ)
-    place = folder / LOOKS_FOLDER
+    found = launcher_view(read_record(LauncherProbeSpec, Path(arguments[0])), os.environ)
+    place = folder / VIEWS_FOLDER
     place.mkdir(exist_ok=True)
     name = f"{found.node}-{os.getpid()}" if found.rank is None else str(found.rank)
     write_record(place / f"{name}.json", found)

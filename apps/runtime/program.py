@@ -47,8 +47,8 @@ class StopRequested(Exception):
 class Task:
     """The attempt a program runs in: progress and signs of life go out, requests to stop come in.
 
-    A look at `stopping`, `check` and `progress` are signs of life by themselves; a program that does none of
-    them for long calls `beat` from its loop.
+    `stop_requested`, `check` and `report_progress` are signs of life by themselves; a program that uses none of them
+    for long calls `heartbeat` from its loop.
 
     Attributes
     ----------
@@ -67,45 +67,45 @@ class Task:
     _signalled: bool = field(default=False, init=False)
     _stop_file_seen: bool = field(default=False, init=False)
     _last_line: float = field(default=float("-inf"), init=False)
-    _last_look: float = field(default=float("-inf"), init=False)
-    _last_beat: float = field(default=float("-inf"), init=False)
+    _last_poll: float = field(default=float("-inf"), init=False)
+    _last_heartbeat: float = field(default=float("-inf"), init=False)
 
     def request_stop(self) -> None:
         """Ask the program to leave at its next safe point."""
         self._signalled = True
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Show the wrapper that the program is alive and at work; cheap enough for every step of a loop."""
         now = time.monotonic()
-        if self.rank > 0 or now - self._last_beat < self.interval:
+        if self.rank > 0 or now - self._last_heartbeat < self.interval:
             return
-        self._last_beat = now
+        self._last_heartbeat = now
         with suppress(OSError):  # a disk that refuses is met, and reported, where something is written
             (self.folder / HEARTBEAT_FILE).touch()
 
-    def saved(self, amount: float) -> None:
+    def report_saved(self, amount: float) -> None:
         """Say how far the next attempt can go on from, in any unit that rises: graphs seen, records read."""
         if self.rank == 0:
             write_atomic(self.folder / SAVED_FILE, f"{amount!r}\n".encode())
 
     @property
-    def stopping(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether the program was asked to stop; cheap enough for every step of a loop."""
-        self.beat()
+        self.heartbeat()
         now = time.monotonic()
-        if self.rank == 0 and not self._stop_file_seen and now - self._last_look >= self.interval:
-            self._last_look = now
+        if self.rank == 0 and not self._stop_file_seen and now - self._last_poll >= self.interval:
+            self._last_poll = now
             self._stop_file_seen = (self.folder / STOP_FILE).exists()
         return self._signalled or self._stop_file_seen
 
     def check(self) -> None:
         """Raise `StopRequested` when the program was asked to stop."""
-        if self.stopping:
+        if self.stop_requested:
             raise StopRequested
 
-    def progress(self, *, force: bool = False, **values: Any) -> None:
+    def report_progress(self, *, force: bool = False, **values: Any) -> None:
         """Append ``values`` and the time to ``progress.jsonl``, at most once an interval unless ``force``."""
-        self.beat()
+        self.heartbeat()
         now = time.monotonic()
         if self.rank > 0 or (not force and now - self._last_line < self.interval):
             return
@@ -114,6 +114,9 @@ class Task:
         path = self.folder / PROGRESS_FILE
         with storage_errors(path), open(path, "a", encoding="utf-8") as stream:
             stream.write(line + "\n")
+
+    # The names until 2026-11-30: programs of other packages may use them.
+    beat, saved, stopping, progress = heartbeat, report_saved, stop_requested, report_progress
 
 
 def run_program(spec_type: type[S], body: Callable[[S, Task], Any], argv: list[str] | None = None) -> int:
@@ -146,7 +149,7 @@ def run_program(spec_type: type[S], body: Callable[[S, Task], Any], argv: list[s
     try:
         if len(arguments) != 1:
             raise DataError("This program takes exactly one argument: the path of its JSON spec.")
-        task.beat()
+        task.heartbeat()
         arm_from(task.folder)
         reach(FaultPoint.PROGRAM_STARTED)
         outcome = body(read_record(spec_type, Path(arguments[0])), task)

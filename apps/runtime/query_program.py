@@ -14,7 +14,7 @@ from gfm_pipeline.core.records import from_plain, to_plain
 S = TypeVar("S")
 
 
-def answer(spec_type: type[S], body: Callable[[S], Any]) -> int:
+def answer_query(spec_type: type[S], body: Callable[[S], Any]) -> int:
     """Call ``body`` with the question and write its answer, or the error in its place, as one JSON object.
 
     Whatever libraries print meanwhile goes to standard error.

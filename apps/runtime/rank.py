@@ -23,16 +23,16 @@ from pathlib import Path
 
 from gfm_pipeline.apps.runtime.grouped_launch import run_member
 from gfm_pipeline.apps.runtime.rank_assignment import (
-    Seat,
+    RankAssignment,
+    assignment_of,
     bind_cores,
     rank_environment,
     refuse,
-    seat_of,
     start_program,
     step_of,
 )
-from gfm_pipeline.apps.runtime.supervise import Pulse, Signals, attend, end_program
-from gfm_pipeline.core.contracts.attempt import STEP_FILE, TOGETHER, WRAPPER_FILE, ExitCode, write_verdict
+from gfm_pipeline.apps.runtime.supervise import Signals, WrapperHeartbeat, end_program, supervise
+from gfm_pipeline.core.contracts.attempt import STEP_FILE, TOGETHER, WRAPPER_FILE, ExitCode, write_first_failure
 from gfm_pipeline.core.contracts.launch import GROUP_FILE, LAUNCH_FILE, RankFile
 from gfm_pipeline.core.errors import ConfigError, GFMError
 from gfm_pipeline.core.publish import write_atomic
@@ -62,17 +62,17 @@ def run_rank(module: str, spec: str, folder: Path, environ: Mapping[str, str], s
     wait_for([folder / LAUNCH_FILE], START_SECONDS)
     file = RankFile.read(folder)
     wait_for(map(Path, file.expects), file.visible_seconds)  # what never comes the program reports
-    seat = seat_of(file, environ)
+    seat = assignment_of(file, environ)
     environment = rank_environment(environ, file, seat)
     bind_cores(file, seat)
     step = step_of(environ)
     pulse = None
     if seat.rank == 0:
-        pulse = Pulse(folder / WRAPPER_FILE, file.lost_seconds, time.monotonic())
+        pulse = WrapperHeartbeat(folder / WRAPPER_FILE, file.lost_seconds, time.monotonic())
         if step is not None:
             write_atomic(folder / STEP_FILE, f"{step}\n".encode())
     child = start_program(module, [spec], environment, folder)
-    code = attend(child, signals, None if pulse is None else pulse.lost)
+    code = supervise(child, signals, None if pulse is None else pulse.lost)
     if code is None:
         end_program(child)
         cancel_step(file.cancel, step)
@@ -80,12 +80,12 @@ def run_rank(module: str, spec: str, folder: Path, environ: Mapping[str, str], s
     return settle(folder, code, seat, file.ranks)
 
 
-def settle(folder: Path, code: int, seat: Seat, ranks: int) -> int:
+def settle(folder: Path, code: int, seat: RankAssignment, ranks: int) -> int:
     """Return what this rank tells its launcher of its program's exit code, and when."""
     if code in TOGETHER and seat.rank > 0:
         return int(ExitCode.OK)
     if code:
-        write_verdict(folder, code, seat.rank, seat.host)
+        write_first_failure(folder, code, seat.rank, seat.host)
     if code in TOGETHER and ranks > 1:
         time.sleep(LAST_SECONDS)
     return code
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str], folder: Path, environ: Mapping[str, str]) -> 
             raise ConfigError("A rank takes a module and its JSON spec, or nothing in the folder of a group.")
     except (GFMError, OSError) as error:
         code = refuse(folder, error)
-        write_verdict(folder, code, -1, socket.gethostname())
+        write_first_failure(folder, code, -1, socket.gethostname())
     signals.ignore()
     return code
 

@@ -26,7 +26,7 @@ from gfm_pipeline.sites.cores import format_cores, parse_cores
 
 
 @dataclass(frozen=True)
-class Seat:
+class RankAssignment:
     """Where a rank is.
 
     Parameters
@@ -44,7 +44,7 @@ class Seat:
     host: str
 
 
-def visible_gpu(file: RankFile, seat: Seat, visible: str | None) -> str | None:
+def visible_gpu(file: RankFile, seat: RankAssignment, visible: str | None) -> str | None:
     """Return the value of the masking variable for one rank; None: the task has no GPUs.
 
     Parameters
@@ -80,7 +80,9 @@ def visible_gpu(file: RankFile, seat: Seat, visible: str | None) -> str | None:
     return expected
 
 
-def rank_environment(base: Mapping[str, str], file: RankFile, seat: Seat, port: int | None = None) -> dict[str, str]:
+def rank_environment(
+    base: Mapping[str, str], file: RankFile, seat: RankAssignment, port: int | None = None
+) -> dict[str, str]:
     """Return the environment of one rank's program, from that of its starter.
 
     Parameters
@@ -116,7 +118,7 @@ def rank_environment(base: Mapping[str, str], file: RankFile, seat: Seat, port: 
     return environment
 
 
-def bind_cores(file: RankFile, seat: Seat) -> None:
+def bind_cores(file: RankFile, seat: RankAssignment) -> None:
     """Keep this process, and what it starts from now on, on the cores of one rank, if that is ours to do.
 
     Raises
@@ -160,7 +162,7 @@ def start_program(
     )
 
 
-def seat_of(file: RankFile, environ: Mapping[str, str]) -> Seat:
+def assignment_of(file: RankFile, environ: Mapping[str, str]) -> RankAssignment:
     """Return where the launcher says this process is.
 
     Raises
@@ -178,7 +180,7 @@ def seat_of(file: RankFile, environ: Mapping[str, str]) -> Seat:
                 "Correct launch.rank_variable and launch.local_rank_variable of the site.",
             )
         numbers.append(int(text))
-    return Seat(numbers[0], numbers[1], host)
+    return RankAssignment(numbers[0], numbers[1], host)
 
 
 def refuse(folder: Path, error: GFMError | OSError) -> int:

@@ -16,7 +16,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gfm_pipeline.apps.runtime.rank_assignment import Seat, bind_cores, rank_environment, refuse, start_program
+from gfm_pipeline.apps.runtime.rank_assignment import (
+    RankAssignment,
+    bind_cores,
+    rank_environment,
+    refuse,
+    start_program,
+)
 from gfm_pipeline.apps.runtime.supervise import POLL_SECONDS, Signals, left_with, send
 from gfm_pipeline.core.clock import LivedTime
 from gfm_pipeline.core.contracts.attempt import TOGETHER, ExitCode
@@ -26,7 +32,7 @@ from gfm_pipeline.core.errors import ConfigError, GFMError
 GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL of the others once a rank has failed
 TOGETHER_SECONDS = 60.0  # for the others to leave by themselves after a rank left as all of them should
 
-Child = subprocess.Popen[bytes]
+RankProcess = subprocess.Popen[bytes]
 
 
 class Ending:
@@ -37,7 +43,7 @@ class Ending:
         self._terminate_at = self._kill_at = float("inf")
         self._terminated = False
 
-    def look(self, codes: Sequence[int | None], now: float) -> signal.Signals | None:
+    def poll(self, codes: Sequence[int | None], now: float) -> signal.Signals | None:
         """Return the signal to send to those left, if any.
 
         Parameters
@@ -68,7 +74,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_ranks(module: str, spec: str, file: RankFile, folder: Path, environ: Mapping[str, str]) -> list[Child]:
+def start_ranks(module: str, spec: str, file: RankFile, folder: Path, environ: Mapping[str, str]) -> list[RankProcess]:
     """Start every rank, each on its cores; none when one of them is refused.
 
     Raises
@@ -79,10 +85,10 @@ def start_ranks(module: str, spec: str, file: RankFile, folder: Path, environ: M
     if file.ranks > file.ranks_per_node:
         raise ConfigError(f"The task has {file.ranks} ranks, and {file.ranks_per_node} fit on one node.")
     port = file.master_port or free_port()
-    seats = [Seat(k, k, socket.gethostname()) for k in range(file.ranks)]
+    seats = [RankAssignment(k, k, socket.gethostname()) for k in range(file.ranks)]
     environments = [rank_environment(environ, file, seat, port) for seat in seats]
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    children: list[Child] = []
+    children: list[RankProcess] = []
     try:
         for seat, environment in zip(seats, environments, strict=True):
             bind_cores(file, seat)  # inherited by the child from its first moment, unlike a binding from outside
@@ -96,16 +102,16 @@ def start_ranks(module: str, spec: str, file: RankFile, folder: Path, environ: M
     return children
 
 
-def attend(children: Sequence[Child], signals: Signals) -> int:
+def supervise_ranks(children: Sequence[RankProcess], signals: Signals) -> int:
     """Wait for all ranks, pass signals on, end the others after a failure; return the exit code of the task."""
     ending, clock = Ending(), LivedTime()
     try:
         while True:
-            for number in signals.taken():
+            for number in signals.drain():
                 for child in children:
                     send(child, number)
             codes = [left_with(child) for child in children]
-            number_now = ending.look(codes, clock())
+            number_now = ending.poll(codes, clock())
             if None not in codes:
                 return ending.code
             if number_now is not None:
@@ -116,7 +122,7 @@ def attend(children: Sequence[Child], signals: Signals) -> int:
         _end(children)
 
 
-def _end(children: Sequence[Child]) -> None:
+def _end(children: Sequence[RankProcess]) -> None:
     for child in children:
         send(child, signal.SIGKILL)
     for child in children:
@@ -130,7 +136,7 @@ def main(arguments: Sequence[str], folder: Path, environ: Mapping[str, str]) -> 
         if len(arguments) != 2:
             raise ConfigError("The starter of ranks takes two arguments: a module and its JSON spec.")
         file = RankFile.read(folder)
-        code = attend(start_ranks(arguments[0], arguments[1], file, folder, environ), signals)
+        code = supervise_ranks(start_ranks(arguments[0], arguments[1], file, folder, environ), signals)
     except (GFMError, OSError) as error:
         code = refuse(folder, error)
     signals.ignore()

@@ -30,7 +30,7 @@ class Signals:
     def _keep(self, number: int, _frame: FrameType | None) -> None:
         self._received.append(number)
 
-    def taken(self) -> Iterator[int]:
+    def drain(self) -> Iterator[int]:
         """Yield what came since the last look."""
         while self._received:
             yield self._received.pop(0)
@@ -53,7 +53,7 @@ def left_with(child: subprocess.Popen[bytes]) -> int | None:
     return None if code is None else shell_code(code)
 
 
-class Pulse:
+class WrapperHeartbeat:
     """Says whether whoever should touch a file has stopped doing so; ``now`` is monotonic, file times only compared.
 
     With ``must_appear`` a file that never comes counts, too.
@@ -74,11 +74,11 @@ class Pulse:
         return now - self._changed > self.patience and (self._must_appear or self._seen is not None)
 
 
-def attend(child: subprocess.Popen[bytes], signals: Signals, over: Callable[[float], bool] | None) -> int | None:
+def supervise(child: subprocess.Popen[bytes], signals: Signals, over: Callable[[float], bool] | None) -> int | None:
     """Wait for the program and pass signals on; return its exit code, or None once ``over`` says so of the time."""
     clock = LivedTime()
     while True:
-        for number in signals.taken():
+        for number in signals.drain():
             send(child, number)
         code = left_with(child)
         if code is not None:

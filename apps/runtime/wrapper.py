@@ -25,13 +25,13 @@ from types import FrameType
 from gfm_pipeline.apps.runtime.job_steps import end_step
 from gfm_pipeline.apps.runtime.log_files import BoundedLog, pump
 from gfm_pipeline.core.clock import LivedTime
-from gfm_pipeline.core.contracts.attempt import read_verdict, shell_code, signalled_code
+from gfm_pipeline.core.contracts.attempt import read_first_failure, shell_code, signalled_code
 from gfm_pipeline.core.contracts.task import (
     EXIT_FILE,
+    FIRST_FAILURE_FILE,
     HEARTBEAT_FILE,
     SPEC_FILE,
     STOP_FILE,
-    VERDICT_FILE,
     WRAPPER_FILE,
     ExitRecord,
     WrapperRecord,
@@ -133,7 +133,7 @@ def request_of(launch: Launch) -> signal.Signals:
     return signal.SIGUSR1 if launch.line else signal.SIGTERM
 
 
-class Watch:
+class AttemptMonitor:
     """Says when a program must go: a pure matter of times and files, apart from the process.
 
     The clock is monotonic, and leaves out the time in which the wrapper stood still, suspended with its program.
@@ -162,12 +162,12 @@ class Watch:
         """Take a new start for a sign of life."""
         self._heard = now
 
-    def look(self, now: float) -> signal.Signals | None:
+    def poll(self, now: float) -> signal.Signals | None:
         """Return the signal to send now, if any; ``now`` is of the clock."""
         beat = modified(self.folder / HEARTBEAT_FILE)
         if beat != self._beat:  # changed, not young: file times may come from another machine's clock
             self._beat, self._heard = beat, now
-        if self._failed is None and is_there(self.folder / VERDICT_FILE):
+        if self._failed is None and is_there(self.folder / FIRST_FAILURE_FILE):
             self._failed = now
         if self._asked is None:
             if self._failed is not None and now - self._failed > VERDICT_SECONDS:
@@ -201,7 +201,7 @@ def run(launch: Launch, host: str = "") -> ExitRecord:
         logs = [BoundedLog(folder / name, launch.log_bytes) for name in ("stdout.log", "stderr.log")]
     wait_for(map(Path, launch.expects), launch.visible_seconds)  # what never comes the program reports
     reach(FaultPoint.WRAPPER_BEFORE_START)
-    watch = Watch(launch, clock(), clock)
+    watch = AttemptMonitor(launch, clock(), clock)
     pulse = folder / WRAPPER_FILE
     try:
         said = _size(logs[1].path)
@@ -232,7 +232,7 @@ def run(launch: Launch, host: str = "") -> ExitRecord:
     return record
 
 
-def _start(launch: Launch, watch: Watch, pulse: Path, logs: Sequence[BoundedLog]) -> int:
+def _start(launch: Launch, watch: AttemptMonitor, pulse: Path, logs: Sequence[BoundedLog]) -> int:
     """Start the program, wait for its end, and return how it ended, as minus a signal or its exit code."""
     child = subprocess.Popen(
         command_line(launch),
@@ -248,7 +248,7 @@ def _start(launch: Launch, watch: Watch, pulse: Path, logs: Sequence[BoundedLog]
         reach(FaultPoint.WRAPPER_STARTED)
         write_record(pulse, WrapperRecord(identify(os.getpid()), identify(child.pid)))
         reach(FaultPoint.WRAPPER_ATTENDING)
-        _attend(child, watch, pulse)
+        _supervise(child, watch, pulse)
     finally:
         if launch.cancel and child.poll() is None:
             end_step(pulse.parent, launch.cancel)
@@ -262,10 +262,10 @@ def _start(launch: Launch, watch: Watch, pulse: Path, logs: Sequence[BoundedLog]
     return child.returncode
 
 
-def _unanswered(launch: Launch, watch: Watch, code: int, log: Path, said: int) -> bool:
+def _unanswered(launch: Launch, watch: AttemptMonitor, code: int, log: Path, said: int) -> bool:
     """Return whether a launch line failed for want of the batch system, by what it wrote after ``said`` bytes."""
     now = watch.clock()
-    watch.look(now)
+    watch.poll(now)
     if code <= 0 or not launch.unanswered or watch.over or watch.begun or now - watch.started > UNANSWERED_SECONDS:
         return False
     try:
@@ -277,13 +277,13 @@ def _unanswered(launch: Launch, watch: Watch, code: int, log: Path, said: int) -
     return re.search(launch.unanswered, text) is not None
 
 
-def _waited(watch: Watch, pulse: Path) -> bool:
+def _waited(watch: AttemptMonitor, pulse: Path) -> bool:
     """Wait before a launch line is started again, showing life; return False when the attempt was asked to end."""
     until = watch.clock() + AGAIN_SECONDS
     while (now := watch.clock()) < until:
         with suppress(OSError):
             os.utime(pulse)
-        if watch.look(now) is not None:
+        if watch.poll(now) is not None:
             return False
         time.sleep(min(1.0, AGAIN_SECONDS / 5))
     watch.again(now)
@@ -303,11 +303,11 @@ def exit_code(code: int, folder: Path) -> int:
     Starters of several ranks say 128 + n for signal n, and launchers such as srun what they like: then the verdict
     that the rank which failed first left in the folder counts.
     """
-    verdict = read_verdict(folder) if code else None
+    verdict = read_first_failure(folder) if code else None
     return signalled_code(code if verdict is None else verdict)
 
 
-def _attend(child: subprocess.Popen[bytes], watch: Watch, pulse: Path) -> None:
+def _supervise(child: subprocess.Popen[bytes], watch: AttemptMonitor, pulse: Path) -> None:
     """Wait for the program's end; show life, and end it when it is time."""
     looked = float("-inf")
     while child.poll() is None:
@@ -316,7 +316,7 @@ def _attend(child: subprocess.Popen[bytes], watch: Watch, pulse: Path) -> None:
             looked = now
             with suppress(OSError):  # the disk's trouble, not the program's
                 os.utime(pulse)
-            number = watch.look(now)
+            number = watch.poll(now)
             if number is signal.SIGKILL and watch.launch.cancel:
                 end_step(pulse.parent, watch.launch.cancel)
             if number is not None:

@@ -30,7 +30,7 @@ KEEP = 2  # checkpoints of an attempt: the newest, and one in case it is damaged
 PULSE_SECONDS = 5.0
 
 
-class Progress:
+class ProgressWriter:
     """Writes ``progress.jsonl``, leaving out what earlier attempts of the task already wrote."""
 
     def __init__(self, task: Task, earlier: Sequence[Path]) -> None:
@@ -53,7 +53,7 @@ class Progress:
         self._last = time.monotonic()
         if state.graphs <= self._written:
             return
-        self._task.progress(
+        self._task.report_progress(
             force=True,
             seconds=round(state.task_seconds, 3),
             graphs=state.graphs,
@@ -130,12 +130,12 @@ def _train(
 def _loop(spec: TrainSpec, task: Task, trainer: Trainer) -> StopReason:
     rule, communicator = spec.convergence, trainer.communicator
     every = spec.validate_every if rule is None else rule.check_every
-    progress = Progress(task, [Path(folder) for folder in spec.previous_attempts])
+    progress = ProgressWriter(task, [Path(folder) for folder in spec.previous_attempts])
     saved = time.monotonic()
     if trainer.state.next_validation == 0:
         trainer.state = replace(trainer.state, next_validation=(trainer.state.graphs // every + 1) * every)
     while True:
-        stopping = task.stopping
+        stopping = task.stop_requested
         if stopping if communicator.size == 1 else trainer.stop_requested:
             _save_here(task, trainer)
             communicator.barrier()
@@ -163,7 +163,7 @@ def _ended(spec: TrainSpec, trainer: Trainer) -> StopReason | None:
     return state.stopping if state.graphs >= state.anneal.end else None
 
 
-def _check(spec: TrainSpec, trainer: Trainer, progress: Progress, every: int) -> None:
+def _check(spec: TrainSpec, trainer: Trainer, progress: ProgressWriter, every: int) -> None:
     """Validate, report, and begin the anneal phase when it is time."""
     loss = trainer.train_loss
     score, errors = trainer.validate(spec.validation_limit)
@@ -186,7 +186,7 @@ def _save_here(task: Task, trainer: Trainer) -> None:
         return
     place = task.folder / CHECKPOINTS
     save(place / f"graphs-{trainer.state.graphs:012d}", trainer.card, trainer.state, trainer.tensors())
-    task.saved(trainer.state.graphs)
+    task.report_saved(trainer.state.graphs)
     for old in sorted(place.glob("graphs-*"))[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
 

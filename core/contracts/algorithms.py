@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from gfm_pipeline.core.contracts.extensions import Extensions
-from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter, Kind, complete, find
+from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter, ValueKind, complete, find
 from gfm_pipeline.core.contracts.training import ForceHead
 from gfm_pipeline.core.errors import Refused
 
@@ -95,7 +95,7 @@ class AlgorithmDescription:
 
 _SHARPNESS = Hyperparameter(
     "sharpness",
-    Kind.REAL,
+    ValueKind.REAL,
     4.0,
     "How near the smooth maximum and minimum come to the hard ones.",
     low=0,
@@ -112,7 +112,7 @@ BUILT_IN: dict[str, AlgorithmDescription] = {
         (
             Hyperparameter(
                 "filter_hidden",
-                Kind.WHOLE,
+                ValueKind.WHOLE,
                 0,
                 "Width of the two-layer filter network; 0: filters are linear in the radial basis.",
                 low=0,
@@ -126,7 +126,12 @@ BUILT_IN: dict[str, AlgorithmDescription] = {
         "Satorras, Hoogeboom, Welling, ICML (2021)",
         (
             Hyperparameter(
-                "vector_channels", Kind.WHOLE, 8, "Velocities of a node, whose lengths feed scalars.", low=1, high=16384
+                "vector_channels",
+                ValueKind.WHOLE,
+                8,
+                "Velocities of a node, whose lengths feed scalars.",
+                low=1,
+                high=16384,
             ),
         ),
     ),
@@ -171,7 +176,7 @@ BUILT_IN: dict[str, AlgorithmDescription] = {
         f"{_MODULES}.gat:GAT",
         "attention over neighbours (GATv2), made smooth",
         "Brody, Alon, Yahav, ICLR (2022)",
-        (Hyperparameter("heads", Kind.WHOLE, 4, "Attention heads; no more than channels.", low=1, high=256),),
+        (Hyperparameter("heads", ValueKind.WHOLE, 4, "Attention heads; no more than channels.", low=1, high=256),),
     ),
     "GraphSAGE": AlgorithmDescription(
         f"{_MODULES}.sage:GraphSAGE",
@@ -185,7 +190,7 @@ BUILT_IN: dict[str, AlgorithmDescription] = {
         "Duvenaud et al., NeurIPS (2015)",
         (
             Hyperparameter(
-                "degrees", Kind.WHOLE, 5, "Matrices that are blended by the number of neighbours.", low=2, high=64
+                "degrees", ValueKind.WHOLE, 5, "Matrices that are blended by the number of neighbours.", low=2, high=64
             ),
         ),
     ),

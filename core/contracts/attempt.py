@@ -18,7 +18,9 @@ STOP_FILE = "stop"
 EXIT_FILE = "exit.json"
 WRAPPER_FILE = "wrapper.json"  # a `WrapperRecord`, touched by the wrapper while it lives, removed at its end
 ERROR_FILE = "error.json"  # {"error": class name, "message": ..., "hint": ...} of an expected error
-VERDICT_FILE = "verdict"  # exit code, rank and host of the rank that failed first: launchers report codes of their own
+FIRST_FAILURE_FILE = (
+    "verdict"  # exit code, rank and host of the rank that failed first: launchers report codes of their own
+)
 WRAP_FILE = "wrap.json"  # in the folder of a group's member: the `apps.wrapper.Launch` of its program
 ENDED_STEM = "ended-"  # in the folder of a launch that tasks share: the first rank of one that has ended follows
 STEP_FILE = "step"  # the batch system's number of the step that runs the ranks
@@ -104,20 +106,20 @@ def signalled_code(code: int) -> int:
     return _SIGNALLED - code if code > _SIGNALLED else code
 
 
-def write_verdict(folder: Path, code: int, rank: int, host: str) -> None:
+def write_first_failure(folder: Path, code: int, rank: int, host: str) -> None:
     """Say which rank failed first and how; later ones change nothing, and a disk that refuses is not its matter."""
     with suppress(OSError):
-        descriptor = os.open(folder / VERDICT_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        descriptor = os.open(folder / FIRST_FAILURE_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
             os.write(descriptor, f"{code} {rank} {host}\n".encode())
         finally:
             os.close(descriptor)
 
 
-def read_verdict(folder: Path) -> int | None:
+def read_first_failure(folder: Path) -> int | None:
     """Return the exit code of the rank that failed first, or None when none said so."""
     try:
-        code = int((folder / VERDICT_FILE).read_text(encoding="utf-8").split()[0])
+        code = int((folder / FIRST_FAILURE_FILE).read_text(encoding="utf-8").split()[0])
     except (OSError, ValueError, IndexError):
         return None
     return code if code else None

@@ -20,7 +20,7 @@ from gfm_pipeline.core.strenum import StrEnum
 MAX_CHOICES = 1000  # values in a list: more are a range
 
 
-class Kind(StrEnum):
+class ValueKind(StrEnum):
     """What values a hyperparameter has."""
 
     WHOLE = "whole number"
@@ -68,7 +68,7 @@ class Hyperparameter:
     """
 
     name: str
-    kind: Kind
+    kind: ValueKind
     default: Any
     help: str
     group: Group = Group.MODEL
@@ -85,13 +85,13 @@ class Hyperparameter:
         self.one(self.default)
 
     @property
-    def range_said(self) -> str:
+    def range_text(self) -> str:
         """What is allowed, as the middle of a sentence: ``a whole number from 1 to 64``."""
-        if self.kind is Kind.NAME:
+        if self.kind is ValueKind.NAME:
             return f"one of {', '.join(self.choices)}" if self.choices else "a name"
-        if self.kind is Kind.SWITCH:
+        if self.kind is ValueKind.SWITCH:
             return "true or false"
-        what = "a whole number" if self.kind is Kind.WHOLE else "a number"
+        what = "a whole number" if self.kind is ValueKind.WHOLE else "a number"
         low = None if self.low is None else f"{'above' if self.open_low else 'from'} {_shown(self.low)}"
         high = None if self.high is None else f"{'below' if self.open_high else 'to'} {_shown(self.high)}"
         if self.high is None and low is not None and not self.open_low:
@@ -114,17 +114,17 @@ class Hyperparameter:
         Refused
             When it is of the wrong type or out of bounds.
         """
-        if self.kind in (Kind.NAME, Kind.SWITCH):
-            if self.kind is Kind.SWITCH and isinstance(value, bool):
+        if self.kind in (ValueKind.NAME, ValueKind.SWITCH):
+            if self.kind is ValueKind.SWITCH and isinstance(value, bool):
                 return value
-            if self.kind is Kind.NAME and isinstance(value, str) and (not self.choices or value in self.choices):
+            if self.kind is ValueKind.NAME and isinstance(value, str) and (not self.choices or value in self.choices):
                 return str(value)
             near = difflib.get_close_matches(str(value), self.choices, n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"Write {self.range_said}."
-            raise Refused(f"must be {self.range_said}, not {_shown(value)}", hint, at)
-        number = _number(value, whole=self.kind is Kind.WHOLE)
+            hint = f"Did you mean {near[0]}?" if near else f"Write {self.range_text}."
+            raise Refused(f"must be {self.range_text}, not {_shown(value)}", hint, at)
+        number = _number(value, whole=self.kind is ValueKind.WHOLE)
         if number is None or not self._within(number):
-            raise Refused(f"must be {self.range_said}, not {_shown(value)}", self._example(), at)
+            raise Refused(f"must be {self.range_text}, not {_shown(value)}", self._example(), at)
         return number
 
     def _within(self, number: float) -> bool:
@@ -151,7 +151,7 @@ class Hyperparameter:
     def _list(self, values: list[Any]) -> list[Any]:
         if not 0 < len(values) <= MAX_CHOICES:
             count = "is an empty list" if not values else f"lists {len(values):,} values"
-            raise Refused(count, f"List 1 to {MAX_CHOICES} values, each {self.range_said}.")
+            raise Refused(count, f"List 1 to {MAX_CHOICES} values, each {self.range_text}.")
         read = [self.one(value, (index,)) for index, value in enumerate(values)]
         for index, value in enumerate(read):
             if value in read[:index]:
@@ -159,9 +159,9 @@ class Hyperparameter:
         return read
 
     def _range(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        example = f"Write {{low: ..., high: ...}} or {{low: ..., high: ..., scale: log}}, each end {self.range_said}."
-        if self.kind not in (Kind.WHOLE, Kind.REAL):
-            raise Refused("cannot be a range", f"Write {self.range_said}, or a list of such.")
+        example = f"Write {{low: ..., high: ...}} or {{low: ..., high: ..., scale: log}}, each end {self.range_text}."
+        if self.kind not in (ValueKind.WHOLE, ValueKind.REAL):
+            raise Refused("cannot be a range", f"Write {self.range_text}, or a list of such.")
         for key in given:
             if key not in ("low", "high", "scale"):
                 near = difflib.get_close_matches(str(key), ("low", "high", "scale"), n=1)
@@ -181,8 +181,8 @@ class Hyperparameter:
 
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON schema of what `read` takes."""
-        one: dict[str, Any] = {"type": {Kind.WHOLE: "integer", Kind.REAL: "number"}.get(self.kind, "string")}
-        if self.kind is Kind.SWITCH:
+        one: dict[str, Any] = {"type": {ValueKind.WHOLE: "integer", ValueKind.REAL: "number"}.get(self.kind, "string")}
+        if self.kind is ValueKind.SWITCH:
             one = {"type": "boolean"}
         if self.choices:
             one["enum"] = list(self.choices)
@@ -191,7 +191,7 @@ class Hyperparameter:
         if self.high is not None:
             one["exclusiveMaximum" if self.open_high else "maximum"] = self.high
         forms = [one, {"type": "array", "items": one, "minItems": 1, "maxItems": MAX_CHOICES}]
-        if self.kind in (Kind.WHOLE, Kind.REAL):
+        if self.kind in (ValueKind.WHOLE, ValueKind.REAL):
             properties = {"low": one, "high": one, "scale": {"enum": ["linear", "log"], "default": "linear"}}
             forms.append(
                 {

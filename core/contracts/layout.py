@@ -56,7 +56,7 @@ class EdgeLayout:
     splits: dict[str, EdgeExtent]
 
 
-class Layout(msgspec.Struct, frozen=True, omit_defaults=True):
+class DatasetLayout(msgspec.Struct, frozen=True, omit_defaults=True):
     """The files of a dataset, in order; the graphs of a split are those of the files end to end.
 
     ``content`` is the SHA-256 of what the dataset holds (every key of every split, in order), whatever files it is

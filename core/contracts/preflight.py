@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from gfm_pipeline.core.contracts.training import Device
 
-SEEN_FOLDER = "seen"  # in the attempt's folder: a `RankSeen` of each rank, `RANK.json`
+OBSERVATIONS_FOLDER = "seen"  # in the attempt's folder: a `RankSeen` of each rank, `RANK.json`
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class PreflightSpec:
 
 
 @dataclass(frozen=True)
-class RankSeen:
+class RankObservation:
     """What one rank was given and found.
 
     Parameters

@@ -48,7 +48,7 @@ class PreviewSpec:
 
 
 @dataclass(frozen=True)
-class TakenOut:
+class RemovedRecords:
     """What one filter would set aside of the records that were read."""
 
     reason: str
@@ -57,7 +57,7 @@ class TakenOut:
 
 
 @dataclass(frozen=True)
-class Look:
+class LabelCheck:
     """One look at the labels; ``passed`` is None where the data do not allow it."""
 
     name: str
@@ -89,8 +89,8 @@ class Preview:
     filters: dict[str, Any]
     energies: Histogram | None
     forces: Histogram | None
-    taken: tuple[TakenOut, ...]
-    looks: tuple[Look, ...]
+    removed: tuple[RemovedRecords, ...]
+    checks: tuple[LabelCheck, ...]
     warnings: tuple[str, ...]
     labels: LabelInventory = field(default_factory=LabelInventory)
     passed_over: dict[str, int] = field(default_factory=dict)  # sound, and not for this source: reason, records

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from gfm_pipeline.core.contracts.hyperparameters import Group, Hyperparameter, Kind
+from gfm_pipeline.core.contracts.hyperparameters import Group, Hyperparameter, ValueKind
 from gfm_pipeline.core.contracts.task import Assignment, TaskSpec
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.records import from_plain
@@ -15,7 +15,7 @@ from gfm_pipeline.core.strenum import StrEnum
 _DECLARED = "hyperparameter"  # key of a field's metadata
 
 
-def _declared(kind: Kind, text: str, group: Group = Group.MODEL, **rules: Any) -> dict[str, Any]:
+def _declared(kind: ValueKind, text: str, group: Group = Group.MODEL, **rules: Any) -> dict[str, Any]:
     """Return the metadata that makes a field a hyperparameter; its name and default are the field's."""
     return {_DECLARED: (kind, text, group, rules)}
 
@@ -54,21 +54,22 @@ class ModelSettings:
 
     algorithm: str
     hidden: int = field(
-        default=64, metadata=_declared(Kind.WHOLE, "Width of node features.", low=1, high=16384, search=[32, 64, 128])
+        default=64,
+        metadata=_declared(ValueKind.WHOLE, "Width of node features.", low=1, high=16384, search=[32, 64, 128]),
     )
     layers: int = field(
-        default=3, metadata=_declared(Kind.WHOLE, "Message passing layers.", low=1, high=64, search=[2, 3, 4])
+        default=3, metadata=_declared(ValueKind.WHOLE, "Message passing layers.", low=1, high=64, search=[2, 3, 4])
     )
     cutoff: float = field(
-        default=5.0, metadata=_declared(Kind.REAL, "Neighbour cutoff (Angstrom).", low=0.5, high=30.0, search=5.0)
+        default=5.0, metadata=_declared(ValueKind.REAL, "Neighbour cutoff (Angstrom).", low=0.5, high=30.0, search=5.0)
     )
     n_radial: int = field(
-        default=8, metadata=_declared(Kind.WHOLE, "Radial basis functions.", low=1, high=512, search=8)
+        default=8, metadata=_declared(ValueKind.WHOLE, "Radial basis functions.", low=1, high=512, search=8)
     )
     force_head: ForceHead = field(
         default=ForceHead.CONSERVATIVE,
         metadata=_declared(
-            Kind.NAME,
+            ValueKind.NAME,
             "Forces are minus the gradient of the energy (conservative), or come from a head of their own (direct).",
             choices=tuple(map(str, ForceHead)),
             search="conservative",
@@ -88,7 +89,7 @@ class OptimiserSettings:
     learning_rate: float = field(
         default=1e-3,
         metadata=_declared(
-            Kind.REAL,
+            ValueKind.REAL,
             "Learning rate of AdamW at the plateau of the schedule.",
             Group.OPTIMISER,
             low=0,
@@ -101,13 +102,13 @@ class OptimiserSettings:
     batch_size: int = field(
         default=16,
         metadata=_declared(
-            Kind.WHOLE, "Graphs per optimiser step.", Group.OPTIMISER, low=1, high=65536, search=[16, 32]
+            ValueKind.WHOLE, "Graphs per optimiser step.", Group.OPTIMISER, low=1, high=65536, search=[16, 32]
         ),
     )
     force_weight: float = field(
         default=10.0,
         metadata=_declared(
-            Kind.REAL,
+            ValueKind.REAL,
             "Weight of the force loss against the energy loss.",
             Group.LOSS,
             low=0,
@@ -119,12 +120,14 @@ class OptimiserSettings:
     )
     weight_decay: float = field(
         default=1e-3,
-        metadata=_declared(Kind.REAL, "Decoupled weight decay of AdamW.", Group.OPTIMISER, low=0, high=1, search=1e-3),
+        metadata=_declared(
+            ValueKind.REAL, "Decoupled weight decay of AdamW.", Group.OPTIMISER, low=0, high=1, search=1e-3
+        ),
     )
     ema_decay: float = field(
         default=0.99,
         metadata=_declared(
-            Kind.REAL,
+            ValueKind.REAL,
             "Share of the old weights that the moving average keeps per step.",
             Group.OPTIMISER,
             low=0,
@@ -135,12 +138,18 @@ class OptimiserSettings:
     )
     clip_norm: float = field(
         default=10.0,
-        metadata=_declared(Kind.REAL, "Largest norm of the gradient.", Group.OPTIMISER, low=0, open_low=True, high=1e9),
+        metadata=_declared(
+            ValueKind.REAL, "Largest norm of the gradient.", Group.OPTIMISER, low=0, open_low=True, high=1e9
+        ),
     )
     warmup: int = field(
         default=50,
         metadata=_declared(
-            Kind.WHOLE, "Optimiser steps of linear warm-up of the learning rate.", Group.SCHEDULE, low=0, high=10**9
+            ValueKind.WHOLE,
+            "Optimiser steps of linear warm-up of the learning rate.",
+            Group.SCHEDULE,
+            low=0,
+            high=10**9,
         ),
     )
 

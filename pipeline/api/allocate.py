@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gfm_pipeline.api.run_request import Request, RunRequest
+from gfm_pipeline.api.run_request import ResolvedRun, RunRequest
 from gfm_pipeline.api.stopping import Stopper
 from gfm_pipeline.batch_systems.base import BatchSystem, JobState
 from gfm_pipeline.batch_systems.registry import connected
@@ -21,12 +21,12 @@ from gfm_pipeline.core.errors import ConfigError, SchedulerUnavailable
 from gfm_pipeline.core.publish import write_json
 from gfm_pipeline.engine.resources.job_chain import Chain
 from gfm_pipeline.engine.resources.nodes import Fleet, HeldFleet, HeldJob
-from gfm_pipeline.engine.resources.pilot_jobs import PilotFleet, Wanted
+from gfm_pipeline.engine.resources.pilot_jobs import PilotFleet, PilotRequest
 from gfm_pipeline.engine.resources.requirements import max_launches
 from gfm_pipeline.execution.blocks import JobShape, PilotBlocks, Scripts
-from gfm_pipeline.execution.endings import settled
+from gfm_pipeline.execution.endings import wait_until_ended
 from gfm_pipeline.execution.launcher import ParslLauncher
-from gfm_pipeline.execution.retry import patiently
+from gfm_pipeline.execution.retry import retrying
 from gfm_pipeline.sites.enums import DriverMode
 from gfm_pipeline.sites.schema import SiteModel
 
@@ -34,7 +34,7 @@ JOB_PREFIX = "gfm-"
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class BatchEnvironment:
     """The batch system here, and the job this process runs in; None and `NO_JOB` where there is none.
 
     ``missing_seconds`` is how long every answer must lack a job before it counts as ended.
@@ -43,7 +43,7 @@ class Surroundings:
     scheduler: BatchSystem | None
     job: JobIdentity
     missing_seconds: float
-    say: Callable[[str], None]
+    notify: Callable[[str], None]
 
     def place(self) -> tuple[str, str]:
         """Return batch system and cluster that are asked from here; ('', '') without one.
@@ -68,7 +68,7 @@ class Surroundings:
             if not holder.cluster or (holder.system, holder.cluster) != self.place():
                 return False
             if info.state is JobState.UNKNOWN:
-                info = settled(self.scheduler, [holder.job], self.missing_seconds, self.say)[holder.job]
+                info = wait_until_ended(self.scheduler, [holder.job], self.missing_seconds, self.notify)[holder.job]
         except SchedulerUnavailable:  # its trouble among them: who cannot be asked for may live
             return False
         if info.state is JobState.VANISHED:
@@ -76,7 +76,7 @@ class Surroundings:
         return info.state.has_ended and info.name == holder.job_name  # a number may be another job's by now
 
 
-def surroundings(site: SiteModel, say: Callable[[str], None]) -> Surroundings:
+def batch_environment(site: SiteModel, say: Callable[[str], None]) -> BatchEnvironment:
     """Return what is around this process; ``say`` is told of waits."""
     scheduler, job = connected(site.scheduler.kind, os.environ, site.scheduler.command_timeout_seconds), NO_JOB
     if scheduler is not None:
@@ -88,7 +88,7 @@ def surroundings(site: SiteModel, say: Callable[[str], None]) -> Surroundings:
             ):  # silent now; a lock without a cluster is taken over by nobody elsewhere
                 cluster = scheduler.cluster()
             job = JobIdentity(number, name, scheduler.system, cluster, restarts)
-    return Surroundings(scheduler, job, site.scheduler.missing_job_seconds, say)
+    return BatchEnvironment(scheduler, job, site.scheduler.missing_job_seconds, say)
 
 
 def job_prefix(campaign: OpenCampaign) -> str:
@@ -101,7 +101,7 @@ def job_prefix(campaign: OpenCampaign) -> str:
     return f"{JOB_PREFIX}{state.created.name if state.created else ''}-{mark}"
 
 
-def job_shape(request: Request) -> JobShape:
+def job_shape(request: ResolvedRun) -> JobShape:
     """Return what every job of the campaign asks for, as planned."""
     job = request.resources.allocation
     return JobShape(job.nodes, job.hours or 0.0, job.queue or "", job.account)
@@ -112,13 +112,13 @@ def job_folder(paths: CampaignPaths) -> Path:
     return paths.root / "jobs"
 
 
-def write_resolved(request: Request, paths: CampaignPaths) -> None:
+def write_resolved(request: ResolvedRun, paths: CampaignPaths) -> None:
     """Keep the workflow and the site as they were resolved: for people, and for `cancel`."""
     workflow = request.loaded.model.model_dump(mode="json")
     write_json(paths.resolved, {"workflow": workflow, "site": request.site.model_dump(mode="json")})
 
 
-def resident_scripts(request: Request, asked: RunRequest) -> Callable[[str, str | None], Path]:
+def resident_scripts(request: ResolvedRun, asked: RunRequest) -> Callable[[str, str | None], Path]:
     """Return what writes the batch scripts of jobs that drive the campaign on their own nodes."""
     scripts = Scripts(request.site, job_shape(request), job_folder(request.context.paths))
     command = asked.command(request.site, request.context.paths.root)
@@ -127,9 +127,9 @@ def resident_scripts(request: Request, asked: RunRequest) -> Callable[[str, str 
 
 @contextmanager
 def nodes_of(
-    request: Request,
+    request: ResolvedRun,
     campaign: OpenCampaign,
-    around: Surroundings,
+    around: BatchEnvironment,
     stop: Stopper,
     asked: RunRequest,
     say: Callable[[str], None],
@@ -163,8 +163,8 @@ def nodes_of(
                 f"Site {site.name} has its driver inside the batch job, and this is none.",
                 f"Submit it: {shlex.join(['gfm-pipeline', 'submit', str(asked.workflow), *asked.options()])}",
             )
-        nodes = patiently(scheduler.my_nodes, say)
-        left = patiently(scheduler.seconds_left, say)
+        nodes = retrying(scheduler.my_nodes, say)
+        left = retrying(scheduler.seconds_left, say)
         shape = replace(job_shape(request), nodes=len(nodes))
         chain = Chain(
             prefix,
@@ -190,8 +190,8 @@ def nodes_of(
             yield launcher, HeldFleet(nodes, held, launches)
         return
     shape = job_shape(request)
-    blocks, place = request.resources.allocation.blocks, patiently(around.place, say)
-    wanted = Wanted(blocks, shape.nodes, shape.hours, shape.queue, launches, place)
+    blocks, place = request.resources.allocation.blocks, retrying(around.place, say)
+    wanted = PilotRequest(blocks, shape.nodes, shape.hours, shape.queue, launches, place)
     with ParslLauncher(site, paths.parsl, sizes, None, shape.nodes) as launcher:
         fleet = PilotFleet(
             wanted,

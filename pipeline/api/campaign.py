@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gfm_pipeline.apps.calculator import GFMCalculator
     from gfm_pipeline.apps.calibrate.ensemble import Ensemble
     from gfm_pipeline.apps.dataset import Dataset
-    from gfm_pipeline.engine.decisions.plan import Plan
+    from gfm_pipeline.engine.decisions.plan import CampaignPlan
     from gfm_pipeline.report.view import CampaignView
 
 Say = Callable[[str], None]
@@ -96,7 +96,7 @@ class Campaign:
     def __repr__(self) -> str:
         return f"Campaign({str(self._folder)!r})"
 
-    def plan(self) -> Plan:
+    def plan(self) -> CampaignPlan:
         """Return what `run` would do, on what, and what it may cost; asks no batch system and writes nothing."""
         from gfm_pipeline.campaign.folder import check_name
         from gfm_pipeline.campaign.state import CampaignState
@@ -137,7 +137,7 @@ class Campaign:
         GFMError
             When the site has no drivers in jobs, or the batch system refuses or does not answer.
         """
-        from gfm_pipeline.api.allocate import surroundings
+        from gfm_pipeline.api.allocate import batch_environment
         from gfm_pipeline.api.submission import submit_campaign
         from gfm_pipeline.sites.enums import DriverMode
 
@@ -148,7 +148,7 @@ class Campaign:
                 f"On site {request.site.name} the driver does not live in a batch job.",
                 "Call run(), or set site.driver.mode to resident.",
             )
-        submit_campaign(request, asked, surroundings(request.site, say), say)
+        submit_campaign(request, asked, batch_environment(request.site, say), say)
         return self
 
     def status(self) -> CampaignView:

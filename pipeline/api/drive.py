@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
-from gfm_pipeline.api.allocate import Surroundings, nodes_of, surroundings, write_resolved
+from gfm_pipeline.api.allocate import BatchEnvironment, batch_environment, nodes_of, write_resolved
 from gfm_pipeline.api.jobs import following, is_cancelled, refuse_beside_jobs, stop_after_cancelled
-from gfm_pipeline.api.run_request import Request, RunRequest, gone_note
+from gfm_pipeline.api.run_request import ResolvedRun, RunRequest, gone_note
 from gfm_pipeline.api.stopping import Stopper, stopping
 from gfm_pipeline.api.submission import submit_campaign
 from gfm_pipeline.campaign.events import DriverEnded, DriverStarted
@@ -21,7 +21,7 @@ from gfm_pipeline.core.errors import GFMError, Stopped, StorageError
 from gfm_pipeline.core.version import __version__
 from gfm_pipeline.engine.chaos import Chaos, ChaosPlan
 from gfm_pipeline.engine.driver import Driver
-from gfm_pipeline.report.progress import Progress
+from gfm_pipeline.report.progress import ProgressPrinter
 from gfm_pipeline.sites.enums import DriverMode
 
 Say = Callable[[str], None]
@@ -65,7 +65,7 @@ def drive(
     """
     # Checked before anything is written, so that a mistake leaves no folder behind.
     request = asked.resolve()
-    around = surroundings(request.site, say)
+    around = batch_environment(request.site, say)
     if request.site.driver.mode is DriverMode.RESIDENT and not around.job.number:
         submit_campaign(request, asked, around, say)
         return None
@@ -86,28 +86,28 @@ def drive(
 
 
 def _campaign(
-    request: Request,
+    request: ResolvedRun,
     campaign: OpenCampaign,
     asked: RunRequest,
-    around: Surroundings,
+    around: BatchEnvironment,
     stop: Stopper,
     quiet: bool,
     chaos: ChaosPlan | None,
-) -> Progress:
+) -> ProgressPrinter:
     """Drive an open campaign to its end."""
-    progress = Progress(campaign.paths, quiet=quiet)
+    progress = ProgressPrinter(campaign.paths, quiet=quiet)
     context, paths, state = request.context, campaign.paths, campaign.state
     resolved = request.loaded.model.model_dump(mode="json")
     write_resolved(request, paths)
     if campaign.dead_driver is not None:
-        progress.say(f"An earlier driver (pid {campaign.dead_driver.pid}) died; going on where it was.")
+        progress.notify(f"An earlier driver (pid {campaign.dead_driver.pid}) died; going on where it was.")
     if (note := gone_note(request)) is not None:
-        progress.say(note)
+        progress.notify(note)
     if asked.is_edited():
-        progress.say(
+        progress.notify(
             f"{asked.workflow} has changed since this job was submitted; the job runs it as it was: {asked.kept}"
         )
-    with nodes_of(request, campaign, around, stop, asked, progress.say) as (launcher, fleet):
+    with nodes_of(request, campaign, around, stop, asked, progress.notify) as (launcher, fleet):
         driver = Driver(context, state, campaign.journal, launcher, fleet, request.site, progress, stop.requested)
 
         def at_once() -> None:
@@ -135,7 +135,7 @@ def _campaign(
         )
         outcome, goes_on = "died", False
         try:
-            with nullcontext() if chaos is None else Chaos(chaos, paths, progress.say):
+            with nullcontext() if chaos is None else Chaos(chaos, paths, progress.notify):
                 driver.run()
             outcome = "done"
         except GFMError as error:
@@ -167,14 +167,14 @@ def _campaign(
     return progress
 
 
-def _summary(root: Path, progress: Progress) -> None:
+def _summary(root: Path, progress: ProgressPrinter) -> None:
     """Write the report and say what was made and where."""
     from gfm_pipeline.report.summary import summary_lines  # here: a campaign that fails draws nothing
     from gfm_pipeline.report.write import write_report
 
     _, _, view = write_report(root)
     for line in summary_lines(view, _relative(root)):
-        progress.say(line, plain=True)
+        progress.notify(line, plain=True)
 
 
 def _relative(path: Path) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from gfm_pipeline.api.allocate import Surroundings
+from gfm_pipeline.api.allocate import BatchEnvironment
 from gfm_pipeline.api.folders import last_site
 from gfm_pipeline.api.run_request import SiteChoice
 from gfm_pipeline.batch_systems.base import BatchSystem, JobInfo, JobState
@@ -19,7 +19,7 @@ from gfm_pipeline.campaign.holder import JobIdentity
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, JobRecord
 from gfm_pipeline.core.errors import CampaignLocked, ConfigError, SchedulerUnavailable, Stopped
-from gfm_pipeline.execution.endings import settled
+from gfm_pipeline.execution.endings import wait_until_ended
 from gfm_pipeline.sites.registry import load_site
 from gfm_pipeline.sites.scheduler_schema import SchedulerModel
 
@@ -39,7 +39,7 @@ class OpenJobs:
     missing_seconds: float
     why: str = ""
 
-    def told(self) -> str:
+    def described(self) -> str:
         """Return the jobs for people."""
         return ", ".join(f"{record.job or 'not numbered'} ({name})" for name, record in self.records.items())
 
@@ -48,7 +48,7 @@ class OpenJobs:
         system, cluster = self.place
         return f"{system} cluster {cluster}" if cluster else system or "a batch system that the journal does not name"
 
-    def ask(self, say: Say) -> dict[str, JobInfo]:
+    def query(self, say: Say) -> dict[str, JobInfo]:
         """Return where the jobs stand; none of them is unknown.
 
         Raises
@@ -58,7 +58,7 @@ class OpenJobs:
         """
         if self.scheduler is None:
             return {}
-        return dict(settled(self.scheduler, list(self.records), self.missing_seconds, say))
+        return dict(wait_until_ended(self.scheduler, list(self.records), self.missing_seconds, say))
 
 
 def open_jobs(paths: CampaignPaths, state: CampaignState, role: JobRole | None = None) -> list[OpenJobs]:
@@ -104,7 +104,7 @@ def _asked(place: tuple[str, str], records: dict[str, JobRecord], models: dict[s
 
 
 @dataclass(frozen=True)
-class LivingJob:
+class ActiveJob:
     """A job of a campaign that waits or runs, and the batch system that has it."""
 
     name: str
@@ -112,12 +112,12 @@ class LivingJob:
     where: str
     info: JobInfo
 
-    def told(self) -> str:
+    def described(self) -> str:
         """Return the job for people."""
         return f"Job {self.number} ({self.name}, {self.where})"
 
 
-def still_open(campaign: OpenCampaign, mine: JobIdentity, say: Say) -> list[LivingJob]:
+def still_open(campaign: OpenCampaign, mine: JobIdentity, say: Say) -> list[ActiveJob]:
     """Return the driver jobs of a campaign that live, ``mine`` apart; record the end of those that do not.
 
     What cannot be asked for from here is said: should it live, the campaign's lock keeps it from driving beside others.
@@ -134,19 +134,19 @@ def still_open(campaign: OpenCampaign, mine: JobIdentity, say: Say) -> list[Livi
     for jobs in open_jobs(campaign.paths, campaign.state, JobRole.DRIVER):
         if jobs.scheduler is None:
             say(
-                f"Job {jobs.told()} of this campaign was submitted to {jobs.where()} and may wait or run there: "
+                f"Job {jobs.described()} of this campaign was submitted to {jobs.where()} and may wait or run there: "
                 f"it cannot be asked for from here ({jobs.why}). "
                 f"There, `gfm-pipeline cancel {campaign.paths.root}` ends it."
             )
             continue
-        for name, info in jobs.ask(say).items():
+        for name, info in jobs.query(say).items():
             known = jobs.records[name]
             if info.state.has_ended:
                 record(campaign, JobEnded(name, str(info.state)))
                 continue
             if not known.job:  # its number was lost with whoever submitted it
                 record(campaign, JobSubmitted(name, info.id))
-            living.append(LivingJob(name, info.id, jobs.where(), info))
+            living.append(ActiveJob(name, info.id, jobs.where(), info))
     return living
 
 
@@ -164,7 +164,7 @@ def refuse_beside_jobs(campaign: OpenCampaign, mine: JobIdentity, say: Say) -> N
     for job in still_open(campaign, mine, say):
         state = "waits in the queue" if job.info.state is JobState.PENDING else "runs"
         raise CampaignLocked(
-            f"{job.told()} of this campaign {state}, and would drive the campaign, too.",
+            f"{job.described()} of this campaign {state}, and would drive the campaign, too.",
             f"Wait for it (gfm-pipeline status), or cancel it first: gfm-pipeline cancel {campaign.paths.root}",
         )
 
@@ -175,7 +175,7 @@ def record(campaign: OpenCampaign, event: JobIntended | JobSubmitted | JobEnded)
     campaign.state.apply(event, entry.t)
 
 
-def is_cancelled(around: Surroundings) -> bool:
+def is_cancelled(around: BatchEnvironment) -> bool:
     """Return whether a person cancels the job this process runs in; False where the batch system cannot tell."""
     with suppress(SchedulerUnavailable):
         return around.scheduler is not None and around.scheduler.ending() is JobState.CANCELLED
@@ -190,7 +190,7 @@ def following(state: CampaignState, mine: JobIdentity) -> str | None:
     return None
 
 
-def stop_after_cancelled(campaign: OpenCampaign, around: Surroundings) -> None:
+def stop_after_cancelled(campaign: OpenCampaign, around: BatchEnvironment) -> None:
     """Let a job of a chain end at once when a person cancelled the job it follows: `scancel` means stop.
 
     Raises

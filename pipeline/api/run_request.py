@@ -50,7 +50,7 @@ class SiteChoice:
 
 
 @dataclass(frozen=True)
-class Request:
+class ResolvedRun:
     """A workflow on a site, in a folder: checked and resolved, nothing touched yet."""
 
     loaded: LoadedWorkflow
@@ -82,7 +82,7 @@ def resolve(
     overrides: tuple[str, ...],
     overlays: tuple[Path, ...] = (),
     kept: Path | None = None,
-) -> Request:
+) -> ResolvedRun:
     """Check everything that can be checked without running; writes nothing."""
     of_workflow, of_site = split_sets(overrides)
     loaded = load_workflow(workflow, of_workflow, kept)
@@ -110,7 +110,7 @@ def resolve(
     )
     if gone:
         _need_finished_ingest(context, loaded, gone)
-    return Request(loaded, loaded_site, context, digests, resources, tuple(map(Path, gone)))
+    return ResolvedRun(loaded, loaded_site, context, digests, resources, tuple(map(Path, gone)))
 
 
 def _need_finished_ingest(context: Context, loaded: LoadedWorkflow, gone: Iterable[str]) -> None:
@@ -118,12 +118,12 @@ def _need_finished_ingest(context: Context, loaded: LoadedWorkflow, gone: Iterab
     if finished_stage(context, load_state(context.paths.journal), INGEST) is None:
         raise loaded.error(
             ("data", "sources"),
-            f"Ingest has to run, since its settings or files changed, and {shown(gone)}.",
+            f"Ingest has to run, since its settings or files changed, and {listed_settings(gone)}.",
             "Put the files back, or undo the change: what was published under it is used then.",
         )
 
 
-def shown(gone: Iterable[str | Path]) -> str:
+def listed_settings(gone: Iterable[str | Path]) -> str:
     """Return a clause that names source files which are gone."""
     names = [str(path) for path in gone]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -132,11 +132,11 @@ def shown(gone: Iterable[str | Path]) -> str:
     )
 
 
-def gone_note(request: Request) -> str | None:
+def gone_note(request: ResolvedRun) -> str | None:
     """Return what people are told when sources are gone that nothing needs any more; None: none are."""
     if not request.gone:
         return None
-    note = shown(request.gone)
+    note = listed_settings(request.gone)
     return f"{note[0].upper()}{note[1:]}; ingest is done and needs them no more: their recorded digests are used."
 
 
@@ -151,7 +151,7 @@ def check_names(paths: Iterable[Path]) -> None:
     for path in paths:
         shown = os.fsencode(path).decode(errors="backslashreplace")
         if shown != str(path):
-            raise ConfigError(f"The path {shown} is not UTF-8, so no record can name it.", "Rename it.")
+            raise ConfigError(f"The path {listed_settings} is not UTF-8, so no record can name it.", "Rename it.")
 
 
 def _refused(found: Impossible, loaded: LoadedWorkflow, site: LoadedSite) -> ConfigError:
@@ -176,7 +176,7 @@ class RunRequest:
     overrides: tuple[str, ...]
     kept: Path | None = None
 
-    def resolve(self) -> Request:
+    def resolve(self) -> ResolvedRun:
         """Check it and return what it means; writes nothing.
 
         Raises

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gfm_pipeline.api.allocate import (
-    Surroundings,
+    BatchEnvironment,
     job_folder,
     job_prefix,
     job_shape,
@@ -18,7 +18,7 @@ from gfm_pipeline.api.allocate import (
     write_resolved,
 )
 from gfm_pipeline.api.jobs import record, still_open
-from gfm_pipeline.api.run_request import Request, RunRequest
+from gfm_pipeline.api.run_request import ResolvedRun, RunRequest
 from gfm_pipeline.batch_systems.base import BatchSystem
 from gfm_pipeline.batch_systems.commands import SubmissionRefused
 from gfm_pipeline.campaign.events import JobEnded, JobIntended, JobRole, JobSubmitted
@@ -29,12 +29,12 @@ from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.core.errors import SchedulerUnavailable
 from gfm_pipeline.core.publish import storage_errors, write_atomic
 from gfm_pipeline.engine.resources.job_chain import job_name
-from gfm_pipeline.execution.retry import patiently
+from gfm_pipeline.execution.retry import retrying
 
 Say = Callable[[str], None]
 
 
-def submit_campaign(request: Request, asked: RunRequest, around: Surroundings, say: Say) -> None:
+def submit_campaign(request: ResolvedRun, asked: RunRequest, around: BatchEnvironment, say: Say) -> None:
     """Submit the first job of a campaign's chain, unless there is one already.
 
     Raises
@@ -61,22 +61,22 @@ def submit_campaign(request: Request, asked: RunRequest, around: Surroundings, s
         raise
 
 
-def _submit(request: Request, asked: RunRequest, around: Surroundings, say: Say) -> None:
+def _submit(request: ResolvedRun, asked: RunRequest, around: BatchEnvironment, say: Say) -> None:
     paths, name = request.context.paths, request.loaded.model.name
     with driving(paths.root, name, around.job, around.job_ended) as campaign:
         remember_digests(request.digests, paths.digests)
         write_resolved(request, paths)
         living = still_open(campaign, NO_JOB, say)
         if living:
-            waiting = ", ".join(job.told() for job in living)
+            waiting = ", ".join(job.described() for job in living)
             say(f"{waiting} of this campaign is in the queue already; nothing was submitted.")
             return
         shape, mine = job_shape(request), job_name(job_prefix(campaign), campaign.state)
         script = resident_scripts(request, replace(asked, kept=_keep(asked, paths, mine)))(mine, None)
-        place = patiently(around.place, say)
+        place = retrying(around.place, say)
         record(campaign, JobIntended(mine, JobRole.DRIVER, shape.nodes, shape.hours, shape.queue, "", *place))
         try:
-            job = patiently(lambda: _scheduler(around).submit(script, mine), say)
+            job = retrying(lambda: _scheduler(around).submit(script, mine), say)
         except SubmissionRefused as error:
             record(campaign, JobEnded(mine, str(error)))
             raise
@@ -95,7 +95,7 @@ def _keep(asked: RunRequest, paths: CampaignPaths, job: str) -> Path:
     return kept
 
 
-def _scheduler(around: Surroundings) -> BatchSystem:
+def _scheduler(around: BatchEnvironment) -> BatchSystem:
     if around.scheduler is None:
         raise SchedulerUnavailable("There is no batch system.")
     return around.scheduler

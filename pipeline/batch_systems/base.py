@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from gfm_pipeline.batch_systems.commands import Answer, Commands, SchedulerTrouble, SubmissionRefused
+from gfm_pipeline.batch_systems.commands import CommandOutput, Commands, SchedulerTrouble, SubmissionRefused
 from gfm_pipeline.core.strenum import StrEnum
 
 JOB_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
@@ -169,7 +169,7 @@ class BatchSystem(ABC):
         """Return a job with what is asked for only once it is known to be wanted."""
         return job
 
-    def _complaint(self, answer: Answer) -> str:
+    def _complaint(self, answer: CommandOutput) -> str:
         """Return what a command said of its failure, in one line, without its prefixes."""
         return re.sub(r"^\w+: ", "", answer.complaint).rstrip(".")
 
@@ -249,7 +249,7 @@ class BatchSystem(ABC):
         if answer.code != 0 and not (lines and all(self.gone.search(line) for line in lines)):
             raise SchedulerTrouble(f"{words[0]} failed: {self._complaint(answer)}.")
 
-    def _checked(self, *words: str) -> Answer:
+    def _checked(self, *words: str) -> CommandOutput:
         answer = self._commands.run(*words)
         if answer.code != 0:
             raise SchedulerTrouble(f"{words[0]} failed: {self._complaint(answer)}.")

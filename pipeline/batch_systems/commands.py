@@ -26,7 +26,7 @@ class SubmissionRefused(ConfigError):
 
 
 @dataclass(frozen=True)
-class Answer:
+class CommandOutput:
     """What a command printed, and its exit code."""
 
     code: int
@@ -62,7 +62,7 @@ class Commands:
         """Return whether a command exists."""
         return shutil.which(program, path=self.environment.get("PATH")) is not None
 
-    def run(self, *words: str) -> Answer:
+    def run(self, *words: str) -> CommandOutput:
         """Run a command to its end.
 
         Raises
@@ -97,4 +97,4 @@ class Commands:
                 if isinstance(error, subprocess.TimeoutExpired):
                     raise SchedulerTrouble(f"{words[0]} did not answer within {self.seconds:g} s.") from error
                 raise
-        return Answer(process.returncode, out, err)
+        return CommandOutput(process.returncode, out, err)

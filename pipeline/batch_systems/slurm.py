@@ -21,7 +21,7 @@ from gfm_pipeline.batch_systems.base import (
     clock,
     whole_number,
 )
-from gfm_pipeline.batch_systems.commands import Answer, SchedulerTrouble
+from gfm_pipeline.batch_systems.commands import CommandOutput, SchedulerTrouble
 from gfm_pipeline.batch_systems.slurm_syntax import fold, parse_seconds
 
 QUEUE_FORMAT = "%A|%T|%L|%N|%r|%j"  # names last: those of other tools may hold the separator, and line breaks
@@ -157,7 +157,7 @@ class Slurm(BatchSystem):
         """End every job of the user with this name; slurmctld itself looks for them."""
         self._end(("scancel", "--me", f"--name={checked_name(name)}"))
 
-    def _complaint(self, answer: Answer) -> str:
+    def _complaint(self, answer: CommandOutput) -> str:
         return _complaint(answer)
 
     def test(self, script: Path) -> str | None:
@@ -296,7 +296,7 @@ def _state(program: str, job: str, state: str, nodes: str) -> JobState:
     return STATES.get(state, JobState.RUNNING if nodes else JobState.PENDING)
 
 
-def _records(program: str, answer: Answer, mark: str, fields: str) -> list[list[str]]:
+def _records(program: str, answer: CommandOutput, mark: str, fields: str) -> list[list[str]]:
     """Return the fields of the records that an answer holds, each behind a mark."""
     if answer.code != 0:
         raise SchedulerTrouble(f"{program} failed: {_complaint(answer)}.")
@@ -308,7 +308,7 @@ def _records(program: str, answer: Answer, mark: str, fields: str) -> list[list[
     return [[*(field.strip() for field in row[:-1]), row[-1].removesuffix("\n")] for row in rows]
 
 
-def _accounts(answer: Answer) -> list[list[str]]:
+def _accounts(answer: CommandOutput) -> list[list[str]]:
     """Return the fields of the lines of sacct that begin a record; what else there is belongs to odd names."""
     if answer.code != 0:
         raise SchedulerTrouble(f"sacct failed: {_complaint(answer)}.")
@@ -318,7 +318,7 @@ def _accounts(answer: Answer) -> list[list[str]]:
     return [[field.strip() for field in row] for row in rows]
 
 
-def _complaint(answer: Answer) -> str:
+def _complaint(answer: CommandOutput) -> str:
     """Return what a Slurm command said of its failure, in one line, without its prefixes."""
     text = answer.err.strip() or answer.out.strip() or f"exit code {answer.code}"
     said = [re.sub(r"^\w+: (error: )?(Batch job submission failed: )?", "", line.strip()) for line in text.splitlines()]

@@ -9,7 +9,7 @@ from gfm_pipeline.core.records import from_plain, to_plain
 from gfm_pipeline.core.strenum import StrEnum
 
 
-class Outcome(StrEnum):
+class AttemptOutcome(StrEnum):
     """How an attempt at a task ended."""
 
     OK = "ok"
@@ -114,7 +114,7 @@ class StageDone:
 
 
 @dataclass(frozen=True)
-class StageFailed:
+class StageFailedEvent:
     """A stage cannot go on."""
 
     key: str
@@ -192,7 +192,7 @@ class TaskEnded:
     key: str
     task: str
     attempt: int
-    outcome: Outcome
+    outcome: AttemptOutcome
     seconds: float
     reason: str = ""
     result: dict[str, Any] | None = None
@@ -295,7 +295,7 @@ Event = (
     | DriverEnded
     | StageOpened
     | StageDone
-    | StageFailed
+    | StageFailedEvent
     | WaveProposed
     | RungDecided
     | MembersSelected
@@ -318,7 +318,7 @@ _KINDS: dict[str, type[Any]] = {
     "driver-ended": DriverEnded,
     "stage-opened": StageOpened,
     "stage-done": StageDone,
-    "stage-failed": StageFailed,
+    "stage-failed": StageFailedEvent,
     "wave-proposed": WaveProposed,
     "rung-decided": RungDecided,
     "members-selected": MembersSelected,

@@ -10,7 +10,7 @@ from pathlib import Path
 from gfm_pipeline.campaign.events import CampaignCreated, to_entry
 from gfm_pipeline.campaign.holder import NO_JOB, Holder, JobIdentity
 from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Journal
-from gfm_pipeline.campaign.lock import CampaignLock, JobEnded, never_ended
+from gfm_pipeline.campaign.lock import CampaignLock, JobEndedFn, never_ended
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, load_state
 from gfm_pipeline.core.errors import ConfigError, IntegrityError
@@ -79,7 +79,7 @@ def check_name(paths: CampaignPaths, name: str) -> CampaignState | None:
 
 @contextmanager
 def driving(
-    root: Path, name: str, job: JobIdentity = NO_JOB, job_ended: JobEnded = never_ended
+    root: Path, name: str, job: JobIdentity = NO_JOB, job_ended: JobEndedFn = never_ended
 ) -> Iterator[OpenCampaign]:
     """Lock and open the campaign in ``root``, creating it when it is new, for its owner's eyes only.
 

@@ -85,7 +85,7 @@ def _create(path: Path, record: bytes) -> bool:
     return True
 
 
-JobEnded = Callable[[Holder], bool]
+JobEndedFn = Callable[[Holder], bool]
 
 
 def never_ended(holder: Holder) -> bool:  # noqa: ARG001 - there is no batch system to ask
@@ -93,7 +93,7 @@ def never_ended(holder: Holder) -> bool:  # noqa: ARG001 - there is no batch sys
     return False
 
 
-def _acquire(path: Path, record: bytes, job: JobIdentity, job_ended: JobEnded) -> Holder | None:
+def _acquire(path: Path, record: bytes, job: JobIdentity, job_ended: JobEndedFn) -> Holder | None:
     """Put ``record`` into ``path``, and return the dead holder it replaced, if there was one.
 
     Raises
@@ -124,21 +124,21 @@ def _acquire(path: Path, record: bytes, job: JobIdentity, job_ended: JobEnded) -
     raise CampaignLocked(f"{path} keeps being taken by other drivers.", "Try again in a minute.")
 
 
-def _has_died(path: Path, record: bytes, job: JobIdentity, job_ended: JobEnded) -> bool:
+def _has_died(path: Path, record: bytes, job: JobIdentity, job_ended: JobEndedFn) -> bool:
     """Return whether whoever wrote ``record`` has died; who beats while others say so lives."""
-    holder, before = parse(record), _beat_of(path)
+    holder, before = parse(record), _heartbeat_of(path)
     dead = is_dead(holder, _age(path))
     if dead and not same_boot(holder):  # a machine of the same name may live: its heart is watched, not the clock
         give_up = time.monotonic() + STILL_SECONDS
-        while time.monotonic() < give_up and _beat_of(path) == before:
+        while time.monotonic() < give_up and _heartbeat_of(path) == before:
             time.sleep(0.2)
-        return _beat_of(path) == before
+        return _heartbeat_of(path) == before
     if dead is None and holder.known and holder.job:  # on another node, but no process outlives its batch job
-        return (was_requeued(holder, job) or job_ended(holder)) and _beat_of(path) == before
+        return (was_requeued(holder, job) or job_ended(holder)) and _heartbeat_of(path) == before
     return bool(dead)
 
 
-def _beat_of(path: Path) -> int:
+def _heartbeat_of(path: Path) -> int:
     """Return the time of the last heartbeat by the file system's clock; of use only beside another one."""
     try:
         with open(path, "rb") as file:  # opened, so that a network file system asks anew
@@ -188,13 +188,13 @@ class CampaignLock:
         When another driver holds it, or may hold it from another host.
     """
 
-    def __init__(self, path: Path, job: JobIdentity = NO_JOB, job_ended: JobEnded = never_ended) -> None:
+    def __init__(self, path: Path, job: JobIdentity = NO_JOB, job_ended: JobEndedFn = never_ended) -> None:
         self.path = path
         self._job, self._job_ended = job, job_ended
         self.replaced: Holder | None = None  # a dead driver whose lock was taken over
         self._record = b""
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="campaign-lock", daemon=True)
+        self._thread = threading.Thread(target=self._heartbeat, name="campaign-lock", daemon=True)
 
     def __enter__(self) -> CampaignLock:
         """Take the lock."""
@@ -227,7 +227,7 @@ class CampaignLock:
         except FileNotFoundError:
             return False
 
-    def _beat(self) -> None:
+    def _heartbeat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             with suppress(OSError):  # a slow or full file system must not end the driver
                 if self._mine():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.events import Candidate, Member, Outcome
+from gfm_pipeline.campaign.events import AttemptOutcome, Candidate, Member
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.records import from_plain
 from gfm_pipeline.core.strenum import StrEnum
@@ -28,7 +28,7 @@ class Attempt:
     """One finished attempt, kept for the history people are shown."""
 
     number: int
-    outcome: Outcome
+    outcome: AttemptOutcome
     reason: str
     started: float
     seconds: float

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.events import Event, Outcome
+from gfm_pipeline.campaign.events import AttemptOutcome, Event
 from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Entry, read
 from gfm_pipeline.campaign.stage_state import Attempt, StageState, TaskState, TaskStatus
 from gfm_pipeline.core.contracts.training import TrainResult
@@ -109,7 +109,7 @@ class CampaignState:
                 self.stages[key].outputs, self.stages[key].ended = outputs, time
             case ev.ArtefactLost(key, name):
                 self._artefact_lost(self.stages[key], name)
-            case ev.StageFailed(key, reason):
+            case ev.StageFailedEvent(key, reason):
                 self.stages[key].failure, self.stages[key].ended = reason, time
             case ev.WaveProposed(key, wave):
                 self.stages[key].waves[wave] = event
@@ -193,15 +193,15 @@ class CampaignState:
             task.status = TaskStatus.TO_RETRY
             return
         match event.outcome:
-            case Outcome.OK | Outcome.DIVERGED:
+            case AttemptOutcome.OK | AttemptOutcome.DIVERGED:
                 task.status, task.result = TaskStatus.DONE, event.result
-                task.diverged = event.outcome is Outcome.DIVERGED
-            case Outcome.PREEMPTED | Outcome.STORAGE:
+                task.diverged = event.outcome is AttemptOutcome.DIVERGED
+            case AttemptOutcome.PREEMPTED | AttemptOutcome.STORAGE:
                 task.status = TaskStatus.TO_RETRY
-            case Outcome.RETRYABLE:
-                tries = sum(a.outcome is Outcome.RETRYABLE for a in task.counted)
+            case AttemptOutcome.RETRYABLE:
+                tries = sum(a.outcome is AttemptOutcome.RETRYABLE for a in task.counted)
                 task.status = TaskStatus.TO_RETRY if tries < MAX_ATTEMPTS else TaskStatus.FAILED
-            case Outcome.PERMANENT:
+            case AttemptOutcome.PERMANENT:
                 task.status = TaskStatus.FAILED
 
 

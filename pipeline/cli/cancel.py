@@ -24,7 +24,7 @@ from gfm_pipeline.cli.campaigns import campaign_argument
 from gfm_pipeline.core.errors import CampaignLocked, SchedulerUnavailable, StageFailed
 from gfm_pipeline.core.publish import storage_errors
 from gfm_pipeline.engine.tasks.orphans import attempts_left, end_all, names, wait_gone
-from gfm_pipeline.execution.retry import patiently
+from gfm_pipeline.execution.retry import retrying
 
 AT_ONCE_SECONDS = 15.0  # for a driver that was asked to stop at once
 POLL_SECONDS = 0.2
@@ -80,14 +80,14 @@ def _cancel_jobs(paths: CampaignPaths) -> list[str]:
     for jobs in open_jobs(paths, load_state(paths.journal)):
         scheduler = jobs.scheduler
         if scheduler is None:
-            left.append(f"Job {jobs.told()} of {jobs.where()} cannot be cancelled from here: {jobs.why}.")
+            left.append(f"Job {jobs.described()} of {jobs.where()} cannot be cancelled from here: {jobs.why}.")
             continue
-        before = patiently(partial(scheduler.jobs, list(jobs.records)), click.echo)
+        before = retrying(partial(scheduler.jobs, list(jobs.records)), click.echo)
         for name in jobs.records:  # by name: a job whose number was lost with its driver is found, too
-            patiently(partial(scheduler.cancel_by_name, name), click.echo)
-        after = jobs.ask(click.echo)
+            retrying(partial(scheduler.cancel_by_name, name), click.echo)
+        after = jobs.query(click.echo)
         living = [info.id for info in after.values() if not info.state.has_ended]
-        patiently(partial(scheduler.cancel, living), click.echo)  # whatever the queue hid from the first word
+        retrying(partial(scheduler.cancel, living), click.echo)  # whatever the queue hid from the first word
         cancelled += [
             f"{info.id} ({name})"
             for name, info in after.items()

@@ -30,27 +30,27 @@ from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.core.publish import write_atomic, write_record
 from gfm_pipeline.core.records import read_record
 from gfm_pipeline.execution.preflight.login import (
-    accepted_verdict,
+    check_acceptance,
+    check_login_node,
     ended_badly,
     job_hours,
-    login_verdicts,
     missing_commands,
     small_job,
 )
-from gfm_pipeline.execution.preflight.monitor import Watch
-from gfm_pipeline.execution.preflight.observations import PLAN_FILE, CheckPlan, Skew, read_seen
+from gfm_pipeline.execution.preflight.monitor import JobMonitor
+from gfm_pipeline.execution.preflight.observations import PLAN_FILE, CheckPlan, Skew, read_observations
 from gfm_pipeline.execution.preflight.probe import answer, probe, step_shape
-from gfm_pipeline.execution.preflight.verdict import Outcome, Verdict, failed
-from gfm_pipeline.execution.preflight.verdicts import verdicts
-from gfm_pipeline.execution.retry import patiently
+from gfm_pipeline.execution.preflight.verdict import CheckResult, CheckStatus, failed
+from gfm_pipeline.execution.preflight.verdicts import check_results
+from gfm_pipeline.execution.retry import retrying
 from gfm_pipeline.sites.batch import BatchJob, resident_script
 from gfm_pipeline.sites.launch import launch_line
-from gfm_pipeline.sites.limits import About, Job, Refusal
+from gfm_pipeline.sites.limits import About, CheckedJob, Refusal
 from gfm_pipeline.sites.registry import LoadedSite, load_site
 from gfm_pipeline.sites.schema import SiteModel
 
 OUTPUT = "job.out"
-COLORS = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.SKIPPED: "bright_black"}
+COLORS = {CheckStatus.PASS: "green", CheckStatus.FAIL: "red", CheckStatus.SKIPPED: "bright_black"}
 
 
 @click.command()
@@ -93,7 +93,7 @@ def check(
     job = _job(loaded, queue, nodes)
     place = (folder or Path.cwd()).resolve() / f"gfm-check-{site.name}-{uuid.uuid4().hex[:8]}"
     place.mkdir(mode=0o700)
-    found: list[Verdict] = []
+    found: list[CheckResult] = []
     try:
         with _as_interrupts():
             found.extend(_checks(site, job, place, wait * 60))
@@ -114,13 +114,13 @@ def probing(folder: Path) -> None:
     scheduler = connected(site.scheduler.kind, os.environ, site.scheduler.command_timeout_seconds)
     if scheduler is None:
         raise ConfigError(f"Site {site.name} has no batch system.", f"Use `gfm-pipeline sites check {site.name}`.")
-    nodes = patiently(scheduler.my_nodes, _say)
+    nodes = retrying(scheduler.my_nodes, _say)
     if not nodes:
         raise ConfigError("This is no batch job.", f"Use `gfm-pipeline sites check {site.name}`.")
     probe(site, nodes, folder, lambda: answer(folder))
 
 
-def _job(loaded: LoadedSite, queue: str | None, nodes: int | None) -> Job:
+def _job(loaded: LoadedSite, queue: str | None, nodes: int | None) -> CheckedJob:
     """Return the job of the check.
 
     Raises
@@ -132,7 +132,7 @@ def _job(loaded: LoadedSite, queue: str | None, nodes: int | None) -> Job:
     if site.scheduler.system is None:
         if nodes not in (None, 1):
             raise ConfigError(f"{site.name} has 1 node, not {nodes}.", "Leave --nodes out.")
-        return Job(1, None, None, None, None)
+        return CheckedJob(1, None, None, None, None)
     found = small_job(site, queue, nodes or min(2, site.nodes))
     if isinstance(found, Refusal):
         if found.about is About.ACCOUNT:
@@ -142,13 +142,13 @@ def _job(loaded: LoadedSite, queue: str | None, nodes: int | None) -> Job:
     return found
 
 
-def _checks(site: SiteModel, job: Job, place: Path, wait_seconds: float) -> Iterator[Verdict]:
+def _checks(site: SiteModel, job: CheckedJob, place: Path, wait_seconds: float) -> Iterator[CheckResult]:
     """Yield what is found: on this node, by the batch system, and in the job."""
-    yield from login_verdicts(site, job)
+    yield from check_login_node(site, job)
     scheduler = connected(site.scheduler.kind, os.environ, site.scheduler.command_timeout_seconds)
     if scheduler is None or job.queue is None:
         probe(site, (), place)
-        yield from verdicts(site, 1, read_seen(place, place / OUTPUT, None))
+        yield from check_results(site, 1, read_observations(place, place / OUTPUT, None))
         return
     missing = missing_commands(type(scheduler), lambda command: shutil.which(command) is not None)
     if missing:
@@ -157,27 +157,27 @@ def _checks(site: SiteModel, job: Job, place: Path, wait_seconds: float) -> Iter
             f"Run this on a login node of {site.name}, or check another site.",
         )
     script, hours = _write(site, job, place), job_hours(job)
-    refusal = patiently(lambda: scheduler.test(script), _say)
+    refusal = retrying(lambda: scheduler.test(script), _say)
     if refusal is not None:
-        yield accepted_verdict(site, job.queue, refusal)
+        yield check_acceptance(site, job.queue, refusal)
         return
     poll, missing_seconds = site.scheduler.poll_seconds, site.scheduler.missing_job_seconds
-    watch = Watch(scheduler, place, job.queue, hours, poll, missing_seconds, wait_seconds, _say)
+    watch = JobMonitor(scheduler, place, job.queue, hours, poll, missing_seconds, wait_seconds, _say)
     skew: Skew | None = None
     try:
         watched = watch.run(script, place.name)
         skew = watched.skew
     except SubmissionRefused as error:
-        yield accepted_verdict(site, job.queue, error.message.partition("refuses the job: ")[2] or error.message)
+        yield check_acceptance(site, job.queue, error.message.partition("refuses the job: ")[2] or error.message)
         return
-    yield accepted_verdict(site, job.queue, None)
+    yield check_acceptance(site, job.queue, None)
     if watched.trouble:
         yield failed("start", watched.trouble, watched.fix)
         return
-    yield from verdicts(site, job.nodes, read_seen(place, place / OUTPUT, skew))
+    yield from check_results(site, job.nodes, read_observations(place, place / OUTPUT, skew))
 
 
-def _write(site: SiteModel, job: Job, place: Path) -> Path:
+def _write(site: SiteModel, job: CheckedJob, place: Path) -> Path:
     """Write what the job needs, and its script; return the script's path."""
     write_record(place / PLAN_FILE, CheckPlan(site.model_dump(mode="json"), job.nodes))
     batch = BatchJob(
@@ -196,7 +196,7 @@ def _write(site: SiteModel, job: Job, place: Path) -> Path:
     return script
 
 
-def _show(site: SiteModel, job: Job, found: Sequence[Verdict], kept: Path | None, as_json: bool) -> None:
+def _show(site: SiteModel, job: CheckedJob, found: Sequence[CheckResult], kept: Path | None, as_json: bool) -> None:
     if as_json:
         document = {
             "schema_version": 1,
@@ -220,7 +220,7 @@ def _show(site: SiteModel, job: Job, found: Sequence[Verdict], kept: Path | None
             text.append(f"\nFix: {verdict.fix}", style="bold")
         table.add_row(verdict.check, Text(str(verdict.outcome), style=COLORS[verdict.outcome]), text)
     console.print(table)
-    counts = {outcome: sum(verdict.outcome is outcome for verdict in found) for outcome in Outcome}
+    counts = {outcome: sum(verdict.outcome is outcome for verdict in found) for outcome in CheckStatus}
     console.print(Text(", ".join(f"{count} {outcome}" for outcome, count in counts.items())))
     if kept is not None:
         console.print(Text(f"What the job wrote: {kept}"), soft_wrap=True)

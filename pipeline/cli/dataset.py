@@ -16,7 +16,7 @@ from rich.table import Table
 from gfm_pipeline.cli import terminal
 from gfm_pipeline.cli.amounts import Amount
 from gfm_pipeline.cli.status import JSON
-from gfm_pipeline.cli.subprocess_query import ask
+from gfm_pipeline.cli.subprocess_query import query
 from gfm_pipeline.core.contracts.layout import (
     DatasetInfo,
     ExportedEnergies,
@@ -44,7 +44,7 @@ def dataset() -> None:
 @JSON
 def info(folder: Path, as_json: bool) -> None:
     """Show sizes, splits, elements, stored edges and provenance of the dataset in FOLDER."""
-    found = ask(PROGRAM, InspectSpec("info", str(folder)), DatasetInfo, QUICK)
+    found = query(PROGRAM, InspectSpec("info", str(folder)), DatasetInfo, QUICK)
     if as_json:
         _json(to_plain(found))
         return
@@ -82,7 +82,7 @@ def info(folder: Path, as_json: bool) -> None:
 @JSON
 def head(folder: Path, count: int, as_json: bool) -> None:
     """Print the first records of every split of the dataset in FOLDER."""
-    found: dict[str, Any] = ask(PROGRAM, InspectSpec("head", str(folder), count), dict, QUICK)
+    found: dict[str, Any] = query(PROGRAM, InspectSpec("head", str(folder), count), dict, QUICK)
     if as_json:
         _json({"splits": found})
         return
@@ -116,7 +116,7 @@ def verify(folder: Path, as_json: bool) -> None:
     are compared with their structures.
     """
     with waiting(f"Checking {folder.name}", as_json):
-        found: dict[str, Any] = ask(PROGRAM, InspectSpec("verify", str(folder)), dict, LONG)
+        found: dict[str, Any] = query(PROGRAM, InspectSpec("verify", str(folder)), dict, LONG)
     if as_json:
         _json(found)
         return
@@ -163,7 +163,7 @@ def export(
     options = HydragnnExport(radius, max_neighbours, ExportedEnergies(energies), name)
     spec = InspectSpec("export", str(folder), output=str(output.absolute()), export=options)
     with waiting(f"Exporting {folder.name}", as_json):
-        found = ask(PROGRAM, spec, ExportFacts, LONG)
+        found = query(PROGRAM, spec, ExportFacts, LONG)
     if as_json:
         _json(to_plain(found))
         return

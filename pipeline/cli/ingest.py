@@ -14,7 +14,7 @@ from gfm_pipeline.cli import terminal
 from gfm_pipeline.cli.amounts import Amount
 from gfm_pipeline.cli.options import workflow_argument
 from gfm_pipeline.cli.status import JSON
-from gfm_pipeline.cli.subprocess_query import ask
+from gfm_pipeline.cli.subprocess_query import query
 from gfm_pipeline.core.contracts.ingest_report import Histogram
 from gfm_pipeline.core.contracts.preview import Preview, PreviewSpec
 from gfm_pipeline.core.records import to_plain
@@ -58,7 +58,7 @@ def ingest(
     shares = data.validation, data.test, data.split_across_sources
     spec = PreviewSpec(settings, loaded.model.seed, records, scan, seconds, limits, *shares)
     # A program's start, and one record that takes long, come on top of the time to read for.
-    seen = ask("gfm_pipeline.apps.ingest.preview", spec, Preview, seconds + STARTING)
+    seen = query("gfm_pipeline.apps.ingest.preview", spec, Preview, seconds + STARTING)
     if as_json:
         click.echo(json.dumps({"schema_version": 1, **to_plain(seen)}, indent=1, allow_nan=False))
         return
@@ -86,12 +86,12 @@ def render(seen: Preview, max_quarantined: float, console: Console) -> None:
     _histogram("Energy minus references, eV/atom", seen.energies, console)
     _histogram("Largest force component of a record, eV/Angstrom", seen.forces, console)
     console.print("\n[bold]Filters[/]: " + ", ".join(f"{k} {v}" for k, v in seen.filters.items() if v is not None))
-    for taken in seen.taken:
+    for taken in seen.removed:
         share = taken.records / max(1, seen.read)
         console.print(
             f"  {taken.reason}: {taken.records:,} ({share:.1%}); {taken.example}", highlight=False, markup=False
         )
-    if not seen.taken:
+    if not seen.removed:
         console.print("  Nothing would be taken out.")
     for reason, n in seen.passed_over.items():
         console.print(f"  Passed over, not for this source: {n:,} ({reason})", highlight=False, markup=False)
@@ -104,11 +104,11 @@ def render(seen: Preview, max_quarantined: float, console: Console) -> None:
         )
     _keys(seen, console)
     console.print("\n[bold]Labels[/]")
-    for look in seen.looks:
+    for look in seen.checks:
         console.print(f"  {look.name}: {MARKS[look.passed]}", highlight=False)
         console.print(f"    {look.sentence}", highlight=False, markup=False)
     for sentence in seen.warnings:
-        if sentence not in {look.sentence for look in seen.looks}:
+        if sentence not in {look.sentence for look in seen.checks}:
             console.print(f"  {MARKS[False]} {escape(sentence)}", highlight=False)
 
 

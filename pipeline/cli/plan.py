@@ -13,14 +13,14 @@ import click
 from rich.table import Table
 
 from gfm_pipeline.api.allocate import job_folder, job_shape
-from gfm_pipeline.api.run_request import Request, RunRequest, SiteChoice, gone_note
+from gfm_pipeline.api.run_request import ResolvedRun, RunRequest, SiteChoice, gone_note
 from gfm_pipeline.campaign.folder import check_name
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.cli import terminal
 from gfm_pipeline.cli.options import workflow_options
 from gfm_pipeline.cli.status import JSON
 from gfm_pipeline.engine.decisions.estimates import Estimate
-from gfm_pipeline.engine.decisions.plan import Plan, TaskSize, make_plan
+from gfm_pipeline.engine.decisions.plan import CampaignPlan, TaskSize, make_plan
 from gfm_pipeline.engine.stages.table import all_stages
 from gfm_pipeline.execution.blocks import Scripts
 from gfm_pipeline.sites.batch import block_script, resident_script
@@ -65,7 +65,7 @@ def plan(
         click.echo(f"\n--- {name}\n{text.rstrip()}")
 
 
-def _show(made: Plan) -> None:
+def _show(made: CampaignPlan) -> None:
     console = terminal.console()
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("stage", "would", "tasks", "each on", "at a time", "work", "why"):
@@ -103,7 +103,7 @@ def _each(size: TaskSize) -> str:
     return ", ".join(parts) + f" ({size.strategy})"
 
 
-def _allocation(made: Plan) -> Iterator[str]:
+def _allocation(made: CampaignPlan) -> Iterator[str]:
     job = made.allocation
     if job.queue is None:
         yield f"On this machine; {made.slots} tasks at a time."
@@ -127,7 +127,7 @@ def _estimate(what: str, found: Estimate, unit: float, name: str) -> str:
     return f"{what}: {value} ({found.basis})"
 
 
-def _scripts(request: Request, asked: RunRequest) -> Iterator[tuple[str, str]]:
+def _scripts(request: ResolvedRun, asked: RunRequest) -> Iterator[tuple[str, str]]:
     """Yield the batch script and the launch lines of the campaign, by what they are.
 
     Those of a run differ in names only: a job's gets a mark and a number, which no other job ever had.

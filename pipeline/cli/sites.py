@@ -14,7 +14,7 @@ import click
 from gfm_pipeline.cli.check_site import check, probing
 from gfm_pipeline.cli.options import overlay_option, site_set_option
 from gfm_pipeline.core.errors import SiteError
-from gfm_pipeline.sites.registry import LoadedSite, Source, json_schema, known, load_site
+from gfm_pipeline.sites.registry import LoadedSite, SettingSource, json_schema, known, load_site
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable, on standard output.")
 # Where comments begin; longer lines push theirs on, up to the second figure, and then get them on a line before.
@@ -44,7 +44,7 @@ def listing(as_json: bool = False) -> None:
         return
     width = max(len(site.model.name) for site in found)
     for site in found:
-        own = "  (yours)" if site.origin("name").source is Source.USER else ""
+        own = "  (yours)" if site.origin("name").source is SettingSource.USER else ""
         click.echo(f"{site.model.name:<{width}}  {site.model.description}{own}")
 
 
@@ -113,11 +113,11 @@ class _Line:
 
 
 def _lines(site: LoadedSite, at: tuple[str, ...], data: Any) -> Iterator[_Line]:
-    files: dict[str, Source] = {}
+    files: dict[str, SettingSource] = {}
     for _, _, origin in site.leaves():
         if origin.path is not None:
             files.setdefault(str(origin.path), origin.source)
-    for path, source in sorted(files.items(), key=lambda item: list(Source).index(item[1])):
+    for path, source in sorted(files.items(), key=lambda item: list(SettingSource).index(item[1])):
         yield _Line(f"# {source:<8} {path}")
     if site.model.scheduler.system is None:
         yield _Line(f"# here     {site.model.resolved_slots()} tasks at a time")

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from gfm_pipeline.api.allocate import (
-    surroundings,
+    batch_environment,
 )
 from gfm_pipeline.api.run_request import RunRequest, SiteChoice
 from gfm_pipeline.api.submission import submit_campaign
@@ -43,4 +43,4 @@ def submit(
             f"On site {request.site.name} the driver does not live in a batch job.",
             f"Use `{instead}`, or --set site.driver.mode=resident.",
         )
-    submit_campaign(request, asked, surroundings(request.site, click.echo), click.echo)
+    submit_campaign(request, asked, batch_environment(request.site, click.echo), click.echo)

@@ -14,7 +14,7 @@ from gfm_pipeline.core.records import canonical_json, from_plain, to_plain
 T = TypeVar("T")
 
 
-def ask(module: str, spec: Any, kind: type[T], seconds: float) -> T:
+def query(module: str, spec: Any, kind: type[T], seconds: float) -> T:
     """Run ``python -m module`` with ``spec`` on standard input and return its answer.
 
     Raises

@@ -9,7 +9,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Answer:
+class QueryResult:
     """What came of a question: a value, or the error it raised."""
 
     what: str
@@ -24,21 +24,23 @@ class Background:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch-system")
         self._open: dict[str, Future[Any]] = {}
 
-    def ask(self, what: str, question: Callable[[], Any]) -> bool:
+    def submit(self, what: str, question: Callable[[], Any]) -> bool:
         """Ask, unless the same is being asked already; return whether it was not."""
         if what in self._open:
             return False
         self._open[what] = self._thread.submit(question)
         return True
 
-    def answers(self) -> list[Answer]:
+    def results(self) -> list[QueryResult]:
         """Return the answers that have come since the last call, in the order of the questions."""
         found = []
         for what, future in list(self._open.items()):
             if future.done():
                 del self._open[what]
                 error = future.exception()
-                found.append(Answer(what, error=error) if error is not None else Answer(what, future.result()))
+                found.append(
+                    QueryResult(what, error=error) if error is not None else QueryResult(what, future.result())
+                )
         return found
 
     def close(self) -> None:

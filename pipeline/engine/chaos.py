@@ -34,7 +34,7 @@ LOOK_SECONDS = 0.1  # between two looks for something that runs
 STARVED = (FaultPoint.PUBLISH_FILLED, FaultPoint.PUBLISH_BEFORE_RENAME)
 
 
-class Kind(StrEnum):
+class ChaosKind(StrEnum):
     """What chaos does; each as likely as any other but the first, which is twice as likely."""
 
     KILL = "killed"  # a task's whole process group
@@ -79,7 +79,7 @@ class Chaos:
     """
 
     def __init__(self, plan: ChaosPlan, paths: CampaignPaths, say: Callable[[str], None]) -> None:
-        self.struck: Counter[Kind] = Counter()
+        self.struck: Counter[ChaosKind] = Counter()
         self._plan = plan
         self._paths = paths
         self._say = say
@@ -113,18 +113,18 @@ class Chaos:
         self._note(folder, f"chaos: the disk refused ({fault.what})")
         told = {"faults": [str(fault)], "driver": os.getpid(), "counts": str(folder)}
         (folder / FAULTS_FILE).write_text(json.dumps(told), encoding="utf-8")
-        self._tell(Kind.STARVE, folder)
+        self._describe(ChaosKind.STARVE, folder)
 
     def _run(self) -> None:
         while not self._over.wait(self._random.expovariate(self._plan.rate / 60.0)):
-            kind = self._random.choice([Kind.KILL, *Kind])
-            if kind is Kind.STARVE:
+            kind = self._random.choice([ChaosKind.KILL, *ChaosKind])
+            if kind is ChaosKind.STARVE:
                 self._starve = Fault(self._random.choice(STARVED), what=self._random.choice(sorted(REFUSALS)))
                 continue
             while not self._over.wait(LOOK_SECONDS) and not self._strike(kind):
                 pass
 
-    def _strike(self, kind: Kind) -> bool:
+    def _strike(self, kind: ChaosKind) -> bool:
         """Hit one running attempt; return False when there was none."""
         folders = attempts_left(self._paths)
         if not folders:
@@ -134,15 +134,15 @@ class Chaos:
             found = read_record(WrapperRecord, folder / WRAPPER_FILE)
         except (OSError, IntegrityError):
             return False  # it has just ended
-        if kind is Kind.SLOW:
+        if kind is ChaosKind.SLOW:
             return is_alive(found.program) and self._slow(found.program.pid, folder)
         # What an attempt was told before stays: it may be starved, and end of that just now.
         noted = (folder / CHAOS_FILE).exists()
         if not noted:
             self._note(folder, f"chaos: {kind}")
-        hit = kill_group(found.program) if kind is Kind.KILL else kill(found.wrapper)
+        hit = kill_group(found.program) if kind is ChaosKind.KILL else kill(found.wrapper)
         if hit:
-            self._tell(kind, folder)
+            self._describe(kind, folder)
         elif not noted:
             (folder / CHAOS_FILE).unlink(missing_ok=True)
         return hit
@@ -150,12 +150,12 @@ class Chaos:
     def _slow(self, group: int, folder: Path) -> bool:
         with suppress(ProcessLookupError):
             os.killpg(group, signal.SIGSTOP)
-            self._tell(Kind.SLOW, folder)
+            self._describe(ChaosKind.SLOW, folder)
             self._over.wait(self._random.uniform(*SLOW_SECONDS))
             os.killpg(group, signal.SIGCONT)
         return True
 
-    def _tell(self, kind: Kind, folder: Path) -> None:
+    def _describe(self, kind: ChaosKind, folder: Path) -> None:
         self.struck[kind] += 1
         self._say(f"  chaos: {folder.parent.name} is {kind}")
 

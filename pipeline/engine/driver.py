@@ -34,8 +34,8 @@ from gfm_pipeline.engine.decisions.decide import decide
 from gfm_pipeline.engine.decisions.proposals import propose_wave
 from gfm_pipeline.engine.decisions.requests import Context, Step
 from gfm_pipeline.engine.resources.nodes import Fleet
-from gfm_pipeline.engine.tasks.attempts import Running, Task, Token, can_shrink
-from gfm_pipeline.engine.tasks.classify import Ended, classify
+from gfm_pipeline.engine.tasks.attempts import AttemptKey, Running, TaskKey, can_shrink
+from gfm_pipeline.engine.tasks.classify import AttemptEnd, classify
 from gfm_pipeline.engine.tasks.late_files import LateEnds, visible_seconds, wait_at_start
 from gfm_pipeline.engine.tasks.orphans import end_launches
 from gfm_pipeline.engine.tasks.retries import delay, next_action
@@ -44,7 +44,7 @@ from gfm_pipeline.engine.tasks.taken_over import link_taken
 from gfm_pipeline.engine.tasks.task_starter import Starter, sizes_of
 from gfm_pipeline.engine.tasks.watchdog import Watchdog
 from gfm_pipeline.engine.world import MACHINE_WORLD, World
-from gfm_pipeline.execution.launcher import JobEnd, Launcher
+from gfm_pipeline.execution.launcher import LaunchEnd, Launcher
 from gfm_pipeline.sites.schema import SiteModel
 
 NO_RECORD = "its wrapper ended without a record; where files of other hosts show late, raise limits.visible_seconds"
@@ -109,13 +109,13 @@ class Driver:
         self.stop = stop
         self._time, self._attempts = world.clock, world.attempts
         self._limits = context.workflow.limits
-        self._running: dict[Task, Running] = {}
+        self._running: dict[TaskKey, Running] = {}
         self._starter = Starter(context, site, launcher, fleet, self._begin, world.clock)
         self._shared = self._starter.shared
         # Attempts whose futures may yet resolve: they still hold their place. Since when, and what place.
-        self._given_up: dict[Token, tuple[float, Running]] = {}
-        self._not_before: dict[Task, float] = {}  # tasks that wait before they are tried again
-        self._watchdog: Watchdog[Task] = Watchdog(self._limits.lost_seconds)
+        self._given_up: dict[AttemptKey, tuple[float, Running]] = {}
+        self._not_before: dict[TaskKey, float] = {}  # tasks that wait before they are tried again
+        self._watchdog: Watchdog[TaskKey] = Watchdog(self._limits.lost_seconds)
         self._late = LateEnds(visible_seconds(self._limits, site))
         # Looked at every second; a pause of many is one of this process, with its job or its machine.
         self._clock = LivedTime(min(5.0, self._limits.lost_seconds / 4), world.clock.monotonic)
@@ -148,11 +148,11 @@ class Driver:
             When an artefact that is needed is not what was published.
         """
         self.context.paths.cancel.unlink(missing_ok=True)  # meant for an earlier driver
-        self._settle_orphans()
+        self._end_orphans()
         self._reopen_failed()
         while True:
             try:
-                step = self._settle()
+                step = self._advance()
             except IntegrityError:
                 self._drain()
                 raise
@@ -175,7 +175,7 @@ class Driver:
             pause = self._starter.next_launch - self._time.monotonic()
             self._wait(min(1.0, pause) if pause > 0.0 else 1.0)
 
-    def _settle(self) -> Step:
+    def _advance(self) -> Step:
         """Record decisions and proposals until only tasks are left to do."""
         while True:
             step = decide(self.context, self.state)
@@ -209,7 +209,7 @@ class Driver:
         reach(FaultPoint.TASK_SPEC)
         with self.journal.together():
             for running in opened:
-                self.record(TaskStarted(*running.token, running.placement.nodes))
+                self.record(TaskStarted(*running.key, running.placement.nodes))
         reach(FaultPoint.TASK_RECORDED)
         for running in opened:
             self._running[running.task] = running
@@ -219,7 +219,7 @@ class Driver:
         """Take in ended attempts; return when at least one came or time is up."""
         with self.journal.together():
             for token in self._shared.ended(self._clock()):
-                self._ended(JobEnd(token, None))
+                self._ended(LaunchEnd(token, None))
             for end in self._late.again():
                 self._ended(end)
         first = self._time.take(self.launcher.ended, seconds)
@@ -234,21 +234,21 @@ class Driver:
             self.record(Suspended(DRIVER, paused))
         self._find_lost()
         self._check_launcher()
-        self._look_after_nodes()
+        self._poll_nodes()
         if is_there(self.context.paths.cancel):
             self.cancelled = True
             self.stop.set()
         self.watcher.tick(self.state)
 
-    def _ended(self, end: JobEnd) -> None:
-        launch = self._shared.over(end.token)
+    def _ended(self, end: LaunchEnd) -> None:
+        launch = self._shared.over(end.key)
         if launch is not None:
             self._launch_ended(launch, end.error)
             return
-        key, name, attempt = end.token
+        key, name, attempt = end.key
         running = self._running.get((key, name))
         if running is None or running.attempt != attempt:
-            found = self._given_up.pop(end.token, None)  # given up as lost earlier; only now is its place free
+            found = self._given_up.pop(end.key, None)  # given up as lost earlier; only now is its place free
             if found is not None:
                 self.fleet.pool.release(found[1].size, found[1].placement)
             return
@@ -263,9 +263,9 @@ class Driver:
             ended = replace(ended, cause=Cause.TROUBLE, reason=NO_RECORD)
         elif ended.cause is Cause.STOPPED and not (running.folder / STOP_FILE).exists():
             ended = replace(ended, cause=Cause.KILLED, reason=f"{ended.reason}, though not by this driver")
-        self._close(running, ended)
+        self._finish_attempt(running, ended)
 
-    def _as_known(self, running: Running, trouble: str | None = None) -> Ended:
+    def _as_known(self, running: Running, trouble: str | None = None) -> AttemptEnd:
         """Return how an attempt ended, by what Parsl may have said of it before its files could be seen."""
         end = self._late.known(running)
         return classify(running.folder, end.error or trouble, end.report)
@@ -280,19 +280,19 @@ class Driver:
             if ended.cause is Cause.DRIVER_LOST:
                 how = classify(launch.folder)
                 ended = replace(ended, cause=Cause.TROUBLE, reason=f"the launch it shared ended ({how.reason})")
-            self._close(running, ended)
+            self._finish_attempt(running, ended)
 
-    def _close(self, running: Running, ended: Ended) -> None:
+    def _finish_attempt(self, running: Running, ended: AttemptEnd) -> None:
         """Record how an attempt ended and what follows."""
         del self._running[running.task]
         self._late.forget(running)
         if running.launch is not None:
             self._shared.left(running)
-        elif running.token not in self._given_up:
+        elif running.key not in self._given_up:
             self.fleet.pool.release(running.size, running.placement)
         self._watchdog.forget(running.task)
         self._record_end(
-            *running.token,
+            *running.key,
             ended,
             shrinkable=can_shrink(self.state, running.request),
             seconds=ended.seconds or self._time.monotonic() - running.started,
@@ -304,26 +304,26 @@ class Driver:
         for task in list(self._watchdog.due(now)):
             running = self._running[task]
             if running.placement.block in suspended:
-                self._watchdog.heard(task, now)
+                self._watchdog.saw_heartbeat(task, now)
                 continue
-            if self._watchdog.silent(task, self._attempts.pulse(running.folder), now):
+            if self._watchdog.silent(task, self._attempts.heartbeat(running.folder), now):
                 self._attempts.end(running.folder)
                 ended = classify(running.folder, f"ManagerLost: no sign of life for {self._limits.lost_seconds:.0f} s")
                 if running.launch is None:
-                    self._given_up[running.token] = now, running
-                self._close(running, ended)
+                    self._given_up[running.key] = now, running
+                self._finish_attempt(running, ended)
 
-    def _look_after_nodes(self) -> None:
+    def _poll_nodes(self) -> None:
         """Take in what happened to nodes and blocks; ask the tasks of a block that ends to save and leave."""
         for event in self.fleet.tick(self.state, work=not self._draining):
             self.record(event)
         closing = self.fleet.closing()
         for running in self._running.values() if closing else ():
             if running.placement.block in closing:
-                self._attempts.ask_to_leave(running.folder)
+                self._attempts.request_stop(running.folder)
         for block, reason in self.fleet.lost():
             for running in [r for r in self._running.values() if r.placement.block == block]:
-                self._close(running, self._as_known(running, f"BlockLost: {reason}"))
+                self._finish_attempt(running, self._as_known(running, f"BlockLost: {reason}"))
             self._given_up = {t: g for t, g in self._given_up.items() if g[1].placement.block != block}
             self._shared.drop(block)
 
@@ -338,7 +338,7 @@ class Driver:
             self._attempts.end(launch.folder)
         for running in list(self._running.values()):
             self._attempts.end(running.folder)
-            self._close(running, self._as_known(running, f"InterchangeLost: {trouble}"))
+            self._finish_attempt(running, self._as_known(running, f"InterchangeLost: {trouble}"))
         for size, placement in [*((r.size, r.placement) for _, r in self._given_up.values()), *self._shared.clear()]:
             self.fleet.pool.release(size, placement)
         self._given_up.clear()
@@ -356,7 +356,7 @@ class Driver:
         """Ask everything that runs to save and leave, and take in how it ended."""
         self._draining = True
         for running in self._running.values():
-            self._attempts.ask_to_leave(running.folder)
+            self._attempts.request_stop(running.folder)
         give_up = self._clock() + self._limits.stop_seconds
         while self._running and self._clock() < give_up:
             self._wait(0.5)
@@ -367,7 +367,7 @@ class Driver:
             ended = self._as_known(running)
             if ended.cause is Cause.DRIVER_LOST:
                 ended = replace(ended, cause=Cause.STOPPED, reason="did not stop in time; its last checkpoint is kept")
-            self._close(running, ended)
+            self._finish_attempt(running, ended)
 
     def abandon(self) -> None:
         """End everything that runs at once, recording nothing: the next driver finds what was left."""
@@ -375,7 +375,7 @@ class Driver:
             self._attempts.end(folder)
         self.launcher.kill()
 
-    def _settle_orphans(self) -> None:
+    def _end_orphans(self) -> None:
         """Adopt what finished after an earlier driver died; end the rest, and give it a new attempt."""
         end_launches(self.context.paths)
         wait_at_start(self.context.paths, self.state, self._late.seconds, self._time.time())
@@ -393,7 +393,7 @@ class Driver:
         key: str,
         name: str,
         attempt: int,
-        ended: Ended,
+        ended: AttemptEnd,
         *,
         seconds: float | None = None,
         shrinkable: bool = True,

@@ -14,17 +14,17 @@ from typing import Any, Protocol
 from gfm_pipeline.core.clock import MACHINE, Clock
 from gfm_pipeline.core.contracts.task import STOP_FILE, WRAPPER_FILE
 from gfm_pipeline.core.visibility import modified
-from gfm_pipeline.engine.background import Answer, Background
+from gfm_pipeline.engine.background import Background, QueryResult
 from gfm_pipeline.engine.tasks.orphans import end_attempt
 
 
-class Questions(Protocol):
+class Queries(Protocol):
     """Slow questions (to a batch system) asked beside the driver's loop."""
 
-    def ask(self, what: str, question: Callable[[], Any]) -> bool:
+    def submit(self, what: str, question: Callable[[], Any]) -> bool:
         """Ask, unless the same is being asked already; return whether it was not."""
 
-    def answers(self) -> list[Answer]:
+    def results(self) -> list[QueryResult]:
         """Return the answers that have come since the last call, in the order of the questions."""
 
     def close(self) -> None:
@@ -34,10 +34,10 @@ class Questions(Protocol):
 class Attempts(Protocol):
     """Attempts, and launches that several share, while they run: each is known by its folder."""
 
-    def pulse(self, folder: Path) -> int | None:
+    def heartbeat(self, folder: Path) -> int | None:
         """Return a number that changes while whatever runs in ``folder`` lives; None: it shows nothing (yet)."""
 
-    def ask_to_leave(self, folder: Path) -> None:
+    def request_stop(self, folder: Path) -> None:
         """Ask it to save and leave."""
 
     def end(self, folder: Path, *, wrapper: bool = True) -> bool:
@@ -47,11 +47,11 @@ class Attempts(Protocol):
 class AttemptFiles:
     """Attempts that are processes: what they are asked, and how they are, is in files of their folders."""
 
-    def pulse(self, folder: Path) -> int | None:
+    def heartbeat(self, folder: Path) -> int | None:
         """Return when the wrapper last touched its file (ns, of the clock of its file server)."""
         return modified(folder / WRAPPER_FILE)
 
-    def ask_to_leave(self, folder: Path) -> None:
+    def request_stop(self, folder: Path) -> None:
         """Leave the file that programs and wrappers look for."""
         (folder / STOP_FILE).touch()
 
@@ -79,7 +79,7 @@ class World:
 
     clock: Clock = MACHINE
     attempts: Attempts = ATTEMPT_FILES
-    questions: Callable[[], Questions] = Background
+    queries: Callable[[], Queries] = Background
 
 
 MACHINE_WORLD = World()

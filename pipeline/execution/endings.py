@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from gfm_pipeline.batch_systems.base import BatchSystem, JobInfo, JobState
-from gfm_pipeline.execution.retry import patiently
+from gfm_pipeline.execution.retry import retrying
 
 LEAST_ANSWERS = 3  # without the job, however far apart
 LONGEST_PAUSE = 10.0  # seconds between two questions of somebody who waits
@@ -54,7 +54,7 @@ class JobEndings:
         return replace(info, state=JobState.VANISHED, reason=reason)
 
 
-def settled(
+def wait_until_ended(
     scheduler: BatchSystem,
     asked: Collection[str],
     seconds: float,
@@ -85,7 +85,7 @@ def settled(
     """
     endings, told = JobEndings(seconds), False
     while True:
-        answer = patiently(lambda: scheduler.jobs(asked), say)
+        answer = retrying(lambda: scheduler.jobs(asked), say)
         found = {name: endings.judge(name, info, clock()) for name, info in answer.items()}
         missing = [name for name, info in found.items() if info.state is JobState.UNKNOWN]
         if not missing:

@@ -36,7 +36,7 @@ BROKEN_CLEANUP_SECONDS = 1.0  # Parsl's clean-up hangs on an interchange that di
 
 
 @dataclass(frozen=True)
-class Job:
+class TaskLaunch:
     """One attempt, ready to run.
 
     Parameters
@@ -58,10 +58,10 @@ class Job:
 
 
 @dataclass(frozen=True)
-class JobEnd:
+class LaunchEnd:
     """An attempt's future resolved; what happened is in the attempt's folder."""
 
-    token: Any
+    key: Any
     error: str | None  # Parsl's own trouble (lost worker or manager), not the program's
     report: AttemptReport | None = None  # what the wrapper told; None: it could not
 
@@ -76,7 +76,7 @@ class Processes:
 class Launcher(Protocol):
     """Runs jobs somewhere, as many at a time as there are places."""
 
-    ended: queue.Queue[JobEnd]
+    ended: queue.Queue[LaunchEnd]
 
     def serve(self, wanted: Collection[SizeClass]) -> None:
         """Make ready to run jobs of these sizes."""
@@ -84,8 +84,8 @@ class Launcher(Protocol):
     def ready(self, size: SizeClass) -> bool:
         """Return whether a job of ``size`` would start at once."""
 
-    def submit(self, job: Job, token: Any) -> None:
-        """Start ``job``; a `JobEnd` with ``token`` comes into ``ended`` when it is over."""
+    def submit(self, job: TaskLaunch, token: Any) -> None:
+        """Start ``job``; a `LaunchEnd` with ``token`` comes into ``ended`` when it is over."""
 
     def trouble(self) -> str | None:
         """Return why nothing submitted now would ever run, or None when all is well."""
@@ -141,7 +141,7 @@ class ParslLauncher:
         self.nodes = nodes
         self.nodes_per_block = nodes_per_block if nodes is None else max(1, len(nodes))
         self._bad: set[str] = set()
-        self.ended: queue.Queue[JobEnd] = queue.Queue()
+        self.ended: queue.Queue[LaunchEnd] = queue.Queue()
         self._kernel: Any = None
         self._executors: dict[str, Any] = {}  # by label
         self._pools = LocalPools(run_dir / "pools")
@@ -314,7 +314,7 @@ class ParslLauncher:
             return []  # an interchange that died is found by `trouble`
         return found
 
-    def submit(self, job: Job, token: Any) -> None:
+    def submit(self, job: TaskLaunch, token: Any) -> None:
         """Start ``job`` as the Parsl app of its stage, on the executor of its size."""
         from gfm_pipeline.execution.apps import app
 
@@ -329,7 +329,7 @@ class ParslLauncher:
             if generation == self._generation:
                 error = _trouble(ended)
                 told = from_plain(AttemptReport, ended.result()) if error is None else None
-                self.ended.put(JobEnd(token, error, told))
+                self.ended.put(LaunchEnd(token, error, told))
 
         future.add_done_callback(done)
 

@@ -11,7 +11,7 @@ from gfm_pipeline.apps.runtime.wrapper import Launch
 from gfm_pipeline.core.contracts.attempt import SPEC_FILE, WRAP_FILE
 from gfm_pipeline.core.contracts.launch import GroupFile, GroupMember
 from gfm_pipeline.core.publish import write_record
-from gfm_pipeline.execution.launcher import Job
+from gfm_pipeline.execution.launcher import TaskLaunch
 from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.launch import (
     group_ranges,
@@ -30,16 +30,16 @@ SPAWN_SHIM = "gfm_pipeline.apps.runtime.spawn"
 
 
 @dataclass(frozen=True)
-class Bounds:
+class TimeLimits:
     """What ends an attempt (s): deadline, silence of the program, grace after SIGTERM, a wrapper that is gone.
 
     ``visible`` bounds the wait for files of other hosts.
     """
 
     deadline: float
-    silence: float
+    heartbeat_timeout: float
     grace: float
-    lost: float
+    wrapper_timeout: float
     visible: float = 0.0
 
 
@@ -53,9 +53,9 @@ def prepare(
     size: SizeClass,
     nodes: Sequence[str],
     folder: Path,
-    bounds: Bounds,
+    bounds: TimeLimits,
     expects: Sequence[Path] = (),
-) -> Job:
+) -> TaskLaunch:
     """Return the job of an attempt; the rank file of a task of whole nodes is written into ``folder``.
 
     ``expects`` are files of other tasks that the program reads.
@@ -64,16 +64,20 @@ def prepare(
     launch = _launch(site, module, size, folder, bounds, expects)
     port = _port(site, folder)
     if size.whole:
-        ranks = rank_file(site, shape, nodes, port, lost_seconds=bounds.lost)
+        ranks = rank_file(site, shape, nodes, port, lost_seconds=bounds.wrapper_timeout)
         ranks = replace(ranks, expects=launch.expects, visible_seconds=bounds.visible)
         ranks.write(folder)
         line = tuple(launch_line(site, shape, nodes))
         silent = unanswered(site)
-        return Job(stage, size, replace(launch, line=line, shim=RANK_SHIM, cancel=ranks.cancel, unanswered=silent))
+        return TaskLaunch(
+            stage, size, replace(launch, line=line, shim=RANK_SHIM, cancel=ranks.cancel, unanswered=silent)
+        )
     if shape.ranks == 1 and not shape.gpus_per_rank and not shape.cores_per_rank:
-        return Job(stage, size, launch)  # nothing to tell a single process that shares this machine
-    slots = tuple(rank_file(site, shape, (), port, lost_seconds=bounds.lost, slot=k) for k in range(size.per_node))
-    return Job(stage, size, replace(launch, shim=SPAWN_SHIM), slots)
+        return TaskLaunch(stage, size, launch)  # nothing to tell a single process that shares this machine
+    slots = tuple(
+        rank_file(site, shape, (), port, lost_seconds=bounds.wrapper_timeout, slot=k) for k in range(size.per_node)
+    )
+    return TaskLaunch(stage, size, replace(launch, shim=SPAWN_SHIM), slots)
 
 
 def prepare_shared(
@@ -83,8 +87,8 @@ def prepare_shared(
     nodes: Sequence[str],
     members: Sequence[tuple[str, Path, Sequence[Path]]],
     folder: Path,
-    bounds: Bounds,
-) -> tuple[Job, dict[int, tuple[str, ...]]]:
+    bounds: TimeLimits,
+) -> tuple[TaskLaunch, dict[int, tuple[str, ...]]]:
     """Return the job of a launch that several attempts share, and of each its first rank and its nodes, in order.
 
     Their rank files and launches are written into their folders, the list of them into ``folder``.
@@ -105,7 +109,7 @@ def prepare_shared(
     shape = group_shape(site, size.shape, len(members))
     nodes = tuple(nodes[: shape.nodes])
     ports = [_port(site, folder, number) for number in range(len(members))]
-    told = group_rank_files(site, size.shape, len(members), nodes, ports, lost_seconds=bounds.lost)
+    told = group_rank_files(site, size.shape, len(members), nodes, ports, lost_seconds=bounds.wrapper_timeout)
     ranges = group_ranges(site, size.shape, len(members))
     listed = []
     for (module, own, expects), ranks, taken in zip(members, told, ranges, strict=True):
@@ -128,10 +132,10 @@ def prepare_shared(
         cancel=cancel,
         unanswered=unanswered(site),
     )
-    return Job(stage, size, launch), {m.first_rank: r.nodes for m, r in zip(listed, told, strict=True)}
+    return TaskLaunch(stage, size, launch), {m.first_rank: r.nodes for m, r in zip(listed, told, strict=True)}
 
 
-def in_job(job: Job, site: SiteModel, number: str) -> Job:
+def in_job(job: TaskLaunch, site: SiteModel, number: str) -> TaskLaunch:
     """Return a job whose launch line starts ranks in batch job ``number``; empty: in the one it is itself started in.
 
     With several blocks Parsl hands a task to the pool of any of them, and srun knows the nodes of its own job only.
@@ -144,14 +148,14 @@ def in_job(job: Job, site: SiteModel, number: str) -> Job:
 
 
 def _launch(
-    site: SiteModel, module: str, size: SizeClass, folder: Path, bounds: Bounds, expects: Sequence[Path]
+    site: SiteModel, module: str, size: SizeClass, folder: Path, bounds: TimeLimits, expects: Sequence[Path]
 ) -> Launch:
     return Launch(
         module,
         str(folder),
         bounds.deadline,
         task_environment(site, max(1, size.shape.nodes)),
-        bounds.silence,
+        bounds.heartbeat_timeout,
         bounds.grace,
         expects=(str(folder / SPEC_FILE), *map(str, expects)),
         visible_seconds=bounds.visible,

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Patience:
+class Backoff:
     """How long to leave a batch system alone after trouble: a pure value, the clock is the caller's.
 
     Parameters
@@ -31,21 +31,21 @@ class Patience:
     failures: int = 0
     until: float = float("-inf")
 
-    def after_trouble(self, now: float) -> Patience:
+    def after_trouble(self, now: float) -> Backoff:
         """Return the patience to have after one more trouble."""
         pause = min(self.most_seconds, self.first_seconds * 2.0 ** min(self.failures, 60))
         return replace(self, failures=self.failures + 1, until=now + pause)
 
-    def after_success(self) -> Patience:
+    def after_success(self) -> Backoff:
         """Return the patience to have after an answer."""
-        return Patience(self.first_seconds, self.most_seconds)
+        return Backoff(self.first_seconds, self.most_seconds)
 
     def seconds_to_wait(self, now: float) -> float:
         """Return how long to wait before asking again; 0 when it may be asked."""
         return max(0.0, self.until - now)
 
 
-def patiently(question: Callable[[], T], say: Callable[[str], None], tries: int = 8) -> T:
+def retrying(question: Callable[[], T], say: Callable[[str], None], tries: int = 8) -> T:
     """Return the answer of a batch system that may be slow, asking again after growing waits.
 
     Raises
@@ -53,7 +53,7 @@ def patiently(question: Callable[[], T], say: Callable[[str], None], tries: int 
     SchedulerTrouble
         When it has not answered after ``tries`` questions (about ten minutes of waiting).
     """
-    patience = Patience()
+    patience = Backoff()
     for left in range(tries, 0, -1):
         try:
             return question()

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gfm_pipeline.campaign.events import Cause, DriverStarted, Member, Outcome
+from gfm_pipeline.campaign.events import AttemptOutcome, Cause, DriverStarted, Member
 from gfm_pipeline.campaign.holder import is_dead
 from gfm_pipeline.campaign.lock import read_holder
 from gfm_pipeline.campaign.paths import CampaignPaths
@@ -266,7 +266,7 @@ def _json_lines(path: Path) -> Iterable[dict[str, Any]]:
                 yield value
 
 
-_FAILED = (Outcome.RETRYABLE, Outcome.PERMANENT)
+_FAILED = (AttemptOutcome.RETRYABLE, AttemptOutcome.PERMANENT)
 _INTERRUPTED = (Cause.WALL_TIME, Cause.LAUNCHER_LOST)  # no failures of the task, but nobody asked for them
 
 

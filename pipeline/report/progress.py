@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.events import Event, Outcome
+from gfm_pipeline.campaign.events import AttemptOutcome, Event
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.stage_state import TaskStatus
 from gfm_pipeline.campaign.state import CampaignState
@@ -22,7 +22,7 @@ TERMINAL_SECONDS = 1.0  # refresh of the status line on a terminal
 SHOWN = 6  # running tasks named in one line
 
 
-class Progress:
+class ProgressPrinter:
     """Prints events as they are recorded; on a terminal a last line shows what runs now."""
 
     def __init__(self, paths: CampaignPaths, *, quiet: bool = False) -> None:
@@ -33,7 +33,7 @@ class Progress:
         self._last = time.monotonic()
         self._line = ""
 
-    def say(self, text: str, *, plain: bool = False) -> None:
+    def notify(self, text: str, *, plain: bool = False) -> None:
         """Print a line, with the time since the start in front unless ``plain``."""
         if self.quiet and not plain:
             return
@@ -47,11 +47,11 @@ class Progress:
         """Print an event, where it is of interest."""
         text = describe(event, state)
         if text:
-            self.say("\n".join([text, *(f"    {line}" for line in self._table(event, state))]))
+            self.notify("\n".join([text, *(f"    {line}" for line in self._table(event, state))]))
 
     def _table(self, event: Event, state: CampaignState) -> list[str]:
         """Return the lines of the table that the program of a failed attempt left."""
-        if not isinstance(event, ev.TaskEnded) or event.outcome is Outcome.OK:
+        if not isinstance(event, ev.TaskEnded) or event.outcome is AttemptOutcome.OK:
             return []
         folder = self.paths.stage(state.stages[event.key].stage, event.key).attempt(event.task, event.attempt)
         return error_table(folder).splitlines()
@@ -70,7 +70,7 @@ class Progress:
             click.echo(click.style(self._line, dim=True), nl=False, err=True)
             self._last = time.monotonic()
         else:
-            self.say(text)
+            self.notify(text)
 
     def close(self) -> None:
         """Leave the terminal tidy."""
@@ -123,7 +123,7 @@ def describe(event: Event, state: CampaignState) -> str:
             stage_state = state.stages[key]
             seconds = (stage_state.ended or 0.0) - stage_state.opened
             return f"{str(stage_state.stage).capitalize()} done in {duration(seconds)}"
-        case ev.StageFailed(_, reason):
+        case ev.StageFailedEvent(_, reason):
             return click.style(f"Failed: {reason}", fg="red")
         case ev.WaveProposed(_, wave, candidates, origin, told):
             names = ", ".join(f"{c.name} {c.settings['algorithm']}" for c in candidates)
@@ -165,14 +165,14 @@ def _who(what: str, state: CampaignState) -> str:
 
 
 def _task(event: ev.TaskEnded, state: CampaignState) -> str:
-    if event.outcome is Outcome.OK:
+    if event.outcome is AttemptOutcome.OK:
         said, warnings = _result(event, state)
         text = f"  {event.task}: {said} in {duration(event.seconds)}"
         text += " (finished before the driver died, adopted)" if event.adopted else ""
         return "\n".join([text, *(click.style(f"    warning: {warning}", fg="yellow") for warning in warnings)])
-    if event.outcome is Outcome.DIVERGED:
+    if event.outcome is AttemptOutcome.DIVERGED:
         return f"  {event.task}: diverged after {duration(event.seconds)}"
-    if event.outcome is Outcome.PREEMPTED and event.action is not ev.Action.GIVE_UP:
+    if event.outcome is AttemptOutcome.PREEMPTED and event.action is not ev.Action.GIVE_UP:
         return f"  {event.task}: {event.reason}"
     what = f"{event.cause or event.outcome}; {event.action}" if event.action else str(event.outcome)
     return click.style(f"  {event.task}: attempt {event.attempt} failed ({what}): {event.reason}", fg="yellow")

@@ -28,7 +28,7 @@ _DRAWS = 2000  # rows the acquisition function is evaluated on
 
 
 @dataclass(frozen=True)
-class Told:
+class Observation:
     """A candidate's settings and its first-rung objective; None: diverged or failed."""
 
     settings: dict[str, Any]
@@ -40,7 +40,7 @@ class ProposalMethod(ABC):
 
     @abstractmethod
     def propose(
-        self, space: SearchSpace, told: Sequence[Told], taken: Sequence[dict[str, Any]], n: int, seed: int
+        self, space: SearchSpace, told: Sequence[Observation], taken: Sequence[dict[str, Any]], n: int, seed: int
     ) -> list[dict[str, Any]]:
         """Return the settings of ``n`` new candidates.
 
@@ -63,7 +63,7 @@ class DeepHyperCBO(ProposalMethod):
     """Bayesian optimisation by DeepHyper (`propose`)."""
 
     def propose(
-        self, space: SearchSpace, told: Sequence[Told], taken: Sequence[dict[str, Any]], n: int, seed: int
+        self, space: SearchSpace, told: Sequence[Observation], taken: Sequence[dict[str, Any]], n: int, seed: int
     ) -> list[dict[str, Any]]:
         """Ask DeepHyper, which is told everything anew."""
         return propose(space, told, taken, n, seed)
@@ -75,7 +75,7 @@ class RandomSampling(ProposalMethod):
     def propose(
         self,
         space: SearchSpace,
-        told: Sequence[Told],  # noqa: ARG002 - it learns nothing
+        told: Sequence[Observation],  # noqa: ARG002 - it learns nothing
         taken: Sequence[dict[str, Any]],
         n: int,
         seed: int,
@@ -103,7 +103,7 @@ def first_design(space: SearchSpace, n: int, seed: int) -> list[dict[str, Any]]:
 
 
 def propose(
-    space: SearchSpace, told: Sequence[Told], taken: Sequence[dict[str, Any]], n: int, seed: int
+    space: SearchSpace, told: Sequence[Observation], taken: Sequence[dict[str, Any]], n: int, seed: int
 ) -> list[dict[str, Any]]:
     """Return ``n`` new candidates' settings by DeepHyper's CBO.
 
@@ -123,7 +123,9 @@ def propose(
     rng = np.random.default_rng((seed, len(taken)))
     seen = {canonical_json(space.row(settings)) for settings in taken}
     chosen: list[dict[str, Any]] = []
-    asked = _ask(space, told, min(n, MAX_ASK), seed, rng) if any(t.objective is not None for t in told) else []
+    asked = (
+        _ask_optimiser(space, told, min(n, MAX_ASK), seed, rng) if any(t.objective is not None for t in told) else []
+    )
     for row in [*asked, *space.sample(64 * n, rng)]:
         if len(chosen) == n:
             break
@@ -136,7 +138,9 @@ def propose(
     return chosen
 
 
-def _ask(space: SearchSpace, told: Sequence[Told], n: int, seed: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+def _ask_optimiser(
+    space: SearchSpace, told: Sequence[Observation], n: int, seed: int, rng: np.random.Generator
+) -> list[dict[str, Any]]:
     """Tell DeepHyper everything, ask for ``n`` rows."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # DeepHyper and scikit-learn warn of each other's deprecations

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from gfm_pipeline.core.errors import WorkflowError
-from gfm_pipeline.core.explain import Place, explain
+from gfm_pipeline.core.explain import SourceLocation, explain
 from gfm_pipeline.core.yamlfile import Location, YamlFile, put, read_setting, read_yaml
 from gfm_pipeline.workflow.schema import WorkflowModel
 from gfm_pipeline.workflow.sections import workflow_model
@@ -63,10 +63,10 @@ def load_workflow(path: Path, overrides: Sequence[str] = (), kept: Path | None =
         put(file.data, keys, value, text, WorkflowError)
         overridden.add(keys)
 
-    def place(location: Location) -> Place:
+    def place(location: Location) -> SourceLocation:
         if any(location[: len(keys)] == keys for keys in overridden):
-            return Place(None, prefix="--set ")
-        return Place(path, file.line(location))
+            return SourceLocation(None, prefix="--set ")
+        return SourceLocation(path, file.line(location))
 
     schema = workflow_model()
     try:

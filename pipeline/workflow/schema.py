@@ -22,7 +22,7 @@ Graphs = Annotated[int, Field(ge=1, le=10**12)]
 Candidates = Annotated[int, Field(ge=1, le=10**6)]
 Tasks = Annotated[int, Field(ge=1, le=10**5)]
 Nodes = Annotated[int, Field(ge=0, le=10**5)]
-Ranks = Annotated[int, Field(ge=1, le=1024)]
+RanksPerNode = Annotated[int, Field(ge=1, le=1024)]
 Hours = Annotated[float, Field(gt=0, le=10**5)]
 Seconds = Annotated[float, Field(gt=0, le=10**7)]
 Gigabytes = Annotated[float, Field(gt=0, le=10**6)]
@@ -160,7 +160,7 @@ class TrainingModel(Strict):
     nodes: Nodes | Literal["auto"] = Field(
         default="auto", description="Whole nodes of one training; 0: it shares a node."
     )
-    ranks_per_node: Ranks | None = Field(
+    ranks_per_node: RanksPerNode | None = Field(
         default=None, description="Ranks on each of its nodes, or in all where it shares one; null: one a GPU, or one."
     )
 
@@ -171,7 +171,7 @@ class TrialModel(Strict):
     nodes: Nodes | list[Nodes] | Literal["auto"] = Field(
         default="auto", description="Whole nodes of one trial, or a list of them, one a rung; 0: it shares a node."
     )
-    ranks_per_node: Ranks | None = Field(
+    ranks_per_node: RanksPerNode | None = Field(
         default=None, description="Ranks on each of its nodes, or in all where it shares one; null: one a GPU, or one."
     )
 
@@ -195,7 +195,7 @@ class AllocationModel(Strict):
         default="auto", description="Wall time of one job; auto: the longest that so many nodes get."
     )
     queue: str | None = Field(default=None, description="Queue of the site; null: its default one.")
-    blocks: Ranks = Field(default=1, description="Jobs at a time, for a driver outside of them.")
+    blocks: RanksPerNode = Field(default=1, description="Jobs at a time, for a driver outside of them.")
 
 
 class WorkflowModel(Strict):

@@ -17,7 +17,7 @@ from workflow_cases import VALID
 
 from gfm_pipeline.cli.main import invoke
 from gfm_pipeline.core.contracts.algorithms import ALGORITHMS, BUILT_IN
-from gfm_pipeline.core.contracts.hyperparameters import Group, Hyperparameter, Kind
+from gfm_pipeline.core.contracts.hyperparameters import Group, Hyperparameter, ValueKind
 from gfm_pipeline.core.contracts.training import (
     HYPERPARAMETERS,
     ForceHead,
@@ -96,7 +96,7 @@ def test_what_is_not_named_and_not_searched_stays_out_of_the_space_and_of_the_ke
 def test_the_bounds_hold_in_every_form(name: str) -> None:
     declared = HYPERPARAMETERS[name]
     wrong: list[object] = [None, {}, [], True, [[]], float("nan"), float("inf"), 10**400, "x", {"low": 1}]
-    if declared.kind is not Kind.NAME:
+    if declared.kind is not ValueKind.NAME:
         assert declared.low is not None
         assert declared.high is not None
         wrong += [declared.low - 1, declared.high * 2, {"low": declared.high, "high": declared.high * 2}]
@@ -109,7 +109,7 @@ def test_the_bounds_hold_in_every_form(name: str) -> None:
 
 def test_an_entry_whose_default_is_out_of_its_own_bounds_cannot_be_declared() -> None:
     with pytest.raises(Refused, match="from 1 to 8, not 9"):
-        Hyperparameter("gates", Kind.WHOLE, 9, "Gates.", low=1, high=8)
+        Hyperparameter("gates", ValueKind.WHOLE, 9, "Gates.", low=1, high=8)
 
 
 def test_descriptions_are_read_without_torch() -> None:

@@ -19,7 +19,7 @@ from gfm_pipeline.apps.dataset import Columns, Dataset
 from gfm_pipeline.apps.dataset.inspect import verify
 from gfm_pipeline.apps.dataset.store.bp_step import together
 from gfm_pipeline.apps.ingest.assemble import assemble_program
-from gfm_pipeline.apps.ingest.assembly.writer import Placing
+from gfm_pipeline.apps.ingest.assembly.writer import DatasetWrite
 from gfm_pipeline.apps.ingest.read import read_shard_program
 from gfm_pipeline.apps.runtime.program import Task
 from gfm_pipeline.core.contracts.data import AssembleSpec, ReadShardSpec, SourceSettings, Split
@@ -191,7 +191,7 @@ def test_a_rank_that_fails_ends_all_and_nothing_is_published(
 @pytest.mark.parametrize("n", [1, CHUNK, 5 * CHUNK + 7])
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 def test_chunks_are_divided_without_gap_or_overlap(n: int, size: int) -> None:
-    work = Placing(Path(), Path(), "x", [], {}, {}, {Split.TRAIN: n})
+    work = DatasetWrite(Path(), Path(), "x", [], {}, {}, {Split.TRAIN: n})
     numbers = [k for rank in range(size) for k in work.counts(rank, size)[Split.TRAIN]]
     assert numbers == list(range(-(-n // CHUNK)))
     assert sum(work.sizes(rank, size)[Split.TRAIN] for rank in range(size)) == n

@@ -106,7 +106,7 @@ def test_whatever_a_parser_raises_costs_the_record_or_the_file(
     assert not any(ours in bad.reason for ours in ("DataError", "IntegrityError"))
     seen = preview(PreviewSpec(source, 0))
     assert seen.usable == len(records)
-    assert str(tmp_path / "b.xyz") in seen.taken[0].example
+    assert str(tmp_path / "b.xyz") in seen.removed[0].example
 
 
 @pytest.mark.parametrize("error", OF_THE_STORAGE, ids=lambda e: f"{type(e).__name__}-{getattr(e, 'errno', '')}")

@@ -157,7 +157,7 @@ def test_preview_shows_what_ingest_would_do_and_writes_nothing(tmp_path: Path) -
     before = sorted(tmp_path.rglob("*"))
     seen = preview(PreviewSpec(source, 1))
     assert (seen.read, seen.complete, len(seen.records), seen.total) == (91, True, 10, None)
-    taken = {line.reason: line.records for line in seen.taken}
+    taken = {line.reason: line.records for line in seen.removed}
     assert taken["duplicate"] == taken["atoms overlap"] == 1
     assert taken["force above the limit"] > 0
     assert taken["no group"] + taken.get("no energy", 0) == 1
@@ -182,11 +182,11 @@ def test_preview_warns_of_a_turned_sign(tmp_path: Path) -> None:
     assert said.startswith("All records are of one group, and training, validation and test need one each")
     turned = preview(PreviewSpec(replace(source, forces_are=ForceSign.GRADIENTS), 1))
     assert any("sign is turned" in warning for warning in turned.warnings)
-    assert turned.looks[0].passed is False
+    assert turned.checks[0].passed is False
 
 
 def test_preview_of_a_source_without_a_usable_record_still_answers(tmp_path: Path) -> None:
     write(tmp_path / "bare.xyz", [molecule("H2O")] * 3)
     seen = preview(PreviewSpec(SourceSettings("x", "ase", (str(tmp_path / "bare.xyz"),)), 1))
     assert (seen.usable, seen.records, seen.energies) == (0, (), None)
-    assert {line.reason: line.records for line in seen.taken} == {"no energy": 3}
+    assert {line.reason: line.records for line in seen.removed} == {"no energy": 3}

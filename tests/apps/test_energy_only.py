@@ -77,7 +77,7 @@ def test_the_preview_shows_energies(source: SourceSettings) -> None:
     assert (seen.read, seen.usable, seen.forces) == (N, N, None)
     assert seen.energies is not None
     assert seen.units["force label"] == "none"
-    assert {look.name: look.passed for look in seen.looks}["distances of neighbours"]
+    assert {look.name: look.passed for look in seen.checks}["distances of neighbours"]
 
 
 def test_training_learns_the_energies_and_calibrates_them_alone(tmp_path: Path, source: SourceSettings) -> None:

@@ -72,18 +72,18 @@ def test_alloys_are_fcc_with_vegards_lattice_and_emt_labels(tmp_path: Path) -> N
 
 def test_xtb_forces_are_minus_the_gradient(tmp_path: Path) -> None:
     pytest.importorskip("tblite", reason="tblite is not installed")
-    from gfm_pipeline.apps.ingest.generators.xtb_md import _Potential
+    from gfm_pipeline.apps.ingest.generators.xtb_md import _XtbPotential
 
     options = {"molecules": ["H2O"], "temperatures": [300], "replicas": 1, "frames": 3, "burn_in_fs": 5}
     shard, bad = only_shard(tmp_path, SourceSettings("w", "xtb-md", options=options))
     assert bad == []
     assert set(shard.groups.tolist()) == {"H2O/300K/0"}
     pos = shard.pos[3:6].copy()
-    energy, _ = _Potential(shard.numbers[3:6], pos)(pos)
+    energy, _ = _XtbPotential(shard.numbers[3:6], pos)(pos)
     assert energy == pytest.approx(shard.energy[1], abs=1e-5)
     step = np.zeros((3, 3))
     step[1, 0] = 1e-3
-    potential = _Potential(shard.numbers[3:6], pos)
+    potential = _XtbPotential(shard.numbers[3:6], pos)
     slope = (potential(pos + step)[0] - potential(pos - step)[0]) / 2e-3
     assert -slope == pytest.approx(shard.forces[4, 0], abs=2e-3)
     assert np.abs(shard.pos[6:9] - pos).max() > 0.01

@@ -142,9 +142,9 @@ def test_records_without_a_split_are_named_and_a_split_without_records_is_refuse
     some[0].info["split"] = "holdout"
     write(folder / "odd.xyz", some)
     seen = preview(PreviewSpec(source_of(folder, "files: [all.xyz, odd.xyz], split_key: split"), seed=1))
-    assert {taken.reason: taken.records for taken in seen.taken} == {"no split": 2, "unknown split": 1}
-    assert any(taken.example.endswith("no split: the record has no `split`") for taken in seen.taken)
-    assert any("`split` is 'holdout', not train, validation or test" in taken.example for taken in seen.taken)
+    assert {taken.reason: taken.records for taken in seen.removed} == {"no split": 2, "unknown split": 1}
+    assert any(taken.example.endswith("no split: the record has no `split`") for taken in seen.removed)
+    assert any("`split` is 'holdout', not train, validation or test" in taken.example for taken in seen.removed)
     assert {key.key: key.use for key in seen.labels.keys}["split"] == "split"
     for atoms in some:
         atoms.calc = None

@@ -16,8 +16,8 @@ import numpy as np
 import psutil
 import pytest
 
-from gfm_pipeline.apps.ingest.files.archive_members import Part
-from gfm_pipeline.apps.ingest.files.child_process import LOOK, Patience
+from gfm_pipeline.apps.ingest.files.archive_members import InputFile
+from gfm_pipeline.apps.ingest.files.child_process import LOOK, ChildTimeouts
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.files.isolation import isolated
 from gfm_pipeline.apps.ingest.records import Record
@@ -57,14 +57,14 @@ def do(word: str) -> Frame:
 class Words(FileReader):
     """A record a line; lines that begin with ! do what they say while the file is cut."""
 
-    def frames(self, part: Part, options: ReaderOptions) -> Iterator[Parse]:
+    def frames(self, part: InputFile, options: ReaderOptions) -> Iterator[Parse]:
         with part.text() as lines:
             for line in map(str.strip, lines):
                 if line.startswith("!"):
                     do(line[1:])
                 yield partial(do, line)
 
-    def length(self, part: Part, options: ReaderOptions) -> int | None:
+    def length(self, part: InputFile, options: ReaderOptions) -> int | None:
         if "!count" in part.file.read_text():
             os.abort()
         return len(part.file.read_text().splitlines())
@@ -176,7 +176,7 @@ def test_who_stops_early_or_is_stopped_leaves_no_process(source):
 
 def test_a_child_that_reads_is_waited_for_longer():
     def looks(place: list[int], read: list[int]) -> int:
-        patience = Patience(10 * LOOK)
+        patience = ChildTimeouts(10 * LOOK)
         for number in range(1000):
             if patience.ends(place[number % len(place)], read[number] if len(read) > 1 else read[0]):
                 return number

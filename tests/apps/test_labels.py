@@ -84,7 +84,7 @@ def seen_in(records: list[Record], energy: float = 1.0, force: float = 1.0, leng
 def said(evidence: Evidence, energy: float = 1.0, force: float = 1.0) -> dict[str, str]:
     """Return look -> sentence of what does not pass; differences and work are linear in the labels."""
     scaled = replace(evidence, pairs=evidence.pairs * [1, force, energy, 1], bonds=evidence.bonds * [1, 1, force])
-    return {f.look: f.sentence for f in findings(scaled) if f.passed is False}
+    return {f.check: f.sentence for f in findings(scaled) if f.passed is False}
 
 
 WORK = "energy change against work of the forces"

@@ -18,3 +18,12 @@ import pytest
 def test_an_old_name_is_the_new_thing(old, new, names):
     before, now = import_module(f"gfm_pipeline.{old}"), import_module(f"gfm_pipeline.{new}")
     assert all(getattr(before, name) is getattr(now, name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("beat", "heartbeat"), ("saved", "report_saved"), ("stopping", "stop_requested"), ("progress", "report_progress")],
+)
+def test_a_program_may_call_its_task_by_the_old_names(old, new):
+    task = import_module("gfm_pipeline.apps.program").Task
+    assert vars(task)[old] is vars(task)[new]

@@ -20,7 +20,7 @@ from gfm_pipeline.apps.dataset.batching.graph_source import DiskSource, InMemory
 from gfm_pipeline.apps.dataset.batching.prefetch import Prefetcher
 from gfm_pipeline.apps.dataset.neighbors.degrees import RADII, Degrees
 from gfm_pipeline.apps.dataset.store.index import GraphIndex, count, index_file, rows_of
-from gfm_pipeline.apps.dataset.store.rows import Blocks, runs
+from gfm_pipeline.apps.dataset.store.rows import BlockReader, runs
 from gfm_pipeline.apps.runtime.program import StopRequested, Task
 from gfm_pipeline.apps.train import setup
 from gfm_pipeline.apps.train.batch_loader import BatchLoader
@@ -104,7 +104,7 @@ def test_random_access_is_what_reading_everything_gives(refs):
         whole = dataset.columns(Split.TRAIN)
         rng = np.random.default_rng(0)
         with dataset.rows(Split.TRAIN) as rows:
-            blocks = Blocks(rows, 2)
+            blocks = BlockReader(rows, 2)
             for n in (0, 1, 2, 5, 30, len(whole)):
                 graphs = np.sort(rng.permutation(len(whole))[:n])
                 expected = whole.take(graphs)
@@ -267,7 +267,7 @@ class StopAt(Task):
     looks = -1
 
     @property
-    def stopping(self) -> bool:
+    def stop_requested(self) -> bool:
         self.looks -= 1
         return self.looks == -1
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from gfm_pipeline.apps.ingest.files.record_batches import MOST_KEY_SETS, Item, Packer, Unpacker, to_bytes
-from gfm_pipeline.apps.ingest.labels.known_keys import Key, KeySet, Kind
+from gfm_pipeline.apps.ingest.labels.known_keys import KeyKind, KeySet, LabelKey
 from gfm_pipeline.apps.ingest.labels.plans import Remark
 from gfm_pipeline.apps.ingest.records import PassedOver, Record
 from gfm_pipeline.core.contracts.data import BadRecord
 
-KEYS = KeySet((Key("energy", Kind.ENERGY, True, "number"),), "energy", None)
+KEYS = KeySet((LabelKey("energy", KeyKind.ENERGY, True, "number"),), "energy", None)
 
 
 def record(n: int, **changes: Any) -> Record:
@@ -31,7 +31,7 @@ def record(n: int, **changes: Any) -> Record:
         file_index=0,
         index=n,
         keys=KEYS,
-        said=(("head", Kind.HEAD, str(n)),),
+        said=(("head", KeyKind.HEAD, str(n)),),
         remarks=(Remark("A remark."),),
     )
     return replace(sound, **changes)
@@ -85,7 +85,7 @@ def test_batches_share_key_sets() -> None:
     arrived = [sent(packer, unpacker, [record(n), record(n + 1, keys=None)]) for n in range(1, 5)]
     sets = {id(one.keys) for batch in arrived for one in batch if isinstance(one, Record) and one.keys is not None}
     assert len(sets) == 1
-    many = [KeySet((Key(f"k{k}", Kind.UNKNOWN, False, "number"),)) for k in range(MOST_KEY_SETS + 10)]
+    many = [KeySet((LabelKey(f"k{k}", KeyKind.UNKNOWN, False, "number"),)) for k in range(MOST_KEY_SETS + 10)]
     for first in range(0, len(many), 7):
         batch = many[first : first + 7]
         for one, keys in zip(sent(packer, unpacker, [record(1, keys=keys) for keys in batch]), batch, strict=True):

@@ -157,7 +157,7 @@ def test_keys_of_large_sources_are_a_sample_that_both_share(monkeypatch: pytest.
     for mine, shift in ((ids[:15_000], 0), (ids[5_000:], 1)):
         splits = ((mine + np.uint64(shift)) % np.uint64(2)).astype(np.uint8)
         kept.append(shared_structures._smallest(none.structures, none.structure_splits, mine, splits))
-    (said,) = shared_structures.said_of_shared_sources(
+    (said,) = shared_structures.shared_structure_warnings(
         {name: Keys(*some, none.groups, none.group_splits) for name, some in zip("ab", kept, strict=True)}, False
     )
     assert "(of a sample)" in said

@@ -24,7 +24,7 @@ from gfm_pipeline.core.contracts.data import (
     SourceSettings,
     Split,
 )
-from gfm_pipeline.core.contracts.layout import CHUNK, LAYOUT_FILE, DatasetInfo, InspectSpec, Layout
+from gfm_pipeline.core.contracts.layout import CHUNK, LAYOUT_FILE, DatasetInfo, DatasetLayout, InspectSpec
 from gfm_pipeline.core.errors import ConfigError, IntegrityError
 from gfm_pipeline.core.records import read_record
 
@@ -117,7 +117,7 @@ def test_shards_hold_the_same_records_as_one_file(sharded: tuple[Path, Path]) ->
     one, many = (Dataset.open(folder, digests=True) for folder in sharded)
     assert one.files == ("w.bp",)
     assert len(many.files) > 2
-    layouts = [read_record(Layout, d.path / LAYOUT_FILE) for d in (one, many)]
+    layouts = [read_record(DatasetLayout, d.path / LAYOUT_FILE) for d in (one, many)]
     assert layouts[0].content == layouts[1].content  # of what is in them, not of the files
     for split in Split:
         a, b = one.columns(split), many.columns(split)

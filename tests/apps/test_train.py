@@ -58,7 +58,7 @@ class StopAt(Task):
     looks = -1
 
     @property
-    def stopping(self) -> bool:
+    def stop_requested(self) -> bool:
         self.looks -= 1
         return self.looks == -1
 

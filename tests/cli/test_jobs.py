@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from workflow_cases import VALID
 
-from gfm_pipeline.api.allocate import Surroundings
+from gfm_pipeline.api.allocate import BatchEnvironment
 from gfm_pipeline.api.jobs import stop_after_cancelled
 from gfm_pipeline.batch_systems.slurm import Slurm
 from gfm_pipeline.campaign.events import DriverEnded, DriverStarted, JobIntended, JobRole, JobSubmitted, to_entry
@@ -132,7 +132,7 @@ def test_a_job_of_a_chain_ends_at_once_when_a_person_cancelled_the_one_before(ca
     put(fake, "8", NEXT, "RUNNING")
     record(campaign, JobIntended(NEXT, JobRole.DRIVER, 4, 2.0, "batch", "7", "slurm", "east"), JobSubmitted(NEXT, "8"))
     slurm = Slurm({**os.environ, "SLURM_JOB_ID": "8", "SLURM_CLUSTER_NAME": "east"})
-    around = Surroundings(slurm, JobIdentity("8", NEXT, "slurm", "east", 0), 1.0, lambda _: None)
+    around = BatchEnvironment(slurm, JobIdentity("8", NEXT, "slurm", "east", 0), 1.0, lambda _: None)
     with driving(campaign, "small") as opened:
         if goes_on:
             stop_after_cancelled(opened, around)
@@ -149,6 +149,6 @@ def test_a_job_that_a_person_submitted_goes_on_whatever_became_of_earlier_ones(c
     fake_batch.set_state(fake, "7", "GONE", ended="CANCELLED by 1000")
     put(fake, "8", NEXT, "RUNNING")
     record(campaign, JobIntended(NEXT, JobRole.DRIVER, 4, 2.0, "batch", "", "slurm", "east"), JobSubmitted(NEXT, "8"))
-    around = Surroundings(Slurm(os.environ), JobIdentity("8", NEXT, "slurm", "east", 0), 1.0, lambda _: None)
+    around = BatchEnvironment(Slurm(os.environ), JobIdentity("8", NEXT, "slurm", "east", 0), 1.0, lambda _: None)
     with driving(campaign, "small") as opened:
         stop_after_cancelled(opened, around)

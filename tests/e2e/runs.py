@@ -107,7 +107,7 @@ def outcome(journal: Path) -> dict[str, object]:
                 found[f"rung {wave} {rung}"] = (promoted, stopped)
             case ev.MembersSelected(_, members):
                 found["members"] = members
-            case ev.TaskEnded(_, task, _, ev.Outcome.OK):
+            case ev.TaskEnded(_, task, _, ev.AttemptOutcome.OK):
                 result = dict(event.result or {})
                 found[f"task {task}"] = {k: result.get(k) for k in ("objective", "digest", "datasets", "stop_reason")}
     return found

@@ -14,7 +14,7 @@ from site_cases import PLAIN, site
 from workflow_cases import workflow
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.events import Outcome
+from gfm_pipeline.campaign.events import AttemptOutcome
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.contracts.data import ReadShardResult, SourceSettings
@@ -34,18 +34,18 @@ def context(slots=2, **changes) -> Context:
     return Context(model, sources, {}, slots, 1, CampaignPaths(Path("/nowhere")), {})
 
 
-def pretend_result(request: TaskRequest) -> tuple[Outcome, dict]:
+def pretend_result(request: TaskRequest) -> tuple[AttemptOutcome, dict]:
     """Return an outcome that depends on the task alone, as a real training's does."""
     chance = random.Random(request.name)
     digest = f"digest of {request.name}"
     if request.program is not TRAIN:
-        return Outcome.OK, plain_result(request.program.result, digest=digest)
+        return AttemptOutcome.OK, plain_result(request.program.result, digest=digest)
     if chance.random() < 0.15 and request.stage == "search":
-        return Outcome.DIVERGED, plain_result(TrainResult, objective=None)
-    return Outcome.OK, plain_result(TrainResult, objective=chance.random(), digest=digest)
+        return AttemptOutcome.DIVERGED, plain_result(TrainResult, objective=None)
+    return AttemptOutcome.OK, plain_result(TrainResult, objective=chance.random(), digest=digest)
 
 
-def drive(situation: Context, order: random.Random, fail: dict[str, Outcome] | None = None) -> list[ev.Event]:
+def drive(situation: Context, order: random.Random, fail: dict[str, AttemptOutcome] | None = None) -> list[ev.Event]:
     """Run a campaign to its end, finishing running tasks in a random order; return its events."""
     state, events, running = CampaignState(), [], {}
 
@@ -125,26 +125,26 @@ def test_stages_come_in_order_and_end():
 
 @pytest.mark.parametrize("task", ["read-alloys-00000", "assemble-alloys", "m00", "predict-m01", "fit"])
 def test_a_failed_task_fails_its_stage_with_the_reason(task):
-    events = drive(context(), random.Random(1), fail={task: Outcome.PERMANENT})
-    assert isinstance(events[-1], ev.StageFailed)
+    events = drive(context(), random.Random(1), fail={task: AttemptOutcome.PERMANENT})
+    assert isinstance(events[-1], ev.StageFailedEvent)
     assert events[-1].reason == f"{task}: why"
 
 
 def test_retryable_failures_are_bounded():
-    events = drive(context(), random.Random(1), fail={"assemble-alloys": Outcome.RETRYABLE})
+    events = drive(context(), random.Random(1), fail={"assemble-alloys": AttemptOutcome.RETRYABLE})
     assert sum(isinstance(e, ev.TaskStarted) and e.task == "assemble-alloys" for e in events) == 3
-    assert isinstance(events[-1], ev.StageFailed)
+    assert isinstance(events[-1], ev.StageFailedEvent)
 
 
 def test_a_failed_candidate_does_not_fail_the_search():
-    events = drive(context(), random.Random(1), fail={"c00001-r0": Outcome.PERMANENT})
+    events = drive(context(), random.Random(1), fail={"c00001-r0": AttemptOutcome.PERMANENT})
     assert sum(isinstance(e, ev.StageDone) for e in events) == 4
 
 
 def test_too_few_finite_candidates_fail_the_search():
-    bad = {f"c{i:05d}-r0": Outcome.PERMANENT for i in range(3)}
+    bad = {f"c{i:05d}-r0": AttemptOutcome.PERMANENT for i in range(3)}
     events = drive(context(), random.Random(1), fail=bad)
-    assert isinstance(events[-1], ev.StageFailed)
+    assert isinstance(events[-1], ev.StageFailedEvent)
     assert re.match("only [01] of 4 candidates", events[-1].reason)
 
 
@@ -196,7 +196,7 @@ def test_edges_are_stored_within_the_largest_cutoff_where_asked(changes, within)
     (read,) = decide(situation, state).tasks
     state.apply(ev.TaskStarted(opened.key, read.name, 1), 1.0)
     result = plain_result(ReadShardResult, digest="d")
-    state.apply(ev.TaskEnded(opened.key, read.name, 1, Outcome.OK, 1.0, "", result), 2.0)
+    state.apply(ev.TaskEnded(opened.key, read.name, 1, AttemptOutcome.OK, 1.0, "", result), 2.0)
     (join,) = decide(situation, state).tasks
     assert (join.program, join.spec.edges_within) == (ASSEMBLE, within)
     # without stored edges the key is that of campaigns from before there were any

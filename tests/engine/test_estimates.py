@@ -7,7 +7,7 @@ from site_cases import FRONTIER, FRONTIER_PAID, PLAIN, site
 from workflow_cases import workflow
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.events import Outcome
+from gfm_pipeline.campaign.events import AttemptOutcome
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.decisions.estimates import Estimates, estimate, seconds_a_graph
 from gfm_pipeline.engine.resources.requirements import Resources, decide_resources
@@ -23,7 +23,7 @@ def driven(on: str, *rates: float | None) -> CampaignState:
     for number, rate in enumerate(rates):
         name = f"c{number:05d}-r0"
         result = {"objective": 0.5, **({} if rate is None else {"graphs_per_second": rate})}
-        happened += [ev.TaskStarted("key", name, 1), ev.TaskEnded("key", name, 1, Outcome.OK, 9.0, "", result)]
+        happened += [ev.TaskStarted("key", name, 1), ev.TaskEnded("key", name, 1, AttemptOutcome.OK, 9.0, "", result)]
     for time, event in enumerate(happened):
         state.apply(event, float(time))
     return state

@@ -11,7 +11,7 @@ import pytest
 from gfm_pipeline.batch_systems.base import JobInfo, JobState, missing
 from gfm_pipeline.campaign.events import JobEnded, JobIntended, JobSubmitted
 from gfm_pipeline.campaign.state import CampaignState
-from gfm_pipeline.engine.resources.pilot_jobs import PilotFleet, Wanted
+from gfm_pipeline.engine.resources.pilot_jobs import PilotFleet, PilotRequest
 
 
 class Batch:
@@ -59,7 +59,8 @@ class Fleet:
     def __init__(self, missing_seconds: float) -> None:
         self.batch, self.state, self.events = Batch(), CampaignState(), []
         self.fleet = PilotFleet(
-            Wanted(1, 1, 1.0, "batch", None, ("slurm", "east")), self.batch, Maker(), "gfm-x", 0.0, missing_seconds,
+            PilotRequest(1, 1, 1.0, "batch", None, ("slurm", "east")), self.batch, Maker(), "gfm-x", 0.0,
+            missing_seconds,
             1.0, lambda _: None, self.state,
         )  # fmt: skip
 

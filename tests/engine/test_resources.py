@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from site_cases import FRONTIER, FRONTIER_PAID, HOSTS, PERLMUTTER, PLAIN, TILES, site
 from workflow_cases import workflow
 
-from gfm_pipeline.engine.resources.allocation import Impossible, Key
+from gfm_pipeline.engine.resources.allocation import Impossible, SettingKey
 from gfm_pipeline.engine.resources.requirements import Resources, decide_resources, smallest_batch
 from gfm_pipeline.engine.stages.search import wave_target
 from gfm_pipeline.engine.stages.table import NAMES
@@ -150,20 +150,20 @@ def test_one_node_tasks_are_steps_where_there_are_no_pools():
 @pytest.mark.parametrize(
     ("machine", "changes", "key", "message", "hint"),
     [
-        (FRONTIER, {}, Key.ACCOUNT, "need an account", "--set site.scheduler.account=NAME"),
-        (FRONTIER_PAID, {"allocation": {"queue": "bacth"}}, Key.QUEUE, "no queue 'bacth'", "'batch'"),
+        (FRONTIER, {}, SettingKey.ACCOUNT, "need an account", "--set site.scheduler.account=NAME"),
+        (FRONTIER_PAID, {"allocation": {"queue": "bacth"}}, SettingKey.QUEUE, "no queue 'bacth'", "'batch'"),
         (
             FRONTIER_PAID | {"scheduler": FRONTIER_PAID["scheduler"] | {"kind": "pbs"}},
             {"allocation": {"nodes": 8, "blocks": 2}, "resources": {"search": {"nodes": 2}}},
-            Key.BLOCKS,
+            SettingKey.BLOCKS,
             "in which of several jobs",
             "allocation.blocks to 1",
         ),
-        (FRONTIER_PAID, {"allocation": {"nodes": 9999}}, Key.NODES, "has 9,472 nodes", "9,472 nodes or fewer"),
+        (FRONTIER_PAID, {"allocation": {"nodes": 9999}}, SettingKey.NODES, "has 9,472 nodes", "9,472 nodes or fewer"),
         (
             FRONTIER_PAID,
             {"allocation": {"nodes": 91, "hours": 12}},
-            Key.HOURS,
+            SettingKey.HOURS,
             "91 nodes or fewer get 2 h",
             "for 184 nodes to get 12 h",
         ),
@@ -202,7 +202,7 @@ def test_one_node_tasks_are_steps_where_there_are_no_pools():
             "2 nodes does not fit",
             "1 node or fewer",
         ),
-        (PLAIN, {"allocation": {"nodes": 2}}, Key.NODES, "here has 1 node, not 2", "1 node or fewer"),
+        (PLAIN, {"allocation": {"nodes": 2}}, SettingKey.NODES, "here has 1 node, not 2", "1 node or fewer"),
         (
             FRONTIER_PAID,
             {"resources": {"ingest": {"cores": 57}}},
@@ -243,7 +243,7 @@ def test_whatever_is_decided_fits(machine, nodes, candidates, wave, batch):
     found = decide_resources(asked, where)
     if isinstance(found, Impossible):
         assert nodes != "auto"
-        assert found.key == Key.NODES
+        assert found.key == SettingKey.NODES
         return
     allocation = found.allocation
     for stage, sizes in found.sizes.items():

@@ -6,12 +6,12 @@ from itertools import chain, repeat
 
 import pytest
 
-from gfm_pipeline.api.allocate import Surroundings
+from gfm_pipeline.api.allocate import BatchEnvironment
 from gfm_pipeline.batch_systems.base import JobInfo, JobState
 from gfm_pipeline.batch_systems.commands import SchedulerTrouble
 from gfm_pipeline.campaign.holder import JobIdentity, this_process
 from gfm_pipeline.core.errors import SchedulerUnavailable
-from gfm_pipeline.execution.endings import JobEndings, settled
+from gfm_pipeline.execution.endings import JobEndings, wait_until_ended
 
 NAME = "gfm-small-j001"
 LIVES = JobInfo("41", NAME, JobState.RUNNING, ("n1",))
@@ -72,7 +72,7 @@ def test_a_job_that_shows_up_once_starts_the_time_anew():
 @pytest.mark.parametrize("last", [LIVES, ENDED])
 def test_who_waits_asks_until_the_job_is_known(last):
     told, said = Told(LACKS, LACKS, last), []
-    found = settled(told, ["41"], 100.0, said.append, sleep=told.sleep, clock=lambda: told.now)
+    found = wait_until_ended(told, ["41"], 100.0, said.append, sleep=told.sleep, clock=lambda: told.now)
     assert found["41"] == last
     assert len(said) == 1
     assert "does not know 41" in said[0]
@@ -81,7 +81,7 @@ def test_who_waits_asks_until_the_job_is_known(last):
 
 def test_who_waits_is_told_of_the_end_after_the_stated_time():
     told = Told(LACKS)
-    found = settled(told, ["41"], 100.0, lambda _: None, sleep=told.sleep, clock=lambda: told.now)
+    found = wait_until_ended(told, ["41"], 100.0, lambda _: None, sleep=told.sleep, clock=lambda: told.now)
     assert found["41"].state is JobState.VANISHED
     assert 100.0 <= told.now < 120.0
 
@@ -92,7 +92,7 @@ def holder(**changes):
 
 
 def job_ended(told: Told, **changes) -> bool:
-    return Surroundings(told, JobIdentity(), 0.0, lambda _: None).job_ended(holder(**changes))
+    return BatchEnvironment(told, JobIdentity(), 0.0, lambda _: None).job_ended(holder(**changes))
 
 
 def test_whether_the_job_of_a_lock_has_ended():

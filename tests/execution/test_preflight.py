@@ -11,32 +11,32 @@ from pathlib import Path
 import pytest
 import site_cases
 
-from gfm_pipeline.apps.runtime.launcher_probe import Look
+from gfm_pipeline.apps.runtime.launcher_probe import LauncherView
 from gfm_pipeline.batch_systems.base import JobInfo, JobState
 from gfm_pipeline.batch_systems.commands import SchedulerTrouble
 from gfm_pipeline.cli.main import invoke
-from gfm_pipeline.core.contracts.preflight import PreflightResult, RankSeen, Rate
+from gfm_pipeline.core.contracts.preflight import PreflightResult, RankObservation, Rate
 from gfm_pipeline.core.publish import write_record
 from gfm_pipeline.execution.preflight.login import refusal_fix, small_job
-from gfm_pipeline.execution.preflight.monitor import Watch
+from gfm_pipeline.execution.preflight.monitor import JobMonitor
 from gfm_pipeline.execution.preflight.observations import (
     DONE_FILE,
     HEAD_FILE,
-    LOOK,
     PING_FILE,
     PONG_FILE,
     RANKS,
     SPAWN,
-    HeadSeen,
-    LaunchSeen,
+    VIEW,
+    HeadNodeObservation,
+    JobObservations,
+    LaunchObservation,
     Pong,
-    Seen,
     Skew,
 )
-from gfm_pipeline.execution.preflight.verdict import Outcome
-from gfm_pipeline.execution.preflight.verdicts import CHECKS, verdicts
+from gfm_pipeline.execution.preflight.verdict import CheckStatus
+from gfm_pipeline.execution.preflight.verdicts import CHECKS, check_results
 from gfm_pipeline.sites.cores import format_cores, parse_cores
-from gfm_pipeline.sites.limits import Job, Refusal
+from gfm_pipeline.sites.limits import CheckedJob, Refusal
 
 NODES = ("fr1", "fr2")
 ORDER = (4, 5, 2, 3, 6, 7, 0, 1)
@@ -46,10 +46,10 @@ SITE = site_cases.site(
 )
 
 
-def rank(number: int) -> RankSeen:
+def rank(number: int) -> RankObservation:
     local = number % 8
     first = {"packages": {"gfm_pipeline": "1", "torch": "2.10+rocm7.1"}, "energy": {"pm_counters": 5.0}}
-    return RankSeen(
+    return RankObservation(
         rank=number,
         local_rank=local,
         node=NODES[number // 8],
@@ -68,12 +68,12 @@ def rank(number: int) -> RankSeen:
 
 
 RANKED = tuple(rank(k) for k in range(16))
-LOOKS = tuple(Look(r.node, r.rank, r.local_rank, r.mask, r.cores) for r in RANKED)
-WELL = LaunchSeen(0)
-GOOD = Seen(
-    head=HeadSeen(NODES, "fr1", "/env/bin/python", ("lo", "hsn0")),
-    launches={LOOK: WELL, RANKS: WELL, SPAWN: WELL},
-    looks=LOOKS,
+LOOKS = tuple(LauncherView(r.node, r.rank, r.local_rank, r.mask, r.cores) for r in RANKED)
+WELL = LaunchObservation(0)
+GOOD = JobObservations(
+    head=HeadNodeObservation(NODES, "fr1", "/env/bin/python", ("lo", "hsn0")),
+    launches={VIEW: WELL, RANKS: WELL, SPAWN: WELL},
+    views=LOOKS,
     ranks=RANKED,
     spawned=RANKED[:8],
     result=PreflightResult("nccl", True, (Rate(64.0, 0.01),), (0.0,) * 16),
@@ -81,31 +81,31 @@ GOOD = Seen(
 )
 
 
-def changed(what: str, number: int = 3, **values) -> Seen:
+def changed(what: str, number: int = 3, **values) -> JobObservations:
     """Return what is good, but for one of ``ranks``, ``looks`` or ``spawned``."""
     items = list(getattr(GOOD, what))
     items[number] = replace(items[number], **values)
     return replace(GOOD, **{what: tuple(items)})
 
 
-def by_name(seen: Seen, site=SITE, nodes: int = 2):
-    return {verdict.check: verdict for verdict in verdicts(site, nodes, seen)}
+def by_name(seen: JobObservations, site=SITE, nodes: int = 2):
+    return {verdict.check: verdict for verdict in check_results(site, nodes, seen)}
 
 
 def test_a_machine_as_its_site_says_passes_every_check():
-    found = verdicts(SITE, 2, GOOD)
+    found = check_results(SITE, 2, GOOD)
     assert [verdict.check for verdict in found] == list(CHECKS)
-    skips = {verdict.check for verdict in found if verdict.outcome is not Outcome.PASS}
+    skips = {verdict.check for verdict in found if verdict.status is not CheckStatus.PASS}
     assert skips == {"MPI"}
     assert "64 MB at 6.4 GB/s (nccl, 16 ranks)" in by_name(GOOD)["all-reduce"].measured
     assert "read on another node at 800 MB/s" in by_name(GOOD)["ADIOS2"].measured
 
 
-def permuted() -> Seen:
+def permuted() -> JobObservations:
     """Launchers that give GPUs by rank, which ranks refuse: no program starts."""
     looks = tuple(replace(look, mask=str(look.local_rank)) for look in LOOKS)
-    refused = LaunchSeen(30, error="Rank 0 on fr1 sees GPU 0 (ROCR_VISIBLE_DEVICES), the site gives it GPU 4.")
-    return replace(GOOD, looks=looks, ranks=(), result=None, launches={LOOK: WELL, RANKS: refused, SPAWN: WELL})
+    refused = LaunchObservation(30, error="Rank 0 on fr1 sees GPU 0 (ROCR_VISIBLE_DEVICES), the site gives it GPU 4.")
+    return replace(GOOD, views=looks, ranks=(), result=None, launches={VIEW: WELL, RANKS: refused, SPAWN: WELL})
 
 
 FAULTS = [
@@ -117,10 +117,10 @@ FAULTS = [
     ("GPU beside cores", changed("ranks", device_cores="0-7"), "its GPU is beside 0-7", "node.rank_gpus"),
     ("one-node ranks", changed("spawned", mask="0"), "rank 3 sees GPU 0, not 3", "node.rank_gpus"),
     ("one-node ranks", replace(GOOD, spawned=RANKED[:3]), "3 of 8 ranks came up", "stderr.log"),
-    ("ranks", replace(GOOD, looks=LOOKS[:15]), "15 ranks on 2 nodes, not 16 on 2", "launch.template"),
+    ("ranks", replace(GOOD, views=LOOKS[:15]), "15 ranks on 2 nodes, not 16 on 2", "launch.template"),
     (
         "ranks",
-        changed("looks", rank=None, numbers={"PMI_RANK": "3"}),
+        changed("views", rank=None, numbers={"PMI_RANK": "3"}),
         "not set by the launcher; there are PMI_RANK=3",
         "launch.rank_variable",
     ),
@@ -136,7 +136,9 @@ FAULTS = [
     ("interface", replace(GOOD, head=replace(GOOD.head, interfaces=("lo", "eth0"))), "eth0", "driver.interface"),
     (
         "all-reduce",
-        replace(GOOD, result=None, launches=GOOD.launches | {RANKS: LaunchSeen(20, error="Rank 0 lost the others.")}),
+        replace(
+            GOOD, result=None, launches=GOOD.launches | {RANKS: LaunchObservation(20, error="Rank 0 lost the others.")}
+        ),
         "Rank 0 lost the others",
         "NCCL_SOCKET_IFNAME",
     ),
@@ -147,18 +149,18 @@ FAULTS = [
 @pytest.mark.parametrize(("check", "seen", "measured", "fix"), FAULTS, ids=lambda v: v if isinstance(v, str) else "")
 def test_each_fault_is_found_with_its_fix(check, seen, measured, fix):
     found = by_name(seen)
-    assert found[check].outcome is Outcome.FAIL
+    assert found[check].outcome is CheckStatus.FAIL
     assert measured in found[check].measured
     assert fix in found[check].fix
     assert list(found) == list(CHECKS)
-    others = {name for name, v in found.items() if v.outcome is Outcome.FAIL} - {check}
+    others = {name for name, v in found.items() if v.outcome is CheckStatus.FAIL} - {check}
     assert not others
 
 
 def test_cores_that_are_steady_are_proposed():
     ranks = tuple(replace(r, cores=parse_cores(BESIDE[7 - ORDER[r.local_rank]])) for r in RANKED)
     found = by_name(replace(GOOD, ranks=ranks))["cores"]
-    assert found.outcome is Outcome.FAIL
+    assert found.outcome is CheckStatus.FAIL
     proposed = ", ".join(f'"{format_cores(parse_cores(BESIDE[7 - gpu]))}"' for gpu in range(8))
     assert f"node.gpu_cores: [{proposed}]" in found.fix
 
@@ -173,11 +175,11 @@ def test_cores_that_are_steady_are_proposed():
     ],
 )
 def test_a_job_that_never_started_python(said, fix):
-    found = verdicts(SITE, 2, Seen(said=said))
-    assert found[0].outcome is Outcome.FAIL
+    found = check_results(SITE, 2, JobObservations(output=said))
+    assert found[0].status is CheckStatus.FAIL
     assert found[0].measured == said
     assert fix in found[0].fix
-    assert {verdict.outcome for verdict in found[1:]} == {Outcome.SKIPPED}
+    assert {verdict.status for verdict in found[1:]} == {CheckStatus.SKIPPED}
 
 
 @pytest.mark.parametrize(
@@ -207,7 +209,7 @@ def test_the_first_queue_that_takes_the_job_is_used_unless_one_is_named():
         scheduler={"kind": "pbs", "queues": queues, "default_queue": "prod", "account_required": False},
     )
     found = small_job(site, None, 2)
-    assert isinstance(found, Job)
+    assert isinstance(found, CheckedJob)
     assert found.queue == "debug"
     assert isinstance(small_job(site, "prod", 2), Refusal)
 
@@ -248,7 +250,7 @@ def test_waiting_outlives_trouble_and_compares_clocks(tmp_path):
     batch = Batch([SchedulerTrouble("squeue did not answer."), info(JobState.COMPLETED)])
     said: list[str] = []
     threading.Thread(target=job).start()
-    watched = Watch(batch, tmp_path, "batch", 0.1, 0.1, 60, 60, said.append).run(tmp_path / "job.sh", "n")
+    watched = JobMonitor(batch, tmp_path, "batch", 0.1, 0.1, 60, 60, said.append).run(tmp_path / "job.sh", "n")
     assert watched.trouble == ""
     assert abs(watched.skew.seconds - 100) <= watched.skew.give + 0.1
     assert any("does not answer" in line for line in said)
@@ -257,7 +259,7 @@ def test_waiting_outlives_trouble_and_compares_clocks(tmp_path):
 
 def test_a_job_that_waits_too_long_is_cancelled(tmp_path):
     batch = Batch([info(JobState.PENDING, "Priority")])
-    watched = Watch(batch, tmp_path, "batch", 0.1, 0.1, 60, 0.6, lambda _: None).run(tmp_path / "job.sh", "n")
+    watched = JobMonitor(batch, tmp_path, "batch", 0.1, 0.1, 60, 0.6, lambda _: None).run(tmp_path / "job.sh", "n")
     assert "in queue batch (Priority); it was cancelled" in watched.trouble
     assert batch.cancelled == ["7"]
 

@@ -12,12 +12,12 @@ from gfm_pipeline.core.contracts.attempt import WRAP_FILE
 from gfm_pipeline.core.contracts.launch import GroupFile, RankFile
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.records import read_record
-from gfm_pipeline.execution.prepare import Bounds, prepare_shared
+from gfm_pipeline.execution.prepare import TimeLimits, prepare_shared
 from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.launch import LaunchStrategy
 from gfm_pipeline.sites.task_shape import TaskShape
 
-BOUNDS = Bounds(3600.0, 900.0, 30.0, 60.0)
+BOUNDS = TimeLimits(3600.0, 900.0, 30.0, 60.0)
 
 
 def shared(tmp_path: Path, machine, size: SizeClass, tasks: int, nodes: list[str]):

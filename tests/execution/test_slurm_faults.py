@@ -17,7 +17,7 @@ from gfm_pipeline.batch_systems.commands import SchedulerTrouble, SubmissionRefu
 from gfm_pipeline.batch_systems.slurm import Slurm
 from gfm_pipeline.batch_systems.slurm_syntax import parse_seconds
 from gfm_pipeline.core.errors import SchedulerUnavailable
-from gfm_pipeline.execution.retry import Patience
+from gfm_pipeline.execution.retry import Backoff
 
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "sacct")
 NO_SACCT = "fail Slurm accounting storage is disabled"
@@ -257,14 +257,14 @@ def test_a_time_nobody_understands_is_trouble():
 
 @given(st.integers(1, 80), st.floats(0, 1e6))
 def test_patience_doubles_up_to_its_most_and_starts_again_after_success(troubles, now):
-    patience = Patience()
+    patience = Backoff()
     waits = []
     for _ in range(troubles):
         patience = patience.after_trouble(now)
         waits.append(patience.seconds_to_wait(now))
     assert waits == pytest.approx([min(300.0, 5.0 * 2.0**i) for i in range(troubles)])
     assert patience.seconds_to_wait(now + 301) == 0
-    assert patience.after_success() == Patience()
+    assert patience.after_success() == Backoff()
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.processes import ProcessId
 from gfm_pipeline.core.publish import write_record
 from gfm_pipeline.engine import chaos
-from gfm_pipeline.engine.chaos import ChaosPlan, Kind
+from gfm_pipeline.engine.chaos import ChaosKind, ChaosPlan
 from gfm_pipeline.engine.tasks.classify import classify
 
 LONG = f"""\
@@ -63,14 +63,14 @@ def test_campaign_survives_chaos_with_the_same_result(tmp_path):
     assert runs.processes_of(wild) == []
 
     log = (wild / "driver.log").read_text()
-    told = Counter(Kind(k) for k in re.findall(r"chaos: \S+ is (.+)", log))
-    assert set(told) == set(Kind), "not every kind of fault struck"
+    told = Counter(ChaosKind(k) for k in re.findall(r"chaos: \S+ is (.+)", log))
+    assert set(told) == set(ChaosKind), "not every kind of fault struck"
     assert told.total() >= 15
     assert f"Chaos: {told.total()} tasks were hit" in log
     assert "Traceback" not in log
     causes = Counter(e.cause for e in runs.events(pretended.journal_of(wild)) if isinstance(e, ev.TaskEnded))
     assert set(causes) == {ev.Cause.FINISHED, ev.Cause.CHAOS}
-    assert 0 < causes[ev.Cause.CHAOS] <= told.total() - told[Kind.SLOW]
+    assert 0 < causes[ev.Cause.CHAOS] <= told.total() - told[ChaosKind.SLOW]
 
 
 def test_a_strike_that_misses_leaves_the_note_of_one_that_hit(tmp_path, monkeypatch):
@@ -81,11 +81,11 @@ def test_a_strike_that_misses_leaves_the_note_of_one_that_hit(tmp_path, monkeypa
     write_record(attempt / WRAPPER_FILE, WrapperRecord(gone, gone))
     monkeypatch.setattr(chaos, "attempts_left", lambda _: [attempt])
     striker = chaos.Chaos(ChaosPlan(1, 1.0), CampaignPaths(tmp_path), lambda _: None)
-    for kind in (Kind.KILL, Kind.WORKER):
+    for kind in (ChaosKind.KILL, ChaosKind.WORKER):
         assert not striker._strike(kind)
         assert not (attempt / CHAOS_FILE).exists()
     (attempt / CHAOS_FILE).write_text("chaos: the disk refused (EIO)")
-    for kind in (Kind.KILL, Kind.WORKER):
+    for kind in (ChaosKind.KILL, ChaosKind.WORKER):
         assert not striker._strike(kind)
         assert (attempt / CHAOS_FILE).read_text() == "chaos: the disk refused (EIO)"
 

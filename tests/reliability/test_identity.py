@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from gfm_pipeline.api.run_request import Request, resolve
+from gfm_pipeline.api.run_request import ResolvedRun, resolve
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.identity import differences, file_digests, remember_digests, stage_key
 from gfm_pipeline.campaign.state import CampaignState
@@ -65,7 +65,7 @@ def keys(folder, text: str, *overrides: str) -> dict[str]:
     return keys_of(resolve(folder / "w.yaml", "local", folder / "campaign", overrides))
 
 
-def keys_of(request: Request) -> dict[str]:
+def keys_of(request: ResolvedRun) -> dict[str]:
     state = CampaignState()
     found = {}
     for name in NAMES:

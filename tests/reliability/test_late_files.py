@@ -19,7 +19,7 @@ from gfm_pipeline.core.publish import MANIFEST, write_record
 from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.engine.tasks.classify import classify
 from gfm_pipeline.engine.tasks.late_files import missing
-from gfm_pipeline.execution.launcher import JobEnd
+from gfm_pipeline.execution.launcher import LaunchEnd
 
 HERE = Path(__file__).parent
 DONE = ExitRecord(0, timed_out=False, seconds=1.0)
@@ -68,22 +68,22 @@ def test_what_is_waited_for(tmp_path):
     attempt, artefact = tmp_path / "attempt-1", tmp_path / "m00"
     attempt.mkdir()
     told = AttemptReport(DONE, {"digest": "d"})
-    assert missing(attempt, JobEnd("t", None, told), artefact) == artefact / MANIFEST
-    assert missing(attempt, JobEnd("t", None), artefact) == attempt / "exit.json"  # a task of a shared launch
-    assert missing(attempt, JobEnd("t", "WorkerLost: gone"), artefact) is None  # it never began
+    assert missing(attempt, LaunchEnd("t", None, told), artefact) == artefact / MANIFEST
+    assert missing(attempt, LaunchEnd("t", None), artefact) == attempt / "exit.json"  # a task of a shared launch
+    assert missing(attempt, LaunchEnd("t", "WorkerLost: gone"), artefact) is None  # it never began
     (attempt / "stdout.log").touch()
-    assert missing(attempt, JobEnd("t", "WorkerLost: gone"), artefact) == attempt / "exit.json"
-    assert missing(attempt, JobEnd("t", "StorageError: full"), artefact) is None  # the wrapper's own word
+    assert missing(attempt, LaunchEnd("t", "WorkerLost: gone"), artefact) == attempt / "exit.json"
+    assert missing(attempt, LaunchEnd("t", "StorageError: full"), artefact) is None  # the wrapper's own word
     (attempt / "wrapper.json").touch()
-    assert missing(attempt, JobEnd("t", "WorkerLost: gone"), artefact) is None  # killed at work
+    assert missing(attempt, LaunchEnd("t", "WorkerLost: gone"), artefact) is None  # killed at work
     (attempt / "wrapper.json").unlink()
     write_record(attempt / "exit.json", DONE)
-    assert missing(attempt, JobEnd("t", "WorkerLost: gone"), artefact) == attempt / "result.json"
+    assert missing(attempt, LaunchEnd("t", "WorkerLost: gone"), artefact) == attempt / "result.json"
     write_record(attempt / "result.json", to_plain(told.exit) | {"digest": "d"})
-    assert missing(attempt, JobEnd("t", "WorkerLost: gone"), artefact) == artefact / MANIFEST
+    assert missing(attempt, LaunchEnd("t", "WorkerLost: gone"), artefact) == artefact / MANIFEST
     artefact.mkdir()
     (artefact / MANIFEST).touch()
-    assert missing(attempt, JobEnd("t", "WorkerLost: gone"), artefact) is None
+    assert missing(attempt, LaunchEnd("t", "WorkerLost: gone"), artefact) is None
 
 
 def test_a_folder_is_asked_anew_before_a_file_is_said_to_be_absent(tmp_path, monkeypatch):

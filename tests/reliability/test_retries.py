@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.events import Action, Cause, Outcome
+from gfm_pipeline.campaign.events import Action, AttemptOutcome, Cause
 from gfm_pipeline.campaign.stage_state import Attempt
 from gfm_pipeline.campaign.state import load_state
 from gfm_pipeline.core.contracts.task import EXIT_FILE, ErrorRecord, ExitCode, ExitRecord
@@ -25,7 +25,7 @@ from gfm_pipeline.engine.tasks.retries import RULES, TOTAL_LIMIT, delay, micro_b
 
 
 def attempt(cause: Cause, saved: float | None = None) -> Attempt:
-    return Attempt(1, Outcome.RETRYABLE, "", 0.0, 1.0, False, cause, None, saved)
+    return Attempt(1, AttemptOutcome.RETRYABLE, "", 0.0, 1.0, False, cause, None, saved)
 
 
 def life(causes: list[Cause], saved: list[float | None] | None = None, *, can_shrink: bool = True) -> list[Action]:
@@ -254,7 +254,7 @@ def test_divergence_and_errors_of_a_program_are_told_to_the_search_and_not_repea
 def test_a_user_error_in_a_candidate_fails_the_search_with_its_sentence_and_is_tried_again_when_run_again(tmp_path):
     ends = inject(tmp_path, {"c00001-r0": ["user"]}, code=1)
     assert [(e.cause, e.action) for e in ends["c00001-r0"]] == [(Cause.USER_ERROR, Action.GIVE_UP)]
-    failed = [e for e in runs.events(pretended.journal_of(tmp_path)) if isinstance(e, ev.StageFailed)]
+    failed = [e for e in runs.events(pretended.journal_of(tmp_path)) if isinstance(e, ev.StageFailedEvent)]
     assert [e.reason for e in failed] == ["c00001-r0: The energies are in the wrong unit. Set energy_unit."]
     last = (tmp_path / "driver.log").read_text().splitlines()[-1]
     assert "Search failed: c00001-r0: The energies are in the wrong unit. Set energy_unit." in last

@@ -15,8 +15,8 @@ import runs
 from pretended import journal_of
 from test_lost_tasks import assert_same_end, started
 
-from gfm_pipeline.apps.runtime.supervise import Pulse
-from gfm_pipeline.apps.runtime.wrapper import Launch, Watch
+from gfm_pipeline.apps.runtime.supervise import WrapperHeartbeat
+from gfm_pipeline.apps.runtime.wrapper import AttemptMonitor, Launch
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.core.clock import LivedTime
 from gfm_pipeline.core.processes import is_stopped
@@ -64,18 +64,18 @@ def test_neither_wrapper_nor_ranks_nor_driver_take_a_pause_for_silence(tmp_path)
     launch = Launch("m", str(tmp_path), deadline_seconds=600.0, environment={}, silence_seconds=60.0)
     (tmp_path / "heartbeat").touch()
     (tmp_path / "wrapper.json").touch()
-    watch, pulse = Watch(launch, lived(), lived), Pulse(tmp_path / "wrapper.json", 60.0, lived())
+    watch, pulse = AttemptMonitor(launch, lived(), lived), WrapperHeartbeat(tmp_path / "wrapper.json", 60.0, lived())
     dog: Watchdog[str] = Watchdog(60.0)
     dog.watch("t", lived())
     for pause in (1.0, 3600.0, 1.0):
         clock.now += pause
-        assert watch.look(lived()) is None
+        assert watch.poll(lived()) is None
         assert not pulse.lost(lived())
         assert not dog.silent("t", modified(tmp_path / "wrapper.json"), lived())
     for _ in range(70):  # time that they lived through counts
         clock.now += 1.0
         lived()
-    assert watch.look(lived()) is signal.SIGKILL
+    assert watch.poll(lived()) is signal.SIGKILL
     assert pulse.lost(lived())
     assert dog.silent("t", modified(tmp_path / "wrapper.json"), lived())
 
@@ -83,7 +83,7 @@ def test_neither_wrapper_nor_ranks_nor_driver_take_a_pause_for_silence(tmp_path)
 def test_what_belongs_to_a_suspended_block_is_taken_for_heard_of(tmp_path):
     dog: Watchdog[str] = Watchdog(10.0)
     assert not dog.silent("t", modified(tmp_path / "f"), 0.0)
-    dog.heard("t", 100.0)
+    dog.saw_heartbeat("t", 100.0)
     assert not dog.silent("t", modified(tmp_path / "f"), 109.0)
     assert dog.silent("t", modified(tmp_path / "f"), 111.0)
 

@@ -16,7 +16,7 @@ import pytest
 from gfm_pipeline.apps.runtime import wrapper
 from gfm_pipeline.apps.runtime.log_files import BoundedLog
 from gfm_pipeline.apps.runtime.program import is_out_of_memory
-from gfm_pipeline.apps.runtime.wrapper import Launch, Watch, run
+from gfm_pipeline.apps.runtime.wrapper import AttemptMonitor, Launch, run
 from gfm_pipeline.core.contracts.task import (
     EXIT_FILE,
     HEARTBEAT_FILE,
@@ -152,14 +152,14 @@ def test_stop_file_ends_a_program_that_does_not_look_for_it(attempt):
 
 def test_clock_that_jumps_does_not_look_like_silence(tmp_path):
     """Only changes of the heartbeat's time count, so an hour forth or back is a sign of life like any other."""
-    watch = Watch(Launch("m", str(tmp_path), 1e9, {}, silence_seconds=10.0), now=0.0)
+    watch = AttemptMonitor(Launch("m", str(tmp_path), 1e9, {}, silence_seconds=10.0), now=0.0)
     beat = tmp_path / HEARTBEAT_FILE
     beat.touch()
     for now, clock in ((5.0, 1e9), (14.0, 1e9 - 3600), (23.0, 1e9 + 7200)):
         os.utime(beat, (clock, clock))
-        assert watch.look(now) is None
-    assert watch.look(32.9) is None
-    assert watch.look(33.1) is signal.SIGKILL
+        assert watch.poll(now) is None
+    assert watch.poll(32.9) is None
+    assert watch.poll(33.1) is signal.SIGKILL
 
 
 def test_dead_wrapper_takes_its_program_along(attempt, tmp_path):

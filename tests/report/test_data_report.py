@@ -17,7 +17,7 @@ from rich.console import Console
 from synthetic_campaign import finished_campaign
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.events import Outcome
+from gfm_pipeline.campaign.events import AttemptOutcome
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.stage_state import StageState
 from gfm_pipeline.campaign.state import fold
@@ -179,7 +179,7 @@ def test_status_counts_what_was_set_aside_of_every_source(view: CampaignView) ->
 
 
 def ended(task: str, result: object) -> ev.TaskEnded:
-    return ev.TaskEnded("k", task, 1, Outcome.OK, 1.0, result=to_plain(result))
+    return ev.TaskEnded("k", task, 1, AttemptOutcome.OK, 1.0, result=to_plain(result))
 
 
 def stage_of(*events: ev.Event) -> StageState:

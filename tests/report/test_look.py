@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from synthetic_campaign import finished_campaign
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.events import Outcome
+from gfm_pipeline.campaign.events import AttemptOutcome
 from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Journal
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.core.contracts.evaluation import figure_key
@@ -125,14 +125,17 @@ def test_cards_count_as_the_tables_do(tmp_path: Path) -> None:
         ev.StageOpened("search", "s", settings, {}, 1),
         ev.WaveProposed("s", 0, candidates, "random", 0),
         *(ev.TaskStarted("s", f"c{k}-r0", 1) for k in range(4)),
-        *(ev.TaskEnded("s", f"c{k}-r0", 1, Outcome.OK, 1.0, result=trained(StopReason.BUDGET)) for k in range(4)),
+        *(
+            ev.TaskEnded("s", f"c{k}-r0", 1, AttemptOutcome.OK, 1.0, result=trained(StopReason.BUDGET))
+            for k in range(4)
+        ),
         ev.RungDecided("s", 0, 0, ("c0",), evidence),
         ev.MembersSelected("s", members),
         ev.StageOpened("converge", "c", {}, {}, 1),
     ]
     for k, reason in enumerate((StopReason.CONVERGED, StopReason.LIMIT)):
         events.append(ev.TaskStarted("c", f"m{k}", 1))
-        events.append(ev.TaskEnded("c", f"m{k}", 1, Outcome.OK, 1.0, result=trained(reason)))
+        events.append(ev.TaskEnded("c", f"m{k}", 1, AttemptOutcome.OK, 1.0, result=trained(reason)))
     with Journal(CampaignPaths(tmp_path).journal) as journal:
         for event in events:
             journal.append(*ev.to_entry(event))

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from gfm_pipeline.campaign import events as ev
-from gfm_pipeline.campaign.events import Action, Cause, Outcome
+from gfm_pipeline.campaign.events import Action, AttemptOutcome, Cause
 from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Journal
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.cli.status import status
@@ -24,8 +24,10 @@ def failed(folder, cause: Cause):
         ev.DriverStarted("h", 1, "local", "0.1.0", 2, None, WORKFLOW, resolved),
         ev.StageOpened("ingest", KEY, {"sources": {"a": {"shards": 1}}}, {}, 2),
         ev.TaskStarted(KEY, "read-a-00000", 1),
-        ev.TaskEnded(KEY, "read-a-00000", 1, Outcome.PERMANENT, 1.0, "no energy", cause=cause, action=Action.GIVE_UP),
-        ev.StageFailed(KEY, "no energy"),
+        ev.TaskEnded(
+            KEY, "read-a-00000", 1, AttemptOutcome.PERMANENT, 1.0, "no energy", cause=cause, action=Action.GIVE_UP
+        ),
+        ev.StageFailedEvent(KEY, "no energy"),
         ev.DriverEnded("no energy"),
     ]
     root = folder / "campaigns" / "c"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gfm_pipeline.search.proposer import Told, first_design, initial_count, propose
+from gfm_pipeline.search.proposer import Observation, first_design, initial_count, propose
 from gfm_pipeline.search.space import Choice, Range, SearchSpace
 
 SPACE = SearchSpace(
@@ -61,7 +61,7 @@ def test_first_design_takes_algorithms_in_turn():
 
 def test_proposals_are_a_function_of_what_was_told_and_improve():
     design = first_design(SPACE, 8, seed=0)
-    told = [Told(d, None if i == 2 else loss(d)) for i, d in enumerate(design)]
+    told = [Observation(d, None if i == 2 else loss(d)) for i, d in enumerate(design)]
     taken = list(design)
     for wave in range(6):
         proposed = propose(SPACE, told, taken, 3, seed=wave)
@@ -69,18 +69,18 @@ def test_proposals_are_a_function_of_what_was_told_and_improve():
         assert all(p not in taken for p in proposed)
         assert len(proposed) == 3
         taken += proposed
-        told += [Told(p, loss(p)) for p in proposed]
+        told += [Observation(p, loss(p)) for p in proposed]
     found = min(loss(p) for p in taken[8:])
     assert found < min(loss(d) for d in design)
     assert sum(p["algorithm"] == "PaiNN" for p in taken[8:]) > 9  # half: it has learned which one is good
 
 
-@pytest.mark.parametrize("told", [[], [Told(first_design(SPACE, 1, 0)[0], None)]])
+@pytest.mark.parametrize("told", [[], [Observation(first_design(SPACE, 1, 0)[0], None)]])
 def test_nothing_learned_yet_falls_back_to_sampling(told):
     assert len(propose(SPACE, told, [t.settings for t in told], 5, seed=1)) == 5
 
 
 def test_a_space_smaller_than_the_search_repeats():
     tiny = SearchSpace({"algorithm": Choice(("SchNet",)), "hidden": Choice((8, 16))}, {})
-    proposed = propose(tiny, [Told({"algorithm": "SchNet", "hidden": 8}, 0.5)], [], 4, seed=0)
+    proposed = propose(tiny, [Observation({"algorithm": "SchNet", "hidden": 8}, 0.5)], [], 4, seed=0)
     assert len(proposed) == 4

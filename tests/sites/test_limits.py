@@ -9,7 +9,7 @@ from site_cases import FRONTIER, HOSTS, PERLMUTTER, PLAIN, QUEUE, TILES, site
 
 from gfm_pipeline.sites.limits import (
     About,
-    Job,
+    CheckedJob,
     Refusal,
     bin_of,
     check_job,
@@ -31,15 +31,15 @@ def frontier(**scheduler):
 def test_a_job_gets_the_longest_time_of_its_size():
     for nodes, hours in ((1, 2), (91, 2), (92, 6), (183, 6), (184, 12), (9472, 12)):
         job = check_job(frontier(), None, nodes, None, "abc123")
-        assert isinstance(job, Job)
+        assert isinstance(job, CheckedJob)
         assert (job.queue, job.hours, job.account, job.warnings) == ("batch", hours, "abc123", ())
 
 
 def test_the_sites_own_account_counts():
     job = check_job(frontier(account="mine"), None, 4, 1.0)
-    assert isinstance(job, Job)
+    assert isinstance(job, CheckedJob)
     assert (job.account, job.hours) == ("mine", 1.0)
-    assert isinstance(check_job(frontier(account_required=False), None, 4), Job)
+    assert isinstance(check_job(frontier(account_required=False), None, 4), CheckedJob)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_the_only_queue_is_the_default():
 def test_what_is_odd_is_said():
     second_hand = BATCH | {"verified": False, "chaining": False}
     job = check_job(frontier(queues={"batch": second_hand}, account_suffix="_g"), None, 4, 1.0, "m1234")
-    assert isinstance(job, Job)
+    assert isinstance(job, CheckedJob)
     assert [line.split(";")[0].split("(")[0].strip() for line in job.warnings] == [
         "Accounts on frontierlike end in _g",
         "The limits of queue batch are not verified",
@@ -127,7 +127,7 @@ def test_what_is_odd_is_said():
 
 def test_queues_mean_nothing_without_a_batch_system():
     job = check_job(site(PLAIN), "debug", 1)
-    assert isinstance(job, Job)
+    assert isinstance(job, CheckedJob)
     assert (job.queue, job.hours) == (None, None)
     assert job.warnings == ("here has no batch system: queue 'debug' means nothing here.",)
 

@@ -16,19 +16,19 @@ from ranked import ended, finish, gone, prepare, ranks_file, seen, start, start_
 
 from gfm_pipeline.apps.runtime.grouped_launch import Appeared
 from gfm_pipeline.apps.runtime.rank import cancel_step, step_of
-from gfm_pipeline.apps.runtime.rank_assignment import Seat, visible_gpu
-from gfm_pipeline.apps.runtime.supervise import Pulse
-from gfm_pipeline.apps.runtime.wrapper import Launch, Watch, exit_code
+from gfm_pipeline.apps.runtime.rank_assignment import RankAssignment, visible_gpu
+from gfm_pipeline.apps.runtime.supervise import WrapperHeartbeat
+from gfm_pipeline.apps.runtime.wrapper import AttemptMonitor, Launch, exit_code
 from gfm_pipeline.core.contracts.attempt import (
     EXIT_FILE,
+    FIRST_FAILURE_FILE,
     STOP_FILE,
-    VERDICT_FILE,
     WRAP_FILE,
     WRAPPER_FILE,
     ExitCode,
     ExitRecord,
-    read_verdict,
-    write_verdict,
+    read_first_failure,
+    write_first_failure,
 )
 from gfm_pipeline.core.contracts.launch import GroupFile, GroupMember
 from gfm_pipeline.core.errors import ConfigError
@@ -37,7 +37,7 @@ from gfm_pipeline.core.records import read_record
 
 CORES = sorted(os.sched_getaffinity(0))
 GPUS = {"visible_variable": "ROCR_VISIBLE_DEVICES", "rank_gpus": (4, 5, 2, 3)}
-SEAT = Seat(9, 1, "node7")
+SEAT = RankAssignment(9, 1, "node7")
 
 __all__ = ["ended"]  # used by every test
 
@@ -57,7 +57,7 @@ def test_without_gpus_nothing_is_masked():
     assert visible_gpu(ranks_file(4), SEAT, "3") is None
     assert visible_gpu(ranks_file(4, visible_variable="CUDA_VISIBLE_DEVICES"), SEAT, "3") is None
     with pytest.raises(ConfigError, match="GPUs for 4 ranks per node"):
-        visible_gpu(ranks_file(9, **GPUS), Seat(8, 4, "node7"), None)
+        visible_gpu(ranks_file(9, **GPUS), RankAssignment(8, 4, "node7"), None)
 
 
 def test_ranks_of_a_step_find_their_places(tmp_path):
@@ -72,7 +72,7 @@ def test_ranks_of_a_step_find_their_places(tmp_path):
         assert (environ["MASTER_ADDR"], environ["MASTER_PORT"], environ["A"]) == ("node0", "20017", "b")
         assert not {"HOME", "CUDA_VISIBLE_DEVICES"} & environ.keys()
         assert seen(tmp_path, rank)["cores"] == CORES[:1]
-    assert not (tmp_path / VERDICT_FILE).exists()
+    assert not (tmp_path / FIRST_FAILURE_FILE).exists()
 
 
 def test_the_launcher_s_own_names_of_variables_are_used(tmp_path):
@@ -94,7 +94,7 @@ def test_a_wrong_start_is_refused_for_good(tmp_path, environ, sentence):
     assert finish(start("rank", tmp_path, environ)) == [ExitCode.PERMANENT]
     assert re.search(sentence, (tmp_path / "shown").read_text())
     assert re.search(sentence, json.loads((tmp_path / "error.json").read_text())["message"])
-    assert read_verdict(tmp_path) == ExitCode.PERMANENT
+    assert read_first_failure(tmp_path) == ExitCode.PERMANENT
     assert not list(tmp_path.glob("seen-*"))
 
 
@@ -112,31 +112,31 @@ def test_a_wrong_start_is_refused_for_good(tmp_path, environ, sentence):
 def test_exit_codes(tmp_path, rank, wanted, code, verdict):
     prepare(tmp_path, ranks_file(2), {rank: wanted})
     assert finish(*start_step(tmp_path, 2))[rank] == code
-    assert read_verdict(tmp_path) == verdict
+    assert read_first_failure(tmp_path) == verdict
 
 
 def test_the_first_verdict_stays_and_counts_instead_of_the_launchers_code(tmp_path):
     assert exit_code(1, tmp_path) == 1
     assert exit_code(137, tmp_path) == -9
     assert exit_code(-15, tmp_path) == -15
-    write_verdict(tmp_path, 139, 3, "node7")
-    write_verdict(tmp_path, 20, 0, "node0")
-    assert read_verdict(tmp_path) == 139
+    write_first_failure(tmp_path, 139, 3, "node7")
+    write_first_failure(tmp_path, 20, 0, "node0")
+    assert read_first_failure(tmp_path) == 139
     assert exit_code(1, tmp_path) == -11
     assert exit_code(0, tmp_path) == 0
-    (tmp_path / VERDICT_FILE).write_text("")
+    (tmp_path / FIRST_FAILURE_FILE).write_text("")
     assert exit_code(1, tmp_path) == 1
 
 
 def test_the_wrapper_ends_a_launch_that_outlives_the_verdict(tmp_path):
-    watch = Watch(Launch("m", str(tmp_path), 1e9, {}, grace_seconds=30.0), now=0.0)
-    assert watch.look(1.0) is None
-    write_verdict(tmp_path, 30, 3, "node7")
-    assert watch.look(2.0) is None
-    assert watch.look(11.9) is None
-    assert watch.look(12.1) is signal.SIGTERM
-    assert watch.look(42.0) is None
-    assert watch.look(42.2) is signal.SIGKILL
+    watch = AttemptMonitor(Launch("m", str(tmp_path), 1e9, {}, grace_seconds=30.0), now=0.0)
+    assert watch.poll(1.0) is None
+    write_first_failure(tmp_path, 30, 3, "node7")
+    assert watch.poll(2.0) is None
+    assert watch.poll(11.9) is None
+    assert watch.poll(12.1) is signal.SIGTERM
+    assert watch.poll(42.0) is None
+    assert watch.poll(42.2) is signal.SIGKILL
     assert (watch.stopped, watch.timed_out, watch.silent) == (False, False, False)
 
 
@@ -180,7 +180,7 @@ def test_rank_0_notices_that_the_wrapper_is_gone_and_ends_the_step(tmp_path):
 
 def test_a_pulse_is_lost_when_the_file_never_comes_or_stays_as_it_is(tmp_path):
     path = tmp_path / "pulse"
-    never, patient = Pulse(path, 10.0, now=0.0), Pulse(path, 10.0, now=0.0, must_appear=False)
+    never, patient = WrapperHeartbeat(path, 10.0, now=0.0), WrapperHeartbeat(path, 10.0, now=0.0, must_appear=False)
     assert not never.lost(9.0)
     assert never.lost(10.1)
     assert not patient.lost(100.0)
@@ -227,7 +227,7 @@ def test_ranks_of_a_group_work_for_their_own_task_under_its_own_wrapper(tmp_path
     processes = start_step(tmp_path, 7, words=())
     assert finish(*processes) == [0] * 7  # one task's end is not that of the others
     assert [read_record(ExitRecord, place / EXIT_FILE).code for place in places[:2]] == [0, 30]
-    assert read_verdict(places[2]) == 128 + signal.SIGKILL
+    assert read_first_failure(places[2]) == 128 + signal.SIGKILL
     for place, ranks in zip(places, (2, 1, 2), strict=True):
         assert sorted(p.name for p in place.glob("seen-*")) == [f"seen-{k}" for k in range(ranks)]
         for rank in range(ranks):

@@ -12,7 +12,7 @@ from workflow_cases import VALID
 
 from gfm_pipeline.cli.main import invoke
 from gfm_pipeline.core.errors import SiteError
-from gfm_pipeline.sites.registry import LoadedSite, Source, json_schema, known, load_site, split_sets
+from gfm_pipeline.sites.registry import LoadedSite, SettingSource, json_schema, known, load_site, split_sets
 from gfm_pipeline.sites.schema import SiteModel
 
 
@@ -53,7 +53,7 @@ def test_layers_win_in_order_and_each_value_knows_its_own(user, tmp_path):
     assert site.model.name == "frontier"
     assert site.model.scheduler.account == "abc123"
     assert shown(site, "scheduler", "account") == ("frontier.yaml", 3)
-    assert site.origin("scheduler", "account").source is Source.USER
+    assert site.origin("scheduler", "account").source is SettingSource.USER
     assert site.model.scheduler.poll_seconds == 90
     assert shown(site, "scheduler", "poll_seconds") == ("o.yaml", 2)
     assert site.model.driver.spare_share == 0.2
@@ -62,7 +62,7 @@ def test_layers_win_in_order_and_each_value_knows_its_own(user, tmp_path):
     assert shown(site, "energy", "pue") == ("--set", None)
     assert site.model.driver.max_jobs == SiteModel.model_fields["driver"].default.max_jobs
     assert shown(site, "driver", "max_jobs") == ("default", None)
-    assert site.origin("node", "gpus").source is Source.SHIPPED
+    assert site.origin("node", "gpus").source is SettingSource.SHIPPED
 
 
 def test_mappings_are_merged_and_lists_replaced(tmp_path):

@@ -136,21 +136,21 @@ def test_a_damaged_or_missing_file_is_said(tmp_path):
 
 def test_a_lost_connection_is_not_the_cause_when_another_code_is_seen_beside_it():
     ending = Ending()
-    assert ending.look([None, None, None], 0.0) is None
-    assert ending.look([ExitCode.RETRYABLE, 137, None], 1.0) is signal.SIGTERM
+    assert ending.poll([None, None, None], 0.0) is None
+    assert ending.poll([ExitCode.RETRYABLE, 137, None], 1.0) is signal.SIGTERM
     assert ending.code == 137
-    assert ending.look([ExitCode.RETRYABLE, 137, None], 1.0 + GRACE_SECONDS - 0.1) is None
-    assert ending.look([ExitCode.RETRYABLE, 137, None], 1.0 + GRACE_SECONDS) is signal.SIGKILL
+    assert ending.poll([ExitCode.RETRYABLE, 137, None], 1.0 + GRACE_SECONDS - 0.1) is None
+    assert ending.poll([ExitCode.RETRYABLE, 137, None], 1.0 + GRACE_SECONDS) is signal.SIGKILL
     ending = Ending()
-    assert ending.look([0, ExitCode.RETRYABLE], 0.0) is signal.SIGTERM
-    assert ending.look([30, ExitCode.RETRYABLE], 0.1) is None
+    assert ending.poll([0, ExitCode.RETRYABLE], 0.0) is signal.SIGTERM
+    assert ending.poll([30, ExitCode.RETRYABLE], 0.1) is None
     assert ending.code == ExitCode.RETRYABLE
 
 
 def test_ranks_that_leave_together_are_given_time():
     ending = Ending()
-    assert ending.look([ExitCode.PREEMPTED, None], 5.0) is None
-    assert ending.look([ExitCode.PREEMPTED, None], 5.0 + TOGETHER_SECONDS - 0.1) is None
-    assert ending.look([ExitCode.PREEMPTED, None], 5.0 + TOGETHER_SECONDS) is signal.SIGTERM
-    assert ending.look([ExitCode.PREEMPTED, None], 5.0 + TOGETHER_SECONDS + GRACE_SECONDS) is signal.SIGKILL
+    assert ending.poll([ExitCode.PREEMPTED, None], 5.0) is None
+    assert ending.poll([ExitCode.PREEMPTED, None], 5.0 + TOGETHER_SECONDS - 0.1) is None
+    assert ending.poll([ExitCode.PREEMPTED, None], 5.0 + TOGETHER_SECONDS) is signal.SIGTERM
+    assert ending.poll([ExitCode.PREEMPTED, None], 5.0 + TOGETHER_SECONDS + GRACE_SECONDS) is signal.SIGKILL
     assert ending.code == ExitCode.PREEMPTED

@@ -146,7 +146,7 @@ class Run:
             events = self.events()
             if wanted(events):
                 return
-            assert not any(isinstance(e, ev.StageFailed) for e in events), self.story()
+            assert not any(isinstance(e, ev.StageFailedEvent) for e in events), self.story()
             for driver in self.drivers:
                 assert driver.poll() in (None, 0, -9), self.story()
             time.sleep(0.2)

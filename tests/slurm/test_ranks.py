@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from machines import FRONTIER, MACHINES, Machine
 
-from gfm_pipeline.core.contracts.attempt import ExitCode, read_verdict
+from gfm_pipeline.core.contracts.attempt import ExitCode, read_first_failure
 from gfm_pipeline.sites.batch import BatchJob, resident_script
 from gfm_pipeline.sites.launch import launch_line, pool_line, rank_file
 from gfm_pipeline.sites.task_shape import default_shape
@@ -102,7 +102,7 @@ def test_a_binding_that_is_not_the_site_s_is_refused_by_the_rank(bed, tmp_path):
     assert (tmp_path / "wrong" / "code").read_text() != "0\n"
     assert not (tmp_path / "wrong" / "seen").exists()
     assert "sees GPU" in (tmp_path / "wrong" / "error.json").read_text()
-    verdict = read_verdict(tmp_path / "wrong")
+    verdict = read_first_failure(tmp_path / "wrong")
     assert verdict == ExitCode.PERMANENT
 
 

@@ -11,7 +11,7 @@ from gfm_pipeline.apps.dataset.batching.graph_table import GraphTable
 from gfm_pipeline.apps.dataset.neighbors.edges import NeighborListFn, build_edges
 from gfm_pipeline.apps.dataset.store.dataset import Dataset
 from gfm_pipeline.apps.dataset.store.index import Facts, GraphIndex
-from gfm_pipeline.apps.dataset.store.rows import Blocks
+from gfm_pipeline.apps.dataset.store.rows import BlockReader
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.targets import References
 
@@ -133,7 +133,7 @@ class DiskSource:
         self._rows = dataset.rows(split)
         self.block: int | None = self._rows.block
         # where one window ends, blocks of two are needed
-        self._reader = Blocks(self._rows, 2 * max(1, window // self._rows.block)) if window else self._rows
+        self._reader = BlockReader(self._rows, 2 * max(1, window // self._rows.block)) if window else self._rows
 
     def __len__(self) -> int:
         return len(self._index)

@@ -14,9 +14,9 @@ from gfm_pipeline.apps.dataset.store.bp import BpFile, read_columns
 from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.apps.dataset.store.edge_files import StoredEdges
 from gfm_pipeline.apps.dataset.store.index import GraphIndex, read_index
-from gfm_pipeline.apps.dataset.store.rows import Rows
+from gfm_pipeline.apps.dataset.store.rows import RowReader
 from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
-from gfm_pipeline.core.contracts.layout import CHUNK, LAYOUT_FILE, Layout
+from gfm_pipeline.core.contracts.layout import CHUNK, LAYOUT_FILE, DatasetLayout
 from gfm_pipeline.core.errors import DataError, IntegrityError
 from gfm_pipeline.core.publish import verify
 from gfm_pipeline.core.records import read_record
@@ -49,7 +49,7 @@ class Dataset:
     digest: str
     statistics: DatasetStatistics
     files: tuple[str, ...]
-    layout: Layout | None = None
+    layout: DatasetLayout | None = None
 
     @classmethod
     def open(cls, path: Path, *, digests: bool = False) -> Dataset:
@@ -67,7 +67,7 @@ class Dataset:
         files: tuple[str, ...] = (f"{statistics.name}.bp",)  # datasets from before there were shards have no layout
         layout = None
         if LAYOUT_FILE in manifest.files:
-            layout = read_record(Layout, path / LAYOUT_FILE)
+            layout = read_record(DatasetLayout, path / LAYOUT_FILE)
             files = tuple(shard.file for shard in layout.files)
         for file in files:
             if f"{file}/md.idx" not in manifest.files:
@@ -79,7 +79,7 @@ class Dataset:
         """The dataset's name, which is its branch in a model."""
         return self.statistics.name
 
-    def rows(self, split: Split) -> Rows:
+    def rows(self, split: Split) -> RowReader:
         """Open one split for random access; to be closed.
 
         Raises
@@ -94,7 +94,7 @@ class Dataset:
             labels = [shard.labels.get(str(split)) for shard in self.layout.files]
             sizes, block = [0 if extent is None else extent.n_graphs for extent in labels], self.layout.chunk
         self._check(sum(sizes), split)
-        return Rows([self.path / name for name in self.files], sizes, split, block)
+        return RowReader([self.path / name for name in self.files], sizes, split, block)
 
     def index(self, split: Split) -> GraphIndex | None:
         """Return what is known of every structure of a split; None for a folder that was made without.

@@ -114,11 +114,11 @@ def _inside(lengths: Indices) -> NDArray[np.bool_]:
     return same
 
 
-class Rows:
+class RowReader:
     """Reads structures of one split of a dataset, from files that `BpWriter` wrote.
 
-    A file is opened when something of it is first read. One `Rows` is used by one thread at a time, since ADIOS2 keeps
-    a selection on the variable.
+    A file is opened when something of it is first read. One `RowReader` is used by one thread at a time, since ADIOS2
+    keeps a selection on the variable.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ class Rows:
         while self._open:
             self._open.popitem()[1].close()
 
-    def __enter__(self) -> Rows:
+    def __enter__(self) -> RowReader:
         return self
 
     def __exit__(
@@ -177,7 +177,7 @@ class Rows:
         return self._open[number]
 
 
-class Blocks:
+class BlockReader:
     """Structures by random access through whole blocks, of which the newest are kept.
 
     Parameters
@@ -188,12 +188,12 @@ class Blocks:
         Blocks in memory.
     """
 
-    def __init__(self, rows: Rows, keep: int) -> None:
+    def __init__(self, rows: RowReader, keep: int) -> None:
         self._rows, self._block, self._keep = rows, rows.block, keep
         self._kept: dict[int, Columns] = {}
 
     def read(self, graphs: Indices) -> Columns:
-        """Return ``graphs``, which ascend, as `Rows.read` does."""
+        """Return ``graphs``, which ascend, as `RowReader.read` does."""
         number = graphs // self._block
         parts = []
         for b in np.unique(number).tolist():

@@ -23,7 +23,7 @@ Ids = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenSplits:
     """What was given.
 
     Attributes
@@ -41,20 +41,20 @@ class Given:
     found: frozenset[Split] = frozenset()
 
     @classmethod
-    def of(cls, source: SourceSettings) -> Given | None:
+    def of(cls, source: SourceSettings) -> GivenSplits | None:
         """Return what a source gives; None where all is dealt."""
         if source.split_key is None and source.file_splits is None:
             return None
         named = frozenset(split for split in source.file_splits or () if split is not None)
         return cls(named, source.group_key is not None and not source.group_key.startswith("@"))
 
-    def seen_in(self, ids: Iterable[Ids]) -> Given:
+    def seen_in(self, ids: Iterable[Ids]) -> GivenSplits:
         """Return the same with the splits that records of these groups were given to."""
         found = {k for some in ids for k in np.unique(given(some[some != np.uint64(LONE_ID)])).tolist()}
         return replace(self, found=frozenset(ORDER[k] for k in found if k >= 0))
 
 
-def split_said(source: SourceSettings, file_index: int, find: Callable[[str], object]) -> str | None:
+def stated_split(source: SourceSettings, file_index: int, find: Callable[[str], object]) -> str | None:
     """Return what a record or its file says of its split, as it is written; None where nothing does."""
     if source.split_key is not None:
         value = find(source.split_key)
@@ -86,7 +86,9 @@ def given(ids: Ids) -> NDArray[np.int64]:
     return np.where(ids == np.uint64(LONE_ID), 0, (ids & MASK).astype(np.int64) - 1)
 
 
-def said_of_shared(ids: Ids, sizes: NDArray[np.int64], which: NDArray[np.uint8], what: Given) -> tuple[str, ...]:
+def shared_split_sentence(
+    ids: Ids, sizes: NDArray[np.int64], which: NDArray[np.uint8], what: GivenSplits
+) -> tuple[str, ...]:
     """Say which named groups [K] are in training and elsewhere: ``sizes`` are records, ``which`` their splits."""
     if not what.by_name:
         return ()
@@ -101,7 +103,7 @@ def said_of_shared(ids: Ids, sizes: NDArray[np.int64], which: NDArray[np.uint8],
     )
 
 
-def said_of_repeated(n: int, kept: bool) -> tuple[str, ...]:
+def repeated_split_sentence(n: int, kept: bool) -> tuple[str, ...]:
     """Say that ``n`` records repeat one of another given split."""
     if not n:
         return ()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gfm_pipeline.apps.ingest.assembly.given_splits import BITS, MASK
 from gfm_pipeline.apps.ingest.assembly.shard import MEMBERS, Shard
 from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE_ID
-from gfm_pipeline.apps.ingest.checks.record_scan import COMPARED_AT_ONCE, Marks, Rows
+from gfm_pipeline.apps.ingest.checks.record_scan import COMPARED_AT_ONCE, Marks, PartRows
 from gfm_pipeline.apps.ingest.checks.shared_structures import structure_keys
 
 MAX_GROUPS = 1_000_000  # more are dealt by a hash of the group, which needs no list of them
@@ -73,7 +73,7 @@ class Grouping:
         """Return the number of each record [G] among all that the source has, from 0."""
         return self.starts[np.searchsorted(self.files, file_index * MEMBERS + member)] + index
 
-    def of(self, part: Rows) -> Ids:
+    def of(self, part: PartRows) -> Ids:
         """Return the group of each record of a part."""
         if self.structures:
             group_id, *structure = part.columns("group_id", *_STRUCTURE)
@@ -137,7 +137,7 @@ def symbols_of(words: NDArray[np.uint64]) -> tuple[str, ...]:
     )
 
 
-def survey_groups(parts: list[Rows], marks: Marks, grouping: Grouping) -> Groups | None:
+def survey_groups(parts: list[PartRows], marks: Marks, grouping: Grouping) -> Groups | None:
     """Return the groups of the kept records; None when they are too many."""
     found = Groups(np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros((0, 2), np.uint64))
     for part in parts:
@@ -151,7 +151,7 @@ def survey_groups(parts: list[Rows], marks: Marks, grouping: Grouping) -> Groups
 
 
 def count_groups(
-    parts: list[Rows], marks: Marks, grouping: Grouping, split: Callable[[Ids], NDArray[np.uint8]]
+    parts: list[PartRows], marks: Marks, grouping: Grouping, split: Callable[[Ids], NDArray[np.uint8]]
 ) -> list[int]:
     """Return the number of groups in each of the three splits, in as many passes as memory asks for."""
     passes = max(1, -(-sum(part.n for part in parts) // COMPARED_AT_ONCE))

@@ -121,7 +121,7 @@ def open_source(spec: AssembleSpec, task: Task) -> OpenedSource:
         indexes.append(index)
         evidence.append(seen)
         reasons.update(index.reasons)
-        task.progress(done=len(indexes), total=len(folders), quarantined=sum(reasons.values()))
+        task.report_progress(done=len(indexes), total=len(folders), quarantined=sum(reasons.values()))
     source = OpenedSource(spec, folders, indexes, Evidence.merge(evidence), reasons, None)
     source.first = next(source.quarantine(), None)
     source.check()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.ingest.assembly.plan import Plan
+from gfm_pipeline.apps.ingest.assembly.plan import AssemblyPlan
 from gfm_pipeline.apps.ingest.assembly.shard import MEMBERS
 from gfm_pipeline.apps.ingest.checks.record_scan import place
 from gfm_pipeline.core.contracts.data import SourceSettings
@@ -19,7 +19,7 @@ MOST = 10_000  # files, and groups: a manifest is read whole
 class GroupNames:
     """Collects the names of groups as records pass by, where there are few and they are not blocks or structures."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: AssemblyPlan) -> None:
         named = plan.grouping.block is None and not plan.grouping.structures
         self._wanted = named and plan.splits.known is not None and sum(plan.groups.values()) <= MOST
         self._names: dict[int, str] = {}
@@ -36,7 +36,7 @@ class GroupNames:
         return tuple(name for name in names if name is not None) if None not in names else ()
 
 
-def origins(source: SourceSettings, plan: Plan, names: GroupNames) -> Origins | None:
+def origins(source: SourceSettings, plan: AssemblyPlan, names: GroupNames) -> Origins | None:
     """Return where records come from; None of more files than `MOST`, which no manifest lists."""
     files = plan.grouping.files.tolist()
     if len(files) > MOST:

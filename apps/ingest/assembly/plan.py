@@ -10,16 +10,22 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.ingest.assembly.given_splits import Given, said_of_repeated
+from gfm_pipeline.apps.ingest.assembly.given_splits import GivenSplits, repeated_split_sentence
 from gfm_pipeline.apps.ingest.assembly.groups import Grouping, Groups, count_groups, survey_groups
 from gfm_pipeline.apps.ingest.assembly.opened_source import OpenedSource
 from gfm_pipeline.apps.ingest.assembly.split_rules import SplitRequest, choose_splits
 from gfm_pipeline.apps.ingest.assembly.splits import SPLITS, GroupSplits
-from gfm_pipeline.apps.ingest.checks.lone_atoms import FARTHEST_OFF, LONE_ID, found_in, said_of_foreign, said_of_found
+from gfm_pipeline.apps.ingest.checks.lone_atoms import (
+    FARTHEST_OFF,
+    LONE_ID,
+    foreign_energies_sentence,
+    found_in,
+    isolated_atoms_sentence,
+)
 from gfm_pipeline.apps.ingest.checks.record_scan import (
     Fit,
     Marks,
-    Rows,
+    PartRows,
     all_parts,
     count_repeated_across,
     mark_duplicates,
@@ -36,7 +42,7 @@ from gfm_pipeline.core.contracts.readers import describe
 
 
 @dataclass(frozen=True)
-class Plan:
+class AssemblyPlan:
     """What was decided.
 
     Attributes
@@ -55,7 +61,7 @@ class Plan:
         Sentences for people.
     """
 
-    parts: list[Rows]
+    parts: list[PartRows]
     marks: Marks
     grouping: Grouping
     splits: GroupSplits
@@ -79,13 +85,13 @@ def named_by_records(source: SourceSettings) -> bool:
     return key is not None and not key.startswith("@")
 
 
-def dealt_together(source: SourceSettings, across: AcrossSources) -> bool:
+def split_together(source: SourceSettings, across: AcrossSources) -> bool:
     """Return whether a hash deals the groups; files and blocks are groups of their own source."""
     own = source.group_key is not None and source.group_key.startswith(("@file", "@block"))
-    return across is AcrossSources.TOGETHER and not own and Given.of(source) is None
+    return across is AcrossSources.TOGETHER and not own and GivenSplits.of(source) is None
 
 
-def make_plan(source: OpenedSource, scratch: Path, task: Task) -> Plan:
+def make_plan(source: OpenedSource, scratch: Path, task: Task) -> AssemblyPlan:
     """Decide what is set aside, and what the splits are.
 
     Raises
@@ -99,16 +105,16 @@ def make_plan(source: OpenedSource, scratch: Path, task: Task) -> Plan:
     if spec.source.duplicates != "keep":
         mark_duplicates(parts, spec.source, marks, source.set_aside)
         source.check()
-    what = Given.of(spec.source)
+    what = GivenSplits.of(spec.source)
     repeated: tuple[str, ...] = ()
     if what is not None:
-        repeated = said_of_repeated(count_repeated_across(parts), kept=spec.source.duplicates == "keep")
+        repeated = repeated_split_sentence(count_repeated_across(parts), kept=spec.source.duplicates == "keep")
     present = np.array(sorted({z for index in source.indexes for z in index.elements}), dtype=np.int64)
     task.check()
     if mark_other_units(parts, spec.source, marks, present, spec.seed, source.set_aside):
         source.check()
     task.check()
-    together = dealt_together(spec.source, spec.across)
+    together = split_together(spec.source, spec.across)
     grouping = replace(
         Grouping.of_files(merge_last(source.indexes), given=what is not None),
         structures=together and not named_by_records(spec.source),
@@ -125,7 +131,7 @@ def make_plan(source: OpenedSource, scratch: Path, task: Task) -> Plan:
     given, found = dict(spec.source.isolated_energies or {}), _isolated(parts, marks)
     graphs, atoms, fit = _survey(parts, marks, grouping, choice.splits, present, task)
     elements = tuple(chemical_symbols[z] for z in present.tolist())
-    isolated, references, foreign = settle(fit, elements, given, found)
+    isolated, references, foreign = reference_energies(fit, elements, given, found)
     if spec.source.energy_window is not None:
         energies = np.array([references.energies.get(symbol, 0.0) for symbol in elements])
         if mark_outside(parts, spec.source, marks, present, energies, source.set_aside):
@@ -134,11 +140,13 @@ def make_plan(source: OpenedSource, scratch: Path, task: Task) -> Plan:
     counted = count_groups(parts, marks, grouping, choice.splits.split)
     groups = dict(zip(SPLITS, counted, strict=True))
     warnings = (*repeated, *choice.sentences, *foreign)
-    notes = () if foreign else said_of_found({s: e for s, e in found.items() if s not in given})
-    return Plan(parts, marks, grouping, choice.splits, present, graphs, atoms, groups, isolated, warnings, notes)
+    notes = () if foreign else isolated_atoms_sentence({s: e for s, e in found.items() if s not in given})
+    return AssemblyPlan(
+        parts, marks, grouping, choice.splits, present, graphs, atoms, groups, isolated, warnings, notes
+    )
 
 
-def _isolated(parts: list[Rows], marks: Marks) -> dict[str, float]:
+def _isolated(parts: list[PartRows], marks: Marks) -> dict[str, float]:
     """Return the energies of isolated atoms among the kept records, by symbol."""
     found: dict[str, float] = {}
     for part in parts:
@@ -149,7 +157,7 @@ def _isolated(parts: list[Rows], marks: Marks) -> dict[str, float]:
     return found
 
 
-def settle(
+def reference_energies(
     fit: Fit, elements: tuple[str, ...], given: dict[str, float], found: dict[str, float]
 ) -> tuple[dict[str, float], ReferenceEnergies, tuple[str, ...]]:
     """Return the isolated energies to use, the references, and what is said of isolated atoms that are not used."""
@@ -158,11 +166,11 @@ def settle(
     off = fit.off(references)
     if set(found) <= set(given) or abs(off) <= FARTHEST_OFF:
         return isolated, references, ()
-    return given, fit.solve(elements, given), said_of_foreign(found, off)
+    return given, fit.solve(elements, given), foreign_energies_sentence(found, off)
 
 
 def _survey(
-    parts: list[Rows],
+    parts: list[PartRows],
     marks: Marks,
     grouping: Grouping,
     splits: GroupSplits,
@@ -184,7 +192,7 @@ def _survey(
     return dict(zip(SPLITS, graphs.tolist(), strict=True)), dict(zip(SPLITS, atoms.tolist(), strict=True)), fit
 
 
-def _groups(parts: list[Rows], marks: Marks, grouping: Grouping) -> Iterator[NDArray[np.uint64]]:
+def _groups(parts: list[PartRows], marks: Marks, grouping: Grouping) -> Iterator[NDArray[np.uint64]]:
     """Yield the groups of the kept records, part by part."""
     for part in parts:
         yield grouping.of(part)[marks.kept(part)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from gfm_pipeline.apps.ingest.assembly.given_splits import Given, with_split
+from gfm_pipeline.apps.ingest.assembly.given_splits import GivenSplits, with_split
 from gfm_pipeline.apps.ingest.assembly.groups import Grouping, Groups
-from gfm_pipeline.apps.ingest.assembly.plan import dealt_together, has_default_groups, named_by_records
+from gfm_pipeline.apps.ingest.assembly.plan import has_default_groups, named_by_records, split_together
 from gfm_pipeline.apps.ingest.assembly.shard import MEMBERS
 from gfm_pipeline.apps.ingest.assembly.split_rules import SplitRequest, choose_splits
 from gfm_pipeline.apps.ingest.checks.fingerprints import group_id
@@ -17,7 +17,7 @@ from gfm_pipeline.core.contracts.preview import PreviewSpec
 from gfm_pipeline.core.errors import DataError
 
 
-def said_of_splits(records: list[Record], spec: PreviewSpec, complete: bool) -> tuple[str, ...]:
+def sample_split_sentences(records: list[Record], spec: PreviewSpec, complete: bool) -> tuple[str, ...]:
     """Return the warnings about splits that usable records would give.
 
     Parameters
@@ -32,7 +32,7 @@ def said_of_splits(records: list[Record], spec: PreviewSpec, complete: bool) -> 
     if not records or not (complete or len({record.group for record in records}) < 3):
         return ()
     source = spec.source
-    what = Given.of(source)
+    what = GivenSplits.of(source)
     numbers_of = [(group_id(str(record.group)), record.split) for record in records]
     ids = np.array([n if what is None else with_split(n, said) for n, said in numbers_of], dtype=np.uint64)
     what = None if what is None else what.seen_in([ids])
@@ -45,7 +45,7 @@ def said_of_splits(records: list[Record], spec: PreviewSpec, complete: bool) -> 
     numbers = np.concatenate([record.numbers for record in records]).astype(np.uint8)
     natoms = np.array([len(record.numbers) for record in records])
 
-    together = dealt_together(source, spec.across)
+    together = split_together(source, spec.across)
     if together and not named_by_records(source):
         pos, cell, pbc = (
             np.concatenate([r.pos for r in records]),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.neighbors.degrees import degrees_of
 from gfm_pipeline.apps.dataset.store.columns import flat_ranges
-from gfm_pipeline.apps.ingest.assembly.given_splits import Given, with_split
+from gfm_pipeline.apps.ingest.assembly.given_splits import GivenSplits, with_split
 from gfm_pipeline.apps.ingest.checks.filters import oddity
 from gfm_pipeline.apps.ingest.checks.fingerprints import fingerprint, group_id
 from gfm_pipeline.apps.ingest.checks.label_consistency import Collector, Evidence
@@ -122,7 +122,7 @@ def pack(records: list[Record], duplicates: Duplicates = Duplicates.KEEP, splits
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardPart:
     """One file of a shard."""
 
     file: str
@@ -140,7 +140,7 @@ class ShardIndex:
     ``labels`` are the keys of its records.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[ShardPart, ...]
     elements: tuple[int, ...]
     last_index: dict[int, int]
     reasons: dict[str, int]
@@ -167,7 +167,7 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
     source: SourceSettings
     _records: list[Record] = field(default_factory=list)
     _n_atoms: int = 0
-    _parts: list[Part] = field(default_factory=list)
+    _parts: list[ShardPart] = field(default_factory=list)
     _elements: set[int] = field(default_factory=set)
     _last: dict[int, int] = field(default_factory=dict)
     _reasons: Counter[str] = field(default_factory=Counter)
@@ -218,18 +218,18 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         """Count a record that is not for this source."""
         count_reason(self._passed_over, item.reason)
 
-    def look_at(self, record: Record) -> None:
+    def inspect(self, record: Record) -> None:
         """Count the keys of a record as the reader gave it, good or bad."""
         self._inventory.add(record)
 
     def _flush(self) -> None:
         if not self._records:
             return
-        part = pack(self._records, self.source.duplicates, Given.of(self.source) is not None)
+        part = pack(self._records, self.source.duplicates, GivenSplits.of(self.source) is not None)
         path = self.folder / f"part-{len(self._parts):05d}.npz"
         with storage_errors(path):
             np.savez(path, allow_pickle=False, **{name: getattr(part, name) for name in Shard.__dataclass_fields__})
-        self._parts.append(Part(path.name, len(part), len(part.numbers)))
+        self._parts.append(ShardPart(path.name, len(part), len(part.numbers)))
         self._elements.update(np.unique(part.numbers).tolist())
         self._records, self._n_atoms = [], 0
 
@@ -333,7 +333,7 @@ def read_shard(folder: Path) -> tuple[Shard, list[BadRecord]]:
     return concatenate([pack([]), *parts]), list(read_quarantine(folder))
 
 
-def take(shard: Shard, order: NDArray[np.int64]) -> Shard:
+def select(shard: Shard, order: NDArray[np.int64]) -> Shard:
     """Return the records ``order`` of a shard, in that order."""
     starts = np.cumsum(shard.natoms) - shard.natoms
     atoms = flat_ranges(starts[order], shard.natoms[order])
@@ -345,4 +345,4 @@ def take(shard: Shard, order: NDArray[np.int64]) -> Shard:
 def concatenate(shards: list[Shard]) -> Shard:
     """Join shards into one, in the order of the source, however it was dealt."""
     joined = Shard(**{n: np.concatenate([getattr(s, n) for s in shards]) for n in Shard.__dataclass_fields__})
-    return take(joined, np.lexsort((joined.index, joined.member, joined.file_index)))
+    return select(joined, np.lexsort((joined.index, joined.member, joined.file_index)))

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.ingest.assembly.given_splits import Given, given, said_of_shared
+from gfm_pipeline.apps.ingest.assembly.given_splits import GivenSplits, given, shared_split_sentence
 from gfm_pipeline.apps.ingest.assembly.groups import Groups, symbols_of
-from gfm_pipeline.apps.ingest.assembly.splits import SPLITS, GroupSplits, check_fractions, deal_rest, split_groups
+from gfm_pipeline.apps.ingest.assembly.splits import SPLITS, GroupSplits, check_fractions, split_groups, split_rest
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.errors import DataError
 
@@ -54,7 +54,7 @@ class SplitRequest:
     seed: int
     name: str
     default: bool
-    given: Given | None = None
+    given: GivenSplits | None = None
     together: bool = False
 
     def shares(self) -> NDArray[np.float64]:
@@ -167,7 +167,7 @@ def _deal_together(named: Groups | None, request: SplitRequest) -> SplitChoice:
 
 
 def _keep_given(
-    named: Groups | None, regroup: Callable[[int], Groups | None], request: SplitRequest, what: Given
+    named: Groups | None, regroup: Callable[[int], Groups | None], request: SplitRequest, what: GivenSplits
 ) -> SplitChoice:
     """Keep the splits that were given; validation or test that nothing was given to is dealt out of the rest."""
     absent = {s: share for s, share in zip(SPLITS, request.shares(), strict=True) if s not in what.found}
@@ -196,10 +196,10 @@ def _keep_given(
                 f"Source {request.name} has too few records that were not given to validation or test.", "Give more."
             )
         total = int(groups.sizes.sum())
-        which[rest] = deal_rest(groups.sizes[rest], {s: share * total for s, share in absent.items()}, request.seed)
+        which[rest] = split_rest(groups.sizes[rest], {s: share * total for s, share in absent.items()}, request.seed)
         said.append(_of_absent(tuple(absent), block))
     dealt = _Dealt(groups, which, ())
-    said += [*said_of_shared(groups.ids, groups.sizes, which, what), *_of_missing(dealt, _any(lone.elements))]
+    said += [*shared_split_sentence(groups.ids, groups.sizes, which, what), *_of_missing(dealt, _any(lone.elements))]
     return SplitChoice(replace(_splits(dealt, lone, request), given=True), block, tuple(said))
 
 

@@ -69,7 +69,7 @@ def split_groups(
     return np.array([SPLITS.index(where[g]) for g in range(len(sizes))], dtype=np.uint8)
 
 
-def deal_rest(sizes: NDArray[np.int64], target: dict[Split, float], seed: int) -> NDArray[np.uint8]:
+def split_rest(sizes: NDArray[np.int64], target: dict[Split, float], seed: int) -> NDArray[np.uint8]:
     """Assign whole groups to the splits of ``target``, which want so many records each, and to training.
 
     As `split_groups`, for splits of which some were given.

@@ -18,15 +18,15 @@ from gfm_pipeline.apps.dataset.store.edge_files import edge_layout, join_edges
 from gfm_pipeline.apps.dataset.store.index import IndexWriter, join_indexes
 from gfm_pipeline.apps.dataset.store.write import BpWriter, ContentDigest
 from gfm_pipeline.apps.ingest.assembly.shuffle import Buckets
-from gfm_pipeline.apps.ingest.mpi import Ranks
+from gfm_pipeline.apps.ingest.mpi import MpiCommunicator
 from gfm_pipeline.apps.ingest.summary.statistics import Totals
 from gfm_pipeline.apps.runtime.program import Task
 from gfm_pipeline.core.contracts.data import Split
-from gfm_pipeline.core.contracts.layout import CHUNK, BpShard, LabelExtent, Layout
+from gfm_pipeline.core.contracts.layout import CHUNK, BpShard, DatasetLayout, LabelExtent
 
 
 @dataclass(frozen=True)
-class Placing:
+class DatasetWrite:
     """What is to be written, the same for all ranks.
 
     Attributes
@@ -70,7 +70,7 @@ class Placing:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _FilePosition:
     """A chunk: its number in the split, and its first structure and atom in the file."""
 
     split: Split
@@ -84,26 +84,28 @@ def _writer_of(file: int, size: int) -> int:
     return size - 1 - file % size
 
 
-def _places(files: list[tuple[str, dict[Split, LabelExtent]]]) -> Iterator[tuple[int, list[_Place]]]:
+def _places(files: list[tuple[str, dict[Split, LabelExtent]]]) -> Iterator[tuple[int, list[_FilePosition]]]:
     begun: dict[Split, int] = {}
     for number, (_, extents) in enumerate(files):
-        places: list[_Place] = []
+        places: list[_FilePosition] = []
         for split, extent in extents.items():
             before = begun.get(split, 0)
-            places += [_Place(split, before + k, k * CHUNK, atom) for k, atom in enumerate(extent.atom_start)]
+            places += [_FilePosition(split, before + k, k * CHUNK, atom) for k, atom in enumerate(extent.atom_start)]
             begun[split] = before + len(extent.atom_start)
         yield number, places
 
 
 @dataclass(frozen=True)
-class Placed:
+class WrittenPart:
     """What a rank did: neighbours of the training structures it counted, and on rank 0 the digest of the content."""
 
     degrees: Degrees
     content: str
 
 
-def place(work: Placing, totals: Totals | None, task: Task, ranks: Ranks, quarantined: int = 0) -> Placed:
+def write_part(
+    work: DatasetWrite, totals: Totals | None, task: Task, ranks: MpiCommunicator, quarantined: int = 0
+) -> WrittenPart:
     """Do this rank's part; rank 0 takes ``totals`` of everything.
 
     Raises
@@ -117,9 +119,9 @@ def place(work: Placing, totals: Totals | None, task: Task, ranks: Ranks, quaran
 
     def check() -> None:
         task.check()
-        ranks.check()
+        ranks.check_peers()
 
-    def writes(file: int, at: _Place) -> bool:
+    def writes(file: int, at: _FilePosition) -> bool:
         return at.number in counted[at.split] if ranks.collective else _writer_of(file, size) == rank
 
     counted, content = work.counts(rank, size), ContentDigest()
@@ -149,11 +151,11 @@ def place(work: Placing, totals: Totals | None, task: Task, ranks: Ranks, quaran
                         content.update(str(at.split), columns)
                         totals.add(at.split, columns)
                     done += len(columns)
-                    task.progress(done=done, total=total, step="write", quarantined=quarantined)
-    return Placed(index.degrees.get(Split.TRAIN, Degrees.none()), content.hexdigest())
+                    task.report_progress(done=done, total=total, step="write", quarantined=quarantined)
+    return WrittenPart(index.degrees.get(Split.TRAIN, Degrees.none()), content.hexdigest())
 
 
-def _open(work: Placing, file: int, ranks: Ranks) -> AbstractContextManager[BpWriter | None]:
+def _open(work: DatasetWrite, file: int, ranks: MpiCommunicator) -> AbstractContextManager[BpWriter | None]:
     if not ranks.collective and _writer_of(file, ranks.size) != ranks.rank:
         return nullcontext()
     name, extents = work.files[file]
@@ -161,7 +163,7 @@ def _open(work: Placing, file: int, ranks: Ranks) -> AbstractContextManager[BpWr
     return BpWriter(work.folder / name, work.name, extents, work.energies, comm=comm)
 
 
-def finish(work: Placing, parts: list[Placed], totals: Totals) -> Layout:
+def finish(work: DatasetWrite, parts: list[WrittenPart], totals: Totals) -> DatasetLayout:
     """Put together on rank 0 what all ranks did."""
     if len(parts) > 1:
         folders = [work.index_folder(rank, len(parts)) for rank in range(len(parts))]
@@ -174,4 +176,4 @@ def finish(work: Placing, parts: list[Placed], totals: Totals) -> Layout:
     shards = tuple(BpShard(file, {str(split): e for split, e in extents.items()}) for file, extents in work.files)
     within = work.edges_within
     edges = None if within is None else edge_layout(work.folder, work.graphs, CHUNK, within)
-    return Layout(CHUNK, parts[0].content, shards, edges)
+    return DatasetLayout(CHUNK, parts[0].content, shards, edges)

@@ -78,7 +78,7 @@ class Evidence:
 
 
 @dataclass
-class _Frame:
+class _LabelledFrame:
     pos: FLOATS
     forces: FLOATS
     energy: float
@@ -94,7 +94,7 @@ class Collector:
     _unbound: int = 0
     _square: float = 0.0
     _count: int = 0
-    _frames: dict[tuple[str | None, bytes], deque[_Frame]] = field(default_factory=dict)
+    _frames: dict[tuple[str | None, bytes], deque[_LabelledFrame]] = field(default_factory=dict)
     _pairs: list[tuple[float, float, float, float]] = field(default_factory=list)
     _bonds: list[FLOATS] = field(default_factory=list)
     _n_bonds: int = 0
@@ -124,7 +124,7 @@ class Collector:
             if len(self._frames) >= MAX_GROUPS:
                 del self._frames[next(iter(self._frames))]
             frames = self._frames[key] = deque(maxlen=WINDOW)
-        here = _Frame(record.pos, forces, energy, record.cell)
+        here = _LabelledFrame(record.pos, forces, energy, record.cell)
         fitting = [f for f in frames if not np.any(record.pbc) or np.allclose(f.cell, record.cell, rtol=0, atol=1e-5)]
         if fitting:
             found = _nearest(here, fitting, record.pbc)
@@ -147,7 +147,9 @@ class Collector:
         return Evidence.merge([own])
 
 
-def _nearest(here: _Frame, others: list[_Frame], pbc: NDArray[np.bool_]) -> tuple[float, float, float] | None:
+def _nearest(
+    here: _LabelledFrame, others: list[_LabelledFrame], pbc: NDArray[np.bool_]
+) -> tuple[float, float, float] | None:
     """Return distance, work and energy difference to the nearest of ``others``; None when all are the same frame."""
     pos, forces = np.stack([f.pos for f in others]), np.stack([f.forces for f in others])
     if np.any(pbc):
@@ -197,7 +199,7 @@ def _bonds(record: Record, forces: FLOATS | None) -> FLOATS:
 class Finding:
     """One look at the labels: its name, whether they pass it (None: the data do not allow it), and what was seen."""
 
-    look: str
+    check: str
     passed: bool | None
     sentence: str
     values: dict[str, float]

@@ -60,7 +60,7 @@ def lowest_energies(
     return found
 
 
-def said_of_found(energies: dict[str, float]) -> tuple[str, ...]:
+def isolated_atoms_sentence(energies: dict[str, float]) -> tuple[str, ...]:
     """Return the sentence that energies of isolated atoms (eV) are the references."""
     if not energies:
         return ()
@@ -68,7 +68,7 @@ def said_of_found(energies: dict[str, float]) -> tuple[str, ...]:
     return (f"Isolated atoms are among the records: their energies are the reference energies, {each}.",)
 
 
-def said_of_foreign(energies: dict[str, float], off: float) -> tuple[str, ...]:
+def foreign_energies_sentence(energies: dict[str, float], off: float) -> tuple[str, ...]:
     """Return the warning that isolated atoms are of another level than the rest, which is ``off`` eV/atom from them."""
     return (
         f"The energies of the isolated atoms of {', '.join(energies)} do not belong to those of the other records, "

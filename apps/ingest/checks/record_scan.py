@@ -20,7 +20,7 @@ from gfm_pipeline.apps.ingest.assembly.given_splits import given
 from gfm_pipeline.apps.ingest.assembly.shard import Shard, ShardIndex, load_part
 from gfm_pipeline.apps.ingest.checks.fingerprints import order_keys
 from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE_ID
-from gfm_pipeline.apps.ingest.checks.units import SAMPLE, UnitTest, said
+from gfm_pipeline.apps.ingest.checks.units import SAMPLE, UnitTest, unit_sentence
 from gfm_pipeline.apps.ingest.summary.references import ReferenceEnergies, solve_references
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 
@@ -29,7 +29,7 @@ KEPT, DUPLICATE, OUTSIDE, OTHER_UNIT = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
-class Rows:
+class PartRows:
     """One part of the source: its file, and the number of its first record among all."""
 
     path: Path
@@ -45,13 +45,13 @@ class Rows:
         return Shard.load(self.path)
 
 
-def all_parts(folders: list[Path], indexes: list[ShardIndex]) -> list[Rows]:
+def all_parts(folders: list[Path], indexes: list[ShardIndex]) -> list[PartRows]:
     """Return the parts of all shards, end to end."""
-    parts: list[Rows] = []
+    parts: list[PartRows] = []
     first = 0
     for folder, index in zip(folders, indexes, strict=True):
         for part in index.parts:
-            parts.append(Rows(folder / part.file, first, part.n_records))
+            parts.append(PartRows(folder / part.file, first, part.n_records))
             first += part.n_records
     return parts
 
@@ -66,7 +66,7 @@ class Marks:
         """Mark records by their numbers."""
         self._marks[rows] = mark
 
-    def kept(self, part: Rows) -> NDArray[np.bool_]:
+    def kept(self, part: PartRows) -> NDArray[np.bool_]:
         """Return which records of a part are kept."""
         kept: NDArray[np.bool_] = np.asarray(self._marks[part.first : part.first + part.n]) == KEPT
         return kept
@@ -79,7 +79,7 @@ def place(source: SourceSettings, file_index: int, member: int) -> str:
 
 
 def _repetitions(
-    parts: list[Rows], names: tuple[str, ...], at_once: int
+    parts: list[PartRows], names: tuple[str, ...], at_once: int
 ) -> Iterator[tuple[list[NDArray[Any]], NDArray[np.int64], NDArray[np.int64]]]:
     """Yield columns ``names`` of records, in several passes, then which repeat another and the first one of each.
 
@@ -102,7 +102,7 @@ def _repetitions(
 
 
 def mark_duplicates(
-    parts: list[Rows],
+    parts: list[PartRows],
     source: SourceSettings,
     marks: Marks,
     report: Callable[[BadRecord], None],
@@ -120,7 +120,7 @@ def mark_duplicates(
     return found
 
 
-def count_repeated_across(parts: list[Rows], at_once: int = COMPARED_AT_ONCE) -> int:
+def count_repeated_across(parts: list[PartRows], at_once: int = COMPARED_AT_ONCE) -> int:
     """Return how many records repeat one that was given to another split; isolated atoms are left out."""
     found = 0
     for (_, _, _, group, _), repeated, first in _repetitions(parts, ("group_id",), at_once):
@@ -173,7 +173,7 @@ class Fit:
 
 
 def read_energies(
-    parts: list[Rows], marks: Marks, present: NDArray[np.int64]
+    parts: list[PartRows], marks: Marks, present: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Yield atoms of each element [M, S] and energies [M] of the kept records, part by part."""
     for part in parts:
@@ -183,7 +183,7 @@ def read_energies(
 
 
 def mark_other_units(
-    parts: list[Rows],
+    parts: list[PartRows],
     source: SourceSettings,
     marks: Marks,
     present: NDArray[np.int64],
@@ -214,14 +214,14 @@ def mark_other_units(
         for at in other.tolist():
             row, unit = rows[at], units[at]
             file, number = place(source, int(file_index[row]), int(member[row])), int(index[row])
-            report(BadRecord(source.name, file, number, said(str(unit), source.energy_unit)))
+            report(BadRecord(source.name, file, number, unit_sentence(str(unit), source.energy_unit)))
         marks.set(rows[other] + part.first, OTHER_UNIT)
         found += len(other)
     return found
 
 
 def mark_outside(
-    parts: list[Rows],
+    parts: list[PartRows],
     source: SourceSettings,
     marks: Marks,
     present: NDArray[np.int64],

@@ -27,7 +27,7 @@ _NAMES = ("structures", "structure_splits", "groups", "group_splits")
 _NO_SPLIT = ~np.uint64(3)  # of the number of a group, the bits that hold no split that was given
 
 Ids = NDArray[np.uint64]
-Splits = NDArray[np.uint8]
+SplitSets = NDArray[np.uint8]
 
 
 def structure_keys(
@@ -60,9 +60,9 @@ class Keys:
     """Keys of structures and of named groups, ascending, each with its split; a key may be in several splits."""
 
     structures: Ids
-    structure_splits: Splits
+    structure_splits: SplitSets
     groups: Ids
-    group_splits: Splits
+    group_splits: SplitSets
 
     @classmethod
     def none(cls) -> Keys:
@@ -70,7 +70,7 @@ class Keys:
         ids, splits = np.zeros(0, np.uint64), np.zeros(0, np.uint8)
         return cls(ids, splits, ids, splits)
 
-    def with_records(self, part: Shard, splits: Splits, by_name: bool) -> Keys:
+    def with_records(self, part: Shard, splits: SplitSets, by_name: bool) -> Keys:
         """Return the keys with those of more records, in their splits; isolated atoms have none.
 
         Groups have keys where ``by_name`` says that a key of the records names them: of their name and composition.
@@ -109,7 +109,7 @@ class Keys:
             raise IntegrityError(f"{path} does not hold keys of structures: {error}.") from error
 
 
-def _smallest(keys: Ids, splits: Splits, more: Ids, of_more: Splits) -> tuple[Ids, Splits]:
+def _smallest(keys: Ids, splits: SplitSets, more: Ids, of_more: SplitSets) -> tuple[Ids, SplitSets]:
     together, where = np.concatenate([keys, more]), np.concatenate([splits, of_more])
     order = np.lexsort((where, together))
     together, where = together[order], where[order]
@@ -123,8 +123,8 @@ class _Shared:
     apart: int  # in training of one, and in validation or test of the other
 
 
-def _shared(one: tuple[Ids, Splits], other: tuple[Ids, Splits]) -> _Shared:
-    def keys(side: tuple[Ids, Splits], training: bool) -> Ids:
+def _shared(one: tuple[Ids, SplitSets], other: tuple[Ids, SplitSets]) -> _Shared:
+    def keys(side: tuple[Ids, SplitSets], training: bool) -> Ids:
         found, splits = side
         return np.unique(found[(splits == 0) == training])
 
@@ -132,7 +132,7 @@ def _shared(one: tuple[Ids, Splits], other: tuple[Ids, Splits]) -> _Shared:
     return _Shared(len(np.intersect1d(one[0], other[0])), len(np.union1d(*leaks)))
 
 
-def said_of_shared_sources(keys: dict[str, Keys], together: bool) -> tuple[str, ...]:
+def shared_structure_warnings(keys: dict[str, Keys], together: bool) -> tuple[str, ...]:
     """Return a warning for each two sources that share structures or groups which are in splits apart.
 
     Parameters

@@ -96,6 +96,6 @@ class UnitTest:
         return found
 
 
-def said(other: str, unit: EnergyUnit) -> str:
+def unit_sentence(other: str, unit: EnergyUnit) -> str:
     """Return the reason such a record is set aside for."""
     return f"mixed units: the energy fits the rest of the source in {other}, not in {unit}"

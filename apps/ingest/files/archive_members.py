@@ -100,7 +100,7 @@ _DECOMPRESS: dict[str, Opener] = {".gz": _gzip, ".bz2": _bz2, ".xz": _xz, ".zst"
 
 
 @dataclass(frozen=True)
-class Part:
+class InputFile:
     """One file, or one member of an archive.
 
     Attributes
@@ -193,7 +193,7 @@ def is_archive(file: str) -> bool:
     return file.lower().endswith((*_TAR, ".zip"))
 
 
-def parts(file: str, members: str = "*") -> Iterator[Part]:
+def parts(file: str, members: str = "*") -> Iterator[InputFile]:
     """Yield the file itself, or the members of an archive whose names match the pattern ``members``.
 
     Raises
@@ -206,7 +206,7 @@ def parts(file: str, members: str = "*") -> Iterator[Part]:
     if special is not None:
         raise DataError(f"{special[0]} is {special[1]} and no file.", "Give files or folders of files.")
     if not is_archive(file):
-        yield Part(file, path, False, partial(_on_disk, path))
+        yield InputFile(file, path, False, partial(_on_disk, path))
         return
     found = _zip_members(path, members) if file.lower().endswith(".zip") else _tar_members(path, members)
     none = True
@@ -243,7 +243,7 @@ class _Forward(io.RawIOBase):
         return len(data)
 
 
-def _tar_members(path: Path, members: str) -> Iterator[Part]:
+def _tar_members(path: Path, members: str) -> Iterator[InputFile]:
     with tarfile.open(path, "r|*") as archive:
         most = most_of(path)
         while (info := archive.next()) is not None:
@@ -254,17 +254,17 @@ def _tar_members(path: Path, members: str) -> Iterator[Part]:
                 continue
             stream = archive.extractfile(info)
             if stream is not None:
-                yield Part(f"{path}::{info.name}", path, True, partial(io.BufferedReader, _Forward(stream)))
+                yield InputFile(f"{path}::{info.name}", path, True, partial(io.BufferedReader, _Forward(stream)))
         # tarfile takes the end of the file for the end of the archive, which has a mark of its own.
         if archive.fileobj is not None and archive.fileobj.tell() <= archive.offset:
             raise tarfile.ReadError("the archive has no end mark: it is cut short")
 
 
-def _zip_members(path: Path, members: str) -> Iterator[Part]:
+def _zip_members(path: Path, members: str) -> Iterator[InputFile]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if not info.is_dir() and _wanted(info.filename, members):
-                yield Part(f"{path}::{info.filename}", path, True, partial(_zip_member, archive, info, path))
+                yield InputFile(f"{path}::{info.filename}", path, True, partial(_zip_member, archive, info, path))
 
 
 def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> IO[bytes]:

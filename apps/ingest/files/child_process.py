@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from gfm_pipeline.apps.ingest.files.cursor import Cursor, Place
+from gfm_pipeline.apps.ingest.files.cursor import Cursor, RecordPlace
 from gfm_pipeline.core.contracts.reading import ReadLimits
 from gfm_pipeline.core.errors import GFMError
 
@@ -90,7 +90,7 @@ class Child:
         Exception
             What ``work`` raised, or ``alive``.
         """
-        patience = Patience(self.limits.seconds)
+        patience = ChildTimeouts(self.limits.seconds)
         while not self._receive.poll(LOOK):
             alive()
             if patience.ends(_seen_of(self.memory), _bytes_read(self._pid)):
@@ -106,7 +106,7 @@ class Child:
 
 
 @dataclass
-class Patience:
+class ChildTimeouts:
     """Says when a silent child is given up: looks are counted, so that a machine that slept is not taken for it."""
 
     seconds: float
@@ -126,7 +126,7 @@ class Patience:
         return self._waited > self.seconds or self._busy > BUSY * self.seconds
 
 
-def _seen_of(memory: Any) -> tuple[Place, bool]:
+def _seen_of(memory: Any) -> tuple[RecordPlace, bool]:
     cursor = Cursor(memory=memory)
     return cursor.place, cursor.parsing
 

@@ -11,16 +11,16 @@ from gfm_pipeline.apps.ingest.records import RefusedError, mine
 
 T = TypeVar("T")
 FILE, RECORD, PARSING = range(3)
-Place = tuple[int, int]  # position among the files of a shard, record of that file
-BEGIN: Place = (0, 0)
+RecordPlace = tuple[int, int]  # position among the files of a shard, record of that file
+BEGIN: RecordPlace = (0, 0)
 
 
 @dataclass
-class Refused:
+class RecordRefused:
     """What is not tried again, and why: records, what is cut out of a file behind a place, files from a record on."""
 
-    records: dict[Place, str] = field(default_factory=dict)
-    cuts: dict[Place, str] = field(default_factory=dict)
+    records: dict[RecordPlace, str] = field(default_factory=dict)
+    cuts: dict[RecordPlace, str] = field(default_factory=dict)
     files: dict[int, tuple[int, str]] = field(default_factory=dict)
 
 
@@ -37,8 +37,8 @@ class Cursor:
         Room for the place; memory that processes share lets others see it.
     """
 
-    def __init__(self, first: Place = BEGIN, refused: Refused | None = None, memory: Any = None) -> None:
-        self._first, self._refused = first, refused or Refused()
+    def __init__(self, first: RecordPlace = BEGIN, refused: RecordRefused | None = None, memory: Any = None) -> None:
+        self._first, self._refused = first, refused or RecordRefused()
         self._cells = memoryview(bytearray(24) if memory is None else memory).cast("q")
 
     @staticmethod
@@ -62,7 +62,7 @@ class Cursor:
         return bool(self._cells[PARSING])
 
     @property
-    def place(self) -> Place:
+    def place(self) -> RecordPlace:
         """File and record."""
         return self.file, self.record
 

@@ -24,8 +24,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.ingest.assembly.given_splits import split_said
-from gfm_pipeline.apps.ingest.files.archive_members import Part, is_archive, parts
+from gfm_pipeline.apps.ingest.assembly.given_splits import stated_split
+from gfm_pipeline.apps.ingest.files.archive_members import InputFile, is_archive, parts
 from gfm_pipeline.apps.ingest.files.cursor import Cursor
 from gfm_pipeline.apps.ingest.files.known_formats import recognised
 from gfm_pipeline.apps.ingest.labels.interpretation import Labels, NotMeantError, interpret, selected
@@ -35,7 +35,7 @@ from gfm_pipeline.apps.ingest.records import (
     PassedOver,
     Record,
     RefusedError,
-    deal,
+    assign_shards,
     disk_trouble,
     group_name,
     unreadable,
@@ -133,10 +133,10 @@ class FileReader(ABC):
         return ()
 
     @abstractmethod
-    def frames(self, part: Part, options: Any) -> Iterator[Parse]:
+    def frames(self, part: InputFile, options: Any) -> Iterator[Parse]:
         """Yield one function a record of a file, in the file's order; each parses its record when called."""
 
-    def length(self, part: Part, options: Any) -> int | None:  # noqa: ARG002
+    def length(self, part: InputFile, options: Any) -> int | None:  # noqa: ARG002
         """Return the number of records of a file when that is cheap to say."""
         return None
 
@@ -174,7 +174,7 @@ class FileReader(ABC):
         """Yield the records of one shard from where ``cursor`` begins, and move it along."""
         options = parse_options(source.reader, source.options)
         plans = Plans(source)
-        files, records = deal(source.files, shard, n_shards)
+        files, records = assign_shards(source.files, shard, n_shards)
         for place, (file_index, file) in enumerate(files):
             if cursor.wants_file(place):
                 yield from self._file(plans, options, file_index, file, records, cursor)
@@ -214,7 +214,7 @@ class FileReader(ABC):
                     yield BadRecord(source.name, part.name, 0, said)
                 cursor.advance()
 
-    def _rest(self, part: Part, options: Any, done: int) -> int | None:
+    def _rest(self, part: InputFile, options: Any, done: int) -> int | None:
         """Return how many records the file still has after ``done``, as far as it says so; None: not known."""
         try:
             length = self.length(part, options)
@@ -228,7 +228,7 @@ class FileReader(ABC):
         self,
         parse: Parse | Exception,
         plans: Plans,
-        part: Part,
+        part: InputFile,
         file_index: int,
         member: int,
         index: int,
@@ -262,7 +262,7 @@ class FileReader(ABC):
                 fault=labels.fault,
                 units=labels.units,
                 omits_forces=labels.omits_forces,
-                split=split_said(source, file_index, frame.find),
+                split=stated_split(source, file_index, frame.find),
             )
         except (PassOverError, NotMeantError) as error:
             return PassedOver(part.name, index, str(error))
@@ -270,7 +270,7 @@ class FileReader(ABC):
             return unreadable(source, part.name, index, error)
 
 
-def _named_for_what_it_is(found: Record | BadRecord | PassedOver, part: Part, reader: str) -> Any:
+def _named_for_what_it_is(found: Record | BadRecord | PassedOver, part: InputFile, reader: str) -> Any:
     """Say of the first record of a file that is of another format what that is."""
     if not isinstance(found, BadRecord):
         return found

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
 from gfm_pipeline.apps.ingest.files.child_process import Child, ChildDiedError
-from gfm_pipeline.apps.ingest.files.cursor import BEGIN, Cursor, Place, Refused
+from gfm_pipeline.apps.ingest.files.cursor import BEGIN, Cursor, RecordPlace, RecordRefused
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader
 from gfm_pipeline.apps.ingest.files.record_batches import Packer, Unpacker, to_bytes
 from gfm_pipeline.apps.ingest.records import PassedOver, Reader, Record
@@ -79,7 +79,7 @@ class Isolated:
         DataError
             When the process that reads dies outside of any file.
         """
-        first, refused, deaths = BEGIN, Refused(), dict[int, int]()
+        first, refused, deaths = BEGIN, RecordRefused(), dict[int, int]()
         while True:
             memory = Cursor.shared()
             cursor = Cursor(first, refused, memory)
@@ -99,7 +99,7 @@ class Isolated:
                     _refuse(refused, seen, first, deaths[seen.file], death)
 
 
-def _refuse(refused: Refused, seen: Cursor, first: Place, deaths: int, death: ChildDiedError) -> None:
+def _refuse(refused: RecordRefused, seen: Cursor, first: RecordPlace, deaths: int, death: ChildDiedError) -> None:
     """Note what is not to be tried again, after a child died at ``seen``."""
     if deaths >= DEATHS or death.in_time:
         received = first[1] if first[0] == seen.file else 0

@@ -12,7 +12,7 @@ import ijson
 import orjson
 
 ERRORS = (ijson.JSONError,)
-Event = tuple[str, Any]
+JsonEvent = tuple[str, Any]
 _OPEN = ("start_map", "start_array")
 _CLOSE = ("end_map", "end_array")
 _LOOK_AHEAD = 1_000_000  # events; a record that is not found among so many is not there
@@ -85,7 +85,7 @@ def records(stream: Readable, key: str) -> Iterator[Callable[[], Any]]:
     """
     text = _Finite(stream, key)
     events = _Events(iter(ijson.basic_parse(text, use_float=True, multiple_values=True)))
-    seen: list[Event] = []
+    seen: list[JsonEvent] = []
     depth = _find(events, key, seen)
     yield from _at_depth(text, events, seen, depth)
 
@@ -96,7 +96,7 @@ def items(stream: Readable) -> Iterator[Callable[[], Any]]:
     yield from _at_depth(text, _Events(iter(ijson.basic_parse(text, use_float=True))), [], 1)
 
 
-def _at_depth(text: _Finite, events: _Events, seen: list[Event], depth: int) -> Iterator[Callable[[], Any]]:
+def _at_depth(text: _Finite, events: _Events, seen: list[JsonEvent], depth: int) -> Iterator[Callable[[], Any]]:
     given, inside = 0, False
     try:
         for record in _cut(chain(seen, events), depth):
@@ -116,14 +116,14 @@ def _at_depth(text: _Finite, events: _Events, seen: list[Event], depth: int) -> 
 class _Events:
     """Events of a parser, and the error that ended them, whoever met it."""
 
-    def __init__(self, events: Iterator[Event]) -> None:
+    def __init__(self, events: Iterator[JsonEvent]) -> None:
         self._events = events
         self.error: Exception | None = None
 
     def __iter__(self) -> _Events:
         return self
 
-    def __next__(self) -> Event:
+    def __next__(self) -> JsonEvent:
         try:
             return next(self._events)
         except ERRORS as error:
@@ -131,7 +131,7 @@ class _Events:
             raise
 
 
-def _cut(events: Iterator[Event], depth: int) -> Iterator[_Record]:
+def _cut(events: Iterator[JsonEvent], depth: int) -> Iterator[_Record]:
     level = 0
     for event, value in events:
         if event in _CLOSE:
@@ -183,7 +183,7 @@ class Joined:
         yield from self._rest
 
 
-def _find(events: Iterator[Event], key: str, seen: list[Event]) -> int:
+def _find(events: Iterator[JsonEvent], key: str, seen: list[JsonEvent]) -> int:
     """Return how many containers a record is in; events read for it are appended to ``seen``."""
     level = 0
     for event, value in events:
@@ -202,7 +202,7 @@ def _find(events: Iterator[Event], key: str, seen: list[Event]) -> int:
 class _Record:
     """One record, not yet parsed."""
 
-    def __init__(self, event: str, value: Any, events: Iterator[Event]) -> None:
+    def __init__(self, event: str, value: Any, events: Iterator[JsonEvent]) -> None:
         self._event, self._value, self._events = event, value, events
         self._level = 1 if event in _OPEN else 0
 
@@ -210,7 +210,7 @@ class _Record:
         """Parse the record. Records are parsed in file order only."""
         return _build(self._event, self._value, self._counted())
 
-    def _counted(self) -> Iterator[Event]:
+    def _counted(self) -> Iterator[JsonEvent]:
         for event, value in self._events:
             self._level += (event in _OPEN) - (event in _CLOSE)
             yield event, value
@@ -221,7 +221,7 @@ class _Record:
             next((None for _ in self._counted() if not self._level), None)
 
 
-def _build(event: str, value: Any, events: Iterator[Event]) -> Any:
+def _build(event: str, value: Any, events: Iterator[JsonEvent]) -> Any:
     if event == "start_map":
         found: dict[str, Any] = {}
         for kind, key in events:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from gfm_pipeline.apps.ingest.files.archive_members import Part
+from gfm_pipeline.apps.ingest.files.archive_members import InputFile
 
 _PEEK = 16  # bytes
 _TO_XYZ = "Write its structures with ASE as extended XYZ, and read that"
@@ -77,7 +77,7 @@ KNOWN = (
 )
 
 
-def recognised(part: Part, reader: str) -> str | None:
+def recognised(part: InputFile, reader: str) -> str | None:
     """Return what a file that ``reader`` could not read is, and what to do; None where nothing better is known."""
     begin = b""
     if not part.in_archive and part.file.is_file():

@@ -29,7 +29,7 @@ _arrays_of = attrgetter(*_ARRAYS)
 
 
 @dataclass(frozen=True)
-class Batch:
+class RecordBatch:
     """Items as they are sent.
 
     Attributes
@@ -65,7 +65,7 @@ class Packer:
 
     _known: dict[KeySet, int] = field(default_factory=dict)
 
-    def pack(self, items: Sequence[Item]) -> Batch:
+    def pack(self, items: Sequence[Item]) -> RecordBatch:
         """Return items as a batch; it is to be unpacked in its turn."""
         if len(self._known) >= MOST_KEY_SETS:
             self._known.clear()
@@ -90,7 +90,7 @@ class Packer:
                 self._known[item.keys] = len(self._known)
                 new.append(item.keys)
             keys_of.append(-1 if item.keys is None else self._known[item.keys])
-        return Batch(
+        return RecordBatch(
             others=others,
             sizes=sizes,
             numbers=_joined(numbers),
@@ -109,7 +109,7 @@ class Unpacker:
 
     _known: list[KeySet] = field(default_factory=list)
 
-    def unpack(self, batch: Batch) -> Iterator[Item]:
+    def unpack(self, batch: RecordBatch) -> Iterator[Item]:
         """Yield the items of a batch."""
         self._known[batch.first_keys :] = batch.keys
         columns = zip(*batch.columns, strict=True)

@@ -85,7 +85,7 @@ class _Type(metaclass=_Sealed):
         object.__setattr__(self, "dtype", self.dtype.newbyteorder(state[1]))
 
 
-class _Array(metaclass=_Sealed):
+class _PickledArray(metaclass=_Sealed):
     """An array of NumPy's, as pickles make it: empty, then a state with shape, type and bytes."""
 
     __slots__ = ("array",)
@@ -160,7 +160,7 @@ def _plain(node: Any, depth: int = 0) -> Any:
     """Return what was built with arrays of NumPy's in place of what stood for them."""
     if depth > DEEPEST:
         raise _refused("nests without end")
-    if isinstance(node, _Array):
+    if isinstance(node, _PickledArray):
         if node.array is None:
             raise _refused("leaves an array empty")
         return node.array
@@ -279,7 +279,7 @@ class _Graph(_Plain):
 
 _CLASSES: dict[tuple[str, str], type] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
-    ("numpy", "ndarray"): _Array,
+    ("numpy", "ndarray"): _PickledArray,
     ("numpy", "dtype"): _Type,
 }
 _FUNCTIONS: dict[tuple[str, str], Any] = {
@@ -287,7 +287,7 @@ _FUNCTIONS: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch.storage", "_load_from_bytes"): _storage,
     ("torch", "Size"): _size,
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy.core.multiarray", "_reconstruct"): _PickledArray,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy.core.multiarray", "_frombuffer"): _frombuffer,
     ("numpy._core.numeric", "_frombuffer"): _frombuffer,

@@ -37,7 +37,7 @@ def _calculator_class() -> Any:
     return Calculator
 
 
-class _Potential:
+class _XtbPotential:
     """tblite's GFN2-xTB of one molecule; each call starts from the density of the one before."""
 
     def __init__(self, numbers: NDArray[Any], pos: Vectors) -> None:
@@ -103,7 +103,7 @@ def _trajectory(
             atoms.positions,
             maxwell_boltzmann(masses, 2.0 * temperature, rng),
             masses,
-            _Potential(atoms.numbers, atoms.positions),
+            _XtbPotential(atoms.numbers, atoms.positions),
             timestep_fs=options.timestep_fs,
             friction_per_fs=options.friction_per_fs,
             temperature=temperature,

@@ -1,6 +1,6 @@
 """From the keys of a record to its labels: which energy and forces are used, and what weights, units and heads say.
 
-What can be decided from the names alone is decided once for all records of one make (`Plan`); the values are looked at
+What the names alone decide is decided once for all records of one make (`LabelPlan`); the values are looked at
 where a decision depends on them.
 
 Two energies: the reader's own is used, the free energy before the energy extrapolated to no smearing, since forces are
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gfm_pipeline.apps.ingest.labels.known_keys import KeySet, Kind
-from gfm_pipeline.apps.ingest.labels.plans import Plan, Remark
+from gfm_pipeline.apps.ingest.labels.known_keys import KeyKind, KeySet
+from gfm_pipeline.apps.ingest.labels.plans import LabelPlan, Remark
 from gfm_pipeline.apps.ingest.labels.stated_units import Stated, decided, stated
 from gfm_pipeline.core.contracts.data import ForceSign, SourceSettings
 
@@ -37,7 +37,7 @@ class Labels(NamedTuple):
     forces: Any
     charge: tuple[str, ...] = ()
     spin: tuple[str, ...] = ()
-    said: tuple[tuple[str, Kind, str], ...] = ()
+    said: tuple[tuple[str, KeyKind, str], ...] = ()
     remarks: tuple[Remark, ...] = ()
     fault: str | None = None
     units: Stated | None = None
@@ -45,7 +45,7 @@ class Labels(NamedTuple):
 
 
 def interpret(
-    plan: Plan, find: Callable[[str], Any], energy: Any, forces: Any, natoms: int, source: SourceSettings
+    plan: LabelPlan, find: Callable[[str], Any], energy: Any, forces: Any, natoms: int, source: SourceSettings
 ) -> Labels:
     """Return the labels of a record.
 
@@ -81,10 +81,10 @@ def interpret(
     return Labels(energy, forces, plan.charge, plan.spin, _said(plan, find), tuple(remarks), fault, units, omits)
 
 
-def _said(plan: Plan, find: Callable[[str], Any]) -> tuple[tuple[str, Kind, str], ...]:
+def _said(plan: LabelPlan, find: Callable[[str], Any]) -> tuple[tuple[str, KeyKind, str], ...]:
     return tuple(
         [
-            (name, kind, value_text(find(name) if kind is not Kind.UNKNOWN else _unasked(find, name)))
+            (name, kind, value_text(find(name) if kind is not KeyKind.UNKNOWN else _unasked(find, name)))
             for name, kind in plan.counted
         ]
     )
@@ -98,7 +98,7 @@ def _unasked(find: Callable[[str], Any], name: str) -> Any:
         return None
 
 
-def _stated(plan: Plan, find: Callable[[str], Any], source: SourceSettings, remarks: list[Remark]) -> Stated:
+def _stated(plan: LabelPlan, find: Callable[[str], Any], source: SourceSettings, remarks: list[Remark]) -> Stated:
     """Return the units that a record states, and note what they say of the source's."""
     stating = [None if name is None else find(name) for name in plan.units]
     texts = [None if value is None else str(value) for value in stating]
@@ -112,7 +112,7 @@ def _stated(plan: Plan, find: Callable[[str], Any], source: SourceSettings, rema
 
 
 def _rivalry(
-    plan: Plan, find: Callable[[str], Any], energy: Any, natoms: int, source: SourceSettings, remarks: list[Remark]
+    plan: LabelPlan, find: Callable[[str], Any], energy: Any, natoms: int, source: SourceSettings, remarks: list[Remark]
 ) -> str | None:
     """Note energies that differ from the one used; return the fault where the data do not say which is meant."""
     mine = number(energy) if plan.other or plan.rivals else None
@@ -138,7 +138,7 @@ def _rivalry(
     return None
 
 
-def _weighed(plan: Plan, find: Callable[[str], Any], remarks: list[Remark]) -> bool:
+def _weighed(plan: LabelPlan, find: Callable[[str], Any], remarks: list[Remark]) -> bool:
     """Return whether a weight of 0 leaves the forces out; raise where one leaves the record out."""
     for name in (*plan.nothing, *plan.no_energy):
         weight = number(find(name))
@@ -192,7 +192,10 @@ def missing(keys: KeySet | None, what: str) -> str:
     """Return the hint for a record without energy or forces: what it has that looks like one."""
     if keys is None:
         return ""
-    looked = {"energy_key": (keys.energy, (Kind.ENERGY, Kind.FREE_ENERGY)), "forces_key": (keys.forces, (Kind.FORCES,))}
+    looked = {
+        "energy_key": (keys.energy, (KeyKind.ENERGY, KeyKind.FREE_ENERGY)),
+        "forces_key": (keys.forces, (KeyKind.FORCES,)),
+    }
     like = {key: keys.of(*kinds, declared=False) for key, (taken, kinds) in looked.items() if taken is None}
     found = {key: names for key, names in like.items() if names}
     if f"{what}_key" not in found:

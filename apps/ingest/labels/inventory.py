@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from gfm_pipeline.apps.ingest.labels.known_keys import MIXING, KeySet, Kind
+from gfm_pipeline.apps.ingest.labels.known_keys import MIXING, KeyKind, KeySet
 from gfm_pipeline.apps.ingest.labels.plans import Remark, plan_of
 from gfm_pipeline.apps.ingest.records import Record, reduced_formula
 from gfm_pipeline.core.contracts.data import SourceSettings
@@ -32,7 +32,7 @@ class Inventory:
     _sets: Counter[KeySet] = field(default_factory=Counter)
     _values: dict[str, Counter[str]] = field(default_factory=dict)
     _remarks: Counter[Remark] = field(default_factory=Counter)
-    _sums: dict[tuple[str, Kind, str, str], list[float]] = field(default_factory=dict)
+    _sums: dict[tuple[str, KeyKind, str, str], list[float]] = field(default_factory=dict)
 
     def add(self, record: Record) -> None:
         """Take a record as the reader gave it."""
@@ -50,7 +50,7 @@ class Inventory:
         if record.energy is None:
             return
         for name, kind, value in record.said:
-            if kind not in MIXING and (kind is not Kind.UNKNOWN or OTHERS in self._values.get(name, ())):
+            if kind not in MIXING and (kind is not KeyKind.UNKNOWN or OTHERS in self._values.get(name, ())):
                 continue
             key = (name, kind, value, reduced_formula(record.numbers))
             sums = self._sums.get(key)
@@ -72,7 +72,7 @@ class Inventory:
             uses = dict(plan_of(key_set, self.source).uses)
             for key in key_set.keys:
                 use = uses.get(key.name, UNUSED)
-                kind = str(key.kind) if key.declared or key.kind is Kind.UNKNOWN else f"looks like {key.kind}"
+                kind = str(key.kind) if key.declared or key.kind is KeyKind.UNKNOWN else f"looks like {key.kind}"
                 one = KeyFound(
                     key.name, kind, key.shape, n, use, dict(self._values.get(key.name, Counter()).most_common())
                 )
@@ -130,7 +130,7 @@ def _pooled(one: EnergiesOf, other: EnergiesOf) -> EnergiesOf:
     return EnergiesOf(one.key, one.kind, one.value, one.formula, n, mean, variance)
 
 
-def said_of_keys(found: LabelInventory) -> tuple[str, ...]:
+def label_key_sentences(found: LabelInventory) -> tuple[str, ...]:
     """Return the warnings about the keys of a source, one sentence each."""
     counted = [f"{text} ({n:,} of {found.records:,} records)" for text, n in found.warnings.items()]
     return (*counted, *_mixtures(found))
@@ -144,18 +144,18 @@ def notes_of_keys(found: LabelInventory) -> tuple[str, ...]:
 def _mixtures(found: LabelInventory) -> Iterable[str]:
     """Yield a sentence for each key that tells apart records whose energies one branch should not mix."""
     for key in found.keys:
-        if (key.kind not in MIXING and key.kind != Kind.UNKNOWN) or len(key.values) < 2:
+        if (key.kind not in MIXING and key.kind != KeyKind.UNKNOWN) or len(key.values) < 2:
             continue
         energies = [e for e in found.energies if e.key == key.key]
-        if key.kind == Kind.UNKNOWN:
+        if key.kind == KeyKind.UNKNOWN:
             gap, formula, clear = _gap([e for e in energies if e.records >= FEW])
             if clear and gap > FAR_APART and OTHERS not in key.values and key.use == UNUSED:
                 yield _undeclared(key, gap, formula)
             continue
         gap, formula, clear = _gap(energies)
-        if key.kind == Kind.CONFIG_TYPE and not (clear and gap > 4 * APART):
+        if key.kind == KeyKind.CONFIG_TYPE and not (clear and gap > 4 * APART):
             continue
-        if key.kind == Kind.SPIN and not clear:
+        if key.kind == KeyKind.SPIN and not clear:
             continue  # a composition that has one multiplicity only mixes nothing
         shown = list(key.values.items())
         counts = ", ".join(f"{value} ({n:,} records)" for value, n in shown[:4])

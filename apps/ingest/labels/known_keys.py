@@ -17,7 +17,7 @@ import numpy as np
 from gfm_pipeline.core.strenum import StrEnum
 
 
-class Kind(StrEnum):
+class KeyKind(StrEnum):
     """What a key is."""
 
     ENERGY = "energy"
@@ -48,69 +48,77 @@ class Kind(StrEnum):
 class KnownKey:
     """A kind, and its names in lower case without what is no letter or digit, the reader's first choice first."""
 
-    kind: Kind
+    kind: KeyKind
     names: tuple[str, ...]
 
 
 KNOWN = (
     KnownKey(
-        Kind.ENERGY,
+        KeyKind.ENERGY,
         ("energy", "energies", "totenergy", "totalenergy", "etot", "potentialenergy", "epot", "toten", "totale"),
     ),
-    KnownKey(Kind.FREE_ENERGY, ("freeenergy", "efree", "forceconsistentenergy")),
-    KnownKey(Kind.FORCES, ("forces", "force", "gradient", "gradients", "atomicforces")),
-    KnownKey(Kind.STRESS, ("stress", "stresses", "stresstensor")),
-    KnownKey(Kind.VIRIAL, ("virial", "virials", "virialtensor")),
-    KnownKey(Kind.DIPOLE, ("dipole", "dipolemoment", "dipoles", "mu", "totaldipole")),
-    KnownKey(Kind.MAGMOMS, ("magmom", "magmoms", "initialmagmoms", "magneticmoments", "magneticmoment", "spins")),
+    KnownKey(KeyKind.FREE_ENERGY, ("freeenergy", "efree", "forceconsistentenergy")),
+    KnownKey(KeyKind.FORCES, ("forces", "force", "gradient", "gradients", "atomicforces")),
+    KnownKey(KeyKind.STRESS, ("stress", "stresses", "stresstensor")),
+    KnownKey(KeyKind.VIRIAL, ("virial", "virials", "virialtensor")),
+    KnownKey(KeyKind.DIPOLE, ("dipole", "dipolemoment", "dipoles", "mu", "totaldipole")),
+    KnownKey(KeyKind.MAGMOMS, ("magmom", "magmoms", "initialmagmoms", "magneticmoments", "magneticmoment", "spins")),
     KnownKey(
-        Kind.CHARGES,
+        KeyKind.CHARGES,
         ("charges", "initialcharges", "atomiccharges", "partialcharges", "hirshfeldcharges", "mullikencharges", "qs"),
     ),
-    KnownKey(Kind.WEIGHT, ("configweight", "weight", "sampleweight", "weights")),
-    KnownKey(Kind.ENERGY_WEIGHT, ("configenergyweight", "energyweight", "weightenergy", "eweight")),
+    KnownKey(KeyKind.WEIGHT, ("configweight", "weight", "sampleweight", "weights")),
+    KnownKey(KeyKind.ENERGY_WEIGHT, ("configenergyweight", "energyweight", "weightenergy", "eweight")),
     KnownKey(
-        Kind.FORCES_WEIGHT,
+        KeyKind.FORCES_WEIGHT,
         ("configforcesweight", "configforceweight", "forcesweight", "forceweight", "weightforces", "fweight"),
     ),
     KnownKey(
-        Kind.OTHER_WEIGHT,
+        KeyKind.OTHER_WEIGHT,
         ("configstressweight", "configvirialsweight", "configvirialweight", "stressweight", "virialweight", "vweight"),
     ),
     KnownKey(
-        Kind.HEAD,
+        KeyKind.HEAD,
         (
             "head", "functional", "xc", "xcfunctional", "dftfunctional", "method", "theory", "leveloftheory",
             "calculator", "dataset", "datasetname", "basis", "basisset",
         ),
     ),
-    KnownKey(Kind.CONFIG_TYPE, ("configtype", "configurationtype", "structuretype")),
-    KnownKey(Kind.CHARGE, ("charge", "totalcharge", "netcharge", "systemcharge", "molecularcharge", "totcharge")),
-    KnownKey(Kind.SPIN, ("spin", "spinmultiplicity", "multiplicity", "totalspin")),
-    KnownKey(Kind.ENERGY_UNIT, ("energyunit", "energyunits", "unitenergy", "unitsenergy", "unit", "units")),
+    KnownKey(KeyKind.CONFIG_TYPE, ("configtype", "configurationtype", "structuretype")),
+    KnownKey(KeyKind.CHARGE, ("charge", "totalcharge", "netcharge", "systemcharge", "molecularcharge", "totcharge")),
+    KnownKey(KeyKind.SPIN, ("spin", "spinmultiplicity", "multiplicity", "totalspin")),
+    KnownKey(KeyKind.ENERGY_UNIT, ("energyunit", "energyunits", "unitenergy", "unitsenergy", "unit", "units")),
     KnownKey(
-        Kind.LENGTH_UNIT,
+        KeyKind.LENGTH_UNIT,
         (
             "lengthunit", "lengthunits", "distanceunit", "distanceunits", "positionunit", "positionsunit",
             "coordinateunit", "coordinatesunit", "unitlength", "posunit",
         ),
     ),
-    KnownKey(Kind.FORCES_UNIT, ("forcesunit", "forceunit", "forceunits", "forcesunits", "unitforces", "unitforce")),
-    KnownKey(Kind.CELL, ("cell", "lattice", "unitcell", "latticevectors", "box")),
+    KnownKey(KeyKind.FORCES_UNIT, ("forcesunit", "forceunit", "forceunits", "forcesunits", "unitforces", "unitforce")),
+    KnownKey(KeyKind.CELL, ("cell", "lattice", "unitcell", "latticevectors", "box")),
 )  # fmt: skip
 QUALIFIERS = ("ref", "reference", "dft", "qm", "target", "label", "true", "corrected", "uncorrected")
 # What a name ends in that is not declared, and so only looks like a label.
-ENDINGS = {"energy": Kind.ENERGY, "forces": Kind.FORCES, "unit": Kind.OTHER_UNIT, "units": Kind.OTHER_UNIT}
+ENDINGS = {"energy": KeyKind.ENERGY, "forces": KeyKind.FORCES, "unit": KeyKind.OTHER_UNIT, "units": KeyKind.OTHER_UNIT}
 _KIND_OF = {name: known.kind for known in KNOWN for name in known.names}
 # Values of these tell records apart, and are counted.
 COUNTED = frozenset(
-    {Kind.HEAD, Kind.CONFIG_TYPE, Kind.CHARGE, Kind.SPIN, Kind.WEIGHT, Kind.ENERGY_WEIGHT, Kind.FORCES_WEIGHT}
-    | {Kind.ENERGY_UNIT, Kind.LENGTH_UNIT, Kind.FORCES_UNIT}
+    {
+        KeyKind.HEAD,
+        KeyKind.CONFIG_TYPE,
+        KeyKind.CHARGE,
+        KeyKind.SPIN,
+        KeyKind.WEIGHT,
+        KeyKind.ENERGY_WEIGHT,
+        KeyKind.FORCES_WEIGHT,
+    }
+    | {KeyKind.ENERGY_UNIT, KeyKind.LENGTH_UNIT, KeyKind.FORCES_UNIT}
 )
-UNITS = frozenset({Kind.ENERGY_UNIT, Kind.LENGTH_UNIT, Kind.FORCES_UNIT, Kind.OTHER_UNIT})
+UNITS = frozenset({KeyKind.ENERGY_UNIT, KeyKind.LENGTH_UNIT, KeyKind.FORCES_UNIT, KeyKind.OTHER_UNIT})
 # Texts of keys that are not declared are counted too: one of them may say what the energies differ by.
 # Of these, one branch of a model should see one value.
-MIXING = frozenset({Kind.HEAD, Kind.CONFIG_TYPE, Kind.CHARGE, Kind.SPIN})
+MIXING = frozenset({KeyKind.HEAD, KeyKind.CONFIG_TYPE, KeyKind.CHARGE, KeyKind.SPIN})
 
 
 def plain(name: str) -> str:
@@ -118,7 +126,7 @@ def plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.rpartition(".")[2].lower()) or re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def kind_of(name: str, shape: str = "number") -> tuple[Kind, bool]:
+def kind_of(name: str, shape: str = "number") -> tuple[KeyKind, bool]:
     """Return what a name means, and whether it is declared or only looks like it."""
     word = plain(name)
     words = [word]
@@ -129,16 +137,16 @@ def kind_of(name: str, shape: str = "number") -> tuple[Kind, bool]:
         if candidate in _KIND_OF:
             kind = _KIND_OF[candidate]
             per_atom = shape.startswith("[N")
-            return (Kind.CHARGES if kind is Kind.CHARGE and per_atom else kind), True
-    return next(((kind, False) for end, kind in ENDINGS.items() if word.endswith(end)), (Kind.UNKNOWN, False))
+            return (KeyKind.CHARGES if kind is KeyKind.CHARGE and per_atom else kind), True
+    return next(((kind, False) for end, kind in ENDINGS.items() if word.endswith(end)), (KeyKind.UNKNOWN, False))
 
 
 @dataclass(frozen=True)
-class Key:
+class LabelKey:
     """A key of a record; ``declared`` says that the name is in the table, not only similar."""
 
     name: str
-    kind: Kind
+    kind: KeyKind
     declared: bool
     shape: str
 
@@ -150,11 +158,11 @@ class KeySet:
     Records of a file share one, so it is compared by identity.
     """
 
-    keys: tuple[Key, ...]
+    keys: tuple[LabelKey, ...]
     energy: str | None = None
     forces: str | None = None
 
-    def of(self, *kinds: Kind, declared: bool = True) -> tuple[str, ...]:
+    def of(self, *kinds: KeyKind, declared: bool = True) -> tuple[str, ...]:
         """Return the names of some kinds, in the order of the kinds."""
         return tuple(k.name for kind in kinds for k in self.keys if k.kind is kind and (k.declared or not declared))
 
@@ -198,11 +206,11 @@ class KeySets:
         if found is None:
             if len(self._known) >= self._most:
                 self._known.clear()
-            seen: dict[str, Key] = {}
+            seen: dict[str, LabelKey] = {}
             for name, value in items():
                 if value is not None and name not in seen:
                     shape = shape_of(value, natoms)
-                    seen[name] = Key(name, *kind_of(name, shape), shape)
+                    seen[name] = LabelKey(name, *kind_of(name, shape), shape)
             found = self._known[identity] = KeySet(tuple(seen.values()), energy, forces)
         return found
 

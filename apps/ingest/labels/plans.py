@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from gfm_pipeline.apps.ingest.labels.known_keys import COUNTED, KeySet, Kind, plain
+from gfm_pipeline.apps.ingest.labels.known_keys import COUNTED, KeyKind, KeySet, plain
 from gfm_pipeline.core.contracts.data import ForceSign, SourceSettings
 
 MOST_PLANS = 1024  # kept of a source
@@ -20,7 +20,7 @@ class Remark:
 
 
 @dataclass(frozen=True)
-class Plan:
+class LabelPlan:
     """What the names of a `KeySet` decide for a source.
 
     Attributes
@@ -53,7 +53,7 @@ class Plan:
     nothing: tuple[str, ...]
     charge: tuple[str, ...]
     spin: tuple[str, ...]
-    counted: tuple[tuple[str, Kind], ...]
+    counted: tuple[tuple[str, KeyKind], ...]
     units: tuple[str | None, str | None, str | None]
     remarks: tuple[Remark, ...]
     uses: tuple[tuple[str, str], ...]
@@ -62,7 +62,7 @@ class Plan:
     silent: bool
 
 
-def plan_of(keys: KeySet, source: SourceSettings) -> Plan:
+def plan_of(keys: KeySet, source: SourceSettings) -> LabelPlan:
     """Return the plan of a key set for a source."""
     return _plan(
         keys,
@@ -80,9 +80,9 @@ class Plans:
 
     def __init__(self, source: SourceSettings) -> None:
         self.source = source
-        self._known: dict[KeySet, Plan] = {}
+        self._known: dict[KeySet, LabelPlan] = {}
 
-    def of(self, keys: KeySet) -> Plan:
+    def of(self, keys: KeySet) -> LabelPlan:
         """Return the plan of a key set."""
         found = self._known.get(keys)
         if found is None:
@@ -101,23 +101,27 @@ def _plan(
     without_forces: bool,
     selecting: tuple[str, ...],
     split_key: str | None,
-) -> Plan:
-    own = keys.of(Kind.ENERGY, Kind.FREE_ENERGY)
+) -> LabelPlan:
+    own = keys.of(KeyKind.ENERGY, KeyKind.FREE_ENERGY)
     energy = energy_key
-    if energy is None and without_forces and keys.energy is not None and keys.energy in keys.of(Kind.FREE_ENERGY):
-        energy = next((n for n in keys.of(Kind.ENERGY) if plain(n) == "energy"), None)
+    if energy is None and without_forces and keys.energy is not None and keys.energy in keys.of(KeyKind.FREE_ENERGY):
+        energy = next((n for n in keys.of(KeyKind.ENERGY) if plain(n) == "energy"), None)
     taken_energy, taken_forces = energy or keys.energy, forces_key or keys.forces
     other = None
     if taken_energy in own and energy_key is None:
         other = next((n for n in own if {plain(n), plain(str(taken_energy))} == {"energy", "freeenergy"}), None)
     rivals = tuple(n for n in own if n not in (taken_energy, other)) if energy_key is None and taken_energy else ()
-    rival_forces = [n for n in keys.of(Kind.FORCES) if n != taken_forces]
-    charge, spin = keys.of(Kind.CHARGE), keys.of(Kind.SPIN)
-    weights = (keys.of(Kind.ENERGY_WEIGHT), () if without_forces else keys.of(Kind.FORCES_WEIGHT), keys.of(Kind.WEIGHT))
+    rival_forces = [n for n in keys.of(KeyKind.FORCES) if n != taken_forces]
+    charge, spin = keys.of(KeyKind.CHARGE), keys.of(KeyKind.SPIN)
+    weights = (
+        keys.of(KeyKind.ENERGY_WEIGHT),
+        () if without_forces else keys.of(KeyKind.FORCES_WEIGHT),
+        keys.of(KeyKind.WEIGHT),
+    )
     counted = tuple(
         (k.name, k.kind)
         for k in keys.keys
-        if (k.kind in COUNTED and k.shape in ("number", "text")) or (k.kind is Kind.UNKNOWN and k.shape == "text")
+        if (k.kind in COUNTED and k.shape in ("number", "text")) or (k.kind is KeyKind.UNKNOWN and k.shape == "text")
     )
     remarks = []
     if energy_key is not None and forces_key is None and rival_forces and energy_key != keys.energy:
@@ -128,9 +132,9 @@ def _plan(
                 not without_forces,
             )
         )
-    if keys.of(Kind.CELL):
+    if keys.of(KeyKind.CELL):
         remarks.append(
-            Remark(f"{keys.of(Kind.CELL)[0]} was not understood as a cell: the records were read without it.", True)
+            Remark(f"{keys.of(KeyKind.CELL)[0]} was not understood as a cell: the records were read without it.", True)
         )
     uses = {
         **dict.fromkeys((*charge, *spin), "kept with the record"),
@@ -145,7 +149,7 @@ def _plan(
         uses[taken_energy] = "energy"
     if taken_forces and not without_forces:
         uses[taken_forces] = "forces"
-    return Plan(
+    return LabelPlan(
         energy=energy,
         forces=forces_key,
         other=other,
@@ -170,9 +174,9 @@ def _units(keys: KeySet, energy: str | None, forces: str | None) -> tuple[str | 
     """Return the keys that state the units of energies, lengths and forces; a statement of the label itself first."""
     names = {plain(k.name): k.name for k in keys.keys if k.shape == "text"}
 
-    def of(label: str | None, kind: Kind) -> str | None:
+    def of(label: str | None, kind: KeyKind) -> str | None:
         own = () if label is None else (f"{plain(label)}unit", f"{plain(label)}units")
         general = next((n for n in keys.of(kind) if n in names.values()), None)
         return next((names[word] for word in own if word in names), general)
 
-    return of(energy, Kind.ENERGY_UNIT), of(None, Kind.LENGTH_UNIT), of(forces, Kind.FORCES_UNIT)
+    return of(energy, KeyKind.ENERGY_UNIT), of(None, KeyKind.LENGTH_UNIT), of(forces, KeyKind.FORCES_UNIT)

@@ -12,7 +12,7 @@ from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 from ase.io.trajectory import Trajectory
 
-from gfm_pipeline.apps.ingest.files.archive_members import Part
+from gfm_pipeline.apps.ingest.files.archive_members import InputFile
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.readers import extxyz
 from gfm_pipeline.apps.ingest.readers.ase_atoms import atoms_frame
@@ -39,7 +39,7 @@ class AseReader(FileReader):
     sequence, and what follows a broken one is lost.
     """
 
-    def frames(self, part: Part, options: AseOptions) -> Iterator[Parse]:
+    def frames(self, part: InputFile, options: AseOptions) -> Iterator[Parse]:
         """Yield the frames of a file."""
         match _format(part, options):
             case "extxyz":
@@ -56,7 +56,7 @@ class AseReader(FileReader):
             case name:
                 yield from _others(part, name)
 
-    def length(self, part: Part, options: AseOptions) -> int | None:
+    def length(self, part: InputFile, options: AseOptions) -> int | None:
         """Return the number of rows of a database; None for files that would have to be read."""
         match _format(part, options):
             case "db":
@@ -71,7 +71,7 @@ class AseReader(FileReader):
         return None
 
 
-def _format(part: Part, options: AseOptions) -> str | None:
+def _format(part: InputFile, options: AseOptions) -> str | None:
     """Return the name of the format: as it was said, or by the suffix, or by the first bytes; None: ASE is to guess."""
     name = options.format or _BY_SUFFIX.get(part.suffix)
     if name is None and not part.in_archive and part.file.is_file() and is_sqlite(part.file):
@@ -89,7 +89,7 @@ def _image(trajectory: Any, index: int) -> Frame:
     return atoms_frame(trajectory[index])
 
 
-def _others(part: Part, name: str | None) -> Iterator[Parse]:
+def _others(part: InputFile, name: str | None) -> Iterator[Parse]:
     name = name or _guessed(part)
     about = ioformats.get(name or "")
     try:
@@ -106,7 +106,7 @@ def _others(part: Part, name: str | None) -> Iterator[Parse]:
         raise DataError(f"ASE does not know the type of {part.name}.", "Set the reader's option format.") from error
 
 
-def _guessed(part: Part) -> str | None:
+def _guessed(part: InputFile) -> str | None:
     """Return the format of a member or a compressed file by its name; ASE looks into other files itself."""
     if part.in_archive or part.compressed:
         with suppress(UnknownFileTypeError):

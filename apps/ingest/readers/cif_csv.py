@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from pymatgen.core import Structure
 
-from gfm_pipeline.apps.ingest.files.archive_members import Part
+from gfm_pipeline.apps.ingest.files.archive_members import InputFile
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse, RefusedError
 from gfm_pipeline.apps.ingest.labels.known_keys import KeySets
 from gfm_pipeline.core.contracts.options import CifCsvOptions
@@ -33,13 +33,13 @@ _KEY_SETS = KeySets()
 class CifCsvReader(FileReader):
     """Reads one record a row; metadata are the columns."""
 
-    def frames(self, part: Part, options: CifCsvOptions) -> Iterator[Parse]:
+    def frames(self, part: InputFile, options: CifCsvOptions) -> Iterator[Parse]:
         """Yield the rows of a table."""
         if part.in_archive:
             raise DataError(f"{part.name}: tables are not read from inside archives.", "Unpack the archive.")
         csv.field_size_limit(_LONGEST)
         with part.text() as lines:
-            source = _Lines(lines)
+            source = _CsvLines(lines)
             columns = options.columns or tuple(next(csv.reader(source, strict=True), ()))
             while True:
                 source.begin()
@@ -54,7 +54,7 @@ class CifCsvReader(FileReader):
                 yield partial(_parse, row, part.file.parent, options)
 
 
-class _Lines:
+class _CsvLines:
     """Lines of a table, of which those of a row that cannot be read are given again, all but the first."""
 
     def __init__(self, lines: Iterator[str]) -> None:
@@ -62,7 +62,7 @@ class _Lines:
         self._taken: list[str] = []
         self._again: list[str] = []
 
-    def __iter__(self) -> _Lines:
+    def __iter__(self) -> _CsvLines:
         return self
 
     def __next__(self) -> str:

@@ -21,7 +21,7 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.ingest.files.archive_members import Part
+from gfm_pipeline.apps.ingest.files.archive_members import InputFile
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.files.hdf5_links import own
 from gfm_pipeline.apps.ingest.files.lmdb_file import LmdbFile
@@ -42,7 +42,7 @@ _KEY_SETS = KeySets()
 class DeepmdReader(FileReader):
     """Reads system folders; folders and files that end in ``.lmdb`` as LMDB."""
 
-    def frames(self, part: Part, options: DeepmdOptions) -> Iterator[Parse]:
+    def frames(self, part: InputFile, options: DeepmdOptions) -> Iterator[Parse]:
         """Yield the frames of a system, set after set."""
         if part.suffix == ".lmdb":
             with LmdbFile(part.path()) as file:
@@ -61,7 +61,7 @@ class DeepmdReader(FileReader):
             return
         yield from _frames_of(_System(part.path(), options))
 
-    def length(self, part: Part, options: DeepmdOptions) -> int | None:
+    def length(self, part: InputFile, options: DeepmdOptions) -> int | None:
         """Return the number of frames."""
         if part.suffix == ".lmdb":
             with LmdbFile(part.path()) as file:

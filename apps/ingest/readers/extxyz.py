@@ -34,7 +34,7 @@ from gfm_pipeline.apps.ingest.readers.ase_atoms import (
     energy_of,
     first,
 )
-from gfm_pipeline.apps.ingest.readers.extxyz_columns import Column, Rows, UnusualError, floats, values
+from gfm_pipeline.apps.ingest.readers.extxyz_columns import PropertyColumn, PropertyRows, UnusualError, floats, values
 from gfm_pipeline.apps.ingest.readers.extxyz_frames import cut
 from gfm_pipeline.apps.ingest.readers.extxyz_spellings import respell, unusually_spelled, without_isotopes
 from gfm_pipeline.apps.ingest.readers.species import number_of
@@ -55,7 +55,7 @@ _SPECIAL = frozenset(
 _OF_STRUCTURE = frozenset({"Properties", "Lattice", "pbc"})
 _VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
 
-Pairs = dict[str, "re.Match[str]"]
+KeyValues = dict[str, "re.Match[str]"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ class Layout:
         Columns of positions and forces, where both are three numbers; else empty.
     """
 
-    columns: dict[str, Column]
+    columns: dict[str, PropertyColumn]
     width: int
     labels: tuple[str, ...]
     energy: str | None
@@ -119,7 +119,7 @@ def _usual(lines: Sequence[str]) -> Frame:
     properties = pairs.get("Properties")
     layout = _layout(None if properties is None else _text(properties), tuple(pairs))
     columns = layout.columns
-    rows = Rows.split(lines[2:], layout.width)
+    rows = PropertyRows.split(lines[2:], layout.width)
     if rows.n != int(lines[0]):
         raise UnusualError
     lattice, pbc = pairs.get("Lattice"), pairs.get("pbc")
@@ -180,7 +180,7 @@ def _keys(layout: Layout, natoms: int, find: Callable[[str], Any]) -> KeySet:
     return _KEY_SETS.get(layout, items, natoms, layout.energy, layout.forces)
 
 
-def _positions_and_forces(layout: Layout, rows: Rows, find: Callable[[str], Any]) -> tuple[NDArray[Any], Any]:
+def _positions_and_forces(layout: Layout, rows: PropertyRows, find: Callable[[str], Any]) -> tuple[NDArray[Any], Any]:
     """Return positions and what the format calls forces, where it can be both from one pass."""
     if layout.both:
         both = floats(rows.take(layout.both)).reshape(rows.n, 6)
@@ -188,7 +188,7 @@ def _positions_and_forces(layout: Layout, rows: Rows, find: Callable[[str], Any]
     return values(layout.columns["pos"], rows), None if layout.forces is None else first(find, FORCE_NAMES)
 
 
-def _pairs(comment: str) -> Pairs:
+def _pairs(comment: str) -> KeyValues:
     text, end, pairs = comment.strip(), 0, {}
     for match in iter(_PAIR.scanner(text).match, None):  # type: ignore[attr-defined]
         pairs[match[1]] = match
@@ -205,16 +205,16 @@ def _text(match: re.Match[str]) -> str:
 
 
 @lru_cache(maxsize=256)
-def _columns(properties: str) -> tuple[dict[str, Column], int]:
+def _columns(properties: str) -> tuple[dict[str, PropertyColumn], int]:
     fields = properties.split(":")
-    columns: dict[str, Column] = {}
+    columns: dict[str, PropertyColumn] = {}
     first = 0
     if len(fields) % 3:
         raise UnusualError
     for name, kind, width in zip(fields[::3], fields[1::3], fields[2::3], strict=True):
         if name in columns or name in _SPECIAL or kind not in ("R", "I", "S", "L") or not width.isdecimal():
             raise UnusualError
-        columns[name] = Column(kind, first, int(width))
+        columns[name] = PropertyColumn(kind, first, int(width))
         first += int(width)
     for name, allowed in (("pos", {("R", 3)}), ("species", {("S", 1)}), ("Z", {("I", 1)})):
         if name in columns and (columns[name].kind, columns[name].width) not in allowed:
@@ -243,7 +243,7 @@ def _periodic(text: str) -> NDArray[np.bool_]:
     return np.array(flags * 3 if len(flags) == 1 else flags, dtype=bool)
 
 
-def _numbers(columns: dict[str, Column], rows: Rows) -> NDArray[Any]:
+def _numbers(columns: dict[str, PropertyColumn], rows: PropertyRows) -> NDArray[Any]:
     if "Z" in columns:
         return values(columns["Z"], rows)
     symbols = rows.take(columns["species"].places)
@@ -253,7 +253,7 @@ def _numbers(columns: dict[str, Column], rows: Rows) -> NDArray[Any]:
         return np.fromiter(map(number_of, symbols), np.int64, rows.n)
 
 
-def _find(columns: dict[str, Column], rows: Rows, pairs: Pairs, name: str) -> Any:
+def _find(columns: dict[str, PropertyColumn], rows: PropertyRows, pairs: KeyValues, name: str) -> Any:
     """Return the label or metadata of a name, as ASE parses it."""
     if name in columns and name not in ("pos", "species", "Z", "move_mask"):
         return values(columns[name], rows)

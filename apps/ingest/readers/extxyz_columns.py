@@ -22,7 +22,7 @@ class UnusualError(Exception):
 
 
 @dataclass(frozen=True)
-class Column:
+class PropertyColumn:
     """A property of atoms: its type (R, I, S, L) and the columns it takes."""
 
     kind: str
@@ -35,7 +35,7 @@ class Column:
         return range(self.first, self.first + self.width)
 
 
-class Rows(NamedTuple):
+class PropertyRows(NamedTuple):
     """The words of ``n`` lines of equally many, in one list: those of a line, then `_END`."""
 
     words: list[str]
@@ -43,7 +43,7 @@ class Rows(NamedTuple):
     n: int
 
     @classmethod
-    def split(cls, lines: Sequence[str], width: int) -> Rows:
+    def split(cls, lines: Sequence[str], width: int) -> PropertyRows:
         """Split lines of ``width`` words; one call for all of them takes half the time of one each.
 
         Raises
@@ -83,7 +83,7 @@ def _others(columns: tuple[int, ...], stride: int) -> tuple[tuple[int, int], ...
     return tuple(zip(range(stride, 0, -1), reversed(others), strict=False))
 
 
-def values(column: Column, rows: Rows) -> NDArray[Any]:
+def values(column: PropertyColumn, rows: PropertyRows) -> NDArray[Any]:
     """Return a property [N] or [N, width], in the types ASE gives it."""
     words = rows.take(column.places)
     if column.kind == "R":

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gfm_pipeline.apps.ingest.files.archive_members import Part
+from gfm_pipeline.apps.ingest.files.archive_members import InputFile
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.files.json_stream import Joined, records
 from gfm_pipeline.apps.ingest.labels.known_keys import KeySets
@@ -33,7 +33,7 @@ _KEY_SETS = KeySets()
 class FitsnapJsonReader(FileReader):
     """Reads single files and archives of them; ``folder`` is the name of a configuration's FitSNAP group."""
 
-    def frames(self, part: Part, options: FitsnapJsonOptions) -> Iterator[Parse]:  # noqa: ARG002
+    def frames(self, part: InputFile, options: FitsnapJsonOptions) -> Iterator[Parse]:  # noqa: ARG002
         """Yield the configurations of one file."""
         if part.suffix != ".json":
             yield partial(_no_json, part.base)

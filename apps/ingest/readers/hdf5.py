@@ -29,7 +29,7 @@ import numpy as np
 from ase import units
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.ingest.files.archive_members import Part
+from gfm_pipeline.apps.ingest.files.archive_members import InputFile
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.files.hdf5_links import own
 from gfm_pipeline.apps.ingest.labels.known_keys import KeySet, KeySets
@@ -102,7 +102,7 @@ class Hdf5Reader(FileReader):
             said.append(f"Forces are {layout.forces} with its sign turned.")
         return tuple(said)
 
-    def frames(self, part: Part, options: Hdf5Options) -> Iterator[Parse]:
+    def frames(self, part: InputFile, options: Hdf5Options) -> Iterator[Parse]:
         """Yield the conformers, group after group in the order of their names."""
         layout, none = LAYOUTS[options.layout], True
         with h5py.File(part.path()) as file:
@@ -125,7 +125,7 @@ class Hdf5Reader(FileReader):
             if none:
                 raise ValueError(_holds(file, layout))
 
-    def length(self, part: Part, options: Hdf5Options) -> int | None:
+    def length(self, part: InputFile, options: Hdf5Options) -> int | None:
         """Return the number of conformers."""
         layout = LAYOUTS[options.layout]
         with h5py.File(part.path()) as file:

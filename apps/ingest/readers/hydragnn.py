@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gfm_pipeline.apps.dataset.store.bp import BpFile, read_columns
 from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.apps.dataset.store.write import N_COEFFICIENTS, REFERENCES
-from gfm_pipeline.apps.ingest.files.archive_members import Part
+from gfm_pipeline.apps.ingest.files.archive_members import InputFile
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.labels.known_keys import KeySets
 from gfm_pipeline.apps.ingest.records import reduced_formula
@@ -32,7 +32,7 @@ class HydragnnReader(FileReader):
 
     default_group = "group"
 
-    def frames(self, part: Part, options: HydragnnOptions) -> Iterator[Parse]:
+    def frames(self, part: InputFile, options: HydragnnOptions) -> Iterator[Parse]:
         """Yield the samples of a file."""
         with BpFile(part.path()) as file:
             subtracted = _coefficients(file) if options.add_references else None
@@ -43,7 +43,7 @@ class HydragnnReader(FileReader):
                     for index in range(window.n):
                         yield partial(window.frame, index)
 
-    def length(self, part: Part, options: HydragnnOptions) -> int | None:  # noqa: ARG002
+    def length(self, part: InputFile, options: HydragnnOptions) -> int | None:  # noqa: ARG002
         """Return the number of samples the file declares."""
         with BpFile(part.path()) as file:
             return sum(_size(file, label) for label in file.labels())

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.files import json_orients
-from gfm_pipeline.apps.ingest.files.archive_members import Part
+from gfm_pipeline.apps.ingest.files.archive_members import InputFile
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.labels.known_keys import KeySet, KeySets
 from gfm_pipeline.apps.ingest.readers.species import number_of
@@ -39,7 +39,7 @@ _KEY_SETS = KeySets()
 class JsonTableReader(FileReader):
     """Reads one record a row; every other column is metadata."""
 
-    def frames(self, part: Part, options: JsonTableOptions) -> Iterator[Parse]:  # noqa: ARG002
+    def frames(self, part: InputFile, options: JsonTableOptions) -> Iterator[Parse]:  # noqa: ARG002
         """Yield the rows."""
         with part.binary() as stream:
             for row in json_orients.rows(stream, part.suffix in (".jsonl", ".ndjson"), _COLUMNS):

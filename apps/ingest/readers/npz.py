@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.ingest.files.archive_members import Part
+from gfm_pipeline.apps.ingest.files.archive_members import InputFile
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.labels.known_keys import KeySet, KeySets
 from gfm_pipeline.core.contracts.options import NpzOptions
@@ -35,27 +35,27 @@ NAMES: dict[str, tuple[str, ...]] = {
 class NpzReader(FileReader):
     """Reads archives; what else is in one, by frame or for all of them, is metadata."""
 
-    def frames(self, part: Part, options: NpzOptions) -> Iterator[Parse]:  # noqa: ARG002
+    def frames(self, part: InputFile, options: NpzOptions) -> Iterator[Parse]:  # noqa: ARG002
         """Yield the frames."""
         with np.load(_archive(part), allow_pickle=False) as archive:
-            arrays = _Arrays(archive)
+            arrays = _NpzArrays(archive)
             for index in range(arrays.n):
                 yield partial(arrays.frame, index)
 
-    def length(self, part: Part, options: NpzOptions) -> int | None:  # noqa: ARG002
+    def length(self, part: InputFile, options: NpzOptions) -> int | None:  # noqa: ARG002
         """Return the number of frames."""
         with np.load(_archive(part), allow_pickle=False) as archive:
-            return _Arrays(archive).n
+            return _NpzArrays(archive).n
 
 
-def _archive(part: Part) -> Any:
+def _archive(part: InputFile) -> Any:
     path = part.path()
     if not zipfile.is_zipfile(path):
         raise ValueError("it is no NumPy archive (.npz), or it is cut short")
     return path
 
 
-class _Arrays:
+class _NpzArrays:
     """Arrays of an archive, each read when it is first asked for."""
 
     def __init__(self, archive: Mapping[str, Any]) -> None:

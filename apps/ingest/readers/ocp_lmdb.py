@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gfm_pipeline.apps.ingest.files.archive_members import Part
+from gfm_pipeline.apps.ingest.files.archive_members import InputFile
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.files.lmdb_file import LmdbFile
 from gfm_pipeline.apps.ingest.files.safe_pickle import fields
@@ -32,13 +32,13 @@ class OcpLmdbReader(FileReader):
 
     default_group = "sid"
 
-    def frames(self, part: Part, options: OcpLmdbOptions) -> Iterator[Parse]:  # noqa: ARG002
+    def frames(self, part: InputFile, options: OcpLmdbOptions) -> Iterator[Parse]:  # noqa: ARG002
         """Yield the records in the order of their numbers."""
         with LmdbFile(part.path()) as file:
             for index in range(_length(file)):
                 yield partial(_frame, file, str(index).encode())
 
-    def length(self, part: Part, options: OcpLmdbOptions) -> int | None:  # noqa: ARG002
+    def length(self, part: InputFile, options: OcpLmdbOptions) -> int | None:  # noqa: ARG002
         """Return the number of records."""
         with LmdbFile(part.path()) as file:
             return _length(file)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gfm_pipeline.apps.ingest.files.archive_members import Part, parts
+from gfm_pipeline.apps.ingest.files.archive_members import InputFile, parts
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.labels.known_keys import taking
 from gfm_pipeline.apps.ingest.readers import extxyz
@@ -28,7 +28,7 @@ class OcpTextReader(FileReader):
 
     default_group = "sid"
 
-    def frames(self, part: Part, options: OcpTextOptions) -> Iterator[Parse]:
+    def frames(self, part: InputFile, options: OcpTextOptions) -> Iterator[Parse]:
         """Yield the frames of one pair."""
         with ExitStack() as stack:
             lines = stack.enter_context(_labels(part).text())
@@ -39,7 +39,7 @@ class OcpTextReader(FileReader):
                 yield _too_many
 
 
-def _labels(part: Part) -> Part:
+def _labels(part: InputFile) -> InputFile:
     """Return the text file beside an extxyz file."""
     if part.in_archive:
         raise DataError(f"{part.name}: pairs of files are not read from inside archives.", "Unpack the archive.")

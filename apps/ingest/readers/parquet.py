@@ -11,7 +11,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from gfm_pipeline.apps.ingest.files.archive_members import Part
+from gfm_pipeline.apps.ingest.files.archive_members import InputFile
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.readers.json_table import frame_of_row
 from gfm_pipeline.core.contracts.options import ParquetOptions
@@ -23,20 +23,20 @@ _ROWS = 256  # read at a time
 class ParquetReader(FileReader):
     """Reads one record a row; every other column is metadata."""
 
-    def frames(self, part: Part, options: ParquetOptions) -> Iterator[Parse]:  # noqa: ARG002
+    def frames(self, part: InputFile, options: ParquetOptions) -> Iterator[Parse]:  # noqa: ARG002
         """Yield the rows."""
         with _opened(part) as file:
             for batch in file.iter_batches(batch_size=_ROWS):
                 for number in range(batch.num_rows):
                     yield partial(_row, batch, number)
 
-    def length(self, part: Part, options: ParquetOptions) -> int | None:  # noqa: ARG002
+    def length(self, part: InputFile, options: ParquetOptions) -> int | None:  # noqa: ARG002
         """Return the number of rows, which the end of the file says."""
         with _opened(part) as file:
             return int(file.metadata.num_rows)
 
 
-def _opened(part: Part) -> Any:
+def _opened(part: InputFile) -> Any:
     try:
         parquet: Any = import_module("pyarrow.parquet")
     except ModuleNotFoundError as error:

@@ -16,7 +16,7 @@ import numpy as np
 from pymatgen.core import DummySpecies, Molecule, Structure
 
 from gfm_pipeline.apps.ingest.files import json_orients, json_stream
-from gfm_pipeline.apps.ingest.files.archive_members import Part
+from gfm_pipeline.apps.ingest.files.archive_members import InputFile
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse, RefusedError
 from gfm_pipeline.apps.ingest.files.markers import unmarked
 from gfm_pipeline.apps.ingest.labels.known_keys import KeySet, KeySets
@@ -39,7 +39,7 @@ _STRUCTURE = frozenset({"structure", "outputs", "data", "@module", "@class", "@v
 class PymatgenJsonReader(FileReader):
     """Reads JSON and JSON-lines files, compressed or not."""
 
-    def frames(self, part: Part, options: PymatgenJsonOptions) -> Iterator[Parse]:  # noqa: ARG002
+    def frames(self, part: InputFile, options: PymatgenJsonOptions) -> Iterator[Parse]:  # noqa: ARG002
         """Yield everything in a file that has a structure, in file order."""
         with part.binary() as stream:
             begin = stream.read(_LOOK)

@@ -24,7 +24,7 @@ from ase.io.vasp_parsers.vasp_outcar_parsers import OUTCARChunk, OutcarHeaderPar
 from lxml import etree
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.ingest.files.archive_members import Part
+from gfm_pipeline.apps.ingest.files.archive_members import InputFile
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse, PassOverError, RefusedError
 from gfm_pipeline.apps.ingest.labels.known_keys import KeySets
 from gfm_pipeline.apps.ingest.readers import vasp_ml_ab, vaspout_h5
@@ -48,7 +48,7 @@ _NAMES_IN_XML = {VaspEnergy.FREE: "e_fr_energy", VaspEnergy.SIGMA_0: "e_0_energy
 class VaspReader(FileReader):
     """Reads files whose names say which of the two they are, compressed, in archives, or neither."""
 
-    def frames(self, part: Part, options: VaspOptions) -> Iterator[Parse]:
+    def frames(self, part: InputFile, options: VaspOptions) -> Iterator[Parse]:
         """Yield the ionic steps."""
         if part.suffix == ".xml":
             with part.binary() as stream:
@@ -73,7 +73,7 @@ def _pass_over(reason: str) -> Frame:
     raise PassOverError(reason)
 
 
-class _Lines:
+class _XmlLines:
     """Lines of an OUTCAR for ASE, which asks for a name.
 
     What was among them: the end of a finished run, and the electronic steps that are allowed (NELM, 0: not said).
@@ -86,7 +86,7 @@ class _Lines:
         self.finished = False
         self.most = 0
 
-    def __iter__(self) -> _Lines:
+    def __iter__(self) -> _XmlLines:
         return self
 
     def __next__(self) -> str:
@@ -99,7 +99,7 @@ class _Lines:
 
 
 def _outcar_steps(lines: Iterator[str], energy: VaspEnergy) -> Iterator[Parse]:
-    source = _Lines(lines)
+    source = _XmlLines(lines)
     # Without a folder, ASE looks for no POSCAR: constraints do not matter here.
     behind = 1  # electronic steps whose first line is before the chunk: ASE takes the first of all for the header's
     for chunk in outcarchunks(source, header_parser=OutcarHeaderParser(workdir=None)):

@@ -120,7 +120,7 @@ def render(
         "learns nothing, eV/Å",
     )
     lines += _block(
-        "Splits", [f"RunRequest for: {wanted}; whole groups are assigned.", "", *_table(split_header, split_rows)]
+        "Splits", [f"Asked for: {wanted}; whole groups are assigned.", "", *_table(split_header, split_rows)]
     )
     rank = f"Reference energies: {stats.reference_from}, rank {stats.reference_rank} of {len(stats.elements)}."
     if stats.reference_undetermined:

@@ -54,7 +54,7 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CampaignPlan:
     """What `run` would do now."""
 
     stages: tuple[StagePlan, ...]
@@ -70,7 +70,7 @@ class Plan:
 
 def make_plan(
     context: Context, state: CampaignState, site: SiteModel, resources: Resources, input_bytes: int = 0
-) -> Plan:
+) -> CampaignPlan:
     """Return the plan; the same settings and state always give the same plan.
 
     Parameters
@@ -86,7 +86,7 @@ def make_plan(
         replace(s, sizes=_sizes(resources, s.name), why_sizes=resources.why[s.name]) for s in _stages(context, state)
     ]
     graphs = _graphs(context, {s.name for s in stages if s.action != "done"})
-    return Plan(
+    return CampaignPlan(
         tuple(stages),
         context.slots,
         str(context.paths.root),

@@ -9,7 +9,7 @@ from gfm_pipeline.core.faultpoints import FaultPoint, reach
 from gfm_pipeline.engine.decisions.requests import Context, Proposal
 from gfm_pipeline.engine.stages.search import LAG
 from gfm_pipeline.engine.stages.trials import objective_of
-from gfm_pipeline.search.proposer import ProposalMethod, Told, first_design, initial_count
+from gfm_pipeline.search.proposer import Observation, ProposalMethod, first_design, initial_count
 
 ORIGINS = {"deephyper": "DeepHyper CBO"}  # as journals call it
 
@@ -25,7 +25,7 @@ def propose_wave(context: Context, state: CampaignState, wanted: Proposal) -> Wa
     if len(taken) + wanted.size <= len(initial):
         chosen, origin, told = initial[len(taken) : len(taken) + wanted.size], "first design", 0
     else:
-        results = [Told(c.settings, objective_of(stage, c.name, 0)) for c in known]
+        results = [Observation(c.settings, objective_of(stage, c.name, 0)) for c in known]
         head = initial[len(taken) :]
         rest = wanted.size - len(head)
         choice = workflow.search.proposals

@@ -23,7 +23,7 @@ from gfm_pipeline.workflow.schema import WorkflowModel
 START_SECONDS = 60  # of workers and a first task: a job has to hold so long beside the warning before its end
 
 
-class Key(StrEnum):
+class SettingKey(StrEnum):
     """Settings of the allocation that a refusal points at; those of a stage are `setting`'s."""
 
     ACCOUNT = "site.scheduler.account"
@@ -33,7 +33,12 @@ class Key(StrEnum):
     BLOCKS = "allocation.blocks"
 
 
-_KEYS = {About.ACCOUNT: Key.ACCOUNT, About.QUEUE: Key.QUEUE, About.NODES: Key.NODES, About.HOURS: Key.HOURS}
+_KEYS = {
+    About.ACCOUNT: SettingKey.ACCOUNT,
+    About.QUEUE: SettingKey.QUEUE,
+    About.NODES: SettingKey.NODES,
+    About.HOURS: SettingKey.HOURS,
+}
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def _too_short(site: SiteModel, hours: float | None) -> Impossible | None:
     if site.scheduler.system is None or hours is None or hours * 3600 >= least:
         return None
     return Impossible(
-        Key.HOURS,
+        SettingKey.HOURS,
         f"A job of {hours:g} h ({hours * 3600:.0f} s) does nothing: the driver leaves {warning} s before the end "
         f"(site.driver.warning_seconds), and a start takes up to {START_SECONDS} s.",
         f"Ask for {math.ceil(least / 36) / 100:g} h or more, or add --set site.driver.warning_seconds=SECONDS.",

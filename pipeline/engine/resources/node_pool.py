@@ -36,7 +36,7 @@ class Placement:
 
 
 @dataclass
-class _Block:
+class _PoolBlock:
     name: str
     nodes: list[str]  # in the order the batch system names them: neighbours are near each other
     ends_at: float
@@ -66,12 +66,12 @@ class NodePool:
     def __init__(self, launches: int | None = None) -> None:
         self.excluded: dict[str, str] = {}  # node -> reason
         self._launches = launches
-        self._blocks: dict[str, _Block] = {}
+        self._blocks: dict[str, _PoolBlock] = {}
 
     def add(self, block: str, nodes: Iterable[str], ends_at: float = float("inf"), job: str = "") -> None:
         """Take in a block that has come up, by the batch system's number; its wall time is over at ``ends_at``."""
         named = list(nodes)
-        self._blocks[block] = _Block(block, named, ends_at, [n for n in named if n not in self.excluded], job)
+        self._blocks[block] = _PoolBlock(block, named, ends_at, [n for n in named if n not in self.excluded], job)
 
     def remove(self, block: str) -> None:
         """Forget a block that has ended."""
@@ -148,7 +148,7 @@ class NodePool:
         return None
 
     def _launch(
-        self, block: _Block, size: SizeClass, tasks: int, avoid: Collection[str]
+        self, block: _PoolBlock, size: SizeClass, tasks: int, avoid: Collection[str]
     ) -> tuple[tuple[str, ...], int] | None:
         """Return the nodes of a launch of up to ``tasks`` tasks, and how many they hold."""
         if self._launches is not None and sum(block.launches.values()) >= self._launches:

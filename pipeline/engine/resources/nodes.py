@@ -17,13 +17,13 @@ from gfm_pipeline.batch_systems.commands import SchedulerTrouble, SubmissionRefu
 from gfm_pipeline.campaign.events import Cause, Event, JobEnded, NodeExcluded, SchedulerSilent
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.clock import Clock
-from gfm_pipeline.engine.background import Answer
+from gfm_pipeline.engine.background import QueryResult
 from gfm_pipeline.engine.resources.job_chain import Chain
 from gfm_pipeline.engine.resources.node_pool import NodePool, Placement
 from gfm_pipeline.engine.world import MACHINE_WORLD, World
 from gfm_pipeline.execution.endings import JobEndings
 from gfm_pipeline.execution.launcher import HERE
-from gfm_pipeline.execution.retry import Patience
+from gfm_pipeline.execution.retry import Backoff
 from gfm_pipeline.execution.size_class import SizeClass
 
 LEAST_SECONDS = 60.0  # of wall time left, for a start to be worth it
@@ -145,9 +145,9 @@ class HeldFleet:
     ) -> None:
         self.pool = NodePool(launches)
         self._nodes, self._held = tuple(nodes), held
-        self._clock, self._background = world.clock, world.questions()
-        self._patience = Patience()
-        self._not_before = self._next_look = 0.0
+        self._clock, self._background = world.clock, world.queries()
+        self._patience = Backoff()
+        self._not_before = self._next_poll = 0.0
         self._asked_successor = False
         self._endings = JobEndings(0.0 if held is None else held.missing_seconds)
         self._ends_at = float("inf")
@@ -166,8 +166,8 @@ class HeldFleet:
         held, now = self._held, self._clock.monotonic()
         if held is None:
             return
-        for answer in self._background.answers():
-            yield from self._take(held, answer, state, now)
+        for answer in self._background.results():
+            yield from self._add_nodes(held, answer, state, now)
         if now < self._not_before:
             return
         if held.chain is not None and work and not self._asked_successor:
@@ -175,18 +175,18 @@ class HeldFleet:
                 yield from held.chain.intend(state)
             self._asked_successor = True
             if held.chain.name in state.jobs and not state.jobs[held.chain.name].job:
-                self._background.ask("successor", held.chain.question())
-        if now >= self._next_look:
-            self._next_look = now + held.poll_seconds
-            self._background.ask("bad nodes", lambda: held.scheduler.bad_nodes(self._nodes))
+                self._background.submit("successor", held.chain.question())
+        if now >= self._next_poll:
+            self._next_poll = now + held.poll_seconds
+            self._background.submit("bad nodes", lambda: held.scheduler.bad_nodes(self._nodes))
             others = [] if held.chain is None else held.chain.others(state)
             if others:
-                self._background.ask("other jobs", lambda: held.scheduler.jobs(others))
+                self._background.submit("other jobs", lambda: held.scheduler.jobs(others))
         for node, reason in suspects(state, self.pool.excluded).items():
             if node in self._nodes:
                 yield self._exclude(held, node, reason)
 
-    def _take(self, held: HeldJob, answer: Answer, state: CampaignState, now: float) -> Iterator[Event]:
+    def _add_nodes(self, held: HeldJob, answer: QueryResult, state: CampaignState, now: float) -> Iterator[Event]:
         if isinstance(answer.error, SchedulerTrouble):
             self._patience = self._patience.after_trouble(now)
             self._not_before = self._patience.until

@@ -27,12 +27,12 @@ from gfm_pipeline.campaign.events import (
 )
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.errors import SchedulerUnavailable
-from gfm_pipeline.engine.background import Answer
+from gfm_pipeline.engine.background import QueryResult
 from gfm_pipeline.engine.resources.node_pool import NodePool
 from gfm_pipeline.engine.resources.nodes import cancelled, suspects
 from gfm_pipeline.engine.world import MACHINE_WORLD, World
 from gfm_pipeline.execution.endings import JobEndings
-from gfm_pipeline.execution.retry import Patience
+from gfm_pipeline.execution.retry import Backoff
 
 FRUITLESS = 3  # blocks in a row that ended without a finished task: something is wrong that patience does not mend
 
@@ -54,7 +54,7 @@ class BlockMaker(Protocol):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PilotRequest:
     """The blocks a campaign wants.
 
     Parameters
@@ -78,7 +78,7 @@ class Wanted:
 
 
 @dataclass
-class _Block:
+class _PilotJob:
     name: str
     job: str = ""
     info: JobInfo | None = None
@@ -118,7 +118,7 @@ class PilotFleet:
 
     def __init__(
         self,
-        wanted: Wanted,
+        wanted: PilotRequest,
         scheduler: BatchSystem,
         maker: BlockMaker,
         prefix: str,
@@ -133,10 +133,10 @@ class PilotFleet:
         self.pool.excluded = dict(state.excluded)
         self._wanted, self._scheduler, self._maker, self._prefix = wanted, scheduler, maker, prefix
         self._poll_seconds, self._warning_seconds, self._hold_node = poll_seconds, warning_seconds, hold_node
-        self._blocks: dict[str, _Block] = {}
+        self._blocks: dict[str, _PilotJob] = {}
         self._lost: list[tuple[str, str]] = []
-        self._clock, self._background = world.clock, world.questions()
-        self._patience = Patience()
+        self._clock, self._background = world.clock, world.queries()
+        self._patience = Backoff()
         self._next_poll = self._not_before = 0.0
         self._endings = JobEndings(missing_seconds)
         self._fruitless = 0
@@ -146,31 +146,31 @@ class PilotFleet:
     def tick(self, state: CampaignState, *, work: bool) -> Iterator[Event]:
         """Look after the blocks: take in answers, close those that end, submit what is missing."""
         now = self._clock.monotonic()
-        for answer in self._background.answers():
-            yield from self._take(answer, state, now)
+        for answer in self._background.results():
+            yield from self._add_block(answer, state, now)
         if now < self._not_before:
             return
         for name in self._stale:
-            self._background.ask(f"clear {name}", partial(self._scheduler.cancel_by_name, name))
+            self._background.submit(f"clear {name}", partial(self._scheduler.cancel_by_name, name))
         for node, reason in suspects(state, self.pool.excluded).items():
             yield self._exclude(node, reason)
-        self._look(now)
+        self._poll_jobs(now)
         for block in self._blocks.values():
-            self._attend(block, state, now)
+            self._follow_job(block, state, now)
         if work and not self._stale and sum(not b.closing for b in self._blocks.values()) < self._wanted.blocks:
-            yield from self._want(state)
+            yield from self._request(state)
 
-    def _look(self, now: float) -> None:
+    def _poll_jobs(self, now: float) -> None:
         if now >= self._next_poll and self._blocks:
             self._next_poll = now + self._poll_seconds
             names = [b.name for b in self._blocks.values() if b.job]
             if names:
-                self._background.ask("jobs", lambda: self._scheduler.jobs(names))
+                self._background.submit("jobs", lambda: self._scheduler.jobs(names))
             nodes = [n for b in self.pool.blocks() for n in self.pool.usable(b)]
             if nodes:
-                self._background.ask("bad nodes", lambda: self._scheduler.bad_nodes(nodes))
+                self._background.submit("bad nodes", lambda: self._scheduler.bad_nodes(nodes))
 
-    def _attend(self, block: _Block, state: CampaignState, now: float) -> None:
+    def _follow_job(self, block: _PilotJob, state: CampaignState, now: float) -> None:
         """Take a block in when its pools report, close it when its time is nearly over, end it when it is idle."""
         info = block.info
         if info is None or info.state is not JobState.RUNNING:
@@ -185,9 +185,9 @@ class PilotFleet:
             self._maker.end(block.name)
         if block.closing and not block.cancelled and self.pool.idle(block.name):
             block.cancelled = True
-            self._background.ask(f"cancel {block.name}", lambda: self._scheduler.cancel([block.job]))
+            self._background.submit(f"cancel {block.name}", lambda: self._scheduler.cancel([block.job]))
 
-    def _want(self, state: CampaignState) -> Iterator[Event]:
+    def _request(self, state: CampaignState) -> Iterator[Event]:
         if self._fruitless >= FRUITLESS:
             raise SchedulerUnavailable(
                 f"{FRUITLESS} blocks in a row ended without a finished task.",
@@ -195,16 +195,16 @@ class PilotFleet:
             )
         number = sum(j.intent.role is JobRole.BLOCK for j in state.jobs.values()) + 1
         name = f"{self._prefix}-b{number:03d}"
-        self._blocks[name] = _Block(name)
+        self._blocks[name] = _PilotJob(name)
         shape = (self._wanted.nodes, self._wanted.hours, self._wanted.queue)
         yield JobIntended(name, JobRole.BLOCK, *shape, "", *self._wanted.place)
         self._submit(name)
 
     def _submit(self, name: str) -> None:
         script = self._maker.script(name)
-        self._background.ask(f"submit {name}", lambda: self._scheduler.submit(script, name))
+        self._background.submit(f"submit {name}", lambda: self._scheduler.submit(script, name))
 
-    def _take(self, answer: Answer, state: CampaignState, now: float) -> Iterator[Event]:
+    def _add_block(self, answer: QueryResult, state: CampaignState, now: float) -> Iterator[Event]:
         what, _, name = answer.what.partition(" ")
         if isinstance(answer.error, SchedulerTrouble):
             self._patience = self._patience.after_trouble(now)
@@ -244,15 +244,15 @@ class PilotFleet:
             if info.state is JobState.UNKNOWN:
                 continue  # what was known last still holds
             block.info = info
-            yield from self._notice(block, info)
+            yield from self._record_end(block, info)
             if info.state.has_ended:
                 if info.state is JobState.VANISHED:  # if it lives all the same, it holds nodes for nobody
-                    self._background.ask(f"cancel {block.name}", partial(self._scheduler.cancel_by_name, block.name))
+                    self._background.submit(f"cancel {block.name}", partial(self._scheduler.cancel_by_name, block.name))
                 reason = f"job {block.job} {info.state}" + (f" ({info.reason})" if info.reason else "")
                 self._forget(block, reason, state)
                 yield JobEnded(block.name, reason)
 
-    def _notice(self, block: _Block, info: JobInfo) -> Iterator[Event]:
+    def _record_end(self, block: _PilotJob, info: JobInfo) -> Iterator[Event]:
         """Take in whether a block is suspended."""
         still = info.state is JobState.SUSPENDED
         if still != (block.suspended is not None):
@@ -261,7 +261,7 @@ class PilotFleet:
             self._maker.suspended(self.suspended())
             yield Suspended(block.name, seconds)
 
-    def _forget(self, block: _Block, reason: str, state: CampaignState) -> None:
+    def _forget(self, block: _PilotJob, reason: str, state: CampaignState) -> None:
         fruitful = block.up and (_finished(state) > block.finished_before or block.closing)
         self._fruitless = 0 if fruitful else self._fruitless + 1
         del self._blocks[block.name]

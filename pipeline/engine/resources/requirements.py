@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from gfm_pipeline.core.contracts.launch import DeviceSelection
-from gfm_pipeline.engine.resources.allocation import Allocation, Impossible, Key, decide_allocation
+from gfm_pipeline.engine.resources.allocation import Allocation, Impossible, SettingKey, decide_allocation
 from gfm_pipeline.engine.resources.demand import Demand, SharedDemand, TrainingDemand
 from gfm_pipeline.engine.stages.table import stages_of
 from gfm_pipeline.execution.size_class import SizeClass
@@ -86,7 +86,7 @@ def decide_resources(workflow: WorkflowModel, site: SiteModel) -> Resources | Im
         and any(s.whole for n in sizes.values() for s in n)
     ):
         return Impossible(
-            Key.BLOCKS,
+            SettingKey.BLOCKS,
             f"On {site.scheduler.system.title} a training over whole nodes cannot be told "
             "in which of several jobs it runs.",
             "Set allocation.blocks to 1 and ask for more nodes.",

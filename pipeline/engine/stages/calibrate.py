@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gfm_pipeline.campaign.events import Member, StageDone, StageFailed
+from gfm_pipeline.campaign.events import Member, StageDone, StageFailedEvent
 from gfm_pipeline.campaign.paths import StagePaths
 from gfm_pipeline.campaign.stage_state import StageState
 from gfm_pipeline.campaign.state import CampaignState
@@ -83,7 +83,7 @@ class Calibrate(Stage):
     def advance(self, context: Context, stage: StageState, done: Done) -> Step:
         """Decide the next step of calibration."""
         if (failure := first_failure(stage)) is not None:
-            return Step(events=(StageFailed(stage.key, failure),))
+            return Step(events=(StageFailedEvent(stage.key, failure),))
         fit = result_of(stage, FIT, FIT_PROGRAM)
         if fit is not None:
             return Step(events=(StageDone(stage.key, {"ensemble": fit.digest}),))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gfm_pipeline.campaign.events import Member, StageDone, StageFailed, StageOpened, TakenOver
+from gfm_pipeline.campaign.events import Member, StageDone, StageFailedEvent, StageOpened, TakenOver
 from gfm_pipeline.campaign.paths import StagePaths
 from gfm_pipeline.campaign.stage_state import StageState
 from gfm_pipeline.campaign.state import CampaignState
@@ -99,13 +99,13 @@ class Converge(Stage):
     def advance(self, context: Context, stage: StageState, done: Done) -> Step:
         """Decide the next step of convergence."""
         if (failure := first_failure(stage)) is not None:
-            return Step(events=(StageFailed(stage.key, failure),))
+            return Step(events=(StageFailedEvent(stage.key, failure),))
         members = done[search.NAME].members or ()
         results = {m.name: result_of(stage, m.name, TRAIN) for m in members}
         diverged = [name for name, task in stage.tasks.items() if task.diverged]
         if diverged:
             reason = f"{', '.join(diverged)} diverged; lower learning_rate or raise search.rungs"
-            return Step(events=(StageFailed(stage.key, reason),))
+            return Step(events=(StageFailedEvent(stage.key, reason),))
         if all(results.values()):
             outputs = {name: str(result.digest) for name, result in results.items() if result}
             return Step(events=(StageDone(stage.key, outputs),))

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gfm_pipeline.campaign.events import StageDone, StageFailed
+from gfm_pipeline.campaign.events import StageDone, StageFailedEvent
 from gfm_pipeline.campaign.paths import StagePaths
 from gfm_pipeline.campaign.stage_state import StageState
 from gfm_pipeline.campaign.state import CampaignState
@@ -95,7 +95,7 @@ def dataset_refs(context: Context, stage: StageState) -> tuple[DatasetRef, ...]:
 def _advance(context: Context, stage: StageState) -> Step:
     """Decide the next step of ingest."""
     if (failure := first_failure(stage)) is not None:
-        return Step(events=(StageFailed(stage.key, failure),))
+        return Step(events=(StageFailedEvent(stage.key, failure),))
     outputs: dict[str, str] = {}
     requests: list[AnyRequest] = []
     for source in context.sources:

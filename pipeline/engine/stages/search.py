@@ -20,7 +20,7 @@ from gfm_pipeline.campaign.events import (
     MembersSelected,
     RungDecided,
     StageDone,
-    StageFailed,
+    StageFailedEvent,
     StageOpened,
     TakenOver,
 )
@@ -179,7 +179,7 @@ def _finish(context: Context, stage: StageState) -> tuple[Event, ...]:
             f"only {len(finalists)} of {len(candidates)} candidates ended with a finite objective, "
             f"{selection['count']} members are wanted"
         )
-        return (StageFailed(stage.key, reason),)
+        return (StageFailedEvent(stage.key, reason),)
     choice = make_policy(SELECTIONS, context.workflow.converge.selection, Selection)
     chosen = choice.choose(finalists, selection["count"], selection["max_per_algorithm"])
     members = tuple(
@@ -230,7 +230,7 @@ class Search(Stage):
         """Decide the next step of the search."""
         if (failure := first_failure(stage, {Cause.USER_ERROR})) is not None:
             # no bad luck of a candidate: others will end alike, and what is wrong can be mended
-            return Step(events=(StageFailed(stage.key, failure),))
+            return Step(events=(StageFailedEvent(stage.key, failure),))
         search = context.workflow.search
         sizes = wave_sizes(search.candidates, search.wave, stage.slots)
         decisions = _decisions(context, stage)

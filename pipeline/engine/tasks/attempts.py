@@ -11,7 +11,7 @@ from gfm_pipeline.core.contracts.task import Assignment, TaskSpec
 from gfm_pipeline.engine.decisions.requests import AnyRequest, Context
 from gfm_pipeline.engine.resources.node_pool import Placement
 from gfm_pipeline.engine.tasks.retries import micro_batch
-from gfm_pipeline.execution.prepare import Bounds
+from gfm_pipeline.execution.prepare import TimeLimits
 from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.sites.task_shape import threads_of
@@ -19,8 +19,8 @@ from gfm_pipeline.workflow.schema import LimitsModel
 
 GRACE_SHARE = 0.75  # of the time to stop in, after which a program is killed that does not leave
 
-Task = tuple[str, str]  # key of its stage, and its name
-Token = tuple[str, str, int]  # what the launcher calls an attempt: its task and its number
+TaskKey = tuple[str, str]  # key of its stage, and its name
+AttemptKey = tuple[str, str, int]  # what the launcher calls an attempt: its task and its number
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Running:
     launch: Path | None = None
 
     @property
-    def task(self) -> Task:
+    def task(self) -> TaskKey:
         """Which task it is an attempt at."""
         return self.request.key, self.request.name
 
     @property
-    def token(self) -> Token:
+    def key(self) -> AttemptKey:
         """What the launcher calls it."""
         return self.request.key, self.request.name, self.attempt
 
@@ -81,10 +81,10 @@ def spec_of(context: Context, state: CampaignState, site: SiteModel, request: An
     return spec.assigned(given)
 
 
-def bounds_of(limits: LimitsModel, visible: float) -> Bounds:
+def bounds_of(limits: LimitsModel, visible: float) -> TimeLimits:
     """Return what ends an attempt; ``visible`` seconds is how long it waits for files of other hosts."""
     grace = limits.stop_seconds * GRACE_SHARE
-    return Bounds(limits.task_hours * 3600.0, limits.silence_seconds, grace, limits.lost_seconds, visible)
+    return TimeLimits(limits.task_hours * 3600.0, limits.silence_seconds, grace, limits.lost_seconds, visible)
 
 
 def failed_on(state: CampaignState, request: AnyRequest) -> set[str]:

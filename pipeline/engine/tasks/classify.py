@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gfm_pipeline.campaign.events import Cause, Outcome
-from gfm_pipeline.core.contracts.attempt import WRAP_FILE, AttemptReport, read_verdict
+from gfm_pipeline.campaign.events import AttemptOutcome, Cause
+from gfm_pipeline.core.contracts.attempt import WRAP_FILE, AttemptReport, read_first_failure
 from gfm_pipeline.core.contracts.attempt_files import read_error, read_result, read_saved
 from gfm_pipeline.core.contracts.launch import LAUNCH_FILE
 from gfm_pipeline.core.contracts.task import (
@@ -34,17 +34,17 @@ _LOST = {  # Parsl's exceptions by name
     StorageError.__name__: Cause.STORAGE,
 }
 _OUTCOMES = {
-    Cause.FINISHED: Outcome.OK,
-    Cause.DIVERGED: Outcome.DIVERGED,
-    Cause.STOPPED: Outcome.PREEMPTED,
-    Cause.WALL_TIME: Outcome.PREEMPTED,
-    Cause.DRIVER_LOST: Outcome.PREEMPTED,
-    Cause.LAUNCHER_LOST: Outcome.PREEMPTED,
-    Cause.BLOCK_LOST: Outcome.PREEMPTED,
-    Cause.STORAGE: Outcome.STORAGE,
-    Cause.USER_ERROR: Outcome.PERMANENT,
-    Cause.PROGRAM_ERROR: Outcome.PERMANENT,
-    Cause.CHAOS: Outcome.PREEMPTED,
+    Cause.FINISHED: AttemptOutcome.OK,
+    Cause.DIVERGED: AttemptOutcome.DIVERGED,
+    Cause.STOPPED: AttemptOutcome.PREEMPTED,
+    Cause.WALL_TIME: AttemptOutcome.PREEMPTED,
+    Cause.DRIVER_LOST: AttemptOutcome.PREEMPTED,
+    Cause.LAUNCHER_LOST: AttemptOutcome.PREEMPTED,
+    Cause.BLOCK_LOST: AttemptOutcome.PREEMPTED,
+    Cause.STORAGE: AttemptOutcome.STORAGE,
+    Cause.USER_ERROR: AttemptOutcome.PERMANENT,
+    Cause.PROGRAM_ERROR: AttemptOutcome.PERMANENT,
+    Cause.CHAOS: AttemptOutcome.PREEMPTED,
 }
 
 
@@ -66,7 +66,7 @@ _CHAOTIC = {  # ends that chaos may have brought about
 
 
 @dataclass(frozen=True)
-class Ended:
+class AttemptEnd:
     """How an attempt ended."""
 
     cause: Cause
@@ -77,17 +77,17 @@ class Ended:
     host: str = ""
 
     @property
-    def left_nothing(self) -> bool:
+    def left_no_files(self) -> bool:
         """Whether it ended well, and no result of it is there."""
         return self.reason == NO_RESULT
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> AttemptOutcome:
         """What kind of end that is: a result, a failure, or neither."""
-        return _OUTCOMES.get(self.cause, Outcome.RETRYABLE)
+        return _OUTCOMES.get(self.cause, AttemptOutcome.RETRYABLE)
 
 
-def classify(folder: Path, trouble: str | None = None, report: AttemptReport | None = None) -> Ended:
+def classify(folder: Path, trouble: str | None = None, report: AttemptReport | None = None) -> AttemptEnd:
     """Return how the attempt that ran in ``folder`` ended.
 
     What the attempt left counts first: a task that finished just before its worker was lost has finished.
@@ -116,20 +116,20 @@ def _exit(folder: Path, report: AttemptReport | None) -> ExitRecord | None:
         return None if report is None else report.exit
 
 
-def _classify(folder: Path, trouble: str | None, report: AttemptReport | None) -> Ended:
+def _classify(folder: Path, trouble: str | None, report: AttemptReport | None) -> AttemptEnd:
     saved = read_saved(folder)
     if saved is None and report is not None:
         saved = report.saved
     try:
         record = _exit(folder, report)
     except IntegrityError as error:
-        return Ended(Cause.TROUBLE, error.message, saved=saved)
+        return AttemptEnd(Cause.TROUBLE, error.message, saved=saved)
     if record is None:
         if trouble is None:
-            return Ended(Cause.DRIVER_LOST, "lost with its driver", saved=saved)
+            return AttemptEnd(Cause.DRIVER_LOST, "lost with its driver", saved=saved)
         name, _, text = trouble.partition(": ")
         cause = _LOST.get(name, Cause.TROUBLE)
-        return Ended(cause, text if cause is Cause.STORAGE else trouble, saved=saved)
+        return AttemptEnd(cause, text if cause is Cause.STORAGE else trouble, saved=saved)
     said = read_error(folder) if record.code else None
     if said is None and report is not None:
         said = report.error
@@ -143,7 +143,7 @@ def _classify(folder: Path, trouble: str | None, report: AttemptReport | None) -
         reason = str(result.get("message") or "")
     elif cause in (Cause.FINISHED, Cause.DIVERGED):
         cause, reason = Cause.TROUBLE, NO_RESULT
-    return Ended(cause, reason, record.seconds, result, saved, record.host)
+    return AttemptEnd(cause, reason, record.seconds, result, saved, record.host)
 
 
 def _cause(folder: Path, record: ExitRecord, told: ErrorRecord) -> tuple[Cause, str]:
@@ -167,7 +167,7 @@ def _cause(folder: Path, record: ExitRecord, told: ErrorRecord) -> tuple[Cause, 
         return (Cause.USER_ERROR if told.error in _FORESEEN else Cause.PROGRAM_ERROR), _sentence(told)
     said = f"exit code {code}: {_last_line(folder / 'stderr.log')}"
     launched = (folder / LAUNCH_FILE).exists() and not (folder / WRAP_FILE).exists()  # by a line of its own
-    if launched and read_verdict(folder) is None:
+    if launched and read_first_failure(folder) is None:
         return Cause.TROUBLE, f"its launch line ended with {said}"  # no rank failed by its own account
     return Cause.PROGRAM_ERROR, said
 

@@ -17,9 +17,9 @@ from gfm_pipeline.core.contracts.task import RESULT_FILE
 from gfm_pipeline.core.publish import MANIFEST
 from gfm_pipeline.core.visibility import is_there, wait_for
 from gfm_pipeline.engine.decisions.artefacts import artefacts, folder_of
-from gfm_pipeline.engine.tasks.attempts import Running, Token
+from gfm_pipeline.engine.tasks.attempts import AttemptKey, Running
 from gfm_pipeline.engine.tasks.classify import classify
-from gfm_pipeline.execution.launcher import JobEnd
+from gfm_pipeline.execution.launcher import LaunchEnd
 from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.workflow.schema import LimitsModel
 
@@ -36,7 +36,7 @@ def visible_seconds(limits: LimitsModel, site: SiteModel) -> float:
     return LOCAL_SECONDS if site.scheduler.system is None else SHARED_SECONDS
 
 
-def missing(folder: Path, end: JobEnd, artefact: Path | None) -> Path | None:
+def missing(folder: Path, end: LaunchEnd, artefact: Path | None) -> Path | None:
     """Return a file that an attempt must have left, by what is known of its end, and that is not there.
 
     Parameters
@@ -53,7 +53,7 @@ def missing(folder: Path, end: JobEnd, artefact: Path | None) -> Path | None:
         if name is None or (name in LOST_WORKERS and _took_leave(folder)):
             return folder / EXIT_FILE
     ended = classify(folder, end.error, end.report)
-    if ended.cause is Cause.TROUBLE and ended.left_nothing and end.report is None:
+    if ended.cause is Cause.TROUBLE and ended.left_no_files and end.report is None:
         return folder / RESULT_FILE
     if artefact is None or ended.result is None or not ended.result.get("digest"):
         return None
@@ -76,31 +76,31 @@ class LateEnds:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._held: dict[Token, tuple[JobEnd, float]] = {}
+        self._held: dict[AttemptKey, tuple[LaunchEnd, float]] = {}
 
     def __len__(self) -> int:
         """Return how many are put aside."""
         return len(self._held)
 
-    def holds(self, end: JobEnd, running: Running, artefact: Path | None, now: float) -> bool:
+    def holds(self, end: LaunchEnd, running: Running, artefact: Path | None, now: float) -> bool:
         """Return whether an end has to wait, and put it aside."""
-        _, since = self._held.get(running.token, (end, now))
+        _, since = self._held.get(running.key, (end, now))
         if now - since > self.seconds or missing(running.folder, end, artefact) is None:
             return False
-        self._held[running.token] = end, since
+        self._held[running.key] = end, since
         return True
 
-    def again(self) -> Iterator[JobEnd]:
+    def again(self) -> Iterator[LaunchEnd]:
         """Yield the ends to look at again."""
         yield from [end for end, _ in self._held.values()]
 
-    def known(self, running: Running) -> JobEnd:
+    def known(self, running: Running) -> LaunchEnd:
         """Return what is known of an attempt's end, which may be nothing."""
-        return self._held.get(running.token, (JobEnd(running.token, None), 0.0))[0]
+        return self._held.get(running.key, (LaunchEnd(running.key, None), 0.0))[0]
 
     def forget(self, running: Running) -> None:
         """Wait for an attempt's files no longer."""
-        self._held.pop(running.token, None)
+        self._held.pop(running.key, None)
 
 
 def wait_at_start(paths: CampaignPaths, state: CampaignState, seconds: float, now: float) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from gfm_pipeline.core.contracts.attempt import ENDED_STEM
 from gfm_pipeline.core.contracts.task import STOP_FILE
 from gfm_pipeline.engine.resources.node_pool import Placement
-from gfm_pipeline.engine.tasks.attempts import Running, Token
+from gfm_pipeline.engine.tasks.attempts import AttemptKey, Running
 from gfm_pipeline.execution.size_class import SizeClass
 
 LOOK_SECONDS = 5.0  # between two looks for tasks that have ended while others of their launch go on
@@ -43,7 +43,7 @@ class SharedLaunches:
 
     def __init__(self) -> None:
         self._launches: dict[Path, SharedLaunch] = {}
-        self._next_look = 0.0
+        self._next_poll = 0.0
 
     def __iter__(self) -> Iterator[SharedLaunch]:
         """Yield them."""
@@ -71,22 +71,22 @@ class SharedLaunches:
         """Take in that an attempt has ended."""
         launch = self._launches.get(running.launch) if running.launch is not None else None
         if launch is not None:
-            launch.members = {k: r for k, r in launch.members.items() if r.token != running.token}
+            launch.members = {k: r for k, r in launch.members.items() if r.key != running.key}
 
-    def ended(self, now: float) -> list[Token]:
+    def ended(self, now: float) -> list[AttemptKey]:
         """Return the attempts that have ended since the last look; asks launches that linger to leave.
 
         One look at a folder tells of all tasks of a launch, since file systems of large machines serve all nodes.
         """
-        if now < self._next_look:
+        if now < self._next_poll:
             return []
-        self._next_look = now + LOOK_SECONDS
+        self._next_poll = now + LOOK_SECONDS
         found = []
         for launch in self._launches.values():
             with suppress(OSError):
                 told = [f.name for f in launch.folder.iterdir() if f.name.startswith(ENDED_STEM)]
                 ranks = [int(name.removeprefix(ENDED_STEM)) for name in told]
-                found += [launch.members[rank].token for rank in ranks if rank in launch.members]
+                found += [launch.members[rank].key for rank in ranks if rank in launch.members]
             if launch.members:
                 continue
             if launch.empty_since is None:

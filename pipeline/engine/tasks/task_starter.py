@@ -16,10 +16,10 @@ from gfm_pipeline.engine.decisions.artefacts import inputs
 from gfm_pipeline.engine.decisions.requests import AnyRequest, Context, Program, Step
 from gfm_pipeline.engine.resources.node_pool import Placement
 from gfm_pipeline.engine.resources.nodes import Fleet, place
-from gfm_pipeline.engine.tasks.attempts import Running, Task, Token, bounds_of, failed_on, next_attempt, spec_of
+from gfm_pipeline.engine.tasks.attempts import AttemptKey, Running, TaskKey, bounds_of, failed_on, next_attempt, spec_of
 from gfm_pipeline.engine.tasks.late_files import visible_seconds
 from gfm_pipeline.engine.tasks.shared_launches import SharedLaunch, SharedLaunches
-from gfm_pipeline.execution.launcher import Job, Launcher
+from gfm_pipeline.execution.launcher import Launcher, TaskLaunch
 from gfm_pipeline.execution.prepare import in_job, prepare, prepare_shared
 from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.launch import LaunchStrategy
@@ -71,7 +71,7 @@ class Starter:
         self._clock = clock
         self._bounds = bounds_of(context.workflow.limits, visible_seconds(context.workflow.limits, site))
 
-    def start_some(self, step: Step, state: CampaignState, busy: Container[Task], now: float) -> None:
+    def start_some(self, step: Step, state: CampaignState, busy: Container[TaskKey], now: float) -> None:
         """Start the most urgent tasks there is room for, in their order: a large one is not starved by small ones.
 
         Parameters
@@ -130,7 +130,7 @@ class Starter:
                 read,
             )
         self._begin([running])
-        self._submit(in_job(job, self._site, placement.job), running.token)
+        self._submit(in_job(job, self._site, placement.job), running.key)
         return True
 
     def _start_shared(self, requests: Sequence[AnyRequest], size: SizeClass, state: CampaignState) -> bool:
@@ -183,7 +183,7 @@ class Starter:
         spec = spec_of(self._context, state, self._site, running.request)
         write_record(running.folder / SPEC_FILE, spec, durable=False)  # after a crash of the machine there is another
 
-    def _submit(self, job: Job, token: Token | Path) -> None:
+    def _submit(self, job: TaskLaunch, token: AttemptKey | Path) -> None:
         self._launcher.submit(job, token)
         delay = self._site.launch.step_delay_seconds
         if job.size.whole and delay:  # without one, all that has room starts in this turn

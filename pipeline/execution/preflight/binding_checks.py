@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gfm_pipeline.apps.runtime.launcher_probe import Look
+from gfm_pipeline.apps.runtime.launcher_probe import LauncherView
 from gfm_pipeline.core.contracts.launch import DeviceSelection
-from gfm_pipeline.core.contracts.preflight import RankSeen
-from gfm_pipeline.execution.preflight.observations import SPAWN, Seen
-from gfm_pipeline.execution.preflight.verdict import Verdict, failed, passed, skipped
+from gfm_pipeline.core.contracts.preflight import RankObservation
+from gfm_pipeline.execution.preflight.observations import SPAWN, JobObservations
+from gfm_pipeline.execution.preflight.verdict import CheckResult, failed, passed, skipped
 from gfm_pipeline.sites.cores import format_cores, parse_cores
 from gfm_pipeline.sites.launch import launcher_binds
 from gfm_pipeline.sites.schema import SiteModel
-from gfm_pipeline.sites.task_shape import RankPlace, default_shape, node_layout
+from gfm_pipeline.sites.task_shape import RankBinding, default_shape, node_layout
 
 
-def expected_places(site: SiteModel) -> tuple[RankPlace, ...]:
+def expected_bindings(site: SiteModel) -> tuple[RankBinding, ...]:
     """Return the GPU and the cores of each local rank of a full node."""
     return node_layout(site, default_shape(site, 1))
 
 
-def devices_verdict(site: SiteModel, seen: Seen) -> Verdict:
+def check_devices(site: SiteModel, seen: JobObservations) -> CheckResult:
     """Return whether each rank is given, and sees, the GPU that the site says."""
-    wanted = {local: str(place.gpu) for local, place in enumerate(expected_places(site)) if place.gpu is not None}
+    wanted = {local: str(place.gpu) for local, place in enumerate(expected_bindings(site)) if place.gpu is not None}
     variable = site.gpu.visible_variable
     if not wanted or variable is None:
         return skipped("devices", "the site has no GPUs")
     given: dict[int, set[str]] = {}
-    for look in seen.looks:
+    for look in seen.views:
         if look.local_rank is not None:
             given.setdefault(look.local_rank, set()).add(look.mask or "")
     wrong = {k: masks for k, masks in given.items() if any(m and wanted.get(k) not in _entries(m) for m in masks)}
@@ -80,10 +80,10 @@ def _no_device_fix(site: SiteModel) -> str:
     )
 
 
-def cores_verdict(site: SiteModel, seen: Seen) -> Verdict:
+def check_cores(site: SiteModel, seen: JobObservations) -> CheckResult:
     """Return whether each rank may use the cores the site gives it, and no others."""
-    places = expected_places(site)
-    had: Sequence[RankSeen | Look] = seen.ranks or (seen.looks if launcher_binds(site) else ())
+    places = expected_bindings(site)
+    had: Sequence[RankObservation | LauncherView] = seen.ranks or (seen.views if launcher_binds(site) else ())
     sizes = sorted({len(one.cores) for one in had})
     told = f"{' or '.join(map(str, sizes))} hardware threads a rank" if sizes else "nothing was seen"
     if not site.launch.bind_cores:
@@ -106,7 +106,7 @@ def cores_verdict(site: SiteModel, seen: Seen) -> Verdict:
     )
 
 
-def _cores_fix(places: Sequence[RankPlace], had: Sequence[RankSeen | Look]) -> str:
+def _cores_fix(places: Sequence[RankBinding], had: Sequence[RankObservation | LauncherView]) -> str:
     """Return what to set: the cores that were seen, where each rank has some of its own, everywhere the same."""
     seen: dict[int, set[tuple[int, ...]]] = {}
     for one in had:
@@ -121,7 +121,7 @@ def _cores_fix(places: Sequence[RankPlace], had: Sequence[RankSeen | Look]) -> s
     return f"Set node.gpu_cores: [{listed}] if these are beside the GPUs; else {template}."
 
 
-def beside_verdict(site: SiteModel, seen: Seen) -> Verdict:
+def check_locality(site: SiteModel, seen: JobObservations) -> CheckResult:
     """Return whether each rank's cores are beside its GPU, as Linux tells it."""
     check = "GPU beside cores"
     known = [rank for rank in seen.ranks if rank.device_cores and rank.cores]
@@ -141,13 +141,13 @@ def beside_verdict(site: SiteModel, seen: Seen) -> Verdict:
     return passed(check, f"{len(known)} ranks")
 
 
-def spawned_verdict(site: SiteModel, seen: Seen) -> Verdict:
+def check_spawned_ranks(site: SiteModel, seen: JobObservations) -> CheckResult:
     """Return whether the ranks of one node, started without the batch system, have what the site says."""
     check = "one-node ranks"
     launch = seen.launches.get(SPAWN)
     if launch is None:
         return skipped(check, "there is no batch system")
-    places = expected_places(site)
+    places = expected_bindings(site)
     if not launch.ended_well or len(seen.spawned) != len(places):
         why = launch.why if not launch.ended_well else f"{len(seen.spawned)} of {len(places)} ranks came up"
         return failed(check, why, launch.hint or "See stderr.log in the folder `spawn` of the check (--keep).")

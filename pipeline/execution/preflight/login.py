@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gfm_pipeline.batch_systems.base import BatchSystem
-from gfm_pipeline.execution.preflight.verdict import Verdict, failed, passed, skipped
-from gfm_pipeline.sites.limits import Job, Refusal, check_job, counted
+from gfm_pipeline.execution.preflight.verdict import CheckResult, failed, passed, skipped
+from gfm_pipeline.sites.limits import CheckedJob, Refusal, check_job, counted
 from gfm_pipeline.sites.schema import SiteModel
 
 JOB_HOURS = 0.25
@@ -31,21 +31,21 @@ def missing_commands(system: type[BatchSystem], has: Callable[[str], bool]) -> l
     return [command for command in system.programs if not has(command)]
 
 
-def small_job(site: SiteModel, queue: str | None, nodes: int) -> Job | Refusal:
+def small_job(site: SiteModel, queue: str | None, nodes: int) -> CheckedJob | Refusal:
     """Return the job of a check: in the queue asked for, or else the default one, or else the first that takes it."""
     found = check_job(site, queue, nodes)
     if queue is None and isinstance(found, Refusal):
         others = [check_job(site, name, nodes) for name in site.scheduler.queues]
-        return next((job for job in others if isinstance(job, Job)), found)
+        return next((job for job in others if isinstance(job, CheckedJob)), found)
     return found
 
 
-def job_hours(job: Job) -> float:
+def job_hours(job: CheckedJob) -> float:
     """Return the wall time of a check: a quarter of an hour, or the longest the queue gives."""
     return min(JOB_HOURS, job.hours or JOB_HOURS)
 
 
-def login_verdicts(site: SiteModel, job: Job) -> list[Verdict]:
+def check_login_node(site: SiteModel, job: CheckedJob) -> list[CheckResult]:
     """Return what is known before anything is asked of the batch system."""
     system = site.scheduler.system
     found = [
@@ -57,7 +57,7 @@ def login_verdicts(site: SiteModel, job: Job) -> list[Verdict]:
     return [*found, passed("queue", " ".join([told + ("." if job.warnings else ""), *job.warnings]))]
 
 
-def accepted_verdict(site: SiteModel, queue: str, refusal: str | None) -> Verdict:
+def check_acceptance(site: SiteModel, queue: str, refusal: str | None) -> CheckResult:
     """Return whether the batch system takes the job."""
     if refusal is not None:
         return failed("job accepted", refusal.rstrip("."), refusal_fix(queue, refusal))
@@ -74,6 +74,6 @@ def refusal_fix(queue: str, refusal: str) -> str:
     return "Correct scheduler of the site; `gfm-pipeline plan --show-scripts` prints what is submitted."
 
 
-def ended_badly(found: Sequence[Verdict]) -> bool:
+def ended_badly(found: Sequence[CheckResult]) -> bool:
     """Return whether any check failed."""
     return any(verdict.outcome == "fail" for verdict in found)

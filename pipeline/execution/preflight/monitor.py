@@ -24,7 +24,7 @@ from gfm_pipeline.execution.preflight.observations import (
     Skew,
 )
 from gfm_pipeline.execution.preflight.probe import PING_SECONDS
-from gfm_pipeline.execution.retry import Patience, patiently
+from gfm_pipeline.execution.retry import Backoff, retrying
 
 LOOK_SECONDS = 0.25  # between two looks at files
 LATE_SECONDS = 5.0  # for files of a job that has ended to be seen here, before it ever wrote one, and
@@ -35,7 +35,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Watched:
+class JobOutcome:
     """How the waiting ended: the clocks, and why there is nothing more to wait for, as a sentence ('': it is done)."""
 
     job: str
@@ -44,7 +44,7 @@ class Watched:
     fix: str = ""
 
 
-class Watch:
+class JobMonitor:
     """One job from its submission to its end.
 
     Parameters
@@ -80,11 +80,11 @@ class Watch:
         self.poll_seconds, self.wait_seconds, self.say = poll_seconds, wait_seconds, say
         self._endings = JobEndings(missing_seconds)
         self._told = ""
-        self._patience = Patience()
-        self._next_look = float("-inf")
+        self._patience = Backoff()
+        self._next_poll = float("-inf")
         self._info: JobInfo | None = None
 
-    def run(self, script: Path, name: str) -> Watched:
+    def run(self, script: Path, name: str) -> JobOutcome:
         """Submit the job and wait for its end; a job that is not waited for any more is cancelled.
 
         Raises
@@ -94,7 +94,7 @@ class Watch:
         """
         job = ""
         try:
-            job = patiently(lambda: self.scheduler.submit(script, name), self.say)
+            job = retrying(lambda: self.scheduler.submit(script, name), self.say)
             self.say(f"Submitted job {job} ({name}) to queue {self.queue}.")
             watched = self._wait(job)
         except BaseException:  # Ctrl-C is no reason to leave a job in the queue
@@ -114,57 +114,57 @@ class Watch:
             why = error.message.rstrip(".")
             self.say(f"Job {job or name} could not be cancelled ({why}); it ends by itself within its wall time.")
 
-    def _wait(self, job: str) -> Watched:
+    def _wait(self, job: str) -> JobOutcome:
         submitted, started, ended = time.monotonic(), None, None
         skew: Skew | None = None
         while True:
             now = time.monotonic()
             if started is None and (self.folder / HEAD_FILE).exists():
                 started = now
-                self._tell(f"Job {job} runs.")
+                self._report(f"Job {job} runs.")
                 skew = compare_clocks(self.folder)
             done = (self.folder / DONE_FILE).exists()
-            self._look(job, now, hurry=done)
+            self._poll(job, now, hurry=done)
             over = self._over()
             if over and ended is None:
                 ended = now
             if (done and over) or (
                 ended is not None and now - ended > (LATE_SECONDS if not started else LATER_SECONDS)
             ):
-                return Watched(job, skew)
+                return JobOutcome(job, skew)
             waiting = started is None and not self._runs()
             if waiting and now - submitted > self.wait_seconds:
                 return self._gave_up(job)
             if now - (started or now) > self.hours * 3600 + OVER_SECONDS:
                 if done:
-                    return Watched(job, skew)
-                return Watched(
+                    return JobOutcome(job, skew)
+                return JobOutcome(
                     job, skew, f"job {job} did not end within its wall time", "Look at it with squeue or qstat."
                 )
             if started is not None and not done:
                 with suppress(OSError):
                     launch = (self.folder / STEP_NOW).read_text(encoding="ascii")
-                    self._tell(f"Job {job} runs: {LAUNCHES.get(launch, launch)}.")
+                    self._report(f"Job {job} runs: {LAUNCHES.get(launch, launch)}.")
             time.sleep(LOOK_SECONDS)
 
-    def _look(self, job: str, now: float, *, hurry: bool) -> None:
+    def _poll(self, job: str, now: float, *, hurry: bool) -> None:
         """Ask the batch system where the job stands, if it is time to; trouble is waited out."""
         if hurry:
-            self._next_look = min(self._next_look, max(now, self._patience.until) + 1.0)
-        if now < self._next_look or self._patience.seconds_to_wait(now) > 0:
+            self._next_poll = min(self._next_poll, max(now, self._patience.until) + 1.0)
+        if now < self._next_poll or self._patience.seconds_to_wait(now) > 0:
             return
         try:
             self._info = self._endings.judge(job, self.scheduler.jobs([job])[job], now)
         except SchedulerTrouble as error:
             self._patience = self._patience.after_trouble(now)
-            self._next_look = self._patience.until
+            self._next_poll = self._patience.until
             wait = self._patience.seconds_to_wait(now)
             self.say(f"The batch system does not answer ({error.message.rstrip('.')}); asked again in {wait:.0f} s.")
             return
         self._patience = self._patience.after_success()
-        self._next_look = now + self.poll_seconds
+        self._next_poll = now + self.poll_seconds
         if self._info.state is JobState.PENDING:
-            self._tell(f"Job {job} waits in queue {self.queue}{self._reason()}.")
+            self._report(f"Job {job} waits in queue {self.queue}{self._reason()}.")
 
     def _runs(self) -> bool:
         return self._info is not None and self._info.state is JobState.RUNNING
@@ -176,9 +176,9 @@ class Watch:
         gone = self._info.state is JobState.UNKNOWN and (self.folder / DONE_FILE).exists()
         return gone or self._info.state.has_ended
 
-    def _gave_up(self, job: str) -> Watched:
+    def _gave_up(self, job: str) -> JobOutcome:
         waited = f"{self.wait_seconds / 60:g} minutes in queue {self.queue}{self._reason()}"
-        return Watched(
+        return JobOutcome(
             job,
             None,
             f"job {job} waited {waited}; it was cancelled",
@@ -191,7 +191,7 @@ class Watch:
             return ""
         return f" ({self._info.reason})"
 
-    def _tell(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         if text != self._told:
             self._told = text
             self.say(text)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gfm_pipeline.apps.runtime.launcher_probe import LOOKS_FOLDER, Look
-from gfm_pipeline.core.contracts.preflight import SEEN_FOLDER, PreflightResult, RankSeen
+from gfm_pipeline.apps.runtime.launcher_probe import VIEWS_FOLDER, LauncherView
+from gfm_pipeline.core.contracts.preflight import OBSERVATIONS_FOLDER, PreflightResult, RankObservation
 from gfm_pipeline.core.contracts.task import ERROR_FILE, EXIT_FILE, RESULT_FILE, ErrorRecord, ExitRecord
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.records import read_record
@@ -17,8 +17,8 @@ HEAD_FILE = "head.json"
 PING_FILE, PONG_FILE = "ping", "pong.json"
 DONE_FILE = "done"
 STEP_NOW = "now"  # the name of the launch that runs
-LOOK, RANKS, SPAWN = "look", "ranks", "spawn"  # the launches, and their folders
-LAUNCHES = {LOOK: "what the launch line gives", RANKS: "ranks over all nodes", SPAWN: "ranks of one node"}
+VIEW, RANKS, SPAWN = "look", "ranks", "spawn"  # the launches, and their folders
+LAUNCHES = {VIEW: "what the launch line gives", RANKS: "ranks over all nodes", SPAWN: "ranks of one node"}
 TAIL_BYTES = 4000
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class CheckPlan:
 
 
 @dataclass(frozen=True)
-class HeadSeen:
+class HeadNodeObservation:
     """What the job's first process found: where it is, and the network interfaces there."""
 
     nodes: tuple[str, ...]
@@ -58,14 +58,14 @@ class Skew:
 
 
 @dataclass(frozen=True)
-class LaunchSeen:
+class LaunchObservation:
     """How one launch ended; ``error`` and ``hint`` are a rank's own, ``said`` the end of standard error."""
 
     code: int | None = None
     timed_out: bool = False
     error: str = ""
     hint: str = ""
-    said: str = ""
+    output: str = ""
 
     @property
     def ended_well(self) -> bool:
@@ -81,11 +81,11 @@ class LaunchSeen:
             return "it was not started"
         return (
             "it took too long" if self.timed_out else f"it ended with exit code {self.code}"
-        ) + f"{': ' if self.said else ''}{self.said}"
+        ) + f"{': ' if self.output else ''}{self.output}"
 
 
 @dataclass(frozen=True)
-class Seen:
+class JobObservations:
     """Everything a check found.
 
     Parameters
@@ -106,35 +106,35 @@ class Seen:
         Between the login node and the job; None where it could not be had.
     """
 
-    head: HeadSeen | None = None
-    said: str = ""
-    launches: dict[str, LaunchSeen] = field(default_factory=dict)
-    looks: tuple[Look, ...] = ()
-    ranks: tuple[RankSeen, ...] = ()
-    spawned: tuple[RankSeen, ...] = ()
+    head: HeadNodeObservation | None = None
+    output: str = ""
+    launches: dict[str, LaunchObservation] = field(default_factory=dict)
+    views: tuple[LauncherView, ...] = ()
+    ranks: tuple[RankObservation, ...] = ()
+    spawned: tuple[RankObservation, ...] = ()
     result: PreflightResult | None = None
     skew: Skew | None = None
 
 
-def read_seen(folder: Path, output: Path, skew: Skew | None) -> Seen:
+def read_observations(folder: Path, output: Path, skew: Skew | None) -> JobObservations:
     """Return what the files of a check say; what is missing or damaged was not seen."""
     launches = {name: _launch(folder / name) for name in LAUNCHES if (folder / name).is_dir()}
-    return Seen(
-        _read(HeadSeen, folder / HEAD_FILE),
+    return JobObservations(
+        _read(HeadNodeObservation, folder / HEAD_FILE),
         last_line(output),
         launches,
-        _all(Look, folder / LOOK / LOOKS_FOLDER),
-        tuple(sorted(_all(RankSeen, folder / RANKS / SEEN_FOLDER), key=lambda seen: seen.rank)),
-        tuple(sorted(_all(RankSeen, folder / SPAWN / SEEN_FOLDER), key=lambda seen: seen.rank)),
+        _all(LauncherView, folder / VIEW / VIEWS_FOLDER),
+        tuple(sorted(_all(RankObservation, folder / RANKS / OBSERVATIONS_FOLDER), key=lambda seen: seen.rank)),
+        tuple(sorted(_all(RankObservation, folder / SPAWN / OBSERVATIONS_FOLDER), key=lambda seen: seen.rank)),
         _read(PreflightResult, folder / RANKS / RESULT_FILE),
         skew,
     )
 
 
-def _launch(folder: Path) -> LaunchSeen:
+def _launch(folder: Path) -> LaunchObservation:
     ended = _read(ExitRecord, folder / EXIT_FILE)
     error = _read(ErrorRecord, folder / ERROR_FILE)
-    return LaunchSeen(
+    return LaunchObservation(
         None if ended is None else ended.code,
         ended is not None and ended.timed_out,
         "" if error is None else error.message,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gfm_pipeline.apps.runtime.launcher_probe import LookSpec
+from gfm_pipeline.apps.runtime.launcher_probe import LauncherProbeSpec
 from gfm_pipeline.apps.runtime.wrapper import Launch, run
 from gfm_pipeline.core.contracts.preflight import PreflightSpec
 from gfm_pipeline.core.contracts.task import SPEC_FILE
@@ -17,16 +17,16 @@ from gfm_pipeline.core.publish import write_atomic, write_record
 from gfm_pipeline.execution.preflight.observations import (
     DONE_FILE,
     HEAD_FILE,
-    LOOK,
     PING_FILE,
     PONG_FILE,
     RANKS,
     SPAWN,
     STEP_NOW,
-    HeadSeen,
+    VIEW,
+    HeadNodeObservation,
     Pong,
 )
-from gfm_pipeline.execution.prepare import Bounds, prepare
+from gfm_pipeline.execution.prepare import TimeLimits, prepare
 from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.launch import LaunchStrategy, launch_line, task_environment
 from gfm_pipeline.sites.schema import SiteModel
@@ -34,7 +34,7 @@ from gfm_pipeline.sites.task_shape import TaskShape, default_shape
 
 PROGRAM = "preflight"
 PACKAGES = ("gfm_pipeline", "torch", "adios2", "parsl")
-SECONDS = {LOOK: 120.0, RANKS: 300.0, SPAWN: 180.0}
+SECONDS = {VIEW: 120.0, RANKS: 300.0, SPAWN: 180.0}
 PING_SECONDS = 20.0  # for the login node to ask for the time
 EXCHANGED = {Device.CPU: (1.0, 8.0), Device.CUDA: (1.0, 64.0), Device.XPU: (1.0, 64.0)}  # MB
 
@@ -59,11 +59,13 @@ def probe(site: SiteModel, nodes: Sequence[str], folder: Path, answer_login: Cal
         Called once it is known that the job runs, to compare clocks.
     """
     interfaces = tuple(name for _, name in socket.if_nameindex())
-    write_record(folder / HEAD_FILE, HeadSeen(tuple(nodes), socket.gethostname(), sys.executable, interfaces))
+    write_record(
+        folder / HEAD_FILE, HeadNodeObservation(tuple(nodes), socket.gethostname(), sys.executable, interfaces)
+    )
     if answer_login is not None:
         answer_login()
     if nodes:
-        _start(folder, LOOK, _looking(site, nodes, folder / LOOK))
+        _start(folder, VIEW, _looking(site, nodes, folder / VIEW))
     _start(folder, RANKS, _ranks(site, nodes, folder / RANKS))
     if nodes:
         _start(folder, SPAWN, _spawned(site, folder / SPAWN))
@@ -88,14 +90,14 @@ def _start(folder: Path, name: str, launch: Launch) -> None:
 def _looking(site: SiteModel, nodes: Sequence[str], folder: Path) -> Launch:
     """Return the site's launch line with nothing of ours around the ranks."""
     folder.mkdir()
-    spec = LookSpec(site.launch.rank_variable, site.launch.local_rank_variable, site.gpu.visible_variable)
+    spec = LauncherProbeSpec(site.launch.rank_variable, site.launch.local_rank_variable, site.gpu.visible_variable)
     write_record(folder / SPEC_FILE, spec)
     return Launch(
         "gfm_pipeline.apps.runtime.launcher_probe",
         str(folder),
-        SECONDS[LOOK],
+        SECONDS[VIEW],
         task_environment(site, len(nodes)),
-        silence_seconds=SECONDS[LOOK],
+        silence_seconds=SECONDS[VIEW],
         line=tuple(launch_line(site, step_shape(site, len(nodes)), nodes)),
     )
 
@@ -129,7 +131,7 @@ def _prepared(
 ) -> Launch:
     """Return what the task wrapper starts, made ready as a training's."""
     write_record(folder / SPEC_FILE, spec)
-    bounds = Bounds(deadline=seconds, silence=seconds, grace=10.0, lost=60.0)
+    bounds = TimeLimits(deadline=seconds, heartbeat_timeout=seconds, grace=10.0, wrapper_timeout=60.0)
     job = prepare(
         site, "preflight", site.programs.get(PROGRAM, f"gfm_pipeline.apps.{PROGRAM}"), size, nodes, folder, bounds
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gfm_pipeline.core.strenum import StrEnum
 
 
-class Outcome(StrEnum):
+class CheckStatus(StrEnum):
     """How a check ended."""
 
     PASS = "pass"  # noqa: S105 - no password
@@ -16,7 +16,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """One line of the table.
 
     Parameters
@@ -32,21 +32,21 @@ class Verdict:
     """
 
     check: str
-    outcome: Outcome
+    outcome: CheckStatus
     measured: str
     fix: str = ""
 
 
-def passed(check: str, measured: str) -> Verdict:
+def passed(check: str, measured: str) -> CheckResult:
     """Return that all is well."""
-    return Verdict(check, Outcome.PASS, measured)
+    return CheckResult(check, CheckStatus.PASS, measured)
 
 
-def failed(check: str, measured: str, fix: str) -> Verdict:
+def failed(check: str, measured: str, fix: str) -> CheckResult:
     """Return what is not as it should be, and what to do."""
-    return Verdict(check, Outcome.FAIL, measured, fix)
+    return CheckResult(check, CheckStatus.FAIL, measured, fix)
 
 
-def skipped(check: str, reason: str) -> Verdict:
+def skipped(check: str, reason: str) -> CheckResult:
     """Return why nothing was looked at."""
-    return Verdict(check, Outcome.SKIPPED, reason)
+    return CheckResult(check, CheckStatus.SKIPPED, reason)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gfm_pipeline.core.contracts.preflight import RankSeen
+from gfm_pipeline.core.contracts.preflight import RankObservation
 from gfm_pipeline.execution.preflight.binding_checks import (
-    beside_verdict,
-    cores_verdict,
-    devices_verdict,
-    spawned_verdict,
+    check_cores,
+    check_devices,
+    check_locality,
+    check_spawned_ranks,
 )
-from gfm_pipeline.execution.preflight.observations import LOOK, RANKS, LaunchSeen, Seen
+from gfm_pipeline.execution.preflight.observations import RANKS, VIEW, JobObservations, LaunchObservation
 from gfm_pipeline.execution.preflight.probe import PACKAGES, step_shape
-from gfm_pipeline.execution.preflight.verdict import Outcome, Verdict, failed, passed, skipped
+from gfm_pipeline.execution.preflight.verdict import CheckResult, CheckStatus, failed, passed, skipped
 from gfm_pipeline.sites.enums import EnergySource, GpuRuntime
 from gfm_pipeline.sites.schema import SiteModel
 
@@ -24,7 +24,7 @@ CHECKS = (
 )  # fmt: skip
 
 
-def verdicts(site: SiteModel, nodes: int, seen: Seen) -> list[Verdict]:
+def check_results(site: SiteModel, nodes: int, seen: JobObservations) -> list[CheckResult]:
     """Return what the job of a check found.
 
     Parameters
@@ -37,7 +37,7 @@ def verdicts(site: SiteModel, nodes: int, seen: Seen) -> list[Verdict]:
         What its files say.
     """
     if seen.head is None:
-        why = seen.said or "the job ended without a word"
+        why = seen.output or "the job ended without a word"
         return [failed("start", why, _start_fix(site, why)), *_not_done("the job did not start Python")]
     local = site.scheduler.system is None
     where = seen.head.host if local else " ".join(seen.head.nodes[:4]) + (" ..." if len(seen.head.nodes) > 4 else "")
@@ -51,10 +51,10 @@ def verdicts(site: SiteModel, nodes: int, seen: Seen) -> list[Verdict]:
         _versions(seen.ranks),
         _mpi(seen.ranks),
         _placement(site, nodes, seen),
-        devices_verdict(site, seen),
-        cores_verdict(site, seen),
-        beside_verdict(site, seen),
-        spawned_verdict(site, seen),
+        check_devices(site, seen),
+        check_cores(site, seen),
+        check_locality(site, seen),
+        check_spawned_ranks(site, seen),
         _exchange(seen),
         _data(seen),
         _energy(site, seen.ranks),
@@ -62,23 +62,23 @@ def verdicts(site: SiteModel, nodes: int, seen: Seen) -> list[Verdict]:
     ])  # fmt: skip
 
 
-def _without_ranks(site: SiteModel, nodes: int, seen: Seen) -> list[Verdict]:
+def _without_ranks(site: SiteModel, nodes: int, seen: JobObservations) -> list[CheckResult]:
     """Return what can be said when not all ranks came as far as their program: usually one of them was refused."""
     found = []
-    if seen.looks:
-        found = [_placement(site, nodes, seen), devices_verdict(site, seen), cores_verdict(site, seen)]
-    if not any(verdict.outcome is Outcome.FAIL for verdict in found):
-        found = [_launch_failed(site, seen, seen.launches.get(RANKS, LaunchSeen())), *found[1:]]
-    found += [spawned_verdict(site, seen), _clocks(site, seen)]
+    if seen.views:
+        found = [_placement(site, nodes, seen), check_devices(site, seen), check_cores(site, seen)]
+    if not any(verdict.outcome is CheckStatus.FAIL for verdict in found):
+        found = [_launch_failed(site, seen, seen.launches.get(RANKS, LaunchObservation())), *found[1:]]
+    found += [check_spawned_ranks(site, seen), _clocks(site, seen)]
     rest = [check for check in CHECKS[2:] if check not in {verdict.check for verdict in found}]
     return [*found, *(skipped(check, "not all ranks started their program") for check in rest)]
 
 
-def _ordered(found: Sequence[Verdict]) -> list[Verdict]:
+def _ordered(found: Sequence[CheckResult]) -> list[CheckResult]:
     return sorted(found, key=lambda verdict: CHECKS.index(verdict.check))
 
 
-def _not_done(why: str) -> list[Verdict]:
+def _not_done(why: str) -> list[CheckResult]:
     return [skipped(check, why) for check in CHECKS[1:]]
 
 
@@ -99,15 +99,15 @@ def _start_fix(site: SiteModel, why: str) -> str:
     )
 
 
-def _launch_failed(site: SiteModel, seen: Seen, launch: LaunchSeen) -> Verdict:
+def _launch_failed(site: SiteModel, seen: JobObservations, launch: LaunchObservation) -> CheckResult:
     """Return the verdict on a launch line that started no rank."""
-    first = seen.launches.get(LOOK)
+    first = seen.launches.get(VIEW)
     why = first.why if first is not None and not first.ended_well else launch.why
     hint = launch.hint or f"Correct launch.template of the site; it begins with {' '.join(site.launch.template[:1])}."
     return failed("ranks", f"not all ranks started: {why}", hint)
 
 
-def _interface(site: SiteModel, there: Sequence[str]) -> Verdict:
+def _interface(site: SiteModel, there: Sequence[str]) -> CheckResult:
     wanted = site.driver.interface
     if wanted is None:
         return skipped("interface", "driver.interface is not set")
@@ -120,7 +120,7 @@ def _interface(site: SiteModel, there: Sequence[str]) -> Verdict:
     )
 
 
-def _packages(ranks: Sequence[RankSeen]) -> Verdict:
+def _packages(ranks: Sequence[RankObservation]) -> CheckResult:
     looked = [rank for rank in ranks if rank.packages or rank.missing]
     for rank in looked:
         for name, why in rank.missing.items():
@@ -135,7 +135,7 @@ def _packages(ranks: Sequence[RankSeen]) -> Verdict:
     return passed("packages", ", ".join(f"{name} {versions[name]}" for name in PACKAGES if name in versions))
 
 
-def _build(site: SiteModel, ranks: Sequence[RankSeen]) -> Verdict:
+def _build(site: SiteModel, ranks: Sequence[RankObservation]) -> CheckResult:
     builds = sorted({rank.build for rank in ranks if rank.build})
     if not builds:
         return skipped("torch build", "torch was not looked at")
@@ -153,7 +153,7 @@ def _build(site: SiteModel, ranks: Sequence[RankSeen]) -> Verdict:
     )
 
 
-def _versions(ranks: Sequence[RankSeen]) -> Verdict:
+def _versions(ranks: Sequence[RankObservation]) -> CheckResult:
     first = ranks[0]
     for rank in ranks[1:]:
         if (rank.python, rank.executable) != (first.python, first.executable):
@@ -174,7 +174,7 @@ def _versions(ranks: Sequence[RankSeen]) -> Verdict:
     return passed("versions", f"Python {first.python}" + (f", the same on {nodes} nodes" if nodes > 1 else ""))
 
 
-def _mpi(ranks: Sequence[RankSeen]) -> Verdict:
+def _mpi(ranks: Sequence[RankObservation]) -> CheckResult:
     first = ranks[0]
     if first.mpi:
         return passed("MPI", first.mpi)
@@ -187,10 +187,10 @@ def _mpi(ranks: Sequence[RankSeen]) -> Verdict:
     )
 
 
-def _placement(site: SiteModel, nodes: int, seen: Seen) -> Verdict:
+def _placement(site: SiteModel, nodes: int, seen: JobObservations) -> CheckResult:
     """Return whether as many ranks as asked for came up, on as many nodes, with the numbers they should have."""
     shape = step_shape(site, nodes)
-    nameless = [look for look in seen.looks if look.rank is None or look.local_rank is None]
+    nameless = [look for look in seen.views if look.rank is None or look.local_rank is None]
     if nameless:
         numbers = ", ".join(f"{name}={value}" for name, value in sorted(nameless[0].numbers.items()))
         return failed(
@@ -200,8 +200,8 @@ def _placement(site: SiteModel, nodes: int, seen: Seen) -> Verdict:
             "Set launch.rank_variable and launch.local_rank_variable to those of the launcher.",
         )
     places = (
-        [(look.rank, look.local_rank, look.node) for look in seen.looks]
-        if seen.looks
+        [(look.rank, look.local_rank, look.node) for look in seen.views]
+        if seen.views
         else [(rank.rank, rank.local_rank, rank.node) for rank in seen.ranks]
     )
     per_node: dict[str, list[int]] = {}
@@ -210,7 +210,7 @@ def _placement(site: SiteModel, nodes: int, seen: Seen) -> Verdict:
     wanted_nodes = max(1, shape.nodes)
     told = f"{len(places)} ranks on {len(per_node)} node{'s' if len(per_node) > 1 else ''}"
     if sorted(rank or 0 for rank, _, _ in places) != list(range(shape.ranks)) or len(per_node) != wanted_nodes:
-        launch = seen.launches.get(LOOK, LaunchSeen(0))
+        launch = seen.launches.get(VIEW, LaunchObservation(0))
         why = "" if launch.ended_well else f" ({launch.why})"
         fix = "Correct launch.template: {nodes}, {ranks} and {ranks_per_node} must all be told to the launcher."
         if "No module named" in why or "No such file" in why:
@@ -227,8 +227,8 @@ def _placement(site: SiteModel, nodes: int, seen: Seen) -> Verdict:
     return passed("ranks", told)
 
 
-def _exchange(seen: Seen) -> Verdict:
-    launch, result = seen.launches.get(RANKS, LaunchSeen()), seen.result
+def _exchange(seen: JobObservations) -> CheckResult:
+    launch, result = seen.launches.get(RANKS, LaunchObservation()), seen.result
     check = "all-reduce"
     if len(seen.ranks) < 2:
         return skipped(check, "there is one rank only")
@@ -245,8 +245,8 @@ def _exchange(seen: Seen) -> Verdict:
     return passed(check, f"{rates} ({result.backend}, {len(seen.ranks)} ranks)")
 
 
-def _data(seen: Seen) -> Verdict:
-    ranks, launch = seen.ranks, seen.launches.get(RANKS, LaunchSeen())
+def _data(seen: JobObservations) -> CheckResult:
+    ranks, launch = seen.ranks, seen.launches.get(RANKS, LaunchObservation())
     writer, reader = ranks[0], ranks[-1]
     for rank in (writer, reader):
         if rank.data_trouble:
@@ -265,7 +265,7 @@ def _data(seen: Seen) -> Verdict:
     return passed("ADIOS2", f"written at {writer.written:.0f} MB/s, read{elsewhere} at {reader.read:.0f} MB/s")
 
 
-def _energy(site: SiteModel, ranks: Sequence[RankSeen]) -> Verdict:
+def _energy(site: SiteModel, ranks: Sequence[RankObservation]) -> CheckResult:
     looked = [rank for rank in ranks if rank.energy or rank.energy_trouble]
     usable = [
         source for source in ("pm_counters", "nvml", "rapl") if looked and all(source in r.energy for r in looked)
@@ -280,7 +280,7 @@ def _energy(site: SiteModel, ranks: Sequence[RankSeen]) -> Verdict:
     return failed("energy", f"{source}: {why}", f"Set energy.source to {usable[0] if usable else 'model'}.")
 
 
-def _clocks(site: SiteModel, seen: Seen) -> Verdict:
+def _clocks(site: SiteModel, seen: JobObservations) -> CheckResult:
     parts, worst = [], 0.0
     clocks = () if seen.result is None else seen.result.clocks
     nodes = {rank.node for rank in seen.ranks}

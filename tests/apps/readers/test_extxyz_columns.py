@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gfm_pipeline.apps.ingest.readers.extxyz_columns import Rows, UnusualError, floats
+from gfm_pipeline.apps.ingest.readers.extxyz_columns import PropertyRows, UnusualError, floats
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import Record
 from gfm_pipeline.core.contracts.data import SourceSettings
@@ -17,7 +17,7 @@ LINES = ["H 0.1 0.2 0.3 7\n", "He 1.1  1.2 1.3 8\n", " Li 2.1 2.2 2.3 9"]
 
 
 def test_any_columns_are_taken_line_by_line() -> None:
-    rows = Rows.split(LINES, 5)
+    rows = PropertyRows.split(LINES, 5)
     for many in range(1, 6):
         for columns in (*combinations(range(5), many), *permutations(range(5), min(many, 3))):
             assert rows.take(columns) == [line.split()[column] for line in LINES for column in columns]
@@ -34,7 +34,7 @@ def test_any_columns_are_taken_line_by_line() -> None:
 )
 def test_lines_of_other_lengths_are_not_taken_for_rows(lines: list[str]) -> None:
     with pytest.raises(UnusualError):
-        Rows.split(lines, 5)
+        PropertyRows.split(lines, 5)
 
 
 @pytest.mark.parametrize(

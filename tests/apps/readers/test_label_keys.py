@@ -17,7 +17,7 @@ from conformance import good, read_all
 from ingest_cases import run_all, run_read
 
 from gfm_pipeline.apps.ingest.labels.inventory import merge
-from gfm_pipeline.apps.ingest.labels.known_keys import Kind, kind_of
+from gfm_pipeline.apps.ingest.labels.known_keys import KeyKind, kind_of
 from gfm_pipeline.apps.ingest.labels.stated_units import forces_unit
 from gfm_pipeline.apps.ingest.preview import preview
 from gfm_pipeline.apps.ingest.records import PassedOver
@@ -52,20 +52,22 @@ def keys(seen: Preview) -> dict[str, KeyFound]:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("REF_energy", Kind.ENERGY), ("dft_energy", Kind.ENERGY), ("TotEnergy", Kind.ENERGY),
-        ("energy_dft", Kind.ENERGY),
-        ("free_energy", Kind.FREE_ENERGY), ("REF_forces", Kind.FORCES), ("force", Kind.FORCES),
-        ("virials", Kind.VIRIAL), ("initial_magmoms", Kind.MAGMOMS), ("config_forces_weight", Kind.FORCES_WEIGHT),
-        ("energy-unit", Kind.ENERGY_UNIT), ("Head", Kind.HEAD), ("outputs.stress", Kind.STRESS), ("run", Kind.UNKNOWN),
+        ("REF_energy", KeyKind.ENERGY), ("dft_energy", KeyKind.ENERGY), ("TotEnergy", KeyKind.ENERGY),
+        ("energy_dft", KeyKind.ENERGY),
+        ("free_energy", KeyKind.FREE_ENERGY), ("REF_forces", KeyKind.FORCES), ("force", KeyKind.FORCES),
+        ("virials", KeyKind.VIRIAL), ("initial_magmoms", KeyKind.MAGMOMS),
+        ("config_forces_weight", KeyKind.FORCES_WEIGHT),
+        ("energy-unit", KeyKind.ENERGY_UNIT), ("Head", KeyKind.HEAD),
+        ("outputs.stress", KeyKind.STRESS), ("run", KeyKind.UNKNOWN),
     ],
 )  # fmt: skip
-def test_names_are_known_in_their_spellings(name: str, kind: Kind) -> None:
-    assert kind_of(name) == (kind, kind is not Kind.UNKNOWN)
+def test_names_are_known_in_their_spellings(name: str, kind: KeyKind) -> None:
+    assert kind_of(name) == (kind, kind is not KeyKind.UNKNOWN)
 
 
 def test_charge_of_every_atom_is_no_total_charge() -> None:
-    assert kind_of("charge", "[N]")[0] is Kind.CHARGES
-    assert kind_of("charge")[0] is Kind.CHARGE
+    assert kind_of("charge", "[N]")[0] is KeyKind.CHARGES
+    assert kind_of("charge")[0] is KeyKind.CHARGE
 
 
 def test_labels_that_are_there_and_not_used_are_listed(tmp_path: Path) -> None:
@@ -82,7 +84,7 @@ def test_labels_that_are_there_and_not_used_are_listed(tmp_path: Path) -> None:
 
 def test_a_record_without_energy_says_what_it_has(tmp_path: Path) -> None:
     seen = look(frames(tmp_path / "a.xyz", ["REF_energy=-1"] * 4, "REF_forces:R:3"))
-    (taken,) = seen.taken
+    (taken,) = seen.removed
     assert taken.reason == "no energy"
     assert taken.example.endswith("set energy_key: REF_energy, forces_key: REF_forces")
     source = replace(frames(tmp_path / "a.xyz", ["REF_energy=-1"] * 4, "REF_forces:R:3"), energy_key="REF_energy")
@@ -92,8 +94,8 @@ def test_a_record_without_energy_says_what_it_has(tmp_path: Path) -> None:
 def test_two_sets_of_labels_that_differ_are_refused_until_one_is_named(tmp_path: Path) -> None:
     source = frames(tmp_path / "a.xyz", ["energy=-1 REF_energy=-7"] * 4, "forces:R:3:REF_forces:R:3")
     seen = look(source)
-    assert (seen.usable, seen.taken[0].reason) == (0, "two sets of labels")
-    assert "energy is -1 and REF_energy is -7" in seen.taken[0].example
+    assert (seen.usable, seen.removed[0].reason) == (0, "two sets of labels")
+    assert "energy is -1 and REF_energy is -7" in seen.removed[0].example
     assert keys(seen)["REF_energy"].use == "not used"
     for key, energy in (("energy", -1), ("REF_energy", -7)):
         chosen = look(replace(source, energy_key=key))

@@ -60,7 +60,7 @@ def train(spec: TrainSpec, task: Task) -> tuple[TrainResult, ExitCode]:
             nothing = TrainResult(StopReason.DIVERGED, None, {}, 10, 1, 1, 0.1, 1.0, None, None, "the loss is nan")
             return nothing, ExitCode.DIVERGED
         case "no end":
-            while not task.stopping:
+            while not task.stop_requested:
                 time.sleep(0.05)
             return pretended.train(spec, task)
     return pretended.train(spec, task)

@@ -65,7 +65,7 @@ def train(spec: TrainSpec, task: Task) -> tuple[TrainResult, ExitCode]:
     assert end is not None
     while chain["graphs"] < end:
         place = task.folder / "checkpoints" / f"graphs-{chain['graphs']:08d}"
-        if task.stopping:
+        if task.stop_requested:
             save(place, chain, {})
             raise StopRequested
         if chain["graphs"] % SAVE_EVERY == 0 and not place.exists():
@@ -73,7 +73,7 @@ def train(spec: TrainSpec, task: Task) -> tuple[TrainResult, ExitCode]:
         chain = {"graphs": chain["graphs"] + STEP, "link": mix(chain["link"], chain["graphs"])}
         time.sleep(SECONDS)
         value = objective(spec, chain["graphs"])
-        task.progress(seconds=0.0, graphs=chain["graphs"], step=0, lr=1e-3, phase="stable", objective=value)
+        task.report_progress(seconds=0.0, graphs=chain["graphs"], step=0, lr=1e-3, phase="stable", objective=value)
     errors = {d.name: DatasetErrors(value, value, 1.0, 1.0) for d in spec.datasets}
     reason = StopReason.BUDGET if rule is None else StopReason.CONVERGED
     graphs = chain["graphs"]
