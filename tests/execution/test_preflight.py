@@ -95,7 +95,7 @@ def by_name(seen: JobObservations, site=SITE, nodes: int = 2):
 def test_a_machine_as_its_site_says_passes_every_check():
     found = check_results(SITE, 2, GOOD)
     assert [verdict.check for verdict in found] == list(CHECKS)
-    skips = {verdict.check for verdict in found if verdict.status is not CheckStatus.PASS}
+    skips = {verdict.check for verdict in found if verdict.outcome is not CheckStatus.PASS}
     assert skips == {"MPI"}
     assert "64 MB at 6.4 GB/s (nccl, 16 ranks)" in by_name(GOOD)["all-reduce"].measured
     assert "read on another node at 800 MB/s" in by_name(GOOD)["ADIOS2"].measured
@@ -179,7 +179,7 @@ def test_a_job_that_never_started_python(said, fix):
     assert found[0].status is CheckStatus.FAIL
     assert found[0].measured == said
     assert fix in found[0].fix
-    assert {verdict.status for verdict in found[1:]} == {CheckStatus.SKIPPED}
+    assert {verdict.outcome for verdict in found[1:]} == {CheckStatus.SKIPPED}
 
 
 @pytest.mark.parametrize(
