@@ -176,7 +176,7 @@ def test_cores_that_are_steady_are_proposed():
 )
 def test_a_job_that_never_started_python(said, fix):
     found = check_results(SITE, 2, JobObservations(output=said))
-    assert found[0].status is CheckStatus.FAIL
+    assert found[0].outcome is CheckStatus.FAIL
     assert found[0].measured == said
     assert fix in found[0].fix
     assert {verdict.outcome for verdict in found[1:]} == {CheckStatus.SKIPPED}
