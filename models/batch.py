@@ -34,7 +34,10 @@ class Batch:
     dataset
         Branch (dataset index) of each structure [G], int64.
     cell
-        Lattice vectors as rows [G, 3, 3], zero along directions that are not periodic; None where no target needs it.
+        Lattice vectors as rows [G, 3, 3], zero along directions that are not periodic; None: not known.
+    attributes
+        By name, a number of each structure [G], see `gfm_pipeline.core.contracts.targets.ATTRIBUTES`; 0 where it is not
+        known. Empty: nothing is known.
     labels
         By name of a target: [G, ...] of structures, [N, ...] of atoms, minus their references, with the shape of the
         target's rank; NaN where a label is missing. Empty when predicting.
@@ -49,6 +52,7 @@ class Batch:
     natoms: Tensor
     dataset: Tensor
     cell: Tensor | None = None
+    attributes: Mapping[str, Tensor] = field(default_factory=dict)
     labels: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Batch:
@@ -59,5 +63,6 @@ class Batch:
         return replace(
             self,
             **{name: tensor.to(device) for name, tensor in tensors.items()},
+            attributes={name: tensor.to(device) for name, tensor in self.attributes.items()},
             labels={name: tensor.to(device) for name, tensor in self.labels.items()},
         )

@@ -1,4 +1,4 @@
-"""The model users see: a batch of structures in, energies and forces out."""
+"""The model users see: a batch of structures in, a value of every target out."""
 
 from __future__ import annotations
 
@@ -9,13 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gfm_pipeline.core.errors import ModelError
+from gfm_pipeline.core.contracts.targets import (
+    CHARGE,
+    ENERGY,
+    FORCES,
+    STRESS,
+    Constraint,
+    Level,
+    Origin,
+    Rank,
+    Target,
+    check_together,
+)
+from gfm_pipeline.core.errors import ConfigError, ModelError
 from gfm_pipeline.models.batch import Batch
+from gfm_pipeline.models.constraints import balanced, with_total
+from gfm_pipeline.models.geometry import Geometry
 from gfm_pipeline.models.layers import scatter_sum
-from gfm_pipeline.models.readout import DirectForces, EdgeVectors, NodeEnergy
+from gfm_pipeline.models.readout import HEADS, EdgeTensors, EdgeVectors, Features
 from gfm_pipeline.models.registry import build, describe
 from gfm_pipeline.models.spec import ForceHead, ModelSpec
 
+_PARTS = {ENERGY.name: "node_energy", FORCES.name: "force_head"}  # heads whose names are older than targets are
 # Parts of the model under the names they had until 2026-11-30: checkpoints written before still load.
 _FORMER_NAMES = {"trunk": "representation", "direct": "force_head", "edge_vectors": "vector_features"}
 
@@ -38,7 +53,7 @@ class Prediction:
 
 
 class Potential(nn.Module):
-    """Message passing, an energy head per dataset, and forces.
+    """Message passing, a head per dataset of every target that is no derivative of the energy, and those derivatives.
 
     Parameters
     ----------
@@ -48,23 +63,27 @@ class Potential(nn.Module):
     Raises
     ------
     ModelError
-        For an unknown algorithm or option.
+        For an unknown algorithm or option, or targets that no model predicts together.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
         self.register_load_state_dict_pre_hook(_rename_former_parts)  # type: ignore[no-untyped-call]
+        try:
+            check_together(spec.targets, direct_forces=spec.force_head is ForceHead.DIRECT)
+        except ConfigError as error:
+            raise ModelError(error.message, error.hint) from error
         self.representation = build(spec)
-        self.node_energy = NodeEnergy(spec.hidden, spec.n_datasets)
-        self.force_head: DirectForces | None = None
-        self.vector_features: EdgeVectors | None = None
-        if spec.force_head is ForceHead.DIRECT:
-            self.force_head = DirectForces(spec.hidden, spec.n_datasets)
-            if not describe(spec.algorithm).vectors:
-                self.vector_features = EdgeVectors(spec)
+        for target in spec.targets:
+            if spec.has_head(target):
+                self.add_module(part_name(target), HEADS[target.rank](spec.hidden, spec.n_datasets))
+        ranks = spec.ranks()
+        own_vectors = describe(spec.algorithm).vectors
+        self.vector_features = EdgeVectors(spec) if Rank.VECTOR in ranks and not own_vectors else None
+        self.tensor_features = EdgeTensors(spec) if Rank.TENSOR in ranks else None
 
-    def forward(self, batch: Batch, training: bool = False) -> Prediction:
+    def forward(self, batch: Batch, training: bool = False, *, stress: bool = False) -> Prediction:
         """Predict a batch.
 
         Parameters
@@ -72,46 +91,76 @@ class Potential(nn.Module):
         batch
             Structures in the dtype of the model; labels are not read.
         training
-            Keep the graph for a backward pass through energies and forces. Otherwise the result is detached.
+            Keep the graph for a backward pass through all predictions. Otherwise the result is detached.
+        stress
+            Also predict the stress where it is no target.
 
         Raises
         ------
         ModelError
-            When a structure names a dataset the model has no head for.
+            When a structure names a dataset the model has no head for, or stress is wanted of a model without energy.
         """
         if batch.dataset.numel() and int(batch.dataset.max()) >= self.spec.n_datasets:
             raise ModelError(
                 f"The batch names dataset {int(batch.dataset.max())}, "
                 f"the model has {self.spec.n_datasets} dataset heads."
             )
-        conservative = self.force_head is None
-        with torch.set_grad_enabled(training or conservative):
-            pos = batch.pos.detach().requires_grad_(conservative)
-            energy, forces = self._predict(batch, pos)
-            if forces is None:
-                (gradient,) = torch.autograd.grad(energy.sum(), pos, create_graph=training)
-                forces = -gradient
-        values = {"energy": energy, "forces": forces}
+        derived = [t for t in self.spec.targets if t.origin is not Origin.HEAD and not self.spec.has_head(t)]
+        if stress and all(t.origin is not Origin.STRAIN for t in derived):
+            if ENERGY not in self.spec.targets:
+                raise ModelError("The model predicts no energy, and so no stress.", "Ask a model with energies.")
+            derived.append(STRESS)
+        origins = {t.origin for t in derived}
+        with torch.set_grad_enabled(training or bool(derived)):
+            geometry = Geometry.of(batch, moved=Origin.GRADIENT in origins, strained=Origin.STRAIN in origins)
+            values = self._predict(batch, geometry)
+            if derived:
+                found = geometry.derivatives(values[ENERGY.name].sum(), batch, create_graph=training)
+                values |= {t.name: found[t.origin] for t in derived}
         return Prediction(values if training else {name: value.detach() for name, value in values.items()})
 
-    def _predict(self, batch: Batch, pos: Tensor) -> tuple[Tensor, Tensor | None]:
-        src, dst = batch.edge_src, batch.edge_dst
-        vec = pos.index_select(0, dst) - pos.index_select(0, src) + batch.edge_shift
-        x, vectors = self.representation(batch.z, vec, src, dst)
+    def _predict(self, batch: Batch, geometry: Geometry) -> dict[str, Tensor]:
+        """Return the values of all targets that have a head."""
+        features = self._features(batch, geometry)
         head = batch.dataset.index_select(0, batch.graph)
-        scale = self.spec.force_rms
-        energy = scatter_sum(self.node_energy(x, head), batch.graph, batch.natoms.shape[0]) * scale
-        if self.force_head is None:
-            return energy, None
+        return {
+            target.name: self._value(target, features, head, batch)
+            for target in self.spec.targets
+            if self.spec.has_head(target)
+        }
+
+    def _features(self, batch: Batch, geometry: Geometry) -> Features:
+        src, dst, vec = batch.edge_src, batch.edge_dst, geometry.vec
+        x, vectors = self.representation(batch.z, vec, src, dst)
         if self.vector_features is not None:
             vectors = self.vector_features(x, vec, src, dst)
-        elif vectors is None:
+        elif vectors is None and self.spec.reads_vectors:
             raise ModelError(
                 f"{self.spec.algorithm} gave no vectors, though its description says that it has them.",
                 "Correct the algorithm, or vectors=False in its description.",
             )
-        forces: Tensor = self.force_head(x, vectors, head) * scale
-        return energy, forces
+        return Features(x, vectors, None if self.tensor_features is None else self.tensor_features(x, vec, src, dst))
+
+    def _value(self, target: Target, features: Features, head: Tensor, batch: Batch) -> Tensor:
+        """Return the value of one target from its head."""
+        value: Tensor = self.get_submodule(part_name(target))(features, head)
+        if target.level is Level.GRAPH:
+            value = scatter_sum(value, batch.graph, batch.natoms.shape[0])
+            if not target.extensive:
+                value = value / batch.natoms.to(value.dtype).view(-1, *[1] * len(target.shape))
+        value = value * self.spec.scale(target)
+        if target.constraint is Constraint.TOTAL_CHARGE:
+            charge = batch.attributes.get(CHARGE)
+            total = value.new_zeros(batch.natoms.shape[0]) if charge is None else charge.to(value.dtype)
+            value = with_total(value, total, batch.graph, batch.natoms)
+        if target.origin is Origin.GRADIENT and self.spec.balanced_forces:
+            value = balanced(value, batch)
+        return value
+
+
+def part_name(target: Target) -> str:
+    """Return the name of the head of a target among the parts of a model, as in its state dict."""
+    return _PARTS.get(target.name, f"head_{target.name}")
 
 
 def _rename_former_parts(_module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

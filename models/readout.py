@@ -7,14 +7,25 @@ Stacked parameters need no loop over datasets and no host synchronisation, and e
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gfm_pipeline.core.contracts.targets import Rank
 from gfm_pipeline.models.layers import GEOMETRY_GAIN, lengths_and_directions, linear, scatter_sum
 from gfm_pipeline.models.radial import RadialBasis
 from gfm_pipeline.models.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Features:
+    """What heads read of each atom: scalars [N, H], vectors [N, 3, H], traceless tensors [N, 6, H]; None: not read."""
+
+    scalars: Tensor
+    vectors: Tensor | None = None
+    tensors: Tensor | None = None
 
 
 def _stacked(n: int, n_in: int, n_out: int, gain: float = 1.0) -> nn.Parameter:
@@ -22,27 +33,72 @@ def _stacked(n: int, n_in: int, n_out: int, gain: float = 1.0) -> nn.Parameter:
     return nn.Parameter(torch.empty(n, n_in, n_out).uniform_(-bound, bound))
 
 
-class NodeEnergy(nn.Module):
-    """Energy of each atom, a two-layer network per dataset; extensive because atoms are summed after it."""
+class ScalarHead(nn.Module):
+    """One number per atom, from a two-layer network per dataset."""
 
     def __init__(self, hidden: int, n_datasets: int) -> None:
         super().__init__()
         self.weight1 = _stacked(n_datasets, hidden, hidden)
         self.bias1 = nn.Parameter(torch.zeros(n_datasets, 1, hidden))
-        self.weight2 = _stacked(n_datasets, hidden, 1, gain=0.1)  # start near the reference energies
+        self.weight2 = _stacked(n_datasets, hidden, 1, gain=0.1)  # start near the references
         self.bias2 = nn.Parameter(torch.zeros(n_datasets, 1, 1))
 
-    def forward(self, x: Tensor, head: Tensor) -> Tensor:
-        """Return node energies [N] of features [N, H] for the dataset ``head`` [N] of each atom."""
-        hidden = functional.silu(torch.matmul(x, self.weight1) + self.bias1)
-        energy = torch.matmul(hidden, self.weight2) + self.bias2  # [B, N, 1]
-        if energy.shape[0] == 1:
-            return energy.reshape(-1)
-        return energy.squeeze(2).t().gather(1, head.unsqueeze(1)).squeeze(1)
+    def forward(self, features: Features, head: Tensor) -> Tensor:
+        """Return scalars [N] for the dataset ``head`` [N] of each atom."""
+        hidden = functional.silu(torch.matmul(features.scalars, self.weight1) + self.bias1)
+        value = torch.matmul(hidden, self.weight2) + self.bias2  # [B, N, 1]
+        if value.shape[0] == 1:
+            return value.reshape(-1)
+        return value.squeeze(2).t().gather(1, head.unsqueeze(1)).squeeze(1)
 
 
-class EdgeVectors(nn.Module):
-    """Vector features for algorithms that have none: directions weighted by a network of both end points."""
+class Gate(nn.Module):
+    """Weights of the channels of each atom, from a two-layer network per dataset without last bias."""
+
+    def __init__(self, hidden: int, n_datasets: int) -> None:
+        super().__init__()
+        self.weight1 = _stacked(n_datasets, hidden, hidden)
+        self.bias1 = nn.Parameter(torch.zeros(n_datasets, 1, hidden))
+        self.weight2 = _stacked(n_datasets, hidden, hidden)
+
+    def gated(self, x: Tensor, values: Tensor, head: Tensor) -> Tensor:
+        """Return sums over channels [N, K] of ``values`` [N, K, H], weighted by scalars ``x`` [N, H]."""
+        gate = torch.matmul(functional.silu(torch.matmul(x, self.weight1) + self.bias1), self.weight2)  # [B, N, H]
+        chosen = gate.gather(0, head.view(1, -1, 1).expand(1, -1, gate.shape[2])).squeeze(0)
+        return (values * chosen.unsqueeze(1)).sum(2) / math.sqrt(gate.shape[2])
+
+
+class VectorHead(Gate):
+    """One vector per atom, a gated sum of vector features; equivariant."""
+
+    def forward(self, features: Features, head: Tensor) -> Tensor:
+        """Return vectors [N, 3]."""
+        return self.gated(features.scalars, _there(features.vectors), head)
+
+
+class TensorHead(Gate):
+    """One symmetric tensor per atom: a gated sum of traceless tensor features, and a scalar times the unit tensor."""
+
+    def __init__(self, hidden: int, n_datasets: int) -> None:
+        super().__init__(hidden, n_datasets)
+        self.isotropic = ScalarHead(hidden, n_datasets)
+
+    def forward(self, features: Features, head: Tensor) -> Tensor:
+        """Return tensors [N, 3, 3]."""
+        xx, yy, zz, yz, xz, xy = self.gated(features.scalars, _there(features.tensors), head).unbind(1)
+        mean = self.isotropic(features, head)
+        return torch.stack([xx + mean, xy, xz, xy, yy + mean, yz, xz, yz, zz + mean], 1).view(-1, 3, 3)
+
+
+HEADS: dict[Rank, type[ScalarHead | VectorHead | TensorHead]] = {
+    Rank.SCALAR: ScalarHead,
+    Rank.VECTOR: VectorHead,
+    Rank.TENSOR: TensorHead,
+}
+
+
+class EdgeFeatures(nn.Module):
+    """Weights of edge directions: a network of both end points and of the length, smooth at the cutoff."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -52,26 +108,39 @@ class EdgeVectors(nn.Module):
         self.source = linear(spec.hidden, spec.hidden, bias=False)
         self.basis = linear(spec.n_radial, spec.hidden, bias=False, gain=GEOMETRY_GAIN)
 
-    def forward(self, x: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> Tensor:
-        """Return vectors [N, 3, H]."""
+    def weighted(self, x: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor]:
+        """Return weights [E, H] and directions [E, 3] of edges."""
         distance, direction = lengths_and_directions(vec)
         basis, envelope = self.radial(distance)
         ends = self.target(x).index_select(0, dst) + self.source(x).index_select(0, src)
         weight = functional.silu(torch.addmm(ends, basis, self.basis.weight.t())) * (envelope * self.norm)
+        return weight, direction
+
+
+class EdgeVectors(EdgeFeatures):
+    """Vector features for algorithms that have none: weighted sums of edge directions."""
+
+    def forward(self, x: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> Tensor:
+        """Return vectors [N, 3, H]."""
+        weight, direction = self.weighted(x, vec, src, dst)
         return scatter_sum(direction.unsqueeze(2) * weight.unsqueeze(1), dst, x.shape[0])
 
 
-class DirectForces(nn.Module):
-    """Forces as gated sums of vector features, one head per dataset; equivariant, not conservative."""
+class EdgeTensors(EdgeFeatures):
+    """Tensor features: weighted sums of outer products of edge directions, less their trace.
 
-    def __init__(self, hidden: int, n_datasets: int) -> None:
-        super().__init__()
-        self.weight1 = _stacked(n_datasets, hidden, hidden)
-        self.bias1 = nn.Parameter(torch.zeros(n_datasets, 1, hidden))
-        self.weight2 = _stacked(n_datasets, hidden, hidden)
+    Products of an atom's vector features would vanish where the atom is a centre of inversion; these do not.
+    """
 
-    def forward(self, x: Tensor, vectors: Tensor, head: Tensor) -> Tensor:
-        """Return forces [N, 3] from scalars [N, H] and vectors [N, 3, H]."""
-        gate = torch.matmul(functional.silu(torch.matmul(x, self.weight1) + self.bias1), self.weight2)  # [B, N, H]
-        chosen = gate.gather(0, head.view(1, -1, 1).expand(1, -1, gate.shape[2])).squeeze(0)
-        return (vectors * chosen.unsqueeze(1)).sum(2) / math.sqrt(gate.shape[2])
+    def forward(self, x: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> Tensor:
+        """Return the elements xx, yy, zz, yz, xz, xy of traceless symmetric tensors [N, 6, H]."""
+        weight, direction = self.weighted(x, vec, src, dst)
+        a, b, c = direction.unbind(1)
+        product = torch.stack([a * a - 1 / 3, b * b - 1 / 3, c * c - 1 / 3, b * c, a * c, a * b], 1)
+        return scatter_sum(product.unsqueeze(2) * weight.unsqueeze(1), dst, x.shape[0])
+
+
+def _there(features: Tensor | None) -> Tensor:
+    if features is None:
+        raise ValueError("no features of this rank were computed")
+    return features

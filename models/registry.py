@@ -34,7 +34,7 @@ class MessagePassing(nn.Module):
 
     @abstractmethod
     def forward(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return scalars [N, H] and, of algorithms with vectors and a direct force head, vectors [N, 3, H].
+        """Return scalars [N, H] and, of algorithms with vectors where ``spec.reads_vectors``, vectors [N, 3, H].
 
         Parameters
         ----------

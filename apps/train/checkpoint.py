@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from gfm_pipeline.apps.train.schedule import Anneal, Phase
-from gfm_pipeline.core.contracts.targets import DEFAULT, ENERGY, References, Target
+from gfm_pipeline.core.contracts.targets import ENERGY, References, Target
 from gfm_pipeline.core.contracts.training import DatasetErrors, ModelSettings, OptimiserSettings, StopReason
 from gfm_pipeline.core.errors import GFMError, IntegrityError
 from gfm_pipeline.core.publish import Manifest, publishing, read_manifest, storage_errors, verify, write_record
@@ -55,6 +55,8 @@ class ModelCard:
         Of the last validation, None and empty before the first.
     target_references
         Dataset to the references of its targets beside the energy.
+    target_scales
+        Target beside energy and forces to its scale of each dataset in the loss.
     """
 
     spec: ModelSpec
@@ -69,11 +71,12 @@ class ModelCard:
     objective: float | None = None
     errors: dict[str, DatasetErrors] = field(default_factory=dict)
     target_references: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    target_scales: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def targets(self) -> tuple[Target, ...]:
         """What the model predicts."""
-        return DEFAULT
+        return self.spec.targets
 
     def references_of(self, dataset: str) -> References:
         """Return what is subtracted from the labels of a dataset, and added to predictions of its branch."""

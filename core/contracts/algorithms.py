@@ -37,8 +37,8 @@ class AlgorithmDescription:
     options
         Its own hyperparameters.
     vectors
-        Whether it returns vectors [atoms, 3, channels] beside scalars, which a direct force head then reads. An
-        algorithm without gets vectors from a layer of edge directions after it.
+        Whether it returns vectors [atoms, 3, channels] beside scalars, which heads of vectors then read (direct forces,
+        dipole moments). An algorithm without gets vectors from a layer of edge directions after it.
     force_heads
         The force heads it can serve.
     needs

@@ -9,7 +9,7 @@ workflow and whose value names a `Target`; a workflow may declare one on the spo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -66,6 +66,8 @@ _COLUMNS = (
     "edge_shifts chemical_composition batch ptr dataset"
 )
 RESERVED = frozenset(_COLUMNS.split(" "))
+CHARGE, SPIN = "charge", "spin"  # total charge (e) and spin multiplicity
+ATTRIBUTES = (CHARGE, SPIN)  # of structures, which models may be told; 0 where they are not known
 OF_MEAN = "mean"  # in `References`, of targets whose reference is the mean
 SHAPES: dict[Rank, tuple[int, ...]] = {Rank.SCALAR: (), Rank.VECTOR: (3,), Rank.TENSOR: (3, 3)}
 _OF_DATA = frozenset(("text", "keys", "shown_unit", "shown_factor"))
@@ -119,6 +121,26 @@ class Target:
     shown_unit: str = ""
     shown_factor: float = 1.0
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no model can predict; raises `ConfigError`."""
+        if self.origin is Origin.GRADIENT and (self.level is not Level.ATOM or self.rank is not Rank.VECTOR):
+            raise ConfigError(
+                f"Target {self.name} is the gradient of the energy, which is one vector per atom.",
+                "Declare it with level atom and rank vector.",
+            )
+        if self.origin is Origin.STRAIN and (self.level is not Level.GRAPH or self.rank is not Rank.TENSOR):
+            raise ConfigError(
+                f"Target {self.name} is the strain derivative of the energy, which is one tensor per structure.",
+                "Declare it with level graph and rank tensor.",
+            )
+        if self.constraint is Constraint.TOTAL_CHARGE and (
+            self.level is not Level.ATOM or self.rank is not Rank.SCALAR or self.reference is not Reference.NONE
+        ):
+            raise ConfigError(
+                f"Target {self.name} cannot sum to the total charge: that takes scalars of atoms without reference.",
+                "Declare it with level atom, rank scalar and reference none, or without the constraint.",
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -224,7 +246,6 @@ CHARGES = Target(
     "partial charges of atoms, which sum to the total charge",
     Level.ATOM,
     constraint=Constraint.TOTAL_CHARGE,
-    reference=Reference.ELEMENTS,
     keys=(
         "charges",
         "atomic_charges",
@@ -252,6 +273,39 @@ BAND_GAP = Target(
 )
 
 DEFAULT = (ENERGY, FORCES)  # of a workflow that names none, and of everything recorded before targets were declared
+
+
+def check_together(targets: Sequence[Target], *, direct_forces: bool) -> None:
+    """Refuse targets that one model cannot predict together.
+
+    Parameters
+    ----------
+    targets
+        What is predicted.
+    direct_forces
+        Whether forces come from a head of their own, not from the energy.
+
+    Raises
+    ------
+    ConfigError
+        Without any target, with two of one name, or with a derivative of an energy that is no target.
+    """
+    names = [target.name for target in targets]
+    if not names:
+        raise ConfigError("A model predicts at least one target, and none is named.", "Name energy, for instance.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"Target {twice[0]} is named twice.", "Leave one out.")
+    for target in targets:
+        derived = target.origin is Origin.STRAIN or (target.origin is Origin.GRADIENT and not direct_forces)
+        if derived and ENERGY.name not in names:
+            hint = ", or choose force_head: direct" if target.origin is Origin.GRADIENT else ""
+            raise ConfigError(
+                f"Target {target.name} is a derivative of the energy, which is no target.",
+                f"Name {ENERGY.name} among the targets{hint}.",
+            )
+
+
 TARGETS = Extensions(
     "target",
     ENTRY_POINTS,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gfm_pipeline.models.layers import Embedding, lengths_and_directions, linear, mlp, scatter_sum
 from gfm_pipeline.models.radial import RadialBasis
 from gfm_pipeline.models.registry import MessagePassing
-from gfm_pipeline.models.spec import ForceHead, ModelSpec
+from gfm_pipeline.models.spec import ModelSpec
 
 NORM_FLOOR = 1e-3  # keeps the curvature of |v| bounded where symmetry makes v vanish
 
@@ -68,13 +68,13 @@ class PaiNN(MessagePassing):
         self.embedding = Embedding(spec.hidden, deviation=0.5)
         self.radial = RadialBasis(spec.n_radial, spec.cutoff)
         norm = 1.0 / math.sqrt(spec.avg_neighbours)
-        self.direct = spec.force_head is ForceHead.DIRECT
+        self.returns_vectors = spec.reads_vectors
         self.messages = nn.ModuleList(
             Message(spec.hidden, spec.n_radial, norm, first=k == 0) for k in range(spec.layers)
         )
-        # the last vectors are read by a direct force head only: without one their parameters would never learn
+        # the last vectors are read by heads of vectors only: without one their parameters would never learn
         self.updates = nn.ModuleList(
-            Update(spec.hidden, keep_vectors=self.direct or k + 1 < spec.layers) for k in range(spec.layers)
+            Update(spec.hidden, keep_vectors=self.returns_vectors or k + 1 < spec.layers) for k in range(spec.layers)
         )
 
     def forward(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -86,4 +86,4 @@ class PaiNN(MessagePassing):
         for message, update in zip(self.messages, self.updates, strict=True):
             ds, dv = message(s, v, basis, direction, src, dst)
             s, v = update(s + ds, dv if v is None else v + dv)
-        return s, v if self.direct else None
+        return s, v if self.returns_vectors else None

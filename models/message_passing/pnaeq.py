@@ -15,7 +15,7 @@ from gfm_pipeline.models.message_passing.painn import Update
 from gfm_pipeline.models.message_passing.pna import PARTS, Aggregators
 from gfm_pipeline.models.radial import RadialBasis
 from gfm_pipeline.models.registry import MessagePassing
-from gfm_pipeline.models.spec import ForceHead, ModelSpec
+from gfm_pipeline.models.spec import ModelSpec
 
 
 class Message(nn.Module):
@@ -68,13 +68,13 @@ class PNAEq(MessagePassing):
         self.radial = RadialBasis(spec.n_radial, spec.cutoff)
         norm = 1.0 / math.sqrt(spec.avg_neighbours)
         aggregators = Aggregators(float(options["sharpness"]), spec.avg_log_degree)
-        self.direct = spec.force_head is ForceHead.DIRECT
+        self.returns_vectors = spec.reads_vectors
         self.messages = nn.ModuleList(
             Message(spec.hidden, spec.n_radial, norm, aggregators, first=k == 0) for k in range(spec.layers)
         )
-        # as in PaiNN, the last vectors are read by a direct force head only
+        # as in PaiNN, the last vectors are read by heads of vectors only
         self.updates = nn.ModuleList(
-            Update(spec.hidden, keep_vectors=self.direct or k + 1 < spec.layers) for k in range(spec.layers)
+            Update(spec.hidden, keep_vectors=self.returns_vectors or k + 1 < spec.layers) for k in range(spec.layers)
         )
 
     def forward(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -87,4 +87,4 @@ class PNAEq(MessagePassing):
         for message, update in zip(self.messages, self.updates, strict=True):
             ds, dv = message(s, v, (basis, envelope, direction), degree, src, dst)
             s, v = update(s + ds, dv if v is None else v + dv)
-        return s, v if self.direct else None
+        return s, v if self.returns_vectors else None

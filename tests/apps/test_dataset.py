@@ -249,10 +249,12 @@ def test_batches_of_a_stretch_are_those_made_one_by_one(
     for batch, first, end in zip(together, ends - sizes, ends, strict=True):
         alone = collate(graphs, which[first:end], picked[first:end])
         assert batch.labels.keys() == alone.labels.keys() == {"energy", "forces"}
-        pairs = [
-            (getattr(batch, name), getattr(alone, name)) for name in Batch.__dataclass_fields__ if name != "labels"
-        ]
-        for found, wanted in [*pairs, *((batch.labels[name], label) for name, label in alone.labels.items())]:
+        assert batch.attributes.keys() == alone.attributes.keys() == {"charge", "spin"}
+        mapped = {"labels", "attributes"}
+        plain = [name for name in Batch.__dataclass_fields__ if name not in mapped]
+        pairs = [(getattr(batch, name), getattr(alone, name)) for name in plain]
+        pairs += [(getattr(batch, m)[name], tensor) for m in mapped for name, tensor in getattr(alone, m).items()]
+        for found, wanted in pairs:
             assert found.dtype == wanted.dtype
             assert found.is_contiguous()
             assert torch.equal(found, wanted)

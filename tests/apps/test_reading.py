@@ -190,9 +190,11 @@ def test_ranks_share_each_batch_and_nothing_is_read_twice_or_left(refs, monkeypa
             assert sorted(dealt) == sorted(graphs_of(whole))
             assert all(c == counts for _, c in found)
             if ranks == 1:
-                for name in set(whole.__dataclass_fields__) - {"labels"}:
-                    assert torch.equal(getattr(found[0][0][0], name), getattr(whole, name)), name
-                assert all(torch.equal(found[0][0][0].labels[name], label) for name, label in whole.labels.items())
+                one = found[0][0][0]
+                for name in set(whole.__dataclass_fields__) - {"labels", "attributes"}:
+                    assert torch.equal(getattr(one, name), getattr(whole, name)), name
+                assert all(torch.equal(one.labels[name], label) for name, label in whole.labels.items())
+                assert all(torch.equal(one.attributes[name], values) for name, values in whole.attributes.items())
     finally:
         for loader in loaders:
             loader.close()

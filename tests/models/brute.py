@@ -14,7 +14,7 @@ from gfm_pipeline.models import Batch
 
 @dataclass(frozen=True)
 class Structure:
-    """Atomic numbers [N], positions [N, 3]; cell [3, 3] or None; dataset index; labels when given."""
+    """Atomic numbers [N], positions [N, 3]; cell [3, 3] or None; dataset index; labels, charge and spin when given."""
 
     z: np.ndarray
     pos: np.ndarray
@@ -22,6 +22,8 @@ class Structure:
     dataset: int = 0
     energy: float = 0.0
     forces: np.ndarray | None = None
+    charge: float = 0.0
+    spin: float = 0.0
 
 
 def edges(pos: np.ndarray, cell: np.ndarray | None, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -65,6 +67,10 @@ def batch(structures: Sequence[Structure], cutoff: float, dtype: torch.dtype = t
         natoms=torch.from_numpy(natoms).long(),
         dataset=torch.tensor([s.dataset for s in structures]),
         cell=torch.tensor(np.array([np.zeros((3, 3)) if s.cell is None else s.cell for s in structures]), dtype=dtype),
+        attributes={
+            "charge": torch.tensor([s.charge for s in structures], dtype=dtype),
+            "spin": torch.tensor([s.spin for s in structures], dtype=dtype),
+        },
         labels={
             "energy": torch.tensor([s.energy for s in structures], dtype=dtype),
             "forces": torch.from_numpy(np.concatenate(forces)).to(dtype),

@@ -56,7 +56,7 @@ def collate_batches(
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Structures that were drawn [B]: the table, first atom and edge there, and their numbers and labels."""
+    """Structures that were drawn [B]: the table, first atom and edge there, their numbers, attributes and labels."""
 
     table: Indices
     natoms: Indices
@@ -65,12 +65,14 @@ class _Drawn:
     edge_start: Indices
     dataset: Indices
     cell: NDArray[np.float32]
+    attributes: dict[str, NDArray[np.float32]]
     labels: dict[str, NDArray[np.float32]]
 
     @classmethod
     def of(cls, tables: Sequence[GraphTable], table: Indices, graph: Indices) -> _Drawn:
         natoms, atom_start, nedges, edge_start, dataset = (np.empty(len(graph), dtype=np.int64) for _ in range(5))
         cell = np.empty((len(graph), 3, 3), dtype=np.float32)
+        attributes = _empty({name: () for t in tables for name in t.attributes}, len(graph))
         labels = _empty({name: a.shape[1:] for t in tables for name, a in t.graph_labels.items()}, len(graph))
         for k, there in enumerate(tables):
             where = slice(None) if len(tables) == 1 else np.flatnonzero(table == k)
@@ -78,13 +80,17 @@ class _Drawn:
             natoms[where], atom_start[where] = there.natoms[picked], there.atom_start[picked]
             nedges[where], edge_start[where] = there.nedges[picked], there.edge_start[picked]
             dataset[where], cell[where] = there.dataset, there.cell[picked]
-            for name, array in there.graph_labels.items():
-                labels[name][where] = array[picked]
-        return cls(table, natoms, atom_start, nedges, edge_start, dataset, cell, labels)
+            for found, arrays in ((attributes, there.attributes), (labels, there.graph_labels)):
+                for name, array in arrays.items():
+                    found[name][where] = array[picked]
+        return cls(table, natoms, atom_start, nedges, edge_start, dataset, cell, attributes, labels)
 
     def part(self, first: int, end: int) -> _Drawn:
-        arrays = {name: array[first:end] for name, array in vars(self).items() if name != "labels"}
-        return _Drawn(**arrays, labels={name: array[first:end] for name, array in self.labels.items()})
+        parts: dict[str, Any] = {
+            name: {key: array[first:end] for key, array in held.items()} if isinstance(held, dict) else held[first:end]
+            for name, held in vars(self).items()
+        }
+        return _Drawn(**parts)
 
 
 def _empty(shapes: Mapping[str, tuple[int, ...]], rows: int) -> dict[str, NDArray[np.float32]]:
@@ -154,10 +160,12 @@ def _cut(tables: Sequence[GraphTable], drawn: _Drawn, ends: Indices) -> list[Bat
     by_atom = _split({"z": z, "pos": pos, "graph": graph}, of_atoms)
     by_edge = _split({"edge_src": src, "edge_dst": dst, "edge_shift": shift}, of_edges)
     by_graph = _split({"natoms": natoms, "dataset": drawn.dataset, "cell": drawn.cell}, of_graphs)
+    attributes = _split(drawn.attributes, of_graphs)
     labels = _split(drawn.labels, of_graphs), _split(atom_labels, of_atoms)
     return [
         Batch(
             **{name: pieces[k] for name, pieces in (by_atom | by_edge | by_graph).items()},
+            attributes={name: pieces[k] for name, pieces in attributes.items()},
             labels={name: pieces[k] for name, pieces in (labels[0] | labels[1]).items()},
         )
         for k in range(len(ends))

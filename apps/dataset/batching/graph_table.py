@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.neighbors.edges import Edges, NeighborListFn, Packed, build_edges, select_edges
 from gfm_pipeline.apps.dataset.store.columns import Columns, Labels
-from gfm_pipeline.core.contracts.targets import OF_MEAN, Level, References
+from gfm_pipeline.core.contracts.targets import ATTRIBUTES, OF_MEAN, Level, References
 from gfm_pipeline.core.errors import DataError
 
 
@@ -29,7 +29,9 @@ class GraphTable:
         Labels by name of a target, of structures [G, ...] and of atoms [N, ...], minus their references, which are
         subtracted in float64; NaN where a record has none.
     cell
-        Lattice vectors as rows [G, 3, 3], float32.
+        Lattice vectors as rows [G, 3, 3], float32; zero along directions that are not periodic.
+    attributes
+        Total charge (e) and spin multiplicity of structures, 0 where they are not known: by name [G], float32.
     natoms, atom_start
         Atoms and first atom of each structure [G].
     nedges, edge_start
@@ -46,6 +48,7 @@ class GraphTable:
     graph_labels: Labels
     atom_labels: Labels
     cell: NDArray[np.float32]
+    attributes: Labels
     natoms: NDArray[np.int64]
     atom_start: NDArray[np.int64]
     nedges: NDArray[np.int64]
@@ -127,7 +130,8 @@ class GraphTable:
             pos=columns.pos,
             graph_labels=graph_labels,
             atom_labels=atom_labels,
-            cell=columns.cell,
+            cell=columns.cell * columns.pbc[:, :, None],
+            attributes={name: columns.graph_attr[:, k] for k, name in enumerate(ATTRIBUTES)},
             natoms=columns.natoms,
             atom_start=columns.offsets[:-1],
             nedges=edges.nedges,

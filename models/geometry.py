@@ -1,0 +1,77 @@
+"""Edge vectors of a batch, and derivatives of the energy by positions and strain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gfm_pipeline.core.contracts.targets import Origin
+from gfm_pipeline.models.batch import Batch
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What models know of positions, and what energies are differentiated by.
+
+    Attributes
+    ----------
+    vec
+        Edge vectors [E, 3], Angstrom.
+    pos
+        Positions [N, 3] that ``vec`` depends on; None where no forces are wanted.
+    strain
+        Strain of each structure [G, 3, 3], zero, that ``vec`` depends on; None where no stress is wanted.
+    """
+
+    vec: Tensor
+    pos: Tensor | None = None
+    strain: Tensor | None = None
+
+    @classmethod
+    def of(cls, batch: Batch, *, moved: bool, strained: bool) -> Geometry:
+        """Return the geometry of a batch, differentiable by positions if ``moved`` and by strain if ``strained``."""
+        pos = batch.pos.detach().requires_grad_(moved)
+        vec = pos.index_select(0, batch.edge_dst) - pos.index_select(0, batch.edge_src) + batch.edge_shift
+        if not strained:
+            return cls(vec, pos if moved else None)
+        # A strain takes every vector v to v + v e: positions, image shifts and cells alike, and so edges as a whole
+        strain = pos.new_zeros(batch.natoms.shape[0], 3, 3).requires_grad_()
+        symmetric = 0.5 * (strain + strain.transpose(1, 2))
+        of_edge = symmetric.index_select(0, batch.graph.index_select(0, batch.edge_dst))
+        return cls(vec + torch.bmm(vec.unsqueeze(1), of_edge).squeeze(1), pos if moved else None, strain)
+
+    def derivatives(self, energy: Tensor, batch: Batch, *, create_graph: bool) -> dict[Origin, Tensor]:
+        """Return forces [N, 3] (eV/Angstrom) and stresses [G, 3, 3] (eV/Angstrom^3), those that are wanted.
+
+        Parameters
+        ----------
+        energy
+            Sum of the energies of all structures, eV.
+        batch
+            Its cells give the volumes; structures that are not periodic along three directions have NaN.
+        create_graph
+            Keep the graph for a backward pass.
+        """
+        by = {Origin.GRADIENT: self.pos, Origin.STRAIN: self.strain}
+        wanted = {origin: tensor for origin, tensor in by.items() if tensor is not None}
+        gradients = torch.autograd.grad(energy, list(wanted.values()), create_graph=create_graph)
+        slopes = dict(zip(wanted, gradients, strict=True))
+        found = {}
+        if Origin.GRADIENT in slopes:
+            found[Origin.GRADIENT] = -slopes[Origin.GRADIENT]
+        if Origin.STRAIN in slopes:
+            found[Origin.STRAIN] = _per_volume(slopes[Origin.STRAIN], batch.cell)
+        return found
+
+
+def _per_volume(slope: Tensor, cell: Tensor | None) -> Tensor:
+    """Return ``slope`` [G, 3, 3] over the volume of each cell; NaN without one."""
+    if cell is None:
+        return torch.full_like(slope, torch.nan)
+    a, b, c = cell.detach().unbind(1)
+    volume: Tensor = (a * torch.linalg.cross(b, c)).sum(1).abs().view(-1, 1, 1)
+    none = volume == 0  # a direction that is not periodic has a vector of zeros
+    stress: Tensor = (slope / volume.masked_fill(none, 1.0)).masked_fill(none, torch.nan)
+    return stress
