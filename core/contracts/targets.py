@@ -70,6 +70,7 @@ CHARGE, SPIN = "charge", "spin"  # total charge (e) and spin multiplicity
 ATTRIBUTES = (CHARGE, SPIN)  # of structures, which models may be told; 0 where they are not known
 OF_MEAN = "mean"  # in `References`, of targets whose reference is the mean
 SHAPES: dict[Rank, tuple[int, ...]] = {Rank.SCALAR: (), Rank.VECTOR: (3,), Rank.TENSOR: (3, 3)}
+_DERIVED = {Origin.GRADIENT: (Level.ATOM, Rank.VECTOR), Origin.STRAIN: (Level.GRAPH, Rank.TENSOR)}
 _OF_DATA = frozenset(("text", "keys", "shown_unit", "shown_factor"))
 _LEARNED_NOTHING = {
     Reference.ELEMENTS: "reference values of the elements",
@@ -121,26 +122,6 @@ class Target:
     shown_unit: str = ""
     shown_factor: float = 1.0
     weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse what no model can predict; raises `ConfigError`."""
-        if self.origin is Origin.GRADIENT and (self.level is not Level.ATOM or self.rank is not Rank.VECTOR):
-            raise ConfigError(
-                f"Target {self.name} is the gradient of the energy, which is one vector per atom.",
-                "Declare it with level atom and rank vector.",
-            )
-        if self.origin is Origin.STRAIN and (self.level is not Level.GRAPH or self.rank is not Rank.TENSOR):
-            raise ConfigError(
-                f"Target {self.name} is the strain derivative of the energy, which is one tensor per structure.",
-                "Declare it with level graph and rank tensor.",
-            )
-        if self.constraint is Constraint.TOTAL_CHARGE and (
-            self.level is not Level.ATOM or self.rank is not Rank.SCALAR or self.reference is not Reference.NONE
-        ):
-            raise ConfigError(
-                f"Target {self.name} cannot sum to the total charge: that takes scalars of atoms without reference.",
-                "Declare it with level atom, rank scalar and reference none, or without the constraint.",
-            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -275,37 +256,6 @@ BAND_GAP = Target(
 DEFAULT = (ENERGY, FORCES)  # of a workflow that names none, and of everything recorded before targets were declared
 
 
-def check_together(targets: Sequence[Target], *, direct_forces: bool) -> None:
-    """Refuse targets that one model cannot predict together.
-
-    Parameters
-    ----------
-    targets
-        What is predicted.
-    direct_forces
-        Whether forces come from a head of their own, not from the energy.
-
-    Raises
-    ------
-    ConfigError
-        Without any target, with two of one name, or with a derivative of an energy that is no target.
-    """
-    names = [target.name for target in targets]
-    if not names:
-        raise ConfigError("A model predicts at least one target, and none is named.", "Name energy, for instance.")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ConfigError(f"Target {twice[0]} is named twice.", "Leave one out.")
-    for target in targets:
-        derived = target.origin is Origin.STRAIN or (target.origin is Origin.GRADIENT and not direct_forces)
-        if derived and ENERGY.name not in names:
-            hint = ", or choose force_head: direct" if target.origin is Origin.GRADIENT else ""
-            raise ConfigError(
-                f"Target {target.name} is a derivative of the energy, which is no target.",
-                f"Name {ENERGY.name} among the targets{hint}.",
-            )
-
-
 TARGETS = Extensions(
     "target",
     ENTRY_POINTS,
@@ -344,7 +294,59 @@ def check_target(target: Target) -> Target:
         )
     if target.constraint is not Constraint.NONE and (target.level, target.rank) != (Level.ATOM, Rank.SCALAR):
         raise Refused(f"is {target.constraint}, which scalars of atoms obey", "Leave it out.", ("constraint",))
+    if target.constraint is not Constraint.NONE and target.reference is not Reference.NONE:
+        raise Refused(
+            f"is {target.reference}, and values that are {target.constraint} are learned whole",
+            "Leave it out.",
+            ("reference",),
+        )
+    if target.origin in _DERIVED and (target.level, target.rank) != _DERIVED[target.origin]:
+        level, rank = _DERIVED[target.origin]
+        raise Refused(f"is {target.origin}, which gives one {rank} per {level}", "Correct level or rank.", ("origin",))
     return target
+
+
+def _checked(target: Target) -> Target:
+    """Return a target whose declaration holds together; raises `ConfigError`."""
+    try:
+        return check_target(target)
+    except Refused as error:
+        raise ConfigError(
+            f"Target {target.name!r}: {'.'.join(map(str, error.at))} {error.message}.", error.hint
+        ) from error
+
+
+def check_together(targets: Sequence[Target], *, direct_forces: bool) -> None:
+    """Refuse targets that one model cannot predict together.
+
+    Parameters
+    ----------
+    targets
+        What is predicted.
+    direct_forces
+        Whether forces come from a head of their own, not from the energy.
+
+    Raises
+    ------
+    ConfigError
+        Without any target, with two of one name, or with a derivative of an energy that is no target.
+    """
+    for target in targets:
+        _checked(target)
+    names = [target.name for target in targets]
+    if not names:
+        raise ConfigError("A model predicts at least one target, and none is named.", "Name energy, for instance.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"Target {twice[0]} is named twice.", "Leave one out.")
+    for target in targets:
+        derived = target.origin is Origin.STRAIN or (target.origin is Origin.GRADIENT and not direct_forces)
+        if derived and ENERGY.name not in names:
+            hint = ", or choose force_head: direct" if target.origin is Origin.GRADIENT else ""
+            raise ConfigError(
+                f"Target {target.name} is a derivative of the energy, which is no target.",
+                f"Name {ENERGY.name} among the targets{hint}.",
+            )
 
 
 def describe_target(name: str) -> Target:
@@ -360,10 +362,7 @@ def describe_target(name: str) -> Target:
         raise ConfigError(
             f"Target {name!r} calls itself {target.name!r}.", f"Give its entry point ({ENTRY_POINTS}) that name."
         )
-    try:
-        return check_target(target)
-    except Refused as error:
-        raise ConfigError(f"Target {name!r}: {'.'.join(map(str, error.at))} {error.message}.", error.hint) from error
+    return _checked(target)
 
 
 def is_default(target: Target) -> bool:

@@ -10,8 +10,21 @@ import pytest
 import torch
 from brute import Structure, batch
 
-from gfm_pipeline.core.contracts.targets import CHARGES, DEFAULT, DIPOLE, ENERGY, FORCES, STRESS, Level, Rank, Target
-from gfm_pipeline.core.errors import ConfigError, ModelError
+from gfm_pipeline.core.contracts.targets import (
+    CHARGES,
+    DEFAULT,
+    DIPOLE,
+    ENERGY,
+    FORCES,
+    STRESS,
+    Constraint,
+    Level,
+    Origin,
+    Rank,
+    Reference,
+    Target,
+)
+from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models import ForceHead, ModelSpec, Potential
 
 CUTOFF = 4.0
@@ -246,14 +259,15 @@ def test_targets_that_no_model_predicts_together_are_refused(targets, words):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"origin": "gradient"}, "one vector per atom"),
-        ({"origin": "strain"}, "one tensor per structure"),
-        ({"constraint": "total_charge", "rank": Rank.VECTOR}, "scalars of atoms without reference"),
+        ({"origin": Origin.GRADIENT}, "origin is gradient, which gives one vector per atom"),
+        ({"origin": Origin.STRAIN}, "origin is strain, which gives one tensor per graph"),
+        ({"constraint": Constraint.TOTAL_CHARGE}, "which scalars of atoms obey"),
+        (
+            {"constraint": Constraint.TOTAL_CHARGE, "level": Level.ATOM, "reference": Reference.ELEMENTS},
+            "reference is elements, and values that are total_charge are learned whole",
+        ),
     ],
 )
 def test_a_target_that_contradicts_itself_is_refused(changes, words):
-    from gfm_pipeline.core.contracts.targets import Constraint, Origin
-
-    kinds = {"origin": Origin, "constraint": Constraint}
-    with pytest.raises(ConfigError, match=words):
-        Target("x", "", "", **{k: kinds[k](v) if k in kinds else v for k, v in changes.items()})
+    with pytest.raises(ModelError, match=words):
+        Potential(ModelSpec("SchNet", 8, 1, CUTOFF, targets=(Target("twist", "", "", **changes),)))
