@@ -37,7 +37,7 @@ def test_a_task_that_has_ended_is_told_once_while_the_others_go_on(launch):
     assert launches.ended(0.0) == []
     (launch.folder / f"{ENDED_STEM}0").touch()
     assert launches.ended(LOOK_SECONDS / 2) == []  # looks now and then only
-    assert launches.ended(LOOK_SECONDS) == [x.token]
+    assert launches.ended(LOOK_SECONDS) == [x.key]
     launches.left(x)
     assert launches.ended(2 * LOOK_SECONDS) == []
     assert list(launch.members.values()) == [y]
