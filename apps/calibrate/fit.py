@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from gfm_pipeline.apps.train.checkpoint import CARD_FILE, WEIGHTS_FILE, ModelCar
 from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
 from gfm_pipeline.core.contracts.evaluation import (
     CALIBRATION_FILE,
+    DATA_FILE,
     EVALUATION_FILE,
     FIGURES_FILE,
     MEMBERS_FOLDER,
@@ -79,6 +81,12 @@ def _evaluate(
     return found, test, weights
 
 
+def _facts(dataset: Dataset) -> dict[str, Any]:
+    """Return what is to be known of a dataset where it is not at hand: statistics, provenance and digest."""
+    provenance = read_manifest(dataset.path).meta.get("provenance", {})
+    return {"digest": dataset.digest, "provenance": provenance, "statistics": to_plain(dataset.statistics)}
+
+
 def _calibration(found: QuantityEvaluation) -> QuantityCalibration:
     c = found.calibration
     return QuantityCalibration(c.scale, c.floor, c.quantile, c.level, c.n, c.guaranteed)
@@ -95,7 +103,9 @@ def calibrate(spec: CalibrateSpec, task: Task) -> CalibrateResult:
     with publishing(output, PRODUCER, {"members": [m.name for m in spec.members]}) as folder:
         cards = {member.name: _copy_member(member, folder) for member in spec.members}
         targets = next(iter(cards.values())).targets
-        statistics = [Dataset.open(Path(ref.path)).statistics for ref in spec.datasets]
+        datasets = [Dataset.open(Path(ref.path)) for ref in spec.datasets]
+        statistics = [dataset.statistics for dataset in datasets]
+        write_json(folder / DATA_FILE, {dataset.name: _facts(dataset) for dataset in datasets})
         for number, facts in enumerate(statistics):
             task.check()
             task.report_progress(force=True, dataset=facts.name, done=number, total=len(statistics))

@@ -13,6 +13,7 @@ CALIBRATION_FILE = "calibration.json"
 EVALUATION_FILE = "evaluation.json"
 FIGURES_FILE = "evaluation.npz"
 MODEL_CARD_FILE = "MODEL_CARD.md"
+DATA_FILE = "data.json"  # what each dataset is: statistics, provenance and digest
 MEMBERS_FOLDER = "members"
 ABSURD_ENERGY = 1.0  # eV/atom; a third of what binds a solid
 ABSURD_SHARE, ABSURD_FORCES = 10.0, 2.0  # times what a model that learned nothing has

@@ -42,6 +42,8 @@ First steps
   gfm-pipeline status campaigns/NAME         from any other terminal
   gfm-pipeline why workflow.yaml search      cached or to run: which values changed?
   gfm-pipeline verify campaigns/NAME         is every byte still what was published?
+  gfm-pipeline export campaigns/NAME --output model.gfm    one file of the ensemble
+  gfm-pipeline predict model.gfm new.xyz --output predicted.extxyz
 """
 
 # Nothing of these is imported before it is asked for; the sentence is the first one of the command's own help.
@@ -86,6 +88,21 @@ COMMANDS = {
     ),
     "dataset": Lazy(
         "dataset", "dataset", "Look into datasets that ingest has published (CAMPAIGN/stages/ingest-*/datasets/NAME)."
+    ),
+    "export": Lazy(
+        "deploy",
+        "export",
+        "Write the ensemble of MODEL (a campaign, or the folder of an ensemble) to one file that opens anywhere.",
+    ),
+    "predict": Lazy(
+        "deploy",
+        "predict",
+        "Predict the structures of FILES with MODEL (a campaign, the folder of an ensemble, or an exported file).",
+    ),
+    "evaluate": Lazy(
+        "deploy",
+        "evaluate",
+        "Compare MODEL with the labels in FILES: errors of each target over all, by size, element and group.",
     ),
     "sites": Lazy(
         "sites", "sites", "List machines, show one, check the one you are on, print the schema of their files."

@@ -14,8 +14,10 @@ from gfm_pipeline.core.records import canonical_json, from_plain, to_plain
 T = TypeVar("T")
 
 
-def query(module: str, spec: Any, kind: type[T], seconds: float) -> T:
+def query(module: str, spec: Any, kind: type[T], seconds: float | None, *, shows: bool = False) -> T:
     """Run ``python -m module`` with ``spec`` on standard input and return its answer.
+
+    With ``shows``, what it writes on standard error, such as its progress, is seen as it comes.
 
     Raises
     ------
@@ -28,7 +30,8 @@ def query(module: str, spec: Any, kind: type[T], seconds: float) -> T:
         done = subprocess.run(
             module_command(module),
             input=canonical_json(to_plain(spec)),
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=None if shows else subprocess.PIPE,
             text=True,
             timeout=seconds,
             check=False,
@@ -40,7 +43,7 @@ def query(module: str, spec: Any, kind: type[T], seconds: float) -> T:
     try:
         said = json.loads(done.stdout)
     except ValueError:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = ((done.stderr or "").strip().splitlines() or ["it said nothing"])[-1]
         raise DataError(f"{module} ended with exit code {done.returncode}: {last}") from None
     if "answer" in said:
         return from_plain(kind, said["answer"])

@@ -1,0 +1,210 @@
+"""One file that holds a calibrated ensemble, with all that is needed to use it, trust it and cite it.
+
+A bundle is a ZIP archive without compression. ``bundle.json`` lists every entry with its SHA-256, the versions it was
+made with, and what each dataset is: statistics, licence, citation, level of theory, digest. Weights are safetensors,
+and nothing in it is a pickle; what a file says is never run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from gfm_pipeline.apps.calibrate.ensemble import Ensemble, find_ensemble, load_ensemble, member_weights
+from gfm_pipeline.apps.train.checkpoint import CARD_FILE, ModelCard, TrainedModel
+from gfm_pipeline.core.contracts.deploy import BUNDLE_SUFFIX, ExportFacts
+from gfm_pipeline.core.contracts.evaluation import (
+    CALIBRATION_FILE,
+    DATA_FILE,
+    EVALUATION_FILE,
+    MEMBERS_FOLDER,
+    MODEL_CARD_FILE,
+    EnsembleCalibration,
+)
+from gfm_pipeline.core.errors import ConfigError, IntegrityError
+from gfm_pipeline.core.publish import storage_errors
+from gfm_pipeline.core.records import from_plain, to_plain
+from gfm_pipeline.core.version import __version__
+from gfm_pipeline.models import Potential
+
+INDEX_FILE = "bundle.json"
+WEIGHTS_FILE = "weights.safetensors"
+FORMAT, SCHEMA_VERSION = "gfm-pipeline ensemble", 1
+LARGEST = 1 << 36  # bytes of an entry: what claims to be larger is no model
+_PACKAGES = ("torch", "numpy", "ase", "safetensors")
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # equal content gives equal files
+
+
+@dataclass(frozen=True)
+class Index:
+    """Content of ``bundle.json``: entries with their SHA-256, and how the file came to be."""
+
+    format: str
+    schema_version: int
+    digest: str
+    entries: dict[str, str]
+    versions: dict[str, str] = field(default_factory=dict)
+    ensemble: str = ""  # SHA-256 of the ensemble's folder
+
+
+def export(model: Path, output: Path, *, overwrite: bool = False) -> ExportFacts:
+    """Write the newest ensemble of a campaign, or the ensemble in a folder, to one file.
+
+    Raises
+    ------
+    IntegrityError
+        When there is no ensemble, or a file of it was changed.
+    ConfigError
+        When ``output`` has another suffix, or is there already.
+    StorageError
+        When the disk refuses.
+    """
+    if output.suffix != BUNDLE_SUFFIX:
+        raise ConfigError(f"{output} does not end in {BUNDLE_SUFFIX}.", f"Use --output {output.stem}{BUNDLE_SUFFIX}.")
+    if output.exists() and not overwrite:
+        raise ConfigError(f"{output} exists.", "Give another name, or --overwrite.")
+    folder = find_ensemble(model)
+    ensemble = load_ensemble(folder)
+    entries: dict[str, bytes] = {}
+    for name in (CALIBRATION_FILE, EVALUATION_FILE, MODEL_CARD_FILE, DATA_FILE):
+        if (folder / name).is_file():
+            entries[name] = (folder / name).read_bytes()
+    for name, member in zip(ensemble.calibration.members, ensemble.members, strict=True):
+        place = f"{MEMBERS_FOLDER}/{name}"
+        entries[f"{place}/{CARD_FILE}"] = _json(to_plain(member.card))
+        weights = {key: tensor.contiguous() for key, tensor in member.potential.state_dict().items()}
+        entries[f"{place}/{WEIGHTS_FILE}"] = save_tensors(weights)
+    index = _index(entries, ensemble.digest)
+    partial = output.with_name(f".{output.name}.partial")
+    with storage_errors(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+                for name, content in {INDEX_FILE: _json(asdict(index)), **entries}.items():
+                    archive.writestr(zipfile.ZipInfo(name, _EPOCH), content)
+            partial.replace(output)
+        finally:
+            partial.unlink(missing_ok=True)
+    first = ensemble.members[0]
+    targets = tuple(target.name for target in first.targets)
+    return ExportFacts(
+        str(output), index.digest, output.stat().st_size, ensemble.calibration.members, first.datasets, targets
+    )
+
+
+def open_ensemble(path: Path | str) -> Ensemble:
+    """Open an exported file, the folder of an ensemble, or the newest ensemble of a campaign.
+
+    Raises
+    ------
+    IntegrityError
+        When it is none of these, is damaged, was changed, or is of a newer version.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return load_ensemble(find_ensemble(path))
+    if not path.is_file():
+        raise IntegrityError(f"{path} does not exist.", "Give a campaign, or a file that was exported.")
+    return load_bundle(path)
+
+
+def load_bundle(path: Path) -> Ensemble:
+    """Check every entry of an exported file and load its members.
+
+    Raises
+    ------
+    IntegrityError
+        When it is no such file, is cut, was changed, or is of a newer version.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            contents = _checked(path, archive)
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise IntegrityError(
+            f"{path} is damaged or no exported model: {str(error).splitlines()[0] if str(error) else 'it is cut'}.",
+            "Copy it again, or export the campaign again.",
+        ) from error
+    index, entries = contents
+    try:
+        calibration = from_plain(EnsembleCalibration, json.loads(entries[CALIBRATION_FILE]))
+        members = tuple(_member(entries, f"{MEMBERS_FOLDER}/{name}") for name in calibration.members)
+    except (KeyError, ValueError, SafetensorError, RuntimeError) as error:
+        said = str(error).splitlines()[0]
+        raise IntegrityError(f"{path} does not fit together: {said}.", "Export the campaign again.") from error
+    if not members or any(member.datasets != members[0].datasets for member in members):
+        raise IntegrityError(f"{path}: the members are missing or were not trained on the same datasets.")
+    for dataset in calibration.datasets:
+        member_weights(calibration, dataset)
+    return Ensemble(path, index.digest, calibration, members)
+
+
+def _checked(path: Path, archive: zipfile.ZipFile) -> tuple[Index, dict[str, bytes]]:
+    """Return the index and the content of each entry, each of which has the SHA-256 that the index says."""
+    try:
+        index = from_plain(Index, _known_version(path, json.loads(archive.read(INDEX_FILE))))
+    except (KeyError, ValueError) as error:
+        raise IntegrityError(f"{path} is no exported model: it has no {INDEX_FILE} that can be read.") from error
+    names = {entry.filename for entry in archive.infolist()} - {INDEX_FILE}
+    if len(archive.infolist()) != len(names) + 1 or names != set(index.entries):
+        odd = sorted(names ^ set(index.entries)) or ["an entry twice"]
+        raise IntegrityError(f"{path} was changed: {odd[0]} is not as its index says.", "Export the campaign again.")
+    entries = {}
+    for name, digest in index.entries.items():
+        about = archive.getinfo(name)
+        if about.compress_type != zipfile.ZIP_STORED or about.file_size > LARGEST:
+            raise IntegrityError(f"{path} was changed: {name} is stored in another way than exports are.")
+        entries[name] = archive.read(name)
+        if hashlib.sha256(entries[name]).hexdigest() != digest:
+            raise IntegrityError(f"{path} was changed: {name} has another SHA-256.", "Export the campaign again.")
+    if index.digest != _digest(index.entries):
+        raise IntegrityError(
+            f"{path} was changed: its digest is not that of its entries.", "Export the campaign again."
+        )
+    return index, entries
+
+
+def _known_version(path: Path, plain: Any) -> Any:
+    """Return the index as it was read, once its version is known to be one of ours."""
+    if not isinstance(plain, dict) or plain.get("format") != FORMAT:
+        raise IntegrityError(f"{path} is no exported model of gfm-pipeline.")
+    if not isinstance(plain.get("schema_version"), int) or plain["schema_version"] > SCHEMA_VERSION:
+        found = plain.get("schema_version")
+        raise IntegrityError(f"{path} was written by a newer version (schema {found}).", "Upgrade gfm-pipeline.")
+    return plain
+
+
+def _member(entries: dict[str, bytes], place: str) -> TrainedModel:
+    card = from_plain(ModelCard, json.loads(entries[f"{place}/{CARD_FILE}"]))
+    potential = Potential(card.spec)
+    potential.load_state_dict(load_tensors(entries[f"{place}/{WEIGHTS_FILE}"]))
+    return TrainedModel(potential.eval(), card)  # torch's evaluation mode: no text is evaluated
+
+
+def _index(entries: dict[str, bytes], ensemble: str) -> Index:
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in entries.items()}
+    versions = {"gfm-pipeline": __version__, **{name: _version(name) for name in _PACKAGES}}
+    return Index(FORMAT, SCHEMA_VERSION, _digest(digests), digests, versions, ensemble)
+
+
+def _digest(entries: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

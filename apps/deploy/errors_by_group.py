@@ -1,0 +1,122 @@
+"""Errors of predictions on labelled structures, summed as they come: over all, by element, size and group."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from gfm_pipeline.core.contracts.deploy import ErrorsOf, WorstStructure
+from gfm_pipeline.core.contracts.targets import Level, Target
+
+SIZES = (1, 10, 30, 100, 300, 1000)  # atoms: bounds of the classes of size
+WORST = 10  # structures that are named for each target
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class _Sums:
+    entries: int = 0
+    absolute: float = 0.0
+    square: float = 0.0
+    bounded: int = 0  # entries with an interval
+    covered: int = 0
+
+    def add(self, error: Floats, interval: Floats | None) -> None:
+        self.entries += error.size
+        self.absolute += float(np.abs(error).sum())
+        self.square += float(np.square(error).sum())
+        if interval is not None:
+            self.bounded += error.size
+            self.covered += int(np.count_nonzero(np.abs(error) <= interval))
+
+
+@dataclass
+class ErrorTable:
+    """Sums of the errors of each target.
+
+    Parameters
+    ----------
+    targets
+        What is predicted.
+    """
+
+    targets: tuple[Target, ...]
+    _sums: dict[tuple[str, str, str], _Sums] = field(default_factory=dict)
+    _worst: dict[str, list[tuple[float, int, WorstStructure]]] = field(default_factory=dict)
+    _count: int = 0
+
+    def add(
+        self,
+        where: tuple[str, int],
+        atoms: Atoms,
+        labels: Mapping[str, Any],
+        results: Mapping[str, Any],
+        group: str | None,
+    ) -> bool:
+        """Add a structure, record ``where`` (file and number); return whether it has a label of any target."""
+        self._count += 1
+        known = False
+        for target in self.targets:
+            label = labels.get(target.name)
+            if label is None:
+                continue
+            size = len(atoms) if target.per_atom else 1
+            error = (np.asarray(results[target.name], dtype=np.float64) - np.asarray(label, dtype=np.float64)) / size
+            if not np.isfinite(error).all():
+                continue
+            known = True
+            interval = results.get(f"{target.name}_interval")
+            bound = None if interval is None else np.asarray(interval, dtype=np.float64) / size
+            self._add(target, atoms, error, bound, group)
+            self._note(target, where, atoms, float(np.abs(error).max()))
+        return known
+
+    def _add(self, target: Target, atoms: Atoms, error: Floats, interval: Floats | None, group: str | None) -> None:
+        groups = [("all", "all"), ("size", _size_class(len(atoms)))]
+        if group is not None:
+            groups.append(("group", group))
+        if target.level is Level.GRAPH:
+            groups += [("element", str(symbol)) for symbol in dict.fromkeys(atoms.symbols)]
+        for by, name in groups:
+            self._sums.setdefault((target.name, by, name), _Sums()).add(error, interval)
+        if target.level is Level.ATOM:
+            for number in np.unique(atoms.numbers):
+                of_element = atoms.numbers == number
+                bound = None if interval is None else interval[of_element]
+                key = (target.name, "element", chemical_symbols[number])
+                self._sums.setdefault(key, _Sums()).add(error[of_element], bound)
+
+    def _note(self, target: Target, where: tuple[str, int], atoms: Atoms, error: float) -> None:
+        kept = self._worst.setdefault(target.name, [])
+        if len(kept) == WORST and error <= kept[0][0]:
+            return
+        found = WorstStructure(target.name, target.error_unit, *where, atoms.get_chemical_formula(), error)
+        heapq.heappush(kept, (error, self._count, found))
+        if len(kept) > WORST:
+            heapq.heappop(kept)
+
+    def errors(self) -> Iterator[ErrorsOf]:
+        """Yield the errors of each target: over all, by size, element and group."""
+        units = {target.name: target.error_unit for target in self.targets}
+        for (target, by, group), sums in self._sums.items():
+            mae, rmse = sums.absolute / sums.entries, float(np.sqrt(sums.square / sums.entries))
+            coverage = sums.covered / sums.bounded if sums.bounded else None
+            yield ErrorsOf(target, units[target], by, group, sums.entries, mae, rmse, coverage)
+
+    def worst(self) -> Iterator[WorstStructure]:
+        """Yield the structures with the largest error of each target, the largest first."""
+        for kept in self._worst.values():
+            yield from (structure for _, _, structure in sorted(kept, reverse=True))
+
+
+def _size_class(natoms: int) -> str:
+    lower = max(size for size in SIZES if size <= natoms)
+    later = [size for size in SIZES if size > natoms]
+    return f"{lower} to {later[0] - 1} atoms" if later else f"{lower} atoms and more"

@@ -1,0 +1,195 @@
+"""Program: predict the structures of files with an ensemble (`PredictFilesSpec` to `PredictFacts`).
+
+Structures are read as they come, in a process that cannot take the machine, and computed in batches; what cannot be
+predicted is named and costs nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from gfm_pipeline.apps.deploy.bundle import open_ensemble
+from gfm_pipeline.apps.deploy.errors_by_group import ErrorTable
+from gfm_pipeline.apps.deploy.outputs import Output, open_output
+from gfm_pipeline.apps.deploy.predictor import Predictor
+from gfm_pipeline.apps.ingest.checks.filters import Conversion, malformed
+from gfm_pipeline.apps.ingest.files.isolation import isolated
+from gfm_pipeline.apps.ingest.read import check_source
+from gfm_pipeline.apps.ingest.readers.registry import get_reader
+from gfm_pipeline.apps.ingest.records import PassedOver, Record
+from gfm_pipeline.apps.runtime.query_program import answer
+from gfm_pipeline.core.contracts.data import BadRecord
+from gfm_pipeline.core.contracts.deploy import MOST_REFUSED, PredictFacts, PredictFilesSpec
+from gfm_pipeline.core.contracts.readers import describe
+from gfm_pipeline.core.errors import ConfigError, DataError, ModelError
+
+
+@dataclass
+class _Counts:
+    structures: int = 0
+    atoms: int = 0
+    unlabelled: int = 0
+    n_refused: int = 0
+    refused: list[str] = field(default_factory=list)
+    warnings: Counter[str] = field(default_factory=Counter)
+
+    def refuse(self, file: str, record: int, reason: str) -> None:
+        self.n_refused += 1
+        if len(self.refused) < MOST_REFUSED:
+            self.refused.append(f"{file}, record {record}: {reason.rstrip('.')}.")
+
+
+@dataclass(frozen=True)
+class _Structure:
+    record: Record
+    atoms: Atoms
+
+
+def predict_files(spec: PredictFilesSpec) -> PredictFacts:
+    """Predict every structure of the files, write the predictions, and sum errors where labels are asked for.
+
+    Raises
+    ------
+    DataError
+        When a file is not there, nothing can be predicted, or nothing is labelled where errors are asked for.
+    IntegrityError, ModelError, ConfigError
+        When the model cannot be opened or used, or the output cannot be written.
+    """
+    started = time.monotonic()
+    if spec.threads is not None:
+        torch.set_num_threads(spec.threads)
+    check_source(spec.source)
+    predictor = Predictor(open_ensemble(spec.model), spec.dataset, dtype=spec.dtype, device=spec.device)
+    output = (
+        nullcontext()
+        if spec.output is None
+        else open_output(Path(spec.output), predictor.levels, overwrite=spec.overwrite)
+    )
+    counts, table = _Counts(), ErrorTable(predictor.targets) if spec.evaluate else None
+    with output as written:
+        for batch in _batches(spec, predictor, counts):
+            _work(spec, predictor, batch, written, table, counts)
+        if not counts.structures:
+            first = f" {counts.refused[0]}" if counts.refused else ""
+            raise DataError(f"None of the structures can be predicted.{first}", "Correct the files.")
+    if table is not None and counts.unlabelled == counts.structures:
+        raise DataError(
+            "No structure has a label of what the model predicts.", "Use predict, or name the reader's keys."
+        )
+    return PredictFacts(
+        output=spec.output,
+        dataset=predictor.dataset,
+        targets=tuple(target.name for target in predictor.targets),
+        structures=counts.structures,
+        atoms=counts.atoms,
+        seconds=time.monotonic() - started,
+        n_refused=counts.n_refused,
+        refused=tuple(counts.refused),
+        warnings=dict(counts.warnings),
+        errors=() if table is None else tuple(table.errors()),
+        worst=() if table is None else tuple(table.worst()),
+        unlabelled=counts.unlabelled,
+    )
+
+
+def _batches(spec: PredictFilesSpec, predictor: Predictor, counts: _Counts) -> Iterator[list[_Structure]]:
+    """Yield structures to be computed together, of at most ``batch_atoms`` atoms, one at least."""
+    batch: list[_Structure] = []
+    atoms = 0
+    with _progress() as progress:
+        shown = progress.add_task("structures", total=None)
+        for structure in _structures(spec, predictor, counts):
+            if batch and atoms + len(structure.atoms) > spec.batch_atoms:
+                yield batch
+                progress.update(shown, completed=counts.structures)
+                batch, atoms = [], 0
+            batch.append(structure)
+            atoms += len(structure.atoms)
+        if batch:
+            yield batch
+            progress.update(shown, completed=counts.structures)
+
+
+def _progress() -> Progress:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def _structures(spec: PredictFilesSpec, predictor: Predictor, counts: _Counts) -> Iterator[_Structure]:
+    source = spec.source
+    if describe(source.reader).makes_data:
+        raise ConfigError(f"{source.reader} reads no files.", "Name a reader of files.")
+    conversion = Conversion.of(source)
+    for item in isolated(get_reader(source.reader), spec.limits).read(source, 0, 1, 0):
+        if isinstance(item, (BadRecord, PassedOver)):
+            counts.refuse(item.file, item.index, item.reason)
+            continue
+        reason = malformed(item)
+        if reason is None:
+            record = conversion.apply(item)
+            atoms = Atoms(numbers=record.numbers, positions=record.pos, cell=record.cell, pbc=record.pbc)
+            try:
+                predictor.check(atoms)
+            except ModelError as error:
+                reason = f"{error.message} {error.hint}"
+        if reason is not None:
+            counts.refuse(item.file, item.index, reason)
+            continue
+        yield _Structure(record, atoms)
+
+
+def _work(
+    spec: PredictFilesSpec,
+    predictor: Predictor,
+    batch: list[_Structure],
+    output: Output | None,
+    table: ErrorTable | None,
+    counts: _Counts,
+) -> None:
+    """Predict a batch; where it cannot be, each structure alone, so that the fault is named and costs one."""
+    try:
+        results = predictor.predict([one.atoms for one in batch])
+    except ModelError as error:
+        if len(batch) > 1:
+            for one in batch:
+                _work(spec, predictor, [one], output, table, counts)
+            return
+        counts.refuse(batch[0].record.file, batch[0].record.index, f"{error.message} {error.hint}")
+        return
+    for one, result in zip(batch, results, strict=True):
+        record = one.record
+        if not all(np.isfinite(np.asarray(result[target.name])).all() for target in predictor.targets):
+            counts.refuse(record.file, record.index, "the prediction is not finite")
+            continue
+        counts.structures += 1
+        counts.atoms += len(one.atoms)
+        counts.warnings.update(result["warnings"])
+        if output is not None:
+            output.add(record.file, record.index, one.atoms, result)
+        if table is not None:
+            group = record.group if spec.by_group else None
+            labelled = table.add((record.file, record.index), one.atoms, _labels(record), result, group)
+            counts.unlabelled += not labelled
+
+
+def _labels(record: Record) -> dict[str, Any]:
+    """Return the labels of a record by the names of their targets."""
+    found = {"energy": record.energy, "forces": record.forces}
+    return {name: label for name, label in found.items() if label is not None and record.fault is None}
+
+
+if __name__ == "__main__":
+    sys.exit(answer(PredictFilesSpec, predict_files))

@@ -1,0 +1,113 @@
+"""Questions to the programs that put finished ensembles to use: one file of a model, predictions, errors on files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gfm_pipeline.core.contracts.data import SourceSettings
+from gfm_pipeline.core.contracts.reading import ReadLimits
+
+BUNDLE_SUFFIX = ".gfm"
+MOST_REFUSED = 20  # structures that were refused are named up to this number
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """Write the newest ensemble of ``model`` (a campaign, or the folder of an ensemble) to the file ``output``."""
+
+    model: str
+    output: str
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class ExportFacts:
+    """What was written."""
+
+    output: str
+    digest: str
+    size: int
+    members: tuple[str, ...]
+    datasets: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PredictFilesSpec:
+    """Predict the structures of ``source`` with an ensemble, and compare with their labels where ``evaluate``.
+
+    Parameters
+    ----------
+    model
+        A campaign, the folder of an ensemble, or a file that was exported.
+    source
+        Files of structures, what reads them, and what their labels are.
+    output
+        File of predictions, whose suffix says the format; None: none is written.
+    dataset
+        The dataset head; None where there is one.
+    by_group
+        Errors are given for each group of the source, too.
+    batch_atoms
+        Atoms that are computed together.
+    """
+
+    model: str
+    source: SourceSettings
+    output: str | None = None
+    dataset: str | None = None
+    evaluate: bool = False
+    by_group: bool = False
+    batch_atoms: int = 2048
+    device: str = "cpu"
+    dtype: str = "float32"
+    threads: int | None = None
+    overwrite: bool = False
+    limits: ReadLimits = field(default_factory=ReadLimits)
+
+
+@dataclass(frozen=True)
+class ErrorsOf:
+    """Errors of a target over some of the structures: ``by`` what they were grouped (``all``, ``element``, ...).
+
+    In the unit of the target's errors; ``coverage`` is the share of labels inside the intervals, None without any.
+    """
+
+    target: str
+    unit: str
+    by: str
+    group: str
+    entries: int
+    mae: float
+    rmse: float
+    coverage: float | None
+
+
+@dataclass(frozen=True)
+class WorstStructure:
+    """A structure with the largest error of a target: the largest of its entries."""
+
+    target: str
+    unit: str
+    file: str
+    record: int
+    formula: str
+    error: float
+
+
+@dataclass(frozen=True)
+class PredictFacts:
+    """What was predicted. ``refused`` names structures without an answer (the first of ``n_refused``), and why."""
+
+    output: str | None
+    dataset: str
+    targets: tuple[str, ...]
+    structures: int
+    atoms: int
+    seconds: float
+    n_refused: int
+    refused: tuple[str, ...]
+    warnings: dict[str, int]
+    errors: tuple[ErrorsOf, ...] = ()
+    worst: tuple[WorstStructure, ...] = ()
+    unlabelled: int = 0

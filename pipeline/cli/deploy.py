@@ -1,0 +1,196 @@
+"""Commands that put a finished ensemble to use: one file of it, predictions of files, errors on labelled files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.table import Table
+
+from gfm_pipeline.cli import terminal
+from gfm_pipeline.cli.status import JSON
+from gfm_pipeline.cli.subprocess_query import ask
+from gfm_pipeline.core.contracts.data import EnergyUnit, ForceSign, LengthUnit, SourceSettings
+from gfm_pipeline.core.contracts.deploy import ExportFacts, ExportSpec, PredictFacts, PredictFilesSpec
+from gfm_pipeline.core.contracts.targets import DEFAULT
+from gfm_pipeline.core.records import to_plain
+
+F = TypeVar("F", bound=Callable[..., Any])
+_PROGRAMS = "gfm_pipeline.apps.deploy"
+_SHOWN = {target.error_unit: (target.printed_unit, target.shown_factor) for target in DEFAULT}
+MODEL = click.argument("model", type=click.Path(path_type=Path))
+FILES = click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+
+
+def _of_files(command: F) -> F:
+    """Add the options that say how files are read and where is computed."""
+    options = (
+        click.option("--dataset", metavar="NAME", help="Dataset head to predict with; may be left out with one."),
+        click.option("--reader", default="ase", show_default=True, help="What reads the files."),
+        click.option("--energy-key", metavar="KEY", help="Label of the energy in the files."),
+        click.option("--forces-key", metavar="KEY", help="Label of the forces in the files."),
+        click.option(
+            "--energy-unit", type=click.Choice([str(u) for u in EnergyUnit]), default="eV", show_default=True,
+            help="Unit of energies in the files.",
+        ),
+        click.option(
+            "--length-unit", type=click.Choice([str(u) for u in LengthUnit]), default="Angstrom", show_default=True,
+            help="Unit of lengths in the files.",
+        ),
+        click.option("--device", default="cpu", show_default=True, help="cpu, cuda (AMD too), or xpu."),
+        click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True),
+        click.option(
+            "--batch-atoms", type=click.IntRange(1), default=2048, show_default=True, help="Atoms computed together."
+        ),
+        click.option("--overwrite", is_flag=True, help="Write over a file that is there."),
+        JSON,
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command()
+@MODEL
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="File to write, which ends in .gfm.")
+@click.option("--overwrite", is_flag=True, help="Write over a file that is there.")
+@JSON
+def export(model: Path, output: Path, overwrite: bool, as_json: bool) -> None:
+    """Write the ensemble of MODEL (a campaign, or the folder of an ensemble) to one file that opens anywhere.
+
+    It holds weights, calibration, the model card, and what each dataset was: statistics, licence, citation, level of
+    theory. It checks itself when it is opened, and needs no campaign: GFMCalculator("model.gfm").
+    """
+    spec = ExportSpec(str(model), str(output), overwrite)
+    found = ask(f"{_PROGRAMS}.export", spec, ExportFacts, None, shows=True)
+    if as_json:
+        _json(found)
+        return
+    console = terminal.console()
+    console.print(f"{found.output}: {found.size:,} bytes, SHA-256 {found.digest}", highlight=False)
+    console.print(f"  members   {', '.join(found.members)}", highlight=False)
+    console.print(f"  datasets  {', '.join(found.datasets)}; targets {', '.join(found.targets)}", highlight=False)
+    console.print(f"  use       gfm-pipeline predict {found.output} FILES --output predictions.extxyz", highlight=False)
+
+
+@click.command()
+@MODEL
+@FILES
+@click.option(
+    "--output", type=click.Path(path_type=Path), required=True,
+    help="Predictions; .extxyz, .db (ASE), .h5, .csv or .parquet says the format.",
+)  # fmt: skip
+@_of_files
+def predict(model: Path, files: tuple[Path, ...], output: Path, **given: Any) -> None:
+    """Predict the structures of FILES with MODEL (a campaign, the folder of an ensemble, or an exported file).
+
+    Every target is written with its spread (NAME_std) and calibrated half-width (NAME_interval). Structures without an
+    answer (elements the model does not know, atoms at one place, numbers that are not finite) are named, and the others
+    are predicted.
+    """
+    found = _run(model, files, given, output=str(output))
+    if not given["as_json"]:
+        terminal.console().print(f"Written to {found.output}.", highlight=False)
+
+
+@click.command()
+@MODEL
+@FILES
+@click.option("--output", type=click.Path(path_type=Path), help="Predictions too, as `predict` writes them.")
+@click.option("--group-key", metavar="KEY", help="Errors for each value of this key of the records, too.")
+@_of_files
+def evaluate(model: Path, files: tuple[Path, ...], output: Path | None, group_key: str | None, **given: Any) -> None:
+    """Compare MODEL with the labels in FILES: errors of each target over all, by size, element and group.
+
+    MODEL is a campaign, the folder of an ensemble, or an exported file. The structures with the largest errors are
+    named. Structures without a label of a target do not count for it.
+    """
+    written = None if output is None else str(output)
+    _run(model, files, given, output=written, evaluate=True, group_key=group_key)
+
+
+def _run(
+    model: Path,
+    files: tuple[Path, ...],
+    given: dict[str, Any],
+    *,
+    output: str | None,
+    evaluate: bool = False,
+    group_key: str | None = None,
+) -> PredictFacts:
+    source = SourceSettings(
+        name="files",
+        reader=given["reader"],
+        files=tuple(str(file.absolute()) for file in files),
+        energy_unit=EnergyUnit(given["energy_unit"]),
+        length_unit=LengthUnit(given["length_unit"]),
+        energy_key=given["energy_key"],
+        forces_key=given["forces_key"],
+        group_key=group_key,
+        forces_are=ForceSign.FORCES,
+    )
+    spec = PredictFilesSpec(
+        model=str(model),
+        source=source,
+        output=output,
+        dataset=given["dataset"],
+        evaluate=evaluate,
+        by_group=group_key is not None,
+        batch_atoms=given["batch_atoms"],
+        device=given["device"],
+        dtype=given["dtype"],
+        overwrite=given["overwrite"],
+    )
+    found = ask(f"{_PROGRAMS}.predict", spec, PredictFacts, None, shows=True)
+    if given["as_json"]:
+        _json(found)
+    else:
+        _render(found, evaluate)
+    return found
+
+
+def _render(found: PredictFacts, evaluate: bool) -> None:
+    console = terminal.console()
+    speed = found.structures / max(found.seconds, 1e-9)
+    console.print(
+        f"{found.structures:,} structures ({found.atoms:,} atoms) predicted for {found.dataset}: "
+        f"{', '.join(found.targets)}; {found.seconds:.1f} s, {speed:,.0f} structures per second",
+        highlight=False,
+    )
+    for sentence, n in found.warnings.items():
+        console.print(f"  warning, {n:,} structures: {sentence}", highlight=False, markup=False)
+    if found.n_refused:
+        console.print(f"  {found.n_refused:,} structures have no prediction:", highlight=False)
+        for sentence in found.refused:
+            console.print(f"    {sentence}", highlight=False, markup=False)
+    if not evaluate:
+        return
+    if found.unlabelled:
+        console.print(f"  {found.unlabelled:,} structures have no label and do not count.", highlight=False)
+    table = Table("target", "by", "group", header_style="bold")
+    for title in ("entries", "MAE", "RMSE", "unit", "intervals cover"):
+        table.add_column(title, justify="right")
+    for row in sorted(found.errors, key=lambda r: (r.target, r.by != "all", r.by, -r.entries)):
+        unit, factor = _SHOWN.get(row.unit, (row.unit, 1.0))
+        covered = "" if row.coverage is None else f"{row.coverage:.1%}"
+        errors = f"{factor * row.mae:.4g}", f"{factor * row.rmse:.4g}"
+        table.add_row(row.target, row.by, row.group, f"{row.entries:,}", *errors, unit, covered)
+    console.print(table)
+    shown = [
+        worst for k, worst in enumerate(found.worst) if [w.target for w in found.worst[:k]].count(worst.target) < 3
+    ]
+    for worst in shown:
+        unit, factor = _SHOWN.get(worst.unit, (worst.unit, 1.0))
+        place = f"{worst.file}, record {worst.record} ({worst.formula})"
+        console.print(
+            f"  largest error of {worst.target}: {factor * worst.error:.4g} {unit}, {place}",
+            highlight=False,
+            markup=False,
+        )
+
+
+def _json(found: Any) -> None:
+    click.echo(json.dumps({"schema_version": 1, **to_plain(found)}, indent=1, allow_nan=False))
