@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from gfm_pipeline.apps.deploy.bundle import export
-from gfm_pipeline.apps.runtime.query_program import answer
+from gfm_pipeline.apps.runtime.query_program import answer_query
 from gfm_pipeline.core.contracts.deploy import ExportFacts, ExportSpec
 
 
@@ -16,4 +16,4 @@ def export_program(spec: ExportSpec) -> ExportFacts:
 
 
 if __name__ == "__main__":
-    sys.exit(answer(ExportSpec, export_program))
+    sys.exit(answer_query(ExportSpec, export_program))

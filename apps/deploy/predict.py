@@ -30,7 +30,7 @@ from gfm_pipeline.apps.ingest.files.isolation import isolated
 from gfm_pipeline.apps.ingest.read import check_source
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import PassedOver, Record
-from gfm_pipeline.apps.runtime.query_program import answer
+from gfm_pipeline.apps.runtime.query_program import answer_query
 from gfm_pipeline.core.contracts.data import BadRecord
 from gfm_pipeline.core.contracts.deploy import MOST_REFUSED, PredictFacts, PredictFilesSpec
 from gfm_pipeline.core.contracts.readers import describe
@@ -192,4 +192,4 @@ def _labels(record: Record) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(answer(PredictFilesSpec, predict_files))
+    sys.exit(answer_query(PredictFilesSpec, predict_files))

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from rich.console import Console
 from rich.table import Table
 
 from gfm_pipeline.cli import terminal
 from gfm_pipeline.cli.status import JSON
-from gfm_pipeline.cli.subprocess_query import ask
+from gfm_pipeline.cli.subprocess_query import query
 from gfm_pipeline.core.contracts.data import EnergyUnit, ForceSign, LengthUnit, SourceSettings
 from gfm_pipeline.core.contracts.deploy import ExportFacts, ExportSpec, PredictFacts, PredictFilesSpec
 from gfm_pipeline.core.contracts.targets import DEFAULT
 from gfm_pipeline.core.records import to_plain
 
+PIPED = 160  # characters of a line that does not go to a terminal
 F = TypeVar("F", bound=Callable[..., Any])
 _PROGRAMS = "gfm_pipeline.apps.deploy"
 _SHOWN = {target.error_unit: (target.printed_unit, target.shown_factor) for target in DEFAULT}
@@ -65,11 +67,11 @@ def export(model: Path, output: Path, overwrite: bool, as_json: bool) -> None:
     theory. It checks itself when it is opened, and needs no campaign: GFMCalculator("model.gfm").
     """
     spec = ExportSpec(str(model), str(output), overwrite)
-    found = ask(f"{_PROGRAMS}.export", spec, ExportFacts, None, shows=True)
+    found = query(f"{_PROGRAMS}.export", spec, ExportFacts, None, shows=True)
     if as_json:
         _json(found)
         return
-    console = terminal.console()
+    console = _console()
     console.print(f"{found.output}: {found.size:,} bytes, SHA-256 {found.digest}", highlight=False)
     console.print(f"  members   {', '.join(found.members)}", highlight=False)
     console.print(f"  datasets  {', '.join(found.datasets)}; targets {', '.join(found.targets)}", highlight=False)
@@ -93,7 +95,7 @@ def predict(model: Path, files: tuple[Path, ...], output: Path, **given: Any) ->
     """
     found = _run(model, files, given, output=str(output))
     if not given["as_json"]:
-        terminal.console().print(f"Written to {found.output}.", highlight=False)
+        _console().print(f"Written to {found.output}.", highlight=False)
 
 
 @click.command()
@@ -144,7 +146,7 @@ def _run(
         dtype=given["dtype"],
         overwrite=given["overwrite"],
     )
-    found = ask(f"{_PROGRAMS}.predict", spec, PredictFacts, None, shows=True)
+    found = query(f"{_PROGRAMS}.predict", spec, PredictFacts, None, shows=True)
     if given["as_json"]:
         _json(found)
     else:
@@ -153,7 +155,7 @@ def _run(
 
 
 def _render(found: PredictFacts, evaluate: bool) -> None:
-    console = terminal.console()
+    console = _console()
     speed = found.structures / max(found.seconds, 1e-9)
     console.print(
         f"{found.structures:,} structures ({found.atoms:,} atoms) predicted for {found.dataset}: "
@@ -190,6 +192,13 @@ def _render(found: PredictFacts, evaluate: bool) -> None:
             highlight=False,
             markup=False,
         )
+
+
+def _console() -> Console:
+    console = terminal.console()
+    if not console.is_terminal:
+        console.width = PIPED
+    return console
 
 
 def _json(found: Any) -> None:
