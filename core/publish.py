@@ -129,7 +129,8 @@ def _describe(folder: Path) -> dict[str, FileEntry]:
     return {str(p.relative_to(folder)): FileEntry(p.stat().st_size, file_sha256(p)) for p in paths}
 
 
-def _digest(files: dict[str, FileEntry]) -> str:
+def digest_of(files: dict[str, FileEntry]) -> str:
+    """Return the digest of an artefact of these files."""
     return hashlib.sha256(canonical_json({k: v.sha256 for k, v in files.items()}).encode()).hexdigest()
 
 
@@ -164,7 +165,7 @@ def publishing(final: Path, producer: str, meta: dict[str, Any] | None = None) -
                         with open(name, "rb") as stream:
                             os.fsync(stream.fileno())
                 fsync_dir(folder)
-            digest = hashlib.sha256(canonical_json({k: v.sha256 for k, v in files.items()}).encode()).hexdigest()
+            digest = digest_of(files)
             reach(FaultPoint.PUBLISH_BEFORE_MANIFEST)
             write_record(temporary / MANIFEST, Manifest(SCHEMA_VERSION, producer, digest, files, meta))
             reach(FaultPoint.PUBLISH_BEFORE_RENAME)
@@ -217,7 +218,7 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = from_plain(Manifest, data)
     except ValueError as error:
         raise IntegrityError(f"{folder / MANIFEST} is damaged: {str(error).splitlines()[0]}.") from error
-    if manifest.digest != _digest(manifest.files):
+    if manifest.digest != digest_of(manifest.files):
         raise IntegrityError(f"{folder / MANIFEST} was changed: its digest is not that of the files it lists.")
     return manifest
 

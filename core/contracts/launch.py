@@ -77,8 +77,8 @@ class RankFile:
     visible_seconds: float = 0.0
 
     def write(self, folder: Path) -> None:
-        """Write ``launch.json`` into ``folder``."""
-        write_record(folder / LAUNCH_FILE, self)
+        """Write ``launch.json`` into ``folder``; after a crash of the machine there is another attempt."""
+        write_record(folder / LAUNCH_FILE, self, durable=False)
 
     @classmethod
     def read(cls, folder: Path) -> RankFile:
@@ -111,8 +111,8 @@ class GroupFile:
         return None
 
     def write(self, folder: Path) -> None:
-        """Write ``group.json`` into ``folder``."""
-        write_record(folder / GROUP_FILE, self)
+        """Write ``group.json`` into ``folder``; after a crash of the machine there is another launch."""
+        write_record(folder / GROUP_FILE, self, durable=False)
 
     @classmethod
     def read(cls, folder: Path) -> GroupFile:

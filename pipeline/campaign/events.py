@@ -42,6 +42,9 @@ class Cause(StrEnum):
     CHAOS = "chaos"  # wanted, by `run --chaos`
 
 
+MACHINE_CAUSES = frozenset({Cause.WORKER_LOST, Cause.NODE_FAILURE, Cause.SILENT})  # which may be the fault of a node
+
+
 class Action(StrEnum):
     """What follows an attempt."""
 
@@ -55,11 +58,12 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class CampaignCreated:
-    """A new campaign: journal schema, workflow name, version of the program."""
+    """A new campaign: journal schema, workflow name, version of the program; ``simulated``: nothing of it was run."""
 
     schema: int
     name: str
     version: str
+    simulated: bool = False
 
 
 @dataclass(frozen=True)

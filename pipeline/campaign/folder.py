@@ -13,6 +13,7 @@ from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Journal
 from gfm_pipeline.campaign.lock import CampaignLock, JobEndedFn, never_ended
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, load_state
+from gfm_pipeline.core.clock import MACHINE, Clock
 from gfm_pipeline.core.errors import ConfigError, IntegrityError
 from gfm_pipeline.core.publish import storage_errors
 from gfm_pipeline.core.version import __version__
@@ -30,8 +31,10 @@ class OpenCampaign:
     dead_driver: Holder | None
 
 
-def check_name(paths: CampaignPaths, name: str) -> CampaignState | None:
+def check_name(paths: CampaignPaths, name: str, *, simulated: bool = False) -> CampaignState | None:
     """Return the state of an existing campaign, or None when the folder is free for a new one.
+
+    ``simulated``: it is to hold a simulation, which never shares a folder with a campaign.
 
     Raises
     ------
@@ -74,26 +77,38 @@ def check_name(paths: CampaignPaths, name: str) -> CampaignState | None:
             f"{root} belongs to the workflow {state.created.name!r}, not to {name!r}.",
             "Choose another folder with --campaign, or give the workflow its old name back.",
         )
+    if state.created.simulated is not simulated:
+        what = "a simulation, whose results are made up" if state.created.simulated else "a campaign, no simulation"
+        raise ConfigError(f"{root} holds {what}.", "Choose another folder with --campaign.")
     return state
 
 
 @contextmanager
 def driving(
-    root: Path, name: str, job: JobIdentity = NO_JOB, job_ended: JobEndedFn = never_ended
+    root: Path,
+    name: str,
+    job: JobIdentity = NO_JOB,
+    job_ended: JobEndedFn = never_ended,
+    simulation: Clock | None = None,
 ) -> Iterator[OpenCampaign]:
     """Lock and open the campaign in ``root``, creating it when it is new, for its owner's eyes only.
 
-    ``job`` and ``job_ended`` are as in `CampaignLock`.
+    ``job`` and ``job_ended`` are as in `CampaignLock`. ``simulation`` is the clock of one: its journal bears that time,
+    and is not synced to the disk.
     """
     paths = CampaignPaths(root.resolve())
-    check_name(paths, name)
+    check_name(paths, name, simulated=simulation is not None)
     with storage_errors(paths.root):
         paths.root.parent.mkdir(parents=True, exist_ok=True)
         paths.root.mkdir(mode=PRIVATE, exist_ok=True)
-    with CampaignLock(paths.lock, job, job_ended) as lock, Journal(paths.journal, lock.check) as journal:
+    clock, durable = simulation or MACHINE, simulation is None
+    with (
+        CampaignLock(paths.lock, job, job_ended) as lock,
+        Journal(paths.journal, lock.check if durable else None, clock, durable=durable) as journal,
+    ):
         state = load_state(paths.journal)
         if state.created is None:
-            created = CampaignCreated(SCHEMA_VERSION, name, __version__)
+            created = CampaignCreated(SCHEMA_VERSION, name, __version__, simulated=simulation is not None)
             entry = journal.append(*to_entry(created))
             state.apply(created, entry.t)
         yield OpenCampaign(paths, journal, state, lock.replaced)

@@ -106,6 +106,25 @@ class StageState:
     waves: dict[int, ev.WaveProposed] = field(default_factory=dict)
     decisions: dict[tuple[int, int], ev.RungDecided] = field(default_factory=dict)
     members: tuple[Member, ...] | None = None
+    # Tasks whose status has changed, in order, again with each change; and those that have ever failed for good.
+    changed: list[str] = field(default_factory=list, compare=False, repr=False)
+    failed: dict[str, None] = field(default_factory=dict, compare=False, repr=False)
+
+    # Stages whose results are partly the same tasks, this one among them.
+    sharing: list[StageState] = field(default_factory=list, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Begin as a stage that shares nothing."""
+        self.sharing.append(self)
+
+    def note(self, name: str) -> None:
+        """Note that the status of a task has changed, for every stage that has it."""
+        task = self.tasks[name]
+        for stage in self.sharing:
+            if stage.tasks.get(name) is task:
+                stage.changed.append(name)
+                if task.status is TaskStatus.FAILED:
+                    stage.failed[name] = None
 
     def candidates(self) -> dict[str, Candidate]:
         """Return all candidates by name, in the order they were proposed."""

@@ -61,6 +61,9 @@ class CampaignState:
     jobs: dict[str, JobRecord] = field(default_factory=dict)  # batch jobs by name
     excluded: dict[str, str] = field(default_factory=dict)  # node -> reason
     scheduler_silent: str | None = None
+    version: int = 0  # rises with every event
+    # Tasks with an attempt that ended for a cause that may be the machine's, by node.
+    blamed: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
 
     def open_jobs(self, role: ev.JobRole | None = None) -> dict[str, JobRecord]:
         """Return the batch jobs that are not known to have ended."""
@@ -80,11 +83,15 @@ class CampaignState:
         """Fold one event into the state."""
         time = max(time, self.last_event)  # a clock may jump back; no duration becomes negative
         self.last_event = time
+        self.version += 1
         match event:  # the two most frequent first
             case ev.TaskStarted(key, name, attempt, nodes):
                 self._task_started(self.stages[key], name, attempt, time, nodes)
             case ev.TaskEnded():
-                self._task_ended(self.stages[event.key].tasks[event.task], event, time)
+                stage = self.stages[event.key]
+                self._task_ended(stage.tasks[event.task], event, time)
+                stage.note(event.task)
+                self._blame(stage, stage.tasks[event.task])
             case ev.CampaignCreated():
                 self.created, self.created_at = event, time
             case ev.DriverStarted():
@@ -92,11 +99,11 @@ class CampaignState:
             case ev.DriverEnded(outcome):
                 if self.drivers:
                     self.drivers[-1].ended, self.drivers[-1].outcome = time, outcome
-            case ev.StageOpened(stage, key, settings, inputs, slots, taken):
-                self.current[stage] = key
+            case ev.StageOpened(called, key, settings, inputs, slots, taken):
+                self.current[called] = key
                 known = self.stages.get(key)
                 if known is None:
-                    self.stages[key] = StageState(stage, key, settings, inputs, slots, time)
+                    self.stages[key] = StageState(called, key, settings, inputs, slots, time)
                     if taken is not None:
                         self._take_over(self.stages[key], taken)
                 elif known.failure is not None:
@@ -105,6 +112,7 @@ class CampaignState:
                         if task.status is TaskStatus.FAILED:
                             task.status = TaskStatus.TO_RETRY
                             task.forgiven = len(task.history)
+                            known.note(task.name)
             case ev.StageDone(key, outputs):
                 self.stages[key].outputs, self.stages[key].ended = outputs, time
             case ev.ArtefactLost(key, name):
@@ -136,11 +144,23 @@ class CampaignState:
         else:
             task.status, task.attempt, task.started, task.ended = TaskStatus.RUNNING, attempt, time, None
             task.nodes = nodes
+        stage.note(name)
+
+    def _blame(self, stage: StageState, task: TaskState) -> None:
+        """Note the nodes of the attempt that just ended, where that may be the machine's fault."""
+        attempt = task.history[-1]
+        if attempt.cause in ev.MACHINE_CAUSES:
+            for node in attempt.nodes or ((attempt.host,) if attempt.host else ()):
+                self.blamed.setdefault(node, set()).add((stage.key, task.name))
 
     def _take_over(self, stage: StageState, taken: ev.TakenOver) -> None:
         """Give ``stage`` the results of another one; both are one thing, which is lost or made again for both."""
         origin = self.stages[taken.origin]
         stage.tasks |= {name: origin.tasks[name] for name in taken.tasks}
+        origin.sharing.append(stage)
+        stage.sharing = origin.sharing
+        for name in taken.tasks:
+            stage.note(name)
         if taken.decisions:
             stage.slots, stage.waves, stage.decisions = origin.slots, dict(origin.waves), dict(origin.decisions)
 
@@ -154,6 +174,7 @@ class CampaignState:
         task = stage.tasks[name]
         task.status, task.result, task.forgiven = TaskStatus.TO_RETRY, None, len(task.history)
         stage.outputs, stage.ended = None, None
+        stage.note(name)
 
     @staticmethod
     def _check_result(result: dict[str, Any]) -> None:

@@ -39,6 +39,7 @@ First steps
   gfm-pipeline run workflow.yaml --site local
   gfm-pipeline sites show frontier           a machine, and where each value came from
   gfm-pipeline sites check frontier          is the machine you are on as its file says?
+  gfm-pipeline simulate workflow.yaml --site frontier   how well would it use the machine, and what would it cost?
   gfm-pipeline status campaigns/NAME         from any other terminal
   gfm-pipeline why workflow.yaml search      cached or to run: which values changed?
   gfm-pipeline verify campaigns/NAME         is every byte still what was published?
@@ -71,6 +72,11 @@ COMMANDS = {
     ),
     "plan": Lazy(
         "plan", "plan", "Show what `run` or `submit` would do with WORKFLOW, why, on what, and what it may cost."
+    ),
+    "simulate": Lazy(
+        "simulate",
+        "simulate",
+        "Run the campaign of WORKFLOW in a simulation of a machine, and say how well it would use it.",
     ),
     "why": Lazy(
         "checks", "why", "Say why STAGE of WORKFLOW would run, or would not: which values changed, old and new."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import ChainMap, Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -45,6 +46,7 @@ from gfm_pipeline.engine.tasks.task_starter import Starter, sizes_of
 from gfm_pipeline.engine.tasks.watchdog import Watchdog
 from gfm_pipeline.engine.world import MACHINE_WORLD, World
 from gfm_pipeline.execution.launcher import LaunchEnd, Launcher
+from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.schema import SiteModel
 
 NO_RECORD = "its wrapper ended without a record; where files of other hosts show late, raise limits.visible_seconds"
@@ -110,6 +112,7 @@ class Driver:
         self._time, self._attempts = world.clock, world.attempts
         self._limits = context.workflow.limits
         self._running: dict[TaskKey, Running] = {}
+        self._in_use: Counter[SizeClass] = Counter()  # tasks that run
         self._starter = Starter(context, site, launcher, fleet, self._begin, world.clock)
         self._shared = self._starter.shared
         # Attempts whose futures may yet resolve: they still hold their place. Since when, and what place.
@@ -120,6 +123,7 @@ class Driver:
         # Looked at every second; a pause of many is one of this process, with its job or its machine.
         self._clock = LivedTime(min(5.0, self._limits.lost_seconds / 4), world.clock.monotonic)
         self._restarts = 0
+        self._step, self._decided_at = Step(), -1  # version of the state
         self._draining = False
         self.cancelled = False  # asked to stop by `cancel`
         self._refused: str | None = None  # why the disk refused a task
@@ -175,10 +179,30 @@ class Driver:
             pause = self._starter.next_launch - self._time.monotonic()
             self._wait(min(1.0, pause) if pause > 0.0 else 1.0)
 
+    @property
+    def leaving(self) -> bool:
+        """Whether it starts nothing more."""
+        return self._draining
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that should run and do not."""
+        return max(0, len(self._step.tasks) - self._starter.started)
+
+    @property
+    def waits_to_launch(self) -> bool:
+        """Whether the batch system wants a pause before the next launch."""
+        return self._starter.next_launch > self._time.monotonic()
+
+    @property
+    def waits_to_retry(self) -> int:
+        """Tasks that wait for a while before they are tried again."""
+        return len(self._not_before)
+
     def _advance(self) -> Step:
         """Record decisions and proposals until only tasks are left to do."""
         while True:
-            step = decide(self.context, self.state)
+            step = self._decided()
             free = max(1, self._room(step)) + len(self._not_before)
             events = step.events or lost_artefacts(self.context, self.state, step, free)
             if events:
@@ -191,6 +215,12 @@ class Driver:
             else:
                 return step
 
+    def _decided(self) -> Step:
+        """Return the next step: the same as before while nothing was recorded."""
+        if self._decided_at != self.state.version:
+            self._step, self._decided_at = decide(self.context, self.state), self.state.version
+        return self._step
+
     def _room(self, step: Step) -> int:
         """Return an upper bound of the tasks of ``step`` that could start now."""
         sizes = sizes_of(self.context, step)
@@ -199,10 +229,11 @@ class Driver:
     def _start_some(self, step: Step) -> None:
         """Start what there is room for, on worker pools of no other sizes than those in use."""
         now = self._time.monotonic()
-        in_use = {r.size for r in {id(r.size): r for r in self._running.values()}.values()}
+        in_use = {size for size, count in self._in_use.items() if count}
         self.launcher.serve(sizes_of(self.context, step) | in_use)
         self._not_before = {task: when for task, when in self._not_before.items() if when > now}
-        self._starter.start_some(step, self.state, {**self._running, **self._not_before}, now)
+        busy: ChainMap[TaskKey, object] = ChainMap(self._running, self._not_before)  # type: ignore[arg-type]
+        self._starter.start_some(step, self.state, busy, now)
 
     def _begin(self, opened: Sequence[Running]) -> None:
         """Journal the start of attempts that are ready, and watch them."""
@@ -213,6 +244,7 @@ class Driver:
         reach(FaultPoint.TASK_RECORDED)
         for running in opened:
             self._running[running.task] = running
+            self._in_use[running.size] += 1
             self._watchdog.watch(running.task, self._clock())
 
     def _wait(self, seconds: float) -> None:
@@ -285,6 +317,7 @@ class Driver:
     def _finish_attempt(self, running: Running, ended: AttemptEnd) -> None:
         """Record how an attempt ended and what follows."""
         del self._running[running.task]
+        self._in_use[running.size] -= 1
         self._late.forget(running)
         if running.launch is not None:
             self._shared.left(running)

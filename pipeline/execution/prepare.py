@@ -115,7 +115,7 @@ def prepare_shared(
     for (module, own, expects), ranks, taken in zip(members, told, ranges, strict=True):
         launch = _launch(site, module, size, own, bounds, expects)
         replace(ranks, expects=launch.expects, visible_seconds=bounds.visible).write(own)
-        write_record(own / WRAP_FILE, launch)
+        write_record(own / WRAP_FILE, launch, durable=False)
         listed.append(GroupMember(str(own), launch.module, taken.start, len(taken)))
     cancel = step_cancel(site)
     GroupFile(tuple(listed), cancel).write(folder)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from gfm_pipeline.campaign.events import Cause, Event
+from gfm_pipeline.campaign.events import Cause, Event, StageOpened
 from gfm_pipeline.campaign.paths import CampaignPaths, StagePaths
 from gfm_pipeline.campaign.stage_state import StageState, TaskStatus
 from gfm_pipeline.core.contracts.data import SourceSettings
 from gfm_pipeline.core.contracts.task import TaskSpec
 
 if TYPE_CHECKING:  # for annotations alone, so that looking at a campaign does not wait for it
+    from gfm_pipeline.engine.stages.agenda import Agenda
     from gfm_pipeline.execution.size_class import SizeClass
     from gfm_pipeline.workflow.schema import WorkflowModel
 
@@ -59,6 +61,11 @@ class Context:
     sizes: Mapping[str, tuple[SizeClass, ...]]  # of a stage's tasks; of the search, one a rung
     # Requests of the search made under these settings, by stage and task: each is asked for at every decision.
     made: dict[tuple[str, str, str], AnyRequest] = field(default_factory=dict, init=False, compare=False, repr=False)
+    # What follows from states of searches, by key, and from outputs of stages, by name: brought up to date when asked.
+    agendas: dict[str, Agenda] = field(default_factory=dict, init=False, compare=False, repr=False)
+    openings: dict[str, tuple[tuple[Any, ...], StageOpened]] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     def size_of(self, request: AnyRequest) -> SizeClass:
         """Return the size of a task."""
@@ -81,6 +88,21 @@ class TaskRequest(Generic[S, R]):
 AnyRequest = TaskRequest[Any, Any]
 
 
+class TaskQueue(Sequence[AnyRequest]):
+    """Requests that are made when they are looked at."""
+
+    @abstractmethod
+    def of_each_rung(self) -> Sequence[AnyRequest]:
+        """Return one request of each rung that any has."""
+
+
+def of_each_size(tasks: Sequence[AnyRequest]) -> Sequence[AnyRequest]:
+    """Return requests of which one has each size of task that any of ``tasks`` has."""
+    if isinstance(tasks, TaskQueue):
+        return tasks.of_each_rung()
+    return list({(r.stage, r.rung): r for r in tasks}.values())
+
+
 @dataclass(frozen=True)
 class Proposal:
     """A wave of candidates that should be proposed."""
@@ -99,7 +121,7 @@ class Step:
     """
 
     events: tuple[Event, ...] = ()
-    tasks: tuple[AnyRequest, ...] = ()
+    tasks: Sequence[AnyRequest] = ()
     proposal: Proposal | None = None
     finished: bool = False
     failure: str | None = None
@@ -118,7 +140,8 @@ def is_to_start(stage: StageState, name: str) -> bool:
 
 def first_failure(stage: StageState, causes: Collection[Cause] | None = None) -> str | None:
     """Return why the first failed task failed, or None; with ``causes``, of those that failed for one of them."""
-    for task in stage.tasks.values():
+    for name in stage.failed:
+        task = stage.tasks[name]
         cause = task.history[-1].cause if task.history else None
         if task.status is TaskStatus.FAILED and (causes is None or cause in causes):
             reason = task.history[-1].reason if task.history else "no reason recorded"

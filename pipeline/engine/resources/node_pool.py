@@ -7,7 +7,8 @@ are launched on nodes named here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from bisect import insort
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from gfm_pipeline.execution.size_class import SizeClass
@@ -46,6 +47,31 @@ class _PoolBlock:
     busy: set[str] = field(default_factory=set)
     running: dict[SizeClass, int] = field(default_factory=dict)  # tasks
     launches: dict[SizeClass, int] = field(default_factory=dict)  # of whole nodes
+
+    free: list[str] = field(default_factory=list)  # usable and not busy, in the same order
+    order: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.order = {node: place for place, node in enumerate(self.nodes)}
+        self.free = list(self.usable)
+
+    def take(self, nodes: Sequence[str]) -> None:
+        self.busy.update(nodes)
+        if self.free[: len(nodes)] == list(nodes):
+            del self.free[: len(nodes)]
+        else:
+            self.free = [node for node in self.free if node not in self.busy]
+
+    def give_back(self, nodes: Iterable[str], excluded: Collection[str]) -> None:
+        for node in nodes:
+            if node in self.busy:
+                self.busy.discard(node)
+                if node not in excluded:
+                    insort(self.free, node, key=self.order.__getitem__)
+
+    def exclude(self, node: str) -> None:
+        self.usable = [n for n in self.usable if n != node]
+        self.free = [n for n in self.free if n != node]
 
     def count(self, *, whole: bool) -> int:
         return sum(n for size, n in self.running.items() if size.whole is whole)
@@ -86,7 +112,7 @@ class NodePool:
         """Place nothing more on ``node``."""
         self.excluded[node] = reason
         for block in self._blocks.values():
-            block.usable = [n for n in block.usable if n != node]
+            block.exclude(node)
 
     def blocks(self) -> tuple[str, ...]:
         """Return the names of the blocks that are up."""
@@ -142,7 +168,7 @@ class NodePool:
                 if block.count(whole=True) or any(n and s != size for s, n in block.running.items()):
                     continue
                 nodes, count = (), 1
-            block.busy |= set(nodes)
+            block.take(nodes)
             block.running[size] = block.running.get(size, 0) + count
             return Placement(block.name, nodes, count, block.job)
         return None
@@ -155,9 +181,12 @@ class NodePool:
             return None
         if size.launches is not None and block.launches.get(size, 0) >= size.launches:
             return None
-        liked = [n for n in block.usable if n not in avoid] if avoid else block.usable
-        pool = liked if len(liked) >= size.nodes_of(1) else block.usable  # waits for nodes it likes, unless too few
-        free = [n for n in pool if n not in block.busy]
+        free = block.free
+        # It waits for nodes it likes, unless the block has too few of them.
+        if avoid and len(block.usable) - sum(
+            n in block.order and n not in self.excluded for n in avoid
+        ) >= size.nodes_of(1):
+            free = [n for n in block.free if n not in avoid]
         while tasks and size.nodes_of(tasks) > len(free):
             tasks -= 1
         return (tuple(free[: size.nodes_of(tasks)]), tasks) if tasks else None
@@ -166,7 +195,7 @@ class NodePool:
         """Give back what a launch had taken."""
         block = self._blocks.get(placement.block)
         if block is not None and block.running.get(size, 0) > 0:
-            block.busy -= set(placement.nodes)
+            block.give_back(placement.nodes, self.excluded)
             block.running[size] -= placement.tasks
             if size.whole:
                 block.launches[size] -= 1

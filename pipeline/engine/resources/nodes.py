@@ -7,14 +7,13 @@ that are batch jobs: see `gfm_pipeline.engine.resources.pilot_jobs`.
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gfm_pipeline.batch_systems.base import BatchSystem
 from gfm_pipeline.batch_systems.commands import SchedulerTrouble, SubmissionRefused
-from gfm_pipeline.campaign.events import Cause, Event, JobEnded, NodeExcluded, SchedulerSilent
+from gfm_pipeline.batch_systems.job_queue import JobQueue
+from gfm_pipeline.campaign.events import Event, JobEnded, NodeExcluded, SchedulerSilent
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.clock import Clock
 from gfm_pipeline.engine.background import QueryResult
@@ -29,7 +28,6 @@ from gfm_pipeline.execution.size_class import SizeClass
 LEAST_SECONDS = 60.0  # of wall time left, for a start to be worth it
 CANCEL_SECONDS = 120.0  # for a batch system to take back a job at the end
 STRIKES = 2  # failures of different tasks that put the blame on a node they share
-MACHINE_CAUSES = frozenset({Cause.WORKER_LOST, Cause.NODE_FAILURE, Cause.SILENT})
 
 
 class Fleet(Protocol):
@@ -70,18 +68,9 @@ def suspects(state: CampaignState, known: Iterable[str]) -> dict[str, str]:
     A pure function of the campaign's history: a node that is merely unlucky is one of many in a large task, one that
     is broken is in all of them.
     """
-    counts: Counter[str] = Counter()
-    for stage in state.stages.values():
-        for task in stage.tasks.values():
-            hit = {
-                node
-                for attempt in task.history
-                if attempt.cause in MACHINE_CAUSES
-                for node in (attempt.nodes or ((attempt.host,) if attempt.host else ()))
-            }
-            counts.update(hit)
     apart = set(known)
-    return {n: f"{k} tasks failed there" for n, k in sorted(counts.items()) if k >= STRIKES and n not in apart}
+    found = {node: len(tasks) for node, tasks in sorted(state.blamed.items())}
+    return {n: f"{k} tasks failed there" for n, k in found.items() if k >= STRIKES and n not in apart}
 
 
 @dataclass(frozen=True)
@@ -110,7 +99,7 @@ class HeldJob:
         Nodes known to be bad from earlier jobs, with the reason.
     """
 
-    scheduler: BatchSystem
+    scheduler: JobQueue
     chain: Chain | None
     hold_node: Callable[[str], None]
     warned: threading.Event
@@ -258,7 +247,7 @@ class HeldFleet:
             yield JobEnded(held.chain.name, "not needed any more")
 
 
-def cancelled(scheduler: BatchSystem, name: str, clock: Clock, patience: float = CANCEL_SECONDS) -> bool:
+def cancelled(scheduler: JobQueue, name: str, clock: Clock, patience: float = CANCEL_SECONDS) -> bool:
     """Cancel a job by its name, asking for as long as ``patience`` (seconds); return whether that was heard."""
     give_up = clock.monotonic() + patience
     while True:

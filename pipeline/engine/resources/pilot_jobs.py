@@ -7,14 +7,15 @@ system that is slow or fails makes the campaign wait, never fail.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from gfm_pipeline.batch_systems.base import BatchSystem, JobInfo, JobState
+from gfm_pipeline.batch_systems.base import JobInfo, JobState
 from gfm_pipeline.batch_systems.commands import SchedulerTrouble
+from gfm_pipeline.batch_systems.job_queue import JobQueue
 from gfm_pipeline.campaign.events import (
     Event,
     JobEnded,
@@ -119,7 +120,7 @@ class PilotFleet:
     def __init__(
         self,
         wanted: PilotRequest,
-        scheduler: BatchSystem,
+        scheduler: JobQueue,
         maker: BlockMaker,
         prefix: str,
         poll_seconds: float,
@@ -236,7 +237,7 @@ class PilotFleet:
                     if node not in self.pool.excluded:
                         yield self._exclude(node, reason)
 
-    def _jobs(self, found: dict[str, JobInfo], state: CampaignState, now: float) -> Iterator[Event]:
+    def _jobs(self, found: Mapping[str, JobInfo], state: CampaignState, now: float) -> Iterator[Event]:
         for block in list(self._blocks.values()):
             if block.name not in found or not block.job:
                 continue

@@ -8,7 +8,9 @@ a fixed set of results. An interrupted and resumed search therefore takes exactl
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,14 +39,15 @@ from gfm_pipeline.engine.decisions.requests import (
     Program,
     Proposal,
     Step,
+    TaskQueue,
     TaskRequest,
     first_failure,
-    is_to_start,
     result_of,
     stage_paths,
 )
 from gfm_pipeline.engine.resources.demand import Demand, TrainingDemand
 from gfm_pipeline.engine.stages import ingest
+from gfm_pipeline.engine.stages.agenda import Agenda, Turn
 from gfm_pipeline.engine.stages.base import Done, Records, Stage, Work
 from gfm_pipeline.engine.stages.ingest import dataset_refs
 from gfm_pipeline.engine.stages.trials import (
@@ -52,7 +55,6 @@ from gfm_pipeline.engine.stages.trials import (
     candidate_seed,
     describe_training,
     ended_tasks,
-    finished,
     node_list,
     objective_of,
     stopped_early,
@@ -90,14 +92,13 @@ def wave_sizes(candidates: int, wave: int | str, slots: int) -> list[int]:
     return [size] * full + ([rest] if rest else [])
 
 
-def _has_start(stage: StageState, candidate: str, rung: int) -> bool:
-    """Return whether the rung before is there to go on from: it may be being made again, after it was lost."""
-    return rung == 0 or finished(stage, candidate, rung - 1)
-
-
-def _first_rung_done(stage: StageState, wave: int) -> bool:
-    """Return whether all candidates of waves up to ``wave`` have finished their first rung."""
-    return all(finished(stage, c.name, 0) for w in range(wave + 1) for c in stage.waves[w].candidates)
+def _agenda(context: Context, stage: StageState) -> Agenda:
+    """Return what waits in a search, up to date."""
+    agenda = context.agendas.get(stage.key)
+    if agenda is None or agenda.stage is not stage:
+        agenda = context.agendas[stage.key] = Agenda(stage)
+    agenda.update()
+    return agenda
 
 
 def _entrants(stage: StageState, wave: int, rung: int) -> tuple[str, ...] | None:
@@ -109,33 +110,60 @@ def _entrants(stage: StageState, wave: int, rung: int) -> tuple[str, ...] | None
     return None if before is None else before.promoted
 
 
-def _decisions(context: Context, stage: StageState) -> tuple[Event, ...]:
+def _due(stage: StageState, agenda: Agenda, rungs: int) -> tuple[int, int] | None:
+    """Return wave and rung of the first promotion decision whose results are all in."""
+    for rung in range(rungs - 1):
+        for wave in range(len(stage.waves)):
+            if rung and (wave, rung - 1) not in stage.decisions:
+                break
+            if agenda.unfinished(wave, rung):
+                break
+            if (wave, rung) not in stage.decisions:
+                return wave, rung
+    return None
+
+
+def _decisions(context: Context, stage: StageState, agenda: Agenda) -> tuple[Event, ...]:
     """Return the first promotion decision whose results are all in."""
     search = context.workflow.search
+    due = _due(stage, agenda, len(search.rungs))
+    if due is None:
+        return ()
+    wave, rung = due
     policy = make_policy(STOPPING, search.stopping, StoppingPolicy)
-    for rung in range(len(search.rungs) - 1):
-        objectives: dict[str, float | None] = {}
-        promoted: frozenset[str] = frozenset()
-        for wave in sorted(stage.waves):
-            entrants = _entrants(stage, wave, rung)
-            if entrants is None or not all(finished(stage, name, rung) for name in entrants):
-                break
-            objectives |= {name: objective_of(stage, name, rung) for name in entrants}
-            known = stage.decisions.get((wave, rung))
-            if known is None:
-                verdict = policy.promote(objectives, entrants, promoted, search.reduction)
-                return (RungDecided(stage.key, wave, rung, verdict.promoted, verdict.stopped),)
-            promoted |= frozenset(known.promoted)
-    return ()
+    entrants = [_entrants(stage, w, rung) or () for w in range(wave + 1)]
+    objectives = {name: objective_of(stage, name, rung) for names in entrants for name in names}
+    promoted = frozenset(name for w in range(wave) for name in stage.decisions[w, rung].promoted)
+    verdict = policy.promote(objectives, entrants[wave], promoted, search.reduction)
+    return (RungDecided(stage.key, wave, rung, verdict.promoted, verdict.stopped),)
 
 
-def _wanted(stage: StageState) -> list[tuple[Candidate, int]]:
-    """Return every training the decisions so far ask for, as candidate and rung, highest rung first."""
-    candidates = stage.candidates()
-    wanted = [(0, c.wave, c.name) for c in candidates.values()]
-    for (wave, rung), decision in stage.decisions.items():
-        wanted += [(-(rung + 1), wave, name) for name in decision.promoted]
-    return [(candidates[name], -rung) for rung, _, name in sorted(wanted)]
+class _Waiting(TaskQueue):
+    """Requests of the trainings that wait, made when they are looked at; of use until the next decision."""
+
+    def __init__(self, context: Context, stage: StageState, datasets: StageState, agenda: Agenda) -> None:
+        self._request = partial(_train, context, stage, datasets)
+        self._agenda, self._turns = agenda, agenda.turns
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return tuple(self._made(turn) for turn in self._turns[place])
+        return self._made(self._turns[place])
+
+    def __iter__(self) -> Iterator[AnyRequest]:
+        # Those that start meanwhile stay: the list is brought up to date at the next decision only.
+        return map(self._made, self._turns)
+
+    def of_each_rung(self) -> list[AnyRequest]:
+        turns = self._turns
+        return [self._made(turns[bisect_left(turns, (-rung, -1, ""))]) for rung in self._agenda.rungs()]
+
+    def _made(self, turn: Turn) -> AnyRequest:
+        training = self._agenda.training(turn)
+        return self._request(training.candidate, training.rung)
 
 
 def _train(context: Context, stage: StageState, datasets: StageState, candidate: Candidate, rung: int) -> AnyRequest:
@@ -233,22 +261,17 @@ class Search(Stage):
             return Step(events=(StageFailedEvent(stage.key, failure),))
         search = context.workflow.search
         sizes = wave_sizes(search.candidates, search.wave, stage.slots)
-        decisions = _decisions(context, stage)
+        agenda = _agenda(context, stage)
+        decisions = _decisions(context, stage, agenda)
         if decisions:
             return Step(events=decisions)
         next_wave = len(stage.waves)
         proposal = None
-        if next_wave < len(sizes) and _first_rung_done(stage, next_wave - 1 - LAG):
+        if next_wave < len(sizes) and not any(agenda.unfinished(wave, 0) for wave in range(next_wave - LAG)):
             proposal = Proposal(stage.key, next_wave, sizes[next_wave])
-        wanted = _wanted(stage)
-        if proposal is None and next_wave == len(sizes) and all(finished(stage, c.name, rung) for c, rung in wanted):
+        if proposal is None and next_wave == len(sizes) and agenda.all_finished:
             return Step(events=_finish(context, stage))
-        starting = [
-            _train(context, stage, done[ingest.NAME], candidate, rung)
-            for candidate, rung in wanted
-            if is_to_start(stage, task_name(candidate.name, rung)) and _has_start(stage, candidate.name, rung)
-        ]
-        return Step(tasks=tuple(starting), proposal=proposal)
+        return Step(tasks=_Waiting(context, stage, done[ingest.NAME], agenda), proposal=proposal)
 
     def takes_over(self, opened: StageOpened, earlier: StageState) -> TakenOver | None:
         """Return all of a search that differs in nothing but who is chosen for the ensemble."""

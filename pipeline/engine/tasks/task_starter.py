@@ -13,7 +13,7 @@ from gfm_pipeline.core.contracts.task import SPEC_FILE
 from gfm_pipeline.core.faultpoints import FaultPoint, hand_down, reach
 from gfm_pipeline.core.publish import MANIFEST, storage_errors, write_record
 from gfm_pipeline.engine.decisions.artefacts import inputs
-from gfm_pipeline.engine.decisions.requests import AnyRequest, Context, Program, Step
+from gfm_pipeline.engine.decisions.requests import AnyRequest, Context, Program, Step, of_each_size
 from gfm_pipeline.engine.resources.node_pool import Placement
 from gfm_pipeline.engine.resources.nodes import Fleet, place
 from gfm_pipeline.engine.tasks.attempts import AttemptKey, Running, TaskKey, bounds_of, failed_on, next_attempt, spec_of
@@ -28,7 +28,7 @@ from gfm_pipeline.sites.schema import SiteModel
 
 def sizes_of(context: Context, step: Step) -> set[SizeClass]:
     """Return the sizes of the tasks of ``step``; their number is small, however many tasks there are."""
-    return {context.size_of(r) for r in {(r.stage, r.rung): r for r in step.tasks}.values()}
+    return {context.size_of(request) for request in of_each_size(step.tasks)}
 
 
 def module_of(site: SiteModel, program: Program[Any, Any]) -> str:
@@ -66,6 +66,7 @@ class Starter:
         clock: Clock,
     ) -> None:
         self.shared = SharedLaunches()
+        self.started = 0  # tasks, the last time that there were any to start
         self.next_launch = 0.0  # monotonic; batch systems want a pause between launches
         self._context, self._site, self._launcher, self._fleet, self._begin = context, site, launcher, fleet, begin
         self._clock = clock
@@ -83,6 +84,7 @@ class Starter:
         now
             Monotonic seconds.
         """
+        self.started = 0
         full: set[SizeClass] = set()
         asked = sizes_of(self._context, step)
         waiting: dict[SizeClass, list[AnyRequest]] = {}  # for others to share a launch with
@@ -129,6 +131,7 @@ class Starter:
                 self._bounds,
                 read,
             )
+        self.started += 1
         self._begin([running])
         self._submit(in_job(job, self._site, placement.job), running.key)
         return True
@@ -159,6 +162,7 @@ class Starter:
             rank: replace(running, placement=replace(placement, nodes=nodes, tasks=1), launch=folder)
             for running, (rank, nodes) in zip(opened, places.items(), strict=True)
         }
+        self.started += len(placed)
         self._begin(list(placed.values()))
         self.shared.add(SharedLaunch(folder, size, placement, placed))
         self._submit(in_job(job, self._site, placement.job), folder)

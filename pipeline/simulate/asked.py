@@ -1,0 +1,85 @@
+"""What somebody wants simulated, and how it is carried out: in a folder of its own, or one that was named."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gfm_pipeline.api.run_request import ResolvedRun, resolve
+from gfm_pipeline.campaign.folder import check_name
+from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.simulate.campaign_run import Simulation
+from gfm_pipeline.simulate.result import Outcome, result_of
+from gfm_pipeline.simulate.scenario import ScenarioModel, load_scenario, split_scenario
+from gfm_pipeline.sites.registry import load_site, split_sets
+
+ACCOUNT = "site.scheduler.account=simulation"  # nothing is charged to it
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to simulate.
+
+    Parameters
+    ----------
+    workflow, site, overlays, folder, overrides
+        As for a run; ``overrides`` with ``scenario.`` in front are for the scenario. ``folder`` None: a temporary one.
+    scenario
+        Its file; None: the defaults.
+    recorded
+        Campaign whose journal times and curves are fitted to; None: they are the scenario's.
+    seed
+        In place of the scenario's.
+    """
+
+    workflow: Path
+    site: str
+    overlays: tuple[Path, ...] = ()
+    folder: Path | None = None
+    overrides: tuple[str, ...] = ()
+    scenario: Path | None = None
+    recorded: Path | None = None
+    seed: int | None = None
+
+    def assumed(self) -> ScenarioModel:
+        """Return the scenario."""
+        mine = split_scenario(self.overrides)[1]
+        if self.seed is not None:
+            mine = (*mine, f"scenario.seed={self.seed}")
+        return load_scenario(self.scenario, mine)
+
+    def request(self, root: Path) -> ResolvedRun:
+        """Return the workflow on its site, checked, as it is run in ``root``."""
+        others = split_scenario(self.overrides)[0]
+        site = load_site(self.site, self.overlays, split_sets(others)[1]).model
+        if site.scheduler.system is not None and site.scheduler.account is None:
+            others = (*others, ACCOUNT)
+        return resolve(self.workflow, self.site, root, others, self.overlays)
+
+
+def simulated(asked: Asked, say: Callable[[str], None] = lambda _: None) -> Outcome:
+    """Carry out a simulation and return what it found; ``say`` is told of stages.
+
+    Raises
+    ------
+    GFMError
+        When workflow, site, scenario or folder cannot be used.
+    """
+    scenario = asked.assumed()
+    if asked.folder is not None:
+        request = asked.request(asked.folder)
+        if check_name(request.context.paths, request.loaded.model.name, simulated=True) is not None:
+            raise ConfigError(f"{asked.folder} holds a simulation already.", "Choose a new folder with --campaign.")
+        return _run(request, scenario, say)
+    with tempfile.TemporaryDirectory(prefix="gfm-simulation-") as folder:
+        return _run(asked.request(Path(folder) / "campaign"), scenario, say)
+
+
+def _run(request: ResolvedRun, scenario: ScenarioModel, say: Callable[[str], None]) -> Outcome:
+    begun = time.process_time()
+    simulation = Simulation(request, scenario, say, time.time())
+    outcome = simulation.run()
+    return result_of(simulation, outcome, time.process_time() - begun)

@@ -1,0 +1,286 @@
+"""Runs a campaign in a simulation, from the first job to the last: the driver is the real one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from gfm_pipeline.api.allocate import job_prefix
+from gfm_pipeline.api.run_request import ResolvedRun
+from gfm_pipeline.batch_systems.base import JobState
+from gfm_pipeline.campaign.events import (
+    DriverEnded,
+    DriverStarted,
+    JobIntended,
+    JobRole,
+    JobSubmitted,
+    to_entry,
+)
+from gfm_pipeline.campaign.folder import OpenCampaign, driving
+from gfm_pipeline.core.errors import GFMError, Stopped
+from gfm_pipeline.core.version import __version__
+from gfm_pipeline.engine.driver import Driver
+from gfm_pipeline.engine.resources.job_chain import Chain, job_name
+from gfm_pipeline.engine.resources.nodes import Fleet, HeldFleet, HeldJob
+from gfm_pipeline.engine.resources.pilot_jobs import PilotFleet, PilotRequest
+from gfm_pipeline.engine.resources.requirements import max_launches
+from gfm_pipeline.engine.world import World
+from gfm_pipeline.simulate.attempts import RunningAttempts
+from gfm_pipeline.simulate.clock import SimulatedClock, TimeIsOver
+from gfm_pipeline.simulate.cluster import HOUR, Cluster
+from gfm_pipeline.simulate.job_queue import Job, SimulatedQuestions, SimulatedQueue
+from gfm_pipeline.simulate.launcher import SimulatedLauncher
+from gfm_pipeline.simulate.learning_curve import LearningCurves
+from gfm_pipeline.simulate.ledger import Ledger
+from gfm_pipeline.simulate.program_runs import Programs
+from gfm_pipeline.simulate.scenario import ScenarioModel
+from gfm_pipeline.simulate.training_cost import TrainingCost
+from gfm_pipeline.simulate.watcher import SimulationWatcher
+from gfm_pipeline.sites.enums import DriverMode
+
+HOST = "simulation"
+
+
+class DriverKilled(Exception):
+    """The job that the driver ran in is over."""
+
+
+class SimulatedBlocks:
+    """Blocks of a driver that runs elsewhere (`gfm_pipeline.engine.resources.pilot_jobs.BlockMaker`)."""
+
+    def __init__(self, clock: SimulatedClock, jobs: SimulatedQueue, workers_seconds: float) -> None:
+        self._clock, self._jobs, self._seconds = clock, jobs, workers_seconds
+
+    def script(self, name: str) -> Path:
+        """Return the path of a block's script."""
+        return self._jobs.script(name)
+
+    def ready(self, name: str) -> bool:
+        """Return whether the workers of a block have had time to start."""
+        started = next((job.started for job in self._jobs.all if job.name == name), None)
+        return started is not None and self._clock.now >= started + self._seconds
+
+    def end(self, name: str) -> None:
+        """Do nothing: the driver places nothing more in a block that ends."""
+
+    def suspended(self, names: Collection[str]) -> None:
+        """Do nothing: no block is ever suspended here."""
+
+
+class Simulation:
+    """One campaign in one scenario.
+
+    Parameters
+    ----------
+    request
+        The workflow on its site, resolved for ``root``.
+    scenario
+        What is assumed.
+    say
+        Told of stages.
+    start
+        Unix time of the first event.
+    """
+
+    def __init__(self, request: ResolvedRun, scenario: ScenarioModel, say: Callable[[str], None], start: float) -> None:
+        allocation, site, seed = request.resources.allocation, request.site, scenario.seed
+        limit = float("inf") if scenario.hours is None else scenario.hours * HOUR
+        self.request, self.scenario = request, scenario
+        self.clock = SimulatedClock(start, limit)
+        self.ledger = Ledger(self.clock.monotonic, allocation.spare / allocation.nodes)
+        self.cluster = Cluster(
+            self.clock,
+            self.ledger,
+            allocation.nodes * allocation.blocks,
+            site.node.gpus,
+            scenario.failures,
+            scenario.stragglers,
+            seed,
+        )
+        seconds = float("inf") if allocation.hours is None else allocation.hours * HOUR
+        self.jobs = SimulatedQueue(self.clock, self.cluster, scenario.batch, (allocation.nodes, seconds), seed)
+        self.jobs.on_end = self._job_ended
+        self.attempts = RunningAttempts(self.clock, self.cluster, self.ledger, scenario.failures.detect_seconds)
+        self.cost = TrainingCost(scenario.cost, bool(site.node.gpus), seed)
+        space = request.loaded.model.search.space.compile()
+        curves = LearningCurves(scenario.curve, space, seed)
+        self.programs = Programs(self.cost, curves, scenario.cost.other_seconds)
+        self.watcher = SimulationWatcher(self.clock, self.ledger, scenario.driver, request.context.paths, say)
+        self.clock.before_waiting = self.watcher.waits
+        self._world = World(self.clock, self.attempts, lambda: SimulatedQuestions(self.clock, scenario.batch, seed))
+        self._driven: Job | None = None  # the job that the driver runs in
+
+    def run(self) -> str:
+        """Run the campaign to its end, or to that of the simulated time; return how it ended."""
+        try:
+            if self.request.site.driver.mode is DriverMode.RESIDENT:
+                return self._in_jobs()
+            return self._outside_of_jobs()
+        except TimeIsOver:
+            return f"not done after {self.scenario.hours:g} h"
+        except GFMError as error:
+            return f"failed: {error.message}"
+        finally:
+            self.clock.before_waiting = None
+            self.attempts.end_all()
+            self.ledger.close()
+
+    # ---------------------------------------------------------------- where the driver runs
+
+    def _outside_of_jobs(self) -> str:
+        """Drive on the machine itself, or from elsewhere with blocks of nodes."""
+        request = self.request
+        with self._campaign() as campaign:
+            if request.site.scheduler.system is None or request.site.driver.mode is DriverMode.LOCAL:
+                self.cluster.hold("here", request.resources.allocation.nodes, lambda: None)
+                return self._drive(campaign, HeldFleet((), world=self._world), held=True)
+            return self._drive(campaign, self._blocks(campaign), held=False)
+
+    def _in_jobs(self) -> str:
+        """Drive inside of jobs that follow each other."""
+        outcome = ""
+        while not outcome:
+            job = self._next_job()
+            self.clock.wait_until(lambda job=job: job.started is not None)  # type: ignore[misc]
+            self._driven = job
+            with self._campaign() as campaign, suppress(DriverKilled, Stopped):
+                outcome = self._drive(campaign, self._held(campaign, job), held=True)
+            self._driven = None
+            self.attempts.end_all()
+            self.jobs.end(job, JobState.COMPLETED)
+        return outcome
+
+    def _next_job(self) -> Job:
+        """Return the job that follows, or have a person submit one."""
+        open_jobs = [job for job in self.jobs.all if not job.state.has_ended]
+        if open_jobs:
+            return open_jobs[0]
+        shape = self._shape()
+        with self._campaign() as campaign:
+            name = job_name(job_prefix(campaign), campaign.state)
+            self._record(campaign, JobIntended(name, JobRole.DRIVER, *shape))
+            number = self.jobs.submit(self.jobs.script(name), name)
+            self._record(campaign, JobSubmitted(name, number))
+        return self.jobs.all[-1]
+
+    @staticmethod
+    def _record(campaign: OpenCampaign, event: JobIntended | JobSubmitted) -> None:
+        entry = campaign.journal.append(*to_entry(event))
+        campaign.state.apply(event, entry.t)
+
+    def _shape(self) -> tuple[int, float, str]:
+        job = self.request.resources.allocation
+        return job.nodes, job.hours or 0.0, job.queue or ""
+
+    @contextmanager
+    def _campaign(self) -> Iterator[OpenCampaign]:
+        name = self.request.loaded.model.name
+        with driving(self.request.context.paths.root, name, simulation=self.clock) as campaign:
+            yield campaign
+
+    # ---------------------------------------------------------------- its nodes
+
+    def _held(self, campaign: OpenCampaign, job: Job) -> Fleet:
+        site, allocation = self.request.site, self.request.resources.allocation
+        chain = Chain(
+            job_prefix(campaign), job.id, self.jobs.submit, self.jobs.script, self._shape(), site.driver.max_jobs
+        )
+        queue = site.scheduler.queues.get(allocation.queue or "")
+        left = None if allocation.hours is None else job.seconds - (self.clock.now - (job.started or 0.0))
+        held = HeldJob(
+            self.jobs,
+            chain if queue is not None and queue.chaining else None,
+            lambda _: None,
+            threading.Event(),
+            left,
+            float(site.driver.warning_seconds),
+            site.scheduler.poll_seconds,
+            site.scheduler.missing_job_seconds,
+            campaign.state.excluded,
+        )
+        return HeldFleet(job.held, held, max_launches(site, allocation), self._world)
+
+    def _blocks(self, campaign: OpenCampaign) -> Fleet:
+        site, allocation = self.request.site, self.request.resources.allocation
+        wanted = PilotRequest(allocation.blocks, *self._shape(), max_launches(site, allocation))
+        return PilotFleet(
+            wanted,
+            self.jobs,
+            SimulatedBlocks(self.clock, self.jobs, self.scenario.cost.workers_seconds),
+            job_prefix(campaign),
+            site.scheduler.poll_seconds,
+            site.scheduler.missing_job_seconds,
+            float(site.driver.warning_seconds),
+            lambda _: None,
+            campaign.state,
+            self._world,
+        )
+
+    # ---------------------------------------------------------------- one driver
+
+    def _drive(self, campaign: OpenCampaign, fleet: Fleet, *, held: bool) -> str:
+        """Drive to the end; return how it ended. Raises `Stopped` when the wall time is over, `DriverKilled` ..."""
+        request, site = self.request, self.request.site
+        launcher = SimulatedLauncher(
+            self.clock,
+            self.cluster,
+            self.ledger,
+            self.attempts,
+            self.programs,
+            self.scenario.cost,
+            self.watcher.placed,
+            held=held,
+        )
+        driver = Driver(
+            request.context,
+            campaign.state,
+            campaign.journal,
+            launcher,
+            fleet,
+            site,
+            self.watcher,
+            threading.Event(),
+            self._world,
+        )
+        self.watcher.driver = driver
+        driver.record(self._driver_started())
+        outcome, goes_on = "died", False
+        try:
+            driver.run()
+            outcome = "done"
+        except GFMError as error:
+            outcome, goes_on = error.message, type(error) is Stopped
+            raise
+        finally:
+            self.watcher.driver = None
+            if outcome != "died":
+                for event in fleet.close(campaign.state, goes_on=goes_on):
+                    driver.record(event)
+                driver.record(DriverEnded(outcome))
+        return outcome
+
+    def _driver_started(self) -> DriverStarted:
+        request = self.request
+        return DriverStarted(
+            host=HOST,
+            pid=0,
+            site=request.site.name,
+            version=__version__,
+            slots=request.context.slots,
+            watts=request.site.slot_watts(),
+            workflow=str(request.loaded.path.resolve()),
+            resolved={"workflow": request.loaded.model.model_dump(mode="json")},
+            job="" if self._driven is None else self._driven.id,
+        )
+
+    def _job_ended(self, job: Job) -> None:
+        """Take in that a job is over: what runs on its nodes is lost, and a driver that runs there too."""
+        self.attempts.end_all(job.held)
+        if job is self._driven:
+            self.clock.after(0.0, self._kill_driver)
+
+    def _kill_driver(self) -> None:
+        if self._driven is not None:
+            raise DriverKilled

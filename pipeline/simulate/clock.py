@@ -1,0 +1,109 @@
+"""Time that passes when everybody waits: the clock and the events of a simulation."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import queue
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Event:
+    """Something that will happen; cancelled, it will not."""
+
+    __slots__ = ("cancelled", "what", "when")
+
+    def __init__(self, when: float, what: Callable[[], None]) -> None:
+        self.when, self.what = when, what
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Keep it from happening."""
+        self.cancelled = True
+
+
+class SimulatedClock:
+    """A clock that jumps to the next event whenever somebody waits.
+
+    Parameters
+    ----------
+    start
+        Unix time at which the simulation begins.
+    limit
+        Seconds after which it ends, whatever is left to happen.
+    """
+
+    def __init__(self, start: float, limit: float = float("inf")) -> None:
+        self.now = 0.0
+        self.events = 0  # that have happened
+        self.before_waiting: Callable[[], None] | None = None  # called when the driver has done all it can
+        self._start, self._limit = start, limit
+        self._due: list[tuple[float, int, Event]] = []
+        self._number = itertools.count()
+
+    def time(self) -> float:
+        """Return Unix time (s)."""
+        return self._start + self.now
+
+    def monotonic(self) -> float:
+        """Return the seconds since the beginning."""
+        return self.now
+
+    def at(self, when: float, what: Callable[[], None]) -> Event:
+        """Let ``what`` happen at a moment, now at the earliest."""
+        event = Event(max(when, self.now), what)
+        heapq.heappush(self._due, (event.when, next(self._number), event))
+        return event
+
+    def after(self, seconds: float, what: Callable[[], None]) -> Event:
+        """Let ``what`` happen after some time."""
+        return self.at(self.now + seconds, what)
+
+    def sleep(self, seconds: float) -> None:
+        """Let ``seconds`` pass, and all that is due in them happen."""
+        until = self.now + seconds
+        while self._happen(until):
+            pass
+        self._move(until)
+
+    def take(self, items: queue.Queue[T], seconds: float) -> T | None:
+        """Return the next of ``items`` as soon as it is there; None when none came within ``seconds``."""
+        if self.before_waiting is not None:
+            self.before_waiting()
+        until = self.now + seconds
+        while items.empty():
+            if not self._happen(until):
+                self._move(until)
+                return None
+        return items.get_nowait()
+
+    def wait_until(self, reached: Callable[[], bool]) -> bool:
+        """Let events happen until ``reached``; return False when nothing more would ever happen."""
+        while not reached():
+            if not self._happen(float("inf")):
+                return False
+        return True
+
+    def _happen(self, until: float) -> bool:
+        """Let the next event happen that is due by ``until``; return whether there was one."""
+        while self._due and self._due[0][0] <= until:
+            when, _, event = heapq.heappop(self._due)
+            if event.cancelled:
+                continue
+            self._move(when)
+            self.events += 1
+            event.what()
+            return True
+        return False
+
+    def _move(self, when: float) -> None:
+        self.now = max(self.now, when)
+        if self.now > self._limit:
+            raise TimeIsOver
+
+
+class TimeIsOver(Exception):
+    """The simulated time is over."""

@@ -1,0 +1,61 @@
+"""What a simulation found, as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gfm_pipeline.simulate.ledger import BUSY, Use
+from gfm_pipeline.simulate.result import CheckpointInterval, Outcome
+
+WORDS = {
+    Use.WORK: "work",
+    Use.STARTUP: "programs that start",
+    Use.LOST: "work done again after a failure",
+    Use.DRIVER: "driver, which has not come to an end yet",
+    Use.LAUNCHES: "pause between two launches",
+    Use.NO_PROPOSAL: "no proposal: results are waited for",
+    Use.TAIL: "tail of a stage",
+    Use.ROOM: "no room for what waits",
+    Use.RESTART: "pause before a task is tried again",
+    Use.HELD: "held by the other tasks of a launch",
+    Use.SPARE: "spare",
+    Use.DOWN: "down",
+    Use.JOB_START: "start of a job",
+    Use.JOB_END: "end of a job",
+}
+
+
+def lines(found: Outcome) -> Iterator[str]:
+    """Yield the lines that people are shown."""
+    yield f"Simulated on {found.site}: {found.outcome}. Nothing was run; the objectives are made up."
+    waited = f", of which {found.waited_hours:.2f} h in the queue" if found.waited_hours else ""
+    yield f"  time            {found.hours:.2f} h{waited}, {found.jobs} jobs of {found.nodes:,} nodes"
+    energy = "" if found.kwh is None else f", {found.kwh:,.0f} kWh (modelled)"
+    yield f"  cost            {found.node_hours:,.0f} node-hours{energy}"
+    steady = "never full" if found.steady_occupancy is None else f"{found.steady_occupancy:.1%} while full"
+    yield f"  occupancy       {found.occupancy:.1%} of all node time, {steady}"
+    yield (
+        f"  tasks           {found.completions:,} ended, {found.candidates:,} candidates, "
+        f"{found.failures:,} nodes failed"
+    )
+    if found.target is not None:
+        when = "never" if found.target_hours is None else f"after {found.target_hours:.2f} h"
+        yield f"  objective       {found.target:.4g} reached {when}; best {found.best:.4g}"
+    yield "  node time"
+    total = found.node_hours or 1.0
+    for use in (*BUSY, *(use for use in Use if use not in BUSY)):
+        if found.uses.get(use):
+            kind = "busy" if use in BUSY else "idle"
+            yield f"    {kind} {found.uses[use] / total:7.2%}  {found.uses[use]:12,.1f} node-h  {WORDS[use]}"
+    yield f"  checkpoints     {_interval(found.checkpoint)}"
+    yield from (f"  {note}" for note in found.notes)
+
+
+def _interval(found: CheckpointInterval) -> str:
+    used = f"every {found.used:,.0f} s costs a training of {found.nodes:,} nodes {found.lost_share:.2%} of its time"
+    if found.mean_hours is None or found.young is None or found.daly is None:
+        return f"{used}; no node fails"
+    return (
+        f"{used}; best is {found.daly:,.0f} s by Daly, {found.young:,.0f} s by Young "
+        f"(a failure every {found.mean_hours:,.1f} h, {found.seconds:g} s to save)"
+    )

@@ -1,0 +1,101 @@
+"""Hears every event of a simulated campaign: charges the driver's time, and notes what the result tells of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gfm_pipeline.campaign import events as ev
+from gfm_pipeline.campaign.events import Event
+from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.engine.stages import search
+from gfm_pipeline.simulate.clock import SimulatedClock
+from gfm_pipeline.simulate.launcher import Placed
+from gfm_pipeline.simulate.ledger import Ledger, Use
+from gfm_pipeline.simulate.scenario import DriverModel
+
+if TYPE_CHECKING:
+    from gfm_pipeline.engine.driver import Driver
+
+
+class SimulationWatcher:
+    """Stands where progress is shown otherwise (`gfm_pipeline.engine.driver.Watcher`).
+
+    Parameters
+    ----------
+    clock, ledger
+        Time, and node time.
+    model
+        What the driver's own work takes.
+    paths
+        Of the campaign.
+    say
+        Told of what people may want to know while the simulation runs.
+    """
+
+    def __init__(
+        self,
+        clock: SimulatedClock,
+        ledger: Ledger,
+        model: DriverModel,
+        paths: CampaignPaths,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.placed: dict[str, Placed] = {}
+        self.completions = 0
+        self.starts = 0
+        self.candidates = 0
+        self.largest = 0  # nodes of the largest task
+        self.best: list[tuple[float, float]] = []  # when (s), and the best objective since
+        self.driver: Driver | None = None
+        self._clock, self._ledger, self._model, self._paths, self._say = clock, ledger, model, paths, say
+
+    def event(self, event: Event, state: CampaignState) -> None:
+        """Take in an event that was just recorded."""
+        model = self._model
+        if isinstance(event, ev.TaskStarted):
+            folder = self._paths.stage(state.stages[event.key].stage, event.key).attempt(event.task, event.attempt)
+            self.placed[str(folder)] = Placed(event.task, event.attempt, event.nodes)
+            self.starts += 1
+            self.largest = max(self.largest, len(event.nodes))
+            self._clock.sleep(model.start_seconds)
+        elif isinstance(event, ev.TaskEnded):
+            self.completions += 1
+            self._note(event)
+            self._clock.sleep(model.end_seconds)
+        elif isinstance(event, ev.WaveProposed):
+            self.candidates += len(event.candidates)
+            cost = model.proposal_seconds + model.candidate_seconds * len(event.candidates)
+            self._clock.sleep(cost + model.told_seconds * event.told)
+        elif isinstance(event, ev.StageDone | ev.StageFailedEvent):
+            self._say(f"{self._clock.now / 3600:.2f} h: {type(event).__name__} {state.stages[event.key].stage}")
+
+    def tick(self, state: CampaignState) -> None:
+        """Do nothing: a simulation needs no sign of life."""
+
+    def waits(self) -> None:
+        """Say why nodes are idle, now that the driver has done all it can."""
+        if self.driver is not None:
+            self._ledger.waits(self._reason(self.driver))
+
+    def _reason(self, driver: Driver) -> Use:
+        if driver.leaving:
+            return Use.JOB_END
+        if not self.starts and not self.completions:
+            return Use.JOB_START
+        if driver.waiting:
+            if driver.waits_to_launch:
+                return Use.LAUNCHES
+            return Use.RESTART if driver.waits_to_retry >= driver.waiting else Use.ROOM
+        stage = driver.state.stage(search.NAME)
+        more = stage is not None and stage.outputs is None and stage.failure is None
+        if more and stage is not None and self.candidates < int(stage.settings["candidates"]):
+            return Use.NO_PROPOSAL
+        return Use.TAIL
+
+    def _note(self, event: ev.TaskEnded) -> None:
+        """Note a better objective than all before."""
+        objective = (event.result or {}).get("objective")
+        if isinstance(objective, float) and (not self.best or objective < self.best[-1][1]):
+            self.best.append((self._clock.now, objective))

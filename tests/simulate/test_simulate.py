@@ -1,0 +1,159 @@
+"""A simulated campaign is driven by the driver of real ones, and what it finds is what was put in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from simulations import RESOURCES, WORKFLOW, run, simulation
+
+from gfm_pipeline.campaign import events as ev
+from gfm_pipeline.campaign.journal import read
+from gfm_pipeline.campaign.state import load_state
+from gfm_pipeline.simulate.asked import simulated
+from gfm_pipeline.simulate.ledger import Ledger, Use
+from gfm_pipeline.simulate.result import daly, young
+
+EXACT = (
+    "scenario.cost.scatter=0",
+    "scenario.cost.hand_over_seconds=0",
+    "scenario.cost.startup_seconds=0",
+    "scenario.cost.workers_seconds=0",
+    "scenario.cost.checkpoint_seconds=0",
+    "scenario.driver.start_seconds=0",
+    "scenario.driver.end_seconds=0",
+    "scenario.driver.proposal_seconds=0",
+    "scenario.driver.candidate_seconds=0",
+    "scenario.driver.told_seconds=0",
+    "scenario.failures.mean_hours=null",
+)
+
+
+def events(folder: Path) -> list[ev.Event]:
+    return [ev.from_entry(e.kind, e.data) for e in read(folder / "journal.jsonl")]
+
+
+@pytest.mark.parametrize("mode", ["resident", "pilot"])
+def test_a_campaign_is_done_in_a_simulation_and_its_journal_is_one(tmp_path, mode):
+    asked = replace(simulation(tmp_path, mode=mode), folder=tmp_path / "simulated")
+    found = simulated(asked)
+    assert found.outcome == "done"
+    assert (found.candidates, found.jobs) == (24, 1)
+    state = load_state(tmp_path / "simulated" / "journal.jsonl")
+    assert [s.outputs is not None for s in state.stages.values()] == [True] * 4
+    ended = [e for e in events(tmp_path / "simulated") if isinstance(e, ev.TaskEnded)]
+    assert found.completions == len(ended)
+    assert sum(found.uses.values()) == pytest.approx(found.node_hours)
+    assert found.waited_hours == 0.0
+    assert found.kwh == pytest.approx(found.node_hours * 2.0 * (found.occupancy + 0.4 * (1 - found.occupancy)))
+
+
+def test_the_same_seed_gives_the_same_simulation_and_another_one_another(tmp_path):
+    first, again, other = (run(tmp_path, f"scenario.seed={seed}") for seed in (1, 1, 2))
+    assert replace(first, processor_seconds=0) == replace(again, processor_seconds=0)
+    assert other.hours != first.hours
+
+
+def test_tasks_take_what_the_formula_says(tmp_path):
+    """One candidate on one node: times add up to the second."""
+    text = WORKFLOW.replace("candidates: 24", "candidates: 1").replace("wave: 8", "wave: 1")
+    text = text.replace("rungs: [20000, 60000]", "rungs: [20000]").replace("members: 2", "members: 1")
+    steps = 20000 / 64  # with a batch of 64, whose work is nothing beside the step itself
+    found = run(
+        tmp_path, *EXACT, "scenario.cost.step_seconds=1.0", "scenario.cost.rank_flops=1e30", "scenario.cost.latency=0",
+        "scenario.cost.bandwidth=1e30", "search.space.batch_size=64", "converge.max_graphs=20000",
+        "converge.check_every=20000", "scenario.cost.other_seconds={}", text=text + RESOURCES,
+    )  # fmt: skip
+    others = 5 * 60.0 - 60.0  # two shards are read side by side, then one is joined; predicted, fitted
+    trained = steps + 20000 * 0.25 / 64
+    assert found.hours * 3600 == pytest.approx(others + trained, rel=0.02)
+    assert found.uses[Use.DRIVER] if Use.DRIVER in found.uses else 0.0 == pytest.approx(0.0)
+
+
+def test_the_wall_time_ends_a_job_and_the_next_one_goes_on(tmp_path):
+    found = run(tmp_path, "allocation.hours=0.4", "scenario.cost.scale=20", "scenario.batch.wait_hours=0.5")
+    assert found.outcome == "done"
+    assert found.jobs > 2
+    assert found.waited_hours > 0
+    assert found.uses[Use.JOB_END] > 0
+    assert found.uses.get(Use.LOST, 0.0) < 0.05 * found.node_hours  # asked to leave, trainings save
+
+
+def test_nodes_that_fail_are_excluded_and_what_was_not_saved_is_done_again(tmp_path):
+    asked = simulation(tmp_path, "scenario.failures.mean_hours=0.3", "scenario.failures.at_gpus=32",
+                       "scenario.cost.scale=30", "scenario.cost.checkpoint_every=600")  # fmt: skip
+    found = simulated(replace(asked, folder=tmp_path / "simulated"))
+    assert found.outcome == "done"
+    assert found.failures > 2
+    assert found.uses[Use.LOST] > 0
+    excluded = {e.node for e in events(tmp_path / "simulated") if isinstance(e, ev.NodeExcluded)}
+    assert excluded
+    retried = [e for e in events(tmp_path / "simulated") if isinstance(e, ev.TaskStarted) and e.attempt > 1]
+    assert retried
+    for start in retried:  # never on the node that failed under it
+        assert not excluded & set(start.nodes)
+
+
+def test_jobs_that_are_cancelled_lose_what_was_not_saved(tmp_path):
+    found = run(tmp_path, "scenario.batch.cancel_hours=1", "scenario.cost.scale=30")
+    assert (found.outcome, found.jobs > 1, found.uses[Use.LOST] > 0) == ("done", True, True)
+
+
+def test_a_silent_batch_system_delays_blocks_and_nothing_else(tmp_path):
+    prompt = run(tmp_path, mode="pilot")
+    slow = run(tmp_path, "scenario.batch.silent_share=0.5", "scenario.batch.answer_seconds=30", mode="pilot")
+    assert slow.outcome == "done"
+    assert slow.completions == prompt.completions
+    assert slow.hours > prompt.hours
+
+
+def test_slow_nodes_make_a_campaign_longer(tmp_path):
+    plain, slow = run(tmp_path), run(tmp_path, "scenario.stragglers.share=1", "scenario.stragglers.factor=2")
+    assert slow.hours > 1.5 * plain.hours
+
+
+def test_the_simulated_time_ends(tmp_path):
+    found = run(tmp_path, "scenario.hours=0.2")
+    assert found.outcome == "not done after 0.2 h"
+    assert found.hours == pytest.approx(0.2, abs=0.01)
+
+
+def test_tasks_that_share_launches_are_simulated_too(tmp_path):
+    asked = simulation(tmp_path, "site.launch.max_steps=2", "site.launch.max_sub_node_nodes=1")
+    found = simulated(replace(asked, folder=tmp_path / "simulated"))
+    assert found.outcome == "done"
+    assert list((tmp_path / "simulated").glob("stages/search-*/launches/*"))
+    assert found.uses[Use.HELD] > 0
+
+
+def test_node_time_is_told_apart():
+    now = [0.0]
+    ledger = Ledger(lambda: now[0], spare_share=0.25)
+    ledger.held(8)
+    now[0] += 10  # workers start
+    ledger.taken(4.0)
+    ledger.waits(Use.ROOM)
+    now[0] += 10
+    ledger.left(4.0, {Use.WORK: 10.0})
+    now[0] += 1  # before the driver comes to it
+    ledger.waits(Use.TAIL)
+    ledger.down()
+    now[0] += 10
+    ledger.let_go(8, 1)
+    assert ledger.total() == 8 * 31
+    assert sum(ledger.seconds.values()) == ledger.total()
+    assert ledger.seconds[Use.JOB_START] == 6 * 10
+    assert ledger.seconds[Use.DRIVER] == 4 * 1
+    assert ledger.seconds[Use.ROOM] == 2 * 10 + 2 * 1
+    assert ledger.seconds[Use.TAIL] == 6 * 10
+    assert ledger.seconds[Use.SPARE] == 2 * 21 + 1 * 10
+    assert ledger.seconds[Use.DOWN] == 10
+    assert ledger.occupancy() == 40 / (8 * 31)
+
+
+def test_the_intervals_of_young_and_daly():
+    assert young(60.0, 86_400.0) == pytest.approx(math.sqrt(2 * 60 * 86_400))
+    assert daly(60.0, 86_400.0) == pytest.approx(3179.0, rel=0.01)
+    assert daly(300.0, 100.0) == 100.0  # saving takes longer than nodes last
