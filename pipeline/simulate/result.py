@@ -112,7 +112,8 @@ def result_of(simulation: Simulation, outcome: str, processor_seconds: float) ->
     target, reached, best = _target(simulation, scenario)
     jobs = simulation.jobs.all
     now = simulation.clock.now
-    waited = sum((job.started or job.ended or now) - job.eligible for job in jobs if job.eligible is not None)
+    waits = [(job.eligible, job.started if job.started is not None else job.ended) for job in jobs]
+    waited = sum((now if until is None else until) - since for since, until in waits if since is not None)
     return Outcome(
         outcome=outcome,
         site=request.site.name,

@@ -69,7 +69,7 @@ def test_tasks_take_what_the_formula_says(tmp_path):
     others = 5 * 60.0 - 60.0  # two shards are read side by side, then one is joined; predicted, fitted
     trained = steps + 20000 * 0.25 / 64
     assert found.hours * 3600 == pytest.approx(others + trained, rel=0.02)
-    assert found.uses[Use.DRIVER] if Use.DRIVER in found.uses else 0.0 == pytest.approx(0.0)
+    assert found.uses.get(Use.DRIVER, 0.0) == 0.0
 
 
 def test_the_wall_time_ends_a_job_and_the_next_one_goes_on(tmp_path):
