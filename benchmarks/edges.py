@@ -5,7 +5,7 @@
 Structures are built here: molecules of ASE's g2 set and rattled fcc cells. Their edges within ``--stored`` Angstrom are
 written as ingest writes them, then tables of 1,024 structures are made again and again for models of several cutoffs:
 ``listed`` searches the neighbours, ``stored`` reads the edges (from the page cache) and chooses. Both must have as many
-edges. Rates are structures a second of processor time; bytes are those of the stored edges, beside 28 of an atom in the
+edges. Rates are structures per second of processor time; bytes are those of the stored edges, beside 28 per atom in the
 dataset.
 """
 
@@ -73,7 +73,7 @@ def store(folder: Path, columns: Columns, cutoff: float) -> StoredEdges:
 
 
 def rate(make: Make, parts: list[tuple[Columns, np.ndarray]], seconds: float) -> tuple[float, int]:
-    """Return structures a second of processor time over so long, after one pass, and the edges of a pass."""
+    """Return structures per second of processor time over so long, after one pass, and the edges of a pass."""
     edges = sum(len(make(*part).src) for part in parts)
     began, done = time.process_time(), 0
     while not done or time.process_time() - began < seconds:

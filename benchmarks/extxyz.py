@@ -3,7 +3,7 @@
     python benchmarks/extxyz.py [FILE ...]
 
 Without files, 400 frames of 15, 40 and 107 atoms each are written and read. Each reader takes each file five times,
-in turns; the best CPU time counts. Prints atoms a second and the ratio; without
+in turns; the best CPU time counts. Prints atoms per second and the ratio; without
 files, also what reading in a process of its own, as ingest does, adds to each of 8,000 frames of 9 atoms.
 """
 
@@ -72,7 +72,7 @@ def _cpu() -> float:
 
 
 def main(files: list[Path]) -> None:
-    """Print one line a file."""
+    """Print one line per file."""
     for path in files:
         rounds = [(seconds(with_ase, path), seconds(with_ours, path)) for _ in range(5)]
         (theirs, atoms), (ours, same) = min(r[0] for r in rounds), min(r[1] for r in rounds)

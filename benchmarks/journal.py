@@ -133,7 +133,7 @@ def fold_database(connection: sqlite3.Connection) -> CampaignState:
 
 
 def appends_per_second(count: int, append: Callable[[str, dict[str, object]], object], entries: list[Entry]) -> float:
-    """Return how many events a second ``append`` makes durable."""
+    """Return how many events per second ``append`` makes durable."""
     started = time.perf_counter()
     for entry in entries[:count]:
         append(entry.kind, entry.data)

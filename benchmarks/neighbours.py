@@ -13,7 +13,7 @@ the device included (of processor time where the device is the CPU, one thread).
 and images the batched search looks at for each edge.
 
 The last table lists atoms that are far away: unwrapped trajectories, and clusters far apart; beside each the same atoms
-near by. Milliseconds of processor time a structure, and the largest memory this process has had so far.
+near by. Milliseconds of processor time per structure, and the largest memory this process has had so far.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def structures() -> dict[str, list[Atoms]]:
 
 
 def rate(search: List, members: list[Atoms], cutoff: float, seconds: float) -> tuple[float, int]:
-    """Return structures a second of processor time, over whole sets for at least so long, and the edges of a set."""
+    """Return structures per second of processor time, over whole sets for at least so long, and the edges of a set."""
     began = time.process_time()
     done = edges = 0
     while done == 0 or time.process_time() - began < seconds:
@@ -129,7 +129,7 @@ def in_order(edges: Edges) -> np.ndarray:
 def rate_together(
     neighbor_list: NeighborListFn, columns: Columns, cutoff: float, seconds: float, clock: Callable[[], float]
 ) -> float:
-    """Return structures a second of a clock, over whole sets for at least so long."""
+    """Return structures per second of a clock, over whole sets for at least so long."""
     began, done = clock(), 0
     while done == 0 or clock() - began < seconds:
         neighbor_list(columns, cutoff)

@@ -5,7 +5,7 @@
 The ranks are started as a campaign starts them on a node (`gfm_pipeline.apps.runtime.spawn`), one thread each,
 connected by
 gloo. ``strong`` keeps the whole batch as it is, ``weak`` gives each rank so many graphs. The efficiency is that of
-graphs a second against so many times those of one rank. Both times of a rank are printed, wall and processor: where
+graphs per second against so many times those of one rank. Both times of a rank are printed, wall and processor: where
 the first exceeds the second, the rank waited, for the others or for a core that somebody else had. Structures are
 rattled copper-gold crystals of 4 to 32 atoms; labels are random numbers, as speed does not depend on them. The best
 of several rounds counts.
@@ -34,7 +34,7 @@ WARM_UP = 5
 
 @dataclass(frozen=True)
 class Spec:
-    """One measurement: ``batch`` graphs a step of all ranks together."""
+    """One measurement: ``batch`` graphs per step of all ranks together."""
 
     ranks: int
     algorithm: str

@@ -9,10 +9,10 @@ and the structure of every atom, without edges (nobody here stores them):
 ``feed``           this project: windows of blocks from ADIOS2, shuffled in and across, one flat ``Batch``; last row:
                    with neighbours, as training has it
 ``adios2.Stream``  one read of each variable of each structure, and torch_geometric's ``Batch.from_data_list``
-``LMDB``           pickled ``Data``, one a structure, and the same
+``LMDB``           pickled ``Data``, one per structure, and the same
 ``memmap``         numpy arrays mapped from the same disk and gathered a batch at a time: what a file could give at best
 
-Structures are random ones of 3 to 40 atoms. Rates are graphs a second of processor time (wall time in brackets), the
+Structures are random ones of 3 to 40 atoms. Rates are graphs per second of processor time (wall time in brackets), the
 thread that reads ahead included; files are in the page cache for everyone. All take turns, and medians are printed: a
 shared machine is not equally fast at all times. The last column is ``feed`` over the row's in the same turn.
 """
@@ -182,7 +182,7 @@ def memmap(folder: Path, columns: Columns, batch: int) -> Deliver:
 
 
 def stretch(batches: Deliver, seconds: float) -> tuple[float, float]:
-    """Return graphs a second of processor and of wall time over ``seconds`` of processor time."""
+    """Return graphs per second of processor and of wall time over ``seconds`` of processor time."""
     began, wall, done = time.process_time(), time.perf_counter(), 0
     while time.process_time() - began < seconds:
         done += next(batches)

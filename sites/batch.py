@@ -80,7 +80,7 @@ def block_script(site: SiteModel, job: BatchJob, pools: Sequence[str], node_file
     pools
         Command lines of the pools, as shell text.
     node_file
-        File that gets the names of the job's nodes, one a line, before the pools start.
+        File that gets the names of the job's nodes, one per line, before the pools start.
 
     Raises
     ------
@@ -211,7 +211,7 @@ def expanded(text: str) -> str:
 
 
 def _write_nodes(site: SiteModel, node_file: str) -> str:
-    """Return the line that writes the names of the job's nodes, one a line, each once."""
+    """Return the line that writes the names of the job's nodes, one per line, each once."""
     return _checked(
         f"{_system(site).node_names} > {shlex.quote(node_file)}", "the names of the nodes cannot be written"
     )

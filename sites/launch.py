@@ -25,7 +25,7 @@ class LaunchStrategy(StrEnum):
     """Ways to start the ranks of a task."""
 
     SPAWN = "spawn"  # on one node, by a worker of Parsl that lives there
-    STEP = "step"  # over whole nodes, one launch line a task
+    STEP = "step"  # over whole nodes, one launch line per task
     GROUP = "group"  # many tasks in one launch line, told apart by ranges of ranks
 
 
@@ -221,7 +221,7 @@ def task_environment(site: SiteModel, nodes: int) -> dict[str, str]:
 
 
 def _ranks_of_a_node(site: SiteModel, shape: TaskShape) -> int:
-    """Return the ranks of a full node: one a GPU; without GPUs, as many as a small task's cores allow."""
+    """Return the ranks of a full node: one per GPU; without GPUs, as many as a small task's cores allow."""
     if site.node.gpus:
         return site.node.gpus
     return shape.ranks_per_node if shape.nodes else max(1, slots_per_node(site, shape)) * shape.ranks_per_node
@@ -260,7 +260,7 @@ def group_shape(site: SiteModel, shape: TaskShape, tasks: int) -> TaskShape:
 def group_rank_files(
     site: SiteModel, shape: TaskShape, tasks: int, nodes: Sequence[str], ports: Sequence[int], *, lost_seconds: float
 ) -> tuple[RankFile, ...]:
-    """Return what the ranks of each task of a group are told; ``ports`` has one a task.
+    """Return what the ranks of each task of a group are told; ``ports`` has one per task.
 
     Raises
     ------

@@ -67,7 +67,7 @@ class NodeModel(Strict):
     )
     rank_gpus: list[NonNegativeInt] = Field(
         default=[],
-        description="GPU of each local rank when a node is full of ranks, one a GPU. Empty: 0, 1, 2, ...",
+        description="GPU of each local rank when a node is full of ranks, one per GPU. Empty: 0, 1, 2, ...",
     )
 
     @property
@@ -161,7 +161,7 @@ class LaunchModel(Strict):
     )
     pool_template: list[str] = Field(
         default=[],
-        description="Launch line of Parsl's worker pools, one a node; filled from {nodes} {nodelist} and "
+        description="Launch line of Parsl's worker pools, one per node; filled from {nodes} {nodelist} and "
         "{cores_per_node}, the hardware threads of a node that tasks use.",
     )
 

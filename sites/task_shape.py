@@ -53,7 +53,7 @@ class RankBinding:
 
 
 def default_shape(site: SiteModel, nodes: int, ranks_per_node: int | None = None) -> TaskShape:
-    """Return the shape of a task of ``nodes`` nodes: one rank a GPU, or one a node where there are none.
+    """Return the shape of a task of ``nodes`` nodes: one rank per GPU, or one per node where there are none.
 
     With ``nodes`` 0 the task is one rank on one GPU, or on one core's worth of a site without GPUs.
     """
@@ -109,7 +109,7 @@ def misfit(site: SiteModel, shape: TaskShape) -> str | None:
 
 
 def threads_of(site: SiteModel, shape: TaskShape) -> int:
-    """Return the threads of one rank: one a core it has, or what the site says where cores are left to the system."""
+    """Return the threads of one rank: one per core it has, or what the site says where cores are left to the system."""
     if not shape.cores_per_rank:
         return site.threads_per_task
     return max(1, shape.cores_per_rank // site.node.threads_per_core)

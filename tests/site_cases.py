@@ -10,7 +10,7 @@ QUEUE = {"as_of": "2026-11-01", "source": "a test"}
 
 FRONTIER: dict[str, Any] = {
     "name": "frontierlike",
-    "description": "8 GPUs a node, bound by the scheduler",
+    "description": "8 GPUs per node, bound by the scheduler",
     "nodes": 9472,
     "node": {
         "cores": 64,
@@ -72,7 +72,7 @@ FRONTIER_PAID = FRONTIER | {"scheduler": FRONTIER["scheduler"] | {"account": "ab
 
 PERLMUTTER: dict[str, Any] = {
     "name": "perlmutterlike",
-    "description": "4 GPUs a node, in the reverse order of its cores",
+    "description": "4 GPUs per node, in the reverse order of its cores",
     "nodes": 1792,
     "node": {
         "cores": 64,

@@ -1,4 +1,4 @@
-"""One weight a member and dataset: a convex combination that a weak member cannot spoil.
+"""One weight per member and dataset: a convex combination that a weak member cannot spoil.
 
 Stacking (Breiman, Machine Learning 24, 49 (1996); van der Laan, Polley and Hubbard, Stat. Appl. Genet. Mol. Biol. 6,
 25 (2007)) with weights that are not negative and sum to one. The same weights hold for all targets, so that the

@@ -1,6 +1,6 @@
 """What one rank of a task is given: its place among the others, one GPU, its cores, and its program.
 
-`gfm_pipeline.apps.runtime.rank` (one process a rank, started by srun or mpiexec) and
+`gfm_pipeline.apps.runtime.rank` (one process per rank, started by srun or mpiexec) and
 `gfm_pipeline.apps.runtime.spawn` (all ranks of
 one node) differ in who starts them; everything else is here. Nothing is done to the environment of this process:
 each program gets one of its own.

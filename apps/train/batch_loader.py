@@ -175,7 +175,7 @@ class BatchLoader:
         return Facts(**found)
 
     def _read(self, table: Indices, graph: Indices, mine: Indices) -> tuple[tuple[GraphTable, ...], Indices]:
-        """Return a table a dataset, and where in it each of the draws ``mine`` is, at its place among all draws."""
+        """Return a table per dataset, and where in it each of the draws ``mine`` is, at its place among all draws."""
         place = np.zeros(len(graph), dtype=np.int64)
         tables = []
         for k, source in enumerate(self._sources):

@@ -1,4 +1,4 @@
-"""Ingest: from structure files to one dataset a source.
+"""Ingest: from structure files to one dataset per source.
 
 Units inside are eV, Angstrom, eV/Angstrom, elementary charge.
 """

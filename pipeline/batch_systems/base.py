@@ -108,7 +108,7 @@ class BatchSystem(ABC):
     title: ClassVar[str]  # for people
     programs: ClassVar[tuple[str, ...]]  # its commands, those that submit first
     mark: ClassVar[str]  # begins a directive in a script
-    node_names: ClassVar[str]  # shell command that prints the names of a job's nodes, one a line, each once
+    node_names: ClassVar[str]  # shell command that prints the names of a job's nodes, one per line, each once
     accepted: ClassVar[str]  # how one knows that it takes a job
     mpi_launcher: ClassVar[str] = "mpiexec"  # Parsl's word for what starts ranks
     step_cancel: ClassVar[tuple[str, ...]] = ()  # ends a step on all its nodes; ``{step}`` is its number

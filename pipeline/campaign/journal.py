@@ -1,4 +1,4 @@
-"""The campaign's only truth: an append-only file of one JSON event a line, each with a CRC.
+"""The campaign's only truth: an append-only file of one JSON event per line, each with a CRC.
 
 A plain file, because SQLite and ``flock`` are unreliable on Lustre, GPFS and NFS. Each line reads
 ``{"crc":"<crc32 of the rest>","n":<sequence>,"t":<Unix time>,"kind":...,"data":{...}}``. One writer (the

@@ -17,7 +17,7 @@ CHAOS = click.option(
     "--chaos",
     metavar="SEED:RATE",
     default=None,
-    help="See the campaign survive: kill, slow and starve its tasks at random, RATE faults a minute on average. "
+    help="See the campaign survive: kill, slow and starve its tasks at random, RATE faults per minute on average. "
     "Nothing is corrupted and the result is the same; every fault is told. SEED is that of the random numbers: "
     "--chaos 7:20.",
 )

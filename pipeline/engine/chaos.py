@@ -45,7 +45,7 @@ class ChaosKind(StrEnum):
 
 @dataclass(frozen=True)
 class ChaosPlan:
-    """``SEED:RATE``: seed of the random numbers, and faults a minute on average, in the whole campaign."""
+    """``SEED:RATE``: seed of the random numbers, and faults per minute on average, in the whole campaign."""
 
     seed: int
     rate: float
@@ -60,7 +60,7 @@ class ChaosPlan:
             plan = cls(0, 0.0)
         if not 0 < plan.rate <= 600:
             raise ConfigError(
-                f"--chaos {text!r} is not SEED:RATE.", "Give a whole number and faults a minute up to 600, e.g. 7:20."
+                f"--chaos {text!r} is not SEED:RATE.", "Give a whole number and faults per minute up to 600, e.g. 7:20."
             )
         return plan
 

@@ -51,7 +51,7 @@ def pool_commands(
         Of the block, by name, or their number where the names are not known before it runs; empty on a machine
         without batch system.
     node_file
-        Where the names of the nodes will be, one a line: what `MPIExecutor` counts its nodes from.
+        Where the names of the nodes will be, one per line: what `MPIExecutor` counts its nodes from.
     """
     # What a pilot job leaves in the environment would bind the launches nested in it.
     clean = ["env", *(part for name in site.launch.scrub for part in ("-u", name))]

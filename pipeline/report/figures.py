@@ -50,7 +50,7 @@ def search_progress(view: CampaignView) -> str | None:
         line_y.append(best)
         ended = candidate.status in _ENDED_EARLY and rung is candidate.rungs[-1]
         points.setdefault((colors[algorithm_of(candidate.settings)], ended), []).append((spent, value))
-    for (color, ended), found in points.items():  # few artists: one a point takes half a minute for 10,000 candidates
+    for (color, ended), found in points.items():  # few artists: one per point takes half a minute for 10,000 candidates
         looks: dict[str, Any] = (
             {"marker": "x", "markersize": 5.5, "markeredgewidth": 1.5}
             if ended

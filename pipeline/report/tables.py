@@ -107,7 +107,7 @@ def stages(view: CampaignView) -> Table:
 
 
 def headlines(view: CampaignView) -> tuple[Headline, ...]:
-    """One a dataset: from the calibrated ensemble, or, before there is one, from the best member."""
+    """One per dataset: from the calibrated ensemble, or, before there is one, from the best member."""
     cards = []
     statistics = {s.name: s for s in view.datasets}
     for name in dataset_names(view):

@@ -161,7 +161,8 @@ class TrainingModel(Strict):
         default="auto", description="Whole nodes of one training; 0: it shares a node."
     )
     ranks_per_node: RanksPerNode | None = Field(
-        default=None, description="Ranks on each of its nodes, or in all where it shares one; null: one a GPU, or one."
+        default=None,
+        description="Ranks on each of its nodes, or in all where it shares one; null: one per GPU, or one.",
     )
 
 
@@ -169,10 +170,11 @@ class TrialModel(Strict):
     """Nodes of one trial of the search, and its ranks, as for a training to convergence."""
 
     nodes: Nodes | list[Nodes] | Literal["auto"] = Field(
-        default="auto", description="Whole nodes of one trial, or a list of them, one a rung; 0: it shares a node."
+        default="auto", description="Whole nodes of one trial, or a list of them, one per rung; 0: it shares a node."
     )
     ranks_per_node: RanksPerNode | None = Field(
-        default=None, description="Ranks on each of its nodes, or in all where it shares one; null: one a GPU, or one."
+        default=None,
+        description="Ranks on each of its nodes, or in all where it shares one; null: one per GPU, or one.",
     )
 
 

@@ -55,7 +55,7 @@ def do(word: str) -> Frame:
 
 
 class Words(FileReader):
-    """A record a line; lines that begin with ! do what they say while the file is cut."""
+    """A record per line; lines that begin with ! do what they say while the file is cut."""
 
     def frames(self, part: InputFile, options: ReaderOptions) -> Iterator[Parse]:
         with part.text() as lines:

@@ -23,7 +23,7 @@ def quantity(error: Array, per_group: int, unit: float, seed: int = 0) -> Target
 
 
 def split(energy: Array, forces: Array) -> SplitPredictions:
-    """Return a split whose forces are in eV/A and energies in a hundredth of that, two structures a group."""
+    """Return a split whose forces are in eV/A and energies in a hundredth of that, two structures per group."""
     n = energy.shape[1]
     per_group = 2 * max(1, forces.shape[1] // max(n, 1))
     return SplitPredictions(

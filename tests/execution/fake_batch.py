@@ -1,6 +1,6 @@
 """Commands that stand in for those of Slurm and PBS: they keep jobs in a folder, and misbehave as planned.
 
-The folder holds ``jobs`` (a file a job: its name) and, for a command that is to misbehave, ``COMMAND.plan``: one
+The folder holds ``jobs`` (a file per job: its name) and, for a command that is to misbehave, ``COMMAND.plan``: one
 behaviour a line, used up from the top. ``late`` does its work and then hangs, ``hang`` only hangs, ``lost WORDS`` does
 its work and fails with these words, ``fail WORDS`` only fails, ``say WORDS`` prints these words and succeeds.
 """

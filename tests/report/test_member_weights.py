@@ -1,4 +1,4 @@
-"""The members' weights in the report: a column a dataset where they are known, nothing where not."""
+"""The members' weights in the report: a column per dataset where they are known, nothing where not."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ def test_ranges_of_a_group():
     singles = group_ranges(machine, TaskShape(0, 1, 1, 7), 20)
     assert [r.start for r in singles] == list(range(20))
     assert group_shape(machine, TaskShape(0, 1, 1, 7), 20).nodes == 3
-    # Three of a node's eight GPUs a task: two tasks a node, two GPUs idle, none across nodes.
+    # Three of a node's eight GPUs per task: two tasks per node, two GPUs idle, none across nodes.
     assert group_ranges(machine, TaskShape(0, 3, 1, 7), 3) == (range(3), range(3, 6), range(8, 11))
     assert group_shape(machine, TaskShape(0, 3, 1, 7), 3).nodes == 2
     assert group_shape(machine, TaskShape(0, 3, 1, 7), 3) == default_shape(machine, 2)

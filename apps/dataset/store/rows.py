@@ -18,7 +18,7 @@ from gfm_pipeline.core.errors import DataError, IntegrityError
 
 Indices = NDArray[np.int64]
 
-# key -> rows of one structure (0: one an atom), and shape of a row
+# key -> rows of one structure (0: one per atom), and shape of a row
 _KEYS: dict[str, tuple[int, tuple[int, ...]]] = {
     "atomic_numbers": (0, (1,)),
     "pos": (0, (3,)),
@@ -58,7 +58,7 @@ class _File:
         self._file.close()
 
     def read(self, graphs: Indices) -> Columns:
-        """Read ``graphs``, with one selection a run and key."""
+        """Read ``graphs``, with one selection per run and key."""
         firsts, ends = runs(graphs)
         lengths = ends - firsts
         counts = self._fill(self._count, np.empty(len(graphs), dtype=np.int64), firsts, lengths)
@@ -154,7 +154,7 @@ class RowReader:
         self.close()
 
     def read(self, graphs: Indices) -> Columns:
-        """Read ``graphs`` [n], which ascend without repetition, with one selection a run of consecutive ones and key.
+        """Read ``graphs`` [n], which ascend without repetition, with one selection per run of consecutive ones and key.
 
         Raises
         ------

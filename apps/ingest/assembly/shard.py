@@ -257,7 +257,7 @@ _EVIDENCE = tuple(Evidence.__dataclass_fields__)
 
 
 def write_quarantine(path: Path, bad: Iterable[BadRecord]) -> None:
-    """Write one JSON line a record that was set aside."""
+    """Write one JSON line per record that was set aside."""
     with storage_errors(path), open(path, "w", encoding="utf-8") as stream:
         stream.writelines(canonical_json(to_plain(record)) + "\n" for record in bad)
 

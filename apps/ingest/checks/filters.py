@@ -141,7 +141,7 @@ class Conversion:
 def malformed(record: Record) -> str | None:
     """Return what keeps a record from being looked at at all, or None."""
     if record.numbers.ndim != 1 or record.numbers.dtype.kind not in "iu":
-        return "atomic numbers are not whole numbers, one an atom"
+        return "atomic numbers are not whole numbers, one per atom"
     if not len(record.numbers):
         return "no atoms"
     if record.cell.shape != (3, 3) or record.pbc.shape != (3,):

@@ -1,6 +1,6 @@
 """What has to be known of all records before one is placed: repetitions, groups, references.
 
-Nothing here holds a number a record; what must be compared across the source is compared in several passes over the
+Nothing here holds a number per record; what must be compared across the source is compared in several passes over the
 parts.
 """
 

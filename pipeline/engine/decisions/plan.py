@@ -40,7 +40,7 @@ class TaskSize:
 class StagePlan:
     """One stage of a plan.
 
-    ``why`` lists the values that changed; ``work`` says what there is to do; ``sizes`` has one entry, or one a rung
+    ``why`` lists the values that changed; ``work`` says what there is to do; ``sizes`` has one entry, or one per rung
     of the search, and ``why_sizes`` says how they were decided.
     """
 

@@ -45,7 +45,7 @@ def setting(stage: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run is given: its allocation, and the size of the tasks of each stage (of the search, one a rung).
+    """What a run is given: its allocation, and the size of the tasks of each stage (of the search, one per rung).
 
     ``why`` says how the sizes were decided; ``warnings`` are sentences.
     """

@@ -1,4 +1,4 @@
-"""Ingest: one task a shard, then one dataset a source."""
+"""Ingest: one task per shard, then one dataset per source."""
 
 from __future__ import annotations
 

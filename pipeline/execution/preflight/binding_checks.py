@@ -53,7 +53,7 @@ def check_devices(site: SiteModel, seen: JobObservations) -> CheckResult:
     kinds = sorted({rank.device for rank in seen.ranks if rank.device})
     by_launcher = bool(given) and all(len(_entries(mask)) == 1 for masks in given.values() for mask in masks)
     who = "selected by the launcher" if by_launcher else "selected by the rank among all of the node"
-    told = f"one GPU a rank, in the order {order}, {who}"
+    told = f"one GPU per rank, in the order {order}, {who}"
     return passed("devices", told + (f" ({', '.join(kinds)})" if kinds else ""))
 
 
