@@ -1,4 +1,4 @@
-"""What machines differ in: accelerators, places of the driver, energy counters, staging."""
+"""What machines differ in: accelerators, places of the driver, staging."""
 
 from __future__ import annotations
 
@@ -20,15 +20,6 @@ class DriverMode(StrEnum):
     LOCAL = "local"  # on this machine, beside its tasks
     RESIDENT = "resident"  # on the first node of the allocation it uses; jobs are chained
     PILOT = "pilot"  # on a login or workflow node; it submits blocks of nodes
-
-
-class EnergySource(StrEnum):
-    """Where the energy of a task is read."""
-
-    PM_COUNTERS = "pm_counters"  # HPE Cray EX: /sys/cray/pm_counters, joules of the node
-    NVML = "nvml"
-    RAPL = "rapl"
-    MODEL = "model"  # not measured: power model x time
 
 
 class Staging(StrEnum):

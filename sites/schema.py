@@ -17,10 +17,11 @@ from pydantic import (
     model_validator,
 )
 
+from gfm_pipeline.core.contracts.energy import AUTO, MODEL, SOURCES, source_order
 from gfm_pipeline.core.contracts.launch import DeviceSelection
 from gfm_pipeline.core.explain import unknown_name
 from gfm_pipeline.sites.cores import parse_cores
-from gfm_pipeline.sites.enums import DriverMode, EnergySource, GpuRuntime, Staging
+from gfm_pipeline.sites.enums import DriverMode, GpuRuntime, Staging
 from gfm_pipeline.sites.scheduler_schema import SchedulerModel
 from gfm_pipeline.sites.strict import Strict
 
@@ -256,12 +257,39 @@ class DriverModel(Strict):
 class EnergyModel(Strict):
     """Energy: where it is read, and the model that stands in."""
 
-    source: EnergySource = EnergySource.MODEL
-    path: str | None = Field(default=None, description="Folder of the counters.")
+    source: str = Field(
+        default=AUTO,
+        description="pm_counters, nvml, amd_smi or rapl; auto: those a node has, in this order; model: none is read.",
+    )
+    path: str | None = Field(default=None, description="Folder of the counters of `source`; null: the usual one.")
+    roots: dict[str, str] = Field(
+        default={}, description="Folders of the counters by source, instead of the usual ones."
+    )
     node_watts: PositiveFloat | None = Field(default=None, description="Power model: one busy node, all in.")
     idle_node_watts: PositiveFloat | None = Field(default=None, description="Power model: one idle node.")
     core_watts: PositiveFloat | None = Field(default=None, description="Power model of a machine without nodes.")
     pue: float = Field(default=1.0, ge=1.0, description="Power usage effectiveness of the building; yours to set.")
+
+    @model_validator(mode="after")
+    def _known_sources(self) -> EnergyModel:
+        for name in (self.source, *self.roots):
+            if name not in (AUTO, MODEL, *SOURCES.names()):
+                raise unknown_name("source of energy", name, (AUTO, MODEL, *SOURCES.names()))
+        if self.path is not None and self.source in (AUTO, MODEL):
+            raise ValueError("path needs a source whose counters lie there; name it in source, or use roots")
+        return self
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the sources to try, in order."""
+        if self.source == MODEL:
+            return ()
+        return source_order() if self.source == AUTO else (self.source,)
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """Folders of counter files by source, where they are not the usual ones."""
+        return self.roots | ({} if self.path is None else {self.source: self.path})
 
 
 class SiteModel(Strict):

@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from gfm_pipeline.apps.preflight.counters import energy_counters
+from gfm_pipeline.apps.energy.node_meter import readable
 from gfm_pipeline.apps.preflight.packages import import_packages, mpi_library
 from gfm_pipeline.apps.runtime.program import Task
+from gfm_pipeline.core.contracts.energy import source_order
 from gfm_pipeline.core.contracts.preflight import OBSERVATIONS_FOLDER, PreflightResult, PreflightSpec, RankObservation
 from gfm_pipeline.core.contracts.training import Device
 from gfm_pipeline.core.publish import write_record
@@ -71,7 +72,7 @@ def observe_rank(spec: PreflightSpec, environ: Mapping[str, str]) -> RankObserva
     )
     if local_rank == 0 and spec.packages:
         versions, missing = import_packages(spec.packages)
-        energy, trouble = energy_counters(spec.counters)
+        energy, trouble = readable(source_order(), dict(spec.counters))
         seen = replace(seen, packages=versions, missing=missing, energy=energy, energy_trouble=trouble)
     if seen.rank == 0 and spec.packages:
         library, why = mpi_library()

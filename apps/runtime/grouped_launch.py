@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from gfm_pipeline.apps.energy.attempt_meter import AttemptMeter
 from gfm_pipeline.apps.runtime.rank_assignment import (
     RankAssignment,
     assignment_of,
@@ -98,7 +99,9 @@ def _run(
     else:
         child = start_program(member.module, [SPEC_FILE], environment, own)
         over = Appeared(own / EXIT_FILE, max(LOOK_SECONDS, ranks / LOOKS_A_SECOND))
-    code = supervise(child, signals, over)
+    meter = AttemptMeter(file.energy if rank > 0 and seat.local_rank == 0 else None, own)  # the wrapper has the first
+    code = supervise(child, signals, over, meter.look)
+    meter.close()
     if code is None:
         end_program(child)
     elif rank > 0 and code and code not in TOGETHER:

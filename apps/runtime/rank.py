@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from gfm_pipeline.apps.energy.attempt_meter import AttemptMeter
 from gfm_pipeline.apps.runtime.grouped_launch import run_member
 from gfm_pipeline.apps.runtime.rank_assignment import (
     RankAssignment,
@@ -71,8 +72,10 @@ def run_rank(module: str, spec: str, folder: Path, environ: Mapping[str, str], s
         pulse = WrapperHeartbeat(folder / WRAPPER_FILE, file.lost_seconds, time.monotonic())
         if step is not None:
             write_atomic(folder / STEP_FILE, f"{step}\n".encode())
+    meter = AttemptMeter(file.energy if seat.local_rank == 0 else None, folder)
     child = start_program(module, [spec], environment, folder)
-    code = supervise(child, signals, None if pulse is None else pulse.lost)
+    code = supervise(child, signals, None if pulse is None else pulse.lost, meter.look)
+    meter.close()
     if code is None:
         end_program(child)
         cancel_step(file.cancel, step)

@@ -74,8 +74,16 @@ class WrapperHeartbeat:
         return now - self._changed > self.patience and (self._must_appear or self._seen is not None)
 
 
-def supervise(child: subprocess.Popen[bytes], signals: Signals, over: Callable[[float], bool] | None) -> int | None:
-    """Wait for the program and pass signals on; return its exit code, or None once ``over`` says so of the time."""
+def supervise(
+    child: subprocess.Popen[bytes],
+    signals: Signals,
+    over: Callable[[float], bool] | None,
+    look: Callable[[], None] = lambda: None,
+) -> int | None:
+    """Wait for the program and pass signals on; return its exit code, or None once ``over`` says so of the time.
+
+    ``look`` is called in between.
+    """
     clock = LivedTime()
     while True:
         for number in signals.drain():
@@ -85,6 +93,7 @@ def supervise(child: subprocess.Popen[bytes], signals: Signals, over: Callable[[
             return code
         if over is not None and over(clock()):
             return None
+        look()
         time.sleep(POLL_SECONDS)
 
 

@@ -22,10 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from gfm_pipeline.apps.energy.attempt_meter import AttemptMeter
 from gfm_pipeline.apps.runtime.job_steps import end_step
 from gfm_pipeline.apps.runtime.log_files import BoundedLog, pump
 from gfm_pipeline.core.clock import LivedTime
 from gfm_pipeline.core.contracts.attempt import read_first_failure, shell_code, signalled_code
+from gfm_pipeline.core.contracts.attempt_energy import of_nodes, read_energy
+from gfm_pipeline.core.contracts.energy import EnergyPlan
+from gfm_pipeline.core.contracts.launch import visible_devices
 from gfm_pipeline.core.contracts.task import (
     EXIT_FILE,
     FIRST_FAILURE_FILE,
@@ -88,6 +92,8 @@ class Launch:
     unanswered
         Regular expression for what the launch line says when the batch system does not answer it, so that nothing was
         started. It is then started again for a while: the program has not failed, its attempt is not used up.
+    energy
+        How the energy is counted: here, or with a launch line by the first rank of each node; None: it is not.
     """
 
     module: str
@@ -104,6 +110,7 @@ class Launch:
     unanswered: str = ""
     expects: tuple[str, ...] = ()
     visible_seconds: float = 0.0
+    energy: EnergyPlan | None = None
 
 
 def command_line(launch: Launch) -> list[str]:
@@ -203,13 +210,15 @@ def run(launch: Launch, host: str = "") -> ExitRecord:
     reach(FaultPoint.WRAPPER_BEFORE_START)
     watch = AttemptMonitor(launch, clock(), clock)
     pulse = folder / WRAPPER_FILE
+    meter = AttemptMeter(None if launch.line else launch.energy, folder, visible_devices(folder))
     try:
         said = _size(logs[1].path)
-        code = _start(launch, watch, pulse, logs)
+        code = _start(launch, watch, pulse, logs, meter)
         while _unanswered(launch, watch, code, logs[1].path, said) and _waited(watch, pulse):
             said = _size(logs[1].path)
-            code = _start(launch, watch, pulse, logs)
+            code = _start(launch, watch, pulse, logs, meter)
     finally:
+        meter.close()
         for log in logs:
             log.close()
     after = memory_kills()
@@ -221,6 +230,7 @@ def run(launch: Launch, host: str = "") -> ExitRecord:
         stopped=watch.stopped,
         out_of_memory=None if kills is None or after is None else after > kills,
         host=host or socket.gethostname(),
+        energy=None if launch.energy is None else of_nodes(read_energy(folder), launch.energy.nodes),
     )
     try:
         reach(FaultPoint.WRAPPER_AFTER_EXIT)
@@ -232,7 +242,7 @@ def run(launch: Launch, host: str = "") -> ExitRecord:
     return record
 
 
-def _start(launch: Launch, watch: AttemptMonitor, pulse: Path, logs: Sequence[BoundedLog]) -> int:
+def _start(launch: Launch, watch: AttemptMonitor, pulse: Path, logs: Sequence[BoundedLog], meter: AttemptMeter) -> int:
     """Start the program, wait for its end, and return how it ended, as minus a signal or its exit code."""
     child = subprocess.Popen(
         command_line(launch),
@@ -248,7 +258,7 @@ def _start(launch: Launch, watch: AttemptMonitor, pulse: Path, logs: Sequence[Bo
         reach(FaultPoint.WRAPPER_STARTED)
         write_record(pulse, WrapperRecord(identify(os.getpid()), identify(child.pid)))
         reach(FaultPoint.WRAPPER_ATTENDING)
-        _supervise(child, watch, pulse)
+        _supervise(child, watch, pulse, meter)
     finally:
         if launch.cancel and child.poll() is None:
             end_step(pulse.parent, launch.cancel)
@@ -307,13 +317,14 @@ def exit_code(code: int, folder: Path) -> int:
     return signalled_code(code if verdict is None else verdict)
 
 
-def _supervise(child: subprocess.Popen[bytes], watch: AttemptMonitor, pulse: Path) -> None:
+def _supervise(child: subprocess.Popen[bytes], watch: AttemptMonitor, pulse: Path, meter: AttemptMeter) -> None:
     """Wait for the program's end; show life, and end it when it is time."""
     looked = float("-inf")
     while child.poll() is None:
         now = watch.clock()
         if now - looked >= min(PULSE_SECONDS, watch.launch.silence_seconds / 4, watch.launch.deadline_seconds / 4):
             looked = now
+            meter.look()
             with suppress(OSError):  # the disk's trouble, not the program's
                 os.utime(pulse)
             number = watch.poll(now)

@@ -13,6 +13,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from gfm_pipeline.core.contracts.attempt_energy import AttemptEnergy
+
 SPEC_FILE = "spec.json"
 STOP_FILE = "stop"
 EXIT_FILE = "exit.json"
@@ -57,6 +59,8 @@ class ExitRecord:
         Whether the kernel killed for want of memory meanwhile; None: the system does not tell.
     host
         Where it ran.
+    energy
+        What it used, by the counters of its nodes; None: there are none.
     """
 
     code: int
@@ -66,6 +70,7 @@ class ExitRecord:
     stopped: bool = False
     out_of_memory: bool | None = None
     host: str = ""
+    energy: AttemptEnergy | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gfm_pipeline.core.contracts.energy import EnergyPlan
+from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.publish import write_record
 from gfm_pipeline.core.records import read_record
 from gfm_pipeline.core.strenum import StrEnum
@@ -55,6 +57,8 @@ class RankFile:
         Command that ends the whole step, ``{step}`` standing for its id; empty: there is none.
     expects, visible_seconds
         Files that the program reads and other hosts wrote, and how long they are waited for.
+    energy
+        How the first rank of each node counts the energy; None: it does not.
     """
 
     ranks: int
@@ -75,6 +79,7 @@ class RankFile:
     cancel: tuple[str, ...] = ()
     expects: tuple[str, ...] = ()
     visible_seconds: float = 0.0
+    energy: EnergyPlan | None = None
 
     def write(self, folder: Path) -> None:
         """Write ``launch.json`` into ``folder``; after a crash of the machine there is another attempt."""
@@ -84,6 +89,15 @@ class RankFile:
     def read(cls, folder: Path) -> RankFile:
         """Return what ``launch.json`` in ``folder`` says; raises `IntegrityError` when it does not fit."""
         return read_record(cls, folder / LAUNCH_FILE)
+
+
+def visible_devices(folder: Path) -> tuple[int, ...] | None:
+    """Return the GPUs of the node that ``launch.json`` in ``folder`` gives to ranks of this task; None: not known."""
+    try:
+        file = RankFile.read(folder)
+    except (OSError, IntegrityError):
+        return None
+    return file.rank_gpus or None
 
 
 @dataclass(frozen=True)

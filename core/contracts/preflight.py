@@ -30,7 +30,7 @@ class PreflightSpec:
     exchange_megabytes
         Sizes of the tensors that all ranks sum; empty: they do not meet.
     counters
-        Folder of HPE Cray's energy counters.
+        Folders of energy counters by source, where they are not the usual ones.
     timeout
         Longest wait for another rank, seconds.
     """
@@ -42,7 +42,7 @@ class PreflightSpec:
     data: str | None = None
     data_megabytes: int = 64
     exchange_megabytes: tuple[float, ...] = ()
-    counters: str | None = None
+    counters: dict[str, str] = field(default_factory=dict)
     timeout: float = 120.0
 
 

@@ -186,6 +186,7 @@ def nodes_of(
                 site.scheduler.poll_seconds,
                 site.scheduler.missing_job_seconds,
                 campaign.state.excluded,
+                retrying(scheduler.my_start, say),
             )
             yield launcher, HeldFleet(nodes, held, launches)
         return

@@ -124,6 +124,8 @@ def _campaign(
                 version=__version__,
                 slots=context.slots,
                 watts=request.site.slot_watts(),
+                node_watts=request.site.energy.node_watts,
+                idle_watts=request.site.energy.idle_node_watts,
                 workflow=str(request.loaded.path.resolve()),
                 resolved={
                     "workflow": resolved,
@@ -161,6 +163,7 @@ def _campaign(
         finally:
             progress.close()
             with suppress(StorageError):  # a full disk has been reported; the journal is whole without this line
+                driver.close()
                 for event in fleet.close(state, goes_on=goes_on):
                     driver.record(event)
                 driver.record(DriverEnded(outcome))

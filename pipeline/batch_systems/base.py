@@ -279,6 +279,10 @@ class BatchSystem(ABC):
         number = self.my_job()[0]
         return self.jobs([number])[number].seconds_left if number else None
 
+    def my_start(self) -> float | None:
+        """Return when the job this process runs in began (Unix seconds); None: it is not told."""
+        return None
+
     def ending(self) -> JobState | None:
         """Return how the job this process runs in is being ended; None: it is not, or nobody can tell yet."""
         return None

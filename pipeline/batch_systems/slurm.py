@@ -192,6 +192,14 @@ class Slurm(BatchSystem):
         answer = self._checked("squeue", "--noheader", f"--jobs={job}", "--format=%L")
         return parse_seconds(answer.out.strip())
 
+    def my_start(self) -> float | None:
+        """Return when the job this process runs in began (Unix seconds); None outside of one."""
+        job, start = self._environment.get("SLURM_JOB_ID"), self._environment.get("SLURM_JOB_START_TIME", "")
+        if job is None or start.isdigit():  # Slurm 23.02 and newer
+            return float(start) if job is not None else None
+        used = parse_seconds(self._checked("squeue", "--noheader", f"--jobs={job}", "--format=%M").out.strip())
+        return None if used is None else time.time() - used
+
     def my_job(self) -> tuple[str, str, int]:
         """Return number and name of the job this process runs in, and how often it was begun again."""
         told = self._environment

@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from gfm_pipeline.campaign.job_events import JobEnded as JobEnded
+from gfm_pipeline.campaign.job_events import JobIntended as JobIntended
+from gfm_pipeline.campaign.job_events import JobRole as JobRole
+from gfm_pipeline.campaign.job_events import JobSubmitted as JobSubmitted
+from gfm_pipeline.campaign.node_events import NodesHeld as NodesHeld
+from gfm_pipeline.campaign.node_events import NodesMeasured as NodesMeasured
+from gfm_pipeline.campaign.node_events import NodesReleased as NodesReleased
+from gfm_pipeline.core.contracts.energy import EnergyUse
 from gfm_pipeline.core.records import from_plain, to_plain
 from gfm_pipeline.core.strenum import StrEnum
 
@@ -79,6 +87,8 @@ class DriverStarted:
     workflow: str
     resolved: dict[str, Any] = field(default_factory=dict)
     job: str = ""  # the batch job it runs in
+    node_watts: float | None = None  # the power model of a busy node, and of an idle one
+    idle_watts: float | None = None
 
 
 @dataclass(frozen=True)
@@ -191,6 +201,8 @@ class TaskEnded:
 
     ``result`` is the program's own record; ``adopted``: found finished after a driver's death; ``saved``: how far
     the next attempt can go on from. Journals of the first version have no ``cause`` and no ``action``.
+    ``node_seconds``: of the nodes it held; ``energy``: what it used; ``idle``: what its nodes used before it began,
+    while no task ran there. Journals of earlier versions have none of the three.
     """
 
     key: str
@@ -205,6 +217,9 @@ class TaskEnded:
     action: Action | None = None
     saved: float | None = None
     host: str = ""
+    node_seconds: float | None = None
+    energy: EnergyUse | None = None
+    idle: EnergyUse | None = None
 
 
 @dataclass(frozen=True)
@@ -220,47 +235,6 @@ class ArtefactLost:
 
     key: str
     task: str
-    reason: str
-
-
-class JobRole(StrEnum):
-    """What a batch job is for."""
-
-    DRIVER = "driver"  # it drives the campaign on its own nodes
-    BLOCK = "block"  # it lends its nodes to a driver elsewhere
-
-
-@dataclass(frozen=True)
-class JobIntended:
-    """A batch job is about to be submitted under a name that is used once: whoever comes next can look it up.
-
-    ``after`` is the number of the job it follows in a chain; ``system`` and ``cluster`` say which batch system gets it.
-    Journals of earlier versions have none of the three.
-    """
-
-    name: str
-    role: JobRole
-    nodes: int
-    hours: float
-    queue: str
-    after: str = ""
-    system: str = ""
-    cluster: str = ""
-
-
-@dataclass(frozen=True)
-class JobSubmitted:
-    """The batch system took the job and gave it a number."""
-
-    name: str
-    job: str
-
-
-@dataclass(frozen=True)
-class JobEnded:
-    """The job is over, or was never there."""
-
-    name: str
     reason: str
 
 
@@ -311,6 +285,9 @@ Event = (
     | JobSubmitted
     | JobEnded
     | NodeExcluded
+    | NodesHeld
+    | NodesReleased
+    | NodesMeasured
     | SchedulerSilent
     | Suspended
 )
@@ -334,6 +311,9 @@ _KINDS: dict[str, type[Any]] = {
     "job-submitted": JobSubmitted,
     "job-ended": JobEnded,
     "node-excluded": NodeExcluded,
+    "nodes-held": NodesHeld,
+    "nodes-released": NodesReleased,
+    "nodes-measured": NodesMeasured,
     "scheduler-silent": SchedulerSilent,
     "suspended": Suspended,
 }

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import AttemptOutcome, Candidate, Member
+from gfm_pipeline.core.contracts.energy import EnergyUse
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.records import from_plain
 from gfm_pipeline.core.strenum import StrEnum
@@ -38,6 +39,9 @@ class Attempt:
     saved: float | None = None
     host: str = ""
     nodes: tuple[str, ...] = ()
+    node_seconds: float | None = None
+    energy: EnergyUse | None = None
+    idle: EnergyUse | None = None
 
 
 @dataclass

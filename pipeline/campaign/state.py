@@ -45,6 +45,16 @@ def _result_types() -> dict[str, Any]:
     return {name: kind for name, kind in get_type_hints(TrainResult).items() if name != "stop_reason"}
 
 
+@dataclass
+class Holding:
+    """Nodes that were the campaign's, from when to when (Unix seconds); ``until`` None: they still are."""
+
+    block: str
+    nodes: int
+    since: float
+    until: float | None = None
+
+
 MAX_ATTEMPTS = 3  # of journals that do not record what follows an attempt
 
 
@@ -64,6 +74,8 @@ class CampaignState:
     version: int = 0  # rises with every event
     # Tasks with an attempt that ended for a cause that may be the machine's, by node.
     blamed: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+    holdings: list[Holding] = field(default_factory=list)
+    measured: list[ev.NodesMeasured] = field(default_factory=list)
 
     def open_jobs(self, role: ev.JobRole | None = None) -> dict[str, JobRecord]:
         """Return the batch jobs that are not known to have ended."""
@@ -81,7 +93,7 @@ class CampaignState:
 
     def apply(self, event: Event, time: float) -> None:
         """Fold one event into the state."""
-        time = max(time, self.last_event)  # a clock may jump back; no duration becomes negative
+        before, time = self.last_event, max(time, self.last_event)  # a clock may jump back; no duration is negative
         self.last_event = time
         self.version += 1
         match event:  # the two most frequent first
@@ -95,8 +107,16 @@ class CampaignState:
             case ev.CampaignCreated():
                 self.created, self.created_at = event, time
             case ev.DriverStarted():
+                self._release(before)  # what a driver held that died
                 self.drivers.append(DriverState(time, event))
+            case ev.NodesHeld(block, nodes, since):
+                self.holdings.append(Holding(block, nodes, time if since is None else min(since, time)))
+            case ev.NodesReleased(block):
+                self._release(time, block)
+            case ev.NodesMeasured():
+                self.measured.append(event)
             case ev.DriverEnded(outcome):
+                self._release(time)
                 if self.drivers:
                     self.drivers[-1].ended, self.drivers[-1].outcome = time, outcome
             case ev.StageOpened(called, key, settings, inputs, slots, taken):
@@ -135,6 +155,11 @@ class CampaignState:
                 self.excluded[node] = reason
             case ev.SchedulerSilent(reason):
                 self.scheduler_silent = reason
+
+    def _release(self, time: float, block: str | None = None) -> None:
+        for holding in self.holdings:
+            if holding.until is None and block in (None, holding.block):
+                holding.until = max(time, holding.since)
 
     @staticmethod
     def _task_started(stage: StageState, name: str, attempt: int, time: float, nodes: tuple[str, ...]) -> None:
@@ -205,6 +230,9 @@ class CampaignState:
                 event.saved,
                 event.host,
                 task.nodes,
+                event.node_seconds,
+                event.energy,
+                event.idle,
             )
         )
         if event.action is ev.Action.GIVE_UP:

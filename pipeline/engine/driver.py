@@ -16,6 +16,8 @@ from gfm_pipeline.campaign.events import (
     Cause,
     Event,
     LauncherRestarted,
+    NodesHeld,
+    NodesReleased,
     StageOpened,
     Suspended,
     TaskEnded,
@@ -37,6 +39,7 @@ from gfm_pipeline.engine.decisions.requests import Context, Step
 from gfm_pipeline.engine.resources.nodes import Fleet
 from gfm_pipeline.engine.tasks.attempts import AttemptKey, Running, TaskKey, can_shrink
 from gfm_pipeline.engine.tasks.classify import AttemptEnd, classify
+from gfm_pipeline.engine.tasks.energy_book import EnergyBook, held
 from gfm_pipeline.engine.tasks.late_files import LateEnds, visible_seconds, wait_at_start
 from gfm_pipeline.engine.tasks.orphans import end_launches
 from gfm_pipeline.engine.tasks.retries import delay, next_action
@@ -124,6 +127,8 @@ class Driver:
         self._clock = LivedTime(min(5.0, self._limits.lost_seconds / 4), world.clock.monotonic)
         self._restarts = 0
         self._step, self._decided_at = Step(), -1  # version of the state
+        self._energy = EnergyBook(site, context.paths.root, own_node=world.counters)
+        self._blocks: tuple[str, ...] = ()  # whose nodes are held, as far as it is recorded
         self._draining = False
         self.cancelled = False  # asked to stop by `cancel`
         self._refused: str | None = None  # why the disk refused a task
@@ -152,6 +157,7 @@ class Driver:
             When an artefact that is needed is not what was published.
         """
         self.context.paths.cancel.unlink(missing_ok=True)  # meant for an earlier driver
+        self._record_nodes()
         self._end_orphans()
         self._reopen_failed()
         while True:
@@ -329,6 +335,7 @@ class Driver:
             ended,
             shrinkable=can_shrink(self.state, running.request),
             seconds=ended.seconds or self._time.monotonic() - running.started,
+            size=running.size,
         )
 
     def _find_lost(self) -> None:
@@ -350,6 +357,7 @@ class Driver:
         """Take in what happened to nodes and blocks; ask the tasks of a block that ends to save and leave."""
         for event in self.fleet.tick(self.state, work=not self._draining):
             self.record(event)
+        self._record_nodes()
         closing = self.fleet.closing()
         for running in self._running.values() if closing else ():
             if running.placement.block in closing:
@@ -359,6 +367,22 @@ class Driver:
                 self._finish_attempt(running, self._as_known(running, f"BlockLost: {reason}"))
             self._given_up = {t: g for t, g in self._given_up.items() if g[1].placement.block != block}
             self._shared.drop(block)
+
+    def _record_nodes(self) -> None:
+        """Record which nodes have become the campaign's, and which are not any more."""
+        now = self.fleet.pool.blocks()
+        for block in set(self._blocks) - set(now):
+            self.record(NodesReleased(block))
+        for block in now:
+            if block not in self._blocks:
+                self.record(NodesHeld(block, self.fleet.pool.size(block), self.fleet.held_since(block)))
+        self._blocks = now
+
+    def close(self) -> None:
+        """Record what the nodes used in all, when nothing runs on them any more."""
+        measured = self._energy.close()
+        if measured is not None:
+            self.record(measured)
 
     def _check_launcher(self) -> None:
         """Restart Parsl when nothing submitted would ever run; its own executor waits for ever then."""
@@ -431,17 +455,20 @@ class Driver:
         seconds: float | None = None,
         shrinkable: bool = True,
         adopted: bool = False,
+        size: SizeClass | None = None,
     ) -> None:
         reach(FaultPoint.TASK_CLASSIFIED)
         task = self.state.stages[key].tasks[name]
         action = next_action(ended.cause, task.counted, ended.saved, can_shrink=shrinkable)
+        took = ended.seconds if seconds is None else seconds
+        used = self._energy.used(held(size, task.nodes, self.context.slots, took), took, ended.energy)
         self.record(
             TaskEnded(
                 key,
                 name,
                 attempt,
                 ended.outcome,
-                ended.seconds if seconds is None else seconds,
+                took,
                 ended.reason,
                 ended.result,
                 adopted=adopted,
@@ -449,6 +476,9 @@ class Driver:
                 action=action,
                 saved=ended.saved,
                 host=ended.host,
+                node_seconds=used.node_seconds,
+                energy=used.energy,
+                idle=used.idle,
             )
         )
         if action is Action.ACCEPT:

@@ -75,11 +75,14 @@ class World:
         What runs.
     questions
         Makes what asks slow questions.
+    counters
+        Whether the counters of energy of this machine are those of the campaign's nodes.
     """
 
     clock: Clock = MACHINE
     attempts: Attempts = ATTEMPT_FILES
     queries: Callable[[], Queries] = Background
+    counters: bool = True
 
 
 MACHINE_WORLD = World()

@@ -11,6 +11,7 @@ from gfm_pipeline.apps.runtime.wrapper import Launch
 from gfm_pipeline.core.contracts.attempt import SPEC_FILE, WRAP_FILE
 from gfm_pipeline.core.contracts.launch import GroupFile, GroupMember
 from gfm_pipeline.core.publish import write_record
+from gfm_pipeline.execution.energy_plan import energy_plan
 from gfm_pipeline.execution.launcher import TaskLaunch
 from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.launch import (
@@ -55,17 +56,18 @@ def prepare(
     folder: Path,
     bounds: TimeLimits,
     expects: Sequence[Path] = (),
+    account: str = "",
 ) -> TaskLaunch:
     """Return the job of an attempt; the rank file of a task of whole nodes is written into ``folder``.
 
-    ``expects`` are files of other tasks that the program reads.
+    ``expects`` are files of other tasks that the program reads; ``account`` names the energy accounts of its nodes.
     """
     shape = size.shape
-    launch = _launch(site, module, size, folder, bounds, expects)
+    launch = _launch(site, module, size, folder, bounds, expects, account)
     port = _port(site, folder)
     if size.whole:
         ranks = rank_file(site, shape, nodes, port, lost_seconds=bounds.wrapper_timeout)
-        ranks = replace(ranks, expects=launch.expects, visible_seconds=bounds.visible)
+        ranks = replace(ranks, expects=launch.expects, visible_seconds=bounds.visible, energy=launch.energy)
         ranks.write(folder)
         line = tuple(launch_line(site, shape, nodes))
         silent = unanswered(site)
@@ -88,6 +90,7 @@ def prepare_shared(
     members: Sequence[tuple[str, Path, Sequence[Path]]],
     folder: Path,
     bounds: TimeLimits,
+    account: str = "",
 ) -> tuple[TaskLaunch, dict[int, tuple[str, ...]]]:
     """Return the job of a launch that several attempts share, and of each its first rank and its nodes, in order.
 
@@ -105,6 +108,8 @@ def prepare_shared(
         Of the launch.
     bounds
         Of each attempt.
+    account
+        Name of the energy accounts of its nodes.
     """
     shape = group_shape(site, size.shape, len(members))
     nodes = tuple(nodes[: shape.nodes])
@@ -113,8 +118,8 @@ def prepare_shared(
     ranges = group_ranges(site, size.shape, len(members))
     listed = []
     for (module, own, expects), ranks, taken in zip(members, told, ranges, strict=True):
-        launch = _launch(site, module, size, own, bounds, expects)
-        replace(ranks, expects=launch.expects, visible_seconds=bounds.visible).write(own)
+        launch = _launch(site, module, size, own, bounds, expects, account)
+        replace(ranks, expects=launch.expects, visible_seconds=bounds.visible, energy=launch.energy).write(own)
         write_record(own / WRAP_FILE, launch, durable=False)
         listed.append(GroupMember(str(own), launch.module, taken.start, len(taken)))
     cancel = step_cancel(site)
@@ -148,7 +153,13 @@ def in_job(job: TaskLaunch, site: SiteModel, number: str) -> TaskLaunch:
 
 
 def _launch(
-    site: SiteModel, module: str, size: SizeClass, folder: Path, bounds: TimeLimits, expects: Sequence[Path]
+    site: SiteModel,
+    module: str,
+    size: SizeClass,
+    folder: Path,
+    bounds: TimeLimits,
+    expects: Sequence[Path],
+    account: str,
 ) -> Launch:
     return Launch(
         module,
@@ -159,6 +170,7 @@ def _launch(
         bounds.grace,
         expects=(str(folder / SPEC_FILE), *map(str, expects)),
         visible_seconds=bounds.visible,
+        energy=energy_plan(site, size, account) if account else None,
     )
 
 

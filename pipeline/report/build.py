@@ -15,6 +15,7 @@ from gfm_pipeline.campaign.lock import read_holder
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.stage_state import Attempt, StageState, TaskState, TaskStatus
 from gfm_pipeline.campaign.state import CampaignState, load_state
+from gfm_pipeline.campaign.usage import of_tasks, usage
 from gfm_pipeline.core.contracts.evaluation import CalibrateResult
 from gfm_pipeline.core.contracts.task import PROGRESS_FILE
 from gfm_pipeline.core.contracts.training import StopReason, TrainResult
@@ -26,6 +27,7 @@ from gfm_pipeline.engine.stages.calibrate import FIT
 from gfm_pipeline.engine.stages.table import shown
 from gfm_pipeline.engine.stages.trials import objective_of, stopped_early, task_name
 from gfm_pipeline.engine.tasks.task_files import error_table
+from gfm_pipeline.report.energy import energy_view, kilowatt_hours
 from gfm_pipeline.report.sources import assembled, build_sources
 from gfm_pipeline.report.view import (
     CampaignView,
@@ -63,8 +65,7 @@ def build_view(campaign: Path) -> CampaignView:
     sources = build_sources(paths, datasets, alive)
     records = _records(sources)
     members = trials.members if trials is not None and trials.members is not None else ()
-    busy = sum(task.seconds for _, task in state.all_tasks())
-    watts = last.watts if last is not None else None
+    used = usage(state, now, alive=alive)
     return CampaignView(
         name=state.created.name if state.created else campaign.name,
         path=str(paths.root),
@@ -82,8 +83,8 @@ def build_view(campaign: Path) -> CampaignView:
         members=tuple(_member(paths, trials, trained, m) for m in members) if trials is not None else (),
         calibration=_calibration(state.stage(calibrate.NAME)),
         failures=_failures(paths, state),
-        node_hours=_driven_seconds(state, now, alive) / 3600.0,
-        kwh_modelled=None if watts is None else busy * watts / 3.6e6,
+        node_hours=used.node_seconds / 3600.0,
+        energy=energy_view(used),
         resolved=last.resolved.get("workflow", {}) if last else {},
         next_command=_next_command(paths, state, alive, edit),
         edit_first=edit,
@@ -129,18 +130,6 @@ def _driver(paths: CampaignPaths, state: CampaignState) -> tuple[bool, str]:
     if state.drivers and state.drivers[-1].outcome is not None:
         return False, f"not running (last one: {state.drivers[-1].outcome})"
     return False, "not running"
-
-
-def _driven_seconds(state: CampaignState, now: float, alive: bool) -> float:
-    """Return the seconds a driver held its node, over all drivers; a dead one counts to its last event."""
-    total = 0.0
-    for index, driver in enumerate(state.drivers):
-        following = state.drivers[index + 1].started if index + 1 < len(state.drivers) else None
-        end = driver.ended
-        if end is None:
-            end = now if alive and following is None else min(state.last_event, following or state.last_event)
-        total += max(0.0, end - driver.started)
-    return total
 
 
 def _records(sources: tuple[SourceView, ...]) -> Records:
@@ -195,7 +184,11 @@ def _candidates(paths: CampaignPaths, stage: StageState, members: Iterable[Membe
         running = next((t.name for _, t in tasks if t.status is TaskStatus.RUNNING), None)
         status, outcome = _candidate_status(tasks, running, stopped.get(name), selected.get(name), len(rungs))
         curve = _curve(paths, stage, [t for _, t in tasks])
-        yield CandidateView(name, candidate.wave, candidate.settings, views, status, outcome, curve, running)
+        used = of_tasks(task for _, task in tasks)
+        yield CandidateView(
+            name, candidate.wave, candidate.settings, views, status, outcome, curve, running,
+            kilowatt_hours(used.all), used.joules_per_graph,
+        )  # fmt: skip
 
 
 def _candidate_status(

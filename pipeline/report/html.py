@@ -16,7 +16,7 @@ from gfm_pipeline.core.contracts.data import DatasetStatistics
 from gfm_pipeline.core.contracts.evaluation import QuantityReport, figure_key
 from gfm_pipeline.core.contracts.ingest_report import Histogram, IngestReport
 from gfm_pipeline.core.contracts.targets import Target
-from gfm_pipeline.report import data_figures, data_tables, evaluation_figures, figures, tables
+from gfm_pipeline.report import data_figures, data_tables, energy_tables, evaluation_figures, figures, tables
 from gfm_pipeline.report.html_table import render_table
 from gfm_pipeline.report.sources import Found
 from gfm_pipeline.report.summary import doubts
@@ -114,6 +114,7 @@ def render_html(
         "label_warnings": data_tables.label_warnings(view),
         "gantt": bars,
         "ticks": ticks,
+        "energy": energy_tables.energy(view),
         "failures": tables.failures(view),
         "failure_tables": tables.failure_tables(view),
         "settings": tables.settings_text(view),

@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping
 
 from gfm_pipeline.core.contracts.data import DatasetStatistics
-from gfm_pipeline.report import data_tables, tables
+from gfm_pipeline.report import data_tables, energy_tables, tables
 from gfm_pipeline.report.sources import Found
 from gfm_pipeline.report.summary import doubts
 from gfm_pipeline.report.tables import Table
@@ -44,6 +44,7 @@ def render_markdown(view: CampaignView, found: Mapping[str, Found] | None = None
         parts += ["### Read so far", _table(data_tables.sources(view), "Nothing.")]
     for facts in view.datasets:
         parts += _what_ingest_found(facts, None if found is None else found.get(facts.name))
+    parts += ["## Energy", _table(energy_tables.energy(view), "No energy is known: no counters, and no power model.")]
     parts += ["## Failures", _table(tables.failures(view), "No attempt has failed.")]
     for name, text in tables.failure_tables(view):
         parts += [f"### {_text(name)}", _fenced(text, "text")]

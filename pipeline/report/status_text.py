@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from gfm_pipeline.core.records import to_plain
-from gfm_pipeline.report import data_tables, tables
+from gfm_pipeline.report import data_tables, energy, tables
 from gfm_pipeline.report.summary import doubts
 from gfm_pipeline.report.text import (
     MISSING,
@@ -48,8 +48,8 @@ def render_status(view: CampaignView, console: Console) -> None:
     console.print(title, highlight=False)
     console.print(Text.assemble("driver ", (view.driver, "default" if view.driver_alive else "bright_black")))
     used = f"used {significant(view.node_hours)} node-hours"
-    if view.kwh_modelled is not None:
-        used += f", {significant(view.kwh_modelled)} kWh (modelled)"
+    if view.energy.total is not None:
+        used += f", {energy.shown(view.energy.total)}"
     console.print(Text(f"{used}, {duration(view.now - view.created)} since it was created"))
     console.print(_stages(view, console.width))
     width = console.width

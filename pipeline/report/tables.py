@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from gfm_pipeline.core.contracts.evaluation import QuantityReport
 from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, Target
 from gfm_pipeline.core.contracts.training import DatasetErrors
+from gfm_pipeline.report.energy import shown
 from gfm_pipeline.report.text import (
     MISSING,
     count,
@@ -292,6 +293,8 @@ def candidates(view: CampaignView) -> Table:
                 rungs,
                 graphs,
                 duration(sum(r.seconds for r in candidate.rungs)) if candidate.rungs else MISSING,
+                shown(candidate.energy),
+                MISSING if candidate.joules_per_graph is None else significant(candidate.joules_per_graph),
                 f"{symbol(candidate.status)} {candidate.status}",
                 candidate.outcome or (f"running {candidate.running_task}" if candidate.running_task else MISSING),
             )
@@ -301,8 +304,8 @@ def candidates(view: CampaignView) -> Table:
     columns = (
         Column("Candidate"), Column("Wave", True),
         *(Column(names[key][:1].upper() + names[key][1:], numeric[key]) for key in keys),
-        Column("Objective at each rung"), Column("Graphs", True), Column("Task time", True), Column("Status"),
-        Column("Outcome and evidence"),
+        Column("Objective at each rung"), Column("Graphs", True), Column("Task time", True), Column("Energy", True),
+        Column("J per graph", True), Column("Status"), Column("Outcome and evidence"),
     )  # fmt: skip
     note = "Objective: mean of errors over those of a model that learned nothing; 1 is nothing learned, 0 perfect."
     if shared:
@@ -373,8 +376,8 @@ def summary(view: CampaignView) -> tuple[tuple[str, str], ...]:
         ("Finished" if done else "Last update", moment(max(ends) if done and ends else view.now)),
         ("Node-hours", significant(view.node_hours)),
     ]
-    if view.kwh_modelled is not None:
-        facts.append(("Energy (modelled)", f"{significant(view.kwh_modelled)} kWh"))
+    if view.energy.total is not None:
+        facts.append(("Energy", shown(view.energy.total)))
     facts += [("gfm-pipeline", view.version), ("Workflow", view.workflow), ("Campaign folder", view.path)]
     return tuple(facts)
 

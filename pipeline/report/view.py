@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gfm_pipeline.core.contracts.data import DatasetStatistics
+from gfm_pipeline.core.contracts.energy import EnergyLabel
 from gfm_pipeline.core.contracts.evaluation import CalibrateResult
 from gfm_pipeline.core.contracts.training import DatasetErrors
 from gfm_pipeline.core.strenum import StrEnum
@@ -85,6 +86,8 @@ class CandidateView:
     outcome: str
     curve: tuple[CurvePoint, ...]
     running_task: str | None = None
+    energy: KilowattHours | None = None  # of all its attempts
+    joules_per_graph: float | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,44 @@ class TaskFailure:
 
 
 @dataclass(frozen=True)
+class KilowattHours:
+    """Energy of something (kWh), half-width of its error bar (None: not known), how it is known, and by what."""
+
+    kwh: float
+    error: float | None
+    label: EnergyLabel
+    source: str
+
+
+@dataclass(frozen=True)
+class StageEnergy:
+    """Energy of a stage: of attempts whose result counts, of lost ones, and of idle nodes before any of them."""
+
+    name: str
+    node_hours: float
+    tasks: KilowattHours | None
+    lost: KilowattHours | None
+    idle: KilowattHours | None
+    joules_per_graph: float | None = None
+
+
+@dataclass(frozen=True)
+class EnergyView:
+    """Energy of a campaign; ``total`` is the sum of tasks, idle nodes and overhead.
+
+    ``allocation`` is what the nodes counted themselves, and ``difference`` by which share of it the total is more.
+    """
+
+    total: KilowattHours | None = None
+    tasks: KilowattHours | None = None
+    idle: KilowattHours | None = None
+    overhead: KilowattHours | None = None
+    allocation: KilowattHours | None = None
+    difference: float | None = None
+    stages: tuple[StageEnergy, ...] = ()
+
+
+@dataclass(frozen=True)
 class CampaignView:
     """Everything status and report show; built from the journal and result files alone."""
 
@@ -139,7 +180,7 @@ class CampaignView:
     calibration: CalibrateResult | None = None
     failures: tuple[TaskFailure, ...] = ()
     node_hours: float = 0.0
-    kwh_modelled: float | None = None
+    energy: EnergyView = EnergyView()
     resolved: dict[str, Any] = field(default_factory=dict)
     next_command: str = ""
     options: tuple[str, ...] = ()  # of the command that ran it last: campaign folder, site, overlays, overrides

@@ -109,7 +109,9 @@ class Simulation:
         self.programs = Programs(self.cost, curves, scenario.cost.other_seconds)
         self.watcher = SimulationWatcher(self.clock, self.ledger, scenario.driver, request.context.paths, say)
         self.clock.before_waiting = self.watcher.waits
-        self._world = World(self.clock, self.attempts, lambda: SimulatedQuestions(self.clock, scenario.batch, seed))
+        self._world = World(
+            self.clock, self.attempts, lambda: SimulatedQuestions(self.clock, scenario.batch, seed), False
+        )
         self._driven: Job | None = None  # the job that the driver runs in
 
     def run(self) -> str:

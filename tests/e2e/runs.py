@@ -122,3 +122,10 @@ def starts(journal: Path) -> dict[str, list[str]]:
         elif isinstance(event, ev.TaskEnded):
             story[event.task].append(str(event.outcome))
     return story
+
+
+def output(folder: Path, *arguments: str) -> str:
+    """Return what a command says on standard output."""
+    done = subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout

@@ -103,7 +103,11 @@ def test_its_ensemble_predicts(recorded):
 def test_it_resumes_where_there_is_nothing_to_do(recorded):
     before = len(runs.events(recorded / JOURNAL))
     runs.finish(recorded, "resume", "campaign")
-    assert [type(e) for e in runs.events(recorded / JOURNAL)[before:]] == [ev.DriverStarted, ev.DriverEnded]
+    assert [type(e) for e in runs.events(recorded / JOURNAL)[before:]] == [
+        ev.DriverStarted,
+        ev.NodesHeld,
+        ev.DriverEnded,
+    ]
 
 
 @pytest.mark.slow

@@ -113,7 +113,7 @@ def test_damage_is_named_with_its_fix_and_refused_by_run(kind, spoilt, capsys):
         assert "Traceback" not in (spoilt / "driver.log").read_text()
         assert (folder / "manifest.json").exists()  # nothing was removed on the user's behalf
         new = runs.events(journal_of(spoilt))[journal:]
-        assert [type(e) for e in new] == [ev.DriverStarted, ev.DriverEnded]
+        assert [type(e) for e in new] == [ev.DriverStarted, ev.NodesHeld, ev.DriverEnded]
 
 
 def test_the_fix_works_and_the_campaign_is_as_before(spoilt, capsys):

@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.core.contracts.data import DatasetStatistics
+from gfm_pipeline.core.contracts.energy import EnergyLabel
 from gfm_pipeline.core.contracts.evaluation import CalibrateResult, DatasetReport, QuantityReport, figure_key
 from gfm_pipeline.core.contracts.training import DatasetErrors
 from gfm_pipeline.report.view import (
     CampaignView,
     CandidateView,
     CurvePoint,
+    EnergyView,
+    KilowattHours,
     MemberView,
     RungView,
     StageStatus,
@@ -207,7 +210,7 @@ def finished_campaign() -> tuple[CampaignView, dict[str, NDArray[np.float64]]]:
             ),
         ),
         node_hours=0.31,
-        kwh_modelled=0.021,
+        energy=EnergyView(KilowattHours(0.021, None, EnergyLabel.MODELLED, "core model")),
         resolved={"search": {"waves": 2, "rungs": [2000, 6000, 18000]}, "calibrate": {"level": 0.9}, "seed": 1},
         next_command="gfm-pipeline predict organics-and-alloys structures.xyz",
     )

@@ -70,6 +70,7 @@ class Run:
     warning: int = 20
     limits: str = ""  # of launches, as lines of the site file
     workflow: str = WORKFLOW
+    energy: Path | None = None  # folder of the counters of every node
     drivers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -87,6 +88,10 @@ class Run:
         self.overlay = self.machine.overlay(
             self.folder, mode=self.mode, nodes=self.nodes, warning=self.warning, limits=self.limits
         )
+        if self.energy is not None:
+            self.overlay.write_text(
+                self.overlay.read_text() + f"energy: {{source: pm_counters, path: '{self.energy}'}}\n"
+            )
 
     def pace(self, seconds: float, *tasks: str) -> None:
         """Say how long a step takes of trainings that start from now on: all that are not named, or these."""

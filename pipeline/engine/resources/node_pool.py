@@ -118,6 +118,10 @@ class NodePool:
         """Return the names of the blocks that are up."""
         return tuple(self._blocks)
 
+    def size(self, block: str) -> int:
+        """Return how many nodes ``block`` has, bad ones included."""
+        return len(self._blocks[block].nodes)
+
     def usable(self, block: str) -> list[str]:
         """Return the nodes of ``block`` that are not excluded."""
         return list(self._blocks[block].usable)

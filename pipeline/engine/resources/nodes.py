@@ -38,6 +38,9 @@ class Fleet(Protocol):
     def tick(self, state: CampaignState, *, work: bool) -> Iterable[Event]:
         """Look after the nodes and return what happened to them; ``work`` says whether anything is left to do."""
 
+    def held_since(self, block: str) -> float | None:
+        """Return since when the nodes of a block have been the campaign's (Unix seconds); None: since now."""
+
     def ending(self) -> str | None:
         """Return why the driver has to leave soon (its own wall time), or None."""
 
@@ -97,6 +100,8 @@ class HeldJob:
         How long every answer must lack a job before it counts as ended.
     excluded
         Nodes known to be bad from earlier jobs, with the reason.
+    began
+        When it began (Unix seconds); None: not known.
     """
 
     scheduler: JobQueue
@@ -108,6 +113,7 @@ class HeldJob:
     poll_seconds: float
     missing_seconds: float
     excluded: Mapping[str, str]
+    began: float | None = None
 
 
 class HeldFleet:
@@ -211,6 +217,10 @@ class HeldFleet:
         self.pool.exclude(node, reason)
         held.hold_node(node)
         return NodeExcluded(node, reason)
+
+    def held_since(self, block: str) -> float | None:  # noqa: ARG002 - there is one
+        """Return when the batch job began, where it tells."""
+        return None if self._held is None else self._held.began
 
     def ending(self) -> str | None:
         """Return a sentence when the wall time is nearly over, by the clock or by the batch system's signal."""

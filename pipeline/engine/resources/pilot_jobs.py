@@ -275,6 +275,10 @@ class PilotFleet:
         self._hold_node(node)
         return NodeExcluded(node, reason)
 
+    def held_since(self, block: str) -> float | None:  # noqa: ARG002 - it is looked for every second or so
+        """Return nothing: since now."""
+        return None
+
     def ending(self) -> str | None:
         """Return nothing: the driver has no wall time of its own."""
         return None

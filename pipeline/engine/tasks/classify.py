@@ -10,6 +10,7 @@ from typing import Any
 
 from gfm_pipeline.campaign.events import AttemptOutcome, Cause
 from gfm_pipeline.core.contracts.attempt import WRAP_FILE, AttemptReport, read_first_failure
+from gfm_pipeline.core.contracts.attempt_energy import AttemptEnergy, of_nodes, read_energy
 from gfm_pipeline.core.contracts.attempt_files import read_error, read_result, read_saved
 from gfm_pipeline.core.contracts.launch import LAUNCH_FILE
 from gfm_pipeline.core.contracts.task import (
@@ -75,6 +76,7 @@ class AttemptEnd:
     result: dict[str, Any] | None = None
     saved: float | None = None
     host: str = ""
+    energy: AttemptEnergy | None = None
 
     @property
     def left_no_files(self) -> bool:
@@ -125,11 +127,13 @@ def _classify(folder: Path, trouble: str | None, report: AttemptReport | None) -
     except IntegrityError as error:
         return AttemptEnd(Cause.TROUBLE, error.message, saved=saved)
     if record is None:
+        left = read_energy(folder)
+        energy = of_nodes(left, len(left))
         if trouble is None:
-            return AttemptEnd(Cause.DRIVER_LOST, "lost with its driver", saved=saved)
+            return AttemptEnd(Cause.DRIVER_LOST, "lost with its driver", saved=saved, energy=energy)
         name, _, text = trouble.partition(": ")
         cause = _LOST.get(name, Cause.TROUBLE)
-        return AttemptEnd(cause, text if cause is Cause.STORAGE else trouble, saved=saved)
+        return AttemptEnd(cause, text if cause is Cause.STORAGE else trouble, saved=saved, energy=energy)
     said = read_error(folder) if record.code else None
     if said is None and report is not None:
         said = report.error
@@ -143,7 +147,7 @@ def _classify(folder: Path, trouble: str | None, report: AttemptReport | None) -
         reason = str(result.get("message") or "")
     elif cause in (Cause.FINISHED, Cause.DIVERGED):
         cause, reason = Cause.TROUBLE, NO_RESULT
-    return AttemptEnd(cause, reason, record.seconds, result, saved, record.host)
+    return AttemptEnd(cause, reason, record.seconds, result, saved, record.host, record.energy)
 
 
 def _cause(folder: Path, record: ExitRecord, told: ErrorRecord) -> tuple[Cause, str]:

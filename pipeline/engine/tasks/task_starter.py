@@ -19,6 +19,7 @@ from gfm_pipeline.engine.resources.nodes import Fleet, place
 from gfm_pipeline.engine.tasks.attempts import AttemptKey, Running, TaskKey, bounds_of, failed_on, next_attempt, spec_of
 from gfm_pipeline.engine.tasks.late_files import visible_seconds
 from gfm_pipeline.engine.tasks.shared_launches import SharedLaunch, SharedLaunches
+from gfm_pipeline.execution.energy_plan import account_of
 from gfm_pipeline.execution.launcher import Launcher, TaskLaunch
 from gfm_pipeline.execution.prepare import in_job, prepare, prepare_shared
 from gfm_pipeline.execution.size_class import SizeClass
@@ -71,6 +72,7 @@ class Starter:
         self._context, self._site, self._launcher, self._fleet, self._begin = context, site, launcher, fleet, begin
         self._clock = clock
         self._bounds = bounds_of(context.workflow.limits, visible_seconds(context.workflow.limits, site))
+        self._account = account_of(context.paths.root)
 
     def start_some(self, step: Step, state: CampaignState, busy: Container[TaskKey], now: float) -> None:
         """Start the most urgent tasks there is room for, in their order: a large one is not starved by small ones.
@@ -130,6 +132,7 @@ class Starter:
                 folder,
                 self._bounds,
                 read,
+                self._account,
             )
         self.started += 1
         self._begin([running])
@@ -156,7 +159,7 @@ class Starter:
                 self._make_folder(running, state)
             members = [(module_of(self._site, r.request.program), r.folder, _files_read(r.request)) for r in opened]
             job, places = prepare_shared(
-                self._site, first.request.stage, size, placement.nodes, members, folder, self._bounds
+                self._site, first.request.stage, size, placement.nodes, members, folder, self._bounds, self._account
             )
         placed = {
             rank: replace(running, placement=replace(placement, nodes=nodes, tasks=1), launch=folder)

@@ -113,7 +113,7 @@ def _ranks(site: SiteModel, nodes: Sequence[str], folder: Path) -> Launch:
         PACKAGES,
         data=str(folder),
         exchange_megabytes=EXCHANGED[device],
-        counters=site.energy.path,
+        counters=site.energy.folders,
     )
     strategy = LaunchStrategy.STEP if nodes else LaunchStrategy.SPAWN
     return _prepared(site, SizeClass(shape, strategy), nodes, folder, spec, SECONDS[RANKS])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gfm_pipeline.core.contracts.energy import AUTO, MODEL, source_order
 from gfm_pipeline.core.contracts.preflight import RankObservation
 from gfm_pipeline.execution.preflight.binding_checks import (
     check_cores,
@@ -14,7 +15,7 @@ from gfm_pipeline.execution.preflight.binding_checks import (
 from gfm_pipeline.execution.preflight.observations import RANKS, VIEW, JobObservations, LaunchObservation
 from gfm_pipeline.execution.preflight.probe import PACKAGES, step_shape
 from gfm_pipeline.execution.preflight.verdict import CheckResult, CheckStatus, failed, passed, skipped
-from gfm_pipeline.sites.enums import EnergySource, GpuRuntime
+from gfm_pipeline.sites.enums import GpuRuntime
 from gfm_pipeline.sites.schema import SiteModel
 
 MOST_SKEW = 2.0  # seconds; heartbeats, ages of files and deadlines are told in whole ones
@@ -267,13 +268,13 @@ def _data(seen: JobObservations) -> CheckResult:
 
 def _energy(site: SiteModel, ranks: Sequence[RankObservation]) -> CheckResult:
     looked = [rank for rank in ranks if rank.energy or rank.energy_trouble]
-    usable = [
-        source for source in ("pm_counters", "nvml", "rapl") if looked and all(source in r.energy for r in looked)
-    ]
+    usable = [source for source in source_order() if looked and all(source in r.energy for r in looked)]
     source = site.energy.source
     others = f"readable here: {', '.join(usable)}" if usable else "no counters are readable here"
-    if source is EnergySource.MODEL:
-        return skipped("energy", f"energy.source is model; {others}")
+    if source == MODEL or (source == AUTO and not usable):
+        return skipped("energy", f"energy.source is {source}; {others}")
+    if source == AUTO:
+        source = usable[0]
     if source in usable:
         return passed("energy", f"{source} ({looked[0].energy[source]:.4g} J on {looked[0].node})")
     why = next((r.energy_trouble[source] for r in looked if source in r.energy_trouble), "nobody looked")

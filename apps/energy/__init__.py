@@ -1,0 +1,1 @@
+"""Energy of compute nodes: its sources, the accounts of a node, and what an attempt used."""

@@ -1,0 +1,222 @@
+"""Energy: the records of what was used, and the sources it is read from.
+
+A source is declared by an `EnergySourceDescription` and read on compute nodes as an `EnergyMeter`. Another package adds
+one by an entry point of the group ``gfm_pipeline.energy_sources``. Energies are in joules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Protocol
+
+from gfm_pipeline.core.contracts.extensions import Extensions
+from gfm_pipeline.core.strenum import StrEnum
+
+ENERGY_FOLDER = "energy"  # in an attempt's folder: a `NodeEnergy` of each of its nodes, by the node's name
+AUTO = "auto"  # in a site file: the first source that a node has, in the order below
+MODEL = "model"  # not read at all: power model x time
+
+
+class EnergyLabel(StrEnum):
+    """How an energy is known, the surest first."""
+
+    MEASURED = "measured"  # a counter that nobody else's work moved
+    ATTRIBUTED = "attributed"  # a share of a counter that several tasks moved, or that was not seen all the time
+    MODELLED = "modelled"  # power model x time
+
+
+LABELS = tuple(EnergyLabel)
+
+
+class EnergyScope(StrEnum):
+    """What a counter counts. That of a node has the others in it, so they are never added to it."""
+
+    NODE = "node"
+    GPU = "gpu"
+    PACKAGE = "package"
+
+
+@dataclass(frozen=True)
+class CounterReading:
+    """A cumulative counter at one moment.
+
+    Parameters
+    ----------
+    joules
+        What it shows.
+    scope
+        What it counts.
+    period_seconds
+        Between two updates: how far a reading may be behind.
+    range_joules
+        Where it begins again from 0; None: it does not.
+    device
+        Number of the GPU it counts on its node; None: it is no GPU's.
+    """
+
+    joules: float
+    scope: EnergyScope
+    period_seconds: float
+    range_joules: float | None = None
+    device: int | None = None
+
+
+class EnergyMeter(Protocol):
+    """A source of energy on a node. It is made with the folder of its counters, '' where it has none."""
+
+    def read(self) -> dict[str, CounterReading]:
+        """Return every counter by its name; raises OSError where there are none, or none may be read."""
+
+
+@dataclass(frozen=True)
+class EnergySourceDescription:
+    """What is known of a source without importing it.
+
+    Parameters
+    ----------
+    target
+        ``module:class`` of its `EnergyMeter`.
+    summary
+        What it is, in one line.
+    scope
+        What its counters count.
+    root
+        Folder of its counter files; '' where it has none.
+    """
+
+    target: str
+    summary: str
+    scope: EnergyScope
+    root: str = ""
+
+
+_APPS = "gfm_pipeline.apps.energy"
+SOURCES = Extensions(
+    "energy source",
+    "gfm_pipeline.energy_sources",
+    EnergySourceDescription,
+    {
+        "pm_counters": EnergySourceDescription(
+            f"{_APPS}.cray:CrayCounters", "counters of HPE Cray EX nodes", EnergyScope.NODE, "/sys/cray/pm_counters"
+        ),
+        "nvml": EnergySourceDescription(f"{_APPS}.nvml:Nvml", "NVIDIA's GPUs, by their driver", EnergyScope.GPU),
+        "amd_smi": EnergySourceDescription(f"{_APPS}.amd_smi:AmdSmi", "AMD's GPUs, by AMD SMI", EnergyScope.GPU),
+        "rapl": EnergySourceDescription(
+            f"{_APPS}.rapl:Rapl", "processors and memory, by powercap", EnergyScope.PACKAGE, "/sys/class/powercap"
+        ),
+    },
+)
+
+
+def source_order() -> tuple[str, ...]:
+    """Return the names of all sources in the order they are tried; those of other packages come last."""
+    return (*SOURCES.built_in, *(name for name in SOURCES.names() if name not in SOURCES.built_in))
+
+
+def make_meter(name: str, root: str | None = None) -> EnergyMeter:
+    """Return the meter of a source, with its counters in ``root``; None: where they usually are.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such source.
+    """
+    described = SOURCES.describe(name)
+    module, _, cls = described.target.partition(":")
+    made: EnergyMeter = getattr(import_module(module), cls)(described.root if root is None else root)
+    return made
+
+
+@dataclass(frozen=True)
+class EnergyUse:
+    """Energy that something used.
+
+    Parameters
+    ----------
+    joules
+        How much.
+    error
+        Half-width of its error bar (J): an update period of the counters at the mean power, and what was not seen.
+        None: not known, as of a model's.
+    label
+        How it is known.
+    source
+        By which source or model.
+    node_seconds
+        Of how much of nodes.
+    """
+
+    joules: float
+    error: float | None
+    label: EnergyLabel
+    source: str
+    node_seconds: float = 0.0
+
+
+def total(uses: Iterable[EnergyUse]) -> EnergyUse | None:
+    """Return the sum of energies, as sure as the least sure of them; None of none. Errors add up: they may agree."""
+    found = [use for use in uses if use is not None]
+    if not found:
+        return None
+    errors = [use.error for use in found]
+    return EnergyUse(
+        sum(use.joules for use in found),
+        None if None in errors else sum(e for e in errors if e is not None),
+        max((use.label for use in found), key=LABELS.index),
+        "+".join(dict.fromkeys(part for use in found for part in use.source.split("+"))),
+        sum(use.node_seconds for use in found),
+    )
+
+
+@dataclass(frozen=True)
+class NodeEnergy:
+    """What one node used, for one attempt and beside it.
+
+    Parameters
+    ----------
+    node
+        Its name.
+    task
+        Of the attempt.
+    idle
+        Of the node while no task ran on it, since the last attempt was told of it.
+    all
+        Of the node since its accounts were opened, whoever moved its counters.
+    """
+
+    node: str
+    task: EnergyUse
+    idle: EnergyUse
+    all: EnergyUse
+
+
+@dataclass(frozen=True)
+class EnergyPlan:
+    """How the energy of an attempt is read on each of its nodes.
+
+    Parameters
+    ----------
+    sources
+        Names in the order they are tried.
+    roots
+        Folders of counter files by source, where they are not the usual ones.
+    account
+        Name of the accounts that the tasks of one driver share on a node.
+    share
+        Of the node that the attempt has; 1: all of it.
+    nodes
+        How many it has.
+    """
+
+    sources: tuple[str, ...]
+    roots: Mapping[str, str] = field(default_factory=dict)
+    account: str = ""
+    share: float = 1.0
+    nodes: int = 1
+
+
+def told(use: EnergyUse) -> str:
+    """Return how an energy is known, for people, e.g. ``measured, pm_counters``."""
+    return f"{use.label}, {use.source}"

@@ -1,0 +1,193 @@
+"""What a campaign has used by its journal: node-hours and energy, of tasks, of nobody, and around them.
+
+Tasks whose result counts, idle nodes, and the rest (overhead: attempts that brought no result, and nodes before their
+first task and after their last) are together what the nodes used. Where nodes were counted, both sides are: their
+difference says how good the books are. What no counter has seen is told by idle power, measured or the site's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from gfm_pipeline.campaign.events import Action, AttemptOutcome
+from gfm_pipeline.campaign.stage_state import Attempt, TaskState
+from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.core.contracts.energy import EnergyLabel, EnergyUse, total
+
+HOUR = 3600.0
+KWH = 3.6e6  # J
+IDLE_SHARE = 0.01  # of the time counted, from which on idle power is known
+IDLE_MODEL, IDLE_MEASURED, BUSY_MODEL = "idle node model", "mean idle power", "node model"
+
+
+@dataclass(frozen=True)
+class TaskUsage:
+    """What the attempts of some tasks used.
+
+    Parameters
+    ----------
+    node_seconds
+        Of the nodes they held.
+    energy
+        Of attempts whose result counts; None: it is not known.
+    lost
+        Of attempts that brought none; None: there are none, or it is not known.
+    idle
+        Of their nodes before they began, while no task ran there.
+    graphs
+        That their trainings saw.
+    """
+
+    node_seconds: float = 0.0
+    energy: EnergyUse | None = None
+    lost: EnergyUse | None = None
+    idle: EnergyUse | None = None
+    graphs: float = 0.0
+
+    @property
+    def all(self) -> EnergyUse | None:
+        """Energy of all attempts, and of idle nodes before them."""
+        return total(use for use in (self.energy, self.lost, self.idle) if use is not None)
+
+    @property
+    def joules_per_graph(self) -> float | None:
+        """Energy of all attempts, for each graph that was seen (J); None: not known."""
+        spent = total(use for use in (self.energy, self.lost) if use is not None)
+        return spent.joules / self.graphs if spent is not None and self.graphs > 0 else None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a campaign has used by now.
+
+    Parameters
+    ----------
+    node_seconds
+        Of the nodes it held.
+    hours
+        In which a driver was at work.
+    stages
+        Of the tasks of each stage; results that several stages share count for the first of them.
+    tasks, idle, overhead
+        Energy whose sum is that of all nodes; None: it is not known.
+    allocation
+        Energy of all nodes by their own counters; None: none were read.
+    """
+
+    node_seconds: float
+    hours: float
+    stages: dict[str, TaskUsage] = field(default_factory=dict)
+    tasks: EnergyUse | None = None
+    idle: EnergyUse | None = None
+    overhead: EnergyUse | None = None
+    allocation: EnergyUse | None = None
+
+    @property
+    def energy(self) -> EnergyUse | None:
+        """Energy in all: of tasks, idle nodes and overhead.
+
+        What a late counter takes from one attempt it gives to the next, so the error bar is that of the nodes.
+        """
+        found = total(use for use in (self.tasks, self.idle, self.overhead) if use is not None)
+        return found if found is None or self.allocation is None else replace(found, error=self.allocation.error)
+
+    @property
+    def difference(self) -> float | None:
+        """Share by which tasks, idle nodes and overhead differ from what the nodes counted; None: nothing was."""
+        if self.allocation is None or self.energy is None or not self.allocation.joules:
+            return None
+        return self.energy.joules / self.allocation.joules - 1.0
+
+
+def usage(state: CampaignState, now: float, *, alive: bool = True) -> Usage:
+    """Return what a campaign has used by ``now`` (Unix seconds); ``alive``: whether its driver is at work."""
+    until = now if alive else state.last_event
+    first: dict[str, list[TaskState]] = {}
+    for stage, task in state.all_tasks():
+        first.setdefault(stage.stage, []).append(task)
+    stages = {name: of_tasks(tasks) for name, tasks in first.items()}
+    hours = sum(max(0.0, end - begun) for begun, end in _driven(state, until)) / HOUR
+    seconds = sum(max(0.0, (h.until or until) - h.since) * h.nodes for h in state.holdings)
+    if not state.holdings:  # a journal of an earlier version: one node a driver
+        seconds = hours * HOUR
+    tasks = total(use.energy for use in stages.values() if use.energy is not None)
+    lost = [use.lost for use in stages.values() if use.lost is not None]
+    idle = total(use for use in (*(s.idle for s in stages.values()), *(m.idle for m in state.measured)) if use)
+    unseen = _unseen(state, seconds, tasks, lost, idle)
+    counted = total(measured.used for measured in state.measured)
+    whole = None if counted is None else _completed(state, counted, seconds, idle)
+    return Usage(seconds, hours, stages, tasks, idle, total([*lost, *unseen]), whole)
+
+
+def of_tasks(tasks: Iterable[TaskState]) -> TaskUsage:
+    """Return what the attempts of some tasks used."""
+    known = list(tasks)
+    attempts = [attempt for task in known for attempt in task.history]
+    counting = [a for a in attempts if _counts(a)]
+    return TaskUsage(
+        sum(a.seconds if a.node_seconds is None else a.node_seconds for a in attempts),
+        total(a.energy for a in counting if a.energy is not None),
+        total(a.energy for a in attempts if a.energy is not None and not _counts(a)),
+        total(a.idle for a in attempts if a.idle is not None),
+        sum(_graphs(task) for task in known),
+    )
+
+
+def _counts(attempt: Attempt) -> bool:
+    """Return whether an attempt brought a result; one that diverged has shown something, too."""
+    return attempt.outcome in (AttemptOutcome.OK, AttemptOutcome.DIVERGED) and attempt.action in (None, Action.ACCEPT)
+
+
+def _graphs(task: TaskState) -> float:
+    """Return the graphs that a training saw in its own time: its result counts those of the model's whole life."""
+    result = task.result or {}
+    return float(result.get("graphs_per_second") or 0.0) * float(result.get("seconds") or 0.0)
+
+
+def _driven(state: CampaignState, until: float) -> Iterable[tuple[float, float]]:
+    """Yield when each driver began and ended; one that died counts to the last event before the next."""
+    for index, driver in enumerate(state.drivers):
+        following = state.drivers[index + 1].started if index + 1 < len(state.drivers) else None
+        end = driver.ended
+        if end is None:
+            end = until if following is None else min(state.last_event, following)
+        yield driver.started, end
+
+
+def _idle_watts(state: CampaignState, idle: EnergyUse | None, seconds: float) -> tuple[float, str] | None:
+    """Return the power of an idle node (W) and what it rests on; None: it is not known."""
+    if idle is not None and idle.node_seconds >= IDLE_SHARE * seconds > 0:
+        return idle.joules / idle.node_seconds, IDLE_MEASURED
+    info = state.drivers[-1].info if state.drivers else None
+    if info is None:
+        return None
+    if info.idle_watts is not None:
+        return info.idle_watts, IDLE_MODEL
+    return None if info.node_watts is None else (info.node_watts, BUSY_MODEL)
+
+
+def _by_idle_power(
+    state: CampaignState, node_seconds: float, idle: EnergyUse | None, seconds: float
+) -> EnergyUse | None:
+    known = _idle_watts(state, idle, seconds)
+    if known is None or node_seconds <= 0:
+        return None
+    joules, source = known[0] * node_seconds, known[1]
+    label = EnergyLabel.ATTRIBUTED if source == IDLE_MEASURED else EnergyLabel.MODELLED
+    return EnergyUse(joules, joules if label is EnergyLabel.ATTRIBUTED else None, label, source, node_seconds)
+
+
+def _unseen(
+    state: CampaignState, seconds: float, tasks: EnergyUse | None, lost: list[EnergyUse], idle: EnergyUse | None
+) -> list[EnergyUse]:
+    """Return the energy of nodes in the time that neither tasks nor idle nodes account for."""
+    seen = sum(use.node_seconds for use in (tasks, idle, *lost) if use is not None)
+    found = _by_idle_power(state, seconds - seen, idle, seconds)
+    return [] if found is None else [found]
+
+
+def _completed(state: CampaignState, counted: EnergyUse, seconds: float, idle: EnergyUse | None) -> EnergyUse:
+    """Return what the nodes counted, with what they used while nobody looked."""
+    rest = _by_idle_power(state, seconds - counted.node_seconds, idle, seconds)
+    return counted if rest is None else (total([counted, rest]) or counted)
