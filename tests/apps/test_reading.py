@@ -134,7 +134,7 @@ def test_the_index_knows_sizes_labels_and_edges():
     for cutoff in RADII:
         table = GraphTable.build(columns, cutoff, 0, {"energy": REFERENCE})
         facts = index.facts(graphs, cutoff)
-        energies, forces = table.label_counts()
+        energies, forces = (table.label_counts()[name] for name in ("energy", "forces"))
         for found, expected in (
             (facts.natoms, table.natoms),
             (facts.nedges, table.nedges),

@@ -80,7 +80,7 @@ class InMemorySource:
 
     def __init__(self, table: GraphTable) -> None:
         self._table = table
-        self._energies, self._forces = table.label_counts()
+        self._known = table.label_counts()
 
     def __len__(self) -> int:
         return len(self._table)
@@ -88,7 +88,8 @@ class InMemorySource:
     def facts(self, graphs: Indices) -> Facts:
         """See `GraphSource.facts`."""
         table = self._table
-        return Facts(table.natoms[graphs], table.nedges[graphs], self._energies[graphs], self._forces[graphs])
+        known = {target: counts[graphs] for target, counts in self._known.items()}
+        return Facts(table.natoms[graphs], table.nedges[graphs], known)
 
     def table(self, graphs: Indices) -> tuple[GraphTable, Indices]:
         """See `GraphSource.table`."""

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.neighbors.edges import Edges, NeighborListFn, Packed, build_edges, select_edges
 from gfm_pipeline.apps.dataset.store.columns import Columns, Labels
-from gfm_pipeline.core.contracts.targets import ATTRIBUTES, OF_MEAN, Level, References
+from gfm_pipeline.apps.dataset.store.index import known_labels
+from gfm_pipeline.core.contracts.targets import ATTRIBUTES, ENERGY, OF_MEAN, Level, References
 from gfm_pipeline.core.errors import DataError
 
 
@@ -69,11 +70,12 @@ class GraphTable:
         """Return the number of neighbours of each atom [N]."""
         return np.bincount(np.repeat(self.atom_start, self.nedges) + self.dst, minlength=len(self.z))
 
-    def label_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return how many energies (0 or 1) and force vectors of each structure are known [G]."""
-        known = np.concatenate([[0], np.cumsum(~np.isnan(self.atom_labels["forces"]).any(1))])
-        forces = known[self.atom_start + self.natoms] - known[self.atom_start]
-        return (~np.isnan(self.graph_labels["energy"])).astype(np.int64), forces.astype(np.int64)
+    def label_counts(self) -> dict[str, NDArray[np.int64]]:
+        """Return how many labels of each target are known of each structure [G]: 0 or 1, or those of its atoms."""
+        offsets = np.append(self.atom_start, len(self.z))
+        return {name: known_labels(labels) for name, labels in self.graph_labels.items()} | {
+            name: known_labels(labels, offsets) for name, labels in self.atom_labels.items()
+        }
 
     @classmethod
     def build(
@@ -116,6 +118,7 @@ class GraphTable:
                 atom_labels[name] = (atom_labels[name] - zero).astype(np.float32)
             elif reference and name in graph_labels:
                 graph_labels[name] = graph_labels[name] - reference_values(columns, reference, name, Level.GRAPH)
+        single = {name: array.astype(np.float32) for name, array in graph_labels.items() if name != ENERGY.name}
         if cutoff is None:
             edges = Edges.none(len(columns))
         else:
@@ -128,8 +131,8 @@ class GraphTable:
             dataset=dataset_index,
             z=columns.numbers.astype(np.int64),
             pos=columns.pos,
-            graph_labels=graph_labels,
-            atom_labels=atom_labels,
+            graph_labels=graph_labels | single,
+            atom_labels={name: array.astype(np.float32, copy=False) for name, array in atom_labels.items()},
             cell=columns.cell * columns.pbc[:, :, None],
             attributes={name: columns.graph_attr[:, k] for k, name in enumerate(ATTRIBUTES)},
             natoms=columns.natoms,

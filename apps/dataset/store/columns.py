@@ -23,6 +23,10 @@ def flat_ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray
     return np.repeat(starts - (ends - counts), counts) + np.arange(total, dtype=np.int64)
 
 
+def _label(array: NDArray[np.generic]) -> NDArray[np.floating[Any]]:
+    return np.ascontiguousarray(array, dtype=np.float64 if array.dtype == np.float64 else np.float32)
+
+
 def _like(array: NDArray[Any], rows: int) -> NDArray[Any]:
     return np.empty((rows, *array.shape[1:]), dtype=array.dtype)
 
@@ -53,7 +57,8 @@ class Columns:
         Total charge (e) and spin multiplicity, 0 where they are not known [G, 2], float32.
     graph_labels, atom_labels
         Labels by name of a target, of structures [G, ...] and of atoms [N, ...], with the shape of the target's rank;
-        NaN where a record has none. Energies are float64, since references are still in them; all else is float32.
+        NaN where a record has none. Labels that references are still in, such as energies, are float64; all others are
+        float32.
         Total energies and forces are always there.
     """
 
@@ -82,6 +87,16 @@ class Columns:
         """Forces [N, 3], eV/Angstrom."""
         return self.atom_labels["forces"]
 
+    def labels_of(self, target: str) -> NDArray[np.floating[Any]]:
+        """Return the labels of a target, of structures or of atoms.
+
+        Raises
+        ------
+        KeyError
+            When there are none.
+        """
+        return self.graph_labels[target] if target in self.graph_labels else self.atom_labels[target]
+
     @classmethod
     def build(
         cls,
@@ -101,7 +116,7 @@ class Columns:
     ) -> Columns:
         """Convert to the types of this class, form ``offsets`` and check the shapes.
 
-        ``graph_labels`` and ``atom_labels`` are those beside energies and forces.
+        ``graph_labels`` and ``atom_labels`` are those beside energies and forces; what is float64 stays so.
 
         Raises
         ------
@@ -137,9 +152,9 @@ class Columns:
             if graph_attr is None
             else np.ascontiguousarray(graph_attr, dtype=np.float32),
             graph_labels={"energy": np.ascontiguousarray(energy, dtype=np.float64)}
-            | {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in of_graphs.items()},
+            | {name: _label(array) for name, array in of_graphs.items()},
             atom_labels={"forces": np.ascontiguousarray(forces, dtype=np.float32)}
-            | {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in of_atoms.items()},
+            | {name: _label(array) for name, array in of_atoms.items()},
         )
 
     def take(self, graphs: NDArray[np.int64] | Sequence[int]) -> Columns:

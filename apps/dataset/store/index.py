@@ -1,7 +1,7 @@
 """What is known of every structure without reading it: its size, its labels, and how many neighbours it has.
 
 Sharing a batch between ranks needs sizes and numbers of labels of all its structures, whoever reads them. So ingest
-counts once, and keeps 28 bytes per structure beside the atoms.
+counts once, and keeps 28 bytes per structure beside the atoms, and 4 for each target beside energy and forces.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,23 +24,45 @@ from gfm_pipeline.apps.dataset.neighbors.neighbor_list import pairs_within
 from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.apps.dataset.store.edge_files import EdgeWriter
 from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.targets import ENERGY, FORCES
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.publish import storage_errors
 
 _AT_ONCE = 1 << 20  # rows that are copied at a time
 _FIXED = 3  # natoms, known energies, known force vectors
+_COUNTED = _FIXED + len(RADII)  # then known labels of further targets
 
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Of some structures [n] each: atoms, directed edges, known energies (0 or 1), known force vectors."""
+    """Of some structures [n] each: atoms, directed edges, and known labels by target: 0 or 1, or those of atoms."""
 
     natoms: Indices
     nedges: Indices
-    energies: Indices
-    forces: Indices
+    known: Mapping[str, Indices]
+
+    @classmethod
+    def placed(cls, parts: Sequence[tuple[Indices, Facts]], n: int) -> Facts:
+        """Return what is known of ``n`` structures from parts, each with its places among them; what lacks is 0."""
+        found = cls(np.zeros(n, np.int64), np.zeros(n, np.int64), {})
+        known: dict[str, Indices] = {}
+        for places, facts in parts:
+            found.natoms[places], found.nedges[places] = facts.natoms, facts.nedges
+            for target, counts in facts.known.items():
+                known.setdefault(target, np.zeros(n, np.int64))[places] = counts
+        return replace(found, known=known)
+
+    @property
+    def energies(self) -> Indices:
+        """Known energies [n], 0 or 1."""
+        return self.known[ENERGY.name]
+
+    @property
+    def forces(self) -> Indices:
+        """Known force vectors [n]."""
+        return self.known[FORCES.name]
 
 
 @dataclass(frozen=True)
@@ -49,11 +72,14 @@ class GraphIndex:
     Attributes
     ----------
     rows
-        Atoms, known energies, known force vectors, and directed edges within each of `RADII` [G, 7], uint32; on disk,
-        mapped.
+        Atoms, known energies, known force vectors, directed edges within each of `RADII`, and known labels of each of
+        ``targets`` [G, 7 + T], uint32; on disk, mapped.
+    targets
+        Those beside energy and forces.
     """
 
     rows: NDArray[np.uint32]
+    targets: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -65,14 +91,16 @@ class GraphIndex:
         the cutoff, and beyond the last extrapolated. Without a cutoff there are none.
         """
         rows = np.asarray(self.rows[graphs]).astype(np.int64)
+        known = {ENERGY.name: rows[:, 1], FORCES.name: rows[:, 2]}
+        known |= {target: rows[:, _COUNTED + k] for k, target in enumerate(self.targets)}
         if cutoff is None:
-            return Facts(rows[:, 0], np.zeros(len(rows), dtype=np.int64), rows[:, 1], rows[:, 2])
+            return Facts(rows[:, 0], np.zeros(len(rows), dtype=np.int64), known)
         volumes = np.array([0.0, *RADII]) ** 3
         upper = int(np.clip(np.searchsorted(volumes, cutoff**3), 1, len(RADII)))
-        edges = np.concatenate([np.zeros((len(rows), 1), dtype=np.int64), rows[:, _FIXED:]], axis=1)
+        edges = np.concatenate([np.zeros((len(rows), 1), dtype=np.int64), rows[:, _FIXED:_COUNTED]], axis=1)
         part = (cutoff**3 - volumes[upper - 1]) / (volumes[upper] - volumes[upper - 1])
         nedges = np.rint(edges[:, upper - 1] + part * (edges[:, upper] - edges[:, upper - 1])).astype(np.int64)
-        return Facts(rows[:, 0], nedges, rows[:, 1], rows[:, 2])
+        return Facts(rows[:, 0], nedges, known)
 
 
 def index_file(label: Split) -> str:
@@ -80,15 +108,35 @@ def index_file(label: Split) -> str:
     return f"{label}.index.npy"
 
 
-def rows_of(columns: Columns, degrees: NDArray[np.uint16]) -> NDArray[np.uint32]:
+def known_labels(labels: NDArray[np.floating[Any]], offsets: Indices | None = None) -> Indices:
+    """Return how many labels of each structure are known [G].
+
+    Parameters
+    ----------
+    labels
+        Of structures [G, ...], or of atoms [N, ...].
+    offsets
+        Of atoms: the first one of each structure, and N [G + 1].
+    """
+    known: NDArray[np.bool_] = ~np.isnan(labels.reshape(len(labels), -1)).any(axis=1)
+    if offsets is None:
+        return known.astype(np.int64)
+    total = np.concatenate([[0], np.cumsum(known)])
+    found: Indices = total[offsets[1:]] - total[offsets[:-1]]
+    return found
+
+
+def rows_of(columns: Columns, degrees: NDArray[np.uint16], targets: Sequence[str] = ()) -> NDArray[np.uint32]:
     """Return the rows of a `GraphIndex` of structures whose atoms have so many neighbours within `RADII` [N, R]."""
-    rows = np.zeros((len(columns), _FIXED + len(RADII)), dtype=np.uint32)
-    known = np.concatenate([[0], np.cumsum(~np.isnan(columns.forces).any(1))])
+    rows = np.zeros((len(columns), _COUNTED + len(targets)), dtype=np.uint32)
     rows[:, 0] = columns.natoms
-    rows[:, 1] = ~np.isnan(columns.energy)
-    rows[:, 2] = known[columns.offsets[1:]] - known[columns.offsets[:-1]]
+    rows[:, 1] = known_labels(columns.energy)
+    rows[:, 2] = known_labels(columns.forces, columns.offsets)
+    for k, target in enumerate(targets):
+        offsets = columns.offsets if target in columns.atom_labels else None
+        rows[:, _COUNTED + k] = known_labels(columns.labels_of(target), offsets)
     total = np.concatenate([np.zeros((1, len(RADII)), np.int64), np.cumsum(degrees, axis=0, dtype=np.int64)])
-    rows[:, _FIXED:] = total[columns.offsets[1:]] - total[columns.offsets[:-1]]
+    rows[:, _FIXED:_COUNTED] = total[columns.offsets[1:]] - total[columns.offsets[:-1]]
     return rows
 
 
@@ -143,6 +191,8 @@ class IndexWriter:
         Structures of each split.
     cutoff
         Edges within it (Angstrom) are stored; None: none are.
+    targets
+        Those beside energy and forces.
 
     Raises
     ------
@@ -150,7 +200,10 @@ class IndexWriter:
         When the disk refuses.
     """
 
-    def __init__(self, folder: Path, sizes: Mapping[Split, int], cutoff: float | None = None) -> None:
+    def __init__(
+        self, folder: Path, sizes: Mapping[Split, int], cutoff: float | None = None, targets: Sequence[str] = ()
+    ) -> None:
+        self._targets = tuple(targets)
         self._folder, self._sizes, self._cutoff = folder, sizes, cutoff
         self._edges = None if cutoff is None else EdgeWriter(folder, sizes)
         self._open = ExitStack()
@@ -162,7 +215,7 @@ class IndexWriter:
             path = self._folder / index_file(label)
             with storage_errors(path):
                 # written, not mapped: a full disk answers a write with an error, and a mapping by killing the process
-                np.save(path, np.zeros((n, _FIXED + len(RADII)), dtype=np.uint32))
+                np.save(path, np.zeros((n, _COUNTED + len(self._targets)), dtype=np.uint32))
         if self._edges is not None:
             self._open.enter_context(self._edges)
         return self
@@ -188,12 +241,12 @@ class IndexWriter:
         if degrees is None or self._edges is not None:
             keep = None if self._edges is None else partial(self._edges.add, label)
             degrees = count(columns, check, keep, self._cutoff or 0.0)
-        self.put(label, rows_of(columns, degrees))
+        self.put(label, rows_of(columns, degrees, self._targets))
         found = Degrees.of(degrees)
         self.degrees[label] = self.degrees[label] + found if label in self.degrees else found
 
     def put(self, label: Split, rows: NDArray[np.uint32]) -> None:
-        """Write the next rows of ``label`` [n, 7], which were counted before."""
+        """Write the next rows of ``label`` [n, 7 + T], which were counted before."""
         path = self._folder / index_file(label)
         with storage_errors(path), open(path, "r+b") as stream:
             stream.seek(-rows[0:1].nbytes * (self._sizes[label] - self._done[label]), os.SEEK_END)
@@ -208,7 +261,7 @@ class IndexWriter:
             raise ValueError(f"The index got {self._done} structures, not {dict(self._sizes)}.")
 
 
-def join_indexes(folder: Path, label: Split, parts: Sequence[Path]) -> None:
+def join_indexes(folder: Path, label: Split, parts: Sequence[Path], targets: Sequence[str] = ()) -> None:
     """Write the index of a split into ``folder`` from those in ``parts``, end to end, a piece in memory at a time.
 
     Raises
@@ -217,14 +270,14 @@ def join_indexes(folder: Path, label: Split, parts: Sequence[Path]) -> None:
         When the disk refuses.
     """
     pieces = [np.load(part / index_file(label), mmap_mode="r", allow_pickle=False) for part in parts]
-    with IndexWriter(folder, {label: sum(len(piece) for piece in pieces)}) as index:
+    with IndexWriter(folder, {label: sum(len(piece) for piece in pieces)}, targets=targets) as index:
         for piece in pieces:
             for first in range(0, len(piece), _AT_ONCE):
                 index.put(label, np.asarray(piece[first : first + _AT_ONCE]))
 
 
-def read_index(folder: Path, label: Split, n: int) -> GraphIndex | None:
-    """Map the index of a split of ``n`` structures; None when the folder has none.
+def read_index(folder: Path, label: Split, n: int, targets: Sequence[str] = ()) -> GraphIndex | None:
+    """Map the index of a split of ``n`` structures with labels of ``targets``; None when the folder has none.
 
     Raises
     ------
@@ -238,6 +291,6 @@ def read_index(folder: Path, label: Split, n: int) -> GraphIndex | None:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise IntegrityError(f"{path} cannot be read: {error}.") from error
-    if rows.dtype != np.uint32 or rows.shape != (n, _FIXED + len(RADII)):
+    if rows.dtype != np.uint32 or rows.shape != (n, _COUNTED + len(targets)):
         raise IntegrityError(f"{path} is not an index of {n} structures.", "Ingest the dataset again.")
-    return GraphIndex(rows)
+    return GraphIndex(rows, tuple(targets))
