@@ -1,12 +1,14 @@
-"""The multi-task training loss."""
+"""The multi-task training loss: one term for each target."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from gfm_pipeline.core.contracts.targets import DEFAULT, Level, Rank, Target
 from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models.batch import Batch
 from gfm_pipeline.models.potential import Prediction
@@ -14,75 +16,84 @@ from gfm_pipeline.models.potential import Prediction
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss to minimise and its two parts, all in units of the force RMS (energies: times 1 Angstrom)."""
+    """The loss to minimise, and by name of a target its mean error in units of its scale, without weights."""
 
     total: Tensor
-    energy: Tensor
-    force: Tensor
+    terms: Mapping[str, Tensor]
 
 
-def label_counts(batch: Batch) -> tuple[int, int]:
-    """Return the numbers of energies and of force vectors that are known: what `multitask_loss` divides by.
-
-    Raises
-    ------
-    ModelError
-        When the batch has no labels.
-    """
-    if not {"energy", "forces"} <= batch.labels.keys():
-        raise ModelError("A loss needs labels, and the batch has none.")
-    energies, forces = batch.labels["energy"], batch.labels["forces"]
-    return int((~torch.isnan(energies)).sum()), int((~torch.isnan(forces).any(1)).sum())
+def label_counts(batch: Batch, targets: Sequence[Target] = DEFAULT) -> dict[str, int]:
+    """Return by name of a target how many of its labels are known: what `multitask_loss` divides by."""
+    return {t.name: int((~_missing(batch.labels[t.name])).sum()) if t.name in batch.labels else 0 for t in targets}
 
 
 def multitask_loss(
     prediction: Prediction,
     batch: Batch,
-    force_rms: Tensor,
-    force_weight: float,
-    counts: tuple[int, int] | None = None,
+    scales: Mapping[str, Tensor],
+    weights: Mapping[str, float],
+    targets: Sequence[Target] = DEFAULT,
+    counts: Mapping[str, int] | None = None,
 ) -> Loss:
-    """Return mean absolute per-atom energy error + ``force_weight`` * mean length of the force error.
+    """Return the sum over targets of weight times mean error, each in units of the target's scale.
 
-    The L1 energy and L2-norm force losses are those of large atomistic models (e.g. eSCN, UMA); both are robust to
-    outliers. Labels that are NaN are left out of the means.
+    The error of a scalar is its absolute value, per atom where the target is extensive and of structures; that of a
+    vector its length; that of a tensor its Frobenius norm. All are robust to outliers; for energies and forces they are
+    those of large atomistic models (e.g. eSCN, UMA). Labels that are NaN are left out of the means.
 
     Parameters
     ----------
     prediction
         Of ``batch``.
     batch
-        With labels; energies relative to the references.
-    force_rms
-        Scale of each dataset [n_datasets], eV/Angstrom, in the dtype of the model.
-    force_weight
-        Weight of the force part.
+        With labels, relative to their references.
+    scales
+        By name of a target, its scale in each dataset [n_datasets], in the dtype of the model.
+    weights
+        By name of a target.
+    targets
+        What is learned.
     counts
         Divide by these numbers of labels, those of a larger batch that ``batch`` is a part of: the losses of all
-        parts then add up to the loss of the whole. None: the labels of ``batch``.
+        parts then add up to the loss of the whole. None: the labels of ``batch``. Of a target that is not named, none.
 
     Raises
     ------
     ModelError
-        When the batch has no labels.
+        When the batch has no labels of any target.
     """
-    if not {"energy", "forces"} <= batch.labels.keys():
+    if not any(target.name in batch.labels for target in targets):
         raise ModelError("A loss needs labels, and the batch has none.")
-    scale = 1.0 / force_rms.index_select(0, batch.dataset)
-    weight = scale / batch.natoms.to(scale.dtype)
-    energy_error, energy_count = _masked(prediction.energy, batch.labels["energy"])
-    force_error, force_count = _masked(prediction.forces, batch.labels["forces"])
-    if counts is not None:
-        energy_count, force_count = (torch.tensor(max(1, n)) for n in counts)
-    energy = (energy_error.abs() * weight).sum() / energy_count
-    length = torch.linalg.vector_norm(force_error, dim=1)
-    force = (length * scale.index_select(0, batch.graph)).sum() / force_count
-    return Loss(energy + force_weight * force, energy, force)
+    known = label_counts(batch, targets) if counts is None else counts
+    terms: dict[str, Tensor] = {}
+    total: Tensor | None = None
+    for target in targets:
+        name = target.name
+        term = _mean_error(target, prediction.values[name], batch, scales[name], known.get(name, 0))
+        terms[name] = term
+        weighted = weights[name] * term
+        total = weighted if total is None else total + weighted
+    if total is None:
+        raise ModelError("A loss needs at least one target.")
+    return Loss(total, terms)
 
 
-def _masked(predicted: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the error with rows of missing labels set to zero, and the number of rows that count (at least 1)."""
-    missing = torch.isnan(label)  # not of the prediction: a model that diverged must show
-    if missing.ndim == 2:
-        missing = missing.any(1, keepdim=True)
-    return (predicted - label).masked_fill(missing, 0.0), (~missing).sum().clamp(min=1)
+def _mean_error(target: Target, predicted: Tensor, batch: Batch, scales: Tensor, count: int) -> Tensor:
+    """Return the sum of the errors of known labels, in units of the scales, over ``count``."""
+    label = batch.labels.get(target.name)
+    label = torch.full_like(predicted, torch.nan) if label is None else label
+    missing = _missing(label)  # not of the prediction: a model that diverged must show
+    error = (predicted - label).masked_fill(missing.view(-1, *[1] * (label.ndim - 1)), 0.0)
+    size = error.abs() if target.rank is Rank.SCALAR else torch.linalg.vector_norm(error.flatten(1), dim=1)
+    weight = 1.0 / scales.index_select(0, batch.dataset)
+    if target.per_atom:
+        weight = weight / batch.natoms.to(weight.dtype)
+    if target.level is Level.ATOM:
+        weight = weight.index_select(0, batch.graph)
+    return (size * weight).sum() / max(1, count)
+
+
+def _missing(label: Tensor) -> Tensor:
+    """Return which rows of labels are not known [G] or [N]."""
+    missing = torch.isnan(label)
+    return missing if missing.ndim == 1 else missing.flatten(1).any(1)

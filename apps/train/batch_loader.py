@@ -8,10 +8,9 @@ continues from any number of graphs without making the batches before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
@@ -28,10 +27,10 @@ PREFETCH_GRAPHS = 1024  # graphs of a rank that are read at once: bounds their e
 
 @dataclass(frozen=True)
 class MicroBatches:
-    """One rank's share of a batch, as micro-batches, and the numbers of labels of the whole batch."""
+    """One rank's share of a batch, as micro-batches, and the numbers of labels of each target in the whole batch."""
 
     batches: tuple[Batch, ...]
-    counts: tuple[int, int]
+    counts: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class BatchLoader:
         self._prefetched: PrefetchedBatches | None = None
         self._prefetcher: Prefetcher[PrefetchedBatches] | None = None
 
-    def local_batches(self, drawn: int) -> tuple[tuple[Batch, ...], tuple[int, int]]:
+    def local_batches(self, drawn: int) -> tuple[tuple[Batch, ...], Mapping[str, int]]:
         """Return this rank's graphs of the batch that begins at draw ``drawn``.
 
         Parameters
@@ -97,7 +96,7 @@ class BatchLoader:
         parts
             The share in parts; empty where this rank has none of the batch.
         counts
-            Known energies and force vectors of the whole batch, of all ranks.
+            Known labels of each target in the whole batch, of all ranks.
 
         Raises
         ------
@@ -146,7 +145,7 @@ class BatchLoader:
         """Draw, assign and read the batches from the one that begins at draw ``drawn``."""
         table, graph = self._sampler.batch(drawn, self._steps * self._size)
         facts = self._facts(table, graph)
-        counts = np.stack([facts.energies, facts.forces]).reshape(2, self._steps, self._size).sum(2).T.tolist()
+        known = {name: n.reshape(self._steps, self._size).sum(1).tolist() for name, n in facts.known.items()}
         draws = np.arange(len(graph)).reshape(self._steps, self._size)
         chosen: list[Indices] = list(draws)
         if self._ranks > 1:
@@ -156,7 +155,10 @@ class BatchLoader:
         tables, place = self._read(table, graph, order)
         sizes = [self._sizes(len(c)) for c in chosen]
         batches = iter(collate_batches(tables, table[order], place[order], [n for part in sizes for n in part]))
-        parts = (MicroBatches(tuple(islice(batches, len(n))), (k[0], k[1])) for n, k in zip(sizes, counts, strict=True))
+        parts = [
+            MicroBatches(tuple(islice(batches, len(n))), {name: counts[k] for name, counts in known.items()})
+            for k, n in enumerate(sizes)
+        ]
         return PrefetchedBatches(drawn, self._size, tuple(parts))
 
     def _sizes(self, graphs: int) -> list[int]:
@@ -165,14 +167,9 @@ class BatchLoader:
         return [min(size, graphs - k) for k in range(0, graphs, size)]
 
     def _facts(self, table: Indices, graph: Indices) -> Facts:
-        names = Facts.__dataclass_fields__
-        found: dict[str, Any] = {name: np.zeros(len(graph), dtype=np.int64) for name in names}
-        for k, source in enumerate(self._sources):
-            here = np.flatnonzero(table == k)
-            known = source.facts(graph[here])
-            for name in names:
-                found[name][here] = getattr(known, name)
-        return Facts(**found)
+        places = [np.flatnonzero(table == k) for k in range(len(self._sources))]
+        parts = [(here, source.facts(graph[here])) for here, source in zip(places, self._sources, strict=True)]
+        return Facts.placed(parts, len(graph))
 
     def _read(self, table: Indices, graph: Indices, mine: Indices) -> tuple[tuple[GraphTable, ...], Indices]:
         """Return a table per dataset, and where in it each of the draws ``mine`` is, at its place among all draws."""

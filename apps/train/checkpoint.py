@@ -78,6 +78,13 @@ class ModelCard:
         """What the model predicts."""
         return self.spec.targets
 
+    def scales(self) -> dict[str, tuple[float, ...]]:
+        """Return by name of a target its scale in the loss, of each dataset."""
+        return {
+            target.name: self.target_scales.get(target.name, self.force_rms)  # energy and forces share theirs
+            for target in self.targets
+        }
+
     def references_of(self, dataset: str) -> References:
         """Return what is subtracted from the labels of a dataset, and added to predictions of its branch."""
         return {ENERGY.name: self.references[dataset], **self.target_references.get(dataset, {})}

@@ -20,7 +20,7 @@ from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.apps.train.trainer import Splits, Trainer
 from gfm_pipeline.apps.train.validate import subset
 from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
-from gfm_pipeline.core.contracts.targets import References
+from gfm_pipeline.core.contracts.targets import References, is_default
 from gfm_pipeline.core.contracts.training import TrainSpec
 from gfm_pipeline.core.errors import ConfigError, DataError
 from gfm_pipeline.core.records import from_plain, to_plain
@@ -72,6 +72,33 @@ def _scales(statistics: Sequence[DatasetStatistics]) -> list[float]:
     return [s.energy_std if s.energy_std > 0 else 1.0 for s in statistics]
 
 
+def _target_scales(spec: TrainSpec, statistics: Sequence[DatasetStatistics]) -> dict[str, tuple[float, ...]]:
+    """Return the scale of each target beside energy and forces in the loss, of each dataset.
+
+    It is the RMS of the labels minus their references. A dataset without labels has that of the others.
+
+    Raises
+    ------
+    DataError
+        When no dataset has labels of a target.
+    """
+    found = {}
+    for target in spec.targets:
+        if is_default(target):
+            continue
+        of_datasets = [s.targets[target.name].scale if target.name in s.targets else 0.0 for s in statistics]
+        labelled = [s for s in statistics if target.name in s.targets and any(s.targets[target.name].known.values())]
+        if not labelled:
+            raise DataError(
+                f"No dataset has labels of the target {target.name}.",
+                "Leave it out of targets, or correct the names of labels of the sources.",
+            )
+        known = [scale for scale in of_datasets if scale > 0]
+        shared = float(np.sqrt(np.mean(np.square(known)))) if known else 1.0
+        found[target.name] = tuple(scale if scale > 0 else shared for scale in of_datasets)
+    return found
+
+
 def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: Sequence[GraphTable]) -> ModelCard:
     """Return the card of an untrained model: its scales are facts of the training split.
 
@@ -89,7 +116,7 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
                 "Raise search.space.cutoff, or correct length_unit of the source.",
             )
     degrees = np.concatenate(counted)
-    rms = _scales(statistics)
+    rms, scales = _scales(statistics), _target_scales(spec, statistics)
     model = spec.model
     return ModelCard(
         spec=ModelSpec(
@@ -98,14 +125,18 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
             avg_neighbours=max(1.0, float(degrees.mean())),
             avg_log_degree=max(0.1, float(np.log1p(degrees).mean())),
             force_rms=float(np.sqrt(np.mean(np.square(rms)))),
+            targets=spec.targets,
+            target_scales={name: float(np.sqrt(np.mean(np.square(values)))) for name, values in scales.items()},
+            balanced_forces=True,
         ),
         datasets=tuple(d.name for d in spec.datasets),
         references={d.name: dict(s.reference) for d, s in zip(spec.datasets, statistics, strict=True)},
         target_references={
-            d.name: {name: dict(facts.reference) for name, facts in s.targets.items()}
+            d.name: {t.name: dict(s.targets[t.name].reference) for t in spec.targets if t.name in s.targets}
             for d, s in zip(spec.datasets, statistics, strict=True)
             if s.targets
         },
+        target_scales=scales,
         force_rms=tuple(rms),
         model=model,
         optimiser=spec.optimiser,
@@ -131,13 +162,21 @@ def starting_point(spec: TrainSpec) -> Checkpoint | None:
     if found is None:
         return None
     names = tuple(d.name for d in spec.datasets)
-    if found.card.model != spec.model or found.card.datasets != names:
+    card, learned = found.card, [replace(t, weight=1.0).learned() for t in spec.targets]
+    if [replace(t, weight=1.0).learned() for t in card.targets] != learned:
+        raise ConfigError(
+            f"Task {spec.task} goes on from a checkpoint of a model of other targets "
+            f"({', '.join(t.name for t in card.targets)}).",
+            "Targets must stay as they were when a model is trained on.",
+        )
+    if card.model != spec.model or card.datasets != names:
         raise ConfigError(
             f"Task {spec.task} goes on from a checkpoint of another model or other datasets "
-            f"({found.card.model.algorithm} on {', '.join(found.card.datasets)}).",
+            f"({card.model.algorithm} on {', '.join(card.datasets)}).",
             "Architecture and datasets must stay as they were when a model is trained on.",
         )
-    return replace(found, card=replace(found.card, optimiser=spec.optimiser, seed=spec.seed))
+    model = replace(card.spec, targets=spec.targets)
+    return replace(found, card=replace(card, spec=model, optimiser=spec.optimiser, seed=spec.seed))
 
 
 def open_source(

@@ -40,7 +40,11 @@ class ProgressWriter:
 
     def checked(self, trainer: Trainer, score: float, errors: dict[str, DatasetErrors], loss: float | None) -> None:
         """Write the line of a validation."""
-        brief = {k: {"energy_mae": e.energy_mae, "force_mae": e.force_mae} for k, e in errors.items()}
+        brief = {
+            name: {"energy_mae": e.energy_mae, "force_mae": e.force_mae}
+            | {f"{other}_mae": found.mae for other, found in e.others.items()}
+            for name, e in errors.items()
+        }
         self._write(trainer, train_loss=loss, objective=score, errors=brief)
 
     def pulse(self, trainer: Trainer) -> None:

@@ -20,7 +20,7 @@ from gfm_pipeline.apps.train.flat_parameters import AdamW, clip, flatten, with_t
 from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.apps.train.schedule import learning_rate
 from gfm_pipeline.apps.train.validate import finite, validate
-from gfm_pipeline.core.contracts.training import DatasetErrors, OptimiserSettings
+from gfm_pipeline.core.contracts.training import DatasetErrors, OptimiserSettings, target_weights
 from gfm_pipeline.core.errors import GFMError, IntegrityError, NodeError
 from gfm_pipeline.models import Potential, multitask_loss
 from gfm_pipeline.models.ema import update_ema
@@ -95,7 +95,8 @@ class Trainer:
         self.average_weights = flatten(self.average, gradients=False)
         self.parameters = list(self.model.parameters())
         self.adamw = AdamW(self.weights, optimiser.weight_decay)
-        self.force_rms = torch.tensor(card.force_rms, device=device)
+        self.scales = {name: torch.tensor(scales, device=device) for name, scales in card.scales().items()}
+        self.target_weights = target_weights(card.targets, optimiser)
         if tensors is not None:
             self._restore(tensors)
         if communicator.size > 1:
@@ -204,7 +205,7 @@ class Trainer:
         for batch in batches:
             batch = batch.to(self.device)
             predicted = self.model(batch, training=True)
-            loss = multitask_loss(predicted, batch, self.force_rms, self.settings.force_weight, counts).total
+            loss = multitask_loss(predicted, batch, self.scales, self.target_weights, self.card.targets, counts).total
             # only the parameters' gradients are wanted: this prunes second derivatives by positions from the pass
             loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
             value += float(loss.detach())

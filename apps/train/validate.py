@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,7 +13,8 @@ from gfm_pipeline.apps.dataset import GraphTable, collate
 from gfm_pipeline.apps.train.device import CPU
 from gfm_pipeline.apps.train.distributed import SINGLE, Communicator
 from gfm_pipeline.apps.train.load_balance import Indices, assign, cost
-from gfm_pipeline.core.contracts.training import DatasetErrors
+from gfm_pipeline.core.contracts.targets import Target
+from gfm_pipeline.core.contracts.training import DatasetErrors, TargetError
 from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.models import Potential
 
@@ -29,40 +31,41 @@ def subset(n: int, limit: int | None) -> Indices:
 def error_sums(
     model: Potential, table: GraphTable, index: Indices, batch_size: int, device: torch.device
 ) -> NDArray[np.float64]:
-    """Return sums and counts [2, 4] of absolute errors on the structures ``index`` of one dataset.
+    """Return sums and counts [2, 2, T] of absolute errors of the model's targets on the structures ``index``.
 
-    The four are energy, force, and both of a model that learned nothing. Missing labels are left out.
-
-    Raises
-    ------
-    DataError
-        When the split has no labels.
+    The second axis is the model's error, and that of one that learned nothing. Missing labels are left out.
     """
-    sums, counts = np.zeros(4), np.zeros(4)
+    targets = model.spec.targets
+    sums = np.zeros((2, 2, len(targets)))
     for start in range(0, len(index), batch_size):
         graphs = index[start : start + batch_size]
         batch = collate([table], np.zeros(len(graphs), dtype=np.int64), graphs).to(device)
         out = model(batch)
-        ones = torch.ones((), device=device)
-        for k, (predicted, label, size) in enumerate(
-            (
-                (out.energy, batch.labels["energy"], batch.natoms.double()),
-                (out.forces, batch.labels["forces"], ones),
-            )
-        ):
+        for k, target in enumerate(targets):
+            label = batch.labels.get(target.name)
+            if label is None:
+                continue
             known = ~torch.isnan(label)
-            error = ((predicted - label).double().abs() / size)[known]
-            null = (label.double().abs() / size)[known]
-            for place, values in ((k, error), (k + 2, null)):
-                sums[place] += float(values.sum())
-                counts[place] += values.numel()
-    return np.stack([sums, counts])
+            for which, error in enumerate((out.values[target.name] - label, label)):
+                size = error.double().abs()
+                if target.per_atom:
+                    size = size / batch.natoms.double().view(-1, *[1] * (size.ndim - 1))
+                values = size[known]
+                sums[0, which, k] += float(values.sum())
+                sums[1, which, k] += values.numel()
+    return sums
+
+
+def mean_errors(targets: Sequence[Target], sums: NDArray[np.float64]) -> DatasetErrors:
+    """Return the errors of a dataset from what `error_sums` counted."""
+    means = sums[0] / np.maximum(sums[1], 1)
+    return DatasetErrors.of([TargetError(t, float(means[0, k]), float(means[1, k])) for k, t in enumerate(targets)])
 
 
 def objective(errors: Mapping[str, DatasetErrors]) -> float:
-    """Return the mean over datasets of the mean of (energy MAE / null, force MAE / null).
+    """Return the mean over datasets of the mean over targets of MAE / null.
 
-    A quantity whose null error is zero (no labels, or nothing to learn) does not count.
+    A target whose null error is zero (no labels, or nothing to learn) does not count.
 
     Raises
     ------
@@ -70,9 +73,8 @@ def objective(errors: Mapping[str, DatasetErrors]) -> float:
         When there is nothing to learn in a dataset.
     """
     values = []
-    for name, e in errors.items():
-        pairs = ((e.energy_mae, e.null_energy_mae), (e.force_mae, e.null_force_mae))
-        ratios = [mae / null for mae, null in pairs if null > 0]
+    for name, found in errors.items():
+        ratios = [error.ratio for error in found.by_target() if error.ratio is not None]
         if not ratios:
             raise DataError(f"Dataset {name} has no labels to validate on.")
         values.append(sum(ratios) / len(ratios))
@@ -89,8 +91,8 @@ def validate(
 ) -> tuple[float, dict[str, DatasetErrors]]:
     """Return the objective and the errors of each dataset, on at most ``limit`` structures of each.
 
-    Energies are absolute errors per atom averaged over structures; forces are averaged over components. Both
-    null errors (reference energies, zero forces) are of the same structures.
+    Errors are averaged over structures, or atoms, and components; those of extensive values of structures, such as
+    energies, are per atom. The errors of a model that learned nothing (references, zero forces) are of the same labels.
 
     Parameters
     ----------
@@ -122,13 +124,11 @@ def validate(
         total = torch.from_numpy(sums).to(device)
         communicator.all_reduce(total)
         sums = total.cpu().numpy()
-    errors = {}
-    for name, (total_error, count) in zip(tables, sums, strict=True):
-        energy, force, null_energy, null_force = (float(x) for x in total_error / np.maximum(count, 1))
-        errors[name] = DatasetErrors(energy, force, null_energy, null_force)
+    errors = {name: mean_errors(model.spec.targets, part) for name, part in zip(tables, sums, strict=True)}
     return objective(errors), errors
 
 
 def finite(errors: Sequence[DatasetErrors]) -> bool:
     """Return whether all errors are finite."""
-    return bool(np.isfinite([[e.energy_mae, e.force_mae] for e in errors]).all())
+    found = [(e.energy_mae, e.force_mae, *(other.mae for other in e.others.values())) for e in errors]
+    return all(math.isfinite(mae) for maes in found for mae in maes)

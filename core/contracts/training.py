@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from gfm_pipeline.core.contracts.hyperparameters import Group, Hyperparameter, ValueKind
+from gfm_pipeline.core.contracts.targets import DEFAULT, ENERGY, FORCES, Target
 from gfm_pipeline.core.contracts.task import Assignment, TaskSpec
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.records import from_plain
@@ -257,6 +258,8 @@ class TrainSpec(TaskSpec):
         Structures of a training split that are shuffled among each other, and a rank has in memory. Smaller splits are
         held whole, with their edges; of larger ones whole blocks are read as they come. The order of the graphs
         depends on it.
+    targets
+        What the model learns to predict. The weight of the forces is ``optimiser.force_weight``.
     """
 
     task: str
@@ -278,6 +281,7 @@ class TrainSpec(TaskSpec):
     ranks: int = 1
     device: Device = Device.CPU
     window: int = 16_384
+    targets: tuple[Target, ...] = DEFAULT
 
     def inputs(self) -> tuple[str, ...]:
         """Return the checkpoint the training goes on from, and the datasets."""
@@ -301,22 +305,64 @@ class TrainSpec(TaskSpec):
         return int(self.optimiser.batch_size)
 
 
+def target_weights(targets: Sequence[Target], optimiser: OptimiserSettings) -> dict[str, float]:
+    """Return the weight of each target in the loss; that of the forces is a hyperparameter."""
+    return {t.name: optimiser.force_weight if t.name == FORCES.name else t.weight for t in targets}
+
+
+@dataclass(frozen=True)
+class TargetError:
+    """Mean absolute error of a target, and that of a model that learned nothing, in the unit of the target's errors.
+
+    ``null`` is 0 where the target has no labels, or none that differ from what such a model predicts.
+    """
+
+    target: Target
+    mae: float
+    null: float
+
+    @property
+    def ratio(self) -> float | None:
+        """Error over that of a model that learned nothing; None where that has none."""
+        return self.mae / self.null if self.null > 0.0 else None
+
+
 @dataclass(frozen=True)
 class DatasetErrors:
-    """Errors on one dataset: eV/atom and eV/Angstrom, mean absolute, beside "learns nothing"."""
+    """Errors on one dataset: eV/atom and eV/Angstrom, mean absolute, beside "learns nothing".
+
+    ``others`` are those of targets beside energy and forces. `by_target` has all.
+    """
 
     energy_mae: float
     force_mae: float
     null_energy_mae: float
     null_force_mae: float
+    others: dict[str, TargetError] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, errors: Sequence[TargetError]) -> DatasetErrors:
+        """Return the errors of some targets as those of a dataset; what is not among them is 0."""
+        by_name = {error.target.name: error for error in errors}
+        energy = by_name.pop(ENERGY.name, TargetError(ENERGY, 0.0, 0.0))
+        forces = by_name.pop(FORCES.name, TargetError(FORCES, 0.0, 0.0))
+        return cls(energy.mae, forces.mae, energy.null, forces.null, by_name)
+
+    def by_target(self) -> tuple[TargetError, ...]:
+        """Return the errors of all targets that have labels; energy and forces come first."""
+        first = (
+            TargetError(ENERGY, self.energy_mae, self.null_energy_mae),
+            TargetError(FORCES, self.force_mae, self.null_force_mae),
+        )
+        return tuple(error for error in (*first, *self.others.values()) if error.null > 0.0)
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """How a training ended.
 
-    ``objective`` is the mean over datasets of the mean of (energy MAE / null, force MAE / null) on the
-    validation split with EMA weights: 1 means nothing learned, 0 is perfect; None when diverged.
+    ``objective`` is the mean over datasets of the mean over targets of MAE / null on the validation split with EMA
+    weights: 1 means nothing learned, 0 is perfect; None when diverged.
     """
 
     stop_reason: StopReason

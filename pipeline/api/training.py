@@ -110,7 +110,8 @@ def evaluate_model(model: Path | str, dataset: Dataset | Path | str, split: str 
 
     Returns
     -------
-    Mean absolute errors in eV per atom and eV/Angstrom, beside those of a model that learned nothing.
+    Mean absolute errors in eV per atom and eV/Angstrom, and in the units of other targets (``others``), beside those of
+    a model that learned nothing.
 
     Raises
     ------
@@ -122,7 +123,7 @@ def evaluate_model(model: Path | str, dataset: Dataset | Path | str, split: str 
 
     from gfm_pipeline.apps.dataset import Dataset, GraphTable
     from gfm_pipeline.apps.train.checkpoint import load_model
-    from gfm_pipeline.apps.train.validate import BATCH, error_sums
+    from gfm_pipeline.apps.train.validate import BATCH, error_sums, mean_errors
     from gfm_pipeline.core.contracts.data import Split
 
     trained = load_model(Path(model))
@@ -135,9 +136,8 @@ def evaluate_model(model: Path | str, dataset: Dataset | Path | str, split: str 
     branch, references = trained.datasets.index(opened.name), trained.card.references_of(opened.name)
     table = GraphTable.build(opened.columns(splits[split]), trained.card.spec.cutoff, branch, references)
     every = np.arange(opened.statistics.n_structures[splits[split]], dtype=np.int64)
-    sums, counts = error_sums(trained.potential, table, every, BATCH, torch.device("cpu"))
-    means = sums / np.maximum(counts, 1.0)
-    return DatasetErrors(*(float(value) for value in means))
+    sums = error_sums(trained.potential, table, every, BATCH, torch.device("cpu"))
+    return mean_errors(trained.targets, sums)
 
 
 def _listed(datasets: Any) -> list[Any]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
+from gfm_pipeline.core.contracts.targets import ENERGY, FORCES
 from gfm_pipeline.report.canvas import INK, MUTED, SERIES, SURFACE, Canvas, count_axis, log_axis, styled
-from gfm_pipeline.report.text import flatten, ratio
+from gfm_pipeline.report.text import flatten
 from gfm_pipeline.report.view import CampaignView, CandidateView, CurvePoint
 
+_MARKERS = "osD^v<>ph"  # of targets
 _ENDED_EARLY = ("stopped", "diverged", "failed")
 
 
@@ -131,23 +134,21 @@ def member_errors(view: CampaignView) -> str | None:
     canvas = Canvas("errors", 590, 350)
     axes = canvas.axes
     handles = []
+    others = dict.fromkeys(other for m in drawn for found in m.errors.values() for other in found.others)
+    markers = dict(zip((FORCES.name, ENERGY.name, *others), cycle(_MARKERS), strict=False))
     for i, name in enumerate(names):
         color = SERIES[i % len(SERIES)]
         for row, member in enumerate(drawn):
             if name not in member.errors:
                 continue
-            e = member.errors[name]
             offset = row + 0.5 * ((i + 0.5) / len(names) - 0.5)
-            values = [ratio(e.force_mae, e.null_force_mae), ratio(e.energy_mae, e.null_energy_mae)]
-            for value, marker in zip(values, "os", strict=True):
-                if value is not None:
-                    axes.plot(value, offset, marker, color=color, markersize=7.5, markeredgecolor=SURFACE)
-            both = [value for value in values if value is not None]
-            axes.plot(both, [offset] * len(both), color=color, linewidth=1.2, alpha=0.5, zorder=1)
+            found = {e.target.name: e.ratio for e in member.errors[name].by_target() if e.ratio is not None}
+            for target, value in found.items():
+                axes.plot(value, offset, markers[target], color=color, markersize=7.5, markeredgecolor=SURFACE)
+            axes.plot(list(found.values()), [offset] * len(found), color=color, linewidth=1.2, alpha=0.5, zorder=1)
         handles.append(Line2D([], [], color=color, linewidth=3, label=name))
     handles += [
-        Line2D([], [], color=MUTED, marker=marker, linestyle="", label=label)
-        for marker, label in (("o", "forces"), ("s", "energy"))
+        Line2D([], [], color=MUTED, marker=marker, linestyle="", label=label) for label, marker in markers.items()
     ]
     axes.set_yticks(range(len(drawn)), [m.name for m in drawn])
     axes.set_ylim(len(drawn) - 0.4, -0.6)

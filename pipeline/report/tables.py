@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from gfm_pipeline.core.contracts.evaluation import QuantityReport
 from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, Target
-from gfm_pipeline.core.contracts.training import DatasetErrors
+from gfm_pipeline.core.contracts.training import DatasetErrors, TargetError
 from gfm_pipeline.report.energy import shown
 from gfm_pipeline.report.text import (
     MISSING,
@@ -123,20 +123,8 @@ def headlines(view: CampaignView) -> tuple[Headline, ...]:
             continue
         members = [m for m in view.members if name in m.errors]
         if members:
-            best = min(members, key=lambda m: (m.errors[name].force_mae, m.errors[name].energy_mae))
-            errors = best.errors[name]
-            of_forces, of_energy = (
-                TargetHeadline(
-                    FORCES.noun, _force_mae(errors), FORCES.printed_unit, ratio(errors.force_mae, errors.null_force_mae)
-                ),
-                TargetHeadline(
-                    ENERGY.noun,
-                    milli(errors.energy_mae),
-                    ENERGY.printed_unit,
-                    ratio(errors.energy_mae, errors.null_energy_mae),
-                ),
-            )
-            shown = tuple(one for one in (of_forces, of_energy) if one.mae != MISSING)
+            best = min(members, key=lambda m: [error.mae for error in _forces_first_errors(m.errors[name])])
+            shown = tuple(_member_headline(error) for error in _forces_first_errors(best.errors[name]))
             found = f"best member so far ({best.name}), validation split"
             cards.append(Headline(name, found, shown, None, elements, structures))
     return tuple(cards)
@@ -156,9 +144,13 @@ def mae(report: QuantityReport) -> str:
     return milli(report.mae if report.n else None)
 
 
-def _force_mae(errors: DatasetErrors) -> str:
-    """Return a member's error of forces; nothing where no label differs from zero, as where there are none."""
-    return milli(errors.force_mae) if errors.null_force_mae > 0.0 else MISSING
+def _forces_first_errors(errors: DatasetErrors) -> list[TargetError]:
+    return sorted(errors.by_target(), key=lambda error: error.target.name != FORCES.name)
+
+
+def _member_headline(error: TargetError) -> TargetHeadline:
+    target = error.target
+    return TargetHeadline(target.noun, in_unit(target, error.mae), target.printed_unit, error.ratio)
 
 
 def _coverage(report: QuantityReport) -> tuple[float, float] | None:
@@ -321,6 +313,7 @@ def _is_number(value: Any) -> bool:
 def members(view: CampaignView) -> Table:
     """Members of the ensemble with their validation errors and, once calibrated, weights, a dataset each."""
     names = list(dict.fromkeys(name for member in view.members for name in member.errors))
+    targets = {name: _learned(view, name) for name in names}
     reports = {} if view.calibration is None else view.calibration.datasets
     weights = {name: report.weights for name, report in reports.items() if report.weights}
     rows = []
@@ -331,20 +324,27 @@ def members(view: CampaignView) -> Table:
         cells += [count(member.graphs), objective(member.objective)]
         for name in names:
             errors = member.errors.get(name)
-            cells += [MISSING, MISSING] if errors is None else [_force_mae(errors), milli(errors.energy_mae)]
-        cells += [_share(found.get(member.name)) for found in weights.values()]
+            found = {} if errors is None else {error.target.name: error.mae for error in errors.by_target()}
+            cells += [in_unit(target, found.get(target.name)) for target in targets[name]]
+        cells += [_share(shares.get(member.name)) for shares in weights.values()]
         rows.append(tuple(cells))
     columns = [
         Column("Member"), Column("From"), Column("Algorithm"), Column("Status"), Column("Graphs", True),
         Column("Objective", True),
     ]  # fmt: skip
     for name in names:
-        columns += [Column(f"{name}: forces, meV/Å", True), Column(f"{name}: energy, meV/atom", True)]
+        columns += [Column(f"{name}: {target.label}", True) for target in targets[name]]
     columns += [Column(f"{name}: weight", True) for name in weights]
     note = "Mean absolute errors on the validation split, averaged weights."
     if weights:
         note += " Weight: the member's share in the ensemble, the same for energies and forces, fitted on validation."
     return Table(tuple(columns), tuple(rows), note)
+
+
+def _learned(view: CampaignView, dataset: str) -> list[Target]:
+    """Return the targets that members were validated on, forces and energy first."""
+    found = [m.errors[dataset].others.values() for m in view.members if dataset in m.errors]
+    return list(dict.fromkeys((FORCES, ENERGY, *(error.target for errors in found for error in errors))))
 
 
 def _share(value: float | None) -> str:

@@ -246,15 +246,17 @@ def test_losses_of_parts_add_up_with_missing_labels():
     columns.energy[[1, 4]] = np.nan
     columns.forces[[0, 7, 8]] = np.nan
     table = GraphTable.build(columns, 3.0, 0, {"energy": REFERENCE})
-    model, rms = Potential(ModelSpec("PaiNN", 8, 1, 3.0)), torch.tensor([0.7])
+    model = Potential(ModelSpec("PaiNN", 8, 1, 3.0))
+    scales, weights = dict.fromkeys(("energy", "forces"), torch.tensor([0.7])), {"energy": 1.0, "forces": 3.0}
     zeros = np.zeros(9, dtype=np.int64)
 
     def loss(graphs, counts=None):
         batch = collate([table], zeros[: len(graphs)], np.array(graphs))
-        return multitask_loss(model(batch, training=True), batch, rms, 3.0, counts).total, label_counts(batch)
+        found = multitask_loss(model(batch, training=True), batch, scales, weights, counts=counts)
+        return found.total, label_counts(batch)
 
     whole, counts = loss(range(9))
-    assert counts == (7, int(columns.natoms.sum()) - 3)
+    assert counts == {"energy": 7, "forces": int(columns.natoms.sum()) - 3}
     parts = [loss(graphs, counts)[0] for graphs in (range(4), range(4, 5), range(5, 9))]  # one part has no energy
     assert float(sum(parts).detach()) == pytest.approx(float(whole.detach()), rel=1e-5)
 

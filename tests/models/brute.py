@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from gfm_pipeline.models import Batch
+from gfm_pipeline.models import Batch, Loss, Potential, multitask_loss
 
 
 @dataclass(frozen=True)
@@ -76,3 +76,11 @@ def batch(structures: Sequence[Structure], cutoff: float, dtype: torch.dtype = t
             "forces": torch.from_numpy(np.concatenate(forces)).to(dtype),
         },
     )
+
+
+def loss_of(model: Potential, data: Batch, scale: float = 1.0, force_weight: float = 1.0) -> Loss:
+    """Return the loss of the targets of a model, all of one scale, and of weight 1 but for the forces."""
+    targets = model.spec.targets
+    scales = {t.name: torch.full((model.spec.n_datasets,), scale, dtype=data.pos.dtype) for t in targets}
+    weights = {t.name: force_weight if t.name == "forces" else 1.0 for t in targets}
+    return multitask_loss(model(data, training=True), data, scales, weights, targets)

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from brute import Structure, batch
+from brute import Structure, batch, loss_of
 
 from gfm_pipeline.core.errors import ModelError
-from gfm_pipeline.models import ForceHead, ModelSpec, Potential, algorithm, algorithms, multitask_loss
+from gfm_pipeline.models import ForceHead, ModelSpec, Potential, algorithm, algorithms
 from gfm_pipeline.models.registry import describe
 
 CUTOFF = 4.0
@@ -197,7 +197,7 @@ def test_every_parameter_receives_a_gradient(name, head):
     labelled = [replace(s, energy=rng.normal(), forces=rng.normal(size=s.pos.shape)) for s in structures]
     data = batch(labelled, CUTOFF)
     parameters = dict(model.named_parameters())
-    loss = multitask_loss(model(data, training=True), data, torch.ones(3, dtype=torch.float64), 1.0)
+    loss = loss_of(model, data)
     loss.total.backward(inputs=list(parameters.values()))
     idle = [k for k, p in parameters.items() if p.grad is None or not p.grad.abs().max() > 0]
     assert idle == []
@@ -208,10 +208,10 @@ def test_training_gradient_matches_finite_differences(name):
     """The second derivatives through the forces are right, parameter by parameter."""
     model = make(name)
     s = replace(molecule(11), energy=0.3, forces=np.random.default_rng(1).normal(size=(7, 3)))
-    data, rms = batch([s], CUTOFF), torch.full((3,), 0.9, dtype=torch.float64)
+    data = batch([s], CUTOFF)
 
     def loss() -> torch.Tensor:
-        return multitask_loss(model(data, training=True), data, rms, 2.0).total
+        return loss_of(model, data, 0.9, 2.0).total
 
     parameters = list(model.parameters())
     loss().backward(inputs=parameters)
@@ -239,7 +239,7 @@ def test_isolated_atoms_and_batches_without_edges(name, head):
     assert with_others[1] == pytest.approx(e[0], abs=1e-12)
     data = batch([replace(atom, energy=1.0, forces=np.ones((1, 3)))], CUTOFF)
     parameters = list(model.parameters())
-    loss = multitask_loss(model(data, training=True), data, torch.ones(3, dtype=torch.float64), 1.0)
+    loss = loss_of(model, data)
     loss.total.backward(inputs=parameters)
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in parameters)
 
@@ -339,16 +339,15 @@ def test_loss_leaves_missing_labels_out_but_shows_a_diverged_model():
         ],
         CUTOFF,
     )
-    rms = torch.ones(3, dtype=torch.float64)
-    want = multitask_loss(model(full, training=True), full, rms, 1.5)
-    got = multitask_loss(model(mixed, training=True), mixed, rms, 1.5)
+    want = loss_of(model, full, force_weight=1.5)
+    got = loss_of(model, mixed, force_weight=1.5)
     assert got.total.item() == pytest.approx(want.total.item(), rel=1e-12)
     parameters = list(model.parameters())
     got.total.backward(inputs=parameters)
     assert all(bool(p.grad.isfinite().all()) for p in parameters)
     with torch.no_grad():
         model.node_energy.bias2.fill_(float("nan"))
-    assert torch.isnan(multitask_loss(model(full, training=True), full, rms, 1.0).total)
+    assert torch.isnan(loss_of(model, full).total)
 
 
 @pytest.mark.parametrize("head", list(ForceHead))

@@ -70,6 +70,7 @@ def _train(context: Context, stage: StageState, done: Done, member: Member) -> A
         validate_every=converge.check_every,
         validation_limit=context.workflow.search.validation_limit,
         threads=context.threads,
+        targets=context.workflow.targets,
     )
     return TaskRequest(stage.key, NAME, member.name, TRAIN, spec)
 

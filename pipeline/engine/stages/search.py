@@ -185,6 +185,7 @@ def _train(context: Context, stage: StageState, datasets: StageState, candidate:
         validate_every=search.rungs[0],
         validation_limit=search.validation_limit,
         threads=context.threads,
+        targets=context.workflow.targets,
     )
     made = TaskRequest(stage.key, NAME, name, TRAIN, spec, rung)
     context.made[datasets.key, stage.key, name] = made
