@@ -124,9 +124,9 @@ def headlines(view: CampaignView) -> tuple[Headline, ...]:
         members = [m for m in view.members if name in m.errors]
         if members:
             best = min(members, key=lambda m: [error.mae for error in _forces_first_errors(m.errors[name])])
-            shown = tuple(_member_headline(error) for error in _forces_first_errors(best.errors[name]))
+            of_targets = tuple(_member_headline(error) for error in _forces_first_errors(best.errors[name]))
             found = f"best member so far ({best.name}), validation split"
-            cards.append(Headline(name, found, shown, None, elements, structures))
+            cards.append(Headline(name, found, of_targets, None, elements, structures))
     return tuple(cards)
 
 
