@@ -92,9 +92,27 @@ def test_all_distances_find_the_pairs_of_the_neighbour_list() -> None:
     for n in (1, 2, 17, 60):
         atoms = record(numbers=np.ones(n, dtype=int), pos=rng.uniform(0, 4, (n, 3)))
         fast, listed = _pairs(atoms, 1.5), neighbour_list(atoms.pos, atoms.cell, atoms.pbc, 1.5)
-        assert set(zip(*(a.tolist() for a in fast[:2]), strict=True)) == set(
-            zip(*(a.tolist() for a in listed[:2]), strict=True)
+        once = set(zip(*(a.tolist() for a in fast[:2]), strict=True))
+        assert once | {(j, i) for i, j in once} == set(zip(*(a.tolist() for a in listed[:2]), strict=True))
+        np.testing.assert_allclose(fast[2], np.linalg.norm(atoms.pos[fast[0]] - atoms.pos[fast[1]], axis=1))
+
+
+def test_pairs_of_crystals_are_those_of_the_neighbour_list() -> None:
+    rng = np.random.default_rng(4)
+    for n, width, reach in ((1, 2.5, 2.6), (8, 5.0, 1.9), (108, 10.8, 2.0), (700, 30.0, 2.0), (2000, 30.0, 1.0)):
+        atoms = record(
+            numbers=np.ones(n, dtype=int),
+            pos=rng.uniform(0, width, (n, 3)),
+            cell=np.eye(3) * width,
+            pbc=np.ones(3, bool),
         )
+        src, dst, distance = _pairs(atoms, reach)
+        i, j, image = neighbour_list(atoms.pos, atoms.cell, atoms.pbc, reach)
+        once = set(zip(src.tolist(), dst.tolist(), strict=True))
+        assert once | {(b, a) for a, b in once} == set(zip(i.tolist(), j.tolist(), strict=True))
+        if len(i):
+            lengths = np.linalg.norm(atoms.pos[j] - atoms.pos[i] + image @ atoms.cell, axis=1)
+            np.testing.assert_allclose([distance.min(), distance.max()], [lengths.min(), lengths.max()])
 
 
 @settings(max_examples=60, deadline=None)

@@ -208,13 +208,13 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def searched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return how many atoms the structures have whose neighbours are searched from now on."""
     found: list[int] = []
-    search = edges.neighbour_list
+    search = edges.half_lists
 
-    def spy(pos: Any, *rest: Any) -> Any:
-        found.append(len(pos))
-        return search(pos, *rest)
+    def spy(pos: Any, cell: Any, pbc: Any, natoms: Any, which: Any, cutoff: float) -> Any:
+        found.extend(natoms[which].tolist())
+        return search(pos, cell, pbc, natoms, which, cutoff)
 
-    monkeypatch.setattr(edges, "neighbour_list", spy)
+    monkeypatch.setattr(edges, "half_lists", spy)
     return found
 
 

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gfm_pipeline.apps.dataset.neighbors.edges import Edges, NeighborListFn, build_edges, fill_shifts
-from gfm_pipeline.apps.dataset.neighbors.neighbor_list import FLAT, NO_VOLUME
+from gfm_pipeline.apps.dataset.neighbors.lattices import lattices, reaches
 from gfm_pipeline.apps.dataset.store.columns import Columns
-from gfm_pipeline.core.errors import DataError
 
 PAIRS = 1 << 21  # pairs that are tried at once; each takes about 220 bytes of the device
 _ROUND = 1e-9  # of a height of the cell: what rounding may hide
@@ -149,8 +148,7 @@ def _images(columns: Columns, cutoff: float) -> tuple[NDArray[np.float64], NDArr
     """Return lattices, their inverses [G, 3, 3], and how many cells away neighbours may be [G, 3]."""
     lattice = lattices(columns.cell.astype(np.float64), columns.pbc)
     inverse = np.linalg.inv(lattice).astype(np.float64)
-    # the distance of planes of the lattice is one over the length of a reciprocal vector
-    reach = np.ceil(cutoff * np.linalg.norm(inverse, axis=1) + _ROUND).astype(np.int64)
+    reach = np.ceil(reaches(inverse, columns.pbc, cutoff) + _ROUND).astype(np.int64)
     reach[~columns.pbc] = 0
     return lattice, inverse, reach
 
@@ -189,30 +187,3 @@ def _portions(tries: NDArray[np.int64], limit: int) -> Iterator[tuple[int, int]]
         last = max(first + 1, int(np.searchsorted(ends, before + limit, side="right")))
         yield first, last
         first = last
-
-
-def lattices(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return lattices [G, 3, 3] with a volume: directions that are not periodic get unit vectors normal to the others.
-
-    Raises
-    ------
-    DataError
-        When the periodic vectors of a structure are linearly dependent, zero or not finite.
-    """
-    if not np.isfinite(cell[pbc]).all():
-        raise DataError(*NO_VOLUME)
-    lattice = cell.copy()
-    for pattern in np.unique(pbc, axis=0):
-        where = np.flatnonzero((pbc == pattern).all(axis=1))
-        free = np.flatnonzero(~pattern)
-        if len(free) == 3:
-            lattice[where] = np.eye(3)
-        elif len(free):
-            # the rows beyond the rank are normal to the periodic vectors
-            basis = np.linalg.svd(cell[where][:, pattern])[2]
-            lattice[np.ix_(where, free)] = basis[:, 3 - len(free) :]
-    lengths = np.linalg.norm(lattice, axis=2).prod(axis=1)
-    volume = np.abs(np.einsum("gi,gi->g", lattice[:, 0], np.cross(lattice[:, 1], lattice[:, 2])))
-    if not (volume > FLAT * lengths).all():
-        raise DataError(*NO_VOLUME)
-    return lattice

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gfm_pipeline.apps.dataset.neighbors.half_lists import HalfList, half_lists
 from gfm_pipeline.apps.dataset.neighbors.neighbor_list import pairs_within
 from gfm_pipeline.apps.dataset.neighbors.small_systems import are_small, count_small
+from gfm_pipeline.apps.dataset.store.columns import flat_ranges
 from gfm_pipeline.core.contracts.data import NeighbourStatistics
 
 RADII = (3.0, 4.0, 5.0, 6.0)  # Angstrom; edges at other cutoffs are interpolated
@@ -32,19 +34,39 @@ def degrees_of(
     degrees = np.zeros((len(pos), len(RADII)), dtype=np.uint16)
     small, ends = are_small(pbc, natoms), np.cumsum(natoms)
     count_small(pos, natoms, np.flatnonzero(small), RADII, degrees)
-    for g in np.flatnonzero(~small).tolist():
-        atoms = slice(int(ends[g] - natoms[g]), int(ends[g]))
-        src, _, _, distance = pairs_within(pos[atoms], cell[g], pbc[g], RADII[-1])
-        degrees[atoms] = degrees_from(src, distance, int(natoms[g]))
+    rest = ~small
+    for half in half_lists(pos, cell, pbc, natoms, np.flatnonzero(rest), RADII[-1]):
+        rest[half.graphs] = False
+        atoms = flat_ranges(ends[half.graphs] - half.natoms, half.natoms)
+        degrees[atoms] = degrees_of_pairs(half)
+    for g in np.flatnonzero(rest).tolist():
+        one = slice(int(ends[g] - natoms[g]), int(ends[g]))
+        src, _, _, distance = pairs_within(pos[one], cell[g], pbc[g], RADII[-1])
+        degrees[one] = degrees_from(src, distance, int(natoms[g]))
     return degrees
 
 
 def degrees_from(src: NDArray[np.int64], distance: NDArray[np.float64], natoms: int) -> NDArray[np.uint16]:
-    """Return the neighbours of each atom within each of `RADII` [N, R], from all edges [E] within the largest."""
-    found = np.empty((natoms, len(RADII)), dtype=np.uint16)
-    for k, radius in enumerate(RADII):
-        found[:, k] = np.bincount(src[distance < radius], minlength=natoms)
-    return found
+    """Return the neighbours of each atom within each of `RADII` [N, R], from all edges [E], in both directions."""
+    return _counted((src,), distance, natoms)
+
+
+def degrees_of_pairs(half: HalfList) -> NDArray[np.uint16]:
+    """Return the neighbours of each atom within each of `RADII` [N, R], from all pairs within the largest or more."""
+    first = half.first()
+    return _counted((first + half.src, first + half.dst), half.distances(), int(half.natoms.sum()))
+
+
+def _counted(ends: tuple[NDArray[np.int64], ...], distance: NDArray[np.float64], natoms: int) -> NDArray[np.uint16]:
+    """Return how often each atom is one of the ends [P] of what is shorter than each of `RADII` [N, R]."""
+    shell = np.zeros(len(distance), dtype=np.int64)  # the first radius it is within
+    for radius in RADII:
+        shell += distance >= radius
+    shells = len(RADII) + 1
+    found = np.zeros(natoms * shells, dtype=np.int64)
+    for atoms in ends:
+        found += np.bincount(atoms * shells + shell, minlength=len(found))
+    return found.reshape(natoms, shells).cumsum(axis=1)[:, :-1].astype(np.uint16)
 
 
 @dataclass(frozen=True)

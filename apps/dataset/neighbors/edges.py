@@ -7,14 +7,15 @@ edges are stored by length, so that those within a smaller cutoff are the first 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gfm_pipeline.apps.dataset.neighbors.half_lists import HalfList, half_lists, put_both_ways
 from gfm_pipeline.apps.dataset.neighbors.neighbor_list import neighbour_list
 from gfm_pipeline.apps.dataset.neighbors.small_systems import are_small, build_small
 from gfm_pipeline.apps.dataset.store.columns import Columns, flat_ranges
@@ -112,7 +113,9 @@ def unpack(packed: NDArray[np.int64]) -> tuple[Indices, Indices, NDArray[np.int8
 
 
 def build_edges(columns: Columns, cutoff: float) -> Edges:
-    """List the pairs closer than ``cutoff`` (Angstrom) of every structure: of molecules by all distances.
+    """List the pairs closer than ``cutoff`` (Angstrom) of every structure, in the way that is the fastest for it.
+
+    Molecules are listed by all distances, crystals many together, and large structures by linked cells.
 
     Raises
     ------
@@ -120,12 +123,29 @@ def build_edges(columns: Columns, cutoff: float) -> Edges:
         When a periodic cell has no volume.
     """
     small = are_small(columns.pbc, columns.natoms)
-    rest = np.flatnonzero(~small)
-    if len(rest) == len(columns):
-        return _search(columns, cutoff)
-    nedges, src, dst = build_small(columns.pos, columns.natoms, np.flatnonzero(small), cutoff)
-    molecules = Edges(nedges, src, dst, np.zeros((len(src), 3), dtype=np.float32))
-    return _merged(molecules, rest, _search(columns.take(rest), cutoff)) if len(rest) else molecules
+    molecules, others = np.flatnonzero(small), np.flatnonzero(~small)
+    nedges, src, dst = build_small(columns.pos, columns.natoms, molecules, cutoff)
+    listed = Edges(nedges[molecules], src, dst, np.zeros((len(src), 3), dtype=np.float32))
+    if not len(others):
+        return listed
+    halves = list(half_lists(columns.pos, columns.cell, columns.pbc, columns.natoms, others, cutoff))
+    together = np.concatenate([np.zeros(0, np.int64), *(half.graphs for half in halves)])
+    rest = np.setdiff1d(others, together, assume_unique=True)
+    parts = [(molecules, listed), (together, _both_ways(halves)), (rest, _search(columns.take(rest), cutoff))]
+    return _joined([(graphs, edges) for graphs, edges in parts if len(graphs)])
+
+
+def _both_ways(halves: Sequence[HalfList]) -> Edges:
+    """Return the edges in both directions of the structures of half lists, in their order."""
+    nedges = 2 * np.concatenate([np.zeros(0, np.int64), *(half.npairs for half in halves)])
+    starts, first = np.cumsum(nedges) - nedges, 0
+    total = int(nedges.sum())
+    found = Edges(nedges, np.empty(total, np.int64), np.empty(total, np.int64), np.empty((total, 3), np.float32))
+    for half in halves:
+        last = first + len(half.graphs)
+        put_both_ways(half, starts[first:last], found.src, found.dst, found.shift)
+        first = last
+    return found
 
 
 def _search(columns: Columns, cutoff: float) -> Edges:
@@ -184,8 +204,10 @@ def select_edges(columns: Columns, packed: Packed, cutoff: float, neighbor_list:
         fill_shifts(image, columns.cell[graphs], nedges[graphs], shift[here])
         first = last
     chosen = Edges(nedges, src, dst, shift)
-    rest = np.flatnonzero(unsure)
-    return _merged(chosen, rest, neighbor_list(columns.take(rest), cutoff)) if len(rest) else chosen
+    sure, rest = np.flatnonzero(~unsure), np.flatnonzero(unsure)
+    if not len(rest):
+        return chosen
+    return _joined([(sure, replace(chosen, nedges=nedges[sure])), (rest, neighbor_list(columns.take(rest), cutoff))])
 
 
 def check_edges(columns: Columns, packed: Packed) -> None:
@@ -259,11 +281,13 @@ def fill_shifts(
         shift[:, k] = along
 
 
-def _merged(chosen: Edges, rest: Indices, listed: Edges) -> Edges:
-    """Put the edges ``listed`` of the structures ``rest``, which have none in ``chosen``, at their places."""
-    nedges, start = chosen.nedges.copy(), np.cumsum(chosen.nedges) - chosen.nedges
-    nedges[rest] = listed.nedges
-    start[rest] = len(chosen.src) + np.cumsum(listed.nedges) - listed.nedges
-    order = flat_ranges(start, nedges)
-    both = [np.concatenate([getattr(e, name) for e in (chosen, listed)])[order] for name in ("src", "dst", "shift")]
-    return Edges(nedges, *both)
+def _joined(parts: Sequence[tuple[Indices, Edges]]) -> Edges:
+    """Return the edges of all structures, in order, from those of some structures each."""
+    if len(parts) == 1:
+        return parts[0][1]
+    graphs = np.concatenate([graphs for graphs, _ in parts])
+    names = ("nedges", "src", "dst", "shift")
+    nedges, src, dst, shift = (np.concatenate([getattr(edges, name) for _, edges in parts]) for name in names)
+    place = np.argsort(graphs)
+    order = flat_ranges((np.cumsum(nedges) - nedges)[place], nedges[place])
+    return Edges(nedges[place], src.take(order), dst.take(order), shift.take(order, axis=0))

@@ -15,13 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.optimization.neighbors import find_points_in_spheres
 
+from gfm_pipeline.apps.dataset.neighbors.lattices import FLAT, NO_VOLUME
 from gfm_pipeline.core.errors import DataError
 
-FLAT = 1e-8  # volume of a cell over the product of its lengths: below, it has none
-NO_VOLUME = (
-    "The lattice vectors of the periodic directions are linearly dependent or zero.",
-    "Give a cell with a volume, or switch the periodic directions off.",
-)
 _SELF = 1e-8  # Angstrom: an atom and itself in the same image
 _SKEWED = 0.05  # volume over the product of lengths: below, the lattice is reduced (0.15 in rhombohedral Bi2Te3)
 _AROUND = 1  # cells an atom may be outside its own before atoms are moved; the search is as fast as without

@@ -11,7 +11,7 @@ from ase import units
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.dataset.neighbors.neighbor_list import neighbour_list, shortest_period
+from gfm_pipeline.apps.dataset.neighbors.neighbor_list import pairs_within, shortest_period
 from gfm_pipeline.apps.ingest.assembly.given_splits import unknown_split
 from gfm_pipeline.apps.ingest.checks.lone_atoms import as_isolated
 from gfm_pipeline.apps.ingest.labels.interpretation import missing
@@ -30,6 +30,7 @@ from gfm_pipeline.core.errors import DataError
 CLOSEST = 0.3  # Angstrom; H2 has 0.74
 FARTHEST = 1e8  # Angstrom; float32 numbers there are 8 Angstrom apart
 MAX_Z = 118
+QUICK = 2.0  # Angstrom: shorter searches have more cells to look into than atoms
 DENSE = 64  # atoms up to which all distances are computed at once
 ENERGY_IN_EV = {
     EnergyUnit.EV: 1.0,
@@ -207,43 +208,43 @@ def faults(record: Record, source: SourceSettings) -> Iterator[str]:
         if repeats < CLOSEST:  # and the smaller the cell, the more images a search would list
             yield f"atoms overlap: atoms and their own images are {repeats:.3g} Angstrom apart"
             return
-        src, dst, image = _pairs(record, reach)
+        src, dst, distance = _pairs(record, reach)
     except DataError:
         yield "periodic cell has no volume"
         return
     if len(src):
-        yield from _overlaps(record, source.overlap, radii, src, dst, image)
+        yield from _overlaps(source.overlap, radii, src, dst, distance)
     if source.isolated_atoms is not None:
-        alone = np.flatnonzero(np.bincount(src, minlength=len(record.numbers)) == 0)
+        alone = np.flatnonzero(np.bincount(np.concatenate([src, dst]), minlength=len(record.numbers)) == 0)
         if len(alone):
             yield f"isolated atom: {int(alone[0])} has no neighbour within {source.isolated_atoms:g} Angstrom"
 
 
-def _pairs(record: Record, reach: float) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return what `neighbour_list` does; of small molecules, by all distances, which takes a tenth of the time."""
+def _pairs(record: Record, reach: float) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return the ends and lengths of all pairs [P]; of small molecules by all distances, in a tenth of the time."""
     if np.any(record.pbc) or len(record.numbers) > DENSE:
-        return neighbour_list(record.pos, record.cell, record.pbc, reach)
+        src, dst, _, distance = pairs_within(record.pos, record.cell, record.pbc, max(reach, QUICK))
+        near = distance < reach
+        return src[near], dst[near], distance[near]
     apart = record.pos[:, None] - record.pos[None]
     square = np.einsum("ijk,ijk->ij", apart, apart)
-    np.fill_diagonal(square, np.inf)
-    src, dst = np.nonzero(square < reach * reach)
-    return src, dst, np.zeros((len(src), 3), dtype=np.int64)
+    src, dst = np.nonzero(np.triu(square < reach * reach, 1))
+    return src, dst, np.sqrt(square[src, dst])
 
 
 def _overlaps(
-    record: Record,
     share: float,
     radii: NDArray[np.float64],
     src: NDArray[np.int64],
     dst: NDArray[np.int64],
-    image: NDArray[np.int64],
+    distance: NDArray[np.float64],
 ) -> Iterator[str]:
-    distance = np.linalg.norm(record.pos[dst] - record.pos[src] + image @ record.cell, axis=1)
     least = np.maximum(CLOSEST, share * (radii[src] + radii[dst]))
     worst = int(np.argmin(distance - least))
     if distance[worst] < least[worst]:
+        first, second = sorted((int(src[worst]), int(dst[worst])))
         yield (
-            f"atoms overlap: {int(src[worst])} and {int(dst[worst])} are {distance[worst]:.3g} Angstrom apart, "
+            f"atoms overlap: {first} and {second} are {distance[worst]:.3g} Angstrom apart, "
             f"the least is {least[worst]:.3g}"
         )
 

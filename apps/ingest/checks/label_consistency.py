@@ -26,6 +26,7 @@ from gfm_pipeline.apps.dataset.neighbors.neighbor_list import neighbour_list
 from gfm_pipeline.apps.ingest.checks.filters import RADII
 from gfm_pipeline.apps.ingest.records import Record
 
+SAME_CELL = 1e-5  # Angstrom
 WINDOW = 48  # earlier frames of the group among which the nearest is looked for
 FIRST, EVERY, THEN = 600, 10_000, 20  # records looked at: so many at first, then so many of each so many
 MAX_PAIRS, MAX_BONDS, MAX_GROUPS = 600, 6_000, 200
@@ -125,7 +126,10 @@ class Collector:
                 del self._frames[next(iter(self._frames))]
             frames = self._frames[key] = deque(maxlen=WINDOW)
         here = _LabelledFrame(record.pos, forces, energy, record.cell)
-        fitting = [f for f in frames if not np.any(record.pbc) or np.allclose(f.cell, record.cell, rtol=0, atol=1e-5)]
+        fitting = list(frames)
+        if fitting and np.any(record.pbc):
+            apart = np.abs(np.stack([f.cell for f in fitting]) - record.cell).max(axis=(1, 2))
+            fitting = [f for f, far in zip(fitting, apart.tolist(), strict=True) if far <= SAME_CELL]
         if fitting:
             found = _nearest(here, fitting, record.pbc)
             if found is not None:
