@@ -102,6 +102,14 @@ _SHARPNESS = Hyperparameter(
     high=30,
     open_low=True,
 )
+_RADIAL_HIDDEN = Hyperparameter(
+    "radial_hidden",
+    ValueKind.WHOLE,
+    64,
+    "Width of the network of radial functions; 0: they are linear in the radial basis.",
+    low=0,
+    high=16384,
+)
 _PYG: dict[str, Any] = {"needs": ("torch_geometric",), "extra": "pyg"}
 
 BUILT_IN: dict[str, AlgorithmDescription] = {
@@ -158,6 +166,41 @@ BUILT_IN: dict[str, AlgorithmDescription] = {
         "PaiNN with scalars aggregated as by PNA",
         "Schuett, Unke, Gastegger, ICML (2021), and Corso et al., NeurIPS (2020)",
         (_SHARPNESS,),
+        vectors=True,
+    ),
+    "DimeNet++": AlgorithmDescription(
+        f"{_MODULES}.dimenet:DimeNet",
+        "directional messages along edges, with angles",
+        "Gasteiger, Giri, Margraf, Guennemann, arXiv:2011.14115 (2020)",
+        (
+            Hyperparameter("n_spherical", ValueKind.WHOLE, 7, "Angular functions, from order 0.", low=1, high=12),
+            Hyperparameter(
+                "triplet_channels", ValueKind.WHOLE, 32, "Channels of messages where angles enter.", low=1, high=16384
+            ),
+        ),
+    ),
+    "MACE": AlgorithmDescription(
+        f"{_MODULES}.mace:MACE",
+        "equivariant messages of high body order",
+        "Batatia, Kovacs, Simm, Ortner, Csanyi, NeurIPS (2022)",
+        (
+            Hyperparameter("l_max", ValueKind.WHOLE, 2, "Largest order of spherical harmonics.", low=1, high=3),
+            Hyperparameter(
+                "correlation", ValueKind.WHOLE, 3, "Factors of a product: messages have one body more.", low=1, high=3
+            ),
+            Hyperparameter("hidden_l", ValueKind.WHOLE, 1, "Largest order of features between layers.", low=0, high=3),
+            _RADIAL_HIDDEN,
+        ),
+        vectors=True,
+    ),
+    "NequIP": AlgorithmDescription(
+        f"{_MODULES}.nequip:NequIP",
+        "equivariant convolutions with gates",
+        "Batzner et al., Nat. Commun. 13, 2453 (2022)",
+        (
+            Hyperparameter("l_max", ValueKind.WHOLE, 2, "Largest order of features and harmonics.", low=1, high=4),
+            _RADIAL_HIDDEN,
+        ),
         vectors=True,
     ),
     "CGCNN": AlgorithmDescription(
