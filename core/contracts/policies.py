@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from gfm_pipeline.core.contracts.extensions import Extensions
-from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter, complete
+from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter, Kind, complete
 from gfm_pipeline.core.errors import ConfigError
 
 P = TypeVar("P")
@@ -79,9 +79,27 @@ PROPOSALS = Extensions(
     "gfm_pipeline.proposal_methods",
     PolicyDescription,
     {
+        "batch-ucb": PolicyDescription(
+            f"{_SEARCH}.batch:BatchUCB",
+            "Bayesian optimisation of batches of any width: every point of a batch has an exploration weight and a "
+            "slice of the candidates of its own, on a quadratic trend and DeepHyper's extra trees",
+            "Egele et al., arXiv:2207.00479 (2022)",
+            options=(
+                Hyperparameter(
+                    "exploration",
+                    Kind.REAL,
+                    1.0,
+                    "Mean of the exploration weights, which are distributed exponentially.",
+                    low=0,
+                    open_low=True,
+                    high=100,
+                ),
+            ),
+        ),
         "deephyper": PolicyDescription(
             f"{_SEARCH}.proposer:DeepHyperCBO",
-            "Bayesian optimisation by DeepHyper, with extra trees and an upper confidence bound",
+            "Bayesian optimisation by DeepHyper, with extra trees and constant liars; 32 candidates at a time, the "
+            "rest of a wave is sampled",
             "Egele et al., arXiv:2207.00479 (2022)",
         ),
         "random": PolicyDescription(f"{_SEARCH}.proposer:RandomSampling", "a stratified sample of the search space"),
@@ -112,6 +130,15 @@ CRITERIA = Extensions(
         "limit": PolicyDescription(f"{_TRAIN}.convergence:Limit", "every member trains to `converge.max_graphs`"),
     },
 )
+
+# The policies of a stage whose settings bear no word of one: those of the first version. A campaign that
+# began with them keeps them, though another may be the default of new ones by now.
+UNSAID = {"stopping": "asha", "proposals": "deephyper", "selection": "best", "criterion": "plateau"}
+
+
+def default_choice(group: Extensions[PolicyDescription], name: str) -> PolicyChoice:
+    """Return one that comes along, with the defaults of its options."""
+    return PolicyChoice(name, group.built_in[name].complete(name, {}))
 
 
 def make_policy(group: Extensions[PolicyDescription], choice: PolicyChoice, base: type[P]) -> P:

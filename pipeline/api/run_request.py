@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gfm_pipeline.campaign.identity import file_digests
 from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.campaign.recorded_policies import recorded_settings
 from gfm_pipeline.campaign.recorded_sources import recorded_sources
 from gfm_pipeline.campaign.state import load_state
+from gfm_pipeline.core.contracts.policies import PROPOSALS, UNSAID, default_choice
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.engine.decisions.decide import finished_stage
@@ -27,6 +29,7 @@ from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.workflow.gone_files import gone_digests
 from gfm_pipeline.workflow.load import LoadedWorkflow, load_workflow
 from gfm_pipeline.workflow.resolve import input_names, resolve_sources
+from gfm_pipeline.workflow.schema import WorkflowModel
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def resolve(
     check_names([paths.root, workflow.resolve(), *files])
     gone = gone_digests(sources, recorded)
     digests = file_digests([f for f in files if str(f) not in gone], paths.digests) | gone
+    loaded = replace(loaded, model=_as_begun(loaded.model, paths))
     context = Context(
         workflow=loaded.model,
         sources=sources,
@@ -111,6 +115,17 @@ def resolve(
     if gone:
         _need_finished_ingest(context, loaded, gone)
     return ResolvedRun(loaded, loaded_site, context, digests, resources, tuple(map(Path, gone)))
+
+
+def _as_begun(model: WorkflowModel, paths: CampaignPaths) -> WorkflowModel:
+    """Return a workflow with the proposal method its campaign began with, where the file names none."""
+    if "proposals" in model.search.model_fields_set:
+        return model
+    begun = recorded_settings(paths.journal, search.NAME)
+    if begun is None or "proposals" in begun:
+        return model
+    method = default_choice(PROPOSALS, UNSAID["proposals"])
+    return model.model_copy(update={"search": model.search.model_copy(update={"proposals": method})})
 
 
 def _need_finished_ingest(context: Context, loaded: LoadedWorkflow, gone: Iterable[str]) -> None:

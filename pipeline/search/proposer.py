@@ -10,17 +10,16 @@ batch checked for copies, which ``ask`` does return.
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gfm_pipeline.core.records import canonical_json
+from gfm_pipeline.search.imports import unchanged_root_logger, without_module
 from gfm_pipeline.search.space import Choice, Range, SearchSpace
 
 MAX_ASK = 32  # constant liars refit once a point: beyond this a wave is filled by sampling
@@ -57,6 +56,10 @@ class ProposalMethod(ABC):
         seed
             Seed of this wave.
         """
+
+    def first_design(self, space: SearchSpace, n: int, seed: int) -> list[dict[str, Any]]:
+        """Return the settings of the first ``n`` candidates of a search, before there are results."""
+        return first_design(space, n, seed)
 
 
 class DeepHyperCBO(ProposalMethod):
@@ -145,7 +148,7 @@ def _ask_optimiser(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # DeepHyper and scikit-learn warn of each other's deprecations
         logging.getLogger("deephyper").setLevel(logging.ERROR)
-        with _without("mpi4py"), _unchanged_root_logger():
+        with without_module("mpi4py"), unchanged_root_logger():
             from deephyper.hpo import CBO, HpProblem
 
         seed %= 2**32  # scikit-learn takes no larger one
@@ -178,35 +181,6 @@ def _ask_optimiser(
         )
         search.tell([(_row(space, t.settings, varying), _score(t.objective)) for t in told])
         return [space.canonical({**fixed, **row}) for row in search.ask(n)]
-
-
-@contextmanager
-def _without(module: str) -> Iterator[None]:
-    """Make ``import module`` raise ImportError for the duration.
-
-    DeepHyper's optional MPI storage survives a missing mpi4py but not an mpi4py without an MPI library,
-    which is what login nodes and laptops have; the proposals need neither.
-    """
-    if module in sys.modules:
-        yield
-        return
-    sys.modules[module] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[module]
-
-
-@contextmanager
-def _unchanged_root_logger() -> Iterator[None]:
-    """Undo the handlers and the level that libraries give the root logger while they are imported."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    try:
-        yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
 
 
 def _row(space: SearchSpace, settings: dict[str, Any], varying: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from gfm_pipeline.core.contracts.data import SHARD_MB, AcrossSources, EdgeStorage
-from gfm_pipeline.core.contracts.policies import PolicyChoice
+from gfm_pipeline.core.contracts.policies import PROPOSALS, PolicyChoice, default_choice
 from gfm_pipeline.core.contracts.reading import READING_GB, RECORD_SECONDS, ReadLimits
 from gfm_pipeline.core.contracts.targets import DEFAULT as DEFAULT_TARGETS
 from gfm_pipeline.workflow.policies import CriterionChoice, ProposalChoice, SelectionChoice, StoppingChoice
@@ -28,6 +28,7 @@ Seconds = Annotated[float, Field(gt=0, le=10**7)]
 Gigabytes = Annotated[float, Field(gt=0, le=10**6)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+PROPOSALS_OF_NEW = default_choice(PROPOSALS, "batch-ucb")
 
 
 class DataModel(Strict):
@@ -77,7 +78,9 @@ class SearchModel(Strict):
         default=PolicyChoice("asha", {}), description="Policy that stops candidates at rungs: asha, or none."
     )
     proposals: ProposalChoice = Field(
-        default=PolicyChoice("deephyper", {}), description="Method that proposes candidates: deephyper, or random."
+        default=PROPOSALS_OF_NEW,
+        description="Method that proposes candidates: batch-ucb, deephyper, or random. A campaign that began without "
+        "the key keeps the method it began with.",
     )
     space: SpaceModel
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 from gfm_pipeline.campaign.events import Candidate, WaveProposed
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.contracts.policies import PROPOSALS, make_policy
@@ -9,29 +13,55 @@ from gfm_pipeline.core.faultpoints import FaultPoint, reach
 from gfm_pipeline.engine.decisions.requests import Context, Proposal
 from gfm_pipeline.engine.stages.search import LAG
 from gfm_pipeline.engine.stages.trials import objective_of
-from gfm_pipeline.search.proposer import Observation, ProposalMethod, first_design, initial_count
+from gfm_pipeline.search.proposal_process import Question
+from gfm_pipeline.search.proposer import ProposalMethod, Told, initial_count
 
 ORIGINS = {"deephyper": "DeepHyper CBO"}  # as journals call it
+DESIGN = "first design"
+
+
+@dataclass(frozen=True)
+class WaveQuestion:
+    """A wave that is to be proposed: what of it is known at once, and what the method is asked for the rest.
+
+    ``head`` are candidates of the first design; ``question`` is None where they are all of the wave.
+    """
+
+    wanted: Proposal
+    taken: int
+    head: tuple[dict[str, Any], ...]
+    question: Question | None
+    origin: str
+    told: int
+
+    def wave(self, proposed: Sequence[dict[str, Any]]) -> WaveProposed:
+        """Return the event that records the wave, with what the method proposed."""
+        settings = [*self.head, *proposed]
+        names = (f"c{self.taken + i:05d}" for i in range(len(settings)))
+        candidates = tuple(Candidate(name, self.wanted.wave, one) for name, one in zip(names, settings, strict=True))
+        reach(FaultPoint.PROPOSAL_MADE)
+        return WaveProposed(self.wanted.key, self.wanted.wave, candidates, self.origin, self.told)
+
+
+def ask_for_wave(context: Context, state: CampaignState, wanted: Proposal) -> WaveQuestion:
+    """Return what a wave depends on: the results its lag allows; a function of settings and state alone."""
+    search, seed = context.workflow.search, context.workflow.seed
+    stage = state.stages[wanted.key]
+    space = search.space.compile()
+    candidates = list(stage.candidates().values())
+    taken = [c.settings for c in candidates]
+    choice = search.proposals
+    method = make_policy(PROPOSALS, choice, ProposalMethod)
+    initial = method.first_design(space, initial_count(space, search.candidates), seed)
+    head = initial[len(taken) : len(taken) + wanted.size]
+    if len(head) == wanted.size:
+        return WaveQuestion(wanted, len(taken), tuple(head), None, DESIGN, 0)
+    told = [Told(c.settings, objective_of(stage, c.name, 0)) for c in candidates if c.wave <= wanted.wave - 1 - LAG]
+    question = Question(choice, space, told, taken + head, wanted.size - len(head), seed * 1009 + wanted.wave)
+    return WaveQuestion(wanted, len(taken), tuple(head), question, ORIGINS.get(choice.name, choice.name), len(told))
 
 
 def propose_wave(context: Context, state: CampaignState, wanted: Proposal) -> WaveProposed:
-    """Return a wave of candidates, from the results its lag allows; a function of settings and state alone."""
-    workflow = context.workflow
-    stage = state.stages[wanted.key]
-    space = workflow.search.space.compile()
-    taken = [c.settings for c in stage.candidates().values()]
-    initial = first_design(space, initial_count(space, workflow.search.candidates), workflow.seed)
-    known = [c for c in stage.candidates().values() if c.wave <= wanted.wave - 1 - LAG]
-    if len(taken) + wanted.size <= len(initial):
-        chosen, origin, told = initial[len(taken) : len(taken) + wanted.size], "first design", 0
-    else:
-        results = [Observation(c.settings, objective_of(stage, c.name, 0)) for c in known]
-        head = initial[len(taken) :]
-        rest = wanted.size - len(head)
-        choice = workflow.search.proposals
-        method = make_policy(PROPOSALS, choice, ProposalMethod)
-        chosen = head + method.propose(space, results, taken + head, rest, workflow.seed * 1009 + wanted.wave)
-        origin, told = ORIGINS.get(choice.name, choice.name), len(results)
-    candidates = tuple(Candidate(f"c{len(taken) + i:05d}", wanted.wave, settings) for i, settings in enumerate(chosen))
-    reach(FaultPoint.PROPOSAL_MADE)
-    return WaveProposed(wanted.key, wanted.wave, candidates, origin, told)
+    """Return a wave of candidates, computed here and now."""
+    asked = ask_for_wave(context, state, wanted)
+    return asked.wave([] if asked.question is None else asked.question.answer())

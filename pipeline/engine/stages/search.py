@@ -29,7 +29,7 @@ from gfm_pipeline.campaign.events import (
 from gfm_pipeline.campaign.paths import StagePaths
 from gfm_pipeline.campaign.stage_state import StageState
 from gfm_pipeline.campaign.state import CampaignState
-from gfm_pipeline.core.contracts.policies import SELECTIONS, STOPPING, make_policy
+from gfm_pipeline.core.contracts.policies import SELECTIONS, STOPPING, UNSAID, PolicyChoice, make_policy
 from gfm_pipeline.core.contracts.targets import DEFAULT
 from gfm_pipeline.core.contracts.training import TrainSpec, settings_of
 from gfm_pipeline.core.records import to_plain
@@ -73,10 +73,9 @@ POLICIES, SELECTION = ("stopping", "proposals"), ("selection",)
 
 
 def chosen_policies(section: SearchModel | ConvergeModel, names: Sequence[str]) -> dict[str, Any]:
-    """Return the policies of a section that are not the default: results of the default ones bear no word of them."""
-    chosen = {name: getattr(section, name) for name in names}
-    default = type(section).model_fields
-    return {name: to_plain(choice) for name, choice in chosen.items() if choice != default[name].default}
+    """Return the policies of a section, but for those that its settings always meant without a word (`UNSAID`)."""
+    chosen: dict[str, PolicyChoice] = {name: getattr(section, name) for name in names}
+    return {name: to_plain(choice) for name, choice in chosen.items() if choice != PolicyChoice(UNSAID[name], {})}
 
 
 def _selection(context: Context) -> dict[str, Any]:

@@ -1,0 +1,131 @@
+"""Batches of any width by Bayesian optimisation: each point asks another question of the same surrogate.
+
+A batch by constant liars refits the surrogate once per point, and one by the largest upper confidence bounds alone holds
+almost only copies. Here each point draws an exploration weight of its own and scores a random slice of its own of a
+common pool, as one optimiser per worker would (Egele et al., arXiv:2207.00479), and takes the best that no other took.
+The pool holds even draws of the space and, mostly, mutations and crossings of the elite: the best of all, and the best
+of each algorithm, so that an algorithm that begins badly is not given up. Part of the points keep to one algorithm each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gfm_pipeline.search.design import balanced_design, untried
+from gfm_pipeline.search.encoding import Encoding, new_rows, row_keys
+from gfm_pipeline.search.proposer import ProposalMethod, Told
+from gfm_pipeline.search.space import SearchSpace
+from gfm_pipeline.search.surrogate import Surrogate
+
+POOL, PER_POINT = 4096, 4  # rows of the pool: at least, and per point of the batch
+SLICE = 64  # rows that a point scores
+EVEN = 0.25  # share of the pool that is drawn evenly
+ELITE, MIN_ELITE, MAX_ELITE = 0.1, 8, 64  # share of the results that are parents, and its bounds
+KEPT_TO_ONE = 0.25  # share of the points that keep to one algorithm
+CROSSED, RENAMED = 0.3, 0.05  # share of the mutations with two parents; of names that change
+STEPS = (-3.0, -0.5)  # powers of ten of a mutation's step, on the scale of a column
+
+
+class BatchUCB(ProposalMethod):
+    """Batch Bayesian optimisation with an exploration weight and a slice of the pool per point.
+
+    Parameters
+    ----------
+    exploration
+        Mean of the exploration weights, which are distributed exponentially.
+    """
+
+    def __init__(self, exploration: float = 1.0) -> None:
+        self.exploration = exploration
+
+    def propose(
+        self, space: SearchSpace, told: Sequence[Told], taken: Sequence[dict[str, Any]], n: int, seed: int
+    ) -> list[dict[str, Any]]:
+        """Return ``n`` candidates that are distinct from each other and from those taken, while the space has such."""
+        if n <= 0:
+            return []
+        encoding, rng = Encoding(space), np.random.default_rng((seed, len(taken)))
+        tried = encoding.encode(taken)
+        if not any(t.objective is not None for t in told):
+            return encoding.decode(balanced_design(encoding, n, tried, rng))
+        rows = encoding.encode([t.settings for t in told])
+        objectives = np.array([np.nan if t.objective is None else t.objective for t in told], float)
+        surrogate = Surrogate(encoding, rows, objectives, rng)
+        pool = self._pool(encoding, surrogate, n, rng)
+        pool = new_rows(pool, [*row_keys(tried), *row_keys(rows)])
+        chosen = self._choose(encoding, surrogate, pool, min(n, len(pool)), rng) if len(pool) else pool
+        if len(chosen) < n:  # the pool held too few that are new: a small space
+            chosen = np.vstack([chosen, untried(encoding, n - len(chosen), np.vstack([tried, rows, chosen]), rng)])
+        return encoding.decode(chosen)
+
+    def first_design(self, space: SearchSpace, n: int, seed: int) -> list[dict[str, Any]]:
+        """Return a Latin hypercube in which every algorithm has its share."""
+        encoding = Encoding(space)
+        return encoding.decode(balanced_design(encoding, n, encoding.encode([]), np.random.default_rng((seed, 0x5EED))))
+
+    def _pool(self, encoding: Encoding, surrogate: Surrogate, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Return rows to choose from: even draws, and mutations of the elite."""
+        size = max(POOL, PER_POINT * n)
+        even = int(EVEN * size)
+        mean, _ = surrogate(surrogate.rows)  # without the noise that the results themselves have
+        order = np.argsort(mean, kind="stable")
+        elite = surrogate.rows[order[: int(np.clip(ELITE * len(order), MIN_ELITE, MAX_ELITE))]]
+        algorithms = encoding.algorithm(surrogate.rows)[order]
+        groups = [elite]
+        for algorithm in np.unique(algorithms):
+            best = order[algorithms == algorithm]
+            groups.append(surrogate.rows[best[: max(4, len(elite) // len(encoding.space.algorithms))]])
+        # Half of the mutations are of the best of all, the others of the best of each algorithm.
+        count, own = size - even, (size - even) // 2 // (len(groups) - 1)
+        sizes = [count - own * (len(groups) - 1), *[own] * (len(groups) - 1)]
+        bred = [mutations(encoding, group, k, rng) for group, k in zip(groups, sizes, strict=True)]
+        return np.vstack([*bred, encoding.sample(even, rng)])
+
+    def _choose(
+        self, encoding: Encoding, surrogate: Surrogate, pool: np.ndarray, n: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Return ``n`` rows of the pool, each the best of its slice that is not taken yet."""
+        mean, spread = surrogate(pool)
+        weights = rng.exponential(self.exploration, n)
+        slices = rng.integers(0, len(pool), (n, SLICE))
+        algorithms = encoding.algorithm(pool)
+        members = [np.flatnonzero(algorithms == a) for a in range(len(encoding.space.algorithms))]
+        members = [rows for rows in members if len(rows)]
+        for turn, point in enumerate(np.flatnonzero(rng.random(n) < KEPT_TO_ONE)):
+            mine = members[turn % len(members)]
+            slices[point] = mine[rng.integers(0, len(mine), SLICE)]
+        scores = mean[slices] - weights[:, None] * spread[slices]
+        ranked = np.take_along_axis(slices, np.argsort(scores, axis=1, kind="stable"), axis=1)
+        free = np.ones(len(pool), bool)
+        rest = iter(np.argsort(mean - spread, kind="stable"))
+        chosen = []
+        for mine in ranked:
+            left = mine[free[mine]]
+            pick = left[0] if len(left) else next(p for p in rest if free[p])
+            free[pick] = False
+            chosen.append(pick)
+        return pool[chosen]
+
+
+def mutations(encoding: Encoding, parents: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return ``n`` rows near ``parents`` (best first): some values moved by steps of many sizes, some of a second parent."""
+    width = len(encoding.columns)
+    first, second = (parents[(len(parents) * rng.random(n) ** 2).astype(int)] for _ in range(2))
+    crossed = (rng.random((n, width)) < 0.5) & (rng.random((n, 1)) < CROSSED)
+    moved = rng.random((n, width)) < rng.uniform(0.1, 1.0, (n, 1))
+    moved[np.arange(n), rng.integers(0, width, n)] = True
+    steps = rng.normal(size=(n, width)) * 10.0 ** rng.uniform(*STEPS, (n, 1))
+    base = np.where(crossed, second, first)
+    units = np.abs(encoding.units(base) + np.where(moved, steps, 0.0))
+    units = np.clip(np.where(units > 1.0, 2.0 - units, units), 0.0, np.nextafter(1.0, 0.0))
+    drawn = encoding.sample(n, rng)
+    rows = encoding.from_units(units, canonical=False)
+    for c, column in enumerate(encoding.columns):
+        if column.is_name:
+            rows[:, c] = np.where(rng.random(n) < RENAMED, drawn[:, c], base[:, c])
+    # What an algorithm uses and its parent did not has no value to begin from.
+    fresh = encoding.active(rows) & ~encoding.active(base)
+    return encoding.canonical(np.where(fresh, encoding.sample(n, rng, encoding.algorithm(rows)), rows))

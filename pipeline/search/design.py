@@ -1,0 +1,59 @@
+"""Candidates before anything is known: a Latin hypercube in which every algorithm has its share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gfm_pipeline.search.encoding import Encoding, new_rows, row_keys
+
+ENUMERATED = 100_000  # settings of a space that are listed to find those nobody tried
+DRAWS = 20  # rounds of draws before a large space is believed to hold nothing new
+
+
+def balanced_design(encoding: Encoding, n: int, tried: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return ``n`` new rows, stratified in every dimension, that even out how often each algorithm was tried."""
+    counts = np.bincount(encoding.algorithm(tried), minlength=len(encoding.space.algorithms))
+    order = []
+    for _ in range(n):
+        order.append(int(np.argmin(counts)))
+        counts[order[-1]] += 1
+    algorithms, rows = np.array(order), np.empty((n, len(encoding.columns)))
+    for algorithm in np.unique(algorithms):
+        places = np.flatnonzero(algorithms == algorithm)
+        rows[places] = hypercube(encoding, len(places), int(algorithm), rng)
+    new = new_rows(rows, row_keys(tried))
+    return new if len(new) == n else np.vstack([new, untried(encoding, n - len(new), np.vstack([tried, new]), rng)])
+
+
+def hypercube(encoding: Encoding, n: int, algorithm: int, rng: np.random.Generator) -> np.ndarray:
+    """Return a Latin hypercube (McKay et al. 1979) of ``n`` rows of one algorithm."""
+    width = len(encoding.columns)
+    strata = np.stack([rng.permutation(n) for _ in range(width)], axis=1)
+    return encoding.of_algorithm(encoding.from_units((strata + rng.random((n, width))) / n, canonical=False), algorithm)
+
+
+def untried(encoding: Encoding, n: int, tried: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return ``n`` rows none of which is among ``tried``; once all were tried, those that were tried least.
+
+    Equal settings differ by the seed of their training, so that a repetition is still worth something.
+    """
+    seen = row_keys(tried)
+    found = np.empty((0, len(encoding.columns)))
+    size = encoding.size
+    if size is None or size > ENUMERATED:
+        for _ in range(DRAWS):
+            found = np.vstack([found, new_rows(encoding.sample(2 * n, rng), [*seen, *row_keys(found)])])
+            if len(found) >= n:
+                return found[:n]
+        return np.vstack([found, encoding.sample(n - len(found), rng)])
+    everything = encoding.enumerate()
+    everything = everything[rng.permutation(len(everything))]
+    times = {key: 0 for key in row_keys(everything)}
+    for key in seen:
+        times[key] = times.get(key, 0) + 1
+    counts = np.array([times[key] for key in row_keys(everything)])
+    chosen = []
+    for _ in range(n):
+        chosen.append(int(np.argmin(counts)))
+        counts[chosen[-1]] += 1
+    return everything[chosen]

@@ -1,0 +1,168 @@
+"""Proposals in a process of their own: the driver goes on with its campaign while a surrogate is fitted.
+
+`ProposalProcess` is the driver's end. The other end is this module run as a program: it reads questions from its standard
+input and writes answers to its standard output, until there are no more or its driver is gone. Both ends pickle, since
+both are this installation and the pipe is private to them. Results are sent in parts, so that the driver's other threads
+run in between.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, Any
+
+from gfm_pipeline.core.contracts.policies import PROPOSALS, PolicyChoice, make_policy
+from gfm_pipeline.core.errors import GFMError
+from gfm_pipeline.core.interpreter import module_command
+from gfm_pipeline.search.proposer import ProposalMethod, Told
+from gfm_pipeline.search.space import SearchSpace
+
+PART = 2000  # candidates that are pickled at a time
+WATCHED_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a proposal method is asked; the arguments of `ProposalMethod.propose`, and which method it is."""
+
+    method: PolicyChoice
+    space: SearchSpace
+    told: Sequence[Told]
+    taken: Sequence[dict[str, Any]]
+    n: int
+    seed: int
+
+    def answer(self) -> list[dict[str, Any]]:
+        """Return the settings of ``n`` candidates, computed here."""
+        method = make_policy(PROPOSALS, self.method, ProposalMethod)
+        return method.propose(self.space, self.told, self.taken, self.n, self.seed)
+
+
+class ProposalProcess:
+    """Answers one question at a time in another process, which starts with the first one."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="proposals")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._said: IO[bytes] | None = None
+
+    def ask(self, question: Question) -> Future[list[dict[str, Any]]]:
+        """Return the future of an answer; its error is a `GFMError`."""
+        return self._thread.submit(self._ask, question)
+
+    def close(self) -> None:
+        """End the process, whatever it is computing."""
+        if self._process is not None:
+            self._process.kill()
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        if self._process is not None:
+            self._process.wait()
+
+    def _ask(self, question: Question) -> list[dict[str, Any]]:
+        for retried in (False, True):  # a process that was killed says nothing of the question
+            process = self._started()
+            try:
+                _send(process.stdin, question)
+                answer: list[dict[str, Any]] | GFMError = pickle.load(process.stdout)  # type: ignore[arg-type]
+            except (EOFError, OSError, pickle.UnpicklingError) as error:
+                process.kill()
+                process.wait()
+                self._process = None
+                if retried:
+                    raise GFMError(
+                        f"The process that proposes candidates ended: {self._last_words() or error}.",
+                        "Ask the machine's log whether it ran out of memory; `gfm-pipeline resume` tries again.",
+                    ) from error
+            else:
+                if isinstance(answer, GFMError):
+                    raise answer
+                return answer
+        raise AssertionError("unreachable: the second failure raises")
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            self._said = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+            self._process = subprocess.Popen(
+                module_command(__name__),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._said,
+                start_new_session=True,  # Ctrl-C is the driver's
+            )
+        return self._process
+
+    def _last_words(self) -> str:
+        if self._said is None:
+            return ""
+        self._said.seek(0)
+        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        return lines[-1].rstrip(".") if lines else ""
+
+
+def _parts(question: Question) -> Iterator[tuple[str, Any]]:
+    yield "begin", (question.method, question.space, question.n, question.seed)
+    for name in ("told", "taken"):
+        rows = getattr(question, name)
+        for start in range(0, len(rows), PART):
+            yield name, list(rows[start : start + PART])
+    yield "end", None
+
+
+def _send(stream: Any, question: Question) -> None:
+    for part in _parts(question):
+        pickle.dump(part, stream, protocol=pickle.HIGHEST_PROTOCOL)
+    stream.flush()
+
+
+def _receive(stream: Any) -> Question:
+    (_, (method, space, n, seed)), found = pickle.load(stream), {"told": [], "taken": []}
+    while (part := pickle.load(stream))[0] != "end":
+        found[part[0]] += part[1]
+    return Question(method, space, found["told"], found["taken"], n, seed)
+
+
+def _leave_with(parent: int) -> None:
+    """End this process once its parent is another: children of the driver may hold the pipe open after its death."""
+    while os.getppid() == parent:
+        time.sleep(WATCHED_SECONDS)
+    os._exit(0)
+
+
+def main() -> None:
+    """Answer questions until the pipe closes."""
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
+    with suppress(EOFError):
+        while True:
+            question = _receive(sys.stdin.buffer)
+            answer: list[dict[str, Any]] | GFMError
+            try:
+                answer = question.answer()
+            except GFMError as error:
+                answer = error
+            except Exception as error:  # a method may be of another package: whatever it raises is its own fault
+                said = (str(error).splitlines() or [""])[0].rstrip(".")
+                answer = GFMError(
+                    f"Proposal method {question.method.name!r} failed: {type(error).__name__}: {said}.",
+                    "Correct it, or choose another with search.proposals.",
+                )
+            pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)
+            answers.flush()
+
+
+if __name__ == "__main__":
+    # Pickles name classes by their module, which for this one must not be ``__main__``.
+    from gfm_pipeline.search.proposal_process import main as run
+
+    run()

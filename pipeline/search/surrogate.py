@@ -1,0 +1,154 @@
+"""What a batch proposal believes of the objective: a quadratic trend per algorithm, and DeepHyper's forest on the rest.
+
+Trees are piecewise constant, so a forest alone cannot tell in which direction the objective still falls. The trend can,
+and how far it is trusted is decided by generalised cross-validation (Golub, Heath and Wahba 1979) for the results at
+hand: with few of them, or with an objective that is not smooth, it is a constant and the forest has all to explain.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from gfm_pipeline.search.encoding import Encoding
+from gfm_pipeline.search.imports import unchanged_root_logger, without_module
+
+TREES = 30
+MAX_FIT = 10_000  # results that are fitted: the best of them, and an even draw of the others
+_RIDGES = 10.0 ** np.arange(-6, 3.0)
+_FLOOR = 0.02  # weight of a bad result in the trend
+
+
+class Surrogate:
+    """Mean and uncertainty of the objective (lower is better) at any row, from results.
+
+    Parameters
+    ----------
+    encoding
+        Of the search space.
+    rows
+        Candidates with a result, shape (results, columns).
+    objectives
+        Their results, shape (results,); NaN: diverged or failed, which counts as bad as the worst.
+    rng
+        Decides which results are fitted where there are more than `MAX_FIT`, and the trees.
+    """
+
+    def __init__(self, encoding: Encoding, rows: np.ndarray, objectives: np.ndarray, rng: np.random.Generator) -> None:
+        self._encoding = encoding
+        values = bounded(objectives)
+        if len(values) > MAX_FIT:
+            order = np.argsort(values, kind="stable")
+            best, others = order[: MAX_FIT // 2], order[MAX_FIT // 2 :]
+            kept = np.sort(np.concatenate([best, rng.choice(others, MAX_FIT - len(best), replace=False)]))
+            rows, values = rows[kept], values[kept]
+        self._trend = Trend(encoding, rows, values)
+        rest = values - self._trend(rows)
+        with _quiet():
+            with without_module("mpi4py"), unchanged_root_logger():
+                from deephyper.skopt.learning import ExtraTreesRegressor
+            self._forest: Any = ExtraTreesRegressor(
+                n_estimators=TREES, bootstrap=False, n_jobs=1, random_state=int(rng.integers(2**32))
+            )
+            self._forest.fit(encoding.features(rows), rest)
+        self.rows = rows
+
+    def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean and the standard deviation over the trees, shape (rows,) each."""
+        with _quiet():
+            mean, _, spread = self._forest.predict(
+                self._encoding.features(rows), return_std=True, disentangled_std=True
+            )
+        return mean + self._trend(rows), spread
+
+
+class Trend:
+    """A quadratic of each algorithm with interactions common to all, fitted by weighted ridge regression.
+
+    Good results weigh more than bad ones. ``ridge`` is the penalty that cross-validation chose, infinite for a constant.
+    """
+
+    def __init__(self, encoding: Encoding, rows: np.ndarray, values: np.ndarray) -> None:
+        self._encoding = encoding
+        good = np.quantile(values, 0.3)
+        width = max(float(good - values.min()), 1e-12)
+        weight = np.exp(-np.maximum(0.0, values - good) / width) + _FLOOR
+        weight /= weight.mean()
+        self.level = float(np.average(values, weights=weight))
+        terms = self._terms(rows)
+        self._centre = np.average(terms, axis=0, weights=weight)
+        root = np.sqrt(weight)[:, None]
+        scaled = (terms - self._centre) * root
+        self._scale = np.sqrt((scaled**2).mean(axis=0)) + 1e-9
+        self.ridge, factors = _cross_validated(scaled / self._scale, (values - self.level) * root[:, 0])
+        self._factors = factors / self._scale
+
+    def _terms(self, rows: np.ndarray) -> np.ndarray:
+        """Return the terms of the polynomial, shape (rows, terms)."""
+        encoding = self._encoding
+        ordered = [c for c, column in enumerate(encoding.columns) if not column.is_name and column.count != 1]
+        x = 2.0 * encoding.units(rows)[:, ordered] - 1.0
+        used = encoding.active(rows)[:, ordered]
+        x = np.where(used, x, 0.0)
+        mine = encoding.algorithm(rows)[:, None] == np.arange(len(encoding.space.algorithms))
+        of_each = [mine.astype(float)]
+        for k in range(x.shape[1]):
+            has = mine[:, encoding.uses(ordered[k])]
+            of_each += [has * x[:, [k]], has * x[:, [k]] ** 2]
+        shared = [k for k, c in enumerate(ordered) if encoding.uses(c).sum() > 1 or len(encoding.space.algorithms) == 1]
+        pairs = [x[:, [i]] * x[:, [j]] for i in shared for j in shared if i < j]
+        return np.hstack([*of_each, *pairs])
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """Return the trend at rows, shape (rows,)."""
+        if not np.isfinite(self.ridge):
+            return np.full(len(rows), self.level)
+        return np.asarray(self.level + (self._terms(rows) - self._centre) @ self._factors)
+
+
+def _cross_validated(terms: np.ndarray, values: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the ridge of least generalised cross-validation error and its factors; infinite: none is better."""
+    n = len(values)
+    variances, directions = np.linalg.eigh(terms.T @ terms)
+    variances = np.maximum(variances, 0.0)
+    projected = directions.T @ (terms.T @ values)
+    total = float(values @ values)
+    best = (total / max(n - 1, 1) ** 2, np.inf, np.zeros(terms.shape[1]))
+    for share in _RIDGES:
+        ridge = share * n
+        shrunk = projected / (variances + ridge)
+        left = total - 2.0 * float(shrunk @ projected) + float((variances * shrunk) @ shrunk)
+        freedom = n - 1 - float((variances / (variances + ridge)).sum())
+        if freedom > 0.1 * n:
+            error = max(left, 0.0) / freedom**2
+            if error < best[0]:
+                best = (error, ridge, directions @ shrunk)
+    return best[1], best[2]
+
+
+def bounded(objectives: np.ndarray) -> np.ndarray:
+    """Return objectives without outliers: those of the worst tenth are pulled in, failures are as bad as the worst.
+
+    A diverged candidate with an objective of thousands would otherwise leave no difference between all others.
+    """
+    finite = objectives[np.isfinite(objectives)]
+    edge, low = float(np.quantile(finite, 0.9)), float(finite.min())
+    width = max(edge - low, 1e-12)
+    worst = edge + 0.1 * width
+    filled = np.where(np.isfinite(objectives), objectives, np.inf)
+    beyond = edge + 0.1 * width * np.tanh((np.minimum(filled, edge + 100 * width) - edge) / width)
+    return np.where(np.isfinite(filled), np.where(filled > edge, beyond, filled), worst)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to oneself what DeepHyper and scikit-learn warn of each other's deprecations."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.getLogger("deephyper").setLevel(logging.ERROR)
+        yield
