@@ -88,7 +88,7 @@ PROPOSALS = Extensions(
                 Hyperparameter(
                     "exploration",
                     Kind.REAL,
-                    1.0,
+                    2.0,
                     "Mean of the exploration weights, which are distributed exponentially.",
                     low=0,
                     open_low=True,

@@ -29,13 +29,20 @@ from gfm_pipeline.campaign.stage_state import TaskStatus
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.clock import LivedTime
 from gfm_pipeline.core.contracts.task import STOP_FILE
-from gfm_pipeline.core.errors import IntegrityError, SchedulerUnavailable, StageFailed, Stopped, StorageError
+from gfm_pipeline.core.errors import (
+    ConfigError,
+    IntegrityError,
+    SchedulerUnavailable,
+    StageFailed,
+    Stopped,
+    StorageError,
+)
 from gfm_pipeline.core.faultpoints import FaultPoint, reach
 from gfm_pipeline.core.visibility import is_there
 from gfm_pipeline.engine.decisions.artefacts import folder_of, lost_artefacts
 from gfm_pipeline.engine.decisions.decide import decide
-from gfm_pipeline.engine.decisions.proposals import propose_wave
 from gfm_pipeline.engine.decisions.requests import Context, Step
+from gfm_pipeline.engine.proposing import Proposer
 from gfm_pipeline.engine.resources.nodes import Fleet
 from gfm_pipeline.engine.tasks.attempts import AttemptKey, Running, TaskKey, can_shrink
 from gfm_pipeline.engine.tasks.classify import AttemptEnd, classify
@@ -54,6 +61,7 @@ from gfm_pipeline.sites.schema import SiteModel
 
 NO_RECORD = "its wrapper ended without a record; where files of other hosts show late, raise limits.visible_seconds"
 SUSPENDED_SECONDS = 5.0  # of standing still, from which on people are told
+PROPOSAL_SECONDS = 0.1  # between looks whether a wave is proposed
 RESTARTS = 3  # of Parsl in a row, without a task that ended in between
 
 
@@ -113,6 +121,7 @@ class Driver:
         self.watcher = watcher
         self.stop = stop
         self._time, self._attempts = world.clock, world.attempts
+        self._proposer = Proposer(context, world.proposals())
         self._limits = context.workflow.limits
         self._running: dict[TaskKey, Running] = {}
         self._in_use: Counter[SizeClass] = Counter()  # tasks that run
@@ -157,13 +166,20 @@ class Driver:
             When an artefact that is needed is not what was published.
         """
         self.context.paths.cancel.unlink(missing_ok=True)  # meant for an earlier driver
-        self._record_nodes()
-        self._end_orphans()
-        self._reopen_failed()
+        try:
+            self._record_nodes()
+            self._end_orphans()
+            self._reopen_failed()
+            self._drive()
+        finally:
+            self._proposer.close()
+
+    def _drive(self) -> None:
+        """Decide, start and take in until the campaign ends."""
         while True:
             try:
                 step = self._advance()
-            except IntegrityError:
+            except (IntegrityError, ConfigError, StageFailed):
                 self._drain()
                 raise
             if step.finished:
@@ -180,10 +196,11 @@ class Driver:
                 what = "Stopped" if why is None else f"Stopped, since {why}"
                 raise Stopped(f"{what}; every finished result and checkpoint is kept.")
             self._start_some(step)
-            if not (step.tasks or self._running or self._given_up or self._not_before):
+            if not (step.tasks or self._running or self._given_up or self._not_before or self._proposer.is_busy):
                 raise RuntimeError("nothing runs and nothing can be started: a defect of the decisions")
             pause = self._starter.next_launch - self._time.monotonic()
-            self._wait(min(1.0, pause) if pause > 0.0 else 1.0)
+            longest = PROPOSAL_SECONDS if self._proposer.is_busy else 1.0
+            self._wait(min(longest, pause) if pause > 0.0 else longest)
 
     @property
     def leaving(self) -> bool:
@@ -215,9 +232,10 @@ class Driver:
                 for event in events:
                     self.record(link_taken(self.context.paths, event) if isinstance(event, StageOpened) else event)
             elif step.proposal is not None and not self.stop.is_set():
-                # Start what can start first: proposing takes a second or two.
-                self._start_some(step)
-                self.record(propose_wave(self.context, self.state, step.proposal))
+                wave = self._proposer.wave(self.state, step.proposal)
+                if wave is None:
+                    return step
+                self.record(wave)
             else:
                 return step
 
@@ -430,6 +448,7 @@ class Driver:
         """End everything that runs at once, recording nothing: the next driver finds what was left."""
         for folder in [*(r.folder for r in self._running.values()), *(launch.folder for launch in self._shared)]:
             self._attempts.end(folder)
+        self._proposer.close()
         self.launcher.kill()
 
     def _end_orphans(self) -> None:

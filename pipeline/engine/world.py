@@ -15,7 +15,9 @@ from gfm_pipeline.core.clock import MACHINE, Clock
 from gfm_pipeline.core.contracts.task import STOP_FILE, WRAPPER_FILE
 from gfm_pipeline.core.visibility import modified
 from gfm_pipeline.engine.background import Background, QueryResult
+from gfm_pipeline.engine.proposing import Answering
 from gfm_pipeline.engine.tasks.orphans import end_attempt
+from gfm_pipeline.search.proposal_process import ProposalProcess
 
 
 class Queries(Protocol):
@@ -77,12 +79,15 @@ class World:
         Makes what asks slow questions.
     counters
         Whether the counters of energy of this machine are those of the campaign's nodes.
+    proposals
+        Makes what answers questions to proposal methods.
     """
 
     clock: Clock = MACHINE
     attempts: Attempts = ATTEMPT_FILES
     queries: Callable[[], Queries] = Background
     counters: bool = True
+    proposals: Callable[[], Answering] = ProposalProcess
 
 
 MACHINE_WORLD = World()

@@ -1,10 +1,11 @@
 """Batches of any width by Bayesian optimisation: each point asks another question of the same surrogate.
 
-A batch by constant liars refits the surrogate once per point, and one by the largest upper confidence bounds alone holds
-almost only copies. Here each point draws an exploration weight of its own and scores a random slice of its own of a
-common pool, as one optimiser per worker would (Egele et al., arXiv:2207.00479), and takes the best that no other took.
-The pool holds even draws of the space and, mostly, mutations and crossings of the elite: the best of all, and the best
-of each algorithm, so that an algorithm that begins badly is not given up. Part of the points keep to one algorithm each.
+A batch by constant liars refits the surrogate once per point, and one by the largest upper confidence bounds alone
+holds almost only copies. Here each point draws an exploration weight of its own and scores a random slice of its own of
+a common pool, as one optimiser per worker would (Egele et al., arXiv:2207.00479), and takes the best that no other
+took. The pool holds even draws of the space and, mostly, mutations and crossings of the elite: the best of all, and the
+best of each algorithm, so that an algorithm that begins badly is not given up. Part of the points keep to one algorithm
+each.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from gfm_pipeline.search.surrogate import Surrogate
 POOL, PER_POINT = 4096, 4  # rows of the pool: at least, and per point of the batch
 SLICE = 64  # rows that a point scores
 EVEN = 0.25  # share of the pool that is drawn evenly
+GENERATIONS = 3  # of mutations, each of the best that the surrogate sees in those before
 ELITE, MIN_ELITE, MAX_ELITE = 0.1, 8, 64  # share of the results that are parents, and its bounds
-KEPT_TO_ONE = 0.25  # share of the points that keep to one algorithm
+KEPT_TO_ONE = 0.15  # share of the points that keep to one algorithm
 CROSSED, RENAMED = 0.3, 0.05  # share of the mutations with two parents; of names that change
 STEPS = (-3.0, -0.5)  # powers of ten of a mutation's step, on the scale of a column
 
@@ -38,7 +40,7 @@ class BatchUCB(ProposalMethod):
         Mean of the exploration weights, which are distributed exponentially.
     """
 
-    def __init__(self, exploration: float = 1.0) -> None:
+    def __init__(self, exploration: float = 2.0) -> None:
         self.exploration = exploration
 
     def propose(
@@ -55,10 +57,11 @@ class BatchUCB(ProposalMethod):
         objectives = np.array([np.nan if t.objective is None else t.objective for t in told], float)
         surrogate = Surrogate(encoding, rows, objectives, rng)
         pool = self._pool(encoding, surrogate, n, rng)
-        pool = new_rows(pool, [*row_keys(tried), *row_keys(rows)])
+        tried = np.vstack([tried, new_rows(rows, row_keys(tried))])  # results of another search were not taken in this
+        pool = new_rows(pool, row_keys(tried))
         chosen = self._choose(encoding, surrogate, pool, min(n, len(pool)), rng) if len(pool) else pool
         if len(chosen) < n:  # the pool held too few that are new: a small space
-            chosen = np.vstack([chosen, untried(encoding, n - len(chosen), np.vstack([tried, rows, chosen]), rng)])
+            chosen = np.vstack([chosen, untried(encoding, n - len(chosen), np.vstack([tried, chosen]), rng)])
         return encoding.decode(chosen)
 
     def first_design(self, space: SearchSpace, n: int, seed: int) -> list[dict[str, Any]]:
@@ -67,22 +70,29 @@ class BatchUCB(ProposalMethod):
         return encoding.decode(balanced_design(encoding, n, encoding.encode([]), np.random.default_rng((seed, 0x5EED))))
 
     def _pool(self, encoding: Encoding, surrogate: Surrogate, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Return rows to choose from: even draws, and mutations of the elite."""
+        """Return rows to choose from: even draws, and generations of mutations of the elite."""
         size = max(POOL, PER_POINT * n)
-        even = int(EVEN * size)
-        mean, _ = surrogate(surrogate.rows)  # without the noise that the results themselves have
-        order = np.argsort(mean, kind="stable")
-        elite = surrogate.rows[order[: int(np.clip(ELITE * len(order), MIN_ELITE, MAX_ELITE))]]
-        algorithms = encoding.algorithm(surrogate.rows)[order]
-        groups = [elite]
-        for algorithm in np.unique(algorithms):
-            best = order[algorithms == algorithm]
-            groups.append(surrogate.rows[best[: max(4, len(elite) // len(encoding.space.algorithms))]])
-        # Half of the mutations are of the best of all, the others of the best of each algorithm.
-        count, own = size - even, (size - even) // 2 // (len(groups) - 1)
-        sizes = [count - own * (len(groups) - 1), *[own] * (len(groups) - 1)]
-        bred = [mutations(encoding, group, k, rng) for group, k in zip(groups, sizes, strict=True)]
-        return np.vstack([*bred, encoding.sample(even, rng)])
+        pool = encoding.sample(int(EVEN * size), rng)
+        parents = surrogate.rows
+        wanted, _ = surrogate(parents)  # not the results themselves, which have noise
+        for _ in range(GENERATIONS):
+            bred = self._bred(encoding, parents, wanted, (size - int(EVEN * size)) // GENERATIONS, rng)
+            mean, spread = surrogate(bred)
+            pool, parents = np.vstack([pool, bred]), np.vstack([parents, bred])
+            wanted = np.concatenate([wanted, mean - self.exploration * rng.random(len(bred)) * spread])
+        return pool
+
+    def _bred(
+        self, encoding: Encoding, rows: np.ndarray, wanted: np.ndarray, n: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Return some ``n`` mutations: half of the best of all rows, half of the best of each algorithm."""
+        order = np.argsort(wanted, kind="stable")
+        elite = order[: int(np.clip(ELITE * len(order), MIN_ELITE, MAX_ELITE))]
+        algorithms = encoding.algorithm(rows)[order]
+        own = max(4, len(elite) // len(encoding.space.algorithms))
+        groups = [order[algorithms == algorithm][:own] for algorithm in np.unique(algorithms)]
+        sizes = [n - n // 2, *[n // 2 // len(groups)] * len(groups)]
+        return np.vstack([mutations(encoding, rows[g], k, rng) for g, k in zip([elite, *groups], sizes, strict=True)])
 
     def _choose(
         self, encoding: Encoding, surrogate: Surrogate, pool: np.ndarray, n: int, rng: np.random.Generator
@@ -111,7 +121,7 @@ class BatchUCB(ProposalMethod):
 
 
 def mutations(encoding: Encoding, parents: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Return ``n`` rows near ``parents`` (best first): some values moved by steps of many sizes, some of a second parent."""
+    """Return ``n`` rows near ``parents`` (best first): values moved by steps of many sizes, or of a second parent."""
     width = len(encoding.columns)
     first, second = (parents[(len(parents) * rng.random(n) ** 2).astype(int)] for _ in range(2))
     crossed = (rng.random((n, width)) < 0.5) & (rng.random((n, 1)) < CROSSED)

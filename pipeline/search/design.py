@@ -48,7 +48,7 @@ def untried(encoding: Encoding, n: int, tried: np.ndarray, rng: np.random.Genera
         return np.vstack([found, encoding.sample(n - len(found), rng)])
     everything = encoding.enumerate()
     everything = everything[rng.permutation(len(everything))]
-    times = {key: 0 for key in row_keys(everything)}
+    times = dict.fromkeys(row_keys(everything), 0)
     for key in seen:
         times[key] = times.get(key, 0) + 1
     counts = np.array([times[key] for key in row_keys(everything)])

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gfm_pipeline.search.space import Choice, Dimension, Range, SearchSpace
+from gfm_pipeline.search.space import Choice, Dimension, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -45,25 +45,25 @@ class Column:
         """Map numbers in [0, 1) to codes."""
         dimension = self.dimension
         if isinstance(dimension, Choice):
-            return np.floor(unit * len(dimension.values))
+            return np.asarray(np.floor(unit * len(dimension.values)))
         low, high = dimension.low, dimension.high
         if dimension.whole:
             high += 1
         drawn = low * (high / low) ** unit if dimension.log else low + unit * (high - low)
         # floor(exp(log)) may end one below: the ends are the range's own
-        return np.clip(np.floor(drawn) if dimension.whole else drawn, dimension.low, dimension.high)
+        return np.asarray(np.clip(np.floor(drawn) if dimension.whole else drawn, dimension.low, dimension.high))
 
     def to_unit(self, codes: np.ndarray) -> np.ndarray:
         """Map codes to the middle of what `from_unit` makes into them, in [0, 1]."""
         dimension = self.dimension
         if isinstance(dimension, Choice):
-            return (codes + 0.5) / len(dimension.values)
+            return np.asarray((codes + 0.5) / len(dimension.values))
         low, high = dimension.low, dimension.high
         if dimension.whole:
             codes, high = codes + 0.5, high + 1
         if dimension.log:
             return np.asarray(np.log(codes / low) / np.log(high / low))
-        return (codes - low) / (high - low)
+        return np.asarray((codes - low) / (high - low))
 
     def decode(self, codes: np.ndarray) -> list[Any]:
         """Return the values of codes."""

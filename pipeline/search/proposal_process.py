@@ -1,9 +1,9 @@
 """Proposals in a process of their own: the driver goes on with its campaign while a surrogate is fitted.
 
-`ProposalProcess` is the driver's end. The other end is this module run as a program: it reads questions from its standard
-input and writes answers to its standard output, until there are no more or its driver is gone. Both ends pickle, since
-both are this installation and the pipe is private to them. Results are sent in parts, so that the driver's other threads
-run in between.
+`ProposalProcess` is the driver's end. The other end is this module run as a program: it reads questions from its
+standard input and writes answers to its standard output, until there are no more or its driver is gone. Both ends
+pickle, since both are this installation and the pipe is private to them. Results are sent in parts, so that the
+driver's other threads run in between.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from gfm_pipeline.core.contracts.policies import PROPOSALS, PolicyChoice, make_policy
-from gfm_pipeline.core.errors import GFMError
+from gfm_pipeline.core.errors import ConfigError, GFMError, StageFailed
 from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.search.proposer import ProposalMethod, Told
 from gfm_pipeline.search.space import SearchSpace
@@ -55,6 +55,13 @@ class ProposalProcess:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="proposals")
         self._process: subprocess.Popen[bytes] | None = None
         self._said: IO[bytes] | None = None
+        self._last_words = ""
+        self._lock, self._closed = threading.Lock(), False
+
+    @property
+    def pid(self) -> int | None:
+        """Number of the process; None before the first question."""
+        return None if self._process is None else self._process.pid
 
     def ask(self, question: Question) -> Future[list[dict[str, Any]]]:
         """Return the future of an answer; its error is a `GFMError`."""
@@ -62,25 +69,25 @@ class ProposalProcess:
 
     def close(self) -> None:
         """End the process, whatever it is computing."""
-        if self._process is not None:
-            self._process.kill()
+        with self._lock:
+            self._closed = True
+            if self._process is not None:
+                self._process.kill()  # what waits for its answer hears of it
         self._thread.shutdown(wait=True, cancel_futures=True)
         if self._process is not None:
-            self._process.wait()
+            self._end(self._process)
 
     def _ask(self, question: Question) -> list[dict[str, Any]]:
         for retried in (False, True):  # a process that was killed says nothing of the question
             process = self._started()
             try:
                 _send(process.stdin, question)
-                answer: list[dict[str, Any]] | GFMError = pickle.load(process.stdout)  # type: ignore[arg-type]
-            except (EOFError, OSError, pickle.UnpicklingError) as error:
-                process.kill()
-                process.wait()
-                self._process = None
-                if retried:
-                    raise GFMError(
-                        f"The process that proposes candidates ended: {self._last_words() or error}.",
+                answer: list[dict[str, Any]] | GFMError = _load(process.stdout)
+            except (EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+                self._end(process)
+                if retried or self._closed:
+                    raise StageFailed(
+                        f"The process that proposes candidates ended: {self._last_words or error}.",
                         "Ask the machine's log whether it ran out of memory; `gfm-pipeline resume` tries again.",
                     ) from error
             else:
@@ -90,7 +97,15 @@ class ProposalProcess:
         raise AssertionError("unreachable: the second failure raises")
 
     def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
+        with self._lock:
+            if self._closed:
+                raise StageFailed("No candidates are proposed any more: the campaign stops.")
+            return self._running()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is not None:
+            self._end(self._process)
+        if self._process is None:
             self._said = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
             self._process = subprocess.Popen(
                 module_command(__name__),
@@ -101,12 +116,18 @@ class ProposalProcess:
             )
         return self._process
 
-    def _last_words(self) -> str:
-        if self._said is None:
-            return ""
-        self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").strip().splitlines()
-        return lines[-1].rstrip(".") if lines else ""
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        process.wait()
+        if self._said is not None:
+            self._said.seek(0)
+            lines = self._said.read().decode(errors="replace").strip().splitlines()
+            self._last_words = lines[-1].rstrip(".") if lines else ""
+        for stream in (process.stdin, process.stdout, self._said):
+            if stream is not None:
+                with suppress(OSError):  # what was not sent yet
+                    stream.close()
+        self._process = self._said = None
 
 
 def _parts(question: Question) -> Iterator[tuple[str, Any]]:
@@ -124,9 +145,14 @@ def _send(stream: Any, question: Question) -> None:
     stream.flush()
 
 
+def _load(stream: Any) -> Any:
+    return pickle.load(stream)  # noqa: S301 - the other end of a pipe of ours
+
+
 def _receive(stream: Any) -> Question:
-    (_, (method, space, n, seed)), found = pickle.load(stream), {"told": [], "taken": []}
-    while (part := pickle.load(stream))[0] != "end":
+    _, (method, space, n, seed) = _load(stream)
+    found: dict[str, list[Any]] = {"told": [], "taken": []}
+    while (part := _load(stream))[0] != "end":
         found[part[0]] += part[1]
     return Question(method, space, found["told"], found["taken"], n, seed)
 
@@ -151,9 +177,9 @@ def main() -> None:
                 answer = question.answer()
             except GFMError as error:
                 answer = error
-            except Exception as error:  # a method may be of another package: whatever it raises is its own fault
+            except Exception as error:  # noqa: BLE001 - a method may be of another package and raise anything
                 said = (str(error).splitlines() or [""])[0].rstrip(".")
-                answer = GFMError(
+                answer = ConfigError(
                     f"Proposal method {question.method.name!r} failed: {type(error).__name__}: {said}.",
                     "Correct it, or choose another with search.proposals.",
                 )

@@ -18,7 +18,8 @@ import numpy as np
 from gfm_pipeline.search.encoding import Encoding
 from gfm_pipeline.search.imports import unchanged_root_logger, without_module
 
-TREES = 30
+TREES = 60
+LARGEST_LEAF, PER_LEAF = 5, 64  # results in a leaf: more average out noise, and are had where there are many in all
 MAX_FIT = 10_000  # results that are fitted: the best of them, and an even draw of the others
 _RIDGES = 10.0 ** np.arange(-6, 3.0)
 _FLOOR = 0.02  # weight of a bad result in the trend
@@ -47,13 +48,17 @@ class Surrogate:
             best, others = order[: MAX_FIT // 2], order[MAX_FIT // 2 :]
             kept = np.sort(np.concatenate([best, rng.choice(others, MAX_FIT - len(best), replace=False)]))
             rows, values = rows[kept], values[kept]
-        self._trend = Trend(encoding, rows, values)
-        rest = values - self._trend(rows)
+        self.trend = Trend(encoding, rows, values)
+        rest = values - self.trend(rows)
         with _quiet():
             with without_module("mpi4py"), unchanged_root_logger():
                 from deephyper.skopt.learning import ExtraTreesRegressor
             self._forest: Any = ExtraTreesRegressor(
-                n_estimators=TREES, bootstrap=False, n_jobs=1, random_state=int(rng.integers(2**32))
+                n_estimators=TREES,
+                min_samples_leaf=int(np.clip(len(rows) // PER_LEAF, 1, LARGEST_LEAF)),
+                bootstrap=False,
+                n_jobs=1,
+                random_state=int(rng.integers(2**32)),
             )
             self._forest.fit(encoding.features(rows), rest)
         self.rows = rows
@@ -64,13 +69,13 @@ class Surrogate:
             mean, _, spread = self._forest.predict(
                 self._encoding.features(rows), return_std=True, disentangled_std=True
             )
-        return mean + self._trend(rows), spread
+        return mean + self.trend(rows), spread
 
 
 class Trend:
     """A quadratic of each algorithm with interactions common to all, fitted by weighted ridge regression.
 
-    Good results weigh more than bad ones. ``ridge`` is the penalty that cross-validation chose, infinite for a constant.
+    Good results weigh more than bad ones. ``ridge`` is the penalty that cross-validation chose; infinite: a constant.
     """
 
     def __init__(self, encoding: Encoding, rows: np.ndarray, values: np.ndarray) -> None:

@@ -1,0 +1,82 @@
+"""Waves that are being proposed while the driver goes on with everything else."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from gfm_pipeline.campaign.events import WaveProposed
+from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.engine.decisions.proposals import WaveQuestion, ask_for_wave
+from gfm_pipeline.engine.decisions.requests import Context, Proposal
+from gfm_pipeline.search.proposal_process import Question
+
+Settings = list[dict[str, Any]]
+
+
+class Answering(Protocol):
+    """Where questions to proposal methods are answered."""
+
+    def ask(self, question: Question) -> Future[Settings]:
+        """Return the future of an answer."""
+
+    def close(self) -> None:
+        """End whatever is being computed."""
+
+
+class AnsweredHere:
+    """Questions answered at once, in this process: for a simulation, whose time stands still meanwhile."""
+
+    def ask(self, question: Question) -> Future[Settings]:
+        """Return an answer that is there."""
+        answered: Future[Settings] = Future()
+        answered.set_result(question.answer())
+        return answered
+
+    def close(self) -> None:
+        """Do nothing: nothing is being computed."""
+
+
+class Proposer:
+    """Asks for one wave at a time.
+
+    Parameters
+    ----------
+    context
+        Settings and inputs.
+    answering
+        Where the proposal method computes.
+    """
+
+    def __init__(self, context: Context, answering: Answering) -> None:
+        self._context = context
+        self._answering = answering
+        self._asked: WaveQuestion | None = None
+        self._answer: Future[Settings] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a wave is being proposed."""
+        return self._answer is not None
+
+    def wave(self, state: CampaignState, wanted: Proposal) -> WaveProposed | None:
+        """Return the wave that is wanted, or None while it is being proposed.
+
+        Raises
+        ------
+        GFMError
+            When the proposal method fails.
+        """
+        if self._asked is None or self._asked.wanted != wanted:
+            self._asked = ask_for_wave(self._context, state, wanted)
+            self._answer = None if self._asked.question is None else self._answering.ask(self._asked.question)
+        if self._answer is not None and not self._answer.done():
+            return None
+        asked, answer = self._asked, self._answer
+        self._asked = self._answer = None
+        return asked.wave([] if answer is None else answer.result())
+
+    def close(self) -> None:
+        """Leave a wave that is being proposed; it will be proposed again, and be the same."""
+        self._asked = self._answer = None
+        self._answering.close()
