@@ -226,12 +226,15 @@ def timing(width: int, told: Sequence[int]) -> None:
         rows = encoding.sample(n, rng)
         settings = encoding.decode(rows)
         results = [Told(s, float(y)) for s, y in zip(settings, objective.results(rows), strict=True)]
-        begun = time.perf_counter()
+        begun, worked = time.perf_counter(), time.process_time()
         proposed = method.propose(encoding.space, results, settings, width, 1)
-        seconds = time.perf_counter() - begun
+        seconds, worked = time.perf_counter() - begun, time.process_time() - worked
         distinct = len(set(row_keys(np.vstack([rows, encoding.encode(proposed)]))))
         copies = len(set(row_keys(rows))) + width - distinct
-        print(f"{width:,} in one question at {n:,} told: {seconds:.2f} s, {copies} copies", flush=True)
+        print(
+            f"{width:,} in one question at {n:,} told: {seconds:.2f} s ({worked:.2f} s of CPU), {copies} copies",
+            flush=True,
+        )
 
 
 def main() -> None:

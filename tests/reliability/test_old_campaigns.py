@@ -170,3 +170,17 @@ def test_a_newer_artefact_is_refused(place, tmp_path, monkeypatch, capsys):
     if place.startswith("calibrate"):
         refused(capsys, ["report", "campaign"], str(artefact), "newer version (schema 99)", "Upgrade")
     assert content(artefact) == before
+
+
+def test_it_keeps_the_proposals_it_began_with(recorded):
+    from gfm_pipeline.api.run_request import resolve
+
+    def method(workflow, *overrides):
+        return resolve(workflow, "local", recorded / "campaign", overrides).context.workflow.search.proposals.name
+
+    workflow = recorded / "w.yaml"
+    assert method(workflow) == "deephyper"
+    assert method(workflow, "search.candidates=9") == "deephyper"
+    assert method(workflow, "search.proposals=random") == "random"
+    shutil.move(recorded / "campaign", recorded / "elsewhere")  # a new campaign of the same file
+    assert method(workflow) == "batch-ucb"
