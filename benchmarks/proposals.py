@@ -25,7 +25,7 @@ import numpy as np
 
 from gfm_pipeline.core.contracts.policies import PROPOSALS, default_choice, make_policy
 from gfm_pipeline.search.encoding import Encoding, row_keys
-from gfm_pipeline.search.proposer import ProposalMethod, Told
+from gfm_pipeline.search.proposer import Observation, ProposalMethod
 from gfm_pipeline.search.space import Choice, Range, SearchSpace
 
 ALGORITHMS = ("SchNet", "EGNN", "PaiNN", "PNA")
@@ -95,7 +95,7 @@ def policy(name: str) -> Ask:
 
     def ask(encoding: Encoding, rows: np.ndarray, results: np.ndarray, n: int, seed: int) -> np.ndarray:
         settings = encoding.decode(rows)
-        told = [Told(s, float(y)) for s, y in zip(settings, results, strict=True)]
+        told = [Observation(s, float(y)) for s, y in zip(settings, results, strict=True)]
         return encoding.encode(method.propose(encoding.space, told, settings, n, seed))
 
     return ask
@@ -221,11 +221,11 @@ def timing(width: int, told: Sequence[int]) -> None:
     objective = Objective(OWN, 0.05, 0)
     encoding, rng = objective.encoding, np.random.default_rng(0)
     method = make_policy(PROPOSALS, default_choice(PROPOSALS, "batch-ucb"), ProposalMethod)
-    method.propose(encoding.space, [Told(encoding.decode(encoding.sample(1, rng))[0], 0.0)], [], 1, 0)  # imports
+    method.propose(encoding.space, [Observation(encoding.decode(encoding.sample(1, rng))[0], 0.0)], [], 1, 0)  # imports
     for n in told:
         rows = encoding.sample(n, rng)
         settings = encoding.decode(rows)
-        results = [Told(s, float(y)) for s, y in zip(settings, objective.results(rows), strict=True)]
+        results = [Observation(s, float(y)) for s, y in zip(settings, objective.results(rows), strict=True)]
         begun, worked = time.perf_counter(), time.process_time()
         proposed = method.propose(encoding.space, results, settings, width, 1)
         seconds, worked = time.perf_counter() - begun, time.process_time() - worked

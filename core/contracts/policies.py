@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from gfm_pipeline.core.contracts.extensions import Extensions
-from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter, Kind, complete
+from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter, ValueKind, complete
 from gfm_pipeline.core.errors import ConfigError
 
 P = TypeVar("P")
@@ -87,7 +87,7 @@ PROPOSALS = Extensions(
             options=(
                 Hyperparameter(
                     "exploration",
-                    Kind.REAL,
+                    ValueKind.REAL,
                     2.0,
                     "Mean of the exploration weights, which are distributed exponentially.",
                     low=0,

@@ -17,7 +17,7 @@ import numpy as np
 
 from gfm_pipeline.search.design import balanced_design, untried
 from gfm_pipeline.search.encoding import Encoding, new_rows, row_keys
-from gfm_pipeline.search.proposer import ProposalMethod, Told
+from gfm_pipeline.search.proposer import Observation, ProposalMethod
 from gfm_pipeline.search.space import SearchSpace
 from gfm_pipeline.search.surrogate import Surrogate
 
@@ -44,7 +44,7 @@ class BatchUCB(ProposalMethod):
         self.exploration = exploration
 
     def propose(
-        self, space: SearchSpace, told: Sequence[Told], taken: Sequence[dict[str, Any]], n: int, seed: int
+        self, space: SearchSpace, told: Sequence[Observation], taken: Sequence[dict[str, Any]], n: int, seed: int
     ) -> list[dict[str, Any]]:
         """Return ``n`` candidates that are distinct from each other and from those taken, while the space has such."""
         if n <= 0:

@@ -24,7 +24,7 @@ from typing import IO, Any
 from gfm_pipeline.core.contracts.policies import PROPOSALS, PolicyChoice, make_policy
 from gfm_pipeline.core.errors import ConfigError, GFMError, StageFailed
 from gfm_pipeline.core.interpreter import module_command
-from gfm_pipeline.search.proposer import ProposalMethod, Told
+from gfm_pipeline.search.proposer import Observation, ProposalMethod
 from gfm_pipeline.search.space import SearchSpace
 
 PART = 2000  # candidates that are pickled at a time
@@ -37,7 +37,7 @@ class Question:
 
     method: PolicyChoice
     space: SearchSpace
-    told: Sequence[Told]
+    told: Sequence[Observation]
     taken: Sequence[dict[str, Any]]
     n: int
     seed: int

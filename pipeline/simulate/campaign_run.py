@@ -22,6 +22,7 @@ from gfm_pipeline.campaign.folder import OpenCampaign, driving
 from gfm_pipeline.core.errors import GFMError, Stopped
 from gfm_pipeline.core.version import __version__
 from gfm_pipeline.engine.driver import Driver
+from gfm_pipeline.engine.proposing import AnsweredHere
 from gfm_pipeline.engine.resources.job_chain import Chain, job_name
 from gfm_pipeline.engine.resources.nodes import Fleet, HeldFleet, HeldJob
 from gfm_pipeline.engine.resources.pilot_jobs import PilotFleet, PilotRequest
@@ -110,7 +111,11 @@ class Simulation:
         self.watcher = SimulationWatcher(self.clock, self.ledger, scenario.driver, request.context.paths, say)
         self.clock.before_waiting = self.watcher.waits
         self._world = World(
-            self.clock, self.attempts, lambda: SimulatedQuestions(self.clock, scenario.batch, seed), False
+            self.clock,
+            self.attempts,
+            lambda: SimulatedQuestions(self.clock, scenario.batch, seed),
+            counters=False,
+            proposals=AnsweredHere,
         )
         self._driven: Job | None = None  # the job that the driver runs in
 

@@ -20,7 +20,7 @@ from gfm_pipeline.core.records import canonical_json
 from gfm_pipeline.search.batch import BatchUCB
 from gfm_pipeline.search.encoding import Encoding, row_keys
 from gfm_pipeline.search.proposal_process import ProposalProcess, Question
-from gfm_pipeline.search.proposer import RandomSampling, Told
+from gfm_pipeline.search.proposer import Observation, RandomSampling
 from gfm_pipeline.search.space import Choice, Range, SearchSpace
 from gfm_pipeline.search.surrogate import Surrogate, bounded
 
@@ -57,7 +57,7 @@ def search(method, width, waves, score=loss):
     """Return the settings of a search, in order."""
     taken = method.first_design(SPACE, 8, 0)
     for wave in range(waves):
-        told = [Told(s, score(s)) for s in taken]
+        told = [Observation(s, score(s)) for s in taken]
         taken = [*taken, *method.propose(SPACE, told, taken, width, wave)]
     return taken
 
@@ -79,7 +79,7 @@ def test_rows_and_settings_are_the_same_candidates():
 def test_a_wide_batch_holds_no_copy_and_nothing_that_was_tried():
     taken = [*BatchUCB().first_design(SPACE, 40, 1), *ENCODING.decode(ENCODING.sample(400, np.random.default_rng(2)))]
     pending = taken[300:]  # proposed, without a result yet
-    told = [Told(s, None if i % 7 == 0 else loss(s)) for i, s in enumerate(taken[:300])]
+    told = [Observation(s, None if i % 7 == 0 else loss(s)) for i, s in enumerate(taken[:300])]
     proposed = BatchUCB().propose(SPACE, told, taken, 1024, 5)
     keys = {key(s) for s in proposed}
     assert len(keys) == 1024
@@ -112,7 +112,7 @@ def test_every_algorithm_has_its_share_before_anything_is_known():
     method = BatchUCB()
     first = method.first_design(SPACE, 8, 3)
     proposed = method.propose(SPACE, [], first, 5, 3)
-    more = method.propose(SPACE, [Told(first[0], None)], [*first, *proposed], 11, 4)
+    more = method.propose(SPACE, [Observation(first[0], None)], [*first, *proposed], 11, 4)
     counts = np.bincount(ENCODING.algorithm(ENCODING.encode([*first, *proposed, *more])))
     assert counts.tolist() == [6, 6, 6, 6]
     rates = sorted(np.log10(s["learning_rate"]) for s in method.first_design(SPACE, 40, 0) if s["algorithm"] == "EGNN")
@@ -128,11 +128,11 @@ def test_a_small_space_is_tried_out_before_anything_is_repeated(results):
     assert Encoding(space).size == 4 * 8 + 2 * 8 == len(set(row_keys(Encoding(space).enumerate())))
     taken: list[dict] = []
     for wave in range(7):
-        told = [Told(s, s["layers"] / s["hidden"]) for s in taken] if results else []
+        told = [Observation(s, s["layers"] / s["hidden"]) for s in taken] if results else []
         taken += BatchUCB().propose(space, told, taken, 7, wave)
         distinct = {canonical_json(s) for s in taken}
         assert len(distinct) == min(len(taken), 48)
-    again = BatchUCB().propose(space, [Told(s, 1.0) for s in taken] if results else [], taken, 96, 9)
+    again = BatchUCB().propose(space, [Observation(s, 1.0) for s in taken] if results else [], taken, 96, 9)
     times = [[canonical_json(s) for s in [*taken, *again]].count(one) for one in distinct]
     assert set(times) <= {3, 4}  # 49 + 96 of 48
 
@@ -169,7 +169,7 @@ def process():
 def question(n=16, choice=None, told=40):
     rows = ENCODING.decode(ENCODING.sample(told, np.random.default_rng(0)))
     choice = choice or default_choice(PROPOSALS, "batch-ucb")
-    return Question(choice, SPACE, [Told(s, loss(s)) for s in rows], rows, n, 4)
+    return Question(choice, SPACE, [Observation(s, loss(s)) for s in rows], rows, n, 4)
 
 
 def test_another_process_answers_as_this_one_would(process):
@@ -221,7 +221,7 @@ def test_the_process_ends_with_its_driver():
 def test_a_method_that_fails_is_one_sentence(process):
     with pytest.raises(ConfigError, match="There is no proposal method 'nowhere'"):
         process.ask(question(choice=PolicyChoice("nowhere", {}))).result()
-    bad = replace(question(), told=[Told({"algorithm": "SchNet", "hidden": 17}, 0.5)])
+    bad = replace(question(), told=[Observation({"algorithm": "SchNet", "hidden": 17}, 0.5)])
     with pytest.raises(ConfigError, match="Proposal method 'batch-ucb' failed: KeyError"):
         process.ask(bad).result()
     assert process.ask(question(3)).result() == question(3).answer()

@@ -14,7 +14,7 @@ from gfm_pipeline.engine.decisions.requests import Context, Proposal
 from gfm_pipeline.engine.stages.search import LAG
 from gfm_pipeline.engine.stages.trials import objective_of
 from gfm_pipeline.search.proposal_process import Question
-from gfm_pipeline.search.proposer import ProposalMethod, Told, initial_count
+from gfm_pipeline.search.proposer import Observation, ProposalMethod, initial_count
 
 ORIGINS = {"deephyper": "DeepHyper CBO"}  # as journals call it
 DESIGN = "first design"
@@ -56,7 +56,9 @@ def ask_for_wave(context: Context, state: CampaignState, wanted: Proposal) -> Wa
     head = initial[len(taken) : len(taken) + wanted.size]
     if len(head) == wanted.size:
         return WaveQuestion(wanted, len(taken), tuple(head), None, DESIGN, 0)
-    told = [Told(c.settings, objective_of(stage, c.name, 0)) for c in candidates if c.wave <= wanted.wave - 1 - LAG]
+    told = [
+        Observation(c.settings, objective_of(stage, c.name, 0)) for c in candidates if c.wave <= wanted.wave - 1 - LAG
+    ]
     question = Question(choice, space, told, taken + head, wanted.size - len(head), seed * 1009 + wanted.wave)
     return WaveQuestion(wanted, len(taken), tuple(head), question, ORIGINS.get(choice.name, choice.name), len(told))
 
