@@ -43,6 +43,7 @@ First steps
   gfm-pipeline status campaigns/NAME         from any other terminal
   gfm-pipeline why workflow.yaml search      cached or to run: which values changed?
   gfm-pipeline verify campaigns/NAME         is every byte still what was published?
+  gfm-pipeline replay campaigns/NAME         does every decision follow from the journal?
   gfm-pipeline export campaigns/NAME --output model.gfm    one file of the ensemble
   gfm-pipeline predict model.gfm new.xyz --output predicted.extxyz
 """
@@ -82,6 +83,11 @@ COMMANDS = {
         "checks", "why", "Say why STAGE of WORKFLOW would run, or would not: which values changed, old and new."
     ),
     "verify": Lazy("checks", "verify", "Check every artefact that the journal of folder CAMPAIGN says exists."),
+    "replay": Lazy(
+        "checks",
+        "replay",
+        "Derive every decision of the search in folder CAMPAIGN again from its journal, and compare.",
+    ),
     "validate": Lazy(
         "validate",
         "validate",

@@ -45,7 +45,9 @@ def pretend_result(request: TaskRequest) -> tuple[AttemptOutcome, dict]:
     return AttemptOutcome.OK, plain_result(TrainResult, objective=chance.random(), digest=digest)
 
 
-def drive(situation: Context, order: random.Random, fail: dict[str, AttemptOutcome] | None = None) -> list[ev.Event]:
+def drive(
+    situation: Context, order: random.Random, fail: dict[str, AttemptOutcome] | None = None, propose=None
+) -> list[ev.Event]:
     """Run a campaign to its end, finishing running tasks in a random order; return its events."""
     state, events, running = CampaignState(), [], {}
 
@@ -58,6 +60,9 @@ def drive(situation: Context, order: random.Random, fail: dict[str, AttemptOutco
         if step.events:
             for event in step.events:
                 record(event)
+            continue
+        if step.proposal is not None and propose is not None:
+            record(propose(situation, state, step.proposal))
             continue
         if step.proposal is not None:
             taken = len(state.stages[step.proposal.key].candidates())

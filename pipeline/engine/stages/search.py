@@ -126,15 +126,17 @@ def _decisions(context: Context, stage: StageState, agenda: Agenda) -> tuple[Eve
     """Return the first promotion decision whose results are all in."""
     search = context.workflow.search
     due = _due(stage, agenda, len(search.rungs))
-    if due is None:
-        return ()
-    wave, rung = due
+    return () if due is None else (rung_decision(search, stage, *due),)
+
+
+def rung_decision(search: SearchModel, stage: StageState, wave: int, rung: int) -> RungDecided:
+    """Return who of a wave trains on past a rung, and who stops: a function of results that are all in."""
     policy = make_policy(STOPPING, search.stopping, StoppingPolicy)
     entrants = [_entrants(stage, w, rung) or () for w in range(wave + 1)]
     objectives = {name: objective_of(stage, name, rung) for names in entrants for name in names}
     promoted = frozenset(name for w in range(wave) for name in stage.decisions[w, rung].promoted)
     verdict = policy.promote(objectives, entrants[wave], promoted, search.reduction)
-    return (RungDecided(stage.key, wave, rung, verdict.promoted, verdict.stopped),)
+    return RungDecided(stage.key, wave, rung, verdict.promoted, verdict.stopped)
 
 
 class _Waiting(TaskQueue):
@@ -191,7 +193,7 @@ def _train(context: Context, stage: StageState, datasets: StageState, candidate:
     return made
 
 
-def _finish(context: Context, stage: StageState) -> tuple[Event, ...]:
+def finish(context: Context, stage: StageState) -> tuple[Event, ...]:
     """Choose the members and close the stage, or fail it."""
     rungs = context.workflow.search.rungs
     candidates = stage.candidates()
@@ -270,7 +272,7 @@ class Search(Stage):
         if next_wave < len(sizes) and not any(agenda.unfinished(wave, 0) for wave in range(next_wave - LAG)):
             proposal = Proposal(stage.key, next_wave, sizes[next_wave])
         if proposal is None and next_wave == len(sizes) and agenda.all_finished:
-            return Step(events=_finish(context, stage))
+            return Step(events=finish(context, stage))
         return Step(tasks=_Waiting(context, stage, done[ingest.NAME], agenda), proposal=proposal)
 
     def takes_over(self, opened: StageOpened, earlier: StageState) -> TakenOver | None:

@@ -1,0 +1,104 @@
+"""Decisions of searches derived again from the journal alone, and compared with those that were recorded.
+
+What a search decides is a function of its settings, which its key is the digest of and the journal holds, and of the
+events before. So nothing but the journal is read: not the workflow file, which may be another by now.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from gfm_pipeline.campaign.events import Event, MembersSelected, RungDecided, WaveProposed, from_entry, to_entry
+from gfm_pipeline.campaign.identity import differences
+from gfm_pipeline.campaign.journal import read
+from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.campaign.stage_state import StageState
+from gfm_pipeline.campaign.state import CampaignState, load_state
+from gfm_pipeline.core.contracts.policies import UNSAID, PolicyChoice
+from gfm_pipeline.core.errors import IntegrityError
+from gfm_pipeline.engine.decisions.proposals import propose_wave
+from gfm_pipeline.engine.decisions.requests import Context, Proposal
+from gfm_pipeline.engine.stages.search import POLICIES, finish, rung_decision
+from gfm_pipeline.workflow.schema import ConvergeModel, SearchModel, WorkflowModel
+
+KINDS: dict[type[Any], str] = {
+    WaveProposed: "waves of candidates",
+    RungDecided: "decisions at rungs",
+    MembersSelected: "choices of members",
+}
+
+
+def replayed(paths: CampaignPaths) -> dict[str, int]:
+    """Return how many decisions of each kind came out as they are recorded.
+
+    Raises
+    ------
+    IntegrityError
+        When the journal is damaged, or a decision comes out otherwise: with its line and the first value that differs.
+    """
+    load_state(paths.journal)  # says what is wrong with a journal that cannot be folded
+    state, contexts = CampaignState(), dict[str, Context]()
+    counts: Counter[str] = Counter(dict.fromkeys(KINDS.values(), 0))
+    for entry in read(paths.journal):
+        event = from_entry(entry.kind, entry.data)
+        if isinstance(event, WaveProposed | RungDecided | MembersSelected):
+            stage = state.stages[event.key]
+            if stage.key not in contexts:
+                contexts[stage.key] = _context(paths, stage)
+            _compare(f"{paths.journal}:{entry.n + 1}", event, _derived(contexts[stage.key], state, event))
+            counts[KINDS[type(event)]] += 1
+        state.apply(event, entry.t)
+    return dict(counts)
+
+
+def _derived(context: Context, state: CampaignState, event: WaveProposed | RungDecided | MembersSelected) -> Event:
+    """Return what is decided now in place of a recorded event, from the events before it."""
+    stage = state.stages[event.key]
+    if isinstance(event, WaveProposed):
+        return propose_wave(context, state, Proposal(event.key, event.wave, len(event.candidates)))
+    if isinstance(event, RungDecided):
+        return rung_decision(context.workflow.search, stage, event.wave, event.rung)
+    return finish(context, stage)[0]
+
+
+def _compare(where: str, recorded: Event, derived: Event) -> None:
+    (kind, was), (now_kind, now) = to_entry(recorded), to_entry(derived)
+    found = differences(was, now) if kind == now_kind else [f"{kind} -> {now_kind}"]
+    if found or was != now:
+        raise IntegrityError(
+            f"{where}: this decision does not follow from the events before it ({(found or [kind])[0]}).",
+            "The journal was changed, or another version decided: `gfm-pipeline status` names those that ran.",
+        )
+
+
+def _context(paths: CampaignPaths, stage: StageState) -> Context:
+    """Return the settings a stage was opened with, as far as its decisions depend on them."""
+    settings = stage.settings
+    given = {name: value for name, value in settings.items() if name in SearchModel.model_fields}
+    members = settings.get("members", {})
+    try:
+        search = SearchModel.model_validate(given | {name: _choice(settings, name) for name in POLICIES})
+        converge = ConvergeModel.model_validate(
+            {
+                "members": members["count"],
+                "max_per_algorithm": members["max_per_algorithm"],
+                "selection": _choice(members, "selection"),
+            }
+        )
+    except (ValidationError, KeyError) as error:
+        said = str(error).replace("\n", " ")
+        raise IntegrityError(
+            f"{paths.journal}: the settings of the search {stage.key[:10]} are none that this version knows ({said}).",
+            "Replay it with the version that recorded it, and the packages it had.",
+        ) from error
+    workflow = WorkflowModel.model_construct(seed=settings.get("seed", 0), search=search, converge=converge)
+    return Context(workflow, (), {}, stage.slots, 1, paths, {})
+
+
+def _choice(settings: Mapping[str, Any], name: str) -> PolicyChoice:
+    chosen = settings.get(name)
+    return PolicyChoice(UNSAID[name], {}) if chosen is None else PolicyChoice(chosen["name"], chosen["options"])
