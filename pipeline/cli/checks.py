@@ -120,8 +120,8 @@ def _lines(found: Explanation) -> list[str]:
 def replay(campaign: Path) -> None:
     """Derive each decision of the search in folder CAMPAIGN again from its journal, and compare.
 
-    Each wave of candidates, each promotion and stop with its evidence, and each choice of members must come out as it is
-    recorded, bit for bit. Exit code 5 when one does not; the first is named. Changes nothing.
+    Each wave of candidates, each promotion and stop with its evidence, and each choice of members must come out as
+    it is recorded, bit for bit. Exit code 5 when one does not; the first is named. Changes nothing.
     """
     from gfm_pipeline.engine.decisions.replay import replayed  # here: the other commands need no proposal method
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gfm_pipeline.core.clock import MACHINE, Clock
 from gfm_pipeline.core.contracts.task import STOP_FILE, WRAPPER_FILE
 from gfm_pipeline.core.visibility import modified
 from gfm_pipeline.engine.background import Background, QueryResult
-from gfm_pipeline.engine.proposing import Answering
 from gfm_pipeline.engine.tasks.orphans import end_attempt
-from gfm_pipeline.search.proposal_process import ProposalProcess
+
+if TYPE_CHECKING:
+    from gfm_pipeline.engine.proposing import Answering
 
 
 class Queries(Protocol):
@@ -65,6 +66,12 @@ class AttemptFiles:
 ATTEMPT_FILES = AttemptFiles()
 
 
+def _in_another_process() -> Answering:
+    from gfm_pipeline.search.proposal_process import ProposalProcess  # here: looking at a campaign proposes nothing
+
+    return ProposalProcess()
+
+
 @dataclass(frozen=True)
 class World:
     """What is outside of the driver.
@@ -87,7 +94,7 @@ class World:
     attempts: Attempts = ATTEMPT_FILES
     queries: Callable[[], Queries] = Background
     counters: bool = True
-    proposals: Callable[[], Answering] = ProposalProcess
+    proposals: Callable[[], Answering] = _in_another_process
 
 
 MACHINE_WORLD = World()
