@@ -52,7 +52,7 @@ search:
     algorithm: [SchNet, EGNN, PaiNN, PNA]
     learning_rate: {{low: 1e-4, high: 1e-2, scale: log}}
 converge: {{members: 1}}
-limits: {{silence_seconds: 86400, stop_seconds: 20, lost_seconds: {lost}}}
+limits: {{heartbeat_timeout_seconds: 86400, stop_seconds: 20, wrapper_timeout_seconds: {lost}}}
 """
 
 SITE = """\

@@ -56,13 +56,15 @@ def wave(what: str, candidates: int, batch: int) -> None:
     if size.strategy is LaunchStrategy.GROUP:
         shape = group_shape(site, size.shape, tasks)
         lines = [shlex.join(launch_line(site, shape, nodes[: shape.nodes]))]
-        files = len(group_rank_files(site, size.shape, tasks, nodes, range(20000, 20000 + tasks), lost_seconds=60.0))
+        files = len(
+            group_rank_files(site, size.shape, tasks, nodes, range(20000, 20000 + tasks), wrapper_timeout_seconds=60.0)
+        )
     else:
         lines, files, each = [], 0, size.shape.nodes
         for task in range(tasks):
             mine = nodes[task * each : (task + 1) * each]
             lines.append(shlex.join(launch_line(site, size.shape, mine)))
-            rank_file(site, size.shape, mine, 20000 + task, lost_seconds=60.0)
+            rank_file(site, size.shape, mine, 20000 + task, wrapper_timeout_seconds=60.0)
             files += 1
     ended = time.perf_counter()
     print(

@@ -133,7 +133,7 @@ def run(spec: Spec) -> dict[str, float]:
             exports={"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)},
             rank_variable="",
             local_rank_variable="",
-            lost_seconds=600.0,
+            wrapper_timeout_seconds=600.0,
         ).write(folder)
         command = [sys.executable, "-m", "gfm_pipeline.apps.runtime.spawn", Path(__file__).stem, "spec.json"]
         subprocess.run(command, cwd=folder, check=True)

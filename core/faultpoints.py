@@ -93,10 +93,10 @@ class Fault:
         count, _, what = rest.partition(":")
         if name not in list(FaultPoint):
             raise ConfigError(f"There is no fault point {name!r}.", f"Known: {', '.join(FaultPoint)}.")
-        kinds = (KILL, CRASH, *REFUSALS)
-        if (count and not count.isdecimal()) or count == "0" or (what and what not in kinds):
+        actions = (KILL, CRASH, *REFUSALS)
+        if (count and not count.isdecimal()) or count == "0" or (what and what not in actions):
             raise ConfigError(
-                f"{text!r} is no fault.", f"Write NAME, NAME:N or NAME:N:WHAT, where WHAT is {', '.join(kinds)}."
+                f"{text!r} is no fault.", f"Write NAME, NAME:N or NAME:N:WHAT, where WHAT is {', '.join(actions)}."
             )
         return cls(FaultPoint(name), int(count or 1), what or KILL)
 
@@ -142,12 +142,12 @@ def arm(handler: Handler | None) -> None:
 def arm_from(folder: Path) -> None:
     """Arm this process as ``faults.json`` in ``folder`` says, or disarm it where there is none."""
     try:
-        told = json.loads((folder / FAULTS_FILE).read_text(encoding="utf-8"))
+        armed = json.loads((folder / FAULTS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         arm(None)
         return
-    faults = [Fault.parse(text) for text in told["faults"]]
-    arm(Injector(faults, told["driver"], Path(told["counts"])))
+    faults = [Fault.parse(text) for text in armed["faults"]]
+    arm(Injector(faults, armed["driver"], Path(armed["counts"])))
 
 
 class Injector:
@@ -182,8 +182,8 @@ class Injector:
 
     def hand_down(self, folder: Path) -> None:
         """Arm an attempt with the same faults and the same counts."""
-        told = {"faults": [str(f) for f in self._faults], "driver": self._driver, "counts": str(self._counts)}
-        (folder / FAULTS_FILE).write_text(json.dumps(told), encoding="utf-8")
+        armed = {"faults": [str(f) for f in self._faults], "driver": self._driver, "counts": str(self._counts)}
+        (folder / FAULTS_FILE).write_text(json.dumps(armed), encoding="utf-8")
 
     def _mark(self, name: str) -> bool:
         """Make a file that says so and return True, unless it exists."""

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 START_SECONDS = 60.0  # for what was written before a rank was started to be seen where it runs
-LOOK_SECONDS = 0.2  # between two looks at a file that is waited for
+POLL_SECONDS = 0.2  # between two looks at a file that is waited for
 
 
 def is_there(path: Path) -> bool:
@@ -45,5 +45,5 @@ def wait_for(paths: Iterable[Path], seconds: float) -> bool:
     while left := [path for path in left if not is_there(path)]:
         if time.monotonic() >= give_up:
             return False
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
     return True

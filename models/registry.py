@@ -79,9 +79,9 @@ def algorithm(name: str) -> type[MessagePassing]:
     try:
         found = getattr(import_module(module), attribute)
     except Exception as error:  # a module of another package: whatever its import raises is that package's fault
-        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        message = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ModelError(
-            f"Algorithm {name!r}: {where} cannot be imported: {said}.",
+            f"Algorithm {name!r}: {where} cannot be imported: {message}.",
             "Install what it needs on the compute nodes, or correct its description.",
         ) from error
     if not (isinstance(found, type) and issubclass(found, MessagePassing)):

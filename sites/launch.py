@@ -124,7 +124,7 @@ def rank_file(
     nodes: Sequence[str],
     port: int,
     *,
-    lost_seconds: float,
+    wrapper_timeout_seconds: float,
     strategy: LaunchStrategy | None = None,
     slot: int = 0,
 ) -> RankFile:
@@ -138,7 +138,7 @@ def rank_file(
         Names of its nodes in the order of the allocation; empty for a task that is spawned on one node.
     port
         Where its ranks meet; unique among the tasks that share rank 0's node.
-    lost_seconds
+    wrapper_timeout_seconds
         How long the wrapper may be silent.
     strategy
         How it is started; by default spawned without ``nodes``, a step with them.
@@ -173,7 +173,7 @@ def rank_file(
         exports=task_environment(site, max(1, shape.nodes)),
         rank_variable=launch.rank_variable,
         local_rank_variable=launch.local_rank_variable,
-        lost_seconds=lost_seconds,
+        wrapper_timeout_seconds=wrapper_timeout_seconds,
         cancel=step_cancel(site) if how is LaunchStrategy.STEP else (),
     )
 
@@ -258,7 +258,13 @@ def group_shape(site: SiteModel, shape: TaskShape, tasks: int) -> TaskShape:
 
 
 def group_rank_files(
-    site: SiteModel, shape: TaskShape, tasks: int, nodes: Sequence[str], ports: Sequence[int], *, lost_seconds: float
+    site: SiteModel,
+    shape: TaskShape,
+    tasks: int,
+    nodes: Sequence[str],
+    ports: Sequence[int],
+    *,
+    wrapper_timeout_seconds: float,
 ) -> tuple[RankFile, ...]:
     """Return what the ranks of each task of a group are told; ``ports`` has one per task.
 
@@ -278,7 +284,13 @@ def group_rank_files(
         slot = 0 if shape.nodes else (ranks.start % a_node) // shape.ranks_per_node
         if slot not in by_slot:
             by_slot[slot] = rank_file(
-                site, shape, mine, port, lost_seconds=lost_seconds, strategy=LaunchStrategy.GROUP, slot=slot
+                site,
+                shape,
+                mine,
+                port,
+                wrapper_timeout_seconds=wrapper_timeout_seconds,
+                strategy=LaunchStrategy.GROUP,
+                slot=slot,
             )
         # Tasks of one node meet on it.
         address = mine[0] + site.launch.address_suffix if shape.nodes > 1 else LOOPBACK

@@ -33,7 +33,7 @@ class SettingSource(StrEnum):
 
 
 @dataclass(frozen=True)
-class Origin:
+class SettingOrigin:
     """Where one value came from."""
 
     source: SettingSource
@@ -57,12 +57,12 @@ class LoadedSite:
     """
 
     model: SiteModel
-    origins: Mapping[Location, Origin]
+    origins: Mapping[Location, SettingOrigin]
     main: Path
 
-    def origin(self, *location: str | int) -> Origin:
+    def origin(self, *location: str | int) -> SettingOrigin:
         """Return where the value at ``location`` came from: a list is one value."""
-        return self.origins.get(location, Origin(SettingSource.DEFAULT))
+        return self.origins.get(location, SettingOrigin(SettingSource.DEFAULT))
 
     def error(self, location: Location, message: str, hint: str | None = None) -> SiteError:
         """Return an error that points at the innermost written key on the way to ``location``."""
@@ -74,11 +74,11 @@ class LoadedSite:
             hint,
         )
 
-    def leaves(self) -> Iterator[tuple[tuple[str, ...], Any, Origin]]:
+    def leaves(self) -> Iterator[tuple[tuple[str, ...], Any, SettingOrigin]]:
         """Yield every value as (location, plain value, origin); lists and empty mappings are values."""
         yield from self._leaves((), self.model.model_dump(mode="json"))
 
-    def _leaves(self, at: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any, Origin]]:
+    def _leaves(self, at: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any, SettingOrigin]]:
         if isinstance(value, dict) and value:
             for key, inner in value.items():
                 yield from self._leaves((*at, key), inner)
@@ -87,7 +87,7 @@ class LoadedSite:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class _SettingLayer:
     """One file, or all of ``--set``."""
 
     source: SettingSource
@@ -151,7 +151,7 @@ def load_site(name: str, overlays: Sequence[Path] = (), sets: Sequence[str] = ()
     if sets:
         layers.append(_settings(sets))
     merged: dict[str, Any] = {}
-    origins: dict[Location, Origin] = {}
+    origins: dict[Location, SettingOrigin] = {}
     for layer in layers:
         _merge(merged, layer.data, (), layer, origins)
     try:
@@ -174,7 +174,7 @@ def _shipped_folder() -> Path:
     return Path(str(resources.files("gfm_pipeline.sites")))
 
 
-def _by_name(name: str, seen: tuple[Path, ...]) -> list[_Layer]:
+def _by_name(name: str, visited: tuple[Path, ...]) -> list[_SettingLayer]:
     """Return the layers of a named site: the shipped file, and the user's over it or instead of it."""
     own, theirs = _shipped_folder() / f"{name}.yaml", user_folder() / f"{name}.yaml"
     if name not in known():
@@ -186,31 +186,31 @@ def _by_name(name: str, seen: tuple[Path, ...]) -> list[_Layer]:
         if layers and layer.data.get(EXTENDS, name) == name:
             layer.data.pop(EXTENDS, None)
             return [*layers, layer]
-        return _extended(layer, theirs, seen)
+        return _extended(layer, theirs, visited)
     return layers
 
 
-def _by_path(path: Path, seen: tuple[Path, ...]) -> list[_Layer]:
+def _by_path(path: Path, visited: tuple[Path, ...]) -> list[_SettingLayer]:
     """Return the layers of a site file: what it extends, and itself."""
-    return _extended(_read(path, SettingSource.FILE, f"Known sites: {', '.join(known())}."), path, seen)
+    return _extended(_read(path, SettingSource.FILE, f"Known sites: {', '.join(known())}."), path, visited)
 
 
-def _extended(layer: _Layer, path: Path, seen: tuple[Path, ...]) -> list[_Layer]:
+def _extended(layer: _SettingLayer, path: Path, visited: tuple[Path, ...]) -> list[_SettingLayer]:
     """Return ``layer`` over the layers of the site it extends, if it does."""
     base = layer.data.pop(EXTENDS, None)
     if base is None:
         return [layer]
     line = layer.lines[(EXTENDS,)]
-    if path.resolve() in seen:
+    if path.resolve() in visited:
         raise SiteError("This site extends itself, through the sites it builds on.", path, line, "Break the circle.")
     if not isinstance(base, str):
         raise SiteError(f"{EXTENDS} is {base!r}, but should be the name or path of a site.", path, line)
-    seen = (*seen, path.resolve())
+    visited = (*visited, path.resolve())
     try:
         if base.endswith((".yaml", ".yml")):
-            below = _by_path(path.parent / Path(base).expanduser(), seen)
+            below = _by_path(path.parent / Path(base).expanduser(), visited)
         else:
-            below = _by_name(base, seen)
+            below = _by_name(base, visited)
     except SiteError as error:
         if error.path is not None:
             raise
@@ -219,28 +219,32 @@ def _extended(layer: _Layer, path: Path, seen: tuple[Path, ...]) -> list[_Layer]
     return [*below, layer]
 
 
-def _read(path: Path, source: SettingSource, missing: str) -> _Layer:
+def _read(path: Path, source: SettingSource, missing: str) -> _SettingLayer:
     what = "overlay" if source is SettingSource.OVERLAY else "site"
     file = read_yaml(path, what, SiteError, missing, "See `gfm-pipeline sites show local` for a valid one.")
-    return _Layer(source, path, file.data, file.lines)
+    return _SettingLayer(source, path, file.data, file.lines)
 
 
-def _settings(sets: Sequence[str]) -> _Layer:
+def _settings(sets: Sequence[str]) -> _SettingLayer:
     """Return ``--set site.a.b=c`` texts as a layer."""
     data: dict[str, Any] = {}
     for text in sets:
         keys, value = read_setting(text.strip(), "site.scheduler.account=abc123", SiteError)
         put(data, keys[1:], value, text, SiteError)
-    return _Layer(SettingSource.SETTING, None, data, {})
+    return _SettingLayer(SettingSource.SETTING, None, data, {})
 
 
 def _merge(
-    below: dict[str, Any], above: dict[str, Any], at: Location, layer: _Layer, origins: dict[Location, Origin]
+    below: dict[str, Any],
+    above: dict[str, Any],
+    at: Location,
+    layer: _SettingLayer,
+    origins: dict[Location, SettingOrigin],
 ) -> None:
     """Lay ``above`` over ``below`` in place: mappings key by key, anything else as a whole."""
     for key, value in above.items():
         here = (*at, key)
-        origins[here] = Origin(layer.source, layer.path, layer.lines.get(here))
+        origins[here] = SettingOrigin(layer.source, layer.path, layer.lines.get(here))
         if isinstance(value, dict) and isinstance(below.get(key), dict):
             _merge(below[key], value, here, layer, origins)
             continue
@@ -253,10 +257,10 @@ def _merge(
         below[key] = value
         for location, line in layer.lines.items():
             if len(location) > len(here) and location[: len(here)] == here:
-                origins[location] = Origin(layer.source, layer.path, line)
+                origins[location] = SettingOrigin(layer.source, layer.path, line)
 
 
-def _place(origins: Mapping[Location, Origin], main: Path, location: Location) -> SourceLocation:
+def _place(origins: Mapping[Location, SettingOrigin], main: Path, location: Location) -> SourceLocation:
     """Return where the innermost written key on the way to ``location`` stands."""
     for length in range(len(location), 0, -1):
         if (origin := origins.get(location[:length])) is not None:

@@ -65,7 +65,7 @@ def default_shape(site: SiteModel, nodes: int, ranks_per_node: int | None = None
         return TaskShape(nodes, ranks_per_node or 1, 0, 0)
     if nodes:
         ranks = ranks_per_node or 1
-        return TaskShape(nodes, ranks, 0, _share(site, ranks))
+        return TaskShape(nodes, ranks, 0, _equal_part(site, ranks))
     return TaskShape(0, ranks_per_node or 1, 0, site.threads_per_task)
 
 
@@ -81,10 +81,10 @@ def cores_beside_gpu(site: SiteModel) -> int:
     node = site.node
     if node.gpu_cores:
         return min(len(parse_cores(text)) for text in node.gpu_cores)
-    return _share(site, node.gpus) if node.gpus else 0
+    return _equal_part(site, node.gpus) if node.gpus else 0
 
 
-def _share(site: SiteModel, parts: int) -> int:
+def _equal_part(site: SiteModel, parts: int) -> int:
     """Return the hardware threads of an equal share of a node, in whole cores."""
     return site.node.usable_cores // parts * site.node.threads_per_core
 

@@ -32,7 +32,7 @@ PLAIN = RankFile(
     exports={},
     rank_variable="SLURM_PROCID",
     local_rank_variable="SLURM_LOCALID",
-    lost_seconds=300.0,
+    wrapper_timeout_seconds=300.0,
 )
 # Says what it sees, then does what the spec tells its rank to.
 PROGRAM = """\

@@ -157,8 +157,8 @@ def _accuracy(reports: Mapping[str, DatasetReport]) -> str:
 
 def _nothing(reports: Mapping[str, DatasetReport]) -> str:
     """Return what a model that learned nothing predicts of each target."""
-    said = {target.name: target.learned_nothing for _, target, _ in _quantities(reports)}
-    return "Learns nothing: " + "; ".join(f"{name}: {nothing}" for name, nothing in said.items()) + "."
+    texts = {target.name: target.learned_nothing for _, target, _ in _quantities(reports)}
+    return "Learns nothing: " + "; ".join(f"{name}: {nothing}" for name, nothing in texts.items()) + "."
 
 
 def _uncertainty(reports: Mapping[str, DatasetReport], level: float) -> str:

@@ -115,16 +115,16 @@ def verify(dataset: Dataset) -> dict[str, Any]:
     IntegrityError
         Naming the first thing that is not as published.
     """
-    said = dataset.statistics.n_structures
+    counts = dataset.statistics.n_structures
     content = ContentDigest()
     layout = None
     if (dataset.path / LAYOUT_FILE).exists():
         layout = read_record(DatasetLayout, dataset.path / LAYOUT_FILE)
         for split in Split:
             n = sum(file.labels[split].n_graphs for file in layout.files if split in file.labels)
-            if n != said[split]:
+            if n != counts[split]:
                 raise IntegrityError(
-                    f"{LAYOUT_FILE} of {dataset.path} has {n} structures in {split}, not {said[split]}."
+                    f"{LAYOUT_FILE} of {dataset.path} has {n} structures in {split}, not {counts[split]}."
                 )
     for split in Split:
         n, edges = 0, dataset.edges(split)
@@ -133,8 +133,8 @@ def verify(dataset: Dataset) -> dict[str, Any]:
             if edges is not None:
                 check_edges(columns, edges.read(np.arange(n, n + len(columns))))
             n += len(columns)
-        if n != said[split]:
-            raise IntegrityError(f"{dataset.path} holds {n} structures in {split}, its statistics say {said[split]}.")
+        if n != counts[split]:
+            raise IntegrityError(f"{dataset.path} holds {n} structures in {split}, its statistics say {counts[split]}.")
     if layout is not None and content.hexdigest() != layout.content:
         raise IntegrityError(
             f"{dataset.path} holds other records than {LAYOUT_FILE} says.", "Ingest the dataset again."
@@ -144,7 +144,7 @@ def verify(dataset: Dataset) -> dict[str, Any]:
         "name": dataset.name,
         "files": len(manifest.files),
         "bytes": sum(entry.size for entry in manifest.files.values()),
-        "structures": sum(said.values()),
+        "structures": sum(counts.values()),
         "content": content.hexdigest(),
     }
 

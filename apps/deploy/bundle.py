@@ -138,8 +138,8 @@ def load_bundle(path: Path) -> Ensemble:
         calibration = from_plain(EnsembleCalibration, json.loads(entries[CALIBRATION_FILE]))
         members = tuple(_member(entries, f"{MEMBERS_FOLDER}/{name}") for name in calibration.members)
     except (KeyError, ValueError, SafetensorError, RuntimeError) as error:
-        said = str(error).splitlines()[0]
-        raise IntegrityError(f"{path} does not fit together: {said}.", "Export the campaign again.") from error
+        message = str(error).splitlines()[0]
+        raise IntegrityError(f"{path} does not fit together: {message}.", "Export the campaign again.") from error
     if not members or any(member.datasets != members[0].datasets for member in members):
         raise IntegrityError(f"{path}: the members are missing or were not trained on the same datasets.")
     for dataset in calibration.datasets:

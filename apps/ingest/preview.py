@@ -40,10 +40,10 @@ MAX_ATOMS = 2_000_000  # in memory
 BINS = 16
 
 
-Item = Record | BadRecord | PassedOver
+PreviewItem = Record | BadRecord | PassedOver
 
 
-def _some(reader: Reader, spec: PreviewSpec, total: int | None) -> Iterator[tuple[str, Item | None]]:
+def _some(reader: Reader, spec: PreviewSpec, total: int | None) -> Iterator[tuple[str, PreviewItem | None]]:
     """Yield records of files drawn at random, beginning at the start of each; of a counted source, of all of it.
 
     None in place of a record says that its file holds more than was yielded.
@@ -73,7 +73,7 @@ class _Sample:
         self.read = 0
         self.records: list[Record] = []  # readable ones, with energy and the forces the source says it has
         self.usable: list[Record] = []
-        self.taken: Counter[str] = Counter()
+        self.removed: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
         self.oddities: Counter[str] = Counter()
         self.passed_over: Counter[str] = Counter()
@@ -89,10 +89,10 @@ class _Sample:
 
     def take_out(self, reason: str, file: str, index: int) -> None:
         """Count a reason."""
-        self.taken[reason_name(reason)] += 1
+        self.removed[reason_name(reason)] += 1
         self.examples.setdefault(reason_name(reason), f"{file}, record {index}: {reason}")
 
-    def add(self, item: Item) -> None:
+    def add(self, item: PreviewItem) -> None:
         """Take one record as the reader gave it."""
         if isinstance(item, PassedOver):
             count_reason(self.passed_over, item.reason)
@@ -240,7 +240,7 @@ def preview(spec: PreviewSpec) -> Preview:
                 sample.take_out(reason, sample.usable[at].file, sample.usable[at].index)
     evidence, labels = sample.collector.evidence(), sample.inventory.found()
     scatter = float(energies.std()) if len(energies) > 1 else None
-    outside = sample.taken["energy outside the window"]
+    outside = sample.removed["energy outside the window"]
     rng = np.random.default_rng(spec.seed)
     shown = sorted(rng.choice(len(sample.records), min(spec.records, len(sample.records)), replace=False).tolist())
     largest = np.array([np.abs(r.forces).max() for r in sample.records if r.forces is not None])
@@ -261,7 +261,7 @@ def preview(spec: PreviewSpec) -> Preview:
         filters=filters(source),
         energies=_histogram(energies),
         forces=_histogram(largest),
-        removed=tuple(RemovedRecords(r, n, sample.examples[r]) for r, n in sample.taken.most_common() if n),
+        removed=tuple(RemovedRecords(r, n, sample.examples[r]) for r, n in sample.removed.most_common() if n),
         passed_over=by_frequency(sample.passed_over),
         labels=labels,
         checks=tuple(LabelCheck(f.check, f.passed, f.sentence) for f in findings(evidence, scatter)),

@@ -92,7 +92,7 @@ class Record:
     spin: float | None = None
     member: int = 0
     keys: KeySet | None = None
-    said: tuple[tuple[str, KeyKind, str], ...] = ()
+    stated_keys: tuple[tuple[str, KeyKind, str], ...] = ()
     remarks: tuple[Remark, ...] = ()
     fault: str | None = None
     units: Stated | None = None
@@ -203,10 +203,10 @@ def unreadable(source: SourceSettings, file: str, index: int, error: Exception) 
         raise error
     if isinstance(error, RefusedError):
         return BadRecord(source.name, file, index, str(error))
-    return BadRecord(source.name, file, index, f"unreadable: {_said(error)}")
+    return BadRecord(source.name, file, index, f"unreadable: {value_words(error)}")
 
 
-def _said(error: Exception) -> str:
+def value_words(error: Exception) -> str:
     """Return what an error says, in one line that is not too long."""
     if isinstance(error, GFMError):
         return str(error)

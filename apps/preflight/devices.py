@@ -17,22 +17,24 @@ PCI = Path("/sys/bus/pci/devices")
 SIDE = 512  # of the matrices that show that a device computes
 
 
-def observe_device(seen: RankObservation, device: Device) -> RankObservation:
+def observe_device(observation: RankObservation, device: Device) -> RankObservation:
     """Return what was seen, with torch's build and its device, on which something small is computed."""
-    seen = replace(seen, build=build())
+    observation = replace(observation, build=build())
     if device is Device.CPU:
-        return seen
+        return observation
     module = torch.cuda if device is Device.CUDA else torch.xpu
     try:
-        seen = replace(seen, devices=int(module.device_count()))
+        observation = replace(observation, devices=int(module.device_count()))
         place = torch_device(device)
         properties = module.get_device_properties(0)
-        seen = replace(seen, device=str(getattr(properties, "name", "")), device_cores=cores_beside(properties))
+        observation = replace(
+            observation, device=str(getattr(properties, "name", "")), device_cores=cores_beside(properties)
+        )
         ones = torch.ones((SIDE, SIDE), device=place)
         total = float((ones @ ones).sum())
     except (GFMError, RuntimeError, AssertionError) as error:
-        return replace(seen, device_trouble=str(error).splitlines()[0])
-    return seen if total == float(SIDE) ** 3 else replace(seen, device_trouble="it computes wrongly")
+        return replace(observation, device_trouble=str(error).splitlines()[0])
+    return observation if total == float(SIDE) ** 3 else replace(observation, device_trouble="it computes wrongly")
 
 
 def build() -> str:

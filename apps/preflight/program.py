@@ -41,16 +41,16 @@ def preflight(spec: PreflightSpec, task: Task, environ: Mapping[str, str]) -> Pr
     NodeError
         When the others do not come.
     """
-    seen = observe_rank(spec, environ)
-    task.rank = seen.rank
+    observation = observe_rank(spec, environ)
+    task.rank = observation.rank
     task.heartbeat()
     folder = task.folder / OBSERVATIONS_FOLDER
     folder.mkdir(exist_ok=True)
-    path = folder / f"{seen.rank}.json"
-    write_record(path, seen)
-    if spec.data is not None and seen.rank in (0, spec.ranks - 1):
-        seen = _with_data(spec, seen, Path(spec.data))
-        write_record(path, seen)
+    path = folder / f"{observation.rank}.json"
+    write_record(path, observation)
+    if spec.data is not None and observation.rank in (0, spec.ranks - 1):
+        observation = _with_data(spec, observation, Path(spec.data))
+        write_record(path, observation)
     if not spec.exchange_megabytes:
         return PreflightResult()
     from gfm_pipeline.apps.preflight.exchange import exchange
@@ -61,7 +61,7 @@ def preflight(spec: PreflightSpec, task: Task, environ: Mapping[str, str]) -> Pr
 def observe_rank(spec: PreflightSpec, environ: Mapping[str, str]) -> RankObservation:
     """Return what this rank was given; the first of each node looks closer."""
     local_rank = int(environ.get("LOCAL_RANK", "0"))
-    seen = RankObservation(
+    observation = RankObservation(
         rank=int(environ.get("RANK", "0")),
         local_rank=local_rank,
         node=next((environ[name] for name in NODE_VARIABLES if name in environ), socket.gethostname()),
@@ -73,31 +73,31 @@ def observe_rank(spec: PreflightSpec, environ: Mapping[str, str]) -> RankObserva
     if local_rank == 0 and spec.packages:
         versions, missing = import_packages(spec.packages)
         energy, trouble = readable(source_order(), dict(spec.counters))
-        seen = replace(seen, packages=versions, missing=missing, energy=energy, energy_trouble=trouble)
-    if seen.rank == 0 and spec.packages:
+        observation = replace(observation, packages=versions, missing=missing, energy=energy, energy_trouble=trouble)
+    if observation.rank == 0 and spec.packages:
         library, why = mpi_library()
-        seen = replace(seen, mpi=library, mpi_trouble=why)
-    if "torch" in seen.missing or (spec.device is Device.CPU and "torch" not in seen.packages):
-        return seen
+        observation = replace(observation, mpi=library, mpi_trouble=why)
+    if "torch" in observation.missing or (spec.device is Device.CPU and "torch" not in observation.packages):
+        return observation
     from gfm_pipeline.apps.preflight.devices import observe_device
 
-    return observe_device(seen, spec.device)
+    return observe_device(observation, spec.device)
 
 
-def _with_data(spec: PreflightSpec, seen: RankObservation, folder: Path) -> RankObservation:
+def _with_data(spec: PreflightSpec, observation: RankObservation, folder: Path) -> RankObservation:
     """Return what was seen of the file system: rank 0 writes, the last rank reads, usually on another node."""
     from gfm_pipeline.apps.preflight.files import read, wait_for, write
 
     try:
-        if seen.rank == 0:
-            seen = replace(seen, written=_speed(spec, lambda: write(folder, spec.data_megabytes)))
-        if seen.rank == spec.ranks - 1:
+        if observation.rank == 0:
+            observation = replace(observation, written=_speed(spec, lambda: write(folder, spec.data_megabytes)))
+        if observation.rank == spec.ranks - 1:
             wait_for(folder, spec.timeout)
-            seen = replace(seen, read=_speed(spec, lambda: read(folder, spec.data_megabytes)))
+            observation = replace(observation, read=_speed(spec, lambda: read(folder, spec.data_megabytes)))
     except Exception as error:  # noqa: BLE001 - whatever stands between ADIOS2 and the disk is the finding
         lines = str(error).splitlines() or [type(error).__name__]
-        return replace(seen, data_trouble=f"{type(error).__name__}: {lines[0]}")
-    return seen
+        return replace(observation, data_trouble=f"{type(error).__name__}: {lines[0]}")
+    return observation
 
 
 def _speed(spec: PreflightSpec, work: Callable[[], T]) -> float:

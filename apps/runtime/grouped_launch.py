@@ -43,8 +43,8 @@ from gfm_pipeline.core.publish import write_atomic, write_record
 from gfm_pipeline.core.visibility import START_SECONDS, wait_for
 
 WRAPPER = "gfm_pipeline.apps.runtime.wrapper"
-LOOK_SECONDS = 5.0
-LOOKS_A_SECOND = 100  # of all ranks of a launch together
+POLL_SECONDS = 5.0
+POLLS_PER_SECOND = 100  # of all ranks of a launch together
 
 
 def run_member(folder: Path, environ: Mapping[str, str], signals: Signals) -> None:
@@ -95,10 +95,12 @@ def _run(
     over: Callable[[float], bool]
     if rank == 0:
         child = start_program(WRAPPER, [WRAP_FILE], environment, own)
-        over = WrapperHeartbeat(folder / WRAPPER_FILE, file.lost_seconds, time.monotonic(), must_appear=False).lost
+        over = WrapperHeartbeat(
+            folder / WRAPPER_FILE, file.wrapper_timeout_seconds, time.monotonic(), must_appear=False
+        ).lost
     else:
         child = start_program(member.module, [SPEC_FILE], environment, own)
-        over = Appeared(own / EXIT_FILE, max(LOOK_SECONDS, ranks / LOOKS_A_SECOND))
+        over = FileAppeared(own / EXIT_FILE, max(POLL_SECONDS, ranks / POLLS_PER_SECOND))
     meter = AttemptMeter(file.energy if rank > 0 and seat.local_rank == 0 else None, own)  # the wrapper has the first
     code = supervise(child, signals, over, meter.look)
     meter.close()
@@ -108,16 +110,16 @@ def _run(
         write_first_failure(own, code, rank, seat.host)
 
 
-class Appeared:
+class FileAppeared:
     """Says whether a file is there, looking every ``interval`` seconds of the monotonic time it is called with."""
 
     def __init__(self, path: Path, interval: float) -> None:
         self._path, self._interval = path, interval
-        self._looked = float("-inf")
+        self._polled_at = float("-inf")
 
     def __call__(self, now: float) -> bool:
         """Return whether the file was there at this look; False between looks."""
-        if now - self._looked < self._interval:
+        if now - self._polled_at < self._interval:
             return False
-        self._looked = now
+        self._polled_at = now
         return self._path.exists()

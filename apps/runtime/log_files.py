@@ -31,7 +31,7 @@ class BoundedLog:
         self._stream: FileIO | None = FileIO(path, "ab")
         self._room = 2 * self._quarter
         self._turn = -1  # the part being filled; -1: the head
-        self._seen = 0
+        self._received = 0
         self._closed = False
         self._lock = threading.Lock()
 
@@ -40,7 +40,7 @@ class BoundedLog:
         with self._lock:
             if self._closed:
                 return
-            self._seen += len(data)
+            self._received += len(data)
             while data:
                 if not self._room:
                     self._next_part()
@@ -73,7 +73,7 @@ class BoundedLog:
             for turn in (self._turn - 1, self._turn):
                 with suppress(OSError):
                     tail += self._parts[turn % 2].read_bytes() if turn >= 0 else b""
-            missing = self._seen - 2 * self._quarter - len(tail)
+            missing = self._received - 2 * self._quarter - len(tail)
             note = f"\n... {missing} bytes left out here ...\n".encode() if missing > 0 else b""
             with suppress(OSError):
                 with open(self.path, "ab") as stream:

@@ -65,7 +65,7 @@ class Task:
     interval: float = 1.0
     rank: int = 0
     _signalled: bool = field(default=False, init=False)
-    _stop_file_seen: bool = field(default=False, init=False)
+    _stop_file_found: bool = field(default=False, init=False)
     _last_line: float = field(default=float("-inf"), init=False)
     _last_poll: float = field(default=float("-inf"), init=False)
     _last_heartbeat: float = field(default=float("-inf"), init=False)
@@ -93,10 +93,10 @@ class Task:
         """Whether the program was asked to stop; cheap enough for every step of a loop."""
         self.heartbeat()
         now = time.monotonic()
-        if self.rank == 0 and not self._stop_file_seen and now - self._last_poll >= self.interval:
+        if self.rank == 0 and not self._stop_file_found and now - self._last_poll >= self.interval:
             self._last_poll = now
-            self._stop_file_seen = (self.folder / STOP_FILE).exists()
-        return self._signalled or self._stop_file_seen
+            self._stop_file_found = (self.folder / STOP_FILE).exists()
+        return self._signalled or self._stop_file_found
 
     def check(self) -> None:
         """Raise `StopRequested` when the program was asked to stop."""

@@ -69,7 +69,7 @@ def run_rank(module: str, spec: str, folder: Path, environ: Mapping[str, str], s
     step = step_of(environ)
     pulse = None
     if seat.rank == 0:
-        pulse = WrapperHeartbeat(folder / WRAPPER_FILE, file.lost_seconds, time.monotonic())
+        pulse = WrapperHeartbeat(folder / WRAPPER_FILE, file.wrapper_timeout_seconds, time.monotonic())
         if step is not None:
             write_atomic(folder / STEP_FILE, f"{step}\n".encode())
     meter = AttemptMeter(file.energy if seat.local_rank == 0 else None, folder)
@@ -80,10 +80,10 @@ def run_rank(module: str, spec: str, folder: Path, environ: Mapping[str, str], s
         end_program(child)
         cancel_step(file.cancel, step)
         return int(ExitCode.RETRYABLE)
-    return settle(folder, code, seat, file.ranks)
+    return record_failure(folder, code, seat, file.ranks)
 
 
-def settle(folder: Path, code: int, seat: RankAssignment, ranks: int) -> int:
+def record_failure(folder: Path, code: int, seat: RankAssignment, ranks: int) -> int:
     """Return what this rank tells its launcher of its program's exit code, and when."""
     if code in TOGETHER and seat.rank > 0:
         return int(ExitCode.OK)

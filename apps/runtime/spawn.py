@@ -23,7 +23,7 @@ from gfm_pipeline.apps.runtime.rank_assignment import (
     refuse,
     start_program,
 )
-from gfm_pipeline.apps.runtime.supervise import POLL_SECONDS, Signals, left_with, send
+from gfm_pipeline.apps.runtime.supervise import POLL_SECONDS, Signals, exit_code_of, send
 from gfm_pipeline.core.clock import LivedTime
 from gfm_pipeline.core.contracts.attempt import TOGETHER, ExitCode
 from gfm_pipeline.core.contracts.launch import RankFile
@@ -110,7 +110,7 @@ def supervise_ranks(children: Sequence[RankProcess], signals: Signals) -> int:
             for number in signals.drain():
                 for child in children:
                     send(child, number)
-            codes = [left_with(child) for child in children]
+            codes = [exit_code_of(child) for child in children]
             number_now = ending.poll(codes, clock())
             if None not in codes:
                 return ending.code

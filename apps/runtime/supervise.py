@@ -47,7 +47,7 @@ def send(child: subprocess.Popen[bytes], number: int) -> None:
         child.send_signal(number)
 
 
-def left_with(child: subprocess.Popen[bytes]) -> int | None:
+def exit_code_of(child: subprocess.Popen[bytes]) -> int | None:
     """Return the exit code of a child as a shell would (128 + n after signal n), or None while it runs."""
     code = child.poll()
     return None if code is None else shell_code(code)
@@ -61,39 +61,39 @@ class WrapperHeartbeat:
 
     def __init__(self, path: Path, patience: float, now: float, *, must_appear: bool = True) -> None:
         self.path, self.patience, self._must_appear = path, patience, must_appear
-        self._seen: int | None = None
-        self._changed = self._looked = now
+        self._modified_at: int | None = None
+        self._changed = self._polled_at = now
 
     def lost(self, now: float) -> bool:
         """Return whether the file has been as it is, or missing, for longer than the patience."""
-        if now - self._looked >= self.patience / 20:
-            self._looked = now
-            seen = modified(self.path)
-            if seen is not None and seen != self._seen:
-                self._seen, self._changed = seen, now
-        return now - self._changed > self.patience and (self._must_appear or self._seen is not None)
+        if now - self._polled_at >= self.patience / 20:
+            self._polled_at = now
+            modified_at = modified(self.path)
+            if modified_at is not None and modified_at != self._modified_at:
+                self._modified_at, self._changed = modified_at, now
+        return now - self._changed > self.patience and (self._must_appear or self._modified_at is not None)
 
 
 def supervise(
     child: subprocess.Popen[bytes],
     signals: Signals,
     over: Callable[[float], bool] | None,
-    look: Callable[[], None] = lambda: None,
+    on_poll: Callable[[], None] = lambda: None,
 ) -> int | None:
     """Wait for the program and pass signals on; return its exit code, or None once ``over`` says so of the time.
 
-    ``look`` is called in between.
+    ``on_poll`` is called in between.
     """
     clock = LivedTime()
     while True:
         for number in signals.drain():
             send(child, number)
-        code = left_with(child)
+        code = exit_code_of(child)
         if code is not None:
             return code
         if over is not None and over(clock()):
             return None
-        look()
+        on_poll()
         time.sleep(POLL_SECONDS)
 
 

@@ -70,7 +70,7 @@ class Launch:
         Longest wall time; then the program is asked to leave, and SIGKILL after the grace.
     environment
         Variables to set.
-    silence_seconds
+    heartbeat_timeout_seconds
         Longest time without a heartbeat; then SIGKILL.
     grace_seconds
         Between the request to leave and SIGKILL: time to save a checkpoint.
@@ -100,7 +100,7 @@ class Launch:
     folder: str
     deadline_seconds: float
     environment: Mapping[str, str]
-    silence_seconds: float = 900.0
+    heartbeat_timeout_seconds: float = 900.0
     grace_seconds: float = 30.0
     log_bytes: int = 10_000_000
     line: tuple[str, ...] = ()
@@ -150,44 +150,44 @@ class AttemptMonitor:
         self.launch, self.clock = launch, clock
         self.folder = Path(launch.folder)
         self.timed_out = self.silent = self.stopped = False
-        self.started = self._heard = now
-        self._beat: int | None = None
-        self._asked: float | None = None
+        self.started = self._heartbeat_at = now
+        self._heartbeat: int | None = None
+        self._stop_requested: float | None = None
         self._failed: float | None = None
 
     @property
     def over(self) -> bool:
         """Whether the program was told to go, or has a rank that failed."""
-        return self._asked is not None or self._failed is not None or self.silent
+        return self._stop_requested is not None or self._failed is not None or self.silent
 
     @property
     def begun(self) -> bool:
         """Whether the program has shown life."""
-        return self._beat is not None
+        return self._heartbeat is not None
 
     def again(self, now: float) -> None:
         """Take a new start for a sign of life."""
-        self._heard = now
+        self._heartbeat_at = now
 
     def poll(self, now: float) -> signal.Signals | None:
         """Return the signal to send now, if any; ``now`` is of the clock."""
-        beat = modified(self.folder / HEARTBEAT_FILE)
-        if beat != self._beat:  # changed, not young: file times may come from another machine's clock
-            self._beat, self._heard = beat, now
+        heartbeat = modified(self.folder / HEARTBEAT_FILE)
+        if heartbeat != self._heartbeat:  # changed, not young: file times may come from another machine's clock
+            self._heartbeat, self._heartbeat_at = heartbeat, now
         if self._failed is None and is_there(self.folder / FIRST_FAILURE_FILE):
             self._failed = now
-        if self._asked is None:
+        if self._stop_requested is None:
             if self._failed is not None and now - self._failed > VERDICT_SECONDS:
-                self._asked = now
+                self._stop_requested = now
                 return signal.SIGTERM
             self.timed_out = now - self.started > self.launch.deadline_seconds
             self.stopped = not self.timed_out and is_there(self.folder / STOP_FILE)
             if self.timed_out or self.stopped:
-                self._asked = now
+                self._stop_requested = now
                 return request_of(self.launch)
-            self.silent = now - self._heard > self.launch.silence_seconds
+            self.silent = now - self._heartbeat_at > self.launch.heartbeat_timeout_seconds
             return signal.SIGKILL if self.silent else None
-        return signal.SIGKILL if now - self._asked > self.launch.grace_seconds else None
+        return signal.SIGKILL if now - self._stop_requested > self.launch.grace_seconds else None
 
 
 def run(launch: Launch, host: str = "") -> ExitRecord:
@@ -212,10 +212,10 @@ def run(launch: Launch, host: str = "") -> ExitRecord:
     pulse = folder / WRAPPER_FILE
     meter = AttemptMeter(None if launch.line else launch.energy, folder, visible_devices(folder))
     try:
-        said = _size(logs[1].path)
+        log_size = _size(logs[1].path)
         code = _start(launch, watch, pulse, logs, meter)
-        while _unanswered(launch, watch, code, logs[1].path, said) and _waited(watch, pulse):
-            said = _size(logs[1].path)
+        while _unanswered(launch, watch, code, logs[1].path, log_size) and _waited(watch, pulse):
+            log_size = _size(logs[1].path)
             code = _start(launch, watch, pulse, logs, meter)
     finally:
         meter.close()
@@ -272,15 +272,15 @@ def _start(launch: Launch, watch: AttemptMonitor, pulse: Path, logs: Sequence[Bo
     return child.returncode
 
 
-def _unanswered(launch: Launch, watch: AttemptMonitor, code: int, log: Path, said: int) -> bool:
-    """Return whether a launch line failed for want of the batch system, by what it wrote after ``said`` bytes."""
+def _unanswered(launch: Launch, watch: AttemptMonitor, code: int, log: Path, log_size: int) -> bool:
+    """Return whether a launch line failed for want of the batch system, by what it wrote after ``log_size`` bytes."""
     now = watch.clock()
     watch.poll(now)
     if code <= 0 or not launch.unanswered or watch.over or watch.begun or now - watch.started > UNANSWERED_SECONDS:
         return False
     try:
         with open(log, "rb") as stream:
-            stream.seek(said)
+            stream.seek(log_size)
             text = stream.read(_TAIL_BYTES).decode(errors="replace")
     except OSError:
         return False
@@ -319,11 +319,13 @@ def exit_code(code: int, folder: Path) -> int:
 
 def _supervise(child: subprocess.Popen[bytes], watch: AttemptMonitor, pulse: Path, meter: AttemptMeter) -> None:
     """Wait for the program's end; show life, and end it when it is time."""
-    looked = float("-inf")
+    polled = float("-inf")
     while child.poll() is None:
         now = watch.clock()
-        if now - looked >= min(PULSE_SECONDS, watch.launch.silence_seconds / 4, watch.launch.deadline_seconds / 4):
-            looked = now
+        if now - polled >= min(
+            PULSE_SECONDS, watch.launch.heartbeat_timeout_seconds / 4, watch.launch.deadline_seconds / 4
+        ):
+            polled = now
             meter.look()
             with suppress(OSError):  # the disk's trouble, not the program's
                 os.utime(pulse)

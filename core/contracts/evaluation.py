@@ -145,19 +145,19 @@ class DatasetReport:
     def doubts(self) -> tuple[str, ...]:
         """Return why nobody should use this: errors on the test split that are no sensible model's."""
         energy, forces = self.energy, self.forces
-        said = []
+        sentences = []
         if energy.n and (energy.mae > ABSURD_ENERGY or energy.mae > ABSURD_SHARE * max(energy.null_mae, 1e-3)):
-            said.append(
+            sentences.append(
                 f"the energy MAE is {1000 * energy.mae:,.4g} meV/atom, and references alone have "
                 f"{1000 * energy.null_mae:,.4g}"
             )
         if forces.n and forces.null_mae and forces.mae > ABSURD_FORCES * forces.null_mae:
-            said.append(f"the force MAE is {forces.mae / forces.null_mae:.3g} times that of zero forces")
+            sentences.append(f"the force MAE is {forces.mae / forces.null_mae:.3g} times that of zero forces")
         for name, report in self.others.items():
             if report.n and report.null_mae and report.mae > ABSURD_FORCES * report.null_mae:
                 nothing = self.declared[name].learned_nothing
-                said.append(f"the MAE of {name} is {report.mae / report.null_mae:.3g} times that of {nothing}")
-        return tuple(said)
+                sentences.append(f"the MAE of {name} is {report.mae / report.null_mae:.3g} times that of {nothing}")
+        return tuple(sentences)
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,9 @@ class Extensions(Generic[D]):
         try:
             found = point.load()
         except Exception as error:  # a module of another package: whatever its import raises is that package's fault
-            said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            message = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             raise ConfigError(
-                f"{whose} cannot be imported: {said}.", "Install what it needs, or correct its entry point."
+                f"{whose} cannot be imported: {message}.", "Install what it needs, or correct its entry point."
             ) from error
         if not isinstance(found, self.kind):
             raise ConfigError(

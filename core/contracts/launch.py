@@ -51,7 +51,7 @@ class RankFile:
         Variables removed for the program, and variables set for it.
     rank_variable, local_rank_variable
         Where a rank finds its number, and its number on its node.
-    lost_seconds
+    wrapper_timeout_seconds
         A wrapper whose file has not changed for so long is gone; the step ends itself then.
     cancel
         Command that ends the whole step, ``{step}`` standing for its id; empty: there is none.
@@ -75,7 +75,7 @@ class RankFile:
     exports: dict[str, str]
     rank_variable: str
     local_rank_variable: str
-    lost_seconds: float
+    wrapper_timeout_seconds: float
     cancel: tuple[str, ...] = ()
     expects: tuple[str, ...] = ()
     visible_seconds: float = 0.0

@@ -37,7 +37,7 @@ class ReaderDescription:
     fixed_units
         Its format fixes the units, and the reader gives eV and Angstrom: a source must not name other units.
     no_forces
-        Its format has no forces: sources are read for their energies, ``forces_are: none``.
+        Its format has no forces: sources are read for their energies, ``force_sign: none``.
     """
 
     options: type[ReaderOptions]

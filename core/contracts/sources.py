@@ -109,7 +109,7 @@ def force_label(reader: str, named: ForceSign | None) -> ForceSign:
     if not describe(reader).no_forces:
         return ForceSign.FORCES if named is None else named
     if named not in (None, ForceSign.NONE):
-        raise ConfigError(f"Reader {reader} gives no {named}: its format has none.", "Remove forces_are.")
+        raise ConfigError(f"Reader {reader} gives no {named}: its format has none.", "Remove force_sign.")
     return ForceSign.NONE
 
 

@@ -54,8 +54,8 @@ class Interaction(nn.Module):
         turned = torch.zeros_like(before)
         for order, (functions, harmonic) in enumerate(zip(radial, harmonics, strict=True)):
             arriving = scatter_sum(harmonic.unsqueeze(2) * (before * functions).unsqueeze(1), dst, n)
-            seen = torch.bmm(harmonic.unsqueeze(1), arriving.index_select(0, src)).squeeze(1)
-            turned = turned + seen / math.sqrt((2 * order + 1) * len(radial))
+            incoming = torch.bmm(harmonic.unsqueeze(1), arriving.index_select(0, src)).squeeze(1)
+            turned = turned + incoming / math.sqrt((2 * order + 1) * len(radial))
         h = functional.silu(self.own(m)) + functional.silu(self.up(turned))
         h = functional.silu(self.join(self.inner(h))) + m
         changed: Tensor = self.outer(h)

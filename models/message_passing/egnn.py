@@ -16,7 +16,7 @@ from gfm_pipeline.models.registry import MessagePassing
 from gfm_pipeline.models.spec import ModelSpec
 
 
-class Convolution(nn.Module):
+class EgnnConvolution(nn.Module):
     """One EGNN layer.
 
     The edge network is split: its first matrix acts on nodes and on the basis (A x_i + B x_j + C basis), its
@@ -60,7 +60,7 @@ class EGNN(MessagePassing):
         norm = 1.0 / math.sqrt(spec.avg_neighbours)
         channels = int(options["vector_channels"])
         self.convolutions = nn.ModuleList(
-            Convolution(spec.hidden, spec.n_radial, channels, norm) for _ in range(spec.layers)
+            EgnnConvolution(spec.hidden, spec.n_radial, channels, norm) for _ in range(spec.layers)
         )
 
     def forward(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -34,7 +34,7 @@ def spline_weights(position: Tensor, n: int) -> Tensor:
     return torch.cat([weights[:, 1:2] + weights[:, :1], weights[:, 2:-2], weights[:, -2:-1] + weights[:, -1:]], 1)
 
 
-class Convolution(nn.Module):
+class DegreeConvolution(nn.Module):
     """Neighbours' filtered sum and the atom's own features, through matrices blended by the degree."""
 
     def __init__(self, hidden: int, n_radial: int, degrees: int, norm: float) -> None:
@@ -73,7 +73,7 @@ class MFC(MessagePassing):
         self.radial = RadialBasis(spec.n_radial, spec.cutoff)
         norm = 1.0 / math.sqrt(spec.avg_neighbours)
         self.convolutions = nn.ModuleList(
-            Convolution(spec.hidden, spec.n_radial, self.degrees, norm) for _ in range(spec.layers)
+            DegreeConvolution(spec.hidden, spec.n_radial, self.degrees, norm) for _ in range(spec.layers)
         )
 
     def forward(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor | None]:

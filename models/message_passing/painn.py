@@ -17,7 +17,7 @@ from gfm_pipeline.models.spec import ModelSpec
 NORM_FLOOR = 1e-3  # keeps the curvature of |v| bounded where symmetry makes v vanish
 
 
-class Message(nn.Module):
+class PaiNNMessage(nn.Module):
     """Equations 7 and 8 of the paper: filtered scalars, and vectors from directions and from vectors."""
 
     def __init__(self, hidden: int, n_radial: int, norm: float, *, first: bool) -> None:
@@ -70,7 +70,7 @@ class PaiNN(MessagePassing):
         norm = 1.0 / math.sqrt(spec.avg_neighbours)
         self.returns_vectors = spec.reads_vectors
         self.messages = nn.ModuleList(
-            Message(spec.hidden, spec.n_radial, norm, first=k == 0) for k in range(spec.layers)
+            PaiNNMessage(spec.hidden, spec.n_radial, norm, first=k == 0) for k in range(spec.layers)
         )
         # the last vectors are read by heads of vectors only: without one their parameters would never learn
         self.updates = nn.ModuleList(

@@ -18,7 +18,7 @@ from gfm_pipeline.models.registry import MessagePassing
 from gfm_pipeline.models.spec import ModelSpec
 
 
-class Message(nn.Module):
+class PNAEqMessage(nn.Module):
     """Scalars by PNA's aggregators; vectors by sums, since a maximum of vectors would not rotate with them."""
 
     def __init__(self, hidden: int, n_radial: int, norm: float, aggregators: Aggregators, *, first: bool) -> None:
@@ -70,7 +70,7 @@ class PNAEq(MessagePassing):
         aggregators = Aggregators(float(options["sharpness"]), spec.avg_log_degree)
         self.returns_vectors = spec.reads_vectors
         self.messages = nn.ModuleList(
-            Message(spec.hidden, spec.n_radial, norm, aggregators, first=k == 0) for k in range(spec.layers)
+            PNAEqMessage(spec.hidden, spec.n_radial, norm, aggregators, first=k == 0) for k in range(spec.layers)
         )
         # as in PaiNN, the last vectors are read by heads of vectors only
         self.updates = nn.ModuleList(

@@ -30,6 +30,7 @@ from gfm_pipeline.execution.retry import retrying
 from gfm_pipeline.sites.enums import DriverMode
 from gfm_pipeline.sites.schema import SiteModel
 
+SUBMIT = ("gfm-pipeline", "submit")
 JOB_PREFIX = "gfm-"
 
 
@@ -76,8 +77,8 @@ class BatchEnvironment:
         return info.state.has_ended and info.name == holder.job_name  # a number may be another job's by now
 
 
-def batch_environment(site: SiteModel, say: Callable[[str], None]) -> BatchEnvironment:
-    """Return what is around this process; ``say`` is told of waits."""
+def batch_environment(site: SiteModel, notify: Callable[[str], None]) -> BatchEnvironment:
+    """Return what is around this process; ``notify`` is told of waits."""
     scheduler, job = connected(site.scheduler.kind, os.environ, site.scheduler.command_timeout_seconds), NO_JOB
     if scheduler is not None:
         number, name, restarts = scheduler.my_job()
@@ -88,7 +89,7 @@ def batch_environment(site: SiteModel, say: Callable[[str], None]) -> BatchEnvir
             ):  # silent now; a lock without a cluster is taken over by nobody elsewhere
                 cluster = scheduler.cluster()
             job = JobIdentity(number, name, scheduler.system, cluster, restarts)
-    return BatchEnvironment(scheduler, job, site.scheduler.missing_job_seconds, say)
+    return BatchEnvironment(scheduler, job, site.scheduler.missing_job_seconds, notify)
 
 
 def job_prefix(campaign: OpenCampaign) -> str:
@@ -118,10 +119,10 @@ def write_resolved(request: ResolvedRun, paths: CampaignPaths) -> None:
     write_json(paths.resolved, {"workflow": workflow, "site": request.site.model_dump(mode="json")})
 
 
-def resident_scripts(request: ResolvedRun, asked: RunRequest) -> Callable[[str, str | None], Path]:
+def resident_scripts(request: ResolvedRun, run_request: RunRequest) -> Callable[[str, str | None], Path]:
     """Return what writes the batch scripts of jobs that drive the campaign on their own nodes."""
     scripts = Scripts(request.site, job_shape(request), job_folder(request.context.paths))
-    command = asked.command(request.site, request.context.paths.root)
+    command = run_request.command(request.site, request.context.paths.root)
     return lambda name, after: scripts.resident(name, after, command)
 
 
@@ -131,8 +132,8 @@ def nodes_of(
     campaign: OpenCampaign,
     around: BatchEnvironment,
     stop: Stopper,
-    asked: RunRequest,
-    say: Callable[[str], None],
+    run_request: RunRequest,
+    notify: Callable[[str], None],
 ) -> Iterator[tuple[ParslLauncher, Fleet]]:
     """Start Parsl where the site says, and yield it with the nodes.
 
@@ -144,9 +145,9 @@ def nodes_of(
         Where this process is.
     stop
         Hears the batch system's warning.
-    asked
+    run_request
         What a successor of this job is started with.
-    say
+    notify
         Told of waits.
     """
     site, paths = request.site, campaign.paths
@@ -161,16 +162,16 @@ def nodes_of(
         if not around.job.number:
             raise ConfigError(
                 f"Site {site.name} has its driver inside the batch job, and this is none.",
-                f"Submit it: {shlex.join(['gfm-pipeline', 'submit', str(asked.workflow), *asked.options()])}",
+                f"Submit it: {shlex.join([*SUBMIT, str(run_request.workflow), *run_request.options()])}",
             )
-        nodes = retrying(scheduler.my_nodes, say)
-        left = retrying(scheduler.seconds_left, say)
+        nodes = retrying(scheduler.my_nodes, notify)
+        left = retrying(scheduler.seconds_left, notify)
         shape = replace(job_shape(request), nodes=len(nodes))
         chain = Chain(
             prefix,
             around.job.number,
             scheduler.submit,
-            resident_scripts(request, asked),
+            resident_scripts(request, run_request),
             (shape.nodes, shape.hours, shape.queue),
             site.driver.max_jobs,
             around.place(),
@@ -186,12 +187,12 @@ def nodes_of(
                 site.scheduler.poll_seconds,
                 site.scheduler.missing_job_seconds,
                 campaign.state.excluded,
-                retrying(scheduler.my_start, say),
+                retrying(scheduler.my_start, notify),
             )
             yield launcher, HeldFleet(nodes, held, launches)
         return
     shape = job_shape(request)
-    blocks, place = request.resources.allocation.blocks, retrying(around.place, say)
+    blocks, place = request.resources.allocation.blocks, retrying(around.place, notify)
     wanted = PilotRequest(blocks, shape.nodes, shape.hours, shape.queue, launches, place)
     with ParslLauncher(site, paths.parsl, sizes, None, shape.nodes) as launcher:
         fleet = PilotFleet(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gfm_pipeline.engine.decisions.plan import CampaignPlan
     from gfm_pipeline.report.view import CampaignView
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 class Campaign:
@@ -43,7 +43,7 @@ class Campaign:
 
     def __init__(self, folder: Path | str) -> None:
         self._folder: Path = existing(Path(folder)).root
-        self._asked: RunRequest | None = None
+        self._run_request: RunRequest | None = None
 
     @classmethod
     def from_yaml(
@@ -78,14 +78,14 @@ class Campaign:
         """
         from gfm_pipeline.api.run_request import RunRequest, SiteChoice  # here: it imports the schema of workflows
 
-        asked = RunRequest(
+        run_request = RunRequest(
             Path(workflow),
             SiteChoice(str(site), tuple(Path(overlay) for overlay in overlays)),
             None if folder is None else Path(folder),
             tuple(_settings(overrides)),
         )
         made = cls.__new__(cls)
-        made._asked, made._folder = asked, asked.resolve().context.paths.root
+        made._run_request, made._folder = run_request, run_request.resolve().context.paths.root
         return made
 
     @property
@@ -106,7 +106,7 @@ class Campaign:
         state = check_name(request.context.paths, request.loaded.model.name) or CampaignState()
         return make_plan(request.context, state, request.site, request.resources, request.input_bytes())
 
-    def run(self, *, quiet: bool = False, say: Say = print) -> Campaign:
+    def run(self, *, quiet: bool = False, notify: Notify = print) -> Campaign:
         """Drive the campaign to its end in this process, and return it. Running again continues.
 
         Where the site has its drivers in batch jobs and this process is in none, the job is submitted instead.
@@ -116,7 +116,7 @@ class Campaign:
         ----------
         quiet
             Show no progress (it goes to standard error).
-        say
+        notify
             Told of waits and of submitted jobs.
 
         Raises
@@ -126,10 +126,10 @@ class Campaign:
         """
         from gfm_pipeline.api.drive import drive
 
-        drive(self._request(), say, quiet=quiet)
+        drive(self._request(), notify, quiet=quiet)
         return self
 
-    def submit(self, *, say: Say = print) -> Campaign:
+    def submit(self, *, notify: Notify = print) -> Campaign:
         """Submit the campaign as a batch job that drives itself on its own nodes, and return it.
 
         Raises
@@ -141,14 +141,14 @@ class Campaign:
         from gfm_pipeline.api.submission import submit_campaign
         from gfm_pipeline.sites.enums import DriverMode
 
-        asked = self._request()
-        request = asked.resolve()
+        run_request = self._request()
+        request = run_request.resolve()
         if request.site.driver.mode is not DriverMode.RESIDENT:
             raise ConfigError(
                 f"On site {request.site.name} the driver does not live in a batch job.",
                 "Call run(), or set site.driver.mode to resident.",
             )
-        submit_campaign(request, asked, batch_environment(request.site, say), say)
+        submit_campaign(request, run_request, batch_environment(request.site, notify), notify)
         return self
 
     def status(self) -> CampaignView:
@@ -245,8 +245,8 @@ class Campaign:
 
     def _request(self) -> RunRequest:
         """Return what is to be run: what it was made from, or what it was last run with."""
-        if self._asked is not None:
-            return self._asked
+        if self._run_request is not None:
+            return self._run_request
         from gfm_pipeline.api.run_request import last_request
 
         return last_request(existing(self._folder))

@@ -24,16 +24,16 @@ from gfm_pipeline.engine.driver import Driver
 from gfm_pipeline.report.progress import ProgressPrinter
 from gfm_pipeline.sites.enums import DriverMode
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 Within = Callable[[Path], AbstractContextManager[None]]
 
 
 def drive(
-    asked: RunRequest,
-    say: Say,
+    run_request: RunRequest,
+    notify: Notify,
     *,
     quiet: bool = False,
-    warn: Say | None = None,
+    warn: Notify | None = None,
     within: Within = lambda _: nullcontext(),
     chaos: ChaosPlan | None = None,
 ) -> Path | None:
@@ -41,14 +41,14 @@ def drive(
 
     Parameters
     ----------
-    asked
+    run_request
         The workflow, the site, the folder, and what is set over them.
-    say
+    notify
         Told of waits, and of a job that was submitted.
     quiet
         Whether progress is kept silent until the end.
     warn
-        Told that the first signal was taken; None: ``say`` is.
+        Told that the first signal was taken; None: ``notify`` is.
     within
         Given the campaign's folder, returns a context in which everything happens that writes to it.
     chaos
@@ -64,23 +64,23 @@ def drive(
         When the campaign cannot be run, a stage fails, or it is stopped.
     """
     # Checked before anything is written, so that a mistake leaves no folder behind.
-    request = asked.resolve()
-    around = batch_environment(request.site, say)
+    request = run_request.resolve()
+    around = batch_environment(request.site, notify)
     if request.site.driver.mode is DriverMode.RESIDENT and not around.job.number:
-        submit_campaign(request, asked, around, say)
+        submit_campaign(request, run_request, around, notify)
         return None
     root = request.context.paths.root
     check_name(request.context.paths, request.loaded.model.name)
     with within(root):
         with (
             driving(root, request.loaded.model.name, around.job, around.job_ended) as campaign,
-            stopping(request.site.driver.warning_signal if around.job.number else None, warn or say) as stop,
+            stopping(request.site.driver.warning_signal if around.job.number else None, warn or notify) as stop,
         ):
-            refuse_beside_jobs(campaign, around.job, say)
+            refuse_beside_jobs(campaign, around.job, notify)
             stop_after_cancelled(campaign, around)
             stop.at_once = lambda: campaign.paths.lock.unlink(missing_ok=True)
             remember_digests(request.digests, campaign.paths.digests)
-            progress = _campaign(request, campaign, asked, around, stop, quiet, chaos)
+            progress = _campaign(request, campaign, run_request, around, stop, quiet, chaos)
         _summary(root, progress)
     return root
 
@@ -88,7 +88,7 @@ def drive(
 def _campaign(
     request: ResolvedRun,
     campaign: OpenCampaign,
-    asked: RunRequest,
+    run_request: RunRequest,
     around: BatchEnvironment,
     stop: Stopper,
     quiet: bool,
@@ -103,11 +103,12 @@ def _campaign(
         progress.notify(f"An earlier driver (pid {campaign.dead_driver.pid}) died; going on where it was.")
     if (note := gone_note(request)) is not None:
         progress.notify(note)
-    if asked.is_edited():
+    if run_request.is_edited():
         progress.notify(
-            f"{asked.workflow} has changed since this job was submitted; the job runs it as it was: {asked.kept}"
+            f"{run_request.workflow} has changed since this job was submitted; "
+            f"the job runs it as it was: {run_request.kept}"
         )
-    with nodes_of(request, campaign, around, stop, asked, progress.notify) as (launcher, fleet):
+    with nodes_of(request, campaign, around, stop, run_request, progress.notify) as (launcher, fleet):
         driver = Driver(context, state, campaign.journal, launcher, fleet, request.site, progress, stop.requested)
 
         def at_once() -> None:
@@ -129,8 +130,8 @@ def _campaign(
                 workflow=str(request.loaded.path.resolve()),
                 resolved={
                     "workflow": resolved,
-                    "overrides": list(asked.overrides),
-                    "site": asked.choice.to_json(),
+                    "overrides": list(run_request.overrides),
+                    "site": run_request.choice.to_json(),
                 },
                 job=around.job.number,
             )

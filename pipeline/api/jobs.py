@@ -23,7 +23,7 @@ from gfm_pipeline.execution.endings import wait_until_ended
 from gfm_pipeline.sites.registry import load_site
 from gfm_pipeline.sites.scheduler_schema import SchedulerModel
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class OpenJobs:
         system, cluster = self.place
         return f"{system} cluster {cluster}" if cluster else system or "a batch system that the journal does not name"
 
-    def query(self, say: Say) -> dict[str, JobInfo]:
+    def query(self, notify: Notify) -> dict[str, JobInfo]:
         """Return where the jobs stand; none of them is unknown.
 
         Raises
@@ -58,7 +58,7 @@ class OpenJobs:
         """
         if self.scheduler is None:
             return {}
-        return dict(wait_until_ended(self.scheduler, list(self.records), self.missing_seconds, say))
+        return dict(wait_until_ended(self.scheduler, list(self.records), self.missing_seconds, notify))
 
 
 def open_jobs(paths: CampaignPaths, state: CampaignState, role: JobRole | None = None) -> list[OpenJobs]:
@@ -69,7 +69,7 @@ def open_jobs(paths: CampaignPaths, state: CampaignState, role: JobRole | None =
             place = (record.intent.system, record.intent.cluster)
             by_place.setdefault(place, {})[name] = record
     models = {model.kind: model for model in _models(paths, state)} if by_place else {}
-    return [_asked(place, records, models) for place, records in by_place.items()]
+    return [_queried(place, records, models) for place, records in by_place.items()]
 
 
 def _models(paths: CampaignPaths, state: CampaignState) -> Iterator[SchedulerModel]:
@@ -83,7 +83,7 @@ def _models(paths: CampaignPaths, state: CampaignState) -> Iterator[SchedulerMod
         yield site.scheduler
 
 
-def _asked(place: tuple[str, str], records: dict[str, JobRecord], models: dict[str, SchedulerModel]) -> OpenJobs:
+def _queried(place: tuple[str, str], records: dict[str, JobRecord], models: dict[str, SchedulerModel]) -> OpenJobs:
     """Return jobs with who can be asked for them from here, if anybody can."""
     system, cluster = place
     known = [model for kind, model in models.items() if kind != LOCAL and system in ("", kind)]
@@ -117,7 +117,7 @@ class ActiveJob:
         return f"Job {self.number} ({self.name}, {self.where})"
 
 
-def still_open(campaign: OpenCampaign, mine: JobIdentity, say: Say) -> list[ActiveJob]:
+def still_open(campaign: OpenCampaign, mine: JobIdentity, notify: Notify) -> list[ActiveJob]:
     """Return the driver jobs of a campaign that live, ``mine`` apart; record the end of those that do not.
 
     What cannot be asked for from here is said: should it live, the campaign's lock keeps it from driving beside others.
@@ -133,13 +133,13 @@ def still_open(campaign: OpenCampaign, mine: JobIdentity, say: Say) -> list[Acti
             record(campaign, JobEnded(name, "its driver ended"))
     for jobs in open_jobs(campaign.paths, campaign.state, JobRole.DRIVER):
         if jobs.scheduler is None:
-            say(
+            notify(
                 f"Job {jobs.described()} of this campaign was submitted to {jobs.where()} and may wait or run there: "
                 f"it cannot be asked for from here ({jobs.why}). "
                 f"There, `gfm-pipeline cancel {campaign.paths.root}` ends it."
             )
             continue
-        for name, info in jobs.query(say).items():
+        for name, info in jobs.query(notify).items():
             known = jobs.records[name]
             if info.state.has_ended:
                 record(campaign, JobEnded(name, str(info.state)))
@@ -150,7 +150,7 @@ def still_open(campaign: OpenCampaign, mine: JobIdentity, say: Say) -> list[Acti
     return living
 
 
-def refuse_beside_jobs(campaign: OpenCampaign, mine: JobIdentity, say: Say) -> None:
+def refuse_beside_jobs(campaign: OpenCampaign, mine: JobIdentity, notify: Notify) -> None:
     """Refuse to drive a campaign for which another job waits or runs; jobs of its own chain know each other.
 
     Raises
@@ -161,7 +161,7 @@ def refuse_beside_jobs(campaign: OpenCampaign, mine: JobIdentity, say: Say) -> N
     chain = campaign.state.open_jobs(JobRole.DRIVER)
     if not chain or (mine.number and (mine.name in chain or any(j.job == mine.number for j in chain.values()))):
         return
-    for job in still_open(campaign, mine, say):
+    for job in still_open(campaign, mine, notify):
         state = "waits in the queue" if job.info.state is JobState.PENDING else "runs"
         raise CampaignLocked(
             f"{job.described()} of this campaign {state}, and would drive the campaign, too.",
@@ -206,9 +206,9 @@ def stop_after_cancelled(campaign: OpenCampaign, around: BatchEnvironment) -> No
         with suppress(SchedulerUnavailable):
             before = around.scheduler.jobs([after])[after]
             if before.state is JobState.CANCELLED:
-                told = f"job {after} was cancelled by a person ({before.reason or before.state})"
-                record(campaign, JobEnded(name, f"not begun: {told}"))
+                reason = f"job {after} was cancelled by a person ({before.reason or before.state})"
+                record(campaign, JobEnded(name, f"not begun: {reason}"))
                 raise Stopped(
-                    f"{told[0].upper()}{told[1:]}, so the campaign does not go on by itself.",
+                    f"{reason[0].upper()}{reason[1:]}, so the campaign does not go on by itself.",
                     f"Go on with: {shlex.join(['gfm-pipeline', 'resume', str(campaign.paths.root)])}",
                 )

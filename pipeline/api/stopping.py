@@ -29,8 +29,8 @@ class Stopper:
         The first signal.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, notify: Callable[[str], None]) -> None:
+        self._notify = notify
         self.requested = threading.Event()
         self.warned = threading.Event()
         self.number: int | None = None
@@ -45,7 +45,7 @@ class Stopper:
         self.requested.set()
         self.number = number
         with suppress(OSError, RuntimeError):  # nobody reads it, or the signal came amid another word
-            self._say("\nStopping: running tasks save a checkpoint first; again to stop at once.")
+            self._notify("\nStopping: running tasks save a checkpoint first; again to stop at once.")
 
     def warn(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
         """Take the batch system's warning."""
@@ -53,18 +53,18 @@ class Stopper:
 
 
 @contextmanager
-def stopping(warning: str | None, say: Callable[[str], None]) -> Iterator[Stopper]:
+def stopping(warning: str | None, notify: Callable[[str], None]) -> Iterator[Stopper]:
     """Yield what SIGINT, SIGTERM and SIGHUP act on, and ``warning`` (``USR1``), while in the ``with``.
 
     A signal that this process was started to ignore stays ignored: SIGHUP under ``nohup``, SIGINT in the background of
     a script. Outside of the main thread no signal is heard: Python hands them to the main thread alone.
     """
-    stopper = Stopper(say)
+    stopper = Stopper(notify)
     if threading.current_thread() is not threading.main_thread():
         yield stopper
         return
-    heard = [s for s in WATCHED if signal.getsignal(s) is not signal.SIG_IGN]
-    before: dict[int, Callable[..., Any] | int | None] = {s: signal.signal(s, stopper.handle) for s in heard}
+    handled = [s for s in WATCHED if signal.getsignal(s) is not signal.SIG_IGN]
+    before: dict[int, Callable[..., Any] | int | None] = {s: signal.signal(s, stopper.handle) for s in handled}
     number = None if warning is None else getattr(signal, f"SIG{warning}", None)
     if number is not None and number not in before:
         before[number] = signal.signal(number, stopper.warn)

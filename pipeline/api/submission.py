@@ -31,10 +31,10 @@ from gfm_pipeline.core.publish import storage_errors, write_atomic
 from gfm_pipeline.engine.resources.job_chain import job_name
 from gfm_pipeline.execution.retry import retrying
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
-def submit_campaign(request: ResolvedRun, asked: RunRequest, around: BatchEnvironment, say: Say) -> None:
+def submit_campaign(request: ResolvedRun, run_request: RunRequest, around: BatchEnvironment, notify: Notify) -> None:
     """Submit the first job of a campaign's chain, unless there is one already.
 
     Raises
@@ -52,7 +52,7 @@ def submit_campaign(request: ResolvedRun, asked: RunRequest, around: BatchEnviro
         raise SchedulerUnavailable(f"Site {request.site.name} has no batch system to submit to.")
     new = not paths.root.exists()
     try:
-        _submit(request, asked, around, say)
+        _submit(request, run_request, around, notify)
     except SubmissionRefused:
         if new:  # nothing waits, nothing ran: as before
             shutil.rmtree(paths.root, ignore_errors=True)
@@ -61,37 +61,37 @@ def submit_campaign(request: ResolvedRun, asked: RunRequest, around: BatchEnviro
         raise
 
 
-def _submit(request: ResolvedRun, asked: RunRequest, around: BatchEnvironment, say: Say) -> None:
+def _submit(request: ResolvedRun, run_request: RunRequest, around: BatchEnvironment, notify: Notify) -> None:
     paths, name = request.context.paths, request.loaded.model.name
     with driving(paths.root, name, around.job, around.job_ended) as campaign:
         remember_digests(request.digests, paths.digests)
         write_resolved(request, paths)
-        living = still_open(campaign, NO_JOB, say)
+        living = still_open(campaign, NO_JOB, notify)
         if living:
             waiting = ", ".join(job.described() for job in living)
-            say(f"{waiting} of this campaign is in the queue already; nothing was submitted.")
+            notify(f"{waiting} of this campaign is in the queue already; nothing was submitted.")
             return
         shape, mine = job_shape(request), job_name(job_prefix(campaign), campaign.state)
-        script = resident_scripts(request, replace(asked, kept=_keep(asked, paths, mine)))(mine, None)
-        place = retrying(around.place, say)
+        script = resident_scripts(request, replace(run_request, kept=_keep(run_request, paths, mine)))(mine, None)
+        place = retrying(around.place, notify)
         record(campaign, JobIntended(mine, JobRole.DRIVER, shape.nodes, shape.hours, shape.queue, "", *place))
         try:
-            job = retrying(lambda: _scheduler(around).submit(script, mine), say)
+            job = retrying(lambda: _scheduler(around).submit(script, mine), notify)
         except SubmissionRefused as error:
             record(campaign, JobEnded(mine, str(error)))
             raise
         record(campaign, JobSubmitted(mine, job))
-    say(f"Submitted job {job} ({mine}): {shape.nodes} nodes, {shape.hours:g} h, queue {shape.queue}.")
+    notify(f"Submitted job {job} ({mine}): {shape.nodes} nodes, {shape.hours:g} h, queue {shape.queue}.")
     where = shlex.quote(str(paths.root))
-    say(f"Watch it: gfm-pipeline status {where}    stop it: gfm-pipeline cancel {where}")
+    notify(f"Watch it: gfm-pipeline status {where}    stop it: gfm-pipeline cancel {where}")
 
 
-def _keep(asked: RunRequest, paths: CampaignPaths, job: str) -> Path:
+def _keep(run_request: RunRequest, paths: CampaignPaths, job: str) -> Path:
     """Copy the workflow for a job to run: people edit the file for their next experiment while the job waits."""
     kept = job_folder(paths) / f"{job}.workflow.yaml"
     with storage_errors(kept):
         kept.parent.mkdir(exist_ok=True)
-    write_atomic(kept, asked.workflow.read_bytes())
+    write_atomic(kept, run_request.workflow.read_bytes())
     return kept
 
 

@@ -183,7 +183,7 @@ class BatchSystem(ABC):
         SubmissionRefused
             When it will never be taken as it is.
         """
-        known = self._settled(checked_name(name))
+        known = self._resolved_submission(checked_name(name))
         if known is not None:
             return known
         words = self._submission(script, name)
@@ -192,23 +192,23 @@ class BatchSystem(ABC):
         except SchedulerTrouble:
             # It may have been taken all the same, now or when the batch system gets to it.
             self._unclear[name] = None
-            known = self._settled(name)
+            known = self._resolved_submission(name)
             if known is None:
                 raise
             return known
         number = self._number(answer.out) if answer.code == 0 else None
         if number is not None:
-            return (self._settled(name) or number) if name in self._unclear else number
+            return (self._resolved_submission(name) or number) if name in self._unclear else number
         complaint = self._complaint(answer)
         if answer.code != 0 and self._is_refusal(complaint):
             raise SubmissionRefused(f"{script}: {self.title} refuses the job: {complaint}.")
         self._unclear[name] = None
-        known = self._settled(name)
+        known = self._resolved_submission(name)
         if known is not None:
             return known
         raise SchedulerTrouble(f"{words[0]} failed: {complaint}.")
 
-    def _settled(self, name: str) -> str | None:
+    def _resolved_submission(self, name: str) -> str | None:
         """Return the job that has this name, after ending others that got it by mistake."""
         found = [job for job in self._find([name]) if job.name == name]
         counts = earliest(found)
@@ -230,8 +230,10 @@ class BatchSystem(ABC):
         for name, counts in self._unclear.items():
             if counts is not None:
                 self._end_doubles(found, name, counts)
-        known = {asked: chosen(found, asked) for asked in names_or_ids}
-        return {asked: missing(asked) if job is None else self._whole(job) for asked, job in known.items()}
+        known = {name_or_id: chosen(found, name_or_id) for name_or_id in names_or_ids}
+        return {
+            name_or_id: missing(name_or_id) if job is None else self._whole(job) for name_or_id, job in known.items()
+        }
 
     def cancel(self, ids: Sequence[str]) -> None:
         """End jobs; those that have ended are no trouble."""
@@ -311,9 +313,9 @@ def whole_number(text: str) -> int:
     return int(text) if text.isdecimal() else -1
 
 
-def missing(asked: str) -> JobInfo:
+def missing(name_or_id: str) -> JobInfo:
     """Return what is said of a job that an answer of the batch system lacks."""
-    return JobInfo(asked, asked, JobState.UNKNOWN, reason="this answer of the batch system lacks it")
+    return JobInfo(name_or_id, name_or_id, JobState.UNKNOWN, reason="this answer of the batch system lacks it")
 
 
 def earliest(jobs: Sequence[JobInfo]) -> JobInfo | None:
@@ -326,9 +328,9 @@ def _age(job: str) -> tuple[int, str]:
     return (int(digits.group()) if digits else 0, job)
 
 
-def chosen(found: Sequence[JobInfo], asked: str) -> JobInfo | None:
+def chosen(found: Sequence[JobInfo], name_or_id: str) -> JobInfo | None:
     """Return, of the jobs found, the one asked for by its id or its name; None: it is not there."""
-    return earliest([job for job in found if job.id == asked] or [job for job in found if job.name == asked])
+    return earliest([job for job in found if job.id == name_or_id] or [job for job in found if job.name == name_or_id])
 
 
 def clock(hours: float) -> str:

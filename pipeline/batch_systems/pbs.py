@@ -100,7 +100,7 @@ class Pbs(BatchSystem):
         ids = [one for one in names_or_ids if one[:1].isdigit()]
         for name in [one for one in names_or_ids if one not in ids]:
             ids += [job for job in self._selected("-x", "-N", name) if job not in ids]
-        return self._told(ids)
+        return self._reported_jobs(ids)
 
     def _cancellation(self, ids: Sequence[str]) -> Sequence[str]:
         return ("qdel", *ids)
@@ -111,10 +111,10 @@ class Pbs(BatchSystem):
         """Return, of these nodes, those that are down, offline or unknown, with the comment on them."""
         if not nodes:
             return {}
-        told = self._json("pbsnodes", "-a", "-F", "json").get("nodes", {})
+        nodes_reported = self._json("pbsnodes", "-a", "-F", "json").get("nodes", {})
         bad = {}
         for node in nodes:
-            facts = told.get(node) or told.get(node.partition(".")[0])
+            facts = nodes_reported.get(node) or nodes_reported.get(node.partition(".")[0])
             states = str(facts.get("state", "")) if facts else ""
             if any(word in states for word in BAD_NODES):
                 comment = str(facts.get("comment", ""))
@@ -126,7 +126,7 @@ class Pbs(BatchSystem):
         job = self._environment.get("PBS_JOBID")
         if job is None:
             return None
-        found = self._told([job])
+        found = self._reported_jobs([job])
         if not found:
             raise SchedulerTrouble(f"qstat does not know job {job}.")
         return found[0].seconds_left
@@ -142,9 +142,9 @@ class Pbs(BatchSystem):
     def cluster(self) -> str:
         """Return the name of the server, without its domain: the job's own, or the default one."""
         if self._cluster is None:
-            told = self._environment.get("PBS_JOBID", "").partition(".")[2]
-            told = told or str(self._json("qstat", "-B", "-f", "-F", "json").get("pbs_server", ""))
-            self._cluster = told.partition(".")[0]
+            server = self._environment.get("PBS_JOBID", "").partition(".")[2]
+            server = server or str(self._json("qstat", "-B", "-f", "-F", "json").get("pbs_server", ""))
+            self._cluster = server.partition(".")[0]
         return self._cluster
 
     def my_nodes(self) -> tuple[str, ...]:
@@ -166,7 +166,7 @@ class Pbs(BatchSystem):
             raise SchedulerTrouble(f"qselect failed: {self._complaint(answer)}.")
         return answer.out.split()
 
-    def _told(self, ids: Sequence[str]) -> list[JobInfo]:
+    def _reported_jobs(self, ids: Sequence[str]) -> list[JobInfo]:
         return [_info(job, facts) for job, facts in self._facts(ids).items()]
 
     def _facts(self, ids: Sequence[str]) -> dict[str, Any]:
@@ -185,11 +185,11 @@ class Pbs(BatchSystem):
             re.sub(r'"Variable_List":\s*\{.*?\n\s*\}', '"Variable_List":{}', answer.out, flags=re.S),
         ):
             try:
-                told = json.loads(text)
+                document = json.loads(text)
             except ValueError:
                 continue
-            if isinstance(told, dict):
-                return told
+            if isinstance(document, dict):
+                return document
         raise SchedulerTrouble(f"{words[0]} gave an answer nobody understands: {answer.out[:80]!r}.")
 
 

@@ -142,9 +142,9 @@ class Slurm(BatchSystem):
     def _find(self, names_or_ids: Collection[str]) -> list[JobInfo]:
         """Return the user's jobs, and from the accounts those that the queue lacks."""
         found = self._queue()
-        for asked in names_or_ids:
-            if chosen(found, asked) is None:
-                found += self._accounted(f"{'--jobs' if asked.isdigit() else '--name'}={asked}")
+        for name_or_id in names_or_ids:
+            if chosen(found, name_or_id) is None:
+                found += self._accounted(f"{'--jobs' if name_or_id.isdigit() else '--name'}={name_or_id}")
         return found
 
     def _whole(self, job: JobInfo) -> JobInfo:
@@ -202,11 +202,11 @@ class Slurm(BatchSystem):
 
     def my_job(self) -> tuple[str, str, int]:
         """Return number and name of the job this process runs in, and how often it was begun again."""
-        told = self._environment
+        variables = self._environment
         return (
-            told.get("SLURM_JOB_ID", ""),
-            told.get("SLURM_JOB_NAME", ""),
-            whole_number(told.get("SLURM_RESTART_COUNT", "0")),
+            variables.get("SLURM_JOB_ID", ""),
+            variables.get("SLURM_JOB_NAME", ""),
+            whole_number(variables.get("SLURM_RESTART_COUNT", "0")),
         )
 
     def ending(self) -> JobState | None:
@@ -234,11 +234,11 @@ class Slurm(BatchSystem):
     def cluster(self) -> str:
         """Return the name of the cluster: the job's own, or what slurm.conf says."""
         if self._cluster is None:
-            told = self._environment.get("SLURM_CLUSTER_NAME", "")
-            if not (told and "SLURM_JOB_ID" in self._environment):
+            name = self._environment.get("SLURM_CLUSTER_NAME", "")
+            if not (name and "SLURM_JOB_ID" in self._environment):
                 found = re.search(r"^ClusterName\s*=\s*(\S+)", self._checked("scontrol", "show", "config").out, re.M)
-                told = found[1] if found is not None else ""
-            self._cluster = told
+                name = found[1] if found is not None else ""
+            self._cluster = name
         return self._cluster
 
     def my_nodes(self) -> tuple[str, ...]:
@@ -329,5 +329,7 @@ def _accounts(answer: CommandOutput) -> list[list[str]]:
 def _complaint(answer: CommandOutput) -> str:
     """Return what a Slurm command said of its failure, in one line, without its prefixes."""
     text = answer.err.strip() or answer.out.strip() or f"exit code {answer.code}"
-    said = [re.sub(r"^\w+: (error: )?(Batch job submission failed: )?", "", line.strip()) for line in text.splitlines()]
-    return "; ".join(dict.fromkeys(line.rstrip(".") for line in said if line))
+    messages = [
+        re.sub(r"^\w+: (error: )?(Batch job submission failed: )?", "", line.strip()) for line in text.splitlines()
+    ]
+    return "; ".join(dict.fromkeys(line.rstrip(".") for line in messages if line))

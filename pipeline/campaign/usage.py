@@ -182,8 +182,8 @@ def _unseen(
     state: CampaignState, seconds: float, tasks: EnergyUse | None, lost: list[EnergyUse], idle: EnergyUse | None
 ) -> list[EnergyUse]:
     """Return the energy of nodes in the time that neither tasks nor idle nodes account for."""
-    seen = sum(use.node_seconds for use in (tasks, idle, *lost) if use is not None)
-    found = _by_idle_power(state, seconds - seen, idle, seconds)
+    metered = sum(use.node_seconds for use in (tasks, idle, *lost) if use is not None)
+    found = _by_idle_power(state, seconds - metered, idle, seconds)
     return [] if found is None else [found]
 
 

@@ -133,7 +133,7 @@ def _stop_here(paths: CampaignPaths, holder: Holder, who: str, now: bool, timeou
         held = read_holder(paths.lock)
         return is_dead(holder) is True or held is None or held[0] != holder
 
-    def ask(number: signal.Signals) -> None:
+    def request_cancel(number: signal.Signals) -> None:
         if is_dead(holder) is not False:
             return
         try:
@@ -145,15 +145,15 @@ def _stop_here(paths: CampaignPaths, holder: Holder, who: str, now: bool, timeou
         ):  # another user's: ask through the folder; never both, or the signal counts as the second
             paths.cancel.touch()
 
-    ask(signal.SIGTERM)
+    request_cancel(signal.SIGTERM)
     if not now and _wait(ended, timeout):
         _wait(lambda: is_dead(holder) is True, AT_ONCE_SECONDS)
         return f"The driver ({who}) stopped; running trainings saved a checkpoint."
     time.sleep(POLL_SECONDS)  # two signals at the same time would count as one
-    ask(signal.SIGTERM)
+    request_cancel(signal.SIGTERM)
     if _wait(lambda: is_dead(holder) is True, AT_ONCE_SECONDS):
         return f"The driver ({who}) stopped at once."
-    ask(signal.SIGKILL)
+    request_cancel(signal.SIGKILL)
     if _wait(lambda: is_dead(holder) is True, AT_ONCE_SECONDS):
         return f"The driver ({who}) did not answer and was killed."
     raise CampaignLocked(f"The driver ({who}) cannot be stopped by this user.", "Ask its owner to press Ctrl-C.")

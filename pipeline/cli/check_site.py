@@ -114,7 +114,7 @@ def probing(folder: Path) -> None:
     scheduler = connected(site.scheduler.kind, os.environ, site.scheduler.command_timeout_seconds)
     if scheduler is None:
         raise ConfigError(f"Site {site.name} has no batch system.", f"Use `gfm-pipeline sites check {site.name}`.")
-    nodes = retrying(scheduler.my_nodes, _say)
+    nodes = retrying(scheduler.my_nodes, _notify)
     if not nodes:
         raise ConfigError("This is no batch job.", f"Use `gfm-pipeline sites check {site.name}`.")
     probe(site, nodes, folder, lambda: answer(folder))
@@ -157,12 +157,12 @@ def _checks(site: SiteModel, job: CheckedJob, place: Path, wait_seconds: float) 
             f"Run this on a login node of {site.name}, or check another site.",
         )
     script, hours = _write(site, job, place), job_hours(job)
-    refusal = retrying(lambda: scheduler.test(script), _say)
+    refusal = retrying(lambda: scheduler.test(script), _notify)
     if refusal is not None:
         yield check_acceptance(site, job.queue, refusal)
         return
     poll, missing_seconds = site.scheduler.poll_seconds, site.scheduler.missing_job_seconds
-    watch = JobMonitor(scheduler, place, job.queue, hours, poll, missing_seconds, wait_seconds, _say)
+    watch = JobMonitor(scheduler, place, job.queue, hours, poll, missing_seconds, wait_seconds, _notify)
     skew: Skew | None = None
     try:
         watched = watch.run(script, place.name)
@@ -241,5 +241,5 @@ def _as_interrupts() -> Iterator[None]:
             signal.signal(number, old)
 
 
-def _say(text: str) -> None:
+def _notify(text: str) -> None:
     click.echo(text, err=True)

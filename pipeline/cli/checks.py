@@ -42,7 +42,7 @@ def verify(campaign: Path, quick: bool) -> None:
     table.add_column("is", overflow="fold")
     first: IntegrityError | None = None
     for artefact in found:
-        manifest, verdict, fault = _look(artefact, quick, paths.root)
+        manifest, verdict, fault = _check(artefact, quick, paths.root)
         first = first or fault
         sizes = [] if manifest is None else [entry.size for entry in manifest.files.values()]
         counts = ("", "") if manifest is None else (str(len(sizes)), f"{sum(sizes):,}")
@@ -54,7 +54,7 @@ def verify(campaign: Path, quick: bool) -> None:
     click.echo(f"\n{len(found)} artefacts checked ({how}): nothing is missing, nothing was changed.")
 
 
-def _look(artefact: Artefact, quick: bool, campaign: Path) -> tuple[Manifest | None, str, IntegrityError | None]:
+def _check(artefact: Artefact, quick: bool, campaign: Path) -> tuple[Manifest | None, str, IntegrityError | None]:
     """Return an artefact's manifest, its state in words, and its fault if it has one."""
     try:
         manifest = check(artefact, digests=not quick)
@@ -91,9 +91,9 @@ def why(
     names = stage_names(request.context)
     if stage not in names:
         raise click.BadParameter(f"{stage!r} is no stage of this campaign. Choose from: {', '.join(names)}.")
-    asked = explain(request.context, state, stage)
-    first = [] if asked.waits_for is None else [explain(request.context, state, asked.waits_for)]
-    for found in (asked, *first):
+    explanation = explain(request.context, state, stage)
+    first = [] if explanation.waits_for is None else [explain(request.context, state, explanation.waits_for)]
+    for found in (explanation, *first):
         for line in [*_lines(found), *_gone(request.context.paths, state, found)]:
             click.echo(line)
 

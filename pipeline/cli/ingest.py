@@ -58,84 +58,84 @@ def ingest(
     shares = data.validation, data.test, data.split_across_sources
     spec = PreviewSpec(settings, loaded.model.seed, records, scan, seconds, limits, *shares)
     # A program's start, and one record that takes long, come on top of the time to read for.
-    seen = query("gfm_pipeline.apps.ingest.preview", spec, Preview, seconds + STARTING)
+    preview = query("gfm_pipeline.apps.ingest.preview", spec, Preview, seconds + STARTING)
     if as_json:
-        click.echo(json.dumps({"schema_version": 1, **to_plain(seen)}, indent=1, allow_nan=False))
+        click.echo(json.dumps({"schema_version": 1, **to_plain(preview)}, indent=1, allow_nan=False))
         return
     console = terminal.console()
     if not console.is_terminal:
         console.width = PIPED  # a file has no width to wrap at
-    render(seen, loaded.model.data.max_quarantined, console)
+    render(preview, loaded.model.data.max_quarantined, console)
 
 
-def render(seen: Preview, max_quarantined: float, console: Console) -> None:
+def render(preview: Preview, max_quarantined: float, console: Console) -> None:
     """Print a preview for people; more than a share of ``max_quarantined`` set aside would end ingest."""
-    extent = "all of it" if seen.complete else "a sample"
-    of_files = f" from {seen.files_read} of {seen.files} files" if seen.files else ""
-    total = "" if seen.total is None else f" of {seen.total:,}"
+    extent = "all of it" if preview.complete else "a sample"
+    of_files = f" from {preview.files_read} of {preview.files} files" if preview.files else ""
+    total = "" if preview.total is None else f" of {preview.total:,}"
     console.print(
-        f"[bold]{seen.source}[/] ({seen.reader}): {seen.read:,}{total} records read{of_files} ({extent}), "
-        f"{seen.usable:,} usable, {seen.groups:,} groups, elements {' '.join(seen.elements) or 'none'}"
+        f"[bold]{preview.source}[/] ({preview.reader}): {preview.read:,}{total} records read{of_files} ({extent}), "
+        f"{preview.usable:,} usable, {preview.groups:,} groups, elements {' '.join(preview.elements) or 'none'}"
     )
-    _records(seen, console)
-    if not seen.usable:
+    _records(preview, console)
+    if not preview.usable:
         console.print("[bold red]No record is usable: ingest would fail.[/] The reasons are under Filters.")
-    console.print("\n[bold]Units[/] of the source: " + ", ".join(f"{k} {v}" for k, v in seen.units.items()))
-    for sentence in seen.conversions or ("Nothing is converted: labels are eV, Angstrom and eV/Angstrom.",):
+    console.print("\n[bold]Units[/] of the source: " + ", ".join(f"{k} {v}" for k, v in preview.units.items()))
+    for sentence in preview.conversions or ("Nothing is converted: labels are eV, Angstrom and eV/Angstrom.",):
         console.print(f"  {sentence}", highlight=False)
-    _histogram("Energy minus references, eV/atom", seen.energies, console)
-    _histogram("Largest force component of a record, eV/Angstrom", seen.forces, console)
-    console.print("\n[bold]Filters[/]: " + ", ".join(f"{k} {v}" for k, v in seen.filters.items() if v is not None))
-    for taken in seen.removed:
-        share = taken.records / max(1, seen.read)
+    _histogram("Energy minus references, eV/atom", preview.energies, console)
+    _histogram("Largest force component of a record, eV/Angstrom", preview.forces, console)
+    console.print("\n[bold]Filters[/]: " + ", ".join(f"{k} {v}" for k, v in preview.filters.items() if v is not None))
+    for taken in preview.removed:
+        share = taken.records / max(1, preview.read)
         console.print(
             f"  {taken.reason}: {taken.records:,} ({share:.1%}); {taken.example}", highlight=False, markup=False
         )
-    if not seen.removed:
+    if not preview.removed:
         console.print("  Nothing would be taken out.")
-    for reason, n in seen.passed_over.items():
+    for reason, n in preview.passed_over.items():
         console.print(f"  Passed over, not for this source: {n:,} ({reason})", highlight=False, markup=False)
-    aside = (seen.read - seen.usable) / max(1, seen.read)
-    if seen.usable and aside > max_quarantined:
+    aside = (preview.read - preview.usable) / max(1, preview.read)
+    if preview.usable and aside > max_quarantined:
         console.print(
             f"  {MARKS[False]} {aside:.1%} would be set aside, and max_quarantined is {max_quarantined:.1%}: "
             "ingest would fail. Correct the source, or raise max_quarantined.",
             highlight=False,
         )
-    _keys(seen, console)
+    _keys(preview, console)
     console.print("\n[bold]Labels[/]")
-    for look in seen.checks:
-        console.print(f"  {look.name}: {MARKS[look.passed]}", highlight=False)
-        console.print(f"    {look.sentence}", highlight=False, markup=False)
-    for sentence in seen.warnings:
-        if sentence not in {look.sentence for look in seen.checks}:
+    for check in preview.checks:
+        console.print(f"  {check.name}: {MARKS[check.passed]}", highlight=False)
+        console.print(f"    {check.sentence}", highlight=False, markup=False)
+    for sentence in preview.warnings:
+        if sentence not in {check.sentence for check in preview.checks}:
             console.print(f"  {MARKS[False]} {escape(sentence)}", highlight=False)
 
 
-def _records(seen: Preview, console: Console) -> None:
+def _records(preview: Preview, console: Console) -> None:
     narrow = console.width < WIDE
     table = Table(box=None, header_style="bold", padding=(0, 1 if narrow else 2, 0, 0))
     figures = ("atoms", "energy, eV", "eV/atom", "max eV/A" if narrow else "max force, eV/A")
     for name in ("formula", *figures, "pbc" if narrow else "periodic", "group", "from"):
         table.add_column(name, justify="right" if name in figures else "left", overflow="fold")
-    for r in seen.records:
+    for r in preview.records:
         largest = "none" if r.max_force is None else f"{r.max_force:.4g}"
         shown = (f"{r.energy:.6g}", f"{r.energy_per_atom:.6g}", largest)
         file, _, index = r.place.rpartition("#")
-        place = f"#{index}" if narrow and seen.files == 1 else f"{Path(file).name}#{index}"
+        place = f"#{index}" if narrow and preview.files == 1 else f"{Path(file).name}#{index}"
         table.add_row(r.formula, str(r.n_atoms), *shown, r.periodic, escape(Path(r.group).name), escape(place))
     console.print(table)
 
 
-def _keys(seen: Preview, console: Console) -> None:
+def _keys(preview: Preview, console: Console) -> None:
     """Print what keys the records have, and what each would be used as."""
-    if not seen.labels.keys:
+    if not preview.labels.keys:
         return
     console.print("\n[bold]Keys[/] of the records, and what they are used as:")
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("key", "what it is", "shape", "records", "used as", "values"):
         table.add_column(name, justify="right" if name == "records" else "left", overflow="fold")
-    for key in seen.labels.keys:
+    for key in preview.labels.keys:
         values = ", ".join(f"{value}: {n:,}" for value, n in key.values.items())
         row = (key.key, key.kind, key.shape, f"{key.records:,}", key.use, values)
         table.add_row(*map(escape, row))

@@ -185,7 +185,7 @@ def invoke(arguments: list[str] | None = None) -> int:
         except BrokenPipeError:  # whoever reads has seen enough
             return 0
         except (KeyboardInterrupt, click.Abort):
-            _say("Interrupted.")
+            _notify("Interrupted.")
             return INTERRUPTED
         except click.ClickException as error:
             with suppress(OSError, GFMError):
@@ -193,14 +193,14 @@ def invoke(arguments: list[str] | None = None) -> int:
             return ConfigError.exit_code
         except UnicodeEncodeError as error:  # of bytes in a name that were no text of this locale
             name = ascii(error.object[max(0, error.start - 20) : error.end + 20])
-            _say(f"Error: A name holds bytes that are not UTF-8: {name}. Rename it, or set LC_ALL=C.UTF-8.")
+            _notify(f"Error: A name holds bytes that are not UTF-8: {name}. Rename it, or set LC_ALL=C.UTF-8.")
             return ConfigError.exit_code
         except (GFMError, OSError) as error:
             if verbose:
                 with suppress(OSError, GFMError):
                     traceback.print_exc()
             if isinstance(error, GFMError):
-                _say(f"Error: {error}")
+                _notify(f"Error: {error}")
                 return error.exit_code
             return _refused(error)
 
@@ -214,7 +214,7 @@ def _invoke(arguments: list[str] | None) -> int:
     return code if isinstance(code, int) else 0  # a command that left early with a code of its own
 
 
-def _say(text: str) -> None:
+def _notify(text: str) -> None:
     """Print to standard error, where it takes anything."""
     with suppress(OSError, GFMError):
         click.echo(text, err=True)
@@ -229,11 +229,11 @@ def _refused(error: OSError) -> int:
         with storage_errors(Path(error.filename or ".")):
             raise error
     except StorageError as known:
-        _say(f"Error: {known}")
+        _notify(f"Error: {known}")
         return known.exit_code
     except OSError:
         where = f"{error.filename}: " if error.filename else ""
-        _say(f"Error: {where}{error.strerror or error}.")
+        _notify(f"Error: {where}{error.strerror or error}.")
         return ConfigError.exit_code
 
 

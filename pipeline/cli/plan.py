@@ -49,11 +49,11 @@ def plan(
 
     Changes nothing, and asks no batch system.
     """
-    asked = RunRequest(workflow, SiteChoice(site, overlays), folder, overrides)
-    request = asked.resolve()
+    run_request = RunRequest(workflow, SiteChoice(site, overlays), folder, overrides)
+    request = run_request.resolve()
     state = check_name(request.context.paths, request.loaded.model.name) or CampaignState()
     made = make_plan(request.context, state, request.site, request.resources, request.input_bytes())
-    scripts = dict(_scripts(request, asked)) if show_scripts else {}
+    scripts = dict(_scripts(request, run_request)) if show_scripts else {}
     if as_json:
         data = {"schema_version": 1, **asdict(made)} | ({"scripts": scripts} if show_scripts else {})
         click.echo(json.dumps(data, indent=1, allow_nan=False))
@@ -127,7 +127,7 @@ def _estimate(what: str, found: Estimate, unit: float, name: str) -> str:
     return f"{what}: {value} ({found.basis})"
 
 
-def _scripts(request: ResolvedRun, asked: RunRequest) -> Iterator[tuple[str, str]]:
+def _scripts(request: ResolvedRun, run_request: RunRequest) -> Iterator[tuple[str, str]]:
     """Yield the batch script and the launch lines of the campaign, by what they are.
 
     Those of a run differ in names only: a job's gets a mark and a number, which no other job ever had.
@@ -140,7 +140,7 @@ def _scripts(request: ResolvedRun, asked: RunRequest) -> Iterator[tuple[str, str
     job = Scripts(site, job_shape(request), folder).job(name)
     nodes = [f"node{number:05d}" for number in range(1, allocation.nodes + 1)]
     if site.driver.mode is DriverMode.RESIDENT:
-        command = asked.command(site, request.context.paths.root)
+        command = run_request.command(site, request.context.paths.root)
         yield f"{name}.sh, the job that drives the campaign", resident_script(site, job, command)
     else:
         pool = shlex.join(pool_line(site, allocation.nodes)) if site.launch.pool_template else ""
@@ -148,13 +148,13 @@ def _scripts(request: ResolvedRun, asked: RunRequest) -> Iterator[tuple[str, str
         yield f"{name}.sh, a block of nodes", script
     if site.launch.pool_template:
         yield "worker pools", shlex.join(pool_line(site, nodes)) + f" {POOL}"
-    seen: set[tuple[TaskShape, str]] = set()
+    printed: set[tuple[TaskShape, str]] = set()
     for stage, sizes in request.resources.sizes.items():
         for size in sizes:
             key = (size.shape, size.strategy)
-            if size.strategy is LaunchStrategy.SPAWN or key in seen:
+            if size.strategy is LaunchStrategy.SPAWN or key in printed:
                 continue
-            seen.add(key)
+            printed.add(key)
             grouped = size.strategy is LaunchStrategy.GROUP
             shape = group_shape(site, size.shape, size.group) if grouped else size.shape
             line = shlex.join(launch_line(site, shape, nodes[: shape.nodes]))

@@ -47,8 +47,8 @@ def run(
     whatever end the last run had. Changed settings re-run only the stages that depend on them.
     Ctrl-C stops politely: running trainings save a checkpoint first. A second Ctrl-C stops at once.
     """
-    asked = RunRequest(workflow, SiteChoice(site, overlays), folder, overrides, kept)
-    _drive(asked, quiet, *check_faults(faults, chaos))
+    run_request = RunRequest(workflow, SiteChoice(site, overlays), folder, overrides, kept)
+    _drive(run_request, quiet, *check_faults(faults, chaos))
 
 
 @click.command()
@@ -84,7 +84,9 @@ def unlock(campaign: Path, force: bool) -> None:
     click.echo(f"Unlocked (was held by {who})." if who else f"{campaign} is not locked.")
 
 
-def _drive(asked: RunRequest, quiet: bool, faults: tuple[Fault, ...] = (), chaos: ChaosPlan | None = None) -> None:
+def _drive(
+    run_request: RunRequest, quiet: bool, faults: tuple[Fault, ...] = (), chaos: ChaosPlan | None = None
+) -> None:
     """Drive a campaign for people at a terminal, which may go away before the campaign ends."""
     outlive()
 
@@ -93,4 +95,4 @@ def _drive(asked: RunRequest, quiet: bool, faults: tuple[Fault, ...] = (), chaos
         return injecting(faults, root)
 
     warn = partial(click.echo, err=True)
-    drive(asked, click.echo, quiet=quiet, warn=warn, within=within, chaos=chaos)
+    drive(run_request, click.echo, quiet=quiet, warn=warn, within=within, chaos=chaos)

@@ -17,7 +17,7 @@ from gfm_pipeline.cli.options import workflow_options
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.sites.enums import DriverMode
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 @click.command()
@@ -35,12 +35,12 @@ def submit(
     when it has ended, until the campaign is done. `plan --show-scripts` shows the batch script before anything is
     submitted; `status CAMPAIGN` shows where it stands, and `cancel CAMPAIGN` stops the jobs.
     """
-    asked = RunRequest(workflow, SiteChoice(site, overlays), folder, overrides)
-    request = asked.resolve()
+    run_request = RunRequest(workflow, SiteChoice(site, overlays), folder, overrides)
+    request = run_request.resolve()
     if request.site.driver.mode is not DriverMode.RESIDENT:
         instead = shlex.join(["gfm-pipeline", "run", str(workflow), "--site", site])
         raise ConfigError(
             f"On site {request.site.name} the driver does not live in a batch job.",
             f"Use `{instead}`, or --set site.driver.mode=resident.",
         )
-    submit_campaign(request, asked, batch_environment(request.site, click.echo), click.echo)
+    submit_campaign(request, run_request, batch_environment(request.site, click.echo), click.echo)

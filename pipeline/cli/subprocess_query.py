@@ -41,14 +41,14 @@ def query(module: str, spec: Any, kind: type[T], seconds: float | None, *, shows
             f"{module} gave no answer within {seconds:g} s.", "A truncated BP file makes ADIOS2 wait for ever."
         ) from None
     try:
-        said = json.loads(done.stdout)
+        reply = json.loads(done.stdout)
     except ValueError:
         last = ((done.stderr or "").strip().splitlines() or ["it said nothing"])[-1]
         raise DataError(f"{module} ended with exit code {done.returncode}: {last}") from None
-    if "answer" in said:
-        return from_plain(kind, said["answer"])
-    found = getattr(errors, said["error"], DataError)
+    if "answer" in reply:
+        return from_plain(kind, reply["answer"])
+    found = getattr(errors, reply["error"], DataError)
     known = found if isinstance(found, type) and issubclass(found, GFMError) else DataError
-    error = known(said["message"])
-    error.hint = said["hint"]
+    error = known(reply["message"])
+    error.hint = reply["hint"]
     raise error

@@ -30,7 +30,7 @@ from gfm_pipeline.core.strenum import StrEnum
 from gfm_pipeline.engine.tasks.orphans import attempts_left
 
 SLOW_SECONDS = (0.5, 3.0)
-LOOK_SECONDS = 0.1  # between two looks for something that runs
+POLL_SECONDS = 0.1  # between two looks for something that runs
 STARVED = (FaultPoint.PUBLISH_FILLED, FaultPoint.PUBLISH_BEFORE_RENAME)
 
 
@@ -78,11 +78,11 @@ class Chaos:
         Told of every fault, in a sentence.
     """
 
-    def __init__(self, plan: ChaosPlan, paths: CampaignPaths, say: Callable[[str], None]) -> None:
+    def __init__(self, plan: ChaosPlan, paths: CampaignPaths, notify: Callable[[str], None]) -> None:
         self.struck: Counter[ChaosKind] = Counter()
         self._plan = plan
         self._paths = paths
-        self._say = say
+        self._notify = notify
         self._random = random.Random(plan.seed)
         self._starve: Fault | None = None  # for the next attempt that starts
         self._over = threading.Event()
@@ -99,8 +99,8 @@ class Chaos:
         self._over.set()
         self._thread.join()
         arm(None)
-        told = ", ".join(f"{count} {what}" for what, count in sorted(self.struck.items())) or "none"
-        self._say(f"Chaos: {self.struck.total()} tasks were hit ({told}).")
+        summary = ", ".join(f"{count} {what}" for what, count in sorted(self.struck.items())) or "none"
+        self._notify(f"Chaos: {self.struck.total()} tasks were hit ({summary}).")
 
     def reached(self, point: FaultPoint) -> None:
         """Leave the driver alone."""
@@ -111,8 +111,8 @@ class Chaos:
         if fault is None:
             return
         self._note(folder, f"chaos: the disk refused ({fault.what})")
-        told = {"faults": [str(fault)], "driver": os.getpid(), "counts": str(folder)}
-        (folder / FAULTS_FILE).write_text(json.dumps(told), encoding="utf-8")
+        armed = {"faults": [str(fault)], "driver": os.getpid(), "counts": str(folder)}
+        (folder / FAULTS_FILE).write_text(json.dumps(armed), encoding="utf-8")
         self._describe(ChaosKind.STARVE, folder)
 
     def _run(self) -> None:
@@ -121,7 +121,7 @@ class Chaos:
             if kind is ChaosKind.STARVE:
                 self._starve = Fault(self._random.choice(STARVED), what=self._random.choice(sorted(REFUSALS)))
                 continue
-            while not self._over.wait(LOOK_SECONDS) and not self._strike(kind):
+            while not self._over.wait(POLL_SECONDS) and not self._strike(kind):
                 pass
 
     def _strike(self, kind: ChaosKind) -> bool:
@@ -157,7 +157,7 @@ class Chaos:
 
     def _describe(self, kind: ChaosKind, folder: Path) -> None:
         self.struck[kind] += 1
-        self._say(f"  chaos: {folder.parent.name} is {kind}")
+        self._notify(f"  chaos: {folder.parent.name} is {kind}")
 
     @staticmethod
     def _note(folder: Path, text: str) -> None:

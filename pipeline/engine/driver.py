@@ -130,10 +130,10 @@ class Driver:
         # Attempts whose futures may yet resolve: they still hold their place. Since when, and what place.
         self._given_up: dict[AttemptKey, tuple[float, Running]] = {}
         self._not_before: dict[TaskKey, float] = {}  # tasks that wait before they are tried again
-        self._watchdog: Watchdog[TaskKey] = Watchdog(self._limits.lost_seconds)
+        self._watchdog: Watchdog[TaskKey] = Watchdog(self._limits.wrapper_timeout_seconds)
         self._late = LateEnds(visible_seconds(self._limits, site))
         # Looked at every second; a pause of many is one of this process, with its job or its machine.
-        self._clock = LivedTime(min(5.0, self._limits.lost_seconds / 4), world.clock.monotonic)
+        self._clock = LivedTime(min(5.0, self._limits.wrapper_timeout_seconds / 4), world.clock.monotonic)
         self._restarts = 0
         self._step, self._decided_at = Step(), -1  # version of the state
         self._energy = EnergyBook(site, context.paths.root, own_node=world.counters)
@@ -366,7 +366,9 @@ class Driver:
                 continue
             if self._watchdog.silent(task, self._attempts.heartbeat(running.folder), now):
                 self._attempts.end(running.folder)
-                ended = classify(running.folder, f"ManagerLost: no sign of life for {self._limits.lost_seconds:.0f} s")
+                ended = classify(
+                    running.folder, f"ManagerLost: no sign of life for {self._limits.wrapper_timeout_seconds:.0f} s"
+                )
                 if running.launch is None:
                     self._given_up[running.key] = now, running
                 self._finish_attempt(running, ended)
@@ -404,7 +406,7 @@ class Driver:
 
     def _check_launcher(self) -> None:
         """Restart Parsl when nothing submitted would ever run; its own executor waits for ever then."""
-        now, patience = self._clock(), self._limits.lost_seconds
+        now, patience = self._clock(), self._limits.wrapper_timeout_seconds
         stuck = self._shared.stuck(now, patience) or any(now - t > patience for t, _ in self._given_up.values())
         trouble = self.launcher.trouble() or ("Parsl never resolved the future of a lost task" if stuck else None)
         if trouble is None:

@@ -37,17 +37,17 @@ class JobEndings:
         self.seconds = seconds
         self._absences: dict[str, _Absence] = {}
 
-    def judge(self, asked: str, info: JobInfo, now: float) -> JobInfo:
+    def judge(self, name_or_id: str, info: JobInfo, now: float) -> JobInfo:
         """Return what is known of a job after one more answer, given at ``now`` (s, of a clock that never jumps).
 
         A job that the answer lacks stays `JobState.UNKNOWN`, and becomes `JobState.VANISHED` when it has been lacking
         for the stated time.
         """
         if info.state is not JobState.UNKNOWN:
-            self._absences.pop(asked, None)
+            self._absences.pop(name_or_id, None)
             return info
-        before = self._absences.get(asked, _Absence(now, 0))
-        absence = self._absences[asked] = replace(before, answers=before.answers + 1)
+        before = self._absences.get(name_or_id, _Absence(now, 0))
+        absence = self._absences[name_or_id] = replace(before, answers=before.answers + 1)
         if absence.answers < LEAST_ANSWERS or now - absence.since < self.seconds:
             return info
         reason = f"missing from every answer of the batch system for {now - absence.since:.0f} s"
@@ -56,9 +56,9 @@ class JobEndings:
 
 def wait_until_ended(
     scheduler: BatchSystem,
-    asked: Collection[str],
+    names_or_ids: Collection[str],
     seconds: float,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
     *,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
@@ -69,11 +69,11 @@ def wait_until_ended(
     ----------
     scheduler
         The batch system.
-    asked
+    names_or_ids
         Names or ids.
     seconds
         As in `JobEndings`.
-    say
+    notify
         Told of waits.
     sleep, clock
         How to wait, and the time (s).
@@ -83,16 +83,16 @@ def wait_until_ended(
     SchedulerTrouble
         When the batch system does not answer.
     """
-    endings, told = JobEndings(seconds), False
+    endings, notified = JobEndings(seconds), False
     while True:
-        answer = retrying(lambda: scheduler.jobs(asked), say)
+        answer = retrying(lambda: scheduler.jobs(names_or_ids), notify)
         found = {name: endings.judge(name, info, clock()) for name, info in answer.items()}
         missing = [name for name, info in found.items() if info.state is JobState.UNKNOWN]
         if not missing:
             return found
-        if not told:
-            told = True
-            say(
+        if not notified:
+            notified = True
+            notify(
                 f"The batch system does not know {', '.join(missing)}; asked again for {seconds:.0f} s before that "
                 "counts as ended (scheduler.missing_job_seconds of the site)."
             )

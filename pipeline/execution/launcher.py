@@ -328,8 +328,8 @@ class ParslLauncher:
         def done(ended: Future[dict[str, Any]]) -> None:
             if generation == self._generation:
                 error = _trouble(ended)
-                told = from_plain(AttemptReport, ended.result()) if error is None else None
-                self.ended.put(LaunchEnd(token, error, told))
+                report = from_plain(AttemptReport, ended.result()) if error is None else None
+                self.ended.put(LaunchEnd(token, error, report))
 
         future.add_done_callback(done)
 

@@ -66,7 +66,7 @@ def prepare(
     launch = _launch(site, module, size, folder, bounds, expects, account)
     port = _port(site, folder)
     if size.whole:
-        ranks = rank_file(site, shape, nodes, port, lost_seconds=bounds.wrapper_timeout)
+        ranks = rank_file(site, shape, nodes, port, wrapper_timeout_seconds=bounds.wrapper_timeout)
         ranks = replace(ranks, expects=launch.expects, visible_seconds=bounds.visible, energy=launch.energy)
         ranks.write(folder)
         line = tuple(launch_line(site, shape, nodes))
@@ -77,7 +77,8 @@ def prepare(
     if shape.ranks == 1 and not shape.gpus_per_rank and not shape.cores_per_rank:
         return TaskLaunch(stage, size, launch)  # nothing to tell a single process that shares this machine
     slots = tuple(
-        rank_file(site, shape, (), port, lost_seconds=bounds.wrapper_timeout, slot=k) for k in range(size.per_node)
+        rank_file(site, shape, (), port, wrapper_timeout_seconds=bounds.wrapper_timeout, slot=k)
+        for k in range(size.per_node)
     )
     return TaskLaunch(stage, size, replace(launch, shim=SPAWN_SHIM), slots)
 
@@ -114,10 +115,12 @@ def prepare_shared(
     shape = group_shape(site, size.shape, len(members))
     nodes = tuple(nodes[: shape.nodes])
     ports = [_port(site, folder, number) for number in range(len(members))]
-    told = group_rank_files(site, size.shape, len(members), nodes, ports, lost_seconds=bounds.wrapper_timeout)
+    rank_files = group_rank_files(
+        site, size.shape, len(members), nodes, ports, wrapper_timeout_seconds=bounds.wrapper_timeout
+    )
     ranges = group_ranges(site, size.shape, len(members))
     listed = []
-    for (module, own, expects), ranks, taken in zip(members, told, ranges, strict=True):
+    for (module, own, expects), ranks, taken in zip(members, rank_files, ranges, strict=True):
         launch = _launch(site, module, size, own, bounds, expects, account)
         replace(ranks, expects=launch.expects, visible_seconds=bounds.visible, energy=launch.energy).write(own)
         write_record(own / WRAP_FILE, launch, durable=False)
@@ -130,14 +133,14 @@ def prepare_shared(
         str(folder),
         limit,
         task_environment(site, shape.nodes),
-        silence_seconds=limit,  # its tasks show life in their own folders
+        heartbeat_timeout_seconds=limit,  # its tasks show life in their own folders
         grace_seconds=bounds.grace + EXTRA_SECONDS,
         line=tuple(launch_line(site, shape, nodes)),
         spec=None,
         cancel=cancel,
         unanswered=unanswered(site),
     )
-    return TaskLaunch(stage, size, launch), {m.first_rank: r.nodes for m, r in zip(listed, told, strict=True)}
+    return TaskLaunch(stage, size, launch), {m.first_rank: r.nodes for m, r in zip(listed, rank_files, strict=True)}
 
 
 def in_job(job: TaskLaunch, site: SiteModel, number: str) -> TaskLaunch:
@@ -145,10 +148,12 @@ def in_job(job: TaskLaunch, site: SiteModel, number: str) -> TaskLaunch:
 
     With several blocks Parsl hands a task to the pool of any of them, and srun knows the nodes of its own job only.
     """
-    told = site.scheduler.system.step_variables(number) if number and site.scheduler.system is not None else None
-    if not told or not job.size.whole:
+    step_variables = (
+        site.scheduler.system.step_variables(number) if number and site.scheduler.system is not None else None
+    )
+    if not step_variables or not job.size.whole:
         return job
-    variables = {**job.launch.environment, **told}
+    variables = {**job.launch.environment, **step_variables}
     return replace(job, launch=replace(job.launch, environment=variables))
 
 

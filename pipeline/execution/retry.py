@@ -45,7 +45,7 @@ class Backoff:
         return max(0.0, self.until - now)
 
 
-def retrying(question: Callable[[], T], say: Callable[[str], None], tries: int = 8) -> T:
+def retrying(question: Callable[[], T], notify: Callable[[str], None], tries: int = 8) -> T:
     """Return the answer of a batch system that may be slow, asking again after growing waits.
 
     Raises
@@ -62,6 +62,6 @@ def retrying(question: Callable[[], T], say: Callable[[str], None], tries: int =
                 raise
             patience = patience.after_trouble(time.monotonic())
             wait = patience.seconds_to_wait(time.monotonic())
-            say(f"The batch system does not answer ({error.message.rstrip('.')}); asked again in {wait:.0f} s.")
+            notify(f"The batch system does not answer ({error.message.rstrip('.')}); asked again in {wait:.0f} s.")
             time.sleep(wait)
     raise AssertionError("unreachable")

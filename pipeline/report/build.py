@@ -223,8 +223,8 @@ def _member(paths: CampaignPaths, search: StageState, converge: StageState | Non
     if result is None:
         status = "failed" if task.status is TaskStatus.FAILED else "running"
         last = more[-1] if more else None
-        seen, objective = (last.graphs, last.objective) if last else (0, None)
-        return MemberView(member.name, member.candidate, member.settings, status, seen, objective, {}, curve)
+        graphs, objective = (last.graphs, last.objective) if last else (0, None)
+        return MemberView(member.name, member.candidate, member.settings, status, graphs, objective, {}, curve)
     status = "converged" if result.stop_reason is StopReason.CONVERGED else str(result.stop_reason)
     return MemberView(
         member.name, member.candidate, member.settings, status, result.graphs, result.objective, result.errors, curve

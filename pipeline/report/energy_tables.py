@@ -25,11 +25,11 @@ def energy(view: CampaignView) -> Table:
         Column("Stage"), Column("Node-hours of tasks", True), Column("Tasks", True), Column("Lost attempts", True),
         Column("Idle nodes", True), Column("J per graph", True),
     )  # fmt: skip
-    told = sentence(view.energy)
-    if not told:
+    text = sentence(view.energy)
+    if not text:
         return Table(columns, ())
     note = (
-        f"The campaign: {told} Overhead: lost attempts, and nodes before their first task and after their last. "
+        f"The campaign: {text} Overhead: lost attempts, and nodes before their first task and after their last. "
         "Measured: counters that nobody else moved; attributed: a share of counters; modelled: power model x time."
     )
     return Table(columns, rows, note)

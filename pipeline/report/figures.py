@@ -54,12 +54,12 @@ def search_progress(view: CampaignView) -> str | None:
         ended = candidate.status in _ENDED_EARLY and rung is candidate.rungs[-1]
         points.setdefault((colors[algorithm_of(candidate.settings)], ended), []).append((spent, value))
     for (color, ended), found in points.items():  # few artists: one per point takes half a minute for 10,000 candidates
-        looks: dict[str, Any] = (
+        style: dict[str, Any] = (
             {"marker": "x", "markersize": 5.5, "markeredgewidth": 1.5}
             if ended
             else {"marker": "o", "markersize": 6.5, "markeredgecolor": SURFACE}
         )
-        axes.plot(*zip(*found, strict=True), linestyle="", color=color, zorder=3, **looks)
+        axes.plot(*zip(*found, strict=True), linestyle="", color=color, zorder=3, **style)
     axes.step(line_x, line_y, where="post", color=INK, linewidth=1.4, zorder=2)
     log_axis(axes, "y")
     count_axis(axes.xaxis)
@@ -166,11 +166,11 @@ def _stopped_first(candidate: CandidateView) -> bool:
 def _curves(canvas: Canvas, curves: Sequence[tuple[CurvePoint, ...]], color: str, width: float, alpha: float) -> None:
     """Draw curves that look the same; one of a single validation is a point."""
     lines = [[(p.graphs, p.objective) for p in curve] for curve in curves if len(curve) > 1]
-    looks: dict[str, Any] = {"color": color, "alpha": alpha}
-    canvas.axes.add_collection(LineCollection(lines, linewidths=width, capstyle="round", joinstyle="round", **looks))
+    style: dict[str, Any] = {"color": color, "alpha": alpha}
+    canvas.axes.add_collection(LineCollection(lines, linewidths=width, capstyle="round", joinstyle="round", **style))
     dots = [curve[0] for curve in curves if len(curve) == 1]
     x, y = [p.graphs for p in dots], [p.objective for p in dots]
-    canvas.axes.plot(x, y, linestyle="", marker="o", markersize=3, **looks)
+    canvas.axes.plot(x, y, linestyle="", marker="o", markersize=3, **style)
     canvas.axes.autoscale_view()
 
 

@@ -72,11 +72,11 @@ def _headlines(view: CampaignView) -> str:
         return "No model has been validated yet."
     lines = []
     for card in cards:
-        said = []
+        sentences = []
         for one in card.targets:
             of_nothing = f" ({significant(one.ratio)} of learning nothing)" if one.ratio is not None else ""
-            said.append(f"{one.name} MAE {one.mae} {one.unit}".rstrip() + of_nothing)
-        line = f"- **{_text(card.dataset)}** ({_text(card.source)}): {', '.join(said)}"
+            sentences.append(f"{one.name} MAE {one.mae} {one.unit}".rstrip() + of_nothing)
+        line = f"- **{_text(card.dataset)}** ({_text(card.source)}): {', '.join(sentences)}"
         for one in card.targets:
             if one.coverage is not None:
                 before, after = map(percent, one.coverage)

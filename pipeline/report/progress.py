@@ -166,8 +166,8 @@ def _who(what: str, state: CampaignState) -> str:
 
 def _task(event: ev.TaskEnded, state: CampaignState) -> str:
     if event.outcome is AttemptOutcome.OK:
-        said, warnings = _result(event, state)
-        text = f"  {event.task}: {said} in {duration(event.seconds)}"
+        result, warnings = _result(event, state)
+        text = f"  {event.task}: {result} in {duration(event.seconds)}"
         text += " (finished before the driver died, adopted)" if event.adopted else ""
         return "\n".join([text, *(click.style(f"    warning: {warning}", fg="yellow") for warning in warnings)])
     if event.outcome is AttemptOutcome.DIVERGED:

@@ -92,8 +92,8 @@ def _status(tasks: Iterable[TaskState], alive: bool) -> StageStatus:
 
 def _progress(paths: CampaignPaths, stage: StageState, task: TaskState) -> tuple[int, int]:
     """Return how many records the newest attempt says it has done, and how many of them are set aside."""
-    said = newest_progress(paths.stage(stage.stage, stage.key).attempt(task.name, task.attempt))
-    return int(said.get("done") or 0), int(said.get("quarantined") or 0)
+    newest = newest_progress(paths.stage(stage.stage, stage.key).attempt(task.name, task.attempt))
+    return int(newest.get("done") or 0), int(newest.get("quarantined") or 0)
 
 
 def load_found(campaign: Path) -> dict[str, Found]:

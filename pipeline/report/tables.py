@@ -326,7 +326,7 @@ def members(view: CampaignView) -> Table:
             errors = member.errors.get(name)
             found = {} if errors is None else {error.target.name: error.mae for error in errors.by_target()}
             cells += [in_unit(target, found.get(target.name)) for target in targets[name]]
-        cells += [_share(shares.get(member.name)) for shares in weights.values()]
+        cells += [_percentage(shares.get(member.name)) for shares in weights.values()]
         rows.append(tuple(cells))
     columns = [
         Column("Member"), Column("From"), Column("Algorithm"), Column("Status"), Column("Graphs", True),
@@ -347,7 +347,7 @@ def _learned(view: CampaignView, dataset: str) -> list[Target]:
     return list(dict.fromkeys((FORCES, ENERGY, *(error.target for errors in found for error in errors))))
 
 
-def _share(value: float | None) -> str:
+def _percentage(value: float | None) -> str:
     return MISSING if value is None else f"{value:.2f}"
 
 

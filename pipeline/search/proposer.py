@@ -22,7 +22,7 @@ from gfm_pipeline.core.records import canonical_json
 from gfm_pipeline.search.imports import unchanged_root_logger, without_module
 from gfm_pipeline.search.space import Choice, Range, SearchSpace
 
-MAX_ASK = 32  # constant liars refit once a point: beyond this a wave is filled by sampling
+MAX_PROPOSALS = 32  # constant liars refit once a point: beyond this a wave is filled by sampling
 _DRAWS = 2000  # rows the acquisition function is evaluated on
 
 
@@ -39,7 +39,12 @@ class ProposalMethod(ABC):
 
     @abstractmethod
     def propose(
-        self, space: SearchSpace, told: Sequence[Observation], taken: Sequence[dict[str, Any]], n: int, seed: int
+        self,
+        space: SearchSpace,
+        observations: Sequence[Observation],
+        taken: Sequence[dict[str, Any]],
+        n: int,
+        seed: int,
     ) -> list[dict[str, Any]]:
         """Return the settings of ``n`` new candidates.
 
@@ -47,7 +52,7 @@ class ProposalMethod(ABC):
         ----------
         space
             What may be proposed.
-        told
+        observations
             Candidates with a known objective (lower is better), in the order they were proposed.
         taken
             Settings of all candidates proposed so far; none of them should be proposed again.
@@ -66,10 +71,15 @@ class DeepHyperCBO(ProposalMethod):
     """Bayesian optimisation by DeepHyper (`propose`)."""
 
     def propose(
-        self, space: SearchSpace, told: Sequence[Observation], taken: Sequence[dict[str, Any]], n: int, seed: int
+        self,
+        space: SearchSpace,
+        observations: Sequence[Observation],
+        taken: Sequence[dict[str, Any]],
+        n: int,
+        seed: int,
     ) -> list[dict[str, Any]]:
         """Ask DeepHyper, which is told everything anew."""
-        return propose(space, told, taken, n, seed)
+        return propose(space, observations, taken, n, seed)
 
 
 class RandomSampling(ProposalMethod):
@@ -78,7 +88,7 @@ class RandomSampling(ProposalMethod):
     def propose(
         self,
         space: SearchSpace,
-        told: Sequence[Observation],  # noqa: ARG002 - it learns nothing
+        observations: Sequence[Observation],  # noqa: ARG002 - it learns nothing
         taken: Sequence[dict[str, Any]],
         n: int,
         seed: int,
@@ -106,7 +116,7 @@ def first_design(space: SearchSpace, n: int, seed: int) -> list[dict[str, Any]]:
 
 
 def propose(
-    space: SearchSpace, told: Sequence[Observation], taken: Sequence[dict[str, Any]], n: int, seed: int
+    space: SearchSpace, observations: Sequence[Observation], taken: Sequence[dict[str, Any]], n: int, seed: int
 ) -> list[dict[str, Any]]:
     """Return ``n`` new candidates' settings by DeepHyper's CBO.
 
@@ -114,7 +124,7 @@ def propose(
     ----------
     space
         What may be proposed.
-    told
+    observations
         Candidates with a known objective (lower is better), in the order they were proposed.
     taken
         Settings of all candidates proposed so far; none of them is proposed again.
@@ -124,17 +134,19 @@ def propose(
         Seed of this wave.
     """
     rng = np.random.default_rng((seed, len(taken)))
-    seen = {canonical_json(space.row(settings)) for settings in taken}
+    known = {canonical_json(space.row(settings)) for settings in taken}
     chosen: list[dict[str, Any]] = []
-    asked = (
-        _ask_optimiser(space, told, min(n, MAX_ASK), seed, rng) if any(t.objective is not None for t in told) else []
+    proposed = (
+        _ask_optimiser(space, observations, min(n, MAX_PROPOSALS), seed, rng)
+        if any(t.objective is not None for t in observations)
+        else []
     )
-    for row in [*asked, *space.sample(64 * n, rng)]:
+    for row in [*proposed, *space.sample(64 * n, rng)]:
         if len(chosen) == n:
             break
         text = canonical_json(space.canonical(row))
-        if text not in seen:
-            seen.add(text)
+        if text not in known:
+            known.add(text)
             chosen.append(space.settings(row))
     while len(chosen) < n:  # a space smaller than the search: repeats differ by their seed
         chosen.append(space.settings(space.sample(1, rng)[0]))
@@ -142,7 +154,7 @@ def propose(
 
 
 def _ask_optimiser(
-    space: SearchSpace, told: Sequence[Observation], n: int, seed: int, rng: np.random.Generator
+    space: SearchSpace, observations: Sequence[Observation], n: int, seed: int, rng: np.random.Generator
 ) -> list[dict[str, Any]]:
     """Tell DeepHyper everything, ask for ``n`` rows."""
     with warnings.catch_warnings():
@@ -179,7 +191,7 @@ def _ask_optimiser(
             multi_point_strategy="cl_max",
             n_initial_points=1,
         )
-        search.tell([(_row(space, t.settings, varying), _score(t.objective)) for t in told])
+        search.tell([(_row(space, t.settings, varying), _score(t.objective)) for t in observations])
         return [space.canonical({**fixed, **row}) for row in search.ask(n)]
 
 

@@ -60,8 +60,8 @@ class Asked:
         return resolve(self.workflow, self.site, root, others, self.overlays)
 
 
-def simulated(asked: Asked, say: Callable[[str], None] = lambda _: None) -> Outcome:
-    """Carry out a simulation and return what it found; ``say`` is told of stages.
+def simulated(asked: Asked, notify: Callable[[str], None] = lambda _: None) -> Outcome:
+    """Carry out a simulation and return what it found; ``notify`` is told of stages.
 
     Raises
     ------
@@ -73,13 +73,13 @@ def simulated(asked: Asked, say: Callable[[str], None] = lambda _: None) -> Outc
         request = asked.request(asked.folder)
         if check_name(request.context.paths, request.loaded.model.name, simulated=True) is not None:
             raise ConfigError(f"{asked.folder} holds a simulation already.", "Choose a new folder with --campaign.")
-        return _run(request, scenario, say)
+        return _run(request, scenario, notify)
     with tempfile.TemporaryDirectory(prefix="gfm-simulation-") as folder:
-        return _run(asked.request(Path(folder) / "campaign"), scenario, say)
+        return _run(asked.request(Path(folder) / "campaign"), scenario, notify)
 
 
-def _run(request: ResolvedRun, scenario: ScenarioModel, say: Callable[[str], None]) -> Outcome:
+def _run(request: ResolvedRun, scenario: ScenarioModel, notify: Callable[[str], None]) -> Outcome:
     begun = time.process_time()
-    simulation = Simulation(request, scenario, say, time.time())
+    simulation = Simulation(request, scenario, notify, time.time())
     outcome = simulation.run()
     return result_of(simulation, outcome, time.process_time() - begun)

@@ -85,7 +85,9 @@ class Simulation:
         Unix time of the first event.
     """
 
-    def __init__(self, request: ResolvedRun, scenario: ScenarioModel, say: Callable[[str], None], start: float) -> None:
+    def __init__(
+        self, request: ResolvedRun, scenario: ScenarioModel, notify: Callable[[str], None], start: float
+    ) -> None:
         allocation, site, seed = request.resources.allocation, request.site, scenario.seed
         limit = float("inf") if scenario.hours is None else scenario.hours * HOUR
         self.request, self.scenario = request, scenario
@@ -108,7 +110,7 @@ class Simulation:
         space = request.loaded.model.search.space.compile()
         curves = LearningCurves(scenario.curve, space, seed)
         self.programs = Programs(self.cost, curves, scenario.cost.other_seconds)
-        self.watcher = SimulationWatcher(self.clock, self.ledger, scenario.driver, request.context.paths, say)
+        self.watcher = SimulationWatcher(self.clock, self.ledger, scenario.driver, request.context.paths, notify)
         self.clock.before_waiting = self.watcher.waits
         self._world = World(
             self.clock,

@@ -81,9 +81,9 @@ class SimulatedQueue:
     def jobs(self, names_or_ids: Collection[str]) -> dict[str, JobInfo]:
         """Return what is known of jobs."""
         found = {}
-        for asked in names_or_ids:
-            job = next((job for job in reversed(self.all) if asked in (job.id, job.name)), None)
-            found[asked] = missing(asked) if job is None else self._info(job)
+        for name_or_id in names_or_ids:
+            job = next((job for job in reversed(self.all) if name_or_id in (job.id, job.name)), None)
+            found[name_or_id] = missing(name_or_id) if job is None else self._info(job)
         return found
 
     def cancel(self, ids: Sequence[str]) -> None:

@@ -40,7 +40,7 @@ class SimulationWatcher:
         ledger: Ledger,
         model: DriverModel,
         paths: CampaignPaths,
-        say: Callable[[str], None] = lambda _: None,
+        notify: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.placed: dict[str, Placed] = {}
         self.completions = 0
@@ -49,7 +49,7 @@ class SimulationWatcher:
         self.largest = 0  # nodes of the largest task
         self.best: list[tuple[float, float]] = []  # when (s), and the best objective since
         self.driver: Driver | None = None
-        self._clock, self._ledger, self._model, self._paths, self._say = clock, ledger, model, paths, say
+        self._clock, self._ledger, self._model, self._paths, self._say = clock, ledger, model, paths, notify
 
     def event(self, event: Event, state: CampaignState) -> None:
         """Take in an event that was just recorded."""

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from gfm_pipeline.core.errors import WorkflowError
 from gfm_pipeline.core.explain import SourceLocation, explain
 from gfm_pipeline.core.yamlfile import Location, YamlFile, put, read_setting, read_yaml
+from gfm_pipeline.workflow.former_keys import present_location, with_present_keys
 from gfm_pipeline.workflow.schema import WorkflowModel
 from gfm_pipeline.workflow.sections import workflow_model
 
@@ -56,10 +57,11 @@ def load_workflow(path: Path, overrides: Sequence[str] = (), kept: Path | None =
         missing="Give its path as the first argument.",
         example="Start from the workflow.yaml of the examples.",
     )
-    file = replace(file, path=path)
+    file = with_present_keys(replace(file, path=path))
     overridden: set[Location] = set()
     for text in overrides:
-        keys, value = read_setting(text, "search.candidates=8", WorkflowError)
+        given, value = read_setting(text, "search.candidates=8", WorkflowError)
+        keys = tuple(map(str, present_location(given)))
         put(file.data, keys, value, text, WorkflowError)
         overridden.add(keys)
 

@@ -69,10 +69,10 @@ def _source(
     except ConfigError as error:
         raise loaded.error((*at, "group_key"), f"Source {name!r}: {error.message}", error.hint) from None
     try:
-        forces_are = force_label(source.reader, source.forces_are)
+        forces_are = force_label(source.reader, source.force_sign)
     except ConfigError as error:
-        raise loaded.error((*at, "forces_are"), f"Source {name!r}: {error.message}", error.hint) from None
-    if source.forces_are is None and FORCES.name not in {target.name for target in loaded.model.targets}:
+        raise loaded.error((*at, "force_sign"), f"Source {name!r}: {error.message}", error.hint) from None
+    if source.force_sign is None and FORCES.name not in {target.name for target in loaded.model.targets}:
         forces_are = ForceSign.NONE
     makes_data = describe(source.reader).makes_data
     left = list(recorded)

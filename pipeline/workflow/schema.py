@@ -123,10 +123,10 @@ class LimitsModel(Strict):
     task_hours: Hours = Field(
         default=12.0, description="No task runs longer at a stretch; it is stopped and goes on from its checkpoint."
     )
-    silence_seconds: Seconds = Field(
+    heartbeat_timeout_seconds: Seconds = Field(
         default=900.0, description="A program that shows no life for so long is killed and tried again."
     )
-    lost_seconds: Seconds = Field(
+    wrapper_timeout_seconds: Seconds = Field(
         default=120.0, description="A task whose wrapper shows no life for so long is lost, whatever Parsl says."
     )
     record_seconds: Seconds = Field(

@@ -59,7 +59,7 @@ class SourceModel(Strict):
     )
     max_force: Force | None = Field(default=None, description="Quarantine records above this force (eV/A).")
     energy_per_atom: bool = Field(default=False, description="The energy label is divided by the number of atoms.")
-    forces_are: ForceSign | None = Field(
+    force_sign: ForceSign | None = Field(
         default=None,
         description="What the force label is: forces, gradients, whose sign is turned, or none: energies alone are "
         "read. Default: forces, and none for readers whose format has none.",

@@ -69,18 +69,18 @@ class TargetModel(Strict):
 
 
 def _target(name: str, given: TargetModel) -> Target:
-    said = given.said()
+    settings = given.said()
     if name not in TARGETS.names():
         if given.level is None:
             hint = f"{suggestion(name, TARGETS.names())} Or declare it, e.g. {name}: {EXAMPLE}."
             raise Refused(f"names {name!r}, which is no known target", hint)
-        return check_target(Target(**{"name": name, "unit": "", "text": name.replace("_", " "), **said}))
+        return check_target(Target(**{"name": name, "unit": "", "text": name.replace("_", " "), **settings}))
     try:
         registered = describe_target(name)
     except ConfigError as error:
         why = f"{error.message[0].lower()}{error.message[1:].rstrip('.')}"
         raise Refused(f"cannot be read: {why}", error.hint) from error
-    for field, value in said.items():
+    for field, value in settings.items():
         known = getattr(registered, field)
         if field not in _FREE and value != known:
             shown = known if isinstance(known, StrEnum) else repr(known)
@@ -88,7 +88,7 @@ def _target(name: str, given: TargetModel) -> Target:
             if field == "unit":
                 hint = f"Leave it out, and say of each source what its label is in: label_units: {{{name}: {value}}}."
             raise Refused(f"is {value}, and the registered target {name} has {shown}", hint, (field,))
-    changed = {f.name: said.get(f.name, getattr(registered, f.name)) for f in fields(Target)}
+    changed = {f.name: settings.get(f.name, getattr(registered, f.name)) for f in fields(Target)}
     return check_target(Target(**changed))
 
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from gfm_pipeline.apps.ingest.files.archive_members import InputFile
-from gfm_pipeline.apps.ingest.files.child_process import LOOK, ChildTimeouts
+from gfm_pipeline.apps.ingest.files.child_process import POLL_SECONDS, ChildTimeouts
 from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.files.isolation import isolated
 from gfm_pipeline.apps.ingest.records import Record
@@ -176,7 +176,7 @@ def test_who_stops_early_or_is_stopped_leaves_no_process(source):
 
 def test_a_child_that_reads_is_waited_for_longer():
     def looks(place: list[int], read: list[int]) -> int:
-        patience = ChildTimeouts(10 * LOOK)
+        patience = ChildTimeouts(10 * POLL_SECONDS)
         for number in range(1000):
             if patience.ends(place[number % len(place)], read[number] if len(read) > 1 else read[0]):
                 return number

@@ -96,7 +96,7 @@ def test_wrong_labels_of_real_data_are_found_and_right_ones_pass(name: str) -> N
     records = real_records(name)
     right = seen_in(records)
     assert said(right) == {}
-    assert "set forces_are: gradients" in said(seen_in(records, force=-1.0))[WORK]
+    assert "set force_sign: gradients" in said(seen_in(records, force=-1.0))[WORK]
     assert "energies were in Ha" in said(right, energy=1 / units.Hartree)[WORK]
     assert "forces were in Ha/Bohr" in said(right, force=units.Bohr / units.Hartree)[WORK]
     bohr = said(seen_in(records, length=1 / units.Bohr))

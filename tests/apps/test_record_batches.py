@@ -31,7 +31,7 @@ def record(n: int, **changes: Any) -> Record:
         file_index=0,
         index=n,
         keys=KEYS,
-        said=(("head", KeyKind.HEAD, str(n)),),
+        stated_keys=(("head", KeyKind.HEAD, str(n)),),
         remarks=(Remark("A remark."),),
     )
     return replace(sound, **changes)

@@ -58,7 +58,7 @@ NAMES = [
 
 def resolved(folder: Path, files: Any, **source: Any) -> SourceSettings:
     plain: dict[str, Any] = YAML(typ="safe").load(VALID)
-    plain["data"]["sources"] = {"s": {"reader": "ase", "files": files, "forces_are": "forces", **source}}
+    plain["data"]["sources"] = {"s": {"reader": "ase", "files": files, "force_sign": "forces", **source}}
     with open(folder / "w.yaml", "w", encoding="utf-8") as stream:
         YAML(typ="safe").dump(plain, stream)
     return resolve_source(load_workflow(folder / "w.yaml"), "s")

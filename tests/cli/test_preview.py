@@ -69,7 +69,7 @@ def test_a_source_that_cannot_be_used_says_so(folder, capsys):
     [
         (["--preview", "mien"], "w.yaml:"),
         (["--preview", "mine", "--set", "data.sources.mine.files=gone.xyz"], "There is no file"),
-        (["--preview", "mine", "--set", "data.sources.mine.forces_are=gradient"], "Did you mean 'gradients'?"),
+        (["--preview", "mine", "--set", "data.sources.mine.force_sign=gradient"], "Did you mean 'gradients'?"),
     ],
 )
 def test_a_mistake_is_one_sentence(folder, capsys, words, sentence):

@@ -12,7 +12,7 @@ from gfm_pipeline.engine.decisions.requests import TaskRequest
 from gfm_pipeline.engine.resources.node_pool import Placement
 from gfm_pipeline.engine.stages.trials import TRAIN
 from gfm_pipeline.engine.tasks.attempts import Running
-from gfm_pipeline.engine.tasks.shared_launches import LINGER_SECONDS, LOOK_SECONDS, SharedLaunch, SharedLaunches
+from gfm_pipeline.engine.tasks.shared_launches import LINGER_SECONDS, POLL_SECONDS, SharedLaunch, SharedLaunches
 from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.launch import LaunchStrategy
 from gfm_pipeline.sites.task_shape import TaskShape
@@ -36,10 +36,10 @@ def test_a_task_that_has_ended_is_told_once_while_the_others_go_on(launch):
     x, y = launch.members.values()
     assert launches.ended(0.0) == []
     (launch.folder / f"{ENDED_STEM}0").touch()
-    assert launches.ended(LOOK_SECONDS / 2) == []  # looks now and then only
-    assert launches.ended(LOOK_SECONDS) == [x.key]
+    assert launches.ended(POLL_SECONDS / 2) == []  # looks now and then only
+    assert launches.ended(POLL_SECONDS) == [x.key]
     launches.left(x)
-    assert launches.ended(2 * LOOK_SECONDS) == []
+    assert launches.ended(2 * POLL_SECONDS) == []
     assert list(launch.members.values()) == [y]
 
 
@@ -51,7 +51,7 @@ def test_a_launch_that_outlives_its_tasks_is_asked_to_leave_and_then_is_trouble(
     launches.ended(10.0)
     launches.ended(10.0 + LINGER_SECONDS)
     assert not (launch.folder / STOP_FILE).exists()
-    launches.ended(11.0 + LINGER_SECONDS + LOOK_SECONDS)
+    launches.ended(11.0 + LINGER_SECONDS + POLL_SECONDS)
     assert (launch.folder / STOP_FILE).exists()
     assert not launches.stuck(20.0 + LINGER_SECONDS, 100.0)
     assert launches.stuck(120.0 + LINGER_SECONDS, 100.0)

@@ -65,7 +65,7 @@ def test_each_task_has_its_own_bounds_and_the_launch_outlives_them(tmp_path):
     for member in own:
         assert (member.module, member.line, member.shim) == ("gfm_pipeline.apps.train", (), None)
         assert job.launch.deadline_seconds > member.deadline_seconds + member.grace_seconds
-        assert job.launch.silence_seconds >= job.launch.deadline_seconds  # it shows no life itself
+        assert job.launch.heartbeat_timeout_seconds >= job.launch.deadline_seconds  # it shows no life itself
     assert job.launch.folder == str(launch)
     assert command_line(job.launch)[-2:] == ["-m", "gfm_pipeline.apps.runtime.rank"]  # a rank finds its task by itself
 

@@ -111,7 +111,7 @@ def test_a_parsl_that_keeps_dying_ends_the_run_with_one_sentence(tmp_path):
 
 def test_a_worker_that_is_stuck_is_found_and_its_slot_freed(uninterrupted, tmp_path):
     """The wrapper stops with its worker: Parsl's future would never resolve."""
-    ends = inject(tmp_path, {"c00000-r0": ["stuck worker"]}, "limits.lost_seconds=5")
+    ends = inject(tmp_path, {"c00000-r0": ["stuck worker"]}, "limits.wrapper_timeout_seconds=5")
     assert [e.cause for e in ends["c00000-r0"]] == [Cause.NODE_FAILURE, Cause.FINISHED]
     assert "no sign of life" in ends["c00000-r0"][0].reason
     assert pretended.artefacts(tmp_path) == pretended.artefacts(uninterrupted)
@@ -120,7 +120,7 @@ def test_a_worker_that_is_stuck_is_found_and_its_slot_freed(uninterrupted, tmp_p
 
 def test_a_manager_that_is_stuck_is_found(uninterrupted, tmp_path):
     """Tasks come back as lost, and what is submitted afterwards reaches no manager: Parsl itself sees no fault."""
-    driver = started(tmp_path, "limits.lost_seconds=5")
+    driver = started(tmp_path, "limits.wrapper_timeout_seconds=5")
     record = next(
         read_record(WrapperRecord, file)
         for file in tmp_path.glob(f"campaigns/*/stages/search-*/tasks/*/attempt-1/{WRAPPER_FILE}")

@@ -217,7 +217,7 @@ def inject(folder: Path, faults: dict[str, list[str]], *settings: str, code: int
 
 @pytest.mark.slow
 def test_every_class_of_failure_is_survived_and_changes_nothing(uninterrupted, tmp_path):
-    ends = inject(tmp_path, FAULTS, "limits.silence_seconds=2", "limits.task_hours=0.0017")  # 6 s
+    ends = inject(tmp_path, FAULTS, "limits.heartbeat_timeout_seconds=2", "limits.task_hours=0.0017")  # 6 s
     causes = {task: [e.cause for e in ends[task]] for task in FAULTS}
     assert causes["c00000-r0"] == [Cause.KILLED, Cause.KILLED, Cause.FINISHED]
     assert causes["c00001-r0"] == [Cause.OUT_OF_MEMORY, Cause.OUT_OF_MEMORY, Cause.FINISHED]

@@ -24,7 +24,9 @@ from gfm_pipeline.core.visibility import modified
 from gfm_pipeline.engine.tasks.watchdog import Watchdog
 from gfm_pipeline.execution.interchange import any_suspended
 
-PAUSE = 9.0  # seconds: longer than Parsl waits for heartbeats of a second, and than limits.lost_seconds below
+PAUSE = (
+    9.0  # seconds: longer than Parsl waits for heartbeats of a second, and than limits.wrapper_timeout_seconds below
+)
 
 
 class Clock:
@@ -61,7 +63,7 @@ def test_neither_wrapper_nor_ranks_nor_driver_take_a_pause_for_silence(tmp_path)
     """Each looks, stands still for an hour with all others, and looks again before the others have moved."""
     clock = Clock()
     lived = LivedTime(clock=clock)
-    launch = Launch("m", str(tmp_path), deadline_seconds=600.0, environment={}, silence_seconds=60.0)
+    launch = Launch("m", str(tmp_path), deadline_seconds=600.0, environment={}, heartbeat_timeout_seconds=60.0)
     (tmp_path / "heartbeat").touch()
     (tmp_path / "wrapper.json").touch()
     watch, pulse = AttemptMonitor(launch, lived(), lived), WrapperHeartbeat(tmp_path / "wrapper.json", 60.0, lived())
@@ -113,7 +115,7 @@ def test_a_driver_that_stands_still_is_seen():
 @pytest.mark.slow
 def test_a_machine_that_sleeps_costs_no_attempt(uninterrupted, tmp_path):
     """All processes of the campaign stop, as a laptop's do, and go on."""
-    driver = started(tmp_path, "limits.lost_seconds=6")
+    driver = started(tmp_path, "limits.wrapper_timeout_seconds=6")
     everyone = family(psutil.Process(driver.pid), tmp_path)
     for process in everyone:
         with suppress(psutil.NoSuchProcess):

@@ -129,7 +129,7 @@ def test_silent_program_is_killed_with_its_whole_group(attempt):
         "for _ in range(8):\n    pathlib.Path('heartbeat').touch(); time.sleep(0.25)\n"
         "time.sleep(300)"
     )
-    launch = attempt(source, silence_seconds=1.0)
+    launch = attempt(source, heartbeat_timeout_seconds=1.0)
     record = run(launch)
     assert (record.code, record.silent, record.timed_out) == (-signal.SIGKILL, True, False)
     assert record.seconds > 2.5  # not while it showed life
@@ -152,7 +152,7 @@ def test_stop_file_ends_a_program_that_does_not_look_for_it(attempt):
 
 def test_clock_that_jumps_does_not_look_like_silence(tmp_path):
     """Only changes of the heartbeat's time count, so an hour forth or back is a sign of life like any other."""
-    watch = AttemptMonitor(Launch("m", str(tmp_path), 1e9, {}, silence_seconds=10.0), now=0.0)
+    watch = AttemptMonitor(Launch("m", str(tmp_path), 1e9, {}, heartbeat_timeout_seconds=10.0), now=0.0)
     beat = tmp_path / HEARTBEAT_FILE
     beat.touch()
     for now, clock in ((5.0, 1e9), (14.0, 1e9 - 3600), (23.0, 1e9 + 7200)):

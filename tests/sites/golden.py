@@ -68,7 +68,7 @@ def _launch(site: SiteModel, nodes: int) -> str:
     lines = ["one task:", "", _shortened(shlex.join(launch_line(site, shape, names))), ""]
     if site.launch.pool_template:
         lines += ["worker pools:", "", _shortened(shlex.join(pool_line(site, names))), ""]
-    told = rank_file(site, shape, names, site.driver.rendezvous_ports[0], lost_seconds=120.0)
+    told = rank_file(site, shape, names, site.driver.rendezvous_ports[0], wrapper_timeout_seconds=120.0)
     lines += [f"{shape.ranks} ranks, {shape.ranks_per_node} a node; {told.device} selects the device", ""]
     lines += [f"{'local rank':<12}{'GPU':<6}cores"]
     for rank, place in enumerate(node_layout(site, shape)):

@@ -128,7 +128,7 @@ def test_folding_is_short():
 
 def test_what_ranks_of_a_step_are_told(tmp_path):
     machine = site(FRONTIER)
-    told = rank_file(machine, default_shape(machine, 2), NAMES[:2], 20003, lost_seconds=60.0)
+    told = rank_file(machine, default_shape(machine, 2), NAMES[:2], 20003, wrapper_timeout_seconds=60.0)
     assert (told.ranks, told.ranks_per_node, told.nodes) == (16, 8, NAMES[:2])
     assert (told.master_address, told.master_port) == ("frontier00001", 20003)
     assert told.rank_gpus == (4, 5, 2, 3, 6, 7, 0, 1)
@@ -144,7 +144,7 @@ def test_what_ranks_of_a_step_are_told(tmp_path):
 
 def test_what_spawned_ranks_are_told():
     machine = site(FRONTIER)
-    told = rank_file(machine, TaskShape(0, 2, 1, 7), (), 20000, lost_seconds=60.0, slot=1)
+    told = rank_file(machine, TaskShape(0, 2, 1, 7), (), 20000, wrapper_timeout_seconds=60.0, slot=1)
     assert told.rank_gpus == (2, 3)
     assert told.rank_cores == ("17-23", "25-31")
     assert told.bind
@@ -162,18 +162,18 @@ def test_the_profile_in_use_wins_over_the_environment():
 
 
 def test_ranks_bind_themselves_where_the_launcher_does_not():
-    told = rank_file(site(HOSTS), default_shape(site(HOSTS), 1), ["a"], 20000, lost_seconds=1.0)
+    told = rank_file(site(HOSTS), default_shape(site(HOSTS), 1), ["a"], 20000, wrapper_timeout_seconds=1.0)
     assert told.bind
     assert told.visible_variable is None
     assert told.rank_gpus == ()
-    plain = rank_file(site(PLAIN), TaskShape(0, 1, 0, 0), (), 20000, lost_seconds=1.0)
+    plain = rank_file(site(PLAIN), TaskShape(0, 1, 0, 0), (), 20000, wrapper_timeout_seconds=1.0)
     assert not plain.bind
     assert plain.rank_cores == ()
 
 
 def test_addresses_among_ranks_may_be_others_than_names():
     machine = site(TILES, launch=TILES["launch"] | {"address_suffix": ".hsn.example.org"})
-    told = rank_file(machine, default_shape(machine, 2), ["x1", "x2"], 20000, lost_seconds=1.0)
+    told = rank_file(machine, default_shape(machine, 2), ["x1", "x2"], 20000, wrapper_timeout_seconds=1.0)
     assert told.master_address == "x1.hsn.example.org"
     assert told.nodes == ("x1", "x2")
     assert told.cancel == ()  # PBS knows no steps
@@ -206,7 +206,7 @@ def test_ranges_of_a_group():
 def test_members_of_a_group_share_no_gpu(ranks, tasks):
     machine, wanted = site(FRONTIER), TaskShape(0, ranks, 1, 7)
     names = NAMES[: group_shape(machine, wanted, tasks).nodes]
-    files = group_rank_files(machine, wanted, tasks, names, range(20000, 20000 + tasks), lost_seconds=1.0)
+    files = group_rank_files(machine, wanted, tasks, names, range(20000, 20000 + tasks), wrapper_timeout_seconds=1.0)
     places = [(told.nodes[0], gpu) for told in files for gpu in told.rank_gpus]
     assert len(places) == len(set(places)) == ranks * tasks
     full = (4, 5, 2, 3, 6, 7, 0, 1)
@@ -221,7 +221,7 @@ def test_members_of_a_group_share_no_gpu(ranks, tasks):
 def test_a_group_needs_its_nodes():
     machine = site(FRONTIER)
     with pytest.raises(ConfigError, match="do not fit on 1 nodes"):
-        group_rank_files(machine, default_shape(machine, 1), 2, NAMES[:1], (1, 2), lost_seconds=1.0)
+        group_rank_files(machine, default_shape(machine, 1), 2, NAMES[:1], (1, 2), wrapper_timeout_seconds=1.0)
 
 
 def test_members_are_found_by_rank(tmp_path):

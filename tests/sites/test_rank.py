@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from ranked import ended, finish, gone, prepare, ranks_file, seen, start, start_step, wait_until
 
-from gfm_pipeline.apps.runtime.grouped_launch import Appeared
+from gfm_pipeline.apps.runtime.grouped_launch import FileAppeared
 from gfm_pipeline.apps.runtime.rank import cancel_step, step_of
 from gfm_pipeline.apps.runtime.rank_assignment import RankAssignment, visible_gpu
 from gfm_pipeline.apps.runtime.supervise import WrapperHeartbeat
@@ -161,7 +161,7 @@ def test_a_killed_rank_leaves_no_program(tmp_path):
 
 def test_rank_0_notices_that_the_wrapper_is_gone_and_ends_the_step(tmp_path):
     cancel = (sys.executable, "-c", "import sys; open('cancelled', 'w').write(sys.argv[1])", "{step}")
-    folder = prepare(tmp_path, ranks_file(1, lost_seconds=3.0, cancel=cancel), {0: {"sleep": 60}})
+    folder = prepare(tmp_path, ranks_file(1, wrapper_timeout_seconds=3.0, cancel=cancel), {0: {"sleep": 60}})
     slurm = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_JOB_ID": "17", "SLURM_STEP_ID": "4"}
     process = start("rank", folder, slurm)
     began = time.monotonic()
@@ -266,7 +266,7 @@ def test_a_member_that_is_refused_leaves_an_exit_record(tmp_path):
 
 
 def test_looks_at_the_file_system_are_rare(tmp_path):
-    look = Appeared(tmp_path / "exit.json", 5.0)
+    look = FileAppeared(tmp_path / "exit.json", 5.0)
     assert not look(100.0)
     (tmp_path / "exit.json").touch()
     assert not look(104.9)

@@ -49,7 +49,7 @@ resources:
   search: {{nodes: {search}, ranks_per_node: {ranks}}}
   converge: {{nodes: {converge}, ranks_per_node: {ranks}}}
 allocation: {{nodes: {nodes}, hours: {hours}, blocks: {blocks}}}
-limits: {{lost_seconds: 40, stop_seconds: 20}}
+limits: {{wrapper_timeout_seconds: 40, stop_seconds: 20}}
 """
 
 

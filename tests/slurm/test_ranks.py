@@ -30,7 +30,7 @@ def launch(site, folder: Path, nodes: list[str], ranks_per_node: int | None = No
     """Return the shell line that runs the noting program on ``nodes`` in a folder of its own."""
     shape = default_shape(site, len(nodes), ranks_per_node)
     folder.mkdir()
-    rank_file(site, shape, nodes, 20_123, lost_seconds=60).write(folder)
+    rank_file(site, shape, nodes, 20_123, wrapper_timeout_seconds=60).write(folder)
     (folder / "spec.json").write_text("{}")
     line = [
         *launch_line(site, shape, nodes),
@@ -132,7 +132,7 @@ def test_a_task_that_is_asked_to_leave_has_time_to_save(bed, tmp_path, machine):
     shape = default_shape(site, 2)
     folder = tmp_path / "task"
     folder.mkdir()
-    rank_file(site, shape, nodes, 20_124, lost_seconds=60).write(folder)
+    rank_file(site, shape, nodes, 20_124, wrapper_timeout_seconds=60).write(folder)
     (folder / "spec.json").write_text("{}")
     (tmp_path / "stopped.py").write_text(STOPPED)
     line = [

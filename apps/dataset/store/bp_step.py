@@ -110,5 +110,5 @@ class _Explained(AbstractContextManager[None]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, RuntimeError):
-            said = (str(error).splitlines() or [""])[0]
-            raise DataError(f"ADIOS2 could not write {self.path}: {said}.") from error
+            message = (str(error).splitlines() or [""])[0]
+            raise DataError(f"ADIOS2 could not write {self.path}: {message}.") from error

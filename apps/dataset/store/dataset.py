@@ -177,6 +177,6 @@ class Dataset:
         return to_pyg(self, split, cutoff, transform)
 
     def _check(self, n: int, split: Split) -> None:
-        said = self.statistics.n_structures[split]
-        if n != said:
-            raise IntegrityError(f"{self.path} holds {n} structures in {split}, its statistics say {said}.")
+        recorded = self.statistics.n_structures[split]
+        if n != recorded:
+            raise IntegrityError(f"{self.path} holds {n} structures in {split}, its statistics say {recorded}.")

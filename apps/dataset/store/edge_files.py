@@ -171,19 +171,19 @@ class StoredEdges:
 
     def __init__(self, folder: Path, label: Split, graphs: int, chunk: int, layout: EdgeLayout) -> None:
         self._path, path = (folder / name for name in edge_files(label))
-        said = layout.splits.get(str(label))
-        if said is None:
+        recorded = layout.splits.get(str(label))
+        if recorded is None:
             raise IntegrityError(f"{folder} says nothing of the edges in {label}.", "Ingest the dataset again.")
         self.cutoff, self._chunk = layout.cutoff, chunk
-        self._starts = np.array([*said.first, said.n_edges], dtype=np.int64)
+        self._starts = np.array([*recorded.first, recorded.n_edges], dtype=np.int64)
         self._edges, self._counts = _mapped(self._path), _mapped(path)
-        for file, array, n in ((self._path, self._edges, said.n_edges), (path, self._counts, graphs)):
+        for file, array, n in ((self._path, self._edges, recorded.n_edges), (path, self._counts, graphs)):
             if array.shape != (n,) or array.dtype != (EDGE if file is self._path else COUNT):
                 raise IntegrityError(
                     f"{file} does not hold the {n} numbers its dataset says.", "Ingest the dataset again."
                 )
-        if len(said.first) != -(-graphs // chunk):
-            raise IntegrityError(f"{folder} says where the edges of {len(said.first)} chunks begin in {label}.")
+        if len(recorded.first) != -(-graphs // chunk):
+            raise IntegrityError(f"{folder} says where the edges of {len(recorded.first)} chunks begin in {label}.")
 
     def read(self, graphs: Indices) -> Packed:
         """Return the edges of ``graphs``, which ascend without repetition.

@@ -102,8 +102,8 @@ class _File:
                     get(variable, out[done : done + length], adios.Mode.Sync)
                 done += length
         except (RuntimeError, ValueError) as error:
-            said = str(error).splitlines()[0]
-            raise IntegrityError(f"{self._file.path}: {self._label} cannot be read: {said}.") from error
+            message = str(error).splitlines()[0]
+            raise IntegrityError(f"{self._file.path}: {self._label} cannot be read: {message}.") from error
         return out
 
 

@@ -48,7 +48,7 @@ class GivenSplits:
         named = frozenset(split for split in source.file_splits or () if split is not None)
         return cls(named, source.group_key is not None and not source.group_key.startswith("@"))
 
-    def seen_in(self, ids: Iterable[Ids]) -> GivenSplits:
+    def found_in(self, ids: Iterable[Ids]) -> GivenSplits:
         """Return the same with the splits that records of these groups were given to."""
         found = {k for some in ids for k in np.unique(given(some[some != np.uint64(LONE_ID)])).tolist()}
         return replace(self, found=frozenset(ORDER[k] for k in found if k >= 0))
@@ -62,22 +62,22 @@ def stated_split(source: SourceSettings, file_index: int, find: Callable[[str], 
     return None if source.file_splits is None else source.file_splits[file_index]
 
 
-def unknown_split(source: SourceSettings, said: str | None, group: str | None) -> str | None:
+def unknown_split(source: SourceSettings, name: str | None, group: str | None) -> str | None:
     """Return why the split of a record is not known; None where it is, or is dealt, or does not matter."""
     if source.split_key is None or group == LONE:
         return None
-    if said is None:
+    if name is None:
         return f"no split: the record has no `{source.split_key}`"
-    if split_named(said) is None:
-        return f"unknown split: `{source.split_key}` is {said[:20]!r}, not train, validation or test"
+    if split_named(name) is None:
+        return f"unknown split: `{source.split_key}` is {name[:20]!r}, not train, validation or test"
     return None
 
 
-def with_split(group: int, said: str | None) -> int:
+def with_split(group: int, name: str | None) -> int:
     """Return the number of a group that holds the split its record was given."""
     if group == LONE_ID:
         return group
-    split = split_named(said)
+    split = split_named(name)
     return group & ~int(MASK) | (0 if split is None else 1 + ORDER.index(split))
 
 

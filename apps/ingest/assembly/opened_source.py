@@ -57,9 +57,9 @@ class OpenedSource:
         table = ", ".join(f"{n} x {reason}" for reason, n in by_frequency(self.reasons).items())
         example = f" First: {self.first.file}, record {self.first.index}: {self.first.reason}." if self.first else ""
         if bad == total:
-            said = f"all {total} were set aside ({table}).{example}" if total else self._nothing()
+            message = f"all {total} were set aside ({table}).{example}" if total else self._nothing()
             raise DataError(
-                f"Source {name} has no usable record: {said}", "Correct the source or its keys.", self.table()
+                f"Source {name} has no usable record: {message}", "Correct the source or its keys.", self.table()
             )
         raise DataError(
             f"Source {name}: {bad} of {total} records were set aside, more than the "
@@ -117,9 +117,9 @@ def open_source(spec: AssembleSpec, task: Task) -> OpenedSource:
     reasons: Counter[str] = Counter()
     for folder in folders:
         task.check()
-        index, seen = open_shard(folder)
+        index, evidence_found = open_shard(folder)
         indexes.append(index)
-        evidence.append(seen)
+        evidence.append(evidence_found)
         reasons.update(index.reasons)
         task.report_progress(done=len(indexes), total=len(folders), quarantined=sum(reasons.values()))
     source = OpenedSource(spec, folders, indexes, Evidence.merge(evidence), reasons, None)

@@ -120,7 +120,7 @@ def make_plan(source: OpenedSource, scratch: Path, task: Task) -> AssemblyPlan:
         structures=together and not named_by_records(spec.source),
     )
     default = has_default_groups(spec.source)
-    what = None if what is None else what.seen_in(_groups(parts, marks, grouping))
+    what = None if what is None else what.found_in(_groups(parts, marks, grouping))
     request = SplitRequest(spec.validation, spec.test, spec.seed, spec.source.name, default, what, together)
 
     def regroup(block: int) -> Groups | None:

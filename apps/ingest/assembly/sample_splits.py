@@ -34,8 +34,8 @@ def sample_split_sentences(records: list[Record], spec: PreviewSpec, complete: b
     source = spec.source
     what = GivenSplits.of(source)
     numbers_of = [(group_id(str(record.group)), record.split) for record in records]
-    ids = np.array([n if what is None else with_split(n, said) for n, said in numbers_of], dtype=np.uint64)
-    what = None if what is None else what.seen_in([ids])
+    ids = np.array([n if what is None else with_split(n, stated) for n, stated in numbers_of], dtype=np.uint64)
+    what = None if what is None else what.found_in([ids])
     place = [np.array([getattr(r, name) for r in records], np.int64) for name in ("file_index", "member", "index")]
     last: dict[int, int] = {}
     for file, member, index in zip(*(column.tolist() for column in place), strict=True):

@@ -72,7 +72,7 @@ class SplitChoice:
 
 
 @dataclass(frozen=True)
-class _Dealt:
+class _SplitAttempt:
     """Groups without isolated atoms, and the split of each [K]."""
 
     groups: Groups
@@ -119,7 +119,7 @@ def choose_splits(named: Groups | None, regroup: Callable[[int], Groups | None],
     if request.given is not None:
         return _keep_given(named, regroup, request, request.given)
     if request.together:
-        return _deal_together(named, request)
+        return _split_together(named, request)
     if named is None:
         return SplitChoice(GroupSplits(None, None, request.validation, request.test, request.seed), None, ())
     groups, lone = named.split_off_lone()
@@ -129,7 +129,7 @@ def choose_splits(named: Groups | None, regroup: Callable[[int], Groups | None],
             "Give their file to the source whose energies they belong to.",
         )
     extra = _any(lone.elements)
-    dealt = _deal(groups, request, extra) if len(groups) >= len(SPLITS) else None
+    dealt = _split(groups, request, extra) if len(groups) >= len(SPLITS) else None
     why = _why_not(groups, dealt, request, extra)
     if why is not None:
         block = max(1, int(groups.sizes.sum()) // _blocks(request))
@@ -138,23 +138,23 @@ def choose_splits(named: Groups | None, regroup: Callable[[int], Groups | None],
         if others is None or (dealt is None and len(others) < len(SPLITS)):
             split_groups(groups.sizes, request.validation, request.test, request.seed, request.name)  # raises
         elif len(others) >= len(SPLITS):
-            instead = _deal(others, request, extra)
+            instead = _split(others, request, extra)
             if dealt is None or _better(instead, dealt, request, extra):
-                said = (_of_blocks(why, block, len(others)), *_said(instead, request, extra))
-                return SplitChoice(_splits(instead, lone, request), block, said)
+                sentences = (_of_blocks(why, block, len(others)), *_sentences(instead, request, extra))
+                return SplitChoice(_splits(instead, lone, request), block, sentences)
     if dealt is None:
         raise DataError(f"Source {request.name} has too few records for three splits.", "Give more.")
     few = (_of_few(dealt),) if request.default and len(groups) < FEW else ()
-    return SplitChoice(_splits(dealt, lone, request), None, (*_said(dealt, request, extra), *few))
+    return SplitChoice(_splits(dealt, lone, request), None, (*_sentences(dealt, request, extra), *few))
 
 
-def _deal_together(named: Groups | None, request: SplitRequest) -> SplitChoice:
+def _split_together(named: Groups | None, request: SplitRequest) -> SplitChoice:
     """Deal groups by a hash of their names or structures and the seed, which is the same in every source."""
     hashed = GroupSplits(None, None, request.validation, request.test, request.seed)
     if named is None:
         return SplitChoice(hashed, None, ())
     groups, lone = named.split_off_lone()
-    dealt = _Dealt(groups, hashed.split(groups.ids), ())
+    dealt = _SplitAttempt(groups, hashed.split(groups.ids), ())
     counts = dealt.records()
     for split, n in zip(SPLITS, counts.tolist(), strict=True):
         if not n:
@@ -163,7 +163,7 @@ def _deal_together(named: Groups | None, request: SplitRequest) -> SplitChoice:
                 f"its {len(groups)} groups fell to {_NAMES[split]}.",
                 "Choose another seed, larger fractions or a finer group_key.",
             )
-    return SplitChoice(_splits(dealt, lone, request), None, _said(dealt, request, _any(lone.elements)))
+    return SplitChoice(_splits(dealt, lone, request), None, _sentences(dealt, request, _any(lone.elements)))
 
 
 def _keep_given(
@@ -180,7 +180,7 @@ def _keep_given(
         shares = absent.get(Split.VALIDATION, 0.0), absent.get(Split.TEST, 0.0)
         return SplitChoice(GroupSplits(None, None, *shares, request.seed, given=True), None, ())
     groups, lone = named.split_off_lone()
-    had, block, said = given(groups.ids), None, list[str]()
+    had, block, sentences = given(groups.ids), None, list[str]()
     absent.pop(Split.TRAIN, None)
     which = np.maximum(had, 0).astype(np.uint8)
     if absent:
@@ -197,10 +197,13 @@ def _keep_given(
             )
         total = int(groups.sizes.sum())
         which[rest] = split_rest(groups.sizes[rest], {s: share * total for s, share in absent.items()}, request.seed)
-        said.append(_of_absent(tuple(absent), block))
-    dealt = _Dealt(groups, which, ())
-    said += [*shared_split_sentence(groups.ids, groups.sizes, which, what), *_of_missing(dealt, _any(lone.elements))]
-    return SplitChoice(replace(_splits(dealt, lone, request), given=True), block, tuple(said))
+        sentences.append(_of_absent(tuple(absent), block))
+    dealt = _SplitAttempt(groups, which, ())
+    sentences += [
+        *shared_split_sentence(groups.ids, groups.sizes, which, what),
+        *_of_missing(dealt, _any(lone.elements)),
+    ]
+    return SplitChoice(replace(_splits(dealt, lone, request), given=True), block, tuple(sentences))
 
 
 def _of_absent(absent: tuple[Split, ...], block: int | None) -> str:
@@ -217,26 +220,26 @@ def _blocks(request: SplitRequest) -> int:
     return max(BLOCKS, math.ceil(EACH / min(request.validation, request.test)))
 
 
-def _splits(dealt: _Dealt, lone: Groups, request: SplitRequest) -> GroupSplits:
+def _splits(dealt: _SplitAttempt, lone: Groups, request: SplitRequest) -> GroupSplits:
     ids = np.concatenate([dealt.groups.ids, lone.ids])
     which = np.concatenate([dealt.which, np.zeros(len(lone), np.uint8)])
     order = np.argsort(ids)
     return GroupSplits(ids[order], which[order], request.validation, request.test, request.seed)
 
 
-def _deal(groups: Groups, request: SplitRequest, extra: NDArray[np.uint64]) -> _Dealt:
+def _split(groups: Groups, request: SplitRequest, extra: NDArray[np.uint64]) -> _SplitAttempt:
     """Deal groups to splits; those that alone have an element go to training, the smallest first."""
 
     def dealt(pinned: frozenset[int]) -> NDArray[np.uint8]:
         return split_groups(groups.sizes, request.validation, request.test, request.seed, request.name, pinned)
 
     pinned, moved = frozenset[int](), list[str]()
-    best = latest = _Dealt(groups, dealt(pinned), ())
+    best = latest = _SplitAttempt(groups, dealt(pinned), ())
     while (missing := latest.missing(extra)) and len(groups) - len(pinned) >= len(SPLITS):
         with_it = [g for g in range(len(groups)) if g not in pinned and missing[0] in symbols_of(groups.elements[g])]
         pinned |= {min(with_it, key=lambda g: int(groups.sizes[g]))}
         moved.append(missing[0])
-        latest = _Dealt(groups, dealt(pinned), tuple(moved))
+        latest = _SplitAttempt(groups, dealt(pinned), tuple(moved))
         if len(np.unique(latest.which)) < len(SPLITS):
             break
         if len(latest.missing(extra)) < len(best.missing(extra)):
@@ -244,14 +247,16 @@ def _deal(groups: Groups, request: SplitRequest, extra: NDArray[np.uint64]) -> _
     return best
 
 
-def _sizes(dealt: _Dealt, request: SplitRequest) -> str:
+def _sizes(dealt: _SplitAttempt, request: SplitRequest) -> str:
     got, total = dealt.records().tolist(), int(dealt.groups.sizes.sum())
-    asked = "/".join(f"{100 * share:.3g}" for share in request.shares())
+    requested = "/".join(f"{100 * share:.3g}" for share in request.shares())
     shares = "/".join(f"{100 * n / total:.3g}" for n in got)
-    return f"{'/'.join(map(str, got))} records ({shares} %), and {asked} % were asked for"
+    return f"{'/'.join(map(str, got))} records ({shares} %), and {requested} % were asked for"
 
 
-def _why_not(groups: Groups, dealt: _Dealt | None, request: SplitRequest, extra: NDArray[np.uint64]) -> str | None:
+def _why_not(
+    groups: Groups, dealt: _SplitAttempt | None, request: SplitRequest, extra: NDArray[np.uint64]
+) -> str | None:
     """Return why blocks should replace the groups; None where they should not."""
     if dealt is None:
         many = "All records are of one group" if len(groups) == 1 else f"The records are of {len(groups)} groups"
@@ -265,14 +270,14 @@ def _why_not(groups: Groups, dealt: _Dealt | None, request: SplitRequest, extra:
     return None
 
 
-def _better(instead: _Dealt, dealt: _Dealt, request: SplitRequest, extra: NDArray[np.uint64]) -> bool:
+def _better(instead: _SplitAttempt, dealt: _SplitAttempt, request: SplitRequest, extra: NDArray[np.uint64]) -> bool:
     """Return whether blocks miss fewer elements than groups, or are nearer to the fractions and miss no more."""
     new, old = (len(some.missing(extra)) for some in (instead, dealt))
     shares = request.shares()
     return new < old or (new == old and instead.off(shares) < dealt.off(shares) - 1e-9)
 
 
-def _of_few(dealt: _Dealt) -> str:
+def _of_few(dealt: _SplitAttempt) -> str:
     counts = np.bincount(dealt.which, minlength=3).tolist()
     return (
         f"The groups are few: of {len(dealt.which)}, validation holds {counts[1]} and test {counts[2]}, and training "
@@ -287,7 +292,7 @@ def _of_blocks(why: str, block: int, number: int) -> str:
     )
 
 
-def _of_missing(dealt: _Dealt, extra: NDArray[np.uint64]) -> tuple[str, ...]:
+def _of_missing(dealt: _SplitAttempt, extra: NDArray[np.uint64]) -> tuple[str, ...]:
     missing = dealt.missing(extra)
     if not missing:
         return ()
@@ -297,14 +302,14 @@ def _of_missing(dealt: _Dealt, extra: NDArray[np.uint64]) -> tuple[str, ...]:
     )
 
 
-def _said(dealt: _Dealt, request: SplitRequest, extra: NDArray[np.uint64]) -> tuple[str, ...]:
-    said = []
+def _sentences(dealt: _SplitAttempt, request: SplitRequest, extra: NDArray[np.uint64]) -> tuple[str, ...]:
+    sentences = []
     if dealt.moved:
-        said.append(
+        sentences.append(
             f"So that training has every element, groups with {', '.join(dealt.moved)} were taken out of validation "
             "and test, which tell nothing of groups that have them alone."
         )
-    said += _of_missing(dealt, extra)
+    sentences += _of_missing(dealt, extra)
     if dealt.off(request.shares()) > OFF:
-        said.append(f"Whole groups make splits of {_sizes(dealt, request)}: a finer group_key comes nearer.")
-    return tuple(said)
+        sentences.append(f"Whole groups make splits of {_sizes(dealt, request)}: a finer group_key comes nearer.")
+    return tuple(sentences)

@@ -90,8 +90,8 @@ class _LabelledFrame:
 class Collector:
     """Takes converted records one by one in the order they are read, and keeps bounded evidence of them."""
 
-    _seen: int = 0
-    _looked: int = 0
+    _n_seen: int = 0
+    _n_checked: int = 0
     _unbound: int = 0
     _square: float = 0.0
     _count: int = 0
@@ -102,10 +102,10 @@ class Collector:
 
     def add(self, record: Record) -> None:
         """Look at a record that was found usable."""
-        at, self._seen = self._seen, self._seen + 1
+        at, self._n_seen = self._n_seen, self._n_seen + 1
         if (at >= FIRST and at % EVERY >= THEN) or record.energy is None:
             return
-        self._looked += 1
+        self._n_checked += 1
         if record.forces is not None:
             self._square += float((record.forces**2).sum())
             self._count += record.forces.size
@@ -143,7 +143,7 @@ class Collector:
         own = Evidence(
             np.array(self._pairs, dtype=np.float64).reshape(-1, 4),
             np.concatenate([np.zeros((0, 3)), *self._bonds]),
-            self._looked,
+            self._n_checked,
             self._unbound,
             self._square,
             self._count,
@@ -257,30 +257,30 @@ def slope(pairs: FLOATS) -> tuple[float, float, float, int]:
 
 
 def _work(evidence: Evidence) -> Finding:
-    look = "energy change against work of the forces"
+    check = "energy change against work of the forces"
     if len(evidence.pairs) < MIN_PAIRS:
-        return Finding(look, None, f"{len(evidence.pairs)} pairs of nearby frames: too few to compare.", {})
+        return Finding(check, None, f"{len(evidence.pairs)} pairs of nearby frames: too few to compare.", {})
     ratio, correlation, effective, n = slope(evidence.pairs)
     values = {"slope": ratio, "correlation": correlation, "pairs": float(n)}
-    seen = f"slope {ratio:.3g}, correlation {correlation:.2f}, {n} pairs of nearby frames"
+    measured = f"slope {ratio:.3g}, correlation {correlation:.2f}, {n} pairs of nearby frames"
     if abs(correlation) < 0.8 or effective < 5:
-        return Finding(look, None, f"Frames are too far apart to compare ({seen}).", values)
+        return Finding(check, None, f"Frames are too far apart to compare ({measured}).", values)
     natoms = float(np.median(evidence.pairs[:, 3]))
     ratios = [(1.0, ""), *_RATIOS, *([(1 / natoms, "as if energies were per atom")] if natoms > 1.4 else [])]
     off = [abs(float(np.log(abs(ratio) / known))) for known, _ in ratios]
     sign = (
-        " Their sign is turned: the label is a gradient; set forces_are: gradients (or undo it)." if ratio < 0 else ""
+        " Their sign is turned: the label is a gradient; set force_sign: gradients (or undo it)." if ratio < 0 else ""
     )
     if off[0] <= _NEAR and off[0] == min(off):
         if not sign:
-            return Finding(look, True, f"Energies and forces belong together ({seen}).", values)
-        return Finding(look, False, f"Forces do not belong to the energies ({seen}).{sign}", values)
+            return Finding(check, True, f"Energies and forces belong together ({measured}).", values)
+        return Finding(check, False, f"Forces do not belong to the energies ({measured}).{sign}", values)
     likely = [meaning for (_, meaning), far in zip(ratios, off, strict=True) if far <= min(off) + 0.1 and far <= _NEAR]
     if not likely and abs(correlation) < 0.95 and not sign:
-        return Finding(look, None, f"Energies and forces agree in direction only ({seen}).", values)
+        return Finding(check, None, f"Energies and forces agree in direction only ({measured}).", values)
     why = " or ".join(m for m in likely if m) or "no pair of known units explains it"
-    text = f"Energies change {abs(ratio):.3g} times as much as the forces say ({seen}): {why}.{sign}"
-    return Finding(look, False, text + " Check energy_unit, length_unit and energy_per_atom.", values)
+    text = f"Energies change {abs(ratio):.3g} times as much as the forces say ({measured}): {why}.{sign}"
+    return Finding(check, False, text + " Check energy_unit, length_unit and energy_per_atom.", values)
 
 
 def _ranks(values: FLOATS) -> FLOATS:
@@ -291,7 +291,7 @@ def _ranks(values: FLOATS) -> FLOATS:
 
 
 def _bond_forces(evidence: Evidence) -> Finding:
-    look = "forces along bonds"
+    check = "forces along bonds"
     length, apart = [], []
     bonds = evidence.bonds[~np.isnan(evidence.bonds[:, 2])]
     for kind in np.unique(bonds[:, 0]):
@@ -301,55 +301,59 @@ def _bond_forces(evidence: Evidence) -> Finding:
             apart.append(of_kind[:, 2] - np.median(of_kind[:, 2]))
     n = sum(map(len, length))
     if n < MIN_BONDS or not np.ptp(np.concatenate(apart)) > 0 or not np.ptp(np.concatenate(length)) > 0:
-        return Finding(look, None, f"{n} bonds: too few to compare.", {})
+        return Finding(check, None, f"{n} bonds: too few to compare.", {})
     rank = float(np.corrcoef(_ranks(np.concatenate(length)), _ranks(np.concatenate(apart)))[0, 1])
-    seen, values = (
+    measured, values = (
         f"rank correlation {rank:.2f} of length and force, {n} bonds",
         {"rank": float(rank), "bonds": float(n)},
     )
     if abs(rank) < 0.5:
-        return Finding(look, None, f"Bonds are too near their rest, or too mixed, to tell ({seen}).", values)
+        return Finding(check, None, f"Bonds are too near their rest, or too mixed, to tell ({measured}).", values)
     if rank < 0:
-        return Finding(look, True, f"Long bonds are drawn together, short ones apart ({seen}).", values)
-    text = f"Long bonds are driven further apart ({seen}): the sign of the forces is turned; "
-    return Finding(look, False, text + "set forces_are: gradients (or undo it).", values)
+        return Finding(check, True, f"Long bonds are drawn together, short ones apart ({measured}).", values)
+    text = f"Long bonds are driven further apart ({measured}): the sign of the forces is turned; "
+    return Finding(check, False, text + "set force_sign: gradients (or undo it).", values)
 
 
 def _lengths(evidence: Evidence) -> Finding:
-    look = "distances of neighbours"
+    check = "distances of neighbours"
     if len(evidence.bonds) < 50:
-        return Finding(look, None, f"{len(evidence.bonds)} neighbours: too few to compare.", {})
+        return Finding(check, None, f"{len(evidence.bonds)} neighbours: too few to compare.", {})
     middle = float(np.median(evidence.bonds[:, 1]))
-    seen, values = f"{middle:.2f} sums of covalent radii, median", {"median": middle}
+    measured, values = f"{middle:.2f} sums of covalent radii, median", {"median": middle}
     if 0.72 < middle < 1.45:
-        return Finding(look, True, f"Neighbours are as far apart as bonds are ({seen}).", values)
+        return Finding(check, True, f"Neighbours are as far apart as bonds are ({measured}).", values)
     why = "as if positions were in Bohr" if middle >= 1.45 else "as if positions in Angstrom were called Bohr"
-    return Finding(look, False, f"Nearest neighbours are {seen}, {why}. Check length_unit.", values)
+    return Finding(check, False, f"Nearest neighbours are {measured}, {why}. Check length_unit.", values)
 
 
 def _sizes(evidence: Evidence, energy_std: float | None) -> Finding:
-    look = "sizes of energies and forces"
+    check = "sizes of energies and forces"
     if not evidence.records:
-        return Finding(look, None, "No record to look at.", {})
+        return Finding(check, None, "No record to look at.", {})
     rms = float(np.sqrt(evidence.force_square / max(1, evidence.force_count)))
     values = {"force_rms": rms, "too_low": float(evidence.unbound)}
-    said = []
+    complaints = []
     if evidence.unbound:
-        said.append(
+        complaints.append(
             f"{evidence.unbound} of {evidence.records} energies are lower than the electrons of their atoms allow: "
             "check energy_unit and energy_per_atom"
         )
     if rms > 20.0:
-        said.append(f"forces are {rms:.3g} eV/Angstrom in root mean square, more than any usual data: check the units")
+        complaints.append(
+            f"forces are {rms:.3g} eV/Angstrom in root mean square, more than any usual data: check the units"
+        )
     if energy_std is not None:
         values["energy_std"] = energy_std
         if energy_std > 5.0:
-            said.append(
+            complaints.append(
                 f"energies scatter by {energy_std:.3g} eV/atom after the references of the elements: "
                 "check energy_unit and energy_per_atom"
             )
-    if said:
-        text = "; ".join(said)
-        return Finding(look, False, text[0].upper() + text[1:] + ".", values)
-    seen = f"Forces are {rms:.3g} eV/Angstrom in root mean square" if evidence.force_count else "There are no forces"
-    return Finding(look, True, f"{seen}; nothing is out of range.", values)
+    if complaints:
+        text = "; ".join(complaints)
+        return Finding(check, False, text[0].upper() + text[1:] + ".", values)
+    measured = (
+        f"Forces are {rms:.3g} eV/Angstrom in root mean square" if evidence.force_count else "There are no forces"
+    )
+    return Finding(check, True, f"{measured}; nothing is out of range.", values)

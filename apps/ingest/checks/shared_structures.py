@@ -151,7 +151,7 @@ def _warnings(keys: dict[str, Keys], together: bool) -> Iterator[str]:
             "structures": _shared((a.structures, a.structure_splits), (b.structures, b.structure_splits)),
             "groups of one name and composition": _shared((a.groups, a.group_splits), (b.groups, b.group_splits)),
         }
-        said = [f"{shared.apart:,} of {shared.number:,} {what}" for what, shared in found.items() if shared.number > 0]
+        parts = [f"{shared.apart:,} of {shared.number:,} {what}" for what, shared in found.items() if shared.number > 0]
         if not any(shared.apart for shared in found.values()):
             continue
         whole = max(len(a.structures), len(b.structures)) < MOST
@@ -161,7 +161,7 @@ def _warnings(keys: dict[str, Keys], together: bool) -> Iterator[str]:
             else "Set split_across_sources: together in data, so that what they share is in one split in both."
         )
         yield (
-            f"Sources {one} and {other} leak into each other's tests: {' and '.join(said)} that both have"
+            f"Sources {one} and {other} leak into each other's tests: {' and '.join(parts)} that both have"
             f"{'' if whole else ' (of a sample)'} are in training of one and in validation or test of the other. "
             f"A model learns from both, so its errors there are too small. {cure}"
         )

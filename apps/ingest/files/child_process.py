@@ -24,7 +24,7 @@ from gfm_pipeline.core.contracts.reading import ReadLimits
 from gfm_pipeline.core.errors import GFMError
 
 GB = 10**9
-LOOK = 0.5  # seconds between looks at a child that says nothing
+POLL_SECONDS = 0.5  # seconds between looks at a child that says nothing
 BUSY = 10  # times the limit, for a child that reads its file all the while (members of an archive that are skipped)
 PIPE_BYTES = 1 << 20
 SIZE_PIPE, DEATH_SIGNAL = 1031, 1  # fcntl F_SETPIPE_SZ (named from Python 3.10 on Linux), prctl PR_SET_PDEATHSIG
@@ -33,8 +33,8 @@ SIZE_PIPE, DEATH_SIGNAL = 1031, 1  # fcntl F_SETPIPE_SZ (named from Python 3.10 
 class ChildDiedError(Exception):
     """A child ended before it was done: its text says how, as what follows "it"; ``in_time``: by the limit of time."""
 
-    def __init__(self, said: str, in_time: bool = False) -> None:
-        super().__init__(said)
+    def __init__(self, message: str, in_time: bool = False) -> None:
+        super().__init__(message)
         self.in_time = in_time
 
 
@@ -91,15 +91,15 @@ class Child:
             What ``work`` raised, or ``alive``.
         """
         patience = ChildTimeouts(self.limits.seconds)
-        while not self._receive.poll(LOOK):
+        while not self._receive.poll(POLL_SECONDS):
             alive()
-            if patience.ends(_seen_of(self.memory), _bytes_read(self._pid)):
+            if patience.ends(_progress_of(self.memory), _bytes_read(self._pid)):
                 self._end(kill=True)
                 raise ChildDiedError(f"takes too long: no record came of it within {self.limits.seconds:g} s", True)
         try:
             found = self._receive.recv()
         except (EOFError, OSError):
-            raise ChildDiedError(_said_of(self._end())) from None
+            raise ChildDiedError(_describe(self._end())) from None
         if isinstance(found, Exception):
             raise found
         return found
@@ -117,7 +117,7 @@ class ChildTimeouts:
 
     def ends(self, place: Any, read: int | None) -> bool:
         """Take a look: the child's place, and the bytes it has read of any file so far."""
-        self._waited, self._busy = self._waited + LOOK, self._busy + LOOK
+        self._waited, self._busy = self._waited + POLL_SECONDS, self._busy + POLL_SECONDS
         if place != self._place:
             self._waited = self._busy = 0.0
         elif read != self._read:
@@ -126,7 +126,7 @@ class ChildTimeouts:
         return self._waited > self.seconds or self._busy > BUSY * self.seconds
 
 
-def _seen_of(memory: Any) -> tuple[RecordPlace, bool]:
+def _progress_of(memory: Any) -> tuple[RecordPlace, bool]:
     cursor = Cursor(memory=memory)
     return cursor.place, cursor.parsing
 
@@ -139,7 +139,7 @@ def _bytes_read(pid: int) -> int | None:
         return None
 
 
-def _said_of(code: int) -> str:
+def _describe(code: int) -> str:
     """Return how a process ended, in words that follow the name of what it read."""
     if code >= 0:
         return f"ended its reader: exit code {code}"

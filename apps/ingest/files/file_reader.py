@@ -28,7 +28,7 @@ from gfm_pipeline.apps.ingest.assembly.given_splits import stated_split
 from gfm_pipeline.apps.ingest.files.archive_members import InputFile, is_archive, parts
 from gfm_pipeline.apps.ingest.files.cursor import Cursor
 from gfm_pipeline.apps.ingest.files.known_formats import recognised
-from gfm_pipeline.apps.ingest.labels.interpretation import Labels, NotMeantError, interpret, selected
+from gfm_pipeline.apps.ingest.labels.interpretation import NotMeantError, RecordLabels, interpret, selected
 from gfm_pipeline.apps.ingest.labels.known_keys import KeySet
 from gfm_pipeline.apps.ingest.labels.plans import Plans, Remark
 from gfm_pipeline.apps.ingest.records import (
@@ -210,8 +210,8 @@ class FileReader(ABC):
             if cursor.record == first:
                 if cursor.wants(records):
                     about = recognised(part, source.reader)
-                    said = "no records in this file" if about is None else f"unreadable: {about}"
-                    yield BadRecord(source.name, part.name, 0, said)
+                    message = "no records in this file" if about is None else f"unreadable: {about}"
+                    yield BadRecord(source.name, part.name, 0, message)
                 cursor.advance()
 
     def _rest(self, part: InputFile, options: Any, done: int) -> int | None:
@@ -257,7 +257,7 @@ class FileReader(ABC):
                 charge=number_named(frame.find, labels.charge),
                 spin=number_named(frame.find, labels.spin),
                 keys=frame.keys,
-                said=labels.said,
+                stated_keys=labels.stated_keys,
                 remarks=(*frame.remarks, *labels.remarks),
                 fault=labels.fault,
                 units=labels.units,
@@ -285,7 +285,7 @@ def _at_least(found: Record | BadRecord | PassedOver) -> Record | BadRecord | Pa
     return replace(found, reason=f"{found.reason}; the rest of this file is lost, at least one record")
 
 
-def _labels(frame: Frame, natoms: int, plans: Plans) -> Labels:
+def _labels(frame: Frame, natoms: int, plans: Plans) -> RecordLabels:
     """Return what a frame says, where the source wants the frame.
 
     Raises
@@ -298,7 +298,7 @@ def _labels(frame: Frame, natoms: int, plans: Plans) -> Labels:
         raise NotMeantError(reason)
     if frame.keys is not None:
         return interpret(plans.of(frame.keys), frame.find, frame.energy, frame.forces, natoms, source)
-    return Labels(
+    return RecordLabels(
         frame.energy if source.energy_key is None else frame.find(source.energy_key),
         frame.forces if source.forces_key is None else frame.find(source.forces_key),
         CHARGE_NAMES,

@@ -92,23 +92,23 @@ class Isolated:
                         yield from unpacker.unpack(items)
                     return
                 except ChildDiedError as death:
-                    seen = Cursor(memory=memory)
-                    deaths[seen.file] = deaths.get(seen.file, 0) + 1
-                    if deaths[seen.file] > DEATHS + 1:
+                    progress = Cursor(memory=memory)
+                    deaths[progress.file] = deaths.get(progress.file, 0) + 1
+                    if deaths[progress.file] > DEATHS + 1:
                         raise DataError(f"Reading source {source.name} {death}.") from None
-                    _refuse(refused, seen, first, deaths[seen.file], death)
+                    _refuse(refused, progress, first, deaths[progress.file], death)
 
 
-def _refuse(refused: RecordRefused, seen: Cursor, first: RecordPlace, deaths: int, death: ChildDiedError) -> None:
-    """Note what is not to be tried again, after a child died at ``seen``."""
+def _refuse(refused: RecordRefused, cursor: Cursor, first: RecordPlace, deaths: int, death: ChildDiedError) -> None:
+    """Note what is not to be tried again, after a child died at ``cursor``."""
     if deaths >= DEATHS or death.in_time:
-        received = first[1] if first[0] == seen.file else 0
-        begin = received if deaths > DEATHS else seen.record  # it may not die at the same place twice
-        refused.files[seen.file] = (begin, f"{death}; the rest of the file is lost")
-    elif seen.parsing:
-        refused.records[seen.place] = str(death)
+        received = first[1] if first[0] == cursor.file else 0
+        begin = received if deaths > DEATHS else cursor.record  # it may not die at the same place twice
+        refused.files[cursor.file] = (begin, f"{death}; the rest of the file is lost")
+    elif cursor.parsing:
+        refused.records[cursor.place] = str(death)
     else:
-        refused.cuts[seen.place] = f"{death}; what follows it in the file is lost"
+        refused.cuts[cursor.place] = f"{death}; what follows it in the file is lost"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import ijson
 
 from gfm_pipeline.apps.ingest.files import json_stream
 
-LOOK = 1 << 20  # bytes that tell an orientation
+PROBE_BYTES = 1 << 20  # bytes that tell an orientation
 Row = Callable[[], Any]
 
 
@@ -36,7 +36,7 @@ def rows(stream: IO[bytes], lines: bool, names: frozenset[str]) -> Iterator[Row]
     ValueError
         When the text is no table.
     """
-    begin = stream.read(LOOK)
+    begin = stream.read(PROBE_BYTES)
     text = json_stream.Joined(begin, stream)
     if lines or json_stream.are_lines(begin):
         for line in text.lines():
@@ -58,15 +58,15 @@ def is_turned(begin: bytes, names: frozenset[str]) -> bool:
                 break
     except ijson.JSONError:
         pass  # a piece of a text ends anywhere
-    kinds = [kind for kind, _ in events]
-    if kinds[:2] != ["start_map", "map_key"] or len(events) < 4:
+    event_types = [kind for kind, _ in events]
+    if event_types[:2] != ["start_map", "map_key"] or len(events) < 4:
         return False
     first, second = events[1][1], events[3][1]
-    if first in ("columns", "index", "data") and kinds[2] == "start_array":
+    if first in ("columns", "index", "data") and event_types[2] == "start_array":
         return True
-    if first == "schema" and kinds[2] == "start_map":
+    if first == "schema" and event_types[2] == "start_map":
         return True
-    return first in names and kinds[2:] == ["start_map", "map_key"] and str(second).isdecimal()
+    return first in names and event_types[2:] == ["start_map", "map_key"] and str(second).isdecimal()
 
 
 def turned(table: Any, names: frozenset[str]) -> Iterator[Row]:

@@ -85,9 +85,9 @@ def records(stream: Readable, key: str) -> Iterator[Callable[[], Any]]:
     """
     text = _Finite(stream, key)
     events = _Events(iter(ijson.basic_parse(text, use_float=True, multiple_values=True)))
-    seen: list[JsonEvent] = []
-    depth = _find(events, key, seen)
-    yield from _at_depth(text, events, seen, depth)
+    passed: list[JsonEvent] = []
+    depth = _find(events, key, passed)
+    yield from _at_depth(text, events, passed, depth)
 
 
 def items(stream: Readable) -> Iterator[Callable[[], Any]]:
@@ -96,10 +96,10 @@ def items(stream: Readable) -> Iterator[Callable[[], Any]]:
     yield from _at_depth(text, _Events(iter(ijson.basic_parse(text, use_float=True))), [], 1)
 
 
-def _at_depth(text: _Finite, events: _Events, seen: list[JsonEvent], depth: int) -> Iterator[Callable[[], Any]]:
+def _at_depth(text: _Finite, events: _Events, passed: list[JsonEvent], depth: int) -> Iterator[Callable[[], Any]]:
     given, inside = 0, False
     try:
-        for record in _cut(chain(seen, events), depth):
+        for record in _cut(chain(passed, events), depth):
             given, inside = given + 1, True
             yield record
             record.skip()
@@ -131,7 +131,7 @@ class _Events:
             raise
 
 
-def _cut(events: Iterator[JsonEvent], depth: int) -> Iterator[_Record]:
+def _cut(events: Iterator[JsonEvent], depth: int) -> Iterator[_JsonRecord]:
     level = 0
     for event, value in events:
         if event in _CLOSE:
@@ -139,7 +139,7 @@ def _cut(events: Iterator[JsonEvent], depth: int) -> Iterator[_Record]:
         elif event == "map_key":
             continue
         elif level == depth:
-            yield _Record(event, value, events)
+            yield _JsonRecord(event, value, events)
         elif event in _OPEN:
             level += 1
 
@@ -183,23 +183,23 @@ class Joined:
         yield from self._rest
 
 
-def _find(events: Iterator[JsonEvent], key: str, seen: list[JsonEvent]) -> int:
-    """Return how many containers a record is in; events read for it are appended to ``seen``."""
+def _find(events: Iterator[JsonEvent], key: str, passed: list[JsonEvent]) -> int:
+    """Return how many containers a record is in; events read for it are appended to ``passed``."""
     level = 0
     for event, value in events:
-        seen.append((event, value))
+        passed.append((event, value))
         if event in _OPEN:
             level += 1
         elif event in _CLOSE:
             level -= 1
         elif event == "map_key" and value == key:
             return level - 1
-        if len(seen) > _LOOK_AHEAD:
+        if len(passed) > _LOOK_AHEAD:
             break
     raise ValueError(f"there is no {key!r} in this file")
 
 
-class _Record:
+class _JsonRecord:
     """One record, not yet parsed."""
 
     def __init__(self, event: str, value: Any, events: Iterator[JsonEvent]) -> None:

@@ -224,7 +224,7 @@ def _storage(data: Any) -> _Storage:
     machine = _Plain(stream).load()
     if not (isinstance(machine, dict) and machine.get("little_endian", True)):
         raise pickle.UnpicklingError("a storage is of a machine with other byte order")
-    reference = _Reference(stream).load()
+    reference = _PersistentReference(stream).load()
     if not isinstance(reference, tuple) or _Plain(stream).load() != [reference[1]]:
         raise pickle.UnpicklingError("a storage refers to others")
     if reference[0] not in _DTYPES.values():
@@ -245,7 +245,7 @@ class _Plain(pickle.Unpickler):
         raise pickle.UnpicklingError(f"the pickle asks for {module}.{name}")
 
 
-class _Reference(_Plain):
+class _PersistentReference(_Plain):
     """Builds the reference to a storage: type of its elements and key."""
 
     def find_class(self, module: str, name: str) -> Any:

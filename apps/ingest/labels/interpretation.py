@@ -30,14 +30,14 @@ class NotMeantError(ValueError):
     """A record that its own weights or the source's selection leave out; its text is the reason."""
 
 
-class Labels(NamedTuple):
+class RecordLabels(NamedTuple):
     """What a record says, by a plan."""
 
     energy: Any
     forces: Any
     charge: tuple[str, ...] = ()
     spin: tuple[str, ...] = ()
-    said: tuple[tuple[str, KeyKind, str], ...] = ()
+    stated_keys: tuple[tuple[str, KeyKind, str], ...] = ()
     remarks: tuple[Remark, ...] = ()
     fault: str | None = None
     units: Stated | None = None
@@ -46,7 +46,7 @@ class Labels(NamedTuple):
 
 def interpret(
     plan: LabelPlan, find: Callable[[str], Any], energy: Any, forces: Any, natoms: int, source: SourceSettings
-) -> Labels:
+) -> RecordLabels:
     """Return the labels of a record.
 
     Parameters
@@ -70,18 +70,20 @@ def interpret(
     energy = energy if plan.energy is None else find(plan.energy)
     forces = forces if plan.forces is None else find(plan.forces)
     if plan.silent:
-        return Labels(energy, forces, plan.charge, plan.spin)
+        return RecordLabels(energy, forces, plan.charge, plan.spin)
     if plan.counts_only:
-        return Labels(energy, forces, plan.charge, plan.spin, _said(plan, find), plan.remarks)
+        return RecordLabels(energy, forces, plan.charge, plan.spin, _stated_keys(plan, find), plan.remarks)
     remarks = list(plan.remarks)
     fault = _rivalry(plan, find, energy, natoms, source, remarks)
     omits = _weighed(plan, find, remarks)
     units = _stated(plan, find, source, remarks) if plan.states_units else None
     forces = None if omits else forces
-    return Labels(energy, forces, plan.charge, plan.spin, _said(plan, find), tuple(remarks), fault, units, omits)
+    return RecordLabels(
+        energy, forces, plan.charge, plan.spin, _stated_keys(plan, find), tuple(remarks), fault, units, omits
+    )
 
 
-def _said(plan: LabelPlan, find: Callable[[str], Any]) -> tuple[tuple[str, KeyKind, str], ...]:
+def _stated_keys(plan: LabelPlan, find: Callable[[str], Any]) -> tuple[tuple[str, KeyKind, str], ...]:
     return tuple(
         [
             (name, kind, value_text(find(name) if kind is not KeyKind.UNKNOWN else _unasked(find, name)))
@@ -192,11 +194,11 @@ def missing(keys: KeySet | None, what: str) -> str:
     """Return the hint for a record without energy or forces: what it has that looks like one."""
     if keys is None:
         return ""
-    looked = {
+    searched = {
         "energy_key": (keys.energy, (KeyKind.ENERGY, KeyKind.FREE_ENERGY)),
         "forces_key": (keys.forces, (KeyKind.FORCES,)),
     }
-    like = {key: keys.of(*kinds, declared=False) for key, (taken, kinds) in looked.items() if taken is None}
+    like = {key: keys.of(*candidates, declared=False) for key, (taken, candidates) in searched.items() if taken is None}
     found = {key: names for key, names in like.items() if names}
     if f"{what}_key" not in found:
         return ""

@@ -41,7 +41,7 @@ class Inventory:
         self._records += 1
         self._sets[record.keys] += 1
         self._remarks.update(record.remarks)
-        for name, _, value in record.said:
+        for name, _, value in record.stated_keys:
             counts = self._values.setdefault(name, Counter())
             counts[value if value in counts or len(counts) < MOST_VALUES else OTHERS] += 1
 
@@ -49,7 +49,7 @@ class Inventory:
         """Take a record that was converted and found usable."""
         if record.energy is None:
             return
-        for name, kind, value in record.said:
+        for name, kind, value in record.stated_keys:
             if kind not in MIXING and (kind is not KeyKind.UNKNOWN or OTHERS in self._values.get(name, ())):
                 continue
             key = (name, kind, value, reduced_formula(record.numbers))

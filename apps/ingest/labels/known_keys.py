@@ -206,12 +206,12 @@ class KeySets:
         if found is None:
             if len(self._known) >= self._most:
                 self._known.clear()
-            seen: dict[str, LabelKey] = {}
+            known: dict[str, LabelKey] = {}
             for name, value in items():
-                if value is not None and name not in seen:
+                if value is not None and name not in known:
                     shape = shape_of(value, natoms)
-                    seen[name] = LabelKey(name, *kind_of(name, shape), shape)
-            found = self._known[identity] = KeySet(tuple(seen.values()), energy, forces)
+                    known[name] = LabelKey(name, *kind_of(name, shape), shape)
+            found = self._known[identity] = KeySet(tuple(known.values()), energy, forces)
         return found
 
     def of(self, values: Mapping[str, Any], natoms: int, energy: str | None, forces: str | None) -> KeySet:

@@ -36,7 +36,7 @@ LENGTHS: dict[str, tuple[str, float]] = {
 
 
 @dataclass(frozen=True)
-class Unit:
+class StatedUnit:
     """A unit by its name, and its value in eV, Angstrom or eV/Angstrom."""
 
     name: str
@@ -47,34 +47,34 @@ class Unit:
 class Stated:
     """What records state; None: nothing that is known."""
 
-    energy: Unit | None = None
-    length: Unit | None = None
-    forces: Unit | None = None
+    energy: StatedUnit | None = None
+    length: StatedUnit | None = None
+    forces: StatedUnit | None = None
 
 
 def _plain(text: str) -> str:
     return re.sub(r"[\s.^(){}\[\]_]", "", text.strip().lower().replace("−", "-").replace("ångström", "angstrom"))
 
 
-def energy_unit(text: str) -> Unit | None:
+def energy_unit(text: str) -> StatedUnit | None:
     """Return the energy unit of a name; None when it is not known."""
     found = ENERGIES.get(_plain(text))
-    return None if found is None else Unit(*found)
+    return None if found is None else StatedUnit(*found)
 
 
-def length_unit(text: str) -> Unit | None:
+def length_unit(text: str) -> StatedUnit | None:
     """Return the length unit of a name; None when it is not known."""
     found = LENGTHS.get(_plain(text))
-    return None if found is None else Unit(*found)
+    return None if found is None else StatedUnit(*found)
 
 
-def forces_unit(text: str) -> Unit | None:
+def forces_unit(text: str) -> StatedUnit | None:
     """Return the force unit of a name such as ``kcal/mol/Ang``; None when it is not known."""
     energy, slash, length = _plain(text).rpartition("/")
     if not slash or energy.lower() in ("kcal", "kj"):
-        return Unit("Ha/Bohr", units.Hartree / units.Bohr) if _plain(text) in ("au", "atomicunits") else None
+        return StatedUnit("Ha/Bohr", units.Hartree / units.Bohr) if _plain(text) in ("au", "atomicunits") else None
     e, r = ENERGIES.get(energy), LENGTHS.get(length.removesuffix("-1"))
-    return None if e is None or r is None else Unit(f"{e[0]}/{r[0]}", e[1] / r[1])
+    return None if e is None or r is None else StatedUnit(f"{e[0]}/{r[0]}", e[1] / r[1])
 
 
 @lru_cache(maxsize=256)
@@ -98,7 +98,7 @@ class Factors:
 
 @lru_cache(maxsize=256)
 def decide(
-    said: Stated, energy: Unit, length: Unit, honoured: bool
+    stated: Stated, energy: StatedUnit, length: StatedUnit, honoured: bool
 ) -> tuple[Factors, tuple[str, ...], tuple[str, ...]]:
     """Return the factors, notes on what was honoured, and warnings of what was not.
 
@@ -106,9 +106,9 @@ def decide(
     and statements are ``honoured``; the source's own unit is taken otherwise, and the difference named.
     """
     notes, warnings = [], []
-    used: dict[str, Unit] = {}
-    default = {"energies": Unit("eV", 1.0), "lengths": Unit("Angstrom", 1.0)}
-    for what, own, theirs in (("energies", energy, said.energy), ("lengths", length, said.length)):
+    used: dict[str, StatedUnit] = {}
+    default = {"energies": StatedUnit("eV", 1.0), "lengths": StatedUnit("Angstrom", 1.0)}
+    for what, own, theirs in (("energies", energy, stated.energy), ("lengths", length, stated.length)):
         used[what] = own
         if theirs is None or _same(theirs, own):
             continue
@@ -122,19 +122,21 @@ def decide(
                 if honoured
                 else f"The data state {what} in {theirs.name}, and {own.name} was used: stated_units is ignore."
             )
-    forces = Unit(f"{used['energies'].name}/{used['lengths'].name}", used["energies"].value / used["lengths"].value)
-    if said.forces is not None and not _same(said.forces, forces):
+    forces = StatedUnit(
+        f"{used['energies'].name}/{used['lengths'].name}", used["energies"].value / used["lengths"].value
+    )
+    if stated.forces is not None and not _same(stated.forces, forces):
         if honoured and _same(energy, default["energies"]) and _same(length, default["lengths"]):
             notes.append(
-                f"The data state forces in {said.forces.name}: they were converted (times {said.forces.value:.9g})."
+                f"The data state forces in {stated.forces.name}: they were converted (times {stated.forces.value:.9g})."
             )
-            forces = said.forces
+            forces = stated.forces
         else:
-            warnings.append(f"The data state forces in {said.forces.name}, and {forces.name} was used.")
+            warnings.append(f"The data state forces in {stated.forces.name}, and {forces.name} was used.")
     return Factors(used["energies"].value, used["lengths"].value, forces.value), tuple(notes), tuple(warnings)
 
 
-def _same(one: Unit, other: Unit) -> bool:
+def _same(one: StatedUnit, other: StatedUnit) -> bool:
     return abs(one.value / other.value - 1.0) < 1e-4
 
 
@@ -144,7 +146,10 @@ _OWN_ENERGY = {
 _OWN_LENGTH = {LengthUnit.ANGSTROM: "ang", LengthUnit.BOHR: "bohr"}
 
 
-def decided(said: Stated, source: SourceSettings) -> tuple[Factors, tuple[str, ...], tuple[str, ...]]:
+def decided(stated: Stated, source: SourceSettings) -> tuple[Factors, tuple[str, ...], tuple[str, ...]]:
     """Return `decide` for a source."""
-    energy, length = Unit(*ENERGIES[_OWN_ENERGY[source.energy_unit]]), Unit(*LENGTHS[_OWN_LENGTH[source.length_unit]])
-    return decide(said, energy, length, source.stated_units is StatedUnits.USE)
+    energy, length = (
+        StatedUnit(*ENERGIES[_OWN_ENERGY[source.energy_unit]]),
+        StatedUnit(*LENGTHS[_OWN_LENGTH[source.length_unit]]),
+    )
+    return decide(stated, energy, length, source.stated_units is StatedUnits.USE)

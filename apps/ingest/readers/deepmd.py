@@ -114,19 +114,19 @@ def _raw_frame(system: _System, lines: dict[str, str]) -> Frame:
     return system.frame(arrays, 0)
 
 
-def _systems_of(file: Any, seen: set[int] | None = None) -> Iterator[Any]:
+def _systems_of(file: Any, visited: set[int] | None = None) -> Iterator[Any]:
     """Yield the groups that are systems, each once: those with ``type.raw``; below one, none is looked for."""
-    seen = set() if seen is None else seen
+    visited = set() if visited is None else visited
     address = h5py.h5o.get_info(file.id).addr
-    if address in seen:
+    if address in visited:
         return
-    seen.add(address)
+    visited.add(address)
     if "type.raw" in file:
         yield file
         return
     for name in file:
         if isinstance(file.get(name, getlink=True), h5py.HardLink) and isinstance(file[name], h5py.Group):
-            yield from _systems_of(file[name], seen)
+            yield from _systems_of(file[name], visited)
 
 
 def _refuse(reason: str) -> Frame:

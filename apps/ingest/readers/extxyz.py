@@ -59,7 +59,7 @@ KeyValues = dict[str, "re.Match[str]"]
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class FrameLayout:
     """What frames of one make share: the properties and the keys of their comment lines.
 
     Attributes
@@ -145,7 +145,7 @@ def _usual(lines: Sequence[str]) -> Frame:
 
 
 @lru_cache(maxsize=512)
-def _layout(properties: str | None, names: tuple[str, ...]) -> Layout:
+def _layout(properties: str | None, names: tuple[str, ...]) -> FrameLayout:
     """Return what the properties and the keys of a comment line decide.
 
     Raises
@@ -162,10 +162,10 @@ def _layout(properties: str | None, names: tuple[str, ...]) -> Layout:
     pair = [columns["pos"], columns.get(forces or "")]
     vectors = all(column is not None and (column.kind, column.width) == ("R", 3) for column in pair)
     both = tuple(place for column in pair if column is not None for place in column.places) if vectors else ()
-    return Layout(columns, width, labels, energy, forces, both)
+    return FrameLayout(columns, width, labels, energy, forces, both)
 
 
-def _keys(layout: Layout, natoms: int, find: Callable[[str], Any]) -> KeySet:
+def _keys(layout: FrameLayout, natoms: int, find: Callable[[str], Any]) -> KeySet:
     """Return the keys of a frame of a make that was not met before, by its values."""
 
     def items() -> Iterator[tuple[str, Any]]:
@@ -180,7 +180,9 @@ def _keys(layout: Layout, natoms: int, find: Callable[[str], Any]) -> KeySet:
     return _KEY_SETS.get(layout, items, natoms, layout.energy, layout.forces)
 
 
-def _positions_and_forces(layout: Layout, rows: PropertyRows, find: Callable[[str], Any]) -> tuple[NDArray[Any], Any]:
+def _positions_and_forces(
+    layout: FrameLayout, rows: PropertyRows, find: Callable[[str], Any]
+) -> tuple[NDArray[Any], Any]:
     """Return positions and what the format calls forces, where it can be both from one pass."""
     if layout.both:
         both = floats(rows.take(layout.both)).reshape(rows.n, 6)

@@ -53,10 +53,10 @@ def cut(lines: Iterator[str]) -> Iterator[list[str] | str]:
                 whole = False
             text += more
         if not whole or len(text) < 2:
-            said = (
+            message = (
                 "fewer lines than" if source.more() else "the file ends inside this frame, which has fewer lines than"
             )
-            yield f"{said} its {n} atoms"
+            yield f"{message} its {n} atoms"
             continue
         while (following := source.peek()).startswith("VEC"):
             text += source.take(1)

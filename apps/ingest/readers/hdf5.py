@@ -6,7 +6,7 @@ The layouts, with N atoms and C conformers:
   ``coordinates`` [C, N, 3], ``wb97x_dz.energy`` [C], ``wb97x_dz.forces`` [C, N, 3], and further labels; Hartree.
 - ANI-1, ANI-2x and COMP6, https://github.com/isayev/ANI1_dataset: groups at any depth with ``species`` [N] (or
   numbers [C, N]), ``coordinates``, ``energies``, and sometimes ``forces``, which in COMP6
-  are gradients (a source says so: ``forces_are: gradients``); Hartree.
+  are gradients (a source says so: ``force_sign: gradients``); Hartree.
 - QM7-X, https://zenodo.org/records/4288677: molecule, then conformer, with ``atNUM`` [N], ``atXYZ`` [N, 3],
   ``ePBE0+MBD`` [1], ``totFOR`` [N, 3]; eV.
 - Transition1x, https://gitlab.com/matschreiner/Transition1x: ``data``, formula, reaction, with ``atomic_numbers``,
@@ -43,7 +43,7 @@ from gfm_pipeline.core.contracts.sources import parse_options
 
 
 @dataclass(frozen=True)
-class Layout:
+class GroupLayout:
     """Names of the arrays, and the units of energies in eV and of lengths in Angstrom.
 
     ``single``: a group is one conformer. ``gradients``: what stands for forces is the gradient of the energy.
@@ -61,13 +61,15 @@ class Layout:
 
 
 LAYOUTS = {
-    Hdf5Layout.ANI_1X: Layout("atomic_numbers", "coordinates", "wb97x_dz.energy", "wb97x_dz.forces", units.Hartree),
-    Hdf5Layout.ANI_1: Layout("species", "coordinates", "energies", "forces", units.Hartree),
-    Hdf5Layout.QM7X: Layout("atNUM", "atXYZ", "ePBE0+MBD", "totFOR", single=True),
-    Hdf5Layout.TRANSITION1X: Layout(
+    Hdf5Layout.ANI_1X: GroupLayout(
+        "atomic_numbers", "coordinates", "wb97x_dz.energy", "wb97x_dz.forces", units.Hartree
+    ),
+    Hdf5Layout.ANI_1: GroupLayout("species", "coordinates", "energies", "forces", units.Hartree),
+    Hdf5Layout.QM7X: GroupLayout("atNUM", "atXYZ", "ePBE0+MBD", "totFOR", single=True),
+    Hdf5Layout.TRANSITION1X: GroupLayout(
         "atomic_numbers", "positions", "wB97x_6-31G(d).energy", "wB97x_6-31G(d).forces", root="/data"
     ),
-    Hdf5Layout.SPICE: Layout(
+    Hdf5Layout.SPICE: GroupLayout(
         "atomic_numbers",
         "conformations",
         "dft_total_energy",
@@ -93,14 +95,14 @@ class Hdf5Reader(FileReader):
         if not isinstance(options, Hdf5Options):
             return ()
         layout = LAYOUTS[options.layout]
-        said = []
+        sentences = []
         if layout.energy_unit != 1.0:
-            said.append(f"Energies and forces were converted from Ha to eV (times {layout.energy_unit:.9g}).")
+            sentences.append(f"Energies and forces were converted from Ha to eV (times {layout.energy_unit:.9g}).")
         if layout.length_unit != 1.0:
-            said.append(f"Lengths were converted from Bohr to Angstrom (times {layout.length_unit:.9g}).")
+            sentences.append(f"Lengths were converted from Bohr to Angstrom (times {layout.length_unit:.9g}).")
         if layout.gradients and source.forces_key is None:
-            said.append(f"Forces are {layout.forces} with its sign turned.")
-        return tuple(said)
+            sentences.append(f"Forces are {layout.forces} with its sign turned.")
+        return tuple(sentences)
 
     def frames(self, part: InputFile, options: Hdf5Options) -> Iterator[Parse]:
         """Yield the conformers, group after group in the order of their names."""
@@ -133,21 +135,21 @@ class Hdf5Reader(FileReader):
             return sum(1 if isinstance(group, ValueError) else _conformers(group, layout) for group in found)
 
 
-def _root(file: Any, layout: Layout) -> Any:
+def _root(file: Any, layout: GroupLayout) -> Any:
     name = layout.root.strip("/")
     return own(file, name) if name else file
 
 
-def _holds(file: Any, layout: Layout) -> str:
+def _holds(file: Any, layout: GroupLayout) -> str:
     """Return that a file is not of a layout, the names that it has instead, and the layout that has them."""
     names: list[str] = []
 
-    def look(name: str, item: Any) -> bool | None:
+    def probe(name: str, item: Any) -> bool | None:
         if isinstance(item, h5py.Dataset):
             names.append(name.rpartition("/")[2])
         return True if len(names) > 20 else None  # anything but None ends the visit
 
-    file.visititems(look)
+    file.visititems(probe)
     others = [str(name) for name, other in LAYOUTS.items() if {other.pos, other.numbers} <= set(names)]
     hint = f": set layout to {others[0]}" if others else ""
     found = ", ".join(dict.fromkeys(names)) or "no arrays"
@@ -158,17 +160,17 @@ def _refuse(reason: str) -> Frame:
     raise ValueError(reason)
 
 
-def _groups(group: Any, layout: Layout, seen: set[int] | None = None) -> Iterator[Any]:
+def _groups(group: Any, layout: GroupLayout, visited: set[int] | None = None) -> Iterator[Any]:
     """Yield the groups below one that have positions; below those none are looked for.
 
     Each group once, whatever links lead to it: soft links lead to what has its own place in the file, or round in
     circles. In place of what lies in another file an error is yielded.
     """
-    seen = set() if seen is None else seen
+    visited = set() if visited is None else visited
     address = h5py.h5o.get_info(group.id).addr
-    if address in seen:
+    if address in visited:
         return
-    seen.add(address)
+    visited.add(address)
     if layout.pos in group:
         yield group
         return
@@ -179,10 +181,10 @@ def _groups(group: Any, layout: Layout, seen: set[int] | None = None) -> Iterato
             yield error
             continue
         if isinstance(child, h5py.Group):
-            yield from _groups(child, layout, seen)
+            yield from _groups(child, layout, visited)
 
 
-def _conformers(group: Any, layout: Layout) -> int:
+def _conformers(group: Any, layout: GroupLayout) -> int:
     positions = own(group, layout.pos)
     if not isinstance(positions, h5py.Dataset):
         raise ValueError(f"there is no {layout.pos}")
@@ -192,7 +194,7 @@ def _conformers(group: Any, layout: Layout) -> int:
 class _Molecule:
     """A group, whose arrays are read when the first of its conformers is."""
 
-    def __init__(self, group: Any, layout: Layout) -> None:
+    def __init__(self, group: Any, layout: GroupLayout) -> None:
         self._group, self._layout = group, layout
         self.conformers = _conformers(group, layout)
         # In QM7-X the molecule is the group above its conformers.
@@ -274,7 +276,7 @@ def _attribute(array: h5py.Dataset) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _stated(group: Any, layout: Layout) -> tuple[float, tuple[Remark, ...]]:
+def _stated(group: Any, layout: GroupLayout) -> tuple[float, tuple[Remark, ...]]:
     """Return the unit of energies in eV, and what to say of it; what the array states comes before the layout."""
     array = own(group, layout.energy) if layout.energy in group else None
     text = _attribute(array) if isinstance(array, h5py.Dataset) else None
@@ -285,5 +287,7 @@ def _stated(group: Any, layout: Layout) -> tuple[float, tuple[Remark, ...]]:
         return layout.energy_unit, (Remark(f"{layout.energy} says {text[:40]!r}, which is no unit known here.", True),)
     if abs(unit.value / layout.energy_unit - 1.0) < 1e-4:
         return layout.energy_unit, ()
-    said = f"{layout.energy} states {unit.name}, not the unit of the layout: energies and forces were converted by it."
-    return unit.value, (Remark(said, True),)
+    sentence = (
+        f"{layout.energy} states {unit.name}, not the unit of the layout: energies and forces were converted by it."
+    )
+    return unit.value, (Remark(sentence, True),)

@@ -26,7 +26,7 @@ from gfm_pipeline.core.contracts.options import PymatgenJsonOptions
 _ENERGY_PATHS = ("outputs.energy", "energy", "data.energy", "uncorrected_total_energy")
 _FORCE_PATHS = ("outputs.forces", "forces", "data.forces", "force", "structure.site_properties.forces")
 
-_LOOK = json_orients.LOOK  # bytes that tell lines from one list or tree
+_PROBE_BYTES = json_orients.PROBE_BYTES  # bytes that tell lines from one list or tree
 _COLUMNS = frozenset(
     ("structure", "energy", "forces", "force", "stress", "outputs", "data", "uncorrected_total_energy")
 )
@@ -42,7 +42,7 @@ class PymatgenJsonReader(FileReader):
     def frames(self, part: InputFile, options: PymatgenJsonOptions) -> Iterator[Parse]:  # noqa: ARG002
         """Yield everything in a file that has a structure, in file order."""
         with part.binary() as stream:
-            begin = stream.read(_LOOK)
+            begin = stream.read(_PROBE_BYTES)
             text = json_stream.Joined(begin, stream)
             if part.suffix in (".jsonl", ".ndjson") or json_stream.are_lines(begin):
                 for line in text.lines():
@@ -79,11 +79,11 @@ def _parse(load: Callable[[], Any]) -> Frame:
         raise RefusedError("disordered structure")
 
     # A molecule says its charge and spin, a structure in JSON always some charge: only one that is not 0 is meant.
-    said = {key: plain.get(key) for key in ("charge", "spin_multiplicity") if is_molecule or plain.get(key)}
+    stated = {key: plain.get(key) for key in ("charge", "spin_multiplicity") if is_molecule or plain.get(key)}
 
     def find(name: str) -> Any:
         value = _look_up(entry, name)
-        value = said.get(name) if value is None else value
+        value = stated.get(name) if value is None else value
         return structure.site_properties.get(name) if value is None else value
 
     forces = _first(entry, _FORCE_PATHS)

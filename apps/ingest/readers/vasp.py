@@ -117,7 +117,7 @@ def _outcar_step(chunk: OUTCARChunk, steps: int, most: int, energy: VaspEnergy) 
         raise RefusedError(_UNCONVERGED)
     atoms = chunk.build()
     results = atoms.calc.results
-    seen = {**results, **_more_columns(chunk.lines, len(atoms))}
+    values = {**results, **_more_columns(chunk.lines, len(atoms))}
     return Frame(
         numbers=atoms.numbers,
         pos=atoms.positions,
@@ -126,7 +126,7 @@ def _outcar_step(chunk: OUTCARChunk, steps: int, most: int, energy: VaspEnergy) 
         energy=results["free_energy" if energy is VaspEnergy.FREE else "energy"],
         forces=results.get("forces"),
         find=results.get,
-        keys=_KEY_SETS.of(seen, len(atoms), "free_energy" if energy is VaspEnergy.FREE else "energy", "forces"),
+        keys=_KEY_SETS.of(values, len(atoms), "free_energy" if energy is VaspEnergy.FREE else "energy", "forces"),
     )
 
 

@@ -38,8 +38,8 @@ def frames(lines: Iterator[str]) -> Iterator[Parse]:
     if block is None:
         raise ValueError("there is no configuration in this file")
     yield partial(_frame, block)
-    said = _sections(header).get(_NUMBER, [])
-    most = int(said[0]) if said and said[0].strip().isdecimal() else given
+    number = _sections(header).get(_NUMBER, [])
+    most = int(number[0]) if number and number[0].strip().isdecimal() else given
     yield from [partial(_missing, most)] * min(most - given, 1_000_000)
 
 

@@ -30,8 +30,8 @@ def frames(path: Path, energy: VaspEnergy) -> Iterator[Parse]:
         if missing is not None:
             raise ValueError(f"there is no {missing}: it is no vaspout.h5, or the run did not get so far")
         steps, atoms = file[_STEPS], file[_ATOMS]
-        kinds = zip(_texts(atoms["ion_types"]), atoms["number_ion_types"][()].tolist(), strict=True)
-        numbers = np.array([number_of(symbol) for symbol, count in kinds for _ in range(count)])
+        species = zip(_texts(atoms["ion_types"]), atoms["number_ion_types"][()].tolist(), strict=True)
+        numbers = np.array([number_of(symbol) for symbol, count in species for _ in range(count)])
         scale = float(atoms["scale"][()]) if "scale" in atoms else 1.0
         tags = _texts(steps["energies_tags"])
         column = next((k for k, tag in enumerate(tags) if tag.lower().startswith(_TAGS[energy])), None)

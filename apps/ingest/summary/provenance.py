@@ -52,7 +52,7 @@ def provenance(spec: AssembleSpec, conversions: tuple[str, ...], warnings: tuple
 def lines(origin: Provenance) -> list[str]:
     """Return the provenance as lines of Markdown."""
     unknown = "not said"
-    said = [
+    sentences = [
         ("level of theory", origin.level_of_theory),
         ("licence", origin.licence),
         ("citation", origin.citation),
@@ -61,4 +61,4 @@ def lines(origin: Provenance) -> list[str]:
         ("units of the source", ", ".join(f"{what} {unit}" for what, unit in origin.units.items())),
         ("filters", ", ".join(f"{what} {limit}" for what, limit in origin.filters.items() if limit is not None)),
     ]
-    return [f"- {what}: {unknown if value is None else value}" for what, value in said]
+    return [f"- {what}: {unknown if value is None else value}" for what, value in sentences]

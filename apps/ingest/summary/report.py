@@ -67,9 +67,9 @@ def _block(title: str, lines: list[str]) -> list[str]:
 
 
 def _edge_lines(edges: EdgeLayout) -> list[str]:
-    said = sum(extent.n_edges for extent in edges.splits.values())
+    total = sum(extent.n_edges for extent in edges.splits.values())
     unpacked = sum(extent.unpacked for extent in edges.splits.values())
-    lines = [f"{said} within {edges.cutoff:g} Å are stored, 8 bytes each."]
+    lines = [f"{total} within {edges.cutoff:g} Å are stored, 8 bytes each."]
     if unpacked:
         lines.append(
             f"{unpacked} structures have one that cannot be stored (too many atoms, or positions far outside the "
@@ -148,8 +148,8 @@ def render(
             (k.reason, str(k.records), f"{100 * k.records / found.read:.3g} %", f"{k.file}, record {k.index}")
             for k in found.set_aside
         ]
-        said = f"{stats.n_quarantined} of {found.read} records read, each named in {QUARANTINE_FILE}."
-        lines += _block("Set aside", [said, "", *_table(("reason", "records", "share", "first"), rows)])
+        quarantined = f"{stats.n_quarantined} of {found.read} records read, each named in {QUARANTINE_FILE}."
+        lines += _block("Set aside", [quarantined, "", *_table(("reason", "records", "share", "first"), rows)])
     else:
         lines += _block("Set aside", ["Nothing."])
     if found.labels.keys:

@@ -89,15 +89,15 @@ class Allocation:
 
 def decide_allocation(workflow: WorkflowModel, site: SiteModel) -> Allocation | Impossible:
     """Return the jobs of a campaign, or the setting that cannot be had."""
-    asked = workflow.allocation
-    nodes = asked.nodes if isinstance(asked.nodes, int) else _wanted_nodes(workflow, site)
-    job = check_job(site, asked.queue, nodes, asked.hours if isinstance(asked.hours, float) else None)
+    requested = workflow.allocation
+    nodes = requested.nodes if isinstance(requested.nodes, int) else _wanted_nodes(workflow, site)
+    job = check_job(site, requested.queue, nodes, requested.hours if isinstance(requested.hours, float) else None)
     if isinstance(job, Refusal):
         return Impossible(_KEYS[job.about], job.message, job.hint)
     short = _too_short(site, job.hours)
     if short is not None:
         return short
-    blocks = asked.blocks if site.scheduler.system is not None else 1
+    blocks = requested.blocks if site.scheduler.system is not None else 1
     fit = job.bin
     words = "" if fit is None else f"{fit.min_nodes:,} to {fit.max_nodes:,} nodes get {fit.max_hours:g} h"
     return Allocation(nodes, _spare(site, nodes), job.hours, job.queue, job.account, blocks, words, job.warnings)

@@ -143,7 +143,7 @@ class HeldFleet:
         self._clock, self._background = world.clock, world.queries()
         self._patience = Backoff()
         self._not_before = self._next_poll = 0.0
-        self._asked_successor = False
+        self._successor_requested = False
         self._endings = JobEndings(0.0 if held is None else held.missing_seconds)
         self._ends_at = float("inf")
         if held is None:
@@ -165,10 +165,10 @@ class HeldFleet:
             yield from self._add_nodes(held, answer, state, now)
         if now < self._not_before:
             return
-        if held.chain is not None and work and not self._asked_successor:
+        if held.chain is not None and work and not self._successor_requested:
             if held.chain.name is None:
                 yield from held.chain.intend(state)
-            self._asked_successor = True
+            self._successor_requested = True
             if held.chain.name in state.jobs and not state.jobs[held.chain.name].job:
                 self._background.submit("successor", held.chain.question())
         if now >= self._next_poll:
@@ -185,7 +185,7 @@ class HeldFleet:
         if isinstance(answer.error, SchedulerTrouble):
             self._patience = self._patience.after_trouble(now)
             self._not_before = self._patience.until
-            self._asked_successor &= answer.what != "successor"
+            self._successor_requested &= answer.what != "successor"
             if state.scheduler_silent is None:
                 yield SchedulerSilent(str(answer.error))
             return

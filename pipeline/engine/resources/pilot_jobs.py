@@ -132,7 +132,7 @@ class PilotFleet:
     ) -> None:
         self.pool = NodePool(wanted.launches)
         self.pool.excluded = dict(state.excluded)
-        self._wanted, self._scheduler, self._maker, self._prefix = wanted, scheduler, maker, prefix
+        self._requested, self._scheduler, self._maker, self._prefix = wanted, scheduler, maker, prefix
         self._poll_seconds, self._warning_seconds, self._hold_node = poll_seconds, warning_seconds, hold_node
         self._blocks: dict[str, _PilotJob] = {}
         self._lost: list[tuple[str, str]] = []
@@ -158,7 +158,7 @@ class PilotFleet:
         self._poll_jobs(now)
         for block in self._blocks.values():
             self._follow_job(block, state, now)
-        if work and not self._stale and sum(not b.closing for b in self._blocks.values()) < self._wanted.blocks:
+        if work and not self._stale and sum(not b.closing for b in self._blocks.values()) < self._requested.blocks:
             yield from self._request(state)
 
     def _poll_jobs(self, now: float) -> None:
@@ -197,8 +197,8 @@ class PilotFleet:
         number = sum(j.intent.role is JobRole.BLOCK for j in state.jobs.values()) + 1
         name = f"{self._prefix}-b{number:03d}"
         self._blocks[name] = _PilotJob(name)
-        shape = (self._wanted.nodes, self._wanted.hours, self._wanted.queue)
-        yield JobIntended(name, JobRole.BLOCK, *shape, "", *self._wanted.place)
+        shape = (self._requested.nodes, self._requested.hours, self._requested.queue)
+        yield JobIntended(name, JobRole.BLOCK, *shape, "", *self._requested.place)
         self._submit(name)
 
     def _submit(self, name: str) -> None:

@@ -279,7 +279,7 @@ def automatic_shape(
         if filling <= most_nodes:
             return _shape(site, filling, ranks_per_node), f"{steps} launches at a time fill {usable:,} nodes"
         return _shape(site, nodes, ranks_per_node), f"many trainings a launch, at most {steps} of which run at a time"
-    ranks = ranks_per_node or _share_of_node(site, usable, tasks, max_ranks)
+    ranks = ranks_per_node or _part_of_node(site, usable, tasks, max_ranks)
     small = _shape(site, 0, ranks)
     if pools:
         return small, f"{counted(tasks, 'training')} at a time share {counted(usable, 'node')}"
@@ -288,7 +288,7 @@ def automatic_shape(
     return small, "many trainings a launch, since worker pools are not known to work on so many nodes"
 
 
-def _share_of_node(site: SiteModel, usable: int, tasks: int, max_ranks: int) -> int:
+def _part_of_node(site: SiteModel, usable: int, tasks: int, max_ranks: int) -> int:
     """Return the ranks of a training that shares a node: the largest divisor of a node's GPUs within its share."""
     gpus = site.node.gpus
     share = min(max(1, gpus * usable // tasks), max_ranks)

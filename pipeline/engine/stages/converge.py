@@ -137,8 +137,8 @@ class Converge(Stage):
 
     def demand(self, workflow: WorkflowModel) -> Demand:
         """Return that of all members at a time."""
-        asked, members = workflow.resources.converge, workflow.converge.members
-        return TrainingDemand(members, (members,), node_list(asked.nodes), asked.ranks_per_node)
+        requested, members = workflow.resources.converge, workflow.converge.members
+        return TrainingDemand(members, (members,), node_list(requested.nodes), requested.ranks_per_node)
 
     def work(self, context: Context, state: CampaignState) -> Work:  # noqa: ARG002 - settings alone say it
         """Return the number of members and the most graphs each sees."""

@@ -300,9 +300,9 @@ class Search(Stage):
 
     def demand(self, workflow: WorkflowModel) -> Demand:
         """Return that of one wave at a time."""
-        asked = workflow.resources.search
-        nodes = node_list(asked.nodes)
-        return TrainingDemand(wave_target(workflow), rung_counts(workflow), nodes, asked.ranks_per_node, fills=True)
+        requested = workflow.resources.search
+        nodes = node_list(requested.nodes)
+        return TrainingDemand(wave_target(workflow), rung_counts(workflow), nodes, requested.ranks_per_node, fills=True)
 
     def work(self, context: Context, state: CampaignState) -> Work:
         """Return the candidates, the waves, and how many may reach each rung."""

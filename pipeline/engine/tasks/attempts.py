@@ -84,7 +84,9 @@ def spec_of(context: Context, state: CampaignState, site: SiteModel, request: An
 def bounds_of(limits: LimitsModel, visible: float) -> TimeLimits:
     """Return what ends an attempt; ``visible`` seconds is how long it waits for files of other hosts."""
     grace = limits.stop_seconds * GRACE_SHARE
-    return TimeLimits(limits.task_hours * 3600.0, limits.silence_seconds, grace, limits.lost_seconds, visible)
+    return TimeLimits(
+        limits.task_hours * 3600.0, limits.heartbeat_timeout_seconds, grace, limits.wrapper_timeout_seconds, visible
+    )
 
 
 def failed_on(state: CampaignState, request: AnyRequest) -> set[str]:

@@ -134,12 +134,12 @@ def _classify(folder: Path, trouble: str | None, report: AttemptReport | None) -
         name, _, text = trouble.partition(": ")
         cause = _LOST.get(name, Cause.TROUBLE)
         return AttemptEnd(cause, text if cause is Cause.STORAGE else trouble, saved=saved, energy=energy)
-    said = read_error(folder) if record.code else None
-    if said is None and report is not None:
-        said = report.error
-    if said is None:
-        said = ErrorRecord("", _last_line(folder / "stderr.log") if record.code else "")
-    cause, reason = _cause(folder, record, said)
+    error_record = read_error(folder) if record.code else None
+    if error_record is None and report is not None:
+        error_record = report.error
+    if error_record is None:
+        error_record = ErrorRecord("", _last_line(folder / "stderr.log") if record.code else "")
+    cause, reason = _cause(folder, record, error_record)
     result = None
     if cause in (Cause.FINISHED, Cause.DIVERGED):
         result = read_result(folder) or (None if report is None else report.result)
@@ -150,7 +150,7 @@ def _classify(folder: Path, trouble: str | None, report: AttemptReport | None) -
     return AttemptEnd(cause, reason, record.seconds, result, saved, record.host, record.energy)
 
 
-def _cause(folder: Path, record: ExitRecord, told: ErrorRecord) -> tuple[Cause, str]:
+def _cause(folder: Path, record: ExitRecord, error_record: ErrorRecord) -> tuple[Cause, str]:
     code = record.code
     if code in (ExitCode.OK, ExitCode.DIVERGED):
         return (Cause.FINISHED if code == ExitCode.OK else Cause.DIVERGED), ""
@@ -164,16 +164,18 @@ def _cause(folder: Path, record: ExitRecord, told: ErrorRecord) -> tuple[Cause, 
     if code < 0:
         return _killed(record)
     if code == ExitCode.OUT_OF_MEMORY:
-        return Cause.OUT_OF_MEMORY, told.message
+        return Cause.OUT_OF_MEMORY, error_record.message
     if code == ExitCode.RETRYABLE:
-        return (Cause.STORAGE if told.error == StorageError.__name__ else Cause.TROUBLE), _sentence(told)
+        return (Cause.STORAGE if error_record.error == StorageError.__name__ else Cause.TROUBLE), _sentence(
+            error_record
+        )
     if code == ExitCode.PERMANENT:
-        return (Cause.USER_ERROR if told.error in _FORESEEN else Cause.PROGRAM_ERROR), _sentence(told)
-    said = f"exit code {code}: {_last_line(folder / 'stderr.log')}"
+        return (Cause.USER_ERROR if error_record.error in _FORESEEN else Cause.PROGRAM_ERROR), _sentence(error_record)
+    reason = f"exit code {code}: {_last_line(folder / 'stderr.log')}"
     launched = (folder / LAUNCH_FILE).exists() and not (folder / WRAP_FILE).exists()  # by a line of its own
     if launched and read_first_failure(folder) is None:
-        return Cause.TROUBLE, f"its launch line ended with {said}"  # no rank failed by its own account
-    return Cause.PROGRAM_ERROR, said
+        return Cause.TROUBLE, f"its launch line ended with {reason}"  # no rank failed by its own account
+    return Cause.PROGRAM_ERROR, reason
 
 
 def _killed(record: ExitRecord) -> tuple[Cause, str]:

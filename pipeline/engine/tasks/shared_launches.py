@@ -13,7 +13,7 @@ from gfm_pipeline.engine.resources.node_pool import Placement
 from gfm_pipeline.engine.tasks.attempts import AttemptKey, Running
 from gfm_pipeline.execution.size_class import SizeClass
 
-LOOK_SECONDS = 5.0  # between two looks for tasks that have ended while others of their launch go on
+POLL_SECONDS = 5.0  # between two looks for tasks that have ended while others of their launch go on
 LINGER_SECONDS = 60.0  # for a launch to end after its last task
 
 
@@ -80,12 +80,12 @@ class SharedLaunches:
         """
         if now < self._next_poll:
             return []
-        self._next_poll = now + LOOK_SECONDS
+        self._next_poll = now + POLL_SECONDS
         found = []
         for launch in self._launches.values():
             with suppress(OSError):
-                told = [f.name for f in launch.folder.iterdir() if f.name.startswith(ENDED_STEM)]
-                ranks = [int(name.removeprefix(ENDED_STEM)) for name in told]
+                marks = [f.name for f in launch.folder.iterdir() if f.name.startswith(ENDED_STEM)]
+                ranks = [int(name.removeprefix(ENDED_STEM)) for name in marks]
                 found += [launch.members[rank].key for rank in ranks if rank in launch.members]
             if launch.members:
                 continue

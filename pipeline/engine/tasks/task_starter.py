@@ -88,11 +88,11 @@ class Starter:
         """
         self.started = 0
         full: set[SizeClass] = set()
-        asked = sizes_of(self._context, step)
+        sizes = sizes_of(self._context, step)
         waiting: dict[SizeClass, list[AnyRequest]] = {}  # for others to share a launch with
         for request in step.tasks:
             size = self._context.size_of(request)
-            if full >= asked or now < self.next_launch:
+            if full >= sizes or now < self.next_launch:
                 return
             if (request.key, request.name) in busy or size in full:
                 continue

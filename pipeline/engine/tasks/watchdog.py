@@ -6,13 +6,13 @@ import heapq
 from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
-AttemptKey = TypeVar("AttemptKey", bound=Hashable)
+T = TypeVar("T", bound=Hashable)
 
 
 CHECKS_PER_TIMEOUT = 8  # at each, in the longest time without a change
 
 
-class Watchdog(Generic[AttemptKey]):
+class Watchdog(Generic[T]):
     """Remembers when the sign of life of each watched attempt last changed.
 
     They are looked at by turns, since a look at a file on a parallel file system may cost a millisecond.
@@ -27,16 +27,16 @@ class Watchdog(Generic[AttemptKey]):
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._seen: dict[AttemptKey, tuple[int | None, float]] = {}
-        self._next: dict[AttemptKey, float] = {}
-        self._turns: list[tuple[float, int, AttemptKey]] = []  # a heap; numbered, as tokens have no order
+        self._last_heartbeat: dict[T, tuple[int | None, float]] = {}
+        self._next: dict[T, float] = {}
+        self._turns: list[tuple[float, int, T]] = []  # a heap; numbered, as tokens have no order
         self._number = 0
 
-    def watch(self, token: AttemptKey, now: float) -> None:
+    def watch(self, token: T, now: float) -> None:
         """Begin to watch; the first look is due now."""
         self._schedule(token, now)
 
-    def due(self, now: float) -> Iterator[AttemptKey]:
+    def due(self, now: float) -> Iterator[T]:
         """Yield what is to be looked at now, and then again after a share of the longest time without a change."""
         while self._turns and self._turns[0][0] <= now:
             when, _, token = heapq.heappop(self._turns)
@@ -44,26 +44,26 @@ class Watchdog(Generic[AttemptKey]):
                 self._schedule(token, now + self.seconds / CHECKS_PER_TIMEOUT)
                 yield token
 
-    def _schedule(self, token: AttemptKey, when: float) -> None:
+    def _schedule(self, token: T, when: float) -> None:
         self._next[token] = when
         self._number += 1
         heapq.heappush(self._turns, (when, self._number, token))
 
-    def silent(self, token: AttemptKey, stamp: int | None, now: float) -> bool:
+    def silent(self, token: T, stamp: int | None, now: float) -> bool:
         """Return whether ``stamp``, as it is now, has not changed for too long; ``now`` is monotonic."""
-        known = self._seen.get(token)
+        known = self._last_heartbeat.get(token)
         if known is None or known[0] != stamp:
-            self._seen[token] = (stamp, now)
+            self._last_heartbeat[token] = (stamp, now)
             return False
         return now - known[1] > self.seconds
 
-    def saw_heartbeat(self, token: AttemptKey, now: float) -> None:
+    def saw_heartbeat(self, token: T, now: float) -> None:
         """Take a file for changed just now: who should change it cannot."""
-        known = self._seen.get(token)
+        known = self._last_heartbeat.get(token)
         if known is not None:
-            self._seen[token] = (known[0], now)
+            self._last_heartbeat[token] = (known[0], now)
 
-    def forget(self, token: AttemptKey) -> None:
+    def forget(self, token: T) -> None:
         """Stop watching."""
-        self._seen.pop(token, None)
+        self._last_heartbeat.pop(token, None)
         self._next.pop(token, None)

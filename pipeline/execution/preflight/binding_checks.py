@@ -20,16 +20,16 @@ def expected_bindings(site: SiteModel) -> tuple[RankBinding, ...]:
     return node_layout(site, default_shape(site, 1))
 
 
-def check_devices(site: SiteModel, seen: JobObservations) -> CheckResult:
+def check_devices(site: SiteModel, observed: JobObservations) -> CheckResult:
     """Return whether each rank is given, and sees, the GPU that the site says."""
     wanted = {local: str(place.gpu) for local, place in enumerate(expected_bindings(site)) if place.gpu is not None}
     variable = site.gpu.visible_variable
     if not wanted or variable is None:
         return skipped("devices", "the site has no GPUs")
     given: dict[int, set[str]] = {}
-    for look in seen.views:
-        if look.local_rank is not None:
-            given.setdefault(look.local_rank, set()).add(look.mask or "")
+    for view in observed.views:
+        if view.local_rank is not None:
+            given.setdefault(view.local_rank, set()).add(view.mask or "")
     wrong = {k: masks for k, masks in given.items() if any(m and wanted.get(k) not in _entries(m) for m in masks)}
     if wrong:
         local = min(wrong)
@@ -39,7 +39,7 @@ def check_devices(site: SiteModel, seen: JobObservations) -> CheckResult:
             f"the site gives it GPU {wanted.get(local)} ({variable}); {len(wrong)} of {len(wanted)} ranks differ",
             _devices_fix(site, given, len(wanted)),
         )
-    for rank in seen.ranks:
+    for rank in observed.ranks:
         if rank.mask is not None and rank.mask != wanted.get(rank.local_rank):
             return failed(
                 "devices",
@@ -50,11 +50,11 @@ def check_devices(site: SiteModel, seen: JobObservations) -> CheckResult:
             why = rank.device_trouble or f"torch sees {rank.devices} devices, not one"
             return failed("devices", f"rank {rank.rank} on {rank.node}: {why}", _no_device_fix(site))
     order = " ".join(wanted[k] for k in sorted(wanted))
-    kinds = sorted({rank.device for rank in seen.ranks if rank.device})
+    device_names = sorted({rank.device for rank in observed.ranks if rank.device})
     by_launcher = bool(given) and all(len(_entries(mask)) == 1 for masks in given.values() for mask in masks)
     who = "selected by the launcher" if by_launcher else "selected by the rank among all of the node"
-    told = f"one GPU per rank, in the order {order}, {who}"
-    return passed("devices", told + (f" ({', '.join(kinds)})" if kinds else ""))
+    measured = f"one GPU per rank, in the order {order}, {who}"
+    return passed("devices", measured + (f" ({', '.join(device_names)})" if device_names else ""))
 
 
 def _entries(mask: str) -> list[str]:
@@ -63,9 +63,9 @@ def _entries(mask: str) -> list[str]:
 
 def _devices_fix(site: SiteModel, given: Mapping[int, set[str]], gpus: int) -> str:
     """Return what to set: the launch line first where it does not bind GPUs, or the order that was seen."""
-    seen = [next(iter(given[k])) for k in sorted(given) if len(given[k]) == 1]
-    whole = len(seen) == gpus and sorted(seen) == sorted(str(gpu) for gpu in range(gpus))
-    order = f"node.rank_gpus: [{', '.join(seen)}]" if whole else "node.rank_gpus"
+    observed = [next(iter(given[k])) for k in sorted(given) if len(given[k]) == 1]
+    whole = len(observed) == gpus and sorted(observed) == sorted(str(gpu) for gpu in range(gpus))
+    order = f"node.rank_gpus: [{', '.join(observed)}]" if whole else "node.rank_gpus"
     if site.launch.device is DeviceSelection.SCHEDULER and "--gpu-bind" not in " ".join(site.launch.template):
         return f"launch.template has no --gpu-bind: add what the machine's guide says (closest); or set {order}."
     if whole:
@@ -80,22 +80,22 @@ def _no_device_fix(site: SiteModel) -> str:
     )
 
 
-def check_cores(site: SiteModel, seen: JobObservations) -> CheckResult:
+def check_cores(site: SiteModel, observed: JobObservations) -> CheckResult:
     """Return whether each rank may use the cores the site gives it, and no others."""
     places = expected_bindings(site)
-    had: Sequence[RankObservation | LauncherView] = seen.ranks or (seen.views if launcher_binds(site) else ())
+    had: Sequence[RankObservation | LauncherView] = observed.ranks or (observed.views if launcher_binds(site) else ())
     sizes = sorted({len(one.cores) for one in had})
-    told = f"{' or '.join(map(str, sizes))} hardware threads a rank" if sizes else "nothing was seen"
+    measured = f"{' or '.join(map(str, sizes))} hardware threads a rank" if sizes else "nothing was seen"
     if not site.launch.bind_cores:
-        return skipped("cores", f"launch.bind_cores is false: reported only, {told}")
+        return skipped("cores", f"launch.bind_cores is false: reported only, {measured}")
     if not all(place.cores for place in places):
-        return skipped("cores", f"the site does not name cores of ranks; {told}")
+        return skipped("cores", f"the site does not name cores of ranks; {measured}")
     if not had:
         return skipped("cores", "ranks bind themselves, and none started its program")
     wanted = {local: parse_cores(place.cores) for local, place in enumerate(places)}
     wrong = [one for one in had if set(one.cores) != set(wanted.get(one.local_rank or 0, ()))]
     if not wrong:
-        return passed("cores", f"{told}, as the site says")
+        return passed("cores", f"{measured}, as the site says")
     one = wrong[0]
     local = one.local_rank or 0
     return failed(
@@ -108,10 +108,10 @@ def check_cores(site: SiteModel, seen: JobObservations) -> CheckResult:
 
 def _cores_fix(places: Sequence[RankBinding], had: Sequence[RankObservation | LauncherView]) -> str:
     """Return what to set: the cores that were seen, where each rank has some of its own, everywhere the same."""
-    seen: dict[int, set[tuple[int, ...]]] = {}
+    cores_seen: dict[int, set[tuple[int, ...]]] = {}
     for one in had:
-        seen.setdefault(one.local_rank or 0, set()).add(tuple(one.cores))
-    steady = {local: next(iter(sets)) for local, sets in seen.items() if len(sets) == 1}
+        cores_seen.setdefault(one.local_rank or 0, set()).add(tuple(one.cores))
+    steady = {local: next(iter(sets)) for local, sets in cores_seen.items() if len(sets) == 1}
     every = [core for cores in steady.values() for core in cores]
     template = "correct the binding in launch.template (--cpu-bind, --cpus-per-task, --distribution)"
     if len(steady) != len(places) or len(set(every)) != len(every) or any(place.gpu is None for place in places):
@@ -121,10 +121,10 @@ def _cores_fix(places: Sequence[RankBinding], had: Sequence[RankObservation | La
     return f"Set node.gpu_cores: [{listed}] if these are beside the GPUs; else {template}."
 
 
-def check_locality(site: SiteModel, seen: JobObservations) -> CheckResult:
+def check_locality(site: SiteModel, observed: JobObservations) -> CheckResult:
     """Return whether each rank's cores are beside its GPU, as Linux tells it."""
     check = "GPU beside cores"
-    known = [rank for rank in seen.ranks if rank.device_cores and rank.cores]
+    known = [rank for rank in observed.ranks if rank.device_cores and rank.cores]
     if not known:
         return skipped(
             check, "torch or Linux does not say where GPUs are" if site.node.gpus else "the site has no GPUs"
@@ -141,17 +141,17 @@ def check_locality(site: SiteModel, seen: JobObservations) -> CheckResult:
     return passed(check, f"{len(known)} ranks")
 
 
-def check_spawned_ranks(site: SiteModel, seen: JobObservations) -> CheckResult:
+def check_spawned_ranks(site: SiteModel, observed: JobObservations) -> CheckResult:
     """Return whether the ranks of one node, started without the batch system, have what the site says."""
     check = "one-node ranks"
-    launch = seen.launches.get(SPAWN)
+    launch = observed.launches.get(SPAWN)
     if launch is None:
         return skipped(check, "there is no batch system")
     places = expected_bindings(site)
-    if not launch.ended_well or len(seen.spawned) != len(places):
-        why = launch.why if not launch.ended_well else f"{len(seen.spawned)} of {len(places)} ranks came up"
+    if not launch.ended_well or len(observed.spawned) != len(places):
+        why = launch.why if not launch.ended_well else f"{len(observed.spawned)} of {len(places)} ranks came up"
         return failed(check, why, launch.hint or "See stderr.log in the folder `spawn` of the check (--keep).")
-    for rank in seen.spawned:
+    for rank in observed.spawned:
         place = places[rank.local_rank]
         if rank.mask != (None if place.gpu is None else str(place.gpu)) and site.gpu.visible_variable is not None:
             return failed(check, f"rank {rank.rank} sees GPU {rank.mask}, not {place.gpu}", "Correct node.rank_gpus.")
@@ -164,4 +164,4 @@ def check_spawned_ranks(site: SiteModel, seen: JobObservations) -> CheckResult:
                 f"rank {rank.rank} may use {format_cores(rank.cores)}, the site gives it {place.cores}",
                 "Correct node.gpu_cores, or what the job's directives leave of a node (--core-spec).",
             )
-    return passed(check, f"{len(places)} rank{'s' if len(places) > 1 else ''} on {seen.spawned[0].node}")
+    return passed(check, f"{len(places)} rank{'s' if len(places) > 1 else ''} on {observed.spawned[0].node}")

@@ -53,8 +53,8 @@ def check_login_node(site: SiteModel, job: CheckedJob) -> list[CheckResult]:
     ]
     if job.queue is None or job.bin is None:
         return [*found, skipped("queue", "no batch system")]
-    told = f"{counted(job.nodes, 'node')} in queue {job.queue}, up to {job.bin.max_hours:g} h there"
-    return [*found, passed("queue", " ".join([told + ("." if job.warnings else ""), *job.warnings]))]
+    job_text = f"{counted(job.nodes, 'node')} in queue {job.queue}, up to {job.bin.max_hours:g} h there"
+    return [*found, passed("queue", " ".join([job_text + ("." if job.warnings else ""), *job.warnings]))]
 
 
 def check_acceptance(site: SiteModel, queue: str, refusal: str | None) -> CheckResult:
@@ -67,9 +67,9 @@ def check_acceptance(site: SiteModel, queue: str, refusal: str | None) -> CheckR
 
 def refusal_fix(queue: str, refusal: str) -> str:
     """Return which key of the site a refusal speaks of."""
-    said = refusal.lower()
+    message = refusal.lower()
     for words, fix in _FIXES:
-        if any(word in said for word in words):
+        if any(word in message for word in words):
             return fix.format(queue=queue)
     return "Correct scheduler of the site; `gfm-pipeline plan --show-scripts` prints what is submitted."
 

@@ -26,12 +26,12 @@ from gfm_pipeline.execution.preflight.observations import (
 from gfm_pipeline.execution.preflight.probe import PING_SECONDS
 from gfm_pipeline.execution.retry import Backoff, retrying
 
-LOOK_SECONDS = 0.25  # between two looks at files
+POLL_SECONDS = 0.25  # between two looks at files
 LATE_SECONDS = 5.0  # for files of a job that has ended to be seen here, before it ever wrote one, and
 LATER_SECONDS = 30.0  # once it has
 OVER_SECONDS = 300.0  # a job that runs so long beyond its wall time is not looked at any more
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ class JobMonitor:
         poll_seconds: float,
         missing_seconds: float,
         wait_seconds: float,
-        say: Say,
+        notify: Notify,
     ) -> None:
         self.scheduler, self.folder, self.queue, self.hours = scheduler, folder, queue, hours
-        self.poll_seconds, self.wait_seconds, self.say = poll_seconds, wait_seconds, say
+        self.poll_seconds, self.wait_seconds, self.notify = poll_seconds, wait_seconds, notify
         self._endings = JobEndings(missing_seconds)
-        self._told = ""
+        self._reported = ""
         self._patience = Backoff()
         self._next_poll = float("-inf")
         self._info: JobInfo | None = None
@@ -94,8 +94,8 @@ class JobMonitor:
         """
         job = ""
         try:
-            job = retrying(lambda: self.scheduler.submit(script, name), self.say)
-            self.say(f"Submitted job {job} ({name}) to queue {self.queue}.")
+            job = retrying(lambda: self.scheduler.submit(script, name), self.notify)
+            self.notify(f"Submitted job {job} ({name}) to queue {self.queue}.")
             watched = self._wait(job)
         except BaseException:  # Ctrl-C is no reason to leave a job in the queue
             self._cancel(job, name)
@@ -112,7 +112,7 @@ class JobMonitor:
                 self.scheduler.cancel_by_name(name)
         except SchedulerTrouble as error:
             why = error.message.rstrip(".")
-            self.say(f"Job {job or name} could not be cancelled ({why}); it ends by itself within its wall time.")
+            self.notify(f"Job {job or name} could not be cancelled ({why}); it ends by itself within its wall time.")
 
     def _wait(self, job: str) -> JobOutcome:
         submitted, started, ended = time.monotonic(), None, None
@@ -145,7 +145,7 @@ class JobMonitor:
                 with suppress(OSError):
                     launch = (self.folder / STEP_NOW).read_text(encoding="ascii")
                     self._report(f"Job {job} runs: {LAUNCHES.get(launch, launch)}.")
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
 
     def _poll(self, job: str, now: float, *, hurry: bool) -> None:
         """Ask the batch system where the job stands, if it is time to; trouble is waited out."""
@@ -159,7 +159,7 @@ class JobMonitor:
             self._patience = self._patience.after_trouble(now)
             self._next_poll = self._patience.until
             wait = self._patience.seconds_to_wait(now)
-            self.say(f"The batch system does not answer ({error.message.rstrip('.')}); asked again in {wait:.0f} s.")
+            self.notify(f"The batch system does not answer ({error.message.rstrip('.')}); asked again in {wait:.0f} s.")
             return
         self._patience = self._patience.after_success()
         self._next_poll = now + self.poll_seconds
@@ -192,19 +192,19 @@ class JobMonitor:
         return f" ({self._info.reason})"
 
     def _report(self, text: str) -> None:
-        if text != self._told:
-            self._told = text
-            self.say(text)
+        if text != self._reported:
+            self._reported = text
+            self.notify(text)
 
 
 def compare_clocks(folder: Path) -> Skew | None:
     """Ask the job for the time; return how far its clock is ahead of this one's, or None when it does not answer."""
-    asked = time.time()
+    sent = time.time()
     write_atomic(folder / PING_FILE, b"")
     until = time.monotonic() + PING_SECONDS
     while time.monotonic() < until:
         if (folder / PONG_FILE).exists():
-            heard = time.time()
-            return Skew(read_record(Pong, folder / PONG_FILE).time - (asked + heard) / 2, (heard - asked) / 2)
+            received = time.time()
+            return Skew(read_record(Pong, folder / PONG_FILE).time - (sent + received) / 2, (received - sent) / 2)
         time.sleep(0.02)
     return None

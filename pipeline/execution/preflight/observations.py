@@ -124,8 +124,8 @@ def read_observations(folder: Path, output: Path, skew: Skew | None) -> JobObser
         last_line(output),
         launches,
         _all(LauncherView, folder / VIEW / VIEWS_FOLDER),
-        tuple(sorted(_all(RankObservation, folder / RANKS / OBSERVATIONS_FOLDER), key=lambda seen: seen.rank)),
-        tuple(sorted(_all(RankObservation, folder / SPAWN / OBSERVATIONS_FOLDER), key=lambda seen: seen.rank)),
+        tuple(sorted(_all(RankObservation, folder / RANKS / OBSERVATIONS_FOLDER), key=lambda rank: rank.rank)),
+        tuple(sorted(_all(RankObservation, folder / SPAWN / OBSERVATIONS_FOLDER), key=lambda rank: rank.rank)),
         _read(PreflightResult, folder / RANKS / RESULT_FILE),
         skew,
     )

@@ -65,7 +65,7 @@ def probe(site: SiteModel, nodes: Sequence[str], folder: Path, answer_login: Cal
     if answer_login is not None:
         answer_login()
     if nodes:
-        _start(folder, VIEW, _looking(site, nodes, folder / VIEW))
+        _start(folder, VIEW, _launcher_probe(site, nodes, folder / VIEW))
     _start(folder, RANKS, _ranks(site, nodes, folder / RANKS))
     if nodes:
         _start(folder, SPAWN, _spawned(site, folder / SPAWN))
@@ -87,7 +87,7 @@ def _start(folder: Path, name: str, launch: Launch) -> None:
     run(launch)
 
 
-def _looking(site: SiteModel, nodes: Sequence[str], folder: Path) -> Launch:
+def _launcher_probe(site: SiteModel, nodes: Sequence[str], folder: Path) -> Launch:
     """Return the site's launch line with nothing of ours around the ranks."""
     folder.mkdir()
     spec = LauncherProbeSpec(site.launch.rank_variable, site.launch.local_rank_variable, site.gpu.visible_variable)
@@ -97,7 +97,7 @@ def _looking(site: SiteModel, nodes: Sequence[str], folder: Path) -> Launch:
         str(folder),
         SECONDS[VIEW],
         task_environment(site, len(nodes)),
-        silence_seconds=SECONDS[VIEW],
+        heartbeat_timeout_seconds=SECONDS[VIEW],
         line=tuple(launch_line(site, step_shape(site, len(nodes)), nodes)),
     )
 

@@ -25,7 +25,7 @@ CHECKS = (
 )  # fmt: skip
 
 
-def check_results(site: SiteModel, nodes: int, seen: JobObservations) -> list[CheckResult]:
+def check_results(site: SiteModel, nodes: int, observed: JobObservations) -> list[CheckResult]:
     """Return what the job of a check found.
 
     Parameters
@@ -34,43 +34,47 @@ def check_results(site: SiteModel, nodes: int, seen: JobObservations) -> list[Ch
         The machine, as its file says.
     nodes
         Of the job.
-    seen
+    observed
         What its files say.
     """
-    if seen.head is None:
-        why = seen.output or "the job ended without a word"
+    if observed.head is None:
+        why = observed.output or "the job ended without a word"
         return [failed("start", why, _start_fix(site, why)), *_not_done("the job did not start Python")]
     local = site.scheduler.system is None
-    where = seen.head.host if local else " ".join(seen.head.nodes[:4]) + (" ..." if len(seen.head.nodes) > 4 else "")
-    found = [passed("start", f"{seen.head.executable} on {where}"), _interface(site, seen.head.interfaces)]
-    if len(seen.ranks) != step_shape(site, nodes).ranks:
-        return _ordered([*found, *_without_ranks(site, nodes, seen)])
+    where = (
+        observed.head.host
+        if local
+        else " ".join(observed.head.nodes[:4]) + (" ..." if len(observed.head.nodes) > 4 else "")
+    )
+    found = [passed("start", f"{observed.head.executable} on {where}"), _interface(site, observed.head.interfaces)]
+    if len(observed.ranks) != step_shape(site, nodes).ranks:
+        return _ordered([*found, *_without_ranks(site, nodes, observed)])
     return _ordered([
         *found,
-        _packages(seen.ranks),
-        _build(site, seen.ranks),
-        _versions(seen.ranks),
-        _mpi(seen.ranks),
-        _placement(site, nodes, seen),
-        check_devices(site, seen),
-        check_cores(site, seen),
-        check_locality(site, seen),
-        check_spawned_ranks(site, seen),
-        _exchange(seen),
-        _data(seen),
-        _energy(site, seen.ranks),
-        _clocks(site, seen),
+        _packages(observed.ranks),
+        _build(site, observed.ranks),
+        _versions(observed.ranks),
+        _mpi(observed.ranks),
+        _placement(site, nodes, observed),
+        check_devices(site, observed),
+        check_cores(site, observed),
+        check_locality(site, observed),
+        check_spawned_ranks(site, observed),
+        _exchange(observed),
+        _data(observed),
+        _energy(site, observed.ranks),
+        _clocks(site, observed),
     ])  # fmt: skip
 
 
-def _without_ranks(site: SiteModel, nodes: int, seen: JobObservations) -> list[CheckResult]:
+def _without_ranks(site: SiteModel, nodes: int, observed: JobObservations) -> list[CheckResult]:
     """Return what can be said when not all ranks came as far as their program: usually one of them was refused."""
     found = []
-    if seen.views:
-        found = [_placement(site, nodes, seen), check_devices(site, seen), check_cores(site, seen)]
+    if observed.views:
+        found = [_placement(site, nodes, observed), check_devices(site, observed), check_cores(site, observed)]
     if not any(verdict.outcome is CheckStatus.FAIL for verdict in found):
-        found = [_launch_failed(site, seen, seen.launches.get(RANKS, LaunchObservation())), *found[1:]]
-    found += [check_spawned_ranks(site, seen), _clocks(site, seen)]
+        found = [_launch_failed(site, observed, observed.launches.get(RANKS, LaunchObservation())), *found[1:]]
+    found += [check_spawned_ranks(site, observed), _clocks(site, observed)]
     rest = [check for check in CHECKS[2:] if check not in {verdict.check for verdict in found}]
     return [*found, *(skipped(check, "not all ranks started their program") for check in rest)]
 
@@ -100,9 +104,9 @@ def _start_fix(site: SiteModel, why: str) -> str:
     )
 
 
-def _launch_failed(site: SiteModel, seen: JobObservations, launch: LaunchObservation) -> CheckResult:
+def _launch_failed(site: SiteModel, observed: JobObservations, launch: LaunchObservation) -> CheckResult:
     """Return the verdict on a launch line that started no rank."""
-    first = seen.launches.get(VIEW)
+    first = observed.launches.get(VIEW)
     why = first.why if first is not None and not first.ended_well else launch.why
     hint = launch.hint or f"Correct launch.template of the site; it begins with {' '.join(site.launch.template[:1])}."
     return failed("ranks", f"not all ranks started: {why}", hint)
@@ -122,17 +126,17 @@ def _interface(site: SiteModel, there: Sequence[str]) -> CheckResult:
 
 
 def _packages(ranks: Sequence[RankObservation]) -> CheckResult:
-    looked = [rank for rank in ranks if rank.packages or rank.missing]
-    for rank in looked:
+    checked = [rank for rank in ranks if rank.packages or rank.missing]
+    for rank in checked:
         for name, why in rank.missing.items():
             return failed(
                 "packages",
                 f"{name} cannot be imported on {rank.node} ({why})",
                 f"Install it into the environment of {rank.executable}.",
             )
-    if not looked:
+    if not checked:
         return failed("packages", "no first rank of a node looked", "Correct launch.local_rank_variable.")
-    versions = looked[0].packages
+    versions = checked[0].packages
     return passed("packages", ", ".join(f"{name} {versions[name]}" for name in PACKAGES if name in versions))
 
 
@@ -188,10 +192,10 @@ def _mpi(ranks: Sequence[RankObservation]) -> CheckResult:
     )
 
 
-def _placement(site: SiteModel, nodes: int, seen: JobObservations) -> CheckResult:
+def _placement(site: SiteModel, nodes: int, observed: JobObservations) -> CheckResult:
     """Return whether as many ranks as asked for came up, on as many nodes, with the numbers they should have."""
     shape = step_shape(site, nodes)
-    nameless = [look for look in seen.views if look.rank is None or look.local_rank is None]
+    nameless = [view for view in observed.views if view.rank is None or view.local_rank is None]
     if nameless:
         numbers = ", ".join(f"{name}={value}" for name, value in sorted(nameless[0].numbers.items()))
         return failed(
@@ -201,37 +205,37 @@ def _placement(site: SiteModel, nodes: int, seen: JobObservations) -> CheckResul
             "Set launch.rank_variable and launch.local_rank_variable to those of the launcher.",
         )
     places = (
-        [(look.rank, look.local_rank, look.node) for look in seen.views]
-        if seen.views
-        else [(rank.rank, rank.local_rank, rank.node) for rank in seen.ranks]
+        [(view.rank, view.local_rank, view.node) for view in observed.views]
+        if observed.views
+        else [(rank.rank, rank.local_rank, rank.node) for rank in observed.ranks]
     )
     per_node: dict[str, list[int]] = {}
     for _, local_rank, node in places:
         per_node.setdefault(node, []).append(local_rank or 0)
     wanted_nodes = max(1, shape.nodes)
-    told = f"{len(places)} ranks on {len(per_node)} node{'s' if len(per_node) > 1 else ''}"
+    measured = f"{len(places)} ranks on {len(per_node)} node{'s' if len(per_node) > 1 else ''}"
     if sorted(rank or 0 for rank, _, _ in places) != list(range(shape.ranks)) or len(per_node) != wanted_nodes:
-        launch = seen.launches.get(VIEW, LaunchObservation(0))
+        launch = observed.launches.get(VIEW, LaunchObservation(0))
         why = "" if launch.ended_well else f" ({launch.why})"
         fix = "Correct launch.template: {nodes}, {ranks} and {ranks_per_node} must all be told to the launcher."
         if "No module named" in why or "No such file" in why:
             fix = (
                 f"Put the Python environment where every node sees it, or name one in profiles.{site.profile}.activate."
             )
-        return failed("ranks", f"{told}, not {shape.ranks} on {wanted_nodes}{why}", fix)
+        return failed("ranks", f"{measured}, not {shape.ranks} on {wanted_nodes}{why}", fix)
     if any(sorted(numbers) != list(range(shape.ranks_per_node)) for numbers in per_node.values()):
         return failed(
             "ranks",
-            f"{told}, but their numbers on a node are {per_node}",
+            f"{measured}, but their numbers on a node are {per_node}",
             "Correct launch.local_rank_variable, or how launch.template deals ranks to nodes (--ntasks-per-node).",
         )
-    return passed("ranks", told)
+    return passed("ranks", measured)
 
 
-def _exchange(seen: JobObservations) -> CheckResult:
-    launch, result = seen.launches.get(RANKS, LaunchObservation()), seen.result
+def _exchange(observed: JobObservations) -> CheckResult:
+    launch, result = observed.launches.get(RANKS, LaunchObservation()), observed.result
     check = "all-reduce"
-    if len(seen.ranks) < 2:
+    if len(observed.ranks) < 2:
         return skipped(check, "there is one rank only")
     if result is None:
         return failed(
@@ -243,11 +247,11 @@ def _exchange(seen: JobObservations) -> CheckResult:
     if not result.correct:
         return failed(check, "the sum over all ranks is wrong", "Report it to the machine's support, with these nodes.")
     rates = ", ".join(f"{rate.megabytes:g} MB at {rate.gigabytes_per_second:.3g} GB/s" for rate in result.rates)
-    return passed(check, f"{rates} ({result.backend}, {len(seen.ranks)} ranks)")
+    return passed(check, f"{rates} ({result.backend}, {len(observed.ranks)} ranks)")
 
 
-def _data(seen: JobObservations) -> CheckResult:
-    ranks, launch = seen.ranks, seen.launches.get(RANKS, LaunchObservation())
+def _data(observed: JobObservations) -> CheckResult:
+    ranks, launch = observed.ranks, observed.launches.get(RANKS, LaunchObservation())
     writer, reader = ranks[0], ranks[-1]
     for rank in (writer, reader):
         if rank.data_trouble:
@@ -267,8 +271,8 @@ def _data(seen: JobObservations) -> CheckResult:
 
 
 def _energy(site: SiteModel, ranks: Sequence[RankObservation]) -> CheckResult:
-    looked = [rank for rank in ranks if rank.energy or rank.energy_trouble]
-    usable = [source for source in source_order() if looked and all(source in r.energy for r in looked)]
+    checked = [rank for rank in ranks if rank.energy or rank.energy_trouble]
+    usable = [source for source in source_order() if checked and all(source in r.energy for r in checked)]
     source = site.energy.source
     others = f"readable here: {', '.join(usable)}" if usable else "no counters are readable here"
     if source == MODEL or (source == AUTO and not usable):
@@ -276,23 +280,23 @@ def _energy(site: SiteModel, ranks: Sequence[RankObservation]) -> CheckResult:
     if source == AUTO:
         source = usable[0]
     if source in usable:
-        return passed("energy", f"{source} ({looked[0].energy[source]:.4g} J on {looked[0].node})")
-    why = next((r.energy_trouble[source] for r in looked if source in r.energy_trouble), "nobody looked")
+        return passed("energy", f"{source} ({checked[0].energy[source]:.4g} J on {checked[0].node})")
+    why = next((r.energy_trouble[source] for r in checked if source in r.energy_trouble), "nobody looked")
     return failed("energy", f"{source}: {why}", f"Set energy.source to {usable[0] if usable else 'model'}.")
 
 
-def _clocks(site: SiteModel, seen: JobObservations) -> CheckResult:
+def _clocks(site: SiteModel, observed: JobObservations) -> CheckResult:
     parts, worst = [], 0.0
-    clocks = () if seen.result is None else seen.result.clocks
-    nodes = {rank.node for rank in seen.ranks}
+    clocks = () if observed.result is None else observed.result.clocks
+    nodes = {rank.node for rank in observed.ranks}
     if len(nodes) > 1 and clocks:
         between = max(abs(clock) for clock in clocks)
         worst = between
         parts.append(f"between nodes {between * 1000:.1f} ms")
-    if seen.skew is not None:
-        worst = max(worst, abs(seen.skew.seconds) - seen.skew.give)
-        ahead = round(seen.skew.seconds, 2) + 0.0  # no minus sign before zero
-        parts.append(f"to the login node {ahead:+.2f} s (give or take {seen.skew.give:.2f} s)")
+    if observed.skew is not None:
+        worst = max(worst, abs(observed.skew.seconds) - observed.skew.give)
+        ahead = round(observed.skew.seconds, 2) + 0.0  # no minus sign before zero
+        parts.append(f"to the login node {ahead:+.2f} s (give or take {observed.skew.give:.2f} s)")
     if not parts:
         return skipped("clocks", "there is one clock" if site.scheduler.system is None else "not measured")
     if worst > MOST_SKEW:
