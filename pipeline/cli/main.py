@@ -86,7 +86,7 @@ COMMANDS = {
     "replay": Lazy(
         "checks",
         "replay",
-        "Derive every decision of the search in folder CAMPAIGN again from its journal, and compare.",
+        "Derive each decision of the search in folder CAMPAIGN again from its journal, and compare.",
     ),
     "validate": Lazy(
         "validate",
