@@ -1,6 +1,6 @@
 """Units of labels: products and quotients of known units, such as ``e*Angstrom`` or ``eV/Angstrom^3``.
 
-Values are CODATA 2014, as ASE has them, in eV, Angstrom, elementary charge, Bohr magneton, atomic mass unit, fs and K.
+Values are CODATA 2014, as ASE has them, in eV, Angstrom, elementary charge, Bohr magneton, atomic mass unit, fs, K and radian.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _CHARGE, _AVOGADRO, _LIGHT = 1.6021766208e-19, 6.022140857e23, 299792458.0
 _HARTREE, _BOHR, _DALTON = 27.211386024367243, 0.5291772105638411, 1.660539040e-27
 _JOULE, _METRE, _SECOND = 1.0 / _CHARGE, 1e10, 1e15
 _PASCAL = _JOULE / _METRE**3
-_BASE = ("energy", "length", "charge", "magnetic moment", "mass", "time", "temperature")
-_ENERGY, _LENGTH, _E, _MOMENT, _MASS, _TIME, _KELVIN = (
+_BASE = ("energy", "length", "charge", "magnetic moment", "mass", "time", "temperature", "angle")
+_ENERGY, _LENGTH, _E, _MOMENT, _MASS, _TIME, _KELVIN, _ANGLE = (
     tuple(int(k == at) for k in range(len(_BASE))) for at in range(len(_BASE))
 )
 _NUMBER = (0,) * len(_BASE)
@@ -73,6 +73,8 @@ _KNOWN = {
         ("ps", 1e3, _TIME),
         ("s", _SECOND, _TIME),
         ("K Kelvin", 1.0, _KELVIN),
+        ("rad radian", 1.0, _ANGLE),
+        ("deg degree", math.pi / 180.0, _ANGLE),
     )
     for name in names.split()
 }
