@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from gfm_pipeline.core.contracts.evaluation import MemberRef
 from gfm_pipeline.core.contracts.targets import DEFAULT, Level, Target
 from gfm_pipeline.core.errors import DataError
 
+DISTANCE_KEY = "distance"  # of the atoms [N] to the training split, see `gfm_pipeline.apps.calibrate.domain`
 _OF_STRUCTURES = ("natoms", "group")
 _FIRST = frozenset(target.name for target in DEFAULT)  # whose arrays have the names of older versions
 
@@ -72,11 +73,14 @@ class SplitPredictions:
     """Predictions of one split of one dataset, by name of a target.
 
     Those of structures that are extensive are per atom, and relative to the references of elements; those of vectors
-    and tensors are their components, end to end.
+    and tensors are their components, end to end. ``natoms`` [G] counts atoms; ``distances`` [K, N] are those of each
+    atom to the training split in the features of each member, None of predictions made before there were any.
     """
 
     targets: Mapping[str, TargetPredictions]
     n_structures: int
+    natoms: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    distances: Array | None = None
 
     def weighted(self, weights: Array) -> SplitPredictions:
         """Return the same members with mean and spread by ``weights`` [K], which sum to one."""
@@ -102,6 +106,11 @@ def mean_and_spread(members: Array, weights: Array | None = None) -> tuple[Array
 def predictions_file(folder: Path, dataset: str, split: Split) -> Path:
     """Return the place of a member's predictions of one split."""
     return folder / f"{dataset}-{split}.npz"
+
+
+def domain_file(folder: Path, dataset: str) -> Path:
+    """Return the place of what the training split of a dataset looks like to a member."""
+    return folder / f"{dataset}-domain.npz"
 
 
 def _read(path: Path, targets: Iterable[str]) -> dict[str, NDArray[np.generic]]:
@@ -146,7 +155,10 @@ def aggregate(
                     f"{path} has another {key} than {members[0].name}'s file: their datasets differ.",
                     "Predict every member on the same dataset.",
                 )
-    return SplitPredictions({t.name: _joined(content, t) for t in targets}, len(content[0]["natoms"]))
+    far = [one.get(DISTANCE_KEY) for one in content]
+    distances = None if any(one is None for one in far) else np.stack(far).astype(np.float64)  # type: ignore[arg-type]
+    natoms = content[0]["natoms"].astype(np.int64)
+    return SplitPredictions({t.name: _joined(content, t) for t in targets}, len(natoms), natoms, distances)
 
 
 def _joined(content: Sequence[Mapping[str, NDArray[np.generic]]], target: Target) -> TargetPredictions:

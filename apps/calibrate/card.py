@@ -48,12 +48,13 @@ def model_card(
         "minimise the Gaussian negative log-likelihood, the quantile is split-conformal; all were fitted on the "
         "validation split, for each dataset and quantity. The error of the coverage treats whole trajectories as one.",
         _limits(reports),
+        _domains(reports),
         "## Where it fails",
         "- No long-range electrostatics or dispersion beyond the cutoff times the number of layers.\n"
         "- No charge, no spin, no magnetism: one energy a geometry.\n"
         "- No stress was trained; cells should not be relaxed with it.\n"
-        "- Elements a dataset does not hold are refused. Structures far from the data are not: their intervals carry "
-        "no promise, and an ensemble's spread may stay small where its error is large.\n"
+        "- Elements a dataset does not hold are refused. Structures far from the data are not refused: `in_domain` is "
+        "false, their intervals carry no promise, and an ensemble's spread may stay small where its error is large.\n"
         "- Force components of a structure, and frames of a trajectory, have correlated errors; the intervals hold "
         "on average over structures, not for each.",
         "## Versions and seeds",
@@ -181,6 +182,23 @@ def _uncertainty(reports: Mapping[str, DatasetReport], level: float) -> str:
         for name, target, q in _quantities(reports)
     ]
     return _table(head, rows)
+
+
+def _domains(reports: Mapping[str, DatasetReport]) -> str:
+    """Return how structures unlike the training data are told."""
+    rows = [
+        (name, f"{100 * r.domain.false_alarms:g} %", f"{100 * r.domain.found:.1f} %")
+        for name, r in reports.items()
+        if r.domain is not None
+    ]
+    if not rows:
+        return ""
+    table = _table(("Dataset", "False alarms, nominal", "on the test split"), rows)
+    return (
+        "### In or out of domain\n\nA structure is out of domain (`in_domain` is false) when the features of an atom "
+        "are farther from those of the training split than nearly all structures of validation are. Intervals of such "
+        f"structures are wider in proportion, and carry no promise.\n\n{table}"
+    )
 
 
 def _limits(reports: Mapping[str, DatasetReport]) -> str:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import load
 
+from gfm_pipeline.apps.calibrate.domain import Domain
 from gfm_pipeline.apps.calibrate.metrics import Array
 from gfm_pipeline.apps.train.checkpoint import TrainedModel, load_model
-from gfm_pipeline.core.contracts.evaluation import CALIBRATION_FILE, MEMBERS_FOLDER, EnsembleCalibration
+from gfm_pipeline.core.contracts.evaluation import (
+    CALIBRATION_FILE,
+    DOMAIN_FOLDER,
+    MEMBERS_FOLDER,
+    EnsembleCalibration,
+)
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.publish import MANIFEST, is_published, verify
 from gfm_pipeline.core.records import read_record
@@ -28,12 +36,15 @@ class Ensemble:
         Its members' names and the calibration of each dataset.
     members
         Averaged (EMA) parameters of each member, evaluation mode, float32.
+    domains
+        By member and dataset, what the training split looks like to the member; empty of older ensembles.
     """
 
     path: Path
     digest: str
     calibration: EnsembleCalibration
     members: tuple[TrainedModel, ...]
+    domains: Mapping[tuple[str, str], Domain] = field(default_factory=dict)
 
     def weights(self, dataset: str) -> Array:
         """Return the share of each member [K] in the mean for ``dataset``; they sum to one."""
@@ -96,4 +107,16 @@ def load_ensemble(path: Path) -> Ensemble:
         raise IntegrityError(f"{path}: the members are missing or were not trained on the same datasets.")
     for dataset in calibration.datasets:
         member_weights(calibration, dataset)
-    return Ensemble(path, manifest.digest, calibration, members)
+    files = {name: (path / name).read_bytes() for name in manifest.files if name.startswith(f"{DOMAIN_FOLDER}/")}
+    return Ensemble(path, manifest.digest, calibration, members, read_domains(files, calibration))
+
+
+def read_domains(files: Mapping[str, bytes], calibration: EnsembleCalibration) -> dict[tuple[str, str], Domain]:
+    """Return the domains in the files of an ensemble, by member and dataset."""
+    pairs = {domain_name(m, d): (m, d) for m in calibration.members for d in calibration.datasets}
+    return {pairs[name]: Domain.from_arrays(load(content)) for name, content in files.items() if name in pairs}
+
+
+def domain_name(member: str, dataset: str) -> str:
+    """Return the name of the file of a domain within an ensemble."""
+    return f"{DOMAIN_FOLDER}/{member}-{dataset}.safetensors"

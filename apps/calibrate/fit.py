@@ -6,14 +6,18 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
-from gfm_pipeline.apps.calibrate.aggregate import SplitPredictions, aggregate
+from gfm_pipeline.apps.calibrate.aggregate import SplitPredictions, aggregate, domain_file
 from gfm_pipeline.apps.calibrate.card import model_card
+from gfm_pipeline.apps.calibrate.domain import FALSE_ALARMS, farthest, threshold
+from gfm_pipeline.apps.calibrate.ensemble import domain_name
 from gfm_pipeline.apps.calibrate.evaluate import UNLABELLED, QuantityEvaluation, evaluate, unlabelled
 from gfm_pipeline.apps.calibrate.metrics import Array
 from gfm_pipeline.apps.calibrate.weights import effective_members, fit_weights
@@ -32,6 +36,8 @@ from gfm_pipeline.core.contracts.evaluation import (
     CalibrateSpec,
     DatasetCalibration,
     DatasetReport,
+    DomainCalibration,
+    DomainReport,
     EnsembleCalibration,
     MemberRef,
     QuantityCalibration,
@@ -66,19 +72,83 @@ def _copy_member(member: MemberRef, folder: Path) -> ModelCard:
     return read_record(ModelCard, target / CARD_FILE)
 
 
-def _evaluate(
-    members: tuple[MemberRef, ...], statistics: DatasetStatistics, targets: Sequence[Target], level: float, seed: int
-) -> tuple[dict[str, QuantityEvaluation], SplitPredictions, Array]:
-    """Return the evaluation of each target, the test split's predictions, and the members' weights [K]."""
-    validation = aggregate(members, statistics.name, Split.VALIDATION, targets)
-    weights = fit_weights(validation)
-    validation = validation.weighted(weights)
-    test = aggregate(members, statistics.name, Split.TEST, targets).weighted(weights)
+@dataclass(frozen=True)
+class _Judged:
+    """What was found of one dataset: the report, the calibration, and the arrays that figures are drawn from."""
+
+    report: DatasetReport
+    calibration: DatasetCalibration
+    figures: dict[str, NDArray[np.float64]]
+
+
+def _judge(spec: CalibrateSpec, statistics: DatasetStatistics, targets: Sequence[Target]) -> _Judged:
+    """Fit weights, calibration and domain of one dataset on validation, and judge them on test."""
+    name = statistics.name
+    validation = aggregate(spec.members, name, Split.VALIDATION, targets)
+    shares = fit_weights(validation)
+    validation = validation.weighted(shares)
+    test = aggregate(spec.members, name, Split.TEST, targets).weighted(shares)
     found = {
-        name: evaluate(validation.targets[name], test.targets[name], level, statistics.null_mae(name, Split.TEST), seed)
-        for name in test.targets
+        t: evaluate(validation.targets[t], test.targets[t], spec.level, statistics.null_mae(t, Split.TEST), spec.seed)
+        for t in test.targets
     }
-    return found, test, weights
+    weights = {member.name: float(share) for member, share in zip(spec.members, shares, strict=True)}
+    domain = _domain(validation, test, shares)
+    results = {target: evaluation.report for target, evaluation in found.items()}
+    corrections = {target: _calibration(evaluation) for target, evaluation in found.items()}
+    nothing = _calibration(unlabelled(spec.level))
+    return _Judged(
+        DatasetReport(
+            results.pop("energy", UNLABELLED),
+            results.pop("forces", UNLABELLED),
+            test.n_structures,
+            weights,
+            effective_members(shares),
+            results,
+            {target.name: target for target in targets if target.name in results},
+            None if domain is None else domain[1],
+        ),
+        DatasetCalibration(
+            corrections.pop("energy", nothing),
+            corrections.pop("forces", nothing),
+            statistics.elements,
+            weights,
+            statistics.reference_undetermined,
+            corrections,
+            None if domain is None else domain[0],
+        ),
+        {
+            figure_key(name, target, key): value
+            for target, evaluation in found.items()
+            for key, value in evaluation.figure.items()
+        },
+    )
+
+
+def _domain(
+    validation: SplitPredictions, test: SplitPredictions, shares: Array
+) -> tuple[DomainCalibration, DomainReport] | None:
+    """Return the threshold of the distance, and what it does on the test split; None without distances."""
+    if validation.distances is None or test.distances is None or not len(validation.natoms):
+        return None
+    here, there = (farthest(shares @ p.distances, p.natoms) for p in (validation, test) if p.distances is not None)
+    limit = threshold(here)
+    enough = (len(here) + 1) * FALSE_ALARMS >= 1.0
+    report = DomainReport(FALSE_ALARMS, float(np.mean(there > limit)) if len(there) else 0.0)
+    return DomainCalibration(limit, FALSE_ALARMS, len(here), enough), report
+
+
+def _copy_domains(spec: CalibrateSpec, folder: Path) -> None:
+    """Copy what the training splits look like to each member."""
+    for member in spec.members:
+        for ref in spec.datasets:
+            source = domain_file(Path(member.predictions), ref.name)
+            if source.is_file():
+                place = folder / domain_name(member.name, ref.name)
+                place.parent.mkdir(exist_ok=True)
+                with np.load(source, allow_pickle=False) as arrays:
+                    tensors = {key: np.ascontiguousarray(arrays[key]) for key in arrays.files}
+                save_file(tensors, place)
 
 
 def _facts(dataset: Dataset) -> dict[str, Any]:
@@ -109,30 +179,11 @@ def calibrate(spec: CalibrateSpec, task: Task) -> CalibrateResult:
         for number, facts in enumerate(statistics):
             task.check()
             task.report_progress(force=True, dataset=facts.name, done=number, total=len(statistics))
-            found, test, shares = _evaluate(spec.members, facts, targets, spec.level, spec.seed)
-            weights = {member.name: float(share) for member, share in zip(spec.members, shares, strict=True)}
-            results = {name: evaluation.report for name, evaluation in found.items()}
-            corrections = {name: _calibration(evaluation) for name, evaluation in found.items()}
-            reports[facts.name] = DatasetReport(
-                results.pop("energy", UNLABELLED),
-                results.pop("forces", UNLABELLED),
-                test.n_structures,
-                weights,
-                effective_members(shares),
-                results,
-                {target.name: target for target in targets if target.name in results},
-            )
-            nothing = _calibration(unlabelled(spec.level))
-            calibrations[facts.name] = DatasetCalibration(
-                corrections.pop("energy", nothing),
-                corrections.pop("forces", nothing),
-                facts.elements,
-                weights,
-                facts.reference_undetermined,
-                corrections,
-            )
-            for name, evaluation in found.items():
-                arrays |= {figure_key(facts.name, name, key): value for key, value in evaluation.figure.items()}
+            judged = _judge(spec, facts, targets)
+            reports[facts.name], calibrations[facts.name] = judged.report, judged.calibration
+            arrays |= judged.figures
+        with storage_errors(folder):
+            _copy_domains(spec, folder)
         names = tuple(m.name for m in spec.members)
         write_record(folder / CALIBRATION_FILE, EnsembleCalibration(SCHEMA_VERSION, spec.level, names, calibrations))
         write_json(

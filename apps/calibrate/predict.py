@@ -6,12 +6,21 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.calibrate.aggregate import label_key, predictions_file, reference_key, values_key
+from gfm_pipeline.apps.calibrate.aggregate import (
+    DISTANCE_KEY,
+    domain_file,
+    label_key,
+    predictions_file,
+    reference_key,
+    values_key,
+)
+from gfm_pipeline.apps.calibrate.domain import SAMPLE, Distances, Domain, recorded_features
 from gfm_pipeline.apps.dataset import Columns, Dataset, GraphTable, collate
 from gfm_pipeline.apps.dataset.batching.graph_table import reference_values
 from gfm_pipeline.apps.dataset.neighbors.batched import neighbor_list_on
@@ -98,7 +107,7 @@ def _arrays(
 
 
 def predict(spec: PredictSpec, task: Task) -> PredictResult:
-    """Predict every dataset's validation and test split and publish the arrays."""
+    """Predict the validation and test split of each dataset, with distances to the training split, and publish them."""
     begun, graphs = time.monotonic(), 0
     torch.set_num_threads(spec.threads)
     device = torch_device(spec.device)
@@ -109,14 +118,27 @@ def predict(spec: PredictSpec, task: Task) -> PredictResult:
     with publishing(output, PRODUCER, {"member": spec.member}) as folder:
         for ref in spec.datasets:
             dataset = Dataset.open(Path(ref.path))
+
+            def values(columns: Columns, edges: StoredEdges | None, name: str = ref.name) -> dict[str, Any]:
+                return predict_columns(model, columns, name, spec.batch_size, task, device, edges, neighbor_list)
+
+            first = np.arange(min(SAMPLE, dataset.statistics.n_structures[Split.TRAIN]))  # ingest shuffles
+            columns = dataset.columns(Split.TRAIN, first)
+            with recorded_features(model.potential) as features:
+                values(columns, None)
+            domain = Domain.fit(columns.numbers.astype(np.int64), np.concatenate(features))
+            with storage_errors(folder):
+                np.savez(domain_file(folder, ref.name), **domain.arrays())  # type: ignore[arg-type]
             for split in SPLITS:
-                columns = dataset.columns(split)
-                edges = dataset.edges(split, model.card.spec.cutoff)
-                values = predict_columns(model, columns, ref.name, spec.batch_size, task, device, edges, neighbor_list)
+                columns, edges = dataset.columns(split), dataset.edges(split, model.card.spec.cutoff)
+                with recorded_features(model.potential, Distances(domain, columns.numbers)) as distances:
+                    predicted = values(columns, edges)
                 graphs += len(columns)
+                arrays = _arrays(model, columns, ref.name, predicted)
+                arrays[DISTANCE_KEY] = np.concatenate(distances) if distances else np.zeros(0)
                 path = predictions_file(folder, ref.name, split)
                 with storage_errors(path):
-                    np.savez(path, **_arrays(model, columns, ref.name, values))  # type: ignore[arg-type]
+                    np.savez(path, **arrays)  # type: ignore[arg-type]
     seconds = time.monotonic() - begun
     return PredictResult(str(output), read_manifest(output).digest, seconds, graphs / max(seconds, 1e-9))
 

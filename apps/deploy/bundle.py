@@ -19,12 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from gfm_pipeline.apps.calibrate.ensemble import Ensemble, find_ensemble, load_ensemble, member_weights
+from gfm_pipeline.apps.calibrate.ensemble import Ensemble, find_ensemble, load_ensemble, member_weights, read_domains
 from gfm_pipeline.apps.train.checkpoint import CARD_FILE, ModelCard, TrainedModel
 from gfm_pipeline.core.contracts.deploy import BUNDLE_SUFFIX, ExportFacts
 from gfm_pipeline.core.contracts.evaluation import (
     CALIBRATION_FILE,
     DATA_FILE,
+    DOMAIN_FOLDER,
     EVALUATION_FILE,
     MEMBERS_FOLDER,
     MODEL_CARD_FILE,
@@ -78,6 +79,8 @@ def export(model: Path, output: Path, *, overwrite: bool = False) -> ExportFacts
     for name in (CALIBRATION_FILE, EVALUATION_FILE, MODEL_CARD_FILE, DATA_FILE):
         if (folder / name).is_file():
             entries[name] = (folder / name).read_bytes()
+    for file in sorted(folder.glob(f"{DOMAIN_FOLDER}/*")):
+        entries[f"{DOMAIN_FOLDER}/{file.name}"] = file.read_bytes()
     for name, member in zip(ensemble.calibration.members, ensemble.members, strict=True):
         place = f"{MEMBERS_FOLDER}/{name}"
         entries[f"{place}/{CARD_FILE}"] = _json(to_plain(member.card))
@@ -136,6 +139,7 @@ def load_bundle(path: Path) -> Ensemble:
     index, entries = contents
     try:
         calibration = from_plain(EnsembleCalibration, json.loads(entries[CALIBRATION_FILE]))
+        domains = read_domains(entries, calibration)
         members = tuple(_member(entries, f"{MEMBERS_FOLDER}/{name}") for name in calibration.members)
     except (KeyError, ValueError, SafetensorError, RuntimeError) as error:
         message = str(error).splitlines()[0]
@@ -144,7 +148,7 @@ def load_bundle(path: Path) -> Ensemble:
         raise IntegrityError(f"{path}: the members are missing or were not trained on the same datasets.")
     for dataset in calibration.datasets:
         member_weights(calibration, dataset)
-    return Ensemble(path, index.digest, calibration, members)
+    return Ensemble(path, index.digest, calibration, members, domains)
 
 
 def _checked(path: Path, archive: zipfile.ZipFile) -> tuple[Index, dict[str, bytes]]:

@@ -15,6 +15,7 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.calibrate.aggregate import mean_and_spread
+from gfm_pipeline.apps.calibrate.domain import recorded_features
 from gfm_pipeline.apps.calibrate.ensemble import Ensemble
 from gfm_pipeline.apps.dataset import neighbour_list
 from gfm_pipeline.core.contracts.evaluation import QuantityCalibration
@@ -50,14 +51,14 @@ class Predictor:
     def __init__(
         self, ensemble: Ensemble, dataset: str | None = None, *, dtype: str = "float64", device: str = "cpu"
     ) -> None:
-        names = ensemble.members[0].datasets
-        if dataset is None and len(names) > 1:
+        heads = ensemble.members[0].datasets
+        if dataset is None and len(heads) > 1:
             raise ModelError(
-                f"The ensemble has {len(names)} datasets: {', '.join(names)}.", "Say which one to use: dataset=NAME."
+                f"The ensemble has {len(heads)} datasets: {', '.join(heads)}.", "Say which one to use: dataset=NAME."
             )
-        chosen = names[0] if dataset is None else dataset
-        if chosen not in names:
-            raise ModelError(f"The ensemble has no dataset {chosen!r}.", f"Use one of: {', '.join(names)}.")
+        chosen = heads[0] if dataset is None else dataset
+        if chosen not in heads:
+            raise ModelError(f"The ensemble has no dataset {chosen!r}.", f"Use one of: {', '.join(heads)}.")
         if dtype not in _DTYPES:
             raise ModelError(f"The dtype {dtype!r} is not known.", f"Use one of: {', '.join(_DTYPES)}.")
         self.ensemble, self.dataset = ensemble, chosen
@@ -74,6 +75,11 @@ class Predictor:
         self._potentials = [deepcopy(m.potential).to(dtype=self._dtype, device=self._device) for m in self._members]
         self._heads = [m.datasets.index(chosen) for m in self._members]
         self._cutoffs = sorted({m.card.spec.cutoff for m in self._members})
+        names = [name for name, weight in zip(ensemble.calibration.members, weights, strict=True) if weight > 0.0]
+        domains = [ensemble.domains.get((name, chosen)) for name in names]
+        self._domains = [domain for domain in domains if domain is not None]
+        known = self._calibration.domain if len(self._domains) == len(names) else None
+        self._threshold = None if known is None else known.threshold
 
     @property
     def conservative(self) -> bool:
@@ -85,7 +91,10 @@ class Predictor:
         """What has one value of each result, by name."""
         suffixes = ("", "_std", "_interval")
         found = {f"{target.name}{suffix}": target.level for target in self.targets for suffix in suffixes}
-        return found | ({"free_energy": Level.GRAPH} if "energy" in found else {})
+        found |= {"free_energy": Level.GRAPH} if "energy" in found else {}
+        if self._threshold is not None:
+            found |= {"distance": Level.GRAPH, "in_domain": Level.GRAPH, "distances": Level.ATOM}
+        return found
 
     def check(self, atoms: Atoms) -> None:
         """Refuse a structure that has no answer.
@@ -114,6 +123,9 @@ class Predictor:
 
         Of every target there is its mean ``NAME``, its spread ``NAME_std`` and, where it was calibrated, the half-width
         ``NAME_interval``: a number, or an array [..., 3] or [N, ...] by rank and level. ``free_energy`` is the energy.
+        ``distances`` [N] say how far each atom is from the training data, in units of the distance that structures like
+        those of the dataset exceed with a stated probability (``DomainCalibration``); ``distance`` is the largest, and
+        ``in_domain`` whether it is 1 or less. Beyond it, intervals are wider in proportion.
         ``warnings`` are sentences: with the one that a reference energy is a guess, the energy's interval is infinite.
 
         Raises
@@ -126,22 +138,34 @@ class Predictor:
         for atoms in structures:
             self.check(atoms)
         batches = {cutoff: self._batch(structures, cutoff) for cutoff in self._cutoffs}
-        found = [
-            potential(_for_head(batches[member.card.spec.cutoff], head)).values
-            for member, potential, head in zip(self._members, self._potentials, self._heads, strict=True)
-        ]
+        found, features = [], []
+        for member, potential, head in zip(self._members, self._potentials, self._heads, strict=True):
+            with recorded_features(potential) as recorded:
+                found.append(potential(_for_head(batches[member.card.spec.cutoff], head)).values)
+            features += recorded
+        distances = self._distances(np.concatenate([atoms.numbers for atoms in structures]), features)
         values = {t.name: np.stack([one[t.name].double().cpu().numpy() for one in found]) for t in self.targets}
         ends = np.cumsum([len(atoms) for atoms in structures])
         results = []
         for number, atoms in enumerate(structures):
             of_atoms = slice(ends[number] - len(atoms), ends[number])
             parts = {t: values[t.name][:, number if t.level is Level.GRAPH else of_atoms] for t in self.targets}
-            results.append(self._result(atoms, parts))
+            results.append(self._result(atoms, parts, None if distances is None else distances[of_atoms]))
         return results
 
-    def _result(self, atoms: Atoms, parts: dict[Target, NDArray[np.float64]]) -> dict[str, Any]:
+    def _distances(self, numbers: NDArray[Any], features: Sequence[NDArray[np.float64]]) -> NDArray[np.float64] | None:
+        """Return how far each atom is from the training data [N], in units of the threshold; None where not known."""
+        if self._threshold is None:
+            return None
+        found = [d.distance(numbers, x) for d, x in zip(self._domains, features, strict=True)]
+        return np.asarray(self._weights @ np.stack(found) / self._threshold, dtype=np.float64)
+
+    def _result(
+        self, atoms: Atoms, parts: dict[Target, NDArray[np.float64]], distances: NDArray[np.float64] | None
+    ) -> dict[str, Any]:
         """Return the results of one structure from the values of the members [K, ...]."""
         guess = self._guess(atoms)
+        wider = 1.0 if distances is None else max(1.0, float(distances.max()))
         result: dict[str, Any] = {"warnings": () if guess is None else (guess,)}
         for target, members in parts.items():
             mean, spread = mean_and_spread(members, self._weights)
@@ -149,12 +173,15 @@ class Predictor:
             calibration = self._calibration.of(target.name)
             if calibration is not None:
                 size = len(atoms) if target.per_atom else 1
-                finite = size * _halfwidth(calibration, spread / size)
+                finite = wider * size * _halfwidth(calibration, spread / size)
                 unknown = guess is not None and target.name == "energy"
                 entries[f"{target.name}_interval"] = np.full_like(finite, math.inf) if unknown else finite
             result |= {key: value if np.ndim(value) else float(value) for key, value in entries.items()}
         if "energy" in result:
             result["free_energy"] = result["energy"]
+        if distances is not None:
+            farthest = float(distances.max())
+            result |= {"distance": farthest, "in_domain": farthest <= 1.0, "distances": distances}
         return result
 
     def _reference(self, target: Target, atoms: Atoms) -> NDArray[np.float64] | float:

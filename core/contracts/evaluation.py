@@ -13,6 +13,7 @@ CALIBRATION_FILE = "calibration.json"
 EVALUATION_FILE = "evaluation.json"
 FIGURES_FILE = "evaluation.npz"
 MODEL_CARD_FILE = "MODEL_CARD.md"
+DOMAIN_FOLDER = "domain"  # a file per member and dataset: what the training split looks like to the member
 DATA_FILE = "data.json"  # what each dataset is: statistics, provenance and digest
 MEMBERS_FOLDER = "members"
 ABSURD_ENERGY = 1.0  # eV/atom; a third of what binds a solid
@@ -121,6 +122,18 @@ class QuantityReport:
 
 
 @dataclass(frozen=True)
+class DomainReport:
+    """How well the distance to the training split tells structures apart, on the test split.
+
+    ``false_alarms`` is the share of structures like those of the dataset that may be beyond the threshold, ``found``
+    the share of the test split that is.
+    """
+
+    false_alarms: float
+    found: float
+
+
+@dataclass(frozen=True)
 class DatasetReport:
     """Test results of the ensemble on one dataset; values of structures that are extensive are per atom.
 
@@ -136,6 +149,7 @@ class DatasetReport:
     effective_members: float | None = None
     others: dict[str, QuantityReport] = field(default_factory=dict)
     declared: dict[str, Target] = field(default_factory=dict)
+    domain: DomainReport | None = None
 
     def quantities(self) -> list[tuple[Target, QuantityReport]]:
         """Return every target with its results; ``n`` is 0 of one that the test split has no labels of."""
@@ -184,6 +198,19 @@ class QuantityCalibration:
 
 
 @dataclass(frozen=True)
+class DomainCalibration:
+    """The distance beyond which a structure is unlike the training data, from ``n`` structures of validation.
+
+    A structure like those of the dataset is beyond it with probability ``false_alarms`` at most, if ``guaranteed``.
+    """
+
+    threshold: float
+    false_alarms: float
+    n: int
+    guaranteed: bool
+
+
+@dataclass(frozen=True)
 class DatasetCalibration:
     """Calibration of one dataset (branch), with the elements its labels hold.
 
@@ -199,6 +226,7 @@ class DatasetCalibration:
     weights: dict[str, float] = field(default_factory=dict)
     undetermined: tuple[tuple[float, ...], ...] = ()
     others: dict[str, QuantityCalibration] = field(default_factory=dict)
+    domain: DomainCalibration | None = None
 
     def of(self, target: str) -> QuantityCalibration | None:
         """Return the calibration of a target; None where there is none."""

@@ -1,6 +1,7 @@
 """Units of labels: products and quotients of known units, such as ``e*Angstrom`` or ``eV/Angstrom^3``.
 
-Values are CODATA 2014, as ASE has them, in eV, Angstrom, elementary charge, Bohr magneton, atomic mass unit, fs, K and radian.
+Values are CODATA 2014, as ASE has them, in eV, Angstrom, elementary charge, Bohr magneton, atomic mass unit, fs, K and
+radian.
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ from gfm_pipeline.apps.calibrate.ensemble import Ensemble, find_ensemble, load_e
 from gfm_pipeline.apps.calibrate.fit import calibrate
 from gfm_pipeline.apps.calibrate.predict import predict, predict_columns
 from gfm_pipeline.apps.dataset import Columns, Dataset, write_bp
+from gfm_pipeline.apps.deploy.bundle import export, open_ensemble
+from gfm_pipeline.apps.deploy.predictor import Predictor
 from gfm_pipeline.apps.runtime.program import StopRequested, Task
 from gfm_pipeline.apps.train.checkpoint import load_model
 from gfm_pipeline.apps.train.task import train
@@ -214,6 +216,31 @@ def test_an_unknown_branch_is_refused(members: tuple[MemberRef, ...], datasets: 
 # the ensemble
 
 
+def test_structures_unlike_the_training_data_are_flagged_wherever_the_ensemble_is(
+    result: CalibrateResult, datasets: tuple[DatasetRef, ...], tmp_path: Path
+) -> None:
+    folder = Path(result.output)
+    found = result.datasets["wet"].domain
+    assert found is not None
+    assert 0.0 <= found.found < 0.2
+    bundle = tmp_path / "model.gfm"
+    export(folder, bundle)
+    columns = Dataset.open(Path(datasets[0].path)).columns(Split.TEST)
+    inside = Atoms(numbers=columns.numbers[: columns.offsets[1]], positions=columns.pos[: columns.offsets[1]])
+    outside = inside.copy()
+    outside.positions *= 0.6
+    for path in (folder, bundle):
+        near, far = Predictor(open_ensemble(path), "wet").predict([inside, outside])
+        assert near["in_domain"]
+        assert not far["in_domain"]
+        assert far["distance"] == far["distances"].max() > 1.0
+        plain = replace(open_ensemble(path), domains={})
+        (without,) = Predictor(plain, "wet").predict([outside])
+        assert "in_domain" not in without
+        np.testing.assert_allclose(far["forces_interval"], far["distance"] * without["forces_interval"], rtol=1e-6)
+    assert "In or out of domain" in (folder / MODEL_CARD_FILE).read_text()
+
+
 def test_the_published_ensemble_is_complete(
     result: CalibrateResult, members: tuple[MemberRef, ...], datasets: tuple[DatasetRef, ...]
 ) -> None:
@@ -361,7 +388,7 @@ def test_calculator_equals_the_predictions_of_the_members(
             found = calculator.results
             assert found["energy_std"] == pytest.approx(energy_std, abs=1e-3)
             np.testing.assert_allclose(found["forces_std"], forces_std, atol=1e-3)
-            halfwidths.append(found["energy_interval"] / n)
+            halfwidths.append(found["energy_interval"] / n / max(1.0, found["distance"]))  # what is beyond is wider
             inside.append(abs(found["energy"] - columns.energy[g]) <= found["energy_interval"])
             assert found["forces_std"].shape == found["forces_interval"].shape == (n, 3)
         assert np.mean(halfwidths) == pytest.approx(report.energy.interval_halfwidth, rel=1e-3)

@@ -1,0 +1,156 @@
+"""How far an atom is from what a model was trained on, in the model's own features.
+
+The scalar features of an atom after the last message passing layer are compared with those of atoms of its element in
+the training split, by the Mahalanobis distance with a shrunk covariance (after Lee et al., NeurIPS (2018), and for
+interatomic potentials Musielewicz et al., Chem. Mater. 36 (2024)). A structure is as far as its farthest atom. The
+threshold is a conformal quantile of the validation split: a structure like those of the dataset is farther with a
+probability that is stated. A spread of members may be small where all of them err; this distance does not know errors,
+but it grows wherever the features leave the training data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gfm_pipeline.models import Potential
+
+Floats = NDArray[np.float64]
+FALSE_ALARMS = 0.01  # share of structures like those of the dataset that are farther than the threshold
+SAMPLE = 1024  # structures of the training split whose features are compared with
+_RIDGE = 1e-3  # of the mean variance: keeps directions that never vary from ruling
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What the atoms of a training split look like to one model.
+
+    Attributes
+    ----------
+    elements
+        Atomic numbers [S], ascending.
+    mean
+        Mean features of each element [S, H].
+    whiten
+        Upper triangular W of each element [S, H, H]: the distance of x is the length of (x - mean) W, over sqrt(H).
+    """
+
+    elements: NDArray[np.int64]
+    mean: Floats
+    whiten: Floats
+
+    def distance(self, z: NDArray[np.int64], features: Floats) -> Floats:
+        """Return the distance of each atom [N], about 1 for those of the training split; infinite for other elements.
+
+        Parameters
+        ----------
+        z
+            Atomic numbers [N].
+        features
+            Scalar features of the model [N, H].
+        """
+        found = np.full(len(z), np.inf)
+        for k, element in enumerate(self.elements):
+            of_element = z == element
+            if of_element.any():
+                off = (features[of_element] - self.mean[k]) @ self.whiten[k]
+                found[of_element] = np.linalg.norm(off, axis=1) / math.sqrt(features.shape[1])
+        return found
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what `from_arrays` reads."""
+        return {"elements": self.elements, "mean": self.mean, "whiten": self.whiten}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Domain:
+        """Return the domain that `arrays` wrote."""
+        return cls(
+            np.asarray(arrays["elements"], dtype=np.int64),
+            np.asarray(arrays["mean"], dtype=np.float64),
+            np.asarray(arrays["whiten"], dtype=np.float64),
+        )
+
+    @classmethod
+    def fit(cls, z: NDArray[np.int64], features: Floats) -> Domain:
+        """Return the domain of atoms with features [N, H].
+
+        The covariance of an element with n atoms is mixed with that of all elements as n grows beyond the number of
+        features, so that a few atoms of one do not make a domain of no extent.
+        """
+        width = features.shape[1]
+        elements = np.unique(z).astype(np.int64)
+        means = np.stack([features[z == element].mean(0) for element in elements])
+        centred = features - means[np.searchsorted(elements, z)]
+        pooled = centred.T @ centred / max(1, len(z))
+        whiten = []
+        for element in elements:
+            own = centred[z == element]
+            weight = len(own) / (len(own) + width)
+            covariance = weight * (own.T @ own / len(own)) + (1.0 - weight) * pooled
+            ridge = _RIDGE * max(float(np.trace(covariance)) / width, 1e-12)
+            lower = np.linalg.cholesky(covariance + ridge * np.eye(width))
+            whiten.append(np.linalg.inv(lower).T)
+        return cls(elements, means, np.stack(whiten))
+
+
+def farthest(distance: Floats, natoms: NDArray[np.int64]) -> Floats:
+    """Return the distance of the farthest atom of each structure [G]."""
+    starts = np.cumsum(natoms) - natoms
+    return np.maximum.reduceat(distance, starts) if len(natoms) else np.zeros(0)
+
+
+def threshold(distance: Floats, false_alarms: float = FALSE_ALARMS) -> float:
+    """Return the distance beyond which a structure is out of domain, from those of validation structures [G].
+
+    A structure exchangeable with these is beyond it with probability ``false_alarms`` at most, where there are
+    1 / false_alarms - 1 structures or more; of fewer, the farthest one is the threshold.
+    """
+    rank = min(len(distance), math.ceil(round((len(distance) + 1) * (1.0 - false_alarms), 9)))
+    return float(np.partition(distance, rank - 1)[rank - 1])
+
+
+@contextmanager
+def recorded_features(potential: Potential, reduce: Callable[[Floats], Floats] = lambda x: x) -> Iterator[list[Floats]]:
+    """Collect the scalar features [N, H] of each batch that a model predicts, or what ``reduce`` makes of them.
+
+    They are float64, on the CPU.
+    """
+    found: list[Floats] = []
+
+    def keep(_module: Any, _inputs: Any, output: tuple[Tensor, Any]) -> None:
+        found.append(reduce(output[0].detach().to("cpu", torch.float64).numpy()))
+
+    handle = potential.representation.register_forward_hook(keep)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+class Distances:
+    """Turns the features of batches, which come in the order of the atoms, into distances.
+
+    Parameters
+    ----------
+    domain
+        What the features are compared with.
+    numbers
+        Atomic numbers of all atoms [N].
+    """
+
+    def __init__(self, domain: Domain, numbers: NDArray[Any]) -> None:
+        self._domain, self._numbers, self._at = domain, numbers, 0
+
+    def __call__(self, features: Floats) -> Floats:
+        """Return the distances of the atoms of the next batch [n] from their features [n, H]."""
+        numbers = self._numbers[self._at : self._at + len(features)].astype(np.int64)
+        self._at += len(features)
+        return self._domain.distance(numbers, features)
