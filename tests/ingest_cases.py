@@ -11,7 +11,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from gfm_pipeline.apps.dataset import Columns, Dataset
 from gfm_pipeline.apps.ingest.assemble import assemble_program
-from gfm_pipeline.apps.ingest.assembly.shard import Shard, read_shard
+from gfm_pipeline.apps.ingest.assembly.packed_records import Shard
+from gfm_pipeline.apps.ingest.assembly.shard import read_shard
 from gfm_pipeline.apps.ingest.read import read_shard_program
 from gfm_pipeline.apps.runtime.program import Task
 from gfm_pipeline.core.contracts.data import (

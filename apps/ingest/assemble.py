@@ -20,16 +20,13 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.apps.dataset.store.dataset import STATISTICS_FILE
-from gfm_pipeline.apps.dataset.store.write import ATOM_BYTES, GRAPH_BYTES
+from gfm_pipeline.apps.dataset.store.write import ATOM_BYTES, GRAPH_BYTES, label_bytes, label_type
 from gfm_pipeline.apps.ingest.assembly.opened_source import OpenedSource, open_source
 from gfm_pipeline.apps.ingest.assembly.origins import GroupNames, origins
+from gfm_pipeline.apps.ingest.assembly.packed_records import Shard, select
 from gfm_pipeline.apps.ingest.assembly.plan import AssemblyPlan, make_plan, named_by_records
-from gfm_pipeline.apps.ingest.assembly.shard import (
-    Shard,
-    select,
-    write_quarantine,
-)
-from gfm_pipeline.apps.ingest.assembly.shuffle import Buckets, Counted, plan_files
+from gfm_pipeline.apps.ingest.assembly.shard import write_quarantine
+from gfm_pipeline.apps.ingest.assembly.shuffle import Buckets, Counted, by_level, plan_files
 from gfm_pipeline.apps.ingest.assembly.splits import SPLITS
 from gfm_pipeline.apps.ingest.assembly.writer import DatasetWrite, finish, write_part
 from gfm_pipeline.apps.ingest.checks.filters import Conversion
@@ -49,6 +46,7 @@ from gfm_pipeline.apps.ingest.summary.provenance import provenance
 from gfm_pipeline.apps.ingest.summary.references import ReferenceEnergies
 from gfm_pipeline.apps.ingest.summary.report import render
 from gfm_pipeline.apps.ingest.summary.statistics import Totals
+from gfm_pipeline.apps.ingest.summary.target_statistics import fit_targets
 from gfm_pipeline.apps.runtime.program import Task, run_program
 from gfm_pipeline.core.contracts.data import (
     QUARANTINE_FILE,
@@ -60,6 +58,7 @@ from gfm_pipeline.core.contracts.data import (
 )
 from gfm_pipeline.core.contracts.ingest_report import REPORT_DATA_FILE, REPORT_FILE
 from gfm_pipeline.core.contracts.layout import LAYOUT_FILE
+from gfm_pipeline.core.contracts.targets import Target
 from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.core.publish import publishing, read_manifest, storage_errors, write_record
 from gfm_pipeline.core.records import read_record, to_plain
@@ -78,7 +77,8 @@ def _references(plan: AssemblyPlan, buckets: dict[Split, Buckets]) -> ReferenceE
     return fit.solve(tuple(chemical_symbols[z] for z in sorted(used)), plan.isolated)
 
 
-def _counted(part: Shard, group: NDArray[np.int64], origin: NDArray[np.int64]) -> Counted:
+def _counted(part: Shard, group: NDArray[np.int64], origin: NDArray[np.int64], targets: tuple[Target, ...]) -> Counted:
+    labels = {t.name: part.labels_of(t).astype(label_type(t)) for t in targets}
     columns = Columns.build(
         numbers=part.numbers,
         pos=part.pos,
@@ -90,6 +90,7 @@ def _counted(part: Shard, group: NDArray[np.int64], origin: NDArray[np.int64]) -
         group=group,
         origin=origin,
         graph_attr=np.nan_to_num(np.stack([part.charge, part.spin], axis=1)),
+        **by_level(targets, labels),
     )
     return Counted(columns, part.degrees)
 
@@ -105,8 +106,9 @@ class _Scattered:
 
 def _scatter(source: OpenedSource, plan: AssemblyPlan, scratch: Path, task: Task) -> _Scattered:
     """Append every kept record to the bucket of its place in the shuffled order."""
+    targets = source.spec.source.targets
     found, by_name, names = Keys.none(), named_by_records(source.spec.source), GroupNames(plan)
-    buckets = {s: Buckets.sized(scratch, s, plan.graphs[s], plan.atoms[s]) for s in SPLITS}
+    buckets = {s: Buckets.sized(scratch, s, plan.graphs[s], plan.atoms[s], targets) for s in SPLITS}
     done, total = 0, sum(plan.graphs.values())
     for rows in plan.parts:
         task.check()
@@ -118,7 +120,7 @@ def _scatter(source: OpenedSource, plan: AssemblyPlan, scratch: Path, task: Task
             found = found.with_records(part, where, by_name)
         numbers = plan.splits.number(group)
         names.add(numbers, part.groups)
-        records = _counted(part, numbers, plan.grouping.places(*place))
+        records = _counted(part, numbers, plan.grouping.places(*place), targets)
         for number, split in enumerate(SPLITS):
             mine = np.flatnonzero(where == number)
             if len(mine):
@@ -143,13 +145,16 @@ def _placing(
 ) -> tuple[DatasetWrite, Totals]:
     """Fit the references and divide the shuffled records over files."""
     spec, name = source.spec, source.spec.source.name
-    size = sum(plan.graphs.values()) * GRAPH_BYTES + sum(plan.atoms.values()) * ATOM_BYTES
+    targets = spec.source.targets
+    of_graph, of_atom = label_bytes(targets)
+    n_graphs, n_atoms = sum(plan.graphs.values()), sum(plan.atoms.values())
+    size = n_graphs * (GRAPH_BYTES + of_graph) + n_atoms * (ATOM_BYTES + of_atom)
     chunk_atoms = {split: bucket.chunk_atoms() for split, bucket in buckets.items()}
     files = plan_files(name, chunk_atoms, max(1, -(-size // int(spec.shard_mb * 1e6))))
     references = _references(plan, buckets)
     energies = {atomic_numbers[symbol]: energy for symbol, energy in references.energies.items()}
-    work = DatasetWrite(folder, scratch, name, files, energies, buckets, plan.graphs, spec.edges_within)
-    return work, Totals(references)
+    work = DatasetWrite(folder, scratch, name, files, energies, buckets, plan.graphs, spec.edges_within, targets)
+    return work, Totals(references, fit_targets(targets, buckets[Split.TRAIN], plan.present))
 
 
 def help_assemble(task: Task, ranks: MpiCommunicator) -> None:

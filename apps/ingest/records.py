@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 from math import gcd
 from typing import Any, Protocol
@@ -76,6 +76,9 @@ class Record:
         It has no forces that count, though the source has them.
     split
         What it, or its file, says of its split, as it is written.
+    labels
+        Labels of targets beside energy and forces, by the target's name, of those that it has: as the source gives
+        them, and in the declared unit and shape once they are converted.
     """
 
     numbers: NDArray[Any]
@@ -98,6 +101,7 @@ class Record:
     units: Stated | None = None
     omits_forces: bool = False
     split: str | None = None
+    labels: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

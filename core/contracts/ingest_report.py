@@ -62,6 +62,9 @@ class IngestReport:
         Energy minus references, eV/atom.
     forces
         Absolute force components, eV/Angstrom; of nothing for a source of energies alone.
+    targets
+        Of each target beside energy and forces, in its unit: scalars minus their references, per atom of extensive
+        values of structures, and absolute components of vectors and tensors.
     structures, components
         Structures kept, and force components known. Elements and sizes are counted of all; energies and forces of
         the first ones of each split in shuffled order, where there are very many.
@@ -77,3 +80,4 @@ class IngestReport:
     components: int
     passed_over: dict[str, int] = field(default_factory=dict)
     labels: LabelInventory = field(default_factory=LabelInventory)
+    targets: dict[str, Histogram] = field(default_factory=dict)

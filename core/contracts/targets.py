@@ -243,7 +243,7 @@ MAGMOMS = Target(
     "magnetic moments of atoms",
     Level.ATOM,
     reference=Reference.ELEMENTS,
-    keys=("magmoms", "magmom", "magnetic_moments", "initial_magmoms"),
+    keys=("magmoms", "magmom", "magnetic_moments"),
 )
 BAND_GAP = Target(
     "band_gap",

@@ -11,6 +11,7 @@ must obey the attribute and may not guess. The layout is described by HydraGNN's
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.store.columns import Columns, flat_ranges
 from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.targets import SHAPES, Level, Rank
 from gfm_pipeline.core.errors import DataError, IntegrityError
 from gfm_pipeline.core.publish import manifest_lists, verify
 
+TARGETS = "targets"  # attribute: names of targets beside energy and forces; ``targets/NAME/FACT`` says more of each
 _DTYPES: dict[str, type[np.generic]] = {
     "float": np.float32,
     "double": np.float64,
@@ -156,6 +159,22 @@ class BpFile:
             return [str(text) for text in attribute.DataString()]
         return np.atleast_1d(np.asarray(attribute.Data()))
 
+    def targets(self) -> dict[str, tuple[Level, Rank]]:
+        """Return level and rank of the targets beside energy and forces; none of files that do not say.
+
+        Raises
+        ------
+        IntegrityError
+            When they are none that there are.
+        """
+        found: dict[str, tuple[Level, Rank]] = {}
+        for name in self.attribute(TARGETS) if TARGETS in self._attributes else ():
+            level, rank = (str(self.attribute(f"{TARGETS}/{name}/{fact}")[0]) for fact in ("level", "rank"))
+            if level not in list(Level) or rank not in list(Rank):
+                raise IntegrityError(f"{self.path}: target {name} is a {rank} of a {level}, which is not known here.")
+            found[str(name)] = (Level(level), Rank(rank))
+        return found
+
     def read(self, label: str, key: str) -> Variable:
         """Read one key of all samples of ``label``.
 
@@ -211,6 +230,15 @@ class BpFile:
         return values
 
 
+def by_level(targets: Mapping[str, tuple[Level, Rank]], read: Callable[[str], NDArray[Any]]) -> dict[str, Any]:
+    """Return the labels of targets as `Columns.build` takes them; ``read`` gives those of one, a row each."""
+    found: dict[str, dict[str, NDArray[Any]]] = {"graph_labels": {}, "atom_labels": {}}
+    for name, (level, rank) in targets.items():
+        array = read(name)
+        found[f"{level}_labels"][name] = array.reshape(len(array), *SHAPES[rank])
+    return found
+
+
 def read_columns(file: BpFile, label: Split, first: int = 0, n: int | None = None) -> Columns:
     """Read one split of a file in HydraGNN's layout, ours or HydraGNN's own; or ``n`` samples of it from ``first``.
 
@@ -249,6 +277,7 @@ def read_columns(file: BpFile, label: Split, first: int = 0, n: int | None = Non
             group=flat("group", np.arange(n)),
             origin=flat("origin", np.arange(n)),
             graph_attr=flat("graph_attr", np.zeros((n, 2))),
+            **by_level(file.targets(), lambda name: read(name).rows()),
         )
     except (ValueError, DataError) as error:
         raise IntegrityError(f"{file.path}: the keys of {label} do not fit together: {error}.") from error

@@ -104,7 +104,7 @@ class Dataset:
         IntegrityError
             When it does not fit the statistics.
         """
-        return read_index(self.path, split, self.statistics.n_structures[split])
+        return read_index(self.path, split, self.statistics.n_structures[split], tuple(self.statistics.targets))
 
     def blocks(self, split: Split) -> Iterator[Columns]:
         """Yield a split block by block.

@@ -118,7 +118,7 @@ def known_labels(labels: NDArray[np.floating[Any]], offsets: Indices | None = No
     offsets
         Of atoms: the first one of each structure, and N [G + 1].
     """
-    known: NDArray[np.bool_] = ~np.isnan(labels.reshape(len(labels), -1)).any(axis=1)
+    known: NDArray[np.bool_] = ~np.isnan(labels).any(axis=tuple(range(1, labels.ndim)))
     if offsets is None:
         return known.astype(np.int64)
     total = np.concatenate([[0], np.cumsum(known)])

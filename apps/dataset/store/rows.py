@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,9 +12,10 @@ import numpy as np
 from adios2 import bindings as adios
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.dataset.store.bp import BpFile
+from gfm_pipeline.apps.dataset.store.bp import BpFile, by_level
 from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.targets import SHAPES, Level
 from gfm_pipeline.core.errors import DataError, IntegrityError
 
 Indices = NDArray[np.int64]
@@ -47,9 +49,14 @@ class _File:
         self._file, self._label, self._size = BpFile(path), label, size
         self._count = self._file.variable(f"{label}/pos/variable_count")
         self._offset = self._file.variable(f"{label}/pos/variable_offset")
-        self._variables = {key: self._file.variable(f"{label}/{key}") for key in _KEYS}
-        self._types = {key: self._file.dtype(f"{label}/{key}") for key in _KEYS}
-        for key, (per_graph, row) in _KEYS.items():
+        self._targets = self._file.targets()
+        self._keys = _KEYS | {
+            name: (0 if level is Level.ATOM else 1, (math.prod(SHAPES[rank]),))
+            for name, (level, rank) in self._targets.items()
+        }
+        self._variables = {key: self._file.variable(f"{label}/{key}") for key in self._keys}
+        self._types = {key: self._file.dtype(f"{label}/{key}") for key in self._keys}
+        for key, (per_graph, row) in self._keys.items():
             shape = tuple(self._variables[key].Shape())
             if shape[1:] != row or (per_graph and shape[0] != per_graph * size):
                 raise IntegrityError(f"{path}: {label}/{key} has shape {shape}, which this layout does not use.")
@@ -68,7 +75,7 @@ class _File:
         if (np.diff(offsets) != counts[:-1])[_inside(lengths)].any():
             raise IntegrityError(f"{self._file.path} is damaged: {self._label}/pos is not laid out end to end.")
         values: dict[str, NDArray[Any]] = {}
-        for key, (per_graph, row) in _KEYS.items():
+        for key, (per_graph, row) in self._keys.items():
             total = int(counts.sum()) if per_graph == 0 else per_graph * len(graphs)
             out = np.empty((total, *row), dtype=self._types[key])
             start, length = (offsets[place], atoms) if per_graph == 0 else (per_graph * firsts, per_graph * lengths)
@@ -85,6 +92,7 @@ class _File:
                 group=values["group"],
                 origin=values["origin"],
                 graph_attr=values["graph_attr"].reshape(-1, 2),
+                **by_level(self._targets, values.__getitem__),
             )
         except DataError as error:
             raise IntegrityError(

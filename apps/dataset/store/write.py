@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gfm_pipeline.apps.dataset.store.bp import TARGETS
 from gfm_pipeline.apps.dataset.store.bp_step import BpStep
 from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.layout import CHUNK, LabelExtent
+from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, Level, Reference, Target
 from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.core.records import canonical_json
 
 REFERENCES, N_COEFFICIENTS = "energy_linear_regression_coeff", 118  # by atomic number less 1
+TARGET_FACTS = ("level", "rank", "unit")  # attributes of each target
 # Bytes of a graph, and of one of its atoms, in all variables below, with their counts and offsets.
 GRAPH_BYTES, ATOM_BYTES = 272, 28
 
@@ -41,7 +45,30 @@ def keys_of(columns: Columns) -> dict[str, tuple[NDArray[Any], NDArray[np.int64]
         "graph_attr": (columns.graph_attr.reshape(-1), 2 * one),
         "group": (columns.group, one),
         "origin": (columns.origin, one),
+        **{name: (_rows(array), one) for name, array in columns.graph_labels.items() if name != ENERGY.name},
+        **{name: (_rows(array), columns.natoms) for name, array in columns.atom_labels.items() if name != FORCES.name},
     }
+
+
+def _rows(array: NDArray[Any]) -> NDArray[Any]:
+    """Return labels as a matrix, a row of components each."""
+    return array.reshape(len(array), math.prod(array.shape[1:]))
+
+
+def label_bytes(targets: Sequence[Target]) -> tuple[int, int]:
+    """Return how many bytes labels of targets beside energy and forces take for a structure, and for an atom.
+
+    With the counts and offsets of their variables.
+    """
+    of_level = dict.fromkeys(Level, 0)
+    for target in targets:
+        of_level[target.level] += label_type(target).itemsize * math.prod(target.shape)
+    return of_level[Level.GRAPH] + 16 * len(targets), of_level[Level.ATOM]
+
+
+def label_type(target: Target) -> np.dtype[Any]:
+    """Return the type of labels on disk: double where references, which may be large, are still in them."""
+    return np.dtype(np.float32 if target.reference is Reference.NONE else np.float64)
 
 
 def chunks(columns: Columns, size: int = CHUNK) -> Iterator[Columns]:
@@ -89,6 +116,8 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         Atomic number to reference energy (eV), stored as ``energy_linear_regression_coeff`` [118].
     block
         Structures of each `put` but the last, kept as the attribute ``<label>/block``.
+    targets
+        Those beside energy and forces, whose columns every `put` has; they are described by attributes.
     comm
         Communicator of mpi4py whose ranks write the file together, each its own blocks; `together` says whether ADIOS2
         can. Opening and leaving wait for all ranks, and a rank holds its blocks until then.
@@ -109,6 +138,7 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         reference: Mapping[int, float],
         block: int = CHUNK,
         comm: Any = None,
+        targets: Sequence[Target] = (),
     ) -> None:
         for label, wanted in extents.items():
             if not wanted.n_graphs:
@@ -117,7 +147,8 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         self._step = BpStep(path, comm)
         self._graphs = dict.fromkeys(extents, 0)
         self._atoms = dict.fromkeys(extents, 0)
-        self._size, self._comm = block, comm
+        self._size, self._comm, self._targets = block, comm, tuple(targets)
+        self._of_atoms = {"atomic_numbers", "pos", "forces"} | {t.name for t in targets if t.level is Level.ATOM}
 
     def __enter__(self) -> BpWriter:
         step = self._step.__enter__()
@@ -125,6 +156,11 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         step.attribute("total_ndata", np.array([total], dtype=np.int64))
         step.attribute("dataset_name", self._name)
         step.attribute(REFERENCES, coefficients(self._reference))
+        if self._targets:
+            step.attribute(TARGETS, [target.name for target in self._targets])
+        for target in self._targets:
+            for fact in TARGET_FACTS:
+                step.attribute(f"{TARGETS}/{target.name}/{fact}", str(getattr(target, fact)))
         for label, extent in self._extents.items():
             step.attribute(f"{label}/ndata", np.array([extent.n_graphs], dtype=np.int64))
         return self
@@ -139,7 +175,7 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         first, atom = at or (self._graphs[label], self._atoms[label])
         for key, (array, count) in keys.items():
             name = f"{label}/{key}"
-            per_graph = 0 if key in ("atomic_numbers", "pos", "forces") else int(count[0])
+            per_graph = 0 if key in self._of_atoms else int(count[0])
             rows = wanted.n_atoms if per_graph == 0 else per_graph * wanted.n_graphs
             row = atom if per_graph == 0 else per_graph * first
             if not self._graphs[label]:
@@ -175,11 +211,16 @@ def coefficients(reference: Mapping[int, float]) -> NDArray[np.float64]:
 
 
 def write_bp(
-    path: Path, name: str, splits: Mapping[Split, Columns], reference: Mapping[int, float], block: int = CHUNK
+    path: Path,
+    name: str,
+    splits: Mapping[Split, Columns],
+    reference: Mapping[int, float],
+    block: int = CHUNK,
+    targets: Sequence[Target] = (),
 ) -> None:
     """Write ``splits``, which are in memory, to the BP folder ``path``; parameters and errors as `BpWriter`."""
     extents = {label: extent(columns) for label, columns in splits.items()}
-    with BpWriter(path, name, extents, reference, block) as writer:
+    with BpWriter(path, name, extents, reference, block, targets=targets) as writer:
         for label, columns in splits.items():
             for piece in chunks(columns, block):
                 writer.put(label, piece)

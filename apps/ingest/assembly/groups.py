@@ -11,7 +11,8 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.assembly.given_splits import BITS, MASK
-from gfm_pipeline.apps.ingest.assembly.shard import MEMBERS, Shard
+from gfm_pipeline.apps.ingest.assembly.packed_records import Shard
+from gfm_pipeline.apps.ingest.assembly.shard import MEMBERS
 from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE_ID
 from gfm_pipeline.apps.ingest.checks.record_scan import COMPARED_AT_ONCE, Marks, PartRows
 from gfm_pipeline.apps.ingest.checks.shared_structures import structure_keys

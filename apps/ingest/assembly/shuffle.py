@@ -6,7 +6,7 @@ after the other. The order depends on the keys only, not on the number of bucket
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.store.columns import Columns, flat_ranges
+from gfm_pipeline.apps.dataset.store.write import label_bytes
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.layout import CHUNK, LabelExtent
+from gfm_pipeline.core.contracts.targets import Level, Target
 from gfm_pipeline.core.publish import storage_errors
 
 BUCKET_BYTES = 64 << 20
 _GRAPH, _ATOM = 110, 33  # bytes in a bucket
 _INDEX = ("natoms", "energy", "numbers")  # beside the key: what the order, the chunks and the references need
 _DATA = ("pos", "forces", "cell", "pbc", "group", "origin", "graph_attr")
+_KINDS = ("index", "data", "labels")  # files of a bucket; the last holds labels of targets beside energy and forces
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,15 @@ class _Index:
 
 
 @dataclass(frozen=True)
+class LabelsOfSome:
+    """Labels of some structures: their atoms [M] and atomic numbers [K], and an array for each target."""
+
+    natoms: NDArray[np.int64]
+    numbers: NDArray[np.uint8]
+    labels: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
 class Buckets:
     """The records of one split, on disk.
 
@@ -72,16 +84,29 @@ class Buckets:
         Whose records these are.
     n
         Number of buckets.
+    targets
+        Those beside energy and forces.
     """
 
     folder: Path
     split: Split
     n: int
+    targets: tuple[Target, ...] = ()
 
     @classmethod
-    def sized(cls, folder: Path, split: Split, n_graphs: int, n_atoms: int, size: int = BUCKET_BYTES) -> Buckets:
+    def sized(
+        cls,
+        folder: Path,
+        split: Split,
+        n_graphs: int,
+        n_atoms: int,
+        targets: tuple[Target, ...] = (),
+        size: int = BUCKET_BYTES,
+    ) -> Buckets:
         """Return buckets of about ``size`` bytes each for so many structures and atoms."""
-        return cls(folder, split, max(1, -(-(n_graphs * _GRAPH + n_atoms * _ATOM) // size)))
+        of_graph, of_atom = label_bytes(targets)
+        total = n_graphs * (_GRAPH + of_graph) + n_atoms * (_ATOM + of_atom)
+        return cls(folder, split, max(1, -(-total // size)), targets)
 
     def _file(self, bucket: int, kind: str) -> Path:
         return self.folder / f"{self.split}-{bucket:05d}.{kind}"
@@ -101,6 +126,10 @@ class Buckets:
                     for name in _DATA:
                         np.save(stream, getattr(part.columns, name), allow_pickle=False)
                     np.save(stream, part.degrees, allow_pickle=False)
+                if self.targets:
+                    with open(self._file(number, "labels"), "ab") as stream:
+                        for target in self.targets:
+                            np.save(stream, part.columns.labels_of(target.name), allow_pickle=False)
 
     def _index(self, bucket: int) -> _Index:
         pieces = _load(self._file(bucket, "index"), 1 + len(_INDEX))
@@ -118,6 +147,25 @@ class Buckets:
                 starts = np.cumsum(found.natoms) - found.natoms
                 natoms = found.natoms[found.order]
                 yield natoms, found.energy[found.order], found.numbers[flat_ranges(starts[found.order], natoms)]
+
+    def labels(self) -> Iterator[LabelsOfSome]:
+        """Yield the labels of targets beside energy and forces, a bucket at a time, in order."""
+        for bucket in range(self.n):
+            found = self._index(bucket)
+            if len(found.order):
+                starts = np.cumsum(found.natoms) - found.natoms
+                natoms = found.natoms[found.order]
+                atoms = flat_ranges(starts[found.order], natoms)
+                stored = self._labels(bucket)
+                rows = {t.name: atoms if t.level is Level.ATOM else found.order for t in self.targets}
+                ordered = {name: array[rows[name]] for name, array in stored.items()}
+                yield LabelsOfSome(natoms, found.numbers[atoms], ordered)
+
+    def _labels(self, bucket: int) -> dict[str, NDArray[Any]]:
+        """Return the labels of a bucket as they were appended, by target."""
+        pieces = _load(self._file(bucket, "labels"), len(self.targets)) if self.targets else []
+        columns = [np.concatenate(column) for column in zip(*pieces, strict=True)]
+        return {target.name: column for target, column in zip(self.targets, columns, strict=True)}
 
     def chunk_atoms(self) -> tuple[NDArray[np.int64], int]:
         """Return the atoms of every chunk of the shuffled order, and the number of structures."""
@@ -165,7 +213,7 @@ class Buckets:
                         yield Counted.concatenate(left)
                     left, held, number = [], 0, number + 1
             if remove:
-                for kind in ("index", "data"):
+                for kind in _KINDS:
                     self._file(bucket, kind).unlink(missing_ok=True)
         if left:
             yield Counted.concatenate(left)
@@ -175,7 +223,17 @@ class Buckets:
             np.concatenate(column) for column in zip(*_load(self._file(bucket, "data"), len(_DATA) + 1), strict=True)
         )
         data: dict[str, Any] = dict(zip(_DATA, values, strict=True))
-        return Counted(Columns.build(natoms=found.natoms, energy=found.energy, numbers=found.numbers, **data), degrees)
+        labels = by_level(self.targets, self._labels(bucket))
+        built = Columns.build(natoms=found.natoms, energy=found.energy, numbers=found.numbers, **data, **labels)
+        return Counted(built, degrees)
+
+
+def by_level(targets: Sequence[Target], labels: Mapping[str, NDArray[np.generic]]) -> dict[str, Any]:
+    """Return labels by target as `Columns.build` takes them: those of structures, and those of atoms."""
+    return {
+        name: {t.name: labels[t.name] for t in targets if t.level is level}
+        for name, level in (("graph_labels", Level.GRAPH), ("atom_labels", Level.ATOM))
+    }
 
 
 def _load(path: Path, n: int) -> list[list[NDArray[Any]]]:

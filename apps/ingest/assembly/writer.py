@@ -23,6 +23,7 @@ from gfm_pipeline.apps.ingest.summary.statistics import Totals
 from gfm_pipeline.apps.runtime.program import Task
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.layout import CHUNK, BpShard, DatasetLayout, LabelExtent
+from gfm_pipeline.core.contracts.targets import Target
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class DatasetWrite:
         Their numbers.
     edges_within
         Edges within it (Angstrom) are stored; None: none are.
+    targets
+        Those beside energy and forces.
     """
 
     folder: Path
@@ -53,6 +56,7 @@ class DatasetWrite:
     buckets: dict[Split, Buckets]
     graphs: dict[Split, int]
     edges_within: float | None = None
+    targets: tuple[Target, ...] = ()
 
     def counts(self, rank: int, size: int) -> dict[Split, range]:
         """Return the chunks of every split whose index and edges a rank writes."""
@@ -134,7 +138,8 @@ def write_part(
     done, total = 0, sum(work.graphs.values())
     folder = work.index_folder(rank, size)
     folder.mkdir(exist_ok=True)
-    with IndexWriter(folder, work.sizes(rank, size), work.edges_within) as index:
+    targets = tuple(target.name for target in work.targets)
+    with IndexWriter(folder, work.sizes(rank, size), work.edges_within, targets) as index:
         for file, places in _places(work.files):
             with _open(work, file, ranks) as writer:
                 for at in places:
@@ -160,7 +165,7 @@ def _open(work: DatasetWrite, file: int, ranks: MpiCommunicator) -> AbstractCont
         return nullcontext()
     name, extents = work.files[file]
     comm = ranks.comm if ranks.collective else None
-    return BpWriter(work.folder / name, work.name, extents, work.energies, comm=comm)
+    return BpWriter(work.folder / name, work.name, extents, work.energies, comm=comm, targets=work.targets)
 
 
 def finish(work: DatasetWrite, parts: list[WrittenPart], totals: Totals) -> DatasetLayout:
@@ -168,7 +173,7 @@ def finish(work: DatasetWrite, parts: list[WrittenPart], totals: Totals) -> Data
     if len(parts) > 1:
         folders = [work.index_folder(rank, len(parts)) for rank in range(len(parts))]
         for split in work.graphs:
-            join_indexes(work.folder, split, folders)
+            join_indexes(work.folder, split, folders, tuple(target.name for target in work.targets))
         if work.edges_within is not None:
             join_edges(work.folder, work.graphs, folders)
     degrees = sum((part.degrees for part in parts), Degrees.none())

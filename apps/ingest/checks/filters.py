@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.neighbors.neighbor_list import pairs_within, shortest_period
 from gfm_pipeline.apps.ingest.assembly.given_splits import unknown_split
+from gfm_pipeline.apps.ingest.checks.label_shapes import as_declared
 from gfm_pipeline.apps.ingest.checks.lone_atoms import as_isolated
 from gfm_pipeline.apps.ingest.labels.interpretation import missing
 from gfm_pipeline.apps.ingest.labels.stated_units import Factors, decided
@@ -25,6 +26,8 @@ from gfm_pipeline.core.contracts.data import (
     LengthUnit,
     SourceSettings,
 )
+from gfm_pipeline.core.contracts.targets import Target
+from gfm_pipeline.core.contracts.units import unit_factor
 from gfm_pipeline.core.errors import DataError
 
 CLOSEST = 0.3  # Angstrom; H2 has 0.74
@@ -77,6 +80,8 @@ class Conversion:
         What is converted, for people.
     source
         Decides about units that records state; None: they are not looked at.
+    targets
+        What is read beside energy and forces, by name, and the factor to its unit.
     """
 
     energy: float
@@ -87,6 +92,7 @@ class Conversion:
     charge: float | None = None
     spin: float | None = None
     source: SourceSettings | None = None
+    targets: Mapping[str, tuple[Target, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, source: SourceSettings) -> Conversion:
@@ -111,7 +117,24 @@ class Conversion:
         if without:
             sentences.append("Energies alone are read: the source says that it has no forces.")
         sign = 0.0 if without else -1.0 if gradients else 1.0
-        return cls(energy, length, tuple(sentences), source.energy_per_atom, sign, source.charge, source.spin, source)
+        stated = source.label_units or {}
+        targets = {t.name: (t, unit_factor(stated.get(t.name, t.unit), t.unit)) for t in source.targets}
+        sentences += [
+            f"{name} was converted from {stated[name]} to {target.unit} (times {factor:.9g})."
+            for name, (target, factor) in targets.items()
+            if factor != 1.0
+        ]
+        return cls(
+            energy,
+            length,
+            tuple(sentences),
+            source.energy_per_atom,
+            sign,
+            source.charge,
+            source.spin,
+            source,
+            targets,
+        )
 
     def factors(self, record: Record) -> Factors:
         """Return the factors of a record, which may state units of its own."""
@@ -135,8 +158,17 @@ class Conversion:
             else np.asarray(record.forces, dtype=np.float64) * (self.sign * factor.forces),
             charge=self.charge if record.charge is None else record.charge,
             spin=self.spin if record.spin is None else record.spin,
+            labels=self._labels(record) if record.labels else record.labels,
         )
         return as_isolated(converted, forces=bool(self.sign))
+
+    def _labels(self, record: Record) -> dict[str, NDArray[np.float64]]:
+        """Return labels of targets in their units and shapes."""
+        found = {}
+        for name, values in record.labels.items():
+            target, factor = self.targets[name]
+            found[name] = as_declared(target, values, len(record.numbers)) * factor
+        return found
 
 
 def malformed(record: Record) -> str | None:
@@ -171,6 +203,9 @@ def _unusable(record: Record, source: SourceSettings) -> str | None:
         return no_split
     if record.fault is not None:
         return record.fault
+    odd_label = next((name for name, values in record.labels.items() if not np.isfinite(values).all()), None)
+    if odd_label is not None:
+        return f"{odd_label} is not finite numbers"
     if record.energy is None:
         return _without(record, "energy", source.energy_key)
     if not np.isfinite(record.energy):

@@ -17,7 +17,8 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.assembly.given_splits import given
-from gfm_pipeline.apps.ingest.assembly.shard import Shard, ShardIndex, load_part
+from gfm_pipeline.apps.ingest.assembly.packed_records import Shard, load_part
+from gfm_pipeline.apps.ingest.assembly.shard import ShardIndex
 from gfm_pipeline.apps.ingest.checks.fingerprints import order_keys
 from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE_ID
 from gfm_pipeline.apps.ingest.checks.units import SAMPLE, UnitTest, unit_sentence

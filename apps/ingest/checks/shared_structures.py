@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.ingest.assembly.shard import Shard
+from gfm_pipeline.apps.ingest.assembly.packed_records import Shard
 from gfm_pipeline.apps.ingest.checks.fingerprints import POSITION_STEP, mixed
 from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE_ID
 from gfm_pipeline.core.errors import IntegrityError

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.assembly.given_splits import stated_split
+from gfm_pipeline.apps.ingest.checks.label_shapes import Numbers, numbers_in
 from gfm_pipeline.apps.ingest.files.archive_members import InputFile, is_archive, parts
 from gfm_pipeline.apps.ingest.files.cursor import Cursor
 from gfm_pipeline.apps.ingest.files.known_formats import recognised
@@ -263,6 +264,7 @@ class FileReader(ABC):
                 units=labels.units,
                 omits_forces=labels.omits_forces,
                 split=stated_split(source, file_index, frame.find),
+                labels=_further_labels(frame, plans) if source.targets else {},
             )
         except (PassOverError, NotMeantError) as error:
             return PassedOver(part.name, index, str(error))
@@ -304,6 +306,18 @@ def _labels(frame: Frame, natoms: int, plans: Plans) -> RecordLabels:
         CHARGE_NAMES,
         SPIN_NAMES,
     )
+
+
+def _further_labels(frame: Frame, plans: Plans) -> dict[str, Numbers]:
+    """Return the labels of targets beside energy and forces that a frame has, by target."""
+    named = tuple((plans.source.labels or {}).items())
+    found: dict[str, Numbers] = {}
+    for target, key in named if frame.keys is None else plans.of(frame.keys).labels:
+        value = frame.find(key)
+        values = None if value is None else numbers_in(target, value)
+        if values is not None:
+            found[target] = values
+    return found
 
 
 def _whole(numbers: NDArray[Any]) -> NDArray[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from math import prod
 from operator import attrgetter
 from typing import Any
 
@@ -23,7 +24,7 @@ Item = Record | BadRecord | PassedOver
 
 MOST_KEY_SETS = 512  # remembered; then all are sent again
 _ARRAYS = ("numbers", "pos", "forces", "cell", "pbc")
-_COLUMNS = tuple(one.name for one in fields(Record) if one.name not in (*_ARRAYS, "keys"))
+_COLUMNS = tuple(one.name for one in fields(Record) if one.name not in (*_ARRAYS, "keys", "labels"))
 _columns_of = attrgetter(*_COLUMNS)
 _arrays_of = attrgetter(*_ARRAYS)
 
@@ -46,6 +47,8 @@ class RecordBatch:
         Where the key sets belong among those the receiver knows, and the new ones.
     keys_of
         Position of the key set of each packed record; -1 for none.
+    labels, label_values
+        Names and shapes of the further labels of each packed record, and their numbers end to end.
     """
 
     others: list[BadRecord | PassedOver | Record | None]
@@ -57,6 +60,8 @@ class RecordBatch:
     first_keys: int
     keys: list[KeySet]
     keys_of: list[int]
+    labels: list[tuple[tuple[str, tuple[int, ...]], ...]]
+    label_values: NDArray[np.float64]
 
 
 @dataclass
@@ -76,6 +81,8 @@ class Packer:
         vectors: list[NDArray[Any]] = []
         pbc: list[NDArray[Any]] = []
         columns, keys_of = list[tuple[Any, ...]](), list[int]()
+        labels: list[tuple[tuple[str, tuple[int, ...]], ...]] = []
+        values: list[NDArray[Any]] = []
         for item in items:
             if not isinstance(item, Record) or not _packs(item):
                 others.append(item)
@@ -86,6 +93,8 @@ class Packer:
             pbc.append(item.pbc)
             vectors += (item.pos, item.cell) if item.forces is None else (item.pos, item.forces, item.cell)
             columns.append(_columns_of(item))
+            labels.append(tuple((name, array.shape) for name, array in item.labels.items()) if item.labels else ())
+            values += [array.ravel() for array in item.labels.values()]
             if item.keys is not None and item.keys not in self._known:
                 self._known[item.keys] = len(self._known)
                 new.append(item.keys)
@@ -100,6 +109,8 @@ class Packer:
             first_keys=first,
             keys=new,
             keys_of=keys_of,
+            labels=labels if values else [],
+            label_values=_joined(values),
         )
 
 
@@ -113,13 +124,18 @@ class Unpacker:
         """Yield the items of a batch."""
         self._known[batch.first_keys :] = batch.keys
         columns = zip(*batch.columns, strict=True)
-        atoms = rows = directions = 0
-        sizes = iter(zip(batch.sizes, batch.keys_of, strict=True))
+        atoms = rows = directions = numbered = 0
+        sizes = iter(zip(batch.sizes, batch.keys_of, batch.labels or [()] * len(batch.sizes), strict=True))
         for other in batch.others:
             if other is not None:
                 yield other
                 continue
-            (n, with_forces), keys = next(sizes)
+            (n, with_forces), keys, named = next(sizes)
+            labels: dict[str, NDArray[np.float64]] = {}
+            for name, shape in named:
+                end = numbered + prod(shape)
+                labels[name] = batch.label_values[numbered:end].reshape(shape)
+                numbered = end
             numbers, vectors, pbc = batch.numbers, batch.vectors, batch.pbc
             cell = rows + (2 * n if with_forces else n)
             record = Record.__new__(Record)  # as pickle does; calling it costs three times as much
@@ -131,6 +147,7 @@ class Unpacker:
                 cell=vectors[cell : cell + 3],
                 pbc=pbc[directions : directions + 3],
                 keys=None if keys < 0 else self._known[keys],
+                labels=labels,
             )
             yield record
             atoms, rows, directions = atoms + n, cell + 3, directions + 3

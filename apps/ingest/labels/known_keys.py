@@ -126,14 +126,20 @@ def plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.rpartition(".")[2].lower()) or re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def kind_of(name: str, shape: str = "number") -> tuple[KeyKind, bool]:
-    """Return what a name means, and whether it is declared or only looks like it."""
+def bare_names(name: str) -> list[str]:
+    """Return a name without what `QUALIFIERS` say of it, in each way that it can be without one."""
     word = plain(name)
-    words = [word]
+    words: list[str] = []
     for qualifier in QUALIFIERS:
         words += [word.removeprefix(qualifier)] if word.startswith(qualifier) else []
         words += [word.removesuffix(qualifier)] if word.endswith(qualifier) else []
-    for candidate in words:
+    return words
+
+
+def kind_of(name: str, shape: str = "number") -> tuple[KeyKind, bool]:
+    """Return what a name means, and whether it is declared or only looks like it."""
+    word = plain(name)
+    for candidate in (word, *bare_names(name)):
         if candidate in _KIND_OF:
             kind = _KIND_OF[candidate]
             per_atom = shape.startswith("[N")

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from gfm_pipeline.apps.ingest.labels.known_keys import COUNTED, KeyKind, KeySet, plain
+from gfm_pipeline.apps.ingest.labels.target_labels import label_keys
 from gfm_pipeline.core.contracts.data import ForceSign, SourceSettings
+from gfm_pipeline.core.contracts.targets import Target
 
 MOST_PLANS = 1024  # kept of a source
 
@@ -37,6 +39,8 @@ class LabelPlan:
         Keys whose values are counted, with their kinds.
     uses
         What keys are used as.
+    labels
+        Target and key of further labels.
     states_units
         Whether a key of ``units`` is there.
     counts_only, silent
@@ -57,6 +61,7 @@ class LabelPlan:
     units: tuple[str | None, str | None, str | None]
     remarks: tuple[Remark, ...]
     uses: tuple[tuple[str, str], ...]
+    labels: tuple[tuple[str, str], ...]
     states_units: bool
     counts_only: bool
     silent: bool
@@ -72,6 +77,8 @@ def plan_of(keys: KeySet, source: SourceSettings) -> LabelPlan:
         source.forces_are is ForceSign.NONE,
         tuple(source.select or ()),
         source.split_key,
+        source.targets,
+        tuple((source.labels or {}).items()),
     )
 
 
@@ -101,6 +108,8 @@ def _plan(
     without_forces: bool,
     selecting: tuple[str, ...],
     split_key: str | None,
+    targets: tuple[Target, ...],
+    named: tuple[tuple[str, str], ...],
 ) -> LabelPlan:
     own = keys.of(KeyKind.ENERGY, KeyKind.FREE_ENERGY)
     energy = energy_key
@@ -145,6 +154,9 @@ def _plan(
     uses.update(dict.fromkeys((n for n in units if n is not None), "unit"))
     names = {k.name for k in keys.keys}
     uses.update({str(key): use for key, use in ((split_key, "split"), (group_key, "group")) if key in names})
+    labels, doubts = label_keys(keys, targets, dict(named))
+    remarks += [Remark(text, True) for text in doubts]
+    uses.update({key: target for target, key in labels if key in names})
     if taken_energy:
         uses[taken_energy] = "energy"
     if taken_forces and not without_forces:
@@ -164,6 +176,7 @@ def _plan(
         units=units,
         remarks=tuple(remarks),
         uses=tuple(uses.items()),
+        labels=labels,
         states_units=any(units),
         counts_only=not (rivals or other or any(units) or any(weights)),
         silent=not (counted or rivals or other or remarks or any(units) or any(weights)),

@@ -66,4 +66,5 @@ def ingest_report(
         components=sum(3 * s.force_atoms for s in totals.sums.values()),
         passed_over=passed_over,
         labels=labels,
+        targets={name: of_values(one.values()) for name, one in totals.of_targets.items()},
     )

@@ -8,9 +8,16 @@ from collections.abc import Sequence
 from gfm_pipeline.apps.ingest.summary.histograms import coarser
 from gfm_pipeline.apps.ingest.summary.provenance import lines as provenance_lines
 from gfm_pipeline.apps.ingest.summary.statistics import Totals
-from gfm_pipeline.core.contracts.data import QUARANTINE_FILE, AssembleSpec, DatasetStatistics, NeighbourStatistics
+from gfm_pipeline.core.contracts.data import (
+    QUARANTINE_FILE,
+    AssembleSpec,
+    DatasetStatistics,
+    NeighbourStatistics,
+    Split,
+)
 from gfm_pipeline.core.contracts.ingest_report import Histogram, IngestReport
 from gfm_pipeline.core.contracts.layout import EdgeLayout, Provenance
+from gfm_pipeline.core.contracts.targets import Rank
 
 _BAR = 40
 _LINES = 12
@@ -78,6 +85,40 @@ def _edge_lines(edges: EdgeLayout) -> list[str]:
     return lines
 
 
+def _target_lines(stats: DatasetStatistics, found: IngestReport) -> list[str]:
+    """Return a row for each target beside energy and forces, then what its labels are."""
+    splits = list(stats.n_structures)
+    header = (
+        "target",
+        "unit",
+        *(f"known, {split}" for split in splits),
+        "scale",
+        "learns nothing, testset",
+        "reference",
+    )
+    rows = []
+    for name, facts in stats.targets.items():
+        factor, unit = facts.target.shown_factor, facts.target.printed_unit
+        means = ", ".join(f"{symbol} {value:.6g}" for symbol, value in facts.reference.items())
+        rows.append(
+            (
+                name,
+                unit or "-",
+                *(str(facts.known.get(split, 0)) for split in splits),
+                f"{factor * facts.scale:.4g}",
+                f"{factor * facts.null[Split.TEST]:.4g}" if facts.known.get(Split.TEST) else "-",
+                f"{means} {facts.target.unit}".strip() if means else "none",
+            )
+        )
+    lines = ["The scale is the RMS of the training split after references.", "", *_table(header, rows)]
+    for name, histogram in found.targets.items():
+        target = stats.targets[name].target
+        what = "minus its reference" if target.rank is Rank.SCALAR else "absolute components"
+        lines += ["", f"{name}, {what} ({target.printed_unit or 'a number'})", ""]
+        lines += _histogram(histogram, target.shown_factor)
+    return lines
+
+
 def render(
     spec: AssembleSpec,
     stats: DatasetStatistics,
@@ -139,6 +180,8 @@ def render(
         lines += _block("Sizes (atoms)", _histogram(found.sizes))
     lines += _block("Energy minus references (meV/atom)", _histogram(found.energies, 1000.0))
     lines += _block("Absolute force components (eV/Å)", _histogram(found.forces))
+    if stats.targets:
+        lines += _block("Further targets", _target_lines(stats, found))
     if stats.neighbours:
         lines += _block("Neighbours", _neighbour_lines(stats.neighbours))
     if edges is not None:

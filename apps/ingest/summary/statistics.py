@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.apps.ingest.summary.references import ReferenceEnergies, residual
+from gfm_pipeline.apps.ingest.summary.target_statistics import TargetTotals
 from gfm_pipeline.core.contracts.data import DatasetStatistics, NeighbourStatistics, Split
+from gfm_pipeline.core.contracts.targets import Target
 
 SAMPLE = 200_000  # numbers a split that the histograms are drawn from: the first ones, in shuffled order
 
@@ -38,11 +41,15 @@ class Totals:
     """Sums of every split, counts of elements and sizes."""
 
     references: ReferenceEnergies
+    targets: Mapping[str, tuple[Target, Mapping[str, float]]] = field(default_factory=dict)  # and their references
     sums: dict[Split, _Sums] = field(default_factory=dict)
     atoms_of: Counter[int] = field(default_factory=Counter)
     structures_with: Counter[int] = field(default_factory=Counter)
     sizes: Counter[int] = field(default_factory=Counter)
     neighbours: tuple[NeighbourStatistics, ...] = ()  # of the training split
+
+    def __post_init__(self) -> None:
+        self.of_targets = {name: TargetTotals(*declared) for name, declared in self.targets.items()}
 
     def add(self, split: Split, columns: Columns) -> None:
         """Take structures of a split."""
@@ -53,6 +60,8 @@ class Totals:
         delta = mean - s.energy_mean
         s.energy_square += float(((off - mean) ** 2).sum()) + delta**2 * s.structures * n / (s.structures + n)
         s.energy_mean += delta * n / (s.structures + n)
+        for totals in self.of_targets.values():
+            totals.add(split, columns)
         s.structures += n
         s.atoms += len(columns.numbers)
         s.energy_absolute += float(np.abs(off).sum())
@@ -112,5 +121,6 @@ class Totals:
             reference_residual=math.sqrt(train.energy_mean**2 + max(0.0, train.energy_square) / train.structures),
             neighbours=self.neighbours,
             reference_undetermined=self.references.undetermined,
+            targets={name: totals.statistics() for name, totals in self.of_targets.items()},
             reference_prior="" if self.references.prior is None else self.references.prior.name,
         )

@@ -1,0 +1,190 @@
+"""Checked records as flat arrays: what the parts of a shard hold, each one ``.npz`` without pickles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.dataset.neighbors.degrees import degrees_of
+from gfm_pipeline.apps.dataset.store.columns import flat_ranges
+from gfm_pipeline.apps.ingest.assembly.given_splits import with_split
+from gfm_pipeline.apps.ingest.checks.fingerprints import fingerprint, group_id
+from gfm_pipeline.apps.ingest.checks.label_shapes import missing_label
+from gfm_pipeline.apps.ingest.records import Record
+from gfm_pipeline.core.contracts.data import Duplicates
+from gfm_pipeline.core.contracts.targets import Level, Target
+from gfm_pipeline.core.errors import IntegrityError
+
+PER_ATOM = frozenset({"numbers", "pos", "forces", "degrees"})
+_LABELS = ("graph_labels", "atom_labels")  # attributes that hold an array for each target; ``NAME.TARGET`` in a file
+
+
+@dataclass(frozen=True)
+class Shard:
+    """G records with N atoms, eV and Angstrom, float64.
+
+    ``groups`` are names [G] and ``group_id`` their 64-bit numbers; ``file_index``, ``member`` and ``index`` [G] say
+    where a record comes from (path of the source, member of an archive, position in it); ``fingerprint`` [G] is equal
+    for repetitions (0 where these are kept); ``charge`` and ``spin`` [G] are NaN where they are not known. ``degrees``
+    [N, R] are neighbours within each of `gfm_pipeline.apps.dataset.neighbors.degrees.RADII`: counting them is most of
+    the work of
+    ingest, and shards are made beside each other. ``graph_labels`` [G, ...] and ``atom_labels`` [N, ...] are those of
+    targets beside energy and forces, NaN where a record has none.
+    """
+
+    numbers: NDArray[np.uint8]
+    pos: NDArray[np.float64]
+    forces: NDArray[np.float64]
+    energy: NDArray[np.float64]
+    cell: NDArray[np.float64]
+    pbc: NDArray[np.bool_]
+    natoms: NDArray[np.int64]
+    groups: NDArray[np.str_]
+    group_id: NDArray[np.uint64]
+    file_index: NDArray[np.int64]
+    member: NDArray[np.int64]
+    index: NDArray[np.int64]
+    fingerprint: NDArray[np.uint64]
+    charge: NDArray[np.float32]
+    spin: NDArray[np.float32]
+    degrees: NDArray[np.uint16]
+    graph_labels: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    atom_labels: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.natoms)
+
+    @classmethod
+    def load(cls, path: Path) -> Shard:
+        """Read one part; degrees are counted where a part is from before they were kept."""
+        with _part(path) as stored:
+            found: dict[str, Any] = {name: stored[name] for name in _COLUMNS if name in stored.files}
+            for name in _LABELS:
+                keys = [key for key in stored.files if key.startswith(f"{name}.")]
+                found[name] = {key.removeprefix(f"{name}."): stored[key] for key in keys}
+            missing = set(_COLUMNS) - set(found) - {"degrees"}
+            if missing:
+                raise KeyError(min(missing))
+        if "degrees" not in found:
+            found["degrees"] = degrees_of(*(found[name] for name in ("pos", "cell", "pbc", "natoms")))
+        return cls(**found)
+
+    def labels_of(self, target: Target) -> NDArray[np.float64]:
+        """Return the labels of a target [G, ...] or [N, ...]; NaN throughout where a part has none."""
+        found = (self.graph_labels if target.level is Level.GRAPH else self.atom_labels).get(target.name)
+        rows = len(self) if target.level is Level.GRAPH else len(self.numbers)
+        return np.full((rows, *target.shape), np.nan) if found is None else found
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all arrays as a file has them, by name."""
+        labels = {f"{name}.{target}": a for name in _LABELS for target, a in getattr(self, name).items()}
+        return {name: getattr(self, name) for name in _COLUMNS} | labels
+
+    def mapped(self, change: Callable[[NDArray[Any], bool], NDArray[Any]]) -> Shard:
+        """Return what ``change`` makes of each array; it is told whether a row is an atom."""
+        return Shard(
+            **{name: change(getattr(self, name), name in PER_ATOM) for name in _COLUMNS},
+            graph_labels={name: change(array, False) for name, array in self.graph_labels.items()},
+            atom_labels={name: change(array, True) for name, array in self.atom_labels.items()},
+        )
+
+
+_COLUMNS = tuple(name for name in Shard.__dataclass_fields__ if name not in _LABELS)
+
+
+def pack(
+    records: list[Record],
+    duplicates: Duplicates = Duplicates.KEEP,
+    splits_given: bool = False,
+    targets: Sequence[Target] = (),
+) -> Shard:
+    """Join checked records (energy and group present); forces and labels of targets that there are not are NaN.
+
+    Where splits are given, ``group_id`` holds them, and repetitions are looked for whether they are kept or not.
+    """
+
+    def number(record: Record) -> int:
+        group = group_id(str(record.group))
+        return with_split(group, record.split) if splits_given else group
+
+    def atoms(rows: list[Any]) -> NDArray[np.float64]:
+        return np.concatenate([np.zeros((0, 3)), *rows]).astype(np.float64)
+
+    kept = duplicates is Duplicates.KEEP and not splits_given
+    pos = atoms([r.pos for r in records])
+    cell = np.array([r.cell for r in records], dtype=np.float64).reshape(-1, 3, 3)
+    pbc = np.array([r.pbc for r in records], dtype=np.bool_).reshape(-1, 3)
+    natoms = np.array([len(r.numbers) for r in records], dtype=np.int64)
+    return Shard(
+        numbers=np.concatenate([np.zeros(0, np.uint8), *[r.numbers for r in records]]).astype(np.uint8),
+        pos=pos,
+        forces=atoms([np.full((len(r.numbers), 3), np.nan) if r.forces is None else r.forces for r in records]),
+        energy=np.array([r.energy for r in records], dtype=np.float64),
+        cell=cell,
+        pbc=pbc,
+        natoms=natoms,
+        groups=np.array([str(r.group) for r in records], dtype=np.str_),
+        group_id=np.array([number(r) for r in records], dtype=np.uint64),
+        file_index=np.array([r.file_index for r in records], dtype=np.int64),
+        member=np.array([r.member for r in records], dtype=np.int64),
+        index=np.array([r.index for r in records], dtype=np.int64),
+        fingerprint=np.array([0 if kept else fingerprint(r, duplicates) for r in records], dtype=np.uint64),
+        charge=np.array([np.nan if r.charge is None else r.charge for r in records], dtype=np.float32),
+        spin=np.array([np.nan if r.spin is None else r.spin for r in records], dtype=np.float32),
+        degrees=degrees_of(pos, cell, pbc, natoms),
+        graph_labels={t.name: np.stack(_labels(records, t)) for t in targets if t.level is Level.GRAPH and records},
+        atom_labels={t.name: np.concatenate(_labels(records, t)) for t in targets if t.level is Level.ATOM and records},
+    )
+
+
+def _labels(records: list[Record], target: Target) -> list[NDArray[np.float64]]:
+    found = [record.labels.get(target.name) for record in records]
+    return [
+        missing_label(target, len(record.numbers)) if values is None else values
+        for record, values in zip(records, found, strict=True)
+    ]
+
+
+@contextmanager
+def _part(path: Path) -> Iterator[Any]:
+    """Open the arrays of a part of a shard that `open_shard` has checked."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            yield arrays
+    except (OSError, KeyError, ValueError) as error:
+        raise IntegrityError(f"{path} is not a part of a shard: {error}.") from error
+
+
+def load_part(path: Path, *names: str) -> list[NDArray[Any]]:
+    """Read some arrays of a part of a shard.
+
+    Raises
+    ------
+    IntegrityError
+        When it cannot be read.
+    """
+    with _part(path) as arrays:
+        return [arrays[name] for name in names]
+
+
+def select(shard: Shard, order: NDArray[np.int64]) -> Shard:
+    """Return the records ``order`` of a shard, in that order."""
+    starts = np.cumsum(shard.natoms) - shard.natoms
+    atoms = flat_ranges(starts[order], shard.natoms[order])
+    return shard.mapped(lambda array, per_atom: array[atoms if per_atom else order])
+
+
+def concatenate(shards: list[Shard]) -> Shard:
+    """Join shards into one, in the order of the source, however it was dealt."""
+    arrays: dict[str, Any] = {name: np.concatenate([getattr(shard, name) for shard in shards]) for name in _COLUMNS}
+    for name in _LABELS:
+        of_targets = [getattr(shard, name) for shard in shards]
+        arrays[name] = {key: np.concatenate([labels[key] for labels in of_targets]) for key in of_targets[0]}
+    joined = Shard(**arrays)
+    return select(joined, np.lexsort((joined.index, joined.member, joined.file_index)))

@@ -1,0 +1,65 @@
+"""Labels of targets as numbers of the declared shape; what cannot be one costs its record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.ingest.records import RefusedError
+from gfm_pipeline.core.contracts.targets import Level, Rank, Target
+
+Numbers = NDArray[np.float64]
+_VOIGT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # xx, yy, zz, yz, xz, xy, as ASE has it
+ASYMMETRY = 1e-3  # of the largest component
+_WIDTHS = {Rank.SCALAR: {1}, Rank.VECTOR: {3}, Rank.TENSOR: {6, 9}}
+_WORDS = {Rank.SCALAR: "one number", Rank.VECTOR: "three numbers", Rank.TENSOR: "six or nine numbers"}
+
+
+def numbers_in(target: str, value: Any) -> Numbers | None:
+    """Return a label as an array of numbers; None for an empty text, which tables have where nothing is known.
+
+    Raises
+    ------
+    RefusedError
+        When it is none.
+    """
+    if isinstance(value, str) and not value.strip():
+        return None
+    try:
+        return np.array(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RefusedError(f"{target} is no number and no array of numbers: {str(value)[:40]!r}") from error
+
+
+def as_declared(target: Target, values: Numbers, natoms: int) -> Numbers:
+    """Return a label in the shape that its target declares: of the rank, and a row an atom where atoms have it.
+
+    A symmetric tensor may be nine numbers, or six in the order xx, yy, zz, yz, xz, xy.
+
+    Raises
+    ------
+    RefusedError
+        When it has another shape, or a tensor is not symmetric.
+    """
+    rows = natoms if target.level is Level.ATOM else 1
+    width, left = divmod(values.size, max(1, rows))
+    fits = not left and width in _WIDTHS[target.rank] and (values.shape[:1] == (rows,) or rows == 1)
+    if not fits:
+        of = f"for each of {natoms} atoms" if target.level is Level.ATOM else "for the structure"
+        shape = "x".join(map(str, values.shape)) or "one number"
+        raise RefusedError(f"wrong shape of {target.name}: {shape}, where {_WORDS[target.rank]} {of} are needed")
+    flat: Numbers = values.reshape(rows, width)
+    if target.rank is Rank.TENSOR:
+        flat = (flat[:, _VOIGT] if width == 6 else flat).reshape(rows, 3, 3)
+        off = np.abs(flat - flat.transpose(0, 2, 1))
+        if (off > ASYMMETRY * max(np.abs(flat).max(initial=0.0), 1e-30)).any():
+            raise RefusedError(f"{target.name} is not symmetric: two components differ by {float(off.max()):.3g}")
+        flat = 0.5 * (flat + flat.transpose(0, 2, 1))
+    return flat.reshape((rows, *target.shape) if target.level is Level.ATOM else target.shape)
+
+
+def missing_label(target: Target, natoms: int) -> Numbers:
+    """Return NaN in the shape of a label that a record does not have."""
+    return np.full((natoms, *target.shape) if target.level is Level.ATOM else target.shape, np.nan)

@@ -1,0 +1,58 @@
+"""Which keys of records are labels of targets beside energy and forces: one rule for all readers.
+
+A target is looked for by its names, the first one preferred, as `known_keys` compares names; a source may name the key
+itself. Shapes decide between several only: what has a wrong one is refused when the record is converted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from gfm_pipeline.apps.ingest.labels.known_keys import KeySet, LabelKey, bare_names, plain
+from gfm_pipeline.core.contracts.targets import Level, Rank, Target
+
+NO_LABELS = frozenset(("text", "mapping", "list"))  # shapes of values that are no numbers
+
+
+def label_keys(
+    keys: KeySet, targets: Sequence[Target], named: Mapping[str, str]
+) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """Return (target, key) of the labels of a record, and warnings about keys that could be meant too.
+
+    ``named`` are keys that the source gives.
+    """
+    found: list[tuple[str, str]] = []
+    warnings: list[str] = []
+    for target in targets:
+        if target.name in named:
+            found.append((target.name, named[target.name]))
+            continue
+        candidates = list(dict.fromkeys(_candidates(keys, target)))
+        if not candidates:
+            continue
+        key = next((one for one in candidates if _fits(one.shape, target)), candidates[0])
+        found.append((target.name, key.name))
+        others = [one.name for one in candidates if one is not key and _fits(one.shape, target)]
+        if others:
+            warnings.append(
+                f"{key.name} was read as {target.name}, and {' and '.join(others)} could be meant too: "
+                f"say which in the source, labels: {{{target.name}: {key.name}}}."
+            )
+    return tuple(found), tuple(warnings)
+
+
+def _candidates(keys: KeySet, target: Target) -> Iterator[LabelKey]:
+    """Yield the keys that are called like a target: by its first name, exactly and then with a qualifier, and so on."""
+    for name in target.names:
+        word = plain(name)
+        yield from (key for key in keys.keys if plain(key.name) == word and key.shape not in NO_LABELS)
+        yield from (key for key in keys.keys if word in bare_names(key.name) and key.shape not in NO_LABELS)
+
+
+def _fits(shape: str, target: Target) -> bool:
+    """Return whether a shape as `shape_of` gives it may be that of a target's label; N may be any number."""
+    sizes = [] if shape == "number" else shape.strip("[]").split(", ")
+    if target.level is Level.ATOM:
+        return sizes[:1] == ["N"]
+    wanted = {Rank.SCALAR: {"1"}, Rank.VECTOR: {"3", "N"}, Rank.TENSOR: {"3", "6", "9", "N"}}[target.rank]
+    return (not sizes and target.rank is Rank.SCALAR) or (bool(sizes) and set(sizes) <= wanted | {"1"})
