@@ -23,6 +23,7 @@ from gfm_pipeline.core.contracts.targets import (
     CHARGES,
     DIPOLE,
     STRESS,
+    Constraint,
     Level,
     Rank,
     Reference,
@@ -31,7 +32,8 @@ from gfm_pipeline.core.contracts.targets import (
 
 SPIN = Target("spin_density", "", "spin of atoms", Level.ATOM, keys=("spin_density", "atomic_spin"))
 ENTHALPY = Target("enthalpy", "eV", "enthalpy", extensive=True, reference=Reference.ELEMENTS)
-TARGETS = (BAND_GAP, CHARGES, DIPOLE, ENTHALPY)
+OF_ELEMENTS = replace(CHARGES, constraint=Constraint.NONE, reference=Reference.ELEMENTS)
+TARGETS = (BAND_GAP, OF_ELEMENTS, DIPOLE, ENTHALPY)
 
 
 def with_labels(n: int = 24) -> list[Atoms]:
