@@ -120,6 +120,10 @@ class Stopped(GFMError):
     exit_code = 3
 
 
+class BudgetSpent(Stopped):
+    """A limit of the budget is reached; everything is saved, and raising it goes on."""
+
+
 class StorageError(Stopped):
     """The disk refuses writes (full, quota, read-only); nothing already published is lost."""
 

@@ -98,12 +98,14 @@ class Campaign:
 
     def plan(self) -> CampaignPlan:
         """Return what `run` would do, on what, and what it may cost; asks no batch system and writes nothing."""
+        from gfm_pipeline.api.budget_check import refuse_budget
         from gfm_pipeline.campaign.folder import check_name
         from gfm_pipeline.campaign.state import CampaignState
         from gfm_pipeline.engine.decisions.plan import make_plan
 
         request = self._request().resolve()
         state = check_name(request.context.paths, request.loaded.model.name) or CampaignState()
+        refuse_budget(request, state)
         return make_plan(request.context, state, request.site, request.resources, request.input_bytes())
 
     def run(self, *, quiet: bool = False, notify: Notify = print) -> Campaign:

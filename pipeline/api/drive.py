@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 from gfm_pipeline.api.allocate import BatchEnvironment, batch_environment, nodes_of, write_resolved
+from gfm_pipeline.api.budget_check import refuse_budget
 from gfm_pipeline.api.jobs import following, is_cancelled, refuse_beside_jobs, stop_after_cancelled
 from gfm_pipeline.api.run_request import ResolvedRun, RunRequest, gone_note
 from gfm_pipeline.api.stopping import Stopper, stopping
@@ -17,6 +18,7 @@ from gfm_pipeline.campaign.events import DriverEnded, DriverStarted
 from gfm_pipeline.campaign.folder import OpenCampaign, check_name, driving
 from gfm_pipeline.campaign.holder import this_process
 from gfm_pipeline.campaign.identity import remember_digests
+from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.errors import GFMError, Stopped, StorageError
 from gfm_pipeline.core.version import __version__
 from gfm_pipeline.engine.chaos import Chaos, ChaosPlan
@@ -70,7 +72,7 @@ def drive(
         submit_campaign(request, run_request, around, notify)
         return None
     root = request.context.paths.root
-    check_name(request.context.paths, request.loaded.model.name)
+    refuse_budget(request, check_name(request.context.paths, request.loaded.model.name) or CampaignState())
     with within(root):
         with (
             driving(root, request.loaded.model.name, around.job, around.job_ended) as campaign,

@@ -17,6 +17,7 @@ from gfm_pipeline.api.allocate import (
     resident_scripts,
     write_resolved,
 )
+from gfm_pipeline.api.budget_check import refuse_budget
 from gfm_pipeline.api.jobs import record, still_open
 from gfm_pipeline.api.run_request import ResolvedRun, RunRequest
 from gfm_pipeline.batch_systems.base import BatchSystem
@@ -26,6 +27,7 @@ from gfm_pipeline.campaign.folder import check_name, driving
 from gfm_pipeline.campaign.holder import NO_JOB
 from gfm_pipeline.campaign.identity import remember_digests
 from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.errors import SchedulerUnavailable
 from gfm_pipeline.core.publish import storage_errors, write_atomic
 from gfm_pipeline.engine.resources.job_chain import job_name
@@ -47,7 +49,7 @@ def submit_campaign(request: ResolvedRun, run_request: RunRequest, around: Batch
         When the batch system does not answer.
     """
     paths, name = request.context.paths, request.loaded.model.name
-    check_name(paths, name)
+    refuse_budget(request, check_name(paths, name) or CampaignState())
     if around.scheduler is None:
         raise SchedulerUnavailable(f"Site {request.site.name} has no batch system to submit to.")
     new = not paths.root.exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from gfm_pipeline.campaign.budget_standing import BudgetReviewed as BudgetReviewed
 from gfm_pipeline.campaign.job_events import JobEnded as JobEnded
 from gfm_pipeline.campaign.job_events import JobIntended as JobIntended
 from gfm_pipeline.campaign.job_events import JobRole as JobRole
@@ -133,6 +134,15 @@ class StageFailedEvent:
 
     key: str
     reason: str
+
+
+@dataclass(frozen=True)
+class StageCurtailed:
+    """A stage ends with what it has, since a budget is spent; ``limits``: those it was under, by their keys."""
+
+    key: str
+    reason: str
+    limits: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -274,6 +284,8 @@ Event = (
     | StageOpened
     | StageDone
     | StageFailedEvent
+    | StageCurtailed
+    | BudgetReviewed
     | WaveProposed
     | RungDecided
     | MembersSelected
@@ -300,6 +312,8 @@ _KINDS: dict[str, type[Any]] = {
     "stage-opened": StageOpened,
     "stage-done": StageDone,
     "stage-failed": StageFailedEvent,
+    "stage-curtailed": StageCurtailed,
+    "budget-reviewed": BudgetReviewed,
     "wave-proposed": WaveProposed,
     "rung-decided": RungDecided,
     "members-selected": MembersSelected,

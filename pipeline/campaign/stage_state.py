@@ -105,6 +105,7 @@ class StageState:
     opened: float
     ended: float | None = None
     failure: str | None = None
+    curtailed: ev.StageCurtailed | None = None  # a budget was spent: it ends with what it has
     outputs: dict[str, str] | None = None
     tasks: dict[str, TaskState] = field(default_factory=dict)
     waves: dict[int, ev.WaveProposed] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from gfm_pipeline.campaign import events as ev
+from gfm_pipeline.campaign.budget_standing import Standing
 from gfm_pipeline.campaign.events import AttemptOutcome, Event
 from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Entry, read
 from gfm_pipeline.campaign.stage_state import Attempt, StageState, TaskState, TaskStatus
@@ -76,6 +77,7 @@ class CampaignState:
     blamed: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
     holdings: list[Holding] = field(default_factory=list)
     measured: list[ev.NodesMeasured] = field(default_factory=list)
+    budget: tuple[Standing, ...] = ()  # as it was last looked at
 
     def open_jobs(self, role: ev.JobRole | None = None) -> dict[str, JobRecord]:
         """Return the batch jobs that are not known to have ended."""
@@ -126,6 +128,8 @@ class CampaignState:
                     self.stages[key] = StageState(called, key, settings, inputs, slots, time)
                     if taken is not None:
                         self._take_over(self.stages[key], taken)
+                elif known.curtailed is not None:
+                    known.curtailed = known.outputs = known.members = known.ended = known.failure = None
                 elif known.failure is not None:
                     known.failure, known.ended, known.opened = None, None, time
                     for task in known.tasks.values():
@@ -135,6 +139,10 @@ class CampaignState:
                             known.note(task.name)
             case ev.StageDone(key, outputs):
                 self.stages[key].outputs, self.stages[key].ended = outputs, time
+            case ev.BudgetReviewed(standings):
+                self.budget = standings
+            case ev.StageCurtailed(key):
+                self.stages[key].curtailed = event
             case ev.ArtefactLost(key, name):
                 self._artefact_lost(self.stages[key], name)
             case ev.StageFailedEvent(key, reason):

@@ -155,6 +155,12 @@ def _driven(state: CampaignState, until: float) -> Iterable[tuple[float, float]]
         yield driver.started, end
 
 
+def driven_within(state: CampaignState, begun: float, ended: float, until: float) -> float:
+    """Return the hours between two moments in which a driver was at work; ``until``: for one that still is."""
+    inside = (min(ended, end) - max(begun, start) for start, end in _driven(state, until))
+    return sum(max(0.0, seconds) for seconds in inside) / HOUR
+
+
 def _idle_watts(state: CampaignState, idle: EnergyUse | None, seconds: float) -> tuple[float, str] | None:
     """Return the power of an idle node (W) and what it rests on; None: it is not known."""
     if idle is not None and idle.node_seconds >= IDLE_SHARE * seconds > 0:

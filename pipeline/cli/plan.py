@@ -13,7 +13,9 @@ import click
 from rich.table import Table
 
 from gfm_pipeline.api.allocate import job_folder, job_shape
+from gfm_pipeline.api.budget_check import refuse_budget
 from gfm_pipeline.api.run_request import ResolvedRun, RunRequest, SiteChoice, gone_note
+from gfm_pipeline.campaign.budget_standing import sentence
 from gfm_pipeline.campaign.folder import check_name
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.cli import terminal
@@ -52,6 +54,7 @@ def plan(
     run_request = RunRequest(workflow, SiteChoice(site, overlays), folder, overrides)
     request = run_request.resolve()
     state = check_name(request.context.paths, request.loaded.model.name) or CampaignState()
+    refuse_budget(request, state)
     made = make_plan(request.context, state, request.site, request.resources, request.input_bytes())
     scripts = dict(_scripts(request, run_request)) if show_scripts else {}
     if as_json:
@@ -87,6 +90,7 @@ def _show(made: CampaignPlan) -> None:
     lines.append(_estimate("Node-hours", costs.node_hours, 1.0, ""))
     lines.append(_estimate("Energy", costs.kwh, 1.0, " kWh"))
     lines.append(_estimate("Storage", costs.storage_bytes, 1e9, " GB"))
+    lines += [f"Budget, {sentence(standing)}." for standing in made.budget]
     lines += [f"Note: {warning}" for warning in made.warnings]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)

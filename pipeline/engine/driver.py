@@ -39,6 +39,7 @@ from gfm_pipeline.core.errors import (
 )
 from gfm_pipeline.core.faultpoints import FaultPoint, reach
 from gfm_pipeline.core.visibility import is_there
+from gfm_pipeline.engine.budget_guard import BudgetGuard
 from gfm_pipeline.engine.decisions.artefacts import folder_of, lost_artefacts
 from gfm_pipeline.engine.decisions.decide import decide
 from gfm_pipeline.engine.decisions.requests import Context, Step
@@ -125,7 +126,8 @@ class Driver:
         self._limits = context.workflow.limits
         self._running: dict[TaskKey, Running] = {}
         self._in_use: Counter[SizeClass] = Counter()  # tasks that run
-        self._starter = Starter(context, site, launcher, fleet, self._begin, world.clock)
+        self._guard = BudgetGuard(context, state, site, world.clock.time)
+        self._starter = Starter(context, site, launcher, fleet, self._begin, world.clock, self._guard.may_start)
         self._shared = self._starter.shared
         # Attempts whose futures may yet resolve: they still hold their place. Since when, and what place.
         self._given_up: dict[AttemptKey, tuple[float, Running]] = {}
@@ -195,7 +197,15 @@ class Driver:
                 self._drain()
                 what = "Stopped" if why is None else f"Stopped, since {why}"
                 raise Stopped(f"{what}; every finished result and checkpoint is kept.")
-            self._start_some(step)
+            if (spent := self._guard.reached()) is not None and self._running:
+                self._guard.refused = spent
+                for running in self._running.values():
+                    self._attempts.request_stop(running.folder)
+            else:
+                self._start_some(step)
+            if self._guard.refused is not None and step.tasks and not (self._running or self._given_up):
+                self.record(self._guard.follows(step.tasks[0].stage))
+                continue
             if not (step.tasks or self._running or self._given_up or self._not_before or self._proposer.is_busy):
                 raise RuntimeError("nothing runs and nothing can be started: a defect of the decisions")
             pause = self._starter.next_launch - self._time.monotonic()
@@ -231,6 +241,8 @@ class Driver:
             if events:
                 for event in events:
                     self.record(link_taken(self.context.paths, event) if isinstance(event, StageOpened) else event)
+                    if isinstance(event, StageOpened):
+                        self._review_budget()
             elif step.proposal is not None and not self.stop.is_set():
                 wave = self._proposer.wave(self.state, step.proposal)
                 if wave is None:
@@ -398,8 +410,14 @@ class Driver:
                 self.record(NodesHeld(block, self.fleet.pool.size(block), self.fleet.held_since(block)))
         self._blocks = now
 
+    def _review_budget(self) -> None:
+        """Record how the budget stands, where there is one."""
+        if (found := self._guard.review()) is not None:
+            self.record(found)
+
     def close(self) -> None:
         """Record what the nodes used in all, when nothing runs on them any more."""
+        self._review_budget()
         measured = self._energy.close()
         if measured is not None:
             self.record(measured)

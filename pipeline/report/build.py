@@ -85,6 +85,7 @@ def build_view(campaign: Path) -> CampaignView:
         failures=_failures(paths, state),
         node_hours=used.node_seconds / 3600.0,
         energy=energy_view(used),
+        budget=state.budget,
         resolved=last.resolved.get("workflow", {}) if last else {},
         next_command=_next_command(paths, state, alive, edit),
         edit_first=edit,

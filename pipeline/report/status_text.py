@@ -9,6 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from gfm_pipeline.campaign import budget_standing
 from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.report import data_tables, energy, tables
 from gfm_pipeline.report.summary import doubts
@@ -51,6 +52,8 @@ def render_status(view: CampaignView, console: Console) -> None:
     if view.energy.total is not None:
         used += f", {energy.shown(view.energy.total)}"
     console.print(Text(f"{used}, {duration(view.now - view.created)} since it was created"))
+    for standing in view.budget:
+        console.print(Text(f"budget, {budget_standing.sentence(standing)}"))
     console.print(_stages(view, console.width))
     width = console.width
     drawn = (

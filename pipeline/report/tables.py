@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any, TypeVar
 
+from gfm_pipeline.campaign.budget_standing import sentence
 from gfm_pipeline.core.contracts.evaluation import QuantityReport
 from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, Target
 from gfm_pipeline.core.contracts.training import DatasetErrors, TargetError
@@ -378,6 +379,7 @@ def summary(view: CampaignView) -> tuple[tuple[str, str], ...]:
     ]
     if view.energy.total is not None:
         facts.append(("Energy", shown(view.energy.total)))
+    facts += [("Budget", sentence(standing)) for standing in view.budget]
     facts += [("gfm-pipeline", view.version), ("Workflow", view.workflow), ("Campaign folder", view.path)]
     return tuple(facts)
 

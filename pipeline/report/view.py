@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from gfm_pipeline.campaign.budget_standing import Standing
 from gfm_pipeline.core.contracts.data import DatasetStatistics
 from gfm_pipeline.core.contracts.energy import EnergyLabel
 from gfm_pipeline.core.contracts.evaluation import CalibrateResult
@@ -181,6 +182,7 @@ class CampaignView:
     failures: tuple[TaskFailure, ...] = ()
     node_hours: float = 0.0
     energy: EnergyView = EnergyView()
+    budget: tuple[Standing, ...] = ()  # as the driver last looked at it
     resolved: dict[str, Any] = field(default_factory=dict)
     next_command: str = ""
     options: tuple[str, ...] = ()  # of the command that ran it last: campaign folder, site, overlays, overrides

@@ -11,6 +11,7 @@ from gfm_pipeline.core.contracts.data import SHARD_MB, AcrossSources, EdgeStorag
 from gfm_pipeline.core.contracts.policies import PROPOSALS, PolicyChoice, default_choice
 from gfm_pipeline.core.contracts.reading import READING_GB, RECORD_SECONDS, ReadLimits
 from gfm_pipeline.core.contracts.targets import DEFAULT as DEFAULT_TARGETS
+from gfm_pipeline.workflow.budget import BudgetModel
 from gfm_pipeline.workflow.policies import CriterionChoice, ProposalChoice, SelectionChoice, StoppingChoice
 from gfm_pipeline.workflow.source_schema import SourceModel
 from gfm_pipeline.workflow.space import SpaceModel
@@ -219,6 +220,7 @@ class WorkflowModel(Strict):
     limits: LimitsModel = LimitsModel()
     resources: ResourcesModel = ResourcesModel()
     allocation: AllocationModel = AllocationModel()
+    budget: BudgetModel = BudgetModel()
 
     @model_validator(mode="before")
     @classmethod
@@ -238,6 +240,16 @@ class WorkflowModel(Strict):
         if isinstance(sizes, list) and len(sizes) != len(self.search.rungs):
             raise ValueError(
                 f"resources.search.nodes lists {len(sizes)} sizes for the {len(self.search.rungs)} search.rungs"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _enough_trials(self) -> WorkflowModel:
+        trials = self.budget.trials
+        if trials is not None and trials < self.converge.members:
+            raise ValueError(
+                f"budget.trials ({trials}) is less than converge.members ({self.converge.members}): "
+                f"set it to {self.converge.members} or more"
             )
         return self
 

@@ -251,6 +251,13 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "allocation.hours": (3.0, None),
     "allocation.queue": ("debug", None),
     "allocation.blocks": (2, None),
+    "budget.node_hours": (9.0, None),
+    "budget.kwh": (9.0, None),
+    "budget.hours": (9.0, None),
+    "budget.trials": (5, None),
+    "budget.stages.*.node_hours": (9.0, None),
+    "budget.stages.*.kwh": (9.0, None),
+    "budget.stages.*.hours": (9.0, None),
     "limits.task_hours": (1.0, None),
     "limits.heartbeat_timeout_seconds": (5.0, None),
     "limits.wrapper_timeout_seconds": (5.0, None),
@@ -288,7 +295,7 @@ def test_the_table_lists_every_setting_of_the_schema():
 
 def changed(dotted: str, value: Any) -> dict[str, Any]:
     plain = json.loads(json.dumps(PLAIN | WITH.get(dotted, {})))
-    *sections, last = dotted.replace("*", "zinc").split(".")
+    *sections, last = dotted.replace("*", "search" if dotted.startswith("budget") else "zinc").split(".")
     node = plain
     for section in sections:
         node = node.setdefault(section, {})

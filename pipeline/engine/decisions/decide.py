@@ -9,6 +9,7 @@ from gfm_pipeline.campaign.events import StageOpened, TakenOver
 from gfm_pipeline.campaign.identity import stage_key
 from gfm_pipeline.campaign.stage_state import StageState
 from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.engine.decisions.budget_limits import raised
 from gfm_pipeline.engine.decisions.requests import Context, Step
 from gfm_pipeline.engine.stages.base import Stage
 from gfm_pipeline.engine.stages.table import stages_of
@@ -61,7 +62,12 @@ def finished_stage(context: Context, state: CampaignState, name: str) -> StageSt
     """Return the stage that is done under today's settings and inputs, or None."""
     opened = opening(context, state, name)
     stage = None if opened is None else state.stages.get(opened.key)
-    return stage if stage is not None and stage.outputs is not None else None
+    return stage if stage is not None and stage.outputs is not None and not _goes_on(context, stage) else None
+
+
+def _goes_on(context: Context, stage: StageState) -> bool:
+    """Return whether a stage ended with what it had, and has more of a budget now."""
+    return stage.curtailed is not None and raised(context.workflow, stage.curtailed, stage.stage)
 
 
 def taken_over(state: CampaignState, stage: Stage, opened: StageOpened) -> TakenOver | None:
@@ -84,6 +90,8 @@ def decide(context: Context, state: CampaignState) -> Step:
         if known is None:
             return Step(events=(replace(opened, taken=taken_over(state, stage, opened)),))
         if state.current.get(stage.name) != opened.key:
+            return Step(events=(opened,))
+        if _goes_on(context, known):
             return Step(events=(opened,))
         if known.outputs is not None:
             done[stage.name] = known

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from gfm_pipeline.campaign.budget_standing import Standing
 from gfm_pipeline.campaign.identity import differences
 from gfm_pipeline.campaign.stage_state import StageState, TaskStatus
 from gfm_pipeline.campaign.state import CampaignState
-from gfm_pipeline.engine.decisions.decide import opening, stage_of, taken_over
+from gfm_pipeline.engine.decisions.budgets import Budget
+from gfm_pipeline.engine.decisions.decide import finished_stage, opening, stage_of, taken_over
 from gfm_pipeline.engine.decisions.estimates import Estimates, estimate
 from gfm_pipeline.engine.decisions.requests import Context
 from gfm_pipeline.engine.resources.allocation import Allocation
@@ -66,6 +68,7 @@ class CampaignPlan:
     allocation: Allocation
     estimates: Estimates
     warnings: tuple[str, ...]
+    budget: tuple[Standing, ...] = ()
 
 
 def make_plan(
@@ -96,6 +99,7 @@ def make_plan(
         resources.allocation,
         estimate(context.workflow, site, resources, state, graphs, input_bytes),
         (*resources.allocation.warnings, *resources.warnings),
+        Budget(context, state, site, state.last_event, alive=False).standings(),
     )
 
 
@@ -128,7 +132,7 @@ def _stages(context: Context, state: CampaignState) -> list[StagePlan]:
             stages.append(StagePlan(name, "run", (f"its inputs come from {behind}",), work, tasks))
             continue
         stage = state.stages.get(opened.key)
-        if stage is not None and stage.outputs is not None:
+        if finished_stage(context, state, name) is not None:
             stages.append(StagePlan(name, "done", (), "nothing: its results are used as they are", 0))
             continue
         behind = name

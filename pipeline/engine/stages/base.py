@@ -85,6 +85,10 @@ class Stage(ABC):
     def advance(self, context: Context, stage: StageState, done: Done) -> Step:
         """Return the next step of the stage: events to record, or tasks to start, or nothing but waiting."""
 
+    def may_be_curtailed(self, context: Context, stage: StageState) -> bool:  # noqa: ARG002 - most need all they do
+        """Return whether the stage can end with what it has, when a budget is spent."""
+        return False
+
     def takes_over(self, opened: StageOpened, earlier: StageState) -> TakenOver | None:  # noqa: ARG002 - most take none
         """Return what the stage, opened anew, may use of an earlier one whose key is another; None: nothing."""
         return None
@@ -115,6 +119,18 @@ class Stage(ABC):
 
     def graphs(self, workflow: WorkflowModel) -> int:  # noqa: ARG002 - stages that train nothing see none
         """Return the most graphs that its trainings see."""
+        return 0
+
+    def least_graphs(self, workflow: WorkflowModel) -> int:  # noqa: ARG002 - stages that train nothing see none
+        """Return the fewest graphs that its trainings must see for the stage to be done."""
+        return 0
+
+    def graphs_of(self, workflow: WorkflowModel, task: str) -> int:  # noqa: ARG002 - as above
+        """Return the graphs that a task is expected to see: the fewest, where that depends on how it goes."""
+        return 0
+
+    def rung_of(self, task: str) -> int:  # noqa: ARG002 - most tasks have one size
+        """Return the rung of a task, which decides its size."""
         return 0
 
     def checkpoints(self, workflow: WorkflowModel) -> int:  # noqa: ARG002 - stages that train nothing keep none

@@ -151,6 +151,16 @@ class Converge(Stage):
         converge = workflow.converge
         return converge.members * int(converge.max_graphs * (1 + converge.anneal_fraction))
 
+    def least_graphs(self, workflow: WorkflowModel) -> int:
+        """Return the graphs that members see who converge at their first chance."""
+        return workflow.converge.members * self.graphs_of(workflow, "")
+
+    def graphs_of(self, workflow: WorkflowModel, task: str) -> int:  # noqa: ARG002 - of every member
+        """Return the graphs that a member sees which converges at its first chance."""
+        converge = workflow.converge
+        first = min(converge.max_graphs, (converge.patience + 1) * converge.check_every)
+        return int(first * (1 + converge.anneal_fraction))
+
     def checkpoints(self, workflow: WorkflowModel) -> int:
         """Return two per member: its own, and its copy in the ensemble."""
         return 2 * workflow.converge.members

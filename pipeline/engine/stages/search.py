@@ -21,13 +21,14 @@ from gfm_pipeline.campaign.events import (
     Member,
     MembersSelected,
     RungDecided,
+    StageCurtailed,
     StageDone,
     StageFailedEvent,
     StageOpened,
     TakenOver,
 )
 from gfm_pipeline.campaign.paths import StagePaths
-from gfm_pipeline.campaign.stage_state import StageState
+from gfm_pipeline.campaign.stage_state import StageState, TaskStatus
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.contracts.policies import SELECTIONS, STOPPING, UNSAID, PolicyChoice, make_policy
 from gfm_pipeline.core.contracts.targets import DEFAULT
@@ -193,16 +194,21 @@ def _train(context: Context, stage: StageState, datasets: StageState, candidate:
     return made
 
 
-def finish(context: Context, stage: StageState) -> tuple[Event, ...]:
-    """Choose the members and close the stage, or fail it."""
+def _finalists(context: Context, stage: StageState) -> list[Finalist]:
+    """Return the candidates that have ended a rung with a finite objective, each with that of the last."""
     rungs = context.workflow.search.rungs
-    candidates = stage.candidates()
     finalists = []
-    for candidate in candidates.values():
+    for candidate in stage.candidates().values():
         reached = [r for r in range(len(rungs)) if objective_of(stage, candidate.name, r) is not None]
         if reached:
             value = objective_of(stage, candidate.name, reached[-1]) or 0.0
             finalists.append(Finalist(candidate.name, reached[-1], value, str(candidate.settings["algorithm"])))
+    return finalists
+
+
+def finish(context: Context, stage: StageState) -> tuple[Event, ...]:
+    """Choose the members and close the stage, or fail it."""
+    candidates, finalists = stage.candidates(), _finalists(context, stage)
     selection = _selection(context)
     if len(finalists) < selection["count"]:
         reason = (
@@ -225,6 +231,12 @@ def rung_counts(workflow: WorkflowModel) -> tuple[int, ...]:
     search = workflow.search
     policy = make_policy(STOPPING, search.stopping, StoppingPolicy)
     return tuple(policy.most(search.candidates, rung, search.reduction) for rung in range(len(search.rungs)))
+
+
+def trials(workflow: WorkflowModel) -> int:
+    """Return how many candidates are proposed: all that are asked for, or as many as the budget has trials."""
+    budget = workflow.budget.trials
+    return workflow.search.candidates if budget is None else min(workflow.search.candidates, budget)
 
 
 def wave_target(workflow: WorkflowModel) -> int:
@@ -262,8 +274,12 @@ class Search(Stage):
             # no bad luck of a candidate: others will end alike, and what is wrong can be mended
             return Step(events=(StageFailedEvent(stage.key, failure),))
         search = context.workflow.search
-        sizes = wave_sizes(search.candidates, search.wave, stage.slots)
+        most = trials(context.workflow)
+        sizes = wave_sizes(most, search.wave, stage.slots)
         agenda = _agenda(context, stage)
+        if stage.curtailed is not None:
+            running = any(task.status is TaskStatus.RUNNING for task in stage.tasks.values())
+            return Step() if running else Step(events=finish(context, stage))
         decisions = _decisions(context, stage, agenda)
         if decisions:
             return Step(events=decisions)
@@ -272,8 +288,15 @@ class Search(Stage):
         if next_wave < len(sizes) and not any(agenda.unfinished(wave, 0) for wave in range(next_wave - LAG)):
             proposal = Proposal(stage.key, next_wave, sizes[next_wave])
         if proposal is None and next_wave == len(sizes) and agenda.all_finished:
+            if most < search.candidates:
+                limits = {"budget.trials": float(most)}
+                return Step(events=(StageCurtailed(stage.key, f"the budget has {most} trials", limits),))
             return Step(events=finish(context, stage))
         return Step(tasks=_Waiting(context, stage, done[ingest.NAME], agenda), proposal=proposal)
+
+    def may_be_curtailed(self, context: Context, stage: StageState) -> bool:
+        """Return whether there are enough finished candidates to choose the members from."""
+        return len(_finalists(context, stage)) >= context.workflow.converge.members
 
     def takes_over(self, opened: StageOpened, earlier: StageState) -> TakenOver | None:
         """Return all of a search that differs in nothing but who is chosen for the ensemble."""
@@ -318,6 +341,19 @@ class Search(Stage):
         rungs = workflow.search.rungs
         steps = [graphs - before for before, graphs in zip([0, *rungs], rungs, strict=False)]
         return sum(count * step for count, step in zip(rung_counts(workflow), steps, strict=True))
+
+    def least_graphs(self, workflow: WorkflowModel) -> int:
+        """Return the graphs that so many candidates see at the first rung as there are members."""
+        return workflow.converge.members * workflow.search.rungs[0]
+
+    def graphs_of(self, workflow: WorkflowModel, task: str) -> int:
+        """Return the graphs between the rung before and that of a training."""
+        rungs, rung = workflow.search.rungs, self.rung_of(task)
+        return rungs[rung] - (rungs[rung - 1] if rung else 0) if rung < len(rungs) else 0
+
+    def rung_of(self, task: str) -> int:
+        """Return the rung that a training ends at."""
+        return int(task.rpartition("-r")[2])
 
     def checkpoints(self, workflow: WorkflowModel) -> int:
         """Return one per training."""

@@ -55,6 +55,8 @@ class Starter:
         Called with attempts whose folders are ready: journals their start, before they are submitted.
     clock
         Time.
+    may_start
+        Whether a task may start, by the budget.
     """
 
     def __init__(
@@ -65,7 +67,9 @@ class Starter:
         fleet: Fleet,
         begin: Callable[[Sequence[Running]], None],
         clock: Clock,
+        may_start: Callable[[AnyRequest], bool] = lambda _: True,
     ) -> None:
+        self._may_start = may_start
         self.shared = SharedLaunches()
         self.started = 0  # tasks, the last time that there were any to start
         self.next_launch = 0.0  # monotonic; batch systems want a pause between launches
@@ -96,6 +100,8 @@ class Starter:
                 return
             if (request.key, request.name) in busy or size in full:
                 continue
+            if not self._may_start(request):
+                break
             if size.strategy is LaunchStrategy.GROUP:
                 group = waiting.setdefault(size, [])
                 group.append(request)

@@ -1,0 +1,47 @@
+"""A budget that cannot finish is refused before anything is started, with the smallest one that can."""
+
+from __future__ import annotations
+
+import math
+
+from gfm_pipeline.api.run_request import ResolvedRun
+from gfm_pipeline.campaign.budget_standing import UNITS
+from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.engine.decisions.budgets import Budget
+from gfm_pipeline.engine.stages.table import stages_of
+
+
+def refuse_budget(request: ResolvedRun, state: CampaignState) -> None:
+    """Refuse limits within which the campaign cannot be done, as far as that is known.
+
+    Raises
+    ------
+    ConfigError
+        Naming the limit at its line, and the smallest one that can.
+    """
+    names = [stage.name for stage in stages_of(request.loaded.model)]
+    for name in request.loaded.model.budget.stages:
+        if name not in names:
+            raise request.loaded.error(
+                ("budget", "stages", name), f"There is no stage {name!r} in this campaign.", f"Use {', '.join(names)}."
+            )
+    found = Budget(request.context, state, request.site, state.last_event, alive=False).cannot_finish()
+    if found is None:
+        return
+    standing, least = found
+    unit = UNITS[standing.quantity]
+    spent = f"{standing.spent:,.3g} are spent, and " if standing.spent else ""
+    smallest = f"{_rounded_up(max(least, standing.limit if standing.spent >= standing.limit else 0.0)):g}"
+    raise request.loaded.error(
+        tuple(standing.key.split(".")),
+        f"{standing.limit:g} {unit} cannot finish: {spent}the rest takes {least - standing.spent:,.3g} at least.",
+        f"Set {standing.key} to {smallest} or more.",
+    )
+
+
+def _rounded_up(amount: float) -> float:
+    """Return an amount rounded up to three digits."""
+    if amount <= 0:
+        return 0.0
+    unit = 10.0 ** (math.floor(math.log10(amount)) - 2)
+    return math.ceil(amount / unit - 1e-9) * unit
