@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -121,25 +121,31 @@ class Potential(nn.Module):
 
     def _predict(self, batch: Batch, geometry: Geometry) -> dict[str, Tensor]:
         """Return the values of all targets that have a head."""
-        features = self._features(batch, geometry)
-        head = batch.dataset.index_select(0, batch.graph)
-        return {
-            target.name: self._value(target, features, head, batch)
-            for target in self.spec.targets
-            if self.spec.has_head(target)
-        }
-
-    def _features(self, batch: Batch, geometry: Geometry) -> Features:
         src, dst, vec = batch.edge_src, batch.edge_dst, geometry.vec
         x, vectors = self.representation(batch.z, vec, src, dst)
-        if self.vector_features is not None:
-            vectors = self.vector_features(x, vec, src, dst)
-        elif vectors is None and self.spec.reads_vectors:
+        features = Features(x, vectors)
+        head = batch.dataset.index_select(0, batch.graph)
+        values = {}
+        for target in self.spec.targets:
+            if not self.spec.has_head(target):
+                continue
+            # only when the first head reads them: the order of sums in backward passes stays that of earlier versions
+            if target.rank is Rank.VECTOR and features.vectors is None:
+                features = replace(features, vectors=self._vectors(x, vec, src, dst))
+            if target.rank is Rank.TENSOR and features.tensors is None and self.tensor_features is not None:
+                features = replace(features, tensors=self.tensor_features(x, vec, src, dst))
+            values[target.name] = self._value(target, features, head, batch)
+        return values
+
+    def _vectors(self, x: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> Tensor:
+        """Return vector features [N, 3, H] of an algorithm that gave none."""
+        if self.vector_features is None:
             raise ModelError(
                 f"{self.spec.algorithm} gave no vectors, though its description says that it has them.",
                 "Correct the algorithm, or vectors=False in its description.",
             )
-        return Features(x, vectors, None if self.tensor_features is None else self.tensor_features(x, vec, src, dst))
+        found: Tensor = self.vector_features(x, vec, src, dst)
+        return found
 
     def _value(self, target: Target, features: Features, head: Tensor, batch: Batch) -> Tensor:
         """Return the value of one target from its head."""
