@@ -24,7 +24,7 @@ from gfm_pipeline.apps.ingest.files.isolation import isolated
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import Record
 from gfm_pipeline.core.contracts.data import SourceSettings
-from gfm_pipeline.core.contracts.reading import ReadLimits
+from gfm_pipeline.core.contracts.ingest.reading import ReadLimits
 
 
 def generate(path: Path, n: int, frames: int = 400) -> Path:

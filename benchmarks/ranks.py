@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfm_pipeline.apps.runtime.program import Task, run_program
-from gfm_pipeline.core.contracts.launch import DeviceSelection, RankFile
+from gfm_pipeline.core.contracts.attempts.launch import DeviceSelection, RankFile
 from gfm_pipeline.core.contracts.training import Device
 from gfm_pipeline.core.publish import write_record
 

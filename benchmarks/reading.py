@@ -40,7 +40,8 @@ from gfm_pipeline.apps.dataset.store.index import index_file
 from gfm_pipeline.apps.train.allocator import keep_freed_memory
 from gfm_pipeline.apps.train.batch_loader import BatchLoader
 from gfm_pipeline.apps.train.sampler import Sampler
-from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.core.publish import publishing, write_record
 
 REFERENCE = {"H": 0.0, "C": 0.0, "O": 0.0}

@@ -9,18 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gfm_pipeline.core.contracts.targets import (
-    CHARGE,
-    ENERGY,
-    FORCES,
-    STRESS,
-    Constraint,
-    Level,
-    Origin,
-    Rank,
-    Target,
-    check_together,
-)
+from gfm_pipeline.core.contracts.target_checks import check_together
+from gfm_pipeline.core.contracts.targets import CHARGE, ENERGY, FORCES, STRESS, Constraint, Level, Origin, Rank, Target
 from gfm_pipeline.core.errors import ConfigError, ModelError
 from gfm_pipeline.models.batch import Batch
 from gfm_pipeline.models.constraints import balanced, with_total

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gfm_pipeline.core.contracts.launch import DeviceSelection, RankFile
+from gfm_pipeline.core.contracts.attempts.launch import DeviceSelection, RankFile
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.strenum import StrEnum
 from gfm_pipeline.sites.schema import SiteModel

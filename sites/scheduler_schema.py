@@ -13,7 +13,7 @@ from pydantic import (
 from gfm_pipeline.batch_systems.base import BatchSystem
 from gfm_pipeline.batch_systems.registry import LOCAL, batch_system, names
 from gfm_pipeline.core.explain import unknown_name
-from gfm_pipeline.sites.strict import Strict
+from gfm_pipeline.core.strict import Strict
 
 
 class BinModel(Strict):

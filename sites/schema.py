@@ -17,13 +17,13 @@ from pydantic import (
     model_validator,
 )
 
+from gfm_pipeline.core.contracts.attempts.launch import DeviceSelection
 from gfm_pipeline.core.contracts.energy import AUTO, MODEL, SOURCES, source_order
-from gfm_pipeline.core.contracts.launch import DeviceSelection
 from gfm_pipeline.core.explain import unknown_name
+from gfm_pipeline.core.strict import Strict
 from gfm_pipeline.sites.cores import parse_cores
 from gfm_pipeline.sites.enums import DriverMode, GpuRuntime, Staging
 from gfm_pipeline.sites.scheduler_schema import SchedulerModel
-from gfm_pipeline.sites.strict import Strict
 
 # What `launch.template` and `launch.pool_template` may be filled with.
 PLACEHOLDERS = ("nodes", "ranks", "ranks_per_node", "cores_per_rank", "gpus_per_node", "nodelist", "core_list")

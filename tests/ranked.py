@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gfm_pipeline.core.contracts.launch import DeviceSelection, RankFile
+from gfm_pipeline.core.contracts.attempts.launch import DeviceSelection, RankFile
 from gfm_pipeline.core.processes import identify
 
 PLAIN = RankFile(

@@ -17,12 +17,7 @@ from gfm_pipeline.apps.ingest.assemble import assemble_program
 from gfm_pipeline.apps.ingest.read import read_shard_program
 from gfm_pipeline.apps.ingest.records import Record
 from gfm_pipeline.apps.runtime.program import Task
-from gfm_pipeline.core.contracts.data import (
-    AssembleSpec,
-    ReadShardSpec,
-    SourceSettings,
-    Split,
-)
+from gfm_pipeline.core.contracts.data import AssembleSpec, ReadShardSpec, SourceSettings, Split
 
 PLAIN = SourceSettings("x", "ase")
 

@@ -12,7 +12,8 @@ from gfm_pipeline.apps.dataset import Columns, GraphTable, write_bp
 from gfm_pipeline.apps.dataset.store.index import IndexWriter
 from gfm_pipeline.apps.dataset.store.write import BpWriter, chunks
 from gfm_pipeline.apps.train.checkpoint import load
-from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.core.contracts.layout import LAYOUT_FILE, BpShard, DatasetLayout, LabelExtent
 from gfm_pipeline.core.contracts.training import DatasetRef, ModelSettings, OptimiserSettings, TrainSpec
 from gfm_pipeline.core.publish import publishing, write_record

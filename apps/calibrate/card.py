@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from gfm_pipeline.apps.train.checkpoint import ModelCard
-from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.core.contracts.evaluation import DatasetReport, QuantityReport
 from gfm_pipeline.core.contracts.targets import Target
 

@@ -24,7 +24,8 @@ from gfm_pipeline.apps.calibrate.weights import effective_members, fit_weights
 from gfm_pipeline.apps.dataset import Dataset
 from gfm_pipeline.apps.runtime.program import Task, run_program
 from gfm_pipeline.apps.train.checkpoint import CARD_FILE, WEIGHTS_FILE, ModelCard
-from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.core.contracts.evaluation import (
     CALIBRATION_FILE,
     DATA_FILE,

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from gfm_pipeline.apps.dataset.store.columns import Columns
     from gfm_pipeline.apps.dataset.store.dataset import STATISTICS_FILE, Dataset
     from gfm_pipeline.apps.dataset.store.write import write_bp
-    from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
+    from gfm_pipeline.core.contracts.data import Split
+    from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 
 _HOME = {
     "STATISTICS_FILE": "gfm_pipeline.apps.dataset.store.dataset",

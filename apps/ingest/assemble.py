@@ -48,15 +48,9 @@ from gfm_pipeline.apps.ingest.summary.report import render
 from gfm_pipeline.apps.ingest.summary.statistics import Totals
 from gfm_pipeline.apps.ingest.summary.target_statistics import fit_targets
 from gfm_pipeline.apps.runtime.program import Task, run_program
-from gfm_pipeline.core.contracts.data import (
-    QUARANTINE_FILE,
-    AcrossSources,
-    AssembleResult,
-    AssembleSpec,
-    DatasetStatistics,
-    Split,
-)
-from gfm_pipeline.core.contracts.ingest_report import REPORT_DATA_FILE, REPORT_FILE
+from gfm_pipeline.core.contracts.data import QUARANTINE_FILE, AcrossSources, AssembleResult, AssembleSpec, Split
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
+from gfm_pipeline.core.contracts.ingest.report import REPORT_DATA_FILE, REPORT_FILE
 from gfm_pipeline.core.contracts.layout import LAYOUT_FILE
 from gfm_pipeline.core.contracts.targets import Target
 from gfm_pipeline.core.errors import DataError

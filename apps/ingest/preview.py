@@ -17,7 +17,8 @@ from gfm_pipeline.apps.ingest.assembly.plan import reference_energies
 from gfm_pipeline.apps.ingest.assembly.sample_splits import sample_split_sentences
 from gfm_pipeline.apps.ingest.checks.filters import Conversion, faults, malformed, oddity
 from gfm_pipeline.apps.ingest.checks.fingerprints import fingerprint
-from gfm_pipeline.apps.ingest.checks.label_consistency import Collector, findings
+from gfm_pipeline.apps.ingest.checks.label_consistency import findings
+from gfm_pipeline.apps.ingest.checks.label_evidence import Collector
 from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE, isolated_atoms_sentence, lowest_energies
 from gfm_pipeline.apps.ingest.checks.record_scan import Fit, composition
 from gfm_pipeline.apps.ingest.checks.units import UnitTest, unit_sentence
@@ -30,9 +31,9 @@ from gfm_pipeline.apps.ingest.records import PassedOver, Reader, Record, unreada
 from gfm_pipeline.apps.ingest.summary.provenance import filters, units
 from gfm_pipeline.apps.runtime.query_program import answer_query
 from gfm_pipeline.core.contracts.data import BadRecord, Duplicates, SourceSettings
-from gfm_pipeline.core.contracts.ingest_report import Histogram
+from gfm_pipeline.core.contracts.ingest.preview import LabelCheck, Preview, PreviewSpec, RemovedRecords
+from gfm_pipeline.core.contracts.ingest.report import Histogram
 from gfm_pipeline.core.contracts.layout import RecordLine
-from gfm_pipeline.core.contracts.preview import LabelCheck, Preview, PreviewSpec, RemovedRecords
 from gfm_pipeline.core.contracts.readers import describe
 
 MAX_FILES = 32

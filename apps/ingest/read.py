@@ -8,14 +8,15 @@ from pathlib import Path
 
 from gfm_pipeline.apps.ingest.assembly.shard import ShardWriter
 from gfm_pipeline.apps.ingest.checks.filters import Conversion, clean
-from gfm_pipeline.apps.ingest.checks.label_consistency import Evidence, findings, warnings
+from gfm_pipeline.apps.ingest.checks.label_consistency import findings, warnings
+from gfm_pipeline.apps.ingest.checks.label_evidence import Evidence
 from gfm_pipeline.apps.ingest.files.isolation import isolated
 from gfm_pipeline.apps.ingest.labels.inventory import label_key_sentences, notes_of_keys
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import PassedOver
 from gfm_pipeline.apps.runtime.program import Task, run_program
 from gfm_pipeline.core.contracts.data import BadRecord, ReadShardResult, ReadShardSpec, SourceSettings
-from gfm_pipeline.core.contracts.label_keys import LabelInventory
+from gfm_pipeline.core.contracts.ingest.label_keys import LabelInventory
 from gfm_pipeline.core.contracts.readers import describe
 from gfm_pipeline.core.contracts.sources import block_size, check_units, parse_options
 from gfm_pipeline.core.errors import DataError

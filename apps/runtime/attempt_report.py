@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gfm_pipeline.apps.runtime.wrapper import Launch
-from gfm_pipeline.core.contracts.attempt import AttemptReport, ExitCode, ExitRecord
-from gfm_pipeline.core.contracts.attempt_files import read_error, read_result, read_saved
+from gfm_pipeline.apps.runtime.launch import Launch
+from gfm_pipeline.core.contracts.attempts.files import read_error, read_result, read_saved
+from gfm_pipeline.core.contracts.attempts.records import AttemptReport, ExitCode, ExitRecord
 from gfm_pipeline.core.contracts.task import RESULT_FILE
 from gfm_pipeline.core.visibility import wait_for
 

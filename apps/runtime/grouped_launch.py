@@ -26,7 +26,8 @@ from gfm_pipeline.apps.runtime.rank_assignment import (
     step_of,
 )
 from gfm_pipeline.apps.runtime.supervise import Signals, WrapperHeartbeat, end_program, supervise
-from gfm_pipeline.core.contracts.attempt import (
+from gfm_pipeline.core.contracts.attempts.launch import LAUNCH_FILE, GroupFile, GroupMember, RankFile
+from gfm_pipeline.core.contracts.attempts.records import (
     ENDED_STEM,
     EXIT_FILE,
     SPEC_FILE,
@@ -37,7 +38,6 @@ from gfm_pipeline.core.contracts.attempt import (
     ExitRecord,
     write_first_failure,
 )
-from gfm_pipeline.core.contracts.launch import LAUNCH_FILE, GroupFile, GroupMember, RankFile
 from gfm_pipeline.core.errors import GFMError
 from gfm_pipeline.core.publish import write_atomic, write_record
 from gfm_pipeline.core.visibility import START_SECONDS, wait_for

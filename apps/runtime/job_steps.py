@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from gfm_pipeline.core.contracts.attempt import STEP_FILE
+from gfm_pipeline.core.contracts.attempts.records import STEP_FILE
 
 CANCEL_SECONDS = 30.0
 

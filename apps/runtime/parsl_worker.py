@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from gfm_pipeline.apps.runtime.attempt_report import report
+from gfm_pipeline.apps.runtime.launch import Launch
 from gfm_pipeline.apps.runtime.parsl_environment import node_name, worker_number
-from gfm_pipeline.apps.runtime.wrapper import Launch, run
-from gfm_pipeline.core.contracts.launch import RankFile
+from gfm_pipeline.apps.runtime.wrapper import run
+from gfm_pipeline.core.contracts.attempts.launch import RankFile
 from gfm_pipeline.core.publish import storage_errors
 from gfm_pipeline.core.records import from_plain, to_plain
 

@@ -33,8 +33,14 @@ from gfm_pipeline.apps.runtime.rank_assignment import (
     step_of,
 )
 from gfm_pipeline.apps.runtime.supervise import Signals, WrapperHeartbeat, end_program, supervise
-from gfm_pipeline.core.contracts.attempt import STEP_FILE, TOGETHER, WRAPPER_FILE, ExitCode, write_first_failure
-from gfm_pipeline.core.contracts.launch import GROUP_FILE, LAUNCH_FILE, RankFile
+from gfm_pipeline.core.contracts.attempts.launch import GROUP_FILE, LAUNCH_FILE, RankFile
+from gfm_pipeline.core.contracts.attempts.records import (
+    STEP_FILE,
+    TOGETHER,
+    WRAPPER_FILE,
+    ExitCode,
+    write_first_failure,
+)
 from gfm_pipeline.core.errors import ConfigError, GFMError
 from gfm_pipeline.core.publish import write_atomic
 from gfm_pipeline.core.visibility import START_SECONDS, wait_for

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gfm_pipeline.core.contracts.attempt import ERROR_FILE, ErrorRecord, ExitCode
-from gfm_pipeline.core.contracts.launch import RankFile
+from gfm_pipeline.core.contracts.attempts.launch import RankFile
+from gfm_pipeline.core.contracts.attempts.records import ERROR_FILE, ErrorRecord, ExitCode
 from gfm_pipeline.core.errors import ConfigError, GFMError
 from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.core.publish import write_record

@@ -25,8 +25,8 @@ from gfm_pipeline.apps.runtime.rank_assignment import (
 )
 from gfm_pipeline.apps.runtime.supervise import POLL_SECONDS, Signals, exit_code_of, send
 from gfm_pipeline.core.clock import LivedTime
-from gfm_pipeline.core.contracts.attempt import TOGETHER, ExitCode
-from gfm_pipeline.core.contracts.launch import RankFile
+from gfm_pipeline.core.contracts.attempts.launch import RankFile
+from gfm_pipeline.core.contracts.attempts.records import TOGETHER, ExitCode
 from gfm_pipeline.core.errors import ConfigError, GFMError
 
 GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL of the others once a rank has failed

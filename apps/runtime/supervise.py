@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from gfm_pipeline.core.clock import LivedTime
-from gfm_pipeline.core.contracts.attempt import shell_code
+from gfm_pipeline.core.contracts.attempts.records import shell_code
 from gfm_pipeline.core.visibility import modified
 
 POLL_SECONDS = 0.1

@@ -10,184 +10,44 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from gfm_pipeline.apps.energy.attempt_meter import AttemptMeter
+from gfm_pipeline.apps.runtime.attempt_monitor import AttemptMonitor
 from gfm_pipeline.apps.runtime.job_steps import end_step
+from gfm_pipeline.apps.runtime.launch import Launch, command_line
 from gfm_pipeline.apps.runtime.log_files import BoundedLog, pump
 from gfm_pipeline.core.clock import LivedTime
-from gfm_pipeline.core.contracts.attempt import read_first_failure, shell_code, signalled_code
-from gfm_pipeline.core.contracts.attempt_energy import of_nodes, read_energy
-from gfm_pipeline.core.contracts.energy import EnergyPlan
-from gfm_pipeline.core.contracts.launch import visible_devices
+from gfm_pipeline.core.contracts.attempts.energy import of_nodes, read_energy
+from gfm_pipeline.core.contracts.attempts.launch import visible_devices
+from gfm_pipeline.core.contracts.attempts.records import read_first_failure, shell_code, signalled_code
 from gfm_pipeline.core.contracts.task import (
     EXIT_FILE,
-    FIRST_FAILURE_FILE,
-    HEARTBEAT_FILE,
-    SPEC_FILE,
     STOP_FILE,
     WRAPPER_FILE,
     ExitRecord,
     WrapperRecord,
 )
 from gfm_pipeline.core.faultpoints import FaultPoint, arm_from, reach
-from gfm_pipeline.core.interpreter import module_command, without_current_folder
-from gfm_pipeline.core.processes import RUN, identify
+from gfm_pipeline.core.processes import identify
 from gfm_pipeline.core.publish import storage_errors, write_record
 from gfm_pipeline.core.records import read_record
-from gfm_pipeline.core.visibility import is_there, modified, wait_for
+from gfm_pipeline.core.visibility import wait_for
 
 POLL_SECONDS = 0.1
 PULSE_SECONDS = 2.0  # between two signs of life of the wrapper, and two looks at those of the program
-VERDICT_SECONDS = 10.0  # for the launcher to end all ranks once one has failed
 PIPE_SECONDS = 2.0  # for the last output after the program's group is gone
 UNANSWERED_SECONDS = 900.0  # how long a launch line is started again while the batch system does not answer it
 AGAIN_SECONDS = 5.0  # between two of these
 _TAIL_BYTES = 16_384
-
-
-@dataclass(frozen=True)
-class Launch:
-    """What to run, and its bounds.
-
-    Parameters
-    ----------
-    module
-        Run as ``python -m``.
-    folder
-        The attempt's, with its spec.
-    deadline_seconds
-        Longest wall time; then the program is asked to leave, and SIGKILL after the grace.
-    environment
-        Variables to set.
-    heartbeat_timeout_seconds
-        Longest time without a heartbeat; then SIGKILL.
-    grace_seconds
-        Between the request to leave and SIGKILL: time to save a checkpoint.
-    log_bytes
-        Kept of each of standard output and standard error.
-    line
-        Launch line of a task of several nodes (``srun ...``), before the interpreter.
-    shim
-        Module between the interpreter and the program, which gives each rank its number and its GPU.
-    spec
-        Name of the program's spec in the folder, its only argument; None: it takes none.
-    cancel
-        Command that ends what the launch line started on other nodes; ``{step}`` is its number. Killing the line
-        itself does not.
-    expects
-        Files that the driver or another task wrote, which the program reads: waited for.
-    visible_seconds
-        The longest such wait, for file systems that show what other hosts write late.
-    unanswered
-        Regular expression for what the launch line says when the batch system does not answer it, so that nothing was
-        started. It is then started again for a while: the program has not failed, its attempt is not used up.
-    energy
-        How the energy is counted: here, or with a launch line by the first rank of each node; None: it is not.
-    """
-
-    module: str
-    folder: str
-    deadline_seconds: float
-    environment: Mapping[str, str]
-    heartbeat_timeout_seconds: float = 900.0
-    grace_seconds: float = 30.0
-    log_bytes: int = 10_000_000
-    line: tuple[str, ...] = ()
-    shim: str | None = None
-    spec: str | None = SPEC_FILE
-    cancel: tuple[str, ...] = ()
-    unanswered: str = ""
-    expects: tuple[str, ...] = ()
-    visible_seconds: float = 0.0
-    energy: EnergyPlan | None = None
-
-
-def command_line(launch: Launch) -> list[str]:
-    """Return the program's argument list.
-
-    ``env`` sets variables without this process reading its own; ``setpriv --pdeathsig`` ends the program
-    when its worker dies, so that a killed driver leaves nothing running.
-    """
-    # A launch line that is killed leaves its ranks behind; one that is asked to end takes them along.
-    death = "TERM" if launch.line else "KILL"
-    guard = ["setpriv", "--pdeathsig", death, "--"] if shutil.which("setpriv") else []
-    set_here = dict(launch.environment)
-    if "PYTHONPATH" in set_here:
-        set_here["PYTHONPATH"] = without_current_folder(set_here["PYTHONPATH"])
-    variables = [f"{name}={value}" for name, value in sorted(set_here.items())]
-    modules = [launch.module] if launch.shim is None else [launch.shim, launch.module]
-    arguments = [] if launch.spec is None else [launch.spec]
-    between = RUN if "=" in sys.executable and not launch.line else ()
-    return [*guard, "env", *variables, *launch.line, *between, *module_command(*modules, *arguments)]
-
-
-def request_of(launch: Launch) -> signal.Signals:
-    """Return the signal that asks a program to save and leave.
-
-    srun answers SIGTERM by killing its ranks at once; SIGUSR1 it passes on to them.
-    """
-    return signal.SIGUSR1 if launch.line else signal.SIGTERM
-
-
-class AttemptMonitor:
-    """Says when a program must go: a pure matter of times and files, apart from the process.
-
-    The clock is monotonic, and leaves out the time in which the wrapper stood still, suspended with its program.
-    """
-
-    def __init__(self, launch: Launch, now: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.launch, self.clock = launch, clock
-        self.folder = Path(launch.folder)
-        self.timed_out = self.silent = self.stopped = False
-        self.started = self._heartbeat_at = now
-        self._heartbeat: int | None = None
-        self._stop_requested: float | None = None
-        self._failed: float | None = None
-
-    @property
-    def over(self) -> bool:
-        """Whether the program was told to go, or has a rank that failed."""
-        return self._stop_requested is not None or self._failed is not None or self.silent
-
-    @property
-    def begun(self) -> bool:
-        """Whether the program has shown life."""
-        return self._heartbeat is not None
-
-    def again(self, now: float) -> None:
-        """Take a new start for a sign of life."""
-        self._heartbeat_at = now
-
-    def poll(self, now: float) -> signal.Signals | None:
-        """Return the signal to send now, if any; ``now`` is of the clock."""
-        heartbeat = modified(self.folder / HEARTBEAT_FILE)
-        if heartbeat != self._heartbeat:  # changed, not young: file times may come from another machine's clock
-            self._heartbeat, self._heartbeat_at = heartbeat, now
-        if self._failed is None and is_there(self.folder / FIRST_FAILURE_FILE):
-            self._failed = now
-        if self._stop_requested is None:
-            if self._failed is not None and now - self._failed > VERDICT_SECONDS:
-                self._stop_requested = now
-                return signal.SIGTERM
-            self.timed_out = now - self.started > self.launch.deadline_seconds
-            self.stopped = not self.timed_out and is_there(self.folder / STOP_FILE)
-            if self.timed_out or self.stopped:
-                self._stop_requested = now
-                return request_of(self.launch)
-            self.silent = now - self._heartbeat_at > self.launch.heartbeat_timeout_seconds
-            return signal.SIGKILL if self.silent else None
-        return signal.SIGKILL if now - self._stop_requested > self.launch.grace_seconds else None
 
 
 def run(launch: Launch, host: str = "") -> ExitRecord:

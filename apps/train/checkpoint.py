@@ -21,7 +21,8 @@ from torch import Tensor
 
 from gfm_pipeline.apps.train.schedule import Anneal, Phase
 from gfm_pipeline.core.contracts.targets import ENERGY, References, Target
-from gfm_pipeline.core.contracts.training import DatasetErrors, ModelSettings, OptimiserSettings, StopReason
+from gfm_pipeline.core.contracts.training import ModelSettings, OptimiserSettings
+from gfm_pipeline.core.contracts.training_result import DatasetErrors, StopReason
 from gfm_pipeline.core.errors import GFMError, IntegrityError
 from gfm_pipeline.core.publish import Manifest, publishing, read_manifest, storage_errors, verify, write_record
 from gfm_pipeline.core.records import from_plain, read_record, to_plain

@@ -19,7 +19,8 @@ from gfm_pipeline.apps.train.distributed import SINGLE, Communicator
 from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.apps.train.trainer import Splits, Trainer
 from gfm_pipeline.apps.train.validate import subset
-from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.core.contracts.targets import References, is_default
 from gfm_pipeline.core.contracts.training import TrainSpec
 from gfm_pipeline.core.errors import ConfigError, DataError

@@ -22,7 +22,8 @@ from gfm_pipeline.apps.train.schedule import Phase, anneal_after
 from gfm_pipeline.apps.train.setup import CHECKPOINTS, check, prepare
 from gfm_pipeline.apps.train.trainer import Diverged, Trainer
 from gfm_pipeline.core.contracts.task import PROGRESS_FILE, ExitCode
-from gfm_pipeline.core.contracts.training import DatasetErrors, StopReason, TrainResult, TrainSpec
+from gfm_pipeline.core.contracts.training import TrainSpec
+from gfm_pipeline.core.contracts.training_result import DatasetErrors, StopReason, TrainResult
 from gfm_pipeline.core.publish import is_published, read_manifest
 from gfm_pipeline.core.records import from_plain, to_plain
 

@@ -16,14 +16,14 @@ from gfm_pipeline.apps.train.batch_loader import BatchLoader
 from gfm_pipeline.apps.train.checkpoint import CheckpointTensors, ModelCard, TrainingState
 from gfm_pipeline.apps.train.device import CPU
 from gfm_pipeline.apps.train.distributed import SINGLE, Communicator
-from gfm_pipeline.apps.train.flat_parameters import AdamW, clip, flatten, with_tail
+from gfm_pipeline.apps.train.flat_parameters import AdamW, clip, flatten, update_ema, with_tail
 from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.apps.train.schedule import learning_rate
 from gfm_pipeline.apps.train.validate import finite, validate
-from gfm_pipeline.core.contracts.training import DatasetErrors, OptimiserSettings, target_weights
+from gfm_pipeline.core.contracts.training import OptimiserSettings, target_weights
+from gfm_pipeline.core.contracts.training_result import DatasetErrors
 from gfm_pipeline.core.errors import GFMError, IntegrityError, NodeError
 from gfm_pipeline.models import Potential, multitask_loss
-from gfm_pipeline.models.ema import update_ema
 
 
 class Diverged(GFMError):

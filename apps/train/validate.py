@@ -14,7 +14,7 @@ from gfm_pipeline.apps.train.device import CPU
 from gfm_pipeline.apps.train.distributed import SINGLE, Communicator
 from gfm_pipeline.apps.train.load_balance import Indices, assign, cost
 from gfm_pipeline.core.contracts.targets import Target
-from gfm_pipeline.core.contracts.training import DatasetErrors, TargetError
+from gfm_pipeline.core.contracts.training_result import DatasetErrors, TargetError
 from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.models import Potential
 

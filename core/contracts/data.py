@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gfm_pipeline.core.contracts.reading import ReadLimits
-from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, References, Target
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
+from gfm_pipeline.core.contracts.ingest.reading import ReadLimits
+from gfm_pipeline.core.contracts.targets import Target
 from gfm_pipeline.core.contracts.task import TaskSpec
 from gfm_pipeline.core.strenum import StrEnum
 
@@ -294,92 +295,6 @@ class AssembleSpec(TaskSpec):
     def inputs(self) -> tuple[str, ...]:
         """Return the shards, and the datasets to compare with."""
         return self.shards + self.others
-
-
-@dataclass(frozen=True)
-class NeighbourStatistics:
-    """Neighbours of the atoms of the training split within ``cutoff`` (Angstrom).
-
-    ``mean_log`` is the mean of log(d + 1), the degree scale of PNA; ``isolated`` counts atoms without any.
-    """
-
-    cutoff: float
-    mean: float
-    mean_log: float
-    minimum: int
-    maximum: int
-    isolated: int
-
-
-@dataclass(frozen=True)
-class TargetStatistics:
-    """Facts of a target beside energy and forces.
-
-    Attributes
-    ----------
-    target
-        Its declaration.
-    known
-        Split to labels that are known: structures, or atoms.
-    reference
-        What is subtracted, see `gfm_pipeline.core.contracts.targets.References`; fitted on the training split.
-    scale
-        RMS of the labels of the training split minus references, per atom of extensive values of structures.
-    null
-        Split to the mean absolute error of a model that learned nothing.
-    """
-
-    target: Target
-    known: dict[str, int]
-    reference: dict[str, float]
-    scale: float
-    null: dict[str, float]
-
-
-@dataclass(frozen=True)
-class DatasetStatistics:
-    """Facts of a dataset; energies are per structure, after units were converted.
-
-    ``reference`` maps element symbol to reference energy (eV), fitted by least squares on the training
-    split only, unless isolated-atom energies were given or found. ``reference_undetermined`` [D][S] are directions in
-    the space of compositions, over ``elements``, that these do not determine, and ``reference_prior`` names the table
-    that part is from; both are empty where nothing is left open. ``null_energy_mae`` (eV/atom) and ``null_force_mae``
-    (eV/Angstrom) are what a model that learned nothing scores on each split: reference energies, zero forces.
-    """
-
-    name: str
-    n_structures: dict[str, int]  # split -> count
-    n_atoms: dict[str, int]
-    n_groups: dict[str, int]
-    elements: tuple[str, ...]
-    reference: dict[str, float]
-    reference_rank: int
-    reference_from: str  # "fit" or "isolated atoms"
-    force_rms: float  # training split, eV/Angstrom
-    energy_std: float  # training split, after references, eV/atom
-    null_energy_mae: dict[str, float]
-    null_force_mae: dict[str, float]
-    max_atoms: int
-    n_quarantined: int
-    reasons: dict[str, int]
-    energy_mean: float = 0.0  # training split, after references, eV/atom: not 0 with isolated-atom energies
-    reference_residual: float | None = None  # training split, RMS of energy minus references, eV/atom
-    neighbours: tuple[NeighbourStatistics, ...] = ()  # training split, by cutoff
-    warnings: tuple[str, ...] = ()  # what looks wrong about the records that were kept
-    reference_undetermined: tuple[tuple[float, ...], ...] = ()
-    reference_prior: str = ""
-    targets: dict[str, TargetStatistics] = field(default_factory=dict)  # beside energy and forces
-
-    @property
-    def references(self) -> References:
-        """What is subtracted from the labels of each target."""
-        return {ENERGY.name: self.reference, **{name: facts.reference for name, facts in self.targets.items()}}
-
-    def null_mae(self, target: str, split: str) -> float:
-        """Return the error on a split of a model that learned nothing; 0 where it is not known."""
-        known = {ENERGY.name: self.null_energy_mae, FORCES.name: self.null_force_mae}
-        known |= {name: facts.null for name, facts in self.targets.items()}
-        return known.get(target, {}).get(split, 0.0)
 
 
 @dataclass(frozen=True)

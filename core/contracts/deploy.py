@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gfm_pipeline.core.contracts.data import SourceSettings
-from gfm_pipeline.core.contracts.reading import ReadLimits
+from gfm_pipeline.core.contracts.ingest.reading import ReadLimits
 
 BUNDLE_SUFFIX = ".gfm"
 MOST_REFUSED = 20  # structures that were refused are named up to this number

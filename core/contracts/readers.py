@@ -51,27 +51,27 @@ class ReaderDescription:
 BUILT_IN: dict[str, ReaderDescription] = {
     "ase": ReaderDescription(
         options.AseOptions,
-        f"{_READERS}.ase:AseReader",
+        f"{_READERS}.ase.files:AseReader",
         "extended XYZ, ASE trajectories and databases, and every other format ASE reads",
     ),
     "pymatgen-json": ReaderDescription(
         options.PymatgenJsonOptions,
-        f"{_READERS}.pymatgen_json:PymatgenJsonReader",
+        f"{_READERS}.tables.pymatgen_json:PymatgenJsonReader",
         "JSON with pymatgen structures: lists, trees (MPtrj), lines, ComputedStructureEntry (Alexandria)",
     ),
     "parquet": ReaderDescription(
         options.ParquetOptions,
-        f"{_READERS}.parquet:ParquetReader",
+        f"{_READERS}.tables.parquet:ParquetReader",
         "tables of structures in Parquet (ColabFit); needs the extra parquet",
     ),
     "json-table": ReaderDescription(
         options.JsonTableOptions,
-        f"{_READERS}.json_table:JsonTableReader",
+        f"{_READERS}.tables.json_table:JsonTableReader",
         "tables of structures that pandas wrote as JSON, in any orientation, and lines",
     ),
     "vasp": ReaderDescription(
         options.VaspOptions,
-        f"{_READERS}.vasp:VaspReader",
+        f"{_READERS}.vasp.outputs:VaspReader",
         "vasprun.xml, OUTCAR, vaspout.h5 and ML_AB of VASP",
         fixed_units=True,
     ),
@@ -92,13 +92,13 @@ BUILT_IN: dict[str, ReaderDescription] = {
     ),
     "ocp-text": ReaderDescription(
         options.OcpTextOptions,
-        f"{_READERS}.ocp_text:OcpTextReader",
+        f"{_READERS}.ocp.text:OcpTextReader",
         "OC20 and OC22 S2EF as published: pairs of extxyz and txt",
         fixed_units=True,
     ),
     "ocp-lmdb": ReaderDescription(
         options.OcpLmdbOptions,
-        f"{_READERS}.ocp_lmdb:OcpLmdbReader",
+        f"{_READERS}.ocp.lmdb:OcpLmdbReader",
         "OC20 and OC22 LMDB files of pickled graphs",
         fixed_units=True,
     ),
@@ -107,7 +107,7 @@ BUILT_IN: dict[str, ReaderDescription] = {
     ),
     "cif-csv": ReaderDescription(
         options.CifCsvOptions,
-        f"{_READERS}.cif_csv:CifCsvReader",
+        f"{_READERS}.tables.cif_csv:CifCsvReader",
         "a CSV table of energies, and CIF files",
         no_forces=True,
     ),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from typing_extensions import Self
 
-from gfm_pipeline.core.contracts.attempt import (
+from gfm_pipeline.core.contracts.attempts.records import (
     ERROR_FILE,
     EXIT_FILE,
     FIRST_FAILURE_FILE,

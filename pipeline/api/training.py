@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gfm_pipeline.core.contracts.training import DatasetErrors, DatasetRef, Device, TrainResult, TrainSpec, settings_of
+from gfm_pipeline.core.contracts.training import DatasetRef, Device, TrainSpec, settings_of
+from gfm_pipeline.core.contracts.training_result import DatasetErrors, TrainResult
 from gfm_pipeline.core.errors import DataError, Stopped
 
 if TYPE_CHECKING:

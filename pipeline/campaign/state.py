@@ -15,7 +15,7 @@ from gfm_pipeline.campaign.budget_standing import Standing
 from gfm_pipeline.campaign.events import AttemptOutcome, Event
 from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Entry, read
 from gfm_pipeline.campaign.stage_state import Attempt, StageState, TaskState, TaskStatus
-from gfm_pipeline.core.contracts.training import TrainResult
+from gfm_pipeline.core.contracts.training_result import TrainResult
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.records import from_plain
 

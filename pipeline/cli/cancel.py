@@ -19,8 +19,8 @@ from gfm_pipeline.campaign.holder import Holder, is_dead
 from gfm_pipeline.campaign.lock import UNLOCK, read_holder
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import load_state
-from gfm_pipeline.cli.amounts import Amount
-from gfm_pipeline.cli.campaigns import campaign_argument
+from gfm_pipeline.cli.options import campaign_argument
+from gfm_pipeline.cli.support.amounts import Amount
 from gfm_pipeline.core.errors import CampaignLocked, SchedulerUnavailable, StageFailed
 from gfm_pipeline.core.publish import storage_errors
 from gfm_pipeline.engine.tasks.orphans import attempts_left, end_all, names, wait_gone

@@ -22,9 +22,9 @@ from rich.text import Text
 from gfm_pipeline.api.run_request import job_python
 from gfm_pipeline.batch_systems.commands import SubmissionRefused
 from gfm_pipeline.batch_systems.registry import connected
-from gfm_pipeline.cli import terminal
-from gfm_pipeline.cli.amounts import Amount
 from gfm_pipeline.cli.options import overlay_option, site_set_option
+from gfm_pipeline.cli.support import terminal
+from gfm_pipeline.cli.support.amounts import Amount
 from gfm_pipeline.core.errors import ConfigError, SchedulerUnavailable
 from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.core.publish import write_atomic, write_record

@@ -13,9 +13,8 @@ from gfm_pipeline.api.run_request import resolve
 from gfm_pipeline.campaign.folder import check_name
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, load_state
-from gfm_pipeline.cli import terminal
-from gfm_pipeline.cli.campaigns import campaign_argument
-from gfm_pipeline.cli.options import workflow_options
+from gfm_pipeline.cli.options import campaign_argument, workflow_options
+from gfm_pipeline.cli.support import terminal
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.publish import Manifest
 from gfm_pipeline.engine.decisions.artefacts import Artefact, Role, artefacts, check, refusal

@@ -13,10 +13,10 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from gfm_pipeline.cli import terminal
-from gfm_pipeline.cli.amounts import Amount
 from gfm_pipeline.cli.status import JSON
-from gfm_pipeline.cli.subprocess_query import query
+from gfm_pipeline.cli.support import terminal
+from gfm_pipeline.cli.support.amounts import Amount
+from gfm_pipeline.cli.support.subprocess_query import query
 from gfm_pipeline.core.contracts.layout import (
     DatasetInfo,
     ExportedEnergies,

@@ -11,9 +11,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from gfm_pipeline.cli import terminal
 from gfm_pipeline.cli.status import JSON
-from gfm_pipeline.cli.subprocess_query import query
+from gfm_pipeline.cli.support import terminal
+from gfm_pipeline.cli.support.subprocess_query import query
 from gfm_pipeline.core.contracts.data import EnergyUnit, ForceSign, LengthUnit, SourceSettings
 from gfm_pipeline.core.contracts.deploy import ExportFacts, ExportSpec, PredictFacts, PredictFilesSpec
 from gfm_pipeline.core.contracts.targets import DEFAULT

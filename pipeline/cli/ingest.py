@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gfm_pipeline.cli import terminal
-from gfm_pipeline.cli.amounts import Amount
 from gfm_pipeline.cli.options import workflow_argument
 from gfm_pipeline.cli.status import JSON
-from gfm_pipeline.cli.subprocess_query import query
-from gfm_pipeline.core.contracts.ingest_report import Histogram
-from gfm_pipeline.core.contracts.preview import Preview, PreviewSpec
+from gfm_pipeline.cli.support import terminal
+from gfm_pipeline.cli.support.amounts import Amount
+from gfm_pipeline.cli.support.subprocess_query import query
+from gfm_pipeline.core.contracts.ingest.preview import Preview, PreviewSpec
+from gfm_pipeline.core.contracts.ingest.report import Histogram
 from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.sites.registry import split_sets
 from gfm_pipeline.workflow.load import load_workflow

@@ -15,8 +15,8 @@ from typing import TextIO
 
 import click
 
-from gfm_pipeline.cli.lazy import Lazy, LazyGroup
-from gfm_pipeline.cli.terminal import edge
+from gfm_pipeline.cli.support.lazy import Lazy, LazyGroup
+from gfm_pipeline.cli.support.terminal import edge
 from gfm_pipeline.core.errors import ConfigError, GFMError, StorageError
 from gfm_pipeline.core.interpreter import protect
 from gfm_pipeline.core.version import __version__

@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 import click
 
-from gfm_pipeline.cli.amounts import Amount
+from gfm_pipeline.cli.support.amounts import Amount
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.sites.registry import split_sets
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+campaign_argument = click.argument("campaign", type=click.Path(path_type=Path))  # by its folder
 workflow_argument = click.argument("workflow", type=click.Path(path_type=Path))
 site_option = click.option(
     "--site", "site", default="local", show_default=True, help="Site by name, or a site file (.yaml)."

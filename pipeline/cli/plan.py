@@ -18,9 +18,9 @@ from gfm_pipeline.api.run_request import ResolvedRun, RunRequest, SiteChoice, go
 from gfm_pipeline.campaign.budget_standing import sentence
 from gfm_pipeline.campaign.folder import check_name
 from gfm_pipeline.campaign.state import CampaignState
-from gfm_pipeline.cli import terminal
 from gfm_pipeline.cli.options import workflow_options
 from gfm_pipeline.cli.status import JSON
+from gfm_pipeline.cli.support import terminal
 from gfm_pipeline.engine.decisions.estimates import Estimate
 from gfm_pipeline.engine.decisions.plan import CampaignPlan, TaskSize, make_plan
 from gfm_pipeline.engine.stages.table import all_stages

@@ -12,11 +12,10 @@ from gfm_pipeline.api.drive import drive
 from gfm_pipeline.api.folders import existing
 from gfm_pipeline.api.run_request import RunRequest, SiteChoice, last_request
 from gfm_pipeline.campaign.lock import unlock as release
-from gfm_pipeline.cli.campaigns import campaign_argument
-from gfm_pipeline.cli.fault_options import CHAOS, FAULT, check_faults, injecting
-from gfm_pipeline.cli.lasting_output import outlast_output
-from gfm_pipeline.cli.options import overlay_option, site_set_option, workflow_options
-from gfm_pipeline.cli.terminal import outlive
+from gfm_pipeline.cli.options import campaign_argument, overlay_option, site_set_option, workflow_options
+from gfm_pipeline.cli.support.fault_options import CHAOS, FAULT, check_faults, injecting
+from gfm_pipeline.cli.support.lasting_output import outlast_output
+from gfm_pipeline.cli.support.terminal import outlive
 from gfm_pipeline.core.faultpoints import Fault
 from gfm_pipeline.engine.chaos import ChaosPlan
 from gfm_pipeline.sites.registry import split_sets

@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from gfm_pipeline.api.folders import existing
-from gfm_pipeline.cli import terminal
-from gfm_pipeline.cli.amounts import Amount
-from gfm_pipeline.cli.campaigns import campaign_argument
+from gfm_pipeline.cli.options import campaign_argument
+from gfm_pipeline.cli.support import terminal
+from gfm_pipeline.cli.support.amounts import Amount
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable, on standard output.")
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from gfm_pipeline.apps.runtime.wrapper import Launch
-from gfm_pipeline.core.contracts.attempt import AttemptReport
-from gfm_pipeline.core.contracts.launch import RankFile
+from gfm_pipeline.apps.runtime.launch import Launch
+from gfm_pipeline.core.contracts.attempts.launch import RankFile
+from gfm_pipeline.core.contracts.attempts.records import AttemptReport
 from gfm_pipeline.core.errors import IntegrityError, StorageError
 from gfm_pipeline.core.faultpoints import FaultPoint, reach
 from gfm_pipeline.core.processes import ProcessId, identify, is_alive, kill, kill_group

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gfm_pipeline.apps.runtime.wrapper import Launch
-from gfm_pipeline.core.contracts.attempt import SPEC_FILE, WRAP_FILE
-from gfm_pipeline.core.contracts.launch import GroupFile, GroupMember
+from gfm_pipeline.apps.runtime.launch import Launch
+from gfm_pipeline.core.contracts.attempts.launch import GroupFile, GroupMember
+from gfm_pipeline.core.contracts.attempts.records import SPEC_FILE, WRAP_FILE
 from gfm_pipeline.core.publish import write_record
 from gfm_pipeline.execution.energy_plan import energy_plan
 from gfm_pipeline.execution.launcher import TaskLaunch

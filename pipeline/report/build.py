@@ -18,7 +18,7 @@ from gfm_pipeline.campaign.state import CampaignState, load_state
 from gfm_pipeline.campaign.usage import of_tasks, usage
 from gfm_pipeline.core.contracts.evaluation import CalibrateResult
 from gfm_pipeline.core.contracts.task import PROGRESS_FILE
-from gfm_pipeline.core.contracts.training import StopReason, TrainResult
+from gfm_pipeline.core.contracts.training_result import StopReason, TrainResult
 from gfm_pipeline.core.publish import verify
 from gfm_pipeline.core.version import __version__
 from gfm_pipeline.engine.stages import calibrate, converge, ingest, search

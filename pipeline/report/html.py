@@ -12,14 +12,22 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from gfm_pipeline.core.contracts.data import DatasetStatistics
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.core.contracts.evaluation import QuantityReport, figure_key
-from gfm_pipeline.core.contracts.ingest_report import Histogram, IngestReport
+from gfm_pipeline.core.contracts.ingest.report import Histogram, IngestReport
 from gfm_pipeline.core.contracts.targets import Target
-from gfm_pipeline.report import data_figures, data_tables, energy_tables, evaluation_figures, figures, tables
+from gfm_pipeline.report.figures import campaign as figures
+from gfm_pipeline.report.figures import data as data_figures
+from gfm_pipeline.report.figures import evaluation as evaluation_figures
 from gfm_pipeline.report.html_table import render_table
 from gfm_pipeline.report.sources import Found
 from gfm_pipeline.report.summary import doubts
+from gfm_pipeline.report.tables import campaign as tables
+from gfm_pipeline.report.tables import candidates as candidate_tables
+from gfm_pipeline.report.tables import data as data_tables
+from gfm_pipeline.report.tables import energy as energy_tables
+from gfm_pipeline.report.tables import headlines
+from gfm_pipeline.report.tables.table import Table
 from gfm_pipeline.report.text import MISSING, count, duration, moment, percent, symbol
 from gfm_pipeline.report.view import CampaignView, StageStatus, StageView
 
@@ -47,8 +55,8 @@ class _StageCard:
 class _DataSection:
     name: str
     line: str
-    set_aside: tables.Table
-    label_keys: tables.Table
+    set_aside: Table
+    label_keys: Table
     figures: list[_Figure]
     note: str
 
@@ -96,10 +104,10 @@ def render_html(
         "summary": tables.summary(view),
         "stages": [_stage_card(stage, view.now) for stage in view.stages],
         "stage_table": tables.stages(view),
-        "headlines": tables.headlines(view),
+        "headlines": headlines.headlines(view),
         "doubts": doubts(view),
         "absent": MISSING,
-        "candidates": tables.candidates(view),
+        "candidates": candidate_tables.candidates(view),
         "search_line": tables.search_line(view),
         "search_figures": _search_figures(view),
         "members": tables.members(view),

@@ -6,7 +6,7 @@ from html import escape
 
 from markupsafe import Markup
 
-from gfm_pipeline.report.tables import Column, Table
+from gfm_pipeline.report.tables.table import Column, Table
 
 DENSE = 9  # more columns than this are set closer
 SHORT = 26  # characters; longer texts may be broken into lines

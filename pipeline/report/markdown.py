@@ -5,11 +5,15 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 
-from gfm_pipeline.core.contracts.data import DatasetStatistics
-from gfm_pipeline.report import data_tables, energy_tables, tables
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.report.sources import Found
 from gfm_pipeline.report.summary import doubts
-from gfm_pipeline.report.tables import Table
+from gfm_pipeline.report.tables import campaign as tables
+from gfm_pipeline.report.tables import candidates as candidate_tables
+from gfm_pipeline.report.tables import data as data_tables
+from gfm_pipeline.report.tables import energy as energy_tables
+from gfm_pipeline.report.tables import headlines
+from gfm_pipeline.report.tables.table import Table
 from gfm_pipeline.report.text import moment, percent, significant, symbol
 from gfm_pipeline.report.view import CampaignView, StageStatus
 
@@ -32,7 +36,7 @@ def render_markdown(view: CampaignView, found: Mapping[str, Found] | None = None
     parts.append("## Search")
     if view.candidates:
         parts.append(tables.search_line(view))
-    parts.append(_table(tables.candidates(view), "No candidate has been proposed yet."))
+    parts.append(_table(candidate_tables.candidates(view), "No candidate has been proposed yet."))
     parts += ["## Ensemble", _table(tables.members(view), "The ensemble has not been chosen yet.")]
     later = "Appears once the ensemble is calibrated."
     parts += ["## Accuracy", _table(tables.accuracy(view), later)]
@@ -67,7 +71,7 @@ def _what_ingest_found(facts: DatasetStatistics, found: Found | None) -> list[st
 
 
 def _headlines(view: CampaignView) -> str:
-    cards = tables.headlines(view)
+    cards = headlines.headlines(view)
     if not cards:
         return "No model has been validated yet."
     lines = []

@@ -13,7 +13,7 @@ from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.stage_state import StageState, TaskState, TaskStatus
 from gfm_pipeline.campaign.state import load_state
 from gfm_pipeline.core.contracts.data import QUARANTINE_FILE, AssembleResult, ReadShardResult
-from gfm_pipeline.core.contracts.ingest_report import REPORT_DATA_FILE, REPORT_FILE, IngestReport
+from gfm_pipeline.core.contracts.ingest.report import REPORT_DATA_FILE, REPORT_FILE, IngestReport
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.publish import read_manifest
 from gfm_pipeline.core.records import from_plain

@@ -11,8 +11,12 @@ from rich.text import Text
 
 from gfm_pipeline.campaign import budget_standing
 from gfm_pipeline.core.records import to_plain
-from gfm_pipeline.report import data_tables, energy, tables
+from gfm_pipeline.report import energy
 from gfm_pipeline.report.summary import doubts
+from gfm_pipeline.report.tables import campaign as tables
+from gfm_pipeline.report.tables import candidates as candidate_tables
+from gfm_pipeline.report.tables import data as data_tables
+from gfm_pipeline.report.tables import headlines
 from gfm_pipeline.report.text import (
     MISSING,
     count,
@@ -163,7 +167,7 @@ def _collapsed(table: RichTable, hidden: int) -> None:
 
 
 def _candidate_key(candidate: CandidateView) -> tuple[int, float]:
-    value = tables.best_objective(candidate)
+    value = candidate_tables.best_objective(candidate)
     return (-len(candidate.rungs), float("inf") if value is None else value)
 
 
@@ -175,17 +179,20 @@ def _candidates(view: CampaignView, width: int) -> RichTable | None:
     columns = [("candidate", ""), ("graphs", "right"), ("objective", "right"), ("status", "")]
     table = _grid("best candidates", *columns, *([("settings", ""), ("outcome", "")] if wide else []))
     best = sorted(finished, key=_candidate_key)[:MOST_CANDIDATES]
-    _, own = tables.candidate_settings(view.candidates)
+    _, own = candidate_tables.candidate_settings(view.candidates)
     differing = {c.name: flat for c, flat in zip(view.candidates, own, strict=True)}
     for candidate in best:
         cells: list[RenderableType] = [
             Text(candidate.name),
             short_count(candidate.rungs[-1].graphs),
-            objective(tables.best_objective(candidate)),
+            objective(candidate_tables.best_objective(candidate)),
             _status(candidate.status),
         ]
         if wide:
-            cells += [Text(tables.one_line(differing[candidate.name])), Text(candidate.outcome, style="bright_black")]
+            cells += [
+                Text(candidate_tables.one_line(differing[candidate.name])),
+                Text(candidate.outcome, style="bright_black"),
+            ]
         table.add_row(*cells)
     _collapsed(table, len(finished) - len(best))
     return table
@@ -217,7 +224,7 @@ def _results(view: CampaignView, width: int) -> RichTable | None:
     for name, report in view.calibration.datasets.items():
         cells = []
         for part in (report.forces, report.energy):
-            cells.append(tables.mae(part))
+            cells.append(headlines.mae(part))
             if wide:
                 cells.append(significant(ratio(part.mae, part.null_mae)))
         before, after = percent(report.forces.coverage_raw), percent(report.forces.coverage_calibrated)
@@ -244,7 +251,7 @@ def _other_results(view: CampaignView) -> RichTable | None:
     for name, target, part in found:
         nothing = significant(ratio(part.mae, part.null_mae))
         shown = percent(part.coverage_calibrated)
-        table.add_row(Text(name), Text(target.label), tables.in_unit(target, part.mae), nothing, shown)
+        table.add_row(Text(name), Text(target.label), headlines.in_unit(target, part.mae), nothing, shown)
     return table
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from gfm_pipeline.report.tables import in_unit
+from gfm_pipeline.report.tables.headlines import in_unit
 from gfm_pipeline.report.view import CampaignView
 
 

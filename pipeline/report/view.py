@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gfm_pipeline.campaign.budget_standing import Standing
-from gfm_pipeline.core.contracts.data import DatasetStatistics
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.core.contracts.energy import EnergyLabel
 from gfm_pipeline.core.contracts.evaluation import CalibrateResult
-from gfm_pipeline.core.contracts.training import DatasetErrors
+from gfm_pipeline.core.contracts.training_result import DatasetErrors
 from gfm_pipeline.core.strenum import StrEnum
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from gfm_pipeline.core.contracts.attempt import AttemptReport, ExitCode, ExitRecord
+from gfm_pipeline.core.contracts.attempts.records import AttemptReport, ExitCode, ExitRecord
 from gfm_pipeline.core.contracts.task import SAVED_FILE
 from gfm_pipeline.simulate.clock import Event, SimulatedClock
 from gfm_pipeline.simulate.cluster import Cluster

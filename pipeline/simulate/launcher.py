@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gfm_pipeline.core.contracts.attempt import ENDED_STEM, EXIT_FILE, SPEC_FILE
-from gfm_pipeline.core.contracts.launch import GroupFile
+from gfm_pipeline.core.contracts.attempts.launch import GroupFile
+from gfm_pipeline.core.contracts.attempts.records import ENDED_STEM, EXIT_FILE, SPEC_FILE
 from gfm_pipeline.core.contracts.task import RESULT_FILE
 from gfm_pipeline.core.publish import write_json, write_record
 from gfm_pipeline.core.records import read_record

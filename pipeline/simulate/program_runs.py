@@ -10,11 +10,12 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Protocol, Union, get_args, get_origin, get_type_hints, runtime_checkable
 
-from gfm_pipeline.core.contracts.attempt import AttemptReport, ExitCode, ExitRecord
-from gfm_pipeline.core.contracts.attempt_files import read_saved
+from gfm_pipeline.core.contracts.attempts.files import read_saved
+from gfm_pipeline.core.contracts.attempts.records import AttemptReport, ExitCode, ExitRecord
 from gfm_pipeline.core.contracts.policies import CRITERIA, PolicyChoice, make_policy
 from gfm_pipeline.core.contracts.task import TaskSpec
-from gfm_pipeline.core.contracts.training import Convergence, StopReason, TrainResult, TrainSpec
+from gfm_pipeline.core.contracts.training import Convergence, TrainSpec
+from gfm_pipeline.core.contracts.training_result import StopReason, TrainResult
 from gfm_pipeline.core.publish import MANIFEST, Manifest, digest_of, read_manifest
 from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.engine.decisions.requests import Program

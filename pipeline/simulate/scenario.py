@@ -14,8 +14,8 @@ from pydantic import Field, ValidationError
 
 from gfm_pipeline.core.errors import FileError
 from gfm_pipeline.core.explain import SourceLocation, explain
+from gfm_pipeline.core.strict import Strict
 from gfm_pipeline.core.yamlfile import Location, YamlFile, put, read_setting, read_yaml
-from gfm_pipeline.workflow.strict import Strict
 
 SETTING = "scenario."
 Seconds = Annotated[float, Field(ge=0, le=10**7)]

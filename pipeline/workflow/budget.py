@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gfm_pipeline.workflow.strict import Strict
+from gfm_pipeline.core.strict import Strict
 
 Amount = Annotated[float, Field(gt=0, le=10**12)]
 

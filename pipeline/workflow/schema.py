@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from gfm_pipeline.core.contracts.data import SHARD_MB, AcrossSources, EdgeStorage
+from gfm_pipeline.core.contracts.ingest.reading import READING_GB, RECORD_SECONDS, ReadLimits
 from gfm_pipeline.core.contracts.policies import PROPOSALS, PolicyChoice, default_choice
-from gfm_pipeline.core.contracts.reading import READING_GB, RECORD_SECONDS, ReadLimits
 from gfm_pipeline.core.contracts.targets import DEFAULT as DEFAULT_TARGETS
+from gfm_pipeline.core.strict import Strict, within
 from gfm_pipeline.workflow.budget import BudgetModel
 from gfm_pipeline.workflow.policies import CriterionChoice, ProposalChoice, SelectionChoice, StoppingChoice
 from gfm_pipeline.workflow.source_schema import SourceModel
 from gfm_pipeline.workflow.space import SpaceModel
-from gfm_pipeline.workflow.strict import Strict, within
 from gfm_pipeline.workflow.targets import Targets, check_labels, with_force_weight
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]

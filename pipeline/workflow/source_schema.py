@@ -15,7 +15,7 @@ from gfm_pipeline.core.contracts.data import (
     LengthUnit,
     StatedUnits,
 )
-from gfm_pipeline.workflow.strict import Strict
+from gfm_pipeline.core.strict import Strict
 
 Selected = StrictStr | StrictInt | StrictFloat
 Force = Annotated[float, Field(gt=0, le=10**9)]

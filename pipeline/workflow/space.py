@@ -20,8 +20,8 @@ from gfm_pipeline.core.contracts.extensions import suggestion
 from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter
 from gfm_pipeline.core.contracts.training import HYPERPARAMETERS
 from gfm_pipeline.core.errors import ConfigError, Refused
+from gfm_pipeline.core.strict import Strict
 from gfm_pipeline.search.space import Choice, Dimension, Range, SearchSpace
-from gfm_pipeline.workflow.strict import Strict
 
 
 def _algorithms(given: Any) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, Field, PlainSerializer
 
 from gfm_pipeline.core.contracts.extensions import suggestion
+from gfm_pipeline.core.contracts.target_checks import check_target, describe_target
 from gfm_pipeline.core.contracts.targets import (
     DEFAULT,
     ENERGY,
@@ -19,15 +20,13 @@ from gfm_pipeline.core.contracts.targets import (
     Rank,
     Reference,
     Target,
-    check_target,
-    describe_target,
     is_default,
     order_of,
 )
 from gfm_pipeline.core.contracts.units import unit_factor
 from gfm_pipeline.core.errors import ConfigError, Refused
 from gfm_pipeline.core.strenum import StrEnum
-from gfm_pipeline.workflow.strict import Strict, within
+from gfm_pipeline.core.strict import Strict, within
 
 EXAMPLE = "{level: graph, rank: scalar, unit: eV}"
 _FREE = frozenset(("weight", "keys", "text", "shown_unit", "shown_factor"))  # a workflow may say them of any target

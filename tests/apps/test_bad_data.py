@@ -32,7 +32,7 @@ from gfm_pipeline.core.contracts.data import (
     SourceSettings,
     Split,
 )
-from gfm_pipeline.core.contracts.ingest_report import REPORT_DATA_FILE, REPORT_FILE, IngestReport, SetAside
+from gfm_pipeline.core.contracts.ingest.report import REPORT_DATA_FILE, REPORT_FILE, IngestReport, SetAside
 from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.core.records import read_record
 

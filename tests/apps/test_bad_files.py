@@ -18,11 +18,11 @@ from ase.io import write
 from gfm_pipeline.apps.ingest.checks.filters import Conversion, clean
 from gfm_pipeline.apps.ingest.files.file_reader import Frame, Parse
 from gfm_pipeline.apps.ingest.preview import preview
-from gfm_pipeline.apps.ingest.readers.ase import AseReader
+from gfm_pipeline.apps.ingest.readers.ase.files import AseReader
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import Record
 from gfm_pipeline.core.contracts.data import BadRecord, ForceSign, SourceSettings
-from gfm_pipeline.core.contracts.preview import PreviewSpec
+from gfm_pipeline.core.contracts.ingest.preview import PreviewSpec
 from gfm_pipeline.core.contracts.sources import validate_options
 from gfm_pipeline.core.errors import DataError, IntegrityError, NodeError, StorageError
 

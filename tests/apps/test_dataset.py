@@ -26,7 +26,8 @@ from gfm_pipeline.apps.dataset import (
 from gfm_pipeline.apps.dataset.batching import collate as gather
 from gfm_pipeline.apps.dataset.neighbors.edges import build_edges
 from gfm_pipeline.apps.dataset.store import dataset as dataset_module
-from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.core.errors import DataError, IntegrityError
 from gfm_pipeline.core.publish import publishing, write_record
 from gfm_pipeline.models.batch import Batch

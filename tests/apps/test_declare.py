@@ -30,7 +30,7 @@ from gfm_pipeline.core.contracts.data import (
     InconsistentPbc,
     SourceSettings,
 )
-from gfm_pipeline.core.contracts.preview import PreviewSpec
+from gfm_pipeline.core.contracts.ingest.preview import PreviewSpec
 from gfm_pipeline.core.errors import DataError
 
 # --- conversions and filters ---------------------------------------------------------------------------------

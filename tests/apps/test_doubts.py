@@ -10,7 +10,7 @@ import pytest
 
 from gfm_pipeline.apps.calibrate.card import model_card
 from gfm_pipeline.apps.calibrate.evaluate import UNLABELLED
-from gfm_pipeline.core.contracts.data import DatasetStatistics
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.core.contracts.evaluation import DatasetReport
 from gfm_pipeline.report.summary import summary_lines
 

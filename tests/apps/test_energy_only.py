@@ -22,8 +22,8 @@ from gfm_pipeline.apps.train.checkpoint import load
 from gfm_pipeline.apps.train.task import train
 from gfm_pipeline.core.contracts.data import ForceSign, SourceSettings, Split
 from gfm_pipeline.core.contracts.evaluation import CalibrateSpec, MemberRef, PredictSpec
-from gfm_pipeline.core.contracts.ingest_report import REPORT_DATA_FILE, Histogram, IngestReport
-from gfm_pipeline.core.contracts.preview import PreviewSpec
+from gfm_pipeline.core.contracts.ingest.preview import PreviewSpec
+from gfm_pipeline.core.contracts.ingest.report import REPORT_DATA_FILE, Histogram, IngestReport
 from gfm_pipeline.core.contracts.sources import force_label
 from gfm_pipeline.core.contracts.training import DatasetRef
 from gfm_pipeline.core.errors import ConfigError, DataError

@@ -30,7 +30,8 @@ from gfm_pipeline.apps.deploy.predictor import Predictor
 from gfm_pipeline.apps.runtime.program import StopRequested, Task
 from gfm_pipeline.apps.train.checkpoint import load_model
 from gfm_pipeline.apps.train.task import train
-from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.core.contracts.evaluation import (
     EVALUATION_FILE,
     FIGURES_FILE,

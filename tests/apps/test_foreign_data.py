@@ -27,11 +27,11 @@ from gfm_pipeline.apps.ingest.files import expansion
 from gfm_pipeline.apps.ingest.files.isolation import isolated
 from gfm_pipeline.apps.ingest.files.markers import unmarked
 from gfm_pipeline.apps.ingest.files.safe_pickle import fields
-from gfm_pipeline.apps.ingest.readers.aselmdb import decoded
+from gfm_pipeline.apps.ingest.readers.ase.lmdb import decoded
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import Record
 from gfm_pipeline.core.contracts.data import BadRecord, ForceSign, SourceSettings
-from gfm_pipeline.core.contracts.reading import ReadLimits
+from gfm_pipeline.core.contracts.ingest.reading import ReadLimits
 from gfm_pipeline.core.contracts.sources import validate_options
 
 

@@ -16,9 +16,7 @@ from gfm_pipeline.apps.ingest.assembly.shard import read_shard
 from gfm_pipeline.apps.ingest.generators.emt_alloys import random_parent
 from gfm_pipeline.apps.ingest.generators.langevin import baoab, maxwell_boltzmann
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
-from gfm_pipeline.core.contracts.data import (
-    SourceSettings,
-)
+from gfm_pipeline.core.contracts.data import SourceSettings
 from gfm_pipeline.core.contracts.options import EmtAlloysOptions
 from gfm_pipeline.core.contracts.sources import validate_options
 from gfm_pipeline.core.errors import DataError

@@ -19,7 +19,7 @@ from gfm_pipeline.apps.ingest.assembly import groups
 from gfm_pipeline.apps.ingest.preview import preview
 from gfm_pipeline.apps.runtime.program import Task
 from gfm_pipeline.core.contracts.data import AssembleResult, AssembleSpec, Duplicates, SourceSettings, Split
-from gfm_pipeline.core.contracts.preview import PreviewSpec
+from gfm_pipeline.core.contracts.ingest.preview import PreviewSpec
 from gfm_pipeline.core.errors import DataError, WorkflowError
 from gfm_pipeline.workflow.load import load_workflow
 from gfm_pipeline.workflow.resolve import resolve_source

@@ -12,7 +12,7 @@ from ingest_cases import ALLOYS, all_columns, run_all
 from gfm_pipeline.apps.ingest.summary.histograms import coarser, of_sizes, of_values
 from gfm_pipeline.apps.ingest.summary.references import residual
 from gfm_pipeline.core.contracts.data import SourceSettings
-from gfm_pipeline.core.contracts.ingest_report import REPORT_DATA_FILE, Histogram, IngestReport
+from gfm_pipeline.core.contracts.ingest.report import REPORT_DATA_FILE, Histogram, IngestReport
 from gfm_pipeline.core.records import read_record
 
 

@@ -17,7 +17,8 @@ from gfm_pipeline.apps.dataset import BpFile, Columns, Dataset, read_columns, wr
 from gfm_pipeline.apps.dataset.inspect import inspect
 from gfm_pipeline.apps.dataset.store import hydragnn_export
 from gfm_pipeline.apps.dataset.store.hydragnn_export import export
-from gfm_pipeline.core.contracts.data import DatasetStatistics, SourceSettings, Split
+from gfm_pipeline.core.contracts.data import SourceSettings, Split
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.core.contracts.layout import ExportedEnergies, HydragnnExport, InspectSpec
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.publish import publishing, write_record

@@ -28,13 +28,7 @@ from gfm_pipeline.apps.ingest.assembly.shard import read_shard
 from gfm_pipeline.apps.ingest.checks.filters import Conversion, clean
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import Record, reduced_formula
-from gfm_pipeline.core.contracts.data import (
-    BadRecord,
-    EnergyUnit,
-    LengthUnit,
-    SourceSettings,
-    Split,
-)
+from gfm_pipeline.core.contracts.data import BadRecord, EnergyUnit, LengthUnit, SourceSettings, Split
 from gfm_pipeline.core.contracts.sources import block_size, validate_options
 from gfm_pipeline.core.errors import ConfigError, DataError
 

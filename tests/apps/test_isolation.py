@@ -22,9 +22,9 @@ from gfm_pipeline.apps.ingest.files.file_reader import FileReader, Frame, Parse
 from gfm_pipeline.apps.ingest.files.isolation import isolated
 from gfm_pipeline.apps.ingest.records import Record
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
+from gfm_pipeline.core.contracts.ingest.reading import ReadLimits
 from gfm_pipeline.core.contracts.options import FileOptions, ReaderOptions
 from gfm_pipeline.core.contracts.readers import BUILT_IN, ReaderDescription
-from gfm_pipeline.core.contracts.reading import ReadLimits
 from gfm_pipeline.core.errors import StorageError
 
 GOOD = ["1", "2", "3"]

@@ -15,12 +15,10 @@ from ase.io import read
 from source_cases import crystals, harmonic, ingest, record
 
 from gfm_pipeline.apps.dataset import Dataset
-from gfm_pipeline.apps.ingest.checks.label_consistency import Collector, Evidence, findings
+from gfm_pipeline.apps.ingest.checks.label_consistency import findings
+from gfm_pipeline.apps.ingest.checks.label_evidence import Collector, Evidence
 from gfm_pipeline.apps.ingest.records import Record
-from gfm_pipeline.core.contracts.data import (
-    ForceSign,
-    SourceSettings,
-)
+from gfm_pipeline.core.contracts.data import ForceSign, SourceSettings
 from gfm_pipeline.core.publish import read_manifest
 
 needs_data = pytest.mark.skipif(

@@ -17,7 +17,7 @@ from gfm_pipeline.apps.ingest.preview import preview
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import Record
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
-from gfm_pipeline.core.contracts.preview import PreviewSpec
+from gfm_pipeline.core.contracts.ingest.preview import PreviewSpec
 from gfm_pipeline.core.contracts.sources import validate_options
 from gfm_pipeline.core.errors import DataError
 

@@ -15,7 +15,7 @@ from ingest_cases import assert_labels, labelled, only_shard
 
 from gfm_pipeline.apps.ingest.preview import preview
 from gfm_pipeline.core.contracts.data import SourceSettings
-from gfm_pipeline.core.contracts.preview import PreviewSpec
+from gfm_pipeline.core.contracts.ingest.preview import PreviewSpec
 
 
 def foreign(path: Path) -> None:

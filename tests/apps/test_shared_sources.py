@@ -20,7 +20,7 @@ from gfm_pipeline.apps.ingest.checks.shared_structures import KEYS_FILE, Keys, s
 from gfm_pipeline.apps.ingest.preview import preview
 from gfm_pipeline.apps.runtime.program import Task
 from gfm_pipeline.core.contracts.data import AcrossSources, AssembleResult, AssembleSpec, SourceSettings, Split
-from gfm_pipeline.core.contracts.preview import PreviewSpec
+from gfm_pipeline.core.contracts.ingest.preview import PreviewSpec
 from gfm_pipeline.core.errors import DataError
 
 TRAIN = Split.TRAIN

@@ -22,7 +22,7 @@ from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE_ID, is_lone
 from gfm_pipeline.apps.ingest.preview import preview
 from gfm_pipeline.apps.ingest.records import Record
 from gfm_pipeline.core.contracts.data import AssembleResult, SourceSettings, Split
-from gfm_pipeline.core.contracts.preview import PreviewSpec
+from gfm_pipeline.core.contracts.ingest.preview import PreviewSpec
 from gfm_pipeline.core.errors import DataError
 
 FREE = {"H": -13.6, "C": -1030.1, "N": -1486.1, "O": -2043.8}

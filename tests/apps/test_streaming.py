@@ -20,10 +20,7 @@ from gfm_pipeline.apps.ingest.assembly.splits import GroupSplits
 from gfm_pipeline.apps.ingest.checks.fingerprints import order_keys
 from gfm_pipeline.apps.ingest.checks.record_scan import Fit
 from gfm_pipeline.apps.ingest.summary.references import solve_references
-from gfm_pipeline.core.contracts.data import (
-    SourceSettings,
-    Split,
-)
+from gfm_pipeline.core.contracts.data import SourceSettings, Split
 from gfm_pipeline.core.contracts.layout import CHUNK, LAYOUT_FILE, DatasetInfo, DatasetLayout, InspectSpec
 from gfm_pipeline.core.errors import ConfigError, IntegrityError
 from gfm_pipeline.core.records import read_record

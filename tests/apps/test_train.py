@@ -24,14 +24,8 @@ from gfm_pipeline.apps.train.task import last_graphs, train
 from gfm_pipeline.apps.train.validate import validate
 from gfm_pipeline.core.contracts.algorithms import BUILT_IN
 from gfm_pipeline.core.contracts.task import ERROR_FILE, RESULT_FILE, SPEC_FILE, STOP_FILE, ExitCode
-from gfm_pipeline.core.contracts.training import (
-    Convergence,
-    DatasetRef,
-    ModelSettings,
-    StopReason,
-    TrainResult,
-    TrainSpec,
-)
+from gfm_pipeline.core.contracts.training import Convergence, DatasetRef, ModelSettings, TrainSpec
+from gfm_pipeline.core.contracts.training_result import StopReason, TrainResult
 from gfm_pipeline.core.errors import ConfigError, DataError, IntegrityError
 from gfm_pipeline.core.publish import write_record
 from gfm_pipeline.core.records import read_record

@@ -30,7 +30,8 @@ from gfm_pipeline.apps.train.load_balance import GROUP, assign, cost, partition
 from gfm_pipeline.apps.train.setup import CHECKPOINTS
 from gfm_pipeline.apps.train.task import last_graphs, train
 from gfm_pipeline.core.contracts.task import ERROR_FILE, RESULT_FILE, SPEC_FILE, STOP_FILE, ExitCode
-from gfm_pipeline.core.contracts.training import DatasetRef, Device, StopReason, TrainResult, TrainSpec
+from gfm_pipeline.core.contracts.training import DatasetRef, Device, TrainSpec
+from gfm_pipeline.core.contracts.training_result import StopReason, TrainResult
 from gfm_pipeline.core.errors import ConfigError, NodeError
 from gfm_pipeline.core.publish import write_record
 from gfm_pipeline.core.records import read_record

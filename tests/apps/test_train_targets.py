@@ -17,7 +17,8 @@ from gfm_pipeline.apps.train.checkpoint import load, load_model, save
 from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.apps.train.setup import new_card, starting_point
 from gfm_pipeline.apps.train.trainer import Splits, Trainer
-from gfm_pipeline.core.contracts.data import DatasetStatistics, Split, TargetStatistics
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics, TargetStatistics
 from gfm_pipeline.core.contracts.targets import (
     BAND_GAP,
     CHARGES,

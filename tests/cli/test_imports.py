@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 import pytest
 
-from gfm_pipeline.cli.lazy import LazyGroup
 from gfm_pipeline.cli.main import COMMANDS, cli
+from gfm_pipeline.cli.support.lazy import LazyGroup
 
 ROOT = Path(__file__).parents[2]
 CAMPAIGN = str(ROOT / "tests/reliability/fixtures/campaign-v1/campaign")
@@ -54,7 +54,7 @@ def test_help_imports_no_command():
     code = "import sys; from gfm_pipeline.cli.main import invoke; invoke(['--help']); print(*sys.modules, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     ours = {line for line in done.stdout.splitlines() if line.startswith("gfm_pipeline.cli.")}
-    assert ours == {"gfm_pipeline.cli.main", "gfm_pipeline.cli.lazy", "gfm_pipeline.cli.terminal"}
+    assert ours == {"gfm_pipeline.cli.main", "gfm_pipeline.cli.support.lazy", "gfm_pipeline.cli.support.terminal"}
 
 
 def groups(group, name=""):

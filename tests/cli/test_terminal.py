@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from rich.table import Table
 from workflow_cases import VALID
 
-from gfm_pipeline.cli import terminal
 from gfm_pipeline.cli.main import cli, invoke
-from gfm_pipeline.cli.terminal import Edge, edge, visible
+from gfm_pipeline.cli.support import terminal
+from gfm_pipeline.cli.support.terminal import Edge, edge, visible
 
 STEERING = "\x1b]0;title\x07\x1b[31m\x9b1m\r\x08\u202e\u2066\x7f"
 

@@ -18,7 +18,7 @@ from gfm_pipeline.campaign.events import AttemptOutcome
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.contracts.data import ReadShardResult, SourceSettings
-from gfm_pipeline.core.contracts.training import TrainResult
+from gfm_pipeline.core.contracts.training_result import TrainResult
 from gfm_pipeline.engine.decisions.decide import decide, opening
 from gfm_pipeline.engine.decisions.plan import make_plan
 from gfm_pipeline.engine.decisions.requests import Context, TaskRequest

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gfm_pipeline.core.contracts.attempt import ENDED_STEM
+from gfm_pipeline.core.contracts.attempts.records import ENDED_STEM
 from gfm_pipeline.core.contracts.task import STOP_FILE
 from gfm_pipeline.engine.decisions.requests import TaskRequest
 from gfm_pipeline.engine.resources.node_pool import Placement

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from site_cases import HOSTS, PLAIN, TILES, site
 
-from gfm_pipeline.apps.runtime.wrapper import Launch, command_line
+from gfm_pipeline.apps.runtime.launch import Launch, command_line
 from gfm_pipeline.execution.executors import build_executor
 from gfm_pipeline.execution.interchange import in_folder
 from gfm_pipeline.execution.pools import pool_commands

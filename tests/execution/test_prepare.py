@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from site_cases import FRONTIER_PAID, PERLMUTTER, site
 
-from gfm_pipeline.apps.runtime.wrapper import Launch, command_line
-from gfm_pipeline.core.contracts.attempt import WRAP_FILE
-from gfm_pipeline.core.contracts.launch import GroupFile, RankFile
+from gfm_pipeline.apps.runtime.launch import Launch, command_line
+from gfm_pipeline.core.contracts.attempts.launch import GroupFile, RankFile
+from gfm_pipeline.core.contracts.attempts.records import WRAP_FILE
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.records import read_record
 from gfm_pipeline.execution.prepare import TimeLimits, prepare_shared

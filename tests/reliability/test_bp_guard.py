@@ -12,7 +12,8 @@ from torch.nn import Identity
 from gfm_pipeline.apps.dataset import BpFile, Columns, Dataset, write_bp
 from gfm_pipeline.apps.dataset.store import bp as bp_module
 from gfm_pipeline.apps.ingest.readers.hydragnn import HydragnnReader
-from gfm_pipeline.core.contracts.data import BadRecord, DatasetStatistics, SourceSettings, Split
+from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings, Split
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.core.contracts.evaluation import PredictSpec
 from gfm_pipeline.core.contracts.training import DatasetRef
 from gfm_pipeline.core.errors import IntegrityError

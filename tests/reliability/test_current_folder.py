@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gfm_pipeline.apps.runtime.wrapper import Launch, command_line
+from gfm_pipeline.apps.runtime.launch import Launch, command_line
 from gfm_pipeline.core import interpreter
 from gfm_pipeline.core.interpreter import module_command, protect, script_command, without_current_folder
 from gfm_pipeline.execution.executors import INTERCHANGE, POOL

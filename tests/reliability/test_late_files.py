@@ -14,7 +14,7 @@ import runs
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import Cause
 from gfm_pipeline.core import visibility
-from gfm_pipeline.core.contracts.attempt import AttemptReport, ExitRecord
+from gfm_pipeline.core.contracts.attempts.records import AttemptReport, ExitRecord
 from gfm_pipeline.core.publish import MANIFEST, write_record
 from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.engine.tasks.classify import classify

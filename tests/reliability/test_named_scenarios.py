@@ -14,7 +14,7 @@ from test_lost_tasks import started
 
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.events import Cause
-from gfm_pipeline.core.contracts.attempt import EXIT_FILE
+from gfm_pipeline.core.contracts.attempts.records import EXIT_FILE
 
 pytestmark = pytest.mark.slow
 sys.path.insert(0, str(Path(__file__).parent.parent / "execution"))

@@ -15,8 +15,9 @@ import runs
 from pretended import journal_of
 from test_lost_tasks import assert_same_end, started
 
+from gfm_pipeline.apps.runtime.attempt_monitor import AttemptMonitor
+from gfm_pipeline.apps.runtime.launch import Launch
 from gfm_pipeline.apps.runtime.supervise import WrapperHeartbeat
-from gfm_pipeline.apps.runtime.wrapper import AttemptMonitor, Launch
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.core.clock import LivedTime
 from gfm_pipeline.core.processes import is_stopped

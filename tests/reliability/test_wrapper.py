@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from gfm_pipeline.apps.runtime import wrapper
+from gfm_pipeline.apps.runtime.attempt_monitor import AttemptMonitor
+from gfm_pipeline.apps.runtime.launch import Launch
 from gfm_pipeline.apps.runtime.log_files import BoundedLog
 from gfm_pipeline.apps.runtime.program import is_out_of_memory
-from gfm_pipeline.apps.runtime.wrapper import AttemptMonitor, Launch, run
+from gfm_pipeline.apps.runtime.wrapper import run
 from gfm_pipeline.core.contracts.task import (
     EXIT_FILE,
     HEARTBEAT_FILE,

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gfm_pipeline.apps.runtime.wrapper import Launch, run
+from gfm_pipeline.apps.runtime.launch import Launch
+from gfm_pipeline.apps.runtime.wrapper import run
 from gfm_pipeline.campaign.events import Cause
 from gfm_pipeline.core.contracts.task import RESULT_FILE, SAVED_FILE, SPEC_FILE, STOP_FILE, ExitCode
 from gfm_pipeline.engine.tasks.classify import classify

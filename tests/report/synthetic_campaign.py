@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gfm_pipeline.core.contracts.data import DatasetStatistics
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.core.contracts.energy import EnergyLabel
 from gfm_pipeline.core.contracts.evaluation import CalibrateResult, DatasetReport, QuantityReport, figure_key
-from gfm_pipeline.core.contracts.training import DatasetErrors
+from gfm_pipeline.core.contracts.training_result import DatasetErrors
 from gfm_pipeline.report.view import (
     CampaignView,
     CandidateView,

@@ -22,14 +22,15 @@ from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.stage_state import StageState
 from gfm_pipeline.campaign.state import fold
 from gfm_pipeline.core.contracts.data import AssembleResult, ReadShardResult, SourceSettings
-from gfm_pipeline.core.contracts.ingest_report import ElementCount, Histogram, IngestReport, SetAside
-from gfm_pipeline.core.contracts.label_keys import KeyFound, LabelInventory
+from gfm_pipeline.core.contracts.ingest.label_keys import KeyFound, LabelInventory
+from gfm_pipeline.core.contracts.ingest.report import ElementCount, Histogram, IngestReport, SetAside
 from gfm_pipeline.core.records import to_plain
-from gfm_pipeline.report import data_figures, data_tables
+from gfm_pipeline.report.figures import data as data_figures
 from gfm_pipeline.report.html import render_html
 from gfm_pipeline.report.markdown import render_markdown
 from gfm_pipeline.report.sources import Found, build_sources, read_found
 from gfm_pipeline.report.status_text import MOST_SOURCES, render_status, status_json
+from gfm_pipeline.report.tables import data as data_tables
 from gfm_pipeline.report.view import CampaignView, SourceView, StageStatus, TaskFailure
 
 TABLE = "reason       records  share  first\nno energy         10   25 %  a <b>.extxyz, record 0"

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from synthetic_campaign import candidates, finished_campaign
 
-from gfm_pipeline.report import figures
-from gfm_pipeline.report.canvas import Canvas
+from gfm_pipeline.report.figures import campaign as figures
+from gfm_pipeline.report.figures.canvas import Canvas
 from gfm_pipeline.report.html_table import render_table
-from gfm_pipeline.report.tables import Column, Table
-from gfm_pipeline.report.tables import candidates as candidate_table
+from gfm_pipeline.report.tables.candidates import candidates as candidate_table
+from gfm_pipeline.report.tables.table import Column, Table
 from gfm_pipeline.report.view import CampaignView
 
 

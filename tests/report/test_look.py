@@ -19,15 +19,18 @@ from gfm_pipeline.campaign.events import AttemptOutcome
 from gfm_pipeline.campaign.journal import SCHEMA_VERSION, Journal
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.core.contracts.evaluation import figure_key
-from gfm_pipeline.core.contracts.ingest_report import ElementCount, Histogram, IngestReport
+from gfm_pipeline.core.contracts.ingest.report import ElementCount, Histogram, IngestReport
 from gfm_pipeline.core.contracts.targets import ENERGY
-from gfm_pipeline.core.contracts.training import StopReason, TrainResult
+from gfm_pipeline.core.contracts.training_result import StopReason, TrainResult
 from gfm_pipeline.core.records import to_plain
-from gfm_pipeline.report import data_figures, data_tables, evaluation_figures, tables
 from gfm_pipeline.report.build import build_view
-from gfm_pipeline.report.canvas import log_axis
+from gfm_pipeline.report.figures import data as data_figures
+from gfm_pipeline.report.figures import evaluation as evaluation_figures
+from gfm_pipeline.report.figures.canvas import log_axis
 from gfm_pipeline.report.html import render_html
 from gfm_pipeline.report.markdown import render_markdown
+from gfm_pipeline.report.tables import campaign as tables
+from gfm_pipeline.report.tables import data as data_tables
 
 
 def places_of(drawn: str, text: str) -> list[tuple[float, float]]:

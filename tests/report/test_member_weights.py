@@ -6,8 +6,8 @@ import dataclasses
 
 from synthetic_campaign import finished_campaign
 
-from gfm_pipeline.report import tables
 from gfm_pipeline.report.markdown import render_markdown
+from gfm_pipeline.report.tables import campaign as tables
 from gfm_pipeline.report.view import CampaignView
 
 

@@ -17,11 +17,15 @@ from synthetic_campaign import START, empty_campaign, finished_campaign
 
 from gfm_pipeline.core.contracts.evaluation import figure_key
 from gfm_pipeline.core.contracts.targets import FORCES
-from gfm_pipeline.report import evaluation_figures, figures, tables, text
+from gfm_pipeline.report import text
+from gfm_pipeline.report.figures import campaign as figures
+from gfm_pipeline.report.figures import evaluation as evaluation_figures
 from gfm_pipeline.report.html import render_html
 from gfm_pipeline.report.markdown import render_markdown
 from gfm_pipeline.report.status_text import MOST_CANDIDATES, render_status, status_json
 from gfm_pipeline.report.summary import summary_lines
+from gfm_pipeline.report.tables import campaign as tables
+from gfm_pipeline.report.tables import candidates as candidate_tables
 from gfm_pipeline.report.view import CampaignView, StageStatus, TaskFailure
 
 EVIL = '<script>alert("x")</script>'
@@ -259,7 +263,7 @@ def test_candidates_are_ranked_and_shared_settings_said_once(
     campaign: tuple[CampaignView, dict[str, np.ndarray]],
 ) -> None:
     view, _ = campaign
-    table = tables.candidates(view)
+    table = candidate_tables.candidates(view)
     assert {row[0] for row in table.rows[:4]} == {c.name for c in view.candidates if c.status == "selected"}
     assert "ema decay 0.99" in table.note
     assert "ema decay" not in [column.title for column in table.columns]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from site_cases import FRONTIER, HOSTS, PERLMUTTER, PLAIN, TILES, site
 
 from gfm_pipeline.batch_systems.slurm_syntax import fold
-from gfm_pipeline.core.contracts.launch import GroupFile, GroupMember, RankFile
+from gfm_pipeline.core.contracts.attempts.launch import GroupFile, GroupMember, RankFile
 from gfm_pipeline.core.errors import ConfigError, IntegrityError
 from gfm_pipeline.sites.launch import (
     LaunchStrategy,

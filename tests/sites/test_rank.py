@@ -14,12 +14,15 @@ from pathlib import Path
 import pytest
 from ranked import ended, finish, gone, prepare, ranks_file, seen, start, start_step, wait_until
 
+from gfm_pipeline.apps.runtime.attempt_monitor import AttemptMonitor
 from gfm_pipeline.apps.runtime.grouped_launch import FileAppeared
+from gfm_pipeline.apps.runtime.launch import Launch
 from gfm_pipeline.apps.runtime.rank import cancel_step, step_of
 from gfm_pipeline.apps.runtime.rank_assignment import RankAssignment, visible_gpu
 from gfm_pipeline.apps.runtime.supervise import WrapperHeartbeat
-from gfm_pipeline.apps.runtime.wrapper import AttemptMonitor, Launch, exit_code
-from gfm_pipeline.core.contracts.attempt import (
+from gfm_pipeline.apps.runtime.wrapper import exit_code
+from gfm_pipeline.core.contracts.attempts.launch import GroupFile, GroupMember
+from gfm_pipeline.core.contracts.attempts.records import (
     EXIT_FILE,
     FIRST_FAILURE_FILE,
     STOP_FILE,
@@ -30,7 +33,6 @@ from gfm_pipeline.core.contracts.attempt import (
     read_first_failure,
     write_first_failure,
 )
-from gfm_pipeline.core.contracts.launch import GroupFile, GroupMember
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.publish import write_record
 from gfm_pipeline.core.records import read_record

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gfm_pipeline.core.contracts.launch import DeviceSelection
+from gfm_pipeline.core.contracts.attempts.launch import DeviceSelection
 from gfm_pipeline.sites.cores import format_cores, parse_cores
 from gfm_pipeline.sites.enums import DriverMode, GpuRuntime
 from gfm_pipeline.sites.launch import launch_line, launcher_binds, pool_line, task_environment

@@ -11,9 +11,10 @@ import time
 import pytest
 from ranked import ended, finish, gone, prepare, ranks_file, seen, start, wait_until
 
+from gfm_pipeline.apps.runtime.launch import Launch
 from gfm_pipeline.apps.runtime.spawn import GRACE_SECONDS, TOGETHER_SECONDS, Ending
-from gfm_pipeline.apps.runtime.wrapper import Launch, run
-from gfm_pipeline.core.contracts.attempt import ExitCode
+from gfm_pipeline.apps.runtime.wrapper import run
+from gfm_pipeline.core.contracts.attempts.records import ExitCode
 
 CORES = sorted(os.sched_getaffinity(0))
 

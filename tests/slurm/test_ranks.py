@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from machines import FRONTIER, MACHINES, Machine
 
-from gfm_pipeline.core.contracts.attempt import ExitCode, read_first_failure
+from gfm_pipeline.core.contracts.attempts.records import ExitCode, read_first_failure
 from gfm_pipeline.sites.batch import BatchJob, resident_script
 from gfm_pipeline.sites.launch import launch_line, pool_line, rank_file
 from gfm_pipeline.sites.task_shape import default_shape
@@ -109,7 +109,8 @@ def test_a_binding_that_is_not_the_site_s_is_refused_by_the_rank(bed, tmp_path):
 STOPPED = """\
 import sys, threading, time
 from pathlib import Path
-from gfm_pipeline.apps.runtime.wrapper import Launch, run
+from gfm_pipeline.apps.runtime.wrapper import run
+from gfm_pipeline.apps.runtime.launch import Launch
 
 folder, ranks, line = Path(sys.argv[1]), int(sys.argv[2]), tuple(sys.argv[3:])
 

@@ -12,7 +12,7 @@ from gfm_pipeline.apps.dataset.neighbors.half_lists import HalfList, half_lists
 from gfm_pipeline.apps.dataset.neighbors.neighbor_list import pairs_within
 from gfm_pipeline.apps.dataset.neighbors.small_systems import are_small, count_small
 from gfm_pipeline.apps.dataset.store.columns import flat_ranges
-from gfm_pipeline.core.contracts.data import NeighbourStatistics
+from gfm_pipeline.core.contracts.dataset_statistics import NeighbourStatistics
 
 RADII = (3.0, 4.0, 5.0, 6.0)  # Angstrom; edges at other cutoffs are interpolated
 

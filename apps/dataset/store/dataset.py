@@ -15,7 +15,8 @@ from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.apps.dataset.store.edge_files import StoredEdges
 from gfm_pipeline.apps.dataset.store.index import GraphIndex, read_index
 from gfm_pipeline.apps.dataset.store.rows import RowReader
-from gfm_pipeline.core.contracts.data import DatasetStatistics, Split
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.core.contracts.layout import CHUNK, LAYOUT_FILE, DatasetLayout
 from gfm_pipeline.core.errors import DataError, IntegrityError
 from gfm_pipeline.core.publish import verify

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gfm_pipeline.apps.ingest.assembly.shard import ShardIndex, open_shard, read_quarantine
-from gfm_pipeline.apps.ingest.checks.label_consistency import Evidence
+from gfm_pipeline.apps.ingest.checks.label_evidence import Evidence
 from gfm_pipeline.apps.ingest.reasons import by_frequency, reason_name
 from gfm_pipeline.apps.runtime.program import Task
 from gfm_pipeline.core.contracts.data import AssembleSpec, BadRecord
-from gfm_pipeline.core.contracts.ingest_report import SetAside
+from gfm_pipeline.core.contracts.ingest.report import SetAside
 from gfm_pipeline.core.errors import DataError
 
 

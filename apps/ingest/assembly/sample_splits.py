@@ -13,7 +13,7 @@ from gfm_pipeline.apps.ingest.checks.fingerprints import group_id
 from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE_ID
 from gfm_pipeline.apps.ingest.checks.shared_structures import structure_keys
 from gfm_pipeline.apps.ingest.records import Record
-from gfm_pipeline.core.contracts.preview import PreviewSpec
+from gfm_pipeline.core.contracts.ingest.preview import PreviewSpec
 from gfm_pipeline.core.errors import DataError
 
 

@@ -20,12 +20,12 @@ import numpy as np
 from gfm_pipeline.apps.ingest.assembly.given_splits import GivenSplits
 from gfm_pipeline.apps.ingest.assembly.packed_records import Shard, concatenate, pack
 from gfm_pipeline.apps.ingest.checks.filters import oddity
-from gfm_pipeline.apps.ingest.checks.label_consistency import Collector, Evidence
+from gfm_pipeline.apps.ingest.checks.label_evidence import Collector, Evidence
 from gfm_pipeline.apps.ingest.labels.inventory import Inventory
 from gfm_pipeline.apps.ingest.reasons import by_frequency, count_reason, reason_name
 from gfm_pipeline.apps.ingest.records import PassedOver, Record
 from gfm_pipeline.core.contracts.data import QUARANTINE_FILE, BadRecord, SourceSettings
-from gfm_pipeline.core.contracts.label_keys import LabelInventory
+from gfm_pipeline.core.contracts.ingest.label_keys import LabelInventory
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.publish import storage_errors, verify, write_record
 from gfm_pipeline.core.records import canonical_json, from_plain, read_record, to_plain

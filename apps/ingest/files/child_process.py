@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gfm_pipeline.apps.ingest.files.cursor import Cursor, RecordPlace
-from gfm_pipeline.core.contracts.reading import ReadLimits
+from gfm_pipeline.core.contracts.ingest.reading import ReadLimits
 from gfm_pipeline.core.errors import GFMError
 
 GB = 10**9

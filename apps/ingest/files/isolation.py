@@ -19,7 +19,7 @@ from gfm_pipeline.apps.ingest.files.file_reader import FileReader
 from gfm_pipeline.apps.ingest.files.record_batches import Packer, Unpacker, to_bytes
 from gfm_pipeline.apps.ingest.records import PassedOver, Reader, Record
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
-from gfm_pipeline.core.contracts.reading import ReadLimits
+from gfm_pipeline.core.contracts.ingest.reading import ReadLimits
 from gfm_pipeline.core.errors import DataError
 
 BATCH, BATCH_ATOMS, BATCH_SECONDS = 64, 8_192, 0.5  # records are sent together up to these

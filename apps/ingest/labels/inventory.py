@@ -10,7 +10,7 @@ from gfm_pipeline.apps.ingest.labels.known_keys import MIXING, KeyKind, KeySet
 from gfm_pipeline.apps.ingest.labels.plans import Remark, plan_of
 from gfm_pipeline.apps.ingest.records import Record, reduced_formula
 from gfm_pipeline.core.contracts.data import SourceSettings
-from gfm_pipeline.core.contracts.label_keys import EnergiesOf, KeyFound, LabelInventory
+from gfm_pipeline.core.contracts.ingest.label_keys import EnergiesOf, KeyFound, LabelInventory
 
 MOST_VALUES = 12
 MOST_FORMULAS = 64

@@ -9,8 +9,8 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.summary.statistics import Totals
-from gfm_pipeline.core.contracts.ingest_report import ElementCount, Histogram, IngestReport, SetAside
-from gfm_pipeline.core.contracts.label_keys import LabelInventory
+from gfm_pipeline.core.contracts.ingest.label_keys import LabelInventory
+from gfm_pipeline.core.contracts.ingest.report import ElementCount, Histogram, IngestReport, SetAside
 
 BINS = 48
 _TAIL = 0.001  # of each side shares the outermost bin, so that one outlier does not make all the rest one bar

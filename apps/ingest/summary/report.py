@@ -8,14 +8,9 @@ from collections.abc import Sequence
 from gfm_pipeline.apps.ingest.summary.histograms import coarser
 from gfm_pipeline.apps.ingest.summary.provenance import lines as provenance_lines
 from gfm_pipeline.apps.ingest.summary.statistics import Totals
-from gfm_pipeline.core.contracts.data import (
-    QUARANTINE_FILE,
-    AssembleSpec,
-    DatasetStatistics,
-    NeighbourStatistics,
-    Split,
-)
-from gfm_pipeline.core.contracts.ingest_report import Histogram, IngestReport
+from gfm_pipeline.core.contracts.data import QUARANTINE_FILE, AssembleSpec, Split
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics, NeighbourStatistics
+from gfm_pipeline.core.contracts.ingest.report import Histogram, IngestReport
 from gfm_pipeline.core.contracts.layout import EdgeLayout, Provenance
 from gfm_pipeline.core.contracts.targets import Rank
 

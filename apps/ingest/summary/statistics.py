@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.apps.ingest.summary.references import ReferenceEnergies, residual
 from gfm_pipeline.apps.ingest.summary.target_statistics import TargetTotals
-from gfm_pipeline.core.contracts.data import DatasetStatistics, NeighbourStatistics, Split
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics, NeighbourStatistics
 from gfm_pipeline.core.contracts.targets import Target
 
 SAMPLE = 200_000  # numbers a split that the histograms are drawn from: the first ones, in shuffled order

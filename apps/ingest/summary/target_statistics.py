@@ -14,7 +14,8 @@ from gfm_pipeline.apps.dataset.batching.graph_table import reference_values
 from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.apps.ingest.assembly.shuffle import Buckets, LabelsOfSome
 from gfm_pipeline.apps.ingest.checks.record_scan import composition
-from gfm_pipeline.core.contracts.data import Split, TargetStatistics
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.dataset_statistics import TargetStatistics
 from gfm_pipeline.core.contracts.targets import OF_MEAN, Level, Rank, Reference, Target
 
 SAMPLE = 200_000  # numbers of a target that its histogram is drawn from: the first ones of each split

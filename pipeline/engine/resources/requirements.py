@@ -19,7 +19,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from gfm_pipeline.core.contracts.launch import DeviceSelection
+from gfm_pipeline.core.contracts.attempts.launch import DeviceSelection
 from gfm_pipeline.engine.resources.allocation import Allocation, Impossible, SettingKey, decide_allocation
 from gfm_pipeline.engine.resources.demand import Demand, SharedDemand, TrainingDemand
 from gfm_pipeline.engine.stages.table import stages_of

@@ -9,7 +9,8 @@ from gfm_pipeline.campaign.events import Member, StageDone, StageFailedEvent, St
 from gfm_pipeline.campaign.paths import StagePaths
 from gfm_pipeline.campaign.stage_state import StageState
 from gfm_pipeline.campaign.state import CampaignState
-from gfm_pipeline.core.contracts.training import Convergence, StopReason, TrainResult, TrainSpec, settings_of
+from gfm_pipeline.core.contracts.training import Convergence, TrainSpec, settings_of
+from gfm_pipeline.core.contracts.training_result import StopReason, TrainResult
 from gfm_pipeline.engine.decisions.requests import (
     AnyRequest,
     Context,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gfm_pipeline.campaign.stage_state import StageState, TaskStatus
-from gfm_pipeline.core.contracts.training import TrainResult, TrainSpec
+from gfm_pipeline.core.contracts.training import TrainSpec
+from gfm_pipeline.core.contracts.training_result import TrainResult
 from gfm_pipeline.engine.decisions.requests import (
     Context,
     Program,

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gfm_pipeline.campaign.events import AttemptOutcome, Cause
-from gfm_pipeline.core.contracts.attempt import WRAP_FILE, AttemptReport, read_first_failure
-from gfm_pipeline.core.contracts.attempt_energy import AttemptEnergy, of_nodes, read_energy
-from gfm_pipeline.core.contracts.attempt_files import read_error, read_result, read_saved
-from gfm_pipeline.core.contracts.launch import LAUNCH_FILE
+from gfm_pipeline.core.contracts.attempts.energy import AttemptEnergy, of_nodes, read_energy
+from gfm_pipeline.core.contracts.attempts.files import read_error, read_result, read_saved
+from gfm_pipeline.core.contracts.attempts.launch import LAUNCH_FILE
+from gfm_pipeline.core.contracts.attempts.records import WRAP_FILE, AttemptReport, read_first_failure
 from gfm_pipeline.core.contracts.task import (
     CHAOS_FILE,
     EXIT_FILE,

@@ -11,7 +11,7 @@ from gfm_pipeline.apps.energy.attempt_meter import this_node
 from gfm_pipeline.apps.energy.node_accounts import NodeAccounts
 from gfm_pipeline.apps.energy.node_meter import NodeMeter
 from gfm_pipeline.campaign.node_events import NodesMeasured
-from gfm_pipeline.core.contracts.attempt_energy import AttemptEnergy
+from gfm_pipeline.core.contracts.attempts.energy import AttemptEnergy
 from gfm_pipeline.core.contracts.energy import EnergyLabel, EnergyPlan, EnergyUse, total
 from gfm_pipeline.core.errors import GFMError
 from gfm_pipeline.execution.energy_plan import account_of

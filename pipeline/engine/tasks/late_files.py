@@ -12,7 +12,7 @@ from gfm_pipeline.campaign.events import Cause
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.stage_state import TaskStatus
 from gfm_pipeline.campaign.state import CampaignState
-from gfm_pipeline.core.contracts.attempt import EXIT_FILE, WRAPPER_FILE
+from gfm_pipeline.core.contracts.attempts.records import EXIT_FILE, WRAPPER_FILE
 from gfm_pipeline.core.contracts.task import RESULT_FILE
 from gfm_pipeline.core.publish import MANIFEST
 from gfm_pipeline.core.visibility import is_there, wait_for

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gfm_pipeline.apps.runtime.job_steps import end_step
 from gfm_pipeline.campaign.paths import CampaignPaths
-from gfm_pipeline.core.contracts.launch import GROUP_FILE, GroupFile, RankFile
+from gfm_pipeline.core.contracts.attempts.launch import GROUP_FILE, GroupFile, RankFile
 from gfm_pipeline.core.contracts.task import WRAPPER_FILE, WrapperRecord
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.processes import ProcessId, group_members, is_alive, is_here, kill, kill_group, started

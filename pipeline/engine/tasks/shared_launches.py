@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gfm_pipeline.core.contracts.attempt import ENDED_STEM
+from gfm_pipeline.core.contracts.attempts.records import ENDED_STEM
 from gfm_pipeline.core.contracts.task import STOP_FILE
 from gfm_pipeline.engine.resources.node_pool import Placement
 from gfm_pipeline.engine.tasks.attempts import AttemptKey, Running

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gfm_pipeline.apps.runtime.launcher_probe import LauncherView
-from gfm_pipeline.core.contracts.launch import DeviceSelection
+from gfm_pipeline.core.contracts.attempts.launch import DeviceSelection
 from gfm_pipeline.core.contracts.preflight import RankObservation
 from gfm_pipeline.execution.preflight.observations import SPAWN, JobObservations
 from gfm_pipeline.execution.preflight.verdict import CheckResult, failed, passed, skipped

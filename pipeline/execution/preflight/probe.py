@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from gfm_pipeline.apps.runtime.launch import Launch
 from gfm_pipeline.apps.runtime.launcher_probe import LauncherProbeSpec
-from gfm_pipeline.apps.runtime.wrapper import Launch, run
+from gfm_pipeline.apps.runtime.wrapper import run
 from gfm_pipeline.core.contracts.preflight import PreflightSpec
 from gfm_pipeline.core.contracts.task import SPEC_FILE
 from gfm_pipeline.core.contracts.training import Device

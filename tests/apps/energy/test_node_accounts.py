@@ -14,7 +14,7 @@ from counter_tree import CrayTree, RaplTree
 from gfm_pipeline.apps.energy.attempt_meter import AttemptMeter
 from gfm_pipeline.apps.energy.node_accounts import Book, NodeAccounts, TaskAccount, settled
 from gfm_pipeline.apps.energy.node_meter import NodeMeter
-from gfm_pipeline.core.contracts.attempt_energy import of_nodes, read_energy
+from gfm_pipeline.core.contracts.attempts.energy import of_nodes, read_energy
 from gfm_pipeline.core.contracts.energy import (
     ENERGY_FOLDER,
     CounterReading,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gfm_pipeline.apps.ingest.readers.extxyz_columns import PropertyRows, UnusualError, floats
+from gfm_pipeline.apps.ingest.readers.extxyz.columns import PropertyRows, UnusualError, floats
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import Record
 from gfm_pipeline.core.contracts.data import SourceSettings

@@ -22,9 +22,9 @@ from gfm_pipeline.apps.ingest.labels.stated_units import forces_unit
 from gfm_pipeline.apps.ingest.preview import preview
 from gfm_pipeline.apps.ingest.records import PassedOver
 from gfm_pipeline.core.contracts.data import EnergyUnit, ForceSign, SourceSettings, StatedUnits
-from gfm_pipeline.core.contracts.ingest_report import REPORT_DATA_FILE, REPORT_FILE, IngestReport
-from gfm_pipeline.core.contracts.label_keys import KeyFound
-from gfm_pipeline.core.contracts.preview import Preview, PreviewSpec
+from gfm_pipeline.core.contracts.ingest.label_keys import KeyFound
+from gfm_pipeline.core.contracts.ingest.preview import Preview, PreviewSpec
+from gfm_pipeline.core.contracts.ingest.report import REPORT_DATA_FILE, REPORT_FILE, IngestReport
 from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.core.records import read_record
 

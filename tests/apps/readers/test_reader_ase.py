@@ -23,7 +23,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gfm_pipeline.apps.ingest.files.file_reader import Frame
-from gfm_pipeline.apps.ingest.readers import extxyz
+from gfm_pipeline.apps.ingest.readers.extxyz import parser as extxyz
 from gfm_pipeline.core.contracts.data import SourceSettings
 
 

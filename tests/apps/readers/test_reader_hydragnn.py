@@ -15,8 +15,8 @@ from conformance import N_RECORDS, Conformance, Expected, archive, bad, good, re
 from gfm_pipeline.apps.ingest.files.isolation import isolated
 from gfm_pipeline.apps.ingest.readers import hydragnn as hydragnn_reader
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
+from gfm_pipeline.core.contracts.ingest.reading import ReadLimits
 from gfm_pipeline.core.contracts.layout import CHUNK
-from gfm_pipeline.core.contracts.reading import ReadLimits
 
 SPLITS = {"trainset": slice(0, 3), "valset": slice(3, 4), "testset": slice(4, N_RECORDS)}
 

@@ -14,7 +14,8 @@ from pretend import train as pretended
 
 from gfm_pipeline.apps.runtime.program import Task, run_program
 from gfm_pipeline.core.contracts.task import ExitCode
-from gfm_pipeline.core.contracts.training import StopReason, TrainResult, TrainSpec
+from gfm_pipeline.core.contracts.training import TrainSpec
+from gfm_pipeline.core.contracts.training_result import StopReason, TrainResult
 from gfm_pipeline.core.errors import DataError
 
 WORKFLOW_FOLDER = 6  # levels above campaigns/NAME/stages/STAGE/tasks/TASK/attempt-N

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 from gfm_pipeline.apps.runtime.program import Task, run_program
-from gfm_pipeline.core.contracts.data import AssembleResult, AssembleSpec, DatasetStatistics
+from gfm_pipeline.core.contracts.data import AssembleResult, AssembleSpec
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.core.publish import publishing, read_manifest, verify
 
 

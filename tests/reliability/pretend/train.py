@@ -15,7 +15,8 @@ from typing import Any
 
 from gfm_pipeline.apps.runtime.program import StopRequested, Task, run_program
 from gfm_pipeline.core.contracts.task import ExitCode
-from gfm_pipeline.core.contracts.training import DatasetErrors, StopReason, TrainResult, TrainSpec
+from gfm_pipeline.core.contracts.training import TrainSpec
+from gfm_pipeline.core.contracts.training_result import DatasetErrors, StopReason, TrainResult
 from gfm_pipeline.core.publish import is_published, publishing, read_manifest, verify
 from gfm_pipeline.core.records import from_plain, to_plain
 from pretend import fraction, mix

@@ -1,0 +1,1 @@
+"""Extended XYZ, parsed several times faster than by ASE."""

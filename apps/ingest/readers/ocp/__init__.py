@@ -1,0 +1,1 @@
+"""OC20 and OC22 as their publishers ship them."""

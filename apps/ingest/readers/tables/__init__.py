@@ -1,0 +1,1 @@
+"""Tables of structures: one row, one record."""

@@ -1,0 +1,1 @@
+"""Outputs of VASP, and its training data of machine-learned force fields."""

@@ -1,0 +1,96 @@
+"""What a preview of a source is asked, and what it answers; nothing is written anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gfm_pipeline.core.contracts.data import AcrossSources, SourceSettings
+from gfm_pipeline.core.contracts.ingest.label_keys import LabelInventory
+from gfm_pipeline.core.contracts.ingest.reading import ReadLimits
+from gfm_pipeline.core.contracts.ingest.report import Histogram
+from gfm_pipeline.core.contracts.layout import RecordLine
+
+
+@dataclass(frozen=True)
+class PreviewSpec:
+    """Look at a source before anything is converted.
+
+    Parameters
+    ----------
+    source
+        As ingest would get it.
+    seed
+        Decides which files, and which of the records read, are shown.
+    records
+        Records to show.
+    scan
+        Records to read at most.
+    seconds
+        Time to read for, at most.
+    limits
+        Of the process that reads.
+    validation, test
+        Shares of the records that ingest is to give these splits.
+    across
+        How splits are dealt beside those of other sources.
+    """
+
+    source: SourceSettings
+    seed: int
+    records: int = 10
+    scan: int = 2000
+    seconds: float = 20.0
+    limits: ReadLimits = field(default_factory=ReadLimits)
+    validation: float = 0.1
+    test: float = 0.1
+    across: AcrossSources = AcrossSources.APART
+
+
+@dataclass(frozen=True)
+class RemovedRecords:
+    """What one filter would set aside of the records that were read."""
+
+    reason: str
+    records: int
+    example: str
+
+
+@dataclass(frozen=True)
+class LabelCheck:
+    """One look at the labels; ``passed`` is None where the data do not allow it."""
+
+    name: str
+    passed: bool | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What was seen.
+
+    ``read`` records of ``files`` files; ``total`` records of the source where that is cheap to say. ``energies`` are
+    after references fitted to what was read (eV/atom), ``forces`` the largest component of each record (eV/Angstrom).
+    """
+
+    source: str
+    reader: str
+    files: int
+    files_read: int
+    read: int
+    complete: bool
+    total: int | None
+    usable: int
+    groups: int
+    elements: tuple[str, ...]
+    records: tuple[RecordLine, ...]
+    units: dict[str, str]
+    conversions: tuple[str, ...]
+    filters: dict[str, Any]
+    energies: Histogram | None
+    forces: Histogram | None
+    removed: tuple[RemovedRecords, ...]
+    checks: tuple[LabelCheck, ...]
+    warnings: tuple[str, ...]
+    labels: LabelInventory = field(default_factory=LabelInventory)
+    passed_over: dict[str, int] = field(default_factory=dict)  # sound, and not for this source: reason, records

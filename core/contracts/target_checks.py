@@ -1,0 +1,124 @@
+"""What contradicts itself in a declared target, or between several."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from gfm_pipeline.core.contracts.targets import (
+    ENERGY,
+    ENTRY_POINTS,
+    RESERVED,
+    TARGETS,
+    Constraint,
+    Level,
+    Origin,
+    Rank,
+    Reference,
+    Target,
+)
+from gfm_pipeline.core.contracts.units import unit_of
+from gfm_pipeline.core.errors import ConfigError, Refused
+
+_DERIVED = {Origin.GRADIENT: (Level.ATOM, Rank.VECTOR), Origin.STRAIN: (Level.GRAPH, Rank.TENSOR)}
+
+
+def describe_target(name: str) -> Target:
+    """Return the registered target of a name.
+
+    Raises
+    ------
+    ConfigError
+        When there is none, a package's declaration cannot be imported, or it does not hold together.
+    """
+    target = TARGETS.describe(name)
+    if target.name != name:
+        raise ConfigError(
+            f"Target {name!r} calls itself {target.name!r}.", f"Give its entry point ({ENTRY_POINTS}) that name."
+        )
+    return _checked(target)
+
+
+def check_target(target: Target) -> Target:
+    """Return a target whose declaration holds together.
+
+    Raises
+    ------
+    Refused
+        When it does not; ``at`` names the field at fault.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", target.name):
+        raise Refused(f"names {target.name!r}", "Names are letters, digits and underscores, a letter first.")
+    if target.name in RESERVED:
+        raise Refused(f"names {target.name!r}, which a column of datasets has for its name", "Choose another name.")
+    try:
+        unit_of(target.unit)
+    except Refused as error:
+        raise Refused(error.message, error.hint, ("unit",)) from error
+    if target.reference is not Reference.NONE and target.rank is not Rank.SCALAR:
+        raise Refused(
+            f"is {target.reference}, and a {target.rank} has no reference: it would not turn with the structure",
+            "Leave it out.",
+            ("reference",),
+        )
+    if target.reference is Reference.ELEMENTS and target.level is Level.GRAPH and not target.extensive:
+        raise Refused(
+            "is elements, a sum over atoms, for values of structures that do not add up",
+            "Write extensive: true, or reference: mean.",
+            ("reference",),
+        )
+    if target.constraint is not Constraint.NONE and (target.level, target.rank) != (Level.ATOM, Rank.SCALAR):
+        raise Refused(f"is {target.constraint}, which scalars of atoms obey", "Leave it out.", ("constraint",))
+    if target.constraint is not Constraint.NONE and target.reference is not Reference.NONE:
+        raise Refused(
+            f"is {target.reference}, and values that are {target.constraint} are learned whole",
+            "Leave it out.",
+            ("reference",),
+        )
+    if target.origin in _DERIVED and (target.level, target.rank) != _DERIVED[target.origin]:
+        level, rank = _DERIVED[target.origin]
+        raise Refused(f"is {target.origin}, which gives one {rank} per {level}", "Correct level or rank.", ("origin",))
+    return target
+
+
+def _checked(target: Target) -> Target:
+    """Return a target whose declaration holds together; raises `ConfigError`."""
+    try:
+        return check_target(target)
+    except Refused as error:
+        raise ConfigError(
+            f"Target {target.name!r}: {'.'.join(map(str, error.at))} {error.message}.", error.hint
+        ) from error
+
+
+def check_together(targets: Sequence[Target], *, direct_forces: bool) -> None:
+    """Refuse targets that one model cannot predict together.
+
+    Parameters
+    ----------
+    targets
+        What is predicted.
+    direct_forces
+        Whether forces come from a head of their own, not from the energy.
+
+    Raises
+    ------
+    ConfigError
+        Without any target, with two of one name, or with a derivative of an energy that is no target.
+    """
+    for target in targets:
+        _checked(target)
+    names = [target.name for target in targets]
+    if not names:
+        raise ConfigError("A model predicts at least one target, and none is named.", "Name energy, for instance.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"Target {twice[0]} is named twice.", "Leave one out.")
+    for target in targets:
+        derived = target.origin is Origin.STRAIN or (target.origin is Origin.GRADIENT and not direct_forces)
+        if derived and ENERGY.name not in names:
+            hint = ", or choose force_head: direct" if target.origin is Origin.GRADIENT else ""
+            raise ConfigError(
+                f"Target {target.name} is a derivative of the energy, which is no target.",
+                f"Name {ENERGY.name} among the targets{hint}.",
+            )

@@ -1,0 +1,86 @@
+"""What a training says of itself when it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, Target
+from gfm_pipeline.core.strenum import StrEnum
+
+
+class StopReason(StrEnum):
+    """Why a training ended."""
+
+    BUDGET = "budget"  # reached the rung's number of graphs
+    CONVERGED = "converged"  # its own convergence criterion was met
+    LIMIT = "limit"  # hit the largest number of graphs before converging
+    DIVERGED = "diverged"  # loss not finite
+
+
+@dataclass(frozen=True)
+class TargetError:
+    """Mean absolute error of a target, and that of a model that learned nothing, in the unit of the target's errors.
+
+    ``null`` is 0 where the target has no labels, or none that differ from what such a model predicts.
+    """
+
+    target: Target
+    mae: float
+    null: float
+
+    @property
+    def ratio(self) -> float | None:
+        """Error over that of a model that learned nothing; None where that has none."""
+        return self.mae / self.null if self.null > 0.0 else None
+
+
+@dataclass(frozen=True)
+class DatasetErrors:
+    """Errors on one dataset: eV/atom and eV/Angstrom, mean absolute, beside "learns nothing".
+
+    ``others`` are those of targets beside energy and forces. `by_target` has all.
+    """
+
+    energy_mae: float
+    force_mae: float
+    null_energy_mae: float
+    null_force_mae: float
+    others: dict[str, TargetError] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, errors: Sequence[TargetError]) -> DatasetErrors:
+        """Return the errors of some targets as those of a dataset; what is not among them is 0."""
+        by_name = {error.target.name: error for error in errors}
+        energy = by_name.pop(ENERGY.name, TargetError(ENERGY, 0.0, 0.0))
+        forces = by_name.pop(FORCES.name, TargetError(FORCES, 0.0, 0.0))
+        return cls(energy.mae, forces.mae, energy.null, forces.null, by_name)
+
+    def by_target(self) -> tuple[TargetError, ...]:
+        """Return the errors of all targets that have labels; energy and forces come first."""
+        first = (
+            TargetError(ENERGY, self.energy_mae, self.null_energy_mae),
+            TargetError(FORCES, self.force_mae, self.null_force_mae),
+        )
+        return tuple(error for error in (*first, *self.others.values()) if error.null > 0.0)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training ended.
+
+    ``objective`` is the mean over datasets of the mean over targets of MAE / null on the validation split with EMA
+    weights: 1 means nothing learned, 0 is perfect; None when diverged.
+    """
+
+    stop_reason: StopReason
+    objective: float | None
+    errors: dict[str, DatasetErrors]
+    graphs: int
+    steps: int
+    parameters: int
+    seconds: float
+    graphs_per_second: float
+    checkpoint: str | None
+    digest: str | None
+    message: str = ""

@@ -1,0 +1,1 @@
+"""Facts of a campaign as tables of text."""
