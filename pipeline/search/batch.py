@@ -58,7 +58,7 @@ class BatchUCB(ProposalMethod):
         surrogate = Surrogate(encoding, rows, objectives, rng)
         pool = self._pool(encoding, surrogate, n, rng)
         tried = np.vstack([tried, new_rows(rows, row_keys(tried))])  # results of another search were not taken in this
-        pool = new_rows(pool, row_keys(tried))
+        pool = new_rows(pool[encoding.allowed(pool)], row_keys(tried))
         chosen = self._choose(encoding, surrogate, pool, min(n, len(pool)), rng) if len(pool) else pool
         if len(chosen) < n:  # the pool held too few that are new: a small space
             chosen = np.vstack([chosen, untried(encoding, n - len(chosen), np.vstack([tried, chosen]), rng)])

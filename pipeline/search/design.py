@@ -29,7 +29,12 @@ def hypercube(encoding: Encoding, n: int, algorithm: int, rng: np.random.Generat
     """Return a Latin hypercube (McKay et al. 1979) of ``n`` rows of one algorithm."""
     width = len(encoding.columns)
     strata = np.stack([rng.permutation(n) for _ in range(width)], axis=1)
-    return encoding.of_algorithm(encoding.from_units((strata + rng.random((n, width))) / n, canonical=False), algorithm)
+    units = (strata + rng.random((n, width))) / n
+    rows = encoding.of_algorithm(encoding.from_units(units, canonical=False), algorithm)
+    bad = np.flatnonzero(~encoding.allowed(rows))
+    if len(bad):
+        rows[bad] = encoding.sample(len(bad), rng, np.full(len(bad), algorithm))
+    return rows
 
 
 def untried(encoding: Encoding, n: int, tried: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -14,7 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from gfm_pipeline.search.space import Choice, Dimension, SearchSpace
+from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.search.space import NOTHING_LEFT, ROUNDS, Choice, Dimension, SearchSpace
+
+LOOKED_AT = 5000  # draws in which an allowed one must be
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,15 @@ class Column:
         if isinstance(self.dimension, Choice):
             return len(self.dimension.values)
         return int(self.dimension.high) - int(self.dimension.low) + 1 if self.dimension.whole else None
+
+    def within(self, values: Dimension, codes: np.ndarray) -> np.ndarray:
+        """Return which codes stand for one of ``values``, shape (codes,)."""
+        if isinstance(self.dimension, Choice):
+            known = np.array([values.contains(value) for value in self.dimension.values])
+            return np.asarray(known[codes.astype(int)])
+        if isinstance(values, Choice):
+            return np.isin(codes, np.array([v for v in values.values if _is_number(v)], float))
+        return np.asarray((values.low <= codes) & (codes <= values.high))
 
     def from_unit(self, unit: np.ndarray) -> np.ndarray:
         """Map numbers in [0, 1) to codes."""
@@ -162,13 +174,52 @@ class Encoding:
         return self.canonical(rows)
 
     def sample(self, n: int, rng: np.random.Generator, algorithms: np.ndarray | None = None) -> np.ndarray:
-        """Draw ``n`` canonical rows, evenly; ``algorithms`` gives the algorithm of each."""
+        """Draw ``n`` canonical rows that are allowed, evenly; ``algorithms`` gives the algorithm of each.
+
+        Raises
+        ------
+        ConfigError
+            When next to everything is forbidden.
+        """
+        rows = self._drawn(n, rng, algorithms)
+        for _ in range(ROUNDS):
+            bad = np.flatnonzero(~self.allowed(rows))
+            if not len(bad):
+                return rows
+            rows[bad] = self._drawn(len(bad), rng, None if algorithms is None else algorithms[bad])
+        raise ConfigError(NOTHING_LEFT, "Forbid less, or narrow the ranges instead.")
+
+    def _drawn(self, n: int, rng: np.random.Generator, algorithms: np.ndarray | None) -> np.ndarray:
         rows = self.from_units(rng.random((n, len(self.columns))), canonical=False)
         return self.canonical(rows) if algorithms is None else self.of_algorithm(rows, algorithms)
 
+    def allowed(self, rows: np.ndarray) -> np.ndarray:
+        """Return which rows have no forbidden combination, shape (rows,)."""
+        found = np.ones(len(rows), bool)
+        if self.space.forbidden:
+            used = self.active(rows)
+        for combination in self.space.forbidden:
+            hit = np.ones(len(rows), bool)
+            for name, values in combination.items():
+                one = np.zeros(len(rows), bool)
+                for c, column in enumerate(self.columns):
+                    if column.name == name:
+                        one |= used[:, c] & column.within(values, rows[:, c])
+                hit &= one
+            found &= ~hit
+        return found
+
+    def algorithms_without_any(self) -> list[str]:
+        """Return the algorithms of which forbidden combinations leave next to nothing: none of many draws."""
+        rng, missing = np.random.default_rng(0), []
+        for a, name in enumerate(self.space.algorithms):
+            if not self.allowed(self._drawn(LOOKED_AT, rng, np.full(LOOKED_AT, a))).any():
+                missing.append(name)
+        return missing
+
     @property
     def size(self) -> int | None:
-        """How many distinct settings there are; None: beyond counting."""
+        """How many distinct settings there are, forbidden ones among them; None: beyond counting."""
         total = 0
         for mine in self._active:
             counts = [column.count for column, used in zip(self.columns, mine, strict=True) if used]
@@ -178,7 +229,7 @@ class Encoding:
         return total // len(self._active)  # the algorithm itself is a column, too
 
     def enumerate(self) -> np.ndarray:
-        """Return every setting of a space whose `size` is known, as rows."""
+        """Return every allowed setting of a space whose `size` is known, as rows."""
         found = []
         for a, mine in enumerate(self._active):
             values = []
@@ -191,7 +242,8 @@ class Encoding:
                 else:
                     values.append(self._first[[c]])
             found.append(np.stack([grid.ravel() for grid in np.meshgrid(*values, indexing="ij")], axis=1))
-        return np.vstack(found)
+        everything = np.vstack(found)
+        return everything[self.allowed(everything)]
 
     def features(self, rows: np.ndarray) -> np.ndarray:
         """Return what a regression sees: units of what has an order, a column of zeros and ones per name."""

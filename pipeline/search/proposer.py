@@ -192,7 +192,8 @@ def _ask_optimiser(
             n_initial_points=1,
         )
         search.tell([(_row(space, t.settings, varying), _score(t.objective)) for t in observations])
-        return [space.canonical({**fixed, **row}) for row in search.ask(n)]
+        rows = [space.canonical({**fixed, **row}) for row in search.ask(n)]
+        return [row for row in rows if space.allows(space.settings(row))]
 
 
 def _row(space: SearchSpace, settings: dict[str, Any], varying: dict[str, Any]) -> dict[str, Any]:

@@ -13,10 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gfm_pipeline.core.errors import ConfigError
+
 if TYPE_CHECKING:
     import numpy as np
 
 Value = Any  # str | int | float
+ROUNDS = 100  # of draws in place of forbidden ones
+NOTHING_LEFT = "search.space.forbidden leaves next to nothing of the search space."
 
 
 @dataclass(frozen=True)
@@ -90,16 +94,26 @@ class SearchSpace:
         Dimension by name; must hold ``algorithm`` (a `Choice` of names).
     own
         Algorithm name to its dimensions by name.
+    forbidden
+        Combinations that no candidate has: values by name, which it must not have all together.
     """
 
     shared: Mapping[str, Dimension]
     own: Mapping[str, Mapping[str, Dimension]]
+    forbidden: tuple[Mapping[str, Dimension], ...] = ()
 
     @property
     def algorithms(self) -> tuple[str, ...]:
         """Return the names of the algorithms in the space."""
         choice = self.shared["algorithm"]
         return tuple(choice.values) if isinstance(choice, Choice) else ()
+
+    def allows(self, settings: Mapping[str, Value]) -> bool:
+        """Return whether no forbidden combination is among the settings of a candidate."""
+        return not any(
+            all(name in settings and values.contains(settings[name]) for name, values in combination.items())
+            for combination in self.forbidden
+        )
 
     def largest(self, name: str) -> float:
         """Return the largest value of a number that any candidate can have."""
@@ -143,7 +157,25 @@ class SearchSpace:
         return result
 
     def sample(self, n: int, rng: np.random.Generator, algorithm: str | None = None) -> list[dict[str, Value]]:
-        """Draw ``n`` canonical rows, stratified in every dimension (Latin hypercube, McKay et al. 1979)."""
+        """Draw ``n`` canonical rows, stratified in every dimension (Latin hypercube, McKay et al. 1979).
+
+        Forbidden ones are drawn again.
+
+        Raises
+        ------
+        ConfigError
+            When next to everything is forbidden.
+        """
+        rows = self._drawn(n, rng, algorithm)
+        for _ in range(ROUNDS):
+            bad = [place for place, row in enumerate(rows) if not self.allows(self.settings(row))]
+            if not bad:
+                return rows
+            for place, row in zip(bad, self._drawn(len(bad), rng, algorithm), strict=True):
+                rows[place] = row
+        raise ConfigError(NOTHING_LEFT, "Forbid less, or narrow the ranges instead.")
+
+    def _drawn(self, n: int, rng: np.random.Generator, algorithm: str | None) -> list[dict[str, Value]]:
         columns = self.columns()
         drawn = {}
         for name, dimension in columns.items():

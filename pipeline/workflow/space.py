@@ -77,6 +77,13 @@ class _Space(Strict):
         default={}, description="Ranges that hold for one algorithm only, in place of or beside the shared ones."
     )
 
+    forbidden: list[dict[str, Any]] | None = Field(
+        default=None,
+        max_length=1000,
+        description="Combinations that no candidate has: in each, values (one, a list, or a range) by hyperparameter, "
+        "which a candidate must not have all together.",
+    )
+
     @field_validator("per_algorithm", mode="before")
     @classmethod
     def _own(cls, given: Any, info: ValidationInfo) -> Any:
@@ -101,6 +108,42 @@ class _Space(Strict):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _something_is_left(self) -> _Space:
+        """Each forbidden combination must be of hyperparameters that there are, and leave some of every algorithm."""
+        if self.forbidden is None:
+            return self
+        for index, combination in enumerate(self.forbidden):
+            if not combination:
+                raise Refused("is empty, which forbids everything", "Name hyperparameters.", ("forbidden", index))
+            for key, value in combination.items():
+                combination[key] = self._values(key, value, ("forbidden", index, key))
+        space = self.compile()
+        from gfm_pipeline.search.encoding import Encoding  # here: it needs numpy
+
+        for name in Encoding(space).algorithms_without_any():
+            raise Refused(
+                f"leaves next to nothing of {name}",
+                f"Forbid less, or leave {name} out of search.space.algorithm.",
+                ("forbidden",),
+            )
+        return self
+
+    def _values(self, key: str, value: Any, at: tuple[str | int, ...]) -> Any:
+        """Return the values of a hyperparameter that a combination names, checked."""
+        if key == "algorithm":
+            names = value if isinstance(value, list) else [value]
+            for name in names:
+                if name not in self.algorithm:
+                    raise Refused(f"names {name!r}, which is not searched", suggestion(str(name), self.algorithm), at)
+            return names
+        for name in self.algorithm:
+            about = ALGORITHMS.describe(name)
+            if key in HYPERPARAMETERS or key.removeprefix(PREFIX) in {option.name for option in about.options}:
+                return _read(_declared(name, about, key), value, at)
+        known = [*HYPERPARAMETERS, "algorithm"]
+        raise Refused("is no hyperparameter of the algorithms that are searched", suggestion(key, known), at)
+
     def written(self) -> dict[str, Any]:
         """Return the space as plain data, as it enters the settings of a campaign: what is not searched is left out."""
         return {name: value for name, value in self.model_dump(mode="json").items() if value is not None}
@@ -109,9 +152,11 @@ class _Space(Strict):
         """Return the space the search works on."""
         plain = self.written()
         own = plain.pop("per_algorithm")
+        forbidden = plain.pop("forbidden", [])
         return SearchSpace(
             {name: _dimension(value) for name, value in sorted(plain.items())},
             {name: {k: _dimension(v) for k, v in sorted(inner.items())} for name, inner in own.items()},
+            tuple({name: _dimension(value) for name, value in one.items()} for one in forbidden),
         )
 
 

@@ -225,6 +225,7 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "search.space.ema_decay": (0.5, "search"),
     "search.space.clip_norm": (5.0, "search"),
     "search.space.warmup": (20, "search"),
+    "search.space.forbidden": ([{"hidden": 8, "layers": 2}], "search"),
     "search.space.force_head": ("direct", "search"),
     "search.space.per_algorithm": ({"EGNN": {"hidden": [8, 24], "layers": 2}}, "search"),
     "converge.members": (3, "search"),  # the search chooses them
