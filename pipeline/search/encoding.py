@@ -243,7 +243,7 @@ class Encoding:
                     values.append(self._first[[c]])
             found.append(np.stack([grid.ravel() for grid in np.meshgrid(*values, indexing="ij")], axis=1))
         everything = np.vstack(found)
-        return everything[self.allowed(everything)]
+        return np.asarray(everything[self.allowed(everything)])
 
     def features(self, rows: np.ndarray) -> np.ndarray:
         """Return what a regression sees: units of what has an order, a column of zeros and ones per name."""
