@@ -90,18 +90,20 @@ def driving(
     job: JobIdentity = NO_JOB,
     job_ended: JobEndedFn = never_ended,
     simulation: Clock | None = None,
+    *,
+    durable: bool | None = None,
 ) -> Iterator[OpenCampaign]:
     """Lock and open the campaign in ``root``, creating it when it is new, for its owner's eyes only.
 
-    ``job`` and ``job_ended`` are as in `CampaignLock`. ``simulation`` is the clock of one: its journal bears that time,
-    and is not synced to the disk.
+    ``job`` and ``job_ended`` are as in `CampaignLock`. ``simulation`` is the clock of one: its journal bears that time.
+    ``durable`` says whether the journal is synced to the disk; None: unless it is a simulation's.
     """
     paths = CampaignPaths(root.resolve())
     check_name(paths, name, simulated=simulation is not None)
     with storage_errors(paths.root):
         paths.root.parent.mkdir(parents=True, exist_ok=True)
         paths.root.mkdir(mode=PRIVATE, exist_ok=True)
-    clock, durable = simulation or MACHINE, simulation is None
+    clock, durable = simulation or MACHINE, simulation is None if durable is None else durable
     with (
         CampaignLock(paths.lock, job, job_ended) as lock,
         Journal(paths.journal, lock.check if durable else None, clock, durable=durable) as journal,

@@ -31,6 +31,11 @@ from gfm_pipeline.cli.status import JSON
     help="Fit times and learning curves to the journal of a campaign that was run.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=None, help="Short for --set scenario.seed=N.")
+@click.option(
+    "--compare/--no-compare",
+    default=None,
+    help="Simulate half and twice the nodes and trials, too, to advise one.  [default: where it takes no minutes]",
+)
 @JSON
 def simulate(
     workflow: Path,
@@ -41,6 +46,7 @@ def simulate(
     scenario_file: Path | None,
     recorded: Path | None,
     seed: int | None,
+    compare: bool | None,
     as_json: bool,
 ) -> None:
     """Run the campaign of WORKFLOW in a simulation of a machine, and say how well it would use it.
@@ -55,7 +61,8 @@ def simulate(
     def say(text: str) -> None:
         click.echo(text, err=True)
 
-    found = simulated(Asked(workflow, site, overlays, folder, overrides, scenario_file, recorded, seed), say)
+    asked = Asked(workflow, site, overlays, folder, overrides, scenario_file, recorded, seed)
+    found = simulated(asked, say, compare=compare)
     if as_json:
         click.echo(json.dumps(found.to_plain(), indent=1, allow_nan=False))
         return

@@ -5,17 +5,20 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gfm_pipeline.api.run_request import ResolvedRun, resolve
 from gfm_pipeline.campaign.folder import check_name
 from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.simulate.advice import advise
 from gfm_pipeline.simulate.campaign_run import Simulation
-from gfm_pipeline.simulate.result import Outcome, result_of
+from gfm_pipeline.simulate.recorded import Recorded, recorded
+from gfm_pipeline.simulate.result import Outcome, Simulated, result_of
 from gfm_pipeline.simulate.scenario import ScenarioModel, load_scenario, split_scenario
 from gfm_pipeline.sites.registry import load_site, split_sets
 
+COMPARE_SECONDS = 20.0  # of processor time of a simulation, up to which others are simulated unasked
 ACCOUNT = "site.scheduler.account=simulation"  # nothing is charged to it
 
 
@@ -60,26 +63,55 @@ class Asked:
         return resolve(self.workflow, self.site, root, others, self.overlays)
 
 
-def simulated(asked: Asked, notify: Callable[[str], None] = lambda _: None) -> Outcome:
-    """Carry out a simulation and return what it found; ``notify`` is told of stages.
+def simulated(asked: Asked, notify: Callable[[str], None] = lambda _: None, *, compare: bool | None = None) -> Outcome:
+    """Carry out a simulation and return what it found.
+
+    Parameters
+    ----------
+    asked
+        What to simulate.
+    notify
+        Told of stages.
+    compare
+        Whether other allocations are simulated, to advise one; None: where that takes no minutes.
 
     Raises
     ------
     GFMError
         When workflow, site, scenario or folder cannot be used.
     """
-    scenario = asked.assumed()
+    scenario, known = asked.assumed(), None if asked.recorded is None else recorded(asked.recorded)
+    first = _first(asked, scenario, known, notify)
+    if compare is None:
+        compare = first.found.processor_seconds < COMPARE_SECONDS
+
+    def again(overrides: tuple[str, ...]) -> Simulated:
+        notify(f"compared with {', '.join(overrides)}")
+        other = replace(asked, folder=None, overrides=(*asked.overrides, *overrides))
+        return _first(other, scenario, known, lambda _: None)
+
+    return replace(first.found, advice=advise(first, again, compare=compare))
+
+
+def _first(asked: Asked, scenario: ScenarioModel, known: Recorded | None, notify: Callable[[str], None]) -> Simulated:
     if asked.folder is not None:
         request = asked.request(asked.folder)
         if check_name(request.context.paths, request.loaded.model.name, simulated=True) is not None:
             raise ConfigError(f"{asked.folder} holds a simulation already.", "Choose a new folder with --campaign.")
-        return _run(request, scenario, notify)
+        return _run(request, scenario, known, notify)
     with tempfile.TemporaryDirectory(prefix="gfm-simulation-") as folder:
-        return _run(asked.request(Path(folder) / "campaign"), scenario, notify)
+        return _run(asked.request(Path(folder) / "campaign"), scenario, known, notify)
 
 
-def _run(request: ResolvedRun, scenario: ScenarioModel, notify: Callable[[str], None]) -> Outcome:
+def _run(
+    request: ResolvedRun, scenario: ScenarioModel, known: Recorded | None, notify: Callable[[str], None]
+) -> Simulated:
     begun = time.process_time()
+    if known is not None:
+        from gfm_pipeline.simulate.fit import fitted  # here: scipy
+
+        scenario = fitted(scenario, known, request.loaded.model.search.space.compile())
     simulation = Simulation(request, scenario, notify, time.time())
     outcome = simulation.run()
-    return result_of(simulation, outcome, time.process_time() - begun)
+    found = result_of(simulation, outcome, time.process_time() - begun, known)
+    return Simulated(found, simulation, request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -79,7 +80,7 @@ class Simulation:
         The workflow on its site, resolved for ``root``.
     scenario
         What is assumed.
-    say
+    notify
         Told of stages.
     start
         Unix time of the first event.
@@ -112,6 +113,7 @@ class Simulation:
         self.programs = Programs(self.cost, curves, scenario.cost.other_seconds)
         self.watcher = SimulationWatcher(self.clock, self.ledger, scenario.driver, request.context.paths, notify)
         self.clock.before_waiting = self.watcher.waits
+        self.clock.measured = time.perf_counter if scenario.driver.measured else None
         self._world = World(
             self.clock,
             self.attempts,

@@ -40,6 +40,8 @@ class SimulatedClock:
         self.now = 0.0
         self.events = 0  # that have happened
         self.before_waiting: Callable[[], None] | None = None  # called when the driver has done all it can
+        self.measured: Callable[[], float] | None = None  # of another clock, whose time is charged too
+        self._mark = 0.0
         self._start, self._limit = start, limit
         self._due: list[tuple[float, int, Event]] = []
         self._number = itertools.count()
@@ -71,6 +73,10 @@ class SimulatedClock:
 
     def take(self, items: queue.Queue[T], seconds: float) -> T | None:
         """Return the next of ``items`` as soon as it is there; None when none came within ``seconds``."""
+        if self.measured is not None:
+            now, before = self.measured(), self._mark
+            self._mark = now
+            self.sleep(now - before if before else 0.0)
         if self.before_waiting is not None:
             self.before_waiting()
         until = self.now + seconds

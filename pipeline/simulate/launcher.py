@@ -65,22 +65,23 @@ class SimulatedLauncher:
         self.ended: queue.Queue[LaunchEnd] = queue.Queue()
         self._clock, self._cluster, self._ledger, self._attempts = clock, cluster, ledger, attempts
         self._programs, self._cost, self._placed, self._held = programs, cost, placed, held
-        self._up: set[str] = set()  # sizes whose workers were started
-        self._ready_at = 0.0
+        self._ready_at: dict[str, float] = {}  # of the sizes whose workers were started
         self._free: dict[SizeClass, deque[str]] = {}  # places on nodes that tasks share
         self._sharing: Counter[str] = Counter()  # tasks on each of them
         self._seen = -1  # changes of the cluster when the places were counted
 
     def serve(self, wanted: Collection[SizeClass]) -> None:
         """Start the workers of sizes that have none; where any has to be, all others end."""
-        labels = {size.label for size in wanted}
-        if self._held and labels - self._up:
-            self._up = labels
-            self._ready_at = self._clock.now + self._cost.workers_seconds
+        labels = {size.label: size for size in wanted}
+        if not self._held or not labels.keys() - self._ready_at.keys():
+            return
+        now, cost = self._clock.now, self._cost
+        fresh = {n: now + (cost.pool_seconds if s.whole else cost.workers_seconds) for n, s in labels.items()}
+        self._ready_at = fresh | {n: when for n, when in self._ready_at.items() if n in labels}
 
-    def ready(self, size: SizeClass) -> bool:  # noqa: ARG002 - workers of all sizes start together
-        """Return whether the workers have started."""
-        return self._clock.now >= self._ready_at
+    def ready(self, size: SizeClass) -> bool:
+        """Return whether the workers of a size have started."""
+        return not self._held or self._clock.now >= self._ready_at.get(size.label, float("inf"))
 
     def trouble(self) -> str | None:
         """Return None: Parsl never breaks down here."""

@@ -6,9 +6,11 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from gfm_pipeline.api.run_request import ResolvedRun
 from gfm_pipeline.simulate.campaign_run import Simulation
 from gfm_pipeline.simulate.cluster import HOUR
 from gfm_pipeline.simulate.ledger import IDLE, Use
+from gfm_pipeline.simulate.recorded import Recorded
 from gfm_pipeline.simulate.scenario import ScenarioModel
 
 NEAR_BEST = 1.05  # times the best objective: the target where none is given
@@ -44,6 +46,41 @@ class CheckpointInterval:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """What a choice comes to: hours to the end and to the target (None: never), node-hours, occupancy."""
+
+    nodes: int
+    trial_nodes: tuple[int, ...]
+    hours: float
+    target_hours: float | None
+    node_hours: float
+    occupancy: float
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to ask for.
+
+    Parameters
+    ----------
+    spare
+        Nodes of a job to keep for those that fail.
+    checkpoint_seconds
+        Between two checkpoints of the largest training; None: no node fails.
+    best
+        The choice of nodes and trials that is cheapest of those not much slower than the fastest; None: none were
+        compared.
+    variants
+        All that were compared, the one that was asked for first.
+    """
+
+    spare: int
+    checkpoint_seconds: float | None
+    best: Variant | None = None
+    variants: tuple[Variant, ...] = ()
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a simulation found; times are simulated unless they say otherwise.
 
@@ -70,6 +107,12 @@ class Outcome:
         How often to save.
     processor_seconds
         That the simulation itself took, of this machine.
+    scenario
+        What was assumed, fitted values included.
+    recorded_hours, recorded_occupancy
+        Of the campaign that was fitted to; None: there was none.
+    advice
+        What to ask for.
     """
 
     outcome: str
@@ -92,7 +135,10 @@ class Outcome:
     best: float | None
     checkpoint: CheckpointInterval
     processor_seconds: float = 0.0
-    notes: tuple[str, ...] = field(default=())
+    scenario: dict[str, Any] = field(default_factory=dict)
+    recorded_hours: float | None = None
+    recorded_occupancy: float | None = None
+    advice: Advice | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """Return it as JSON-ready data."""
@@ -104,8 +150,17 @@ class Outcome:
         return {str(use): self.uses[use] for use in IDLE if self.uses.get(use)}
 
 
-def result_of(simulation: Simulation, outcome: str, processor_seconds: float) -> Outcome:
-    """Return what a simulation found that has ended."""
+@dataclass(frozen=True)
+class Simulated:
+    """A simulation that has ended: what it found, what it was, and what it simulated."""
+
+    found: Outcome
+    simulation: Simulation
+    request: ResolvedRun
+
+
+def result_of(simulation: Simulation, outcome: str, processor_seconds: float, known: Recorded | None = None) -> Outcome:
+    """Return what a simulation found that has ended; ``known``: the campaign that it was fitted to."""
     ledger, scenario, request = simulation.ledger, simulation.scenario, simulation.request
     total = ledger.total()
     uses = {str(use): ledger.seconds[use] / HOUR for use in Use if ledger.seconds[use] > 0.0}
@@ -135,6 +190,9 @@ def result_of(simulation: Simulation, outcome: str, processor_seconds: float) ->
         best=best,
         checkpoint=checkpoint_interval(simulation),
         processor_seconds=processor_seconds,
+        scenario=scenario.model_dump(mode="json"),
+        recorded_hours=None if known is None else known.hours,
+        recorded_occupancy=None if known is None else known.occupancy,
     )
 
 

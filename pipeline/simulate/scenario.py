@@ -55,6 +55,7 @@ class BatchModel(Strict):
 class DriverModel(Strict):
     """Processor time of the driver (s), which does one thing at a time."""
 
+    measured: bool = Field(default=False, description="Charge what it takes here and now; not repeatable.")
     start_seconds: Seconds = Field(default=0.003, description="To start a task.")
     end_seconds: Seconds = Field(default=0.003, description="To take in its end.")
     proposal_seconds: Seconds = Field(default=0.5, description="To propose a wave.")
@@ -65,7 +66,8 @@ class DriverModel(Strict):
 class CostModel(Strict):
     """How long programs take."""
 
-    workers_seconds: Seconds = Field(default=30.0, description="From the start of a job to its first task.")
+    workers_seconds: Seconds = Field(default=30.0, description="Until workers on all nodes of a job have started.")
+    pool_seconds: Seconds = Field(default=10.0, description="Until the one worker pool has that starts launch lines.")
     hand_over_seconds: Seconds = Field(default=2.0, description="A place is taken longer than its wrapper runs.")
     startup_seconds: Seconds = Field(default=60.0, description="Of a training: imports, data, first step.")
     other_seconds: dict[str, Seconds] = Field(
@@ -74,6 +76,7 @@ class CostModel(Strict):
     )
     atoms: Positive = Field(default=30.0, description="Of a graph.")
     neighbours: Positive = Field(default=40.0, description="Of an atom within 5 Angstrom.")
+    graph_seconds: Seconds = Field(default=0.0, description="Of a graph, whatever the model.")
     step_seconds: Positive | None = Field(default=None, description="Of an empty optimiser step; null: by device.")
     rank_flops: Positive | None = Field(default=None, description="Of a rank, a second; null: by device.")
     bandwidth: Positive = Field(default=25e9, description="Of a rank's link in the all-reduce (bytes/s).")

@@ -3,7 +3,7 @@
 Work of a graph (flop): ``layers (edges (2 R H + 2 H^2) + atoms 10 H^2) x algorithm x 9``, 4.5 with a direct force head,
 for width H and R radial functions: the matrix products of EGNN's messages and updates, of which conservative training
 takes some nine times a forward pass of the energy. A step of B graphs over P ranks takes
-``step + ceil(B / P) work / rank_flops + 2 (P - 1) / P bytes / bandwidth + 2 log2(P) latency``.
+``step + ceil(B / P) work / rank_flops + 2 (P - 1) / P bytes / bandwidth + 2 log2(P) latency + B graph``.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class TrainingCost:
         if ranks > 1:
             size = BYTES * self.parameters(settings)
             reduced = 2 * (ranks - 1) / ranks * size / assumed.bandwidth + 2 * math.log2(ranks) * assumed.latency
-        return assumed.scale * (step + mine + reduced) / batch
+        return assumed.scale * (assumed.graph_seconds + (step + mine + reduced) / batch)
 
     def noise(self, task: str, attempt: int) -> float:
         """Return how many times longer than expected an attempt takes: log-normal, the same whenever it is asked."""

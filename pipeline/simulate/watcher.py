@@ -59,17 +59,21 @@ class SimulationWatcher:
             self.placed[str(folder)] = Placed(event.task, event.attempt, event.nodes)
             self.starts += 1
             self.largest = max(self.largest, len(event.nodes))
-            self._clock.sleep(model.start_seconds)
+            self._charge(model.start_seconds)
         elif isinstance(event, ev.TaskEnded):
             self.completions += 1
             self._note(event)
-            self._clock.sleep(model.end_seconds)
+            self._charge(model.end_seconds)
         elif isinstance(event, ev.WaveProposed):
             self.candidates += len(event.candidates)
             cost = model.proposal_seconds + model.candidate_seconds * len(event.candidates)
-            self._clock.sleep(cost + model.told_seconds * event.told)
+            self._charge(cost + model.told_seconds * event.told)
         elif isinstance(event, ev.StageDone | ev.StageFailedEvent):
             self._say(f"{self._clock.now / 3600:.2f} h: {type(event).__name__} {state.stages[event.key].stage}")
+
+    def _charge(self, seconds: float) -> None:
+        if not self._model.measured:
+            self._clock.sleep(seconds)
 
     def tick(self, state: CampaignState) -> None:
         """Do nothing: a simulation needs no sign of life."""

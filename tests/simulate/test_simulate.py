@@ -38,7 +38,7 @@ def events(folder: Path) -> list[ev.Event]:
 @pytest.mark.parametrize("mode", ["resident", "pilot"])
 def test_a_campaign_is_done_in_a_simulation_and_its_journal_is_one(tmp_path, mode):
     asked = replace(simulation(tmp_path, mode=mode), folder=tmp_path / "simulated")
-    found = simulated(asked)
+    found = simulated(asked, compare=False)
     assert found.outcome == "done"
     assert (found.candidates, found.jobs) == (24, 1)
     state = load_state(tmp_path / "simulated" / "journal.jsonl")
@@ -84,7 +84,7 @@ def test_the_wall_time_ends_a_job_and_the_next_one_goes_on(tmp_path):
 def test_nodes_that_fail_are_excluded_and_what_was_not_saved_is_done_again(tmp_path):
     asked = simulation(tmp_path, "scenario.failures.mean_hours=0.3", "scenario.failures.at_gpus=32",
                        "scenario.cost.scale=30", "scenario.cost.checkpoint_every=600")  # fmt: skip
-    found = simulated(replace(asked, folder=tmp_path / "simulated"))
+    found = simulated(replace(asked, folder=tmp_path / "simulated"), compare=False)
     assert found.outcome == "done"
     assert found.failures > 2
     assert found.uses[Use.LOST] > 0
@@ -122,7 +122,7 @@ def test_the_simulated_time_ends(tmp_path):
 
 def test_tasks_that_share_launches_are_simulated_too(tmp_path):
     asked = simulation(tmp_path, "site.launch.max_steps=2", "site.launch.max_sub_node_nodes=1")
-    found = simulated(replace(asked, folder=tmp_path / "simulated"))
+    found = simulated(replace(asked, folder=tmp_path / "simulated"), compare=False)
     assert found.outcome == "done"
     assert list((tmp_path / "simulated").glob("stages/search-*/launches/*"))
     assert found.uses[Use.HELD] > 0

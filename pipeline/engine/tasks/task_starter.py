@@ -26,6 +26,8 @@ from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.launch import LaunchStrategy
 from gfm_pipeline.sites.schema import SiteModel
 
+TOGETHER = 64  # starts that are journalled together
+
 
 def sizes_of(context: Context, step: Step) -> set[SizeClass]:
     """Return the sizes of the tasks of ``step``; their number is small, however many tasks there are."""
@@ -71,6 +73,7 @@ class Starter:
     ) -> None:
         self._may_start = may_start
         self.shared = SharedLaunches()
+        self._prepared: list[tuple[Running, TaskLaunch]] = []  # placed, and not begun yet
         self.started = 0  # tasks, the last time that there were any to start
         self.next_launch = 0.0  # monotonic; batch systems want a pause between launches
         self._context, self._site, self._launcher, self._fleet, self._begin = context, site, launcher, fleet, begin
@@ -91,6 +94,10 @@ class Starter:
             Monotonic seconds.
         """
         self.started = 0
+        self._start_in_order(step, state, busy, now)
+        self._flush()
+
+    def _start_in_order(self, step: Step, state: CampaignState, busy: Container[TaskKey], now: float) -> None:
         full: set[SizeClass] = set()
         sizes = sizes_of(self._context, step)
         waiting: dict[SizeClass, list[AnyRequest]] = {}  # for others to share a launch with
@@ -117,11 +124,7 @@ class Starter:
 
     def _start_one(self, request: AnyRequest, size: SizeClass, state: CampaignState) -> bool:
         """Start a task by itself; return whether there was room."""
-        placement = (
-            place(self._fleet, size, self._clock.monotonic(), failed_on(state, request))
-            if self._launcher.ready(size)
-            else None
-        )
+        placement = self._place(size, failed_on(state, request))
         if placement is None:
             return False
         running = self._opened(request, size, placement, state)
@@ -141,18 +144,23 @@ class Starter:
                 self._account,
             )
         self.started += 1
-        self._begin([running])
-        self._submit(in_job(job, self._site, placement.job), running.key)
+        self._prepared.append((running, in_job(job, self._site, placement.job)))
+        if len(self._prepared) == TOGETHER or (size.whole and self._site.launch.step_delay_seconds):
+            self._flush()
         return True
+
+    def _flush(self) -> None:
+        """Begin what is prepared: their starts become durable by one sync."""
+        prepared, self._prepared = self._prepared, []
+        if prepared:
+            self._begin([running for running, _ in prepared])
+            for running, job in prepared:
+                self._submit(job, running.key)
 
     def _start_shared(self, requests: Sequence[AnyRequest], size: SizeClass, state: CampaignState) -> bool:
         """Start as many of these tasks in one launch as there is room for; return whether there was any."""
         avoid = {node for request in requests for node in failed_on(state, request)}
-        placement = (
-            place(self._fleet, size, self._clock.monotonic(), avoid, len(requests))
-            if self._launcher.ready(size)
-            else None
-        )
+        placement = self._place(size, avoid, len(requests))
         if placement is None:
             return False
         opened = [self._opened(request, size, placement, state) for request in requests[: placement.tasks]]
@@ -172,6 +180,7 @@ class Starter:
             for running, (rank, nodes) in zip(opened, places.items(), strict=True)
         }
         self.started += len(placed)
+        self._flush()
         self._begin(list(placed.values()))
         self.shared.add(SharedLaunch(folder, size, placement, placed))
         self._submit(in_job(job, self._site, placement.job), folder)
