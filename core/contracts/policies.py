@@ -71,6 +71,27 @@ STOPPING = Extensions(
             "one in `search.reduction` of all candidates that finished a rung trains on, the best ones",
             "Jamieson and Talwalkar, AISTATS (2016); Li et al., MLSys (2020)",
         ),
+        "median": PolicyDescription(
+            f"{_SEARCH}.curves:MedianStopping",
+            "who is no worse than the median of all that finished the rung trains on",
+            "Golovin et al., KDD (2017)",
+        ),
+        "fixed": PolicyDescription(
+            f"{_SEARCH}.curves:FixedBudget",
+            "the best one in `keep` after the first rung train to the last one",
+            "Egele et al., arXiv:2404.04111 (2024)",
+            options=(
+                Hyperparameter("keep", ValueKind.REAL, 9.0, "One in so many goes on.", low=1, high=1e6, open_low=True),
+            ),
+        ),
+        "extrapolation": PolicyDescription(
+            f"{_SEARCH}.curves:ExtrapolatedCurves",
+            "as asha, by what a power law through the rungs so far says of the last one",
+        ),
+        "gain": PolicyDescription(
+            f"{_SEARCH}.curves:GainPerCost",
+            "as asha, by what the next rung is expected to gain for the seconds it takes",
+        ),
         "none": PolicyDescription(f"{_SEARCH}.stopping:NoStopping", "every candidate trains to the last rung"),
     },
 )

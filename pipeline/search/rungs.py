@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+NO_OBJECTIVE = "no finite objective (diverged or failed)"
+
 
 @dataclass(frozen=True)
 class Promotion:
@@ -49,7 +51,7 @@ def promote(
             continue
         value = objectives[name]
         if value is None:
-            stopped[name] = "no finite objective (diverged or failed)"
+            stopped[name] = NO_OBJECTIVE
         else:
             stopped[name] = f"objective {value:.4f} is rank {rank[name]} of {len(objectives)}; {cut} may pass"
     return Promotion(promoted, stopped)

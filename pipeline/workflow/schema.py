@@ -76,7 +76,8 @@ class SearchModel(Strict):
     )
     validation_limit: Graphs | None = Field(default=None, description="Validation graphs per dataset; null: all.")
     stopping: StoppingChoice = Field(
-        default=PolicyChoice("asha", {}), description="Policy that stops candidates at rungs: asha, or none."
+        default=PolicyChoice("asha", {}),
+        description="Policy that stops candidates at rungs: asha, median, fixed, extrapolation, gain, or none.",
     )
     proposals: ProposalChoice = Field(
         default=PROPOSALS_OF_NEW,

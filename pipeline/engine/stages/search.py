@@ -62,7 +62,7 @@ from gfm_pipeline.engine.stages.trials import (
     task_name,
 )
 from gfm_pipeline.search.selection import Finalist, Selection
-from gfm_pipeline.search.stopping import StoppingPolicy
+from gfm_pipeline.search.stopping import RungView, StoppingPolicy
 
 if TYPE_CHECKING:
     from gfm_pipeline.workflow.schema import ConvergeModel, SearchModel, WorkflowModel
@@ -134,9 +134,12 @@ def rung_decision(search: SearchModel, stage: StageState, wave: int, rung: int) 
     """Return who of a wave trains on past a rung, and who stops: a function of results that are all in."""
     policy = make_policy(STOPPING, search.stopping, StoppingPolicy)
     entrants = [_entrants(stage, w, rung) or () for w in range(wave + 1)]
-    objectives = {name: objective_of(stage, name, rung) for names in entrants for name in names}
+    names = [name for entered in entrants for name in entered]
+    results = {r: {name: objective_of(stage, name, r) for name in names} for r in range(rung + 1)}
+    seconds = {rung: {name: stage.tasks[task_name(name, rung)].seconds for name in names}}
     promoted = frozenset(name for w in range(wave) for name in stage.decisions[w, rung].promoted)
-    verdict = policy.promote(objectives, entrants[wave], promoted, search.reduction)
+    rungs, reduction = tuple(search.rungs), search.reduction
+    verdict = policy.decide(RungView(rung, rungs, results, seconds, entrants[wave], promoted, reduction))
     return RungDecided(stage.key, wave, rung, verdict.promoted, verdict.stopped)
 
 
