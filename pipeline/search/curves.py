@@ -104,7 +104,7 @@ class GainPerCost(ViewPolicy):
 
     The gain is what a power law through the rungs so far says of the next rung, below the best objective of this one;
     candidates that are not expected to get there come after all others, by their objective. The seconds are those
-    of the last segment, in proportion. All candidates of a rung train on as many nodes of the same kind, so that seconds
+    of the last segment, in proportion. All candidates of a rung train on as many nodes of the same kind, so seconds
     stand for node-hours and, where their power is the same, for kWh.
     """
 
