@@ -101,11 +101,15 @@ class DriverEnded:
 
 @dataclass(frozen=True)
 class TakenOver:
-    """What a stage takes over from the one of key ``origin``: its ``tasks``, and with ``decisions`` what it decided."""
+    """What a stage takes over from the one of key ``origin``: its ``tasks``, and with ``decisions`` what it decided.
+
+    ``starts`` are tasks that go on from where those of the same name ended there.
+    """
 
     origin: str
     tasks: tuple[str, ...]
     decisions: bool = False
+    starts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

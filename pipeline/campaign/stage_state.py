@@ -105,6 +105,9 @@ class StageState:
     opened: float
     ended: float | None = None
     failure: str | None = None
+    designed_for: int | None = None  # candidates of the search whose first design it goes on with
+    # Tasks that go on from where one of another key ended, and which.
+    starts: dict[str, tuple[str, TaskState]] = field(default_factory=dict)
     curtailed: ev.StageCurtailed | None = None  # a budget was spent: it ends with what it has
     outputs: dict[str, str] | None = None
     tasks: dict[str, TaskState] = field(default_factory=dict)

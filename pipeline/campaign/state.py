@@ -194,7 +194,9 @@ class CampaignState:
         stage.sharing = origin.sharing
         for name in taken.tasks:
             stage.note(name)
+        stage.starts = {name: (origin.key, origin.tasks[name]) for name in taken.starts}
         if taken.decisions:
+            stage.designed_for = origin.designed_for or origin.settings.get("candidates")
             stage.slots, stage.waves, stage.decisions = origin.slots, dict(origin.waves), dict(origin.decisions)
 
     def all_tasks(self) -> list[tuple[StageState, TaskState]]:

@@ -60,7 +60,7 @@ def test_one_member_more_trains_that_member_alone(folder, tmp_path_factory):
 
 def test_another_search_takes_over_nothing(folder):
     before = len(started(folder))
-    runs.finish(folder, "run", "w.yaml", "--site", "site.yaml", "--set", "search.rungs=[100, 250]")
+    runs.finish(folder, "run", "w.yaml", "--site", "site.yaml", "--set", "search.space.hidden=[8, 32]")
     assert len([t for t in started(folder)[before:] if t.startswith("c0")]) >= 4
     assert all(e.taken is None for e in runs.events(journal_of(folder)) if isinstance(e, StageOpened))
 

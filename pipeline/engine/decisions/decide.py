@@ -42,7 +42,7 @@ def opening(context: Context, state: CampaignState, name: str) -> StageOpened | 
         and len(known[0]) == len(made)
         and all(a is b for a, (_, b) in zip(known[0], made, strict=True))
     ):
-        return known[1]  # settings and inputs are those of before
+        return _as_before(state, wanted, known[1])  # settings and inputs are those of before
     inputs = dict(wanted.inputs(context))
     for earlier_name, outputs in made:
         inputs |= {f"{earlier_name}/{artefact}": digest for artefact, digest in outputs.items()}
@@ -50,6 +50,18 @@ def opening(context: Context, state: CampaignState, name: str) -> StageOpened | 
     key = stage_key(name, settings, inputs, wanted.code_version)
     opened = StageOpened(name, key, settings, inputs, context.slots)
     context.openings[name] = tuple(outputs for _, outputs in made), opened
+    return _as_before(state, wanted, opened)
+
+
+def _as_before(state: CampaignState, wanted: Stage, opened: StageOpened) -> StageOpened:
+    """Return a stage as it was opened under settings that come to the same results, the latest first; else itself."""
+    if opened.key in state.stages:
+        return opened
+    for earlier in reversed(list(state.stages.values())):
+        if earlier.stage == wanted.name and wanted.same_results(opened, earlier):
+            made_by = stage_key(wanted.name, earlier.settings, earlier.inputs, wanted.code_version)
+            if made_by == earlier.key:  # and not by an earlier version of the stage's code
+                return StageOpened(wanted.name, earlier.key, earlier.settings, earlier.inputs, earlier.slots)
     return opened
 
 

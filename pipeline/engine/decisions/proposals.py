@@ -52,7 +52,7 @@ def ask_for_wave(context: Context, state: CampaignState, wanted: Proposal) -> Wa
     taken = [c.settings for c in candidates]
     choice = search.proposals
     method = make_policy(PROPOSALS, choice, ProposalMethod)
-    initial = method.first_design(space, initial_count(space, search.candidates), seed)
+    initial = method.first_design(space, initial_count(space, stage.designed_for or search.candidates), seed)
     head = initial[len(taken) : len(taken) + wanted.size]
     if len(head) == wanted.size:
         return WaveQuestion(wanted, len(taken), tuple(head), None, DESIGN, 0)

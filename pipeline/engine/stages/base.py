@@ -85,6 +85,10 @@ class Stage(ABC):
     def advance(self, context: Context, stage: StageState, done: Done) -> Step:
         """Return the next step of the stage: events to record, or tasks to start, or nothing but waiting."""
 
+    def same_results(self, opened: StageOpened, earlier: StageState) -> bool:  # noqa: ARG002 - most depend on all they say
+        """Return whether an earlier stage of another key has what this one would make: what differs is no matter."""
+        return False
+
     def may_be_curtailed(self, context: Context, stage: StageState) -> bool:  # noqa: ARG002 - most need all they do
         """Return whether the stage can end with what it has, when a budget is spent."""
         return False

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gfm_pipeline.campaign.events import StageDone, StageFailedEvent
+from gfm_pipeline.campaign.events import StageDone, StageFailedEvent, StageOpened, TakenOver
 from gfm_pipeline.campaign.paths import StagePaths
-from gfm_pipeline.campaign.stage_state import StageState
+from gfm_pipeline.campaign.stage_state import StageState, TaskStatus
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.contracts.data import (
     LATER_SETTINGS,
@@ -36,6 +37,7 @@ from gfm_pipeline.engine.decisions.requests import (
 )
 from gfm_pipeline.engine.resources.demand import Demand, SharedDemand
 from gfm_pipeline.engine.stages.base import Done, Records, Stage, Work
+from gfm_pipeline.engine.stages.trials import ended_tasks
 
 if TYPE_CHECKING:
     from gfm_pipeline.workflow.schema import WorkflowModel
@@ -67,6 +69,48 @@ def _settings(context: Context) -> dict[str, Any]:
         **({} if data.shard_mb == SHARD_MB else {"shard_mb": data.shard_mb}),
         **({} if (within := edges_within(context)) is None else {"edges_within": within}),
     }
+
+
+DESCRIPTIONS = ("level_of_theory", "licence", "citation")  # of a source: kept with its dataset, and read by nobody
+PACKING = ("shards",)
+
+
+def _content(settings: Mapping[str, Any], packed: bool) -> dict[str, Any]:
+    """Return settings without descriptions; ``packed``: also without how datasets are dealt into tasks and files."""
+    left_out = DESCRIPTIONS + (PACKING if packed else ())
+    sources = {
+        name: {k: v for k, v in source.items() if k not in left_out} for name, source in settings["sources"].items()
+    }
+    rest = {k: v for k, v in settings.items() if k != "sources" and not (packed and k == "shard_mb")}
+    return {**rest, "sources": sources}
+
+
+def _of_source(opened: StageOpened | StageState, source: str) -> tuple[Any, dict[str, str]]:
+    """Return what the shards of a source depend on: its settings and files."""
+    content = _content(opened.settings, False)["sources"].get(source)
+    return content, {k: v for k, v in opened.inputs.items() if k.startswith(f"{source}/")}
+
+
+def _last(settings: Mapping[str, Any]) -> str | None:
+    """Return the source that is compared with the others when it is joined (`_compared_with`); None: it is alone."""
+    sources = settings["sources"]
+    return min(reversed(list(sources)), key=lambda name: sources[name]["shards"]) if len(sources) > 1 else None
+
+
+def _is_same(task: str, opened: StageOpened, earlier: StageState) -> bool:
+    """Return whether a task makes the same for ``opened`` as it made for ``earlier``."""
+    kind, _, rest = task.partition("-")
+    source = rest if kind == "assemble" else rest.rpartition("-")[0]
+    content, files = _of_source(opened, source)
+    if content is None or (content, files) != _of_source(earlier, source):
+        return False
+    if opened.settings["seed"] != earlier.settings["seed"]:
+        return False
+    if kind != "assemble":
+        return True
+    now, before = ({k: v for k, v in s.items() if k != "sources"} for s in (opened.settings, earlier.settings))
+    last = (_last(opened.settings), _last(earlier.settings))
+    return now == before and "split_across_sources" not in now and source not in last and None not in last
 
 
 def edges_within(context: Context) -> float | None:
@@ -171,6 +215,18 @@ class Ingest(Stage):
     def advance(self, context: Context, stage: StageState, done: Done) -> Step:  # noqa: ARG002 - it is the first stage
         """Decide the next step of ingest."""
         return _advance(context, stage)
+
+    def same_results(self, opened: StageOpened, earlier: StageState) -> bool:
+        """Return whether sources are described otherwise, or datasets that are there would be packed otherwise."""
+        packed = earlier.outputs is not None
+        return opened.inputs == earlier.inputs and _content(opened.settings, packed) == _content(
+            earlier.settings, packed
+        )
+
+    def takes_over(self, opened: StageOpened, earlier: StageState) -> TakenOver | None:
+        """Return the shards of sources that are as they were, and their datasets where these depend on nothing else."""
+        kept = [task for task in ended_tasks(earlier) if earlier.tasks[task].status is TaskStatus.DONE]
+        return TakenOver(earlier.key, tuple(task for task in kept if _is_same(task, opened, earlier))) if kept else None
 
     def folder_of(self, places: StagePaths, task: str) -> Path:
         """Return the shard or the dataset of a task."""

@@ -174,7 +174,7 @@ class _Waiting(TaskQueue):
 def _train(context: Context, stage: StageState, datasets: StageState, candidate: Candidate, rung: int) -> AnyRequest:
     name = task_name(candidate.name, rung)
     known = context.made.get((datasets.key, stage.key, name))
-    if known is not None:
+    if known is not None and name not in stage.starts:
         return known
     search, paths = context.workflow.search, stage_paths(context, stage)
     model, optimiser = settings_of(candidate.settings)
@@ -186,7 +186,7 @@ def _train(context: Context, stage: StageState, datasets: StageState, candidate:
         seed=candidate_seed(context, candidate.name),
         output=str(paths.checkpoint(name)),
         budget_graphs=search.rungs[rung],
-        checkpoint=str(paths.checkpoint(task_name(candidate.name, rung - 1))) if rung else None,
+        checkpoint=_start(context, stage, candidate.name, rung),
         validate_every=search.rungs[0],
         validation_limit=search.validation_limit,
         threads=context.threads,
@@ -195,6 +195,14 @@ def _train(context: Context, stage: StageState, datasets: StageState, candidate:
     made = TaskRequest(stage.key, NAME, name, TRAIN, spec, rung)
     context.made[datasets.key, stage.key, name] = made
     return made
+
+
+def _start(context: Context, stage: StageState, candidate: str, rung: int) -> str | None:
+    """Return the checkpoint that a training goes on from: of a shorter rung of before, or of the rung before."""
+    key, earlier = stage.starts.get(task_name(candidate, rung), ("", None))
+    if earlier is not None and earlier.status is TaskStatus.DONE and not earlier.diverged:
+        return str(context.paths.stage(NAME, key).checkpoint(earlier.name))
+    return str(stage_paths(context, stage).checkpoint(task_name(candidate, rung - 1))) if rung else None
 
 
 def _finalists(context: Context, stage: StageState) -> list[Finalist]:
@@ -248,8 +256,11 @@ def wave_target(workflow: WorkflowModel) -> int:
     return min(search.wave, search.candidates) if isinstance(search.wave, int) else -(-search.candidates // WAVES)
 
 
-def _without_choice(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name != "members"}
+MORE = ("members", "candidates", "rungs", "validation_limit")  # what a search may be asked for more of
+
+
+def _without_more(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in MORE}
 
 
 class Search(Stage):
@@ -278,7 +289,8 @@ class Search(Stage):
             return Step(events=(StageFailedEvent(stage.key, failure),))
         search = context.workflow.search
         most = trials(context.workflow)
-        sizes = wave_sizes(most, search.wave, stage.slots)
+        left = most - sum(len(wave.candidates) for wave in stage.waves.values())
+        sizes = wave_sizes(max(0, left), search.wave, stage.slots)
         agenda = _agenda(context, stage)
         if stage.curtailed is not None:
             running = any(task.status is TaskStatus.RUNNING for task in stage.tasks.values())
@@ -288,9 +300,9 @@ class Search(Stage):
             return Step(events=decisions)
         next_wave = len(stage.waves)
         proposal = None
-        if next_wave < len(sizes) and not any(agenda.unfinished(wave, 0) for wave in range(next_wave - LAG)):
-            proposal = Proposal(stage.key, next_wave, sizes[next_wave])
-        if proposal is None and next_wave == len(sizes) and agenda.all_finished:
+        if sizes and not any(agenda.unfinished(wave, 0) for wave in range(next_wave - LAG)):
+            proposal = Proposal(stage.key, next_wave, sizes[0])
+        if not sizes and agenda.all_finished:
             if most < search.candidates:
                 limits = {"budget.trials": float(most)}
                 return Step(events=(StageCurtailed(stage.key, f"the budget has {most} trials", limits),))
@@ -302,11 +314,19 @@ class Search(Stage):
         return len(_finalists(context, stage)) >= context.workflow.converge.members
 
     def takes_over(self, opened: StageOpened, earlier: StageState) -> TakenOver | None:
-        """Return all of a search that differs in nothing but who is chosen for the ensemble."""
-        same = _without_choice(opened.settings) == _without_choice(earlier.settings)
-        if not same or opened.inputs != earlier.inputs:
+        """Return all of a search that is asked for more: other members, candidates, longer rungs, other validation."""
+        same = _without_more(opened.settings) == _without_more(earlier.settings)
+        proposed = sum(len(wave.candidates) for wave in earlier.waves.values())
+        before, now = list(earlier.settings["rungs"]), list(opened.settings["rungs"])
+        whole = now[: len(before)] == before
+        longer = now[: len(before) - 1] == before[:-1] and now[len(before) - 1 : len(before)] > before[-1:]
+        more = opened.settings["candidates"] >= proposed and (whole or longer)
+        if not same or not more or opened.inputs != earlier.inputs:
             return None
-        return TakenOver(earlier.key, ended_tasks(earlier), decisions=True)
+        ended = ended_tasks(earlier)
+        starts = () if whole else tuple(t for t in ended if self.rung_of(t) == len(before) - 1)
+        kept = tuple(task for task in ended if task not in frozenset(starts))
+        return TakenOver(earlier.key, kept, decisions=True, starts=starts)
 
     def folder_of(self, places: StagePaths, task: str) -> Path:
         """Return the checkpoint of a candidate at a rung."""
