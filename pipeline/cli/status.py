@@ -52,7 +52,8 @@ def report(campaign: Path, output: Path | None) -> None:
     """Write report.html (one self-contained page with pictures) and report.md of folder CAMPAIGN.
 
     Holds results, every candidate, what ingest found in each source (histograms, records set aside and why), and
-    failures. Works at any time, whatever is finished.
+    failures. Works at any time, whatever is finished. Beside them is results.csv, the candidates of the search in the
+    columns that DeepHyper's own tools read.
     """
     from gfm_pipeline.report.write import write_report
 

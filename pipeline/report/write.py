@@ -1,20 +1,24 @@
-"""The two files of the report."""
+"""The files of the report."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.campaign.state import load_state
 from gfm_pipeline.core.faultpoints import FaultPoint, reach
 from gfm_pipeline.core.publish import storage_errors, write_atomic
 from gfm_pipeline.report.build import build_view, load_evaluation
 from gfm_pipeline.report.html import render_html
 from gfm_pipeline.report.markdown import render_markdown
+from gfm_pipeline.report.results_csv import FILE as RESULTS_FILE
+from gfm_pipeline.report.results_csv import results_csv
 from gfm_pipeline.report.sources import load_found
 from gfm_pipeline.report.view import CampaignView
 
 
 def write_report(campaign: Path, output: Path | None = None) -> tuple[Path, Path, CampaignView]:
-    """Write ``report.html`` and ``report.md`` of a campaign; return both paths, and what they show.
+    """Write ``report.html``, ``report.md`` and ``results.csv`` of a campaign; return the first two, and what they show.
 
     Parameters
     ----------
@@ -35,6 +39,8 @@ def write_report(campaign: Path, output: Path | None = None) -> tuple[Path, Path
         folder.mkdir(parents=True, exist_ok=True)
     view, found = build_view(campaign), load_found(campaign)
     page, text = folder / "report.html", folder / "report.md"
+    if table := results_csv(load_state(CampaignPaths(campaign.resolve()).journal), view.candidates):
+        write_atomic(folder / RESULTS_FILE, table.encode())
     write_atomic(text, render_markdown(view, found).encode())
     reach(FaultPoint.REPORT_MARKDOWN)
     write_atomic(page, render_html(view, load_evaluation(campaign), found).encode())

@@ -1,6 +1,6 @@
 """Stopping policies that look at more than the last rung: median, fixed, extrapolated curves, gain for what it costs.
 
-Each decides from a `RungView`, which follows from the journal alone. What stops says why: the value it was judged by,
+Each decides from `RungResults`, which follow from the journal alone. What stops says why: the value it was judged by,
 the rank or threshold it missed, and the graphs that are not trained.
 """
 
@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 from gfm_pipeline.search.rungs import NO_OBJECTIVE, Promotion
-from gfm_pipeline.search.stopping import RungView, StoppingPolicy
+from gfm_pipeline.search.stopping import RungResults, StoppingPolicy
 
 
 class ViewPolicy(StoppingPolicy):
@@ -25,13 +25,13 @@ class ViewPolicy(StoppingPolicy):
         reduction: float,
     ) -> Promotion:
         """Decide with the objectives of one rung alone, the last but one."""
-        return self.decide(RungView(0, (1, 2), {0: objectives}, {}, tuple(entrants), already, reduction))
+        return self.decide(RungResults(0, (1, 2), {0: objectives}, {}, tuple(entrants), already, reduction))
 
 
 class MedianStopping(ViewPolicy):
     """Who is no worse than the median of all that finished the rung trains on (Golovin et al., KDD 2017)."""
 
-    def decide(self, view: RungView) -> Promotion:
+    def decide(self, view: RungResults) -> Promotion:
         """Promote the entrants that are no worse than the median."""
         values = [value for value in view.objectives.values() if value is not None]
         if not values:
@@ -58,7 +58,7 @@ class FixedBudget(StoppingPolicy):
     def __init__(self, keep: float = 9.0) -> None:
         self.keep = keep
 
-    def decide(self, view: RungView) -> Promotion:
+    def decide(self, view: RungResults) -> Promotion:
         """Promote the best after the first rung, and everybody after the others."""
         if view.rung:
             return _split(view, lambda _: True, "")
@@ -72,7 +72,7 @@ class FixedBudget(StoppingPolicy):
         reduction: float,
     ) -> Promotion:
         """Decide as after the first rung."""
-        return self.decide(RungView(0, (1, 2), {0: objectives}, {}, tuple(entrants), already, reduction))
+        return self.decide(RungResults(0, (1, 2), {0: objectives}, {}, tuple(entrants), already, reduction))
 
     def most(self, candidates: int, rung: int, reduction: float) -> int:  # noqa: ARG002 - it has one of its own
         """Return all at the first rung, one in ``keep`` after it."""
@@ -85,7 +85,7 @@ class ExtrapolatedCurves(ViewPolicy):
     After the first rung there is no curve yet: the objective itself decides.
     """
 
-    def decide(self, view: RungView) -> Promotion:
+    def decide(self, view: RungResults) -> Promotion:
         """Promote the best by what they are expected to become."""
         expected = {
             name: extrapolated(view.curve(name), view.rungs[-1])
@@ -108,7 +108,7 @@ class GainPerCost(ViewPolicy):
     stand for node-hours and, where their power is the same, for kWh.
     """
 
-    def decide(self, view: RungView) -> Promotion:
+    def decide(self, view: RungResults) -> Promotion:
         """Promote those that gain most for what they cost."""
         known = {name: value for name, value in view.objectives.items() if value is not None}
         best = min(known.values(), default=0.0)
@@ -138,7 +138,7 @@ def extrapolated(curve: Sequence[tuple[int, float]], graphs: int) -> float:
     return float(value * (graphs / now) ** -min(max(exponent, 0.0), 1.0))
 
 
-def capped(view: RungView, scores: Mapping[str, float], keep: float, what: str) -> Promotion:
+def capped(view: RungResults, scores: Mapping[str, float], keep: float, what: str) -> Promotion:
     """Promote the best by score while at most one in ``keep`` of all that finished the rung ever was promoted."""
     cut = int(len(view.objectives) / keep)
     ranked = sorted((score, name) for name, score in scores.items())
@@ -155,7 +155,7 @@ def capped(view: RungView, scores: Mapping[str, float], keep: float, what: str) 
     return Promotion(promoted, stopped)
 
 
-def _split(view: RungView, passes: Callable[[float], bool], why: str) -> Promotion:
+def _split(view: RungResults, passes: Callable[[float], bool], why: str) -> Promotion:
     """Promote the entrants whose objective passes, best first."""
     promoted, stopped = [], {}
     for name in view.entrants:

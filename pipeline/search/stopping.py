@@ -10,7 +10,7 @@ from gfm_pipeline.search.rungs import NO_OBJECTIVE, Promotion, promote
 
 
 @dataclass(frozen=True)
-class RungView:
+class RungResults:
     """All that a decision at a rung may depend on.
 
     Parameters
@@ -89,7 +89,7 @@ class StoppingPolicy(ABC):
             ``search.reduction`` of the workflow.
         """
 
-    def decide(self, view: RungView) -> Promotion:
+    def decide(self, view: RungResults) -> Promotion:
         """Decide who is promoted, from all that is known at the rung; by default from its objectives alone."""
         return self.promote(view.objectives, view.entrants, view.already, view.reduction)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gfm_pipeline.core.contracts.policies import STOPPING, default_choice, make_policy
 from gfm_pipeline.search.curves import ExtrapolatedCurves, FixedBudget, GainPerCost, MedianStopping, extrapolated
 from gfm_pipeline.search.rungs import NO_OBJECTIVE
-from gfm_pipeline.search.stopping import RungView, StoppingPolicy
+from gfm_pipeline.search.stopping import RungResults, StoppingPolicy
 
 RUNGS = (100, 300, 900)
 
@@ -20,7 +20,7 @@ def view(rung, *results, seconds=None, entrants=None, already=(), reduction=2.0)
     """Return a view of a rung whose candidates' objectives at it and before are ``results``."""
     known = dict(enumerate(results))
     names = tuple(results[-1]) if entrants is None else tuple(entrants)
-    return RungView(rung, RUNGS, known, {rung: seconds or {}}, names, frozenset(already), reduction)
+    return RungResults(rung, RUNGS, known, {rung: seconds or {}}, names, frozenset(already), reduction)
 
 
 def test_the_median_divides_those_that_finished():
@@ -77,7 +77,7 @@ def test_every_policy_promotes_or_stops_each_once_and_within_its_bound(name, obj
     for start in range(0, len(names), wave):
         entrants = names[start : start + wave]
         known |= dict(zip(entrants, objectives[start : start + wave], strict=False))
-        at = RungView(1, RUNGS, {0: before, 1: dict(known)}, {1: dict.fromkeys(known, 2.0)}, tuple(entrants),
+        at = RungResults(1, RUNGS, {0: before, 1: dict(known)}, {1: dict.fromkeys(known, 2.0)}, tuple(entrants),
                       frozenset(promoted), 2.0)  # fmt: skip
         found = policy.decide(at)
         assert found == policy.decide(at)

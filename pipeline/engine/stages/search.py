@@ -62,7 +62,7 @@ from gfm_pipeline.engine.stages.trials import (
     task_name,
 )
 from gfm_pipeline.search.selection import Finalist, Selection
-from gfm_pipeline.search.stopping import RungView, StoppingPolicy
+from gfm_pipeline.search.stopping import RungResults, StoppingPolicy
 
 if TYPE_CHECKING:
     from gfm_pipeline.workflow.schema import ConvergeModel, SearchModel, WorkflowModel
@@ -139,7 +139,7 @@ def rung_decision(search: SearchModel, stage: StageState, wave: int, rung: int) 
     seconds = {rung: {name: stage.tasks[task_name(name, rung)].seconds for name in names}}
     promoted = frozenset(name for w in range(wave) for name in stage.decisions[w, rung].promoted)
     rungs, reduction = tuple(search.rungs), search.reduction
-    verdict = policy.decide(RungView(rung, rungs, results, seconds, entrants[wave], promoted, reduction))
+    verdict = policy.decide(RungResults(rung, rungs, results, seconds, entrants[wave], promoted, reduction))
     return RungDecided(stage.key, wave, rung, verdict.promoted, verdict.stopped)
 
 

@@ -1,0 +1,83 @@
+"""``results.csv``: the candidates of a search in the columns that DeepHyper writes and its own tools read.
+
+``objective`` is what DeepHyper maximises, so it is minus the objective at the last rung that a candidate finished; of
+those that diverged or failed it is a word that begins with F. ``m:`` columns are what else is known: rungs, graphs,
+times since the search began (s), node-seconds and energy, with how it is known.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from gfm_pipeline.campaign.stage_state import StageState, TaskState, TaskStatus
+from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.core.contracts.training_result import TrainResult
+from gfm_pipeline.engine.stages.search import NAME
+from gfm_pipeline.engine.stages.trials import objective_of, task_name
+from gfm_pipeline.report.view import CandidateView
+
+FILE = "results.csv"
+
+
+def results_csv(state: CampaignState, candidates: tuple[CandidateView, ...]) -> str:
+    """Return the table of a campaign's search; '' while it has no candidate."""
+    stage = state.stage(NAME)
+    if stage is None or not candidates:
+        return ""
+    names = sorted({name for candidate in candidates for name in candidate.settings})
+    rungs = max((rung for _, rung in _trained(stage, candidates)), default=0) + 1
+    rows = [_row(stage, candidate, number, rungs) for number, candidate in enumerate(candidates)]
+    measured = list(dict.fromkeys(key for row in rows for key in row if not key.startswith("p:")))
+    text = io.StringIO()
+    table = csv.DictWriter(text, [*(f"p:{name}" for name in names), *measured], lineterminator="\n", restval="")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def _trained(stage: StageState, candidates: tuple[CandidateView, ...]) -> list[tuple[TaskState, int]]:
+    found = []
+    for candidate in candidates:
+        rung = 0
+        while (task := stage.tasks.get(task_name(candidate.name, rung))) is not None:
+            found.append((task, rung))
+            rung += 1
+    return found
+
+
+def _row(stage: StageState, candidate: CandidateView, number: int, rungs: int) -> dict[str, Any]:
+    tasks = [task for task, _ in _trained(stage, (candidate,))]
+    ended = [rung for rung, task in enumerate(tasks) if task.status in (TaskStatus.DONE, TaskStatus.FAILED)]
+    objectives = {rung: objective_of(stage, candidate.name, rung) for rung in ended}
+    last = ended[-1] if ended else None
+    value = None if last is None else objectives[last]
+    if value is not None:
+        shown: Any = -value
+    else:
+        shown = "" if last is None else f"F_{'diverged' if tasks[last].diverged else 'failed'}"
+    result = None if last is None else tasks[last].decoded(TrainResult)
+    row: dict[str, Any] = {f"p:{name}": setting for name, setting in candidate.settings.items()}
+    row |= {
+        "objective": shown,
+        "job_id": number,
+        "job_status": "DONE" if candidate.status not in ("running", "waiting") else candidate.status.upper(),
+        "m:timestamp_submit": round(tasks[0].started - stage.opened, 3) if tasks else "",
+        "m:timestamp_gather": "" if last is None else round((tasks[last].ended or stage.opened) - stage.opened, 3),
+        "m:candidate": candidate.name,
+        "m:wave": candidate.wave,
+        "m:status": candidate.status,
+        "m:outcome": candidate.outcome,
+        "m:rung": "" if last is None else last,
+        "m:graphs": "" if result is None else result.graphs,
+        "m:seconds": round(sum(task.seconds for task in tasks), 3),
+    }
+    for rung in range(rungs):
+        known = objectives.get(rung)
+        row[f"m:objective_rung_{rung}"] = "" if known is None else known
+    energy = candidate.energy
+    row["m:kwh"] = "" if energy is None else energy.kwh
+    row["m:kwh_error"] = "" if energy is None or energy.error is None else energy.error
+    row["m:kwh_label"] = "" if energy is None else str(energy.label)
+    return row
