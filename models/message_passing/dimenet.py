@@ -85,7 +85,7 @@ class DimeNet(MessagePassing):
     edges, so the same sum is made at atom j once, for all edges that leave it: the cost grows with edges, not with
     triplets. Two things differ: the radial part of every order is the Bessel basis of order zero times the envelope
     (as in GemNet), which stays accurate at short distances; and the way back k = i is part of the sum.
-    Messages themselves do not envelope, but nothing reads them without a faded filter.
+    Messages themselves do not fade, but nothing reads them without a filter that does.
     """
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:
