@@ -21,7 +21,7 @@ from safetensors.torch import save as save_tensors
 
 from gfm_pipeline.apps.calibrate.ensemble import Ensemble, find_ensemble, load_ensemble, member_weights, read_domains
 from gfm_pipeline.apps.train.checkpoint import CARD_FILE, ModelCard, TrainedModel
-from gfm_pipeline.core.contracts.deploy import BUNDLE_SUFFIX, ExportFacts
+from gfm_pipeline.core.contracts.deploy import BUNDLE_SUFFIX, BundleFacts
 from gfm_pipeline.core.contracts.evaluation import (
     CALIBRATION_FILE,
     DATA_FILE,
@@ -46,7 +46,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal content gives equal files
 
 
 @dataclass(frozen=True)
-class Index:
+class BundleIndex:
     """Content of ``bundle.json``: entries with their SHA-256, and how the file came to be."""
 
     format: str
@@ -57,7 +57,7 @@ class Index:
     ensemble: str = ""  # SHA-256 of the ensemble's folder
 
 
-def export(model: Path, output: Path, *, overwrite: bool = False) -> ExportFacts:
+def export(model: Path, output: Path, *, overwrite: bool = False) -> BundleFacts:
     """Write the newest ensemble of a campaign, or the ensemble in a folder, to one file.
 
     Raises
@@ -99,7 +99,7 @@ def export(model: Path, output: Path, *, overwrite: bool = False) -> ExportFacts
             partial.unlink(missing_ok=True)
     first = ensemble.members[0]
     targets = tuple(target.name for target in first.targets)
-    return ExportFacts(
+    return BundleFacts(
         str(output), index.digest, output.stat().st_size, ensemble.calibration.members, first.datasets, targets
     )
 
@@ -151,10 +151,10 @@ def load_bundle(path: Path) -> Ensemble:
     return Ensemble(path, index.digest, calibration, members, domains)
 
 
-def _checked(path: Path, archive: zipfile.ZipFile) -> tuple[Index, dict[str, bytes]]:
+def _checked(path: Path, archive: zipfile.ZipFile) -> tuple[BundleIndex, dict[str, bytes]]:
     """Return the index and the content of each entry, each of which has the SHA-256 that the index says."""
     try:
-        index = from_plain(Index, _known_version(path, json.loads(archive.read(INDEX_FILE))))
+        index = from_plain(BundleIndex, _known_version(path, json.loads(archive.read(INDEX_FILE))))
     except (KeyError, ValueError) as error:
         raise IntegrityError(f"{path} is no exported model: it has no {INDEX_FILE} that can be read.") from error
     names = {entry.filename for entry in archive.infolist()} - {INDEX_FILE}
@@ -193,10 +193,10 @@ def _member(entries: dict[str, bytes], place: str) -> TrainedModel:
     return TrainedModel(potential.eval(), card)  # torch's evaluation mode: no text is evaluated
 
 
-def _index(entries: dict[str, bytes], ensemble: str) -> Index:
+def _index(entries: dict[str, bytes], ensemble: str) -> BundleIndex:
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in entries.items()}
     versions = {"gfm-pipeline": __version__, **{name: _version(name) for name in _PACKAGES}}
-    return Index(FORMAT, SCHEMA_VERSION, _digest(digests), digests, versions, ensemble)
+    return BundleIndex(FORMAT, SCHEMA_VERSION, _digest(digests), digests, versions, ensemble)
 
 
 def _digest(entries: dict[str, str]) -> str:

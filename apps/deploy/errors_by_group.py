@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass
-class _Sums:
+class _GroupSums:
     entries: int = 0
     absolute: float = 0.0
     square: float = 0.0
@@ -48,7 +48,7 @@ class ErrorTable:
     """
 
     targets: tuple[Target, ...]
-    _sums: dict[tuple[str, str, str], _Sums] = field(default_factory=dict)
+    _sums: dict[tuple[str, str, str], _GroupSums] = field(default_factory=dict)
     _worst: dict[str, list[tuple[float, int, WorstStructure]]] = field(default_factory=dict)
     _count: int = 0
 
@@ -85,13 +85,13 @@ class ErrorTable:
         if target.level is Level.GRAPH:
             groups += [("element", str(symbol)) for symbol in dict.fromkeys(atoms.symbols)]
         for by, name in groups:
-            self._sums.setdefault((target.name, by, name), _Sums()).add(error, interval)
+            self._sums.setdefault((target.name, by, name), _GroupSums()).add(error, interval)
         if target.level is Level.ATOM:
             for number in np.unique(atoms.numbers):
                 of_element = atoms.numbers == number
                 bound = None if interval is None else interval[of_element]
                 key = (target.name, "element", chemical_symbols[number])
-                self._sums.setdefault(key, _Sums()).add(error[of_element], bound)
+                self._sums.setdefault(key, _GroupSums()).add(error[of_element], bound)
 
     def _note(self, target: Target, where: tuple[str, int], atoms: Atoms, error: float) -> None:
         kept = self._worst.setdefault(target.name, [])

@@ -1,4 +1,4 @@
-"""Program: write an ensemble to one file (`ExportSpec` to `ExportFacts`)."""
+"""Program: write an ensemble to one file (`ExportSpec` to `BundleFacts`)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 from gfm_pipeline.apps.deploy.bundle import export
 from gfm_pipeline.apps.runtime.query_program import answer_query
-from gfm_pipeline.core.contracts.deploy import ExportFacts, ExportSpec
+from gfm_pipeline.core.contracts.deploy import BundleFacts, ExportSpec
 
 
-def export_program(spec: ExportSpec) -> ExportFacts:
+def export_program(spec: ExportSpec) -> BundleFacts:
     """Write the file; errors as `gfm_pipeline.apps.deploy.bundle.export`."""
     return export(Path(spec.model), Path(spec.output), overwrite=spec.overwrite)
 

@@ -48,7 +48,7 @@ def with_results(atoms: Atoms, results: Results, levels: Levels) -> Atoms:
     return carried
 
 
-class Output(ABC):
+class PredictionFile(ABC):
     """A file of predictions that is being written; it has its name once it is whole.
 
     Parameters
@@ -76,7 +76,7 @@ class Output(ABC):
     def close(self) -> None:  # noqa: B027 - as `finish`
         """Close what is open, whatever happened."""
 
-    def __enter__(self) -> Output:
+    def __enter__(self) -> PredictionFile:
         return self
 
     def __exit__(
@@ -94,7 +94,7 @@ class Output(ABC):
             self.partial.unlink(missing_ok=True)
 
 
-class ExtendedXyz(Output):
+class ExtendedXyz(PredictionFile):
     """Extended XYZ, a frame per structure."""
 
     def __init__(self, path: Path, levels: Levels) -> None:
@@ -103,18 +103,18 @@ class ExtendedXyz(Output):
             self._stream: TextIO = self.partial.open("w", encoding="utf-8")
 
     def add(self, file: str, record: int, atoms: Atoms, results: Results) -> None:
-        """See `Output.add`."""
+        """See `PredictionFile.add`."""
         carried = with_results(atoms, results, self.levels)
         carried.info |= {"file": Path(file).name, "record": record}
         with storage_errors(self.path):
             write_extxyz(self._stream, [carried])
 
     def close(self) -> None:
-        """See `Output.close`."""
+        """See `PredictionFile.close`."""
         self._stream.close()
 
 
-class AseDatabase(Output):
+class AseDatabase(PredictionFile):
     """A database of ASE (SQLite): a row per structure, spreads and intervals in its ``data``."""
 
     def __init__(self, path: Path, levels: Levels) -> None:
@@ -122,14 +122,14 @@ class AseDatabase(Output):
         self._rows = connect(self.partial, type="db")
 
     def add(self, file: str, record: int, atoms: Atoms, results: Results) -> None:
-        """See `Output.add`."""
+        """See `PredictionFile.add`."""
         carried = with_results(atoms, results, self.levels)
         data = {name: np.asarray(results[name]) for name in self.levels if name in results and name not in _OF_ASE}
         with storage_errors(self.path):
             self._rows.write(carried, data={"file": file, "record": record, **data})
 
 
-class Table(Output):
+class PredictionTable(PredictionFile):
     """CSV: a row per structure with what is of structures; of atoms the largest length."""
 
     def __init__(self, path: Path, levels: Levels) -> None:
@@ -139,7 +139,7 @@ class Table(Output):
         self._writer: csv.DictWriter[str] | None = None
 
     def add(self, file: str, record: int, atoms: Atoms, results: Results) -> None:
-        """See `Output.add`."""
+        """See `PredictionFile.add`."""
         row = {"file": file, "record": record, "formula": atoms.get_chemical_formula(), "natoms": len(atoms)}
         row |= self._row(results)
         with storage_errors(self.path):
@@ -149,7 +149,7 @@ class Table(Output):
             self._writer.writerow({**row, "warnings": " ".join(results.get("warnings", ()))})
 
     def close(self) -> None:
-        """See `Output.close`."""
+        """See `PredictionFile.close`."""
         self._stream.close()
 
     def _row(self, results: Results) -> dict[str, float]:
@@ -167,7 +167,7 @@ class Table(Output):
         return row
 
 
-class Columnar(Output):
+class Columnar(PredictionFile):
     """Parquet: a row per structure, arrays as lists; needs the extra ``parquet``."""
 
     def __init__(self, path: Path, levels: Levels) -> None:
@@ -177,7 +177,7 @@ class Columnar(Output):
         self._rows: list[dict[str, Any]] = []
 
     def add(self, file: str, record: int, atoms: Atoms, results: Results) -> None:
-        """See `Output.add`."""
+        """See `PredictionFile.add`."""
         row: dict[str, Any] = {"file": file, "record": record, "formula": atoms.get_chemical_formula()}
         row["atomic_numbers"] = atoms.numbers.tolist()
         row |= {
@@ -188,13 +188,13 @@ class Columnar(Output):
         self._rows.append(row)
 
     def finish(self) -> None:
-        """See `Output.finish`."""
+        """See `PredictionFile.finish`."""
         import pandas as pd
 
         pd.DataFrame(self._rows).to_parquet(self.partial)
 
 
-class Hdf5(Output):
+class Hdf5(PredictionFile):
     """HDF5: arrays of all structures end to end, with ``natoms`` to cut those of atoms by."""
 
     def __init__(self, path: Path, levels: Levels) -> None:
@@ -202,13 +202,13 @@ class Hdf5(Output):
         self._columns: dict[str, list[Any]] = {}
 
     def add(self, file: str, record: int, atoms: Atoms, results: Results) -> None:
-        """See `Output.add`."""
+        """See `PredictionFile.add`."""
         own = {"file": file, "record": record, "natoms": len(atoms), "atomic_numbers": atoms.numbers}
         for name, value in {**own, **{name: results[name] for name in self.levels if name in results}}.items():
             self._columns.setdefault(name, []).append(value)
 
     def finish(self) -> None:
-        """See `Output.finish`."""
+        """See `PredictionFile.finish`."""
         import h5py
 
         with h5py.File(self.partial, "w") as store:
@@ -220,18 +220,18 @@ class Hdf5(Output):
                 store.create_dataset(name, data=np.concatenate(values) if of_atoms else np.stack(values))
 
 
-OUTPUTS: Mapping[str, type[Output]] = {
+OUTPUTS: Mapping[str, type[PredictionFile]] = {
     ".extxyz": ExtendedXyz,
     ".xyz": ExtendedXyz,
     ".db": AseDatabase,
-    ".csv": Table,
+    ".csv": PredictionTable,
     ".parquet": Columnar,
     ".h5": Hdf5,
     ".hdf5": Hdf5,
 }
 
 
-def open_output(path: Path, levels: Levels, *, overwrite: bool = False) -> Output:
+def open_output(path: Path, levels: Levels, *, overwrite: bool = False) -> PredictionFile:
     """Return the file of predictions ``path``, whose suffix says the format.
 
     Raises

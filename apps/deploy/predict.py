@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gfm_pipeline.apps.deploy.bundle import open_ensemble
 from gfm_pipeline.apps.deploy.errors_by_group import ErrorTable
-from gfm_pipeline.apps.deploy.outputs import Output, open_output
+from gfm_pipeline.apps.deploy.outputs import PredictionFile, open_output
 from gfm_pipeline.apps.deploy.predictor import Predictor
 from gfm_pipeline.apps.ingest.checks.filters import Conversion, malformed
 from gfm_pipeline.apps.ingest.files.isolation import isolated
@@ -155,7 +155,7 @@ def _work(
     spec: PredictFilesSpec,
     predictor: Predictor,
     batch: list[_Structure],
-    output: Output | None,
+    output: PredictionFile | None,
     table: ErrorTable | None,
     counts: _Counts,
 ) -> None:

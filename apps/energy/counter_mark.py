@@ -42,7 +42,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Counted:
+class CounterEnergy:
     """Joules since the mark before, and how many of them are a guess (less than 0: a guess was too high)."""
 
     mark: Mark
@@ -50,7 +50,7 @@ class Counted:
     guess: float
 
 
-def advance(mark: Mark, reading: CounterReading | None, now: float, patience: float = STILL_SECONDS) -> Counted:
+def advance(mark: Mark, reading: CounterReading | None, now: float, patience: float = STILL_SECONDS) -> CounterEnergy:
     """Return what a counter has counted since ``mark``, and the next mark.
 
     Parameters
@@ -67,9 +67,9 @@ def advance(mark: Mark, reading: CounterReading | None, now: float, patience: fl
     passed = now - mark.seconds
     if reading is None or reading.joules == mark.joules:
         if passed <= patience or not mark.counting:
-            return Counted(mark, 0.0, 0.0)
+            return CounterEnergy(mark, 0.0, 0.0)
         guess = mark.watts * passed
-        return Counted(replace(mark, seconds=now, guessed=mark.guessed + guess), guess, guess)
+        return CounterEnergy(replace(mark, seconds=now, guessed=mark.guessed + guess), guess, guess)
     counted = reading.joules - mark.joules
     if counted < 0 and reading.range_joules is not None:
         counted += reading.range_joules
@@ -77,7 +77,7 @@ def advance(mark: Mark, reading: CounterReading | None, now: float, patience: fl
             counted = -1.0
     if counted < 0:  # it began anew: what it had counted before is lost
         guess = mark.watts * passed
-        return Counted(Mark(now, reading.joules, 0.0, mark.counted, mark.counting), guess, guess)
+        return CounterEnergy(Mark(now, reading.joules, 0.0, mark.counted, mark.counting), guess, guess)
     since = passed + (mark.guessed / mark.watts if mark.watts else 0.0)
     next_mark = Mark(now, reading.joules, 0.0, mark.counted + counted, mark.counting + since)
-    return Counted(next_mark, counted - mark.guessed, -mark.guessed)
+    return CounterEnergy(next_mark, counted - mark.guessed, -mark.guessed)

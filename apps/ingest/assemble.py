@@ -26,7 +26,7 @@ from gfm_pipeline.apps.ingest.assembly.origins import GroupNames, origins
 from gfm_pipeline.apps.ingest.assembly.packed_records import Shard, select
 from gfm_pipeline.apps.ingest.assembly.plan import AssemblyPlan, make_plan, named_by_records
 from gfm_pipeline.apps.ingest.assembly.shard import write_quarantine
-from gfm_pipeline.apps.ingest.assembly.shuffle import Buckets, Counted, by_level, plan_files
+from gfm_pipeline.apps.ingest.assembly.shuffle import Buckets, CountedColumns, by_level, plan_files
 from gfm_pipeline.apps.ingest.assembly.splits import SPLITS
 from gfm_pipeline.apps.ingest.assembly.writer import DatasetWrite, finish, write_part
 from gfm_pipeline.apps.ingest.checks.filters import Conversion
@@ -71,7 +71,9 @@ def _references(plan: AssemblyPlan, buckets: dict[Split, Buckets]) -> ReferenceE
     return fit.solve(tuple(chemical_symbols[z] for z in sorted(used)), plan.isolated)
 
 
-def _counted(part: Shard, group: NDArray[np.int64], origin: NDArray[np.int64], targets: tuple[Target, ...]) -> Counted:
+def _counted(
+    part: Shard, group: NDArray[np.int64], origin: NDArray[np.int64], targets: tuple[Target, ...]
+) -> CountedColumns:
     labels = {t.name: part.labels_of(t).astype(label_type(t)) for t in targets}
     columns = Columns.build(
         numbers=part.numbers,
@@ -86,7 +88,7 @@ def _counted(part: Shard, group: NDArray[np.int64], origin: NDArray[np.int64], t
         graph_attr=np.nan_to_num(np.stack([part.charge, part.spin], axis=1)),
         **by_level(targets, labels),
     )
-    return Counted(columns, part.degrees)
+    return CountedColumns(columns, part.degrees)
 
 
 @dataclass(frozen=True)

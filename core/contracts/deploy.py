@@ -21,7 +21,7 @@ class ExportSpec:
 
 
 @dataclass(frozen=True)
-class ExportFacts:
+class BundleFacts:
     """What was written."""
 
     output: str

@@ -141,7 +141,7 @@ class HydragnnExport:
 
 
 @dataclass(frozen=True)
-class ExportFacts:
+class DatasetExportFacts:
     """What was exported.
 
     Structures without an edge are ``left_out``; of the others ``atoms_alone`` are atoms without one, and

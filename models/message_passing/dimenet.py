@@ -31,7 +31,7 @@ class Residual(nn.Module):
         return x + change
 
 
-class Interaction(nn.Module):
+class DimeNetInteraction(nn.Module):
     """The directional update of messages m_ji [E, H] from all messages m_kj that arrive where the edge begins."""
 
     def __init__(self, hidden: int, n_radial: int, channels: int, n_spherical: int, norm: float) -> None:
@@ -62,7 +62,7 @@ class Interaction(nn.Module):
         return changed
 
 
-class Output(nn.Module):
+class DimeNetOutput(nn.Module):
     """Messages that arrive at an atom, through a filter of the distance and a network."""
 
     def __init__(self, hidden: int, n_radial: int, norm: float) -> None:
@@ -98,10 +98,10 @@ class DimeNet(MessagePassing):
         self.target, self.source = linear(hidden, hidden), linear(hidden, hidden, bias=False)
         self.length = linear(spec.n_radial, hidden, bias=False, gain=GEOMETRY_GAIN)
         self.interactions = nn.ModuleList(
-            Interaction(hidden, spec.n_radial, int(options["triplet_channels"]), n_spherical, norm)
+            DimeNetInteraction(hidden, spec.n_radial, int(options["triplet_channels"]), n_spherical, norm)
             for _ in range(spec.layers)
         )
-        self.outputs = nn.ModuleList(Output(hidden, spec.n_radial, norm) for _ in range(spec.layers + 1))
+        self.outputs = nn.ModuleList(DimeNetOutput(hidden, spec.n_radial, norm) for _ in range(spec.layers + 1))
 
     def forward(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor | None]:
         """See `MessagePassing.forward`; DimeNet++ has no vectors of atoms."""

@@ -74,7 +74,7 @@ class SymmetricContraction(nn.Module):
         return found
 
 
-class Interaction(nn.Module):
+class MACEInteraction(nn.Module):
     """One layer: A from the neighbours, its symmetric products, and what the atom was before."""
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any], in_orders: int, out_orders: int) -> None:
@@ -117,7 +117,7 @@ class MACE(MessagePassing):
         self.harmonics = SphericalHarmonics(int(options["l_max"]))
         orders = [1, *[int(options["hidden_l"]) + 1] * (spec.layers - 1), 2 if self.returns_vectors else 1]
         self.interactions = nn.ModuleList(
-            Interaction(spec, options, before, after) for before, after in pairwise(orders)
+            MACEInteraction(spec, options, before, after) for before, after in pairwise(orders)
         )
         self.scalars = nn.ModuleList(linear(spec.hidden, spec.hidden) for _ in range(spec.layers))
 

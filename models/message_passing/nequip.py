@@ -19,7 +19,7 @@ from gfm_pipeline.models.spec import ModelSpec
 from gfm_pipeline.models.spherical import SphericalHarmonics
 
 
-class Interaction(nn.Module):
+class NequIPInteraction(nn.Module):
     """One layer: convolution, the atom's own features, and gates: scalars open and close the higher orders."""
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any], in_orders: int, out_orders: int) -> None:
@@ -63,7 +63,7 @@ class NequIP(MessagePassing):
         # the last layer makes what the heads read: scalars, and vectors where one does
         orders = [1, *[l_max + 1] * (spec.layers - 1), 2 if self.returns_vectors else 1]
         self.interactions = nn.ModuleList(
-            Interaction(spec, options, before, after) for before, after in pairwise(orders)
+            NequIPInteraction(spec, options, before, after) for before, after in pairwise(orders)
         )
 
     def forward(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor | None]:

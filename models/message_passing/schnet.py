@@ -14,7 +14,7 @@ from gfm_pipeline.models.registry import MessagePassing
 from gfm_pipeline.models.spec import ModelSpec
 
 
-class Interaction(nn.Module):
+class SchNetInteraction(nn.Module):
     """One continuous-filter convolution and the atom-wise layers after it."""
 
     def __init__(self, hidden: int, n_radial: int, filter_hidden: int, norm: float) -> None:
@@ -50,7 +50,7 @@ class SchNet(MessagePassing):
         norm = 1.0 / math.sqrt(spec.avg_neighbours)
         width = int(options["filter_hidden"])
         self.interactions = nn.ModuleList(
-            Interaction(spec.hidden, spec.n_radial, width, norm) for _ in range(spec.layers)
+            SchNetInteraction(spec.hidden, spec.n_radial, width, norm) for _ in range(spec.layers)
         )
 
     def forward(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor | None]:

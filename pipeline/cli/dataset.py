@@ -18,9 +18,9 @@ from gfm_pipeline.cli.support import terminal
 from gfm_pipeline.cli.support.amounts import Amount
 from gfm_pipeline.cli.support.subprocess_query import query
 from gfm_pipeline.core.contracts.layout import (
+    DatasetExportFacts,
     DatasetInfo,
     ExportedEnergies,
-    ExportFacts,
     HydragnnExport,
     InspectSpec,
     RecordLine,
@@ -163,7 +163,7 @@ def export(
     options = HydragnnExport(radius, max_neighbours, ExportedEnergies(energies), name)
     spec = InspectSpec("export", str(folder), output=str(output.absolute()), export=options)
     with waiting(f"Exporting {folder.name}", as_json):
-        found = query(PROGRAM, spec, ExportFacts, LONG)
+        found = query(PROGRAM, spec, DatasetExportFacts, LONG)
     if as_json:
         _json(to_plain(found))
         return

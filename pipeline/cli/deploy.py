@@ -15,7 +15,7 @@ from gfm_pipeline.cli.status import JSON
 from gfm_pipeline.cli.support import terminal
 from gfm_pipeline.cli.support.subprocess_query import query
 from gfm_pipeline.core.contracts.data import EnergyUnit, ForceSign, LengthUnit, SourceSettings
-from gfm_pipeline.core.contracts.deploy import ExportFacts, ExportSpec, PredictFacts, PredictFilesSpec
+from gfm_pipeline.core.contracts.deploy import BundleFacts, ExportSpec, PredictFacts, PredictFilesSpec
 from gfm_pipeline.core.contracts.targets import DEFAULT
 from gfm_pipeline.core.records import to_plain
 
@@ -67,7 +67,7 @@ def export(model: Path, output: Path, overwrite: bool, as_json: bool) -> None:
     theory. It checks itself when it is opened, and needs no campaign: GFMCalculator("model.gfm").
     """
     spec = ExportSpec(str(model), str(output), overwrite)
-    found = query(f"{_PROGRAMS}.export", spec, ExportFacts, None, shows=True)
+    found = query(f"{_PROGRAMS}.export", spec, BundleFacts, None, shows=True)
     if as_json:
         _json(found)
         return

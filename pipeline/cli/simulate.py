@@ -55,13 +55,13 @@ def simulate(
     simulated. Nothing is submitted, and no data is read. Without --campaign nothing is left behind; with it the
     simulated campaign can be looked at with `status` and `report`.
     """
-    from gfm_pipeline.simulate.asked import Asked, simulated
+    from gfm_pipeline.simulate.request import SimulationRequest, simulated
     from gfm_pipeline.simulate.result_text import lines
 
     def say(text: str) -> None:
         click.echo(text, err=True)
 
-    asked = Asked(workflow, site, overlays, folder, overrides, scenario_file, recorded, seed)
+    asked = SimulationRequest(workflow, site, overlays, folder, overrides, scenario_file, recorded, seed)
     found = simulated(asked, say, compare=compare)
     if as_json:
         click.echo(json.dumps(found.to_plain(), indent=1, allow_nan=False))

@@ -21,7 +21,7 @@ LOOKED_AT = 5000  # draws in which an allowed one must be
 
 
 @dataclass(frozen=True)
-class Column:
+class EncodedColumn:
     """One flat column: the plain name of its hyperparameter, and its dimension."""
 
     name: str
@@ -108,7 +108,7 @@ class Encoding:
         self.space = space
         flat = space.columns()
         self._keys = list(flat)
-        self.columns = [Column(key.partition("@")[0], dimension) for key, dimension in flat.items()]
+        self.columns = [EncodedColumn(key.partition("@")[0], dimension) for key, dimension in flat.items()]
         self._first = np.array([column.encode([column.dimension.first])[0] for column in self.columns])
         self._algorithm = self._keys.index("algorithm")
         self._active = np.array([[self._is_active(key, algorithm) for key in flat] for algorithm in space.algorithms])

@@ -20,7 +20,7 @@ LOST_MANAGER = "ManagerLost: the node of its worker is down"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SimulatedEnd:
     """How an attempt ended: what Parsl says of its trouble, and what the wrapper tells."""
 
     error: str | None
@@ -28,7 +28,7 @@ class Outcome:
 
 
 @dataclass
-class Attempt:
+class SimulatedAttempt:
     """One attempt on its nodes.
 
     Parameters
@@ -54,7 +54,7 @@ class Attempt:
     started: float
     begins: float
     whole: bool
-    over: Callable[[Attempt, Outcome], None]
+    over: Callable[[SimulatedAttempt, SimulatedEnd], None]
     deadline: float = float("inf")
     shares_launch: bool = False
     ending: Event | None = None
@@ -72,13 +72,13 @@ class RunningAttempts:
 
     def __init__(self, clock: SimulatedClock, cluster: Cluster, ledger: Ledger, detect_seconds: float) -> None:
         self._clock, self._cluster, self._ledger, self._detect = clock, cluster, ledger, detect_seconds
-        self._running: dict[str, Attempt] = {}
+        self._running: dict[str, SimulatedAttempt] = {}
 
     def __len__(self) -> int:
         """Return how many run."""
         return len(self._running)
 
-    def begin(self, attempt: Attempt) -> None:
+    def begin(self, attempt: SimulatedAttempt) -> None:
         """Let an attempt run."""
         self._running[attempt.folder] = attempt
         self._ledger.taken(attempt.weight)
@@ -125,7 +125,7 @@ class RunningAttempts:
             if gone is None or not gone.isdisjoint(attempt.nodes):
                 self._lose(attempt)
 
-    def node_failed(self, attempt: Attempt) -> None:
+    def node_failed(self, attempt: SimulatedAttempt) -> None:
         """Take in that a node of an attempt is gone: it hangs until the batch system, or Parsl, notices."""
         if attempt.stuck_since is not None or attempt.folder not in self._running:
             return
@@ -136,11 +136,11 @@ class RunningAttempts:
 
     # ---------------------------------------------------------------- how attempts end
 
-    def _finished(self, attempt: Attempt) -> None:
+    def _finished(self, attempt: SimulatedAttempt) -> None:
         run = attempt.run
-        self._over(attempt, {Use.STARTUP: run.startup, Use.WORK: run.work}, Outcome(None, run.finish(run.seconds)))
+        self._over(attempt, {Use.STARTUP: run.startup, Use.WORK: run.work}, SimulatedEnd(None, run.finish(run.seconds)))
 
-    def _left(self, attempt: Attempt, *, timed_out: bool = False) -> None:
+    def _left(self, attempt: SimulatedAttempt, *, timed_out: bool = False) -> None:
         """Let an attempt save and leave: nothing of its work is done again."""
         startup, work = attempt.ran(self._clock.now)
         saved = None
@@ -149,15 +149,15 @@ class RunningAttempts:
             self._save(attempt, saved)
         record = ExitRecord(ExitCode.PREEMPTED, timed_out, startup + work, stopped=not timed_out)
         kept = Use.LOST if attempt.run.every is None else Use.WORK
-        self._over(attempt, {Use.STARTUP: startup, kept: work}, Outcome(None, AttemptReport(record, saved=saved)))
+        self._over(attempt, {Use.STARTUP: startup, kept: work}, SimulatedEnd(None, AttemptReport(record, saved=saved)))
 
-    def _node_lost(self, attempt: Attempt) -> None:
+    def _node_lost(self, attempt: SimulatedAttempt) -> None:
         report = None
         if attempt.whole:
             report = AttemptReport(ExitRecord(LAUNCH_FAILED, False, sum(attempt.ran(self._clock.now))))
-        self._lose(attempt, Outcome(None if attempt.whole else LOST_MANAGER, report))
+        self._lose(attempt, SimulatedEnd(None if attempt.whole else LOST_MANAGER, report))
 
-    def _lose(self, attempt: Attempt, outcome: Outcome | None = None) -> None:
+    def _lose(self, attempt: SimulatedAttempt, outcome: SimulatedEnd | None = None) -> None:
         """End an attempt that could not save; what it did since its last checkpoint is done again."""
         startup, work = attempt.ran(self._clock.now)
         kept = attempt.run.kept(work)
@@ -166,7 +166,7 @@ class RunningAttempts:
         lost = max(0.0, self._clock.now - attempt.begins) - kept - startup
         self._over(attempt, {Use.STARTUP: startup, Use.WORK: kept, Use.LOST: lost}, outcome)
 
-    def _over(self, attempt: Attempt, uses: dict[Use, float], outcome: Outcome | None) -> None:
+    def _over(self, attempt: SimulatedAttempt, uses: dict[Use, float], outcome: SimulatedEnd | None) -> None:
         del self._running[attempt.folder]
         if attempt.ending is not None:
             attempt.ending.cancel()
@@ -177,5 +177,5 @@ class RunningAttempts:
             attempt.over(attempt, outcome)
 
     @staticmethod
-    def _save(attempt: Attempt, saved: float) -> None:
+    def _save(attempt: SimulatedAttempt, saved: float) -> None:
         (Path(attempt.folder) / SAVED_FILE).write_text(repr(saved), encoding="ascii")

@@ -18,7 +18,7 @@ from gfm_pipeline.core.records import read_record
 from gfm_pipeline.engine.stages.table import stage_named
 from gfm_pipeline.execution.launcher import LaunchEnd, TaskLaunch
 from gfm_pipeline.execution.size_class import SizeClass
-from gfm_pipeline.simulate.attempts import Attempt, Outcome, RunningAttempts
+from gfm_pipeline.simulate.attempts import RunningAttempts, SimulatedAttempt, SimulatedEnd
 from gfm_pipeline.simulate.clock import SimulatedClock
 from gfm_pipeline.simulate.cluster import Cluster
 from gfm_pipeline.simulate.ledger import Ledger
@@ -27,7 +27,7 @@ from gfm_pipeline.simulate.scenario import CostModel
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedTask:
     """An attempt whose start was recorded: task, number, and the nodes it was given by name."""
 
     task: str
@@ -58,7 +58,7 @@ class SimulatedLauncher:
         attempts: RunningAttempts,
         programs: Programs,
         cost: CostModel,
-        placed: Mapping[str, Placed],
+        placed: Mapping[str, PlacedTask],
         *,
         held: bool,
     ) -> None:
@@ -103,7 +103,7 @@ class SimulatedLauncher:
         nodes: Sequence[str] = self._placed[folder].nodes
         whole = bool(nodes)
 
-        def over(attempt: Attempt, outcome: Outcome) -> None:
+        def over(attempt: SimulatedAttempt, outcome: SimulatedEnd) -> None:
             if not whole:
                 self._give_back(job.size, attempt.nodes[0])
             self.ended.put(LaunchEnd(token, outcome.error, outcome.report))
@@ -119,8 +119,8 @@ class SimulatedLauncher:
         folder: str,
         nodes: Sequence[str],
         weight: float,
-        over: Callable[[Attempt, Outcome], None],
-    ) -> Attempt:
+        over: Callable[[SimulatedAttempt, SimulatedEnd], None],
+    ) -> SimulatedAttempt:
         declared, placed, now = stage_named(job.stage), self._placed[folder], self._clock.now
         if declared is None:
             raise RuntimeError(f"{job.stage} is no stage, though a task of it is started")
@@ -128,7 +128,9 @@ class SimulatedLauncher:
         spec = read_record(program.spec, Path(folder) / SPEC_FILE)
         run = self._programs.run_of(program, spec, placed.task, placed.attempt, self._cluster.slowness(nodes))
         begins = now + self._cost.hand_over_seconds
-        return Attempt(folder, nodes, weight, run, now, begins, job.size.whole, over, job.launch.deadline_seconds)
+        return SimulatedAttempt(
+            folder, nodes, weight, run, now, begins, job.size.whole, over, job.launch.deadline_seconds
+        )
 
     # ---------------------------------------------------------------- nodes that tasks share
 
@@ -161,7 +163,7 @@ class SimulatedLauncher:
         nodes = {node for member in members for node in self._placed[member.folder].nodes}
         weight = len(nodes) / len(members)
 
-        def over(attempt: Attempt, outcome: Outcome, rank: int) -> None:
+        def over(attempt: SimulatedAttempt, outcome: SimulatedEnd, rank: int) -> None:
             self._leave_files(attempt.folder, outcome)
             (folder / f"{ENDED_STEM}{rank}").touch()
             running.discard(attempt.folder)
@@ -176,7 +178,7 @@ class SimulatedLauncher:
             self._attempts.begin(attempt)
 
     @staticmethod
-    def _leave_files(folder: str, outcome: Outcome) -> None:
+    def _leave_files(folder: str, outcome: SimulatedEnd) -> None:
         """Leave what a wrapper leaves: nobody tells the driver of the tasks of a launch otherwise."""
         if outcome.report is None:
             return

@@ -81,7 +81,7 @@ class Advice:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SimulationOutcome:
     """What a simulation found; times are simulated unless they say otherwise.
 
     Parameters
@@ -154,12 +154,14 @@ class Outcome:
 class Simulated:
     """A simulation that has ended: what it found, what it was, and what it simulated."""
 
-    found: Outcome
+    found: SimulationOutcome
     simulation: Simulation
     request: ResolvedRun
 
 
-def result_of(simulation: Simulation, outcome: str, processor_seconds: float, known: Recorded | None = None) -> Outcome:
+def result_of(
+    simulation: Simulation, outcome: str, processor_seconds: float, known: Recorded | None = None
+) -> SimulationOutcome:
     """Return what a simulation found that has ended; ``known``: the campaign that it was fitted to."""
     ledger, scenario, request = simulation.ledger, simulation.scenario, simulation.request
     total = ledger.total()
@@ -169,7 +171,7 @@ def result_of(simulation: Simulation, outcome: str, processor_seconds: float, kn
     now = simulation.clock.now
     waits = [(job.eligible, job.started if job.started is not None else job.ended) for job in jobs]
     waited = sum((now if until is None else until) - since for since, until in waits if since is not None)
-    return Outcome(
+    return SimulationOutcome(
         outcome=outcome,
         site=request.site.name,
         nodes=request.resources.allocation.nodes,

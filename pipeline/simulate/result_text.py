@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from gfm_pipeline.report.progress import duration
 from gfm_pipeline.simulate.ledger import BUSY, Use
-from gfm_pipeline.simulate.result import Advice, CheckpointInterval, Outcome
+from gfm_pipeline.simulate.result import Advice, CheckpointInterval, SimulationOutcome
 from gfm_pipeline.sites.limits import counted
 
 WORDS = {
@@ -31,7 +31,7 @@ def _time(hours: float) -> str:
     return f"{hours:.2f} h" if hours >= 1.0 else duration(hours * 3600.0)
 
 
-def lines(found: Outcome) -> Iterator[str]:
+def lines(found: SimulationOutcome) -> Iterator[str]:
     """Yield the lines that people are shown."""
     yield f"Simulated on {found.site}: {found.outcome}. Nothing was run; the objectives are made up."
     waited = f", of which {_time(found.waited_hours)} in the queue" if found.waited_hours else ""

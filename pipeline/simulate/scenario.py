@@ -52,7 +52,7 @@ class BatchModel(Strict):
     cancel_hours: Hours | None = Field(default=None, description="Mean time to a cancellation from outside.")
 
 
-class DriverModel(Strict):
+class SimulatedDriverModel(Strict):
     """Processor time of the driver (s), which does one thing at a time."""
 
     measured: bool = Field(default=False, description="Charge what it takes here and now; not repeatable.")
@@ -123,7 +123,7 @@ class ScenarioModel(Strict):
     failures: FailuresModel = FailuresModel()
     stragglers: StragglersModel = StragglersModel()
     batch: BatchModel = BatchModel()
-    driver: DriverModel = DriverModel()
+    driver: SimulatedDriverModel = SimulatedDriverModel()
     cost: CostModel = CostModel()
     curve: CurveModel = CurveModel()
     power: PowerModel = PowerModel()

@@ -11,9 +11,9 @@ from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.stages import search
 from gfm_pipeline.simulate.clock import SimulatedClock
-from gfm_pipeline.simulate.launcher import Placed
+from gfm_pipeline.simulate.launcher import PlacedTask
 from gfm_pipeline.simulate.ledger import Ledger, Use
-from gfm_pipeline.simulate.scenario import DriverModel
+from gfm_pipeline.simulate.scenario import SimulatedDriverModel
 
 if TYPE_CHECKING:
     from gfm_pipeline.engine.driver import Driver
@@ -38,11 +38,11 @@ class SimulationWatcher:
         self,
         clock: SimulatedClock,
         ledger: Ledger,
-        model: DriverModel,
+        model: SimulatedDriverModel,
         paths: CampaignPaths,
         notify: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.placed: dict[str, Placed] = {}
+        self.placed: dict[str, PlacedTask] = {}
         self.completions = 0
         self.starts = 0
         self.candidates = 0
@@ -56,7 +56,7 @@ class SimulationWatcher:
         model = self._model
         if isinstance(event, ev.TaskStarted):
             folder = self._paths.stage(state.stages[event.key].stage, event.key).attempt(event.task, event.attempt)
-            self.placed[str(folder)] = Placed(event.task, event.attempt, event.nodes)
+            self.placed[str(folder)] = PlacedTask(event.task, event.attempt, event.nodes)
             self.starts += 1
             self.largest = max(self.largest, len(event.nodes))
             self._charge(model.start_seconds)

@@ -15,7 +15,7 @@ from source_cases import ingest, waters
 from gfm_pipeline.apps.dataset import BpFile, Columns, Dataset, read_columns
 from gfm_pipeline.apps.dataset.inspect import inspect
 from gfm_pipeline.apps.ingest.assembly import groups as survey_module
-from gfm_pipeline.apps.ingest.assembly.shuffle import Buckets, Counted, plan_files
+from gfm_pipeline.apps.ingest.assembly.shuffle import Buckets, CountedColumns, plan_files
 from gfm_pipeline.apps.ingest.assembly.splits import GroupSplits
 from gfm_pipeline.apps.ingest.checks.fingerprints import order_keys
 from gfm_pipeline.apps.ingest.checks.record_scan import Fit
@@ -54,7 +54,7 @@ def test_the_shuffled_order_does_not_depend_on_buckets(tmp_path: Path, size: int
         energy=rng.normal(size=300), cell=np.zeros((300, 3, 3)), pbc=np.zeros((300, 3)), natoms=natoms,
         group=np.arange(300), origin=np.arange(300),
     )  # fmt: skip
-    counted = Counted(columns, rng.integers(0, 90, (n, 4)).astype(np.uint16))
+    counted = CountedColumns(columns, rng.integers(0, 90, (n, 4)).astype(np.uint16))
     key = order_keys(7, np.zeros(300), np.arange(300))
     buckets = Buckets.sized(tmp_path, Split.TRAIN, 300, n, size)
     for part in np.array_split(np.arange(300), 4):

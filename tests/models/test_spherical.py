@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gfm_pipeline.models.message_passing.dimenet import Interaction
+from gfm_pipeline.models.message_passing.dimenet import DimeNetInteraction
 from gfm_pipeline.models.message_passing.mace import SymmetricContraction
 from gfm_pipeline.models.spherical import (
     XYZ,
@@ -117,7 +117,7 @@ def test_a_contraction_is_the_product_of_its_paths(turned) -> None:
 def test_angles_of_dimenet_are_legendre_polynomials_between_edges() -> None:
     """The sum at the atom between equals the sum over pairs of edges, for two edges and one that arrives."""
     torch.manual_seed(0)
-    layer = Interaction(5, 4, 3, 5, 1.0).double()
+    layer = DimeNetInteraction(5, 4, 3, 5, 1.0).double()
     way = torch.nn.functional.normalize(torch.randn(2, 3, dtype=torch.float64), dim=1)
     basis, m = torch.randn(2, 4, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
     seen = {}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gfm_pipeline.simulate.asked import Asked, simulated
-from gfm_pipeline.simulate.result import Outcome
+from gfm_pipeline.simulate.request import SimulationRequest, simulated
+from gfm_pipeline.simulate.result import SimulationOutcome
 
 WORKFLOW = """\
 name: simulated
@@ -43,14 +43,16 @@ energy: {node_watts: 2000}
 """
 
 
-def simulation(folder: Path, *overrides: str, mode: str = "resident", text: str = WORKFLOW + RESOURCES) -> Asked:
+def simulation(
+    folder: Path, *overrides: str, mode: str = "resident", text: str = WORKFLOW + RESOURCES
+) -> SimulationRequest:
     """Write a workflow and a machine into ``folder``, and return what to simulate."""
     (folder / "w.yaml").write_text(text)
     (folder / "machine.yaml").write_text(MACHINE.replace("MODE", mode))
     quiet = ("scenario.stragglers.share=0", "scenario.curve.diverged=0")
-    return Asked(folder / "w.yaml", str(folder / "machine.yaml"), overrides=(*quiet, *overrides))
+    return SimulationRequest(folder / "w.yaml", str(folder / "machine.yaml"), overrides=(*quiet, *overrides))
 
 
-def run(folder: Path, *overrides: str, mode: str = "resident", text: str = WORKFLOW + RESOURCES) -> Outcome:
+def run(folder: Path, *overrides: str, mode: str = "resident", text: str = WORKFLOW + RESOURCES) -> SimulationOutcome:
     """Simulate, and return what was found."""
     return simulated(simulation(folder, *overrides, mode=mode, text=text), compare=False)

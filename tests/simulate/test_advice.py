@@ -12,8 +12,8 @@ from simulations import MACHINE, RESOURCES, WORKFLOW, simulation
 
 from gfm_pipeline.cli.main import invoke
 from gfm_pipeline.simulate.advice import best, spares
-from gfm_pipeline.simulate.asked import simulated
-from gfm_pipeline.simulate.result import Outcome, Variant
+from gfm_pipeline.simulate.request import simulated
+from gfm_pipeline.simulate.result import SimulationOutcome, Variant
 from gfm_pipeline.simulate.scenario import ScenarioModel
 
 DOCS = Path(__file__).parents[2] / "docs" / "simulate.md"
@@ -55,7 +55,7 @@ def test_the_command_prints_text_and_json(tmp_path, capsys):
     assert invoke([*files(tmp_path), "--no-compare", "--seed", "3", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["scenario"]["seed"] == 3
-    assert {f.name for f in fields(Outcome)} <= data.keys()
+    assert {f.name for f in fields(SimulationOutcome)} <= data.keys()
     assert not (tmp_path / "campaigns").exists()
 
 

@@ -10,10 +10,10 @@ from simulations import RESOURCES, WORKFLOW, simulation
 
 from gfm_pipeline.core.contracts.training import settings_of
 from gfm_pipeline.core.errors import ConfigError
-from gfm_pipeline.simulate.asked import simulated
 from gfm_pipeline.simulate.fit import fit_cost, fit_curve
 from gfm_pipeline.simulate.learning_curve import LearningCurves
 from gfm_pipeline.simulate.recorded import Recorded, RecordedObjective, RecordedTraining, recorded
+from gfm_pipeline.simulate.request import simulated
 from gfm_pipeline.simulate.scenario import CostModel, CurveModel
 from gfm_pipeline.simulate.training_cost import TrainingCost
 from gfm_pipeline.workflow.load import load_workflow

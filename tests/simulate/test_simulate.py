@@ -12,8 +12,8 @@ from simulations import RESOURCES, WORKFLOW, run, simulation
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.journal import read
 from gfm_pipeline.campaign.state import load_state
-from gfm_pipeline.simulate.asked import simulated
 from gfm_pipeline.simulate.ledger import Ledger, Use
+from gfm_pipeline.simulate.request import simulated
 from gfm_pipeline.simulate.result import daly, young
 
 EXACT = (

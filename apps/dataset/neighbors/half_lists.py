@@ -103,7 +103,7 @@ class HalfList:
 
 
 @dataclass(frozen=True)
-class _Placed:
+class _PlacedAtoms:
     """Structures end to end, made ready for a search.
 
     ``graphs`` [M], ``natoms`` [M] and ``start`` [M] say which; ``lattice`` [M, 3, 3] has a volume, ``pbc`` [M, 3] are
@@ -190,7 +190,7 @@ def _place(
     natoms: Indices,
     graphs: Indices,
     cutoff: float,
-) -> _Placed:
+) -> _PlacedAtoms:
     lattice = lattices(cell.astype(np.float64), pbc)
     inverse: Floats = np.linalg.inv(lattice).astype(np.float64, copy=False)
     start = np.cumsum(natoms) - natoms
@@ -204,7 +204,7 @@ def _place(
         fractional = _in_basis(points, inverse, natoms)
         low, high = _bounds(fractional, start)
     reach = reaches(inverse, pbc, cutoff)
-    return _Placed(graphs, natoms, start, lattice, pbc, points, home, fractional, low, high, reach)
+    return _PlacedAtoms(graphs, natoms, start, lattice, pbc, points, home, fractional, low, high, reach)
 
 
 def _bounds(fractional: Floats, start: Indices) -> tuple[Floats, Floats]:
@@ -222,7 +222,7 @@ def _in_basis(coefficients: Floats, basis: Floats, natoms: Indices) -> Floats:
     return found
 
 
-def _search(placed: _Placed, some: Indices, cutoff: float) -> HalfList:
+def _search(placed: _PlacedAtoms, some: Indices, cutoff: float) -> HalfList:
     """Return the pairs of some of the structures that were placed."""
     natoms = placed.natoms[some]
     atoms = flat_ranges(placed.start[some], natoms)
@@ -258,7 +258,7 @@ def _distances(points: Floats, copies: Floats, src: Indices, copy: Indices) -> F
     return np.sqrt(square, out=square)
 
 
-def _copies(placed: _Placed, some: Indices, points: Floats, fractional: Floats) -> Copies:
+def _copies(placed: _PlacedAtoms, some: Indices, points: Floats, fractional: Floats) -> Copies:
     """Return the atoms of some structures and their images within reach, of each image and its reverse one."""
     natoms, reach, pbc = placed.natoms[some], placed.reach[some] + _ROUND, placed.pbc[some]
     low, high = placed.low[some] - reach, placed.high[some] + reach

@@ -30,7 +30,7 @@ from gfm_pipeline.apps.dataset.store.dataset import Dataset
 from gfm_pipeline.apps.dataset.store.edge_files import StoredEdges
 from gfm_pipeline.apps.dataset.store.write import N_COEFFICIENTS, REFERENCES, ContentDigest, coefficients
 from gfm_pipeline.core.contracts.data import Split
-from gfm_pipeline.core.contracts.layout import ExportedEnergies, ExportFacts, HydragnnExport
+from gfm_pipeline.core.contracts.layout import DatasetExportFacts, ExportedEnergies, HydragnnExport
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.publish import storage_errors
 from gfm_pipeline.core.strenum import StrEnum
@@ -236,7 +236,7 @@ class _Export:
         return np.asarray(columns.energy - np.add.reduceat(of_atoms, columns.offsets[:-1]))
 
 
-def export(dataset: Dataset, output: Path, options: HydragnnExport) -> ExportFacts:
+def export(dataset: Dataset, output: Path, options: HydragnnExport) -> DatasetExportFacts:
     """Write ``output``, which appears whole or not at all.
 
     Raises
@@ -269,7 +269,7 @@ def export(dataset: Dataset, output: Path, options: HydragnnExport) -> ExportFac
             (temporary / output.name).rename(output)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return ExportFacts(
+    return DatasetExportFacts(
         output=str(output),
         bytes=sum(path.stat().st_size for path in output.iterdir()),
         structures=n_graphs,

@@ -29,7 +29,7 @@ _KINDS = ("index", "data", "labels")  # files of a bucket; the last holds labels
 
 
 @dataclass(frozen=True)
-class Counted:
+class CountedColumns:
     """Structures, and how many neighbours each of their atoms has within some radii [N, R]."""
 
     columns: Columns
@@ -38,23 +38,23 @@ class Counted:
     def __len__(self) -> int:
         return len(self.columns)
 
-    def take(self, graphs: NDArray[np.int64]) -> Counted:
+    def take(self, graphs: NDArray[np.int64]) -> CountedColumns:
         """Return the structures ``graphs``, in that order."""
         atoms = flat_ranges(self.columns.offsets[graphs], self.columns.natoms[graphs])
-        return Counted(self.columns.take(graphs), self.degrees[atoms])
+        return CountedColumns(self.columns.take(graphs), self.degrees[atoms])
 
     @staticmethod
-    def concatenate(parts: list[Counted]) -> Counted:
+    def concatenate(parts: list[CountedColumns]) -> CountedColumns:
         """Return the structures of all ``parts`` end to end."""
         if len(parts) == 1:
             return parts[0]
-        return Counted(
+        return CountedColumns(
             Columns.concatenate([part.columns for part in parts]), np.concatenate([part.degrees for part in parts])
         )
 
 
 @dataclass(frozen=True)
-class _Index:
+class _BucketIndex:
     """A bucket's records as they were appended, and the order their keys give them."""
 
     order: NDArray[np.int64]
@@ -111,7 +111,7 @@ class Buckets:
     def _file(self, bucket: int, kind: str) -> Path:
         return self.folder / f"{self.split}-{bucket:05d}.{kind}"
 
-    def add(self, key: NDArray[np.uint64], records: Counted) -> None:
+    def add(self, key: NDArray[np.uint64], records: CountedColumns) -> None:
         """Append records [G] with their keys to their buckets."""
         bucket = ((key >> np.uint64(32)) * np.uint64(self.n)) >> np.uint64(32)
         for number in np.unique(bucket).tolist():
@@ -131,13 +131,13 @@ class Buckets:
                         for target in self.targets:
                             np.save(stream, part.columns.labels_of(target.name), allow_pickle=False)
 
-    def _index(self, bucket: int) -> _Index:
+    def _index(self, bucket: int) -> _BucketIndex:
         pieces = _load(self._file(bucket, "index"), 1 + len(_INDEX))
         if not pieces:
             none = np.zeros(0, np.int64)
-            return _Index(none, none, np.zeros(0), np.zeros(0, np.uint8))
+            return _BucketIndex(none, none, np.zeros(0), np.zeros(0, np.uint8))
         key, *rest = (np.concatenate(column) for column in zip(*pieces, strict=True))
-        return _Index(np.argsort(key, kind="stable"), *rest)
+        return _BucketIndex(np.argsort(key, kind="stable"), *rest)
 
     def energies(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.uint8]]]:
         """Yield atoms of each structure [M], energies (eV) [M] and atomic numbers, a bucket at a time, in order."""
@@ -184,7 +184,7 @@ class Buckets:
             atoms.append(np.array([left.sum()]))
         return np.concatenate(atoms) if atoms else np.zeros(0, np.int64), total
 
-    def chunks(self, wanted: Container[int] | None = None, *, remove: bool = True) -> Iterator[Counted]:
+    def chunks(self, wanted: Container[int] | None = None, *, remove: bool = True) -> Iterator[CountedColumns]:
         """Yield the records in shuffled order, `CHUNK` structures at a time; the last may be shorter.
 
         Parameters
@@ -194,12 +194,12 @@ class Buckets:
         remove
             Whether to remove a bucket's files when it was read.
         """
-        left: list[Counted] = []
+        left: list[CountedColumns] = []
         number = held = 0
         for bucket in range(self.n):
             found = self._index(bucket)
             order, at = found.order, 0
-            records: Counted | None = None
+            records: CountedColumns | None = None
             while at < len(order):
                 mine = order[at : at + CHUNK - held]
                 if wanted is None or number in wanted:
@@ -210,22 +210,22 @@ class Buckets:
                 held += len(mine)
                 if held == CHUNK:
                     if left:
-                        yield Counted.concatenate(left)
+                        yield CountedColumns.concatenate(left)
                     left, held, number = [], 0, number + 1
             if remove:
                 for kind in _KINDS:
                     self._file(bucket, kind).unlink(missing_ok=True)
         if left:
-            yield Counted.concatenate(left)
+            yield CountedColumns.concatenate(left)
 
-    def _records(self, bucket: int, found: _Index) -> Counted:
+    def _records(self, bucket: int, found: _BucketIndex) -> CountedColumns:
         *values, degrees = (
             np.concatenate(column) for column in zip(*_load(self._file(bucket, "data"), len(_DATA) + 1), strict=True)
         )
         data: dict[str, Any] = dict(zip(_DATA, values, strict=True))
         labels = by_level(self.targets, self._labels(bucket))
         built = Columns.build(natoms=found.natoms, energy=found.energy, numbers=found.numbers, **data, **labels)
-        return Counted(built, degrees)
+        return CountedColumns(built, degrees)
 
 
 def by_level(targets: Sequence[Target], labels: Mapping[str, NDArray[np.generic]]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def fit_targets(
 
 
 @dataclass
-class _Sums:
+class _TargetSums:
     known: int = 0
     square: float = 0.0
     absolute: float = 0.0
@@ -107,11 +107,11 @@ class TargetTotals:
 
     target: Target
     reference: Mapping[str, float]
-    sums: dict[Split, _Sums] = field(default_factory=dict)
+    sums: dict[Split, _TargetSums] = field(default_factory=dict)
 
     def add(self, split: Split, columns: Columns) -> None:
         """Take structures of a split."""
-        sums, target = self.sums.setdefault(split, _Sums()), self.target
+        sums, target = self.sums.setdefault(split, _TargetSums()), self.target
         values = columns.labels_of(target.name).astype(np.float64)
         if self.reference:
             values -= reference_values(columns, self.reference, target.name, target.level)
@@ -134,7 +134,7 @@ class TargetTotals:
     def statistics(self) -> TargetStatistics:
         """Return the facts of the target."""
         width = math.prod(self.target.shape)
-        train = self.sums.get(Split.TRAIN, _Sums())
+        train = self.sums.get(Split.TRAIN, _TargetSums())
         return TargetStatistics(
             target=self.target,
             known={str(split): s.known for split, s in self.sums.items()},

@@ -14,7 +14,7 @@ from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.simulate.advice import advise
 from gfm_pipeline.simulate.campaign_run import Simulation
 from gfm_pipeline.simulate.recorded import Recorded, recorded
-from gfm_pipeline.simulate.result import Outcome, Simulated, result_of
+from gfm_pipeline.simulate.result import Simulated, SimulationOutcome, result_of
 from gfm_pipeline.simulate.scenario import ScenarioModel, load_scenario, split_scenario
 from gfm_pipeline.sites.registry import load_site, split_sets
 
@@ -23,7 +23,7 @@ ACCOUNT = "site.scheduler.account=simulation"  # nothing is charged to it
 
 
 @dataclass(frozen=True)
-class Asked:
+class SimulationRequest:
     """What to simulate.
 
     Parameters
@@ -63,7 +63,9 @@ class Asked:
         return resolve(self.workflow, self.site, root, others, self.overlays)
 
 
-def simulated(asked: Asked, notify: Callable[[str], None] = lambda _: None, *, compare: bool | None = None) -> Outcome:
+def simulated(
+    asked: SimulationRequest, notify: Callable[[str], None] = lambda _: None, *, compare: bool | None = None
+) -> SimulationOutcome:
     """Carry out a simulation and return what it found.
 
     Parameters
@@ -93,7 +95,9 @@ def simulated(asked: Asked, notify: Callable[[str], None] = lambda _: None, *, c
     return replace(first.found, advice=advise(first, again, compare=compare))
 
 
-def _first(asked: Asked, scenario: ScenarioModel, known: Recorded | None, notify: Callable[[str], None]) -> Simulated:
+def _first(
+    asked: SimulationRequest, scenario: ScenarioModel, known: Recorded | None, notify: Callable[[str], None]
+) -> Simulated:
     if asked.folder is not None:
         request = asked.request(asked.folder)
         if check_name(request.context.paths, request.loaded.model.name, simulated=True) is not None:
