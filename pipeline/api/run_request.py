@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterable
@@ -118,14 +119,18 @@ def resolve(
 
 
 def _as_begun(model: WorkflowModel, paths: CampaignPaths) -> WorkflowModel:
-    """Return a workflow with the proposal method its campaign began with, where the file names none."""
-    if "proposals" in model.search.model_fields_set:
-        return model
+    """Return a workflow with what its campaign began with, where the file is silent and defaults have changed."""
     begun = recorded_settings(paths.journal, search.NAME)
-    if begun is None or "proposals" in begun:
+    if begun is None:
         return model
-    method = default_choice(PROPOSALS, UNSAID["proposals"])
-    return model.model_copy(update={"search": model.search.model_copy(update={"proposals": method})})
+    if "proposals" not in model.search.model_fields_set and "proposals" not in begun:
+        method = default_choice(PROPOSALS, UNSAID["proposals"])
+        model = model.model_copy(update={"search": model.search.model_copy(update={"proposals": method})})
+    members, cap = begun.get("members", {}), math.ceil(model.converge.members / 2)
+    halved = math.ceil(members.get("count", 0) / 2)  # the limit that there was without a word
+    if model.converge.max_per_algorithm is None and members.get("max_per_algorithm") == halved:
+        model = model.model_copy(update={"converge": model.converge.model_copy(update={"max_per_algorithm": cap})})
+    return model
 
 
 def _need_finished_ingest(context: Context, loaded: LoadedWorkflow, gone: Iterable[str]) -> None:

@@ -193,10 +193,14 @@ class Member:
 
 @dataclass(frozen=True)
 class MembersSelected:
-    """The best candidates, chosen as ensemble."""
+    """The candidates chosen as ensemble; ``passed_over``: better ones that were not, and why.
+
+    Journals of earlier versions do not say who was passed over.
+    """
 
     key: str
     members: tuple[Member, ...]
+    passed_over: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,7 @@ class StageState:
     waves: dict[int, ev.WaveProposed] = field(default_factory=dict)
     decisions: dict[tuple[int, int], ev.RungDecided] = field(default_factory=dict)
     members: tuple[Member, ...] | None = None
+    passed_over: dict[str, str] = field(default_factory=dict)  # better candidates that are no members, and why
     # Tasks whose status has changed, in order, again with each change; and those that have ever failed for good.
     changed: list[str] = field(default_factory=list, compare=False, repr=False)
     failed: dict[str, None] = field(default_factory=dict, compare=False, repr=False)

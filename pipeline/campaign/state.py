@@ -151,8 +151,8 @@ class CampaignState:
                 self.stages[key].waves[wave] = event
             case ev.RungDecided(key, wave, rung):
                 self.stages[key].decisions[wave, rung] = event
-            case ev.MembersSelected(key, members):
-                self.stages[key].members = members
+            case ev.MembersSelected(key, members, passed_over):
+                self.stages[key].members, self.stages[key].passed_over = members, passed_over
             case ev.JobIntended(name):
                 self.jobs[name] = JobRecord(event, time)
             case ev.JobSubmitted(name, job):

@@ -184,6 +184,7 @@ def _candidates(paths: CampaignPaths, stage: StageState, members: Iterable[Membe
         )
         running = next((t.name for _, t in tasks if t.status is TaskStatus.RUNNING), None)
         status, outcome = _candidate_status(tasks, running, stopped.get(name), selected.get(name), len(rungs))
+        outcome = "; ".join(words for words in (outcome, stage.passed_over.get(name)) if words)
         curve = _curve(paths, stage, [t for _, t in tasks])
         used = of_tasks(task for _, task in tasks)
         yield CandidateView(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,25 @@ class Finalist:
     algorithm: str
 
 
+def passed_over(finalists: Sequence[Finalist], chosen: Sequence[Finalist]) -> dict[str, str]:
+    """Return the finalists that stand before one of the chosen and are not chosen, each with the reason."""
+    last = max((_standing(f) for f in chosen), default=None)
+    if last is None:
+        return {}
+    names, counts = {f.name for f in chosen}, Counter(f.algorithm for f in chosen)
+    worst = next(f for f in chosen if _standing(f) == last)
+    place = f"{worst.name} ({worst.algorithm}, rung {worst.rung}, objective {worst.objective:.4f})"
+    return {
+        f.name: f"passed over for {place}: {counts[f.algorithm]} of the members are {f.algorithm} already"
+        for f in sorted(finalists, key=_standing)
+        if f.name not in names and _standing(f) < last
+    }
+
+
+def _standing(finalist: Finalist) -> tuple[int, float, str]:
+    return -finalist.rung, finalist.objective, finalist.name
+
+
 class Selection(ABC):
     """Chooses the members; a pure function of the finalists."""
 
@@ -33,7 +53,7 @@ class Selection(ABC):
         members
             How many to choose.
         max_per_algorithm
-            ``converge.max_per_algorithm``, or half of the members.
+            ``converge.max_per_algorithm``; without it, all of the members.
         """
 
 

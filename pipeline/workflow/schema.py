@@ -98,7 +98,9 @@ class ConvergeModel(Strict):
 
     members: Annotated[int, Field(ge=1, le=1000)] = Field(default=4, description="Members of the ensemble.")
     max_per_algorithm: Candidates | None = Field(
-        default=None, description="Largest number of members of one algorithm; null: half of the members, rounded up."
+        default=None,
+        description="Largest number of members of one algorithm; null: no limit. A campaign that began when null meant "
+        "half of the members keeps that.",
     )
     selection: SelectionChoice = Field(
         default=PolicyChoice("best", {}), description="Rule that chooses the members: best, or diverse."

@@ -23,7 +23,7 @@ from gfm_pipeline.core.contracts.training import Convergence
 from gfm_pipeline.core.errors import ConfigError, WorkflowError
 from gfm_pipeline.search.proposer import ProposalMethod
 from gfm_pipeline.search.rungs import Promotion
-from gfm_pipeline.search.selection import Finalist, Selection
+from gfm_pipeline.search.selection import Finalist, Selection, passed_over
 from gfm_pipeline.search.stopping import NoStopping, StoppingPolicy, SuccessiveHalving
 from gfm_pipeline.workflow.load import load_workflow
 
@@ -120,6 +120,15 @@ def test_the_best_are_chosen_with_a_cap():
     assert [f.name for f in choice.choose(finalists, 2, 1)] == ["a", "c"]
     turns = make_policy(SELECTIONS, PolicyChoice("diverse", {}), Selection)
     assert [f.name for f in turns.choose(finalists, 3, 1)] == ["a", "c", "b"]
+
+
+def test_who_is_passed_over_is_named():
+    finalists = [Finalist(n, 1, v, a) for n, v, a in [("a", 0.1, "PNA"), ("b", 0.2, "PNA"), ("c", 0.3, "EGNN")]]
+    choice = make_policy(SELECTIONS, PolicyChoice("best", {}), Selection)
+    capped, free = choice.choose(finalists, 2, 1), choice.choose(finalists, 2, 2)
+    said = "passed over for c (EGNN, rung 1, objective 0.3000): 1 of the members are PNA already"
+    assert passed_over(finalists, capped) == {"b": said}
+    assert passed_over(finalists, free) == passed_over([], []) == {}
 
 
 def test_without_a_criterion_training_ends_at_its_limit():

@@ -7,7 +7,6 @@ a fixed set of results. An interrupted and resumed search therefore takes exactl
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -61,7 +60,7 @@ from gfm_pipeline.engine.stages.trials import (
     stopped_early,
     task_name,
 )
-from gfm_pipeline.search.selection import Finalist, Selection
+from gfm_pipeline.search.selection import Finalist, Selection, passed_over
 from gfm_pipeline.search.stopping import RungResults, StoppingPolicy
 
 if TYPE_CHECKING:
@@ -81,8 +80,8 @@ def chosen_policies(section: SearchModel | ConvergeModel, names: Sequence[str]) 
 
 def _selection(context: Context) -> dict[str, Any]:
     converge = context.workflow.converge
-    cap = converge.max_per_algorithm or math.ceil(converge.members / 2)
-    return {"count": converge.members, "max_per_algorithm": cap, **chosen_policies(converge, SELECTION)}
+    cap = {} if converge.max_per_algorithm is None else {"max_per_algorithm": converge.max_per_algorithm}
+    return {"count": converge.members, **cap, **chosen_policies(converge, SELECTION)}
 
 
 def wave_sizes(candidates: int, wave: int | str, slots: int) -> list[int]:
@@ -228,13 +227,13 @@ def finish(context: Context, stage: StageState) -> tuple[Event, ...]:
         )
         return (StageFailedEvent(stage.key, reason),)
     choice = make_policy(SELECTIONS, context.workflow.converge.selection, Selection)
-    chosen = choice.choose(finalists, selection["count"], selection["max_per_algorithm"])
+    chosen = choice.choose(finalists, selection["count"], selection.get("max_per_algorithm", selection["count"]))
     members = tuple(
         Member(f"m{i:02d}", f.name, f.rung, f.objective, candidates[f.name].settings) for i, f in enumerate(chosen)
     )
     trained = {m.name: result_of(stage, task_name(m.candidate, m.rung), TRAIN) for m in members}
     outputs = {name: str(result.digest) for name, result in trained.items() if result is not None}
-    return (MembersSelected(stage.key, members), StageDone(stage.key, outputs))
+    return (MembersSelected(stage.key, members, passed_over(finalists, chosen)), StageDone(stage.key, outputs))
 
 
 def rung_counts(workflow: WorkflowModel) -> tuple[int, ...]:
