@@ -197,7 +197,7 @@ def test_closing_does_not_wait_for_a_proposal(process):
 WORKER = """
 from gfm_pipeline.search.proposal_process import ProposalProcess
 import sys; sys.path.insert(0, {tests!r})
-from test_batch import question
+from test_proposed_batches import question
 process = ProposalProcess()
 process.ask(question()).result()
 print(process.pid, flush=True)
