@@ -83,7 +83,10 @@ def drive(
             stop.at_once = lambda: campaign.paths.lock.unlink(missing_ok=True)
             remember_digests(request.digests, campaign.paths.digests)
             progress = _campaign(request, campaign, run_request, around, stop, quiet, chaos)
-        _summary(root, progress)
+        if request.context.until is None:
+            _summary(root, progress)
+        else:
+            progress.notify(f"Stage {request.context.until} is done; run without --until to go on.", plain=True)
     return root
 
 

@@ -15,10 +15,11 @@ from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.recorded_policies import recorded_settings
 from gfm_pipeline.campaign.recorded_sources import recorded_sources
 from gfm_pipeline.campaign.state import load_state
+from gfm_pipeline.core.contracts.extensions import suggestion
 from gfm_pipeline.core.contracts.policies import PROPOSALS, UNSAID, default_choice
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.interpreter import module_command
-from gfm_pipeline.engine.decisions.decide import finished_stage
+from gfm_pipeline.engine.decisions.decide import finished_stage, stage_names
 from gfm_pipeline.engine.decisions.requests import Context
 from gfm_pipeline.engine.resources.allocation import Impossible
 from gfm_pipeline.engine.resources.requirements import Resources, decide_resources
@@ -86,6 +87,7 @@ def resolve(
     overrides: tuple[str, ...],
     overlays: tuple[Path, ...] = (),
     kept: Path | None = None,
+    until: str | None = None,
 ) -> ResolvedRun:
     """Check everything that can be checked without running; writes nothing."""
     of_workflow, of_site = split_sets(overrides)
@@ -112,7 +114,11 @@ def resolve(
         threads=site.threads_per_task,
         paths=paths,
         sizes=resources.sizes,
+        until=until,
     )
+    names = stage_names(context)
+    if until is not None and until not in names:
+        raise ConfigError(f"There is no stage {until!r} to run until.", suggestion(until, names))
     if gone:
         _need_finished_ingest(context, loaded, gone)
     return ResolvedRun(loaded, loaded_site, context, digests, resources, tuple(map(Path, gone)))
@@ -171,7 +177,7 @@ def check_names(paths: Iterable[Path]) -> None:
     for path in paths:
         shown = os.fsencode(path).decode(errors="backslashreplace")
         if shown != str(path):
-            raise ConfigError(f"The path {listed_settings} is not UTF-8, so no record can name it.", "Rename it.")
+            raise ConfigError(f"The path {shown} is not UTF-8, so no record can name it.", "Rename it.")
 
 
 def _refused(found: Impossible, loaded: LoadedWorkflow, site: LoadedSite) -> ConfigError:
@@ -187,7 +193,7 @@ class RunRequest:
     """A workflow, a site, a campaign folder (None: the default one), and ``--set``.
 
     ``kept`` is the copy of the workflow that was made when a job was submitted: the job runs it, whatever became of the
-    file since.
+    file since. ``until`` is the last stage that is run; None: all are.
     """
 
     workflow: Path
@@ -195,6 +201,7 @@ class RunRequest:
     folder: Path | None
     overrides: tuple[str, ...]
     kept: Path | None = None
+    until: str | None = None
 
     def resolve(self) -> ResolvedRun:
         """Check it and return what it means; writes nothing.
@@ -204,7 +211,9 @@ class RunRequest:
         ConfigError
             When it cannot be run.
         """
-        return resolve(self.workflow, self.choice.name, self.folder, self.overrides, self.choice.overlays, self.kept)
+        return resolve(
+            self.workflow, self.choice.name, self.folder, self.overrides, self.choice.overlays, self.kept, self.until
+        )
 
     def is_edited(self) -> bool:
         """Return whether the workflow is another one now than when the job was submitted."""
@@ -229,6 +238,8 @@ class RunRequest:
         words = ["run", workflow, "--campaign", str(root), *self.options()]
         if self.kept is not None:
             words += ["--as-submitted", str(self.kept)]
+        if self.until is not None:
+            words += ["--until", self.until]
         return module_command("gfm_pipeline", *words, python=job_python(site))
 
 

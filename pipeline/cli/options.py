@@ -93,6 +93,11 @@ set_option = click.option(
 )
 
 
+until_option = click.option(
+    "--until", default=None, metavar="STAGE", help="Run no stage after this one; run again to go on."
+)
+
+
 def workflow_options(function: F) -> F:
     """Add the workflow argument and the options that say how to run it."""
     function = nodes_option(hours_option(queue_option(set_option(function))))

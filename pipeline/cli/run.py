@@ -12,7 +12,7 @@ from gfm_pipeline.api.drive import drive
 from gfm_pipeline.api.folders import existing
 from gfm_pipeline.api.run_request import RunRequest, SiteChoice, last_request
 from gfm_pipeline.campaign.lock import unlock as release
-from gfm_pipeline.cli.options import campaign_argument, overlay_option, site_set_option, workflow_options
+from gfm_pipeline.cli.options import campaign_argument, overlay_option, site_set_option, until_option, workflow_options
 from gfm_pipeline.cli.support.fault_options import CHAOS, FAULT, check_faults, injecting
 from gfm_pipeline.cli.support.lasting_output import outlast_output
 from gfm_pipeline.cli.support.terminal import outlive
@@ -25,6 +25,7 @@ QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing until the 
 
 @click.command()
 @workflow_options
+@until_option
 @QUIET
 @CHAOS
 @FAULT
@@ -35,6 +36,7 @@ def run(
     overlays: tuple[Path, ...],
     folder: Path | None,
     overrides: tuple[str, ...],
+    until: str | None,
     quiet: bool,
     chaos: str | None,
     faults: tuple[str, ...],
@@ -46,7 +48,7 @@ def run(
     whatever end the last run had. Changed settings re-run only the stages that depend on them.
     Ctrl-C stops politely: running trainings save a checkpoint first. A second Ctrl-C stops at once.
     """
-    run_request = RunRequest(workflow, SiteChoice(site, overlays), folder, overrides, kept)
+    run_request = RunRequest(workflow, SiteChoice(site, overlays), folder, overrides, kept, until)
     _drive(run_request, quiet, *check_faults(faults, chaos))
 
 

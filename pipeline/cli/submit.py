@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,23 +12,28 @@ import click
 from gfm_pipeline.api.allocate import (
     batch_environment,
 )
-from gfm_pipeline.api.run_request import RunRequest, SiteChoice
+from gfm_pipeline.api.run_request import ResolvedRun, RunRequest, SiteChoice
 from gfm_pipeline.api.submission import submit_campaign
-from gfm_pipeline.cli.options import workflow_options
+from gfm_pipeline.cli.options import until_option, workflow_options
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.sites.enums import DriverMode
 
+LARGE = 1000.0  # node-hours of one job, from which on people are asked
 Notify = Callable[[str], None]
 
 
 @click.command()
 @workflow_options
+@until_option
+@click.option("--yes", is_flag=True, help=f"Do not ask before a job of {LARGE:g} node-hours or more.")
 def submit(
     workflow: Path,
     site: str,
     overlays: tuple[Path, ...],
     folder: Path | None,
     overrides: tuple[str, ...],
+    until: str | None,
+    yes: bool,
 ) -> None:
     """Submit the campaign of WORKFLOW as a batch job that drives itself on its own nodes.
 
@@ -35,7 +41,7 @@ def submit(
     when it has ended, until the campaign is done. `plan --show-scripts` shows the batch script before anything is
     submitted; `status CAMPAIGN` shows where it stands, and `cancel CAMPAIGN` stops the jobs.
     """
-    run_request = RunRequest(workflow, SiteChoice(site, overlays), folder, overrides)
+    run_request = RunRequest(workflow, SiteChoice(site, overlays), folder, overrides, until=until)
     request = run_request.resolve()
     if request.site.driver.mode is not DriverMode.RESIDENT:
         instead = shlex.join(["gfm-pipeline", "run", str(workflow), "--site", site])
@@ -43,4 +49,27 @@ def submit(
             f"On site {request.site.name} the driver does not live in a batch job.",
             f"Use `{instead}`, or --set site.driver.mode=resident.",
         )
+    _agree(request, yes=yes)
     submit_campaign(request, run_request, batch_environment(request.site, click.echo), click.echo)
+
+
+def _agree(request: ResolvedRun, *, yes: bool) -> None:
+    """Say what a job may cost, and ask before a large one.
+
+    Raises
+    ------
+    ConfigError
+        When it is large, and nobody can be asked or somebody said no.
+    """
+    job, energy = request.resources.allocation, request.site.energy
+    hours = job.nodes * (job.hours or 0.0)
+    price = f"{job.nodes:,} nodes for at most {job.hours or 0.0:g} h: {hours:,.4g} node-hours"
+    if energy.node_watts is not None:
+        price += f", {hours * energy.node_watts / 1000 * energy.pue:,.4g} kWh (modelled)"
+    click.echo(f"Each job may take {price}.")
+    if hours < LARGE or yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError(f"A job of {hours:,.4g} node-hours is submitted only when it is agreed to.", "Add --yes.")
+    if not click.confirm("Submit it?"):
+        raise ConfigError("Nothing was submitted.", "Ask for fewer nodes or hours: --nodes, --hours.")

@@ -107,6 +107,8 @@ def decide(context: Context, state: CampaignState) -> Step:
             return Step(events=(opened,))
         if known.outputs is not None:
             done[stage.name] = known
+            if stage.name == context.until:
+                return Step(finished=True)
             continue
         if known.failure is not None:
             return Step(failure=f"{stage.name.capitalize()} failed: {known.failure.rstrip('.')}.")

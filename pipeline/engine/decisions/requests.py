@@ -59,6 +59,7 @@ class Context:
     threads: int
     paths: CampaignPaths
     sizes: Mapping[str, tuple[SizeClass, ...]]  # of a stage's tasks; of the search, one per rung
+    until: str | None = None  # the last stage that is run; None: all are
     # Requests of the search made under these settings, by stage and task: each is asked for at every decision.
     made: dict[tuple[str, str, str], AnyRequest] = field(default_factory=dict, init=False, compare=False, repr=False)
     # What follows from states of searches, by key, and from outputs of stages, by name: brought up to date when asked.

@@ -35,6 +35,7 @@ from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.sites.task_shape import TaskShape, default_shape, host_shape, misfit, slots_per_node
 from gfm_pipeline.workflow.schema import WorkflowModel
 
+WASTE = 30  # an allocation of which fewer than one node in so many ever has a trial is refused
 SHARED_LAUNCHES = 64  # that an allocation is cut into, where trainings share launches and the site sets no limit
 
 
@@ -92,7 +93,8 @@ def decide_resources(workflow: WorkflowModel, site: SiteModel) -> Resources | Im
             "Set allocation.blocks to 1 and ask for more nodes.",
         )
     found = Resources(allocation, sizes, why)
-    return replace(found, warnings=tuple(_idle(found, demands)))
+    wasted = _wasted(workflow, found, demands)
+    return wasted if wasted is not None else replace(found, warnings=tuple(_idle(found, demands)))
 
 
 def _sizes(
@@ -110,8 +112,8 @@ def _sizes(
     return (_shared(site, shape, allocation, demand.tasks),), "shares nodes"
 
 
-def _idle(found: Resources, demands: Mapping[str, Demand]) -> Iterator[str]:
-    """Yield a sentence where the trainings of a stage with rungs cannot keep half of the allocation busy."""
+def _busy(found: Resources, demands: Mapping[str, Demand]) -> Iterator[tuple[str, int, str]]:
+    """Yield, of stages that should fill the allocation, the name, the nodes they can keep busy, and a sentence."""
     nodes = found.allocation.usable * found.allocation.blocks
     for name, demand in demands.items():
         if isinstance(demand, SharedDemand) or not demand.fills:
@@ -119,12 +121,35 @@ def _idle(found: Resources, demands: Mapping[str, Demand]) -> Iterator[str]:
         size = found.sizes[name][0]
         tasks = min(found.at_a_time(name), demand.counts[0])
         busy = tasks * size.shape.nodes or -(-tasks // size.per_node)
-        if busy * 2 <= nodes and nodes > 1:
-            each = counted(size.shape.nodes, "node") if size.shape.nodes else f"1/{size.per_node} of a node"
-            yield (
-                f"The {name} keeps at most {busy:,} of {counted(nodes, 'node')} busy "
-                f"({counted(tasks, 'trial')} at a time, {each} each)."
+        each = counted(size.shape.nodes, "node") if size.shape.nodes else f"1/{size.per_node} of a node"
+        yield (
+            name,
+            busy,
+            f"The {name} keeps at most {busy:,} of {counted(nodes, 'node')} busy "
+            f"({counted(tasks, 'trial')} at a time, {each} each).",
+        )
+
+
+def _idle(found: Resources, demands: Mapping[str, Demand]) -> Iterator[str]:
+    """Yield a sentence where the trainings of a stage with rungs cannot keep half of the allocation busy."""
+    nodes = found.allocation.usable * found.allocation.blocks
+    yield from (told for _, busy, told in _busy(found, demands) if busy * 2 <= nodes and nodes > 1)
+
+
+def _wasted(workflow: WorkflowModel, found: Resources, demands: Mapping[str, Demand]) -> Impossible | None:
+    """Return why an allocation that was asked for is a waste: all but a few of its nodes would never have a task."""
+    nodes = found.allocation.usable * found.allocation.blocks
+    if not isinstance(workflow.allocation.nodes, int):
+        return None
+    for name, busy, told in _busy(found, demands):
+        if busy * WASTE <= nodes:
+            wanted = -(-busy // found.allocation.blocks) + found.allocation.spare
+            return Impossible(
+                SettingKey.NODES,
+                told,
+                f"Ask for {counted(wanted, 'node')} or fewer, or raise resources.{name}.nodes or {name}.wave.",
             )
+    return None
 
 
 def smallest_batch(workflow: WorkflowModel) -> int:
