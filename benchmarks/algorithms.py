@@ -35,10 +35,11 @@ def cost_per_edge(table: GraphTable, spec: ModelSpec) -> tuple[int, float]:
     model = Potential(spec)
     zeros = np.zeros(BATCH, dtype=np.int64)
     batch = collate([table], zeros, np.arange(BATCH))
-    rms, parameters, taken = torch.ones(1), list(model.parameters()), []
+    scales = {target.name: torch.ones(1) for target in spec.targets}
+    parameters, taken = list(model.parameters()), []
     for _ in range(REPEATS):
         begin = time.process_time()
-        loss = multitask_loss(model(batch, training=True), batch, rms, 10.0)
+        loss = multitask_loss(model(batch, training=True), batch, scales, {"energy": 1.0, "forces": 10.0})
         torch.autograd.grad(loss.total, parameters)
         taken.append(time.process_time() - begin)
     return sum(p.numel() for p in parameters), min(taken) / batch.edge_src.numel()

@@ -13,11 +13,13 @@ from gfm_pipeline.core.contracts.target_checks import check_together
 from gfm_pipeline.core.contracts.targets import CHARGE, ENERGY, FORCES, STRESS, Constraint, Level, Origin, Rank, Target
 from gfm_pipeline.core.errors import ConfigError, ModelError
 from gfm_pipeline.models.batch import Batch
+from gfm_pipeline.models.checks import check_batch
 from gfm_pipeline.models.constraints import balanced, with_total
 from gfm_pipeline.models.geometry import Geometry
 from gfm_pipeline.models.layers import scatter_sum
 from gfm_pipeline.models.readout import HEADS, EdgeTensors, EdgeVectors, Features
 from gfm_pipeline.models.registry import build, describe
+from gfm_pipeline.models.repulsion import Repulsion
 from gfm_pipeline.models.spec import ForceHead, ModelSpec
 
 _PARTS = {ENERGY.name: "node_energy", FORCES.name: "force_head"}  # heads whose names are older than targets are
@@ -72,6 +74,7 @@ class Potential(nn.Module):
         own_vectors = describe(spec.algorithm).vectors
         self.vector_features = EdgeVectors(spec) if Rank.VECTOR in ranks and not own_vectors else None
         self.tensor_features = EdgeTensors(spec) if Rank.TENSOR in ranks else None
+        self.repulsion = Repulsion(spec.cutoff) if spec.repulsion else None
 
     def forward(self, batch: Batch, training: bool = False, *, stress: bool = False) -> Prediction:
         """Predict a batch.
@@ -88,7 +91,8 @@ class Potential(nn.Module):
         Raises
         ------
         ModelError
-            When a structure names a dataset the model has no head for, or stress is wanted of a model without energy.
+            When a structure names a dataset the model has no head for, or stress is wanted of a model without energy;
+            unless ``training``, as `check_batch`.
         """
         if batch.dataset.numel() and int(batch.dataset.max()) >= self.spec.n_datasets:
             raise ModelError(
@@ -103,6 +107,8 @@ class Potential(nn.Module):
         origins = {t.origin for t in derived}
         with torch.set_grad_enabled(training or bool(derived)):
             geometry = Geometry.of(batch, moved=Origin.GRADIENT in origins, strained=Origin.STRAIN in origins)
+            if not training:  # labelled structures were looked at when they were ingested
+                check_batch(batch, geometry.vec.detach(), self.spec.elements)
             values = self._predict(batch, geometry)
             if derived:
                 found = geometry.derivatives(values[ENERGY.name].sum(), batch, create_graph=training)
@@ -112,6 +118,8 @@ class Potential(nn.Module):
     def _predict(self, batch: Batch, geometry: Geometry) -> dict[str, Tensor]:
         """Return the values of all targets that have a head."""
         src, dst, vec = batch.edge_src, batch.edge_dst, geometry.vec
+        if self.repulsion is not None:
+            vec = self.repulsion.shown(batch.z, vec, src, dst)
         x, vectors = self.representation(batch.z, vec, src, dst)
         features = Features(x, vectors)
         head = batch.dataset.index_select(0, batch.graph)
@@ -125,6 +133,9 @@ class Potential(nn.Module):
             if target.rank is Rank.TENSOR and features.tensors is None and self.tensor_features is not None:
                 features = replace(features, tensors=self.tensor_features(x, vec, src, dst))
             values[target.name] = self._value(target, features, head, batch)
+        if self.repulsion is not None and ENERGY.name in values:
+            of_atoms = self.repulsion(batch.z, geometry.vec, src, dst)
+            values[ENERGY.name] = values[ENERGY.name] + scatter_sum(of_atoms, batch.graph, batch.natoms.shape[0])
         return values
 
     def _vectors(self, x: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gfm_pipeline.core.contracts.algorithms import ALGORITHMS, AlgorithmDescription
 from gfm_pipeline.core.contracts.hyperparameters import Group
-from gfm_pipeline.core.contracts.training import HYPERPARAMETERS
+from gfm_pipeline.core.contracts.training import HYPERPARAMETERS, ForceHead
 from gfm_pipeline.core.errors import ConfigError, ModelError, Refused
 from gfm_pipeline.models.spec import ModelSpec
 
@@ -111,4 +111,6 @@ def build(spec: ModelSpec) -> MessagePassing:
     if spec.force_head not in about.force_heads:
         served = ", ".join(about.force_heads)
         raise ModelError(f"{spec.algorithm} has no {spec.force_head} force head.", f"It serves {served}.")
+    if spec.repulsion and spec.force_head is not ForceHead.CONSERVATIVE:
+        raise ModelError("Repulsion needs conservative forces.", "Write force_head: conservative, or no repulsion.")
     return algorithm(spec.algorithm)(spec, options)

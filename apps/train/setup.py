@@ -100,6 +100,13 @@ def _target_scales(spec: TrainSpec, statistics: Sequence[DatasetStatistics]) -> 
     return found
 
 
+def _elements(statistics: Sequence[DatasetStatistics]) -> tuple[int, ...]:
+    """Return the atomic numbers of all datasets."""
+    from ase.data import atomic_numbers  # a training that goes on from a checkpoint needs no ASE
+
+    return tuple(sorted({atomic_numbers[symbol] for s in statistics for symbol in s.elements}))
+
+
 def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: Sequence[GraphTable]) -> ModelCard:
     """Return the card of an untrained model: its scales are facts of the training split.
 
@@ -129,6 +136,7 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
             targets=spec.targets,
             target_scales={name: float(np.sqrt(np.mean(np.square(values)))) for name, values in scales.items()},
             balanced_forces=True,
+            elements=_elements(statistics),
         ),
         datasets=tuple(d.name for d in spec.datasets),
         references={d.name: dict(s.reference) for d, s in zip(spec.datasets, statistics, strict=True)},

@@ -67,6 +67,13 @@ class ModelSettings:
             search="conservative",
         ),
     )
+    repulsion: bool = field(
+        default=False,
+        metadata=_declared(
+            ValueKind.SWITCH,
+            "Add the screened repulsion of nuclei (ZBL): atoms pushed together are repelled. Forces are conservative.",
+        ),
+    )
     options: dict[str, Any] = field(default_factory=dict)
 
 

@@ -18,7 +18,7 @@ from pydantic import (
 from gfm_pipeline.core.contracts.algorithms import ALGORITHMS, BUILT_IN, PREFIX, AlgorithmDescription
 from gfm_pipeline.core.contracts.extensions import suggestion
 from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter
-from gfm_pipeline.core.contracts.training import HYPERPARAMETERS
+from gfm_pipeline.core.contracts.training import HYPERPARAMETERS, ForceHead
 from gfm_pipeline.core.errors import ConfigError, Refused
 from gfm_pipeline.core.strict import Strict
 from gfm_pipeline.search.space import Choice, Dimension, Range, SearchSpace
@@ -99,13 +99,24 @@ class _Space(Strict):
             own = self.per_algorithm.get(name, {})
             key = ("per_algorithm", name, "force_head") if "force_head" in own else ("force_head",)
             heads = own.get("force_head", getattr(self, "force_head", None))
-            for head in heads if isinstance(heads, list) else [heads]:
+            heads = heads if isinstance(heads, list) else [heads]
+            for head in heads:
                 if head is not None and head not in served:
                     raise Refused(
                         f"asks for a {head} force head, which {name} does not serve",
                         f"Write per_algorithm: {{{name}: {{force_head: {served[0]}}}}}, or leave algorithm {name} out.",
                         key if "force_head" in self.model_fields_set or "force_head" in own else ("algorithm", index),
                     )
+            repulsion = own.get("repulsion", getattr(self, "repulsion", None))
+            wanted = repulsion if isinstance(repulsion, list) else [repulsion]
+            if True in wanted and any(
+                head == ForceHead.DIRECT for head in (heads if isinstance(heads, list) else [heads])
+            ):
+                raise Refused(
+                    f"asks for repulsion of {name}, which needs conservative forces",
+                    "Write force_head: conservative, or repulsion: false.",
+                    ("per_algorithm", name, "repulsion") if "repulsion" in own else ("repulsion",),
+                )
         return self
 
     @model_validator(mode="after")

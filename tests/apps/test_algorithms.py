@@ -96,7 +96,9 @@ def test_what_is_not_named_and_not_searched_stays_out_of_the_space_and_of_the_ke
 def test_the_bounds_hold_in_every_form(name: str) -> None:
     declared = HYPERPARAMETERS[name]
     wrong: list[object] = [None, {}, [], True, [[]], float("nan"), float("inf"), 10**400, "x", {"low": 1}]
-    if declared.kind is not ValueKind.NAME:
+    if declared.kind is ValueKind.SWITCH:
+        wrong.remove(True)
+    elif declared.kind is not ValueKind.NAME:
         assert declared.low is not None
         assert declared.high is not None
         wrong += [declared.low - 1, declared.high * 2, {"low": declared.high, "high": declared.high * 2}]
@@ -201,6 +203,14 @@ def test_a_head_that_an_algorithm_does_not_serve_is_refused(tmp_path, capsys, mo
     assert invoke(["validate", str(tmp_path / "w.yaml")]) == 0
     with pytest.raises(ModelError, match="Gated has no direct force head"):
         Potential(ModelSpec("Gated", 8, 1, 4.0, force_head=ForceHead.DIRECT))
+
+
+def test_repulsion_of_direct_forces_is_refused_at_validate(tmp_path, capsys) -> None:
+    both = SPACE + "    force_head: [conservative, direct]\n    repulsion: [false, true]\n"
+    code, err = validate(tmp_path, capsys, SPACE, both)
+    assert code == 2
+    assert "w.yaml:15: search.space.repulsion: asks for repulsion of SchNet, which needs conservative forces." in err
+    assert validate(tmp_path, capsys, SPACE, SPACE + "    repulsion: [false, true]\n")[0] == 0
 
 
 @pytest.mark.usefixtures("lab_models", "one_thread")
