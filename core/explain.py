@@ -94,7 +94,7 @@ def explain(
         case "value_error" | "unknown_name":
             hint = fault.get("ctx", {}).get("hint") or "Correct the value."
             return kind(f"{shown + ': ' if shown else ''}{reason}.", found.path, found.line, hint + more)
-    wanted = list(dict.fromkeys(said(f) for f, k in zip(faults, keys, strict=True) if k == where))
+    wanted = list(dict.fromkeys(expected_text(f) for f, k in zip(faults, keys, strict=True) if k == where))
     message = f"{shown} is {short(fault.get('input'))}, but should be {', or '.join(wanted)}."
     return kind(message, found.path, found.line, "Correct the value." + more)
 
@@ -164,7 +164,7 @@ _FORMS = {  # what pydantic asks for, by the type of its fault, in words of the 
 }
 
 
-def said(fault: Any) -> str:
+def expected_text(fault: Any) -> str:
     """Return what was asked for where pydantic found a fault (an entry of its ``errors()``), as the end of a sentence.
 
     No name of a class is in it.

@@ -25,7 +25,7 @@ class AmdSmi:
             self._open()
         found = {}
         for number, (uuid, handle) in enumerate(self._devices):
-            counts = self._ask(self._smi.amdsmi_get_energy_count, handle)
+            counts = self._query(self._smi.amdsmi_get_energy_count, handle)
             accumulated = next((counts[name] for name in _ACCUMULATORS if name in counts), None)
             if accumulated is None:
                 raise OSError("AMD SMI gives no accumulator of energy")
@@ -42,13 +42,13 @@ class AmdSmi:
             smi = import_module("amdsmi")
         except (ImportError, OSError, KeyError) as error:
             raise OSError(f"AMD SMI cannot be loaded ({error})") from error
-        self._ask(smi.amdsmi_init)
-        handles = self._ask(smi.amdsmi_get_processor_handles)
-        self._devices = [(str(self._ask(smi.amdsmi_get_gpu_device_uuid, handle)), handle) for handle in handles]
+        self._query(smi.amdsmi_init)
+        handles = self._query(smi.amdsmi_get_processor_handles)
+        self._devices = [(str(self._query(smi.amdsmi_get_gpu_device_uuid, handle)), handle) for handle in handles]
         self._smi = smi
 
     @staticmethod
-    def _ask(call: Any, *arguments: Any) -> Any:
+    def _query(call: Any, *arguments: Any) -> Any:
         try:
             return call(*arguments)
         except Exception as error:  # the bindings' own classes, which exist where they are installed only

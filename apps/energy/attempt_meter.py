@@ -20,7 +20,7 @@ from gfm_pipeline.core.errors import GFMError
 from gfm_pipeline.core.publish import write_atomic
 from gfm_pipeline.core.records import canonical_json, to_plain
 
-LOOK_SECONDS = 5.0
+POLL_SECONDS = 5.0
 NODE_VARIABLES = ("SLURMD_NODENAME",)  # several nodes of a test bed may be one host
 
 
@@ -45,7 +45,7 @@ class AttemptMeter:
     def __init__(self, plan: EnergyPlan | None, folder: Path, devices: Collection[int] | None = None) -> None:
         self._accounts: NodeAccounts | None = None
         self._task, self._path = str(folder), folder / ENERGY_FOLDER / f"{this_node()}.json"
-        self._looked = time.monotonic()
+        self._polled_at = time.monotonic()
         if plan is None or not plan.sources:
             return
         meter = NodeMeter(plan)
@@ -57,9 +57,9 @@ class AttemptMeter:
             accounts.enter(self._task, plan.share, devices if plan.share < 1.0 else None)
             self._accounts = accounts
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Write down what was used by now, every few seconds."""
-        if self._accounts is not None and time.monotonic() - self._looked >= LOOK_SECONDS:
+        if self._accounts is not None and time.monotonic() - self._polled_at >= POLL_SECONDS:
             self._leave_record(leave=False)
 
     def close(self) -> None:
@@ -69,8 +69,8 @@ class AttemptMeter:
             self._accounts = None
 
     def _leave_record(self, *, leave: bool) -> None:
-        self._looked = time.monotonic()
+        self._polled_at = time.monotonic()
         with suppress(OSError, GFMError):  # the disk's trouble, or the counters': not the program's
-            found = None if self._accounts is None else self._accounts.look(self._task, leave=leave)
+            found = None if self._accounts is None else self._accounts.read(self._task, leave=leave)
             if found is not None:
                 write_atomic(self._path, canonical_json(to_plain(found)).encode(), durable=False)

@@ -145,7 +145,7 @@ class NodeAccounts:
             found = TaskAccount(identify(os.getpid()), share, mine, Account(), book.idle)
             self._write(replace(book, tasks={**book.tasks, task: found}, idle=Account()))
 
-    def look(self, task: str, *, leave: bool = False) -> NodeEnergy | None:
+    def read(self, task: str, *, leave: bool = False) -> NodeEnergy | None:
         """Return what a task has used by now, and with ``leave`` close its account; None: it has none."""
         with self._book(LAST_SECONDS if leave else STILL_SECONDS) as book:
             mine = book.tasks.get(task)

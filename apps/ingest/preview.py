@@ -84,7 +84,7 @@ class _Sample:
         self._seen: dict[int, Record] = {}
 
     @property
-    def seen(self) -> int:
+    def read_in_all(self) -> int:
         """Records that came from the reader."""
         return self.read + self.passed_over.total()
 
@@ -219,13 +219,13 @@ def preview(spec: PreviewSpec) -> Preview:
         if item is None:
             complete = False
             continue
-        if sample.seen >= spec.scan or sample.n_atoms >= MAX_ATOMS or time.monotonic() > ends:
+        if sample.read_in_all >= spec.scan or sample.n_atoms >= MAX_ATOMS or time.monotonic() > ends:
             complete = False
             break
         files.add(file)
         sample.add(item)
     complete = complete and (len(files) == len(source.files) or describe(source.reader).makes_data)
-    complete = complete and total in (None, sample.seen)
+    complete = complete and total in (None, sample.read_in_all)
     sample.set_other_units_aside()
     elements = np.zeros(0, np.int64)
     energies = np.zeros(0)

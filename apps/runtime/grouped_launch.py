@@ -102,7 +102,7 @@ def _run(
         child = start_program(member.module, [SPEC_FILE], environment, own)
         over = FileAppeared(own / EXIT_FILE, max(POLL_SECONDS, ranks / POLLS_PER_SECOND))
     meter = AttemptMeter(file.energy if rank > 0 and seat.local_rank == 0 else None, own)  # the wrapper has the first
-    code = supervise(child, signals, over, meter.look)
+    code = supervise(child, signals, over, meter.poll)
     meter.close()
     if code is None:
         end_program(child)

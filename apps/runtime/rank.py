@@ -80,7 +80,7 @@ def run_rank(module: str, spec: str, folder: Path, environ: Mapping[str, str], s
             write_atomic(folder / STEP_FILE, f"{step}\n".encode())
     meter = AttemptMeter(file.energy if seat.local_rank == 0 else None, folder)
     child = start_program(module, [spec], environment, folder)
-    code = supervise(child, signals, None if pulse is None else pulse.lost, meter.look)
+    code = supervise(child, signals, None if pulse is None else pulse.lost, meter.poll)
     meter.close()
     if code is None:
         end_program(child)

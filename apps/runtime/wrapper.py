@@ -186,7 +186,7 @@ def _supervise(child: subprocess.Popen[bytes], watch: AttemptMonitor, pulse: Pat
             PULSE_SECONDS, watch.launch.heartbeat_timeout_seconds / 4, watch.launch.deadline_seconds / 4
         ):
             polled = now
-            meter.look()
+            meter.poll()
             with suppress(OSError):  # the disk's trouble, not the program's
                 os.utime(pulse)
             number = watch.poll(now)

@@ -217,6 +217,6 @@ class EnergyPlan:
     nodes: int = 1
 
 
-def told(use: EnergyUse) -> str:
+def label_text(use: EnergyUse) -> str:
     """Return how an energy is known, for people, e.g. ``measured, pm_counters``."""
     return f"{use.label}, {use.source}"

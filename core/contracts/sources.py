@@ -17,7 +17,7 @@ from gfm_pipeline.core.contracts.data import EnergyUnit, ForceSign, LengthUnit, 
 from gfm_pipeline.core.contracts.options import ReaderOptions
 from gfm_pipeline.core.contracts.readers import describe, suggestion
 from gfm_pipeline.core.errors import ConfigError
-from gfm_pipeline.core.explain import said, short
+from gfm_pipeline.core.explain import expected_text, short
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ def parse_options(reader: str, options: dict[str, Any]) -> ReaderOptions:
         place = ".".join(str(part) for part in first["loc"])
         own = first["type"] == "value_error"  # a rule of the reader's, in its own words
         rule = (
-            first["msg"].removeprefix("Value error, ") if own else f"must be {said(first)}, not {short(first['input'])}"
+            first["msg"].removeprefix("Value error, ")
+            if own
+            else f"must be {expected_text(first)}, not {short(first['input'])}"
         )
         hint = "Correct the value."
         raise ConfigError(f"Option {place or 'value'} of reader {reader} is wrong: {rule}.", hint) from error

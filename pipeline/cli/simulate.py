@@ -58,11 +58,11 @@ def simulate(
     from gfm_pipeline.simulate.request import SimulationRequest, simulated
     from gfm_pipeline.simulate.result_text import lines
 
-    def say(text: str) -> None:
+    def notify(text: str) -> None:
         click.echo(text, err=True)
 
-    asked = SimulationRequest(workflow, site, overlays, folder, overrides, scenario_file, recorded, seed)
-    found = simulated(asked, say, compare=compare)
+    simulation_request = SimulationRequest(workflow, site, overlays, folder, overrides, scenario_file, recorded, seed)
+    found = simulated(simulation_request, notify, compare=compare)
     if as_json:
         click.echo(json.dumps(found.to_plain(), indent=1, allow_nan=False))
         return

@@ -32,13 +32,13 @@ from gfm_pipeline.engine.budget_guard import BudgetGuard
 from gfm_pipeline.engine.decisions.artefacts import lost_artefacts
 from gfm_pipeline.engine.decisions.decide import decide
 from gfm_pipeline.engine.decisions.requests import Context, Step
-from gfm_pipeline.engine.proposing import Proposer
 from gfm_pipeline.engine.resources.nodes import Fleet
 from gfm_pipeline.engine.tasks.attempt_ends import AttemptEnds
 from gfm_pipeline.engine.tasks.attempts import Running, TaskKey
 from gfm_pipeline.engine.tasks.running_tasks import RunningTasks
 from gfm_pipeline.engine.tasks.taken_over import link_taken
 from gfm_pipeline.engine.tasks.task_starter import Starter, sizes_of
+from gfm_pipeline.engine.wave_proposer import Proposer
 from gfm_pipeline.engine.world import MACHINE_WORLD, World
 from gfm_pipeline.execution.launcher import Launcher
 from gfm_pipeline.sites.schema import SiteModel

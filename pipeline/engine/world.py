@@ -18,7 +18,7 @@ from gfm_pipeline.engine.background import Background, QueryResult
 from gfm_pipeline.engine.tasks.orphans import end_attempt
 
 if TYPE_CHECKING:
-    from gfm_pipeline.engine.proposing import Answering
+    from gfm_pipeline.engine.wave_proposer import Answering
 
 
 class Queries(Protocol):

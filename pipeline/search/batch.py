@@ -44,17 +44,22 @@ class BatchUCB(ProposalMethod):
         self.exploration = exploration
 
     def propose(
-        self, space: SearchSpace, told: Sequence[Observation], taken: Sequence[dict[str, Any]], n: int, seed: int
+        self,
+        space: SearchSpace,
+        observations: Sequence[Observation],
+        taken: Sequence[dict[str, Any]],
+        n: int,
+        seed: int,
     ) -> list[dict[str, Any]]:
         """Return ``n`` candidates that are distinct from each other and from those taken, while the space has such."""
         if n <= 0:
             return []
         encoding, rng = Encoding(space), np.random.default_rng((seed, len(taken)))
         tried = encoding.encode(taken)
-        if not any(t.objective is not None for t in told):
+        if not any(t.objective is not None for t in observations):
             return encoding.decode(balanced_design(encoding, n, tried, rng))
-        rows = encoding.encode([t.settings for t in told])
-        objectives = np.array([np.nan if t.objective is None else t.objective for t in told], float)
+        rows = encoding.encode([t.settings for t in observations])
+        objectives = np.array([np.nan if t.objective is None else t.objective for t in observations], float)
         surrogate = Surrogate(encoding, rows, objectives, rng)
         pool = self._pool(encoding, surrogate, n, rng)
         tried = np.vstack([tried, new_rows(rows, row_keys(tried))])  # results of another search were not taken in this

@@ -42,19 +42,19 @@ def untried(encoding: Encoding, n: int, tried: np.ndarray, rng: np.random.Genera
 
     Equal settings differ by the seed of their training, so that a repetition is still worth something.
     """
-    seen = row_keys(tried)
+    known = row_keys(tried)
     found = np.empty((0, len(encoding.columns)))
     size = encoding.size
     if size is None or size > ENUMERATED:
         for _ in range(DRAWS):
-            found = np.vstack([found, new_rows(encoding.sample(2 * n, rng), [*seen, *row_keys(found)])])
+            found = np.vstack([found, new_rows(encoding.sample(2 * n, rng), [*known, *row_keys(found)])])
             if len(found) >= n:
                 return found[:n]
         return np.vstack([found, encoding.sample(n - len(found), rng)])
     everything = encoding.enumerate()
     everything = everything[rng.permutation(len(everything))]
     times = dict.fromkeys(row_keys(everything), 0)
-    for key in seen:
+    for key in known:
         times[key] = times.get(key, 0) + 1
     counts = np.array([times[key] for key in row_keys(everything)])
     chosen = []

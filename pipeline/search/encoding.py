@@ -17,7 +17,7 @@ import numpy as np
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.search.space import NOTHING_LEFT, ROUNDS, Choice, Dimension, SearchSpace
 
-LOOKED_AT = 5000  # draws in which an allowed one must be
+DRAWS_TRIED = 5000  # draws in which an allowed one must be
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class Encoding:
         """Return the algorithms of which forbidden combinations leave next to nothing: none of many draws."""
         rng, missing = np.random.default_rng(0), []
         for a, name in enumerate(self.space.algorithms):
-            if not self.allowed(self._drawn(LOOKED_AT, rng, np.full(LOOKED_AT, a))).any():
+            if not self.allowed(self._drawn(DRAWS_TRIED, rng, np.full(DRAWS_TRIED, a))).any():
                 missing.append(name)
         return missing
 
@@ -263,9 +263,9 @@ def row_keys(rows: np.ndarray) -> list[bytes]:
     return [row.tobytes() for row in np.ascontiguousarray(rows)]
 
 
-def new_rows(rows: np.ndarray, seen: Iterable[bytes]) -> np.ndarray:
-    """Return the first of each of ``rows`` whose key is not among ``seen``, in their order."""
-    known, kept = set(seen), []
+def new_rows(rows: np.ndarray, keys: Iterable[bytes]) -> np.ndarray:
+    """Return the first of each of ``rows`` whose key is not among ``keys``, in their order."""
+    known, kept = set(keys), []
     for index, key in enumerate(row_keys(rows)):
         if key not in known:
             known.add(key)

@@ -37,7 +37,7 @@ class Question:
 
     method: PolicyChoice
     space: SearchSpace
-    told: Sequence[Observation]
+    observations: Sequence[Observation]
     taken: Sequence[dict[str, Any]]
     n: int
     seed: int
@@ -45,7 +45,7 @@ class Question:
     def answer(self) -> list[dict[str, Any]]:
         """Return the settings of ``n`` candidates, computed here."""
         method = make_policy(PROPOSALS, self.method, ProposalMethod)
-        return method.propose(self.space, self.told, self.taken, self.n, self.seed)
+        return method.propose(self.space, self.observations, self.taken, self.n, self.seed)
 
 
 class ProposalProcess:
@@ -54,7 +54,7 @@ class ProposalProcess:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="proposals")
         self._process: subprocess.Popen[bytes] | None = None
-        self._said: IO[bytes] | None = None
+        self._stderr: IO[bytes] | None = None
         self._last_words = ""
         self._lock, self._closed = threading.Lock(), False
 
@@ -63,9 +63,9 @@ class ProposalProcess:
         """Number of the process; None before the first question."""
         return None if self._process is None else self._process.pid
 
-    def ask(self, question: Question) -> Future[list[dict[str, Any]]]:
+    def submit(self, question: Question) -> Future[list[dict[str, Any]]]:
         """Return the future of an answer; its error is a `GFMError`."""
-        return self._thread.submit(self._ask, question)
+        return self._thread.submit(self._answer, question)
 
     def close(self) -> None:
         """End the process, whatever it is computing."""
@@ -77,7 +77,7 @@ class ProposalProcess:
         if self._process is not None:
             self._end(self._process)
 
-    def _ask(self, question: Question) -> list[dict[str, Any]]:
+    def _answer(self, question: Question) -> list[dict[str, Any]]:
         for retried in (False, True):  # a process that was killed says nothing of the question
             process = self._started()
             try:
@@ -106,12 +106,12 @@ class ProposalProcess:
         if self._process is not None and self._process.poll() is not None:
             self._end(self._process)
         if self._process is None:
-            self._said = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
             self._process = subprocess.Popen(
                 module_command(__name__),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._said,
+                stderr=self._stderr,
                 start_new_session=True,  # Ctrl-C is the driver's
             )
         return self._process
@@ -119,20 +119,20 @@ class ProposalProcess:
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         process.kill()
         process.wait()
-        if self._said is not None:
-            self._said.seek(0)
-            lines = self._said.read().decode(errors="replace").strip().splitlines()
+        if self._stderr is not None:
+            self._stderr.seek(0)
+            lines = self._stderr.read().decode(errors="replace").strip().splitlines()
             self._last_words = lines[-1].rstrip(".") if lines else ""
-        for stream in (process.stdin, process.stdout, self._said):
+        for stream in (process.stdin, process.stdout, self._stderr):
             if stream is not None:
                 with suppress(OSError):  # what was not sent yet
                     stream.close()
-        self._process = self._said = None
+        self._process = self._stderr = None
 
 
 def _parts(question: Question) -> Iterator[tuple[str, Any]]:
     yield "begin", (question.method, question.space, question.n, question.seed)
-    for name in ("told", "taken"):
+    for name in ("observations", "taken"):
         rows = getattr(question, name)
         for start in range(0, len(rows), PART):
             yield name, list(rows[start : start + PART])
@@ -151,10 +151,10 @@ def _load(stream: Any) -> Any:
 
 def _receive(stream: Any) -> Question:
     _, (method, space, n, seed) = _load(stream)
-    found: dict[str, list[Any]] = {"told": [], "taken": []}
+    found: dict[str, list[Any]] = {"observations": [], "taken": []}
     while (part := _load(stream))[0] != "end":
         found[part[0]] += part[1]
-    return Question(method, space, found["told"], found["taken"], n, seed)
+    return Question(method, space, found["observations"], found["taken"], n, seed)
 
 
 def _leave_with(parent: int) -> None:
@@ -178,9 +178,9 @@ def main() -> None:
             except GFMError as error:
                 answer = error
             except Exception as error:  # noqa: BLE001 - a method may be of another package and raise anything
-                said = (str(error).splitlines() or [""])[0].rstrip(".")
+                message = (str(error).splitlines() or [""])[0].rstrip(".")
                 answer = ConfigError(
-                    f"Proposal method {question.method.name!r} failed: {type(error).__name__}: {said}.",
+                    f"Proposal method {question.method.name!r} failed: {type(error).__name__}: {message}.",
                     "Correct it, or choose another with search.proposals.",
                 )
             pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)

@@ -23,11 +23,11 @@ from gfm_pipeline.campaign.folder import OpenCampaign, driving
 from gfm_pipeline.core.errors import GFMError, Stopped
 from gfm_pipeline.core.version import __version__
 from gfm_pipeline.engine.driver import Driver
-from gfm_pipeline.engine.proposing import AnsweredHere
 from gfm_pipeline.engine.resources.job_chain import Chain, job_name
 from gfm_pipeline.engine.resources.nodes import Fleet, HeldFleet, HeldJob
 from gfm_pipeline.engine.resources.pilot_jobs import PilotFleet, PilotRequest
 from gfm_pipeline.engine.resources.requirements import max_launches
+from gfm_pipeline.engine.wave_proposer import AnsweredHere
 from gfm_pipeline.engine.world import World
 from gfm_pipeline.simulate.attempts import RunningAttempts
 from gfm_pipeline.simulate.clock import SimulatedClock, TimeIsOver

@@ -17,7 +17,7 @@ from gfm_pipeline.simulate.scenario import CostModel, CurveModel, ScenarioModel
 from gfm_pipeline.simulate.training_cost import TrainingCost
 
 SHRINK = 1.0  # of the coefficients of quality, in units of the scatter: few candidates say little
-LOOK_SECONDS = 1.0  # between two looks of the driver whether workers have started
+POLL_SECONDS = 1.0  # between two looks of the driver whether workers have started
 LEAST = 3  # trainings of an algorithm, for a factor of its own
 MOST_SCATTER = 1.0
 WORTH_FITTING = 0.2  # of the time that work takes, from which on factors of algorithms can be told
@@ -27,7 +27,7 @@ def fitted(scenario: ScenarioModel, found: Recorded, space: SearchSpace) -> Scen
     """Return the scenario with times and learning curves as they were recorded."""
     proposals = statistics.fmean(found.proposals) if found.proposals else scenario.driver.proposal_seconds
     driver = scenario.driver.model_copy(
-        update={"proposal_seconds": max(0.0, proposals), "candidate_seconds": 0.0, "told_seconds": 0.0}
+        update={"proposal_seconds": max(0.0, proposals), "candidate_seconds": 0.0, "result_seconds": 0.0}
     )
     cost = fit_cost(scenario.cost, found)
     return scenario.model_copy(
@@ -41,7 +41,7 @@ def _median(values: Sequence[float], default: float) -> float:
 
 def _waited(values: Sequence[float], default: float) -> float:
     """Return how long something took that is looked for every second."""
-    return max(0.0, statistics.fmean(values) - LOOK_SECONDS / 2) if values else default
+    return max(0.0, statistics.fmean(values) - POLL_SECONDS / 2) if values else default
 
 
 # ---------------------------------------------------------------- times
@@ -195,7 +195,7 @@ def _features(
 ) -> tuple[list[tuple[str, int]], list[list[float]]]:
     """Return columns, as name and power (0: it is a name's own), and the row of every objective."""
     columns: dict[tuple[str, int], None] = {}
-    told: list[Mapping[tuple[str, int], float]] = []
+    rows: list[Mapping[tuple[str, int], float]] = []
     for one in found:
         row: dict[tuple[str, int], float] = {}
         for name, dimension in dimensions(space, one.settings).items():
@@ -206,9 +206,9 @@ def _features(
             else:
                 row[f"{name}={value}", 0] = 1.0
         columns |= dict.fromkeys(row)
-        told.append(row)
-    varying = [c for c in columns if len({row.get(c, 0.0) for row in told}) > 1]
-    return varying, [[row.get(c, 0.0) for c in varying] for row in told]
+        rows.append(row)
+    varying = [c for c in columns if len({row.get(c, 0.0) for row in rows}) > 1]
+    return varying, [[row.get(c, 0.0) for c in varying] for row in rows]
 
 
 def _spread(found: Sequence[RecordedObjective], left: Any) -> tuple[float, float]:

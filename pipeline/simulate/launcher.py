@@ -68,7 +68,7 @@ class SimulatedLauncher:
         self._ready_at: dict[str, float] = {}  # of the sizes whose workers were started
         self._free: dict[SizeClass, deque[str]] = {}  # places on nodes that tasks share
         self._sharing: Counter[str] = Counter()  # tasks on each of them
-        self._seen = -1  # changes of the cluster when the places were counted
+        self._counted_at = -1  # changes of the cluster when the places were counted
 
     def serve(self, wanted: Collection[SizeClass]) -> None:
         """Start the workers of sizes that have none; where any has to be, all others end."""
@@ -136,8 +136,8 @@ class SimulatedLauncher:
 
     def _share(self, size: SizeClass) -> str:
         """Take a place on a node that tasks share: nobody but Parsl knows on which one."""
-        if self._seen != self._cluster.changes:
-            self._seen = self._cluster.changes
+        if self._counted_at != self._cluster.changes:
+            self._counted_at = self._cluster.changes
             self._free.clear()
         if size not in self._free:
             nodes = self._cluster.up_nodes()

@@ -190,8 +190,8 @@ class _Reader:
         settings = self._settings[event.task if name != search.NAME else candidate]
         self._graphs[event.task] = result.graphs
         if name == search.NAME:
-            told = RecordedObjective(candidate, settings, result.graphs, result.objective)
-            self.found.objectives.append(told)
+            objective = RecordedObjective(candidate, settings, result.graphs, result.objective)
+            self.found.objectives.append(objective)
         if result.objective is not None:
             trained = result.graphs - begin
             self.found.trainings.append(

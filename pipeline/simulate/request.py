@@ -64,13 +64,16 @@ class SimulationRequest:
 
 
 def simulated(
-    asked: SimulationRequest, notify: Callable[[str], None] = lambda _: None, *, compare: bool | None = None
+    simulation_request: SimulationRequest,
+    notify: Callable[[str], None] = lambda _: None,
+    *,
+    compare: bool | None = None,
 ) -> SimulationOutcome:
     """Carry out a simulation and return what it found.
 
     Parameters
     ----------
-    asked
+    simulation_request
         What to simulate.
     notify
         Told of stages.
@@ -82,29 +85,37 @@ def simulated(
     GFMError
         When workflow, site, scenario or folder cannot be used.
     """
-    scenario, known = asked.assumed(), None if asked.recorded is None else recorded(asked.recorded)
-    first = _first(asked, scenario, known, notify)
+    scenario, known = (
+        simulation_request.assumed(),
+        None if simulation_request.recorded is None else recorded(simulation_request.recorded),
+    )
+    first = _first(simulation_request, scenario, known, notify)
     if compare is None:
         compare = first.found.processor_seconds < COMPARE_SECONDS
 
     def again(overrides: tuple[str, ...]) -> Simulated:
         notify(f"compared with {', '.join(overrides)}")
-        other = replace(asked, folder=None, overrides=(*asked.overrides, *overrides))
+        other = replace(simulation_request, folder=None, overrides=(*simulation_request.overrides, *overrides))
         return _first(other, scenario, known, lambda _: None)
 
     return replace(first.found, advice=advise(first, again, compare=compare))
 
 
 def _first(
-    asked: SimulationRequest, scenario: ScenarioModel, known: Recorded | None, notify: Callable[[str], None]
+    simulation_request: SimulationRequest,
+    scenario: ScenarioModel,
+    known: Recorded | None,
+    notify: Callable[[str], None],
 ) -> Simulated:
-    if asked.folder is not None:
-        request = asked.request(asked.folder)
+    if simulation_request.folder is not None:
+        request = simulation_request.request(simulation_request.folder)
         if check_name(request.context.paths, request.loaded.model.name, simulated=True) is not None:
-            raise ConfigError(f"{asked.folder} holds a simulation already.", "Choose a new folder with --campaign.")
+            raise ConfigError(
+                f"{simulation_request.folder} holds a simulation already.", "Choose a new folder with --campaign."
+            )
         return _run(request, scenario, known, notify)
     with tempfile.TemporaryDirectory(prefix="gfm-simulation-") as folder:
-        return _run(asked.request(Path(folder) / "campaign"), scenario, known, notify)
+        return _run(simulation_request.request(Path(folder) / "campaign"), scenario, known, notify)
 
 
 def _run(

@@ -60,7 +60,7 @@ class SimulatedDriverModel(Strict):
     end_seconds: Seconds = Field(default=0.003, description="To take in its end.")
     proposal_seconds: Seconds = Field(default=0.5, description="To propose a wave.")
     candidate_seconds: Seconds = Field(default=0.001, description="More for each candidate of it.")
-    told_seconds: Seconds = Field(default=0.0004, description="More for each result it is based on.")
+    result_seconds: Seconds = Field(default=0.0004, description="More for each result it is based on.")
 
 
 class CostModel(Strict):

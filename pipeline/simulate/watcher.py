@@ -49,7 +49,7 @@ class SimulationWatcher:
         self.largest = 0  # nodes of the largest task
         self.best: list[tuple[float, float]] = []  # when (s), and the best objective since
         self.driver: Driver | None = None
-        self._clock, self._ledger, self._model, self._paths, self._say = clock, ledger, model, paths, notify
+        self._clock, self._ledger, self._model, self._paths, self._notify = clock, ledger, model, paths, notify
 
     def event(self, event: Event, state: CampaignState) -> None:
         """Take in an event that was just recorded."""
@@ -67,9 +67,9 @@ class SimulationWatcher:
         elif isinstance(event, ev.WaveProposed):
             self.candidates += len(event.candidates)
             cost = model.proposal_seconds + model.candidate_seconds * len(event.candidates)
-            self._charge(cost + model.told_seconds * event.told)
+            self._charge(cost + model.result_seconds * event.told)
         elif isinstance(event, ev.StageDone | ev.StageFailedEvent):
-            self._say(f"{self._clock.now / 3600:.2f} h: {type(event).__name__} {state.stages[event.key].stage}")
+            self._notify(f"{self._clock.now / 3600:.2f} h: {type(event).__name__} {state.stages[event.key].stage}")
 
     def _charge(self, seconds: float) -> None:
         if not self._model.measured:

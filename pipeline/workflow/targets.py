@@ -61,14 +61,14 @@ class TargetModel(Strict):
         default=None, description="How many shown_unit one unit is."
     )
 
-    def said(self) -> dict[str, Any]:
+    def written(self) -> dict[str, Any]:
         """Return the keys that were written, as fields of a `Target`."""
         found = {name: value for name, value in self if value is not None}
         return found | ({"keys": tuple(self.keys)} if self.keys else {})
 
 
 def _target(name: str, given: TargetModel) -> Target:
-    settings = given.said()
+    settings = given.written()
     if name not in TARGETS.names():
         if given.level is None:
             hint = f"{suggestion(name, TARGETS.names())} Or declare it, e.g. {name}: {EXAMPLE}."

@@ -173,23 +173,23 @@ def question(n=16, choice=None, told=40):
 
 
 def test_another_process_answers_as_this_one_would(process):
-    future = process.ask(question(told=2500))
+    future = process.submit(question(told=2500))
     assert future.result() == question(told=2500).answer()
     pid = process.pid
-    assert process.ask(question(5)).result() == question(5).answer()
+    assert process.submit(question(5)).result() == question(5).answer()
     assert process.pid == pid  # one process for all of them
 
 
 def test_a_process_that_is_killed_is_asked_again(process):
-    process.ask(question()).result()
+    process.submit(question()).result()
     os.kill(process.pid, signal.SIGKILL)
-    assert process.ask(question(7)).result() == question(7).answer()
+    assert process.submit(question(7)).result() == question(7).answer()
 
 
 def test_closing_does_not_wait_for_a_proposal(process):
-    process.ask(question()).result()
+    process.submit(question()).result()
     os.kill(process.pid, signal.SIGSTOP)
-    future = process.ask(question(4096))
+    future = process.submit(question(4096))
     process.close()
     assert future.cancelled() or future.exception() is not None
 
@@ -199,7 +199,7 @@ from gfm_pipeline.search.proposal_process import ProposalProcess
 import sys; sys.path.insert(0, {tests!r})
 from test_proposed_batches import question
 process = ProposalProcess()
-process.ask(question()).result()
+process.submit(question()).result()
 print(process.pid, flush=True)
 input()
 """
@@ -220,8 +220,8 @@ def test_the_process_ends_with_its_driver():
 
 def test_a_method_that_fails_is_one_sentence(process):
     with pytest.raises(ConfigError, match="There is no proposal method 'nowhere'"):
-        process.ask(question(choice=PolicyChoice("nowhere", {}))).result()
+        process.submit(question(choice=PolicyChoice("nowhere", {}))).result()
     bad = replace(question(), told=[Observation({"algorithm": "SchNet", "hidden": 17}, 0.5)])
     with pytest.raises(ConfigError, match="Proposal method 'batch-ucb' failed: KeyError"):
-        process.ask(bad).result()
-    assert process.ask(question(3)).result() == question(3).answer()
+        process.submit(bad).result()
+    assert process.submit(question(3)).result() == question(3).answer()

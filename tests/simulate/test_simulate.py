@@ -26,7 +26,7 @@ EXACT = (
     "scenario.driver.end_seconds=0",
     "scenario.driver.proposal_seconds=0",
     "scenario.driver.candidate_seconds=0",
-    "scenario.driver.told_seconds=0",
+    "scenario.driver.result_seconds=0",
     "scenario.failures.mean_hours=null",
 )
 

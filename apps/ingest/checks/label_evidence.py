@@ -75,7 +75,7 @@ class _LabelledFrame:
 class Collector:
     """Takes converted records one by one in the order they are read, and keeps bounded evidence of them."""
 
-    _n_seen: int = 0
+    _n_records: int = 0
     _n_checked: int = 0
     _unbound: int = 0
     _square: float = 0.0
@@ -87,7 +87,7 @@ class Collector:
 
     def add(self, record: Record) -> None:
         """Look at a record that was found usable."""
-        at, self._n_seen = self._n_seen, self._n_seen + 1
+        at, self._n_records = self._n_records, self._n_records + 1
         if (at >= FIRST and at % EVERY >= THEN) or record.energy is None:
             return
         self._n_checked += 1

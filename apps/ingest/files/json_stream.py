@@ -15,7 +15,7 @@ ERRORS = (ijson.JSONError,)
 JsonEvent = tuple[str, Any]
 _OPEN = ("start_map", "start_array")
 _CLOSE = ("end_map", "end_array")
-_LOOK_AHEAD = 1_000_000  # events; a record that is not found among so many is not there
+_LOOKAHEAD = 1_000_000  # events; a record that is not found among so many is not there
 # Python and pymatgen write these, and no JSON parser but Python's reads them.
 _NO_NUMBER = re.compile(rb"([:\[,]\s*)(?:NaN|-?Infinity)(?=\s*[,\]}])")
 _KEEP = 256  # bytes; indentation is shorter
@@ -194,7 +194,7 @@ def _find(events: Iterator[JsonEvent], key: str, passed: list[JsonEvent]) -> int
             level -= 1
         elif event == "map_key" and value == key:
             return level - 1
-        if len(passed) > _LOOK_AHEAD:
+        if len(passed) > _LOOKAHEAD:
             break
     raise ValueError(f"there is no {key!r} in this file")
 

@@ -32,7 +32,7 @@ class WaveQuestion:
     head: tuple[dict[str, Any], ...]
     question: Question | None
     origin: str
-    told: int
+    n_results: int
 
     def wave(self, proposed: Sequence[dict[str, Any]]) -> WaveProposed:
         """Return the event that records the wave, with what the method proposed."""
@@ -40,10 +40,10 @@ class WaveQuestion:
         names = (f"c{self.taken + i:05d}" for i in range(len(settings)))
         candidates = tuple(Candidate(name, self.wanted.wave, one) for name, one in zip(names, settings, strict=True))
         reach(FaultPoint.PROPOSAL_MADE)
-        return WaveProposed(self.wanted.key, self.wanted.wave, candidates, self.origin, self.told)
+        return WaveProposed(self.wanted.key, self.wanted.wave, candidates, self.origin, self.n_results)
 
 
-def ask_for_wave(context: Context, state: CampaignState, wanted: Proposal) -> WaveQuestion:
+def wave_question(context: Context, state: CampaignState, wanted: Proposal) -> WaveQuestion:
     """Return what a wave depends on: the results its lag allows; a function of settings and state alone."""
     search, seed = context.workflow.search, context.workflow.seed
     stage = state.stages[wanted.key]
@@ -56,14 +56,16 @@ def ask_for_wave(context: Context, state: CampaignState, wanted: Proposal) -> Wa
     head = initial[len(taken) : len(taken) + wanted.size]
     if len(head) == wanted.size:
         return WaveQuestion(wanted, len(taken), tuple(head), None, DESIGN, 0)
-    told = [
+    observations = [
         Observation(c.settings, objective_of(stage, c.name, 0)) for c in candidates if c.wave <= wanted.wave - 1 - LAG
     ]
-    question = Question(choice, space, told, taken + head, wanted.size - len(head), seed * 1009 + wanted.wave)
-    return WaveQuestion(wanted, len(taken), tuple(head), question, ORIGINS.get(choice.name, choice.name), len(told))
+    question = Question(choice, space, observations, taken + head, wanted.size - len(head), seed * 1009 + wanted.wave)
+    return WaveQuestion(
+        wanted, len(taken), tuple(head), question, ORIGINS.get(choice.name, choice.name), len(observations)
+    )
 
 
 def propose_wave(context: Context, state: CampaignState, wanted: Proposal) -> WaveProposed:
     """Return a wave of candidates, computed here and now."""
-    asked = ask_for_wave(context, state, wanted)
-    return asked.wave([] if asked.question is None else asked.question.answer())
+    wave = wave_question(context, state, wanted)
+    return wave.wave([] if wave.question is None else wave.question.answer())

@@ -92,9 +92,10 @@ def _context(paths: CampaignPaths, stage: StageState) -> Context:
             }
         )
     except (ValidationError, KeyError) as error:
-        said = str(error).replace("\n", " ")
+        message = str(error).replace("\n", " ")
         raise IntegrityError(
-            f"{paths.journal}: the settings of the search {stage.key[:10]} are none that this version knows ({said}).",
+            f"{paths.journal}: the settings of the search {stage.key[:10]} are none that this version "
+            f"knows ({message}).",
             "Replay it with the version that recorded it, and the packages it had.",
         ) from error
     workflow = WorkflowModel.model_construct(seed=settings.get("seed", 0), search=search, converge=converge)

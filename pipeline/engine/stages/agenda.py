@@ -72,10 +72,10 @@ class Agenda:
         for task in changed:
             training = self._trainings.get(task)
             if training is not None:
-                self._look(training)
+                self._update(training)
                 after = self._trainings.get(task_name(training.candidate.name, training.rung + 1))
                 if after is not None:
-                    self._look(after)
+                    self._update(after)
 
     def training(self, turn: Turn) -> Training:
         """Return the training of a turn."""
@@ -103,9 +103,9 @@ class Agenda:
         self._trainings[task_name(training.candidate.name, training.rung)] = training
         self._unfinished[training.entered, training.rung] += 1
         self._left += 1
-        self._look(training)
+        self._update(training)
 
-    def _look(self, training: Training) -> None:
+    def _update(self, training: Training) -> None:
         """Bring up to date what is known of one training."""
         name, rung, turn = training.candidate.name, training.rung, training.turn
         task = task_name(name, rung)

@@ -108,10 +108,10 @@ def check_cores(site: SiteModel, observed: JobObservations) -> CheckResult:
 
 def _cores_fix(places: Sequence[RankBinding], had: Sequence[RankObservation | LauncherView]) -> str:
     """Return what to set: the cores that were seen, where each rank has some of its own, everywhere the same."""
-    cores_seen: dict[int, set[tuple[int, ...]]] = {}
+    cores_found: dict[int, set[tuple[int, ...]]] = {}
     for one in had:
-        cores_seen.setdefault(one.local_rank or 0, set()).add(tuple(one.cores))
-    steady = {local: next(iter(sets)) for local, sets in cores_seen.items() if len(sets) == 1}
+        cores_found.setdefault(one.local_rank or 0, set()).add(tuple(one.cores))
+    steady = {local: next(iter(sets)) for local, sets in cores_found.items() if len(sets) == 1}
     every = [core for cores in steady.values() for core in cores]
     template = "correct the binding in launch.template (--cpu-bind, --cpus-per-task, --distribution)"
     if len(steady) != len(places) or len(set(every)) != len(every) or any(place.gpu is None for place in places):

@@ -54,7 +54,7 @@ def test_a_task_that_has_the_node_is_measured_and_what_came_before_was_idle(node
     node.run(10, 300)
     node.accounts().enter("a", 1.0, None)
     node.run(20, 2000)
-    found = node.accounts().look("a", leave=True)
+    found = node.accounts().read("a", leave=True)
     assert (found.task.joules, found.task.node_seconds) == (2000.0, 20.0)
     assert (found.idle.joules, found.idle.node_seconds) == (300.0, 10.0)
     assert found.all.joules == 2300.0
@@ -68,12 +68,12 @@ def test_tasks_that_share_a_node_share_what_both_used_and_are_attributed(node):
     node.run(10, 1000)
     node.accounts().enter("b", 0.75, None)
     node.run(10, 1000)
-    a, b = node.accounts().look("a", leave=True), node.accounts().look("b")
+    a, b = node.accounts().read("a", leave=True), node.accounts().read("b")
     assert (a.task.joules, b.task.joules) == (1250.0, 750.0)
     assert a.task.node_seconds + b.task.node_seconds == 20.0
     assert a.task.label is b.task.label is EnergyLabel.ATTRIBUTED
     node.run(5, 700)
-    assert node.accounts().look("b", leave=True).task.joules == 1450.0
+    assert node.accounts().read("b", leave=True).task.joules == 1450.0
     node.run(5, 50)
     left = node.accounts().close()
     assert (left.idle.joules, left.all.joules) == (50.0, 2750.0)
@@ -93,13 +93,13 @@ def test_whatever_happens_tasks_and_idle_time_are_what_was_counted(node):
             told += 1
         elif what in ("look", "leave") and running:
             name = chance.choice(list(running))
-            found = node.accounts().look(name, leave=what == "leave")
+            found = node.accounts().read(name, leave=what == "leave")
             used[name] = found.task.joules
             if what == "leave":
                 idle.append(found.idle.joules)
                 del running[name]
     for name in list(running):
-        found = node.accounts().look(name, leave=True)
+        found = node.accounts().read(name, leave=True)
         used[name] = found.task.joules
         idle.append(found.idle.joules)
     left = node.accounts().close()
@@ -118,7 +118,7 @@ def test_the_share_of_a_task_whose_process_died_is_taken_by_those_that_live(node
     book["tasks"]["dead"] = book["tasks"]["a"] | {"process": vars(dead)}
     path.write_text(json.dumps(book))
     node.run(10, 1000)
-    assert node.accounts().look("a").task.joules == 1000.0
+    assert node.accounts().read("a").task.joules == 1000.0
 
 
 def test_a_gpu_is_of_the_task_that_has_it():
@@ -138,10 +138,10 @@ def test_a_gpu_is_of_the_task_that_has_it():
 def test_a_counter_that_vanishes_is_said_by_label_and_error_bar(node):
     node.accounts().enter("a", 1.0, None)
     node.run(10, 1000)
-    node.accounts().look("a")
+    node.accounts().read("a")
     node.tree.vanish()
     node.now += 10
-    found = node.accounts().look("a", leave=True).task
+    found = node.accounts().read("a", leave=True).task
     assert found.joules == pytest.approx(2000.0)
     assert found.error > 1000.0
     assert found.label is EnergyLabel.ATTRIBUTED
@@ -162,7 +162,7 @@ def test_damaged_accounts_are_begun_anew(node, text):
     next(node.folder.glob("*.json")).write_text(text)
     node.accounts().enter("a", 1.0, None)
     node.run(1, 50)
-    assert node.accounts().look("a", leave=True).task.joules == 50.0
+    assert node.accounts().read("a", leave=True).task.joules == 50.0
 
 
 def test_an_attempt_leaves_its_record_and_is_not_failed_by_what_cannot_be_read(tmp_path, monkeypatch):
@@ -177,7 +177,7 @@ def test_an_attempt_leaves_its_record_and_is_not_failed_by_what_cannot_be_read(t
     assert found.task.joules == 70.0
     for sources in ((), ("pm_counters",)):
         silent = AttemptMeter(EnergyPlan(sources, {"pm_counters": str(tmp_path / "none")}), tmp_path / "other")
-        silent.look()
+        silent.poll()
         silent.close()
     assert not (tmp_path / "other").exists()
 
@@ -206,4 +206,4 @@ def test_processors_wrap_around_under_a_task(tmp_path):
     for zone in ("intel-rapl:0", "intel-rapl:0:1", "intel-rapl:1", "intel-rapl:0:0", "intel-rapl:2"):
         rapl.add(zone, 40.0)
     now[0] = 2.0
-    assert accounts.look("a", leave=True).task.joules == pytest.approx(120.0)
+    assert accounts.read("a", leave=True).task.joules == pytest.approx(120.0)

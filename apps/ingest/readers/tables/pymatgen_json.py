@@ -56,7 +56,7 @@ class PymatgenJsonReader(FileReader):
                     yield partial(_parse, record)
 
 
-def _look_up(entry: Any, path: str) -> Any:
+def _lookup(entry: Any, path: str) -> Any:
     """Return the value at a dotted path, or None."""
     node = entry
     for part in path.split("."):
@@ -67,7 +67,7 @@ def _look_up(entry: Any, path: str) -> Any:
 
 
 def _first(entry: Any, paths: tuple[str, ...]) -> Any:
-    return next((value for value in (_look_up(entry, path) for path in paths) if value is not None), None)
+    return next((value for value in (_lookup(entry, path) for path in paths) if value is not None), None)
 
 
 def _parse(load: Callable[[], Any]) -> Frame:
@@ -82,7 +82,7 @@ def _parse(load: Callable[[], Any]) -> Frame:
     stated = {key: plain.get(key) for key in ("charge", "spin_multiplicity") if is_molecule or plain.get(key)}
 
     def find(name: str) -> Any:
-        value = _look_up(entry, name)
+        value = _lookup(entry, name)
         value = stated.get(name) if value is None else value
         return structure.site_properties.get(name) if value is None else value
 
@@ -108,8 +108,8 @@ def _keys(entry: Any, structure: Any, find: Callable[[str], Any]) -> KeySet:
         names += [f"{group}.{name}" for name in inside] if isinstance(inside, Mapping) else []
     names += [name for name in structure.site_properties if name not in names]
     values = {name: find(name) for name in names}
-    energy = next((path for path in _ENERGY_PATHS if _look_up(entry, path) is not None), None)
-    forces = next((path for path in _FORCE_PATHS if _look_up(entry, path) is not None), None)
+    energy = next((path for path in _ENERGY_PATHS if _lookup(entry, path) is not None), None)
+    forces = next((path for path in _FORCE_PATHS if _lookup(entry, path) is not None), None)
     site_forces = "forces" if "forces" in structure.site_properties else None
     return _KEY_SETS.of(
         values, len(structure), energy, site_forces if forces is None else forces.rpartition("site_properties.")[2]

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from gfm_pipeline.campaign.events import WaveProposed
 from gfm_pipeline.campaign.state import CampaignState
-from gfm_pipeline.engine.decisions.proposals import WaveQuestion, ask_for_wave
+from gfm_pipeline.engine.decisions.proposals import WaveQuestion, wave_question
 from gfm_pipeline.engine.decisions.requests import Context, Proposal
 from gfm_pipeline.search.proposal_process import Question
 
@@ -17,7 +17,7 @@ Settings = list[dict[str, Any]]
 class Answering(Protocol):
     """Where questions to proposal methods are answered."""
 
-    def ask(self, question: Question) -> Future[Settings]:
+    def submit(self, question: Question) -> Future[Settings]:
         """Return the future of an answer."""
 
     def close(self) -> None:
@@ -27,7 +27,7 @@ class Answering(Protocol):
 class AnsweredHere:
     """Questions answered at once, in this process: for a simulation, whose time stands still meanwhile."""
 
-    def ask(self, question: Question) -> Future[Settings]:
+    def submit(self, question: Question) -> Future[Settings]:
         """Return an answer that is there."""
         answered: Future[Settings] = Future()
         answered.set_result(question.answer())
@@ -51,7 +51,7 @@ class Proposer:
     def __init__(self, context: Context, answering: Answering) -> None:
         self._context = context
         self._answering = answering
-        self._asked: WaveQuestion | None = None
+        self._question: WaveQuestion | None = None
         self._answer: Future[Settings] | None = None
 
     @property
@@ -67,16 +67,16 @@ class Proposer:
         GFMError
             When the proposal method fails.
         """
-        if self._asked is None or self._asked.wanted != wanted:
-            self._asked = ask_for_wave(self._context, state, wanted)
-            self._answer = None if self._asked.question is None else self._answering.ask(self._asked.question)
+        if self._question is None or self._question.wanted != wanted:
+            self._question = wave_question(self._context, state, wanted)
+            self._answer = None if self._question.question is None else self._answering.submit(self._question.question)
         if self._answer is not None and not self._answer.done():
             return None
-        asked, answer = self._asked, self._answer
-        self._asked = self._answer = None
-        return asked.wave([] if answer is None else answer.result())
+        question, answer = self._question, self._answer
+        self._question = self._answer = None
+        return question.wave([] if answer is None else answer.result())
 
     def close(self) -> None:
         """Leave a wave that is being proposed; it will be proposed again, and be the same."""
-        self._asked = self._answer = None
+        self._question = self._answer = None
         self._answering.close()
