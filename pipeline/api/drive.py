@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gfm_pipeline.api.allocate import BatchEnvironment, batch_environment, nodes_of, write_resolved
 from gfm_pipeline.api.budget_check import refuse_budget
-from gfm_pipeline.api.jobs import following, is_cancelled, refuse_beside_jobs, stop_after_cancelled
+from gfm_pipeline.api.jobs import following, is_cancelled, learn_energy, refuse_beside_jobs, stop_after_cancelled
 from gfm_pipeline.api.run_request import ResolvedRun, RunRequest, gone_note
 from gfm_pipeline.api.stopping import Stopper, stopping
 from gfm_pipeline.api.submission import submit_campaign
@@ -80,6 +80,7 @@ def drive(
         ):
             refuse_beside_jobs(campaign, around.job, notify)
             stop_after_cancelled(campaign, around)
+            learn_energy(campaign, around)
             stop.at_once = lambda: campaign.paths.lock.unlink(missing_ok=True)
             remember_digests(request.digests, campaign.paths.digests)
             progress = _campaign(request, campaign, run_request, around, stop, quiet, chaos)

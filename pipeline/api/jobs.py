@@ -13,7 +13,7 @@ from gfm_pipeline.api.folders import last_site
 from gfm_pipeline.api.run_request import SiteChoice
 from gfm_pipeline.batch_systems.base import BatchSystem, JobInfo, JobState
 from gfm_pipeline.batch_systems.registry import LOCAL, connected, names
-from gfm_pipeline.campaign.events import JobEnded, JobIntended, JobRole, JobSubmitted, to_entry
+from gfm_pipeline.campaign.events import JobEnded, JobEnergy, JobIntended, JobRole, JobSubmitted, to_entry
 from gfm_pipeline.campaign.folder import OpenCampaign
 from gfm_pipeline.campaign.holder import JobIdentity
 from gfm_pipeline.campaign.paths import CampaignPaths
@@ -22,6 +22,8 @@ from gfm_pipeline.core.errors import CampaignLocked, ConfigError, SchedulerUnava
 from gfm_pipeline.execution.endings import wait_until_ended
 from gfm_pipeline.sites.registry import load_site
 from gfm_pipeline.sites.scheduler_schema import SchedulerModel
+
+JOBS_ASKED = 20  # the newest jobs whose energy is asked for when a driver begins
 
 Notify = Callable[[str], None]
 
@@ -169,10 +171,26 @@ def refuse_beside_jobs(campaign: OpenCampaign, mine: JobIdentity, notify: Notify
         )
 
 
-def record(campaign: OpenCampaign, event: JobIntended | JobSubmitted | JobEnded) -> None:
+def record(campaign: OpenCampaign, event: JobIntended | JobSubmitted | JobEnded | JobEnergy) -> None:
     """Journal what happened to a job, and fold it."""
     entry = campaign.journal.append(*to_entry(event))
     campaign.state.apply(event, entry.t)
+
+
+def learn_energy(campaign: OpenCampaign, around: BatchEnvironment) -> None:
+    """Journal what the batch system accounted for jobs that are over, where their nodes were not counted otherwise."""
+    if around.scheduler is None or campaign.state.measured:
+        return
+    for name, known in list(campaign.state.jobs.items())[-JOBS_ASKED:]:
+        over = known.ended is not None or campaign.state.driver_left(known.job)
+        if not known.job or known.job == around.job.number or not over or known.energy is not None:
+            continue
+        try:
+            joules = around.scheduler.job_energy(known.job)
+        except SchedulerUnavailable:  # or it keeps no accounts: it can be asked the next time
+            return
+        if joules is not None:
+            record(campaign, JobEnergy(name, joules, around.scheduler.system))
 
 
 def is_cancelled(around: BatchEnvironment) -> bool:

@@ -285,6 +285,10 @@ class BatchSystem(ABC):
         """Return when the job this process runs in began (Unix seconds); None: it is not told."""
         return None
 
+    def job_energy(self, job: str) -> float | None:  # noqa: ARG002 - most do not account for it
+        """Return the energy of a job that is over (J), on all of its nodes; None: it is not known."""
+        return None
+
     def ending(self) -> JobState | None:
         """Return how the job this process runs in is being ended; None: it is not, or nobody can tell yet."""
         return None

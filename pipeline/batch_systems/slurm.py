@@ -70,6 +70,9 @@ REFUSALS = re.compile(
 )
 
 
+ENERGY = "ConsumedEnergyRaw"
+
+
 class Slurm(BatchSystem):
     """The batch system of most machines."""
 
@@ -199,6 +202,16 @@ class Slurm(BatchSystem):
             return float(start) if job is not None else None
         used = parse_seconds(self._checked("squeue", "--noheader", f"--jobs={job}", "--format=%M").out.strip())
         return None if used is None else time.time() - used
+
+    def job_energy(self, job: str) -> float | None:
+        """Return what Slurm accounted for a job (J); of the allocation alone, since each step reports whole nodes."""
+        if not self._has_accounting:
+            return None
+        told = self._checked(
+            "sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", f"--format={ENERGY}"
+        )
+        text = told.out.strip().splitlines()[0] if told.out.strip() else ""
+        return float(text) if text.isdecimal() and int(text) > 0 else None
 
     def my_job(self) -> tuple[str, str, int]:
         """Return number and name of the job this process runs in, and how often it was begun again."""

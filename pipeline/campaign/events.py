@@ -7,6 +7,7 @@ from typing import Any
 
 from gfm_pipeline.campaign.budget_standing import BudgetReviewed as BudgetReviewed
 from gfm_pipeline.campaign.job_events import JobEnded as JobEnded
+from gfm_pipeline.campaign.job_events import JobEnergy as JobEnergy
 from gfm_pipeline.campaign.job_events import JobIntended as JobIntended
 from gfm_pipeline.campaign.job_events import JobRole as JobRole
 from gfm_pipeline.campaign.job_events import JobSubmitted as JobSubmitted
@@ -304,6 +305,7 @@ Event = (
     | JobIntended
     | JobSubmitted
     | JobEnded
+    | JobEnergy
     | NodeExcluded
     | NodesHeld
     | NodesReleased
@@ -332,6 +334,7 @@ _KINDS: dict[str, type[Any]] = {
     "job-intended": JobIntended,
     "job-submitted": JobSubmitted,
     "job-ended": JobEnded,
+    "job-energy": JobEnergy,
     "node-excluded": NodeExcluded,
     "nodes-held": NodesHeld,
     "nodes-released": NodesReleased,

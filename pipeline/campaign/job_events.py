@@ -41,6 +41,15 @@ class JobSubmitted:
 
 
 @dataclass(frozen=True)
+class JobEnergy:
+    """What the batch system accounted for a job that is over, on all of its nodes (J)."""
+
+    name: str
+    joules: float
+    source: str
+
+
+@dataclass(frozen=True)
 class JobEnded:
     """The job is over, or was never there."""
 

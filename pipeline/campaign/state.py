@@ -38,6 +38,7 @@ class JobRecord:
     since: float
     job: str = ""
     ended: str | None = None  # why
+    energy: ev.JobEnergy | None = None
 
 
 @cache
@@ -159,6 +160,8 @@ class CampaignState:
                 self.jobs[name].job = job
             case ev.JobEnded(name, reason):
                 self.jobs[name].ended = reason
+            case ev.JobEnergy(name):
+                self.jobs[name].energy = event
             case ev.NodeExcluded(node, reason):
                 self.excluded[node] = reason
             case ev.SchedulerSilent(reason):

@@ -114,10 +114,41 @@ def usage(state: CampaignState, now: float, *, alive: bool = True) -> Usage:
     tasks = total(use.energy for use in stages.values() if use.energy is not None)
     lost = [use.lost for use in stages.values() if use.lost is not None]
     idle = total(use for use in (*(s.idle for s in stages.values()), *(m.idle for m in state.measured)) if use)
+    accounted = None if state.measured else _accounted(state)
+    if accounted is not None:
+        return _attributed(accounted, seconds, hours, stages)
     unseen = _unseen(state, seconds, tasks, lost, idle)
     counted = total(measured.used for measured in state.measured)
     whole = None if counted is None else _completed(state, counted, seconds, idle)
     return Usage(seconds, hours, stages, tasks, idle, total([*lost, *unseen]), whole)
+
+
+def _accounted(state: CampaignState) -> EnergyUse | None:
+    """Return what batch systems accounted for jobs of the campaign, over the time that it held their nodes."""
+    found = []
+    for name, job in state.jobs.items():
+        if job.energy is None:
+            continue
+        driven = [(d.started, d.ended or state.last_event) for d in state.drivers if job.job and d.info.job == job.job]
+        held = sum(
+            ((h.until or state.last_event) - h.since) * h.nodes
+            for h in state.holdings
+            if h.block == name
+            or any(begun <= (h.until or state.last_event) and h.since <= end for begun, end in driven)
+        )
+        found.append(EnergyUse(job.energy.joules, None, EnergyLabel.ATTRIBUTED, job.energy.source, held))
+    return total(found)
+
+
+def _attributed(accounted: EnergyUse, seconds: float, hours: float, stages: dict[str, TaskUsage]) -> Usage:
+    """Return the energy that was accounted for whole jobs, dealt out by node-seconds; jobs not accounted for alike."""
+    watts = accounted.joules / accounted.node_seconds if accounted.node_seconds > 0 else 0.0
+    busy = min(seconds, sum(use.node_seconds for use in stages.values()))
+
+    def part(node_seconds: float) -> EnergyUse:
+        return EnergyUse(watts * node_seconds, None, EnergyLabel.ATTRIBUTED, accounted.source, node_seconds)
+
+    return Usage(seconds, hours, stages, part(busy), None, part(seconds - busy), part(seconds))
 
 
 def of_tasks(tasks: Iterable[TaskState]) -> TaskUsage:

@@ -324,3 +324,21 @@ def test_how_this_job_is_being_ended(fake, words, state):
     fake_batch.plan(fake, "squeue", f"say {words}")
     assert Slurm(environment | {"SLURM_JOB_ID": "7"}, SECONDS).ending() is state
     assert Slurm(environment, SECONDS).ending() is None
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "joules"),
+    [("say 1234567", 1234567.0), ("say 0", None), ("say", None), ("say 1.2K", None)],
+)
+def test_energy_of_a_job_is_what_slurm_accounted_for_its_allocation(slurm, fake, behaviour, joules):
+    fake_batch.plan(fake, "sacct", behaviour)
+    assert slurm.job_energy("42") == joules
+    assert (
+        "sacct --noheader --parsable2 --allocations --jobs=42 --format=ConsumedEnergyRaw" in fake_batch.calls(fake)[-1]
+    )
+
+
+def test_energy_is_not_known_where_slurm_keeps_no_accounts(slurm, fake):
+    fake_batch.plan(fake, "sacct", NO_SACCT)
+    with pytest.raises(SchedulerUnavailable):
+        slurm.job_energy("42")
