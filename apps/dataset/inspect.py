@@ -60,6 +60,7 @@ def info(dataset: Dataset) -> DatasetInfo:
         warnings=facts.warnings,
         provenance=manifest.meta.get("provenance", {}),
         edges=_edge_facts(dataset),
+        targets=facts.targets,
     )
 
 

@@ -31,10 +31,12 @@ from gfm_pipeline.apps.ingest.records import PassedOver, Reader, Record, unreada
 from gfm_pipeline.apps.ingest.summary.provenance import filters, units
 from gfm_pipeline.apps.runtime.query_program import answer_query
 from gfm_pipeline.core.contracts.data import BadRecord, Duplicates, SourceSettings
-from gfm_pipeline.core.contracts.ingest.preview import LabelCheck, Preview, PreviewSpec, RemovedRecords
+from gfm_pipeline.core.contracts.ingest.label_keys import LabelInventory
+from gfm_pipeline.core.contracts.ingest.preview import LabelCheck, Preview, PreviewSpec, RemovedRecords, TargetPreview
 from gfm_pipeline.core.contracts.ingest.report import Histogram
 from gfm_pipeline.core.contracts.layout import RecordLine
 from gfm_pipeline.core.contracts.readers import describe
+from gfm_pipeline.core.contracts.targets import Rank, Target
 
 MAX_FILES = 32
 MAX_ATOMS = 2_000_000  # in memory
@@ -173,6 +175,15 @@ class _Sample:
         return off / counts.sum(axis=1), present, (*foreign, *(() if doubt is None else (doubt,))), notes
 
 
+def _target(target: Target, records: list[Record], labels: LabelInventory) -> TargetPreview:
+    """Return what the usable records have of a target."""
+    known = [(r.labels[target.name], len(r.numbers)) for r in records if target.name in r.labels]
+    values = [v / n if target.per_atom else v for v, n in known]
+    shown = [v.ravel() if target.rank is Rank.SCALAR else np.abs(v).max(keepdims=True).ravel() for v in values]
+    keys = tuple(key.key for key in labels.keys if key.use == target.name)
+    return TargetPreview(target, len(known), keys, _histogram(np.concatenate([np.zeros(0), *shown])))
+
+
 def _histogram(values: NDArray[np.float64]) -> Histogram | None:
     """Return counts between the second and the 98th percentile, outliers in the outermost bins."""
     if not len(values):
@@ -265,6 +276,7 @@ def preview(spec: PreviewSpec) -> Preview:
         removed=tuple(RemovedRecords(r, n, sample.examples[r]) for r, n in sample.removed.most_common() if n),
         passed_over=by_frequency(sample.passed_over),
         labels=labels,
+        targets=tuple(_target(target, sample.usable, labels) for target in source.targets),
         checks=tuple(LabelCheck(f.check, f.passed, f.sentence) for f in findings(evidence, scatter)),
         warnings=(
             *read_warnings(evidence, dict(sample.oddities), labels, scatter),

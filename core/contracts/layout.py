@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from gfm_pipeline.core.contracts.dataset_statistics import TargetStatistics
 from gfm_pipeline.core.strenum import StrEnum
 
 LAYOUT_FILE = "layout.json"
@@ -209,6 +210,7 @@ class DatasetInfo:
     warnings: tuple[str, ...]
     provenance: dict[str, Any] = field(default_factory=dict)
     edges: EdgeFacts | None = None
+    targets: dict[str, TargetStatistics] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -122,3 +122,13 @@ def check_together(targets: Sequence[Target], *, direct_forces: bool) -> None:
                 f"Target {target.name} is a derivative of the energy, which is no target.",
                 f"Name {ENERGY.name} among the targets{hint}.",
             )
+
+
+def said_of_unlabelled(target: Target, of_what: str) -> str:
+    """Return the sentence that no record has a label of a target; ``of_what`` is the data that were looked at."""
+    names = target.names
+    called = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+    return (
+        f"No {of_what} labels {target.name}: no record has a key called {called}. Name the key in the source, "
+        f"labels: {{{target.name}: KEY}}, or leave {target.name} out of targets."
+    )

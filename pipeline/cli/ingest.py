@@ -15,8 +15,11 @@ from gfm_pipeline.cli.status import JSON
 from gfm_pipeline.cli.support import terminal
 from gfm_pipeline.cli.support.amounts import Amount
 from gfm_pipeline.cli.support.subprocess_query import query
-from gfm_pipeline.core.contracts.ingest.preview import Preview, PreviewSpec
+from gfm_pipeline.core.contracts.ingest.preview import Preview, PreviewSpec, TargetPreview
 from gfm_pipeline.core.contracts.ingest.report import Histogram
+from gfm_pipeline.core.contracts.target_checks import said_of_unlabelled
+from gfm_pipeline.core.contracts.targets import Rank
+from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.sites.registry import split_sets
 from gfm_pipeline.workflow.load import load_workflow
@@ -61,11 +64,14 @@ def ingest(
     preview = query("gfm_pipeline.apps.ingest.preview", spec, Preview, seconds + STARTING)
     if as_json:
         click.echo(json.dumps({"schema_version": 1, **to_plain(preview)}, indent=1, allow_nan=False))
-        return
-    console = terminal.console()
-    if not console.is_terminal:
-        console.width = PIPED  # a file has no width to wrap at
-    render(preview, loaded.model.data.max_quarantined, console)
+    else:
+        console = terminal.console()
+        if not console.is_terminal:
+            console.width = PIPED  # a file has no width to wrap at
+        render(preview, loaded.model.data.max_quarantined, console)
+    unlabelled = next((one.target for one in preview.targets if not one.records), None)
+    if unlabelled is not None and len(data.sources) == 1:
+        raise DataError(said_of_unlabelled(unlabelled, "source of the workflow"))
 
 
 def render(preview: Preview, max_quarantined: float, console: Console) -> None:
@@ -85,6 +91,8 @@ def render(preview: Preview, max_quarantined: float, console: Console) -> None:
         console.print(f"  {sentence}", highlight=False)
     _histogram("Energy minus references, eV/atom", preview.energies, console)
     _histogram("Largest force component of a record, eV/Angstrom", preview.forces, console)
+    for one in preview.targets:
+        _target(one, preview.usable, console)
     console.print("\n[bold]Filters[/]: " + ", ".join(f"{k} {v}" for k, v in preview.filters.items() if v is not None))
     for taken in preview.removed:
         share = taken.records / max(1, preview.read)
@@ -110,6 +118,18 @@ def render(preview: Preview, max_quarantined: float, console: Console) -> None:
     for sentence in preview.warnings:
         if sentence not in {check.sentence for check in preview.checks}:
             console.print(f"  {MARKS[False]} {escape(sentence)}", highlight=False)
+
+
+def _target(found: TargetPreview, usable: int, console: Console) -> None:
+    """Print what the records have of a target beside energy and forces."""
+    target = found.target
+    if not found.records:
+        console.print(f"\n[bold]{target.name}[/]: no usable record that was read has it")
+        return
+    read_from = f" ({', '.join(found.keys)})" if found.keys else ""
+    largest = "" if target.rank is Rank.SCALAR else ", largest component"
+    title = f"{target.name}{escape(read_from)}, {target.error_unit or 'a number'}{largest}"
+    _histogram(f"{title}, of {found.records:,} of {usable:,} usable records", found.values, console)
 
 
 def _records(preview: Preview, console: Console) -> None:

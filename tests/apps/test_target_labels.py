@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,16 @@ from ase import Atoms, units
 from ase.io import write
 from ingest_cases import all_columns, labelled, only_shard, run_all
 
-from gfm_pipeline.apps.dataset import Dataset
+from gfm_pipeline.apps.dataset import BpFile, Dataset, read_columns
 from gfm_pipeline.apps.dataset.batching.graph_source import DiskSource, InMemorySource, read_table
+from gfm_pipeline.apps.dataset.inspect import info
+from gfm_pipeline.apps.dataset.store.hydragnn_export import export
 from gfm_pipeline.apps.ingest.checks.filters import Conversion, clean
 from gfm_pipeline.apps.ingest.checks.label_shapes import as_declared
 from gfm_pipeline.apps.ingest.files.record_batches import Packer, Unpacker
 from gfm_pipeline.apps.ingest.records import Record, RefusedError
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings, Split
+from gfm_pipeline.core.contracts.layout import HydragnnExport
 from gfm_pipeline.core.contracts.targets import (
     BAND_GAP,
     CHARGES,
@@ -225,3 +229,87 @@ def test_a_rank_that_files_do_not_know_is_declared_like_any_other(tmp_path: Path
     np.testing.assert_array_equal(columns.graph_labels["quadrupole"][5], np.diag([1.0, 2, 3]))
     first = columns.atom_labels["spin_density"][: columns.natoms[0]]
     np.testing.assert_array_equal(first, np.arange(float(columns.natoms[0])))
+
+
+@pytest.mark.parametrize("written", ["traj", "db", "json", "npz", "bp"])
+def test_every_reader_finds_labels_by_the_same_names(tmp_path: Path, written: str) -> None:
+    frames = labelled(12)
+    frames = [atoms for atoms in frames if len(atoms) == 3] * 3 if written == "npz" else frames
+    for k, atoms in enumerate(frames):
+        atoms.calc.results["dipole"] = np.array([1.0, 2.0, k])
+    path, options, reader = tmp_path / f"frames.{written}", {}, "ase"
+    if written in ("traj", "db"):
+        write(path, frames)
+    elif written == "json":
+        reader = "json-table"
+        rows = [
+            {
+                "positions": atoms.positions.tolist(),
+                "numbers": atoms.numbers.tolist(),
+                "energy": atoms.calc.results["energy"],
+                "forces": atoms.calc.results["forces"].tolist(),
+                "dipole_moment": atoms.calc.results["dipole"].tolist(),
+            }
+            for atoms in frames
+        ]
+        path.write_text("\n".join(json.dumps(row) for row in rows))
+    elif written == "npz":
+        reader = "npz"
+        np.savez(
+            path,
+            z=frames[0].numbers,
+            R=np.array([atoms.positions for atoms in frames]),
+            E=np.array([atoms.calc.results["energy"] for atoms in frames]),
+            F=np.array([atoms.calc.results["forces"] for atoms in frames]),
+            dipole=np.array([atoms.calc.results["dipole"] for atoms in frames]),
+        )
+    else:
+        for atoms in frames:
+            atoms.info["dipole"] = atoms.calc.results["dipole"]
+        first = run_all(tmp_path, source_of(tmp_path, frames, targets=(DIPOLE,)))
+        reader, path = "hydragnn", Path(first.output) / "frames.bp"
+    settings = SourceSettings(
+        "again", reader, (str(path),), options, group_key="@record", duplicates="keep", targets=(DIPOLE,)
+    )
+    shard, bad = only_shard(tmp_path, settings)
+    assert not bad
+    last = np.sort(shard.graph_labels["dipole"][:, 2])
+    np.testing.assert_allclose(last, np.arange(len(frames)), atol=1e-6)
+    np.testing.assert_allclose(shard.graph_labels["dipole"][:, :2], np.tile([1.0, 2.0], (len(frames), 1)))
+
+
+def test_generators_give_labels_that_are_asked_for(tmp_path: Path) -> None:
+    options = {"molecules": ["H2O"], "temperatures": [300.0], "replicas": 2, "frames": 2}
+    source = SourceSettings("xtb", "xtb-md", options=options, targets=(BAND_GAP, CHARGES, DIPOLE))
+    shard, bad = only_shard(tmp_path, source)
+    assert not bad
+    assert (shard.graph_labels["band_gap"] > 5).all()
+    np.testing.assert_allclose(shard.atom_labels["charges"].reshape(-1, 3).sum(axis=1), 0, atol=1e-6)
+    lengths = np.linalg.norm(shard.graph_labels["dipole"], axis=1)
+    assert ((lengths > 0.2) & (lengths < 0.8)).all()
+
+
+def test_stress_of_a_generator_is_the_strain_derivative_of_its_energy(tmp_path: Path) -> None:
+    from ase.calculators.emt import EMT
+
+    options = {"parents": 1, "children": 1, "sizes": [4]}
+    shard, _ = only_shard(tmp_path, SourceSettings("emt", "emt-alloys", options=options, targets=(STRESS,)))
+    energies = []
+    for strain in (1e-4, -1e-4):
+        atoms = Atoms(shard.numbers, shard.pos, cell=shard.cell[0], pbc=True, calculator=EMT())
+        atoms.set_cell(atoms.cell.array * (1 + strain), scale_atoms=True)
+        energies.append(atoms.get_potential_energy())
+    pressure = (energies[0] - energies[1]) / 2e-4 / (3 * atoms.get_volume())
+    assert np.trace(shard.graph_labels["stress"][0]) / 3 == pytest.approx(pressure, rel=1e-3)
+
+
+def test_an_export_carries_the_labels(tmp_path: Path) -> None:
+    frames = with_labels()
+    first = Dataset.open(Path(run_all(tmp_path, source_of(tmp_path, frames)).output))
+    export(first, tmp_path / "out.bp", HydragnnExport(radius=3.0))
+    with BpFile(tmp_path / "out.bp") as file:
+        ours, theirs = first.columns(Split.TRAIN), read_columns(file, Split.TRAIN)
+    np.testing.assert_array_equal(theirs.graph_labels["dipole"], ours.graph_labels["dipole"])
+    np.testing.assert_allclose(theirs.atom_labels["charges"], ours.atom_labels["charges"], rtol=1e-6)
+    found = info(first)
+    assert found.targets["dipole"].known == first.statistics.targets["dipole"].known

@@ -88,3 +88,18 @@ def test_a_pipe_among_the_files_is_refused_and_nothing_waits_for_it(folder, caps
     for command in (["ingest", "w.yaml", "--preview", "mine"], ["validate", "w.yaml"]):
         assert invoke(command) == 2
         assert "mine.xyz is a named pipe and no file." in capsys.readouterr().err
+
+
+def test_targets_are_looked_for_and_one_that_nothing_labels_ends_with_an_error(folder, capsys):
+    text = (folder / "mine.xyz").read_text().replace("energy=", "REF_gap=1.5 energy=")
+    (folder / "mine.xyz").write_text(text)
+    workflow = (folder / "w.yaml").read_text()
+    start, end = workflow.index("    alloys:"), workflow.index("search:")
+    workflow = (workflow[:start] + workflow[end:]).replace("seed: 3", "targets: {energy: {}, forces: {}, band_gap: {}}")
+    (folder / "w.yaml").write_text(workflow)
+    assert "band_gap (REF_gap), eV, of 20 of 20 usable records" in shown(capsys)
+    found = json.loads(shown(capsys, "--json"))["targets"]
+    assert [(one["target"]["name"], one["records"], one["keys"]) for one in found] == [("band_gap", 20, ["REF_gap"])]
+    (folder / "mine.xyz").write_text(text.replace("REF_gap", "width"))
+    assert invoke(["ingest", "w.yaml", "--preview", "mine"]) == 1
+    assert "No source of the workflow labels band_gap" in capsys.readouterr().err

@@ -128,6 +128,14 @@ def test_stages_come_in_order_and_end():
     assert sum(isinstance(e, ev.StageDone) for e in events) == 4
 
 
+def test_a_target_that_no_source_labels_fails_ingest_with_the_sentence():
+    situation = context(targets={"energy": {}, "forces": {}, "dipole": {}})
+    events = drive(situation, random.Random(1))
+    assert isinstance(events[-1], ev.StageFailedEvent)
+    assert events[-1].reason.startswith("No source of the workflow labels dipole: no record has a key called dipole,")
+    assert "labels: {dipole: KEY}" in events[-1].reason
+
+
 @pytest.mark.parametrize("task", ["read-alloys-00000", "assemble-alloys", "m00", "predict-m01", "fit"])
 def test_a_failed_task_fails_its_stage_with_the_reason(task):
     events = drive(context(), random.Random(1), fail={task: AttemptOutcome.PERMANENT})

@@ -9,6 +9,7 @@ a selection of nothing. Source of the layout: HydraGNN 5, ``AdiosWriter`` and ``
 
 from __future__ import annotations
 
+import math
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -28,9 +29,16 @@ from gfm_pipeline.apps.dataset.store.bp_step import BpStep
 from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.apps.dataset.store.dataset import Dataset
 from gfm_pipeline.apps.dataset.store.edge_files import StoredEdges
-from gfm_pipeline.apps.dataset.store.write import N_COEFFICIENTS, REFERENCES, ContentDigest, coefficients
+from gfm_pipeline.apps.dataset.store.write import (
+    N_COEFFICIENTS,
+    REFERENCES,
+    ContentDigest,
+    coefficients,
+    describe_columns,
+)
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.layout import DatasetExportFacts, ExportedEnergies, HydragnnExport
+from gfm_pipeline.core.contracts.targets import ENERGY, FORCES
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.publish import storage_errors
 from gfm_pipeline.core.strenum import StrEnum
@@ -89,7 +97,7 @@ def lengths(columns: Columns, edges: Edges) -> NDArray[np.float32]:
 
 
 def samples(columns: Columns, edges: Edges, energy: NDArray[np.float64]) -> dict[str, Piece]:
-    """Return the keys of HydraGNN's samples, and the two of ours that say where a structure comes from.
+    """Return the keys of HydraGNN's samples, and ours: where a structure comes from, and labels of further targets.
 
     ``energy`` [G] is what models learn, eV. Floats are single, as HydraGNN's losses demand.
     """
@@ -116,7 +124,18 @@ def samples(columns: Columns, edges: Edges, energy: NDArray[np.float64]) -> dict
         "edge_shifts": Piece(edges.shift, edges.nedges, Per.EDGE),
         "group": Piece(columns.group, one),
         "origin": Piece(columns.origin, one),
+        **{name: Piece(_single(array), one) for name, array in columns.graph_labels.items() if name != ENERGY.name},
+        **{
+            name: Piece(_single(array), n, Per.ATOM)
+            for name, array in columns.atom_labels.items()
+            if name != FORCES.name
+        },
     }
+
+
+def _single(labels: Array) -> Array:
+    """Return labels of a target as a matrix of single floats, a row of components each."""
+    return labels.reshape(len(labels), math.prod(labels.shape[1:])).astype(np.float32)
 
 
 class EdgeSpool:
@@ -298,6 +317,7 @@ def _write(work: _Export, folder: Path, path: Path) -> tuple[int, int]:
         with BpStep(path) as step:
             step.attribute("total_ndata", np.array([graphs], dtype=np.int64))
             step.attribute("dataset_name", options.name or work.dataset.name)
+            describe_columns(step, [facts.target for facts in work.dataset.statistics.targets.values()])
             step.attribute("pna_deg", work.degrees)
             if options.energies is ExportedEnergies.RESIDUAL:
                 step.attribute(REFERENCES, work.reference)

@@ -50,6 +50,15 @@ def keys_of(columns: Columns) -> dict[str, tuple[NDArray[Any], NDArray[np.int64]
     }
 
 
+def describe_columns(step: BpStep, targets: Sequence[Target]) -> None:
+    """Say by attributes which columns are targets beside energy and forces, and what each is."""
+    if targets:
+        step.attribute(TARGETS, [target.name for target in targets])
+    for target in targets:
+        for fact in TARGET_FACTS:
+            step.attribute(f"{TARGETS}/{target.name}/{fact}", str(getattr(target, fact)))
+
+
 def _rows(array: NDArray[Any]) -> NDArray[Any]:
     """Return labels as a matrix, a row of components each."""
     return array.reshape(len(array), math.prod(array.shape[1:]))
@@ -156,11 +165,7 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         step.attribute("total_ndata", np.array([total], dtype=np.int64))
         step.attribute("dataset_name", self._name)
         step.attribute(REFERENCES, coefficients(self._reference))
-        if self._targets:
-            step.attribute(TARGETS, [target.name for target in self._targets])
-        for target in self._targets:
-            for fact in TARGET_FACTS:
-                step.attribute(f"{TARGETS}/{target.name}/{fact}", str(getattr(target, fact)))
+        describe_columns(step, self._targets)
         for label, extent in self._extents.items():
             step.attribute(f"{label}/ndata", np.array([extent.n_graphs], dtype=np.int64))
         return self

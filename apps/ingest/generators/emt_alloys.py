@@ -16,9 +16,11 @@ from ase.build import bulk, make_supercell
 from ase.calculators.emt import EMT
 from ase.data import atomic_numbers, reference_states
 
+from gfm_pipeline.apps.ingest.labels.target_labels import labels_in
 from gfm_pipeline.apps.ingest.records import Record, unreadable
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 from gfm_pipeline.core.contracts.options import EmtAlloysOptions
+from gfm_pipeline.core.contracts.targets import STRESS, Target
 
 METHOD = "EMT"
 
@@ -45,7 +47,7 @@ class EmtAlloys:
                 atoms = distorted(parent, options, rng)
                 index = number * options.children + child
                 try:
-                    yield _label(atoms, f"{number}/{parent.get_chemical_formula()}", index)
+                    yield _label(atoms, f"{number}/{parent.get_chemical_formula()}", index, source.targets)
                 except Exception as error:  # noqa: BLE001 - it costs the record
                     yield unreadable(source, METHOD, index, error)
 
@@ -94,9 +96,11 @@ def distorted(parent: Atoms, options: EmtAlloysOptions, rng: np.random.Generator
     return atoms
 
 
-def _label(atoms: Atoms, group: str, index: int) -> Record:
+def _label(atoms: Atoms, group: str, index: int, targets: tuple[Target, ...]) -> Record:
     calculator = EMT()
-    calculator.calculate(atoms, properties=["energy", "forces"])
+    further = [STRESS.name] if STRESS.name in {name for target in targets for name in target.names} else []
+    calculator.calculate(atoms, properties=["energy", "forces", *further])
+    results = {name: calculator.results[name] for name in further}
     return Record(
         numbers=atoms.numbers,
         pos=atoms.positions,
@@ -108,4 +112,5 @@ def _label(atoms: Atoms, group: str, index: int) -> Record:
         file=METHOD,
         file_index=0,
         index=index,
+        labels=labels_in(results, len(atoms), targets),
     )

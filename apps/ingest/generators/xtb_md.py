@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from gfm_pipeline.apps.ingest.generators.langevin import Vectors, baoab, maxwell_boltzmann
+from gfm_pipeline.apps.ingest.labels.target_labels import labels_in
 from gfm_pipeline.apps.ingest.records import Record, unreadable
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 from gfm_pipeline.core.contracts.options import XtbMdOptions
@@ -51,6 +52,14 @@ class _XtbPotential:
         self._last = self._calculator.singlepoint(self._last)
         gradient = np.asarray(self._last.get("gradient"), dtype=np.float64)
         return float(self._last.get("energy")) * units.Hartree, gradient * (-units.Hartree / units.Bohr)
+
+    def results(self) -> dict[str, Any]:
+        """Return dipole moment (e*Angstrom), charges of atoms (e) and gap of the orbitals (eV) of the last call."""
+        energies, occupied = (np.asarray(self._last.get(f"orbital-{what}")) for what in ("energies", "occupations"))
+        filled = occupied > 0.5 * occupied.max()
+        gap = energies[~filled].min(initial=np.inf) - energies[filled].max()
+        found = {"dipole": self._last.get("dipole") * units.Bohr, "charges": self._last.get("charges")}
+        return found | ({"band_gap": gap * units.Hartree} if np.isfinite(gap) else {})
 
 
 class XtbMd:
@@ -99,11 +108,12 @@ def _trajectory(
     stride = max(1, round(options.stride_fs / options.timestep_fs))
     taken = 0
     try:
+        potential = _XtbPotential(atoms.numbers, atoms.positions)
         steps = baoab(
             atoms.positions,
             maxwell_boltzmann(masses, 2.0 * temperature, rng),
             masses,
-            _XtbPotential(atoms.numbers, atoms.positions),
+            potential,
             timestep_fs=options.timestep_fs,
             friction_per_fs=options.friction_per_fs,
             temperature=temperature,
@@ -123,6 +133,7 @@ def _trajectory(
                 file=METHOD,
                 file_index=0,
                 index=first + taken,
+                labels=labels_in(potential.results(), len(atoms), source.targets) if source.targets else {},
             )
             taken += 1
             if taken == options.frames:

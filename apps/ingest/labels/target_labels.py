@@ -7,8 +7,12 @@ itself. Shapes decide between several only: what has a wrong one is refused when
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from gfm_pipeline.apps.ingest.labels.known_keys import KeySet, LabelKey, bare_names, plain
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.ingest.labels.known_keys import KeySet, LabelKey, bare_names, kind_of, plain, shape_of
 from gfm_pipeline.core.contracts.targets import Level, Rank, Target
 
 NO_LABELS = frozenset(("text", "mapping", "list"))  # shapes of values that are no numbers
@@ -39,6 +43,13 @@ def label_keys(
                 f"say which in the source, labels: {{{target.name}: {key.name}}}."
             )
     return tuple(found), tuple(warnings)
+
+
+def labels_in(results: Mapping[str, Any], natoms: int, targets: Sequence[Target]) -> dict[str, NDArray[np.float64]]:
+    """Return the labels among the results of a calculator, by target; of a generator, which has no keys of its own."""
+    items = [LabelKey(name, *kind_of(name), shape_of(value, natoms)) for name, value in results.items()]
+    found, _ = label_keys(KeySet(tuple(items)), targets, {})
+    return {target: np.array(results[key], dtype=np.float64) for target, key in found}
 
 
 def _candidates(keys: KeySet, target: Target) -> Iterator[LabelKey]:

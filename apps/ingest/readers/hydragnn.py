@@ -19,6 +19,7 @@ from gfm_pipeline.apps.ingest.records import reduced_formula
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.layout import CHUNK
 from gfm_pipeline.core.contracts.options import HydragnnOptions
+from gfm_pipeline.core.contracts.targets import ENERGY, FORCES
 from gfm_pipeline.core.errors import IntegrityError
 
 _KEY_SETS = KeySets()
@@ -100,6 +101,9 @@ class _Window:
         energy = float(columns.energy[index])
         if self._subtracted is not None:
             energy += float(self._subtracted[numbers.astype(np.int64) - 1].sum())
+        labels = {name: array[index] for name, array in columns.graph_labels.items() if name != ENERGY.name}
+        labels |= {name: array[atoms] for name, array in columns.atom_labels.items() if name != FORCES.name}
+        about |= {name: values for name, values in labels.items() if not np.isnan(values).all()}
         return Frame(
             numbers=numbers,
             pos=columns.pos[atoms],

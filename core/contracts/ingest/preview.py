@@ -10,6 +10,7 @@ from gfm_pipeline.core.contracts.ingest.label_keys import LabelInventory
 from gfm_pipeline.core.contracts.ingest.reading import ReadLimits
 from gfm_pipeline.core.contracts.ingest.report import Histogram
 from gfm_pipeline.core.contracts.layout import RecordLine
+from gfm_pipeline.core.contracts.targets import Target
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,20 @@ class LabelCheck:
 
 
 @dataclass(frozen=True)
+class TargetPreview:
+    """Labels of a target beside energy and forces, among the usable records that were read.
+
+    ``records`` have one, and ``keys`` are what the data call it. ``values`` are in the target's unit: scalars, per atom
+    of extensive values of structures, and the largest component of vectors and tensors; None where there are none.
+    """
+
+    target: Target
+    records: int
+    keys: tuple[str, ...]
+    values: Histogram | None
+
+
+@dataclass(frozen=True)
 class Preview:
     """What was seen.
 
@@ -93,4 +108,5 @@ class Preview:
     checks: tuple[LabelCheck, ...]
     warnings: tuple[str, ...]
     labels: LabelInventory = field(default_factory=LabelInventory)
+    targets: tuple[TargetPreview, ...] = ()
     passed_over: dict[str, int] = field(default_factory=dict)  # sound, and not for this source: reason, records

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,9 @@ from gfm_pipeline.core.contracts.data import (
     ReadShardSpec,
     SourceSettings,
 )
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
+from gfm_pipeline.core.contracts.target_checks import said_of_unlabelled
+from gfm_pipeline.core.contracts.targets import Target, is_default
 from gfm_pipeline.core.contracts.training import DatasetRef
 from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.engine.decisions.requests import (
@@ -141,11 +144,13 @@ def _advance(context: Context, stage: StageState) -> Step:
     if (failure := first_failure(stage)) is not None:
         return Step(events=(StageFailedEvent(stage.key, failure),))
     outputs: dict[str, str] = {}
+    datasets: list[DatasetStatistics] = []
     requests: list[AnyRequest] = []
     for source in context.sources:
         done = result_of(stage, assemble_name(source.name), ASSEMBLE)
         if done is not None:
             outputs[source.name] = done.digest
+            datasets.append(done.statistics)
             continue
         names = [read_name(source.name, shard) for shard in range(source.shards)]
         if any(result_of(stage, name, READ) is None for name in names):
@@ -155,10 +160,18 @@ def _advance(context: Context, stage: StageState) -> Step:
         if all(result_of(stage, assemble_name(other.name), ASSEMBLE) is not None for other in others):
             requests.append(_assemble(context, stage, source, others))
     if len(outputs) == len(context.sources):
+        unlabelled = next((t for t in context.workflow.targets if not is_default(t) and not _known(t, datasets)), None)
+        if unlabelled is not None:
+            return Step(events=(StageFailedEvent(stage.key, said_of_unlabelled(unlabelled, "source of the workflow")),))
         return Step(events=(StageDone(stage.key, outputs),))
     # Joins first: they free nothing else to do, and the largest source should not come last.
     requests.sort(key=lambda r: r.program is not ASSEMBLE)
     return Step(tasks=to_start(stage, requests))
+
+
+def _known(target: Target, datasets: Sequence[DatasetStatistics]) -> int:
+    """Return how many labels of a target all datasets have."""
+    return sum(sum(one.targets[target.name].known.values()) for one in datasets if target.name in one.targets)
 
 
 def _read(context: Context, stage: StageState, source: SourceSettings, shard: int) -> AnyRequest:

@@ -190,12 +190,17 @@ def _xml_step(step: etree._Element, numbers: NDArray[np.int64], pressure: float,
 
 
 def _labels_of(step: etree._Element) -> dict[str, Any]:
-    """Return the energies and arrays of an ionic step as it gives them, by their names; what is none is left out."""
+    """Return the energies and arrays of an ionic step, by their names; what is none is left out.
+
+    Stress is in eV/Angstrom^3, positive where the cell is stretched.
+    """
     found: dict[str, Any] = {}
     for element in (*step.iterfind("energy/i"), *step.iterfind("varray")):
         with suppress(ValueError):
             rows = [[float(word) for word in (row.text or "").split()] for row in element.iterfind("v")]
             found[element.get("name", "")] = np.array(rows) if element.tag == "varray" else float(element.text or "")
+    if "stress" in found:
+        found["stress"] = -_KBAR * found["stress"]  # VASP gives the pressure tensor, in kB
     return found
 
 
