@@ -62,10 +62,10 @@ def info(folder: Path, as_json: bool) -> None:
         f"labels      force RMS {found.force_rms:.4g} eV/A, energies scatter {1000 * found.energy_std:.4g} meV/atom, "
         f"at most {found.max_atoms} atoms"
     )
-    for name, of_target in found.targets.items():
-        target, known = of_target.target, ", ".join(f"{n:,} {split}" for split, n in of_target.known.items())
+    for name, one in found.targets.items():
+        target, known = one.target, ", ".join(f"{n:,} {split}" for split, n in one.known.items())
         console.print(
-            f"{name:<11} {known} known, scale {target.shown_factor * of_target.scale:.4g} {target.printed_unit}".rstrip(),
+            f"{name:<11} {known} known, scale {target.shown_factor * one.scale:.4g} {target.printed_unit}".rstrip(),
             highlight=False,
         )
     reasons = ", ".join(f"{n} x {reason}" for reason, n in found.reasons.items())
