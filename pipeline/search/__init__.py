@@ -1,1 +1,1 @@
-"""The search space, DeepHyper proposals by ask and tell, and rung decisions."""
+"""The search space, proposals of candidates, decisions at rungs, and the choice of members."""
