@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gfm_pipeline.campaign.identity import file_digests
 from gfm_pipeline.campaign.paths import CampaignPaths
@@ -32,6 +32,9 @@ from gfm_pipeline.workflow.gone_files import gone_digests
 from gfm_pipeline.workflow.load import LoadedWorkflow, load_workflow
 from gfm_pipeline.workflow.resolve import input_names, resolve_sources
 from gfm_pipeline.workflow.schema import WorkflowModel
+
+if TYPE_CHECKING:
+    from gfm_pipeline.search.warm_start import Prior
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ def resolve(
         paths=paths,
         sizes=resources.sizes,
         until=until,
+        warm_start=_warm_start(loaded, paths),
     )
     names = stage_names(context)
     if until is not None and until not in names:
@@ -122,6 +126,20 @@ def resolve(
     if gone:
         _need_finished_ingest(context, loaded, gone)
     return ResolvedRun(loaded, loaded_site, context, digests, resources, tuple(map(Path, gone)))
+
+
+def _warm_start(loaded: LoadedWorkflow, paths: CampaignPaths) -> tuple[Prior, ...]:
+    """Return the results that a search begins with; once it has begun, those it began with where the file is gone."""
+    name = loaded.model.search.warm_start
+    if name is None:
+        return ()
+    path = loaded.path.resolve().parent / name
+    begun = (recorded_settings(paths.journal, search.NAME) or {}).get("warm_start")
+    if begun is not None and not path.exists():
+        return tuple((settings, value) for settings, value in begun)
+    from gfm_pipeline.search.warm_start import read_results  # here: most searches begin without
+
+    return read_results(path, loaded.model.search.space.compile()).results
 
 
 def _as_begun(model: WorkflowModel, paths: CampaignPaths) -> WorkflowModel:

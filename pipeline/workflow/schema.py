@@ -84,6 +84,11 @@ class SearchModel(Strict):
         description="Method that proposes candidates: batch-ucb, deephyper, or random. A campaign that began without "
         "the key keeps the method it began with.",
     )
+    warm_start: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
+        default=None,
+        description="Table of an earlier search (results.csv of DeepHyper, HydraGNN or a report), beside this "
+        "file: proposals learn from its results, failures too.",
+    )
     space: SpaceModel
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from results_tables import results_of
 
 from gfm_pipeline.api.run_request import ResolvedRun, resolve
 from gfm_pipeline.campaign import events as ev
@@ -56,6 +57,8 @@ def folder(tmp_path_factory):
     found = tmp_path_factory.mktemp("identity")
     (found / "z1.xyz").write_text("one")
     (found / "z2.xyz").write_text("two")
+    space = WorkflowModel.model_validate(PLAIN).search.space.compile()
+    (found / "results.csv").write_text(results_of(space))
     return found
 
 
@@ -232,6 +235,7 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "converge.max_per_algorithm": (2, "search"),
     "search.stopping": ("none", "search"),
     "search.proposals": ("random", "search"),
+    "search.warm_start": ("results.csv", "search"),
     "converge.selection": ("diverse", "search"),
     "converge.criterion": ("limit", "converge"),
     "converge.check_every": (50, "converge"),

@@ -13,6 +13,7 @@ from typing import Any
 import pretended
 import pytest
 import runs
+from results_tables import results_of
 from ruamel.yaml import YAML
 from test_identity import leaves
 
@@ -51,6 +52,7 @@ CHANGES: dict[str, tuple[Any, str, str]] = {
     "search.reduction": (3, INVALIDATES, "search"),
     "search.stopping": ("none", INVALIDATES, "search"),
     "search.proposals": ("random", INVALIDATES, "search"),
+    "search.warm_start": ("results.csv", INVALIDATES, "search"),
     "search.space": ({"algorithm": ["SchNet", "PNA"]}, INVALIDATES, "search"),
     "converge.criterion": ("limit", INVALIDATES, "converge"),
     "converge.check_every": (50, INVALIDATES, "converge"),
@@ -82,6 +84,9 @@ def effect(folder: Path, text: str) -> tuple[str, str]:
     """Return what a workflow does to the campaign below ``folder``, and to which stage first."""
     state = load_state(pretended.journal_of(folder))
     (folder / "changed.yaml").write_text(text)
+    (folder / "results.csv").write_text(
+        results_of(WorkflowModel.model_validate(json.loads(text)).search.space.compile())
+    )
     context = resolve(folder / "changed.yaml", str(folder / "site.yaml"), pretended.campaign_of(folder), ()).context
     for stage in BUILT_IN:
         opened = opening(context, state, stage.name)

@@ -15,6 +15,7 @@ from gfm_pipeline.engine.stages.search import LAG
 from gfm_pipeline.engine.stages.trials import objective_of
 from gfm_pipeline.search.proposal_process import Question
 from gfm_pipeline.search.proposer import Observation, ProposalMethod, initial_count
+from gfm_pipeline.search.warm_start import on_scale_of
 
 ORIGINS = {"deephyper": "DeepHyper CBO"}  # as journals call it
 DESIGN = "first design"
@@ -59,7 +60,10 @@ def wave_question(context: Context, state: CampaignState, wanted: Proposal) -> W
     observations = [
         Observation(c.settings, objective_of(stage, c.name, 0)) for c in candidates if c.wave <= wanted.wave - 1 - LAG
     ]
-    question = Question(choice, space, observations, taken + head, wanted.size - len(head), seed * 1009 + wanted.wave)
+    prior = [(settings, value) for settings, value in stage.settings.get("warm_start", ())]
+    earlier = on_scale_of(prior, [o.objective for o in observations if o.objective is not None])
+    known = [*(Observation(settings, value) for settings, value in earlier), *observations]
+    question = Question(choice, space, known, taken + head, wanted.size - len(head), seed * 1009 + wanted.wave)
     return WaveQuestion(
         wanted, len(taken), tuple(head), question, ORIGINS.get(choice.name, choice.name), len(observations)
     )

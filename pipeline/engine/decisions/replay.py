@@ -80,7 +80,8 @@ def _compare(where: str, recorded: Event, derived: Event) -> None:
 def _context(paths: CampaignPaths, stage: StageState) -> Context:
     """Return the settings a stage was opened with, as far as its decisions depend on them."""
     settings = stage.settings
-    given = {name: value for name, value in settings.items() if name in SearchModel.model_fields}
+    known = SearchModel.model_fields.keys() - {"warm_start"}  # whose results are in the settings themselves
+    given = {name: value for name, value in settings.items() if name in known}
     members = settings.get("members", {})
     try:
         search = SearchModel.model_validate(given | {name: _choice(settings, name) for name in POLICIES})

@@ -16,6 +16,7 @@ from gfm_pipeline.core.contracts.task import TaskSpec
 if TYPE_CHECKING:  # for annotations alone, so that looking at a campaign does not wait for it
     from gfm_pipeline.engine.stages.agenda import Agenda
     from gfm_pipeline.execution.size_class import SizeClass
+    from gfm_pipeline.search.warm_start import Prior
     from gfm_pipeline.workflow.schema import WorkflowModel
 
 
@@ -60,6 +61,7 @@ class Context:
     paths: CampaignPaths
     sizes: Mapping[str, tuple[SizeClass, ...]]  # of a stage's tasks; of the search, one per rung
     until: str | None = None  # the last stage that is run; None: all are
+    warm_start: tuple[Prior, ...] = ()  # results of an earlier search
     # Requests of the search made under these settings, by stage and task: each is asked for at every decision.
     made: dict[tuple[str, str, str], AnyRequest] = field(default_factory=dict, init=False, compare=False, repr=False)
     # What follows from states of searches, by key, and from outputs of stages, by name: brought up to date when asked.

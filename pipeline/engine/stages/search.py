@@ -276,6 +276,8 @@ class Search(Stage):
         search = context.workflow.search.model_dump(mode="json", exclude=set(POLICIES))
         search |= chosen_policies(context.workflow.search, POLICIES)
         search["space"] = context.workflow.search.space.written()
+        if search.pop("warm_start") is not None:  # the results themselves: the file may change, or go
+            search["warm_start"] = to_plain(context.warm_start)
         targets = [target.learned() for target in context.workflow.targets]
         if targets != [target.learned() for target in DEFAULT]:  # which campaigns of before know nothing of
             search["targets"] = targets

@@ -1,0 +1,178 @@
+"""Results of an earlier search, read from the table that DeepHyper (and with it HydraGNN, and our report) writes.
+
+A column ``p:NAME`` is a hyperparameter, ``objective`` is what was maximised, and a word that begins with F in it is a
+failure. Names of HydraGNN are known. Candidates outside of the search space are left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gfm_pipeline.core.errors import FileError
+from gfm_pipeline.core.explain import suggestion
+from gfm_pipeline.search.space import Choice, Dimension, SearchSpace
+
+PREFIX, OBJECTIVE = "p:", "objective"
+MOST = 2000  # results that are kept: the best, and an even share of the others
+# What HydraGNN calls what a search space of ours has.
+ALIASES = {
+    "model_type": "algorithm",
+    "mpnn_type": "algorithm",
+    "hidden_dim": "hidden",
+    "num_conv_layers": "layers",
+    "radius": "cutoff",
+    "num_radial": "n_radial",
+    "lr": "learning_rate",
+}
+Prior = tuple[dict[str, Any], float | None]  # settings and objective (lower is better; None: failed)
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Results that fit the search space, and how many rows did not."""
+
+    results: tuple[Prior, ...]
+    left_out: int
+
+
+def read_results(path: Path, space: SearchSpace) -> WarmStart:
+    """Read a table of results.
+
+    Raises
+    ------
+    FileError
+        When it cannot be read, has not the columns of such a table, or no row fits the space.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as stream:
+            table = csv.DictReader(stream)
+            columns = _columns(path, table.fieldnames or (), space)
+            rows = [_result(path, table.line_num, row, columns, space) for row in table]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise FileError(f"this is no table of results ({error}).", path, hint="Name a results.csv.") from error
+    found = [row for row in rows if row is not None]
+    if not any(value is not None for _, value in found):
+        raise FileError(
+            f"none of its {len(rows):,} results is of a candidate of this search space.",
+            path,
+            hint="Widen search.space, or leave search.warm_start out.",
+        )
+    return WarmStart(tuple(_thinned(found)), len(rows) - len(found))
+
+
+def _columns(path: Path, names: Sequence[str], space: SearchSpace) -> dict[str, str]:
+    """Return the plain name of each column that holds a hyperparameter."""
+    if OBJECTIVE not in names:
+        known = suggestion(OBJECTIVE, names).strip()
+        raise FileError(f"it has no column {OBJECTIVE!r}.", path, 1, f"Name a results.csv of DeepHyper. {known}")
+    searched = {column.partition("@")[0]: d for column, d in space.columns().items()}
+    found: dict[str, str] = {}
+    for column in names:
+        plain = column.removeprefix(PREFIX)
+        plain = ALIASES.get(plain, plain)
+        if column.startswith(PREFIX) and plain in searched:
+            found[column] = plain
+    missing = [n for n, d in searched.items() if n not in found.values() and _varies(space, n) and "." not in n]
+    if missing:
+        raise FileError(
+            f"it has no column {PREFIX}{missing[0]}, which this search space varies.",
+            path,
+            1,
+            f"Add it to the table, or fix search.space.{missing[0]} to the value that all of its candidates had.",
+        )
+    return found
+
+
+def _varies(space: SearchSpace, name: str) -> bool:
+    return any(
+        not (isinstance(dimension, Choice) and len(dimension.values) == 1)
+        for column, dimension in space.columns().items()
+        if column.partition("@")[0] == name
+    )
+
+
+def _result(
+    path: Path, line: int, row: Mapping[str, str | None], columns: Mapping[str, str], space: SearchSpace
+) -> Prior | None:
+    text = (row.get(OBJECTIVE) or "").strip()
+    if text.startswith("F") or not text:
+        value = None
+    else:
+        try:
+            value = -float(text)
+        except ValueError:
+            raise FileError(
+                f"the objective {text[:40]!r} is neither a number nor a failure.", path, line, "Correct it."
+            ) from None
+        if not math.isfinite(value):
+            value = None  # as HydraGNN writes failures
+    given = {plain: (row.get(column) or "").strip() for column, plain in columns.items()}
+    name = given.get("algorithm", space.algorithms[0]).lower()
+    algorithm = next((a for a in space.algorithms if a.lower() == name), None)
+    if algorithm is None:
+        return None
+    settings: dict[str, Any] = {"algorithm": algorithm}
+    own = space.own.get(algorithm, {})
+    for plain, dimension in ({**space.shared, **own}).items():
+        if plain == "algorithm":
+            continue
+        read = _value(dimension, given[plain]) if given.get(plain) else dimension.first
+        if read is None:
+            return None
+        settings[plain] = read
+    return (settings, value) if space.allows(settings) else None
+
+
+def _value(dimension: Dimension, text: str) -> Any:
+    """Return the value of a dimension that a cell stands for; None: none of its values."""
+    if isinstance(dimension, Choice):
+        for value in dimension.values:
+            if str(value) == text or (_number(text) == value is not None and not isinstance(value, str | bool)):
+                return value
+        return None
+    number = _number(text)
+    if number is None or not dimension.contains(number) or (dimension.whole and number != int(number)):
+        return None
+    return int(number) if dimension.whole else number
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _thinned(found: list[Prior]) -> list[Prior]:
+    if len(found) <= MOST:
+        return found
+    order = sorted(range(len(found)), key=lambda i: (found[i][1] is None, found[i][1] or 0.0, i))
+    best, others = order[: MOST // 2], order[MOST // 2 :]
+    step = len(others) / (MOST - len(best))
+    kept = sorted([*best, *(others[int(i * step)] for i in range(MOST - len(best)))])
+    return [found[i] for i in kept]
+
+
+def on_scale_of(prior: Sequence[Prior], own: Sequence[float]) -> list[Prior]:
+    """Return earlier results with the median and the spread of this search's own, which may be of other data.
+
+    Left as they are while there are fewer than eight results of its own.
+    """
+    known = sorted(value for _, value in prior if value is not None)
+    here = sorted(own)
+    if len(here) < 8 or len(known) < 8:
+        return list(prior)
+    spread = _quartile(known, 3) - _quartile(known, 1)
+    scale = (_quartile(here, 3) - _quartile(here, 1)) / spread if spread > 0.0 else 1.0
+    middle, wanted = _quartile(known, 2), _quartile(here, 2)
+    return [(s, None if value is None else wanted + (value - middle) * scale) for s, value in prior]
+
+
+def _quartile(ordered: Sequence[float], which: int) -> float:
+    return ordered[(len(ordered) - 1) * which // 4]
