@@ -64,7 +64,7 @@ Floats = NDArray[np.float64]
 def auroc(inside: Floats, outside: Floats) -> float:
     """Return the probability that a value from ``outside`` is larger than one from ``inside``; ties count half."""
     ranks = rankdata(np.concatenate([inside, outside]))[len(inside) :]
-    return float((ranks.all_reduce() - len(outside) * (len(outside) + 1) / 2) / (len(inside) * len(outside)))
+    return float((ranks.sum() - len(outside) * (len(outside) + 1) / 2) / (len(inside) * len(outside)))
 
 
 def structures(folder: Path, name: str) -> list[Atoms]:
