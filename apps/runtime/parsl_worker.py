@@ -9,10 +9,13 @@ from typing import Any
 from gfm_pipeline.apps.runtime.attempt_report import report
 from gfm_pipeline.apps.runtime.launch import Launch
 from gfm_pipeline.apps.runtime.parsl_environment import node_name, worker_number
+from gfm_pipeline.apps.runtime.warm_start import WarmStarter
 from gfm_pipeline.apps.runtime.wrapper import run
 from gfm_pipeline.core.contracts.attempts.launch import RankFile
 from gfm_pipeline.core.publish import storage_errors
 from gfm_pipeline.core.records import from_plain, to_plain
+
+_WARM = WarmStarter()  # of this worker; nothing is started before the first program that it is for
 
 
 def start_wrapper(launch: dict[str, Any], ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -31,5 +34,5 @@ def start_wrapper(launch: dict[str, Any], ranks: Sequence[dict[str, Any]]) -> di
         folder = Path(known.folder)
         with storage_errors(folder):
             from_plain(RankFile, ranks[worker_number() % len(ranks)]).write(folder)
-    record = run(known, node_name())
+    record = run(known, node_name(), _WARM)
     return dict(to_plain(report(known, record)))

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -25,6 +26,7 @@ from gfm_pipeline.apps.runtime.attempt_monitor import AttemptMonitor
 from gfm_pipeline.apps.runtime.job_steps import end_step
 from gfm_pipeline.apps.runtime.launch import Launch, command_line
 from gfm_pipeline.apps.runtime.log_files import BoundedLog, pump
+from gfm_pipeline.apps.runtime.warm_start import SERVER, Program, WarmStarter
 from gfm_pipeline.core.clock import LivedTime
 from gfm_pipeline.core.contracts.attempts.energy import of_nodes, read_energy
 from gfm_pipeline.core.contracts.attempts.launch import visible_devices
@@ -50,10 +52,11 @@ AGAIN_SECONDS = 5.0  # between two of these
 _TAIL_BYTES = 16_384
 
 
-def run(launch: Launch, host: str = "") -> ExitRecord:
+def run(launch: Launch, host: str = "", warm: WarmStarter | None = None) -> ExitRecord:
     """Run a program to its end or its bounds, and record how it ended in ``exit.json``.
 
-    ``host`` is the name of this node, where the batch system has one of its own for it.
+    ``host`` is the name of this node, where the batch system has one of its own for it; ``warm`` starts programs that
+    are started often.
 
     Raises
     ------
@@ -73,10 +76,10 @@ def run(launch: Launch, host: str = "") -> ExitRecord:
     meter = AttemptMeter(None if launch.line else launch.energy, folder, visible_devices(folder))
     try:
         log_size = _size(logs[1].path)
-        code = _start(launch, watch, pulse, logs, meter)
+        code = _start(launch, watch, pulse, logs, meter, warm)
         while _unanswered(launch, watch, code, logs[1].path, log_size) and _waited(watch, pulse):
             log_size = _size(logs[1].path)
-            code = _start(launch, watch, pulse, logs, meter)
+            code = _start(launch, watch, pulse, logs, meter, warm)
     finally:
         meter.close()
         for log in logs:
@@ -102,18 +105,26 @@ def run(launch: Launch, host: str = "") -> ExitRecord:
     return record
 
 
-def _start(launch: Launch, watch: AttemptMonitor, pulse: Path, logs: Sequence[BoundedLog], meter: AttemptMeter) -> int:
+def _start(
+    launch: Launch,
+    watch: AttemptMonitor,
+    pulse: Path,
+    logs: Sequence[BoundedLog],
+    meter: AttemptMeter,
+    warm: WarmStarter | None,
+) -> int:
     """Start the program, wait for its end, and return how it ended, as minus a signal or its exit code."""
-    child = subprocess.Popen(
-        command_line(launch),
-        cwd=pulse.parent,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    pipes = [os.dup(p.fileno()) for p in (child.stdout, child.stderr) if p is not None]
-    pumps = [pump(pipe, log) for pipe, log in zip(pipes, logs, strict=True)]
+    outputs = [os.pipe() for _ in logs]
+    try:
+        child = _program(launch, (outputs[0][1], outputs[1][1]), warm)
+    except OSError:
+        for read, _ in outputs:
+            os.close(read)
+        raise
+    finally:
+        for _, write in outputs:
+            os.close(write)
+    pumps = [pump(read, log) for (read, _), log in zip(outputs, logs, strict=True)]
     try:
         reach(FaultPoint.WRAPPER_STARTED)
         write_record(pulse, WrapperRecord(identify(os.getpid()), identify(child.pid)))
@@ -126,10 +137,29 @@ def _start(launch: Launch, watch: AttemptMonitor, pulse: Path, logs: Sequence[Bo
         child.wait()
         for thread in pumps:
             thread.join(PIPE_SECONDS)
-        for pipe_end in (child.stdout, child.stderr):
-            if pipe_end is not None:
-                pipe_end.close()
-    return child.returncode
+    return child.wait()
+
+
+def _program(launch: Launch, output: tuple[int, int], warm: WarmStarter | None) -> Program:
+    """Start the program with its libraries imported already, where that can be done, else anew."""
+    if warm is not None and not launch.line and launch.shim is None and launch.spec is not None:
+
+        def server(socket: str) -> list[str]:
+            variables = {"OPENBLAS_NUM_THREADS": "1", **launch.environment}  # it is to have one thread when it forks
+            return command_line(replace(launch, module=SERVER, spec=socket, environment=variables))
+
+        arguments = [launch.spec]
+        found = warm.start(launch.module, launch.folder, arguments, launch.environment, server, output)
+        if found is not None:
+            return found
+    return subprocess.Popen(
+        command_line(launch),
+        cwd=launch.folder,
+        stdin=subprocess.DEVNULL,
+        stdout=output[0],
+        stderr=output[1],
+        start_new_session=True,
+    )
 
 
 def _unanswered(launch: Launch, watch: AttemptMonitor, code: int, log: Path, log_size: int) -> bool:
@@ -177,7 +207,7 @@ def exit_code(code: int, folder: Path) -> int:
     return signalled_code(code if verdict is None else verdict)
 
 
-def _supervise(child: subprocess.Popen[bytes], watch: AttemptMonitor, pulse: Path, meter: AttemptMeter) -> None:
+def _supervise(child: Program, watch: AttemptMonitor, pulse: Path, meter: AttemptMeter) -> None:
     """Wait for the program's end; show life, and end it when it is time."""
     polled = float("-inf")
     while child.poll() is None:

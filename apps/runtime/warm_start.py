@@ -1,0 +1,291 @@
+"""Programs that start with their libraries imported: forked from a process that has done that and nothing else.
+
+Importing torch and what surrounds it takes some four seconds of processor time a trial, as much as a short rung trains.
+So a worker keeps a server beside it, started with the environment of its programs::
+
+    python -m gfm_pipeline.apps.runtime.warm_start SOCKET
+
+It imports the modules of `WARM`, and waits. For each program the worker sends the attempt's folder and both ends of its
+output; the server forks, and its child becomes the program, as ``python -m`` would make it. Everything else stays as it
+is for a program that is started anew: a session and process group of its own, a parent-death signal (the program ends
+with the server, and the server with the worker), signals, exit code, and the libraries' threads, devices and seeds, for
+the server has one thread and has used none of them. What cannot be started so is started anew: the first program of a
+worker, while its server gets ready; programs with a launch line or several ranks; those of other packages; and all of
+them where the server does not answer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+SERVER = "gfm_pipeline.apps.runtime.warm_start"
+# Programs that are started so, with what is imported for each before the first fork.
+WARM: Mapping[str, tuple[str, ...]] = {
+    "gfm_pipeline.apps.train": ("gfm_pipeline.apps.train.__main__", "gfm_pipeline.apps.train.task"),
+}
+ANSWER_SECONDS = 10.0  # for the server to fork
+POLL_SECONDS = 0.02
+_MESSAGE = 1 << 16  # bytes
+_DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
+
+
+class Program(Protocol):
+    """A program that was started; `subprocess.Popen` is one."""
+
+    @property
+    def pid(self) -> int:
+        """Its process, which leads a group."""
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended, as minus a signal or its exit code; None: not known yet."""
+
+    def poll(self) -> int | None:
+        """Look whether it has ended, and return how."""
+
+    def wait(self) -> int:
+        """Wait for its end, and return how it ended; its process number is free afterwards."""
+
+
+class WarmProgram:
+    """A program that a server forked.
+
+    Its number stays its own until `wait`: until then its group can be killed without meeting another one.
+    """
+
+    def __init__(self, pid: int, server: WarmServer) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._server = server
+        self._told = False
+
+    def poll(self) -> int | None:
+        """Look whether it has ended, and return how."""
+        if self.returncode is None:
+            said = self._server.hear(0.0)
+            if said is not None:
+                self.returncode = int(said) if said else -signal.SIGKILL  # it ends with its server
+        return self.returncode
+
+    def wait(self) -> int:
+        """Wait for its end, and return how it ended."""
+        while self.poll() is None:
+            time.sleep(POLL_SECONDS)
+        if not self._told:
+            self._told = True
+            self._server.say(b"seen")
+        return int(self.returncode or 0)
+
+
+class WarmServer:
+    """The server of a worker, from the worker's side.
+
+    Parameters
+    ----------
+    command
+        Returns the command line that starts it, from its argument: the number of the socket it inherits.
+    """
+
+    def __init__(self, command: Callable[[str], list[str]]) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._ready = False
+        with theirs:
+            self._process = subprocess.Popen(
+                command(str(theirs.fileno())),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+            )
+
+    def hear(self, seconds: float) -> bytes | None:
+        """Return the next message, None when none comes in time, and nothing (b"") when the server is gone."""
+        try:
+            if not select.select([self._socket], [], [], seconds)[0]:
+                return None
+            return self._socket.recv(_MESSAGE)
+        except (OSError, ValueError):
+            return b""
+
+    def say(self, message: bytes) -> None:
+        """Send a message; a server that is gone gets none."""
+        with suppress(OSError):
+            self._socket.send(message)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the server has ended."""
+        return self._process.poll() is not None
+
+    @property
+    def ready(self) -> bool:
+        """Whether everything is imported."""
+        if not self._ready and self.hear(0.0) == b"ready":
+            self._ready = True
+        return self._ready
+
+    def start(self, module: str, folder: str, arguments: list[str], output: tuple[int, int]) -> WarmProgram | None:
+        """Start a program, or return None when the server does not answer.
+
+        Parameters
+        ----------
+        module, arguments
+            As of ``python -m``.
+        folder
+            Where it works.
+        output
+            Where its standard output and standard error go: open files.
+        """
+        job = json.dumps({"module": module, "folder": folder, "arguments": arguments}).encode()
+        try:
+            socket.send_fds(self._socket, [job], list(output))
+        except OSError:
+            return None
+        said = self.hear(ANSWER_SECONDS)
+        return WarmProgram(int(said), self) if said else None
+
+    def close(self) -> None:
+        """End the server, and with it the program it forked last."""
+        self._socket.close()
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        self._process.wait()
+
+
+class WarmStarter:
+    """Starts a worker's programs from a server, as far as that can be done; one at a time."""
+
+    def __init__(self) -> None:
+        self._server: WarmServer | None = None
+        self._environment: Mapping[str, str] | None = None
+
+    def start(
+        self,
+        module: str,
+        folder: str,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        command: Callable[[str], list[str]],
+        output: tuple[int, int],
+    ) -> WarmProgram | None:
+        """Start a program with its libraries imported; None: it is to be started anew.
+
+        Parameters
+        ----------
+        module, folder, arguments, output
+            As of `WarmServer.start`.
+        environment
+            What is set for the program: another one needs another server, for libraries read it when they are loaded.
+        command
+            As of `WarmServer`.
+        """
+        if module not in WARM or not sys.platform.startswith("linux"):
+            return None
+        server = self._server
+        if server is not None and (server.gone or environment != self._environment):
+            self.close()
+            server = None
+        if server is None:
+            self._server, self._environment = WarmServer(command), dict(environment)
+            return None
+        if not server.ready:
+            return None
+        program = server.start(module, folder, arguments, output)
+        if program is None:
+            self.close()
+        return program
+
+    def close(self) -> None:
+        """End the server."""
+        if self._server is not None:
+            self._server.close()
+        self._server = None
+
+
+def main(number: int) -> None:
+    """Import everything, then fork a program whenever one is asked for; in the child this returns when it is to run."""
+    with socket.socket(fileno=number) as connection:
+        for modules in WARM.values():
+            for name in modules:
+                importlib.import_module(name)
+        if not safe_to_fork():
+            return
+        gc.collect()
+        gc.freeze()  # shared pages stay shared
+        connection.send(b"ready")
+        while True:
+            message, output, _, _ = socket.recv_fds(connection, _MESSAGE, 2)
+            if not message:
+                return
+            job = json.loads(message)
+            server = os.getpid()
+            program = os.fork()
+            if not program:
+                _become(job["folder"], output, server)
+                connection.send(str(os.getpid()).encode())
+                break
+            for file in output:
+                os.close(file)
+            _attend(connection, program)
+    run(job["module"], job["arguments"])
+
+
+def safe_to_fork() -> bool:
+    """Return whether this process has one thread, and has started neither MPI nor an accelerator."""
+    torch, mpi = sys.modules.get("torch"), sys.modules.get("mpi4py.MPI")
+    devices = torch is not None and torch.cuda.is_initialized()
+    return len(list(Path("/proc/self/task").iterdir())) == 1 and mpi is None and not devices
+
+
+def _attend(connection: socket.socket, program: int) -> None:
+    """Wait for a program's end, say how it ended, and let its number go once that was heard."""
+    ended = os.waitid(os.P_PID, program, os.WEXITED | os.WNOWAIT)
+    code = 0 if ended is None else ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+    connection.send(str(code).encode())
+    connection.recv(_MESSAGE)
+    os.waitpid(program, 0)
+
+
+def _become(folder: str, output: list[int], server: int) -> None:
+    """Make a forked process what a program is when it is started anew."""
+    os.setsid()
+    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != server:  # it died before the signal was asked for
+        os._exit(1)
+    for target, file in zip((1, 2), output, strict=True):
+        os.dup2(file, target)
+        os.close(file)
+    os.chdir(folder)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed()
+
+
+def run(module: str, arguments: list[str]) -> None:
+    """Run a module as ``python -m`` does."""
+    sys.argv[:] = [module, *arguments]
+    for name in WARM.get(module, ()):
+        if name.endswith("__main__"):
+            sys.modules.pop(name, None)
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
