@@ -24,19 +24,6 @@ class Answering(Protocol):
         """End whatever is being computed."""
 
 
-class AnsweredHere:
-    """Questions answered at once, in this process: for a simulation, whose time stands still meanwhile."""
-
-    def submit(self, question: Question) -> Future[Settings]:
-        """Return an answer that is there."""
-        answered: Future[Settings] = Future()
-        answered.set_result(question.answer())
-        return answered
-
-    def close(self) -> None:
-        """Do nothing: nothing is being computed."""
-
-
 class Proposer:
     """Asks for one wave at a time.
 

@@ -37,6 +37,7 @@ from gfm_pipeline.simulate.launcher import SimulatedLauncher
 from gfm_pipeline.simulate.learning_curve import LearningCurves
 from gfm_pipeline.simulate.ledger import Ledger
 from gfm_pipeline.simulate.program_runs import Programs
+from gfm_pipeline.simulate.proposals import SimulatedProposals
 from gfm_pipeline.simulate.scenario import ScenarioModel
 from gfm_pipeline.simulate.training_cost import TrainingCost
 from gfm_pipeline.simulate.watcher import SimulationWatcher
@@ -119,7 +120,7 @@ class Simulation:
             self.attempts,
             lambda: SimulatedQuestions(self.clock, scenario.batch, seed),
             counters=False,
-            proposals=AnsweredHere,
+            proposals=lambda: SimulatedProposals(self.clock, scenario.driver),
         )
         self._driven: Job | None = None  # the job that the driver runs in
 

@@ -53,7 +53,7 @@ class BatchModel(Strict):
 
 
 class SimulatedDriverModel(Strict):
-    """Processor time of the driver (s), which does one thing at a time."""
+    """Time of the driver (s), which does one thing at a time, and of proposals beside it."""
 
     measured: bool = Field(default=False, description="Charge what it takes here and now; not repeatable.")
     start_seconds: Seconds = Field(default=0.003, description="To start a task.")

@@ -66,8 +66,6 @@ class SimulationWatcher:
             self._charge(model.end_seconds)
         elif isinstance(event, ev.WaveProposed):
             self.candidates += len(event.candidates)
-            cost = model.proposal_seconds + model.candidate_seconds * len(event.candidates)
-            self._charge(cost + model.result_seconds * event.told)
         elif isinstance(event, ev.StageDone | ev.StageFailedEvent):
             self._notify(f"{self._clock.now / 3600:.2f} h: {type(event).__name__} {state.stages[event.key].stage}")
 

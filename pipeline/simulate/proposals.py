@@ -1,0 +1,34 @@
+"""Proposals of a simulated campaign: the real ones, after the time that they would take beside the driver."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+from gfm_pipeline.engine.wave_proposer import Settings
+from gfm_pipeline.search.proposal_process import Question
+from gfm_pipeline.simulate.clock import SimulatedClock
+from gfm_pipeline.simulate.scenario import SimulatedDriverModel
+
+
+class SimulatedProposals:
+    """Answers questions to proposal methods (`gfm_pipeline.engine.wave_proposer.Answering`).
+
+    Parameters
+    ----------
+    clock, model
+        Time, and how much of it a proposal takes.
+    """
+
+    def __init__(self, clock: SimulatedClock, model: SimulatedDriverModel) -> None:
+        self._clock, self._model = clock, model
+
+    def submit(self, question: Question) -> Future[Settings]:
+        """Return the future of an answer: computed now, and there when it would be."""
+        answered: Future[Settings] = Future()
+        settings, model = question.answer(), self._model
+        seconds = model.proposal_seconds + model.candidate_seconds * question.n
+        self._clock.after(seconds + model.result_seconds * len(question.told), lambda: answered.set_result(settings))
+        return answered
+
+    def close(self) -> None:
+        """Do nothing: nothing is being computed."""
