@@ -14,6 +14,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from gfm_pipeline.core.records import canonical_json
 from gfm_pipeline.search.imports import unchanged_root_logger, without_module
 from gfm_pipeline.search.space import Choice, Range, SearchSpace
 
+ROUNDS = 64  # of sampling, until a space counts as exhausted
 MAX_PROPOSALS = 32  # constant liars refit once a point: beyond this a wave is filled by sampling
 _DRAWS = 2000  # rows the acquisition function is evaluated on
 
@@ -141,7 +143,8 @@ def propose(
         if any(t.objective is not None for t in observations)
         else []
     )
-    for row in [*proposed, *space.sample(64 * n, rng)]:
+    drawn = chain.from_iterable(space.sample(n, rng) for _ in range(ROUNDS))  # few, unless nearly all are known
+    for row in chain(proposed, drawn):
         if len(chosen) == n:
             break
         text = canonical_json(space.canonical(row))

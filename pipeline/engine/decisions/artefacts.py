@@ -126,8 +126,10 @@ def lost_artefacts(context: Context, state: CampaignState, step: Step, slots: in
             stage = finished_stage(context, state, name)
             tasks = output_tasks(stage) if stage is not None else []
             wanted |= {a.folder: a for t in tasks if stage and (a := _artefact(context.paths, state, stage, t, tasks))}
-    for request in step.tasks[:slots]:
-        wanted |= {f: a for f in inputs(request.spec) if f not in wanted and (a := _made(context.paths, state, f))}
+    # Most tasks read the same datasets: names are told apart before anything is looked up.
+    read = dict.fromkeys(name for request in step.tasks[:slots] for name in request.spec.inputs())
+    folders = [Path(name) for name in read]
+    wanted |= {f: a for f in folders if f not in wanted and (a := _made(context.paths, state, f))}
     return tuple(
         ArtefactLost(artefact.key, artefact.task, f"{artefact.folder} is gone")
         for artefact in wanted.values()
