@@ -27,7 +27,6 @@ from gfm_pipeline.engine.resources.job_chain import Chain, job_name
 from gfm_pipeline.engine.resources.nodes import Fleet, HeldFleet, HeldJob
 from gfm_pipeline.engine.resources.pilot_jobs import PilotFleet, PilotRequest
 from gfm_pipeline.engine.resources.requirements import max_launches
-from gfm_pipeline.engine.wave_proposer import AnsweredHere
 from gfm_pipeline.engine.world import World
 from gfm_pipeline.simulate.attempts import RunningAttempts
 from gfm_pipeline.simulate.clock import SimulatedClock, TimeIsOver
