@@ -27,7 +27,8 @@ class SimulatedProposals:
         answered: Future[Settings] = Future()
         settings, model = question.answer(), self._model
         seconds = model.proposal_seconds + model.candidate_seconds * question.n
-        self._clock.after(seconds + model.result_seconds * len(question.observations), lambda: answered.set_result(settings))
+        seconds += model.result_seconds * len(question.observations)
+        self._clock.after(seconds, lambda: answered.set_result(settings))
         return answered
 
     def close(self) -> None:
