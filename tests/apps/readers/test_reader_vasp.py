@@ -13,9 +13,11 @@ from ase import units
 from ase.io import iread
 from conformance import N_RECORDS, Conformance, Expected, bad, good, read_all
 
+from gfm_pipeline.apps.ingest.checks.label_shapes import as_declared
 from gfm_pipeline.apps.ingest.records import PassedOver
 from gfm_pipeline.core.contracts.data import EnergyUnit, SourceSettings
 from gfm_pipeline.core.contracts.sources import check_units, validate_options
+from gfm_pipeline.core.contracts.targets import MAGMOMS, STRESS
 from gfm_pipeline.core.errors import ConfigError
 
 PRESSURE = 20.0  # kbar
@@ -93,7 +95,7 @@ class TestVasprun(Conformance):
 
 def real(folder: Path, name: str, members: str) -> SourceSettings:
     options = validate_options("vasp", {"members": members, "energy": "sigma->0"})
-    return SourceSettings("vasp", "vasp", (str(folder / "vasp" / name),), options)
+    return SourceSettings("vasp", "vasp", (str(folder / "vasp" / name),), options, targets=(STRESS, MAGMOMS))
 
 
 @pytest.mark.parametrize("name", ["parse-vasp-no-magmoms.zip", "parse-vasp-with-magmoms.zip"])
@@ -114,6 +116,11 @@ def test_real_results_are_what_ase_reads(real_data: Path, tmp_path: Path, name: 
         np.testing.assert_allclose(record.forces, atoms.calc.results["forces"], atol=1e-10)
         assert record.energy == pytest.approx(atoms.calc.results["energy"], abs=1e-8)
         assert record.pbc.all()
+        stress = as_declared(STRESS, record.labels["stress"], len(atoms))
+        np.testing.assert_allclose(stress, atoms.get_stress(voigt=False), atol=1e-8)
+        magmoms = atoms.calc.results.get("magmoms") if file == "OUTCAR" else None
+        assert ("magmoms" in record.labels) is (magmoms is not None)
+        np.testing.assert_array_equal(record.labels.get("magmoms", magmoms), magmoms)
 
 
 def test_a_real_run_is_the_same_in_both_files(real_data: Path) -> None:
