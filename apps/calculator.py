@@ -12,7 +12,8 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from gfm_pipeline.apps.calibrate.ensemble import Ensemble, find_ensemble, load_ensemble
 from gfm_pipeline.apps.deploy.bundle import open_ensemble
-from gfm_pipeline.apps.deploy.predictor import Predictor
+from gfm_pipeline.apps.deploy.predictor import Predictor, attribute_of
+from gfm_pipeline.core.contracts.targets import ATTRIBUTES
 
 
 class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
@@ -125,6 +126,14 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
             if sentence not in self._warned:
                 self._warned.add(sentence)
                 warnings.warn(sentence, stacklevel=3)
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """Return what changed since the last calculation, total charge and multiplicity included; called by ASE."""
+        changed: list[str] = super().check_state(atoms, tol=tol)
+        known = self.atoms
+        if known is not None:
+            changed += [name for name in ATTRIBUTES if attribute_of(known, name) != attribute_of(atoms, name)]
+        return changed
 
     def predict(self, structures: Sequence[Atoms]) -> list[dict[str, Any]]:
         """Return the results of several structures, computed together; as `Predictor.predict`."""

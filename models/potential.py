@@ -14,6 +14,7 @@ from gfm_pipeline.core.contracts.targets import CHARGE, ENERGY, FORCES, STRESS, 
 from gfm_pipeline.core.errors import ConfigError, ModelError
 from gfm_pipeline.models.batch import Batch
 from gfm_pipeline.models.checks import check_batch
+from gfm_pipeline.models.conditioning import AttributeFiLM
 from gfm_pipeline.models.constraints import balanced, with_total
 from gfm_pipeline.models.geometry import Geometry
 from gfm_pipeline.models.layers import scatter_sum
@@ -67,6 +68,8 @@ class Potential(nn.Module):
         except ConfigError as error:
             raise ModelError(error.message, error.hint) from error
         self.representation = build(spec)
+        attributes = spec.condition_on.attributes
+        self.conditioning = AttributeFiLM(spec.hidden, attributes) if attributes else None
         for target in spec.targets:
             if spec.has_head(target):
                 self.add_module(part_name(target), HEADS[target.rank](spec.hidden, spec.n_datasets))
@@ -121,6 +124,8 @@ class Potential(nn.Module):
         if self.repulsion is not None:
             vec = self.repulsion.shown(batch.z, vec, src, dst)
         x, vectors = self.representation(batch.z, vec, src, dst)
+        if self.conditioning is not None:
+            x = self.conditioning(x, batch)
         features = Features(x, vectors)
         head = batch.dataset.index_select(0, batch.graph)
         values = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -19,7 +19,7 @@ from gfm_pipeline.apps.calibrate.domain import recorded_features
 from gfm_pipeline.apps.calibrate.ensemble import Ensemble
 from gfm_pipeline.apps.dataset import neighbour_list
 from gfm_pipeline.core.contracts.evaluation import QuantityCalibration
-from gfm_pipeline.core.contracts.targets import OF_MEAN, Level, Target
+from gfm_pipeline.core.contracts.targets import ATTRIBUTE_NAMES, ATTRIBUTES, OF_MEAN, Level, Target
 from gfm_pipeline.core.errors import DataError, ModelError
 from gfm_pipeline.models.batch import Batch
 
@@ -166,7 +166,8 @@ class Predictor:
         """Return the results of one structure from the values of the members [K, ...]."""
         guess = self._guess(atoms)
         wider = 1.0 if distances is None else max(1.0, float(distances.max()))
-        result: dict[str, Any] = {"warnings": () if guess is None else (guess,)}
+        sentences = (*(() if guess is None else (guess,)), *self._unheard(atoms))
+        result: dict[str, Any] = {"warnings": sentences}
         for target, members in parts.items():
             mean, spread = mean_and_spread(members, self._weights)
             entries = {target.name: mean + self._reference(target, atoms), f"{target.name}_std": spread}
@@ -206,6 +207,22 @@ class Predictor:
             "interval."
         )
 
+    def _unheard(self, atoms: Atoms) -> Iterator[str]:
+        """Yield a sentence for a total charge or multiplicity that the members were not told of, or not trained on."""
+        cards = [member.card for member in self._members]
+        for name in ATTRIBUTES:
+            value = attribute_of(atoms, name)
+            ranges = [card.attributes.get(self.dataset, {}).get(name, (0.0, 0.0)) for card in cards if card.attributes]
+            if not value or not ranges:
+                continue
+            low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
+            told = all(name in card.spec.condition_on.attributes for card in cards)
+            if not low <= value <= high:
+                held = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+                yield f"The dataset {self.dataset} has structures of {name} {held}, and this one has {value:g}."
+            elif low != high and not told:
+                yield f"The models were not told of the {name} of structures: {value:g} is not in their energies."
+
     def _batch(self, structures: Sequence[Atoms], cutoff: float) -> Batch:
         ends: list[NDArray[np.int64]] = []
         shifts: list[NDArray[np.float64]] = []
@@ -242,7 +259,31 @@ class Predictor:
             natoms=tensor(natoms),
             dataset=tensor(np.zeros(len(natoms))),
             cell=tensor(np.stack([atoms.cell.array * atoms.pbc[:, None] for atoms in structures]), self._dtype),
+            attributes={
+                name: tensor(np.array([attribute_of(atoms, name) for atoms in structures]), self._dtype)
+                for name in ATTRIBUTES
+            },
         )
+
+
+def attribute_of(atoms: Atoms, name: str) -> float:
+    """Return the total charge or spin multiplicity that ``atoms.info`` states; 0 where it states none.
+
+    Raises
+    ------
+    ModelError
+        When it is not a finite number.
+    """
+    for key in ATTRIBUTE_NAMES[name]:
+        if key in atoms.info:
+            try:
+                value = float(atoms.info[key])
+            except (TypeError, ValueError):
+                value = math.nan
+            if not math.isfinite(value):
+                raise ModelError(f"atoms.info[{key!r}] is {atoms.info[key]!r}, which is no number.", "Correct it.")
+            return value
+    return 0.0
 
 
 def _device(name: str) -> torch.device:

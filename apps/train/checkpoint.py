@@ -58,6 +58,8 @@ class ModelCard:
         Dataset to the references of its targets beside the energy.
     target_scales
         Target beside energy and forces to its scale of each dataset in the loss.
+    attributes
+        Dataset to the least and largest total charge and spin multiplicity of its training split, by name.
     """
 
     spec: ModelSpec
@@ -73,6 +75,7 @@ class ModelCard:
     errors: dict[str, DatasetErrors] = field(default_factory=dict)
     target_references: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     target_scales: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    attributes: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
 
     @property
     def targets(self) -> tuple[Target, ...]:

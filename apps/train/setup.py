@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from gfm_pipeline.apps.train.validate import subset
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.core.contracts.targets import References, is_default
-from gfm_pipeline.core.contracts.training import TrainSpec
+from gfm_pipeline.core.contracts.training import Conditioning, TrainSpec
 from gfm_pipeline.core.errors import ConfigError, DataError
 from gfm_pipeline.core.records import from_plain, to_plain
 from gfm_pipeline.models import ModelSpec
@@ -107,6 +108,17 @@ def _elements(statistics: Sequence[DatasetStatistics]) -> tuple[int, ...]:
     return tuple(sorted({atomic_numbers[symbol] for s in statistics for symbol in s.elements}))
 
 
+def _ranges(table: GraphTable) -> dict[str, tuple[float, float]]:
+    """Return the least and largest value of each attribute of structures, where any is known."""
+    known = {name: values for name, values in table.attributes.items() if values.any()}
+    return {name: (float(values.min()), float(values.max())) for name, values in known.items()}
+
+
+def not_told(conditioning: Conditioning, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Return the attributes that structures have and a model is not told of."""
+    return [name for name in ranges if name not in conditioning.attributes]
+
+
 def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: Sequence[GraphTable]) -> ModelCard:
     """Return the card of an untrained model: its scales are facts of the training split.
 
@@ -122,6 +134,14 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
                 f"No two atoms of dataset {dataset.name} are within the cutoff of {spec.model.cutoff:g} Angstrom: "
                 "its graphs have no edges.",
                 "Raise search.space.cutoff, or correct length_unit of the source.",
+            )
+    attributes = {d.name: _ranges(table) for d, table in zip(spec.datasets, tables, strict=True)}
+    for name, ranges in attributes.items():
+        for mixed in [a for a in not_told(spec.model.condition_on, ranges) if ranges[a][0] != ranges[a][1]]:
+            warnings.warn(
+                f"Dataset {name} mixes structures of {mixed} {ranges[mixed][0]:g} to {ranges[mixed][1]:g}, and the "
+                f"model is not told of it: it learns their mean. Set condition_on to {mixed}.",
+                stacklevel=2,
             )
     degrees = np.concatenate(counted)
     rms, scales = _scales(statistics), _target_scales(spec, statistics)
@@ -146,6 +166,7 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
             if s.targets
         },
         target_scales=scales,
+        attributes=attributes,
         force_rms=tuple(rms),
         model=model,
         optimiser=spec.optimiser,

@@ -65,6 +65,10 @@ _COLUMNS = (
 RESERVED = frozenset(_COLUMNS.split(" "))
 CHARGE, SPIN = "charge", "spin"  # total charge (e) and spin multiplicity
 ATTRIBUTES = (CHARGE, SPIN)  # of structures, which models may be told; 0 where they are not known
+ATTRIBUTE_NAMES = {  # what data and ``atoms.info`` call them; OMol25 says ``charge`` and ``spin``
+    CHARGE: ("charge", "total_charge"),
+    SPIN: ("spin", "spin_multiplicity", "multiplicity"),
+}
 OF_MEAN = "mean"  # in `References`, of targets whose reference is the mean
 SHAPES: dict[Rank, tuple[int, ...]] = {Rank.SCALAR: (), Rank.VECTOR: (3,), Rank.TENSOR: (3, 3)}
 _OF_DATA = frozenset(("text", "keys", "shown_unit", "shown_factor"))

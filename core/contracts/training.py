@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from gfm_pipeline.core.contracts.hyperparameters import Group, Hyperparameter, ValueKind
-from gfm_pipeline.core.contracts.targets import DEFAULT, FORCES, Target
+from gfm_pipeline.core.contracts.targets import ATTRIBUTES, DEFAULT, FORCES, Target
 from gfm_pipeline.core.contracts.task import Assignment, TaskSpec
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.records import from_plain
@@ -26,6 +26,20 @@ class ForceHead(StrEnum):
 
     CONSERVATIVE = "conservative"  # minus the gradient of the energy
     DIRECT = "direct"  # an equivariant or vector-weighted node head
+
+
+class Conditioning(StrEnum):
+    """What models are told of a structure beside its atoms."""
+
+    NONE = "none"
+    CHARGE = "charge"  # total charge
+    SPIN = "spin"  # spin multiplicity
+    CHARGE_AND_SPIN = "charge_and_spin"
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names among `gfm_pipeline.core.contracts.targets.ATTRIBUTES`."""
+        return tuple(name for name in ATTRIBUTES if name in self.value.split("_"))
 
 
 class Device(StrEnum):
@@ -72,6 +86,14 @@ class ModelSettings:
         metadata=_declared(
             ValueKind.SWITCH,
             "Add the screened repulsion of nuclei (ZBL): atoms pushed together are repelled. Forces are conservative.",
+        ),
+    )
+    condition_on: Conditioning = field(
+        default=Conditioning.NONE,
+        metadata=_declared(
+            ValueKind.NAME,
+            "What models are told of a structure beside its atoms: total charge, spin multiplicity, both, or nothing.",
+            choices=tuple(map(str, Conditioning)),
         ),
     )
     options: dict[str, Any] = field(default_factory=dict)

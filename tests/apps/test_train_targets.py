@@ -31,7 +31,7 @@ from gfm_pipeline.core.contracts.targets import (
     Reference,
     Target,
 )
-from gfm_pipeline.core.contracts.training import DatasetRef, ModelSettings, TrainSpec
+from gfm_pipeline.core.contracts.training import Conditioning, DatasetRef, ModelSettings, TrainSpec
 from gfm_pipeline.core.errors import ConfigError, DataError
 from gfm_pipeline.models import ForceHead, ModelSpec, Potential
 
@@ -214,3 +214,20 @@ def test_stress_is_learned_from_stress_alone():
     after, errors = trainer.validate(None)
     assert [error.target for error in errors["d"].by_target()] == [STRESS]
     assert after < 0.3 * before
+
+
+def test_charge_states_that_a_model_is_not_told_of_are_warned_of():
+    columns = labelled(0, 24)
+    attributes = columns.graph_attr.copy()
+    attributes[::2, 0] = -1.0
+    table = GraphTable.build(replace(columns, graph_attr=attributes), 3.0, 0, {"energy": REFERENCE})
+    spec, facts = small_spec((DatasetRef("d", ""),), Path("x")), facts_of(table, DEFAULT, 0.0)
+    with pytest.warns(UserWarning, match="Dataset d mixes structures of charge -1 to 0.*Set condition_on to charge"):
+        new_card(spec, [facts], [table])
+    told = replace(spec, model=replace(spec.model, condition_on=Conditioning.CHARGE))
+    card = new_card(told, [facts], [table])
+    assert card.attributes == {"d": {"charge": (-1.0, 0.0)}}
+    trainer = Trainer(card, Splits((InMemorySource(table),), {"d": table}), spec.optimiser, Sampler([24], 2.0, 1))
+    before = trainer.model.conditioning.outer.weight.detach().clone()
+    trainer.step()
+    assert not torch.equal(trainer.model.conditioning.outer.weight, before)

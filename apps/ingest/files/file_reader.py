@@ -44,6 +44,7 @@ from gfm_pipeline.apps.ingest.records import (
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 from gfm_pipeline.core.contracts.options import FileOptions, ReaderOptions
 from gfm_pipeline.core.contracts.sources import parse_options
+from gfm_pipeline.core.contracts.targets import ATTRIBUTE_NAMES, CHARGE, SPIN
 
 __all__ = [
     "CHARGE_NAMES",
@@ -56,9 +57,7 @@ __all__ = [
     "nothing",
 ]
 
-# What formats call the total charge and the spin multiplicity; OMol25 says ``charge`` and ``spin``.
-CHARGE_NAMES = ("charge", "total_charge")
-SPIN_NAMES = ("spin", "spin_multiplicity", "multiplicity")
+CHARGE_NAMES, SPIN_NAMES = ATTRIBUTE_NAMES[CHARGE], ATTRIBUTE_NAMES[SPIN]
 MOST_LOST = 1_000_000  # records that are listed one by one, whatever a damaged file says it holds
 T = TypeVar("T")
 

@@ -11,6 +11,7 @@ from gfm_pipeline.apps.ingest.labels.plans import Remark, plan_of
 from gfm_pipeline.apps.ingest.records import Record, reduced_formula
 from gfm_pipeline.core.contracts.data import SourceSettings
 from gfm_pipeline.core.contracts.ingest.label_keys import EnergiesOf, KeyFound, LabelInventory
+from gfm_pipeline.core.contracts.training import Conditioning
 
 MOST_VALUES = 12
 MOST_FORMULAS = 64
@@ -164,8 +165,15 @@ def _mixtures(found: LabelInventory) -> Iterable[str]:
         example = next((value for value, _ in shown if value not in (OTHERS, "none")), shown[0][0])
         yield (
             f"The source mixes records by {key.kind}: {key.key} is {counts}{apart}. One branch learns them all, and "
-            f"models do not see {key.key}: give each a source of its own, e.g. select: {{{key.key}: {example}}}."
+            f"{_unseen(key)}: give each a source of its own, e.g. select: {{{key.key}: {example}}}."
         )
+
+
+def _unseen(key: KeyFound) -> str:
+    """Return what models see of a key, as a clause."""
+    told = {str(KeyKind.CHARGE): Conditioning.CHARGE, str(KeyKind.SPIN): Conditioning.SPIN}.get(key.kind)
+    unless = "" if told is None else f" unless they are told of it (search.space.condition_on: {told})"
+    return f"models do not see {key.key}{unless}"
 
 
 def _undeclared(key: KeyFound, gap: float, formula: str) -> str:

@@ -1,0 +1,76 @@
+"""Models that are told of total charge and spin multiplicity."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from brute import Structure, batch
+
+from gfm_pipeline.core.contracts.training import Conditioning
+from gfm_pipeline.models import ModelSpec, Potential
+
+CUTOFF = 4.0
+
+
+def make(conditioning: Conditioning) -> Potential:
+    torch.manual_seed(1)
+    spec = ModelSpec("PaiNN", 12, 2, CUTOFF, avg_neighbours=5.0, condition_on=conditioning)
+    model = Potential(spec).double()
+    with torch.no_grad():
+        model.node_energy.weight2.mul_(10.0)
+    return model
+
+
+def molecule() -> Structure:
+    rng = np.random.default_rng(0)
+    return Structure(np.array([8, 1, 1, 6]), rng.normal(scale=1.0, size=(4, 3)))
+
+
+def energies(model: Potential, *structures: Structure) -> np.ndarray:
+    return model(batch(structures, CUTOFF)).energy.numpy()
+
+
+@pytest.mark.parametrize("conditioning", list(Conditioning))
+def test_states_of_one_geometry_have_different_energies_where_models_are_told(conditioning):
+    model, s = make(conditioning), molecule()
+    states = [replace(s, charge=q, spin=m) for q in (-1.0, 0.0, 1.0) for m in (0.0, 1.0, 3.0)]
+    found = energies(model, *states).reshape(3, 3)
+    by_charge, by_spin = np.ptp(found, axis=0).min(), np.ptp(found, axis=1).min()
+    assert (by_charge > 1e-3) == ("charge" in conditioning.attributes)
+    assert (by_spin > 1e-3) == ("spin" in conditioning.attributes)
+    assert len({round(float(e), 9) for e in found.flat}) == 3 ** len(conditioning.attributes)
+
+
+def test_neutral_singlets_are_left_as_they_are_and_far_copies_share_the_charge():
+    s = molecule()
+    told, untold = make(Conditioning.CHARGE_AND_SPIN), make(Conditioning.NONE)
+    told.load_state_dict(untold.state_dict(), strict=False)
+    assert energies(told, replace(s, spin=1.0)) == pytest.approx(energies(untold, s), abs=1e-12)
+    two = replace(s, z=np.tile(s.z, 2), pos=np.vstack([s.pos, s.pos + 50.0]))
+    one, both = energies(told, replace(s, charge=1.0, spin=2.0), replace(two, charge=2.0, spin=3.0))
+    assert both == pytest.approx(2 * one, abs=1e-10)
+
+
+def test_forces_are_the_gradient_of_the_charged_energy_and_every_parameter_learns():
+    model, s, h = make(Conditioning.CHARGE_AND_SPIN), replace(molecule(), charge=-1.0, spin=2.0), 1e-5
+    values = model(batch([s], CUTOFF), training=True).values
+    up, down = s.pos.copy(), s.pos.copy()
+    up[1, 0] += h
+    down[1, 0] -= h
+    slope = np.diff(energies(model, replace(s, pos=down), replace(s, pos=up)))[0] / (2 * h)
+    assert -slope == pytest.approx(values["forces"][1, 0].item(), abs=1e-6)
+    parameters = dict(model.named_parameters())
+    (values["energy"].sum() + (values["forces"] ** 2).sum()).backward(inputs=list(parameters.values()))
+    unknown = model(batch([molecule()], CUTOFF), training=True).values["energy"].sum()
+    unknown.backward(inputs=list(parameters.values()))
+    assert [name for name, p in parameters.items() if not p.grad.abs().max() > 0] == []
+
+
+def test_a_batch_without_attributes_is_neutral_and_of_unknown_multiplicity():
+    model = make(Conditioning.CHARGE_AND_SPIN)
+    data = batch([molecule()], CUTOFF)
+    bare = replace(data, attributes={})
+    assert torch.equal(model(bare).energy, model(data).energy)
