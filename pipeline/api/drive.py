@@ -22,6 +22,7 @@ from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.errors import GFMError, Stopped, StorageError
 from gfm_pipeline.core.version import __version__
 from gfm_pipeline.engine.chaos import Chaos, ChaosPlan
+from gfm_pipeline.engine.decisions.decide import stage_names
 from gfm_pipeline.engine.driver import Driver
 from gfm_pipeline.report.progress import ProgressPrinter
 from gfm_pipeline.sites.enums import DriverMode
@@ -84,11 +85,20 @@ def drive(
             stop.at_once = lambda: campaign.paths.lock.unlink(missing_ok=True)
             remember_digests(request.digests, campaign.paths.digests)
             progress = _campaign(request, campaign, run_request, around, stop, quiet, chaos)
-        if request.context.until is None:
+        if request.goes_on:
+            progress.notify(
+                f"Stage {request.context.until} is done; the next has an allocation of its own.", plain=True
+            )
+        elif request.context.until is None or request.context.until == stage_names(request.context)[-1]:
             _summary(root, progress)
         else:
             progress.notify(f"Stage {request.context.until} is done; run without --until to go on.", plain=True)
-    return root
+    if not request.goes_on:
+        return root
+    if around.job.number and request.site.driver.mode is DriverMode.RESIDENT:
+        submit_campaign(run_request.resolve(), run_request, around, notify)
+        return root
+    return drive(run_request, notify, quiet=quiet, warn=warn, within=within, chaos=chaos)
 
 
 def _campaign(

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from gfm_pipeline.campaign.identity import file_digests
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.recorded_policies import recorded_settings
 from gfm_pipeline.campaign.recorded_sources import recorded_sources
-from gfm_pipeline.campaign.state import load_state
+from gfm_pipeline.campaign.state import CampaignState, load_state
 from gfm_pipeline.core.contracts.extensions import suggestion
 from gfm_pipeline.core.contracts.policies import PROPOSALS, UNSAID, default_choice
 from gfm_pipeline.core.errors import ConfigError
@@ -22,7 +23,7 @@ from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.engine.decisions.decide import finished_stage, stage_names
 from gfm_pipeline.engine.decisions.requests import Context
 from gfm_pipeline.engine.resources.allocation import Impossible
-from gfm_pipeline.engine.resources.requirements import Resources, decide_resources
+from gfm_pipeline.engine.resources.requirements import Resources, decide_for_stages, decide_resources
 from gfm_pipeline.engine.stages import search
 from gfm_pipeline.engine.stages.ingest import NAME as INGEST
 from gfm_pipeline.sites.enums import Staging
@@ -67,6 +68,7 @@ class ResolvedRun:
     digests: dict[str, str]  # input file -> SHA-256
     resources: Resources
     gone: tuple[Path, ...] = ()  # source files that are not there any more, and not needed
+    goes_on: bool = False  # whether later stages follow in an allocation of their own
 
     @property
     def site(self) -> SiteModel:
@@ -140,6 +142,31 @@ def _warm_start(loaded: LoadedWorkflow, paths: CampaignPaths) -> tuple[Prior, ..
     from gfm_pipeline.search.warm_start import read_results  # here: most searches begin without
 
     return read_results(path, loaded.model.search.space.compile()).results
+
+
+def _for_next_stage(run: ResolvedRun) -> ResolvedRun:
+    """Return a run in the allocation of the stage that is next, up to the last one that shares it."""
+    model, site, context = run.loaded.model, run.site, run.context
+    names = stage_names(context)
+    for name in model.allocation.stages:
+        if name not in names:
+            raise run.loaded.error(
+                ("allocation", "stages", name), f"There is no stage {name!r} in this campaign.", suggestion(name, names)
+            )
+    journal = context.paths.journal
+    state = load_state(journal) if journal.exists() else CampaignState()
+    todo = [name for name in names if finished_stage(context, state, name) is None]
+    if not todo or site.scheduler.system is None:
+        return run
+    wanted = model.allocation.of_stage(todo[0])
+    together = list(takewhile(lambda name: model.allocation.of_stage(name) == wanted, todo))
+    resources = decide_for_stages(model, site, run.resources, together)
+    if isinstance(resources, Impossible):
+        raise _refused(resources, run.loaded, run.loaded_site)
+    until = together[-1] if context.until is None or context.until not in together else context.until
+    asked = replace(context, until=until, sizes=resources.sizes, slots=resources.at_a_time(search.NAME))
+    goes_on = until == together[-1] and until not in (names[-1], context.until)
+    return replace(run, context=asked, resources=resources, goes_on=goes_on)
 
 
 def _as_begun(model: WorkflowModel, paths: CampaignPaths) -> WorkflowModel:
@@ -229,9 +256,9 @@ class RunRequest:
         ConfigError
             When it cannot be run.
         """
-        return resolve(
-            self.workflow, self.choice.name, self.folder, self.overrides, self.choice.overlays, self.kept, self.until
-        )
+        choice = self.choice
+        found = resolve(self.workflow, choice.name, self.folder, self.overrides, choice.overlays, self.kept, self.until)
+        return _for_next_stage(found) if found.loaded.model.allocation.stages else found
 
     def is_edited(self) -> bool:
         """Return whether the workflow is another one now than when the job was submitted."""

@@ -24,7 +24,6 @@ from gfm_pipeline.batch_systems.base import BatchSystem
 from gfm_pipeline.batch_systems.commands import SubmissionRefused
 from gfm_pipeline.campaign.events import JobEnded, JobIntended, JobRole, JobSubmitted
 from gfm_pipeline.campaign.folder import check_name, driving
-from gfm_pipeline.campaign.holder import NO_JOB
 from gfm_pipeline.campaign.identity import remember_digests
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState
@@ -68,7 +67,7 @@ def _submit(request: ResolvedRun, run_request: RunRequest, around: BatchEnvironm
     with driving(paths.root, name, around.job, around.job_ended) as campaign:
         remember_digests(request.digests, paths.digests)
         write_resolved(request, paths)
-        living = still_open(campaign, NO_JOB, notify)
+        living = still_open(campaign, around.job, notify)
         if living:
             waiting = ", ".join(job.described() for job in living)
             notify(f"{waiting} of this campaign is in the queue already; nothing was submitted.")

@@ -199,6 +199,14 @@ class ResourcesModel(Strict):
     calibrate: SharedModel = SharedModel()
 
 
+class StageAllocationModel(Strict):
+    """A batch job of its own for a stage; what is left out is as for the campaign."""
+
+    nodes: Annotated[int, Field(ge=1, le=10**5)] | None = Field(default=None, description="Nodes of its job.")
+    hours: Hours | None = Field(default=None, description="Wall time of its job.")
+    queue: str | None = Field(default=None, description="Queue of the site.")
+
+
 class AllocationModel(Strict):
     """The batch job, or jobs, a campaign runs in."""
 
@@ -210,6 +218,15 @@ class AllocationModel(Strict):
     )
     queue: str | None = Field(default=None, description="Queue of the site; null: its default one.")
     blocks: RanksPerNode = Field(default=1, description="Jobs at a time, for a driver outside of them.")
+    stages: dict[str, StageAllocationModel] = Field(
+        default={}, description="Jobs of their own, by stage: a small one for ingest, say."
+    )
+
+    def of_stage(self, stage: str) -> AllocationModel:
+        """Return the allocation of one stage."""
+        own = self.stages.get(stage)
+        given = {} if own is None else {k: v for k, v in own if v is not None}
+        return self.model_copy(update={**given, "stages": {}})
 
 
 class WorkflowModel(Strict):

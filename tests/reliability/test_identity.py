@@ -257,6 +257,9 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "allocation.hours": (3.0, None),
     "allocation.queue": ("debug", None),
     "allocation.blocks": (2, None),
+    "allocation.stages.*.nodes": (1, None),
+    "allocation.stages.*.hours": (1.0, None),
+    "allocation.stages.*.queue": ("debug", None),
     "budget.node_hours": (9.0, None),
     "budget.kwh": (9.0, None),
     "budget.hours": (9.0, None),
@@ -301,7 +304,7 @@ def test_the_table_lists_every_setting_of_the_schema():
 
 def changed(dotted: str, value: Any) -> dict[str, Any]:
     plain = json.loads(json.dumps(PLAIN | WITH.get(dotted, {})))
-    *sections, last = dotted.replace("*", "search" if dotted.startswith("budget") else "zinc").split(".")
+    *sections, last = dotted.replace("*", "zinc" if dotted.startswith("data") else "search").split(".")
     node = plain
     for section in sections:
         node = node.setdefault(section, {})

@@ -48,7 +48,7 @@ resources:
   calibrate: {{cores: 28}}
   search: {{nodes: {search}, ranks_per_node: {ranks}}}
   converge: {{nodes: {converge}, ranks_per_node: {ranks}}}
-allocation: {{nodes: {nodes}, hours: {hours}, blocks: {blocks}}}
+allocation: {{nodes: {nodes}, hours: {hours}, blocks: {blocks}, stages: {stages}}}
 limits: {{wrapper_timeout_seconds: 40, stop_seconds: 20}}
 """
 
@@ -70,6 +70,7 @@ class Run:
     warning: int = 20
     limits: str = ""  # of launches, as lines of the site file
     workflow: str = WORKFLOW
+    stages: str = "{}"  # jobs of their own
     energy: Path | None = None  # folder of the counters of every node
     drivers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -83,6 +84,7 @@ class Run:
             nodes=self.nodes,
             hours=self.hours,
             blocks=self.blocks,
+            stages=self.stages,
         )
         (self.folder / "w.yaml").write_text(text)
         self.overlay = self.machine.overlay(

@@ -16,7 +16,7 @@ The rule for a training whose size is `auto`, on n usable nodes (those of the al
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from gfm_pipeline.core.contracts.attempts.launch import DeviceSelection
@@ -63,9 +63,26 @@ class Resources:
         return size.capacity(self.allocation.nodes) * self.allocation.blocks
 
 
-def decide_resources(workflow: WorkflowModel, site: SiteModel) -> Resources | Impossible:
-    """Return what the campaign of ``workflow`` gets on ``site``; the same settings always get the same."""
-    demands = {stage.name: stage.demand(workflow) for stage in stages_of(workflow)}
+def decide_for_stages(
+    workflow: WorkflowModel, site: SiteModel, found: Resources, stages: Collection[str]
+) -> Resources | Impossible:
+    """Return ``found`` with the allocation that ``stages`` have of their own, and the sizes of their tasks in it."""
+    allocation = workflow.allocation.of_stage(next(iter(stages)))
+    own = decide_resources(workflow.model_copy(update={"allocation": allocation}), site, stages)
+    if isinstance(own, Impossible):
+        return own
+    return replace(own, sizes={**found.sizes, **own.sizes}, why={**found.why, **own.why})
+
+
+def decide_resources(
+    workflow: WorkflowModel, site: SiteModel, only: Collection[str] | None = None
+) -> Resources | Impossible:
+    """Return what the campaign of ``workflow`` gets on ``site``; the same settings always get the same.
+
+    ``only`` names the stages that are asked for; None: all.
+    """
+    stages = [stage for stage in stages_of(workflow) if only is None or stage.name in only]
+    demands = {stage.name: stage.demand(workflow) for stage in stages}
     for name, demand in demands.items():
         ranks = demand.ranks_per_node if isinstance(demand, TrainingDemand) else None
         if ranks and (refused := check_ranks(site, ranks)):
