@@ -42,8 +42,8 @@ def check_batch(batch: Batch, vec: Tensor, elements: Collection[int]) -> None:
     if not bool(torch.stack([strange.any(), lost.any(), wrong.any(), near.any()]).any()):
         return
     if bool(strange.any()):
-        known_said = f"It knows {_names(sorted(elements))}." if elements else f"Atomic numbers are 1 to {MAX_Z}."
-        raise ModelError(f"The model was not trained on {_names(sorted(set(batch.z[strange].tolist())))}.", known_said)
+        hint = f"It knows {_names(sorted(elements))}." if elements else f"Atomic numbers are 1 to {MAX_Z}."
+        raise ModelError(f"The model was not trained on {_names(sorted(set(batch.z[strange].tolist())))}.", hint)
     if bool(lost.any()):
         raise ModelError(f"The position of atom {_where(batch, lost)} is not finite.", "Correct the structure.")
     edge = int((wrong | near).nonzero()[0])

@@ -83,7 +83,7 @@ class _Sample:
         self.n_atoms = 0
         self.collector = Collector()
         self.inventory = Inventory(source)
-        self._seen: dict[int, Record] = {}
+        self._first_of: dict[int, Record] = {}
 
     @property
     def read_in_all(self) -> int:
@@ -113,7 +113,7 @@ class _Sample:
             self.take_out(bad.reason, bad.file, bad.index)
             return
         if self.source.duplicates is not Duplicates.KEEP and not reasons:
-            first = self._seen.setdefault(fingerprint(record, self.source.duplicates), record)
+            first = self._first_of.setdefault(fingerprint(record, self.source.duplicates), record)
             if first is not record:
                 reasons.append(f"duplicate: the same as record {first.index} of {first.file}")
         for reason in reasons:

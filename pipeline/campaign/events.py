@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gfm_pipeline.campaign.budget_standing import BudgetReviewed as BudgetReviewed
+from gfm_pipeline.campaign.interruption_events import DRIVER as DRIVER
+from gfm_pipeline.campaign.interruption_events import LauncherRestarted as LauncherRestarted
+from gfm_pipeline.campaign.interruption_events import SchedulerSilent as SchedulerSilent
+from gfm_pipeline.campaign.interruption_events import Suspended as Suspended
 from gfm_pipeline.campaign.job_events import JobEnded as JobEnded
 from gfm_pipeline.campaign.job_events import JobEnergy as JobEnergy
 from gfm_pipeline.campaign.job_events import JobIntended as JobIntended
@@ -242,13 +246,6 @@ class TaskEnded:
 
 
 @dataclass(frozen=True)
-class LauncherRestarted:
-    """Parsl was started anew because it had broken down."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
 class ArtefactLost:
     """What a finished task had published is gone; the task is to be done again."""
 
@@ -263,27 +260,6 @@ class NodeExcluded:
 
     node: str
     reason: str
-
-
-@dataclass(frozen=True)
-class SchedulerSilent:
-    """The batch system does not answer, or does again (no reason): the campaign waits, and goes on."""
-
-    reason: str | None
-
-
-DRIVER = "driver"
-
-
-@dataclass(frozen=True)
-class Suspended:
-    """A batch job of the campaign, by name, or the driver, stands still; ``seconds`` says for how long it did.
-
-    None: it does now. That time counts for nothing: no task was silent, no attempt is used up.
-    """
-
-    what: str
-    seconds: float | None
 
 
 Event = (

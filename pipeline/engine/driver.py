@@ -7,16 +7,8 @@ from collections import ChainMap
 from collections.abc import Sequence
 from typing import Protocol
 
-from gfm_pipeline.campaign.events import (
-    DRIVER,
-    Event,
-    LauncherRestarted,
-    NodesHeld,
-    NodesReleased,
-    StageOpened,
-    Suspended,
-    to_entry,
-)
+from gfm_pipeline.campaign.events import Event, NodesHeld, NodesReleased, StageOpened, to_entry
+from gfm_pipeline.campaign.interruption_events import DRIVER, LauncherRestarted, Suspended
 from gfm_pipeline.campaign.journal import Journal
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.errors import (

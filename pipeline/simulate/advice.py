@@ -16,7 +16,7 @@ FACTORS = (0.5, 2.0)
 
 
 @dataclass(frozen=True)
-class Choice:
+class SizeChoice:
     """What may be asked for: nodes of a job, and of a trial of the first rung; None: as the workflow says."""
 
     nodes: int | None = None
@@ -68,7 +68,7 @@ def advise(first: Simulated, again: Callable[[tuple[str, ...]], Simulated], *, c
     return Advice(needed, interval, best(known), tuple(known))
 
 
-def _possible(again: Callable[[tuple[str, ...]], Simulated], choice: Choice) -> Simulated | None:
+def _possible(again: Callable[[tuple[str, ...]], Simulated], choice: SizeChoice) -> Simulated | None:
     """Return what a choice comes to; None where the machine cannot run it."""
     try:
         return again(choice.overrides())
@@ -76,19 +76,19 @@ def _possible(again: Callable[[tuple[str, ...]], Simulated], choice: Choice) -> 
         return None
 
 
-def choices(first: Simulated) -> Iterator[Choice]:
+def choices(first: Simulated) -> Iterator[SizeChoice]:
     """Yield half and twice the nodes, with trials as they were, and half and twice the trials on the same nodes."""
     nodes, trials = first.request.resources.allocation.nodes, trial_nodes(first)
     if all(trials):
         for factor in FACTORS:
-            yield Choice(max(*trials, int(nodes * factor)), trials)
+            yield SizeChoice(max(*trials, int(nodes * factor)), trials)
         for factor in FACTORS:
             scaled = tuple(max(1, round(size * factor)) for size in trials)
             if scaled != trials:
-                yield Choice(nodes, scaled)
+                yield SizeChoice(nodes, scaled)
     else:
         for factor in FACTORS:
-            yield Choice(max(1, int(nodes * factor)))
+            yield SizeChoice(max(1, int(nodes * factor)))
 
 
 def trial_nodes(found: Simulated) -> tuple[int, ...]:

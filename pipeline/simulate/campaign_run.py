@@ -11,14 +11,7 @@ from pathlib import Path
 from gfm_pipeline.api.allocate import job_prefix
 from gfm_pipeline.api.run_request import ResolvedRun
 from gfm_pipeline.batch_systems.base import JobState
-from gfm_pipeline.campaign.events import (
-    DriverEnded,
-    DriverStarted,
-    JobIntended,
-    JobRole,
-    JobSubmitted,
-    to_entry,
-)
+from gfm_pipeline.campaign.events import DriverEnded, DriverStarted, JobIntended, JobRole, JobSubmitted, to_entry
 from gfm_pipeline.campaign.folder import OpenCampaign, driving
 from gfm_pipeline.core.errors import GFMError, Stopped
 from gfm_pipeline.core.version import __version__

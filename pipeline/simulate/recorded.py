@@ -83,7 +83,7 @@ def recorded(campaign: Path) -> Recorded:
     paths = CampaignPaths(campaign.resolve())
     if not paths.journal.exists():
         raise ConfigError(f"{campaign} holds no campaign.", "Give the folder of one that was run with --from.")
-    reader = _Reader(_resources(paths))
+    reader = _JournalReader(_resources(paths))
     for entry in read(paths.journal):
         try:
             event = ev.from_entry(entry.kind, entry.data)
@@ -111,7 +111,7 @@ def _resources(paths: CampaignPaths) -> Resources:
     return found
 
 
-class _Reader:
+class _JournalReader:
     """Takes in the events of a journal, one by one."""
 
     def __init__(self, resources: Resources) -> None:

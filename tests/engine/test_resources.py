@@ -13,7 +13,7 @@ from workflow_cases import workflow
 
 from gfm_pipeline.engine.resources.allocation import Impossible, SettingKey
 from gfm_pipeline.engine.resources.requirements import Resources, decide_resources, smallest_batch
-from gfm_pipeline.engine.stages.search import wave_target
+from gfm_pipeline.engine.stages.search_size import wave_target
 from gfm_pipeline.engine.stages.table import NAMES
 from gfm_pipeline.sites.launch import LaunchStrategy
 from gfm_pipeline.sites.task_shape import TaskShape, misfit

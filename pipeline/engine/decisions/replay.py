@@ -22,7 +22,8 @@ from gfm_pipeline.core.contracts.policies import UNSAID, PolicyChoice
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.engine.decisions.proposals import propose_wave
 from gfm_pipeline.engine.decisions.requests import Context, Proposal
-from gfm_pipeline.engine.stages.search import POLICIES, finish, rung_decision
+from gfm_pipeline.engine.stages.search import POLICIES, rung_decision
+from gfm_pipeline.engine.stages.search_members import finish
 from gfm_pipeline.workflow.schema import ConvergeModel, SearchModel, WorkflowModel
 
 KINDS: dict[type[Any], str] = {

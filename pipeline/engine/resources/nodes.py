@@ -13,7 +13,8 @@ from typing import Protocol
 
 from gfm_pipeline.batch_systems.commands import SchedulerTrouble, SubmissionRefused
 from gfm_pipeline.batch_systems.job_queue import JobQueue
-from gfm_pipeline.campaign.events import Event, JobEnded, NodeExcluded, SchedulerSilent
+from gfm_pipeline.campaign.events import Event, JobEnded, NodeExcluded
+from gfm_pipeline.campaign.interruption_events import SchedulerSilent
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.clock import Clock
 from gfm_pipeline.engine.background import QueryResult

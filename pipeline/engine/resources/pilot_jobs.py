@@ -16,16 +16,8 @@ from typing import Protocol
 from gfm_pipeline.batch_systems.base import JobInfo, JobState
 from gfm_pipeline.batch_systems.commands import SchedulerTrouble
 from gfm_pipeline.batch_systems.job_queue import JobQueue
-from gfm_pipeline.campaign.events import (
-    Event,
-    JobEnded,
-    JobIntended,
-    JobRole,
-    JobSubmitted,
-    NodeExcluded,
-    SchedulerSilent,
-    Suspended,
-)
+from gfm_pipeline.campaign.events import Event, JobEnded, JobIntended, JobRole, JobSubmitted, NodeExcluded
+from gfm_pipeline.campaign.interruption_events import SchedulerSilent, Suspended
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.errors import SchedulerUnavailable
 from gfm_pipeline.engine.background import QueryResult

@@ -150,7 +150,7 @@ def _busy(found: Resources, demands: Mapping[str, Demand]) -> Iterator[tuple[str
 def _idle(found: Resources, demands: Mapping[str, Demand]) -> Iterator[str]:
     """Yield a sentence where the trainings of a stage with rungs cannot keep half of the allocation busy."""
     nodes = found.allocation.usable * found.allocation.blocks
-    yield from (told for _, busy, told in _busy(found, demands) if busy * 2 <= nodes and nodes > 1)
+    yield from (sentence for _, busy, sentence in _busy(found, demands) if busy * 2 <= nodes and nodes > 1)
 
 
 def _wasted(workflow: WorkflowModel, found: Resources, demands: Mapping[str, Demand]) -> Impossible | None:
@@ -158,12 +158,12 @@ def _wasted(workflow: WorkflowModel, found: Resources, demands: Mapping[str, Dem
     nodes = found.allocation.usable * found.allocation.blocks
     if not isinstance(workflow.allocation.nodes, int):
         return None
-    for name, busy, told in _busy(found, demands):
+    for name, busy, sentence in _busy(found, demands):
         if busy * WASTE <= nodes:
             wanted = -(-busy // found.allocation.blocks) + found.allocation.spare
             return Impossible(
                 SettingKey.NODES,
-                told,
+                sentence,
                 f"Ask for {counted(wanted, 'node')} or fewer, or raise resources.{name}.nodes or {name}.wave.",
             )
     return None

@@ -26,7 +26,7 @@ from gfm_pipeline.engine.resources.demand import Demand, TrainingDemand
 from gfm_pipeline.engine.stages import ingest, search
 from gfm_pipeline.engine.stages.base import Done, Records, Stage, Work
 from gfm_pipeline.engine.stages.ingest import dataset_refs
-from gfm_pipeline.engine.stages.search import chosen_policies
+from gfm_pipeline.engine.stages.search_members import chosen_policies
 from gfm_pipeline.engine.stages.trials import (
     TRAIN,
     candidate_seed,

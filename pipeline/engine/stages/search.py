@@ -8,7 +8,7 @@ a fixed set of results. An interrupted and resumed search therefore takes exactl
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,8 @@ from gfm_pipeline.campaign.events import (
     Candidate,
     Cause,
     Event,
-    Member,
-    MembersSelected,
     RungDecided,
     StageCurtailed,
-    StageDone,
     StageFailedEvent,
     StageOpened,
     TakenOver,
@@ -29,10 +26,9 @@ from gfm_pipeline.campaign.events import (
 from gfm_pipeline.campaign.paths import StagePaths
 from gfm_pipeline.campaign.stage_state import StageState, TaskStatus
 from gfm_pipeline.campaign.state import CampaignState
-from gfm_pipeline.core.contracts.policies import SELECTIONS, STOPPING, UNSAID, PolicyChoice, make_policy
+from gfm_pipeline.core.contracts.policies import STOPPING, make_policy
 from gfm_pipeline.core.contracts.targets import DEFAULT
 from gfm_pipeline.core.contracts.training import TrainSpec, settings_of
-from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.engine.decisions.requests import (
     AnyRequest,
     Context,
@@ -42,7 +38,6 @@ from gfm_pipeline.engine.decisions.requests import (
     TaskQueue,
     TaskRequest,
     first_failure,
-    result_of,
     stage_paths,
 )
 from gfm_pipeline.engine.resources.demand import Demand, TrainingDemand
@@ -50,6 +45,8 @@ from gfm_pipeline.engine.stages import ingest
 from gfm_pipeline.engine.stages.agenda import Agenda, Turn
 from gfm_pipeline.engine.stages.base import Done, Records, Stage, Work
 from gfm_pipeline.engine.stages.ingest import dataset_refs
+from gfm_pipeline.engine.stages.search_members import _finalists, _selection, chosen_policies, finish
+from gfm_pipeline.engine.stages.search_size import rung_counts, trials, wave_sizes, wave_target
 from gfm_pipeline.engine.stages.trials import (
     TRAIN,
     candidate_seed,
@@ -60,35 +57,14 @@ from gfm_pipeline.engine.stages.trials import (
     stopped_early,
     task_name,
 )
-from gfm_pipeline.search.selection import Finalist, Selection, passed_over
 from gfm_pipeline.search.stopping import RungResults, StoppingPolicy
 
 if TYPE_CHECKING:
-    from gfm_pipeline.workflow.schema import ConvergeModel, SearchModel, WorkflowModel
+    from gfm_pipeline.workflow.schema import SearchModel, WorkflowModel
 
 NAME = "search"
 LAG = 1  # waves proposed ahead of the results they are based on
-WAVES = 4  # waves an automatic search aims at
-POLICIES, SELECTION = ("stopping", "proposals"), ("selection",)
-
-
-def chosen_policies(section: SearchModel | ConvergeModel, names: Sequence[str]) -> dict[str, Any]:
-    """Return the policies of a section, but for those that its settings always meant without a word (`UNSAID`)."""
-    chosen: dict[str, PolicyChoice] = {name: getattr(section, name) for name in names}
-    return {name: to_plain(choice) for name, choice in chosen.items() if choice != PolicyChoice(UNSAID[name], {})}
-
-
-def _selection(context: Context) -> dict[str, Any]:
-    converge = context.workflow.converge
-    cap = {} if converge.max_per_algorithm is None else {"max_per_algorithm": converge.max_per_algorithm}
-    return {"count": converge.members, **cap, **chosen_policies(converge, SELECTION)}
-
-
-def wave_sizes(candidates: int, wave: int | str, slots: int) -> list[int]:
-    """Return the size of each wave; ``auto`` makes a wave as large as the site has slots."""
-    size = slots if wave == "auto" else int(wave)
-    full, rest = divmod(candidates, size)
-    return [size] * full + ([rest] if rest else [])
+POLICIES = ("stopping", "proposals")
 
 
 def _agenda(context: Context, stage: StageState) -> Agenda:
@@ -202,57 +178,6 @@ def _start(context: Context, stage: StageState, candidate: str, rung: int) -> st
     if earlier is not None and earlier.status is TaskStatus.DONE and not earlier.diverged:
         return str(context.paths.stage(NAME, key).checkpoint(earlier.name))
     return str(stage_paths(context, stage).checkpoint(task_name(candidate, rung - 1))) if rung else None
-
-
-def _finalists(context: Context, stage: StageState) -> list[Finalist]:
-    """Return the candidates that have ended a rung with a finite objective, each with that of the last."""
-    rungs = context.workflow.search.rungs
-    finalists = []
-    for candidate in stage.candidates().values():
-        reached = [r for r in range(len(rungs)) if objective_of(stage, candidate.name, r) is not None]
-        if reached:
-            value = objective_of(stage, candidate.name, reached[-1]) or 0.0
-            finalists.append(Finalist(candidate.name, reached[-1], value, str(candidate.settings["algorithm"])))
-    return finalists
-
-
-def finish(context: Context, stage: StageState) -> tuple[Event, ...]:
-    """Choose the members and close the stage, or fail it."""
-    candidates, finalists = stage.candidates(), _finalists(context, stage)
-    selection = _selection(context)
-    if len(finalists) < selection["count"]:
-        reason = (
-            f"only {len(finalists)} of {len(candidates)} candidates ended with a finite objective, "
-            f"{selection['count']} members are wanted"
-        )
-        return (StageFailedEvent(stage.key, reason),)
-    choice = make_policy(SELECTIONS, context.workflow.converge.selection, Selection)
-    chosen = choice.choose(finalists, selection["count"], selection.get("max_per_algorithm", selection["count"]))
-    members = tuple(
-        Member(f"m{i:02d}", f.name, f.rung, f.objective, candidates[f.name].settings) for i, f in enumerate(chosen)
-    )
-    trained = {m.name: result_of(stage, task_name(m.candidate, m.rung), TRAIN) for m in members}
-    outputs = {name: str(result.digest) for name, result in trained.items() if result is not None}
-    return (MembersSelected(stage.key, members, passed_over(finalists, chosen)), StageDone(stage.key, outputs))
-
-
-def rung_counts(workflow: WorkflowModel) -> tuple[int, ...]:
-    """Return the most candidates that train to each rung."""
-    search = workflow.search
-    policy = make_policy(STOPPING, search.stopping, StoppingPolicy)
-    return tuple(policy.most(search.candidates, rung, search.reduction) for rung in range(len(search.rungs)))
-
-
-def trials(workflow: WorkflowModel) -> int:
-    """Return how many candidates are proposed: all that are asked for, or as many as the budget has trials."""
-    budget = workflow.budget.trials
-    return workflow.search.candidates if budget is None else min(workflow.search.candidates, budget)
-
-
-def wave_target(workflow: WorkflowModel) -> int:
-    """Return how many candidates should train at a time."""
-    search = workflow.search
-    return min(search.wave, search.candidates) if isinstance(search.wave, int) else -(-search.candidates // WAVES)
 
 
 MORE = ("members", "candidates", "rungs", "validation_limit")  # what a search may be asked for more of
