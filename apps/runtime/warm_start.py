@@ -44,7 +44,7 @@ _MESSAGE = 1 << 16  # bytes
 _DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
 
 
-class Program(Protocol):
+class StartedProgram(Protocol):
     """A program that was started; `subprocess.Popen` is one."""
 
     @property
@@ -72,23 +72,23 @@ class WarmProgram:
         self.pid = pid
         self.returncode: int | None = None
         self._server = server
-        self._told = False
+        self._acknowledged = False
 
     def poll(self) -> int | None:
         """Look whether it has ended, and return how."""
         if self.returncode is None:
-            said = self._server.hear(0.0)
-            if said is not None:
-                self.returncode = int(said) if said else -signal.SIGKILL  # it ends with its server
+            reply = self._server.receive(0.0)
+            if reply is not None:
+                self.returncode = int(reply) if reply else -signal.SIGKILL  # it ends with its server
         return self.returncode
 
     def wait(self) -> int:
         """Wait for its end, and return how it ended."""
         while self.poll() is None:
             time.sleep(POLL_SECONDS)
-        if not self._told:
-            self._told = True
-            self._server.say(b"seen")
+        if not self._acknowledged:
+            self._acknowledged = True
+            self._server.send(b"seen")
         return int(self.returncode or 0)
 
 
@@ -115,7 +115,7 @@ class WarmServer:
                 cwd="/",
             )
 
-    def hear(self, seconds: float) -> bytes | None:
+    def receive(self, seconds: float) -> bytes | None:
         """Return the next message, None when none comes in time, and nothing (b"") when the server is gone."""
         try:
             if not select.select([self._socket], [], [], seconds)[0]:
@@ -124,7 +124,7 @@ class WarmServer:
         except (OSError, ValueError):
             return b""
 
-    def say(self, message: bytes) -> None:
+    def send(self, message: bytes) -> None:
         """Send a message; a server that is gone gets none."""
         with suppress(OSError):
             self._socket.send(message)
@@ -137,7 +137,7 @@ class WarmServer:
     @property
     def ready(self) -> bool:
         """Whether everything is imported."""
-        if not self._ready and self.hear(0.0) == b"ready":
+        if not self._ready and self.receive(0.0) == b"ready":
             self._ready = True
         return self._ready
 
@@ -158,8 +158,8 @@ class WarmServer:
             socket.send_fds(self._socket, [job], list(output))
         except OSError:
             return None
-        said = self.hear(ANSWER_SECONDS)
-        return WarmProgram(int(said), self) if said else None
+        reply = self.receive(ANSWER_SECONDS)
+        return WarmProgram(int(reply), self) if reply else None
 
     def close(self) -> None:
         """End the server, and with it the program it forked last."""
@@ -243,7 +243,7 @@ def main(number: int) -> None:
                 break
             for file in output:
                 os.close(file)
-            _attend(connection, program)
+            _serve_program(connection, program)
     run(job["module"], job["arguments"])
 
 
@@ -254,7 +254,7 @@ def safe_to_fork() -> bool:
     return len(list(Path("/proc/self/task").iterdir())) == 1 and mpi is None and not devices
 
 
-def _attend(connection: socket.socket, program: int) -> None:
+def _serve_program(connection: socket.socket, program: int) -> None:
     """Wait for a program's end, say how it ended, and let its number go once that was heard."""
     ended = os.waitid(os.P_PID, program, os.WEXITED | os.WNOWAIT)
     code = 0 if ended is None else ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status

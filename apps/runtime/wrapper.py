@@ -26,7 +26,7 @@ from gfm_pipeline.apps.runtime.attempt_monitor import AttemptMonitor
 from gfm_pipeline.apps.runtime.job_steps import end_step
 from gfm_pipeline.apps.runtime.launch import Launch, command_line
 from gfm_pipeline.apps.runtime.log_files import BoundedLog, pump
-from gfm_pipeline.apps.runtime.warm_start import SERVER, Program, WarmStarter
+from gfm_pipeline.apps.runtime.warm_start import SERVER, StartedProgram, WarmStarter
 from gfm_pipeline.core.clock import LivedTime
 from gfm_pipeline.core.contracts.attempts.energy import of_nodes, read_energy
 from gfm_pipeline.core.contracts.attempts.launch import visible_devices
@@ -140,7 +140,7 @@ def _start(
     return child.wait()
 
 
-def _program(launch: Launch, output: tuple[int, int], warm: WarmStarter | None) -> Program:
+def _program(launch: Launch, output: tuple[int, int], warm: WarmStarter | None) -> StartedProgram:
     """Start the program with its libraries imported already, where that can be done, else anew."""
     if warm is not None and not launch.line and launch.shim is None and launch.spec is not None:
 
@@ -207,7 +207,7 @@ def exit_code(code: int, folder: Path) -> int:
     return signalled_code(code if verdict is None else verdict)
 
 
-def _supervise(child: Program, watch: AttemptMonitor, pulse: Path, meter: AttemptMeter) -> None:
+def _supervise(child: StartedProgram, watch: AttemptMonitor, pulse: Path, meter: AttemptMeter) -> None:
     """Wait for the program's end; show life, and end it when it is time."""
     polled = float("-inf")
     while child.poll() is None:

@@ -124,7 +124,7 @@ def check_together(targets: Sequence[Target], *, direct_forces: bool) -> None:
             )
 
 
-def said_of_unlabelled(target: Target, of_what: str) -> str:
+def unlabelled_sentence(target: Target, of_what: str) -> str:
     """Return the sentence that no record has a label of a target; ``of_what`` is the data that were looked at."""
     names = target.names
     called = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"

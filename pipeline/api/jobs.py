@@ -23,7 +23,7 @@ from gfm_pipeline.execution.endings import wait_until_ended
 from gfm_pipeline.sites.registry import load_site
 from gfm_pipeline.sites.scheduler_schema import SchedulerModel
 
-JOBS_ASKED = 20  # the newest jobs whose energy is asked for when a driver begins
+JOBS_QUERIED = 20  # the newest jobs whose energy is asked for when a driver begins
 
 Notify = Callable[[str], None]
 
@@ -181,7 +181,7 @@ def learn_energy(campaign: OpenCampaign, around: BatchEnvironment) -> None:
     """Journal what the batch system accounted for jobs that are over, where their nodes were not counted otherwise."""
     if around.scheduler is None or campaign.state.measured:
         return
-    for name, known in list(campaign.state.jobs.items())[-JOBS_ASKED:]:
+    for name, known in list(campaign.state.jobs.items())[-JOBS_QUERIED:]:
         over = known.ended is not None or campaign.state.driver_left(known.job)
         if not known.job or known.job == around.job.number or not over or known.energy is not None:
             continue

@@ -207,10 +207,10 @@ class Slurm(BatchSystem):
         """Return what Slurm accounted for a job (J); of the allocation alone, since each step reports whole nodes."""
         if not self._has_accounting:
             return None
-        told = self._checked(
+        output = self._checked(
             "sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", f"--format={ENERGY}"
         )
-        text = told.out.strip().splitlines()[0] if told.out.strip() else ""
+        text = output.out.strip().splitlines()[0] if output.out.strip() else ""
         return float(text) if text.isdecimal() and int(text) > 0 else None
 
     def my_job(self) -> tuple[str, str, int]:

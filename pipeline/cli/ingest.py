@@ -17,7 +17,7 @@ from gfm_pipeline.cli.support.amounts import Amount
 from gfm_pipeline.cli.support.subprocess_query import query
 from gfm_pipeline.core.contracts.ingest.preview import Preview, PreviewSpec, TargetPreview
 from gfm_pipeline.core.contracts.ingest.report import Histogram
-from gfm_pipeline.core.contracts.target_checks import said_of_unlabelled
+from gfm_pipeline.core.contracts.target_checks import unlabelled_sentence
 from gfm_pipeline.core.contracts.targets import Rank
 from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.core.records import to_plain
@@ -71,7 +71,7 @@ def ingest(
         render(preview, loaded.model.data.max_quarantined, console)
     unlabelled = next((one.target for one in preview.targets if not one.records), None)
     if unlabelled is not None and len(data.sources) == 1:
-        raise DataError(said_of_unlabelled(unlabelled, "source of the workflow"))
+        raise DataError(unlabelled_sentence(unlabelled, "source of the workflow"))
 
 
 def render(preview: Preview, max_quarantined: float, console: Console) -> None:

@@ -23,7 +23,7 @@ from gfm_pipeline.core.contracts.data import (
     SourceSettings,
 )
 from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
-from gfm_pipeline.core.contracts.target_checks import said_of_unlabelled
+from gfm_pipeline.core.contracts.target_checks import unlabelled_sentence
 from gfm_pipeline.core.contracts.targets import Target, is_default
 from gfm_pipeline.core.contracts.training import DatasetRef
 from gfm_pipeline.core.records import to_plain
@@ -162,7 +162,8 @@ def _advance(context: Context, stage: StageState) -> Step:
     if len(outputs) == len(context.sources):
         unlabelled = next((t for t in context.workflow.targets if not is_default(t) and not _known(t, datasets)), None)
         if unlabelled is not None:
-            return Step(events=(StageFailedEvent(stage.key, said_of_unlabelled(unlabelled, "source of the workflow")),))
+            reason = unlabelled_sentence(unlabelled, "source of the workflow")
+            return Step(events=(StageFailedEvent(stage.key, reason),))
         return Step(events=(StageDone(stage.key, outputs),))
     # Joins first: they free nothing else to do, and the largest source should not come last.
     requests.sort(key=lambda r: r.program is not ASSEMBLE)

@@ -29,6 +29,7 @@ from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.contracts.policies import STOPPING, make_policy
 from gfm_pipeline.core.contracts.targets import DEFAULT
 from gfm_pipeline.core.contracts.training import TrainSpec, settings_of
+from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.engine.decisions.requests import (
     AnyRequest,
     Context,
