@@ -69,15 +69,31 @@ class Potential(nn.Module):
             raise ModelError(error.message, error.hint) from error
         self.representation = build(spec)
         attributes = spec.condition_on.attributes
+        if attributes and self.representation.energy_head() is not None:
+            raise ModelError(
+                f"{spec.algorithm} gives energies, and no features that could be told of {' and '.join(attributes)}.",
+                "Leave condition_on out, or choose another algorithm.",
+            )
         self.conditioning = AttributeFiLM(spec.hidden, attributes) if attributes else None
         for target in spec.targets:
             if spec.has_head(target):
-                self.add_module(part_name(target), HEADS[target.rank](spec.hidden, spec.n_datasets))
+                self.add_module(part_name(target), self._head(target))
         ranks = spec.ranks()
         own_vectors = describe(spec.algorithm).vectors
         self.vector_features = EdgeVectors(spec) if Rank.VECTOR in ranks and not own_vectors else None
         self.tensor_features = EdgeTensors(spec) if Rank.TENSOR in ranks else None
         self.repulsion = Repulsion(spec.cutoff) if spec.repulsion else None
+
+    def _head(self, target: Target) -> nn.Module:
+        own = self.representation.energy_head()
+        if own is None:
+            return HEADS[target.rank](self.spec.hidden, self.spec.n_datasets)
+        if target != ENERGY:
+            raise ModelError(
+                f"{self.spec.algorithm} gives energies, and no features for a head of {target.name}.",
+                "Leave the target out, or choose another algorithm.",
+            )
+        return own
 
     def forward(self, batch: Batch, training: bool = False, *, stress: bool = False) -> Prediction:
         """Predict a batch.
@@ -123,7 +139,7 @@ class Potential(nn.Module):
         src, dst, vec = batch.edge_src, batch.edge_dst, geometry.vec
         if self.repulsion is not None:
             vec = self.repulsion.shown(batch.z, vec, src, dst)
-        x, vectors = self.representation(batch.z, vec, src, dst)
+        x, vectors = self.representation.features(batch, vec)
         if self.conditioning is not None:
             x = self.conditioning(x, batch)
         features = Features(x, vectors)

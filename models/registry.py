@@ -13,6 +13,7 @@ from gfm_pipeline.core.contracts.algorithms import ALGORITHMS, AlgorithmDescript
 from gfm_pipeline.core.contracts.hyperparameters import Group
 from gfm_pipeline.core.contracts.training import HYPERPARAMETERS, ForceHead
 from gfm_pipeline.core.errors import ConfigError, ModelError, Refused
+from gfm_pipeline.models.batch import Batch
 from gfm_pipeline.models.spec import ModelSpec
 
 
@@ -45,6 +46,15 @@ class MessagePassing(nn.Module):
         src, dst
             Atom indices [E]; messages are summed at ``dst``.
         """
+
+    def features(self, batch: Batch, vec: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return what `forward` does, of a batch and its edge vectors [E, 3]."""
+        found: tuple[Tensor, Tensor | None] = self(batch.z, vec, batch.edge_src, batch.edge_dst)
+        return found
+
+    def energy_head(self) -> nn.Module | None:
+        """Return the head that makes energies of the scalars; None: the one that all algorithms share."""
+        return None
 
 
 def algorithms() -> list[str]:

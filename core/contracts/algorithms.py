@@ -56,6 +56,11 @@ class AlgorithmDescription:
     needs: tuple[str, ...] = ()
     extra: str = ""
 
+    @property
+    def missing(self) -> list[str]:
+        """The packages it needs that are not installed."""
+        return [name for name in self.needs if find_spec(name) is None]
+
     def check_installed(self, algorithm: str) -> None:
         """Find what it needs, without importing it.
 
@@ -64,11 +69,10 @@ class AlgorithmDescription:
         Refused
             When a package is not installed.
         """
-        missing = [name for name in self.needs if find_spec(name) is None]
-        if missing:
-            wanted = f"'gfm-pipeline[{self.extra}]'" if self.extra else " ".join(missing)
+        if self.missing:
+            wanted = f"'gfm-pipeline[{self.extra}]'" if self.extra else " ".join(self.missing)
             raise Refused(
-                f"cannot be {algorithm}: it needs {' and '.join(missing)}, which is not installed",
+                f"cannot be {algorithm}: it needs {' and '.join(self.missing)}, which is not installed",
                 f"Say pip install {wanted}, here and where compute nodes find it.",
             )
 
@@ -109,6 +113,13 @@ _RADIAL_HIDDEN = Hyperparameter(
     "Width of the network of radial functions; 0: they are linear in the radial basis.",
     low=0,
     high=16384,
+)
+_MACE = (
+    Hyperparameter("l_max", ValueKind.WHOLE, 2, "Largest order of spherical harmonics.", low=1, high=3),
+    Hyperparameter(
+        "correlation", ValueKind.WHOLE, 3, "Factors of a product: messages have one body more.", low=1, high=3
+    ),
+    Hyperparameter("hidden_l", ValueKind.WHOLE, 1, "Largest order of features between layers.", low=0, high=3),
 )
 _PYG: dict[str, Any] = {"needs": ("torch_geometric",), "extra": "pyg"}
 
@@ -173,7 +184,7 @@ BUILT_IN: dict[str, AlgorithmDescription] = {
         "directional messages along edges, with angles",
         "Gasteiger, Giri, Margraf, Guennemann, arXiv:2011.14115 (2020)",
         (
-            Hyperparameter("n_spherical", ValueKind.WHOLE, 7, "Angular functions, from order 0.", low=1, high=12),
+            Hyperparameter("n_spherical", ValueKind.WHOLE, 5, "Angular functions, from order 0.", low=1, high=12),
             Hyperparameter(
                 "triplet_channels", ValueKind.WHOLE, 32, "Channels of messages where angles enter.", low=1, high=16384
             ),
@@ -183,15 +194,17 @@ BUILT_IN: dict[str, AlgorithmDescription] = {
         f"{_MODULES}.mace:MACE",
         "equivariant messages of high body order",
         "Batatia, Kovacs, Simm, Ortner, Csanyi, NeurIPS (2022)",
-        (
-            Hyperparameter("l_max", ValueKind.WHOLE, 2, "Largest order of spherical harmonics.", low=1, high=3),
-            Hyperparameter(
-                "correlation", ValueKind.WHOLE, 3, "Factors of a product: messages have one body more.", low=1, high=3
-            ),
-            Hyperparameter("hidden_l", ValueKind.WHOLE, 1, "Largest order of features between layers.", low=0, high=3),
-            _RADIAL_HIDDEN,
-        ),
+        (*_MACE, _RADIAL_HIDDEN),
         vectors=True,
+    ),
+    "MACE-torch": AlgorithmDescription(
+        f"{_MODULES}.mace_torch:MACETorch",
+        "MACE of the package mace-torch",
+        "Batatia, Kovacs, Simm, Ortner, Csanyi, NeurIPS (2022)",
+        _MACE,
+        force_heads=(ForceHead.CONSERVATIVE,),
+        needs=("mace",),
+        extra="mace",
     ),
     "NequIP": AlgorithmDescription(
         f"{_MODULES}.nequip:NequIP",

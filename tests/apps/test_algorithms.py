@@ -29,7 +29,7 @@ from gfm_pipeline.core.errors import ConfigError, ModelError, Refused
 from gfm_pipeline.models import Batch, MessagePassing, ModelSpec, Potential, algorithm
 from gfm_pipeline.workflow.schema import WorkflowModel
 
-PAGE = (Path(__file__).parents[2] / "docs" / "write-an-algorithm.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "add-an-algorithm.md").read_text()
 SPACE = "    algorithm: [SchNet, EGNN]\n"
 
 
@@ -123,7 +123,7 @@ def test_descriptions_are_read_without_torch() -> None:
     assert done.stdout.split() == list(BUILT_IN)
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", [name for name, about in BUILT_IN.items() if not about.missing])
 def test_every_description_names_a_class_that_takes_its_options(name: str) -> None:
     assert issubclass(algorithm(name), MessagePassing)
     about = BUILT_IN[name]
@@ -225,6 +225,57 @@ def test_vectors_that_were_promised_and_not_given_are_a_model_error(monkeypatch)
     )
     with pytest.raises(ModelError, match="gave no vectors, though its description says that it has them"):
         model(pair)
+
+
+@pytest.mark.usefixtures("lab_models", "one_thread")
+@pytest.mark.parametrize("name", ["ResGated", "Pairs"])
+def test_operators_and_energies_of_other_packages_train_resume_and_predict_like_our_own(name, tmp_path) -> None:
+    from test_train import run
+    from training_cases import assert_same_state, publish_dataset, small_spec
+
+    from gfm_pipeline.apps.train.checkpoint import load_model
+
+    datasets = publish_dataset(tmp_path, "soft", 0, 1.0), publish_dataset(tmp_path, "hard", 10, 2.0)
+    spec = small_spec(datasets, tmp_path / "output")
+    spec = replace(spec, model=replace(spec.model, algorithm=name), budget_graphs=800)
+    whole = run(spec, tmp_path / "whole")
+    stopped = run(replace(spec, output=str(tmp_path / "again")), tmp_path / "a", 20)
+    again = replace(spec, output=str(tmp_path / "again"), previous_attempts=(str(stopped),))
+    assert run(again, tmp_path / "b").objective == whole.objective
+    assert_same_state(whole.checkpoint, str(tmp_path / "again"))
+    assert whole.objective < 0.9
+    model = load_model(Path(whole.checkpoint)).potential
+    pair = Batch(
+        z=torch.tensor([1, 8]),
+        pos=torch.tensor([[0.0, 0, 0], [0, 0, 1.1]]),
+        edge_src=torch.tensor([0, 1]),
+        edge_dst=torch.tensor([1, 0]),
+        edge_shift=torch.zeros(2, 3),
+        graph=torch.zeros(2, dtype=torch.int64),
+        natoms=torch.tensor([2]),
+        dataset=torch.tensor([1]),
+    )
+    forces = model(pair).forces
+    torch.testing.assert_close(forces[0], -forces[1])
+    assert forces[0].norm() > 1e-3
+
+
+@pytest.mark.usefixtures("lab_models")
+def test_a_model_that_gives_energies_serves_no_other_head(monkeypatch) -> None:
+    from gfm_pipeline.core.contracts.targets import DEFAULT, Level, Target
+
+    charges = Target("charges", "e", "Charges of atoms.", Level.ATOM)
+    with pytest.raises(ModelError, match="Pairs gives energies, and no features for a head of charges"):
+        Potential(ModelSpec("Pairs", 8, 1, 4.0, targets=(*DEFAULT, charges)))
+    with pytest.raises(ModelError, match="Pairs has no direct force head"):
+        Potential(ModelSpec("Pairs", 8, 1, 4.0, force_head=ForceHead.DIRECT))
+    monkeypatch.setattr(algorithm("Pairs"), "energy", lambda self, z, *_: torch.zeros(7))
+    ends, none = torch.tensor([0, 1]), torch.tensor([0])
+    pair = Batch(
+        torch.tensor([1, 8]), torch.eye(2, 3), ends, ends.flip(0), torch.zeros(2, 3), none.repeat(2), none + 2, none
+    )
+    with pytest.raises(ModelError, match=r"Pairs gave energies of shape \(7,\) for 2 atoms in 1 structures"):
+        Potential(ModelSpec("Pairs", 8, 1, 4.0))(pair)
 
 
 @pytest.mark.slow

@@ -1,0 +1,54 @@
+"""mace-torch by the interface of energies, where it is installed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from brute import batch, loss_of
+from test_properties import CUTOFF, _crossing, crystal, molecule, predict, rotation
+
+from gfm_pipeline.models import ModelSpec, Potential
+
+pytest.importorskip("mace")
+pytestmark = pytest.mark.filterwarnings("ignore")  # of a package of its own age
+
+
+@pytest.fixture(scope="module")
+def model() -> Potential:
+    torch.manual_seed(0)
+    spec = ModelSpec("MACE-torch", 8, 2, CUTOFF, elements=(1, 6, 8, 13, 29, 47, 79), n_datasets=3, avg_neighbours=9.0)
+    return Potential(replace(spec, options={"l_max": 2, "correlation": 2})).double()
+
+
+def test_it_turns_and_adds(model) -> None:
+    q = rotation(3, reflect=True)
+    for s in (molecule(), crystal()):
+        turned = replace(s, pos=s.pos @ q.T, cell=None if s.cell is None else s.cell @ q.T)
+        (e0, f0), (e1, f1) = predict(model, s), predict(model, turned)
+        np.testing.assert_allclose(e1, e0, atol=1e-6)
+        np.testing.assert_allclose(f1, f0 @ q.T, atol=1e-6)
+    together, _ = predict(model, molecule(), crystal())
+    np.testing.assert_allclose(together, [predict(model, s)[0][0] for s in (molecule(), crystal())], atol=1e-10)
+
+
+def test_its_forces_are_gradients_and_its_energies_do_not_jump(model) -> None:
+    s, h = molecule(9), 1e-4
+    _, force = predict(model, s)
+    ends = []
+    for sign in (1, -1):
+        pos = s.pos.copy()
+        pos[2, 1] += sign * h
+        ends.append(predict(model, replace(s, pos=pos))[0][0])
+    assert (ends[1] - ends[0]) / (2 * h) == pytest.approx(force[2, 1], abs=1e-6)
+    inside, outside = (predict(model, s) for s in _crossing(False, np.array([CUTOFF - 1e-6, CUTOFF + 1e-6])))
+    np.testing.assert_allclose(inside[0], outside[0], atol=1e-9)
+
+
+def test_every_parameter_receives_a_gradient(model) -> None:
+    data = batch([replace(molecule(k, dataset=k), energy=1.0, forces=np.ones((7, 3))) for k in range(3)], CUTOFF)
+    parameters = dict(model.named_parameters())
+    loss_of(model, data).total.backward(inputs=list(parameters.values()))
+    assert [name for name, p in parameters.items() if p.grad is None] == []
