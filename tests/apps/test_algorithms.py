@@ -20,6 +20,7 @@ from gfm_pipeline.core.contracts.algorithms import ALGORITHMS, BUILT_IN
 from gfm_pipeline.core.contracts.hyperparameters import Group, Hyperparameter, ValueKind
 from gfm_pipeline.core.contracts.training import (
     HYPERPARAMETERS,
+    Conditioning,
     ForceHead,
     ModelSettings,
     OptimiserSettings,
@@ -267,6 +268,8 @@ def test_a_model_that_gives_energies_serves_no_other_head(monkeypatch) -> None:
     charges = Target("charges", "e", "Charges of atoms.", Level.ATOM)
     with pytest.raises(ModelError, match="Pairs gives energies, and no features for a head of charges"):
         Potential(ModelSpec("Pairs", 8, 1, 4.0, targets=(*DEFAULT, charges)))
+    with pytest.raises(ModelError, match="Pairs gives energies, and no features that could be told of charge"):
+        Potential(ModelSpec("Pairs", 8, 1, 4.0, condition_on=Conditioning.CHARGE))
     with pytest.raises(ModelError, match="Pairs has no direct force head"):
         Potential(ModelSpec("Pairs", 8, 1, 4.0, force_head=ForceHead.DIRECT))
     monkeypatch.setattr(algorithm("Pairs"), "energy", lambda self, z, *_: torch.zeros(7))
