@@ -44,7 +44,7 @@ class AttributeFiLM(nn.Module):
                 columns += [(value - 1.0 + unknown) / natoms, unknown]
             else:
                 columns.append(value / natoms)
-        told = nn.functional.silu(self.inner(torch.stack(columns, 1)))
-        scale, shift = self.outer(told).index_select(0, batch.graph).chunk(2, 1)
+        hidden = nn.functional.silu(self.inner(torch.stack(columns, 1)))
+        scale, shift = self.outer(hidden).index_select(0, batch.graph).chunk(2, 1)
         modulated: Tensor = x * (1.0 + scale) + shift
         return modulated

@@ -216,11 +216,11 @@ class Predictor:
             if not value or not ranges:
                 continue
             low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
-            told = all(name in card.spec.condition_on.attributes for card in cards)
+            conditioned = all(name in card.spec.condition_on.attributes for card in cards)
             if not low <= value <= high:
                 held = f"{low:g}" if low == high else f"{low:g} to {high:g}"
                 yield f"The dataset {self.dataset} has structures of {name} {held}, and this one has {value:g}."
-            elif low != high and not told:
+            elif low != high and not conditioned:
                 yield f"The models were not told of the {name} of structures: {value:g} is not in their energies."
 
     def _batch(self, structures: Sequence[Atoms], cutoff: float) -> Batch:

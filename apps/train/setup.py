@@ -114,7 +114,7 @@ def _ranges(table: GraphTable) -> dict[str, tuple[float, float]]:
     return {name: (float(values.min()), float(values.max())) for name, values in known.items()}
 
 
-def not_told(conditioning: Conditioning, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
+def unconditioned(conditioning: Conditioning, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
     """Return the attributes that structures have and a model is not told of."""
     return [name for name in ranges if name not in conditioning.attributes]
 
@@ -137,7 +137,7 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
             )
     attributes = {d.name: _ranges(table) for d, table in zip(spec.datasets, tables, strict=True)}
     for name, ranges in attributes.items():
-        for mixed in [a for a in not_told(spec.model.condition_on, ranges) if ranges[a][0] != ranges[a][1]]:
+        for mixed in [a for a in unconditioned(spec.model.condition_on, ranges) if ranges[a][0] != ranges[a][1]]:
             warnings.warn(
                 f"Dataset {name} mixes structures of {mixed} {ranges[mixed][0]:g} to {ranges[mixed][1]:g}, and the "
                 f"model is not told of it: it learns their mean. Set condition_on to {mixed}.",

@@ -164,9 +164,9 @@ def _for_next_stage(run: ResolvedRun) -> ResolvedRun:
     if isinstance(resources, Impossible):
         raise _refused(resources, run.loaded, run.loaded_site)
     until = together[-1] if context.until is None or context.until not in together else context.until
-    asked = replace(context, until=until, sizes=resources.sizes, slots=resources.at_a_time(search.NAME))
+    bounded = replace(context, until=until, sizes=resources.sizes, slots=resources.at_a_time(search.NAME))
     goes_on = until == together[-1] and until not in (names[-1], context.until)
-    return replace(run, context=asked, resources=resources, goes_on=goes_on)
+    return replace(run, context=bounded, resources=resources, goes_on=goes_on)
 
 
 def _as_begun(model: WorkflowModel, paths: CampaignPaths) -> WorkflowModel:

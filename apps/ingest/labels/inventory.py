@@ -171,8 +171,8 @@ def _mixtures(found: LabelInventory) -> Iterable[str]:
 
 def _unseen(key: KeyFound) -> str:
     """Return what models see of a key, as a clause."""
-    told = {str(KeyKind.CHARGE): Conditioning.CHARGE, str(KeyKind.SPIN): Conditioning.SPIN}.get(key.kind)
-    unless = "" if told is None else f" unless they are told of it (search.space.condition_on: {told})"
+    conditioning = {str(KeyKind.CHARGE): Conditioning.CHARGE, str(KeyKind.SPIN): Conditioning.SPIN}.get(key.kind)
+    unless = "" if conditioning is None else f" unless they are told of it (search.space.condition_on: {conditioning})"
     return f"models do not see {key.key}{unless}"
 
 
