@@ -129,11 +129,13 @@ def _judge(spec: CalibrateSpec, statistics: DatasetStatistics, targets: Sequence
 def _domain(
     validation: SplitPredictions, test: SplitPredictions, shares: Array
 ) -> tuple[DomainCalibration, DomainReport] | None:
-    """Return the threshold of the distance, and what it does on the test split; None without distances."""
+    """Return the threshold of the distance, and what it does on the test split; None where it is not known."""
     if validation.distances is None or test.distances is None or not len(validation.natoms):
         return None
     here, there = (farthest(shares @ p.distances, p.natoms) for p in (validation, test) if p.distances is not None)
     limit = threshold(here)
+    if not np.isfinite(limit):  # elements of validation that the sample of the training split has not
+        return None
     enough = (len(here) + 1) * FALSE_ALARMS >= 1.0
     report = DomainReport(FALSE_ALARMS, float(np.mean(there > limit)) if len(there) else 0.0)
     return DomainCalibration(limit, FALSE_ALARMS, len(here), enough), report
