@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from gfm_pipeline.apps.calibrate.ensemble import Ensemble, find_ensemble, load_ensemble
 from gfm_pipeline.apps.deploy.bundle import open_ensemble
@@ -23,6 +25,10 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
     ``energy_std`` (eV) and ``forces_std`` [N, 3], the raw spread of the members, and ``energy_interval`` (eV, of
     the total energy) and ``forces_interval`` [N, 3], calibrated half-widths at the ensemble's level: the label lies
     within value +- interval with that probability, for structures like those of the dataset.
+
+    ``stress`` (six numbers in the order of Voigt, eV/Angstrom^3) is the derivative of the energy by a strain where ASE
+    asks for it and all directions are periodic, so that cells relax and barostats work; how good it is was not measured
+    where stress is no target.
 
     Every other target of the models is there by its name, with ``NAME_std`` and, where it was calibrated,
     ``NAME_interval``; those that ASE knows (``dipole``, ``charges``, ``magmoms``) are ASE's results too.
@@ -66,7 +72,7 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
         self.ensemble = open_ensemble(ensemble) if isinstance(ensemble, (str, Path)) else ensemble
         self.predictor = Predictor(self.ensemble, dataset, dtype=dtype, device=device)
         self.dataset = self.predictor.dataset
-        self.implemented_properties = list(self.predictor.levels)
+        self.implemented_properties = list(dict.fromkeys((*self.predictor.levels, "stress")))
         self._warned: set[str] = set()
 
     @classmethod
@@ -121,7 +127,10 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
             Without atoms, or with elements the dataset does not hold.
         """
         super().calculate(atoms, list(properties), list(system_changes))
-        (self.results,) = self.predictor.predict([self.atoms])
+        stressed = "stress" in properties and bool(np.all(self.atoms.pbc))
+        (self.results,) = self.predictor.predict([self.atoms], stress=stressed)
+        if "stress" in self.results:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(self.results["stress"])
         for sentence in self.results["warnings"]:
             if sentence not in self._warned:
                 self._warned.add(sentence)

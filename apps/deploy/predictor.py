@@ -19,7 +19,7 @@ from gfm_pipeline.apps.calibrate.domain import recorded_features
 from gfm_pipeline.apps.calibrate.ensemble import Ensemble
 from gfm_pipeline.apps.dataset import neighbour_list
 from gfm_pipeline.core.contracts.evaluation import QuantityCalibration
-from gfm_pipeline.core.contracts.targets import ATTRIBUTE_NAMES, ATTRIBUTES, OF_MEAN, Level, Target
+from gfm_pipeline.core.contracts.targets import ATTRIBUTE_NAMES, ATTRIBUTES, OF_MEAN, STRESS, Level, Target
 from gfm_pipeline.core.errors import DataError, ModelError
 from gfm_pipeline.models.batch import Batch
 
@@ -63,6 +63,7 @@ class Predictor:
             raise ModelError(f"The dtype {dtype!r} is not known.", f"Use one of: {', '.join(_DTYPES)}.")
         self.ensemble, self.dataset = ensemble, chosen
         self.targets = ensemble.members[0].targets
+        self._names = {target.name for target in self.targets}
         self._dtype, self._device = _DTYPES[dtype], _device(device)
         self._calibration = ensemble.calibration.datasets[chosen]
         self._references = ensemble.members[0].card.references_of(chosen)
@@ -118,7 +119,7 @@ class Predictor:
         if not np.isfinite(atoms.cell.array).all():
             raise ModelError("The cell is not finite.", "Correct the structure.")
 
-    def predict(self, structures: Sequence[Atoms]) -> list[dict[str, Any]]:
+    def predict(self, structures: Sequence[Atoms], *, stress: bool = False) -> list[dict[str, Any]]:
         """Return the results of each structure, by name.
 
         Of every target there is its mean ``NAME``, its spread ``NAME_std`` and, where it was calibrated, the half-width
@@ -126,6 +127,8 @@ class Predictor:
         ``distances`` [N] say how far each atom is from the training data, in units of the distance that structures like
         those of the dataset exceed with a stated probability (``DomainCalibration``); ``distance`` is the largest, and
         ``in_domain`` whether it is 1 or less. Beyond it, intervals are wider in proportion.
+        With ``stress``, ``stress`` [3, 3] (eV/Angstrom^3, positive where stretched) is there too where it is no target:
+        the derivative of the energy by a strain, NaN of what is not periodic in three directions.
         ``warnings`` are sentences: with the one that a reference energy is a guess, the energy's interval is infinite.
 
         Raises
@@ -141,15 +144,17 @@ class Predictor:
         found, features = [], []
         for member, potential, head in zip(self._members, self._potentials, self._heads, strict=True):
             with recorded_features(potential) as recorded:
-                found.append(potential(_for_head(batches[member.card.spec.cutoff], head)).values)
+                batch = _for_head(batches[member.card.spec.cutoff], head)
+                found.append(potential(batch, stress=stress).values)
             features += recorded
         distances = self._distances(np.concatenate([atoms.numbers for atoms in structures]), features)
-        values = {t.name: np.stack([one[t.name].double().cpu().numpy() for one in found]) for t in self.targets}
+        targets = (*self.targets, STRESS) if stress and "stress" not in self._names else self.targets
+        values = {t.name: np.stack([one[t.name].double().cpu().numpy() for one in found]) for t in targets}
         ends = np.cumsum([len(atoms) for atoms in structures])
         results = []
         for number, atoms in enumerate(structures):
             of_atoms = slice(ends[number] - len(atoms), ends[number])
-            parts = {t: values[t.name][:, number if t.level is Level.GRAPH else of_atoms] for t in self.targets}
+            parts = {t: values[t.name][:, number if t.level is Level.GRAPH else of_atoms] for t in targets}
             results.append(self._result(atoms, parts, None if distances is None else distances[of_atoms]))
         return results
 

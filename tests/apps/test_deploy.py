@@ -16,9 +16,12 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.emt import EMT
 from ase.db import connect
+from ase.filters import FrechetCellFilter
 from ase.io import read, write
+from ase.optimize import BFGS
 
 from gfm_pipeline.apps.calculator import GFMCalculator
 from gfm_pipeline.apps.deploy.bundle import export, load_bundle, open_ensemble
@@ -300,3 +303,30 @@ def test_models_that_were_not_told_of_charge_say_so(model: Path) -> None:
     atoms.info["total_charge"] = "plus one"
     with pytest.raises(ModelError, match=r"atoms.info\['total_charge'\] is 'plus one', which is no number"):
         predictor.predict([atoms])
+
+
+def test_cells_relax_by_the_stress_which_is_the_slope_of_the_energy(model: Path) -> None:
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.05, seed=1)
+    atoms.calc = GFMCalculator(model)
+    stress = atoms.get_stress(voigt=False)
+    step = 1e-4
+    for i, j in ((0, 0), (1, 2)):
+        energies = []
+        for sign in (1, -1):
+            strain = np.eye(3)
+            strain[i, j] += sign * step / 2
+            strain[j, i] += sign * step / 2
+            moved = atoms.copy()
+            moved.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+            moved.calc = atoms.calc
+            energies.append(moved.get_potential_energy())
+        slope = (energies[0] - energies[1]) / (2 * step) / atoms.get_volume()
+        assert stress[i, j] == pytest.approx(slope, abs=1e-6)
+    before = np.abs(stress).max()
+    BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=0.005, steps=40)
+    assert np.abs(atoms.get_stress()).max() < before
+    assert "stress" not in GFMCalculator(model).predict([bulk("Cu")])[0]
+    alone = Atoms("Cu2", [[0, 0, 0], [0, 0, 2.3]], calculator=GFMCalculator(model))
+    with pytest.raises(PropertyNotImplementedError):
+        alone.get_stress()
