@@ -9,13 +9,14 @@ It imports the modules of `WARM`, and waits. For each program the worker sends t
 output; the server forks, and its child becomes the program, as ``python -m`` would make it. Everything else stays as it
 is for a program that is started anew: a session and process group of its own, a parent-death signal (the program ends
 with the server, and the server with the worker), signals, exit code, and the libraries' threads, devices and seeds, for
-the server has one thread and has used none of them. What cannot be started so is started anew: the first program of a
-worker, while its server gets ready; programs with a launch line or several ranks; those of other packages; and all of
-them where the server does not answer.
+the server has one thread and has used none of them; NumPy's own algebra keeps to one thread. What cannot be started so
+is started anew: programs with a launch line or several ranks, those of other packages, and all of them where the server
+does not get ready or does not answer.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 import importlib
@@ -27,17 +28,21 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 SERVER = "gfm_pipeline.apps.runtime.warm_start"
-# Programs that are started so, with what is imported for each before the first fork.
-WARM: Mapping[str, tuple[str, ...]] = {
-    "gfm_pipeline.apps.train": ("gfm_pipeline.apps.train.__main__", "gfm_pipeline.apps.train.task"),
+# Programs that are started so, and the module each runs: it is imported, with all that it needs, before the first fork.
+WARM: Mapping[str, str] = {
+    "gfm_pipeline.apps.train": "gfm_pipeline.apps.train.__main__",
+    "gfm_pipeline.apps.calibrate.predict": "gfm_pipeline.apps.calibrate.predict",
+    "gfm_pipeline.apps.calibrate.fit": "gfm_pipeline.apps.calibrate.fit",
 }
+READY_SECONDS = 30.0  # for the server to import everything; a program that waited so long is started anew
 ANSWER_SECONDS = 10.0  # for the server to fork
 POLL_SECONDS = 0.02
 _MESSAGE = 1 << 16  # bytes
@@ -134,11 +139,10 @@ class WarmServer:
         """Whether the server has ended."""
         return self._process.poll() is not None
 
-    @property
-    def ready(self) -> bool:
-        """Whether everything is imported."""
-        if not self._ready and self.receive(0.0) == b"ready":
-            self._ready = True
+    def ready(self, seconds: float) -> bool:
+        """Return whether everything is imported, by now or within so many seconds."""
+        if not self._ready:
+            self._ready = self.receive(seconds) == b"ready"
         return self._ready
 
     def start(self, module: str, folder: str, arguments: list[str], output: tuple[int, int]) -> WarmProgram | None:
@@ -202,10 +206,14 @@ class WarmStarter:
         if server is not None and (server.gone or environment != self._environment):
             self.close()
             server = None
+        patience = 0.0
         if server is None:
-            self._server, self._environment = WarmServer(command), dict(environment)
-            return None
-        if not server.ready:
+            server, patience = (
+                WarmServer(command),
+                READY_SECONDS,
+            )  # the imports are waited for once: they are its own too
+            self._server, self._environment = server, dict(environment)
+        if not server.ready(patience):
             return None
         program = server.start(module, folder, arguments, output)
         if program is None:
@@ -222,9 +230,8 @@ class WarmStarter:
 def main(number: int) -> None:
     """Import everything, then fork a program whenever one is asked for; in the child this returns when it is to run."""
     with socket.socket(fileno=number) as connection:
-        for modules in WARM.values():
-            for name in modules:
-                importlib.import_module(name)
+        for name in WARM.values():
+            importlib.import_module(name)
         if not safe_to_fork():
             return
         gc.collect()
@@ -278,13 +285,27 @@ def _become(folder: str, output: list[int], server: int) -> None:
         numpy.random.seed()
 
 
-def run(module: str, arguments: list[str]) -> None:
-    """Run a module as ``python -m`` does."""
+def run(module: str, arguments: list[str]) -> NoReturn:
+    """Run a module as ``python -m`` does, and end this process as it says.
+
+    The interpreter would take some thousand modules apart, which takes as long as importing a quarter of them.
+    """
     sys.argv[:] = [module, *arguments]
-    for name in WARM.get(module, ()):
-        if name.endswith("__main__"):
-            sys.modules.pop(name, None)
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    sys.modules.pop(WARM[module], None)  # it becomes the main module
+    code: object = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as leaving:
+        code = leaving.code
+    if not isinstance(code, int | None):
+        sys.exit(code)  # a text, which the interpreter prints
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
 
 
 if __name__ == "__main__":

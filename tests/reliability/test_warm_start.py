@@ -18,7 +18,7 @@ from training_cases import assert_same_state, lines, publish_dataset, small_spec
 
 from gfm_pipeline.apps.runtime import warm_start
 from gfm_pipeline.apps.runtime.launch import Launch
-from gfm_pipeline.apps.runtime.warm_start import WarmProgram, WarmStarter
+from gfm_pipeline.apps.runtime.warm_start import WarmProgram, WarmServer, WarmStarter
 from gfm_pipeline.apps.runtime.wrapper import run
 from gfm_pipeline.core.contracts.task import ERROR_FILE, RESULT_FILE, SPEC_FILE, STOP_FILE, ExitCode
 from gfm_pipeline.core.publish import write_record
@@ -38,12 +38,9 @@ def warm() -> Iterator[WarmStarter]:
 
 def ready(starter: WarmStarter, environment: dict[str, str] = ENVIRONMENT) -> None:
     """Start the server of a starter and wait until it has imported everything."""
-    launch = Launch(TRAIN, "/", 60.0, environment)
-    assert starter.start(TRAIN, "/", [], environment, warm_start_command(launch), (1, 2)) is None
-    assert starter._server is not None
-    while not starter._server.ready:
-        assert not starter._server.gone
-        time.sleep(0.05)
+    starter._server = WarmServer(warm_start_command(Launch(TRAIN, "/", 60.0, environment)))
+    starter._environment = environment
+    assert starter._server.ready(300.0)
 
 
 def warm_start_command(launch: Launch) -> Callable[[str], list[str]]:
@@ -168,8 +165,10 @@ def test_it_ends_with_the_worker(tmp_path: Path) -> None:
     assert not alive
 
 
-def test_without_a_server_programs_are_started_anew(tmp_path: Path, forked: list[int]) -> None:
-    """Other programs, another environment than the server's, and a server that died."""
+def test_without_a_server_programs_are_started_anew(
+    tmp_path: Path, forked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other programs, a server that is not ready, another environment than the server's, and a server that died."""
     starter = WarmStarter()
     try:
         (tmp_path / "p").mkdir()
@@ -178,15 +177,16 @@ def test_without_a_server_programs_are_started_anew(tmp_path: Path, forked: list
         launch = Launch("program", str(tmp_path / "p"), 60.0, {"PYTHONPATH": str(tmp_path)})
         assert run(launch, warm=starter).code == 0
         assert starter._server is None  # nothing is kept for programs that are not known
-        ready(starter)
+        monkeypatch.setattr(warm_start, "READY_SECONDS", 0.0)
+        assert run(attempt(tmp_path / "a"), warm=starter).code == 0  # its server is not ready
         first = starter._server
-        assert run(replace(attempt(tmp_path / "a"), environment={"OMP_NUM_THREADS": "2"}), warm=starter).code == 0
         assert first is not None
+        assert run(replace(attempt(tmp_path / "b"), environment={"OMP_NUM_THREADS": "2"}), warm=starter).code == 0
         assert first.gone
         assert starter._server is not None
-        starter._server._process.kill()
+        starter._server._process.kill()  # as one that died
         starter._server._process.wait()
-        assert run(attempt(tmp_path / "b"), warm=starter).code == 0
+        assert run(attempt(tmp_path / "c"), warm=starter).code == 0
         assert not forked
     finally:
         starter.close()
