@@ -298,7 +298,7 @@ def run(module: str, arguments: list[str]) -> NoReturn:
     except SystemExit as leaving:
         code = leaving.code
     if not isinstance(code, int | None):
-        sys.exit(code)  # a text, which the interpreter prints
+        sys.exit(str(code))  # a text, which the interpreter prints
     for thread in threading.enumerate():
         if thread is not threading.main_thread() and not thread.daemon:
             thread.join()
