@@ -10,7 +10,9 @@ import pytest
     [
         ("apps.program", "apps.runtime.program", ["run_program", "Task", "StopRequested"]),
         ("apps.contracts.task", "core.contracts.task", ["ExitCode", "RESULT_FILE"]),
-        ("apps.contracts.training", "core.contracts.training", ["TrainSpec", "TrainResult"]),
+        ("apps.contracts.training", "core.contracts.training", ["TrainSpec"]),
+        ("apps.contracts.training", "core.contracts.training_result", ["TrainResult", "StopReason"]),
+        ("apps.contracts.data", "core.contracts.dataset_statistics", ["DatasetStatistics"]),
         ("apps.contracts.data", "core.contracts.data", ["SourceSettings", "Split"]),
         ("apps.contracts.evaluation", "core.contracts.evaluation", ["CalibrateSpec", "PredictSpec"]),
     ],
