@@ -10,7 +10,6 @@ import click
 
 from gfm_pipeline.cli.support.amounts import Amount
 from gfm_pipeline.core.errors import ConfigError
-from gfm_pipeline.sites.registry import split_sets
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,6 +68,8 @@ queue_option = _allocation_option("queue", str, "Queue of the site; short for --
 
 def _for_the_site(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse settings of the workflow where only those of the site are taken."""
+    from gfm_pipeline.sites.registry import split_sets  # here, so that looking at a campaign does not wait for it
+
     for text in split_sets(value)[0]:
         raise ConfigError(f"--set {text!r} is not for the site.", "Example: --set site.scheduler.account=abc123")
     return value

@@ -279,8 +279,9 @@ def test_predictions_are_those_without_stored_edges(both: tuple[Path, Path], tmp
     columns, stored = dataset.columns(Split.TEST), dataset.edges(Split.TEST, model.card.spec.cutoff)
     assert stored is not None
     listed, chosen = (predict_columns(model, columns, "m", 5, edges=e) for e in (None, stored))
-    for a, b in zip(listed, chosen, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    assert listed.keys() == chosen.keys() == {"energy", "forces"}
+    for name, values in listed.items():
+        np.testing.assert_allclose(values, chosen[name], rtol=1e-5, atol=1e-5)
 
 
 def test_only_edges_are_different(both: tuple[Path, Path]) -> None:
