@@ -68,7 +68,7 @@ class LivedTime:
     Parameters
     ----------
     most
-        Seconds that count of a pause between two looks; whoever uses it looks more often.
+        Seconds that count of a pause between two looks; the caller looks more often.
     clock
         The clock.
     """

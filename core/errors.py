@@ -48,7 +48,7 @@ class GFMError(Exception):
 
 
 class Refused(ValueError):
-    """A value that a declared rule refuses; whoever knows where it was written turns this into a `FileError`.
+    """A value that a declared rule refuses; the caller that knows where it was written turns this into a `FileError`.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started us wants it ignored
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the parent process wants it ignored
         signal.signal(signal.SIGINT, _leave)
     _open_streams()
     from gfm_pipeline.cli.main import main as run  # after the above: importing takes time

@@ -1,6 +1,6 @@
 """Batch scripts: the job a campaign's driver lives in, and blocks of nodes for a driver that lives elsewhere.
 
-Pure text from a site file and a `BatchJob`. Nothing of the environment of whoever writes it gets in, and every value
+Pure text from a site file and a `BatchJob`. Nothing of the writer's environment gets in, and every value
 is quoted; what the site file means as shell text (its prologue, its activation, its directives) stays as it stands.
 """
 
@@ -27,7 +27,7 @@ class BatchJob:
     Parameters
     ----------
     name
-        Unique to the campaign; whoever looks for the job later looks for this.
+        Unique to the campaign; a later search for the job looks for this.
     nodes, hours
         How many nodes, and for how long.
     queue

@@ -1,6 +1,6 @@
 """The ADIOS2 dataset: columns on disk in HydraGNN's layout, graphs in memory, batches for models.
 
-Names are imported when first used: whoever needs neighbour lists only does not wait for torch, and a
+Names are imported when first used: code that needs neighbour lists only does not wait for torch, and a
 generator can set the number of OpenMP threads before any library reads it.
 """
 

@@ -13,7 +13,7 @@ class BoundedLog:
     """Takes what a program writes; keeps the first and the last half of ``limit`` bytes.
 
     The head goes to ``path`` as it comes. What follows fills two files in turn, each a quarter of ``limit``
-    at most, so that the newest lines are on disk whoever dies; `close` joins them to the head with a note of
+    at most, so that the newest lines are on disk when a process dies; `close` joins them to the head with a note of
     how much was left out. A disk that refuses costs log, never the program: its output is still taken.
 
     Parameters

@@ -54,9 +54,9 @@ def exit_code_of(child: subprocess.Popen[bytes]) -> int | None:
 
 
 class WrapperHeartbeat:
-    """Says whether whoever should touch a file has stopped doing so; ``now`` is monotonic, file times only compared.
+    """Says whether the process that should touch a file has stopped doing so.
 
-    With ``must_appear`` a file that never comes counts, too.
+    ``now`` is monotonic, and file times are only compared. With ``must_appear`` a file that never comes counts, too.
     """
 
     def __init__(self, path: Path, patience: float, now: float, *, must_appear: bool = True) -> None:

@@ -1,7 +1,7 @@
 """Which graphs are in which batch: a pure function of the seed and the number of graphs drawn before.
 
 A large dataset is passed over window by window: its blocks on disk are shuffled, a window is some blocks that follow
-each other in that order, and the graphs of a window are shuffled. So whoever draws needs the blocks of one window at
+each other in that order, and the graphs of a window are shuffled. So a rank needs the blocks of one window at
 a time, of two where one ends, and reads them whole.
 """
 

@@ -146,7 +146,7 @@ def still_open(campaign: OpenCampaign, mine: JobIdentity, notify: Notify) -> lis
             if info.state.has_ended:
                 record(campaign, JobEnded(name, str(info.state)))
                 continue
-            if not known.job:  # its number was lost with whoever submitted it
+            if not known.job:  # its number was lost with the process that submitted it
                 record(campaign, JobSubmitted(name, info.id))
             living.append(ActiveJob(name, info.id, jobs.where(), info))
     return living

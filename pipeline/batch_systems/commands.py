@@ -1,7 +1,7 @@
 """Commands of a batch system, each within a time.
 
 Nothing here fails because a batch system is slow: a command that hangs, fails or answers nonsense raises
-`SchedulerTrouble`, and whoever asked comes back later (`gfm_pipeline.execution.retry` says when).
+`SchedulerTrouble`, and the caller tries again later (`gfm_pipeline.execution.retry` says when).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ class JobRole(StrEnum):
 
 @dataclass(frozen=True)
 class JobIntended:
-    """A batch job is about to be submitted under a name that is used once: whoever comes next can look it up.
+    """A batch job is about to be submitted under a name that is used once: the next driver can look it up.
 
     ``after`` is the number of the job it follows in a chain; ``system`` and ``cluster`` say which batch system gets it.
     Journals of earlier versions have none of the three.

@@ -2,7 +2,7 @@
 
 The lock is a file made with ``O_EXCL`` that names its holder. A holder that is certainly dead is replaced: who
 wants to replace it takes, in the same way, a second lock whose name is the digest of the dead holder's
-record. So of all who see the same corpse one replaces it, and whoever is late finds another record in place.
+record. So one of the drivers that find a dead holder replaces its record; a later one finds the new record in place.
 Who is uncertain (another host, another container) is never replaced, however old its heartbeat: see `unlock`. What
 proves a death is in `gfm_pipeline.campaign.holder`.
 """
@@ -125,7 +125,7 @@ def _acquire(path: Path, record: bytes, job: JobIdentity, job_ended: JobEndedFn)
 
 
 def _has_died(path: Path, record: bytes, job: JobIdentity, job_ended: JobEndedFn) -> bool:
-    """Return whether whoever wrote ``record`` has died; who beats while others say so lives."""
+    """Return whether the process that wrote ``record`` has died; one whose heartbeat moves is alive."""
     holder, before = parse(record), _heartbeat_of(path)
     dead = is_dead(holder, _age(path))
     if dead and not same_boot(holder):  # a machine of the same name may live: its heart is watched, not the clock

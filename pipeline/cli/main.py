@@ -182,7 +182,7 @@ def invoke(arguments: list[str] | None = None) -> int:
     with edge():
         try:
             return _invoke(arguments)
-        except BrokenPipeError:  # whoever reads has seen enough
+        except BrokenPipeError:  # the reader has seen enough
             return 0
         except (KeyboardInterrupt, click.Abort):
             _notify("Interrupted.")

@@ -44,7 +44,7 @@ def run(
 ) -> None:
     """Run the campaign of WORKFLOW to its end, or go on with it.
 
-    Running again continues: what is done under the same settings and data is not repeated, after
+    Run it again to continue: work that is done under the same settings and data is not repeated, after
     whatever end the last run had. Changed settings re-run only the stages that depend on them.
     Ctrl-C stops politely: running trainings save a checkpoint first. A second Ctrl-C stops at once.
     """

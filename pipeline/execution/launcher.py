@@ -68,7 +68,7 @@ class LaunchEnd:
 
 @dataclass(frozen=True)
 class Processes:
-    """Parsl's processes of this driver, so that whoever comes after its death can end them."""
+    """Parsl's processes of this driver, so that the next driver can end them after its death."""
 
     known: tuple[ProcessId, ...]
 
@@ -228,7 +228,7 @@ class ParslLauncher:
         return [(size, self._executors[size.label]) for size in self.sizes]
 
     def _note_processes(self) -> None:
-        """Note the interchanges and the groups of the pools for whoever comes after this driver's death."""
+        """Note the interchanges and the groups of the pools for the driver that follows this one's death."""
         self._processes = (*self._interchanges, *self._pools.processes())
         with suppress(StorageError):  # met again, and reported, with the next task
             write_record(self.run_dir / PROCESSES_FILE, Processes(self._processes))

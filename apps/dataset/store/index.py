@@ -1,7 +1,7 @@
 """What is known of every structure without reading it: its size, its labels, and how many neighbours it has.
 
-Sharing a batch between ranks needs sizes and numbers of labels of all its structures, whoever reads them. So ingest
-counts once, and keeps 28 bytes per structure beside the atoms, and 4 for each target beside energy and forces.
+Sharing a batch between ranks needs sizes and numbers of labels of all its structures, whichever rank reads them. So
+ingest counts once, and keeps 28 bytes per structure beside the atoms, and 4 for each target beside energy and forces.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an attempt left in its folder, read by whoever wants to know how it went."""
+"""What an attempt left in its folder, read to learn how it went."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Blocks of nodes that are batch jobs, for a driver that runs elsewhere (a login or workflow node).
 
-One job an intent: a job's name is recorded in the journal before it is submitted and used once, so that whoever comes
+One job per intent: a job's name is recorded in the journal before it is submitted and used once, so that whoever comes
 after a crash or a time-out of the batch system looks the name up before anything is submitted again. A batch
 system that is slow or fails makes the campaign wait, never fail.
 """
