@@ -8,7 +8,7 @@ Without files, random alloys labelled by ASE's effective medium potential are ma
 (``dataset export --hydragnn``, energies without those of the elements), and trained on by both: HydraGNN as its
 published configuration of foundation models says (``gfm_mlip.json``, loss of energies, energies an atom and ten times
 forces) but for the sizes, this project by its own loss with forces ten times. Both predict forces as gradients.
-Printed a row an epoch: structures trained on a second of processor time so far, and mean absolute errors of the
+Printed a row per epoch: structures trained on a second of processor time so far, and mean absolute errors of the
 validation split, eV an atom and eV/Angstrom a component.
 """
 

@@ -1,4 +1,4 @@
-"""One driver a campaign, without ``flock`` (which parallel file systems do not keep) and without hard links.
+"""One driver per campaign, without ``flock`` (which parallel file systems do not keep) and without hard links.
 
 The lock is a file made with ``O_EXCL`` that names its holder. A holder that is certainly dead is replaced: who
 wants to replace it takes, in the same way, a second lock whose name is the digest of the dead holder's

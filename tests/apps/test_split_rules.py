@@ -110,7 +110,7 @@ def test_what_is_an_isolated_atom() -> None:
 
     assert is_lone(record(1, 0.0, False))
     assert is_lone(record(1, 10.0, True))
-    assert not is_lone(record(1, 2.7, True))  # a metal of one atom a cell
+    assert not is_lone(record(1, 2.7, True))  # a metal of one atom per cell
     assert not is_lone(record(2, 10.0, True))
     assert not is_lone(record(1, 0.0, True))  # a cell without volume is a fault of its own
 

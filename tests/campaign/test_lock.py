@@ -1,4 +1,4 @@
-"""One driver a campaign."""
+"""One driver per campaign."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""One driver a campaign, whatever the moment, the clock and the file system."""
+"""One driver per campaign, whatever the moment, the clock and the file system."""
 
 import errno
 import json

@@ -34,7 +34,7 @@ def numbers_in(target: str, value: Any) -> Numbers | None:
 
 
 def as_declared(target: Target, values: Numbers, natoms: int) -> Numbers:
-    """Return a label in the shape that its target declares: of the rank, and a row an atom where atoms have it.
+    """Return a label in the shape that its target declares: of the rank, and a row per atom where atoms have it.
 
     A symmetric tensor may be nine numbers, or six in the order xx, yy, zz, yz, xz, xy.
 

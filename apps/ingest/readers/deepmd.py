@@ -4,7 +4,7 @@ The layouts: https://docs.deepmodeling.com/projects/deepmd/en/stable/data/system
 ``nopbc``, ``set.*/coord.npy`` [F, 3N], ``box.npy`` [F, 9], ``energy.npy`` [F], ``force.npy`` [F, 3N], and
 ``real_atom_types.npy`` [F, N] of mixed systems, -1 where there is no atom) and, for LMDB,
 https://docs.deepmodeling.com/projects/deepmd/en/latest/data/lmdb.html (msgpack of arrays a frame, and
-``__metadata__``). ``.raw`` files are the same arrays as text, a line a frame, beside ``type.raw``; an HDF5 file has a
+``__metadata__``). ``.raw`` files are the same arrays as text, a line per frame, beside ``type.raw``; an HDF5 file has a
 group a system, filled as its folder is. Units are eV and Angstrom.
 """
 
@@ -91,7 +91,7 @@ def _frames_of(system: _System | _Stored) -> Iterator[Parse]:
 
 
 def _raw_frames(folder: Path, options: DeepmdOptions) -> Iterator[Parse]:
-    """Yield the frames of a system whose arrays are text, a line a frame."""
+    """Yield the frames of a system whose arrays are text, a line per frame."""
     system = _System(folder, options)
     with ExitStack() as stack:
         files = {

@@ -75,7 +75,7 @@ class ReferenceEnergies:
 def fit_references(
     train: Columns, elements: tuple[str, ...], isolated: Mapping[str, float] | None = None
 ) -> ReferenceEnergies:
-    """Fit one energy an element by linear least squares on the training split, in float64.
+    """Fit one energy per element by linear least squares on the training split, in float64.
 
     Parameters
     ----------

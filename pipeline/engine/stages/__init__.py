@@ -1,1 +1,1 @@
-"""One module a stage: pure functions from settings and state to the next step."""
+"""One module per stage: pure functions from settings and state to the next step."""

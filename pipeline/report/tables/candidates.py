@@ -25,7 +25,7 @@ _ABBREVIATED = {"learning rate": "lr", "batch size": "batch", "force weight": "f
 
 
 def candidate_settings(candidates: tuple[CandidateView, ...]) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """Split settings into what all candidates share (as text) and what differs, flattened, one dict a candidate."""
+    """Split settings into what all candidates share (as text) and what differs, flattened, one dict per candidate."""
     flat = [flatten(c.settings) for c in candidates]
     keys = list(dict.fromkeys(key for one in flat for key in one))
     shared = {

@@ -31,7 +31,7 @@ _KEY_SETS = KeySets()
 
 
 class CifCsvReader(FileReader):
-    """Reads one record a row; metadata are the columns."""
+    """Reads one record per row; metadata are the columns."""
 
     def frames(self, part: InputFile, options: CifCsvOptions) -> Iterator[Parse]:
         """Yield the rows of a table."""

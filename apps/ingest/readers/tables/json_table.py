@@ -37,7 +37,7 @@ _KEY_SETS = KeySets()
 
 
 class JsonTableReader(FileReader):
-    """Reads one record a row; every other column is metadata."""
+    """Reads one record per row; every other column is metadata."""
 
     def frames(self, part: InputFile, options: JsonTableOptions) -> Iterator[Parse]:  # noqa: ARG002
         """Yield the rows."""

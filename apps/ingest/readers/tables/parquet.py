@@ -21,7 +21,7 @@ _ROWS = 256  # read at a time
 
 
 class ParquetReader(FileReader):
-    """Reads one record a row; every other column is metadata."""
+    """Reads one record per row; every other column is metadata."""
 
     def frames(self, part: InputFile, options: ParquetOptions) -> Iterator[Parse]:  # noqa: ARG002
         """Yield the rows."""
