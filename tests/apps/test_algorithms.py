@@ -68,7 +68,7 @@ def test_every_setting_is_a_declared_hyperparameter_and_every_entry_a_key_of_the
     settings = {*vars(ModelSettings("SchNet")), *vars(OptimiserSettings())} - {"algorithm", "options"}
     assert set(HYPERPARAMETERS) == settings
     space = WorkflowModel.model_json_schema()["$defs"]["SpaceModel"]["properties"]
-    assert set(space) == settings | {"algorithm", "per_algorithm"}
+    assert set(space) == settings | {"algorithm", "per_algorithm", "forbidden"}
     assert {h.group for h in HYPERPARAMETERS.values()} == set(Group)
 
 

@@ -57,7 +57,14 @@ def test_the_threshold_keeps_its_promise_and_structures_are_as_far_as_their_fart
 def test_features_are_recorded_batch_by_batch_and_only_meanwhile() -> None:
     ends, none = torch.tensor([0, 1, 1, 2]), torch.zeros(3, dtype=torch.int64)
     batch = Batch(
-        torch.tensor([1, 8, 1]), torch.eye(3), ends, ends.flip(0), torch.zeros(4, 3), none, none[:1] + 3, none[:1]
+        torch.tensor([1, 8, 1]),
+        torch.eye(3),
+        ends,
+        torch.tensor([1, 0, 2, 1]),
+        torch.zeros(4, 3),
+        none,
+        none[:1] + 3,
+        none[:1],
     )
     model = Potential(ModelSpec("SchNet", 8, 1, 4.0))
     with recorded_features(model) as found:

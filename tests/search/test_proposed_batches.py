@@ -221,7 +221,7 @@ def test_the_process_ends_with_its_driver():
 def test_a_method_that_fails_is_one_sentence(process):
     with pytest.raises(ConfigError, match="There is no proposal method 'nowhere'"):
         process.submit(question(choice=PolicyChoice("nowhere", {}))).result()
-    bad = replace(question(), told=[Observation({"algorithm": "SchNet", "hidden": 17}, 0.5)])
+    bad = replace(question(), observations=[Observation({"algorithm": "SchNet", "hidden": 17}, 0.5)])
     with pytest.raises(ConfigError, match="Proposal method 'batch-ucb' failed: KeyError"):
         process.submit(bad).result()
     assert process.submit(question(3)).result() == question(3).answer()

@@ -6,7 +6,7 @@ import pytest
 from bed_campaigns import WORKFLOW
 from machines import PERLMUTTER
 
-from gfm_pipeline.simulate.asked import Asked, simulated
+from gfm_pipeline.simulate.request import SimulationRequest, simulated
 
 pytestmark = pytest.mark.slow
 CANDIDATES = (
@@ -24,8 +24,8 @@ WITHIN = 0.10
 def test_a_campaign_and_its_simulation_agree(start, mode):
     run = start(PERLMUTTER, mode, workflow=CANDIDATES, step_seconds=0.04)
     run.to_the_end()
-    asked = Asked(run.folder / "w.yaml", PERLMUTTER.site, (run.overlay,), recorded=run.campaign)
-    found = simulated(asked, compare=False)
+    request = SimulationRequest(run.folder / "w.yaml", PERLMUTTER.site, (run.overlay,), recorded=run.campaign)
+    found = simulated(request, compare=False)
     assert found.outcome == "done"
     told = f"{found.hours * 3600:.1f} of {found.recorded_hours * 3600:.1f} s, {found.occupancy:.3f} of "
     told += f"{found.recorded_occupancy:.3f}\n{found.scenario['cost']}\n{run.story()}"
