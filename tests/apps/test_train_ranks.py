@@ -160,7 +160,7 @@ def test_gradients_losses_and_validations_are_those_of_one_rank(exact, case):
     """Of three steps with clipping, for every algorithm and both force heads, with missing labels."""
     (alone,) = exact[1, None]
     ranks = exact[case]
-    assert len([key for key in alone if "gradient" in key]) == STEPS * 5
+    assert len([key for key in alone if "gradient" in key]) == STEPS * 6
     for key, expected in alone.items():
         for found in ranks:
             np.testing.assert_array_equal(found[key], ranks[0][key])  # the same bits on all ranks
