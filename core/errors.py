@@ -23,6 +23,7 @@ no sentence holds. Expected errors are shown without a traceback.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,17 @@ class DataError(GFMError):
 
 class ModelError(GFMError):
     """A model was asked for something it cannot do."""
+
+
+def plain_error(error: GFMError) -> dict[str, Any]:
+    """Return an error as JSON has it, for another process of ours; `error_of` raises it there."""
+    return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+
+
+def error_of(plain: Mapping[str, Any]) -> GFMError:
+    """Return the error that `plain_error` wrote; a `DataError` for a class that is not known here."""
+    found = globals().get(plain["error"], DataError)
+    known = found if isinstance(found, type) and issubclass(found, GFMError) else DataError
+    error = known(plain["message"])
+    error.hint = plain["hint"]
+    return error

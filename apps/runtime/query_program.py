@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from gfm_pipeline.core.errors import GFMError
+from gfm_pipeline.core.errors import GFMError, plain_error
 from gfm_pipeline.core.records import from_plain, to_plain
 
 S = TypeVar("S")
@@ -30,7 +30,7 @@ def answer_query(spec_type: type[S], body: Callable[[S], Any]) -> int:
             result = {"answer": to_plain(body(from_plain(spec_type, json.load(sys.stdin))))}
             code = 0
         except GFMError as error:
-            result = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+            result = plain_error(error)
             code = error.exit_code
         out.write(json.dumps(result, allow_nan=False))
     return code

@@ -1,33 +1,34 @@
 """Proposals in a process of their own: the driver goes on with its campaign while a surrogate is fitted.
 
 `ProposalProcess` is the driver's end. The other end is this module run as a program: it reads questions from its
-standard input and writes answers to its standard output, until there are no more or its driver is gone. Both ends
-pickle, since both are this installation and the pipe is private to them. Results are sent in parts, so that the
-driver's other threads run in between.
+standard input and writes answers to its standard output, until there are no more or its driver is gone. Both are
+lines of JSON. Results are sent in parts, so that the driver's other threads run in between.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
+import msgspec
+
 from gfm_pipeline.core.contracts.policies import PROPOSALS, PolicyChoice, make_policy
-from gfm_pipeline.core.errors import ConfigError, GFMError, StageFailed
+from gfm_pipeline.core.errors import ConfigError, GFMError, StageFailed, error_of, plain_error
 from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.search.proposer import Observation, ProposalMethod
-from gfm_pipeline.search.space import SearchSpace
+from gfm_pipeline.search.space import Choice, Dimension, Range, SearchSpace
 
-PART = 2000  # candidates that are pickled at a time
+PART = 2000  # candidates in one line
+END = "end"
 WATCHED_SECONDS = 1.0
 
 
@@ -81,9 +82,9 @@ class ProposalProcess:
         for retried in (False, True):  # a process that was killed says nothing of the question
             process = self._started()
             try:
-                _send(process.stdin, question)
-                answer: list[dict[str, Any]] | GFMError = _load(process.stdout)
-            except (EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+                _send(process.stdin, _lines(question))
+                answer = _line(process.stdout)
+            except (EOFError, OSError, ValueError) as error:
                 self._end(process)
                 if retried or self._closed:
                     raise StageFailed(
@@ -91,9 +92,10 @@ class ProposalProcess:
                         "Ask the machine's log whether it ran out of memory; `gfm-pipeline resume` tries again.",
                     ) from error
             else:
-                if isinstance(answer, GFMError):
-                    raise answer
-                return answer
+                if "error" in answer:
+                    raise error_of(answer)
+                proposed: list[dict[str, Any]] = answer["proposed"]
+                return proposed
         raise AssertionError("unreachable: the second failure raises")
 
     def _started(self) -> subprocess.Popen[bytes]:
@@ -130,31 +132,70 @@ class ProposalProcess:
         self._process = self._stderr = None
 
 
-def _parts(question: Question) -> Iterator[tuple[str, Any]]:
-    yield "begin", (question.method, question.space, question.n, question.seed)
-    for name in ("observations", "taken"):
-        rows = getattr(question, name)
-        for start in range(0, len(rows), PART):
-            yield name, list(rows[start : start + PART])
-    yield "end", None
+def _lines(question: Question) -> Iterator[Any]:
+    method = [question.method.name, dict(question.method.options)]
+    yield {"method": method, "space": _plain(question.space), "n": question.n, "seed": question.seed}
+    for start in range(0, len(question.observations), PART):
+        part = question.observations[start : start + PART]
+        yield {"observations": [[one.settings, one.objective] for one in part]}
+    for start in range(0, len(question.taken), PART):
+        yield {"taken": list(question.taken[start : start + PART])}
+    yield END
 
 
-def _send(stream: Any, question: Question) -> None:
-    for part in _parts(question):
-        pickle.dump(part, stream, protocol=pickle.HIGHEST_PROTOCOL)
+def _plain(space: SearchSpace) -> dict[str, Any]:
+    """Return a space as JSON has it; `_space` reads it."""
+    return {
+        "shared": {name: vars(dimension) for name, dimension in space.shared.items()},
+        "own": {a: {name: vars(d) for name, d in dimensions.items()} for a, dimensions in space.own.items()},
+        "forbidden": [{name: vars(d) for name, d in combination.items()} for combination in space.forbidden],
+    }
+
+
+def _space(plain: Mapping[str, Any]) -> SearchSpace:
+    def dimensions(found: Mapping[str, Any]) -> dict[str, Dimension]:
+        return {name: Choice(tuple(d["values"])) if "values" in d else Range(**d) for name, d in found.items()}
+
+    return SearchSpace(
+        dimensions(plain["shared"]),
+        {algorithm: dimensions(found) for algorithm, found in plain["own"].items()},
+        tuple(dimensions(found) for found in plain["forbidden"]),
+    )
+
+
+def _send(stream: Any, lines: Iterable[Any]) -> None:
+    for line in lines:
+        stream.write(msgspec.json.encode(line, enc_hook=_number) + b"\n")
     stream.flush()
 
 
-def _load(stream: Any) -> Any:
-    return pickle.load(stream)  # noqa: S301 - the other end of a pipe of ours
+def _number(value: Any) -> Any:
+    """Return a scalar of NumPy as Python's own number."""
+    return value.item()
+
+
+def _line(stream: Any) -> Any:
+    """Return the next line; raises EOFError where the other end is gone."""
+    line = stream.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError("the pipe ended")
+    return msgspec.json.decode(line)
 
 
 def _receive(stream: Any) -> Question:
-    _, (method, space, n, seed) = _load(stream)
+    head = _line(stream)
     found: dict[str, list[Any]] = {"observations": [], "taken": []}
-    while (part := _load(stream))[0] != "end":
-        found[part[0]] += part[1]
-    return Question(method, space, found["observations"], found["taken"], n, seed)
+    while (part := _line(stream)) != END:
+        for name, rows in part.items():
+            found[name] += rows
+    return Question(
+        PolicyChoice(*head["method"]),
+        _space(head["space"]),
+        [Observation(settings, objective) for settings, objective in found["observations"]],
+        found["taken"],
+        head["n"],
+        head["seed"],
+    )
 
 
 def _leave_with(parent: int) -> None:
@@ -172,23 +213,19 @@ def main() -> None:
     with suppress(EOFError):
         while True:
             question = _receive(sys.stdin.buffer)
-            answer: list[dict[str, Any]] | GFMError
             try:
-                answer = question.answer()
+                answer: dict[str, Any] = {"proposed": question.answer()}
             except GFMError as error:
-                answer = error
+                answer = plain_error(error)
             except Exception as error:  # noqa: BLE001 - a method may be of another package and raise anything
                 message = (str(error).splitlines() or [""])[0].rstrip(".")
-                answer = ConfigError(
+                failed = ConfigError(
                     f"Proposal method {question.method.name!r} failed: {type(error).__name__}: {message}.",
                     "Correct it, or choose another with search.proposals.",
                 )
-            pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)
-            answers.flush()
+                answer = plain_error(failed)
+            _send(answers, [answer])
 
 
 if __name__ == "__main__":
-    # Pickles name classes by their module, which for this one must not be ``__main__``.
-    from gfm_pipeline.search.proposal_process import main as run
-
-    run()
+    main()

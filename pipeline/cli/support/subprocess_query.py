@@ -6,8 +6,7 @@ import json
 import subprocess
 from typing import Any, TypeVar
 
-from gfm_pipeline.core import errors
-from gfm_pipeline.core.errors import DataError, GFMError
+from gfm_pipeline.core.errors import DataError, error_of
 from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.core.records import canonical_json, from_plain, to_plain
 
@@ -47,8 +46,4 @@ def query(module: str, spec: Any, kind: type[T], seconds: float | None, *, shows
         raise DataError(f"{module} ended with exit code {done.returncode}: {last}") from None
     if "answer" in reply:
         return from_plain(kind, reply["answer"])
-    found = getattr(errors, reply["error"], DataError)
-    known = found if isinstance(found, type) and issubclass(found, GFMError) else DataError
-    error = known(reply["message"])
-    error.hint = reply["hint"]
-    raise error
+    raise error_of(reply)
