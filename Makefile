@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: demo setup test test-long test-chaos test-slurm test-versions docs golden lint clean help
 
 help:
-	@echo "make demo    set up, then structures -> datasets -> search -> ensemble -> calibration (about 4 minutes on 2 cores)"
+	@echo "make demo    set up, then structures -> datasets -> search -> ensemble -> calibration (about 5 minutes on 2 cores)"
 	@echo "make test    set up, then ruff, mypy, the import rule and the tests"
 	@echo "make test-long   the tests that take minutes each: random kills and chaos; make test-chaos: chaos alone"
 	@echo "make test-slurm  the tests on a real Slurm alone (root, and Debian's slurmctld slurmd slurm-client munge)"
