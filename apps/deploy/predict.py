@@ -72,7 +72,12 @@ def predict_files(spec: PredictFilesSpec) -> PredictFacts:
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
     check_source(spec.source)
-    predictor = Predictor(open_ensemble(spec.model), spec.dataset, dtype=spec.dtype, device=spec.device)
+    ensemble = open_ensemble(spec.model)
+    try:
+        predictor = Predictor(ensemble, spec.dataset, dtype=spec.dtype, device=spec.device)
+    except ModelError as error:  # what was asked for, not what the model is
+        hint = error.hint and error.hint.replace("dataset=NAME", "--dataset NAME")
+        raise ConfigError(error.message, hint) from error
     output = (
         nullcontext()
         if spec.output is None

@@ -12,6 +12,7 @@ from gfm_pipeline.core.errors import GFMError, plain_error
 from gfm_pipeline.core.records import from_plain, to_plain
 
 S = TypeVar("S")
+INTERRUPTED = 130  # exit code, by the custom of shells: 128 + SIGINT
 
 
 def answer_query(spec_type: type[S], body: Callable[[S], Any]) -> int:
@@ -22,7 +23,7 @@ def answer_query(spec_type: type[S], body: Callable[[S], Any]) -> int:
     Returns
     -------
     int
-        The exit code: that of the error, or 0.
+        The exit code: that of the error, `INTERRUPTED` after Ctrl-C, or 0.
     """
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         os.dup2(2, 1)
@@ -32,5 +33,7 @@ def answer_query(spec_type: type[S], body: Callable[[S], Any]) -> int:
         except GFMError as error:
             result = plain_error(error)
             code = error.exit_code
+        except KeyboardInterrupt:  # the command that asked was interrupted too, and says so
+            return INTERRUPTED
         out.write(json.dumps(result, allow_nan=False))
     return code

@@ -23,8 +23,8 @@ PIPED = 160  # characters of a line that does not go to a terminal
 F = TypeVar("F", bound=Callable[..., Any])
 _PROGRAMS = "gfm_pipeline.apps.deploy"
 _SHOWN = {target.error_unit: (target.printed_unit, target.shown_factor) for target in DEFAULT}
-MODEL = click.argument("model", type=click.Path(path_type=Path))
-FILES = click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+MODEL = click.argument("model", type=click.Path(exists=True, path_type=Path))
+FILES = click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 
 
 def _of_files(command: F) -> F:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from ase.build import bulk
@@ -56,5 +59,32 @@ def test_answers_are_json_and_faults_are_sentences(tmp_path: Path) -> None:
     assert "No structure has a label" in said
     said = run(tmp_path, COMMAND, "export", str(CAMPAIGN), "--output", "m.gfm", code=2)
     assert "m.gfm exists" in said
-    said = run(tmp_path, COMMAND, "predict", "m.gfm", "missing.xyz", "--output", "o.csv", code=1)
-    assert "missing.xyz of source files does not exist" in said
+    said = run(tmp_path, COMMAND, "predict", "m.gfm", "missing.xyz", "--output", "o.csv", code=2)
+    assert "missing.xyz' does not exist" in said
+    said = run(tmp_path, COMMAND, "predict", "m.gfm", "new.extxyz", "--dataset", "ice", "--output", "o.csv", code=2)
+    assert "has no dataset 'ice'. Use one of: alloys." in said
+
+
+def test_ctrl_c_ends_a_prediction_with_one_word_and_leaves_nothing(tmp_path: Path) -> None:
+    run(tmp_path, COMMAND, "export", str(CAMPAIGN), "--output", "m.gfm")
+    write(tmp_path / "many.extxyz", [bulk("Cu", cubic=True).repeat(2)] * 3000)
+    command = [COMMAND, "predict", "m.gfm", "many.extxyz", "--output", "o.extxyz"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
+    ) as process:
+        give_up = time.monotonic() + 120
+        while not list(tmp_path.glob(".o.partial*")):
+            assert process.poll() is None
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=60)[0]
+    assert process.returncode == 130
+    assert said.strip() == "Interrupted."
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.gfm", "many.extxyz"]
