@@ -108,7 +108,7 @@ class OperatorAlgorithm(MessagePassing):
         if not hasattr(layer.operator, "register_message_forward_hook"):
             raise ModelError(f"{name} is no torch_geometric.nn.MessagePassing.", "Return one from operator().")
         training = layer.training
-        layer.eval()
+        layer.eval()  # torch's evaluation mode, without dropout, for the comparison; no text is evaluated
         x = torch.linspace(-1.0, 1.0, 3 * self.spec.hidden).view(3, -1)
         pair, third = torch.tensor([[0, 1], [1, 0]]), torch.tensor([[2, 0], [0, 2]])
         basis, envelope = self.radial(torch.tensor([[0.4], [0.4], [1.0], [1.0]]) * self.spec.cutoff)

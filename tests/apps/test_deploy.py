@@ -268,7 +268,7 @@ def told(model: Path, conditioning: Conditioning) -> Predictor:
         card = replace(member.card, spec=spec, attributes={dataset: {"charge": (-1.0, 1.0)}})
         potential = Potential(spec)
         potential.load_state_dict(member.potential.state_dict(), strict=False)
-        members.append(replace(member, potential=potential.eval(), card=card))
+        members.append(replace(member, potential=potential.eval(), card=card))  # torch's evaluation mode
     return Predictor(replace(ensemble, members=tuple(members)), dataset)
 
 
