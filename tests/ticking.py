@@ -9,7 +9,9 @@ from pathlib import Path
 from types import TracebackType
 
 PERIOD = 0.02  # seconds between two updates
-WATTS, SWING, TURN = 900.0, 500.0, 3.0  # mean power, by how much it swings about it, and in how many seconds once
+# Mean power, by how much it swings about it, and in how many seconds once: time that nobody counted is taken at mean
+# power, which is right to a part of one swing, 500 W * 0.7 s / pi for each node.
+WATTS, SWING, TURN = 900.0, 500.0, 0.7
 
 
 def joules(when: float) -> float:
