@@ -8,7 +8,6 @@ from gfm_pipeline.api.run_request import ResolvedRun
 from gfm_pipeline.campaign.budget_standing import UNITS
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.decisions.budgets import Budget
-from gfm_pipeline.engine.stages.table import stages_of
 
 
 def refuse_budget(request: ResolvedRun, state: CampaignState) -> None:
@@ -19,12 +18,6 @@ def refuse_budget(request: ResolvedRun, state: CampaignState) -> None:
     ConfigError
         Naming the limit at its line, and the smallest one that can.
     """
-    names = [stage.name for stage in stages_of(request.loaded.model)]
-    for name in request.loaded.model.budget.stages:
-        if name not in names:
-            raise request.loaded.error(
-                ("budget", "stages", name), f"There is no stage {name!r} in this campaign.", f"Use {', '.join(names)}."
-            )
     found = Budget(request.context, state, request.site, state.last_event, alive=False).cannot_finish()
     if found is None:
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -123,6 +123,7 @@ def resolve(
         warm_start=_warm_start(loaded, paths),
     )
     names = stage_names(context)
+    _check_stage_names(loaded, names)
     if until is not None and until not in names:
         raise ConfigError(f"There is no stage {until!r} to run until.", suggestion(until, names))
     if gone:
@@ -144,15 +145,22 @@ def _warm_start(loaded: LoadedWorkflow, paths: CampaignPaths) -> tuple[Prior, ..
     return read_results(path, loaded.model.search.space.compile()).results
 
 
+def _check_stage_names(loaded: LoadedWorkflow, names: Sequence[str]) -> None:
+    """Refuse settings of a stage that the campaign does not have."""
+    for section, stages in (("allocation", loaded.model.allocation.stages), ("budget", loaded.model.budget.stages)):
+        for name in stages:
+            if name not in names:
+                raise loaded.error(
+                    (section, "stages", name),
+                    f"There is no stage {name!r} in this campaign.",
+                    suggestion(name, list(names)),
+                )
+
+
 def _for_next_stage(run: ResolvedRun) -> ResolvedRun:
     """Return a run in the allocation of the stage that is next, up to the last one that shares it."""
     model, site, context = run.loaded.model, run.site, run.context
     names = stage_names(context)
-    for name in model.allocation.stages:
-        if name not in names:
-            raise run.loaded.error(
-                ("allocation", "stages", name), f"There is no stage {name!r} in this campaign.", suggestion(name, names)
-            )
     journal = context.paths.journal
     state = load_state(journal) if journal.exists() else CampaignState()
     todo = [name for name in names if finished_stage(context, state, name) is None]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from gfm_pipeline.api.run_request import resolve
+from gfm_pipeline.api.run_request import RunRequest, SiteChoice
 from gfm_pipeline.campaign.folder import check_name
 from gfm_pipeline.cli.options import workflow_options
 
@@ -18,7 +18,7 @@ def validate(
     workflow: Path, site: str, overlays: tuple[Path, ...], folder: Path | None, overrides: tuple[str, ...]
 ) -> None:
     """Check WORKFLOW: keys, types, readers, files, site; one sentence for the first fault."""
-    request = resolve(workflow, site, folder, overrides, overlays)
+    request = RunRequest(workflow, SiteChoice(site, overlays), folder, overrides).resolve()
     check_name(request.context.paths, request.loaded.model.name)
     names = ", ".join(s.name for s in request.context.sources)
     click.echo(f"{workflow} is valid: sources {names}; site {request.site.name} with {request.context.slots} slots.")
