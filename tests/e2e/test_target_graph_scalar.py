@@ -23,4 +23,4 @@ def test_a_scalar_of_a_structure_goes_through_all_stages(tmp_path, real_data):
     before = results["dihedral"]
     atoms.rotate(37, (1, 2, 3))
     atoms.get_potential_energy()
-    assert atoms.calc.results["dihedral"] == pytest.approx(before, abs=1e-5)
+    assert atoms.calc.results["dihedral"] == pytest.approx(before, abs=0.01)  # degrees, of single precision

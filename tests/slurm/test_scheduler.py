@@ -238,8 +238,10 @@ def test_a_job_that_is_begun_again_keeps_its_number_and_counts(slurm, bed, tmp_p
         time.sleep(0.1)
     bed.command("scontrol", "requeue", job)
     wait_for(slurm, job, JobState.PENDING)
-    bed.command("scontrol", "update", f"jobid={job}", "starttime=now")
+    give_up = time.monotonic() + 120
     while len((tmp_path / "told").read_text().splitlines()) < 2:
-        assert time.monotonic() < give_up + 120
-        time.sleep(0.2)
+        assert time.monotonic() < give_up
+        # Again and again: Slurm puts the start two minutes off once the first run has been cleaned up.
+        bed.command("scontrol", "update", f"jobid={job}", "starttime=now", check=False)
+        time.sleep(1)
     assert [line.split()[2] for line in (tmp_path / "told").read_text().splitlines()] == ["0", "1"]
