@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gfm_pipeline.core.contracts.training import DatasetRef, Device, TrainSpec, settings_of
+from gfm_pipeline.core.contracts.target_checks import check_together, describe_target
+from gfm_pipeline.core.contracts.targets import DEFAULT, FORCES, Target, order_of
+from gfm_pipeline.core.contracts.training import DatasetRef, Device, ForceHead, TrainSpec, settings_of
 from gfm_pipeline.core.contracts.training_result import DatasetErrors, TrainResult
 from gfm_pipeline.core.errors import DataError, Stopped
 
@@ -26,6 +29,7 @@ def train_model(
     output: Path | str,
     *,
     algorithm: str = "PaiNN",
+    targets: Sequence[str | Target] | Mapping[str, float] | None = None,
     graphs: int = 10_000,
     seed: int = 0,
     validate_every: int | None = None,
@@ -45,6 +49,9 @@ def train_model(
         Folder of the checkpoint, which ``evaluate_model`` takes. One that is published is not made again.
     algorithm
         Message passing algorithm.
+    targets
+        What the model learns: names of targets that a dataset has or that are registered, or a name and the weight of
+        its loss of each, or `gfm_pipeline.core.contracts.targets.Target` records; None: energy and forces.
     graphs
         Structures seen in all, repetitions included.
     seed
@@ -71,7 +78,12 @@ def train_model(
 
     options = hyperparameters.pop("options", {})
     chosen = DEFAULTS | {"algorithm": algorithm} | hyperparameters
+    opened = [_opened(dataset) for dataset in _listed(datasets)]
+    wanted = _targets(targets, opened)
+    if isinstance(targets, Mapping) and FORCES.name in targets:
+        chosen["force_weight"] = float(targets[FORCES.name])
     model, optimiser = settings_of(chosen | {f"options.{name}": value for name, value in options.items()})
+    check_together(wanted, direct_forces=model.force_head is ForceHead.DIRECT)
     target = Path(output).resolve()
     work = target.with_name(target.name + WORK_SUFFIX)
     work.mkdir(parents=True, exist_ok=True)
@@ -79,7 +91,7 @@ def train_model(
         task=target.name,
         model=model,
         optimiser=optimiser,
-        datasets=tuple(_reference(dataset) for dataset in _listed(datasets)),
+        datasets=tuple(DatasetRef(dataset.name, str(dataset.path.resolve())) for dataset in opened),
         seed=seed,
         output=str(target),
         budget_graphs=graphs,
@@ -87,6 +99,7 @@ def train_model(
         validate_every=validate_every or max(1, graphs // 5),
         threads=threads,
         device=Device(device),
+        targets=wanted,
     )
     task = Task(work)
     try:
@@ -145,11 +158,24 @@ def _listed(datasets: Any) -> list[Any]:
     return list(datasets) if isinstance(datasets, Sequence) and not isinstance(datasets, str) else [datasets]
 
 
-def _reference(dataset: Dataset | Path | str) -> DatasetRef:
+def _opened(dataset: Dataset | Path | str) -> Dataset:
     from gfm_pipeline.apps.dataset import Dataset
 
-    opened = dataset if isinstance(dataset, Dataset) else Dataset.open(Path(dataset))
-    return DatasetRef(opened.name, str(opened.path.resolve()))
+    return dataset if isinstance(dataset, Dataset) else Dataset.open(Path(dataset))
+
+
+def _targets(
+    given: Sequence[str | Target] | Mapping[str, float] | None, datasets: Sequence[Dataset]
+) -> tuple[Target, ...]:
+    """Return what is learned, in the order of workflows; datasets say what a name is that is not registered."""
+    if given is None:
+        return DEFAULT
+    of_data = {name: facts.target for dataset in datasets for name, facts in dataset.statistics.targets.items()}
+    found = []
+    for one in [given] if isinstance(given, str) else given:
+        target = one if isinstance(one, Target) else of_data.get(one) or describe_target(one)
+        found.append(replace(target, weight=float(given[target.name])) if isinstance(given, Mapping) else target)
+    return tuple(sorted(found, key=order_of))
 
 
 @contextmanager

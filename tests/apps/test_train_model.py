@@ -1,0 +1,61 @@
+"""`train_model` and what it is asked to learn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ingest_cases import labelled, run_all
+
+from gfm_pipeline import evaluate_model, train_model
+from gfm_pipeline.apps.dataset import Dataset
+from gfm_pipeline.apps.train.checkpoint import load
+from gfm_pipeline.core.contracts.data import SourceSettings
+from gfm_pipeline.core.contracts.targets import FORCES, Level, Reference, Target
+from gfm_pipeline.core.errors import GFMError
+
+SIZE = Target("extent", "Angstrom", "how far atoms stand from the centre", Level.GRAPH, reference=Reference.MEAN)
+SMALL = {"hidden": 4, "layers": 1, "cutoff": 3.0, "graphs": 32}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Dataset:
+    from ase.io import write
+
+    folder = tmp_path_factory.mktemp("data")
+    frames = labelled(24)
+    for atoms in frames:
+        atoms.info["extent"] = float(np.linalg.norm(atoms.positions - atoms.positions.mean(0), axis=1).mean())
+    write(folder / "x.extxyz", frames)
+    source = SourceSettings("d", "ase", (str(folder / "x.extxyz"),), group_key="@record", targets=(SIZE,))
+    return Dataset.open(Path(run_all(folder / "work", source).output))
+
+
+def test_names_weights_and_records_say_what_is_learned(dataset, tmp_path):
+    result = train_model(dataset, tmp_path / "a", targets=["extent", "energy"], **SMALL)
+    assert list(result.errors["d"].others) == ["extent"]
+    assert list(evaluate_model(tmp_path / "a", dataset).others) == ["extent"]
+    train_model(dataset, tmp_path / "b", targets={"energy": 1, "forces": 3, "extent": 0.25}, **SMALL)
+    card = load(tmp_path / "b").card
+    assert [(t.name, t.weight) for t in card.targets] == [("energy", 1.0), ("forces", 3.0), ("extent", 0.25)]
+    assert card.optimiser.force_weight == 3.0
+    train_model(dataset, tmp_path / "c", targets=[FORCES, replace(SIZE, weight=2.0)], force_head="direct", **SMALL)
+    assert [t.name for t in load(tmp_path / "c").card.targets] == ["forces", "extent"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "sentence"),
+    [
+        (["energy", "extend"], "extend"),
+        (["energy", "stress"], "No dataset has labels of the target stress"),
+        (["forces"], "derivative of the energy"),
+        (["energy", "energy"], "named twice"),
+        ([], "at least one target"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused_in_a_sentence(dataset, tmp_path, targets, sentence):
+    with pytest.raises(GFMError, match=sentence):
+        train_model(dataset, tmp_path / "x", targets=targets, **SMALL)
+    assert not (tmp_path / "x").exists()
