@@ -11,11 +11,14 @@ import torch
 from gfm_pipeline.apps.dataset import Columns, GraphTable, write_bp
 from gfm_pipeline.apps.dataset.store.index import IndexWriter
 from gfm_pipeline.apps.dataset.store.write import BpWriter, chunks
+from gfm_pipeline.apps.runtime.program import StopRequested, Task
 from gfm_pipeline.apps.train.checkpoint import load
+from gfm_pipeline.apps.train.task import train
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.core.contracts.layout import LAYOUT_FILE, BpShard, DatasetLayout, LabelExtent
 from gfm_pipeline.core.contracts.training import DatasetRef, ModelSettings, OptimiserSettings, TrainSpec
+from gfm_pipeline.core.contracts.training_result import TrainResult
 from gfm_pipeline.core.publish import publishing, write_record
 
 REFERENCE = {"H": -13.0, "O": -430.0}
@@ -139,3 +142,25 @@ def small_spec(datasets: tuple[DatasetRef, ...], output: Path) -> TrainSpec:
         budget_graphs=400,
         validate_every=100,
     )
+
+
+class StopAt(Task):
+    """A task that is asked to stop at its n-th look."""
+
+    looks = -1
+
+    @property
+    def stop_requested(self) -> bool:
+        self.looks -= 1
+        return self.looks == -1
+
+
+def run(spec: TrainSpec, folder: Path, looks: int | None = None) -> TrainResult | Path:
+    """Train in ``folder``; after ``looks`` steps stop and return the folder instead of a result."""
+    folder.mkdir(parents=True)
+    task = StopAt(folder)
+    task.looks = -2 if looks is None else looks
+    try:
+        return train(spec, task)[0]
+    except StopRequested:
+        return folder

@@ -231,8 +231,7 @@ def test_vectors_that_were_promised_and_not_given_are_a_model_error(monkeypatch)
 @pytest.mark.usefixtures("lab_models", "one_thread")
 @pytest.mark.parametrize("name", ["ResGated", "Pairs"])
 def test_operators_and_energies_of_other_packages_train_resume_and_predict_like_our_own(name, tmp_path) -> None:
-    from test_train import run
-    from training_cases import assert_same_state, publish_dataset, small_spec
+    from training_cases import assert_same_state, publish_dataset, run, small_spec
 
     from gfm_pipeline.apps.train.checkpoint import load_model
 

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from training_cases import REFERENCE, assert_same_state, lines, morse_columns, publish_dataset, small_spec
+from training_cases import REFERENCE, assert_same_state, lines, morse_columns, publish_dataset, run, small_spec
 
 from gfm_pipeline.apps.dataset import GraphTable, collate
-from gfm_pipeline.apps.runtime.program import StopRequested, Task
+from gfm_pipeline.apps.runtime.program import Task
 from gfm_pipeline.apps.train.checkpoint import load, load_model
 from gfm_pipeline.apps.train.setup import CHECKPOINTS
-from gfm_pipeline.apps.train.task import last_graphs, train
+from gfm_pipeline.apps.train.task import train
 from gfm_pipeline.apps.train.validate import validate
 from gfm_pipeline.core.contracts.algorithms import BUILT_IN
-from gfm_pipeline.core.contracts.task import ERROR_FILE, RESULT_FILE, SPEC_FILE, STOP_FILE, ExitCode
-from gfm_pipeline.core.contracts.training import Convergence, DatasetRef, ModelSettings, TrainSpec
-from gfm_pipeline.core.contracts.training_result import StopReason, TrainResult
+from gfm_pipeline.core.contracts.task import ExitCode
+from gfm_pipeline.core.contracts.training import Convergence, DatasetRef, TrainSpec
+from gfm_pipeline.core.contracts.training_result import StopReason
 from gfm_pipeline.core.errors import ConfigError, DataError, IntegrityError
-from gfm_pipeline.core.publish import write_record
-from gfm_pipeline.core.records import read_record
 from gfm_pipeline.models import ModelSpec, Potential, multitask_loss
 from gfm_pipeline.models.loss import label_counts
 
@@ -46,28 +38,6 @@ def datasets(tmp_path_factory) -> tuple[DatasetRef, ...]:
 @pytest.fixture
 def spec(datasets, tmp_path) -> TrainSpec:
     return small_spec(datasets, tmp_path / "output")
-
-
-class StopAt(Task):
-    """A task that is asked to stop at its n-th look."""
-
-    looks = -1
-
-    @property
-    def stop_requested(self) -> bool:
-        self.looks -= 1
-        return self.looks == -1
-
-
-def run(spec: TrainSpec, folder: Path, looks: int | None = None) -> TrainResult | Path:
-    """Train in ``folder``; after ``looks`` steps stop and return the folder instead of a result."""
-    folder.mkdir(parents=True)
-    task = StopAt(folder)
-    task.looks = -2 if looks is None else looks
-    try:
-        return train(spec, task)[0]
-    except StopRequested:
-        return folder
 
 
 @pytest.mark.parametrize("algorithm", NAMES)
@@ -255,99 +225,3 @@ def test_losses_of_parts_add_up_with_missing_labels():
     assert counts == {"energy": 7, "forces": int(columns.natoms.sum()) - 3}
     parts = [loss(graphs, counts)[0] for graphs in (range(4), range(4, 5), range(5, 9))]  # one part has no energy
     assert float(sum(parts).detach()) == pytest.approx(float(whole.detach()), rel=1e-5)
-
-
-# Leaves the training no more room than ROOM bytes beyond what a step with one graph needs.
-LIMITED = """\
-import ctypes, resource, sys
-from dataclasses import replace
-from gfm_pipeline.core.contracts.training import TrainSpec
-from gfm_pipeline.apps.runtime.program import run_program
-from gfm_pipeline.apps.train import task
-make = task.prepare
-def prepare(spec, *rest):
-    make(replace(spec, micro_batch=1), *rest).step()
-    made = make(spec, *rest)
-    ctypes.CDLL(None).malloc_trim(0)
-    pages = int(open("/proc/self/statm").read().split()[0])
-    limit = pages * resource.getpagesize() + ROOM
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    return made
-task.prepare = prepare
-sys.exit(run_program(TrainSpec, task.train))
-"""
-
-
-def test_a_batch_too_large_for_memory_fits_in_parts(spec, tmp_path):
-    model = ModelSettings("PNA", hidden=64, layers=3, cutoff=3.0)
-    optimiser = replace(spec.optimiser, batch_size=256)
-    spec = replace(spec, model=model, optimiser=optimiser, budget_graphs=256, validate_every=256, validation_limit=4)
-    whole = run(spec, tmp_path / "whole")
-    (tmp_path / "limited.py").write_text(LIMITED.replace("ROOM", str(8 << 20)))
-    codes = []
-    for micro_batch in (None, 128, 64, 32, 16, 8):
-        folder = tmp_path / f"a{micro_batch}"
-        folder.mkdir()
-        limited = replace(spec, micro_batch=micro_batch, output=str(tmp_path / "parts"))
-        write_record(folder / SPEC_FILE, limited)
-        command = [sys.executable, str(tmp_path / "limited.py"), SPEC_FILE]
-        done = subprocess.run(command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False, timeout=60)
-        codes.append(done.returncode)
-        if done.returncode == ExitCode.OK:
-            break
-        assert "memory" in json.loads((folder / ERROR_FILE).read_text())["message"]
-    assert codes[0] == ExitCode.OUT_OF_MEMORY
-    assert codes[-1] == ExitCode.OK
-    result = read_record(TrainResult, folder / RESULT_FILE)
-    assert result.objective == pytest.approx(whole.objective, rel=1e-4)
-
-
-# --- the program
-
-
-def start(folder: Path, spec: TrainSpec) -> subprocess.Popen:
-    folder.mkdir()
-    write_record(folder / SPEC_FILE, spec)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "gfm_pipeline.apps.train", SPEC_FILE]
-    return subprocess.Popen(command, cwd=folder, env=environment)
-
-
-def wait_for_progress(folder: Path, process: subprocess.Popen) -> None:
-    while last_graphs(folder / "progress.jsonl") < 0:
-        assert process.poll() is None
-        time.sleep(0.01)
-
-
-def test_sigterm_then_sigkill_then_the_same_weights(spec, tmp_path):
-    spec = replace(spec, budget_graphs=9600, validate_every=400, checkpoint_every_seconds=0.4)
-    whole = run(spec, tmp_path / "whole")
-    spec = replace(spec, output=str(tmp_path / "published"))
-    process = start(tmp_path / "a1", spec)
-    wait_for_progress(tmp_path / "a1", process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == ExitCode.PREEMPTED
-    assert not (tmp_path / "a1" / RESULT_FILE).exists()
-    spec = replace(spec, previous_attempts=(str(tmp_path / "a1"),))
-    process = start(tmp_path / "a2", spec)
-    wait_for_progress(tmp_path / "a2", process)
-    process.kill()
-    process.wait()
-    assert not (tmp_path / "a2" / RESULT_FILE).exists()
-    spec = replace(spec, previous_attempts=(str(tmp_path / "a1"), str(tmp_path / "a2")))
-    assert start(tmp_path / "a3", spec).wait(60) == ExitCode.OK
-    result = read_record(TrainResult, tmp_path / "a3" / RESULT_FILE)
-    assert_same_state(whole.checkpoint, result.checkpoint)
-    assert result.objective == whole.objective
-    assert lines(tmp_path / "a1", tmp_path / "a2", tmp_path / "a3") == lines(tmp_path / "whole")
-    assert result.graphs == whole.graphs
-
-
-def test_stop_file_and_expected_errors_have_their_exit_codes(spec, tmp_path):
-    process = start(tmp_path / "b", replace(spec, datasets=(DatasetRef("x", str(tmp_path / "nothing")),)))
-    other = start(tmp_path / "a", spec)
-    (tmp_path / "a" / STOP_FILE).touch()
-    assert process.wait(60) == ExitCode.PERMANENT
-    assert "never finished" in json.loads((tmp_path / "b" / ERROR_FILE).read_text())["message"]
-    assert other.wait(60) == ExitCode.PREEMPTED
-    assert list((tmp_path / "a" / CHECKPOINTS).glob("graphs-*"))

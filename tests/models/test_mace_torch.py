@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from brute import batch, loss_of
-from test_properties import CUTOFF, _crossing, crystal, molecule, predict, rotation
+from model_cases import CUTOFF, crossing, crystal, molecule, predict, rotation
 
 from gfm_pipeline.models import ModelSpec, Potential
 
@@ -43,7 +43,7 @@ def test_its_forces_are_gradients_and_its_energies_do_not_jump(model) -> None:
         pos[2, 1] += sign * h
         ends.append(predict(model, replace(s, pos=pos))[0][0])
     assert (ends[1] - ends[0]) / (2 * h) == pytest.approx(force[2, 1], abs=1e-6)
-    inside, outside = (predict(model, s) for s in _crossing(False, np.array([CUTOFF - 1e-6, CUTOFF + 1e-6])))
+    inside, outside = (predict(model, s) for s in crossing(False, np.array([CUTOFF - 1e-6, CUTOFF + 1e-6])))
     np.testing.assert_allclose(inside[0], outside[0], atol=1e-9)
 
 

@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 from ase.data import covalent_radii
 from brute import Structure, batch
-from test_properties import CUTOFF, conservative, crystal, make, molecule, predict
+from model_cases import CUTOFF, conservative, crystal, make, molecule, predict
 
 from gfm_pipeline.apps.dataset import neighbour_list
 from gfm_pipeline.core.errors import ModelError

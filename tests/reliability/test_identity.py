@@ -3,81 +3,24 @@
 from __future__ import annotations
 
 import json
-import types
-from typing import Any, Union, get_args, get_origin
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
-from results_tables import results_of
+from identity_cases import PLAIN, keys, keys_of, write_inputs
 
-from gfm_pipeline.api.run_request import ResolvedRun, resolve
+from gfm_pipeline.api.run_request import resolve
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.identity import differences, file_digests, remember_digests, stage_key
-from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.cli.main import invoke
 from gfm_pipeline.engine.decisions.decide import opening
 from gfm_pipeline.engine.stages.table import NAMES
 from gfm_pipeline.workflow.schema import WorkflowModel
 
-# Keys that need another one beside them.
-WITH = {
-    "data.sources.*.labels": {"targets": {"energy": {}, "forces": {}, "dipole": {}}},
-    "data.sources.*.label_units": {"targets": {"energy": {}, "forces": {}, "dipole": {}}},
-}
-PLAIN: dict[str, Any] = {
-    "name": "small",
-    "seed": 3,
-    "data": {
-        "sources": {
-            "zinc": {"reader": "ase", "files": "z*.xyz", "energy_unit": "Ha", "max_force": 30.5},
-            "alloys": {"reader": "emt-alloys", "shards": 2, "options": {"parents": 30, "children": 2, "sizes": [4]}},
-        },
-        "validation": 0.2,
-    },
-    "search": {
-        "candidates": 6,
-        "rungs": [40, 80],
-        "reduction": 2,
-        "space": {
-            "algorithm": ["SchNet", "EGNN"],
-            "hidden": [16, 32],
-            "learning_rate": {"low": 1e-3, "high": 1e-2, "scale": "log"},
-            "per_algorithm": {"EGNN": {"hidden": [8, 16], "layers": 2}},
-        },
-    },
-    "converge": {"members": 2, "check_every": 40},
-    "calibrate": {"level": 0.9},
-}
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    found = tmp_path_factory.mktemp("identity")
-    (found / "z1.xyz").write_text("one")
-    (found / "z2.xyz").write_text("two")
-    space = WorkflowModel.model_validate(PLAIN).search.space.compile()
-    (found / "results.csv").write_text(results_of(space))
-    return found
-
-
-def keys(folder, text: str, *overrides: str) -> dict[str]:
-    """Return the key of every stage, each stage's outputs being a function of its key."""
-    (folder / "w.yaml").write_text(text)
-    return keys_of(resolve(folder / "w.yaml", "local", folder / "campaign", overrides))
-
-
-def keys_of(request: ResolvedRun) -> dict[str]:
-    state = CampaignState()
-    found = {}
-    for name in NAMES:
-        opened = opening(request.context, state, name)
-        assert opened is not None
-        found[name] = opened.key
-        state.apply(opened, 0.0)
-        state.apply(ev.StageDone(opened.key, {"all": f"made from {opened.key}"}), 1.0)
-    return found
+    return write_inputs(tmp_path_factory.mktemp("identity"))
 
 
 class Scribe:
@@ -166,173 +109,6 @@ def test_neither_place_nor_site_nor_verbosity_changes_a_key(folder, tmp_path):
         "energy: {core_watts: 3}\ndriver: {heartbeat_seconds: 9}\nenvironment: {LOG_LEVEL: debug}\n"
     )
     assert keys_of(resolve(tmp_path / "w.yaml", str(site), tmp_path / "elsewhere", ())) == before
-
-
-# Every setting of the schema: a changed value (of PLAIN above), and the first stage that depends on it; so do all
-# stages after it, through its outputs. None: no stage depends on it.
-SETTINGS: dict[str, tuple[Any, str | None]] = {
-    "name": ("other", None),
-    "seed": (4, "ingest"),
-    "data.sources.*.reader": ("hydragnn", "ingest"),
-    "data.sources.*.files": ("z1.xyz", "ingest"),
-    "data.sources.*.options": ({"format": "extxyz"}, "ingest"),
-    "data.sources.*.energy_unit": ("eV", "ingest"),
-    "data.sources.*.length_unit": ("Bohr", "ingest"),
-    "data.sources.*.energy_key": ("REF_energy", "ingest"),
-    "data.sources.*.forces_key": ("REF_forces", "ingest"),
-    "data.sources.*.group_key": ("run", "ingest"),
-    "data.sources.*.max_force": (31.5, "ingest"),
-    "data.sources.*.energy_per_atom": (True, "ingest"),
-    "data.sources.*.force_sign": ("gradients", "ingest"),
-    "data.sources.*.charge": (1, "ingest"),
-    "data.sources.*.spin": (2, "ingest"),
-    "data.sources.*.level_of_theory": ("PBE", "ingest"),
-    "data.sources.*.licence": ("MIT", "ingest"),
-    "data.sources.*.citation": ("doi:10.1/x", "ingest"),
-    "data.sources.*.energy_window": ([-1.0, 2.0], "ingest"),
-    "data.sources.*.duplicates": ("rounded", "ingest"),
-    "data.sources.*.isolated_atoms": (5.0, "ingest"),
-    "data.sources.*.inconsistent_pbc": ("quarantine", "ingest"),
-    "data.sources.*.overlap": (0.5, "ingest"),
-    "data.sources.*.shards": (3, "ingest"),
-    "data.sources.*.isolated_energies": ({"H": -13.6}, "ingest"),
-    "data.sources.*.select": ({"head": "pbe"}, "ingest"),
-    "data.sources.*.stated_units": ("ignore", "ingest"),
-    "data.sources.*.split_key": ("part", "ingest"),
-    "data.sources.*.labels": ({"dipole": "REF_dipole"}, "ingest"),
-    "data.sources.*.label_units": ({"dipole": "Debye"}, "ingest"),
-    "targets": ({"energy": {}, "dipole": {}}, "ingest"),
-    "data.sources.*.splits.train": ("z*.xyz", "ingest"),
-    "data.sources.*.splits.validation": ("z1.xyz", "ingest"),
-    "data.sources.*.splits.test": ("z1.xyz", "ingest"),
-    "data.split_across_sources": ("together", "ingest"),
-    "data.validation": (0.3, "ingest"),
-    "data.test": (0.3, "ingest"),
-    "data.max_quarantined": (0.5, "ingest"),
-    "data.shard_mb": (64.0, "ingest"),
-    "data.edges": ("stored", "ingest"),
-    "search.candidates": (8, "search"),
-    "search.wave": (3, "search"),
-    "search.rungs": ([40, 90], "search"),
-    "search.reduction": (3, "search"),
-    "search.validation_limit": (10, "search"),
-    "search.space.algorithm": (["SchNet", "EGNN", "PNA"], "search"),
-    "search.space.hidden": ([16, 64], "search"),
-    "search.space.layers": (3, "search"),
-    "search.space.cutoff": (6.0, "search"),
-    "search.space.n_radial": (12, "search"),
-    "search.space.learning_rate": ({"low": 1e-3, "high": 1e-2, "scale": "linear"}, "search"),
-    "search.space.batch_size": ([8], "search"),
-    "search.space.force_weight": (5, "search"),
-    "search.space.weight_decay": (0.1, "search"),
-    "search.space.ema_decay": (0.5, "search"),
-    "search.space.clip_norm": (5.0, "search"),
-    "search.space.warmup": (20, "search"),
-    "search.space.forbidden": ([{"hidden": 8, "layers": 2}], "search"),
-    "search.space.force_head": ("direct", "search"),
-    "search.space.condition_on": ("charge", "search"),
-    "search.space.repulsion": (True, "search"),
-    "search.space.per_algorithm": ({"EGNN": {"hidden": [8, 24], "layers": 2}}, "search"),
-    "converge.members": (3, "search"),  # the search chooses them
-    "converge.max_per_algorithm": (2, "search"),
-    "search.stopping": ("none", "search"),
-    "search.proposals": ("random", "search"),
-    "search.warm_start": ("results.csv", "search"),
-    "converge.selection": ("diverse", "search"),
-    "converge.criterion": ("limit", "converge"),
-    "converge.check_every": (50, "converge"),
-    "converge.patience": (5, "converge"),
-    "converge.min_delta": (0.1, "converge"),
-    "converge.max_graphs": (1000, "converge"),
-    "converge.anneal_fraction": (0.5, "converge"),
-    "calibrate.level": (0.8, "calibrate"),
-    "resources.ingest.nodes": (0, None),  # nothing else is possible
-    "resources.ingest.cores": (2, None),
-    "resources.search.nodes": (1, None),
-    "resources.search.ranks_per_node": (1, None),
-    "resources.converge.nodes": (1, None),
-    "resources.converge.ranks_per_node": (1, None),
-    "resources.calibrate.nodes": (0, None),
-    "resources.calibrate.cores": (2, None),
-    "allocation.nodes": (1, None),
-    "allocation.hours": (3.0, None),
-    "allocation.queue": ("debug", None),
-    "allocation.blocks": (2, None),
-    "allocation.stages.*.nodes": (1, None),
-    "allocation.stages.*.hours": (1.0, None),
-    "allocation.stages.*.queue": ("debug", None),
-    "budget.node_hours": (9.0, None),
-    "budget.kwh": (9.0, None),
-    "budget.hours": (9.0, None),
-    "budget.trials": (5, None),
-    "budget.stages.*.node_hours": (9.0, None),
-    "budget.stages.*.kwh": (9.0, None),
-    "budget.stages.*.hours": (9.0, None),
-    "limits.task_hours": (1.0, None),
-    "limits.heartbeat_timeout_seconds": (5.0, None),
-    "limits.wrapper_timeout_seconds": (5.0, None),
-    "limits.record_seconds": (5.0, None),
-    "limits.reading_gb": (1.0, None),
-    "limits.visible_seconds": (9.0, None),
-    "limits.stop_seconds": (5.0, None),
-}
-
-
-def inner_models(annotation: Any) -> list[tuple[str, type[BaseModel]]]:
-    """Return the models inside a field that is a section of the file: itself, or the values of a mapping."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [("", annotation)]
-    if get_origin(annotation) is dict:
-        value = get_args(annotation)[1]
-        if isinstance(value, type) and issubclass(value, BaseModel):
-            return [(".*", value)]
-    if get_origin(annotation) in (Union, types.UnionType):
-        return []  # a value that may be written in several ways, e.g. a range or a list
-    return []
-
-
-def leaves(model: type[BaseModel], where: str = "") -> list[str]:
-    found = []
-    for name, field in model.model_fields.items():
-        inner = inner_models(field.annotation)
-        found += [leaf for mark, m in inner for leaf in leaves(m, f"{where}{name}{mark}.")] or [f"{where}{name}"]
-    return found
-
-
-def test_the_table_lists_every_setting_of_the_schema():
-    assert sorted(SETTINGS) == sorted(leaves(WorkflowModel))
-
-
-def changed(dotted: str, value: Any) -> dict[str, Any]:
-    plain = json.loads(json.dumps(PLAIN | WITH.get(dotted, {})))
-    *sections, last = dotted.replace("*", "zinc" if dotted.startswith("data") else "search").split(".")
-    node = plain
-    for section in sections:
-        node = node.setdefault(section, {})
-    assert node.get(last) != value
-    node[last] = value
-    return plain
-
-
-@pytest.mark.parametrize("dotted", SETTINGS)
-def test_each_setting_changes_exactly_the_stages_that_depend_on_it(dotted, folder):
-    value, first = SETTINGS[dotted]
-    before = keys(folder, json.dumps(PLAIN | WITH.get(dotted, {})))
-    after = keys(folder, json.dumps(changed(dotted, value)))
-    different = [name for name in NAMES if before[name] != after[name]]
-    order = list(NAMES)
-    assert different == ([] if first is None else order[order.index(first) :])
-
-
-def test_of_a_target_the_weight_changes_the_search_and_the_print_nothing_that_is_trained(folder):
-    def with_targets(**targets):
-        return keys(folder, json.dumps(PLAIN | {"targets": {"energy": {}, "forces": {}, **targets}}))
-
-    assert with_targets() == keys(folder, json.dumps(PLAIN))
-    before = with_targets(band_gap={})
-    heavier, other = with_targets(band_gap={"weight": 2.0}), with_targets(band_gap={"keys": ["gap"]})
-    assert [name for name in NAMES if before[name] != heavier[name]] == [name for name in NAMES if name != "ingest"]
-    assert before["ingest"] != other["ingest"]
 
 
 def test_content_of_files_counts_and_their_times_do_not(folder, tmp_path):

@@ -13,9 +13,9 @@ from typing import Any
 import pretended
 import pytest
 import runs
+from identity_cases import leaves
 from results_tables import results_of
 from ruamel.yaml import YAML
-from test_identity import leaves
 
 from gfm_pipeline.api.run_request import resolve
 from gfm_pipeline.campaign import events as ev
