@@ -60,7 +60,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         dataset = Dataset.open(asked.dataset) if asked.dataset else ingest(work, [])
-        table = GraphTable.build(dataset.columns(Split.VALIDATION), asked.cutoff, 0, dataset.statistics.reference)
+        table = GraphTable.build(dataset.columns(Split.VALIDATION), asked.cutoff, 0, dataset.statistics.references)
         print("| algorithm | parameters | us per edge | graphs per second | energy MAE meV/atom | force MAE meV/A |")
         print("|---|---|---|---|---|---|")
         for name in asked.names or [name for name, about in BUILT_IN.items() if not about.missing]:
