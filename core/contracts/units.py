@@ -132,14 +132,23 @@ def measures(unit: Unit) -> str:
     return " ".join(parts) or "a number"
 
 
+def signed(text: str) -> tuple[float, str]:
+    """Return the sign that stands before a unit, and the unit: ``-kbar`` is that of a label of opposite sign."""
+    bare = text.strip()
+    return (-1.0, bare[1:].strip()) if bare.startswith(("-", "−")) else (1.0, bare)
+
+
 def unit_factor(text: str, wanted: str) -> float:
-    """Return how many ``wanted`` one unit is.
+    """Return how many ``wanted`` one unit is; negative where a minus sign stands before it.
 
     Raises
     ------
     Refused
         When one of them is unknown, or they measure different things.
     """
+    sign, bare = signed(text)
+    if sign < 0:
+        return -unit_factor(bare, wanted)
     one, other = unit_of(text), unit_of(wanted)
     if one.dimension != other.dimension:
         raise Refused(

@@ -105,7 +105,9 @@ class SourceModel(Strict):
         default=None, description="Target to the name of its label in these data; null: by the names targets have."
     )
     label_units: dict[str, str] | None = Field(
-        default=None, description="Target to the unit of its label in these data; null: the target's own unit."
+        default=None,
+        description="Target to the unit of its label in these data, with a minus sign where the label has the opposite "
+        "sign; a unit of energy makes a stress of a virial; null: the target's own unit.",
     )
     shards: Annotated[int, Field(ge=1, le=10**5)] = Field(default=1, description="Read in so many tasks.")
     isolated_energies: dict[Annotated[str, Field(pattern=ELEMENT)], Energy] | None = Field(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, Field, PlainSerializer
 
 from gfm_pipeline.core.contracts.extensions import suggestion
+from gfm_pipeline.core.contracts.label_units import label_unit
 from gfm_pipeline.core.contracts.target_checks import check_target, describe_target
 from gfm_pipeline.core.contracts.targets import (
     DEFAULT,
@@ -23,7 +24,6 @@ from gfm_pipeline.core.contracts.targets import (
     is_default,
     order_of,
 )
-from gfm_pipeline.core.contracts.units import unit_factor
 from gfm_pipeline.core.errors import ConfigError, Refused
 from gfm_pipeline.core.strenum import StrEnum
 from gfm_pipeline.core.strict import Strict, within
@@ -172,7 +172,7 @@ def check_labels(
                 raise Refused(f"names {name}, which is not in targets", hint, (key, name))
             if key == "label_units":
                 with within(key, name):
-                    unit_factor(value, known[name].unit)
+                    label_unit(value, known[name])
 
 
 def read_targets(targets: tuple[Target, ...]) -> tuple[Target, ...]:

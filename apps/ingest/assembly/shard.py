@@ -196,7 +196,8 @@ def open_shard(folder: Path) -> tuple[ShardIndex, Evidence]:
     verify(folder, digests=True)
     try:
         with np.load(folder / EVIDENCE_FILE, allow_pickle=False) as arrays:
-            values = {name: arrays[name] if arrays[name].ndim else arrays[name].item() for name in _EVIDENCE}
+            known = [name for name in _EVIDENCE if name in arrays]  # a shard of an earlier version lacks some
+            values = {name: arrays[name] if arrays[name].ndim else arrays[name].item() for name in known}
         return read_record(ShardIndex, folder / INDEX_FILE), Evidence(**values)
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise IntegrityError(f"{folder} is not a shard of this program: {error}.") from error

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.neighbors.neighbor_list import pairs_within, shortest_period
 from gfm_pipeline.apps.ingest.assembly.given_splits import unknown_split
-from gfm_pipeline.apps.ingest.checks.label_shapes import as_declared
+from gfm_pipeline.apps.ingest.checks.label_conversion import LabelConversion
 from gfm_pipeline.apps.ingest.checks.lone_atoms import as_isolated
 from gfm_pipeline.apps.ingest.labels.interpretation import missing
 from gfm_pipeline.apps.ingest.labels.stated_units import Factors, decided
@@ -26,8 +26,6 @@ from gfm_pipeline.core.contracts.data import (
     LengthUnit,
     SourceSettings,
 )
-from gfm_pipeline.core.contracts.targets import Target
-from gfm_pipeline.core.contracts.units import unit_factor
 from gfm_pipeline.core.errors import DataError
 
 CLOSEST = 0.3  # Angstrom; H2 has 0.74
@@ -80,8 +78,8 @@ class Conversion:
         What is converted, for people.
     source
         Decides about units that records state; None: they are not looked at.
-    targets
-        What is read beside energy and forces, by name, and the factor to its unit.
+    labels
+        Of targets beside energy and forces; None: there are none.
     """
 
     energy: float
@@ -92,7 +90,7 @@ class Conversion:
     charge: float | None = None
     spin: float | None = None
     source: SourceSettings | None = None
-    targets: Mapping[str, tuple[Target, float]] = field(default_factory=dict)
+    labels: LabelConversion | None = None
 
     @classmethod
     def of(cls, source: SourceSettings) -> Conversion:
@@ -117,13 +115,8 @@ class Conversion:
         if without:
             sentences.append("Energies alone are read: the source says that it has no forces.")
         sign = 0.0 if without else -1.0 if gradients else 1.0
-        stated = source.label_units or {}
-        targets = {t.name: (t, unit_factor(stated.get(t.name, t.unit), t.unit)) for t in source.targets}
-        sentences += [
-            f"{name} was converted from {stated[name]} to {target.unit} (times {factor:.9g})."
-            for name, (target, factor) in targets.items()
-            if factor != 1.0
-        ]
+        labels = LabelConversion(source)
+        sentences += labels.sentences()
         return cls(
             energy,
             length,
@@ -133,7 +126,7 @@ class Conversion:
             source.charge,
             source.spin,
             source,
-            targets,
+            labels,
         )
 
     def factors(self, record: Record) -> Factors:
@@ -148,27 +141,20 @@ class Conversion:
         energy = None if record.energy is None else one_number(record.energy) * factor.energy
         if energy is not None and self.per_atom:
             energy *= len(record.numbers)
+        cell = np.asarray(record.cell, dtype=np.float64) * factor.length
         converted = replace(
             record,
             pos=np.asarray(record.pos, dtype=np.float64) * factor.length,
-            cell=np.asarray(record.cell, dtype=np.float64) * factor.length,
+            cell=cell,
             energy=energy,
             forces=None
             if record.forces is None or not self.sign
             else np.asarray(record.forces, dtype=np.float64) * (self.sign * factor.forces),
             charge=self.charge if record.charge is None else record.charge,
             spin=self.spin if record.spin is None else record.spin,
-            labels=self._labels(record) if record.labels else record.labels,
+            labels=self.labels.labels(record, cell) if record.labels and self.labels is not None else record.labels,
         )
         return as_isolated(converted, forces=bool(self.sign))
-
-    def _labels(self, record: Record) -> dict[str, NDArray[np.float64]]:
-        """Return labels of targets in their units and shapes."""
-        found = {}
-        for name, values in record.labels.items():
-            target, factor = self.targets[name]
-            found[name] = as_declared(target, values, len(record.numbers)) * factor
-        return found
 
 
 def malformed(record: Record) -> str | None:

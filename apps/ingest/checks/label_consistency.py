@@ -6,7 +6,7 @@ Work: between two nearby frames of one group, the energy changes by minus the me
 (trapezoidal rule; exact for harmonic motion). The slope of one against the other is 1 for consistent labels, -1 where
 the force label is a gradient, and a ratio of units where the units are mixed. Molecules are superposed first
 (W. Kabsch, Acta Cryst. A 32, 922 (1976)). The error of the rule grows with the third power of the displacement, so
-each pair is weighted with its inverse sixth power.
+each pair is weighted with its inverse sixth power. Stresses are judged alike by pairs of strained cells.
 
 Bonds: of a bond that is longer than others of its kind, the atoms are drawn together. This needs single frames only.
 
@@ -23,6 +23,7 @@ import numpy as np
 from gfm_pipeline.apps.ingest.checks.label_evidence import FLOATS, Evidence
 
 MIN_PAIRS, MIN_BONDS = 15, 200
+ALIKE = 8  # nearest pairs of strained cells that weigh the same
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,25 @@ _RATIOS = (
     (1 / 2625.50, "as if forces were in kJ/mol and energies in Ha"),
     (1 / 4.184, "as if energies were in kcal/mol and forces in kJ/mol"),
 )
+# The same over the work of the stress.
+_STRESS_RATIOS = (
+    (1 / 160.21766, "as if the stress were in GPa where eV/Angstrom^3 was said"),
+    (1 / 1602.1766, "as if the stress were in kbar where eV/Angstrom^3 was said"),
+    (1 / 1602176.6, "as if the stress were in bar where eV/Angstrom^3 was said"),
+    (183.63, "as if the stress were in Ha/Bohr^3 where eV/Angstrom^3 was said"),
+    (160.21766, "as if the stress were in eV/Angstrom^3 where GPa was said"),
+    (1602.1766, "as if the stress were in eV/Angstrom^3 where kbar was said"),
+    (10.0, "as if the stress were in GPa where kbar was said"),
+    (0.1, "as if the stress were in kbar where GPa was said"),
+    (1e-3, "as if the stress were in bar where kbar was said"),
+)
 _NEAR = float(np.log(1.3))
 
 
 def findings(evidence: Evidence, energy_std: float | None = None) -> tuple[Finding, ...]:
     """Return what the evidence says; ``energy_std`` is the scatter of energies after references (eV/atom), if known."""
-    return (_work(evidence), _bond_forces(evidence), _lengths(evidence), _sizes(evidence, energy_std))
+    stress = (_stress(evidence),) if len(evidence.strains) else ()
+    return (_work(evidence), *stress, _bond_forces(evidence), _lengths(evidence), _sizes(evidence, energy_std))
 
 
 def warnings(found: tuple[Finding, ...]) -> tuple[str, ...]:
@@ -107,6 +121,37 @@ def _work(evidence: Evidence) -> Finding:
     why = " or ".join(m for m in likely if m) or "no pair of known units explains it"
     text = f"Energies change {abs(ratio):.3g} times as much as the forces say ({measured}): {why}.{sign}"
     return Finding(check, False, text + " Check energy_unit, length_unit and energy_per_atom.", values)
+
+
+def _stress(evidence: Evidence) -> Finding:
+    check = "energy change against work of the stress"
+    if len(evidence.strains) < MIN_PAIRS:
+        return Finding(check, None, f"{len(evidence.strains)} pairs of strained cells: too few to compare.", {})
+    pairs = evidence.strains.copy()
+    pairs[:, 0] = np.maximum(pairs[:, 0], np.sort(pairs[:, 0])[ALIKE - 1])  # one pair must not decide alone
+    ratio, correlation, effective, n = slope(pairs)
+    values = {"slope": ratio, "correlation": correlation, "pairs": float(n)}
+    measured = f"slope {ratio:.3g}, correlation {correlation:.2f}, {n} pairs of strained cells"
+    if abs(correlation) < 0.8 or effective < 5:
+        return Finding(check, None, f"Cells are too far apart to compare ({measured}).", values)
+    volume = float(np.median(evidence.strains[:, 4]))
+    virial = (1 / volume, "as if the label were a virial, which is a stress times the volume: a unit of energy says so")
+    off = {why: abs(float(np.log(abs(ratio) / known))) for known, why in ((1.0, ""), virial, *_STRESS_RATIOS)}
+    sign = (
+        " It is positive under compression: write a minus sign before its unit, e.g. label_units: {stress: -kbar}."
+        if ratio < 0
+        else ""
+    )
+    if off[""] <= _NEAR:
+        if not sign:
+            return Finding(check, True, f"Energies and stresses belong together ({measured}).", values)
+        return Finding(check, False, f"The sign of the stress is turned ({measured}).{sign}", values)
+    likely = [why for why, far in off.items() if why and far <= min(off.values()) + 0.1 and far <= _NEAR]
+    if not likely and abs(correlation) < 0.95 and not sign:
+        return Finding(check, None, f"Energies and stresses agree in direction only ({measured}).", values)
+    why = " or ".join(likely) or "no pair of known units explains it"
+    text = f"Energies change {abs(ratio):.3g} times as much as the stress says ({measured}): {why}.{sign}"
+    return Finding(check, False, text + " Check label_units.", values)
 
 
 def _ranks(values: FLOATS) -> FLOATS:

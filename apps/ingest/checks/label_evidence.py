@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.neighbors.neighbor_list import neighbour_list
 from gfm_pipeline.apps.ingest.checks.filters import RADII
+from gfm_pipeline.apps.ingest.checks.strain_evidence import COLUMNS, PAIRS, StrainCollector
 from gfm_pipeline.apps.ingest.records import Record
 
 FIRST, EVERY, THEN = 600, 10_000, 20  # records looked at: so many at first, then so many of each so many
@@ -39,6 +40,8 @@ class Evidence:
         Records looked at, and those with an energy below what the Thomas-Fermi model allows.
     force_square, force_count
         Sum of squared force components, and their number.
+    strains
+        Of pairs of strained cells with stresses, see `gfm_pipeline.apps.ingest.checks.strain_evidence`; [S, 5].
     """
 
     pairs: FLOATS
@@ -47,12 +50,14 @@ class Evidence:
     unbound: int = 0
     force_square: float = 0.0
     force_count: int = 0
+    strains: FLOATS = field(default_factory=lambda: np.zeros((0, COLUMNS)))
 
     @staticmethod
     def merge(parts: list[Evidence]) -> Evidence:
         """Join the evidence of several shards; the nearest pairs and an even choice of bonds are kept."""
         pairs = np.concatenate([np.zeros((0, 4)), *(p.pairs for p in parts)])
         bonds = np.concatenate([np.zeros((0, 3)), *(p.bonds for p in parts)])
+        strains = np.concatenate([np.zeros((0, COLUMNS)), *(p.strains for p in parts)])
         return Evidence(
             pairs[np.argsort(pairs[:, 0], kind="stable")[:MAX_PAIRS]],
             bonds[:: max(1, -(-len(bonds) // (4 * MAX_BONDS)))],
@@ -60,6 +65,7 @@ class Evidence:
             sum(p.unbound for p in parts),
             sum(p.force_square for p in parts),
             sum(p.force_count for p in parts),
+            strains[np.argsort(strains[:, 0], kind="stable")[:PAIRS]],
         )
 
 
@@ -84,6 +90,7 @@ class Collector:
     _pairs: list[tuple[float, float, float, float]] = field(default_factory=list)
     _bonds: list[FLOATS] = field(default_factory=list)
     _n_bonds: int = 0
+    _strained: StrainCollector = field(default_factory=StrainCollector)
 
     def add(self, record: Record) -> None:
         """Look at a record that was found usable."""
@@ -94,6 +101,7 @@ class Collector:
         if record.forces is not None:
             self._square += float((record.forces**2).sum())
             self._count += record.forces.size
+        self._strained.add(record)
         bound = THOMAS_FERMI * float((np.asarray(record.numbers, dtype=np.float64) ** (7 / 3)).sum())
         self._unbound += record.energy < -bound
         if len(record.numbers) > 1:
@@ -132,6 +140,7 @@ class Collector:
             self._unbound,
             self._square,
             self._count,
+            self._strained.pairs(),
         )
         return Evidence.merge([own])
 

@@ -12,8 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.ingest.labels.known_keys import KeySet, LabelKey, bare_names, kind_of, plain, shape_of
-from gfm_pipeline.core.contracts.targets import Level, Rank, Target
+from gfm_pipeline.apps.ingest.labels.known_keys import (
+    KeyKind,
+    KeySet,
+    LabelKey,
+    bare_names,
+    kind_of,
+    plain,
+    shape_of,
+)
+from gfm_pipeline.core.contracts.targets import Level, Origin, Rank, Target
 
 NO_LABELS = frozenset(("text", "mapping", "list"))  # shapes of values that are no numbers
 
@@ -37,6 +45,8 @@ def label_keys(
         key = next((one for one in candidates if _fits(one.shape, target)), candidates[0])
         found.append((target.name, key.name))
         others = [one.name for one in candidates if one is not key and _fits(one.shape, target)]
+        if key.kind is KeyKind.STRESS:  # and its virial says the same
+            others = [one.name for one in candidates if one.name in others and one.kind is not KeyKind.VIRIAL]
         if others:
             warnings.append(
                 f"{key.name} was read as {target.name}, and {' and '.join(others)} could be meant too: "
@@ -58,6 +68,8 @@ def _candidates(keys: KeySet, target: Target) -> Iterator[LabelKey]:
         word = plain(name)
         yield from (key for key in keys.keys if plain(key.name) == word and key.shape not in NO_LABELS)
         yield from (key for key in keys.keys if word in bare_names(key.name) and key.shape not in NO_LABELS)
+    if target.origin is Origin.STRAIN:  # a virial is a stress in another guise
+        yield from (key for key in keys.keys if key.kind is KeyKind.VIRIAL and key.shape not in NO_LABELS)
 
 
 def _fits(shape: str, target: Target) -> bool:

@@ -1,0 +1,94 @@
+"""Pairs of strained cells, and what they say of the stress labels: finite differences of the energy labels.
+
+Between two frames of one group whose cells differ by a small strain, the energy changes by the mean of volume times
+stress, times the strain, less the work of the forces on what atoms move beside it. The slope of one against the
+other is 1 for consistent labels, -1 where the stress is positive under compression, a ratio of units where units are
+mixed, and the inverse of the volume where the label is a virial.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.ingest.records import Record
+from gfm_pipeline.core.contracts.targets import STRESS
+
+FLOATS = NDArray[np.float64]
+LEAST, MOST = 1e-4, 0.15  # size of strains that are compared: Frobenius norm
+LENGTH = 3.0  # Angstrom: a displacement of so much weighs as a strain of 1
+STILL = 1e-3  # Angstrom: where forces are not known, atoms must move with the cell
+WINDOW, GROUPS, PAIRS = 48, 200, 600
+COLUMNS = 5
+
+
+@dataclass
+class _StrainedFrame:
+    pos: FLOATS
+    cell: FLOATS
+    stress: FLOATS
+    energy: float
+    forces: FLOATS | None
+
+
+@dataclass
+class StrainCollector:
+    """Takes converted records one by one, and keeps the pairs of cells that are nearest to each other."""
+
+    _frames: dict[tuple[str | None, bytes], deque[_StrainedFrame]] = field(default_factory=dict)
+    _pairs: list[tuple[float, float, float, float, float]] = field(default_factory=list)
+
+    def add(self, record: Record) -> None:
+        """Look at a record that was found usable."""
+        stress = record.labels.get(STRESS.name)
+        if stress is None or record.energy is None or not np.all(record.pbc) or not np.any(stress):
+            return  # a stress of zero mostly means that none was computed
+        key = (record.group, np.asarray(record.numbers, dtype=np.int16).tobytes())
+        frames = self._frames.get(key)
+        if frames is None:
+            if len(self._frames) >= GROUPS:
+                del self._frames[next(iter(self._frames))]
+            frames = self._frames[key] = deque(maxlen=WINDOW)
+        here = _StrainedFrame(record.pos, record.cell, stress, record.energy, record.forces)
+        found = [pair for other in frames if (pair := _pair(other, here)) is not None]
+        if found:
+            self._pairs.append(min(found))
+        frames.append(here)
+        if len(self._pairs) >= 2 * PAIRS:
+            self._pairs = sorted(self._pairs)[:PAIRS]
+
+    def pairs(self) -> FLOATS:
+        """Return distance, expected and found change of the energy (eV), number of atoms, and volume [P, 5]."""
+        return np.array(sorted(self._pairs)[:PAIRS], dtype=np.float64).reshape(-1, COLUMNS)
+
+
+def _pair(one: _StrainedFrame, other: _StrainedFrame) -> tuple[float, float, float, float, float] | None:
+    """Return what `StrainCollector.pairs` does of two frames; None where they cannot be compared."""
+    if np.abs(one.cell - other.cell).max() > MOST * np.abs(one.cell).max():
+        return None
+    deformation = np.linalg.solve(one.cell, other.cell)  # of row vectors: other.cell = one.cell @ deformation
+    strain = 2.0 * np.linalg.solve(deformation + np.eye(3), deformation - np.eye(3))  # its logarithm, to third order
+    strain = 0.5 * (strain + strain.T)
+    size = float(np.linalg.norm(strain))
+    if not LEAST < size < MOST:
+        return None
+    moved = other.pos - one.pos @ deformation
+    moved = moved - np.rint(moved @ np.linalg.inv(other.cell)) @ other.cell
+    moved = moved - moved.mean(axis=0)
+    known = one.forces is not None and other.forces is not None
+    if not known and float(np.abs(moved).max()) > STILL:
+        return None
+    work = 0.0 if one.forces is None or other.forces is None else float(((one.forces + other.forces) / 2 * moved).sum())
+    volumes = [float(abs(np.linalg.det(frame.cell))) for frame in (one, other)]
+    mean = 0.5 * (volumes[0] * one.stress + volumes[1] * other.stress)
+    far = size + float(np.sqrt((moved**2).sum() / len(moved))) / LENGTH
+    return (
+        far,
+        float((mean * strain).sum()),
+        other.energy - one.energy + work,
+        float(len(moved)),
+        float(np.mean(volumes)),
+    )
