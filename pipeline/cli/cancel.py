@@ -32,21 +32,21 @@ POLL_SECONDS = 0.2
 
 @click.command()
 @campaign_argument
-@click.option("--now", is_flag=True, help="Do not let running trainings save a checkpoint first.")
+@click.option("--now", is_flag=True, help="Do not wait for running trainings to save a checkpoint.")
 @click.option(
     "--timeout",
     type=Amount(closed=True),
     default=180.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long the driver may take to stop politely.",
+    help="Time to wait for the driver before it is killed.",
 )
 def cancel(campaign: Path, now: bool, timeout: float) -> None:
-    """Stop the campaign in folder CAMPAIGN from any terminal, and wait until nothing of it runs.
+    """Stop the campaign in folder CAMPAIGN, and wait until all its processes have ended.
 
-    A living driver stops as with Ctrl-C; on another host it is asked through the folder. Its batch jobs are
-    cancelled, waiting ones too. What a dead driver left running on this machine is ended. Nothing is lost:
-    `resume CAMPAIGN` goes on.
+    A running driver stops as with Ctrl-C. A driver on another host reads the request from the campaign folder.
+    The command cancels all batch jobs, waiting ones too, and ends processes that a dead driver left on this
+    machine. No finished work is lost: `resume CAMPAIGN` continues.
     """
     paths = existing(campaign)
     try:

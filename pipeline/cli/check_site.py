@@ -65,11 +65,11 @@ COLORS = {CheckStatus.PASS: "green", CheckStatus.FAIL: "red", CheckStatus.SKIPPE
     "--folder",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     default=None,
-    help="Folder on the file system campaigns will live on.  [default: the working folder]",
+    help="Folder for the files of the check, on the file system of your campaigns.  [default: the working folder]",
 )
-@click.option("--wait", type=Amount(), default=60.0, show_default=True, help="Minutes in the queue.")
-@click.option("--keep", is_flag=True, help="Keep what the job wrote, even when all is well.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable, on standard output.")
+@click.option("--wait", type=Amount(), default=60.0, show_default=True, help="Minutes to wait in the queue.")
+@click.option("--keep", is_flag=True, help="Keep the files of the job even if all checks pass.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output.")
 def check(
     name: str,
     overlays: tuple[Path, ...],
@@ -81,12 +81,12 @@ def check(
     keep: bool,
     as_json: bool,
 ) -> None:
-    """Hold the machine you are on against site NAME: the first thing to do there, done in minutes.
+    """Compare this machine with site NAME by one small batch job. Run this check before the first campaign.
 
-    One small batch job looks at what each rank is given (GPU, cores), at versions, the network between nodes, the
-    file system, counters of energy and clocks. For each failure the fix is named. Ctrl-C cancels the job.
+    The job checks the GPU and the cores of each rank, versions, the network between nodes, the file system, energy
+    counters and clocks. Each failure names its fix. Ctrl-C cancels the job.
 
-    Exit code 0: all is well; 1: a check failed; 2: the site or the command line is wrong; 4: no batch system.
+    Exit code 0: all checks passed; 1: a check failed; 2: the site or the command line is wrong; 4: no batch system.
     """
     loaded = load_site(name, overlays, sets)
     site = loaded.model

@@ -26,10 +26,10 @@ from gfm_pipeline.engine.decisions.explain import Explanation, explain
 @campaign_argument
 @click.option("--quick", is_flag=True, help="Compare sizes only; without it, every byte is read.")
 def verify(campaign: Path, quick: bool) -> None:
-    """Check every artefact that the journal of folder CAMPAIGN says exists.
+    """Compare every artefact of the campaign in folder CAMPAIGN with its published digest.
 
-    Exit code 5 when one that is needed is gone, or one is not what was published; the first is named with the
-    fix. Artefacts on the way to others, and of settings that were given up, may be removed to save space.
+    Exit code 5 if a needed artefact is missing, or if one has changed; the message names the first one and the
+    fix. You may remove intermediate artefacts, and those of abandoned settings, to save space.
     """
     paths = existing(campaign)
     found = list(artefacts(paths, load_state(paths.journal)))
@@ -84,7 +84,7 @@ def why(
     folder: Path | None,
     overrides: tuple[str, ...],
 ) -> None:
-    """Say why STAGE of WORKFLOW would run, or would not: which values changed, old and new."""
+    """Explain why STAGE of WORKFLOW would run or not, with old and new values of changed settings."""
     request = resolve(workflow, site, folder, overrides, overlays)
     state = check_name(request.context.paths, request.loaded.model.name) or CampaignState()
     names = stage_names(request.context)
@@ -117,10 +117,10 @@ def _lines(found: Explanation) -> list[str]:
 @click.command()
 @campaign_argument
 def replay(campaign: Path) -> None:
-    """Derive each decision of the search in folder CAMPAIGN again from its journal, and compare.
+    """Derive each decision of the search in folder CAMPAIGN again from the journal, and compare.
 
     Each wave of candidates, each promotion and stop with its evidence, and each choice of members must come out as
-    it is recorded, bit for bit. Exit code 5 when one does not; the first is named. Changes nothing.
+    recorded, bit for bit. Exit code 5 if one differs; the message names the first. The command changes nothing.
     """
     from gfm_pipeline.engine.decisions.replay import replayed  # here: the other commands need no proposal method
 

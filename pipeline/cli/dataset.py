@@ -36,7 +36,7 @@ folder_argument = click.argument("folder", type=click.Path(path_type=Path))
 
 @click.group()
 def dataset() -> None:
-    """Look into datasets that ingest has published (CAMPAIGN/stages/ingest-*/datasets/NAME)."""
+    """Inspect and export published datasets (CAMPAIGN/stages/ingest-*/datasets/NAME)."""
 
 
 @dataset.command()
@@ -84,7 +84,7 @@ def info(folder: Path, as_json: bool) -> None:
 
 @dataset.command()
 @folder_argument
-@click.option("-n", "--count", type=click.IntRange(min=1), default=5, show_default=True, help="Records a split.")
+@click.option("-n", "--count", type=click.IntRange(min=1), default=5, show_default=True, help="Records per split.")
 @JSON
 def head(folder: Path, count: int, as_json: bool) -> None:
     """Print the first records of every split of the dataset in FOLDER."""
@@ -116,10 +116,10 @@ def head(folder: Path, count: int, as_json: bool) -> None:
 @folder_argument
 @JSON
 def verify(folder: Path, as_json: bool) -> None:
-    """Check every byte of the dataset in FOLDER, and that it holds what it says; exit code 5 if not.
+    """Check every byte and the contents of the dataset in FOLDER; exit code 5 if they are damaged.
 
-    Digests of all files are compared first: ADIOS2 opens nothing that its manifest does not vouch for. Stored edges
-    are compared with their structures.
+    The command compares the digests of all files before ADIOS2 opens them. It compares stored edges with their
+    structures.
     """
     with waiting(f"Checking {folder.name}", as_json):
         found: dict[str, Any] = query(PROGRAM, InspectSpec("verify", str(folder)), dict, LONG)
@@ -140,13 +140,13 @@ def verify(folder: Path, as_json: bool) -> None:
 )  # fmt: skip
 @click.option(
     "--max-neighbours", type=click.IntRange(min=1), default=DEFAULT.max_neighbours, show_default=True,
-    help="Keep so many of the edges that end in an atom, the shortest.",
+    help="Edges to keep per atom; the shortest are kept.",
 )  # fmt: skip
 @click.option(
     "--energies", type=click.Choice([str(e) for e in ExportedEnergies]), default=str(DEFAULT.energies),
-    show_default=True, help="Total energies, or without those of the elements (they become an attribute).",
+    show_default=True, help="Total energies, or energies minus the reference energies (which become an attribute).",
 )  # fmt: skip
-@click.option("--name", help="What the file calls the dataset, e.g. ani1x; default: its name.")
+@click.option("--name", help="Name of the dataset inside the file, e.g. ani1x.  [default: the dataset's own name]")
 @folder_argument
 @click.argument("output", type=click.Path(path_type=Path))
 @JSON
@@ -162,9 +162,9 @@ def export(
 ) -> None:
     """Write the dataset in FOLDER to OUTPUT (NAME.bp), a file that HydraGNN trains on.
 
-    It has the samples, with their edges, that HydraGNN's scripts for foundation models read; those look for files
-    called NAME-v2.bp, and know datasets by names of their own (--name). While it is written, 20 bytes an edge more are
-    needed beside it.
+    The file holds the samples, with edges, that HydraGNN's scripts for foundation models read. Those scripts expect
+    files called NAME-v2.bp, and their own names of datasets (--name). The export needs 20 bytes per edge of
+    temporary disk space next to OUTPUT.
     """
     options = HydragnnExport(radius, max_neighbours, ExportedEnergies(energies), name)
     spec = InspectSpec("export", str(folder), output=str(output.absolute()), export=options)

@@ -30,10 +30,10 @@ FILES = click.argument("files", nargs=-1, required=True, type=click.Path(exists=
 def _of_files(command: F) -> F:
     """Add the options that say how files are read and where is computed."""
     options = (
-        click.option("--dataset", metavar="NAME", help="Dataset head to predict with; may be left out with one."),
-        click.option("--reader", default="ase", show_default=True, help="What reads the files."),
-        click.option("--energy-key", metavar="KEY", help="Label of the energy in the files."),
-        click.option("--forces-key", metavar="KEY", help="Label of the forces in the files."),
+        click.option("--dataset", metavar="NAME", help="Dataset head to predict with; needed if the model has several."),
+        click.option("--reader", default="ase", show_default=True, help="Reader of the files."),
+        click.option("--energy-key", metavar="KEY", help="Key of the energy in the files."),
+        click.option("--forces-key", metavar="KEY", help="Key of the forces in the files."),
         click.option(
             "--energy-unit", type=click.Choice([str(u) for u in EnergyUnit]), default="eV", show_default=True,
             help="Unit of energies in the files.",
@@ -45,9 +45,9 @@ def _of_files(command: F) -> F:
         click.option("--device", default="cpu", show_default=True, help="cpu, cuda (AMD too), or xpu."),
         click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True),
         click.option(
-            "--batch-atoms", type=click.IntRange(1), default=2048, show_default=True, help="Atoms computed together."
+            "--batch-atoms", type=click.IntRange(1), default=2048, show_default=True, help="Atoms per batch."
         ),
-        click.option("--overwrite", is_flag=True, help="Write over a file that is there."),
+        click.option("--overwrite", is_flag=True, help="Overwrite an existing file."),
         JSON,
     )  # fmt: skip
     for option in reversed(options):
@@ -57,14 +57,14 @@ def _of_files(command: F) -> F:
 
 @click.command()
 @MODEL
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="File to write, which ends in .gfm.")
-@click.option("--overwrite", is_flag=True, help="Write over a file that is there.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="File to write; its name ends in .gfm.")
+@click.option("--overwrite", is_flag=True, help="Overwrite an existing file.")
 @JSON
 def export(model: Path, output: Path, overwrite: bool, as_json: bool) -> None:
-    """Write the ensemble of MODEL (a campaign, or the folder of an ensemble) to one file that opens anywhere.
+    """Write the ensemble of MODEL (a campaign, or the folder of an ensemble) to one portable file.
 
-    It holds weights, calibration, the model card, and what each dataset was: statistics, licence, citation, level of
-    theory. It checks itself when it is opened, and needs no campaign: GFMCalculator("model.gfm").
+    The file holds weights, calibration, the model card, and for each dataset statistics, licence, citation and level
+    of theory. Opening the file checks its digests and needs no campaign: GFMCalculator("model.gfm").
     """
     spec = ExportSpec(str(model), str(output), overwrite)
     found = query(f"{_PROGRAMS}.export", spec, BundleFacts, None, shows=True)
@@ -83,15 +83,15 @@ def export(model: Path, output: Path, overwrite: bool, as_json: bool) -> None:
 @FILES
 @click.option(
     "--output", type=click.Path(path_type=Path), required=True,
-    help="Predictions; .extxyz, .db (ASE), .h5, .csv or .parquet says the format.",
+    help="File of predictions; the suffix .extxyz, .db (ASE), .h5, .csv or .parquet sets the format.",
 )  # fmt: skip
 @_of_files
 def predict(model: Path, files: tuple[Path, ...], output: Path, **given: Any) -> None:
     """Predict the structures of FILES with MODEL (a campaign, the folder of an ensemble, or an exported file).
 
-    Every target is written with its spread (NAME_std) and calibrated half-width (NAME_interval). Structures without an
-    answer (elements the model does not know, atoms at one place, numbers that are not finite) are named, and the others
-    are predicted.
+    The output holds every target with its spread (NAME_std) and calibrated half-width (NAME_interval). The command
+    names structures that it cannot predict (unknown elements, two atoms at one place, numbers that are not finite)
+    and predicts the others.
     """
     found = _run(model, files, given, output=str(output))
     if not given["as_json"]:
@@ -101,14 +101,14 @@ def predict(model: Path, files: tuple[Path, ...], output: Path, **given: Any) ->
 @click.command()
 @MODEL
 @FILES
-@click.option("--output", type=click.Path(path_type=Path), help="Predictions too, as `predict` writes them.")
-@click.option("--group-key", metavar="KEY", help="Errors for each value of this key of the records, too.")
+@click.option("--output", type=click.Path(path_type=Path), help="Also write the predictions to this file, as `predict` does.")
+@click.option("--group-key", metavar="KEY", help="Also print errors for each value of this key of the records.")
 @_of_files
 def evaluate(model: Path, files: tuple[Path, ...], output: Path | None, group_key: str | None, **given: Any) -> None:
-    """Compare MODEL with the labels in FILES: errors of each target over all, by size, element and group.
+    """Compare predictions of MODEL with the labels in FILES: errors by target, size, element and group.
 
-    MODEL is a campaign, the folder of an ensemble, or an exported file. The structures with the largest errors are
-    named. Structures without a label of a target do not count for it.
+    MODEL is a campaign, the folder of an ensemble, or an exported file. The command lists the structures with the
+    largest errors. Structures without a label of a target do not count for this target.
     """
     written = None if output is None else str(output)
     _run(model, files, given, output=written, evaluate=True, group_key=group_key)

@@ -35,10 +35,10 @@ MARKS = {True: "[green]ok[/]", False: "[red]WARNING[/]", None: "[dim]cannot tell
 
 @click.command()
 @workflow_argument
-@click.option("--preview", "source", metavar="SOURCE", required=True, help="Source of the workflow to look at.")
+@click.option("--preview", "source", metavar="SOURCE", required=True, help="Source of the workflow.")
 @click.option("--records", type=click.IntRange(0, 10**9), default=10, show_default=True, help="Records to show.")
-@click.option("--scan", type=click.IntRange(1, 10**9), default=2000, show_default=True, help="Records to read at most.")
-@click.option("--seconds", type=Amount(), default=20.0, show_default=True, help="Time to read for.")
+@click.option("--scan", type=click.IntRange(1, 10**9), default=2000, show_default=True, help="Largest number of records to read.")
+@click.option("--seconds", type=Amount(), default=20.0, show_default=True, help="Longest time to read.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the workflow.")
 @JSON
 def ingest(
@@ -50,10 +50,10 @@ def ingest(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Look at a source of WORKFLOW before anything is converted; writes nothing (`run` carries ingest out).
+    """Preview a source of WORKFLOW without writing anything (`run` converts the source).
 
-    Shows records, units and conversions, energies and forces, what each filter would take out, and whether energies,
-    forces and positions belong together: wrong units and turned signs are found here.
+    The preview shows records, units and conversions, energies and forces, and the records that each filter would
+    remove. It tests whether energies, forces and positions are consistent, to find wrong units and wrong signs.
     """
     loaded = load_workflow(workflow, split_sets(overrides)[0])
     settings = resolve_source(loaded, source)
@@ -100,7 +100,7 @@ def render(preview: Preview, max_quarantined: float, console: Console) -> None:
             f"  {taken.reason}: {taken.records:,} ({share:.1%}); {taken.example}", highlight=False, markup=False
         )
     if not preview.removed:
-        console.print("  Nothing would be taken out.")
+        console.print("  No filter would remove a record.")
     for reason, n in preview.passed_over.items():
         console.print(f"  Passed over, not for this source: {n:,} ({reason})", highlight=False, markup=False)
     aside = (preview.read - preview.usable) / max(1, preview.read)
@@ -124,7 +124,7 @@ def _target(found: TargetPreview, usable: int, console: Console) -> None:
     """Print what the records have of a target beside energy and forces."""
     target = found.target
     if not found.records:
-        console.print(f"\n[bold]{target.name}[/]: no usable record that was read has it")
+        console.print(f"\n[bold]{target.name}[/]: no usable record has this target")
         return
     read_from = f" ({', '.join(found.keys)})" if found.keys else ""
     largest = "" if target.rank is Rank.SCALAR else ", largest component"

@@ -29,82 +29,82 @@ Exit codes
   0  done                         4  batch system unavailable
   1  a stage or a check failed    5  a file is damaged or was changed
   2  usage or configuration      75  another driver holds the campaign
-  3  stopped, run again to go on 130/143  ended at once by a signal
+  3  stopped, run again to continue      130/143  a signal ended the program
 
 \b
 First steps
-  gfm-pipeline validate workflow.yaml        is the file right?
-  gfm-pipeline ingest workflow.yaml --preview SOURCE   units, signs, outliers: what would be converted?
-  gfm-pipeline plan workflow.yaml            what would run, and what is done already?
+  gfm-pipeline validate workflow.yaml        check the workflow file
+  gfm-pipeline ingest workflow.yaml --preview SOURCE   check units, signs and outliers of a source
+  gfm-pipeline plan workflow.yaml            what would run, and what is done already
   gfm-pipeline run workflow.yaml --site local
-  gfm-pipeline sites show frontier           a machine, and where each value came from
-  gfm-pipeline sites check frontier          is the machine you are on as its file says?
-  gfm-pipeline simulate workflow.yaml --site frontier   how well would it use the machine, and what would it cost?
-  gfm-pipeline status campaigns/NAME         from any other terminal
-  gfm-pipeline why workflow.yaml search      cached or to run: which values changed?
-  gfm-pipeline verify campaigns/NAME         is every byte still what was published?
-  gfm-pipeline replay campaigns/NAME         does every decision follow from the journal?
-  gfm-pipeline export campaigns/NAME --output model.gfm    one file of the ensemble
+  gfm-pipeline sites show frontier           the settings of a machine, and where each comes from
+  gfm-pipeline sites check frontier          compare this machine with its site file
+  gfm-pipeline simulate workflow.yaml --site frontier   simulate time, occupancy and cost
+  gfm-pipeline status campaigns/NAME         from any terminal
+  gfm-pipeline why workflow.yaml search      the settings that changed since the stage ran
+  gfm-pipeline verify campaigns/NAME         compare every file with its published digest
+  gfm-pipeline replay campaigns/NAME         derive every decision again from the journal
+  gfm-pipeline export campaigns/NAME --output model.gfm    write the ensemble to one file
   gfm-pipeline predict model.gfm new.xyz --output predicted.extxyz
 """
 
-# Nothing of these is imported before it is asked for; the sentence is the first one of the command's own help.
+# A command's module is imported when the command runs. Each sentence is the first one of the command's own help.
 COMMANDS = {
-    "run": Lazy("run", "run", "Run the campaign of WORKFLOW to its end, or go on with it."),
+    "run": Lazy("run", "run", "Run the campaign of WORKFLOW to its end, or continue it."),
     "resume": Lazy(
         "run",
         "resume",
-        "Go on with the campaign in folder CAMPAIGN, with the workflow and on the site it was last run with.",
+        "Continue the campaign in folder CAMPAIGN with the workflow and the site of its last run.",
     ),
     "submit": Lazy(
-        "submit", "submit", "Submit the campaign of WORKFLOW as a batch job that drives itself on its own nodes."
+        "submit", "submit", "Submit the campaign of WORKFLOW as a batch job; the driver runs inside the job."
     ),
-    "unlock": Lazy("run", "unlock", "Remove the lock a dead driver left in folder CAMPAIGN."),
+    "unlock": Lazy("run", "unlock", "Remove the lock of a dead driver from folder CAMPAIGN."),
     "cancel": Lazy(
         "cancel",
         "cancel",
-        "Stop the campaign in folder CAMPAIGN from any terminal, and wait until nothing of it runs.",
+        "Stop the campaign in folder CAMPAIGN, and wait until all its processes have ended.",
     ),
-    "status": Lazy("status", "status", "Show where the campaign in folder CAMPAIGN stands."),
+    "status": Lazy("status", "status", "Show the progress of the campaign in folder CAMPAIGN."),
     "report": Lazy(
         "status",
         "report",
-        "Write report.html (one self-contained page with pictures) and report.md of folder CAMPAIGN.",
+        "Write the report of the campaign in folder CAMPAIGN as report.html and report.md.",
     ),
     "plan": Lazy(
-        "plan", "plan", "Show what `run` or `submit` would do with WORKFLOW, why, on what, and what it may cost."
+        "plan", "plan", "Show which tasks `run` or `submit` would start for WORKFLOW, with reasons, nodes and costs."
     ),
     "simulate": Lazy(
         "simulate",
         "simulate",
-        "Run the campaign of WORKFLOW in a simulation of a machine, and say how well it would use it.",
+        "Simulate the campaign of WORKFLOW on a machine, and print times, occupancy and cost.",
     ),
     "why": Lazy(
-        "checks", "why", "Say why STAGE of WORKFLOW would run, or would not: which values changed, old and new."
+        "checks", "why", "Explain why STAGE of WORKFLOW would run or not, with old and new values of changed settings."
     ),
-    "verify": Lazy("checks", "verify", "Check every artefact that the journal of folder CAMPAIGN says exists."),
+    "verify": Lazy("checks", "verify", "Compare every artefact of the campaign in folder CAMPAIGN with its published digest."),
     "replay": Lazy(
         "checks",
         "replay",
-        "Derive each decision of the search in folder CAMPAIGN again from its journal, and compare.",
+        "Derive each decision of the search in folder CAMPAIGN again from the journal, and compare.",
     ),
     "validate": Lazy(
         "validate",
         "validate",
-        "Check WORKFLOW: keys, types, readers, files, site; one sentence for the first fault.",
+        "Check keys, types, readers, files and site of WORKFLOW, and report the first fault.",
     ),
     "ingest": Lazy(
         "ingest",
         "ingest",
-        "Look at a source of WORKFLOW before anything is converted; writes nothing (`run` carries ingest out).",
+        "Preview a source of WORKFLOW without writing anything (`run` converts the source).",
     ),
     "dataset": Lazy(
-        "dataset", "dataset", "Look into datasets that ingest has published (CAMPAIGN/stages/ingest-*/datasets/NAME)."
+        "dataset", "dataset", "Inspect and export published datasets (CAMPAIGN/stages/ingest-*/datasets/NAME)."
     ),
     "export": Lazy(
         "deploy",
         "export",
-        "Write the ensemble of MODEL (a campaign, or the folder of an ensemble) to one file that opens anywhere.",
+        "Write the ensemble of MODEL (a campaign, or the folder of an ensemble) to one portable file.",
     ),
     "predict": Lazy(
         "deploy",
@@ -114,10 +114,10 @@ COMMANDS = {
     "evaluate": Lazy(
         "deploy",
         "evaluate",
-        "Compare MODEL with the labels in FILES: errors of each target over all, by size, element and group.",
+        "Compare predictions of MODEL with the labels in FILES: errors by target, size, element and group.",
     ),
     "sites": Lazy(
-        "sites", "sites", "List machines, show one, check the one you are on, print the schema of their files."
+        "sites", "sites", "List site files, show one, check this machine, or print the schema of site files."
     ),
     "schema": Lazy("validate", "schema", "Print the JSON schema of workflow files, for editors."),
 }
@@ -130,9 +130,9 @@ COMMANDS = {
 def cli(context: click.Context, verbose: bool) -> None:
     """Train a calibrated ensemble of graph foundation models from atomistic structures.
 
-    One workflow file describes the campaign; four stages carry it out, each resumable:
-    ingest (structures to ADIOS2 datasets), search (waves of candidates, stopped early),
-    converge (the best ones, trained on), calibrate (uncertainty, evaluation, deployment).
+    One workflow file describes a campaign of four stages: ingest converts structures to ADIOS2
+    datasets; search trains candidates in waves and stops bad ones early; converge trains the best
+    candidates further; calibrate calibrates and evaluates their ensemble. Every stage can resume.
     """
     context.obj = {"verbose": verbose}
 

@@ -24,7 +24,7 @@ overlay_option = click.option(
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="FILE",
-    help="File with keys of the site that win over it, e.g. your account. Repeatable.",
+    help="File whose keys override those of the site, e.g. your account. Repeatable.",
 )
 folder_option = click.option(
     "--campaign",
@@ -62,7 +62,7 @@ def _allocation_option(name: str, kind: Any, text: str) -> Callable[[F], F]:
 nodes_option = _allocation_option(
     "nodes", click.IntRange(min=1), "Nodes of one batch job; short for --set allocation.nodes=N."
 )
-hours_option = _allocation_option("hours", Amount(), "Its wall time; short for --set allocation.hours=H.")
+hours_option = _allocation_option("hours", Amount(), "Wall time of one batch job; short for --set allocation.hours=H.")
 queue_option = _allocation_option("queue", str, "Queue of the site; short for --set allocation.queue=NAME.")
 
 
@@ -95,7 +95,7 @@ set_option = click.option(
 
 
 until_option = click.option(
-    "--until", default=None, metavar="STAGE", help="Run no stage after this one; run again to go on."
+    "--until", default=None, metavar="STAGE", help="Stop after this stage; run again without --until to continue."
 )
 
 

@@ -37,7 +37,7 @@ POOL = "python -P -m gfm_pipeline.apps.runtime.forked_pool ..."  # Parsl complet
 @click.command()
 @workflow_options
 @JSON
-@click.option("--show-scripts", is_flag=True, help="The batch script and the launch lines, too.")
+@click.option("--show-scripts", is_flag=True, help="Also print the batch script and the launch lines.")
 def plan(
     workflow: Path,
     site: str,
@@ -47,9 +47,9 @@ def plan(
     as_json: bool,
     show_scripts: bool,
 ) -> None:
-    """Show what `run` or `submit` would do with WORKFLOW, why, on what, and what it may cost.
+    """Show which tasks `run` or `submit` would start for WORKFLOW, with reasons, nodes and costs.
 
-    Changes nothing, and asks no batch system.
+    The command changes nothing, and does not contact the batch system.
     """
     run_request = RunRequest(workflow, SiteChoice(site, overlays), folder, overrides)
     request = run_request.resolve()

@@ -20,7 +20,7 @@ from gfm_pipeline.core.faultpoints import Fault
 from gfm_pipeline.engine.chaos import ChaosPlan
 from gfm_pipeline.sites.registry import split_sets
 
-QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing until the end.")
+QUIET = click.option("-q", "--quiet", is_flag=True, help="Print nothing until the end.")
 
 
 @click.command()
@@ -42,11 +42,11 @@ def run(
     faults: tuple[str, ...],
     kept: Path | None,
 ) -> None:
-    """Run the campaign of WORKFLOW to its end, or go on with it.
+    """Run the campaign of WORKFLOW to its end, or continue it.
 
-    Run it again to continue: work that is done under the same settings and data is not repeated, after
-    whatever end the last run had. Changed settings re-run only the stages that depend on them.
-    Ctrl-C stops politely: running trainings save a checkpoint first. A second Ctrl-C stops at once.
+    Run the command again to continue: finished work under the same settings and data is never repeated.
+    Changed settings re-run only the stages that depend on them.
+    After Ctrl-C, running trainings save a checkpoint, then the campaign stops. A second Ctrl-C stops at once.
     """
     run_request = RunRequest(workflow, SiteChoice(site, overlays), folder, overrides, kept, until)
     _drive(run_request, quiet, *check_faults(faults, chaos))
@@ -55,16 +55,16 @@ def run(
 @click.command()
 @campaign_argument
 @click.option(
-    "--site", "site", default=None, help="Site by name, or a site file (.yaml).  [default: as it was last run]"
+    "--site", "site", default=None, help="Site by name, or a site file (.yaml).  [default: the site of the last run]"
 )
 @overlay_option
 @site_set_option
 @QUIET
 def resume(campaign: Path, site: str | None, overlays: tuple[Path, ...], sets: tuple[str, ...], quiet: bool) -> None:
-    """Go on with the campaign in folder CAMPAIGN, with the workflow and on the site it was last run with.
+    """Continue the campaign in folder CAMPAIGN with the workflow and the site of its last run.
 
-    With --site or --overlay, what was laid over the last site holds no more; --set adds to it. Settings of the
-    workflow are changed by `run`.
+    --site or --overlay replace the site and the overlays of the last run; --set adds to them. To change settings
+    of the workflow, use `run`.
     """
     last = last_request(existing(campaign))
     choice, overrides = last.choice, last.overrides
@@ -77,9 +77,9 @@ def resume(campaign: Path, site: str | None, overlays: tuple[Path, ...], sets: t
 
 @click.command()
 @campaign_argument
-@click.option("--force", is_flag=True, help="Even when the driver may be alive on another host.")
+@click.option("--force", is_flag=True, help="Remove the lock even if the driver may be alive on another host.")
 def unlock(campaign: Path, force: bool) -> None:
-    """Remove the lock a dead driver left in folder CAMPAIGN."""
+    """Remove the lock of a dead driver from folder CAMPAIGN."""
     paths = existing(campaign)
     who = release(paths.lock, force=force)
     click.echo(f"Unlocked (was held by {who})." if who else f"{campaign} is not locked.")

@@ -19,8 +19,8 @@ from gfm_pipeline.cli.status import JSON
     type=click.Path(path_type=Path),
     default=None,
     metavar="FILE",
-    help="What is assumed of machine, batch system, driver and trainings (YAML, docs/simulate.md); "
-    "--set scenario.KEY=VALUE wins over it.",
+    help="Assumptions about machine, batch system, driver and trainings (YAML, docs/simulate.md); "
+    "--set scenario.KEY=VALUE overrides them.",
 )
 @click.option(
     "--from",
@@ -28,13 +28,13 @@ from gfm_pipeline.cli.status import JSON
     type=click.Path(path_type=Path),
     default=None,
     metavar="CAMPAIGN",
-    help="Fit times and learning curves to the journal of a campaign that was run.",
+    help="Fit times and learning curves to the journal of this finished campaign.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=None, help="Short for --set scenario.seed=N.")
 @click.option(
     "--compare/--no-compare",
     default=None,
-    help="Simulate half and twice the nodes and trials, too, to advise one.  [default: where it takes no minutes]",
+    help="Also simulate half and twice the nodes and trials, and recommend a size.  [default: if this takes less than minutes]",
 )
 @JSON
 def simulate(
@@ -49,11 +49,11 @@ def simulate(
     compare: bool | None,
     as_json: bool,
 ) -> None:
-    """Run the campaign of WORKFLOW in a simulation of a machine, and say how well it would use it.
+    """Simulate the campaign of WORKFLOW on a machine, and print times, occupancy and cost.
 
-    Decisions, search, placement and journal are the real ones; clock, cluster, batch system and trainings are
-    simulated. Nothing is submitted, and no data is read. Without --campaign nothing is left behind; with it the
-    simulated campaign can be looked at with `status` and `report`.
+    Decisions, search, placement and journal are those of a real run; clock, cluster, batch system and trainings are
+    simulated. The command submits nothing and reads no data. With --campaign, it keeps the simulated campaign, for
+    `status` and `report`; without, it leaves no files.
     """
     from gfm_pipeline.simulate.request import SimulationRequest, simulated
     from gfm_pipeline.simulate.result_text import lines

@@ -16,7 +16,7 @@ from gfm_pipeline.cli.options import overlay_option, site_set_option
 from gfm_pipeline.core.errors import SiteError
 from gfm_pipeline.sites.registry import LoadedSite, SettingSource, json_schema, known, load_site
 
-JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable, on standard output.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output.")
 # Where comments begin; longer lines push theirs on, up to the second figure, and then get them on a line before.
 COLUMN, WIDEST = 56, 110
 PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
@@ -25,7 +25,7 @@ PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
 @click.group(invoke_without_command=True)
 @click.pass_context
 def sites(context: click.Context) -> None:
-    """List machines, show one, check the one you are on, print the schema of their files. Alone: list."""
+    """List site files, show one, check this machine, or print the schema of site files. Default: list."""
     if context.invoked_subcommand is None:
         context.invoke(listing)
 
@@ -37,7 +37,7 @@ sites.add_command(probing, name="probe")
 @sites.command(name="list")
 @JSON
 def listing(as_json: bool = False) -> None:
-    """List the sites that come with the program, and your own."""
+    """List the sites of the package and your own."""
     found = [load_site(name) for name in known()]
     if as_json:
         click.echo(json.dumps({site.model.name: site.model.description for site in found}, indent=1))
@@ -52,13 +52,12 @@ def listing(as_json: bool = False) -> None:
 @click.argument("name")
 @overlay_option
 @site_set_option
-@click.option("--only", metavar="KEY", default=None, help="One part, e.g. scheduler.queues.")
+@click.option("--only", metavar="KEY", default=None, help="Show one part, e.g. scheduler.queues.")
 @JSON
 def show(name: str, overlays: tuple[Path, ...], sets: tuple[str, ...], only: str | None, as_json: bool) -> None:
-    """Show site NAME (or a site file) as it stands, and where each value came from.
+    """Show all settings of site NAME (or of a site file), and where each value comes from.
 
-    What is printed is a site file again; the comment behind a value names the file and the line it was written
-    in, `--set`, or `default` for what no file says.
+    The output is a valid site file. The comment after each value names its file and line, or `--set`, or `default`.
     """
     site = load_site(name, overlays, sets)
     at = tuple(only.split(".")) if only else ()

@@ -13,7 +13,7 @@ from gfm_pipeline.cli.options import campaign_argument
 from gfm_pipeline.cli.support import terminal
 from gfm_pipeline.cli.support.amounts import Amount
 
-JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable, on standard output.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output.")
 
 
 @click.command()
@@ -21,9 +21,9 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable, o
 @JSON
 @click.option("--watch", type=Amount(0.5, closed=True), default=None, metavar="SECONDS", help="Refresh until Ctrl-C.")
 def status(campaign: Path, as_json: bool, watch: float | None) -> None:
-    """Show where the campaign in folder CAMPAIGN stands.
+    """Show the progress of the campaign in folder CAMPAIGN.
 
-    Reads files only: works while the driver runs, after it died, and from another machine.
+    The command only reads files. It works while the driver runs, after the driver ended, and from other machines.
     """
     from gfm_pipeline.report.build import build_view
     from gfm_pipeline.report.status_text import render_status, status_json
@@ -49,11 +49,11 @@ def status(campaign: Path, as_json: bool, watch: float | None) -> None:
     "--output", type=click.Path(path_type=Path), default=None, help="Folder to write into.  [default: CAMPAIGN]"
 )
 def report(campaign: Path, output: Path | None) -> None:
-    """Write report.html (one self-contained page with pictures) and report.md of folder CAMPAIGN.
+    """Write the report of the campaign in folder CAMPAIGN as report.html and report.md.
 
-    Holds results, every candidate, what ingest found in each source (histograms, records set aside and why), and
-    failures. Works at any time, whatever is finished. Beside them is results.csv, the candidates of the search in the
-    columns that DeepHyper's own tools read.
+    The report shows results, every candidate, the data of each source (histograms, quarantined records with
+    reasons), and failures. The command works at any time. It also writes results.csv, with the candidates of the
+    search in the columns of DeepHyper's own tools.
     """
     from gfm_pipeline.report.write import write_report
 

@@ -35,11 +35,11 @@ def submit(
     until: str | None,
     yes: bool,
 ) -> None:
-    """Submit the campaign of WORKFLOW as a batch job that drives itself on its own nodes.
+    """Submit the campaign of WORKFLOW as a batch job; the driver runs inside the job.
 
-    The jobs run the workflow as it is now, whatever is edited later. Each job submits its successor, which goes on
-    when it has ended, until the campaign is done. `plan --show-scripts` shows the batch script before anything is
-    submitted; `status CAMPAIGN` shows where it stands, and `cancel CAMPAIGN` stops the jobs.
+    The jobs run the workflow as it is now; later edits have no effect. Each job submits its successor, which starts
+    when the job has ended, until the campaign is done. `plan --show-scripts` prints the batch script without
+    submitting; `status CAMPAIGN` shows the progress, and `cancel CAMPAIGN` stops the jobs.
     """
     run_request = RunRequest(workflow, SiteChoice(site, overlays), folder, overrides, until=until)
     request = run_request.resolve()

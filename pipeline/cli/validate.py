@@ -17,7 +17,7 @@ from gfm_pipeline.cli.options import workflow_options
 def validate(
     workflow: Path, site: str, overlays: tuple[Path, ...], folder: Path | None, overrides: tuple[str, ...]
 ) -> None:
-    """Check WORKFLOW: keys, types, readers, files, site; one sentence for the first fault."""
+    """Check keys, types, readers, files and site of WORKFLOW, and report the first fault."""
     request = RunRequest(workflow, SiteChoice(site, overlays), folder, overrides).resolve()
     check_name(request.context.paths, request.loaded.model.name)
     names = ", ".join(s.name for s in request.context.sources)

@@ -17,9 +17,8 @@ CHAOS = click.option(
     "--chaos",
     metavar="SEED:RATE",
     default=None,
-    help="See the campaign survive: kill, slow and starve its tasks at random, RATE faults per minute on average. "
-    "Nothing is corrupted and the result is the same; every fault is told. SEED is that of the random numbers: "
-    "--chaos 7:20.",
+    help="Inject RATE random faults per minute on average: kill tasks, slow them, refuse disk space. The result stays "
+    "the same, and the log lists every fault. SEED seeds the random numbers: --chaos 7:20.",
 )
 # A tool for tests: `gfm_pipeline.core.faultpoints` names the points.
 FAULT = click.option("--fault", "faults", multiple=True, metavar="NAME[:N[:WHAT]]", hidden=True)
