@@ -28,7 +28,7 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
 
     ``stress`` (six numbers in the order of Voigt, eV/Angstrom^3) is the derivative of the energy by a strain where ASE
     asks for it and all directions are periodic, so that cells relax and barostats work; how good it is was not measured
-    where stress is no target.
+    where stress is not a target.
 
     Every other target of the models is there by its name, with ``NAME_std`` and, where it was calibrated,
     ``NAME_interval``; those that ASE knows (``dipole``, ``charges``, ``magmoms``) are ASE's results too.

@@ -96,7 +96,7 @@ class Fault:
         actions = (KILL, CRASH, *REFUSALS)
         if (count and not count.isdecimal()) or count == "0" or (what and what not in actions):
             raise ConfigError(
-                f"{text!r} is no fault.", f"Write NAME, NAME:N or NAME:N:WHAT, where WHAT is {', '.join(actions)}."
+                f"{text!r} is not a fault.", f"Write NAME, NAME:N or NAME:N:WHAT, where WHAT is {', '.join(actions)}."
             )
         return cls(FaultPoint(name), int(count or 1), what or KILL)
 

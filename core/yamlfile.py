@@ -21,7 +21,7 @@ MAX_BYTES = 4_000_000  # of a file
 MAX_DEPTH = 40  # of keys within keys
 MAX_VALUES = 100_000  # of a file, where a value that is used again counts again
 _TAG = "tag:yaml.org,2002:"
-_NAMES = {"int": "whole number", "float": "number", "bool": "true or false"}
+_NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 Location = tuple[str | int, ...]
 
@@ -84,7 +84,7 @@ def read_yaml(path: Path, what: str, kind: type[FileError], missing: str, exampl
 def _text(path: Path, what: str, kind: type[FileError]) -> str:
     """Return the text of a file that is one, and of a size that people write."""
     if not stat.S_ISREG(path.stat().st_mode):
-        raise kind(f"{path} is no file.", hint=f"Give the path of a {what} file.")
+        raise kind(f"{path} is not a file.", hint=f"Give the path of a {what} file.")
     with open(path, "rb") as stream:
         data = stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
@@ -262,7 +262,7 @@ class _YamlReader:
         except (ValueError, LookupError, OverflowError, YAMLError):
             shown = text if len(text) < 40 else f"{text[:37]}..."
             raise _YamlError(
-                f"{shown!r} is no {_NAMES[tag.removeprefix(_TAG)]}.", _line(node), "Correct the value."
+                f"{shown!r} is not {_NAMES[tag.removeprefix(_TAG)]}.", _line(node), "Correct the value."
             ) from None
         raise _YamlError(f"The tag {_tag(tag)} is not known here.", _line(node), "Remove it.")
 

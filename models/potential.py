@@ -46,7 +46,7 @@ class Prediction:
 
 
 class Potential(nn.Module):
-    """Message passing, a head per dataset of every target that is no derivative of the energy, and those derivatives.
+    """Message passing, a head per dataset of every target that is not a derivative of the energy, and the derivatives.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class Potential(nn.Module):
         training
             Keep the graph for a backward pass through all predictions. Otherwise the result is detached.
         stress
-            Also predict the stress where it is no target.
+            Also predict the stress where it is not a target.
 
         Raises
         ------

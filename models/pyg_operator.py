@@ -106,7 +106,7 @@ class OperatorAlgorithm(MessagePassing):
         layer = self.layers[0]
         name = type(layer.operator).__name__
         if not hasattr(layer.operator, "register_message_forward_hook"):
-            raise ModelError(f"{name} is no torch_geometric.nn.MessagePassing.", "Return one from operator().")
+            raise ModelError(f"{name} is not a torch_geometric.nn.MessagePassing.", "Return one from operator().")
         training = layer.training
         layer.eval()  # torch's evaluation mode, without dropout, for the comparison; no text is evaluated
         x = torch.linspace(-1.0, 1.0, 3 * self.spec.hidden).view(3, -1)

@@ -82,7 +82,7 @@ def algorithm(name: str) -> type[MessagePassing]:
     Raises
     ------
     ModelError
-        When there is none of that name, or what its description names cannot be imported or is no `MessagePassing`.
+        When there is none of that name, or what its description names cannot be imported or is not a `MessagePassing`.
     """
     where = describe(name).module
     module, _, attribute = where.partition(":")
@@ -95,7 +95,7 @@ def algorithm(name: str) -> type[MessagePassing]:
             "Install what it needs on the compute nodes, or correct its description.",
         ) from error
     if not (isinstance(found, type) and issubclass(found, MessagePassing)):
-        raise ModelError(f"Algorithm {name!r}: {where} is no MessagePassing.", "Correct its description.")
+        raise ModelError(f"Algorithm {name!r}: {where} is not a MessagePassing.", "Correct its description.")
     return found
 
 

@@ -162,7 +162,7 @@ def _environment(site: SiteModel, job: BatchJob) -> list[str]:
 def _exports(site: SiteModel) -> dict[str, str]:
     for name in (exports := site.profiles[site.profile].exports):
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise ConfigError(f"Site {site.name}: {name!r} in profile {site.profile} is no name of a variable.")
+            raise ConfigError(f"Site {site.name}: {name!r} in profile {site.profile} is not a name of a variable.")
     return exports
 
 

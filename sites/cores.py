@@ -20,7 +20,7 @@ def parse_cores(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         match = _PART.match(part.strip())
         if match is None:
-            raise ValueError(f"{text!r} is no list of cores such as 1-7 or 48-63,112-127")
+            raise ValueError(f"{text!r} is not a list of cores such as 1-7 or 48-63,112-127")
         low, high = int(match[1]), int(match[2] or match[1])
         if high < low:
             raise ValueError(f"{part.strip()!r} runs backwards")

@@ -156,7 +156,7 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> tuple[BundleIndex, dict[st
     try:
         index = from_plain(BundleIndex, _known_version(path, json.loads(archive.read(INDEX_FILE))))
     except (KeyError, ValueError) as error:
-        raise IntegrityError(f"{path} is no exported model: it has no {INDEX_FILE} that can be read.") from error
+        raise IntegrityError(f"{path} is not an exported model: it has no {INDEX_FILE} that can be read.") from error
     names = {entry.filename for entry in archive.infolist()} - {INDEX_FILE}
     if len(archive.infolist()) != len(names) + 1 or names != set(index.entries):
         odd = sorted(names ^ set(index.entries)) or ["an entry twice"]
@@ -179,7 +179,7 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> tuple[BundleIndex, dict[st
 def _known_version(path: Path, plain: Any) -> Any:
     """Return the index as it was read, once its version is known to be one of ours."""
     if not isinstance(plain, dict) or plain.get("format") != FORMAT:
-        raise IntegrityError(f"{path} is no exported model of gfm-pipeline.")
+        raise IntegrityError(f"{path} is not an exported model of gfm-pipeline.")
     if not isinstance(plain.get("schema_version"), int) or plain["schema_version"] > SCHEMA_VERSION:
         found = plain.get("schema_version")
         raise IntegrityError(f"{path} was written by a newer version (schema {found}).", "Upgrade gfm-pipeline.")

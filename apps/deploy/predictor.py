@@ -127,7 +127,7 @@ class Predictor:
         ``distances`` [N] say how far each atom is from the training data, in units of the distance that structures like
         those of the dataset exceed with a stated probability (``DomainCalibration``); ``distance`` is the largest, and
         ``in_domain`` whether it is 1 or less. Beyond it, intervals are wider in proportion.
-        With ``stress``, ``stress`` [3, 3] (eV/Angstrom^3, positive where stretched) is there too where it is no target:
+        With ``stress``, ``stress`` [3, 3] (eV/Angstrom^3, positive under tension) is given even if not a target:
         the derivative of the energy by a strain, NaN of what is not periodic in three directions.
         ``warnings`` are sentences: with the one that a reference energy is a guess, the energy's interval is infinite.
 
@@ -208,8 +208,8 @@ class Predictor:
             return None
         return (
             f"The dataset {self.dataset} does not determine the reference energy of {atoms.get_chemical_formula()}, "
-            "whose composition is no combination of those it has: the total energy may be several eV off, and has no "
-            "interval."
+            "whose composition is not a combination of the known ones: the total energy may be several eV off, and "
+            "has no interval."
         )
 
     def _unheard(self, atoms: Atoms) -> Iterator[str]:
@@ -286,7 +286,7 @@ def attribute_of(atoms: Atoms, name: str) -> float:
             except (TypeError, ValueError):
                 value = math.nan
             if not math.isfinite(value):
-                raise ModelError(f"atoms.info[{key!r}] is {atoms.info[key]!r}, which is no number.", "Correct it.")
+                raise ModelError(f"atoms.info[{key!r}] is {atoms.info[key]!r}, which is not a number.", "Correct it.")
             return value
     return 0.0
 

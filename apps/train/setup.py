@@ -40,7 +40,7 @@ SPARSE = 64  # ranks from which on each reads its own graphs only, not whole blo
 def check(spec: TrainSpec) -> None:
     """Refuse what cannot be run; raises `ConfigError`."""
     if (spec.budget_graphs is None) == (spec.convergence is None):
-        raise ConfigError(f"Task {spec.task} needs either budget_graphs or convergence, not both and not neither.")
+        raise ConfigError(f"Task {spec.task} needs exactly one of budget_graphs and convergence.")
     if not spec.datasets:
         raise ConfigError(f"Task {spec.task} names no dataset.")
     optimiser = spec.optimiser
@@ -195,15 +195,15 @@ def starting_point(spec: TrainSpec) -> Checkpoint | None:
     card, learned = found.card, [replace(t, weight=1.0).learned() for t in spec.targets]
     if [replace(t, weight=1.0).learned() for t in card.targets] != learned:
         raise ConfigError(
-            f"Task {spec.task} goes on from a checkpoint of a model of other targets "
+            f"Task {spec.task} continues a checkpoint of a model with other targets "
             f"({', '.join(t.name for t in card.targets)}).",
-            "Targets must stay as they were when a model is trained on.",
+            "A continued training needs the same targets.",
         )
     if card.model != spec.model or card.datasets != names:
         raise ConfigError(
-            f"Task {spec.task} goes on from a checkpoint of another model or other datasets "
+            f"Task {spec.task} continues a checkpoint of another model or other datasets "
             f"({card.model.algorithm} on {', '.join(card.datasets)}).",
-            "Architecture and datasets must stay as they were when a model is trained on.",
+            "A continued training needs the same architecture and datasets.",
         )
     model = replace(card.spec, targets=spec.targets)
     return replace(found, card=replace(card, spec=model, optimiser=spec.optimiser, seed=spec.seed))

@@ -82,7 +82,7 @@ class Extensions(Generic[D]):
             ) from error
         if not isinstance(found, self.kind):
             raise ConfigError(
-                f"{whose}: {point.value} is no {self.kind.__name__}.",
+                f"{whose}: {point.value} is not of type {self.kind.__name__}.",
                 f"The entry point must name one (group {self.group}).",
             )
         return found

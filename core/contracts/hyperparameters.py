@@ -231,7 +231,7 @@ def complete(declared: Sequence[Hyperparameter], owner: str, given: Mapping[str,
 
 
 def _number(value: Any, *, whole: bool) -> int | float | None:
-    """Return a finite number that is no boolean, as it was written; whole ones as ``int``; None for all else."""
+    """Return a finite number that is not a boolean, as it was written; whole ones as ``int``; None for all else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -168,7 +168,7 @@ def make_policy(group: Extensions[PolicyDescription], choice: PolicyChoice, base
     Raises
     ------
     ConfigError
-        When there is none of that name, its module cannot be imported, or it is no ``base``.
+        When there is none of that name, its module cannot be imported, or it is not a ``base``.
     """
     description = group.describe(choice.name)
     module, _, attribute = description.target.partition(":")
@@ -180,5 +180,7 @@ def make_policy(group: Extensions[PolicyDescription], choice: PolicyChoice, base
             f"{whose}: {description.target} cannot be used: {error}.", "Install what it needs, or correct it."
         ) from error
     if not isinstance(made, base):
-        raise ConfigError(f"{whose}: {description.target} is no {base.__name__}.", "Let it inherit from that class.")
+        raise ConfigError(
+            f"{whose}: {description.target} is not of type {base.__name__}.", "Let it inherit from that class."
+        )
     return made

@@ -104,7 +104,7 @@ def check_together(targets: Sequence[Target], *, direct_forces: bool) -> None:
     Raises
     ------
     ConfigError
-        Without any target, with two of one name, or with a derivative of an energy that is no target.
+        Without any target, with two of one name, or with a derivative of an energy that is not a target.
     """
     for target in targets:
         _checked(target)
@@ -119,7 +119,7 @@ def check_together(targets: Sequence[Target], *, direct_forces: bool) -> None:
         if derived and ENERGY.name not in names:
             hint = ", or choose force_head: direct" if target.origin is Origin.GRADIENT else ""
             raise ConfigError(
-                f"Target {target.name} is a derivative of the energy, which is no target.",
+                f"Target {target.name} is a derivative of the energy, which is not a target.",
                 f"Name {ENERGY.name} among the targets{hint}.",
             )
 

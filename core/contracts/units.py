@@ -99,7 +99,7 @@ def unit_of(text: str) -> Unit:
     Raises
     ------
     Refused
-        When it holds a name that is no known unit.
+        When it holds a name that is not a known unit.
     """
     value, dimension = 1.0, _NUMBER
     compact = re.sub(r"\s*([*/^])\s*", r"\1", text.strip().replace("·", "*").replace("**", "^"))
@@ -116,7 +116,7 @@ def unit_of(text: str) -> Unit:
             near = difflib.get_close_matches(word, unit_names(), n=1)
             hint = f"Did you mean {near[0]}? " if near else ""
             raise Refused(
-                f"is {text!r}, and {word!r} in it is no unit that is known here",
+                f"is {text!r}, and {word!r} in it is not a unit that is known here",
                 f"{hint}Units are products and quotients such as e*Angstrom or eV/Angstrom^3, of: "
                 f"{', '.join(unit_names()[1:])}.",
             )

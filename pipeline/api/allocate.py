@@ -161,7 +161,7 @@ def nodes_of(
     if site.driver.mode is DriverMode.RESIDENT:
         if not around.job.number:
             raise ConfigError(
-                f"Site {site.name} has its driver inside the batch job, and this is none.",
+                f"Site {site.name} runs the driver inside a batch job, and this process is not in one.",
                 f"Submit it: {shlex.join([*SUBMIT, str(run_request.workflow), *run_request.options()])}",
             )
         nodes = retrying(scheduler.my_nodes, notify)

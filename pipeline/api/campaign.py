@@ -147,7 +147,7 @@ class Campaign:
         request = run_request.resolve()
         if request.site.driver.mode is not DriverMode.RESIDENT:
             raise ConfigError(
-                f"On site {request.site.name} the driver does not live in a batch job.",
+                f"On site {request.site.name} the driver does not run inside a batch job.",
                 "Call run(), or set site.driver.mode to resident.",
             )
         submit_campaign(request, run_request, batch_environment(request.site, notify), notify)

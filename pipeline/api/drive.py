@@ -87,12 +87,12 @@ def drive(
             progress = _campaign(request, campaign, run_request, around, stop, quiet, chaos)
         if request.goes_on:
             progress.notify(
-                f"Stage {request.context.until} is done; the next has an allocation of its own.", plain=True
+                f"Stage {request.context.until} is done; the next stage has its own allocation.", plain=True
             )
         elif request.context.until is None or request.context.until == stage_names(request.context)[-1]:
             _summary(root, progress)
         else:
-            progress.notify(f"Stage {request.context.until} is done; run without --until to go on.", plain=True)
+            progress.notify(f"Stage {request.context.until} is done; run without --until to continue.", plain=True)
     if not request.goes_on:
         return root
     if around.job.number and request.site.driver.mode is DriverMode.RESIDENT:
@@ -116,7 +116,9 @@ def _campaign(
     resolved = request.loaded.model.model_dump(mode="json")
     write_resolved(request, paths)
     if campaign.dead_driver is not None:
-        progress.notify(f"An earlier driver (pid {campaign.dead_driver.pid}) died; going on where it was.")
+        progress.notify(
+            f"An earlier driver (pid {campaign.dead_driver.pid}) died; the campaign continues where it stopped."
+        )
     if (note := gone_note(request)) is not None:
         progress.notify(note)
     if run_request.is_edited():

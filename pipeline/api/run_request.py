@@ -125,7 +125,7 @@ def resolve(
     names = stage_names(context)
     _check_stage_names(loaded, names)
     if until is not None and until not in names:
-        raise ConfigError(f"There is no stage {until!r} to run until.", suggestion(until, names))
+        raise ConfigError(f"There is no stage {until!r} for --until.", suggestion(until, names))
     if gone:
         _need_finished_ingest(context, loaded, gone)
     return ResolvedRun(loaded, loaded_site, context, digests, resources, tuple(map(Path, gone)))
@@ -308,11 +308,11 @@ def last_request(paths: CampaignPaths) -> RunRequest:
     Raises
     ------
     ConfigError
-        When it was never driven.
+        When it has never run.
     """
     state = load_state(paths.journal)
     if not state.drivers:
-        raise ConfigError(f"{paths.root} was never driven.", "Use `gfm-pipeline run WORKFLOW`.")
+        raise ConfigError(f"{paths.root} has never run.", "Use `gfm-pipeline run WORKFLOW`.")
     info = state.drivers[-1].info
     overrides = tuple(str(text) for text in info.resolved.get("overrides", []))
     choice = SiteChoice.from_json(info.resolved.get("site"))

@@ -143,7 +143,9 @@ def evaluate_model(model: Path | str, dataset: Dataset | Path | str, split: str 
     trained = load_model(Path(model))
     opened = dataset if isinstance(dataset, Dataset) else Dataset.open(Path(dataset))
     if opened.name not in trained.datasets:
-        raise DataError(f"The model was not trained on {opened.name!r}.", f"It knows: {', '.join(trained.datasets)}.")
+        raise DataError(
+            f"The model was not trained on {opened.name!r}.", f"Its datasets: {', '.join(trained.datasets)}."
+        )
     splits = {"train": Split.TRAIN, "validation": Split.VALIDATION, "test": Split.TEST}
     if split not in splits:
         raise DataError(f"There is no split {split!r}.", f"Use one of: {', '.join(splits)}.")

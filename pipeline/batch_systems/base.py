@@ -1,6 +1,6 @@
 """What every batch system is: a declaration that sites read, and the commands that submit, look up and end jobs.
 
-Jobs are told apart by names that are used once, so that an answer that never came is no reason to submit a second time:
+Jobs are told apart by names that are used once, so an answer that never came is not a reason to submit a second time:
 that protocol is written here, once. A further batch system is a class that fills in what is declared below, named by an
 entry point of the group ``gfm_pipeline.batch_systems``; see `docs/add-a-batch-system.md`.
 """
@@ -308,7 +308,7 @@ def checked_name(name: str) -> str:
         It is empty or has letters that batch systems read otherwise.
     """
     if not JOB_NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name for a job: letters, digits, and _.- after a letter")
+        raise ValueError(f"{name!r} is not a name for a job: letters, digits, and _.- after a letter")
     return name
 
 

@@ -329,6 +329,6 @@ def to_entry(event: Event) -> tuple[str, dict[str, Any]]:
 def from_entry(kind: str, data: dict[str, Any]) -> Event:
     """Return the event of a journal entry; raises ValueError for an unknown kind or unfitting data."""
     if kind not in _KINDS:
-        raise ValueError(f"{kind!r} is no kind of event known here, perhaps one of a newer version")
+        raise ValueError(f"{kind!r} is not a kind of event known here, perhaps one of a newer version")
     event: Event = from_plain(_KINDS[kind], data)
     return event

@@ -121,7 +121,7 @@ def _acquire(path: Path, record: bytes, job: JobIdentity, job_ended: JobEndedFn)
                 return corpse
         finally:
             guard.unlink(missing_ok=True)
-    raise CampaignLocked(f"{path} keeps being taken by other drivers.", "Try again in a minute.")
+    raise CampaignLocked(f"{path} is locked by other drivers again and again.", "Try again in a minute.")
 
 
 def _has_died(path: Path, record: bytes, job: JobIdentity, job_ended: JobEndedFn) -> bool:
@@ -157,12 +157,12 @@ def _age(path: Path) -> float:
 def _held(path: Path, holder: Holder, age: float) -> CampaignLocked:
     if not holder.known:
         return CampaignLocked(
-            f"{path} is a lock of a format that is not known here: a driver of a newer version may hold the campaign.",
+            f"{path} is a lock of an unknown format: a driver of a newer version may hold the campaign.",
             f"Upgrade gfm-pipeline. {UNLOCK} {path.parent}",
         )
     if is_dead(holder, age) is None:
         return CampaignLocked(
-            f"The campaign is held by a driver that cannot be seen from here ({holder.who(age)}).",
+            f"The campaign is held by a driver on another machine, which may be alive ({holder.who(age)}).",
             f"{UNLOCK} {path.parent}",
         )
     return CampaignLocked(
@@ -219,7 +219,10 @@ class CampaignLock:
         if not self._mine():
             found = read_holder(self.path)
             who = "was removed" if found is None else f"belongs to pid {found[0].pid} on {found[0].host} now"
-            raise CampaignLocked(f"This driver lost its campaign: {self.path} {who}.", "Drive it from one place only.")
+            raise CampaignLocked(
+                f"This driver lost the lock of its campaign: {self.path} {who}.",
+                "Run the campaign from one place only.",
+            )
 
     def _mine(self) -> bool:
         try:

@@ -304,14 +304,14 @@ def load_state(path: Path) -> CampaignState:
 
 
 def _check_beginning(path: Path, entry: Entry) -> None:
-    """Refuse what is no campaign, and a newer one before its events are read: they may be of kinds not known here."""
+    """Refuse what is not a campaign. Refuse a newer one before reading its events, whose kinds may be unknown."""
     schema = entry.data.get("schema") if isinstance(entry.data, dict) else None
     if isinstance(schema, int) and schema > SCHEMA_VERSION:
         raise IntegrityError(f"{path} was written by a newer version (schema {schema}).", "Upgrade gfm-pipeline.")
     if entry.kind != ev.CREATED:
         raise IntegrityError(
             f"{path}:1: a campaign begins with its creation, not with {entry.kind}.",
-            "Lines were removed, or this is no campaign's journal; restore it from a backup.",
+            "Lines were removed, or this is not a campaign's journal; restore it from a backup.",
         )
 
 

@@ -56,7 +56,7 @@ def cancel(campaign: Path, now: bool, timeout: float) -> None:
     finally:
         paths.cancel.unlink(missing_ok=True)
     if attempts or parsl:
-        click.echo(f"Ended what was left running: tasks {names(attempts) or 'none'}; {parsl} processes of Parsl.")
+        click.echo(f"Ended the remaining processes: tasks {names(attempts) or 'none'}; {parsl} processes of Parsl.")
     if not wait_gone(paths):
         raise StageFailed(
             f"Some processes of {campaign} cannot be ended: tasks {names(attempts_left(paths))}.",
@@ -106,7 +106,7 @@ def _stop_driver(paths: CampaignPaths, now: bool, timeout: float) -> str:
     holder, age = found
     if not holder.known:
         raise CampaignLocked(
-            f"{paths.lock} is a lock of a format that is not known here; its driver cannot be asked to stop.",
+            f"{paths.lock} is a lock of an unknown format, so its driver cannot be asked to stop.",
             f"Upgrade gfm-pipeline. {UNLOCK} {paths.root}",
         )
     who = f"pid {holder.pid} on {holder.host}"

@@ -116,7 +116,7 @@ def probing(folder: Path) -> None:
         raise ConfigError(f"Site {site.name} has no batch system.", f"Use `gfm-pipeline sites check {site.name}`.")
     nodes = retrying(scheduler.my_nodes, _notify)
     if not nodes:
-        raise ConfigError("This is no batch job.", f"Use `gfm-pipeline sites check {site.name}`.")
+        raise ConfigError("This is not a batch job.", f"Use `gfm-pipeline sites check {site.name}`.")
     probe(site, nodes, folder, lambda: answer(folder))
 
 

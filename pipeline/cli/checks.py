@@ -89,7 +89,7 @@ def why(
     state = check_name(request.context.paths, request.loaded.model.name) or CampaignState()
     names = stage_names(request.context)
     if stage not in names:
-        raise click.BadParameter(f"{stage!r} is no stage of this campaign. Choose from: {', '.join(names)}.")
+        raise click.BadParameter(f"{stage!r} is not a stage of this campaign. Choose from: {', '.join(names)}.")
     explanation = explain(request.context, state, stage)
     first = [] if explanation.waits_for is None else [explain(request.context, state, explanation.waits_for)]
     for found in (explanation, *first):

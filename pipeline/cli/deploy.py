@@ -30,7 +30,7 @@ FILES = click.argument("files", nargs=-1, required=True, type=click.Path(exists=
 def _of_files(command: F) -> F:
     """Add the options that say how files are read and where is computed."""
     options = (
-        click.option("--dataset", metavar="NAME", help="Dataset head to predict with; needed if the model has several."),
+        click.option("--dataset", metavar="NAME", help="Dataset head to use; needed if the model has several."),
         click.option("--reader", default="ase", show_default=True, help="Reader of the files."),
         click.option("--energy-key", metavar="KEY", help="Key of the energy in the files."),
         click.option("--forces-key", metavar="KEY", help="Key of the forces in the files."),
@@ -101,7 +101,9 @@ def predict(model: Path, files: tuple[Path, ...], output: Path, **given: Any) ->
 @click.command()
 @MODEL
 @FILES
-@click.option("--output", type=click.Path(path_type=Path), help="Also write the predictions to this file, as `predict` does.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Also write the predictions to this file, as `predict` does."
+)
 @click.option("--group-key", metavar="KEY", help="Also print errors for each value of this key of the records.")
 @_of_files
 def evaluate(model: Path, files: tuple[Path, ...], output: Path | None, group_key: str | None, **given: Any) -> None:

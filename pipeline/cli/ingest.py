@@ -37,7 +37,9 @@ MARKS = {True: "[green]ok[/]", False: "[red]WARNING[/]", None: "[dim]cannot tell
 @workflow_argument
 @click.option("--preview", "source", metavar="SOURCE", required=True, help="Source of the workflow.")
 @click.option("--records", type=click.IntRange(0, 10**9), default=10, show_default=True, help="Records to show.")
-@click.option("--scan", type=click.IntRange(1, 10**9), default=2000, show_default=True, help="Largest number of records to read.")
+@click.option(
+    "--scan", type=click.IntRange(1, 10**9), default=2000, show_default=True, help="Largest number of records to read."
+)
 @click.option("--seconds", type=Amount(), default=20.0, show_default=True, help="Longest time to read.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the workflow.")
 @JSON

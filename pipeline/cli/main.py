@@ -82,7 +82,9 @@ COMMANDS = {
     "why": Lazy(
         "checks", "why", "Explain why STAGE of WORKFLOW would run or not, with old and new values of changed settings."
     ),
-    "verify": Lazy("checks", "verify", "Compare every artefact of the campaign in folder CAMPAIGN with its published digest."),
+    "verify": Lazy(
+        "checks", "verify", "Compare every artefact of the campaign in folder CAMPAIGN with its published digest."
+    ),
     "replay": Lazy(
         "checks",
         "replay",

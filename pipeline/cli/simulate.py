@@ -34,7 +34,7 @@ from gfm_pipeline.cli.status import JSON
 @click.option(
     "--compare/--no-compare",
     default=None,
-    help="Also simulate half and twice the nodes and trials, and recommend a size.  [default: if this takes less than minutes]",
+    help="Also simulate half and twice the nodes and trials.  [default: if this takes less than minutes]",
 )
 @JSON
 def simulate(

@@ -46,7 +46,7 @@ def submit(
     if request.site.driver.mode is not DriverMode.RESIDENT:
         instead = shlex.join(["gfm-pipeline", "run", str(workflow), "--site", site])
         raise ConfigError(
-            f"On site {request.site.name} the driver does not live in a batch job.",
+            f"On site {request.site.name} the driver does not run inside a batch job.",
             f"Use `{instead}`, or --set site.driver.mode=resident.",
         )
     _agree(request, yes=yes)
@@ -70,6 +70,6 @@ def _agree(request: ResolvedRun, *, yes: bool) -> None:
     if hours < LARGE or yes:
         return
     if not sys.stdin.isatty():
-        raise ConfigError(f"A job of {hours:,.4g} node-hours is submitted only when it is agreed to.", "Add --yes.")
+        raise ConfigError(f"A job of {hours:,.4g} node-hours needs your agreement.", "Add --yes.")
     if not click.confirm("Submit it?"):
         raise ConfigError("Nothing was submitted.", "Ask for fewer nodes or hours: --nodes, --hours.")

@@ -101,7 +101,7 @@ class ProposalProcess:
     def _started(self) -> subprocess.Popen[bytes]:
         with self._lock:
             if self._closed:
-                raise StageFailed("No candidates are proposed any more: the campaign stops.")
+                raise StageFailed("The search proposes no more candidates: the campaign stops.")
             return self._running()
 
     def _running(self) -> subprocess.Popen[bytes]:

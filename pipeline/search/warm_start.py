@@ -54,7 +54,7 @@ def read_results(path: Path, space: SearchSpace) -> WarmStart:
             columns = _columns(path, table.fieldnames or (), space)
             rows = [_result(path, table.line_num, row, columns, space) for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FileError(f"this is no table of results ({error}).", path, hint="Name a results.csv.") from error
+        raise FileError(f"this is not a table of results ({error}).", path, hint="Name a results.csv.") from error
     found = [row for row in rows if row is not None]
     if not any(value is not None for _, value in found):
         raise FileError(

@@ -123,7 +123,7 @@ class SimulatedLauncher:
     ) -> SimulatedAttempt:
         declared, placed, now = stage_named(job.stage), self._placed[folder], self._clock.now
         if declared is None:
-            raise RuntimeError(f"{job.stage} is no stage, though a task of it is started")
+            raise RuntimeError(f"{job.stage} is not a stage, though a task of it is started")
         program = declared.program_of(placed.task)
         spec = read_record(program.spec, Path(folder) / SPEC_FILE)
         run = self._programs.run_of(program, spec, placed.task, placed.attempt, self._cluster.slowness(nodes))

@@ -21,7 +21,7 @@ SPREAD_OF_OFFSETS = 0.5  # of values that are no numbers, as a share of the whol
 
 
 def coordinate(dimension: Dimension, value: Any) -> float | None:
-    """Return where a value lies in its dimension, from 0 to 1; None for what is no number, or has no room to vary."""
+    """Return where a value lies in its dimension, from 0 to 1; None if it is not a number, or cannot vary."""
     if isinstance(dimension, Choice):
         numbers = all(isinstance(v, int | float) for v in dimension.values)
         if not numbers or len(dimension.values) < 2 or value not in dimension.values:

@@ -104,7 +104,7 @@ def _resources(paths: CampaignPaths) -> Resources:
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         first = str(error).splitlines()[0]
         raise ConfigError(
-            f"{paths.resolved} does not say what the campaign ran on ({first}).", "Run or resume it once more."
+            f"{paths.resolved} does not say on which site the campaign ran ({first}).", "Run or resume it once more."
         ) from None
     if isinstance(found, Impossible):
         raise ConfigError(f"{paths.resolved}: {found.message}", found.hint)

@@ -32,7 +32,7 @@ def _algorithms(given: Any) -> list[str]:
     for index, name in enumerate(names):
         at = (index,) if isinstance(given, list) else ()
         if not isinstance(name, str):
-            raise Refused(f"holds {name!r}, which is no name", f"Choose from: {', '.join(ALGORITHMS.names())}.", at)
+            raise Refused(f"holds {name!r}, which is not a name", f"Choose from: {', '.join(ALGORITHMS.names())}.", at)
         if name in names[:index]:
             raise Refused(f"lists {name} twice", "Leave one out.", at)
         try:
@@ -153,7 +153,7 @@ class _Space(Strict):
             if key in HYPERPARAMETERS or key.removeprefix(PREFIX) in {option.name for option in about.options}:
                 return _read(_declared(name, about, key), value, at)
         known = [*HYPERPARAMETERS, "algorithm"]
-        raise Refused("is no hyperparameter of the algorithms that are searched", suggestion(key, known), at)
+        raise Refused("is not a hyperparameter of the algorithms that are searched", suggestion(key, known), at)
 
     def written(self) -> dict[str, Any]:
         """Return the space as plain data, as it enters the settings of a campaign: what is not searched is left out."""

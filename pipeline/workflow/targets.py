@@ -72,7 +72,7 @@ def _target(name: str, given: TargetModel) -> Target:
     if name not in TARGETS.names():
         if given.level is None:
             hint = f"{suggestion(name, TARGETS.names())} Or declare it, e.g. {name}: {EXAMPLE}."
-            raise Refused(f"names {name!r}, which is no known target", hint)
+            raise Refused(f"names {name!r}, which is not a known target", hint)
         return check_target(Target(**{"name": name, "unit": "", "text": name.replace("_", " "), **settings}))
     try:
         registered = describe_target(name)

@@ -183,7 +183,7 @@ def test_a_class_that_cannot_be_imported_or_is_none_is_a_model_error(lab_models)
         Potential(ModelSpec("Gated", 8, 1, 4.0))
     (lab_models / "lab_models" / "gated.py").write_text("Gated = dict\n")
     importlib.invalidate_caches()
-    with pytest.raises(ModelError, match="is no MessagePassing"):
+    with pytest.raises(ModelError, match="is not a MessagePassing"):
         Potential(ModelSpec("Gated", 8, 1, 4.0))
 
 

@@ -301,7 +301,7 @@ def test_models_that_were_not_told_of_charge_say_so(model: Path) -> None:
     assert (neutral["warnings"], neutral["energy"]) == ((), charged["energy"])
     assert "were not told of the charge" in charged["warnings"][0]
     atoms.info["total_charge"] = "plus one"
-    with pytest.raises(ModelError, match=r"atoms.info\['total_charge'\] is 'plus one', which is no number"):
+    with pytest.raises(ModelError, match=r"atoms.info\['total_charge'\] is 'plus one', which is not a number"):
         predictor.predict([atoms])
 
 

@@ -107,7 +107,7 @@ def test_nothing_is_written_by_preview_or_reading(tmp_path: Path, name: str) -> 
     [
         (empty, "The file is empty."),
         (foreign, "without the table systems"),
-        (lambda path: path.write_text("name,energy"), "It is no SQLite file."),
+        (lambda path: path.write_text("name,energy"), "It is not an SQLite file."),
     ],
 )
 def test_what_is_no_database_of_ase_is_named(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:

@@ -189,7 +189,9 @@ def test_a_text_that_is_no_number_costs_its_record(tmp_path: Path) -> None:
     settings = source_of(tmp_path, frames, targets=(BAND_GAP,), labels={"band_gap": "gap"})
     shard, bad = only_shard(tmp_path, settings)
     assert len(shard) == 5
-    assert [(one.index, one.reason) for one in bad] == [(2, "band_gap is no number and no array of numbers: 'wide'")]
+    assert [(one.index, one.reason) for one in bad] == [
+        (2, "band_gap is neither a number nor an array of numbers: 'wide'")
+    ]
 
 
 @pytest.mark.parametrize("written", ["nine", "matrix", "voigt"])

@@ -144,7 +144,7 @@ def test_a_machine_of_the_same_name_whose_heart_beats_is_no_reboot_though_the_cl
 def test_a_lock_of_an_unknown_format_is_refused(text, tmp_path):
     path = tmp_path / "driver.lock"
     path.write_text(text)
-    with pytest.raises(CampaignLocked, match="format that is not known here") as caught:
+    with pytest.raises(CampaignLocked, match="lock of an unknown format") as caught:
         take(path)
     assert caught.value.exit_code == 75
     assert "unlock --force" in str(caught.value)

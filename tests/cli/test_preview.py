@@ -41,7 +41,7 @@ def test_records_units_and_filters_are_shown_and_nothing_is_written(folder, caps
     text = shown(capsys)
     assert "20 records read from 1 of 1 files (all of it), 20 usable, 3 groups, elements H O" in " ".join(text.split())
     assert "Nothing is converted" in text
-    assert "Nothing would be taken out." in text
+    assert "No filter would remove a record." in text
     seen = json.loads(shown(capsys, "--json"))
     assert len(seen["records"]) == 10
     assert {record["formula"] for record in seen["records"]} == {"H2O"}

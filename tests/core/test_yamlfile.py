@@ -50,7 +50,7 @@ def test_a_merged_key_has_the_line_where_it_is_written(tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "no whole number": ("a: 1\nb: !!int abc\n", 2, "'abc' is no whole number"),
+    "no whole number": ("a: 1\nb: !!int abc\n", 2, "'abc' is not a whole number"),
     "a tag of somebody's": ("a: !foo 3\n", 1, "The tag !foo is not known here. Remove it."),
     "a tag that would run": ("a: !!python/object/apply:os.system [ls]\n", 1, "!!python/object/apply:os.system"),
     "binary": ("a: !!binary aGk=\n", 1, "!!binary"),
@@ -65,7 +65,7 @@ REFUSED = {
     "half a character": ('a: "\\ud800"\n', 1, "half of a character"),
     "beyond unicode": ('a: "\\UFFFFFFFF"\n', None, "not valid YAML"),
     "control character": ("a: 1\nb: \x00\n", 2, "control character"),
-    "digits without end": (f"a: {'9' * 5000}\n", 1, "is no whole number"),
+    "digits without end": (f"a: {'9' * 5000}\n", 1, "is not a whole number"),
     "unknown alias": ("a: *nope\n", 1, "undefined alias 'nope'"),
     "two documents": ("a: 1\n--- \nb: 2\n", 2, "another document"),
     "not UTF-8": (b"a: \xff\n", None, "not text in UTF-8"),
@@ -101,7 +101,7 @@ def test_what_expands_without_end_is_refused_before_it_costs_anything(used: str,
 def test_what_is_no_file_is_refused_without_reading_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     for path in (tmp_path / "pipe.yaml", tmp_path, Path("/dev/zero")):
-        with pytest.raises(WorkflowError, match="is no file"):
+        with pytest.raises(WorkflowError, match="is not a file"):
             read_yaml(path, "workflow", WorkflowError, "", "")
     with pytest.raises(WorkflowError, match="cannot be read"):
         read_yaml(tmp_path / "a\0b", "workflow", WorkflowError, "", "")

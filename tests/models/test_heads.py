@@ -246,8 +246,8 @@ def test_a_model_without_energy_has_no_gradient_and_refuses_stress():
     ("targets", "words"),
     [
         ((), "at least one target"),
-        ((FORCES, DIPOLE), "forces is a derivative of the energy, which is no target"),
-        ((STRESS,), "stress is a derivative of the energy, which is no target"),
+        ((FORCES, DIPOLE), "forces is a derivative of the energy, which is not a target"),
+        ((STRESS,), "stress is a derivative of the energy, which is not a target"),
         ((ENERGY, DIPOLE, DIPOLE), "dipole is named twice"),
     ],
 )

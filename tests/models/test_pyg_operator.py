@@ -55,7 +55,7 @@ def test_an_operator_that_jumps_at_the_cutoff_is_refused_by_name(make) -> None:
 
 
 def test_what_is_no_operator_or_changes_the_width_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"Linear is no torch_geometric\.nn\.MessagePassing"):
+    with pytest.raises(ModelError, match=r"Linear is not a torch_geometric\.nn\.MessagePassing"):
         built(lambda h, _: nn.Linear(h, h))
     with pytest.raises(ModelError, match="GCNConv sends messages along edges of its own"):
         built(lambda h, _: GCNConv(h, h))

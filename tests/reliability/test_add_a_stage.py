@@ -72,7 +72,7 @@ def test_the_documented_stage_runs_is_reported_and_checked(lab_archive, tmp_path
 def test_a_workflow_without_its_section_has_no_such_stage(lab_archive, tmp_path):
     command = write_campaign(tmp_path)
     assert "archive" not in gfm(tmp_path, lab_archive, "plan", *command[1:], "--json")
-    assert "is no stage of this campaign" in gfm(tmp_path, lab_archive, "why", *command[1:], "archive", code=2)
+    assert "is not a stage of this campaign" in gfm(tmp_path, lab_archive, "why", *command[1:], "archive", code=2)
 
 
 def test_a_wrong_setting_of_it_is_one_sentence_with_its_line(lab_archive, tmp_path):
@@ -117,10 +117,10 @@ WANDERING = Wandering()
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        ({"wandering": "test_add_a_stage:WANDERING"}, "Stage 'wandering' follows 'nowhere', which is no stage"),
+        ({"wandering": "test_add_a_stage:WANDERING"}, "Stage 'wandering' follows 'nowhere', which is not a stage"),
         ({"other": "test_add_a_stage:WANDERING"}, "The entry point of stage 'wandering' is 'other'"),
         ({"gone": "no_such_module:STAGE"}, "cannot be imported: No module named 'no_such_module'"),
-        ({"text": "test_add_a_stage:PAGE"}, "is no Stage"),
+        ({"text": "test_add_a_stage:PAGE"}, "is not of type Stage"),
     ],
 )
 def test_a_stage_that_cannot_be_used_is_one_sentence(installed, points, message):

@@ -134,7 +134,7 @@ def test_cancel_ends_a_group_whose_wrapper_is_gone(tmp_path):
     write_record(attempt / WRAPPER_FILE, WrapperRecord(gone, here))
     done = cancel(tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"Ended what was left running: tasks {attempt.parent.name}" in done.stdout
+    assert f"Ended the remaining processes: tasks {attempt.parent.name}" in done.stdout
     assert orphan.wait(timeout=5) == -signal.SIGKILL
     assert runs.processes_of(tmp_path) == []
     assert not is_alive(here)

@@ -64,7 +64,7 @@ def test_another_table_is_refused_at_its_line(rows, head, line, said, tmp_path):
 def test_what_is_no_text_is_refused(tmp_path):
     (tmp_path / "results.csv").write_bytes(b"\xff\xfe\x00objective")
     for path in (tmp_path / "results.csv", tmp_path / "nowhere.csv", tmp_path):
-        with pytest.raises(FileError, match="this is no table of results"):
+        with pytest.raises(FileError, match="this is not a table of results"):
             read_results(path, SPACE)
 
 
@@ -103,5 +103,5 @@ def test_the_results_are_part_of_the_search_s_key_and_outlive_the_file(tmp_path)
     assert [(s, v) for s, v in found] == [(s, float(i)) for i, s in enumerate(settings)]
     assert json.loads(json.dumps(found))
     (tmp_path / "results.csv").unlink()
-    with pytest.raises(FileError, match=r"results\.csv: this is no table of results"):
+    with pytest.raises(FileError, match=r"results\.csv: this is not a table of results"):
         results("search.warm_start=results.csv")

@@ -157,7 +157,7 @@ WRONG = {
         "o.yaml:4: node: gpu_cores names reserved cores.",
         "",
     ),
-    "no list of cores": ("node:\n  gpu_cores: [x]\n", "o.yaml:2: node.gpu_cores.0: 'x' is no list of cores", ""),
+    "no list of cores": ("node:\n  gpu_cores: [x]\n", "o.yaml:2: node.gpu_cores.0: 'x' is not a list of cores", ""),
     "not YAML": ("node: {\n", "o.yaml:2: This is not valid YAML", ""),
     "no mapping": ("- a\n", "o.yaml:1: An overlay is a mapping", ""),
     "twice": ("nodes: 3\nnodes: 4\n", "o.yaml:2: There is a duplicate key 'nodes'", "Rename one"),

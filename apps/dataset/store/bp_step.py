@@ -25,7 +25,7 @@ def together() -> bool:
 
 
 class BpStep(AbstractContextManager["BpStep"]):
-    """Writes one file in bounded memory; what is left after an exception is no dataset, and is never published.
+    """Writes one file in bounded memory; what is left after an exception is not a dataset, and is never published.
 
     Parameters
     ----------

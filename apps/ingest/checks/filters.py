@@ -52,7 +52,7 @@ def one_number(value: Any) -> float:
     Raises
     ------
     ValueError
-        When it is no number, or several.
+        When it is not a number, or several.
     """
     found = np.asarray(value, dtype=np.float64)
     if found.size != 1:

@@ -30,7 +30,7 @@ def numbers_in(target: str, value: Any) -> Numbers | None:
     try:
         return np.array(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise RefusedError(f"{target} is no number and no array of numbers: {str(value)[:40]!r}") from error
+        raise RefusedError(f"{target} is neither a number nor an array of numbers: {str(value)[:40]!r}") from error
 
 
 def as_declared(target: Target, values: Numbers, natoms: int) -> Numbers:

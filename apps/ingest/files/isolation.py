@@ -33,7 +33,7 @@ def isolated(reader: Reader, limits: ReadLimits, alive: Callable[[], None] = lam
     Parameters
     ----------
     reader
-        One that is no `FileReader` (a generator) is returned as it is.
+        One that is not a `FileReader` (a generator) is returned as it is.
     limits
         Of the process that reads.
     alive

@@ -34,7 +34,7 @@ def rows(stream: IO[bytes], lines: bool, names: frozenset[str]) -> Iterator[Row]
     Raises
     ------
     ValueError
-        When the text is no table.
+        When the text is not a table.
     """
     begin = stream.read(PROBE_BYTES)
     text = json_stream.Joined(begin, stream)
@@ -72,7 +72,7 @@ def is_turned(begin: bytes, names: frozenset[str]) -> bool:
 def turned(table: Any, names: frozenset[str]) -> Iterator[Row]:
     """Yield the rows of a table that is held as a whole."""
     if not isinstance(table, dict) or not table:
-        raise ValueError("it is no table: neither a list of records nor columns of them")
+        raise ValueError("it is not a table: neither a list of records nor columns of them")
     data = table.get("data")
     if isinstance(data, list) and isinstance(table.get("columns"), list):  # split
         for values in data:
@@ -90,7 +90,7 @@ def turned(table: Any, names: frozenset[str]) -> Iterator[Row]:
         yield from (partial(_given, row) for row in table.values())
     else:
         found = ", ".join(list(map(str, table))[:8])
-        raise ValueError(f"it is no table that pandas writes; the file holds {found}")
+        raise ValueError(f"it is not a table that pandas writes; the file holds {found}")
 
 
 def _given(row: Any) -> Any:

@@ -107,7 +107,7 @@ def _stated(plan: LabelPlan, find: Callable[[str], Any], source: SourceSettings,
     units = stated(*texts)
     for name, text, known in zip(plan.units, texts, (units.energy, units.length, units.forces), strict=True):
         if text is not None and known is None:
-            remarks.append(Remark(f"{name} says {str(text)[:LONGEST]!r}, which is no unit known here.", True))
+            remarks.append(Remark(f"{name} says {str(text)[:LONGEST]!r}, which is not a unit known here.", True))
     _, notes, warnings = decided(units, source)
     remarks += [*map(Remark, notes), *(Remark(text, True) for text in warnings)]
     return units

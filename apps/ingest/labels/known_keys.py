@@ -1,6 +1,6 @@
 """The names that data files give labels and metadata: the one place that declares what they mean.
 
-A name is compared without case and without what is no letter or digit, so that ``REF_energy``, ``ref-energy`` and
+A name is compared without case and without what is not a letter or digit, so that ``REF_energy``, ``ref-energy`` and
 ``RefEnergy`` are one; `QUALIFIERS` before or after it say where a label comes from, not what it is.
 """
 
@@ -46,7 +46,7 @@ class KeyKind(StrEnum):
 
 @dataclass(frozen=True)
 class KnownKey:
-    """A kind, and its names in lower case without what is no letter or digit, the reader's first choice first."""
+    """A kind, and its names in lower case without what is not a letter or digit, the reader's first choice first."""
 
     kind: KeyKind
     names: tuple[str, ...]
@@ -122,7 +122,7 @@ MIXING = frozenset({KeyKind.HEAD, KeyKind.CONFIG_TYPE, KeyKind.CHARGE, KeyKind.S
 
 
 def plain(name: str) -> str:
-    """Return a name in lower case without what is no letter or digit; of a dotted path, of its last part."""
+    """Return a name in lower case without what is not a letter or digit; of a dotted path, of its last part."""
     return re.sub(r"[^a-z0-9]", "", name.rpartition(".")[2].lower()) or re.sub(r"[^a-z0-9]", "", name.lower())
 
 

@@ -229,7 +229,7 @@ def _labels(arrays: dict[str, NDArray[Any]], index: int) -> dict[str, Any]:
 def _metadata(file: LmdbFile) -> dict[str, Any]:
     packed = file.get(_METADATA)
     if packed is None:
-        raise ValueError("there is no __metadata__: this is no DeePMD data set")
+        raise ValueError("there is no __metadata__: this is not a DeePMD data set")
     about: dict[str, Any] = msgpack.unpackb(packed, raw=False)
     return about
 

@@ -284,7 +284,9 @@ def _stated(group: Any, layout: GroupLayout) -> tuple[float, tuple[Remark, ...]]
         return layout.energy_unit, ()
     unit = energy_unit(text)
     if unit is None:
-        return layout.energy_unit, (Remark(f"{layout.energy} says {text[:40]!r}, which is no unit known here.", True),)
+        return layout.energy_unit, (
+            Remark(f"{layout.energy} says {text[:40]!r}, which is not a unit known here.", True),
+        )
     if abs(unit.value / layout.energy_unit - 1.0) < 1e-4:
         return layout.energy_unit, ()
     sentence = (

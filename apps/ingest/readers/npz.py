@@ -51,7 +51,7 @@ class NpzReader(FileReader):
 def _archive(part: InputFile) -> Any:
     path = part.path()
     if not zipfile.is_zipfile(path):
-        raise ValueError("it is no NumPy archive (.npz), or it is cut short")
+        raise ValueError("it is not a NumPy archive (.npz), or it is cut short")
     return path
 
 

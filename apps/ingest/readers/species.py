@@ -19,13 +19,13 @@ def number_of(symbol: str) -> int:
     Raises
     ------
     RefusedError
-        When it is no element: the symbol of a ghost atom, a label such as ``H_1``, an ion such as ``Cu1+``.
+        When it is not an element: the symbol of a ghost atom, a label such as ``H_1``, an ion such as ``Cu1+``.
     """
     name = symbol.strip()
     number = ISOTOPES.get(name) or atomic_numbers.get(name.capitalize(), 0)
     if not number:
         raise RefusedError(
-            f"unknown element: {name[:20]!r} is no symbol of an element (of ghost atoms, labels such as H_1 and ions "
+            f"unknown element: {name[:20]!r} is not a symbol of an element (of ghost atoms, labels like H_1 and ions "
             "such as Cu1+ only the element is known here: write its symbol)"
         )
     return number

@@ -95,7 +95,7 @@ def fit_references(
     Raises
     ------
     DataError
-        When ``isolated`` names something that is no element or no finite number.
+        When ``isolated`` names something that is not an element, or an energy that is not finite.
     """
     present, composition = train.composition()
     return solve_references(present, composition, train.energy, elements, isolated)

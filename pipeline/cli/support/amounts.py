@@ -20,5 +20,5 @@ class Amount(click.FloatRange):
         """Return the number; fails with a sentence when there is none."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):  # NaN is within every range
-            self.fail(f"{value!r} is no finite number.", param, ctx)
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number

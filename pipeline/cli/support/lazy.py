@@ -25,7 +25,7 @@ class Lazy:
         """Import the command."""
         found = getattr(import_module(f"gfm_pipeline.cli.{self.module}"), self.attribute)
         if not isinstance(found, click.Command):
-            raise TypeError(f"{self.module}.{self.attribute} is no command")
+            raise TypeError(f"{self.module}.{self.attribute} is not a command")
         return found
 
 

@@ -184,7 +184,7 @@ class PilotFleet:
         if self._fruitless >= FRUITLESS:
             raise SchedulerUnavailable(
                 f"{FRUITLESS} blocks in a row ended without a finished task.",
-                "What they printed is in the campaign's folder jobs.",
+                "Their output is in the campaign's folder jobs.",
             )
         number = sum(j.intent.role is JobRole.BLOCK for j in state.jobs.values()) + 1
         name = f"{self._prefix}-b{number:03d}"

@@ -42,7 +42,7 @@ def all_stages() -> tuple[Stage, ...]:
         if placed is None:
             name, stage = next(iter(waiting.items()))
             raise ConfigError(
-                f"Stage {name!r} follows {stage.after!r}, which is no stage.", f"Name one of {', '.join(known)}."
+                f"Stage {name!r} follows {stage.after!r}, which is not a stage.", f"Name one of {', '.join(known)}."
             )
         order.insert(known.index(placed.after) + 1, waiting.pop(placed.name))
     return tuple(order)

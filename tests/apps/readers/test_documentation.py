@@ -218,7 +218,7 @@ def test_without_the_package_there_is_no_such_reader() -> None:
     [
         ("lab_readers:NOTHING", "of package lab-readers cannot be imported"),
         ("no_such_module:X", "of package lab-readers cannot be imported: No module named 'no_such_module'"),
-        ("lab_readers:LabOptions", "lab_readers:LabOptions is no ReaderDescription"),
+        ("lab_readers:LabOptions", "lab_readers:LabOptions is not of type ReaderDescription"),
     ],
 )
 def test_wrong_entry_points_are_explained(lab_readers: Path, entry: str, message: str) -> None:

@@ -198,7 +198,7 @@ def test_units_that_the_workflow_contradicts_are_named(tmp_path: Path) -> None:
     assert other.records[0].energy == pytest.approx(-units.kcal / units.mol)
     assert any("state energies in Ha, and kcal/mol was used" in text for text in other.warnings)
     strange = look(frames(tmp_path / "b.xyz", ["energy=-1 energy-unit=furlong"] * 4))
-    assert any("'furlong', which is no unit known here" in text for text in strange.warnings)
+    assert any("'furlong', which is not a unit known here" in text for text in strange.warnings)
 
 
 def database(path: Path, metadata: dict[str, Any]) -> SourceSettings:

@@ -143,7 +143,7 @@ def test_a_run_that_was_killed_gives_its_finished_steps(real_data: Path, tmp_pat
 
 def test_other_members_are_named(real_data: Path) -> None:
     items = bad(read_all(real(real_data, "parse-vasp-no-magmoms.zip", "*/INCAR")))
-    assert "is no vasprun.xml, OUTCAR, ML_AB or vaspout.h5: set members" in items[0].reason
+    assert "is not a vasprun.xml, OUTCAR, ML_AB or vaspout.h5: set members" in items[0].reason
 
 
 def electronic(step: int, n: int) -> str:

@@ -73,7 +73,7 @@ class AseLmdb:
         """Yield the keys of rows in the order of their numbers."""
         following, deleted = self._header("nextid"), self._header("deleted_ids")
         if following is None:
-            raise ValueError("no nextid: this is no ASE database")
+            raise ValueError("no nextid: this is not an ASE database")
         gone = set(deleted or ())
         self._file.claimed(int(following) - 1 - len(gone))
         return (str(number).encode() for number in range(1, int(following)) if number not in gone)

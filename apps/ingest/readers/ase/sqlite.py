@@ -43,14 +43,14 @@ class AseSqlite:
     Raises
     ------
     DataError
-        When the file is empty, is no SQLite file, holds no table of ASE, or is being written.
+        When the file is empty, is not an SQLite file, holds no table of ASE, or is being written.
     """
 
     def __init__(self, path: Path) -> None:
         if not path.stat().st_size:
             raise DataError("The file is empty.")
         if not is_sqlite(path):
-            raise DataError("It is no SQLite file.", "Name its format by the reader's option format.")
+            raise DataError("It is not an SQLite file.", "Name its format by the reader's option format.")
         if _unfinished(path):
             raise DataError(
                 "It is being written, or was not closed.",

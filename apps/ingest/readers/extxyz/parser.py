@@ -3,7 +3,7 @@
 The format: https://github.com/libAtoms/extxyz and, as far as files in use go, `ase.io.extxyz`. The usual spelling of a
 comment line and of columns is parsed here; a frame with anything else (escapes, nested brackets, ``VEC`` lines, odd
 property names) goes to ASE, so that what ASE reads is read, and equally. Values that nobody asks for are not parsed:
-a virial that is no matrix does not cost a frame.
+a virial that is not a matrix does not cost a frame.
 
 Beyond ASE: keys of the structure in other spellings (``lattice=``, ``cell=``, ``properties=``, ``PBC=``), which ASE
 takes for metadata and the frame for a molecule; cells of three or six numbers; isotopes of hydrogen.

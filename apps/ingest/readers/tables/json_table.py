@@ -56,10 +56,10 @@ def frame_of_row(row: Any) -> Frame:
     Raises
     ------
     ValueError
-        When it is no mapping, or has no atomic numbers or positions.
+        When it is not a mapping, or has no atomic numbers or positions.
     """
     if not isinstance(row, Mapping):
-        raise ValueError("the row is no mapping of columns to values")
+        raise ValueError("the row is not a mapping of columns to values")
     atoms: Mapping[str, Any] = next((row[name] for name in ATOMS if isinstance(row.get(name), Mapping)), {})
     places = (row, atoms)
     numbers, pos, cell = (_array(_named(places, what)) for what in ("numbers", "pos", "cell"))

@@ -1,7 +1,7 @@
 """Tables of structures in Parquet, as ColabFit publishes its data sets: https://materials.colabfit.org.
 
 Columns are those of the reader json-table (``atomic_numbers``, ``positions``, ``cell``, ``pbc``, ``energy``,
-``atomic_forces``, or their other names). Rows are read batch by batch. Needs pyarrow, which is no dependency.
+``atomic_forces``, or their other names). Rows are read batch by batch. Needs pyarrow, which is not a dependency.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class VaspReader(FileReader):
             with part.text() as lines:
                 yield from _outcar_steps(lines, options.energy)
         else:
-            yield partial(_refuse, f"{part.base} is no vasprun.xml, OUTCAR, ML_AB or vaspout.h5: set members")
+            yield partial(_refuse, f"{part.base} is not a vasprun.xml, OUTCAR, ML_AB or vaspout.h5: set members")
 
 
 def _refuse(reason: str) -> Frame:

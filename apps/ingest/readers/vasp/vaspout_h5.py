@@ -28,7 +28,7 @@ def frames(path: Path, energy: VaspEnergy) -> Iterator[Parse]:
     with h5py.File(path) as file:
         missing = next((name for name in (_STEPS, _ATOMS) if name not in file), None)
         if missing is not None:
-            raise ValueError(f"there is no {missing}: it is no vaspout.h5, or the run did not get so far")
+            raise ValueError(f"there is no {missing}: it is not a vaspout.h5, or the run did not get so far")
         steps, atoms = file[_STEPS], file[_ATOMS]
         species = zip(_texts(atoms["ion_types"]), atoms["number_ion_types"][()].tolist(), strict=True)
         numbers = np.array([number_of(symbol) for symbol, count in species for _ in range(count)])
