@@ -4,7 +4,7 @@ A checkpoint is a published folder (`gfm_pipeline.core.publish`) with three file
 
 - ``model.json``: a `ModelCard`; the architecture, the datasets and their reference energies;
 - ``model.pt``: the EMA weights by name, which every validation and prediction uses;
-- ``state.pt``: raw weights, EMA, AdamW moments, RNG and the `TrainingState` in schedule, sampler and stopper.
+- ``state.pt``: raw weights, EMA, the optimiser's state, RNG and the `TrainingState` in schedule, sampler and stopper.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from gfm_pipeline.apps.train.schedule import Anneal, Phase
+from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings
 from gfm_pipeline.core.contracts.targets import ENERGY, References, Target
-from gfm_pipeline.core.contracts.training import ModelSettings, OptimiserSettings
+from gfm_pipeline.core.contracts.training import ModelSettings
 from gfm_pipeline.core.contracts.training_result import DatasetErrors, StopReason
 from gfm_pipeline.core.errors import GFMError, IntegrityError
 from gfm_pipeline.core.publish import Manifest, publishing, read_manifest, storage_errors, verify, write_record
@@ -114,6 +115,8 @@ class TrainingState:
         Training loss since the last validation.
     task_graphs, task_seconds
         Seen and spent in this task, all attempts.
+    schedule
+        What the learning rate schedule keeps between validations.
     """
 
     graphs: int = 0
@@ -128,6 +131,7 @@ class TrainingState:
     loss_count: int = 0
     task_graphs: int = 0
     task_seconds: float = 0.0
+    schedule: dict[str, float] = field(default_factory=dict)
 
     def for_new_task(self) -> TrainingState:
         """Return the state a new task starts from: constant rate, an empty history of its own."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from gfm_pipeline.models.layers import MAX_Z
 
 ALIGNMENT = 16  # floats, 64 bytes: kernels see the same alignment whatever the sizes before
 
@@ -45,6 +47,38 @@ def flatten(model: nn.Module, *, gradients: bool) -> nn.Parameter:
     return vector
 
 
+@dataclass(frozen=True)
+class FlatPart:
+    """One parameter's place in the vector.
+
+    Parameters
+    ----------
+    start, shape
+        First number, and shape.
+    matrix
+        Whether it maps features to features: two axes, both longer than one, and no table of elements.
+    """
+
+    start: int
+    shape: tuple[int, ...]
+    matrix: bool
+
+    @property
+    def place(self) -> slice:
+        """The numbers of the vector that are its own."""
+        return slice(self.start, self.start + math.prod(self.shape))
+
+
+def flat_parts(model: nn.Module) -> tuple[FlatPart, ...]:
+    """Return where `flatten` puts each parameter of ``model``."""
+    found, start = [], 0
+    for p in model.parameters():
+        matrix = p.ndim == 2 and min(p.shape) > 1 and len(p) != MAX_Z
+        found.append(FlatPart(start, tuple(p.shape), matrix))
+        start += -(-p.numel() // ALIGNMENT) * ALIGNMENT
+    return tuple(found)
+
+
 def with_tail(gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Return a flat gradient with the numbers that follow it in memory, and those alone.
 
@@ -61,60 +95,6 @@ def clip(gradient: Tensor, limit: float) -> float:
     if norm > limit:
         gradient.mul_(limit / norm)
     return norm
-
-
-class AdamW:
-    """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019) on one vector.
-
-    The steps are those of ``torch.optim.AdamW``. Constructing that class imports torch's compiler, which takes
-    longer than a short search rung trains.
-
-    Parameters
-    ----------
-    vector
-        What to optimise; its ``grad`` is read at every step.
-    weight_decay
-        Decoupled decay, as a share of the learning rate.
-    betas, epsilon
-        Decay of both moments; floor of the denominator.
-    """
-
-    def __init__(
-        self,
-        vector: nn.Parameter,
-        weight_decay: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-        epsilon: float = 1e-8,
-    ) -> None:
-        self.vector, self.weight_decay, self.betas, self.epsilon = vector, weight_decay, betas, epsilon
-        self.steps = 0
-        self.mean, self.square = torch.zeros_like(vector.data), torch.zeros_like(vector.data)
-
-    @torch.no_grad()
-    def step(self, rate: float) -> None:
-        """Make one step with the learning rate ``rate``."""
-        gradient = self.vector.grad
-        if gradient is None:
-            return
-        self.steps += 1
-        first, second = self.betas
-        self.mean.lerp_(gradient, 1.0 - first)
-        self.square.mul_(second).addcmul_(gradient, gradient, value=1.0 - second)
-        scale = math.sqrt(1.0 - second**self.steps)
-        denominator = self.square.sqrt().div_(scale).add_(self.epsilon)
-        self.vector.mul_(1.0 - rate * self.weight_decay)
-        self.vector.addcdiv_(self.mean, denominator, value=-rate / (1.0 - first**self.steps))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return copies of the moments in main memory, and the number of steps."""
-        mean, square = (tensor.to("cpu", copy=True) for tensor in (self.mean, self.square))
-        return {"steps": self.steps, "mean": mean, "square": square}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned; raises KeyError or RuntimeError when it does not fit."""
-        self.mean.copy_(state["mean"])
-        self.square.copy_(state["square"])
-        self.steps = int(state["steps"])
 
 
 def ema_decay(decay: float, step: int) -> float:

@@ -1,14 +1,20 @@
-"""Learning rate: warm-up, constant, and a cosine to zero at the end (WSD).
+"""Learning rate: warm-up, what a schedule makes of the rate after it, and a cosine to zero once the end is known.
 
 Warm-up-stable-decay (Hu et al., MiniCPM, arXiv 2404.06395) keeps the rate constant while it is open how long a
-model trains, so that candidates are comparable at every budget, and decays only once the end is known.
+model trains, so that candidates are comparable at every budget. Convergence decays the rate of every schedule.
+`gfm_pipeline.core.contracts.optimisation.schedules` declares the schedules.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from gfm_pipeline.core.contracts.extensions import imported
+from gfm_pipeline.core.contracts.optimisation.schedules import SCHEDULES
+from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings
+from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.strenum import StrEnum
 
 
@@ -54,3 +60,94 @@ def learning_rate(base: float, step: int, warmup: int, graphs: int, anneal: Anne
         return rate
     done = min(1.0, max(0.0, (graphs - anneal.start) / (anneal.end - anneal.start)))
     return rate * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a schedule may depend on.
+
+    Parameters
+    ----------
+    graphs
+        Seen in the model's life.
+    horizon
+        Graphs that schedules last for; None: it is not known.
+    memory
+        What the schedule keeps between validations, by name; empty at first. Checkpoints hold it.
+    """
+
+    graphs: int
+    horizon: int | None = None
+    memory: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def done(self) -> float:
+        """Share of the horizon that is behind, 0 to 1; 0 where it is not known."""
+        return min(1.0, self.graphs / self.horizon) if self.horizon else 0.0
+
+
+class Schedule:
+    """Base of every schedule: the share of the learning rate that holds, beside warm-up and anneal phase.
+
+    Parameters
+    ----------
+    settings
+        Those of the training.
+    """
+
+    def __init__(self, settings: OptimiserSettings) -> None:
+        self.settings = settings
+
+    def share(self, progress: Progress) -> float:  # noqa: ARG002 - the constant needs nothing
+        """Return the share of the learning rate of the next step."""
+        return 1.0
+
+    def validated(self, memory: Mapping[str, float], objective: float) -> Mapping[str, float]:  # noqa: ARG002
+        """Return what the schedule keeps after a validation."""
+        return memory
+
+
+class WarmupStableDecay(Schedule):
+    """Constant after the warm-up."""
+
+
+class Cosine(Schedule):
+    """Half a cosine from the learning rate to ``final_rate`` of it, over the horizon."""
+
+    def share(self, progress: Progress) -> float:
+        """See `Schedule.share`."""
+        last = self.settings.final_rate
+        return last + (1.0 - last) * 0.5 * (1.0 + math.cos(math.pi * progress.done))
+
+
+class ReduceOnPlateau(Schedule):
+    """Multiplied by ``plateau_factor`` after ``plateau_patience`` validations none of which was the best so far."""
+
+    def share(self, progress: Progress) -> float:
+        """See `Schedule.share`."""
+        return max(self.settings.final_rate, progress.memory.get("share", 1.0))
+
+    def validated(self, memory: Mapping[str, float], objective: float) -> Mapping[str, float]:
+        """See `Schedule.validated`."""
+        share, since = memory.get("share", 1.0), memory.get("since", 0.0) + 1
+        best = memory.get("best", math.inf)
+        if objective < best:
+            best, since = objective, 0.0
+        if since >= self.settings.plateau_patience:
+            share, since = share * self.settings.plateau_factor, 0.0
+        return {"share": share, "since": since, "best": best}
+
+
+def build_schedule(settings: OptimiserSettings) -> Schedule:
+    """Return the schedule that the settings name.
+
+    Raises
+    ------
+    ConfigError
+        When there is none of that name, or its class cannot be imported or is no `Schedule`.
+    """
+    where = SCHEDULES.describe(settings.schedule).module
+    found = imported(f"Schedule {settings.schedule!r}", where)
+    if not (isinstance(found, type) and issubclass(found, Schedule)):
+        raise ConfigError(f"Schedule {settings.schedule!r}: {where} is no Schedule.", "Correct its description.")
+    return found(settings)

@@ -280,4 +280,15 @@ def prepare(spec: TrainSpec, communicator: Communicator = SINGLE, device: torch.
     sampler = Sampler([len(t) for t in train], spec.temperature, spec.seed, blocks, window)
     splits = Splits(tuple(train), validation)
     tensors = None if start is None else start.tensors
-    return Trainer(card, splits, spec.optimiser, sampler, tensors, state, spec.micro_batch, communicator, device)
+    return Trainer(
+        card,
+        splits,
+        spec.optimiser,
+        sampler,
+        tensors,
+        state,
+        spec.micro_batch,
+        communicator,
+        device,
+        spec.schedule_graphs,
+    )

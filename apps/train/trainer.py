@@ -16,11 +16,13 @@ from gfm_pipeline.apps.train.batch_loader import BatchLoader
 from gfm_pipeline.apps.train.checkpoint import CheckpointTensors, ModelCard, TrainingState
 from gfm_pipeline.apps.train.device import CPU
 from gfm_pipeline.apps.train.distributed import SINGLE, Communicator
-from gfm_pipeline.apps.train.flat_parameters import AdamW, clip, flatten, update_ema, with_tail
+from gfm_pipeline.apps.train.flat_parameters import clip, flat_parts, flatten, update_ema, with_tail
+from gfm_pipeline.apps.train.optimisers.base import build_optimiser
 from gfm_pipeline.apps.train.sampler import Sampler
-from gfm_pipeline.apps.train.schedule import learning_rate
+from gfm_pipeline.apps.train.schedule import Progress, build_schedule, learning_rate
 from gfm_pipeline.apps.train.validate import finite, validate
-from gfm_pipeline.core.contracts.training import OptimiserSettings, target_weights
+from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings
+from gfm_pipeline.core.contracts.training import target_weights
 from gfm_pipeline.core.contracts.training_result import DatasetErrors
 from gfm_pipeline.core.errors import GFMError, IntegrityError, NodeError
 from gfm_pipeline.models import Potential, multitask_loss
@@ -59,9 +61,13 @@ class Trainer:
         Who trains together: all make the same steps, each computes its share of them. ``tensors`` are rank 0's to give.
     device
         Where the model is.
+    horizon
+        Graphs of the model's life that the schedule lasts for; None: it is not known.
 
     Raises
     ------
+    ConfigError
+        When the optimiser or the schedule cannot be imported.
     IntegrityError
         When ``tensors`` do not fit the model.
     NodeError
@@ -79,10 +85,16 @@ class Trainer:
         micro_batch: int | None = None,
         communicator: Communicator = SINGLE,
         device: torch.device = CPU,
+        horizon: int | None = None,
     ) -> None:
         self.card, self.splits, self.settings = card, splits, optimiser
         self.loader = BatchLoader(
-            splits.train, sampler, optimiser.batch_size, communicator.rank, communicator.size, micro_batch
+            splits.train,
+            sampler,
+            optimiser.batch_size,
+            communicator.rank,
+            communicator.size,
+            _part_size(optimiser, communicator.size, micro_batch),
         )
         self.micro_batch, self.communicator, self.device = micro_batch, communicator, device
         self.stop_requested = False  # some rank was, before the last step
@@ -94,7 +106,8 @@ class Trainer:
         self.weights = flatten(self.model, gradients=True)
         self.average_weights = flatten(self.average, gradients=False)
         self.parameters = list(self.model.parameters())
-        self.adamw = AdamW(self.weights, optimiser.weight_decay)
+        self.optimiser = build_optimiser(self.weights, flat_parts(self.model), optimiser)
+        self.schedule, self.horizon = build_schedule(optimiser), horizon
         self.scales = {name: torch.tensor(scales, device=device) for name, scales in card.scales().items()}
         self.target_weights = target_weights(card.targets, optimiser)
         if tensors is not None:
@@ -111,16 +124,16 @@ class Trainer:
         try:
             self.model.load_state_dict(tensors.weights)
             self.average.load_state_dict(tensors.ema)
-            self.adamw.load_state_dict(tensors.optimiser)
+            self.optimiser.load_state_dict(tensors.optimiser)
             torch.set_rng_state(tensors.rng)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise IntegrityError(f"The checkpoint does not fit its model: {str(error).splitlines()[0]}.") from error
 
     def _broadcast_start(self) -> None:
         """Take over what rank 0 goes on from."""
-        for tensor in (self.weights.data, self.average_weights.data, self.adamw.mean, self.adamw.square):
+        for tensor in (self.weights.data, self.average_weights.data, *self.optimiser.tensors.values()):
             self.communicator.broadcast(tensor)
-        self.adamw.steps = int(self.communicator.broadcast_object(self.adamw.steps))
+        self.optimiser.numbers = self.communicator.broadcast_object(self.optimiser.numbers)
 
     def _compare(self) -> None:
         """Raise `NodeError` when the ranks' weights are not the same to the bit: some machine computes wrongly."""
@@ -135,7 +148,7 @@ class Trainer:
         return CheckpointTensors(
             _copies(self.model.state_dict()),
             _copies(self.average.state_dict()),
-            self.adamw.state_dict(),
+            self.optimiser.state_dict(),
             torch.get_rng_state(),
         )
 
@@ -143,7 +156,8 @@ class Trainer:
     def rate(self) -> float:
         """Learning rate of the next step."""
         p, s = self.state, self.settings
-        return learning_rate(s.learning_rate, p.steps, s.warmup, p.graphs, p.anneal)
+        base = learning_rate(s.learning_rate, p.steps, s.warmup, p.graphs, p.anneal)
+        return base * self.schedule.share(Progress(p.graphs, self.horizon, p.schedule))
 
     def step(self, stopping: bool = False) -> None:
         """Make one optimiser step.
@@ -181,8 +195,12 @@ class Trainer:
                 f"The loss is {value:g} and its gradient {norm:g} at step {state.steps}, after {state.graphs} graphs.",
                 "A smaller learning rate usually helps.",
             )
-        self.adamw.step(self.rate)
-        update_ema(self.average_weights, self.weights.detach(), settings.ema_decay, state.steps)
+        self.optimiser.step(self.rate)
+        averaged = self.optimiser.averaged
+        if averaged is None:
+            update_ema(self.average_weights, self.weights.detach(), settings.ema_decay, state.steps)
+        else:
+            self.average_weights.data.copy_(averaged)
         elapsed = time.perf_counter() - started
         self.state = replace(
             state,
@@ -246,11 +264,20 @@ class Trainer:
         self.state = replace(
             p,
             best=best,
+            schedule=dict(self.schedule.validated(p.schedule, score)),
             loss_sum=0.0,
             loss_count=0,
             task_seconds=p.task_seconds + elapsed,
         )
         return score, errors
+
+
+def _part_size(settings: OptimiserSettings, ranks: int, micro_batch: int | None) -> int | None:
+    """Return how many graphs a rank has in memory at a time; None: its whole share of a batch."""
+    if settings.accumulation == 1:
+        return micro_batch
+    wanted = max(1, -(-settings.batch_size // (ranks * settings.accumulation)))
+    return wanted if micro_batch is None else min(wanted, micro_batch)
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

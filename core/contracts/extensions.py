@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from gfm_pipeline.core.errors import ConfigError
 
@@ -90,3 +91,22 @@ class Extensions(Generic[D]):
 
 def _package(point: EntryPoint) -> str:
     return point.value if point.dist is None else str(point.dist.name)
+
+
+def imported(whose: str, where: str) -> Any:
+    """Return what ``module:attribute`` of a description names; ``whose`` begins the sentence that refuses it.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot be imported.
+    """
+    module, _, attribute = where.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except Exception as error:  # a module of another package: whatever its import raises is that package's fault
+        message = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ConfigError(
+            f"{whose}: {where} cannot be imported: {message}.",
+            "Install what it needs on the compute nodes, or correct its description.",
+        ) from error

@@ -1,7 +1,8 @@
 """What a declared hyperparameter is, and how a value of it in a search space is read and checked.
 
-The hyperparameters themselves are the fields of `gfm_pipeline.core.contracts.training.ModelSettings` and
-`OptimiserSettings`, and the options of an algorithm (`gfm_pipeline.core.contracts.algorithms`).
+The hyperparameters themselves are the fields of `gfm_pipeline.core.contracts.training.ModelSettings` and of
+`gfm_pipeline.core.contracts.optimisation.settings.OptimiserSettings`, and the options of an algorithm
+(`gfm_pipeline.core.contracts.algorithms`).
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from gfm_pipeline.core.contracts.extensions import suggestion
-from gfm_pipeline.core.errors import Refused
+from gfm_pipeline.core.contracts.extensions import Extensions, suggestion
+from gfm_pipeline.core.errors import ConfigError, Refused
 from gfm_pipeline.core.strenum import StrEnum
 
 MAX_CHOICES = 1000  # values in a list: more are a range
@@ -60,6 +61,8 @@ class Hyperparameter:
         Whether the bound itself is refused.
     choices
         The names there are; names only.
+    registry
+        What the names are of, where other packages may add some; then ``choices`` is empty.
     search
         What ``search.space`` searches where the key is left out: a list, ``(low, high)`` or a value. None: nothing,
         the default holds and the key does not enter the settings of a campaign.
@@ -79,16 +82,22 @@ class Hyperparameter:
     choices: tuple[str, ...] = ()
     search: Any = None
     log: bool = False
+    registry: Extensions[Any] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a default outside of its own bounds."""
         self.one(self.default)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The names there are, those of other packages included; empty: any."""
+        return self.choices if self.registry is None else tuple(self.registry.names())
+
+    @property
     def range_text(self) -> str:
         """What is allowed, as the middle of a sentence: ``a whole number from 1 to 64``."""
         if self.kind is ValueKind.NAME:
-            return f"one of {', '.join(self.choices)}" if self.choices else "a name"
+            return f"one of {', '.join(self.names)}" if self.names else "a name"
         if self.kind is ValueKind.SWITCH:
             return "true or false"
         what = "a whole number" if self.kind is ValueKind.WHOLE else "a number"
@@ -117,15 +126,25 @@ class Hyperparameter:
         if self.kind in (ValueKind.NAME, ValueKind.SWITCH):
             if self.kind is ValueKind.SWITCH and isinstance(value, bool):
                 return value
-            if self.kind is ValueKind.NAME and isinstance(value, str) and (not self.choices or value in self.choices):
+            if self.kind is ValueKind.NAME and isinstance(value, str) and self._is_name(value, at):
                 return str(value)
-            near = difflib.get_close_matches(str(value), self.choices, n=1)
+            near = difflib.get_close_matches(str(value), self.names, n=1)
             hint = f"Did you mean {near[0]}?" if near else f"Write {self.range_text}."
             raise Refused(f"must be {self.range_text}, not {_shown(value)}", hint, at)
         number = _number(value, whole=self.kind is ValueKind.WHOLE)
         if number is None or not self._within(number):
             raise Refused(f"must be {self.range_text}, not {_shown(value)}", self._example(), at)
         return number
+
+    def _is_name(self, value: str, at: tuple[str | int, ...]) -> bool:
+        if self.registry is None or value not in self.registry.names():
+            return self.registry is None and (not self.choices or value in self.choices)
+        try:
+            self.registry.describe(value)
+        except ConfigError as error:  # of another package, and not fit to be used
+            why = f"{error.message[0].lower()}{error.message[1:].rstrip('.')}"
+            raise Refused(f"cannot be {value}: {why}", error.hint, at) from error
+        return True
 
     def _within(self, number: float) -> bool:
         low = self.low is None or number > self.low or (number == self.low and not self.open_low)
@@ -186,6 +205,8 @@ class Hyperparameter:
             one = {"type": "boolean"}
         if self.choices:
             one["enum"] = list(self.choices)
+        if self.registry is not None:  # the schema stays that of this package, whatever others are installed
+            one["examples"] = list(self.registry.built_in)
         if self.low is not None:
             one["exclusiveMinimum" if self.open_low else "minimum"] = self.low
         if self.high is not None:
@@ -202,6 +223,24 @@ class Hyperparameter:
                 }
             )
         return {"description": self.help, "anyOf": forms}
+
+
+_DECLARED = "hyperparameter"  # key of a field's metadata
+
+
+def declared(kind: ValueKind, text: str, group: Group = Group.MODEL, **rules: Any) -> dict[str, Any]:
+    """Return the metadata that makes a field a hyperparameter; its name and default are the field's."""
+    return {_DECLARED: (kind, text, group, rules)}
+
+
+def table_of(settings: type[Any]) -> dict[str, Hyperparameter]:
+    """Return by name the hyperparameters that the fields of a dataclass declare."""
+    found = {}
+    for each in fields(settings):
+        if _DECLARED in each.metadata:
+            kind, text, group, rules = each.metadata[_DECLARED]
+            found[each.name] = Hyperparameter(each.name, kind, each.default, text, group, **rules)
+    return found
 
 
 def find(declared: Iterable[Hyperparameter], owner: str, name: str) -> Hyperparameter:

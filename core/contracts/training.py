@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gfm_pipeline.core.contracts.hyperparameters import Group, Hyperparameter, ValueKind
+from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter, ValueKind, declared, table_of
+from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings
 from gfm_pipeline.core.contracts.targets import ATTRIBUTES, DEFAULT, FORCES, Target
 from gfm_pipeline.core.contracts.task import Assignment, TaskSpec
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.records import from_plain
 from gfm_pipeline.core.strenum import StrEnum
-
-_DECLARED = "hyperparameter"  # key of a field's metadata
-
-
-def _declared(kind: ValueKind, text: str, group: Group = Group.MODEL, **rules: Any) -> dict[str, Any]:
-    """Return the metadata that makes a field a hyperparameter; its name and default are the field's."""
-    return {_DECLARED: (kind, text, group, rules)}
 
 
 class ForceHead(StrEnum):
@@ -61,20 +55,20 @@ class ModelSettings:
     algorithm: str
     hidden: int = field(
         default=64,
-        metadata=_declared(ValueKind.WHOLE, "Width of node features.", low=1, high=16384, search=[32, 64, 128]),
+        metadata=declared(ValueKind.WHOLE, "Width of node features.", low=1, high=16384, search=[32, 64, 128]),
     )
     layers: int = field(
-        default=3, metadata=_declared(ValueKind.WHOLE, "Message passing layers.", low=1, high=64, search=[2, 3, 4])
+        default=3, metadata=declared(ValueKind.WHOLE, "Message passing layers.", low=1, high=64, search=[2, 3, 4])
     )
     cutoff: float = field(
-        default=5.0, metadata=_declared(ValueKind.REAL, "Neighbour cutoff (Angstrom).", low=0.5, high=30.0, search=5.0)
+        default=5.0, metadata=declared(ValueKind.REAL, "Neighbour cutoff (Angstrom).", low=0.5, high=30.0, search=5.0)
     )
     n_radial: int = field(
-        default=8, metadata=_declared(ValueKind.WHOLE, "Radial basis functions.", low=1, high=512, search=8)
+        default=8, metadata=declared(ValueKind.WHOLE, "Radial basis functions.", low=1, high=512, search=8)
     )
     force_head: ForceHead = field(
         default=ForceHead.CONSERVATIVE,
-        metadata=_declared(
+        metadata=declared(
             ValueKind.NAME,
             "Forces are minus the gradient of the energy (conservative), or come from a head of their own (direct).",
             choices=tuple(map(str, ForceHead)),
@@ -83,14 +77,14 @@ class ModelSettings:
     )
     repulsion: bool = field(
         default=False,
-        metadata=_declared(
+        metadata=declared(
             ValueKind.SWITCH,
             "Add the screened repulsion of nuclei (ZBL): atoms pushed together are repelled. Forces are conservative.",
         ),
     )
     condition_on: Conditioning = field(
         default=Conditioning.NONE,
-        metadata=_declared(
+        metadata=declared(
             ValueKind.NAME,
             "What models are told of a structure beside its atoms: total charge, spin multiplicity, both, or nothing.",
             choices=tuple(map(str, Conditioning)),
@@ -99,92 +93,7 @@ class ModelSettings:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class OptimiserSettings:
-    """AdamW with warm-up, EMA weights and a multi-task loss; each field is a hyperparameter.
-
-    ``force_weight`` is the weight of the force loss against the per-atom energy loss, both in units
-    of the training set's force RMS. ``warmup`` counts optimiser steps.
-    """
-
-    learning_rate: float = field(
-        default=1e-3,
-        metadata=_declared(
-            ValueKind.REAL,
-            "Learning rate of AdamW at the plateau of the schedule.",
-            Group.OPTIMISER,
-            low=0,
-            open_low=True,
-            high=1,
-            search=(1e-4, 1e-2),
-            log=True,
-        ),
-    )
-    batch_size: int = field(
-        default=16,
-        metadata=_declared(
-            ValueKind.WHOLE, "Graphs per optimiser step.", Group.OPTIMISER, low=1, high=65536, search=[16, 32]
-        ),
-    )
-    force_weight: float = field(
-        default=10.0,
-        metadata=_declared(
-            ValueKind.REAL,
-            "Weight of the force loss against the energy loss.",
-            Group.LOSS,
-            low=0,
-            open_low=True,
-            high=1e6,
-            search=(1, 30),
-            log=True,
-        ),
-    )
-    weight_decay: float = field(
-        default=1e-3,
-        metadata=_declared(
-            ValueKind.REAL, "Decoupled weight decay of AdamW.", Group.OPTIMISER, low=0, high=1, search=1e-3
-        ),
-    )
-    ema_decay: float = field(
-        default=0.99,
-        metadata=_declared(
-            ValueKind.REAL,
-            "Share of the old weights that the moving average keeps per step.",
-            Group.OPTIMISER,
-            low=0,
-            high=1,
-            open_high=True,
-            search=0.99,
-        ),
-    )
-    clip_norm: float = field(
-        default=10.0,
-        metadata=_declared(
-            ValueKind.REAL, "Largest norm of the gradient.", Group.OPTIMISER, low=0, open_low=True, high=1e9
-        ),
-    )
-    warmup: int = field(
-        default=50,
-        metadata=_declared(
-            ValueKind.WHOLE,
-            "Optimiser steps of linear warm-up of the learning rate.",
-            Group.SCHEDULE,
-            low=0,
-            high=10**9,
-        ),
-    )
-
-
-def _table(settings: type[Any]) -> dict[str, Hyperparameter]:
-    found = {}
-    for declared in fields(settings):
-        if _DECLARED in declared.metadata:
-            kind, text, group, rules = declared.metadata[_DECLARED]
-            found[declared.name] = Hyperparameter(declared.name, kind, declared.default, text, group, **rules)
-    return found
-
-
-_OF_MODEL, _OF_OPTIMISER = _table(ModelSettings), _table(OptimiserSettings)
+_OF_MODEL, _OF_OPTIMISER = table_of(ModelSettings), table_of(OptimiserSettings)
 HYPERPARAMETERS: Mapping[str, Hyperparameter] = _OF_MODEL | _OF_OPTIMISER
 
 
@@ -280,6 +189,8 @@ class TrainSpec(TaskSpec):
         depends on it.
     targets
         What the model learns to predict. The weight of the forces is ``optimiser.force_weight``.
+    horizon
+        Graphs of the model's life that schedules last for, which may be those of several tasks; None: those of this.
     """
 
     task: str
@@ -302,6 +213,13 @@ class TrainSpec(TaskSpec):
     device: Device = Device.CPU
     window: int = 16_384
     targets: tuple[Target, ...] = DEFAULT
+    horizon: int | None = None
+
+    @property
+    def schedule_graphs(self) -> int | None:
+        """Graphs of the model's life that schedules last for."""
+        last = self.budget_graphs if self.convergence is None else self.convergence.max_graphs
+        return last if self.horizon is None else self.horizon
 
     def inputs(self) -> tuple[str, ...]:
         """Return the checkpoint the training goes on from, and the datasets."""

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.journal import read
 from gfm_pipeline.campaign.paths import CampaignPaths
-from gfm_pipeline.core.contracts.training import ModelSettings, OptimiserSettings, settings_of
+from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings
+from gfm_pipeline.core.contracts.training import ModelSettings, settings_of
 from gfm_pipeline.core.contracts.training_result import TrainResult
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.records import from_plain

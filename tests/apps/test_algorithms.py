@@ -76,8 +76,8 @@ def test_a_candidate_of_an_older_journal_has_the_default_of_what_it_lacks() -> N
     model, optimiser = settings_of({"algorithm": "PNA", "hidden": 8, "options.sharpness": 2.0})
     assert model == ModelSettings("PNA", hidden=8, options={"sharpness": 2.0})
     assert optimiser == OptimiserSettings()
-    with pytest.raises(ConfigError, match="'momentum', which this version does not know"):
-        settings_of({"algorithm": "PNA", "momentum": 0.9})
+    with pytest.raises(ConfigError, match="'impetus', which this version does not know"):
+        settings_of({"algorithm": "PNA", "impetus": 0.9})
 
 
 def test_what_is_not_named_and_not_searched_stays_out_of_the_space_and_of_the_key() -> None:

@@ -12,11 +12,13 @@ from training_cases import REFERENCE, morse_columns
 from gfm_pipeline.apps.dataset import GraphTable
 from gfm_pipeline.apps.train.allocator import keep_freed_memory
 from gfm_pipeline.apps.train.convergence import TrainingStatus, judge
-from gfm_pipeline.apps.train.flat_parameters import AdamW, clip, flatten
+from gfm_pipeline.apps.train.flat_parameters import clip, flat_parts, flatten
+from gfm_pipeline.apps.train.optimisers.adamw import AdamW
 from gfm_pipeline.apps.train.sampler import BLOCK, Sampler, draws_per_block
 from gfm_pipeline.apps.train.schedule import Anneal, anneal_after, learning_rate
 from gfm_pipeline.apps.train.task import last_graphs
 from gfm_pipeline.apps.train.validate import objective, subset, validate
+from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings
 from gfm_pipeline.core.contracts.training import Convergence
 from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.models import ModelSpec, Potential
@@ -89,7 +91,7 @@ def test_flat_parameters_train_like_separate_ones():
     b = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.SiLU(), torch.nn.Linear(7, 3))
     b.load_state_dict(a.state_dict())
     vector = flatten(a, gradients=True)
-    flat = AdamW(vector, weight_decay=0.1)
+    flat = AdamW(vector, flat_parts(a), OptimiserSettings(weight_decay=0.1))
     plain = torch.optim.AdamW(b.parameters(), lr=0.01, weight_decay=0.1)
     x = torch.randn(11, 5)
     for _ in range(5):

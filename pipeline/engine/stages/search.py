@@ -167,6 +167,7 @@ def _train(context: Context, stage: StageState, datasets: StageState, candidate:
         validation_limit=search.validation_limit,
         threads=context.threads,
         targets=context.workflow.targets,
+        horizon=search.rungs[-1],
     )
     made = TaskRequest(stage.key, NAME, name, TRAIN, spec, rung)
     context.made[datasets.key, stage.key, name] = made

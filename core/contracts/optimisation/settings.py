@@ -1,0 +1,164 @@
+"""The hyperparameters of a training that are not of the model: batches, optimiser, schedule and loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gfm_pipeline.core.contracts.hyperparameters import Group, ValueKind, declared
+from gfm_pipeline.core.contracts.optimisation.optimisers import ADAMW, OPTIMISERS
+from gfm_pipeline.core.contracts.optimisation.schedules import SCHEDULES, WSD
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """How a model is trained: optimiser, schedule and loss; each declared field is a hyperparameter.
+
+    ``force_weight`` is the weight of the force loss against the per-atom energy loss, both in units
+    of the training set's force RMS. ``warmup`` counts optimiser steps.
+    """
+
+    learning_rate: float = field(
+        default=1e-3,
+        metadata=declared(
+            ValueKind.REAL,
+            "Learning rate at the plateau of the schedule.",
+            Group.OPTIMISER,
+            low=0,
+            open_low=True,
+            high=1,
+            search=(1e-4, 1e-2),
+            log=True,
+        ),
+    )
+    batch_size: int = field(
+        default=16,
+        metadata=declared(
+            ValueKind.WHOLE, "Graphs per optimiser step.", Group.OPTIMISER, low=1, high=65536, search=[16, 32]
+        ),
+    )
+    force_weight: float = field(
+        default=10.0,
+        metadata=declared(
+            ValueKind.REAL,
+            "Weight of the force loss against the energy loss.",
+            Group.LOSS,
+            low=0,
+            open_low=True,
+            high=1e6,
+            search=(1, 30),
+            log=True,
+        ),
+    )
+    weight_decay: float = field(
+        default=1e-3,
+        metadata=declared(
+            ValueKind.REAL,
+            "Decoupled weight decay, as a share of the learning rate.",
+            Group.OPTIMISER,
+            low=0,
+            high=1,
+            search=1e-3,
+        ),
+    )
+    ema_decay: float = field(
+        default=0.99,
+        metadata=declared(
+            ValueKind.REAL,
+            "Share of the old weights that the moving average keeps per step.",
+            Group.OPTIMISER,
+            low=0,
+            high=1,
+            open_high=True,
+            search=0.99,
+        ),
+    )
+    clip_norm: float = field(
+        default=10.0,
+        metadata=declared(
+            ValueKind.REAL, "Largest norm of the gradient.", Group.OPTIMISER, low=0, open_low=True, high=1e9
+        ),
+    )
+    warmup: int = field(
+        default=50,
+        metadata=declared(
+            ValueKind.WHOLE,
+            "Optimiser steps of linear warm-up of the learning rate.",
+            Group.SCHEDULE,
+            low=0,
+            high=10**9,
+        ),
+    )
+    optimiser: str = field(
+        default=ADAMW,
+        metadata=declared(ValueKind.NAME, "What makes a step of a gradient.", Group.OPTIMISER, registry=OPTIMISERS),
+    )
+    momentum: float = field(
+        default=0.9,
+        metadata=declared(
+            ValueKind.REAL,
+            "Share of the old mean gradient that an optimiser keeps per step (beta 1 of AdamW).",
+            Group.OPTIMISER,
+            low=0,
+            high=1,
+            open_high=True,
+        ),
+    )
+    beta2: float = field(
+        default=0.999,
+        metadata=declared(
+            ValueKind.REAL,
+            "Share of the old mean square of the gradient that AdamW keeps per step.",
+            Group.OPTIMISER,
+            low=0,
+            high=1,
+            open_high=True,
+        ),
+    )
+    accumulation: int = field(
+        default=1,
+        metadata=declared(
+            ValueKind.WHOLE,
+            "Parts that a batch is computed in, one after the other, whose gradients add up to that of the batch.",
+            Group.OPTIMISER,
+            low=1,
+            high=65536,
+        ),
+    )
+    schedule: str = field(
+        default=WSD,
+        metadata=declared(
+            ValueKind.NAME, "How the learning rate changes after the warm-up.", Group.SCHEDULE, registry=SCHEDULES
+        ),
+    )
+    final_rate: float = field(
+        default=0.0,
+        metadata=declared(
+            ValueKind.REAL,
+            "Learning rate at the end of cosine, and the least one of plateau, as a share of learning_rate.",
+            Group.SCHEDULE,
+            low=0,
+            high=1,
+        ),
+    )
+    plateau_factor: float = field(
+        default=0.5,
+        metadata=declared(
+            ValueKind.REAL,
+            "What the schedule plateau multiplies the learning rate with.",
+            Group.SCHEDULE,
+            low=0,
+            open_low=True,
+            high=1,
+            open_high=True,
+        ),
+    )
+    plateau_patience: int = field(
+        default=5,
+        metadata=declared(
+            ValueKind.WHOLE,
+            "Validations without a better one after which the schedule plateau lowers the learning rate.",
+            Group.SCHEDULE,
+            low=1,
+            high=10**6,
+        ),
+    )
