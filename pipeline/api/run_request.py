@@ -182,9 +182,9 @@ def _as_begun(model: WorkflowModel, paths: CampaignPaths) -> WorkflowModel:
     begun = recorded_settings(paths.journal, search.NAME)
     if begun is None:
         return model
-    if "proposals" not in model.search.model_fields_set and "proposals" not in begun:
-        method = default_choice(PROPOSALS, UNSAID["proposals"])
-        model = model.model_copy(update={"search": model.search.model_copy(update={"proposals": method})})
+    before = {"proposals": default_choice(PROPOSALS, UNSAID["proposals"]), "asynchronous": False}
+    kept = {k: v for k, v in before.items() if k not in model.search.model_fields_set and k not in begun}
+    model = model.model_copy(update={"search": model.search.model_copy(update=kept)})
     members, cap = begun.get("members", {}), math.ceil(model.converge.members / 2)
     halved = math.ceil(members.get("count", 0) / 2)  # the limit that there was without a word
     if model.converge.max_per_algorithm is None and members.get("max_per_algorithm") == halved:

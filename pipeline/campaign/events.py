@@ -156,7 +156,7 @@ class StageCurtailed:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A point of the search space."""
+    """A point of the search space; ``wave``: for the account, of which several proposals may be one."""
 
     name: str
     wave: int
@@ -165,13 +165,18 @@ class Candidate:
 
 @dataclass(frozen=True)
 class WaveProposed:
-    """A wave of candidates; ``told`` counts the results the proposals were based on."""
+    """Candidates that were proposed together; ``told`` counts the results the proposals were based on.
+
+    ``upto``: they follow from that many events from the beginning of the journal; None: from the results of a fixed set
+    of earlier candidates, whenever these came.
+    """
 
     key: str
     wave: int
     candidates: tuple[Candidate, ...]
     origin: str
     told: int
+    upto: int | None = None
 
 
 @dataclass(frozen=True)

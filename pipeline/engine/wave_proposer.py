@@ -1,4 +1,4 @@
-"""Waves that are being proposed while the driver goes on with everything else."""
+"""Candidates that are being proposed while the driver goes on with everything else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Answering(Protocol):
 
 
 class Proposer:
-    """Asks for one wave at a time.
+    """Asks for one proposal at a time.
 
     Parameters
     ----------
@@ -43,18 +43,21 @@ class Proposer:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a wave is being proposed."""
+        """Whether candidates are being proposed."""
         return self._answer is not None
 
     def wave(self, state: CampaignState, wanted: Proposal) -> WaveProposed | None:
-        """Return the wave that is wanted, or None while it is being proposed.
+        """Return the candidates that are wanted, or None while they are being proposed.
+
+        A proposal that was begun is ended, though more candidates may be wanted by now.
 
         Raises
         ------
         GFMError
             When the proposal method fails.
         """
-        if self._question is None or self._question.wanted != wanted:
+        begun = None if self._question is None else self._question.wanted
+        if self._question is None or begun is None or (begun.key, begun.wave) != (wanted.key, wanted.wave):
             self._question = wave_question(self._context, state, wanted)
             self._answer = None if self._question.question is None else self._answering.submit(self._question.question)
         if self._answer is not None and not self._answer.done():
@@ -64,6 +67,6 @@ class Proposer:
         return question.wave([] if answer is None else answer.result())
 
     def close(self) -> None:
-        """Leave a wave that is being proposed; it will be proposed again, and be the same."""
+        """Leave what is being proposed; it will be proposed again."""
         self._question = self._answer = None
         self._answering.close()

@@ -112,6 +112,11 @@ def _how_far(attempt: Path) -> str:
     return f" ({', '.join(words)})" if words else ""
 
 
+def _wave(number: int, upto: int | None) -> str:
+    """Return what candidates are called that were proposed together; ``upto`` as in `WaveProposed`."""
+    return f"wave {number}" if upto is None else f"proposal {number}"
+
+
 def describe(event: Event, state: CampaignState) -> str:
     """Return what to tell people of an event, or '' for nothing."""
     match event:
@@ -125,12 +130,13 @@ def describe(event: Event, state: CampaignState) -> str:
             return f"{str(stage_state.stage).capitalize()} done in {duration(seconds)}"
         case ev.StageFailedEvent(_, reason):
             return click.style(f"Failed: {reason}", fg="red")
-        case ev.WaveProposed(_, wave, candidates, origin, told):
+        case ev.WaveProposed(_, wave, candidates, origin, told, upto):
             names = ", ".join(f"{c.name} {c.settings['algorithm']}" for c in candidates)
             based = f", told {told} results" if told else ""
-            return f"  wave {wave} ({origin}{based}): {names}"
-        case ev.RungDecided(_, wave, rung, promoted, stopped):
-            text = f"  wave {wave}, rung {rung}: "
+            return f"  {_wave(wave, upto)} ({origin}{based}): {names}"
+        case ev.RungDecided(key, wave, rung, promoted, stopped):
+            proposed = state.stages[key].waves.get(wave)
+            text = f"  {_wave(wave, None if proposed is None else proposed.upto)}, rung {rung}: "
             on = ", ".join(promoted) or "none"
             return text + f"{on} train on" + (f"; {', '.join(stopped)} stopped" if stopped else "")
         case ev.MembersSelected(_, members):

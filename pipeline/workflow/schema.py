@@ -64,7 +64,15 @@ class SearchModel(Strict):
     """Waves of candidates, each stopped at a rung unless it is among the best."""
 
     candidates: Candidates = Field(default=32, description="Candidates in all.")
-    wave: Candidates | Literal["auto"] = Field(default="auto", description="Candidates a wave; auto: the site's slots.")
+    wave: Candidates | Literal["auto"] = Field(
+        default="auto", description="Candidates a wave, or at a time; auto: the site's slots."
+    )
+    asynchronous: bool = Field(
+        default=True,
+        description="Candidates are proposed as places become free, from the results there are by then; false: in "
+        "waves, each from the results of a fixed set of earlier candidates, so that every run proposes the same. A "
+        "campaign that began without the key keeps to waves.",
+    )
     rungs: list[Graphs] = Field(
         default=[10_000, 30_000, 90_000],
         min_length=1,

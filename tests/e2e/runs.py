@@ -30,6 +30,7 @@ data:
   test: 0.2
 search:
   candidates: 4
+  asynchronous: false
   rungs: [100, 200]
   reduction: 2
   space:

@@ -29,6 +29,7 @@ data:
   test: 0.25
 search:
   candidates: 2
+  asynchronous: false
   rungs: [120]
   space: {{algorithm: [PaiNN, EGNN], hidden: 16, layers: 2, cutoff: 4.0, learning_rate: 0.01}}
 converge: {{members: 2, check_every: 400, patience: 1, max_graphs: 800}}

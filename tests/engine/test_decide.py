@@ -29,7 +29,7 @@ from gfm_pipeline.engine.stages.trials import TRAIN
 
 
 def context(slots=2, **changes) -> Context:
-    model = workflow(**changes)
+    model = workflow(**{"search__asynchronous": False, **changes})
     sources = tuple(SourceSettings(name, s.reader, options=s.options) for name, s in model.data.sources.items())
     return Context(model, sources, {}, slots, 1, CampaignPaths(Path("/nowhere")), {})
 

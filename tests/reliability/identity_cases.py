@@ -119,6 +119,7 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "data.edges": ("stored", "ingest"),
     "search.candidates": (8, "search"),
     "search.wave": (3, "search"),
+    "search.asynchronous": (False, "search"),
     "search.rungs": ([40, 90], "search"),
     "search.reduction": (3, "search"),
     "search.validation_limit": (10, "search"),

@@ -23,6 +23,7 @@ data:
       shards: 2
 search:
   candidates: 4
+  asynchronous: false
   rungs: [100, 200]
   reduction: 2
   space:
@@ -44,6 +45,7 @@ data:
       reader: emt-alloys
 search:
   candidates: 2
+  asynchronous: false
   wave: 1
   rungs: [100, 200]
   reduction: 2

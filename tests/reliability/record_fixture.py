@@ -33,6 +33,7 @@ data:
   test: 0.3
 search:
   candidates: 2
+  asynchronous: false
   wave: 2
   rungs: [10, 20]
   reduction: 2

@@ -37,6 +37,7 @@ data:
       shards: 4
 search:
   candidates: 8
+  asynchronous: false
   rungs: [400, 1600]
   reduction: 2
   space:

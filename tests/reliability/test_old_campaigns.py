@@ -178,15 +178,22 @@ def test_it_keeps_the_proposals_it_began_with(recorded):
     def method(workflow, *overrides):
         return resolve(workflow, "local", recorded / "campaign", overrides).context.workflow.search.proposals.name
 
+    def in_waves(workflow, *overrides):
+        context = resolve(workflow, "local", recorded / "campaign", overrides).context
+        return not context.workflow.search.asynchronous
+
     def cap(workflow, *overrides):
         context = resolve(workflow, "local", recorded / "campaign", overrides).context
         return context.workflow.converge.max_per_algorithm
 
     workflow = recorded / "w.yaml"
     assert method(workflow) == "deephyper"
+    assert in_waves(workflow)
+    assert not in_waves(workflow, "search.asynchronous=true")
     assert [cap(workflow), cap(workflow, "converge.max_per_algorithm=2")] == [1, 2]
     assert method(workflow, "search.candidates=9") == "deephyper"
     assert method(workflow, "search.proposals=random") == "random"
     shutil.move(recorded / "campaign", recorded / "elsewhere")  # a new campaign of the same file
     assert method(workflow) == "batch-ucb"
+    assert not in_waves(workflow)
     assert cap(workflow) is None

@@ -49,6 +49,7 @@ CHANGES: dict[str, tuple[Any, str, str]] = {
     "converge.max_per_algorithm": (2, EXTENDS, "search"),
     "converge.selection": ("diverse", EXTENDS, "search"),
     "search.wave": (1, INVALIDATES, "search"),
+    "search.asynchronous": (True, INVALIDATES, "search"),
     "search.reduction": (3, INVALIDATES, "search"),
     "search.stopping": ("none", INVALIDATES, "search"),
     "search.proposals": ("random", INVALIDATES, "search"),

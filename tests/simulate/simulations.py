@@ -14,6 +14,7 @@ data:
   sources: {alloys: {reader: emt-alloys, shards: 2}}
 search:
   candidates: 24
+  asynchronous: false
   wave: 8
   rungs: [20000, 60000]
   reduction: 3

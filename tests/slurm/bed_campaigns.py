@@ -29,6 +29,7 @@ data:
     alloys: {reader: emt-alloys, shards: 2}
 search:
   candidates: 4
+  asynchronous: false
   wave: 2
   rungs: [100, 200]
   reduction: 2

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slow
 
 MIXED = f"""{WORKFLOW.partition("search:")[0]}search:
   candidates: 8
+  asynchronous: false
   wave: 4
   rungs: [100, 200, 400]
   reduction: 2
@@ -42,6 +43,7 @@ def test_trials_of_one_two_and_four_nodes_beside_each_other(start):
 
 MANY = f"""{WORKFLOW.partition("search:")[0]}search:
   candidates: 12
+  asynchronous: false
   wave: 8
   rungs: [100, 200]
   reduction: 2

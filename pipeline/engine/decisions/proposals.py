@@ -12,7 +12,8 @@ from gfm_pipeline.core.contracts.policies import PROPOSALS, make_policy
 from gfm_pipeline.core.faultpoints import FaultPoint, reach
 from gfm_pipeline.engine.decisions.requests import Context, Proposal
 from gfm_pipeline.engine.stages.search import LAG
-from gfm_pipeline.engine.stages.trials import objective_of
+from gfm_pipeline.engine.stages.search_size import wave_size
+from gfm_pipeline.engine.stages.trials import finished, objective_of
 from gfm_pipeline.search.proposal_process import Question
 from gfm_pipeline.search.proposer import Observation, ProposalMethod, initial_count
 from gfm_pipeline.search.warm_start import on_scale_of
@@ -23,9 +24,10 @@ DESIGN = "first design"
 
 @dataclass(frozen=True)
 class WaveQuestion:
-    """A wave that is to be proposed: what of it is known at once, and what the method is asked for the rest.
+    """Candidates that are to be proposed: what of them is known at once, and what the method is asked for the rest.
 
-    ``head`` are candidates of the first design; ``question`` is None where they are all of the wave.
+    ``head`` are candidates of the first design; ``question`` is None where there are no others. ``wave_size``: of the
+    account, where it has another than the proposal; ``upto``: events that the proposal follows from.
     """
 
     wanted: Proposal
@@ -34,18 +36,31 @@ class WaveQuestion:
     question: Question | None
     origin: str
     n_results: int
+    wave_size: int | None = None
+    upto: int | None = None
 
     def wave(self, proposed: Sequence[dict[str, Any]]) -> WaveProposed:
         """Return the event that records the wave, with what the method proposed."""
         settings = [*self.head, *proposed]
-        names = (f"c{self.taken + i:05d}" for i in range(len(settings)))
-        candidates = tuple(Candidate(name, self.wanted.wave, one) for name, one in zip(names, settings, strict=True))
+        candidates = tuple(
+            Candidate(f"c{number:05d}", self._wave_of(number), one) for number, one in enumerate(settings, self.taken)
+        )
         reach(FaultPoint.PROPOSAL_MADE)
-        return WaveProposed(self.wanted.key, self.wanted.wave, candidates, self.origin, self.n_results)
+        return WaveProposed(self.wanted.key, self.wanted.wave, candidates, self.origin, self.n_results, self.upto)
+
+    def answered(self) -> WaveProposed:
+        """Return the event with what the method proposes, computed here and now."""
+        return self.wave([] if self.question is None else self.question.answer())
+
+    def _wave_of(self, number: int) -> int:
+        return self.wanted.wave if self.wave_size is None else number // self.wave_size
 
 
 def wave_question(context: Context, state: CampaignState, wanted: Proposal) -> WaveQuestion:
-    """Return what a wave depends on: the results its lag allows; a function of settings and state alone."""
+    """Return what a proposal depends on; a function of settings and state alone.
+
+    A wave is based on the results that its lag allows; an asynchronous proposal on all there are in ``state``.
+    """
     search, seed = context.workflow.search, context.workflow.seed
     stage = state.stages[wanted.key]
     space = search.space.compile()
@@ -55,21 +70,23 @@ def wave_question(context: Context, state: CampaignState, wanted: Proposal) -> W
     method = make_policy(PROPOSALS, choice, ProposalMethod)
     initial = method.first_design(space, initial_count(space, stage.designed_for or search.candidates), seed)
     head = initial[len(taken) : len(taken) + wanted.size]
+    size, upto = (wave_size(search.wave, stage.slots), state.version) if search.asynchronous else (None, None)
     if len(head) == wanted.size:
-        return WaveQuestion(wanted, len(taken), tuple(head), None, DESIGN, 0)
-    observations = [
-        Observation(c.settings, objective_of(stage, c.name, 0)) for c in candidates if c.wave <= wanted.wave - 1 - LAG
-    ]
+        return WaveQuestion(wanted, len(taken), tuple(head), None, DESIGN, 0, size, upto)
+    told = (
+        (c for c in candidates if finished(stage, c.name, 0))
+        if search.asynchronous
+        else (c for c in candidates if c.wave <= wanted.wave - 1 - LAG)
+    )
+    observations = [Observation(c.settings, objective_of(stage, c.name, 0)) for c in told]
     prior = [(settings, value) for settings, value in stage.settings.get("warm_start", ())]
     earlier = on_scale_of(prior, [o.objective for o in observations if o.objective is not None])
     known = [*(Observation(settings, value) for settings, value in earlier), *observations]
     question = Question(choice, space, known, taken + head, wanted.size - len(head), seed * 1009 + wanted.wave)
-    return WaveQuestion(
-        wanted, len(taken), tuple(head), question, ORIGINS.get(choice.name, choice.name), len(observations)
-    )
+    origin = ORIGINS.get(choice.name, choice.name)
+    return WaveQuestion(wanted, len(taken), tuple(head), question, origin, len(observations), size, upto)
 
 
 def propose_wave(context: Context, state: CampaignState, wanted: Proposal) -> WaveProposed:
-    """Return a wave of candidates, computed here and now."""
-    wave = wave_question(context, state, wanted)
-    return wave.wave([] if wave.question is None else wave.question.answer())
+    """Return candidates, computed here and now."""
+    return wave_question(context, state, wanted).answered()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,7 +21,7 @@ from gfm_pipeline.campaign.stage_state import StageState
 from gfm_pipeline.campaign.state import CampaignState, load_state
 from gfm_pipeline.core.contracts.policies import UNSAID, PolicyChoice
 from gfm_pipeline.core.errors import IntegrityError
-from gfm_pipeline.engine.decisions.proposals import propose_wave
+from gfm_pipeline.engine.decisions.proposals import WaveQuestion, propose_wave, wave_question
 from gfm_pipeline.engine.decisions.requests import Context, Proposal
 from gfm_pipeline.engine.stages.search import POLICIES, rung_decision
 from gfm_pipeline.engine.stages.search_members import finish
@@ -44,22 +45,49 @@ def replayed(paths: CampaignPaths) -> dict[str, int]:
     load_state(paths.journal)  # says what is wrong with a journal that cannot be folded
     state, contexts = CampaignState(), dict[str, Context]()
     counts: Counter[str] = Counter(dict.fromkeys(KINDS.values(), 0))
+    ahead, asked = _asked_ahead(paths), dict[tuple[str, int], WaveQuestion]()
     for entry in read(paths.journal):
         event = from_entry(entry.kind, entry.data)
+        for wanted in ahead.pop(state.version, ()):
+            if wanted.key in state.stages:
+                asked[wanted.key, wanted.wave] = wave_question(
+                    _known(contexts, paths, state, wanted.key), state, wanted
+                )
         if isinstance(event, WaveProposed | RungDecided | MembersSelected):
-            stage = state.stages[event.key]
-            if stage.key not in contexts:
-                contexts[stage.key] = _context(paths, stage)
-            _compare(f"{paths.journal}:{entry.n + 1}", event, _derived(contexts[stage.key], state, event))
+            context = _known(contexts, paths, state, event.key)
+            _compare(f"{paths.journal}:{entry.n + 1}", event, _derived(context, state, event, asked))
             counts[KINDS[type(event)]] += 1
         state.apply(event, entry.t)
     return dict(counts)
 
 
-def _derived(context: Context, state: CampaignState, event: WaveProposed | RungDecided | MembersSelected) -> Event:
+def _asked_ahead(paths: CampaignPaths) -> dict[int, list[Proposal]]:
+    """Return the proposals that follow from events before others that came before them, by the number of events."""
+    found: dict[int, list[Proposal]] = {}
+    for entry in read(paths.journal):
+        event = from_entry(entry.kind, entry.data)
+        if isinstance(event, WaveProposed) and event.upto is not None:
+            found.setdefault(event.upto, []).append(Proposal(event.key, event.wave, len(event.candidates)))
+    return found
+
+
+def _known(contexts: dict[str, Context], paths: CampaignPaths, state: CampaignState, key: str) -> Context:
+    if key not in contexts:
+        contexts[key] = _context(paths, state.stages[key])
+    return contexts[key]
+
+
+def _derived(
+    context: Context,
+    state: CampaignState,
+    event: WaveProposed | RungDecided | MembersSelected,
+    asked: dict[tuple[str, int], WaveQuestion],
+) -> Event:
     """Return what is decided now in place of a recorded event, from the events before it."""
     stage = state.stages[event.key]
     if isinstance(event, WaveProposed):
+        if (question := asked.pop((event.key, event.wave), None)) is not None:
+            return question.answered()
         return propose_wave(context, state, Proposal(event.key, event.wave, len(event.candidates)))
     if isinstance(event, RungDecided):
         return rung_decision(context.workflow.search, stage, event.wave, event.rung)
@@ -67,7 +95,8 @@ def _derived(context: Context, state: CampaignState, event: WaveProposed | RungD
 
 
 def _compare(where: str, recorded: Event, derived: Event) -> None:
-    (kind, was), (now_kind, now) = to_entry(recorded), to_entry(derived)
+    # Replaced by itself: what is read from a journal of before lacks attributes that have defaults.
+    (kind, was), (now_kind, now) = to_entry(replace(recorded)), to_entry(derived)
     if isinstance(recorded, MembersSelected) and not recorded.passed_over:
         now = {**now, "passed_over": {}}  # earlier versions did not say
     found = differences(was, now) if kind == now_kind else [f"{kind} -> {now_kind}"]
@@ -85,7 +114,8 @@ def _context(paths: CampaignPaths, stage: StageState) -> Context:
     given = {name: value for name, value in settings.items() if name in known}
     members = settings.get("members", {})
     try:
-        search = SearchModel.model_validate(given | {name: _choice(settings, name) for name in POLICIES})
+        policies = {name: _choice(settings, name) for name in POLICIES}
+        search = SearchModel.model_validate({"asynchronous": False, **given, **policies})
         converge = ConvergeModel.model_validate(
             {
                 "members": members["count"],

@@ -108,7 +108,7 @@ def of_each_size(tasks: Sequence[AnyRequest]) -> Sequence[AnyRequest]:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A wave of candidates that should be proposed."""
+    """Candidates that should be proposed together; ``wave`` numbers such proposals."""
 
     key: str
     wave: int

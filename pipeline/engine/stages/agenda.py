@@ -49,7 +49,9 @@ class Agenda:
         self._trainings: dict[str, Training] = {}  # by task
         self._finished: set[str] = set()
         self._unfinished: Counter[tuple[int, int]] = Counter()  # by entering wave and rung
-        self._left = 0  # trainings that have not finished
+        self.left = 0  # trainings that have not finished
+        # Waves, and the rung to which all of their trainings have finished, without a decision on it.
+        self._complete: set[tuple[int, int]] = set()
         self._waves = self._changes = 0  # taken in
         self._decisions: set[tuple[int, int]] = set()
         self._candidates: dict[str, Candidate] = {}
@@ -66,6 +68,7 @@ class Agenda:
             for (wave, rung), decision in stage.decisions.items():
                 if (wave, rung) not in self._decisions:
                     self._decisions.add((wave, rung))
+                    self._complete.discard((wave, rung))
                     for name in decision.promoted:
                         self._enter(Training(self._candidates[name], rung + 1, wave))
         changed, self._changes = stage.changed[self._changes :], len(stage.changed)
@@ -85,10 +88,14 @@ class Agenda:
         """Return how many trainings that ``wave`` brought to ``rung`` have not finished."""
         return self._unfinished[wave, rung]
 
+    def first_complete(self, rungs: int) -> tuple[int, int] | None:
+        """Return wave and rung of what has all results, and no decision; None: nothing among the first ``rungs``."""
+        return min((due for due in self._complete if due[1] < rungs), default=None)
+
     @property
     def all_finished(self) -> bool:
         """Whether every training that is asked for has finished."""
-        return self._left == 0
+        return self.left == 0
 
     def rungs(self) -> list[int]:
         """Return the rungs of trainings that can start, highest first."""
@@ -101,9 +108,17 @@ class Agenda:
 
     def _enter(self, training: Training) -> None:
         self._trainings[task_name(training.candidate.name, training.rung)] = training
-        self._unfinished[training.entered, training.rung] += 1
-        self._left += 1
+        self._count(training, 1)
         self._update(training)
+
+    def _count(self, training: Training, step: int) -> None:
+        of = training.entered, training.rung
+        self._unfinished[of] += step
+        self.left += step
+        if self._unfinished[of] or of in self._decisions:
+            self._complete.discard(of)
+        else:
+            self._complete.add(of)
 
     def _update(self, training: Training) -> None:
         """Bring up to date what is known of one training."""
@@ -113,8 +128,7 @@ class Agenda:
         if done is not (task in self._finished):
             step = -1 if done else 1
             (self._finished.add if done else self._finished.discard)(task)
-            self._unfinished[training.entered, rung] += step
-            self._left += step
+            self._count(training, step)
         place = bisect_left(self.turns, turn)
         listed = place < len(self.turns) and self.turns[place] == turn
         # The rung before may be being made again, after it was lost.

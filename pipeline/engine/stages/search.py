@@ -1,14 +1,18 @@
-"""Search: waves of candidates, each trained from rung to rung while it is among the best.
+"""Search: candidates, each trained from rung to rung while it is among the best.
 
-Waves are proposed one ahead: wave w is based on the first-rung results of waves up to w - 2, so no slot
-waits at a barrier for the slowest candidate, and yet every proposal and every promotion is a function of
-a fixed set of results. An interrupted and resumed search therefore takes exactly the same decisions.
+An asynchronous search proposes candidates as places become free, from all results there are by then, and decides who
+trains on as soon as those that were proposed together have finished. Each of its decisions is a function of the journal
+up to an event that the journal names.
+
+Otherwise waves are proposed one ahead: wave w is based on the first-rung results of waves up to w - 2, and every
+proposal and every promotion is a function of a fixed set of results, whenever these came: every run, interrupted or
+not, takes exactly the same decisions.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +51,14 @@ from gfm_pipeline.engine.stages.agenda import Agenda, Turn
 from gfm_pipeline.engine.stages.base import Done, Records, Stage, Work
 from gfm_pipeline.engine.stages.ingest import dataset_refs
 from gfm_pipeline.engine.stages.search_members import _finalists, _selection, chosen_policies, finish
-from gfm_pipeline.engine.stages.search_size import rung_counts, trials, wave_sizes, wave_target
+from gfm_pipeline.engine.stages.search_size import (
+    rung_counts,
+    trials,
+    wanted_now,
+    wave_size,
+    wave_sizes,
+    wave_target,
+)
 from gfm_pipeline.engine.stages.trials import (
     TRAIN,
     candidate_seed,
@@ -87,7 +98,7 @@ def _entrants(stage: StageState, wave: int, rung: int) -> tuple[str, ...] | None
 
 
 def _due(stage: StageState, agenda: Agenda, rungs: int) -> tuple[int, int] | None:
-    """Return wave and rung of the first promotion decision whose results are all in."""
+    """Return wave and rung of the first promotion decision whose results are all in, those of waves before too."""
     for rung in range(rungs - 1):
         for wave in range(len(stage.waves)):
             if rung and (wave, rung - 1) not in stage.decisions:
@@ -102,18 +113,23 @@ def _due(stage: StageState, agenda: Agenda, rungs: int) -> tuple[int, int] | Non
 def _decisions(context: Context, stage: StageState, agenda: Agenda) -> tuple[Event, ...]:
     """Return the first promotion decision whose results are all in."""
     search = context.workflow.search
-    due = _due(stage, agenda, len(search.rungs))
+    last = len(search.rungs) - 1
+    due = agenda.first_complete(last) if search.asynchronous else _due(stage, agenda, last + 1)
     return () if due is None else (rung_decision(search, stage, *due),)
 
 
 def rung_decision(search: SearchModel, stage: StageState, wave: int, rung: int) -> RungDecided:
-    """Return who of a wave trains on past a rung, and who stops: a function of results that are all in."""
+    """Return who of a wave trains on past a rung, and who stops: a function of results that are all in.
+
+    What is known of the rung is what decisions before were made of, and what the entrants came to.
+    """
     policy = make_policy(STOPPING, search.stopping, StoppingPolicy)
-    entrants = [_entrants(stage, w, rung) or () for w in range(wave + 1)]
-    names = [name for entered in entrants for name in entered]
+    before = sorted(w for w, r in stage.decisions if r == rung)
+    entrants = {w: _entrants(stage, w, rung) or () for w in (*before, wave)}
+    names = [name for entered in entrants.values() for name in entered]
     results = {r: {name: objective_of(stage, name, r) for name in names} for r in range(rung + 1)}
     seconds = {rung: {name: stage.tasks[task_name(name, rung)].seconds for name in names}}
-    promoted = frozenset(name for w in range(wave) for name in stage.decisions[w, rung].promoted)
+    promoted = frozenset(name for w in before for name in stage.decisions[w, rung].promoted)
     rungs, reduction = tuple(search.rungs), search.reduction
     verdict = policy.decide(RungResults(rung, rungs, results, seconds, entrants[wave], promoted, reduction))
     return RungDecided(stage.key, wave, rung, verdict.promoted, verdict.stopped)
@@ -145,6 +161,17 @@ class _Waiting(TaskQueue):
     def _made(self, turn: Turn) -> AnyRequest:
         training = self._agenda.training(turn)
         return self._request(training.candidate, training.rung)
+
+
+def _size_now(context: Context, stage: StageState, agenda: Agenda, sizes: Sequence[int]) -> int:
+    """Return how many candidates are to be proposed now; ``sizes``: of the waves that are left."""
+    search = context.workflow.search
+    if search.asynchronous:
+        at_a_time = wave_size(search.wave, context.slots)
+        return wanted_now(sum(sizes), at_a_time, agenda.left)
+    if not sizes or any(agenda.unfinished(wave, 0) for wave in range(len(stage.waves) - LAG)):
+        return 0
+    return sizes[0]
 
 
 def _train(context: Context, stage: StageState, datasets: StageState, candidate: Candidate, rung: int) -> AnyRequest:
@@ -201,6 +228,8 @@ class Search(Stage):
     def settings(self, context: Context) -> dict[str, Any]:
         """Return what the candidates depend on."""
         search = context.workflow.search.model_dump(mode="json", exclude=set(POLICIES))
+        if not search["asynchronous"]:  # which campaigns of before know nothing of
+            del search["asynchronous"]
         search |= chosen_policies(context.workflow.search, POLICIES)
         search["space"] = context.workflow.search.space.written()
         if search.pop("warm_start") is not None:  # the results themselves: the file may change, or go
@@ -226,10 +255,8 @@ class Search(Stage):
         decisions = _decisions(context, stage, agenda)
         if decisions:
             return Step(events=decisions)
-        next_wave = len(stage.waves)
-        proposal = None
-        if sizes and not any(agenda.unfinished(wave, 0) for wave in range(next_wave - LAG)):
-            proposal = Proposal(stage.key, next_wave, sizes[0])
+        size = _size_now(context, stage, agenda, sizes)
+        proposal = Proposal(stage.key, len(stage.waves), size) if size else None
         if not sizes and agenda.all_finished:
             if most < search.candidates:
                 limits = {"budget.trials": float(most)}

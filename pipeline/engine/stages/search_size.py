@@ -12,13 +12,39 @@ if TYPE_CHECKING:
 
 
 WAVES = 4  # waves an automatic search aims at
+PROPOSALS = 16  # an asynchronous search proposes again when one in so many of its places has become free
+
+
+def wave_size(wave: int | str, slots: int) -> int:
+    """Return the size of a full wave; ``auto`` makes it as large as the site has slots."""
+    return slots if wave == "auto" else int(wave)
 
 
 def wave_sizes(candidates: int, wave: int | str, slots: int) -> list[int]:
-    """Return the size of each wave; ``auto`` makes a wave as large as the site has slots."""
-    size = slots if wave == "auto" else int(wave)
+    """Return the size of each wave."""
+    size = wave_size(wave, slots)
     full, rest = divmod(candidates, size)
     return [size] * full + ([rest] if rest else [])
+
+
+def wanted_now(left: int, at_a_time: int, unfinished: int) -> int:
+    """Return how many candidates an asynchronous search should propose now, 0 for none yet.
+
+    So many that all places are taken and a few wait for the next that becomes free. One proposal for every place
+    that becomes free would take longer than the trainings on a machine with thousands of places.
+
+    Parameters
+    ----------
+    left
+        Candidates that may still be proposed.
+    at_a_time
+        Places.
+    unfinished
+        Trainings that run or wait.
+    """
+    together = max(1, at_a_time // PROPOSALS)
+    missing = at_a_time + together - unfinished
+    return min(left, missing) if missing >= min(left, together) else 0
 
 
 def rung_counts(workflow: WorkflowModel) -> tuple[int, ...]:
