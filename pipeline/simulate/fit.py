@@ -35,10 +35,6 @@ def fitted(scenario: ScenarioModel, found: Recorded, space: SearchSpace) -> Scen
     )
 
 
-def _median(values: Sequence[float], default: float) -> float:
-    return statistics.median(values) if values else default
-
-
 def _waited(values: Sequence[float], default: float) -> float:
     """Return how long something took that is looked for every second."""
     return max(0.0, statistics.fmean(values) - POLL_SECONDS / 2) if values else default
@@ -57,7 +53,8 @@ def fit_cost(model: CostModel, found: Recorded) -> CostModel:
 
     other = {name: statistics.fmean(seconds) for name, seconds in found.other.items()}
     times = {
-        "hand_over_seconds": _median(found.handed_over, model.hand_over_seconds),
+        # the mean, not the median: what a few tasks wait for long is part of the makespan
+        "hand_over_seconds": statistics.fmean(found.handed_over) if found.handed_over else model.hand_over_seconds,
         "workers_seconds": _waited(found.workers, model.workers_seconds),
         "pool_seconds": _waited(found.pools, model.pool_seconds),
         "other_seconds": {**model.other_seconds, **other},

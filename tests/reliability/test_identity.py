@@ -74,7 +74,7 @@ class Scribe:
         return lines
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_how_a_workflow_is_written_changes_no_key(folder, data):
     scribe = Scribe(data.draw)

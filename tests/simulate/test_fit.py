@@ -47,7 +47,7 @@ def test_times_are_found_again(space):
         trainings.append(RecordedTraining(seconds, graphs, model, optimiser, ranks))
     told = Recorded(trainings=trainings, handed_over=[3.0, 3.1, 2.9, 50.0], workers=[20.5])
     found = fit_cost(CostModel(), told)
-    assert found.hand_over_seconds == pytest.approx(3.05)
+    assert found.hand_over_seconds == pytest.approx(14.75)  # the mean: 50 s are part of the makespan too
     assert found.workers_seconds == pytest.approx(20.0)
     again = TrainingCost(found, gpu=True)
     for training in trainings:
