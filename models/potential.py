@@ -14,6 +14,7 @@ from gfm_pipeline.core.contracts.targets import CHARGE, ENERGY, FORCES, STRESS, 
 from gfm_pipeline.core.errors import ConfigError, ModelError
 from gfm_pipeline.models.batch import Batch
 from gfm_pipeline.models.checks import check_batch
+from gfm_pipeline.models.composition_shift import CompositionShift, is_shifted
 from gfm_pipeline.models.conditioning import AttributeFiLM
 from gfm_pipeline.models.constraints import balanced, with_total
 from gfm_pipeline.models.geometry import Geometry
@@ -62,7 +63,7 @@ class Potential(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.register_load_state_dict_pre_hook(_rename_former_parts)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_open_former)  # type: ignore[no-untyped-call]
         try:
             check_together(spec.targets, direct_forces=spec.force_head is ForceHead.DIRECT)
         except ConfigError as error:
@@ -78,6 +79,9 @@ class Potential(nn.Module):
         for target in spec.targets:
             if spec.has_head(target):
                 self.add_module(part_name(target), self._head(target))
+        self.shifted = tuple(t for t in spec.targets if spec.has_head(t) and is_shifted(t))
+        for target in self.shifted:
+            self.add_module(shift_name(target), CompositionShift(spec.n_datasets))
         ranks = spec.ranks()
         own_vectors = describe(spec.algorithm).vectors
         self.vector_features = EdgeVectors(spec) if Rank.VECTOR in ranks and not own_vectors else None
@@ -134,6 +138,18 @@ class Potential(nn.Module):
                 values |= {t.name: found[t.origin] for t in derived}
         return Prediction(values if training else {name: value.detach() for name, value in values.items()})
 
+    @torch.no_grad()
+    def head_values(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the values of the targets that are no derivatives, at a tenth of the cost of all."""
+        return self._predict(batch, Geometry.of(batch, moved=False, strained=False))
+
+    def shift(self, target: Target) -> CompositionShift:
+        """Return what corrects the references of one of the targets ``shifted``."""
+        found = self.get_submodule(shift_name(target))
+        if not isinstance(found, CompositionShift):
+            raise ModelError(f"The target {target.name} has no reference values of elements to correct.")
+        return found
+
     def _predict(self, batch: Batch, geometry: Geometry) -> dict[str, Tensor]:
         """Return the values of all targets that have a head."""
         src, dst, vec = batch.edge_src, batch.edge_dst, geometry.vec
@@ -157,6 +173,9 @@ class Potential(nn.Module):
         if self.repulsion is not None and ENERGY.name in values:
             of_atoms = self.repulsion(batch.z, geometry.vec, src, dst)
             values[ENERGY.name] = values[ENERGY.name] + scatter_sum(of_atoms, batch.graph, batch.natoms.shape[0])
+        for target in self.shifted:
+            shift = self.shift(target)(batch.z, head, batch.graph, batch.natoms.shape[0])
+            values[target.name] = values[target.name] + shift
         return values
 
     def _vectors(self, x: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> Tensor:
@@ -191,8 +210,16 @@ def part_name(target: Target) -> str:
     return _PARTS.get(target.name, f"head_{target.name}")
 
 
-def _rename_former_parts(_module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Give the entries of a state dict of an earlier version the names that parts have now."""
+def shift_name(target: Target) -> str:
+    """Return the name of the shift of a target among the parts of a model, as in its state dict."""
+    return f"shift_{target.name}"
+
+
+def _open_former(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Give a state dict of an earlier version the names that parts have now, and the shifts it knew nothing of."""
+    for name, shift in module.named_children():
+        if isinstance(shift, CompositionShift):
+            state.setdefault(f"{prefix}{name}.values", torch.zeros_like(shift.values))
     for key in [key for key in state if key.startswith(prefix)]:
         part, dot, rest = key[len(prefix) :].partition(".")
         if part in _FORMER_NAMES and dot:

@@ -16,11 +16,13 @@ from gfm_pipeline.apps.dataset import GraphTable
 from gfm_pipeline.apps.dataset.batching.graph_source import InMemorySource
 from gfm_pipeline.apps.runtime.program import Task, run_program
 from gfm_pipeline.apps.train import batch_loader as loading
+from gfm_pipeline.apps.train import composition_fit as composition
 from gfm_pipeline.apps.train import trainer as training
 from gfm_pipeline.apps.train import validate as validation
 from gfm_pipeline.apps.train.device import CPU
 from gfm_pipeline.apps.train.distributed import Communicator, process_group
 from gfm_pipeline.apps.train.sampler import Sampler
+from gfm_pipeline.core.contracts.targets import ENERGY
 from gfm_pipeline.core.contracts.training import Device, OptimiserSettings
 from gfm_pipeline.models import ForceHead, ModelSpec
 
@@ -52,7 +54,7 @@ def double_batches() -> None:
         )
 
     loading.collate_batches = lambda *arguments: [doubled(batch) for batch in several(*arguments)]
-    validation.collate = lambda *arguments: doubled(single(*arguments))
+    validation.collate = composition.collate = lambda *arguments: doubled(single(*arguments))
 
 
 def table(seed: int, n: int, dataset: int, missing: bool) -> GraphTable:
@@ -75,7 +77,10 @@ def make(algorithm: str, head: ForceHead, spec: Spec, communicator: Communicator
         seed=5 + communicator.rank,  # other weights on every rank, until rank 0 gives them its own
     )
     train = (InMemorySource(table(0, 30, 0, True)), InMemorySource(table(10, 20, 1, False)))
-    splits = training.Splits(train, {"soft": table(1, 25, 0, True), "hard": table(11, 9, 1, False)})
+    samples = tuple(
+        composition.fit_sample(source, size, communicator) for source, size in zip(train, (26, 3), strict=True)
+    )
+    splits = training.Splits(train, {"soft": table(1, 25, 0, True), "hard": table(11, 9, 1, False)}, samples)
     settings = OptimiserSettings(5e-3, spec.batch, 2.0, clip_norm=0.5)
     sampler = Sampler([30, 20], 2.0, 1)
     return training.Trainer(card, splits, settings, sampler, None, None, spec.micro_batch, communicator, CPU)
@@ -104,6 +109,7 @@ def body(spec: Spec, task: Task) -> dict[str, int]:
             trainer = make(name, head, spec, communicator)
             score, _ = trainer.validate(20)
             found[f"{name}-{head}-score"] = np.array(score)
+            found[f"{name}-{head}-shift"] = trainer.average.shift(ENERGY).values.numpy().copy()
             for step in range(STEPS):
                 misbehave(spec, trainer, communicator)
                 trainer.step(stopping=communicator.rank == communicator.size - 1 and step == STEPS - 1)

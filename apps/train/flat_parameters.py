@@ -98,8 +98,12 @@ def clip(gradient: Tensor, limit: float) -> float:
 
 
 def ema_decay(decay: float, step: int) -> float:
-    """Return the decay at ``step`` (from 0): short memory at first, so that random weights are soon forgotten."""
-    return min(decay, (1.0 + step) / (10.0 + step))
+    """Return the share of the old weights that the average keeps at ``step`` (from 0).
+
+    It is ``decay`` per thousandth of the steps so far, so that the average reaches back over the same share of
+    a training however long that is: a tenth with .99, all of it with .999. Random weights are soon forgotten.
+    """
+    return float(decay ** (1000.0 / (1.0 + step)))
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from gfm_pipeline.apps.dataset.batching.graph_source import DiskSource, GraphSou
 from gfm_pipeline.apps.dataset.neighbors.batched import neighbor_list_on
 from gfm_pipeline.apps.dataset.neighbors.edges import NeighborListFn, build_edges
 from gfm_pipeline.apps.train.checkpoint import Checkpoint, ModelCard, TrainingState, load, newest
+from gfm_pipeline.apps.train.composition_fit import FitSample, fit_sample, sample_size
 from gfm_pipeline.apps.train.device import CPU
 from gfm_pipeline.apps.train.distributed import SINGLE, Communicator
 from gfm_pipeline.apps.train.sampler import Sampler
@@ -249,12 +250,14 @@ def prepare(spec: TrainSpec, communicator: Communicator = SINGLE, device: torch.
     neighbor_list = neighbor_list_on(device)
     train: list[GraphSource] = []
     validation, statistics, samples = {}, [], []
+    fitted: list[FitSample] = []
     for k, ref in enumerate(spec.datasets):
         dataset = Dataset.open(Path(ref.path))
         statistics.append(dataset.statistics)
         references = dataset.statistics.references if card is None else card.references_of(ref.name)
         source = open_source(spec, dataset, k, references, communicator.size, neighbor_list)
         train.append(source)
+        fitted.append(fit_sample(source, sample_size(len(source), len(dataset.statistics.elements)), communicator))
         if card is None and communicator.rank == 0:
             # ingest shuffles: the first structures are as good as any
             samples.append(
@@ -278,7 +281,7 @@ def prepare(spec: TrainSpec, communicator: Communicator = SINGLE, device: torch.
     blocks = [source.block for source in train]
     window = max(1, spec.window // max((block for block in blocks if block is not None), default=spec.window))
     sampler = Sampler([len(t) for t in train], spec.temperature, spec.seed, blocks, window)
-    splits = Splits(tuple(train), validation)
+    splits = Splits(tuple(train), validation, tuple(fitted))
     tensors = None if start is None else start.tensors
     return Trainer(
         card,

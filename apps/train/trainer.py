@@ -14,13 +14,14 @@ from gfm_pipeline.apps.dataset import GraphTable
 from gfm_pipeline.apps.dataset.batching.graph_source import GraphSource
 from gfm_pipeline.apps.train.batch_loader import BatchLoader
 from gfm_pipeline.apps.train.checkpoint import CheckpointTensors, ModelCard, TrainingState
+from gfm_pipeline.apps.train.composition_fit import FitSample, fit_composition
 from gfm_pipeline.apps.train.device import CPU
 from gfm_pipeline.apps.train.distributed import SINGLE, Communicator
 from gfm_pipeline.apps.train.flat_parameters import clip, flat_parts, flatten, update_ema, with_tail
 from gfm_pipeline.apps.train.optimisers.base import build_optimiser
 from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.apps.train.schedule import Progress, build_schedule, learning_rate
-from gfm_pipeline.apps.train.validate import finite, validate
+from gfm_pipeline.apps.train.validate import BATCH, finite, validate
 from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings
 from gfm_pipeline.core.contracts.training import target_weights
 from gfm_pipeline.core.contracts.training_result import DatasetErrors
@@ -34,10 +35,14 @@ class Diverged(GFMError):
 
 @dataclass(frozen=True)
 class Splits:
-    """Training and validation structures of each dataset, in the order of the model's dataset heads."""
+    """Training and validation structures of each dataset, in the order of the model's dataset heads.
+
+    ``samples`` are the training structures that the composition of averaged weights is fitted to; none: it is not.
+    """
 
     train: tuple[GraphSource, ...]
     validation: Mapping[str, GraphTable]
+    samples: tuple[FitSample, ...] = ()
 
 
 class Trainer:
@@ -240,7 +245,7 @@ class Trainer:
         return p.loss_sum / p.loss_count if p.loss_count else None
 
     def validate(self, limit: int | None) -> tuple[float, dict[str, DatasetErrors]]:
-        """Validate the EMA weights and keep the result on the card and in ``state.best``.
+        """Validate the EMA weights, fitted to composition, and keep the result on the card and in ``state.best``.
 
         Raises
         ------
@@ -252,9 +257,10 @@ class Trainer:
         started = time.perf_counter()
         if self.communicator.size > 1:
             self._compare()
-        score, errors = validate(
-            self.average, self.splits.validation, limit, self.micro_batch, self.communicator, self.device
-        )
+        size = BATCH if self.micro_batch is None else min(BATCH, self.micro_batch)
+        if self.splits.samples:
+            fit_composition(self.average, self.splits.samples, size, self.communicator, self.device)
+        score, errors = validate(self.average, self.splits.validation, limit, size, self.communicator, self.device)
         p = self.state
         if not finite(list(errors.values())):
             raise Diverged(f"The validation errors are not finite at step {p.steps}, after {p.graphs} graphs.")

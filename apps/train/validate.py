@@ -85,7 +85,7 @@ def validate(
     model: Potential,
     tables: Mapping[str, GraphTable],
     limit: int | None,
-    micro_batch: int | None = None,
+    batch_size: int = BATCH,
     communicator: Communicator = SINGLE,
     device: torch.device = CPU,
 ) -> tuple[float, dict[str, DatasetErrors]]:
@@ -102,8 +102,8 @@ def validate(
         By dataset.
     limit
         See `subset`.
-    micro_batch
-        Bounds the structures in memory at a time.
+    batch_size
+        Structures in memory at a time.
     communicator
         Who shares the work; sums are exchanged in float64, so all of them have the same result.
 
@@ -112,13 +112,12 @@ def validate(
     DataError
         When a dataset has no labels to validate on.
     """
-    size = BATCH if micro_batch is None else min(BATCH, micro_batch)
     found = []
     for table in tables.values():
         index = subset(len(table), limit)
         if communicator.size > 1:
             index = index[assign(cost(table.natoms[index], table.nedges[index]), communicator.rank, communicator.size)]
-        found.append(error_sums(model, table, index, size, device))
+        found.append(error_sums(model, table, index, batch_size, device))
     sums = np.stack(found)
     if communicator.size > 1:
         total = torch.from_numpy(sums).to(device)

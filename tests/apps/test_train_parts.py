@@ -12,7 +12,7 @@ from training_cases import REFERENCE, morse_columns
 from gfm_pipeline.apps.dataset import GraphTable
 from gfm_pipeline.apps.train.allocator import keep_freed_memory
 from gfm_pipeline.apps.train.convergence import TrainingStatus, judge
-from gfm_pipeline.apps.train.flat_parameters import clip, flat_parts, flatten
+from gfm_pipeline.apps.train.flat_parameters import clip, flat_parts, flatten, update_ema
 from gfm_pipeline.apps.train.optimisers.adamw import AdamW
 from gfm_pipeline.apps.train.sampler import BLOCK, Sampler, draws_per_block
 from gfm_pipeline.apps.train.schedule import Anneal, anneal_after, learning_rate
@@ -105,6 +105,20 @@ def test_flat_parameters_train_like_separate_ones():
         plain.step()
     for p, q in zip(a.parameters(), b.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [125, 4000])
+def test_the_average_of_weights_reaches_back_over_the_same_share_of_any_training(steps):
+    """Of weights that say at which step they were."""
+    age = {}
+    for decay in (0.9, 0.99, 0.999):
+        average = torch.zeros(1)
+        for step in range(steps):
+            update_ema(average, torch.tensor([float(step)]), decay, step)
+        age[decay] = 1.0 - float(average) / steps
+    assert age[0.9] < 0.03
+    assert age[0.99] == pytest.approx(0.09, abs=0.02)
+    assert age[0.999] == pytest.approx(0.47, abs=0.04)  # nearly the plain mean
 
 
 def test_validation_subset_is_fixed_and_objective_is_relative_to_learning_nothing():

@@ -64,7 +64,8 @@ class OptimiserSettings:
         default=0.99,
         metadata=declared(
             ValueKind.REAL,
-            "Share of the old weights that the moving average keeps per step.",
+            "Share of the old weights that the moving average keeps per thousandth of the steps so far: with 0.99 it "
+            "reaches back over a tenth of a training, however long that is.",
             Group.OPTIMISER,
             low=0,
             high=1,
