@@ -120,7 +120,7 @@ def test_a_holder_whose_heart_beats_lives_whatever_its_batch_system_says(tmp_pat
         os.utime(path, (5, 5))  # a heartbeat, by a clock of its own
         return True
 
-    with pytest.raises(CampaignLocked, match="cannot be seen"):
+    with pytest.raises(CampaignLocked, match="on another machine"):
         take(path, ended=says_ended)
     assert take(path, ended=lambda _: True).job == "41"
 

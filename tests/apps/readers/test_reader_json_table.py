@@ -118,7 +118,7 @@ def test_tables_of_pymatgen_structures_are_read_in_every_orientation(tmp_path: P
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ({"a": 1}, "no table that pandas writes; the file holds a"),
+        ({"a": 1}, "not a table that pandas writes; the file holds a"),
         ([{"energy": 1.0}], "no column is named ase_atoms or atoms or atomic_numbers"),
         ([{"numbers": [1], "energy": 1.0}], "no column is named ase_atoms or atoms or positions"),
         ([1], "the row is not a mapping"),
