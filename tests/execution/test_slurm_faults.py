@@ -211,7 +211,7 @@ def test_other_people_s_tools_name_their_jobs_as_they_like(slurm, fake):
 def test_cancelling_nothing_calls_nothing(slurm, fake):
     slurm.cancel([])
     assert not fake_batch.calls(fake)
-    with pytest.raises(ValueError, match="no name"):
+    with pytest.raises(ValueError, match="not a name"):
         slurm.cancel_by_name("")
 
 

@@ -205,7 +205,7 @@ def test_a_directive_cannot_begin_another_line():
     with pytest.raises(ConfigError, match="control character"):
         resident_script(machine_with(), job_of("batch", name="a\nb"), DRIVE)
     wrong = {"default": {"exports": {"A;B": "1"}}}
-    with pytest.raises(ConfigError, match="no name of a variable"):
+    with pytest.raises(ConfigError, match="not a name of a variable"):
         resident_script(machine_with(profiles=wrong), JOB, DRIVE)
 
 
