@@ -133,7 +133,7 @@ def load_bundle(path: Path) -> Ensemble:
             contents = _checked(path, archive)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         raise IntegrityError(
-            f"{path} is damaged or no exported model: {str(error).splitlines()[0] if str(error) else 'it is cut'}.",
+            f"{path} is damaged or not an exported model: {str(error).splitlines()[0] if str(error) else 'it is cut'}.",
             "Copy it again, or export the campaign again.",
         ) from error
     index, entries = contents

@@ -115,7 +115,7 @@ def index_of(model: Path, **values: Any) -> bytes:
 def test_a_file_that_is_cut_is_refused(model: Path, tmp_path: Path, keep: int) -> None:
     cut = tmp_path / "cut.gfm"
     cut.write_bytes(model.read_bytes()[:keep])
-    with pytest.raises(IntegrityError, match=r"cut\.gfm is damaged or no exported model"):
+    with pytest.raises(IntegrityError, match=r"cut\.gfm is damaged or not an exported model"):
         load_bundle(cut)
 
 
@@ -126,7 +126,7 @@ def test_a_file_that_was_edited_is_refused(model: Path, tmp_path: Path) -> None:
         ({weights: None}, "m00/weights.safetensors is not as its index says"),
         ({"evil.pkl": b"x"}, "evil.pkl is not as its index says"),
         ({"bundle.json": index_of(model, schema_version=99)}, "written by a newer version"),
-        ({"bundle.json": index_of(model, format="other")}, "no exported model of gfm-pipeline"),
+        ({"bundle.json": index_of(model, format="other")}, "not an exported model of gfm-pipeline"),
         ({"bundle.json": index_of(model, digest="0")}, "its digest is not that of its entries"),
         ({"bundle.json": None}, "has no bundle.json"),
     ]
