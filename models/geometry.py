@@ -32,12 +32,16 @@ class Geometry:
     @classmethod
     def of(cls, batch: Batch, *, moved: bool, strained: bool) -> Geometry:
         """Return the geometry of a batch, differentiable by positions if ``moved`` and by strain if ``strained``."""
-        pos = batch.pos.detach().requires_grad_(moved)
+        pos, strain = leaves(batch, moved=moved, strained=strained)
+        return cls.at(batch, pos, strain, moved=moved)
+
+    @classmethod
+    def at(cls, batch: Batch, pos: Tensor, strain: Tensor | None, *, moved: bool) -> Geometry:
+        """Return the geometry at positions [N, 3] and, if any, strains [G, 3, 3], those of `leaves`."""
         vec = pos.index_select(0, batch.edge_dst) - pos.index_select(0, batch.edge_src) + batch.edge_shift
-        if not strained:
+        if strain is None:
             return cls(vec, pos if moved else None)
         # A strain takes every vector v to v + v e: positions, image shifts and cells alike, and so edges as a whole
-        strain = pos.new_zeros(batch.natoms.shape[0], 3, 3).requires_grad_()
         symmetric = 0.5 * (strain + strain.transpose(1, 2))
         of_edge = symmetric.index_select(0, batch.graph.index_select(0, batch.edge_dst))
         return cls(vec + torch.bmm(vec.unsqueeze(1), of_edge).squeeze(1), pos if moved else None, strain)
@@ -64,6 +68,13 @@ class Geometry:
         if Origin.STRAIN in slopes:
             found[Origin.STRAIN] = _per_volume(slopes[Origin.STRAIN], batch.cell)
         return found
+
+
+def leaves(batch: Batch, *, moved: bool, strained: bool) -> tuple[Tensor, Tensor | None]:
+    """Return positions [N, 3] and zero strains [G, 3, 3] (None unless ``strained``) that energies can be derived by."""
+    pos = batch.pos.detach().requires_grad_(moved)
+    strain = pos.new_zeros(batch.natoms.shape[0], 3, 3).requires_grad_() if strained else None
+    return pos, strain
 
 
 def _per_volume(slope: Tensor, cell: Tensor | None) -> Tensor:

@@ -122,20 +122,17 @@ class Potential(nn.Module):
                 f"The batch names dataset {int(batch.dataset.max())}, "
                 f"the model has {self.spec.n_datasets} dataset heads."
             )
-        derived = [t for t in self.spec.targets if t.origin is not Origin.HEAD and not self.spec.has_head(t)]
+        derived = self.derived_targets()
         if stress and all(t.origin is not Origin.STRAIN for t in derived):
             if ENERGY not in self.spec.targets:
                 raise ModelError("The model predicts no energy, and so no stress.", "Ask a model with energies.")
-            derived.append(STRESS)
+            derived = (*derived, STRESS)
         origins = {t.origin for t in derived}
         with torch.set_grad_enabled(training or bool(derived)):
             geometry = Geometry.of(batch, moved=Origin.GRADIENT in origins, strained=Origin.STRAIN in origins)
             if not training:  # labelled structures were looked at when they were ingested
                 check_batch(batch, geometry.vec.detach(), self.spec.elements)
-            values = self._predict(batch, geometry)
-            if derived:
-                found = geometry.derivatives(values[ENERGY.name].sum(), batch, create_graph=training)
-                values |= {t.name: found[t.origin] for t in derived}
+            values = self._values(batch, geometry, derived, create_graph=training)
         return Prediction(values if training else {name: value.detach() for name, value in values.items()})
 
     @torch.no_grad()
@@ -149,6 +146,29 @@ class Potential(nn.Module):
         if not isinstance(found, CompositionShift):
             raise ModelError(f"The target {target.name} has no reference values of elements to correct.")
         return found
+
+    def derived_targets(self) -> tuple[Target, ...]:
+        """Return the targets that are derivatives of the energy."""
+        return tuple(t for t in self.spec.targets if t.origin is not Origin.HEAD and not self.spec.has_head(t))
+
+    def training_values(self, batch: Batch, pos: Tensor, strain: Tensor | None) -> dict[str, Tensor]:
+        """Return what `forward` predicts when training, as a function of the `leaves` of a batch: compilers want that.
+
+        Nothing is checked, and nothing waits for the device.
+        """
+        derived = self.derived_targets()
+        moved = any(t.origin is Origin.GRADIENT for t in derived)
+        return self._values(batch, Geometry.at(batch, pos, strain, moved=moved), derived, create_graph=True)
+
+    def _values(
+        self, batch: Batch, geometry: Geometry, derived: tuple[Target, ...], *, create_graph: bool
+    ) -> dict[str, Tensor]:
+        """Return the values of all targets: of heads, then derivatives."""
+        values = self._predict(batch, geometry)
+        if derived:
+            found = geometry.derivatives(values[ENERGY.name].sum(), batch, create_graph=create_graph)
+            values |= {t.name: found[t.origin] for t in derived}
+        return values
 
     def _predict(self, batch: Batch, geometry: Geometry) -> dict[str, Tensor]:
         """Return the values of all targets that have a head."""

@@ -311,6 +311,11 @@ class SiteModel(Strict):
     nodes: PositiveInt = Field(default=1, description="Nodes of the machine.")
     slots: PositiveInt | Literal["auto"] = Field(default="auto", description="Local: tasks at a time; auto: by cores.")
     threads_per_task: PositiveInt = Field(default=1, description="Local: PyTorch threads of one task.")
+    compile_training: Literal["never", "auto", "always"] = Field(
+        default="never",
+        description="Compile the training pass (torch.compile): always, never, or where a training of 100,000 graphs "
+        "or more makes it pay. What fails to compile, or gives other numbers, runs without.",
+    )
     scratch: str | None = Field(default=None, description="File system campaigns should live on; for people.")
     programs: dict[str, str] = Field(
         default={}, description="Modules run in place of gfm_pipeline.apps.<program>, by program."

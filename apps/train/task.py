@@ -15,6 +15,7 @@ import torch
 from gfm_pipeline.apps.runtime.program import StopRequested, Task
 from gfm_pipeline.apps.train.allocator import keep_freed_memory
 from gfm_pipeline.apps.train.checkpoint import save
+from gfm_pipeline.apps.train.compiled import compiled_pass, compiles
 from gfm_pipeline.apps.train.convergence import TrainingStatus, criterion_of, judge
 from gfm_pipeline.apps.train.device import torch_device
 from gfm_pipeline.apps.train.distributed import Communicator, process_group
@@ -116,6 +117,8 @@ def _train(
     keep_freed_memory()
     torch.set_num_threads(spec.threads)
     trainer = prepare(spec, communicator, device)
+    if compiles(spec):
+        trainer.training_pass = compiled_pass(trainer.model, spec)
     try:
         reason = _loop(spec, task, trainer)
     except Diverged as error:

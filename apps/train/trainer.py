@@ -14,6 +14,7 @@ from gfm_pipeline.apps.dataset import GraphTable
 from gfm_pipeline.apps.dataset.batching.graph_source import GraphSource
 from gfm_pipeline.apps.train.batch_loader import BatchLoader
 from gfm_pipeline.apps.train.checkpoint import CheckpointTensors, ModelCard, TrainingState
+from gfm_pipeline.apps.train.compiled import TrainingPass
 from gfm_pipeline.apps.train.composition_fit import FitSample, fit_composition
 from gfm_pipeline.apps.train.device import CPU
 from gfm_pipeline.apps.train.distributed import SINGLE, Communicator
@@ -111,6 +112,7 @@ class Trainer:
         self.weights = flatten(self.model, gradients=True)
         self.average_weights = flatten(self.average, gradients=False)
         self.parameters = list(self.model.parameters())
+        self.training_pass = TrainingPass(self.model)
         self.optimiser = build_optimiser(self.weights, flat_parts(self.model), optimiser)
         self.schedule, self.horizon = build_schedule(optimiser), horizon
         self.scales = {name: torch.tensor(scales, device=device) for name, scales in card.scales().items()}
@@ -227,7 +229,7 @@ class Trainer:
         value = 0.0
         for batch in batches:
             batch = batch.to(self.device)
-            predicted = self.model(batch, training=True)
+            predicted = self.training_pass(batch)
             loss = multitask_loss(predicted, batch, self.scales, self.target_weights, self.card.targets, counts).total
             # only the parameters' gradients are wanted: this prunes second derivatives by positions from the pass
             loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]

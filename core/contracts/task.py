@@ -78,6 +78,8 @@ class Assignment:
         Processes of the task, and threads of each.
     device
         Where the task computes, by torch's name: ``cpu``, ``cuda`` or ``xpu``.
+    compile
+        When a training compiles its pass: ``never``, ``auto`` or ``always``.
     """
 
     previous_attempts: tuple[str, ...]
@@ -85,6 +87,7 @@ class Assignment:
     ranks: int
     threads: int
     device: str
+    compile: str = "never"
 
 
 class TaskSpec:

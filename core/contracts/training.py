@@ -36,6 +36,14 @@ class Conditioning(StrEnum):
         return tuple(name for name in ATTRIBUTES if name in self.value.split("_"))
 
 
+class Compile(StrEnum):
+    """When trainings compile their pass (`torch.compile`)."""
+
+    NEVER = "never"
+    AUTO = "auto"  # where it pays
+    ALWAYS = "always"
+
+
 class Device(StrEnum):
     """Where tensors live, by torch's names: GPUs of AMD (ROCm) are ``cuda`` for torch, too."""
 
@@ -214,6 +222,7 @@ class TrainSpec(TaskSpec):
     window: int = 16_384
     targets: tuple[Target, ...] = DEFAULT
     horizon: int | None = None
+    compile: Compile = Compile.NEVER
 
     @property
     def schedule_graphs(self) -> int | None:
@@ -235,6 +244,7 @@ class TrainSpec(TaskSpec):
             ranks=given.ranks,
             threads=given.threads,
             device=Device(given.device),
+            compile=Compile(given.compile),
         )
 
     @property

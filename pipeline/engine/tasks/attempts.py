@@ -77,6 +77,7 @@ def spec_of(context: Context, state: CampaignState, site: SiteModel, request: An
         shape.ranks,
         threads_of(site, shape),
         site.gpu.device if shape.gpus_per_rank else "cpu",
+        site.compile_training,
     )
     return spec.assigned(given)
 

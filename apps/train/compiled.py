@@ -1,0 +1,143 @@
+"""The training pass of a model, compiled: values and derivatives of the energy in one graph, checked against eager."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gfm_pipeline.core.contracts.targets import Origin
+from gfm_pipeline.core.contracts.training import Compile, TrainSpec
+from gfm_pipeline.models import Batch, Potential, Prediction
+from gfm_pipeline.models.geometry import leaves
+
+# Graphs from which on compiling pays: it takes 100 to 400 seconds of processor time for a model of 64 channels and 3
+# layers, and saves 1 to 5 milliseconds per graph. docs/performance.md has the figures.
+PAYS_FROM = 100_000
+CHECK_EVERY = 5_000  # passes
+TOLERANCE = 1e-3  # of the norm; single precision gives 1e-6 to 1e-5, the known miscompilation of PyTorch 2.13 5e-2
+
+Function = Callable[[Batch, Tensor, Tensor | None], dict[str, Tensor]]
+
+
+def compiles(spec: TrainSpec) -> bool:
+    """Return whether a training compiles its pass: decided by its whole length, so that resuming decides the same."""
+    if spec.compile is Compile.AUTO:
+        return (spec.schedule_graphs or 0) >= PAYS_FROM
+    return spec.compile is Compile.ALWAYS
+
+
+class TrainingPass:
+    """Predicts batches with a graph for the backward pass; compiled, and eager where that fails.
+
+    The first batch is computed both ways, and one batch in `CHECK_EVERY` after it: values, and gradients of all
+    parameters. Where compiling fails or they differ, everything after is eager, and one warning says so. Batches of one
+    structure, one atom or no edge are eager: PyTorch compiles sizes of 0 and 1 anew.
+
+    Parameters
+    ----------
+    model
+        The model.
+    backend
+        What compiles, by PyTorch's name (``inductor``) or as a function; None: nothing does.
+    """
+
+    def __init__(self, model: Potential, backend: str | Callable[..., Any] | None = None) -> None:
+        self._model, self._passes = model, 0
+        origins = {target.origin for target in model.derived_targets()}
+        self._moved, self._strained = Origin.GRADIENT in origins, Origin.STRAIN in origins
+        self._function: Function | None = None
+        if backend is not None:
+            self._function = torch.compile(model.training_values, backend=backend, dynamic=True, fullgraph=True)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the next pass is compiled."""
+        return self._function is not None
+
+    def __call__(self, batch: Batch) -> Prediction:
+        """Predict a batch, with the graph for a backward pass through all values."""
+        if self._function is None or min(batch.natoms.shape[0], batch.z.shape[0], batch.edge_src.shape[0]) < 2:
+            return self._model(batch, training=True)  # type: ignore[no-any-return]
+        if self._passes % CHECK_EVERY == 0:
+            self._check(batch)
+        self._passes += 1
+        return Prediction(self._run(batch)) if self.compiled else self._model(batch, training=True)
+
+    def _run(self, batch: Batch) -> dict[str, Tensor]:
+        import torch._dynamo
+
+        if self._function is None:
+            raise RuntimeError("nothing was compiled")
+        pos, strain = leaves(batch, moved=self._moved, strained=self._strained)
+        bare = Batch(
+            batch.z, batch.pos, batch.edge_src, batch.edge_dst, batch.edge_shift, batch.graph, batch.natoms,
+            batch.dataset, batch.cell, dict(batch.attributes),
+        )  # fmt: skip
+        with torch._dynamo.config.patch(trace_autograd_ops=True):
+            return self._function(bare, pos, strain)
+
+    def _check(self, batch: Batch) -> None:
+        """Go back to eager for good where compiling fails, or gives something else."""
+        expected = self._with_gradients(self._model(batch, training=True).values)
+        if not all(bool(value.isfinite().any()) for value in expected.values()):
+            return  # the weights are no numbers any more; the trainer sees that
+        try:
+            found = self._with_gradients(self._run(batch))
+        except Exception as error:  # noqa: BLE001 - compilers fail in their own ways, and training goes on
+            self._give_up(f"compiling it failed ({_first_line(error)})")
+            return
+        for name, value in expected.items():
+            off = _relative(found[name], value)
+            if not off <= TOLERANCE:
+                self._give_up(f"its {name} differ by {off:.1e} of their norm when it is compiled")
+                return
+
+    def _with_gradients(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return values of targets, and the gradient of one number made of all of them by the parameters."""
+        parameters = [p for p in self._model.parameters() if p.requires_grad]
+        number = sum((v.flatten() * _probe(v)).nan_to_num().sum() for v in values.values())
+        parts = torch.autograd.grad(number, parameters, allow_unused=True)  # type: ignore[arg-type]
+        gradient = torch.cat([part.flatten() for part in parts if part is not None])
+        return {name: value.detach() for name, value in values.items()} | {"gradients": gradient}
+
+    def _give_up(self, why: str) -> None:
+        self._function = None
+        warnings.warn(
+            f"The training pass of {self._model.spec.algorithm} runs without compilation: {why}.", stacklevel=2
+        )
+
+
+def compiled_pass(model: Potential, spec: TrainSpec) -> TrainingPass:
+    """Return a pass that compiles; all trainings of a campaign find what one has compiled, in a folder of its own."""
+    output = Path(spec.output).resolve()
+    stages = [parent for parent in output.parents if parent.name == "stages"]
+    folder = (stages[-1].parent if stages else output.parent) / "compiled"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))  # PyTorch's own default is a known name in /tmp
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # a rank has its own cores, not the node's
+    return TrainingPass(model, "inductor")
+
+
+def _probe(value: Tensor) -> Tensor:
+    """Return fixed factors, none alike, so that no error in one value cancels that in another."""
+    return torch.cos(torch.arange(value.numel(), device=value.device, dtype=value.dtype))
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    """Return the norm of the difference over the norm; labels that no cell has are NaN in both."""
+    if not torch.equal(found.isnan(), expected.isnan()):
+        return float("nan")
+    found, expected = found.nan_to_num(), expected.nan_to_num()
+    return float((found - expected).norm() / expected.norm().clamp_min(1e-12))
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the first line of what a compiler says, without what PyTorch wraps around it."""
+    error = getattr(error, "inner_exception", error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200].rstrip(".") if lines else type(error).__name__
