@@ -13,8 +13,9 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from gfm_pipeline.apps.calibrate.ensemble import Ensemble, find_ensemble, load_ensemble
+from gfm_pipeline.apps.deploy.batches import attribute_of
 from gfm_pipeline.apps.deploy.bundle import open_ensemble
-from gfm_pipeline.apps.deploy.predictor import Predictor, attribute_of
+from gfm_pipeline.apps.deploy.predictor import Predictor
 from gfm_pipeline.core.contracts.targets import ATTRIBUTES
 
 
@@ -33,7 +34,8 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
     Every other target of the models is there by its name, with ``NAME_std`` and, where it was calibrated,
     ``NAME_interval``; those that ASE knows (``dipole``, ``charges``, ``magmoms``) are ASE's results too.
 
-    The energy interval was calibrated per atom on the dataset's sizes, and is scaled with the number of atoms.
+    The energy interval was calibrated per atom, and how it depends on the number of atoms on the dataset's sizes. It
+    is of the total energy: differences of two structures are known better than that.
     Where the dataset does not determine the reference energy of a composition, total energies of it carry the error of
     a guess: then ``energy_interval`` is infinite, ``results["warnings"]`` says so, and Python warns once. Energy
     differences at that composition, and forces, are not concerned.
@@ -51,6 +53,9 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
         ``float64`` (smooth enough for tight relaxations) or ``float32``.
     device
         Where torch computes.
+    on_out_of_domain
+        What is done with a structure unlike the training data, whose ``in_domain`` is false: ``answer``, ``warn``
+        (once), or ``refuse``, which raises ModelError.
 
     Raises
     ------
@@ -67,10 +72,13 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
         *,
         dtype: str = "float64",
         device: str = "cpu",
+        on_out_of_domain: str = "answer",
     ) -> None:
         super().__init__()
         self.ensemble = open_ensemble(ensemble) if isinstance(ensemble, (str, Path)) else ensemble
-        self.predictor = Predictor(self.ensemble, dataset, dtype=dtype, device=device)
+        self.predictor = Predictor(
+            self.ensemble, dataset, dtype=dtype, device=device, on_out_of_domain=on_out_of_domain
+        )
         self.dataset = self.predictor.dataset
         self.implemented_properties = list(dict.fromkeys((*self.predictor.levels, "stress")))
         self._warned: set[str] = set()
@@ -147,3 +155,7 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
     def predict(self, structures: Sequence[Atoms]) -> list[dict[str, Any]]:
         """Return the results of several structures, computed together; as `Predictor.predict`."""
         return self.predictor.predict(structures)
+
+    def energy_difference(self, first: Atoms, second: Atoms) -> dict[str, float]:
+        """Return E1 - N1/N2 E2 with an interval of its own; as `Predictor.energy_difference`."""
+        return self.predictor.energy_difference(first, second)

@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gfm_pipeline.apps.calibrate.entries import Entries, farthest
 from gfm_pipeline.apps.calibrate.metrics import Array
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.evaluation import MemberRef
-from gfm_pipeline.core.contracts.targets import DEFAULT, Level, Target
+from gfm_pipeline.core.contracts.targets import DEFAULT, Level, Rank, Target
 from gfm_pipeline.core.errors import DataError
 
+NUMBERS_KEY = "numbers"  # atomic numbers [N]; earlier versions wrote none
+POOLED_KEY = "pooled"  # mean features of the atoms of each structure [G, H], see `differences`
 DISTANCE_KEY = "distance"  # of the atoms [N] to the training split, see `gfm_pipeline.apps.calibrate.domain`
 _OF_STRUCTURES = ("natoms", "group")
 _FIRST = frozenset(target.name for target in DEFAULT)  # whose arrays have the names of older versions
@@ -49,6 +52,12 @@ class TargetPredictions:
         Over members [n], see `mean_and_spread`; the spread is 0 with one member.
     cluster
         Index of the trajectory or family of each entry [n]: entries of one are dependent.
+    size, distance, element, vector
+        What intervals depend on, see `Entries`; None where not known.
+    place
+        Index of the structure, or of the atom, of each entry [n].
+    of_atoms
+        Entries are of atoms, and not of structures.
     """
 
     label: Array
@@ -56,6 +65,17 @@ class TargetPredictions:
     mean: Array
     spread: Array
     cluster: NDArray[np.int64]
+    size: Array | None = None
+    distance: Array | None = None
+    element: NDArray[np.int64] | None = None
+    vector: bool = False
+    place: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    of_atoms: bool = False
+
+    @property
+    def entries(self) -> Entries:
+        """What intervals are made from."""
+        return Entries(self.spread, self.mean, self.size, self.distance, self.element, vector=self.vector)
 
     @property
     def error(self) -> Array:
@@ -75,16 +95,36 @@ class SplitPredictions:
     Those of structures that are extensive are per atom, and relative to the references of elements; those of vectors
     and tensors are their components, end to end. ``natoms`` [G] counts atoms; ``distances`` [K, N] are those of each
     atom to the training split in the features of each member, None of predictions made before there were any.
+    ``numbers`` [N] are atomic numbers, ``pooled`` the mean features of structures [G, H] of each member; None likewise.
     """
 
     targets: Mapping[str, TargetPredictions]
     n_structures: int
     natoms: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     distances: Array | None = None
+    numbers: NDArray[np.int64] | None = None
+    pooled: tuple[Array, ...] | None = None
 
     def weighted(self, weights: Array) -> SplitPredictions:
         """Return the same members with mean and spread by ``weights`` [K], which sum to one."""
         return replace(self, targets={name: found.weighted(weights) for name, found in self.targets.items()})
+
+    def placed(self, weights: Array, threshold: float) -> SplitPredictions:
+        """Return the same with the distance of each entry to the training data, in units of the threshold.
+
+        That of an atom is the mean over members by ``weights`` [K], that of a structure its farthest atom's.
+        """
+        if self.distances is None:
+            return self
+        distance = np.asarray(weights @ self.distances / threshold, dtype=np.float64)
+        of_structures = farthest(distance, self.natoms)
+        return replace(
+            self,
+            targets={
+                name: replace(found, distance=(distance if found.of_atoms else of_structures)[found.place])
+                for name, found in self.targets.items()
+            },
+        )
 
 
 def mean_and_spread(members: Array, weights: Array | None = None) -> tuple[Array, Array]:
@@ -124,15 +164,6 @@ def _read(path: Path, targets: Iterable[str]) -> dict[str, NDArray[np.generic]]:
     return content
 
 
-def _target(label: Array, members: Array, cluster: NDArray[np.int64]) -> TargetPredictions:
-    known = np.isfinite(label)
-    members = members[:, known]
-    if not np.isfinite(members).all():
-        raise DataError("A member predicts values that are not finite.", "Leave that member out of the ensemble.")
-    mean, spread = mean_and_spread(members)
-    return TargetPredictions(label[known], members, mean, spread, cluster[known])
-
-
 def aggregate(
     members: Sequence[MemberRef], dataset: str, split: Split, targets: Sequence[Target] = DEFAULT
 ) -> SplitPredictions:
@@ -158,7 +189,16 @@ def aggregate(
     far = [one.get(DISTANCE_KEY) for one in content]
     distances = None if any(one is None for one in far) else np.stack(far).astype(np.float64)  # type: ignore[arg-type]
     natoms = content[0]["natoms"].astype(np.int64)
-    return SplitPredictions({t.name: _joined(content, t) for t in targets}, len(natoms), natoms, distances)
+    numbers = content[0].get(NUMBERS_KEY)
+    pooled = tuple(one[POOLED_KEY].astype(np.float64) for one in content if POOLED_KEY in one)
+    return SplitPredictions(
+        {t.name: _joined(content, t) for t in targets},
+        len(natoms),
+        natoms,
+        distances,
+        None if numbers is None else numbers.astype(np.int64),
+        pooled if len(pooled) == len(content) else None,
+    )
 
 
 def _joined(content: Sequence[Mapping[str, NDArray[np.generic]]], target: Target) -> TargetPredictions:
@@ -173,6 +213,28 @@ def _joined(content: Sequence[Mapping[str, NDArray[np.generic]]], target: Target
     if target.per_atom:
         sizes = natoms.reshape(-1, *(1 for _ in target.shape))
         label, members = label / sizes, members / sizes
+    of_atoms = target.level is Level.ATOM
+    structures = np.repeat(np.arange(len(natoms)), natoms) if of_atoms else np.arange(len(natoms))
     components = int(np.prod(target.shape, dtype=np.int64))
-    cluster = np.repeat(group, components * (natoms if target.level is Level.ATOM else 1))
-    return _target(label.reshape(-1), members.reshape(len(members), -1), cluster)
+    known = np.repeat(np.isfinite(label).reshape(len(label), -1).all(1), components)
+    members = members.reshape(len(members), -1)[:, known]
+    if not np.isfinite(members).all():
+        raise DataError("A member predicts values that are not finite.", "Leave that member out of the ensemble.")
+    mean, spread = mean_and_spread(members)
+
+    def entries(values: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.repeat(values, components)[known]
+
+    numbers = content[0].get(NUMBERS_KEY) if of_atoms else None
+    return TargetPredictions(
+        label.reshape(-1)[known],
+        members,
+        mean,
+        spread,
+        entries(group[structures]),
+        size=entries(natoms[structures]).astype(np.float64),
+        element=None if numbers is None else entries(numbers.astype(np.int64)),
+        vector=target.rank is Rank.VECTOR,
+        place=entries(np.arange(len(structures))),
+        of_atoms=of_atoms,
+    )

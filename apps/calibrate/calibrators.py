@@ -1,94 +1,91 @@
-"""From the spread of an ensemble to intervals that hold: scale and floor, then a conformal factor.
+"""From the spread of an ensemble to intervals that hold: a deviation for each entry, then a conformal factor.
 
-Raw ensembles are over-confident, so their spread is corrected in two steps, for each dataset and each
+Raw ensembles are over-confident, so their spread is corrected in three steps, for each dataset and each
 quantity on its own (a Mondrian taxonomy: Vovk, Gammerman and Shafer, 2005, section 4.5):
 
-1. s = sqrt((scale * spread)**2 + floor**2), by the smallest Gaussian negative log-likelihood
-   (after Busk et al., Phys. Chem. Chem. Phys. 25, 25828 (2023)). The floor is the error all members share.
-2. q, the normalised split-conformal quantile of abs(error) / s with the finite-sample correction (Vovk et al., 2005;
-   Angelopoulos and Bates, 2021, section 2.3.2). The interval is mean +- q * s.
+1. s = sqrt((scale * spread)**2 + floor**2 + (relative * length)**2). The floor is the error all members share: it
+   falls with a power of the number of atoms and grows with a power of the distance to the training data
+   (`FloorModel`); the last term is for vectors, whose errors grow with their length. All are of the largest likelihood
+   of Student's t with four degrees of freedom, in which one wild error counts no more than a few large ones; a
+   Gaussian likelihood (Busk et al., Phys. Chem. Chem. Phys. 25, 25828 (2023)) is ruled by its outliers.
+2. One factor for all of s, by the smallest miscalibration area. Where that is larger than the one of the raw spread,
+   the spread with a factor of its own takes the place of s: a calibration is never worse, on what it was fitted on.
+3. q, the normalised split-conformal quantile of abs(error) / s with the finite-sample correction (Vovk et al., 2005;
+   Angelopoulos and Bates, 2021, section 2.3.2), of entries of atoms for each element on its own where it has enough.
+   The interval is mean +- q * s.
 
-What is promised, and what is not. Step 2 covers at least ``level`` when the entries it was fitted on and
+What is promised, and what is not. Step 3 covers at least ``level`` when the entries it was fitted on and
 the new one are exchangeable. The force components of one structure are correlated, and so are the
 structures of one trajectory; the number of independent entries is therefore smaller than the count, and the
 coverage found on another split scatters more than a binomial count would (`metrics.coverage_error` has the
 honest width). Splits must not share a trajectory. The validation split on which we fit is also the one on which
 members stopped and were selected, which makes errors there slightly too small; only the test split, which nothing
-has seen, judges. No promise holds for structures unlike those of the dataset.
+has seen, judges. No promise holds for structures unlike those of the dataset: there intervals grow with the distance.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
 
+from gfm_pipeline.apps.calibrate import metrics
+from gfm_pipeline.apps.calibrate.entries import Entries
+from gfm_pipeline.apps.calibrate.likelihood import fit_shape
 from gfm_pipeline.apps.calibrate.metrics import Array
+from gfm_pipeline.core.contracts.evaluation import FloorModel, QuantityCalibration
 from gfm_pipeline.core.errors import DataError
 
-_LOW, _HIGH = -20.0, 12.0  # bounds of the log-variances, relative to the data's own scale
-_SMALLEST_ERROR = 1e-9  # eV/atom or eV/Angstrom: errors of zero would make a floor of zero
+_SAMPLE = 10_000  # entries that the likelihood is maximised on; quantiles are of all
+_VANISHING = 0.1  # of the floor: components that all members put below it vanish by symmetry
+_SYMMETRIC = 1e-3  # of a typical vector: shorter ones vanish by symmetry
+_OF_ELEMENT = 300  # entries of an element, and
+_STRUCTURES = 20  # independent groups, for a quantile of its own
+_FACTORS = np.exp(np.linspace(-2.0, 2.0, 401))
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """The correction of one quantity of one dataset.
-
-    Attributes
-    ----------
-    scale, floor
-        Calibrated deviation s = sqrt((scale * spread)**2 + floor**2); floor in the quantity's unit.
-    quantile, level
-        mean +- quantile * s is to cover with probability ``level``.
-    n
-        Validation entries it was fitted on.
-    guaranteed
-        False when ``n`` is too small for ``level``: the largest score stands in for the quantile.
-    """
-
-    scale: float
-    floor: float
-    quantile: float
-    level: float
-    n: int
-    guaranteed: bool = True
-
-    def deviation(self, spread: Array) -> Array:
-        """Return the calibrated standard deviation of each entry, same shape and unit as ``spread``."""
-        return np.hypot(self.scale * spread, self.floor)
-
-    def halfwidth(self, spread: Array) -> Array:
-        """Return the calibrated half-width of each entry's interval."""
-        return self.quantile * self.deviation(spread)
+def deviation(calibration: QuantityCalibration, entries: Entries) -> Array:
+    """Return the calibrated standard deviation of each entry [n], in the unit of its spread."""
+    floor, model = calibration.floor, calibration.model
+    wider = 1.0 if entries.distance is None else np.maximum(1.0, entries.distance)
+    if model is None:
+        return np.asarray(wider * np.hypot(calibration.scale * entries.spread, floor))
+    of_floor = floor * floor_factor(model, entries)
+    found = np.hypot(calibration.scale * entries.spread, of_floor)
+    if model.relative and (length := entries.length) is not None:
+        found = np.hypot(found, model.relative * length)
+    return np.maximum(wider * found, metrics.SMALLEST_SPREAD)
 
 
-def fit_scale_floor(error: Array, spread: Array) -> tuple[float, float]:
-    """Return (scale, floor) of the smallest Gaussian negative log-likelihood; neither is negative.
+def floor_factor(model: FloorModel, entries: Entries) -> Array:
+    """Return what the floor of each entry is multiplied by [n]."""
+    factor = np.ones(len(entries))
+    if entries.size is not None and model.size_power:
+        factor = factor * (entries.size / model.typical_size) ** -model.size_power
+    known: NDArray[np.bool_] = np.ones(len(entries), dtype=bool)
+    if entries.distance is not None:
+        known = entries.distance <= 1.0
+        if model.distance_power:
+            factor = factor * (np.clip(entries.distance, model.nearest, 1.0) / model.typical_distance) ** (
+                model.distance_power
+            )
+    if model.vanishing:
+        # All members put it near zero, in a known environment: it vanishes by symmetry, for the label as well.
+        largest = np.hypot(entries.mean, entries.spread)
+        factor = np.where(known, factor * np.minimum(1.0, largest / model.vanishing), factor)
+    return factor
 
-    Without any spread (one member) the scale is 0 and the floor the root mean square error, the exact minimum.
-    """
-    # Everything is divided by the data's own scale, so that one start suits eV and meV alike.
-    unit = max(float(np.mean(np.square(error))), _SMALLEST_ERROR**2)
-    variance = float(np.mean(np.square(spread)))
-    if variance <= 0.0:
-        return 0.0, math.sqrt(unit)
-    e2, v = np.square(error) / unit, np.square(spread) / variance
 
-    def objective(theta: Array) -> tuple[float, Array]:
-        part = np.exp(theta)
-        total = part[0] * v + part[1]
-        slope = 0.5 * (1.0 - e2 / total) / total
-        value = 0.5 * float(np.mean(np.log(total) + e2 / total))
-        return value, np.array([part[0] * float(np.mean(slope * v)), part[1] * float(np.mean(slope))])
-
-    # Not convex: from the spread's side, the floor's side and between.
-    starts = (np.array([0.0, -4.0]), np.array([-4.0, 0.0]), np.array([-0.7, -0.7]))
-    runs = [minimize(objective, x, jac=True, method="L-BFGS-B", bounds=[(_LOW, _HIGH)] * 2) for x in starts]
-    best = min(runs, key=lambda run: float(run.fun)).x
-    scale = 0.0 if best[0] <= 0.9 * _LOW else math.sqrt(math.exp(best[0]) * unit / variance)
-    return scale, math.sqrt(math.exp(best[1]) * unit)
+def halfwidth(calibration: QuantityCalibration, entries: Entries) -> Array:
+    """Return the calibrated half-width of each entry's interval [n]."""
+    quantile: Array | float = calibration.quantile
+    if entries.element is not None and calibration.by_element:
+        quantile = np.full(len(entries), calibration.quantile)
+        for symbol, own in calibration.by_element.items():
+            quantile[entries.element == chemical_symbols.index(symbol)] = own
+    return np.asarray(quantile * deviation(calibration, entries), dtype=np.float64)
 
 
 def conformal_quantile(score: Array, level: float) -> float:
@@ -103,8 +100,10 @@ def conformal_quantile(score: Array, level: float) -> float:
     return float(np.partition(score, rank - 1)[rank - 1])
 
 
-def fit_calibration(error: Array, spread: Array, level: float) -> Calibration:
-    """Fit both steps on validation entries.
+def fit_calibration(
+    error: Array, entries: Entries, level: float, cluster: NDArray[np.int64] | None = None
+) -> QuantityCalibration:
+    """Fit all steps on validation entries; those of one ``cluster`` [n] depend on each other (None: none do).
 
     Raises
     ------
@@ -113,10 +112,97 @@ def fit_calibration(error: Array, spread: Array, level: float) -> Calibration:
     """
     if len(error) == 0:
         raise DataError("The validation split has no label to calibrate on.", "Give it a larger share in `ingest`.")
-    if not (np.isfinite(error).all() and np.isfinite(spread).all()):
+    if not (np.isfinite(error).all() and np.isfinite(entries.spread).all()):
         raise DataError("Validation predictions or labels are not finite, so the spread cannot be calibrated.")
-    scale, floor = fit_scale_floor(error, spread)
-    score = np.abs(error) / np.hypot(scale * spread, floor)
+    groups = np.arange(len(error)) if cluster is None else cluster
+    found = _never_worse(_shaped(error, entries, level, len(np.unique(groups))), error, entries)
+    score = np.abs(error) / deviation(found, entries)
     quantile = conformal_quantile(score, level)
     guaranteed = math.isfinite(quantile)
-    return Calibration(scale, floor, quantile if guaranteed else float(score.max()), level, len(error), guaranteed)
+    by_element = _of_elements(score, entries.element, groups, level) if guaranteed else {}
+    return QuantityCalibration(
+        found.scale,
+        found.floor,
+        quantile if guaranteed else float(score.max()),
+        level,
+        len(error),
+        guaranteed,
+        found.model,
+        by_element,
+    )
+
+
+def _shaped(error: Array, entries: Entries, level: float, groups: int) -> QuantityCalibration:
+    """Return scale, floor and what the floor depends on, in units in which the miscalibration area is smallest."""
+    per = 3 if entries.vector else 1
+    chosen = _not_vanishing(entries)
+    if len(error) > _SAMPLE:
+        chosen = np.sort(np.random.default_rng(0).permutation(chosen)[: _SAMPLE // per])
+    part = entries.take(chosen)
+    errors = error.reshape(-1, per)[chosen].reshape(-1)
+    scale, floor, model = fit_shape(errors, part, groups)
+    raw = QuantityCalibration(scale, floor, 1.0, level, len(error), True, model)
+    factor = _factor(np.abs(errors) / deviation(raw, part))
+    scale, floor = factor * scale, factor * floor
+    vanishing = _VANISHING * floor if entries.vector else 0.0
+    model = FloorModel(
+        relative=factor * model.relative,
+        size_power=model.size_power,
+        typical_size=model.typical_size,
+        distance_power=model.distance_power,
+        typical_distance=model.typical_distance,
+        nearest=model.nearest,
+        vanishing=vanishing,
+    )
+    return QuantityCalibration(scale, floor, 1.0, level, len(error), True, model)
+
+
+def _not_vanishing(entries: Entries) -> NDArray[np.int64]:
+    """Return the places of vectors that do not vanish by symmetry, which say nothing of the floor; of others, all."""
+    if not entries.vector:
+        return np.arange(len(entries))
+    largest = np.hypot(entries.mean, entries.spread).reshape(-1, 3).max(axis=1)
+    if not largest.any():
+        return np.arange(len(largest))
+    return np.flatnonzero(largest > _SYMMETRIC * float(np.median(largest[largest > 0.0])))
+
+
+def _never_worse(found: QuantityCalibration, error: Array, entries: Entries) -> QuantityCalibration:
+    """Return the calibration, or the spread times a factor where that has a smaller miscalibration area."""
+    raw = metrics.miscalibration_area(error, entries.spread)
+    if metrics.miscalibration_area(error, deviation(found, entries)) <= raw:
+        return found
+    spread = np.maximum(entries.spread, metrics.SMALLEST_SPREAD)
+    factor = _factor(np.abs(error) / spread)
+    if metrics.miscalibration_area(error, factor * spread) > raw:
+        factor = 1.0
+    return QuantityCalibration(factor, metrics.SMALLEST_SPREAD, 1.0, found.level, found.n, True, FloorModel())
+
+
+def _factor(score: Array) -> float:
+    """Return the factor of the deviations with the smallest miscalibration area, from abs(error) / deviation."""
+    middle = float(np.median(score)) / metrics.normal_factor(0.5)
+    if middle <= 0.0:
+        return 1.0
+    ordered = np.sort(score)
+    expected = np.linspace(0.0, 1.0, 101)
+    bounds = np.append([metrics.normal_factor(p) for p in expected[:-1]], np.inf)
+    gaps = [
+        np.abs(np.searchsorted(ordered, k * middle * bounds, side="right") / len(ordered) - expected).sum()
+        for k in _FACTORS
+    ]
+    return float(middle * _FACTORS[int(np.argmin(gaps))])
+
+
+def _of_elements(
+    score: Array, element: NDArray[np.int64] | None, groups: NDArray[np.int64], level: float
+) -> dict[str, float]:
+    """Return the quantiles of elements that have entries of enough structures for one of their own."""
+    if element is None:
+        return {}
+    found = {}
+    for number in np.unique(element):
+        own = element == number
+        if np.count_nonzero(own) >= _OF_ELEMENT and len(np.unique(groups[own])) >= _STRUCTURES:
+            found[chemical_symbols[number]] = conformal_quantile(score[own], level)
+    return found

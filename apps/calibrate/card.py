@@ -13,6 +13,14 @@ from gfm_pipeline.core.contracts.targets import Target
 
 _PACKAGES = ("gfm-pipeline", "torch", "numpy", "scipy", "ase", "adios2")
 
+_HOW = (
+    "Calibrated deviation s = sqrt((scale × spread)² + floor² + (share × length of the vector)²), interval = mean ± "
+    "quantile × s. The floor falls with the number of atoms and grows with the distance to the training data. Scale, "
+    "floor and share are of the largest likelihood of Student's t, in units of the smallest miscalibration area; the "
+    "quantile is split-conformal, for each element where it has enough atoms. All were fitted on the validation split, "
+    "for each dataset and quantity. The error of the coverage treats whole trajectories as one."
+)
+
 
 def model_card(
     members: Mapping[str, ModelCard],
@@ -45,9 +53,10 @@ def model_card(
         "\n".join(f"- **{name} should not be used**: {d}." for name, r in reports.items() for d in r.doubts()),
         "## Uncertainty on the test split",
         _uncertainty(reports, level),
-        "Calibrated deviation s = sqrt((scale × spread)² + floor²), interval = mean ± quantile × s. Scale and floor "
-        "minimise the Gaussian negative log-likelihood, the quantile is split-conformal; all were fitted on the "
-        "validation split, for each dataset and quantity. The error of the coverage treats whole trajectories as one.",
+        _HOW,
+        _scores(reports),
+        _groups(reports),
+        _differences(reports),
         _limits(reports),
         _domains(reports),
         "## Where it fails",
@@ -183,6 +192,63 @@ def _uncertainty(reports: Mapping[str, DatasetReport], level: float) -> str:
         for name, target, q in _quantities(reports)
     ]
     return _table(head, rows)
+
+
+def _scores(reports: Mapping[str, DatasetReport]) -> str:
+    """Return how good the calibrated deviation is."""
+
+    def shown(value: float | None, factor: float = 1.0) -> str:
+        return "-" if value is None else f"{factor * value:.3g}"
+
+    rows = [
+        (
+            name,
+            target.label,
+            shown(q.nll_calibrated),
+            shown(q.crps_calibrated, target.shown_factor),
+            f"{q.miscalibration_raw:.3f} → {q.miscalibration_calibrated:.3f}",
+            shown(q.calibration_error),
+            shown(q.sharpness, target.shown_factor),
+            shown(q.auroc_worst),
+            shown(q.auprc_worst),
+            shown(q.ause),
+        )
+        for name, target, q in _quantities(reports)
+        if q.sharpness is not None
+    ]
+    head = (
+        "Dataset", "Quantity", "NLL", "CRPS", "Miscalibration area", "Calibration error", "Sharpness", "AUROC", "AUPRC",
+        "AUSE",
+    )  # fmt: skip
+    text = "AUROC and AUPRC: how well s finds the tenth with the largest errors; AUSE: how far it is from their order."
+    return f"{_table(head, rows)}\n\n{text}" if rows else ""
+
+
+def _groups(reports: Mapping[str, DatasetReport]) -> str:
+    """Return the coverage of each group of the test split."""
+    rows = [
+        (name, target.label, f"{g.by} {g.group}", f"{100 * g.coverage:.1f} ± {100 * g.error:.1f} %", f"{g.n:,}")
+        for name, target, q in _quantities(reports)
+        for g in q.groups
+    ]
+    if not rows:
+        return ""
+    head = ("Dataset", "Quantity", "Group", "Coverage", "Entries")
+    return f"### Coverage of groups\n\n{_table(head, rows)}\n\nErrors are of bootstrap samples of whole trajectories."
+
+
+def _differences(reports: Mapping[str, DatasetReport]) -> str:
+    """Return what was found of differences of energies."""
+    rows = [
+        (name, *(f"{1000.0 * x:.4g}" for x in (d.mae, d.interval_halfwidth)), f"{100 * d.coverage:.1f} %", f"{d.n:,}")
+        for name, r in reports.items()
+        if (d := r.difference) is not None and d.n
+    ]
+    if not rows:
+        return ""
+    head = ("Dataset", "MAE, meV/atom", "Mean half-width, meV/atom", "Coverage", "Pairs")
+    text = "Pairs of test structures of proportional compositions; the calculator's `energy_difference` gives these."
+    return f"### Differences of energies\n\n{_table(head, rows)}\n\n{text}"
 
 
 def _domains(reports: Mapping[str, DatasetReport]) -> str:

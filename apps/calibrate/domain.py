@@ -1,11 +1,11 @@
 """How far an atom is from what a model was trained on, in the model's own features.
 
-The scalar features of an atom after the last message passing layer are compared with those of atoms of its element in
-the training split, by the Mahalanobis distance with a shrunk covariance (after Lee et al., NeurIPS (2018), and for
-interatomic potentials Musielewicz et al., Chem. Mater. 36 (2024)). A structure is as far as its farthest atom. The
-threshold is a conformal quantile of the validation split: a structure like those of the dataset is farther with a
-probability that is stated. A spread of members may be small where all of them err; this distance does not know errors,
-but it grows wherever the features leave the training data.
+The scalar features of an atom after the last message passing layer are compared with those of all atoms of its
+element in the training split, of which means and covariances are kept, by the Mahalanobis distance with a shrunk
+covariance (after Lee et al., NeurIPS (2018), and for interatomic potentials Musielewicz et al., Chem. Mater. 36
+(2024)). A structure is as far as its farthest atom. The threshold is a conformal quantile of the validation split: a
+structure like those of the dataset is farther with a probability that is stated. A spread of members may be small
+where all of them err; this distance does not know errors, but it grows wherever the features leave the training data.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.models import Potential
 
 Floats = NDArray[np.float64]
 FALSE_ALARMS = 0.01  # share of structures like those of the dataset that are farther than the threshold
-SAMPLE = 1024  # structures of the training split whose features are compared with
 _RIDGE = 1e-3  # of the mean variance: keeps directions that never vary from ruling
 
 
@@ -57,12 +57,16 @@ class Domain:
         features
             Scalar features of the model [N, H].
         """
-        found = np.full(len(z), np.inf)
+        return np.asarray(np.linalg.norm(self.whitened(z, features), axis=1), dtype=np.float64)
+
+    def whitened(self, z: NDArray[np.int64], features: Floats) -> Floats:
+        """Return the features [N, H] in which `distance` is the length; infinite for other elements."""
+        found = np.full(features.shape, np.inf)
         for k, element in enumerate(self.elements):
             of_element = z == element
             if of_element.any():
                 off = (features[of_element] - self.mean[k]) @ self.whiten[k]
-                found[of_element] = np.linalg.norm(off, axis=1) / math.sqrt(features.shape[1])
+                found[of_element] = off / math.sqrt(features.shape[1])
         return found
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -80,31 +84,55 @@ class Domain:
 
     @classmethod
     def fit(cls, z: NDArray[np.int64], features: Floats) -> Domain:
-        """Return the domain of atoms with features [N, H].
+        """Return the domain of atoms with features [N, H], see `FeatureMoments`."""
+        moments = FeatureMoments()
+        moments.add(z, features)
+        found = moments.domain()
+        if found is None:
+            raise DataError("There are no atoms that a domain could be made of.")
+        return found
+
+
+class FeatureMoments:
+    """Count, mean and scatter of the features of each element, batch by batch: memory does not grow with the atoms."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, tuple[int, Floats, Floats]] = {}
+
+    def add(self, z: NDArray[np.int64], features: Floats) -> None:
+        """Add atoms with atomic numbers [N] and features [N, H]."""
+        for element in np.unique(z):
+            own = features[z == element]
+            n, mean = len(own), own.mean(0)
+            scatter = (own - mean).T @ (own - mean)
+            if int(element) in self._of:  # pairwise, Chan et al., Am. Stat. 37, 242 (1983): sums of squares cancel
+                before, old_mean, old = self._of[int(element)]
+                gap, total = mean - old_mean, before + n
+                scatter = old + scatter + np.outer(gap, gap) * (before * n / total)
+                n, mean = total, old_mean + gap * (n / total)
+            self._of[int(element)] = n, mean, scatter
+
+    def domain(self) -> Domain | None:
+        """Return the domain of what was added, None of nothing.
 
         The covariance of an element with n atoms is mixed with that of all elements as n grows beyond the number of
         features, so that a few atoms of one do not make a domain of no extent.
         """
-        width = features.shape[1]
-        elements = np.unique(z).astype(np.int64)
-        means = np.stack([features[z == element].mean(0) for element in elements])
-        centred = features - means[np.searchsorted(elements, z)]
-        pooled = centred.T @ centred / max(1, len(z))
+        elements = sorted(self._of)
+        if not elements:
+            return None
+        width = len(self._of[elements[0]][1])
+        pooled = sum(self._of[e][2] for e in elements) / max(1, sum(self._of[e][0] for e in elements))
         whiten = []
         for element in elements:
-            own = centred[z == element]
-            weight = len(own) / (len(own) + width)
-            covariance = weight * (own.T @ own / len(own)) + (1.0 - weight) * pooled
+            n, _, scatter = self._of[element]
+            weight = n / (n + width)
+            covariance = weight * (scatter / n) + (1.0 - weight) * pooled
             ridge = _RIDGE * max(float(np.trace(covariance)) / width, 1e-12)
             lower = np.linalg.cholesky(covariance + ridge * np.eye(width))
             whiten.append(np.linalg.inv(lower).T)
-        return cls(elements, means, np.stack(whiten))
-
-
-def farthest(distance: Floats, natoms: NDArray[np.int64]) -> Floats:
-    """Return the distance of the farthest atom of each structure [G]."""
-    starts = np.cumsum(natoms) - natoms
-    return np.maximum.reduceat(distance, starts) if len(natoms) else np.zeros(0)
+        means = np.stack([self._of[e][1] for e in elements])
+        return Domain(np.array(elements, dtype=np.int64), means, np.stack(whiten))
 
 
 def threshold(distance: Floats, false_alarms: float = FALSE_ALARMS) -> float:
@@ -135,22 +163,29 @@ def recorded_features(potential: Potential, reduce: Callable[[Floats], Floats] =
         handle.remove()
 
 
-class Distances:
-    """Turns the features of batches, which come in the order of the atoms, into distances.
+class InOrder:
+    """Turns the features of batches, which come in the order of the atoms, into what ``of_batch`` makes of them.
 
     Parameters
     ----------
-    domain
-        What the features are compared with.
     numbers
         Atomic numbers of all atoms [N].
+    of_batch
+        Is given the atomic numbers [n] and the features [n, H] of a batch: `Domain.distance`, or `FeatureMoments.add`.
     """
 
-    def __init__(self, domain: Domain, numbers: NDArray[Any]) -> None:
-        self._domain, self._numbers, self._at = domain, numbers, 0
+    def __init__(self, numbers: NDArray[Any], of_batch: Callable[[NDArray[np.int64], Floats], Floats | None]) -> None:
+        self._numbers, self._of_batch, self._at = numbers, of_batch, 0
 
     def __call__(self, features: Floats) -> Floats:
-        """Return the distances of the atoms of the next batch [n] from their features [n, H]."""
+        """Return what is made of the next batch of atoms, nothing [0] where that is None."""
         numbers = self._numbers[self._at : self._at + len(features)].astype(np.int64)
         self._at += len(features)
-        return self._domain.distance(numbers, features)
+        found = self._of_batch(numbers, features)
+        return np.zeros(0) if found is None else found
+
+
+def pooled(whitened: Floats, natoms: NDArray[np.int64]) -> Floats:
+    """Return the mean of the features [N, H] of the atoms of each structure [G, H]."""
+    starts = np.cumsum(natoms) - natoms
+    return np.asarray(np.add.reduceat(whitened, starts, axis=0) / natoms[:, None], dtype=np.float64)

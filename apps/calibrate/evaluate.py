@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from gfm_pipeline.apps.calibrate import metrics
+from gfm_pipeline.apps.calibrate import metrics, ranking
 from gfm_pipeline.apps.calibrate.aggregate import TargetPredictions
-from gfm_pipeline.apps.calibrate.calibrators import Calibration, fit_calibration
+from gfm_pipeline.apps.calibrate.calibrators import deviation, fit_calibration, halfwidth
+from gfm_pipeline.apps.calibrate.groups import group_coverages
 from gfm_pipeline.apps.calibrate.metrics import Array
-from gfm_pipeline.core.contracts.evaluation import QuantityReport
+from gfm_pipeline.core.contracts.evaluation import QuantityCalibration, QuantityReport
 
 FIGURE_POINTS = 3000
 
@@ -44,63 +46,74 @@ class QuantityEvaluation:
     from the test split, and ``curve_expected``, ``curve_raw``, ``curve_calibrated`` [101] over all of it.
     """
 
-    calibration: Calibration
+    calibration: QuantityCalibration
     report: QuantityReport
     figure: dict[str, Array]
 
 
-def judge(test: TargetPredictions, calibration: Calibration, null_mae: float) -> QuantityReport:
+def judge(test: TargetPredictions, calibration: QuantityCalibration, null_mae: float) -> QuantityReport:
     """Return every metric of the test split before and after ``calibration``."""
-    error, raw, deviation = test.error, test.spread, calibration.deviation(test.spread)
-    halfwidth = calibration.halfwidth(test.spread)
+    error, raw, entries = test.error, test.spread, test.entries
+    stated, bound = deviation(calibration, entries), halfwidth(calibration, entries)
+    worst = ranking.worst(error)
     return QuantityReport(
         mae=metrics.mae(error),
         rmse=metrics.rmse(error),
         null_mae=null_mae,
         best_member_mae=min(metrics.mae(member - test.label) for member in test.members),
         coverage_raw=metrics.coverage(error, metrics.normal_factor(calibration.level) * raw),
-        coverage_calibrated=metrics.coverage(error, halfwidth),
-        interval_halfwidth=float(np.mean(halfwidth)),
+        coverage_calibrated=metrics.coverage(error, bound),
+        interval_halfwidth=float(np.mean(bound)),
         rank_correlation=metrics.spearman(raw, np.abs(error)),
         nll_raw=metrics.gaussian_nll(error, raw),
-        nll_calibrated=metrics.gaussian_nll(error, deviation),
+        nll_calibrated=metrics.gaussian_nll(error, stated),
         miscalibration_raw=metrics.miscalibration_area(error, raw),
-        miscalibration_calibrated=metrics.miscalibration_area(error, deviation),
+        miscalibration_calibrated=metrics.miscalibration_area(error, stated),
         scale=calibration.scale,
         floor=calibration.floor,
         quantile=calibration.quantile,
         n=len(error),
-        coverage_error=metrics.coverage_error(error, halfwidth, test.cluster),
+        coverage_error=metrics.coverage_error(error, bound, test.cluster),
         ence_raw=metrics.ence(error, raw),
-        ence_calibrated=metrics.ence(error, deviation),
+        ence_calibrated=metrics.ence(error, stated),
         crps_raw=metrics.gaussian_crps(error, raw),
-        crps_calibrated=metrics.gaussian_crps(error, deviation),
+        crps_calibrated=metrics.gaussian_crps(error, stated),
         guaranteed=calibration.guaranteed,
+        calibration_error=metrics.calibration_error(error, stated),
+        sharpness=metrics.sharpness(stated),
+        auroc_worst=_finite(ranking.auroc(stated, worst)),
+        auprc_worst=_finite(ranking.auprc(stated, worst)),
+        ause=ranking.ause(error, stated),
+        groups=group_coverages(error, bound, test),
     )
 
 
-def figure_data(test: TargetPredictions, calibration: Calibration, seed: int) -> dict[str, Array]:
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def figure_data(test: TargetPredictions, calibration: QuantityCalibration, seed: int) -> dict[str, Array]:
     """Return what parity, spread and calibration figures need, at most `FIGURE_POINTS` entries."""
     n = len(test.label)
     chosen = np.arange(n)
     if n > FIGURE_POINTS:
         chosen = np.sort(np.random.default_rng(seed).choice(n, FIGURE_POINTS, replace=False))
-    deviation = calibration.deviation(test.spread)
+    stated = deviation(calibration, test.entries)
     expected, raw = metrics.calibration_curve(test.error, test.spread)
     return {
         "label": test.label[chosen],
         "mean": test.mean[chosen],
         "spread": test.spread[chosen],
-        "deviation": deviation[chosen],
+        "deviation": stated[chosen],
         "curve_expected": expected,
         "curve_raw": raw,
-        "curve_calibrated": metrics.calibration_curve(test.error, deviation)[1],
+        "curve_calibrated": metrics.calibration_curve(test.error, stated)[1],
     }
 
 
 def unlabelled(level: float) -> QuantityEvaluation:
     """Return what is found of a target without labels."""
-    return QuantityEvaluation(Calibration(0.0, 0.0, 0.0, level, 0, False), UNLABELLED, {})
+    return QuantityEvaluation(QuantityCalibration(0.0, 0.0, 0.0, level, 0, False), UNLABELLED, {})
 
 
 def evaluate(
@@ -109,5 +122,5 @@ def evaluate(
     """Fit on ``validation``, judge on ``test``; without labels in either, ``n`` is 0 and there is no figure."""
     if not len(validation.label) or not len(test.label):
         return unlabelled(level)
-    calibration = fit_calibration(validation.error, validation.spread, level)
+    calibration = fit_calibration(validation.error, validation.entries, level, validation.cluster)
     return QuantityEvaluation(calibration, judge(test, calibration, null_mae), figure_data(test, calibration, seed))

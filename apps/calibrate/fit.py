@@ -16,9 +16,11 @@ from safetensors.numpy import save_file
 
 from gfm_pipeline.apps.calibrate.aggregate import SplitPredictions, aggregate, domain_file
 from gfm_pipeline.apps.calibrate.card import model_card
-from gfm_pipeline.apps.calibrate.domain import FALSE_ALARMS, farthest, threshold
+from gfm_pipeline.apps.calibrate.differences import fit_difference
+from gfm_pipeline.apps.calibrate.domain import FALSE_ALARMS, threshold
 from gfm_pipeline.apps.calibrate.ensemble import domain_name
-from gfm_pipeline.apps.calibrate.evaluate import UNLABELLED, QuantityEvaluation, evaluate, unlabelled
+from gfm_pipeline.apps.calibrate.entries import farthest
+from gfm_pipeline.apps.calibrate.evaluate import UNLABELLED, evaluate, unlabelled
 from gfm_pipeline.apps.calibrate.metrics import Array
 from gfm_pipeline.apps.calibrate.weights import effective_members, fit_weights
 from gfm_pipeline.apps.dataset import Dataset
@@ -41,7 +43,6 @@ from gfm_pipeline.core.contracts.evaluation import (
     DomainReport,
     EnsembleCalibration,
     MemberRef,
-    QuantityCalibration,
     figure_key,
 )
 from gfm_pipeline.core.contracts.targets import Target
@@ -49,7 +50,7 @@ from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.core.publish import publishing, read_manifest, storage_errors, verify, write_json, write_record
 from gfm_pipeline.core.records import read_record, to_plain
 
-PRODUCER = "gfm_pipeline.apps.calibrate.fit 2"
+PRODUCER = "gfm_pipeline.apps.calibrate.fit 3"
 SCHEMA_VERSION = 1
 
 
@@ -89,15 +90,18 @@ def _judge(spec: CalibrateSpec, statistics: DatasetStatistics, targets: Sequence
     shares = fit_weights(validation)
     validation = validation.weighted(shares)
     test = aggregate(spec.members, name, Split.TEST, targets).weighted(shares)
+    domain = _domain(validation, test, shares)
+    if domain is not None:
+        validation, test = (p.placed(shares, domain[0].threshold) for p in (validation, test))
     found = {
         t: evaluate(validation.targets[t], test.targets[t], spec.level, statistics.null_mae(t, Split.TEST), spec.seed)
         for t in test.targets
     }
+    difference = fit_difference(validation, test, shares, spec.level)
     weights = {member.name: float(share) for member, share in zip(spec.members, shares, strict=True)}
-    domain = _domain(validation, test, shares)
     results = {target: evaluation.report for target, evaluation in found.items()}
-    corrections = {target: _calibration(evaluation) for target, evaluation in found.items()}
-    nothing = _calibration(unlabelled(spec.level))
+    corrections = {target: evaluation.calibration for target, evaluation in found.items()}
+    nothing = unlabelled(spec.level).calibration
     return _Judged(
         DatasetReport(
             results.pop("energy", UNLABELLED),
@@ -108,6 +112,7 @@ def _judge(spec: CalibrateSpec, statistics: DatasetStatistics, targets: Sequence
             results,
             {target.name: target for target in targets if target.name in results},
             None if domain is None else domain[1],
+            None if difference is None else difference[1],
         ),
         DatasetCalibration(
             corrections.pop("energy", nothing),
@@ -117,6 +122,7 @@ def _judge(spec: CalibrateSpec, statistics: DatasetStatistics, targets: Sequence
             statistics.reference_undetermined,
             corrections,
             None if domain is None else domain[0],
+            None if difference is None else difference[0],
         ),
         {
             figure_key(name, target, key): value
@@ -158,11 +164,6 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
     """Return what is to be known of a dataset where it is not at hand: statistics, provenance and digest."""
     provenance = read_manifest(dataset.path).meta.get("provenance", {})
     return {"digest": dataset.digest, "provenance": provenance, "statistics": to_plain(dataset.statistics)}
-
-
-def _calibration(found: QuantityEvaluation) -> QuantityCalibration:
-    c = found.calibration
-    return QuantityCalibration(c.scale, c.floor, c.quantile, c.level, c.n, c.guaranteed)
 
 
 def calibrate(spec: CalibrateSpec, task: Task) -> CalibrateResult:

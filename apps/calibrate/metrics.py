@@ -94,8 +94,24 @@ def miscalibration_area(error: Array, spread: Array, points: int = 101) -> float
     Centred intervals, as uncertainty-toolbox has it; with one-sided quantiles the number is about half.
     """
     expected, observed = calibration_curve(error, spread, points)
-    gap = np.abs(observed - expected)
-    return float(np.sum(0.5 * (gap[1:] + gap[:-1]) * np.diff(expected)))  # trapezoids; numpy 1 has no np.trapezoid
+    gap = observed - expected
+    left, right = gap[:-1], gap[1:]
+    both = np.abs(left) + np.abs(right)
+    # Where the curve crosses the diagonal there are two triangles, which are less than the trapezoid of the lengths.
+    crossing = left * right < 0.0
+    triangles = (np.square(left) + np.square(right)) / np.where(crossing, both, 1.0)
+    return float(0.5 * np.sum(np.where(crossing, triangles, both) * np.diff(expected)))
+
+
+def calibration_error(error: Array, spread: Array, points: int = 101) -> float:
+    """Return the root mean square distance of `calibration_curve` from the diagonal: 0 is right."""
+    expected, observed = calibration_curve(error, spread, points)
+    return rmse(observed - expected)
+
+
+def sharpness(spread: Array) -> float:
+    """Return the root mean variance that is stated; the smaller the better, of two that are calibrated alike."""
+    return rmse(np.maximum(spread, SMALLEST_SPREAD))
 
 
 def ence(error: Array, spread: Array, bins: int = 20) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.calibrate.aggregate import (
     DISTANCE_KEY,
+    NUMBERS_KEY,
+    POOLED_KEY,
     domain_file,
     label_key,
     predictions_file,
     reference_key,
     values_key,
 )
-from gfm_pipeline.apps.calibrate.domain import SAMPLE, Distances, Domain, recorded_features
+from gfm_pipeline.apps.calibrate.domain import Domain, FeatureMoments, InOrder, pooled, recorded_features
 from gfm_pipeline.apps.dataset import Columns, Dataset, GraphTable, collate
 from gfm_pipeline.apps.dataset.batching.graph_table import reference_values
 from gfm_pipeline.apps.dataset.neighbors.batched import neighbor_list_on
@@ -34,6 +36,7 @@ from gfm_pipeline.core.contracts.evaluation import PredictResult, PredictSpec
 from gfm_pipeline.core.contracts.targets import Level, Reference
 from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.core.publish import publishing, read_manifest, storage_errors
+from gfm_pipeline.models.batch import Batch
 
 PRODUCER = "gfm_pipeline.apps.calibrate.predict 1"
 SPLITS = (Split.VALIDATION, Split.TEST)
@@ -69,24 +72,38 @@ def predict_columns(
     head, references = model.datasets.index(dataset), model.card.references_of(dataset)
     rows = {Level.GRAPH: len(columns), Level.ATOM: len(columns.numbers)}
     found = {target.name: np.zeros((rows[target.level], *target.shape)) for target in model.targets}
-    for first in range(0, len(columns), _CHUNK):
-        chosen = np.arange(first, min(first + _CHUNK, len(columns)))
-        part, stored = columns.take(chosen), None if edges is None else edges.read(chosen)
-        table = GraphTable.build(part, model.card.spec.cutoff, head, references, stored, neighbor_list)
-        for start in range(0, len(part), batch_size):
-            if task is not None:
-                task.check()
-                task.report_progress(dataset=dataset, done=first + start, total=len(columns))
-            graphs = np.arange(start, min(start + batch_size, len(part)))
-            out = model.potential(collate([table], np.zeros_like(graphs), graphs).to(device))
-            ends = first + graphs[0], first + graphs[-1] + 1
-            places = {Level.GRAPH: slice(*ends), Level.ATOM: slice(*columns.offsets[list(ends)])}
-            for target in model.targets:
-                found[target.name][places[target.level]] = out.values[target.name].cpu().double().numpy()
+    for place, batch in _batches(model, columns, head, batch_size, edges, neighbor_list):
+        if task is not None:
+            task.check()
+            task.report_progress(dataset=dataset, done=place.start, total=len(columns))
+        out = model.potential(batch.to(device))
+        places = {Level.GRAPH: place, Level.ATOM: slice(*columns.offsets[[place.start, place.stop]])}
+        for target in model.targets:
+            found[target.name][places[target.level]] = out.values[target.name].cpu().double().numpy()
     for target in model.targets:
         if reference := references.get(target.name):
             found[target.name] += reference_values(columns, reference, target.name, target.level)
     return found
+
+
+def _batches(
+    model: TrainedModel,
+    columns: Columns,
+    head: int,
+    batch_size: int,
+    edges: StoredEdges | None,
+    neighbor_list: NeighborListFn,
+    before: int = 0,
+) -> Iterator[tuple[slice, Batch]]:
+    """Yield batches and which structures they are; ``before`` more of the stored ``edges`` come first."""
+    references = model.card.references_of(model.datasets[head])
+    for first in range(0, len(columns), _CHUNK):
+        chosen = np.arange(first, min(first + _CHUNK, len(columns)))
+        part, stored = columns.take(chosen), None if edges is None else edges.read(before + chosen)
+        table = GraphTable.build(part, model.card.spec.cutoff, head, references, stored, neighbor_list)
+        for start in range(0, len(part), batch_size):
+            graphs = np.arange(start, min(start + batch_size, len(part)))
+            yield slice(first + start, first + start + len(graphs)), collate([table], np.zeros_like(graphs), graphs)
 
 
 def _arrays(
@@ -94,7 +111,11 @@ def _arrays(
 ) -> dict[str, NDArray[np.generic]]:
     """Return what is published of one split: predictions and labels of each target, and what figures need."""
     labels = {**columns.graph_labels, **columns.atom_labels}
-    found: dict[str, NDArray[np.generic]] = {"natoms": columns.natoms, "group": columns.group}
+    found: dict[str, NDArray[np.generic]] = {
+        "natoms": columns.natoms,
+        "group": columns.group,
+        NUMBERS_KEY: columns.numbers,
+    }
     for target in model.targets:
         value = values[target.name]
         label = labels.get(target.name)
@@ -104,6 +125,26 @@ def _arrays(
             reference = model.card.references_of(dataset)[target.name]
             found[reference_key(target.name)] = reference_values(columns, reference, target.name, target.level)
     return found
+
+
+def _domain(
+    model: TrainedModel, dataset: Dataset, spec: PredictSpec, task: Task, neighbor_list: NeighborListFn
+) -> Domain | None:
+    """Return what all atoms of the training split look like to the model; None of models without features of atoms.
+
+    Some thousands of structures are in memory at a time.
+    """
+    device = torch_device(spec.device)
+    moments, edges = FeatureMoments(), dataset.edges(Split.TRAIN, model.card.spec.cutoff)
+    head, total = model.datasets.index(dataset.name), dataset.statistics.n_structures[Split.TRAIN]
+    for first in range(0, total, _CHUNK):
+        columns = dataset.columns(Split.TRAIN, np.arange(first, min(first + _CHUNK, total)))
+        with recorded_features(model.potential, InOrder(columns.numbers, moments.add)):
+            for place, batch in _batches(model, columns, head, spec.batch_size, edges, neighbor_list, first):
+                task.check()
+                task.report_progress(dataset=dataset.name, done=first + place.start, total=total)
+                model.potential.head_values(batch.to(device))
+    return moments.domain()
 
 
 def predict(spec: PredictSpec, task: Task) -> PredictResult:
@@ -122,20 +163,22 @@ def predict(spec: PredictSpec, task: Task) -> PredictResult:
             def values(columns: Columns, edges: StoredEdges | None, name: str = ref.name) -> dict[str, Any]:
                 return predict_columns(model, columns, name, spec.batch_size, task, device, edges, neighbor_list)
 
-            first = np.arange(min(SAMPLE, dataset.statistics.n_structures[Split.TRAIN]))  # ingest shuffles
-            columns = dataset.columns(Split.TRAIN, first)
-            with recorded_features(model.potential) as features:
-                values(columns, None)
-            domain = Domain.fit(columns.numbers.astype(np.int64), np.concatenate(features))
-            with storage_errors(folder):
-                np.savez(domain_file(folder, ref.name), **domain.arrays())  # type: ignore[arg-type]
+            domain = _domain(model, dataset, spec, task, neighbor_list)
+            if domain is not None:
+                with storage_errors(folder):
+                    np.savez(domain_file(folder, ref.name), **domain.arrays())  # type: ignore[arg-type]
             for split in SPLITS:
                 columns, edges = dataset.columns(split), dataset.edges(split, model.card.spec.cutoff)
-                with recorded_features(model.potential, Distances(domain, columns.numbers)) as distances:
+                in_order = InOrder(columns.numbers, (lambda *_: None) if domain is None else domain.whitened)
+                with recorded_features(model.potential, in_order) as whitened:
                     predicted = values(columns, edges)
                 graphs += len(columns)
                 arrays = _arrays(model, columns, ref.name, predicted)
-                arrays[DISTANCE_KEY] = np.concatenate(distances) if distances else np.zeros(0)
+                if domain is not None:
+                    of_atoms = np.concatenate(whitened) if whitened else np.zeros((0, domain.mean.shape[1]))
+                    arrays[DISTANCE_KEY] = np.linalg.norm(of_atoms, axis=1)
+                    if len(columns):
+                        arrays[POOLED_KEY] = pooled(of_atoms, columns.natoms).astype(np.float32)
                 path = predictions_file(folder, ref.name, split)
                 with storage_errors(path):
                     np.savez(path, **arrays)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +13,10 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from gfm_pipeline.apps.calibrate.groups import size_class
 from gfm_pipeline.core.contracts.deploy import ErrorsOf, WorstStructure
 from gfm_pipeline.core.contracts.targets import Level, Target
 
-SIZES = (1, 10, 30, 100, 300, 1000)  # atoms: bounds of the classes of size
 WORST = 10  # structures that are named for each target
 Floats = NDArray[np.float64]
 
@@ -25,16 +26,38 @@ class _GroupSums:
     entries: int = 0
     absolute: float = 0.0
     square: float = 0.0
-    bounded: int = 0  # entries with an interval
+    structures: int = 0  # with an interval, and of them sums of entries, entries inside, their squares and products
+    bounded: int = 0
     covered: int = 0
+    bounded_square: int = 0
+    covered_square: int = 0
+    product: int = 0
 
     def add(self, error: Floats, interval: Floats | None) -> None:
         self.entries += error.size
         self.absolute += float(np.abs(error).sum())
         self.square += float(np.square(error).sum())
         if interval is not None:
+            inside = int(np.count_nonzero(np.abs(error) <= interval))
+            self.structures += 1
             self.bounded += error.size
-            self.covered += int(np.count_nonzero(np.abs(error) <= interval))
+            self.covered += inside
+            self.bounded_square += error.size**2
+            self.covered_square += inside**2
+            self.product += error.size * inside
+
+    def coverage(self) -> tuple[float | None, float | None]:
+        """Return the share of entries inside their intervals and its standard error; None without intervals.
+
+        Entries of one structure depend on each other: the error is that of `metrics.coverage_error`, from sums.
+        """
+        if not self.bounded:
+            return None, None
+        share, n = self.covered / self.bounded, self.structures
+        if n < 2:
+            return share, 0.5
+        squares = self.covered_square - 2.0 * share * self.product + share**2 * self.bounded_square
+        return share, max(math.sqrt(n / (n - 1.0) * max(squares, 0.0)) / self.bounded, 1.0 / (n + 2.0))
 
 
 @dataclass
@@ -79,7 +102,7 @@ class ErrorTable:
         return known
 
     def _add(self, target: Target, atoms: Atoms, error: Floats, interval: Floats | None, group: str | None) -> None:
-        groups = [("all", "all"), ("size", _size_class(len(atoms)))]
+        groups = [("all", "all"), ("size", size_class(len(atoms)))]
         if group is not None:
             groups.append(("group", group))
         if target.level is Level.GRAPH:
@@ -107,16 +130,9 @@ class ErrorTable:
         units = {target.name: target.error_unit for target in self.targets}
         for (target, by, group), sums in self._sums.items():
             mae, rmse = sums.absolute / sums.entries, float(np.sqrt(sums.square / sums.entries))
-            coverage = sums.covered / sums.bounded if sums.bounded else None
-            yield ErrorsOf(target, units[target], by, group, sums.entries, mae, rmse, coverage)
+            yield ErrorsOf(target, units[target], by, group, sums.entries, mae, rmse, *sums.coverage())
 
     def worst(self) -> Iterator[WorstStructure]:
         """Yield the structures with the largest error of each target, the largest first."""
         for kept in self._worst.values():
             yield from (structure for _, _, structure in sorted(kept, reverse=True))
-
-
-def _size_class(natoms: int) -> str:
-    lower = max(size for size in SIZES if size <= natoms)
-    later = [size for size in SIZES if size > natoms]
-    return f"{lower} to {later[0] - 1} atoms" if later else f"{lower} atoms and more"

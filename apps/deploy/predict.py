@@ -32,7 +32,7 @@ from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import PassedOver, Record
 from gfm_pipeline.apps.runtime.query_program import answer_query
 from gfm_pipeline.core.contracts.data import BadRecord
-from gfm_pipeline.core.contracts.deploy import MOST_REFUSED, PredictFacts, PredictFilesSpec
+from gfm_pipeline.core.contracts.deploy import MOST_REFUSED, OutOfDomain, PredictFacts, PredictFilesSpec
 from gfm_pipeline.core.contracts.readers import describe
 from gfm_pipeline.core.errors import ConfigError, DataError, ModelError
 
@@ -44,6 +44,7 @@ class _Counts:
     unlabelled: int = 0
     n_refused: int = 0
     refused: list[str] = field(default_factory=list)
+    outside: int = 0
     warnings: Counter[str] = field(default_factory=Counter)
 
     def refuse(self, file: str, record: int, reason: str) -> None:
@@ -74,7 +75,9 @@ def predict_files(spec: PredictFilesSpec) -> PredictFacts:
     check_source(spec.source)
     ensemble = open_ensemble(spec.model)
     try:
-        predictor = Predictor(ensemble, spec.dataset, dtype=spec.dtype, device=spec.device)
+        # What is refused costs its batch nothing: `_work` does it, of each result.
+        policy = OutOfDomain.WARN if spec.on_out_of_domain is OutOfDomain.REFUSE else spec.on_out_of_domain
+        predictor = Predictor(ensemble, spec.dataset, dtype=spec.dtype, device=spec.device, on_out_of_domain=policy)
     except ModelError as error:  # what was asked for, not what the model is
         hint = error.hint and error.hint.replace("dataset=NAME", "--dataset NAME")
         raise ConfigError(error.message, hint) from error
@@ -107,6 +110,7 @@ def predict_files(spec: PredictFilesSpec) -> PredictFacts:
         errors=() if table is None else tuple(table.errors()),
         worst=() if table is None else tuple(table.worst()),
         unlabelled=counts.unlabelled,
+        outside=counts.outside if predictor.tells_domain else None,
     )
 
 
@@ -179,6 +183,11 @@ def _work(
         if not all(np.isfinite(np.asarray(result[target.name])).all() for target in predictor.targets):
             counts.refuse(record.file, record.index, "the prediction is not finite")
             continue
+        if not result.get("in_domain", True):
+            if spec.on_out_of_domain is OutOfDomain.REFUSE:
+                counts.refuse(record.file, record.index, predictor.outside)
+                continue
+            counts.outside += 1
         counts.structures += 1
         counts.atoms += len(one.atoms)
         counts.warnings.update(result["warnings"])

@@ -15,15 +15,16 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.calibrate.aggregate import mean_and_spread
-from gfm_pipeline.apps.calibrate.domain import recorded_features
+from gfm_pipeline.apps.calibrate.differences import composition, difference_interval
+from gfm_pipeline.apps.calibrate.domain import pooled, recorded_features
 from gfm_pipeline.apps.calibrate.ensemble import Ensemble
-from gfm_pipeline.apps.dataset import neighbour_list
-from gfm_pipeline.core.contracts.evaluation import QuantityCalibration
-from gfm_pipeline.core.contracts.targets import ATTRIBUTE_NAMES, ATTRIBUTES, OF_MEAN, STRESS, Level, Target
-from gfm_pipeline.core.errors import DataError, ModelError
+from gfm_pipeline.apps.deploy.batches import attribute_of, batch_of
+from gfm_pipeline.apps.deploy.intervals import MemberValues, interval
+from gfm_pipeline.core.contracts.deploy import OutOfDomain
+from gfm_pipeline.core.contracts.targets import ATTRIBUTES, OF_MEAN, STRESS, Level, Target
+from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models.batch import Batch
 
-COINCIDENT = 1e-3  # Angstrom: atoms closer than this are one atom given twice
 _DETERMINED = 1e-6  # share of a composition that rounding may leave in undetermined directions
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -41,15 +42,24 @@ class Predictor:
         ``float64`` or ``float32``.
     device
         Where torch computes.
+    on_out_of_domain
+        What is done with structures unlike the training data: ``answer``, ``warn`` or ``refuse``.
 
     Raises
     ------
     ModelError
-        For an unknown dataset or dtype, a device that is not there, or when the dataset must be named.
+        For an unknown dataset or dtype, a device that is not there, when the dataset must be named, or when structures
+        are to be refused that the ensemble cannot tell.
     """
 
     def __init__(
-        self, ensemble: Ensemble, dataset: str | None = None, *, dtype: str = "float64", device: str = "cpu"
+        self,
+        ensemble: Ensemble,
+        dataset: str | None = None,
+        *,
+        dtype: str = "float64",
+        device: str = "cpu",
+        on_out_of_domain: str = OutOfDomain.ANSWER,
     ) -> None:
         heads = ensemble.members[0].datasets
         if dataset is None and len(heads) > 1:
@@ -81,6 +91,30 @@ class Predictor:
         self._domains = [domain for domain in domains if domain is not None]
         known = self._calibration.domain if len(self._domains) == len(names) else None
         self._threshold = None if known is None else known.threshold
+        self._on_out_of_domain = self._policy(on_out_of_domain)
+
+    def _policy(self, name: str) -> OutOfDomain:
+        if name not in set(OutOfDomain):
+            raise ModelError(f"on_out_of_domain is {name!r}.", f"Use one of: {', '.join(OutOfDomain)}.")
+        if name != OutOfDomain.ANSWER and self._threshold is None:
+            raise ModelError(
+                "The ensemble knows no distance to its training data, so it cannot tell what is unlike them.",
+                "Calibrate it with this version, or leave on_out_of_domain out.",
+            )
+        return OutOfDomain(name)
+
+    @property
+    def tells_domain(self) -> bool:
+        """Whether results say if a structure is like the training data."""
+        return self._threshold is not None
+
+    @property
+    def outside(self) -> str:
+        """What is said of a structure unlike the training data."""
+        return (
+            f"The structure is unlike the training data of {self.dataset} (`in_domain` is false), so its intervals "
+            "carry no promise."
+        )
 
     @property
     def conservative(self) -> bool:
@@ -134,43 +168,76 @@ class Predictor:
         Raises
         ------
         ModelError
-            As `check`.
+            As `check`; for a structure unlike the training data where those are refused.
         """
         if not structures:
             return []
-        for atoms in structures:
-            self.check(atoms)
-        batches = {cutoff: self._batch(structures, cutoff) for cutoff in self._cutoffs}
-        found, features = [], []
-        for member, potential, head in zip(self._members, self._potentials, self._heads, strict=True):
-            with recorded_features(potential) as recorded:
-                batch = _for_head(batches[member.card.spec.cutoff], head)
-                found.append(potential(batch, stress=stress).values)
-            features += recorded
-        distances = self._distances(np.concatenate([atoms.numbers for atoms in structures]), features)
         targets = (*self.targets, STRESS) if stress and "stress" not in self._names else self.targets
-        values = {t.name: np.stack([one[t.name].double().cpu().numpy() for one in found]) for t in targets}
+        given = self._members_values(structures, targets, stress=stress)
+        values, distances = given.values, given.distances
         ends = np.cumsum([len(atoms) for atoms in structures])
         results = []
         for number, atoms in enumerate(structures):
             of_atoms = slice(ends[number] - len(atoms), ends[number])
             parts = {t: values[t.name][:, number if t.level is Level.GRAPH else of_atoms] for t in targets}
             results.append(self._result(atoms, parts, None if distances is None else distances[of_atoms]))
+            if self._on_out_of_domain is OutOfDomain.REFUSE and not results[-1]["in_domain"]:
+                farthest = results[-1]["distance"]
+                raise ModelError(self.outside, f"Its farthest atom is {farthest:.3g} times as far as the threshold.")
         return results
 
-    def _distances(self, numbers: NDArray[Any], features: Sequence[NDArray[np.float64]]) -> NDArray[np.float64] | None:
-        """Return how far each atom is from the training data [N], in units of the threshold; None where not known."""
+    def _members_values(self, structures: Sequence[Atoms], targets: Sequence[Target], *, stress: bool) -> MemberValues:
+        """Return what the members give of structures."""
+        for atoms in structures:
+            self.check(atoms)
+        batches = {cutoff: batch_of(structures, cutoff, self._dtype, self._device) for cutoff in self._cutoffs}
+        found, features = [], []
+        for member, potential, head in zip(self._members, self._potentials, self._heads, strict=True):
+            with recorded_features(potential) as recorded:
+                batch = _for_head(batches[member.card.spec.cutoff], head)
+                found.append(potential(batch, stress=stress).values)
+            features += recorded
+        values = {t.name: np.stack([one[t.name].double().cpu().numpy() for one in found]) for t in targets}
         if self._threshold is None:
-            return None
-        found = [d.distance(numbers, x) for d, x in zip(self._domains, features, strict=True)]
-        return np.asarray(self._weights @ np.stack(found) / self._threshold, dtype=np.float64)
+            return MemberValues(values)
+        numbers, natoms = np.concatenate([a.numbers for a in structures]), np.array([len(a) for a in structures])
+        white = [d.whitened(numbers, x) for d, x in zip(self._domains, features, strict=True)]
+        distances = self._weights @ np.stack([np.linalg.norm(x, axis=1) for x in white]) / self._threshold
+        return MemberValues(values, distances, tuple(pooled(x, natoms) for x in white))
+
+    def energy_difference(self, first: Atoms, second: Atoms) -> dict[str, float]:
+        """Return E1 - N1/N2 E2 of two structures of proportional compositions, eV: of a vacancy and its crystal, say.
+
+        ``energy_difference``, its spread ``energy_difference_std`` and, where it was calibrated, the half-width
+        ``energy_difference_interval``, which is not the sum of two: what structures have in common cancels.
+
+        Raises
+        ------
+        ModelError
+            As `check`; for compositions that are not proportional, or a model without energies.
+        """
+        if composition(first.numbers) != composition(second.numbers) or "energy" not in self._names:
+            raise ModelError(
+                f"There is no difference of the energies of {first.get_chemical_formula()} and "
+                f"{second.get_chemical_formula()}.",
+                "Give structures of proportional compositions, and a model of energies.",
+            )
+        given = self._members_values([first, second], [t for t in self.targets if t.name == "energy"], stress=False)
+        per_atom = given.values["energy"] / np.array([len(first), len(second)])
+        mean, spread = (float(x) for x in mean_and_spread(per_atom[:, 0] - per_atom[:, 1], self._weights))
+        size = len(first)
+        result = {"energy_difference": size * mean, "energy_difference_std": size * spread}
+        calibration = self._calibration.difference
+        if calibration is not None:
+            apart, outside = given.apart(self._weights)
+            result["energy_difference_interval"] = difference_interval(calibration, spread, mean, size, apart, outside)
+        return result
 
     def _result(
         self, atoms: Atoms, parts: dict[Target, NDArray[np.float64]], distances: NDArray[np.float64] | None
     ) -> dict[str, Any]:
         """Return the results of one structure from the values of the members [K, ...]."""
         guess = self._guess(atoms)
-        wider = 1.0 if distances is None else max(1.0, float(distances.max()))
         sentences = (*(() if guess is None else (guess,)), *self._unheard(atoms))
         result: dict[str, Any] = {"warnings": sentences}
         for target, members in parts.items():
@@ -178,8 +245,7 @@ class Predictor:
             entries = {target.name: mean + self._reference(target, atoms), f"{target.name}_std": spread}
             calibration = self._calibration.of(target.name)
             if calibration is not None:
-                size = len(atoms) if target.per_atom else 1
-                finite = wider * size * _halfwidth(calibration, spread / size)
+                finite = interval(calibration, target, atoms, (mean, spread), distances)
                 unknown = guess is not None and target.name == "energy"
                 entries[f"{target.name}_interval"] = np.full_like(finite, math.inf) if unknown else finite
             result |= {key: value if np.ndim(value) else float(value) for key, value in entries.items()}
@@ -188,6 +254,8 @@ class Predictor:
         if distances is not None:
             farthest = float(distances.max())
             result |= {"distance": farthest, "in_domain": farthest <= 1.0, "distances": distances}
+            if farthest > 1.0 and self._on_out_of_domain is OutOfDomain.WARN:
+                result["warnings"] = (*sentences, self.outside)
         return result
 
     def _reference(self, target: Target, atoms: Atoms) -> NDArray[np.float64] | float:
@@ -228,68 +296,6 @@ class Predictor:
             elif low != high and not conditioned:
                 yield f"The models were not told of the {name} of structures: {value:g} is not in their energies."
 
-    def _batch(self, structures: Sequence[Atoms], cutoff: float) -> Batch:
-        ends: list[NDArray[np.int64]] = []
-        shifts: list[NDArray[np.float64]] = []
-        first = 0
-        for atoms in structures:
-            cell = np.asarray(atoms.cell.array, dtype=np.float64)
-            try:
-                src, dst, image = neighbour_list(atoms.positions, cell, atoms.pbc, cutoff)
-            except DataError as error:
-                raise ModelError(error.message, error.hint) from error
-            shift = image @ cell
-            distance = np.linalg.norm(atoms.positions[dst] - atoms.positions[src] + shift, axis=1)
-            if len(distance) and distance.min() < COINCIDENT:
-                pair = int(distance.argmin())
-                raise ModelError(
-                    f"Atoms {int(src[pair])} and {int(dst[pair])} are at one place.", "Remove one, or correct the cell."
-                )
-            ends.append(np.stack([src, dst]) + first)
-            shifts.append(shift)
-            first += len(atoms)
-        natoms = np.array([len(atoms) for atoms in structures])
-        both = np.concatenate(ends, axis=1)
-
-        def tensor(values: NDArray[Any], dtype: torch.dtype = torch.int64) -> torch.Tensor:
-            return torch.as_tensor(values, dtype=dtype, device=self._device)
-
-        return Batch(
-            z=tensor(np.concatenate([atoms.numbers for atoms in structures])),
-            pos=tensor(np.concatenate([atoms.positions for atoms in structures]), self._dtype),
-            edge_src=tensor(both[0]),
-            edge_dst=tensor(both[1]),
-            edge_shift=tensor(np.concatenate(shifts), self._dtype),
-            graph=tensor(np.repeat(np.arange(len(natoms)), natoms)),
-            natoms=tensor(natoms),
-            dataset=tensor(np.zeros(len(natoms))),
-            cell=tensor(np.stack([atoms.cell.array * atoms.pbc[:, None] for atoms in structures]), self._dtype),
-            attributes={
-                name: tensor(np.array([attribute_of(atoms, name) for atoms in structures]), self._dtype)
-                for name in ATTRIBUTES
-            },
-        )
-
-
-def attribute_of(atoms: Atoms, name: str) -> float:
-    """Return the total charge or spin multiplicity that ``atoms.info`` states; 0 where it states none.
-
-    Raises
-    ------
-    ModelError
-        When it is not a finite number.
-    """
-    for key in ATTRIBUTE_NAMES[name]:
-        if key in atoms.info:
-            try:
-                value = float(atoms.info[key])
-            except (TypeError, ValueError):
-                value = math.nan
-            if not math.isfinite(value):
-                raise ModelError(f"atoms.info[{key!r}] is {atoms.info[key]!r}, which is not a number.", "Correct it.")
-            return value
-    return 0.0
-
 
 def _device(name: str) -> torch.device:
     try:
@@ -302,8 +308,3 @@ def _device(name: str) -> torch.device:
 
 def _for_head(batch: Batch, head: int) -> Batch:
     return replace(batch, dataset=torch.full_like(batch.dataset, head))
-
-
-def _halfwidth(calibration: QuantityCalibration, spread: NDArray[np.float64]) -> NDArray[np.float64]:
-    deviation = np.hypot(calibration.scale * spread, calibration.floor)
-    return np.asarray(calibration.quantile * deviation, dtype=np.float64)

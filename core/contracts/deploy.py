@@ -6,9 +6,18 @@ from dataclasses import dataclass, field
 
 from gfm_pipeline.core.contracts.data import SourceSettings
 from gfm_pipeline.core.contracts.ingest.reading import ReadLimits
+from gfm_pipeline.core.strenum import StrEnum
 
 BUNDLE_SUFFIX = ".gfm"
 MOST_REFUSED = 20  # structures that were refused are named up to this number
+
+
+class OutOfDomain(StrEnum):
+    """What is done with a structure that is unlike the training data."""
+
+    ANSWER = "answer"  # `in_domain` is false
+    WARN = "warn"
+    REFUSE = "refuse"
 
 
 @dataclass(frozen=True)
@@ -64,13 +73,15 @@ class PredictFilesSpec:
     threads: int | None = None
     overwrite: bool = False
     limits: ReadLimits = field(default_factory=ReadLimits)
+    on_out_of_domain: OutOfDomain = OutOfDomain.ANSWER
 
 
 @dataclass(frozen=True)
 class ErrorsOf:
     """Errors of a target over some of the structures: ``by`` what they were grouped (``all``, ``element``, ...).
 
-    In the unit of the target's errors; ``coverage`` is the share of labels inside the intervals, None without any.
+    In the unit of the target's errors; ``coverage`` is the share of labels inside the intervals, and ``coverage_error``
+    its standard error, in which entries of one structure depend on each other. None without intervals.
     """
 
     target: str
@@ -81,6 +92,7 @@ class ErrorsOf:
     mae: float
     rmse: float
     coverage: float | None
+    coverage_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,3 +123,4 @@ class PredictFacts:
     errors: tuple[ErrorsOf, ...] = ()
     worst: tuple[WorstStructure, ...] = ()
     unlabelled: int = 0
+    outside: int | None = None  # structures unlike the training data; None: the ensemble cannot tell

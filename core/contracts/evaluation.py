@@ -84,6 +84,21 @@ class CalibrateSpec(TaskSpec):
 
 
 @dataclass(frozen=True)
+class GroupCoverage:
+    """How often intervals hold the label in one group of the test split: ``by`` element or size.
+
+    ``error`` is the standard error, of bootstrap samples of whole clusters (trajectories, parent cells).
+    """
+
+    by: str
+    group: str
+    n: int
+    clusters: int
+    coverage: float
+    error: float
+
+
+@dataclass(frozen=True)
 class QuantityReport:
     """One quantity (per-atom energy, or force components) of one dataset, on the test split.
 
@@ -94,6 +109,9 @@ class QuantityReport:
     ``coverage_error`` is the standard error of ``coverage_calibrated`` with trajectories as clusters; ``ence_*``
     and ``crps_*`` are the expected normalised calibration error and the continuous ranked probability score;
     ``guaranteed`` is False when validation was too small for the finite-sample promise at this level.
+    ``calibration_error`` (root mean square over levels) and ``sharpness`` (root mean variance) are of the calibrated
+    deviation; so are ``auroc_worst`` and ``auprc_worst``, which say how well it finds the tenth of the entries with the
+    largest errors, and ``ause``, the area under its sparsification error. None: not measured, or nothing to find.
     ``n`` is 0 when a split has no labels of this quantity: nothing else means anything then.
     """
 
@@ -119,6 +137,12 @@ class QuantityReport:
     crps_raw: float | None = None
     crps_calibrated: float | None = None
     guaranteed: bool = True
+    calibration_error: float | None = None
+    sharpness: float | None = None
+    auroc_worst: float | None = None
+    auprc_worst: float | None = None
+    ause: float | None = None
+    groups: tuple[GroupCoverage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +155,16 @@ class DomainReport:
 
     false_alarms: float
     found: float
+
+
+@dataclass(frozen=True)
+class DifferenceReport:
+    """Differences of energies of pairs of structures on the test split: ``n`` pairs, per atom of the first (eV)."""
+
+    n: int
+    mae: float
+    coverage: float
+    interval_halfwidth: float
 
 
 @dataclass(frozen=True)
@@ -150,6 +184,7 @@ class DatasetReport:
     others: dict[str, QuantityReport] = field(default_factory=dict)
     declared: dict[str, Target] = field(default_factory=dict)
     domain: DomainReport | None = None
+    difference: DifferenceReport | None = None
 
     def quantities(self) -> list[tuple[Target, QuantityReport]]:
         """Return every target with its results; ``n`` is 0 of one that the test split has no labels of."""
@@ -186,8 +221,39 @@ class CalibrateResult:
 
 
 @dataclass(frozen=True)
+class FloorModel:
+    """What the floor of a deviation depends on: it is that of an entry of typical size and distance.
+
+    Attributes
+    ----------
+    relative
+        Error of a component of a vector beside the floor, as a share of the vector's length.
+    size_power
+        The floor falls with this power of the atoms over ``typical_size``.
+    distance_power
+        The floor grows with this power of the distance to the training data over ``typical_distance``, from
+        ``nearest`` to 1, the threshold of the domain. Beyond it the whole deviation grows in proportion.
+    vanishing
+        Components of vectors that all members put below this vanish by symmetry where the environment is known: their
+        floor falls with them. 0: none do.
+    """
+
+    relative: float = 0.0
+    size_power: float = 0.0
+    typical_size: float = 1.0
+    distance_power: float = 0.0
+    typical_distance: float = 1.0
+    nearest: float = 0.0
+    vanishing: float = 0.0
+
+
+@dataclass(frozen=True)
 class QuantityCalibration:
-    """What turns a spread into an interval; see `QuantityReport` for the fields. ``n`` 0: there is none."""
+    """What turns a spread into an interval; see `QuantityReport` for the fields. ``n`` 0: there is none.
+
+    ``model`` says what the floor depends on; None, of earlier versions: on nothing. ``by_element`` are quantiles of
+    their own that elements have.
+    """
 
     scale: float
     floor: float
@@ -195,6 +261,8 @@ class QuantityCalibration:
     level: float
     n: int
     guaranteed: bool
+    model: FloorModel | None = None
+    by_element: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -208,6 +276,18 @@ class DomainCalibration:
     false_alarms: float
     n: int
     guaranteed: bool
+
+
+@dataclass(frozen=True)
+class DifferenceCalibration:
+    """Calibration of differences of energies of structures whose compositions are proportional.
+
+    ``energy`` is per atom of the first structure; in place of a distance to the training data it takes that of the two
+    structures from each other, in units of ``separation``.
+    """
+
+    energy: QuantityCalibration
+    separation: float
 
 
 @dataclass(frozen=True)
@@ -227,6 +307,7 @@ class DatasetCalibration:
     undetermined: tuple[tuple[float, ...], ...] = ()
     others: dict[str, QuantityCalibration] = field(default_factory=dict)
     domain: DomainCalibration | None = None
+    difference: DifferenceCalibration | None = None
 
     def of(self, target: str) -> QuantityCalibration | None:
         """Return the calibration of a target; None where there is none."""

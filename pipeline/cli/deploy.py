@@ -15,7 +15,7 @@ from gfm_pipeline.cli.status import JSON
 from gfm_pipeline.cli.support import terminal
 from gfm_pipeline.cli.support.subprocess_query import query
 from gfm_pipeline.core.contracts.data import EnergyUnit, ForceSign, LengthUnit, SourceSettings
-from gfm_pipeline.core.contracts.deploy import BundleFacts, ExportSpec, PredictFacts, PredictFilesSpec
+from gfm_pipeline.core.contracts.deploy import BundleFacts, ExportSpec, OutOfDomain, PredictFacts, PredictFilesSpec
 from gfm_pipeline.core.contracts.targets import DEFAULT
 from gfm_pipeline.core.records import to_plain
 
@@ -46,6 +46,10 @@ def _of_files(command: F) -> F:
         click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True),
         click.option(
             "--batch-atoms", type=click.IntRange(1), default=2048, show_default=True, help="Atoms per batch."
+        ),
+        click.option(
+            "--out-of-domain", type=click.Choice([str(p) for p in OutOfDomain]), default="answer", show_default=True,
+            help="What is done with structures unlike the training data.",
         ),
         click.option("--overwrite", is_flag=True, help="Overwrite an existing file."),
         JSON,
@@ -147,6 +151,7 @@ def _run(
         device=given["device"],
         dtype=given["dtype"],
         overwrite=given["overwrite"],
+        on_out_of_domain=OutOfDomain(given["out_of_domain"]),
     )
     found = query(f"{_PROGRAMS}.predict", spec, PredictFacts, None, shows=True)
     if given["as_json"]:
@@ -166,6 +171,10 @@ def _render(found: PredictFacts, evaluate: bool) -> None:
     )
     for sentence, n in found.warnings.items():
         console.print(f"  warning, {n:,} structures: {sentence}", highlight=False, markup=False)
+    if found.outside:
+        console.print(
+            f"  {found.outside:,} structures are unlike the training data (in_domain is false)", highlight=False
+        )
     if found.n_refused:
         console.print(f"  {found.n_refused:,} structures have no prediction:", highlight=False)
         for sentence in found.refused:
@@ -180,6 +189,7 @@ def _render(found: PredictFacts, evaluate: bool) -> None:
     for row in sorted(found.errors, key=lambda r: (r.target, r.by != "all", r.by, -r.entries)):
         unit, factor = _SHOWN.get(row.unit, (row.unit, 1.0))
         covered = "" if row.coverage is None else f"{row.coverage:.1%}"
+        covered += "" if row.coverage_error is None else f" ± {row.coverage_error:.1%}"
         errors = f"{factor * row.mae:.4g}", f"{factor * row.rmse:.4g}"
         table.add_row(row.target, row.by, row.group, f"{row.entries:,}", *errors, unit, covered)
     console.print(table)

@@ -94,6 +94,10 @@ def test_equal_ensembles_give_equal_files_and_nothing_in_one_is_a_pickle(model: 
 def test_bundles_of_the_first_version_open(model: Path) -> None:
     (old,), (new,) = (Predictor(load_bundle(path)).predict([bulk("Au")]) for path in (BUNDLE, model))
     assert old["energy"] == pytest.approx(new["energy"], abs=1e-6)
+    # Intervals of ensembles that earlier versions calibrated are as they were.
+    (c,) = [d.forces for d in load_bundle(BUNDLE).calibration.datasets.values()]
+    expected = c.quantile * np.hypot(c.scale * old["forces_std"], c.floor) * max(1.0, old.get("distance", 1.0))
+    np.testing.assert_allclose(old["forces_interval"], expected, rtol=1e-12)
 
 
 def rewritten(model: Path, to: Path, change: dict[str, bytes | None]) -> Path:
@@ -234,6 +238,14 @@ def test_errors_are_those_of_the_predictions(model: Path, labelled: Path) -> Non
     assert rows["forces", "all", "all"].mae == pytest.approx(np.abs(force).mean(), rel=1e-4)
     per_element = [row.entries for key, row in rows.items() if key[:2] == ("forces", "element")]
     assert sum(per_element) == force.size
+    inside = [
+        np.abs(r["forces"] - a.get_forces()) <= r["forces_interval"] for r, a in zip(results, frames, strict=True)
+    ]
+    counts, covered = (np.array(of, dtype=float) for of in ([x.size for x in inside], [x.sum() for x in inside]))
+    share = covered.sum() / counts.sum()
+    assert rows["forces", "all", "all"].coverage == pytest.approx(share, abs=2 / force.size)
+    robust = np.sqrt(len(frames) / (len(frames) - 1) * np.sum((covered - share * counts) ** 2)) / counts.sum()
+    assert rows["forces", "all", "all"].coverage_error == pytest.approx(max(robust, 1 / (len(frames) + 2)), abs=0.02)
     worst = [w for w in facts.worst if w.target == "energy"]
     assert worst[0].record == int(np.abs(error).argmax())
     assert worst[0].error == pytest.approx(np.abs(error).max(), rel=1e-4)

@@ -47,7 +47,7 @@ def test_the_page_runs_as_it_stands(tmp_path: Path) -> None:
     assert "primitive" in told[2]
     assert len(read(tmp_path / "predicted.extxyz", ":")) == 3
     (tmp_path / "page.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)))
-    assert len(run(tmp_path, sys.executable, "page.py").splitlines()) == 3
+    assert len(run(tmp_path, sys.executable, "page.py").splitlines()) == 4
 
 
 def test_answers_are_json_and_faults_are_sentences(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, molecule
 from ase.io import read, write
 from ase.optimize import BFGS
 from ensemble_cases import MAKERS, metal, wet
@@ -17,7 +17,10 @@ from ensemble_cases import MAKERS, metal, wet
 from gfm_pipeline.apps.calculator import GFMCalculator
 from gfm_pipeline.apps.calibrate.ensemble import Ensemble, load_ensemble
 from gfm_pipeline.apps.dataset import Dataset
-from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.apps.deploy.predict import predict_files
+from gfm_pipeline.apps.deploy.predictor import Predictor
+from gfm_pipeline.core.contracts.data import SourceSettings, Split
+from gfm_pipeline.core.contracts.deploy import OutOfDomain, PredictFilesSpec
 from gfm_pipeline.core.contracts.evaluation import (
     CalibrateResult,
     MemberRef,
@@ -62,7 +65,7 @@ def test_calculator_equals_the_predictions_of_the_members(
             found = calculator.results
             assert found["energy_std"] == pytest.approx(energy_std, abs=1e-3)
             np.testing.assert_allclose(found["forces_std"], forces_std, atol=1e-3)
-            halfwidths.append(found["energy_interval"] / n / max(1.0, found["distance"]))  # what is beyond is wider
+            halfwidths.append(found["energy_interval"] / n)
             inside.append(abs(found["energy"] - columns.energy[g]) <= found["energy_interval"])
             assert found["forces_std"].shape == found["forces_interval"].shape == (n, 3)
         assert np.mean(halfwidths) == pytest.approx(report.energy.interval_halfwidth, rel=1e-3)
@@ -191,3 +194,76 @@ def test_what_the_ensemble_cannot_do_is_said(result: CalibrateResult, wet_calcul
     nothing.calc = wet_calculator
     with pytest.raises(ModelError, match="no atoms"):
         nothing.get_potential_energy()
+
+
+def test_what_is_outside_is_answered_warned_of_or_refused(
+    result: CalibrateResult, datasets: tuple[DatasetRef, ...], tmp_path: Path
+) -> None:
+    columns = Dataset.open(Path(datasets[0].path)).columns(Split.TEST)
+    inside = Atoms(numbers=columns.numbers[: columns.offsets[1]], positions=columns.pos[: columns.offsets[1]])
+    outside = inside.copy()
+    outside.positions *= 0.6
+    ensemble = load_ensemble(Path(result.output))
+    warned = Predictor(ensemble, "wet", on_out_of_domain="warn").predict([inside, outside])
+    assert [any("in_domain" in w for w in found["warnings"]) for found in warned] == [False, True]
+    refusing = GFMCalculator(ensemble, "wet", on_out_of_domain="refuse")
+    assert len(refusing.predict([inside])) == 1
+    outside.calc = refusing
+    with pytest.raises(ModelError, match=r"unlike the training data of wet .* times as far as the threshold"):
+        outside.get_potential_energy()
+    with pytest.raises(ModelError, match="on_out_of_domain is 'ignore'"):
+        Predictor(ensemble, "wet", on_out_of_domain="ignore")
+    with pytest.raises(ModelError, match="cannot tell what is unlike"):
+        Predictor(replace(ensemble, domains={}), "wet", on_out_of_domain="refuse")
+
+    file = tmp_path / "both.xyz"
+    write(file, [Atoms(a.numbers, a.positions) for a in (inside, outside, inside)])
+    facts = {
+        policy: predict_files(
+            PredictFilesSpec(
+                result.output, SourceSettings("files", "ase", (str(file),)), dataset="wet", on_out_of_domain=policy
+            )
+        )
+        for policy in OutOfDomain
+    }
+    assert [f.structures for f in facts.values()] == [3, 3, 2]
+    assert [f.outside for f in facts.values()] == [1, 1, 0]
+    assert [sum(f.warnings.values()) for f in facts.values()] == [0, 1, 0]
+    assert "record 1: The structure is unlike the training data of wet" in facts[OutOfDomain.REFUSE].refused[0]
+
+
+def test_differences_of_energies_have_intervals_of_their_own(result: CalibrateResult) -> None:
+    found = result.datasets["metal"].difference
+    assert found is not None
+    assert found.n > 40
+    assert found.coverage == pytest.approx(0.8, abs=0.15)
+    calculator = GFMCalculator.from_ensemble(result.output, "metal")
+    rng = np.random.default_rng(5)
+    first = metal(rng)
+    second = first.copy()
+    second.positions += rng.normal(scale=0.05, size=second.positions.shape)
+    near, far = calculator.predict([first, second])
+    difference = calculator.energy_difference(first, second)
+    assert difference["energy_difference"] == pytest.approx(near["energy"] - far["energy"], abs=1e-6)
+    assert difference["energy_difference_interval"] > 0.0
+    # A crystal and twice of it are one thing, and a vacancy is small beside its crystal.
+    double = calculator.energy_difference(first.repeat((2, 1, 1)), first)
+    assert double["energy_difference"] == pytest.approx(0.0, abs=1e-6)
+    assert double["energy_difference_interval"] <= 2.0 * difference["energy_difference_interval"]
+    crystal = bulk("Cu", "fcc", a=3.8, cubic=True).repeat(2)
+    vacancy = crystal.copy()
+    del vacancy[0]
+    formation = calculator.energy_difference(vacancy, crystal)
+    per_atom = calculator.predict([vacancy])[0]["energy"] / 31 - calculator.predict([crystal])[0]["energy"] / 32
+    assert formation["energy_difference"] == pytest.approx(31 * per_atom, abs=1e-6)
+    with pytest.raises(ModelError, match="no difference of the energies of Cu32 and AuCu3"):
+        calculator.energy_difference(crystal, Atoms("Cu3Au", positions=4.0 * np.eye(4, 3)))
+
+
+def test_crystals_without_forces_have_no_intervals_of_forces(result: CalibrateResult) -> None:
+    """Forces that vanish by symmetry do so for the label too, where the environment is known."""
+    calculator = GFMCalculator.from_ensemble(result.output, "metal")
+    (found,) = calculator.predict([bulk("Cu", "fcc", a=3.8, cubic=True)])
+    assert np.abs(found["forces"]).max() < 1e-8
+    if found["in_domain"]:
+        assert found["forces_interval"].max() < 1e-3 * result.datasets["metal"].forces.interval_halfwidth

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from gfm_pipeline.apps.calibrate.domain import Distances, Domain, farthest, recorded_features, threshold
+from gfm_pipeline.apps.calibrate.domain import Domain, FeatureMoments, InOrder, recorded_features, threshold
+from gfm_pipeline.apps.calibrate.entries import farthest
 from gfm_pipeline.models import ModelSpec, Potential
 from gfm_pipeline.models.batch import Batch
 
@@ -36,6 +37,18 @@ def test_an_element_with_few_atoms_has_an_extent_all_the_same(cloud) -> None:
     domain = Domain.fit(z, x - x.mean(0))
     near = domain.distance(np.array([8]), x[-1:] - x.mean(0) + 0.01 * rng.normal(size=(1, 6)))
     assert near < 0.5
+
+
+def test_batches_of_any_size_give_the_domain_of_all_atoms(cloud) -> None:
+    z, x, _ = cloud
+    x = x + 1e4  # sums of squares would cancel
+    moments = FeatureMoments()
+    for part in np.split(np.arange(len(z)), [1, 2, 50, 3000]):
+        moments.add(z[part], x[part])
+    whole, pieces = Domain.fit(z, x), moments.domain()
+    assert FeatureMoments().domain() is None
+    np.testing.assert_allclose(pieces.mean, whole.mean, rtol=1e-12)
+    np.testing.assert_allclose(pieces.distance(z, x), whole.distance(z, x), rtol=1e-6)
 
 
 def test_the_threshold_keeps_its_promise_and_structures_are_as_far_as_their_farthest_atom(cloud) -> None:
@@ -70,11 +83,14 @@ def test_features_are_recorded_batch_by_batch_and_only_meanwhile() -> None:
     with recorded_features(model) as found:
         model(batch)
         model(batch)
+    with recorded_features(model) as without_derivatives:
+        model.head_values(batch)
+    np.testing.assert_allclose(without_derivatives[0], found[0], rtol=1e-6)
     model(batch)
     assert [x.shape for x in found] == [(len(batch.z), 8)] * 2
     numbers = np.tile(batch.z.numpy(), 2)
     domain = Domain.fit(numbers, np.concatenate(found))
-    with recorded_features(model, Distances(domain, numbers)) as distances:
+    with recorded_features(model, InOrder(numbers, domain.distance)) as distances:
         model(batch)
         model(batch)
     np.testing.assert_allclose(np.concatenate(distances), domain.distance(numbers, np.concatenate(found)))

@@ -1,0 +1,125 @@
+"""Intervals of differences of energies: of two structures whose compositions are proportional.
+
+What all structures of a composition have in common cancels in a difference, so its interval is no sum of two. It is
+calibrated on pairs of validation structures of proportional compositions (elements 4 to 2 and 2 to 1, say): the
+difference is E1 - N1/N2 E2, and per atom of the first its error is the difference of the errors per atom. In place of
+the distance to the training data stands the distance of the two structures from each other, in the mean features of
+their atoms: structures that are nearly one have nearly one error. A vacancy, N - 1 atoms against N, is such a pair.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.calibrate.aggregate import SplitPredictions, TargetPredictions, mean_and_spread
+from gfm_pipeline.apps.calibrate.calibrators import fit_calibration, halfwidth
+from gfm_pipeline.apps.calibrate.domain import threshold
+from gfm_pipeline.apps.calibrate.entries import Entries
+from gfm_pipeline.apps.calibrate.metrics import Array, coverage, mae
+from gfm_pipeline.core.contracts.evaluation import DifferenceCalibration, DifferenceReport, QuantityCalibration
+from gfm_pipeline.core.contracts.targets import ENERGY
+
+FEWEST = 40  # pairs that a calibration needs
+_ROUNDS = 8  # pairs that each structure is in, at most
+_MOST = 8000  # pairs
+Indices = NDArray[np.int64]
+
+
+def composition(numbers: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
+    """Return the elements of a structure and how many atoms of each there are, divided by what is common to all."""
+    elements, counts = np.unique(numbers, return_counts=True)
+    counts = counts // np.gcd.reduce(counts)
+    return tuple((int(element), int(count)) for element, count in zip(elements, counts, strict=True))
+
+
+def pairs(kinds: Indices, seed: int = 0) -> tuple[Indices, Indices]:
+    """Return first and second structure of random pairs of one kind, from the kind of each structure [n]."""
+    rng = np.random.default_rng(seed)
+    first, second = [], []
+    for kind in np.unique(kinds):
+        own = np.flatnonzero(kinds == kind)
+        for _ in range(_ROUNDS if len(own) > 2 else 1):
+            order = rng.permutation(own)
+            half = len(order) // 2
+            first.append(order[:half])
+            second.append(order[half : 2 * half])
+    chosen = rng.permutation(sum(len(part) for part in first))[:_MOST] if first else np.zeros(0, dtype=np.int64)
+    return tuple(np.concatenate(side)[chosen] if first else chosen for side in (first, second))  # type: ignore[return-value]
+
+
+def fit_difference(
+    validation: SplitPredictions, test: SplitPredictions, weights: Array, level: float
+) -> tuple[DifferenceCalibration, DifferenceReport] | None:
+    """Return the calibration of differences from validation, and what it does on test; None of too few pairs."""
+    here = _differences(validation, weights)
+    if here is None or len(here[0]) < FEWEST:
+        return None
+    error, entries, cluster = here
+    limit = 1.0 if entries.distance is None else threshold(entries.distance)
+    if limit <= 0.0:
+        return None
+    found = fit_calibration(error, _relative(entries, limit), level, cluster)
+    there = _differences(test, weights)
+    if there is None or not len(there[0]):
+        report = DifferenceReport(0, 0.0, 0.0, 0.0)
+    else:
+        bound = halfwidth(found, _relative(there[1], limit))
+        report = DifferenceReport(len(bound), mae(there[0]), coverage(there[0], bound), float(np.mean(bound)))
+    return DifferenceCalibration(found, limit), report
+
+
+def difference_interval(
+    calibration: DifferenceCalibration, spread: float, mean: float, size: int, apart: float | None, outside: float
+) -> float:
+    """Return the half-width of E1 - N1/N2 E2, eV, of a first structure of ``size`` atoms.
+
+    Parameters
+    ----------
+    calibration
+        What `fit_difference` found.
+    spread, mean
+        Of the members' differences, eV per atom of the first structure.
+    size
+        Its atoms.
+    apart
+        Distance of the two structures, see `separation`; None: not known.
+    outside
+        Distance of the farther one to the training data, in units of the threshold: beyond 1 the interval is wider.
+    """
+    distance = None if apart is None else np.array([max(apart / calibration.separation, outside if outside > 1 else 0)])
+    entries = Entries(np.array([spread]), np.array([mean]), np.array([float(size)]), distance)
+    quantity: QuantityCalibration = calibration.energy
+    return float(size * halfwidth(quantity, entries)[0])
+
+
+def separation(pooled: tuple[Array, ...], weights: Array, first: Indices, second: Indices) -> Array:
+    """Return the distance of pairs, from the mean features [G, H] of structures for each of K members."""
+    return np.asarray(
+        sum(w * np.linalg.norm(x[first] - x[second], axis=1) for w, x in zip(weights, pooled, strict=True)),
+        dtype=np.float64,
+    )
+
+
+def _differences(split: SplitPredictions, weights: Array) -> tuple[Array, Entries, Indices] | None:
+    """Return errors, entries (with separations as distances) and clusters of pairs; None where there are none."""
+    energy: TargetPredictions | None = split.targets.get(ENERGY.name)
+    if energy is None or split.numbers is None or energy.size is None or not len(energy.label):
+        return None
+    starts = np.cumsum(split.natoms)[:-1]
+    known = {kind: k for k, kind in enumerate(dict.fromkeys(map(composition, np.split(split.numbers, starts))))}
+    kinds = np.array([known[composition(part)] for part in np.split(split.numbers, starts)])[energy.place]
+    first, second = pairs(kinds)
+    if not len(first):
+        return None
+    mean, spread = mean_and_spread(energy.members[:, first] - energy.members[:, second], weights)
+    apart = None
+    if split.pooled is not None:
+        apart = separation(split.pooled, weights, energy.place[first], energy.place[second])
+    entries = Entries(spread, mean, energy.size[first], apart)
+    return mean - (energy.label[first] - energy.label[second]), entries, energy.cluster[first]
+
+
+def _relative(entries: Entries, limit: float) -> Entries:
+    distance = None if entries.distance is None else entries.distance / limit
+    return Entries(entries.spread, entries.mean, entries.size, distance)

@@ -1,0 +1,88 @@
+"""Structures of ASE as batches of models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.dataset import neighbour_list
+from gfm_pipeline.core.contracts.targets import ATTRIBUTE_NAMES, ATTRIBUTES
+from gfm_pipeline.core.errors import DataError, ModelError
+from gfm_pipeline.models.batch import Batch
+
+COINCIDENT = 1e-3  # Angstrom: atoms closer than this are one atom given twice
+
+
+def batch_of(structures: Sequence[Atoms], cutoff: float, dtype: torch.dtype, device: torch.device) -> Batch:
+    """Return structures, with their neighbours within ``cutoff`` (Angstrom), as what models take; head 0.
+
+    Raises
+    ------
+    ModelError
+        When atoms are at one place, or a total charge or multiplicity is no number.
+    """
+    ends: list[NDArray[np.int64]] = []
+    shifts: list[NDArray[np.float64]] = []
+    first = 0
+    for atoms in structures:
+        cell = np.asarray(atoms.cell.array, dtype=np.float64)
+        try:
+            src, dst, image = neighbour_list(atoms.positions, cell, atoms.pbc, cutoff)
+        except DataError as error:
+            raise ModelError(error.message, error.hint) from error
+        shift = image @ cell
+        distance = np.linalg.norm(atoms.positions[dst] - atoms.positions[src] + shift, axis=1)
+        if len(distance) and distance.min() < COINCIDENT:
+            pair = int(distance.argmin())
+            raise ModelError(
+                f"Atoms {int(src[pair])} and {int(dst[pair])} are at one place.", "Remove one, or correct the cell."
+            )
+        ends.append(np.stack([src, dst]) + first)
+        shifts.append(shift)
+        first += len(atoms)
+    natoms = np.array([len(atoms) for atoms in structures])
+    both = np.concatenate(ends, axis=1)
+
+    def tensor(values: NDArray[Any], kind: torch.dtype = torch.int64) -> torch.Tensor:
+        return torch.as_tensor(values, dtype=kind, device=device)
+
+    return Batch(
+        z=tensor(np.concatenate([atoms.numbers for atoms in structures])),
+        pos=tensor(np.concatenate([atoms.positions for atoms in structures]), dtype),
+        edge_src=tensor(both[0]),
+        edge_dst=tensor(both[1]),
+        edge_shift=tensor(np.concatenate(shifts), dtype),
+        graph=tensor(np.repeat(np.arange(len(natoms)), natoms)),
+        natoms=tensor(natoms),
+        dataset=tensor(np.zeros(len(natoms))),
+        cell=tensor(np.stack([atoms.cell.array * atoms.pbc[:, None] for atoms in structures]), dtype),
+        attributes={
+            name: tensor(np.array([attribute_of(atoms, name) for atoms in structures]), dtype) for name in ATTRIBUTES
+        },
+    )
+
+
+def attribute_of(atoms: Atoms, name: str) -> float:
+    """Return the total charge or spin multiplicity that ``atoms.info`` states; 0 where it states none.
+
+    Raises
+    ------
+    ModelError
+        When it is not a finite number.
+    """
+    for key in ATTRIBUTE_NAMES[name]:
+        if key in atoms.info:
+            try:
+                value = float(atoms.info[key])
+            except (TypeError, ValueError):
+                value = math.nan
+            if not math.isfinite(value):
+                raise ModelError(f"atoms.info[{key!r}] is {atoms.info[key]!r}, which is not a number.", "Correct it.")
+            return value
+    return 0.0
