@@ -74,4 +74,4 @@ def test_the_page_says_what_the_table_says():
         line = next(
             x for x in page.splitlines() if x.startswith(f"| {start if isinstance(start, str) else int(start)}")
         )
-        assert f"up to {RULES[cause].limit} times" in line
+        assert f"up to {RULES[cause].limit} more attempts" in line
