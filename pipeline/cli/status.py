@@ -53,7 +53,7 @@ def report(campaign: Path, output: Path | None) -> None:
 
     The report shows results, every candidate, the data of each source (histograms, quarantined records with
     reasons), and failures. The command works at any time. It also writes results.csv, with the candidates of the
-    search in the columns of DeepHyper's own tools.
+    search in the columns of DeepHyper's own tools, and optuna_journal.log, which optuna-dashboard shows.
     """
     from gfm_pipeline.report.write import write_report
 

@@ -11,6 +11,8 @@ from gfm_pipeline.core.publish import storage_errors, write_atomic
 from gfm_pipeline.report.build import build_view, load_evaluation
 from gfm_pipeline.report.html import render_html
 from gfm_pipeline.report.markdown import render_markdown
+from gfm_pipeline.report.optuna_export import FILE as OPTUNA_FILE
+from gfm_pipeline.report.optuna_export import optuna_export
 from gfm_pipeline.report.results_csv import FILE as RESULTS_FILE
 from gfm_pipeline.report.results_csv import results_csv
 from gfm_pipeline.report.sources import load_found
@@ -18,7 +20,7 @@ from gfm_pipeline.report.view import CampaignView
 
 
 def write_report(campaign: Path, output: Path | None = None) -> tuple[Path, Path, CampaignView]:
-    """Write ``report.html``, ``report.md`` and ``results.csv`` of a campaign; return the first two, and what they show.
+    """Write ``report.html``, ``report.md`` and tables of the search; return the first two, and what they show.
 
     Parameters
     ----------
@@ -39,8 +41,11 @@ def write_report(campaign: Path, output: Path | None = None) -> tuple[Path, Path
         folder.mkdir(parents=True, exist_ok=True)
     view, found = build_view(campaign), load_found(campaign)
     page, text = folder / "report.html", folder / "report.md"
-    if table := results_csv(load_state(CampaignPaths(campaign.resolve()).journal), view.candidates):
+    state = load_state(CampaignPaths(campaign.resolve()).journal)
+    if table := results_csv(state, view.candidates):
         write_atomic(folder / RESULTS_FILE, table.encode())
+    if trials := optuna_export(state, view.candidates):
+        write_atomic(folder / OPTUNA_FILE, trials.encode())
     write_atomic(text, render_markdown(view, found).encode())
     reach(FaultPoint.REPORT_MARKDOWN)
     write_atomic(page, render_html(view, load_evaluation(campaign), found).encode())

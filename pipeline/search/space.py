@@ -47,6 +47,14 @@ class Choice:
         """Return whether ``value`` is one of the choices."""
         return value in self.values
 
+    def meets(self, other: Dimension) -> bool:
+        """Return whether the two have a value in common."""
+        return any(other.contains(value) for value in self.values)
+
+    def __str__(self) -> str:
+        """Return the values in words."""
+        return " or ".join(map(str, self.values))
+
 
 @dataclass(frozen=True)
 class Range:
@@ -78,7 +86,17 @@ class Range:
 
     def contains(self, value: Value) -> bool:
         """Return whether ``value`` lies in the interval."""
-        return bool(self.low <= value <= self.high)
+        return not isinstance(value, str) and bool(self.low <= value <= self.high)
+
+    def meets(self, other: Dimension) -> bool:
+        """Return whether the two have a value in common; of two intervals of whole numbers, whether they overlap."""
+        if isinstance(other, Choice):
+            return other.meets(self)
+        return self.low <= other.high and other.low <= self.high
+
+    def __str__(self) -> str:
+        """Return the interval in words."""
+        return f"from {self.low:g} to {self.high:g}"
 
 
 Dimension = Choice | Range
@@ -114,6 +132,11 @@ class SearchSpace:
             all(name in settings and values.contains(settings[name]) for name, values in combination.items())
             for combination in self.forbidden
         )
+
+    def dimensions(self, name: str) -> list[Dimension]:
+        """Return what a hyperparameter may be, of each algorithm that has it."""
+        found = (self.own.get(algorithm, {}).get(name, self.shared.get(name)) for algorithm in self.algorithms)
+        return [dimension for dimension in found if dimension is not None]
 
     def largest(self, name: str) -> float:
         """Return the largest value of a number that any candidate can have."""

@@ -1,20 +1,22 @@
-"""Results of an earlier search, read from the table that DeepHyper (and with it HydraGNN, and our report) writes.
+"""Results of an earlier search: the table that DeepHyper (and with it HydraGNN, and our report) writes, or a journal.
 
 A column ``p:NAME`` is a hyperparameter, ``objective`` is what was maximised, and a word that begins with F in it is a
-failure. Names of HydraGNN are known. Candidates outside of the search space are left out.
+failure. Names of HydraGNN are known. A journal of Optuna is read as such a table. Candidates outside of the search
+space are left out.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from gfm_pipeline.core.errors import FileError
 from gfm_pipeline.core.explain import suggestion
+from gfm_pipeline.search.optuna_journal import is_journal, read_study, table_rows
 from gfm_pipeline.search.space import Choice, Dimension, SearchSpace
 
 PREFIX, OBJECTIVE = "p:", "objective"
@@ -29,6 +31,7 @@ ALIASES = {
     "num_radial": "n_radial",
     "lr": "learning_rate",
 }
+Row = tuple[int, Mapping[str, str | None]]  # line, and cells by column
 Prior = tuple[dict[str, Any], float | None]  # settings and objective (lower is better; None: failed)
 
 
@@ -50,9 +53,9 @@ def read_results(path: Path, space: SearchSpace) -> WarmStart:
     """
     try:
         with open(path, encoding="utf-8", newline="") as stream:
-            table = csv.DictReader(stream)
-            columns = _columns(path, table.fieldnames or (), space)
-            rows = [_result(path, table.line_num, row, columns, space) for row in table]
+            names, table = _journal(path, stream) if is_journal(stream.readline()) else _table(stream)
+            columns = _columns(path, names, space)
+            rows = [_result(path, line, row, columns, space) for line, row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FileError(f"this is not a table of results ({error}).", path, hint="Name a results.csv.") from error
     found = [row for row in rows if row is not None]
@@ -63,6 +66,21 @@ def read_results(path: Path, space: SearchSpace) -> WarmStart:
             hint="Widen search.space, or leave search.warm_start out.",
         )
     return WarmStart(tuple(_thinned(found)), len(rows) - len(found))
+
+
+def _table(stream: TextIO) -> tuple[Sequence[str], Iterable[Row]]:
+    """Return the columns of a table, and its rows."""
+    stream.seek(0)
+    table = csv.DictReader(stream)
+    return table.fieldnames or (), ((table.line_num, row) for row in table)
+
+
+def _journal(path: Path, stream: TextIO) -> tuple[Sequence[str], Iterable[Row]]:
+    """Return what a journal of Optuna comes to as a table."""
+    stream.seek(0)
+    rows = list(table_rows(read_study(path, stream)))
+    names = dict.fromkeys(name for _, row in rows for name in row)
+    return [*names] if rows else [OBJECTIVE], rows
 
 
 def _columns(path: Path, names: Sequence[str], space: SearchSpace) -> dict[str, str]:

@@ -94,8 +94,8 @@ class SearchModel(Strict):
     )
     warm_start: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
         default=None,
-        description="Table of an earlier search (results.csv of DeepHyper, HydraGNN or a report), beside this "
-        "file: proposals learn from its results, failures too.",
+        description="Results of an earlier search, beside this file: results.csv of DeepHyper, HydraGNN or a report, "
+        "or a journal file of Optuna; proposals learn from its results, failures too.",
     )
     space: SpaceModel
 

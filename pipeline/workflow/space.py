@@ -130,6 +130,14 @@ class _Space(Strict):
             for key, value in combination.items():
                 combination[key] = self._values(key, value, ("forbidden", index, key))
         space = self.compile()
+        for index, combination in enumerate(space.forbidden):
+            for key, values in combination.items():
+                if not any(values.meets(dimension) for dimension in space.dimensions(key)):
+                    raise Refused(
+                        f"is never {values}, so that this combination forbids nothing",
+                        f"Name values that search.space.{key} has, or leave the combination out.",
+                        ("forbidden", index, key),
+                    )
         from gfm_pipeline.search.encoding import Encoding  # here: it needs numpy
 
         for name in Encoding(space).algorithms_without_any():

@@ -15,6 +15,8 @@ from gfm_pipeline.report.build import build_view
 from gfm_pipeline.report.results_csv import results_csv
 from gfm_pipeline.report.write import write_report
 from gfm_pipeline.search.imports import unchanged_root_logger, without_module
+from gfm_pipeline.search.warm_start import read_results
+from gfm_pipeline.workflow.space import SpaceModel
 
 FIXTURE = Path(__file__).parents[1] / "reliability" / "fixtures" / "campaign-v1" / "campaign"
 
@@ -34,6 +36,11 @@ def test_deephyper_reads_it_and_finds_the_best(tmp_path):
         assert row["m:objective_rung_0"] == objective_of(stage, name, 0)
         assert {k: row[f"p:{k}"] for k in candidates[name].settings} == candidates[name].settings
         assert 0 <= row["m:timestamp_submit"] <= row["m:timestamp_gather"]
+    ours = SpaceModel.model_validate(stage.settings["space"]).compile()
+    again = read_results(folder / "optuna_journal.log", ours).results
+    assert [(settings, -value) for settings, value in again] == [
+        (candidates[name].settings, row["objective"]) for name, row in table.set_index("m:candidate").iterrows()
+    ]
     best, value = parameters_at_max(table)
     assert value == table["objective"].max()
     assert best["algorithm"] in ("SchNet", "EGNN")

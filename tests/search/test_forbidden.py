@@ -76,7 +76,7 @@ def given(tmp_path, text):
 
 
 def test_a_workflow_says_it(tmp_path):
-    file, _ = given(tmp_path, "[{algorithm: SchNet, batch_size: {low: 1, high: 65536}, learning_rate: 0.5}]")
+    file, _ = given(tmp_path, "[{algorithm: SchNet, batch_size: {low: 1, high: 65536}, learning_rate: 0.005}]")
     (combination,) = load_workflow(file).model.search.space.compile().forbidden
     assert combination["algorithm"] == Choice(("SchNet",))
     assert combination["batch_size"].contains(16)
@@ -91,6 +91,9 @@ def test_a_workflow_says_it(tmp_path):
         ("[{algorithm: PaiNN2}]", "which is not searched"),
         ("[{layers: {low: 1, high: 64}}]", "leaves next to nothing of"),
         ("[{layers: {low: 3, high: 2}}]", "must be below high"),
+        ("[{hidden: 64, algorithm: EGNN}]", "is never 64, so that this combination forbids nothing"),
+        ("[{learning_rate: {low: 0.1, high: 0.5}}]", "is never from 0.1 to 0.5"),
+        ("[{force_head: direct}]", "is never direct"),
     ],
 )
 def test_what_cannot_be_is_refused_at_its_line(text, said, tmp_path):

@@ -6,7 +6,7 @@ The allocation and the sizes of tasks are the very objects the run is given
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from gfm_pipeline.campaign.budget_standing import Standing
@@ -19,6 +19,8 @@ from gfm_pipeline.engine.decisions.estimates import Estimates, estimate
 from gfm_pipeline.engine.decisions.requests import Context
 from gfm_pipeline.engine.resources.allocation import Allocation
 from gfm_pipeline.engine.resources.requirements import Resources
+from gfm_pipeline.engine.stages.search import NAME as SEARCH
+from gfm_pipeline.engine.stages.search_size import rung_counts
 from gfm_pipeline.engine.stages.table import stages_of
 from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.limits import counted
@@ -98,9 +100,21 @@ def make_plan(
         site.driver.mode,
         resources.allocation,
         estimate(context.workflow, site, resources, state, graphs, input_bytes),
-        (*resources.allocation.warnings, *resources.warnings),
+        (*resources.allocation.warnings, *resources.warnings, *_too_few_survivors(context, stages)),
         Budget(context, state, site, state.last_event, alive=False).standings(),
     )
+
+
+def _too_few_survivors(context: Context, stages: Iterable[StagePlan]) -> Iterator[str]:
+    """Yield a sentence where fewer candidates than members can train to the last rung."""
+    workflow = context.workflow
+    last, members = rung_counts(workflow)[-1], workflow.converge.members
+    if last < members and any(stage.name == SEARCH and stage.action != "done" for stage in stages):
+        yield (
+            f"At most {last} of {counted(workflow.search.candidates, 'candidate')} can train to the last rung, and "
+            f"converge.members is {members}: the other members are chosen after shorter trainings. Lower "
+            "search.reduction, drop a rung, or raise search.candidates to avoid it."
+        )
 
 
 def _sizes(resources: Resources, stage: str) -> tuple[TaskSize, ...]:

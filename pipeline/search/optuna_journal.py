@@ -1,0 +1,241 @@
+"""Journal files of Optuna: read as results of an earlier search, and written for optuna-dashboard.
+
+A journal is lines of JSON, one per operation (``JournalStorage`` of Optuna 4, whose source is the description). Optuna
+itself is not needed for either.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from gfm_pipeline.core.errors import FileError
+from gfm_pipeline.search.space import Choice, Dimension, Range, SearchSpace
+
+WORKER = "gfm-pipeline"
+MINIMIZE, MAXIMIZE = 1, 2
+WRITE_STUDY = "Write it again with this version of Optuna, or export the study's table as results.csv."
+
+
+class Operation(IntEnum):
+    """What a line says (``op_code``)."""
+
+    CREATE_STUDY = 0
+    DELETE_STUDY = 1
+    CREATE_TRIAL = 4
+    SET_PARAMETER = 5
+    SET_STATE = 6
+    SET_INTERMEDIATE = 7
+    SET_USER_ATTRIBUTE = 8
+
+
+class TrialState(IntEnum):
+    """How a trial stands."""
+
+    RUNNING = 0
+    COMPLETE = 1
+    PRUNED = 2
+    FAIL = 3
+
+
+@dataclass
+class Trial:
+    """A trial of a study: the line it begins at, its parameters, and its value as the study has it."""
+
+    line: int
+    parameters: dict[str, Any] = field(default_factory=dict)
+    state: int = TrialState.RUNNING
+    value: float | None = None
+    intermediate: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Trials that have ended, and whether a smaller value is better."""
+
+    trials: tuple[Trial, ...]
+    minimized: bool
+
+
+def is_journal(first_line: str) -> bool:
+    """Return whether a file that begins so is a journal of Optuna."""
+    return first_line.lstrip().startswith("{") and '"op_code"' in first_line
+
+
+def read_study(path: Path, lines: Iterable[str]) -> Study:
+    """Return the one study of a journal.
+
+    Raises
+    ------
+    FileError
+        When a line is not one of a journal, or there is not one study of one objective.
+    """
+    studies: dict[int, list[int]] = {}
+    gone: set[int] = set()
+    trials: list[tuple[int, Trial]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            said = json.loads(line)
+            code = int(said["op_code"])
+            if code == Operation.CREATE_STUDY:
+                studies[len(studies)] = [int(d) for d in said["directions"]]
+            elif code == Operation.DELETE_STUDY:
+                gone.add(int(said["study_id"]))
+            elif code == Operation.CREATE_TRIAL:
+                trials.append((int(said["study_id"]), _created(said, number)))
+            elif code in (Operation.SET_PARAMETER, Operation.SET_STATE, Operation.SET_INTERMEDIATE):
+                _change(trials[int(said["trial_id"])][1], code, said)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            message = f"this line is not one of an Optuna journal ({error})."
+            raise FileError(message, path, number, WRITE_STUDY) from error
+    left = [study for study in studies if study not in gone]
+    if len(left) != 1:
+        fix = "Copy the one that is meant into a journal of its own (optuna.copy_study)."
+        raise FileError(f"it holds {len(left)} studies, not one.", path, hint=fix)
+    directions = studies[left[0]]
+    if len(directions) != 1:
+        raise FileError(f"its study has {len(directions)} objectives, not one.", path, hint="Name another journal.")
+    return Study(tuple(t for of, t in trials if of == left[0]), directions[0] != MAXIMIZE)
+
+
+def _created(said: Mapping[str, Any], line: int) -> Trial:
+    """Return a trial, which may be created with all that is known of it."""
+    trial = Trial(line)
+    for name, internal in said.get("params", {}).items():
+        trial.parameters[name] = _value(said["distributions"][name], internal)
+    _settle(trial, said)
+    trial.intermediate = {int(step): float(v) for step, v in said.get("intermediate_values", {}).items()}
+    return trial
+
+
+def _change(trial: Trial, code: int, said: Mapping[str, Any]) -> None:
+    if code == Operation.SET_PARAMETER:
+        trial.parameters[str(said["param_name"])] = _value(said["distribution"], said["param_value_internal"])
+    elif code == Operation.SET_INTERMEDIATE:
+        trial.intermediate[int(said["step"])] = float(said["intermediate_value"])
+    else:
+        _settle(trial, said)
+
+
+def _settle(trial: Trial, said: Mapping[str, Any]) -> None:
+    trial.state = int(said.get("state", trial.state))
+    values = said.get("values") or ([said["value"]] if said.get("value") is not None else None)
+    if values:
+        trial.value = float(values[0])
+
+
+def _value(distribution: str, internal: float) -> Any:
+    """Return a parameter's value for the number that stands for it."""
+    said = json.loads(distribution)
+    attributes = said["attributes"]
+    if "choices" in attributes:
+        return attributes["choices"][int(internal)]
+    return int(internal) if said["name"].startswith("Int") else float(internal)
+
+
+def table_rows(study: Study) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield line and row of each trial that has ended, as a ``results.csv`` of DeepHyper has it.
+
+    A trial that was pruned has its last value before that; one without any is left out.
+    """
+    for trial in study.trials:
+        value = trial.value
+        if trial.state == TrialState.PRUNED and trial.intermediate:
+            value = trial.intermediate[max(trial.intermediate)]
+        if trial.state == TrialState.FAIL:
+            objective = "F_failed"
+        elif trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and value is not None:
+            objective = repr(-value if study.minimized else value)
+        else:
+            continue
+        yield trial.line, {**{f"p:{k}": str(v) for k, v in trial.parameters.items()}, "objective": objective}
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A candidate as the journal tells of it.
+
+    Parameters
+    ----------
+    settings
+        Its hyperparameters.
+    objectives
+        Objective (lower is better) by graphs seen, in order.
+    state
+        How it stands; a candidate that was stopped early is pruned.
+    begun, ended
+        Unix seconds; None: not yet.
+    notes
+        What else is shown of it.
+    """
+
+    settings: Mapping[str, Any]
+    objectives: Sequence[tuple[int, float]]
+    state: TrialState
+    begun: float
+    ended: float | None
+    notes: Mapping[str, Any]
+
+
+def journal_text(study: str, space: SearchSpace, trials: Sequence[TrialRecord]) -> str:
+    """Return the journal of a study that minimises the objective."""
+    said: list[dict[str, Any]] = [_line(Operation.CREATE_STUDY, study_name=study, directions=[MINIMIZE])]
+    for number, trial in enumerate(trials):
+        said.append(_line(Operation.CREATE_TRIAL, study_id=0, datetime_start=_time(trial.begun)))
+        algorithm = trial.settings["algorithm"]
+        for name, value in trial.settings.items():
+            dimension = space.own.get(algorithm, {}).get(name, space.shared.get(name, Choice((value,))))
+            distribution, internal = _distribution(_shared(space, name, dimension), value)
+            text = json.dumps(distribution)
+            change = {"param_name": name, "param_value_internal": internal, "distribution": text}
+            said.append(_line(Operation.SET_PARAMETER, trial_id=number, **change))
+        for step, value in trial.objectives:
+            said.append(_line(Operation.SET_INTERMEDIATE, trial_id=number, step=step, intermediate_value=value))
+        for name, value in trial.notes.items():
+            said.append(_line(Operation.SET_USER_ATTRIBUTE, trial_id=number, user_attr={name: value}))
+        if trial.state is not TrialState.RUNNING:
+            values = [trial.objectives[-1][1]] if trial.objectives and trial.state is not TrialState.FAIL else None
+            end = {"values": values, "datetime_complete": _time(trial.ended or trial.begun)}
+            said.append(_line(Operation.SET_STATE, trial_id=number, state=int(trial.state), **end))
+    return "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in said)
+
+
+def _line(code: Operation, **said: Any) -> dict[str, Any]:
+    return {"op_code": int(code), "worker_id": WORKER, **said}
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
+
+
+def _shared(space: SearchSpace, name: str, dimension: Dimension) -> Dimension:
+    """Return what a parameter may be in any algorithm: Optuna wants one list of choices of a parameter in a study."""
+    dimensions = space.dimensions(name) or [dimension]
+    if all(isinstance(one, Choice) for one in dimensions):
+        return Choice(tuple(dict.fromkeys(v for one in dimensions if isinstance(one, Choice) for v in one.values)))
+    return dimension
+
+
+def _distribution(dimension: Dimension, value: Any) -> tuple[dict[str, Any], float]:
+    """Return a distribution of Optuna, and the number that stands for a value in it."""
+    if isinstance(dimension, Choice):
+        choices = list(dimension.values)
+        if value not in choices:
+            choices.append(value)
+        return {"name": "CategoricalDistribution", "attributes": {"choices": choices}}, choices.index(value)
+    return _range(dimension), float(value)
+
+
+def _range(dimension: Range) -> dict[str, Any]:
+    if dimension.whole:
+        bounds = {"low": int(dimension.low), "high": int(dimension.high)}
+        return {"name": "IntDistribution", "attributes": {"log": dimension.log, "step": 1, **bounds}}
+    bounds_of = {"low": float(dimension.low), "high": float(dimension.high)}
+    return {"name": "FloatDistribution", "attributes": {"step": None, "log": dimension.log, **bounds_of}}
