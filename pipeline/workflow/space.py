@@ -130,8 +130,8 @@ class _Space(Strict):
             for key, value in combination.items():
                 combination[key] = self._values(key, value, ("forbidden", index, key))
         space = self.compile()
-        for index, combination in enumerate(space.forbidden):
-            for key, values in combination.items():
+        for index, forbidden in enumerate(space.forbidden):
+            for key, values in forbidden.items():
                 if not any(values.meets(dimension) for dimension in space.dimensions(key)):
                     raise Refused(
                         f"is never {values}, so that this combination forbids nothing",
