@@ -90,6 +90,12 @@ FAULTS = {
         8,
         ["labels.dipole", "not in targets"],
     ),
+    "target without labels": (
+        "seed: 3",
+        "seed: 3\ntargets: {energy: {}, forces: {}, dipole: {}}",
+        3,
+        ["No source labels the target dipole", "energy, forces, stress"],
+    ),
     "unit of energy": ("sizes: [4]}", "sizes: [4]}\n      label_units: {energy: Ha}", 8, ["energy_unit"]),
     "unknown key": ("candidates: 4", "candidats: 4", 9, ["Unknown key 'search.candidats'", "'candidates'"]),
     "wrong type": ("candidates: 4", "candidates: many", 9, ["search.candidates", "many", "whole number"]),

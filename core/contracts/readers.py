@@ -38,6 +38,8 @@ class ReaderDescription:
         Its format fixes the units, and the reader gives eV and Angstrom: a source must not name other units.
     no_forces
         Its format has no forces: sources are read for their energies, ``force_sign: none``.
+    labels
+        Names of the labels beside energy and forces that a generator computes; None: only its records show them.
     """
 
     options: type[ReaderOptions]
@@ -46,6 +48,7 @@ class ReaderDescription:
     makes_data: bool = False
     fixed_units: bool = False
     no_forces: bool = False
+    labels: tuple[str, ...] | None = None
 
 
 BUILT_IN: dict[str, ReaderDescription] = {
@@ -119,12 +122,14 @@ BUILT_IN: dict[str, ReaderDescription] = {
         f"{_GENERATORS}.xtb_md:XtbMd",
         "generator: molecular dynamics of small molecules with GFN2-xTB",
         makes_data=True,
+        labels=("dipole", "charges", "band_gap"),
     ),
     "emt-alloys": ReaderDescription(
         options.EmtAlloysOptions,
         f"{_GENERATORS}.emt_alloys:EmtAlloys",
         "generator: binary fcc alloys with effective medium theory",
         makes_data=True,
+        labels=("stress",),
     ),
 }
 

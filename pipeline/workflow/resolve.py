@@ -9,7 +9,7 @@ from pathlib import Path
 from gfm_pipeline.core.contracts.data import ForceSign, SourceSettings, Split
 from gfm_pipeline.core.contracts.readers import describe, reader_names
 from gfm_pipeline.core.contracts.sources import RecordedFile, block_size, check_units, force_label, validate_options
-from gfm_pipeline.core.contracts.targets import FORCES
+from gfm_pipeline.core.contracts.targets import ENERGY, FORCES
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.explain import suggestion
 from gfm_pipeline.core.special_files import special_within
@@ -34,7 +34,25 @@ def resolve_sources(
     """
     known = recorded or {}
     sources = sorted(loaded.model.data.sources.items())
-    return tuple(_source(loaded, name, source, known.get(name, ())) for name, source in sources)
+    found = tuple(_source(loaded, name, source, known.get(name, ())) for name, source in sources)
+    _refuse_unlabelled(loaded, found)
+    return found
+
+
+def _refuse_unlabelled(loaded: LoadedWorkflow, sources: tuple[SourceSettings, ...]) -> None:
+    """Refuse a target that no source can label, where the descriptions of all readers list their labels."""
+    listed = [describe(source.reader).labels for source in sources]
+    if any(labels is None for labels in listed):
+        return  # records have to be read: ingest says it
+    labels = {name for names in listed for name in names or ()}
+    for target in loaded.model.targets:
+        if target.name not in (ENERGY.name, FORCES.name) and not labels & set(target.names):
+            given = ", ".join(sorted({"energy", "forces"} | labels))
+            raise loaded.error(
+                ("targets", target.name),
+                f"No source labels the target {target.name}: the readers of this workflow give {given}.",
+                f"Remove {target.name} from targets, or add a source that has it.",
+            )
 
 
 def resolve_source(loaded: LoadedWorkflow, name: str) -> SourceSettings:

@@ -47,7 +47,8 @@ def _describe(name: str, at: tuple[str | int, ...]) -> AlgorithmDescription:
         return ALGORITHMS.describe(name)
     except ConfigError as error:
         missing = f"cannot be {name}: {error.message[0].lower()}{error.message[1:].rstrip('.')}"
-        hint = f"{error.hint or ''} Of another package? Install it here and on the compute nodes.".strip()
+        elsewhere = "" if name in ALGORITHMS.names() else " Of another package? Install it here and on the compute nodes."
+        hint = f"{error.hint or ''}{elsewhere}".strip()
         raise Refused(missing, hint, at) from error
 
 
