@@ -47,7 +47,7 @@ def _describe(name: str, at: tuple[str | int, ...]) -> AlgorithmDescription:
         return ALGORITHMS.describe(name)
     except ConfigError as error:
         missing = f"cannot be {name}: {error.message[0].lower()}{error.message[1:].rstrip('.')}"
-        elsewhere = "" if name in ALGORITHMS.names() else " Of another package? Install it here and on the compute nodes."
+        elsewhere = "" if name in ALGORITHMS.names() else " If a package has it, install that here and on the nodes."
         hint = f"{error.hint or ''}{elsewhere}".strip()
         raise Refused(missing, hint, at) from error
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,16 @@ def test_a_recorded_campaign_decided_what_its_journal_says(name, tmp_path, capsy
     folder = copy_of(name, tmp_path / "old")
     assert invoke(["replay", str(folder / "campaign")]) == 0
     assert "1 choices of members" in capsys.readouterr().out
+
+
+def test_an_algorithm_that_is_not_installed_any_more_is_one_sentence(tmp_path, capsys):
+    file = copy_of(RECORDED[0], tmp_path / "old") / "campaign" / "journal.jsonl"
+    text = [json.dumps(asdict(entry)).replace('"SchNet"', '"Ghost"') for entry in read(file)]
+    file.write_bytes(b"".join(encode(Entry(**json.loads(line))) for line in text))
+    assert invoke(["replay", str(file.parent)]) == 5
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "journal.jsonl: this version cannot read the settings of the search" in sentence
+    assert "space.algorithm cannot be Ghost: there is no algorithm 'Ghost'. Replay" in sentence
 
 
 def journal(events, folder) -> CampaignPaths:

@@ -107,6 +107,14 @@ def _compare(where: str, recorded: Event, derived: Event) -> None:
         )
 
 
+def _fault(error: ValidationError | KeyError) -> str:
+    """Return the first fault of recorded settings, with its key."""
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))} {first['msg'].removeprefix('Value error, ').rstrip('.')}"
+
+
 def _context(paths: CampaignPaths, stage: StageState) -> Context:
     """Return the settings a stage was opened with, as far as its decisions depend on them."""
     settings = stage.settings
@@ -124,11 +132,9 @@ def _context(paths: CampaignPaths, stage: StageState) -> Context:
             }
         )
     except (ValidationError, KeyError) as error:
-        message = str(error).replace("\n", " ")
         raise IntegrityError(
-            f"{paths.journal}: the settings of the search {stage.key[:10]} are none that this version "
-            f"knows ({message}).",
-            "Replay it with the version that recorded it, and the packages it had.",
+            f"{paths.journal}: this version cannot read the settings of the search {stage.key[:10]}: {_fault(error)}.",
+            "Replay the campaign with the version and the packages that recorded it.",
         ) from error
     workflow = WorkflowModel.model_construct(seed=settings.get("seed", 0), search=search, converge=converge)
     return Context(workflow, (), {}, stage.slots, 1, paths, {})
