@@ -15,6 +15,7 @@ from gfm_pipeline.core.errors import SiteError
 from gfm_pipeline.core.explain import SourceLocation, explain, suggestion
 from gfm_pipeline.core.strenum import StrEnum
 from gfm_pipeline.core.yamlfile import Location, put, read_setting, read_yaml
+from gfm_pipeline.sites.found_gpus import found_gpus
 from gfm_pipeline.sites.schema import SiteModel
 
 EXTENDS = "extends"
@@ -30,6 +31,7 @@ class SettingSource(StrEnum):
     FILE = "file"  # a site file given by its path
     OVERLAY = "overlay"  # --overlay
     SETTING = "--set"
+    FOUND = "found on this machine"
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,8 @@ def load_site(name: str, overlays: Sequence[Path] = (), sets: Sequence[str] = ()
     origins: dict[Location, SettingOrigin] = {}
     for layer in layers:
         _merge(merged, layer.data, (), layer, origins)
+    if (found := _found(merged)) is not None:
+        _merge(merged, found.data, (), found, origins)
     try:
         model = SiteModel.model_validate(merged)
     except ValidationError as error:
@@ -232,6 +236,21 @@ def _settings(sets: Sequence[str]) -> _SettingLayer:
         keys, value = read_setting(text.strip(), "site.scheduler.account=abc123", SiteError)
         put(data, keys[1:], value, text, SiteError)
     return _SettingLayer(SettingSource.SETTING, None, data, {})
+
+
+def _found(merged: Mapping[str, Any]) -> _SettingLayer | None:
+    """Return the GPUs of this machine as a layer, where a site wants them looked for and names none itself."""
+    gpu, node = (part if isinstance(part := merged.get(key), dict) else {} for key in ("gpu", "node"))
+    if gpu.get("detect") is not True or "runtime" in gpu or "gpus" in node:
+        return None
+    gpus = found_gpus(os.environ)
+    if gpus is None:
+        return None
+    data = {
+        "node": {"gpus": gpus.count, "gpu_type": gpus.kind, "gpu_memory_gb": gpus.memory_gb},
+        "gpu": {"runtime": str(gpus.runtime), "visible_variable": gpus.visible_variable},
+    }
+    return _SettingLayer(SettingSource.FOUND, None, data, {})
 
 
 def _merge(

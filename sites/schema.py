@@ -110,6 +110,10 @@ class GpuModel(Strict):
     visible_variable: str | None = Field(
         default=None, description="Variable that masks GPUs: ROCR_VISIBLE_DEVICES, CUDA_VISIBLE_DEVICES, ..."
     )
+    detect: bool = Field(
+        default=False,
+        description="Look for GPUs of the machine this runs on, where no file names node.gpus or gpu.runtime.",
+    )
     torch_device: Literal["cpu", "cuda", "xpu"] | None = Field(
         default=None, description="Device type of PyTorch; null: the runtime's (ROCm is cuda, too)."
     )
