@@ -24,6 +24,8 @@ class MemberValues:
     ----------
     values
         By target, without references [K, G, ...] or [K, N, ...].
+    features
+        Mean features of structures [G, H] of the first member.
     distances
         Of each atom to the training data [N], in units of the threshold; None where that is not known.
     pooled
@@ -31,6 +33,7 @@ class MemberValues:
     """
 
     values: Mapping[str, NDArray[np.float64]]
+    features: NDArray[np.float64]
     distances: NDArray[np.float64] | None = None
     pooled: tuple[NDArray[np.float64], ...] = ()
 

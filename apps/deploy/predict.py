@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from ase import Atoms
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from gfm_pipeline.apps.calibrate.ensemble import Ensemble
 from gfm_pipeline.apps.deploy.bundle import open_ensemble
 from gfm_pipeline.apps.deploy.errors_by_group import ErrorTable
 from gfm_pipeline.apps.deploy.outputs import PredictionFile, open_output
@@ -38,7 +39,9 @@ from gfm_pipeline.core.errors import ConfigError, DataError, ModelError
 
 
 @dataclass
-class _Counts:
+class Counts:
+    """What was predicted, and what could not be: the first refusals by name."""
+
     structures: int = 0
     atoms: int = 0
     unlabelled: int = 0
@@ -48,13 +51,16 @@ class _Counts:
     warnings: Counter[str] = field(default_factory=Counter)
 
     def refuse(self, file: str, record: int, reason: str) -> None:
+        """Count a structure without an answer."""
         self.n_refused += 1
         if len(self.refused) < MOST_REFUSED:
             self.refused.append(f"{file}, record {record}: {reason.rstrip('.')}.")
 
 
 @dataclass(frozen=True)
-class _Structure:
+class Structure:
+    """A record in eV and Angstrom, and its structure."""
+
     record: Record
     atoms: Atoms
 
@@ -73,22 +79,15 @@ def predict_files(spec: PredictFilesSpec) -> PredictFacts:
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
     check_source(spec.source)
-    ensemble = open_ensemble(spec.model)
-    try:
-        # What is refused costs its batch nothing: `_work` does it, of each result.
-        policy = OutOfDomain.WARN if spec.on_out_of_domain is OutOfDomain.REFUSE else spec.on_out_of_domain
-        predictor = Predictor(ensemble, spec.dataset, dtype=spec.dtype, device=spec.device, on_out_of_domain=policy)
-    except ModelError as error:  # what was asked for, not what the model is
-        hint = error.hint and error.hint.replace("dataset=NAME", "--dataset NAME")
-        raise ConfigError(error.message, hint) from error
+    predictor = make_predictor(open_ensemble(spec.model), spec)
     output = (
         nullcontext()
         if spec.output is None
         else open_output(Path(spec.output), predictor.levels, overwrite=spec.overwrite)
     )
-    counts, table = _Counts(), ErrorTable(predictor.targets) if spec.evaluate else None
+    counts, table = Counts(), ErrorTable(predictor.targets) if spec.evaluate else None
     with output as written:
-        for batch in _batches(spec, predictor, counts):
+        for batch in batches_of(spec, predictor, counts):
             _work(spec, predictor, batch, written, table, counts)
         if not counts.structures:
             first = f" {counts.refused[0]}" if counts.refused else ""
@@ -114,9 +113,26 @@ def predict_files(spec: PredictFilesSpec) -> PredictFacts:
     )
 
 
-def _batches(spec: PredictFilesSpec, predictor: Predictor, counts: _Counts) -> Iterator[list[_Structure]]:
-    """Yield structures to be computed together, of at most ``batch_atoms`` atoms, one at least."""
-    batch: list[_Structure] = []
+def make_predictor(ensemble: Ensemble, spec: PredictFilesSpec) -> Predictor:
+    """Return what predicts with the dataset head, the dtype and on the device that are asked for.
+
+    Raises
+    ------
+    ConfigError
+        When the ensemble has no such head, or the machine no such device.
+    """
+    try:
+        # What is refused costs its batch nothing: `predicted` does it, of each result.
+        policy = OutOfDomain.WARN if spec.on_out_of_domain is OutOfDomain.REFUSE else spec.on_out_of_domain
+        return Predictor(ensemble, spec.dataset, dtype=spec.dtype, device=spec.device, on_out_of_domain=policy)
+    except ModelError as error:  # what was asked for, not what the model is
+        hint = error.hint and error.hint.replace("dataset=NAME", "--dataset NAME")
+        raise ConfigError(error.message, hint) from error
+
+
+def batches_of(spec: PredictFilesSpec, predictor: Predictor, counts: Counts) -> Iterator[list[Structure]]:
+    """Read the files and yield structures to be computed together, of at most ``batch_atoms`` atoms, one at least."""
+    batch: list[Structure] = []
     atoms = 0
     with _progress() as progress:
         shown = progress.add_task("structures", total=None)
@@ -137,7 +153,7 @@ def _progress() -> Progress:
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
-def _structures(spec: PredictFilesSpec, predictor: Predictor, counts: _Counts) -> Iterator[_Structure]:
+def _structures(spec: PredictFilesSpec, predictor: Predictor, counts: Counts) -> Iterator[Structure]:
     source = spec.source
     if describe(source.reader).makes_data:
         raise ConfigError(f"{source.reader} reads no files.", "Name a reader of files.")
@@ -157,46 +173,58 @@ def _structures(spec: PredictFilesSpec, predictor: Predictor, counts: _Counts) -
         if reason is not None:
             counts.refuse(item.file, item.index, reason)
             continue
-        yield _Structure(record, atoms)
+        yield Structure(record, atoms)
 
 
 def _work(
     spec: PredictFilesSpec,
     predictor: Predictor,
-    batch: list[_Structure],
+    batch: list[Structure],
     output: PredictionFile | None,
     table: ErrorTable | None,
-    counts: _Counts,
+    counts: Counts,
 ) -> None:
-    """Predict a batch; where it cannot be, each structure alone, so that the fault is named and costs one."""
-    try:
-        results = predictor.predict([one.atoms for one in batch])
-    except ModelError as error:
-        if len(batch) > 1:
-            for one in batch:
-                _work(spec, predictor, [one], output, table, counts)
-            return
-        counts.refuse(batch[0].record.file, batch[0].record.index, f"{error.message} {error.hint}")
-        return
-    for one, result in zip(batch, results, strict=True):
+    """Predict a batch, write it, and sum its errors."""
+    for one, result in predicted(predictor, batch, counts, refuse=spec.on_out_of_domain is OutOfDomain.REFUSE):
         record = one.record
-        if not all(np.isfinite(np.asarray(result[target.name])).all() for target in predictor.targets):
-            counts.refuse(record.file, record.index, "the prediction is not finite")
-            continue
-        if not result.get("in_domain", True):
-            if spec.on_out_of_domain is OutOfDomain.REFUSE:
-                counts.refuse(record.file, record.index, predictor.outside)
-                continue
-            counts.outside += 1
-        counts.structures += 1
-        counts.atoms += len(one.atoms)
-        counts.warnings.update(result["warnings"])
         if output is not None:
             output.add(record.file, record.index, one.atoms, result)
         if table is not None:
             group = record.group if spec.by_group else None
             labelled = table.add((record.file, record.index), one.atoms, _labels(record), result, group)
             counts.unlabelled += not labelled
+
+
+def predicted(
+    predictor: Predictor, batch: Sequence[Structure], counts: Counts, *, refuse: bool = False, features: bool = False
+) -> Iterator[tuple[Structure, dict[str, Any]]]:
+    """Yield each structure with its results, as `Predictor.predict` gives them.
+
+    Where a batch cannot be predicted, each structure is alone, so that the fault is named and costs one. ``refuse``:
+    structures unlike the training data are refused.
+    """
+    try:
+        results = predictor.predict([one.atoms for one in batch], features=features)
+    except ModelError as error:
+        if len(batch) > 1:
+            for one in batch:
+                yield from predicted(predictor, [one], counts, refuse=refuse, features=features)
+            return
+        counts.refuse(batch[0].record.file, batch[0].record.index, f"{error.message} {error.hint}")
+        return
+    for one, result in zip(batch, results, strict=True):
+        if not all(np.isfinite(np.asarray(result[target.name])).all() for target in predictor.targets):
+            counts.refuse(one.record.file, one.record.index, "the prediction is not finite")
+            continue
+        if not result.get("in_domain", True):
+            if refuse:
+                counts.refuse(one.record.file, one.record.index, predictor.outside)
+                continue
+            counts.outside += 1
+        counts.structures += 1
+        counts.atoms += len(one.atoms)
+        counts.warnings.update(result["warnings"])
+        yield one, result
 
 
 def _labels(record: Record) -> dict[str, Any]:

@@ -153,7 +153,9 @@ class Predictor:
         if not np.isfinite(atoms.cell.array).all():
             raise ModelError("The cell is not finite.", "Correct the structure.")
 
-    def predict(self, structures: Sequence[Atoms], *, stress: bool = False) -> list[dict[str, Any]]:
+    def predict(
+        self, structures: Sequence[Atoms], *, stress: bool = False, features: bool = False
+    ) -> list[dict[str, Any]]:
         """Return the results of each structure, by name.
 
         Of every target there is its mean ``NAME``, its spread ``NAME_std`` and, where it was calibrated, the half-width
@@ -163,6 +165,8 @@ class Predictor:
         ``in_domain`` whether it is 1 or less. Beyond it, intervals are wider in proportion.
         With ``stress``, ``stress`` [3, 3] (eV/Angstrom^3, positive under tension) is given even if not a target:
         the derivative of the energy by a strain, NaN of what is not periodic in three directions.
+        With ``features``, ``features`` [H] are the scalar features of the first member after its last layer, averaged
+        over the atoms.
         ``warnings`` are sentences: with the one that a reference energy is a guess, the energy's interval is infinite.
 
         Raises
@@ -181,6 +185,8 @@ class Predictor:
             of_atoms = slice(ends[number] - len(atoms), ends[number])
             parts = {t: values[t.name][:, number if t.level is Level.GRAPH else of_atoms] for t in targets}
             results.append(self._result(atoms, parts, None if distances is None else distances[of_atoms]))
+            if features:
+                results[-1]["features"] = given.features[number]
             if self._on_out_of_domain is OutOfDomain.REFUSE and not results[-1]["in_domain"]:
                 farthest = results[-1]["distance"]
                 raise ModelError(self.outside, f"Its farthest atom is {farthest:.3g} times as far as the threshold.")
@@ -198,12 +204,13 @@ class Predictor:
                 found.append(potential(batch, stress=stress).values)
             features += recorded
         values = {t.name: np.stack([one[t.name].double().cpu().numpy() for one in found]) for t in targets}
-        if self._threshold is None:
-            return MemberValues(values)
         numbers, natoms = np.concatenate([a.numbers for a in structures]), np.array([len(a) for a in structures])
+        averaged = pooled(features[0], natoms)
+        if self._threshold is None:
+            return MemberValues(values, averaged)
         white = [d.whitened(numbers, x) for d, x in zip(self._domains, features, strict=True)]
         distances = self._weights @ np.stack([np.linalg.norm(x, axis=1) for x in white]) / self._threshold
-        return MemberValues(values, distances, tuple(pooled(x, natoms) for x in white))
+        return MemberValues(values, averaged, distances, tuple(pooled(x, natoms) for x in white))
 
     def energy_difference(self, first: Atoms, second: Atoms) -> dict[str, float]:
         """Return E1 - N1/N2 E2 of two structures of proportional compositions, eV: of a vacancy and its crystal, say.

@@ -124,3 +124,41 @@ class PredictFacts:
     worst: tuple[WorstStructure, ...] = ()
     unlabelled: int = 0
     outside: int | None = None  # structures unlike the training data; None: the ensemble cannot tell
+
+
+@dataclass(frozen=True)
+class SelectSpec:
+    """Choose ``n`` structures of the files of ``predict`` to label, and write them to ``output``.
+
+    ``training`` are the folders of the datasets the model was trained on; (): these are not known.
+    """
+
+    predict: PredictFilesSpec
+    output: str
+    n: int
+    training: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SelectFacts:
+    """What was chosen of ``pool`` structures.
+
+    ``uncertainty`` is the mean over those chosen, and over the pool: of forces in eV/Angstrom, or of the energy in
+    eV/atom. ``out_of_domain`` of those chosen are unlike the training data; None where that is not known. ``files``
+    says how many are from each. ``compared``: the training data were at hand; ``n_overlap`` structures are in them.
+    """
+
+    output: str
+    dataset: str
+    pool: int
+    chosen: int
+    out_of_domain: int | None
+    uncertainty: float
+    uncertainty_of_pool: float
+    files: dict[str, int]
+    compared: bool
+    n_overlap: int
+    overlap: tuple[str, ...]
+    n_refused: int
+    refused: tuple[str, ...]
+    seconds: float

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 from gfm_pipeline.campaign.journal import read
 from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.campaign.state import load_state
 from gfm_pipeline.core.errors import ConfigError, IntegrityError
+
+DATASET_FILE = "statistics.json"  # in the folder of every dataset
 
 if TYPE_CHECKING:
     from gfm_pipeline.sites.schema import SiteModel
@@ -40,6 +43,20 @@ def existing(campaign: Path) -> CampaignPaths:
             "Nothing has happened there yet, or it was lost: restore it from a backup.",
         )
     return paths
+
+
+def dataset_folders(place: Path) -> tuple[Path, ...]:
+    """Return the datasets of a campaign's newest ingest, or ``place`` where it is the folder of a dataset; else ()."""
+    if (place / DATASET_FILE).is_file():
+        return (place.resolve(),)
+    paths = CampaignPaths(place.resolve())
+    if not paths.journal.is_file():
+        return ()
+    stage = load_state(paths.journal).stage("ingest")
+    if stage is None:
+        return ()
+    folders = [paths.stage(stage.stage, stage.key).dataset(name) for name in stage.settings["sources"]]
+    return tuple(folder for folder in folders if folder.is_dir())
 
 
 def last_site(paths: CampaignPaths) -> SiteModel | None:

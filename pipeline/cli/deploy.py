@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,13 +10,21 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from gfm_pipeline.cli.status import JSON
+from gfm_pipeline.api.folders import dataset_folders
 from gfm_pipeline.cli.support import terminal
+from gfm_pipeline.cli.support.answers import JSON, print_answer
 from gfm_pipeline.cli.support.subprocess_query import query
 from gfm_pipeline.core.contracts.data import EnergyUnit, ForceSign, LengthUnit, SourceSettings
-from gfm_pipeline.core.contracts.deploy import BundleFacts, ExportSpec, OutOfDomain, PredictFacts, PredictFilesSpec
+from gfm_pipeline.core.contracts.deploy import (
+    BundleFacts,
+    ExportSpec,
+    OutOfDomain,
+    PredictFacts,
+    PredictFilesSpec,
+    SelectFacts,
+    SelectSpec,
+)
 from gfm_pipeline.core.contracts.targets import DEFAULT
-from gfm_pipeline.core.records import to_plain
 
 PIPED = 160  # characters of a line that does not go to a terminal
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,7 +80,7 @@ def export(model: Path, output: Path, overwrite: bool, as_json: bool) -> None:
     spec = ExportSpec(str(model), str(output), overwrite)
     found = query(f"{_PROGRAMS}.export", spec, BundleFacts, None, shows=True)
     if as_json:
-        _json(found)
+        print_answer(found)
         return
     console = _console()
     console.print(f"{found.output}: {found.size:,} bytes, SHA-256 {found.digest}", highlight=False)
@@ -120,6 +127,61 @@ def evaluate(model: Path, files: tuple[Path, ...], output: Path | None, group_ke
     _run(model, files, given, output=written, evaluate=True, group_key=group_key)
 
 
+@click.command()
+@MODEL
+@click.argument("pool", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--n", "count", type=click.IntRange(1), required=True, help="Structures to choose.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=Path("selected.extxyz"), show_default=True,
+    help="Extended XYZ to write.",
+)  # fmt: skip
+@click.option(
+    "--training", type=click.Path(exists=True, path_type=Path), multiple=True,
+    help="Campaign, or folder of a dataset, that the model was trained on.  [default: MODEL, if it is one]",
+)  # fmt: skip
+@_of_files
+def select(
+    model: Path, pool: tuple[Path, ...], count: int, output: Path, training: tuple[Path, ...], **given: Any
+) -> None:
+    """Choose structures of POOL to label next: uncertain ones that differ from each other and from training data.
+
+    MODEL is a campaign, the folder of an ensemble, or an exported file. The structures are written in the order of
+    their worth, each with the reasons. Structures that are in the training data are named and not chosen.
+    """
+    folders = [folder for place in (training or (model,)) for folder in dataset_folders(place)]
+    spec = SelectSpec(_spec(model, pool, given), str(output), count, tuple(map(str, folders)))
+    found = query(f"{_PROGRAMS}.select", spec, SelectFacts, None, shows=True)
+    if given["as_json"]:
+        print_answer(found)
+        return
+    _render_selection(found, count)
+
+
+def _render_selection(found: SelectFacts, count: int) -> None:
+    def line(text: str) -> None:
+        _console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+    line(f"{found.chosen:,} of {found.pool:,} structures are chosen for {found.dataset}; written to {found.output}.")
+    if found.chosen < count:
+        line("  No more of them differ from each other.")
+    line(
+        f"  spread of the members: {found.uncertainty:.4g} on average, {found.uncertainty_of_pool:.4g} over the pool"
+        + ("" if found.out_of_domain is None else f"; {found.out_of_domain:,} out of domain")
+    )
+    for file, n in found.files.items():
+        line(f"  {n:,} from {file}")
+    if not found.compared:
+        line("  The training data are not at hand (--training CAMPAIGN): overlap with them is not known.")
+    if found.n_overlap:
+        line(f"  {found.n_overlap:,} structures of the pool are in the training data and are not chosen:")
+        for place in found.overlap:
+            line(f"    {place}")
+    if found.n_refused:
+        line(f"  {found.n_refused:,} structures cannot be predicted:")
+        for sentence in found.refused:
+            line(f"    {sentence}")
+
+
 def _run(
     model: Path,
     files: tuple[Path, ...],
@@ -129,6 +191,24 @@ def _run(
     evaluate: bool = False,
     group_key: str | None = None,
 ) -> PredictFacts:
+    spec = _spec(model, files, given, output=output, evaluate=evaluate, group_key=group_key)
+    found = query(f"{_PROGRAMS}.predict", spec, PredictFacts, None, shows=True)
+    if given["as_json"]:
+        print_answer(found)
+    else:
+        _render(found, evaluate)
+    return found
+
+
+def _spec(
+    model: Path,
+    files: tuple[Path, ...],
+    given: dict[str, Any],
+    *,
+    output: str | None = None,
+    evaluate: bool = False,
+    group_key: str | None = None,
+) -> PredictFilesSpec:
     source = SourceSettings(
         name="files",
         reader=given["reader"],
@@ -140,7 +220,7 @@ def _run(
         group_key=group_key,
         forces_are=ForceSign.FORCES,
     )
-    spec = PredictFilesSpec(
+    return PredictFilesSpec(
         model=str(model),
         source=source,
         output=output,
@@ -153,12 +233,6 @@ def _run(
         overwrite=given["overwrite"],
         on_out_of_domain=OutOfDomain(given["out_of_domain"]),
     )
-    found = query(f"{_PROGRAMS}.predict", spec, PredictFacts, None, shows=True)
-    if given["as_json"]:
-        _json(found)
-    else:
-        _render(found, evaluate)
-    return found
 
 
 def _render(found: PredictFacts, evaluate: bool) -> None:
@@ -211,7 +285,3 @@ def _console() -> Console:
     if not console.is_terminal:
         console.width = PIPED
     return console
-
-
-def _json(found: Any) -> None:
-    click.echo(json.dumps({"schema_version": 1, **to_plain(found)}, indent=1, allow_nan=False))

@@ -40,11 +40,13 @@ def test_the_page_runs_as_it_stands(tmp_path: Path) -> None:
         atoms.info["config_type"] = "cubic" if len(atoms) == 4 else "primitive"
     write(tmp_path / "new.extxyz", frames)
     blocks = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     told = [run(tmp_path, COMMAND, *shlex.split(block)[1:]) for block in blocks]
     assert "SHA-256" in told[0]
     assert "3 structures" in told[1]
     assert "primitive" in told[2]
+    assert "2 of 3 structures are chosen" in told[3]
+    assert [a.info["selected"] for a in read(tmp_path / "selected.extxyz", ":")] == [1, 2]
     assert len(read(tmp_path / "predicted.extxyz", ":")) == 3
     (tmp_path / "page.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)))
     assert len(run(tmp_path, sys.executable, "page.py").splitlines()) == 4
