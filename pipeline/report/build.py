@@ -58,7 +58,7 @@ def build_view(campaign: Path) -> CampaignView:
     paths = CampaignPaths(campaign.resolve())
     state = load_state(paths.journal)
     now = max(time.time(), state.last_event)  # the clock may have jumped back since
-    alive, driver = _driver(paths, state)
+    alive, driver = driver_standing(paths, state)
     last = state.drivers[-1].info if state.drivers else None
     edit = _edit_first(state, alive)
     datasets, trials, trained = (state.stage(stage.NAME) for stage in (ingest, search, converge))
@@ -76,7 +76,7 @@ def build_view(campaign: Path) -> CampaignView:
         version=last.version if last else __version__,
         driver=driver,
         driver_alive=alive,
-        stages=tuple(_stage(state, stage, alive, records) for stage in shown(state.current)),
+        stages=stage_views(state, alive, records),
         sources=sources,
         datasets=tuple(result.statistics for result in assembled(datasets)),
         candidates=() if trials is None else tuple(_candidates(paths, trials, members)),
@@ -119,7 +119,8 @@ def load_evaluation(campaign: Path) -> dict[str, np.ndarray] | None:
         return {name: arrays[name] for name in arrays.files}
 
 
-def _driver(paths: CampaignPaths, state: CampaignState) -> tuple[bool, str]:
+def driver_standing(paths: CampaignPaths, state: CampaignState) -> tuple[bool, str]:
+    """Return whether the campaign's driver lives, and where it stands in words."""
     found = read_holder(paths.lock)
     if found is not None:
         holder, age = found
@@ -137,6 +138,11 @@ def _records(sources: tuple[SourceView, ...]) -> Records:
     known = sum(s.status is StageStatus.DONE for s in sources)
     read, set_aside = sum(s.records for s in sources), sum(s.set_aside for s in sources)
     return Records(read, set_aside, known, complete=known == len(sources))
+
+
+def stage_views(state: CampaignState, alive: bool, records: Records) -> tuple[StageView, ...]:
+    """Return the stages of a campaign; ``alive`` is its driver."""
+    return tuple(_stage(state, stage, alive, records) for stage in shown(state.current))
 
 
 def _stage(state: CampaignState, declared: Stage, alive: bool, records: Records) -> StageView:

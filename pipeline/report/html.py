@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -21,14 +21,15 @@ from gfm_pipeline.report.figures import data as data_figures
 from gfm_pipeline.report.figures import evaluation as evaluation_figures
 from gfm_pipeline.report.html_table import render_table
 from gfm_pipeline.report.sources import Found
-from gfm_pipeline.report.summary import doubts
+from gfm_pipeline.report.summary import doubts, remarks
 from gfm_pipeline.report.tables import campaign as tables
 from gfm_pipeline.report.tables import candidates as candidate_tables
 from gfm_pipeline.report.tables import data as data_tables
 from gfm_pipeline.report.tables import energy as energy_tables
-from gfm_pipeline.report.tables import headlines
+from gfm_pipeline.report.tables import headlines, provenance
 from gfm_pipeline.report.tables.table import Table
 from gfm_pipeline.report.text import MISSING, count, duration, moment, percent, symbol
+from gfm_pipeline.report.timeline import AttemptBar, draw, hosts
 from gfm_pipeline.report.view import CampaignView, StageStatus, StageView
 
 _TICKS = 5
@@ -78,6 +79,7 @@ def render_html(
     view: CampaignView,
     evaluation: Mapping[str, NDArray[Any]] | None = None,
     found: Mapping[str, Found] | None = None,
+    attempts: Sequence[AttemptBar] = (),
 ) -> str:
     """Return the report of a campaign, finished or not.
 
@@ -89,6 +91,8 @@ def render_html(
         Arrays of the ensemble's ``evaluation.npz`` (`core.contracts.evaluation.figure_key`); None before there is one.
     found
         What ingest left of every dataset (`report.sources.load_found`); None where it is not looked for.
+    attempts
+        When tasks ran, and where (`report.timeline.load_timeline`).
     """
     found = {} if found is None else found
     environment = Environment(
@@ -106,6 +110,14 @@ def render_html(
         "stage_table": tables.stages(view),
         "headlines": headlines.headlines(view),
         "doubts": doubts(view),
+        "remarks": remarks(view),
+        "saved": tables.saved_line(view),
+        "domain": tables.domain(view),
+        "timeline": _drawn(attempts),
+        "provenance": provenance.data_provenance(view),
+        "made_with": provenance.made_with(view, hosts(attempts)),
+        "citations": provenance.citations(view),
+        "script": Markup(_template("report.js")),  # noqa: S704 - our own file
         "absent": MISSING,
         "candidates": candidate_tables.candidates(view),
         "search_line": tables.search_line(view),
@@ -130,6 +142,11 @@ def render_html(
         "written": moment(view.now),
     }  # fmt: skip
     return environment.get_template("report.html.j2").render(content).lstrip()
+
+
+def _drawn(attempts: Sequence[AttemptBar]) -> Markup | None:
+    svg = draw(attempts)
+    return None if svg is None else Markup(svg)  # noqa: S704 - it escapes every text
 
 
 def _figures(*pairs: tuple[str | None, str]) -> list[_Figure]:
@@ -186,8 +203,8 @@ def _quantity_figures(
     drawn = evaluation.get(figure_key(dataset, target.name, "label"), ())
     return _figures(
         (
-            evaluation_figures.parity(evaluation, dataset, target, f"parity-{key}"),
-            f"{count(len(drawn))} of {count(report.n)} entries of the test split.",
+            evaluation_figures.parity(evaluation, dataset, target, f"parity-{key}", report),
+            f"{count(len(drawn))} of {count(report.n)} entries of the test split are drawn; the error is that of all.",
         ),
         (
             evaluation_figures.calibration_curve(evaluation, dataset, target, f"curve-{key}", interval),

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.report.sources import Found
-from gfm_pipeline.report.summary import doubts
+from gfm_pipeline.report.summary import doubts, remarks
 from gfm_pipeline.report.tables import campaign as tables
 from gfm_pipeline.report.tables import candidates as candidate_tables
 from gfm_pipeline.report.tables import data as data_tables
 from gfm_pipeline.report.tables import energy as energy_tables
-from gfm_pipeline.report.tables import headlines
+from gfm_pipeline.report.tables import headlines, provenance
 from gfm_pipeline.report.tables.table import Table
 from gfm_pipeline.report.text import moment, percent, significant, symbol
 from gfm_pipeline.report.view import CampaignView, StageStatus
@@ -32,10 +32,11 @@ def render_markdown(view: CampaignView, found: Mapping[str, Found] | None = None
     parts += ["## Stages", _table(tables.stages(view), "No stage is known yet.")]
     parts.append("## Results")
     parts += [f"**WARNING** {_text(sentence)}" for sentence in doubts(view)]
+    parts += [_text(sentence) for sentence in remarks(view)]
     parts.append(_headlines(view))
     parts.append("## Search")
     if view.candidates:
-        parts.append(tables.search_line(view))
+        parts.append(f"{tables.search_line(view)} {tables.saved_line(view)}".rstrip())
     parts.append(_table(candidate_tables.candidates(view), "No candidate has been proposed yet."))
     parts += ["## Ensemble", _table(tables.members(view), "The ensemble has not been chosen yet.")]
     later = "Appears once the ensemble is calibrated."
@@ -52,6 +53,8 @@ def render_markdown(view: CampaignView, found: Mapping[str, Found] | None = None
     parts += ["## Failures", _table(tables.failures(view), "No attempt has failed.")]
     for name, text in tables.failure_tables(view):
         parts += [f"### {_text(name)}", _fenced(text, "text")]
+    parts += ["## Provenance", _table(provenance.data_provenance(view), "The settings are not recorded.")]
+    parts.append("\n".join(f"- {_text(text)}" for text in provenance.citations(view)))
     parts += ["## Reproduce", _fenced(tables.reproduce_text(view), "sh")]
     if settings := tables.settings_text(view):
         parts += ["### Resolved settings", _fenced(settings.rstrip(), "yaml")]

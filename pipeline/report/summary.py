@@ -19,6 +19,29 @@ def doubts(view: CampaignView) -> tuple[str, ...]:
     )
 
 
+def remarks(view: CampaignView) -> tuple[str, ...]:
+    """Return what is less than it could be: members that did not converge, an ensemble worse than one of them."""
+    found = []
+    converge = view.resolved.get("converge")
+    criterion = converge.get("criterion") if isinstance(converge, dict) else None
+    limited = [member.name for member in view.members if member.status == "limit"]
+    if limited and not (isinstance(criterion, dict) and criterion.get("name") == "limit"):
+        names = ", ".join(limited)
+        found.append(
+            f"{len(limited)} of {len(view.members)} members did not converge ({names}): they reached "
+            "converge.max_graphs while they still improved. Raise it, and run again."
+        )
+    for name, report in ({} if view.calibration is None else view.calibration.datasets).items():
+        for target, part in report.quantities():
+            if part.n and part.mae > part.best_member_mae:
+                mae, best = in_unit(target, part.mae), in_unit(target, part.best_member_mae)
+                found.append(
+                    f"On {name} the ensemble is worse than its best member alone: {target.label} MAE {mae} against "
+                    f"{best} {target.printed_unit}."
+                )
+    return tuple(found)
+
+
 def summary_lines(view: CampaignView, folder: str) -> list[str]:
     """Return the lines printed at the end of a campaign."""
     lines = [
@@ -46,6 +69,7 @@ def summary_lines(view: CampaignView, folder: str) -> list[str]:
                     lines.append(f"    {target.name:<12}{error:>34}{nothing:>13}{part.coverage_calibrated:>25.1%}")
         lines.append("  * force MAE as a share of predicting zero forces")
         lines += [f"  WARNING {sentence}" for sentence in doubts(view)]
+        lines += [f"  NOTE {sentence}" for sentence in remarks(view)]
     lines += [
         "",
         f"  report     {folder}/report.html (and report.md)",

@@ -16,6 +16,7 @@ from gfm_pipeline.report.optuna_export import optuna_export
 from gfm_pipeline.report.results_csv import FILE as RESULTS_FILE
 from gfm_pipeline.report.results_csv import results_csv
 from gfm_pipeline.report.sources import load_found
+from gfm_pipeline.report.timeline import load_timeline
 from gfm_pipeline.report.view import CampaignView
 
 
@@ -48,6 +49,6 @@ def write_report(campaign: Path, output: Path | None = None) -> tuple[Path, Path
         write_atomic(folder / OPTUNA_FILE, trials.encode())
     write_atomic(text, render_markdown(view, found).encode())
     reach(FaultPoint.REPORT_MARKDOWN)
-    write_atomic(page, render_html(view, load_evaluation(campaign), found).encode())
+    write_atomic(page, render_html(view, load_evaluation(campaign), found, load_timeline(campaign)).encode())
     reach(FaultPoint.REPORT_WRITTEN)
     return page, text, view

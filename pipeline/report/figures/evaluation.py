@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from gfm_pipeline.core.contracts.evaluation import figure_key
+from gfm_pipeline.core.contracts.evaluation import QuantityReport, figure_key
 from gfm_pipeline.core.contracts.targets import Level, Reference, Target, typeset
 from gfm_pipeline.report.figures.canvas import MUTED, SERIES, SURFACE, Canvas, log_axis, round_numbers, styled
 from gfm_pipeline.report.text import percent, significant
@@ -46,8 +46,13 @@ def _arrays(evaluation: Arrays, dataset: str, quantity: str, fields: Sequence[st
 
 
 @styled
-def parity(evaluation: Arrays, dataset: str, target: Target, name: str) -> str | None:
-    """Predicted against labelled values of the test split, and the distribution of the errors in the emptier corner."""
+def parity(
+    evaluation: Arrays, dataset: str, target: Target, name: str, report: QuantityReport | None = None
+) -> str | None:
+    """Predicted against labelled values of the test split, and the distribution of the errors in the emptier corner.
+
+    The error written beside them is that of ``report``, over all entries; without it, of those that are drawn.
+    """
     found = _arrays(evaluation, dataset, target.name, ("label", "mean"))
     if found is None or not len(found[0]):
         return None
@@ -80,8 +85,8 @@ def parity(evaluation: Arrays, dataset: str, target: Target, name: str) -> str |
     inset.spines["left"].set_visible(False)
     inset.set_xticks([-reach, 0.0, reach], [f"−{significant(reach, 2)}", "0", significant(reach, 2)], fontsize=6.5)
     inset.set_title(_with_unit("error", unit), fontsize=6.5, fontweight="normal", loc="center", pad=2)
-    mae = factor * float(np.abs(error).mean())
-    variance = float(np.var(label))
+    mae = factor * (float(np.abs(error).mean()) if report is None else report.mae)
+    variance = float(np.var(label)) if report is None or report.n == len(label) else 0.0  # of a sample: not said
     r2 = f", R² {1.0 - float(np.mean(error**2)) / variance:.3f}" if variance > 0.0 else ""
     text = Line2D([], [], color=_RASTER_POINT, marker="o", linestyle="", label=f"MAE {significant(mae)} {unit}{r2}")
     _legend_below(canvas, [text])
@@ -183,9 +188,7 @@ def spread_and_error(evaluation: Arrays, dataset: str, target: Target, name: str
     axes.set_title(title)
     if handles:
         _legend_below(canvas, handles)
-    return canvas.svg(
-        f"{dataset}: error against stated deviation of {title.lower()}; MAE {significant(float(error.mean()))}."
-    )
+    return canvas.svg(f"{dataset}: error against stated deviation of {title.lower()}, {len(error)} entries.")
 
 
 def _with_unit(text: str, unit: str) -> str:

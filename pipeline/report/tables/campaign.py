@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from io import StringIO
 
 from gfm_pipeline.campaign.budget_standing import sentence
@@ -25,7 +26,7 @@ from gfm_pipeline.report.text import (
     significant,
     symbol,
 )
-from gfm_pipeline.report.view import CampaignView
+from gfm_pipeline.report.view import CampaignView, StageView
 
 
 def stages(view: CampaignView) -> Table:
@@ -177,12 +178,17 @@ def summary(view: CampaignView) -> tuple[tuple[str, str], ...]:
 
 def overall(view: CampaignView) -> str:
     """Return done, failed, running, or stopped: the state of the whole campaign."""
-    states = [str(stage.status) for stage in view.stages]
+    return overall_state(view.stages, view.driver_alive)
+
+
+def overall_state(stages: Iterable[StageView], alive: bool) -> str:
+    """Return the state of a campaign whose driver is ``alive``, or not, from those of its stages."""
+    states = [str(stage.status) for stage in stages]
     if "failed" in states:
         return "failed"
     if states and all(state == "done" for state in states):
         return "done"
-    return "running" if view.driver_alive else "stopped"
+    return "running" if alive else "stopped"
 
 
 def search_line(view: CampaignView) -> str:
@@ -195,6 +201,37 @@ def search_line(view: CampaignView) -> str:
     line = f"{len(view.candidates)} candidates in {waves} wave{'s' if waves != 1 else ''}, {len(ended)} stopped early"
     line += f", {short_count(graphs)} graphs trained on"
     return line + (f"; best objective {min(values):.4f}." if values else ".")
+
+
+def saved_line(view: CampaignView) -> str:
+    """Return what stopping candidates early saved: graphs, and the time of tasks at each candidate's own speed."""
+    search = view.resolved.get("search")
+    rungs = search.get("rungs") if isinstance(search, dict) else None
+    stopped = [c for c in view.candidates if c.status == "stopped" and c.rungs]
+    if not rungs or not stopped:
+        return ""
+    left = [int(rungs[-1]) - c.rungs[-1].graphs for c in stopped]
+    seconds = [n * sum(r.seconds for r in c.rungs) / c.rungs[-1].graphs for n, c in zip(left, stopped, strict=True)]
+    every = int(rungs[-1]) * len(view.candidates)
+    return (
+        f"Stopping saved {short_count(sum(left))} graphs, {percent(sum(left) / every, 0)} of what all candidates would "
+        f"have seen at the last rung, and {duration(sum(seconds))} of tasks at their own speed."
+    )
+
+
+def domain(view: CampaignView) -> Table:
+    """How often structures of the test split are called unlike the training data."""
+    reports = {} if view.calibration is None else view.calibration.datasets
+    rows = tuple(
+        (name, count(report.n_structures), percent(report.domain.found), percent(report.domain.false_alarms))
+        for name, report in reports.items()
+        if report.domain is not None
+    )
+    columns = (
+        Column("Dataset"), Column("Test structures", True), Column("Out of domain", True),
+        Column("At most, if like validation", True),
+    )  # fmt: skip
+    return Table(columns, rows, "By the distance to the training split in the models' own features.")
 
 
 def settings_text(view: CampaignView) -> str:
