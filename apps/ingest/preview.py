@@ -14,7 +14,7 @@ from ase.formula import Formula
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.assembly.plan import reference_energies
-from gfm_pipeline.apps.ingest.assembly.sample_splits import sample_split_sentences
+from gfm_pipeline.apps.ingest.assembly.sample_splits import SampleSplits, sample_splits
 from gfm_pipeline.apps.ingest.checks.filters import Conversion, faults, malformed, oddity
 from gfm_pipeline.apps.ingest.checks.fingerprints import fingerprint
 from gfm_pipeline.apps.ingest.checks.label_consistency import findings
@@ -32,7 +32,14 @@ from gfm_pipeline.apps.ingest.summary.provenance import filters, units
 from gfm_pipeline.apps.runtime.query_program import answer_query
 from gfm_pipeline.core.contracts.data import BadRecord, Duplicates, SourceSettings
 from gfm_pipeline.core.contracts.ingest.label_keys import LabelInventory
-from gfm_pipeline.core.contracts.ingest.preview import LabelCheck, Preview, PreviewSpec, RemovedRecords, TargetPreview
+from gfm_pipeline.core.contracts.ingest.preview import (
+    LabelCheck,
+    Preview,
+    PreviewSpec,
+    ReferencePreview,
+    RemovedRecords,
+    TargetPreview,
+)
 from gfm_pipeline.core.contracts.ingest.report import Histogram
 from gfm_pipeline.core.contracts.layout import RecordLine
 from gfm_pipeline.core.contracts.readers import describe
@@ -155,8 +162,8 @@ class _Sample:
                 self.take_out(unit_sentence(unit, self.source.energy_unit), record.file, record.index)
         self.usable = [record for record, unit in zip(self.usable, found, strict=True) if unit is None]
 
-    def residuals(self) -> tuple[NDArray[np.float64], NDArray[np.int64], tuple[str, ...], tuple[str, ...]]:
-        """Return energies minus references fitted to the usable records (eV/atom) [G], and the elements.
+    def residuals(self) -> tuple[NDArray[np.float64], ReferencePreview, tuple[str, ...], tuple[str, ...]]:
+        """Return energies minus references fitted to the usable records (eV/atom) [G], and the references.
 
         Then warnings about the references, and what else there is to say of them.
         """
@@ -172,7 +179,8 @@ class _Sample:
         notes = () if foreign else isolated_atoms_sentence({s: e for s, e in found.items() if s not in given})
         doubt = references.sentence()
         off = energy - counts @ np.array([references.energies[name] for name in names])
-        return off / counts.sum(axis=1), present, (*foreign, *(() if doubt is None else (doubt,))), notes
+        fitted = ReferencePreview(references.energies, references.rank, references.origin)
+        return off / counts.sum(axis=1), fitted, (*foreign, *(() if doubt is None else (doubt,))), notes
 
 
 def _target(target: Target, records: list[Record], labels: LabelInventory) -> TargetPreview:
@@ -238,12 +246,12 @@ def preview(spec: PreviewSpec) -> Preview:
     complete = complete and (len(files) == len(source.files) or describe(source.reader).makes_data)
     complete = complete and total in (None, sample.read_in_all)
     sample.set_other_units_aside()
-    elements = np.zeros(0, np.int64)
+    references: ReferencePreview | None = None
     energies = np.zeros(0)
     doubt: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     if sample.usable:
-        energies, elements, doubt, notes = sample.residuals()
+        energies, references, doubt, notes = sample.residuals()
         if source.energy_window is not None:
             low, high = source.energy_window
             bound = np.array([record.group != LONE for record in sample.usable])
@@ -256,6 +264,8 @@ def preview(spec: PreviewSpec) -> Preview:
     rng = np.random.default_rng(spec.seed)
     shown = sorted(rng.choice(len(sample.records), min(spec.records, len(sample.records)), replace=False).tolist())
     largest = np.array([np.abs(r.forces).max() for r in sample.records if r.forces is not None])
+    splits = sample_splits(sample.usable, spec, complete)
+    usable = len(sample.usable) - outside
     return Preview(
         source=source.name,
         reader=source.reader,
@@ -264,9 +274,9 @@ def preview(spec: PreviewSpec) -> Preview:
         read=sample.read,
         complete=complete,
         total=total,
-        usable=len(sample.usable) - outside,
+        usable=usable,
         groups=len({r.group for r in sample.usable}),
-        elements=tuple(chemical_symbols[z] for z in elements.tolist()),
+        elements=() if references is None else tuple(references.energies),
         records=tuple(record_line(sample.records[k]) for k in shown),
         units=units(source),
         conversions=sample.conversion.sentences + reader.converted(source) + notes + notes_of_keys(labels),
@@ -280,10 +290,27 @@ def preview(spec: PreviewSpec) -> Preview:
         checks=tuple(LabelCheck(f.check, f.passed, f.sentence) for f in findings(evidence, scatter)),
         warnings=(
             *read_warnings(evidence, dict(sample.oddities), labels, scatter),
-            *sample_split_sentences(sample.usable, spec, complete),
+            *splits.sentences,
+            *(() if splits.failure is None else (splits.failure,)),
             *doubt,
         ),
+        splits=splits.splits,
+        references=references,
+        failure=_failure(sample.read, usable, spec, splits),
     )
+
+
+def _failure(read: int, usable: int, spec: PreviewSpec, splits: SampleSplits) -> str | None:
+    """Return why ingest would fail of these records; None where they do not make it fail."""
+    if not usable:
+        return "no record is usable; the reasons are under Filters"
+    aside = (read - usable) / max(1, read)
+    if aside > spec.max_quarantined:
+        return (
+            f"{aside:.1%} would be set aside, and max_quarantined is {spec.max_quarantined:.1%}. Correct the source, "
+            "or raise max_quarantined"
+        )
+    return splits.failure
 
 
 if __name__ == "__main__":

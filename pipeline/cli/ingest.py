@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -11,19 +10,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from gfm_pipeline.cli.options import workflow_argument
-from gfm_pipeline.cli.status import JSON
 from gfm_pipeline.cli.support import terminal
 from gfm_pipeline.cli.support.amounts import Amount
+from gfm_pipeline.cli.support.answers import JSON, print_answer, print_line
 from gfm_pipeline.cli.support.subprocess_query import query
 from gfm_pipeline.core.contracts.ingest.preview import Preview, PreviewSpec, TargetPreview
 from gfm_pipeline.core.contracts.ingest.report import Histogram
 from gfm_pipeline.core.contracts.target_checks import unlabelled_sentence
 from gfm_pipeline.core.contracts.targets import Rank
 from gfm_pipeline.core.errors import DataError
-from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.sites.registry import split_sets
 from gfm_pipeline.workflow.load import load_workflow
-from gfm_pipeline.workflow.resolve import resolve_source
+from gfm_pipeline.workflow.resolve import resolve_source, resolve_sources
 
 BAR = 40
 WIDE = 110  # characters from which on columns have room
@@ -35,7 +33,15 @@ MARKS = {True: "[green]ok[/]", False: "[red]WARNING[/]", None: "[dim]cannot tell
 
 @click.command()
 @workflow_argument
-@click.option("--preview", "source", metavar="SOURCE", required=True, help="Source of the workflow.")
+@click.option(
+    "--preview",
+    "source",
+    metavar="SOURCE",
+    is_flag=False,
+    flag_value="",
+    default="",
+    help="Source of the workflow.  [default: all sources]",
+)
 @click.option("--records", type=click.IntRange(0, 10**9), default=10, show_default=True, help="Records to show.")
 @click.option(
     "--scan", type=click.IntRange(1, 10**9), default=2000, show_default=True, help="Largest number of records to read."
@@ -52,32 +58,48 @@ def ingest(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Preview a source of WORKFLOW without writing anything (`run` converts the source).
+    """Preview the sources of WORKFLOW without writing anything (`run` converts them).
 
-    The preview shows records, units and conversions, energies and forces, and the records that each filter would
-    remove. It tests whether energies, forces and positions are consistent, to find wrong units and wrong signs.
+    The preview shows records, keys and their use, units and conversions, energies and forces, the records that each
+    filter would remove, and the splits and reference energies that would result. It tests whether energies, forces and
+    positions are consistent, to find wrong units and wrong signs. Exit code 1 if ingest would fail. With --json it
+    prints one object per source; of several sources, one on each line.
     """
     loaded = load_workflow(workflow, split_sets(overrides)[0])
-    settings = resolve_source(loaded, source)
     data, limits = loaded.model.data, loaded.model.limits.reading(PATIENCE)
-    shares = data.validation, data.test, data.split_across_sources
-    spec = PreviewSpec(settings, loaded.model.seed, records, scan, seconds, limits, *shares)
-    # A program's start, and one record that takes long, come on top of the time to read for.
-    preview = query("gfm_pipeline.apps.ingest.preview", spec, Preview, seconds + STARTING)
+    sources = (resolve_source(loaded, source),) if source else resolve_sources(loaded)
+    shares = data.validation, data.test, data.split_across_sources, data.max_quarantined
+    previews = []
+    for settings in sources:
+        spec = PreviewSpec(settings, loaded.model.seed, records, scan, seconds, limits, *shares)
+        # A program's start, and one record that takes long, come on top of the time to read for.
+        preview = query("gfm_pipeline.apps.ingest.preview", spec, Preview, seconds + STARTING)
+        previews.append(preview)
+        _print(preview, as_json, alone=len(sources) == 1, first=len(previews) == 1)
+    failed = next((one for one in previews if one.failure is not None), None)
+    if failed is not None:
+        raise DataError(f"Source {failed.source}: ingest would fail: {str(failed.failure).rstrip('.')}.")
+    if len(previews) < len(data.sources):
+        return
+    for target in [one.target for one in previews[0].targets]:
+        if not any(one.records for preview in previews for one in preview.targets if one.target.name == target.name):
+            raise DataError(unlabelled_sentence(target, "source of the workflow"))
+
+
+def _print(preview: Preview, as_json: bool, *, alone: bool, first: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"schema_version": 1, **to_plain(preview)}, indent=1, allow_nan=False))
-    else:
-        console = terminal.console()
-        if not console.is_terminal:
-            console.width = PIPED  # a file has no width to wrap at
-        render(preview, loaded.model.data.max_quarantined, console)
-    unlabelled = next((one.target for one in preview.targets if not one.records), None)
-    if unlabelled is not None and len(data.sources) == 1:
-        raise DataError(unlabelled_sentence(unlabelled, "source of the workflow"))
+        (print_answer if alone else print_line)(preview)
+        return
+    console = terminal.console()
+    if not console.is_terminal:
+        console.width = PIPED  # a file has no width to wrap at
+    if not first:
+        console.print()
+    render(preview, console)
 
 
-def render(preview: Preview, max_quarantined: float, console: Console) -> None:
-    """Print a preview for people; more than a share of ``max_quarantined`` set aside would end ingest."""
+def render(preview: Preview, console: Console) -> None:
+    """Print a preview for people."""
     extent = "all of it" if preview.complete else "a sample"
     of_files = f" from {preview.files_read} of {preview.files} files" if preview.files else ""
     total = "" if preview.total is None else f" of {preview.total:,}"
@@ -86,8 +108,8 @@ def render(preview: Preview, max_quarantined: float, console: Console) -> None:
         f"{preview.usable:,} usable, {preview.groups:,} groups, elements {' '.join(preview.elements) or 'none'}"
     )
     _records(preview, console)
-    if not preview.usable:
-        console.print("[bold red]No record is usable: ingest would fail.[/] The reasons are under Filters.")
+    if preview.failure is not None:
+        console.print(f"[bold red]Ingest would fail[/]: {escape(preview.failure.rstrip('.'))}.", highlight=False)
     console.print("\n[bold]Units[/] of the source: " + ", ".join(f"{k} {v}" for k, v in preview.units.items()))
     for sentence in preview.conversions or ("Nothing is converted: labels are eV, Angstrom and eV/Angstrom.",):
         console.print(f"  {sentence}", highlight=False)
@@ -105,20 +127,15 @@ def render(preview: Preview, max_quarantined: float, console: Console) -> None:
         console.print("  No filter would remove a record.")
     for reason, n in preview.passed_over.items():
         console.print(f"  Passed over, not for this source: {n:,} ({reason})", highlight=False, markup=False)
-    aside = (preview.read - preview.usable) / max(1, preview.read)
-    if preview.usable and aside > max_quarantined:
-        console.print(
-            f"  {MARKS[False]} {aside:.1%} would be set aside, and max_quarantined is {max_quarantined:.1%}: "
-            "ingest would fail. Correct the source, or raise max_quarantined.",
-            highlight=False,
-        )
+    _splits(preview, console)
+    _references(preview, console)
     _keys(preview, console)
     console.print("\n[bold]Labels[/]")
     for check in preview.checks:
         console.print(f"  {check.name}: {MARKS[check.passed]}", highlight=False)
         console.print(f"    {check.sentence}", highlight=False, markup=False)
     for sentence in preview.warnings:
-        if sentence not in {check.sentence for check in preview.checks}:
+        if sentence not in {preview.failure, *(check.sentence for check in preview.checks)}:
             console.print(f"  {MARKS[False]} {escape(sentence)}", highlight=False)
 
 
@@ -162,6 +179,33 @@ def _keys(preview: Preview, console: Console) -> None:
         row = (key.key, key.kind, key.shape, f"{key.records:,}", key.use, values)
         table.add_row(*map(escape, row))
     console.print(table)
+
+
+def _splits(preview: Preview, console: Console) -> None:
+    """Print the splits that would result, beside what was asked for."""
+    if not preview.splits:
+        return
+    console.print("\n[bold]Splits[/] that would result")
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("split", "records", "groups", "share", "asked for", "elements"):
+        table.add_column(name, justify="right" if name in ("records", "groups", "share", "asked for") else "left")
+    for one in preview.splits:
+        requested = "given" if one.requested is None else f"{one.requested:.1%}"
+        row = (one.split, f"{one.records:,}", f"{one.groups:,}", f"{one.share:.1%}", requested, " ".join(one.elements))
+        table.add_row(*row)
+    console.print(table)
+
+
+def _references(preview: Preview, console: Console) -> None:
+    """Print the reference energies, and how many of them the records determine."""
+    found = preview.references
+    if found is None:
+        return
+    shown = ", ".join(f"{symbol} {energy:.4f}" for symbol, energy in found.energies.items())
+    console.print(
+        f"\n[bold]References[/], eV ({found.origin}; {found.rank} of {len(found.energies)} determined): {shown}",
+        highlight=False,
+    )
 
 
 def _histogram(title: str, found: Histogram | None, console: Console) -> None:

@@ -126,6 +126,7 @@ def test_too_few_groups_for_a_hash_are_refused_and_previewed(tmp_path: Path) -> 
         assemble_program(spec, Task(tmp_path))
     seen = preview(PreviewSpec(source, 7, validation=0.05, test=0.05, across=TOGETHER))
     assert any("none of its 3 groups fell to" in sentence for sentence in seen.warnings)
+    assert seen.failure in seen.warnings
 
 
 def test_a_key_is_of_the_atoms_in_any_order_and_of_periodic_vectors_only() -> None:

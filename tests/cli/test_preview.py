@@ -31,8 +31,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert invoke(["ingest", "w.yaml", "--preview", "mine", *words]) == 0, capsys.readouterr().err
+def shown(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
+    assert invoke(["ingest", "w.yaml", "--preview", "mine", *words]) == code, capsys.readouterr().err
     return capsys.readouterr().out
 
 
@@ -51,16 +51,16 @@ def test_records_units_and_filters_are_shown_and_nothing_is_written(folder, caps
 def test_what_is_taken_out_is_counted_in_per_cent_with_an_example(folder, capsys):
     with open(folder / "mine.xyz", "a") as stream:
         stream.write(FRAME.format(energy=-10.0, run=1, x=0.0) * 5)  # copies of the first frame
-    text = " ".join(shown(capsys).split())
+    text = " ".join(shown(capsys, code=1).split())
     assert "duplicate: 5 (20.0%)" in text
-    assert "20.0% would be set aside, and max_quarantined is 5.0%: ingest would fail." in text
-    assert "ingest would fail" not in shown(capsys, "--set", "data.max_quarantined=0.2")
+    assert "Ingest would fail: 20.0% would be set aside, and max_quarantined is 5.0%." in text
+    assert "would fail" not in shown(capsys, "--set", "data.max_quarantined=0.2")
 
 
 def test_a_source_that_cannot_be_used_says_so(folder, capsys):
     (folder / "mine.xyz").write_text("no frame\n")
-    text = shown(capsys)
-    assert "No record is usable: ingest would fail." in text
+    text = shown(capsys, code=1)
+    assert "Ingest would fail: no record is usable" in text
     assert "unreadable: 1 (100.0%)" in text
 
 
@@ -103,3 +103,28 @@ def test_targets_are_looked_for_and_one_that_nothing_labels_ends_with_an_error(f
     (folder / "mine.xyz").write_text(text.replace("REF_gap", "width"))
     assert invoke(["ingest", "w.yaml", "--preview", "mine"]) == 1
     assert "No source of the workflow labels band_gap" in capsys.readouterr().err
+
+
+def test_splits_and_references_that_would_result_are_shown(folder, capsys):
+    seen = json.loads(shown(capsys, "--json"))
+    assert [(s["split"], s["groups"]) for s in seen["splits"]] == [("trainset", 1), ("valset", 1), ("testset", 1)]
+    assert sum(s["records"] for s in seen["splits"]) == 20
+    assert all(set(s["elements"]) == {"H", "O"} for s in seen["splits"])
+    assert seen["references"]["rank"] == 1  # one composition determines one number
+    assert seen["references"]["energies"].keys() == {"H", "O"}
+    text = " ".join(shown(capsys).split())
+    assert "Splits that would result" in text
+    assert "1 of 2 determined" in text
+
+
+def test_all_sources_are_looked_at_and_the_first_that_would_fail_is_named(folder, capsys):
+    assert invoke(["ingest", "w.yaml", "--json", "--scan", "40"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["source"] for line in lines] == ["alloys", "mine"]
+    (folder / "mine.xyz").write_text(FRAME.format(energy=-10.0, run=1, x=0.0))
+    assert invoke(["ingest", "w.yaml", "--preview", "--scan", "40"]) == 1
+    out, err = capsys.readouterr()
+    assert "alloys" in out
+    assert len(err.strip().splitlines()) == 1
+    assert "Source mine: ingest would fail: " in err
+    assert "three splits need at least three" in err

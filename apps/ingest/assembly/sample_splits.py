@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.assembly.given_splits import GivenSplits, with_split
-from gfm_pipeline.apps.ingest.assembly.groups import Grouping, Groups
+from gfm_pipeline.apps.ingest.assembly.groups import Grouping, Groups, symbols_of
 from gfm_pipeline.apps.ingest.assembly.plan import has_default_groups, named_by_records, split_together
 from gfm_pipeline.apps.ingest.assembly.shard import MEMBERS
 from gfm_pipeline.apps.ingest.assembly.split_rules import SplitRequest, choose_splits
+from gfm_pipeline.apps.ingest.assembly.splits import SPLITS
 from gfm_pipeline.apps.ingest.checks.fingerprints import group_id
 from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE_ID
 from gfm_pipeline.apps.ingest.checks.shared_structures import structure_keys
 from gfm_pipeline.apps.ingest.records import Record
-from gfm_pipeline.core.contracts.ingest.preview import PreviewSpec
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.ingest.preview import PreviewSpec, SplitPreview
 from gfm_pipeline.core.errors import DataError
 
 
-def sample_split_sentences(records: list[Record], spec: PreviewSpec, complete: bool) -> tuple[str, ...]:
-    """Return the warnings about splits that usable records would give.
+@dataclass(frozen=True)
+class SampleSplits:
+    """The splits that would result (of a whole source), warnings about them, and why there would be none."""
+
+    splits: tuple[SplitPreview, ...] = ()
+    sentences: tuple[str, ...] = ()
+    failure: str | None = None
+
+
+def sample_splits(records: list[Record], spec: PreviewSpec, complete: bool) -> SampleSplits:
+    """Return the splits that usable records would give.
 
     Parameters
     ----------
@@ -30,7 +44,7 @@ def sample_split_sentences(records: list[Record], spec: PreviewSpec, complete: b
         Whether they are the whole source. Of a sample only too few groups are worth a word, since ingest looks at all.
     """
     if not records or not (complete or len({record.group for record in records}) < 3):
-        return ()
+        return SampleSplits()
     source = spec.source
     what = GivenSplits.of(source)
     numbers_of = [(group_id(str(record.group)), record.split) for record in records]
@@ -61,7 +75,23 @@ def sample_split_sentences(records: list[Record], spec: PreviewSpec, complete: b
         spec.validation, spec.test, spec.seed, source.name, has_default_groups(source), what, together
     )
     try:
-        found = choose_splits(groups(None), groups, request).sentences
+        choice = choose_splits(groups(None), groups, request)
     except DataError as error:
-        found = (str(error),)
-    return found if complete else tuple(f"Of the records read so far: {sentence}" for sentence in found)
+        return SampleSplits(failure=str(error) if complete else f"Of the records read so far: {error}")
+    if not complete:
+        return SampleSplits(sentences=tuple(f"Of the records read so far: {one}" for one in choice.sentences))
+    chosen = groups(choice.block)
+    return SampleSplits(_splits(chosen, choice.splits.split(chosen.ids), request), choice.sentences)
+
+
+def _splits(groups: Groups, which: NDArray[np.uint8], request: SplitRequest) -> tuple[SplitPreview, ...]:
+    given = frozenset[Split]() if request.given is None else frozenset(request.given.found)
+    total = max(1, int(groups.sizes.sum()))
+    found = []
+    for number, (split, share) in enumerate(zip(SPLITS, request.shares().tolist(), strict=True)):
+        mine = which == number
+        records = int(groups.sizes[mine].sum())
+        words = np.bitwise_or.reduce(groups.elements[mine], axis=0) if mine.any() else np.zeros(2, np.uint64)
+        requested = None if split in given else share
+        found.append(SplitPreview(str(split), records, int(mine.sum()), records / total, requested, symbols_of(words)))
+    return tuple(found)

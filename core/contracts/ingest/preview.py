@@ -35,6 +35,8 @@ class PreviewSpec:
         Shares of the records that ingest is to give these splits.
     across
         How splits are dealt beside those of other sources.
+    max_quarantined
+        Share of bad records beyond which ingest fails.
     """
 
     source: SourceSettings
@@ -46,6 +48,7 @@ class PreviewSpec:
     validation: float = 0.1
     test: float = 0.1
     across: AcrossSources = AcrossSources.APART
+    max_quarantined: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,27 @@ class TargetPreview:
 
 
 @dataclass(frozen=True)
+class SplitPreview:
+    """One split as the records that were read would give it; ``requested`` is None where its records were given."""
+
+    split: str
+    records: int
+    groups: int
+    share: float
+    requested: float | None
+    elements: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ReferencePreview:
+    """Reference energies (eV) by element, how many of them the records determine, and where they come from."""
+
+    energies: dict[str, float]
+    rank: int
+    origin: str
+
+
+@dataclass(frozen=True)
 class Preview:
     """What was seen.
 
@@ -110,3 +134,6 @@ class Preview:
     labels: LabelInventory = field(default_factory=LabelInventory)
     targets: tuple[TargetPreview, ...] = ()
     passed_over: dict[str, int] = field(default_factory=dict)  # sound, and not for this source: reason, records
+    splits: tuple[SplitPreview, ...] = ()  # that would result; none where only a sample was read
+    references: ReferencePreview | None = None  # fitted to the usable records that were read
+    failure: str | None = None  # why ingest would fail; None where nothing that was read makes it
