@@ -21,6 +21,8 @@ help:
 
 demo: $(STAMP)
 	$(BIN)/gfm-pipeline run workflow.yaml --site local
+	@echo
+	@echo "The program is $(BIN)/gfm-pipeline; after \`source $(BIN)/activate\` it is gfm-pipeline in this terminal."
 
 test: lint
 	$(BIN)/python -m pytest -m "not long" $(ABREAST)

@@ -40,6 +40,8 @@ class ReaderDescription:
         Its format has no forces: sources are read for their energies, ``force_sign: none``.
     labels
         Names of the labels beside energy and forces that a generator computes; None: only its records show them.
+    names
+        Patterns of the names of its files, in lower case; `init` tries it on files of such names.
     """
 
     options: type[ReaderOptions]
@@ -49,6 +51,7 @@ class ReaderDescription:
     fixed_units: bool = False
     no_forces: bool = False
     labels: tuple[str, ...] | None = None
+    names: tuple[str, ...] = ()
 
 
 BUILT_IN: dict[str, ReaderDescription] = {
@@ -56,42 +59,52 @@ BUILT_IN: dict[str, ReaderDescription] = {
         options.AseOptions,
         f"{_READERS}.ase.files:AseReader",
         "extended XYZ, ASE trajectories and databases, and every other format ASE reads",
+        names=("*",),
     ),
     "pymatgen-json": ReaderDescription(
         options.PymatgenJsonOptions,
         f"{_READERS}.tables.pymatgen_json:PymatgenJsonReader",
         "JSON with pymatgen structures: lists, trees (MPtrj), lines, ComputedStructureEntry (Alexandria)",
+        names=("*.json*",),
     ),
     "parquet": ReaderDescription(
         options.ParquetOptions,
         f"{_READERS}.tables.parquet:ParquetReader",
         "tables of structures in Parquet (ColabFit); needs the extra parquet",
+        names=("*.parquet",),
     ),
     "json-table": ReaderDescription(
         options.JsonTableOptions,
         f"{_READERS}.tables.json_table:JsonTableReader",
         "tables of structures that pandas wrote as JSON, in any orientation, and lines",
+        names=("*.json*",),
     ),
     "vasp": ReaderDescription(
         options.VaspOptions,
         f"{_READERS}.vasp.outputs:VaspReader",
         "vasprun.xml, OUTCAR, vaspout.h5 and ML_AB of VASP",
         fixed_units=True,
+        names=("*outcar*", "*vasprun*.xml*", "vaspout*.h5", "ml_ab*"),
     ),
     "hdf5": ReaderDescription(
         options.Hdf5Options,
         f"{_READERS}.hdf5:Hdf5Reader",
         "HDF5 in the layouts of ANI-1, ANI-1x, QM7-X, Transition1x and SPICE",
         fixed_units=True,
+        names=("*.h5", "*.hdf5"),
     ),
     "npz": ReaderDescription(
-        options.NpzOptions, f"{_READERS}.npz:NpzReader", "NumPy archives of one molecule: MD17, rMD17, sGDML"
+        options.NpzOptions,
+        f"{_READERS}.npz:NpzReader",
+        "NumPy archives of one molecule: MD17, rMD17, sGDML",
+        names=("*.npz",),
     ),
     "deepmd": ReaderDescription(
         options.DeepmdOptions,
         f"{_READERS}.deepmd:DeepmdReader",
         "DeePMD-kit systems: npy, raw, HDF5 and LMDB",
         fixed_units=True,
+        names=("type.raw", "*.hdf5", "*.lmdb", "data_*"),
     ),
     "ocp-text": ReaderDescription(
         options.OcpTextOptions,
@@ -104,18 +117,26 @@ BUILT_IN: dict[str, ReaderDescription] = {
         f"{_READERS}.ocp.lmdb:OcpLmdbReader",
         "OC20 and OC22 LMDB files of pickled graphs",
         fixed_units=True,
+        names=("*.lmdb",),
     ),
     "fitsnap-json": ReaderDescription(
-        options.FitsnapJsonOptions, f"{_READERS}.fitsnap:FitsnapJsonReader", "JSON files of FitSNAP"
+        options.FitsnapJsonOptions,
+        f"{_READERS}.fitsnap:FitsnapJsonReader",
+        "JSON files of FitSNAP",
+        names=("*.json",),
     ),
     "cif-csv": ReaderDescription(
         options.CifCsvOptions,
         f"{_READERS}.tables.cif_csv:CifCsvReader",
         "a CSV table of energies, and CIF files",
         no_forces=True,
+        names=("*.csv",),
     ),
     "hydragnn": ReaderDescription(
-        options.HydragnnOptions, f"{_READERS}.hydragnn:HydragnnReader", "BP files in HydraGNN's layout"
+        options.HydragnnOptions,
+        f"{_READERS}.hydragnn:HydragnnReader",
+        "BP files in HydraGNN's layout",
+        names=("*.bp",),
     ),
     "xtb-md": ReaderDescription(
         options.XtbMdOptions,

@@ -21,6 +21,8 @@ from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import load_state
 from gfm_pipeline.cli.options import campaign_argument
 from gfm_pipeline.cli.support.amounts import Amount
+from gfm_pipeline.cli.support.answered import Sentences
+from gfm_pipeline.cli.support.answers import JSON, print_answer
 from gfm_pipeline.core.errors import CampaignLocked, SchedulerUnavailable, StageFailed
 from gfm_pipeline.core.publish import storage_errors
 from gfm_pipeline.engine.tasks.orphans import attempts_left, end_all, names, wait_gone
@@ -41,7 +43,8 @@ POLL_SECONDS = 0.2
     metavar="SECONDS",
     help="Time to wait for the driver before it is killed.",
 )
-def cancel(campaign: Path, now: bool, timeout: float) -> None:
+@JSON
+def cancel(campaign: Path, now: bool, timeout: float, as_json: bool) -> None:
     """Stop the campaign in folder CAMPAIGN, and wait until all its processes have ended.
 
     A running driver stops as with Ctrl-C. A driver on another host reads the request from the campaign folder.
@@ -49,14 +52,16 @@ def cancel(campaign: Path, now: bool, timeout: float) -> None:
     machine. No finished work is lost: `resume CAMPAIGN` continues.
     """
     paths = existing(campaign)
+    sentences: list[str] = []
+    notify: Callable[[str], None] = sentences.append if as_json else click.echo
     try:
-        click.echo(_stop_driver(paths, now, timeout))
-        left = _cancel_jobs(paths)
+        notify(_stop_driver(paths, now, timeout))
+        left = _cancel_jobs(paths, notify)
         attempts, parsl = end_all(paths)
     finally:
         paths.cancel.unlink(missing_ok=True)
     if attempts or parsl:
-        click.echo(f"Ended the remaining processes: tasks {names(attempts) or 'none'}; {parsl} processes of Parsl.")
+        notify(f"Ended the remaining processes: tasks {names(attempts) or 'none'}; {parsl} processes of Parsl.")
     if not wait_gone(paths):
         raise StageFailed(
             f"Some processes of {campaign} cannot be ended: tasks {names(attempts_left(paths))}.",
@@ -65,10 +70,12 @@ def cancel(campaign: Path, now: bool, timeout: float) -> None:
     if left:
         raise SchedulerUnavailable(" ".join(left), f"Run this there: gfm-pipeline cancel {campaign}")
     again = shlex.join(["gfm-pipeline", "resume", str(campaign)])
-    click.echo(f"Nothing of {campaign} runs on this machine. Go on with: {again}")
+    notify(f"Nothing of {campaign} runs on this machine. Go on with: {again}")
+    if as_json:
+        print_answer(Sentences(tuple(sentences)))
 
 
-def _cancel_jobs(paths: CampaignPaths) -> list[str]:
+def _cancel_jobs(paths: CampaignPaths, notify: Callable[[str], None]) -> list[str]:
     """Cancel every batch job of the campaign that is not known to have ended, and say which there were.
 
     Returns
@@ -82,19 +89,19 @@ def _cancel_jobs(paths: CampaignPaths) -> list[str]:
         if scheduler is None:
             left.append(f"Job {jobs.described()} of {jobs.where()} cannot be cancelled from here: {jobs.why}.")
             continue
-        before = retrying(partial(scheduler.jobs, list(jobs.records)), click.echo)
+        before = retrying(partial(scheduler.jobs, list(jobs.records)), notify)
         for name in jobs.records:  # by name: a job whose number was lost with its driver is found, too
-            retrying(partial(scheduler.cancel_by_name, name), click.echo)
-        after = jobs.query(click.echo)
+            retrying(partial(scheduler.cancel_by_name, name), notify)
+        after = jobs.query(notify)
         living = [info.id for info in after.values() if not info.state.has_ended]
-        retrying(partial(scheduler.cancel, living), click.echo)  # whatever the queue hid from the first word
+        retrying(partial(scheduler.cancel, living), notify)  # whatever the queue hid from the first word
         cancelled += [
             f"{info.id} ({name})"
             for name, info in after.items()
             if not before[name].state.has_ended and info.state is not JobState.VANISHED
         ]
     if cancelled:
-        click.echo(f"Cancelled batch jobs: {', '.join(cancelled)}.")
+        notify(f"Cancelled batch jobs: {', '.join(cancelled)}.")
     return left
 
 

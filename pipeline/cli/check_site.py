@@ -25,6 +25,7 @@ from gfm_pipeline.batch_systems.registry import connected
 from gfm_pipeline.cli.options import overlay_option, site_set_option
 from gfm_pipeline.cli.support import terminal
 from gfm_pipeline.cli.support.amounts import Amount
+from gfm_pipeline.cli.support.answers import JSON
 from gfm_pipeline.core.errors import ConfigError, SchedulerUnavailable
 from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.core.publish import write_atomic, write_record
@@ -69,7 +70,7 @@ COLORS = {CheckStatus.PASS: "green", CheckStatus.FAIL: "red", CheckStatus.SKIPPE
 )
 @click.option("--wait", type=Amount(), default=60.0, show_default=True, help="Minutes to wait in the queue.")
 @click.option("--keep", is_flag=True, help="Keep the files of the job even if all checks pass.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output.")
+@JSON
 def check(
     name: str,
     overlays: tuple[Path, ...],

@@ -15,6 +15,8 @@ from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import CampaignState, load_state
 from gfm_pipeline.cli.options import campaign_argument, workflow_options
 from gfm_pipeline.cli.support import terminal
+from gfm_pipeline.cli.support.answered import ArtefactState, Replayed, StagesExplained, Verified
+from gfm_pipeline.cli.support.answers import JSON, print_answer
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.publish import Manifest
 from gfm_pipeline.engine.decisions.artefacts import Artefact, Role, artefacts, check, refusal
@@ -25,7 +27,8 @@ from gfm_pipeline.engine.decisions.explain import Explanation, explain
 @click.command()
 @campaign_argument
 @click.option("--quick", is_flag=True, help="Compare sizes only; without it, every byte is read.")
-def verify(campaign: Path, quick: bool) -> None:
+@JSON
+def verify(campaign: Path, quick: bool, as_json: bool) -> None:
     """Compare every artefact of the campaign in folder CAMPAIGN with its published digest.
 
     Exit code 5 if a needed artefact is missing, or if one has changed; the message names the first one and the
@@ -40,17 +43,25 @@ def verify(campaign: Path, quick: bool) -> None:
     table.add_column("bytes", justify="right")
     table.add_column("is", overflow="fold")
     first: IntegrityError | None = None
+    states: list[ArtefactState] = []
     for artefact in found:
         manifest, verdict, fault = _check(artefact, quick, paths.root)
         first = first or fault
         sizes = [] if manifest is None else [entry.size for entry in manifest.files.values()]
         counts = ("", "") if manifest is None else (str(len(sizes)), f"{sum(sizes):,}")
-        table.add_row(artefact.stage, str(artefact.folder.relative_to(paths.root)), *counts, verdict)
-    terminal.console().print(table)
+        folder = str(artefact.folder.relative_to(paths.root))
+        table.add_row(artefact.stage, folder, *counts, verdict)
+        files, size = (None, None) if manifest is None else (len(sizes), sum(sizes))
+        states.append(ArtefactState(artefact.stage, artefact.task, folder, files, size, verdict))
+    if as_json:
+        print_answer(Verified(str(paths.root), not quick, None if first is None else str(first), tuple(states)))
+    else:
+        terminal.console().print(table)
     if first is not None:
         raise first
     how = "sizes" if quick else "every byte"
-    click.echo(f"\n{len(found)} artefacts checked ({how}): nothing is missing, nothing was changed.")
+    if not as_json:
+        click.echo(f"\n{len(found)} artefacts checked ({how}): nothing is missing, nothing was changed.")
 
 
 def _check(artefact: Artefact, quick: bool, campaign: Path) -> tuple[Manifest | None, str, IntegrityError | None]:
@@ -76,6 +87,7 @@ def _check(artefact: Artefact, quick: bool, campaign: Path) -> tuple[Manifest | 
 @click.command()
 @workflow_options
 @click.argument("stage")
+@JSON
 def why(
     workflow: Path,
     stage: str,
@@ -83,6 +95,7 @@ def why(
     overlays: tuple[Path, ...],
     folder: Path | None,
     overrides: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Explain why STAGE of WORKFLOW would run or not, with old and new values of changed settings."""
     request = resolve(workflow, site, folder, overrides, overlays)
@@ -92,6 +105,10 @@ def why(
         raise click.BadParameter(f"{stage!r} is not a stage of this campaign. Choose from: {', '.join(names)}.")
     explanation = explain(request.context, state, stage)
     first = [] if explanation.waits_for is None else [explain(request.context, state, explanation.waits_for)]
+    if as_json:
+        gone = [line for found in (explanation, *first) for line in _gone(request.context.paths, state, found)]
+        print_answer(StagesExplained((explanation, *first), tuple(line.strip() for line in gone)))
+        return
     for found in (explanation, *first):
         for line in [*_lines(found), *_gone(request.context.paths, state, found)]:
             click.echo(line)
@@ -116,7 +133,8 @@ def _lines(found: Explanation) -> list[str]:
 
 @click.command()
 @campaign_argument
-def replay(campaign: Path) -> None:
+@JSON
+def replay(campaign: Path, as_json: bool) -> None:
     """Derive each decision of the search in folder CAMPAIGN again from the journal, and compare.
 
     Each wave of candidates, each promotion and stop with its evidence, and each choice of members must come out as
@@ -125,5 +143,8 @@ def replay(campaign: Path) -> None:
     from gfm_pipeline.engine.decisions.replay import replayed  # here: the other commands need no proposal method
 
     counts = replayed(existing(campaign))
+    if as_json:
+        print_answer(Replayed(str(campaign), counts))
+        return
     words = ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count) or "no decision yet"
     click.echo(f"Every decision follows from the journal, bit for bit: {words}.")

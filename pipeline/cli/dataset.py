@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +12,9 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from gfm_pipeline.cli.status import JSON
 from gfm_pipeline.cli.support import terminal
 from gfm_pipeline.cli.support.amounts import Amount
+from gfm_pipeline.cli.support.answers import JSON, print_answer
 from gfm_pipeline.cli.support.subprocess_query import query
 from gfm_pipeline.core.contracts.layout import (
     DatasetExportFacts,
@@ -25,7 +24,7 @@ from gfm_pipeline.core.contracts.layout import (
     InspectSpec,
     RecordLine,
 )
-from gfm_pipeline.core.records import from_plain, to_plain
+from gfm_pipeline.core.records import from_plain
 
 PIPED = 160  # characters of a line that does not go to a terminal
 PROGRAM = "gfm_pipeline.apps.dataset.inspect"
@@ -46,7 +45,7 @@ def info(folder: Path, as_json: bool) -> None:
     """Show sizes, splits, elements, stored edges and provenance of the dataset in FOLDER."""
     found = query(PROGRAM, InspectSpec("info", str(folder)), DatasetInfo, QUICK)
     if as_json:
-        _json(to_plain(found))
+        print_answer(found)
         return
     console = terminal.console()
     console.print(f"[bold]{found.name}[/]: {found.bytes:,} bytes in {len(found.files)} BP files, {found.folder}")
@@ -90,7 +89,7 @@ def head(folder: Path, count: int, as_json: bool) -> None:
     """Print the first records of every split of the dataset in FOLDER."""
     found: dict[str, Any] = query(PROGRAM, InspectSpec("head", str(folder), count), dict, QUICK)
     if as_json:
-        _json({"splits": found})
+        print_answer({}, splits=found)
         return
     table = _table(("split", "left"), ("formula", "left"), ("atoms", "right"), ("energy, eV", "right"),
                    ("eV/atom", "right"), ("max force, eV/A", "right"), ("periodic", "left"), ("group", "right"),
@@ -124,7 +123,7 @@ def verify(folder: Path, as_json: bool) -> None:
     with waiting(f"Checking {folder.name}", as_json):
         found: dict[str, Any] = query(PROGRAM, InspectSpec("verify", str(folder)), dict, LONG)
     if as_json:
-        _json(found)
+        print_answer({}, **found)
         return
     click.echo(
         f"{found['name']}: {found['files']} files, {found['bytes']:,} bytes, {found['structures']:,} structures: "
@@ -171,7 +170,7 @@ def export(
     with waiting(f"Exporting {folder.name}", as_json):
         found = query(PROGRAM, spec, DatasetExportFacts, LONG)
     if as_json:
-        _json(to_plain(found))
+        print_answer(found)
         return
     click.echo(f"{found.output}: {found.structures:,} structures, {found.edges:,} edges, {found.bytes:,} bytes")
     if found.left_out:
@@ -207,7 +206,3 @@ def _table(*columns: tuple[str, str]) -> Table:
     for name, justify in columns:
         table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold")
     return table
-
-
-def _json(value: dict[str, Any]) -> None:
-    click.echo(json.dumps({"schema_version": 1, **value}, indent=1, allow_nan=False))

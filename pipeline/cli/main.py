@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -22,6 +22,7 @@ from gfm_pipeline.core.interpreter import protect
 from gfm_pipeline.core.version import __version__
 
 INTERRUPTED = 130  # exit code, by the custom of shells: 128 + SIGINT
+COMPLETE = "_GFM_PIPELINE_COMPLETE"  # set by the script of `completion`, as Click derives it from the name
 THREADS_SECONDS = 2.0  # for what still runs in threads of this process at its end
 EPILOG = """
 \b
@@ -33,23 +34,29 @@ Exit codes
 
 \b
 First steps
+  gfm-pipeline init data/*.xyz               write workflow.yaml from your files
   gfm-pipeline validate workflow.yaml        check the workflow file
-  gfm-pipeline ingest workflow.yaml --preview SOURCE   check units, signs and outliers of a source
+  gfm-pipeline ingest workflow.yaml --preview   check keys, units, signs, splits and outliers of all sources
   gfm-pipeline plan workflow.yaml            what would run, and what is done already
   gfm-pipeline run workflow.yaml --site local
   gfm-pipeline sites show frontier           the settings of a machine, and where each comes from
   gfm-pipeline sites check frontier          compare this machine with its site file
   gfm-pipeline simulate workflow.yaml --site frontier   simulate time, occupancy and cost
   gfm-pipeline status campaigns/NAME         from any terminal
+  gfm-pipeline logs campaigns/NAME --follow  the journal in words, as it grows
+  gfm-pipeline list                          all campaigns below a folder
+  gfm-pipeline clean campaigns/NAME          free space: what may be removed
   gfm-pipeline why workflow.yaml search      the settings that changed since the stage ran
   gfm-pipeline verify campaigns/NAME         compare every file with its published digest
   gfm-pipeline replay campaigns/NAME         derive every decision again from the journal
   gfm-pipeline export campaigns/NAME --output model.gfm    write the ensemble to one file
   gfm-pipeline predict model.gfm new.xyz --output predicted.extxyz
+  gfm-pipeline select campaigns/NAME pool.xyz --n 100   what to label next, and why
 """
 
 # A command's module is imported when the command runs. Each sentence is the first one of the command's own help.
 COMMANDS = {
+    "init": Lazy("init", "init", "Look at FILES of structures and write a commented workflow that reads them."),
     "run": Lazy("run", "run", "Run the campaign of WORKFLOW to its end, or continue it."),
     "resume": Lazy(
         "run",
@@ -98,7 +105,7 @@ COMMANDS = {
     "ingest": Lazy(
         "ingest",
         "ingest",
-        "Preview a source of WORKFLOW without writing anything (`run` converts the source).",
+        "Preview the sources of WORKFLOW without writing anything (`run` converts them).",
     ),
     "dataset": Lazy(
         "dataset", "dataset", "Inspect and export published datasets (CAMPAIGN/stages/ingest-*/datasets/NAME)."
@@ -117,6 +124,29 @@ COMMANDS = {
         "deploy",
         "evaluate",
         "Compare predictions of MODEL with the labels in FILES: errors by target, size, element and group.",
+    ),
+    "list": Lazy(
+        "campaigns",
+        "listing",
+        "List the campaigns in FOLDER and below it: state, stage, size, and when something last happened.",
+    ),
+    "logs": Lazy(
+        "campaigns",
+        "logs",
+        "Print what happened in folder CAMPAIGN, or with --task what the programs of a task printed.",
+    ),
+    "clean": Lazy(
+        "campaigns",
+        "clean",
+        "Show what of folder CAMPAIGN may be removed, and how much that frees; ask, then remove it.",
+    ),
+    "completion": Lazy(
+        "completion", "completion", "Print what makes SHELL complete commands, options and files of this program."
+    ),
+    "select": Lazy(
+        "deploy",
+        "select",
+        "Choose structures of POOL to label next: uncertain ones that differ from each other and from training data.",
     ),
     "sites": Lazy(
         "sites", "sites", "List site files, show one, check this machine, or print the schema of site files."
@@ -181,7 +211,7 @@ def invoke(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     logging.raiseExceptions = False  # a log that cannot be written (full disk) must not print tracebacks
     verbose = bool({"-v", "--verbose"} & set((arguments if arguments is not None else sys.argv[1:])[:1]))
-    with edge():
+    with nullcontext() if COMPLETE in os.environ else edge():  # Click answers shells in bytes
         try:
             return _invoke(arguments)
         except BrokenPipeError:  # the reader has seen enough

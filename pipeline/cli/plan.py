@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -19,8 +17,8 @@ from gfm_pipeline.campaign.budget_standing import sentence
 from gfm_pipeline.campaign.folder import check_name
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.cli.options import workflow_options
-from gfm_pipeline.cli.status import JSON
 from gfm_pipeline.cli.support import terminal
+from gfm_pipeline.cli.support.answers import JSON, print_answer
 from gfm_pipeline.engine.decisions.estimates import Estimate
 from gfm_pipeline.engine.decisions.plan import CampaignPlan, TaskSize, make_plan
 from gfm_pipeline.engine.stages.table import all_stages
@@ -58,8 +56,7 @@ def plan(
     made = make_plan(request.context, state, request.site, request.resources, request.input_bytes())
     scripts = dict(_scripts(request, run_request)) if show_scripts else {}
     if as_json:
-        data = {"schema_version": 1, **asdict(made)} | ({"scripts": scripts} if show_scripts else {})
-        click.echo(json.dumps(data, indent=1, allow_nan=False))
+        print_answer(made, **({"scripts": scripts} if show_scripts else {}))
         return
     _show(made)
     if (note := gone_note(request)) is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from gfm_pipeline.cli.options import workflow_options
-from gfm_pipeline.cli.status import JSON
+from gfm_pipeline.cli.support.answers import JSON
 
 
 @click.command()

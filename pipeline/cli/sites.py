@@ -13,10 +13,10 @@ import click
 
 from gfm_pipeline.cli.check_site import check, probing
 from gfm_pipeline.cli.options import overlay_option, site_set_option
+from gfm_pipeline.cli.support.answers import JSON, print_answer
 from gfm_pipeline.core.errors import SiteError
 from gfm_pipeline.sites.registry import LoadedSite, SettingSource, json_schema, known, load_site
 
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output.")
 # Where comments begin; longer lines push theirs on, up to the second figure, and then get them on a line before.
 COLUMN, WIDEST = 56, 110
 PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
@@ -40,7 +40,7 @@ def listing(as_json: bool = False) -> None:
     """List the sites of the package and your own."""
     found = [load_site(name) for name in known()]
     if as_json:
-        click.echo(json.dumps({site.model.name: site.model.description for site in found}, indent=1))
+        print_answer({}, sites={site.model.name: site.model.description for site in found})
         return
     width = max(len(site.model.name) for site in found)
     for site in found:

@@ -12,8 +12,7 @@ from gfm_pipeline.api.folders import existing
 from gfm_pipeline.cli.options import campaign_argument
 from gfm_pipeline.cli.support import terminal
 from gfm_pipeline.cli.support.amounts import Amount
-
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output.")
+from gfm_pipeline.cli.support.answers import JSON, print_answer
 
 
 @click.command()
@@ -48,15 +47,22 @@ def status(campaign: Path, as_json: bool, watch: float | None) -> None:
 @click.option(
     "--output", type=click.Path(path_type=Path), default=None, help="Folder to write into.  [default: CAMPAIGN]"
 )
-def report(campaign: Path, output: Path | None) -> None:
+@JSON
+def report(campaign: Path, output: Path | None, as_json: bool) -> None:
     """Write the report of the campaign in folder CAMPAIGN as report.html and report.md.
 
     The report shows results, every candidate, the data of each source (histograms, quarantined records with
     reasons), and failures. The command works at any time. It also writes results.csv, with the candidates of the
     search in the columns of DeepHyper's own tools, and optuna_journal.log, which optuna-dashboard shows.
     """
+    from gfm_pipeline.cli.support.answered import Reported
+    from gfm_pipeline.report.results_csv import FILE
     from gfm_pipeline.report.write import write_report
 
     page, text, _ = write_report(existing(campaign).root, output)
+    if as_json:
+        table = page.with_name(FILE)
+        print_answer(Reported(str(page), str(text), str(table) if table.exists() else None))
+        return
     click.echo(str(page))
     click.echo(str(text))

@@ -15,6 +15,8 @@ from gfm_pipeline.api.allocate import (
 from gfm_pipeline.api.run_request import ResolvedRun, RunRequest, SiteChoice
 from gfm_pipeline.api.submission import submit_campaign
 from gfm_pipeline.cli.options import until_option, workflow_options
+from gfm_pipeline.cli.support.answered import Sentences
+from gfm_pipeline.cli.support.answers import JSON, print_answer
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.sites.enums import DriverMode
 
@@ -26,6 +28,7 @@ Notify = Callable[[str], None]
 @workflow_options
 @until_option
 @click.option("--yes", is_flag=True, help=f"Do not ask before a job of {LARGE:g} node-hours or more.")
+@JSON
 def submit(
     workflow: Path,
     site: str,
@@ -34,6 +37,7 @@ def submit(
     overrides: tuple[str, ...],
     until: str | None,
     yes: bool,
+    as_json: bool,
 ) -> None:
     """Submit the campaign of WORKFLOW as a batch job; the driver runs inside the job.
 
@@ -49,11 +53,15 @@ def submit(
             f"On site {request.site.name} the driver does not run inside a batch job.",
             f"Use `{instead}`, or --set site.driver.mode=resident.",
         )
-    _agree(request, yes=yes)
-    submit_campaign(request, run_request, batch_environment(request.site, click.echo), click.echo)
+    sentences: list[str] = []
+    notify: Notify = sentences.append if as_json else click.echo
+    _agree(request, notify, yes=yes, may_ask=not as_json)
+    submit_campaign(request, run_request, batch_environment(request.site, notify), notify)
+    if as_json:
+        print_answer(Sentences(tuple(sentences)))
 
 
-def _agree(request: ResolvedRun, *, yes: bool) -> None:
+def _agree(request: ResolvedRun, notify: Notify, *, yes: bool, may_ask: bool) -> None:
     """Say what a job may cost, and ask before a large one.
 
     Raises
@@ -66,10 +74,10 @@ def _agree(request: ResolvedRun, *, yes: bool) -> None:
     price = f"{job.nodes:,} nodes for at most {job.hours or 0.0:g} h: {hours:,.4g} node-hours"
     if energy.node_watts is not None:
         price += f", {hours * energy.node_watts / 1000 * energy.pue:,.4g} kWh (modelled)"
-    click.echo(f"Each job may take {price}.")
+    notify(f"Each job may take {price}.")
     if hours < LARGE or yes:
         return
-    if not sys.stdin.isatty():
+    if not (may_ask and sys.stdin.isatty()):
         raise ConfigError(f"A job of {hours:,.4g} node-hours needs your agreement.", "Add --yes.")
     if not click.confirm("Submit it?"):
         raise ConfigError("Nothing was submitted.", "Ask for fewer nodes or hours: --nodes, --hours.")

@@ -64,3 +64,8 @@ def test_the_numbers_of_the_demo_are_those_of_its_workflow():
     assert members is not None
     assert candidates is not None
     assert f"is done: {members[1]} members, chosen from {candidates[1]} candidates." in README
+
+
+def test_the_demo_ends_with_where_the_program_is():
+    recipe = MAKEFILE.split("\ndemo: ", 1)[1].split("\n\n", 1)[0]
+    assert "The program is $(BIN)/gfm-pipeline" in recipe.splitlines()[-1]

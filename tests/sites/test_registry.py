@@ -265,7 +265,7 @@ def test_sites_lists_shipped_ones_and_the_users(user, capsys):
         lines = run(capsys, *command).splitlines()
         assert any(line.startswith("frontier ") and "(yours)" not in line for line in lines)
         assert any(line.startswith("mine ") and line.endswith("My own machine  (yours)") for line in lines)
-    assert json.loads(run(capsys, "sites", "list", "--json"))["mine"] == "My own machine"
+    assert json.loads(run(capsys, "sites", "list", "--json"))["sites"]["mine"] == "My own machine"
 
 
 def test_what_is_shown_is_a_site_file_again(tmp_path, capsys):

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ class LazyGroup(click.Group):
         room = formatter.width - 6 - max(map(len, names), default=0)
         with formatter.section("Commands"):
             formatter.write_dl([(name, self._summary(name, room)) for name in names])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return completions of a name: commands without importing them, then options."""
+        names = [n for n in self.list_commands(ctx) if n.startswith(incomplete) and not self._hidden(n)]
+        commands = [CompletionItem(name, help=self._summary(name, 200)) for name in names]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def _hidden(self, name: str) -> bool:
         return name in self.commands and self.commands[name].hidden

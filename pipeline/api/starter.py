@@ -1,0 +1,273 @@
+"""Looks at files of structures and chooses how a workflow should read them.
+
+Everything is tried on a sample before it is proposed: readers by the names of the files, labels by their keys, units
+and signs by whether energies, forces and positions belong together, groups and splits by keys and names that say so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from gfm_pipeline.core.contracts.data import EnergyUnit, ForceSign, LengthUnit, SourceSettings, Split
+from gfm_pipeline.core.contracts.ingest.label_keys import KeyFound
+from gfm_pipeline.core.contracts.ingest.preview import Preview, PreviewSpec
+from gfm_pipeline.core.contracts.readers import describe, reader_names
+from gfm_pipeline.core.contracts.sources import force_label, split_named, validate_options
+from gfm_pipeline.core.errors import DataError, GFMError
+from gfm_pipeline.workflow.draft import Chosen, SourceDraft
+
+LookFn = Callable[[SourceSettings], Preview]
+# Names of keys, in lower case without what is no letter, that say what a record belongs to, the best first.
+GROUPS = (
+    *("trajectory", "trajectoryid", "traj", "trajid", "run", "runid", "group", "parent"),
+    *("molecule", "mol", "smiles", "system", "systemname", "materialid"),
+)
+SPLITS = ("split", "subset", "partition", "fold")
+SCAN, SECONDS = 600, 8.0  # records and time of one look
+DEFAULTS = ("eV", "Angstrom", "forces")
+MOST_TRIALS = 8  # combinations of units and signs
+
+
+@dataclass(frozen=True)
+class FoundSource:
+    """What was chosen for the files of a source, what was found with it, and the draft of its part of a workflow."""
+
+    settings: SourceSettings
+    preview: Preview
+    draft: SourceDraft
+
+
+def spec_of(settings: SourceSettings, max_quarantined: float = 1.0) -> PreviewSpec:
+    """Return the question that a look at a source asks."""
+    return PreviewSpec(settings, 1, records=0, scan=SCAN, seconds=SECONDS, max_quarantined=max_quarantined)
+
+
+def by_folder(files: Iterable[Path]) -> dict[str, tuple[Path, ...]]:
+    """Return files by the name of the source they make: those of one folder and one suffix are one source."""
+    together: dict[tuple[Path, str], list[Path]] = {}
+    for file in dict.fromkeys(files):
+        together.setdefault((file.parent.resolve(), file.suffix.lower()), []).append(file)
+    named: dict[str, tuple[Path, ...]] = {}
+    for (folder, _), mine in together.items():
+        base = mine[0].name.partition(".")[0] if len(mine) == 1 else folder.name
+        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", base).strip("-._") or "data"
+        name = next(n for n in (stem, *(f"{stem}-{k}" for k in range(2, 10**6))) if n not in named)
+        named[name] = tuple(mine)
+    return named
+
+
+def find_source(name: str, files: Sequence[Path], look: LookFn, folder: Path, reader: str | None = None) -> FoundSource:
+    """Choose how the files of a source are to be read.
+
+    Parameters
+    ----------
+    name
+        Of the source.
+    files
+        Its files, which exist.
+    look
+        Previews a source.
+    folder
+        Where the workflow will be: its paths are relative to it.
+    reader
+        The reader to use; None: those are tried whose files have such names.
+
+    Raises
+    ------
+    DataError
+        When no reader finds a usable record, with what the last one gave as reason.
+    """
+    splits = tuple(_split_of(file) for file in files)
+    dealt = any(splits) and not all(splits)
+    settings, preview = _readable(name, files, splits if dealt else None, look, reader)
+    chosen = {"reader": Chosen(settings.reader, describe(settings.reader).summary)}
+    hints: list[str] = []
+    settings, preview = _labels(settings, preview, look, chosen)
+    settings, preview = _units(settings, preview, look, chosen)
+    settings, preview = _grouping(settings, preview, look, chosen)
+    if not preview.usable:
+        why = "; ".join(f"{one.records} x {one.reason}, e.g. {one.example}" for one in preview.removed[:3])
+        raise DataError(f"Source {name}: no record can be used ({why}).", "Name the keys and units in a workflow.")
+    hints += _hints(preview)
+    placed = _placed(files, settings.file_splits, folder)
+    draft = SourceDraft(name, {"reader": chosen.pop("reader"), **placed, **chosen}, tuple(hints), _records(preview))
+    return FoundSource(settings, preview, draft)
+
+
+def _readable(
+    name: str, files: Sequence[Path], splits: tuple[Split | None, ...] | None, look: LookFn, reader: str | None
+) -> tuple[SourceSettings, Preview]:
+    """Return the reader with the most usable records, then the most readable ones."""
+    found: list[tuple[tuple[int, int], SourceSettings, Preview]] = []
+    reason = "no reader takes files of this name"
+    for candidate in [reader] if reader else _candidates(files[0].name.lower()):
+        try:
+            settings = SourceSettings(
+                name=name,
+                reader=candidate,
+                files=tuple(str(file.resolve()) for file in files),
+                options=validate_options(candidate, {}),
+                forces_are=force_label(candidate, None),
+                file_splits=splits,
+            )
+            preview = look(settings)
+        except GFMError as error:
+            reason = f"{candidate}: {error.message}"
+            continue
+        unreadable = sum(one.records for one in preview.removed if one.reason.startswith("unreadable"))
+        found.append(((preview.usable, preview.read - unreadable), settings, preview))
+        if preview.usable == preview.read > 0:
+            break
+        reason = next((one.example for one in preview.removed), reason)
+    best = max(found, key=lambda one: one[0], default=None)
+    if best is None or best[0] == (0, 0):
+        readers = ", ".join(reader_names())
+        raise DataError(
+            f"{files[0]} cannot be read: {reason.rstrip('.')}.", f"Name its reader: --reader, of {readers}."
+        )
+    return best[1], best[2]
+
+
+def _candidates(name: str) -> list[str]:
+    """Return the readers of files of this name; those that take any name come last."""
+    fitting = [r for r in reader_names() if any(fnmatchcase(name, pattern) for pattern in describe(r).names)]
+    return sorted(fitting, key=lambda r: "*" in describe(r).names)
+
+
+def _labels(
+    settings: SourceSettings, preview: Preview, look: LookFn, chosen: dict[str, Chosen]
+) -> tuple[SourceSettings, Preview]:
+    """Name the labels that only look like labels, and leave out forces where no record has any."""
+    used = {key.use for key in preview.labels.keys}
+    named: dict[str, Chosen] = {}
+    for setting, what, shape in (("energy_key", "energy", "number"), ("forces_key", "forces", "[N, 3]")):
+        keys = [k.key for k in preview.labels.keys if what in k.kind and k.shape == shape and what not in used]
+        if keys:
+            named[setting] = Chosen(keys[0], f"by its name it is the {what}; keys there: {', '.join(keys)}")
+    for trial in (named, *({key: one} for key, one in named.items())):
+        changes = {key: one.value for key, one in trial.items() if key not in chosen}
+        settings, preview, better = (
+            _tried(settings, preview, look, **changes) if changes else (settings, preview, False)
+        )
+        if better:
+            chosen |= trial
+    reasons = {one.reason: one.records for one in preview.removed}
+    if reasons.get("no forces", 0) and not preview.usable:
+        settings, preview, better = _tried(settings, preview, look, forces_are=ForceSign.NONE)
+        if better:
+            chosen["force_sign"] = Chosen("none", "no record has forces: energies alone are learned")
+    return settings, preview
+
+
+def _units(
+    settings: SourceSettings, preview: Preview, look: LookFn, chosen: dict[str, Chosen]
+) -> tuple[SourceSettings, Preview]:
+    """Choose the units and the sign of forces with which energies, forces and positions belong together."""
+    if not _doubted(preview) or describe(settings.reader).fixed_units:
+        return settings, preview
+    for unit, length, sign in list(_systems())[:MOST_TRIALS]:
+        other = replace(settings, energy_unit=unit, length_unit=length, forces_are=sign)
+        try:
+            again = look(other)
+        except GFMError:
+            continue
+        if again.usable >= preview.usable and not _doubted(again):
+            why = "energies, forces and positions belong together so"
+            values = {"energy_unit": str(unit), "length_unit": str(length), "force_sign": str(sign)}
+            chosen |= {key: Chosen(value, why) for key, value in values.items() if value not in DEFAULTS}
+            return other, again
+    return settings, preview
+
+
+def _systems() -> Iterator[tuple[EnergyUnit, LengthUnit, ForceSign]]:
+    angstrom, bohr, forces = LengthUnit.ANGSTROM, LengthUnit.BOHR, ForceSign.FORCES
+    yield EnergyUnit.EV, angstrom, ForceSign.GRADIENTS
+    for sign in (forces, ForceSign.GRADIENTS):
+        yield EnergyUnit.KCAL_MOL, angstrom, sign
+        yield EnergyUnit.HARTREE, bohr, sign
+        yield EnergyUnit.HARTREE, angstrom, sign
+        yield EnergyUnit.KJ_MOL, angstrom, sign
+
+
+def _doubted(preview: Preview) -> bool:
+    return any(check.passed is False for check in preview.checks)
+
+
+def _grouping(
+    settings: SourceSettings, preview: Preview, look: LookFn, chosen: dict[str, Chosen]
+) -> tuple[SourceSettings, Preview]:
+    """Take a key that gives splits, then one that names groups, where records are still usable with it."""
+    for setting, names, why in (
+        ("split_key", SPLITS, "the records say their split"),
+        ("group_key", GROUPS, "records with the same value never cross splits"),
+    ):
+        key = _named(preview.labels.keys, names, preview.labels.records)
+        if key is None or (setting == "split_key" and settings.file_splits is not None):
+            continue
+        settings, preview, better = _tried(settings, preview, look, strict=False, **{setting: key.key})
+        if better:
+            chosen[setting] = Chosen(key.key, why)
+    return settings, preview
+
+
+def _named(keys: Sequence[KeyFound], names: Sequence[str], records: int) -> KeyFound | None:
+    found = {re.sub("[^a-z]", "", key.key.lower()): key for key in keys if key.shape in ("text", "number")}
+    return next((found[n] for n in names if n in found and found[n].records == records), None)
+
+
+def _tried(
+    settings: SourceSettings, preview: Preview, look: LookFn, *, strict: bool = True, **changes: object
+) -> tuple[SourceSettings, Preview, bool]:
+    """Return settings with changes if more records are usable so (not fewer, where not ``strict``), and whether."""
+    other = replace(settings, **changes)  # type: ignore[arg-type]
+    try:
+        again = look(other)
+    except GFMError:
+        return settings, preview, False
+    enough = again.usable > preview.usable if strict else again.usable >= preview.usable and again.failure is None
+    return (other, again, True) if enough else (settings, preview, False)
+
+
+def _hints(preview: Preview) -> Iterator[str]:
+    """Yield what should be looked at, a line each."""
+    for key in preview.labels.keys:
+        if key.kind == "head or method" and len(key.values) > 1:
+            yield f'select: {{"{key.key}": ...}}   # one source for each of: {", ".join(list(key.values)[:6])}'
+    unused = [key.key for key in preview.labels.keys if key.use == "not used"]
+    if unused:
+        yield f"keys of the records that are not used: {', '.join(unused[:12])}"
+    if _doubted(preview):
+        yield "WARNING: energies, forces and positions do not belong together; see `gfm-pipeline ingest`"
+    yield "level_of_theory: ...   # licence, citation: kept with the dataset, the model and its card"
+
+
+def _placed(files: Sequence[Path], splits: Sequence[Split | None] | None, folder: Path) -> dict[str, Chosen]:
+    """Return the keys that name the files, and those whose names say that they are validation or test."""
+    names = [_relative(file, folder) for file in files]
+    of = {s: [n for n, t in zip(names, splits or [None] * len(names), strict=True) if t is s] for s in (*Split, None)}
+    rest = of[None] + of[Split.TRAIN]
+    found = {"files": Chosen(rest[0] if len(rest) == 1 else rest, "relative to this file")}
+    given = {"validation": of[Split.VALIDATION], "test": of[Split.TEST]}
+    if any(given.values()):
+        found["splits"] = Chosen({k: v for k, v in given.items() if v}, "by the names of the files")
+    return found
+
+
+def _relative(file: Path, folder: Path) -> str:
+    path, base = file.resolve(), folder.resolve()
+    return str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
+
+
+def _split_of(file: Path) -> Split | None:
+    """Return validation or test where a file's name says so; training files are those of no split."""
+    words = re.split(r"[^A-Za-z]+", file.name.partition(".")[0])
+    found = next((split for word in words if (split := split_named(word)) is not None), None)
+    return None if found is Split.TRAIN else found
+
+
+def _records(preview: Preview) -> int:
+    return preview.total or preview.usable

@@ -1,0 +1,116 @@
+"""`init`: what is found in files is written down with its reason, and passes validation and preview; or nothing is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.io import write
+from ase.units import kcal, mol
+
+from gfm_pipeline.apps.ingest.preview import preview
+from gfm_pipeline.cli import init as command
+from gfm_pipeline.cli.main import invoke
+from gfm_pipeline.core.errors import GFMError, error_of, plain_error
+from gfm_pipeline.workflow.load import load_workflow
+from gfm_pipeline.workflow.resolve import resolve_sources
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch) -> Path:
+    """Go to an empty folder, where previews are made in this process: the programs are the same."""
+
+    def asked(_module: str, spec: Any, _kind: type, _seconds: float) -> Any:
+        try:
+            return preview(spec)
+        except GFMError as error:
+            raise error_of(plain_error(error)) from None
+
+    monkeypatch.setattr(command, "query", asked)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def frames(path: str, n: int = 24, unit: float = 1.0, first: int = 0, **info: Any) -> None:
+    """Write small crystals labelled by EMT, in keys that nobody declared, in ``unit`` eV."""
+    found = []
+    for k in range(first, first + n):
+        atoms = bulk(("Cu", "Ni", "Al")[k % 3], cubic=True) * (1, 1, 2)
+        atoms.rattle(0.08, seed=k)
+        atoms.calc = EMT()
+        atoms.arrays["my_forces"] = atoms.get_forces() / unit
+        atoms.info = {"emt_energy": atoms.get_potential_energy() / unit, "run": f"r{k // 3}", **info}
+        atoms.calc = None
+        found.append(atoms)
+    write(path, found, format="extxyz")
+
+
+def test_keys_units_groups_and_splits_are_found_and_written_with_reasons(here, capsys):
+    (here / "set").mkdir()
+    frames("set/train.xyz", 27, kcal / mol)
+    frames("set/test.xyz", 6, kcal / mol, first=27)
+    assert invoke(["init", "set/train.xyz", "set/test.xyz", "--output", "w.yaml", "--name", "mine", "--json"]) == 0
+    (source,) = json.loads(capsys.readouterr().out)["sources"]
+    assert source["name"] == "set"
+    assert source["settings"] | {"files": "", "splits": ""} == {
+        "reader": "ase",
+        "files": "",
+        "splits": "",
+        "energy_key": "emt_energy",
+        "forces_key": "my_forces",
+        "energy_unit": "kcal/mol",
+        "group_key": "run",
+    }
+    assert [s["records"] for s in source["splits"]][2] == 6
+    loaded = load_workflow(here / "w.yaml")
+    assert loaded.model.name == "mine"
+    (settings,) = resolve_sources(loaded)
+    assert [Path(f).name for f in settings.files] == ["train.xyz", "test.xyz"]
+    text = (here / "w.yaml").read_text()
+    for key in ("energy_key", "energy_unit", "group_key"):
+        assert any(line.strip().startswith(f"{key}:") and "  # " in line for line in text.splitlines())
+    assert list(here.iterdir()) == [here / "set", here / "w.yaml"] or len(list(here.iterdir())) == 2
+
+
+def test_nothing_is_written_where_ingest_would_fail_or_a_file_is_there(here, capsys):
+    cases = {
+        "cannot be read": ("odd.xyz", lambda p: p.write_text("no frames\n")),
+        "cannot be read ": ("one.npz", lambda p: np.savez(p, a=np.zeros(3))),
+        "three splits": ("two.xyz", lambda p: frames(str(p), 2)),
+    }
+    for words, (name, make) in cases.items():
+        make(here / name)
+        before = sorted(here.iterdir())
+        code = invoke(["init", name, "--output", "w.yaml"])
+        error = capsys.readouterr().err
+        assert code == 1
+        assert len(error.strip().splitlines()) == 1
+        assert words.strip() in error
+        assert sorted(here.iterdir()) == before
+    (here / "workflow.yaml").write_text("mine\n")
+    assert invoke(["init", "odd.xyz"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (here / "workflow.yaml").read_text() == "mine\n"
+    for arguments in (["gone.xyz", "--output", "w.yaml"], ["--output", "w.yaml"], ["odd.xyz", "--output", "no/w.yaml"]):
+        assert invoke(["init", *arguments]) == 2
+        assert "Traceback" not in capsys.readouterr().err
+
+
+def test_on_a_terminal_it_asks_and_more_bad_records_are_tolerated_by_name(here, monkeypatch):
+    frames("a.xyz", 24)
+    with open("a.xyz", "a") as stream:
+        stream.write("1\nProperties=species:S:1:pos:R:3\nCu 0 0 0\n" * 4)  # without labels
+    monkeypatch.setattr("sys.stdin", type("Terminal", (), {"isatty": staticmethod(lambda: True)}))
+    answers = iter(["copper", "nothing*.xyz", "a*.xyz", ""])
+    monkeypatch.setattr(command.click, "prompt", lambda *_, **__: next(answers))
+    assert invoke(["init"]) == 0
+    model = load_workflow(here / "workflow.yaml").model
+    assert model.name == "copper"
+    assert list(model.data.sources) == ["a"]
+    assert 4 / 28 < model.data.max_quarantined < 0.3
+    assert "4 x " in (here / "workflow.yaml").read_text()
