@@ -60,14 +60,18 @@ def compare(model: Potential, run: TrainingPass) -> None:
         torch.testing.assert_close(gradient_of(model, found), gradient_of(model, expected), rtol=2e-3, atol=2e-4)
 
 
-def test_the_whole_pass_is_one_graph_of_any_size_with_the_same_numbers():
+OTHERS = ["EGNN", "PaiNN", "PNA", "PNAPlus", "PNAEq", "DimeNet++", "MACE", "NequIP", "GAT", "MFC"]
+
+
+@pytest.mark.parametrize("name", ["SchNet", *(pytest.param(name, marks=pytest.mark.long) for name in OTHERS)])
+def test_the_whole_pass_is_one_graph_of_any_size_with_the_same_numbers(name):
     graphs = []
 
     def count(module, inputs):
         graphs.append(module)
         return module.forward
 
-    model = model_of()
+    model = model_of(name)
     run = TrainingPass(model, count)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
