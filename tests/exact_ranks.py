@@ -107,8 +107,8 @@ def body(spec: Spec, task: Task) -> dict[str, int]:
         cases = [(name, ForceHead.CONSERVATIVE) for name in ALGORITHMS] + [("SchNet", ForceHead.DIRECT)]
         for name, head in cases:
             trainer = make(name, head, spec, communicator)
-            score, _ = trainer.validate(20)
-            found[f"{name}-{head}-score"] = np.array(score)
+            measured = trainer.validate(20)
+            found[f"{name}-{head}-score"] = np.array([measured.objective, measured.standard_error])
             found[f"{name}-{head}-shift"] = trainer.average.shift(ENERGY).values.numpy().copy()
             for step in range(STEPS):
                 misbehave(spec, trainer, communicator)

@@ -109,6 +109,8 @@ class TrainingState:
         (graphs, objective) of this task's checks at constant rate: what the stopper judges.
     best
         (graphs, objective) of the best validation of the model's life.
+    recent
+        (objective, standard error) of the last validations of the model's life, oldest first.
     next_validation
         Validate once this many graphs were seen.
     loss_sum, loss_count
@@ -126,6 +128,7 @@ class TrainingState:
     stopping: StopReason | None = None
     history: tuple[tuple[int, float], ...] = ()
     best: tuple[int, float] | None = None
+    recent: tuple[tuple[float, float], ...] = ()
     next_validation: int = 0
     loss_sum: float = 0.0
     loss_count: int = 0

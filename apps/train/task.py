@@ -22,9 +22,10 @@ from gfm_pipeline.apps.train.distributed import Communicator, process_group
 from gfm_pipeline.apps.train.schedule import Phase, anneal_after
 from gfm_pipeline.apps.train.setup import CHECKPOINTS, check, prepare
 from gfm_pipeline.apps.train.trainer import Diverged, Trainer
+from gfm_pipeline.apps.train.validate import Validation
 from gfm_pipeline.core.contracts.task import PROGRESS_FILE, ExitCode
 from gfm_pipeline.core.contracts.training import TrainSpec
-from gfm_pipeline.core.contracts.training_result import DatasetErrors, StopReason, TrainResult
+from gfm_pipeline.core.contracts.training_result import StopReason, TrainResult
 from gfm_pipeline.core.publish import is_published, read_manifest
 from gfm_pipeline.core.records import from_plain, to_plain
 
@@ -40,14 +41,15 @@ class ProgressWriter:
         self._written = max((last_graphs(folder / PROGRESS_FILE) for folder in earlier), default=-1)
         self._last = time.monotonic()
 
-    def checked(self, trainer: Trainer, score: float, errors: dict[str, DatasetErrors], loss: float | None) -> None:
+    def checked(self, trainer: Trainer, found: Validation, loss: float | None) -> None:
         """Write the line of a validation."""
         brief = {
             name: {"energy_mae": e.energy_mae, "force_mae": e.force_mae}
-            | {f"{other}_mae": found.mae for other, found in e.others.items()}
-            for name, e in errors.items()
+            | {f"{name}_mae": other.mae for name, other in e.others.items()}
+            for name, e in found.errors.items()
         }
-        self._write(trainer, train_loss=loss, objective=score, errors=brief)
+        measured = {"objective": found.objective, "objective_error": found.standard_error, "errors": brief}
+        self._write(trainer, train_loss=loss, **measured)
 
     def pulse(self, trainer: Trainer) -> None:
         """Write a line without objective every few seconds, so that a long stretch between validations shows life."""
@@ -174,12 +176,12 @@ def _ended(spec: TrainSpec, trainer: Trainer) -> StopReason | None:
 def _check(spec: TrainSpec, trainer: Trainer, progress: ProgressWriter, every: int) -> None:
     """Validate, report, and begin the anneal phase when it is time."""
     loss = trainer.train_loss
-    score, errors = trainer.validate(spec.validation_limit)
-    progress.checked(trainer, score, errors, loss)
+    found = trainer.validate(spec.validation_limit)
+    progress.checked(trainer, found, loss)
     state = replace(trainer.state, next_validation=(trainer.state.graphs // every + 1) * every)
     rule = spec.convergence
     if rule is not None and state.phase is Phase.STABLE:
-        state = replace(state, history=(*state.history, (state.graphs, score)))
+        state = replace(state, history=(*state.history, (state.graphs, found.objective)))
         status = judge(state.history, state.graphs, rule)
         if status is not TrainingStatus.IMPROVING:
             reason = StopReason.CONVERGED if status is TrainingStatus.PLATEAU else StopReason.LIMIT
@@ -212,9 +214,10 @@ def _summary(spec: TrainSpec, trainer: Trainer, reason: StopReason) -> str:
 def _result(trainer: Trainer, reason: StopReason, message: str) -> TrainResult:
     state, card = trainer.state, trainer.card
     diverged = reason is StopReason.DIVERGED
+    objective, error = (None, None) if diverged else _judged(trainer, reason)
     return TrainResult(
         stop_reason=reason,
-        objective=None if diverged else card.objective,
+        objective=objective,
         errors={} if diverged else card.errors,
         graphs=state.graphs,
         steps=state.steps,
@@ -224,4 +227,17 @@ def _result(trainer: Trainer, reason: StopReason, message: str) -> TrainResult:
         checkpoint=None,
         digest=None,
         message=message,
+        objective_error=error,
     )
+
+
+def _judged(trainer: Trainer, reason: StopReason) -> tuple[float | None, float | None]:
+    """Return the objective that a training is judged by, and its standard error.
+
+    A rung is judged by the best of its last validations, so that a single bad one decides nothing; a member, which is
+    served as it ended, by the last one.
+    """
+    recent = trainer.state.recent
+    if not recent:  # validated by an earlier version
+        return trainer.card.objective, None
+    return min(recent) if reason is StopReason.BUDGET else recent[-1]

@@ -22,12 +22,13 @@ from gfm_pipeline.apps.train.flat_parameters import clip, flat_parts, flatten, u
 from gfm_pipeline.apps.train.optimisers.base import build_optimiser
 from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.apps.train.schedule import Progress, build_schedule, learning_rate
-from gfm_pipeline.apps.train.validate import BATCH, finite, validate
+from gfm_pipeline.apps.train.validate import BATCH, Validation, finite, validate
 from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings
 from gfm_pipeline.core.contracts.training import target_weights
-from gfm_pipeline.core.contracts.training_result import DatasetErrors
 from gfm_pipeline.core.errors import GFMError, IntegrityError, NodeError
 from gfm_pipeline.models import Potential, multitask_loss
+
+RECENT = 3  # validations that the objective of a rung is the best of
 
 
 class Diverged(GFMError):
@@ -246,7 +247,7 @@ class Trainer:
         p = self.state
         return p.loss_sum / p.loss_count if p.loss_count else None
 
-    def validate(self, limit: int | None) -> tuple[float, dict[str, DatasetErrors]]:
+    def validate(self, limit: int | None) -> Validation:
         """Validate the EMA weights, fitted to composition, and keep the result on the card and in ``state.best``.
 
         Raises
@@ -262,22 +263,25 @@ class Trainer:
         size = BATCH if self.micro_batch is None else min(BATCH, self.micro_batch)
         if self.splits.samples:
             fit_composition(self.average, self.splits.samples, size, self.communicator, self.device)
-        score, errors = validate(self.average, self.splits.validation, limit, size, self.communicator, self.device)
+        found = validate(self.average, self.splits.validation, limit, size, self.communicator, self.device)
         p = self.state
-        if not finite(list(errors.values())):
+        if not finite(list(found.errors.values())):
             raise Diverged(f"The validation errors are not finite at step {p.steps}, after {p.graphs} graphs.")
+        score = found.objective
         best = (p.graphs, score) if p.best is None or score < p.best[1] else p.best
+        recent = (*p.recent, (score, found.standard_error))[-RECENT:]
         elapsed = time.perf_counter() - started
-        self.card = replace(self.card, graphs=p.graphs, steps=p.steps, objective=score, errors=errors)
+        self.card = replace(self.card, graphs=p.graphs, steps=p.steps, objective=score, errors=found.errors)
         self.state = replace(
             p,
             best=best,
+            recent=recent,
             schedule=dict(self.schedule.validated(p.schedule, score)),
             loss_sum=0.0,
             loss_count=0,
             task_seconds=p.task_seconds + elapsed,
         )
-        return score, errors
+        return found
 
 
 def _part_size(settings: OptimiserSettings, ranks: int, micro_batch: int | None) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from gfm_pipeline.apps.dataset import GraphTable, collate
 from gfm_pipeline.apps.train.device import CPU
 from gfm_pipeline.apps.train.distributed import SINGLE, Communicator
 from gfm_pipeline.apps.train.load_balance import Indices, assign, cost
-from gfm_pipeline.core.contracts.targets import Target
+from gfm_pipeline.core.contracts.targets import Level, Target
 from gfm_pipeline.core.contracts.training_result import DatasetErrors, TargetError
 from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.models import Potential
@@ -28,38 +29,81 @@ def subset(n: int, limit: int | None) -> Indices:
     return np.sort(np.random.default_rng(0).permutation(n)[:limit])
 
 
+@dataclass(frozen=True)
+class Validation:
+    """What a validation found.
+
+    Parameters
+    ----------
+    objective
+        See `objective`.
+    errors
+        By dataset.
+    standard_error
+        Of the objective, over structures: how much other structures of the same kind would have changed it.
+    """
+
+    objective: float
+    errors: dict[str, DatasetErrors]
+    standard_error: float
+
+
 def error_sums(
     model: Potential, table: GraphTable, index: Indices, batch_size: int, device: torch.device
 ) -> NDArray[np.float64]:
-    """Return sums and counts [2, 2, T] of absolute errors of the model's targets on the structures ``index``.
+    """Return the products of each two columns [2T + 1, 2T + 1], summed over the structures ``index``, and counts.
 
-    The second axis is the model's error, and that of one that learned nothing. Missing labels are left out.
+    The columns are, of each structure, the sums of absolute errors of the model's T targets, those of a model that
+    learned nothing, and 1: the last row has the sums of all columns. Behind them, [2T + 1, 2T + 2] in all, stands
+    a column that begins with the numbers of known values of each target. Missing labels are left out.
     """
     targets = model.spec.targets
-    sums = np.zeros((2, 2, len(targets)))
+    sums = np.zeros((2 * len(targets) + 1, 2 * len(targets) + 2))
     for start in range(0, len(index), batch_size):
         graphs = index[start : start + batch_size]
         batch = collate([table], np.zeros(len(graphs), dtype=np.int64), graphs).to(device)
         out = model(batch)
+        columns = torch.zeros(len(graphs), len(sums), dtype=torch.float64, device=device)
+        columns[:, -1] = 1.0
         for k, target in enumerate(targets):
             label = batch.labels.get(target.name)
             if label is None:
                 continue
             known = ~torch.isnan(label)
+            of_graph = batch.graph if target.level is Level.ATOM else torch.arange(len(graphs), device=device)
             for which, error in enumerate((out.values[target.name] - label, label)):
-                size = error.double().abs()
+                size = error.double().abs().masked_fill(~known, 0.0).view(len(label), -1).sum(1)
                 if target.per_atom:
-                    size = size / batch.natoms.double().view(-1, *[1] * (size.ndim - 1))
-                values = size[known]
-                sums[0, which, k] += float(values.sum())
-                sums[1, which, k] += values.numel()
+                    size = size / batch.natoms.double()
+                columns[:, which * len(targets) + k].index_add_(0, of_graph, size)
+            sums[k, -1] += int(known.sum())
+        sums[:, :-1] += (columns.t() @ columns).cpu().numpy()
     return sums
 
 
 def mean_errors(targets: Sequence[Target], sums: NDArray[np.float64]) -> DatasetErrors:
     """Return the errors of a dataset from what `error_sums` counted."""
-    means = sums[0] / np.maximum(sums[1], 1)
+    n = len(targets)
+    means = sums[-1, : 2 * n].reshape(2, n) / np.maximum(sums[:n, -1], 1)
     return DatasetErrors.of([TargetError(t, float(means[0, k]), float(means[1, k])) for k, t in enumerate(targets)])
+
+
+def variance(sums: NDArray[np.float64]) -> float:
+    """Return the variance of a dataset's part of the objective, over structures, from what `error_sums` counted.
+
+    The objective is a mean of ratios of sums, whose variance is that of its linear part (Cochran, Sampling Techniques,
+    1977, section 6.3); errors of energies and forces of one structure go together.
+    """
+    n, structures = (len(sums) - 1) // 2, sums[-1, -2]
+    model, nothing = sums[-1, :n], sums[-1, n : 2 * n]
+    counted = nothing > 0.0
+    if structures < 2 or not counted.any():
+        return 0.0
+    weight = np.where(counted, 1.0 / np.where(counted, nothing, 1.0), 0.0) / counted.sum()
+    ratio = np.where(counted, model / np.where(counted, nothing, 1.0), 0.0)
+    linear = np.concatenate([weight, -ratio * weight])
+    found = linear @ sums[: 2 * n, : 2 * n] @ linear
+    return max(0.0, float(found)) * float(structures / (structures - 1))
 
 
 def objective(errors: Mapping[str, DatasetErrors]) -> float:
@@ -88,8 +132,8 @@ def validate(
     batch_size: int = BATCH,
     communicator: Communicator = SINGLE,
     device: torch.device = CPU,
-) -> tuple[float, dict[str, DatasetErrors]]:
-    """Return the objective and the errors of each dataset, on at most ``limit`` structures of each.
+) -> Validation:
+    """Return objective, standard error and the errors of each dataset, on at most ``limit`` structures of each.
 
     Errors are averaged over structures, or atoms, and components; those of extensive values of structures, such as
     energies, are per atom. The errors of a model that learned nothing (references, zero forces) are of the same labels.
@@ -124,7 +168,8 @@ def validate(
         communicator.all_reduce(total)
         sums = total.cpu().numpy()
     errors = {name: mean_errors(model.spec.targets, part) for name, part in zip(tables, sums, strict=True)}
-    return objective(errors), errors
+    spread = sum(variance(part) for part in sums) ** 0.5 / len(errors)
+    return Validation(objective(errors), errors, spread)
 
 
 def finite(errors: Sequence[DatasetErrors]) -> bool:

@@ -68,6 +68,8 @@ class Hyperparameter:
         the default holds and the key does not enter the settings of a campaign.
     log
         Whether the ``search`` range has a logarithmic scale.
+    former
+        What earlier versions searched where the key is left out: campaigns that began so keep it.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Hyperparameter:
     choices: tuple[str, ...] = ()
     search: Any = None
     log: bool = False
+    former: tuple[Any, ...] = ()
     registry: Extensions[Any] | None = None
 
     def __post_init__(self) -> None:
@@ -110,10 +113,18 @@ class Hyperparameter:
     @property
     def default_space(self) -> Any:
         """The `search` entry as a user would write it; None where nothing is searched."""
-        if isinstance(self.search, tuple):
-            low, high = self.search
+        return self._written(self.search)
+
+    @property
+    def former_spaces(self) -> list[Any]:
+        """The `former` entries as a user would write them."""
+        return [self._written(value) for value in self.former]
+
+    def _written(self, search: Any) -> Any:
+        if isinstance(search, tuple):
+            low, high = search
             return {"low": low, "high": high, "scale": "log" if self.log else "linear"}
-        return self.search
+        return search
 
     def one(self, value: Any, at: tuple[str | int, ...] = ()) -> Any:
         """Return a single value, in its own type.

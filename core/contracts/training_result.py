@@ -70,7 +70,10 @@ class TrainResult:
     """How a training ended.
 
     ``objective`` is the mean over datasets of the mean over targets of MAE / null on the validation split with EMA
-    weights: 1 means nothing learned, 0 is perfect; None when diverged.
+    weights: 1 means nothing learned, 0 is perfect; None when diverged. Of a rung it is the best of the last three
+    validations, so that a single bad one decides nothing; of a training to convergence the last one.
+    ``objective_error`` is its standard error over structures; None when diverged, and of trainings of earlier versions.
+    ``errors`` are those of the last validation.
     """
 
     stop_reason: StopReason
@@ -84,3 +87,4 @@ class TrainResult:
     checkpoint: str | None
     digest: str | None
     message: str = ""
+    objective_error: float | None = None

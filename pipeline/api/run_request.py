@@ -184,6 +184,7 @@ def _as_begun(model: WorkflowModel, paths: CampaignPaths) -> WorkflowModel:
         return model
     before = {"proposals": default_choice(PROPOSALS, UNSAID["proposals"]), "asynchronous": False}
     kept = {k: v for k, v in before.items() if k not in model.search.model_fields_set and k not in begun}
+    kept["space"] = model.search.space.as_begun(begun.get("space", {}))
     model = model.model_copy(update={"search": model.search.model_copy(update=kept)})
     members, cap = begun.get("members", {}), math.ceil(model.converge.members / 2)
     halved = math.ceil(members.get("count", 0) / 2)  # the limit that there was without a word

@@ -184,7 +184,7 @@ def _candidates(paths: CampaignPaths, stage: StageState, members: Iterable[Membe
         name = candidate.name
         tasks = [(r, stage.tasks[t]) for r in range(len(rungs)) if (t := task_name(name, r)) in stage.tasks]
         views = tuple(
-            RungView(r, rungs[r], objective_of(stage, name, r), task.seconds)
+            RungView(r, rungs[r], objective_of(stage, name, r), task.seconds, _objective_error(task))
             for r, task in tasks
             if task.status in (TaskStatus.DONE, TaskStatus.FAILED)
         )
@@ -197,6 +197,11 @@ def _candidates(paths: CampaignPaths, stage: StageState, members: Iterable[Membe
             name, candidate.wave, candidate.settings, views, status, outcome, curve, running,
             kilowatt_hours(used.all), used.joules_per_graph,
         )  # fmt: skip
+
+
+def _objective_error(task: TaskState) -> float | None:
+    result = task.decoded(TrainResult)
+    return None if result is None else result.objective_error
 
 
 def _candidate_status(

@@ -104,7 +104,8 @@ def _how_far(attempt: Path) -> str:
     if "graphs" in found:
         words.append(f"{found['graphs']:,} graphs")
     if found.get("objective") is not None:
-        words.append(f"objective {found['objective']:.4f}")
+        error = found.get("objective_error")
+        words.append(f"objective {found['objective']:.4f}" + ("" if error is None else f" ± {error:.4f}"))
     if found.get("phase") == "anneal":
         words.append("annealing")
     if found.get("total"):

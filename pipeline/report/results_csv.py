@@ -1,8 +1,8 @@
 """``results.csv``: the candidates of a search in the columns that DeepHyper writes and its own tools read.
 
 ``objective`` is what DeepHyper maximises, so it is minus the objective at the last rung that a candidate finished; of
-those that diverged or failed it is a word that begins with F. ``m:`` columns are what else is known: rungs, graphs,
-times since the search began (s), node-seconds and energy, with how it is known.
+those that diverged or failed it is a word that begins with F. ``m:`` columns are what else is known: the objective's
+standard error, rungs, graphs, times since the search began (s), node-seconds and energy, with how it is known.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def _row(stage: StageState, candidate: CandidateView, number: int, rungs: int) -
         "m:rung": "" if last is None else last,
         "m:graphs": "" if result is None else result.graphs,
         "m:seconds": round(sum(task.seconds for task in tasks), 3),
+        "m:objective_error": "" if result is None or result.objective_error is None else result.objective_error,
     }
     for rung in range(rungs):
         known = objectives.get(rung)

@@ -185,7 +185,7 @@ def _candidates(view: CampaignView, width: int) -> RichTable | None:
         cells: list[RenderableType] = [
             Text(candidate.name),
             short_count(candidate.rungs[-1].graphs),
-            objective(candidate_tables.best_objective(candidate)),
+            objective(candidate_tables.best_objective(candidate), error=candidate_tables.best_error(candidate)),
             _status(candidate.status),
         ]
         if wide:

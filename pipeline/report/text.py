@@ -57,9 +57,10 @@ def milli(value: float | None) -> str:
     return MISSING if value is None else significant(1e3 * value)
 
 
-def objective(value: float | None, decimals: int = 4) -> str:
-    """Return an objective (a ratio to "learns nothing")."""
-    return MISSING if value is None else f"{value:.{decimals}f}"
+def objective(value: float | None, decimals: int = 4, error: float | None = None) -> str:
+    """Return an objective (a ratio to "learns nothing"), with its standard error where that is known."""
+    spread = "" if error is None else f" ± {error:.{decimals}f}"
+    return MISSING if value is None else f"{value:.{decimals}f}{spread}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:

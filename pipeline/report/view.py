@@ -67,12 +67,16 @@ class SourceView:
 
 @dataclass(frozen=True)
 class RungView:
-    """One rung of a candidate: graphs seen at its end, objective (None: diverged or failed), task seconds."""
+    """One rung of a candidate: graphs seen at its end, objective (None: diverged or failed), task seconds.
+
+    ``error`` is the standard error of the objective, None where it was not recorded.
+    """
 
     rung: int
     graphs: int
     objective: float | None
     seconds: float
+    error: float | None = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from typing_extensions import Self
 
 from gfm_pipeline.core.contracts.algorithms import ALGORITHMS, BUILT_IN, PREFIX, AlgorithmDescription
 from gfm_pipeline.core.contracts.extensions import suggestion
@@ -167,6 +168,12 @@ class _Space(Strict):
     def written(self) -> dict[str, Any]:
         """Return the space as plain data, as it enters the settings of a campaign: what is not searched is left out."""
         return {name: value for name, value in self.model_dump(mode="json").items() if value is not None}
+
+    def as_begun(self, recorded: Mapping[str, Any]) -> Self:
+        """Return the space of a campaign that recorded one: what the file leaves out is what its version searched."""
+        unsaid = [name for name in HYPERPARAMETERS if name not in self.model_fields_set and name in recorded]
+        kept = {name: recorded[name] for name in unsaid if recorded[name] in HYPERPARAMETERS[name].former_spaces}
+        return self.model_copy(update=kept)
 
     def compile(self) -> SearchSpace:
         """Return the space the search works on."""

@@ -56,9 +56,9 @@ def fitted(model: Potential, *tables: GraphTable) -> torch.Tensor:
 def test_an_error_linear_in_composition_is_cured():
     model = model_of()
     train, held_out = (off_by(model, columns_of(seed, 60), OFF) for seed in (0, 1))
-    _, before = validate(model, {"d": held_out}, None)
+    before = validate(model, {"d": held_out}, None).errors
     shift = fitted(model, train)
-    _, after = validate(model, {"d": held_out}, None)
+    after = validate(model, {"d": held_out}, None).errors
     assert before["d"].energy_mae > 0.3
     assert after["d"].energy_mae < 1e-5
     assert after["d"].force_mae == before["d"].force_mae == pytest.approx(0.1, rel=1e-5)
@@ -71,7 +71,7 @@ def test_one_composition_alone_says_nothing_of_its_elements_and_is_cured():
     model = model_of()
     train, held_out = (off_by(model, columns_of(seed, 60, (8, 1, 1)), OFF) for seed in (0, 1))
     shift = fitted(model, train)
-    assert validate(model, {"d": held_out}, None)[1]["d"].energy_mae < 1e-5
+    assert validate(model, {"d": held_out}, None).errors["d"].energy_mae < 1e-5
     assert float(shift.abs().max()) < 1.0  # the smallest numbers that do it
 
 

@@ -15,7 +15,7 @@ from gfm_pipeline.apps.runtime.program import Task
 from gfm_pipeline.apps.train.checkpoint import load, load_model
 from gfm_pipeline.apps.train.setup import CHECKPOINTS
 from gfm_pipeline.apps.train.task import train
-from gfm_pipeline.apps.train.validate import validate
+from gfm_pipeline.apps.train.validate import Validation, validate
 from gfm_pipeline.core.contracts.algorithms import BUILT_IN
 from gfm_pipeline.core.contracts.task import ExitCode
 from gfm_pipeline.core.contracts.training import Convergence, DatasetRef, TrainSpec
@@ -61,7 +61,18 @@ def test_the_published_model_predicts_what_was_validated(spec, tmp_path, dataset
         d.name: GraphTable.build(morse_columns(seed, 24, stiffness), 3.0, k, {"energy": REFERENCE})
         for k, (d, seed, stiffness) in enumerate(zip(datasets, (1, 11), (1.0, 2.0), strict=True))
     }
-    assert validate(model.potential, tables, None)[0] == result.objective
+    assert validate(model.potential, tables, None).objective == result.objective
+
+
+def test_a_rung_is_judged_by_the_best_of_its_last_validations(spec, tmp_path, monkeypatch):
+    """One that is out of the way decides nothing: neither which candidates go on, nor in the record."""
+    found = iter([0.5, 0.3, 0.2, 0.25, 0.9])
+    monkeypatch.setattr("gfm_pipeline.apps.train.trainer.validate", lambda *_: Validation(next(found), {}, 0.01))
+    result = run(replace(spec, budget_graphs=240, validate_every=48), tmp_path / "a")
+    assert (result.objective, result.objective_error) == (0.2, 0.01)
+    said = lines(tmp_path / "a")
+    assert [x["objective"] for x in said] == [0.5, 0.3, 0.2, 0.25, 0.9]
+    assert {x["objective_error"] for x in said} == {0.01}
 
 
 def test_a_rung_continued_is_the_longer_rung(spec, tmp_path):

@@ -17,7 +17,7 @@ from gfm_pipeline.apps.train.optimisers.adamw import AdamW
 from gfm_pipeline.apps.train.sampler import BLOCK, Sampler, draws_per_block
 from gfm_pipeline.apps.train.schedule import Anneal, anneal_after, learning_rate
 from gfm_pipeline.apps.train.task import last_graphs
-from gfm_pipeline.apps.train.validate import objective, subset, validate
+from gfm_pipeline.apps.train.validate import error_sums, mean_errors, objective, subset, validate, variance
 from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings
 from gfm_pipeline.core.contracts.training import Convergence
 from gfm_pipeline.core.errors import DataError
@@ -129,7 +129,9 @@ def test_validation_subset_is_fixed_and_objective_is_relative_to_learning_nothin
     model = Potential(ModelSpec("SchNet", 8, 1, 3.0))
     with torch.no_grad():
         model.node_energy.weight2.zero_()
-    score, errors = validate(model, {"soft": table}, None)
+    found = validate(model, {"soft": table}, None)
+    score, errors = found.objective, found.errors
+    assert found.standard_error == pytest.approx(0.0, abs=1e-12)  # a ratio that is 1 for every structure
     assert score == pytest.approx(1.0)
     assert errors["soft"].force_mae == pytest.approx(np.abs(table.atom_labels["forces"]).mean(), rel=1e-6)
     assert errors["soft"].energy_mae == pytest.approx(
@@ -137,6 +139,22 @@ def test_validation_subset_is_fixed_and_objective_is_relative_to_learning_nothin
     )
     half = replace(errors["soft"], energy_mae=errors["soft"].energy_mae / 2)
     assert objective({"a": errors["soft"], "b": half}) == pytest.approx((1 + 0.75) / 2)
+
+
+def test_the_standard_error_is_the_scatter_of_objectives_on_other_structures():
+    """Of subsets drawn at random from many structures, against what one of them says of itself."""
+    table = GraphTable.build(morse_columns(6, 1500, 1.0), 3.0, 0, {"energy": REFERENCE})
+    torch.manual_seed(1)
+    model = Potential(ModelSpec("SchNet", 8, 1, 3.0))
+    cpu, targets = torch.device("cpu"), model.spec.targets
+    parts = [error_sums(model, table, np.arange(k, 1500, 50), 64, cpu) for k in range(50)]
+    objectives = [objective({"d": mean_errors(targets, part)}) for part in parts]
+    said = [variance(part) ** 0.5 for part in parts]
+    assert np.median(said) == pytest.approx(np.std(objectives), rel=0.35)
+    whole = error_sums(model, table, np.arange(1500), 64, cpu)
+    np.testing.assert_allclose(sum(parts), whole, rtol=1e-6, atol=1e-9)
+    assert variance(whole) ** 0.5 == pytest.approx(np.median(said) / 50**0.5, rel=0.35)
+    assert variance(error_sums(model, table, np.arange(1), 64, cpu)) == 0.0  # one structure says nothing of others
 
 
 def test_memory_setting_says_whether_it_worked():

@@ -100,10 +100,12 @@ def make(targets: tuple[Target, ...], algorithm: str = "PaiNN", **changes) -> Tr
 @pytest.mark.parametrize(("algorithm", "head"), [("SchNet", ForceHead.CONSERVATIVE), ("PaiNN", ForceHead.DIRECT)])
 def test_all_targets_learn_at_once(algorithm, head):
     trainer = make(TARGETS, algorithm, force_head=head)
-    before, first = trainer.validate(None)
+    found = trainer.validate(None)
+    before, first = found.objective, found.errors
     for _ in range(150):
         trainer.step()
-    after, errors = trainer.validate(None)
+    found = trainer.validate(None)
+    after, errors = found.objective, found.errors
     assert [error.target for error in errors["d"].by_target()] == list(TARGETS)
     assert after < 0.5 * before
     for one, two in zip(first["d"].by_target(), errors["d"].by_target(), strict=True):
@@ -132,10 +134,11 @@ def test_parts_and_shares_of_a_batch_have_the_gradient_of_the_whole():
 
 def test_a_model_of_other_targets_alone_learns_and_is_kept(tmp_path):
     trainer = make((DIPOLE, CHARGES))
-    before, _ = trainer.validate(None)
+    before = trainer.validate(None).objective
     for _ in range(60):
         trainer.step()
-    after, errors = trainer.validate(None)
+    found = trainer.validate(None)
+    after, errors = found.objective, found.errors
     assert after < 0.7 * before
     assert (errors["d"].null_energy_mae, errors["d"].energy_mae) == (0.0, 0.0)
     save(tmp_path / "c", trainer.card, trainer.state, trainer.tensors())
@@ -208,10 +211,11 @@ def test_stress_is_learned_from_stress_alone():
         spec.optimiser,
         Sampler([48], 2.0, 1),
     )
-    before, _ = trainer.validate(None)
+    before = trainer.validate(None).objective
     for _ in range(80):
         trainer.step()
-    after, errors = trainer.validate(None)
+    found = trainer.validate(None)
+    after, errors = found.objective, found.errors
     assert [error.target for error in errors["d"].by_target()] == [STRESS]
     assert after < 0.3 * before
 

@@ -197,3 +197,31 @@ def test_it_keeps_the_proposals_it_began_with(recorded):
     assert method(workflow) == "batch-ucb"
     assert not in_waves(workflow)
     assert cap(workflow) is None
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_search_goes_on_with_what_its_version_searched_where_the_file_is_silent(recorded, kept):
+    """A changed default does not make a search of before anew; a setting that was taken out of the file does."""
+    from gfm_pipeline.api.run_request import resolve
+
+    before = {"low": 1, "high": 30, "scale": "log"} if kept else 5
+
+    def silent(entries):
+        return [replace(e, data=with_weight(e.data)) if e.data.get("stage") == "search" else e for e in entries]
+
+    def with_weight(data):
+        if "settings" not in data:
+            return data
+        space = {**data["settings"]["space"], "force_weight": before}
+        return {**data, "settings": {**data["settings"], "space": space}}
+
+    rewrite(recorded / JOURNAL, silent)
+    file = recorded / "w.yaml"
+    file.write_text(file.read_text().replace("    force_weight: 5\n", ""))
+
+    def searched(campaign):
+        space = resolve(file, "local", recorded / campaign, ()).context.workflow.search.space
+        return space.written()["force_weight"]
+
+    assert searched("campaign") == (before if kept else searched("new"))
+    assert searched("new") == {"low": 0.3, "high": 3, "scale": "log"}

@@ -81,6 +81,7 @@ def candidates(rng: np.random.Generator, count: int = 14) -> tuple[CandidateView
                 2000 * 3**r,
                 None if status == "diverged" else quality + (0.95 - quality) * math.exp(-3.2 * 2000 * 3**r / 16000),
                 11.0 * 3**r,
+                0.0123,
             )
             for r in range(rungs)
         ]

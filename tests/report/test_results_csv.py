@@ -36,6 +36,7 @@ def test_deephyper_reads_it_and_finds_the_best(tmp_path):
         assert row["m:objective_rung_0"] == objective_of(stage, name, 0)
         assert {k: row[f"p:{k}"] for k in candidates[name].settings} == candidates[name].settings
         assert 0 <= row["m:timestamp_submit"] <= row["m:timestamp_gather"]
+        assert pd.isna(row["m:objective_error"])  # recorded before there was one
     ours = SpaceModel.model_validate(stage.settings["space"]).compile()
     again = read_results(folder / "optuna_journal.log", ours).results
     assert [(settings, -value) for settings, value in again] == [
@@ -50,8 +51,10 @@ def test_a_candidate_that_diverged_is_a_failure_to_deephyper():
     state = load_state(FIXTURE / "journal.jsonl")
     for name, task in state.stage("search").tasks.items():
         task.diverged = name.startswith("c00001")
+        task.result = {**task.result, "objective_error": 0.0123}
     table = pd.read_csv(io.StringIO(results_csv(state, build_view(FIXTURE).candidates)))
     assert table["objective"].astype(str).str.startswith("F_diverged").sum() == 1
+    assert set(table["m:objective_error"]) == {0.0123}
 
 
 def test_without_candidates_there_is_none():

@@ -64,7 +64,7 @@ def test_status_shows_what_matters_and_collapses_the_rest(
         assert stage.name in shown
     if width == 200:
         assert "search/c005-r2" in shown
-        assert "0.2395" in shown
+        assert "0.2395 ± 0.0123" in shown
 
 
 def test_status_json_is_plain_and_complete(campaign: tuple[CampaignView, dict[str, np.ndarray]]) -> None:

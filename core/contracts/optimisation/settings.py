@@ -37,7 +37,7 @@ class OptimiserSettings:
         ),
     )
     force_weight: float = field(
-        default=10.0,
+        default=1.0,
         metadata=declared(
             ValueKind.REAL,
             "Weight of the force loss against the energy loss.",
@@ -45,8 +45,9 @@ class OptimiserSettings:
             low=0,
             open_low=True,
             high=1e6,
-            search=(1, 30),
+            search=(0.3, 3),
             log=True,
+            former=((1, 30),),
         ),
     )
     weight_decay: float = field(

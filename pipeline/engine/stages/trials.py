@@ -58,8 +58,9 @@ def stopped_early(stage: StageState) -> dict[str, str]:
 
 def describe_training(result: TrainResult) -> str:
     """Return how a training ended, in words."""
+    error = "" if result.objective_error is None else f" ± {result.objective_error:.4f}"
     return (
-        f"objective {result.objective:.4f} after {result.graphs:,} graphs "
+        f"objective {result.objective:.4f}{error} after {result.graphs:,} graphs "
         f"({result.graphs_per_second:.0f} graphs/s, {result.stop_reason})"
     )
 

@@ -56,6 +56,12 @@ def best_objective(candidate: CandidateView) -> float | None:
     return values[-1] if values else None
 
 
+def best_error(candidate: CandidateView) -> float | None:
+    """Return the standard error of `best_objective`."""
+    values = [rung.error for rung in candidate.rungs if rung.objective is not None]
+    return values[-1] if values else None
+
+
 def ranked(candidates: tuple[CandidateView, ...]) -> tuple[CandidateView, ...]:
     """Best first: selected ones, then who came furthest, then by objective."""
 
