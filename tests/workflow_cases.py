@@ -47,8 +47,8 @@ def workflow(**changes: Any) -> WorkflowModel:
 
 # name: (text to replace, replacement, line of the fault or None, words the message must hold)
 FAULTS = {
-    "unknown optimiser": ("    hidden: [16]", "    optimiser: [adamw, moun]", 13, ["optimiser", "Did you mean muon?"]),
-    "unknown schedule": ("    hidden: [16]", "    schedule: cosin", 13, ["schedule", "Did you mean cosine?"]),
+    "unknown optimiser": ("    hidden: [16]", "    optimiser: [adamw, moun]", 14, ["optimiser", "Did you mean muon?"]),
+    "unknown schedule": ("    hidden: [16]", "    schedule: cosin", 14, ["schedule", "Did you mean cosine?"]),
     "unknown target": ("seed: 3", "targets: {energy: {}, dipol: {}}", 2, ["targets.dipol", "dipole", "declare it"]),
     "no energy": ("seed: 3", "targets: {forces: {}}", 2, ["targets", "energy: {}"]),
     "a target twice": ("seed: 3", "targets:\n  energy:\n  energy:", 4, ["duplicate", "energy"]),
