@@ -101,7 +101,7 @@ _SHARPNESS = Hyperparameter(
     "sharpness",
     ValueKind.REAL,
     4.0,
-    "How near the smooth maximum and minimum come to the hard ones.",
+    "Sharpness of the smooth maximum and minimum.",
     low=0,
     high=30,
     open_low=True,

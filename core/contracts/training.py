@@ -78,7 +78,7 @@ class ModelSettings:
         default=ForceHead.CONSERVATIVE,
         metadata=declared(
             ValueKind.NAME,
-            "Forces are minus the gradient of the energy (conservative), or come from a head of their own (direct).",
+            "Forces are minus the gradient of the energy (conservative), or come from their own head (direct).",
             choices=tuple(map(str, ForceHead)),
             search="conservative",
         ),
@@ -94,7 +94,7 @@ class ModelSettings:
         default=Conditioning.NONE,
         metadata=declared(
             ValueKind.NAME,
-            "What models are told of a structure beside its atoms: total charge, spin multiplicity, both, or nothing.",
+            "Inputs of models besides atoms: total charge, spin multiplicity, both, or none.",
             choices=tuple(map(str, Conditioning)),
         ),
     )

@@ -36,21 +36,21 @@ class DataModel(Strict):
     """Sources and how they are split."""
 
     sources: dict[Annotated[str, Field(pattern=NAME)], SourceModel] = Field(min_length=1)
-    validation: Fraction = Field(default=0.1, description="Share of records for validation; whole groups.")
-    test: Fraction = Field(default=0.1, description="Share of records for test; whole groups.")
+    validation: Fraction = Field(default=0.1, description="Share of records for validation, in whole groups.")
+    test: Fraction = Field(default=0.1, description="Share of records for test, in whole groups.")
     split_across_sources: AcrossSources = Field(
         default=AcrossSources.APART,
-        description="How sources are split beside each other: apart, or together, so that a group name or a structure "
-        "that several have is in the same split in all of them.",
+        description="apart: each source is split independently; together: a group name or a structure that "
+        "several sources have goes to the same split in all of them.",
     )
     max_quarantined: float = Field(default=0.05, ge=0, le=1, description="Largest tolerated share of bad records.")
     shard_mb: Annotated[float, Field(ge=1, le=16384)] = Field(
-        default=SHARD_MB, description="Size of the BP files of a dataset (MB); what is larger becomes several."
+        default=SHARD_MB, description="Largest size of a BP file (MB); larger datasets have several files."
     )
     edges: EdgeStorage = Field(
         default=EdgeStorage.ON_THE_FLY,
-        description="Edges are listed when structures are read (on_the_fly), or stored once, within the largest cutoff "
-        "of the search space (8 bytes each; another largest cutoff makes the datasets anew).",
+        description="on_the_fly: list edges when structures are read; stored: store them once, within the "
+        "largest cutoff of the search space (8 bytes per edge; another largest cutoff makes the datasets anew).",
     )
 
     @model_validator(mode="after")
@@ -65,22 +65,25 @@ class SearchModel(Strict):
 
     candidates: Candidates = Field(default=32, description="Candidates in all.")
     wave: Candidates | Literal["auto"] = Field(
-        default="auto", description="Candidates a wave, or at a time; auto: the site's slots."
+        default="auto", description="Candidates per wave, or at a time; auto: the site's slots."
     )
     asynchronous: bool = Field(
         default=True,
-        description="Candidates are proposed as places become free, from the results there are by then; false: in "
-        "waves, each from the results of a fixed set of earlier candidates, so that every run proposes the same. A "
-        "campaign that began without the key keeps to waves.",
+        description="true: propose candidates as slots become free, from all results so far; false: propose in "
+        "waves, each from the results of a fixed set of earlier candidates, so that every run proposes the "
+        "same. Campaigns that started without this key keep waves.",
     )
     rungs: list[Graphs] = Field(
         default=[10_000, 30_000, 90_000],
         min_length=1,
         max_length=64,
-        description="Graphs seen in a candidate's life, at each rung.",
+        description="Training graphs of a candidate up to each rung, in total.",
     )
     reduction: float = Field(
-        default=3.0, gt=1.0, le=1000.0, description="One in so many is promoted from a rung to the next."
+        default=3.0,
+        gt=1.0,
+        le=1000.0,
+        description="One in this many candidates is promoted from each rung to the next.",
     )
     validation_limit: Graphs | None = Field(default=None, description="Validation graphs per dataset; null: all.")
     stopping: StoppingChoice = Field(
@@ -89,8 +92,8 @@ class SearchModel(Strict):
     )
     proposals: ProposalChoice = Field(
         default=PROPOSALS_OF_NEW,
-        description="Method that proposes candidates: batch-ucb, deephyper, or random. A campaign that began without "
-        "the key keeps the method it began with.",
+        description="Method that proposes candidates: batch-ucb, deephyper, or random. Campaigns that started "
+        "without this key keep their method.",
     )
     warm_start: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
         default=None,
@@ -107,48 +110,54 @@ class SearchModel(Strict):
 
 
 class ConvergeModel(Strict):
-    """The best candidates, trained on until each one's own convergence criterion is met."""
+    """Training of the best candidates until each meets the convergence criterion."""
 
     members: Annotated[int, Field(ge=1, le=1000)] = Field(default=4, description="Members of the ensemble.")
     max_per_algorithm: Candidates | None = Field(
         default=None,
-        description="Largest number of members of one algorithm; null: no limit. A campaign that began when null meant "
-        "half of the members keeps that.",
+        description="Largest number of members of one algorithm; null: no limit. Campaigns that started when "
+        "null meant half of the members keep that.",
     )
     selection: SelectionChoice = Field(
         default=PolicyChoice("best", {}), description="Rule that chooses the members: best, or diverse."
     )
     criterion: CriterionChoice = Field(
-        default=PolicyChoice("plateau", {}), description="Criterion by which a member has converged: plateau, or limit."
+        default=PolicyChoice("plateau", {}), description="Convergence criterion of a member: plateau, or limit."
     )
     check_every: Graphs = Field(default=10_000, description="Graphs between validations.")
-    patience: Candidates = Field(default=3, description="Validations over which an improvement is looked for.")
-    min_delta: Fraction = Field(default=0.02, description="Smallest relative improvement that counts as one.")
-    max_graphs: Graphs = Field(default=10_000_000, description="Largest number of graphs in a member's life.")
-    anneal_fraction: Fraction = Field(default=0.25, description="Final annealing, as a share of the graphs seen.")
+    patience: Candidates = Field(default=3, description="Validations within which the objective must improve.")
+    min_delta: Fraction = Field(default=0.02, description="Smallest relative improvement that counts.")
+    max_graphs: Graphs = Field(
+        default=10_000_000, description="Largest number of training graphs of a member, in total."
+    )
+    anneal_fraction: Fraction = Field(
+        default=0.25, description="Length of the final annealing, as a share of the training graphs so far."
+    )
 
 
 class CalibrateModel(Strict):
-    """Intervals whose coverage is fitted on validation and judged on test."""
+    """Intervals, calibrated on the validation split and evaluated on the test split."""
 
     level: Fraction = Field(default=0.9, description="Nominal coverage of the intervals.")
 
 
 class LimitsModel(Strict):
-    """Bounds that keep a campaign from hanging."""
+    """Limits that keep a campaign from hanging."""
 
     task_hours: Hours = Field(
-        default=12.0, description="No task runs longer at a stretch; it is stopped and goes on from its checkpoint."
+        default=12.0,
+        description="Longest time of one attempt at a task; the next attempt continues from the checkpoint.",
     )
     heartbeat_timeout_seconds: Seconds = Field(
-        default=900.0, description="A program that shows no life for so long is killed and tried again."
+        default=900.0, description="A program without a heartbeat for this time is killed and started again."
     )
     wrapper_timeout_seconds: Seconds = Field(
-        default=120.0, description="A task whose wrapper shows no life for so long is lost, whatever Parsl says."
+        default=120.0,
+        description="A task whose wrapper shows no sign of life for this time counts as lost, whatever Parsl reports.",
     )
     record_seconds: Seconds = Field(
         default=RECORD_SECONDS,
-        description="A file of a source that gives no further record for so long is left there, and named.",
+        description="If a file gives no further record for this time, the rest of the file is skipped and named.",
     )
     reading_gb: Gigabytes = Field(
         default=READING_GB,

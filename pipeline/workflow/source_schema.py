@@ -26,7 +26,7 @@ ELEMENT = r"^[A-Z][a-z]?$"
 
 
 class GivenFilesModel(Strict):
-    """Files of the splits that you bring; a split without files is dealt out of the other records."""
+    """Files of your own splits; a split without files takes its share from the other records."""
 
     train: FilePattern | list[FilePattern] = Field(default=[], description="Paths or globs of training.")
     validation: FilePattern | list[FilePattern] = Field(default=[], description="Paths or globs of validation.")
@@ -43,32 +43,29 @@ class SourceModel(Strict):
     splits: GivenFilesModel = GivenFilesModel()
     split_key: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
-        description="Metadata key that says the split of a record: train, validation (valid, val, dev) or test.",
+        description="Metadata key with the split of a record: train, validation (valid, val, dev) or test.",
     )
     options: dict[str, Any] = Field(default={}, description="Options of the reader.")
     energy_unit: EnergyUnit = Field(default=EnergyUnit.EV, description="Unit of the energy label; converted to eV.")
     length_unit: LengthUnit = Field(default=LengthUnit.ANGSTROM, description="Unit of lengths; converted to Angstrom.")
-    energy_key: str | None = Field(
-        default=None, description="Name of the energy label, where the format leaves it free."
-    )
-    forces_key: str | None = Field(
-        default=None, description="Name of the force label, where the format leaves it free."
-    )
+    energy_key: str | None = Field(default=None, description="Name of the energy label, if the format does not fix it.")
+    forces_key: str | None = Field(default=None, description="Name of the force label, if the format does not fix it.")
     group_key: str | None = Field(
-        default=None, description="Metadata key of the trajectory or family; a group never crosses splits."
+        default=None,
+        description="Metadata key of the trajectory or family; all records of a group go to the same split.",
     )
     max_force: Force | None = Field(default=None, description="Quarantine records above this force (eV/A).")
     energy_per_atom: bool = Field(default=False, description="The energy label is divided by the number of atoms.")
     force_sign: ForceSign | None = Field(
         default=None,
-        description="What the force label is: forces, gradients, whose sign is turned, or none: energies alone are "
-        "read. Default: forces, and none for readers whose format has none.",
+        description="Meaning of the force label: forces; gradients, whose sign is changed; or none, to read "
+        "energies only. Default: forces; none for readers of formats without forces.",
     )
     charge: Annotated[int, Field(ge=-10_000, le=10_000)] | None = Field(
-        default=None, description="Total charge (e) of records that do not say their own."
+        default=None, description="Total charge (e) of records that have none."
     )
     spin: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
-        default=None, description="Spin multiplicity (2S + 1) of records that do not say their own."
+        default=None, description="Spin multiplicity (2S + 1) of records that have none."
     )
     level_of_theory: str | None = Field(
         default=None, description="Method and basis of the labels; kept with the dataset."
@@ -76,13 +73,13 @@ class SourceModel(Strict):
     licence: str | None = Field(default=None, description="Licence of the data, by its SPDX name; kept with it.")
     citation: str | None = Field(default=None, description="Paper or DOI of the data; kept with it.")
     energy_window: tuple[Energy, Energy] | None = Field(
-        default=None, description="Quarantine records whose energy minus references is outside (eV/atom)."
+        default=None, description="Quarantine records whose energy minus references is outside this window (eV/atom)."
     )
     duplicates: Duplicates = Field(
         default=Duplicates.EXACT, description="Repetitions to quarantine: keep (none), exact, or rounded."
     )
     isolated_atoms: Distance | None = Field(
-        default=None, description="Quarantine records with an atom without neighbour within this distance (A)."
+        default=None, description="Quarantine records in which an atom has no neighbour within this distance (A)."
     )
     overlap: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=OVERLAP,
@@ -95,23 +92,25 @@ class SourceModel(Strict):
     select: dict[str, Selected | list[Selected]] | None = Field(
         default=None,
         min_length=1,
-        description="Records of this source by metadata: key to the value, or values, that they must have.",
+        description="Read only records whose metadata have these values: key to a value or a list of values.",
     )
     stated_units: StatedUnits = Field(
         default=StatedUnits.USE,
-        description="Units that data state of themselves: use them where the source names no other, or ignore them.",
+        description="Units stated in the data: use them if the source names no others, or ignore them.",
     )
     labels: dict[str, Annotated[str, Field(min_length=1)]] | None = Field(
-        default=None, description="Target to the name of its label in these data; null: by the names targets have."
+        default=None, description="Name of the label of each target in these data; null: the names of the targets."
     )
     label_units: dict[str, str] | None = Field(
         default=None,
-        description="Target to the unit of its label in these data, with a minus sign where the label has the opposite "
-        "sign; a unit of energy makes a stress of a virial; null: the target's own unit.",
+        description="Unit of the label of each target in these data, with a minus sign if the label has the "
+        "opposite sign; a unit of energy turns a virial into a stress; null: the target's own unit.",
     )
-    shards: Annotated[int, Field(ge=1, le=10**5)] = Field(default=1, description="Read in so many tasks.")
+    shards: Annotated[int, Field(ge=1, le=10**5)] = Field(
+        default=1, description="Number of tasks that read the source."
+    )
     isolated_energies: dict[Annotated[str, Field(pattern=ELEMENT)], Energy] | None = Field(
-        default=None, description="Isolated-atom energies (eV) by element, used instead of those found and the fit."
+        default=None, description="Isolated-atom energies (eV) by element; they replace those in the data and the fit."
     )
 
     @model_validator(mode="after")

@@ -76,14 +76,14 @@ class _Space(Strict):
         WithJsonSchema({"type": "array", "items": {"type": "string", "examples": list(BUILT_IN)}, "minItems": 1}),
     ] = Field(description="Message passing algorithms; those of other packages included.")
     per_algorithm: Annotated[dict[str, dict[str, Any]], WithJsonSchema(_own_schema())] = Field(
-        default={}, description="Ranges that hold for one algorithm only, in place of or beside the shared ones."
+        default={}, description="Ranges for one algorithm only; they replace or extend the shared ones."
     )
 
     forbidden: list[dict[str, Any]] | None = Field(
         default=None,
         max_length=1000,
-        description="Combinations that no candidate has: in each, values (one, a list, or a range) by hyperparameter, "
-        "which a candidate must not have all together.",
+        description="Forbidden combinations. Each maps hyperparameters to values (one, a list, or a range); no "
+        "candidate has all of them together.",
     )
 
     @field_validator("per_algorithm", mode="before")

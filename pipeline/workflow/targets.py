@@ -34,31 +34,32 @@ _FORCE_WEIGHT = "force_weight"  # of the search space
 
 
 class TargetModel(Strict):
-    """A predicted property; one that is registered (docs/add-a-target.md lists them) needs no key at all."""
+    """A predicted property; a registered one (docs/add-a-target.md lists them) needs no keys."""
 
     weight: Annotated[float, Field(ge=0, le=1e6)] | None = Field(
-        default=None, description="Weight of its loss beside that of the energy, which is 1; that of forces may be "
-        "searched: search.space.force_weight."
+        default=None, description="Weight of its loss relative to the energy, whose weight is 1; to search the weight of forces, use search.space.force_weight."
     )  # fmt: skip
-    level: Level | None = Field(default=None, description="What has one value: a graph (a structure), or an atom.")
+    level: Level | None = Field(default=None, description="One value per graph (a structure), or per atom.")
     rank: Rank | None = Field(default=None, description="Scalar, vector or symmetric tensor; null: scalar.")
     unit: str | None = Field(default=None, description="Unit in datasets and predictions; null: a number without unit.")
     extensive: bool | None = Field(
-        default=None, description="Values of two structures far apart add up; null: they do not."
+        default=None, description="true: the values of two structures far apart add up; null: they do not."
     )
     reference: Reference | None = Field(
         default=None,
-        description="Fitted on the training split and subtracted before learning: one value of each element, or the "
-        "mean; null: none.",
+        description="Reference that is fitted on the training split and subtracted before learning: one value "
+        "per element, or the mean; null: none.",
     )
-    constraint: Constraint | None = Field(default=None, description="What predictions of the atoms obey together.")
+    constraint: Constraint | None = Field(
+        default=None, description="Constraint on the predictions of all atoms of a structure."
+    )
     keys: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = Field(
-        default=None, description="Names that data call it by, the first one preferred; null: its own name."
+        default=None, description="Names of the label in data, the preferred one first; null: its own name."
     )
-    text: str | None = Field(default=None, description="What it is, in one line, for reports.")
+    text: str | None = Field(default=None, description="Description in one line, for reports.")
     shown_unit: str | None = Field(default=None, description="Unit that reports print errors in; null: unit itself.")
     shown_factor: Annotated[float, Field(gt=0, le=1e12)] | None = Field(
-        default=None, description="How many shown_unit one unit is."
+        default=None, description="Factor from unit to shown_unit."
     )
 
     def written(self) -> dict[str, Any]:

@@ -92,7 +92,9 @@ class OptimiserSettings:
     )
     optimiser: str = field(
         default=ADAMW,
-        metadata=declared(ValueKind.NAME, "What makes a step of a gradient.", Group.OPTIMISER, registry=OPTIMISERS),
+        metadata=declared(
+            ValueKind.NAME, "Optimiser that turns gradients into steps.", Group.OPTIMISER, registry=OPTIMISERS
+        ),
     )
     momentum: float = field(
         default=0.9,
@@ -120,7 +122,7 @@ class OptimiserSettings:
         default=1,
         metadata=declared(
             ValueKind.WHOLE,
-            "Parts that a batch is computed in, one after the other, whose gradients add up to that of the batch.",
+            "Number of parts of a batch that are computed one after the other; their gradients are summed.",
             Group.OPTIMISER,
             low=1,
             high=65536,
@@ -146,7 +148,7 @@ class OptimiserSettings:
         default=0.5,
         metadata=declared(
             ValueKind.REAL,
-            "What the schedule plateau multiplies the learning rate with.",
+            "Factor by which the schedule plateau lowers the learning rate.",
             Group.SCHEDULE,
             low=0,
             open_low=True,
@@ -158,7 +160,7 @@ class OptimiserSettings:
         default=5,
         metadata=declared(
             ValueKind.WHOLE,
-            "Validations without a better one after which the schedule plateau lowers the learning rate.",
+            "Validations without improvement after which the schedule plateau lowers the learning rate.",
             Group.SCHEDULE,
             low=1,
             high=10**6,
