@@ -37,7 +37,8 @@ class TargetModel(Strict):
     """A predicted property; a registered one (docs/add-a-target.md lists them) needs no keys."""
 
     weight: Annotated[float, Field(ge=0, le=1e6)] | None = Field(
-        default=None, description="Weight of its loss relative to the energy, whose weight is 1; to search the weight of forces, use search.space.force_weight."
+        default=None, description="Weight of its loss relative to the energy, whose weight is 1; "
+            "to search the weight of forces, use search.space.force_weight."
     )  # fmt: skip
     level: Level | None = Field(default=None, description="One value per graph (a structure), or per atom.")
     rank: Rank | None = Field(default=None, description="Scalar, vector or symmetric tensor; null: scalar.")
