@@ -29,6 +29,7 @@ from gfm_pipeline.engine.stages.trials import objective_of, stopped_early, task_
 from gfm_pipeline.engine.tasks.task_files import error_table
 from gfm_pipeline.report.energy import energy_view, kilowatt_hours
 from gfm_pipeline.report.sources import assembled, build_sources
+from gfm_pipeline.report.stops import stops
 from gfm_pipeline.report.view import (
     CampaignView,
     CandidateView,
@@ -179,7 +180,7 @@ def _calibration(stage: StageState | None) -> CalibrateResult | None:
 def _candidates(paths: CampaignPaths, stage: StageState, members: Iterable[Member]) -> Iterable[CandidateView]:
     selected = {m.candidate: m.name for m in members}
     rungs = stage.settings["rungs"]
-    stopped = stopped_early(stage)
+    stopped, evidence = stopped_early(stage), stops(stage)
     for candidate in stage.candidates().values():
         name = candidate.name
         tasks = [(r, stage.tasks[t]) for r in range(len(rungs)) if (t := task_name(name, r)) in stage.tasks]
@@ -195,7 +196,7 @@ def _candidates(paths: CampaignPaths, stage: StageState, members: Iterable[Membe
         used = of_tasks(task for _, task in tasks)
         yield CandidateView(
             name, candidate.wave, candidate.settings, views, status, outcome, curve, running,
-            kilowatt_hours(used.all), used.joules_per_graph,
+            kilowatt_hours(used.all), used.joules_per_graph, evidence.get(name) if status == "stopped" else None,
         )  # fmt: skip
 
 

@@ -80,6 +80,34 @@ class RungView:
 
 
 @dataclass(frozen=True)
+class StopView:
+    """Why a candidate was stopped at a rung, and what that saved against training on to the last one.
+
+    Parameters
+    ----------
+    rung
+        Position of the rung.
+    value
+        Objective there; None: diverged or failed.
+    threshold
+        The worst objective that was promoted from the rung by then; None: none was.
+    rank, of
+        Place of the value among those known at the decision, and how many candidates had finished the rung.
+    saved_graphs, saved_node_hours, saved_kwh
+        At the rates of the candidate so far; None: not known.
+    """
+
+    rung: int
+    value: float | None
+    threshold: float | None
+    rank: int | None
+    of: int
+    saved_graphs: int
+    saved_node_hours: float | None
+    saved_kwh: float | None
+
+
+@dataclass(frozen=True)
 class CandidateView:
     """A candidate of the search. ``outcome`` is one line with the evidence, e.g. the rank that stopped it."""
 
@@ -93,6 +121,7 @@ class CandidateView:
     running_task: str | None = None
     energy: KilowattHours | None = None  # of all its attempts
     joules_per_graph: float | None = None
+    stop: StopView | None = None  # of one that stands stopped
 
 
 @dataclass(frozen=True)

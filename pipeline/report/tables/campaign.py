@@ -9,6 +9,7 @@ from io import StringIO
 from gfm_pipeline.campaign.budget_standing import sentence
 from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, Target
 from gfm_pipeline.report.energy import shown
+from gfm_pipeline.report.stops import saved_line
 from gfm_pipeline.report.tables.candidates import best_objective, ranked
 from gfm_pipeline.report.tables.headlines import in_unit, quantities
 from gfm_pipeline.report.tables.table import Column, Table
@@ -200,7 +201,9 @@ def search_line(view: CampaignView) -> str:
     values = [v for v in map(best_objective, best) if v is not None]
     line = f"{len(view.candidates)} candidates in {waves} wave{'s' if waves != 1 else ''}, {len(ended)} stopped early"
     line += f", {short_count(graphs)} graphs trained on"
-    return line + (f"; best objective {min(values):.4f}." if values else ".")
+    line += f"; best objective {min(values):.4f}." if values else "."
+    saved = saved_line(c.stop for c in view.candidates if c.stop is not None)
+    return f"{line} {saved}" if saved else line
 
 
 def saved_line(view: CampaignView) -> str:

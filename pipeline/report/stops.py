@@ -1,0 +1,66 @@
+"""What each stop of a candidate rested on, and what it saved against training on to the last rung."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gfm_pipeline.campaign.stage_state import StageState
+from gfm_pipeline.campaign.usage import HOUR, KWH, TaskUsage, of_tasks
+from gfm_pipeline.engine.stages.trials import objective_of, task_name
+from gfm_pipeline.report.view import StopView
+
+
+def stops(stage: StageState) -> dict[str, StopView]:
+    """Return the evidence of each candidate that stands stopped, by name; all of it follows from the journal.
+
+    Decisions are taken in the order in which they were recorded: a candidate's rank is among those that had finished
+    its rung by then.
+    """
+    found: dict[str, StopView] = {}
+    known: dict[int, list[float]] = {}
+    finished: dict[int, int] = {}
+    passed: dict[int, float] = {}  # the worst objective that was promoted, by rung
+    for (_, rung), decision in stage.decisions.items():
+        names = [*decision.stopped, *(n for n in decision.promoted if n not in found)]
+        values = {name: objective_of(stage, name, rung) for name in names}
+        finished[rung] = finished.get(rung, 0) + len(names)
+        known.setdefault(rung, []).extend(value for value in values.values() if value is not None)
+        for name in decision.promoted:
+            found.pop(name, None)
+            value = objective_of(stage, name, rung)
+            if value is not None:
+                passed[rung] = max(passed.get(rung, value), value)
+        for name in decision.stopped:
+            value = values[name]
+            rank = None if value is None else 1 + sum(other < value for other in known[rung])
+            saved = _saved(stage, name, rung)
+            found[name] = StopView(rung, value, passed.get(rung), rank, finished[rung], *saved)
+    return found
+
+
+def _saved(stage: StageState, name: str, rung: int) -> tuple[int, float | None, float | None]:
+    """Return graphs, node-hours and kWh of training on to the last rung, at the rates of the candidate so far."""
+    rungs = stage.settings["rungs"]
+    left = rungs[-1] - rungs[rung]
+    tasks = [stage.tasks[task] for r in range(rung + 1) if (task := task_name(name, r)) in stage.tasks]
+    used: TaskUsage = of_tasks(tasks)
+    if not used.node_seconds:
+        return left, None, None
+    more = left / rungs[rung]
+    kwh = None if used.energy is None else used.energy.joules / KWH * more
+    return left, used.node_seconds / HOUR * more, kwh
+
+
+def saved_line(found: Iterable[StopView]) -> str:
+    """Return what the stops of a search saved in all, as a sentence; '' where nobody stopped."""
+    every = list(found)
+    if not every:
+        return ""
+    hours = [stop.saved_node_hours for stop in every if stop.saved_node_hours is not None]
+    kwh = [stop.saved_kwh for stop in every if stop.saved_kwh is not None]
+    text = f"Stopping early saved {sum(stop.saved_graphs for stop in every):,} graphs"
+    if hours:
+        text += f", about {sum(hours):.3g} node-hours"
+    if kwh:
+        text += f" and {sum(kwh):.3g} kWh"
+    return text + " against training all to the last rung."
