@@ -79,7 +79,7 @@ def _row(stage: StageState, candidate: CandidateView, number: int, rungs: int) -
         row[f"m:objective_rung_{rung}"] = "" if known is None else known
     stop = candidate.stop
     row["m:stop_rung"] = "" if stop is None else stop.rung
-    for column in ("threshold", "rank", "of", "saved_graphs", "saved_node_hours", "saved_kwh"):
+    for column in ("error", "threshold", "rank", "of", "saved_graphs", "saved_node_hours", "saved_kwh"):
         value = None if stop is None else getattr(stop, column)
         row[f"m:stop_{column}"] = "" if value is None else value
     energy = candidate.energy

@@ -12,7 +12,6 @@ from rich.text import Text
 from gfm_pipeline.campaign import budget_standing
 from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.report import energy
-from gfm_pipeline.report.stops import saved_line
 from gfm_pipeline.report.summary import doubts
 from gfm_pipeline.report.tables import campaign as tables
 from gfm_pipeline.report.tables import candidates as candidate_tables
@@ -72,7 +71,7 @@ def render_status(view: CampaignView, console: Console) -> None:
     for table in drawn:
         if table is not None:
             console.print(table)
-    if saved := saved_line(c.stop for c in view.candidates if c.stop is not None):
+    if saved := tables.saved_line(view):
         console.print(Text(saved), soft_wrap=True)
     for sentence in doubts(view):
         console.print(Text.assemble(("WARNING ", "bold red"), sentence), soft_wrap=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from gfm_pipeline.campaign.stage_state import StageState
 from gfm_pipeline.campaign.usage import HOUR, KWH, TaskUsage, of_tasks
+from gfm_pipeline.core.contracts.training_result import TrainResult
 from gfm_pipeline.engine.stages.trials import objective_of, task_name
 from gfm_pipeline.report.view import StopView
 
@@ -34,8 +35,15 @@ def stops(stage: StageState) -> dict[str, StopView]:
             value = values[name]
             rank = None if value is None else 1 + sum(other < value for other in known[rung])
             saved = _saved(stage, name, rung)
-            found[name] = StopView(rung, value, passed.get(rung), rank, finished[rung], *saved)
+            error = _error(stage, name, rung)
+            found[name] = StopView(rung, value, error, passed.get(rung), rank, finished[rung], *saved)
     return found
+
+
+def _error(stage: StageState, name: str, rung: int) -> float | None:
+    task = stage.tasks.get(task_name(name, rung))
+    result = None if task is None else task.decoded(TrainResult)
+    return None if result is None else result.objective_error
 
 
 def _saved(stage: StageState, name: str, rung: int) -> tuple[int, float | None, float | None]:
@@ -51,16 +59,11 @@ def _saved(stage: StageState, name: str, rung: int) -> tuple[int, float | None, 
     return left, used.node_seconds / HOUR * more, kwh
 
 
-def saved_line(found: Iterable[StopView]) -> str:
-    """Return what the stops of a search saved in all, as a sentence; '' where nobody stopped."""
+def saved_cost(found: Iterable[StopView]) -> str:
+    """Return the node-hours and kWh that stops saved, as the end of a sentence; '' where nothing of it is known."""
     every = list(found)
-    if not every:
-        return ""
     hours = [stop.saved_node_hours for stop in every if stop.saved_node_hours is not None]
     kwh = [stop.saved_kwh for stop in every if stop.saved_kwh is not None]
-    text = f"Stopping early saved {sum(stop.saved_graphs for stop in every):,} graphs"
-    if hours:
-        text += f", about {sum(hours):.3g} node-hours"
-    if kwh:
-        text += f" and {sum(kwh):.3g} kWh"
-    return text + " against training all to the last rung."
+    words = [f"{sum(hours):.3g} node-hours"] if hours else []
+    words += [f"{sum(kwh):.3g} kWh"] if kwh else []
+    return f", about {' and '.join(words)}" if words else ""

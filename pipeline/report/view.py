@@ -89,6 +89,8 @@ class StopView:
         Position of the rung.
     value
         Objective there; None: diverged or failed.
+    error
+        Its standard error; None: not known.
     threshold
         The worst objective that was promoted from the rung by then; None: none was.
     rank, of
@@ -99,6 +101,7 @@ class StopView:
 
     rung: int
     value: float | None
+    error: float | None
     threshold: float | None
     rank: int | None
     of: int

@@ -9,7 +9,7 @@ from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.state import fold
 from gfm_pipeline.core.contracts.energy import EnergyLabel, EnergyUse
 from gfm_pipeline.core.contracts.training_result import TrainResult
-from gfm_pipeline.report.stops import saved_line, stops
+from gfm_pipeline.report.stops import saved_cost, stops
 
 OBJECTIVES = [0.5, 0.9, None, 0.7, 0.4, 0.6]
 HOUR, KWH = 3600.0, 3.6e6
@@ -18,7 +18,7 @@ HOUR, KWH = 3600.0, 3.6e6
 def trained(name, objective):
     ended = ev.AttemptOutcome.OK if objective is not None else ev.AttemptOutcome.DIVERGED
     energy = EnergyUse(2 * KWH, None, EnergyLabel.MEASURED, "counters", 4 * HOUR)
-    result = plain_result(TrainResult, objective=objective)
+    result = plain_result(TrainResult, objective=objective, objective_error=0.05)
     return [
         ev.TaskStarted("s", name, 1),
         ev.TaskEnded("s", name, 1, ended, HOUR, result=result, node_seconds=4 * HOUR, energy=energy),
@@ -46,12 +46,12 @@ def test_each_stop_has_rung_value_threshold_rank_and_what_it_saved(stage):
     assert (first.rung, first.value, first.threshold, first.rank, first.of) == (0, 0.7, 0.4, 3, 3)
     # 100 graphs took 4 node-hours and 2 kWh; 200 are left.
     assert (first.saved_graphs, first.saved_node_hours, first.saved_kwh) == (200, 8.0, 4.0)
+    assert first.error == 0.05
     later = found["c1"]
     assert (later.value, later.threshold, later.rank, later.of) == (0.9, 0.6, 5, 6)
     assert (found["c2"].value, found["c2"].rank) == (None, None)
 
 
 def test_what_stopping_saved_is_said_in_a_sentence(stage):
-    said = "Stopping early saved 600 graphs, about 24 node-hours and 12 kWh against training all to the last rung."
-    assert saved_line(stops(stage).values()) == said
-    assert saved_line([]) == ""
+    assert saved_cost(stops(stage).values()) == ", about 24 node-hours and 12 kWh"
+    assert saved_cost([]) == ""

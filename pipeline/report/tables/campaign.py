@@ -9,7 +9,7 @@ from io import StringIO
 from gfm_pipeline.campaign.budget_standing import sentence
 from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, Target
 from gfm_pipeline.report.energy import shown
-from gfm_pipeline.report.stops import saved_line
+from gfm_pipeline.report.stops import saved_cost
 from gfm_pipeline.report.tables.candidates import best_objective, ranked
 from gfm_pipeline.report.tables.headlines import in_unit, quantities
 from gfm_pipeline.report.tables.table import Column, Table
@@ -201,9 +201,7 @@ def search_line(view: CampaignView) -> str:
     values = [v for v in map(best_objective, best) if v is not None]
     line = f"{len(view.candidates)} candidates in {waves} wave{'s' if waves != 1 else ''}, {len(ended)} stopped early"
     line += f", {short_count(graphs)} graphs trained on"
-    line += f"; best objective {min(values):.4f}." if values else "."
-    saved = saved_line(c.stop for c in view.candidates if c.stop is not None)
-    return f"{line} {saved}" if saved else line
+    return line + (f"; best objective {min(values):.4f}." if values else ".")
 
 
 def saved_line(view: CampaignView) -> str:
@@ -216,9 +214,10 @@ def saved_line(view: CampaignView) -> str:
     left = [int(rungs[-1]) - c.rungs[-1].graphs for c in stopped]
     seconds = [n * sum(r.seconds for r in c.rungs) / c.rungs[-1].graphs for n, c in zip(left, stopped, strict=True)]
     every = int(rungs[-1]) * len(view.candidates)
+    cost = saved_cost(c.stop for c in stopped if c.stop is not None)
     return (
         f"Stopping saved {short_count(sum(left))} graphs, {percent(sum(left) / every, 0)} of what all candidates would "
-        f"have seen at the last rung, and {duration(sum(seconds))} of tasks at their own speed."
+        f"have seen at the last rung, and {duration(sum(seconds))} of tasks at their own speed{cost}."
     )
 
 
