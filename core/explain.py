@@ -94,8 +94,8 @@ def explain(
         case "value_error" | "unknown_name":
             hint = fault.get("ctx", {}).get("hint") or "Correct the value."
             return kind(f"{shown + ': ' if shown else ''}{reason}.", found.path, found.line, hint + more)
-    wanted = list(dict.fromkeys(expected_text(f) for f, k in zip(faults, keys, strict=True) if k == where))
-    message = f"{shown} is {short(fault.get('input'))}, but should be {', or '.join(wanted)}."
+    expected = list(dict.fromkeys(expected_text(f) for f, k in zip(faults, keys, strict=True) if k == where))
+    message = f"{shown} is {short(fault.get('input'))}, but should be {', or '.join(expected)}."
     return kind(message, found.path, found.line, "Correct the value." + more)
 
 

@@ -59,9 +59,9 @@ class Geometry:
             Keep the graph for a backward pass.
         """
         by = {Origin.GRADIENT: self.pos, Origin.STRAIN: self.strain}
-        wanted = {origin: tensor for origin, tensor in by.items() if tensor is not None}
-        gradients = torch.autograd.grad(energy, list(wanted.values()), create_graph=create_graph)
-        slopes = dict(zip(wanted, gradients, strict=True))
+        sources = {origin: tensor for origin, tensor in by.items() if tensor is not None}
+        gradients = torch.autograd.grad(energy, list(sources.values()), create_graph=create_graph)
+        slopes = dict(zip(sources, gradients, strict=True))
         found = {}
         if Origin.GRADIENT in slopes:
             found[Origin.GRADIENT] = -slopes[Origin.GRADIENT]

@@ -170,8 +170,8 @@ def _beside(site: SiteModel, shape: TaskShape, gpu: int) -> RankBinding:
         order = node.rank_gpus or list(range(node.gpus))
         usable, share, place = _usable(site), cores_beside_gpu(site), order.index(gpu)
         listed = list(usable[place * share : (place + 1) * share])
-    wanted = shape.cores_per_rank
-    return RankBinding(gpu, format_cores(listed[:wanted] if wanted else listed))
+    required = shape.cores_per_rank
+    return RankBinding(gpu, format_cores(listed[:required] if required else listed))
 
 
 def _usable(site: SiteModel) -> list[int]:

@@ -158,8 +158,8 @@ def _read(path: Path, targets: Iterable[str]) -> dict[str, NDArray[np.generic]]:
         raise DataError(f"{path} is missing, so the member cannot be part of the ensemble.", "Run its predictions.")
     with np.load(path, allow_pickle=False) as file:
         content = {key: file[key] for key in file.files}
-    wanted = {*_OF_STRUCTURES, *(key(name) for name in targets for key in (values_key, label_key))}
-    if missing := wanted - content.keys():
+    required = {*_OF_STRUCTURES, *(key(name) for name in targets for key in (values_key, label_key))}
+    if missing := required - content.keys():
         raise DataError(f"{path} lacks {', '.join(sorted(missing))}.", "Predict that member again.")
     return content
 

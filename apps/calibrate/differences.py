@@ -60,12 +60,12 @@ def fit_difference(
     if limit <= 0.0:
         return None
     found = fit_calibration(error, _relative(entries, limit), level, cluster)
-    there = _differences(test, weights)
-    if there is None or not len(there[0]):
+    test_pairs = _differences(test, weights)
+    if test_pairs is None or not len(test_pairs[0]):
         report = DifferenceReport(0, 0.0, 0.0, 0.0)
     else:
-        bound = halfwidth(found, _relative(there[1], limit))
-        report = DifferenceReport(len(bound), mae(there[0]), coverage(there[0], bound), float(np.mean(bound)))
+        bound = halfwidth(found, _relative(test_pairs[1], limit))
+        report = DifferenceReport(len(bound), mae(test_pairs[0]), coverage(test_pairs[0], bound), float(np.mean(bound)))
     return DifferenceCalibration(found, limit), report
 
 

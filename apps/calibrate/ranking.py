@@ -57,6 +57,6 @@ def ause(error: Array, uncertainty: Array, steps: int = 100) -> float:
     size = np.abs(error)
     if not len(size) or not size.any():
         return 0.0
-    kept = np.maximum(1, np.round(len(size) * (1.0 - np.arange(steps) / steps)).astype(np.int64))
-    curves = [np.cumsum(size[np.argsort(by, kind="stable")])[kept - 1] / kept for by in (uncertainty, size)]
+    n_left = np.maximum(1, np.round(len(size) * (1.0 - np.arange(steps) / steps)).astype(np.int64))
+    curves = [np.cumsum(size[np.argsort(by, kind="stable")])[n_left - 1] / n_left for by in (uncertainty, size)]
     return float(np.mean(curves[0] - curves[1]) / np.mean(size))

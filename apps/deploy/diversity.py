@@ -76,8 +76,8 @@ def _scaled(features: Floats, known: Floats | None) -> tuple[Floats, Floats]:
     others = np.zeros((0, features.shape[1])) if known is None else known
     both = np.concatenate([features, others])
     spread = both.std(0)
-    kept = spread > _CONSTANT * max(float(spread.max()), 1e-300)
-    if not kept.any():
+    mask = spread > _CONSTANT * max(float(spread.max()), 1e-300)
+    if not mask.any():
         return np.zeros((len(features), 1)), np.zeros((len(others), 1))
-    scaled = (both[:, kept] - both[:, kept].mean(0)) / spread[kept] / np.sqrt(kept.sum())
+    scaled = (both[:, mask] - both[:, mask].mean(0)) / spread[mask] / np.sqrt(mask.sum())
     return scaled[: len(features)], scaled[len(features) :]

@@ -117,13 +117,13 @@ class ErrorTable:
                 self._sums.setdefault(key, _GroupSums()).add(error[of_element], bound)
 
     def _note(self, target: Target, where: tuple[str, int], atoms: Atoms, error: float) -> None:
-        kept = self._worst.setdefault(target.name, [])
-        if len(kept) == WORST and error <= kept[0][0]:
+        heap = self._worst.setdefault(target.name, [])
+        if len(heap) == WORST and error <= heap[0][0]:
             return
         found = WorstStructure(target.name, target.error_unit, *where, atoms.get_chemical_formula(), error)
-        heapq.heappush(kept, (error, self._count, found))
-        if len(kept) > WORST:
-            heapq.heappop(kept)
+        heapq.heappush(heap, (error, self._count, found))
+        if len(heap) > WORST:
+            heapq.heappop(heap)
 
     def errors(self) -> Iterator[ErrorsOf]:
         """Yield the errors of each target: over all, by size, element and group."""
@@ -134,5 +134,5 @@ class ErrorTable:
 
     def worst(self) -> Iterator[WorstStructure]:
         """Yield the structures with the largest error of each target, the largest first."""
-        for kept in self._worst.values():
-            yield from (structure for _, _, structure in sorted(kept, reverse=True))
+        for heap in self._worst.values():
+            yield from (structure for _, _, structure in sorted(heap, reverse=True))

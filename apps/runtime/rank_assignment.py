@@ -133,18 +133,18 @@ def bind_cores(file: RankFile, seat: RankAssignment) -> None:
             f"Rank {seat.rank} on {seat.host} is number {seat.local_rank} there, "
             f"and the site has cores for {len(file.rank_cores)} ranks per node."
         )
-    wanted = set(parse_cores(file.rank_cores[seat.local_rank]))
+    expected = set(parse_cores(file.rank_cores[seat.local_rank]))
     before = os.sched_getaffinity(0)
     try:
-        os.sched_setaffinity(0, wanted)
+        os.sched_setaffinity(0, expected)
     except OSError:  # none of them
         had = before
     else:
         had = os.sched_getaffinity(0)
-    if had != wanted:
+    if had != expected:
         raise ConfigError(
             f"Rank {seat.rank} on {seat.host} may use cores {format_cores(had)}, "
-            f"the site gives it {format_cores(wanted)}.",
+            f"the site gives it {format_cores(expected)}.",
             "Correct node.gpu_cores of the site, or the number of cores its launch lines ask for.",
         )
 

@@ -177,8 +177,8 @@ class BatchLoader:
         tables = []
         for k, source in enumerate(self._sources):
             here = mine[table[mine] == k]
-            wanted, inverse = np.unique(graph[here], return_inverse=True)
-            found, where = source.table(wanted)
+            graphs_to_read, inverse = np.unique(graph[here], return_inverse=True)
+            found, where = source.table(graphs_to_read)
             tables.append(found)
             place[here] = where[inverse]
         return tuple(tables), place

@@ -52,9 +52,9 @@ def fit_sample(source: GraphSource, size: int, communicator: Communicator = SING
     GFMError
         When they cannot be read.
     """
-    wanted = np.arange(communicator.rank, size, communicator.size)
-    table, graphs = source.table(wanted if len(wanted) else np.zeros(1, dtype=np.int64))
-    return FitSample(table, graphs[: len(wanted)])
+    own = np.arange(communicator.rank, size, communicator.size)
+    table, graphs = source.table(own if len(own) else np.zeros(1, dtype=np.int64))
+    return FitSample(table, graphs[: len(own)])
 
 
 def fit_composition(

@@ -42,8 +42,8 @@ def _groups(costs: Indices, ranks: int) -> list[tuple[int, int, Indices]]:
     order = np.argsort(-costs, kind="stable")
     groups = np.array_split(np.arange(ranks), -(-ranks // GROUP))
     row, column = np.divmod(np.arange(len(order)), len(groups))
-    dealt = np.where(row % 2 == 0, column, len(groups) - 1 - column)
-    return [(int(members[0]), len(members), order[dealt == k]) for k, members in enumerate(groups)]
+    rank_of = np.where(row % 2 == 0, column, len(groups) - 1 - column)
+    return [(int(members[0]), len(members), order[rank_of == k]) for k, members in enumerate(groups)]
 
 
 def assign(costs: Indices, rank: int, ranks: int) -> Indices:

@@ -288,8 +288,8 @@ def _part_size(settings: OptimiserSettings, ranks: int, micro_batch: int | None)
     """Return how many graphs a rank has in memory at a time; None: its whole share of a batch."""
     if settings.accumulation == 1:
         return micro_batch
-    wanted = max(1, -(-settings.batch_size // (ranks * settings.accumulation)))
-    return wanted if micro_batch is None else min(wanted, micro_batch)
+    share = max(1, -(-settings.batch_size // (ranks * settings.accumulation)))
+    return share if micro_batch is None else min(share, micro_batch)
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

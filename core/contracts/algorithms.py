@@ -70,10 +70,10 @@ class AlgorithmDescription:
             When a package is not installed.
         """
         if self.missing:
-            wanted = f"'gfm-pipeline[{self.extra}]'" if self.extra else " ".join(self.missing)
+            requirement = f"'gfm-pipeline[{self.extra}]'" if self.extra else " ".join(self.missing)
             raise Refused(
                 f"cannot be {algorithm}: it needs {' and '.join(self.missing)}, which is not installed",
-                f"Say pip install {wanted}, here and where compute nodes find it.",
+                f"Say pip install {requirement}, here and where compute nodes find it.",
             )
 
     def option(self, algorithm: str, name: str) -> Hyperparameter:

@@ -95,8 +95,8 @@ class MACEInteraction(nn.Module):
         """Return the new features."""
         around = self.convolution(self.inward(features), harmonics, basis, src, dst)
         new = self.outward(self.products(torch.cat(around, 1), z))
-        kept = self.skip(features, z)
-        return [x + kept[order] if order < len(kept) else x for order, x in enumerate(new)]
+        residual = self.skip(features, z)
+        return [x + residual[order] if order < len(residual) else x for order, x in enumerate(new)]
 
 
 class MACE(MessagePassing):

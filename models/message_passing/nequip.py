@@ -38,8 +38,8 @@ class NequIPInteraction(nn.Module):
     ) -> list[Tensor]:
         """Return the new features."""
         around = self.convolution(self.inward(features), harmonics, basis, src, dst)
-        kept = self.skip(features, z)
-        both = [x + kept[order] if order < len(kept) else x for order, x in enumerate(around)]
+        residual = self.skip(features, z)
+        both = [x + residual[order] if order < len(residual) else x for order, x in enumerate(around)]
         scalars, *gates = self.gates(both[0]).chunk(len(both), 2)
         new = [functional.silu(scalars), *(x * torch.sigmoid(g) for x, g in zip(both[1:], gates, strict=True))]
         return [x + features[order] if order < len(features) else x for order, x in enumerate(new)]

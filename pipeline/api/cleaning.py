@@ -150,11 +150,11 @@ def remove(paths: CampaignPaths, only: Iterable[str] = ()) -> tuple[Removable, .
         found = removable(paths, only)
         for folder in [Path(name) for one in found for name in one.folders]:
             with storage_errors(folder):
-                gone = folder
+                doomed = folder
                 if not TEMPORARY.fullmatch(folder.name):
-                    gone = folder.with_name(f".{folder.name}.tmp-{uuid.uuid4().hex[:8]}")
-                    folder.rename(gone)
-                shutil.rmtree(gone)
+                    doomed = folder.with_name(f".{folder.name}.tmp-{uuid.uuid4().hex[:8]}")
+                    folder.rename(doomed)
+                shutil.rmtree(doomed)
     return found
 
 

@@ -166,8 +166,8 @@ def _for_next_stage(run: ResolvedRun) -> ResolvedRun:
     todo = [name for name in names if finished_stage(context, state, name) is None]
     if not todo or site.scheduler.system is None:
         return run
-    wanted = model.allocation.of_stage(todo[0])
-    together = list(takewhile(lambda name: model.allocation.of_stage(name) == wanted, todo))
+    first = model.allocation.of_stage(todo[0])
+    together = list(takewhile(lambda name: model.allocation.of_stage(name) == first, todo))
     resources = decide_for_stages(model, site, run.resources, together)
     if isinstance(resources, Impossible):
         raise _refused(resources, run.loaded, run.loaded_site)

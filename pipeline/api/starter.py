@@ -82,8 +82,8 @@ def find_source(name: str, files: Sequence[Path], look: LookFn, folder: Path, re
         When no reader finds a usable record, with what the last one gave as reason.
     """
     splits = tuple(_split_of(file) for file in files)
-    dealt = any(splits) and not all(splits)
-    settings, preview = _readable(name, files, splits if dealt else None, look, reader)
+    partial = any(splits) and not all(splits)
+    settings, preview = _readable(name, files, splits if partial else None, look, reader)
     chosen = {"reader": Chosen(settings.reader, describe(settings.reader).summary)}
     hints: list[str] = []
     settings, preview = _labels(settings, preview, look, chosen)

@@ -177,10 +177,10 @@ class Slurm(BatchSystem):
         """Return, of these nodes, those that are down, drained, failing or silent, with the reason."""
         if not nodes:
             return {}
-        wanted, bad = set(nodes), {}
+        names, bad = set(nodes), {}
         for name, state, reason in self._table("sinfo", "%N|%T|%E", "--noheader", "--all", "--Node"):
             words = state.upper().rstrip("*~#!%$@^-+")
-            if name in wanted and (words in BAD_NODES or state.endswith("*")):
+            if name in names and (words in BAD_NODES or state.endswith("*")):
                 bad[name] = state if reason.lower() in ("none", "") else f"{state}: {reason}"
         return bad
 

@@ -94,13 +94,13 @@ def draw(bars: Sequence[AttemptBar]) -> str | None:
     """
     if not bars:
         return None
-    kept = sorted(sorted(bars, key=lambda b: b.begin - b.end)[:MOST_BARS], key=lambda b: b.begin)
-    drawn = lines(kept)
+    longest = sorted(sorted(bars, key=lambda b: b.begin - b.end)[:MOST_BARS], key=lambda b: b.begin)
+    drawn = lines(longest)
     first, last = min(b.begin for b in bars), max(b.end for b in bars)
     scale = (WIDTH - LEFT - 10.0) / max(last - first, 1e-9)
     shown = drawn[:MOST_LINES]
     height = TOP + LINE * len(shown) + 26.0
-    label = f"{len(kept)} attempts at tasks on {len(hosts(bars)) or 1} nodes over {duration(last - first)}"
+    label = f"{len(longest)} attempts at tasks on {len(hosts(bars)) or 1} nodes over {duration(last - first)}"
     parts = [f'<svg class="timeline" viewBox="0 0 {WIDTH:g} {height:g}" role="img" aria-label="{escape(label)}">']
     for k in range(TICKS + 1):
         x = LEFT + k * (WIDTH - LEFT - 10.0) / TICKS
@@ -113,8 +113,8 @@ def draw(bars: Sequence[AttemptBar]) -> str | None:
         if line.name:
             parts.append(f'<text x="{LEFT - 8:g}" y="{y + 11:.1f}" text-anchor="end">{escape(line.name[-20:])}</text>')
         parts += [_bar(bar, LEFT + scale * (bar.begin - first), y, scale) for bar in line.bars]
-    if len(drawn) > len(shown) or len(kept) < len(bars):
-        left = f"{len(shown)} of {len(drawn)} lines, {len(kept)} of {len(bars)} attempts (the longest) are drawn"
+    if len(drawn) > len(shown) or len(longest) < len(bars):
+        left = f"{len(shown)} of {len(drawn)} lines, {len(longest)} of {len(bars)} attempts (the longest) are drawn"
         parts.append(f'<text x="{LEFT:g}" y="{height - 6:.1f}">{left}</text>')
     return "".join([*parts, "</svg>"])
 

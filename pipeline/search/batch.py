@@ -79,12 +79,12 @@ class BatchUCB(ProposalMethod):
         size = max(POOL, PER_POINT * n)
         pool = encoding.sample(int(EVEN * size), rng)
         parents = surrogate.rows
-        wanted, _ = surrogate(parents)  # not the results themselves, which have noise
+        acquisition, _ = surrogate(parents)  # not the results themselves, which have noise
         for _ in range(GENERATIONS):
-            bred = self._bred(encoding, parents, wanted, (size - int(EVEN * size)) // GENERATIONS, rng)
+            bred = self._bred(encoding, parents, acquisition, (size - int(EVEN * size)) // GENERATIONS, rng)
             mean, spread = surrogate(bred)
             pool, parents = np.vstack([pool, bred]), np.vstack([parents, bred])
-            wanted = np.concatenate([wanted, mean - self.exploration * rng.random(len(bred)) * spread])
+            acquisition = np.concatenate([acquisition, mean - self.exploration * rng.random(len(bred)) * spread])
         return pool
 
     def _bred(

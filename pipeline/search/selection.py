@@ -79,8 +79,8 @@ class Diverse(Selection):
         """Deal the places out to the algorithms, one after the other."""
         order = sorted(finalists, key=lambda f: (-f.rung, f.objective, f.name))
         turns: dict[str, int] = {}
-        dealt = []
+        ranked = []
         for place, finalist in enumerate(order):
             turn = turns[finalist.algorithm] = turns.get(finalist.algorithm, -1) + 1
-            dealt.append((turn, place, finalist))
-        return tuple(finalist for _, _, finalist in sorted(dealt, key=lambda entry: entry[:2])[:members])
+            ranked.append((turn, place, finalist))
+        return tuple(finalist for _, _, finalist in sorted(ranked, key=lambda entry: entry[:2])[:members])

@@ -173,8 +173,8 @@ def _thinned(found: list[Prior]) -> list[Prior]:
     order = sorted(range(len(found)), key=lambda i: (found[i][1] is None, found[i][1] or 0.0, i))
     best, others = order[: MOST // 2], order[MOST // 2 :]
     step = len(others) / (MOST - len(best))
-    kept = sorted([*best, *(others[int(i * step)] for i in range(MOST - len(best)))])
-    return [found[i] for i in kept]
+    rows = sorted([*best, *(others[int(i * step)] for i in range(MOST - len(best)))])
+    return [found[i] for i in rows]
 
 
 def on_scale_of(prior: Sequence[Prior], own: Sequence[float]) -> list[Prior]:
@@ -188,8 +188,8 @@ def on_scale_of(prior: Sequence[Prior], own: Sequence[float]) -> list[Prior]:
         return list(prior)
     spread = _quartile(known, 3) - _quartile(known, 1)
     scale = (_quartile(here, 3) - _quartile(here, 1)) / spread if spread > 0.0 else 1.0
-    middle, wanted = _quartile(known, 2), _quartile(here, 2)
-    return [(s, None if value is None else wanted + (value - middle) * scale) for s, value in prior]
+    middle, quartile = _quartile(known, 2), _quartile(here, 2)
+    return [(s, None if value is None else quartile + (value - middle) * scale) for s, value in prior]
 
 
 def _quartile(ordered: Sequence[float], which: int) -> float:

@@ -208,9 +208,9 @@ class Simulation:
 
     def _blocks(self, campaign: OpenCampaign) -> Fleet:
         site, allocation = self.request.site, self.request.resources.allocation
-        wanted = PilotRequest(allocation.blocks, *self._shape(), max_launches(site, allocation))
+        request = PilotRequest(allocation.blocks, *self._shape(), max_launches(site, allocation))
         return PilotFleet(
-            wanted,
+            request,
             self.jobs,
             SimulatedBlocks(self.clock, self.jobs, self.scenario.cost.workers_seconds),
             job_prefix(campaign),

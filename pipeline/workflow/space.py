@@ -110,8 +110,8 @@ class _Space(Strict):
                         key if "force_head" in self.model_fields_set or "force_head" in own else ("algorithm", index),
                     )
             repulsion = own.get("repulsion", getattr(self, "repulsion", None))
-            wanted = repulsion if isinstance(repulsion, list) else [repulsion]
-            if True in wanted and any(
+            values = repulsion if isinstance(repulsion, list) else [repulsion]
+            if True in values and any(
                 head == ForceHead.DIRECT for head in (heads if isinstance(heads, list) else [heads])
             ):
                 raise Refused(

@@ -189,9 +189,9 @@ def select_edges(columns: Columns, packed: Packed, cutoff: float, neighbor_list:
         When a periodic cell has no volume.
     """
     starts = packed.starts()
-    wanted, unsure = _shorter(columns, packed, starts, cutoff)
+    counts, unsure = _shorter(columns, packed, starts, cutoff)
     unsure |= packed.counts == UNPACKED
-    nedges = np.where(unsure, 0, wanted)
+    nedges = np.where(unsure, 0, counts)
     ends = np.concatenate([[0], np.cumsum(nedges)])
     src, dst = np.empty(ends[-1], dtype=np.int64), np.empty(ends[-1], dtype=np.int64)
     shift, first = np.empty((ends[-1], 3), dtype=np.float32), 0

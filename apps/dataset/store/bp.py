@@ -100,15 +100,15 @@ class BpFile:
         """Refuse a file with fewer bytes of data than its variables have."""
         if not self.path.is_dir():
             return
-        there = sum(file.stat().st_size for file in self.path.glob("data.*"))
+        size = sum(file.stat().st_size for file in self.path.glob("data.*"))
         needed = 0
         for name, about in self._variables.items():
             if about["Type"] in _DTYPES:
                 needed += math.prod(self._io.InquireVariable(name).Shape()) * np.dtype(_DTYPES[about["Type"]]).itemsize
-        if there < needed:
+        if size < needed:
             self.close()
             raise IntegrityError(
-                f"{self.path} is truncated: its variables need {needed} bytes of data, and it has {there}.",
+                f"{self.path} is truncated: its variables need {needed} bytes of data, and it has {size}.",
                 "Copy it again. Compressed variables are not read.",
             )
 

@@ -84,9 +84,9 @@ def nearest(columns: Columns, edges: Edges, limit: int) -> Edges:
     order = np.lexsort((lengths(columns, edges), target))
     ordered = target[order]
     first = np.searchsorted(ordered, ordered)  # of the edges that end in the same atom
-    kept = order[np.arange(len(order)) - first < limit]
-    nedges = np.bincount(graph[kept], minlength=len(columns))
-    return Edges(nedges, edges.src[kept], edges.dst[kept], edges.shift[kept])
+    chosen = order[np.arange(len(order)) - first < limit]
+    nedges = np.bincount(graph[chosen], minlength=len(columns))
+    return Edges(nedges, edges.src[chosen], edges.dst[chosen], edges.shift[chosen])
 
 
 def lengths(columns: Columns, edges: Edges) -> NDArray[np.float32]:
@@ -227,10 +227,10 @@ class _Export:
         first = 0
         for block in pieces(self.dataset, label):
             edges = spool.read(len(block))
-            kept = np.flatnonzero(edges.nedges)
-            if not len(kept):
+            chosen = np.flatnonzero(edges.nedges)
+            if not len(chosen):
                 continue
-            columns, edges = block.take(kept), replace(edges, nedges=edges.nedges[kept])
+            columns, edges = block.take(chosen), replace(edges, nedges=edges.nedges[chosen])
             keys = samples(columns, edges, self._energies(columns))
             if not first:
                 step.attribute(f"{label}/ndata", np.array([graphs], dtype=np.int64))

@@ -149,8 +149,8 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         comm: Any = None,
         targets: Sequence[Target] = (),
     ) -> None:
-        for label, wanted in extents.items():
-            if not wanted.n_graphs:
+        for label, extent in extents.items():
+            if not extent.n_graphs:
                 raise DataError(f"Split {label} of {name} is empty.", "Give it a larger fraction or more groups.")
         self.path, self._name, self._extents, self._reference = path, name, extents, reference
         self._step = BpStep(path, comm)
@@ -172,7 +172,7 @@ class BpWriter(AbstractContextManager["BpWriter"]):
 
     def put(self, label: Split, columns: Columns, at: tuple[int, int] | None = None) -> None:
         """Write structures of ``label``: the next ones, or those from structure and atom ``at`` of the file on."""
-        wanted, step = self._extents[label], self._step
+        extent, step = self._extents[label], self._step
         keys = keys_of(columns)
         if not self._graphs[label]:
             step.attribute(f"{label}/keys", list(keys))
@@ -181,7 +181,7 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         for key, (array, count) in keys.items():
             name = f"{label}/{key}"
             per_graph = 0 if key in self._of_atoms else int(count[0])
-            rows = wanted.n_atoms if per_graph == 0 else per_graph * wanted.n_graphs
+            rows = extent.n_atoms if per_graph == 0 else per_graph * extent.n_graphs
             row = atom if per_graph == 0 else per_graph * first
             if not self._graphs[label]:
                 # Every key here varies on axis 0 or not at all: 0 is right for both.
@@ -189,8 +189,8 @@ class BpWriter(AbstractContextManager["BpWriter"]):
             offset = row + np.cumsum(count) - count
             rest = array.shape[1:]
             step.put(name, array, (rows, *rest), (row, *[0] * len(rest)))
-            step.put(f"{name}/variable_count", count.astype(np.int64), (wanted.n_graphs,), (first,))
-            step.put(f"{name}/variable_offset", offset.astype(np.int64), (wanted.n_graphs,), (first,))
+            step.put(f"{name}/variable_count", count.astype(np.int64), (extent.n_graphs,), (first,))
+            step.put(f"{name}/variable_offset", offset.astype(np.int64), (extent.n_graphs,), (first,))
         self._graphs[label] += len(columns)
         self._atoms[label] += len(columns.numbers)
 

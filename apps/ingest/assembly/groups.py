@@ -142,9 +142,9 @@ def survey_groups(parts: list[PartRows], marks: Marks, grouping: Grouping) -> Gr
     """Return the groups of the kept records; None when they are too many."""
     found = Groups(np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros((0, 2), np.uint64))
     for part in parts:
-        kept = marks.kept(part)
+        mask = marks.kept(part)
         numbers, natoms = part.columns("numbers", "natoms")
-        new = Groups.of_records(grouping.of(part)[kept], numbers[np.repeat(kept, natoms)], natoms[kept])
+        new = Groups.of_records(grouping.of(part)[mask], numbers[np.repeat(mask, natoms)], natoms[mask])
         found = Groups.join([(g.ids, g.sizes, g.elements) for g in (found, new)])
         if len(found) > MAX_GROUPS:
             return None

@@ -151,8 +151,8 @@ def _isolated(parts: list[PartRows], marks: Marks) -> dict[str, float]:
     found: dict[str, float] = {}
     for part in parts:
         group, numbers, natoms, energy, charge = part.columns("group_id", "numbers", "natoms", "energy", "charge")
-        kept = np.where(marks.kept(part), group, np.uint64(0))
-        for symbol, value in found_in(kept, numbers, natoms, energy, charge).items():
+        group_of = np.where(marks.kept(part), group, np.uint64(0))
+        for symbol, value in found_in(group_of, numbers, natoms, energy, charge).items():
             found[symbol] = min(value, found.get(symbol, np.inf))
     return found
 

@@ -89,9 +89,9 @@ class _SplitAttempt:
 
     def off(self, shares: NDArray[np.float64]) -> float:
         """Return how many times more or less records validation or test has than asked for, one record forgiven."""
-        got, wanted = self.records()[1:].astype(float), shares[1:] * self.groups.sizes.sum()
-        near = np.clip(wanted, got - 1.0, got + 1.0)
-        return float(np.exp(np.abs(np.log(np.maximum(near, 1e-9) / wanted))).max())
+        got, expected = self.records()[1:].astype(float), shares[1:] * self.groups.sizes.sum()
+        near = np.clip(expected, got - 1.0, got + 1.0)
+        return float(np.exp(np.abs(np.log(np.maximum(near, 1e-9) / expected))).max())
 
 
 def _any(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -129,23 +129,23 @@ def choose_splits(named: Groups | None, regroup: Callable[[int], Groups | None],
             "Give their file to the source whose energies they belong to.",
         )
     extra = _any(lone.elements)
-    dealt = _split(groups, request, extra) if len(groups) >= len(SPLITS) else None
-    why = _why_not(groups, dealt, request, extra)
+    attempt = _split(groups, request, extra) if len(groups) >= len(SPLITS) else None
+    why = _why_not(groups, attempt, request, extra)
     if why is not None:
         block = max(1, int(groups.sizes.sum()) // _blocks(request))
         blocks = regroup(block)
         others = None if blocks is None else blocks.split_off_lone()[0]
-        if others is None or (dealt is None and len(others) < len(SPLITS)):
+        if others is None or (attempt is None and len(others) < len(SPLITS)):
             split_groups(groups.sizes, request.validation, request.test, request.seed, request.name)  # raises
         elif len(others) >= len(SPLITS):
             instead = _split(others, request, extra)
-            if dealt is None or _better(instead, dealt, request, extra):
+            if attempt is None or _better(instead, attempt, request, extra):
                 sentences = (_of_blocks(why, block, len(others)), *_sentences(instead, request, extra))
                 return SplitChoice(_splits(instead, lone, request), block, sentences)
-    if dealt is None:
+    if attempt is None:
         raise DataError(f"Source {request.name} has too few records for three splits.", "Give more.")
-    few = (_of_few(dealt),) if request.default and len(groups) < FEW else ()
-    return SplitChoice(_splits(dealt, lone, request), None, (*_sentences(dealt, request, extra), *few))
+    few = (_of_few(attempt),) if request.default and len(groups) < FEW else ()
+    return SplitChoice(_splits(attempt, lone, request), None, (*_sentences(attempt, request, extra), *few))
 
 
 def _split_together(named: Groups | None, request: SplitRequest) -> SplitChoice:
@@ -154,8 +154,8 @@ def _split_together(named: Groups | None, request: SplitRequest) -> SplitChoice:
     if named is None:
         return SplitChoice(hashed, None, ())
     groups, lone = named.split_off_lone()
-    dealt = _SplitAttempt(groups, hashed.split(groups.ids), ())
-    counts = dealt.records()
+    attempt = _SplitAttempt(groups, hashed.split(groups.ids), ())
+    counts = attempt.records()
     for split, n in zip(SPLITS, counts.tolist(), strict=True):
         if not n:
             raise DataError(
@@ -163,7 +163,7 @@ def _split_together(named: Groups | None, request: SplitRequest) -> SplitChoice:
                 f"its {len(groups)} groups fell to {_NAMES[split]}.",
                 "Choose another seed, larger fractions or a finer group_key.",
             )
-    return SplitChoice(_splits(dealt, lone, request), None, _sentences(dealt, request, _any(lone.elements)))
+    return SplitChoice(_splits(attempt, lone, request), None, _sentences(attempt, request, _any(lone.elements)))
 
 
 def _keep_given(
@@ -198,12 +198,12 @@ def _keep_given(
         total = int(groups.sizes.sum())
         which[rest] = split_rest(groups.sizes[rest], {s: share * total for s, share in absent.items()}, request.seed)
         sentences.append(_of_absent(tuple(absent), block))
-    dealt = _SplitAttempt(groups, which, ())
+    attempt = _SplitAttempt(groups, which, ())
     sentences += [
         *shared_split_sentence(groups.ids, groups.sizes, which, what),
-        *_of_missing(dealt, _any(lone.elements)),
+        *_of_missing(attempt, _any(lone.elements)),
     ]
-    return SplitChoice(replace(_splits(dealt, lone, request), given=True), block, tuple(sentences))
+    return SplitChoice(replace(_splits(attempt, lone, request), given=True), block, tuple(sentences))
 
 
 def _of_absent(absent: tuple[Split, ...], block: int | None) -> str:

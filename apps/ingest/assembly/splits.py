@@ -120,11 +120,11 @@ class GroupSplits:
         if self.known is not None and self.which is not None:
             return self.which[np.searchsorted(self.known, group_id)]
         drawn = order_keys(self.seed, group_id) / 2.0**64
-        dealt = np.where(drawn < self.validation, _VALIDATION, np.where(drawn < self.validation + self.test, _TEST, 0))
+        split = np.where(drawn < self.validation, _VALIDATION, np.where(drawn < self.validation + self.test, _TEST, 0))
         if self.given:
             was = given(group_id)
-            dealt = np.where(was > 0, was, dealt)
-        return np.where(group_id == np.uint64(LONE_ID), 0, dealt).astype(np.uint8)
+            split = np.where(was > 0, was, split)
+        return np.where(group_id == np.uint64(LONE_ID), 0, split).astype(np.uint8)
 
     def number(self, group_id: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return the number a dataset stores for each record's group [G]."""

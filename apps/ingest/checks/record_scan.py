@@ -69,8 +69,8 @@ class Marks:
 
     def kept(self, part: PartRows) -> NDArray[np.bool_]:
         """Return which records of a part are kept."""
-        kept: NDArray[np.bool_] = np.asarray(self._marks[part.first : part.first + part.n]) == KEPT
-        return kept
+        mask: NDArray[np.bool_] = np.asarray(self._marks[part.first : part.first + part.n]) == KEPT
+        return mask
 
 
 def place(source: SourceSettings, file_index: int, member: int) -> str:
@@ -179,8 +179,8 @@ def read_energies(
     """Yield atoms of each element [M, S] and energies [M] of the kept records, part by part."""
     for part in parts:
         numbers, natoms, energy = part.columns("numbers", "natoms", "energy")
-        kept = marks.kept(part)
-        yield composition(numbers[np.repeat(kept, natoms)], natoms[kept], present), energy[kept]
+        mask = marks.kept(part)
+        yield composition(numbers[np.repeat(mask, natoms)], natoms[mask], present), energy[mask]
 
 
 def mark_other_units(
@@ -196,8 +196,8 @@ def mark_other_units(
     limit = np.uint64(min(1.0, share) * (2**64 - 2**11))  # the same sample whatever the shards
     sampled = []
     for part, (counts, energy) in zip(parts, read_energies(parts, marks, present), strict=True):
-        kept = marks.kept(part)
-        key = order_keys(seed, *(column[kept] for column in part.columns("file_index", "member", "index")))
+        mask = marks.kept(part)
+        key = order_keys(seed, *(column[mask] for column in part.columns("file_index", "member", "index")))
         sampled.append((key[key <= limit], counts[key <= limit], energy[key <= limit]))
     key, counts, energy = (np.concatenate(column) for column in zip(*sampled, strict=True))
     order = np.argsort(key)

@@ -192,5 +192,5 @@ def _bound(limits: ReadLimits, parent: int) -> None:
         lines = Path("/proc/self/status").read_text().splitlines()
         held = int(next(line for line in lines if line.startswith("VmData")).split()[1]) * 1024
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        wanted = held + int(limits.memory_gb * GB)
-        resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == -1 else min(wanted, hard), hard))
+        limit = held + int(limits.memory_gb * GB)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == -1 else min(limit, hard), hard))

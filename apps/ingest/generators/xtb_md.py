@@ -106,7 +106,7 @@ def _trajectory(
     masses = np.asarray(atoms.get_masses(), dtype=np.float64)
     burn_in = max(1, round(options.burn_in_fs / options.timestep_fs))
     stride = max(1, round(options.stride_fs / options.timestep_fs))
-    taken = 0
+    n_frames = 0
     try:
         potential = _XtbPotential(atoms.numbers, atoms.positions)
         steps = baoab(
@@ -132,11 +132,11 @@ def _trajectory(
                 group=group,
                 file=METHOD,
                 file_index=0,
-                index=first + taken,
+                index=first + n_frames,
                 labels=labels_in(potential.results(), len(atoms), source.targets) if source.targets else {},
             )
-            taken += 1
-            if taken == options.frames:
+            n_frames += 1
+            if n_frames == options.frames:
                 return
     except Exception as error:  # noqa: BLE001 - as when the field does not converge: the rest of the trajectory is lost
-        yield unreadable(source, f"{METHOD}:{group}", first + taken, error)
+        yield unreadable(source, f"{METHOD}:{group}", first + n_frames, error)

@@ -183,10 +183,10 @@ def value_text(value: Any) -> str:
 
 def selected(select: dict[str, tuple[str, ...]], find: Callable[[str], Any]) -> str | None:
     """Return why a record is not selected; None where it is."""
-    for key, wanted in select.items():
+    for key, allowed in select.items():
         value = value_text(find(key))
-        if value not in wanted:
-            return f"{key} is {value}, not {' or '.join(wanted)}"
+        if value not in allowed:
+            return f"{key} is {value}, not {' or '.join(allowed)}"
     return None
 
 

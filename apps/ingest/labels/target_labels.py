@@ -77,5 +77,5 @@ def _fits(shape: str, target: Target) -> bool:
     sizes = [] if shape == "number" else shape.strip("[]").split(", ")
     if target.level is Level.ATOM:
         return sizes[:1] == ["N"]
-    wanted = {Rank.SCALAR: {"1"}, Rank.VECTOR: {"3", "N"}, Rank.TENSOR: {"3", "6", "9", "N"}}[target.rank]
-    return (not sizes and target.rank is Rank.SCALAR) or (bool(sizes) and set(sizes) <= wanted | {"1"})
+    allowed = {Rank.SCALAR: {"1"}, Rank.VECTOR: {"3", "N"}, Rank.TENSOR: {"3", "6", "9", "N"}}[target.rank]
+    return (not sizes and target.rank is Rank.SCALAR) or (bool(sizes) and set(sizes) <= allowed | {"1"})

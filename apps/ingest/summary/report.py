@@ -140,7 +140,7 @@ def render(
         (element.symbol, str(element.atoms), str(element.structures), f"{stats.reference[element.symbol]:.6f}")
         for element in found.elements
     ]
-    wanted = f"{100 * spec.validation:.1f} % validation, {100 * spec.test:.1f} % test"
+    fractions = f"{100 * spec.validation:.1f} % validation, {100 * spec.test:.1f} % test"
     lines = [f"# {stats.name}", "", f"{total} structures, {atoms} atoms, reader {spec.source.reader}."]
     lines += origin.conversions
     if origin.warnings:
@@ -156,7 +156,7 @@ def render(
         "learns nothing, eV/Å",
     )
     lines += _block(
-        "Splits", [f"Asked for: {wanted}; whole groups are assigned.", "", *_table(split_header, split_rows)]
+        "Splits", [f"Asked for: {fractions}; whole groups are assigned.", "", *_table(split_header, split_rows)]
     )
     rank = f"Reference energies: {stats.reference_from}, rank {stats.reference_rank} of {len(stats.elements)}."
     if stats.reference_undetermined:

@@ -27,10 +27,10 @@ def stage_names(context: Context) -> list[str]:
 
 def opening(context: Context, state: CampaignState, name: str) -> StageOpened | None:
     """Return how ``name`` would be opened now, or None while an earlier stage has no outputs yet."""
-    wanted = stage_of(context, name)
+    declared = stage_of(context, name)
     made: list[tuple[str, dict[str, str]]] = []
     for earlier in stages_of(context.workflow):
-        if earlier is wanted:
+        if earlier is declared:
             break
         before = finished_stage(context, state, earlier.name)
         if before is None or before.outputs is None:
@@ -42,15 +42,15 @@ def opening(context: Context, state: CampaignState, name: str) -> StageOpened | 
         and len(known[0]) == len(made)
         and all(a is b for a, (_, b) in zip(known[0], made, strict=True))
     ):
-        return _as_before(state, wanted, known[1])  # settings and inputs are those of before
-    inputs = dict(wanted.inputs(context))
+        return _as_before(state, declared, known[1])  # settings and inputs are those of before
+    inputs = dict(declared.inputs(context))
     for earlier_name, outputs in made:
         inputs |= {f"{earlier_name}/{artefact}": digest for artefact, digest in outputs.items()}
-    settings = wanted.settings(context)
-    key = stage_key(name, settings, inputs, wanted.code_version)
+    settings = declared.settings(context)
+    key = stage_key(name, settings, inputs, declared.code_version)
     opened = StageOpened(name, key, settings, inputs, context.slots)
     context.openings[name] = tuple(outputs for _, outputs in made), opened
-    return _as_before(state, wanted, opened)
+    return _as_before(state, declared, opened)
 
 
 def _as_before(state: CampaignState, wanted: Stage, opened: StageOpened) -> StageOpened:
@@ -85,9 +85,9 @@ def _goes_on(context: Context, stage: StageState) -> bool:
 def taken_over(state: CampaignState, stage: Stage, opened: StageOpened) -> TakenOver | None:
     """Return what a stage that is opened for the first time takes over from an earlier one; the latest comes first."""
     for earlier in reversed(list(state.stages.values())):
-        taken = stage.takes_over(opened, earlier) if earlier.stage == stage.name else None
-        if taken is not None and taken.tasks:
-            return taken
+        reused = stage.takes_over(opened, earlier) if earlier.stage == stage.name else None
+        if reused is not None and reused.tasks:
+            return reused
     return None
 
 

@@ -156,11 +156,11 @@ def _stages(context: Context, state: CampaignState) -> list[StagePlan]:
             why = (stage.failure,) if stage.failure else (f"begun before; {done} finished tasks are kept",)
             stages.append(StagePlan(name, "continue", why, work, left))
             continue
-        changes, taken = _changes(state, name, opened.settings, opened.inputs), taken_over(state, declared, opened)
-        kept = 0 if taken is None else _done(state.stages[taken.origin], taken.tasks)
-        if kept:
-            changes = (*changes[:5], f"{counted(kept, 'result')} of before {'is' if kept == 1 else 'are'} kept")
-        stages.append(StagePlan(name, "run", changes, work, None if tasks is None else max(0, tasks - kept)))
+        changes, reused = _changes(state, name, opened.settings, opened.inputs), taken_over(state, declared, opened)
+        n_done = 0 if reused is None else _done(state.stages[reused.origin], reused.tasks)
+        if n_done:
+            changes = (*changes[:5], f"{counted(n_done, 'result')} of before {'is' if n_done == 1 else 'are'} kept")
+        stages.append(StagePlan(name, "run", changes, work, None if tasks is None else max(0, tasks - n_done)))
     return stages
 
 

@@ -65,14 +65,14 @@ def wave_question(context: Context, state: CampaignState, wanted: Proposal) -> W
     stage = state.stages[wanted.key]
     space = search.space.compile()
     candidates = list(stage.candidates().values())
-    taken = [c.settings for c in candidates]
+    proposed = [c.settings for c in candidates]
     choice = search.proposals
     method = make_policy(PROPOSALS, choice, ProposalMethod)
     initial = method.first_design(space, initial_count(space, stage.designed_for or search.candidates), seed)
-    head = initial[len(taken) : len(taken) + wanted.size]
+    head = initial[len(proposed) : len(proposed) + wanted.size]
     size, upto = (wave_size(search.wave, stage.slots), state.version) if search.asynchronous else (None, None)
     if len(head) == wanted.size:
-        return WaveQuestion(wanted, len(taken), tuple(head), None, DESIGN, 0, size, upto)
+        return WaveQuestion(wanted, len(proposed), tuple(head), None, DESIGN, 0, size, upto)
     told = (
         (c for c in candidates if finished(stage, c.name, 0))
         if search.asynchronous
@@ -82,9 +82,9 @@ def wave_question(context: Context, state: CampaignState, wanted: Proposal) -> W
     prior = [(settings, value) for settings, value in stage.settings.get("warm_start", ())]
     earlier = on_scale_of(prior, [o.objective for o in observations if o.objective is not None])
     known = [*(Observation(settings, value) for settings, value in earlier), *observations]
-    question = Question(choice, space, known, taken + head, wanted.size - len(head), seed * 1009 + wanted.wave)
+    question = Question(choice, space, known, proposed + head, wanted.size - len(head), seed * 1009 + wanted.wave)
     origin = ORIGINS.get(choice.name, choice.name)
-    return WaveQuestion(wanted, len(taken), tuple(head), question, origin, len(observations), size, upto)
+    return WaveQuestion(wanted, len(proposed), tuple(head), question, origin, len(observations), size, upto)
 
 
 def propose_wave(context: Context, state: CampaignState, wanted: Proposal) -> WaveProposed:

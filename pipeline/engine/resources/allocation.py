@@ -132,15 +132,15 @@ def _wanted_nodes(workflow: WorkflowModel, site: SiteModel) -> int:
             at_once = demand.at_a_time
             usable = max(usable, largest_task * at_once or -(-at_once // max(1, slots_per_node(site, shape))))
         usable = max(usable, largest_task)
-    wanted = usable
-    while wanted - _spare(site, wanted) < usable:
-        wanted += 1
+    n_nodes = usable
+    while n_nodes - _spare(site, n_nodes) < usable:
+        n_nodes += 1
     queue = site.scheduler.queues.get(queue_name(site, workflow.allocation.queue) or "")
     smallest = 1 if queue is None else min(b.min_nodes for b in queue.bins)
-    wanted = min(max(wanted, smallest), largest(site, workflow.allocation.queue))
-    if queue is not None and bin_of(queue, wanted) is None:  # in a gap between two ranges
-        wanted = min((b.min_nodes for b in queue.bins if b.min_nodes > wanted), default=wanted)
-    return wanted
+    n_nodes = min(max(n_nodes, smallest), largest(site, workflow.allocation.queue))
+    if queue is not None and bin_of(queue, n_nodes) is None:  # in a gap between two ranges
+        n_nodes = min((b.min_nodes for b in queue.bins if b.min_nodes > n_nodes), default=n_nodes)
+    return n_nodes
 
 
 def _spare(site: SiteModel, nodes: int) -> int:

@@ -160,11 +160,11 @@ def _wasted(workflow: WorkflowModel, found: Resources, demands: Mapping[str, Dem
         return None
     for name, busy, sentence in _busy(found, demands):
         if busy * WASTE <= nodes:
-            wanted = -(-busy // found.allocation.blocks) + found.allocation.spare
+            n_nodes = -(-busy // found.allocation.blocks) + found.allocation.spare
             return Impossible(
                 SettingKey.NODES,
                 sentence,
-                f"Ask for {counted(wanted, 'node')} or fewer, or raise resources.{name}.nodes or {name}.wave.",
+                f"Ask for {counted(n_nodes, 'node')} or fewer, or raise resources.{name}.nodes or {name}.wave.",
             )
     return None
 

@@ -117,8 +117,8 @@ class Converge(Stage):
         """Return the members that go on from the same checkpoint, under the same settings, on the same datasets."""
         if opened.settings != earlier.settings:
             return None
-        kept = [name for name in ended_tasks(earlier) if _same_start(name, opened.inputs, earlier.inputs)]
-        return TakenOver(earlier.key, tuple(kept)) if kept else None
+        reused = [name for name in ended_tasks(earlier) if _same_start(name, opened.inputs, earlier.inputs)]
+        return TakenOver(earlier.key, tuple(reused)) if reused else None
 
     def folder_of(self, places: StagePaths, task: str) -> Path:
         """Return the final checkpoint of a member."""

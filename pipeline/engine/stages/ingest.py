@@ -239,8 +239,12 @@ class Ingest(Stage):
 
     def takes_over(self, opened: StageOpened, earlier: StageState) -> TakenOver | None:
         """Return the shards of sources that are as they were, and their datasets where these depend on nothing else."""
-        kept = [task for task in ended_tasks(earlier) if earlier.tasks[task].status is TaskStatus.DONE]
-        return TakenOver(earlier.key, tuple(task for task in kept if _is_same(task, opened, earlier))) if kept else None
+        reused = [task for task in ended_tasks(earlier) if earlier.tasks[task].status is TaskStatus.DONE]
+        return (
+            TakenOver(earlier.key, tuple(task for task in reused if _is_same(task, opened, earlier)))
+            if reused
+            else None
+        )
 
     def folder_of(self, places: StagePaths, task: str) -> Path:
         """Return the shard or the dataset of a task."""

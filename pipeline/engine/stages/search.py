@@ -280,8 +280,8 @@ class Search(Stage):
             return None
         ended = ended_tasks(earlier)
         starts = () if whole else tuple(t for t in ended if self.rung_of(t) == len(before) - 1)
-        kept = tuple(task for task in ended if task not in frozenset(starts))
-        return TakenOver(earlier.key, kept, decisions=True, starts=starts)
+        reused = tuple(task for task in ended if task not in frozenset(starts))
+        return TakenOver(earlier.key, reused, decisions=True, starts=starts)
 
     def folder_of(self, places: StagePaths, task: str) -> Path:
         """Return the checkpoint of a candidate at a rung."""

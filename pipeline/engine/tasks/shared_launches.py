@@ -63,9 +63,9 @@ class SharedLaunches:
 
     def clear(self) -> list[tuple[SizeClass, Placement]]:
         """Forget all, and return what they had taken."""
-        taken = [(launch.size, launch.placement) for launch in self._launches.values()]
+        placements = [(launch.size, launch.placement) for launch in self._launches.values()]
         self._launches.clear()
-        return taken
+        return placements
 
     def left(self, running: Running) -> None:
         """Take in that an attempt has ended."""

@@ -22,34 +22,34 @@ def expected_bindings(site: SiteModel) -> tuple[RankBinding, ...]:
 
 def check_devices(site: SiteModel, observed: JobObservations) -> CheckResult:
     """Return whether each rank is given, and sees, the GPU that the site says."""
-    wanted = {local: str(place.gpu) for local, place in enumerate(expected_bindings(site)) if place.gpu is not None}
+    expected = {local: str(place.gpu) for local, place in enumerate(expected_bindings(site)) if place.gpu is not None}
     variable = site.gpu.visible_variable
-    if not wanted or variable is None:
+    if not expected or variable is None:
         return skipped("devices", "the site has no GPUs")
     given: dict[int, set[str]] = {}
     for view in observed.views:
         if view.local_rank is not None:
             given.setdefault(view.local_rank, set()).add(view.mask or "")
-    wrong = {k: masks for k, masks in given.items() if any(m and wanted.get(k) not in _entries(m) for m in masks)}
+    wrong = {k: masks for k, masks in given.items() if any(m and expected.get(k) not in _entries(m) for m in masks)}
     if wrong:
         local = min(wrong)
         return failed(
             "devices",
             f"rank {local} of a node is given GPU {' or '.join(sorted(wrong[local]))} by the launcher, "
-            f"the site gives it GPU {wanted.get(local)} ({variable}); {len(wrong)} of {len(wanted)} ranks differ",
-            _devices_fix(site, given, len(wanted)),
+            f"the site gives it GPU {expected.get(local)} ({variable}); {len(wrong)} of {len(expected)} ranks differ",
+            _devices_fix(site, given, len(expected)),
         )
     for rank in observed.ranks:
-        if rank.mask is not None and rank.mask != wanted.get(rank.local_rank):
+        if rank.mask is not None and rank.mask != expected.get(rank.local_rank):
             return failed(
                 "devices",
-                f"rank {rank.rank} on {rank.node} sees GPU {rank.mask}, not {wanted.get(rank.local_rank)}",
+                f"rank {rank.rank} on {rank.node} sees GPU {rank.mask}, not {expected.get(rank.local_rank)}",
                 "Correct node.rank_gpus, or the exports of the profile, which must not set the mask.",
             )
         if rank.device_trouble or rank.devices not in (None, 1):
             why = rank.device_trouble or f"torch sees {rank.devices} devices, not one"
             return failed("devices", f"rank {rank.rank} on {rank.node}: {why}", _no_device_fix(site))
-    order = " ".join(wanted[k] for k in sorted(wanted))
+    order = " ".join(expected[k] for k in sorted(expected))
     device_names = sorted({rank.device for rank in observed.ranks if rank.device})
     by_launcher = bool(given) and all(len(_entries(mask)) == 1 for masks in given.values() for mask in masks)
     who = "selected by the launcher" if by_launcher else "selected by the rank among all of the node"
@@ -92,8 +92,8 @@ def check_cores(site: SiteModel, observed: JobObservations) -> CheckResult:
         return skipped("cores", f"the site does not name cores of ranks; {measured}")
     if not had:
         return skipped("cores", "ranks bind themselves, and none started its program")
-    wanted = {local: parse_cores(place.cores) for local, place in enumerate(places)}
-    wrong = [one for one in had if set(one.cores) != set(wanted.get(one.local_rank or 0, ()))]
+    expected = {local: parse_cores(place.cores) for local, place in enumerate(places)}
+    wrong = [one for one in had if set(one.cores) != set(expected.get(one.local_rank or 0, ()))]
     if not wrong:
         return passed("cores", f"{measured}, as the site says")
     one = wrong[0]
@@ -101,7 +101,7 @@ def check_cores(site: SiteModel, observed: JobObservations) -> CheckResult:
     return failed(
         "cores",
         f"rank {local} of {one.node} may use {format_cores(one.cores)}, the site gives it "
-        f"{format_cores(wanted.get(local, ()))}; {len(wrong)} of {len(had)} ranks differ",
+        f"{format_cores(expected.get(local, ()))}; {len(wrong)} of {len(had)} ranks differ",
         _cores_fix(places, had),
     )
 

@@ -74,9 +74,9 @@ class AseLmdb:
         following, deleted = self._header("nextid"), self._header("deleted_ids")
         if following is None:
             raise ValueError("no nextid: this is not an ASE database")
-        gone = set(deleted or ())
-        self._file.claimed(int(following) - 1 - len(gone))
-        return (str(number).encode() for number in range(1, int(following)) if number not in gone)
+        deleted_rows = set(deleted or ())
+        self._file.claimed(int(following) - 1 - len(deleted_rows))
+        return (str(number).encode() for number in range(1, int(following)) if number not in deleted_rows)
 
     def _header(self, name: str) -> Any:
         value = self._file.get(name.encode())
