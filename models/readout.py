@@ -45,11 +45,18 @@ class ScalarHead(nn.Module):
 
     def forward(self, features: Features, head: Tensor) -> Tensor:
         """Return scalars [N] for the dataset ``head`` [N] of each atom."""
-        hidden = functional.silu(torch.matmul(features.scalars, self.weight1) + self.bias1)
-        value = torch.matmul(hidden, self.weight2) + self.bias2  # [B, N, 1]
+        value = torch.matmul(self._hidden(features), self.weight2) + self.bias2  # [B, N, 1]
         if value.shape[0] == 1:
             return value.reshape(-1)
         return value.squeeze(2).t().gather(1, head.unsqueeze(1)).squeeze(1)
+
+    def last_layer(self, features: Features, head: Tensor) -> Tensor:
+        """Return what the last linear layer reads of each atom [N, H], for the dataset ``head`` [N] of each."""
+        hidden = self._hidden(features)
+        return hidden.gather(0, head.view(1, -1, 1).expand(1, -1, hidden.shape[2])).squeeze(0)
+
+    def _hidden(self, features: Features) -> Tensor:
+        return functional.silu(torch.matmul(features.scalars, self.weight1) + self.bias1)
 
 
 class Gate(nn.Module):

@@ -17,6 +17,7 @@ from gfm_pipeline.core.contracts.targets import DEFAULT, Level, Rank, Target
 from gfm_pipeline.core.errors import DataError
 
 NUMBERS_KEY = "numbers"  # atomic numbers [N]; earlier versions wrote none
+RIGIDITY_KEY = "rigidity"  # of the last layer of energies, of each structure [G], see `uncertainty`
 POOLED_KEY = "pooled"  # mean features of the atoms of each structure [G, H], see `differences`
 DISTANCE_KEY = "distance"  # of the atoms [N] to the training split, see `gfm_pipeline.apps.calibrate.domain`
 _OF_STRUCTURES = ("natoms", "group")
@@ -95,7 +96,8 @@ class SplitPredictions:
     Those of structures that are extensive are per atom, and relative to the references of elements; those of vectors
     and tensors are their components, end to end. ``natoms`` [G] counts atoms; ``distances`` [K, N] are those of each
     atom to the training split in the features of each member, None of predictions made before there were any.
-    ``numbers`` [N] are atomic numbers, ``pooled`` the mean features of structures [G, H] of each member; None likewise.
+    ``numbers`` [N] are atomic numbers, ``pooled`` the mean features of structures [G, H] of each member, and
+    ``rigidity`` [K, G] of its last layer; None likewise.
     """
 
     targets: Mapping[str, TargetPredictions]
@@ -104,6 +106,7 @@ class SplitPredictions:
     distances: Array | None = None
     numbers: NDArray[np.int64] | None = None
     pooled: tuple[Array, ...] | None = None
+    rigidity: Array | None = None
 
     def weighted(self, weights: Array) -> SplitPredictions:
         """Return the same members with mean and spread by ``weights`` [K], which sum to one."""
@@ -191,6 +194,7 @@ def aggregate(
     natoms = content[0]["natoms"].astype(np.int64)
     numbers = content[0].get(NUMBERS_KEY)
     pooled = tuple(one[POOLED_KEY].astype(np.float64) for one in content if POOLED_KEY in one)
+    rigid = [one[RIGIDITY_KEY] for one in content if RIGIDITY_KEY in one]
     return SplitPredictions(
         {t.name: _joined(content, t) for t in targets},
         len(natoms),
@@ -198,6 +202,7 @@ def aggregate(
         distances,
         None if numbers is None else numbers.astype(np.int64),
         pooled if len(pooled) == len(content) else None,
+        np.stack(rigid).astype(np.float64) if len(rigid) == len(content) else None,
     )
 
 

@@ -41,11 +41,14 @@ class Domain:
         Mean features of each element [S, H].
     whiten
         Upper triangular W of each element [S, H, H]: the distance of x is the length of (x - mean) W, over sqrt(H).
+    rigidity
+        Of the last layer of energies, see `RigidityMoments.whiten`; None where there is none.
     """
 
     elements: NDArray[np.int64]
     mean: Floats
     whiten: Floats
+    rigidity: Floats | None = None
 
     def distance(self, z: NDArray[np.int64], features: Floats) -> Floats:
         """Return the distance of each atom [N], about 1 for those of the training split; infinite for other elements.
@@ -71,7 +74,8 @@ class Domain:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return what `from_arrays` reads."""
-        return {"elements": self.elements, "mean": self.mean, "whiten": self.whiten}
+        found = {"elements": self.elements, "mean": self.mean, "whiten": self.whiten}
+        return found if self.rigidity is None else {**found, "rigidity": self.rigidity}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Domain:
@@ -80,6 +84,7 @@ class Domain:
             np.asarray(arrays["elements"], dtype=np.int64),
             np.asarray(arrays["mean"], dtype=np.float64),
             np.asarray(arrays["whiten"], dtype=np.float64),
+            np.asarray(arrays["rigidity"], dtype=np.float64) if "rigidity" in arrays else None,
         )
 
     @classmethod

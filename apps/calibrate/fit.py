@@ -22,6 +22,7 @@ from gfm_pipeline.apps.calibrate.ensemble import domain_name
 from gfm_pipeline.apps.calibrate.entries import farthest
 from gfm_pipeline.apps.calibrate.evaluate import UNLABELLED, evaluate, unlabelled
 from gfm_pipeline.apps.calibrate.metrics import Array
+from gfm_pipeline.apps.calibrate.uncertainty import UncertaintyMeasure, measured
 from gfm_pipeline.apps.calibrate.weights import effective_members, fit_weights
 from gfm_pipeline.apps.dataset import Dataset
 from gfm_pipeline.apps.runtime.program import Task, run_program
@@ -45,6 +46,7 @@ from gfm_pipeline.core.contracts.evaluation import (
     MemberRef,
     figure_key,
 )
+from gfm_pipeline.core.contracts.policies import UNCERTAINTIES, make_policy
 from gfm_pipeline.core.contracts.targets import Target
 from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.core.publish import publishing, read_manifest, storage_errors, verify, write_json, write_record
@@ -88,8 +90,9 @@ def _judge(spec: CalibrateSpec, statistics: DatasetStatistics, targets: Sequence
     name = statistics.name
     validation = aggregate(spec.members, name, Split.VALIDATION, targets)
     shares = fit_weights(validation)
-    validation = validation.weighted(shares)
-    test = aggregate(spec.members, name, Split.TEST, targets).weighted(shares)
+    measure = make_policy(UNCERTAINTIES, spec.uncertainty, UncertaintyMeasure)  # type: ignore[type-abstract]
+    validation = measured(validation, measure, targets, shares)
+    test = measured(aggregate(spec.members, name, Split.TEST, targets), measure, targets, shares)
     domain = _domain(validation, test, shares)
     if domain is not None:
         validation, test = (p.placed(shares, domain[0].threshold) for p in (validation, test))
@@ -189,7 +192,8 @@ def calibrate(spec: CalibrateSpec, task: Task) -> CalibrateResult:
         with storage_errors(folder):
             _copy_domains(spec, folder)
         names = tuple(m.name for m in spec.members)
-        write_record(folder / CALIBRATION_FILE, EnsembleCalibration(SCHEMA_VERSION, spec.level, names, calibrations))
+        found = EnsembleCalibration(SCHEMA_VERSION, spec.level, names, calibrations, spec.uncertainty)
+        write_record(folder / CALIBRATION_FILE, found)
         write_json(
             folder / EVALUATION_FILE,
             {

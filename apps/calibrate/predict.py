@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from gfm_pipeline.apps.calibrate.aggregate import (
     DISTANCE_KEY,
     NUMBERS_KEY,
     POOLED_KEY,
+    RIGIDITY_KEY,
     domain_file,
     label_key,
     predictions_file,
@@ -23,6 +25,7 @@ from gfm_pipeline.apps.calibrate.aggregate import (
     values_key,
 )
 from gfm_pipeline.apps.calibrate.domain import Domain, FeatureMoments, InOrder, pooled, recorded_features
+from gfm_pipeline.apps.calibrate.uncertainty import RigidityMoments, recorded_last_layer, rigidity
 from gfm_pipeline.apps.dataset import Columns, Dataset, GraphTable, collate
 from gfm_pipeline.apps.dataset.batching.graph_table import reference_values
 from gfm_pipeline.apps.dataset.neighbors.batched import neighbor_list_on
@@ -135,16 +138,21 @@ def _domain(
     Some thousands of structures are in memory at a time.
     """
     device = torch_device(spec.device)
+    rigid = RigidityMoments()
     moments, edges = FeatureMoments(), dataset.edges(Split.TRAIN, model.card.spec.cutoff)
     head, total = model.datasets.index(dataset.name), dataset.statistics.n_structures[Split.TRAIN]
     for first in range(0, total, _CHUNK):
         columns = dataset.columns(Split.TRAIN, np.arange(first, min(first + _CHUNK, total)))
-        with recorded_features(model.potential, InOrder(columns.numbers, moments.add)):
+        features = recorded_features(model.potential, InOrder(columns.numbers, moments.add))
+        with features, recorded_last_layer(model.potential) as inputs:
             for place, batch in _batches(model, columns, head, spec.batch_size, edges, neighbor_list, first):
                 task.check()
                 task.report_progress(dataset=dataset.name, done=first + place.start, total=total)
                 model.potential.head_values(batch.to(device))
-    return moments.domain()
+                while inputs:
+                    rigid.add(pooled(inputs.pop(), batch.natoms.numpy()))
+    found = moments.domain()
+    return None if found is None else replace(found, rigidity=rigid.whiten())
 
 
 def predict(spec: PredictSpec, task: Task) -> PredictResult:
@@ -170,7 +178,8 @@ def predict(spec: PredictSpec, task: Task) -> PredictResult:
             for split in SPLITS:
                 columns, edges = dataset.columns(split), dataset.edges(split, model.card.spec.cutoff)
                 in_order = InOrder(columns.numbers, (lambda *_: None) if domain is None else domain.whitened)
-                with recorded_features(model.potential, in_order) as whitened:
+                features = recorded_features(model.potential, in_order)
+                with features as whitened, recorded_last_layer(model.potential) as inputs:
                     predicted = values(columns, edges)
                 graphs += len(columns)
                 arrays = _arrays(model, columns, ref.name, predicted)
@@ -179,6 +188,9 @@ def predict(spec: PredictSpec, task: Task) -> PredictResult:
                     arrays[DISTANCE_KEY] = np.linalg.norm(of_atoms, axis=1)
                     if len(columns):
                         arrays[POOLED_KEY] = pooled(of_atoms, columns.natoms).astype(np.float32)
+                    if domain.rigidity is not None and inputs:
+                        means = pooled(np.concatenate(inputs), columns.natoms)
+                        arrays[RIGIDITY_KEY] = rigidity(domain.rigidity, means)
                 path = predictions_file(folder, ref.name, split)
                 with storage_errors(path):
                     np.savez(path, **arrays)  # type: ignore[arg-type]

@@ -30,12 +30,15 @@ class MemberValues:
         Of each atom to the training data [N], in units of the threshold; None where that is not known.
     pooled
         Mean features of structures [G, H] of each member.
+    rigidity
+        Of the last layer of energies, of each structure [K, G], where the measure of uncertainty needs it.
     """
 
     values: Mapping[str, NDArray[np.float64]]
     features: NDArray[np.float64]
     distances: NDArray[np.float64] | None = None
     pooled: tuple[NDArray[np.float64], ...] = ()
+    rigidity: NDArray[np.float64] | None = None
 
     def apart(self, weights: NDArray[np.float64]) -> tuple[float | None, float]:
         """Return how far two structures are from each other, and the farther one from the training data."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -18,11 +19,14 @@ from gfm_pipeline.apps.calibrate.aggregate import mean_and_spread
 from gfm_pipeline.apps.calibrate.differences import composition, difference_interval
 from gfm_pipeline.apps.calibrate.domain import pooled, recorded_features
 from gfm_pipeline.apps.calibrate.ensemble import Ensemble
+from gfm_pipeline.apps.calibrate.uncertainty import MemberEvidence, UncertaintyMeasure, recorded_last_layer, rigidity
 from gfm_pipeline.apps.deploy.batches import attribute_of, batch_of
 from gfm_pipeline.apps.deploy.intervals import MemberValues, interval
 from gfm_pipeline.core.contracts.deploy import OutOfDomain
+from gfm_pipeline.core.contracts.policies import UNCERTAINTIES, make_policy
 from gfm_pipeline.core.contracts.targets import ATTRIBUTES, OF_MEAN, STRESS, Level, Target
 from gfm_pipeline.core.errors import ModelError
+from gfm_pipeline.models import Potential
 from gfm_pipeline.models.batch import Batch
 
 _DETERMINED = 1e-6  # share of a composition that rounding may leave in undetermined directions
@@ -92,6 +96,7 @@ class Predictor:
         known = self._calibration.domain if len(self._domains) == len(names) else None
         self._threshold = None if known is None else known.threshold
         self._on_out_of_domain = self._policy(on_out_of_domain)
+        self._measure = make_policy(UNCERTAINTIES, ensemble.calibration.uncertainty, UncertaintyMeasure)  # type: ignore[type-abstract]
 
     def _policy(self, name: str) -> OutOfDomain:
         if name not in set(OutOfDomain):
@@ -184,33 +189,44 @@ class Predictor:
         for number, atoms in enumerate(structures):
             of_atoms = slice(ends[number] - len(atoms), ends[number])
             parts = {t: values[t.name][:, number if t.level is Level.GRAPH else of_atoms] for t in targets}
-            results.append(self._result(atoms, parts, None if distances is None else distances[of_atoms]))
+            rigid = None if given.rigidity is None else given.rigidity[:, number]
+            results.append(self._result(atoms, parts, None if distances is None else distances[of_atoms], rigid))
             if features:
                 results[-1]["features"] = given.features[number]
-            if self._on_out_of_domain is OutOfDomain.REFUSE and not results[-1]["in_domain"]:
-                farthest = results[-1]["distance"]
-                raise ModelError(self.outside, f"Its farthest atom is {farthest:.3g} times as far as the threshold.")
+            self._refuse(results[-1].get("distance", 0.0))
         return results
+
+    def _refuse(self, farthest: float) -> None:
+        """Refuse a structure whose farthest atom is beyond the threshold, where that is asked for."""
+        if self._on_out_of_domain is OutOfDomain.REFUSE and farthest > 1.0:
+            raise ModelError(self.outside, f"Its farthest atom is {farthest:.3g} times as far as the threshold.")
 
     def _members_values(self, structures: Sequence[Atoms], targets: Sequence[Target], *, stress: bool) -> MemberValues:
         """Return what the members give of structures."""
         for atoms in structures:
             self.check(atoms)
         batches = {cutoff: batch_of(structures, cutoff, self._dtype, self._device) for cutoff in self._cutoffs}
-        found, features = [], []
+        found, features, inputs = [], [], []
         for member, potential, head in zip(self._members, self._potentials, self._heads, strict=True):
-            with recorded_features(potential) as recorded:
+            with recorded_features(potential) as recorded, self._last_layer(potential) as last:
                 batch = _for_head(batches[member.card.spec.cutoff], head)
                 found.append(potential(batch, stress=stress).values)
             features += recorded
+            inputs += last
         values = {t.name: np.stack([one[t.name].double().cpu().numpy() for one in found]) for t in targets}
         numbers, natoms = np.concatenate([a.numbers for a in structures]), np.array([len(a) for a in structures])
-        averaged = pooled(features[0], natoms)
+        averaged = pooled(features[0], natoms) if features else np.zeros((len(natoms), 0))
         if self._threshold is None:
             return MemberValues(values, averaged)
         white = [d.whitened(numbers, x) for d, x in zip(self._domains, features, strict=True)]
         distances = self._weights @ np.stack([np.linalg.norm(x, axis=1) for x in white]) / self._threshold
-        return MemberValues(values, averaged, distances, tuple(pooled(x, natoms) for x in white))
+        both = zip(self._domains, inputs, strict=False)  # inputs are recorded where they are needed
+        rigid = [rigidity(d.rigidity, pooled(x, natoms)) for d, x in both if d.rigidity is not None]
+        known = np.stack(rigid) if self._measure.needs_rigidity and len(rigid) == len(self._weights) else None
+        return MemberValues(values, averaged, distances, tuple(pooled(x, natoms) for x in white), known)
+
+    def _last_layer(self, potential: Potential) -> AbstractContextManager[list[NDArray[np.float64]]]:
+        return recorded_last_layer(potential) if self._measure.needs_rigidity else nullcontext([])
 
     def energy_difference(self, first: Atoms, second: Atoms) -> dict[str, float]:
         """Return E1 - N1/N2 E2 of two structures of proportional compositions, eV: of a vacancy and its crystal, say.
@@ -221,7 +237,7 @@ class Predictor:
         Raises
         ------
         ModelError
-            As `check`; for compositions that are not proportional, or a model without energies.
+            As `predict`; for compositions that are not proportional, or a model without energies.
         """
         if composition(first.numbers) != composition(second.numbers) or "energy" not in self._names:
             raise ModelError(
@@ -230,25 +246,33 @@ class Predictor:
                 "Give structures of proportional compositions, and a model of energies.",
             )
         given = self._members_values([first, second], [t for t in self.targets if t.name == "energy"], stress=False)
+        apart, outside = given.apart(self._weights)
+        self._refuse(outside)
         per_atom = given.values["energy"] / np.array([len(first), len(second)])
         mean, spread = (float(x) for x in mean_and_spread(per_atom[:, 0] - per_atom[:, 1], self._weights))
         size = len(first)
         result = {"energy_difference": size * mean, "energy_difference_std": size * spread}
         calibration = self._calibration.difference
         if calibration is not None:
-            apart, outside = given.apart(self._weights)
             result["energy_difference_interval"] = difference_interval(calibration, spread, mean, size, apart, outside)
         return result
 
     def _result(
-        self, atoms: Atoms, parts: dict[Target, NDArray[np.float64]], distances: NDArray[np.float64] | None
+        self,
+        atoms: Atoms,
+        parts: dict[Target, NDArray[np.float64]],
+        distances: NDArray[np.float64] | None,
+        rigid: NDArray[np.float64] | None,
     ) -> dict[str, Any]:
         """Return the results of one structure from the values of the members [K, ...]."""
         guess = self._guess(atoms)
         sentences = (*(() if guess is None else (guess,)), *self._unheard(atoms))
         result: dict[str, Any] = {"warnings": sentences}
         for target, members in parts.items():
-            mean, spread = mean_and_spread(members, self._weights)
+            size = len(atoms) if target.per_atom else 1
+            of_structure = None if rigid is None or target.level is not Level.GRAPH else size * rigid
+            mean, _ = mean_and_spread(members, self._weights)
+            spread = self._measure.spread(MemberEvidence(target, members, self._weights, of_structure))
             entries = {target.name: mean + self._reference(target, atoms), f"{target.name}_std": spread}
             calibration = self._calibration.of(target.name)
             if calibration is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from gfm_pipeline.core.contracts.policies import ENSEMBLE, PolicyChoice
 from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, Target
 from gfm_pipeline.core.contracts.task import Assignment, TaskSpec
 from gfm_pipeline.core.contracts.training import DatasetRef, Device
@@ -76,6 +77,7 @@ class CalibrateSpec(TaskSpec):
     level: float  # nominal coverage of the intervals, e.g. 0.9
     output: str
     seed: int
+    uncertainty: PolicyChoice = ENSEMBLE
 
     def inputs(self) -> tuple[str, ...]:
         """Return the checkpoint and the predictions of each member, and the datasets."""
@@ -317,12 +319,16 @@ class DatasetCalibration:
 
 @dataclass(frozen=True)
 class EnsembleCalibration:
-    """Content of ``calibration.json``: the members, in order, and the calibration of each dataset."""
+    """Content of ``calibration.json``: the members, in order, and the calibration of each dataset.
+
+    ``uncertainty`` is the measure of the raw spread.
+    """
 
     schema_version: int
     level: float
     members: tuple[str, ...]
     datasets: dict[str, DatasetCalibration]
+    uncertainty: PolicyChoice = ENSEMBLE
 
 
 def figure_key(dataset: str, quantity: str, field: str) -> str:

@@ -1,8 +1,9 @@
 """Policies of a campaign that users may replace.
 
-They say when candidates stop, how new ones are proposed, who becomes a member of the ensemble, and when a member has
-converged. Each is declared by a `PolicyDescription`, which is read on the login node without importing the policy.
-A package adds one by an entry point of its group: its name is the one users write, its value names the description.
+They say when candidates stop, how new ones are proposed, who becomes a member of the ensemble, when a member has
+converged, and what the raw uncertainty of predictions is. Each is declared by a `PolicyDescription`, which is read on
+the login node without importing the policy. A package adds one by an entry point of its group: its name is the one
+users write, its value names the description.
 """
 
 from __future__ import annotations
@@ -151,6 +152,23 @@ CRITERIA = Extensions(
         "limit": PolicyDescription(f"{_TRAIN}.convergence:Limit", "every member trains to `converge.max_graphs`"),
     },
 )
+UNCERTAINTIES = Extensions(
+    "measure of uncertainty",
+    "gfm_pipeline.uncertainties",
+    PolicyDescription,
+    {
+        "ensemble": PolicyDescription(
+            "gfm_pipeline.apps.calibrate.uncertainty:EnsembleSpread", "the standard deviation of the members"
+        ),
+        "llpr": PolicyDescription(
+            "gfm_pipeline.apps.calibrate.uncertainty:LastLayerRigidity",
+            "last-layer prediction rigidity of energies, which one member has (`converge.members: 1`); forces have the "
+            "distance to the training data and their length",
+            "Bigi et al., Mach. Learn.: Sci. Technol. 5, 045010 (2024)",
+        ),
+    },
+)
+ENSEMBLE = PolicyChoice("ensemble", {})
 
 # The policies of a stage whose settings bear no word of one: those of the first version. A campaign that
 # began with them keeps them, though another may be the default of new ones by now.

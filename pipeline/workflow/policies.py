@@ -13,6 +13,7 @@ from gfm_pipeline.core.contracts.policies import (
     PROPOSALS,
     SELECTIONS,
     STOPPING,
+    UNCERTAINTIES,
     PolicyChoice,
     PolicyDescription,
 )
@@ -64,4 +65,10 @@ SelectionChoice = Annotated[
 ]
 CriterionChoice = Annotated[
     PolicyChoice, BeforeValidator(_reads(CRITERIA)), PlainSerializer(_written), WithJsonSchema(_schema(CRITERIA))
+]
+UncertaintyChoice = Annotated[
+    PolicyChoice,
+    BeforeValidator(_reads(UNCERTAINTIES)),
+    PlainSerializer(_written),
+    WithJsonSchema(_schema(UNCERTAINTIES)),
 ]

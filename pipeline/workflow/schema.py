@@ -9,11 +9,17 @@ from pydantic import Field, model_validator
 
 from gfm_pipeline.core.contracts.data import SHARD_MB, AcrossSources, EdgeStorage
 from gfm_pipeline.core.contracts.ingest.reading import READING_GB, RECORD_SECONDS, ReadLimits
-from gfm_pipeline.core.contracts.policies import PROPOSALS, PolicyChoice, default_choice
+from gfm_pipeline.core.contracts.policies import ENSEMBLE, PROPOSALS, PolicyChoice, default_choice
 from gfm_pipeline.core.contracts.targets import DEFAULT as DEFAULT_TARGETS
 from gfm_pipeline.core.strict import Strict, within
 from gfm_pipeline.workflow.budget import BudgetModel
-from gfm_pipeline.workflow.policies import CriterionChoice, ProposalChoice, SelectionChoice, StoppingChoice
+from gfm_pipeline.workflow.policies import (
+    CriterionChoice,
+    ProposalChoice,
+    SelectionChoice,
+    StoppingChoice,
+    UncertaintyChoice,
+)
 from gfm_pipeline.workflow.source_schema import SourceModel
 from gfm_pipeline.workflow.space import SpaceModel
 from gfm_pipeline.workflow.targets import Targets, check_labels, with_force_weight
@@ -139,6 +145,9 @@ class CalibrateModel(Strict):
     """Intervals, calibrated on the validation split and evaluated on the test split."""
 
     level: Fraction = Field(default=0.9, description="Nominal coverage of the intervals.")
+    uncertainty: UncertaintyChoice = Field(
+        default=ENSEMBLE, description="Raw uncertainty: ensemble (spread of the members) or llpr (of one member too)."
+    )
 
 
 class LimitsModel(Strict):

@@ -161,6 +161,7 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "converge.max_graphs": (1000, "converge"),
     "converge.anneal_fraction": (0.5, "converge"),
     "calibrate.level": (0.8, "calibrate"),
+    "calibrate.uncertainty": ("llpr", "calibrate"),
     "resources.ingest.nodes": (0, None),  # nothing else is possible
     "resources.ingest.cores": (2, None),
     "resources.search.nodes": (1, None),

@@ -62,6 +62,7 @@ CHANGES: dict[str, tuple[Any, str, str]] = {
     "converge.max_graphs": (500, INVALIDATES, "converge"),
     "converge.anneal_fraction": (0.5, INVALIDATES, "converge"),
     "calibrate.level": (0.8, INVALIDATES, "calibrate"),
+    "calibrate.uncertainty": ("llpr", INVALIDATES, "calibrate"),
     "resources.search.nodes": (1, LEAVES, ""),
     "allocation.hours": (3.0, LEAVES, ""),
     "limits.task_hours": (1.0, LEAVES, ""),

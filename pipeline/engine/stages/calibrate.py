@@ -10,6 +10,7 @@ from gfm_pipeline.campaign.paths import StagePaths
 from gfm_pipeline.campaign.stage_state import StageState
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.contracts.evaluation import CalibrateResult, CalibrateSpec, MemberRef, PredictResult, PredictSpec
+from gfm_pipeline.core.contracts.policies import ENSEMBLE
 from gfm_pipeline.engine.decisions.requests import (
     AnyRequest,
     Context,
@@ -65,6 +66,7 @@ def _fit(
         level=context.workflow.calibrate.level,
         output=str(mine.ensemble),
         seed=context.workflow.seed,
+        uncertainty=context.workflow.calibrate.uncertainty,
     )
     return TaskRequest(stage.key, NAME, FIT, FIT_PROGRAM, spec)
 
@@ -78,7 +80,10 @@ class Calibrate(Stage):
 
     def settings(self, context: Context) -> dict[str, Any]:
         """Return what the calibrated ensemble depends on, besides its members."""
-        return {"seed": context.workflow.seed, **context.workflow.calibrate.model_dump(mode="json")}
+        calibrate = context.workflow.calibrate
+        # `uncertainty` came later: at its default it is left out, so the keys of earlier campaigns stay.
+        exclude = {"uncertainty"} if calibrate.uncertainty == ENSEMBLE else None
+        return {"seed": context.workflow.seed, **calibrate.model_dump(mode="json", exclude=exclude)}
 
     def advance(self, context: Context, stage: StageState, done: Done) -> Step:
         """Decide the next step of calibration."""

@@ -209,6 +209,8 @@ def test_what_is_outside_is_answered_warned_of_or_refused(
     refusing = GFMCalculator(ensemble, "wet", on_out_of_domain="refuse")
     assert len(refusing.predict([inside])) == 1
     outside.calc = refusing
+    with pytest.raises(ModelError, match="unlike the training data of wet"):
+        refusing.energy_difference(inside, outside)
     with pytest.raises(ModelError, match=r"unlike the training data of wet .* times as far as the threshold"):
         outside.get_potential_energy()
     with pytest.raises(ModelError, match="on_out_of_domain is 'ignore'"):

@@ -36,6 +36,7 @@ from gfm_pipeline.core.contracts.evaluation import (
     PredictSpec,
     figure_key,
 )
+from gfm_pipeline.core.contracts.policies import PolicyChoice
 from gfm_pipeline.core.contracts.task import ERROR_FILE, RESULT_FILE, STOP_FILE, ExitCode
 from gfm_pipeline.core.contracts.training import DatasetRef
 from gfm_pipeline.core.errors import DataError, IntegrityError
@@ -108,6 +109,31 @@ def test_structures_unlike_the_training_data_are_flagged_wherever_the_ensemble_i
         assert (far["forces_interval"][beyond] >= 0.999 * least[beyond]).all()
         assert far["energy_interval"] >= 0.999 * far["distance"] * without["energy_interval"]
     assert "In or out of domain" in (folder / MODEL_CARD_FILE).read_text()
+
+
+def test_one_member_has_the_rigidity_of_its_last_layer(
+    members: tuple[MemberRef, ...], datasets: tuple[DatasetRef, ...], tmp_path: Path
+) -> None:
+    spec = CalibrateSpec(members[:1], datasets, LEVEL, str(tmp_path / "ensemble"), 0, PolicyChoice("llpr", {}))
+    report = calibrate(spec, task_in(tmp_path / "task")).datasets["wet"]
+    assert report.energy.scale > 0.0
+    assert report.forces.scale == 0.0
+    assert report.energy.coverage_calibrated == pytest.approx(LEVEL, abs=0.25)
+    # The same from the file of predictions, from a folder, and from an exported file.
+    export(tmp_path / "ensemble", tmp_path / "model.gfm")
+    columns = Dataset.open(Path(datasets[0].path)).columns(Split.TEST)
+    with np.load(Path(members[0].predictions) / "wet-testset.npz") as file:
+        rigid = file["rigidity"]
+    assert rigid.std() > 0.0
+    for path in (tmp_path / "ensemble", tmp_path / "model.gfm"):
+        predictor = Predictor(open_ensemble(path), "wet")
+        for g in range(3):
+            rows = slice(columns.offsets[g], columns.offsets[g + 1])
+            (found,) = predictor.predict([Atoms(columns.numbers[rows], columns.pos[rows])])
+            assert found["energy_std"] == pytest.approx((rows.stop - rows.start) * rigid[g], rel=1e-3)
+            assert found["energy_interval"] > 0.0
+            assert not found["forces_std"].any()
+            assert (found["forces_interval"] > 0.0).all()
 
 
 def test_coverage_is_reported_by_element_and_uncertainty_is_scored(result: CalibrateResult) -> None:
