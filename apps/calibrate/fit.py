@@ -90,7 +90,7 @@ def _judge(spec: CalibrateSpec, statistics: DatasetStatistics, targets: Sequence
     name = statistics.name
     validation = aggregate(spec.members, name, Split.VALIDATION, targets)
     shares = fit_weights(validation)
-    measure = make_policy(UNCERTAINTIES, spec.uncertainty, UncertaintyMeasure)  # type: ignore[type-abstract]
+    measure = make_policy(UNCERTAINTIES, spec.uncertainty, UncertaintyMeasure)
     validation = measured(validation, measure, targets, shares)
     test = measured(aggregate(spec.members, name, Split.TEST, targets), measure, targets, shares)
     domain = _domain(validation, test, shares)

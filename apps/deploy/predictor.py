@@ -96,7 +96,7 @@ class Predictor:
         known = self._calibration.domain if len(self._domains) == len(names) else None
         self._threshold = None if known is None else known.threshold
         self._on_out_of_domain = self._policy(on_out_of_domain)
-        self._measure = make_policy(UNCERTAINTIES, ensemble.calibration.uncertainty, UncertaintyMeasure)  # type: ignore[type-abstract]
+        self._measure = make_policy(UNCERTAINTIES, ensemble.calibration.uncertainty, UncertaintyMeasure)
 
     def _policy(self, name: str) -> OutOfDomain:
         if name not in set(OutOfDomain):

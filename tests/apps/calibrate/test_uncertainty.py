@@ -22,7 +22,7 @@ from gfm_pipeline.models.batch import Batch
 
 
 def measure(name: str) -> UncertaintyMeasure:
-    return make_policy(UNCERTAINTIES, PolicyChoice(name, {}), UncertaintyMeasure)  # type: ignore[type-abstract]
+    return make_policy(UNCERTAINTIES, PolicyChoice(name, {}), UncertaintyMeasure)
 
 
 def test_the_rigidity_is_the_deviation_of_a_linear_regression() -> None:
