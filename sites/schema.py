@@ -317,7 +317,7 @@ class SiteModel(Strict):
     threads_per_task: PositiveInt = Field(default=1, description="Local: PyTorch threads of one task.")
     compile_training: Literal["never", "auto", "always"] = Field(
         default="never",
-        description="Compile the training pass (torch.compile): always, never, or where a training of 60,000 graphs "
+        description="Compile the training pass (torch.compile): always, never, or where a training of 200,000 graphs "
         "or more makes it pay. What fails to compile, or gives other numbers, runs without.",
     )
     scratch: str | None = Field(default=None, description="File system campaigns should live on; for people.")
