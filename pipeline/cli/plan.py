@@ -82,7 +82,7 @@ def _show(made: CampaignPlan) -> None:
     todo = [s for s in made.stages if s.action != "done" and s.name in training]
     lines += [f"Size of trainings, {stage.name}: {stage.why_sizes}." for stage in todo]
     if made.max_graphs:
-        lines.append(f"Trainings still to come see at most {made.max_graphs:,} graphs.")
+        lines.append(f"The remaining trainings use at most {made.max_graphs:,} graphs.")
     costs = made.estimates
     lines.append(_estimate("Node-hours", costs.node_hours, 1.0, ""))
     lines.append(_estimate("Energy", costs.kwh, 1.0, " kWh"))
@@ -98,7 +98,7 @@ def _each(size: TaskSize) -> str:
     parts = [counted(size.nodes, "node")] if size.nodes else []
     parts.append(counted(size.ranks, "rank"))
     if size.gpus_per_rank:
-        parts.append("a GPU each")
+        parts.append("1 GPU per rank")
     if size.cores_per_rank:
         parts.append(counted(size.cores_per_rank, "core"))
     return ", ".join(parts) + f" ({size.strategy})"

@@ -149,7 +149,7 @@ def stage_views(state: CampaignState, alive: bool, records: Records) -> tuple[St
 def _stage(state: CampaignState, declared: Stage, alive: bool, records: Records) -> StageView:
     name, stage = declared.name, state.stage(declared.name)
     if stage is None:
-        return StageView(name, StageStatus.WAITING, None, 0, 0, 0, None, None, 0.0, "not begun")
+        return StageView(name, StageStatus.WAITING, None, 0, 0, 0, None, None, 0.0, "not started")
     tasks = stage.tasks.values()
     count = {status: sum(t.status is status for t in tasks) for status in TaskStatus}
     if stage.outputs is not None:

@@ -49,7 +49,10 @@ def render_markdown(view: CampaignView, found: Mapping[str, Found] | None = None
         parts += ["### Read so far", _table(data_tables.sources(view), "Nothing.")]
     for facts in view.datasets:
         parts += _what_ingest_found(facts, None if found is None else found.get(facts.name))
-    parts += ["## Energy", _table(energy_tables.energy(view), "No energy is known: no counters, and no power model.")]
+    parts += [
+        "## Energy",
+        _table(energy_tables.energy(view), "The energy is unknown: there are no counters and no power model."),
+    ]
     parts += ["## Failures", _table(tables.failures(view), "No attempt has failed.")]
     for name, text in tables.failure_tables(view):
         parts += [f"### {_text(name)}", _fenced(text, "text")]

@@ -69,7 +69,7 @@ def test_it_reports(recorded):
     for word in ("recorded", "alloys", "SchNet", "EGNN", "m00", "m01"):
         assert word in text
     assert "records read was set aside." in text
-    assert re.search(r"The whole report of ingest: .*/alloys/ingest\\_report\.md\.", text)
+    assert re.search(r"The full report of ingest: .*/alloys/ingest\\_report\.md\.", text)
     assert "cannot be shown" not in text
     page = (recorded / "campaign" / "report.html").read_text()
     assert page.count("<svg") + page.count("data:image") >= 3

@@ -141,7 +141,7 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_shown(view: CampaignView) -
         assert "overlapping atoms" in text
     old = {"molecules": Found("d/q.jsonl", "d/r.md")}
     assert f"| overlapping atoms | 4 | 0.137 % | {data_tables.MISSING} |" in render_markdown(view, old)
-    assert "The whole report of ingest: d/r.md." in unescape(render_html(view, None, old))
+    assert "The full report of ingest: d/r.md." in unescape(render_html(view, None, old))
 
 
 def test_the_table_of_a_refused_source_is_shown_while_its_stage_stands_failed(view: CampaignView) -> None:

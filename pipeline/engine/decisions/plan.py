@@ -143,7 +143,7 @@ def _stages(context: Context, state: CampaignState) -> list[StagePlan]:
         work, tasks = _work(context, state, name)
         opened = None if behind is not None else opening(context, state, name)
         if opened is None:
-            stages.append(StagePlan(name, "run", (f"its inputs come from {behind}",), work, tasks))
+            stages.append(StagePlan(name, "run", (f"{behind} runs before it",), work, tasks))
             continue
         stage = state.stages.get(opened.key)
         if finished_stage(context, state, name) is not None:
@@ -171,7 +171,7 @@ def _done(stage: StageState, tasks: Iterable[str]) -> int:
 def _changes(state: CampaignState, name: str, settings: dict[str, object], inputs: dict[str, str]) -> tuple[str, ...]:
     before: StageState | None = state.stage(name)
     if before is None:
-        return ("not begun",)
+        return ("not started",)
     lines = differences(before.settings, settings) + [
         line if len(line) < 120 else line[:117] + "..." for line in differences(before.inputs, inputs, "input")
     ]

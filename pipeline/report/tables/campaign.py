@@ -69,7 +69,7 @@ def accuracy(view: CampaignView) -> Table:
         Column("Best member MAE", True), Column("Learns nothing MAE", True), Column("MAE / nothing", True),
         Column("Entries", True),
     )  # fmt: skip
-    return Table(columns, rows, "Test split, which neither training, nor selection, nor calibration has seen.")
+    return Table(columns, rows, "Test split, which training, selection and calibration do not use.")
 
 
 def calibration(view: CampaignView) -> Table:

@@ -105,10 +105,10 @@ def candidates(view: CampaignView) -> Table:
         Column("Objective at each rung"), Column("Graphs", True), Column("Task time", True), Column("Energy", True),
         Column("J per graph", True), Column("Status"), Column("Outcome and evidence"),
     )  # fmt: skip
-    note = "Objective: mean of errors over those of a model that learned nothing; 1 is nothing learned, 0 perfect."
+    note = "Objective: mean ratio of errors to those of a model that learned nothing; 1: nothing learned, 0: perfect."
     if shared:
         names = _short_names(list(shared))
-        note += " The same in all: " + ", ".join(f"{names[k]} {v}" for k, v in shared.items()) + "."
+        note += " Settings that all candidates share: " + ", ".join(f"{names[k]} {v}" for k, v in shared.items()) + "."
     return Table(columns, tuple(rows), note)
 
 

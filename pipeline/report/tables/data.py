@@ -24,7 +24,7 @@ def datasets(view: CampaignView) -> Table:
         Column("Atoms", True), Column("Groups", True), Column("Largest", True), Column("Force RMS, eV/Å", True),
         Column("Energy std, meV/atom", True), Column("References"), Column("Set aside", True),
     )  # fmt: skip
-    return Table(columns, rows, "Splits are by whole groups: frames of one trajectory never sit on two sides.")
+    return Table(columns, rows, "Splits are by whole groups: all frames of one trajectory are in the same split.")
 
 
 def _dataset_row(facts: DatasetStatistics) -> tuple[str, ...]:
@@ -103,10 +103,10 @@ def set_aside_line(facts: DatasetStatistics, found: Found | None) -> str:
 
 
 def found_line(found: Found) -> str:
-    """Return where the whole report of ingest lies, or why its numbers cannot be shown."""
+    """Return where the full report of ingest is, or why its numbers cannot be shown."""
     if found.problem:
         return f"What ingest found cannot be shown: {found.problem}"
-    return f"The whole report of ingest: {found.report}."
+    return f"The full report of ingest: {found.report}."
 
 
 def label_keys(found: Found | None) -> Table:
