@@ -27,6 +27,7 @@ BAR = 40
 WIDE = 110  # characters from which on columns have room
 PIPED = 160  # characters of a line that does not go to a terminal
 STARTING = 600.0  # seconds: on a busy login node, imports take long
+TRIED_OUT = 10  # records, below which a source that is named is tried out: that ingest would fail is said only
 PATIENCE = 15.0  # seconds: a record that takes longer is set aside when somebody waits for the answer
 MARKS = {True: "[green]ok[/]", False: "[red]WARNING[/]", None: "[dim]cannot tell[/]"}
 
@@ -62,8 +63,9 @@ def ingest(
 
     The preview shows records, keys and their use, units and conversions, energies and forces, the records that each
     filter would remove, and the splits and reference energies that would result. It tests whether energies, forces and
-    positions are consistent, to find wrong units and wrong signs. Exit code 1 if ingest would fail. With --json it
-    prints one object per source; of several sources, one on each line.
+    positions are consistent, to find wrong units and wrong signs. Exit code 1 if ingest would fail (a SOURCE of
+    fewer than 10 records is tried out: the preview only says so). With --json it prints one object per source; of
+    several sources, one on each line.
     """
     loaded = load_workflow(workflow, split_sets(overrides)[0])
     data, limits = loaded.model.data, loaded.model.limits.reading(PATIENCE)
@@ -76,7 +78,7 @@ def ingest(
         preview = query("gfm_pipeline.apps.ingest.preview", spec, Preview, seconds + STARTING)
         previews.append(preview)
         _print(preview, as_json, alone=len(sources) == 1, first=len(previews) == 1)
-    failed = next((one for one in previews if one.failure is not None), None)
+    failed = next((one for one in previews if one.failure is not None and not _tried_out(one, source)), None)
     if failed is not None:
         raise DataError(f"Source {failed.source}: ingest would fail: {str(failed.failure).rstrip('.')}.")
     if len(previews) < len(data.sources):
@@ -84,6 +86,11 @@ def ingest(
     for target in [one.target for one in previews[0].targets]:
         if not any(one.records for preview in previews for one in preview.targets if one.target.name == target.name):
             raise DataError(unlabelled_sentence(target, "source of the workflow"))
+
+
+def _tried_out(preview: Preview, named: str) -> bool:
+    """Return whether a source that was named is only tried out: a few records, some of them usable, make no splits."""
+    return bool(named) and preview.usable > 0 and preview.read < TRIED_OUT
 
 
 def _print(preview: Preview, as_json: bool, *, alone: bool, first: bool) -> None:

@@ -117,6 +117,12 @@ def test_splits_and_references_that_would_result_are_shown(folder, capsys):
     assert "1 of 2 determined" in text
 
 
+def test_a_handful_of_records_is_tried_out_and_says_that_ingest_would_fail(folder, capsys):
+    (folder / "mine.xyz").write_text(FRAME.format(energy=-10.0, run=1, x=0.0))
+    assert "Ingest would fail: " in shown(capsys)
+    assert json.loads(shown(capsys, "--json"))["failure"] is not None
+
+
 def test_all_sources_are_looked_at_and_the_first_that_would_fail_is_named(folder, capsys):
     assert invoke(["ingest", "w.yaml", "--json", "--scan", "40"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
