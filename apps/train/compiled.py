@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -114,17 +115,30 @@ class TrainingPass:
         )
 
 
-def compiled_pass(model: Potential, spec: TrainSpec) -> TrainingPass:
-    """Return a pass that compiles; all trainings of a campaign find what one has compiled, in a folder of its own."""
-    output = Path(spec.output).resolve()
-    stages = [parent for parent in output.parents if parent.name == "stages"]
-    folder = (stages[-1].parent if stages else output.parent) / "compiled"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))  # PyTorch's own default is a known name in /tmp
+def compiled_pass(model: Potential) -> TrainingPass:
+    """Return a pass that compiles; what one training has compiled, the next of the same shape finds."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache()))
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # a rank has its own cores, not the node's
     from torch._inductor import config  # here: an eager training needs no compiler
 
     config.cpp_cache_precompile_headers = False  # they would lie in /tmp whatever the folder
     return TrainingPass(model, "inductor")
+
+
+def _cache() -> Path:
+    """Return a folder that only this user writes to: what lies in it is run.
+
+    So it is neither PyTorch's default, a known name in /tmp, nor in the campaign, which may have come from elsewhere.
+    """
+    parent = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    folder = Path(parent, "gfm-pipeline", "compiled")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass  # a home that compute nodes cannot write to
+    return Path(tempfile.mkdtemp(prefix="gfm-compiled-"))
 
 
 def _probe(value: Tensor) -> Tensor:

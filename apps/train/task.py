@@ -120,7 +120,7 @@ def _train(
     torch.set_num_threads(spec.threads)
     trainer = prepare(spec, communicator, device)
     if compiles(spec):
-        trainer.training_pass = compiled_pass(trainer.model, spec)
+        trainer.training_pass = compiled_pass(trainer.model)
     try:
         reason = _loop(spec, task, trainer)
     except Diverged as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -138,11 +139,18 @@ def test_the_whole_length_of_a_training_decides(when, graphs, expected):
     assert compiles(spec) is expected
 
 
-def test_what_was_compiled_is_kept_in_the_campaign(monkeypatch, tmp_path: Path):
+@pytest.mark.parametrize("writable", [True, False])
+def test_compiled_code_is_kept_where_only_its_user_writes(monkeypatch, tmp_path: Path, writable):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
-    output = tmp_path / "campaign" / "stages" / "search-1" / "models" / "c0"
-    settings = {"model": ModelSettings("SchNet"), "optimiser": OptimiserSettings(), "seed": 0, "output": str(output)}
-    assert compiled_pass(model_of(), TrainSpec(task="t", datasets=(), **settings, budget_graphs=1)).compiled
-    assert os.environ.pop("TORCHINDUCTOR_CACHE_DIR") == str(tmp_path.resolve() / "campaign" / "compiled")
+    (tmp_path / "file").touch()
+    home = tmp_path / ("home" if writable else "file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert compiled_pass(model_of()).compiled
+    folder = Path(os.environ.pop("TORCHINDUCTOR_CACHE_DIR"))
+    assert (folder == home / "gfm-pipeline" / "compiled") is writable
+    assert folder.is_dir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert tmp_path in folder.parents
