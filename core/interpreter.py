@@ -1,4 +1,4 @@
-"""How programs of ours start Python: never with the current folder among the places modules are imported from.
+"""How our programs start Python: never with the current folder on the path of imports.
 
 ``python -m`` and ``python -c`` put the folder they are started in first on ``sys.path``; a ``numpy.py`` that lies
 there, among a stranger's data, would run. An empty entry of PYTHONPATH means the same folder.

@@ -1,4 +1,4 @@
-"""What models are told of whole structures: their total charge and spin multiplicity."""
+"""Inputs of models for whole structures: total charge and spin multiplicity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the ranks of a task are started: launch lines from a site's templates, and what each rank is told.
+"""How the ranks of a task are started: launch lines from a site's templates, and the variables of each rank.
 
 Everything here is a pure function of the site file. The driver writes a `RankFile` into the attempt's folder and
 starts the launch line; `gfm_pipeline.apps.runtime.rank` and `gfm_pipeline.apps.runtime.spawn` read it, once a rank or

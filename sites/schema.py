@@ -1,4 +1,4 @@
-"""What a site file may say: a machine, as data. Units are in the names; sources stand beside the values."""
+"""The schema of site files: a machine as data. Names contain units; values cite sources."""
 
 from __future__ import annotations
 

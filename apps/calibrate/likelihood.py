@@ -1,4 +1,4 @@
-"""The scale of a spread and the floor beside it, by the largest likelihood of Student's t: outliers do not rule it."""
+"""Scale and floor of a spread, by the largest likelihood of Student's t, which is robust to outliers."""
 
 from __future__ import annotations
 

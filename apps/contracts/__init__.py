@@ -1,1 +1,1 @@
-"""Old name of `gfm_pipeline.core.contracts`, for programs written before it moved; ours use the new one."""
+"""Old name of `gfm_pipeline.core.contracts`, for programs of other packages."""

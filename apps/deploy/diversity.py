@@ -1,4 +1,4 @@
-"""Which structures of a pool to label: uncertain ones that differ from each other and from what is known.
+"""Selection of structures to label from a pool: uncertain ones that differ from each other and from known ones.
 
 The first is the most uncertain one. Each further one has the largest product of its uncertainty and its distance, in
 features of the model, to the nearest structure that is chosen or known: greedy k-center selection (after Sener and

@@ -1,4 +1,4 @@
-"""The counters of one node, by the sources it has: those of the whole node, or else GPUs and processors beside them."""
+"""The energy counters of one node: those of the whole node, or else those of GPUs and processors."""
 
 from __future__ import annotations
 

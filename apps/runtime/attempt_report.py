@@ -1,4 +1,4 @@
-"""What the task wrapper tells of an attempt through Parsl, beside the files it leaves."""
+"""The wrapper's report of an attempt through Parsl, in addition to its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When to stop training at constant rate: the interface of convergence criteria, and the one that comes along."""
+"""Convergence criteria of trainings at constant rate: the interface, and the built-in criteria."""
 
 from __future__ import annotations
 

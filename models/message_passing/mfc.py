@@ -1,4 +1,4 @@
-"""MFC: a matrix of its own for each number of neighbours, blended smoothly between them."""
+"""MFC: one matrix per number of neighbours, blended smoothly between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GraphSAGE: filtered sums of neighbours beside the atom's own features, by PyTorch Geometric's SAGEConv."""
+"""GraphSAGE: filtered sums of neighbours added to the atom's features, by PyTorch Geometric's SAGEConv."""
 
 from __future__ import annotations
 

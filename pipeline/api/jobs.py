@@ -1,4 +1,4 @@
-"""The batch jobs that a campaign's journal names, whatever site submitted them, and where each stands."""
+"""The batch jobs in a campaign's journal, whatever site submitted them, and their states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Source files as a campaign recorded them: what is published needs them no more, so they may be gone."""
+"""Source files as a campaign recorded them: published datasets do not need them, so they may be missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that question what is there: verify, why and replay."""
+"""Commands that check a campaign: verify, why and replay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands about published datasets: what is in them, are they whole, and HydraGNN's file of them."""
+"""Commands about published datasets: information, checks, and export to HydraGNN."""
 
 from __future__ import annotations
 

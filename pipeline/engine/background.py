@@ -1,4 +1,4 @@
-"""Slow questions (to a batch system) asked beside the driver's loop, one at a time."""
+"""Slow queries (of a batch system) in a thread next to the driver's loop, one at a time."""
 
 from __future__ import annotations
 

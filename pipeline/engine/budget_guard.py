@@ -1,4 +1,4 @@
-"""Keeps a driver within the budget: what may start, what has to leave, and what follows when nothing may run."""
+"""Keeps a driver within the budget: which tasks may start, which must stop, and what follows at a limit."""
 
 from __future__ import annotations
 

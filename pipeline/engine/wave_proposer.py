@@ -1,4 +1,4 @@
-"""Candidates that are being proposed while the driver goes on with everything else."""
+"""Proposes candidates in the background while the driver continues."""
 
 from __future__ import annotations
 

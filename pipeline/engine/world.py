@@ -1,4 +1,4 @@
-"""What is outside of the driver, beside launcher and nodes: time, running attempts, and slow questions.
+"""The driver's surroundings besides launcher and nodes: time, running attempts, and slow queries.
 
 The driver and what it is given ask for these here and nowhere else, so that the same code drives a campaign on a
 machine and in a simulation (`gfm_pipeline.simulate`).

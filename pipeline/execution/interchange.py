@@ -1,4 +1,4 @@
-"""Parsl's interchange, in folders of any name, and patient with what is suspended.
+"""Parsl's interchange, in folders of any name, and tolerant of suspended processes.
 
     python -m gfm_pipeline.execution.interchange FILE       as of Parsl's interchange.py
 

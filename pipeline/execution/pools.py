@@ -1,4 +1,4 @@
-"""Worker pools of a block: how they are started, on this machine's allocation or in a batch job of their own."""
+"""How the worker pools of a block are started: in this allocation, or in a separate batch job."""
 
 from __future__ import annotations
 

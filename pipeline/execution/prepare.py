@@ -1,4 +1,4 @@
-"""From a task and its place to what the task wrapper starts; pure, but for what ranks are told in files."""
+"""From a task and its placement to the launch of its wrapper; pure, except for the files that ranks read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last words of a run: what was made, how good it is, and where it lies."""
+"""The summary at the end of a run: outputs, accuracy, and paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What surrounds the import of DeepHyper, so that it changes nothing but what was asked for."""
+"""Imports DeepHyper without its side effects."""
 
 from __future__ import annotations
 

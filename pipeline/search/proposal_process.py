@@ -1,4 +1,4 @@
-"""Proposals in a process of their own: the driver goes on with its campaign while a surrogate is fitted.
+"""Proposals in a separate process: the driver continues its campaign while a surrogate is fitted.
 
 `ProposalProcess` is the driver's end. The other end is this module run as a program: it reads questions from its
 standard input and writes answers to its standard output, until there are no more or its driver is gone. Both are

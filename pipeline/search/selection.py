@@ -1,4 +1,4 @@
-"""Who becomes a member of the ensemble: the interface of selections, and the one that comes along."""
+"""Selection of the members of the ensemble: the interface, and the built-in selections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proposals of a simulated campaign: the real ones, after the time that they would take beside the driver."""
+"""Proposals of a simulated campaign: the real ones, after their simulated time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What somebody wants simulated, and how it is carried out: in a folder of its own, or one that was named."""
+"""A request for a simulation, and how it runs: in a temporary folder, or in a named one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A workflow written for somebody: the settings that were chosen, each with the reason beside it."""
+"""Drafts of workflow files: the chosen settings, each with its reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files that an entry of ``files`` names: a path that exists is that path, whatever characters it has.
+"""Files of an entry of ``files``: an existing path is that path, whatever characters it has.
 
 Only what no path is spelled like is a pattern. Both are decided folder by folder, so that ``project [v2]/*.xyz`` is a
 pattern inside the folder ``project [v2]``. Names that differ only in how accents are composed (NFC, NFD) are the same.

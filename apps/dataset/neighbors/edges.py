@@ -1,4 +1,4 @@
-"""Edges of many structures: listed when they are asked for, or chosen from packed ones that were listed before.
+"""Edges of many structures: listed on demand, or selected from stored packed edges.
 
 A packed edge is one integer of 64 bits: the image of ``dst`` along the three lattice vectors in its three lowest bytes
 (signed), then 20 bits of ``dst`` and 20 of ``src``, both counted from the first atom of their structure. A structure's

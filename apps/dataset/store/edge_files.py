@@ -1,4 +1,4 @@
-"""Packed edges beside a dataset: two files a split, written while its structures pass by, and mapped when read."""
+"""Packed edges of a dataset: two files per split, written in one pass, and mapped when read."""
 
 from __future__ import annotations
 

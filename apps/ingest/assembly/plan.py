@@ -1,4 +1,4 @@
-"""What is decided of a source before a record is placed: what is set aside, splits, isolated atoms."""
+"""Decisions about a source before records are placed: quarantine, splits, isolated atoms."""
 
 from __future__ import annotations
 

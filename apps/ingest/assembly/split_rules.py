@@ -1,4 +1,4 @@
-"""Which groups a source is split by, whether the splits are what was asked for, and what has to be said of them.
+"""Choice of the groups that a source is split by, tests of the splits, and warnings about them.
 
 Named groups are kept wherever three splits can be made of them. Training has every element if the groups allow it. Too
 few groups, and groups that the user did not choose and that miss the fractions or the elements, give way to blocks of

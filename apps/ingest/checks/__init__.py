@@ -1,1 +1,1 @@
-"""What decides which records are set aside, and what is said of labels and units."""
+"""Checks that quarantine records, and warnings about labels and units."""

@@ -1,4 +1,4 @@
-"""Labels of targets beside energy and forces in the units of their targets; virials become stresses."""
+"""Conversion of further labels to the units of their targets; virials become stresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Foreign files are read in a process of its own: what it dies of costs a record or a file, which is named.
+"""Reads foreign files in a separate process: a crash costs a record or a file, which is named.
 
 Libraries that read damaged files end their process (ADIOS2, HDF5, LMDB: a signal), fill its memory, or wait for ever.
 So the reader runs in a forked child, which imports nothing again, and sends records through a pipe. It may take

@@ -1,4 +1,4 @@
-"""Tables that pandas wrote as JSON, as rows, whatever their orientation.
+"""Reads tables that pandas wrote as JSON, in any orientation, row by row.
 
 The orientations: https://pandas.pydata.org/docs/reference/api/pandas.DataFrame.to_json.html. Lists of records and lines
 are streamed, a row at a time. The others (``columns``, ``split``, ``index``, ``table``) name a row in several places of

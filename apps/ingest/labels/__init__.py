@@ -1,1 +1,1 @@
-"""What the keys of records mean, which of them are used, and what is said of those that are not."""
+"""Meaning of the keys of records, their uses, and warnings about unused keys."""

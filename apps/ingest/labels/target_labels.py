@@ -1,4 +1,4 @@
-"""Which keys of records are labels of targets beside energy and forces: one rule for all readers.
+"""Which keys of records are labels of targets besides energy and forces: one rule for all readers.
 
 A target is looked for by its names, the first one preferred, as `known_keys` compares names; a source may name the key
 itself. Shapes decide between several only: what has a wrong one is refused when the record is converted.

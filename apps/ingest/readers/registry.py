@@ -1,4 +1,4 @@
-"""Reader by name. Modules are imported when asked for: a node without tblite can still read files."""
+"""Readers by name. Modules are imported on demand: a node without tblite can still read files."""
 
 from __future__ import annotations
 

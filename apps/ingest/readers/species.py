@@ -1,4 +1,4 @@
-"""Symbols of species in data files: elements, isotopes of hydrogen, and what is neither."""
+"""Symbols of species in data files: elements, isotopes of hydrogen, and invalid symbols."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ingest_report.md``: what is in a dataset, for people."""
+"""``ingest_report.md``: the contents of a dataset, for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""References and statistics of targets beside energy and forces."""
+"""References and statistics of targets besides energy and forces."""
 
 from __future__ import annotations
 

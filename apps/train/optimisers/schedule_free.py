@@ -1,4 +1,4 @@
-"""AdamW without a schedule: what is validated is an average of the path."""
+"""AdamW without a schedule: validation uses an average of the path."""
 
 from __future__ import annotations
 

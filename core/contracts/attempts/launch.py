@@ -1,4 +1,4 @@
-"""What the ranks of a launch are told: written by the driver, read once a rank or once a node.
+"""Instructions for the ranks of a launch: the driver writes them, and each rank or node reads them once.
 
 Apart from everything that knows sites, because each of a machine's ranks imports this before its program starts.
 """

@@ -1,4 +1,4 @@
-"""What ingest found in a source, as numbers: ``ingest_report.json``, beside ``ingest_report.md`` for people."""
+"""The numbers of an ingest report: ``ingest_report.json``, next to ``ingest_report.md`` for people."""
 
 from __future__ import annotations
 

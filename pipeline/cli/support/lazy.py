@@ -1,4 +1,4 @@
-"""Groups of commands whose modules are imported when one of them is asked for, so that `--help` waits for none."""
+"""Groups of commands that import the module of a command only when the command runs, so `--help` is fast."""
 
 from __future__ import annotations
 

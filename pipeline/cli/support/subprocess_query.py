@@ -1,4 +1,4 @@
-"""Questions to programs of ours in a process of its own: the command line itself loads no numerics."""
+"""Queries of our programs in a separate process: the command line itself imports no numerics."""
 
 from __future__ import annotations
 

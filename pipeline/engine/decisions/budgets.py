@@ -1,4 +1,4 @@
-"""Budgets: what is spent, what is promised to later stages and to what runs, what is left, and what may be started.
+"""Budgets: the spent, reserved and remaining part of each limit, and the tasks that may start.
 
 Pure functions of settings, state and the time. A task is started only while its predicted cost is left; the prediction
 rests on trainings of the campaign on this site. Where there are none yet, anything may start while something is left,

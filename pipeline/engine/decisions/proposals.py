@@ -1,4 +1,4 @@
-"""Proposals of candidates: the first design, then those of the workflow's method, told what is known."""
+"""Proposals of candidates: the first design, then the workflow's method with all known results."""
 
 from __future__ import annotations
 

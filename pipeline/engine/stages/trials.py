@@ -1,4 +1,4 @@
-"""The trainings of a search: their names, results, seeds, and how they are told."""
+"""The trainings of a search: names, results, seeds, and observations for the proposal method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attempts at tasks: what each is told, and what is known of it while it runs."""
+"""Attempts at tasks: the specification of each, and its observed state while it runs."""
 
 from __future__ import annotations
 

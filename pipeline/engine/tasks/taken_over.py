@@ -1,4 +1,4 @@
-"""The folders of results that a stage takes over from another one: links, since each lies where it was made."""
+"""Folders of results that a stage reuses from another stage: links, because results stay where they were made."""
 
 from __future__ import annotations
 

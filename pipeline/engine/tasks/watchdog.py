@@ -1,4 +1,4 @@
-"""Finds what has stopped showing life: pure bookkeeping of times, with the clock handed in."""
+"""Finds tasks without a sign of life: pure bookkeeping of times, with an injected clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first facts to know of each dataset: errors by target, beside those of a model that learned nothing."""
+"""The first table of each dataset: errors by target, and those of a model that learned nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames of (extended) XYZ files, cut by their numbers of atoms, and found again behind what is broken."""
+"""Frames of (extended) XYZ files: cut by their numbers of atoms, and found again after broken text."""
 
 from __future__ import annotations
 

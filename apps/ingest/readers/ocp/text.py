@@ -1,4 +1,4 @@
-"""S2EF data of the Open Catalyst Project as published: ``N.extxyz`` beside ``N.txt``, usually compressed with xz.
+"""S2EF data of the Open Catalyst Project as published: ``N.extxyz`` and ``N.txt``, usually compressed with xz.
 
 The layout: https://fair-chem.github.io/core/datasets/oc20.html (structure to energy and forces). Line k of the text
 file is ``system id, frame, reference energy`` of frame k; the energy in the extxyz file is the total one of DFT.
