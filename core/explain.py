@@ -1,4 +1,4 @@
-"""What pydantic found, as one sentence with a place and a fix."""
+"""Turns an error of pydantic into one sentence with a place and a fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who a process is, beyond its number: boot, namespace and start time, so that a re-used pid is not mistaken for it."""
+"""Identity of a process beyond its number: boot, namespace and start time, so a reused pid is not confused."""
 
 from __future__ import annotations
 

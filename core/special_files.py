@@ -1,4 +1,4 @@
-"""Pipes, sockets and devices: what must not be opened as data, for it may give bytes without end or never any."""
+"""Pipes, sockets and devices: never opened as data, because reading may never end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base of all models of what users write, and of what refuses it."""
+"""Base class of all models of user input."""
 
 from __future__ import annotations
 

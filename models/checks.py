@@ -1,4 +1,4 @@
-"""What a model refuses to answer: structures that are none."""
+"""Checks of structures before prediction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What physics asks of the predictions of all atoms of a structure together."""
+"""Physical constraints on the predictions of all atoms of a structure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the command line begins: closed streams and Ctrl-C are met before anything is imported."""
+"""Entry point of the command line: handles closed streams and Ctrl-C before other imports."""
 
 from __future__ import annotations
 

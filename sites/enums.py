@@ -1,4 +1,4 @@
-"""What machines differ in: accelerators, places of the driver, staging."""
+"""Enumerations of sites: accelerators, places of the driver, staging."""
 
 from __future__ import annotations
 

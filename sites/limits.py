@@ -1,4 +1,4 @@
-"""What a site's queues allow: pure checks of a job, each refusal with the nearest job that is allowed."""
+"""Limits of a site's queues: pure checks of a job, each refusal with the nearest allowed job."""
 
 from __future__ import annotations
 

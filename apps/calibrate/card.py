@@ -1,4 +1,4 @@
-"""The model card: what the ensemble is, what it was trained on, how good it is, and where it fails."""
+"""The model card: description, training data, accuracy, and limits of the ensemble."""
 
 from __future__ import annotations
 

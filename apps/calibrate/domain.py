@@ -1,4 +1,4 @@
-"""How far an atom is from what a model was trained on, in the model's own features.
+"""Distance of an atom from the training data, in the features of the model.
 
 The scalar features of an atom after the last message passing layer are compared with those of all atoms of its
 element in the training split, of which means and covariances are kept, by the Mahalanobis distance with a shrunk

@@ -1,4 +1,4 @@
-"""What the width of an interval may depend on: an entry's spread, size, distance, length and element."""
+"""Entries of a calibration: the spread, size, distance, length and element that set the width of an interval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures of uncertainty: what the raw spread of a prediction is, before it is calibrated.
+"""Measures of the raw spread of a prediction, before calibration.
 
 ``calibrate.uncertainty`` names one. Another package adds one by an entry point of the group
 ``gfm_pipeline.uncertainties``, whose value names a `PolicyDescription` of an `UncertaintyMeasure`.

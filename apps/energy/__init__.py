@@ -1,1 +1,1 @@
-"""Energy of compute nodes: its sources, the accounts of a node, and what an attempt used."""
+"""Energy of compute nodes: sources, accounts of a node, and consumption of attempts."""

@@ -1,4 +1,4 @@
-"""Several processes of an MPI job at one program: what one of them decides, what each did, and how they fail together.
+"""Several MPI processes of one program: broadcasts, collected results, and common failure.
 
 Nothing here imports mpi4py: who starts the program with it hands the communicator over.
 """

@@ -1,1 +1,1 @@
-"""The check of a machine: a small program that looks at what a training would be given."""
+"""The check of a machine: a small program that tests the environment of trainings."""

@@ -1,4 +1,4 @@
-"""What torch was built for, and the device it sees."""
+"""The devices that torch supports and sees."""
 
 from __future__ import annotations
 

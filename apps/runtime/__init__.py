@@ -1,1 +1,1 @@
-"""What starts, watches and ends processes on compute nodes: ranks, launches, the task wrapper, Parsl's workers."""
+"""Starts, watches and ends processes on compute nodes: ranks, launches, the task wrapper, Parsl's workers."""

@@ -1,4 +1,4 @@
-"""What one attempt runs, its bounds, and the command line that starts it."""
+"""The launch of one attempt: its program, its limits, and its command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notes what the launcher itself gives each rank.
+"""Records the resources that the launcher gives each rank.
 
 Started once per rank as ``python -m gfm_pipeline.apps.runtime.launcher_probe SPEC.json``, by a launch line without
 `gfm_pipeline.apps.runtime.rank` in between: that one refuses a binding that is not the site's, and here the binding is

@@ -1,4 +1,4 @@
-"""What Parsl tells its workers through their environment."""
+"""Environment variables that Parsl sets for its workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Parsl worker does with a task, on its compute node."""
+"""The Parsl worker on a compute node: runs tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one rank of a task is given: its place among the others, one GPU, its cores, and its program.
+"""Assignment of one rank: its number, one GPU, its cores, and its program.
 
 `gfm_pipeline.apps.runtime.rank` (one process per rank, started by srun or mpiexec) and
 `gfm_pipeline.apps.runtime.spawn` (all ranks of

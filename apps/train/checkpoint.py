@@ -1,4 +1,4 @@
-"""Complete checkpoints: what training needs to go on as if it had never stopped, and what prediction needs.
+"""Complete checkpoints: everything that training needs to continue, and that prediction needs.
 
 A checkpoint is a published folder (`gfm_pipeline.core.publish`) with three files:
 

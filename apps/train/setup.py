@@ -1,4 +1,4 @@
-"""What a training starts from: its data, its model, and the newest checkpoint of it."""
+"""Setup of a training: its data, its model, and its newest checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training task: where it starts, when it validates, saves and stops, and what it leaves behind."""
+"""One training task: start, validation, saving, stop, and result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a published dataset says of itself in numbers."""
+"""Statistics of a published dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Energy: the records of what was used, and the sources it is read from.
+"""Energy: records of consumption, and descriptions of sources.
 
 A source is declared by an `EnergySourceDescription` and read on compute nodes as an `EnergyMeter`. Another package adds
 one by an entry point of the group ``gfm_pipeline.energy_sources``. Energies are in joules.

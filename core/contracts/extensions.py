@@ -1,4 +1,4 @@
-"""What other installed packages add, found by entry points: readers of data, message passing algorithms.
+"""Extensions of other installed packages, found by entry points: readers, algorithms, and others.
 
 An entry point's name is the extension's name, and its value names a description. The module that holds the description
 is imported by the engine, so it should hold little more; what the description points at is imported where it runs.

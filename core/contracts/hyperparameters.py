@@ -1,4 +1,4 @@
-"""What a declared hyperparameter is, and how a value of it in a search space is read and checked.
+"""Declared hyperparameters, and how values in a search space are read and checked.
 
 The hyperparameters themselves are the fields of `gfm_pipeline.core.contracts.training.ModelSettings` and of
 `gfm_pipeline.core.contracts.optimisation.settings.OptimiserSettings`, and the options of an algorithm

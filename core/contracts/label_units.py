@@ -1,4 +1,4 @@
-"""What one unit of a label is of its target: a factor, and for stresses given as virials a volume."""
+"""Units of labels in units of their targets: a factor, and a volume for stresses given as virials."""
 
 from __future__ import annotations
 

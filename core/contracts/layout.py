@@ -1,4 +1,4 @@
-"""What a published dataset folder says about itself, for readers of any language: ``layout.json`` and provenance."""
+"""Layout and provenance of a published dataset folder, readable from any language: ``layout.json``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Option models of the readers that come along: plain pydantic, so that the engine can check settings without them."""
+"""Option models of the built-in readers: plain pydantic, so the engine checks settings without the readers."""
 
 from __future__ import annotations
 

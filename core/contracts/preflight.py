@@ -1,4 +1,4 @@
-"""The check of a machine: what the ranks of one small job see, measure and write down."""
+"""The check of a machine: observations and measurements of the ranks of one small job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What contradicts itself in a declared target, or between several."""
+"""Contradictions in a declared target, or between several targets."""
 
 from __future__ import annotations
 

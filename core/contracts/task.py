@@ -1,4 +1,4 @@
-"""What every program on a compute node shares: how it is called, how it ends.
+"""The contract of every program on a compute node: its call, and its end.
 
 A program is ``python -m gfm_pipeline.apps.<program> SPEC.json``. Its working folder is the
 attempt's own. It touches ``heartbeat`` from its own loop, appends lines to ``progress.jsonl``,

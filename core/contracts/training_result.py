@@ -1,4 +1,4 @@
-"""What a training says of itself when it has ended."""
+"""The result of a training."""
 
 from __future__ import annotations
 

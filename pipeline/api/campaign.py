@@ -1,4 +1,4 @@
-"""A campaign from Python: plan it, run it, and read what it made."""
+"""A campaign from Python: plan it, run it, and read its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log of a campaign: its journal in words, and what the programs of a task printed."""
+"""The log of a campaign: its journal in words, and the output of programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a campaign's folder may be removed, and removing it.
+"""Removes files of a campaign's folder that are safe to remove.
 
 Each kind of thing is declared once, with what its removal costs later. Nothing that resuming, reporting or exporting
 the campaign rests on is of any kind: outputs of stages that are done, what unfinished stages go on from, progress and

@@ -1,4 +1,4 @@
-"""What is asked to be run: a workflow on a site, in a folder; kept in the journal, and in batch scripts."""
+"""A request to run a workflow on a site, in a folder; kept in the journal and in batch scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every batch system is: a declaration that sites read, and the commands that submit, look up and end jobs.
+"""The interface of batch systems: a declaration that sites read, and commands that submit, look up and end jobs.
 
 Jobs are told apart by names that are used once, so an answer that never came is not a reason to submit a second time:
 that protocol is written here, once. A further batch system is a class that fills in what is declared below, named by an

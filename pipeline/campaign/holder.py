@@ -1,4 +1,4 @@
-"""Who holds a campaign, and whether that driver is certainly dead: the record in a lock, and what proves what.
+"""The holder of a campaign, as recorded in its lock, and proofs that this driver is dead.
 
 A process is known by the boot of its machine and by its process namespace, whatever the machine is called now. Where
 its process cannot be seen, its batch job may say more; nothing else does, and no clock decides.

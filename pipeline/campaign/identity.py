@@ -1,4 +1,4 @@
-"""Keys of stages: what a result depends on, and nothing more."""
+"""Keys of stages: digests of all settings and inputs that a result depends on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to the batch jobs of a campaign."""
+"""Events of the batch jobs of a campaign."""
 
 from __future__ import annotations
 

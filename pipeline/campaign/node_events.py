@@ -1,4 +1,4 @@
-"""What happens to the nodes of a campaign: since when they are held, and what was counted on them."""
+"""Events of the nodes of a campaign: when they are held, and their counted energy."""
 
 from __future__ import annotations
 

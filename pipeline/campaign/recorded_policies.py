@@ -1,4 +1,4 @@
-"""Which policies a campaign began with: the defaults of new campaigns may be others by now."""
+"""Policies of a recorded campaign, which keeps them although the defaults of new campaigns changed."""
 
 from __future__ import annotations
 

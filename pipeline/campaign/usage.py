@@ -1,4 +1,4 @@
-"""What a campaign has used by its journal: node-hours and energy, of tasks, of nobody, and around them.
+"""Use of a campaign by its journal: node-hours and energy of tasks, idle nodes and overhead.
 
 Tasks whose result counts, idle nodes, and the rest (overhead: attempts that brought no result, and nodes before their
 first task and after their last) are together what the nodes used. Where nodes were counted, both sides are: their

@@ -1,4 +1,4 @@
-"""Commands about campaigns as folders: which there are, what they say, what of them may go."""
+"""Commands about folders of campaigns: list, log and clean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options several commands share, and what they resolve to."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that says what `run` would do, on what, and what it may cost. It asks no batch system."""
+"""The command that shows what `run` would do, with resources and costs. It does not contact the batch system."""
 
 from __future__ import annotations
 

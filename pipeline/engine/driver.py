@@ -1,4 +1,4 @@
-"""Decide, do, record: carries out what `decide` asks for, one event at a time."""
+"""The driver: decides, starts tasks, and records events, one at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ingest has read of every source so far, and what it found in those that are joined; reads only."""
+"""Progress of reading each source, and the results of joined sources; reads only."""
 
 from __future__ import annotations
 

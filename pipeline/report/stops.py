@@ -1,4 +1,4 @@
-"""What each stop of a candidate rested on, and what it saved against training on to the last rung."""
+"""Evidence for each stop of a candidate, and the saved work."""
 
 from __future__ import annotations
 

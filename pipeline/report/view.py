@@ -1,4 +1,4 @@
-"""What a person wants to know of a campaign, as plain records; status and report draw only these."""
+"""The view of a campaign as plain records; status and report draw only these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stopping policies that look at more than the last rung: median, fixed, extrapolated curves, gain for what it costs.
+"""Stopping policies that use more than the last rung: median, fixed, extrapolation, gain per cost.
 
 Each decides from `RungResults`, which follow from the journal alone. What stops says why: the value it was judged by,
 the rank or threshold it missed, and the graphs that are not trained.

@@ -1,4 +1,4 @@
-"""What a batch proposal believes of the objective: a quadratic trend per algorithm, and DeepHyper's forest on the rest.
+"""The surrogate of batch proposals: a quadratic trend per algorithm, and DeepHyper's forest on the residuals.
 
 Trees are piecewise constant, so a forest alone cannot tell in which direction the objective still falls. The trend can,
 and how far it is trusted is decided by generalised cross-validation (Golub, Heath and Wahba 1979) for the results at

@@ -1,4 +1,4 @@
-"""What to ask for: nodes, the size of trials, spare nodes, and the interval between checkpoints."""
+"""Recommendations: nodes, size of trials, spare nodes, and the interval between checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nodes of a simulated machine: which fail, which are slow, and what runs where."""
+"""The nodes of a simulated machine: failures, speed, and running tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning curves of candidates: what objective a training would have reached after so many graphs.
+"""Learning curves of candidates: the objective of a training after a number of graphs.
 
 ``objective(n) = (floor + amplitude (n / graphs)^-exponent) exp(quality) exp(noise)``: the power law that errors of
 neural networks follow over decades of training data (Hestness et al., arXiv:1712.00409), with a quality that is a sum

@@ -1,4 +1,4 @@
-"""Where node time goes: at work, done in vain, or idle, and why."""
+"""Use of node time: work, lost work, or idle time by cause."""
 
 from __future__ import annotations
 

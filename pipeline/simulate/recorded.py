@@ -1,4 +1,4 @@
-"""What the journal of a campaign that was run tells of times, objectives and node time."""
+"""Times, objectives and node time in the journal of a finished campaign."""
 
 from __future__ import annotations
 

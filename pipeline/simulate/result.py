@@ -1,4 +1,4 @@
-"""What a simulation found, in figures."""
+"""The result of a simulation, in figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a simulation found, as text for people."""
+"""The result of a simulation, as text for people."""
 
 from __future__ import annotations
 

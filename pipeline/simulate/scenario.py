@@ -1,4 +1,4 @@
-"""What a simulation assumes of machine, batch system, driver and trainer: a file of people, or the defaults.
+"""Assumptions of a simulation about machine, batch system, driver and trainer: from a file, or the defaults.
 
 docs/simulate.md gives the formulas, and says of each default where it is from.
 """

@@ -1,4 +1,4 @@
-"""What a campaign may use, in all and by stage, as the workflow file says it."""
+"""Budgets of a workflow file, of the campaign and of stages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The workflow file as pydantic models: the only place where what users write is checked for type and range."""
+"""The workflow file as pydantic models, which check type and range of every key."""
 
 from __future__ import annotations
 

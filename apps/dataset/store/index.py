@@ -1,4 +1,4 @@
-"""What is known of every structure without reading it: its size, its labels, and how many neighbours it has.
+"""Index of a dataset: size, labels and number of neighbours of every structure.
 
 Sharing a batch between ranks needs sizes and numbers of labels of all its structures, whichever rank reads them. So
 ingest counts once, and keeps 28 bytes per structure beside the atoms, and 4 for each target beside energy and forces.

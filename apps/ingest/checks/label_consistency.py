@@ -1,4 +1,4 @@
-"""Do energies, forces and positions of a source belong together? Evidence from the records, and what it says.
+"""Tests whether energies, forces and positions of a source are consistent, with evidence from the records.
 
 Three independent looks, each silent where the data do not allow it:
 

@@ -1,4 +1,4 @@
-"""Pairs of nearby frames, bonds and sizes, collected as records are read: what label checks judge."""
+"""Evidence for the checks of labels, collected while reading: pairs of nearby frames, bonds and sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels of targets as numbers of the declared shape; what cannot be one costs its record."""
+"""Labels of targets as numbers of the declared shape; others quarantine their record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has to be known of all records before one is placed: repetitions, groups, references.
+"""The scan of all records before placement: repetitions, groups, references.
 
 Nothing here holds a number per record; what must be compared across the source is compared in several passes over the
 parts.

@@ -1,4 +1,4 @@
-"""Where the reading of a shard is: another process sees it, can begin anew there, and leaves out what failed."""
+"""Position of the reader of a shard, shared with another process, which can restart there without the failed part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is compressed expands to a bounded size: a few kilobytes can hold terabytes of zeros."""
+"""Limits the expansion of compressed files: a few kilobytes can hold terabytes of zeros."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all readers of files have in common: dealing, archives, names, and broken records.
+"""Shared code of all readers of files: shards, archives, names, and broken records.
 
 A reader says how one file is cut into records, and how one record is parsed. The rest is done here::
 

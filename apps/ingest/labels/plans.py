@@ -1,4 +1,4 @@
-"""What the names of a record's keys decide for a source, once for all records of one make."""
+"""Decisions about the keys of a source, made once for all records with the same keys."""
 
 from __future__ import annotations
 

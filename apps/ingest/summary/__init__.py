@@ -1,1 +1,1 @@
-"""What is said of a dataset: statistics, reference energies, histograms, provenance, the report."""
+"""Summaries of a dataset: statistics, reference energies, histograms, provenance, the report."""

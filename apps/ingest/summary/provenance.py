@@ -1,4 +1,4 @@
-"""Where a dataset comes from and what was done to it, as kept in its manifest."""
+"""Provenance of a dataset, as kept in its manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every optimiser is: steps on one flat vector of parameters, and a state that checkpoints hold."""
+"""The interface of optimisers: steps on one flat vector of parameters, and a state for checkpoints."""
 
 from __future__ import annotations
 

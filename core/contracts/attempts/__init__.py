@@ -1,1 +1,1 @@
-"""What one attempt at a task leaves behind: how it ended, what it used, and how it was launched."""
+"""Records of one attempt at a task: its launch, its end, and its use of resources."""

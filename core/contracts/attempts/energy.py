@@ -1,4 +1,4 @@
-"""What the nodes of an attempt left of the energy it used, put together."""
+"""Energy of an attempt, combined from the records of its nodes."""
 
 from __future__ import annotations
 

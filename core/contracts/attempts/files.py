@@ -1,4 +1,4 @@
-"""What an attempt left in its folder, read to learn how it went."""
+"""Reads the files in the folder of an attempt."""
 
 from __future__ import annotations
 

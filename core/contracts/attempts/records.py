@@ -1,4 +1,4 @@
-"""What the starter of a program and the program itself must agree on: exit codes, and files in the attempt's folder.
+"""The contract between a program and its starter: exit codes, and files in the attempt's folder.
 
 `gfm_pipeline.core.contracts.task` is the contract; the part that the starters of ranks (`gfm_pipeline.sites`) need too
 is here, because sites know the leaf layer only.

@@ -1,1 +1,1 @@
-"""What ingest and the driver agree on: limits of reading, label keys, previews and reports."""
+"""The contract between ingest and the driver: limits of reading, label keys, previews and reports."""

@@ -1,4 +1,4 @@
-"""Which labels and metadata the records of a source have, and what was done with them."""
+"""Labels and metadata in the records of a source, and their uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a preview of a source is asked, and what it answers; nothing is written anywhere."""
+"""Request and result of a preview of a source, which writes no files."""
 
 from __future__ import annotations
 

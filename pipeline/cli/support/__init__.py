@@ -1,1 +1,1 @@
-"""What the commands share: options of unusual kinds, lazy loading, output that outlives a terminal."""
+"""Shared code of commands: options of unusual kinds, lazy loading, output that outlives a terminal."""

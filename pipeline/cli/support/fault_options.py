@@ -1,4 +1,4 @@
-"""Options that inject faults into a run, and what they switch on."""
+"""Options that inject faults into a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the journal says exists, and whether it does.
+"""Artefacts that the journal lists, and checks of their presence.
 
 A stage that is done promised its outputs; a task that starts needs its inputs. Both are looked at before anything
 rests on them: what is gone is made again, what is there but is not what the journal says is refused.

@@ -1,4 +1,4 @@
-"""What a campaign may cost: node-hours, energy, storage; each number with what it rests on.
+"""Estimated cost of a campaign: node-hours, energy, storage; each number with its basis.
 
 Nothing here is a promise. Where trainings of the campaign have run on this site, their rate is used; otherwise the
 allocation is an upper bound of what one job can use.

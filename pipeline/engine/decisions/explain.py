@@ -1,4 +1,4 @@
-"""Why a stage would run, or would not: what it depends on, old and new."""
+"""Why a stage would run or not: old and new values of its settings and inputs."""
 
 from __future__ import annotations
 

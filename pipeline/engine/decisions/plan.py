@@ -1,4 +1,4 @@
-"""What a run would do: each stage done or to run, why, how many tasks, on what, and what it may cost.
+"""The plan of a run: for each stage, whether it would run, why, how many tasks, where, and at what cost.
 
 The allocation and the sizes of tasks are the very objects the run is given
 (`gfm_pipeline.engine.resources.requirements`).

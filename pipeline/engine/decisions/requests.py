@@ -1,4 +1,4 @@
-"""What a decision asks for: events to record, tasks to start, candidates to propose."""
+"""Results of a decision: events to record, tasks to start, candidates to propose."""
 
 from __future__ import annotations
 

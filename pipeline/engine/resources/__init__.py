@@ -1,1 +1,1 @@
-"""Nodes and blocks: what a campaign asks for, what it has, and which task runs where."""
+"""Nodes and blocks: requested, held, and assigned to tasks."""

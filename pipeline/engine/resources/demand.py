@@ -1,4 +1,4 @@
-"""What the tasks of a stage ask of a machine: tasks that share nodes, or trainings over nodes."""
+"""Demand of a stage: tasks that share nodes, or trainings over nodes."""
 
 from __future__ import annotations
 

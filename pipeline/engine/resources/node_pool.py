@@ -1,4 +1,4 @@
-"""Which nodes and slots are free, and which task goes where: pure bookkeeping, with the clock handed in.
+"""Free nodes and slots, and the placement of tasks: pure bookkeeping, with an injected clock.
 
 Placement is ours. Parsl's own backlog of multi-node tasks loses tasks of mixed sizes, knows no bad nodes and shares
 no allocation between executors; so nothing is ever submitted that has no free place, and tasks of whole nodes

@@ -1,4 +1,4 @@
-"""The nodes a campaign runs on: which there are, how long they last, which are bad, and what goes where.
+"""The nodes of a campaign: their number, remaining time, faults, and placement of tasks.
 
 A driver that holds its nodes (this machine, or the batch job it runs in) has one block. A driver elsewhere has blocks
 that are batch jobs: see `gfm_pipeline.engine.resources.pilot_jobs`.

@@ -1,4 +1,4 @@
-"""What a campaign asks of a machine, and what each of its tasks gets: decided from settings alone.
+"""Resources of a campaign and of each task, computed from settings alone.
 
 The rule for a training whose size is `auto`, on n usable nodes (those of the allocation less the spare ones):
 

@@ -1,4 +1,4 @@
-"""What a stage of a campaign is: one object that the engine, the plan, the report and the progress ask.
+"""The interface of stages: one object for the engine, the plan, the report and the progress.
 
 A stage of another package is an object of a class that inherits from `Stage`, named by an entry point of the group
 ``gfm_pipeline.stages``. It runs in campaigns whose workflow has a section of its name (docs/add-a-stage.md).

@@ -1,4 +1,4 @@
-"""How attempts ended, recorded with what follows: accepted, tried again later, a pause, or given up."""
+"""Ends of attempts, recorded with their consequence: accepted, another attempt, a pause, or failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an attempt ended, from what it left in its folder and what Parsl said."""
+"""Classifies the end of an attempt, from the files in its folder and from Parsl's report."""
 
 from __future__ import annotations
 

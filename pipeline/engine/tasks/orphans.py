@@ -1,4 +1,4 @@
-"""What attempts and Parsl left running on this machine, and how to end it. Reads only what they wrote themselves."""
+"""Finds and ends processes that attempts and Parsl left on this machine, from their own records."""
 
 from __future__ import annotations
 

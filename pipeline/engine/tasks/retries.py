@@ -1,4 +1,4 @@
-"""What to do after an attempt: a table of causes, and a pure function of the cause and the history.
+"""The action after an attempt: a table of causes, and a pure function of cause and history.
 
 Failures are counted since the task last got further (`Attempt.saved` rose): a training that is hit once a day
 for weeks and moves on each time never runs out of attempts, one that stands still soon does.

@@ -1,4 +1,4 @@
-"""What a program says of itself in the folder of its attempt: how far it is, and why it failed."""
+"""Progress and errors of a program, read from the folder of its attempt."""
 
 from __future__ import annotations
 

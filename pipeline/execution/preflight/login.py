@@ -1,4 +1,4 @@
-"""What a check finds on the login node: commands, limits of the queue, and whether the batch system takes the job."""
+"""Checks on the login node: commands, limits of the queue, and a test of the job."""
 
 from __future__ import annotations
 

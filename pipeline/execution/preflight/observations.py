@@ -1,4 +1,4 @@
-"""What the check of a machine found, as files in its folder and as one value."""
+"""Observations of the check of a machine, as files in its folder and as one value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the job of a check does on its first node: three launches, each as a task would be started."""
+"""The job of a check, on its first node: three launches, each started like a task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a check says about one thing."""
+"""The verdict of one check."""
 
 from __future__ import annotations
 

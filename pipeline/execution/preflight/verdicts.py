@@ -1,4 +1,4 @@
-"""From what was expected and seen to verdicts, each failure with its fix. Pure."""
+"""Verdicts from expected and observed values, each failure with its fix. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of what ingest found in a dataset: elements, sizes, energies, forces."""
+"""Figures of a dataset: elements, sizes, energies, forces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of the data of a campaign, as tables of text."""
+"""Tables about the data of a campaign."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the energy of a campaign went, as tables."""
+"""Tables of the energy of a campaign, by use."""
 
 from __future__ import annotations
 

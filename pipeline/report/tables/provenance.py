@@ -1,4 +1,4 @@
-"""Where a campaign's data and results come from, and how to cite them, as tables of text."""
+"""Tables of sources, provenance and citations of a campaign's data and results."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What ASE reads: extended XYZ, databases, trajectories, and any other format."""
+"""Readers through ASE: extended XYZ, databases, trajectories, and any other format."""
