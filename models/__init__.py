@@ -1,7 +1,7 @@
 """PyTorch models for atomistic graphs. Knows nothing of files, MPI or campaigns."""
 
 from gfm_pipeline.models.batch import Batch
-from gfm_pipeline.models.loss import Loss, multitask_loss
+from gfm_pipeline.models.loss import Loss, MultitaskLoss, multitask_loss
 from gfm_pipeline.models.potential import Potential, Prediction
 from gfm_pipeline.models.registry import MessagePassing, algorithm, algorithms
 from gfm_pipeline.models.spec import ForceHead, ModelSpec
@@ -12,6 +12,7 @@ __all__ = [
     "Loss",
     "MessagePassing",
     "ModelSpec",
+    "MultitaskLoss",
     "Potential",
     "Prediction",
     "algorithm",

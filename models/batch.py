@@ -41,6 +41,8 @@ class Batch:
     labels
         By name of a target: [G, ...] of structures, [N, ...] of atoms, minus their references, with the shape of the
         target's rank; NaN where a label is missing. Empty when predicting.
+    weights
+        By name of a target, what the labels of each structure count in the loss [G]; of a target that is not named, 1.
     """
 
     z: Tensor
@@ -54,6 +56,7 @@ class Batch:
     cell: Tensor | None = None
     attributes: Mapping[str, Tensor] = field(default_factory=dict)
     labels: Mapping[str, Tensor] = field(default_factory=dict)
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Batch:
         """Return this batch on ``device``; itself when it is there already."""
@@ -65,4 +68,5 @@ class Batch:
             **{name: tensor.to(device) for name, tensor in tensors.items()},
             attributes={name: tensor.to(device) for name, tensor in self.attributes.items()},
             labels={name: tensor.to(device) for name, tensor in self.labels.items()},
+            weights={name: tensor.to(device) for name, tensor in self.weights.items()},
         )

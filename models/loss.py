@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gfm_pipeline.core.contracts.targets import DEFAULT, Level, Rank, Target
+from gfm_pipeline.core.contracts.extensions import imported
+from gfm_pipeline.core.contracts.optimisation.losses import LOSSES, TargetLoss, target_losses
+from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings, Weighting
+from gfm_pipeline.core.contracts.targets import DEFAULT, Level, Target
 from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models.batch import Batch
 from gfm_pipeline.models.potential import Prediction
+
+LossFunction = Callable[[Tensor, Tensor | None, float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,137 @@ def label_counts(batch: Batch, targets: Sequence[Target] = DEFAULT) -> dict[str,
     return {t.name: int((~_missing(batch.labels[t.name])).sum()) if t.name in batch.labels else 0 for t in targets}
 
 
+class MultitaskLoss(nn.Module):
+    """The sum over targets of weight times mean loss, of errors in units of the target's scale.
+
+    Errors of extensive values of structures are per atom. Labels that are NaN are left out of the means, and a label
+    counts as much as the weight of its record says. Losses that need the scale of errors learn it, one number of each
+    target and dataset; with learned weights, a loss ``L`` of weight ``w`` becomes ``w (L exp(-s) + s)``, where ``s`` is
+    learned likewise: each target then pulls as much as its weight says, whatever the size of its errors.
+
+    Parameters
+    ----------
+    targets
+        What is learned.
+    scales
+        By name of a target, its scale in each dataset.
+    rules
+        By name of a target, its losses and weights in each dataset.
+    settings
+        ``huber_delta`` and ``weighting``.
+
+    Raises
+    ------
+    ConfigError
+        When there is no loss of a name, or it cannot be imported.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        scales: Mapping[str, Sequence[float]],
+        rules: Mapping[str, TargetLoss],
+        settings: OptimiserSettings,
+    ) -> None:
+        super().__init__()
+        self.targets, self.rules, self.settings = tuple(targets), dict(rules), settings
+        self.functions: dict[str, LossFunction] = {}
+        self.log_scale, self.log_loss = nn.ParameterDict(), nn.ParameterDict()
+        for target in targets:
+            name, names = target.name, set(rules[target.name].losses)
+            self.register_buffer(f"scale_{name}", torch.tensor(scales[name]), persistent=False)
+            for loss in names:
+                self.functions[loss] = imported(f"Loss {loss!r}", LOSSES.describe(loss).function)
+            if any(LOSSES.describe(loss).scaled for loss in names):
+                self.log_scale[name] = nn.Parameter(torch.zeros(len(scales[name])))
+            if settings.weighting is Weighting.LEARNED:
+                self.log_loss[name] = nn.Parameter(torch.zeros(len(scales[name])))
+
+    def forward(
+        self, prediction: Prediction, batch: Batch, counts: Mapping[str, int] | None = None, done: float = 0.0
+    ) -> Loss:
+        """Return the loss of a batch.
+
+        Parameters
+        ----------
+        prediction
+            Of ``batch``.
+        batch
+            With labels, relative to their references.
+        counts
+            Divide by these numbers of labels, those of a larger batch that ``batch`` is a part of: the losses of all
+            parts then add up to the loss of the whole. None: the labels of ``batch``. Of a target that is not named,
+            none.
+        done
+            Share of the training that is behind, for weights that change.
+
+        Raises
+        ------
+        ModelError
+            When the batch has no labels of any target.
+        """
+        if not any(target.name in batch.labels for target in self.targets):
+            raise ModelError("A loss needs labels, and the batch has none.")
+        known = label_counts(batch, self.targets) if counts is None else counts
+        terms: dict[str, Tensor] = {}
+        total: Tensor | None = None
+        for target in self.targets:
+            rows, missing = self._rows(target, prediction.values[target.name], batch)
+            count = max(1, known.get(target.name, 0))
+            terms[target.name] = rows.sum() / count
+            weighted = self._weighted(target, rows, missing, batch, done)
+            weighted = terms[target.name] * weighted if isinstance(weighted, float) else weighted.sum() / count
+            total = weighted if total is None else total + weighted
+        if total is None:
+            raise ModelError("A loss needs at least one target.")
+        return Loss(total, terms)
+
+    def _rows(self, target: Target, predicted: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the loss of each structure or atom, 0 where its label is missing, and where it is."""
+        label = batch.labels.get(target.name)
+        label = torch.full_like(predicted, torch.nan) if label is None else label
+        missing = _missing(label)  # not of the prediction: a model that diverged must show
+        unit = 1.0 / self.get_buffer(f"scale_{target.name}").index_select(0, batch.dataset)
+        if target.per_atom:
+            unit = unit / batch.natoms.to(unit.dtype)
+        unit, dataset = self._of_rows(target, unit, batch), self._of_rows(target, batch.dataset, batch)
+        error = (predicted - label).masked_fill(missing.view(-1, *[1] * (label.ndim - 1)), 0.0).reshape(len(label), -1)
+        scale = None
+        if target.name in self.log_scale:
+            scale = self.log_scale[target.name].index_select(0, dataset).unsqueeze(1)
+        losses = self.rules[target.name].losses
+        rows = self._losses(losses[0], error, unit, scale)
+        for name in sorted({*losses} - {losses[0]}):
+            here = torch.tensor([loss == name for loss in losses], device=dataset.device).index_select(0, dataset)
+            rows = torch.where(here, self._losses(name, error, unit, scale), rows)
+        rows = rows.masked_fill(missing, 0.0)  # whatever a loss makes of an error of zero
+        weight = batch.weights.get(target.name)
+        return rows if weight is None else rows * self._of_rows(target, weight, batch), missing
+
+    def _losses(self, name: str, error: Tensor, unit: Tensor, scale: Tensor | None) -> Tensor:
+        function, delta = self.functions[name], self.settings.huber_delta
+        if LOSSES.describe(name).homogeneous:
+            return function(error, scale, delta) * unit
+        return function(error * unit.unsqueeze(1), scale, delta)
+
+    def _weighted(self, target: Target, rows: Tensor, missing: Tensor, batch: Batch, done: float) -> Tensor | float:
+        """Return the rows times their weights, or the one weight that all of them have."""
+        weights = self.rules[target.name].weights_at(done)
+        learned = target.name in self.log_loss
+        if not learned and len(set(weights)) == 1:
+            return weights[0]
+        dataset = self._of_rows(target, batch.dataset, batch)
+        if learned:
+            size = self.log_loss[target.name].index_select(0, dataset)
+            rows = rows * torch.exp(-size) + size.masked_fill(missing, 0.0)
+        return rows * torch.tensor(weights, dtype=rows.dtype, device=rows.device).index_select(0, dataset)
+
+    @staticmethod
+    def _of_rows(target: Target, values: Tensor, batch: Batch) -> Tensor:
+        """Return values of structures for each row of the target: of atoms, those of their structures."""
+        return values.index_select(0, batch.graph) if target.level is Level.ATOM else values
+
+
 def multitask_loss(
     prediction: Prediction,
     batch: Batch,
@@ -35,27 +171,18 @@ def multitask_loss(
     targets: Sequence[Target] = DEFAULT,
     counts: Mapping[str, int] | None = None,
 ) -> Loss:
-    """Return the sum over targets of weight times mean error, each in units of the target's scale.
-
-    The error of a scalar is its absolute value, per atom where the target is extensive and of structures; that of a
-    vector its length; that of a tensor its Frobenius norm. All are robust to outliers; for energies and forces they are
-    those of large atomistic models (e.g. eSCN, UMA). Labels that are NaN are left out of the means.
+    """Return the `MultitaskLoss` of a batch with fixed weights and the default loss, the length of errors.
 
     Parameters
     ----------
-    prediction
-        Of ``batch``.
-    batch
-        With labels, relative to their references.
+    prediction, batch, counts
+        See `MultitaskLoss.forward`.
     scales
         By name of a target, its scale in each dataset [n_datasets], in the dtype of the model.
     weights
         By name of a target.
     targets
         What is learned.
-    counts
-        Divide by these numbers of labels, those of a larger batch that ``batch`` is a part of: the losses of all
-        parts then add up to the loss of the whole. None: the labels of ``batch``. Of a target that is not named, none.
 
     Raises
     ------
@@ -64,33 +191,13 @@ def multitask_loss(
     """
     if not any(target.name in batch.labels for target in targets):
         raise ModelError("A loss needs labels, and the batch has none.")
-    known = label_counts(batch, targets) if counts is None else counts
-    terms: dict[str, Tensor] = {}
-    total: Tensor | None = None
-    for target in targets:
-        name = target.name
-        term = _mean_error(target, prediction.values[name], batch, scales[name], known.get(name, 0))
-        terms[name] = term
-        weighted = weights[name] * term
-        total = weighted if total is None else total + weighted
-    if total is None:
-        raise ModelError("A loss needs at least one target.")
-    return Loss(total, terms)
-
-
-def _mean_error(target: Target, predicted: Tensor, batch: Batch, scales: Tensor, count: int) -> Tensor:
-    """Return the sum of the errors of known labels, in units of the scales, over ``count``."""
-    label = batch.labels.get(target.name)
-    label = torch.full_like(predicted, torch.nan) if label is None else label
-    missing = _missing(label)  # not of the prediction: a model that diverged must show
-    error = (predicted - label).masked_fill(missing.view(-1, *[1] * (label.ndim - 1)), 0.0)
-    size = error.abs() if target.rank is Rank.SCALAR else torch.linalg.vector_norm(error.flatten(1), dim=1)
-    weight = 1.0 / scales.index_select(0, batch.dataset)
-    if target.per_atom:
-        weight = weight / batch.natoms.to(weight.dtype)
-    if target.level is Level.ATOM:
-        weight = weight.index_select(0, batch.graph)
-    return (size * weight).sum() / max(1, count)
+    settings = OptimiserSettings()
+    plain = {target.name: scales[target.name].tolist() for target in targets}
+    datasets = [str(k) for k in range(len(next(iter(plain.values()))))]
+    rules = target_losses(datasets, {t.name: weights[t.name] for t in targets}, settings.loss, {})
+    loss = MultitaskLoss(targets, plain, rules, settings).to(batch.pos)
+    found: Loss = loss(prediction, batch, counts)
+    return found
 
 
 def _missing(label: Tensor) -> Tensor:

@@ -152,12 +152,13 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class CheckpointTensors:
-    """The tensors of a training: flat weights and EMA, the optimiser's state, torch's RNG."""
+    """The tensors of a training: weights and EMA, the optimiser's state, torch's RNG, and what the loss learns."""
 
     weights: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimiser: dict[str, Any]
     rng: Tensor
+    loss: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -226,6 +227,8 @@ def save(
             "optimiser": tensors.optimiser,
             "rng": tensors.rng,
         }
+        if tensors.loss:
+            saved["loss"] = tensors.loss
         _write_tensors(temporary / STATE_FILE, saved)
     return read_manifest(folder)
 
@@ -243,7 +246,7 @@ def load(folder: Path) -> Checkpoint:
     data = _read_tensors(folder / STATE_FILE)
     try:
         state = from_plain(TrainingState, data["position"])
-        tensors = CheckpointTensors(data["weights"], data["ema"], data["optimiser"], data["rng"])
+        tensors = CheckpointTensors(data["weights"], data["ema"], data["optimiser"], data["rng"], data.get("loss", {}))
     except (KeyError, TypeError, ValueError) as error:
         raise IntegrityError(f"{folder / STATE_FILE} is not a training state: {str(error).splitlines()[0]}.") from error
     return Checkpoint(card, state, tensors)

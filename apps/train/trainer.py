@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gfm_pipeline.apps.dataset import GraphTable
 from gfm_pipeline.apps.dataset.batching.graph_source import GraphSource
@@ -23,10 +23,11 @@ from gfm_pipeline.apps.train.optimisers.base import build_optimiser
 from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.apps.train.schedule import Progress, build_schedule, learning_rate
 from gfm_pipeline.apps.train.validate import BATCH, Validation, finite, validate
+from gfm_pipeline.core.contracts.optimisation.losses import target_losses
 from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings
 from gfm_pipeline.core.contracts.training import target_weights
 from gfm_pipeline.core.errors import GFMError, IntegrityError, NodeError
-from gfm_pipeline.models import Potential, multitask_loss
+from gfm_pipeline.models import MultitaskLoss, Potential
 
 RECENT = 3  # validations that the objective of a rung is the best of
 
@@ -110,14 +111,14 @@ class Trainer:
         # built in main memory: the same random weights on every kind of device
         self.model, self.average = Potential(card.spec).to(device), Potential(card.spec).to(device)
         self.average.load_state_dict(self.model.state_dict())
-        self.weights = flatten(self.model, gradients=True)
-        self.average_weights = flatten(self.average, gradients=False)
-        self.parameters = list(self.model.parameters())
+        self.loss, average_loss = _loss(card, optimiser).to(device), _loss(card, optimiser).to(device)
+        trained = nn.ModuleList([self.model, self.loss])
+        self.weights = flatten(trained, gradients=True)
+        self.average_weights = flatten(nn.ModuleList([self.average, average_loss]), gradients=False)
+        self.parameters = list(trained.parameters())
         self.training_pass = TrainingPass(self.model)
-        self.optimiser = build_optimiser(self.weights, flat_parts(self.model), optimiser)
+        self.optimiser = build_optimiser(self.weights, flat_parts(trained), optimiser)
         self.schedule, self.horizon = build_schedule(optimiser), horizon
-        self.scales = {name: torch.tensor(scales, device=device) for name, scales in card.scales().items()}
-        self.target_weights = target_weights(card.targets, optimiser)
         if tensors is not None:
             self._restore(tensors)
         if communicator.size > 1:
@@ -126,12 +127,13 @@ class Trainer:
     @property
     def n_parameters(self) -> int:
         """Number of trainable parameters."""
-        return sum(p.numel() for p in self.parameters)
+        return sum(p.numel() for p in self.model.parameters())
 
     def _restore(self, tensors: CheckpointTensors) -> None:
         try:
             self.model.load_state_dict(tensors.weights)
             self.average.load_state_dict(tensors.ema)
+            self.loss.load_state_dict(tensors.loss)
             self.optimiser.load_state_dict(tensors.optimiser)
             torch.set_rng_state(tensors.rng)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -158,6 +160,7 @@ class Trainer:
             _copies(self.average.state_dict()),
             self.optimiser.state_dict(),
             torch.get_rng_state(),
+            _copies(self.loss.state_dict()),
         )
 
     @property
@@ -165,7 +168,12 @@ class Trainer:
         """Learning rate of the next step."""
         p, s = self.state, self.settings
         base = learning_rate(s.learning_rate, p.steps, s.warmup, p.graphs, p.anneal)
-        return base * self.schedule.share(Progress(p.graphs, self.horizon, p.schedule))
+        return base * self.schedule.share(self.progress)
+
+    @property
+    def progress(self) -> Progress:
+        """How far the training is."""
+        return Progress(self.state.graphs, self.horizon, self.state.schedule)
 
     def step(self, stopping: bool = False) -> None:
         """Make one optimiser step.
@@ -231,9 +239,9 @@ class Trainer:
         for batch in batches:
             batch = batch.to(self.device)
             predicted = self.training_pass(batch)
-            loss = multitask_loss(predicted, batch, self.scales, self.target_weights, self.card.targets, counts).total
+            loss = self.loss(predicted, batch, counts, self.progress.done).total
             # only the parameters' gradients are wanted: this prunes second derivatives by positions from the pass
-            loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
+            loss.backward(inputs=self.parameters)
             value += float(loss.detach())
         return value
 
@@ -282,6 +290,11 @@ class Trainer:
             task_seconds=p.task_seconds + elapsed,
         )
         return found
+
+
+def _loss(card: ModelCard, settings: OptimiserSettings) -> MultitaskLoss:
+    rules = target_losses(card.datasets, target_weights(card.targets, settings), settings.loss, settings.chosen)
+    return MultitaskLoss(card.targets, card.scales(), rules, settings)
 
 
 def _part_size(settings: OptimiserSettings, ranks: int, micro_batch: int | None) -> int | None:

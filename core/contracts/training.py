@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter, ValueKind, declared, table_of
-from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings
+from gfm_pipeline.core.contracts.optimisation.settings import FIELDS, OptimiserSettings
 from gfm_pipeline.core.contracts.targets import ATTRIBUTES, DEFAULT, FORCES, Target
 from gfm_pipeline.core.contracts.task import Assignment, TaskSpec
 from gfm_pipeline.core.errors import ConfigError
@@ -116,9 +116,12 @@ def settings_of(chosen: Mapping[str, Any]) -> tuple[ModelSettings, OptimiserSett
         When one is not known here, or its value is of the wrong type.
     """
     model: dict[str, Any] = {"algorithm": chosen.get("algorithm"), "options": {}}
-    optimiser: dict[str, Any] = {}
+    optimiser: dict[str, Any] = {field: {} for field in FIELDS.values()}
     for name, value in chosen.items():
-        if name.startswith("options."):
+        what, _, target = name.partition(".")
+        if target and what in FIELDS:
+            optimiser[FIELDS[what]][target] = value
+        elif name.startswith("options."):
             model["options"][name.removeprefix("options.")] = value
         elif name in _OF_OPTIMISER:
             optimiser[name] = value
@@ -254,5 +257,5 @@ class TrainSpec(TaskSpec):
 
 
 def target_weights(targets: Sequence[Target], optimiser: OptimiserSettings) -> dict[str, float]:
-    """Return the weight of each target in the loss; that of the forces is a hyperparameter."""
+    """Return the weight of each target in the loss where none is chosen; that of forces is a hyperparameter."""
     return {t.name: optimiser.force_weight if t.name == FORCES.name else t.weight for t in targets}

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gfm_pipeline.core.contracts.optimisation.settings import FIELDS
 from gfm_pipeline.core.contracts.target_checks import check_together, describe_target
 from gfm_pipeline.core.contracts.targets import DEFAULT, FORCES, Target, order_of
 from gfm_pipeline.core.contracts.training import DatasetRef, Device, ForceHead, TrainSpec, settings_of
@@ -62,7 +63,8 @@ def train_model(
         Where torch computes: ``cpu``, ``cuda`` (also GPUs of AMD) or ``xpu``.
     hyperparameters
         Those of ``search.space`` in docs/workflow.md, e.g. ``hidden=64, cutoff=5.0, force_weight=10``, and the
-        algorithm's own as ``options={"sharpness": 2.0}``.
+        algorithm's own as ``options={"sharpness": 2.0}``. Those of single targets are ``losses={"forces": "huber"}``,
+        ``weights`` and ``final_weights``; ``TARGET.DATASET`` names one of one dataset.
 
     Returns
     -------
@@ -77,7 +79,12 @@ def train_model(
     from gfm_pipeline.apps.train.task import train
 
     options = hyperparameters.pop("options", {})
-    chosen = DEFAULTS | {"algorithm": algorithm} | hyperparameters
+    of_targets = {
+        f"{what}.{target}": value
+        for what, field in FIELDS.items()
+        for target, value in hyperparameters.pop(field, {}).items()
+    }
+    chosen = DEFAULTS | {"algorithm": algorithm} | hyperparameters | of_targets
     opened = [_opened(dataset) for dataset in _listed(datasets)]
     wanted = _targets(targets, opened)
     if isinstance(targets, Mapping) and FORCES.name in targets:

@@ -22,6 +22,7 @@ from gfm_pipeline.workflow.policies import (
 )
 from gfm_pipeline.workflow.source_schema import SourceModel
 from gfm_pipeline.workflow.space import SpaceModel
+from gfm_pipeline.workflow.target_space import check_names
 from gfm_pipeline.workflow.targets import Targets, check_labels, with_force_weight
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
@@ -280,6 +281,8 @@ class WorkflowModel(Strict):
 
     @model_validator(mode="after")
     def _labels_of_targets(self) -> WorkflowModel:
+        with within("search", "space"):
+            check_names(self.search.space, {t.name for t in self.targets}, self.data.sources.keys())
         for name, source in self.data.sources.items():
             with within("data", "sources", name):
                 check_labels(self.targets, source.labels, source.label_units)

@@ -23,6 +23,15 @@ from gfm_pipeline.core.contracts.training import HYPERPARAMETERS, ForceHead
 from gfm_pipeline.core.errors import ConfigError, Refused
 from gfm_pipeline.core.strict import Strict
 from gfm_pipeline.search.space import Choice, Dimension, Range, SearchSpace
+from gfm_pipeline.workflow.target_space import (
+    DATASETS_SCHEMA,
+    PER_DATASET_KEY,
+    PER_TARGET_KEY,
+    TARGETS_SCHEMA,
+    flat_targets,
+    read_datasets_space,
+    read_targets_space,
+)
 
 
 def _algorithms(given: Any) -> list[str]:
@@ -78,6 +87,15 @@ class _Space(Strict):
     per_algorithm: Annotated[dict[str, dict[str, Any]], WithJsonSchema(_own_schema())] = Field(
         default={}, description="Ranges for one algorithm only; they replace or extend the shared ones."
     )
+
+    per_target: Annotated[
+        dict[str, dict[str, Any]] | None, BeforeValidator(read_targets_space), WithJsonSchema(TARGETS_SCHEMA)
+    ] = Field(default=None, description="Loss, weight and final_weight of single targets, by name.")
+    per_dataset: Annotated[
+        dict[str, dict[str, dict[str, Any]]] | None,
+        BeforeValidator(read_datasets_space),
+        WithJsonSchema(DATASETS_SCHEMA),
+    ] = Field(default=None, description="As per_target, of single datasets, by name.")
 
     forbidden: list[dict[str, Any]] | None = Field(
         default=None,
@@ -180,6 +198,7 @@ class _Space(Strict):
         plain = self.written()
         own = plain.pop("per_algorithm")
         forbidden = plain.pop("forbidden", [])
+        plain |= flat_targets(plain.pop(PER_TARGET_KEY, None), plain.pop(PER_DATASET_KEY, None))
         return SearchSpace(
             {name: _dimension(value) for name, value in sorted(plain.items())},
             {name: {k: _dimension(v) for k, v in sorted(inner.items())} for name, inner in own.items()},

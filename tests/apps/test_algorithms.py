@@ -18,6 +18,7 @@ from workflow_cases import VALID
 from gfm_pipeline.cli.main import invoke
 from gfm_pipeline.core.contracts.algorithms import ALGORITHMS, BUILT_IN
 from gfm_pipeline.core.contracts.hyperparameters import Group, Hyperparameter, ValueKind
+from gfm_pipeline.core.contracts.optimisation.settings import FIELDS
 from gfm_pipeline.core.contracts.training import (
     HYPERPARAMETERS,
     Conditioning,
@@ -65,10 +66,10 @@ def validate(folder: Path, capsys: pytest.CaptureFixture[str], old: str, new: st
 
 
 def test_every_setting_is_a_declared_hyperparameter_and_every_entry_a_key_of_the_search_space() -> None:
-    settings = {*vars(ModelSettings("SchNet")), *vars(OptimiserSettings())} - {"algorithm", "options"}
+    settings = {*vars(ModelSettings("SchNet")), *vars(OptimiserSettings())} - {"algorithm", "options", *FIELDS.values()}
     assert set(HYPERPARAMETERS) == settings
     space = WorkflowModel.model_json_schema()["$defs"]["SpaceModel"]["properties"]
-    assert set(space) == settings | {"algorithm", "per_algorithm", "forbidden"}
+    assert set(space) == settings | {"algorithm", "per_algorithm", "forbidden", "per_target", "per_dataset"}
     assert {h.group for h in HYPERPARAMETERS.values()} == set(Group)
 
 

@@ -8,9 +8,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from training_cases import assert_same_state, publish_dataset, small_spec
+from workflow_cases import workflow
 
 from gfm_pipeline.apps.runtime.program import StopRequested, Task
 from gfm_pipeline.apps.train.checkpoint import load
@@ -23,9 +25,10 @@ from gfm_pipeline.apps.train.task import train
 from gfm_pipeline.core.contracts.hyperparameters import Group
 from gfm_pipeline.core.contracts.optimisation.optimisers import BUILT_IN as OPTIMISERS
 from gfm_pipeline.core.contracts.optimisation.schedules import BUILT_IN as SCHEDULES
-from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings
-from gfm_pipeline.core.contracts.training import HYPERPARAMETERS, TrainSpec
+from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings, Weighting
+from gfm_pipeline.core.contracts.training import HYPERPARAMETERS, TrainSpec, settings_of
 from gfm_pipeline.core.errors import ConfigError, IntegrityError
+from gfm_pipeline.core.records import from_plain, to_plain
 from gfm_pipeline.models import ModelSpec, Potential
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -87,6 +90,23 @@ def test_resuming_is_bit_for_bit_and_a_longer_budget_goes_on(given, tmp_path, na
     found = load(whole)
     assert (found.card.optimiser.optimiser, found.state.steps) == (name, 12)
     assert any(not torch.equal(found.tensors.ema[k], found.tensors.weights[k]) for k in found.tensors.ema)
+
+
+@pytest.mark.parametrize(("loss", "weighting"), [("nll", "learned"), ("huber", "fixed")])
+def test_what_a_loss_learns_and_weights_that_change_are_continued_bit_for_bit(given, tmp_path, loss, weighting):
+    chosen = {"losses": {"forces": loss}, "final_weights": {"forces": 9.0, "energy.soft": 3.0}}
+    settings = replace(given.optimiser, loss="l1", weighting=Weighting(weighting), **chosen)
+    spec = replace(given, optimiser=settings)
+    whole = run(spec, tmp_path / "whole")
+    attempt = run(spec, tmp_path / "attempt", steps=7)
+    rest = run(replace(spec, previous_attempts=(str(attempt),)), tmp_path / "rest")
+    assert_same_state(whole, rest)
+    assert load(whole).tensors.loss.keys() == (
+        {"log_loss.energy", "log_loss.forces", "log_scale.forces"} if weighting == "learned" else set()
+    )
+    for name, value in load(whole).tensors.loss.items():
+        assert torch.equal(value, load(rest).tensors.loss[name])
+        assert value.any(), name
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)
@@ -204,7 +224,7 @@ def test_each_description_names_a_class_and_hyperparameters_that_there_are():
 
 def test_descriptions_are_read_without_torch():
     code = (
-        "import sys; from gfm_pipeline.core.contracts.optimisation import optimisers, schedules;"
+        "import sys; from gfm_pipeline.core.contracts.optimisation import losses, optimisers, schedules;"
         "assert not {'torch', 'numpy', 'gfm_pipeline.apps'} & set(sys.modules); print(*optimisers.BUILT_IN)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -221,3 +241,17 @@ def test_a_state_of_another_optimiser_and_names_that_are_unknown_are_refused(giv
     assert "muon" in caught.value.hint
     with pytest.raises(ConfigError, match="no schedule 'cosin'"):
         prepare(replace(given, optimiser=replace(given.optimiser, schedule="cosin")))
+
+
+def test_losses_and_weights_of_targets_are_searched_like_everything_else():
+    space = workflow(
+        search__space__per_target={"energy": {"loss": ["l1", "huber"], "final_weight": {"low": 1, "high": 100}}},
+        search__space__per_dataset={"alloys": {"forces": {"weight": [0.5, 2.0]}}},
+    ).search.space.compile()
+    rows = space.sample(20, np.random.default_rng(0))
+    found = [settings_of(space.settings(row))[1] for row in rows]
+    assert {one.losses["energy"] for one in found} == {"l1", "huber"}
+    assert {one.weights["forces.alloys"] for one in found} == {0.5, 2.0}
+    assert min(one.final_weights["energy"] for one in found) < 20 < 80 < max(o.final_weights["energy"] for o in found)
+    assert [space.row(space.settings(row)) for row in rows] == rows
+    assert from_plain(OptimiserSettings, to_plain(found[0])) == found[0]

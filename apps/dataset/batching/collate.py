@@ -167,6 +167,7 @@ def _cut(tables: Sequence[GraphTable], drawn: _Drawn, ends: Indices) -> list[Bat
             **{name: pieces[k] for name, pieces in (by_atom | by_edge | by_graph).items()},
             attributes={name: pieces[k] for name, pieces in attributes.items()},
             labels={name: pieces[k] for name, pieces in (labels[0] | labels[1]).items()},
+            weights={},
         )
         for k in range(len(ends))
     ]

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from gfm_pipeline.core.contracts.hyperparameters import Group, ValueKind, declared
+from gfm_pipeline.core.contracts.hyperparameters import Group, Hyperparameter, ValueKind, declared
+from gfm_pipeline.core.contracts.optimisation.losses import FINAL_WEIGHT, L2_NORM, LOSS, LOSSES, WEIGHT
 from gfm_pipeline.core.contracts.optimisation.optimisers import ADAMW, OPTIMISERS
 from gfm_pipeline.core.contracts.optimisation.schedules import SCHEDULES, WSD
+from gfm_pipeline.core.strenum import StrEnum
+
+_LOSS_HELP = "What the errors of a target are turned into, where nothing else is chosen for it."
+
+
+class Weighting(StrEnum):
+    """What becomes of the weights of targets."""
+
+    FIXED = "fixed"
+    LEARNED = "learned"  # by the size that each target's loss has, as in homoscedastic uncertainty weighting
 
 
 @dataclass(frozen=True)
@@ -14,7 +27,8 @@ class OptimiserSettings:
     """How a model is trained: optimiser, schedule and loss; each declared field is a hyperparameter.
 
     ``force_weight`` is the weight of the force loss against the per-atom energy loss, both in units
-    of the training set's force RMS. ``warmup`` counts optimiser steps.
+    of the training set's force RMS. ``warmup`` counts optimiser steps. ``losses``, ``weights`` and ``final_weights``
+    are those of single targets, by ``TARGET``, or ``TARGET.DATASET`` where a dataset has its own.
     """
 
     learning_rate: float = field(
@@ -166,3 +180,61 @@ class OptimiserSettings:
             high=10**6,
         ),
     )
+    loss: str = field(default=L2_NORM, metadata=declared(ValueKind.NAME, _LOSS_HELP, Group.LOSS, registry=LOSSES))
+    huber_delta: float = field(
+        default=0.01,
+        metadata=declared(
+            ValueKind.REAL,
+            "Error at which the loss huber turns from squared to absolute, in units of the target's scale.",
+            Group.LOSS,
+            low=0,
+            open_low=True,
+            high=1e6,
+        ),
+    )
+    weighting: Weighting = field(
+        default=Weighting.FIXED,
+        metadata=declared(
+            ValueKind.NAME,
+            "Whether losses of targets are divided by what they are expected to be, which is learned along (Kendall, "
+            "Gal, Cipolla, CVPR 2018).",
+            Group.LOSS,
+            choices=tuple(map(str, Weighting)),
+        ),
+    )
+    losses: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    final_weights: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def chosen(self) -> dict[str, Mapping[str, Any]]:
+        """What is chosen for single targets."""
+        return {LOSS: self.losses, WEIGHT: self.weights, FINAL_WEIGHT: self.final_weights}
+
+
+# What may be searched of one target, or of one target in one dataset; a candidate has it as NAME.TARGET[.DATASET].
+PER_TARGET: Mapping[str, Hyperparameter] = {
+    one.name: one
+    for one in (
+        Hyperparameter(LOSS, ValueKind.NAME, L2_NORM, "Loss of the target.", Group.LOSS, registry=LOSSES),
+        Hyperparameter(
+            WEIGHT,
+            ValueKind.REAL,
+            1.0,
+            "Weight of its loss beside that of the energy.",
+            Group.LOSS,
+            low=0,
+            high=1e6,
+        ),
+        Hyperparameter(
+            FINAL_WEIGHT,
+            ValueKind.REAL,
+            1.0,
+            "Weight at the end of the budget, which the weight goes to in a straight line.",
+            Group.LOSS,
+            low=0,
+            high=1e6,
+        ),
+    )
+}
+FIELDS = {LOSS: "losses", WEIGHT: "weights", FINAL_WEIGHT: "final_weights"}  # of `OptimiserSettings`
