@@ -58,15 +58,20 @@ class Batch:
     labels: Mapping[str, Tensor] = field(default_factory=dict)
     weights: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def to(self, device: torch.device) -> Batch:
-        """Return this batch on ``device``; itself when it is there already."""
-        if self.z.device == device:
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Batch:
+        """Return this batch on ``device``, its real numbers as ``dtype`` (None: as they are); itself when it is so."""
+        wanted = self.pos.dtype if dtype is None else dtype
+        if self.z.device == device and self.pos.dtype == wanted:
             return self
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, wanted) if tensor.is_floating_point() else tensor.to(device)
+
         tensors = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
         return replace(
             self,
-            **{name: tensor.to(device) for name, tensor in tensors.items()},
-            attributes={name: tensor.to(device) for name, tensor in self.attributes.items()},
-            labels={name: tensor.to(device) for name, tensor in self.labels.items()},
-            weights={name: tensor.to(device) for name, tensor in self.weights.items()},
+            **{name: moved(tensor) for name, tensor in tensors.items()},
+            attributes={name: moved(tensor) for name, tensor in self.attributes.items()},
+            labels={name: moved(tensor) for name, tensor in self.labels.items()},
+            weights={name: moved(tensor) for name, tensor in self.weights.items()},
         )

@@ -135,6 +135,11 @@ class Potential(nn.Module):
             values = self._values(batch, geometry, derived, create_graph=training)
         return Prediction(values if training else {name: value.detach() for name, value in values.items()})
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the parameters, in which batches must be."""
+        return next(self.parameters()).dtype
+
     @torch.no_grad()
     def head_values(self, batch: Batch) -> dict[str, Tensor]:
         """Return the values of the targets that are no derivatives, at a tenth of the cost of all."""
@@ -211,6 +216,7 @@ class Potential(nn.Module):
     def _value(self, target: Target, features: Features, head: Tensor, batch: Batch) -> Tensor:
         """Return the value of one target from its head."""
         value: Tensor = self.get_submodule(part_name(target))(features, head)
+        value = value.to(batch.pos.dtype)  # sums over atoms are not left to half precision
         if target.level is Level.GRAPH:
             value = scatter_sum(value, batch.graph, batch.natoms.shape[0])
             if not target.extensive:

@@ -101,7 +101,7 @@ def _residuals(
     """
     compositions, errors = [np.zeros((0, len(elements)))], [np.zeros((0, len(model.shifted)))]
     for graphs in _batches(sample.graphs, batch_size):
-        batch = collate([sample.table], np.zeros(len(graphs), dtype=np.int64), graphs).to(device)
+        batch = collate([sample.table], np.zeros(len(graphs), dtype=np.int64), graphs).to(device, model.dtype)
         values, natoms = model.head_values(batch), batch.natoms.double()
         missing = torch.full_like(natoms, torch.nan)
         found = [(batch.labels.get(t.name, missing).double() - values[t.name].double()) / natoms for t in model.shifted]

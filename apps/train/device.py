@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import warnings
 
 import torch
 
+from gfm_pipeline.core.contracts.optimisation.settings import Precision
 from gfm_pipeline.core.contracts.training import Device
 from gfm_pipeline.core.errors import ConfigError, NodeError
 
@@ -39,3 +42,40 @@ def torch_device(device: Device) -> torch.device:
             f"No {device} device is there on {socket.gethostname()}.", "See which GPUs its tasks are shown."
         )
     return torch.device(str(device), 0)
+
+
+def set_precision(precision: Precision, device: torch.device) -> Precision:
+    """Return what is computed in on ``device``: what was asked for, or fp32 with a warning where it has no tf32.
+
+    Products of float32 matrices are exact unless tf32 is asked for: forces are differences of large numbers.
+
+    Raises
+    ------
+    ConfigError
+        When the device has not this precision.
+    """
+    kind = str(device.type)
+    if precision is Precision.TF32 and kind != Device.CUDA:
+        warnings.warn(f"The device {kind} has no tf32: training computes in fp32.", stacklevel=2)
+        precision = Precision.FP32
+    missing = (precision is Precision.BF16 and kind == Device.CUDA and not torch.cuda.is_bf16_supported()) or (
+        precision is Precision.FP64 and kind == Device.XPU and not torch.xpu.get_device_properties(device).has_fp64
+    )
+    if missing:
+        raise ConfigError(
+            f"The device {kind} of {socket.gethostname()} has no {precision}.", "Set search.space.precision to fp32."
+        )
+    torch.set_float32_matmul_precision("high" if precision is Precision.TF32 else "highest")
+    return precision
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """Return the type of weights and batches."""
+    return torch.float64 if precision is Precision.FP64 else torch.float32
+
+
+def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Return the context that a model predicts in while it is trained."""
+    if precision is not Precision.BF16:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)

@@ -16,7 +16,7 @@ from gfm_pipeline.apps.train.batch_loader import BatchLoader
 from gfm_pipeline.apps.train.checkpoint import CheckpointTensors, ModelCard, TrainingState
 from gfm_pipeline.apps.train.compiled import TrainingPass
 from gfm_pipeline.apps.train.composition_fit import FitSample, fit_composition
-from gfm_pipeline.apps.train.device import CPU
+from gfm_pipeline.apps.train.device import CPU, autocast, dtype_of, set_precision
 from gfm_pipeline.apps.train.distributed import SINGLE, Communicator
 from gfm_pipeline.apps.train.flat_parameters import clip, flat_parts, flatten, update_ema, with_tail
 from gfm_pipeline.apps.train.optimisers.base import build_optimiser
@@ -107,11 +107,13 @@ class Trainer:
         self.micro_batch, self.communicator, self.device = micro_batch, communicator, device
         self.stop_requested = False  # some rank was, before the last step
         self.state = TrainingState() if state is None else state
+        self.precision = set_precision(optimiser.precision, device)
+        dtype = dtype_of(self.precision)
         torch.manual_seed(card.seed)
         # built in main memory: the same random weights on every kind of device
-        self.model, self.average = Potential(card.spec).to(device), Potential(card.spec).to(device)
+        self.model, self.average = (Potential(card.spec).to(device, dtype) for _ in range(2))
         self.average.load_state_dict(self.model.state_dict())
-        self.loss, average_loss = _loss(card, optimiser).to(device), _loss(card, optimiser).to(device)
+        self.loss, average_loss = (_loss(card, optimiser).to(device, dtype) for _ in range(2))
         trained = nn.ModuleList([self.model, self.loss])
         self.weights = flatten(trained, gradients=True)
         self.average_weights = flatten(nn.ModuleList([self.average, average_loss]), gradients=False)
@@ -237,8 +239,9 @@ class Trainer:
         batches, counts = self.loader.local_batches(self.state.graphs)
         value = 0.0
         for batch in batches:
-            batch = batch.to(self.device)
-            predicted = self.training_pass(batch)
+            batch = batch.to(self.device, self.model.dtype)
+            with autocast(self.precision, self.device):
+                predicted = self.training_pass(batch)
             loss = self.loss(predicted, batch, counts, self.progress.done).total
             # only the parameters' gradients are wanted: this prunes second derivatives by positions from the pass
             loss.backward(inputs=self.parameters)

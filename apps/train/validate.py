@@ -61,7 +61,7 @@ def error_sums(
     sums = np.zeros((2 * len(targets) + 1, 2 * len(targets) + 2))
     for start in range(0, len(index), batch_size):
         graphs = index[start : start + batch_size]
-        batch = collate([table], np.zeros(len(graphs), dtype=np.int64), graphs).to(device)
+        batch = collate([table], np.zeros(len(graphs), dtype=np.int64), graphs).to(device, model.dtype)
         out = model(batch)
         columns = torch.zeros(len(graphs), len(sums), dtype=torch.float64, device=device)
         columns[:, -1] = 1.0

@@ -146,6 +146,7 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "search.space.loss": ("huber", "search"),
     "search.space.huber_delta": (0.1, "search"),
     "search.space.weighting": ("learned", "search"),
+    "search.space.precision": ("bf16", "search"),
     "search.space.per_target": ({"energy": {"loss": "l1"}}, "search"),
     "search.space.per_dataset": ({"zinc": {"forces": {"weight": 2.0}}}, "search"),
     "search.space.forbidden": ([{"hidden": 8, "layers": 2}], "search"),

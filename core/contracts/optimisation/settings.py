@@ -22,6 +22,15 @@ class Weighting(StrEnum):
     LEARNED = "learned"  # by the size that each target's loss has, as in homoscedastic uncertainty weighting
 
 
+class Precision(StrEnum):
+    """What trainings compute in; predictions choose for themselves."""
+
+    FP32 = "fp32"
+    FP64 = "fp64"
+    TF32 = "tf32"  # products of float32 matrices with ten bits of mantissa, on GPUs that have it
+    BF16 = "bf16"  # networks in bfloat16 by autocast; weights, sums over atoms, losses and validations in float32
+
+
 @dataclass(frozen=True)
 class OptimiserSettings:
     """How a model is trained: optimiser, schedule and loss; each declared field is a hyperparameter.
@@ -200,6 +209,15 @@ class OptimiserSettings:
             "Gal, Cipolla, CVPR 2018).",
             Group.LOSS,
             choices=tuple(map(str, Weighting)),
+        ),
+    )
+    precision: Precision = field(
+        default=Precision.FP32,
+        metadata=declared(
+            ValueKind.NAME,
+            "What training computes in: fp32, fp64, products of matrices in tf32, or networks in bf16 (autocast).",
+            Group.OPTIMISER,
+            choices=tuple(map(str, Precision)),
         ),
     )
     losses: dict[str, str] = field(default_factory=dict)
