@@ -27,6 +27,7 @@ from gfm_pipeline.report.tables import candidates as candidate_tables
 from gfm_pipeline.report.tables import data as data_tables
 from gfm_pipeline.report.tables import energy as energy_tables
 from gfm_pipeline.report.tables import headlines, provenance
+from gfm_pipeline.report.tables import uncertainty as uncertainty_tables
 from gfm_pipeline.report.tables.table import Table
 from gfm_pipeline.report.text import MISSING, count, duration, moment, percent, symbol
 from gfm_pipeline.report.timeline import AttemptBar, draw, hosts
@@ -113,6 +114,8 @@ def render_html(
         "remarks": remarks(view),
         "saved": tables.saved_line(view),
         "domain": tables.domain(view),
+        "scores": uncertainty_tables.scores(view),
+        "groups": uncertainty_tables.groups(view),
         "timeline": _drawn(attempts),
         "provenance": provenance.data_provenance(view),
         "made_with": provenance.made_with(view, hosts(attempts)),

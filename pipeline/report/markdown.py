@@ -13,6 +13,7 @@ from gfm_pipeline.report.tables import candidates as candidate_tables
 from gfm_pipeline.report.tables import data as data_tables
 from gfm_pipeline.report.tables import energy as energy_tables
 from gfm_pipeline.report.tables import headlines, provenance
+from gfm_pipeline.report.tables import uncertainty as uncertainty_tables
 from gfm_pipeline.report.tables.table import Table
 from gfm_pipeline.report.text import moment, percent, significant, symbol
 from gfm_pipeline.report.view import CampaignView, StageStatus
@@ -42,6 +43,7 @@ def render_markdown(view: CampaignView, found: Mapping[str, Found] | None = None
     later = "Appears once the ensemble is calibrated."
     parts += ["## Accuracy", _table(tables.accuracy(view), later)]
     parts += ["## Uncertainty", _table(tables.calibration(view), later)]
+    parts += [_table(t, "") for t in (uncertainty_tables.scores(view), uncertainty_tables.groups(view)) if t.rows]
     parts += ["## Data", _table(data_tables.datasets(view), "No dataset has been assembled yet.")]
     if (warned := data_tables.label_warnings(view)).rows:
         parts += ["### Warnings about labels", _table(warned, "None.")]

@@ -14,7 +14,7 @@ from rich.console import Console
 from ruamel.yaml import YAML
 from synthetic_campaign import empty_campaign, finished_campaign
 
-from gfm_pipeline.core.contracts.evaluation import figure_key
+from gfm_pipeline.core.contracts.evaluation import GroupCoverage, figure_key
 from gfm_pipeline.core.contracts.targets import FORCES
 from gfm_pipeline.report.figures import campaign as figures
 from gfm_pipeline.report.figures import evaluation as evaluation_figures
@@ -204,6 +204,28 @@ def test_perfect_and_constant_predictions_are_drawn() -> None:
     assert evaluation_figures.parity(arrays, "d", FORCES, "a") is not None
     assert evaluation_figures.spread_and_error(arrays, "d", FORCES, "b") is None
     assert evaluation_figures.parity({}, "d", FORCES, "a") is None
+
+
+def test_coverage_of_groups_and_scores_are_in_both_reports(
+    campaign: tuple[CampaignView, dict[str, np.ndarray]],
+) -> None:
+    view, arrays = campaign
+    assert view.calibration is not None
+    name, report = next(iter(view.calibration.datasets.items()))
+    known = (
+        GroupCoverage("element", "Cu", 900, 30, 0.874, 0.021),
+        GroupCoverage("size", "1 to 9 atoms", 9, 3, 1.0, 0.2),
+    )
+    forces = dataclasses.replace(
+        report.forces, sharpness=0.1, auroc_worst=0.861, auprc_worst=None, ause=0.17, groups=known
+    )
+    datasets = {**view.calibration.datasets, name: dataclasses.replace(report, forces=forces)}
+    changed = dataclasses.replace(view, calibration=dataclasses.replace(view.calibration, datasets=datasets))
+    for text in (render_html(changed, arrays), render_markdown(changed)):
+        assert "87.4" in text
+        assert "1 to 9 atoms" in text
+        assert "0.861" in text
+    assert "AUPRC" not in render_markdown(view)  # of a version that measured none
 
 
 def test_a_dataset_without_forces_is_summed_up_by_its_energies(
