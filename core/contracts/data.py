@@ -107,11 +107,24 @@ LATER_SETTINGS = frozenset(
         "stated_units",
         "split_key",
         "file_splits",
+        "split_indices",
         "targets",
         "labels",
         "label_units",
     )
 )
+
+
+@dataclass(frozen=True)
+class IndexList:
+    """Numbers of records of the first file of a source, for a split: where they are, their SHA-256, how many."""
+
+    split: Split
+    path: str
+    sha256: str
+    records: int
+
+
 OVERLAP = 0.4  # of the sum of covalent radii; H2 is at 1.2, shock-compressed copper above 0.7
 
 
@@ -166,6 +179,8 @@ class SourceSettings:
         Metadata key whose value is the split of a record; None: none is.
     file_splits
         Split of each of ``files``; None within: it is dealt. None: all are.
+    split_indices
+        Lists of record numbers for splits; None: none. With one for training, records of no list are not used.
     targets
         What is read beside energy and forces; their weights are 1, since no dataset depends on them.
     labels
@@ -206,6 +221,7 @@ class SourceSettings:
     stated_units: StatedUnits = StatedUnits.USE
     split_key: str | None = None
     file_splits: tuple[Split | None, ...] | None = None
+    split_indices: tuple[IndexList, ...] | None = None
     targets: tuple[Target, ...] = ()
     labels: dict[str, str] | None = None
     label_units: dict[str, str] | None = None
@@ -213,7 +229,8 @@ class SourceSettings:
     def only(self, file: int) -> SourceSettings:
         """Return the same source with one of its files alone."""
         splits = None if self.file_splits is None else (self.file_splits[file],)
-        return replace(self, files=(self.files[file],), file_splits=splits)
+        lists = None if file else self.split_indices  # they count the records of the first file
+        return replace(self, files=(self.files[file],), file_splits=splits, split_indices=lists)
 
 
 @dataclass(frozen=True)

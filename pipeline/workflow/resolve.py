@@ -14,6 +14,7 @@ from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.explain import suggestion
 from gfm_pipeline.core.special_files import special_within
 from gfm_pipeline.workflow.gone_files import recorded_as, with_gone
+from gfm_pipeline.workflow.index_lists import index_lists
 from gfm_pipeline.workflow.load import LoadedWorkflow
 from gfm_pipeline.workflow.source_files import named
 from gfm_pipeline.workflow.source_schema import Selected, SourceModel
@@ -145,6 +146,7 @@ def _source(
         stated_units=source.stated_units,
         split_key=source.split_key,
         file_splits=file_splits,
+        split_indices=index_lists(loaded, at, source, files, splits=file_splits is not None),
         targets=read_targets(loaded.model.targets),
         labels=source.labels,
         label_units=source.label_units,

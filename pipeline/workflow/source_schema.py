@@ -33,6 +33,14 @@ class GivenFilesModel(Strict):
     test: FilePattern | list[FilePattern] = Field(default=[], description="Paths or globs of test.")
 
 
+class IndexListsModel(Strict):
+    """Numbers of records (from 0) of the first file; with a list for training, those of no list are unused."""
+
+    train: FilePattern | None = Field(default=None, description="Text file of the numbers of training.")
+    validation: FilePattern | None = Field(default=None, description="Text file of the numbers of validation.")
+    test: FilePattern | None = Field(default=None, description="Text file of the numbers of test.")
+
+
 class SourceModel(Strict):
     """One source of labelled structures; its key is the name of the dataset and of its branch in the model."""
 
@@ -41,6 +49,7 @@ class SourceModel(Strict):
         default=[], description="Paths or globs, relative to the workflow file."
     )
     splits: GivenFilesModel = GivenFilesModel()
+    split_indices: IndexListsModel = IndexListsModel()
     split_key: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
         description="Metadata key with the split of a record: train, validation (valid, val, dev) or test.",

@@ -190,3 +190,49 @@ def test_hydragnn_files_keep_their_splits_where_it_is_asked_for(folder: Path) ->
     again = assembled(folder, SourceSettings("x", "hydragnn", files, options={}, split_key="split"), seed=9)
     for split in Split:
         np.testing.assert_allclose(energies(again, split), energies(first, split))
+
+
+def test_index_lists_are_kept_and_records_of_no_list_are_not_used(folder: Path) -> None:
+    for name, numbers in (("train", range(12)), ("validation", (14, 15, 16)), ("test", (20, 21, 25, 29))):
+        (folder / f"{name}.csv").write_text("".join(f"{k}\n" for k in numbers))
+    lone = Atoms("H", positions=[[0, 0, 0]])
+    lone.calc = SinglePointCalculator(lone, energy=-13.0, forces=np.zeros((1, 3)))
+    lone.info["config_type"] = "IsolatedAtom"
+    write(folder / "lone.xyz", lone)
+    lists = "split_indices: {train: train.csv, validation: validation.csv, test: test.csv}"
+    source = source_of(folder, f"files: [all.xyz, lone.xyz], {lists}")
+    assert [(one.split, one.records) for one in source.split_indices or ()] == [(TRAIN, 12), (VALIDATION, 3), (TEST, 4)]
+    seen = preview(PreviewSpec(source, seed=1))
+    assert seen.passed_over == {"in no index list of the source": 11}
+    assert [(one.records, one.requested) for one in seen.splits] == [  # the isolated atom is training's
+        (13, None), (3, None), (4, None)
+    ]  # fmt: skip
+    assert seen.failure is None
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "words"),
+    [
+        ("0 1 x", "", "'x' is no number of a record"),
+        ("", "", "holds no number"),
+        ("-1", "", "'-1' is no number"),
+        ("1e3", "", "is no number"),
+        ("3", "split_key: split", "Keep one of them"),
+        (None, "", "There is no file"),
+    ],
+)
+def test_a_wrong_index_list_is_one_sentence_with_its_line(
+    folder: Path, text: str | None, more: str, words: str
+) -> None:
+    if text is not None:
+        (folder / "n.txt").write_text(text)
+    extra = f", {more}" if more else ""
+    with pytest.raises(WorkflowError, match=words):
+        source_of(folder, f"files: all.xyz, split_indices: {{test: n.txt}}{extra}")
+
+
+def test_a_record_in_two_lists_is_refused(folder: Path) -> None:
+    (folder / "a.txt").write_text("1, 2")
+    (folder / "b.txt").write_text("2 3")
+    with pytest.raises(WorkflowError, match="Record 2 is in the lists of train and test"):
+        source_of(folder, "files: all.xyz, split_indices: {train: a.txt, test: b.txt}")

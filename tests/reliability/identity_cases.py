@@ -51,6 +51,7 @@ def write_inputs(folder: Path) -> Path:
     """Write the files that the workflow of these tests names."""
     (folder / "z1.xyz").write_text("one")
     (folder / "z2.xyz").write_text("two")
+    (folder / "numbers.txt").write_text("0 1\n")
     space = WorkflowModel.model_validate(PLAIN).search.space.compile()
     (folder / "results.csv").write_text(results_of(space))
     return folder
@@ -111,6 +112,9 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "data.sources.*.splits.train": ("z*.xyz", "ingest"),
     "data.sources.*.splits.validation": ("z1.xyz", "ingest"),
     "data.sources.*.splits.test": ("z1.xyz", "ingest"),
+    "data.sources.*.split_indices.train": ("numbers.txt", "ingest"),
+    "data.sources.*.split_indices.validation": ("numbers.txt", "ingest"),
+    "data.sources.*.split_indices.test": ("numbers.txt", "ingest"),
     "data.split_across_sources": ("together", "ingest"),
     "data.validation": (0.3, "ingest"),
     "data.test": (0.3, "ingest"),

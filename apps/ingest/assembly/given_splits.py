@@ -43,9 +43,10 @@ class GivenSplits:
     @classmethod
     def of(cls, source: SourceSettings) -> GivenSplits | None:
         """Return what a source gives; None where all is dealt."""
-        if source.split_key is None and source.file_splits is None:
+        if source.split_key is None and source.file_splits is None and source.split_indices is None:
             return None
         named = frozenset(split for split in source.file_splits or () if split is not None)
+        named |= frozenset(one.split for one in source.split_indices or ())
         return cls(named, source.group_key is not None and not source.group_key.startswith("@"))
 
     def found_in(self, ids: Iterable[Ids]) -> GivenSplits:

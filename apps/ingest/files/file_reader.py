@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.assembly.given_splits import stated_split
+from gfm_pipeline.apps.ingest.assembly.index_lists import UNLISTED, leaves_out, listed_split
 from gfm_pipeline.apps.ingest.checks.label_shapes import Numbers, numbers_in
 from gfm_pipeline.apps.ingest.files.archive_members import InputFile, is_archive, parts
 from gfm_pipeline.apps.ingest.files.cursor import Cursor
@@ -241,6 +242,11 @@ class FileReader(ABC):
             frame = cursor.parse(parse)
             numbers = _whole(np.asarray(frame.numbers))
             key = self.default_group if source.group_key is None else source.group_key
+            split = stated_split(source, file_index, frame.find)
+            if source.split_indices is not None and not file_index:
+                split = listed_split(source.split_indices, member, index)
+                if split is None and leaves_out(source.split_indices):
+                    raise PassOverError(UNLISTED)
             labels = _labels(frame, len(numbers), plans)
             return Record(
                 numbers=numbers,
@@ -262,7 +268,7 @@ class FileReader(ABC):
                 fault=labels.fault,
                 units=labels.units,
                 omits_forces=labels.omits_forces,
-                split=stated_split(source, file_index, frame.find),
+                split=split,
                 labels=_further_labels(frame, plans) if source.targets else {},
             )
         except (PassOverError, NotMeantError) as error:

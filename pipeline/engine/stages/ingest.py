@@ -56,7 +56,10 @@ _LATER = {f.name: to_plain(f.default) for f in fields(SourceSettings) if f.name 
 
 
 def _of(source: SourceSettings) -> dict[str, Any]:
-    return {k: v for k, v in to_plain(source).items() if k != "files" and not (k in _LATER and v == _LATER[k])}
+    plain = {k: v for k, v in to_plain(source).items() if k != "files" and not (k in _LATER and v == _LATER[k])}
+    if lists := plain.get("split_indices"):
+        plain["split_indices"] = [{k: v for k, v in one.items() if k != "path"} for one in lists]
+    return plain
 
 
 def _settings(context: Context) -> dict[str, Any]:
