@@ -21,7 +21,7 @@ WITHIN = 0.10
 BUSY = 0.30  # what a busy machine may add to a campaign that a fitted mean cannot know
 
 
-@pytest.mark.parametrize("mode", ["resident", "pilot"])
+@pytest.mark.parametrize("mode", ["resident", pytest.param("pilot", marks=pytest.mark.long)])
 def test_a_campaign_and_its_simulation_agree(start, mode):
     """A machine that is busy for a while stretches some tasks: the second campaign has to agree then."""
     for attempt in ("first", "second"):
