@@ -25,7 +25,8 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
     Besides the mean ``energy``, ``free_energy`` (eV) and ``forces`` [N, 3] (eV/Angstrom), ``results`` holds
     ``energy_std`` (eV) and ``forces_std`` [N, 3], the raw spread of the members, and ``energy_interval`` (eV, of
     the total energy) and ``forces_interval`` [N, 3], calibrated half-widths at the ensemble's level: the label lies
-    within value +- interval with that probability, for structures like those of the dataset.
+    within value +- interval with that probability, for structures like those of the dataset. ``energies`` [N] are the
+    shares of the atoms in the energy.
 
     ``stress`` (six numbers in the order of Voigt, eV/Angstrom^3) is the derivative of the energy by a strain where ASE
     asks for it and all directions are periodic, so that cells relax and barostats work; how good it is was not measured

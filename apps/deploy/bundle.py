@@ -81,12 +81,29 @@ def export(model: Path, output: Path, *, overwrite: bool = False) -> BundleFacts
             entries[name] = (folder / name).read_bytes()
     for file in sorted(folder.glob(f"{DOMAIN_FOLDER}/*")):
         entries[f"{DOMAIN_FOLDER}/{file.name}"] = file.read_bytes()
+    entries |= member_entries(ensemble)
+    index = write_entries(output, entries, ensemble.digest)
+    first = ensemble.members[0]
+    targets = tuple(target.name for target in first.targets)
+    return BundleFacts(
+        str(output), index.digest, output.stat().st_size, ensemble.calibration.members, first.datasets, targets
+    )
+
+
+def member_entries(ensemble: Ensemble) -> dict[str, bytes]:
+    """Return the entries of the members: a card and weights of each."""
+    entries: dict[str, bytes] = {}
     for name, member in zip(ensemble.calibration.members, ensemble.members, strict=True):
         place = f"{MEMBERS_FOLDER}/{name}"
         entries[f"{place}/{CARD_FILE}"] = _json(to_plain(member.card))
         weights = {key: tensor.contiguous() for key, tensor in member.potential.state_dict().items()}
         entries[f"{place}/{WEIGHTS_FILE}"] = save_tensors(weights)
-    index = _index(entries, ensemble.digest)
+    return entries
+
+
+def write_entries(output: Path, entries: dict[str, bytes], ensemble: str) -> BundleIndex:
+    """Write entries and their index to one file, which is there whole or not at all."""
+    index = _index(entries, ensemble)
     partial = output.with_name(f".{output.name}.partial")
     with storage_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -97,11 +114,7 @@ def export(model: Path, output: Path, *, overwrite: bool = False) -> BundleFacts
             partial.replace(output)
         finally:
             partial.unlink(missing_ok=True)
-    first = ensemble.members[0]
-    targets = tuple(target.name for target in first.targets)
-    return BundleFacts(
-        str(output), index.digest, output.stat().st_size, ensemble.calibration.members, first.datasets, targets
-    )
+    return index
 
 
 def open_ensemble(path: Path | str) -> Ensemble:

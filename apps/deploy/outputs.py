@@ -25,7 +25,7 @@ from gfm_pipeline.core.contracts.targets import Level
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.publish import storage_errors
 
-_OF_ASE = ("energy", "free_energy", "forces", "stress", "dipole", "charges", "magmoms")
+_OF_ASE = ("energy", "free_energy", "energies", "forces", "stress", "dipole", "charges", "magmoms")
 Results = Mapping[str, Any]
 Levels = Mapping[str, Level]
 

