@@ -189,7 +189,7 @@ def _energy_unit(lmp: Any) -> float:
     name = str(lmp.extract_global("units"))
     if name not in _ENERGY_UNITS:
         raise ModelError(f"LAMMPS computes in units {name}.", f"Use units {' or '.join(_ENERGY_UNITS)}.")
-    return _ENERGY_UNITS[name]
+    return float(_ENERGY_UNITS[name])
 
 
 def _box(lmp: Any) -> tuple[NDArray[np.float64], list[bool], bool]:

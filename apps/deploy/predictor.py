@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,23 +25,13 @@ from gfm_pipeline.apps.deploy.caveats import guessed_reference, unheard_attribut
 from gfm_pipeline.apps.deploy.intervals import MemberValues, interval
 from gfm_pipeline.core.contracts.deploy import OutOfDomain
 from gfm_pipeline.core.contracts.policies import UNCERTAINTIES, make_policy
-from gfm_pipeline.core.contracts.targets import ENERGY, OF_MEAN, STRESS, Level, References, Target
+from gfm_pipeline.core.contracts.targets import ENERGY, OF_MEAN, STRESS, Level, Target
 from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models import Potential
 from gfm_pipeline.models.batch import Batch
 
-_DETERMINED = 1e-6  # share of a composition that rounding may leave in undetermined directions
 _ENERGIES = replace(ENERGY, name="energies", level=Level.ATOM)  # the shares of the atoms in the energy
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
-
-
-@dataclass(frozen=True)
-class WeightedMember:
-    """A model of the ensemble, its head of the dataset, and its share in the mean."""
-
-    potential: Potential
-    head: int
-    weight: float
 
 
 class Predictor:
@@ -118,22 +108,6 @@ class Predictor:
                 "Calibrate it with this version, or leave on_out_of_domain out.",
             )
         return OutOfDomain(name)
-
-    @property
-    def members(self) -> tuple[WeightedMember, ...]:
-        """The members that count, in the dtype and on the device of this predictor."""
-        shares = (float(weight) for weight in self._weights)
-        return tuple(map(WeightedMember, self._potentials, self._heads, shares))
-
-    @property
-    def known_elements(self) -> tuple[str, ...]:
-        """The elements that have an answer, sorted by symbol."""
-        return tuple(sorted(self._known))
-
-    @property
-    def references(self) -> References:
-        """What is added to predictions, by name of a target."""
-        return self._references
 
     @property
     def tells_domain(self) -> bool:
@@ -302,10 +276,8 @@ class Predictor:
     ) -> dict[str, Any]:
         """Return the results of one structure from the values of the members [K, ...]."""
         guess = guessed_reference(atoms, self._calibration.elements, self._undetermined, self.dataset)
-        sentences = (
-            *(() if guess is None else (guess,)),
-            *unheard_attributes(atoms, [m.card for m in self._members], self.dataset),
-        )
+        unheard = unheard_attributes(atoms, [member.card for member in self._members], self.dataset)
+        sentences = (*(() if guess is None else (guess,)), *unheard)
         result: dict[str, Any] = {"warnings": sentences}
         for target, members in parts.items():
             size = len(atoms) if target.per_atom else 1
