@@ -121,6 +121,7 @@ _MACE = (
     ),
     Hyperparameter("hidden_l", ValueKind.WHOLE, 1, "Largest order of features between layers.", low=0, high=3),
 )
+_NEQUIP_ORDER = Hyperparameter("l_max", ValueKind.WHOLE, 2, "Largest order of features and harmonics.", low=1, high=4)
 _PYG: dict[str, Any] = {"needs": ("torch_geometric",), "extra": "pyg"}
 
 BUILT_IN: dict[str, AlgorithmDescription] = {
@@ -210,11 +211,17 @@ BUILT_IN: dict[str, AlgorithmDescription] = {
         f"{_MODULES}.nequip:NequIP",
         "equivariant convolutions with gates",
         "Batzner et al., Nat. Commun. 13, 2453 (2022)",
-        (
-            Hyperparameter("l_max", ValueKind.WHOLE, 2, "Largest order of features and harmonics.", low=1, high=4),
-            _RADIAL_HIDDEN,
-        ),
+        (_NEQUIP_ORDER, _RADIAL_HIDDEN),
         vectors=True,
+    ),
+    "NequIP-package": AlgorithmDescription(
+        f"{_MODULES}.nequip_package:NequIPPackage",
+        "NequIP of the package nequip",
+        "Batzner et al., Nat. Commun. 13, 2453 (2022)",
+        (_NEQUIP_ORDER, _RADIAL_HIDDEN),
+        force_heads=(ForceHead.CONSERVATIVE,),
+        needs=("nequip",),
+        extra="nequip",
     ),
     "CGCNN": AlgorithmDescription(
         f"{_MODULES}.cgcnn:CGCNN",

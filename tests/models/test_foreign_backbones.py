@@ -1,4 +1,4 @@
-"""mace-torch by the interface of energies, where it is installed."""
+"""mace-torch and nequip by the interface of energies, where they are installed; nothing here knows which it is."""
 
 from __future__ import annotations
 
@@ -10,17 +10,26 @@ import torch
 from brute import batch, loss_of
 from model_cases import CUTOFF, crossing, crystal, molecule, predict, rotation
 
+from gfm_pipeline.core.contracts.algorithms import BUILT_IN
 from gfm_pipeline.models import ModelSpec, Potential
 
-pytest.importorskip("mace")
-pytestmark = pytest.mark.filterwarnings("ignore")  # of a package of its own age
+pytestmark = pytest.mark.filterwarnings("ignore")  # of packages of their own age
+OPTIONS: dict[str, dict[str, int]] = {
+    "MACE-torch": {"l_max": 2, "correlation": 2},
+    "NequIP-package": {"l_max": 2, "radial_hidden": 8},
+}
 
 
-@pytest.fixture(scope="module")
-def model() -> Potential:
+@pytest.fixture(scope="module", params=OPTIONS)
+def model(request) -> Potential:
+    about = BUILT_IN[request.param]
+    if about.missing:
+        pytest.skip(f"{' and '.join(about.missing)} is not installed")
     torch.manual_seed(0)
-    spec = ModelSpec("MACE-torch", 8, 2, CUTOFF, elements=(1, 6, 8, 13, 29, 47, 79), n_datasets=3, avg_neighbours=9.0)
-    return Potential(replace(spec, options={"l_max": 2, "correlation": 2})).double()
+    spec = ModelSpec(request.param, 8, 2, CUTOFF, elements=(1, 6, 8, 13, 29, 47, 79), n_datasets=3, avg_neighbours=9.0)
+    made = Potential(replace(spec, options=OPTIONS[request.param]))
+    assert torch.get_default_dtype() == torch.float32
+    return made.double()
 
 
 def test_it_turns_and_adds(model) -> None:

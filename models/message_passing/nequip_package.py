@@ -1,0 +1,83 @@
+"""NequIP as the package nequip has it, by the interface of energies."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gfm_pipeline.models.energy_backbone import EnergyBackbone
+from gfm_pipeline.models.layers import MAX_Z
+from gfm_pipeline.models.spec import ModelSpec
+
+
+class NequIPPackage(EnergyBackbone):
+    """The GNN of nequip (Batzner et al., Nat. Commun. 13, 2453, 2022), from random weights.
+
+    Elements are those of the training data (all, where they are not known). nequip takes edge vectors as they are. Its
+    builder is asked without its wrapper, which would set the seed and the default dtype of the whole process.
+    """
+
+    table: Tensor
+
+    def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:
+        super().__init__(spec, options)
+        with warnings.catch_warnings(), torch.serialization.safe_globals([slice]):
+            warnings.simplefilter("ignore")  # of a package of its own age, about its own settings
+            from nequip.data import AtomicDataDict
+            from nequip.model.nequip_models import FullNequIPGNNModel
+
+            self._keys = AtomicDataDict
+            self.model = inspect.unwrap(FullNequIPGNNModel)(**self._settings())
+        elements = self._elements()
+        place = torch.zeros(MAX_Z + 1, dtype=torch.int64)
+        place[torch.tensor(elements)] = torch.arange(len(elements))
+        self.register_buffer("table", place, persistent=False)
+
+    def _apply(self, change: Any, recurse: bool = True) -> NequIPPackage:
+        """Move or convert the model as any other; nequip's modules remember the dtype they were built in."""
+        super()._apply(change, recurse)
+        dtype = next(self.parameters()).dtype
+        for module in self.modules():
+            if hasattr(module, "_output_dtype"):
+                module._output_dtype = dtype
+        return self
+
+    def _elements(self) -> list[int]:
+        return list(self.spec.elements or range(1, MAX_Z + 1))
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what nequip's builder is told."""
+        spec, l_max = self.spec, int(self.options["l_max"])
+        irreps = [f"{spec.hidden}x{order}{parity}" for order in range(l_max + 1) for parity in "eo"]
+        width = int(self.options["radial_hidden"])
+        return {
+            "r_max": spec.cutoff,
+            "type_names": [f"Z{z}" for z in self._elements()],
+            "radial_mlp_depth": [1 if width else 0] * spec.layers,
+            "radial_mlp_width": [width or spec.hidden] * spec.layers,
+            "feature_irreps_hidden": ["+".join(irreps)] * (spec.layers - 1) + [f"{spec.hidden}x0e"],
+            "irreps_edge_sh": "+".join(f"1x{order}{'eo'[order % 2]}" for order in range(l_max + 1)),
+            "type_embed_num_features": spec.hidden,
+            "num_bessels": spec.n_radial,
+            "avg_num_neighbors": spec.avg_neighbours,
+            "per_type_energy_scales": spec.force_rms,
+            "per_type_energy_shifts": 0.0,
+            "do_derivatives": False,
+        }
+
+    def energy(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor, batch: Tensor) -> Tensor:  # noqa: ARG002
+        """See `EnergyBackbone.energy`; energies of atoms [N]."""
+        keys = self._keys
+        data = {
+            keys.POSITIONS_KEY: vec.new_zeros(z.shape[0], 3),
+            keys.ATOM_TYPE_KEY: self.table.index_select(0, z),
+            keys.EDGE_INDEX_KEY: torch.stack([dst, src]),
+            keys.EDGE_VECTORS_KEY: -vec,  # from the atom where messages are summed
+        }
+        found: Tensor = self.model(data)[keys.PER_ATOM_ENERGY_KEY]
+        return found.view(-1).to(vec.dtype)
