@@ -36,8 +36,8 @@ class Batch:
     cell
         Lattice vectors as rows [G, 3, 3], zero along directions that are not periodic; None: not known.
     attributes
-        By name, a number of each structure [G], see `gfm_pipeline.core.contracts.targets.ATTRIBUTES`; 0 where it is not
-        known. Empty: nothing is known.
+        By name, a number of each structure [G], see `gfm_pipeline.core.contracts.targets.ATTRIBUTES`; NaN where it is
+        not known (0 too, of multiplicities). Empty: nothing is known.
     labels
         By name of a target: [G, ...] of structures, [N, ...] of atoms, minus their references, with the shape of the
         target's rank; NaN where a label is missing. Empty when predicting.

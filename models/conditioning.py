@@ -9,13 +9,16 @@ from gfm_pipeline.core.contracts.targets import CHARGE, SPIN
 from gfm_pipeline.models.batch import Batch
 from gfm_pipeline.models.layers import GEOMETRY_GAIN, linear
 
+NEUTRAL = {CHARGE: 0.0, SPIN: 1.0}  # values that leave the scalars as they are
+
 
 class AttributeFiLM(nn.Module):
     """Feature-wise linear modulation of the scalars of atoms by attributes of their structure.
 
     Perez et al., "FiLM: Visual reasoning with a general conditioning layer", AAAI 2018. Networks without bias read the
     charge and the number of unpaired electrons per atom, so that neutral singlets are left as they are, and two far
-    structures that share a charge evenly have the energies they have alone.
+    structures that share a charge evenly have the energies they have alone. A structure that does not say an attribute
+    is told apart by a number of its own.
 
     Parameters
     ----------
@@ -23,13 +26,15 @@ class AttributeFiLM(nn.Module):
         Width of the scalars.
     attributes
         Which ones, among `gfm_pipeline.core.contracts.targets.ATTRIBUTES`.
+    unstated
+        Those whose absence is told apart from their neutral value; a multiplicity's always is.
     """
 
-    def __init__(self, hidden: int, attributes: tuple[str, ...]) -> None:
+    def __init__(self, hidden: int, attributes: tuple[str, ...], unstated: tuple[str, ...] = ()) -> None:
         super().__init__()
         self.attributes = attributes
-        width = sum({CHARGE: 1, SPIN: 2}[name] for name in attributes)
-        self.inner = linear(width, hidden, bias=False, gain=GEOMETRY_GAIN)
+        self.flagged = tuple(name for name in attributes if name == SPIN or name in unstated)
+        self.inner = linear(len(attributes) + len(self.flagged), hidden, bias=False, gain=GEOMETRY_GAIN)
         self.outer = linear(hidden, 2 * hidden, bias=False)
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
@@ -38,12 +43,11 @@ class AttributeFiLM(nn.Module):
         columns: list[Tensor] = []
         for name in self.attributes:
             given = batch.attributes.get(name)
-            value = torch.zeros_like(natoms) if given is None else given.to(x.dtype)
-            if name == SPIN:
-                unknown = (value == 0).to(x.dtype)
-                columns += [(value - 1.0 + unknown) / natoms, unknown]
-            else:
-                columns.append(value / natoms)
+            value = torch.full_like(natoms, torch.nan) if given is None else given.to(x.dtype)
+            unknown = value.isnan() | (value == 0) if name == SPIN else value.isnan()
+            columns.append((value - NEUTRAL[name]).masked_fill(unknown, 0.0) / natoms)
+            if name in self.flagged:
+                columns.append(unknown.to(x.dtype))
         hidden = nn.functional.silu(self.inner(torch.stack(columns, 1)))
         scale, shift = self.outer(hidden).index_select(0, batch.graph).chunk(2, 1)
         modulated: Tensor = x * (1.0 + scale) + shift

@@ -75,7 +75,7 @@ class Potential(nn.Module):
                 f"{spec.algorithm} gives energies, and no features that could be told of {' and '.join(attributes)}.",
                 "Leave condition_on out, or choose another algorithm.",
             )
-        self.conditioning = AttributeFiLM(spec.hidden, attributes) if attributes else None
+        self.conditioning = AttributeFiLM(spec.hidden, attributes, spec.unstated) if attributes else None
         for target in spec.targets:
             if spec.has_head(target):
                 self.add_module(part_name(target), self._head(target))
@@ -224,7 +224,7 @@ class Potential(nn.Module):
         value = value * self.spec.scale(target)
         if target.constraint is Constraint.TOTAL_CHARGE:
             charge = batch.attributes.get(CHARGE)
-            total = value.new_zeros(batch.natoms.shape[0]) if charge is None else charge.to(value.dtype)
+            total = value.new_zeros(batch.natoms.shape[0]) if charge is None else charge.nan_to_num().to(value.dtype)
             value = with_total(value, total, batch.graph, batch.natoms)
         if target.origin is Origin.GRADIENT and self.spec.balanced_forces:
             value = balanced(value, batch)

@@ -31,6 +31,9 @@ class ModelSpec(ModelSettings):
     balanced_forces
         Direct forces have no net force and, of structures that are not periodic, no net torque. Models that were
         described before 2026-11-30 know nothing of it.
+    unstated
+        Attributes of ``condition_on`` that models tell apart from any value where a structure does not say them. A
+        multiplicity always is; models that were described before 2026-12 take a charge that is not said for 0.
     elements
         Atomic numbers of the training data: others are refused when predicting. Empty: not known, as of models that
         were described before 2026-11-30.
@@ -44,6 +47,7 @@ class ModelSpec(ModelSettings):
     target_scales: dict[str, float] = field(default_factory=dict)
     balanced_forces: bool = False
     elements: tuple[int, ...] = ()
+    unstated: tuple[str, ...] = ()
 
     def has_head(self, target: Target) -> bool:
         """Return whether a target has a head of its own; others are derivatives of the energy."""

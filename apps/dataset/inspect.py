@@ -101,8 +101,8 @@ def _line(columns: Columns, g: int, origins: Origins) -> RecordLine:
         max_force=None if math.isnan(largest) else largest,
         group=origins.group(int(columns.group[g])),
         periodic="".join(axis for axis, on in zip("xyz", columns.pbc[g], strict=True) if on) or "none",
-        charge=charge,
-        spin=spin or None,
+        charge=None if math.isnan(charge) else charge,
+        spin=None if math.isnan(spin) or not spin else spin,
     )
 
 

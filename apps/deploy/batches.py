@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,16 @@ from gfm_pipeline.models.batch import Batch
 COINCIDENT = 1e-3  # Angstrom: atoms closer than this are one atom given twice
 
 
-def batch_of(structures: Sequence[Atoms], cutoff: float, dtype: torch.dtype, device: torch.device) -> Batch:
+def batch_of(
+    structures: Sequence[Atoms],
+    cutoff: float,
+    dtype: torch.dtype,
+    device: torch.device,
+    assumed: Mapping[str, float] | None = None,
+) -> Batch:
     """Return structures, with their neighbours within ``cutoff`` (Angstrom), as what models take; head 0.
+
+    ``assumed`` are total charge and multiplicity of structures that state none, by name; else they are NaN.
 
     Raises
     ------
@@ -49,6 +57,10 @@ def batch_of(structures: Sequence[Atoms], cutoff: float, dtype: torch.dtype, dev
     natoms = np.array([len(atoms) for atoms in structures])
     both = np.concatenate(ends, axis=1)
 
+    def told(atoms: Atoms, name: str) -> float:
+        value = attribute_of(atoms, name)
+        return (assumed or {}).get(name, math.nan) if value is None else value
+
     def tensor(values: NDArray[Any], kind: torch.dtype = torch.int64) -> torch.Tensor:
         return torch.as_tensor(values, dtype=kind, device=device)
 
@@ -62,14 +74,12 @@ def batch_of(structures: Sequence[Atoms], cutoff: float, dtype: torch.dtype, dev
         natoms=tensor(natoms),
         dataset=tensor(np.zeros(len(natoms))),
         cell=tensor(np.stack([atoms.cell.array * atoms.pbc[:, None] for atoms in structures]), dtype),
-        attributes={
-            name: tensor(np.array([attribute_of(atoms, name) for atoms in structures]), dtype) for name in ATTRIBUTES
-        },
+        attributes={name: tensor(np.array([told(atoms, name) for atoms in structures]), dtype) for name in ATTRIBUTES},
     )
 
 
-def attribute_of(atoms: Atoms, name: str) -> float:
-    """Return the total charge or spin multiplicity that ``atoms.info`` states; 0 where it states none.
+def attribute_of(atoms: Atoms, name: str) -> float | None:
+    """Return the total charge or spin multiplicity that ``atoms.info`` states; None where it states none.
 
     Raises
     ------
@@ -85,4 +95,4 @@ def attribute_of(atoms: Atoms, name: str) -> float:
             if not math.isfinite(value):
                 raise ModelError(f"atoms.info[{key!r}] is {atoms.info[key]!r}, which is not a number.", "Correct it.")
             return value
-    return 0.0
+    return None

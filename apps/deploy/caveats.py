@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gfm_pipeline.apps.deploy.batches import attribute_of
 from gfm_pipeline.apps.train.checkpoint import ModelCard
 from gfm_pipeline.core.contracts.targets import ATTRIBUTES
+from gfm_pipeline.models.conditioning import NEUTRAL
 
 _DETERMINED = 1e-6  # share of a composition that rounding may leave in undetermined directions
 
@@ -34,12 +35,25 @@ def guessed_reference(
     )
 
 
+def assumed_attributes(card: ModelCard, dataset: str) -> dict[str, float]:
+    """Return what is taken for the attributes that every training structure stated, where a structure states none."""
+    unstated = card.unstated.get(dataset, ())
+    return {name: NEUTRAL[name] for name in card.spec.unstated if name not in unstated}
+
+
 def unheard_attributes(atoms: Atoms, cards: Sequence[ModelCard], dataset: str) -> Iterator[str]:
     """Yield a sentence for a total charge or multiplicity that the members were not told of, or not trained on."""
+    assumed = assumed_attributes(cards[0], dataset)
     for name in ATTRIBUTES:
         value = attribute_of(atoms, name)
-        ranges = [card.attributes.get(dataset, {}).get(name, (0.0, 0.0)) for card in cards if card.attributes]
-        if not value or not ranges:
+        if value is None and name in assumed:
+            yield (
+                f"The models are told of the {name} of structures, and this one does not say it: "
+                f"{assumed[name]:g} was assumed. Set atoms.info[{name!r}]."
+            )
+        usual = (NEUTRAL[name], NEUTRAL[name])
+        ranges = [card.attributes.get(dataset, {}).get(name, usual) for card in cards if card.attributes]
+        if value is None or not ranges:
             continue
         low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
         conditioned = all(name in card.spec.condition_on.attributes for card in cards)

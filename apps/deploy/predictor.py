@@ -21,7 +21,7 @@ from gfm_pipeline.apps.calibrate.ensemble import Ensemble
 from gfm_pipeline.apps.calibrate.uncertainty import MemberEvidence, UncertaintyMeasure, recorded_last_layer, rigidity
 from gfm_pipeline.apps.deploy.atomic_energies import recorded_atomic_energies
 from gfm_pipeline.apps.deploy.batches import batch_of
-from gfm_pipeline.apps.deploy.caveats import guessed_reference, unheard_attributes
+from gfm_pipeline.apps.deploy.caveats import assumed_attributes, guessed_reference, unheard_attributes
 from gfm_pipeline.apps.deploy.intervals import MemberValues, interval
 from gfm_pipeline.core.contracts.deploy import OutOfDomain
 from gfm_pipeline.core.contracts.policies import UNCERTAINTIES, make_policy
@@ -90,6 +90,7 @@ class Predictor:
         self._weights = weights[weights > 0.0]
         self._potentials = [deepcopy(m.potential).to(dtype=self._dtype, device=self._device) for m in self._members]
         self._heads = [m.datasets.index(chosen) for m in self._members]
+        self._assumed = assumed_attributes(self._members[0].card, chosen)
         self._cutoffs = sorted({m.card.spec.cutoff for m in self._members})
         names = [name for name, weight in zip(ensemble.calibration.members, weights, strict=True) if weight > 0.0]
         domains = [ensemble.domains.get((name, chosen)) for name in names]
@@ -210,7 +211,9 @@ class Predictor:
         """Return what the members give of structures."""
         for atoms in structures:
             self.check(atoms)
-        batches = {cutoff: batch_of(structures, cutoff, self._dtype, self._device) for cutoff in self._cutoffs}
+        batches = {
+            cutoff: batch_of(structures, cutoff, self._dtype, self._device, self._assumed) for cutoff in self._cutoffs
+        }
         found, features, inputs = [], [], []
         for member, potential, head in zip(self._members, self._potentials, self._heads, strict=True):
             with (

@@ -85,7 +85,7 @@ def _counted(
         natoms=part.natoms,
         group=group,
         origin=origin,
-        graph_attr=np.nan_to_num(np.stack([part.charge, part.spin], axis=1)),
+        graph_attr=np.stack([part.charge, part.spin], axis=1),
         **by_level(targets, labels),
     )
     return CountedColumns(columns, part.degrees)

@@ -61,6 +61,8 @@ class ModelCard:
         Target beside energy and forces to its scale of each dataset in the loss.
     attributes
         Dataset to the least and largest total charge and spin multiplicity of its training split, by name.
+    unstated
+        Dataset to those that some of its structures do not say.
     """
 
     spec: ModelSpec
@@ -77,6 +79,7 @@ class ModelCard:
     target_references: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     target_scales: dict[str, tuple[float, ...]] = field(default_factory=dict)
     attributes: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    unstated: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def targets(self) -> tuple[Target, ...]:

@@ -28,6 +28,7 @@ from gfm_pipeline.core.contracts.training import Conditioning, TrainSpec
 from gfm_pipeline.core.errors import ConfigError, DataError
 from gfm_pipeline.core.records import from_plain, to_plain
 from gfm_pipeline.models import ModelSpec
+from gfm_pipeline.models.conditioning import NEUTRAL
 
 CHECKPOINTS = "checkpoints"  # folder of the attempt
 
@@ -111,13 +112,34 @@ def _elements(statistics: Sequence[DatasetStatistics]) -> tuple[int, ...]:
 
 def _ranges(table: GraphTable) -> dict[str, tuple[float, float]]:
     """Return the least and largest value of each attribute of structures, where any is known."""
-    known = {name: values for name, values in table.attributes.items() if values.any()}
-    return {name: (float(values.min()), float(values.max())) for name, values in known.items()}
+    known = {name: values[~np.isnan(values)] for name, values in table.attributes.items()}
+    return {name: (float(values.min()), float(values.max())) for name, values in known.items() if len(values)}
+
+
+def _unstated(table: GraphTable) -> tuple[str, ...]:
+    """Return the attributes that some structure does not say."""
+    return tuple(name for name, values in table.attributes.items() if np.isnan(values).any())
 
 
 def unconditioned(conditioning: Conditioning, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
     """Return the attributes that structures have and a model is not told of."""
     return [name for name in ranges if name not in conditioning.attributes]
+
+
+def _warn_of_mixtures(
+    dataset: str, ranges: Mapping[str, tuple[float, float]], unstated: Sequence[str], told: Conditioning
+) -> None:
+    """Warn of a dataset whose structures differ in what the model is not told of."""
+    for name in unconditioned(told, ranges):
+        low, high = ranges[name]
+        if low == high and (name not in unstated or low == NEUTRAL[name]):
+            continue
+        held = f"{low:g} to {high:g}" if low != high else f"{low:g}, and others that do not say theirs"
+        warnings.warn(
+            f"Dataset {dataset} mixes structures of {name} {held}, and the model is not told of it: it learns their "
+            f"mean. Set condition_on to {name}.",
+            stacklevel=3,
+        )
 
 
 def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: Sequence[GraphTable]) -> ModelCard:
@@ -137,13 +159,9 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
                 "Raise search.space.cutoff, or correct length_unit of the source.",
             )
     attributes = {d.name: _ranges(table) for d, table in zip(spec.datasets, tables, strict=True)}
+    unstated = {d.name: _unstated(table) for d, table in zip(spec.datasets, tables, strict=True)}
     for name, ranges in attributes.items():
-        for mixed in [a for a in unconditioned(spec.model.condition_on, ranges) if ranges[a][0] != ranges[a][1]]:
-            warnings.warn(
-                f"Dataset {name} mixes structures of {mixed} {ranges[mixed][0]:g} to {ranges[mixed][1]:g}, and the "
-                f"model is not told of it: it learns their mean. Set condition_on to {mixed}.",
-                stacklevel=2,
-            )
+        _warn_of_mixtures(name, ranges, unstated[name], spec.model.condition_on)
     degrees = np.concatenate(counted)
     rms, scales = _scales(statistics), _target_scales(spec, statistics)
     model = spec.model
@@ -158,6 +176,7 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
             target_scales={name: float(np.sqrt(np.mean(np.square(values)))) for name, values in scales.items()},
             balanced_forces=True,
             elements=_elements(statistics),
+            unstated=model.condition_on.attributes,
         ),
         datasets=tuple(d.name for d in spec.datasets),
         references={d.name: dict(s.reference) for d, s in zip(spec.datasets, statistics, strict=True)},
@@ -168,6 +187,7 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
         },
         target_scales=scales,
         attributes=attributes,
+        unstated=unstated,
         force_rms=tuple(rms),
         model=model,
         optimiser=spec.optimiser,

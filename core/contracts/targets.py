@@ -64,7 +64,7 @@ _COLUMNS = (
 )
 RESERVED = frozenset(_COLUMNS.split(" "))
 CHARGE, SPIN = "charge", "spin"  # total charge (e) and spin multiplicity
-ATTRIBUTES = (CHARGE, SPIN)  # of structures, which models may be told; 0 where they are not known
+ATTRIBUTES = (CHARGE, SPIN)  # of structures, which models may be told; NaN where they are not known
 ATTRIBUTE_NAMES = {  # what data and ``atoms.info`` call them; OMol25 says ``charge`` and ``spin``
     CHARGE: ("charge", "total_charge"),
     SPIN: ("spin", "spin_multiplicity", "multiplicity"),

@@ -270,15 +270,16 @@ def test_files_without_labels_or_structures_are_refused(model: Path, tmp_path: P
 # total charge and multiplicity of structures
 
 
-def told(model: Path, conditioning: Conditioning) -> Predictor:
+def told(model: Path, conditioning: Conditioning, unstated: tuple[str, ...] = ("charge",)) -> Predictor:
     """An ensemble whose members were told of charge or not, on a dataset of charges from -1 to 1."""
     ensemble = open_ensemble(model)
     dataset = ensemble.members[0].datasets[0]
     members = []
     for number, member in enumerate(ensemble.members):
         torch.manual_seed(number)
-        spec = replace(member.card.spec, condition_on=conditioning)
-        card = replace(member.card, spec=spec, attributes={dataset: {"charge": (-1.0, 1.0)}})
+        spec = replace(member.card.spec, condition_on=conditioning, unstated=conditioning.attributes)
+        attributes = {dataset: {"charge": (-1.0, 1.0)}}
+        card = replace(member.card, spec=spec, attributes=attributes, unstated={dataset: unstated})
         potential = Potential(spec)
         potential.load_state_dict(member.potential.state_dict(), strict=False)
         members.append(replace(member, potential=potential.eval(), card=card))  # torch's evaluation mode
@@ -303,6 +304,17 @@ def test_charge_states_of_one_geometry_differ_where_models_were_told_of_charge(m
     atoms.info["charge"] = 0  # ASE itself would answer from what it remembers
     assert atoms.get_potential_energy() == pytest.approx(results[0]["energy"])
     assert atoms.get_potential_energy() != pytest.approx(charged, abs=1e-6)
+
+
+def test_a_charge_that_is_not_said_is_unknown_or_assumed_as_models_were_trained(model: Path) -> None:
+    silent, neutral = bulk("Cu", cubic=True), bulk("Cu", cubic=True)
+    neutral.info["charge"] = 0
+    unknown, known = told(model, Conditioning.CHARGE).predict([silent, neutral])
+    assert unknown["warnings"] == known["warnings"] == ()
+    assert unknown["energy"] != pytest.approx(known["energy"], abs=1e-6)
+    assumed, known = told(model, Conditioning.CHARGE, unstated=()).predict([silent, neutral])
+    assert assumed["energy"] == pytest.approx(known["energy"])
+    assert "this one does not say it: 0 was assumed" in assumed["warnings"][0]
 
 
 def test_models_that_were_not_told_of_charge_say_so(model: Path) -> None:

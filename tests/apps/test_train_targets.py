@@ -222,7 +222,7 @@ def test_stress_is_learned_from_stress_alone():
 
 def test_charge_states_that_a_model_is_not_told_of_are_warned_of():
     columns = labelled(0, 24)
-    attributes = columns.graph_attr.copy()
+    attributes = np.zeros_like(columns.graph_attr)
     attributes[::2, 0] = -1.0
     table = GraphTable.build(replace(columns, graph_attr=attributes), 3.0, 0, {"energy": REFERENCE})
     spec, facts = small_spec((DatasetRef("d", ""),), Path("x")), facts_of(table, DEFAULT, 0.0)
@@ -230,7 +230,14 @@ def test_charge_states_that_a_model_is_not_told_of_are_warned_of():
         new_card(spec, [facts], [table])
     told = replace(spec, model=replace(spec.model, condition_on=Conditioning.CHARGE))
     card = new_card(told, [facts], [table])
-    assert card.attributes == {"d": {"charge": (-1.0, 0.0)}}
+    assert (card.attributes, card.unstated) == ({"d": {"charge": (-1.0, 0.0)}}, {"d": ("spin",)})
+    assert card.spec.unstated == ("charge",)
+    silent = attributes.copy()
+    silent[1::2, 0] = np.nan
+    half = GraphTable.build(replace(columns, graph_attr=silent), 3.0, 0, {"energy": REFERENCE})
+    with pytest.warns(UserWarning, match="structures of charge -1, and others that do not say theirs"):
+        new_card(spec, [facts], [half])
+    assert new_card(told, [facts], [half]).unstated == {"d": ("charge", "spin")}
     trainer = Trainer(card, Splits((InMemorySource(table),), {"d": table}), spec.optimiser, Sampler([24], 2.0, 1))
     before = trainer.model.conditioning.outer.weight.detach().clone()
     trainer.step()

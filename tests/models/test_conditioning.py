@@ -15,9 +15,9 @@ from gfm_pipeline.models import ModelSpec, Potential
 CUTOFF = 4.0
 
 
-def make(conditioning: Conditioning) -> Potential:
+def make(conditioning: Conditioning, unstated: tuple[str, ...] = ()) -> Potential:
     torch.manual_seed(1)
-    spec = ModelSpec("PaiNN", 12, 2, CUTOFF, avg_neighbours=5.0, condition_on=conditioning)
+    spec = ModelSpec("PaiNN", 12, 2, CUTOFF, avg_neighbours=5.0, condition_on=conditioning, unstated=unstated)
     model = Potential(spec).double()
     with torch.no_grad():
         model.node_energy.weight2.mul_(10.0)
@@ -67,6 +67,17 @@ def test_forces_are_the_gradient_of_the_charged_energy_and_every_parameter_learn
     unknown = model(batch([molecule()], CUTOFF), training=True).values["energy"].sum()
     unknown.backward(inputs=list(parameters.values()))
     assert [name for name, p in parameters.items() if not p.grad.abs().max() > 0] == []
+
+
+def test_a_charge_that_is_not_said_is_another_than_none():
+    s = molecule()
+    silent = replace(s, charge=np.nan, spin=np.nan)
+    told = make(Conditioning.CHARGE_AND_SPIN, unstated=("charge", "spin"))
+    unknown, bare, neutral = energies(told, silent, replace(s, charge=np.nan, spin=0.0), replace(s, spin=0.0))
+    assert unknown == bare
+    assert abs(unknown - neutral) > 1e-3
+    before = make(Conditioning.CHARGE_AND_SPIN)  # as models were until charges could be missing
+    assert energies(before, silent) == energies(before, s)
 
 
 def test_a_batch_without_attributes_is_neutral_and_of_unknown_multiplicity():

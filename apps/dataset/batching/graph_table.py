@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gfm_pipeline.apps.dataset.neighbors.edges import Edges, NeighborListFn, Packed, build_edges, select_edges
 from gfm_pipeline.apps.dataset.store.columns import Columns, Labels
 from gfm_pipeline.apps.dataset.store.index import known_labels
-from gfm_pipeline.core.contracts.targets import ATTRIBUTES, ENERGY, OF_MEAN, Level, References
+from gfm_pipeline.core.contracts.targets import ATTRIBUTES, ENERGY, OF_MEAN, SPIN, Level, References
 from gfm_pipeline.core.errors import DataError
 
 
@@ -32,7 +32,7 @@ class GraphTable:
     cell
         Lattice vectors as rows [G, 3, 3], float32; zero along directions that are not periodic.
     attributes
-        Total charge (e) and spin multiplicity of structures, 0 where they are not known: by name [G], float32.
+        Total charge (e) and spin multiplicity of structures, NaN where they are not known: by name [G], float32.
     natoms, atom_start
         Atoms and first atom of each structure [G].
     nedges, edge_start
@@ -134,7 +134,7 @@ class GraphTable:
             graph_labels=graph_labels | single,
             atom_labels={name: array.astype(np.float32, copy=False) for name, array in atom_labels.items()},
             cell=columns.cell * columns.pbc[:, :, None],
-            attributes={name: columns.graph_attr[:, k] for k, name in enumerate(ATTRIBUTES)},
+            attributes=_attributes(columns.graph_attr),
             natoms=columns.natoms,
             atom_start=columns.offsets[:-1],
             nedges=edges.nedges,
@@ -143,6 +143,13 @@ class GraphTable:
             dst=edges.dst,
             shift=edges.shift,
         )
+
+
+def _attributes(values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Return what is known of structures, of values [G, A]; multiplicities of 0 are none."""
+    found = {name: values[:, k] for k, name in enumerate(ATTRIBUTES)}
+    found[SPIN] = np.where(found[SPIN] == 0, np.float32(np.nan), found[SPIN])
+    return found
 
 
 def reference_values(

@@ -276,7 +276,7 @@ def read_columns(file: BpFile, label: Split, first: int = 0, n: int | None = Non
             natoms=natoms,
             group=flat("group", np.arange(n)),
             origin=flat("origin", np.arange(n)),
-            graph_attr=flat("graph_attr", np.zeros((n, 2))),
+            graph_attr=flat("graph_attr", np.full((n, 2), np.nan)),
             **by_level(file.targets(), lambda name: read(name).rows()),
         )
     except (ValueError, DataError) as error:

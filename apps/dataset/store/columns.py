@@ -54,7 +54,8 @@ class Columns:
     origin
         Place of the record in the order the source was read, those set aside counted too [G], int64.
     graph_attr
-        Total charge (e) and spin multiplicity, 0 where they are not known [G, 2], float32.
+        Total charge (e) and spin multiplicity, NaN where they are not known [G, 2], float32. Datasets of before 2026-12
+        have 0 there: of a charge, nobody can tell it from a neutral structure.
     graph_labels, atom_labels
         Labels by name of a target, of structures [G, ...] and of atoms [N, ...], with the shape of the target's rank;
         NaN where a record has none. Labels that references are still in, such as energies, are float64; all others are
@@ -148,7 +149,7 @@ class Columns:
             offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             group=np.zeros(n_graphs, np.int64) if group is None else np.ascontiguousarray(group, dtype=np.int64),
             origin=np.arange(n_graphs) if origin is None else np.ascontiguousarray(origin, dtype=np.int64),
-            graph_attr=np.zeros((n_graphs, 2), np.float32)
+            graph_attr=np.full((n_graphs, 2), np.nan, np.float32)
             if graph_attr is None
             else np.ascontiguousarray(graph_attr, dtype=np.float32),
             graph_labels={"energy": np.ascontiguousarray(energy, dtype=np.float64)}

@@ -117,7 +117,7 @@ def samples(columns: Columns, edges: Edges, energy: NDArray[np.float64]) -> dict
         "cell": Piece(columns.cell.reshape(-1, 3), 3 * one),
         "pbc": Piece(columns.pbc.astype(np.int32).reshape(-1), 3 * one),
         "natoms": Piece(n, one),
-        "graph_attr": Piece(columns.graph_attr.reshape(-1), 2 * one),
+        "graph_attr": Piece(np.nan_to_num(columns.graph_attr).reshape(-1), 2 * one),  # its scripts take no NaN
         "chemical_composition": Piece(composition[:, None], N_COEFFICIENTS * one),
         "edge_index": Piece(np.stack([edges.src, edges.dst]).astype(np.int64), edges.nedges, Per.EDGE, axis=1),
         "edge_attr": Piece(lengths(columns, edges)[:, None], edges.nedges, Per.EDGE),

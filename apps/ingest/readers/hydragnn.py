@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -94,9 +95,12 @@ class _Window:
         charge, spin = columns.graph_attr[index].tolist()
         numbers = columns.numbers[atoms]
         about: dict[str, Any] = {"group": int(columns.group[index]) if "group" in keys else reduced_formula(numbers)}
-        if spin or charge:  # zeros stand for what is not known
+        ours = isnan(charge) or isnan(
+            spin
+        )  # NaN stands for what is not known; of others, and of earlier files, zeros do
+        if (ours and not isnan(charge)) or (not ours and (spin or charge)):
             about["charge"] = charge
-        if spin:
+        if spin and not isnan(spin):
             about["spin"] = spin
         energy = float(columns.energy[index])
         if self._subtracted is not None:

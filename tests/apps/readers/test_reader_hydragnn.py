@@ -12,9 +12,11 @@ import pytest
 from adios2 import bindings as adios
 from conformance import N_RECORDS, Conformance, Expected, archive, bad, good, read_all
 
+from gfm_pipeline.apps.dataset import Columns, write_bp
 from gfm_pipeline.apps.ingest.files.isolation import isolated
 from gfm_pipeline.apps.ingest.readers import hydragnn as hydragnn_reader
 from gfm_pipeline.apps.ingest.readers.registry import get_reader
+from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.ingest.reading import ReadLimits
 from gfm_pipeline.core.contracts.layout import CHUNK
 
@@ -72,6 +74,25 @@ class TestHydragnn(Conformance):
     def cut(self, path: Path) -> None:
         data = path / "data.0"
         data.write_bytes(data.read_bytes()[:-64])
+
+    @pytest.mark.parametrize(
+        ("stored", "read"),
+        [
+            ((0, 0), (None, None)),  # as other programs write what they do not know
+            ((0, 1), (0.0, 1.0)),
+            ((np.nan, np.nan), (None, None)),
+            ((0, np.nan), (0.0, None)),
+            ((np.nan, 3), (None, 3.0)),
+        ],
+    )
+    def test_what_is_not_known_is_told_from_zero(self, tmp_path: Path, stored, read) -> None:
+        columns = Columns.build(
+            numbers=np.array([1]), pos=np.zeros((1, 3)), forces=np.zeros((1, 3)), energy=np.zeros(1),
+            cell=np.zeros((1, 3, 3)), pbc=np.zeros((1, 3)), natoms=np.array([1]), graph_attr=np.array([stored]),
+        )  # fmt: skip
+        write_bp(tmp_path / "x.bp", "x", {Split.TRAIN: columns}, {1: 0.0})
+        (record,) = good(read_all(self.source(tmp_path / "x.bp")))
+        assert (record.charge, record.spin) == read
 
     def test_charge_and_spin_are_kept(self, path: Path) -> None:
         assert {(record.charge, record.spin) for record in good(read_all(self.source(path)))} == {(-1.0, 2.0)}
