@@ -1,11 +1,14 @@
-"""What each algorithm costs for each edge, and what it has learned after a fixed number of structures.
+"""What each algorithm costs for each edge, and what it has learned after as many structures or as much processor time.
 
-    python benchmarks/algorithms.py [ALGORITHM ...] [--dataset FOLDER] [--hidden 32] [--layers 2] [--graphs 4000]
+    python benchmarks/algorithms.py [ALGORITHM ...] [--dataset FOLDER ...] [--hidden 32] [--layers 2] [--graphs 4000]
+    python benchmarks/algorithms.py --seconds 20 --dataset campaigns/multitask/stages/ingest/*/ethanol
 
 Without a dataset (a folder that ingest published) random alloys labelled by ASE's effective medium potential are made.
+With ``--seconds`` all have the same processor time for training, so that cheap algorithms see more structures.
 Printed a row an algorithm: parameters; microseconds of processor time for each edge of one training step (energies,
-forces and their gradient, batches of 16, one thread, least of five); structures trained on a second; and mean absolute
-errors of the validation split, with the learning rate given. All have the same width and layers, options have their
+forces and their gradient, batches of 16, one thread, least of five); structures seen; structures trained on a second;
+and mean absolute errors of the test split, with the learning rate given. The score is the mean of both, as
+shares of the errors of a model that learned nothing. All have the same width and layers, and options their
 defaults, so the table compares algorithms as they come and not at their best.
 """
 
@@ -20,7 +23,7 @@ import numpy as np
 import torch
 from against_hydragnn import ingest
 
-from gfm_pipeline import train_model
+from gfm_pipeline import evaluate_model, train_model
 from gfm_pipeline.apps.dataset import Dataset, GraphTable, collate
 from gfm_pipeline.core.contracts.algorithms import BUILT_IN
 from gfm_pipeline.core.contracts.data import Split
@@ -45,37 +48,50 @@ def cost_per_edge(table: GraphTable, spec: ModelSpec) -> tuple[int, float]:
     return sum(p.numel() for p in parameters), min(taken) / batch.edge_src.numel()
 
 
+def print_table(asked: argparse.Namespace, dataset: Dataset, work: Path) -> None:
+    """Print a row of each algorithm on one dataset."""
+    work.mkdir(parents=True, exist_ok=True)
+    table = GraphTable.build(dataset.columns(Split.VALIDATION), asked.cutoff, 0, dataset.statistics.reference)
+    sizes = {"hidden": asked.hidden, "layers": asked.layers, "cutoff": asked.cutoff}
+    print(f"\n{dataset.name}: {dataset.statistics.n_structures[Split.TRAIN]} structures to train on\n")
+    columns = "algorithm, parameters, us per edge, structures, graphs per second, energy meV/atom, force meV/A, score"
+    print("|", columns.replace(",", " |"), "|")
+    print("|---" * (columns.count(",") + 1) + "|")
+    for name in asked.names or [name for name, about in BUILT_IN.items() if not about.missing]:
+        count, cost = cost_per_edge(table, ModelSpec(name, **sizes, avg_neighbours=table.avg_neighbours))
+        row = f"| {name} | {count:,} | {1e6 * cost:.2f} |"
+        graphs = asked.graphs
+        if asked.seconds:
+            graphs = max(BATCH, round(asked.seconds / (cost * table.nedges.mean()) / BATCH) * BATCH)
+        if graphs:
+            result = train_model(
+                dataset, work / name, algorithm=name, graphs=graphs, validate_every=graphs,
+                learning_rate=asked.learning_rate, **sizes,
+            )  # fmt: skip
+            errors = evaluate_model(work / name, dataset)
+            ratios = [error.ratio for error in errors.by_target() if error.ratio is not None]
+            learned = f" {1e3 * errors.energy_mae:.1f} | {1e3 * errors.force_mae:.0f} | {np.mean(ratios):.3f} |"
+            row += f" {graphs:,} | {result.graphs_per_second:.0f} |{learned}"
+        print(row, flush=True)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="ALGORITHM")
-    parser.add_argument("--dataset", type=Path)
+    parser.add_argument("--dataset", type=Path, nargs="*", default=[])
     parser.add_argument("--hidden", type=int, default=32)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--cutoff", type=float, default=5.0)
     parser.add_argument("--graphs", type=int, default=4000, help="0: costs only")
+    parser.add_argument("--seconds", type=float, help="of processor time for each training, in place of --graphs")
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        dataset = Dataset.open(asked.dataset) if asked.dataset else ingest(work, [])
-        table = GraphTable.build(dataset.columns(Split.VALIDATION), asked.cutoff, 0, dataset.statistics.references)
-        print("| algorithm | parameters | us per edge | graphs per second | energy MAE meV/atom | force MAE meV/A |")
-        print("|---|---|---|---|---|---|")
-        for name in asked.names or [name for name, about in BUILT_IN.items() if not about.missing]:
-            sizes = {"hidden": asked.hidden, "layers": asked.layers, "cutoff": asked.cutoff}
-            count, cost = cost_per_edge(table, ModelSpec(name, **sizes, avg_neighbours=table.avg_neighbours))
-            row = f"| {name} | {count:,} | {1e6 * cost:.2f} |"
-            if asked.graphs:
-                result = train_model(
-                    dataset, work / name, algorithm=name, graphs=asked.graphs, validate_every=asked.graphs,
-                    learning_rate=asked.learning_rate, **sizes,
-                )  # fmt: skip
-                (errors,) = result.errors.values()
-                learned = f" {1e3 * errors.energy_mae:.1f} | {1e3 * errors.force_mae:.0f} |"
-                row += f" {result.graphs_per_second:.0f} |{learned}"
-            print(row, flush=True)
+        for dataset in [Dataset.open(folder) for folder in asked.dataset] or [ingest(work, [])]:
+            print_table(asked, dataset, work / dataset.name)
 
 
 if __name__ == "__main__":

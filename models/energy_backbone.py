@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from gfm_pipeline.core.contracts.targets import ENERGY
 from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models.batch import Batch
 from gfm_pipeline.models.readout import Features
@@ -18,16 +20,14 @@ class ScaledEnergy(nn.Module):
 
     Parameters
     ----------
-    n_datasets
-        Number of datasets.
-    unit
-        Unit of the readout of energies, eV.
+    units
+        Unit of the readout of energies of each dataset, eV.
     """
 
-    def __init__(self, n_datasets: int, unit: float) -> None:
+    def __init__(self, units: Sequence[float]) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.full((n_datasets,), 1.0 / unit))
-        self.shift = nn.Parameter(torch.zeros(n_datasets))
+        self.scale = nn.Parameter(1.0 / torch.tensor(units))
+        self.shift = nn.Parameter(torch.zeros(len(units)))
 
     def forward(self, features: Features, head: Tensor) -> Tensor:
         """Return energies of atoms [N] in units of the readout, of energies [N, 1] for the dataset ``head`` [N]."""
@@ -80,7 +80,8 @@ class EnergyBackbone(MessagePassing):
 
     def energy_head(self) -> nn.Module:
         """Return the head that takes energies for what they are."""
-        return ScaledEnergy(self.spec.n_datasets, self.spec.force_rms)
+        units = self.spec.dataset_units.get(ENERGY.name, (self.spec.force_rms,) * self.spec.n_datasets)
+        return ScaledEnergy(units)
 
     def forward(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the energies [N, 1] of one structure."""

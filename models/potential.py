@@ -18,6 +18,7 @@ from gfm_pipeline.models.composition_shift import CompositionShift, is_shifted
 from gfm_pipeline.models.conditioning import AttributeFiLM
 from gfm_pipeline.models.constraints import balanced, with_total
 from gfm_pipeline.models.geometry import Geometry
+from gfm_pipeline.models.global_attention import GlobalAttention
 from gfm_pipeline.models.layers import scatter_sum
 from gfm_pipeline.models.readout import HEADS, EdgeTensors, EdgeVectors, Features
 from gfm_pipeline.models.registry import build, describe
@@ -75,10 +76,18 @@ class Potential(nn.Module):
                 f"{spec.algorithm} gives energies, and no features that could be told of {' and '.join(attributes)}.",
                 "Leave condition_on out, or choose another algorithm.",
             )
+        if spec.global_attention and self.representation.energy_head() is not None:
+            raise ModelError(
+                f"{spec.algorithm} gives energies, and no features that atoms could attend to.",
+                "Leave global_attention out, or choose another algorithm.",
+            )
         self.conditioning = AttributeFiLM(spec.hidden, attributes, spec.unstated) if attributes else None
+        self.attention = GlobalAttention(spec.hidden) if spec.global_attention else None
         for target in spec.targets:
             if spec.has_head(target):
                 self.add_module(part_name(target), self._head(target))
+                if units := spec.dataset_units.get(target.name):
+                    self.register_buffer(_unit_name(target), torch.tensor(units), persistent=False)
         self.shifted = tuple(t for t in spec.targets if spec.has_head(t) and is_shifted(t))
         for target in self.shifted:
             self.add_module(shift_name(target), CompositionShift(spec.n_datasets))
@@ -183,6 +192,8 @@ class Potential(nn.Module):
         x, vectors = self.representation.features(batch, vec)
         if self.conditioning is not None:
             x = self.conditioning(x, batch)
+        if self.attention is not None:
+            x = self.attention(x, batch)
         features = Features(x, vectors)
         head = batch.dataset.index_select(0, batch.graph)
         values = {}
@@ -213,6 +224,12 @@ class Potential(nn.Module):
         found: Tensor = self.vector_features(x, vec, src, dst)
         return found
 
+    def _unit(self, target: Target, dataset: Tensor) -> Tensor | float:
+        """Return the unit of the readout of a target, for the dataset [G] or [N] of each of its values."""
+        if target.name not in self.spec.dataset_units:
+            return self.spec.scale(target)
+        return self.get_buffer(_unit_name(target)).index_select(0, dataset).view(-1, *[1] * len(target.shape))
+
     def _value(self, target: Target, features: Features, head: Tensor, batch: Batch) -> Tensor:
         """Return the value of one target from its head."""
         value: Tensor = self.get_submodule(part_name(target))(features, head)
@@ -221,7 +238,7 @@ class Potential(nn.Module):
             value = scatter_sum(value, batch.graph, batch.natoms.shape[0])
             if not target.extensive:
                 value = value / batch.natoms.to(value.dtype).view(-1, *[1] * len(target.shape))
-        value = value * self.spec.scale(target)
+        value = value * self._unit(target, batch.dataset if target.level is Level.GRAPH else head)
         if target.constraint is Constraint.TOTAL_CHARGE:
             charge = batch.attributes.get(CHARGE)
             total = value.new_zeros(batch.natoms.shape[0]) if charge is None else charge.nan_to_num().to(value.dtype)
@@ -229,6 +246,10 @@ class Potential(nn.Module):
         if target.origin is Origin.GRADIENT and self.spec.balanced_forces:
             value = balanced(value, batch)
         return value
+
+
+def _unit_name(target: Target) -> str:
+    return f"unit_{target.name}"
 
 
 def part_name(target: Target) -> str:

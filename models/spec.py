@@ -28,6 +28,9 @@ class ModelSpec(ModelSettings):
         What is predicted.
     target_scales
         Unit of the readout of each target beside energy and forces, by name; 1 where none is given.
+    dataset_units
+        Unit of the readout of each target in each dataset, by name: datasets differ in it by a factor of ten and more.
+        Of targets that are not named it is `scale`, for all datasets: as in models described before 2026-12.
     balanced_forces
         Direct forces have no net force and, of structures that are not periodic, no net torque. Models that were
         described before 2026-11-30 know nothing of it.
@@ -45,6 +48,7 @@ class ModelSpec(ModelSettings):
     force_rms: float = 1.0
     targets: tuple[Target, ...] = DEFAULT
     target_scales: dict[str, float] = field(default_factory=dict)
+    dataset_units: dict[str, tuple[float, ...]] = field(default_factory=dict)
     balanced_forces: bool = False
     elements: tuple[int, ...] = ()
     unstated: tuple[str, ...] = ()

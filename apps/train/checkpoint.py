@@ -58,7 +58,8 @@ class ModelCard:
     target_references
         Dataset to the references of its targets beside the energy.
     target_scales
-        Target beside energy and forces to its scale of each dataset in the loss.
+        Target to its scale of each dataset in the loss, divided by the dataset's weight. Of energy and forces
+        ``force_rms``, where they are not named: as in models that were described before 2026-12.
     attributes
         Dataset to the least and largest total charge and spin multiplicity of its training split, by name.
     unstated
@@ -88,10 +89,7 @@ class ModelCard:
 
     def scales(self) -> dict[str, tuple[float, ...]]:
         """Return by name of a target its scale in the loss, of each dataset."""
-        return {
-            target.name: self.target_scales.get(target.name, self.force_rms)  # energy and forces share theirs
-            for target in self.targets
-        }
+        return {target.name: self.target_scales.get(target.name, self.force_rms) for target in self.targets}
 
     def references_of(self, dataset: str) -> References:
         """Return what is subtracted from the labels of a dataset, and added to predictions of its branch."""

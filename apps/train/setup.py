@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,19 +16,20 @@ from gfm_pipeline.apps.dataset.neighbors.batched import neighbor_list_on
 from gfm_pipeline.apps.dataset.neighbors.edges import NeighborListFn, build_edges
 from gfm_pipeline.apps.train.checkpoint import Checkpoint, ModelCard, TrainingState, load, newest
 from gfm_pipeline.apps.train.composition_fit import FitSample, fit_sample, sample_size
+from gfm_pipeline.apps.train.data_doubts import attribute_ranges, doubts, unstated_attributes
 from gfm_pipeline.apps.train.device import CPU
 from gfm_pipeline.apps.train.distributed import SINGLE, Communicator
+from gfm_pipeline.apps.train.loss_scales import dataset_units, loss_scales, readout_units, target_units
 from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.apps.train.trainer import Splits, Trainer
 from gfm_pipeline.apps.train.validate import subset
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
-from gfm_pipeline.core.contracts.targets import References, is_default
-from gfm_pipeline.core.contracts.training import Conditioning, TrainSpec
+from gfm_pipeline.core.contracts.targets import References
+from gfm_pipeline.core.contracts.training import TrainSpec, target_weights
 from gfm_pipeline.core.errors import ConfigError, DataError
 from gfm_pipeline.core.records import from_plain, to_plain
 from gfm_pipeline.models import ModelSpec
-from gfm_pipeline.models.conditioning import NEUTRAL
 
 CHECKPOINTS = "checkpoints"  # folder of the attempt
 
@@ -63,83 +64,11 @@ def check(spec: TrainSpec) -> None:
         raise ConfigError(f"Task {spec.task} needs check_every, patience and anneal_fraction above zero.")
 
 
-def _scales(statistics: Sequence[DatasetStatistics]) -> list[float]:
-    """Return the unit of the loss of each dataset (eV/Angstrom; of energies: times 1 Angstrom).
-
-    It is the RMS of the forces. A dataset without forces has that of the others, so that one unit of energy weighs the
-    same in all; where none has forces, the scatter of its energies, which are all that is learned.
-    """
-    known = [s.force_rms for s in statistics if s.force_rms > 0]
-    if known:
-        shared = float(np.sqrt(np.mean(np.square(known))))
-        return [s.force_rms if s.force_rms > 0 else shared for s in statistics]
-    return [s.energy_std if s.energy_std > 0 else 1.0 for s in statistics]
-
-
-def _target_scales(spec: TrainSpec, statistics: Sequence[DatasetStatistics]) -> dict[str, tuple[float, ...]]:
-    """Return the scale of each target beside energy and forces in the loss, of each dataset.
-
-    It is the RMS of the labels minus their references. A dataset without labels has that of the others.
-
-    Raises
-    ------
-    DataError
-        When no dataset has labels of a target.
-    """
-    found = {}
-    for target in spec.targets:
-        if is_default(target):
-            continue
-        of_datasets = [s.targets[target.name].scale if target.name in s.targets else 0.0 for s in statistics]
-        labelled = [s for s in statistics if target.name in s.targets and any(s.targets[target.name].known.values())]
-        if not labelled:
-            raise DataError(
-                f"No dataset has labels of the target {target.name}.",
-                "Leave it out of targets, or correct the names of labels of the sources.",
-            )
-        known = [scale for scale in of_datasets if scale > 0]
-        shared = float(np.sqrt(np.mean(np.square(known)))) if known else 1.0
-        found[target.name] = tuple(scale if scale > 0 else shared for scale in of_datasets)
-    return found
-
-
 def _elements(statistics: Sequence[DatasetStatistics]) -> tuple[int, ...]:
     """Return the atomic numbers of all datasets."""
     from ase.data import atomic_numbers  # a training that goes on from a checkpoint needs no ASE
 
     return tuple(sorted({atomic_numbers[symbol] for s in statistics for symbol in s.elements}))
-
-
-def _ranges(table: GraphTable) -> dict[str, tuple[float, float]]:
-    """Return the least and largest value of each attribute of structures, where any is known."""
-    known = {name: values[~np.isnan(values)] for name, values in table.attributes.items()}
-    return {name: (float(values.min()), float(values.max())) for name, values in known.items() if len(values)}
-
-
-def _unstated(table: GraphTable) -> tuple[str, ...]:
-    """Return the attributes that some structure does not say."""
-    return tuple(name for name, values in table.attributes.items() if np.isnan(values).any())
-
-
-def unconditioned(conditioning: Conditioning, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Return the attributes that structures have and a model is not told of."""
-    return [name for name in ranges if name not in conditioning.attributes]
-
-
-def _warn_of_mixtures(
-    dataset: str, ranges: Mapping[str, tuple[float, float]], unstated: Sequence[str], told: Conditioning
-) -> None:
-    """Warn of a dataset whose structures differ in what the model is not told of."""
-    for name in unconditioned(told, ranges):
-        low, high = ranges[name]
-        if low == high and (name not in unstated or low == NEUTRAL[name]):
-            continue
-        held = f"{low:g} to {high:g}" if low != high else f"{low:g}, and others that do not say theirs"
-        warnings.warn(
-            f"Dataset {dataset} mixes structures of {name} {held}, and the model is not told of it: it learns their "
-            f"mean. Set condition_on to {name}.",
-            stacklevel=3,
-        )
 
 
 def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: Sequence[GraphTable]) -> ModelCard:
@@ -158,12 +87,11 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
                 "its graphs have no edges.",
                 "Raise search.space.cutoff, or correct length_unit of the source.",
             )
-    attributes = {d.name: _ranges(table) for d, table in zip(spec.datasets, tables, strict=True)}
-    unstated = {d.name: _unstated(table) for d, table in zip(spec.datasets, tables, strict=True)}
-    for name, ranges in attributes.items():
-        _warn_of_mixtures(name, ranges, unstated[name], spec.model.condition_on)
+    for dataset, table in zip(spec.datasets, tables, strict=True):
+        for sentence in doubts(dataset.name, table, spec.model):
+            warnings.warn(sentence, stacklevel=2)
     degrees = np.concatenate(counted)
-    rms, scales = _scales(statistics), _target_scales(spec, statistics)
+    rms, scales = readout_units(statistics), target_units(spec.targets, statistics)
     model = spec.model
     return ModelCard(
         spec=ModelSpec(
@@ -174,6 +102,7 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
             force_rms=float(np.sqrt(np.mean(np.square(rms)))),
             targets=spec.targets,
             target_scales={name: float(np.sqrt(np.mean(np.square(values)))) for name, values in scales.items()},
+            dataset_units=dataset_units(spec.targets, statistics) if len(statistics) > 1 else {},
             balanced_forces=True,
             elements=_elements(statistics),
             unstated=model.condition_on.attributes,
@@ -185,9 +114,9 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
             for d, s in zip(spec.datasets, statistics, strict=True)
             if s.targets
         },
-        target_scales=scales,
-        attributes=attributes,
-        unstated=unstated,
+        target_scales=loss_scales(spec.targets, target_weights(spec.targets, spec.optimiser), statistics),
+        attributes={d.name: attribute_ranges(table) for d, table in zip(spec.datasets, tables, strict=True)},
+        unstated={d.name: unstated_attributes(table) for d, table in zip(spec.datasets, tables, strict=True)},
         force_rms=tuple(rms),
         model=model,
         optimiser=spec.optimiser,

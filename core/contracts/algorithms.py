@@ -41,6 +41,8 @@ class AlgorithmDescription:
         dipole moments). An algorithm without gets vectors from a layer of edge directions after it.
     force_heads
         The force heads it can serve.
+    features
+        Whether it gives features of atoms, which heads of other targets read; else energies alone.
     needs
         Packages it imports that this one does not install, by the name they are imported by.
     extra
@@ -53,6 +55,7 @@ class AlgorithmDescription:
     options: tuple[Hyperparameter, ...] = ()
     vectors: bool = False
     force_heads: tuple[ForceHead, ...] = tuple(ForceHead)
+    features: bool = True
     needs: tuple[str, ...] = ()
     extra: str = ""
 
@@ -204,6 +207,7 @@ BUILT_IN: dict[str, AlgorithmDescription] = {
         "Batatia, Kovacs, Simm, Ortner, Csanyi, NeurIPS (2022)",
         _MACE,
         force_heads=(ForceHead.CONSERVATIVE,),
+        features=False,
         needs=("mace",),
         extra="mace",
     ),
@@ -220,6 +224,7 @@ BUILT_IN: dict[str, AlgorithmDescription] = {
         "Batzner et al., Nat. Commun. 13, 2453 (2022)",
         (_NEQUIP_ORDER, _RADIAL_HIDDEN),
         force_heads=(ForceHead.CONSERVATIVE,),
+        features=False,
         needs=("nequip",),
         extra="nequip",
     ),

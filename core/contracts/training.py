@@ -98,6 +98,13 @@ class ModelSettings:
             choices=tuple(map(str, Conditioning)),
         ),
     )
+    global_attention: bool = field(
+        default=False,
+        metadata=declared(
+            ValueKind.SWITCH,
+            "Attention between all atoms of a structure after message passing; periodic structures do not change.",
+        ),
+    )
     options: dict[str, Any] = field(default_factory=dict)
 
 

@@ -289,6 +289,12 @@ class WorkflowModel(Strict):
         return self
 
     @model_validator(mode="after")
+    def _heads_of_targets(self) -> WorkflowModel:
+        with within("search", "space"):
+            self.search.space.check_targets(self.targets)
+        return self
+
+    @model_validator(mode="after")
     def _one_size_a_rung(self) -> WorkflowModel:
         sizes = self.resources.search.nodes
         if isinstance(sizes, list) and len(sizes) != len(self.search.rungs):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
@@ -19,6 +19,7 @@ from typing_extensions import Self
 from gfm_pipeline.core.contracts.algorithms import ALGORITHMS, BUILT_IN, PREFIX, AlgorithmDescription
 from gfm_pipeline.core.contracts.extensions import suggestion
 from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter
+from gfm_pipeline.core.contracts.targets import ENERGY, Origin, Target
 from gfm_pipeline.core.contracts.training import HYPERPARAMETERS, ForceHead
 from gfm_pipeline.core.errors import ConfigError, Refused
 from gfm_pipeline.core.strict import Strict
@@ -138,6 +139,32 @@ class _Space(Strict):
                     ("per_algorithm", name, "repulsion") if "repulsion" in own else ("repulsion",),
                 )
         return self
+
+    def check_targets(self, targets: Sequence[Target]) -> None:
+        """Refuse an algorithm that gives energies alone where something else reads its features.
+
+        Raises
+        ------
+        Refused
+            Naming the algorithm, and what its features would be for.
+        """
+        heads = [t.name for t in targets if t.origin is Origin.HEAD and t.name != ENERGY.name]
+        for index, name in enumerate(self.algorithm):
+            if ALGORITHMS.describe(name).features:
+                continue
+            own = self.per_algorithm.get(name, {})
+            asked = {key: own.get(key, getattr(self, key, None)) for key in ("condition_on", "global_attention")}
+            wanted = heads + [
+                key
+                for key, values in asked.items()
+                if any(v not in (None, False, "none") for v in (values if isinstance(values, list) else [values]))
+            ]
+            if wanted:
+                raise Refused(
+                    f"is {name}, which gives energies and no features for {' and '.join(wanted)}",
+                    f"Leave {name} or {' and '.join(wanted)} out.",
+                    ("algorithm", index),
+                )
 
     @model_validator(mode="after")
     def _something_is_left(self) -> _Space:

@@ -262,7 +262,7 @@ def test_operators_and_energies_of_other_packages_train_resume_and_predict_like_
 
 
 @pytest.mark.usefixtures("lab_models")
-def test_a_model_that_gives_energies_serves_no_other_head(monkeypatch) -> None:
+def test_a_model_that_gives_energies_serves_no_other_head(monkeypatch, tmp_path, capsys) -> None:
     from gfm_pipeline.core.contracts.targets import DEFAULT, Level, Target
 
     charges = Target("charges", "e", "Charges of atoms.", Level.ATOM)
@@ -272,6 +272,22 @@ def test_a_model_that_gives_energies_serves_no_other_head(monkeypatch) -> None:
         Potential(ModelSpec("Pairs", 8, 1, 4.0, condition_on=Conditioning.CHARGE))
     with pytest.raises(ModelError, match="Pairs has no direct force head"):
         Potential(ModelSpec("Pairs", 8, 1, 4.0, force_head=ForceHead.DIRECT))
+    with pytest.raises(ModelError, match="Pairs gives energies, and no features that atoms could attend to"):
+        Potential(ModelSpec("Pairs", 8, 1, 4.0, global_attention=True))
+    pairs = "    algorithm: [SchNet, Pairs]\n"
+    wrong = {"    condition_on: [none, charge]\n": "condition_on", "    global_attention: true\n": "global_attention"}
+    for key, word in wrong.items():
+        (tmp_path / "w.yaml").write_text(
+            VALID.replace(SPACE, pairs + key).replace("EGNN: {hidden: [8, 16]}", "SchNet: {hidden: [8, 16]}")
+        )
+        assert invoke(["validate", str(tmp_path / "w.yaml")]) == 2
+        err = capsys.readouterr().err
+        assert f"w.yaml:13: search.space.algorithm.1: is Pairs, which gives energies and no features for {word}." in err
+    named = VALID.replace(SPACE, pairs).replace("EGNN: {hidden: [8, 16]}", "SchNet: {hidden: [8, 16]}")
+    for targets, expected in (("", 0), ("targets: {energy: {}, forces: {}, dipole: {}}\n", 2)):
+        (tmp_path / "w.yaml").write_text(targets + named)
+        assert invoke(["validate", str(tmp_path / "w.yaml")]) == expected
+    assert "no features for dipole" in capsys.readouterr().err
     monkeypatch.setattr(algorithm("Pairs"), "energy", lambda self, z, *_: torch.zeros(7))
     ends, none = torch.tensor([0, 1]), torch.tensor([0])
     pair = Batch(
@@ -284,7 +300,7 @@ def test_a_model_that_gives_energies_serves_no_other_head(monkeypatch) -> None:
 @pytest.mark.slow
 def test_it_trains_and_is_chosen_beside_a_built_in_one(lab_models, tmp_path) -> None:
     """A whole campaign, real programs: the package is found by each program on its own."""
-    text = VALID.replace(SPACE, "    algorithm: [PNA, Gated]\n").replace(
+    text = VALID.replace(SPACE, "    algorithm: [Pairs, Gated]\n").replace(
         "EGNN: {hidden: [8, 16]}", "Gated: {options.gates: 1}"
     )
     text = text.replace("candidates: 4", "candidates: 2").replace("rungs: [40, 80]", "rungs: [40]")
@@ -304,5 +320,5 @@ def test_it_trains_and_is_chosen_beside_a_built_in_one(lab_models, tmp_path) -> 
     )
     assert done.returncode == 0, done.stderr + done.stdout
     cards = [json.loads(p.read_text()) for p in tmp_path.glob("campaigns/small/stages/converge-*/**/model.json")]
-    assert {c["spec"]["algorithm"] for c in cards} == {"PNA", "Gated"}
+    assert {c["spec"]["algorithm"] for c in cards} == {"Pairs", "Gated"}
     assert next(c for c in cards if c["spec"]["algorithm"] == "Gated")["spec"]["options"] == {"gates": 1}

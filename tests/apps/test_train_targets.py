@@ -235,7 +235,7 @@ def test_charge_states_that_a_model_is_not_told_of_are_warned_of():
     silent = attributes.copy()
     silent[1::2, 0] = np.nan
     half = GraphTable.build(replace(columns, graph_attr=silent), 3.0, 0, {"energy": REFERENCE})
-    with pytest.warns(UserWarning, match="structures of charge -1, and others that do not say theirs"):
+    with pytest.warns(UserWarning, match="structures of charge -1, and others that do not state theirs"):
         new_card(spec, [facts], [half])
     assert new_card(told, [facts], [half]).unstated == {"d": ("charge", "spin")}
     trainer = Trainer(card, Splits((InMemorySource(table),), {"d": table}), spec.optimiser, Sampler([24], 2.0, 1))

@@ -156,6 +156,7 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "search.space.forbidden": ([{"hidden": 8, "layers": 2}], "search"),
     "search.space.force_head": ("direct", "search"),
     "search.space.condition_on": ("charge", "search"),
+    "search.space.global_attention": (True, "search"),
     "search.space.repulsion": (True, "search"),
     "search.space.per_algorithm": ({"EGNN": {"hidden": [8, 24], "layers": 2}}, "search"),
     "converge.members": (3, "search"),  # the search chooses them

@@ -1,0 +1,112 @@
+"""Units of the loss: what one unit of the error of each target is, in each dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
+from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, Target, is_default
+from gfm_pipeline.core.errors import DataError
+
+
+def readout_units(statistics: Sequence[DatasetStatistics]) -> list[float]:
+    """Return the unit of energies and forces of each dataset (eV/Angstrom; of energies: times 1 Angstrom).
+
+    It is the RMS of the forces. A dataset without forces has that of the others, so that one unit of energy is the same
+    in all; where none has forces, the scatter of its energies, which are all that is learned.
+    """
+    known = [s.force_rms for s in statistics if s.force_rms > 0]
+    if known:
+        shared = float(np.sqrt(np.mean(np.square(known))))
+        return [s.force_rms if s.force_rms > 0 else shared for s in statistics]
+    return [s.energy_std if s.energy_std > 0 else 1.0 for s in statistics]
+
+
+def target_units(targets: Sequence[Target], statistics: Sequence[DatasetStatistics]) -> dict[str, tuple[float, ...]]:
+    """Return the scale of each target beside energy and forces, of each dataset.
+
+    It is the RMS of the labels minus their references. A dataset without labels has that of the others.
+
+    Raises
+    ------
+    DataError
+        When no dataset has labels of a target.
+    """
+    found = {}
+    for target in targets:
+        if is_default(target):
+            continue
+        of_datasets = [s.targets[target.name].scale if target.name in s.targets else 0.0 for s in statistics]
+        if not any(_labelled(s, target) for s in statistics):
+            raise DataError(
+                f"No dataset has labels of the target {target.name}.",
+                "Leave it out of targets, or correct the names of labels of the sources.",
+            )
+        known = [scale for scale in of_datasets if scale > 0]
+        shared = float(np.sqrt(np.mean(np.square(known)))) if known else 1.0
+        found[target.name] = tuple(scale if scale > 0 else shared for scale in of_datasets)
+    return found
+
+
+def dataset_weights(
+    targets: Sequence[Target], weights: Mapping[str, float], statistics: Sequence[DatasetStatistics]
+) -> list[float]:
+    """Return what the loss of each dataset is multiplied by, so that all datasets are heard alike.
+
+    A dataset that lacks labels, as one of energies alone does, would have a loss of fewer terms than the others, and
+    the common model would hardly learn it. So the weights of the targets that a dataset has are raised to the largest
+    sum of weights that a dataset has. Of one dataset the weight is 1.
+    """
+    sums = [sum(weights[t.name] for t in targets if _labelled(s, t)) for s in statistics]
+    most = max(sums, default=0.0)
+    return [most / one if one > 0 else 1.0 for one in sums]
+
+
+def loss_scales(
+    targets: Sequence[Target], weights: Mapping[str, float], statistics: Sequence[DatasetStatistics]
+) -> dict[str, tuple[float, ...]]:
+    """Return by name of a target what its errors are divided by in the loss, of each dataset.
+
+    Parameters
+    ----------
+    targets
+        What is learned.
+    weights
+        By name of a target.
+    statistics
+        Of each dataset.
+    """
+    shares = dataset_weights(targets, weights, statistics)
+    return {
+        name: tuple(unit / share for unit, share in zip(values, shares, strict=True))
+        for name, values in dataset_units(targets, statistics).items()
+    }
+
+
+def dataset_units(targets: Sequence[Target], statistics: Sequence[DatasetStatistics]) -> dict[str, tuple[float, ...]]:
+    """Return by name of a target the size of its labels, less their references, in each dataset.
+
+    It is the unit of the readout, so that heads of all datasets give numbers about 1, and of errors in the loss.
+    """
+    units = readout_units(statistics)
+    found = {ENERGY.name: _energy_units(units, statistics), FORCES.name: tuple(units)}
+    return found | target_units(targets, statistics)
+
+
+def _energy_units(units: Sequence[float], statistics: Sequence[DatasetStatistics]) -> tuple[float, ...]:
+    """Return the scale of the energy in the loss of each dataset: without forces, the scatter of its energies."""
+    pairs = zip(units, statistics, strict=True)
+    return tuple(s.energy_std if s.force_rms <= 0 and s.energy_std > 0 else unit for unit, s in pairs)
+
+
+def _labelled(statistics: DatasetStatistics, target: Target) -> bool:
+    """Return whether the training split has labels of a target."""
+    if target.name == ENERGY.name:
+        return True
+    if target.name == FORCES.name:
+        return statistics.force_rms > 0
+    facts = statistics.targets.get(target.name)
+    return facts is not None and facts.known.get(str(Split.TRAIN), sum(facts.known.values())) > 0

@@ -1,0 +1,56 @@
+"""Attention between all atoms of a structure, beside message passing within the cutoff."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gfm_pipeline.models.batch import Batch
+from gfm_pipeline.models.layers import linear, mlp, scatter_sum
+
+HEADS = 4
+_TINY = 1e-6  # keeps the sum of weights from zero
+
+
+class GlobalAttention(nn.Module):
+    """The global half of a GPS layer (Rampasek et al., NeurIPS 2022) on the scalars of atoms.
+
+    Attention is linear (Katharopoulos et al., ICML 2020), with softplus for the kernel, so that the derivatives exist:
+    its cost grows with the number of atoms, and sums over structures need no padding and no host synchronisation.
+    Weights do not depend on distance, so two structures far apart do not add up any more. An infinite structure has
+    no such sum: structures with a periodic direction are left as they are.
+
+    Parameters
+    ----------
+    hidden
+        Width of the scalars.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.heads = next(n for n in range(min(HEADS, hidden), 0, -1) if hidden % n == 0)
+        self.query, self.key, self.value = (linear(hidden, hidden, bias=False) for _ in range(3))
+        self.outward = linear(hidden, hidden, bias=False, gain=0.5)
+        self.update = mlp(hidden, hidden, hidden)
+
+    def forward(self, x: Tensor, batch: Batch) -> Tensor:
+        """Return scalars [N, H]: those of structures without periodic direction know all atoms of theirs."""
+        change = self.outward(self.attended(x, batch))
+        change = change + self.update(x + change)
+        if batch.cell is None:
+            mixed: Tensor = x + change
+            return mixed
+        finite = (batch.cell == 0).flatten(1).all(1).to(x.dtype).index_select(0, batch.graph)
+        return x + change * finite.unsqueeze(1)
+
+    def attended(self, x: Tensor, batch: Batch) -> Tensor:
+        """Return the mean of the values of all atoms of a structure, as each atom weighs them [N, H]."""
+        shape = (x.shape[0], self.heads, x.shape[1] // self.heads)
+        query, key = (functional.softplus(part(x)).view(shape) for part in (self.query, self.key))
+        value = self.value(x).view(shape)
+        n = batch.natoms.shape[0]
+        pairs = scatter_sum(key.unsqueeze(3) * value.unsqueeze(2), batch.graph, n).index_select(0, batch.graph)
+        total = scatter_sum(key, batch.graph, n).index_select(0, batch.graph)
+        weight = (query * total).sum(2, keepdim=True) + _TINY
+        return (torch.einsum("nhi,nhij->nhj", query, pairs) / weight).reshape(x.shape)
