@@ -160,7 +160,7 @@ def test_a_training_goes_on_with_the_same_targets_only(tmp_path):
     assert starting_point(given).card.targets == TARGETS
     heavier = tuple(replace(t, weight=7.0) for t in TARGETS)
     assert starting_point(replace(given, targets=heavier)).card.targets == heavier
-    with pytest.raises(ConfigError, match="a model of other targets"):
+    with pytest.raises(ConfigError, match="a model with other targets"):
         starting_point(replace(given, targets=DEFAULT))
     assert load(tmp_path / "c").card.spec.balanced_forces
 
