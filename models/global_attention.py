@@ -36,11 +36,10 @@ class GlobalAttention(nn.Module):
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
         """Return scalars [N, H]: those of structures without periodic direction know all atoms of theirs."""
-        change = self.outward(self.attended(x, batch))
-        change = change + self.update(x + change)
+        attended: Tensor = self.outward(self.attended(x, batch))
+        change: Tensor = attended + self.update(x + attended)
         if batch.cell is None:
-            mixed: Tensor = x + change
-            return mixed
+            return x + change
         finite = (batch.cell == 0).flatten(1).all(1).to(x.dtype).index_select(0, batch.graph)
         return x + change * finite.unsqueeze(1)
 

@@ -40,11 +40,11 @@ class NequIPPackage(EnergyBackbone):
 
     def _apply(self, change: Any, recurse: bool = True) -> NequIPPackage:
         """Move or convert the model as any other; nequip's modules remember the dtype they were built in."""
-        super()._apply(change, recurse)
+        super()._apply(change, recurse)  # type: ignore[no-untyped-call]
         dtype = next(self.parameters()).dtype
         for module in self.modules():
             if hasattr(module, "_output_dtype"):
-                module._output_dtype = dtype
+                setattr(module, "_output_dtype", dtype)  # noqa: B010 - no attribute that modules declare
         return self
 
     def _elements(self) -> list[int]:
