@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, Field, PlainSerializer
 
 from gfm_pipeline.core.contracts.extensions import suggestion
-from gfm_pipeline.core.contracts.label_units import label_unit
 from gfm_pipeline.core.contracts.target_checks import check_target, describe_target
 from gfm_pipeline.core.contracts.targets import (
     DEFAULT,
@@ -24,6 +23,7 @@ from gfm_pipeline.core.contracts.targets import (
     is_default,
     order_of,
 )
+from gfm_pipeline.core.contracts.units import label_unit
 from gfm_pipeline.core.errors import ConfigError, Refused
 from gfm_pipeline.core.strenum import StrEnum
 from gfm_pipeline.core.strict import Strict, within

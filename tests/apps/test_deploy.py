@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import PropertyNotImplementedError
@@ -30,9 +28,7 @@ from gfm_pipeline.apps.deploy.predict import predict_files
 from gfm_pipeline.apps.deploy.predictor import Predictor
 from gfm_pipeline.core.contracts.data import SourceSettings
 from gfm_pipeline.core.contracts.deploy import PredictFilesSpec
-from gfm_pipeline.core.contracts.training import Conditioning
 from gfm_pipeline.core.errors import ConfigError, DataError, IntegrityError, ModelError
-from gfm_pipeline.models import Potential
 
 CAMPAIGN = Path(__file__).parents[1] / "reliability" / "fixtures" / "campaign-v1" / "campaign"
 BUNDLE = Path(__file__).parent / "fixtures" / "bundle-v1.gfm"
@@ -265,69 +261,6 @@ def test_files_without_labels_or_structures_are_refused(model: Path, tmp_path: P
         predict_files(spec(model, tmp_path / "none.xyz"))
     with pytest.raises(ConfigError, match=r"cannot be written as out\.pdf"):
         predict_files(spec(model, bare, output=str(tmp_path / "out.pdf")))
-
-
-# total charge and multiplicity of structures
-
-
-def told(model: Path, conditioning: Conditioning, unstated: tuple[str, ...] = ("charge",)) -> Predictor:
-    """An ensemble whose members were told of charge or not, on a dataset of charges from -1 to 1."""
-    ensemble = open_ensemble(model)
-    dataset = ensemble.members[0].datasets[0]
-    members = []
-    for number, member in enumerate(ensemble.members):
-        torch.manual_seed(number)
-        spec = replace(member.card.spec, condition_on=conditioning, unstated=conditioning.attributes)
-        attributes = {dataset: {"charge": (-1.0, 1.0)}}
-        card = replace(member.card, spec=spec, attributes=attributes, unstated={dataset: unstated})
-        potential = Potential(spec)
-        potential.load_state_dict(member.potential.state_dict(), strict=False)
-        members.append(replace(member, potential=potential.eval(), card=card))  # torch's evaluation mode
-    return Predictor(replace(ensemble, members=tuple(members)), dataset)
-
-
-def test_charge_states_of_one_geometry_differ_where_models_were_told_of_charge(model: Path) -> None:
-    predictor = told(model, Conditioning.CHARGE)
-    states = [bulk("Cu", cubic=True) for _ in range(3)]
-    for atoms, charge in zip(states, (0, 1, -1), strict=True):
-        atoms.info["charge"] = charge
-    results = predictor.predict(states)
-    assert len({round(found["energy"], 6) for found in results}) == 3
-    assert all(not found["warnings"] for found in results)
-    states[0].info["charge"] = 4
-    (sentence,) = predictor.predict(states)[0]["warnings"]
-    assert "has structures of charge -1 to 1, and this one has 4" in sentence
-    calculator = GFMCalculator(predictor.ensemble, predictor.dataset)
-    atoms = states[1]
-    atoms.calc = calculator
-    charged = atoms.get_potential_energy()
-    atoms.info["charge"] = 0  # ASE itself would answer from what it remembers
-    assert atoms.get_potential_energy() == pytest.approx(results[0]["energy"])
-    assert atoms.get_potential_energy() != pytest.approx(charged, abs=1e-6)
-
-
-def test_a_charge_that_is_not_said_is_unknown_or_assumed_as_models_were_trained(model: Path) -> None:
-    silent, neutral = bulk("Cu", cubic=True), bulk("Cu", cubic=True)
-    neutral.info["charge"] = 0
-    unknown, known = told(model, Conditioning.CHARGE).predict([silent, neutral])
-    assert unknown["warnings"] == known["warnings"] == ()
-    assert unknown["energy"] != pytest.approx(known["energy"], abs=1e-6)
-    assumed, known = told(model, Conditioning.CHARGE, unstated=()).predict([silent, neutral])
-    assert assumed["energy"] == pytest.approx(known["energy"])
-    assert "this one does not say it: 0 was assumed" in assumed["warnings"][0]
-
-
-def test_models_that_were_not_told_of_charge_say_so(model: Path) -> None:
-    predictor = told(model, Conditioning.NONE)
-    atoms = bulk("Cu", cubic=True)
-    (neutral,) = predictor.predict([atoms])
-    atoms.info["total_charge"] = 1.0
-    (charged,) = predictor.predict([atoms])
-    assert (neutral["warnings"], neutral["energy"]) == ((), charged["energy"])
-    assert "were not told of the charge" in charged["warnings"][0]
-    atoms.info["total_charge"] = "plus one"
-    with pytest.raises(ModelError, match=r"atoms.info\['total_charge'\] is 'plus one', which is not a number"):
-        predictor.predict([atoms])
 
 
 def test_cells_relax_by_the_stress_which_is_the_slope_of_the_energy(model: Path) -> None:

@@ -16,8 +16,8 @@ from ingest_cases import run_read
 
 from gfm_pipeline.apps.ingest.assembly.shard import read_shard
 from gfm_pipeline.core.contracts.data import SourceSettings
-from gfm_pipeline.core.contracts.label_units import label_unit
 from gfm_pipeline.core.contracts.targets import DIPOLE, STRESS
+from gfm_pipeline.core.contracts.units import label_unit
 from gfm_pipeline.core.errors import Refused
 
 

@@ -11,8 +11,8 @@ from gfm_pipeline.apps.ingest.labels.known_keys import KeyKind, kind_of
 from gfm_pipeline.apps.ingest.labels.plans import plan_of
 from gfm_pipeline.apps.ingest.records import Record
 from gfm_pipeline.core.contracts.data import SourceSettings
-from gfm_pipeline.core.contracts.label_units import LabelUnit, label_unit
 from gfm_pipeline.core.contracts.targets import Origin, Target
+from gfm_pipeline.core.contracts.units import LabelUnit, label_unit
 
 
 class LabelConversion:
