@@ -41,7 +41,6 @@ from gfm_pipeline.engine.decisions.requests import (
 from gfm_pipeline.engine.resources.demand import Demand, SharedDemand
 from gfm_pipeline.engine.stages.base import Done, Records, Stage, Work
 from gfm_pipeline.engine.stages.trials import ended_tasks
-from gfm_pipeline.sites.limits import counted
 
 if TYPE_CHECKING:
     from gfm_pipeline.workflow.schema import WorkflowModel
@@ -278,6 +277,8 @@ class Ingest(Stage):
 
     def work(self, context: Context, state: CampaignState) -> Work:  # noqa: ARG002 - settings alone say it
         """Return the number of shards and joins."""
+        from gfm_pipeline.sites.limits import counted  # here: looking at a campaign does not wait for the sites' schema
+
         shards = sum(s.shards for s in context.sources)
         return Work(
             f"{counted(shards, 'shard')} of {counted(len(context.sources), 'source')}", shards + len(context.sources)
