@@ -122,7 +122,7 @@ class Stopped(GFMError):
 
 
 class BudgetSpent(Stopped):
-    """A limit of the budget is reached; everything is saved, and raising it goes on."""
+    """A limit of the budget is reached; all work is saved, and a higher limit continues the campaign."""
 
 
 class StorageError(Stopped):
@@ -156,7 +156,7 @@ class DataError(GFMError):
 
 
 class ModelError(GFMError):
-    """A model was asked for something it cannot do."""
+    """A model cannot do what a caller requested."""
 
 
 def plain_error(error: GFMError) -> dict[str, Any]:

@@ -22,7 +22,7 @@ PLAIN = re.compile(r"[A-Za-z0-9_./+=@-]+")  # paths that every batch system take
 
 @dataclass(frozen=True)
 class BatchJob:
-    """A job as the batch system is asked for it.
+    """A job, as submitted to the batch system.
 
     Parameters
     ----------

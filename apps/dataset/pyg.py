@@ -18,7 +18,7 @@ SPLITS = {"train": Split.TRAIN, "validation": Split.VALIDATION, "test": Split.TE
 
 
 class PygSplit(PygDataset):  # type: ignore[misc]  # PyTorch Geometric is typed in part only
-    """Structures of one split, read when they are asked for.
+    """Structures of one split, read on demand.
 
     Each is a ``Data`` with ``z`` [N] atomic numbers, ``pos`` [N, 3] (Angstrom), ``cell`` [1, 3, 3] (rows are lattice
     vectors; zero where there is none), ``pbc`` [1, 3], ``edge_index`` [2, E] (source, target), ``edge_vec`` [E, 3] from

@@ -87,7 +87,7 @@ class Progress:
 
 
 class Schedule:
-    """Base of every schedule: the share of the learning rate that holds, beside warm-up and anneal phase.
+    """Base of every schedule: the factor of the learning rate between warm-up and annealing.
 
     Parameters
     ----------

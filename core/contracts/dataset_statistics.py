@@ -24,7 +24,7 @@ class NeighbourStatistics:
 
 @dataclass(frozen=True)
 class TargetStatistics:
-    """Facts of a target beside energy and forces.
+    """Statistics of a target besides energy and forces.
 
     Attributes
     ----------

@@ -172,7 +172,7 @@ def total(uses: Iterable[EnergyUse]) -> EnergyUse | None:
 
 @dataclass(frozen=True)
 class NodeEnergy:
-    """What one node used, for one attempt and beside it.
+    """Energy of one node, for one attempt and in total.
 
     Parameters
     ----------

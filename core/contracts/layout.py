@@ -51,7 +51,7 @@ class EdgeExtent:
 
 @dataclass(frozen=True)
 class EdgeLayout:
-    """Edges stored beside the BP files: all pairs closer than ``cutoff`` (Angstrom), by split."""
+    """Edges stored with the BP files: all pairs closer than ``cutoff`` (Angstrom), by split."""
 
     cutoff: float
     splits: dict[str, EdgeExtent]

@@ -66,7 +66,7 @@ class WrapperRecord:
 
 @dataclass(frozen=True)
 class Assignment:
-    """What one attempt at a task is given, beside what the task's spec says.
+    """Inputs of one attempt at a task, in addition to the task's spec.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ class ForceHead(StrEnum):
 
 
 class Conditioning(StrEnum):
-    """What models are told of a structure beside its atoms."""
+    """Inputs of models besides atoms."""
 
     NONE = "none"
     CHARGE = "charge"  # total charge

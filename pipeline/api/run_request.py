@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SiteChoice:
-    """The site a user asked for, as the journal keeps it for `resume`."""
+    """The site that a user chose, as the journal keeps it for `resume`."""
 
     name: str
     overlays: tuple[Path, ...] = ()

@@ -181,7 +181,7 @@ class WaveProposed:
 
 @dataclass(frozen=True)
 class RungDecided:
-    """Who trains on past a rung, and who stops, with the evidence."""
+    """Candidates that continue after a rung, and those that stop, with the evidence."""
 
     key: str
     wave: int

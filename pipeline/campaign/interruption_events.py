@@ -14,7 +14,7 @@ class LauncherRestarted:
 
 @dataclass(frozen=True)
 class SchedulerSilent:
-    """The batch system does not answer, or does again (no reason): the campaign waits, and goes on."""
+    """The batch system does not answer, or answers again (no reason); the campaign waits, then continues."""
 
     reason: str | None
 

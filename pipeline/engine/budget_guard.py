@@ -16,7 +16,7 @@ from gfm_pipeline.sites.schema import SiteModel
 
 
 class BudgetGuard:
-    """The budget of a campaign while it is driven; without limits it looks at nothing.
+    """The budget of a running campaign; without limits, it checks nothing.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Queries(Protocol):
-    """Slow questions (to a batch system) asked beside the driver's loop."""
+    """Slow queries of a batch system, in the background of the driver's loop."""
 
     def submit(self, what: str, question: Callable[[], Any]) -> bool:
         """Ask, unless the same is being asked already; return whether it was not."""

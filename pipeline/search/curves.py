@@ -15,7 +15,7 @@ from gfm_pipeline.search.stopping import RungResults, StoppingPolicy
 
 
 class ViewPolicy(StoppingPolicy):
-    """A policy that is asked with a view of the rung only."""
+    """A policy that sees only the results of one rung."""
 
     def promote(
         self,

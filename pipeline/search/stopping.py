@@ -64,7 +64,7 @@ class RungResults:
 
 
 class StoppingPolicy(ABC):
-    """Decides who trains on from a rung; a pure function, so that a resumed search decides what it would have."""
+    """Decides which candidates continue after a rung; a pure function, so a resumed search decides the same."""
 
     @abstractmethod
     def promote(

@@ -68,7 +68,7 @@ class SimulatedAttempt:
 
 
 class RunningAttempts:
-    """All attempts that run, and how they are asked to end (`gfm_pipeline.engine.world.Attempts`)."""
+    """All running attempts, and requests to stop them (`gfm_pipeline.engine.world.Attempts`)."""
 
     def __init__(self, clock: SimulatedClock, cluster: Cluster, ledger: Ledger, detect_seconds: float) -> None:
         self._clock, self._cluster, self._ledger, self._detect = clock, cluster, ledger, detect_seconds

@@ -109,7 +109,7 @@ class CurveModel(Strict):
 
 
 class PowerModel(Strict):
-    """Power of nodes, beside what the site says of one at work."""
+    """Power of idle nodes, relative to the site's power of a busy node."""
 
     idle_share: Share = Field(default=0.4, description="Of the power of a node at work that an idle one takes.")
 

@@ -13,7 +13,7 @@ _PATIENCE = 0.1  # seconds between looks at whether the consumer has left
 
 
 class Prefetcher(Generic[T]):
-    """Runs an iterator in a thread of its own, one item ahead of who takes them.
+    """Runs an iterator in a separate thread, one item ahead of the consumer.
 
     An error of the iterator is raised by `get`, after the items before it. The thread ends with the iterator, after
     an error, or after `close`, which must be called.

@@ -186,7 +186,7 @@ class EdgeSpool:
 
 @dataclass
 class _Export:
-    """One export: what was asked for, and what was seen so far."""
+    """One export: its options, and its progress."""
 
     dataset: Dataset
     options: HydragnnExport

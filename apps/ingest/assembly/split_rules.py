@@ -33,7 +33,7 @@ _CHOOSE = (
 
 @dataclass(frozen=True)
 class SplitRequest:
-    """What is asked for.
+    """Settings of the splits of one source.
 
     Attributes
     ----------

@@ -56,7 +56,7 @@ def _archive(part: InputFile) -> Any:
 
 
 class _NpzArrays:
-    """Arrays of an archive, each read when it is first asked for."""
+    """Arrays of an archive, each read at its first use."""
 
     def __init__(self, archive: Mapping[str, Any]) -> None:
         self._archive = archive

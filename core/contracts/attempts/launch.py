@@ -27,7 +27,7 @@ class DeviceSelection(StrEnum):
 
 @dataclass(frozen=True)
 class RankFile:
-    """What the ranks of one task are told: who they are, what they see, what they must not inherit.
+    """Instructions for the ranks of one task: their numbers, devices, and variables to remove.
 
     Parameters
     ----------

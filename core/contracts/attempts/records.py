@@ -85,7 +85,7 @@ class ErrorRecord:
 
 @dataclass(frozen=True)
 class AttemptReport:
-    """What the wrapper saw of an attempt, told through Parsl: its files may be visible elsewhere only later.
+    """The wrapper's report of an attempt through Parsl: its files may be visible elsewhere only later.
 
     Parameters
     ----------

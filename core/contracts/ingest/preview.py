@@ -71,7 +71,7 @@ class LabelCheck:
 
 @dataclass(frozen=True)
 class TargetPreview:
-    """Labels of a target beside energy and forces, among the usable records that were read.
+    """Labels of a target besides energy and forces, in the usable records of the preview.
 
     ``records`` have one, and ``keys`` are what the data call it. ``values`` are in the target's unit: scalars, per atom
     of extensive values of structures, and the largest component of vectors and tensors; None where there are none.

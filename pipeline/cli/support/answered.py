@@ -135,7 +135,7 @@ class SitesListed:
 
 @dataclass(frozen=True)
 class SiteShown:
-    """A site, or the part of it that was asked for, and where each value of it came from.
+    """A site, or a requested part of it, and where each value comes from.
 
     ``slots_here``: tasks at a time on this machine, where the site has no batch system.
     """

@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Program(Generic[S, R]):
-    """A program that runs on compute nodes: what it is told, and what it answers.
+    """A program that runs on compute nodes: its spec, and its result.
 
     Parameters
     ----------

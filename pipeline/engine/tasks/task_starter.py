@@ -45,7 +45,7 @@ def _files_read(request: AnyRequest) -> list[Path]:
 
 
 class Starter:
-    """Finds places for tasks, writes what they are told, and hands them to the launcher.
+    """Places tasks, writes their specs, and submits them to the launcher.
 
     Parameters
     ----------
