@@ -57,7 +57,7 @@ def batch_of(
     natoms = np.array([len(atoms) for atoms in structures])
     both = np.concatenate(ends, axis=1)
 
-    def told(atoms: Atoms, name: str) -> float:
+    def value_of(atoms: Atoms, name: str) -> float:
         value = attribute_of(atoms, name)
         return (assumed or {}).get(name, math.nan) if value is None else value
 
@@ -74,7 +74,7 @@ def batch_of(
         natoms=tensor(natoms),
         dataset=tensor(np.zeros(len(natoms))),
         cell=tensor(np.stack([atoms.cell.array * atoms.pbc[:, None] for atoms in structures]), dtype),
-        attributes={name: tensor(np.array([told(atoms, name) for atoms in structures]), dtype) for name in ATTRIBUTES},
+        attributes={name: tensor(np.array([value_of(atoms, name) for atoms in structures]), dtype) for name in ATTRIBUTES},
     )
 
 

@@ -153,10 +153,10 @@ class _Space(Strict):
             if ALGORITHMS.describe(name).features:
                 continue
             own = self.per_algorithm.get(name, {})
-            asked = {key: own.get(key, getattr(self, key, None)) for key in ("condition_on", "global_attention")}
+            settings = {key: own.get(key, getattr(self, key, None)) for key in ("condition_on", "global_attention")}
             wanted = heads + [
                 key
-                for key, values in asked.items()
+                for key, values in settings.items()
                 if any(v not in (None, False, "none") for v in (values if isinstance(values, list) else [values]))
             ]
             if wanted:
