@@ -175,7 +175,7 @@ def test_one_that_is_not_installed_any_more_or_cannot_be_imported_is_one_sentenc
     assert code == 2
     assert len(err.splitlines()) == 1
     assert "there is no algorithm 'Gated'" in err
-    assert "Install it here and on the compute nodes." in err
+    assert "If a package has it, install that here and on the nodes." in err
 
 
 def test_a_class_that_cannot_be_imported_or_is_none_is_a_model_error(lab_models) -> None:
