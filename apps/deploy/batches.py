@@ -74,7 +74,9 @@ def batch_of(
         natoms=tensor(natoms),
         dataset=tensor(np.zeros(len(natoms))),
         cell=tensor(np.stack([atoms.cell.array * atoms.pbc[:, None] for atoms in structures]), dtype),
-        attributes={name: tensor(np.array([value_of(atoms, name) for atoms in structures]), dtype) for name in ATTRIBUTES},
+        attributes={
+            name: tensor(np.array([value_of(atoms, name) for atoms in structures]), dtype) for name in ATTRIBUTES
+        },
     )
 
 
