@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ABREAST ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo setup test test-long test-chaos test-slurm test-versions docs golden lint clean help
+.PHONY: demo setup test test-long test-chaos test-slurm test-versions bench docs golden lint clean help
 
 help:
 	@echo "make demo    set up, then structures -> datasets -> search -> ensemble -> calibration (about 5 minutes on 2 cores)"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-long   the tests that take minutes each: random kills and chaos; make test-chaos: chaos alone"
 	@echo "make test-slurm  the tests on a real Slurm alone (root, and Debian's slurmctld slurmd slurm-client munge)"
 	@echo "make test-versions   the quick tests on each Python from 3.10 to 3.13 that is found (TORCH_WHEELS=FOLDER: with torch)"
+	@echo "make bench   run the quick benchmarks and write their tables into docs/performance.md"
 	@echo "make docs    all pages and the API reference, in build/site (one or two minutes); warnings are errors"
 	@echo "make golden   write the batch scripts and launch lines that tests compare with anew"
 	@echo "make clean   remove the virtual environment and the demo's campaign"
@@ -42,6 +43,10 @@ test-slurm: $(STAMP)
 # Each version has an environment of its own in build/versions; torch comes from wheels in TORCH_WHEELS only.
 test-versions:
 	$(PYTHON) tests/versions.py $(if $(TORCH_WHEELS),--torch $(TORCH_WHEELS)) $(VERSIONS)
+
+# Others by name: python benchmarks/tables.py --list
+bench: $(STAMP)
+	$(BIN)/python benchmarks/tables.py
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -b html -j auto -W --keep-going -q -c docs/site . build/site -d build/doctrees
