@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import socket
 import warnings
 
@@ -79,3 +80,11 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
     if precision is not Precision.BF16:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most memory that this process has had at a time: on ``device``, of a CPU in all (bytes)."""
+    if device.type == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+    module = torch.cuda if device.type == "cuda" else torch.xpu
+    return int(module.max_memory_allocated(device))

@@ -17,7 +17,7 @@ from gfm_pipeline.apps.train.allocator import keep_freed_memory
 from gfm_pipeline.apps.train.checkpoint import save
 from gfm_pipeline.apps.train.compiled import compiled_pass, compiles
 from gfm_pipeline.apps.train.convergence import TrainingStatus, criterion_of, judge
-from gfm_pipeline.apps.train.device import torch_device
+from gfm_pipeline.apps.train.device import peak_memory, torch_device
 from gfm_pipeline.apps.train.distributed import Communicator, process_group
 from gfm_pipeline.apps.train.schedule import Phase, anneal_after
 from gfm_pipeline.apps.train.setup import CHECKPOINTS, check, prepare
@@ -228,6 +228,7 @@ def _result(trainer: Trainer, reason: StopReason, message: str) -> TrainResult:
         digest=None,
         message=message,
         objective_error=error,
+        peak_memory_gb=peak_memory(trainer.device) / 1e9,
     )
 
 

@@ -73,7 +73,8 @@ class TrainResult:
     weights: 1 means nothing learned, 0 is perfect; None when diverged. Of a rung it is the best of the last three
     validations, so that a single bad one decides nothing; of a training to convergence the last one.
     ``objective_error`` is its standard error over structures; None when diverged, and of trainings of earlier versions.
-    ``errors`` are those of the last validation.
+    ``errors`` are those of the last validation. ``peak_memory_gb`` is the most that the first rank had at a time:
+    on its device, or, where it computes on a CPU, of its process.
     """
 
     stop_reason: StopReason
@@ -88,3 +89,4 @@ class TrainResult:
     digest: str | None
     message: str = ""
     objective_error: float | None = None
+    peak_memory_gb: float | None = None

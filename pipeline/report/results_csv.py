@@ -72,6 +72,7 @@ def _row(stage: StageState, candidate: CandidateView, number: int, rungs: int) -
         "m:rung": "" if last is None else last,
         "m:graphs": "" if result is None else result.graphs,
         "m:seconds": round(sum(task.seconds for task in tasks), 3),
+        "m:peak_memory_gb": "" if result is None or result.peak_memory_gb is None else result.peak_memory_gb,
         "m:objective_error": "" if result is None or result.objective_error is None else result.objective_error,
     }
     for rung in range(rungs):

@@ -24,6 +24,7 @@ import msgspec
 from gfm_pipeline.core.contracts.policies import PROPOSALS, PolicyChoice, make_policy
 from gfm_pipeline.core.errors import ConfigError, GFMError, StageFailed, error_of, plain_error
 from gfm_pipeline.core.interpreter import module_command
+from gfm_pipeline.search.memory import ROUNDS, MemoryLimit, too_large
 from gfm_pipeline.search.proposer import Observation, ProposalMethod
 from gfm_pipeline.search.space import Choice, Dimension, Range, SearchSpace
 
@@ -42,11 +43,27 @@ class Question:
     taken: Sequence[dict[str, Any]]
     n: int
     seed: int
+    memory: MemoryLimit | None = None
 
     def answer(self) -> list[dict[str, Any]]:
-        """Return the settings of ``n`` candidates, computed here."""
+        """Return the settings of ``n`` candidates, computed here.
+
+        Those that are predicted to take too much memory are left out, and others proposed in their place; in a space
+        that seems to hold no others, the last ones are taken all the same.
+        """
         method = make_policy(PROPOSALS, self.method, ProposalMethod)
-        return method.propose(self.space, self.observations, self.taken, self.n, self.seed)
+        if self.memory is None:
+            return method.propose(self.space, self.observations, self.taken, self.n, self.seed)
+        kept: list[dict[str, Any]] = []
+        taken, proposed = list(self.taken), list[dict[str, Any]]()
+        for _ in range(ROUNDS):
+            proposed = method.propose(self.space, self.observations, taken, self.n - len(kept), self.seed)
+            refused = too_large(self.space, self.memory, proposed)
+            kept += [one for one, too in zip(proposed, refused, strict=True) if not too]
+            if len(kept) == self.n:
+                return kept
+            taken += proposed
+        return kept + proposed[: self.n - len(kept)]
 
 
 class ProposalProcess:
@@ -134,7 +151,9 @@ class ProposalProcess:
 
 def _lines(question: Question) -> Iterator[Any]:
     method = [question.method.name, dict(question.method.options)]
-    yield {"method": method, "space": _plain(question.space), "n": question.n, "seed": question.seed}
+    memory = None if question.memory is None else [question.memory.most_gb, question.memory.measured]
+    head = {"method": method, "space": _plain(question.space), "n": question.n, "seed": question.seed}
+    yield {**head, "memory": memory}
     for start in range(0, len(question.observations), PART):
         part = question.observations[start : start + PART]
         yield {"observations": [[one.settings, one.objective] for one in part]}
@@ -195,6 +214,7 @@ def _receive(stream: Any) -> Question:
         found["taken"],
         head["n"],
         head["seed"],
+        None if head["memory"] is None else MemoryLimit(*head["memory"]),
     )
 
 

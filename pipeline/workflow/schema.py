@@ -92,6 +92,11 @@ class SearchModel(Strict):
         le=1000.0,
         description="One in this many candidates is promoted from each rung to the next.",
     )
+    max_memory_gb: Annotated[float, Field(gt=0, le=10**5)] | None = Field(
+        default=None,
+        description="Candidates are not proposed that would take more memory per rank, predicted from what trainings "
+        "of this search took; null: no limit.",
+    )
     validation_limit: Graphs | None = Field(default=None, description="Validation graphs per dataset; null: all.")
     stopping: StoppingChoice = Field(
         default=PolicyChoice("asha", {}),

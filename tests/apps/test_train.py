@@ -48,6 +48,7 @@ def test_it_learns(spec, tmp_path, algorithm):
     assert result.stop_reason is StopReason.BUDGET
     assert result.objective < 0.5
     assert result.graphs == 3200
+    assert 0.05 < result.peak_memory_gb < 100  # of this process
     assert result.steps == 400
     assert [x["graphs"] for x in lines(tmp_path / "a")] == [1000, 2000, 3000, 3200]
     assert min(x["objective"] for x in lines(tmp_path / "a")[-RECENT:]) == result.objective

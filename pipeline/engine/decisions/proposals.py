@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gfm_pipeline.campaign.events import Candidate, WaveProposed
+from gfm_pipeline.campaign.events import Candidate, Cause, WaveProposed
+from gfm_pipeline.campaign.stage_state import StageState
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.contracts.policies import PROPOSALS, make_policy
+from gfm_pipeline.core.contracts.training_result import TrainResult
 from gfm_pipeline.core.faultpoints import FaultPoint, reach
 from gfm_pipeline.engine.decisions.requests import Context, Proposal
 from gfm_pipeline.engine.stages.search import LAG
 from gfm_pipeline.engine.stages.search_size import wave_size
-from gfm_pipeline.engine.stages.trials import finished, objective_of
+from gfm_pipeline.engine.stages.trials import finished, objective_of, task_name
+from gfm_pipeline.search.memory import BEYOND, Measured, MemoryLimit
 from gfm_pipeline.search.proposal_process import Question
 from gfm_pipeline.search.proposer import Observation, ProposalMethod, initial_count
 from gfm_pipeline.search.warm_start import on_scale_of
@@ -73,18 +76,34 @@ def wave_question(context: Context, state: CampaignState, wanted: Proposal) -> W
     size, upto = (wave_size(search.wave, stage.slots), state.version) if search.asynchronous else (None, None)
     if len(head) == wanted.size:
         return WaveQuestion(wanted, len(proposed), tuple(head), None, DESIGN, 0, size, upto)
-    told = (
-        (c for c in candidates if finished(stage, c.name, 0))
-        if search.asynchronous
-        else (c for c in candidates if c.wave <= wanted.wave - 1 - LAG)
-    )
+    told = [
+        c
+        for c in candidates
+        if (finished(stage, c.name, 0) if search.asynchronous else c.wave <= wanted.wave - 1 - LAG)
+    ]
     observations = [Observation(c.settings, objective_of(stage, c.name, 0)) for c in told]
     prior = [(settings, value) for settings, value in stage.settings.get("warm_start", ())]
     earlier = on_scale_of(prior, [o.objective for o in observations if o.objective is not None])
     known = [*(Observation(settings, value) for settings, value in earlier), *observations]
-    question = Question(choice, space, known, proposed + head, wanted.size - len(head), seed * 1009 + wanted.wave)
+    memory = None if search.max_memory_gb is None else memory_limit(stage, search.max_memory_gb, told)
+    question = Question(
+        choice, space, known, proposed + head, wanted.size - len(head), seed * 1009 + wanted.wave, memory
+    )
     origin = ORIGINS.get(choice.name, choice.name)
     return WaveQuestion(wanted, len(proposed), tuple(head), question, origin, len(observations), size, upto)
+
+
+def memory_limit(stage: StageState, most_gb: float, told: Sequence[Candidate]) -> MemoryLimit:
+    """Return what the first trainings of candidates took: one that ran out of memory more than may be."""
+    measured: list[Measured] = []
+    for candidate in told:
+        task = stage.tasks.get(task_name(candidate.name, 0))
+        result = None if task is None else task.decoded(TrainResult)
+        if task is not None and any(attempt.cause is Cause.OUT_OF_MEMORY for attempt in task.history):
+            measured.append((candidate.settings, most_gb * BEYOND))  # it may have gone on in smaller batches
+        elif result is not None and result.peak_memory_gb is not None:
+            measured.append((candidate.settings, result.peak_memory_gb))
+    return MemoryLimit(most_gb, measured)
 
 
 def propose_wave(context: Context, state: CampaignState, wanted: Proposal) -> WaveProposed:

@@ -230,6 +230,8 @@ class Search(Stage):
         search = context.workflow.search.model_dump(mode="json", exclude=set(POLICIES))
         if not search["asynchronous"]:  # which campaigns of before know nothing of
             del search["asynchronous"]
+        if search["max_memory_gb"] is None:
+            del search["max_memory_gb"]
         search |= chosen_policies(context.workflow.search, POLICIES)
         search["space"] = context.workflow.search.space.written()
         if search.pop("warm_start") is not None:  # the results themselves: the file may change, or go
