@@ -86,9 +86,8 @@ def wave_question(context: Context, state: CampaignState, wanted: Proposal) -> W
     earlier = on_scale_of(prior, [o.objective for o in observations if o.objective is not None])
     known = [*(Observation(settings, value) for settings, value in earlier), *observations]
     memory = None if search.max_memory_gb is None else memory_limit(stage, search.max_memory_gb, told)
-    question = Question(
-        choice, space, known, proposed + head, wanted.size - len(head), seed * 1009 + wanted.wave, memory
-    )
+    left = wanted.size - len(head)
+    question = Question(choice, space, known, proposed + head, left, seed * 1009 + wanted.wave, memory)
     origin = ORIGINS.get(choice.name, choice.name)
     return WaveQuestion(wanted, len(proposed), tuple(head), question, origin, len(observations), size, upto)
 
