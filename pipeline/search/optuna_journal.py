@@ -82,16 +82,16 @@ def read_study(path: Path, lines: Iterable[str]) -> Study:
         if not line.strip():
             continue
         try:
-            said = json.loads(line)
-            code = int(said["op_code"])
+            entry = json.loads(line)
+            code = int(entry["op_code"])
             if code == Operation.CREATE_STUDY:
-                studies[len(studies)] = [int(d) for d in said["directions"]]
+                studies[len(studies)] = [int(d) for d in entry["directions"]]
             elif code == Operation.DELETE_STUDY:
-                gone.add(int(said["study_id"]))
+                gone.add(int(entry["study_id"]))
             elif code == Operation.CREATE_TRIAL:
-                trials.append((int(said["study_id"]), _created(said, number)))
+                trials.append((int(entry["study_id"]), _created(entry, number)))
             elif code in (Operation.SET_PARAMETER, Operation.SET_STATE, Operation.SET_INTERMEDIATE):
-                _change(trials[int(said["trial_id"])][1], code, said)
+                _change(trials[int(entry["trial_id"])][1], code, entry)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             message = f"this line is not one of an Optuna journal ({error})."
             raise FileError(message, path, number, WRITE_STUDY) from error
@@ -105,39 +105,39 @@ def read_study(path: Path, lines: Iterable[str]) -> Study:
     return Study(tuple(t for of, t in trials if of == left[0]), directions[0] != MAXIMIZE)
 
 
-def _created(said: Mapping[str, Any], line: int) -> Trial:
+def _created(entry: Mapping[str, Any], line: int) -> Trial:
     """Return a trial, which may be created with all that is known of it."""
     trial = Trial(line)
-    for name, internal in said.get("params", {}).items():
-        trial.parameters[name] = _value(said["distributions"][name], internal)
-    _settle(trial, said)
-    trial.intermediate = {int(step): float(v) for step, v in said.get("intermediate_values", {}).items()}
+    for name, internal in entry.get("params", {}).items():
+        trial.parameters[name] = _value(entry["distributions"][name], internal)
+    _settle(trial, entry)
+    trial.intermediate = {int(step): float(v) for step, v in entry.get("intermediate_values", {}).items()}
     return trial
 
 
-def _change(trial: Trial, code: int, said: Mapping[str, Any]) -> None:
+def _change(trial: Trial, code: int, entry: Mapping[str, Any]) -> None:
     if code == Operation.SET_PARAMETER:
-        trial.parameters[str(said["param_name"])] = _value(said["distribution"], said["param_value_internal"])
+        trial.parameters[str(entry["param_name"])] = _value(entry["distribution"], entry["param_value_internal"])
     elif code == Operation.SET_INTERMEDIATE:
-        trial.intermediate[int(said["step"])] = float(said["intermediate_value"])
+        trial.intermediate[int(entry["step"])] = float(entry["intermediate_value"])
     else:
-        _settle(trial, said)
+        _settle(trial, entry)
 
 
-def _settle(trial: Trial, said: Mapping[str, Any]) -> None:
-    trial.state = int(said.get("state", trial.state))
-    values = said.get("values") or ([said["value"]] if said.get("value") is not None else None)
+def _settle(trial: Trial, entry: Mapping[str, Any]) -> None:
+    trial.state = int(entry.get("state", trial.state))
+    values = entry.get("values") or ([entry["value"]] if entry.get("value") is not None else None)
     if values:
         trial.value = float(values[0])
 
 
 def _value(distribution: str, internal: float) -> Any:
     """Return a parameter's value for the number that stands for it."""
-    said = json.loads(distribution)
-    attributes = said["attributes"]
+    entry = json.loads(distribution)
+    attributes = entry["attributes"]
     if "choices" in attributes:
         return attributes["choices"][int(internal)]
-    return int(internal) if said["name"].startswith("Int") else float(internal)
+    return int(internal) if entry["name"].startswith("Int") else float(internal)
 
 
 def table_rows(study: Study) -> Iterator[tuple[int, dict[str, str]]]:
@@ -186,29 +186,29 @@ class TrialRecord:
 
 def journal_text(study: str, space: SearchSpace, trials: Sequence[TrialRecord]) -> str:
     """Return the journal of a study that minimises the objective."""
-    said: list[dict[str, Any]] = [_line(Operation.CREATE_STUDY, study_name=study, directions=[MINIMIZE])]
+    entry: list[dict[str, Any]] = [_line(Operation.CREATE_STUDY, study_name=study, directions=[MINIMIZE])]
     for number, trial in enumerate(trials):
-        said.append(_line(Operation.CREATE_TRIAL, study_id=0, datetime_start=_time(trial.begun)))
+        entry.append(_line(Operation.CREATE_TRIAL, study_id=0, datetime_start=_time(trial.begun)))
         algorithm = trial.settings["algorithm"]
         for name, value in trial.settings.items():
             dimension = space.own.get(algorithm, {}).get(name, space.shared.get(name, Choice((value,))))
             distribution, internal = _distribution(_shared(space, name, dimension), value)
             text = json.dumps(distribution)
             change = {"param_name": name, "param_value_internal": internal, "distribution": text}
-            said.append(_line(Operation.SET_PARAMETER, trial_id=number, **change))
+            entry.append(_line(Operation.SET_PARAMETER, trial_id=number, **change))
         for step, value in trial.objectives:
-            said.append(_line(Operation.SET_INTERMEDIATE, trial_id=number, step=step, intermediate_value=value))
+            entry.append(_line(Operation.SET_INTERMEDIATE, trial_id=number, step=step, intermediate_value=value))
         for name, value in trial.notes.items():
-            said.append(_line(Operation.SET_USER_ATTRIBUTE, trial_id=number, user_attr={name: value}))
+            entry.append(_line(Operation.SET_USER_ATTRIBUTE, trial_id=number, user_attr={name: value}))
         if trial.state is not TrialState.RUNNING:
             values = [trial.objectives[-1][1]] if trial.objectives and trial.state is not TrialState.FAIL else None
             end = {"values": values, "datetime_complete": _time(trial.ended or trial.begun)}
-            said.append(_line(Operation.SET_STATE, trial_id=number, state=int(trial.state), **end))
-    return "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in said)
+            entry.append(_line(Operation.SET_STATE, trial_id=number, state=int(trial.state), **end))
+    return "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in entry)
 
 
-def _line(code: Operation, **said: Any) -> dict[str, Any]:
-    return {"op_code": int(code), "worker_id": WORKER, **said}
+def _line(code: Operation, **entry: Any) -> dict[str, Any]:
+    return {"op_code": int(code), "worker_id": WORKER, **entry}
 
 
 def _time(seconds: float) -> str:

@@ -76,12 +76,12 @@ def wave_question(context: Context, state: CampaignState, wanted: Proposal) -> W
     size, upto = (wave_size(search.wave, stage.slots), state.version) if search.asynchronous else (None, None)
     if len(head) == wanted.size:
         return WaveQuestion(wanted, len(proposed), tuple(head), None, DESIGN, 0, size, upto)
-    told = [
+    observed = [
         c
         for c in candidates
         if (finished(stage, c.name, 0) if search.asynchronous else c.wave <= wanted.wave - 1 - LAG)
     ]
-    observations = [Observation(c.settings, objective_of(stage, c.name, 0)) for c in told]
+    observations = [Observation(c.settings, objective_of(stage, c.name, 0)) for c in observed]
     prior = [(settings, value) for settings, value in stage.settings.get("warm_start", ())]
     earlier = on_scale_of(prior, [o.objective for o in observations if o.objective is not None])
     known = [*(Observation(settings, value) for settings, value in earlier), *observations]

@@ -45,23 +45,23 @@ def replayed(paths: CampaignPaths) -> dict[str, int]:
     load_state(paths.journal)  # says what is wrong with a journal that cannot be folded
     state, contexts = CampaignState(), dict[str, Context]()
     counts: Counter[str] = Counter(dict.fromkeys(KINDS.values(), 0))
-    ahead, asked = _asked_ahead(paths), dict[tuple[str, int], WaveQuestion]()
+    ahead, questions = _proposals_ahead(paths), dict[tuple[str, int], WaveQuestion]()
     for entry in read(paths.journal):
         event = from_entry(entry.kind, entry.data)
         for wanted in ahead.pop(state.version, ()):
             if wanted.key in state.stages:
-                asked[wanted.key, wanted.wave] = wave_question(
+                questions[wanted.key, wanted.wave] = wave_question(
                     _known(contexts, paths, state, wanted.key), state, wanted
                 )
         if isinstance(event, WaveProposed | RungDecided | MembersSelected):
             context = _known(contexts, paths, state, event.key)
-            _compare(f"{paths.journal}:{entry.n + 1}", event, _derived(context, state, event, asked))
+            _compare(f"{paths.journal}:{entry.n + 1}", event, _derived(context, state, event, questions))
             counts[KINDS[type(event)]] += 1
         state.apply(event, entry.t)
     return dict(counts)
 
 
-def _asked_ahead(paths: CampaignPaths) -> dict[int, list[Proposal]]:
+def _proposals_ahead(paths: CampaignPaths) -> dict[int, list[Proposal]]:
     """Return the proposals that follow from events before others that came before them, by the number of events."""
     found: dict[int, list[Proposal]] = {}
     for entry in read(paths.journal):
@@ -81,12 +81,12 @@ def _derived(
     context: Context,
     state: CampaignState,
     event: WaveProposed | RungDecided | MembersSelected,
-    asked: dict[tuple[str, int], WaveQuestion],
+    questions: dict[tuple[str, int], WaveQuestion],
 ) -> Event:
     """Return what is decided now in place of a recorded event, from the events before it."""
     stage = state.stages[event.key]
     if isinstance(event, WaveProposed):
-        if (question := asked.pop((event.key, event.wave), None)) is not None:
+        if (question := questions.pop((event.key, event.wave), None)) is not None:
             return question.answered()
         return propose_wave(context, state, Proposal(event.key, event.wave, len(event.candidates)))
     if isinstance(event, RungDecided):

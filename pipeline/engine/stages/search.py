@@ -1,12 +1,8 @@
 """Search: candidates, each trained from rung to rung while it is among the best.
 
-An asynchronous search proposes candidates as places become free, from all results there are by then, and decides who
-trains on as soon as those that were proposed together have finished. Each of its decisions is a function of the journal
-up to an event that the journal names.
-
-Otherwise waves are proposed one ahead: wave w is based on the first-rung results of waves up to w - 2, and every
-proposal and every promotion is a function of a fixed set of results, whenever these came: every run, interrupted or
-not, takes exactly the same decisions.
+An asynchronous search proposes candidates as slots become free, from all results so far. It decides promotions when
+candidates that were proposed together have finished. Each decision depends on the journal up to an event it names.
+Otherwise waves are proposed one ahead: wave w uses first-rung results of waves up to w - 2, a fixed set of results.
 """
 
 from __future__ import annotations
