@@ -85,17 +85,17 @@ def wave_question(context: Context, state: CampaignState, wanted: Proposal) -> W
     prior = [(settings, value) for settings, value in stage.settings.get("warm_start", ())]
     earlier = on_scale_of(prior, [o.objective for o in observations if o.objective is not None])
     known = [*(Observation(settings, value) for settings, value in earlier), *observations]
-    memory = None if search.max_memory_gb is None else memory_limit(stage, search.max_memory_gb, told)
+    memory = None if search.max_memory_gb is None else memory_limit(stage, search.max_memory_gb, observed)
     left = wanted.size - len(head)
     question = Question(choice, space, known, proposed + head, left, seed * 1009 + wanted.wave, memory)
     origin = ORIGINS.get(choice.name, choice.name)
     return WaveQuestion(wanted, len(proposed), tuple(head), question, origin, len(observations), size, upto)
 
 
-def memory_limit(stage: StageState, most_gb: float, told: Sequence[Candidate]) -> MemoryLimit:
+def memory_limit(stage: StageState, most_gb: float, observed: Sequence[Candidate]) -> MemoryLimit:
     """Return what the first trainings of candidates took: one that ran out of memory more than may be."""
     measured: list[Measured] = []
-    for candidate in told:
+    for candidate in observed:
         task = stage.tasks.get(task_name(candidate.name, 0))
         result = None if task is None else task.decoded(TrainResult)
         if task is not None and any(attempt.cause is Cause.OUT_OF_MEMORY for attempt in task.history):
