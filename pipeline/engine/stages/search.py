@@ -1,7 +1,7 @@
 """Search: candidates, each trained from rung to rung while it is among the best.
 
-An asynchronous search proposes candidates as slots become free, and decides promotions when those proposed together have
-finished. Otherwise waves are proposed one ahead: wave w uses first-rung results of waves up to w - 2, a fixed set of results.
+An asynchronous search proposes candidates as slots become free, and decides promotions when those proposed together
+have finished. Otherwise waves are proposed one ahead: wave w uses the first-rung results of waves up to w - 2.
 """
 
 from __future__ import annotations
