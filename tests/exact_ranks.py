@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +15,14 @@ from training_cases import REFERENCE, morse_columns
 from gfm_pipeline.apps.dataset import GraphTable
 from gfm_pipeline.apps.dataset.batching.graph_source import InMemorySource
 from gfm_pipeline.apps.runtime.program import Task, run_program
-from gfm_pipeline.apps.train import batch_loader as loading
 from gfm_pipeline.apps.train import composition_fit as composition
 from gfm_pipeline.apps.train import trainer as training
-from gfm_pipeline.apps.train import validate as validation
 from gfm_pipeline.apps.train.device import CPU
 from gfm_pipeline.apps.train.distributed import Communicator, process_group
 from gfm_pipeline.apps.train.sampler import Sampler
+from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings, Precision
 from gfm_pipeline.core.contracts.targets import ENERGY
-from gfm_pipeline.core.contracts.training import Device, OptimiserSettings
+from gfm_pipeline.core.contracts.training import Device
 from gfm_pipeline.models import ForceHead, ModelSpec
 
 STEPS = 3
@@ -37,24 +36,6 @@ class Spec:
     micro_batch: int | None = None
     mischief: str | None = None  # of the last rank: drift, silent, error
     timeout: float = 30.0
-
-
-def double_batches() -> None:
-    """Labels and positions are stored in single precision; compute with them in double."""
-    torch.set_default_dtype(torch.float64)
-    single, several = validation.collate, loading.collate_batches
-
-    def doubled(batch):
-        return replace(
-            batch,
-            pos=batch.pos.double(),
-            edge_shift=batch.edge_shift.double(),
-            cell=batch.cell.double(),
-            labels={name: label.double() for name, label in batch.labels.items()},
-        )
-
-    loading.collate_batches = lambda *arguments: [doubled(batch) for batch in several(*arguments)]
-    validation.collate = composition.collate = lambda *arguments: doubled(single(*arguments))
 
 
 def table(seed: int, n: int, dataset: int, missing: bool) -> GraphTable:
@@ -81,7 +62,7 @@ def make(algorithm: str, head: ForceHead, spec: Spec, communicator: Communicator
         composition.fit_sample(source, size, communicator) for source, size in zip(train, (26, 3), strict=True)
     )
     splits = training.Splits(train, {"soft": table(1, 25, 0, True), "hard": table(11, 9, 1, False)}, samples)
-    settings = OptimiserSettings(5e-3, spec.batch, 2.0, clip_norm=0.5)
+    settings = OptimiserSettings(5e-3, spec.batch, 2.0, clip_norm=0.5, precision=Precision.FP64)
     sampler = Sampler([30, 20], 2.0, 1)
     return training.Trainer(card, splits, settings, sampler, None, None, spec.micro_batch, communicator, CPU)
 
@@ -99,7 +80,6 @@ def misbehave(spec: Spec, trainer: training.Trainer, communicator: Communicator)
 
 def body(spec: Spec, task: Task) -> dict[str, int]:
     torch.set_num_threads(1)
-    double_batches()
     found: dict[str, np.ndarray] = {}
     with process_group(spec.ranks, Device.CPU, CPU, spec.timeout) as communicator:
         task.rank = communicator.rank
