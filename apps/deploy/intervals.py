@@ -14,6 +14,16 @@ from gfm_pipeline.apps.calibrate.differences import separation
 from gfm_pipeline.apps.calibrate.entries import Entries
 from gfm_pipeline.core.contracts.evaluation import QuantityCalibration
 from gfm_pipeline.core.contracts.targets import Level, Rank, Target
+from gfm_pipeline.models import Potential
+
+
+@dataclass(frozen=True)
+class WeightedMember:
+    """A model of an ensemble, its head of the dataset, and its share in the mean."""
+
+    potential: Potential
+    head: int
+    weight: float
 
 
 @dataclass(frozen=True)

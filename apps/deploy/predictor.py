@@ -22,7 +22,7 @@ from gfm_pipeline.apps.calibrate.uncertainty import MemberEvidence, UncertaintyM
 from gfm_pipeline.apps.deploy.atomic_energies import recorded_atomic_energies
 from gfm_pipeline.apps.deploy.batches import batch_of
 from gfm_pipeline.apps.deploy.caveats import assumed_attributes, guessed_reference, unheard_attributes
-from gfm_pipeline.apps.deploy.intervals import MemberValues, interval
+from gfm_pipeline.apps.deploy.intervals import MemberValues, WeightedMember, interval
 from gfm_pipeline.core.contracts.deploy import OutOfDomain
 from gfm_pipeline.core.contracts.policies import UNCERTAINTIES, make_policy
 from gfm_pipeline.core.contracts.targets import ENERGY, OF_MEAN, STRESS, Level, Target
@@ -109,6 +109,16 @@ class Predictor:
                 "Calibrate it with this version, or leave on_out_of_domain out.",
             )
         return OutOfDomain(name)
+
+    @property
+    def members(self) -> tuple[WeightedMember, ...]:
+        """The members that count, in the dtype and on the device of this predictor."""
+        return tuple(map(WeightedMember, self._potentials, self._heads, map(float, self._weights)))
+
+    @property
+    def energy_references(self) -> dict[str, float]:
+        """What is added to energies for each atom (eV), of the elements that have an answer."""
+        return {symbol: self._references[ENERGY.name][symbol] for symbol in sorted(self._known)}
 
     @property
     def tells_domain(self) -> bool:

