@@ -99,10 +99,13 @@ def ensemble_function(predictor: Predictor) -> Callable[..., tuple[Tensor, ...]]
     freedom = 1.0 - sum(weight * weight for weight in weights)
     references = _references(predictor)
 
-    def spread(values: list[Tensor], mean: Tensor) -> Tensor:
+    def mean(values: list[Tensor]) -> Tensor:
+        return torch.stack([weight * value for weight, value in zip(weights, values, strict=True)]).sum(0)
+
+    def spread(values: list[Tensor], middle: Tensor) -> Tensor:
         if freedom <= 0.0 or len(values) < 2:
-            return torch.zeros_like(mean)
-        return (sum(w * (x - mean).square() for w, x in zip(weights, values, strict=True)) / freedom).sqrt()
+            return torch.zeros_like(middle)
+        return (mean([(value - middle).square() for value in values]) / freedom).sqrt()
 
     def compute(
         z: Tensor, pos: Tensor, edge_src: Tensor, edge_dst: Tensor, edge_shift: Tensor, cell: Tensor
@@ -117,11 +120,10 @@ def ensemble_function(predictor: Predictor) -> Callable[..., tuple[Tensor, ...]]
             energies.append(energy.detach())
             forces.append(-by_pos)
             virials.append(by_strain[0])
-        mean, force, virial = (
-            sum(w * x for w, x in zip(weights, values, strict=True)) for values in (energies, forces, virials)
-        )
-        total = mean + references.index_select(0, z).sum()
-        return tuple(x.detach() for x in (total, force, virial, spread(energies, mean), spread(forces, force)))
+        energy, force, virial = mean(energies), mean(forces), mean(virials)
+        total = energy + references.index_select(0, z).sum()
+        outputs = total, force, virial, spread(energies, energy), spread(forces, force)
+        return tuple(output.detach() for output in outputs)
 
     return compute
 
