@@ -97,16 +97,19 @@ def clip(gradient: Tensor, limit: float) -> float:
     return norm
 
 
-def ema_decay(decay: float, step: int) -> float:
+def ema_decay(decay: float, step: int, share: float = 1.0) -> float:
     """Return the share of the old weights that the average keeps at ``step`` (from 0).
 
     It is ``decay`` per thousandth of the steps so far, so that the average reaches back over the same share of
-    a training however long that is: a tenth with .99, all of it with .999. Random weights are soon forgotten.
+    a training however long that is: a tenth with .99, all of it with .999. Random weights are soon forgotten. Where the
+    schedule has the learning rate at a ``share`` of its plateau, the average reaches back that much less: what it
+    averages away is the noise of steps, and at a rate of zero the weights themselves are best.
     """
-    return float(decay ** (1000.0 / (1.0 + step)))
+    back = (1.0 + step) * share
+    return float(decay ** (1000.0 / back)) if back > 0.0 else 0.0
 
 
 @torch.no_grad()
-def update_ema(average: Tensor, value: Tensor, decay: float, step: int) -> None:
+def update_ema(average: Tensor, value: Tensor, decay: float, step: int, share: float = 1.0) -> None:
     """Move ``average`` towards ``value`` in place."""
-    average.lerp_(value, 1.0 - ema_decay(decay, step))
+    average.lerp_(value, 1.0 - ema_decay(decay, step, share))

@@ -169,8 +169,13 @@ class Trainer:
     def rate(self) -> float:
         """Learning rate of the next step."""
         p, s = self.state, self.settings
-        base = learning_rate(s.learning_rate, p.steps, s.warmup, p.graphs, p.anneal)
-        return base * self.schedule.share(self.progress)
+        return learning_rate(s.learning_rate, p.steps, s.warmup, p.graphs, None) * self.plateau_share
+
+    @property
+    def plateau_share(self) -> float:
+        """Share of the plateau's learning rate that the schedule and the anneal phase leave, warm-up aside."""
+        p = self.state
+        return learning_rate(1.0, p.steps, 0, p.graphs, p.anneal) * self.schedule.share(self.progress)
 
     @property
     def progress(self) -> Progress:
@@ -213,10 +218,11 @@ class Trainer:
                 f"The loss is {value:g} and its gradient {norm:g} at step {state.steps}, after {state.graphs} graphs.",
                 "A smaller learning rate usually helps.",
             )
+        share = self.plateau_share
         self.optimiser.step(self.rate)
         averaged = self.optimiser.averaged
         if averaged is None:
-            update_ema(self.average_weights, self.weights.detach(), settings.ema_decay, state.steps)
+            update_ema(self.average_weights, self.weights.detach(), settings.ema_decay, state.steps, share)
         else:
             self.average_weights.data.copy_(averaged)
         elapsed = time.perf_counter() - started

@@ -121,6 +121,20 @@ def test_the_average_of_weights_reaches_back_over_the_same_share_of_any_training
     assert age[0.999] == pytest.approx(0.47, abs=0.04)  # nearly the plain mean
 
 
+def test_the_average_reaches_back_less_as_the_rate_falls_and_ends_at_the_weights():
+    found = []
+    for falling in (False, True):
+        average = torch.zeros(1)
+        for step in range(1000):
+            share = 1.0 - step / 1000 if falling else 1.0
+            update_ema(average, torch.tensor([float(step)]), 0.99, step, share)
+        found.append(999.0 - float(average))
+    assert found[0] == pytest.approx(91.0, abs=5.0)
+    assert found[1] < 10.0
+    update_ema(average, torch.tensor([7.0]), 0.99, 1000, 0.0)
+    assert float(average) == 7.0
+
+
 def test_validation_subset_is_fixed_and_objective_is_relative_to_learning_nothing():
     assert subset(10, None).tolist() == list(range(10))
     assert np.array_equal(subset(1000, 50), subset(1000, 50))
