@@ -31,7 +31,7 @@ class ExportSpec:
 
 @dataclass(frozen=True)
 class BundleFacts:
-    """What was written."""
+    """The written bundle."""
 
     output: str
     digest: str
@@ -109,7 +109,7 @@ class WorstStructure:
 
 @dataclass(frozen=True)
 class PredictFacts:
-    """What was predicted. ``refused`` names structures without an answer (the first of ``n_refused``), and why."""
+    """Facts of predictions. ``refused`` gives reasons for the first of the ``n_refused`` structures without an answer."""
 
     output: str | None
     dataset: str
@@ -141,7 +141,7 @@ class SelectSpec:
 
 @dataclass(frozen=True)
 class SelectFacts:
-    """What was chosen of ``pool`` structures.
+    """The structures that were chosen from ``pool`` structures.
 
     ``uncertainty`` is the mean over those chosen, and over the pool: of forces in eV/Angstrom, or of the energy in
     eV/atom. ``out_of_domain`` of those chosen are unlike the training data; None where that is not known. ``files``

@@ -143,7 +143,7 @@ class HydragnnExport:
 
 @dataclass(frozen=True)
 class DatasetExportFacts:
-    """What was exported.
+    """The exported dataset.
 
     Structures without an edge are ``left_out``; of the others ``atoms_alone`` are atoms without one, and
     ``without_forces`` structures. ``content`` is the digest of the records of the whole dataset.
@@ -191,7 +191,7 @@ class EdgeFacts:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What ``dataset info`` prints; energies in eV, forces in eV/Angstrom."""
+    """The answer of ``dataset info``; energies in eV, forces in eV/Angstrom."""
 
     name: str
     folder: str

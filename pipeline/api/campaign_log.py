@@ -25,7 +25,7 @@ POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class LogLine:
-    """One line: when (Unix time; None for what a program printed), where it comes from, and the text."""
+    """One line: its Unix time (None for output of programs), its origin, and its text."""
 
     time: float | None
     origin: str

@@ -198,7 +198,7 @@ class EnergyView:
 
 @dataclass(frozen=True)
 class CampaignView:
-    """Everything status and report show; built from the journal and result files alone."""
+    """All facts that status and report show, from the journal and the result files alone."""
 
     name: str
     path: str

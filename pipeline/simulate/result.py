@@ -82,7 +82,7 @@ class Advice:
 
 @dataclass(frozen=True)
 class SimulationOutcome:
-    """What a simulation found; times are simulated unless they say otherwise.
+    """The results of a simulation; times are simulated unless described otherwise.
 
     Parameters
     ----------

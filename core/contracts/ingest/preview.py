@@ -106,7 +106,7 @@ class ReferencePreview:
 
 @dataclass(frozen=True)
 class Preview:
-    """What was seen.
+    """The preview of a source.
 
     ``read`` records of ``files`` files; ``total`` records of the source where that is cheap to say. ``energies`` are
     after references fitted to what was read (eV/atom), ``forces`` the largest component of each record (eV/Angstrom).

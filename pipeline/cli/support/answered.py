@@ -1,4 +1,4 @@
-"""The records that commands answer with where no other part of the program has one."""
+"""Records for answers of commands, where no other part of the program has a suitable record."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gfm_pipeline.execution.preflight.verdict import CheckResult
 
 @dataclass(frozen=True)
 class Sentences:
-    """What was done, a sentence each."""
+    """What the command did, one sentence per action."""
 
     sentences: tuple[str, ...]
 
@@ -30,7 +30,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What may be removed of a campaign, or was: ``bytes`` of all that is named, of ``campaign_bytes`` before."""
+    """Removable or removed files of a campaign: their ``bytes``, and ``campaign_bytes`` of the campaign before."""
 
     campaign: str
     removed: bool
@@ -41,7 +41,7 @@ class Cleaned:
 
 @dataclass(frozen=True)
 class Validated:
-    """A valid workflow: its sources, the site, and how many tasks that runs at a time."""
+    """A valid workflow: its sources, its site, and the number of tasks that the site runs at a time."""
 
     workflow: str
     name: str
@@ -52,7 +52,7 @@ class Validated:
 
 @dataclass(frozen=True)
 class DraftedSource:
-    """A source of a workflow that was written: its settings, usable records of those read, and the splits."""
+    """A source of a new workflow: its settings, the numbers of read and usable records, and the splits."""
 
     name: str
     settings: dict[str, Any]
@@ -64,7 +64,7 @@ class DraftedSource:
 
 @dataclass(frozen=True)
 class Drafted:
-    """A workflow file that was written."""
+    """A new workflow file."""
 
     workflow: str
     name: str
@@ -73,7 +73,7 @@ class Drafted:
 
 @dataclass(frozen=True)
 class ArtefactState:
-    """One artefact: how many files and bytes, and whether they are whole; None of what is gone or damaged."""
+    """One artefact: its state, and its numbers of files and bytes (None if it is gone or damaged)."""
 
     stage: str
     task: str
@@ -85,7 +85,7 @@ class ArtefactState:
 
 @dataclass(frozen=True)
 class Verified:
-    """Artefacts of a campaign. ``digests``: every byte was read; ``fault``: of the first that is not as it was."""
+    """Artefacts of a campaign. ``digests``: every byte was read; ``fault``: the fault of the first damaged one."""
 
     campaign: str
     digests: bool
@@ -95,7 +95,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class StagesExplained:
-    """Why a stage would run or would not; then the same of the stage it waits for. ``gone``: outputs to make again."""
+    """Why a stage would run or not, then why the stage it waits for would. ``gone``: missing outputs to make again."""
 
     stages: tuple[Explanation, ...]
     gone: tuple[str, ...]
@@ -103,7 +103,7 @@ class StagesExplained:
 
 @dataclass(frozen=True)
 class Replayed:
-    """How many decisions of each kind came out as they are recorded."""
+    """The number of decisions of each kind that equal the recorded ones."""
 
     campaign: str
     decisions: dict[str, int]
@@ -111,7 +111,7 @@ class Replayed:
 
 @dataclass(frozen=True)
 class Reported:
-    """The files that were written."""
+    """The written files."""
 
     html: str
     markdown: str
@@ -120,7 +120,7 @@ class Reported:
 
 @dataclass(frozen=True)
 class Unlocked:
-    """Who held the lock that was removed; None: there was none."""
+    """The former holder of the removed lock; None: there was no lock."""
 
     campaign: str
     holder: str | None
@@ -128,7 +128,7 @@ class Unlocked:
 
 @dataclass(frozen=True)
 class SitesListed:
-    """Sites by name, with what each is."""
+    """Sites by name, with descriptions."""
 
     sites: dict[str, str]
 
@@ -148,7 +148,7 @@ class SiteShown:
 
 @dataclass(frozen=True)
 class SiteChecked:
-    """What a check of a site found; ``folder`` is where its job ran, None where that was removed."""
+    """The results of a check of a site; its job ran in ``folder`` (None if the folder was removed)."""
 
     site: str
     passed: bool
@@ -167,7 +167,7 @@ class Heads:
 
 @dataclass(frozen=True)
 class DatasetVerified:
-    """A dataset that is as it was published."""
+    """An intact dataset: all files are as published."""
 
     name: str
     files: int

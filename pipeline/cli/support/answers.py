@@ -1,7 +1,7 @@
-"""Answers for programs: what ``--json`` prints of each command, declared once.
+"""Answers for programs: the only declaration of what ``--json`` prints for each command.
 
-Every answer is one JSON object with ``schema_version`` and the keys of a record, which are kept: later versions add
-keys and take none away. ``gfm-pipeline schema --answer COMMAND`` prints its JSON schema.
+Every answer is one JSON object with ``schema_version`` and the keys of a record. Later versions add keys and remove
+none. ``gfm-pipeline schema --answer COMMAND`` prints the JSON schema of an answer.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.records import to_plain
 
 SCHEMA_VERSION = 1
-LINES = " One object on each line, as things happen."
+LINES = " One object on each line, as events happen."
 HEAD = """# Answers for programs
 
-Commands that answer take `--json` and print one JSON object on standard output; all else goes to standard error. The
-keys of each are below; later versions add keys and take none away, or raise `schema_version`. Errors are a sentence on
-standard error and the exit code (`gfm-pipeline --help` lists the codes).
+Commands that answer have the option `--json`. They print one JSON object to standard output, and everything else to
+standard error. The keys of each command are below. Later versions add keys; if they remove keys, they raise
+`schema_version`. A command that fails prints a sentence to standard error and sets the exit code (`gfm-pipeline --help`
+lists the codes).
 
-    gfm-pipeline schema --answer status     # the JSON Schema of an answer, with all that is inside
+    gfm-pipeline schema --answer status     # the JSON Schema of an answer, with all nested records
 
-This page is written from the program: `python -m gfm_pipeline.cli.support.answers > docs/json.md`."""
+The program writes this page: `python -m gfm_pipeline.cli.support.answers > docs/json.md`."""
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output.")
 
 
@@ -41,9 +42,9 @@ class Answer:
     record
         ``module:class`` of the record whose fields are the keys, below this package.
     more
-        Further keys, and what they are.
+        Further keys, and their descriptions.
     lines
-        Whether there is an object per line, as things happen.
+        Whether the command prints one object per line, as events happen.
     """
 
     record: str
@@ -61,7 +62,7 @@ class Answer:
         return ("schema_version", *self.more, *(f.name for f in fields(self.kind())))
 
 
-_STATUS = {"status": "state of the campaign: running, stopped, done or failed", "doubts": "sentences to look at"}
+_STATUS = {"status": "state of the campaign: running, stopped, done or failed", "doubts": "warnings, as sentences"}
 ANSWERS = {
     "cancel": Answer("cli.support.answered:Sentences"),
     "clean": Answer("cli.support.answered:Cleaned"),
@@ -74,7 +75,7 @@ ANSWERS = {
     "init": Answer("cli.support.answered:Drafted"),
     "list": Answer("cli.support.answered:Listed"),
     "logs": Answer("api.campaign_log:LogLine", lines=True),
-    "plan": Answer("engine.decisions.plan:CampaignPlan", {"scripts": "with --show-scripts: text by name"}),
+    "plan": Answer("engine.decisions.plan:CampaignPlan", {"scripts": "with --show-scripts: texts of scripts, by name"}),
     "predict": Answer("core.contracts.deploy:PredictFacts"),
     "replay": Answer("cli.support.answered:Replayed"),
     "report": Answer("cli.support.answered:Reported"),
@@ -85,7 +86,7 @@ ANSWERS = {
     "status": Answer("report.view:CampaignView", _STATUS),
     "submit": Answer("cli.support.answered:Sentences"),
     "unlock": Answer("cli.support.answered:Unlocked"),
-    "simulate": Answer("simulate.result:SimulationOutcome", {"idle_node_hours": "node-hours of idle nodes, by why"}),
+    "simulate": Answer("simulate.result:SimulationOutcome", {"idle_node_hours": "node-hours of idle nodes, by reason"}),
     "sites check": Answer("cli.support.answered:SiteChecked"),
     "sites show": Answer("cli.support.answered:SiteShown"),
     "ingest": Answer("core.contracts.ingest.preview:Preview"),  # of several sources, one on each line
@@ -115,7 +116,7 @@ def answer_schema(command: str) -> dict[str, Any]:
 
 
 def print_answer(record: Any, **more: Any) -> None:
-    """Print a record, and what is not in it, as one JSON object."""
+    """Print a record and ``more``, the keys that the record lacks, as one JSON object."""
     plain = {"schema_version": SCHEMA_VERSION, **more, **to_plain(record)}
     click.echo(json.dumps(plain, indent=1, allow_nan=False))
 
@@ -139,7 +140,7 @@ def page() -> str:
 
 
 def _type(annotation: Any) -> str:
-    """Return an annotation as it is written, for a cell of a table."""
+    """Return the source text of an annotation, for a cell of a table."""
     return "`" + str(annotation).replace("|", "\\|") + "`"
 
 

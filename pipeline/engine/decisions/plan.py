@@ -59,7 +59,7 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class CampaignPlan:
-    """What `run` would do now."""
+    """The plan: what `run` would do now."""
 
     stages: tuple[StagePlan, ...]
     slots: int
