@@ -109,7 +109,7 @@ class WorstStructure:
 
 @dataclass(frozen=True)
 class PredictFacts:
-    """Facts of predictions. ``refused`` gives reasons for the first of the ``n_refused`` structures without an answer."""
+    """Facts of predictions. ``refused`` gives reasons for the first of the ``n_refused`` unanswered structures."""
 
     output: str | None
     dataset: str
