@@ -1,8 +1,8 @@
-"""Time that this process lived through.
+"""Time during which this process was running.
 
-A process is stopped with its job (`scontrol suspend`) or its machine (a laptop's lid). The clock goes on meanwhile, or
-jumps; no other process was silent for that time, and no task ran. So of each pause between two looks at the clock only
-a few seconds count: what really lasted longer without a look is taken for a shorter time, which makes patience longer.
+A process stops with its job (`scontrol suspend`) or its machine (a laptop's lid). Meanwhile the clock continues or
+jumps, no other process is silent, and no task runs. So only a few seconds of each pause between two readings of the
+clock count. A real interval without a reading is also shortened, which makes timeouts longer.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 
-MOST_SECONDS = 5.0  # that count of a pause between two looks
-LEAST_SECONDS = 2.0  # of a pause, where a thread looks every half second; less than Parsl's shortest patience
+MOST_SECONDS = 5.0  # counted of a pause between two readings
+LEAST_SECONDS = 2.0  # of a pause, for a thread that reads every half second; less than Parsl's shortest timeout
 TICK_SECONDS = 0.5
 
 
 class Clock(Protocol):
-    """What tells the time and waits: the machine's own clock, or that of a simulation."""
+    """Source of the time and of waits: the clock of the machine or of a simulation."""
 
     def time(self) -> float:
         """Return Unix time (s); it may jump."""
@@ -33,7 +33,7 @@ class Clock(Protocol):
         """Let ``seconds`` pass."""
 
     def take(self, items: queue.Queue[T], seconds: float) -> T | None:
-        """Return the next of ``items`` as soon as it is there; None when none came within ``seconds``."""
+        """Return the next of ``items`` as soon as it arrives; None when none arrives within ``seconds``."""
 
 
 class MachineClock:
@@ -52,7 +52,7 @@ class MachineClock:
         time.sleep(seconds)
 
     def take(self, items: queue.Queue[T], seconds: float) -> T | None:
-        """Return the next of ``items``, waiting for it at most so long; None: none came."""
+        """Return the next of ``items``; None when none arrives within ``seconds``."""
         try:
             return items.get(timeout=seconds)
         except queue.Empty:
@@ -63,12 +63,12 @@ MACHINE = MachineClock()
 
 
 class LivedTime:
-    """Seconds of a clock, those left out in which this process stood still; rising, and never ahead of that clock.
+    """Seconds of a clock without those in which this process stood still; rising, and never ahead of that clock.
 
     Parameters
     ----------
     most
-        Seconds that count of a pause between two looks; the caller looks more often.
+        Largest number of seconds counted per pause between two readings; the caller reads more often.
     clock
         The clock.
     """
@@ -86,7 +86,7 @@ class LivedTime:
         self._held = held
 
     def __call__(self) -> float:
-        """Return the time lived through: it begins with the clock's own."""
+        """Return the time without standstills; its first value is the clock's."""
         with self._lock:
             now = self._clock()
             gap = max(0.0, now - self._last)
@@ -98,17 +98,17 @@ class LivedTime:
             return self._lived
 
     def stood_still(self) -> float:
-        """Return how long this process stood still since this was last asked (s); 0.0: it did not."""
+        """Return how long this process stood still since the last call (s); 0.0: it did not."""
         with self._lock:
             seconds, self._stood_still = self._stood_still, 0.0
             return seconds
 
 
 def live_by_own_time(held: Callable[[], bool] | None = None) -> None:
-    """Let ``time.time`` of this process leave out what it did not live through, or what ``held`` says to leave out.
+    """Make ``time.time`` of this process leave out its standstills and the time for which ``held`` is true.
 
-    For Parsl's processes, which take each other for dead by the time since the last message: after a pause of both
-    neither has missed any.
+    Parsl's processes declare each other dead by the time since the last message. After a pause of both, neither has
+    missed a message.
     """
     lived = LivedTime(LEAST_SECONDS, time.time)
 

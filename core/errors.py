@@ -10,15 +10,13 @@
       StageFailed                1   a stage ended without what it promised
       Stopped                    3   stopped cleanly, `resume` continues
         StorageError             3   disk full, quota, read-only: a pause, nothing lost
-      SchedulerUnavailable       4   the batch system does not answer
-      IntegrityError             5   a file is not what its manifest or checksum says
-      CampaignLocked            75   another driver holds the campaign
-      NodeError                  1   a machine, its network or a process on it failed; elsewhere the same may work
-      DataError                  1   a record or a source of data is unusable
-      ModelError                 1   a model was asked for something it cannot do
+      SchedulerUnavailable       4   the batch system does not answer IntegrityError             5   a file is not what
+      its manifest or checksum says CampaignLocked            75   another driver holds the campaign NodeError
+      1   a machine, its network or a process on it failed; elsewhere the same may work DataError                  1   a
+      record or a source of data is unusable ModelError 1 a model was asked for something it cannot do
 
-Every message is one sentence that says what is wrong and where; ``hint`` is the fix; ``table``, lines of text, is what
-no sentence holds. Expected errors are shown without a traceback.
+Every message is one sentence that names the fault and its place. ``hint`` is the fix. ``table`` holds further lines of
+text. Users see expected errors without a traceback.
 """
 
 from __future__ import annotations
@@ -49,7 +47,7 @@ class GFMError(Exception):
 
 
 class Refused(ValueError):
-    """A value that a declared rule refuses; the caller that knows where it was written turns this into a `FileError`.
+    """A value that a declared rule refuses; the caller that knows its place in a file raises a `FileError` instead.
 
     Parameters
     ----------
@@ -160,12 +158,12 @@ class ModelError(GFMError):
 
 
 def plain_error(error: GFMError) -> dict[str, Any]:
-    """Return an error as JSON has it, for another process of ours; `error_of` raises it there."""
+    """Return an error as plain JSON data for another process of ours; `error_of` restores it there."""
     return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
 
 
 def error_of(plain: Mapping[str, Any]) -> GFMError:
-    """Return the error that `plain_error` wrote; a `DataError` for a class that is not known here."""
+    """Return the error that `plain_error` wrote; a `DataError` for an unknown class."""
     found = globals().get(plain["error"], DataError)
     known = found if isinstance(found, type) and issubclass(found, GFMError) else DataError
     error = known(plain["message"])

@@ -1,4 +1,4 @@
-"""Turns an error of pydantic into one sentence with a place and a fix."""
+"""Converts an error of pydantic to one sentence with a place and a fix."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def suggestion(value: str, options: Iterable[str]) -> str:
 
 
 def unknown_name(what: str, value: str, options: Iterable[str]) -> PydanticCustomError:
-    """Return the error of a validator that was given a name which refers to nothing.
+    """Return the error of a validator for a name that refers to nothing.
 
-    ``what`` is the key at fault; the message built from it is pointed at that key.
+    ``what`` is the key at fault; the message points at that key.
     """
     known = list(options)
     hint = f"{suggestion(value, known)}Choose from: {', '.join(known)}."
-    # The context is filled into the template by pydantic, so that braces in names do no harm.
+    # pydantic fills the context into the template, so that braces in names do no harm.
     context = {"what": what, "value": repr(value), "hint": hint}
     return PydanticCustomError(UNKNOWN_NAME, "{what} names {value}, which is not there", context)
 
@@ -56,12 +56,12 @@ def explain(
     place: Callable[[Location], SourceLocation],
     kind: type[FileError],
 ) -> FileError:
-    """Turn the first fault pydantic found in ``plain`` into one sentence with a place and a fix.
+    """Convert pydantic's first fault in ``plain`` to one sentence with a place and a fix.
 
-    ``place`` tells where the innermost known key on the way to a location was written.
+    ``place`` returns where the innermost known key on the way to a location was written.
     """
     faults: list[Any] = error.errors(include_url=False)
-    # A wrong value under a union yields one fault a branch: the deepest one is the most specific.
+    # A wrong value under a union yields one fault per branch: the deepest one is the most specific.
     fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
     keys = [tuple(part for part in f["loc"] if _is_key(plain, f["loc"], part)) for f in faults]
     where = keys[faults.index(fault)]
@@ -111,7 +111,7 @@ def _dotted(found: SourceLocation, where: Location) -> str:
 
 
 def _same(fault: Any, keys: Location, where: Location) -> bool:
-    """Return whether another branch of a union than a list of names was tried at the same place."""
+    """Return whether pydantic tried a union branch other than a list of names at the same place."""
     return keys == where and fault["type"] not in ("enum", "literal_error")
 
 
@@ -121,17 +121,17 @@ def _expected(fault: Any) -> list[str]:
 
 
 def short(value: Any) -> str:
-    """Return a value as it may stand in a message: JSON, and at most 60 characters of it."""
+    """Return a value as text for a message: JSON, at most 60 characters."""
     if isinstance(value, int) and value.bit_length() > 1000:
         return "a number of hundreds of digits"
     try:
         text = json.dumps(value, default=str, ensure_ascii=False)
-    except (ValueError, RecursionError):  # nested without end, or too deep
+    except (ValueError, RecursionError):  # endless or too deep nesting
         return "a value nested too deeply"
     return text if len(text) < 60 else text[:57] + "..."
 
 
-_FORMS = {  # what pydantic asks for, by the type of its fault, in words of the file
+_FORMS = {  # pydantic's requirement, by the type of its fault, in words of the file
     "int_type": "a whole number",
     "int_parsing": "a whole number",
     "int_parsing_size": "a whole number of fewer digits",
@@ -165,9 +165,9 @@ _FORMS = {  # what pydantic asks for, by the type of its fault, in words of the 
 
 
 def expected_text(fault: Any) -> str:
-    """Return what was asked for where pydantic found a fault (an entry of its ``errors()``), as the end of a sentence.
+    """Return the requirement behind a fault of pydantic (an entry of its ``errors()``), as the end of a sentence.
 
-    No name of a class is in it.
+    It contains no class name.
     """
     form = _FORMS.get(fault["type"])
     if form is None:
@@ -178,7 +178,7 @@ def expected_text(fault: Any) -> str:
 
 
 def _narrowed(plain: Any, where: Location, reason: str) -> Location:
-    """Return ``where`` with the keys the reason begins with (``inner.key ...``), as far as they are there."""
+    """Return ``where`` extended by the keys that begin the reason (``inner.key ...``), as far as they exist."""
     node = plain
     for step in where:
         node = node[step]

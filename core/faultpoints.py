@@ -1,9 +1,9 @@
-"""Named places where the engine, the wrapper or a program changes the disk or starts work, and faults to inject there.
+"""Named points where the engine, the wrapper or a program writes to disk or starts work, and faults to inject.
 
-Each place calls `reach` with its name, which costs one comparison while nothing is armed. Armed, the process counts
-how often it reached each point and injects what a `Fault` asks for: it kills itself, or raises the ``OSError`` of a
-disk that refuses. Wrappers and programs are armed by a file in their attempt's folder. A testing tool, behind
-``run --fault`` and ``run --chaos``: it never corrupts anything, it only stops where a power cut might.
+Each point calls `reach` with its name, which costs one comparison while nothing is armed. An armed process counts how
+often it reached each point and injects the requested `Fault`: it kills itself, or raises the ``OSError`` of a disk that
+refuses. A file in the attempt's folder arms wrappers and programs. This is a testing tool behind ``run --fault`` and
+``run --chaos``: it never corrupts anything, and only stops where a power cut might.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gfm_pipeline.core.strenum import StrEnum
 
 
 class FaultPoint(StrEnum):
-    """Every fault point there is; a test holds this list and the calls of `reach` equal."""
+    """All fault points; a test keeps this list equal to the calls of `reach`."""
 
     LOCK_CREATED = "lock-created"  # the lock's file exists, its holder is not written yet
     LOCK_TAKEN = "lock-taken"
@@ -62,7 +62,7 @@ class FaultPoint(StrEnum):
     PROGRAM_RESULT = "program-result"  # result.json is written, the program has not ended
 
 
-FAULTS_FILE = "faults.json"  # in an attempt's folder: what to arm there
+FAULTS_FILE = "faults.json"  # in an attempt's folder: the faults to arm there
 KILL = "kill"  # this process
 CRASH = "crash"  # the driver, then this process
 REFUSALS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EDQUOT": errno.EDQUOT, "EROFS": errno.EROFS}
@@ -75,7 +75,7 @@ class Fault:
     Parameters
     ----------
     point
-        Where.
+        The fault point.
     count
         From 1, over all processes of a run.
     what
@@ -88,7 +88,7 @@ class Fault:
 
     @classmethod
     def parse(cls, text: str) -> Fault:
-        """Return the fault written ``NAME[:N[:WHAT]]``; raises `ConfigError` when that means nothing."""
+        """Parse a fault written ``NAME[:N[:WHAT]]``; raises `ConfigError` for other texts."""
         name, _, rest = text.partition(":")
         count, _, what = rest.partition(":")
         if name not in list(FaultPoint):
@@ -101,12 +101,12 @@ class Fault:
         return cls(FaultPoint(name), int(count or 1), what or KILL)
 
     def __str__(self) -> str:
-        """Return what `parse` reads."""
+        """Return the text that `parse` reads."""
         return f"{self.point}:{self.count}:{self.what}"
 
 
 class Handler(Protocol):
-    """Hears of the points this process reaches."""
+    """Receives the points that this process reaches."""
 
     def reached(self, point: FaultPoint) -> None:
         """Act on ``point``; may raise, and may not come back."""
@@ -123,24 +123,24 @@ _SWITCH = _Switch()
 
 
 def reach(point: FaultPoint) -> None:
-    """Say that ``point`` is reached; does nothing unless this process is armed."""
+    """Report that ``point`` is reached; does nothing unless this process is armed."""
     if _SWITCH.handler is not None:
         _SWITCH.handler.reached(point)
 
 
 def hand_down(folder: Path) -> None:
-    """Let the attempt that is about to start in ``folder`` be armed; does nothing unless this process is."""
+    """Arm the attempt that is about to start in ``folder``; does nothing unless this process is armed."""
     if _SWITCH.handler is not None:
         _SWITCH.handler.hand_down(folder)
 
 
 def arm(handler: Handler | None) -> None:
-    """Have ``handler`` called with every point reached in this process; None: nothing more."""
+    """Call ``handler`` with every point that this process reaches; None: disarm."""
     _SWITCH.handler = handler
 
 
 def arm_from(folder: Path) -> None:
-    """Arm this process as ``faults.json`` in ``folder`` says, or disarm it where there is none."""
+    """Arm this process from ``faults.json`` in ``folder``, or disarm it without that file."""
     try:
         armed = json.loads((folder / FAULTS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -169,7 +169,7 @@ class Injector:
         self._counts = counts
 
     def reached(self, point: FaultPoint) -> None:
-        """Count, and strike when it is time."""
+        """Count the point, and inject the fault when its count is reached."""
         mine = [fault for fault in self._faults if fault.point is point]
         if not mine:
             return
@@ -186,7 +186,7 @@ class Injector:
         (folder / FAULTS_FILE).write_text(json.dumps(armed), encoding="utf-8")
 
     def _mark(self, name: str) -> bool:
-        """Make a file that says so and return True, unless it exists."""
+        """Create a marker file and return True; return False when it exists."""
         try:
             os.close(os.open(self._counts / name, os.O_CREAT | os.O_EXCL, 0o644))
         except FileExistsError:

@@ -1,7 +1,7 @@
 """How our programs start Python: never with the current folder on the path of imports.
 
-``python -m`` and ``python -c`` put the folder they are started in first on ``sys.path``; a ``numpy.py`` that lies
-there, among a stranger's data, would run. An empty entry of PYTHONPATH means the same folder.
+``python -m`` and ``python -c`` put the current folder first on ``sys.path``; a ``numpy.py`` in that folder, among a
+stranger's data, would run. An empty entry of PYTHONPATH means the same folder.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def without_current_folder(path: str) -> str:
 
 
 def protect(environ: MutableMapping[str, str]) -> None:
-    """Change an environment so that no Python started with it imports from the folder it is started in."""
-    environ["PYTHONSAFEPATH"] = "1"  # Python 3.11 and later, those that libraries start included
+    """Change an environment so that no Python started with it imports from its current folder."""
+    environ["PYTHONSAFEPATH"] = "1"  # Python 3.11 and later, including interpreters that libraries start
     if "PYTHONPATH" in environ:
         environ["PYTHONPATH"] = without_current_folder(environ["PYTHONPATH"])

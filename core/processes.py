@@ -16,8 +16,8 @@ RUN = ("sh", "-c", 'exec "$@"', "sh")  # stands between `env` and a program with
 class ProcessId:
     """A process.
 
-    ``started`` is its start time in clock ticks since boot; '' where the system does not tell. ``namespace`` is that of
-    its number: a container counts its own processes; '' in records of earlier versions.
+    ``started`` is its start time in clock ticks since boot; '' when not known. ``namespace`` is the namespace of its
+    number, since a container counts its own processes; '' in records of earlier versions.
     """
 
     host: str
@@ -50,13 +50,13 @@ def _stat(pid: int) -> list[str]:
 
 
 def started(pid: int) -> str:
-    """Return when ``pid`` started, in clock ticks since boot; '' when there is no such process, or only its corpse."""
+    """Return when ``pid`` started, in clock ticks since boot; '' when there is no such process, or only a zombie."""
     fields = _stat(pid)
     return fields[19] if fields and fields[0] not in "ZX" else ""
 
 
 def is_stopped(pid: int) -> bool:
-    """Return whether ``pid`` is there and stands still, as after SIGSTOP."""
+    """Return whether ``pid`` exists and is stopped, as after SIGSTOP."""
     fields = _stat(pid)
     return bool(fields) and fields[0] in "Tt"
 
@@ -67,7 +67,7 @@ def identify(pid: int) -> ProcessId:
 
 
 def is_here(process: ProcessId) -> bool:
-    """Return whether ``process`` belongs to this boot of this machine, whatever it is called now, and is seen here."""
+    """Return whether ``process`` belongs to this boot of this machine, under any host name, and is visible here."""
     if process.boot_id != boot_id():
         return False
     if process.boot_id and process.namespace:
@@ -76,7 +76,7 @@ def is_here(process: ProcessId) -> bool:
 
 
 def is_alive(process: ProcessId) -> bool:
-    """Return whether ``process`` runs on this machine; False for those of other hosts, which cannot be seen."""
+    """Return whether ``process`` runs on this machine; False for processes of other hosts, which are invisible."""
     return is_here(process) and bool(process.started) and started(process.pid) == process.started
 
 
@@ -92,15 +92,15 @@ def group_members(group: int) -> list[int]:
 
 
 def kill(process: ProcessId) -> bool:
-    """Kill one process if it is still the same; return whether it was there."""
+    """Kill one process if it is still the same; return whether it existed."""
     return is_alive(process) and _send(process.pid, group=False)
 
 
 def kill_group(leader: ProcessId) -> bool:
-    """Kill what is left of the process group that ``leader`` led; return whether anything was there.
+    """Kill the rest of the process group of ``leader``; return whether any process was left.
 
-    The leader may have died before its children: its number stays taken as long as the group has members,
-    so a group whose leader is someone else is a stranger's and is left alone.
+    The leader may die before its children. Its number stays taken as long as the group has members. So a group with a
+    different leader belongs to a stranger and is left alone.
     """
     if not is_here(leader):
         return False

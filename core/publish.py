@@ -1,9 +1,8 @@
 """Files and folders that appear whole or not at all.
 
-A folder is published by filling a temporary one beside its place, syncing every
-file, writing ``manifest.json`` last and renaming. What has no valid manifest does
-not exist. ADIOS2 readers hang on truncated files and do not notice flipped bits,
-so a manifest is checked (sizes always, digests on demand) before any file is opened.
+To publish a folder, fill a temporary folder next to it, sync every file, write ``manifest.json`` last and rename the
+folder. A folder without a valid manifest does not exist. ADIOS2 readers hang on truncated files and do not notice
+flipped bits, so the manifest is checked (sizes always, digests on demand) before any file is opened.
 """
 
 from __future__ import annotations
@@ -45,10 +44,10 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artefact folder holds.
+    """The contents of an artefact folder.
 
-    ``digest`` is the SHA-256 over names and digests of all files: equal digests,
-    equal content. ``meta`` is free for the producer.
+    ``digest`` is the SHA-256 over names and digests of all files: equal digests mean equal content. ``meta`` is free
+    for the producer.
     """
 
     schema_version: int
@@ -60,7 +59,7 @@ class Manifest:
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn a full, read-only or failing disk into one sentence that names the path, and the fix."""
+    """Convert errors of a full, read-only or failing disk to one sentence with the path and the fix."""
     try:
         yield
     except OSError as error:
@@ -82,9 +81,9 @@ def fsync_dir(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part.
+    """Write ``data`` to ``path`` so that a reader sees the old or the new file, never a part.
 
-    What need not outlive a crash of the machine is not ``durable``: it is not waited for until it is on the disk.
+    Without ``durable``, the call does not wait for the disk, and the file may not survive a crash of the machine.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     with storage_errors(path):
@@ -176,7 +175,7 @@ def publishing(final: Path, producer: str, meta: dict[str, Any] | None = None) -
             try:
                 temporary.rename(final)
             except OSError:
-                if not is_published(final):  # lost a race to an equal attempt: its copy stands
+                if not is_published(final):  # an equal attempt was faster: its copy stays
                     raise
             reach(FaultPoint.PUBLISH_AFTER_RENAME)
             fsync_dir(final.parent)
@@ -198,7 +197,7 @@ def _manifest_data(folder: Path) -> Any:
 
 
 def _refuse_newer(folder: Path, data: Any) -> None:
-    """Raise for a manifest of a newer version, before its fields are looked at: they may be others."""
+    """Raise for a manifest of a newer version before reading its fields, which may differ."""
     version = data.get("schema_version") if isinstance(data, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise IntegrityError(f"{folder} was written by a newer version (schema {version}).", "Upgrade gfm-pipeline.")

@@ -19,7 +19,7 @@ def to_plain(record: Any) -> Any:
 
 
 def _with_lists(value: Any) -> Any:
-    """Return plain data with lists for tuples: what reading it back from JSON would give."""
+    """Return plain data with lists for tuples, as if read back from JSON."""
     if isinstance(value, dict):
         return {key: _with_lists(entry) for key, entry in value.items()}
     return [_with_lists(entry) for entry in value] if isinstance(value, (list, tuple)) else value

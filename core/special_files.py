@@ -16,7 +16,7 @@ _KINDS = (
 
 
 def special_kind(path: Path) -> str | None:
-    """Return what a path is that is neither a file nor a folder, links followed; None for these and for nothing."""
+    """Return the kind of a special file, following links; None for files, folders and missing paths."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):

@@ -18,7 +18,7 @@ class Strict(BaseModel):
 
 @contextmanager
 def within(*keys: str) -> Iterator[None]:
-    """Say of a value that is refused under which keys it stands."""
+    """Add the keys above a refused value to its error."""
     try:
         yield
     except Refused as error:

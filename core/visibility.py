@@ -1,7 +1,7 @@
 """Files that another host writes: network file systems show them late.
 
-A client of NFS keeps what it knows of a folder and of a file's times for up to a minute, that a file is absent
-included. Opening a folder, or the file, makes it ask the server.
+An NFS client caches folder contents and file times for up to a minute, including the absence of a file. Opening the
+folder or the file makes the client ask the server.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-START_SECONDS = 60.0  # for what was written before a rank was started to be seen where it runs
-POLL_SECONDS = 0.2  # between two looks at a file that is waited for
+START_SECONDS = 60.0  # until a rank sees files written before its start
+POLL_SECONDS = 0.2  # between two checks of an awaited file
 
 
 def is_there(path: Path) -> bool:
-    """Return whether ``path`` exists; before it is said not to, its folder is asked anew."""
+    """Return whether ``path`` exists; reopens its folder before returning False."""
     if path.exists():
         return True
     with suppress(OSError), os.scandir(path.parent) as entries:
@@ -27,7 +27,7 @@ def is_there(path: Path) -> bool:
 
 
 def modified(path: Path) -> int | None:
-    """Return when ``path`` was last changed (ns, of its server's clock), asked anew; None: it is not there."""
+    """Return when ``path`` last changed (ns, by its server's clock), without the cache; None: it does not exist."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
@@ -39,7 +39,7 @@ def modified(path: Path) -> int | None:
 
 
 def wait_for(paths: Iterable[Path], seconds: float) -> bool:
-    """Wait until all of ``paths`` are there, at most so long; return whether they came."""
+    """Wait until all of ``paths`` exist or the time is over; return whether they exist."""
     give_up = time.monotonic() + seconds
     left = list(paths)
     while left := [path for path in left if not is_there(path)]:

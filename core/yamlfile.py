@@ -1,4 +1,4 @@
-"""YAML files that remember where each key stands, and values set on the command line."""
+"""YAML files with the line of each key, and values set on the command line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gfm_pipeline.core.errors import FileError
 
 MAX_BYTES = 4_000_000  # of a file
 MAX_DEPTH = 40  # of keys within keys
-MAX_VALUES = 100_000  # of a file, where a value that is used again counts again
+MAX_VALUES = 100_000  # of a file; a value used again counts again
 _TAG = "tag:yaml.org,2002:"
 _NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
@@ -50,7 +50,7 @@ def read_yaml(path: Path, what: str, kind: type[FileError], missing: str, exampl
     path
         The file.
     what
-        What it is, for messages: ``workflow``, ``site``.
+        Noun for messages: ``workflow``, ``site``.
     kind
         The error to raise.
     missing, example
@@ -82,7 +82,7 @@ def read_yaml(path: Path, what: str, kind: type[FileError], missing: str, exampl
 
 
 def _text(path: Path, what: str, kind: type[FileError]) -> str:
-    """Return the text of a file that is one, and of a size that people write."""
+    """Return the text of a file; refuses other paths and files too large for settings."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise kind(f"{path} is not a file.", hint=f"Give the path of a {what} file.")
     with open(path, "rb") as stream:
@@ -93,7 +93,7 @@ def _text(path: Path, what: str, kind: type[FileError]) -> str:
 
 
 class _YamlError(Exception):
-    """What is wrong with the text of a file, at a line from 1."""
+    """A fault in the text of a file, at a line from 1."""
 
     def __init__(self, message: str, line: int | None, hint: str) -> None:
         super().__init__(message)
@@ -106,7 +106,7 @@ def _line(node: Any) -> int | None:
 
 
 class _BoundedComposer(Composer):
-    """A composer that refuses what is nested without end: composing and reading recurse."""
+    """A composer that refuses endless nesting, because composing and reading recurse."""
 
     depth = 0
 
@@ -123,12 +123,12 @@ class _BoundedComposer(Composer):
 
 
 def _read(text: str) -> tuple[Any, dict[Location, int]]:
-    """Return what YAML text says as plain values, and the line of every key and list item.
+    """Parse YAML text to plain values, and the line of every key and list item.
 
     Raises
     ------
     _Fault
-        When it is not YAML, or asks for what no file of settings needs.
+        When the text is not YAML, or uses features that no file of settings needs.
     """
     yaml = YAML(typ="safe", pure=True)
     yaml.Composer = _BoundedComposer
@@ -147,7 +147,7 @@ def _read(text: str) -> tuple[Any, dict[Location, int]]:
         raise _YamlError(f"This is not valid YAML: {first}.", None, "Check indentation and colons.") from None
     except _YamlError:
         raise
-    except Exception as error:  # ruamel lets errors of Python through, of escapes and directives it did not foresee
+    except Exception as error:  # ruamel lets Python errors through for unforeseen escapes and directives
         raise _YamlError("This is not valid YAML.", None, "Check directives, escapes and brackets.") from error
     reader = _YamlReader(yaml)
     return reader.value(node, ()), reader.lines
@@ -197,7 +197,7 @@ class _YamlReader:
             raise _YamlError(f"The tag {_tag(tag)} is not known here.", _line(node), "Remove it.")
 
     def _entries(self, node: MappingNode, at: Location) -> Iterator[tuple[str, Node]]:
-        """Yield key and value, merged ones (``<<: *base``) after those written here, which win over them."""
+        """Yield key and value; merged ones (``<<: *base``) come after those written here, which take precedence."""
         own: dict[str, Node] = {}
         merged: list[MappingNode] = []
         for key_node, inner in node.value:

@@ -1,8 +1,8 @@
-"""The message passing algorithms there are: those that come along, and those that other installed packages add.
+"""The available message passing algorithms: built-in ones, and ones that other installed packages add.
 
-A package adds an algorithm by an entry point of the group ``gfm_pipeline.algorithms``, whose name is the one users
-write in ``search.space.algorithm`` and whose value names an `AlgorithmDescription`. The engine imports the module it is
-in, so that module should not import torch; the class itself is imported where models are built.
+A package adds an algorithm by an entry point of the group ``gfm_pipeline.algorithms``, Users write the name of the
+entry point in ``search.space.algorithm``; its value names an `AlgorithmDescription`. The engine imports the module of
+the description, so that module should not import torch. The code that builds models imports the class itself.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ _MODULES = "gfm_pipeline.models.message_passing"
 
 @dataclass(frozen=True)
 class AlgorithmDescription:
-    """What is known of an algorithm without importing it.
+    """Facts about an algorithm, available without importing it.
 
     Parameters
     ----------
     module
         ``module:class``, a subclass of `gfm_pipeline.models.registry.MessagePassing`.
     summary
-        What it is, in one line.
+        The algorithm in one line.
     paper
-        Where it was published.
+        Its publication.
     options
         Its own hyperparameters.
     vectors
-        Whether it returns vectors [atoms, 3, channels] beside scalars, which heads of vectors then read (direct forces,
-        dipole moments). An algorithm without gets vectors from a layer of edge directions after it.
+        Whether it returns vectors [atoms, 3, channels] in addition to scalars. Heads of vectors read them (direct
+        forces, dipole moments). For other algorithms, a layer of edge directions after the algorithm makes the vectors.
     force_heads
         The force heads it can serve.
     features
-        Whether it gives features of atoms, which heads of other targets read; else energies alone.
+        Whether it returns features of atoms, which heads of other targets read; otherwise it returns energies alone.
     needs
-        Packages it imports that this one does not install, by the name they are imported by.
+        Import names of the packages that it needs and this package does not install.
     extra
-        The extra of this package that installs them, for the advice; empty: pip takes the names of ``needs``.
+        The extra of this package that installs them, named in the hint; empty: pip accepts the names of ``needs``.
     """
 
     module: str
@@ -65,7 +65,7 @@ class AlgorithmDescription:
         return [name for name in self.needs if find_spec(name) is None]
 
     def check_installed(self, algorithm: str) -> None:
-        """Find what it needs, without importing it.
+        """Check that the needed packages are installed, without importing them.
 
         Raises
         ------
@@ -85,12 +85,12 @@ class AlgorithmDescription:
         Raises
         ------
         Refused
-            When there is none of that name.
+            When no option has that name.
         """
         return find(self.options, algorithm, name)
 
     def complete(self, algorithm: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the value of every option: the given one, checked, or the default.
+        """Return the value of every option: the given value, checked, or the default.
 
         Raises
         ------

@@ -1,6 +1,6 @@
 """Ingest: from structure files to one dataset per source.
 
-Units inside are eV, Angstrom, eV/Angstrom, elementary charge.
+Internal units are eV, Angstrom, eV/Angstrom and elementary charge.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class AcrossSources(StrEnum):
 
 QUARANTINE_FILE = "quarantine.jsonl"  # of a shard and of a dataset: a `BadRecord` a line
 SHARD_MB = 512.0
-# Of `SourceSettings`: what the first version had not. Campaigns of that version know nothing of them.
+# Fields of `SourceSettings` that the first version lacked; campaigns of that version do not have them.
 LATER_SETTINGS = frozenset(
     (
         "energy_per_atom",
@@ -147,9 +147,9 @@ class SourceSettings:
     energy_per_atom
         The energy label is divided by the number of atoms.
     forces_are
-        Forces, or gradients of the energy, whose sign is turned, or none: only energies are read and learned from.
+        Forces, gradients of the energy (their sign is reversed), or none: only energies are read and learned.
     charge, spin
-        Total charge (e) and spin multiplicity of every record that does not say its own; None: not known.
+        Total charge (e) and spin multiplicity of records that do not state their own; None: not known.
     level_of_theory, licence, citation
         Where the labels come from, kept with the dataset.
     energy_key, forces_key
@@ -171,24 +171,24 @@ class SourceSettings:
     inconsistent_pbc
         Whether records with a cell and no periodic direction are quarantined.
     select
-        Key to the values a record must have one of, to belong to this source; None: all records do. Numbers are
-        written without a needless point (``0``, not ``0.0``).
+        Maps a key to allowed values; a record belongs to this source when it has one of them. None: all records belong.
+        Whole numbers are written without a decimal point (``0``, not ``0.0``).
     stated_units
-        What becomes of units that the data state of themselves.
+        Treatment of units that the data state.
     split_key
-        Metadata key whose value is the split of a record; None: none is.
+        Metadata key whose value is the split of a record; None: there is no such key.
     file_splits
-        Split of each of ``files``; None within: it is dealt. None: all are.
+        Split of each of ``files``; an entry None: the records of that file are dealt. None: those of all files are.
     split_indices
-        Lists of record numbers for splits; None: none. With one for training, records of no list are not used.
+        Lists of record numbers for splits; None: no lists. With a list for training, records in no list are not used.
     targets
-        What is read beside energy and forces; their weights are 1, since no dataset depends on them.
+        Targets to read in addition to energy and forces; their weights are 1, since no dataset depends on them.
     labels
-        Target to the name of its label in these data; None: labels are found by the names that targets have.
+        Maps a target to the name of its label in these data; None: labels are found by the names of targets.
     label_units
-        Target to the unit of its label in these data; None: the target's own.
+        Maps a target to the unit of its label in these data; None: the target's own unit.
     shards
-        Number of shards the source is read in, one task each.
+        Number of shards; one task reads each.
     isolated_energies
         Element symbol to isolated-atom energy (eV); used instead of the fit where given.
     """
@@ -229,7 +229,7 @@ class SourceSettings:
     def only(self, file: int) -> SourceSettings:
         """Return the same source with one of its files alone."""
         splits = None if self.file_splits is None else (self.file_splits[file],)
-        lists = None if file else self.split_indices  # they count the records of the first file
+        lists = None if file else self.split_indices  # the indices count the records of the first file
         return replace(self, files=(self.files[file],), file_splits=splits, split_indices=lists)
 
 
@@ -265,7 +265,7 @@ class ReadShardResult:
     reasons: dict[str, int]
     converted: tuple[str, ...]  # unit conversions done, in words
     seconds: float
-    warnings: tuple[str, ...] = ()  # what looks wrong about the records that were kept
+    warnings: tuple[str, ...] = ()  # possible faults of the records that were kept
 
 
 @dataclass(frozen=True)
@@ -284,16 +284,16 @@ class AssembleSpec(TaskSpec):
         Folder to publish; holds ``<name>.bp`` (or several shards), ``layout.json``, ``statistics.json``,
         ``quarantine.jsonl``, the report (``ingest_report.md`` and ``.json``) and the manifest.
     shard_mb
-        Size a BP file is filled to, in MB; what is larger is divided into shards of at most this size.
+        Largest size of a BP file, in MB; a larger dataset is divided into shards of at most this size.
     edges_within
-        Edges of all pairs closer than this (Angstrom) are stored beside the BP files; None: none are.
+        Edges of all pairs closer than this (Angstrom) are stored next to the BP files; None: no edges are stored.
     across
-        How splits are dealt beside those of other sources.
+        How splits are dealt in relation to other sources.
     compared
-        There are other sources: what is needed to compare them is kept with the dataset.
+        Whether there are other sources; the data needed to compare them is then kept with the dataset.
     others
-        Published datasets of the other sources, where this one is the last: what is shared with them, and among them,
-        is looked for.
+        Published datasets of the other sources, when this source is the last: the stage then searches for structures
+        shared among all of them.
     """
 
     source: SourceSettings

@@ -33,7 +33,7 @@ class TargetStatistics:
     known
         Split to labels that are known: structures, or atoms.
     reference
-        What is subtracted, see `gfm_pipeline.core.contracts.targets.References`; fitted on the training split.
+        The subtracted values, see `gfm_pipeline.core.contracts.targets.References`; fitted on the training split.
     scale
         RMS of the labels of the training split minus references, per atom of extensive values of structures.
     null
@@ -49,13 +49,14 @@ class TargetStatistics:
 
 @dataclass(frozen=True)
 class DatasetStatistics:
-    """Facts of a dataset; energies are per structure, after units were converted.
+    """Facts of a dataset; energies are per structure, after conversion of units.
 
-    ``reference`` maps element symbol to reference energy (eV), fitted by least squares on the training
-    split only, unless isolated-atom energies were given or found. ``reference_undetermined`` [D][S] are directions in
-    the space of compositions, over ``elements``, that these do not determine, and ``reference_prior`` names the table
-    that part is from; both are empty where nothing is left open. ``null_energy_mae`` (eV/atom) and ``null_force_mae``
-    (eV/Angstrom) are what a model that learned nothing scores on each split: reference energies, zero forces.
+    ``reference`` maps element symbol to reference energy (eV), fitted by least squares on the training split only,
+    unless isolated-atom energies were given or found. ``reference_undetermined`` [D][S] are directions in the space of
+    compositions, over ``elements``, that the references leave undetermined. ``reference_prior`` names the table that
+    supplies this part. Both are empty when everything is determined. ``null_energy_mae`` (eV/atom) and
+    ``null_force_mae`` (eV/Angstrom) are the errors on each split of a model that learned nothing and predicts reference
+    energies and zero forces.
     """
 
     name: str
@@ -76,14 +77,14 @@ class DatasetStatistics:
     energy_mean: float = 0.0  # training split, after references, eV/atom: not 0 with isolated-atom energies
     reference_residual: float | None = None  # training split, RMS of energy minus references, eV/atom
     neighbours: tuple[NeighbourStatistics, ...] = ()  # training split, by cutoff
-    warnings: tuple[str, ...] = ()  # what looks wrong about the records that were kept
+    warnings: tuple[str, ...] = ()  # possible faults of the records that were kept
     reference_undetermined: tuple[tuple[float, ...], ...] = ()
     reference_prior: str = ""
-    targets: dict[str, TargetStatistics] = field(default_factory=dict)  # beside energy and forces
+    targets: dict[str, TargetStatistics] = field(default_factory=dict)  # in addition to energy and forces
 
     @property
     def references(self) -> References:
-        """What is subtracted from the labels of each target."""
+        """Values to subtract from the labels of each target."""
         return {ENERGY.name: self.reference, **{name: facts.reference for name, facts in self.targets.items()}}
 
     def null_mae(self, target: str, split: str) -> float:

@@ -15,15 +15,15 @@ from gfm_pipeline.core.contracts.extensions import Extensions
 from gfm_pipeline.core.strenum import StrEnum
 
 ENERGY_FOLDER = "energy"  # in an attempt's folder: a `NodeEnergy` of each of its nodes, by the node's name
-AUTO = "auto"  # in a site file: the first source that a node has, in the order below
+AUTO = "auto"  # in a site file: the node's first source in the order below
 MODEL = "model"  # not read at all: power model x time
 
 
 class EnergyLabel(StrEnum):
-    """How an energy is known, the surest first."""
+    """Origin of an energy, the most certain first."""
 
-    MEASURED = "measured"  # a counter that nobody else's work moved
-    ATTRIBUTED = "attributed"  # a share of a counter that several tasks moved, or that was not seen all the time
+    MEASURED = "measured"  # a counter that no other work advanced
+    ATTRIBUTED = "attributed"  # a share of a counter that several tasks advanced, or that was not read all the time
     MODELLED = "modelled"  # power model x time
 
 
@@ -31,7 +31,7 @@ LABELS = tuple(EnergyLabel)
 
 
 class EnergyScope(StrEnum):
-    """What a counter counts. That of a node has the others in it, so they are never added to it."""
+    """What a counter measures. A node's counter includes the others, so they are never added to it."""
 
     NODE = "node"
     GPU = "gpu"
@@ -45,15 +45,15 @@ class CounterReading:
     Parameters
     ----------
     joules
-        What it shows.
+        Its reading.
     scope
-        What it counts.
+        What it measures.
     period_seconds
-        Between two updates: how far a reading may be behind.
+        Time between two updates: the largest delay of a reading.
     range_joules
-        Where it begins again from 0; None: it does not.
+        Value at which it restarts from 0; None: it does not.
     device
-        Number of the GPU it counts on its node; None: it is no GPU's.
+        Number of its GPU on the node; None: it does not measure a GPU.
     """
 
     joules: float
@@ -64,26 +64,26 @@ class CounterReading:
 
 
 class EnergyMeter(Protocol):
-    """A source of energy on a node. It is made with the folder of its counters, '' where it has none."""
+    """A source of energy on a node, constructed with the folder of its counters ('' without one)."""
 
     def read(self) -> dict[str, CounterReading]:
-        """Return every counter by its name; raises OSError where there are none, or none may be read."""
+        """Return every counter by name; raises OSError when none exists or none may be read."""
 
 
 @dataclass(frozen=True)
 class EnergySourceDescription:
-    """What is known of a source without importing it.
+    """Facts about a source, available without importing it.
 
     Parameters
     ----------
     target
         ``module:class`` of its `EnergyMeter`.
     summary
-        What it is, in one line.
+        The source in one line.
     scope
-        What its counters count.
+        What its counters measure.
     root
-        Folder of its counter files; '' where it has none.
+        Folder of its counter files; '' without one.
     """
 
     target: str
@@ -111,12 +111,12 @@ SOURCES = Extensions(
 
 
 def source_order() -> tuple[str, ...]:
-    """Return the names of all sources in the order they are tried; those of other packages come last."""
+    """Return the names of all sources in the order of trial; those of other packages come last."""
     return (*SOURCES.built_in, *(name for name in SOURCES.names() if name not in SOURCES.built_in))
 
 
 def make_meter(name: str, root: str | None = None) -> EnergyMeter:
-    """Return the meter of a source, with its counters in ``root``; None: where they usually are.
+    """Return the meter of a source, with its counters in ``root``; None: in their usual folder.
 
     Raises
     ------
@@ -131,21 +131,21 @@ def make_meter(name: str, root: str | None = None) -> EnergyMeter:
 
 @dataclass(frozen=True)
 class EnergyUse:
-    """Energy that something used.
+    """An amount of energy used.
 
     Parameters
     ----------
     joules
         How much.
     error
-        Half-width of its error bar (J): an update period of the counters at the mean power, and what was not seen.
-        None: not known, as of a model's.
+        Half-width of its error bar (J): one update period of the counters at the mean power, plus the energy not
+        measured. None: not known, as for a model.
     label
-        How it is known.
+        Its origin.
     source
-        By which source or model.
+        Name of the source or model.
     node_seconds
-        Of how much of nodes.
+        Node-seconds that it covers.
     """
 
     joules: float
@@ -156,7 +156,7 @@ class EnergyUse:
 
 
 def total(uses: Iterable[EnergyUse]) -> EnergyUse | None:
-    """Return the sum of energies, as sure as the least sure of them; None of none. Errors add up: they may agree."""
+    """Return the sum with the least certain label; None for no energies. Errors add: they may be correlated."""
     found = [use for use in uses if use is not None]
     if not found:
         return None
@@ -181,9 +181,9 @@ class NodeEnergy:
     task
         Of the attempt.
     idle
-        Of the node while no task ran on it, since the last attempt was told of it.
+        Of the node while no task ran on it, since the last attempt that counted it.
     all
-        Of the node since its accounts were opened, whoever moved its counters.
+        Of the node since its accounts were opened, whichever task used it.
     """
 
     node: str
@@ -194,20 +194,20 @@ class NodeEnergy:
 
 @dataclass(frozen=True)
 class EnergyPlan:
-    """How the energy of an attempt is read on each of its nodes.
+    """How to read the energy of an attempt on each of its nodes.
 
     Parameters
     ----------
     sources
         Names in the order they are tried.
     roots
-        Folders of counter files by source, where they are not the usual ones.
+        Folders of counter files by source, when they are not the usual ones.
     account
         Name of the accounts that the tasks of one driver share on a node.
     share
-        Of the node that the attempt has; 1: all of it.
+        Share of the node that the attempt has; 1: the whole node.
     nodes
-        How many it has.
+        Number of nodes of the attempt.
     """
 
     sources: tuple[str, ...]
@@ -218,5 +218,5 @@ class EnergyPlan:
 
 
 def label_text(use: EnergyUse) -> str:
-    """Return how an energy is known, for people, e.g. ``measured, pm_counters``."""
+    """Return the origin of an energy as text for people, e.g. ``measured, pm_counters``."""
     return f"{use.label}, {use.source}"

@@ -14,11 +14,11 @@ CALIBRATION_FILE = "calibration.json"
 EVALUATION_FILE = "evaluation.json"
 FIGURES_FILE = "evaluation.npz"
 MODEL_CARD_FILE = "MODEL_CARD.md"
-DOMAIN_FOLDER = "domain"  # a file per member and dataset: what the training split looks like to the member
-DATA_FILE = "data.json"  # what each dataset is: statistics, provenance and digest
+DOMAIN_FOLDER = "domain"  # a file per member and dataset: features of the training split as the member computes them
+DATA_FILE = "data.json"  # statistics, provenance and digest of each dataset
 MEMBERS_FOLDER = "members"
-ABSURD_ENERGY = 1.0  # eV/atom; a third of what binds a solid
-ABSURD_SHARE, ABSURD_FORCES = 10.0, 2.0  # times what a model that learned nothing has
+ABSURD_ENERGY = 1.0  # eV/atom; a third of a solid's binding energy
+ABSURD_SHARE, ABSURD_FORCES = 10.0, 2.0  # times the error of a model that learned nothing
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class PredictSpec(TaskSpec):
         return (self.checkpoint, *(dataset.path for dataset in self.datasets))
 
     def assigned(self, given: Assignment) -> PredictSpec:
-        """Return the spec of one attempt, which knows its device."""
+        """Return the spec of one attempt, with its device."""
         return replace(self, device=Device(given.device))
 
 
 @dataclass(frozen=True)
 class PredictResult:
-    """Where a member's predictions are."""
+    """The folder of a member's predictions."""
 
     output: str
     digest: str
@@ -87,7 +87,7 @@ class CalibrateSpec(TaskSpec):
 
 @dataclass(frozen=True)
 class GroupCoverage:
-    """How often intervals hold the label in one group of the test split: ``by`` element or size.
+    """How often intervals contain the label in one group of the test split: ``by`` element or size.
 
     ``error`` is the standard error, of bootstrap samples of whole clusters (trajectories, parent cells).
     """
@@ -104,17 +104,17 @@ class GroupCoverage:
 class QuantityReport:
     """One quantity (per-atom energy, or force components) of one dataset, on the test split.
 
-    Spread is the ensemble's standard deviation. ``rank_correlation`` is Spearman's between spread and
-    absolute error; ``coverage_raw`` is that of the interval mean +- z * spread before calibration.
-    ``scale`` and ``floor`` give the calibrated standard deviation sqrt((scale * spread)**2 + floor**2);
-    ``quantile`` the conformal factor q: the calibrated interval is mean +- q * calibrated deviation.
-    ``coverage_error`` is the standard error of ``coverage_calibrated`` with trajectories as clusters; ``ence_*``
-    and ``crps_*`` are the expected normalised calibration error and the continuous ranked probability score;
-    ``guaranteed`` is False when validation was too small for the finite-sample promise at this level.
-    ``calibration_error`` (root mean square over levels) and ``sharpness`` (root mean variance) are of the calibrated
-    deviation; so are ``auroc_worst`` and ``auprc_worst``, which say how well it finds the tenth of the entries with the
-    largest errors, and ``ause``, the area under its sparsification error. None: not measured, or nothing to find.
-    ``n`` is 0 when a split has no labels of this quantity: nothing else means anything then.
+    Spread is the ensemble's standard deviation. ``rank_correlation`` is Spearman's between spread and absolute error;
+    ``coverage_raw`` is that of the interval mean +- z * spread before calibration. ``scale`` and ``floor`` give the
+    calibrated standard deviation sqrt((scale * spread)**2 + floor**2); ``quantile`` the conformal factor q: the
+    calibrated interval is mean +- q * calibrated deviation. ``coverage_error`` is the standard error of
+    ``coverage_calibrated`` with trajectories as clusters; ``ence_*`` and ``crps_*`` are the expected normalised
+    calibration error and the continuous ranked probability score; ``guaranteed`` is False when validation was too small
+    for the finite-sample promise at this level. ``calibration_error`` (root mean square over levels) and ``sharpness``
+    (root mean variance) describe the calibrated deviation. So do ``auroc_worst`` and ``auprc_worst``, which measure how
+    well it finds the tenth of the entries with the largest errors, and ``ause``, the area under its sparsification
+    error. None: not measured, or nothing to find. ``n`` is 0 when a split has no labels of this quantity; the other
+    fields then have no meaning.
     """
 
     mae: float
@@ -149,7 +149,7 @@ class QuantityReport:
 
 @dataclass(frozen=True)
 class DomainReport:
-    """How well the distance to the training split tells structures apart, on the test split.
+    """How well the distance to the training split detects unfamiliar structures, on the test split.
 
     ``false_alarms`` is the share of structures like those of the dataset that may be beyond the threshold, ``found``
     the share of the test split that is.
@@ -173,9 +173,9 @@ class DifferenceReport:
 class DatasetReport:
     """Test results of the ensemble on one dataset; values of structures that are extensive are per atom.
 
-    ``others`` are targets beside energy and forces, by name, and ``declared`` says what they are. `quantities` has all.
-    ``weights`` of the members, by name, sum to one and were fitted on validation (empty: equal weights);
-    ``effective_members`` is 1 / sum(weights**2), None where weights are empty.
+    ``others`` are targets other than energy and forces, by name, and ``declared`` holds their declarations.
+    `quantities` returns all targets. ``weights`` of the members, by name, sum to one and were fitted on validation
+    (empty: equal weights); ``effective_members`` is 1 / sum(weights**2), None where weights are empty.
     """
 
     energy: QuantityReport
@@ -189,12 +189,12 @@ class DatasetReport:
     difference: DifferenceReport | None = None
 
     def quantities(self) -> list[tuple[Target, QuantityReport]]:
-        """Return every target with its results; ``n`` is 0 of one that the test split has no labels of."""
+        """Return every target with its results; ``n`` is 0 for a target without labels in the test split."""
         others = [(self.declared[name], report) for name, report in self.others.items()]
         return [(ENERGY, self.energy), (FORCES, self.forces), *others]
 
     def doubts(self) -> tuple[str, ...]:
-        """Return why nobody should use this: errors on the test split that are no sensible model's."""
+        """Return reasons not to use the ensemble: errors on the test split too large for a sound model."""
         energy, forces = self.energy, self.forces
         sentences = []
         if energy.n and (energy.mae > ABSURD_ENERGY or energy.mae > ABSURD_SHARE * max(energy.null_mae, 1e-3)):
@@ -224,20 +224,20 @@ class CalibrateResult:
 
 @dataclass(frozen=True)
 class FloorModel:
-    """What the floor of a deviation depends on: it is that of an entry of typical size and distance.
+    """Dependence of the floor of a deviation, which is stated for an entry of typical size and distance.
 
     Attributes
     ----------
     relative
-        Error of a component of a vector beside the floor, as a share of the vector's length.
+        Error of a component of a vector in addition to the floor, as a share of the vector's length.
     size_power
         The floor falls with this power of the atoms over ``typical_size``.
     distance_power
         The floor grows with this power of the distance to the training data over ``typical_distance``, from
         ``nearest`` to 1, the threshold of the domain. Beyond it the whole deviation grows in proportion.
     vanishing
-        Components of vectors that all members put below this vanish by symmetry where the environment is known: their
-        floor falls with them. 0: none do.
+        Vector components that all members predict below this value vanish by symmetry in known environments, and their
+        floor falls with them. 0: no component does.
     """
 
     relative: float = 0.0
@@ -251,10 +251,10 @@ class FloorModel:
 
 @dataclass(frozen=True)
 class QuantityCalibration:
-    """What turns a spread into an interval; see `QuantityReport` for the fields. ``n`` 0: there is none.
+    """Parameters that convert a spread to an interval; `QuantityReport` explains the fields. ``n`` 0: none exist.
 
-    ``model`` says what the floor depends on; None, of earlier versions: on nothing. ``by_element`` are quantiles of
-    their own that elements have.
+    ``model`` states the dependence of the floor; None, in records of earlier versions: the floor is constant.
+    ``by_element`` maps an element to its own quantile.
     """
 
     scale: float
@@ -284,8 +284,8 @@ class DomainCalibration:
 class DifferenceCalibration:
     """Calibration of differences of energies of structures whose compositions are proportional.
 
-    ``energy`` is per atom of the first structure; in place of a distance to the training data it takes that of the two
-    structures from each other, in units of ``separation``.
+    ``energy`` is per atom of the first structure; its distance is that between the two structures, in units of
+    ``separation``, instead of the distance to the training data.
     """
 
     energy: QuantityCalibration
@@ -296,10 +296,9 @@ class DifferenceCalibration:
 class DatasetCalibration:
     """Calibration of one dataset (branch), with the elements its labels hold.
 
-    ``weights`` of the members, by name, sum to one and hold for all targets alike; empty: equal weights. ``others`` are
-    targets beside energy and forces.
-    ``undetermined`` [D][S] are directions in the space of compositions, over ``elements``, that the dataset's reference
-    energies are a guess in.
+    ``weights`` of the members, by name, sum to one and apply to all targets; empty: equal weights. ``others`` are
+    targets other than energy and forces. ``undetermined`` [D][S] are directions in the space of compositions, over
+    ``elements``, in which the dataset's reference energies are a guess.
     """
 
     energy: QuantityCalibration
@@ -312,7 +311,7 @@ class DatasetCalibration:
     difference: DifferenceCalibration | None = None
 
     def of(self, target: str) -> QuantityCalibration | None:
-        """Return the calibration of a target; None where there is none."""
+        """Return the calibration of a target, or None."""
         found = {ENERGY.name: self.energy, FORCES.name: self.forces, **self.others}.get(target)
         return found if found is not None and found.n else None
 

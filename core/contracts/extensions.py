@@ -1,7 +1,8 @@
 """Extensions of other installed packages, found by entry points: readers, algorithms, and others.
 
-An entry point's name is the extension's name, and its value names a description. The module that holds the description
-is imported by the engine, so it should hold little more; what the description points at is imported where it runs.
+An entry point's name is the extension's name, and its value names a description. The engine imports the module of the
+description, so that module should hold little more. The program that runs the extension imports the object that the
+description names.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ STAGES = "gfm_pipeline.stages"  # the group of stages: the schema of workflows a
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return a sentence with the nearest known word, or all of them."""
+    """Return a sentence with the nearest known word, or with all known words."""
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1)
     if close:
@@ -36,13 +37,13 @@ class Extensions(Generic[D]):
     Parameters
     ----------
     what
-        What one is, for messages: ``reader``.
+        Noun for messages: ``reader``.
     group
         The group of entry points.
     kind
         The class of a description.
     built_in
-        Those that come along; they win over entry points of the same name.
+        Built-in descriptions; they take precedence over entry points of the same name.
     """
 
     what: str
@@ -51,7 +52,7 @@ class Extensions(Generic[D]):
     built_in: Mapping[str, D]
 
     def names(self) -> list[str]:
-        """Return the names of all, those of other packages included."""
+        """Return all names, including those of other packages."""
         return sorted({*self.built_in, *(point.name for point in entry_points(group=self.group))})
 
     def describe(self, name: str) -> D:
@@ -60,7 +61,7 @@ class Extensions(Generic[D]):
         Raises
         ------
         ConfigError
-            When there is none of that name, two packages have one, or a package's description cannot be imported.
+            When no extension or more than one package has that name, or a package's description cannot be imported.
         """
         if name in self.built_in:
             return self.built_in[name]
@@ -94,7 +95,7 @@ def _package(point: EntryPoint) -> str:
 
 
 def imported(whose: str, where: str) -> Any:
-    """Return what ``module:attribute`` of a description names; ``whose`` begins the sentence that refuses it.
+    """Import the object that ``module:attribute`` of a description names; ``whose`` begins the error sentence.
 
     Raises
     ------

@@ -31,7 +31,7 @@ class ValueKind(StrEnum):
 
 
 class Group(StrEnum):
-    """What part of a training a hyperparameter belongs to."""
+    """The part of a training to which a hyperparameter belongs."""
 
     MODEL = "model"
     OPTIMISER = "optimiser"
@@ -48,28 +48,28 @@ class Hyperparameter:
     name
         Its key in ``search.space`` (options: below ``per_algorithm``, as ``options.NAME``), and in a candidate.
     kind
-        What its values are.
+        The kind of its values.
     default
-        What a model has that was not told a value: a candidate of an older journal, or a search space without the key.
+        The value when none is given: in a candidate of an older journal, or with a search space without the key.
     help
-        What it is, in one sentence.
+        Its meaning in one sentence.
     group
-        What it belongs to.
+        The part of a training to which it belongs.
     low, high
         Bounds; None: without bound. Numbers only.
     open_low, open_high
         Whether the bound itself is refused.
     choices
-        The names there are; names only.
+        The allowed names; for names only.
     registry
-        What the names are of, where other packages may add some; then ``choices`` is empty.
+        The extensions that the names refer to, when other packages may add names; ``choices`` is then empty.
     search
-        What ``search.space`` searches where the key is left out: a list, ``(low, high)`` or a value. None: nothing,
-        the default holds and the key does not enter the settings of a campaign.
+        The values that ``search.space`` searches without the key: a list, ``(low, high)`` or a value. None: none; the
+        default applies, and the settings of a campaign do not contain the key.
     log
         Whether the ``search`` range has a logarithmic scale.
     former
-        What earlier versions searched where the key is left out: campaigns that began so keep it.
+        The values that earlier versions searched without the key; campaigns that began with them keep them.
     """
 
     name: str
@@ -93,12 +93,12 @@ class Hyperparameter:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names there are, those of other packages included; empty: any."""
+        """The allowed names, including those of other packages; empty: any."""
         return self.choices if self.registry is None else tuple(self.registry.names())
 
     @property
     def range_text(self) -> str:
-        """What is allowed, as the middle of a sentence: ``a whole number from 1 to 64``."""
+        """The allowed values, as the middle of a sentence: ``a whole number from 1 to 64``."""
         if self.kind is ValueKind.NAME:
             return f"one of {', '.join(self.names)}" if self.names else "a name"
         if self.kind is ValueKind.SWITCH:
@@ -152,7 +152,7 @@ class Hyperparameter:
             return self.registry is None and (not self.choices or value in self.choices)
         try:
             self.registry.describe(value)
-        except ConfigError as error:  # of another package, and not fit to be used
+        except ConfigError as error:  # a broken extension of another package
             why = f"{error.message[0].lower()}{error.message[1:].rstrip('.')}"
             raise Refused(f"cannot be {value}: {why}", error.hint, at) from error
         return True
@@ -165,7 +165,7 @@ class Hyperparameter:
         return f"Write for instance {self.name}: {_shown(self.default)}."
 
     def read(self, value: Any) -> Any:
-        """Return what a search space says of it, checked: a value, a list of values, or a range as a mapping.
+        """Return the checked entry of a search space: a value, a list of values, or a range as a mapping.
 
         Raises
         ------
@@ -210,13 +210,13 @@ class Hyperparameter:
         return {"low": low, "high": high, "scale": str(scale)}
 
     def json_schema(self) -> dict[str, Any]:
-        """Return the JSON schema of what `read` takes."""
+        """Return the JSON schema of the values that `read` accepts."""
         one: dict[str, Any] = {"type": {ValueKind.WHOLE: "integer", ValueKind.REAL: "number"}.get(self.kind, "string")}
         if self.kind is ValueKind.SWITCH:
             one = {"type": "boolean"}
         if self.choices:
             one["enum"] = list(self.choices)
-        if self.registry is not None:  # the schema stays that of this package, whatever others are installed
+        if self.registry is not None:  # the schema covers this package only, whatever other packages are installed
             one["examples"] = list(self.registry.built_in)
         if self.low is not None:
             one["exclusiveMinimum" if self.open_low else "minimum"] = self.low
@@ -245,7 +245,7 @@ def declared(kind: ValueKind, text: str, group: Group = Group.MODEL, **rules: An
 
 
 def table_of(settings: type[Any]) -> dict[str, Hyperparameter]:
-    """Return by name the hyperparameters that the fields of a dataclass declare."""
+    """Return the hyperparameters that the fields of a dataclass declare, by name."""
     found = {}
     for each in fields(settings):
         if _DECLARED in each.metadata:
@@ -260,7 +260,7 @@ def find(declared: Iterable[Hyperparameter], owner: str, name: str) -> Hyperpara
     Raises
     ------
     Refused
-        When there is none of that name.
+        When no option has that name.
     """
     known = {option.name: option for option in declared}
     if name not in known:
@@ -269,7 +269,7 @@ def find(declared: Iterable[Hyperparameter], owner: str, name: str) -> Hyperpara
 
 
 def complete(declared: Sequence[Hyperparameter], owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the value of every option of ``owner``: the given one, checked, or the default.
+    """Return the value of every option of ``owner``: the given value, checked, or the default.
 
     Raises
     ------
@@ -281,7 +281,7 @@ def complete(declared: Sequence[Hyperparameter], owner: str, given: Mapping[str,
 
 
 def _number(value: Any, *, whole: bool) -> int | float | None:
-    """Return a finite number that is not a boolean, as it was written; whole ones as ``int``; None for all else."""
+    """Return a finite number that is not a boolean, as written; whole numbers as ``int``; None for other values."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -295,7 +295,7 @@ def _number(value: Any, *, whole: bool) -> int | float | None:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as it may stand in a message: short, and as YAML would have it."""
+    """Return a value as text for a message: short, in YAML's notation."""
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, float) and not math.isfinite(value):

@@ -17,10 +17,10 @@ CHUNK = 2048  # graphs in a written block: windows of this size read back at dis
 
 @dataclass(frozen=True)
 class LabelExtent:
-    """What one BP file holds of one split.
+    """The part of one split in one BP file.
 
-    ``atom_start`` is the first atom (a row of ``<label>/pos`` of this file) of each chunk of `CHUNK` graphs: with
-    it a reader finds any window of whole chunks without the offsets of every graph.
+    ``atom_start`` is the first atom (a row of ``<label>/pos`` of this file) of each chunk of `CHUNK` graphs: a reader
+    uses it to find any window of whole chunks without the offsets of every graph.
     """
 
     n_graphs: int
@@ -222,7 +222,7 @@ class RecordLine:
     n_atoms: int
     energy: float
     energy_per_atom: float
-    max_force: float | None  # None: the forces are not known
+    max_force: float | None  # None: forces not known
     group: str
     periodic: str
     charge: float | None = None

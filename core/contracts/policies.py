@@ -1,9 +1,9 @@
 """Policies of a campaign that users may replace.
 
-They say when candidates stop, how new ones are proposed, who becomes a member of the ensemble, when a member has
-converged, and what the raw uncertainty of predictions is. Each is declared by a `PolicyDescription`, which is read on
-the login node without importing the policy. A package adds one by an entry point of its group: its name is the one
-users write, its value names the description.
+Policies decide when candidates stop, how to propose new ones, which candidates become members of the ensemble, when a
+member has converged, and how to compute the raw uncertainty of predictions. A `PolicyDescription` declares each policy;
+the login node reads it without importing the policy. A package adds a policy by an entry point of its group: users
+write the name of the entry point, and its value names the description.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ P = TypeVar("P")
 
 @dataclass(frozen=True)
 class PolicyDescription:
-    """What is known of a policy without importing it.
+    """Facts about a policy, available without importing it.
 
     Parameters
     ----------
     target
-        ``module:class``; the class is called with the options by name.
+        ``module:class``; the class takes the options by name.
     summary
-        What it does, in one line.
+        Its action in one line.
     paper
-        Where it was published.
+        Its publication.
     options
         Its settings.
     """
@@ -42,7 +42,7 @@ class PolicyDescription:
     options: tuple[Hyperparameter, ...] = ()
 
     def complete(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the value of every option: the given one, checked, or the default.
+        """Return the value of every option: the given value, checked, or the default.
 
         Raises
         ------
@@ -170,23 +170,23 @@ UNCERTAINTIES = Extensions(
 )
 ENSEMBLE = PolicyChoice("ensemble", {})
 
-# The policies of a stage whose settings bear no word of one: those of the first version. A campaign that
-# began with them keeps them, though another may be the default of new ones by now.
+# The policies of a stage whose settings name none: those of the first version. A campaign that began with them keeps
+# them, even if new campaigns have other defaults now.
 UNSAID = {"stopping": "asha", "proposals": "deephyper", "selection": "best", "criterion": "plateau"}
 
 
 def default_choice(group: Extensions[PolicyDescription], name: str) -> PolicyChoice:
-    """Return one that comes along, with the defaults of its options."""
+    """Return a built-in policy with the defaults of its options."""
     return PolicyChoice(name, group.built_in[name].complete(name, {}))
 
 
 def make_policy(group: Extensions[PolicyDescription], choice: PolicyChoice, base: type[P]) -> P:
-    """Return a policy, ready to be asked.
+    """Construct a policy.
 
     Raises
     ------
     ConfigError
-        When there is none of that name, its module cannot be imported, or it is not a ``base``.
+        When no policy has that name, its module cannot be imported, or it is not a ``base``.
     """
     description = group.describe(choice.name)
     module, _, attribute = description.target.partition(":")

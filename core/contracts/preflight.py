@@ -11,26 +11,26 @@ OBSERVATIONS_FOLDER = "seen"  # in the attempt's folder: a `RankSeen` of each ra
 
 @dataclass(frozen=True)
 class PreflightSpec:
-    """What one launch of the program does.
+    """Instructions for one launch of the program.
 
     Parameters
     ----------
     ranks
         Processes of the launch.
     device
-        What trainings of the site compute on.
+        The device on which trainings of the site compute.
     visible_variable
         The variable that masks GPUs; None: the site has none.
     packages
-        Imported by the first rank of each node, to see whether they are there and in which version.
+        The first rank of each node imports these to report whether they are installed, and in which version.
     data
-        Folder in which rank 0 writes a file with ADIOS2 that the last rank reads; None: that is not done.
+        Folder in which rank 0 writes a file with ADIOS2 and the last rank reads it; None: no such test.
     data_megabytes
         Its size.
     exchange_megabytes
-        Sizes of the tensors that all ranks sum; empty: they do not meet.
+        Sizes of the tensors that all ranks sum; empty: no exchange between ranks.
     counters
-        Folders of energy counters by source, where they are not the usual ones.
+        Folders of energy counters by source, when they are not the usual ones.
     timeout
         Longest wait for another rank, seconds.
     """
@@ -48,36 +48,36 @@ class PreflightSpec:
 
 @dataclass(frozen=True)
 class RankObservation:
-    """What one rank was given and found.
+    """The resources and findings of one rank.
 
     Parameters
     ----------
     rank, local_rank, node
         Where it is.
     mask
-        The variable that masks GPUs, as the program has it; None: it is not set.
+        Value of the variable that masks GPUs; None: not set.
     cores
         Hardware threads it may use.
     python, executable
         Version and path of its interpreter.
     packages, missing
-        Versions of the packages asked for, and why others cannot be imported.
+        Versions of the requested packages, and the reasons why others cannot be imported.
     build
-        What torch was built for: ``cpu``, ``cuda 12.8``, ``rocm 7.1``, ``xpu 2025.1``; '' where nobody looked.
+        The platform of torch's build: ``cpu``, ``cuda 12.8``, ``rocm 7.1``, ``xpu 2025.1``; '' when not examined.
     devices, device
-        How many devices torch sees, and the name of the first; None where it was not asked.
+        Number of devices that torch sees, and the name of the first; None when not examined.
     device_cores
-        Hardware threads beside the device as Linux knows them, as a text list; '' where it does not tell.
+        Hardware threads near the device according to Linux, as a text list; '' when not known.
     device_trouble
         Why the device cannot compute.
     energy, energy_trouble
-        Sources of energy: a reading (J), or why there is none.
+        Sources of energy: a reading (J), or the reason why there is none.
     mpi, mpi_trouble
-        MPI library of mpi4py, or why there is none.
+        MPI library of mpi4py, or the reason why there is none.
     written, read
         Speeds of ADIOS2 (MB/s) of this rank.
     data_trouble
-        What went wrong with the file.
+        The error of the test with the file.
     """
 
     rank: int
@@ -112,13 +112,13 @@ class Rate:
 
     @property
     def gigabytes_per_second(self) -> float:
-        """Size over time, what a training sees of the network."""
+        """Size over time: the bandwidth available to a training."""
         return self.megabytes / 1000 / self.seconds
 
 
 @dataclass(frozen=True)
 class PreflightResult:
-    """What all ranks found together.
+    """The findings of all ranks.
 
     ``clocks`` are the differences of the ranks' clocks from rank 0's (s).
     """

@@ -1,8 +1,8 @@
-"""The readers there are: those that come along, and those that other installed packages add.
+"""The available readers: built-in ones, and ones that other installed packages add.
 
 A package adds a reader by an entry point of the group ``gfm_pipeline.readers``, whose name is the reader's and whose
-value names a `ReaderDescription`. The module it is in is imported by the engine, so it should hold the description
-and the option model only; the reader itself is imported where records are read.
+value names a `ReaderDescription`. The engine imports the module of the description, so that module should hold only the
+description and the option model. The program that reads records imports the reader itself.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ _GENERATORS = "gfm_pipeline.apps.ingest.generators"
 
 @dataclass(frozen=True)
 class ReaderDescription:
-    """What the engine knows of a reader without importing it.
+    """Facts about a reader, available to the engine without importing it.
 
     Parameters
     ----------
     options
         Model of its options.
     reader
-        ``module:class``; the class is called without arguments and gives a `gfm_pipeline.apps.ingest.records.Reader`.
+        ``module:class``; the class takes no arguments and returns a `gfm_pipeline.apps.ingest.records.Reader`.
     summary
-        What it reads, in one line.
+        Its input in one line.
     makes_data
         It generates records and reads no files.
     fixed_units
-        Its format fixes the units, and the reader gives eV and Angstrom: a source must not name other units.
+        Its format fixes the units, and the reader returns eV and Angstrom: a source must not name other units.
     no_forces
-        Its format has no forces: sources are read for their energies, ``force_sign: none``.
+        Its format has no forces: only energies are read from sources, ``force_sign: none``.
     labels
-        Names of the labels beside energy and forces that a generator computes; None: only its records show them.
+        Names of the labels other than energy and forces that a generator computes; None: known from its records only.
     names
         Patterns of the names of its files, in lower case; `init` tries it on files of such names.
     """
@@ -159,16 +159,16 @@ READERS = Extensions("reader", ENTRY_POINTS, ReaderDescription, BUILT_IN)
 
 
 def reader_names() -> list[str]:
-    """Return the names of all readers, those of other packages included."""
+    """Return the names of all readers, including those of other packages."""
     return READERS.names()
 
 
 def describe(name: str) -> ReaderDescription:
-    """Return the description of a reader. Those that come along win over entry points of the same name.
+    """Return the description of a reader. Built-in readers take precedence over entry points of the same name.
 
     Raises
     ------
     ConfigError
-        When there is none of that name, two packages have one, or a package's description cannot be imported.
+        When no reader or more than one package has that name, or a package's description cannot be imported.
     """
     return READERS.describe(name)

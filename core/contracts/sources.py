@@ -1,4 +1,4 @@
-"""Settings of a source that belong to its reader, checked by the engine before anything is started.
+"""Settings of a source that belong to its reader; the engine checks them before it starts anything.
 
 Group keys: besides a metadata key, ``SourceSettings.group_key`` may be ``@file`` (each file, or member of an
 archive, is a group), ``@record`` (records are independent) or ``@block:N`` (N consecutive records of a file are a
@@ -22,7 +22,7 @@ from gfm_pipeline.core.explain import expected_text, short
 
 @dataclass(frozen=True)
 class RecordedFile:
-    """A file that ingest read: its name, its SHA-256, and where it was; None: that is not known any more."""
+    """A file that ingest read: its name, its SHA-256, and its path; None: no longer known."""
 
     name: str
     digest: str
@@ -48,7 +48,7 @@ def parse_options(reader: str, options: dict[str, Any]) -> ReaderOptions:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        own = first["type"] == "value_error"  # a rule of the reader's, in its own words
+        own = first["type"] == "value_error"  # a rule of the reader, with the reader's message
         rule = (
             first["msg"].removeprefix("Value error, ")
             if own
@@ -76,7 +76,7 @@ def block_size(group_key: str | None) -> int | None:
     Raises
     ------
     ConfigError
-        For any other key beginning with ``@`` than ``@file``, ``@record`` and ``@block:N``.
+        For a key that begins with ``@`` and is not ``@file``, ``@record`` or ``@block:N``.
     """
     if group_key is None or not group_key.startswith("@") or group_key in ("@file", "@record"):
         return None
@@ -86,7 +86,7 @@ def block_size(group_key: str | None) -> int | None:
     raise ConfigError(f"Group key {group_key!r} is not known.", "Use @file, @record, @block:N or a metadata key.")
 
 
-# As files and keys spell them, whatever the case.
+# Spellings in files and keys; case is ignored.
 _SPELLINGS = {
     Split.TRAIN: ("train", "training", "trainset", "train_set"),
     Split.VALIDATION: ("validation", "valid", "val", "valset", "val_set", "validate", "dev"),
@@ -96,12 +96,12 @@ _SPLITS = {name: split for split, names in _SPELLINGS.items() for name in names}
 
 
 def split_named(name: str | None) -> Split | None:
-    """Return the split of a name such as ``train``, ``valid`` or ``testset``; None where it is no such name."""
+    """Return the split for a name such as ``train``, ``valid`` or ``testset``; None for other names."""
     return None if name is None else _SPLITS.get(name.strip().lower())
 
 
 def force_label(reader: str, named: ForceSign | None) -> ForceSign:
-    """Return what the force label of a source is: as it was named, or the reader's own.
+    """Return the meaning of a source's force label: the setting, or else the reader's own.
 
     Raises
     ------

@@ -29,7 +29,7 @@ def describe_target(name: str) -> Target:
     Raises
     ------
     ConfigError
-        When there is none, a package's declaration cannot be imported, or it does not hold together.
+        When no target has that name, a package's declaration cannot be imported, or it contradicts itself.
     """
     target = TARGETS.describe(name)
     if target.name != name:
@@ -40,12 +40,12 @@ def describe_target(name: str) -> Target:
 
 
 def check_target(target: Target) -> Target:
-    """Return a target whose declaration holds together.
+    """Return a target after a check that its declaration is consistent.
 
     Raises
     ------
     Refused
-        When it does not; ``at`` names the field at fault.
+        When it is not; ``at`` names the field at fault.
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", target.name):
         raise Refused(f"names {target.name!r}", "Names are letters, digits and underscores, a letter first.")
@@ -82,7 +82,7 @@ def check_target(target: Target) -> Target:
 
 
 def _checked(target: Target) -> Target:
-    """Return a target whose declaration holds together; raises `ConfigError`."""
+    """Return a target after a check that its declaration is consistent; raises `ConfigError`."""
     try:
         return check_target(target)
     except Refused as error:
@@ -97,9 +97,9 @@ def check_together(targets: Sequence[Target], *, direct_forces: bool) -> None:
     Parameters
     ----------
     targets
-        What is predicted.
+        The predicted targets.
     direct_forces
-        Whether forces come from a head of their own, not from the energy.
+        Whether forces come from a separate head, not from the energy.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def check_together(targets: Sequence[Target], *, direct_forces: bool) -> None:
 
 
 def unlabelled_sentence(target: Target, of_what: str) -> str:
-    """Return the sentence that no record has a label of a target; ``of_what`` is the data that were looked at."""
+    """Return the sentence that no record has a label of a target; ``of_what`` names the examined data."""
     names = target.names
     called = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
     return (

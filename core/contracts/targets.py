@@ -1,9 +1,9 @@
-"""The properties a model predicts: those that come along, and those that other installed packages or workflows add.
+"""The properties that a model predicts: built-in ones, and ones that other packages or workflows add.
 
 A target is one declared record. Records of data, datasets, batches, heads, losses, validation, calibration, reports and
-the calculator loop over targets, and none of them knows one by name that is not special in physics. A package adds a
-target by an entry point of the group ``gfm_pipeline.targets``, whose name is the one users write under ``targets`` in a
-workflow and whose value names a `Target`; a workflow may declare one on the spot.
+the calculator loop over targets, and none of them names a target unless physics makes it special. A package adds a
+target by an entry point of the group ``gfm_pipeline.targets``. Users write the name of the entry point under
+``targets`` in a workflow; its value names a `Target`. A workflow may also declare a target itself.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ class Constraint(StrEnum):
 
 
 References = Mapping[str, Mapping[str, float]]  # target -> element symbol, or OF_MEAN, -> what is subtracted
-# Names of columns of datasets and of keys of HydraGNN's samples, and so of no target.
+# Names of columns of datasets and of keys of HydraGNN's samples; no target may have them.
 _COLUMNS = (
     "atomic_numbers pos energy_per_atom cell pbc natoms graph_attr group origin degrees x y edge_index edge_attr "
     "edge_shifts chemical_composition batch ptr dataset"
 )
 RESERVED = frozenset(_COLUMNS.split(" "))
 CHARGE, SPIN = "charge", "spin"  # total charge (e) and spin multiplicity
-ATTRIBUTES = (CHARGE, SPIN)  # of structures, which models may be told; NaN where they are not known
-ATTRIBUTE_NAMES = {  # what data and ``atoms.info`` call them; OMol25 says ``charge`` and ``spin``
+ATTRIBUTES = (CHARGE, SPIN)  # of structures, inputs of some models; NaN when not known
+ATTRIBUTE_NAMES = {  # their names in data and ``atoms.info``; OMol25 uses ``charge`` and ``spin``
     CHARGE: ("charge", "total_charge"),
     SPIN: ("spin", "spin_multiplicity", "multiplicity"),
 }
@@ -86,25 +86,25 @@ class Target:
     Parameters
     ----------
     name
-        What workflows, datasets, reports and results of calculators call it: letters, digits and underscores.
+        Its name in workflows, datasets, reports and results of calculators: letters, digits and underscores.
     unit
-        Unit of its values, in datasets and predictions: ``eV``, ``e*Angstrom``; empty for numbers without unit.
+        Unit of its values in datasets and predictions: ``eV``, ``e*Angstrom``; empty for numbers without unit.
     text
-        What it is, in one line.
+        The target in one line.
     level, rank, origin, reference, constraint
         See there.
     extensive
-        Whether the values of two structures far apart add up. Of structures, errors are then per atom, and predictions
-        sums over atoms; else they are means over atoms.
+        Whether the values of two structures far apart add up. For values of structures, errors are then per atom and
+        predictions are sums over atoms; otherwise predictions are means over atoms.
     keys
-        Names that data call it by, the first one preferred; empty: ``name``.
+        Its names in data, the preferred one first; empty: ``name``.
     word, title
-        What sentences and headings call its values: ``force``, ``Force components``; empty: ``name``.
+        The words for its values in sentences and headings: ``force``, ``Force components``; empty: ``name``.
     shown_unit, shown_factor
-        Unit that reports print errors in, and how many of it one ``unit`` (per atom, of extensive values) is; empty:
-        ``unit`` itself.
+        Unit of errors in reports, and the factor from ``unit`` (per atom for extensive values) to it; empty: ``unit``
+        itself.
     weight
-        Weight of its loss unless a workflow says another.
+        Weight of its loss unless a workflow sets another.
     """
 
     name: str
@@ -125,7 +125,7 @@ class Target:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names that data call it by, the first one preferred."""
+        """Its names in data, the preferred one first."""
         return self.keys or (self.name,)
 
     @property
@@ -140,7 +140,7 @@ class Target:
 
     @property
     def error_unit(self) -> str:
-        """Unit of errors: of extensive values of structures, per atom."""
+        """Unit of errors: per atom for extensive values of structures."""
         return f"{self.unit}/atom" if self.per_atom else self.unit
 
     @property
@@ -155,21 +155,21 @@ class Target:
 
     @property
     def noun(self) -> str:
-        """What sentences call its values."""
+        """The word for its values in sentences."""
         return self.word or self.name
 
     @property
     def heading(self) -> str:
-        """What headings call its values."""
+        """The words for its values in headings."""
         return self.title or self.name
 
     def learned(self) -> dict[str, Any]:
-        """Return what trained models depend on, as plain data: not where it is found, nor how it is printed."""
+        """Return the fields on which trained models depend, as plain data: not its names in data, nor its printing."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _OF_DATA}
 
     @property
     def learned_nothing(self) -> str:
-        """What a model that learned nothing predicts."""
+        """The prediction of a model that learned nothing."""
         return _LEARNED_NOTHING[self.reference]
 
 
@@ -253,7 +253,7 @@ BAND_GAP = Target(
     keys=("band_gap", "bandgap", "gap", "homo_lumo_gap"),
 )
 
-DEFAULT = (ENERGY, FORCES)  # of a workflow that names none, and of everything recorded before targets were declared
+DEFAULT = (ENERGY, FORCES)  # for workflows that name none, and for all records from before targets were declared
 
 
 TARGETS = Extensions(
@@ -270,6 +270,6 @@ def is_default(target: Target) -> bool:
 
 
 def order_of(target: Target) -> tuple[int, str]:
-    """Return what targets are sorted by: those of `DEFAULT` come first, the others by their names."""
+    """Return the sort key of a target: those of `DEFAULT` come first, the others by name."""
     names = [one.name for one in DEFAULT]
     return (names.index(target.name) if target.name in names else len(names), target.name)

@@ -1,11 +1,10 @@
 """The contract of every program on a compute node: its call, and its end.
 
-A program is ``python -m gfm_pipeline.apps.<program> SPEC.json``. Its working folder is the
-attempt's own. It touches ``heartbeat`` from its own loop, appends lines to ``progress.jsonl``,
-writes ``result.json`` there when it succeeds, leaves at the next safe point when SIGTERM comes
-(or ``stop`` appears, which is earlier), and ends with one of `ExitCode`. A program whose next
-attempt goes on from what it saved says how far that is in ``saved``. Nothing parses its
-standard output. The wrapper keeps ``wrapper.json`` while it runs and leaves ``exit.json``.
+A program is ``python -m gfm_pipeline.apps.<program> SPEC.json``. Its working folder is the attempt's own. It touches
+``heartbeat`` from its own loop, appends lines to ``progress.jsonl``, and writes ``result.json`` when it succeeds. After
+SIGTERM (or the file ``stop``, which appears earlier) it exits at the next safe point. It ends with one of `ExitCode`. A
+program whose next attempt can continue from saved work writes its progress to ``saved``. Nothing parses its standard
+output. The wrapper keeps ``wrapper.json`` while it runs and leaves ``exit.json``.
 """
 
 from __future__ import annotations
@@ -51,9 +50,9 @@ __all__ = [
 
 PROGRESS_FILE = "progress.jsonl"
 RESULT_FILE = "result.json"
-HEARTBEAT_FILE = "heartbeat"  # touched by the program; silent too long, it is killed
-SAVED_FILE = "saved"  # a number that rises with what a next attempt need not do again
-CHAOS_FILE = "chaos"  # what `run --chaos` did to the attempt, in a sentence
+HEARTBEAT_FILE = "heartbeat"  # touched by the program; after too long a silence the program is killed
+SAVED_FILE = "saved"  # a number that rises with the work that a next attempt need not repeat
+CHAOS_FILE = "chaos"  # the action of `run --chaos` on the attempt, in a sentence
 
 
 @dataclass(frozen=True)
@@ -73,11 +72,11 @@ class Assignment:
     previous_attempts
         Working folders of the earlier attempts at the task, newest last.
     micro_batch
-        Graphs in memory at a time per rank, after attempts that ran out of memory; None: as the spec says.
+        Graphs in memory at a time per rank, after attempts that ran out of memory; None: the value in the spec.
     ranks, threads
         Processes of the task, and threads of each.
     device
-        Where the task computes, by torch's name: ``cpu``, ``cuda`` or ``xpu``.
+        Device of the task, by torch's name: ``cpu``, ``cuda`` or ``xpu``.
     compile
         When a training compiles its pass: ``never``, ``auto`` or ``always``.
     """
@@ -91,17 +90,17 @@ class Assignment:
 
 
 class TaskSpec:
-    """What the engine may ask of the spec of any program. Specs are frozen dataclasses that inherit from this class."""
+    """The interface of all specs to the engine. Specs are frozen dataclasses that inherit from this class."""
 
     def inputs(self) -> tuple[str, ...]:
-        """Return the published folders the program reads; the engine makes those that are gone again."""
+        """Return the published folders that the program reads; the engine recreates missing ones."""
         return ()
 
     def assigned(self, given: Assignment) -> Self:  # noqa: ARG002 - what a program of one rank on the CPU needs: nothing
-        """Return the spec of one attempt: this one, with what the program wants to know of ``given``."""
+        """Return the spec of one attempt: this spec with the program's inputs from ``given``."""
         return self
 
     @property
     def divisible_batch(self) -> int | None:
-        """Graphs that may be computed in smaller parts when memory runs out; None: the program has no such batch."""
+        """Graphs per batch that can be split when memory runs out; None: the program has no such batch."""
         return None

@@ -23,7 +23,7 @@ class ForceHead(StrEnum):
 
 
 class Conditioning(StrEnum):
-    """Inputs of models besides atoms."""
+    """Inputs of models in addition to atoms."""
 
     NONE = "none"
     CHARGE = "charge"  # total charge
@@ -40,7 +40,7 @@ class Compile(StrEnum):
     """When trainings compile their pass (`torch.compile`)."""
 
     NEVER = "never"
-    AUTO = "auto"  # where it pays
+    AUTO = "auto"  # when it saves time
     ALWAYS = "always"
 
 
@@ -113,14 +113,14 @@ HYPERPARAMETERS: Mapping[str, Hyperparameter] = _OF_MODEL | _OF_OPTIMISER
 
 
 def settings_of(chosen: Mapping[str, Any]) -> tuple[ModelSettings, OptimiserSettings]:
-    """Return what a candidate's hyperparameters are to the model and to the optimiser.
+    """Return the settings of the model and of the optimiser from a candidate's hyperparameters.
 
-    A candidate of an older journal may lack some: the declared defaults hold.
+    A candidate of an older journal may lack some; the declared defaults then apply.
 
     Raises
     ------
     ConfigError
-        When one is not known here, or its value is of the wrong type.
+        When a hyperparameter is unknown, or its value is of the wrong type.
     """
     model: dict[str, Any] = {"algorithm": chosen.get("algorithm"), "options": {}}
     optimiser: dict[str, Any] = {field: {} for field in FIELDS.values()}
@@ -160,11 +160,12 @@ class DatasetRef:
 class Convergence:
     """Train at constant rate until the validation stops improving, then anneal, then stop.
 
-    Every ``check_every`` graphs the EMA weights are validated. When ``criterion`` (one of
-    `gfm_pipeline.core.contracts.policies.CRITERIA`, with its ``options``) says so, by default when the objective has
-    improved by less than ``min_delta`` (relative) over the last ``patience`` checks, or when ``max_graphs`` (counted
-    over the model's whole life) is reached, the learning rate is annealed to zero over ``anneal_fraction`` of the
-    graphs seen so far. The run is ``converged`` in the first case and ``limit`` in the second.
+    The program validates the EMA weights every ``check_every`` graphs. It anneals the learning rate to zero over
+    ``anneal_fraction`` of the graphs seen so far when ``criterion`` (one of
+    `gfm_pipeline.core.contracts.policies.CRITERIA`, with its ``options``) is met or ``max_graphs`` (counted over the
+    model's whole life) is reached. The default criterion is met when the objective has improved by less than
+    ``min_delta`` (relative) over the last ``patience`` checks. The run is ``converged`` in the first case and ``limit``
+    in the second.
     """
 
     check_every: int
@@ -183,10 +184,10 @@ class TrainSpec(TaskSpec):
     Parameters
     ----------
     checkpoint
-        Published checkpoint folder to go on from; None: from random weights.
+        Published checkpoint folder to continue from; None: start from random weights.
     previous_attempts
-        Folders of earlier attempts of this same task, newest last; the newest valid
-        checkpoint in them is continued bit for bit.
+        Folders of earlier attempts of this same task, newest last; training continues from the newest valid checkpoint
+        in them, bit for bit.
     output
         Folder to publish the final checkpoint in.
     validation_limit
@@ -194,21 +195,21 @@ class TrainSpec(TaskSpec):
     temperature
         Datasets are sampled with probability proportional to n**(1/temperature).
     micro_batch
-        Graphs that are in memory at a time on a rank; None: its whole share of the batch. An optimiser step and its
-        result stay those of the whole batch, up to the rounding of sums.
+        Graphs in memory at a time on a rank; None: its whole share of the batch. The optimiser steps and results equal
+        those of the whole batch, up to the rounding of sums.
     ranks
-        Processes that train together, each on its share of every batch. Steps and results are those of one rank up
-        to the rounding of sums, and bit for bit those of the same number of ranks.
+        Processes that train together, each on its share of every batch. Steps and results equal those of one rank up to
+        the rounding of sums. With the same number of ranks they are equal bit for bit.
     device
-        Where each rank computes; of several devices it sees it uses the first.
+        Device of each rank; a rank that sees several devices uses the first.
     window
-        Structures of a training split that are shuffled among each other, and a rank has in memory. Smaller splits are
-        held whole, with their edges; of larger ones whole blocks are read as they come. The order of the graphs
-        depends on it.
+        Number of structures of a training split that a rank holds in memory and shuffles together. Smaller splits stay
+        in memory whole, with their edges; larger splits are read in whole blocks during training. The order of the
+        graphs depends on this number.
     targets
-        What the model learns to predict. The weight of the forces is ``optimiser.force_weight``.
+        Targets that the model learns. The weight of the forces is ``optimiser.force_weight``.
     horizon
-        Graphs of the model's life that schedules last for, which may be those of several tasks; None: those of this.
+        Length of the schedules, in graphs of the model's life; it may span several tasks. None: this task's graphs.
     """
 
     task: str
@@ -236,17 +237,17 @@ class TrainSpec(TaskSpec):
 
     @property
     def schedule_graphs(self) -> int | None:
-        """Graphs of the model's life that schedules last for."""
+        """Length of the schedules, in graphs of the model's life."""
         last = self.budget_graphs if self.convergence is None else self.convergence.max_graphs
         return last if self.horizon is None else self.horizon
 
     def inputs(self) -> tuple[str, ...]:
-        """Return the checkpoint the training goes on from, and the datasets."""
+        """Return the checkpoint from which the training continues, and the datasets."""
         start = () if self.checkpoint is None else (self.checkpoint,)
         return (*start, *(dataset.path for dataset in self.datasets))
 
     def assigned(self, given: Assignment) -> TrainSpec:
-        """Return the spec of one attempt, which knows earlier checkpoints, its ranks and its device."""
+        """Return the spec of one attempt, with earlier checkpoints, ranks and device."""
         return replace(
             self,
             previous_attempts=given.previous_attempts,
@@ -259,10 +260,10 @@ class TrainSpec(TaskSpec):
 
     @property
     def divisible_batch(self) -> int | None:
-        """Graphs of an optimiser step."""
+        """Graphs per optimiser step."""
         return int(self.optimiser.batch_size)
 
 
 def target_weights(targets: Sequence[Target], optimiser: OptimiserSettings) -> dict[str, float]:
-    """Return the weight of each target in the loss where none is chosen; that of forces is a hyperparameter."""
+    """Return the default weight of each target in the loss; the weight of forces is a hyperparameter."""
     return {t.name: optimiser.force_weight if t.name == FORCES.name else t.weight for t in targets}

@@ -20,9 +20,9 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True)
 class TargetError:
-    """Mean absolute error of a target, and that of a model that learned nothing, in the unit of the target's errors.
+    """Mean absolute errors of the model and of one that learned nothing, in the unit of the target's errors.
 
-    ``null`` is 0 where the target has no labels, or none that differ from what such a model predicts.
+    ``null`` is 0 when the target has no labels, or when all labels equal the predictions of such a model.
     """
 
     target: Target
@@ -31,15 +31,15 @@ class TargetError:
 
     @property
     def ratio(self) -> float | None:
-        """Error over that of a model that learned nothing; None where that has none."""
+        """Error divided by that of a model that learned nothing; None when the latter is 0."""
         return self.mae / self.null if self.null > 0.0 else None
 
 
 @dataclass(frozen=True)
 class DatasetErrors:
-    """Errors on one dataset: eV/atom and eV/Angstrom, mean absolute, beside "learns nothing".
+    """Mean absolute errors on one dataset (eV/atom, eV/Angstrom), and those of a model that learned nothing.
 
-    ``others`` are those of targets beside energy and forces. `by_target` has all.
+    ``others`` are errors of targets other than energy and forces. `by_target` returns all.
     """
 
     energy_mae: float
@@ -50,7 +50,7 @@ class DatasetErrors:
 
     @classmethod
     def of(cls, errors: Sequence[TargetError]) -> DatasetErrors:
-        """Return the errors of some targets as those of a dataset; what is not among them is 0."""
+        """Return the errors of some targets as those of a dataset; errors of missing targets are 0."""
         by_name = {error.target.name: error for error in errors}
         energy = by_name.pop(ENERGY.name, TargetError(ENERGY, 0.0, 0.0))
         forces = by_name.pop(FORCES.name, TargetError(FORCES, 0.0, 0.0))
@@ -70,11 +70,11 @@ class TrainResult:
     """How a training ended.
 
     ``objective`` is the mean over datasets of the mean over targets of MAE / null on the validation split with EMA
-    weights: 1 means nothing learned, 0 is perfect; None when diverged. Of a rung it is the best of the last three
-    validations, so that a single bad one decides nothing; of a training to convergence the last one.
-    ``objective_error`` is its standard error over structures; None when diverged, and of trainings of earlier versions.
-    ``errors`` are those of the last validation. ``peak_memory_gb`` is the most that the first rank had at a time:
-    on its device, or, where it computes on a CPU, of its process.
+    weights: 1 means nothing learned, 0 is perfect; None when diverged. For a rung it is the best of the last three
+    validations, so that a single bad one decides nothing; for a training to convergence it is the last one.
+    ``objective_error`` is its standard error over structures; None when diverged, and for trainings of earlier
+    versions. ``errors`` are those of the last validation. ``peak_memory_gb`` is the largest memory use of the first
+    rank: on its device, or of its process when it computes on a CPU.
     """
 
     stop_reason: StopReason

@@ -1,6 +1,6 @@
 """Units of labels: products and quotients of known units, such as ``e*Angstrom`` or ``eV/Angstrom^3``.
 
-Values are CODATA 2014, as ASE has them, in eV, Angstrom, elementary charge, Bohr magneton, atomic mass unit, fs, K and
+Values are CODATA 2014, as in ASE, in eV, Angstrom, elementary charge, Bohr magneton, atomic mass unit, fs, K and
 radian.
 """
 
@@ -33,7 +33,7 @@ _TERM = re.compile(r"^([A-Za-zÅå_]+|1)(?:\^?(-?\d))?$")
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit: its value in the units above, and the exponents of what it measures."""
+    """A unit: its value in the units above, and the exponents of its dimensions."""
 
     value: float
     dimension: tuple[int, ...]
@@ -80,7 +80,7 @@ _KNOWN = {
     )
     for name in names.split()
 }
-# Names without regard to case, where one unit alone has them.
+# Names in lower case that belong to one unit only.
 _ANY_CASE = {
     name.lower(): unit
     for name, unit in _KNOWN.items()
@@ -89,18 +89,18 @@ _ANY_CASE = {
 
 
 def unit_names() -> list[str]:
-    """Return the names that units are made of."""
+    """Return the names from which units are built."""
     return list(_KNOWN)
 
 
 @lru_cache(maxsize=256)
 def unit_of(text: str) -> Unit:
-    """Return the unit that a text names; an empty text is a number without unit.
+    """Parse a unit; an empty text is a number without unit.
 
     Raises
     ------
     Refused
-        When it holds a name that is not a known unit.
+        When the text contains an unknown unit.
     """
     value, dimension = 1.0, _NUMBER
     compact = re.sub(r"\s*([*/^])\s*", r"\1", text.strip().replace("·", "*").replace("**", "^"))
@@ -134,13 +134,13 @@ def measures(unit: Unit) -> str:
 
 
 def signed(text: str) -> tuple[float, str]:
-    """Return the sign that stands before a unit, and the unit: ``-kbar`` is that of a label of opposite sign."""
+    """Return the sign before a unit, and the unit: ``-kbar`` marks a label of opposite sign."""
     bare = text.strip()
     return (-1.0, bare[1:].strip()) if bare.startswith(("-", "−")) else (1.0, bare)
 
 
 def unit_factor(text: str, wanted: str) -> float:
-    """Return how many ``wanted`` one unit is; negative where a minus sign stands before it.
+    """Return the factor from a unit to ``wanted``; negative when a minus sign precedes the unit.
 
     Raises
     ------
@@ -163,16 +163,16 @@ def unit_factor(text: str, wanted: str) -> float:
 
 @dataclass(frozen=True)
 class LabelUnit:
-    """From a label to its target.
+    """Conversion of a label to its target.
 
     Attributes
     ----------
     factor
-        What the label is multiplied by; negative where its sign is opposite.
+        Multiplier of the label; negative when its sign is opposite.
     per_volume
-        Whether it is divided by the volume of the cell too: the label is a virial.
+        Whether to divide by the volume of the cell as well: the label is a virial.
     text
-        The unit as it was written.
+        The unit as written.
     """
 
     factor: float
@@ -181,10 +181,10 @@ class LabelUnit:
 
 
 def label_unit(text: str, target: Target) -> LabelUnit:
-    """Return what a unit says of the labels of a target.
+    """Return the conversion that a unit implies for labels of a target.
 
-    A minus sign turns the label: ``-kbar`` is a stress that is positive under compression. A stress in a unit of energy
-    is a virial, which is the stress times the volume of the cell, and mostly of opposite sign: ``-eV``.
+    A minus sign reverses the label: ``-kbar`` is a stress that is positive under compression. A stress in a unit of
+    energy is a virial, which is the stress times the volume of the cell, and usually has the opposite sign: ``-eV``.
 
     Raises
     ------

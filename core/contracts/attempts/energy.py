@@ -13,14 +13,14 @@ from gfm_pipeline.core.records import read_record
 
 @dataclass(frozen=True)
 class AttemptEnergy:
-    """What an attempt used on all of its nodes, what they used while idle before it, and what is known of each node.
+    """Energy that an attempt used, energy that its nodes used while idle before it, and the accounts of each node.
 
     Parameters
     ----------
     task, idle
         Of all nodes.
     nodes
-        Of each node, by its name, all that was counted there since its accounts were opened.
+        By name of a node, all energy counted there since its accounts were opened.
     """
 
     task: EnergyUse
@@ -29,7 +29,7 @@ class AttemptEnergy:
 
 
 def read_energy(folder: Path) -> tuple[NodeEnergy, ...]:
-    """Return what the nodes of the attempt in ``folder`` left; a record that is damaged counts as none."""
+    """Return the records of the nodes of the attempt in ``folder``; a damaged record counts as missing."""
     found = []
     for path in sorted((folder / ENERGY_FOLDER).glob("*.json")):
         try:
@@ -40,9 +40,9 @@ def read_energy(folder: Path) -> tuple[NodeEnergy, ...]:
 
 
 def of_nodes(found: Sequence[NodeEnergy], nodes: int) -> AttemptEnergy | None:
-    """Return the energy of an attempt on ``nodes`` nodes, of those that left a record; None: none did.
+    """Return the energy of an attempt on ``nodes`` nodes from the records that exist; None without any record.
 
-    Nodes that left none are taken to have used as much as the mean of the others, and the error bar grows by that.
+    Each node without a record counts with the mean of the others, and the error bar grows by that amount.
     """
     task = total(one.task for one in found)
     idle = total(one.idle for one in found)

@@ -13,7 +13,7 @@ from gfm_pipeline.core.records import read_record
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """Return what the program left as its result, or None."""
+    """Return the program's result, or None."""
     try:
         data = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -22,7 +22,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def read_error(folder: Path) -> ErrorRecord | None:
-    """Return what the program wrote of its error, or None."""
+    """Return the program's error record, or None."""
     try:
         return read_record(ErrorRecord, folder / ERROR_FILE)
     except (FileNotFoundError, IntegrityError):
@@ -30,7 +30,7 @@ def read_error(folder: Path) -> ErrorRecord | None:
 
 
 def read_saved(folder: Path) -> float | None:
-    """Return how far the next attempt can go on from, or None."""
+    """Return the progress from which the next attempt can continue, or None."""
     try:
         return float((folder / SAVED_FILE).read_text(encoding="ascii"))
     except (OSError, ValueError):

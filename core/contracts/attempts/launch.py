@@ -1,6 +1,6 @@
 """Instructions for the ranks of a launch: the driver writes them, and each rank or node reads them once.
 
-Apart from everything that knows sites, because each of a machine's ranks imports this before its program starts.
+This module imports nothing that knows sites, because every rank imports it before its program starts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class RankFile:
     ranks, ranks_per_node
         Of this task.
     nodes
-        Names of its nodes, rank 0's first; empty where the ranks are started on the node they are told on.
+        Names of its nodes, rank 0's first; empty when the ranks start on the node that reads this record.
     master_address, master_port
         Where the ranks meet.
     visible_variable
@@ -52,11 +52,11 @@ class RankFile:
     rank_variable, local_rank_variable
         Where a rank finds its number, and its number on its node.
     wrapper_timeout_seconds
-        A wrapper whose file has not changed for so long is gone; the step ends itself then.
+        When the wrapper's file has not changed for this time, the wrapper is gone and the step ends itself.
     cancel
-        Command that ends the whole step, ``{step}`` standing for its id; empty: there is none.
+        Command that ends the whole step; ``{step}`` stands for its id; empty: there is none.
     expects, visible_seconds
-        Files that the program reads and other hosts wrote, and how long they are waited for.
+        Files from other hosts that the program reads, and how long to wait for them.
     energy
         How the first rank of each node counts the energy; None: it does not.
     """
@@ -82,12 +82,12 @@ class RankFile:
     energy: EnergyPlan | None = None
 
     def write(self, folder: Path) -> None:
-        """Write ``launch.json`` into ``folder``; after a crash of the machine there is another attempt."""
+        """Write ``launch.json`` into ``folder``; not durable, since a crash of the machine leads to a new attempt."""
         write_record(folder / LAUNCH_FILE, self, durable=False)
 
     @classmethod
     def read(cls, folder: Path) -> RankFile:
-        """Return what ``launch.json`` in ``folder`` says; raises `IntegrityError` when it does not fit."""
+        """Read ``launch.json`` in ``folder``; raises `IntegrityError` when its content is not valid."""
         return read_record(cls, folder / LAUNCH_FILE)
 
 
@@ -118,17 +118,17 @@ class GroupFile:
     cancel: tuple[str, ...] = ()
 
     def member_of(self, rank: int) -> GroupMember | None:
-        """Return the task that ``rank`` of the whole launch works for; None: it has nothing to do."""
+        """Return the task of ``rank`` of the whole launch; None: the rank has no task."""
         for member in self.members:
             if member.first_rank <= rank < member.first_rank + member.ranks:
                 return member
         return None
 
     def write(self, folder: Path) -> None:
-        """Write ``group.json`` into ``folder``; after a crash of the machine there is another launch."""
+        """Write ``group.json`` into ``folder``; not durable, since a crash of the machine leads to a new launch."""
         write_record(folder / GROUP_FILE, self, durable=False)
 
     @classmethod
     def read(cls, folder: Path) -> GroupFile:
-        """Return what ``group.json`` in ``folder`` says; raises `IntegrityError` when it does not fit."""
+        """Read ``group.json`` in ``folder``; raises `IntegrityError` when its content is not valid."""
         return read_record(cls, folder / GROUP_FILE)

@@ -1,7 +1,7 @@
 """The contract between a program and its starter: exit codes, and files in the attempt's folder.
 
-`gfm_pipeline.core.contracts.task` is the contract; the part that the starters of ranks (`gfm_pipeline.sites`) need too
-is here, because sites know the leaf layer only.
+`gfm_pipeline.core.contracts.task` is the contract. This module holds the part that the starters of ranks
+(`gfm_pipeline.sites`) also need, because sites import the leaf layer only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FIRST_FAILURE_FILE = (
     "verdict"  # exit code, rank and host of the rank that failed first: launchers report codes of their own
 )
 WRAP_FILE = "wrap.json"  # in the folder of a group's member: the `apps.wrapper.Launch` of its program
-ENDED_STEM = "ended-"  # in the folder of a launch that tasks share: the first rank of one that has ended follows
+ENDED_STEM = "ended-"  # in the folder of a launch that tasks share; the first rank of an ended task follows
 STEP_FILE = "step"  # the batch system's number of the step that runs the ranks
 _SIGNALLED = 128  # shells and launchers return this plus the number of the signal that ended a program
 
@@ -52,15 +52,15 @@ class ExitRecord:
     code
         Its exit code; negative: minus the signal that ended it.
     timed_out, silent, stopped
-        Whether the wrapper ended it: past its deadline, without heartbeat, or asked to by the stop file.
+        Whether the wrapper ended it: past its deadline, without heartbeat, or on request by the stop file.
     seconds
         Wall time.
     out_of_memory
-        Whether the kernel killed for want of memory meanwhile; None: the system does not tell.
+        Whether the kernel killed a process for lack of memory meanwhile; None: not known.
     host
         Where it ran.
     energy
-        What it used, by the counters of its nodes; None: there are none.
+        Its energy by the counters of its nodes; None: there are no counters.
     """
 
     code: int
@@ -102,7 +102,7 @@ class AttemptReport:
 
 
 def shell_code(code: int) -> int:
-    """Return what a process passes on of its child's ``code``, where minus n stands for death by signal n."""
+    """Return the exit code that a process reports for its child's ``code``; minus n is death by signal n."""
     return code if code >= 0 else _SIGNALLED - code
 
 
@@ -112,7 +112,7 @@ def signalled_code(code: int) -> int:
 
 
 def write_first_failure(folder: Path, code: int, rank: int, host: str) -> None:
-    """Say which rank failed first and how; later ones change nothing, and a disk that refuses is not its matter."""
+    """Record which rank failed first and how; later calls change nothing, and errors of the disk are ignored."""
     with suppress(OSError):
         descriptor = os.open(folder / FIRST_FAILURE_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
@@ -122,7 +122,7 @@ def write_first_failure(folder: Path, code: int, rank: int, host: str) -> None:
 
 
 def read_first_failure(folder: Path) -> int | None:
-    """Return the exit code of the rank that failed first, or None when none said so."""
+    """Return the exit code of the rank that failed first, or None without a record."""
     try:
         code = int((folder / FIRST_FAILURE_FILE).read_text(encoding="utf-8").split()[0])
     except (OSError, ValueError, IndexError):

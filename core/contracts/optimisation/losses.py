@@ -1,8 +1,8 @@
-"""The losses there are, those that come along and those that other installed packages add, and what each target has.
+"""The available losses, built-in and from other installed packages, and the loss of each target.
 
-A package adds one by an entry point of the group ``gfm_pipeline.losses``, whose name is the one users write in
-``search.space.loss`` and whose value names a `LossDescription`. The engine imports the module that it is in, so that
-module should not import torch; the function itself is imported where models are trained.
+A package adds one by an entry point of the group ``gfm_pipeline.losses``, Users write the name of the entry point in
+``search.space.loss``; its value names a `LossDescription`. The engine imports the module of the description, so that
+module should not import torch. The training program imports the function itself.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from gfm_pipeline.core.contracts.extensions import Extensions, suggestion
 from gfm_pipeline.core.errors import ConfigError
 
-LOSS, WEIGHT, FINAL_WEIGHT = "loss", "weight", "final_weight"  # what may be chosen for a target, or one of a dataset
+LOSS, WEIGHT, FINAL_WEIGHT = "loss", "weight", "final_weight"  # settings per target, or per target and dataset
 ENTRY_POINTS = "gfm_pipeline.losses"
 _MODULE = "gfm_pipeline.models.loss_functions"
 
 
 @dataclass(frozen=True)
 class LossDescription:
-    """What is known of a loss without importing it.
+    """Facts about a loss, available without importing it.
 
     Parameters
     ----------
@@ -28,13 +28,14 @@ class LossDescription:
         ``module:function``, which takes errors [rows, components], the natural logarithm of their scale [rows, 1], or
         None, and ``huber_delta``, and returns the loss of each row [rows].
     summary
-        What it is, in one line.
+        The loss in one line.
     paper
-        Where it was published.
+        Its publication.
     scaled
-        Whether it needs the scale of errors, which is then learned: one number of each target and dataset.
+        Whether it needs the scale of errors, which training then learns: one number per target and dataset.
     homogeneous
-        Whether errors twice as large have twice the loss: it may then be taken before errors are in their units.
+        Whether doubled errors double the loss: the loss may then be computed before errors are converted to their
+        units.
     """
 
     function: str
@@ -79,14 +80,14 @@ LOSSES = Extensions("loss", ENTRY_POINTS, LossDescription, BUILT_IN)
 
 @dataclass(frozen=True)
 class TargetLoss:
-    """The loss of one target, of each dataset in order.
+    """The loss of one target, for each dataset in order.
 
     Parameters
     ----------
     losses
         Names among `LOSSES`.
     weights, final_weights
-        At the begin and at the end of a training.
+        At the start and at the end of a training.
     """
 
     losses: tuple[str, ...]
@@ -94,7 +95,7 @@ class TargetLoss:
     final_weights: tuple[float, ...]
 
     def weights_at(self, done: float) -> tuple[float, ...]:
-        """Return the weights when the share ``done`` of a training is behind."""
+        """Return the weights after the share ``done`` of a training."""
         if self.weights == self.final_weights:
             return self.weights
         pairs = zip(self.weights, self.final_weights, strict=True)
@@ -114,16 +115,16 @@ def target_losses(
     datasets
         In the order of the model's heads.
     weights
-        By name of every target that is trained.
+        By name of every trained target.
     loss
-        Where nothing else is chosen.
+        The loss without another choice.
     chosen
-        What is chosen of losses, weights and final weights, by ``TARGET`` or ``TARGET.DATASET``.
+        Chosen losses, weights and final weights, by ``TARGET`` or ``TARGET.DATASET``.
 
     Raises
     ------
     ConfigError
-        When something is chosen for a target or a dataset that is not trained.
+        When a choice names a target or a dataset that is not trained.
     """
     for what, values in chosen.items():
         for key in values:

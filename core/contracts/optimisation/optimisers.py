@@ -1,8 +1,8 @@
-"""The optimisers there are: those that come along, and those that other installed packages add.
+"""The available optimisers: built-in ones, and ones that other installed packages add.
 
-A package adds one by an entry point of the group ``gfm_pipeline.optimisers``, whose name is the one users write in
-``search.space.optimiser`` and whose value names an `OptimiserDescription`. The engine imports the module that it is in,
-so that module should not import torch; the class itself is imported where models are trained.
+A package adds one by an entry point of the group ``gfm_pipeline.optimisers``, Users write the name of the entry point
+in ``search.space.optimiser``; its value names an `OptimiserDescription`. The engine imports the module of the
+description, so that module should not import torch. The training program imports the class itself.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ _MODULES = "gfm_pipeline.apps.train.optimisers"
 
 @dataclass(frozen=True)
 class OptimiserDescription:
-    """What is known of an optimiser without importing it.
+    """Facts about an optimiser, available without importing it.
 
     Parameters
     ----------
     module
         ``module:class``, a subclass of `gfm_pipeline.apps.train.optimisers.base.Optimiser`.
     summary
-        What it is, in one line.
+        The optimiser in one line.
     paper
-        Where it was published.
+        Its publication.
     reads
-        The hyperparameters that it reads beside ``learning_rate`` and ``weight_decay``.
+        The hyperparameters that it reads in addition to ``learning_rate`` and ``weight_decay``.
     """
 
     module: str

@@ -1,7 +1,7 @@
-"""The learning rate schedules there are: those that come along, and those that other installed packages add.
+"""The available learning rate schedules: built-in ones, and ones that other installed packages add.
 
-A package adds one by an entry point of the group ``gfm_pipeline.schedules``, whose name is the one users write in
-``search.space.schedule`` and whose value names a `ScheduleDescription`. The engine imports the module that it is in.
+A package adds one by an entry point of the group ``gfm_pipeline.schedules``, Users write the name of the entry point in
+``search.space.schedule``; its value names a `ScheduleDescription`. The engine imports the module of the description.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ _MODULE = "gfm_pipeline.apps.train.schedule"
 
 @dataclass(frozen=True)
 class ScheduleDescription:
-    """What is known of a schedule without importing it.
+    """Facts about a schedule, available without importing it.
 
     Parameters
     ----------
     module
         ``module:class``, a subclass of `gfm_pipeline.apps.train.schedule.Schedule`.
     summary
-        What it is, in one line.
+        The schedule in one line.
     paper
-        Where it was published.
+        Its publication.
     reads
-        The hyperparameters that it reads beside ``learning_rate`` and ``warmup``.
+        The hyperparameters that it reads in addition to ``learning_rate`` and ``warmup``.
     """
 
     module: str

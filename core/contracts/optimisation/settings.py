@@ -1,4 +1,4 @@
-"""The hyperparameters of a training that are not of the model: batches, optimiser, schedule and loss."""
+"""The hyperparameters of a training other than the model's: batches, optimiser, schedule and loss."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Weighting(StrEnum):
     """What becomes of the weights of targets."""
 
     FIXED = "fixed"
-    LEARNED = "learned"  # by the size that each target's loss has, as in homoscedastic uncertainty weighting
+    LEARNED = "learned"  # by the size of each target's loss, as in homoscedastic uncertainty weighting
 
 
 class Precision(StrEnum):
@@ -27,7 +27,7 @@ class Precision(StrEnum):
 
     FP32 = "fp32"
     FP64 = "fp64"
-    TF32 = "tf32"  # products of float32 matrices with ten bits of mantissa, on GPUs that have it
+    TF32 = "tf32"  # products of float32 matrices with ten bits of mantissa, on GPUs that support this
     BF16 = "bf16"  # networks in bfloat16 by autocast; weights, sums over atoms, losses and validations in float32
 
 
@@ -35,9 +35,9 @@ class Precision(StrEnum):
 class OptimiserSettings:
     """How a model is trained: optimiser, schedule and loss; each declared field is a hyperparameter.
 
-    ``force_weight`` is the weight of the force loss against the per-atom energy loss, both in units
-    of the training set's force RMS. ``warmup`` counts optimiser steps. ``losses``, ``weights`` and ``final_weights``
-    are those of single targets, by ``TARGET``, or ``TARGET.DATASET`` where a dataset has its own.
+    ``force_weight`` is the weight of the force loss against the per-atom energy loss, both in units of the training
+    set's force RMS. ``warmup`` counts optimiser steps. ``losses``, ``weights`` and ``final_weights`` belong to single
+    targets, by ``TARGET``, or by ``TARGET.DATASET`` when a dataset has its own.
     """
 
     learning_rate: float = field(
@@ -226,11 +226,11 @@ class OptimiserSettings:
 
     @property
     def chosen(self) -> dict[str, Mapping[str, Any]]:
-        """What is chosen for single targets."""
+        """The choices for single targets."""
         return {LOSS: self.losses, WEIGHT: self.weights, FINAL_WEIGHT: self.final_weights}
 
 
-# What may be searched of one target, or of one target in one dataset; a candidate has it as NAME.TARGET[.DATASET].
+# Hyperparameters of one target, or of one target in one dataset; in a candidate their name is NAME.TARGET[.DATASET].
 PER_TARGET: Mapping[str, Hyperparameter] = {
     one.name: one
     for one in (
