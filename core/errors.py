@@ -10,10 +10,12 @@
       StageFailed                1   a stage ended without what it promised
       Stopped                    3   stopped cleanly, `resume` continues
         StorageError             3   disk full, quota, read-only: a pause, nothing lost
-      SchedulerUnavailable       4   the batch system does not answer IntegrityError             5   a file is not what
-      its manifest or checksum says CampaignLocked            75   another driver holds the campaign NodeError
-      1   a machine, its network or a process on it failed; elsewhere the same may work DataError                  1   a
-      record or a source of data is unusable ModelError 1 a model was asked for something it cannot do
+      SchedulerUnavailable       4   the batch system does not answer
+      IntegrityError             5   a file is not what its manifest or checksum says
+      CampaignLocked            75   another driver holds the campaign
+      NodeError                  1   a machine, its network or a process on it failed; elsewhere the same may work
+      DataError                  1   a record or a source of data is unusable
+      ModelError                 1   a model was asked for something it cannot do
 
 Every message is one sentence that names the fault and its place. ``hint`` is the fix. ``table`` holds further lines of
 text. Users see expected errors without a traceback.
