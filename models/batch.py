@@ -1,4 +1,4 @@
-"""The one typed batch every model and loss speaks."""
+"""The typed batch that every model and loss uses."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class Batch:
     dataset
         Branch (dataset index) of each structure [G], int64.
     cell
-        Lattice vectors as rows [G, 3, 3], zero along directions that are not periodic; None: not known.
+        Lattice vectors as rows [G, 3, 3], zero along directions without periodicity; None: not known.
     attributes
-        By name, a number of each structure [G], see `gfm_pipeline.core.contracts.targets.ATTRIBUTES`; NaN where it is
-        not known (0 too, of multiplicities). Empty: nothing is known.
+        By name, one number per structure [G], see `gfm_pipeline.core.contracts.targets.ATTRIBUTES`; NaN when not known
+        (for multiplicities also 0). Empty: no attribute is known.
     labels
-        By name of a target: [G, ...] of structures, [N, ...] of atoms, minus their references, with the shape of the
-        target's rank; NaN where a label is missing. Empty when predicting.
+        By name of a target: values of structures [G, ...] or atoms [N, ...], minus their references, with the shape of
+        the target's rank; NaN for a missing label. Empty in predictions.
     weights
-        By name of a target, what the labels of each structure count in the loss [G]; of a target that is not named, 1.
+        By name of a target, the weight of each structure's labels in the loss [G]; 1 for targets without an entry.
     """
 
     z: Tensor
@@ -59,7 +59,7 @@ class Batch:
     weights: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Batch:
-        """Return this batch on ``device``, its real numbers as ``dtype`` (None: as they are); itself when it is so."""
+        """Return this batch on ``device``, real numbers as ``dtype`` (None: unchanged); itself if nothing changes."""
         wanted = self.pos.dtype if dtype is None else dtype
         if self.z.device == device and self.pos.dtype == wanted:
             return self

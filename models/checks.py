@@ -11,25 +11,25 @@ from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models.batch import Batch
 from gfm_pipeline.models.layers import MAX_Z
 
-COINCIDENT = 1e-3  # Angstrom; nearer atoms are one, and the direction between them is rounding
+COINCIDENT = 1e-3  # Angstrom; nearer atoms coincide, and the direction between them is rounding noise
 
 
 def check_batch(batch: Batch, vec: Tensor, elements: Collection[int]) -> None:
-    """Refuse a batch whose answer would mean nothing; one host synchronisation where all is well.
+    """Refuse a batch whose predictions would be meaningless; one host synchronisation for a valid batch.
 
     Parameters
     ----------
     batch
-        What is to be predicted.
+        The structures to predict.
     vec
         Its edge vectors [E, 3].
     elements
-        Atomic numbers that the model was trained on; empty: not known.
+        Atomic numbers of the training data; empty: not known.
 
     Raises
     ------
     ModelError
-        For positions or shifts that are not finite, atoms at one place, and elements the model was not trained on.
+        For positions or shifts that are not finite, coinciding atoms, and elements absent from the training data.
     """
     table = torch.zeros(MAX_Z + 1, dtype=torch.bool, device=batch.z.device)
     known = torch.tensor(sorted(elements) or range(1, MAX_Z + 1), device=batch.z.device)
@@ -59,18 +59,18 @@ def check_batch(batch: Batch, vec: Tensor, elements: Collection[int]) -> None:
 
 
 def _names(numbers: Sequence[int]) -> str:
-    from ase.data import chemical_symbols  # a rank that trains needs no ASE
+    from ase.data import chemical_symbols  # training ranks need no ASE
 
     return ", ".join(chemical_symbols[z] if 1 <= z <= MAX_Z else f"atomic number {z}" for z in numbers)
 
 
 def _first(batch: Batch, atom: int) -> int:
-    """Return the first atom of the structure that an atom is of."""
+    """Return the first atom of an atom's structure."""
     return int((batch.graph < batch.graph[atom]).sum())
 
 
 def _where(batch: Batch, chosen: Tensor) -> str:
-    """Return the first of the chosen atoms [N] as its number in its structure, and which structure if not the only."""
+    """Return the first chosen atom [N] by its number in its structure, and the structure if there are several."""
     atom = int(chosen.nonzero()[0])
     number = str(atom - _first(batch, atom))
     return number if batch.natoms.shape[0] == 1 else f"{number} of structure {int(batch.graph[atom])}"

@@ -9,25 +9,25 @@ from gfm_pipeline.core.contracts.targets import CHARGE, SPIN
 from gfm_pipeline.models.batch import Batch
 from gfm_pipeline.models.layers import GEOMETRY_GAIN, linear
 
-NEUTRAL = {CHARGE: 0.0, SPIN: 1.0}  # values that leave the scalars as they are
+NEUTRAL = {CHARGE: 0.0, SPIN: 1.0}  # values that leave the scalars unchanged
 
 
 class AttributeFiLM(nn.Module):
     """Feature-wise linear modulation of the scalars of atoms by attributes of their structure.
 
     Perez et al., "FiLM: Visual reasoning with a general conditioning layer", AAAI 2018. Networks without bias read the
-    charge and the number of unpaired electrons per atom, so that neutral singlets are left as they are, and two far
-    structures that share a charge evenly have the energies they have alone. A structure that does not say an attribute
-    is told apart by a number of its own.
+    charge and the number of unpaired electrons per atom. So neutral singlets stay unchanged, and two distant structures
+    that share a charge evenly have the same energies together as alone. A separate number marks a structure that does
+    not state an attribute.
 
     Parameters
     ----------
     hidden
         Width of the scalars.
     attributes
-        Which ones, among `gfm_pipeline.core.contracts.targets.ATTRIBUTES`.
+        The attributes, among `gfm_pipeline.core.contracts.targets.ATTRIBUTES`.
     unstated
-        Those whose absence is told apart from their neutral value; a multiplicity's always is.
+        Attributes whose absence differs from their neutral value; for a multiplicity it always does.
     """
 
     def __init__(self, hidden: int, attributes: tuple[str, ...], unstated: tuple[str, ...] = ()) -> None:
@@ -38,7 +38,7 @@ class AttributeFiLM(nn.Module):
         self.outer = linear(hidden, 2 * hidden, bias=False)
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
-        """Return scalars [N, H] that know the attributes of the structure; a batch that has none knows nothing."""
+        """Return scalars [N, H] modulated by the attributes of the structure, which a batch may lack."""
         natoms = batch.natoms.to(x.dtype)
         columns: list[Tensor] = []
         for name in self.attributes:

@@ -19,10 +19,10 @@ def with_total(values: Tensor, total: Tensor, graph: Tensor, natoms: Tensor) -> 
 
 
 def balanced(forces: Tensor, batch: Batch) -> Tensor:
-    """Return ``forces`` [N, 3] without net force and, of structures without periodic direction, without net torque.
+    """Return ``forces`` [N, 3] without net force and, for structures without periodicity, without net torque.
 
-    The change is the smallest that does it: a shift, and a rotation about the centre of the atoms. Where the batch has
-    no cells, nothing is known of periodicity, and torques stay.
+    The change is the smallest possible: a shift, and a rotation about the centre of the atoms. In a batch without cells
+    periodicity is unknown, and torques stay.
     """
     graph, n = batch.graph, batch.natoms.shape[0]
     forces = with_total(forces, forces.new_zeros(n, 3), graph, batch.natoms)
@@ -35,7 +35,7 @@ def balanced(forces: Tensor, batch: Batch) -> Tensor:
     unit = torch.eye(3, dtype=pos.dtype, device=pos.device)
     square = (arm * arm).sum(1).view(-1, 1, 1)
     inertia = scatter_sum(square * unit - arm.unsqueeze(2) * arm.unsqueeze(1), graph, n)
-    # of a linear molecule, nothing turns about its axis: rounding must not be divided by zero
+    # a linear molecule has no inertia about its axis: avoid dividing rounding errors by zero
     floor = 10.0 * torch.finfo(pos.dtype).eps * inertia.diagonal(dim1=1, dim2=2).sum(1) + _LONE
     turn, _ = torch.linalg.solve_ex(inertia + floor.view(-1, 1, 1) * unit, torque)
     finite = (batch.cell == 0).all(2).all(1, keepdim=True)

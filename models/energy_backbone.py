@@ -1,4 +1,4 @@
-"""A model of another package that gives energies, as an algorithm."""
+"""A model of another package that predicts energies, as an algorithm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gfm_pipeline.models.registry import MessagePassing
 
 
 class ScaledEnergy(nn.Module):
-    """The head of a backbone's energies: a scale and a shift per atom, for each dataset; at first it changes nothing.
+    """The head of a backbone's energies: a scale and a shift per atom, for each dataset; initially the identity.
 
     Parameters
     ----------
@@ -30,21 +30,22 @@ class ScaledEnergy(nn.Module):
         self.shift = nn.Parameter(torch.zeros(len(units)))
 
     def forward(self, features: Features, head: Tensor) -> Tensor:
-        """Return energies of atoms [N] in units of the readout, of energies [N, 1] for the dataset ``head`` [N]."""
+        """Convert energies of atoms [N, 1] to units of the readout [N], for the dataset ``head`` [N] of each atom."""
         return features.scalars[:, 0] * self.scale.index_select(0, head) + self.shift.index_select(0, head)
 
 
 class EnergyBackbone(MessagePassing):
-    """A model that gives energies where other algorithms give features.
+    """A model that returns energies where other algorithms return features.
 
-    A subclass builds the model in ``__init__`` and calls it in `energy`. Forces, stresses, the heads per dataset, and
-    all that trains, searches and calibrates follow as for other algorithms. Its description says
-    ``force_heads=(ForceHead.CONSERVATIVE,)``: there are no features for heads of other targets, which are refused.
+    A subclass builds the model in ``__init__`` and calls it in `energy`. Forces, stresses, the heads per dataset,
+    training, search and calibration work as for other algorithms. Its description has
+    ``force_heads=(ForceHead.CONSERVATIVE,)``. There are no features for heads of other targets, so such targets are
+    refused.
     """
 
     @abstractmethod
     def energy(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor, batch: Tensor) -> Tensor:
-        """Return energies in eV, of atoms [N] or of structures [G], differentiable by ``vec`` twice.
+        """Return energies in eV, of atoms [N] or of structures [G], twice differentiable by ``vec``.
 
         Parameters
         ----------
@@ -59,7 +60,7 @@ class EnergyBackbone(MessagePassing):
         """
 
     def features(self, batch: Batch, vec: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return energies of atoms as features [N, 1]; that of a structure is shared equally by its atoms.
+        """Return energies of atoms as features [N, 1]; atoms share the energy of a structure equally.
 
         Raises
         ------
@@ -79,7 +80,7 @@ class EnergyBackbone(MessagePassing):
         return (energy / batch.natoms.to(energy.dtype)).index_select(0, batch.graph).unsqueeze(1), None
 
     def energy_head(self) -> nn.Module:
-        """Return the head that takes energies for what they are."""
+        """Return the head for energies."""
         units = self.spec.dataset_units.get(ENERGY.name, (self.spec.force_rms,) * self.spec.n_datasets)
         return ScaledEnergy(units)
 

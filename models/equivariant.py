@@ -14,7 +14,7 @@ from gfm_pipeline.models.spherical import XYZ, Constant, couples, coupling, offs
 
 
 def radial_network(n_radial: int, hidden: int, n_out: int) -> nn.Module:
-    """Return a network of the faded basis without biases: what it gives fades with its input, to the same order."""
+    """Return a network without biases on the faded basis: its output fades with its input, to the same order."""
     if not hidden:
         return linear(n_radial, n_out, bias=False, gain=2.0)
     first, last = linear(n_radial, hidden, bias=False, gain=2.0), linear(hidden, n_out, bias=False)
@@ -44,21 +44,21 @@ class OrderLinear(nn.Module):
 
 
 class TensorConvolution(nn.Module):
-    """Neighbours' features times spherical harmonics of their direction and functions of their distance, summed.
+    """The sum over neighbours of features times spherical harmonics of the direction and functions of the distance.
 
-    Every pair of an order of the neighbour and one of the harmonics makes every order up to ``out_orders - 1`` that
-    parity allows; each such path has its own radial functions, and paths of one order are mixed after the sum.
+    Each order of the neighbour, coupled to each order of the harmonics, yields every order up to ``out_orders - 1``
+    that parity allows. Each such path has its own radial functions. Paths of one order are mixed after the sum.
 
     Parameters
     ----------
     in_orders, out_orders
-        How many orders the features hold before and after.
+        Number of orders of the features before and after.
     l_max
         Largest order of the harmonics.
     channels, n_radial
         Numbers of channels C and radial functions.
     radial_hidden
-        Width of the network that makes the radial functions of a path; 0: they are linear in the basis.
+        Width of the network for the radial functions of a path; 0: they are linear in the basis.
     norm
         Factor of the sum.
     """

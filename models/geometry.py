@@ -1,4 +1,4 @@
-"""Edge vectors of a batch, and derivatives of the energy by positions and strain."""
+"""Edge vectors of a batch, and derivatives of the energy with respect to positions and strain."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from gfm_pipeline.models.batch import Batch
 
 @dataclass(frozen=True)
 class Geometry:
-    """What models know of positions, and what energies are differentiated by.
+    """The geometric input of models, and the variables of differentiation of energies.
 
     Attributes
     ----------
     vec
         Edge vectors [E, 3], Angstrom.
     pos
-        Positions [N, 3] that ``vec`` depends on; None where no forces are wanted.
+        Positions [N, 3] on which ``vec`` depends; None when no forces are requested.
     strain
-        Strain of each structure [G, 3, 3], zero, that ``vec`` depends on; None where no stress is wanted.
+        Strain of each structure [G, 3, 3], zero, on which ``vec`` depends; None when no stress is requested.
     """
 
     vec: Tensor
@@ -31,30 +31,30 @@ class Geometry:
 
     @classmethod
     def of(cls, batch: Batch, *, moved: bool, strained: bool) -> Geometry:
-        """Return the geometry of a batch, differentiable by positions if ``moved`` and by strain if ``strained``."""
+        """Return the geometry of a batch, differentiable in positions if ``moved`` and in strain if ``strained``."""
         pos, strain = leaves(batch, moved=moved, strained=strained)
         return cls.at(batch, pos, strain, moved=moved)
 
     @classmethod
     def at(cls, batch: Batch, pos: Tensor, strain: Tensor | None, *, moved: bool) -> Geometry:
-        """Return the geometry at positions [N, 3] and, if any, strains [G, 3, 3], those of `leaves`."""
+        """Return the geometry at the positions [N, 3] and strains [G, 3, 3] (if any) of `leaves`."""
         vec = pos.index_select(0, batch.edge_dst) - pos.index_select(0, batch.edge_src) + batch.edge_shift
         if strain is None:
             return cls(vec, pos if moved else None)
-        # A strain takes every vector v to v + v e: positions, image shifts and cells alike, and so edges as a whole
+        # A strain e maps every vector v to v + v e: positions, image shifts and cells, and so whole edges
         symmetric = 0.5 * (strain + strain.transpose(1, 2))
         of_edge = symmetric.index_select(0, batch.graph.index_select(0, batch.edge_dst))
         return cls(vec + torch.bmm(vec.unsqueeze(1), of_edge).squeeze(1), pos if moved else None, strain)
 
     def derivatives(self, energy: Tensor, batch: Batch, *, create_graph: bool) -> dict[Origin, Tensor]:
-        """Return forces [N, 3] (eV/Angstrom) and stresses [G, 3, 3] (eV/Angstrom^3), those that are wanted.
+        """Return the requested forces [N, 3] (eV/Angstrom) and stresses [G, 3, 3] (eV/Angstrom^3).
 
         Parameters
         ----------
         energy
             Sum of the energies of all structures, eV.
         batch
-            Its cells give the volumes; structures that are not periodic along three directions have NaN.
+            Its cells determine the volumes; structures without three periodic directions have NaN.
         create_graph
             Keep the graph for a backward pass.
         """
@@ -71,18 +71,18 @@ class Geometry:
 
 
 def leaves(batch: Batch, *, moved: bool, strained: bool) -> tuple[Tensor, Tensor | None]:
-    """Return positions [N, 3] and zero strains [G, 3, 3] (None unless ``strained``) that energies can be derived by."""
+    """Return positions [N, 3] and zero strains [G, 3, 3] (None unless ``strained``) that require gradients."""
     pos = batch.pos.detach().requires_grad_(moved)
     strain = pos.new_zeros(batch.natoms.shape[0], 3, 3).requires_grad_() if strained else None
     return pos, strain
 
 
 def _per_volume(slope: Tensor, cell: Tensor | None) -> Tensor:
-    """Return ``slope`` [G, 3, 3] over the volume of each cell; NaN without one."""
+    """Return ``slope`` [G, 3, 3] divided by the volume of each cell; NaN without a volume."""
     if cell is None:
         return torch.full_like(slope, torch.nan)
     a, b, c = cell.detach().unbind(1)
     volume: Tensor = (a * torch.linalg.cross(b, c)).sum(1).abs().view(-1, 1, 1)
-    none = volume == 0  # a direction that is not periodic has a vector of zeros
+    none = volume == 0  # a direction without periodicity has a zero vector
     stress: Tensor = (slope / volume.masked_fill(none, 1.0)).masked_fill(none, torch.nan)
     return stress

@@ -1,4 +1,4 @@
-"""Attention between all atoms of a structure, beside message passing within the cutoff."""
+"""Attention between all atoms of a structure, in addition to message passing within the cutoff."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _TINY = 1e-6  # keeps the sum of weights from zero
 class GlobalAttention(nn.Module):
     """The global half of a GPS layer (Rampasek et al., NeurIPS 2022) on the scalars of atoms.
 
-    Attention is linear (Katharopoulos et al., ICML 2020), with softplus for the kernel, so that the derivatives exist:
-    its cost grows with the number of atoms, and sums over structures need no padding and no host synchronisation.
-    Weights do not depend on distance, so two structures far apart do not add up any more. An infinite structure has
-    no such sum: structures with a periodic direction are left as they are.
+    Attention is linear (Katharopoulos et al., ICML 2020). Its kernel is softplus, so that derivatives exist. Its cost
+    grows linearly with the number of atoms, and sums over structures need no padding and no host synchronisation.
+    Weights do not depend on distance, so the energies of two distant structures no longer add up. The sum does not
+    exist for an infinite structure, so structures with a periodic direction stay unchanged.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class GlobalAttention(nn.Module):
         self.update = mlp(hidden, hidden, hidden)
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
-        """Return scalars [N, H]: those of structures without periodic direction know all atoms of theirs."""
+        """Return scalars [N, H]; in structures without periodicity they depend on all atoms of the structure."""
         attended: Tensor = self.outward(self.attended(x, batch))
         change: Tensor = attended + self.update(x + attended)
         if batch.cell is None:
@@ -44,7 +44,7 @@ class GlobalAttention(nn.Module):
         return x + change * finite.unsqueeze(1)
 
     def attended(self, x: Tensor, batch: Batch) -> Tensor:
-        """Return the mean of the values of all atoms of a structure, as each atom weighs them [N, H]."""
+        """Return the mean of the values of a structure's atoms, with the weights of each atom [N, H]."""
         shape = (x.shape[0], self.heads, x.shape[1] // self.heads)
         query, key = (functional.softplus(part(x)).view(shape) for part in (self.query, self.key))
         value = self.value(x).view(shape)

@@ -1,4 +1,4 @@
-"""Small pieces that every algorithm is made of."""
+"""Small building blocks of all algorithms."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 MAX_Z = 118
-# Where species and distances meet in one nonlinearity: without it distances, a few small numbers, start almost unheard
+# Gain where species and distances enter one nonlinearity; without it the few, small distances have almost no effect
 GEOMETRY_GAIN = 4.0
 
 
@@ -25,7 +25,7 @@ def mlp(n_in: int, n_hidden: int, n_out: int) -> nn.Sequential:
 
 
 def scatter_sum(values: Tensor, index: Tensor, n: int) -> Tensor:
-    """Sum rows of ``values`` [E, ...] that share an ``index`` [E]; rows nobody names are zero [n, ...]."""
+    """Sum rows of ``values`` [E, ...] that share an ``index`` [E]; rows without an index are zero [n, ...]."""
     return values.new_zeros(n, *values.shape[1:]).index_add(0, index, values)
 
 
@@ -36,7 +36,7 @@ def lengths_and_directions(vec: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Embedding(nn.Module):
-    """One learned vector a chemical element (Z from 1 to 118)."""
+    """One learned vector per chemical element (Z from 1 to 118)."""
 
     def __init__(self, hidden: int, deviation: float = 1.0) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The multi-task training loss: one term for each target."""
+"""The multi-task training loss: one term per target."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ LossFunction = Callable[[Tensor, Tensor | None, float], Tensor]
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss to minimise, and by name of a target its mean error in units of its scale, without weights."""
+    """The loss to minimise, and the mean error of each target by name, in units of its scale, without weights."""
 
     total: Tensor
     terms: Mapping[str, Tensor]
 
 
 def label_counts(batch: Batch, targets: Sequence[Target] = DEFAULT) -> dict[str, int]:
-    """Return by name of a target how many of its labels are known: what `multitask_loss` divides by."""
+    """Return the number of known labels by target, the divisor of `multitask_loss`."""
     return {t.name: int((~_missing(batch.labels[t.name])).sum()) if t.name in batch.labels else 0 for t in targets}
 
 
 class MultitaskLoss(nn.Module):
-    """The sum over targets of weight times mean loss, of errors in units of the target's scale.
+    """The sum over targets of weight times mean loss; errors are in units of the target's scale.
 
-    Errors of extensive values of structures are per atom. Labels that are NaN are left out of the means, and a label
-    counts as much as the weight of its record says. Losses that need the scale of errors learn it, one number of each
-    target and dataset; with learned weights, a loss ``L`` of weight ``w`` becomes ``w (L exp(-s) + s)``, where ``s`` is
-    learned likewise: each target then pulls as much as its weight says, whatever the size of its errors.
+    Errors of extensive values of structures are per atom. The means leave out NaN labels and weight each label by its
+    record's weight. Losses that need the scale of errors learn it, one number per target and dataset. With learned
+    weights, a loss ``L`` of weight ``w`` becomes ``w (L exp(-s) + s)``, where ``s`` is also learned. The influence of a
+    target then depends on its weight only, not on the size of its errors.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class MultitaskLoss(nn.Module):
     Raises
     ------
     ConfigError
-        When there is no loss of a name, or it cannot be imported.
+        When no loss has a given name, or it cannot be imported.
     """
 
     def __init__(
@@ -90,11 +90,10 @@ class MultitaskLoss(nn.Module):
         batch
             With labels, relative to their references.
         counts
-            Divide by these numbers of labels, those of a larger batch that ``batch`` is a part of: the losses of all
-            parts then add up to the loss of the whole. None: the labels of ``batch``. Of a target that is not named,
-            none.
+            Divide by these numbers of labels of a larger batch that contains ``batch``; the losses of all parts then
+            add up to the loss of the whole. None: the labels of ``batch``. A target without an entry counts 0.
         done
-            Share of the training that is behind, for weights that change.
+            Completed share of the training, for weights that change.
 
         Raises
         ------
@@ -118,10 +117,10 @@ class MultitaskLoss(nn.Module):
         return Loss(total, terms)
 
     def _rows(self, target: Target, predicted: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the loss of each structure or atom, 0 where its label is missing, and where it is."""
+        """Return the loss of each structure or atom (0 for a missing label), and which labels are present."""
         label = batch.labels.get(target.name)
         label = torch.full_like(predicted, torch.nan) if label is None else label
-        missing = _missing(label)  # not of the prediction: a model that diverged must show
+        missing = _missing(label)  # NaN of the label, not of the prediction: a diverged model must show
         unit = 1.0 / self.get_buffer(f"scale_{target.name}").index_select(0, batch.dataset)
         if target.per_atom:
             unit = unit / batch.natoms.to(unit.dtype)
@@ -135,7 +134,7 @@ class MultitaskLoss(nn.Module):
         for name in sorted({*losses} - {losses[0]}):
             here = torch.tensor([loss == name for loss in losses], device=dataset.device).index_select(0, dataset)
             rows = torch.where(here, self._losses(name, error, unit, scale), rows)
-        rows = rows.masked_fill(missing, 0.0)  # whatever a loss makes of an error of zero
+        rows = rows.masked_fill(missing, 0.0)  # whatever the value of a loss at zero error
         weight = batch.weights.get(target.name)
         return rows if weight is None else rows * self._of_rows(target, weight, batch), missing
 
@@ -146,7 +145,7 @@ class MultitaskLoss(nn.Module):
         return function(error * unit.unsqueeze(1), scale, delta)
 
     def _weighted(self, target: Target, rows: Tensor, missing: Tensor, batch: Batch, done: float) -> Tensor | float:
-        """Return the rows times their weights, or the one weight that all of them have."""
+        """Return the rows times their weights, or times the common weight of all rows."""
         weights = self.rules[target.name].weights_at(done)
         learned = target.name in self.log_loss
         if not learned and len(set(weights)) == 1:
@@ -159,7 +158,7 @@ class MultitaskLoss(nn.Module):
 
     @staticmethod
     def _of_rows(target: Target, values: Tensor, batch: Batch) -> Tensor:
-        """Return values of structures for each row of the target: of atoms, those of their structures."""
+        """Return values of structures for each row of the target; atoms take those of their structures."""
         return values.index_select(0, batch.graph) if target.level is Level.ATOM else values
 
 
@@ -171,7 +170,7 @@ def multitask_loss(
     targets: Sequence[Target] = DEFAULT,
     counts: Mapping[str, int] | None = None,
 ) -> Loss:
-    """Return the `MultitaskLoss` of a batch with fixed weights and the default loss, the length of errors.
+    """Return the `MultitaskLoss` of a batch with fixed weights and the default loss, the length of the error.
 
     Parameters
     ----------
@@ -201,6 +200,6 @@ def multitask_loss(
 
 
 def _missing(label: Tensor) -> Tensor:
-    """Return which rows of labels are not known [G] or [N]."""
+    """Return which rows of labels are missing [G] or [N]."""
     missing = torch.isnan(label)
     return missing if missing.ndim == 1 else missing.flatten(1).any(1)

@@ -1,8 +1,8 @@
-"""The losses that come along: from errors of rows to one number of each.
+"""The built-in losses: they map the errors of each row to one number.
 
 `gfm_pipeline.core.contracts.optimisation.losses` declares them. Each takes errors [rows, components] in units of the
-target's scale, the natural logarithm of the scale of errors [rows, 1], which is learned (None for losses that need
-none), and the setting ``huber_delta``.
+target's scale, the natural logarithm of the learned scale of errors [rows, 1] (None for losses without scale), and the
+setting ``huber_delta``.
 """
 
 from __future__ import annotations

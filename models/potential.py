@@ -1,4 +1,4 @@
-"""The model users see: a batch of structures in, a value of every target out."""
+"""The complete model: it maps a batch of structures to a value of every target."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from gfm_pipeline.models.registry import build, describe
 from gfm_pipeline.models.repulsion import Repulsion
 from gfm_pipeline.models.spec import ForceHead, ModelSpec
 
-_PARTS = {ENERGY.name: "node_energy", FORCES.name: "force_head"}  # heads whose names are older than targets are
-# Parts of the model under the names they had until 2026-11-30: checkpoints written before still load.
+_PARTS = {ENERGY.name: "node_energy", FORCES.name: "force_head"}  # heads whose names are older than targets
+# Names of parts of the model until 2026-11-30, so that older checkpoints still load.
 _FORMER_NAMES = {"trunk": "representation", "direct": "force_head", "edge_vectors": "vector_features"}
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Values by name of a target, relative to their references: [G, ...] of structures, [N, ...] of atoms."""
+    """Values by target, relative to their references: of structures [G, ...] or of atoms [N, ...]."""
 
     values: Mapping[str, Tensor]
 
@@ -48,17 +48,17 @@ class Prediction:
 
 
 class Potential(nn.Module):
-    """Message passing, a head per dataset of every target that is not a derivative of the energy, and the derivatives.
+    """Message passing, heads per dataset for targets that are no derivatives of the energy, and the derivatives.
 
     Parameters
     ----------
     spec
-        What to build; kept as ``self.spec``.
+        Description of the model; kept as ``self.spec``.
 
     Raises
     ------
     ModelError
-        For an unknown algorithm or option, or targets that no model predicts together.
+        For an unknown algorithm or option, or targets that one model cannot predict together.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -123,8 +123,8 @@ class Potential(nn.Module):
         Raises
         ------
         ModelError
-            When a structure names a dataset the model has no head for, or stress is wanted of a model without energy;
-            unless ``training``, as `check_batch`.
+            When the model has no head for a structure's dataset, or ``stress`` is requested from a model without
+            energy; unless ``training``, also as `check_batch`.
         """
         if batch.dataset.numel() and int(batch.dataset.max()) >= self.spec.n_datasets:
             raise ModelError(
@@ -139,23 +139,23 @@ class Potential(nn.Module):
         origins = {t.origin for t in derived}
         with torch.set_grad_enabled(training or bool(derived)):
             geometry = Geometry.of(batch, moved=Origin.GRADIENT in origins, strained=Origin.STRAIN in origins)
-            if not training:  # labelled structures were looked at when they were ingested
+            if not training:  # ingest has already checked labelled structures
                 check_batch(batch, geometry.vec.detach(), self.spec.elements)
             values = self._values(batch, geometry, derived, create_graph=training)
         return Prediction(values if training else {name: value.detach() for name, value in values.items()})
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the parameters, in which batches must be."""
+        """Type of the parameters; batches must have the same type."""
         return next(self.parameters()).dtype
 
     @torch.no_grad()
     def head_values(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the values of the targets that are no derivatives, at a tenth of the cost of all."""
+        """Return the values of the targets other than derivatives, at a tenth of the cost of all targets."""
         return self._predict(batch, Geometry.of(batch, moved=False, strained=False))
 
     def shift(self, target: Target) -> CompositionShift:
-        """Return what corrects the references of one of the targets ``shifted``."""
+        """Return the shift of the references of one of the targets ``shifted``."""
         found = self.get_submodule(shift_name(target))
         if not isinstance(found, CompositionShift):
             raise ModelError(f"The target {target.name} has no reference values of elements to correct.")
@@ -166,9 +166,9 @@ class Potential(nn.Module):
         return tuple(t for t in self.spec.targets if t.origin is not Origin.HEAD and not self.spec.has_head(t))
 
     def training_values(self, batch: Batch, pos: Tensor, strain: Tensor | None) -> dict[str, Tensor]:
-        """Return what `forward` predicts when training, as a function of the `leaves` of a batch: compilers want that.
+        """Return the predictions of `forward` in training as a function of the `leaves` of a batch, for compilers.
 
-        Nothing is checked, and nothing waits for the device.
+        It checks nothing and does not wait for the device.
         """
         derived = self.derived_targets()
         moved = any(t.origin is Origin.GRADIENT for t in derived)
@@ -177,7 +177,7 @@ class Potential(nn.Module):
     def _values(
         self, batch: Batch, geometry: Geometry, derived: tuple[Target, ...], *, create_graph: bool
     ) -> dict[str, Tensor]:
-        """Return the values of all targets: of heads, then derivatives."""
+        """Return the values of all targets: first those of heads, then derivatives."""
         values = self._predict(batch, geometry)
         if derived:
             found = geometry.derivatives(values[ENERGY.name].sum(), batch, create_graph=create_graph)
@@ -200,7 +200,7 @@ class Potential(nn.Module):
         for target in self.spec.targets:
             if not self.spec.has_head(target):
                 continue
-            # only when the first head reads them: the order of sums in backward passes stays that of earlier versions
+            # only when the first head reads them: this keeps the order of sums in backward passes of earlier versions
             if target.rank is Rank.VECTOR and features.vectors is None:
                 features = replace(features, vectors=self._vectors(x, vec, src, dst))
             if target.rank is Rank.TENSOR and features.tensors is None and self.tensor_features is not None:
@@ -215,7 +215,7 @@ class Potential(nn.Module):
         return values
 
     def _vectors(self, x: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> Tensor:
-        """Return vector features [N, 3, H] of an algorithm that gave none."""
+        """Return vector features [N, 3, H] for an algorithm without vectors."""
         if self.vector_features is None:
             raise ModelError(
                 f"{self.spec.algorithm} gave no vectors, though its description says that it has them.",
@@ -233,7 +233,7 @@ class Potential(nn.Module):
     def _value(self, target: Target, features: Features, head: Tensor, batch: Batch) -> Tensor:
         """Return the value of one target from its head."""
         value: Tensor = self.get_submodule(part_name(target))(features, head)
-        value = value.to(batch.pos.dtype)  # sums over atoms are not left to half precision
+        value = value.to(batch.pos.dtype)  # sums over atoms are not in half precision
         if target.level is Level.GRAPH:
             value = scatter_sum(value, batch.graph, batch.natoms.shape[0])
             if not target.extensive:
@@ -263,7 +263,7 @@ def shift_name(target: Target) -> str:
 
 
 def _open_former(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Give a state dict of an earlier version the names that parts have now, and the shifts it knew nothing of."""
+    """Rename the parts in a state dict of an earlier version, and add the shifts that it lacks."""
     for name, shift in module.named_children():
         if isinstance(shift, CompositionShift):
             state.setdefault(f"{prefix}{name}.values", torch.zeros_like(shift.values))

@@ -22,10 +22,10 @@ EDGES = "edge_attr"  # the argument of an operator's forward that takes features
 
 
 class Layer(nn.Module):
-    """One operator, whose messages are multiplied by what fades at the cutoff.
+    """One operator, with a factor on its messages that fades at the cutoff.
 
-    An operator that takes ``edge_attr`` is given the radial basis there, and its messages are multiplied by the
-    envelope. One that knows no edge features has its messages multiplied by a learned, bias-free filter of the basis.
+    An operator that takes ``edge_attr`` receives the radial basis there, and the envelope multiplies its messages. For
+    an operator without edge features, a learned, bias-free filter of the basis multiplies its messages.
     """
 
     def __init__(self, operator: nn.Module, hidden: int, n_radial: int, norm: float) -> None:
@@ -35,7 +35,7 @@ class Layer(nn.Module):
         self.filter = None if self.with_edges else linear(n_radial, hidden, bias=False, gain=2.0)
 
     def forward(self, x: Tensor, edge_index: Tensor, basis: Tensor, envelope: Tensor) -> Tensor:
-        """Return what the operator makes of node features [N, H]."""
+        """Return the operator's output for node features [N, H]."""
         factor = (envelope if self.filter is None else self.filter(basis)) * self.norm
         given = {EDGES: basis} if self.with_edges else {}
 
@@ -60,15 +60,15 @@ class Layer(nn.Module):
 class OperatorAlgorithm(MessagePassing):
     """Layers of a ``torch_geometric.nn.MessagePassing`` operator between an embedding and the heads.
 
-    A subclass says in `operator` what one layer is, and in `update`, if need be, how its result changes the features.
-    The operator must add up messages (``aggr="sum"``); one whose result depends on a neighbour at the very cutoff (a
-    mean, a maximum, a softmax over neighbours, a scaling by degrees) is refused, since energies would jump there. Of
-    activations inside the operator prefer those with derivatives: ReLU makes forces jump.
+    A subclass defines one layer in `operator` and, if needed, how its result changes the features in `update`. The
+    operator must add up messages (``aggr="sum"``). An operator whose result depends on a neighbour at exactly the
+    cutoff (a mean, a maximum, a softmax over neighbours, a scaling by degrees) is refused, since energies would jump
+    there. Prefer smooth activations inside the operator: ReLU makes forces jump.
 
     Raises
     ------
     ModelError
-        When the operator does not keep the width of features, or its result depends on a neighbour at the cutoff.
+        When the operator changes the width of features, or its result depends on a neighbour at the cutoff.
     """
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:
@@ -84,7 +84,7 @@ class OperatorAlgorithm(MessagePassing):
 
     @abstractmethod
     def operator(self, hidden: int, edge_dim: int) -> nn.Module:
-        """Return one operator from ``hidden`` to ``hidden`` channels; features of edges have ``edge_dim``."""
+        """Return one operator from ``hidden`` to ``hidden`` channels; features of edges have ``edge_dim`` channels."""
 
     def update(self, x: Tensor, result: Tensor) -> Tensor:
         """Return the new features [N, H] from the old ones and the operator's result."""
@@ -102,13 +102,13 @@ class OperatorAlgorithm(MessagePassing):
 
     @torch.no_grad()
     def _check_cutoff(self) -> None:
-        """Compare two atoms, and the same two with a third at the cutoff, whose messages have faded to nothing."""
+        """Compare two atoms with the same two plus a third at the cutoff, whose messages have faded to zero."""
         layer = self.layers[0]
         name = type(layer.operator).__name__
         if not hasattr(layer.operator, "register_message_forward_hook"):
             raise ModelError(f"{name} is not a torch_geometric.nn.MessagePassing.", "Return one from operator().")
         training = layer.training
-        layer.eval()  # torch's evaluation mode, without dropout, for the comparison; no text is evaluated
+        layer.eval()  # torch's evaluation mode, without dropout, for the comparison; this is no eval of text
         x = torch.linspace(-1.0, 1.0, 3 * self.spec.hidden).view(3, -1)
         pair, third = torch.tensor([[0, 1], [1, 0]]), torch.tensor([[2, 0], [0, 2]])
         basis, envelope = self.radial(torch.tensor([[0.4], [0.4], [1.0], [1.0]]) * self.spec.cutoff)

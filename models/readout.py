@@ -1,4 +1,4 @@
-"""Heads: one per dataset, all computed from stacked parameters and picked by a gather.
+"""Heads, one per dataset: stacked parameters compute all of them, and a gather picks one.
 
 Stacked parameters need no loop over datasets and no host synchronisation, and every parameter has a gradient
 (zero for a head whose dataset is not in the batch).
@@ -21,7 +21,7 @@ from gfm_pipeline.models.spec import ModelSpec
 
 @dataclass(frozen=True)
 class Features:
-    """What heads read of each atom: scalars [N, H], vectors [N, 3, H], traceless tensors [N, 6, H]; None: not read."""
+    """Input of heads per atom: scalars [N, H], vectors [N, 3, H], traceless tensors [N, 6, H]; None: not read."""
 
     scalars: Tensor
     vectors: Tensor | None = None
@@ -51,7 +51,7 @@ class ScalarHead(nn.Module):
         return value.squeeze(2).t().gather(1, head.unsqueeze(1)).squeeze(1)
 
     def last_layer(self, features: Features, head: Tensor) -> Tensor:
-        """Return what the last linear layer reads of each atom [N, H], for the dataset ``head`` [N] of each."""
+        """Return the input of the last linear layer for each atom [N, H] and its dataset ``head`` [N]."""
         hidden = self._hidden(features)
         return hidden.gather(0, head.view(1, -1, 1).expand(1, -1, hidden.shape[2])).squeeze(0)
 
@@ -125,7 +125,7 @@ class EdgeFeatures(nn.Module):
 
 
 class EdgeVectors(EdgeFeatures):
-    """Vector features for algorithms that have none: weighted sums of edge directions."""
+    """Vector features for algorithms without vectors: weighted sums of edge directions."""
 
     def forward(self, x: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> Tensor:
         """Return vectors [N, 3, H]."""
@@ -136,7 +136,7 @@ class EdgeVectors(EdgeFeatures):
 class EdgeTensors(EdgeFeatures):
     """Tensor features: weighted sums of outer products of edge directions, less their trace.
 
-    Products of an atom's vector features would vanish where the atom is a centre of inversion; these do not.
+    Unlike products of an atom's vector features, they do not vanish at centres of inversion.
     """
 
     def forward(self, x: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> Tensor:

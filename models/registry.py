@@ -1,4 +1,4 @@
-"""Message passing algorithms by name: the class behind a declared description, imported when a model is built."""
+"""Message passing algorithms by name: the code that builds a model imports the class of a description."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class MessagePassing(nn.Module):
     Parameters
     ----------
     spec
-        What to build.
+        Description of the model.
     options
         The value of every option that the algorithm's description declares.
     """
@@ -35,7 +35,7 @@ class MessagePassing(nn.Module):
 
     @abstractmethod
     def forward(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return scalars [N, H] and, of algorithms with vectors where ``spec.reads_vectors``, vectors [N, 3, H].
+        """Return scalars [N, H] and, if the algorithm has vectors and ``spec.reads_vectors``, vectors [N, 3, H].
 
         Parameters
         ----------
@@ -48,17 +48,17 @@ class MessagePassing(nn.Module):
         """
 
     def features(self, batch: Batch, vec: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return what `forward` does, of a batch and its edge vectors [E, 3]."""
+        """Return the result of `forward` for a batch and its edge vectors [E, 3]."""
         found: tuple[Tensor, Tensor | None] = self(batch.z, vec, batch.edge_src, batch.edge_dst)
         return found
 
     def energy_head(self) -> nn.Module | None:
-        """Return the head that makes energies of the scalars; None: the one that all algorithms share."""
+        """Return the head that computes energies from scalars; None: the common head of all algorithms."""
         return None
 
 
 def algorithms() -> list[str]:
-    """Return the names of all algorithms, sorted; those of other packages included."""
+    """Return the sorted names of all algorithms, including those of other packages."""
     return ALGORITHMS.names()
 
 
@@ -68,7 +68,7 @@ def describe(name: str) -> AlgorithmDescription:
     Raises
     ------
     ModelError
-        When there is none of that name (with the nearest one), or its package cannot be imported.
+        When no algorithm has that name (the hint names the nearest one), or its package cannot be imported.
     """
     try:
         return ALGORITHMS.describe(name)
@@ -82,13 +82,13 @@ def algorithm(name: str) -> type[MessagePassing]:
     Raises
     ------
     ModelError
-        When there is none of that name, or what its description names cannot be imported or is not a `MessagePassing`.
+        When no algorithm has that name, or its class cannot be imported or is not a `MessagePassing`.
     """
     where = describe(name).module
     module, _, attribute = where.partition(":")
     try:
         found = getattr(import_module(module), attribute)
-    except Exception as error:  # a module of another package: whatever its import raises is that package's fault
+    except Exception as error:  # a module of another package: any error of its import is that package's fault
         message = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ModelError(
             f"Algorithm {name!r}: {where} cannot be imported: {message}.",

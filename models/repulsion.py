@@ -1,4 +1,4 @@
-"""Screened nuclear repulsion at short distances, where data have no structures."""
+"""Screened nuclear repulsion at short distances, which data do not cover."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from gfm_pipeline.models.radial import envelope
 COULOMB = 14.399645478  # e^2 / (4 pi epsilon_0), eV Angstrom
 _SCREENING = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.02817, 0.20162))
 _LENGTH, _POWER = 0.46850, 0.23  # Angstrom
-_FLAT, _FREE = 0.5, 0.75  # of the sum of radii: below the one edges have one length, from the other on their own
+_FLAT, _FREE = 0.5, 0.75  # of the sum of radii: edges below the first have one length, edges beyond the second theirs
 
 
 class Repulsion(nn.Module):
     """The universal potential of Ziegler, Biersack and Littmark (1985), faded out at the sum of covalent radii.
 
-    A network can be as steep as it likes where it has no data. So edges shorter than 0.5 times the sum of the radii are
-    shown to it at one length (`shown`): it has no say in how they stretch, and two atoms pushed together are always
-    repelled. From 0.75 times the sum on lengths are as they are; value, slope and curvature change smoothly between.
-    The repulsion is added to the energy in training too: the network learns what is missing.
+    A network may have any slope where it has no data. So the network sees edges shorter than 0.5 times the sum of the
+    radii at one constant length (`shown`). It then exerts no force along them, and two atoms pushed together always
+    repel each other. From 0.75 times the sum, lengths are unchanged; value, slope and curvature vary smoothly in
+    between. The repulsion is part of the energy in training too, so the network learns the rest.
 
     Parameters
     ----------
     cutoff
-        Of the model, Angstrom; the repulsion ends there at the latest.
+        Cutoff of the model, Angstrom; the repulsion ends there or before.
     """
 
     radii: Tensor
@@ -47,12 +47,12 @@ class Repulsion(nn.Module):
         reach = self._reach(z, src, dst)
         start, width = _FLAT * reach, (_FREE - _FLAT) * reach
         t = ((distance - start) / width).clamp(0.0, 1.0)
-        # the integral of 3 t^2 - 2 t^3, whose slope runs from 0 to 1 without a kink in it
+        # the integral of 3 t^2 - 2 t^3, whose slope rises from 0 to 1 without a kink
         length = start + width * (0.5 + t.pow(3) * (1.0 - 0.5 * t)) + (distance - start - width).clamp(min=0.0)
         return vec * (length / distance).unsqueeze(1)
 
     def forward(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> Tensor:
-        """Return energies of atoms [N], eV, of atomic numbers [N] and edge vectors [E, 3]."""
+        """Return energies of atoms [N], eV, from atomic numbers [N] and edge vectors [E, 3]."""
         distance = (vec * vec).sum(1).sqrt()
         charge = z.to(vec.dtype)
         size = charge.pow(_POWER)

@@ -1,4 +1,4 @@
-"""What a potential is built from: plain numbers and names, so that it survives JSON and checkpoints."""
+"""The description of a potential: plain numbers and names, so that JSON and checkpoints can hold it."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ class ModelSpec(ModelSettings):
     force_rms
         Force unit of the readout in eV/Angstrom: E = force_rms * (1 Angstrom) * sum of node outputs.
     targets
-        What is predicted.
+        The predicted targets.
     target_scales
-        Unit of the readout of each target beside energy and forces, by name; 1 where none is given.
+        Unit of the readout of each target other than energy and forces, by name; 1 without an entry.
     dataset_units
-        Unit of the readout of each target in each dataset, by name: datasets differ in it by a factor of ten and more.
-        Of targets that are not named it is `scale`, for all datasets: as in models described before 2026-12.
+        Unit of the readout of each target in each dataset, by name, since datasets differ by a factor of ten and more.
+        For targets without an entry it is `scale` in all datasets, as in models described before 2026-12.
     balanced_forces
-        Direct forces have no net force and, of structures that are not periodic, no net torque. Models that were
-        described before 2026-11-30 know nothing of it.
+        Whether direct forces have no net force and, in structures without periodicity, no net torque. Models described
+        before 2026-11-30 lack this.
     unstated
-        Attributes of ``condition_on`` that models tell apart from any value where a structure does not say them. A
-        multiplicity always is; models that were described before 2026-12 take a charge that is not said for 0.
+        Attributes of ``condition_on`` for which a missing value differs from every stated value. A missing multiplicity
+        always does. Models described before 2026-12 treat a missing charge as 0.
     elements
-        Atomic numbers of the training data: others are refused when predicting. Empty: not known, as of models that
-        were described before 2026-11-30.
+        Atomic numbers of the training data; predictions refuse others. Empty: not known, as in models described before
+        2026-11-30.
     """
 
     n_datasets: int = 1
@@ -54,7 +54,7 @@ class ModelSpec(ModelSettings):
     unstated: tuple[str, ...] = ()
 
     def has_head(self, target: Target) -> bool:
-        """Return whether a target has a head of its own; others are derivatives of the energy."""
+        """Return whether a target has its own head; other targets are derivatives of the energy."""
         if target.origin is Origin.GRADIENT:
             return self.force_head is ForceHead.DIRECT
         return target.origin is Origin.HEAD
@@ -65,7 +65,7 @@ class ModelSpec(ModelSettings):
 
     @property
     def reads_vectors(self) -> bool:
-        """Whether a head reads vector features: an algorithm that has them returns them then."""
+        """Whether a head reads vector features; algorithms with vectors return them only then."""
         return Rank.VECTOR in self.ranks()
 
     def scale(self, target: Target) -> float:

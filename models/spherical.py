@@ -1,4 +1,4 @@
-"""Real spherical harmonics and how they couple: what equivariant algorithms of order two and more are made of.
+"""Real spherical harmonics and their couplings, the basis of equivariant algorithms of order two and more.
 
 Features of order l have 2l + 1 components m = -l ... l; those of order one are (y, z, x). Parity is (-1)**l throughout.
 All coefficients are computed from closed formulas, so that they, and with them checkpoints, are the same everywhere.
@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 XYZ = (2, 0, 1)  # components of order one as x, y, z
-_INDEPENDENT = 1e-6  # what is left of a path that no combination of others is
+_INDEPENDENT = 1e-6  # smallest remainder of a path that is independent of the others
 
 Array = NDArray[np.float64]
 
 
 class Constant(nn.Module):
-    """A constant tensor on the device and in the dtype of its model, rounded from float64 once and not twice."""
+    """A constant tensor on the device and in the dtype of its model, rounded from float64 only once."""
 
     value: Tensor
 
@@ -112,7 +112,7 @@ def _to_complex(order: int) -> NDArray[np.complex128]:
 
 @cache
 def coupling(l1: int, l2: int, l3: int) -> Array:
-    """Return how orders ``l1`` and ``l2`` make ``l3`` [2 l1 + 1, 2 l2 + 1, 2 l3 + 1]; squares sum to 2 l3 + 1."""
+    """Return the coupling of ``l1`` and ``l2`` to ``l3`` [2 l1 + 1, 2 l2 + 1, 2 l3 + 1]; squares sum to 2 l3 + 1."""
     complex_ = np.zeros((2 * l1 + 1, 2 * l2 + 1, 2 * l3 + 1))
     for m1, m2 in product(range(-l1, l1 + 1), range(-l2, l2 + 1)):
         if abs(m1 + m2) <= l3:
@@ -123,12 +123,12 @@ def coupling(l1: int, l2: int, l3: int) -> Array:
 
 
 def couples(l1: int, l2: int, l3: int) -> bool:
-    """Return whether two orders make a third of parity (-1)**l3."""
+    """Return whether two orders couple to a third of parity (-1)**l3."""
     return abs(l1 - l2) <= l3 <= l1 + l2 and (l1 + l2 + l3) % 2 == 0
 
 
 def offsets(l_max: int) -> list[slice]:
-    """Return where the components of each order are in [(l_max + 1)**2]."""
+    """Return the slices of the components of each order in [(l_max + 1)**2]."""
     return [slice(order * order, (order + 1) ** 2) for order in range(l_max + 1)]
 
 
@@ -139,7 +139,7 @@ def monomials(n: int, degree: int) -> list[tuple[int, ...]]:
 
 @cache
 def symmetric_basis(l_max: int, degree: int, order: int) -> Array:
-    """Return the ways in which products of ``degree`` equal features make an equivariant of ``order``.
+    """Return the couplings of products of ``degree`` equal features to an equivariant of ``order``.
 
     The features hold the orders 0 to ``l_max``. The result [paths, 2 order + 1, monomials] acts on the products of
     `monomials`; its paths are orthonormal, and complete: every symmetric equivariant polynomial of that degree and of
@@ -148,12 +148,12 @@ def symmetric_basis(l_max: int, degree: int, order: int) -> Array:
     n = (l_max + 1) ** 2
     place = {indices: k for k, indices in enumerate(monomials(n, degree))}
     position = np.array([place[tuple(sorted(indices))] for indices in product(range(n), repeat=degree)])
-    permutations = np.bincount(position)  # how often a symmetric tensor counts a monomial
+    permutations = np.bincount(position)  # multiplicity of a monomial in a symmetric tensor
     found: list[Array] = []
     for tensor in _products(l_max, degree, order):
         path = np.zeros((len(place), 2 * order + 1))
         np.add.at(path, position, tensor.reshape(-1, 2 * order + 1))
-        for other in found + found:  # Gram-Schmidt, twice for the rounding
+        for other in found + found:  # Gram-Schmidt, twice because of rounding
             dual = path / permutations[:, None]
             path = path - other * (float((dual * other).sum()) / (2 * order + 1))
         dual = path / permutations[:, None]
@@ -164,14 +164,14 @@ def symmetric_basis(l_max: int, degree: int, order: int) -> Array:
 
 
 def _products(l_max: int, degree: int, order: int) -> Iterator[Array]:
-    """Yield the coupled products of ``degree`` features that make ``order`` [n] * degree + [2 order + 1]."""
+    """Yield the products of ``degree`` features coupled to ``order`` [n] * degree + [2 order + 1]."""
     for _, total, joined, tensor in _chains(l_max, degree, order):
         if joined == order and (total + order) % 2 == 0:
             yield tensor
 
 
 def _chains(l_max: int, degree: int, only: int | None = None) -> Iterator[tuple[int, int, int, Array]]:
-    """Yield products of ascending orders: the last one, their sum, the order they are coupled to, and the tensor."""
+    """Yield products of ascending orders: the last order, their sum, the resulting order, and the tensor."""
     n, places = (l_max + 1) ** 2, offsets(l_max)
     if degree == 1:
         for order in range(l_max + 1):

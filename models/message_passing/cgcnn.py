@@ -12,8 +12,8 @@ class CGCNN(OperatorAlgorithm):
     """Crystal graph convolutional network (Xie, Grossman, Phys. Rev. Lett. 120, 145301, 2018).
 
     The paper's edges are a list of nearest neighbours with Gaussians of their distance, and its layers normalise over
-    the batch; here neighbours fade at the cutoff, edges carry the Bessel basis, and no structure depends on the others
-    of its batch.
+    the batch; here neighbours fade at the cutoff, edges carry the Bessel basis, and no structure depends on others in
+    its batch.
     """
 
     def operator(self, hidden: int, edge_dim: int) -> nn.Module:
@@ -22,5 +22,5 @@ class CGCNN(OperatorAlgorithm):
         return layer
 
     def update(self, x: Tensor, result: Tensor) -> Tensor:  # noqa: ARG002
-        """Return the result: CGConv has added the features already."""
+        """Return the result, since CGConv already adds the features."""
         return result

@@ -1,4 +1,4 @@
-"""DimeNet++: messages along edges that see the angles to the edges before them, without a list of triplets."""
+"""DimeNet++: messages along edges depend on the angles to the preceding edges, without a list of triplets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Residual(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        # the gain keeps messages of order one over many blocks
+        # the gain keeps messages of order one through many blocks
         self.layers = nn.Sequential(linear(width, width), nn.SiLU(), linear(width, width, gain=0.5), nn.SiLU())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ class Residual(nn.Module):
 
 
 class DimeNetInteraction(nn.Module):
-    """The directional update of messages m_ji [E, H] from all messages m_kj that arrive where the edge begins."""
+    """The directional update of messages m_ji [E, H] from all messages m_kj that arrive at the edge's source j."""
 
     def __init__(self, hidden: int, n_radial: int, channels: int, n_spherical: int, norm: float) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class DimeNetInteraction(nn.Module):
 
 
 class DimeNetOutput(nn.Module):
-    """Messages that arrive at an atom, through a filter of the distance and a network."""
+    """The messages that arrive at an atom, after a filter of the distance and a network."""
 
     def __init__(self, hidden: int, n_radial: int, norm: float) -> None:
         super().__init__()
@@ -82,10 +82,10 @@ class DimeNet(MessagePassing):
 
     The paper lists all triplets k, j, i and multiplies m_kj with Bessel and Legendre functions of distance and angle.
     By the addition theorem a Legendre polynomial of the angle is a sum of products of spherical harmonics of the two
-    edges, so the same sum is made at atom j once, for all edges that leave it: the cost grows with edges, not with
-    triplets. Two things differ: the radial part of every order is the Bessel basis of order zero times the envelope
-    (as in GemNet), which stays accurate at short distances; and the way back k = i is part of the sum.
-    Messages themselves do not fade, but nothing reads them without a filter that does.
+    edges, so atom j computes the sum once for all edges that leave it. The cost grows with edges, not with triplets.
+    Two things differ from the paper. The radial part of every order is the Bessel basis of order zero times the
+    envelope (as in GemNet), which stays accurate at short distances. The backward path k = i is part of the sum.
+    Messages themselves do not fade, but every reader of them applies a filter that does.
     """
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""EGNN: messages from both end points and the distance, with the coordinate update kept as a feature."""
+"""EGNN: messages from both end points and the distance; the coordinate update becomes a feature."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from gfm_pipeline.models.spec import ModelSpec
 class EgnnConvolution(nn.Module):
     """One EGNN layer.
 
-    The edge network is split: its first matrix acts on nodes and on the basis (A x_i + B x_j + C basis), its
-    second after the sum over neighbours, where there are far fewer rows; the result is the same function.
+    The edge network is split. Its first matrix acts on nodes and on the basis (A x_i + B x_j + C basis), its second
+    after the sum over neighbours, which has far fewer rows. The result is the same function.
     """
 
     def __init__(self, hidden: int, n_radial: int, channels: int, norm: float) -> None:
@@ -48,9 +48,9 @@ class EgnnConvolution(nn.Module):
 class EGNN(MessagePassing):
     """E(n)-equivariant network (Satorras, Hoogeboom, Welling, ICML 2021) for potentials.
 
-    Atoms do not move: the paper's coordinate update sum_j (x_i - x_j) phi(m_ij) becomes ``vector_channels``
-    velocities a node, whose squared lengths feed the scalars. That gives the invariant messages angular
-    information. Every message is multiplied by the envelope, which the paper lacks.
+    Atoms do not move: the paper's coordinate update sum_j (x_i - x_j) phi(m_ij) becomes ``vector_channels`` velocities
+    per node, whose squared lengths feed the scalars. This adds angular information to the invariant messages. Unlike
+    the paper, the envelope multiplies every message.
     """
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""GATv2: attention over neighbours, with softmax weights that envelope at the cutoff."""
+"""GATv2: attention over neighbours, with softmax weights that fade at the cutoff."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gfm_pipeline.models.spec import ModelSpec
 
 
 class Attention(nn.Module):
-    """One GATv2 layer; ``share`` [heads, H] says which head weighs which channel."""
+    """One GATv2 layer; ``share`` [heads, H] assigns channels to heads."""
 
     share: Tensor
 
@@ -40,7 +40,7 @@ class Attention(nn.Module):
         ends = target.index_select(0, dst) + source.index_select(0, src)
         score = self.score(functional.silu(torch.addmm(ends, basis, self.radial.weight.t())))
         own = self.score(functional.silu(target + source))
-        # the same shift in every term of an atom's softmax: no more than a guard against overflow, so without gradient
+        # the same shift in every term of an atom's softmax: only a guard against overflow, so without gradient
         rows = dst.unsqueeze(1).expand_as(score)
         shift = own.detach().scatter_reduce(0, rows, score.detach(), "amax")
         weight = envelope * torch.exp(score - shift.index_select(0, dst))
@@ -55,10 +55,10 @@ class Attention(nn.Module):
 class GAT(MessagePassing):
     """Graph attention with dynamic scores (GATv2: Brody, Alon, Yahav, ICLR 2022), smooth.
 
-    A softmax over neighbours jumps when a neighbour enters or leaves, most of all the last one. Here each neighbour's
-    exponential is multiplied by the envelope, and the atom itself, as the self-loop of the paper, takes part with full
-    weight: a_ij = w_ij exp(s_ij) / (exp(s_ii) + sum_k w_ik exp(s_ik)). Scores and values see the distance through the
-    radial basis, and leaky ReLU gives way to SiLU, whose derivatives exist.
+    A softmax over neighbours jumps when a neighbour enters or leaves, most of all for the last one. Here the envelope
+    multiplies each neighbour's exponential, and the atom itself, the self-loop of the paper, has full weight: a_ij =
+    w_ij exp(s_ij) / (exp(s_ii) + sum_k w_ik exp(s_ik)). Scores and values depend on the distance through the radial
+    basis. SiLU, whose derivatives exist, replaces leaky ReLU.
     """
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from gfm_pipeline.models.pyg_operator import OperatorAlgorithm
 
 
 class SmoothGINE(GINEConv):  # type: ignore[misc]  # PyTorch Geometric is not typed
-    """GINEConv with SiLU for the ReLU in its messages, whose kink would let forces jump."""
+    """GINEConv with SiLU instead of the ReLU in its messages, whose kink would make forces jump."""
 
     def message(self, x_j: Tensor, edge_attr: Tensor) -> Tensor:
         """Return messages [E, H]."""
@@ -26,5 +26,5 @@ class GIN(OperatorAlgorithm):
         return SmoothGINE(mlp(hidden, hidden, hidden), train_eps=True, edge_dim=edge_dim, aggr="sum")
 
     def update(self, x: Tensor, result: Tensor) -> Tensor:
-        """Return the sum: the operator's own network ends it."""
+        """Return the sum, after the operator's own network."""
         return x + result

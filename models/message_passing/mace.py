@@ -19,11 +19,11 @@ from gfm_pipeline.models.spherical import Constant, SphericalHarmonics, monomial
 
 
 class SymmetricContraction(nn.Module):
-    """All symmetric products of up to ``correlation`` factors of an atom's basis A, weighed for each element.
+    """All symmetric products of up to ``correlation`` factors of an atom's basis A, with weights per element.
 
-    ``couplings`` [components, monomials] holds the orthonormal, complete sets of `symmetric_basis`. Each set is applied
-    to the distinct products of components, which are fewer than the entries of the tensors of generalised
-    Clebsch-Gordan coefficients by the number of permutations; then one weight for each element, path and channel.
+    ``couplings`` [components, monomials] holds the orthonormal, complete sets of `symmetric_basis`. Each set acts on
+    the distinct products of components. These are fewer than the entries of the tensors of generalised Clebsch-Gordan
+    coefficients by the number of permutations. Then follows one weight per element, path and channel.
     """
 
     def __init__(self, l_max: int, correlation: int, out_orders: int, channels: int) -> None:
@@ -31,7 +31,7 @@ class SymmetricContraction(nn.Module):
         self.correlation = correlation
         n = (l_max + 1) ** 2
         blocks: list[Tensor] = []
-        size: list[float] = []  # of first weights: products of one degree add up to order one
+        size: list[float] = []  # of initial weights: products of one degree add up to order one
         self.paths: list[int] = []  # of each order
         for order in range(out_orders):
             sets = [torch.from_numpy(symmetric_basis(l_max, degree, order)) for degree in range(1, correlation + 1)]
@@ -75,7 +75,7 @@ class SymmetricContraction(nn.Module):
 
 
 class MACEInteraction(nn.Module):
-    """One layer: A from the neighbours, its symmetric products, and what the atom was before."""
+    """One layer: A from the neighbours, its symmetric products, and the atom's previous features."""
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any], in_orders: int, out_orders: int) -> None:
         super().__init__()
@@ -102,11 +102,11 @@ class MACEInteraction(nn.Module):
 class MACE(MessagePassing):
     """Higher order equivariant message passing (Batatia, Kovacs, Simm, Ortner, Csanyi, NeurIPS 2022).
 
-    Each layer projects an atom's neighbours onto spherical harmonics (A), and makes all symmetric equivariant products
-    of up to ``correlation`` factors of it (B), so messages are of body order ``correlation`` + 1; no triplets are
-    listed. As in the paper, product weights are of each element and the readout sees the scalars of every layer.
-    Unlike it, the connection past a layer is a matrix times a factor for each element and channel in place of a matrix
-    for each element.
+    Each layer projects an atom's neighbours onto spherical harmonics (A), and forms all symmetric equivariant products
+    of up to ``correlation`` factors of A (B). So messages have body order ``correlation`` + 1 without a list of
+    triplets. As in the paper, product weights are per element and the readout reads the scalars of every layer. Unlike
+    the paper, the skip connection of a layer is a matrix times a factor per element and channel, instead of a matrix
+    per element.
     """
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""MACE as the package mace-torch has it, by the interface of energies."""
+"""MACE of the package mace-torch, through the interface of energies."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from gfm_pipeline.models.spec import ModelSpec
 class MACETorch(EnergyBackbone):
     """ScaleShiftMACE of mace-torch (Batatia et al., NeurIPS 2022), from random weights.
 
-    Elements are those of the training data (all, where they are not known). mace-torch computes edge vectors from
-    positions and shifts: it is given zeros, and the edge vectors as shifts.
+    Elements are those of the training data (all elements when not known). mace-torch computes edge vectors from
+    positions and shifts, so its positions are zeros and its shifts are the edge vectors.
     """
 
     table: Tensor
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:
         super().__init__(spec, options)
-        with torch.serialization.safe_globals([slice]):  # of a table that its e3nn reads at import
+        with torch.serialization.safe_globals([slice]):  # from a table that its e3nn reads at import
             from e3nn import o3
             from mace import modules
 
@@ -65,7 +65,7 @@ class MACETorch(EnergyBackbone):
             "cell": vec.new_zeros(3, 3),
             "node_attrs": self.table.index_select(0, z).to(vec.dtype),
             "edge_index": torch.stack([src, dst]),
-            "batch": torch.zeros_like(batch),  # energies are of atoms: structures are told apart by the heads
+            "batch": torch.zeros_like(batch),  # energies are of atoms: the heads separate structures
             "ptr": torch.cat([one, one + z.shape[0]]),
         }
         found: Tensor = self.model(data, training=True, compute_force=False)["node_energy"]

@@ -15,14 +15,14 @@ from gfm_pipeline.models.radial import RadialBasis
 from gfm_pipeline.models.registry import MessagePassing
 from gfm_pipeline.models.spec import ModelSpec
 
-MEAN_ENVELOPE = 7.0 / 24.0  # of neighbours that are evenly spread in the sphere of the cutoff
+MEAN_ENVELOPE = 7.0 / 24.0  # for neighbours spread evenly in the sphere of the cutoff
 
 
 def spline_weights(position: Tensor, n: int) -> Tensor:
     """Return the weights [N, n] of ``n`` cubic B-splines at ``position`` [N, 1], knots at 0, 1, ..., n - 1.
 
-    They are twice continuously differentiable and sum to one. Positions are not negative; n - 1 is approached without
-    a kink. ``n`` is at least two.
+    They are twice continuously differentiable and sum to one. Positions are not negative and approach n - 1 without a
+    kink. ``n`` is at least two.
     """
     last = n - 1.0
     inside = last * torch.tanh(position / last)
@@ -35,7 +35,7 @@ def spline_weights(position: Tensor, n: int) -> Tensor:
 
 
 class DegreeConvolution(nn.Module):
-    """Neighbours' filtered sum and the atom's own features, through matrices blended by the degree."""
+    """The filtered sum of neighbours and the atom's own features, through matrices blended by the degree."""
 
     def __init__(self, hidden: int, n_radial: int, degrees: int, norm: float) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class DegreeConvolution(nn.Module):
         self.filter = linear(n_radial, hidden, bias=False, gain=2.0)
         self.neighbours = linear(hidden, degrees * hidden)
         self.own = linear(hidden, degrees * hidden, bias=False)
-        with torch.no_grad():  # Xavier's bound is of one matrix, not of all side by side
+        with torch.no_grad():  # Xavier's bound for one matrix, not for all matrices together
             bound = math.sqrt(3.0 / hidden)
             self.neighbours.weight.uniform_(-bound, bound)
             self.own.weight.uniform_(-bound, bound)
@@ -62,8 +62,8 @@ class MFC(MessagePassing):
     """Molecular fingerprint convolution (Duvenaud et al., NeurIPS 2015), smooth.
 
     The paper picks a pair of matrices by the integer number of neighbours, which jumps. Here the number is the sum of
-    envelopes, and a cubic B-spline blends ``degrees`` pairs of matrices; an atom whose neighbours are as many as the
-    mean, evenly spread, is in the middle of them. Lengths come in through a filter of the radial basis.
+    envelopes, and a cubic B-spline blends ``degrees`` pairs of matrices. An atom with the mean number of neighbours,
+    evenly spread, is in the middle of their range. Lengths enter through a filter of the radial basis.
     """
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:

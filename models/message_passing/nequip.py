@@ -20,7 +20,7 @@ from gfm_pipeline.models.spherical import SphericalHarmonics
 
 
 class NequIPInteraction(nn.Module):
-    """One layer: convolution, the atom's own features, and gates: scalars open and close the higher orders."""
+    """One layer: convolution, the atom's own features, and gates, by which scalars scale the higher orders."""
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any], in_orders: int, out_orders: int) -> None:
         super().__init__()
@@ -49,8 +49,8 @@ class NequIP(MessagePassing):
     """E(3)-equivariant interatomic potential (Batzner et al., Nat. Commun. 13, 2453, 2022).
 
     Features of orders 0 to ``l_max``, each of parity (-1)**l; the convolution couples them with harmonics of the same
-    orders along every path that parity allows. Layers add to their input. The connection past a layer is a matrix times
-    a factor for each element and channel in place of a matrix for each element.
+    orders along every path that parity allows. Layers add to their input. The skip connection of a layer is a matrix
+    times a factor per element and channel, instead of a matrix per element.
     """
 
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:
@@ -60,7 +60,7 @@ class NequIP(MessagePassing):
         self.embedding = Embedding(spec.hidden)
         self.radial = RadialBasis(spec.n_radial, spec.cutoff)
         self.harmonics = SphericalHarmonics(l_max)
-        # the last layer makes what the heads read: scalars, and vectors where one does
+        # the last layer returns the input of the heads: scalars, and vectors if a head reads them
         orders = [1, *[l_max + 1] * (spec.layers - 1), 2 if self.returns_vectors else 1]
         self.interactions = nn.ModuleList(
             NequIPInteraction(spec, options, before, after) for before, after in pairwise(orders)

@@ -1,4 +1,4 @@
-"""NequIP as the package nequip has it, by the interface of energies."""
+"""NequIP of the package nequip, through the interface of energies."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from gfm_pipeline.models.spec import ModelSpec
 class NequIPPackage(EnergyBackbone):
     """The GNN of nequip (Batzner et al., Nat. Commun. 13, 2453, 2022), from random weights.
 
-    Elements are those of the training data (all, where they are not known). nequip takes edge vectors as they are. Its
-    builder is asked without its wrapper, which would set the seed and the default dtype of the whole process.
+    Elements are those of the training data (all elements when not known). nequip accepts edge vectors directly. The
+    call goes to its inner builder, because the wrapper would set the seed and the default dtype of the whole process.
     """
 
     table: Tensor
@@ -27,7 +27,7 @@ class NequIPPackage(EnergyBackbone):
     def __init__(self, spec: ModelSpec, options: Mapping[str, Any]) -> None:
         super().__init__(spec, options)
         with warnings.catch_warnings(), torch.serialization.safe_globals([slice]):
-            warnings.simplefilter("ignore")  # of a package of its own age, about its own settings
+            warnings.simplefilter("ignore")  # deprecations within nequip itself
             from nequip.data import AtomicDataDict
             from nequip.model.nequip_models import FullNequIPGNNModel
 
@@ -39,7 +39,7 @@ class NequIPPackage(EnergyBackbone):
         self.register_buffer("table", place, persistent=False)
 
     def _apply(self, change: Any, recurse: bool = True) -> NequIPPackage:
-        """Move or convert the model as any other; nequip's modules remember the dtype they were built in."""
+        """Move or convert the model; nequip's modules store the dtype of their construction."""
         super()._apply(change, recurse)  # type: ignore[no-untyped-call]
         dtype = next(self.parameters()).dtype
         for module in self.modules():
@@ -51,7 +51,7 @@ class NequIPPackage(EnergyBackbone):
         return list(self.spec.elements or range(1, MAX_Z + 1))
 
     def _settings(self) -> dict[str, Any]:
-        """Return what nequip's builder is told."""
+        """Return the settings for nequip's builder."""
         spec, l_max = self.spec, int(self.options["l_max"])
         irreps = [f"{spec.hidden}x{order}{parity}" for order in range(l_max + 1) for parity in "eo"]
         width = int(self.options["radial_hidden"])
@@ -77,7 +77,7 @@ class NequIPPackage(EnergyBackbone):
             keys.POSITIONS_KEY: vec.new_zeros(z.shape[0], 3),
             keys.ATOM_TYPE_KEY: self.table.index_select(0, z),
             keys.EDGE_INDEX_KEY: torch.stack([dst, src]),
-            keys.EDGE_VECTORS_KEY: -vec,  # from the atom where messages are summed
+            keys.EDGE_VECTORS_KEY: -vec,  # from the atom that sums messages
         }
         found: Tensor = self.model(data)[keys.PER_ATOM_ENERGY_KEY]
         return found.view(-1).to(vec.dtype)

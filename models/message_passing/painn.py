@@ -18,11 +18,11 @@ NORM_FLOOR = 1e-3  # keeps the curvature of |v| bounded where symmetry makes v v
 
 
 class PaiNNMessage(nn.Module):
-    """Equations 7 and 8 of the paper: filtered scalars, and vectors from directions and from vectors."""
+    """Equations 7 and 8 of the paper: filtered scalars, and vectors from directions and vectors."""
 
     def __init__(self, hidden: int, n_radial: int, norm: float, *, first: bool) -> None:
         super().__init__()
-        self.parts = 2 if first else 3  # vectors are zero before the first layer: nothing to pass on
+        self.parts = 2 if first else 3  # vectors are zero before the first layer, so there are none to send
         self.hidden, self.norm = hidden, norm
         self.phi = mlp(hidden, hidden, self.parts * hidden)
         self.filters = nn.ModuleList(linear(n_radial, hidden, bias=False, gain=2.0) for _ in range(self.parts))
@@ -72,7 +72,7 @@ class PaiNN(MessagePassing):
         self.messages = nn.ModuleList(
             PaiNNMessage(spec.hidden, spec.n_radial, norm, first=k == 0) for k in range(spec.layers)
         )
-        # the last vectors are read by heads of vectors only: without one their parameters would never learn
+        # only heads of vectors read the last vectors: without such a head their parameters would never learn
         self.updates = nn.ModuleList(
             Update(spec.hidden, keep_vectors=self.returns_vectors or k + 1 < spec.layers) for k in range(spec.layers)
         )

@@ -51,7 +51,7 @@ class Aggregators:
 
 
 class Aggregation(nn.Module):
-    """One PNA layer; with ``filtered``, messages are multiplied by a filter of the distance, as PNAPlus does."""
+    """One PNA layer; with ``filtered``, a filter of the distance multiplies messages, as in PNAPlus."""
 
     def __init__(self, hidden: int, n_radial: int, aggregators: Aggregators, *, filtered: bool = False) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""PNAEq: PaiNN whose scalar messages are aggregated as by PNA."""
+"""PNAEq: PaiNN with the aggregators of PNA for scalar messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PNAEqMessage(nn.Module):
 
     def __init__(self, hidden: int, n_radial: int, norm: float, aggregators: Aggregators, *, first: bool) -> None:
         super().__init__()
-        self.parts = 1 if first else 2  # vectors are zero before the first layer: nothing to pass on
+        self.parts = 1 if first else 2  # vectors are zero before the first layer, so there are none to send
         self.hidden, self.norm, self.aggregators = hidden, norm, aggregators
         self.target = linear(hidden, hidden)
         self.source = linear(hidden, hidden, bias=False)
@@ -72,7 +72,7 @@ class PNAEq(MessagePassing):
         self.messages = nn.ModuleList(
             PNAEqMessage(spec.hidden, spec.n_radial, norm, aggregators, first=k == 0) for k in range(spec.layers)
         )
-        # as in PaiNN, the last vectors are read by heads of vectors only
+        # as in PaiNN, only heads of vectors read the last vectors
         self.updates = nn.ModuleList(
             Update(spec.hidden, keep_vectors=self.returns_vectors or k + 1 < spec.layers) for k in range(spec.layers)
         )
