@@ -1,1 +1,1 @@
-"""Machines as data: one YAML a site, its schema, and the launch lines built from it."""
+"""Machines as data: one YAML file per site, its schema, and the launch lines built from it."""

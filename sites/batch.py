@@ -1,7 +1,7 @@
-"""Batch scripts: the job a campaign's driver lives in, and blocks of nodes for a driver that lives elsewhere.
+"""Batch scripts: jobs that run a campaign's driver, and blocks of nodes for a driver that runs elsewhere.
 
-Pure text from a site file and a `BatchJob`. Nothing of the writer's environment gets in, and every value
-is quoted; what the site file means as shell text (its prologue, its activation, its directives) stays as it stands.
+The text depends on the site file and a `BatchJob` only, not on the environment of the writer. Every value is quoted.
+Shell text of the site file (its prologue, its activation, its directives) stays unchanged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.sites.enums import Staging
 from gfm_pipeline.sites.schema import SiteModel
 
-PLAIN = re.compile(r"[A-Za-z0-9_./+=@-]+")  # paths that every batch system takes as they stand
+PLAIN = re.compile(r"[A-Za-z0-9_./+=@-]+")  # paths that every batch system accepts unchanged
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,21 @@ class BatchJob:
     Parameters
     ----------
     name
-        Unique to the campaign; a later search for the job looks for this.
+        Unique to the campaign; later searches for the job use it.
     nodes, hours
-        How many nodes, and for how long.
+        Number of nodes, and wall time.
     queue
-        By its name in the site file.
+        Its name in the site file.
     account
-        The project that is charged; None where none is needed.
+        The charged project; None when none is needed.
     folder
-        Where the job runs; absolute.
+        Working folder of the job; absolute.
     output
-        File for what it says; absolute.
+        File for its output; absolute.
     programs
         Folder of ``gfm-pipeline`` and its interpreter, on the shared file system; None: the profile activates one.
     after
-        Number of a job that must have ended, well or badly, before this one begins.
+        Number of a job that must end, with success or failure, before this one begins.
     """
 
     name: str
@@ -56,14 +56,14 @@ class BatchJob:
 
 
 def resident_script(site: SiteModel, job: BatchJob, command: Sequence[str]) -> str:
-    """Return the script of a job that drives a campaign on its own nodes.
+    """Return the script of a job that runs a campaign's driver on its own nodes.
 
     The shell becomes the driver (``exec``), so that the warning before the wall time reaches the driver itself.
 
     Raises
     ------
     ConfigError
-        When the site has no batch system, or a value cannot stand in a script.
+        When the site has no batch system, or a value cannot be part of a script.
     """
     warning = (site.driver.warning_signal, site.driver.warning_seconds)
     parts = [*_head(site, job, warning), *_environment(site, job), "", f"exec {shlex.join(command)}"]
@@ -71,7 +71,7 @@ def resident_script(site: SiteModel, job: BatchJob, command: Sequence[str]) -> s
 
 
 def block_script(site: SiteModel, job: BatchJob, pools: Sequence[str], node_file: str) -> str:
-    """Return the script of a block: worker pools for a driver elsewhere, until the last of them ends.
+    """Return the script of a block: worker pools for a driver elsewhere; it runs until the last pool ends.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def block_script(site: SiteModel, job: BatchJob, pools: Sequence[str], node_file
     pools
         Command lines of the pools, as shell text.
     node_file
-        File that gets the names of the job's nodes, one per line, before the pools start.
+        File for the names of the job's nodes, one per line, written before the pools start.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def _head(site: SiteModel, job: BatchJob, warning: tuple[str, int] | None) -> li
         warning=warning,
         directives=tuple(scheduler.directives),
     )
-    # The site may say again what every job gets.
+    # The site may repeat directives that every job has.
     directives = dict.fromkeys(system.directives(request))
     return ["#!/bin/bash", *(f"{system.mark} {_one_line(directive)}" for directive in directives)]
 
@@ -121,24 +121,24 @@ def _system(site: SiteModel) -> type[BatchSystem]:
 
 
 def _directed(job: BatchJob) -> str:
-    """Return the file that the batch system itself is told to write to.
+    """Return the output file for the batch system itself.
 
-    Each reads quotes, ``%``, backslashes, commas and colons of that path in its own way, Slurm's differs by version. A
-    path with any of them is therefore left to the shell, which knows one way to quote; only what the batch system
-    itself says of the job is lost then.
+    Batch systems interpret quotes, ``%``, backslashes, commas and colons of that path differently; Slurm differs by
+    version. So the shell, which has one way to quote, opens a path with any of these characters. Only the batch
+    system's own messages about the job are lost then.
     """
     return job.output if PLAIN.fullmatch(job.output) else "/dev/null"
 
 
 def _one_line(text: str) -> str:
-    """Return a directive, or refuse one that would end its line and begin another."""
+    """Return a directive; refuse a directive with a line break."""
     if not text.isprintable():
         raise ConfigError(f"{text!r} cannot stand in a batch script: it holds a control character.")
     return text
 
 
 def _environment(site: SiteModel, job: BatchJob) -> list[str]:
-    """Return what happens before Python starts: modules, prologue, exports, staging, activation."""
+    """Return the lines before the start of Python: modules, prologue, exports, staging, activation."""
     profile = site.profiles[site.profile]
     lines = [""]
     if _directed(job) != job.output:
@@ -149,7 +149,7 @@ def _environment(site: SiteModel, job: BatchJob) -> list[str]:
         lines += [_checked(f"module load {shlex.quote(m)}", f"module {m} cannot be loaded") for m in profile.modules]
     lines += [*profile.prologue]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in _exports(site).items()]
-    lines.append("export TMPDIR=/tmp")  # sockets have paths of at most 108 bytes
+    lines.append("export TMPDIR=/tmp")  # paths of sockets have at most 108 bytes
     if site.staging.kind is Staging.SBCAST:
         lines += _staged(site, job)
     elif profile.activate is not None:
@@ -167,12 +167,12 @@ def _exports(site: SiteModel) -> dict[str, str]:
 
 
 def _checked(command: str, what: str) -> str:
-    """Return a command after whose failure the job ends, saying ``what``."""
+    """Return a command whose failure ends the job with the message ``what``."""
     return f"{command} || {{ echo {shlex.quote(f'gfm-pipeline: {what}')} >&2; exit 2; }}"
 
 
 def _staged(site: SiteModel, job: BatchJob) -> list[str]:
-    """Return the lines that bring the Python environment to every node; a copy that fails leaves nothing behind."""
+    """Return the lines that copy the Python environment to every node; a failed copy leaves nothing behind."""
     staging = site.staging
     folder, archive = expanded(f"{staging.folder}/gfm-env"), expanded(staging.archive or "")
     each = shlex.join(
@@ -204,7 +204,7 @@ def _staged(site: SiteModel, job: BatchJob) -> list[str]:
 
 
 def expanded(text: str) -> str:
-    """Return a path as a shell word in which ``$NAME`` and ``${NAME}`` stand for variables, and nothing else does."""
+    """Return a path as a shell word that expands ``$NAME`` and ``${NAME}`` only."""
     parts = re.split(r"(\$\{[A-Za-z_]\w*\}|\$[A-Za-z_]\w*)", text)
     quoted = [f'"{part}"' if k % 2 else shlex.quote(part) if part else "" for k, part in enumerate(parts)]
     return "".join(quoted) or "''"

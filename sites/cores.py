@@ -14,7 +14,7 @@ def parse_cores(text: str) -> tuple[int, ...]:
     Raises
     ------
     ValueError
-        When the text is not such a list.
+        When the text is not a list of cores.
     """
     found: list[int] = []
     for part in text.split(","):

@@ -1,6 +1,6 @@
-"""GPUs of the machine this process runs on, asked of the tools of their drivers; PyTorch is not imported.
+"""GPUs of this machine, as reported by the tools of their drivers; PyTorch is not imported.
 
-A tool that is missing, slow or odd says nothing. GPUs that the installed PyTorch was not built for are not used.
+A missing, slow or unexpected tool reports no GPUs. GPUs without support in the installed PyTorch are not used.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from shutil import which
 
 from gfm_pipeline.sites.enums import GpuRuntime
 
-SECONDS = 20.0  # a driver that has to be started first takes some
+SECONDS = 20.0  # seconds; loading a driver takes a while
 
 
 @dataclass(frozen=True)
 class FoundGpus:
-    """GPUs that tasks may use: how they are reached, how many, what they are, memory of the smallest (GB)."""
+    """GPUs that tasks may use: their runtime, number, name, and the memory of the smallest (GB)."""
 
     runtime: GpuRuntime
     visible_variable: str
@@ -38,9 +38,9 @@ class GpuTool:
     command
         Its command line.
     parse
-        Takes what it prints to the name and the memory (GB) of each GPU.
+        Converts its output to the name and the memory (GB) of each GPU.
     visible_variable
-        What masks GPUs from a program.
+        Variable that masks GPUs from a program.
     built_for
         Variable in ``torch/version.py`` that is not None in builds for these GPUs.
     """
@@ -77,14 +77,14 @@ TOOLS = (
 
 
 def found_gpus(environment: Mapping[str, str], built_for: Callable[[str], bool] | None = None) -> FoundGpus | None:
-    """Return the GPUs that tasks on this machine may use; None where there are none.
+    """Return the GPUs that tasks on this machine may use, or None.
 
     Parameters
     ----------
     environment
-        Masks of GPUs count: of those, the first ones in order are used, or none.
+        Environment variables; a mask must name the first GPUs in order, or no GPU is used.
     built_for
-        Whether the installed PyTorch was built for GPUs of a kind; None: looked up where it is installed.
+        Whether the installed PyTorch supports a kind of GPU; None: read it from the installation.
     """
     for tool in TOOLS:
         listed = _listed(tool) if (built_for or torch_built_for)(tool.built_for) else []
@@ -97,7 +97,7 @@ def found_gpus(environment: Mapping[str, str], built_for: Callable[[str], bool] 
 
 
 def torch_built_for(kind: str) -> bool:
-    """Return whether the installed PyTorch is a build for ``cuda`` or ``hip``; it is read, not imported."""
+    """Return whether the installed PyTorch is a build for ``cuda`` or ``hip``, without importing it."""
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         return False
@@ -121,7 +121,7 @@ def _listed(tool: GpuTool) -> list[tuple[str, float]]:
 
 
 def _visible(mask: str | None, count: int) -> int:
-    """Return how many of ``count`` GPUs a mask leaves, where these are the first ones; 0 for any other mask."""
+    """Return how many of ``count`` GPUs a mask keeps if it names the first ones in order; 0 for other masks."""
     if mask is None:
         return count
     shown = [part.strip() for part in mask.split(",") if part.strip()]

@@ -1,8 +1,8 @@
-"""How the ranks of a task are started: launch lines from a site's templates, and the variables of each rank.
+"""How to start the ranks of a task: launch lines from a site's templates, and the variables of each rank.
 
-Everything here is a pure function of the site file. The driver writes a `RankFile` into the attempt's folder and
-starts the launch line; `gfm_pipeline.apps.runtime.rank` and `gfm_pipeline.apps.runtime.spawn` read it, once a rank or
-once a node.
+Everything here is a pure function of the site file. The driver writes a `RankFile` into the attempt's folder and starts
+the launch line. `gfm_pipeline.apps.runtime.rank` and `gfm_pipeline.apps.runtime.spawn` read the file, once per rank or
+once per node.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.sites.task_shape import RankBinding, TaskShape, node_layout, slots_per_node
 
 LOOPBACK = "127.0.0.1"
-LONGEST_ARGUMENT = 128 * 1024 - 8  # bytes; Linux's limit, less what stands before the names
+LONGEST_ARGUMENT = 128 * 1024 - 8  # bytes; Linux's limit minus room for the text before the names
 
 
 class LaunchStrategy(StrEnum):
     """Ways to start the ranks of a task."""
 
-    SPAWN = "spawn"  # on one node, by a worker of Parsl that lives there
+    SPAWN = "spawn"  # on one node, by a Parsl worker on that node
     STEP = "step"  # over whole nodes, one launch line per task
-    GROUP = "group"  # many tasks in one launch line, told apart by ranges of ranks
+    GROUP = "group"  # many tasks in one launch line, each with a range of ranks
 
 
 def launch_line(site: SiteModel, shape: TaskShape, nodes: Sequence[str]) -> list[str]:
-    """Return the arguments that start a task's ranks on ``nodes``; the program follows them.
+    """Return the arguments that start a task's ranks on ``nodes``; the caller appends the program.
 
     Parameters
     ----------
     site
         The machine.
     shape
-        The task's; whole nodes.
+        Shape of the task; whole nodes.
     nodes
-        Their names, in the order of the allocation.
+        Names of the nodes, in the order of the allocation.
 
     Raises
     ------
     ConfigError
-        When the site has no launch line, the shape does not fit, or the number of names is another.
+        When the site has no launch line, the shape does not fit, or the number of names is wrong.
     """
     if not site.launch.template:
         raise ConfigError(f"Site {site.name} has no launch line for tasks over whole nodes.", "Set launch.template.")
@@ -65,9 +65,9 @@ def launch_line(site: SiteModel, shape: TaskShape, nodes: Sequence[str]) -> list
 
 
 def pool_line(site: SiteModel, nodes: Sequence[str] | int) -> list[str]:
-    """Return the arguments that start one of Parsl's worker pools on each of ``nodes``; the pool's command follows.
+    """Return the arguments that start one Parsl worker pool on each of ``nodes``; the caller appends the command.
 
-    A number instead of names means all nodes of a job that has not begun: what would name them is left out.
+    A number instead of names means all nodes of a job that has not begun; arguments that name nodes are then left out.
     """
     template = list(site.launch.pool_template)
     if not template:
@@ -78,7 +78,7 @@ def pool_line(site: SiteModel, nodes: Sequence[str] | int) -> list[str]:
     for argument in template:
         if "{nodelist}" not in argument:
             unnamed.append(argument)
-        elif argument == "{nodelist}":  # the option before it stands alone
+        elif argument == "{nodelist}":  # the preceding option has its value in this argument
             unnamed.pop()
     return _filled(unnamed, _of_pools(site, template, nodes))
 
@@ -89,7 +89,7 @@ def _of_pools(site: SiteModel, template: Sequence[str], nodes: int) -> dict[str,
 
 
 def _need_cores(site: SiteModel, template: Sequence[str], placeholder: str) -> None:
-    """Refuse a template that gives cores on a site that does not say how many there are."""
+    """Refuse a template with cores on a site that does not state the number of cores."""
     if not site.node.usable_threads and any(placeholder in argument for argument in template):
         raise ConfigError(
             f"Site {site.name} does not say how many cores a node has.", "Set node.cores in its file or an overlay."
@@ -97,17 +97,17 @@ def _need_cores(site: SiteModel, template: Sequence[str], placeholder: str) -> N
 
 
 def _filled(template: Sequence[str], values: dict[str, str]) -> list[str]:
-    """Return a template with its placeholders filled; the schema has seen to it that it holds no others."""
+    """Return a template with its placeholders filled; the schema excludes unknown placeholders."""
     return [re.sub(r"\{(\w+)\}", lambda match: values[match[1]], argument) for argument in template]
 
 
 def nodelist(site: SiteModel, nodes: Sequence[str]) -> str:
-    """Return names as the site's launcher takes them.
+    """Return the names of nodes in the form of the site's launcher.
 
     Raises
     ------
     ConfigError
-        When they exceed it all the same.
+        When the list is too long for a command line.
     """
     system = site.scheduler.system
     text = ",".join(nodes) if system is None else system.nodelist(nodes)
@@ -128,22 +128,22 @@ def rank_file(
     strategy: LaunchStrategy | None = None,
     slot: int = 0,
 ) -> RankFile:
-    """Return what the ranks of a task are told.
+    """Return the record for the ranks of a task.
 
     Parameters
     ----------
     site, shape
         The machine and the task's shape.
     nodes
-        Names of its nodes in the order of the allocation; empty for a task that is spawned on one node.
+        Names of its nodes in the order of the allocation; empty for a task spawned on one node.
     port
-        Where its ranks meet; unique among the tasks that share rank 0's node.
+        Port where its ranks meet; unique among the tasks that share rank 0's node.
     wrapper_timeout_seconds
-        How long the wrapper may be silent.
+        Longest silence of the wrapper.
     strategy
-        How it is started; by default spawned without ``nodes``, a step with them.
+        Way to start the task; by default it is spawned without ``nodes``, and a step with ``nodes``.
     slot
-        Its part of the node, for a task that shares one.
+        Its part of the node, for a task that shares a node.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def rank_file(
     cores = _cores(layout) if launch.bind_cores else ()
     spawned = how is LaunchStrategy.SPAWN
     unset = list(gpu.unset)
-    if spawned:  # what the pilot's own step left would make each task believe it is a rank of that step
+    if spawned:  # with variables of the pilot's own step, each task would take itself for a rank of that step
         unset += [*launch.scrub, launch.rank_variable, launch.local_rank_variable]
     return RankFile(
         ranks=shape.ranks,
@@ -179,31 +179,31 @@ def rank_file(
 
 
 def step_cancel(site: SiteModel) -> tuple[str, ...]:
-    """Return the command that ends a launch on all its nodes, ``{step}`` standing for its number; () without any."""
+    """Return the command that ends a launch on all nodes (``{step}`` is its number); () when there is none."""
     return () if site.scheduler.system is None else site.scheduler.system.step_cancel
 
 
 def unanswered(site: SiteModel) -> str:
-    """Return a regular expression for what a launch line says that has started nothing for want of the batch system.
+    """Return a regular expression for the message of a launch line that the batch system did not answer.
 
-    Empty where no such words are known.
+    Empty when no such message is known.
     """
     return "" if site.scheduler.system is None else site.scheduler.system.unanswered
 
 
 def _address(site: SiteModel, node: str) -> str:
-    """Return where the ranks on other nodes reach ``node``; batch systems may name it with a domain of their own."""
+    """Return the address of ``node`` for ranks on other nodes; batch systems may add their own domain to names."""
     suffix = site.launch.address_suffix
     return node.partition(".")[0] + suffix if suffix else node
 
 
 def _cores(layout: Sequence[RankBinding]) -> tuple[str, ...]:
-    """Return the cores of each local rank, or nothing where the site does not name them."""
+    """Return the cores of each local rank; nothing when the site does not list cores."""
     return tuple(place.cores for place in layout) if all(place.cores for place in layout) else ()
 
 
 def launcher_binds(site: SiteModel) -> bool:
-    """Return whether the launch line binds ranks to cores by itself."""
+    """Return whether the launch line itself binds ranks to cores."""
     text = " ".join(site.launch.template)
     return "--cpu-bind" in text and not re.search(r"--cpu-bind[= ](?:quiet,|verbose,|q,|v,)?none", text)
 
@@ -211,7 +211,7 @@ def launcher_binds(site: SiteModel) -> bool:
 def task_environment(site: SiteModel, nodes: int) -> dict[str, str]:
     """Return the variables set for a task over ``nodes`` nodes.
 
-    What depends on their number wins over what holds for all, and the profile in use over both.
+    Variables for the number of nodes take precedence over common variables, and the current profile over both.
     """
     found = dict(site.environment)
     for sized in site.sized_environment:
@@ -230,8 +230,8 @@ def _ranks_of_a_node(site: SiteModel, shape: TaskShape) -> int:
 def group_ranges(site: SiteModel, shape: TaskShape, tasks: int) -> tuple[range, ...]:
     """Return the ranks of each of ``tasks`` tasks of one shape within a single launch of full nodes.
 
-    Tasks over whole nodes take turns of full nodes. Small tasks fill a node before the next one is begun, and none
-    crosses from one node to the next; ranks that are left over have nothing to do.
+    Tasks over whole nodes get consecutive full nodes. Small tasks fill a node before the next one, and no task spans
+    two nodes. Remaining ranks have no task.
 
     Raises
     ------
@@ -266,7 +266,7 @@ def group_rank_files(
     *,
     wrapper_timeout_seconds: float,
 ) -> tuple[RankFile, ...]:
-    """Return what the ranks of each task of a group are told; ``ports`` has one per task.
+    """Return the records for the ranks of each task of a group; ``ports`` has one port per task.
 
     Raises
     ------
@@ -278,7 +278,7 @@ def group_rank_files(
     if ranges and ranges[-1].stop > a_node * len(nodes):
         raise ConfigError(f"{tasks} tasks of {shape.ranks} ranks do not fit on {len(nodes)} nodes of {site.name}.")
     found = []
-    by_slot: dict[int, RankFile] = {}  # tasks in the same slot of a node differ in their nodes and ports only
+    by_slot: dict[int, RankFile] = {}  # tasks in the same slot of a node differ only in their nodes and ports
     for ranks, port in zip(ranges, ports, strict=True):
         mine = tuple(nodes[ranks.start // a_node : -(-ranks.stop // a_node)])
         slot = 0 if shape.nodes else (ranks.start % a_node) // shape.ranks_per_node

@@ -1,4 +1,4 @@
-"""Limits of a site's queues: pure checks of a job, each refusal with the nearest allowed job."""
+"""Limits of a site's queues: pure checks of a job; each refusal names the nearest allowed job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gfm_pipeline.sites.schema import SiteModel
 
 
 class About(StrEnum):
-    """What a refusal is about: the value to change."""
+    """The value to change after a refusal."""
 
     ACCOUNT = "account"
     QUEUE = "queue"
@@ -22,7 +22,7 @@ class About(StrEnum):
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a job is refused, in one sentence, and the nearest one that would not be."""
+    """The reason to refuse a job, in one sentence, and the nearest allowed job."""
 
     about: About
     message: str
@@ -31,9 +31,9 @@ class Refusal:
 
 @dataclass(frozen=True)
 class CheckedJob:
-    """A job a site takes. ``bin`` is the range of sizes it falls in; ``warnings`` are sentences.
+    """A job that a site accepts. ``bin`` is its range of sizes; ``warnings`` are sentences.
 
-    ``hours`` is None where nothing bounds them.
+    ``hours`` is None without a limit.
     """
 
     nodes: int
@@ -45,19 +45,19 @@ class CheckedJob:
 
 
 def queue_name(site: SiteModel, queue: str | None = None) -> str | None:
-    """Return the queue a job goes to: the one asked for, or the default, or the only one."""
+    """Return the queue of a job: the requested one, the default, or the only one."""
     if queue is not None or site.scheduler.default_queue is not None:
         return queue or site.scheduler.default_queue
     return next(iter(site.scheduler.queues)) if len(site.scheduler.queues) == 1 else None
 
 
 def bin_of(queue: QueueModel, nodes: int) -> BinModel | None:
-    """Return the first range of sizes of a queue that holds ``nodes``, or None."""
+    """Return the first range of sizes of a queue that contains ``nodes``, or None."""
     return next((b for b in queue.bins if b.min_nodes <= nodes <= b.max_nodes), None)
 
 
 def largest(site: SiteModel, queue: str | None = None) -> int:
-    """Return the most nodes one job can have."""
+    """Return the largest number of nodes of one job."""
     name = queue_name(site, queue)
     if name not in site.scheduler.queues:
         return site.nodes
@@ -67,20 +67,20 @@ def largest(site: SiteModel, queue: str | None = None) -> int:
 def check_job(
     site: SiteModel, queue: str | None, nodes: int, hours: float | None = None, account: str | None = None
 ) -> CheckedJob | Refusal:
-    """Return the job as the site would run it, or why it would not.
+    """Return the job as the site would run it, or the reason to refuse it.
 
     Parameters
     ----------
     site
         The machine.
     queue
-        By its name in the site file; None: the default one.
+        Its name in the site file; None: the default queue.
     nodes
-        How many.
+        Number of nodes.
     hours
-        Wall time; None: the longest that so many nodes get.
+        Wall time; None: the longest for this number of nodes.
     account
-        The project that is charged; None: the site's.
+        The charged project; None: the site's.
     """
     scheduler = site.scheduler
     name = queue_name(site, queue)
@@ -123,7 +123,7 @@ def _unknown_queue(site: SiteModel, queue: str | None) -> Refusal:
 
 
 def _wrong_size(site: SiteModel, queue: str, nodes: int) -> Refusal:
-    """Return the refusal of a size that no range of the queue holds."""
+    """Return the refusal of a size outside all ranges of the queue."""
     bins = [b for b in site.scheduler.queues[queue].bins if b.min_nodes <= site.nodes]
     edges = [edge for b in bins for edge in (b.min_nodes, min(b.max_nodes, site.nodes))]
     nearest = min(edges, key=lambda edge: (abs(edge - nodes), edge))
@@ -140,7 +140,7 @@ def _wrong_size(site: SiteModel, queue: str, nodes: int) -> Refusal:
 
 
 def _too_long(site: SiteModel, queue: str, nodes: int, hours: float, fit: BinModel) -> Refusal:
-    """Return the refusal of a wall time: the longest for this size, the nearest size that gets it."""
+    """Return the refusal of a wall time, with the longest for this size and the nearest size that allows it."""
     most = min(fit.max_nodes, site.nodes)
     who = f"{_nodes(most)} or fewer" if fit.min_nodes == 1 else f"{fit.min_nodes:,} to {_nodes(most)}"
     if fit.min_nodes == most:
@@ -159,7 +159,7 @@ def _too_long(site: SiteModel, queue: str, nodes: int, hours: float, fit: BinMod
 
 
 def _with_others(site: SiteModel, hint: str, queue: str, nodes: int, hours: float | None) -> str:
-    """Add the queues that would take the job as it is; those that forbid chains only when nothing else does."""
+    """Add the queues that accept the job unchanged; queues that forbid chains only when no other accepts it."""
     fitting = {
         name: fit
         for name, other in site.scheduler.queues.items()
@@ -172,7 +172,7 @@ def _with_others(site: SiteModel, hint: str, queue: str, nodes: int, hours: floa
 
 
 def _warnings(site: SiteModel, queue: str, account: str | None) -> tuple[str, ...]:
-    """Return what is odd about a job that is allowed."""
+    """Return warnings about an allowed job."""
     found, suffix = site.scheduler.queues[queue], site.scheduler.account_suffix
     lines = []
     if account and suffix and not account.endswith(suffix):
@@ -185,7 +185,7 @@ def _warnings(site: SiteModel, queue: str, account: str | None) -> tuple[str, ..
 
 
 def check_task(site: SiteModel, nodes: int, allocation: int) -> Refusal | None:
-    """Return why a task over ``nodes`` whole nodes cannot run in an allocation, or None."""
+    """Return why a task over ``nodes`` whole nodes cannot run in an allocation, or None if it can."""
     if nodes <= allocation:
         return None
     return Refusal(
@@ -196,7 +196,7 @@ def check_task(site: SiteModel, nodes: int, allocation: int) -> Refusal | None:
 
 
 def check_ranks(site: SiteModel, ranks_per_node: int) -> Refusal | None:
-    """Return why a node's GPUs, or its cores where it has none, cannot be dealt evenly to so many ranks, or None."""
+    """Return why a node's GPUs (without GPUs, its cores) cannot be shared evenly by the ranks, or None."""
     what, whole = ("GPUs", site.node.gpus) if site.node.gpus else ("cores", site.node.usable_cores)
     if not whole or whole % ranks_per_node == 0:
         return None

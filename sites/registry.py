@@ -1,4 +1,4 @@
-"""Find sites, lay overlays over them, and remember where every value came from."""
+"""Finds sites, merges overlays into them, and records the origin of every value."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from gfm_pipeline.sites.found_gpus import found_gpus
 from gfm_pipeline.sites.schema import SiteModel
 
 EXTENDS = "extends"
-SETTING = "site."  # `--set site.a.b=c` is for the site; what follows this is the key
+SETTING = "site."  # `--set site.a.b=c` is for the site; the key follows this prefix
 
 
 class SettingSource(StrEnum):
-    """Where a value of a site can come from; later ones win."""
+    """Sources of a site's values; later ones take precedence."""
 
     DEFAULT = "default"  # the schema
     SHIPPED = "shipped"  # a site file of this package
@@ -36,14 +36,14 @@ class SettingSource(StrEnum):
 
 @dataclass(frozen=True)
 class SettingOrigin:
-    """Where one value came from."""
+    """The origin of one value."""
 
     source: SettingSource
     path: Path | None = None
     line: int | None = None
 
     def __str__(self) -> str:
-        """Return it for people: ``frontier.yaml:12``, ``--set``, ``default``."""
+        """Return the origin as text: ``frontier.yaml:12``, ``--set``, ``default``."""
         if self.path is None:
             return str(self.source)
         shown = self.path.name if self.source is SettingSource.SHIPPED else _home(self.path)
@@ -52,10 +52,10 @@ class SettingOrigin:
 
 @dataclass(frozen=True)
 class LoadedSite:
-    """A valid site, and where every value of it came from.
+    """A valid site, and the origin of each of its values.
 
-    ``origins`` has an entry for each key that was written somewhere, mappings and list items included; what is
-    missing is a default of the schema. ``main`` is the file that names the site.
+    ``origins`` has an entry for each written key, including mappings and list items; other values are defaults of the
+    schema. ``main`` is the file that names the site.
     """
 
     model: SiteModel
@@ -63,11 +63,11 @@ class LoadedSite:
     main: Path
 
     def origin(self, *location: str | int) -> SettingOrigin:
-        """Return where the value at ``location`` came from: a list is one value."""
+        """Return the origin of the value at ``location``; a list is one value."""
         return self.origins.get(location, SettingOrigin(SettingSource.DEFAULT))
 
     def error(self, location: Location, message: str, hint: str | None = None) -> SiteError:
-        """Return an error that points at the innermost written key on the way to ``location``."""
+        """Return an error at the innermost written key on the path to ``location``."""
         place = _place(self.origins, self.main, location)
         return SiteError(
             message if place.path else f"{place.prefix}{'.'.join(map(str, location))}: {message}",
@@ -99,7 +99,7 @@ class _SettingLayer:
 
 
 def shipped() -> list[str]:
-    """Return the names of the sites that come with the program."""
+    """Return the names of the built-in sites."""
     return sorted(path.stem for path in _shipped_folder().glob("*.yaml"))
 
 
@@ -115,17 +115,17 @@ def known() -> list[str]:
 
 
 def split_sets(overrides: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Part ``--set`` texts into those for the workflow and those for the site (``site.key=value``)."""
+    """Split ``--set`` texts into those for the workflow and those for the site (``site.key=value``)."""
     of_site = tuple(text for text in overrides if text.strip().startswith(SETTING))
     return tuple(text for text in overrides if text not in of_site), of_site
 
 
 def load_site(name: str, overlays: Sequence[Path] = (), sets: Sequence[str] = ()) -> LoadedSite:
-    """Return a site by its name, or by the path of its file (.yaml), with everything that is laid over it.
+    """Return a site by its name or by the path of its file (.yaml), with all overlays applied.
 
-    Layers, later ones winning: the shipped file, the user's file of the same name, the file given by path,
-    ``overlays`` in their order, ``sets``. Mappings are merged key by key; lists and values are replaced.
-    A file with the key ``extends`` builds on the site that key names.
+    Later layers take precedence: the shipped file, the user's file of the same name, the file given by path,
+    ``overlays`` in their order, ``sets``. Mappings are merged key by key; lists and values are replaced. The key
+    ``extends`` of a file names the site that the file extends.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def load_site(name: str, overlays: Sequence[Path] = (), sets: Sequence[str] = ()
     Raises
     ------
     SiteError
-        When there is no such site or file, or what it says does not fit the schema; with file and line.
+        When the site or a file does not exist, or a value does not fit the schema; with file and line.
     """
     layers = _by_path(Path(name), ()) if name.endswith((".yaml", ".yml")) else _by_name(name, ())
     main = layers[-1].path
@@ -166,7 +166,7 @@ def load_site(name: str, overlays: Sequence[Path] = (), sets: Sequence[str] = ()
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON schema of site files and overlays, for editors: no key is required, since a file may extend."""
+    """Return the JSON schema of site files and overlays for editors; files may extend others, so no key is required."""
     schema = SiteModel.model_json_schema()
     for part in (schema, *schema["$defs"].values()):
         part.pop("required", None)
@@ -179,7 +179,7 @@ def _shipped_folder() -> Path:
 
 
 def _by_name(name: str, visited: tuple[Path, ...]) -> list[_SettingLayer]:
-    """Return the layers of a named site: the shipped file, and the user's over it or instead of it."""
+    """Return the layers of a named site: the shipped file, and the user's file over it or instead of it."""
     own, theirs = _shipped_folder() / f"{name}.yaml", user_folder() / f"{name}.yaml"
     if name not in known():
         hint = f"{suggestion(name, known())}Known: {', '.join(known())}; or give the path of a site file (.yaml)."
@@ -195,7 +195,7 @@ def _by_name(name: str, visited: tuple[Path, ...]) -> list[_SettingLayer]:
 
 
 def _by_path(path: Path, visited: tuple[Path, ...]) -> list[_SettingLayer]:
-    """Return the layers of a site file: what it extends, and itself."""
+    """Return the layers of a site file: those of the site that it extends, and itself."""
     return _extended(_read(path, SettingSource.FILE, f"Known sites: {', '.join(known())}."), path, visited)
 
 
@@ -239,7 +239,7 @@ def _settings(sets: Sequence[str]) -> _SettingLayer:
 
 
 def _found(merged: Mapping[str, Any]) -> _SettingLayer | None:
-    """Return the GPUs of this machine as a layer, where a site wants them looked for and names none itself."""
+    """Return the GPUs of this machine as a layer, if the site requests detection and names no GPUs itself."""
     gpu, node = (part if isinstance(part := merged.get(key), dict) else {} for key in ("gpu", "node"))
     if gpu.get("detect") is not True or "runtime" in gpu or "gpus" in node:
         return None
@@ -280,7 +280,7 @@ def _merge(
 
 
 def _place(origins: Mapping[Location, SettingOrigin], main: Path, location: Location) -> SourceLocation:
-    """Return where the innermost written key on the way to ``location`` stands."""
+    """Return the place of the innermost written key on the path to ``location``."""
     for length in range(len(location), 0, -1):
         if (origin := origins.get(location[:length])) is not None:
             return SourceLocation(origin.path, origin.line, f"--set {SETTING}" if origin.path is None else "")

@@ -25,7 +25,7 @@ from gfm_pipeline.sites.cores import parse_cores
 from gfm_pipeline.sites.enums import DriverMode, GpuRuntime, Staging
 from gfm_pipeline.sites.scheduler_schema import SchedulerModel
 
-# What `launch.template` and `launch.pool_template` may be filled with.
+# Placeholders of `launch.template` and `launch.pool_template`.
 PLACEHOLDERS = ("nodes", "ranks", "ranks_per_node", "cores_per_rank", "gpus_per_node", "nodelist", "core_list")
 POOL_PLACEHOLDERS = ("nodes", "cores_per_node", "nodelist")
 
@@ -42,7 +42,7 @@ def _rising(ports: tuple[int, int]) -> tuple[int, int]:
 
 
 def _text(value: object) -> object:
-    """Return whole numbers as text, as the environment has them; anything else as it is."""
+    """Return whole numbers as text, as in the environment; other values unchanged."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 

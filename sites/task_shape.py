@@ -1,4 +1,4 @@
-"""The resources of one task on a site's nodes: how many ranks, and which GPU and cores each of them gets.
+"""The resources of one task on a site's nodes: its ranks, and the GPU and cores of each rank.
 
 Pure functions of the site file: the same shape always gets the same layout, on every node.
 """
@@ -21,7 +21,7 @@ class TaskShape:
     nodes
         Whole nodes; 0: the task shares a node with others.
     ranks_per_node
-        Processes on each node, at least 1; of the whole task where ``nodes`` is 0.
+        Processes on each node, at least 1; of the whole task when ``nodes`` is 0.
     gpus_per_rank
         0 or 1.
     cores_per_rank
@@ -46,16 +46,16 @@ class TaskShape:
 
 @dataclass(frozen=True)
 class RankBinding:
-    """Where one local rank runs: the number of its GPU on the node, and its cores ('': the system's choice)."""
+    """The place of one local rank: the number of its GPU on the node, and its cores ('': the system's choice)."""
 
     gpu: int | None
     cores: str
 
 
 def default_shape(site: SiteModel, nodes: int, ranks_per_node: int | None = None) -> TaskShape:
-    """Return the shape of a task of ``nodes`` nodes: one rank per GPU, or one per node where there are none.
+    """Return the shape of a task of ``nodes`` nodes: one rank per GPU, or one per node without GPUs.
 
-    With ``nodes`` 0 the task is one rank on one GPU, or on one core's worth of a site without GPUs.
+    With ``nodes`` 0 the task is one rank on one GPU, or on one core of a site without GPUs.
     """
     node = site.node
     if node.gpus:
@@ -77,7 +77,7 @@ def host_shape(site: SiteModel, cores: int | None = None) -> TaskShape:
 
 
 def cores_beside_gpu(site: SiteModel) -> int:
-    """Return how many hardware threads go with each GPU: those listed, or an equal share; 0 where not known."""
+    """Return the number of hardware threads per GPU: as listed, or an equal share; 0 when not known."""
     node = site.node
     if node.gpu_cores:
         return min(len(parse_cores(text)) for text in node.gpu_cores)
@@ -109,14 +109,14 @@ def misfit(site: SiteModel, shape: TaskShape) -> str | None:
 
 
 def threads_of(site: SiteModel, shape: TaskShape) -> int:
-    """Return the threads of one rank: one per core it has, or what the site says where cores are left to the system."""
+    """Return the threads of one rank: one per core, or the site's setting when the system assigns cores."""
     if not shape.cores_per_rank:
         return site.threads_per_task
     return max(1, shape.cores_per_rank // site.node.threads_per_core)
 
 
 def slots_per_node(site: SiteModel, shape: TaskShape) -> int:
-    """Return how many tasks of a shape that shares nodes fit on one node; 0 where the site does not say."""
+    """Return how many tasks of a shape that shares nodes fit on one node; 0 when the site does not state it."""
     if shape.gpus_per_rank:
         return site.node.gpus // shape.ranks_per_node
     if not shape.cores_per_rank:
@@ -132,9 +132,9 @@ def node_layout(site: SiteModel, shape: TaskShape, slot: int = 0) -> tuple[RankB
     site
         The machine.
     shape
-        The task's.
+        Shape of the task.
     slot
-        Which part of the node a task gets that shares it; 0 for whole nodes.
+        Part of the node for a task that shares it; 0 for whole nodes.
 
     Raises
     ------
@@ -161,12 +161,12 @@ def node_layout(site: SiteModel, shape: TaskShape, slot: int = 0) -> tuple[RankB
 
 
 def _beside(site: SiteModel, shape: TaskShape, gpu: int) -> RankBinding:
-    """Return a GPU and the cores beside it: those the site lists, or an equal share of all."""
+    """Return a GPU and its nearby cores: those the site lists, or an equal share of all."""
     node = site.node
     if node.gpu_cores:
         listed = list(parse_cores(node.gpu_cores[gpu]))
     else:
-        # The equal share of the rank that comes to this GPU, so that neighbours keep apart.
+        # The equal share of the rank with this GPU, so that shares do not overlap.
         order = node.rank_gpus or list(range(node.gpus))
         usable, share, place = _usable(site), cores_beside_gpu(site), order.index(gpu)
         listed = list(usable[place * share : (place + 1) * share])
@@ -175,7 +175,7 @@ def _beside(site: SiteModel, shape: TaskShape, gpu: int) -> RankBinding:
 
 
 def _usable(site: SiteModel) -> list[int]:
-    """Return the hardware threads for tasks, those of one core beside each other; nothing where cores are not known."""
+    """Return the hardware threads for tasks, grouped by core; nothing when cores are not known."""
     node = site.node
     if node.cores == "auto":
         return []
