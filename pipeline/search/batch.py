@@ -1,11 +1,10 @@
-"""Batches of any width by Bayesian optimisation: each point asks another question of the same surrogate.
+"""Batches of any width by Bayesian optimisation: every point queries the same surrogate in a different way.
 
-A batch by constant liars refits the surrogate once per point, and one by the largest upper confidence bounds alone
-holds almost only copies. Here each point draws an exploration weight of its own and scores a random slice of its own of
-a common pool, as one optimiser per worker would (Egele et al., arXiv:2207.00479), and takes the best that no other
-took. The pool holds even draws of the space and, mostly, mutations and crossings of the elite: the best of all, and the
-best of each algorithm, so that an algorithm that begins badly is not given up. Part of the points keep to one algorithm
-each.
+A batch by constant liars refits the surrogate once per point. A batch of the largest upper confidence bounds consists
+almost only of copies. Here each point draws its own exploration weight, scores its own random slice of
+a common pool, as one optimiser per worker would (Egele et al., arXiv:2207.00479), and takes the best free row.
+The pool contains even draws of the space and, mostly, mutations and crossings of the elite: the best of all, and the
+best of each algorithm, so that an algorithm with a bad start stays in the search. Some points use one algorithm only.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from gfm_pipeline.search.proposer import Observation, ProposalMethod
 from gfm_pipeline.search.space import SearchSpace
 from gfm_pipeline.search.surrogate import Surrogate
 
-POOL, PER_POINT = 4096, 4  # rows of the pool: at least, and per point of the batch
+POOL, PER_POINT = 4096, 4  # rows of the pool: minimum, and number per point of the batch
 SLICE = 64  # rows that a point scores
-EVEN = 0.25  # share of the pool that is drawn evenly
-GENERATIONS = 3  # of mutations, each of the best that the surrogate sees in those before
+EVEN = 0.25  # share of even draws in the pool
+GENERATIONS = 3  # of mutations, each bred from the best rows (by the surrogate) of earlier generations
 ELITE, MIN_ELITE, MAX_ELITE = 0.1, 8, 64  # share of the results that are parents, and its bounds
-KEPT_TO_ONE = 0.15  # share of the points that keep to one algorithm
-CROSSED, RENAMED = 0.3, 0.05  # share of the mutations with two parents; of names that change
-STEPS = (-3.0, -0.5)  # powers of ten of a mutation's step, on the scale of a column
+KEPT_TO_ONE = 0.15  # share of the points that are restricted to one algorithm
+CROSSED, RENAMED = 0.3, 0.05  # share of mutations with two parents; share of names that change
+STEPS = (-3.0, -0.5)  # a mutation's step as powers of ten, on the scale of a column
 
 
 class BatchUCB(ProposalMethod):
@@ -37,7 +36,7 @@ class BatchUCB(ProposalMethod):
     Parameters
     ----------
     exploration
-        Mean of the exploration weights, which are distributed exponentially.
+        Mean of the exponentially distributed exploration weights.
     """
 
     def __init__(self, exploration: float = 2.0) -> None:
@@ -51,7 +50,7 @@ class BatchUCB(ProposalMethod):
         n: int,
         seed: int,
     ) -> list[dict[str, Any]]:
-        """Return ``n`` candidates that are distinct from each other and from those taken, while the space has such."""
+        """Return ``n`` candidates, distinct from each other and from those taken as long as the space has such."""
         if n <= 0:
             return []
         encoding, rng = Encoding(space), np.random.default_rng((seed, len(taken)))
@@ -62,15 +61,15 @@ class BatchUCB(ProposalMethod):
         objectives = np.array([np.nan if t.objective is None else t.objective for t in observations], float)
         surrogate = Surrogate(encoding, rows, objectives, rng)
         pool = self._pool(encoding, surrogate, n, rng)
-        tried = np.vstack([tried, new_rows(rows, row_keys(tried))])  # results of another search were not taken in this
+        tried = np.vstack([tried, new_rows(rows, row_keys(tried))])  # ``taken`` lacks results of another search
         pool = new_rows(pool[encoding.allowed(pool)], row_keys(tried))
         chosen = self._choose(encoding, surrogate, pool, min(n, len(pool)), rng) if len(pool) else pool
-        if len(chosen) < n:  # the pool held too few that are new: a small space
+        if len(chosen) < n:  # the pool had too few new rows: a small space
             chosen = np.vstack([chosen, untried(encoding, n - len(chosen), np.vstack([tried, chosen]), rng)])
         return encoding.decode(chosen)
 
     def first_design(self, space: SearchSpace, n: int, seed: int) -> list[dict[str, Any]]:
-        """Return a Latin hypercube in which every algorithm has its share."""
+        """Return a Latin hypercube with an equal share for every algorithm."""
         encoding = Encoding(space)
         return encoding.decode(balanced_design(encoding, n, encoding.encode([]), np.random.default_rng((seed, 0x5EED))))
 
@@ -79,7 +78,7 @@ class BatchUCB(ProposalMethod):
         size = max(POOL, PER_POINT * n)
         pool = encoding.sample(int(EVEN * size), rng)
         parents = surrogate.rows
-        acquisition, _ = surrogate(parents)  # not the results themselves, which have noise
+        acquisition, _ = surrogate(parents)  # not the results themselves: they are noisy
         for _ in range(GENERATIONS):
             bred = self._bred(encoding, parents, acquisition, (size - int(EVEN * size)) // GENERATIONS, rng)
             mean, spread = surrogate(bred)
@@ -90,7 +89,7 @@ class BatchUCB(ProposalMethod):
     def _bred(
         self, encoding: Encoding, rows: np.ndarray, wanted: np.ndarray, n: int, rng: np.random.Generator
     ) -> np.ndarray:
-        """Return some ``n`` mutations: half of the best of all rows, half of the best of each algorithm."""
+        """Return about ``n`` mutations: half from the best of all rows, half from the best rows of each algorithm."""
         order = np.argsort(wanted, kind="stable")
         elite = order[: int(np.clip(ELITE * len(order), MIN_ELITE, MAX_ELITE))]
         algorithms = encoding.algorithm(rows)[order]
@@ -102,7 +101,7 @@ class BatchUCB(ProposalMethod):
     def _choose(
         self, encoding: Encoding, surrogate: Surrogate, pool: np.ndarray, n: int, rng: np.random.Generator
     ) -> np.ndarray:
-        """Return ``n`` rows of the pool, each the best of its slice that is not taken yet."""
+        """Return ``n`` rows of the pool, each the best free row of its slice."""
         mean, spread = surrogate(pool)
         weights = rng.exponential(self.exploration, n)
         slices = rng.integers(0, len(pool), (n, SLICE))
@@ -126,7 +125,7 @@ class BatchUCB(ProposalMethod):
 
 
 def mutations(encoding: Encoding, parents: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Return ``n`` rows near ``parents`` (best first): values moved by steps of many sizes, or of a second parent."""
+    """Return ``n`` rows near ``parents`` (best first): move values by steps of many sizes, or take another's."""
     width = len(encoding.columns)
     first, second = (parents[(len(parents) * rng.random(n) ** 2).astype(int)] for _ in range(2))
     crossed = (rng.random((n, width)) < 0.5) & (rng.random((n, 1)) < CROSSED)
@@ -141,6 +140,6 @@ def mutations(encoding: Encoding, parents: np.ndarray, n: int, rng: np.random.Ge
     for c, column in enumerate(encoding.columns):
         if column.is_name:
             rows[:, c] = np.where(rng.random(n) < RENAMED, drawn[:, c], base[:, c])
-    # What an algorithm uses and its parent did not has no value to begin from.
+    # Columns that an algorithm uses and its parent did not use have no initial value.
     fresh = encoding.active(rows) & ~encoding.active(base)
     return encoding.canonical(np.where(fresh, encoding.sample(n, rng, encoding.algorithm(rows)), rows))

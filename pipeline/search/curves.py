@@ -1,7 +1,7 @@
 """Stopping policies that use more than the last rung: median, fixed, extrapolation, gain per cost.
 
-Each decides from `RungResults`, which follow from the journal alone. What stops says why: the value it was judged by,
-the rank or threshold it missed, and the graphs that are not trained.
+Each policy decides from `RungResults`, which follow from the journal alone. The reason of a stop names the criterion's
+value, the missed rank or threshold, and the number of saved graphs.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class ViewPolicy(StoppingPolicy):
         already: frozenset[str],
         reduction: float,
     ) -> Promotion:
-        """Decide with the objectives of one rung alone, the last but one."""
+        """Decide with the objectives of one rung alone, as if it were the last but one."""
         return self.decide(RungResults(0, (1, 2), {0: objectives}, {}, tuple(entrants), already, reduction))
 
 
 class MedianStopping(ViewPolicy):
-    """Who is no worse than the median of all that finished the rung trains on (Golovin et al., KDD 2017)."""
+    """Candidates no worse than the median of all that finished the rung continue (Golovin et al., KDD 2017)."""
 
     def decide(self, view: RungResults) -> Promotion:
-        """Promote the entrants that are no worse than the median."""
+        """Promote the entrants no worse than the median."""
         values = [value for value in view.objectives.values() if value is not None]
         if not values:
             return Promotion((), dict.fromkeys(view.entrants, NO_OBJECTIVE))
@@ -45,21 +45,21 @@ class MedianStopping(ViewPolicy):
 
 
 class FixedBudget(StoppingPolicy):
-    """Decides once: the best one in ``keep`` after the first rung train to the last one, the others not at all.
+    """Decides once: the best one in ``keep`` after the first rung train to the last rung, and the others stop.
 
-    What Egele et al. (arXiv:2404.04111) found to match policies that decide many times.
+    Egele et al. (arXiv:2404.04111) found that this matches policies that decide many times.
 
     Parameters
     ----------
     keep
-        One in so many trains on from the first rung.
+        One in ``keep`` candidates continues after the first rung.
     """
 
     def __init__(self, keep: float = 9.0) -> None:
         self.keep = keep
 
     def decide(self, view: RungResults) -> Promotion:
-        """Promote the best after the first rung, and everybody after the others."""
+        """Promote the best after the first rung, and all after later rungs."""
         if view.rung:
             return _split(view, lambda _: True, "")
         return capped(view, {n: v for n, v in view.objectives.items() if v is not None}, self.keep, "objective")
@@ -80,13 +80,13 @@ class FixedBudget(StoppingPolicy):
 
 
 class ExtrapolatedCurves(ViewPolicy):
-    """The capped promotion of `asha`, by the objective that a power law through the rungs so far says of the last one.
+    """The capped promotion of `asha`, by a power law's prediction of the objective at the last rung.
 
-    After the first rung there is no curve yet: the objective itself decides.
+    After the first rung there is no curve yet, so the objective itself decides.
     """
 
     def decide(self, view: RungResults) -> Promotion:
-        """Promote the best by what they are expected to become."""
+        """Promote the candidates with the best expected final objective."""
         expected = {
             name: extrapolated(view.curve(name), view.rungs[-1])
             for name, value in view.objectives.items()
@@ -100,23 +100,23 @@ class ExtrapolatedCurves(ViewPolicy):
 
 
 class GainPerCost(ViewPolicy):
-    """The capped promotion of `asha`, by what the next rung is expected to gain for the seconds it takes.
+    """The capped promotion of `asha`, by the expected gain per second of the next rung.
 
-    The gain is what a power law through the rungs so far says of the next rung, below the best objective of this one;
-    candidates that are not expected to get there come after all others, by their objective. The seconds are those
-    of the last segment, in proportion. All candidates of a rung train on as many nodes of the same kind, so seconds
-    stand for node-hours and, where their power is the same, for kWh.
+    The gain is the best objective of this rung minus a power law's prediction for the next rung. Candidates without an
+    expected gain come after all others, in the order of their objectives. The seconds are those
+    of the last segment, in proportion. All candidates of a rung train on the same number of equal nodes, so seconds
+    measure node-hours and, if the power is equal, kWh.
     """
 
     def decide(self, view: RungResults) -> Promotion:
-        """Promote those that gain most for what they cost."""
+        """Promote the candidates with the most gain per cost."""
         known = {name: value for name, value in view.objectives.items() if value is not None}
         best = min(known.values(), default=0.0)
         scores = {}
         for name, value in known.items():
             gain = best - extrapolated(view.curve(name), view.rungs[view.rung + 1])
             seconds = view.next_seconds(name)
-            # Below 0: a gain per second. From 0 on: none is expected, and the objective decides.
+            # Below 0: a gain per second. From 0 on: no expected gain, so the objective decides.
             scores[name] = -gain / seconds if gain > 0.0 and seconds > 0.0 else value - best
         return capped(view, scores, view.reduction, "loss minus gain per second")
 
@@ -126,9 +126,9 @@ class GainPerCost(ViewPolicy):
 
 
 def extrapolated(curve: Sequence[tuple[int, float]], graphs: int) -> float:
-    """Return the objective at ``graphs`` by the power law through the last two points; never above the last one.
+    """Return the objective at ``graphs`` by the power law through the last two points; never above the last point.
 
-    Two points give no measure of their noise, so the exponent is held to what trainings have: at most 1.
+    Two points give no measure of their noise, so the exponent is limited to the range of trainings: at most 1.
     """
     (_, last) = curve[-1]
     if len(curve) < 2 or last <= 0.0 or curve[-2][1] <= 0.0:
@@ -139,7 +139,7 @@ def extrapolated(curve: Sequence[tuple[int, float]], graphs: int) -> float:
 
 
 def capped(view: RungResults, scores: Mapping[str, float], keep: float, what: str) -> Promotion:
-    """Promote the best by score while at most one in ``keep`` of all that finished the rung ever was promoted."""
+    """Promote the best by score, so that at most one in ``keep`` of all that finished the rung is ever promoted."""
     cut = int(len(view.objectives) / keep)
     ranked = sorted((score, name) for name, score in scores.items())
     waiting = [name for _, name in ranked if name not in view.already]
@@ -156,7 +156,7 @@ def capped(view: RungResults, scores: Mapping[str, float], keep: float, what: st
 
 
 def _split(view: RungResults, passes: Callable[[float], bool], why: str) -> Promotion:
-    """Promote the entrants whose objective passes, best first."""
+    """Promote the entrants whose objective passes the test, best first."""
     promoted, stopped = [], {}
     for name in view.entrants:
         value = view.objectives[name]

@@ -1,4 +1,4 @@
-"""Candidates before anything is known: a Latin hypercube in which every algorithm has its share."""
+"""Candidates before the first results: a Latin hypercube with an equal share for every algorithm."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 
 from gfm_pipeline.search.encoding import Encoding, new_rows, row_keys
 
-ENUMERATED = 100_000  # settings of a space that are listed to find those nobody tried
-DRAWS = 20  # rounds of draws before a large space is believed to hold nothing new
+ENUMERATED = 100_000  # settings: smaller spaces are listed to find untried settings
+DRAWS = 20  # rounds of draws without new settings before a large space counts as exhausted
 
 
 def balanced_design(encoding: Encoding, n: int, tried: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return ``n`` new rows, stratified in every dimension, that even out how often each algorithm was tried."""
+    """Return ``n`` new rows, stratified in every dimension, that balance the numbers of trials of the algorithms."""
     counts = np.bincount(encoding.algorithm(tried), minlength=len(encoding.space.algorithms))
     order = []
     for _ in range(n):
@@ -38,9 +38,9 @@ def hypercube(encoding: Encoding, n: int, algorithm: int, rng: np.random.Generat
 
 
 def untried(encoding: Encoding, n: int, tried: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return ``n`` rows none of which is among ``tried``; once all were tried, those that were tried least.
+    """Return ``n`` rows that are not in ``tried``; if all rows were tried, return the least tried ones.
 
-    Equal settings differ by the seed of their training, so that a repetition is still worth something.
+    Equal settings train with different seeds, so a repetition still gives information.
     """
     known = row_keys(tried)
     found = np.empty((0, len(encoding.columns)))

@@ -1,4 +1,4 @@
-"""Candidates as rows of numbers: what a surrogate learns from and thousands of proposals are drawn in at once.
+"""Candidates as rows of numbers: surrogates learn from rows, and thousands of proposals are drawn as rows at once.
 
 A row has one number per flat column of a `gfm_pipeline.search.space.SearchSpace`: the value itself in a range, the
 position of the value in a choice. Columns that the row's algorithm does not use hold their first value, so that equal
@@ -17,7 +17,7 @@ import numpy as np
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.search.space import NOTHING_LEFT, ROUNDS, Choice, Dimension, SearchSpace
 
-DRAWS_TRIED = 5000  # draws in which an allowed one must be
+DRAWS_TRIED = 5000  # draws, at least one of which must be allowed
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class EncodedColumn:
 
     @property
     def count(self) -> int | None:
-        """How many values there are; None for a real range."""
+        """Number of values; None for a real range."""
         if isinstance(self.dimension, Choice):
             return len(self.dimension.values)
         return int(self.dimension.high) - int(self.dimension.low) + 1 if self.dimension.whole else None
 
     def within(self, values: Dimension, codes: np.ndarray) -> np.ndarray:
-        """Return which codes stand for one of ``values``, shape (codes,)."""
+        """Return which codes represent one of ``values``, shape (codes,)."""
         if isinstance(self.dimension, Choice):
             known = np.array([values.contains(value) for value in self.dimension.values])
             return np.asarray(known[codes.astype(int)])
@@ -62,11 +62,11 @@ class EncodedColumn:
         if dimension.whole:
             high += 1
         drawn = low * (high / low) ** unit if dimension.log else low + unit * (high - low)
-        # floor(exp(log)) may end one below: the ends are the range's own
+        # floor(exp(log)) may be one too low: use the ends of the range themselves
         return np.asarray(np.clip(np.floor(drawn) if dimension.whole else drawn, dimension.low, dimension.high))
 
     def to_unit(self, codes: np.ndarray) -> np.ndarray:
-        """Map codes to the middle of what `from_unit` makes into them, in [0, 1]."""
+        """Map codes to the middle of the interval that `from_unit` maps to them, in [0, 1]."""
         dimension = self.dimension
         if isinstance(dimension, Choice):
             return np.asarray((codes + 0.5) / len(dimension.values))
@@ -84,7 +84,7 @@ class EncodedColumn:
         return [int(code) for code in codes] if self.dimension.whole else [float(code) for code in codes]
 
     def encode(self, values: Sequence[Any]) -> list[float]:
-        """Return the codes of values; raises KeyError for one that a choice does not have."""
+        """Return the codes of values; raises KeyError for a value that is not in a choice."""
         if isinstance(self.dimension, Choice):
             known = {value: float(index) for index, value in enumerate(self.dimension.values)}
             return [known[value] for value in values]
@@ -139,7 +139,7 @@ class Encoding:
         if not settings:
             return np.empty((0, len(self.columns)))
         rows = np.empty((len(settings), len(self.columns)))
-        # A candidate of an older journal may lack what the space has by now; unused columns are set right below.
+        # A candidate of an older journal may lack newer hyperparameters; unused columns are corrected below.
         for c, column in enumerate(self.columns):
             first = column.dimension.first
             mine = self._active[:, c]
@@ -168,18 +168,18 @@ class Encoding:
         return self.canonical(rows) if canonical else rows
 
     def of_algorithm(self, rows: np.ndarray, algorithm: int | np.ndarray) -> np.ndarray:
-        """Return rows that are not canonical yet as those of an algorithm, or of one each."""
+        """Return rows, not yet canonical, with the given algorithm, or with one algorithm per row."""
         rows = rows.copy()
         rows[:, self._algorithm] = algorithm
         return self.canonical(rows)
 
     def sample(self, n: int, rng: np.random.Generator, algorithms: np.ndarray | None = None) -> np.ndarray:
-        """Draw ``n`` canonical rows that are allowed, evenly; ``algorithms`` gives the algorithm of each.
+        """Draw ``n`` allowed canonical rows evenly; ``algorithms`` gives the algorithm of each row.
 
         Raises
         ------
         ConfigError
-            When next to everything is forbidden.
+            When nearly all combinations are forbidden.
         """
         rows = self._drawn(n, rng, algorithms)
         for _ in range(ROUNDS):
@@ -210,7 +210,7 @@ class Encoding:
         return found
 
     def algorithms_without_any(self) -> list[str]:
-        """Return the algorithms of which forbidden combinations leave next to nothing: none of many draws."""
+        """Return the algorithms for which forbidden combinations reject all of many draws."""
         rng, missing = np.random.default_rng(0), []
         for a, name in enumerate(self.space.algorithms):
             if not self.allowed(self._drawn(DRAWS_TRIED, rng, np.full(DRAWS_TRIED, a))).any():
@@ -219,7 +219,7 @@ class Encoding:
 
     @property
     def size(self) -> int | None:
-        """How many distinct settings there are, forbidden ones among them; None: beyond counting."""
+        """Number of distinct settings, including forbidden ones; None: too many to count."""
         total = 0
         for mine in self._active:
             counts = [column.count for column, used in zip(self.columns, mine, strict=True) if used]
@@ -229,7 +229,7 @@ class Encoding:
         return total // len(self._active)  # the algorithm itself is a column, too
 
     def enumerate(self) -> np.ndarray:
-        """Return every allowed setting of a space whose `size` is known, as rows."""
+        """Return every allowed setting of a space with a known `size`, as rows."""
         found = []
         for a, mine in enumerate(self._active):
             values = []
@@ -246,7 +246,7 @@ class Encoding:
         return np.asarray(everything[self.allowed(everything)])
 
     def features(self, rows: np.ndarray) -> np.ndarray:
-        """Return what a regression sees: units of what has an order, a column of zeros and ones per name."""
+        """Return the inputs of a regression: units of ordered values, and a column of zeros and ones per name."""
         units = self.units(rows)
         found = []
         for c in self._features:
@@ -259,12 +259,12 @@ class Encoding:
 
 
 def row_keys(rows: np.ndarray) -> list[bytes]:
-    """Return what equal rows have in common, and no others."""
+    """Return keys that are equal exactly for equal rows."""
     return [row.tobytes() for row in np.ascontiguousarray(rows)]
 
 
 def new_rows(rows: np.ndarray, keys: Iterable[bytes]) -> np.ndarray:
-    """Return the first of each of ``rows`` whose key is not among ``keys``, in their order."""
+    """Return the rows whose key is not in ``keys``, each once, in their order."""
     known, kept = set(keys), []
     for index, key in enumerate(row_keys(rows)):
         if key not in known:

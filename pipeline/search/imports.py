@@ -12,8 +12,8 @@ from contextlib import contextmanager
 def without_module(module: str) -> Iterator[None]:
     """Make ``import module`` raise ImportError for the duration.
 
-    DeepHyper's optional MPI storage survives a missing mpi4py but not an mpi4py without an MPI library,
-    which is what login nodes and laptops have; the proposals need neither.
+    DeepHyper's optional MPI storage works without mpi4py, but fails if mpi4py has no MPI library,
+    as on login nodes and laptops. Proposals need neither.
     """
     if module in sys.modules:
         yield

@@ -1,7 +1,7 @@
-"""Memory that a candidate would take, from what trainings of this search took: who needs too much is not proposed.
+"""Predicts the memory of candidates from trainings of this search; candidates that need too much are not proposed.
 
 Memory grows as products of powers of widths, depths, batches and cutoffs, so its logarithm is linear in the logarithms
-of the numbers, with a constant for each name. Few results are enough for a ridge regression of that.
+of the numbers, with a constant for each name. A ridge regression of this form needs few results.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import numpy as np
 from gfm_pipeline.search.encoding import Encoding
 from gfm_pipeline.search.space import SearchSpace
 
-LEAST = 8  # results from which on candidates are refused
+LEAST = 8  # number of results from which candidates are refused
 RIDGE = 1e-2
-BEYOND = 1.25  # times the limit: what a training is taken to need that ran out of memory
-ROUNDS = 8  # of proposals in place of refused ones
+BEYOND = 1.25  # times the limit: assumed need of a training that ran out of memory
+ROUNDS = 8  # of proposals that replace refused ones
 
-Measured = tuple[Mapping[str, Any], float]  # settings of a candidate, and what it took (GB)
+Measured = tuple[Mapping[str, Any], float]  # settings of a candidate, and the memory of its training (GB)
 
 
 @dataclass(frozen=True)
 class MemoryLimit:
-    """What trainings took, and the most that one may take (GB of one rank)."""
+    """Memory of past trainings, and the most that one training may take (GB per rank)."""
 
     most_gb: float
     measured: Sequence[Measured]
@@ -37,9 +37,9 @@ class MemoryModel:
     Parameters
     ----------
     space
-        That they are of.
+        Search space of the candidates.
     measured
-        What trainings took, at least `LEAST`.
+        Memory of past trainings, at least `LEAST`.
     """
 
     def __init__(self, space: SearchSpace, measured: Sequence[Measured]) -> None:
@@ -71,7 +71,7 @@ class MemoryModel:
 
 
 def too_large(space: SearchSpace, limit: MemoryLimit, proposed: Sequence[Mapping[str, Any]]) -> list[bool]:
-    """Return which candidates are predicted to take more than may be, by more than the scatter of the prediction."""
+    """Return which candidates exceed the limit by more than the scatter of the prediction."""
     if len(limit.measured) < LEAST or not proposed:
         return [False] * len(proposed)
     model = MemoryModel(space, limit.measured)

@@ -1,7 +1,7 @@
-"""Journal files of Optuna: read as results of an earlier search, and written for optuna-dashboard.
+"""Reads journals of Optuna as results of an earlier search, and writes journals for optuna-dashboard.
 
-A journal is lines of JSON, one per operation (``JournalStorage`` of Optuna 4, whose source is the description). Optuna
-itself is not needed for either.
+A journal consists of lines of JSON, one per operation; the source of ``JournalStorage`` in Optuna 4 is the
+specification. Neither direction needs Optuna.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WRITE_STUDY = "Write it again with this version of Optuna, or export the study's
 
 
 class Operation(IntEnum):
-    """What a line says (``op_code``)."""
+    """The operation of a line (``op_code``)."""
 
     CREATE_STUDY = 0
     DELETE_STUDY = 1
@@ -35,7 +35,7 @@ class Operation(IntEnum):
 
 
 class TrialState(IntEnum):
-    """How a trial stands."""
+    """State of a trial."""
 
     RUNNING = 0
     COMPLETE = 1
@@ -45,7 +45,7 @@ class TrialState(IntEnum):
 
 @dataclass
 class Trial:
-    """A trial of a study: the line it begins at, its parameters, and its value as the study has it."""
+    """A trial of a study: its first line, its parameters, and its value in the study."""
 
     line: int
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Study:
 
 
 def is_journal(first_line: str) -> bool:
-    """Return whether a file that begins so is a journal of Optuna."""
+    """Return whether a file with this first line is a journal of Optuna."""
     return first_line.lstrip().startswith("{") and '"op_code"' in first_line
 
 
@@ -73,7 +73,7 @@ def read_study(path: Path, lines: Iterable[str]) -> Study:
     Raises
     ------
     FileError
-        When a line is not one of a journal, or there is not one study of one objective.
+        When a line does not belong to a journal, or the journal does not have exactly one study with one objective.
     """
     studies: dict[int, list[int]] = {}
     gone: set[int] = set()
@@ -106,7 +106,7 @@ def read_study(path: Path, lines: Iterable[str]) -> Study:
 
 
 def _created(entry: Mapping[str, Any], line: int) -> Trial:
-    """Return a trial, which may be created with all that is known of it."""
+    """Return a new trial; the journal may already give its parameters, state and value."""
     trial = Trial(line)
     for name, internal in entry.get("params", {}).items():
         trial.parameters[name] = _value(entry["distributions"][name], internal)
@@ -132,7 +132,7 @@ def _settle(trial: Trial, entry: Mapping[str, Any]) -> None:
 
 
 def _value(distribution: str, internal: float) -> Any:
-    """Return a parameter's value for the number that stands for it."""
+    """Return the value of a parameter from its number in the journal."""
     entry = json.loads(distribution)
     attributes = entry["attributes"]
     if "choices" in attributes:
@@ -141,9 +141,9 @@ def _value(distribution: str, internal: float) -> Any:
 
 
 def table_rows(study: Study) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield line and row of each trial that has ended, as a ``results.csv`` of DeepHyper has it.
+    """Yield line and row of each ended trial, in the format of DeepHyper's ``results.csv``.
 
-    A trial that was pruned has its last value before that; one without any is left out.
+    A pruned trial has its last value before the pruning; a trial without any value is skipped.
     """
     for trial in study.trials:
         value = trial.value
@@ -160,7 +160,7 @@ def table_rows(study: Study) -> Iterator[tuple[int, dict[str, str]]]:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A candidate as the journal tells of it.
+    """A candidate in the journal.
 
     Parameters
     ----------
@@ -169,11 +169,11 @@ class TrialRecord:
     objectives
         Objective (lower is better) by graphs seen, in order.
     state
-        How it stands; a candidate that was stopped early is pruned.
+        State of the candidate; pruned if the search stopped it early.
     begun, ended
         Unix seconds; None: not yet.
     notes
-        What else is shown of it.
+        Further facts to show.
     """
 
     settings: Mapping[str, Any]
@@ -216,7 +216,7 @@ def _time(seconds: float) -> str:
 
 
 def _shared(space: SearchSpace, name: str, dimension: Dimension) -> Dimension:
-    """Return what a parameter may be in any algorithm: Optuna wants one list of choices of a parameter in a study."""
+    """Return the union of a parameter's values over all algorithms: Optuna needs one list of choices per study."""
     dimensions = space.dimensions(name) or [dimension]
     if all(isinstance(one, Choice) for one in dimensions):
         return Choice(tuple(dict.fromkeys(v for one in dimensions if isinstance(one, Choice) for v in one.values)))
@@ -224,7 +224,7 @@ def _shared(space: SearchSpace, name: str, dimension: Dimension) -> Dimension:
 
 
 def _distribution(dimension: Dimension, value: Any) -> tuple[dict[str, Any], float]:
-    """Return a distribution of Optuna, and the number that stands for a value in it."""
+    """Return a distribution of Optuna, and the number of a value in this distribution."""
     if isinstance(dimension, Choice):
         choices = list(dimension.values)
         if value not in choices:

@@ -1,8 +1,8 @@
 """Proposals in a separate process: the driver continues its campaign while a surrogate is fitted.
 
-`ProposalProcess` is the driver's end. The other end is this module run as a program: it reads questions from its
-standard input and writes answers to its standard output, until there are no more or its driver is gone. Both are
-lines of JSON. Results are sent in parts, so that the driver's other threads run in between.
+`ProposalProcess` is the driver's end. The other end is this module as a program: it reads questions from its
+standard input and writes answers to its standard output until its input ends or its driver is gone. Questions and
+answers are lines of JSON. The driver sends results in parts, so that its other threads run in between.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from gfm_pipeline.search.memory import ROUNDS, MemoryLimit, too_large
 from gfm_pipeline.search.proposer import Observation, ProposalMethod
 from gfm_pipeline.search.space import Choice, Dimension, Range, SearchSpace
 
-PART = 2000  # candidates in one line
+PART = 2000  # candidates per line
 END = "end"
 WATCHED_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a proposal method is asked; the arguments of `ProposalMethod.propose`, and which method it is."""
+    """A request for proposals: the method, and the arguments of `ProposalMethod.propose`."""
 
     method: PolicyChoice
     space: SearchSpace
@@ -46,10 +46,10 @@ class Question:
     memory: MemoryLimit | None = None
 
     def answer(self) -> list[dict[str, Any]]:
-        """Return the settings of ``n`` candidates, computed here.
+        """Compute the settings of ``n`` candidates in this process.
 
-        Those that are predicted to take too much memory are left out, and others proposed in their place; in a space
-        that seems to hold no others, the last ones are taken all the same.
+        Other candidates replace those with too large a predicted memory. If the space seems to have no others, the last
+        proposals are used in spite of their memory.
         """
         method = make_policy(PROPOSALS, self.method, ProposalMethod)
         if self.memory is None:
@@ -67,7 +67,7 @@ class Question:
 
 
 class ProposalProcess:
-    """Answers one question at a time in another process, which starts with the first one."""
+    """Answers one question at a time in another process, which starts with the first question."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="proposals")
@@ -78,25 +78,25 @@ class ProposalProcess:
 
     @property
     def pid(self) -> int | None:
-        """Number of the process; None before the first question."""
+        """ID of the process; None before the first question."""
         return None if self._process is None else self._process.pid
 
     def submit(self, question: Question) -> Future[list[dict[str, Any]]]:
-        """Return the future of an answer; its error is a `GFMError`."""
+        """Return the future of an answer; its errors are `GFMError`."""
         return self._thread.submit(self._answer, question)
 
     def close(self) -> None:
-        """End the process, whatever it is computing."""
+        """End the process, even during a computation."""
         with self._lock:
             self._closed = True
             if self._process is not None:
-                self._process.kill()  # what waits for its answer hears of it
+                self._process.kill()  # a thread that waits for its answer gets an error
         self._thread.shutdown(wait=True, cancel_futures=True)
         if self._process is not None:
             self._end(self._process)
 
     def _answer(self, question: Question) -> list[dict[str, Any]]:
-        for retried in (False, True):  # a process that was killed says nothing of the question
+        for retried in (False, True):  # a killed process does not mean that the question is at fault
             process = self._started()
             try:
                 _send(process.stdin, _lines(question))
@@ -131,7 +131,7 @@ class ProposalProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
-                start_new_session=True,  # Ctrl-C is the driver's
+                start_new_session=True,  # Ctrl-C is for the driver only
             )
         return self._process
 
@@ -144,7 +144,7 @@ class ProposalProcess:
             self._last_words = lines[-1].rstrip(".") if lines else ""
         for stream in (process.stdin, process.stdout, self._stderr):
             if stream is not None:
-                with suppress(OSError):  # what was not sent yet
+                with suppress(OSError):  # unsent data
                     stream.close()
         self._process = self._stderr = None
 
@@ -163,7 +163,7 @@ def _lines(question: Question) -> Iterator[Any]:
 
 
 def _plain(space: SearchSpace) -> dict[str, Any]:
-    """Return a space as JSON has it; `_space` reads it."""
+    """Return a space as plain JSON data; `_space` reads this form."""
     return {
         "shared": {name: vars(dimension) for name, dimension in space.shared.items()},
         "own": {a: {name: vars(d) for name, d in dimensions.items()} for a, dimensions in space.own.items()},
@@ -194,7 +194,7 @@ def _number(value: Any) -> Any:
 
 
 def _line(stream: Any) -> Any:
-    """Return the next line; raises EOFError where the other end is gone."""
+    """Return the next line; raises EOFError if the other end is gone."""
     line = stream.readline()
     if not line.endswith(b"\n"):
         raise EOFError("the pipe ended")
@@ -219,7 +219,7 @@ def _receive(stream: Any) -> Question:
 
 
 def _leave_with(parent: int) -> None:
-    """End this process once its parent is another: children of the driver may hold the pipe open after its death."""
+    """End this process when its parent changes: children of a dead driver may hold the pipe open."""
     while os.getppid() == parent:
         time.sleep(WATCHED_SECONDS)
     os._exit(0)
@@ -229,7 +229,7 @@ def main() -> None:
     """Answer questions until the pipe closes."""
     threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of libraries must not mix with answers
     with suppress(EOFError):
         while True:
             question = _receive(sys.stdin.buffer)

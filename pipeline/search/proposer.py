@@ -1,10 +1,10 @@
-"""Candidates: a stratified first design, then DeepHyper's CBO by ask and tell.
+"""Candidates: a stratified first design, then DeepHyper's CBO by its ask-and-tell interface.
 
-Every wave is proposed by a fresh optimiser that is told the same results in the same order, so a proposal
-is a function of (space, seed, results) alone: a replay of the journal gives the same suggestions, and
-nothing is kept in a pickle. Settings follow what was measured of DeepHyper 0.13: ``sampling`` instead of
+A new optimiser proposes every wave from the same results in the same order, so a proposal
+is a function of (space, seed, results) alone: a replay of the journal gives the same proposals, and
+no state is kept in a pickle. The settings follow measurements of DeepHyper 0.13: ``sampling`` instead of
 the slow genetic optimiser, full trees, a constant exploration weight, no limit on failures, and every
-batch checked for copies, which ``ask`` does return.
+batch checked for copies, because ``ask`` returns copies.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from gfm_pipeline.search.imports import unchanged_root_logger, without_module
 from gfm_pipeline.search.space import Choice, Range, SearchSpace
 
 ROUNDS = 64  # of sampling, until a space counts as exhausted
-MAX_PROPOSALS = 32  # constant liars refit once a point: beyond this a wave is filled by sampling
-_DRAWS = 2000  # rows the acquisition function is evaluated on
+MAX_PROPOSALS = 32  # constant liars refit once per point: sampling fills the rest of larger waves
+_DRAWS = 2000  # rows on which the acquisition function is evaluated
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Observation:
 
 
 class ProposalMethod(ABC):
-    """Proposes candidates after the first design; a function of its arguments, so that a replay proposes the same."""
+    """Proposes candidates after the first design; a function of its arguments, so a replay gives the same proposals."""
 
     @abstractmethod
     def propose(
@@ -53,19 +53,19 @@ class ProposalMethod(ABC):
         Parameters
         ----------
         space
-            What may be proposed.
+            Space of the proposals.
         observations
-            Candidates with a known objective (lower is better), in the order they were proposed.
+            Candidates with a known objective (lower is better), in the order of their proposals.
         taken
-            Settings of all candidates proposed so far; none of them should be proposed again.
+            Settings of all candidates so far; the method should not repeat them.
         n
-            How many.
+            Number of candidates.
         seed
             Seed of this wave.
         """
 
     def first_design(self, space: SearchSpace, n: int, seed: int) -> list[dict[str, Any]]:
-        """Return the settings of the first ``n`` candidates of a search, before there are results."""
+        """Return the settings of the first ``n`` candidates of a search, before any results."""
         return first_design(space, n, seed)
 
 
@@ -80,12 +80,12 @@ class DeepHyperCBO(ProposalMethod):
         n: int,
         seed: int,
     ) -> list[dict[str, Any]]:
-        """Ask DeepHyper, which is told everything anew."""
+        """Give DeepHyper all results again, and ask for candidates."""
         return propose(space, observations, taken, n, seed)
 
 
 class RandomSampling(ProposalMethod):
-    """A stratified sample of the space, whatever the results: the search to compare proposals with."""
+    """A stratified sample of the space that ignores the results: a baseline for proposals."""
 
     def propose(
         self,
@@ -95,12 +95,12 @@ class RandomSampling(ProposalMethod):
         n: int,
         seed: int,
     ) -> list[dict[str, Any]]:
-        """Sample, without copies while the space has others."""
+        """Sample, without copies as long as the space has other settings."""
         return propose(space, [], taken, n, seed)
 
 
 def initial_count(space: SearchSpace, candidates: int) -> int:
-    """Return the size of the first design: twice each algorithm, at most half of all, at least one each."""
+    """Return the size of the first design: two per algorithm, at most half of all, at least one per algorithm."""
     n = len(space.algorithms)
     return min(candidates, max(n, min(2 * n, candidates // 2)))
 
@@ -125,13 +125,13 @@ def propose(
     Parameters
     ----------
     space
-        What may be proposed.
+        Space of the proposals.
     observations
-        Candidates with a known objective (lower is better), in the order they were proposed.
+        Candidates with a known objective (lower is better), in the order of their proposals.
     taken
-        Settings of all candidates proposed so far; none of them is proposed again.
+        Settings of all candidates so far, which are not proposed again.
     n
-        How many.
+        Number of candidates.
     seed
         Seed of this wave.
     """
@@ -159,14 +159,14 @@ def propose(
 def _ask_optimiser(
     space: SearchSpace, observations: Sequence[Observation], n: int, seed: int, rng: np.random.Generator
 ) -> list[dict[str, Any]]:
-    """Tell DeepHyper everything, ask for ``n`` rows."""
+    """Give DeepHyper all results, and ask for ``n`` rows."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # DeepHyper and scikit-learn warn of each other's deprecations
+        warnings.simplefilter("ignore")  # DeepHyper and scikit-learn warn about each other's deprecations
         logging.getLogger("deephyper").setLevel(logging.ERROR)
         with without_module("mpi4py"), unchanged_root_logger():
             from deephyper.hpo import CBO, HpProblem
 
-        seed %= 2**32  # scikit-learn takes no larger one
+        seed %= 2**32  # scikit-learn accepts no larger seed
         problem = HpProblem(seed=seed)
         columns = space.columns()
         varying = {name: d for name, d in columns.items() if not (isinstance(d, Choice) and len(d.values) == 1)}
@@ -205,7 +205,7 @@ def _row(space: SearchSpace, settings: dict[str, Any], varying: dict[str, Any]) 
 
 
 def _score(objective: float | None) -> float | str:
-    """Return what DeepHyper maximises; a string that begins with F is a failure to it."""
+    """Return the value that DeepHyper maximises; DeepHyper takes a string with an initial F as a failure."""
     return "F" if objective is None else -float(objective)
 
 

@@ -1,9 +1,9 @@
 """Early stopping: capped promotion of candidates from rung to rung, as pure functions.
 
 Successive halving (Jamieson & Talwalkar 2016; ASHA, Li et al. 2018) with a hard cap: of all candidates
-that finished a rung, at most one in ``reduction`` has ever been promoted, however good the later ones are.
-A decision depends on a fixed set of results only, never on the order in which they arrived, so a resumed
-campaign decides exactly what the uninterrupted one would have decided.
+that finished a rung, at most one in ``reduction`` is ever promoted, however good later candidates are.
+A decision depends only on a fixed set of results, never on the order of their arrival, so a resumed
+campaign makes exactly the decisions of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NO_OBJECTIVE = "no finite objective (diverged or failed)"
 
 @dataclass(frozen=True)
 class Promotion:
-    """Names promoted (best first), and for each name left behind now its evidence in words."""
+    """Promoted names (best first), and the evidence in words for each name that stops now."""
 
     promoted: tuple[str, ...]
     stopped: dict[str, str]
@@ -25,19 +25,19 @@ class Promotion:
 def promote(
     objectives: Mapping[str, float | None], entrants: Sequence[str], already: frozenset[str], reduction: float
 ) -> Promotion:
-    """Decide who is promoted from a rung once ``entrants`` have finished it.
+    """Decide which candidates to promote from a rung after ``entrants`` have finished it.
 
     Parameters
     ----------
     objectives
         Objective (lower is better) of every candidate that finished the rung in this or an earlier
-        decision; None for diverged or failed ones, which count but are never promoted.
+        decision; None for diverged or failed ones, which are counted but never promoted.
     entrants
-        Those that finished it since the last decision.
+        Candidates that finished the rung since the last decision.
     already
-        Those promoted by earlier decisions.
+        Candidates that earlier decisions promoted.
     reduction
-        One in so many is promoted.
+        One in ``reduction`` candidates is promoted.
     """
     quota = int(len(objectives) / reduction) - len(already)
     ranked = sorted((value, name) for name, value in objectives.items() if value is not None)
@@ -67,7 +67,7 @@ def choose_members(
     finalists
         (name, highest rung finished, objective there, algorithm) of every candidate with an objective.
     members
-        How many to choose.
+        Number of finalists to choose.
     max_per_algorithm
         Cap on one algorithm; lifted for the places that would otherwise stay empty.
 

@@ -21,7 +21,7 @@ class Finalist:
 
 
 def passed_over(finalists: Sequence[Finalist], chosen: Sequence[Finalist]) -> dict[str, str]:
-    """Return the finalists that stand before one of the chosen and are not chosen, each with the reason."""
+    """Return finalists that rank above a chosen one but are not chosen, each with the reason."""
     last = max((_standing(f) for f in chosen), default=None)
     if last is None:
         return {}
@@ -44,16 +44,16 @@ class Selection(ABC):
 
     @abstractmethod
     def choose(self, finalists: Sequence[Finalist], members: int, max_per_algorithm: int) -> tuple[Finalist, ...]:
-        """Return ``members`` of ``finalists``, in the order that numbers them; there are at least so many.
+        """Return ``members`` of ``finalists``, in the order of their numbers; there are at least ``members`` finalists.
 
         Parameters
         ----------
         finalists
             Every candidate with an objective.
         members
-            How many to choose.
+            Number of finalists to choose.
         max_per_algorithm
-            ``converge.max_per_algorithm``; without it, all of the members.
+            ``converge.max_per_algorithm``; by default, the number of members.
         """
 
 
@@ -61,14 +61,14 @@ class Best(Selection):
     """The highest rung first, then the best objective, with a cap on each algorithm (`choose_members`)."""
 
     def choose(self, finalists: Sequence[Finalist], members: int, max_per_algorithm: int) -> tuple[Finalist, ...]:
-        """Return the best, with a cap on each algorithm that is lifted for places that would stay empty."""
+        """Return the best with a cap per algorithm, and fill remaining places without the cap."""
         known = {f.name: f for f in finalists}
         rows = [(f.name, f.rung, f.objective, f.algorithm) for f in finalists]
         return tuple(known[name] for name, _, _ in choose_members(rows, members, max_per_algorithm))
 
 
 class Diverse(Selection):
-    """The algorithms in turn; of each the highest rung, then the best objective."""
+    """Takes the algorithms in turn; within each, the highest rung first, then the best objective."""
 
     def choose(
         self,
@@ -76,7 +76,7 @@ class Diverse(Selection):
         members: int,
         max_per_algorithm: int,  # noqa: ARG002 - the turns see to it that no algorithm has more than it must
     ) -> tuple[Finalist, ...]:
-        """Deal the places out to the algorithms, one after the other."""
+        """Give one place after the other to the algorithms in turn."""
         order = sorted(finalists, key=lambda f: (-f.rung, f.objective, f.name))
         turns: dict[str, int] = {}
         ranked = []

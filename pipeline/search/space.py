@@ -1,9 +1,9 @@
 """The search space: mixed, conditional on the algorithm, and flat towards DeepHyper.
 
 Conditions in ConfigSpace turn every draw into a slow Python loop, and DeepHyper returns values for
-inactive hyperparameters. So the space shown to DeepHyper is flat, one column a hyperparameter
-(``hidden``, ``hidden@PaiNN``), inactive columns hold their first value, and `SearchSpace.settings`
-reads from a row what its algorithm really uses.
+inactive hyperparameters. So DeepHyper gets a flat space, with one column per hyperparameter
+(``hidden``, ``hidden@PaiNN``). Inactive columns hold their first value, and `SearchSpace.settings`
+reads from a row only the hyperparameters that its algorithm uses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Value = Any  # str | int | float
-ROUNDS = 100  # of draws in place of forbidden ones
+ROUNDS = 100  # of draws that replace forbidden ones
 NOTHING_LEFT = "search.space.forbidden leaves next to nothing of the search space."
 
 
@@ -31,7 +31,7 @@ class Choice:
 
     @property
     def first(self) -> Value:
-        """Return the value an inactive column holds."""
+        """Return the value of an inactive column."""
         return self.values[0]
 
     @property
@@ -48,7 +48,7 @@ class Choice:
         return value in self.values
 
     def meets(self, other: Dimension) -> bool:
-        """Return whether the two have a value in common."""
+        """Return whether the two have a common value."""
         return any(other.contains(value) for value in self.values)
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ class Range:
 
     @property
     def first(self) -> Value:
-        """Return the value an inactive column holds."""
+        """Return the value of an inactive column."""
         return int(self.low) if self.whole else self.low
 
     @property
@@ -89,7 +89,7 @@ class Range:
         return not isinstance(value, str) and bool(self.low <= value <= self.high)
 
     def meets(self, other: Dimension) -> bool:
-        """Return whether the two have a value in common; of two intervals of whole numbers, whether they overlap."""
+        """Return whether the two have a common value; two intervals of whole numbers need only overlap."""
         if isinstance(other, Choice):
             return other.meets(self)
         return self.low <= other.high and other.low <= self.high
@@ -104,7 +104,7 @@ Dimension = Choice | Range
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Shared dimensions, and each algorithm's own ones, which replace or extend them.
+    """Shared dimensions, and dimensions of single algorithms, which replace or extend the shared ones.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ class SearchSpace:
     own
         Algorithm name to its dimensions by name.
     forbidden
-        Combinations that no candidate has: values by name, which it must not have all together.
+        Forbidden combinations: values by name that no candidate may have all together.
     """
 
     shared: Mapping[str, Dimension]
@@ -134,7 +134,7 @@ class SearchSpace:
         )
 
     def dimensions(self, name: str) -> list[Dimension]:
-        """Return what a hyperparameter may be, of each algorithm that has it."""
+        """Return the dimensions of a hyperparameter, one per algorithm that has it."""
         found = (self.own.get(algorithm, {}).get(name, self.shared.get(name)) for algorithm in self.algorithms)
         return [dimension for dimension in found if dimension is not None]
 
@@ -175,19 +175,19 @@ class SearchSpace:
         for column, dimension in self.columns().items():
             name, _, owner = column.partition("@")
             active = owner == algorithm if owner else name not in own
-            # a candidate of an older journal may lack what the space has by now
+            # a candidate of an older journal may lack newer hyperparameters
             result[column] = settings.get(name, dimension.first) if active else dimension.first
         return result
 
     def sample(self, n: int, rng: np.random.Generator, algorithm: str | None = None) -> list[dict[str, Value]]:
         """Draw ``n`` canonical rows, stratified in every dimension (Latin hypercube, McKay et al. 1979).
 
-        Forbidden ones are drawn again.
+        Forbidden rows are drawn again.
 
         Raises
         ------
         ConfigError
-            When next to everything is forbidden.
+            When nearly all combinations are forbidden.
         """
         rows = self._drawn(n, rng, algorithm)
         for _ in range(ROUNDS):
@@ -212,6 +212,6 @@ class SearchSpace:
 
 def _plain(value: Value) -> Value:
     """Return a Python scalar for a numpy one."""
-    import numpy as np  # here, so that checking a workflow does not wait for it
+    import numpy as np  # here: checking a workflow does not need it, and its import is slow
 
     return value.item() if isinstance(value, np.generic) else value

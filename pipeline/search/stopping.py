@@ -1,4 +1,4 @@
-"""When candidates of a search stop: the interface of stopping policies, and those that come along."""
+"""When candidates of a search stop: the interface of stopping policies, and the built-in policies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gfm_pipeline.search.rungs import NO_OBJECTIVE, Promotion, promote
 
 @dataclass(frozen=True)
 class RungResults:
-    """All that a decision at a rung may depend on.
+    """The only inputs of a decision at a rung.
 
     Parameters
     ----------
@@ -20,13 +20,13 @@ class RungResults:
     rungs
         Graphs seen at each rung of the search.
     results
-        Objective (lower is better) by rung and candidate, of this rung and those before; None: diverged or failed.
+        Objective (lower is better) by rung and candidate, of this and earlier rungs; None: diverged or failed.
     seconds
-        How long the training from the rung before took, by rung and candidate.
+        Duration of the training since the previous rung, by rung and candidate.
     entrants
-        Candidates that finished the rung since the last decision; each is promoted or stopped by this one.
+        Candidates that finished the rung since the last decision; this decision promotes or stops each.
     already
-        Those that earlier decisions promoted from this rung.
+        Candidates that earlier decisions promoted from this rung.
     reduction
         ``search.reduction`` of the workflow.
     """
@@ -41,16 +41,16 @@ class RungResults:
 
     @property
     def objectives(self) -> Mapping[str, float | None]:
-        """Objectives of all that finished the rung so far."""
+        """Objectives of all candidates that finished the rung so far."""
         return self.results[self.rung]
 
     def curve(self, name: str) -> list[tuple[int, float]]:
-        """Return graphs and objective of a candidate at the rungs so far, those left out where it has none."""
+        """Return graphs and objective of a candidate at the rungs so far, without rungs that have no objective."""
         values = ((r, self.results.get(r, {}).get(name)) for r in range(self.rung + 1))
         return [(self.rungs[r], value) for r, value in values if value is not None]
 
     def next_seconds(self, name: str) -> float:
-        """Return how long a candidate's next segment is expected to take (s): as the last one, in proportion."""
+        """Return the expected duration (s) of a candidate's next segment, in proportion to the last one."""
         before = self.rungs[self.rung - 1] if self.rung else 0
         last = self.rungs[self.rung] - before
         return (
@@ -59,12 +59,12 @@ class RungResults:
 
     @property
     def saved(self) -> str:
-        """What stopping a candidate here saves, in words."""
+        """Describe the saving of stopping a candidate here."""
         return f"{self.rungs[-1] - self.rungs[self.rung]:,} graphs saved"
 
 
 class StoppingPolicy(ABC):
-    """Decides which candidates continue after a rung; a pure function, so a resumed search decides the same."""
+    """Decides which candidates continue after a rung; a pure function, so a resumed search makes the same decisions."""
 
     @abstractmethod
     def promote(
@@ -74,7 +74,7 @@ class StoppingPolicy(ABC):
         already: frozenset[str],
         reduction: float,
     ) -> Promotion:
-        """Decide who is promoted once ``entrants`` have finished a rung.
+        """Decide which candidates to promote after ``entrants`` have finished a rung.
 
         Parameters
         ----------
@@ -82,24 +82,24 @@ class StoppingPolicy(ABC):
             Objective (lower is better) of every candidate that finished the rung so far, the entrants among them; None
             for those that diverged or failed.
         entrants
-            Those that finished it since the last decision; each is promoted or stopped by this one.
+            Candidates that finished the rung since the last decision; this decision promotes or stops each.
         already
-            Those that earlier decisions promoted.
+            Candidates that earlier decisions promoted.
         reduction
             ``search.reduction`` of the workflow.
         """
 
     def decide(self, view: RungResults) -> Promotion:
-        """Decide who is promoted, from all that is known at the rung; by default from its objectives alone."""
+        """Decide which candidates to promote, from all facts of the rung; by default from its objectives alone."""
         return self.promote(view.objectives, view.entrants, view.already, view.reduction)
 
     @abstractmethod
     def most(self, candidates: int, rung: int, reduction: float) -> int:
-        """Return the most of ``candidates`` that can ever train to a rung; rung 0 is all of them."""
+        """Return the largest number of ``candidates`` that can ever train to a rung; all of them for rung 0."""
 
 
 class SuccessiveHalving(StoppingPolicy):
-    """At most one in ``reduction`` of all that finished a rung ever trains on (`gfm_pipeline.search.rungs`)."""
+    """At most one in ``reduction`` of all candidates that finished a rung continues (`gfm_pipeline.search.rungs`)."""
 
     def promote(
         self,
@@ -108,7 +108,7 @@ class SuccessiveHalving(StoppingPolicy):
         already: frozenset[str],
         reduction: float,
     ) -> Promotion:
-        """Promote the best that no earlier decision promoted."""
+        """Promote the best candidates that no earlier decision promoted."""
         return promote(objectives, entrants, already, reduction)
 
     def most(self, candidates: int, rung: int, reduction: float) -> int:
@@ -117,7 +117,7 @@ class SuccessiveHalving(StoppingPolicy):
 
 
 class NoStopping(StoppingPolicy):
-    """Every candidate with a finite objective trains on: the search to compare early stopping with."""
+    """Every candidate with a finite objective continues: a baseline for early stopping."""
 
     def promote(
         self,
@@ -126,7 +126,7 @@ class NoStopping(StoppingPolicy):
         already: frozenset[str],  # noqa: ARG002 - nobody waits for a place
         reduction: float,  # noqa: ARG002 - nobody is left behind
     ) -> Promotion:
-        """Promote all entrants but those that diverged or failed."""
+        """Promote all entrants except those that diverged or failed."""
         finite = {name: value for name in entrants if (value := objectives[name]) is not None}
         stopped = {name: NO_OBJECTIVE for name in entrants if name not in finite}
         return Promotion(tuple(sorted(finite, key=lambda name: (finite[name], name))), stopped)

@@ -1,8 +1,8 @@
 """The surrogate of batch proposals: a quadratic trend per algorithm, and DeepHyper's forest on the residuals.
 
-Trees are piecewise constant, so a forest alone cannot tell in which direction the objective still falls. The trend can,
-and how far it is trusted is decided by generalised cross-validation (Golub, Heath and Wahba 1979) for the results at
-hand: with few of them, or with an objective that is not smooth, it is a constant and the forest has all to explain.
+Trees are piecewise constant, so a forest alone cannot find the direction in which the objective still falls. The trend
+can. Generalised cross-validation (Golub, Heath and Wahba 1979) on the given results decides how strong the trend is.
+With few results, or an objective that is not smooth, the trend is a constant, and the forest explains everything.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from gfm_pipeline.search.encoding import Encoding
 from gfm_pipeline.search.imports import unchanged_root_logger, without_module
 
 TREES = 60
-LARGEST_LEAF, PER_LEAF = 5, 64  # results in a leaf: more average out noise, and are had where there are many in all
-MAX_FIT = 10_000  # results that are fitted: the best of them, and an even draw of the others
+LARGEST_LEAF, PER_LEAF = 5, 64  # results per leaf: more results average out noise; large leaves need many results
+MAX_FIT = 10_000  # fitted results: the best ones, and an even draw of the others
 _RIDGES = 10.0 ** np.arange(-6, 3.0)
 _FLOOR = 0.02  # weight of a bad result in the trend
 
@@ -35,9 +35,9 @@ class Surrogate:
     rows
         Candidates with a result, shape (results, columns).
     objectives
-        Their results, shape (results,); NaN: diverged or failed, which counts as bad as the worst.
+        Their results, shape (results,); NaN: diverged or failed, which counts as the worst result.
     rng
-        Decides which results are fitted where there are more than `MAX_FIT`, and the trees.
+        Chooses the fitted results if there are more than `MAX_FIT`, and seeds the trees.
     """
 
     def __init__(self, encoding: Encoding, rows: np.ndarray, objectives: np.ndarray, rng: np.random.Generator) -> None:
@@ -117,7 +117,7 @@ class Trend:
 
 
 def _cross_validated(terms: np.ndarray, values: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the ridge of least generalised cross-validation error and its factors; infinite: none is better."""
+    """Return the ridge with the least generalised cross-validation error, and its factors; infinite: a constant."""
     n = len(values)
     variances, directions = np.linalg.eigh(terms.T @ terms)
     variances = np.maximum(variances, 0.0)
@@ -137,9 +137,9 @@ def _cross_validated(terms: np.ndarray, values: np.ndarray) -> tuple[float, np.n
 
 
 def bounded(objectives: np.ndarray) -> np.ndarray:
-    """Return objectives without outliers: those of the worst tenth are pulled in, failures are as bad as the worst.
+    """Return objectives without outliers: clip the worst tenth, and give failures the worst value.
 
-    A diverged candidate with an objective of thousands would otherwise leave no difference between all others.
+    Otherwise a diverged candidate with an objective of thousands would hide all differences between the others.
     """
     finite = objectives[np.isfinite(objectives)]
     edge, low = float(np.quantile(finite, 0.9)), float(finite.min())
@@ -152,7 +152,7 @@ def bounded(objectives: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to oneself what DeepHyper and scikit-learn warn of each other's deprecations."""
+    """Suppress the warnings of DeepHyper and scikit-learn about each other's deprecations."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("deephyper").setLevel(logging.ERROR)

@@ -1,8 +1,8 @@
-"""Results of an earlier search: the table that DeepHyper (and with it HydraGNN, and our report) writes, or a journal.
+"""Results of an earlier search: a table of DeepHyper (HydraGNN and our report write the same), or a journal.
 
-A column ``p:NAME`` is a hyperparameter, ``objective`` is what was maximised, and a word that begins with F in it is a
-failure. Names of HydraGNN are known. A journal of Optuna is read as such a table. Candidates outside of the search
-space are left out.
+A column ``p:NAME`` is a hyperparameter, and ``objective`` is the maximised quantity; a word with an initial F there is
+a failure. Hyperparameters may have HydraGNN's names. A journal of Optuna is converted to such a table. Candidates
+outside the search space are skipped.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from gfm_pipeline.search.optuna_journal import is_journal, read_study, table_row
 from gfm_pipeline.search.space import Choice, Dimension, SearchSpace
 
 PREFIX, OBJECTIVE = "p:", "objective"
-MOST = 2000  # results that are kept: the best, and an even share of the others
-# What HydraGNN calls what a search space of ours has.
+MOST = 2000  # kept results: the best, and an even share of the others
+# HydraGNN's names of our hyperparameters.
 ALIASES = {
     "model_type": "algorithm",
     "mpnn_type": "algorithm",
@@ -37,7 +37,7 @@ Prior = tuple[dict[str, Any], float | None]  # settings and objective (lower is 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Results that fit the search space, and how many rows did not."""
+    """Results that fit the search space, and the number of other rows."""
 
     results: tuple[Prior, ...]
     left_out: int
@@ -49,7 +49,7 @@ def read_results(path: Path, space: SearchSpace) -> WarmStart:
     Raises
     ------
     FileError
-        When it cannot be read, has not the columns of such a table, or no row fits the space.
+        When the file cannot be read, lacks the columns of such a table, or has no row that fits the space.
     """
     try:
         with open(path, encoding="utf-8", newline="") as stream:
@@ -76,7 +76,7 @@ def _table(stream: TextIO) -> tuple[Sequence[str], Iterable[Row]]:
 
 
 def _journal(path: Path, stream: TextIO) -> tuple[Sequence[str], Iterable[Row]]:
-    """Return what a journal of Optuna comes to as a table."""
+    """Return a journal of Optuna as columns and rows of a table."""
     stream.seek(0)
     rows = list(table_rows(read_study(path, stream)))
     names = dict.fromkeys(name for _, row in rows for name in row)
@@ -84,7 +84,7 @@ def _journal(path: Path, stream: TextIO) -> tuple[Sequence[str], Iterable[Row]]:
 
 
 def _columns(path: Path, names: Sequence[str], space: SearchSpace) -> dict[str, str]:
-    """Return the plain name of each column that holds a hyperparameter."""
+    """Return the plain name of each hyperparameter's column."""
     if OBJECTIVE not in names:
         known = suggestion(OBJECTIVE, names).strip()
         raise FileError(f"it has no column {OBJECTIVE!r}.", path, 1, f"Name a results.csv of DeepHyper. {known}")
@@ -128,7 +128,7 @@ def _result(
                 f"the objective {text[:40]!r} is neither a number nor a failure.", path, line, "Correct it."
             ) from None
         if not math.isfinite(value):
-            value = None  # as HydraGNN writes failures
+            value = None  # HydraGNN writes failures like this
     given = {plain: (row.get(column) or "").strip() for column, plain in columns.items()}
     name = given.get("algorithm", space.algorithms[0]).lower()
     algorithm = next((a for a in space.algorithms if a.lower() == name), None)
@@ -147,7 +147,7 @@ def _result(
 
 
 def _value(dimension: Dimension, text: str) -> Any:
-    """Return the value of a dimension that a cell stands for; None: none of its values."""
+    """Return the value of a dimension for a cell; None: the dimension does not have this value."""
     if isinstance(dimension, Choice):
         for value in dimension.values:
             if str(value) == text or (_number(text) == value is not None and not isinstance(value, str | bool)):
@@ -178,9 +178,9 @@ def _thinned(found: list[Prior]) -> list[Prior]:
 
 
 def on_scale_of(prior: Sequence[Prior], own: Sequence[float]) -> list[Prior]:
-    """Return earlier results with the median and the spread of this search's own, which may be of other data.
+    """Rescale earlier results, perhaps of other data, to the median and the spread of this search's results.
 
-    Left as they are while there are fewer than eight results of its own.
+    Return them unchanged while this search has fewer than eight results.
     """
     known = sorted(value for _, value in prior if value is not None)
     here = sorted(own)
