@@ -1,1 +1,1 @@
-"""Batch systems, one class each: how jobs are written, submitted, looked up and ended, and how steps are started."""
+"""Batch systems, one class each: they write, submit, look up and end jobs, and start steps."""

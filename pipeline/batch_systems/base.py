@@ -1,7 +1,7 @@
 """The interface of batch systems: a declaration that sites read, and commands that submit, look up and end jobs.
 
-Jobs are told apart by names that are used once, so an answer that never came is not a reason to submit a second time:
-that protocol is written here, once. A further batch system is a class that fills in what is declared below, named by an
+Every job has a name that is used only once, so a lost answer never leads to a second submission. Only this module
+implements that protocol. A new batch system is a class that fills in the declarations below, named by an
 entry point of the group ``gfm_pipeline.batch_systems``; see `docs/add-a-batch-system.md`.
 """
 
@@ -21,11 +21,11 @@ JOB_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
 class JobState(StrEnum):
-    """Where a job stands."""
+    """State of a job."""
 
     PENDING = "pending"
     RUNNING = "running"
-    SUSPENDED = "suspended"  # it has its nodes, and stands still
+    SUSPENDED = "suspended"  # it holds its nodes, but does not run
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -33,7 +33,7 @@ class JobState(StrEnum):
     TIMEOUT = "timeout"
     NODE_FAIL = "node_fail"
     UNKNOWN = "unknown"  # this answer lacks the job; `gfm_pipeline.execution.endings` says what follows
-    VANISHED = "vanished"  # every answer has lacked it for so long that it counts as ended, nobody can say how
+    VANISHED = "vanished"  # missing in all answers for so long that it counts as ended, in an unknown way
 
     @property
     def has_ended(self) -> bool:
@@ -43,10 +43,10 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True)
 class JobInfo:
-    """One job, as the batch system tells it.
+    """One job, as the batch system reports it.
 
-    ``nodes`` is empty until it runs; ``reason`` is why it waits or ended, in the batch system's words;
-    ``seconds_left`` of its wall time, None while it does not run or where there is no limit.
+    ``nodes`` is empty until the job runs. ``reason`` is why the job waits or ended, in the batch system's words.
+    ``seconds_left`` is the rest of its wall time; None while it does not run, or without a limit.
     """
 
     id: str
@@ -59,20 +59,20 @@ class JobInfo:
 
 @dataclass(frozen=True)
 class JobRequest:
-    """A job as a script asks for it.
+    """The request for a job in a script.
 
     Parameters
     ----------
     name, nodes, hours
-        What it is called, how many nodes it gets, and for how long.
+        Name, number of nodes, and wall time.
     partition, qos, account, constraint, select
-        As the site file has them; None: not asked for.
+        As in the site file; None: not requested.
     output
-        File for what it says; absolute.
+        File for its output; absolute.
     after
-        Number of a job that must have ended, well or badly, before this one begins.
+        ID of a job that must have ended, with or without success, before this one begins.
     warning
-        Signal that the job's shell gets before the wall time ends, and how many seconds before; None: none.
+        Signal to the job's shell before the wall time ends, and the seconds from signal to end; None: no signal.
     directives
         Further options of every job of the site.
     """
@@ -92,37 +92,37 @@ class JobRequest:
 
 
 class BatchSystem(ABC):
-    """A batch system. Every method that asks it may raise `SchedulerTrouble`; ask again later.
+    """A batch system. Every method that calls its commands may raise `SchedulerTrouble`; try again later.
 
-    What is declared, and the static methods, describe scripts and launch lines and ask nobody.
+    Declarations and static methods describe scripts and launch lines; they call no command.
 
     Parameters
     ----------
     environment
-        The environment of this process: it says which batch system it is, and which job this process runs in.
+        The environment of this process, which names the batch system and the job of this process.
     seconds
         Time-out of each command.
     """
 
-    system: ClassVar[str]  # as site files name it
+    system: ClassVar[str]  # name in site files
     title: ClassVar[str]  # for people
-    programs: ClassVar[tuple[str, ...]]  # its commands, those that submit first
-    mark: ClassVar[str]  # begins a directive in a script
+    programs: ClassVar[tuple[str, ...]]  # its commands, beginning with those that submit
+    mark: ClassVar[str]  # first word of a directive in a script
     node_names: ClassVar[str]  # shell command that prints the names of a job's nodes, one per line, each once
-    accepted: ClassVar[str]  # how one knows that it takes a job
-    mpi_launcher: ClassVar[str] = "mpiexec"  # Parsl's word for what starts ranks
+    accepted: ClassVar[str]  # the sign of an accepted job, in words
+    mpi_launcher: ClassVar[str] = "mpiexec"  # Parsl's name of the program that starts ranks
     step_cancel: ClassVar[tuple[str, ...]] = ()  # ends a step on all its nodes; ``{step}`` is its number
-    unanswered: ClassVar[str] = ""  # expression for what a launch line says that got no answer and started nothing
-    leaking: ClassVar[tuple[str, ...]] = ()  # prefixes of variables that its commands would read as options
-    kept: ClassVar[frozenset[str]] = frozenset()  # variables that say which batch system it is, whatever their prefix
-    gone: ClassVar[re.Pattern[str]]  # what is said of a job that has ended already, when it is to be ended
+    unanswered: ClassVar[str] = ""  # expression for the output of a launch line that got no answer and started nothing
+    leaking: ClassVar[tuple[str, ...]] = ()  # prefixes of variables that its commands read as options
+    kept: ClassVar[frozenset[str]] = frozenset()  # variables that identify the batch system, with any prefix
+    gone: ClassVar[re.Pattern[str]]  # message when a job to cancel has already ended
 
     def __init__(self, environment: Mapping[str, str], seconds: float = 120.0) -> None:
         self._environment = dict(environment)
         passed = {k: v for k, v in environment.items() if k in self.kept or not k.startswith(self.leaking)}
         fix = f"Run this where {self.title}'s commands are on PATH (a login node), or choose another site with --site."
         self._commands = Commands(passed | {"LC_ALL": "C"}, seconds, fix)
-        self._unclear: dict[str, str | None] = {}  # names that may have been submitted twice, with the job that counts
+        self._unclear: dict[str, str | None] = {}  # names that may have been submitted twice, with the valid job
         self._cluster: str | None = None
 
     # ---------------------------------------------------------------- scripts and launch lines
@@ -130,16 +130,16 @@ class BatchSystem(ABC):
     @staticmethod
     @abstractmethod
     def directives(job: JobRequest) -> list[str]:
-        """Return the directives that ask for a job, without their mark."""
+        """Return the directives that request a job, without their first word."""
 
     @staticmethod
     def nodelist(nodes: Sequence[str]) -> str:
-        """Return names of nodes as its launcher takes them."""
+        """Return names of nodes in the syntax of its launcher."""
         return ",".join(nodes)
 
     @staticmethod
     def step_variables(job: str) -> dict[str, str] | None:
-        """Return variables that let a launch line start ranks in another job; None: it cannot be told which one."""
+        """Return variables with which a launch line starts ranks in another job; None: impossible."""
         del job
         return None
 
@@ -151,26 +151,26 @@ class BatchSystem(ABC):
 
     @abstractmethod
     def _number(self, printed: str) -> str | None:
-        """Return the number of the job from what the submission printed; None: there is none in it."""
+        """Return the ID of the job from the output of the submission; None: the output has none."""
 
     @abstractmethod
     def _is_refusal(self, complaint: str) -> bool:
-        """Return whether a failed submission will fail for ever."""
+        """Return whether a failed submission will always fail."""
 
     @abstractmethod
     def _find(self, names_or_ids: Collection[str]) -> list[JobInfo]:
-        """Return the jobs known under these names or ids, ended ones too; others may be among them."""
+        """Return the jobs with these names or ids, including ended ones; the result may include other jobs."""
 
     @abstractmethod
     def _cancellation(self, ids: Sequence[str]) -> Sequence[str]:
         """Return the command that ends jobs."""
 
     def _whole(self, job: JobInfo) -> JobInfo:
-        """Return a job with what is asked for only once it is known to be wanted."""
+        """Return a job with the facts that need a further query, for requested jobs only."""
         return job
 
     def _complaint(self, answer: CommandOutput) -> str:
-        """Return what a command said of its failure, in one line, without its prefixes."""
+        """Return the error message of a command in one line, without prefixes."""
         return re.sub(r"^\w+: ", "", answer.complaint).rstrip(".")
 
     # ---------------------------------------------------------------- jobs
@@ -181,7 +181,7 @@ class BatchSystem(ABC):
         Raises
         ------
         SubmissionRefused
-            When it will never be taken as it is.
+            When the batch system will never accept this job.
         """
         known = self._resolved_submission(checked_name(name))
         if known is not None:
@@ -190,7 +190,7 @@ class BatchSystem(ABC):
         try:
             answer = self._commands.run(*words)
         except SchedulerTrouble:
-            # It may have been taken all the same, now or when the batch system gets to it.
+            # The batch system may have accepted the job nevertheless, or may accept it later.
             self._unclear[name] = None
             known = self._resolved_submission(name)
             if known is None:
@@ -209,7 +209,7 @@ class BatchSystem(ABC):
         raise SchedulerTrouble(f"{words[0]} failed: {complaint}.")
 
     def _resolved_submission(self, name: str) -> str | None:
-        """Return the job that has this name, after ending others that got it by mistake."""
+        """Return the job with this name, after ending other jobs that got the name by mistake."""
         found = [job for job in self._find([name]) if job.name == name]
         counts = earliest(found)
         if counts is None:
@@ -223,7 +223,7 @@ class BatchSystem(ABC):
         self.cancel([job.id for job in found if job.name == name and job.id != counts and not job.state.has_ended])
 
     def jobs(self, names_or_ids: Collection[str]) -> dict[str, JobInfo]:
-        """Return what is known of jobs, by the names or ids asked for."""
+        """Return the known facts of jobs, by the given names or ids."""
         if not names_or_ids:
             return {}
         found = self._find([*names_or_ids, *(name for name in self._unclear if name not in names_or_ids)])
@@ -236,7 +236,7 @@ class BatchSystem(ABC):
         }
 
     def cancel(self, ids: Sequence[str]) -> None:
-        """End jobs; those that have ended are no trouble."""
+        """End jobs; jobs that have already ended raise no error."""
         if ids:
             self._end(self._cancellation(ids))
 
@@ -258,7 +258,7 @@ class BatchSystem(ABC):
         return answer
 
     def test(self, script: Path) -> str | None:
-        """Return why the batch system would refuse ``script``; None when it would take it, or cannot tell."""
+        """Return why the batch system would refuse ``script``; None when it would accept it, or cannot tell."""
         del script
         return None
 
@@ -266,46 +266,46 @@ class BatchSystem(ABC):
 
     @abstractmethod
     def my_job(self) -> tuple[str, str, int]:
-        """Return number and name of the job this process runs in, and how often it was begun again (-1: not known)."""
+        """Return ID and name of the job of this process, and its number of restarts (-1: unknown)."""
 
     @abstractmethod
     def my_nodes(self) -> tuple[str, ...]:
-        """Return the nodes of the job this process runs in; empty outside of one."""
+        """Return the nodes of the job of this process; empty outside a job."""
 
     @abstractmethod
     def cluster(self) -> str:
-        """Return the name of the cluster that is asked: the number of a job is another one's elsewhere."""
+        """Return the name of the cluster: other clusters use the same job IDs for other jobs."""
 
     def seconds_left(self) -> float | None:
-        """Return the rest of the wall time of the job this process runs in; None outside of one or without limit."""
+        """Return the rest of the wall time (s) of the job of this process; None outside a job or without a limit."""
         number = self.my_job()[0]
         return self.jobs([number])[number].seconds_left if number else None
 
     def my_start(self) -> float | None:
-        """Return when the job this process runs in began (Unix seconds); None: it is not told."""
+        """Return the start of the job of this process (Unix seconds); None: unknown."""
         return None
 
     def job_energy(self, job: str) -> float | None:  # noqa: ARG002 - most do not account for it
-        """Return the energy of a job that is over (J), on all of its nodes; None: it is not known."""
+        """Return the energy (J) of an ended job on all of its nodes; None: unknown."""
         return None
 
     def ending(self) -> JobState | None:
-        """Return how the job this process runs in is being ended; None: it is not, or nobody can tell yet."""
+        """Return how the batch system is ending the job of this process; None: it is not, or the way is unknown."""
         return None
 
     def bad_nodes(self, nodes: Sequence[str]) -> dict[str, str]:
-        """Return, of these nodes, those that are down, drained, failing or silent, with the reason."""
+        """Return those of these nodes that are down, drained, failing or silent, with the reasons."""
         del nodes
         return {}
 
 
 def checked_name(name: str) -> str:
-    """Return a job's name when it is one: it is matched in the queue, and must never match more than one job.
+    """Return a job's name if it is valid: a name is looked up in the queue and must match at most one job.
 
     Raises
     ------
     ValueError
-        It is empty or has letters that batch systems read otherwise.
+        The name is empty or has characters with a special meaning in batch systems.
     """
     if not JOB_NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not a name for a job: letters, digits, and _.- after a letter")
@@ -313,17 +313,17 @@ def checked_name(name: str) -> str:
 
 
 def whole_number(text: str) -> int:
-    """Return a number as text; -1 for what is none."""
+    """Return the number that a text gives; -1 for other texts."""
     return int(text) if text.isdecimal() else -1
 
 
 def missing(name_or_id: str) -> JobInfo:
-    """Return what is said of a job that an answer of the batch system lacks."""
+    """Return the facts of a job that is missing in an answer of the batch system."""
     return JobInfo(name_or_id, name_or_id, JobState.UNKNOWN, reason="this answer of the batch system lacks it")
 
 
 def earliest(jobs: Sequence[JobInfo]) -> JobInfo | None:
-    """Return, of jobs with one name, the one that counts: one that has not ended before others, then the oldest."""
+    """Return the valid one of the jobs with one name: prefer a job that has not ended, then the oldest."""
     return min(jobs, key=lambda job: (job.state.has_ended, _age(job.id)), default=None)
 
 
@@ -333,7 +333,7 @@ def _age(job: str) -> tuple[int, str]:
 
 
 def chosen(found: Sequence[JobInfo], name_or_id: str) -> JobInfo | None:
-    """Return, of the jobs found, the one asked for by its id or its name; None: it is not there."""
+    """Return the found job with this id or name; None: it was not found."""
     return earliest([job for job in found if job.id == name_or_id] or [job for job in found if job.name == name_or_id])
 
 

@@ -1,7 +1,7 @@
-"""Commands of a batch system, each within a time.
+"""Commands of a batch system, each with a time limit.
 
-Nothing here fails because a batch system is slow: a command that hangs, fails or answers nonsense raises
-`SchedulerTrouble`, and the caller tries again later (`gfm_pipeline.execution.retry` says when).
+A slow batch system is not an error here: a command that hangs, fails or gives an invalid answer raises
+`SchedulerTrouble`, and the caller tries again later (`gfm_pipeline.execution.retry` decides when).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from gfm_pipeline.core.errors import ConfigError, SchedulerUnavailable
 
 
 class SchedulerTrouble(SchedulerUnavailable):
-    """A command of the batch system was too slow, failed, or gave an answer nobody understands; it may pass."""
+    """A command of the batch system was too slow, failed, or gave an unknown answer; the trouble may pass."""
 
 
 class SubmissionRefused(ConfigError):
-    """The batch system understood a job and will not take it: account, queue, size or wall time."""
+    """The batch system understood a job and refused it: account, queue, size or wall time."""
 
 
 @dataclass(frozen=True)
 class CommandOutput:
-    """What a command printed, and its exit code."""
+    """The output and the exit code of a command."""
 
     code: int
     out: str
@@ -35,21 +35,21 @@ class CommandOutput:
 
     @property
     def complaint(self) -> str:
-        """What it said about its failure, in one line."""
+        """The error message, in one line."""
         lines = [line.strip() for line in (self.err or self.out).splitlines() if line.strip()]
         return lines[-1] if lines else f"exit code {self.code}"
 
 
 @dataclass(frozen=True)
 class Commands:
-    """Runs commands of a batch system, each within a time.
+    """Runs commands of a batch system, each with a time limit.
 
     Parameters
     ----------
     environment
-        Theirs, whole.
+        The whole environment of the commands.
     seconds
-        A command that takes longer is killed with all it started.
+        A command that takes longer is killed with all processes that it started.
     fix
         What to do when a command does not exist.
     """
@@ -68,9 +68,9 @@ class Commands:
         Raises
         ------
         SchedulerUnavailable
-            It does not exist.
+            The command does not exist.
         SchedulerTrouble
-            It took too long, or could not be started for now.
+            The command took too long, or could not start at the moment.
         """
         program = shutil.which(words[0], path=self.environment.get("PATH"))
         if program is None:
@@ -84,14 +84,14 @@ class Commands:
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                start_new_session=True,  # Ctrl-C at the driver is not for it, and it can be killed whole
+                start_new_session=True,  # Ctrl-C at the driver must not reach it, and its whole group can be killed
             )
         except OSError as error:
             raise SchedulerTrouble(f"{words[0]} could not be started ({error.strerror}).") from error
         with process:
             try:
                 out, err = process.communicate(timeout=self.seconds)
-            except BaseException as error:  # Ctrl-C too must not leave a command that goes on
+            except BaseException as error:  # no command may continue, even after Ctrl-C
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 if isinstance(error, subprocess.TimeoutExpired):

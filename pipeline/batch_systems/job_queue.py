@@ -1,4 +1,4 @@
-"""What those who keep jobs going ask of a batch system: less than it can do, so that a simulated one can stand in."""
+"""The part of a batch system that keeps jobs running; small, so that a simulation can replace it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from gfm_pipeline.batch_systems.base import JobInfo
 
 
 class JobQueue(Protocol):
-    """Jobs, by names that are used once. Every method may raise `SchedulerTrouble`; ask again later."""
+    """Jobs with unique names. Every method may raise `SchedulerTrouble`; try again later."""
 
     def submit(self, script: Path, name: str) -> str:
         """Submit ``script`` as the job ``name``, unless a job of that name was submitted; return the job's id."""
 
     def jobs(self, names_or_ids: Collection[str]) -> Mapping[str, JobInfo]:
-        """Return what is known of jobs, by the names or ids asked for."""
+        """Return the known facts of jobs, by the given names or ids."""
 
     def cancel(self, ids: Sequence[str]) -> None:
-        """End jobs; those that have ended are no trouble."""
+        """End jobs; jobs that have already ended raise no error."""
 
     def cancel_by_name(self, name: str) -> None:
         """End every job of the user with this name."""
 
     def bad_nodes(self, nodes: Sequence[str]) -> Mapping[str, str]:
-        """Return, of these nodes, those that are down, drained, failing or silent, with the reason."""
+        """Return those of these nodes that are down, drained, failing or silent, with the reasons."""

@@ -1,6 +1,6 @@
 """PBS Professional through its commands: qsub, qselect, qstat, qdel, pbsnodes.
 
-Written from the manual and tested against commands that stand in for PBS, not against a PBS.
+We wrote this from the manual and tested it with stand-ins for the commands, not with a real PBS.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from gfm_pipeline.batch_systems.commands import SchedulerTrouble
 from gfm_pipeline.core.errors import SchedulerUnavailable
 
 WALL_TIME_CODE = -29  # JOB_EXEC_KILL_WALLTIME
-SIGNAL_CODES = range(256, 512)  # 256 + number of the signal that ended the job: qdel's
-DELETED = {"91", "93"}  # substates of jobs that were deleted
+SIGNAL_CODES = range(256, 512)  # 256 + number of the signal that ended the job: sent by qdel
+DELETED = {"91", "93"}  # substates of deleted jobs
 
 LIVE: dict[str, JobState] = {
     "Q": JobState.PENDING,
@@ -67,7 +67,7 @@ class Pbs(BatchSystem):
 
     @staticmethod
     def directives(job: JobRequest) -> list[str]:
-        """Return the options of a job, without ``#PBS``; PBS warns of the end of the wall time by SIGTERM."""
+        """Return the options of a job, without ``#PBS``; before the end of the wall time, PBS sends SIGTERM."""
         quote = shlex.quote
         select = f"select={job.nodes}" + (f":{job.select}" if job.select else "")
         return [
@@ -96,7 +96,7 @@ class Pbs(BatchSystem):
         return REFUSALS.search(complaint) is not None and PASSING.search(complaint) is None
 
     def _find(self, names_or_ids: Collection[str]) -> list[JobInfo]:
-        """Return jobs by id and by name: what other tools call their jobs is not looked at."""
+        """Return jobs by id and by name, without reading the names of other tools' jobs."""
         ids = [one for one in names_or_ids if one[:1].isdigit()]
         for name in [one for one in names_or_ids if one not in ids]:
             ids += [job for job in self._selected("-x", "-N", name) if job not in ids]
@@ -108,7 +108,7 @@ class Pbs(BatchSystem):
     # ---------------------------------------------------------------- nodes and time
 
     def bad_nodes(self, nodes: Sequence[str]) -> dict[str, str]:
-        """Return, of these nodes, those that are down, offline or unknown, with the comment on them."""
+        """Return those of these nodes that are down, offline or unknown, with their comments."""
         if not nodes:
             return {}
         nodes_reported = self._json("pbsnodes", "-a", "-F", "json").get("nodes", {})
@@ -122,7 +122,7 @@ class Pbs(BatchSystem):
         return bad
 
     def seconds_left(self) -> float | None:
-        """Return the rest of the wall time of the job this process runs in; None outside of one or without limit."""
+        """Return the rest of the wall time (s) of the job of this process; None outside a job or without a limit."""
         job = self._environment.get("PBS_JOBID")
         if job is None:
             return None
@@ -132,7 +132,7 @@ class Pbs(BatchSystem):
         return found[0].seconds_left
 
     def my_job(self) -> tuple[str, str, int]:
-        """Return number and name of the job this process runs in, and how often it was begun again (-1: not known)."""
+        """Return ID and name of the job of this process, and its number of restarts (-1: unknown)."""
         job = self._environment.get("PBS_JOBID", "")
         facts: dict[str, Any] = {}
         with suppress(SchedulerTrouble, SchedulerUnavailable):
@@ -148,7 +148,7 @@ class Pbs(BatchSystem):
         return self._cluster
 
     def my_nodes(self) -> tuple[str, ...]:
-        """Return the nodes of the job this process runs in, each once; empty outside of one."""
+        """Return the nodes of the job of this process, each once; empty outside a job."""
         path = self._environment.get("PBS_NODEFILE")
         if path is None:
             return ()
@@ -160,7 +160,7 @@ class Pbs(BatchSystem):
     # ---------------------------------------------------------------- questions
 
     def _selected(self, *options: str) -> list[str]:
-        """Return the ids of the user's jobs; with ``-x`` ended ones too, as long as PBS keeps them."""
+        """Return the ids of the user's jobs; with ``-x`` also those of ended jobs that PBS still keeps."""
         answer = self._commands.run("qselect", "-u", self._user, *options)
         if answer.code != 0:
             raise SchedulerTrouble(f"qselect failed: {self._complaint(answer)}.")
@@ -179,7 +179,7 @@ class Pbs(BatchSystem):
             if answer.err.strip() and all(self.gone.search(line) for line in answer.err.splitlines() if line.strip()):
                 return {}
             raise SchedulerTrouble(f"{words[0]} failed: {self._complaint(answer)}.")
-        # PBS does not escape what users put into their variables.
+        # PBS does not escape the contents of users' variables.
         for text in (
             answer.out,
             re.sub(r'"Variable_List":\s*\{.*?\n\s*\}', '"Variable_List":{}', answer.out, flags=re.S),
@@ -194,7 +194,7 @@ class Pbs(BatchSystem):
 
 
 def _info(job: str, facts: Any) -> JobInfo:
-    """Return a job from what qstat tells of it."""
+    """Return a job from the facts of qstat."""
     if not isinstance(facts, dict) or "job_state" not in facts:
         raise SchedulerTrouble(f"qstat gave an answer nobody understands about job {job}.")
     letter = str(facts["job_state"])
@@ -219,7 +219,7 @@ def _ended(facts: dict[str, Any]) -> JobState:
 
 
 def _elapsed(facts: dict[str, Any]) -> float:
-    """Return how long a job has run (s): since its start, or as PBS counted it last."""
+    """Return the run time (s) of a job: since its start, or PBS's last count."""
     counted = _seconds(str(facts.get("resources_used", {}).get("walltime", "0:0:0")))
     try:
         started = time.mktime(time.strptime(str(facts.get("stime")), "%a %b %d %H:%M:%S %Y"))

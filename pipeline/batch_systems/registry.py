@@ -1,4 +1,4 @@
-"""The batch systems there are: those that come along, and those of other installed packages."""
+"""The registry of batch systems: built-in ones, and those of other installed packages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gfm_pipeline.batch_systems.slurm import Slurm
 from gfm_pipeline.core.contracts.extensions import Extensions
 from gfm_pipeline.core.errors import ConfigError
 
-LOCAL = "local"  # of a site without a batch system
+LOCAL = "local"  # name for a site without a batch system
 _FOUND: Extensions[type] = Extensions(
     "batch system", "gfm_pipeline.batch_systems", type, {system.system: system for system in (Pbs, Slurm)}
 )
@@ -22,7 +22,7 @@ def batch_system(name: str) -> type[BatchSystem] | None:
     Raises
     ------
     ConfigError
-        When there is none of this name, or that of another package cannot be used.
+        When no batch system has this name, or another package's one cannot be used.
     """
     if name == LOCAL:
         return None
@@ -37,19 +37,19 @@ def batch_system(name: str) -> type[BatchSystem] | None:
 
 
 def names() -> list[str]:
-    """Return the names a site may give its batch system."""
+    """Return the names of batch systems for site files."""
     return [LOCAL, *_FOUND.names()]
 
 
 def connected(name: str, environment: Mapping[str, str], seconds: float = 120.0) -> BatchSystem | None:
-    """Return a batch system to ask; None for machines without one.
+    """Return a batch system, ready for use; None for machines without one.
 
     Parameters
     ----------
     name
-        As the site gives it.
+        As in the site file.
     environment
-        The environment of this process: it says which batch system it is, and which job this process runs in.
+        The environment of this process, which names the batch system and the job of this process.
     seconds
         Time-out of each command.
     """

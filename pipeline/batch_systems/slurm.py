@@ -1,4 +1,4 @@
-"""Slurm through its commands: sbatch, squeue, scancel, sinfo, scontrol, and sacct where it works."""
+"""Slurm through its commands: sbatch, squeue, scancel, sinfo, scontrol, and sacct if it works."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from gfm_pipeline.batch_systems.base import (
 from gfm_pipeline.batch_systems.commands import CommandOutput, SchedulerTrouble
 from gfm_pipeline.batch_systems.slurm_syntax import fold, parse_seconds
 
-QUEUE_FORMAT = "%A|%T|%L|%N|%r|%j"  # names last: those of other tools may hold the separator, and line breaks
+QUEUE_FORMAT = "%A|%T|%L|%N|%r|%j"  # names last: other tools' names may contain the separator or line breaks
 ACCOUNT_FIELDS = "JobIDRaw,State,NodeList,JobName"
 ACCOUNT_DAYS = 14
-AT_THE_END = 60.0  # seconds of wall time left or fewer: Slurm ends a job by its clock, and looks once in a while
+AT_THE_END = 60.0  # largest rest of wall time (s) at its end: Slurm checks its clock only at intervals
 
 STATES: dict[str, JobState] = {
     "PENDING": JobState.PENDING,
@@ -38,7 +38,7 @@ STATES: dict[str, JobState] = {
     "SPECIAL_EXIT": JobState.PENDING,
     "RESV_DEL_HOLD": JobState.PENDING,
     "RUNNING": JobState.RUNNING,
-    "COMPLETING": JobState.RUNNING,  # its nodes are not free yet, and how it ended is not told
+    "COMPLETING": JobState.RUNNING,  # its nodes are not free yet, and the way it ended is unknown
     "RESIZING": JobState.RUNNING,
     "SIGNALING": JobState.RUNNING,
     "STAGE_OUT": JobState.RUNNING,
@@ -58,10 +58,10 @@ STATES: dict[str, JobState] = {
     "BOOT_FAIL": JobState.NODE_FAIL,
 }
 
-# Nodes somebody drains go on with the job they have ("draining"): no reason to leave them.
+# Draining nodes keep their current job ("draining"), so the campaign may keep using them.
 BAD_NODES = frozenset({"DOWN", "DRAINED", "FAIL", "FAILING", "ERROR", "UNKNOWN", "NO_RESPOND"})
 
-# A job that is refused in these words is refused for ever. Anything else may pass: a limit on queued jobs, say.
+# These words mean a permanent refusal. Other failures may pass, e.g. a limit on queued jobs.
 REFUSALS = re.compile(
     r"\binvalid\b(?!.*(credential|user id))|not permitted|configuration (is )?not available|permission denied"
     r"|more processors requested|memory required by task|exceeds|dependency problem"
@@ -113,7 +113,7 @@ class Slurm(BatchSystem):
             *([] if job.constraint is None else [f"-C {quote(job.constraint)}"]),
             f"-o {quote(job.output)}",
             *([] if job.after is None else [f"--dependency=afterany:{quote(job.after)}"]),
-            # A job that began again by itself would meet the campaign's lock; one lost node is the driver's to mend.
+            # A restarted job would find the campaign locked; the driver itself replaces a lost node.
             "--no-requeue",
             "--no-kill",
             *([] if job.warning is None else [f"--signal=B:{job.warning[0]}@{job.warning[1]}"]),
@@ -122,12 +122,12 @@ class Slurm(BatchSystem):
 
     @staticmethod
     def nodelist(nodes: Sequence[str]) -> str:
-        """Return names folded: thousands of them would exceed the 128 KiB that Linux allows one argument."""
+        """Return folded names: thousands of names would exceed the 128 KiB that Linux allows per argument."""
         return fold(nodes)
 
     @staticmethod
     def step_variables(job: str) -> dict[str, str]:
-        """Return the variable that tells srun in which job it starts a step."""
+        """Return the variable that names the job in which srun starts a step."""
         return {"SLURM_JOB_ID": job}
 
     # ---------------------------------------------------------------- jobs
@@ -143,7 +143,7 @@ class Slurm(BatchSystem):
         return REFUSALS.search(complaint) is not None
 
     def _find(self, names_or_ids: Collection[str]) -> list[JobInfo]:
-        """Return the user's jobs, and from the accounts those that the queue lacks."""
+        """Return the user's jobs from the queue, and those missing there from the accounting database."""
         found = self._queue()
         for name_or_id in names_or_ids:
             if chosen(found, name_or_id) is None:
@@ -157,14 +157,14 @@ class Slurm(BatchSystem):
         return ("scancel", *ids)
 
     def cancel_by_name(self, name: str) -> None:
-        """End every job of the user with this name; slurmctld itself looks for them."""
+        """End every job of the user with this name; slurmctld itself finds them."""
         self._end(("scancel", "--me", f"--name={checked_name(name)}"))
 
     def _complaint(self, answer: CommandOutput) -> str:
         return _complaint(answer)
 
     def test(self, script: Path) -> str | None:
-        """Return why Slurm would refuse ``script``; None when it would take it."""
+        """Return why Slurm would refuse ``script``; None when it would accept it."""
         answer = self._commands.run("sbatch", "--test-only", str(script))
         complaint = _complaint(answer)
         if answer.code != 0 and not REFUSALS.search(complaint):
@@ -174,7 +174,7 @@ class Slurm(BatchSystem):
     # ---------------------------------------------------------------- nodes and time
 
     def bad_nodes(self, nodes: Sequence[str]) -> dict[str, str]:
-        """Return, of these nodes, those that are down, drained, failing or silent, with the reason."""
+        """Return those of these nodes that are down, drained, failing or silent, with the reasons."""
         if not nodes:
             return {}
         names, bad = set(nodes), {}
@@ -185,7 +185,7 @@ class Slurm(BatchSystem):
         return bad
 
     def seconds_left(self) -> float | None:
-        """Return the rest of the wall time of the job this process runs in; None outside of one or without limit."""
+        """Return the rest of the wall time (s) of the job of this process; None outside a job or without a limit."""
         job = self._environment.get("SLURM_JOB_ID")
         if job is None:
             return None
@@ -196,7 +196,7 @@ class Slurm(BatchSystem):
         return parse_seconds(answer.out.strip())
 
     def my_start(self) -> float | None:
-        """Return when the job this process runs in began (Unix seconds); None outside of one."""
+        """Return the start of the job of this process (Unix seconds); None outside a job."""
         job, start = self._environment.get("SLURM_JOB_ID"), self._environment.get("SLURM_JOB_START_TIME", "")
         if job is None or start.isdigit():  # Slurm 23.02 and newer
             return float(start) if job is not None else None
@@ -204,7 +204,7 @@ class Slurm(BatchSystem):
         return None if used is None else time.time() - used
 
     def job_energy(self, job: str) -> float | None:
-        """Return what Slurm accounted for a job (J); of the allocation alone, since each step reports whole nodes."""
+        """Return the energy (J) that Slurm accounted for a job's allocation; steps would count whole nodes again."""
         if not self._has_accounting:
             return None
         output = self._checked(
@@ -214,7 +214,7 @@ class Slurm(BatchSystem):
         return float(text) if text.isdecimal() and int(text) > 0 else None
 
     def my_job(self) -> tuple[str, str, int]:
-        """Return number and name of the job this process runs in, and how often it was begun again."""
+        """Return ID and name of the job of this process, and its number of restarts."""
         variables = self._environment
         return (
             variables.get("SLURM_JOB_ID", ""),
@@ -223,10 +223,10 @@ class Slurm(BatchSystem):
         )
 
     def ending(self) -> JobState | None:
-        """Return how the job this process runs in is being ended; None: it is not, or nobody can tell yet.
+        """Return how Slurm is ending the job of this process; None: it is not, or the way is unknown.
 
-        While a job completes, Slurm does not say why: who was preempted has a time of it, and who is not at the end of
-        its wall time was cancelled.
+        While a job completes, Slurm does not give the reason: a preempted job has a time of preemption, and a job
+        before the end of its wall time was cancelled.
         """
         job = self._environment.get("SLURM_JOB_ID")
         if job is None:
@@ -245,7 +245,7 @@ class Slurm(BatchSystem):
         return JobState.TIMEOUT if seconds is not None and seconds < AT_THE_END else JobState.CANCELLED
 
     def cluster(self) -> str:
-        """Return the name of the cluster: the job's own, or what slurm.conf says."""
+        """Return the name of the cluster: of the job, or from slurm.conf."""
         if self._cluster is None:
             name = self._environment.get("SLURM_CLUSTER_NAME", "")
             if not (name and "SLURM_JOB_ID" in self._environment):
@@ -255,11 +255,11 @@ class Slurm(BatchSystem):
         return self._cluster
 
     def my_nodes(self) -> tuple[str, ...]:
-        """Return the nodes of the job this process runs in; empty outside of one."""
+        """Return the nodes of the job of this process; empty outside a job."""
         return self._expand(self._environment.get("SLURM_JOB_NODELIST", ""))
 
     def _expand(self, expression: str) -> tuple[str, ...]:
-        """Return the names a list of nodes stands for, e.g. ``node[1-3,7]``."""
+        """Return the names in a list of nodes, e.g. ``node[1-3,7]``."""
         if not expression:
             return ()
         if expression not in self._hosts:
@@ -272,9 +272,9 @@ class Slurm(BatchSystem):
     # ---------------------------------------------------------------- questions
 
     def _queue(self) -> list[JobInfo]:
-        """Return the user's jobs that Slurm still holds, ended ones among them for some minutes.
+        """Return the user's jobs that Slurm still holds, including jobs that ended a few minutes ago.
 
-        ``nodes`` of each holds the list as Slurm writes it, in one piece.
+        ``nodes`` of each job holds Slurm's node list as one string.
         """
         words = ("--me", "--noheader", "--states=all")
         found = []
@@ -286,10 +286,10 @@ class Slurm(BatchSystem):
         return found
 
     def _accounted(self, which: str) -> list[JobInfo]:
-        """Return jobs from the accounting database, where there is one."""
+        """Return jobs from the accounting database, if there is one."""
         if not self._has_accounting:
             return []
-        # RunRequest for one job at a time: names are the last field, and may hold line breaks.
+        # One job at a time: names are the last field, and may contain line breaks.
         answer = self._commands.run(
             "sacct", "--allocations", "--noheader", "--parsable2", f"--user={os.getuid()}",
             f"--starttime=now-{ACCOUNT_DAYS}days", f"--format={ACCOUNT_FIELDS}", which,
@@ -305,20 +305,20 @@ class Slurm(BatchSystem):
         return found
 
     def _table(self, program: str, fields: str, *words: str) -> list[list[str]]:
-        """Return the fields of each record; the last one may hold anything, line breaks and separators, too."""
-        mark = f"{secrets.token_hex(6)}|"  # begins a record; no name of a job can know it
+        """Return the fields of each record; the last field may contain anything, even line breaks and separators."""
+        mark = f"{secrets.token_hex(6)}|"  # first field of a record; random, so no job name contains it
         return _records(program, self._commands.run(program, *words, f"--format={mark}{fields}"), mark, fields)
 
 
 def _state(program: str, job: str, state: str, nodes: str) -> JobState:
-    """Return a job's state; words newer than this program count as not ended."""
+    """Return a job's state; a job with an unknown state counts as not ended."""
     if not job.isdigit() or not re.fullmatch(r"[A-Z_]+", state):
         raise SchedulerTrouble(f"{program} gave an answer nobody understands: {job[:40]!r} {state[:40]!r}.")
     return STATES.get(state, JobState.RUNNING if nodes else JobState.PENDING)
 
 
 def _records(program: str, answer: CommandOutput, mark: str, fields: str) -> list[list[str]]:
-    """Return the fields of the records that an answer holds, each behind a mark."""
+    """Return the fields of the records in an answer, each after a mark."""
     if answer.code != 0:
         raise SchedulerTrouble(f"{program} failed: {_complaint(answer)}.")
     first, *records = answer.out.split(mark)
@@ -330,7 +330,7 @@ def _records(program: str, answer: CommandOutput, mark: str, fields: str) -> lis
 
 
 def _accounts(answer: CommandOutput) -> list[list[str]]:
-    """Return the fields of the lines of sacct that begin a record; what else there is belongs to odd names."""
+    """Return the fields of the lines of sacct that begin a record; other lines are parts of names."""
     if answer.code != 0:
         raise SchedulerTrouble(f"sacct failed: {_complaint(answer)}.")
     rows = [line.split("|", 3) for line in answer.out.splitlines() if re.match(r"\d+\|[A-Z_]+[^|]*\|[^|]*\|", line)]
@@ -340,7 +340,7 @@ def _accounts(answer: CommandOutput) -> list[list[str]]:
 
 
 def _complaint(answer: CommandOutput) -> str:
-    """Return what a Slurm command said of its failure, in one line, without its prefixes."""
+    """Return the error message of a Slurm command in one line, without prefixes."""
     text = answer.err.strip() or answer.out.strip() or f"exit code {answer.code}"
     messages = [
         re.sub(r"^\w+: (error: )?(Batch job submission failed: )?", "", line.strip()) for line in text.splitlines()

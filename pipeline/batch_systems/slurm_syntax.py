@@ -1,4 +1,4 @@
-"""How Slurm writes times and lists of nodes."""
+"""Slurm's syntax of times and node lists."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from gfm_pipeline.batch_systems.commands import SchedulerTrouble
 
 
 def parse_seconds(text: str) -> float | None:
-    """Return a time of Slurm's (``[days-]hours:minutes:seconds``, or shorter) in seconds; None when it has none.
+    """Return a time of Slurm (``[days-]hours:minutes:seconds``, or shorter) in seconds; None for no time.
 
     Raises
     ------
     SchedulerTrouble
-        It is no such time.
+        The text is not such a time.
     """
     if text in ("UNLIMITED", "NOT_SET", "N/A", ""):
         return None
-    if text == "INVALID":  # what Slurm makes of a negative time: it is over
+    if text == "INVALID":  # Slurm's word for a negative time: the time is over
         return 0.0
     match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
     if match is None:
@@ -28,7 +28,7 @@ def parse_seconds(text: str) -> float | None:
 
 
 def fold(nodes: Sequence[str]) -> str:
-    """Return names as a host list of Slurm, e.g. ``fr[0001-0003,0007]``; order and number widths are kept."""
+    """Return names as a host list of Slurm, e.g. ``fr[0001-0003,0007]``, with the same order and number widths."""
     folded: list[tuple[str, str, list[tuple[str, str]]]] = []  # prefix, suffix, ranges of numbers
     for name in nodes:
         match = re.match(r"^(.*?)(\d+)(\D*)$", name)
