@@ -1,4 +1,4 @@
-"""Budgets of a workflow file, of the campaign and of stages."""
+"""Budgets in a workflow file: of the campaign and of stages."""
 
 from __future__ import annotations
 

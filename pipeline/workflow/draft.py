@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SMALLEST, LARGEST = 500, 10_000  # graphs at the first rung
+SMALLEST, LARGEST = 500, 10_000  # limits of graphs at the first rung
 GROWTH = 3  # of the rungs
 PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*")
 RESERVED = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
-COLUMN = 48  # where comments begin
+COLUMN = 48  # first column of comments
 
 HEAD = """\
 # Written by `gfm-pipeline init`. Each setting that was chosen says why; docs/workflow.md explains every key.
@@ -50,7 +50,7 @@ calibrate:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A setting, and why it has this value."""
+    """A setting, and the reason for its value."""
 
     value: Any
     why: str
@@ -58,7 +58,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class SourceDraft:
-    """One source: settings by key in the order they are written, hints that stay comments, and usable records."""
+    """One source: settings by key in the order of the file, hints for comments, and the number of usable records."""
 
     name: str
     settings: Mapping[str, Chosen]
@@ -68,14 +68,14 @@ class SourceDraft:
 
 @dataclass(frozen=True)
 class WorkflowDraft:
-    """A campaign of sources. ``data`` are settings of the section beside them."""
+    """A campaign with its sources. ``data`` are the other settings of the section."""
 
     name: str
     sources: tuple[SourceDraft, ...]
     data: Mapping[str, Chosen] = field(default_factory=dict)
 
     def text(self, file: str) -> str:
-        """Return the workflow file, which is to be called ``file``."""
+        """Return the text of the workflow file named ``file``."""
         lines = [HEAD.format(file=file), f"name: {_scalar(self.name)}", "seed: 1   # of everything random", "", "data:"]
         lines.append("  sources:")
         for source in self.sources:

@@ -1,4 +1,4 @@
-"""Keys of a workflow that have new names: files with the old ones still open, and mean the same."""
+"""Renamed keys of workflows: files with former names are still valid, with the same meaning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RENAMED: tuple[tuple[tuple[str, ...], str], ...] = (
 
 
 def present_location(location: Location) -> Location:
-    """Return a location with every key by its present name."""
+    """Return a location with the present name of every key."""
     for pattern, name in RENAMED:
         here = location[: len(pattern)]
         if len(here) == len(pattern) and all(p in (EACH, k) for p, k in zip(pattern, here, strict=True)):
@@ -27,12 +27,12 @@ def present_location(location: Location) -> Location:
 
 
 def with_present_keys(file: YamlFile) -> YamlFile:
-    """Return a workflow file with every key by its present name.
+    """Return a workflow file with the present name of every key.
 
     Raises
     ------
     WorkflowError
-        When a key stands there under both names.
+        When the file has a key under both names.
     """
     data: Any = file.data
     for pattern, name in RENAMED:
@@ -73,7 +73,7 @@ def _at(data: Any, location: Location) -> Any:
 
 
 def _replaced(data: Any, location: Location, value: Any) -> Any:
-    """Return ``data`` with ``value`` at ``location``; what is shared by aliases elsewhere stays as it is."""
+    """Return ``data`` with ``value`` at ``location``; other places that share data by aliases do not change."""
     if not location:
         return value
     first, rest = location[0], location[1:]

@@ -1,4 +1,4 @@
-"""Source files that are gone: which of the recorded ones a pattern meant, and their digests."""
+"""Source files that are gone: the recorded files that a pattern meant, and their digests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gfm_pipeline.core.contracts.sources import RecordedFile
 
 
 def recorded_as(pattern: str, recorded: Sequence[RecordedFile]) -> list[RecordedFile]:
-    """Return the recorded files that ``pattern`` means, by their names: of a plain path the first of that name."""
+    """Return the recorded files whose names match ``pattern``; for a plain path, the first file with this name."""
     name = Path(pattern).name
     exact = [record for record in recorded if record.name == name][:1]
     if exact or not glob.has_magic(pattern):
@@ -22,7 +22,7 @@ def recorded_as(pattern: str, recorded: Sequence[RecordedFile]) -> list[Recorded
 
 
 def with_gone(matches: list[Path], recorded: Sequence[RecordedFile], folder: Path) -> list[Path]:
-    """Return the files of a pattern in the recorded order where nothing but recorded files is there."""
+    """Return the files of a pattern, with missing recorded files in the recorded order if no file is new."""
     there = Counter(path.name for path in matches)
     if there - Counter(r.name for r in recorded):
         return matches  # a new file: these are other data
@@ -38,7 +38,7 @@ def with_gone(matches: list[Path], recorded: Sequence[RecordedFile], folder: Pat
 
 
 def gone_digests(sources: Sequence[SourceSettings], recorded: Mapping[str, Sequence[RecordedFile]]) -> dict[str, str]:
-    """Return the recorded digests of the files of ``sources`` that are not there any more, by path."""
+    """Return the recorded digests of the files of ``sources`` that are gone, by path."""
     found = {}
     for source in sources:
         left = list(recorded.get(source.name, ()))

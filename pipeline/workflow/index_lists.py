@@ -1,4 +1,4 @@
-"""Splits given as lists of record numbers, as rMD17 and other published sets come with them."""
+"""Splits as lists of record numbers, as in rMD17 and other published sets."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ LARGEST = 10**12
 def index_lists(
     loaded: LoadedWorkflow, at: tuple[str, ...], source: SourceModel, files: list[Path], *, splits: bool
 ) -> tuple[IndexList, ...] | None:
-    """Return the lists of a source, checked; None where it has none. ``splits``: files were given to splits, too.
+    """Return the checked lists of a source; None if it has none. ``splits``: the source also assigns files to splits.
 
     Raises
     ------
     WorkflowError
-        When a list is missing, empty or no list of numbers, names a record twice, when the source has no file, or when
-        splits are given in another way, too.
+        When a list is missing or empty, is not a list of numbers or names a record twice, when the source has no file,
+        or when the source also defines splits in another way.
     """
     given = {name: text for name in NAMES if (text := getattr(source.split_indices, name)) is not None}
     if not given:
@@ -51,12 +51,12 @@ def index_lists(
 
 
 def read_indices(path: Path) -> Iterator[int]:
-    """Yield the numbers of a text file, separated by spaces, commas or lines; the first record is 0.
+    """Yield the numbers in a text file, separated by spaces, commas or lines; the first record is 0.
 
     Raises
     ------
     ConfigError
-        For anything that is no such number, with its line, and for a file without any.
+        For any other text, with its line, and for a file without numbers.
     """
     count = 0
     try:

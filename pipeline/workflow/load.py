@@ -18,7 +18,7 @@ from gfm_pipeline.workflow.sections import workflow_model
 
 @dataclass(frozen=True)
 class LoadedWorkflow:
-    """A valid workflow: where it came from, its model, and the line of every key."""
+    """A valid workflow: its file, its model, and the line of every key."""
 
     file: YamlFile
     model: WorkflowModel
@@ -30,20 +30,20 @@ class LoadedWorkflow:
         return self.file.path
 
     def place(self, *location: str | int) -> int | None:
-        """Return the line of the innermost known key on the way to ``location``."""
+        """Return the line of the innermost known key on the path to ``location``."""
         return self.file.line(location)
 
     def error(self, location: Location, message: str, hint: str | None = None) -> WorkflowError:
-        """Return an error that points at a key of this file, or of the command line."""
+        """Return an error that names the place of a key in this file, or on the command line."""
         if any(location[: len(keys)] == keys for keys in self.overridden):
             return WorkflowError(f"--set {'.'.join(map(str, location))}: {message}", hint=hint)
         return WorkflowError(message, self.path, self.place(*location), hint)
 
 
 def load_workflow(path: Path, overrides: Sequence[str] = (), kept: Path | None = None) -> LoadedWorkflow:
-    """Read and check ``path``; ``overrides`` are ``a.b=value`` strings that win over the file.
+    """Read and check ``path``; ``overrides`` are ``a.b=value`` strings that override the file.
 
-    ``kept`` is a copy of it that is read in its place; what the workflow names lies beside ``path`` all the same.
+    ``kept`` is a copy to read instead; relative paths in the workflow still begin at the folder of ``path``.
 
     Raises
     ------

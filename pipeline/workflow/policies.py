@@ -23,7 +23,7 @@ NAME = "name"
 
 
 def _reads(known: Extensions[PolicyDescription]) -> Callable[[Any], PolicyChoice]:
-    """Return what turns a value of the file into a policy with all of its options, or refuses it."""
+    """Return a function that converts a value of the file to a policy with all of its options, or refuses it."""
 
     def read(given: Any) -> PolicyChoice:
         if isinstance(given, PolicyChoice):
@@ -50,7 +50,7 @@ def _schema(known: Extensions[PolicyDescription]) -> dict[str, Any]:
 
 
 def _written(choice: PolicyChoice) -> Any:
-    """Return a policy as a workflow file says it."""
+    """Return a policy in the form of a workflow file."""
     return {NAME: choice.name, **choice.options} if choice.options else choice.name
 
 

@@ -1,4 +1,4 @@
-"""The page that explains every key of a workflow file, written from the schema: ``python -m`` prints it."""
+"""Writes the page that explains every key of a workflow file from the schema: ``python -m`` prints it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Written from the schema by `python -m gfm_pipeline.workflow.reference`; a test h
 key lies within the one above it; `NAME` stands for a name of yours. Options of a reader are in [data.md](data.md).
 `gfm-pipeline schema` prints the same for editors.
 """
-NAME = "NAME"  # of what the user names, e.g. a source
-OWN = "search.space.per_algorithm"  # its groups repeat what `SHARED` explains, and add keys of one algorithm
+NAME = "NAME"  # for names of the user's choice, e.g. of a source
+OWN = "search.space.per_algorithm"  # its groups repeat `SHARED` and add keys of one algorithm
 SHARED = "SpaceModel"
 
 
@@ -69,7 +69,7 @@ def _cell(text: str) -> str:
 
 
 def _group(schema: dict[str, Any], field: Any) -> dict[str, Any] | None:
-    """Return the keys within a key, or None when it holds a value."""
+    """Return the keys within a key, or None when the key holds a value."""
     found = _resolved(schema, field) if isinstance(field, dict) else {}
     return found if "properties" in found and "anyOf" not in found else None
 
@@ -86,7 +86,7 @@ KINDS = {"integer": "whole number", "number": "number", "string": "text", "boole
 
 
 def _takes(schema: dict[str, Any], field: dict[str, Any]) -> str:
-    """Return what a key takes, in words."""
+    """Return the possible values of a key, in words."""
     field = _resolved(schema, field)
     if "anyOf" in field:
         return ", or ".join(dict.fromkeys(_takes(schema, one) for one in field["anyOf"]))

@@ -1,4 +1,4 @@
-"""From a checked workflow to the sources ingest reads: globs expanded, files found, options checked."""
+"""Converts a checked workflow to the sources that ingest reads: expands globs, finds files, checks options."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from gfm_pipeline.workflow.targets import read_targets
 def resolve_sources(
     loaded: LoadedWorkflow, recorded: Mapping[str, Sequence[RecordedFile]] | None = None
 ) -> tuple[SourceSettings, ...]:
-    """Return the sources in the order of their names; ``recorded``: files that may be gone, by source.
+    """Return the sources in the order of their names; files in ``recorded``, by source, may be gone.
 
-    That order numbers the branches of the models, and the order of keys in the file must not matter.
+    This order numbers the branches of the models, and the order of keys in the file must not matter.
 
     Raises
     ------
@@ -41,10 +41,10 @@ def resolve_sources(
 
 
 def _refuse_unlabelled(loaded: LoadedWorkflow, sources: tuple[SourceSettings, ...]) -> None:
-    """Refuse a target that no source can label, where the descriptions of all readers list their labels."""
+    """Refuse a target that no source can label, if the descriptions of all readers list their labels."""
     listed = [describe(source.reader).labels for source in sources]
     if any(labels is None for labels in listed):
-        return  # records have to be read: ingest says it
+        return  # this needs the records: ingest reports it
     labels = {name for names in listed for name in names or ()}
     for target in loaded.model.targets:
         if target.name not in (ENERGY.name, FORCES.name) and not labels & set(target.names):
@@ -169,7 +169,7 @@ def _given(
     files: list[Path],
     left: list[RecordedFile],
 ) -> tuple[list[Path], tuple[Split | None, ...] | None]:
-    """Return all files of a source and the split that each was given; None where none was."""
+    """Return all files of a source and the split of each; None for files without a given split."""
     splits: dict[Path, Split] = {}
     for name, split in (("train", Split.TRAIN), ("validation", Split.VALIDATION), ("test", Split.TEST)):
         here = (*at, "splits", name)
@@ -193,7 +193,7 @@ def _given(
 
 
 def _selection(select: Mapping[str, Selected | list[Selected]] | None) -> dict[str, tuple[str, ...]] | None:
-    """Return the values to select by as readers compare them: numbers in their shortest form."""
+    """Return the values of ``select`` as readers compare them: numbers in their shortest form."""
     if select is None:
         return None
     lists = {key: value if isinstance(value, list) else [value] for key, value in sorted(select.items())}
@@ -205,8 +205,8 @@ def _files(
 ) -> list[Path]:
     """Return the files of the patterns, absolute, sorted within each pattern.
 
-    A file that is not there any more, but was when ingest was done, is named all the same: ``left`` are those that
-    ingest read and no pattern has named yet, and what these name is taken out of it.
+    The result includes files that have disappeared since ingest. ``left`` are the files that
+    ingest read and that no earlier pattern matched; this function removes its matches from ``left``.
     """
     folder = loaded.path.resolve().parent
     found: list[Path] = []
@@ -245,5 +245,5 @@ def _is_utf8(path: Path) -> bool:
 
 
 def input_names(sources: tuple[SourceSettings, ...], digests: dict[str, str]) -> dict[str, str]:
-    """Return ``source/file name`` to digest: identity by content and name, not by place."""
+    """Return digests by ``source/file name``: content and name identify a file, not its folder."""
     return {f"{s.name}/{i:05d}-{Path(f).name}": digests[f] for s in sources for i, f in enumerate(s.files)}

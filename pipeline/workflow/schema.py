@@ -187,7 +187,7 @@ class LimitsModel(Strict):
     )
 
     def reading(self, most_seconds: float = math.inf) -> ReadLimits:
-        """Return the bounds within which files are read; of time, at most ``most_seconds``."""
+        """Return the limits for reading files; the time limit is at most ``most_seconds``."""
         return ReadLimits(self.reading_gb, min(self.record_seconds, most_seconds))
 
 

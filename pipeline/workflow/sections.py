@@ -1,4 +1,4 @@
-"""The schema of workflows with the sections of stages that other packages add."""
+"""The schema of workflows, with sections for stages of other packages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gfm_pipeline.workflow.schema import ResourcesModel, SharedModel, WorkflowMo
 
 
 class StageSection(Protocol):
-    """What the schema wants to know of a stage; `gfm_pipeline.engine.stages.base.Stage` describes it."""
+    """The facts of a stage that the schema needs; `gfm_pipeline.engine.stages.base.Stage` describes them."""
 
     name: str
     section: type[BaseModel] | None
@@ -21,7 +21,7 @@ class StageSection(Protocol):
 
 @cache
 def workflow_model() -> type[WorkflowModel]:
-    """Return the schema of workflows: that of this package, and a section for each stage of another one.
+    """Return the schema of workflows: that of this package, with a section for each stage of other packages.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Files of an entry of ``files``: an existing path is that path, whatever characters it has.
+"""Files of an entry of ``files``: an existing path is always that path, with any characters.
 
-Only what no path is spelled like is a pattern. Both are decided folder by folder, so that ``project [v2]/*.xyz`` is a
-pattern inside the folder ``project [v2]``. Names that differ only in how accents are composed (NFC, NFD) are the same.
+Only an entry that equals no path is a pattern. The decision is made folder by folder, so ``project [v2]/*.xyz`` is a
+pattern inside the folder ``project [v2]``. Names that differ only in the composition of accents (NFC, NFD) are equal.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 
 
 def named(folder: Path, name: str) -> list[Path]:
-    """Return what ``name``, a path or a pattern, relative to ``folder`` or absolute, stands for; sorted.
+    """Return the sorted files of ``name``, a path or a pattern, relative to ``folder`` or absolute.
 
-    ``~`` is the home folder where nothing in ``folder`` is called that.
+    ``~`` is the home folder unless ``folder`` contains a file of this name.
     """
     parts = Path(name).parts
     if not parts:
@@ -27,7 +27,7 @@ def named(folder: Path, name: str) -> list[Path]:
     if not found and parts and parts[0].startswith("~"):
         try:
             found = _matching(Path(parts[0]).expanduser(), parts[1:])
-        except RuntimeError:  # nobody is called so
+        except RuntimeError:  # no user has this name
             return []
     return sorted(found)
 
@@ -43,7 +43,7 @@ def _matching(base: Path, parts: tuple[str, ...]) -> set[Path]:
     if found or not glob.has_magic(first):
         return found
     if first == "**":
-        # As glob has it: this folder and all below, for what follows; and all there is, where nothing does.
+        # As in glob: this folder and all folders below for the rest of the pattern; all files if there is no rest.
         inner = glob.glob("**/" if rest else "**", root_dir=base, recursive=True)  # noqa: PTH207 - pathlib has no such ** before Python 3.13
         found = _matching(base, rest) if rest else set()
         return found.union(*(_matching(base / name, rest) for name in inner))

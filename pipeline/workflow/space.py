@@ -36,7 +36,7 @@ from gfm_pipeline.workflow.target_space import (
 
 
 def _algorithms(given: Any) -> list[str]:
-    """Return the names of algorithms that exist; a single one may stand without a list."""
+    """Return the names of algorithms, after checking that they exist; one name needs no list."""
     names = given if isinstance(given, list) else [given]
     if not names:
         raise Refused("is an empty list", f"Choose from: {', '.join(ALGORITHMS.names())}.")
@@ -114,7 +114,7 @@ class _Space(Strict):
 
     @model_validator(mode="after")
     def _heads_are_served(self) -> _Space:
-        """Every combination of an algorithm and a force head must be one it serves."""
+        """Check that every algorithm supports every chosen force head."""
         for index, name in enumerate(self.algorithm):
             served = ALGORITHMS.describe(name).force_heads
             own = self.per_algorithm.get(name, {})
@@ -141,12 +141,12 @@ class _Space(Strict):
         return self
 
     def check_targets(self, targets: Sequence[Target]) -> None:
-        """Refuse an algorithm that gives energies alone where something else reads its features.
+        """Refuse an algorithm that gives only energies if a target needs its features.
 
         Raises
         ------
         Refused
-            Naming the algorithm, and what its features would be for.
+            With the algorithm, and the use of its features.
         """
         heads = [t.name for t in targets if t.origin is Origin.HEAD and t.name != ENERGY.name]
         for index, name in enumerate(self.algorithm):
@@ -168,7 +168,7 @@ class _Space(Strict):
 
     @model_validator(mode="after")
     def _something_is_left(self) -> _Space:
-        """Each forbidden combination must be of hyperparameters that there are, and leave some of every algorithm."""
+        """Check that forbidden combinations name known hyperparameters and leave settings of every algorithm."""
         if self.forbidden is None:
             return self
         for index, combination in enumerate(self.forbidden):
@@ -196,7 +196,7 @@ class _Space(Strict):
         return self
 
     def _values(self, key: str, value: Any, at: tuple[str | int, ...]) -> Any:
-        """Return the values of a hyperparameter that a combination names, checked."""
+        """Return the checked values of a hyperparameter in a combination."""
         if key == "algorithm":
             names = value if isinstance(value, list) else [value]
             for name in names:
@@ -211,17 +211,17 @@ class _Space(Strict):
         raise Refused("is not a hyperparameter of the algorithms that are searched", suggestion(key, known), at)
 
     def written(self) -> dict[str, Any]:
-        """Return the space as plain data, as it enters the settings of a campaign: what is not searched is left out."""
+        """Return the space as plain data for a campaign's settings, without hyperparameters that are not searched."""
         return {name: value for name, value in self.model_dump(mode="json").items() if value is not None}
 
     def as_begun(self, recorded: Mapping[str, Any]) -> Self:
-        """Return the space of a campaign that recorded one: what the file leaves out is what its version searched."""
+        """Return the space of a campaign with a recorded space, which supplies what the file leaves out."""
         unsaid = [name for name in HYPERPARAMETERS if name not in self.model_fields_set and name in recorded]
         kept = {name: recorded[name] for name in unsaid if recorded[name] in HYPERPARAMETERS[name].former_spaces}
         return self.model_copy(update=kept)
 
     def compile(self) -> SearchSpace:
-        """Return the space the search works on."""
+        """Return the space for the search."""
         plain = self.written()
         own = plain.pop("per_algorithm")
         forbidden = plain.pop("forbidden", [])
@@ -234,7 +234,7 @@ class _Space(Strict):
 
 
 def _own_dimensions(name: str, own: Any, chosen: list[str] | None) -> dict[str, Any]:
-    """Return what ``per_algorithm`` says of one algorithm, checked."""
+    """Return the checked contents of ``per_algorithm`` for one algorithm."""
     if chosen is not None and name not in chosen:
         raise Refused(f"names {name}, which is not in the list of algorithms", suggestion(name, chosen), (name,))
     about = _describe(name, (name,))
@@ -274,7 +274,7 @@ def _dimension(value: Any) -> Dimension:
 
 def _field(declared: Hyperparameter) -> Any:
     def read(value: Any) -> Any:
-        # what is not searched may be written out as what it is: null
+        # null means: not searched
         return None if value is None and declared.default_space is None else declared.read(value)
 
     kind = Annotated[Any, BeforeValidator(read), WithJsonSchema(declared.json_schema())]

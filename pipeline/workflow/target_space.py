@@ -1,4 +1,4 @@
-"""The part of a search space that is of single targets: their losses and weights, in all datasets or in one."""
+"""The part of a search space for single targets: their losses and weights, in all datasets or in one."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ DATASETS_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "object", "additionalPrope
 
 
 def read_targets_space(given: Any) -> dict[str, dict[str, Any]] | None:
-    """Return what ``per_target`` says, checked but for the names of targets.
+    """Return the contents of ``per_target``, checked except for the names of targets.
 
     Raises
     ------
     Refused
-        With the keys from ``given`` to the fault.
+        With the location of the fault, relative to ``given``.
     """
     if given is None:
         return None
@@ -52,7 +52,7 @@ def read_targets_space(given: Any) -> dict[str, dict[str, Any]] | None:
 
 
 def read_datasets_space(given: Any) -> dict[str, dict[str, dict[str, Any]]] | None:
-    """Return what ``per_dataset`` says, checked but for the names; raises as `read_targets_space`."""
+    """Return the contents of ``per_dataset``, checked except for the names; raises as `read_targets_space`."""
     if given is None:
         return None
     if not isinstance(given, Mapping):
@@ -65,12 +65,12 @@ def read_datasets_space(given: Any) -> dict[str, dict[str, dict[str, Any]]] | No
 
 
 def check_names(space: Any, targets: Collection[str], datasets: Collection[str]) -> None:
-    """Refuse losses and weights of targets and datasets that a workflow has not.
+    """Refuse losses and weights of targets and datasets that are not in the workflow.
 
     Raises
     ------
     Refused
-        With the keys below the search space.
+        With the location of the fault, relative to the search space.
     """
     for target, own in (space.per_target or {}).items():
         with within(PER_TARGET_KEY, target):
@@ -96,7 +96,7 @@ def flat_targets(
     per_target: Mapping[str, Mapping[str, Any]] | None,
     per_dataset: Mapping[str, Mapping[str, Mapping[str, Any]]] | None,
 ) -> dict[str, Any]:
-    """Return the values by the names that they have in a candidate: ``loss.forces``, ``weight.forces.alloys``."""
+    """Return the values by their names in a candidate: ``loss.forces``, ``weight.forces.alloys``."""
     found = {f"{key}.{target}": value for target, own in (per_target or {}).items() for key, value in own.items()}
     for dataset, of_targets in (per_dataset or {}).items():
         found |= {f"{k}.{target}.{dataset}": v for target, own in of_targets.items() for k, v in own.items()}

@@ -1,4 +1,4 @@
-"""Targets in the workflow file: names of registered ones, and declarations of others on the spot."""
+"""Targets in the workflow file: names of registered targets, and declarations of new ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from gfm_pipeline.core.strenum import StrEnum
 from gfm_pipeline.core.strict import Strict, within
 
 EXAMPLE = "{level: graph, rank: scalar, unit: eV}"
-_FREE = frozenset(("weight", "keys", "text", "shown_unit", "shown_factor"))  # a workflow may say them of any target
+_FREE = frozenset(("weight", "keys", "text", "shown_unit", "shown_factor"))  # a workflow may set these for any target
 _FORCE_WEIGHT = "force_weight"  # of the search space
 
 
@@ -64,7 +64,7 @@ class TargetModel(Strict):
     )
 
     def written(self) -> dict[str, Any]:
-        """Return the keys that were written, as fields of a `Target`."""
+        """Return the keys in the file, as fields of a `Target`."""
         found = {name: value for name, value in self if value is not None}
         return found | ({"keys": tuple(self.keys)} if self.keys else {})
 
@@ -94,7 +94,7 @@ def _target(name: str, given: TargetModel) -> Target:
 
 
 def _declared(given: Mapping[str, TargetModel | None]) -> tuple[Target, ...]:
-    """Return the targets that a workflow names, in one order whatever that of the file."""
+    """Return the targets that a workflow names, in an order that does not depend on the file's."""
     found = []
     for name, model in given.items():
         with within(name):
@@ -108,7 +108,7 @@ def _declared(given: Mapping[str, TargetModel | None]) -> tuple[Target, ...]:
 
 
 def _written(targets: tuple[Target, ...]) -> dict[str, dict[str, Any]]:
-    """Return targets as a workflow file says them: what is not registered in full."""
+    """Return targets in the form of a workflow file; unregistered targets in full."""
     found = {}
     for target in targets:
         known = TARGETS.built_in.get(target.name) or Target(target.name, "", "")
@@ -129,19 +129,19 @@ else:
 
 
 def with_force_weight(plain: Any) -> Any:
-    """Return a workflow whose weight of forces, where ``targets`` names one, is that of the search space.
+    """Return a workflow with the weight of forces in the search space, if ``targets`` sets one.
 
     Raises
     ------
     Refused
-        When the search space names another.
+        When the search space sets a different weight.
     """
     try:
         weight = plain["targets"][FORCES.name]["weight"]
         space = plain["search"]["space"]
         searched = space.get(_FORCE_WEIGHT, weight)
     except (KeyError, TypeError, AttributeError):
-        return plain  # what is not of the form is refused where it stands
+        return plain  # other code refuses an invalid form, with its place
     if weight is None:
         return plain
     if searched != weight:
@@ -156,12 +156,12 @@ def with_force_weight(plain: Any) -> Any:
 def check_labels(
     targets: tuple[Target, ...], labels: Mapping[str, str] | None, units: Mapping[str, str] | None
 ) -> None:
-    """Refuse labels of a source that no target asks for, and units that theirs cannot be converted to.
+    """Refuse labels of a source that no target uses, and units that cannot be converted to those of targets.
 
     Raises
     ------
     Refused
-        Naming the key at fault, ``labels`` or ``label_units`` first.
+        With the location of the fault, which begins with ``labels`` or ``label_units``.
     """
     known = {target.name: target for target in targets}
     for key, given, own in (("labels", labels, "{}_key"), ("label_units", units, "{}_unit")):
@@ -178,7 +178,7 @@ def check_labels(
 
 
 def read_targets(targets: tuple[Target, ...]) -> tuple[Target, ...]:
-    """Return what sources are read for beside energy and forces, without the weights, which change no dataset."""
+    """Return the targets that readers need in addition to energy and forces; without weights, which change no dataset."""
     return tuple(Target(**{**_fields(t), "weight": 1.0}) for t in targets if not is_default(t))
 
 
