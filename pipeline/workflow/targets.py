@@ -178,7 +178,7 @@ def check_labels(
 
 
 def read_targets(targets: tuple[Target, ...]) -> tuple[Target, ...]:
-    """Return the targets that readers need in addition to energy and forces; without weights, which change no dataset."""
+    """Return the targets to read in addition to energy and forces; without weights, which change no dataset."""
     return tuple(Target(**{**_fields(t), "weight": 1.0}) for t in targets if not is_default(t))
 
 
