@@ -1,4 +1,4 @@
-"""The Parsl apps: one per stage and executor, so that Parsl's own logs name what runs. Each starts the task wrapper."""
+"""The Parsl apps, one per stage and executor, so that Parsl's logs name the stage. Each starts the task wrapper."""
 
 from __future__ import annotations
 

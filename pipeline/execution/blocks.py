@@ -1,4 +1,4 @@
-"""Batch scripts of a campaign, written where people can read them; and when a block's worker pools are there."""
+"""Writes batch scripts of a campaign for users to read, and checks whether a block's worker pools have started."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gfm_pipeline.sites.schema import SiteModel
 
 @dataclass(frozen=True)
 class JobShape:
-    """What every job of a campaign asks for."""
+    """The common requests of all jobs of a campaign."""
 
     nodes: int
     hours: float
@@ -33,14 +33,14 @@ class Scripts:
     shape
         Of all jobs.
     folder
-        Gets scripts, and what the jobs print.
+        Folder for scripts, and for the output of jobs.
     """
 
     def __init__(self, site: SiteModel, shape: JobShape, folder: Path) -> None:
         self.site, self.shape, self.folder = site, shape, folder
 
     def job(self, name: str, after: str | None = None) -> BatchJob:
-        """Return the job ``name`` as the batch system is asked for it."""
+        """Return the request for the job ``name``."""
         return BatchJob(
             name=name,
             nodes=self.shape.nodes,

@@ -1,8 +1,8 @@
 """When a batch job counts as ended: one rule for drivers, locks, chains, `submit`, `cancel` and `sites check`.
 
-One answer that lacks a job is not the job's end: a controller fails over, a site caches its answers, the accounting
-database lags. A job has ended when the batch system says how it ended, when the journal holds the job's own last word,
-or when every answer has lacked the job for a stated time (``scheduler.missing_job_seconds`` of the site).
+A single answer without a job does not prove its end: a controller fails over, a site caches its answers, the accounting
+database lags. A job has ended when the batch system reports its end, when the journal holds the job's own end,
+or when every answer during a certain time (``scheduler.missing_job_seconds`` of the site) lacked the job.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from gfm_pipeline.batch_systems.base import BatchSystem, JobInfo, JobState
 from gfm_pipeline.execution.retry import retrying
 
-LEAST_ANSWERS = 3  # without the job, however far apart
-LONGEST_PAUSE = 10.0  # seconds between two questions of somebody who waits
+LEAST_ANSWERS = 3  # minimum number of answers without the job
+LONGEST_PAUSE = 10.0  # longest pause (s) between two queries while waiting
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class _Absence:
 
 
 class JobEndings:
-    """Remembers for how long answers have lacked a job.
+    """Records how long answers have lacked each job.
 
     Parameters
     ----------
     seconds
-        How long every answer must lack a job before it counts as ended.
+        How long (s) all answers must lack a job before it counts as ended.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -38,10 +38,10 @@ class JobEndings:
         self._absences: dict[str, _Absence] = {}
 
     def judge(self, name_or_id: str, info: JobInfo, now: float) -> JobInfo:
-        """Return what is known of a job after one more answer, given at ``now`` (s, of a clock that never jumps).
+        """Return the known facts of a job after a further answer at ``now`` (s, of a monotonic clock).
 
-        A job that the answer lacks stays `JobState.UNKNOWN`, and becomes `JobState.VANISHED` when it has been lacking
-        for the stated time.
+        A job that the answer lacks stays `JobState.UNKNOWN`, and becomes `JobState.VANISHED` when it has been missing
+        for the time limit.
         """
         if info.state is not JobState.UNKNOWN:
             self._absences.pop(name_or_id, None)
@@ -63,7 +63,7 @@ def wait_until_ended(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Mapping[str, JobInfo]:
-    """Return jobs by the names or ids asked for, none of them unknown: the batch system is asked until that is so.
+    """Query the batch system until no job is unknown, and return the jobs by the given names or ids.
 
     Parameters
     ----------
@@ -74,9 +74,9 @@ def wait_until_ended(
     seconds
         As in `JobEndings`.
     notify
-        Told of waits.
+        Receives messages about waits.
     sleep, clock
-        How to wait, and the time (s).
+        Functions that wait, and that give the time (s).
 
     Raises
     ------

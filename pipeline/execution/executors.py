@@ -1,9 +1,9 @@
-"""One Parsl executor a size class, with every default of Parsl that loses work set otherwise.
+"""One Parsl executor per size class, without those defaults of Parsl that lose work.
 
-Tasks that share a node, and those of one node, run on `HighThroughputExecutor`: a pool of workers on every node.
+Tasks of one node, or of a part of a node, run on `HighThroughputExecutor`: a pool of workers on every node.
 Tasks of several nodes run on `MPIExecutor`: one pool on the first node of a block, whose workers start launch lines.
-All tasks of an executor have one size, nothing is prefetched, and the driver never submits what has no free place:
-so Parsl's backlog of multi-node tasks, which loses tasks of mixed sizes, is never used.
+All tasks of an executor have one size, workers prefetch nothing, and the driver never submits a task without a free
+place. So Parsl's backlog of multi-node tasks, which loses tasks of mixed sizes, is never used.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.launch import LaunchStrategy
 from gfm_pipeline.sites.schema import SiteModel
 
-MISSED_HEARTBEATS = 4  # after so many a manager, or the driver's side, is given up
+MISSED_HEARTBEATS = 4  # after so many, a manager or the driver's side counts as lost
 LOOPBACK = "127.0.0.1"
 POOL = "gfm_pipeline.apps.runtime.forked_pool"
 INTERCHANGE = "gfm_pipeline.execution.interchange"
-# Folders by their name in the command, and the executor's attribute.
+# Names of folders in the command, and the executor's attributes.
 FOLDERS = {"cert_dir": "cert_dir", "logdir": "worker_logdir", "logconf": "logconf_path"}
 
 
 def build_executor(site: SiteModel, size: SizeClass, nodes: int) -> Any:
-    """Return the executor of a size class; nothing is started.
+    """Return the executor of a size class without starting it.
 
     Parameters
     ----------
     site
         The machine.
     size
-        Of all tasks the executor will get.
+        Size class of all tasks of the executor.
     nodes
         Of a block.
     """
@@ -51,7 +51,7 @@ def build_executor(site: SiteModel, size: SizeClass, nodes: int) -> Any:
         "heartbeat_period": driver.heartbeat_seconds,
         "heartbeat_threshold": MISSED_HEARTBEATS * driver.heartbeat_seconds,
         "encrypted": True,
-        "block_error_handler": False,  # blocks are ours: one that fails must not end the executor for ever
+        "block_error_handler": False,  # we manage blocks: a failed block must not end the executor
         "launch_cmd": _launch_template(),
     }
     if size.whole:
@@ -61,10 +61,10 @@ def build_executor(site: SiteModel, size: SizeClass, nodes: int) -> Any:
             **common,
         )
     else:
-        # The number of workers is ours to say, not derived from cores.
+        # We set the number of workers; Parsl must not derive it from cores.
         executor = HighThroughputExecutor(max_workers_per_node=size.per_node, cores_per_worker=1e-6, **common)
-    # Set here, because MPIExecutor admits one word only. The interchange gets a parent-death signal, so that no
-    # killed driver leaves it, and a session of its own, so that Ctrl-C on a terminal reaches the driver alone.
+    # Set here, because MPIExecutor accepts only one word. The interchange gets a parent-death signal, so that no
+    # killed driver leaves it behind, and its own session, so that Ctrl-C on a terminal reaches only the driver.
     guard = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
     session = ["setsid"] if shutil.which("setsid") else []
     executor.interchange_launch_cmd = [*guard, *session, *module_command(INTERCHANGE)]
@@ -72,9 +72,9 @@ def build_executor(site: SiteModel, size: SizeClass, nodes: int) -> Any:
 
 
 def _launch_template() -> str:
-    """Return Parsl's launch command with our pool, and with the folders left open when Parsl fills in the rest.
+    """Return Parsl's launch command with our pool; Parsl fills in all other parts, but not the folders.
 
-    Parsl puts folders in as they are; with a space, a quote or a brace in them the command is another one.
+    Parsl inserts folders without quoting; a space, a quote or a brace in a folder would change the command.
     """
     from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 
@@ -90,7 +90,7 @@ def pool_command(executor: Any, block: str) -> str:
     Parameters
     ----------
     executor
-        One of `build_executor`, started.
+        A started executor of `build_executor`.
     block
         Name of the block for Parsl's managers, as shell text.
     """
@@ -104,13 +104,13 @@ def resources(size: SizeClass) -> dict[str, int]:
     if not size.whole:
         return {}
     if size.strategy is LaunchStrategy.GROUP:
-        return {"num_nodes": 1, "ranks_per_node": 1, "num_ranks": 1}  # a worker; the nodes are named in the launch line
+        return {"num_nodes": 1, "ranks_per_node": 1, "num_ranks": 1}  # one worker; the launch line names the nodes
     shape = size.shape
     return {"num_nodes": shape.nodes, "ranks_per_node": shape.ranks_per_node, "num_ranks": shape.ranks}
 
 
 def _address(site: SiteModel) -> str:
-    """Return where Parsl's sockets listen: the site's address or interface, never all of them."""
+    """Return the address of Parsl's sockets: the site's address or interface, never all interfaces."""
     from parsl.addresses import address_by_interface
 
     if site.driver.address is not None:
@@ -119,12 +119,12 @@ def _address(site: SiteModel) -> str:
 
 
 def _held_nodes(nodes: int) -> Any:
-    """Return a provider of nodes that are there already: the driver gets them, Parsl only runs on them."""
+    """Return a provider of existing nodes: the driver acquires the nodes, and Parsl only uses them."""
     from parsl.launchers import SimpleLauncher
     from parsl.providers.base import ExecutionProvider
 
     class HeldNodes(ExecutionProvider):  # type: ignore[misc]  # Parsl is not typed
-        """Nodes whose coming and going is not Parsl's business."""
+        """Nodes that Parsl neither acquires nor releases."""
 
         label = "held"
         status_polling_interval = 60
@@ -144,7 +144,7 @@ def _held_nodes(nodes: int) -> Any:
             raise RuntimeError(f"Parsl wants a block of its own for {job_name} ({tasks_per_node} x {command})")
 
         def status(self, job_ids: Sequence[object]) -> Sequence[Any]:
-            """Return nothing: there are no blocks Parsl knows of."""
+            """Return nothing: Parsl knows no blocks."""
             return [None for _ in job_ids]
 
         def cancel(self, job_ids: Sequence[object]) -> Sequence[bool]:

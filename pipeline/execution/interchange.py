@@ -2,11 +2,11 @@
 
     python -m gfm_pipeline.execution.interchange FILE       as of Parsl's interchange.py
 
-ZeroMQ's Python binding looks for the keys of clients with a pattern made of the folder's name. In a folder with ``[``,
-``*`` or ``?`` in its path it finds none, every worker is refused, and nothing is said. And the interchange takes a
-manager for dead by the time since its last heartbeat: here neither the time counts in which the interchange or its
-driver stood still (a batch system may suspend one of them only, since each has a session of its own), nor that in which
-the batch system has suspended a block. ``FILE`` names the suspended blocks.
+ZeroMQ's Python binding finds the keys of clients with a pattern that contains the folder's name. In a folder with
+``[``, ``*`` or ``?`` in its path it finds no key, and refuses every worker without a message. The interchange also
+declares a manager dead by the time since its last heartbeat. This module excludes two times: that in which the
+interchange or its driver was suspended (a batch system may suspend only one of them, since each has its own session),
+and that in which the batch system has suspended a block. ``FILE`` names the suspended blocks.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ INTERCHANGE = "parsl.executors.high_throughput.interchange"
 
 
 def in_folder(pattern: str) -> list[str]:
-    """Return the files that match ``pattern``, whose folder stands for itself whatever its name."""
+    """Return the files that match ``pattern``, whose folder is taken literally."""
     path = Path(pattern)
     return glob.glob(str(Path(glob.escape(str(path.parent))) / path.name))  # noqa: PTH207 - as zmq wants it
 
 
 def any_suspended(file: Path) -> bool:
-    """Return whether ``file`` names a block; without a file none is suspended."""
+    """Return whether ``file`` names a block; without a file, no block is suspended."""
     try:
         return file.stat().st_size > 0
     except OSError:
@@ -39,12 +39,12 @@ def any_suspended(file: Path) -> bool:
 
 
 def main(file: Path) -> None:
-    """Be Parsl's interchange.
+    """Run Parsl's interchange.
 
     Raises
     ------
     ImportError
-        If this pyzmq looks for keys in another way.
+        If this version of pyzmq finds keys in another way.
     """
     from zmq.auth import certs
 

@@ -1,4 +1,4 @@
-"""Hands tasks to Parsl and hears when they end. Parsl launches; it stores nothing and decides nothing."""
+"""Submits tasks to Parsl and receives their ends. Parsl only launches; it stores and decides nothing."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from gfm_pipeline.sites.schema import SiteModel
 
 PROCESSES_FILE = "processes.json"
 CLEANUP_SECONDS = 15.0
-HERE = "here"  # the block of a driver that holds its nodes
-SOME_SECONDS = 60.0  # after which a pool that some nodes have not reported to is used without them
-COMMAND_SECONDS = 10  # for an interchange to answer; without a bound Parsl waits for a dead one for ever
-BROKEN_CLEANUP_SECONDS = 1.0  # Parsl's clean-up hangs on an interchange that died; it is left behind then
+HERE = "here"  # block name for a driver that holds its nodes
+SOME_SECONDS = 60.0  # then a pool is used without the nodes that have not reported
+COMMAND_SECONDS = 10  # for an interchange to answer; by default, Parsl waits for a dead one forever
+BROKEN_CLEANUP_SECONDS = 1.0  # Parsl's clean-up hangs if an interchange died; we abandon the clean-up then
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class TaskLaunch:
     Parameters
     ----------
     stage
-        It belongs to.
+        Stage of the attempt.
     size
-        Decides the executor.
+        Size class, which decides the executor.
     launch
-        For the task wrapper.
+        Launch for the task wrapper.
     ranks
-        Rank files of a node's slots, for tasks that share nodes; empty: none, or it lies in the attempt's folder.
+        Rank files of a node's slots, for tasks that share nodes; empty: none, or the file is in the attempt's folder.
     """
 
     stage: str
@@ -59,42 +59,42 @@ class TaskLaunch:
 
 @dataclass(frozen=True)
 class LaunchEnd:
-    """An attempt's future resolved; what happened is in the attempt's folder."""
+    """The resolved future of an attempt; the attempt's folder tells how it ended."""
 
     key: Any
-    error: str | None  # Parsl's own trouble (lost worker or manager), not the program's
-    report: AttemptReport | None = None  # what the wrapper told; None: it could not
+    error: str | None  # an error of Parsl (lost worker or manager), not of the program
+    report: AttemptReport | None = None  # the wrapper's report; None: it could not report
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Parsl's processes of this driver, so that the next driver can end them after its death."""
+    """Parsl's processes of this driver; if this driver dies, the next one ends them."""
 
     known: tuple[ProcessId, ...]
 
 
 class Launcher(Protocol):
-    """Runs jobs somewhere, as many at a time as there are places."""
+    """Runs jobs, at most one per place at a time."""
 
     ended: queue.Queue[LaunchEnd]
 
     def serve(self, wanted: Collection[SizeClass]) -> None:
-        """Make ready to run jobs of these sizes."""
+        """Prepare for jobs of these sizes."""
 
     def ready(self, size: SizeClass) -> bool:
         """Return whether a job of ``size`` would start at once."""
 
     def submit(self, job: TaskLaunch, token: Any) -> None:
-        """Start ``job``; a `LaunchEnd` with ``token`` comes into ``ended`` when it is over."""
+        """Start ``job``; when it is over, put a `LaunchEnd` with ``token`` into ``ended``."""
 
     def trouble(self) -> str | None:
-        """Return why nothing submitted now would ever run, or None when all is well."""
+        """Return why no submitted job would ever run, or None when all is well."""
 
     def restart(self) -> None:
-        """Start anew after trouble; of jobs submitted before nothing more is heard."""
+        """Restart after trouble; earlier jobs send no ends any more."""
 
     def kill(self) -> None:
-        """End everything of its own at once."""
+        """Kill all of its own processes at once."""
 
 
 def recorded_processes(run_dir: Path) -> tuple[ProcessId, ...]:
@@ -106,9 +106,9 @@ def recorded_processes(run_dir: Path) -> tuple[ProcessId, ...]:
 
 
 class ParslLauncher:
-    """Parsl with one executor a size class; a context manager.
+    """Parsl with one executor per size class; a context manager.
 
-    Each job takes one worker. The driver never submits more than there are places, so nothing ever waits
+    Each job takes one worker. The driver never submits more jobs than there are places, so no job ever waits
     inside Parsl. A killed driver leaves nothing running: see `build_executor` and `LocalPools`.
 
     Parameters
@@ -118,12 +118,12 @@ class ParslLauncher:
     run_dir
         Folder of Parsl's logs.
     sizes
-        Of all tasks that will be submitted.
+        Size classes of all tasks.
     nodes
-        Names of the nodes this process holds, where it holds an allocation; () on a machine without batch system;
+        Names of the nodes of this process's allocation; () on a machine without a batch system;
         None: nodes come later, as blocks (`commands`).
     nodes_per_block
-        Nodes of a block, where ``nodes`` is None.
+        Nodes per block, if ``nodes`` is None.
     """
 
     def __init__(
@@ -148,10 +148,10 @@ class ParslLauncher:
         self._interchanges: tuple[ProcessId, ...] = ()
         self._processes: tuple[ProcessId, ...] = ()
         self._generation = 0
-        self._ready: dict[str, float] = {}  # since when an executor is waited for; negative: it is ready
+        self._ready: dict[str, float] = {}  # start of the wait for an executor; negative: it is ready
 
     def __enter__(self) -> ParslLauncher:
-        """Start Parsl, after ending what a dead driver left of its own."""
+        """Start Parsl, after ending the processes of a dead driver."""
         self._processes = recorded_processes(self.run_dir)
         self.kill()
         self._load()
@@ -165,7 +165,7 @@ class ParslLauncher:
         import parsl
         from parsl.config import Config
 
-        logging.getLogger("parsl").propagate = False  # Parsl writes its own parsl.log; nothing else of it is for people
+        logging.getLogger("parsl").propagate = False  # Parsl writes its own parsl.log; users need nothing more
         self._executors = {size.label: build_executor(self.site, size, self.nodes_per_block) for size in self.sizes}
         for executor in self._executors.values():
             executor.interchange_launch_cmd = [*executor.interchange_launch_cmd, str(self._excused)]
@@ -184,18 +184,18 @@ class ParslLauncher:
         reach(FaultPoint.LAUNCHER_STARTED)
 
     def serve(self, wanted: Collection[SizeClass]) -> None:
-        """Start the worker pools of sizes that are wanted now; where any has to be, end those that are not wanted.
+        """Start missing worker pools of the wanted sizes; before starting any, end those of other sizes.
 
-        A node may have a worker for each of its cores: pools of all sizes at once would be several times too many.
+        A node may have one worker per core, so pools of all sizes at once would have several times too many workers.
         """
         if self.nodes is None:
-            return  # blocks bring theirs
+            return  # blocks start their own pools
         up = self._pools.up()
         missing = {size.label for size in wanted} - up
         if not missing:
             return
         for label in up - {size.label for size in wanted}:
-            self._hold(self._executors[label], lambda _: True)  # dead, it would look alive for some heartbeats
+            self._hold(self._executors[label], lambda _: True)  # a dead pool would look alive for some heartbeats
             self._pools.kill(label)
         self._ready.clear()
         node_file, nodes = self.run_dir / "pools" / "nodes", self._good(self.nodes)
@@ -204,11 +204,11 @@ class ParslLauncher:
         self._note_processes()
 
     def _good(self, nodes: Sequence[str]) -> Sequence[str]:
-        """Return the nodes that pools are started on: with a dead one among them, none would start at all."""
+        """Return the nodes to start pools on: with a dead node among them, no pool would start."""
         return [n for n in nodes if n not in self._bad] or nodes
 
     def ready(self, size: SizeClass) -> bool:
-        """Return whether a task of ``size`` would start at once: all nodes' pools reported, or some after a minute."""
+        """Return whether a task of ``size`` would start at once: all pools reported, or some after a minute."""
         if not self.nodes:
             return True
         now = time.monotonic()
@@ -221,20 +221,20 @@ class ParslLauncher:
         return self._ready[size.label] < 0
 
     def commands(self, block: str, nodes: Sequence[str] | int, node_file: Path) -> list[PoolCommand]:
-        """Return the worker pools that make the nodes of a block ours."""
+        """Return the commands of the worker pools on the nodes of a block."""
         return pool_commands(self.site, self._sized(), block, nodes, node_file)
 
     def _sized(self) -> list[tuple[SizeClass, Any]]:
         return [(size, self._executors[size.label]) for size in self.sizes]
 
     def _note_processes(self) -> None:
-        """Note the interchanges and the groups of the pools for the driver that follows this one's death."""
+        """Record the interchanges and the pools' process groups for the next driver, in case this one dies."""
         self._processes = (*self._interchanges, *self._pools.processes())
-        with suppress(StorageError):  # met again, and reported, with the next task
+        with suppress(StorageError):  # the next task meets and reports the same error
             write_record(self.run_dir / PROCESSES_FILE, Processes(self._processes))
 
     def _unload(self, patience: float = CLEANUP_SECONDS) -> None:
-        """Let Parsl clean up, then end what it has left."""
+        """Let Parsl clean up, then end its remaining processes."""
         import parsl
 
         thread = threading.Thread(target=self._kernel.cleanup, name="parsl-cleanup", daemon=True)
@@ -252,7 +252,7 @@ class ParslLauncher:
             kill(process)
 
     def trouble(self) -> str | None:
-        """Return why nothing submitted now would ever run: a dead interchange or pool, or Parsl gave up."""
+        """Return why no submitted job would ever run: a dead interchange or pool, or Parsl gave up."""
         if not all(is_alive(process) for process in self._interchanges):
             return "Parsl's interchange died"
         if self._pools.dead() is not None:
@@ -263,36 +263,36 @@ class ParslLauncher:
         return None
 
     def restart(self) -> None:
-        """Start Parsl anew."""
+        """Restart Parsl."""
         self._generation += 1
         self.kill()
         self._unload(BROKEN_CLEANUP_SECONDS)
         self._load()
 
     def hold_node(self, node: str) -> None:
-        """Keep the worker pools of a bad node from getting further tasks, and start no more of them there."""
+        """Give the worker pools of a bad node no further tasks, and start no new pools there."""
         self._bad.add(node)
         for size, executor in self._sized():
             if not size.whole:
                 self._hold(executor, lambda where: where.partition("@")[2] == node)
 
     def excuse(self, blocks: Collection[str]) -> None:
-        """Keep Parsl from taking the pools of these blocks for dead, whose jobs are suspended, and of no others."""
-        with suppress(StorageError):  # met again, and reported, with the next task
+        """Keep Parsl from declaring the pools of these blocks, and only these, dead: their jobs are suspended."""
+        with suppress(StorageError):  # the next task meets and reports the same error
             write_atomic(self._excused, "".join(f"{b}\n" for b in sorted(blocks)).encode(), durable=False)
 
     def hold_block(self, block: str) -> None:
-        """Keep the worker pools of a block that ends from getting further tasks."""
+        """Give the worker pools of an ending block no further tasks."""
         for executor in self._executors.values():
             self._hold(executor, lambda where: where.partition("@")[0] == block)
 
     def _hold(self, executor: Any, which: Callable[[str], bool]) -> None:
-        """Let managers get no more tasks whose block and node are such."""
+        """Give no further tasks to managers whose name passes ``which``."""
         from parsl.executors.high_throughput.errors import CommandClientTimeoutError
 
         for manager in self._managers(executor):
             if manager["active"] and which(manager["block_id"]):
-                with suppress(CommandClientTimeoutError):  # an interchange that died is found by `trouble`
+                with suppress(CommandClientTimeoutError):  # `trouble` finds a dead interchange
                     executor.command_client.run(["HOLD_MANAGER", manager["manager"]], timeout_s=COMMAND_SECONDS)
 
     def connected(self, block: str) -> bool:
@@ -300,7 +300,7 @@ class ParslLauncher:
         return all(self._connected(size, block) for size in self.sizes)
 
     def _connected(self, size: SizeClass, block: str) -> int:
-        """Return on how many nodes of a block the worker pool of a size has reported."""
+        """Return the number of nodes of a block on which the worker pool of a size has reported."""
         managers = self._managers(self._executors[size.label])
         return sum(m["active"] and m["block_id"].partition("@")[0] == block for m in managers)
 
@@ -311,7 +311,7 @@ class ParslLauncher:
         try:
             found: list[dict[str, Any]] = executor.command_client.run("MANAGERS", timeout_s=COMMAND_SECONDS)
         except CommandClientTimeoutError:
-            return []  # an interchange that died is found by `trouble`
+            return []  # `trouble` finds a dead interchange
         return found
 
     def submit(self, job: TaskLaunch, token: Any) -> None:

@@ -1,4 +1,4 @@
-"""How the worker pools of a block are started: in this allocation, or in a separate batch job."""
+"""Starts the worker pools of a block: in this allocation, or in a separate batch job."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from gfm_pipeline.sites.batch import expanded
 from gfm_pipeline.sites.launch import pool_line
 from gfm_pipeline.sites.schema import SiteModel
 
-TERM_SECONDS = 2.0  # for a pool to end by itself, before its group is killed
-THIS_NODE = "${SLURMD_NODENAME:-$(hostname -s)}"  # shell text: its name as the batch system knows it
+TERM_SECONDS = 2.0  # wait for a pool to end by itself, before its group is killed
+THIS_NODE = "${SLURMD_NODENAME:-$(hostname -s)}"  # shell text: the node's name in the batch system
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PoolCommand:
 def pool_commands(
     site: SiteModel, executors: Sequence[tuple[SizeClass, Any]], block: str, nodes: Sequence[str] | int, node_file: Path
 ) -> list[PoolCommand]:
-    """Return the pools of a block, one an executor.
+    """Return the pools of a block, one per executor.
 
     Parameters
     ----------
@@ -46,19 +46,19 @@ def pool_commands(
     executors
         Started ones, with their sizes.
     block
-        Its name, which Parsl's managers carry.
+        Name of the block, which is part of the names of Parsl's managers.
     nodes
-        Of the block, by name, or their number where the names are not known before it runs; empty on a machine
+        Names of the block's nodes, or their number if the names are unknown before it runs; empty on a machine
         without batch system.
     node_file
-        Where the names of the nodes will be, one per line: what `MPIExecutor` counts its nodes from.
+        Future file of the nodes' names, one per line, from which `MPIExecutor` counts its nodes.
     """
-    # What a pilot job leaves in the environment would bind the launches nested in it.
+    # Variables of a pilot job would bind the launches nested in it.
     clean = ["env", *(part for name in site.launch.scrub for part in ("-u", name))]
     found = []
     for size, executor in executors:
         if size.whole:
-            # Read from a file, so that the names are what the driver says and Parsl asks no batch system.
+            # Read from a file, so that Parsl uses the driver's names and does not query the batch system.
             words = [shlex.join([*clean, "-u", "SLURM_NODELIST", f"PBS_NODEFILE={node_file}", *RUN])]
             words.append(pool_command(executor, shlex.quote(block)))
         else:
@@ -70,16 +70,16 @@ def pool_commands(
 
 
 def manager_block(block: str, node: str) -> str:
-    """Return what a node's manager calls its block: Parsl does not tell otherwise on which node a manager is."""
+    """Return a block name that includes the node: Parsl does not report the node of a manager otherwise."""
     return f"{block}@{node}"
 
 
 class LocalPools:
-    """Pools started from this process: on this machine, or on the nodes of the allocation it runs in.
+    """Pools that this process starts: on this machine, or on the nodes of its allocation.
 
     A pool that outlives its driver would hold its nodes, so a watcher in its process group ends the group when the
-    driver is gone. Parsl's pool leaves by itself when heartbeats stop, but not when the interchange dies between
-    the pool's probe and its connection: its communicating thread ends then, and the rest waits for ever.
+    driver is gone. Parsl's pool ends by itself when heartbeats stop, but not when the interchange dies between
+    the pool's probe and its connection: then its communicating thread ends, and the rest waits forever.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -114,15 +114,15 @@ class LocalPools:
         return next((label for label, pool in self._pools.items() if pool.poll() is not None), None)
 
     def up(self) -> frozenset[str]:
-        """Return the labels of the pools that were started."""
+        """Return the labels of started pools."""
         return frozenset(self._pools)
 
     def kill(self, label: str | None = None) -> None:
-        """End one pool, or all of them, at once, with their workers."""
+        """Kill one pool, or all pools, at once, with their workers."""
         ending = [self._pools.pop(name) for name in list(self._pools) if label in (None, name)]
         for pool in ending:
             with suppress(ProcessLookupError, PermissionError):
-                # A launch line that is killed leaves what it started on other nodes; asked to end, it takes it along.
+                # A killed launch line leaves its processes on other nodes; a terminated one ends them.
                 os.killpg(pool.pid, signal.SIGTERM)
         give_up = time.monotonic() + TERM_SECONDS
         for pool in ending:

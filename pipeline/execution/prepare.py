@@ -1,4 +1,4 @@
-"""From a task and its placement to the launch of its wrapper; pure, except for the files that ranks read."""
+"""Converts a task and its placement to the launch of its wrapper; pure, except for the files that ranks read."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ SPAWN_SHIM = "gfm_pipeline.apps.runtime.spawn"
 
 @dataclass(frozen=True)
 class TimeLimits:
-    """What ends an attempt (s): deadline, silence of the program, grace after SIGTERM, a wrapper that is gone.
+    """Time limits of an attempt (s): deadline, silence of the program, grace after SIGTERM, loss of the wrapper.
 
-    ``visible`` bounds the wait for files of other hosts.
+    ``visible`` limits the wait for files of other hosts.
     """
 
     deadline: float
@@ -44,7 +44,7 @@ class TimeLimits:
     visible: float = 0.0
 
 
-EXTRA_SECONDS = 60.0  # of a shared launch, beyond its tasks' own deadline and grace: they end by themselves
+EXTRA_SECONDS = 60.0  # of a shared launch, beyond its tasks' deadline and grace, after which they end
 
 
 def prepare(
@@ -58,7 +58,7 @@ def prepare(
     expects: Sequence[Path] = (),
     account: str = "",
 ) -> TaskLaunch:
-    """Return the job of an attempt; the rank file of a task of whole nodes is written into ``folder``.
+    """Return the job of an attempt; write the rank file of a task of whole nodes to ``folder``.
 
     ``expects`` are files of other tasks that the program reads; ``account`` names the energy accounts of its nodes.
     """
@@ -75,7 +75,7 @@ def prepare(
             stage, size, replace(launch, line=line, shim=RANK_SHIM, cancel=ranks.cancel, unanswered=silent)
         )
     if shape.ranks == 1 and not shape.gpus_per_rank and not shape.cores_per_rank:
-        return TaskLaunch(stage, size, launch)  # nothing to tell a single process that shares this machine
+        return TaskLaunch(stage, size, launch)  # a single process that shares this machine needs no rank file
     slots = tuple(
         rank_file(site, shape, (), port, wrapper_timeout_seconds=bounds.wrapper_timeout, slot=k)
         for k in range(size.per_node)
@@ -93,24 +93,24 @@ def prepare_shared(
     bounds: TimeLimits,
     account: str = "",
 ) -> tuple[TaskLaunch, dict[int, tuple[str, ...]]]:
-    """Return the job of a launch that several attempts share, and of each its first rank and its nodes, in order.
+    """Return the job of a launch that several attempts share, and the first rank and nodes of each, in order.
 
-    Their rank files and launches are written into their folders, the list of them into ``folder``.
+    The function writes their rank files and launches to their folders, and the list of tasks to ``folder``.
 
     Parameters
     ----------
     site, stage, size
-        The machine, and what the tasks have in common.
+        The machine, and the common stage and size of the tasks.
     nodes
-        Of them all, by name.
+        Names of all nodes.
     members
-        Module of the program, and folder, of each attempt, and the files of other tasks that it reads.
+        For each attempt: the program's module, the folder, and the files of other tasks that it reads.
     folder
         Of the launch.
     bounds
         Of each attempt.
     account
-        Name of the energy accounts of its nodes.
+        Name of the energy accounts of the nodes.
     """
     shape = group_shape(site, size.shape, len(members))
     nodes = tuple(nodes[: shape.nodes])
@@ -133,7 +133,7 @@ def prepare_shared(
         str(folder),
         limit,
         task_environment(site, shape.nodes),
-        heartbeat_timeout_seconds=limit,  # its tasks show life in their own folders
+        heartbeat_timeout_seconds=limit,  # its tasks write heartbeats to their own folders
         grace_seconds=bounds.grace + EXTRA_SECONDS,
         line=tuple(launch_line(site, shape, nodes)),
         spec=None,
@@ -144,9 +144,9 @@ def prepare_shared(
 
 
 def in_job(job: TaskLaunch, site: SiteModel, number: str) -> TaskLaunch:
-    """Return a job whose launch line starts ranks in batch job ``number``; empty: in the one it is itself started in.
+    """Return a job whose launch line starts ranks in batch job ``number``; empty: in the job that starts the line.
 
-    With several blocks Parsl hands a task to the pool of any of them, and srun knows the nodes of its own job only.
+    With several blocks, Parsl may give a task to the pool of any block, but srun knows only the nodes of its own job.
     """
     step_variables = (
         site.scheduler.system.step_variables(number) if number and site.scheduler.system is not None else None
@@ -180,9 +180,9 @@ def _launch(
 
 
 def _port(site: SiteModel, folder: Path, number: int = 0) -> int:
-    """Return where the ranks of a task meet.
+    """Return the port at which the ranks of a task meet.
 
-    Another attempt gets another port: one that is taken is a failure that passes. Tasks of one launch, which may share
+    Every attempt gets another port, so a port in use fails only once. Tasks of one launch, which may share
     nodes, differ in ``number``.
     """
     low, high = site.driver.rendezvous_ports

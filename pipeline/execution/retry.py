@@ -1,4 +1,4 @@
-"""Questions to a batch system that somebody waits for."""
+"""Queries of a batch system with waits between failures."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Backoff:
-    """How long to leave a batch system alone after trouble: a pure value, the clock is the caller's.
+    """How long to wait before the next query of a batch system after trouble: a pure value without a clock.
 
     Parameters
     ----------
     first_seconds, most_seconds
-        The first pause; it doubles with each further trouble, up to the second.
+        The first and the longest pause; the pause doubles with each further failure.
     failures
-        Troubles in a row.
+        Number of consecutive failures.
     until
-        Time (seconds, of the caller's clock) before which nothing should be asked.
+        Time (s, of the caller's clock) of the next allowed query.
     """
 
     first_seconds: float = 5.0
@@ -32,26 +32,26 @@ class Backoff:
     until: float = float("-inf")
 
     def after_trouble(self, now: float) -> Backoff:
-        """Return the patience to have after one more trouble."""
+        """Return the state after a further failure."""
         pause = min(self.most_seconds, self.first_seconds * 2.0 ** min(self.failures, 60))
         return replace(self, failures=self.failures + 1, until=now + pause)
 
     def after_success(self) -> Backoff:
-        """Return the patience to have after an answer."""
+        """Return the state after an answer."""
         return Backoff(self.first_seconds, self.most_seconds)
 
     def seconds_to_wait(self, now: float) -> float:
-        """Return how long to wait before asking again; 0 when it may be asked."""
+        """Return the time (s) until the next query; 0: query now."""
         return max(0.0, self.until - now)
 
 
 def retrying(question: Callable[[], T], notify: Callable[[str], None], tries: int = 8) -> T:
-    """Return the answer of a batch system that may be slow, asking again after growing waits.
+    """Return the answer of a slow batch system; repeat the query after growing pauses.
 
     Raises
     ------
     SchedulerTrouble
-        When it has not answered after ``tries`` questions (about ten minutes of waiting).
+        When ``tries`` queries (about ten minutes of waiting) gave no answer.
     """
     patience = Backoff()
     for left in range(tries, 0, -1):

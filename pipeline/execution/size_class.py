@@ -1,4 +1,4 @@
-"""Size classes: tasks of one shape, started in one way, by one Parsl executor."""
+"""Size classes: tasks of one shape, which one Parsl executor starts in one way."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ class SizeClass:
     Parameters
     ----------
     shape
-        What one task takes.
+        Resources of one task.
     strategy
-        How its ranks are started.
+        How a task's ranks start.
     per_node
-        Tasks that share a node (1 for tasks of whole nodes).
+        Number of tasks that share a node (1 for tasks of whole nodes).
     at_a_time
-        Most of them at a time in one allocation: what is free beyond them is spare, or the batch system allows no
-        more launches. None: as many as fit.
+        Largest number of tasks at a time in one allocation: further free nodes are spare, or the batch system allows no
+        more launches. None: no limit but the nodes.
     group
-        Most tasks of one launch, for those that share launches; 1 for all others.
+        Largest number of tasks per shared launch; 1 for tasks that share no launch.
     launches
-        Most launches of them at a time in one allocation; None: as many as fit.
+        Largest number of launches at a time in one allocation; None: no limit but the nodes.
     """
 
     shape: TaskShape
@@ -38,7 +38,7 @@ class SizeClass:
 
     @property
     def label(self) -> str:
-        """Name of the Parsl executor: equal for sizes that one can run."""
+        """Name of the Parsl executor: equal for sizes that the same executor can run."""
         shape = self.shape
         if self.strategy is LaunchStrategy.GROUP:
             return "shared-launches"
@@ -49,11 +49,11 @@ class SizeClass:
 
     @property
     def whole(self) -> bool:
-        """Whether tasks are placed on nodes by name; the others take a slot of the worker pools."""
+        """Whether tasks get nodes by name; other tasks take a slot of the worker pools."""
         return self.strategy is not LaunchStrategy.SPAWN
 
     def nodes_of(self, tasks: int) -> int:
-        """Return how many nodes ``tasks`` tasks take."""
+        """Return the number of nodes for ``tasks`` tasks."""
         return self.shape.nodes * tasks if self.shape.nodes else -(-tasks // self.per_node)
 
     def capacity(self, nodes: int) -> int:

@@ -1,1 +1,1 @@
-"""The check of a machine: a small job, and what its findings mean."""
+"""The check of a machine: a small job, and the interpretation of its observations."""

@@ -1,4 +1,4 @@
-"""Which GPU and which cores each rank has, against the site file. Pure."""
+"""Compares the GPU and the cores of each rank with the site file. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def expected_bindings(site: SiteModel) -> tuple[RankBinding, ...]:
 
 
 def check_devices(site: SiteModel, observed: JobObservations) -> CheckResult:
-    """Return whether each rank is given, and sees, the GPU that the site says."""
+    """Return whether each rank gets, and sees, the GPU in the site file."""
     expected = {local: str(place.gpu) for local, place in enumerate(expected_bindings(site)) if place.gpu is not None}
     variable = site.gpu.visible_variable
     if not expected or variable is None:
@@ -62,7 +62,7 @@ def _entries(mask: str) -> list[str]:
 
 
 def _devices_fix(site: SiteModel, given: Mapping[int, set[str]], gpus: int) -> str:
-    """Return what to set: the launch line first where it does not bind GPUs, or the order that was seen."""
+    """Return the key to set: the launch line first if it does not bind GPUs, else the observed order."""
     observed = [next(iter(given[k])) for k in sorted(given) if len(given[k]) == 1]
     whole = len(observed) == gpus and sorted(observed) == sorted(str(gpu) for gpu in range(gpus))
     order = f"node.rank_gpus: [{', '.join(observed)}]" if whole else "node.rank_gpus"
@@ -81,7 +81,7 @@ def _no_device_fix(site: SiteModel) -> str:
 
 
 def check_cores(site: SiteModel, observed: JobObservations) -> CheckResult:
-    """Return whether each rank may use the cores the site gives it, and no others."""
+    """Return whether each rank may use exactly the cores in the site file."""
     places = expected_bindings(site)
     had: Sequence[RankObservation | LauncherView] = observed.ranks or (observed.views if launcher_binds(site) else ())
     sizes = sorted({len(one.cores) for one in had})
@@ -107,7 +107,7 @@ def check_cores(site: SiteModel, observed: JobObservations) -> CheckResult:
 
 
 def _cores_fix(places: Sequence[RankBinding], had: Sequence[RankObservation | LauncherView]) -> str:
-    """Return what to set: the cores that were seen, where each rank has some of its own, everywhere the same."""
+    """Return the key to set: the observed cores, if each rank has its own cores, the same on all nodes."""
     cores_found: dict[int, set[tuple[int, ...]]] = {}
     for one in had:
         cores_found.setdefault(one.local_rank or 0, set()).add(tuple(one.cores))
@@ -122,7 +122,7 @@ def _cores_fix(places: Sequence[RankBinding], had: Sequence[RankObservation | La
 
 
 def check_locality(site: SiteModel, observed: JobObservations) -> CheckResult:
-    """Return whether each rank's cores are beside its GPU, as Linux tells it."""
+    """Return whether each rank's cores are close to its GPU, according to Linux."""
     check = "GPU beside cores"
     known = [rank for rank in observed.ranks if rank.device_cores and rank.cores]
     if not known:
@@ -142,7 +142,7 @@ def check_locality(site: SiteModel, observed: JobObservations) -> CheckResult:
 
 
 def check_spawned_ranks(site: SiteModel, observed: JobObservations) -> CheckResult:
-    """Return whether the ranks of one node, started without the batch system, have what the site says."""
+    """Return whether the ranks of one node, started without the batch system, have the devices in the site file."""
     check = "one-node ranks"
     launch = observed.launches.get(SPAWN)
     if launch is None:

@@ -11,7 +11,7 @@ from gfm_pipeline.sites.schema import SiteModel
 
 JOB_HOURS = 0.25
 
-# What a refusal speaks of, in the order of looking; `{queue}` is the queue's name in the site file.
+# Subjects of refusals, in the order of matching; `{queue}` is the queue's name in the site file.
 _FIXES = (
     (("qos",), "Correct scheduler.queues.{queue}.qos, or take another queue with --queue."),
     (("account", "project"), "Set the project you may charge: --set site.scheduler.account=NAME, or in your overlay."),
@@ -32,7 +32,7 @@ def missing_commands(system: type[BatchSystem], has: Callable[[str], bool]) -> l
 
 
 def small_job(site: SiteModel, queue: str | None, nodes: int) -> CheckedJob | Refusal:
-    """Return the job of a check: in the queue asked for, or else the default one, or else the first that takes it."""
+    """Return the job of a check: in the requested queue, else the default one, else the first that accepts it."""
     found = check_job(site, queue, nodes)
     if queue is None and isinstance(found, Refusal):
         others = [check_job(site, name, nodes) for name in site.scheduler.queues]
@@ -41,12 +41,12 @@ def small_job(site: SiteModel, queue: str | None, nodes: int) -> CheckedJob | Re
 
 
 def job_hours(job: CheckedJob) -> float:
-    """Return the wall time of a check: a quarter of an hour, or the longest the queue gives."""
+    """Return the wall time of a check: a quarter of an hour, or less if the queue allows less."""
     return min(JOB_HOURS, job.hours or JOB_HOURS)
 
 
 def check_login_node(site: SiteModel, job: CheckedJob) -> list[CheckResult]:
-    """Return what is known before anything is asked of the batch system."""
+    """Return the results that need no query of the batch system."""
     system = site.scheduler.system
     found = [
         skipped("commands", "no batch system") if system is None else passed("commands", ", ".join(system.programs)),
@@ -58,7 +58,7 @@ def check_login_node(site: SiteModel, job: CheckedJob) -> list[CheckResult]:
 
 
 def check_acceptance(site: SiteModel, queue: str, refusal: str | None) -> CheckResult:
-    """Return whether the batch system takes the job."""
+    """Return whether the batch system accepts the job."""
     if refusal is not None:
         return failed("job accepted", refusal.rstrip("."), refusal_fix(queue, refusal))
     system = site.scheduler.system
@@ -66,7 +66,7 @@ def check_acceptance(site: SiteModel, queue: str, refusal: str | None) -> CheckR
 
 
 def refusal_fix(queue: str, refusal: str) -> str:
-    """Return which key of the site a refusal speaks of."""
+    """Return the key of the site that a refusal concerns."""
     message = refusal.lower()
     for words, fix in _FIXES:
         if any(word in message for word in words):

@@ -1,4 +1,4 @@
-"""Waits for the job of a check: tells where it stands, compares clocks, and never leaves it behind."""
+"""Waits for the job of a check: reports its state, compares clocks, and never leaves the job behind."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from gfm_pipeline.execution.preflight.probe import PING_SECONDS
 from gfm_pipeline.execution.retry import Backoff, retrying
 
 POLL_SECONDS = 0.25  # between two looks at files
-LATE_SECONDS = 5.0  # for files of a job that has ended to be seen here, before it ever wrote one, and
-LATER_SECONDS = 30.0  # once it has
-OVER_SECONDS = 300.0  # a job that runs so long beyond its wall time is not looked at any more
+LATE_SECONDS = 5.0  # wait for files of an ended job to become visible here, if it has written none so far, and
+LATER_SECONDS = 30.0  # if it has written one
+OVER_SECONDS = 300.0  # the check gives up a job that runs so long beyond its wall time
 
 Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """How the waiting ended: the clocks, and why there is nothing more to wait for, as a sentence ('': it is done)."""
+    """How the wait ended: the clocks, and the reason for giving up, as a sentence ('': the job is done)."""
 
     job: str
     skew: Skew | None
@@ -45,24 +45,24 @@ class JobOutcome:
 
 
 class JobMonitor:
-    """One job from its submission to its end.
+    """Follows one job from its submission to its end.
 
     Parameters
     ----------
     scheduler
         The batch system.
     folder
-        The check's, with what the job writes.
+        Folder of the check, with the files of the job.
     queue, hours
         The job's.
     poll_seconds
-        Between two looks at the queue.
+        Seconds between two queries of the queue.
     missing_seconds
-        How long every answer must lack the job before it counts as ended.
+        How long (s) all answers must lack the job before it counts as ended.
     wait_seconds
         Longest time in the queue.
     say
-        Told of changes.
+        Receives messages about changes.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class JobMonitor:
         self._info: JobInfo | None = None
 
     def run(self, script: Path, name: str) -> JobOutcome:
-        """Submit the job and wait for its end; a job that is not waited for any more is cancelled.
+        """Submit the job and wait for its end; cancel the job if the wait is given up.
 
         Raises
         ------
@@ -97,7 +97,7 @@ class JobMonitor:
             job = retrying(lambda: self.scheduler.submit(script, name), self.notify)
             self.notify(f"Submitted job {job} ({name}) to queue {self.queue}.")
             watched = self._wait(job)
-        except BaseException:  # Ctrl-C is no reason to leave a job in the queue
+        except BaseException:  # even Ctrl-C must not leave a job in the queue
             self._cancel(job, name)
             raise
         if watched.trouble:
@@ -148,7 +148,7 @@ class JobMonitor:
             time.sleep(POLL_SECONDS)
 
     def _poll(self, job: str, now: float, *, hurry: bool) -> None:
-        """Ask the batch system where the job stands, if it is time to; trouble is waited out."""
+        """Query the state of the job if a query is due; wait if the batch system has trouble."""
         if hurry:
             self._next_poll = min(self._next_poll, max(now, self._patience.until) + 1.0)
         if now < self._next_poll or self._patience.seconds_to_wait(now) > 0:
@@ -170,7 +170,7 @@ class JobMonitor:
         return self._info is not None and self._info.state is JobState.RUNNING
 
     def _over(self) -> bool:
-        """Return whether the job has ended; one that wrote its last file and that an answer lacks has."""
+        """Return whether the job has ended; if its last file exists, one answer without the job is enough."""
         if self._info is None:
             return False
         gone = self._info.state is JobState.UNKNOWN and (self.folder / DONE_FILE).exists()
@@ -186,7 +186,7 @@ class JobMonitor:
         )
 
     def _reason(self) -> str:
-        """Return why the job waits, in the batch system's words and in brackets."""
+        """Return in brackets why the job waits, in the batch system's words."""
         if self._info is None or self._info.reason in ("", "None"):
             return ""
         return f" ({self._info.reason})"
@@ -198,7 +198,7 @@ class JobMonitor:
 
 
 def compare_clocks(folder: Path) -> Skew | None:
-    """Ask the job for the time; return how far its clock is ahead of this one's, or None when it does not answer."""
+    """Ask the job for the time; return how far its clock is ahead of ours, or None without an answer."""
     sent = time.time()
     write_atomic(folder / PING_FILE, b"")
     until = time.monotonic() + PING_SECONDS

@@ -1,4 +1,4 @@
-"""Observations of the check of a machine, as files in its folder and as one value."""
+"""Observations of the check of a machine: the files in its folder, and one record of all of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CheckPlan:
-    """What the job is to do: the site as plain data, and the folder for the test of the file system."""
+    """Input of the job: the site as plain data, and the folder for the test of the file system."""
 
     site: dict[str, Any]
     nodes: int
@@ -34,7 +34,7 @@ class CheckPlan:
 
 @dataclass(frozen=True)
 class HeadNodeObservation:
-    """What the job's first process found: where it is, and the network interfaces there."""
+    """Observations of the job's first process: its node, and the node's network interfaces."""
 
     nodes: tuple[str, ...]
     host: str
@@ -51,7 +51,7 @@ class Pong:
 
 @dataclass(frozen=True)
 class Skew:
-    """How far the job's first node is ahead of the login node (s), give or take ``give``."""
+    """How far the clock of the job's first node is ahead of the login node's (s), plus or minus ``give``."""
 
     seconds: float
     give: float
@@ -59,7 +59,7 @@ class Skew:
 
 @dataclass(frozen=True)
 class LaunchObservation:
-    """How one launch ended; ``error`` and ``hint`` are a rank's own, ``said`` the end of standard error."""
+    """How one launch ended; ``error`` and ``hint`` come from a rank, ``said`` is the end of standard error."""
 
     code: int | None = None
     timed_out: bool = False
@@ -69,12 +69,12 @@ class LaunchObservation:
 
     @property
     def ended_well(self) -> bool:
-        """Whether all of it worked."""
+        """Whether the whole launch worked."""
         return self.code == 0
 
     @property
     def why(self) -> str:
-        """Why it failed, as a sentence without its full stop."""
+        """Why the launch failed, as a sentence without the full stop."""
         if self.error:
             return self.error.rstrip(".")
         if self.code is None:
@@ -91,19 +91,19 @@ class JobObservations:
     Parameters
     ----------
     head
-        None: the job did not come as far as to start Python.
+        None: the job ended before it started Python.
     said
         The last line the job printed.
     launches
         By their names.
     looks
-        Ranks as the launch line starts them.
+        Ranks, as the launch line starts them.
     ranks, spawned
         Ranks of the launch over all nodes, and of the one within the first node.
     result
         What all ranks found together.
     skew
-        Between the login node and the job; None where it could not be had.
+        Between the login node and the job; None if unknown.
     """
 
     head: HeadNodeObservation | None = None
@@ -117,7 +117,7 @@ class JobObservations:
 
 
 def read_observations(folder: Path, output: Path, skew: Skew | None) -> JobObservations:
-    """Return what the files of a check say; what is missing or damaged was not seen."""
+    """Return the contents of the files of a check; missing or damaged files count as not observed."""
     launches = {name: _launch(folder / name) for name in LAUNCHES if (folder / name).is_dir()}
     return JobObservations(
         _read(HeadNodeObservation, folder / HEAD_FILE),
@@ -144,7 +144,7 @@ def _launch(folder: Path) -> LaunchObservation:
 
 
 def last_line(path: Path) -> str:
-    """Return the last line of a text file that says something; '' where there is none."""
+    """Return the last non-empty line of a text file; '' if there is none."""
     try:
         with open(path, "rb") as stream:
             stream.seek(0, 2)

@@ -36,28 +36,28 @@ from gfm_pipeline.sites.task_shape import TaskShape, default_shape
 PROGRAM = "preflight"
 PACKAGES = ("gfm_pipeline", "torch", "adios2", "parsl")
 SECONDS = {VIEW: 120.0, RANKS: 300.0, SPAWN: 180.0}
-PING_SECONDS = 20.0  # for the login node to ask for the time
+PING_SECONDS = 20.0  # wait for the login node's query of the time
 EXCHANGED = {Device.CPU: (1.0, 8.0), Device.CUDA: (1.0, 64.0), Device.XPU: (1.0, 64.0)}  # MB
 
 
 def step_shape(site: SiteModel, nodes: int) -> TaskShape:
-    """Return the shape of the launch over all nodes: full nodes, or one process where there is no batch system."""
+    """Return the shape of the launch over all nodes: full nodes, or one process without a batch system."""
     return default_shape(site, 0 if site.scheduler.system is None else nodes)
 
 
 def probe(site: SiteModel, nodes: Sequence[str], folder: Path, answer_login: Callable[[], None] | None = None) -> None:
-    """Look at the machine; what is found lies in ``folder``.
+    """Observe the machine, and write the observations to ``folder``.
 
     Parameters
     ----------
     site
         The machine.
     nodes
-        Names of the job's nodes; empty where there is no batch system.
+        Names of the job's nodes; empty without a batch system.
     folder
-        The check's.
+        Folder of the check.
     answer_login
-        Called once it is known that the job runs, to compare clocks.
+        Called when the job runs, to compare clocks.
     """
     interfaces = tuple(name for _, name in socket.if_nameindex())
     write_record(
@@ -74,7 +74,7 @@ def probe(site: SiteModel, nodes: Sequence[str], folder: Path, answer_login: Cal
 
 
 def answer(folder: Path) -> None:
-    """Tell the login node the time once it asks; go on without when it does not."""
+    """Send the time to the login node when it asks; continue if it does not ask."""
     until = time.monotonic() + PING_SECONDS
     while time.monotonic() < until:
         if (folder / PING_FILE).exists():
@@ -89,7 +89,7 @@ def _start(folder: Path, name: str, launch: Launch) -> None:
 
 
 def _launcher_probe(site: SiteModel, nodes: Sequence[str], folder: Path) -> Launch:
-    """Return the site's launch line with nothing of ours around the ranks."""
+    """Return the site's launch line without our wrapper around the ranks."""
     folder.mkdir()
     spec = LauncherProbeSpec(site.launch.rank_variable, site.launch.local_rank_variable, site.gpu.visible_variable)
     write_record(folder / SPEC_FILE, spec)
@@ -130,7 +130,7 @@ def _spawned(site: SiteModel, folder: Path) -> Launch:
 def _prepared(
     site: SiteModel, size: SizeClass, nodes: Sequence[str], folder: Path, spec: PreflightSpec, seconds: float
 ) -> Launch:
-    """Return what the task wrapper starts, made ready as a training's."""
+    """Return a launch for the task wrapper, prepared like that of a training."""
     write_record(folder / SPEC_FILE, spec)
     bounds = TimeLimits(deadline=seconds, heartbeat_timeout=seconds, grace=10.0, wrapper_timeout=60.0)
     job = prepare(

@@ -22,13 +22,13 @@ class CheckResult:
     Parameters
     ----------
     check
-        What was looked at.
+        Subject of the check.
     outcome
-        Whether it is as it should be.
+        Whether the machine agrees with the site file.
     measured
-        What was seen, or why nothing was.
+        The observation, or why there is none.
     fix
-        Of a failure: the key of the site to set, or the command to run.
+        For a failure: the key of the site to set, or the command to run.
     """
 
     check: str
@@ -38,15 +38,15 @@ class CheckResult:
 
 
 def passed(check: str, measured: str) -> CheckResult:
-    """Return that all is well."""
+    """Return the result of a passed check."""
     return CheckResult(check, CheckStatus.PASS, measured)
 
 
 def failed(check: str, measured: str, fix: str) -> CheckResult:
-    """Return what is not as it should be, and what to do."""
+    """Return the result of a failed check, with its fix."""
     return CheckResult(check, CheckStatus.FAIL, measured, fix)
 
 
 def skipped(check: str, reason: str) -> CheckResult:
-    """Return why nothing was looked at."""
+    """Return the result of a skipped check, with the reason."""
     return CheckResult(check, CheckStatus.SKIPPED, reason)

@@ -18,7 +18,7 @@ from gfm_pipeline.execution.preflight.verdict import CheckResult, CheckStatus, f
 from gfm_pipeline.sites.enums import GpuRuntime
 from gfm_pipeline.sites.schema import SiteModel
 
-MOST_SKEW = 2.0  # seconds; heartbeats, ages of files and deadlines are told in whole ones
+MOST_SKEW = 2.0  # seconds; heartbeats, ages of files and deadlines are whole seconds
 CHECKS = (
     "start", "interface", "packages", "torch build", "versions", "MPI", "ranks", "devices", "cores", "GPU beside cores",
     "one-node ranks", "all-reduce", "ADIOS2", "energy", "clocks",
@@ -26,16 +26,16 @@ CHECKS = (
 
 
 def check_results(site: SiteModel, nodes: int, observed: JobObservations) -> list[CheckResult]:
-    """Return what the job of a check found.
+    """Return the results of the job of a check.
 
     Parameters
     ----------
     site
-        The machine, as its file says.
+        The machine, from its site file.
     nodes
         Of the job.
     observed
-        What its files say.
+        Observations from its files.
     """
     if observed.head is None:
         why = observed.output or "the job ended without a word"
@@ -68,7 +68,7 @@ def check_results(site: SiteModel, nodes: int, observed: JobObservations) -> lis
 
 
 def _without_ranks(site: SiteModel, nodes: int, observed: JobObservations) -> list[CheckResult]:
-    """Return what can be said when not all ranks came as far as their program: usually one of them was refused."""
+    """Return the results if some ranks did not start their program: usually one of them was refused."""
     found = []
     if observed.views:
         found = [_placement(site, nodes, observed), check_devices(site, observed), check_cores(site, observed)]
@@ -105,7 +105,7 @@ def _start_fix(site: SiteModel, why: str) -> str:
 
 
 def _launch_failed(site: SiteModel, observed: JobObservations, launch: LaunchObservation) -> CheckResult:
-    """Return the verdict on a launch line that started no rank."""
+    """Return the result for a launch line that started no rank."""
     first = observed.launches.get(VIEW)
     why = first.why if first is not None and not first.ended_well else launch.why
     hint = launch.hint or f"Correct launch.template of the site; it begins with {' '.join(site.launch.template[:1])}."
@@ -193,7 +193,7 @@ def _mpi(ranks: Sequence[RankObservation]) -> CheckResult:
 
 
 def _placement(site: SiteModel, nodes: int, observed: JobObservations) -> CheckResult:
-    """Return whether as many ranks as asked for came up, on as many nodes, with the numbers they should have."""
+    """Return whether the requested number of ranks started, on the right number of nodes, with the right numbers."""
     shape = step_shape(site, nodes)
     nameless = [view for view in observed.views if view.rank is None or view.local_rank is None]
     if nameless:
