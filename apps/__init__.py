@@ -1,1 +1,1 @@
-"""Programs that run on compute nodes, and the contracts the engine speaks with them."""
+"""Programs that run on compute nodes."""

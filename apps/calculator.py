@@ -29,34 +29,34 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
     shares of the atoms in the energy.
 
     ``stress`` (six numbers in the order of Voigt, eV/Angstrom^3) is the derivative of the energy by a strain where ASE
-    asks for it and all directions are periodic, so that cells relax and barostats work; how good it is was not measured
-    where stress is not a target.
+    asks for it and all directions are periodic, so that cells relax and barostats work; its accuracy is not measured
+    unless stress is a target.
 
-    Every other target of the models is there by its name, with ``NAME_std`` and, where it was calibrated,
-    ``NAME_interval``; those that ASE knows (``dipole``, ``charges``, ``magmoms``) are ASE's results too.
+    ``results`` holds every other target of the models by its name, with ``NAME_std`` and, if calibrated,
+    ``NAME_interval``. Targets that ASE knows (``dipole``, ``charges``, ``magmoms``) are also ASE's results.
 
-    The energy interval was calibrated per atom, and how it depends on the number of atoms on the dataset's sizes. It
-    is of the total energy: differences of two structures are known better than that.
-    Where the dataset does not determine the reference energy of a composition, total energies of it carry the error of
-    a guess: then ``energy_interval`` is infinite, ``results["warnings"]`` says so, and Python warns once. Energy
-    differences at that composition, and forces, are not concerned.
-    Each member has one weight, the same for energy and forces, so forces are minus the gradient of the energy if
-    every member's are (``conservative``). Members without weight are not computed.
+    The energy interval is calibrated per atom. Its dependence on the number of atoms is calibrated on the sizes in the
+    dataset. It applies to the total energy; differences between two structures are more certain. If the dataset does
+    not determine the reference energy of a composition, its total energies carry the error of a guess. Then
+    ``energy_interval`` is infinite, ``results["warnings"]`` contains a warning, and Python warns once. Energy
+    differences at that composition, and forces, are not affected. Each member has one weight, the same for energy and
+    forces, so forces are minus the gradient of the energy if every member's are (``conservative``). Members without
+    weight are not computed.
 
     Parameters
     ----------
     ensemble
-        A loaded ensemble, a file that ``gfm-pipeline export`` wrote, the folder of an ensemble, or of a campaign: then
-        its newest ensemble.
+        A loaded ensemble, a file from ``gfm-pipeline export``, the folder of an ensemble, or the folder of a campaign
+        (its newest ensemble).
     dataset
-        The dataset head: whose level of theory to predict. May be left out when there is one.
+        The dataset head, which determines the level of theory. Optional with a single head.
     dtype
         ``float64`` (smooth enough for tight relaxations) or ``float32``.
     device
-        Where torch computes.
+        Device of torch.
     on_out_of_domain
-        What is done with a structure unlike the training data, whose ``in_domain`` is false: ``answer``, ``warn``
-        (once), or ``refuse``, which raises ModelError.
+        Action for a structure unlike the training data, whose ``in_domain`` is false: ``answer``, ``warn`` (once), or
+        ``refuse``, which raises ModelError.
 
     Raises
     ------
@@ -86,18 +86,18 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
 
     @classmethod
     def from_campaign(cls, path: Path | str, dataset: str | None = None, **options: Any) -> GFMCalculator:
-        """Load the newest published ensemble of a campaign; ``path`` may be an ensemble's folder too.
+        """Load the newest published ensemble of a campaign; ``path`` may also be the folder of an ensemble.
 
         Raises
         ------
         IntegrityError
-            When there is none, or a file was changed after it was published.
+            When there is no ensemble, or a file changed after publication.
         """
         return cls.from_ensemble(find_ensemble(Path(path)), dataset, **options)
 
     @classmethod
     def from_ensemble(cls, path: Path | str, dataset: str | None = None, **options: Any) -> GFMCalculator:
-        """Load the ensemble in folder ``path``, every file checked against its manifest.
+        """Load the ensemble in folder ``path`` and check every file against the manifest.
 
         Raises
         ------
@@ -128,12 +128,12 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        """Fill ``results``; called by ASE.
+        """Fill ``results``; ASE calls this.
 
         Raises
         ------
         ModelError
-            Without atoms, or with elements the dataset does not hold.
+            Without atoms, or with elements outside the dataset.
         """
         super().calculate(atoms, list(properties), list(system_changes))
         stressed = "stress" in properties and bool(np.all(self.atoms.pbc))
@@ -146,7 +146,7 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
                 warnings.warn(sentence, stacklevel=3)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """Return what changed since the last calculation, total charge and multiplicity included; called by ASE."""
+        """Return the changes since the last calculation, including total charge and multiplicity; ASE calls this."""
         changed: list[str] = super().check_state(atoms, tol=tol)
         known = self.atoms
         if known is not None:
@@ -154,9 +154,9 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
         return changed
 
     def predict(self, structures: Sequence[Atoms]) -> list[dict[str, Any]]:
-        """Return the results of several structures, computed together; as `Predictor.predict`."""
+        """Return the results of several structures, computed together, as `Predictor.predict` does."""
         return self.predictor.predict(structures)
 
     def energy_difference(self, first: Atoms, second: Atoms) -> dict[str, float]:
-        """Return E1 - N1/N2 E2 with an interval of its own; as `Predictor.energy_difference`."""
+        """Return E1 - N1/N2 E2 with its own interval, as `Predictor.energy_difference` does."""
         return self.predictor.energy_difference(first, second)

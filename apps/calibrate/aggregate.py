@@ -21,7 +21,7 @@ RIGIDITY_KEY = "rigidity"  # of the last layer of energies, of each structure [G
 POOLED_KEY = "pooled"  # mean features of the atoms of each structure [G, H], see `differences`
 DISTANCE_KEY = "distance"  # of the atoms [N] to the training split, see `gfm_pipeline.apps.calibrate.domain`
 _OF_STRUCTURES = ("natoms", "group")
-_FIRST = frozenset(target.name for target in DEFAULT)  # whose arrays have the names of older versions
+_FIRST = frozenset(target.name for target in DEFAULT)  # their arrays have the names of older versions
 
 
 def values_key(target: str) -> str:
@@ -35,7 +35,7 @@ def label_key(target: str) -> str:
 
 
 def reference_key(target: str) -> str:
-    """Return the name of the array of references [G] of a target whose values are shown without them."""
+    """Return the name of the array of references [G] of a target whose values are shown without references."""
     return f"{target}_reference" if target in _FIRST else f"reference.{target}"
 
 
@@ -50,15 +50,15 @@ class TargetPredictions:
     members
         Every member's prediction [K, n].
     mean, spread
-        Over members [n], see `mean_and_spread`; the spread is 0 with one member.
+        Mean and spread over members [n], see `mean_and_spread`; the spread is 0 with one member.
     cluster
-        Index of the trajectory or family of each entry [n]: entries of one are dependent.
+        Index of the trajectory or family of each entry [n]; entries with the same index are dependent.
     size, distance, element, vector
-        What intervals depend on, see `Entries`; None where not known.
+        Quantities on which intervals depend, see `Entries`; None when not known.
     place
         Index of the structure, or of the atom, of each entry [n].
     of_atoms
-        Entries are of atoms, and not of structures.
+        Whether entries belong to atoms rather than structures.
     """
 
     label: Array
@@ -75,7 +75,7 @@ class TargetPredictions:
 
     @property
     def entries(self) -> Entries:
-        """What intervals are made from."""
+        """Input of intervals."""
         return Entries(self.spread, self.mean, self.size, self.distance, self.element, vector=self.vector)
 
     @property
@@ -93,11 +93,11 @@ class TargetPredictions:
 class SplitPredictions:
     """Predictions of one split of one dataset, by name of a target.
 
-    Those of structures that are extensive are per atom, and relative to the references of elements; those of vectors
-    and tensors are their components, end to end. ``natoms`` [G] counts atoms; ``distances`` [K, N] are those of each
-    atom to the training split in the features of each member, None of predictions made before there were any.
-    ``numbers`` [N] are atomic numbers, ``pooled`` the mean features of structures [G, H] of each member, and
-    ``rigidity`` [K, G] of its last layer; None likewise.
+    Extensive values of structures are per atom, relative to the references of elements. Vectors and tensors are their
+    components, end to end. ``natoms`` [G] counts atoms. ``distances`` [K, N] are distances of atoms to the training
+    split in the features of each member, None for predictions of versions without them. ``numbers`` [N] are atomic
+    numbers, ``pooled`` the mean features of structures [G, H] of each member, and ``rigidity`` [K, G] of its last
+    layer; None likewise.
     """
 
     targets: Mapping[str, TargetPredictions]
@@ -113,9 +113,10 @@ class SplitPredictions:
         return replace(self, targets={name: found.weighted(weights) for name, found in self.targets.items()})
 
     def placed(self, weights: Array, threshold: float) -> SplitPredictions:
-        """Return the same with the distance of each entry to the training data, in units of the threshold.
+        """Add the distance of each entry to the training data, in units of the threshold.
 
-        That of an atom is the mean over members by ``weights`` [K], that of a structure its farthest atom's.
+        The distance of an atom is the mean over members weighted by ``weights`` [K]; that of a structure is its
+        farthest atom's.
         """
         if self.distances is None:
             return self
@@ -147,12 +148,12 @@ def mean_and_spread(members: Array, weights: Array | None = None) -> tuple[Array
 
 
 def predictions_file(folder: Path, dataset: str, split: Split) -> Path:
-    """Return the place of a member's predictions of one split."""
+    """Return the path of a member's predictions of one split."""
     return folder / f"{dataset}-{split}.npz"
 
 
 def domain_file(folder: Path, dataset: str) -> Path:
-    """Return the place of what the training split of a dataset looks like to a member."""
+    """Return the path of a member's `Domain` of the training split of a dataset."""
     return folder / f"{dataset}-domain.npz"
 
 
@@ -175,7 +176,7 @@ def aggregate(
     Raises
     ------
     DataError
-        When a file is missing, holds other labels than the first member's, or is not finite.
+        When a file is missing, is not finite, or its labels differ from those of the first member.
     """
     if not members:
         raise DataError("An ensemble needs at least one member.")
@@ -211,7 +212,7 @@ def _joined(content: Sequence[Mapping[str, NDArray[np.generic]]], target: Target
     natoms, group = (content[0][key].astype(np.int64) for key in _OF_STRUCTURES)
     label = content[0][label_key(target.name)].astype(np.float64)
     members = np.stack([one[values_key(target.name)] for one in content]).astype(np.float64)
-    # Relative to the references, so that figures show what was learned; differences are the same.
+    # Relative to the references, so that figures show the learned part; differences are the same.
     zero = content[0].get(reference_key(target.name))
     if zero is not None:
         label, members = label - zero.astype(np.float64), members - zero.astype(np.float64)

@@ -1,4 +1,4 @@
-"""From the spread of an ensemble to intervals that hold: a deviation for each entry, then a conformal factor.
+"""Conversion of an ensemble's spread to valid intervals: a deviation per entry, then a conformal factor.
 
 Raw ensembles are over-confident, so their spread is corrected in three steps, for each dataset and each
 quantity on its own (a Mondrian taxonomy: Vovk, Gammerman and Shafer, 2005, section 4.5):
@@ -8,19 +8,19 @@ quantity on its own (a Mondrian taxonomy: Vovk, Gammerman and Shafer, 2005, sect
    (`FloorModel`); the last term is for vectors, whose errors grow with their length. All are of the largest likelihood
    of Student's t with four degrees of freedom, in which one wild error counts no more than a few large ones; a
    Gaussian likelihood (Busk et al., Phys. Chem. Chem. Phys. 25, 25828 (2023)) is ruled by its outliers.
-2. One factor for all of s, by the smallest miscalibration area. Where that is larger than the one of the raw spread,
-   the spread with a factor of its own takes the place of s: a calibration is never worse, on what it was fitted on.
+2. One factor for all s minimises the miscalibration area. If the area is larger than that of the raw spread,
+   the spread with its own factor replaces s. So on its own data, a calibration is never worse than the raw spread.
 3. q, the normalised split-conformal quantile of abs(error) / s with the finite-sample correction (Vovk et al., 2005;
    Angelopoulos and Bates, 2021, section 2.3.2), of entries of atoms for each element on its own where it has enough.
    The interval is mean +- q * s.
 
-What is promised, and what is not. Step 3 covers at least ``level`` when the entries it was fitted on and
-the new one are exchangeable. The force components of one structure are correlated, and so are the
-structures of one trajectory; the number of independent entries is therefore smaller than the count, and the
-coverage found on another split scatters more than a binomial count would (`metrics.coverage_error` has the
-honest width). Splits must not share a trajectory. The validation split on which we fit is also the one on which
-members stopped and were selected, which makes errors there slightly too small; only the test split, which nothing
-has seen, judges. No promise holds for structures unlike those of the dataset: there intervals grow with the distance.
+Guarantees and their limits. Step 3 covers at least ``level`` when the entries of the fit and the new one are
+exchangeable. The force components of one structure are correlated, and so are the structures of one trajectory; the
+number of independent entries is therefore smaller than the count, and the coverage found on another split scatters more
+than a binomial count would (`metrics.coverage_error` has the honest width). Splits must not share a trajectory. The fit
+uses the validation split, which also decided when members stopped and which were selected. Errors there are therefore
+slightly too small. Only the test split, which no fit uses, serves for evaluation. There is no guarantee for structures
+unlike those of the dataset; their intervals grow with the distance.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from gfm_pipeline.apps.calibrate.metrics import Array
 from gfm_pipeline.core.contracts.evaluation import FloorModel, QuantityCalibration
 from gfm_pipeline.core.errors import DataError
 
-_SAMPLE = 10_000  # entries that the likelihood is maximised on; quantiles are of all
+_SAMPLE = 10_000  # entries for the likelihood; quantiles use all entries
 _VANISHING = 0.1  # of the floor: components that all members put below it vanish by symmetry
 _SYMMETRIC = 1e-3  # of a typical vector: shorter ones vanish by symmetry
 _OF_ELEMENT = 300  # entries of an element, and
@@ -60,7 +60,7 @@ def deviation(calibration: QuantityCalibration, entries: Entries) -> Array:
 
 
 def floor_factor(model: FloorModel, entries: Entries) -> Array:
-    """Return what the floor of each entry is multiplied by [n]."""
+    """Return the factor of the floor of each entry [n]."""
     factor = np.ones(len(entries))
     if entries.size is not None and model.size_power:
         factor = factor * (entries.size / model.typical_size) ** -model.size_power
@@ -72,7 +72,7 @@ def floor_factor(model: FloorModel, entries: Entries) -> Array:
                 model.distance_power
             )
     if model.vanishing:
-        # All members put it near zero, in a known environment: it vanishes by symmetry, for the label as well.
+        # All members predict nearly zero in a known environment: the component vanishes by symmetry, also in the label.
         largest = np.hypot(entries.mean, entries.spread)
         factor = np.where(known, factor * np.minimum(1.0, largest / model.vanishing), factor)
     return factor
@@ -91,7 +91,7 @@ def halfwidth(calibration: QuantityCalibration, entries: Entries) -> Array:
 def conformal_quantile(score: Array, level: float) -> float:
     """Return the ceil((n + 1) level)-th smallest of n scores; infinite when n is too small for ``level``.
 
-    A new score, exchangeable with these, is at most that with probability ``level`` or more, for every n.
+    For every n, a new exchangeable score is at most this value with probability ``level`` or more.
     """
     # Rounding first: 0.9 * 10 is 9.000000000000002 for some levels, and ceil would take 10.
     rank = math.ceil(round((len(score) + 1) * level, 9))
@@ -103,12 +103,12 @@ def conformal_quantile(score: Array, level: float) -> float:
 def fit_calibration(
     error: Array, entries: Entries, level: float, cluster: NDArray[np.int64] | None = None
 ) -> QuantityCalibration:
-    """Fit all steps on validation entries; those of one ``cluster`` [n] depend on each other (None: none do).
+    """Fit all steps on validation entries; entries of one ``cluster`` [n] are dependent (None: all independent).
 
     Raises
     ------
     DataError
-        When there is no entry, or one is not finite.
+        When there is no entry, or an entry is not finite.
     """
     if len(error) == 0:
         raise DataError("The validation split has no label to calibrate on.", "Give it a larger share in `ingest`.")
@@ -133,7 +133,7 @@ def fit_calibration(
 
 
 def _shaped(error: Array, entries: Entries, level: float, groups: int) -> QuantityCalibration:
-    """Return scale, floor and what the floor depends on, in units in which the miscalibration area is smallest."""
+    """Return scale, floor and the floor's dependence, in units that minimise the miscalibration area."""
     per = 3 if entries.vector else 1
     chosen = _not_vanishing(entries)
     if len(error) > _SAMPLE:
@@ -158,7 +158,7 @@ def _shaped(error: Array, entries: Entries, level: float, groups: int) -> Quanti
 
 
 def _not_vanishing(entries: Entries) -> NDArray[np.int64]:
-    """Return the places of vectors that do not vanish by symmetry, which say nothing of the floor; of others, all."""
+    """Return the indices of vectors that do not vanish by symmetry; vanishing ones do not inform the floor."""
     if not entries.vector:
         return np.arange(len(entries))
     largest = np.hypot(entries.mean, entries.spread).reshape(-1, 3).max(axis=1)
@@ -168,7 +168,7 @@ def _not_vanishing(entries: Entries) -> NDArray[np.int64]:
 
 
 def _never_worse(found: QuantityCalibration, error: Array, entries: Entries) -> QuantityCalibration:
-    """Return the calibration, or the spread times a factor where that has a smaller miscalibration area."""
+    """Return the calibration, or the spread times a factor if its miscalibration area is smaller."""
     raw = metrics.miscalibration_area(error, entries.spread)
     if metrics.miscalibration_area(error, deviation(found, entries)) <= raw:
         return found
@@ -197,7 +197,7 @@ def _factor(score: Array) -> float:
 def _of_elements(
     score: Array, element: NDArray[np.int64] | None, groups: NDArray[np.int64], level: float
 ) -> dict[str, float]:
-    """Return the quantiles of elements that have entries of enough structures for one of their own."""
+    """Return the quantiles of elements with entries from enough structures."""
     if element is None:
         return {}
     found = {}

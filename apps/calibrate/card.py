@@ -167,7 +167,7 @@ def _accuracy(reports: Mapping[str, DatasetReport]) -> str:
 
 
 def _nothing(reports: Mapping[str, DatasetReport]) -> str:
-    """Return what a model that learned nothing predicts of each target."""
+    """Return the predictions of a model that learned nothing for each target."""
     texts = {target.name: target.learned_nothing for _, target, _ in _quantities(reports)}
     return "Learns nothing: " + "; ".join(f"{name}: {nothing}" for name, nothing in texts.items()) + "."
 
@@ -195,7 +195,7 @@ def _uncertainty(reports: Mapping[str, DatasetReport], level: float) -> str:
 
 
 def _scores(reports: Mapping[str, DatasetReport]) -> str:
-    """Return how good the calibrated deviation is."""
+    """Return the quality of the calibrated deviation."""
 
     def shown(value: float | None, factor: float = 1.0) -> str:
         return "-" if value is None else f"{factor * value:.3g}"
@@ -238,7 +238,7 @@ def _groups(reports: Mapping[str, DatasetReport]) -> str:
 
 
 def _differences(reports: Mapping[str, DatasetReport]) -> str:
-    """Return what was found of differences of energies."""
+    """Return the results for differences of energies."""
     rows = [
         (name, *(f"{1000.0 * x:.4g}" for x in (d.mae, d.interval_halfwidth)), f"{100 * d.coverage:.1f} %", f"{d.n:,}")
         for name, r in reports.items()
@@ -252,7 +252,7 @@ def _differences(reports: Mapping[str, DatasetReport]) -> str:
 
 
 def _domains(reports: Mapping[str, DatasetReport]) -> str:
-    """Return how structures unlike the training data are told."""
+    """Return how structures unlike the training data are detected."""
     rows = [
         (name, f"{100 * r.domain.false_alarms:g} %", f"{100 * r.domain.found:.1f} %")
         for name, r in reports.items()

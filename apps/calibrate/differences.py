@@ -1,10 +1,10 @@
-"""Intervals of differences of energies: of two structures whose compositions are proportional.
+"""Intervals of energy differences between two structures of proportional compositions.
 
-What all structures of a composition have in common cancels in a difference, so its interval is no sum of two. It is
-calibrated on pairs of validation structures of proportional compositions (elements 4 to 2 and 2 to 1, say): the
-difference is E1 - N1/N2 E2, and per atom of the first its error is the difference of the errors per atom. In place of
-the distance to the training data stands the distance of the two structures from each other, in the mean features of
-their atoms: structures that are nearly one have nearly one error. A vacancy, N - 1 atoms against N, is such a pair.
+Errors that all structures of a composition share cancel in a difference, so its interval is not the sum of two
+intervals. It is calibrated on pairs of validation structures of proportional compositions (elements 4 to 2 and 2 to 1,
+say): the difference is E1 - N1/N2 E2, and per atom of the first its error is the difference of the errors per atom. The
+distance between the two structures, in the mean features of their atoms, replaces the distance to the training data:
+nearly equal structures have nearly equal errors. A vacancy, N - 1 atoms against N, is such a pair.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from gfm_pipeline.apps.calibrate.metrics import Array, coverage, mae
 from gfm_pipeline.core.contracts.evaluation import DifferenceCalibration, DifferenceReport, QuantityCalibration
 from gfm_pipeline.core.contracts.targets import ENERGY
 
-FEWEST = 40  # pairs that a calibration needs
-_ROUNDS = 8  # pairs that each structure is in, at most
+FEWEST = 40  # smallest number of pairs for a calibration
+_ROUNDS = 8  # largest number of pairs per structure
 _MOST = 8000  # pairs
 Indices = NDArray[np.int64]
 
 
 def composition(numbers: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
-    """Return the elements of a structure and how many atoms of each there are, divided by what is common to all."""
+    """Return the elements of a structure and their numbers of atoms, divided by the greatest common divisor."""
     elements, counts = np.unique(numbers, return_counts=True)
     counts = counts // np.gcd.reduce(counts)
     return tuple((int(element), int(count)) for element, count in zip(elements, counts, strict=True))
 
 
 def pairs(kinds: Indices, seed: int = 0) -> tuple[Indices, Indices]:
-    """Return first and second structure of random pairs of one kind, from the kind of each structure [n]."""
+    """Return the first and second structures of random pairs of equal kind, from the kind of each structure [n]."""
     rng = np.random.default_rng(seed)
     first, second = [], []
     for kind in np.unique(kinds):
@@ -51,7 +51,7 @@ def pairs(kinds: Indices, seed: int = 0) -> tuple[Indices, Indices]:
 def fit_difference(
     validation: SplitPredictions, test: SplitPredictions, weights: Array, level: float
 ) -> tuple[DifferenceCalibration, DifferenceReport] | None:
-    """Return the calibration of differences from validation, and what it does on test; None of too few pairs."""
+    """Return the calibration of differences from validation, and its test results; None with too few pairs."""
     here = _differences(validation, weights)
     if here is None or len(here[0]) < FEWEST:
         return None
@@ -77,13 +77,13 @@ def difference_interval(
     Parameters
     ----------
     calibration
-        What `fit_difference` found.
+        Result of `fit_difference`.
     spread, mean
         Of the members' differences, eV per atom of the first structure.
     size
         Its atoms.
     apart
-        Distance of the two structures, see `separation`; None: not known.
+        Distance between the two structures, see `separation`; None: not known.
     outside
         Distance of the farther one to the training data, in units of the threshold: beyond 1 the interval is wider.
     """
@@ -102,7 +102,7 @@ def separation(pooled: tuple[Array, ...], weights: Array, first: Indices, second
 
 
 def _differences(split: SplitPredictions, weights: Array) -> tuple[Array, Entries, Indices] | None:
-    """Return errors, entries (with separations as distances) and clusters of pairs; None where there are none."""
+    """Return errors, entries (with separations as distances) and clusters of pairs; None without pairs."""
     energy: TargetPredictions | None = split.targets.get(ENERGY.name)
     if energy is None or split.numbers is None or energy.size is None or not len(energy.label):
         return None

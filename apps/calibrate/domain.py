@@ -1,11 +1,11 @@
 """Distance of an atom from the training data, in the features of the model.
 
-The scalar features of an atom after the last message passing layer are compared with those of all atoms of its
-element in the training split, of which means and covariances are kept, by the Mahalanobis distance with a shrunk
-covariance (after Lee et al., NeurIPS (2018), and for interatomic potentials Musielewicz et al., Chem. Mater. 36
-(2024)). A structure is as far as its farthest atom. The threshold is a conformal quantile of the validation split: a
-structure like those of the dataset is farther with a probability that is stated. A spread of members may be small
-where all of them err; this distance does not know errors, but it grows wherever the features leave the training data.
+The Mahalanobis distance with a shrunk covariance compares the scalar features of an atom after the last message passing
+layer with those of all atoms of its element in the training split, through stored means and covariances (after Lee et
+al., NeurIPS (2018), and for interatomic potentials Musielewicz et al., Chem. Mater. 36 (2024)). A structure is as far
+as its farthest atom. The threshold is a conformal quantile of the validation split: a structure like those of the
+dataset is farther with a stated probability. The spread of members may be small when all members err. The distance does
+not measure errors, but it grows when the features leave the training data.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from gfm_pipeline.models import Potential
 
 Floats = NDArray[np.float64]
 FALSE_ALARMS = 0.01  # share of structures like those of the dataset that are farther than the threshold
-_RIDGE = 1e-3  # of the mean variance: keeps directions that never vary from ruling
+_RIDGE = 1e-3  # of the mean variance: limits the influence of directions without variance
 
 
 @dataclass(frozen=True)
 class Domain:
-    """What the atoms of a training split look like to one model.
+    """Statistics of the features of a training split's atoms in one model.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Domain:
     whiten
         Upper triangular W of each element [S, H, H]: the distance of x is the length of (x - mean) W, over sqrt(H).
     rigidity
-        Of the last layer of energies, see `RigidityMoments.whiten`; None where there is none.
+        Rigidity of the last layer of energies, see `RigidityMoments.whiten`, or None.
     """
 
     elements: NDArray[np.int64]
@@ -51,7 +51,7 @@ class Domain:
     rigidity: Floats | None = None
 
     def distance(self, z: NDArray[np.int64], features: Floats) -> Floats:
-        """Return the distance of each atom [N], about 1 for those of the training split; infinite for other elements.
+        """Return the distance of each atom [N]: about 1 in the training split, infinite for unknown elements.
 
         Parameters
         ----------
@@ -63,7 +63,7 @@ class Domain:
         return np.asarray(np.linalg.norm(self.whitened(z, features), axis=1), dtype=np.float64)
 
     def whitened(self, z: NDArray[np.int64], features: Floats) -> Floats:
-        """Return the features [N, H] in which `distance` is the length; infinite for other elements."""
+        """Return the features [N, H] whose length is `distance`; infinite for unknown elements."""
         found = np.full(features.shape, np.inf)
         for k, element in enumerate(self.elements):
             of_element = z == element
@@ -73,13 +73,13 @@ class Domain:
         return found
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return what `from_arrays` reads."""
+        """Return the arrays for `from_arrays`."""
         found = {"elements": self.elements, "mean": self.mean, "whiten": self.whiten}
         return found if self.rigidity is None else {**found, "rigidity": self.rigidity}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Domain:
-        """Return the domain that `arrays` wrote."""
+        """Return the domain from the result of `arrays`."""
         return cls(
             np.asarray(arrays["elements"], dtype=np.int64),
             np.asarray(arrays["mean"], dtype=np.float64),
@@ -118,10 +118,10 @@ class FeatureMoments:
             self._of[int(element)] = n, mean, scatter
 
     def domain(self) -> Domain | None:
-        """Return the domain of what was added, None of nothing.
+        """Return the domain of the added atoms, None without atoms.
 
-        The covariance of an element with n atoms is mixed with that of all elements as n grows beyond the number of
-        features, so that a few atoms of one do not make a domain of no extent.
+        The covariance of an element is mixed with that of all elements; its own share grows as its number of atoms
+        exceeds the number of features. So an element with few atoms still has a domain of finite extent.
         """
         elements = sorted(self._of)
         if not elements:
@@ -143,8 +143,8 @@ class FeatureMoments:
 def threshold(distance: Floats, false_alarms: float = FALSE_ALARMS) -> float:
     """Return the distance beyond which a structure is out of domain, from those of validation structures [G].
 
-    A structure exchangeable with these is beyond it with probability ``false_alarms`` at most, where there are
-    1 / false_alarms - 1 structures or more; of fewer, the farthest one is the threshold.
+    With 1 / false_alarms - 1 structures or more, an exchangeable structure is beyond it with probability
+    ``false_alarms`` at most. With fewer structures, the threshold is the farthest one.
     """
     rank = min(len(distance), math.ceil(round((len(distance) + 1) * (1.0 - false_alarms), 9)))
     return float(np.partition(distance, rank - 1)[rank - 1])
@@ -152,7 +152,7 @@ def threshold(distance: Floats, false_alarms: float = FALSE_ALARMS) -> float:
 
 @contextmanager
 def recorded_features(potential: Potential, reduce: Callable[[Floats], Floats] = lambda x: x) -> Iterator[list[Floats]]:
-    """Collect the scalar features [N, H] of each batch that a model predicts, or what ``reduce`` makes of them.
+    """Collect the scalar features [N, H] of each batch that a model predicts, or the result of ``reduce`` on them.
 
     They are float64, on the CPU.
     """
@@ -169,21 +169,21 @@ def recorded_features(potential: Potential, reduce: Callable[[Floats], Floats] =
 
 
 class InOrder:
-    """Turns the features of batches, which come in the order of the atoms, into what ``of_batch`` makes of them.
+    """Applies ``of_batch`` to the features of batches, which arrive in the order of the atoms.
 
     Parameters
     ----------
     numbers
         Atomic numbers of all atoms [N].
     of_batch
-        Is given the atomic numbers [n] and the features [n, H] of a batch: `Domain.distance`, or `FeatureMoments.add`.
+        Takes the atomic numbers [n] and the features [n, H] of a batch: `Domain.distance`, or `FeatureMoments.add`.
     """
 
     def __init__(self, numbers: NDArray[Any], of_batch: Callable[[NDArray[np.int64], Floats], Floats | None]) -> None:
         self._numbers, self._of_batch, self._at = numbers, of_batch, 0
 
     def __call__(self, features: Floats) -> Floats:
-        """Return what is made of the next batch of atoms, nothing [0] where that is None."""
+        """Return the result for the next batch of atoms; an empty array [0] for None."""
         numbers = self._numbers[self._at : self._at + len(features)].astype(np.int64)
         self._at += len(features)
         found = self._of_batch(numbers, features)

@@ -31,13 +31,13 @@ class Ensemble:
     Attributes
     ----------
     path, digest
-        Where it was read, and the SHA-256 over its content.
+        Its folder or file, and the SHA-256 over its content.
     calibration
         Its members' names and the calibration of each dataset.
     members
         Averaged (EMA) parameters of each member, evaluation mode, float32.
     domains
-        By member and dataset, what the training split looks like to the member; empty of older ensembles.
+        `Domain` of the training split by member and dataset; empty for older ensembles.
     """
 
     path: Path
@@ -52,12 +52,12 @@ class Ensemble:
 
 
 def member_weights(calibration: EnsembleCalibration, dataset: str) -> Array:
-    """Return the weight of each member [K], in the order of ``calibration.members``; none written means equal ones.
+    """Return the weight of each member [K], in the order of ``calibration.members``; equal weights by default.
 
     Raises
     ------
     IntegrityError
-        When they are of other members, negative, or do not sum to one.
+        When the weights belong to other members, are negative, or do not sum to one.
     """
     names, found = calibration.members, calibration.datasets[dataset].weights
     if not found:
@@ -71,12 +71,12 @@ def member_weights(calibration: EnsembleCalibration, dataset: str) -> Array:
 
 
 def find_ensemble(path: Path) -> Path:
-    """Return ``path`` if it is a published ensemble, else the newest one of the campaign in ``path``.
+    """Return ``path`` if it is a published ensemble, else the newest ensemble of the campaign in ``path``.
 
     Raises
     ------
     IntegrityError
-        When there is none.
+        When there is no ensemble.
     """
     if (path / CALIBRATION_FILE).is_file():
         return path

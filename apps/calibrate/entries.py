@@ -12,7 +12,7 @@ from gfm_pipeline.apps.calibrate.metrics import Array
 
 @dataclass(frozen=True)
 class Entries:
-    """Entries of one target, n of them: a number per structure or per atom, or the components of vectors and tensors.
+    """The n entries of one target: one number per structure or atom, or the components of vectors and tensors.
 
     Attributes
     ----------
@@ -26,9 +26,9 @@ class Entries:
         Distance to the training data [n], of the atom or of the structure's farthest one, in units of the threshold of
         the domain; None: not known.
     element
-        Atomic number [n] of entries of atoms; None of structures, or where not known.
+        Atomic number [n] of entries of atoms; None for structures, or when not known.
     vector
-        Each three entries are the components of one vector.
+        Whether each three entries are the components of one vector.
     """
 
     spread: Array
@@ -40,13 +40,13 @@ class Entries:
 
     @property
     def length(self) -> Array | None:
-        """Length of the mean vector that a component is of [n]; None of what is no vector."""
+        """Length of the mean vector of each component [n]; None for other entries."""
         if not self.vector:
             return None
         return np.repeat(np.linalg.norm(self.mean.reshape(-1, 3), axis=1), 3)
 
     def take(self, chosen: NDArray[np.int64]) -> Entries:
-        """Return some vectors, or some entries of what is no vector, by their place among them."""
+        """Return some vectors, or some other entries, by index."""
         which = (3 * chosen[:, None] + np.arange(3)).reshape(-1) if self.vector else chosen
 
         def of(values: Array | None) -> Array | None:

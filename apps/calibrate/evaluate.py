@@ -1,4 +1,4 @@
-"""Fit on validation, judge on test: the report and the figure data of one quantity."""
+"""Fit on validation, evaluate on test: the report and the figure data of one quantity."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ UNLABELLED = QuantityReport(
 
 @dataclass(frozen=True)
 class QuantityEvaluation:
-    """Calibration, its judgement on the test split, and arrays to draw.
+    """Calibration, its evaluation on the test split, and arrays for figures.
 
     ``figure`` holds ``label``, ``mean``, ``spread`` and ``deviation`` (calibrated), each [at most 3000] drawn at random
     from the test split, and ``curve_expected``, ``curve_raw``, ``curve_calibrated`` [101] over all of it.
@@ -93,7 +93,7 @@ def _finite(value: float) -> float | None:
 
 
 def figure_data(test: TargetPredictions, calibration: QuantityCalibration, seed: int) -> dict[str, Array]:
-    """Return what parity, spread and calibration figures need, at most `FIGURE_POINTS` entries."""
+    """Return the data of parity, spread and calibration figures, at most `FIGURE_POINTS` entries."""
     n = len(test.label)
     chosen = np.arange(n)
     if n > FIGURE_POINTS:
@@ -112,14 +112,14 @@ def figure_data(test: TargetPredictions, calibration: QuantityCalibration, seed:
 
 
 def unlabelled(level: float) -> QuantityEvaluation:
-    """Return what is found of a target without labels."""
+    """Return the evaluation of a target without labels."""
     return QuantityEvaluation(QuantityCalibration(0.0, 0.0, 0.0, level, 0, False), UNLABELLED, {})
 
 
 def evaluate(
     validation: TargetPredictions, test: TargetPredictions, level: float, null_mae: float, seed: int
 ) -> QuantityEvaluation:
-    """Fit on ``validation``, judge on ``test``; without labels in either, ``n`` is 0 and there is no figure."""
+    """Fit on ``validation``, evaluate on ``test``; if either lacks labels, ``n`` is 0 and there is no figure."""
     if not len(validation.label) or not len(test.label):
         return unlabelled(level)
     calibration = fit_calibration(validation.error, validation.entries, level, validation.cluster)

@@ -65,11 +65,11 @@ def _check(spec: CalibrateSpec) -> None:
 
 
 def _copy_member(member: MemberRef, folder: Path) -> ModelCard:
-    """Publish what predicting needs of a checkpoint, without the optimiser's state, and return its card."""
+    """Publish the parts of a checkpoint needed for prediction, without the optimiser's state; return its card."""
     source = Path(member.checkpoint)
     manifest = verify(source, digests=True)
     target = folder / MEMBERS_FOLDER / member.name
-    # The checkpoint's own manifest tells how long training took: copied, equal ensembles would differ.
+    # The checkpoint's own manifest contains the time of training: with a copy, equal ensembles would differ.
     with publishing(target, manifest.producer) as place:
         for name in (CARD_FILE, WEIGHTS_FILE):
             shutil.copyfile(source / name, place / name)
@@ -78,7 +78,7 @@ def _copy_member(member: MemberRef, folder: Path) -> ModelCard:
 
 @dataclass(frozen=True)
 class _Judged:
-    """What was found of one dataset: the report, the calibration, and the arrays that figures are drawn from."""
+    """Results for one dataset: the report, the calibration, and the arrays for figures."""
 
     report: DatasetReport
     calibration: DatasetCalibration
@@ -86,7 +86,7 @@ class _Judged:
 
 
 def _judge(spec: CalibrateSpec, statistics: DatasetStatistics, targets: Sequence[Target]) -> _Judged:
-    """Fit weights, calibration and domain of one dataset on validation, and judge them on test."""
+    """Fit weights, calibration and domain of one dataset on validation, and evaluate them on test."""
     name = statistics.name
     validation = aggregate(spec.members, name, Split.VALIDATION, targets)
     shares = fit_weights(validation)
@@ -138,12 +138,12 @@ def _judge(spec: CalibrateSpec, statistics: DatasetStatistics, targets: Sequence
 def _domain(
     validation: SplitPredictions, test: SplitPredictions, shares: Array
 ) -> tuple[DomainCalibration, DomainReport] | None:
-    """Return the threshold of the distance, and what it does on the test split; None where it is not known."""
+    """Return the threshold of the distance, and its test results; None when distances are not known."""
     if validation.distances is None or test.distances is None or not len(validation.natoms):
         return None
     here, there = (farthest(shares @ p.distances, p.natoms) for p in (validation, test) if p.distances is not None)
     limit = threshold(here)
-    if not np.isfinite(limit):  # elements of validation that the sample of the training split has not
+    if not np.isfinite(limit):  # elements of validation outside the sample of the training split
         return None
     enough = (len(here) + 1) * FALSE_ALARMS >= 1.0
     report = DomainReport(FALSE_ALARMS, float(np.mean(there > limit)) if len(there) else 0.0)
@@ -151,7 +151,7 @@ def _domain(
 
 
 def _copy_domains(spec: CalibrateSpec, folder: Path) -> None:
-    """Copy what the training splits look like to each member."""
+    """Copy the domains of each member."""
     for member in spec.members:
         for ref in spec.datasets:
             source = domain_file(Path(member.predictions), ref.name)
@@ -164,13 +164,13 @@ def _copy_domains(spec: CalibrateSpec, folder: Path) -> None:
 
 
 def _facts(dataset: Dataset) -> dict[str, Any]:
-    """Return what is to be known of a dataset where it is not at hand: statistics, provenance and digest."""
+    """Return the facts of a dataset for use without the dataset: statistics, provenance and digest."""
     provenance = read_manifest(dataset.path).meta.get("provenance", {})
     return {"digest": dataset.digest, "provenance": provenance, "statistics": to_plain(dataset.statistics)}
 
 
 def calibrate(spec: CalibrateSpec, task: Task) -> CalibrateResult:
-    """Fit weights and calibration on validation, judge on test, publish the ensemble and its model card."""
+    """Fit weights and calibration on validation, evaluate on test, publish the ensemble and its model card."""
     begun = time.monotonic()
     _check(spec)
     output = Path(spec.output)

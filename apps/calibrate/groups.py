@@ -1,4 +1,4 @@
-"""Coverage of groups of the test split: by element and by size, with the error that dependent entries leave."""
+"""Coverage of groups of the test split, by element and by size, with an error for dependent entries."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def size_class(natoms: int) -> str:
 
 
 def bootstrap_error(inside: Array, counts: Array, seed: int = 0) -> float:
-    """Return the standard error of a coverage from clusters, of which ``inside`` of ``counts`` entries [C] are covered.
+    """Return the standard error of a coverage from clusters with ``inside`` of ``counts`` entries [C] covered.
 
-    The standard deviation over samples of whole clusters with replacement. Never below 1 / (C + 2): where all or none
-    are inside, that share is still to be expected on the other side. One cluster tells nothing: 0.5.
+    It is the standard deviation over samples of whole clusters with replacement, and at least 1 / (C + 2), the expected
+    share on the other side when all or no clusters are inside. For one cluster it is 0.5.
     """
     clusters = len(counts)
     if clusters < 2:
@@ -41,7 +41,7 @@ def bootstrap_error(inside: Array, counts: Array, seed: int = 0) -> float:
 
 
 def group_coverages(error: Array, halfwidth: Array, test: TargetPredictions) -> tuple[GroupCoverage, ...]:
-    """Return the coverage by element and by class of size; none where there is one group only."""
+    """Return the coverage by element and by class of size; nothing for a single group."""
     inside = np.abs(error) <= halfwidth
     found = []
     for by in (_elements(test), _sizes(test)):

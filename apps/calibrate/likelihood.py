@@ -12,11 +12,11 @@ from gfm_pipeline.apps.calibrate.entries import Entries
 from gfm_pipeline.apps.calibrate.metrics import Array
 from gfm_pipeline.core.contracts.evaluation import FloorModel
 
-_FREEDOM = 4.0  # degrees of freedom: tails that real errors have
+_FREEDOM = 4.0  # degrees of freedom: tails as heavy as those of real errors
 _LOW, _HIGH = -20.0, 12.0  # bounds of the log-variances, relative to the data's own scale
-_SMALLEST_ERROR = 1e-9  # eV/atom or eV/Angstrom: errors of zero would make a floor of zero
+_SMALLEST_ERROR = 1e-9  # eV/atom or eV/Angstrom: zero errors would give a zero floor
 _PULL = 1.0  # towards powers of zero, in units of one independent group
-_VARIED = 1.2  # sizes, or distances, whose largest and smallest tenth differ less determine no power
+_VARIED = 1.2  # smallest difference between the extreme tenths of sizes, or distances, that determines a power
 _LARGEST_POWERS = 1.0, 3.0  # of the size: errors that only add up as those of a mean do; of the distance
 
 
@@ -31,7 +31,7 @@ class _Terms:
     distance: Array
 
     def likelihood(self, theta: Array, pull: float) -> tuple[float, Array]:
-        """Return the mean negative log-likelihood, with the pull on powers, and its gradient.
+        """Return the mean negative log-likelihood, with the prior on powers, and its gradient.
 
         ``theta``: logarithms of the squares of scale, floor and relative error, and the powers of size and distance.
         """
@@ -54,9 +54,9 @@ class _Terms:
 
 
 def fit_shape(error: Array, entries: Entries, groups: int) -> tuple[float, float, FloorModel]:
-    """Return scale, floor and what the floor depends on, up to one factor of all deviations.
+    """Return scale, floor and the floor's dependence, up to one factor of all deviations.
 
-    Without any spread (one member) the scale is 0. Powers of what does not vary are 0.
+    Without spread (one member) the scale is 0. Powers of constant quantities are 0.
 
     Parameters
     ----------
@@ -65,14 +65,14 @@ def fit_shape(error: Array, entries: Entries, groups: int) -> tuple[float, float
     entries
         The same entries.
     groups
-        Independent ones among them: few of them determine no powers.
+        Number of independent groups among them; few groups determine no powers.
     """
     wider = 1.0 if entries.distance is None else np.maximum(1.0, entries.distance)
     errors = error / wider
     size, typical_size = _logarithms(entries.size)
     distance, typical_distance = _logarithms(None if entries.distance is None else np.minimum(1.0, entries.distance))
     length = entries.length
-    # Everything is divided by the data's own scale, so that one start suits eV and meV alike.
+    # All values are divided by the data's own scale, so that one starting point suits eV and meV.
     unit = max(float(np.median(np.abs(errors))), 1e-3 * math.sqrt(float(np.mean(np.square(errors)))), _SMALLEST_ERROR)
     units = [_unit(entries.spread), 0.0 if length is None else _unit(length)]
     n = len(errors)
@@ -105,12 +105,12 @@ def fit_shape(error: Array, entries: Entries, groups: int) -> tuple[float, float
 
 
 def _unit(values: Array) -> float:
-    """Return a typical size of values that are not negative; 0 where there are none but zeros."""
+    """Return a typical size of non-negative values; 0 if all are zero."""
     return float(np.median(values)) or math.sqrt(float(np.mean(np.square(values))))
 
 
 def _logarithms(values: Array | None) -> tuple[Array | None, float]:
-    """Return logarithms over the median, and the median; None where they are not known or hardly vary."""
+    """Return logarithms relative to the median, and the median; None for unknown or nearly constant values."""
     if values is None or not np.isfinite(values).all() or values.min() <= 0.0:
         return None, 1.0
     typical = float(np.median(values))

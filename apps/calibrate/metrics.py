@@ -1,4 +1,4 @@
-"""How good predictions and their stated spreads are: errors, scores and calibration, in numpy alone.
+"""Quality of predictions and their spreads: errors, scores and calibration, in numpy alone.
 
 Every function takes one-dimensional float arrays of equal length: ``error`` = prediction - label,
 ``spread`` = the predictive standard deviation of the same entry, in the same unit.
@@ -59,10 +59,10 @@ def coverage(error: Array, halfwidth: Array) -> float:
 def coverage_error(error: Array, halfwidth: Array, cluster: NDArray[np.int64]) -> float:
     """Return the standard error of `coverage` when entries of one cluster are dependent.
 
-    Cluster-robust ("sandwich") error of a mean, Liang and Zeger, Biometrika 73, 13 (1986): entries of a
-    cluster (a trajectory, a parent cell) may depend on each other in any way, clusters do not. It is never below
-    1 / (clusters + 2): when all of them are inside, that share outside is still to be expected (Laplace). A
-    single cluster tells nothing of the spread between clusters; its error is 0.5, the largest a share can have.
+    Cluster-robust ("sandwich") error of a mean, Liang and Zeger, Biometrika 73, 13 (1986): entries of a cluster (a
+    trajectory, a parent cell) may depend on each other in any way, clusters do not. It is at least 1 / (clusters + 2),
+    the expected share outside when all are inside (Laplace). A single cluster has no information about the spread
+    between clusters; its error is 0.5, the largest error of a share.
     """
     inside = (np.abs(error) <= halfwidth).astype(np.float64)
     names, index = np.unique(cluster, return_inverse=True)
@@ -89,9 +89,9 @@ def calibration_curve(error: Array, spread: Array, points: int = 101) -> tuple[A
 
 
 def miscalibration_area(error: Array, spread: Array, points: int = 101) -> float:
-    """Return the area between `calibration_curve` and the diagonal: 0 is right, 0.5 the worst.
+    """Return the area between `calibration_curve` and the diagonal: 0 is best, 0.5 is worst.
 
-    Centred intervals, as uncertainty-toolbox has it; with one-sided quantiles the number is about half.
+    It uses centred intervals, like uncertainty-toolbox; with one-sided quantiles the number is about half.
     """
     expected, observed = calibration_curve(error, spread, points)
     gap = observed - expected
@@ -104,21 +104,21 @@ def miscalibration_area(error: Array, spread: Array, points: int = 101) -> float
 
 
 def calibration_error(error: Array, spread: Array, points: int = 101) -> float:
-    """Return the root mean square distance of `calibration_curve` from the diagonal: 0 is right."""
+    """Return the root mean square distance of `calibration_curve` from the diagonal: 0 is best."""
     expected, observed = calibration_curve(error, spread, points)
     return rmse(observed - expected)
 
 
 def sharpness(spread: Array) -> float:
-    """Return the root mean variance that is stated; the smaller the better, of two that are calibrated alike."""
+    """Return the root mean predicted variance; of two equally calibrated predictions, the smaller is better."""
     return rmse(np.maximum(spread, SMALLEST_SPREAD))
 
 
 def ence(error: Array, spread: Array, bins: int = 20) -> float:
     """Return the expected normalised calibration error over bins of equal count, ordered by spread.
 
-    Mean over bins of abs(RMV - RMSE) / RMV, with RMV the root mean variance stated and RMSE the error
-    found (Levi et al., Sensors 22, 5540 (2022), eq. 8). 0 is right. Fewer bins are used below 10 entries a bin.
+    Mean over bins of abs(RMV - RMSE) / RMV, with the root mean predicted variance RMV and the observed error RMSE (Levi
+    et al., Sensors 22, 5540 (2022), eq. 8). 0 is best. There are fewer bins if a bin would have fewer than 10 entries.
     """
     s = np.maximum(spread, SMALLEST_SPREAD)
     order = np.argsort(s, kind="stable")

@@ -60,15 +60,15 @@ def predict_columns(
 
     References are added in float64: energies are total energies.
 
-    The model's weights must be on ``device``. ``edges`` are those of ``columns``, stored within the model's cutoff or
-    more; None: they are listed, by ``neighbor_list``.
+    The model's weights must be on ``device``. ``edges`` are the stored edges of ``columns`` within the model's cutoff
+    or more; None: ``neighbor_list`` lists them.
 
     Raises
     ------
     DataError
         When the model has no head for ``dataset``, or an element has no reference energy.
     StopRequested
-        Between two batches, when ``task`` was asked to stop.
+        Between two batches, after a request to stop ``task``.
     """
     if dataset not in model.datasets:
         raise DataError(f"The model has no head for dataset {dataset!r}, only {', '.join(model.datasets)}.")
@@ -98,7 +98,7 @@ def _batches(
     neighbor_list: NeighborListFn,
     before: int = 0,
 ) -> Iterator[tuple[slice, Batch]]:
-    """Yield batches and which structures they are; ``before`` more of the stored ``edges`` come first."""
+    """Yield batches and their structures; ``before`` structures precede them in the stored ``edges``."""
     references = model.card.references_of(model.datasets[head])
     for first in range(0, len(columns), _CHUNK):
         chosen = np.arange(first, min(first + _CHUNK, len(columns)))
@@ -112,7 +112,7 @@ def _batches(
 def _arrays(
     model: TrainedModel, columns: Columns, dataset: str, values: Mapping[str, NDArray[np.float64]]
 ) -> dict[str, NDArray[np.generic]]:
-    """Return what is published of one split: predictions and labels of each target, and what figures need."""
+    """Return the published arrays of one split: predictions and labels of each target, and data for figures."""
     labels = {**columns.graph_labels, **columns.atom_labels}
     found: dict[str, NDArray[np.generic]] = {
         "natoms": columns.natoms,
@@ -133,7 +133,7 @@ def _arrays(
 def _domain(
     model: TrainedModel, dataset: Dataset, spec: PredictSpec, task: Task, neighbor_list: NeighborListFn
 ) -> Domain | None:
-    """Return what all atoms of the training split look like to the model; None of models without features of atoms.
+    """Return the domain of all atoms of the training split; None for models without features of atoms.
 
     Some thousands of structures are in memory at a time.
     """

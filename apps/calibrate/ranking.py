@@ -1,6 +1,6 @@
-"""How well an uncertainty ranks: whether it is large where errors are, or where structures are unlike the data.
+"""Quality of the ranking by an uncertainty: whether it is large for large errors, or for unfamiliar structures.
 
-Every function takes one-dimensional float arrays; the larger a value of ``uncertainty``, the more doubtful its entry.
+Every function takes one-dimensional float arrays; a larger value of ``uncertainty`` marks a less certain entry.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ Bools = NDArray[np.bool_]
 
 
 def worst(error: Array, share: float = WORST_SHARE) -> Bools:
-    """Return which entries [n] have the largest absolute errors: ``share`` of them, more where errors are equal."""
+    """Return which entries [n] have the largest absolute errors: ``share`` of all, or more for equal errors."""
     size = np.abs(error)
     return size > np.quantile(size, 1.0 - share) if len(size) else np.zeros(0, dtype=bool)
 
 
 def auroc(uncertainty: Array, positive: Bools) -> float:
-    """Return the probability that a ``positive`` entry is more doubtful than another one; equal values count half.
+    """Return the probability that a ``positive`` entry is less certain than another; equal values count half.
 
-    That is the area under the receiver operating characteristic; 0.5 is chance, NaN where one side is empty.
+    This is the area under the receiver operating characteristic; 0.5 is chance, NaN when one side is empty.
     """
     n, m = int(np.count_nonzero(positive)), int(np.count_nonzero(~positive))
     if not n or not m:
@@ -36,7 +36,7 @@ def auroc(uncertainty: Array, positive: Bools) -> float:
 def auprc(uncertainty: Array, positive: Bools) -> float:
     """Return the average precision: the area under precision over recall, as a sum of steps; chance is the share.
 
-    Entries of one value are found together. NaN where nothing is ``positive``.
+    Entries of equal value are found together. NaN without ``positive`` entries.
     """
     if not positive.any():
         return float("nan")
@@ -50,9 +50,8 @@ def auprc(uncertainty: Array, positive: Bools) -> float:
 def ause(error: Array, uncertainty: Array, steps: int = 100) -> float:
     """Return the area between the sparsification curves of ``uncertainty`` and of the errors themselves; 0 is best.
 
-    The curve is the mean absolute error of what is left when a share of the entries, the most doubtful ones, is taken
-    away, over the mean absolute error of all (Ilg et al., ECCV (2018)); the share runs over ``steps`` equal steps. A
-    random order has about half of what the errors have in hand.
+    The curve is the mean absolute error without the least certain share of the entries, divided by the mean absolute
+    error of all (Ilg et al., ECCV (2018)). The share runs over ``steps`` equal steps.
     """
     size = np.abs(error)
     if not len(size) or not size.any():

@@ -23,23 +23,23 @@ from gfm_pipeline.models import Potential
 from gfm_pipeline.models.potential import part_name
 from gfm_pipeline.models.readout import Features, ScalarHead
 
-_RIDGE = 1e-6  # of the mean square: directions that no training structure has are uncertain, and not infinitely so
+_RIDGE = 1e-6  # of the mean square: limits the uncertainty of directions absent from the training structures
 
 
 @dataclass(frozen=True)
 class MemberEvidence:
-    """What is known of the predictions of one target, by K members.
+    """Information about the predictions of one target by K members.
 
     Attributes
     ----------
     target
-        What is predicted.
+        The predicted target.
     members
         Values [K, ...].
     weights
         Share of each member in the mean [K].
     rigidity
-        Of each value that is of a structure [K, ...], see `Rigidity`; None where it is not known.
+        Rigidity of each value of a structure [K, ...], see `Rigidity`; None when not known.
     """
 
     target: Target
@@ -49,17 +49,17 @@ class MemberEvidence:
 
 
 class UncertaintyMeasure(ABC):
-    """What the raw spread of predictions is."""
+    """A definition of the raw spread of predictions."""
 
     needs_rigidity = False
 
     @abstractmethod
     def spread(self, evidence: MemberEvidence) -> Array:
-        """Return the spread of each value [...], not negative; its unit is free, calibration scales it."""
+        """Return the non-negative spread of each value [...] in any unit, since calibration scales it."""
 
 
 class EnsembleSpread(UncertaintyMeasure):
-    """The standard deviation of the members; one member has none."""
+    """The standard deviation of the members; zero for one member."""
 
     def spread(self, evidence: MemberEvidence) -> Array:
         """See `UncertaintyMeasure.spread`."""
@@ -67,9 +67,9 @@ class EnsembleSpread(UncertaintyMeasure):
 
 
 class LastLayerRigidity(UncertaintyMeasure):
-    """Last-layer prediction rigidity of energies, which one member has (Bigi et al., MLST 5, 045010 (2024)).
+    """Last-layer prediction rigidity of energies, also for one member (Bigi et al., MLST 5, 045010 (2024)).
 
-    Other targets have no spread: their intervals know the distance to the training data and the length of vectors.
+    Other targets have no spread; their intervals depend on the distance to the training data and the length of vectors.
     """
 
     needs_rigidity = True
@@ -89,7 +89,7 @@ class LastLayerRigidity(UncertaintyMeasure):
 def measured(
     split: SplitPredictions, measure: UncertaintyMeasure, targets: Sequence[Target], weights: Array
 ) -> SplitPredictions:
-    """Return predictions with their mean by ``weights`` [K], and the spread that a measure gives."""
+    """Return predictions with their mean weighted by ``weights`` [K], and the spread of a measure."""
     found = {}
     for target in targets:
         weighted = split.targets[target.name].weighted(weights)
@@ -114,7 +114,7 @@ class RigidityMoments:
         self._n += len(x)
 
     def whiten(self) -> Array | None:
-        """Return W [H + 1, H + 1]: the rigidity of inputs x is the length of (x, 1) W. None of nothing."""
+        """Return W [H + 1, H + 1]: the rigidity of inputs x is the length of (x, 1) W. None without structures."""
         if not self._n:
             return None
         mean = self._sum / self._n
@@ -123,7 +123,7 @@ class RigidityMoments:
 
 
 def rigidity(whiten: Array, inputs: Array) -> Array:
-    """Return the deviation of a linear last layer's output [G], up to one factor, from mean inputs [G, H]."""
+    """Return the deviation of a linear last layer's output [G], up to one factor, for mean inputs [G, H]."""
     return np.asarray(np.linalg.norm(_with_bias(inputs) @ whiten, axis=1), dtype=np.float64)
 
 
@@ -133,7 +133,7 @@ def _with_bias(inputs: Array) -> Array:
 
 @contextmanager
 def recorded_last_layer(potential: Potential) -> Iterator[list[Array]]:
-    """Collect what the last layer of energies reads of each atom [N, H], batch by batch; nothing of other heads."""
+    """Collect the input of the last layer of energies for each atom [N, H], batch by batch; nothing for other heads."""
     found: list[Array] = []
     if ENERGY not in potential.spec.targets:
         yield found

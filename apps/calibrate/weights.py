@@ -6,14 +6,14 @@ ensemble's forces stay minus the gradient of its energy. They minimise, on the v
 
     mean over quantities of h(weighted error) + strength / G * (K * sum(w**2) - 1),
 
-h the mean pseudo-Huber loss in units of the plain mean's absolute error on that quantity: close to the absolute error
-that is reported, where squares would let the few strained structures, whose force errors are a hundred times
-the usual ones, choose the members. The second term pulls towards equal weights, the less the more independent
-groups G (trajectories, parent cells) there are. `effective_members` never falls below the root of K: one lucky
-member cannot be the ensemble, and its spread keeps something to measure.
+where h is the mean pseudo-Huber loss in units of the plain mean's absolute error on that quantity. It is close to the
+reported absolute error. With squares, a few strained structures, whose force errors are a hundred times larger than
+usual, would decide the weights. The second term pulls towards equal weights; it weakens with the number G of
+independent groups (trajectories, parent cells). `effective_members` never falls below the root of K, so one lucky
+member cannot become the whole ensemble, and the ensemble keeps a spread.
 
-The K - 1 numbers are fitted on the split the calibration is fitted on too, which makes errors there slightly
-too small, as selecting members on it does; the test split, which nothing has seen, judges.
+The fit of the K - 1 numbers uses the same split as the calibration. This makes errors there slightly too small, like
+the selection of members on it. The test split, which no fit uses, serves for evaluation.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from gfm_pipeline.apps.calibrate.metrics import Array, mae
 #: weights on average at every size, and at worst 5 % worse with 5 groups and 1 % with 10 (0: 18 % and 3 %).
 STRENGTH = 1.0
 
-_ELBOW = 0.2  # where the loss turns from square to absolute, in units of the plain mean's absolute error
+_ELBOW = 0.2  # transition of the loss from square to absolute, in units of the plain mean's absolute error
 _NEGLIGIBLE = 0.01  # of an equal share: a member with less is not worth computing
 _EQUAL = 1e-6  # weights this close to equal ones are equal
-_CANCELLED = 1e-3  # of the members' own error: a unit below this would be a mean that is right by chance
+_CANCELLED = 1e-3  # of the members' own error: smallest unit, in case the mean is right by chance
 
 
 def effective_members(weights: Array) -> float:
@@ -45,7 +45,7 @@ def effective_members(weights: Array) -> float:
 
 
 def fit_weights(validation: SplitPredictions, strength: float = STRENGTH) -> Array:
-    """Return the weight of each member [K]: not negative, sum 1, exactly equal where nothing speaks against it.
+    """Return the weight of each member [K]: not negative, sum 1, exactly equal unless the data favour others.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def fit_weights(validation: SplitPredictions, strength: float = STRENGTH) -> Arr
 
 
 def _in_units(error: Array) -> Array | None:
-    """Return members' errors [K, n] in units of their plain mean's; None when nobody errs."""
+    """Return the errors of members [K, n] in units of the error of their plain mean; None without errors."""
     members = float(np.mean(np.abs(error)))
     unit = max(mae(error.mean(axis=0)), _CANCELLED * members)
     return error / unit if unit > 0.0 else None
@@ -85,9 +85,9 @@ def _minimise(errors: list[Array], pull: float) -> Array:
             slope = slope + error @ (left / root) / (left.size * len(errors))
         return value, slope
 
-    # A little inside, so that dropping negligible shares cannot break what is promised.
+    # A little inside the bound, so that dropping negligible shares cannot violate it.
     largest = (1.0 - 2.0 * _NEGLIGIBLE) / math.sqrt(k)
-    constraints: Any = (  # dicts of functions, which no type describes closely
+    constraints: Any = (  # dicts of functions without a precise type
         {"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": lambda _: np.ones(k)},
         {"type": "ineq", "fun": lambda w: largest - w @ w, "jac": lambda w: -2.0 * w},
     )

@@ -1,4 +1,4 @@
-"""Program: facts, records, checks and exports of a published dataset; no BP file is opened before its manifest is."""
+"""Program: facts, records, checks and exports of a published dataset; checks the manifest before any BP file."""
 
 from __future__ import annotations
 
@@ -107,14 +107,14 @@ def _line(columns: Columns, g: int, origins: Origins) -> RecordLine:
 
 
 def verify(dataset: Dataset) -> dict[str, Any]:
-    """Compare what the files hold with statistics, layout and the digest of the content; bytes were checked before.
+    """Compare the content of the files with statistics, layout and digest; the caller has checked the bytes.
 
-    Stored edges must be of the structures and no longer than their cutoff.
+    Stored edges must belong to the structures and be no longer than their cutoff.
 
     Raises
     ------
     IntegrityError
-        Naming the first thing that is not as published.
+        Naming the first difference from the published state.
     """
     counts = dataset.statistics.n_structures
     content = ContentDigest()
@@ -151,12 +151,12 @@ def verify(dataset: Dataset) -> dict[str, Any]:
 
 
 def inspect(spec: InspectSpec) -> Any:
-    """Do what is asked.
+    """Run the requested action.
 
     Raises
     ------
     IntegrityError
-        When the folder is not a dataset as it was published.
+        When the folder is not an intact published dataset.
     """
     dataset = Dataset.open(Path(spec.folder), digests=spec.action == "verify")
     if spec.action == "info":

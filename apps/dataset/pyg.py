@@ -23,18 +23,18 @@ class PygSplit(PygDataset):  # type: ignore[misc]  # PyTorch Geometric is typed 
     Each is a ``Data`` with ``z`` [N] atomic numbers, ``pos`` [N, 3] (Angstrom), ``cell`` [1, 3, 3] (rows are lattice
     vectors; zero where there is none), ``pbc`` [1, 3], ``edge_index`` [2, E] (source, target), ``edge_vec`` [E, 3] from
     source to target with periodic images included, and each label by the name of its target, without its reference:
-    ``energy`` [1] (eV), ``forces`` [N, 3] (eV/Angstrom), and what else the dataset has. A label that is missing is NaN.
+    ``energy`` [1] (eV), ``forces`` [N, 3] (eV/Angstrom), and the dataset's other labels. A missing label is NaN.
 
     Parameters
     ----------
     dataset
-        A dataset that was checked.
+        A checked dataset.
     split
         Which part of it.
     cutoff
         Edges join all pairs closer than this (Angstrom).
     transform
-        As PyTorch Geometric takes it.
+        Transform of PyTorch Geometric.
     """
 
     def __init__(self, dataset: Dataset, split: Split, cutoff: float, transform: Any = None) -> None:
@@ -71,12 +71,12 @@ class PygSplit(PygDataset):  # type: ignore[misc]  # PyTorch Geometric is typed 
 
 
 def to_pyg(dataset: Dataset, split: str, cutoff: float, transform: Any = None) -> PygSplit:
-    """Return a split of a dataset for PyTorch Geometric; `PygSplit` says what its graphs hold.
+    """Return a split of a dataset for PyTorch Geometric; `PygSplit` describes its graphs.
 
     Raises
     ------
     DataError
-        When there is no split of that name.
+        When no split has that name.
     """
     if split not in SPLITS:
         raise DataError(f"There is no split {split!r}.", f"Use one of: {', '.join(SPLITS)}.")

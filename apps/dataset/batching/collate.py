@@ -1,7 +1,7 @@
 """Batches gathered from tables of structures, without a loop over structures, atoms or edges.
 
-What a stretch of training needs is gathered at once, in the order of its batches, which are then pieces of the same
-arrays: of small structures, calls cost more than copies.
+The data of several batches are gathered at once, in the order of the batches, which are then pieces of the same arrays.
+For small structures, calls cost more than copies.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gfm_pipeline.apps.dataset.batching.graph_table import GraphTable
 from gfm_pipeline.apps.dataset.store.columns import Labels, flat_ranges
 from gfm_pipeline.models.batch import Batch
 
-AT_ONCE = 1 << 20  # edges, or atoms, gathered together: bounds what is in memory beside tables and batches
+AT_ONCE = 1 << 20  # edges, or atoms, gathered together: bounds the memory in addition to tables and batches
 
 Indices = NDArray[np.int64]
 
@@ -29,9 +29,9 @@ def collate(tables: Sequence[GraphTable], table_index: Indices, graph_index: Ind
     Parameters
     ----------
     tables
-        The tables indices count in.
+        The tables to which the indices refer.
     table_index, graph_index
-        Which table and which structure of it [B].
+        Table of each structure, and its index there [B].
 
     Returns
     -------
@@ -44,7 +44,7 @@ def collate(tables: Sequence[GraphTable], table_index: Indices, graph_index: Ind
 def collate_batches(
     tables: Sequence[GraphTable], table_index: Indices, graph_index: Indices, sizes: Sequence[int]
 ) -> list[Batch]:
-    """Gather structures into batches of ``sizes``, end to end; see `collate`, of which each is a result."""
+    """Gather structures into consecutive batches of ``sizes``, each as from `collate`."""
     drawn = _Drawn.of(tables, np.asarray(table_index), np.asarray(graph_index))
     ends = np.cumsum(np.asarray(sizes, dtype=np.int64))
     found: list[Batch] = []
@@ -56,7 +56,7 @@ def collate_batches(
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Structures that were drawn [B]: the table, first atom and edge there, their numbers, attributes and labels."""
+    """Drawn structures [B]: table, first atom and edge there, their numbers, attributes and labels."""
 
     table: Indices
     natoms: Indices
@@ -99,7 +99,7 @@ def _empty(shapes: Mapping[str, tuple[int, ...]], rows: int) -> dict[str, NDArra
 
 
 def _groups(drawn: _Drawn, ends: Indices) -> Iterator[tuple[int, int]]:
-    """Yield first and last batch, that excluded, of those that are gathered together."""
+    """Yield the start and end of each run of batches that are gathered together."""
     rows = np.concatenate([[0], np.cumsum(np.maximum(drawn.natoms, drawn.nedges))])[ends]
     first, before = 0, 0
     while first < len(ends):
@@ -120,7 +120,7 @@ class _Gather:
             self._members.append((flat_ranges(starts[where], counts[where]), flat_ranges(place[where], counts[where])))
 
     def labels(self, tables: Sequence[Labels]) -> dict[str, NDArray[np.float32]]:
-        """Return the rows of the labels of each table; NaN where a table lacks them."""
+        """Return the rows of the labels of each table; NaN for missing labels."""
         if self._one is not None:
             return {name: array.take(self._one, axis=0) for name, array in tables[0].items()}
         found = _empty({name: array.shape[1:] for labels in tables for name, array in labels.items()}, self._total)
@@ -140,7 +140,7 @@ class _Gather:
 
 
 def _cut(tables: Sequence[GraphTable], drawn: _Drawn, ends: Indices) -> list[Batch]:
-    """Gather ``drawn`` and cut batches, which end with structures ``ends``, out of it."""
+    """Gather ``drawn`` and cut it into batches that end with structures ``ends``."""
     graphs = np.diff(ends, prepend=0)
     begin = ends - graphs
     natoms, nedges = drawn.natoms, drawn.nedges

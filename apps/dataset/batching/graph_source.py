@@ -1,4 +1,4 @@
-"""Structures to train on: a split in memory, or one that stays on disk and is read as it is needed."""
+"""Training structures: a split in memory, or a split on disk that is read on demand."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Indices = NDArray[np.int64]
 
 
 class GraphSource(Protocol):
-    """Where graphs come from.
+    """A source of graphs.
 
     Attributes
     ----------
     block
-        Graphs of a block that is read at once; None: everything is in memory.
+        Graphs per block, which is read at once; None: all graphs are in memory.
     """
 
     block: int | None
@@ -32,11 +32,11 @@ class GraphSource(Protocol):
     def __len__(self) -> int: ...
 
     def facts(self, graphs: Indices) -> Facts:
-        """Return what is known of ``graphs`` [n] without reading them."""
+        """Return the facts about ``graphs`` [n] that are available without reading them."""
         ...
 
     def table(self, graphs: Indices) -> tuple[GraphTable, Indices]:
-        """Return a table that holds ``graphs`` [n], which ascend without repetition, and where each is in it [n].
+        """Return a table with ``graphs`` [n], which ascend without repetition, and their positions in it [n].
 
         Raises
         ------
@@ -46,7 +46,7 @@ class GraphSource(Protocol):
         ...
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close open files."""
         ...
 
 
@@ -59,9 +59,9 @@ def read_table(
     graphs: Indices | None = None,
     neighbor_list: NeighborListFn = build_edges,
 ) -> GraphTable:
-    """Read a split into memory, or ``graphs`` of it, which ascend, with stored edges where they reach far enough.
+    """Read a split into memory, or its ascending ``graphs``, with stored edges if they reach far enough.
 
-    Edges that are not stored are searched by ``neighbor_list``.
+    ``neighbor_list`` finds edges that are not stored.
 
     Raises
     ------
@@ -111,10 +111,10 @@ class DiskSource:
     cutoff, dataset_index, references
         See `GraphTable.build`.
     window
-        Structures that are shuffled among each other: whole blocks are read, and kept for that long. 0: none are, only
-        the graphs that are asked for are read. That is less to read for one who needs few graphs of a block.
+        Structures shuffled together: whole blocks are read, and kept for one window. 0: only the requested graphs are
+        read, which is less data for a reader of few graphs per block.
     neighbor_list
-        See `GraphTable.build`; called in whichever thread calls `table`.
+        See `GraphTable.build`; runs in the thread that calls `table`.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class DiskSource:
         self._edges = None if cutoff is None else dataset.edges(split, cutoff)
         self._rows = dataset.rows(split)
         self.block: int | None = self._rows.block
-        # where one window ends, blocks of two are needed
+        # at the end of a window, blocks of two windows are needed
         self._reader = BlockReader(self._rows, 2 * max(1, window // self._rows.block)) if window else self._rows
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Structures with their edges in memory, labels without the reference energies."""
+"""Structures with their edges in memory; labels are relative to the references."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class GraphTable:
     z, pos
         Atomic numbers [N] int64, positions [N, 3] float32.
     graph_labels, atom_labels
-        Labels by name of a target, of structures [G, ...] and of atoms [N, ...], minus their references, which are
-        subtracted in float64; NaN where a record has none.
+        Labels by name of a target, of structures [G, ...] and of atoms [N, ...], minus their references, subtracted in
+        float64; NaN for missing labels.
     cell
         Lattice vectors as rows [G, 3, 3], float32; zero along directions that are not periodic.
     attributes
-        Total charge (e) and spin multiplicity of structures, NaN where they are not known: by name [G], float32.
+        Total charge (e) and spin multiplicity of structures by name [G], float32; NaN when not known.
     natoms, atom_start
         Atoms and first atom of each structure [G].
     nedges, edge_start
@@ -63,7 +63,7 @@ class GraphTable:
 
     @property
     def avg_neighbours(self) -> float:
-        """Mean number of neighbours of an atom."""
+        """Mean number of neighbours per atom."""
         return len(self.src) / max(1, len(self.z))
 
     def degrees(self) -> NDArray[np.int64]:
@@ -71,7 +71,7 @@ class GraphTable:
         return np.bincount(np.repeat(self.atom_start, self.nedges) + self.dst, minlength=len(self.z))
 
     def label_counts(self) -> dict[str, NDArray[np.int64]]:
-        """Return how many labels of each target are known of each structure [G]: 0 or 1, or those of its atoms."""
+        """Return the number of known labels per target and structure [G]: 0 or 1, or the number over its atoms."""
         offsets = np.append(self.atom_start, len(self.z))
         return {name: known_labels(labels) for name, labels in self.graph_labels.items()} | {
             name: known_labels(labels, offsets) for name, labels in self.atom_labels.items()
@@ -98,18 +98,18 @@ class GraphTable:
         dataset_index
             Branch of the model these structures belong to.
         references
-            What is subtracted from the labels of each target.
+            Values to subtract from the labels of each target.
         stored
-            Edges of these structures that were stored, within ``cutoff`` or more.
+            Stored edges of these structures, within ``cutoff`` or more.
         neighbor_list
-            Searches what is not stored.
+            Finds edges that are not stored.
 
         Raises
         ------
         DataError
             When an element has no reference, or a cell has no volume.
         IntegrityError
-            When the stored edges are not those of these structures.
+            When the stored edges belong to other structures.
         """
         graph_labels, atom_labels = dict(columns.graph_labels), dict(columns.atom_labels)
         for name, reference in references.items():
@@ -146,7 +146,7 @@ class GraphTable:
 
 
 def _attributes(values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    """Return what is known of structures, of values [G, A]; multiplicities of 0 are none."""
+    """Return the known attributes of structures from values [G, A]; a multiplicity of 0 means unknown."""
     found = {name: values[:, k] for k, name in enumerate(ATTRIBUTES)}
     found[SPIN] = np.where(found[SPIN] == 0, np.float32(np.nan), found[SPIN])
     return found
@@ -155,7 +155,7 @@ def _attributes(values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
 def reference_values(
     columns: Columns, reference: Mapping[str, float], target: str, level: Level
 ) -> NDArray[np.float64]:
-    """Return what is subtracted from the labels of a scalar target, of each structure [G] or atom [N].
+    """Return the references of the labels of a scalar target, per structure [G] or atom [N].
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Making the next item while the last one is used."""
+"""Computes the next item while the current one is in use."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_PATIENCE = 0.1  # seconds between looks at whether the consumer has left
+_PATIENCE = 0.1  # seconds between checks whether the consumer has left
 
 
 class Prefetcher(Generic[T]):
     """Runs an iterator in a separate thread, one item ahead of the consumer.
 
-    An error of the iterator is raised by `get`, after the items before it. The thread ends with the iterator, after
-    an error, or after `close`, which must be called.
+    `get` raises an error of the iterator after the items before it. The thread ends with the iterator, after an error,
+    or after `close`, which the consumer must call.
     """
 
     def __init__(self, items: Iterator[T], name: str) -> None:
         self._queue: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=1)
         self._left = threading.Event()
-        # a daemon: a file system that hangs must not keep the process from ending
+        # a daemon: a hanging file system must not prevent the process from ending
         self._thread = threading.Thread(target=self._run, args=(items,), name=name, daemon=True)
         self._thread.start()
 
@@ -45,15 +45,15 @@ class Prefetcher(Generic[T]):
         return False
 
     def get(self) -> T:
-        """Return the next item, waiting for it; raises what the iterator raised, StopIteration at its end."""
+        """Wait for the next item and return it; raises the iterator's error, and StopIteration at its end."""
         item, error = self._queue.get()
         if error is not None:
             self._left.set()
-            self._queue.put((None, error))  # who asks again hears it again
+            self._queue.put((None, error))  # for further calls
             raise error
         return item  # type: ignore[return-value]
 
     def close(self, seconds: float = 10.0) -> None:
-        """Tell the thread to leave and wait for it, at most so long."""
+        """Ask the thread to end and wait for it for a limited time."""
         self._left.set()
         self._thread.join(seconds)

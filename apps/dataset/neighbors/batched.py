@@ -1,10 +1,9 @@
-"""Neighbour lists of many structures at once, on the device models are trained on.
+"""Neighbour lists of many structures at once, on the training device.
 
-All pairs of all structures are tried together, in plain tensor operations, so that the same code is for NVIDIA, AMD and
-Intel GPUs; it has been run on CPUs only. The work grows with the square of a structure's atoms: where one alone has too
-many pairs, it goes to the linked cells of `gfm_pipeline.apps.dataset.neighbors.neighbor_list`. Edges are those of
-that module, in
-another order, but for pairs at the cutoff itself, where rounding decides.
+Plain tensor operations test all pairs of all structures together, so that the same code serves NVIDIA, AMD and Intel
+GPUs; it has been run on CPUs only. The work grows with the square of a structure's atoms. A structure with too many
+pairs goes to the linked cells of `gfm_pipeline.apps.dataset.neighbors.neighbor_list`. Edges are those of that module,
+in another order, but for pairs at the cutoff itself, where rounding decides.
 """
 
 from __future__ import annotations
@@ -22,27 +21,27 @@ from gfm_pipeline.apps.dataset.neighbors.edges import Edges, NeighborListFn, bui
 from gfm_pipeline.apps.dataset.neighbors.lattices import lattices, reaches
 from gfm_pipeline.apps.dataset.store.columns import Columns
 
-PAIRS = 1 << 21  # pairs that are tried at once; each takes about 220 bytes of the device
-_ROUND = 1e-9  # of a height of the cell: what rounding may hide
-_MANY = 2.0**40  # pairs: more than any device tries at once, and sums of them do not overflow
+PAIRS = 1 << 21  # pairs tested at once; each takes about 220 bytes on the device
+_ROUND = 1e-9  # of a height of the cell: tolerance for rounding
+_MANY = 2.0**40  # pairs: more than any device tests at once; their sums do not overflow
 
 
 def neighbor_list_on(device: torch.device) -> NeighborListFn:
-    """Return what lists neighbours for a program that computes on ``device``: on the CPU `build_edges`."""
+    """Return the function that lists neighbours for a program on ``device``: on the CPU `build_edges`."""
     return build_edges if device.type == "cpu" else BatchedNeighborList(device)
 
 
 class BatchedNeighborList:
     """Lists neighbours of many structures at once on a device; a `NeighborListFn` that several threads may share.
 
-    A structure's edges, and their order, do not depend on the structures it is listed with.
+    A structure's edges and their order do not depend on the other structures of the call.
 
     Parameters
     ----------
     device
-        Where; it must have float64.
+        Device of the search; it must support float64.
     pairs
-        Pairs that are tried at once; a structure with more goes to the CPU.
+        Pairs tested at once; a structure with more goes to the CPU.
     """
 
     def __init__(self, device: torch.device, pairs: int = PAIRS) -> None:
@@ -80,7 +79,7 @@ class BatchedNeighborList:
         return _joined(parts)
 
     def _beside(self) -> AbstractContextManager[object]:
-        # made for each call: it remembers which stream was current before, which is another one in another thread
+        # one per call: it stores the previous current stream, which differs between threads
         context: AbstractContextManager[object] = self._within(self._stream)
         return context
 
@@ -127,7 +126,7 @@ class BatchedNeighborList:
 
 
 def pairs_tried(columns: Columns, cutoff: float) -> NDArray[np.int64]:
-    """Return how many pairs of atoms and images are tried of each structure [G] within ``cutoff`` (Angstrom).
+    """Return the number of tested pairs of atoms and images per structure [G] within ``cutoff`` (Angstrom).
 
     Raises
     ------
@@ -154,7 +153,7 @@ def _images(columns: Columns, cutoff: float) -> tuple[NDArray[np.float64], NDArr
 
 
 def _joined(parts: list[Edges]) -> Edges:
-    """Return the edges of the structures of all ``parts``, in order."""
+    """Return the edges of all ``parts``, in the order of structures."""
     if len(parts) < 2:
         return parts[0] if parts else Edges.none(0)
     fields = ("nedges", "src", "dst", "shift")
@@ -164,7 +163,8 @@ def _joined(parts: list[Edges]) -> Edges:
 def _in_basis(coefficients: Tensor, basis: Tensor, of: Tensor) -> Tensor:
     """Return ``coefficients`` [n, 3] times the rows of the bases [G, 3, 3] that ``of`` [n] names, float64 [n, 3].
 
-    Not a batched product of matrices: libraries for GPUs are slow with millions of so small ones, or refuse them.
+    This is not a batched matrix product, because GPU libraries are slow with millions of such small matrices, or refuse
+    them.
     """
     total = coefficients[:, :1] * basis[of, 0]
     for k in (1, 2):
@@ -173,13 +173,13 @@ def _in_basis(coefficients: Tensor, basis: Tensor, of: Tensor) -> Tensor:
 
 
 def _divide(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return quotient and remainder of numbers that are not negative."""
+    """Return quotient and remainder of non-negative numbers."""
     quotient = torch.div(a, b, rounding_mode="floor")
     return quotient, a - quotient * b
 
 
 def _portions(tries: NDArray[np.int64], limit: int) -> Iterator[tuple[int, int]]:
-    """Yield first and end of runs of structures that have at most ``limit`` pairs together, or are one."""
+    """Yield start and end of runs of structures with at most ``limit`` pairs together, or of single structures."""
     ends = np.cumsum(tries)
     first = 0
     while first < len(tries):

@@ -1,4 +1,4 @@
-"""How many neighbours atoms have within some radii: counted once, when structures are read."""
+"""Numbers of neighbours of atoms within some radii, counted once, when structures are read."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ RADII = (3.0, 4.0, 5.0, 6.0)  # Angstrom; edges at other cutoffs are interpolate
 def degrees_of(
     pos: NDArray[Any], cell: NDArray[Any], pbc: NDArray[np.bool_], natoms: NDArray[np.int64]
 ) -> NDArray[np.uint16]:
-    """Return how many neighbours each atom of some structures has within each of `RADII` [N, R].
+    """Return the number of neighbours of each atom within each of `RADII` [N, R].
 
-    Positions [N, 3] and cells [G, 3, 3] are taken as datasets hold them, in float32, so that these are the degrees of
-    what is read.
+    Positions [N, 3] and cells [G, 3, 3] are rounded to float32 as in datasets, so that the degrees match the stored
+    structures.
 
     Raises
     ------
@@ -47,19 +47,19 @@ def degrees_of(
 
 
 def degrees_from(src: NDArray[np.int64], distance: NDArray[np.float64], natoms: int) -> NDArray[np.uint16]:
-    """Return the neighbours of each atom within each of `RADII` [N, R], from all edges [E], in both directions."""
+    """Return the numbers of neighbours within each of `RADII` [N, R], from all edges [E] in both directions."""
     return _counted((src,), distance, natoms)
 
 
 def degrees_of_pairs(half: HalfList) -> NDArray[np.uint16]:
-    """Return the neighbours of each atom within each of `RADII` [N, R], from all pairs within the largest or more."""
+    """Return the numbers of neighbours within each of `RADII` [N, R], from all pairs within the largest or more."""
     first = half.first()
     return _counted((first + half.src, first + half.dst), half.distances(), int(half.natoms.sum()))
 
 
 def _counted(ends: tuple[NDArray[np.int64], ...], distance: NDArray[np.float64], natoms: int) -> NDArray[np.uint16]:
-    """Return how often each atom is one of the ends [P] of what is shorter than each of `RADII` [N, R]."""
-    shell = np.zeros(len(distance), dtype=np.int64)  # the first radius it is within
+    """Return how often each atom is an end [P] of a pair shorter than each of `RADII` [N, R]."""
+    shell = np.zeros(len(distance), dtype=np.int64)  # the smallest radius that contains the pair
     for radius in RADII:
         shell += distance >= radius
     shells = len(RADII) + 1
@@ -71,7 +71,7 @@ def _counted(ends: tuple[NDArray[np.int64], ...], distance: NDArray[np.float64],
 
 @dataclass(frozen=True)
 class Degrees:
-    """How many atoms have 0, 1, 2 ... neighbours within each of `RADII`."""
+    """The numbers of atoms with 0, 1, 2 ... neighbours within each of `RADII`."""
 
     histograms: tuple[NDArray[np.int64], ...]
 

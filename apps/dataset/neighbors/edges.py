@@ -25,7 +25,7 @@ ATOM_BITS = 20
 LARGEST_IMAGE = 127
 EDGE = np.dtype("<i8")
 COUNT = np.dtype("<u4")
-UNPACKED = np.iinfo(COUNT).max  # in place of a number of edges: the structure has one that does not fit
+UNPACKED = np.iinfo(COUNT).max  # in place of a number of edges: an edge of the structure does not fit
 # Angstrom. Rounding decides whether a pair at the cutoff itself is an edge, and lengths computed from stored edges are
 # rounded in another way than those of the search. So pairs are stored up to this far beyond the cutoff, and structures
 # with a pair within half of it are searched anew. Both roundings are smaller by four orders of magnitude.
@@ -58,7 +58,7 @@ class Edges:
 
     @staticmethod
     def none(graphs: int) -> Edges:
-        """Return no edges of so many structures."""
+        """Return empty edges for a number of structures."""
         nothing = np.zeros(0, dtype=np.int64)
         return Edges(np.zeros(graphs, dtype=np.int64), nothing, nothing, np.zeros((0, 3), dtype=np.float32))
 
@@ -74,13 +74,13 @@ class Packed:
     Attributes
     ----------
     counts
-        Edges of each structure [G], uint32; `UNPACKED` where there are none stored.
+        Edges of each structure [G], uint32; `UNPACKED` when not stored.
     edges
-        The packed edges [E], int64; those of a structure by length, the shortest first.
+        The packed edges [E], int64; within a structure sorted by length, the shortest first.
     cutoff
-        All pairs closer than this are there (Angstrom).
+        All pairs closer than this (Angstrom) are present.
     path
-        The file they are from.
+        Their file.
     """
 
     counts: NDArray[np.uint32]
@@ -95,7 +95,7 @@ class Packed:
 
 
 def pack(src: Indices, dst: Indices, image: Indices) -> NDArray[np.int64] | None:
-    """Return edges [E] with images [E, 3] as integers [E]; None when one of them does not fit."""
+    """Return edges [E] with images [E, 3] as integers [E]; None when an edge does not fit."""
     if not len(src):
         return np.zeros(0, dtype=EDGE)
     if max(src.max(), dst.max()) > _MASK or max(image.max(), -image.min()) > LARGEST_IMAGE:
@@ -113,9 +113,9 @@ def unpack(packed: NDArray[np.int64]) -> tuple[Indices, Indices, NDArray[np.int8
 
 
 def build_edges(columns: Columns, cutoff: float) -> Edges:
-    """List the pairs closer than ``cutoff`` (Angstrom) of every structure, in the way that is the fastest for it.
+    """List the pairs closer than ``cutoff`` (Angstrom) of every structure, each by its fastest method.
 
-    Molecules are listed by all distances, crystals many together, and large structures by linked cells.
+    The methods are all distances for molecules, joint searches for crystals, and linked cells for large structures.
 
     Raises
     ------
@@ -165,10 +165,10 @@ def _search(columns: Columns, cutoff: float) -> Edges:
 
 
 def select_edges(columns: Columns, packed: Packed, cutoff: float, neighbor_list: NeighborListFn = build_edges) -> Edges:
-    """Choose the stored edges of ``columns`` that are shorter than ``cutoff``: those that ``neighbor_list`` finds.
+    """Select the stored edges of ``columns`` shorter than ``cutoff``, the same edges as from ``neighbor_list``.
 
-    The order of a structure's edges is another one. Structures without stored edges, and those with a pair so close to
-    the cutoff that rounding would decide, are searched.
+    The order of a structure's edges differs. ``neighbor_list`` searches structures without stored edges, and structures
+    with a pair so close to the cutoff that rounding would decide.
 
     Parameters
     ----------
@@ -179,12 +179,12 @@ def select_edges(columns: Columns, packed: Packed, cutoff: float, neighbor_list:
     cutoff
         Angstrom, at most that of ``packed``.
     neighbor_list
-        Searches where the stored edges do not tell.
+        Searches structures whose stored edges do not suffice.
 
     Raises
     ------
     IntegrityError
-        When the edges are not those of these structures.
+        When the edges belong to other structures.
     DataError
         When a periodic cell has no volume.
     """
@@ -211,12 +211,12 @@ def select_edges(columns: Columns, packed: Packed, cutoff: float, neighbor_list:
 
 
 def check_edges(columns: Columns, packed: Packed) -> None:
-    """Look whether stored edges can be those of ``columns``: between their atoms, by length, none beyond the cutoff.
+    """Check that stored edges can belong to ``columns``: valid atoms, sorted by length, none beyond the cutoff.
 
     Raises
     ------
     IntegrityError
-        When they cannot.
+        When they cannot belong to them.
     """
     starts = packed.starts()
     for g in range(len(columns)):
@@ -233,9 +233,9 @@ def _check_longest(packed: Packed, length: NDArray[np.float64]) -> None:
 
 
 def _shorter(columns: Columns, packed: Packed, starts: Indices, cutoff: float) -> tuple[Indices, NDArray[np.bool_]]:
-    """Return how many edges of each structure are shorter than ``cutoff`` [G], and where rounding would decide.
+    """Return how many edges of each structure are shorter than ``cutoff`` [G], and for which rounding would decide.
 
-    Edges are stored by length, so this is a bisection, of all structures at once.
+    Edges are sorted by length, so this is a bisection over all structures at once.
     """
     low, high = np.zeros(len(columns), dtype=np.int64), np.diff(starts)
     last = np.flatnonzero(high)
@@ -252,7 +252,7 @@ def _shorter(columns: Columns, packed: Packed, starts: Indices, cutoff: float) -
 
 
 def _lengths(columns: Columns, packed: Packed, edges: Indices, graph: Indices) -> NDArray[np.float64]:
-    """Return the lengths (Angstrom) of the edges at ``edges`` [E], which are of the structures ``graph`` [E]."""
+    """Return the lengths (Angstrom) of the edges at ``edges`` [E], which belong to structures ``graph`` [E]."""
     src, dst, image = unpack(packed.edges[edges])
     _check_ends(packed, src, dst, columns.natoms[graph])
     atom, cell = columns.offsets[graph], columns.cell[graph].astype(np.float64)

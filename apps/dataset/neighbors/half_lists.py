@@ -1,9 +1,9 @@
 """Half neighbour lists of many crystals, slabs and larger molecules at once: each pair is found in one direction.
 
-A compiled search has to begin for each structure, and what it returns is turned into edges in as many steps. Here the
-atoms of many structures, and their images within reach, are arrays together. All squared distances of a structure are
-one product of matrices in float32, which chooses pairs with a margin far above its rounding; the lengths of those are
-computed in float64, as other searches compute them, and decide.
+A compiled search starts anew for each structure, and its results need as many conversions to edges. Here common arrays
+hold the atoms of many structures and their images within reach. One matrix product in float32 gives all squared
+distances of a structure and selects pairs with a margin far above its rounding. Lengths in float64, as in other
+searches, make the final decision.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from gfm_pipeline.apps.dataset.neighbors.lattices import lattices, reaches
 from gfm_pipeline.apps.dataset.store.columns import flat_ranges
 
 MOST_PAIRS = 1 << 19  # atoms times images of one structure: with more, linked cells are faster
-_ATOMS, _COPIES = 1 << 12, 1 << 13  # atoms and images that are searched together: their arrays stay in the cache
-_BLOCK = 3 << 14  # distances of one product: so few that the library for it uses one thread
+_ATOMS, _COPIES = 1 << 12, 1 << 13  # atoms and images searched together: their arrays stay in the cache
+_BLOCK = 3 << 14  # distances of one product: so few that the library uses one thread
 _LONGEST = 1e5  # Angstrom: float32 holds squares of such lengths
-_WIDE = 1.25  # cells: atoms that are further apart are moved into one
+_WIDE = 1.25  # cells: atoms spread over more cells are moved into one
 _FARTHEST = 2.0**30  # cells: int32 holds them
-_ROUND = 1e-9  # cells: what rounding may hide
-_MARGIN = 4e-6  # of the largest squared distance from the middle: several times what float32 rounds away
+_ROUND = 1e-9  # cells: tolerance for rounding
+_MARGIN = 4e-6  # of the largest squared distance from the middle: several times the rounding of float32
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -35,7 +35,7 @@ Floats = NDArray[np.float64]
 class Copies:
     """Images of atoms [K], structure by structure, ``ncopies`` [M] of each; ``points`` are [3, K], ``image`` [K, 3].
 
-    The first of a structure are its atoms themselves; of an image and its reverse one is there.
+    The first copies of a structure are its atoms. Only one of an image and its reverse is present.
     """
 
     ncopies: Indices
@@ -57,11 +57,11 @@ class HalfList:
     src, dst
         Atoms, counted from the first of their structure [P].
     copy
-        Which of ``copies`` the image of ``dst`` is [P].
+        Index of the image of ``dst`` in ``copies`` [P].
     points, home
-        Positions of the atoms [3, N] (Angstrom), and how many cells away they were moved from [N, 3]; None: not moved.
+        Positions of the atoms [3, N] (Angstrom), and the cells from which they were moved [N, 3]; None: not moved.
     copies
-        The images of atoms that were looked at.
+        The images of atoms in the search.
     lattice
         Lattice vectors with a volume [M, 3, 3] (Angstrom).
     """
@@ -104,7 +104,7 @@ class HalfList:
 
 @dataclass(frozen=True)
 class _PlacedAtoms:
-    """Structures end to end, made ready for a search.
+    """Structures end to end, prepared for a search.
 
     ``graphs`` [M], ``natoms`` [M] and ``start`` [M] say which; ``lattice`` [M, 3, 3] has a volume, ``pbc`` [M, 3] are
     the periodic directions. ``points`` [3, N] are positions (Angstrom), moved by ``home`` cells [3, N] where that is
@@ -125,7 +125,7 @@ class _PlacedAtoms:
     reach: Floats
 
     def copies(self) -> Floats:
-        """Return about how many images of atoms there are in one half of what the cutoff reaches [M]."""
+        """Return the approximate number of images of atoms in one half of the cutoff's reach [M]."""
         found: Floats = self.natoms * (1.0 + np.where(self.pbc, self.high - self.low + 2 * self.reach, 1.0).prod(1)) / 2
         return found
 
@@ -147,14 +147,14 @@ def half_lists(
     which: Indices,
     cutoff: float,
 ) -> Iterator[HalfList]:
-    """Yield the pairs closer than a cutoff of structures, some of them at a time; those too large for it are left out.
+    """Yield the pairs closer than a cutoff, for some structures at a time; too large structures are left out.
 
     Parameters
     ----------
     pos, cell, pbc, natoms
         Positions [N, 3] and lattice vectors as rows [G, 3, 3] in Angstrom, periodic directions [G, 3], and atoms [G].
     which
-        The structures that are wanted [M], ascending.
+        The requested structures [M], ascending.
     cutoff
         Angstrom.
 
@@ -167,7 +167,7 @@ def half_lists(
     offsets = np.cumsum(natoms) - natoms
     for graphs in _runs(which, natoms[which].astype(np.float64), _ATOMS):
         atoms = flat_ranges(offsets[graphs], natoms[graphs])
-        with np.errstate(invalid="ignore", over="ignore"):  # of positions that are not suited
+        with np.errstate(invalid="ignore", over="ignore"):  # of unsuited positions
             placed = _place(pos.take(atoms, axis=0), cell[graphs], pbc[graphs], natoms[graphs], graphs, cutoff)
             suited = np.flatnonzero(placed.suited())
         for some in _runs(suited, placed.copies()[suited], _COPIES):
@@ -175,7 +175,7 @@ def half_lists(
 
 
 def _runs(items: Indices, costs: Floats, most: float) -> Iterator[Indices]:
-    """Yield runs of items that cost at most so much together, or are one."""
+    """Yield runs of items within a common cost limit, or single items."""
     ends, first = np.cumsum(costs), 0
     while first < len(items):
         last = max(first + 1, int(np.searchsorted(ends, ends[first] - costs[first] + most, side="right")))
@@ -223,7 +223,7 @@ def _in_basis(coefficients: Floats, basis: Floats, natoms: Indices) -> Floats:
 
 
 def _search(placed: _PlacedAtoms, some: Indices, cutoff: float) -> HalfList:
-    """Return the pairs of some of the structures that were placed."""
+    """Return the pairs of some placed structures."""
     natoms = placed.natoms[some]
     atoms = flat_ranges(placed.start[some], natoms)
     points, fractional = placed.points[:, atoms], placed.fractional[:, atoms]
@@ -259,7 +259,7 @@ def _distances(points: Floats, copies: Floats, src: Indices, copy: Indices) -> F
 
 
 def _copies(placed: _PlacedAtoms, some: Indices, points: Floats, fractional: Floats) -> Copies:
-    """Return the atoms of some structures and their images within reach, of each image and its reverse one."""
+    """Return the atoms of some structures and their images within reach; of an image and its reverse only one."""
     natoms, reach, pbc = placed.natoms[some], placed.reach[some] + _ROUND, placed.pbc[some]
     low, high = placed.low[some] - reach, placed.high[some] + reach
     graph = np.repeat(np.arange(len(some)), natoms)
@@ -291,7 +291,7 @@ def _copies(placed: _PlacedAtoms, some: Indices, points: Floats, fractional: Flo
 
 
 def _near(points: Floats, copies: Copies, natoms: Indices, cutoff: float) -> tuple[Indices, Indices, Indices]:
-    """Return atoms and images [P] that are closer than the cutoff, and how many pairs each structure has [M]."""
+    """Return atoms and images [P] closer than the cutoff, and the number of pairs of each structure [M]."""
     starts, firsts = np.cumsum(natoms) - natoms, np.cumsum(copies.ncopies) - copies.ncopies
     here, there = _factors(points, copies, natoms)
     margins = _MARGIN * (np.maximum.reduceat(there[4], firsts) + cutoff * cutoff)
@@ -325,7 +325,7 @@ def _near(points: Floats, copies: Copies, natoms: Indices, cutoff: float) -> tup
 
 
 def _factors(points: Floats, copies: Copies, natoms: Indices) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return what multiplied gives the squared distances of atoms from images: [N, 5] and [5, K]."""
+    """Return the factors of the matrix of squared distances of atoms from images: [N, 5] and [5, K]."""
     middle = np.add.reduceat(points, np.cumsum(natoms) - natoms, axis=1) / natoms
     here = np.ones((points.shape[1], 5), dtype=np.float32)
     there = np.ones((5, copies.points.shape[1]), dtype=np.float32)
@@ -339,5 +339,5 @@ def _factors(points: Floats, copies: Copies, natoms: Indices) -> tuple[NDArray[n
 
 @lru_cache(maxsize=16)
 def _upper(n: int) -> NDArray[np.float32]:
-    """Return zeros above the diagonal [n, n], infinity below and on it: of two atoms one direction is wanted."""
+    """Return zeros above the diagonal [n, n] and infinity elsewhere, which keeps one direction of each pair."""
     return np.where(np.tri(n, dtype=np.bool_), np.float32(np.inf), np.float32(0.0))

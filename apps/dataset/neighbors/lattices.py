@@ -1,4 +1,4 @@
-"""Lattices of many structures at once: with a volume, their inverses, and how far a cutoff reaches in them."""
+"""Lattices of many structures at once: completed to a volume, their inverses, and the reach of a cutoff."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.core.errors import DataError
 
-FLAT = 1e-8  # volume of a cell over the product of its lengths: below, it has none
+FLAT = 1e-8  # smallest volume of a cell, divided by the product of its lengths
 NO_VOLUME = (
     "The lattice vectors of the periodic directions are linearly dependent or zero.",
     "Give a cell with a volume, or switch the periodic directions off.",
@@ -15,7 +15,7 @@ NO_VOLUME = (
 
 
 def lattices(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return lattices [G, 3, 3] with a volume: directions that are not periodic get unit vectors normal to the others.
+    """Return lattices [G, 3, 3] with a volume: directions without periodicity get unit vectors normal to the others.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def lattices(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.fl
 
 
 def reaches(inverse: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float) -> NDArray[np.float64]:
-    """Return how many cells ``cutoff`` (Angstrom) reaches along each direction [G, 3]; 0 where it is not periodic."""
+    """Return how many cells ``cutoff`` (Angstrom) reaches along each direction [G, 3]; 0 without periodicity."""
     # the distance of planes of the lattice is one over the length of a reciprocal vector
     found: NDArray[np.float64] = np.where(pbc, cutoff * np.linalg.norm(inverse, axis=1), 0.0)
     return found

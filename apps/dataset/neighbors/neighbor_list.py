@@ -1,9 +1,9 @@
 """Neighbour lists on the CPU for molecules, slabs and crystals of any shape, and atoms anywhere.
 
 The search is pymatgen's compiled linked-cell code, the fastest of the kept libraries for crystals of many atoms and as
-fast as any for molecules (``benchmarks/neighbours.py``). Its time and memory grow with the box that the atoms span. So
-atoms far outside their cell are first moved into it, very skewed cells are reduced, and atoms that are scattered over a
-large box are searched with SciPy's k-d tree: what remains depends on the atoms and their edges only.
+fast as any for molecules (``benchmarks/neighbours.py``). Its time and memory grow with the box around the atoms. So
+this module first moves atoms far outside their cell into it and reduces very skewed cells. SciPy's k-d tree searches
+atoms scattered over a large box. The cost then depends on the atoms and their edges only.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from gfm_pipeline.core.errors import DataError
 
 _SELF = 1e-8  # Angstrom: an atom and itself in the same image
 _SKEWED = 0.05  # volume over the product of lengths: below, the lattice is reduced (0.15 in rhombohedral Bi2Te3)
-_AROUND = 1  # cells an atom may be outside its own before atoms are moved; the search is as fast as without
-_FARTHEST = 2.0**52  # cells: beyond, a float64 does not say where in its cell an atom is
-# linked cells, which take 300 bytes each, that a search may have besides 64 per atom
+_AROUND = 1  # cells that an atom may be outside its own before atoms are moved; up to here the search is equally fast
+_FARTHEST = 2.0**52  # cells: beyond this, a float64 cannot resolve the position within a cell
+# linked cells (300 bytes each) of a search, in addition to 64 per atom
 _LINKED_CELLS, _PER_ATOM = 32_768, 64
 
 Indices = NDArray[np.int64]
@@ -37,7 +37,7 @@ def neighbour_list(
     Parameters
     ----------
     pos
-        Positions [N, 3] in Angstrom; they may lie outside the cell, and as far as they like.
+        Positions [N, 3] in Angstrom; they may lie outside the cell at any distance.
     cell
         Lattice vectors as rows [3, 3]; rows of directions that are not periodic are ignored.
     pbc
@@ -61,7 +61,7 @@ def neighbour_list(
 
 
 def pairs_within(pos: NDArray[np.floating], cell: NDArray[np.floating], pbc: NDArray[np.bool_], cutoff: float) -> Pairs:
-    """Return what `neighbour_list` does, and the length of each edge [E] in Angstrom."""
+    """Return the result of `neighbour_list`, and the length of each edge [E] in Angstrom."""
     points = np.ascontiguousarray(pos, dtype=np.float64)
     periodic = [bool(flag) for flag in pbc]
     lattice = _lattice(points, np.asarray(cell, dtype=np.float64), periodic, cutoff)
@@ -81,7 +81,7 @@ def pairs_within(pos: NDArray[np.floating], cell: NDArray[np.floating], pbc: NDA
 def shortest_period(cell: NDArray[np.floating], pbc: NDArray[np.bool_], below: float = math.inf) -> float:
     """Return the distance (Angstrom) of an atom from the nearest of its own images.
 
-    Infinite where nothing repeats, or where it is plainly not less than ``below``, which is quick to see.
+    It is infinite without periodicity, or when a quick estimate shows that it is not less than ``below``.
 
     Raises
     ------
@@ -122,7 +122,7 @@ class _Moved:
 
 
 def _moved(points: NDArray[np.float64], lattice: _Lattice, periodic: list[bool]) -> _Moved | None:
-    """Return points that are in their cell, and a cell that is not skewed; None where both are so enough."""
+    """Return points within their cell, and a cell without skew; None if no change is needed."""
     fractional = points @ lattice.inverse
     low, high = fractional.min(axis=0).tolist(), fractional.max(axis=0).tolist()
     far = any(p and not (a >= -_AROUND and b < _AROUND + 1) for p, a, b in zip(periodic, low, high, strict=True))
@@ -138,7 +138,7 @@ def _moved(points: NDArray[np.float64], lattice: _Lattice, periodic: list[bool])
 
 
 def _reduced(vectors: NDArray[np.float64], periodic: list[bool]) -> tuple[NDArray[np.float64], Indices]:
-    """Return the shortest vectors [3, 3] of a lattice, and what they are in those given [3, 3]."""
+    """Return the shortest vectors [3, 3] of a lattice, and their coefficients in the given vectors [3, 3]."""
     from ase.geometry.minkowski_reduction import minkowski_reduce
 
     try:
@@ -173,7 +173,7 @@ def _search(points: NDArray[np.float64], vectors: NDArray[np.float64], periodic:
 
 
 def _lattice(points: NDArray[np.float64], cell: NDArray[np.float64], periodic: list[bool], cutoff: float) -> _Lattice:
-    """Return a lattice whose vectors are those of ``cell`` where periodic, else long and normal to them."""
+    """Return a lattice with the periodic vectors of ``cell``; the other vectors are long and normal to these."""
     if all(periodic):
         lattice = np.ascontiguousarray(cell)
     else:
@@ -184,7 +184,7 @@ def _lattice(points: NDArray[np.float64], cell: NDArray[np.float64], periodic: l
         lattice, fixed = np.array(cell, order="C"), np.array(periodic)
         _, _, basis = np.linalg.svd(cell[fixed])
         lattice[~fixed] = basis[int(fixed.sum()) :] * length
-    # in plain floats: numpy takes longer to begin than this takes
+    # in plain floats: the overhead of numpy would be larger than this computation
     (ax, ay, az), (bx, by, bz), (cx, cy, cz) = lattice.tolist()
     across = (
         (by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx),

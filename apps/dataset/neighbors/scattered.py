@@ -1,6 +1,6 @@
-"""Neighbours of atoms that are scattered over a box far larger than their number asks for: by SciPy's k-d tree.
+"""Neighbours of atoms scattered over a box far too large for their number, by SciPy's k-d tree.
 
-Its time and memory depend on the atoms, their images within the cutoff, and the pairs found, and not on the box.
+Time and memory depend on the atoms, their images within the cutoff, and the pairs found, not on the box.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def pairs_of_scattered(
 def _copies(
     points: NDArray[np.float64], lattice: NDArray[np.float64], periodic: NDArray[np.bool_], cutoff: float
 ) -> tuple[Indices, Indices]:
-    """Return which atoms [M] in which images [M, 3] may be within ``cutoff`` of an atom."""
+    """Return the atoms [M] and images [M, 3] that may be within ``cutoff`` of an atom."""
     inverse = np.linalg.inv(lattice)
     fractional = points @ inverse
     # the distance of planes of the lattice is one over the length of a reciprocal vector

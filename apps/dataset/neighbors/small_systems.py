@@ -1,6 +1,6 @@
-"""Neighbours in molecules, many at once: all distances of molecules of one size are an array.
+"""Neighbours in many molecules at once: one array holds all distances of molecules of one size.
 
-A search has to begin for every structure, and for few atoms beginning takes longer than trying all pairs.
+A search per structure has an overhead; for few atoms the overhead is larger than the cost of all pairs.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.store.columns import flat_ranges
 
-SMALL = 96  # atoms up to which all pairs are tried
+SMALL = 96  # atoms up to which all pairs are tested
 _AT_ONCE = 1 << 15  # pairs; their arrays stay in the cache
 
 Indices = NDArray[np.int64]
 
 
 def are_small(pbc: NDArray[np.bool_], natoms: Indices) -> NDArray[np.bool_]:
-    """Return which structures are molecules that this module is made for [G]."""
+    """Return which structures are small molecules, suited to this module [G]."""
     small: NDArray[np.bool_] = ~pbc.any(axis=1) & (natoms <= SMALL)
     return small
 
@@ -27,21 +27,21 @@ def are_small(pbc: NDArray[np.bool_], natoms: Indices) -> NDArray[np.bool_]:
 def build_small(
     pos: NDArray[np.float32], natoms: Indices, which: Indices, cutoff: float
 ) -> tuple[Indices, Indices, Indices]:
-    """List the ordered pairs closer than ``cutoff`` (Angstrom) of structures that are not periodic.
+    """List the ordered pairs closer than ``cutoff`` (Angstrom) of structures without periodicity.
 
     Parameters
     ----------
     pos, natoms
         Positions [N, 3] in Angstrom, and atoms of each structure [G].
     which
-        Those that are listed [M], ascending.
+        The structures to list [M], ascending.
     cutoff
         Angstrom.
 
     Returns
     -------
     nedges
-        Edges of each structure [G], 0 of those that are not listed.
+        Edges of each structure [G], 0 for structures not listed.
     src, dst
         Ends, counted from the structure's first atom [E]; structures in order, and by ``src``, then ``dst`` in each.
     """
@@ -79,7 +79,7 @@ def count_small(
 def _distances(
     pos: NDArray[np.float32], natoms: Indices, which: Indices
 ) -> Iterator[tuple[int, Indices, NDArray[np.float64]]]:
-    """Yield some of the structures ``which`` of a size: that, their numbers [M], and all distances [M, n, n].
+    """Yield, for some structures ``which`` of one size: the size, their numbers [M], and all distances [M, n, n].
 
     An atom is infinitely far from itself.
     """

@@ -1,11 +1,10 @@
 """The columnar ADIOS2 layout HydraGNN reads and writes, one BP5 file with one step.
 
-For each label (``trainset``, ``valset``, ``testset``) and key k: variable ``<label>/<k>`` holds the
-samples end to end along one axis, attribute ``<label>/<k>/variable_dim`` names that axis, and variables
-``<label>/<k>/variable_count`` and ``variable_offset`` [ndata] give each sample's extent on it. The axis is
-the one whose length differs between samples, and 0 where none does (or there is one sample), so a reader
-must obey the attribute and may not guess. The layout is described by HydraGNN's ``AdiosWriter``. This module reads;
-`gfm_pipeline.apps.dataset.store.write` writes.
+For each label (``trainset``, ``valset``, ``testset``) and key k: variable ``<label>/<k>`` holds the samples end to end
+along one axis, attribute ``<label>/<k>/variable_dim`` names that axis, and variables ``<label>/<k>/variable_count`` and
+``variable_offset`` [ndata] give each sample's extent on it. The axis is the one whose length differs between samples,
+and 0 if no length differs (or there is one sample). A reader must therefore read the attribute and not guess. The
+layout is described by HydraGNN's ``AdiosWriter``. This module reads; `gfm_pipeline.apps.dataset.store.write` writes.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from gfm_pipeline.core.contracts.targets import SHAPES, Level, Rank
 from gfm_pipeline.core.errors import DataError, IntegrityError
 from gfm_pipeline.core.publish import manifest_lists, verify
 
-TARGETS = "targets"  # attribute: names of targets beside energy and forces; ``targets/NAME/FACT`` says more of each
+TARGETS = "targets"  # attribute: names of targets other than energy and forces; ``targets/NAME/FACT`` describes each
 _DTYPES: dict[str, type[np.generic]] = {
     "float": np.float32,
     "double": np.float64,
@@ -68,14 +67,14 @@ class Variable:
 class BpFile:
     """A BP file in HydraGNN's layout, opened for reading.
 
-    ADIOS2 waits for ever for data that a truncated file does not have. So a file of a published folder is compared
-    with its manifest (sizes) before it is opened, and one without manifest must hold at least as many bytes as its
-    variables have: all of it but what aligns them. What passes both and hangs is ended by the task's heartbeat.
+    ADIOS2 waits for ever for the missing data of a truncated file. So before opening a file of a published folder, this
+    class compares sizes with the manifest. A file without manifest must hold at least as many bytes as its variables.
+    If a file passes both checks and reading hangs, the task's heartbeat timeout ends the process.
 
     Raises
     ------
     IntegrityError
-        When the file is not what its manifest says, ADIOS2 cannot open it, or it is not in this layout.
+        When the file differs from its manifest, ADIOS2 cannot open it, or it has another layout.
     """
 
     def __init__(self, path: Path) -> None:
@@ -129,7 +128,7 @@ class BpFile:
         return self._io.InquireVariable(name)
 
     def dtype(self, name: str) -> type[np.generic]:
-        """Return the type of a variable; raises IntegrityError for one that this layout does not use."""
+        """Return the type of a variable; raises IntegrityError for types outside this layout."""
         kind = self._variables[name]["Type"]
         if kind not in _DTYPES:
             raise IntegrityError(f"{self.path}: {name} has type {kind}, which this layout does not use.")
@@ -160,12 +159,12 @@ class BpFile:
         return np.atleast_1d(np.asarray(attribute.Data()))
 
     def targets(self) -> dict[str, tuple[Level, Rank]]:
-        """Return level and rank of the targets beside energy and forces; none of files that do not say.
+        """Return level and rank of the targets other than energy and forces; nothing for files without them.
 
         Raises
         ------
         IntegrityError
-            When they are none that there are.
+            When a level or rank is unknown.
         """
         found: dict[str, tuple[Level, Rank]] = {}
         for name in self.attribute(TARGETS) if TARGETS in self._attributes else ():
@@ -196,7 +195,7 @@ class BpFile:
     def window(self, label: str, key: str, first: int, n: int) -> Variable:
         """Read one key of samples ``first`` to ``first + n`` of ``label``; ``offset`` counts from their first.
 
-        Memory is that of these samples where they lie near each other, as every known writer lays them.
+        Memory is that of these samples if they lie near each other, as with every known writer.
 
         Raises
         ------
@@ -231,7 +230,7 @@ class BpFile:
 
 
 def by_level(targets: Mapping[str, tuple[Level, Rank]], read: Callable[[str], NDArray[Any]]) -> dict[str, Any]:
-    """Return the labels of targets as `Columns.build` takes them; ``read`` gives those of one, a row each."""
+    """Return the labels of targets for `Columns.build`; ``read`` returns those of one target, one row per value."""
     found: dict[str, dict[str, NDArray[Any]]] = {"graph_labels": {}, "atom_labels": {}}
     for name, (level, rank) in targets.items():
         array = read(name)

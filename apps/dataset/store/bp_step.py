@@ -1,4 +1,4 @@
-"""A BP5 file with one step, open for writing: attributes, and global arrays put block by block."""
+"""A BP5 file with one step, open for writing: attributes, and global arrays written block by block."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from numpy.typing import NDArray
 from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.core.publish import storage_errors
 
-FLUSH = 64 << 20  # bytes put before they are handed to the disk
+FLUSH = 64 << 20  # bytes buffered before they are written to disk
 
 
 def together() -> bool:
-    """Return whether several ranks can write one file: ADIOS2 is built with MPI; its wheels are not."""
+    """Return whether several ranks can write one file: ADIOS2 needs MPI, which its wheels lack."""
     return bool(adios.is_built_with_mpi)
 
 
 class BpStep(AbstractContextManager["BpStep"]):
-    """Writes one file in bounded memory; what is left after an exception is not a dataset, and is never published.
+    """Writes one file in bounded memory; after an exception the incomplete file is never published.
 
     Parameters
     ----------
     path
         Folder to create; its parent must exist.
     comm
-        Communicator of mpi4py whose ranks write the file together; `together` says whether ADIOS2 can. Opening and
-        leaving wait for all ranks, and a rank holds its blocks until then.
+        Communicator of mpi4py whose ranks write the file together; `together` returns whether ADIOS2 supports this.
+        Opening and closing wait for all ranks, and a rank holds its blocks until then.
 
     Raises
     ------
@@ -53,7 +53,7 @@ class BpStep(AbstractContextManager["BpStep"]):
             self._context = adios.ADIOS() if self._comm is None else adios.ADIOS(self._comm)
             self._io = self._context.DeclareIO("write")
             self._io.SetEngine("BP5")
-            # Statistics stay on: HydraGNN's reader tells cached counts apart by their Min and Max.
+            # Statistics stay on: HydraGNN's reader distinguishes cached counts by their Min and Max.
             self._io.SetParameter("Threads", "1")
             self._engine = self._io.Open(str(self.path), adios.Mode.Write)
             self._engine.BeginStep()
@@ -84,7 +84,7 @@ class BpStep(AbstractContextManager["BpStep"]):
             variable.SetSelection([list(start), list(array.shape)])
             self._engine.Put(variable, block, adios.Mode.Sync)
             self._pending += block.nbytes
-            if self._pending >= FLUSH and self._comm is None:  # with several ranks all would have to at once
+            if self._pending >= FLUSH and self._comm is None:  # several ranks would have to do it together
                 self._engine.PerformDataWrite()
                 self._pending = 0
 
@@ -92,17 +92,17 @@ class BpStep(AbstractContextManager["BpStep"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._comm is not None and kind is not None:
-            return  # to end the file is to wait for all ranks, and one that fails cannot
+            return  # closing the file waits for all ranks, which a failed rank cannot do
         with storage_errors(self.path), _Explained(self.path):
             self._engine.EndStep()
             self._engine.Close()
-        # Timings inside would give equal data a different digest.
+        # Timings inside would change the digest of equal data.
         (self.path / "profiling.json").unlink(missing_ok=True)
 
 
 @dataclass
 class _Explained(AbstractContextManager[None]):
-    """Turns what ADIOS2 says into one sentence."""
+    """Converts errors of ADIOS2 to one sentence."""
 
     path: Path
 

@@ -52,15 +52,14 @@ class Columns:
     group
         Index of the trajectory or family [G], int64; the same in every split.
     origin
-        Place of the record in the order the source was read, those set aside counted too [G], int64.
+        Position of the record in the reading order of the source, including quarantined records [G], int64.
     graph_attr
-        Total charge (e) and spin multiplicity, NaN where they are not known [G, 2], float32. Datasets of before 2026-12
-        have 0 there: of a charge, nobody can tell it from a neutral structure.
+        Total charge (e) and spin multiplicity, NaN when not known [G, 2], float32. Datasets from before 2026-12 have 0
+        for unknown values; for a charge this equals a neutral structure.
     graph_labels, atom_labels
         Labels by name of a target, of structures [G, ...] and of atoms [N, ...], with the shape of the target's rank;
-        NaN where a record has none. Labels that references are still in, such as energies, are float64; all others are
-        float32.
-        Total energies and forces are always there.
+        NaN for missing labels. Labels that include references, such as energies, are float64; all others are float32.
+        Total energies and forces are always present.
     """
 
     numbers: NDArray[np.uint8]
@@ -94,7 +93,7 @@ class Columns:
         Raises
         ------
         KeyError
-            When there are none.
+            When the columns lack them.
         """
         return self.graph_labels[target] if target in self.graph_labels else self.atom_labels[target]
 
@@ -117,7 +116,7 @@ class Columns:
     ) -> Columns:
         """Convert to the types of this class, form ``offsets`` and check the shapes.
 
-        ``graph_labels`` and ``atom_labels`` are those beside energies and forces; what is float64 stays so.
+        ``graph_labels`` and ``atom_labels`` are labels other than energies and forces; float64 labels stay float64.
 
         Raises
         ------
@@ -164,7 +163,7 @@ class Columns:
 
     @staticmethod
     def gather(parts: Sequence[tuple[Columns, NDArray[np.int64]]]) -> Columns:
-        """Return structures of one or more columns, of each those that are named, end to end in that order.
+        """Return selected structures of one or more columns, end to end in the given order.
 
         All columns must have the same labels.
         """

@@ -30,7 +30,7 @@ STATISTICS_FILE = "statistics.json"
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset that was checked against its manifest.
+    """A dataset after a check against its manifest.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class Dataset:
     files
         Names of the BP files, in order; the structures of a split are those of the files end to end.
     layout
-        What each file holds; None for a dataset from before there were shards.
+        Contents of each file; None for a dataset from before shards existed.
     """
 
     path: Path
@@ -59,13 +59,13 @@ class Dataset:
         Raises
         ------
         IntegrityError
-            When a file is missing, damaged, or the folder was never finished. ADIOS2 opens nothing before.
+            When a file is missing or damaged, or the folder was never finished. ADIOS2 opens no file before this check.
         """
         manifest = verify(path, digests=digests)
         if STATISTICS_FILE not in manifest.files:
             raise IntegrityError(f"{path} is not a dataset: its manifest lists no {STATISTICS_FILE}.")
         statistics = read_record(DatasetStatistics, path / STATISTICS_FILE)
-        files: tuple[str, ...] = (f"{statistics.name}.bp",)  # datasets from before there were shards have no layout
+        files: tuple[str, ...] = (f"{statistics.name}.bp",)  # datasets from before shards existed have no layout
         layout = None
         if LAYOUT_FILE in manifest.files:
             layout = read_record(DatasetLayout, path / LAYOUT_FILE)
@@ -77,16 +77,16 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        """The dataset's name, which is its branch in a model."""
+        """The dataset's name, also the name of its branch in a model."""
         return self.statistics.name
 
     def rows(self, split: Split) -> RowReader:
-        """Open one split for random access; to be closed.
+        """Open one split for random access; the caller closes it.
 
         Raises
         ------
         IntegrityError
-            When the files are not what the statistics say.
+            When the files differ from the statistics.
         """
         n = self.statistics.n_structures[split]
         if self.layout is None:
@@ -98,12 +98,12 @@ class Dataset:
         return RowReader([self.path / name for name in self.files], sizes, split, block)
 
     def index(self, split: Split) -> GraphIndex | None:
-        """Return what is known of every structure of a split; None for a folder that was made without.
+        """Return the index of every structure of a split; None for a folder without index.
 
         Raises
         ------
         IntegrityError
-            When it does not fit the statistics.
+            When the index differs from the statistics.
         """
         return read_index(self.path, split, self.statistics.n_structures[split], tuple(self.statistics.targets))
 
@@ -113,19 +113,19 @@ class Dataset:
         Raises
         ------
         IntegrityError
-            When a file is not what the layout says.
+            When a file differs from the layout.
         """
         with self.rows(split) as rows:
             for first in range(0, len(rows), rows.block):
                 yield rows.read(np.arange(first, min(first + rows.block, len(rows))))
 
     def edges(self, split: Split, cutoff: float = 0.0) -> StoredEdges | None:
-        """Return the stored edges of a split; None where none are, or not as far as ``cutoff`` (Angstrom).
+        """Return the stored edges of a split; None when they are missing or end below ``cutoff`` (Angstrom).
 
         Raises
         ------
         IntegrityError
-            When the files are not what the layout says.
+            When the files differ from the layout.
         """
         layout = self.layout
         if layout is None or layout.edges is None or cutoff > layout.edges.cutoff:
@@ -133,12 +133,12 @@ class Dataset:
         return StoredEdges(self.path, split, self.statistics.n_structures[split], layout.chunk, layout.edges)
 
     def columns(self, split: Split, graphs: NDArray[np.int64] | None = None) -> Columns:
-        """Read one split into memory, or ``graphs`` of it, which ascend.
+        """Read one split into memory, or its ascending ``graphs``.
 
         Raises
         ------
         IntegrityError
-            When the file is not what its statistics say.
+            When the file differs from its statistics.
         """
         if graphs is not None:
             with self.rows(split) as rows:
@@ -164,12 +164,12 @@ class Dataset:
         cutoff
             Edges join all pairs closer than this (Angstrom).
         transform
-            As PyTorch Geometric takes it.
+            Transform of PyTorch Geometric.
 
         Raises
         ------
         DataError
-            When PyTorch Geometric is not installed, or there is no split of that name.
+            When PyTorch Geometric is not installed, or no split has that name.
         """
         try:
             from gfm_pipeline.apps.dataset.pyg import to_pyg

@@ -19,7 +19,7 @@ from gfm_pipeline.core.contracts.layout import EdgeExtent, EdgeLayout
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.publish import storage_errors
 
-_AT_ONCE = 1 << 20  # rows that are copied at a time
+_AT_ONCE = 1 << 20  # rows copied at a time
 
 Indices = NDArray[np.int64]
 
@@ -30,7 +30,7 @@ def edge_files(label: Split) -> tuple[str, str]:
 
 
 class _Growing:
-    """An array [n] in a npy file; how long it is the header says only at the end."""
+    """An array [n] in a npy file; its length enters the header at the end."""
 
     def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
         self._path, self._dtype, self._n = path, dtype, 0
@@ -40,7 +40,7 @@ class _Growing:
 
     def _header(self) -> int:
         fields = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self._n,)}
-        # NumPy leaves room in it for the digits of any length, so it can be written again in place
+        # NumPy's header has room for the digits of any length, so it can be rewritten in place
         with storage_errors(self._path):
             np.lib.format.write_array_header_1_0(self._stream, fields)
         return self._stream.tell()
@@ -64,7 +64,7 @@ class _Growing:
 
 
 class EdgeWriter:
-    """Writes the edges of splits into the folder of a dataset, a structure at a time.
+    """Writes the edges of splits into the folder of a dataset, one structure at a time.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class EdgeWriter:
         self._files: dict[Split, tuple[_Growing, _Growing]] = {}
 
     def __enter__(self) -> EdgeWriter:
-        with ExitStack() as stack:  # so that a file that cannot be opened closes those before it
+        with ExitStack() as stack:  # so that a failure to open a file closes the previous files
             for label in self._labels:
                 edges, counts = edge_files(label)
                 pair = _Growing(self._folder / edges, EDGE), _Growing(self._folder / counts, COUNT)
@@ -95,13 +95,13 @@ class EdgeWriter:
         return self
 
     def add(self, label: Split, src: Indices, dst: Indices, image: Indices) -> None:
-        """Take the edges of the next structure of ``label`` by length: ends [E] and images [E, 3]."""
+        """Add the edges of the next structure of ``label``, sorted by length: ends [E] and images [E, 3]."""
         packed = pack(src, dst, image)
         n = UNPACKED if packed is None else len(packed)
         self.put(label, np.array([n], dtype=COUNT), np.zeros(0, dtype=EDGE) if packed is None else packed)
 
     def put(self, label: Split, counts: NDArray[np.uint32], edges: NDArray[np.int64]) -> None:
-        """Take the next packed edges of ``label`` [E], and the next of its numbers of edges [n]."""
+        """Add the next packed edges of ``label`` [E], and the next numbers of edges [n]."""
         to_edges, to_counts = self._files[label]
         to_edges.append(edges)
         to_counts.append(counts)
@@ -117,7 +117,7 @@ class EdgeWriter:
 
 
 def join_edges(folder: Path, labels: Iterable[Split], parts: Sequence[Path]) -> None:
-    """Write the edges of splits into ``folder`` from those in ``parts``, end to end, a piece in memory at a time.
+    """Join the edges of splits in ``parts`` into ``folder``, end to end, with one piece in memory at a time.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def join_edges(folder: Path, labels: Iterable[Split], parts: Sequence[Path]) -> 
 
 
 def edge_layout(folder: Path, labels: Iterable[Split], chunk: int, cutoff: float) -> EdgeLayout:
-    """Return where the edges of each chunk of ``chunk`` structures begin, from their numbers on disk."""
+    """Return the first edge of each chunk of ``chunk`` structures, from the numbers on disk."""
     return EdgeLayout(cutoff, {str(label): _extent(folder / edge_files(label)[1], chunk) for label in labels})
 
 
@@ -150,7 +150,7 @@ def _extent(path: Path, chunk: int) -> EdgeExtent:
 
 
 class StoredEdges:
-    """The edges of one split, on disk, mapped.
+    """The memory-mapped edges of one split on disk.
 
     Parameters
     ----------
@@ -161,12 +161,12 @@ class StoredEdges:
     graphs
         Its structures.
     chunk, layout
-        Structures of a chunk, and what the dataset says of its edges.
+        Structures per chunk, and the dataset's layout of its edges.
 
     Raises
     ------
     IntegrityError
-        When a file is missing, cut off, or not of so many structures and edges.
+        When a file is missing or truncated, or has other numbers of structures and edges.
     """
 
     def __init__(self, folder: Path, label: Split, graphs: int, chunk: int, layout: EdgeLayout) -> None:
@@ -191,7 +191,7 @@ class StoredEdges:
         Raises
         ------
         IntegrityError
-            When the numbers of edges do not sum to what the dataset says.
+            When the sum of the numbers of edges differs from the layout.
         """
         chunk, inside = np.divmod(np.asarray(graphs, dtype=np.int64), self._chunk)
         chunks, which = np.unique(chunk, return_inverse=True)
@@ -211,7 +211,7 @@ class StoredEdges:
         return Packed(counts[mine], self._gather(graphs, start[mine], present[mine]), self.cutoff, self._path)
 
     def _gather(self, graphs: Indices, start: Indices, counts: Indices) -> NDArray[np.int64]:
-        """Return the edges of ``graphs``, with one slice a run of consecutive ones."""
+        """Return the edges of ``graphs``, with one slice per run of consecutive graphs."""
         firsts, ends = runs(graphs)
         low, high = np.searchsorted(graphs, firsts), np.searchsorted(graphs, ends - 1)
         begin, end = start[low].tolist(), (start[high] + counts[high]).tolist()

@@ -1,10 +1,10 @@
-"""A dataset as one BP file with the samples that HydraGNN's training scripts for foundation models ask for.
+"""Export of a dataset to one BP file with samples for HydraGNN's training scripts for foundation models.
 
-Those scripts take 15 keys by name from files called ``NAME-v2.bp``: what a structure is and its labels, and a radius
-graph that was made before, of the nearest ``max_neighbours`` sources of each target. Edges are listed once, kept
-beside the file while their number is not known, and copied in: ADIOS2 wants the shape of an array before its first
-block. Structures without any edge are left out, because HydraGNN reads a sample by ``adios2.Stream``, which fails on
-a selection of nothing. Source of the layout: HydraGNN 5, ``AdiosWriter`` and ``examples/multidataset_hpo_sc26``.
+Those scripts take 15 keys by name from files called ``NAME-v2.bp``: a structure and its labels, and a precomputed
+radius graph of the nearest ``max_neighbours`` sources of each target. The export lists edges once, stores them next to
+the file until their number is known, and copies them in, because ADIOS2 needs the shape of an array before its first
+block. Structures without any edge are left out, because HydraGNN reads a sample by ``adios2.Stream``, which fails on a
+selection of nothing. Source of the layout: HydraGNN 5, ``AdiosWriter`` and ``examples/multidataset_hpo_sc26``.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.publish import storage_errors
 from gfm_pipeline.core.strenum import StrEnum
 
-AT_ONCE = 20_000  # atoms whose edges are in memory, those of one structure aside
+AT_ONCE = 20_000  # atoms whose edges are in memory, except for a single larger structure
 Array = NDArray[Any]
 _SPOOLED = {"nedges": np.int64, "src": np.int32, "dst": np.int32, "shift": np.float32}
 
 
 class Per(StrEnum):
-    """What there is a row of, in a key's array."""
+    """The object that each row of a key's array describes."""
 
     ATOM = "atom"
     EDGE = "edge"
@@ -58,7 +58,7 @@ class Per(StrEnum):
 
 @dataclass(frozen=True)
 class Piece:
-    """One key of some samples: ``values`` end to end on ``axis``, how long each is there [G], and what a row is of."""
+    """One key of some samples: ``values`` end to end on ``axis``, their lengths there [G], and the object of a row."""
 
     values: Array
     counts: NDArray[np.int64]
@@ -67,7 +67,7 @@ class Piece:
 
 
 def pieces(dataset: Dataset, label: Split) -> Iterator[Columns]:
-    """Yield a split in pieces of few atoms, so that the edges of one take little memory, whatever the structures."""
+    """Yield a split in pieces of few atoms, so that the edges of a piece always take little memory."""
     for block in dataset.blocks(label):
         ends = np.flatnonzero(np.diff(block.offsets[1:] // AT_ONCE, append=-1)) + 1
         for first, end in pairwise([0, *ends.tolist()]):
@@ -75,9 +75,9 @@ def pieces(dataset: Dataset, label: Split) -> Iterator[Columns]:
 
 
 def nearest(columns: Columns, edges: Edges, limit: int) -> Edges:
-    """Return, of the edges that end in an atom, the ``limit`` shortest, ordered by that atom and by length.
+    """Return the ``limit`` shortest edges that end in each atom, ordered by that atom and by length.
 
-    Which of several equally long ones are kept is decided by rounding.
+    Rounding decides between equally long edges.
     """
     graph = np.repeat(np.arange(len(columns)), edges.nedges)
     target = edges.dst + columns.offsets[graph]
@@ -97,9 +97,9 @@ def lengths(columns: Columns, edges: Edges) -> NDArray[np.float32]:
 
 
 def samples(columns: Columns, edges: Edges, energy: NDArray[np.float64]) -> dict[str, Piece]:
-    """Return the keys of HydraGNN's samples, and ours: where a structure comes from, and labels of further targets.
+    """Return the keys of HydraGNN's samples, and ours: the origin of a structure, and labels of further targets.
 
-    ``energy`` [G] is what models learn, eV. Floats are single, as HydraGNN's losses demand.
+    ``energy`` [G] is the learned energy, eV. Floats have single precision, as HydraGNN's losses require.
     """
     one, n = np.ones(len(columns), dtype=np.int64), columns.natoms
     numbers = columns.numbers.astype(np.float32)[:, None]
@@ -117,7 +117,7 @@ def samples(columns: Columns, edges: Edges, energy: NDArray[np.float64]) -> dict
         "cell": Piece(columns.cell.reshape(-1, 3), 3 * one),
         "pbc": Piece(columns.pbc.astype(np.int32).reshape(-1), 3 * one),
         "natoms": Piece(n, one),
-        "graph_attr": Piece(np.nan_to_num(columns.graph_attr).reshape(-1), 2 * one),  # its scripts take no NaN
+        "graph_attr": Piece(np.nan_to_num(columns.graph_attr).reshape(-1), 2 * one),  # its scripts do not accept NaN
         "chemical_composition": Piece(composition[:, None], N_COEFFICIENTS * one),
         "edge_index": Piece(np.stack([edges.src, edges.dst]).astype(np.int64), edges.nedges, Per.EDGE, axis=1),
         "edge_attr": Piece(lengths(columns, edges)[:, None], edges.nedges, Per.EDGE),
@@ -134,7 +134,7 @@ def samples(columns: Columns, edges: Edges, energy: NDArray[np.float64]) -> dict
 
 
 def _single(labels: Array) -> Array:
-    """Return labels of a target as a matrix of single floats, a row of components each."""
+    """Return labels of a target as a matrix of single floats, with one row of components per label."""
     return labels.reshape(len(labels), math.prod(labels.shape[1:])).astype(np.float32)
 
 
@@ -153,7 +153,7 @@ class EdgeSpool:
         return self
 
     def append(self, edges: Edges, natoms: NDArray[np.int64]) -> None:
-        """Write the edges of the next structures, which have so many atoms [G]."""
+        """Write the edges of the next structures with their numbers of atoms [G]."""
         for name, dtype in _SPOOLED.items():
             with storage_errors(self._paths[name]):
                 self._files[name].write(np.ascontiguousarray(getattr(edges, name), dtype=dtype).data)
@@ -162,7 +162,7 @@ class EdgeSpool:
         self.n_atoms += int(natoms[edges.nedges > 0].sum())
 
     def rewind(self) -> None:
-        """Begin to read."""
+        """Start reading."""
         for name, file in self._files.items():
             with storage_errors(self._paths[name]):
                 file.seek(0)
@@ -198,7 +198,7 @@ class _Export:
     unlabelled: int = 0  # structures without forces
 
     def spool(self, label: Split, spool: EdgeSpool) -> None:
-        """List the edges of a split, and count."""
+        """List and count the edges of a split."""
         stored = self.dataset.edges(label, self.options.radius)
         done = 0
         for columns in pieces(self.dataset, label):
@@ -301,7 +301,7 @@ def export(dataset: Dataset, output: Path, options: HydragnnExport) -> DatasetEx
 
 
 def _write(work: _Export, folder: Path, path: Path) -> tuple[int, int]:
-    """Write the BP file ``path``, with edges kept in ``folder`` meanwhile; return numbers of structures and edges."""
+    """Write the BP file ``path`` with temporary edges in ``folder``; return numbers of structures and edges."""
     options = work.options
     with ExitStack() as stack:
         spools = {split: stack.enter_context(EdgeSpool(folder, split)) for split in Split}

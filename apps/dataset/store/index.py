@@ -1,7 +1,7 @@
 """Index of a dataset: size, labels and number of neighbours of every structure.
 
-Sharing a batch between ranks needs sizes and numbers of labels of all its structures, whichever rank reads them. So
-ingest counts once, and keeps 28 bytes per structure beside the atoms, and 4 for each target beside energy and forces.
+To share a batch between ranks, each rank needs sizes and numbers of labels of all structures in it. So ingest counts
+once, and stores 28 bytes per structure, and 4 more per target other than energy and forces.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gfm_pipeline.core.contracts.targets import ENERGY, FORCES
 from gfm_pipeline.core.errors import IntegrityError
 from gfm_pipeline.core.publish import storage_errors
 
-_AT_ONCE = 1 << 20  # rows that are copied at a time
+_AT_ONCE = 1 << 20  # rows copied at a time
 _FIXED = 3  # natoms, known energies, known force vectors
 _COUNTED = _FIXED + len(RADII)  # then known labels of further targets
 
@@ -37,7 +37,7 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Facts:
-    """Of some structures [n] each: atoms, directed edges, and known labels by target: 0 or 1, or those of atoms."""
+    """Counts per structure [n]: atoms, directed edges, and known labels by target (0 or 1, or the number of atoms)."""
 
     natoms: Indices
     nedges: Indices
@@ -45,7 +45,7 @@ class Facts:
 
     @classmethod
     def placed(cls, parts: Sequence[tuple[Indices, Facts]], n: int) -> Facts:
-        """Return what is known of ``n`` structures from parts, each with its places among them; what lacks is 0."""
+        """Return the facts of ``n`` structures from parts with their positions; missing counts are 0."""
         found = cls(np.zeros(n, np.int64), np.zeros(n, np.int64), {})
         known: dict[str, Indices] = {}
         for places, facts in parts:
@@ -85,10 +85,10 @@ class GraphIndex:
         return len(self.rows)
 
     def facts(self, graphs: Indices, cutoff: float | None) -> Facts:
-        """Return what is known of ``graphs``; edges are exact at `RADII` and predicted elsewhere.
+        """Return the facts of ``graphs``; numbers of edges are exact at `RADII` and estimated elsewhere.
 
-        Edges grow with the volume of the sphere in a crystal, so between two radii they are interpolated in the cube of
-        the cutoff, and beyond the last extrapolated. Without a cutoff there are none.
+        In a crystal the number of edges grows with the volume of the sphere. So it is interpolated in the cube of the
+        cutoff between two radii, and extrapolated beyond the last radius. Without a cutoff it is 0.
         """
         rows = np.asarray(self.rows[graphs]).astype(np.int64)
         known = {ENERGY.name: rows[:, 1], FORCES.name: rows[:, 2]}
@@ -109,7 +109,7 @@ def index_file(label: Split) -> str:
 
 
 def known_labels(labels: NDArray[np.floating[Any]], offsets: Indices | None = None) -> Indices:
-    """Return how many labels of each structure are known [G].
+    """Return the number of known labels of each structure [G].
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def known_labels(labels: NDArray[np.floating[Any]], offsets: Indices | None = No
 
 
 def rows_of(columns: Columns, degrees: NDArray[np.uint16], targets: Sequence[str] = ()) -> NDArray[np.uint32]:
-    """Return the rows of a `GraphIndex` of structures whose atoms have so many neighbours within `RADII` [N, R]."""
+    """Return the rows of a `GraphIndex` from structures and the degrees of their atoms within `RADII` [N, R]."""
     rows = np.zeros((len(columns), _COUNTED + len(targets)), dtype=np.uint32)
     rows[:, 0] = columns.natoms
     rows[:, 1] = known_labels(columns.energy)
@@ -146,17 +146,17 @@ def count(
     keep: Callable[[Indices, Indices, Indices], None] | None = None,
     cutoff: float = 0.0,
 ) -> NDArray[np.uint16]:
-    """Return how many neighbours each atom has within each of `RADII` [N, R].
+    """Return the number of neighbours of each atom within each of `RADII` [N, R].
 
     Parameters
     ----------
     columns
         The structures.
     check
-        Called now and then; may raise to stop.
+        Called periodically; may raise to stop.
     keep
-        Gets the edges of each structure by length: ends [E] and images [E, 3] of all pairs within ``cutoff`` and
-        `CLOSE` more.
+        Receives the edges of each structure sorted by length: ends [E] and images [E, 3] of all pairs within ``cutoff``
+        plus `CLOSE`.
     cutoff
         Angstrom; needed with ``keep`` only.
 
@@ -181,7 +181,7 @@ def count(
 
 
 class IndexWriter:
-    """Writes the index of every split into the folder of a dataset while its structures pass by, and edges if asked.
+    """Writes the index of every split, and optionally edges, while the structures of a dataset pass by.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ class IndexWriter:
     sizes
         Structures of each split.
     cutoff
-        Edges within it (Angstrom) are stored; None: none are.
+        Edges within it (Angstrom) are stored; None: no edges.
     targets
         Those beside energy and forces.
 
@@ -214,7 +214,7 @@ class IndexWriter:
         for label, n in self._sizes.items():
             path = self._folder / index_file(label)
             with storage_errors(path):
-                # written, not mapped: a full disk answers a write with an error, and a mapping by killing the process
+                # written, not mapped: a full disk fails a write with an error, but kills a process with a mapping
                 np.save(path, np.zeros((n, _COUNTED + len(self._targets)), dtype=np.uint32))
         if self._edges is not None:
             self._open.enter_context(self._edges)
@@ -227,16 +227,16 @@ class IndexWriter:
         check: Callable[[], None] = lambda: None,
         degrees: NDArray[np.uint16] | None = None,
     ) -> None:
-        """Take the next structures of ``label``.
+        """Add the next structures of ``label``.
 
         Parameters
         ----------
         label, columns
-            Their split, and they.
+            Their split, and the structures.
         check
             See `count`.
         degrees
-            Neighbours of their atoms within each of `RADII` [N, R], where these were counted before.
+            Numbers of neighbours of their atoms within each of `RADII` [N, R], if already counted.
         """
         if degrees is None or self._edges is not None:
             keep = None if self._edges is None else partial(self._edges.add, label)
@@ -246,7 +246,7 @@ class IndexWriter:
         self.degrees[label] = self.degrees[label] + found if label in self.degrees else found
 
     def put(self, label: Split, rows: NDArray[np.uint32]) -> None:
-        """Write the next rows of ``label`` [n, 7 + T], which were counted before."""
+        """Write the next rows of ``label`` [n, 7 + T], already counted."""
         path = self._folder / index_file(label)
         with storage_errors(path), open(path, "r+b") as stream:
             stream.seek(-rows[0:1].nbytes * (self._sizes[label] - self._done[label]), os.SEEK_END)
@@ -262,7 +262,7 @@ class IndexWriter:
 
 
 def join_indexes(folder: Path, label: Split, parts: Sequence[Path], targets: Sequence[str] = ()) -> None:
-    """Write the index of a split into ``folder`` from those in ``parts``, end to end, a piece in memory at a time.
+    """Join the indexes of a split in ``parts`` into ``folder``, end to end, with one piece in memory at a time.
 
     Raises
     ------
@@ -282,7 +282,7 @@ def read_index(folder: Path, label: Split, n: int, targets: Sequence[str] = ()) 
     Raises
     ------
     IntegrityError
-        When it is not an index of so many structures.
+        When it is not an index of ``n`` structures.
     """
     path = folder / index_file(label)
     if not path.exists():

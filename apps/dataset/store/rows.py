@@ -1,4 +1,4 @@
-"""Random access to one split of a BP file: runs of structures, straight into the arrays they end in."""
+"""Random access to one split of a BP file: reads runs of structures directly into their final arrays."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _KEYS: dict[str, tuple[int, tuple[int, ...]]] = {
 
 
 def runs(graphs: Indices) -> tuple[Indices, Indices]:
-    """Return first and end of the runs of consecutive numbers in ``graphs``, which ascend."""
+    """Return start and end of the runs of consecutive numbers in the ascending ``graphs``."""
     breaks = np.flatnonzero(np.diff(graphs) != 1) + 1
     starts = np.concatenate([[0], breaks]) if len(graphs) else np.zeros(0, dtype=np.int64)
     ends = np.concatenate([breaks, [len(graphs)]]) if len(graphs) else starts
@@ -43,7 +43,7 @@ def runs(graphs: Indices) -> tuple[Indices, Indices]:
 
 
 class _File:
-    """One split of one open file that `write_bp` wrote, of ``size`` structures."""
+    """One split with ``size`` structures in one open file of `write_bp`."""
 
     def __init__(self, path: Path, label: Split, size: int) -> None:
         self._file, self._label, self._size = BpFile(path), label, size
@@ -116,17 +116,17 @@ class _File:
 
 
 def _inside(lengths: Indices) -> NDArray[np.bool_]:
-    """Return which neighbouring pairs of structures lie in the same run, for runs so long."""
+    """Return which neighbouring pairs of structures lie in the same run, from the lengths of runs."""
     run = np.repeat(np.arange(len(lengths)), lengths)
     same: NDArray[np.bool_] = run[1:] == run[:-1]
     return same
 
 
 class RowReader:
-    """Reads structures of one split of a dataset, from files that `BpWriter` wrote.
+    """Reads structures of one split of a dataset from files of `BpWriter`.
 
-    A file is opened when something of it is first read. One `RowReader` is used by one thread at a time, since ADIOS2
-    keeps a selection on the variable.
+    A file is opened at its first use. Only one thread may use a `RowReader` at a time, since ADIOS2 stores the
+    selection on the variable.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ class RowReader:
     label
         The split.
     block
-        Structures of a block on disk, of which the last alone may have fewer.
+        Structures per block on disk; only the last block may have fewer.
     """
 
     def __init__(self, paths: Sequence[Path], sizes: Sequence[int], label: Split, block: int) -> None:
@@ -167,7 +167,7 @@ class RowReader:
         Raises
         ------
         IntegrityError
-            When there is no such structure, the file is damaged, or laid out in another way.
+            When a structure does not exist, or the file is damaged or has another layout.
         """
         graphs = np.asarray(graphs, dtype=np.int64)
         if len(graphs) and (graphs[0] < 0 or graphs[-1] >= len(self) or (np.diff(graphs) <= 0).any()):
@@ -186,12 +186,12 @@ class RowReader:
 
 
 class BlockReader:
-    """Structures by random access through whole blocks, of which the newest are kept.
+    """Random access to structures through whole blocks; the newest blocks stay in memory.
 
     Parameters
     ----------
     rows
-        To read from.
+        The reader.
     keep
         Blocks in memory.
     """
@@ -201,7 +201,7 @@ class BlockReader:
         self._kept: dict[int, Columns] = {}
 
     def read(self, graphs: Indices) -> Columns:
-        """Return ``graphs``, which ascend, as `RowReader.read` does."""
+        """Return the ascending ``graphs`` as `RowReader.read` does."""
         number = graphs // self._block
         parts = []
         for b in np.unique(number).tolist():

@@ -1,4 +1,4 @@
-"""Writing of BP files in the layout of `gfm_pipeline.apps.dataset.store.bp`: block by block, in bounded memory."""
+"""Writes BP files in the layout of `gfm_pipeline.apps.dataset.store.bp`: block by block, in bounded memory."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from gfm_pipeline.core.records import canonical_json
 
 REFERENCES, N_COEFFICIENTS = "energy_linear_regression_coeff", 118  # by atomic number less 1
 TARGET_FACTS = ("level", "rank", "unit")  # attributes of each target
-# Bytes of a graph, and of one of its atoms, in all variables below, with their counts and offsets.
+# Bytes per graph, and per atom, in all variables below, with their counts and offsets.
 GRAPH_BYTES, ATOM_BYTES = 272, 28
 
 
 def keys_of(columns: Columns) -> dict[str, tuple[NDArray[Any], NDArray[np.int64]]]:
-    """Return key -> (array joined on axis 0, rows of each sample); uint8 would read back as text in HydraGNN."""
+    """Return key -> (array joined on axis 0, rows of each sample); HydraGNN would read uint8 as text."""
     one = np.ones(len(columns), dtype=np.int64)
     per_atom = columns.energy / columns.natoms
     return {
@@ -51,7 +51,7 @@ def keys_of(columns: Columns) -> dict[str, tuple[NDArray[Any], NDArray[np.int64]
 
 
 def describe_columns(step: BpStep, targets: Sequence[Target]) -> None:
-    """Say by attributes which columns are targets beside energy and forces, and what each is."""
+    """Write attributes that describe the columns of targets other than energy and forces."""
     if targets:
         step.attribute(TARGETS, [target.name for target in targets])
     for target in targets:
@@ -60,14 +60,14 @@ def describe_columns(step: BpStep, targets: Sequence[Target]) -> None:
 
 
 def _rows(array: NDArray[Any]) -> NDArray[Any]:
-    """Return labels as a matrix, a row of components each."""
+    """Return labels as a matrix, with one row of components per label."""
     return array.reshape(len(array), math.prod(array.shape[1:]))
 
 
 def label_bytes(targets: Sequence[Target]) -> tuple[int, int]:
-    """Return how many bytes labels of targets beside energy and forces take for a structure, and for an atom.
+    """Return the bytes per structure and per atom of labels of targets other than energy and forces.
 
-    With the counts and offsets of their variables.
+    They include the counts and offsets of the variables.
     """
     of_level = dict.fromkeys(Level, 0)
     for target in targets:
@@ -76,7 +76,7 @@ def label_bytes(targets: Sequence[Target]) -> tuple[int, int]:
 
 
 def label_type(target: Target) -> np.dtype[Any]:
-    """Return the type of labels on disk: double where references, which may be large, are still in them."""
+    """Return the type of labels on disk: double if they include references, which may be large."""
     return np.dtype(np.float32 if target.reference is Reference.NONE else np.float64)
 
 
@@ -87,7 +87,7 @@ def chunks(columns: Columns, size: int = CHUNK) -> Iterator[Columns]:
 
 
 def extent(columns: Columns) -> LabelExtent:
-    """Return what a file that holds ``columns`` says of them."""
+    """Return the extent of ``columns`` in a file."""
     starts = columns.offsets[:-1][::CHUNK]
     return LabelExtent(len(columns), len(columns.numbers), tuple(int(s) for s in starts))
 
@@ -99,13 +99,13 @@ class ContentDigest:
     _parts: dict[str, Any] = field(default_factory=dict)
 
     def update(self, label: str, columns: Columns) -> None:
-        """Take the next records of ``label``."""
+        """Add the next records of ``label``."""
         for key, (array, _) in keys_of(columns).items():
             part = self._parts.setdefault(f"{label}/{key}", hashlib.sha256())
             part.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).data)
 
     def hexdigest(self) -> str:
-        """Return the digest of what was taken so far."""
+        """Return the digest of the records so far."""
         parts = {name: part.hexdigest() for name, part in self._parts.items()}
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
@@ -120,23 +120,23 @@ class BpWriter(AbstractContextManager["BpWriter"]):
     name
         Name of the dataset.
     extents
-        Label to what will be put in all; none may be empty.
+        Maps a label to its total extent; no label may be empty.
     reference
         Atomic number to reference energy (eV), stored as ``energy_linear_regression_coeff`` [118].
     block
-        Structures of each `put` but the last, kept as the attribute ``<label>/block``.
+        Structures of each `put` except the last, stored as the attribute ``<label>/block``.
     targets
-        Those beside energy and forces, whose columns every `put` has; they are described by attributes.
+        Targets other than energy and forces; every `put` has their columns, and attributes describe them.
     comm
-        Communicator of mpi4py whose ranks write the file together, each its own blocks; `together` says whether ADIOS2
-        can. Opening and leaving wait for all ranks, and a rank holds its blocks until then.
+        Communicator of mpi4py whose ranks write the file together, each rank its own blocks; `together` returns whether
+        ADIOS2 supports this. Opening and closing wait for all ranks, and a rank holds its blocks until then.
 
     Raises
     ------
     StorageError
         When the disk refuses.
     DataError
-        When a split is empty, ADIOS2 refuses the data, or less or more is put than was said.
+        When a split is empty, ADIOS2 refuses the data, or the written extent differs from ``extents``.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         return self
 
     def put(self, label: Split, columns: Columns, at: tuple[int, int] | None = None) -> None:
-        """Write structures of ``label``: the next ones, or those from structure and atom ``at`` of the file on."""
+        """Write structures of ``label``: the next ones, or from structure and atom ``at`` of the file on."""
         extent, step = self._extents[label], self._step
         keys = keys_of(columns)
         if not self._graphs[label]:
@@ -184,7 +184,7 @@ class BpWriter(AbstractContextManager["BpWriter"]):
             rows = extent.n_atoms if per_graph == 0 else per_graph * extent.n_graphs
             row = atom if per_graph == 0 else per_graph * first
             if not self._graphs[label]:
-                # Every key here varies on axis 0 or not at all: 0 is right for both.
+                # Every key here varies on axis 0 or not at all: 0 is valid for both.
                 step.attribute(f"{name}/variable_dim", np.array([0], dtype=np.int64))
             offset = row + np.cumsum(count) - count
             rest = array.shape[1:]
@@ -197,7 +197,7 @@ class BpWriter(AbstractContextManager["BpWriter"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the file; what is left after an exception is not a dataset, and its folder is never published."""
+        """Close the file; after an exception the folder is never published."""
         put = self._graphs
         if self._comm is not None and kind is None:
             put = {s: int(self._comm.allreduce(n)) for s, n in put.items()}
@@ -208,7 +208,7 @@ class BpWriter(AbstractContextManager["BpWriter"]):
 
 
 def coefficients(reference: Mapping[int, float]) -> NDArray[np.float64]:
-    """Return reference energies (eV) by atomic number as HydraGNN keeps them [118], 0 for absent elements."""
+    """Return reference energies (eV) by atomic number in HydraGNN's form [118], 0 for absent elements."""
     found = np.zeros(N_COEFFICIENTS)
     for number, energy in reference.items():
         found[number - 1] = energy
@@ -223,7 +223,7 @@ def write_bp(
     block: int = CHUNK,
     targets: Sequence[Target] = (),
 ) -> None:
-    """Write ``splits``, which are in memory, to the BP folder ``path``; parameters and errors as `BpWriter`."""
+    """Write in-memory ``splits`` to the BP folder ``path``; parameters and errors as `BpWriter`."""
     extents = {label: extent(columns) for label, columns in splits.items()}
     with BpWriter(path, name, extents, reference, block, targets=targets) as writer:
         for label, columns in splits.items():
