@@ -1,4 +1,4 @@
-"""How the limits of a budget stand, as the driver records it and people see it."""
+"""The state of a budget's limits, for the journal and for users."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ UNITS = {"node_hours": "node-hours", "kwh": "kWh", "hours": "hours", "trials": "
 
 @dataclass(frozen=True)
 class Standing:
-    """How one limit stands; ``key`` is its place in the workflow file, ``stage`` '' for one of the whole campaign."""
+    """The state of one limit; ``key`` is its key in the workflow file, ``stage`` is '' for the whole campaign."""
 
     key: str
     stage: str
@@ -21,19 +21,19 @@ class Standing:
 
     @property
     def left(self) -> float:
-        """What may still be promised."""
+        """The part that may still be reserved."""
         return self.limit - self.spent - self.reserved
 
 
 @dataclass(frozen=True)
 class BudgetReviewed:
-    """How all limits stand; recorded when a driver begins, when a stage begins, and when a driver ends."""
+    """The state of all limits; recorded when a driver begins, when a stage begins, and when a driver ends."""
 
     standings: tuple[Standing, ...]
 
 
 def sentence(standing: Standing) -> str:
-    """Return how a limit stands, for people."""
+    """Return the state of a limit, as a sentence for users."""
     unit = UNITS[standing.quantity]
     where = f" of {standing.stage}" if standing.stage else ""
     return (

@@ -1,4 +1,4 @@
-"""Everything that can happen to a campaign. The state is a fold over these, and nothing else."""
+"""All events of a campaign. The state is a fold over these events alone."""
 
 from __future__ import annotations
 
@@ -27,40 +27,40 @@ class AttemptOutcome(StrEnum):
     """How an attempt at a task ended."""
 
     OK = "ok"
-    DIVERGED = "diverged"  # a result, though not a good one
+    DIVERGED = "diverged"  # a result, although a bad one
     RETRYABLE = "retryable"
     PREEMPTED = "preempted"  # checkpoint saved, continue
-    STORAGE = "storage"  # the disk refused; a pause, no fault of the task
+    STORAGE = "storage"  # the disk refused: a pause, not a failure of the task
     PERMANENT = "permanent"
 
 
 class Cause(StrEnum):
-    """Why an attempt ended; `gfm_pipeline.engine.tasks.retries` says what follows from each."""
+    """Why an attempt ended; `gfm_pipeline.engine.tasks.retries` defines the action after each cause."""
 
     FINISHED = "finished"
     DIVERGED = "diverged"
-    STOPPED = "stopped"  # asked to
+    STOPPED = "stopped"  # on request
     DRIVER_LOST = "driver lost"
     LAUNCHER_LOST = "Parsl lost"  # its interchange or its pool of workers
     STORAGE = "disk refused"
     WALL_TIME = "wall time"
     OUT_OF_MEMORY = "out of memory"
     WORKER_LOST = "worker lost"
-    NODE_FAILURE = "node failure"  # a manager, or a wrapper that shows no life
+    NODE_FAILURE = "node failure"  # a lost manager, or a wrapper without heartbeat
     BLOCK_LOST = "block ended"  # the batch job that held its nodes: wall time, scancel, preemption
-    KILLED = "killed"  # by a signal that was not ours
+    KILLED = "killed"  # by a signal from outside
     SILENT = "silent"  # no heartbeat of the program
-    TROUBLE = "trouble"  # the program's own word for what may pass
-    USER_ERROR = "user error"  # what the workflow, the data or the installation must be changed for
-    PROGRAM_ERROR = "program error"  # an exception that nobody foresaw
-    CHAOS = "chaos"  # wanted, by `run --chaos`
+    TROUBLE = "trouble"  # an error of the program that may pass
+    USER_ERROR = "user error"  # needs a change of the workflow, the data or the installation
+    PROGRAM_ERROR = "program error"  # an unexpected exception
+    CHAOS = "chaos"  # on purpose, by `run --chaos`
 
 
-MACHINE_CAUSES = frozenset({Cause.WORKER_LOST, Cause.NODE_FAILURE, Cause.SILENT})  # which may be the fault of a node
+MACHINE_CAUSES = frozenset({Cause.WORKER_LOST, Cause.NODE_FAILURE, Cause.SILENT})  # possible faults of a node
 
 
 class Action(StrEnum):
-    """What follows an attempt."""
+    """The action after an attempt."""
 
     ACCEPT = "accepted"
     RETRY = "tried again"
@@ -72,7 +72,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class CampaignCreated:
-    """A new campaign: journal schema, workflow name, version of the program; ``simulated``: nothing of it was run."""
+    """A new campaign: journal schema, workflow name, version of the program; ``simulated``: no task really ran."""
 
     schema: int
     name: str
@@ -99,16 +99,16 @@ class DriverStarted:
 
 @dataclass(frozen=True)
 class DriverEnded:
-    """A driver let go in good order."""
+    """A driver ended in order."""
 
     outcome: str
 
 
 @dataclass(frozen=True)
 class TakenOver:
-    """What a stage takes over from the one of key ``origin``: its ``tasks``, and with ``decisions`` what it decided.
+    """What a stage takes over from the stage with key ``origin``: ``tasks``, and if ``decisions``, its decisions.
 
-    ``starts`` are tasks that go on from where those of the same name ended there.
+    ``starts`` are tasks that continue from the end of the tasks with the same names there.
     """
 
     origin: str
@@ -119,7 +119,7 @@ class TakenOver:
 
 @dataclass(frozen=True)
 class StageOpened:
-    """A stage began under a key; ``settings`` and ``inputs`` are what the key is the digest of."""
+    """A stage began under a key, which is the digest of ``settings`` and ``inputs``."""
 
     stage: str
     key: str
@@ -131,7 +131,7 @@ class StageOpened:
 
 @dataclass(frozen=True)
 class StageDone:
-    """A stage has all it promised; ``outputs`` maps artefact name to digest."""
+    """A stage has all of its outputs; ``outputs`` maps names of artefacts to digests."""
 
     key: str
     outputs: dict[str, str]
@@ -139,7 +139,7 @@ class StageDone:
 
 @dataclass(frozen=True)
 class StageFailedEvent:
-    """A stage cannot go on."""
+    """A stage cannot continue."""
 
     key: str
     reason: str
@@ -147,7 +147,7 @@ class StageFailedEvent:
 
 @dataclass(frozen=True)
 class StageCurtailed:
-    """A stage ends with what it has, since a budget is spent; ``limits``: those it was under, by their keys."""
+    """A stage ends with its present results, since a budget is spent; ``limits``: its limits, by their keys."""
 
     key: str
     reason: str
@@ -156,7 +156,7 @@ class StageCurtailed:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A point of the search space; ``wave``: for the account, of which several proposals may be one."""
+    """A point of the search space; ``wave`` is for accounting: one wave may contain several proposals."""
 
     name: str
     wave: int
@@ -165,10 +165,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class WaveProposed:
-    """Candidates that were proposed together; ``told`` counts the results the proposals were based on.
+    """Candidates from one proposal; ``told`` is the number of results that it used.
 
-    ``upto``: they follow from that many events from the beginning of the journal; None: from the results of a fixed set
-    of earlier candidates, whenever these came.
+    ``upto``: they follow from this number of events at the beginning of the journal; None: from the results of a fixed
+    set of earlier candidates, in any order of arrival.
     """
 
     key: str
@@ -192,7 +192,7 @@ class RungDecided:
 
 @dataclass(frozen=True)
 class Member:
-    """An ensemble member and the candidate (and rung) it trains on from."""
+    """An ensemble member, and the candidate (and rung) at which its training starts."""
 
     name: str
     candidate: str
@@ -203,9 +203,9 @@ class Member:
 
 @dataclass(frozen=True)
 class MembersSelected:
-    """The candidates chosen as ensemble; ``passed_over``: better ones that were not, and why.
+    """The chosen candidates of the ensemble; ``passed_over``: better ones that were not chosen, with reasons.
 
-    Journals of earlier versions do not say who was passed over.
+    Journals of earlier versions lack ``passed_over``.
     """
 
     key: str
@@ -215,7 +215,7 @@ class MembersSelected:
 
 @dataclass(frozen=True)
 class TaskStarted:
-    """An attempt at a task was handed to Parsl; ``nodes`` names those it was placed on, if any were."""
+    """The driver gave an attempt at a task to Parsl; ``nodes`` are the names of its nodes, if it has any."""
 
     key: str
     task: str
@@ -227,10 +227,10 @@ class TaskStarted:
 class TaskEnded:
     """An attempt ended.
 
-    ``result`` is the program's own record; ``adopted``: found finished after a driver's death; ``saved``: how far
-    the next attempt can go on from. Journals of the first version have no ``cause`` and no ``action``.
-    ``node_seconds``: of the nodes it held; ``energy``: what it used; ``idle``: what its nodes used before it began,
-    while no task ran there. Journals of earlier versions have none of the three.
+    ``result`` is the program's record; ``adopted``: found finished after a driver's death; ``saved``: the progress from
+    which the next attempt can continue. Journals of the first version have no ``cause`` and no ``action``.
+    ``node_seconds``: of its nodes; ``energy``: its use; ``idle``: energy of its nodes before it began,
+    while no task ran there. Journals of earlier versions lack all three.
     """
 
     key: str
@@ -252,7 +252,7 @@ class TaskEnded:
 
 @dataclass(frozen=True)
 class ArtefactLost:
-    """What a finished task had published is gone; the task is to be done again."""
+    """The published output of a finished task is gone; the task must run again."""
 
     key: str
     task: str
@@ -261,7 +261,7 @@ class ArtefactLost:
 
 @dataclass(frozen=True)
 class NodeExcluded:
-    """Nothing more is placed on a node."""
+    """The driver places no more tasks on a node."""
 
     node: str
     reason: str

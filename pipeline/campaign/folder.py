@@ -1,4 +1,4 @@
-"""Open a campaign folder for driving: created on first use, locked, its journal folded."""
+"""Opens a campaign folder for a driver: creates it on first use, locks it, and folds its journal."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class OpenCampaign:
 
 
 def check_name(paths: CampaignPaths, name: str, *, simulated: bool = False) -> CampaignState | None:
-    """Return the state of an existing campaign, or None when the folder is free for a new one.
+    """Return the state of an existing campaign, or None for a folder that is free for a new campaign.
 
-    ``simulated``: it is to hold a simulation, which never shares a folder with a campaign.
+    ``simulated``: the folder is for a simulation, which never shares a folder with a campaign.
 
     Raises
     ------
     ConfigError
-        When the folder belongs to another workflow, or is something else altogether.
+        When the folder belongs to another workflow, or is not a campaign.
     IntegrityError
         When the journal is damaged or empty.
     """
@@ -48,7 +48,7 @@ def check_name(paths: CampaignPaths, name: str, *, simulated: bool = False) -> C
         return None
     if not root.is_dir():
         raise ConfigError(f"{root} is a file, not a campaign folder.", "Choose another place with --campaign.")
-    # What the first driver may have left before its first event.
+    # Possible files of the first driver before its first event.
     others = sorted(
         p.name for p in root.iterdir() if p != paths.journal and not p.name.lstrip(".").startswith(paths.lock.name)
     )
@@ -93,10 +93,10 @@ def driving(
     *,
     durable: bool | None = None,
 ) -> Iterator[OpenCampaign]:
-    """Lock and open the campaign in ``root``, creating it when it is new, for its owner's eyes only.
+    """Lock and open the campaign in ``root``; create a new campaign's folder with access for its owner only.
 
-    ``job`` and ``job_ended`` are as in `CampaignLock`. ``simulation`` is the clock of one: its journal bears that time.
-    ``durable`` says whether the journal is synced to the disk; None: unless it is a simulation's.
+    ``job`` and ``job_ended`` are as in `CampaignLock`. ``simulation`` is the clock of a simulation, used by its
+    journal. ``durable``: whether the journal is synced to the disk; None: yes, except in simulations.
     """
     paths = CampaignPaths(root.resolve())
     check_name(paths, name, simulated=simulation is not None)

@@ -1,7 +1,7 @@
-"""The holder of a campaign, as recorded in its lock, and proofs that this driver is dead.
+"""The holder of a campaign, as recorded in its lock, and proofs that this holder is dead.
 
-A process is known by the boot of its machine and by its process namespace, whatever the machine is called now. Where
-its process cannot be seen, its batch job may say more; nothing else does, and no clock decides.
+The boot of its machine and its process namespace identify a process, whatever the machine's present name. If the
+process cannot be seen, the end of its batch job may prove its death. Nothing else does, and no clock decides.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from pathlib import Path
 from gfm_pipeline.core.processes import boot_id, pid_namespace, started
 from gfm_pipeline.core.records import from_plain
 
-FORMAT = 2  # of records written here; those of format 1 do not say so
-REBOOT_SECONDS = 30.0  # a heartbeat this fresh is not one of before a reboot
+FORMAT = 2  # of new records; records of format 1 do not contain the format
+REBOOT_SECONDS = 30.0  # a heartbeat younger than this cannot date from before a reboot
 _PROC = Path("/proc")
 
 
 @dataclass(frozen=True)
 class JobIdentity:
-    """A batch job, told from every other: its number alone is another job's on another cluster, or a year later.
+    """A batch job, identified uniquely: another cluster, or the same one a year later, may use the same ID.
 
     Parameters
     ----------
     number, name
-        As the batch system has them; '' outside of jobs.
+        As in the batch system; '' outside jobs.
     system, cluster
-        Which batch system, and which of its clusters.
+        Batch system and cluster.
     restarts
-        How often the batch system has begun the job again under this number; -1: not known.
+        How often the batch system has restarted the job with this ID; -1: unknown.
     """
 
     number: str = ""
@@ -47,15 +47,15 @@ NO_JOB = JobIdentity()
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a campaign."""
+    """The holder of a campaign."""
 
     host: str
     pid: int
     boot_id: str
     started: float
-    process_started: str  # start time of the process in clock ticks: tells a re-used pid
-    pid_namespace: str = ""  # a container's process numbers are its own
-    job: str = ""  # the batch job it runs in: who cannot see the process may know that the job has ended
+    process_started: str  # start time of the process in clock ticks: distinguishes a reused pid
+    pid_namespace: str = ""  # containers have their own process numbers
+    job: str = ""  # the holder's batch job: others may know that it has ended, without seeing the process
     job_name: str = ""
     system: str = ""
     cluster: str = ""
@@ -64,11 +64,11 @@ class Holder:
 
     @property
     def known(self) -> bool:
-        """Whether the record was understood."""
+        """Whether the record is in a known format."""
         return 1 <= self.format <= FORMAT
 
     def who(self, age: float) -> str:
-        """Return the holder for people; ``age`` is that of its heartbeat (s)."""
+        """Return a description of the holder for users; ``age`` is that of its heartbeat (s)."""
         job = f", job {self.job}" + (f" of {self.system} cluster {self.cluster}" if self.cluster else "")
         return f"pid {self.pid} on {self.host}{job if self.job else ''}, heartbeat {age:.0f} s ago"
 
@@ -96,7 +96,7 @@ def this_process(job: JobIdentity = NO_JOB) -> Holder:
 
 
 def parse(record: bytes) -> Holder:
-    """Return the holder that a record names; `UNKNOWN` when it is torn, or of a format not known here."""
+    """Return the holder in a record; `UNKNOWN` for a torn record or an unknown format."""
     try:
         holder = from_plain(Holder, json.loads(record))
     except ValueError:
@@ -105,13 +105,13 @@ def parse(record: bytes) -> Holder:
 
 
 def is_torn(record: bytes) -> bool:
-    """Return whether a record is the beginning of one of ours only: its driver was killed while it wrote."""
+    """Return whether a record is only the beginning of one of ours: its driver was killed while writing it."""
     text = record.strip(b"\0").rstrip()
     return not text or (text.startswith(b"{") and not text.endswith(b"}"))
 
 
 def is_dead(holder: Holder, age: float = REBOOT_SECONDS) -> bool | None:
-    """Return whether the holder is certainly dead (True), certainly alive (False), or not to be known (None).
+    """Return whether the holder is certainly dead (True), certainly alive (False), or of unknown state (None).
 
     ``age`` is that of its heartbeat. No heartbeat, however old, makes a holder dead: clocks jump and differ.
     """
@@ -120,30 +120,30 @@ def is_dead(holder: Holder, age: float = REBOOT_SECONDS) -> bool | None:
     if not same_boot(holder):
         if holder.host != socket.gethostname() or not holder.boot_id:
             return None
-        return True if age >= REBOOT_SECONDS else None  # rebooted, or another machine of the same name
+        return True if age >= REBOOT_SECONDS else None  # rebooted, or a different machine with the same name
     if holder.pid_namespace and holder.pid_namespace != pid_namespace():
         return None
     if not holder.pid_namespace and holder.host != socket.gethostname():
-        return None  # records of the first version do not tell a container
+        return None  # records of the first version do not identify a container
     return _gone(holder)
 
 
 def same_boot(holder: Holder) -> bool:
-    """Return whether the holder ran on this machine since it was started, whatever the machine is called now."""
+    """Return whether the holder ran on this machine since its boot, whatever the machine's present name."""
     if holder.boot_id and boot_id():
         return holder.boot_id == boot_id()
     return holder.host == socket.gethostname() and holder.boot_id == boot_id()
 
 
 def was_requeued(holder: Holder, job: JobIdentity) -> bool:
-    """Return whether ``job`` is the holder's own job, begun again by the batch system: its earlier process is gone."""
+    """Return whether ``job`` is the holder's job after a restart by the batch system: its earlier process is gone."""
     theirs = (holder.job, holder.system, holder.cluster)
     mine = (job.number, job.system, job.cluster)
     return all(mine) and mine == theirs and job.restarts > holder.restarts >= 0
 
 
 def _gone(holder: Holder) -> bool | None:
-    """Return whether the holder's process, of this machine and its present boot, has ended; None: it is hidden."""
+    """Return whether the holder's process, on this machine since its present boot, has ended; None: it is hidden."""
     since = started(holder.pid) if _PROC.is_dir() else ""
     if since:
         return bool(holder.process_started) and since != holder.process_started
@@ -151,6 +151,6 @@ def _gone(holder: Holder) -> bool | None:
         os.kill(holder.pid, 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # another user's, where /proc hides them
+    except PermissionError:  # another user's process, hidden by /proc
         return None if _PROC.is_dir() else False
-    return _PROC.is_dir()  # a corpse nobody has waited for yet; without /proc nobody can tell
+    return _PROC.is_dir()  # a zombie process; without /proc, its state is unknown

@@ -10,7 +10,7 @@ from typing import Any
 from gfm_pipeline.core.publish import file_sha256, write_json
 from gfm_pipeline.core.records import canonical_json
 
-GONE = [-1, -1, -1]  # stamp of a file that is not there any more: equal to none
+GONE = [-1, -1, -1]  # stamp of a missing file: differs from all other stamps
 
 
 def stage_key(stage: str, settings: dict[str, Any], inputs: dict[str, str], code: int = 1) -> str:
@@ -20,7 +20,7 @@ def stage_key(stage: str, settings: dict[str, Any], inputs: dict[str, str], code
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
-    """Return one line for each value that differs, e.g. ``search.candidates: 12 -> 16``."""
+    """Return one line per different value, e.g. ``search.candidates: 12 -> 16``."""
     if isinstance(old, dict) and isinstance(new, dict):
         lines: list[str] = []
         for key in sorted({*old, *new}):
@@ -37,13 +37,13 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
 
 
 def file_digests(paths: list[Path], cache: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file; unchanged ones (size, mtime, inode) are taken from ``cache`` if it exists."""
+    """Return the SHA-256 of each file; ``cache``, if it exists, supplies unchanged files (size, mtime, inode)."""
     known: dict[str, list[Any]] = {}
     if cache.exists():
         try:
             known = json.loads(cache.read_text())
         except ValueError:
-            known = {}  # only a cache: a damaged one is made anew
+            known = {}  # only a cache: rebuild a damaged one
     digests: dict[str, str] = {}
     for path in paths:
         old = known.get(str(path))
@@ -60,14 +60,14 @@ def _sha256(path: Path) -> str:
 
 
 def remember_digests(digests: dict[str, str], cache: Path) -> None:
-    """Keep digests with the stamps of their files, for `file_digests`."""
+    """Save digests with the stamps of their files, for `file_digests`."""
     if digests:
         stamps = {path: _stamp(Path(path)) if Path(path).exists() else GONE for path in digests}
         write_json(cache, {path: [*stamps[path], digest] for path, digest in digests.items()})
 
 
 def _stamp(path: Path) -> list[int]:
-    """Return what changes when a file is written: size, time and inode; of a folder, of all files in it."""
+    """Return a stamp that changes with every write: size, time and inode; for a folder, those of all its files."""
     inner = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     stats = [p.stat() for p in inner]
     newest = max((s.st_mtime_ns for s in stats), default=0)

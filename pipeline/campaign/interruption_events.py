@@ -1,4 +1,4 @@
-"""Events that interrupt a campaign: a launcher restarted, a scheduler that is silent, a process that stood still."""
+"""Events that interrupt a campaign: a restarted launcher, a silent scheduler, a suspended process."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LauncherRestarted:
-    """Parsl was started anew because it had broken down."""
+    """The driver restarted Parsl after a breakdown."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class SchedulerSilent:
-    """The batch system does not answer, or answers again (no reason); the campaign waits, then continues."""
+    """The batch system does not answer, or answers again (without a reason); the campaign waits, then continues."""
 
     reason: str | None
 
@@ -24,9 +24,9 @@ DRIVER = "driver"
 
 @dataclass(frozen=True)
 class Suspended:
-    """A batch job of the campaign, by name, or the driver, stands still; ``seconds`` says for how long it did.
+    """A batch job of the campaign, by name, or the driver was suspended for ``seconds``.
 
-    None: it does now. That time counts for nothing: no task was silent, no attempt is used up.
+    None: it is suspended now. This time does not count: no task counts as silent, and no attempt is used up.
     """
 
     what: str

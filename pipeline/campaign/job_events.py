@@ -8,7 +8,7 @@ from gfm_pipeline.core.strenum import StrEnum
 
 
 class JobRole(StrEnum):
-    """What a batch job is for."""
+    """Purpose of a batch job."""
 
     DRIVER = "driver"  # it drives the campaign on its own nodes
     BLOCK = "block"  # it lends its nodes to a driver elsewhere
@@ -16,10 +16,10 @@ class JobRole(StrEnum):
 
 @dataclass(frozen=True)
 class JobIntended:
-    """A batch job is about to be submitted under a name that is used once: the next driver can look it up.
+    """The driver is about to submit a batch job under a unique name, which the next driver can look up.
 
-    ``after`` is the number of the job it follows in a chain; ``system`` and ``cluster`` say which batch system gets it.
-    Journals of earlier versions have none of the three.
+    ``after`` is the ID of the previous job in a chain; ``system`` and ``cluster`` name the batch system.
+    Journals of earlier versions lack all three.
     """
 
     name: str
@@ -34,7 +34,7 @@ class JobIntended:
 
 @dataclass(frozen=True)
 class JobSubmitted:
-    """The batch system took the job and gave it a number."""
+    """The batch system accepted the job and gave it an ID."""
 
     name: str
     job: str
@@ -42,7 +42,7 @@ class JobSubmitted:
 
 @dataclass(frozen=True)
 class JobEnergy:
-    """What the batch system accounted for a job that is over, on all of its nodes (J)."""
+    """The energy (J) that the batch system accounted for an ended job, on all of its nodes."""
 
     name: str
     joules: float
@@ -51,7 +51,7 @@ class JobEnergy:
 
 @dataclass(frozen=True)
 class JobEnded:
-    """The job is over, or was never there."""
+    """The job has ended, or never existed."""
 
     name: str
     reason: str

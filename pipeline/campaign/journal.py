@@ -1,4 +1,4 @@
-"""The campaign's only truth: an append-only file of one JSON event per line, each with a CRC.
+"""The campaign's only source of truth: an append-only file with one JSON event per line, each with a CRC.
 
 A plain file, because SQLite and ``flock`` are unreliable on Lustre, GPFS and NFS. Each line reads
 ``{"crc":"<crc32 of the rest>","n":<sequence>,"t":<Unix time>,"kind":...,"data":{...}}``. One writer (the
@@ -29,7 +29,7 @@ from gfm_pipeline.core.records import canonical_json
 SCHEMA_VERSION = 1
 _PREFIX = b'{"crc":"'
 _LATEST = 32_503_680_000.0  # the year 3000
-_HUGE = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{300}")  # what may be more than a double holds
+_HUGE = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{300}")  # numbers that may exceed a double
 _BODY = len(_PREFIX) + 8 + len(b'",')
 
 
@@ -118,7 +118,8 @@ class Journal:
     clock
         Stamps the events.
     durable
-        Whether events are synced to the disk; what is not may be lost with the machine, never with the process.
+        Whether events are synced to the disk; other events may be lost in a crash of the machine, but not of the
+        process.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class Journal:
         self._together = False
 
     def __enter__(self) -> Journal:
-        """Open for appending, after cutting a torn tail."""
+        """Open for appending, after removing a torn last line."""
         with storage_errors(self.path):
             self.path.touch()
             self._next = sum(1 for _ in read(self.path))
@@ -182,7 +183,7 @@ class Journal:
             with storage_errors(self.path):
                 self._write(self._stream.fileno(), encode(entry))
         except (StorageError, OSError) as error:
-            # A part of the line may be on disk. Nothing may follow it: the next open cuts it off.
+            # A part of the line may be on disk. Nothing may follow it: the next open removes it.
             self._refused = error
             raise
         self._next += 1
@@ -190,7 +191,7 @@ class Journal:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Make the events within durable at the end, by one sync: for those that nothing is done upon before.
+        """Make all events of the block durable by one sync at its end; no action may depend on them earlier.
 
         Raises
         ------

@@ -1,10 +1,10 @@
 """One driver per campaign, without ``flock`` (which parallel file systems do not keep) and without hard links.
 
-The lock is a file made with ``O_EXCL`` that names its holder. A holder that is certainly dead is replaced: who
-wants to replace it takes, in the same way, a second lock whose name is the digest of the dead holder's
-record. So one of the drivers that find a dead holder replaces its record; a later one finds the new record in place.
-Who is uncertain (another host, another container) is never replaced, however old its heartbeat: see `unlock`. What
-proves a death is in `gfm_pipeline.campaign.holder`.
+The lock is a file made with ``O_EXCL`` that names its holder. A certainly dead holder is replaced: a driver that
+wants to replace it first takes, in the same way, a second lock whose name is the digest of the dead holder's
+record. So only one of the drivers that find a dead holder replaces its record; later drivers find the new record.
+A holder of uncertain state (another host, another container) is never replaced, however old its heartbeat: see
+`unlock`. `gfm_pipeline.campaign.holder` contains the proofs of death.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from gfm_pipeline.core.publish import storage_errors, write_atomic
 from gfm_pipeline.core.records import to_plain
 
 HEARTBEAT_SECONDS = 2.0
-TORN_SECONDS = 5.0  # a record that is not whole after so long was being written when its driver was killed
-STILL_SECONDS = 5 * HEARTBEAT_SECONDS  # without a heartbeat, before a machine counts as rebooted
+TORN_SECONDS = 5.0  # a record that is incomplete for so long belongs to a driver killed while writing it
+STILL_SECONDS = 5 * HEARTBEAT_SECONDS  # time without a heartbeat before a machine counts as rebooted
 UNLOCK = "If that driver is certainly gone: gfm-pipeline unlock --force"
 
 
 def read_holder(path: Path) -> tuple[Holder, float] | None:
-    """Return the holder and the age of its heartbeat in seconds (0 if in the future), or None when it is free."""
+    """Return the holder and the age of its heartbeat in seconds (0 if in the future), or None for a free lock."""
     try:
         age = max(0.0, time.time() - path.stat().st_mtime)
         return parse(path.read_bytes()), age
@@ -55,7 +55,7 @@ def _record(job: JobIdentity) -> bytes:
 
 
 def _read(path: Path) -> bytes | None:
-    """Return the record in ``path``, after waiting for one that is being written; None: there is no lock."""
+    """Return the record in ``path``, after waiting for a write in progress; None: there is no lock."""
     give_up = time.monotonic() + TORN_SECONDS
     while True:
         try:
@@ -68,7 +68,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _create(path: Path, record: bytes) -> bool:
-    """Make ``path`` with ``record`` in it, unless it exists."""
+    """Create ``path`` with ``record`` in it, unless it exists."""
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
@@ -78,7 +78,7 @@ def _create(path: Path, record: bytes) -> bool:
         os.write(descriptor, record)
         os.fsync(descriptor)
     except OSError:
-        path.unlink(missing_ok=True)  # an empty lock would look like a holder that cannot be known
+        path.unlink(missing_ok=True)  # an empty lock would look like an unknown holder
         raise
     finally:
         os.close(descriptor)
@@ -89,33 +89,33 @@ JobEndedFn = Callable[[Holder], bool]
 
 
 def never_ended(holder: Holder) -> bool:  # noqa: ARG001 - there is no batch system to ask
-    """Return False: whether the holder's job has ended is not known."""
+    """Return False: it is unknown whether the holder's job has ended."""
     return False
 
 
 def _acquire(path: Path, record: bytes, job: JobIdentity, job_ended: JobEndedFn) -> Holder | None:
-    """Put ``record`` into ``path``, and return the dead holder it replaced, if there was one.
+    """Write ``record`` to ``path``, and return the replaced dead holder, if any.
 
     Raises
     ------
     CampaignLocked
-        When a holder lives, or may live.
+        When the holder lives, or may live.
     """
     for _ in range(5):
         if _create(path, record):
             if _read(path) == record:
                 return None
-            continue  # so slow to write it that it was taken for torn
+            continue  # the write was so slow that the record seemed torn
         found = _read(path)
         if found is None:
-            continue  # let go just now
+            continue  # just released
         corpse = parse(found)
         if not is_torn(found) and not _has_died(path, found, job, job_ended):
             raise _held(path, corpse, _age(path))
         guard = path.with_name(f"{path.name}.after-{hashlib.sha256(found).hexdigest()[:12]}")
         _acquire(guard, record, job, job_ended)
         try:
-            if _read(path) == found:  # else someone has replaced it since, and may live
+            if _read(path) == found:  # else another driver has replaced it, and may live
                 write_atomic(path, record)
                 reach(FaultPoint.LOCK_REPLACED)
                 return corpse
@@ -125,23 +125,23 @@ def _acquire(path: Path, record: bytes, job: JobIdentity, job_ended: JobEndedFn)
 
 
 def _has_died(path: Path, record: bytes, job: JobIdentity, job_ended: JobEndedFn) -> bool:
-    """Return whether the process that wrote ``record`` has died; one whose heartbeat moves is alive."""
+    """Return whether the process that wrote ``record`` has died; a changing heartbeat proves that it lives."""
     holder, before = parse(record), _heartbeat_of(path)
     dead = is_dead(holder, _age(path))
-    if dead and not same_boot(holder):  # a machine of the same name may live: its heart is watched, not the clock
+    if dead and not same_boot(holder):  # a machine of the same name may live: watch its heartbeat, not the clock
         give_up = time.monotonic() + STILL_SECONDS
         while time.monotonic() < give_up and _heartbeat_of(path) == before:
             time.sleep(0.2)
         return _heartbeat_of(path) == before
-    if dead is None and holder.known and holder.job:  # on another node, but no process outlives its batch job
+    if dead is None and holder.known and holder.job:  # on another node; but no process outlives its batch job
         return (was_requeued(holder, job) or job_ended(holder)) and _heartbeat_of(path) == before
     return bool(dead)
 
 
 def _heartbeat_of(path: Path) -> int:
-    """Return the time of the last heartbeat by the file system's clock; of use only beside another one."""
+    """Return the time of the last heartbeat by the file system's clock; only differences are meaningful."""
     try:
-        with open(path, "rb") as file:  # opened, so that a network file system asks anew
+        with open(path, "rb") as file:  # opening makes a network file system refresh its metadata
             return os.fstat(file.fileno()).st_mtime_ns
     except FileNotFoundError:
         return 0
@@ -171,7 +171,7 @@ def _held(path: Path, holder: Holder, age: float) -> CampaignLocked:
 
 
 class CampaignLock:
-    """Holds ``path`` while in the ``with``, touching it as a heartbeat.
+    """Holds ``path`` within the ``with`` block, and touches it as a heartbeat.
 
     Parameters
     ----------
@@ -180,18 +180,18 @@ class CampaignLock:
     job
         The batch job this process runs in.
     job_ended
-        Asks the batch system whether a holder's job has ended; False when it cannot tell.
+        Asks the batch system whether a holder's job has ended; returns False when it cannot tell.
 
     Raises
     ------
     CampaignLocked
-        When another driver holds it, or may hold it from another host.
+        When another driver holds the lock, or may hold it from another host.
     """
 
     def __init__(self, path: Path, job: JobIdentity = NO_JOB, job_ended: JobEndedFn = never_ended) -> None:
         self.path = path
         self._job, self._job_ended = job, job_ended
-        self.replaced: Holder | None = None  # a dead driver whose lock was taken over
+        self.replaced: Holder | None = None  # the dead driver whose lock this one took over
         self._record = b""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._heartbeat, name="campaign-lock", daemon=True)
@@ -206,7 +206,7 @@ class CampaignLock:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        """Let go; a lock that is another's by now is left to it."""
+        """Release the lock, unless it now belongs to another driver."""
         self._stop.set()
         self._thread.join(timeout=1)
         with suppress(OSError):
@@ -215,7 +215,7 @@ class CampaignLock:
                 reach(FaultPoint.LOCK_RELEASED)
 
     def check(self) -> None:
-        """Raise `CampaignLocked` when the lock was taken away: two writers must never share a journal."""
+        """Raise `CampaignLocked` if this driver lost the lock: two writers must never share a journal."""
         if not self._mine():
             found = read_holder(self.path)
             who = "was removed" if found is None else f"belongs to pid {found[0].pid} on {found[0].host} now"
@@ -238,7 +238,7 @@ class CampaignLock:
 
 
 def unlock(path: Path, *, force: bool) -> str:
-    """Remove the lock of a dead driver, and return who held it ('' when nobody did).
+    """Remove the lock of a dead driver, and return its holder ('' for a free lock).
 
     Raises
     ------
@@ -258,7 +258,7 @@ def unlock(path: Path, *, force: bool) -> str:
     if dead is None and not force:
         raise ConfigError(f"The driver may be alive ({who}).", "If it is certainly gone: unlock --force.")
     if dead:
-        with CampaignLock(path):  # taken over and let go: another driver may be doing the same
+        with CampaignLock(path):  # take over and release: another driver may do the same
             pass
     else:
         with storage_errors(path):

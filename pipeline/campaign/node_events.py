@@ -1,4 +1,4 @@
-"""Events of the nodes of a campaign: when they are held, and their counted energy."""
+"""Events of the nodes of a campaign: when it holds them, and their counted energy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gfm_pipeline.core.contracts.energy import EnergyUse
 
 @dataclass(frozen=True)
 class NodesHeld:
-    """The nodes of a block are the campaign's; ``since``: Unix seconds, where they have been for a while already."""
+    """The campaign holds the nodes of a block; ``since``: Unix seconds, if the hold began earlier."""
 
     block: str
     nodes: int
@@ -18,14 +18,14 @@ class NodesHeld:
 
 @dataclass(frozen=True)
 class NodesReleased:
-    """They are not any more."""
+    """The campaign no longer holds the nodes of a block."""
 
     block: str
 
 
 @dataclass(frozen=True)
 class NodesMeasured:
-    """What a driver's nodes used in all, by their counters, whoever moved them; ``idle``: what no task was told of."""
+    """Total energy of a driver's nodes by their counters, from all processes; ``idle``: the part outside of tasks."""
 
     used: EnergyUse
     idle: EnergyUse | None = None

@@ -13,7 +13,7 @@ class StagePaths:
     root: Path
 
     def task(self, name: str) -> Path:
-        """Return the folder of a task; its attempts lie below."""
+        """Return the folder of a task, which contains its attempts."""
         return self.root / "tasks" / name
 
     def attempt(self, name: str, number: int) -> Path:
@@ -22,7 +22,7 @@ class StagePaths:
 
     @property
     def launches(self) -> Path:
-        """Return the folder of launches that several tasks share, a folder each."""
+        """Return the folder of shared launches, with one folder per launch."""
         return self.root / "launches"
 
     def shard(self, source: str, shard: int) -> Path:
@@ -65,12 +65,12 @@ class CampaignPaths:
 
     @property
     def cancel(self) -> Path:
-        """Return the request to stop that `cancel` leaves for a driver it cannot signal."""
+        """Return the file with which `cancel` stops a driver that it cannot signal."""
         return self.root / "cancel"
 
     @property
     def resolved(self) -> Path:
-        """Return the workflow as it was resolved by the latest run."""
+        """Return the resolved workflow of the latest run."""
         return self.root / "resolved.json"
 
     @property

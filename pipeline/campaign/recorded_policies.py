@@ -1,4 +1,4 @@
-"""Policies of a recorded campaign, which keeps them although the defaults of new campaigns changed."""
+"""Policies of a recorded campaign: they stay when the defaults of new campaigns change."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _OPENED = b'"kind":"stage-opened"'
 
 
 def recorded_settings(journal: Path, stage: str) -> dict[str, Any] | None:
-    """Return the settings under which ``stage`` was opened last; None: it never was.
+    """Return the settings of ``stage`` when it was last opened; None: never.
 
-    Reads no other event, so that it costs little before a campaign of many is opened. What cannot be read is left to
-    whoever opens the campaign, and says where.
+    The function decodes no other event, so it costs little before a campaign is opened. It ignores a damaged journal:
+    opening the campaign reports the fault and its place.
     """
     found: dict[str, Any] | None = None
     try:

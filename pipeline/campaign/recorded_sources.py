@@ -1,4 +1,4 @@
-"""Source files as a campaign recorded them: published datasets do not need them, so they may be missing."""
+"""The recorded source files of a campaign: published datasets do not need them, so they may be missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gfm_pipeline.core.contracts.sources import RecordedFile
 
 
 def recorded_sources(paths: CampaignPaths, ingest: str) -> dict[str, tuple[RecordedFile, ...]]:
-    """Return the files that the last finished ingest read, by source, in its order; nothing while none are missed.
+    """Return the files that the last finished ingest read, by source, in its order; empty while all files exist.
 
     ``ingest`` is the name of the stage.
 
@@ -37,13 +37,13 @@ def recorded_sources(paths: CampaignPaths, ingest: str) -> dict[str, tuple[Recor
         file = rest.partition("-")[2]
         place = next((p for p, d in cached.items() if d == digest and Path(p).name == file), None)
         if place is not None:
-            del cached[place]  # another file of the same name and content is another one
+            del cached[place]  # a second file with the same name and content is a different file
         found.setdefault(source, []).append(RecordedFile(file, digest, None if place is None else Path(place)))
     return {source: tuple(files) for source, files in found.items()}
 
 
 def _cached(path: Path) -> dict[str, str]:
-    """Return the digests of files by their places, as they were last seen."""
+    """Return the cached digests of files by their paths."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         return {place: str(entry[3]) for place, entry in known.items()}

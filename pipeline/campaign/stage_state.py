@@ -1,4 +1,4 @@
-"""Stages, tasks and attempts as they stand."""
+"""The state of stages, tasks and attempts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class TaskStatus(StrEnum):
-    """Where a task stands."""
+    """Status of a task."""
 
     RUNNING = "running"
     DONE = "done"  # has a result: success, or a recorded divergence
@@ -26,7 +26,7 @@ class TaskStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One finished attempt, kept for the history people are shown."""
+    """One finished attempt, kept for the history that users see."""
 
     number: int
     outcome: AttemptOutcome
@@ -48,8 +48,8 @@ class Attempt:
 class TaskState:
     """A task of a stage; ``attempt`` is the number of the latest one, from 1.
 
-    ``history`` keeps every attempt; the first ``forgiven`` of them no longer count against the task, because
-    its stage was opened again after they had failed it.
+    ``history`` keeps every attempt. The first ``forgiven`` of them no longer count against the task, because
+    its stage was opened again after they had failed.
     """
 
     name: str
@@ -62,17 +62,17 @@ class TaskState:
     diverged: bool = False
     history: list[Attempt] = field(default_factory=list)
     forgiven: int = 0
-    nodes: tuple[str, ...] = ()  # of the latest attempt, where it was placed on nodes by name
+    nodes: tuple[str, ...] = ()  # of the latest attempt, if it was placed on nodes by name
 
     _decoded: tuple[dict[str, Any], Any] | None = field(default=None, init=False, compare=False, repr=False)
 
     def decoded(self, kind: type[T]) -> T | None:
-        """Return the result as a ``kind``, decoded once; None while there is none.
+        """Return the result as a ``kind``, decoded once; None before there is a result.
 
         Raises
         ------
         IntegrityError
-            When the journal's record is no such result.
+            When the journal's record does not fit ``kind``.
         """
         if self.result is None:
             return None
@@ -105,29 +105,29 @@ class StageState:
     opened: float
     ended: float | None = None
     failure: str | None = None
-    designed_for: int | None = None  # candidates of the search whose first design it goes on with
-    # Tasks that go on from where one of another key ended, and which.
+    designed_for: int | None = None  # number of candidates of the search whose first design this one continues
+    # Tasks that continue a task of another key, with that task.
     starts: dict[str, tuple[str, TaskState]] = field(default_factory=dict)
-    curtailed: ev.StageCurtailed | None = None  # a budget was spent: it ends with what it has
+    curtailed: ev.StageCurtailed | None = None  # a budget was spent: the stage ends with its present results
     outputs: dict[str, str] | None = None
     tasks: dict[str, TaskState] = field(default_factory=dict)
     waves: dict[int, ev.WaveProposed] = field(default_factory=dict)
     decisions: dict[tuple[int, int], ev.RungDecided] = field(default_factory=dict)
     members: tuple[Member, ...] | None = None
-    passed_over: dict[str, str] = field(default_factory=dict)  # better candidates that are no members, and why
-    # Tasks whose status has changed, in order, again with each change; and those that have ever failed for good.
+    passed_over: dict[str, str] = field(default_factory=dict)  # better candidates that are not members, with reasons
+    # Tasks in the order of changes of their status, once per change; and tasks that have ever failed finally.
     changed: list[str] = field(default_factory=list, compare=False, repr=False)
     failed: dict[str, None] = field(default_factory=dict, compare=False, repr=False)
 
-    # Stages whose results are partly the same tasks, this one among them.
+    # Stages that share tasks, including this one.
     sharing: list[StageState] = field(default_factory=list, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Begin as a stage that shares nothing."""
+        """Start as a stage that shares no tasks."""
         self.sharing.append(self)
 
     def note(self, name: str) -> None:
-        """Note that the status of a task has changed, for every stage that has it."""
+        """Record a change of a task's status, for every stage that has the task."""
         task = self.tasks[name]
         for stage in self.sharing:
             if stage.tasks.get(name) is task:
@@ -136,5 +136,5 @@ class StageState:
                     stage.failed[name] = None
 
     def candidates(self) -> dict[str, Candidate]:
-        """Return all candidates by name, in the order they were proposed."""
+        """Return all candidates by name, in the order of their proposals."""
         return {c.name: c for wave in sorted(self.waves) for c in self.waves[wave].candidates}

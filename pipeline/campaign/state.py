@@ -43,13 +43,13 @@ class JobRecord:
 
 @cache
 def _result_types() -> dict[str, Any]:
-    """Return the types of the fields of a training's result, by name; results of older versions lack some."""
+    """Return the types of the fields of a training's result, by name; results of older versions lack some fields."""
     return {name: kind for name, kind in get_type_hints(TrainResult).items() if name != "stop_reason"}
 
 
 @dataclass
 class Holding:
-    """Nodes that were the campaign's, from when to when (Unix seconds); ``until`` None: they still are."""
+    """Nodes that the campaign held, and the times (Unix seconds); ``until`` None: it still holds them."""
 
     block: str
     nodes: int
@@ -57,46 +57,46 @@ class Holding:
     until: float | None = None
 
 
-MAX_ATTEMPTS = 3  # of journals that do not record what follows an attempt
+MAX_ATTEMPTS = 3  # for journals that do not record the action after an attempt
 
 
 @dataclass
 class CampaignState:
-    """Everything known of a campaign."""
+    """All known facts of a campaign."""
 
     created: ev.CampaignCreated | None = None
     created_at: float = 0.0
     last_event: float = 0.0
     stages: dict[str, StageState] = field(default_factory=dict)  # by key
-    current: dict[str, str] = field(default_factory=dict)  # the key each stage was last opened under
+    current: dict[str, str] = field(default_factory=dict)  # the latest key of each stage
     drivers: list[DriverState] = field(default_factory=list)
     jobs: dict[str, JobRecord] = field(default_factory=dict)  # batch jobs by name
     excluded: dict[str, str] = field(default_factory=dict)  # node -> reason
     scheduler_silent: str | None = None
-    version: int = 0  # rises with every event
-    # Tasks with an attempt that ended for a cause that may be the machine's, by node.
+    version: int = 0  # increases with every event
+    # Tasks with an attempt that ended by a possible fault of the machine, by node.
     blamed: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
     holdings: list[Holding] = field(default_factory=list)
     measured: list[ev.NodesMeasured] = field(default_factory=list)
-    budget: tuple[Standing, ...] = ()  # as it was last looked at
+    budget: tuple[Standing, ...] = ()  # at the latest review
 
     def open_jobs(self, role: ev.JobRole | None = None) -> dict[str, JobRecord]:
-        """Return the batch jobs that are not known to have ended."""
+        """Return the batch jobs without a recorded end."""
         return {n: j for n, j in self.jobs.items() if j.ended is None and role in (None, j.intent.role)}
 
     def driver_left(self, job: str) -> bool:
-        """Return whether the last driver in batch job ``job`` let go in good order: the job's own word of its end."""
+        """Return whether the last driver in batch job ``job`` ended in order: the job's own record of its end."""
         last = next((driver for driver in reversed(self.drivers) if job and driver.info.job == job), None)
         return last is not None and last.ended is not None
 
     def stage(self, name: str) -> StageState | None:
-        """Return the stage as it was last opened, or None."""
+        """Return the latest state of the stage, or None."""
         key = self.current.get(name)
         return None if key is None else self.stages[key]
 
     def apply(self, event: Event, time: float) -> None:
         """Fold one event into the state."""
-        before, time = self.last_event, max(time, self.last_event)  # a clock may jump back; no duration is negative
+        before, time = self.last_event, max(time, self.last_event)  # a clock may jump back, a duration never
         self.last_event = time
         self.version += 1
         match event:  # the two most frequent first
@@ -110,7 +110,7 @@ class CampaignState:
             case ev.CampaignCreated():
                 self.created, self.created_at = event, time
             case ev.DriverStarted():
-                self._release(before)  # what a driver held that died
+                self._release(before)  # nodes of a dead driver
                 self.drivers.append(DriverState(time, event))
             case ev.NodesHeld(block, nodes, since):
                 self.holdings.append(Holding(block, nodes, time if since is None else min(since, time)))
@@ -183,14 +183,14 @@ class CampaignState:
         stage.note(name)
 
     def _blame(self, stage: StageState, task: TaskState) -> None:
-        """Note the nodes of the attempt that just ended, where that may be the machine's fault."""
+        """Record the nodes of the attempt that just ended, if its end may be the machine's fault."""
         attempt = task.history[-1]
         if attempt.cause in ev.MACHINE_CAUSES:
             for node in attempt.nodes or ((attempt.host,) if attempt.host else ()):
                 self.blamed.setdefault(node, set()).add((stage.key, task.name))
 
     def _take_over(self, stage: StageState, taken: ev.TakenOver) -> None:
-        """Give ``stage`` the results of another one; both are one thing, which is lost or made again for both."""
+        """Give ``stage`` the results of another stage; both share the tasks, which are lost or repeated for both."""
         origin = self.stages[taken.origin]
         stage.tasks |= {name: origin.tasks[name] for name in taken.tasks}
         origin.sharing.append(stage)
@@ -203,7 +203,7 @@ class CampaignState:
             stage.slots, stage.waves, stage.decisions = origin.slots, dict(origin.waves), dict(origin.decisions)
 
     def all_tasks(self) -> list[tuple[StageState, TaskState]]:
-        """Return every task once, with the first stage that had it."""
+        """Return every task once, with its first stage."""
         found = {id(task): (stage, task) for stage in reversed(self.stages.values()) for task in stage.tasks.values()}
         return list(reversed(found.values()))
 
@@ -216,7 +216,7 @@ class CampaignState:
 
     @staticmethod
     def _check_result(result: dict[str, Any]) -> None:
-        """Refuse a result whose known fields are of other types than programs write; raises ValueError."""
+        """Refuse a result whose known fields have wrong types; raises ValueError."""
         for name, kind in _result_types().items():
             if name in result:
                 try:
@@ -269,7 +269,7 @@ class CampaignState:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Keep the cycle collector from running: nothing a fold makes is garbage, and looking takes a third of its time."""
+    """Pause the garbage collector: a fold makes no cyclic garbage, and the collector takes a third of its time."""
     running = gc.isenabled()
     gc.disable()
     try:
@@ -285,7 +285,7 @@ def load_state(path: Path) -> CampaignState:
     Raises
     ------
     IntegrityError
-        When the journal is damaged, newer than this program, or not a campaign's.
+        When the journal is damaged, newer than this program, or not the journal of a campaign.
     """
     state = CampaignState()
     with _collector_paused():
@@ -304,7 +304,7 @@ def load_state(path: Path) -> CampaignState:
 
 
 def _check_beginning(path: Path, entry: Entry) -> None:
-    """Refuse what is not a campaign. Refuse a newer one before reading its events, whose kinds may be unknown."""
+    """Refuse a journal of no campaign, and a newer one before its events are read, whose kinds may be unknown."""
     schema = entry.data.get("schema") if isinstance(entry.data, dict) else None
     if isinstance(schema, int) and schema > SCHEMA_VERSION:
         raise IntegrityError(f"{path} was written by a newer version (schema {schema}).", "Upgrade gfm-pipeline.")

@@ -1,8 +1,8 @@
-"""Use of a campaign by its journal: node-hours and energy of tasks, idle nodes and overhead.
+"""The use of a campaign from its journal: node-hours and energy of tasks, idle nodes and overhead.
 
-Tasks whose result counts, idle nodes, and the rest (overhead: attempts that brought no result, and nodes before their
-first task and after their last) are together what the nodes used. Where nodes were counted, both sides are: their
-difference says how good the books are. What no counter has seen is told by idle power, measured or the site's.
+Tasks with a valid result, idle nodes, and the rest (overhead: attempts without a result, and nodes before their
+first task and after their last) add up to the use of the nodes. If the nodes have counters, both sides are measured;
+their difference shows the quality of the accounts. Idle power (measured, or the site's) fills times without counters.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from gfm_pipeline.core.contracts.energy import EnergyLabel, EnergyUse, total
 
 HOUR = 3600.0
 KWH = 3.6e6  # J
-IDLE_SHARE = 0.01  # of the time counted, from which on idle power is known
+IDLE_SHARE = 0.01  # share of the counted time from which on idle power is known
 IDLE_MODEL, IDLE_MEASURED, BUSY_MODEL = "idle node model", "mean idle power", "node model"
 
 
 @dataclass(frozen=True)
 class TaskUsage:
-    """What the attempts of some tasks used.
+    """Use of the attempts of some tasks.
 
     Parameters
     ----------
     node_seconds
-        Of the nodes they held.
+        Node-seconds of their nodes.
     energy
-        Of attempts whose result counts; None: it is not known.
+        Energy of attempts with a valid result; None: unknown.
     lost
-        Of attempts that brought none; None: there are none, or it is not known.
+        Energy of attempts without a result; None: there are none, or it is unknown.
     idle
-        Of their nodes before they began, while no task ran there.
+        Energy of their nodes before they began, while no task ran there.
     graphs
-        That their trainings saw.
+        Number of graphs in their trainings.
     """
 
     node_seconds: float = 0.0
@@ -52,27 +52,27 @@ class TaskUsage:
 
     @property
     def joules_per_graph(self) -> float | None:
-        """Energy of all attempts, for each graph that was seen (J); None: not known."""
+        """Energy of all attempts per training graph (J); None: unknown."""
         spent = total(use for use in (self.energy, self.lost) if use is not None)
         return spent.joules / self.graphs if spent is not None and self.graphs > 0 else None
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a campaign has used by now.
+    """The use of a campaign so far.
 
     Parameters
     ----------
     node_seconds
-        Of the nodes it held.
+        Node-seconds of its nodes.
     hours
-        In which a driver was at work.
+        Hours with a running driver.
     stages
-        Of the tasks of each stage; results that several stages share count for the first of them.
+        Use by the tasks of each stage; results that several stages share count for the first of them.
     tasks, idle, overhead
-        Energy whose sum is that of all nodes; None: it is not known.
+        Energies whose sum is that of all nodes; None: unknown.
     allocation
-        Energy of all nodes by their own counters; None: none were read.
+        Energy of all nodes by their counters; None: no counter was read.
     """
 
     node_seconds: float
@@ -85,23 +85,23 @@ class Usage:
 
     @property
     def energy(self) -> EnergyUse | None:
-        """Energy in all: of tasks, idle nodes and overhead.
+        """Total energy of tasks, idle nodes and overhead.
 
-        What a late counter takes from one attempt it gives to the next, so the error bar is that of the nodes.
+        A late counter moves energy from one attempt to the next, so the uncertainty is that of the nodes.
         """
         found = total(use for use in (self.tasks, self.idle, self.overhead) if use is not None)
         return found if found is None or self.allocation is None else replace(found, error=self.allocation.error)
 
     @property
     def difference(self) -> float | None:
-        """Share by which tasks, idle nodes and overhead differ from what the nodes counted; None: nothing was."""
+        """Relative difference of tasks, idle nodes and overhead from the nodes' counters; None: no counters."""
         if self.allocation is None or self.energy is None or not self.allocation.joules:
             return None
         return self.energy.joules / self.allocation.joules - 1.0
 
 
 def usage(state: CampaignState, now: float, *, alive: bool = True) -> Usage:
-    """Return what a campaign has used by ``now`` (Unix seconds); ``alive``: whether its driver is at work."""
+    """Return the use of a campaign until ``now`` (Unix seconds); ``alive``: whether its driver is running."""
     until = now if alive else state.last_event
     first: dict[str, list[TaskState]] = {}
     for stage, task in state.all_tasks():
@@ -109,7 +109,7 @@ def usage(state: CampaignState, now: float, *, alive: bool = True) -> Usage:
     stages = {name: of_tasks(tasks) for name, tasks in first.items()}
     hours = sum(max(0.0, end - begun) for begun, end in _driven(state, until)) / HOUR
     seconds = sum(max(0.0, (h.until or until) - h.since) * h.nodes for h in state.holdings)
-    if not state.holdings:  # a journal of an earlier version: one node a driver
+    if not state.holdings:  # a journal of an earlier version: one node per driver
         seconds = hours * HOUR
     tasks = total(use.energy for use in stages.values() if use.energy is not None)
     lost = [use.lost for use in stages.values() if use.lost is not None]
@@ -124,7 +124,7 @@ def usage(state: CampaignState, now: float, *, alive: bool = True) -> Usage:
 
 
 def _accounted(state: CampaignState) -> EnergyUse | None:
-    """Return what batch systems accounted for jobs of the campaign, over the time that it held their nodes."""
+    """Return the energy that batch systems accounted for jobs of the campaign while it held their nodes."""
     found = []
     for name, job in state.jobs.items():
         if job.energy is None:
@@ -141,7 +141,7 @@ def _accounted(state: CampaignState) -> EnergyUse | None:
 
 
 def _attributed(accounted: EnergyUse, seconds: float, hours: float, stages: dict[str, TaskUsage]) -> Usage:
-    """Return the energy that was accounted for whole jobs, dealt out by node-seconds; jobs not accounted for alike."""
+    """Distribute the accounted energy of whole jobs by node-seconds; jobs without accounts get the same rate."""
     watts = accounted.joules / accounted.node_seconds if accounted.node_seconds > 0 else 0.0
     busy = min(seconds, sum(use.node_seconds for use in stages.values()))
 
@@ -152,7 +152,7 @@ def _attributed(accounted: EnergyUse, seconds: float, hours: float, stages: dict
 
 
 def of_tasks(tasks: Iterable[TaskState]) -> TaskUsage:
-    """Return what the attempts of some tasks used."""
+    """Return the use of the attempts of some tasks."""
     known = list(tasks)
     attempts = [attempt for task in known for attempt in task.history]
     counting = [a for a in attempts if _counts(a)]
@@ -166,18 +166,18 @@ def of_tasks(tasks: Iterable[TaskState]) -> TaskUsage:
 
 
 def _counts(attempt: Attempt) -> bool:
-    """Return whether an attempt brought a result; one that diverged has shown something, too."""
+    """Return whether an attempt gave a result; divergence counts as a result."""
     return attempt.outcome in (AttemptOutcome.OK, AttemptOutcome.DIVERGED) and attempt.action in (None, Action.ACCEPT)
 
 
 def _graphs(task: TaskState) -> float:
-    """Return the graphs that a training saw in its own time: its result counts those of the model's whole life."""
+    """Return the graphs of a training itself: its result counts all graphs since the model's first training."""
     result = task.result or {}
     return float(result.get("graphs_per_second") or 0.0) * float(result.get("seconds") or 0.0)
 
 
 def _driven(state: CampaignState, until: float) -> Iterable[tuple[float, float]]:
-    """Yield when each driver began and ended; one that died counts to the last event before the next."""
+    """Yield the begin and end of each driver; a dead driver ends at the last event before the next driver."""
     for index, driver in enumerate(state.drivers):
         following = state.drivers[index + 1].started if index + 1 < len(state.drivers) else None
         end = driver.ended
@@ -187,13 +187,13 @@ def _driven(state: CampaignState, until: float) -> Iterable[tuple[float, float]]
 
 
 def driven_within(state: CampaignState, begun: float, ended: float, until: float) -> float:
-    """Return the hours between two moments in which a driver was at work; ``until``: for one that still is."""
+    """Return the hours with a running driver between two moments; ``until``: end of a still running one."""
     inside = (min(ended, end) - max(begun, start) for start, end in _driven(state, until))
     return sum(max(0.0, seconds) for seconds in inside) / HOUR
 
 
 def _idle_watts(state: CampaignState, idle: EnergyUse | None, seconds: float) -> tuple[float, str] | None:
-    """Return the power of an idle node (W) and what it rests on; None: it is not known."""
+    """Return the power of an idle node (W) and its basis; None: unknown."""
     if idle is not None and idle.node_seconds >= IDLE_SHARE * seconds > 0:
         return idle.joules / idle.node_seconds, IDLE_MEASURED
     info = state.drivers[-1].info if state.drivers else None
@@ -218,13 +218,13 @@ def _by_idle_power(
 def _unseen(
     state: CampaignState, seconds: float, tasks: EnergyUse | None, lost: list[EnergyUse], idle: EnergyUse | None
 ) -> list[EnergyUse]:
-    """Return the energy of nodes in the time that neither tasks nor idle nodes account for."""
+    """Return the energy of nodes in the time outside of tasks and of idle nodes."""
     metered = sum(use.node_seconds for use in (tasks, idle, *lost) if use is not None)
     found = _by_idle_power(state, seconds - metered, idle, seconds)
     return [] if found is None else [found]
 
 
 def _completed(state: CampaignState, counted: EnergyUse, seconds: float, idle: EnergyUse | None) -> EnergyUse:
-    """Return what the nodes counted, with what they used while nobody looked."""
+    """Return the nodes' counted energy, and an estimate for times without counts."""
     rest = _by_idle_power(state, seconds - counted.node_seconds, idle, seconds)
     return counted if rest is None else (total([counted, rest]) or counted)
