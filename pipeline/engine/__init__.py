@@ -1,1 +1,1 @@
-"""Decide, do, record: the pure decisions and the driver that carries them out."""
+"""The engine: pure decisions, and the driver that carries them out and records them."""

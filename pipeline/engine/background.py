@@ -25,14 +25,14 @@ class Background:
         self._open: dict[str, Future[Any]] = {}
 
     def submit(self, what: str, question: Callable[[], Any]) -> bool:
-        """Ask, unless the same is being asked already; return whether it was not."""
+        """Start a query unless the same one is in progress; return whether it started."""
         if what in self._open:
             return False
         self._open[what] = self._thread.submit(question)
         return True
 
     def results(self) -> list[QueryResult]:
-        """Return the answers that have come since the last call, in the order of the questions."""
+        """Return the answers since the last call, in the order of the queries."""
         found = []
         for what, future in list(self._open.items()):
             if future.done():
@@ -44,5 +44,5 @@ class Background:
         return found
 
     def close(self) -> None:
-        """Drop what was not asked yet, and wait for what is being asked: a submission must not outlast its driver."""
+        """Drop waiting queries, and wait for the one in progress: a submission must not outlast its driver."""
         self._thread.shutdown(wait=True, cancel_futures=True)

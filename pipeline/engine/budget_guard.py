@@ -1,4 +1,4 @@
-"""Keeps a driver within the budget: which tasks may start, which must stop, and what follows at a limit."""
+"""Keeps a driver within the budget: tasks that may start, tasks that must stop, and the action at a limit."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from gfm_pipeline.sites.schema import SiteModel
 
 
 class BudgetGuard:
-    """The budget of a running campaign; without limits, it checks nothing.
+    """The budget of a running campaign; without limits, the guard checks nothing.
 
     Parameters
     ----------
     context, state, site
-        Settings, what was done, and the machine.
+        Settings, state, and machine.
     now
         Returns Unix seconds.
     """
@@ -31,7 +31,7 @@ class BudgetGuard:
         self._limited = any(True for _ in limits(context.workflow))
         self._budget: Budget | None = None
         self._version = -1
-        self.refused: Standing | None = None  # the limit that kept the most urgent task from starting
+        self.refused: Standing | None = None  # the limit that prevented the start of the most urgent task
 
     def _current(self) -> Budget:
         if self._budget is None or self._version != self._state.version:
@@ -40,30 +40,30 @@ class BudgetGuard:
         return self._budget
 
     def may_start(self, request: AnyRequest) -> bool:
-        """Return whether what a task is predicted to use is left; else note the limit."""
+        """Return whether the predicted use of a task remains in the budget; else record the limit."""
         if not self._limited:
             return True
         self.refused = self._current().refuses(request)
         return self.refused is None
 
     def reached(self) -> Standing | None:
-        """Return the limit that is reached, so that what runs has to save and leave; None: it may go on."""
+        """Return a reached limit, at which running tasks must save and stop; None: they may continue."""
         if not self._limited:
             return None
-        self._budget = None  # time goes on, though nothing happens
+        self._budget = None  # time advances even without events
         return self._current().exhausted()
 
     def review(self) -> BudgetReviewed | None:
-        """Return how all limits stand, for people; None without any."""
+        """Return the state of all limits, for users; None without limits."""
         return BudgetReviewed(self._current().standings()) if self._limited else None
 
     def follows(self, stage: str) -> StageCurtailed:
-        """Return how a stage ends with what it has, since a limit keeps its tasks from starting.
+        """Return the early end of a stage with its present results, since a limit prevents further tasks.
 
         Raises
         ------
         BudgetSpent
-            When it cannot: the campaign pauses until the limit is raised.
+            When the stage cannot end early: the campaign pauses until the limit is raised.
         """
         standing, found = self.refused, self._state.stage(stage)
         words = "" if standing is None else sentence(standing)

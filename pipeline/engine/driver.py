@@ -35,19 +35,19 @@ from gfm_pipeline.engine.world import MACHINE_WORLD, World
 from gfm_pipeline.execution.launcher import Launcher
 from gfm_pipeline.sites.schema import SiteModel
 
-SUSPENDED_SECONDS = 5.0  # of standing still, from which on people are told
-PROPOSAL_SECONDS = 0.1  # between looks whether a wave is proposed
-RESTARTS = 3  # of Parsl in a row, without a task that ended in between
+SUSPENDED_SECONDS = 5.0  # shortest suspension that users see
+PROPOSAL_SECONDS = 0.1  # pause between checks for finished proposals
+RESTARTS = 3  # limit of consecutive restarts of Parsl without an ended task
 
 
 class Watcher(Protocol):
-    """Hears every event after it was recorded, and a tick now and then; shows progress."""
+    """Receives every recorded event and regular ticks; shows progress."""
 
     def event(self, event: Event, state: CampaignState) -> None:
         """Show an event."""
 
     def tick(self, state: CampaignState) -> None:
-        """Show that the campaign lives."""
+        """Show that the campaign is running."""
 
 
 class Driver:
@@ -64,15 +64,15 @@ class Driver:
     launcher
         Starts tasks.
     fleet
-        The nodes they run on.
+        The nodes of the tasks.
     site
         The machine.
     watcher
-        Who is told.
+        Receives the events.
     stop
-        Set from a signal handler: finish politely.
+        Set by a signal handler: finish in order.
     world
-        What else is outside: time, and what runs.
+        The rest of the environment: time and running attempts.
     """
 
     def __init__(
@@ -104,12 +104,12 @@ class Driver:
             context, state, journal, launcher, fleet, site, self.record, self._ends, self._starter.shared, world
         )
         self._step, self._decided_at = Step(), -1  # version of the state
-        self._blocks: tuple[str, ...] = ()  # whose nodes are held, as far as it is recorded
+        self._blocks: tuple[str, ...] = ()  # blocks with recorded nodes
         self._draining = False
-        self.cancelled = False  # asked to stop by `cancel`
+        self.cancelled = False  # `cancel` asked the driver to stop
 
     def record(self, event: Event) -> None:
-        """Journal an event, fold it, show it; in this order."""
+        """Journal an event, fold it into the state, and show it, in this order."""
         kind, data = to_entry(event)
         entry = self.journal.append(kind, data)
         self.state.apply(event, entry.t)
@@ -121,17 +121,17 @@ class Driver:
         Raises
         ------
         StageFailed
-            When a stage cannot go on.
+            When a stage cannot continue.
         Stopped
-            When asked to stop; everything is saved.
+            On a request to stop; everything is saved.
         StorageError
-            When the disk refuses; a pause, like a stop.
+            When the disk refuses; a pause, as after a stop.
         SchedulerUnavailable
             When Parsl cannot be kept running.
         IntegrityError
-            When an artefact that is needed is not what was published.
+            When a needed artefact differs from the published one.
         """
-        self.context.paths.cancel.unlink(missing_ok=True)  # meant for an earlier driver
+        self.context.paths.cancel.unlink(missing_ok=True)  # a request to an earlier driver
         try:
             self._record_nodes()
             self._tasks.end_orphans()
@@ -141,7 +141,7 @@ class Driver:
             self._proposer.close()
 
     def _drive(self) -> None:
-        """Decide, start and take in until the campaign ends."""
+        """Decide, start tasks and process their ends until the campaign ends."""
         while True:
             try:
                 step = self._advance()
@@ -179,7 +179,7 @@ class Driver:
         self._tasks.begin(opened)
 
     def _wait(self, seconds: float) -> None:
-        """Take in what happened to attempts, launcher and nodes; return when an attempt ended or time is up."""
+        """Process events of attempts, launcher and nodes; return when an attempt has ended or time is up."""
         self._tasks.wait(seconds)
         if (paused := self._tasks.clock.stood_still()) > SUSPENDED_SECONDS:
             self.record(Suspended(DRIVER, paused))
@@ -193,26 +193,26 @@ class Driver:
 
     @property
     def leaving(self) -> bool:
-        """Whether it starts nothing more."""
+        """Whether the driver starts no more tasks."""
         return self._draining
 
     @property
     def waiting(self) -> int:
-        """Tasks that should run and do not."""
+        """Number of tasks that should run but do not."""
         return max(0, len(self._step.tasks) - self._starter.started)
 
     @property
     def waits_to_launch(self) -> bool:
-        """Whether the batch system wants a pause before the next launch."""
+        """Whether the batch system needs a pause before the next launch."""
         return self._starter.next_launch > self._time.monotonic()
 
     @property
     def waits_to_retry(self) -> int:
-        """Tasks that wait for a while before they are tried again."""
+        """Number of tasks that wait before their next attempt."""
         return len(self._ends.not_before)
 
     def _advance(self) -> Step:
-        """Record decisions and proposals until only tasks are left to do."""
+        """Record decisions and proposals until only tasks remain."""
         while True:
             step = self._decided()
             free = max(1, self._room(step)) + len(self._ends.not_before)
@@ -231,7 +231,7 @@ class Driver:
                 return step
 
     def _decided(self) -> Step:
-        """Return the next step: the same as before while nothing was recorded."""
+        """Return the next step; reuse the last one if there was no event since."""
         if self._decided_at != self.state.version:
             self._step, self._decided_at = decide(self.context, self.state), self.state.version
         return self._step
@@ -242,7 +242,7 @@ class Driver:
         return max((self.fleet.pool.capacity(size) for size in sizes), default=0) - len(self._tasks.running)
 
     def _start_some(self, step: Step) -> None:
-        """Start what there is room for, on worker pools of no other sizes than those in use."""
+        """Start tasks while there is room, only on worker pools of the sizes in use."""
         now = self._time.monotonic()
         in_use = {size for size, count in self._tasks.in_use.items() if count}
         self.launcher.serve(sizes_of(self.context, step) | in_use)
@@ -252,7 +252,7 @@ class Driver:
         self._starter.start_some(step, self.state, busy, now)
 
     def _poll_nodes(self) -> None:
-        """Take in what happened to nodes and blocks; ask the tasks of a block that ends to save and leave."""
+        """Process events of nodes and blocks; ask the tasks of an ending block to save and stop."""
         for event in self.fleet.tick(self.state, work=not self._draining):
             self.record(event)
         self._record_nodes()
@@ -262,7 +262,7 @@ class Driver:
             self._tasks.lose_block(block, reason)
 
     def _record_nodes(self) -> None:
-        """Record which nodes have become the campaign's, and which are not any more."""
+        """Record new nodes of the campaign, and released nodes."""
         now = self.fleet.pool.blocks()
         for block in set(self._blocks) - set(now):
             self.record(NodesReleased(block))
@@ -272,24 +272,24 @@ class Driver:
         self._blocks = now
 
     def _review_budget(self) -> None:
-        """Record how the budget stands, where there is one."""
+        """Record the state of the budget, if there is one."""
         if (found := self._guard.review()) is not None:
             self.record(found)
 
     def close(self) -> None:
-        """Record what the nodes used in all, when nothing runs on them any more."""
+        """Record the total use of the nodes after their last task."""
         self._review_budget()
         self._ends.close()
 
     def _check_launcher(self) -> None:
-        """Restart Parsl when nothing submitted would ever run; its own executor waits for ever then."""
+        """Restart Parsl if no submitted task would ever run; its own executor would wait forever."""
         stuck = self._tasks.is_stuck()
         trouble = self.launcher.trouble() or ("Parsl never resolved the future of a lost task" if stuck else None)
         if trouble is None:
             return
         self._tasks.lose_all(f"InterchangeLost: {trouble}")
         if self._draining:
-            return  # nothing will be started any more
+            return  # the driver starts no more tasks
         self._ends.restarts += 1
         if self._ends.restarts > RESTARTS:
             raise SchedulerUnavailable(
@@ -299,7 +299,7 @@ class Driver:
         self.record(LauncherRestarted(trouble))
 
     def _drain(self) -> None:
-        """Ask everything that runs to save and leave, and take in how it ended."""
+        """Ask all running attempts to save and stop, and process their ends."""
         self._draining = True
         self._tasks.request_stop()
         give_up = self._tasks.clock() + self.context.workflow.limits.stop_seconds
@@ -308,13 +308,13 @@ class Driver:
         self._tasks.end_remaining()
 
     def abandon(self) -> None:
-        """End everything that runs at once, recording nothing: the next driver finds what was left."""
+        """Kill all running attempts at once without recording anything: the next driver finds their remains."""
         self._tasks.abandon()
         self._proposer.close()
         self.launcher.kill()
 
     def _reopen_failed(self) -> None:
-        """Give a stage that failed in an earlier run another chance: the cause may be mended."""
+        """Reopen a stage that failed in an earlier run: the cause may have been removed."""
         for name, key in list(self.state.current.items()):
             stage = self.state.stages[key]
             if stage.failure is not None:

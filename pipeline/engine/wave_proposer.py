@@ -15,24 +15,24 @@ Settings = list[dict[str, Any]]
 
 
 class Answering(Protocol):
-    """Where questions to proposal methods are answered."""
+    """Answers requests for proposals."""
 
     def submit(self, question: Question) -> Future[Settings]:
         """Return the future of an answer."""
 
     def close(self) -> None:
-        """End whatever is being computed."""
+        """End the present computation."""
 
 
 class Proposer:
-    """Asks for one proposal at a time.
+    """Requests one proposal at a time.
 
     Parameters
     ----------
     context
         Settings and inputs.
     answering
-        Where the proposal method computes.
+        Process of the proposal method.
     """
 
     def __init__(self, context: Context, answering: Answering) -> None:
@@ -43,13 +43,13 @@ class Proposer:
 
     @property
     def is_busy(self) -> bool:
-        """Whether candidates are being proposed."""
+        """Whether a proposal is in progress."""
         return self._answer is not None
 
     def wave(self, state: CampaignState, wanted: Proposal) -> WaveProposed | None:
-        """Return the candidates that are wanted, or None while they are being proposed.
+        """Return the requested candidates, or None while their proposal is in progress.
 
-        A proposal that was begun is ended, though more candidates may be wanted by now.
+        A proposal in progress continues to its end, even if more candidates are wanted now.
 
         Raises
         ------
@@ -67,6 +67,6 @@ class Proposer:
         return question.wave([] if answer is None else answer.result())
 
     def close(self) -> None:
-        """Leave what is being proposed; it will be proposed again."""
+        """Abandon the proposal in progress; it will be repeated."""
         self._question = self._answer = None
         self._answering.close()

@@ -1,6 +1,6 @@
-"""The driver's surroundings besides launcher and nodes: time, running attempts, and slow queries.
+"""The driver's environment except launcher and nodes: time, running attempts, and slow queries.
 
-The driver and what it is given ask for these here and nowhere else, so that the same code drives a campaign on a
+The driver and its parts use only these interfaces, so that the same code drives a campaign on a
 machine and in a simulation (`gfm_pipeline.simulate`).
 """
 
@@ -25,41 +25,41 @@ class Queries(Protocol):
     """Slow queries of a batch system, in the background of the driver's loop."""
 
     def submit(self, what: str, question: Callable[[], Any]) -> bool:
-        """Ask, unless the same is being asked already; return whether it was not."""
+        """Start a query unless the same one is in progress; return whether it started."""
 
     def results(self) -> list[QueryResult]:
-        """Return the answers that have come since the last call, in the order of the questions."""
+        """Return the answers since the last call, in the order of the queries."""
 
     def close(self) -> None:
-        """Drop what was not asked yet, and wait for what is being asked."""
+        """Drop waiting queries, and wait for the one in progress."""
 
 
 class Attempts(Protocol):
-    """Attempts, and launches that several share, while they run: each is known by its folder."""
+    """Running attempts and shared launches, identified by their folders."""
 
     def heartbeat(self, folder: Path) -> int | None:
-        """Return a number that changes while whatever runs in ``folder`` lives; None: it shows nothing (yet)."""
+        """Return a number that changes while the process of ``folder`` lives; None: no heartbeat (yet)."""
 
     def request_stop(self, folder: Path) -> None:
-        """Ask it to save and leave."""
+        """Ask the attempt to save and stop."""
 
     def end(self, folder: Path, *, wrapper: bool = True) -> bool:
-        """End it at once, with ``wrapper`` the worker that runs it too; return whether there was anything to end."""
+        """Kill the attempt at once, with ``wrapper`` also its worker; return whether anything was running."""
 
 
 class AttemptFiles:
-    """Attempts that are processes: what they are asked, and how they are, is in files of their folders."""
+    """Attempts as processes, controlled and observed by files in their folders."""
 
     def heartbeat(self, folder: Path) -> int | None:
-        """Return when the wrapper last touched its file (ns, of the clock of its file server)."""
+        """Return the time of the wrapper's last heartbeat (ns, by the clock of its file server)."""
         return modified(folder / WRAPPER_FILE)
 
     def request_stop(self, folder: Path) -> None:
-        """Leave the file that programs and wrappers look for."""
+        """Write the file that asks programs and wrappers to stop."""
         (folder / STOP_FILE).touch()
 
     def end(self, folder: Path, *, wrapper: bool = True) -> bool:
-        """Kill the processes on this machine, and the step on others."""
+        """Kill the processes on this machine, and the step on other nodes."""
         return end_attempt(folder, wrapper=wrapper)
 
 
@@ -67,27 +67,27 @@ ATTEMPT_FILES = AttemptFiles()
 
 
 def _in_another_process() -> Answering:
-    from gfm_pipeline.search.proposal_process import ProposalProcess  # here: looking at a campaign proposes nothing
+    from gfm_pipeline.search.proposal_process import ProposalProcess  # here: viewing a campaign makes no proposals
 
     return ProposalProcess()
 
 
 @dataclass(frozen=True)
 class World:
-    """What is outside of the driver.
+    """The environment of the driver.
 
     Parameters
     ----------
     clock
         Time, and waiting.
     attempts
-        What runs.
+        Access to running attempts.
     questions
-        Makes what asks slow questions.
+        Creates the object for slow queries.
     counters
-        Whether the counters of energy of this machine are those of the campaign's nodes.
+        Whether this machine's energy counters belong to the campaign's nodes.
     proposals
-        Makes what answers questions to proposal methods.
+        Creates the process of proposal methods.
     """
 
     clock: Clock = MACHINE

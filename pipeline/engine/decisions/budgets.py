@@ -64,7 +64,7 @@ class Budget:
     Parameters
     ----------
     context, state, site
-        Settings, what was done, and the machine.
+        Settings, state, and machine.
     now
         Unix seconds.
     alive

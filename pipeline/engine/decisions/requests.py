@@ -13,7 +13,7 @@ from gfm_pipeline.campaign.stage_state import StageState, TaskStatus
 from gfm_pipeline.core.contracts.data import SourceSettings
 from gfm_pipeline.core.contracts.task import TaskSpec
 
-if TYPE_CHECKING:  # for annotations alone, so that looking at a campaign does not wait for it
+if TYPE_CHECKING:  # only for annotations: viewing a campaign does not need its slow import
     from gfm_pipeline.engine.stages.agenda import Agenda
     from gfm_pipeline.execution.size_class import SizeClass
     from gfm_pipeline.search.warm_start import Prior

@@ -129,7 +129,7 @@ class HeldFleet:
     launches
         Most launches over whole nodes at a time; None: there is no limit.
     world
-        What else is outside.
+        The rest of the environment.
     """
 
     def __init__(

@@ -106,7 +106,7 @@ class PilotFleet:
     state
         What is known from earlier drivers: their blocks are of no use any more, their bad nodes are.
     world
-        What else is outside.
+        The rest of the environment.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""The trainings of a search that wait, kept in order from event to event.
+"""The waiting trainings of a search in order, updated with every event.
 
-A search has up to a million trainings, and something happens to one of them many times a second. What follows from the
-state as a whole is kept here, and brought up to date from what has changed since it was last asked: candidates that
-were proposed, candidates that were promoted, and tasks whose status is another (`StageState.changed`). It holds nothing
-that the state does not say.
+A search has up to a million trainings and many events per second. So this module keeps the facts that follow from the
+whole state, and updates them from the changes since the last query: candidates that
+were proposed or promoted, and tasks with a new status (`StageState.changed`). It contains no facts
+that are not in the state.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from gfm_pipeline.campaign.stage_state import StageState
 from gfm_pipeline.engine.decisions.requests import is_to_start
 from gfm_pipeline.engine.stages.trials import finished, task_name
 
-Turn = tuple[int, int, str]  # minus the rung, the wave, the candidate: in this order trainings start
+Turn = tuple[int, int, str]  # negative rung, wave, candidate: the order in which trainings start
 
 
 @dataclass(frozen=True)
 class Training:
-    """A training that the decisions so far ask for: a candidate to a rung; ``entered`` is the wave that decided it."""
+    """A training that the decisions so far require: a candidate to a rung; ``entered`` is the deciding wave."""
 
     candidate: Candidate
     rung: int
@@ -30,34 +30,34 @@ class Training:
 
     @property
     def turn(self) -> Turn:
-        """Where it comes among the others: higher rungs first."""
+        """The position in the order: higher rungs first."""
         return -self.rung, self.entered, self.candidate.name
 
 
 class Agenda:
-    """What waits in one search.
+    """The waiting trainings of one search.
 
     Parameters
     ----------
     stage
-        Its state, whose changes are followed.
+        State of the search, whose changes the agenda follows.
     """
 
     def __init__(self, stage: StageState) -> None:
         self.stage = stage
-        self.turns: list[Turn] = []  # trainings that can start, the most urgent first
+        self.turns: list[Turn] = []  # trainings that can start, most urgent first
         self._trainings: dict[str, Training] = {}  # by task
         self._finished: set[str] = set()
         self._unfinished: Counter[tuple[int, int]] = Counter()  # by entering wave and rung
-        self.left = 0  # trainings that have not finished
-        # Waves, and the rung to which all of their trainings have finished, without a decision on it.
+        self.left = 0  # number of unfinished trainings
+        # Waves, and a rung at which all of their trainings have finished and that has no decision.
         self._complete: set[tuple[int, int]] = set()
-        self._waves = self._changes = 0  # taken in
+        self._waves = self._changes = 0  # processed so far
         self._decisions: set[tuple[int, int]] = set()
         self._candidates: dict[str, Candidate] = {}
 
     def update(self) -> None:
-        """Take in what has changed."""
+        """Process the changes."""
         stage = self.stage
         while self._waves < len(stage.waves):
             for candidate in stage.waves[self._waves].candidates:
@@ -85,16 +85,16 @@ class Agenda:
         return self._trainings[task_name(turn[2], -turn[0])]
 
     def unfinished(self, wave: int, rung: int) -> int:
-        """Return how many trainings that ``wave`` brought to ``rung`` have not finished."""
+        """Return the number of unfinished trainings that ``wave`` brought to ``rung``."""
         return self._unfinished[wave, rung]
 
     def first_complete(self, rungs: int) -> tuple[int, int] | None:
-        """Return wave and rung of what has all results, and no decision; None: nothing among the first ``rungs``."""
+        """Return wave and rung of the first decision with all results; None: none among the first ``rungs``."""
         return min((due for due in self._complete if due[1] < rungs), default=None)
 
     @property
     def all_finished(self) -> bool:
-        """Whether every training that is asked for has finished."""
+        """Whether every required training has finished."""
         return self.left == 0
 
     def rungs(self) -> list[int]:
@@ -121,7 +121,7 @@ class Agenda:
             self._complete.add(of)
 
     def _update(self, training: Training) -> None:
-        """Bring up to date what is known of one training."""
+        """Update the facts of one training."""
         name, rung, turn = training.candidate.name, training.rung, training.turn
         task = task_name(name, rung)
         done = finished(self.stage, name, rung)
@@ -131,7 +131,7 @@ class Agenda:
             self._count(training, step)
         place = bisect_left(self.turns, turn)
         listed = place < len(self.turns) and self.turns[place] == turn
-        # The rung before may be being made again, after it was lost.
+        # The previous rung may be repeated after its loss.
         starts = is_to_start(self.stage, task) and (rung == 0 or finished(self.stage, name, rung - 1))
         if starts and not listed:
             insort(self.turns, turn)

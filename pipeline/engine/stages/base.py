@@ -18,18 +18,18 @@ from gfm_pipeline.campaign.stage_state import StageState
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.decisions.requests import Context, Program, Step
 
-if TYPE_CHECKING:  # for annotations alone, so that looking at a campaign does not wait for it
+if TYPE_CHECKING:  # only for annotations: viewing a campaign does not need its slow import
     from pydantic import BaseModel
 
     from gfm_pipeline.engine.resources.demand import Demand
     from gfm_pipeline.workflow.schema import WorkflowModel
 
-Done = Mapping[str, StageState]  # the stages before one, by name; all have their outputs
+Done = Mapping[str, StageState]  # earlier stages by name; all have their outputs
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage has to do when nothing is done yet: in words, and its number of tasks where it is known."""
+    """The whole work of a stage: in words, and as a number of tasks if known."""
 
     words: str
     tasks: int | None
@@ -37,7 +37,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Records:
-    """Records that sources are known to have by now, in all; ``complete`` when no source is read any more."""
+    """Number of records found so far in all sources; ``complete`` when all sources have been read."""
 
     read: int = 0
     set_aside: int = 0
@@ -51,18 +51,18 @@ class Stage(ABC):
     Attributes
     ----------
     name
-        The stage's name, which is also that of its section in the workflow file.
+        Name of the stage, and of its section in the workflow file.
     after
-        Name of the stage it follows; '' for the first one.
+        Name of the previous stage; '' for the first stage.
     code_version
-        Raised when the stage's code makes something else from the same settings and inputs.
+        Increased when the stage's code gives other results for the same settings and inputs.
     trains
-        Whether its tasks are trainings: their rates bound what a campaign may cost.
+        Whether its tasks are trainings, whose rates limit the cost of a campaign.
     optional
-        Whether it runs only where the workflow has its section, as stages of other packages do.
+        Whether it runs only if the workflow has its section, as for stages of other packages.
     section, resources_section
-        Pydantic models of ``<name>:`` and ``resources.<name>:`` in the workflow file, where the schema of workflows
-        does not declare them itself.
+        Pydantic models of ``<name>:`` and ``resources.<name>:`` in the workflow file, if the schema of workflows
+        does not declare them.
     """
 
     name: ClassVar[str]
@@ -75,26 +75,26 @@ class Stage(ABC):
 
     @abstractmethod
     def settings(self, context: Context) -> dict[str, Any]:
-        """Return the settings that the stage's results depend on, beside its inputs, as plain data."""
+        """Return the settings that determine the stage's results, in addition to its inputs, as plain data."""
 
     def inputs(self, context: Context) -> dict[str, str]:  # noqa: ARG002 - most stages read only what earlier ones made
-        """Return the digests of inputs that no earlier stage made, by name."""
+        """Return the digests of inputs from outside the campaign, by name."""
         return {}
 
     @abstractmethod
     def advance(self, context: Context, stage: StageState, done: Done) -> Step:
-        """Return the next step of the stage: events to record, or tasks to start, or nothing but waiting."""
+        """Return the next step of the stage: events to record, tasks to start, or an empty step for waiting."""
 
     def same_results(self, opened: StageOpened, earlier: StageState) -> bool:  # noqa: ARG002 - most depend on all they say
-        """Return whether an earlier stage of another key has what this one would make: what differs is no matter."""
+        """Return whether an earlier stage with another key has the results of this one, in spite of the differences."""
         return False
 
     def may_be_curtailed(self, context: Context, stage: StageState) -> bool:  # noqa: ARG002 - most need all they do
-        """Return whether the stage can end with what it has, when a budget is spent."""
+        """Return whether the stage can end with its present results when a budget is spent."""
         return False
 
     def takes_over(self, opened: StageOpened, earlier: StageState) -> TakenOver | None:  # noqa: ARG002 - most take none
-        """Return what the stage, opened anew, may use of an earlier one whose key is another; None: nothing."""
+        """Return the results of an earlier stage with another key that this new stage can use; None: no results."""
         return None
 
     @abstractmethod
@@ -115,22 +115,22 @@ class Stage(ABC):
 
     @abstractmethod
     def demand(self, workflow: WorkflowModel) -> Demand:
-        """Return what the stage's tasks ask of a machine."""
+        """Return the demand of the stage's tasks on a machine."""
 
     @abstractmethod
     def work(self, context: Context, state: CampaignState) -> Work:
-        """Return what there is to do when nothing of the stage is done."""
+        """Return the whole work of the stage."""
 
     def graphs(self, workflow: WorkflowModel) -> int:  # noqa: ARG002 - stages that train nothing see none
-        """Return the most graphs that its trainings see."""
+        """Return the largest number of graphs in its trainings."""
         return 0
 
     def least_graphs(self, workflow: WorkflowModel) -> int:  # noqa: ARG002 - stages that train nothing see none
-        """Return the fewest graphs that its trainings must see for the stage to be done."""
+        """Return the smallest number of training graphs with which the stage can finish."""
         return 0
 
     def graphs_of(self, workflow: WorkflowModel, task: str) -> int:  # noqa: ARG002 - as above
-        """Return the graphs that a task is expected to see: the fewest, where that depends on how it goes."""
+        """Return the expected number of graphs of a task: the smallest number if it depends on the training."""
         return 0
 
     def rung_of(self, task: str) -> int:  # noqa: ARG002 - most tasks have one size
@@ -138,21 +138,21 @@ class Stage(ABC):
         return 0
 
     def checkpoints(self, workflow: WorkflowModel) -> int:  # noqa: ARG002 - stages that train nothing keep none
-        """Return the most checkpoints that it publishes."""
+        """Return the largest number of checkpoints that the stage publishes."""
         return 0
 
     @abstractmethod
     def expected_tasks(self, state: CampaignState, stage: StageState) -> int | None:
-        """Return how many tasks the stage will have; None where that is not known beforehand."""
+        """Return the number of tasks of the stage; None if it is not known in advance."""
 
     @abstractmethod
     def describe(self, stage: StageState, records: Records) -> str:
-        """Return where the stage stands, in words, for status and report."""
+        """Return the state of the stage, in words, for status and report."""
 
     def describe_result(self, result: Any) -> str:  # noqa: ARG002 - where there is nothing to say but that it is done
-        """Return a result of one of its programs in words, for the line of progress."""
+        """Describe a result of one of its programs, for the line of progress."""
         return "done"
 
     def warnings(self, result: Any) -> list[str]:  # noqa: ARG002 - most results warn of nothing
-        """Return what a result warns of."""
+        """Return the warnings in a result."""
         return []

@@ -1,4 +1,4 @@
-"""Calibrate: predictions of every member, then the calibrated ensemble and its evaluation."""
+"""Calibrate: predicts with every member, then calibrates and evaluates the ensemble."""
 
 from __future__ import annotations
 
@@ -72,16 +72,16 @@ def _fit(
 
 
 class Calibrate(Stage):
-    """Calibrate: the members become an ensemble whose intervals cover what they say."""
+    """Calibrate: makes the members an ensemble whose intervals have the nominal coverage."""
 
     name = NAME
     after = converge.NAME
     optional = False
 
     def settings(self, context: Context) -> dict[str, Any]:
-        """Return what the calibrated ensemble depends on, besides its members."""
+        """Return the settings of the calibrated ensemble, in addition to its members."""
         calibrate = context.workflow.calibrate
-        # `uncertainty` came later: at its default it is left out, so the keys of earlier campaigns stay.
+        # `uncertainty` is newer: its default is left out, so that the keys of earlier campaigns stay.
         exclude = {"uncertainty"} if calibrate.uncertainty == ENSEMBLE else None
         return {"seed": context.workflow.seed, **calibrate.model_dump(mode="json", exclude=exclude)}
 
@@ -114,7 +114,7 @@ class Calibrate(Stage):
         return FIT_PROGRAM if task == FIT else PREDICT_PROGRAM
 
     def demand(self, workflow: WorkflowModel) -> Demand:
-        """Return that of predicting with all members at a time."""
+        """Return the demand of predicting with all members at a time."""
         return SharedDemand(workflow.converge.members, workflow.resources.calibrate.cores, gpu=True)
 
     def work(self, context: Context, state: CampaignState) -> Work:  # noqa: ARG002 - settings alone say it
@@ -123,7 +123,7 @@ class Calibrate(Stage):
         return Work(f"predictions of {members} members, then calibration at {level:.0%}", members + 1)
 
     def expected_tasks(self, state: CampaignState, stage: StageState) -> int | None:  # noqa: ARG002
-        """Return the number of members, and one."""
+        """Return the number of members plus one."""
         return converge.member_count(state) + 1
 
     def describe(self, stage: StageState, records: Records) -> str:  # noqa: ARG002

@@ -1,4 +1,4 @@
-"""Converge: each member trained on from its checkpoint until its own convergence criterion is met."""
+"""Converge: trains each member from its checkpoint until the member meets its own convergence criterion."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ def _train(context: Context, stage: StageState, done: Done, member: Member) -> A
 
 
 def _same_start(member: str, now: dict[str, str], before: dict[str, str]) -> bool:
-    """Return whether a member goes on from the checkpoint it went on from before, on the same datasets."""
+    """Return whether a member starts from the same checkpoint as before, on the same datasets."""
     datasets = [{k: v for k, v in inputs.items() if k.startswith(f"{ingest.NAME}/")} for inputs in (now, before)]
     start = f"{search.NAME}/{member}"
     return datasets[0] == datasets[1] and start in now and now.get(start) == before.get(start)
 
 
 class Converge(Stage):
-    """Converge: the chosen candidates are trained on until each one's own criterion is met."""
+    """Converge: continues the training of each chosen candidate until it meets its own criterion."""
 
     name = NAME
     after = search.NAME
@@ -92,7 +92,7 @@ class Converge(Stage):
     optional = False
 
     def settings(self, context: Context) -> dict[str, Any]:
-        """Return what the converged members depend on, besides the chosen candidates."""
+        """Return the settings of the converged members, in addition to the chosen candidates."""
         converge = context.workflow.converge
         chosen_elsewhere = {"members", "max_per_algorithm", "selection", "criterion"}
         settings = converge.model_dump(mode="json", exclude=chosen_elsewhere)
@@ -114,7 +114,7 @@ class Converge(Stage):
         return Step(tasks=to_start(stage, [_train(context, stage, done, m) for m in members]))
 
     def takes_over(self, opened: StageOpened, earlier: StageState) -> TakenOver | None:
-        """Return the members that go on from the same checkpoint, under the same settings, on the same datasets."""
+        """Return the members that start from the same checkpoint, with the same settings, on the same datasets."""
         if opened.settings != earlier.settings:
             return None
         reused = [name for name in ended_tasks(earlier) if _same_start(name, opened.inputs, earlier.inputs)]
@@ -137,27 +137,27 @@ class Converge(Stage):
         return TRAIN
 
     def demand(self, workflow: WorkflowModel) -> Demand:
-        """Return that of all members at a time."""
+        """Return the demand of all members at a time."""
         requested, members = workflow.resources.converge, workflow.converge.members
         return TrainingDemand(members, (members,), node_list(requested.nodes), requested.ranks_per_node)
 
     def work(self, context: Context, state: CampaignState) -> Work:  # noqa: ARG002 - settings alone say it
-        """Return the number of members and the most graphs each sees."""
+        """Return the number of members and the largest number of graphs per member."""
         converge = context.workflow.converge
         words = f"{converge.members} members, each until it converges, at most {converge.max_graphs:,} graphs"
         return Work(words, converge.members)
 
     def graphs(self, workflow: WorkflowModel) -> int:
-        """Return the graphs that members see who all reach their limit."""
+        """Return the number of graphs if all members reach their limit."""
         converge = workflow.converge
         return converge.members * int(converge.max_graphs * (1 + converge.anneal_fraction))
 
     def least_graphs(self, workflow: WorkflowModel) -> int:
-        """Return the graphs that members see who converge at their first chance."""
+        """Return the number of graphs if all members converge at the first opportunity."""
         return workflow.converge.members * self.graphs_of(workflow, "")
 
     def graphs_of(self, workflow: WorkflowModel, task: str) -> int:  # noqa: ARG002 - of every member
-        """Return the graphs that a member sees which converges at its first chance."""
+        """Return the number of graphs of a member that converges at the first opportunity."""
         converge = workflow.converge
         first = min(converge.max_graphs, (converge.patience + 1) * converge.check_every)
         return int(first * (1 + converge.anneal_fraction))
@@ -171,7 +171,7 @@ class Converge(Stage):
         return member_count(state)
 
     def describe(self, stage: StageState, records: Records) -> str:  # noqa: ARG002
-        """Return how many members have converged, and how many reached their limit."""
+        """Return the numbers of members that converged and that reached their limit."""
         ended = [result.stop_reason for t in stage.tasks.values() if (result := t.decoded(TrainResult)) is not None]
         limited = ended.count(StopReason.LIMIT)
         at_limit = f", {limited} at {'its' if limited == 1 else 'their'} limit" if limited else ""

@@ -49,8 +49,8 @@ NAME = "ingest"
 READ = Program("ingest.read", ReadShardSpec, ReadShardResult)
 ASSEMBLE = Program("ingest.assemble", AssembleSpec, AssembleResult)
 
-# Settings that came later: at these values they change nothing of a dataset that was made before there were any, and
-# campaigns of that time keep the keys of their stages.
+# Newer settings: with these values, they do not change datasets from before these settings existed, and
+# campaigns from that time keep the keys of their stages.
 _LATER = {f.name: to_plain(f.default) for f in fields(SourceSettings) if f.name in LATER_SETTINGS}
 
 
@@ -62,7 +62,7 @@ def _of(source: SourceSettings) -> dict[str, Any]:
 
 
 def _settings(context: Context) -> dict[str, Any]:
-    """Return what the datasets depend on; files enter by content, not by place."""
+    """Return the settings of the datasets; files enter by content, not by path."""
     data = context.workflow.data
     sources = {s.name: _of(s) for s in context.sources}
     return {
@@ -77,12 +77,12 @@ def _settings(context: Context) -> dict[str, Any]:
     }
 
 
-DESCRIPTIONS = ("level_of_theory", "licence", "citation")  # of a source: kept with its dataset, and read by nobody
+DESCRIPTIONS = ("level_of_theory", "licence", "citation")  # of a source: kept with its dataset, without effect
 PACKING = ("shards",)
 
 
 def _content(settings: Mapping[str, Any], packed: bool) -> dict[str, Any]:
-    """Return settings without descriptions; ``packed``: also without how datasets are dealt into tasks and files."""
+    """Return settings without descriptions; ``packed``: also without the distribution over tasks and files."""
     left_out = DESCRIPTIONS + (PACKING if packed else ())
     sources = {
         name: {k: v for k, v in source.items() if k not in left_out} for name, source in settings["sources"].items()
@@ -92,19 +92,19 @@ def _content(settings: Mapping[str, Any], packed: bool) -> dict[str, Any]:
 
 
 def _of_source(opened: StageOpened | StageState, source: str) -> tuple[Any, dict[str, str]]:
-    """Return what the shards of a source depend on: its settings and files."""
+    """Return the settings and files of a source, which determine its shards."""
     content = _content(opened.settings, False)["sources"].get(source)
     return content, {k: v for k, v in opened.inputs.items() if k.startswith(f"{source}/")}
 
 
 def _last(settings: Mapping[str, Any]) -> str | None:
-    """Return the source that is compared with the others when it is joined (`_compared_with`); None: it is alone."""
+    """Return the source that is compared with all others when it is joined (`_compared_with`); None: one source."""
     sources = settings["sources"]
     return min(reversed(list(sources)), key=lambda name: sources[name]["shards"]) if len(sources) > 1 else None
 
 
 def _is_same(task: str, opened: StageOpened, earlier: StageState) -> bool:
-    """Return whether a task makes the same for ``opened`` as it made for ``earlier``."""
+    """Return whether a task gives the same result for ``opened`` as for ``earlier``."""
     kind, _, rest = task.partition("-")
     source = rest if kind == "assemble" else rest.rpartition("-")[0]
     content, files = _of_source(opened, source)
@@ -120,7 +120,7 @@ def _is_same(task: str, opened: StageOpened, earlier: StageState) -> bool:
 
 
 def edges_within(context: Context) -> float | None:
-    """Return the distance within which edges are stored: the largest cutoff of the search; None: none are."""
+    """Return the largest distance of stored edges: the largest cutoff of the search; None: no stored edges."""
     if context.workflow.data.edges is EdgeStorage.ON_THE_FLY:
         return None
     return context.workflow.search.space.compile().largest("cutoff")
@@ -137,7 +137,7 @@ def assemble_name(source: str) -> str:
 
 
 def dataset_refs(context: Context, stage: StageState) -> tuple[DatasetRef, ...]:
-    """Return the published datasets, in the order that numbers the branches of the models."""
+    """Return the published datasets, in the order of the models' branches."""
     paths = stage_paths(context, stage)
     return tuple(DatasetRef(s.name, str(paths.dataset(s.name))) for s in context.sources)
 
@@ -168,13 +168,13 @@ def _advance(context: Context, stage: StageState) -> Step:
             reason = unlabelled_sentence(unlabelled, "source of the workflow")
             return Step(events=(StageFailedEvent(stage.key, reason),))
         return Step(events=(StageDone(stage.key, outputs),))
-    # Joins first: they free nothing else to do, and the largest source should not come last.
+    # Joins first: no other task waits for them, but the largest source should not come last.
     requests.sort(key=lambda r: r.program is not ASSEMBLE)
     return Step(tasks=to_start(stage, requests))
 
 
 def _known(target: Target, datasets: Sequence[DatasetStatistics]) -> int:
-    """Return how many labels of a target all datasets have."""
+    """Return the total number of labels of a target in all datasets."""
     return sum(sum(one.targets[target.name].known.values()) for one in datasets if target.name in one.targets)
 
 
@@ -185,9 +185,9 @@ def _read(context: Context, stage: StageState, source: SourceSettings, shard: in
 
 
 def _compared_with(context: Context, source: SourceSettings) -> tuple[SourceSettings, ...]:
-    """Return the sources that must be joined before this one: all others before the last, which is compared with them.
+    """Return the sources to join before this one: all others for the last source, which is compared with them.
 
-    The last is one of fewest shards: nothing else is done while it is joined.
+    The last source has the fewest shards, because no other task runs while it is joined.
     """
     last = min(reversed(context.sources), key=lambda s: s.shards)
     return tuple(s for s in context.sources if s is not source) if source is last else ()
@@ -215,14 +215,14 @@ def _assemble(
 
 
 class Ingest(Stage):
-    """Ingest: structure files become datasets."""
+    """Ingest: converts structure files to datasets."""
 
     name = NAME
     after = ""
     optional = False
 
     def settings(self, context: Context) -> dict[str, Any]:
-        """Return what the datasets depend on; files enter by content, not by place."""
+        """Return the settings of the datasets; files enter by content, not by path."""
         return _settings(context)
 
     def inputs(self, context: Context) -> dict[str, str]:
@@ -234,14 +234,14 @@ class Ingest(Stage):
         return _advance(context, stage)
 
     def same_results(self, opened: StageOpened, earlier: StageState) -> bool:
-        """Return whether sources are described otherwise, or datasets that are there would be packed otherwise."""
+        """Return whether only descriptions of sources, or the packing of existing datasets, differ."""
         packed = earlier.outputs is not None
         return opened.inputs == earlier.inputs and _content(opened.settings, packed) == _content(
             earlier.settings, packed
         )
 
     def takes_over(self, opened: StageOpened, earlier: StageState) -> TakenOver | None:
-        """Return the shards of sources that are as they were, and their datasets where these depend on nothing else."""
+        """Return the shards of unchanged sources, and their datasets if these depend on nothing else."""
         reused = [task for task in ended_tasks(earlier) if earlier.tasks[task].status is TaskStatus.DONE]
         return (
             TakenOver(earlier.key, tuple(task for task in reused if _is_same(task, opened, earlier)))
@@ -271,13 +271,13 @@ class Ingest(Stage):
         return ASSEMBLE if task.startswith("assemble-") else READ
 
     def demand(self, workflow: WorkflowModel) -> Demand:
-        """Return that of reading all shards at a time."""
+        """Return the demand of reading all shards at a time."""
         shards = sum(source.shards for source in workflow.data.sources.values())
         return SharedDemand(shards, workflow.resources.ingest.cores)
 
     def work(self, context: Context, state: CampaignState) -> Work:  # noqa: ARG002 - settings alone say it
         """Return the number of shards and joins."""
-        from gfm_pipeline.sites.limits import counted  # here: looking at a campaign does not wait for the sites' schema
+        from gfm_pipeline.sites.limits import counted  # here: viewing a campaign does not need the sites' schema
 
         shards = sum(s.shards for s in context.sources)
         return Work(
@@ -290,7 +290,7 @@ class Ingest(Stage):
         return sum(int(s["shards"]) for s in sources) + len(sources)
 
     def describe(self, stage: StageState, records: Records) -> str:  # noqa: ARG002 - the records say it
-        """Return how many records were read, and how many set aside."""
+        """Return the numbers of read and of quarantined records."""
         aside = f", {records.set_aside:,} set aside" if records.set_aside else ""
         if records.complete:
             return f"{records.read - records.set_aside:,} structures in {records.datasets} datasets{aside}"
@@ -306,5 +306,5 @@ class Ingest(Stage):
         return text + (f"; {bad:,} quarantined" if bad else "")
 
     def warnings(self, result: Any) -> list[str]:
-        """Return what a dataset warns of: that of its shards is the same, seen in part."""
+        """Return the warnings of a dataset; its shards give parts of the same warnings."""
         return list(result.statistics.warnings) if isinstance(result, AssembleResult) else []

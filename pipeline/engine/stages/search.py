@@ -1,7 +1,7 @@
-"""Search: candidates, each trained from rung to rung while it is among the best.
+"""Search: trains each candidate from rung to rung as long as it is among the best.
 
-An asynchronous search proposes candidates as slots become free, and decides promotions when those proposed together
-have finished. Otherwise waves are proposed one ahead: wave w uses the first-rung results of waves up to w - 2.
+An asynchronous search proposes candidates when slots become free, and decides promotions when all candidates of one
+proposal have finished. Otherwise it proposes waves one ahead: wave w uses the first-rung results of waves up to w - 2.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ if TYPE_CHECKING:
     from gfm_pipeline.workflow.schema import SearchModel, WorkflowModel
 
 NAME = "search"
-LAG = 1  # waves proposed ahead of the results they are based on
+LAG = 1  # number of waves proposed ahead of their results
 POLICIES = ("stopping", "proposals")
 
 
 def _agenda(context: Context, stage: StageState) -> Agenda:
-    """Return what waits in a search, up to date."""
+    """Return the updated agenda of a search."""
     agenda = context.agendas.get(stage.key)
     if agenda is None or agenda.stage is not stage:
         agenda = context.agendas[stage.key] = Agenda(stage)
@@ -84,7 +84,7 @@ def _agenda(context: Context, stage: StageState) -> Agenda:
 
 
 def _entrants(stage: StageState, wave: int, rung: int) -> tuple[str, ...] | None:
-    """Return who enters a rung in a wave's decision, or None while that is not decided."""
+    """Return the candidates that enter a rung in a wave's decision, or None before their decision."""
     if rung == 0:
         proposed = stage.waves.get(wave)
         return None if proposed is None else tuple(c.name for c in proposed.candidates)
@@ -93,7 +93,7 @@ def _entrants(stage: StageState, wave: int, rung: int) -> tuple[str, ...] | None
 
 
 def _due(stage: StageState, agenda: Agenda, rungs: int) -> tuple[int, int] | None:
-    """Return wave and rung of the first promotion decision whose results are all in, those of waves before too."""
+    """Return wave and rung of the first promotion decision with all results, including those of earlier waves."""
     for rung in range(rungs - 1):
         for wave in range(len(stage.waves)):
             if rung and (wave, rung - 1) not in stage.decisions:
@@ -106,7 +106,7 @@ def _due(stage: StageState, agenda: Agenda, rungs: int) -> tuple[int, int] | Non
 
 
 def _decisions(context: Context, stage: StageState, agenda: Agenda) -> tuple[Event, ...]:
-    """Return the first promotion decision whose results are all in."""
+    """Return the first promotion decision with all results."""
     search = context.workflow.search
     last = len(search.rungs) - 1
     due = agenda.first_complete(last) if search.asynchronous else _due(stage, agenda, last + 1)
@@ -114,9 +114,9 @@ def _decisions(context: Context, stage: StageState, agenda: Agenda) -> tuple[Eve
 
 
 def rung_decision(search: SearchModel, stage: StageState, wave: int, rung: int) -> RungDecided:
-    """Return who of a wave trains on past a rung, and who stops: a function of results that are all in.
+    """Return the candidates of a wave that continue after a rung and those that stop, from complete results.
 
-    What is known of the rung is what decisions before were made of, and what the entrants came to.
+    The known facts of the rung are those of earlier decisions, and the results of the entrants.
     """
     policy = make_policy(STOPPING, search.stopping, StoppingPolicy)
     before = sorted(w for w, r in stage.decisions if r == rung)
@@ -131,7 +131,7 @@ def rung_decision(search: SearchModel, stage: StageState, wave: int, rung: int) 
 
 
 class _Waiting(TaskQueue):
-    """Requests of the trainings that wait, made when they are looked at; of use until the next decision."""
+    """Requests of waiting trainings, built on access; valid until the next decision."""
 
     def __init__(self, context: Context, stage: StageState, datasets: StageState, agenda: Agenda) -> None:
         self._request = partial(_train, context, stage, datasets)
@@ -146,7 +146,7 @@ class _Waiting(TaskQueue):
         return self._made(self._turns[place])
 
     def __iter__(self) -> Iterator[AnyRequest]:
-        # Those that start meanwhile stay: the list is brought up to date at the next decision only.
+        # Trainings that start meanwhile stay: only the next decision updates the list.
         return map(self._made, self._turns)
 
     def of_each_rung(self) -> list[AnyRequest]:
@@ -159,7 +159,7 @@ class _Waiting(TaskQueue):
 
 
 def _size_now(context: Context, stage: StageState, agenda: Agenda, sizes: Sequence[int]) -> int:
-    """Return how many candidates are to be proposed now; ``sizes``: of the waves that are left."""
+    """Return the number of candidates to propose now; ``sizes``: of the remaining waves."""
     search = context.workflow.search
     if search.asynchronous:
         at_a_time = wave_size(search.wave, context.slots)
@@ -197,14 +197,14 @@ def _train(context: Context, stage: StageState, datasets: StageState, candidate:
 
 
 def _start(context: Context, stage: StageState, candidate: str, rung: int) -> str | None:
-    """Return the checkpoint that a training goes on from: of a shorter rung of before, or of the rung before."""
+    """Return the checkpoint at which a training starts: of a shorter former rung, or of the previous rung."""
     key, earlier = stage.starts.get(task_name(candidate, rung), ("", None))
     if earlier is not None and earlier.status is TaskStatus.DONE and not earlier.diverged:
         return str(context.paths.stage(NAME, key).checkpoint(earlier.name))
     return str(stage_paths(context, stage).checkpoint(task_name(candidate, rung - 1))) if rung else None
 
 
-MORE = ("members", "candidates", "rungs", "validation_limit")  # what a search may be asked for more of
+MORE = ("members", "candidates", "rungs", "validation_limit")  # settings that a search can extend
 
 
 def _without_more(settings: dict[str, Any]) -> dict[str, Any]:
@@ -212,7 +212,7 @@ def _without_more(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 class Search(Stage):
-    """Search: waves of candidates, each trained from rung to rung while it is among the best."""
+    """Search: waves of candidates; each trains from rung to rung as long as it is among the best."""
 
     name = NAME
     after = ingest.NAME
@@ -221,25 +221,25 @@ class Search(Stage):
     optional = False
 
     def settings(self, context: Context) -> dict[str, Any]:
-        """Return what the candidates depend on."""
+        """Return the settings of the candidates."""
         search = context.workflow.search.model_dump(mode="json", exclude=set(POLICIES))
-        if not search["asynchronous"]:  # which campaigns of before know nothing of
+        if not search["asynchronous"]:  # earlier campaigns lack this key
             del search["asynchronous"]
         if search["max_memory_gb"] is None:
             del search["max_memory_gb"]
         search |= chosen_policies(context.workflow.search, POLICIES)
         search["space"] = context.workflow.search.space.written()
-        if search.pop("warm_start") is not None:  # the results themselves: the file may change, or go
+        if search.pop("warm_start") is not None:  # record the results themselves: the file may change or disappear
             search["warm_start"] = to_plain(context.warm_start)
         targets = [target.learned() for target in context.workflow.targets]
-        if targets != [target.learned() for target in DEFAULT]:  # which campaigns of before know nothing of
+        if targets != [target.learned() for target in DEFAULT]:  # earlier campaigns lack this key
             search["targets"] = targets
         return {"seed": context.workflow.seed, **search, "members": _selection(context)}
 
     def advance(self, context: Context, stage: StageState, done: Done) -> Step:
         """Decide the next step of the search."""
         if (failure := first_failure(stage, {Cause.USER_ERROR})) is not None:
-            # no bad luck of a candidate: others will end alike, and what is wrong can be mended
+            # not the fault of one candidate: others would fail alike, and the user can remove the cause
             return Step(events=(StageFailedEvent(stage.key, failure),))
         search = context.workflow.search
         most = trials(context.workflow)
@@ -266,7 +266,7 @@ class Search(Stage):
         return len(_finalists(context, stage)) >= context.workflow.converge.members
 
     def takes_over(self, opened: StageOpened, earlier: StageState) -> TakenOver | None:
-        """Return all of a search that is asked for more: other members, candidates, longer rungs, other validation."""
+        """Return all results of a search that is extended: members, candidates, longer rungs, validation."""
         same = _without_more(opened.settings) == _without_more(earlier.settings)
         proposed = sum(len(wave.candidates) for wave in earlier.waves.values())
         before, now = list(earlier.settings["rungs"]), list(opened.settings["rungs"])
@@ -289,7 +289,7 @@ class Search(Stage):
         return folder.name
 
     def output_tasks(self, stage: StageState) -> list[str]:
-        """Return the trainings whose checkpoints the members go on from."""
+        """Return the trainings whose checkpoints are the starts of the members."""
         return list(dict.fromkeys(task_name(m.candidate, m.rung) for m in stage.members or ()))
 
     def program_of(self, task: str) -> Program[Any, Any]:  # noqa: ARG002 - all tasks train
@@ -297,13 +297,13 @@ class Search(Stage):
         return TRAIN
 
     def demand(self, workflow: WorkflowModel) -> Demand:
-        """Return that of one wave at a time."""
+        """Return the demand of one wave at a time."""
         requested = workflow.resources.search
         nodes = node_list(requested.nodes)
         return TrainingDemand(wave_target(workflow), rung_counts(workflow), nodes, requested.ranks_per_node, fills=True)
 
     def work(self, context: Context, state: CampaignState) -> Work:
-        """Return the candidates, the waves, and how many may reach each rung."""
+        """Return the numbers of candidates and waves, and the limit per rung."""
         search, stage = context.workflow.search, state.stage(NAME)
         waves = len(wave_sizes(search.candidates, search.wave, stage.slots if stage else context.slots))
         counts = rung_counts(context.workflow)
@@ -312,17 +312,17 @@ class Search(Stage):
         return Work(f"{search.candidates} candidates in {waves:,} {plural}; {rungs}", sum(counts))
 
     def graphs(self, workflow: WorkflowModel) -> int:
-        """Return the graphs seen when as many candidates as may be promoted are promoted."""
+        """Return the number of graphs with the largest possible number of promotions."""
         rungs = workflow.search.rungs
         steps = [graphs - before for before, graphs in zip([0, *rungs], rungs, strict=False)]
         return sum(count * step for count, step in zip(rung_counts(workflow), steps, strict=True))
 
     def least_graphs(self, workflow: WorkflowModel) -> int:
-        """Return the graphs that so many candidates see at the first rung as there are members."""
+        """Return the number of graphs at the first rung for one candidate per member."""
         return workflow.converge.members * workflow.search.rungs[0]
 
     def graphs_of(self, workflow: WorkflowModel, task: str) -> int:
-        """Return the graphs between the rung before and that of a training."""
+        """Return the number of graphs between the previous rung and the rung of a training."""
         rungs, rung = workflow.search.rungs, self.rung_of(task)
         return rungs[rung] - (rungs[rung - 1] if rung else 0) if rung < len(rungs) else 0
 
@@ -335,13 +335,13 @@ class Search(Stage):
         return sum(rung_counts(workflow))
 
     def expected_tasks(self, state: CampaignState, stage: StageState) -> int | None:  # noqa: ARG002
-        """Return None: it depends on who is promoted."""
+        """Return None: the number depends on promotions."""
         return None
 
     def describe(self, stage: StageState, records: Records) -> str:  # noqa: ARG002
-        """Return how many candidates were proposed and how many stopped early."""
+        """Return the numbers of proposed candidates and of early stops."""
         proposed = len(stage.candidates())
-        # One that was stopped and then chosen for want of better ones trains on: the tables do not count it either.
+        # A stopped candidate that was then chosen for lack of better ones continues: the tables do not count it either.
         stopped = len(stopped_early(stage).keys() - {member.candidate for member in stage.members or ()})
         return f"{proposed} of {stage.settings['candidates']} candidates proposed, {stopped} stopped early"
 

@@ -1,4 +1,4 @@
-"""The members that a search ends with: chosen from its finalists by the selection policy."""
+"""Chooses the members from the finalists of a search by the selection policy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SELECTION = ("selection",)
 
 
 def chosen_policies(section: SearchModel | ConvergeModel, names: Sequence[str]) -> dict[str, Any]:
-    """Return the policies of a section, but for those that its settings always meant without a word (`UNSAID`)."""
+    """Return the policies of a section, except implicit defaults of earlier versions (`UNSAID`)."""
     chosen: dict[str, PolicyChoice] = {name: getattr(section, name) for name in names}
     return {name: to_plain(choice) for name, choice in chosen.items() if choice != PolicyChoice(UNSAID[name], {})}
 
@@ -45,7 +45,7 @@ def _selection(context: Context) -> dict[str, Any]:
 
 
 def _finalists(context: Context, stage: StageState) -> list[Finalist]:
-    """Return the candidates that have ended a rung with a finite objective, each with that of the last."""
+    """Return the candidates with a finite objective at some rung, with the objective of the last rung."""
     rungs = context.workflow.search.rungs
     finalists = []
     for candidate in stage.candidates().values():

@@ -1,4 +1,4 @@
-"""How many candidates a search has in each wave, and how many trials in all."""
+"""The number of candidates per wave of a search, and the total number of trials."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from gfm_pipeline.workflow.schema import WorkflowModel
 
 
-WAVES = 4  # waves an automatic search aims at
-PROPOSALS = 16  # an asynchronous search proposes again when one in so many of its places has become free
+WAVES = 4  # number of waves in an automatic search
+PROPOSALS = 16  # an asynchronous search proposes again when one in so many places has become free
 
 
 def wave_size(wave: int | str, slots: int) -> int:
-    """Return the size of a full wave; ``auto`` makes it as large as the site has slots."""
+    """Return the size of a full wave; ``auto``: the number of slots of the site."""
     return slots if wave == "auto" else int(wave)
 
 
@@ -28,10 +28,10 @@ def wave_sizes(candidates: int, wave: int | str, slots: int) -> list[int]:
 
 
 def wanted_now(left: int, at_a_time: int, unfinished: int) -> int:
-    """Return how many candidates an asynchronous search should propose now, 0 for none yet.
+    """Return the number of candidates that an asynchronous search should propose now; 0: none yet.
 
-    So many that all places are taken and a few wait for the next that becomes free. One proposal for every place
-    that becomes free would take longer than the trainings on a machine with thousands of places.
+    The number fills all places and lets a few candidates wait for the next free places. One proposal per free place
+    would take longer than the trainings on a machine with thousands of places.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def wanted_now(left: int, at_a_time: int, unfinished: int) -> int:
     at_a_time
         Places.
     unfinished
-        Trainings that run or wait.
+        Number of trainings that run or wait.
     """
     together = max(1, at_a_time // PROPOSALS)
     missing = at_a_time + together - unfinished
@@ -48,19 +48,19 @@ def wanted_now(left: int, at_a_time: int, unfinished: int) -> int:
 
 
 def rung_counts(workflow: WorkflowModel) -> tuple[int, ...]:
-    """Return the most candidates that train to each rung."""
+    """Return the largest number of candidates per rung."""
     search = workflow.search
     policy = make_policy(STOPPING, search.stopping, StoppingPolicy)
     return tuple(policy.most(search.candidates, rung, search.reduction) for rung in range(len(search.rungs)))
 
 
 def trials(workflow: WorkflowModel) -> int:
-    """Return how many candidates are proposed: all that are asked for, or as many as the budget has trials."""
+    """Return the number of candidates: the requested number, or the budget's number of trials."""
     budget = workflow.budget.trials
     return workflow.search.candidates if budget is None else min(workflow.search.candidates, budget)
 
 
 def wave_target(workflow: WorkflowModel) -> int:
-    """Return how many candidates should train at a time."""
+    """Return the number of candidates that should train at a time."""
     search = workflow.search
     return min(search.wave, search.candidates) if isinstance(search.wave, int) else -(-search.candidates // WAVES)

@@ -1,4 +1,4 @@
-"""All stages, in the order they run. What the engine does with stages, it does by looping over these."""
+"""All stages, in the order of execution. The engine handles stages by loops over this table."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ EXTENSIONS = Extensions("stage", STAGES, Stage, {stage.name: stage for stage in 
 
 @cache
 def all_stages() -> tuple[Stage, ...]:
-    """Return every stage that is installed, each after the one it names in ``after``.
+    """Return every installed stage, each after the stage in its ``after``.
 
     Raises
     ------
     ConfigError
-        When a stage of another package cannot be loaded, bears another name than its entry point, or follows none.
+        When a stage of another package cannot be loaded, has another name than its entry point, or follows no stage.
     """
     order = list(BUILT_IN)
     waiting = {name: EXTENSIONS.describe(name) for name in EXTENSIONS.names() if name not in NAMES}
@@ -49,16 +49,16 @@ def all_stages() -> tuple[Stage, ...]:
 
 
 def stages_of(workflow: WorkflowModel) -> tuple[Stage, ...]:
-    """Return the stages of a campaign: those that always run, and those whose section the workflow has."""
+    """Return the stages of a campaign: those that always run, and those with a section in the workflow."""
     return tuple(s for s in all_stages() if not s.optional or getattr(workflow, s.name, None) is not None)
 
 
 def shown(names: Iterable[str]) -> tuple[Stage, ...]:
-    """Return the stages that status and report show: those that always run, and those a journal names."""
+    """Return the stages that status and report show: those that always run, and those in the journal."""
     known = frozenset(names)
     return tuple(s for s in all_stages() if not s.optional or s.name in known)
 
 
 def stage_named(name: str) -> Stage | None:
-    """Return a stage by its name; None when no installed package has it (any more)."""
+    """Return a stage by its name; None when no installed package has it."""
     return next((stage for stage in all_stages() if stage.name == name), None)

@@ -26,7 +26,7 @@ def task_name(candidate: str, rung: int) -> str:
 
 
 def objective_of(stage: StageState, candidate: str, rung: int) -> float | None:
-    """Return a candidate's objective at a rung; None when it diverged, failed, or has not finished it."""
+    """Return a candidate's objective at a rung; None if the candidate diverged, failed, or has not finished it."""
     task = stage.tasks.get(task_name(candidate, rung))
     if task is None or task.diverged:
         return None
@@ -35,7 +35,7 @@ def objective_of(stage: StageState, candidate: str, rung: int) -> float | None:
 
 
 def finished(stage: StageState, candidate: str, rung: int) -> bool:
-    """Return whether a candidate has ended its training to ``rung``, well or badly."""
+    """Return whether a candidate's training to ``rung`` has ended, with or without success."""
     task = stage.tasks.get(task_name(candidate, rung))
     return task is not None and task.status in (TaskStatus.DONE, TaskStatus.FAILED)
 
@@ -46,7 +46,7 @@ def candidate_seed(context: Context, name: str) -> int:
 
 
 def stopped_early(stage: StageState) -> dict[str, str]:
-    """Return the candidates that stand stopped, with the evidence; a later wave may have revived some."""
+    """Return the presently stopped candidates, with the evidence; a later wave may have revived others."""
     stopped: dict[str, str] = {}
     for (_, rung), decision in sorted(stage.decisions.items()):
         for name, evidence in decision.stopped.items():
@@ -66,12 +66,12 @@ def describe_training(result: TrainResult) -> str:
 
 
 def node_list(nodes: int | Sequence[int] | str) -> tuple[int, ...] | None:
-    """Return the nodes of trainings as a workflow gives them, one entry per rung or one for all; None for `auto`."""
+    """Return the workflow's nodes of trainings, one entry per rung or one for all; None for `auto`."""
     if isinstance(nodes, str):
         return None
     return (nodes,) if isinstance(nodes, int) else tuple(nodes)
 
 
 def ended_tasks(stage: StageState) -> tuple[str, ...]:
-    """Return the tasks of a stage that do not run."""
+    """Return the tasks of a stage that are not running."""
     return tuple(name for name, task in stage.tasks.items() if task.status is not TaskStatus.RUNNING)

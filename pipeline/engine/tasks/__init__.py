@@ -1,1 +1,1 @@
-"""Attempts at tasks: how they start, how they end, and what follows."""
+"""Attempts at tasks: their starts, their ends, and the actions after them."""

@@ -1,4 +1,4 @@
-"""Ends of attempts, recorded with their consequence: accepted, another attempt, a pause, or failure."""
+"""Ends of attempts with their consequence: acceptance, another attempt, a pause, or failure."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class AttemptEnds:
     Attributes
     ----------
     not_before
-        Tasks that wait before they are tried again, and until when.
+        Tasks that wait before their next attempt, and the end of the wait.
     refused
-        Why the disk refused a task; None: it did not.
+        Why the disk refused a task; None: no refusal.
     restarts
-        Restarts of the launcher since a task ended well.
+        Restarts of the launcher since the last task that ended well.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class AttemptEnds:
         adopted: bool = False,
         size: SizeClass | None = None,
     ) -> None:
-        """Record how an attempt ended, and note what follows."""
+        """Record the end of an attempt, and the next action."""
         reach(FaultPoint.TASK_CLASSIFIED)
         task = self._state.stages[key].tasks[name]
         action = next_action(ended.cause, task.counted, ended.saved, can_shrink=shrinkable)
@@ -93,7 +93,7 @@ class AttemptEnds:
             self.not_before[key, name] = self._time.monotonic() + delay(task.counted)
 
     def close(self) -> None:
-        """Record what the nodes used in all, when nothing runs on them any more."""
+        """Record the total use of the nodes after their last task."""
         measured = self._energy.close()
         if measured is not None:
             self._record(measured)

@@ -17,26 +17,26 @@ from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.sites.task_shape import threads_of
 from gfm_pipeline.workflow.schema import LimitsModel
 
-GRACE_SHARE = 0.75  # of the time to stop in, after which a program is killed that does not leave
+GRACE_SHARE = 0.75  # share of the time for stopping, after which a program that still runs is killed
 
-TaskKey = tuple[str, str]  # key of its stage, and its name
-AttemptKey = tuple[str, str, int]  # what the launcher calls an attempt: its task and its number
+TaskKey = tuple[str, str]  # key of the task's stage, and the task's name
+AttemptKey = tuple[str, str, int]  # identity of an attempt for the launcher: its task and its number
 
 
 @dataclass(frozen=True)
 class Running:
-    """An attempt in flight.
+    """A running attempt.
 
     Parameters
     ----------
     request, attempt, folder
-        Task, number, and where it works.
+        Task, number, and working folder.
     started
         Monotonic seconds.
     size, placement
-        What it takes, and where.
+        Resources, and their place.
     launch
-        Folder of the launch it shares with others, which holds their places; None: it has its own.
+        Folder of the shared launch, which holds the places; None: the attempt has its own launch.
     """
 
     request: AnyRequest
@@ -49,12 +49,12 @@ class Running:
 
     @property
     def task(self) -> TaskKey:
-        """Which task it is an attempt at."""
+        """The task of the attempt."""
         return self.request.key, self.request.name
 
     @property
     def key(self) -> AttemptKey:
-        """What the launcher calls it."""
+        """The identity of the attempt for the launcher."""
         return self.request.key, self.request.name, self.attempt
 
 
@@ -65,7 +65,7 @@ def next_attempt(state: CampaignState, request: AnyRequest) -> int:
 
 
 def spec_of(context: Context, state: CampaignState, site: SiteModel, request: AnyRequest) -> TaskSpec:
-    """Return what the next attempt at a task is told: the task's spec, and what earlier attempts and its size add."""
+    """Return the spec of the next attempt: the task's spec, with changes from earlier attempts and its size."""
     known = state.stages[request.key].tasks.get(request.name)
     paths = context.paths.stage(request.stage, request.key)
     shape = context.size_of(request).shape
@@ -83,7 +83,7 @@ def spec_of(context: Context, state: CampaignState, site: SiteModel, request: An
 
 
 def bounds_of(limits: LimitsModel, visible: float) -> TimeLimits:
-    """Return what ends an attempt; ``visible`` seconds is how long it waits for files of other hosts."""
+    """Return the time limits of an attempt; ``visible`` is its wait for files of other hosts (s)."""
     grace = limits.stop_seconds * GRACE_SHARE
     return TimeLimits(
         limits.task_hours * 3600.0, limits.heartbeat_timeout_seconds, grace, limits.wrapper_timeout_seconds, visible
@@ -91,14 +91,14 @@ def bounds_of(limits: LimitsModel, visible: float) -> TimeLimits:
 
 
 def failed_on(state: CampaignState, request: AnyRequest) -> set[str]:
-    """Return the nodes where a task failed for reasons that may be theirs: it is tried elsewhere first."""
+    """Return the nodes where a task failed, perhaps by their fault: the next attempt prefers other nodes."""
     known = state.stages[request.key].tasks.get(request.name)
     retried = [a for a in known.counted if a.action in (Action.RETRY, Action.SHRINK)] if known else []
     return {node for attempt in retried for node in attempt.nodes}
 
 
 def can_shrink(state: CampaignState, request: AnyRequest) -> bool:
-    """Return whether a task may be tried with a smaller micro-batch."""
+    """Return whether a task can run with a smaller micro-batch."""
     batch = request.spec.divisible_batch
     if batch is None:
         return False

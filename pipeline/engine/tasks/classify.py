@@ -53,9 +53,9 @@ def _family(error: type[Exception]) -> set[str]:
     return {error.__name__}.union(*map(_family, error.__subclasses__()))
 
 
-# What programs raise on purpose, by name, and what the operating system says of a wrong path.
+# Names of exceptions that programs raise on purpose, and of the operating system's errors for a wrong path.
 _FORESEEN = _family(GFMError) | {"FileNotFoundError", "NotADirectoryError", "IsADirectoryError"}
-_CHAOTIC = {  # ends that chaos may have brought about
+_CHAOTIC = {  # ends that chaos may have caused
     Cause.STORAGE,
     Cause.OUT_OF_MEMORY,
     Cause.WORKER_LOST,
@@ -80,29 +80,29 @@ class AttemptEnd:
 
     @property
     def left_no_files(self) -> bool:
-        """Whether it ended well, and no result of it is there."""
+        """Whether the attempt ended well, but its result is missing."""
         return self.reason == NO_RESULT
 
     @property
     def outcome(self) -> AttemptOutcome:
-        """What kind of end that is: a result, a failure, or neither."""
+        """The kind of end: a result, a failure, or neither."""
         return _OUTCOMES.get(self.cause, AttemptOutcome.RETRYABLE)
 
 
 def classify(folder: Path, trouble: str | None = None, report: AttemptReport | None = None) -> AttemptEnd:
     """Return how the attempt that ran in ``folder`` ended.
 
-    What the attempt left counts first: a task that finished just before its worker was lost has finished.
+    The attempt's files take precedence: a task that finished just before the loss of its worker has finished.
 
     Parameters
     ----------
     folder
         The attempt's.
     trouble
-        ``Class: message`` of the exception that Parsl's future holds; None: it holds none, or there is no future
-        any more because its driver died.
+        ``Class: message`` of the exception in Parsl's future; None: there is no exception, or no future
+        because the driver died.
     report
-        What Parsl's future holds: believed where a file is not there (yet).
+        The report in Parsl's future: used if a file is not visible (yet).
     """
     ended = _classify(folder, trouble, report)
     if ended.cause in _CHAOTIC:
@@ -172,9 +172,9 @@ def _cause(folder: Path, record: ExitRecord, error_record: ErrorRecord) -> tuple
     if code == ExitCode.PERMANENT:
         return (Cause.USER_ERROR if error_record.error in _FORESEEN else Cause.PROGRAM_ERROR), _sentence(error_record)
     reason = f"exit code {code}: {_last_line(folder / 'stderr.log')}"
-    launched = (folder / LAUNCH_FILE).exists() and not (folder / WRAP_FILE).exists()  # by a line of its own
+    launched = (folder / LAUNCH_FILE).exists() and not (folder / WRAP_FILE).exists()  # by its own launch line
     if launched and read_first_failure(folder) is None:
-        return Cause.TROUBLE, f"its launch line ended with {reason}"  # no rank failed by its own account
+        return Cause.TROUBLE, f"its launch line ended with {reason}"  # no rank reported a failure
     return Cause.PROGRAM_ERROR, reason
 
 
@@ -195,7 +195,7 @@ def _sentence(error: ErrorRecord) -> str:
 
 
 def _last_line(path: Path) -> str:
-    """Return the last non-empty line of a log, or a note that there is none."""
+    """Return the last non-empty line of a log, or a note about its absence."""
     try:
         with open(path, "rb") as stream:
             stream.seek(0, 2)

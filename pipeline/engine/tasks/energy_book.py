@@ -1,4 +1,4 @@
-"""The energy of a campaign's attempts and nodes, as this driver hears of it: counted, or by the site's power model."""
+"""The energy of attempts and nodes under this driver: counted, or from the site's power model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NODE_MODEL, SLOT_MODEL = "node model", "core model"
 
 @dataclass(frozen=True)
 class Used:
-    """What an attempt held and used; ``idle``: what its nodes used before, while no task ran on them."""
+    """Nodes and energy of an attempt; ``idle``: the energy of its nodes before, while no task ran on them."""
 
     node_seconds: float
     energy: EnergyUse | None
@@ -32,9 +32,9 @@ class Used:
 
 
 def held(size: SizeClass | None, nodes: Sequence[str], slots: int, seconds: float) -> float:
-    """Return the node-seconds that an attempt held: of whole nodes, or its share of one.
+    """Return the node-seconds of an attempt: of whole nodes, or of its share of a node.
 
-    ``slots`` is how many share a node where the size is not known any more: an earlier driver started the attempt.
+    ``slots`` is the number of tasks per node if the size is unknown, because an earlier driver started the attempt.
     """
     if nodes:
         return len(nodes) * seconds if size is None or size.shape.nodes else seconds / size.per_node
@@ -44,7 +44,7 @@ def held(size: SizeClass | None, nodes: Sequence[str], slots: int, seconds: floa
 
 
 def modelled(site: SiteModel, node_seconds: float, seconds: float) -> EnergyUse | None:
-    """Return energy by the power model of a site: of its nodes, or of a slot where that is all it says; None: none."""
+    """Return energy by a site's power model, per node, or else per slot; None: the site has no power model."""
     if site.energy.node_watts is not None:
         watts, source, of = site.energy.node_watts, NODE_MODEL, node_seconds
     elif (slot := site.slot_watts()) is not None:
@@ -55,24 +55,24 @@ def modelled(site: SiteModel, node_seconds: float, seconds: float) -> EnergyUse 
 
 
 class EnergyBook:
-    """What this driver's attempts and nodes used.
+    """The energy of this driver's attempts and nodes.
 
     Parameters
     ----------
     site
-        Its counters and its power model.
+        The machine, with its counters and its power model.
     campaign
         Folder of the campaign.
     own_node
-        Whether the node this process runs on is to be counted.
+        Whether to count the node of this process.
     """
 
     def __init__(self, site: SiteModel, campaign: Path, *, own_node: bool = True) -> None:
         self._site = site
-        self._nodes: dict[str, EnergyUse] = {}  # all that was counted on each, by its latest record
+        self._nodes: dict[str, EnergyUse] = {}  # counted energy per node, from its latest record
         self._mine: NodeAccounts | None = None
         if not own_node or site.driver.mode is DriverMode.PILOT or not site.energy.sources:
-            return  # its own node is none of the campaign's
+            return  # this process's node does not belong to the campaign
         meter = NodeMeter(EnergyPlan(site.energy.sources, site.energy.folders))
         if meter.source:
             self._mine = NodeAccounts(meter, this_node(), account_of(campaign))
@@ -80,14 +80,14 @@ class EnergyBook:
                 self._mine.open()
 
     def used(self, node_seconds: float, seconds: float, found: AttemptEnergy | None) -> Used:
-        """Return what an attempt used: as its nodes counted, or else by the model."""
+        """Return the energy of an attempt: from its nodes' counters, or else from the model."""
         if found is None:
             return Used(node_seconds, modelled(self._site, node_seconds, seconds), None)
         self._nodes |= found.nodes
         return Used(node_seconds, found.task, found.idle if found.idle.node_seconds else None)
 
     def close(self) -> NodesMeasured | None:
-        """Return what all nodes used while this driver had them, as far as it was counted; None: nothing was."""
+        """Return the counted energy of all nodes while this driver held them; None: no counts."""
         idle = None
         if self._mine is not None:
             with suppress(OSError, GFMError):

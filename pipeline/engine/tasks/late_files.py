@@ -1,6 +1,6 @@
-"""Files of other hosts that an attempt must have left and that are not visible here yet: they are waited for.
+"""Waits for files that an attempt on another host must have written, and that are not visible here yet.
 
-Nothing blocks: an end whose files are missing is put aside and looked at again, while other tasks go on.
+The wait does not block: an end with missing files is put aside and checked again, while other tasks continue.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from gfm_pipeline.execution.launcher import LaunchEnd
 from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.workflow.schema import LimitsModel
 
-SHARED_SECONDS = 60.0  # for a file of another host: the longest that NFS keeps what it knows, by default
-LOCAL_SECONDS = 5.0  # on a machine without batch system, whose disk may be a server's all the same
-LOST_WORKERS = ("WorkerLost", "ManagerLost")  # of Parsl: how the wrapper ended is not known then
+SHARED_SECONDS = 60.0  # for a file of another host: the longest default cache time of NFS
+LOCAL_SECONDS = 5.0  # on a machine without a batch system, which may still use a file server
+LOST_WORKERS = ("WorkerLost", "ManagerLost")  # of Parsl: the end of the wrapper is then unknown
 LOG = "stdout.log"  # the first file of a wrapper
 
 
 def visible_seconds(limits: LimitsModel, site: SiteModel) -> float:
-    """Return how long a file of another host is waited for."""
+    """Return the longest wait (s) for a file of another host."""
     if limits.visible_seconds is not None:
         return limits.visible_seconds
     return LOCAL_SECONDS if site.scheduler.system is None else SHARED_SECONDS
 
 
 def missing(folder: Path, end: LaunchEnd, artefact: Path | None) -> Path | None:
-    """Return a file that an attempt must have left, by what is known of its end, and that is not there.
+    """Return a missing file that an attempt must have written, by the known facts of its end.
 
     Parameters
     ----------
     folder
         The attempt's.
     end
-        What Parsl said.
+        Parsl's report of the end.
     artefact
-        Folder that the task publishes; None: that is not known.
+        Folder that the task publishes; None: unknown.
     """
     if end.report is None and not is_there(folder / EXIT_FILE):
         name = None if end.error is None else end.error.partition(":")[0]
@@ -61,17 +61,17 @@ def missing(folder: Path, end: LaunchEnd, artefact: Path | None) -> Path | None:
 
 
 def _took_leave(folder: Path) -> bool:
-    """Return whether the wrapper began and is gone: it writes ``exit.json`` before it removes its own file."""
+    """Return whether the wrapper began and ended: it writes ``exit.json`` before it removes its own file."""
     return is_there(folder / LOG) and not is_there(folder / WRAPPER_FILE)
 
 
 class LateEnds:
-    """Ends of attempts that are put aside until their files are visible.
+    """Ends of attempts whose files are not visible yet.
 
     Parameters
     ----------
     seconds
-        The longest wait for each.
+        The longest wait per end.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -79,11 +79,11 @@ class LateEnds:
         self._held: dict[AttemptKey, tuple[LaunchEnd, float]] = {}
 
     def __len__(self) -> int:
-        """Return how many are put aside."""
+        """Return the number of waiting ends."""
         return len(self._held)
 
     def holds(self, end: LaunchEnd, running: Running, artefact: Path | None, now: float) -> bool:
-        """Return whether an end has to wait, and put it aside."""
+        """Return whether an end has to wait; if so, put it aside."""
         _, since = self._held.get(running.key, (end, now))
         if now - since > self.seconds or missing(running.folder, end, artefact) is None:
             return False
@@ -91,23 +91,23 @@ class LateEnds:
         return True
 
     def again(self) -> Iterator[LaunchEnd]:
-        """Yield the ends to look at again."""
+        """Yield the ends to check again."""
         yield from [end for end, _ in self._held.values()]
 
     def known(self, running: Running) -> LaunchEnd:
-        """Return what is known of an attempt's end, which may be nothing."""
+        """Return the known facts of an attempt's end, if any."""
         return self._held.get(running.key, (LaunchEnd(running.key, None), 0.0))[0]
 
     def forget(self, running: Running) -> None:
-        """Wait for an attempt's files no longer."""
+        """Stop waiting for an attempt's files."""
         self._held.pop(running.key, None)
 
 
 def wait_at_start(paths: CampaignPaths, state: CampaignState, seconds: float, now: float) -> None:
-    """Wait for what an earlier driver, perhaps of another host, had seen: records of its tasks, and what they made.
+    """Wait for files that an earlier driver, perhaps on another host, saw: records and outputs of its tasks.
 
-    Only what is younger than ``seconds`` can be late. ``now`` is wall-clock time, as in the journal; a clock that
-    jumped makes the wait longer or shorter, never what follows wrong.
+    Only files younger than ``seconds`` can be late. ``now`` is wall-clock time, as in the journal; a clock that
+    jumped changes the length of the wait, but no result.
     """
     wanted: list[Path] = []
     for stage in state.stages.values():

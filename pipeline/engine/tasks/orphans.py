@@ -1,4 +1,4 @@
-"""Finds and ends processes that attempts and Parsl left on this machine, from their own records."""
+"""Finds and ends remaining processes of attempts and of Parsl on this machine, from their own records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gfm_pipeline.core.processes import ProcessId, group_members, is_alive, is_h
 from gfm_pipeline.core.records import read_record
 from gfm_pipeline.execution.launcher import recorded_processes
 
-GONE_SECONDS = 10.0  # for killed processes to disappear
+GONE_SECONDS = 10.0  # wait for killed processes to disappear
 
 
 def _record(folder: Path) -> WrapperRecord | None:
@@ -27,10 +27,10 @@ def _record(folder: Path) -> WrapperRecord | None:
 
 
 def end_attempt(folder: Path, *, wrapper: bool = True) -> bool:
-    """Kill what is left on this machine of the attempt in ``folder``; return whether there was anything.
+    """Kill remaining processes of the attempt in ``folder`` on this machine; return whether there were any.
 
-    A step on other nodes goes first, through the batch system; then the program's whole group. ``wrapper`` also ends
-    the Parsl worker that ran it, which is what frees its slot when it hangs: Parsl starts another one.
+    First end a step on other nodes through the batch system, then the program's whole group. ``wrapper`` also ends
+    the attempt's Parsl worker: this frees the slot of a hanging worker, because Parsl starts another one.
     """
     found = _record(folder)
     if found is None:
@@ -43,7 +43,7 @@ def end_attempt(folder: Path, *, wrapper: bool = True) -> bool:
 
 
 def end_launches(paths: CampaignPaths) -> None:
-    """Kill what is left on this machine of launches that tasks share, and the steps they started elsewhere."""
+    """Kill remaining processes of shared launches on this machine, and their steps on other nodes."""
     for file in sorted(paths.root.glob(f"stages/*/launches/*/{WRAPPER_FILE}")):
         end_attempt(file.parent)
         with suppress(OSError):
@@ -76,12 +76,12 @@ def _reused(leader: ProcessId) -> bool:
 
 
 def end_all(paths: CampaignPaths) -> tuple[list[Path], int]:
-    """Kill everything of the campaign that runs on this machine, its driver apart.
+    """Kill all processes of the campaign on this machine except its driver.
 
     Returns
     -------
     tuple
-        The attempts that had to be ended, and how many processes of Parsl.
+        The ended attempts, and the number of ended processes of Parsl.
     """
     attempts, parsl = attempts_left(paths), parsl_left(paths)
     end_launches(paths)
@@ -98,7 +98,7 @@ def end_all(paths: CampaignPaths) -> tuple[list[Path], int]:
 
 
 def wait_gone(paths: CampaignPaths, seconds: float = GONE_SECONDS) -> bool:
-    """Wait until nothing of the campaign is left here but its driver; return whether that came about."""
+    """Wait until only the driver of the campaign runs here; return whether that happened."""
     give_up = time.monotonic() + seconds
     while attempts_left(paths) or parsl_left(paths):
         if time.monotonic() > give_up:
@@ -108,5 +108,5 @@ def wait_gone(paths: CampaignPaths, seconds: float = GONE_SECONDS) -> bool:
 
 
 def names(folders: Iterable[Path]) -> str:
-    """Return the tasks of attempt folders, for people."""
+    """Return the tasks of attempt folders, as text for users."""
     return ", ".join(sorted({folder.parent.name for folder in folders}))

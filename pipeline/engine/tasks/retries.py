@@ -1,7 +1,7 @@
 """The action after an attempt: a table of causes, and a pure function of cause and history.
 
-Failures are counted since the task last got further (`Attempt.saved` rose): a training that is hit once a day
-for weeks and moves on each time never runs out of attempts, one that stands still soon does.
+Failures count from the last progress of the task (increase of `Attempt.saved`): a training that is hit once a day
+for weeks and progresses each time never runs out of attempts, but a training without progress soon does.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from gfm_pipeline.campaign.events import Action, Cause
 from gfm_pipeline.campaign.stage_state import Attempt
 
-TOTAL_LIMIT = 8  # attempts that count, of whatever cause, without getting further
+TOTAL_LIMIT = 8  # counted attempts without progress, of all causes
 FIRST_DELAY = 2.0
 LONGEST_DELAY = 60.0
 
 
 @dataclass(frozen=True)
 class Rule:
-    """``action`` follows up to ``limit`` attempts of this cause without progress; None: without limit, not counted."""
+    """``action`` follows up to ``limit`` attempts with this cause without progress; None: no limit and no count."""
 
     action: Action
     limit: int | None
@@ -27,11 +27,11 @@ class Rule:
 
 RULES: dict[Cause, Rule] = {
     Cause.FINISHED: Rule(Action.ACCEPT, None),
-    Cause.DIVERGED: Rule(Action.ACCEPT, None),  # a result: told to DeepHyper as a failure
+    Cause.DIVERGED: Rule(Action.ACCEPT, None),  # a result: a failure for DeepHyper
     Cause.STOPPED: Rule(Action.CONTINUE, None),
     Cause.DRIVER_LOST: Rule(Action.CONTINUE, None),
-    Cause.LAUNCHER_LOST: Rule(Action.CONTINUE, None),  # the driver bounds the restarts of Parsl
-    Cause.BLOCK_LOST: Rule(Action.CONTINUE, None),  # the driver bounds how many blocks may end without a result
+    Cause.LAUNCHER_LOST: Rule(Action.CONTINUE, None),  # the driver limits the restarts of Parsl
+    Cause.BLOCK_LOST: Rule(Action.CONTINUE, None),  # the driver limits the number of blocks without a result
     Cause.STORAGE: Rule(Action.PAUSE, None),
     Cause.WALL_TIME: Rule(Action.CONTINUE, 1),
     Cause.OUT_OF_MEMORY: Rule(Action.SHRINK, TOTAL_LIMIT),
@@ -47,7 +47,7 @@ RULES: dict[Cause, Rule] = {
 
 
 def _since_progress(history: Sequence[Attempt]) -> list[Attempt]:
-    """Return the attempts after the last one that got further than all before it."""
+    """Return the attempts after the last progress."""
     furthest, start = float("-inf"), 0
     for number, attempt in enumerate(history):
         if attempt.saved is not None and attempt.saved > furthest:
@@ -62,12 +62,12 @@ def _furthest(history: Sequence[Attempt]) -> float:
 def next_action(
     cause: Cause, history: Sequence[Attempt], saved: float | None = None, *, can_shrink: bool = False
 ) -> Action:
-    """Return what follows an attempt that ended for ``cause``.
+    """Return the action after an attempt that ended for ``cause``.
 
     Parameters
     ----------
     cause, saved
-        Of the attempt that just ended; ``saved`` is how far the next one can go on from.
+        Of the attempt that just ended; ``saved`` is the progress from which the next attempt can continue.
     history
         The attempts before it, oldest first.
     can_shrink
@@ -79,7 +79,7 @@ def next_action(
     action = rule.action
     limit = rule.limit
     if action is Action.SHRINK and not can_shrink:
-        action, limit = Action.RETRY, 2  # less may run beside it the next time
+        action, limit = Action.RETRY, 2  # fewer tasks may run at the same time then
     if saved is not None and saved > _furthest(history):
         return action
     counted = [a for a in _since_progress(history) if a.cause is not None and RULES[a.cause].limit is not None]
@@ -90,7 +90,7 @@ def next_action(
 
 
 def micro_batch(batch_size: int, history: Sequence[Attempt]) -> int | None:
-    """Return the micro-batch of the next attempt: halved for each time memory ran out; None: the whole batch."""
+    """Return the micro-batch of the next attempt: halved once per lack of memory; None: the whole batch."""
     times = sum(a.cause is Cause.OUT_OF_MEMORY for a in history)
     return max(1, batch_size >> times) if times else None
 

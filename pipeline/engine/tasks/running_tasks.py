@@ -1,4 +1,4 @@
-"""The attempts that run: begun, watched, asked to leave, given up when their wrapper is lost, and finished."""
+"""Running attempts: begins, watches, stops and finishes them, and gives up those with a lost wrapper."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RunningTasks:
     Parameters
     ----------
     context, state, journal, launcher, fleet, site
-        As of the `Driver`.
+        As in `Driver`.
     record
         Journals and folds an event.
     ends
@@ -47,17 +47,17 @@ class RunningTasks:
     shared
         Launches that several tasks share.
     world
-        Time, and what reaches the processes of attempts.
+        Time, and access to the processes of attempts.
 
     Attributes
     ----------
     running
         Attempts by task.
     in_use
-        Number of them by size.
+        Number of running attempts by size.
     clock
-        Seconds in which this process was not suspended. It is read every second; a pause of many is one of this
-        process, with its job or its machine.
+        Seconds in which this process was not suspended. The driver reads it every second; a pause of many seconds means
+        that this process was suspended, alone or with its job or machine.
     """
 
     def __init__(
@@ -80,18 +80,18 @@ class RunningTasks:
         patience = self._limits.wrapper_timeout_seconds
         self.running: dict[TaskKey, Running] = {}
         self.in_use: Counter[SizeClass] = Counter()
-        # Attempts whose futures may yet resolve: they still hold their place. Since when, and what place.
+        # Given-up attempts with unresolved futures still hold their place: since when, and which place.
         self._given_up: dict[AttemptKey, tuple[float, Running]] = {}
         self._watchdog: Watchdog[TaskKey] = Watchdog(patience)
         self._late = LateEnds(visible_seconds(self._limits, site))
         self.clock = LivedTime(min(5.0, patience / 4), world.clock.monotonic)
 
     def __bool__(self) -> bool:
-        """Whether any attempt runs, or holds its place after it was given up."""
+        """Whether any attempt runs, or still holds its place after it was given up."""
         return bool(self.running or self._given_up)
 
     def begin(self, opened: Sequence[Running]) -> None:
-        """Journal the start of attempts that are ready, and watch them."""
+        """Journal the start of prepared attempts, and watch them."""
         reach(FaultPoint.TASK_SPEC)
         with self._journal.together():
             for running in opened:
@@ -110,7 +110,7 @@ class RunningTasks:
         key, name, attempt = end.key
         running = self.running.get((key, name))
         if running is None or running.attempt != attempt:
-            found = self._given_up.pop(end.key, None)  # given up as lost earlier; only now is its place free
+            found = self._given_up.pop(end.key, None)  # given up earlier as lost; its place is free only now
             if found is not None:
                 self._fleet.pool.release(found[1].size, found[1].placement)
             return
@@ -119,7 +119,7 @@ class RunningTasks:
             self._watchdog.forget(running.task)
             return
         ended = classify(running.folder, end.error, end.report)
-        if end.error is not None:  # nothing of it may run on beside the next attempt
+        if end.error is not None:  # no process of it may run during the next attempt
             self._attempts.end(running.folder, wrapper=ended.cause in (Cause.WORKER_LOST, Cause.NODE_FAILURE))
         elif ended.cause is Cause.DRIVER_LOST:
             ended = replace(ended, cause=Cause.TROUBLE, reason=NO_RECORD)
@@ -128,12 +128,12 @@ class RunningTasks:
         self._finish_attempt(running, ended)
 
     def _as_known(self, running: Running, trouble: str | None = None) -> AttemptEnd:
-        """Return how an attempt ended, by what Parsl may have said of it before its files could be seen."""
+        """Return how an attempt ended, including Parsl's report from before its files were visible."""
         end = self._late.known(running)
         return classify(running.folder, end.error or trouble, end.report)
 
     def _launch_ended(self, launch: SharedLaunch, error: str | None) -> None:
-        """Take in the end of a launch that tasks shared: those that have not ended by themselves ended with it."""
+        """Process the end of a shared launch: its remaining tasks ended with it."""
         self._fleet.pool.release(launch.size, launch.placement)
         if error is not None:
             self._attempts.end(launch.folder)
@@ -145,7 +145,7 @@ class RunningTasks:
             self._finish_attempt(running, ended)
 
     def _finish_attempt(self, running: Running, ended: AttemptEnd) -> None:
-        """Record how an attempt ended and what follows."""
+        """Record the end of an attempt, and the next action."""
         del self.running[running.task]
         self.in_use[running.size] -= 1
         self._late.forget(running)
@@ -163,7 +163,7 @@ class RunningTasks:
         )
 
     def find_lost(self) -> None:
-        """Give up attempts whose wrapper shows no life: a Parsl future that never resolves must not hang us."""
+        """Give up attempts whose wrapper has no heartbeat: an unresolved Parsl future must not block the driver."""
         now, suspended = self.clock(), self._fleet.suspended()
         for task in list(self._watchdog.due(now)):
             running = self.running[task]
@@ -180,7 +180,7 @@ class RunningTasks:
                 self._finish_attempt(running, ended)
 
     def end_orphans(self) -> None:
-        """Adopt what finished after an earlier driver died; end the rest, and give it a new attempt."""
+        """Adopt attempts that finished after an earlier driver's death; end and repeat the others."""
         end_launches(self._context.paths)
         wait_at_start(self._context.paths, self._state, self._late.seconds, self._time.time())
         for stage in self._state.stages.values():
@@ -193,7 +193,7 @@ class RunningTasks:
                 self._ends.record_end(stage.key, task.name, task.attempt, classify(folder), adopted=True)
 
     def wait(self, seconds: float) -> None:
-        """Take in ended attempts; return when at least one came or time is up."""
+        """Process ended attempts; return after at least one, or when time is up."""
         with self._journal.together():
             for key in self._shared.ended(self.clock()):
                 self._take_end(LaunchEnd(key, None))
@@ -201,7 +201,7 @@ class RunningTasks:
                 self._take_end(end)
         first = self._time.take(self._launcher.ended, seconds)
         if first is not None:
-            # Nothing is done upon an end before all of them are durable; one that was lost would be adopted.
+            # No action follows an end before all ends are durable; a lost end would be adopted later.
             with self._journal.together():
                 self._take_end(first)
                 with suppress(queue.Empty):
@@ -209,7 +209,7 @@ class RunningTasks:
                         self._take_end(self._launcher.ended.get_nowait())
 
     def request_stop(self, blocks: Collection[str] | None = None) -> None:
-        """Ask the attempts on ``blocks`` to save and leave; None: all attempts."""
+        """Ask the attempts on ``blocks`` to save and stop; None: all attempts."""
         for running in self.running.values():
             if blocks is None or running.placement.block in blocks:
                 self._attempts.request_stop(running.folder)
@@ -222,12 +222,12 @@ class RunningTasks:
         self._shared.drop(block)
 
     def is_stuck(self) -> bool:
-        """Whether the launcher has not resolved the future of an attempt that was given up for very long."""
+        """Whether the future of a given-up attempt has been unresolved for very long."""
         now, patience = self.clock(), self._limits.wrapper_timeout_seconds
         return self._shared.stuck(now, patience) or any(now - t > patience for t, _ in self._given_up.values())
 
     def lose_all(self, reason: str) -> None:
-        """End and finish every attempt, since nothing submitted will ever run; free all places."""
+        """End and finish every attempt, since no submitted task will ever run; free all places."""
         for launch in self._shared:
             self._attempts.end(launch.folder)
         for running in list(self.running.values()):
@@ -238,7 +238,7 @@ class RunningTasks:
         self._given_up.clear()
 
     def end_remaining(self) -> None:
-        """End and finish what has not left in time; its last checkpoint is kept."""
+        """End and finish attempts that did not stop in time; their last checkpoints remain."""
         for launch in self._shared if self.running else ():
             self._attempts.end(launch.folder)
         for running in list(self.running.values()):
@@ -249,6 +249,6 @@ class RunningTasks:
             self._finish_attempt(running, ended)
 
     def abandon(self) -> None:
-        """End everything that runs at once, recording nothing."""
+        """Kill all running attempts at once without recording anything."""
         for folder in [*(r.folder for r in self.running.values()), *(launch.folder for launch in self._shared)]:
             self._attempts.end(folder)

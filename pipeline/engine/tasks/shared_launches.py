@@ -1,4 +1,4 @@
-"""Launches that several tasks share: who is in which, who has left, and which of them linger."""
+"""Launches that several tasks share: their tasks, ended tasks, and launches that outlast their tasks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from gfm_pipeline.engine.resources.node_pool import Placement
 from gfm_pipeline.engine.tasks.attempts import AttemptKey, Running
 from gfm_pipeline.execution.size_class import SizeClass
 
-POLL_SECONDS = 5.0  # between two looks for tasks that have ended while others of their launch go on
-LINGER_SECONDS = 60.0  # for a launch to end after its last task
+POLL_SECONDS = 5.0  # pause between checks for tasks that ended before their launch
+LINGER_SECONDS = 60.0  # allowed time between the end of the last task and the end of its launch
 
 
 @dataclass
@@ -24,11 +24,11 @@ class SharedLaunch:
     Parameters
     ----------
     folder
-        Its own; also its name.
+        Folder of the launch; also its name.
     size, placement
-        Of its tasks, and the nodes of them all: free when the launch is over.
+        Size of its tasks, and the nodes of all of them, which become free when the launch ends.
     members
-        Those that have not ended, by the first of their ranks.
+        Running tasks, by the first of their ranks.
     """
 
     folder: Path
@@ -39,44 +39,44 @@ class SharedLaunch:
 
 
 class SharedLaunches:
-    """All launches in flight that several tasks share."""
+    """All running launches that several tasks share."""
 
     def __init__(self) -> None:
         self._launches: dict[Path, SharedLaunch] = {}
         self._next_poll = 0.0
 
     def __iter__(self) -> Iterator[SharedLaunch]:
-        """Yield them."""
+        """Yield the launches."""
         return iter(list(self._launches.values()))
 
     def add(self, launch: SharedLaunch) -> None:
-        """Take in one that starts."""
+        """Add a starting launch."""
         self._launches[launch.folder] = launch
 
     def over(self, folder: object) -> SharedLaunch | None:
-        """Forget the launch of ``folder``, which is over, and return it; None: there is none."""
+        """Remove the ended launch of ``folder``, and return it; None: there is none."""
         return self._launches.pop(folder, None) if isinstance(folder, Path) else None
 
     def drop(self, block: str) -> None:
-        """Forget those of a block that is gone."""
+        """Remove the launches of a lost block."""
         self._launches = {f: g for f, g in self._launches.items() if g.placement.block != block}
 
     def clear(self) -> list[tuple[SizeClass, Placement]]:
-        """Forget all, and return what they had taken."""
+        """Remove all launches, and return their places."""
         placements = [(launch.size, launch.placement) for launch in self._launches.values()]
         self._launches.clear()
         return placements
 
     def left(self, running: Running) -> None:
-        """Take in that an attempt has ended."""
+        """Record that an attempt has ended."""
         launch = self._launches.get(running.launch) if running.launch is not None else None
         if launch is not None:
             launch.members = {k: r for k, r in launch.members.items() if r.key != running.key}
 
     def ended(self, now: float) -> list[AttemptKey]:
-        """Return the attempts that have ended since the last look; asks launches that linger to leave.
+        """Return the attempts that have ended since the last call; ask launches without tasks to end.
 
-        One look at a folder tells of all tasks of a launch, since file systems of large machines serve all nodes.
+        One listing of a folder shows all ended tasks of a launch, since file systems of large machines serve all nodes.
         """
         if now < self._next_poll:
             return []
@@ -97,6 +97,6 @@ class SharedLaunches:
         return found
 
     def stuck(self, now: float, seconds: float) -> bool:
-        """Return whether a launch has not ended ``seconds`` after it was asked to leave."""
+        """Return whether a launch still runs ``seconds`` after the request to end."""
         since = [g.empty_since for g in self._launches.values() if g.empty_since is not None]
         return any(now - s > LINGER_SECONDS + seconds for s in since)

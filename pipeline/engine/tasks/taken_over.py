@@ -1,4 +1,4 @@
-"""Folders of results that a stage reuses from another stage: links, because results stay where they were made."""
+"""Folders of results that a stage reuses from another stage: links, because results never move."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.core.publish import storage_errors
 from gfm_pipeline.engine.stages.table import stage_named
 
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # what file systems without symbolic links say
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # errors of file systems without symbolic links
 
 
 def link_taken(paths: CampaignPaths, opened: StageOpened) -> StageOpened:
-    """Link what ``opened`` takes over into its own folder, and return it; what is linked already stays.
+    """Link the results that ``opened`` takes over into its own folder, keep existing links, and return ``opened``.
 
-    On a file system without symbolic links the stage takes over nothing, and makes all of it again.
+    On a file system without symbolic links, the stage takes over nothing and repeats all tasks.
 
     Raises
     ------

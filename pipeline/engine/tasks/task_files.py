@@ -24,14 +24,14 @@ def newest_progress(attempt: Path) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {}
     for line in lines:
-        with suppress(ValueError, TypeError):  # cut at the front, or being written
+        with suppress(ValueError, TypeError):  # truncated at the front, or being written
             found |= json.loads(line)
     return found
 
 
 def error_table(attempt: Path) -> str:
-    """Return the table that the program of a failed attempt left beside its sentence, as lines of text, or ''."""
+    """Return the table that a failed program wrote in addition to its sentence, as lines of text, or ''."""
     try:
         return read_record(ErrorRecord, attempt / ERROR_FILE).table or ""
-    except (OSError, IntegrityError):  # it had none of its own
+    except (OSError, IntegrityError):  # no error file
         return ""

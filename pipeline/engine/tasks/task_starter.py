@@ -1,4 +1,4 @@
-"""Starts tasks: the most urgent first, on the nodes they are given, alone or many in one launch."""
+"""Starts tasks: the most urgent first, on their nodes, alone or many in one launch."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.launch import LaunchStrategy
 from gfm_pipeline.sites.schema import SiteModel
 
-TOGETHER = 64  # starts that are journalled together
+TOGETHER = 64  # starts that are journalled with one sync
 
 
 def sizes_of(context: Context, step: Step) -> set[SizeClass]:
-    """Return the sizes of the tasks of ``step``; their number is small, however many tasks there are."""
+    """Return the sizes of the tasks of ``step``: few sizes, even for many tasks."""
     return {context.size_of(request) for request in of_each_size(step.tasks)}
 
 
 def module_of(site: SiteModel, program: Program[Any, Any]) -> str:
-    """Return the module of a program, or the one a site puts in its place."""
+    """Return the module of a program, or the site's replacement."""
     return site.programs.get(program.name, program.path)
 
 
 def _files_read(request: AnyRequest) -> list[Path]:
-    """Return the files that tell that what a task reads is there."""
+    """Return the files that prove that the inputs of a task exist."""
     return [folder / MANIFEST for folder in inputs(request.spec)]
 
 
@@ -52,13 +52,13 @@ class Starter:
     context, site
         Settings and machine.
     launcher, fleet
-        Who starts tasks, and where.
+        The launcher of tasks, and the nodes.
     begin
-        Called with attempts whose folders are ready: journals their start, before they are submitted.
+        Called with prepared attempts: journals their start before their submission.
     clock
         Time.
     may_start
-        Whether a task may start, by the budget.
+        Whether the budget allows a task to start.
     """
 
     def __init__(
@@ -73,23 +73,23 @@ class Starter:
     ) -> None:
         self._may_start = may_start
         self.shared = SharedLaunches()
-        self._prepared: list[tuple[Running, TaskLaunch]] = []  # placed, and not begun yet
-        self.started = 0  # tasks, the last time that there were any to start
-        self.next_launch = 0.0  # monotonic; batch systems want a pause between launches
+        self._prepared: list[tuple[Running, TaskLaunch]] = []  # placed, but not yet begun
+        self.started = 0  # number of tasks started at the last opportunity
+        self.next_launch = 0.0  # monotonic; batch systems need a pause between launches
         self._context, self._site, self._launcher, self._fleet, self._begin = context, site, launcher, fleet, begin
         self._clock = clock
         self._bounds = bounds_of(context.workflow.limits, visible_seconds(context.workflow.limits, site))
         self._account = account_of(context.paths.root)
 
     def start_some(self, step: Step, state: CampaignState, busy: Container[TaskKey], now: float) -> None:
-        """Start the most urgent tasks there is room for, in their order: a large one is not starved by small ones.
+        """Start the most urgent tasks in their order while there is room: small tasks never starve a large one.
 
         Parameters
         ----------
         step, state
-            What should run, and what did.
+            The tasks to run, and the present state.
         busy
-            Tasks that run already, or wait before they are tried again.
+            Tasks that already run, or wait before their next attempt.
         now
             Monotonic seconds.
         """
@@ -100,7 +100,7 @@ class Starter:
     def _start_in_order(self, step: Step, state: CampaignState, busy: Container[TaskKey], now: float) -> None:
         full: set[SizeClass] = set()
         sizes = sizes_of(self._context, step)
-        waiting: dict[SizeClass, list[AnyRequest]] = {}  # for others to share a launch with
+        waiting: dict[SizeClass, list[AnyRequest]] = {}  # for other tasks in the same launch
         for request in step.tasks:
             size = self._context.size_of(request)
             if full >= sizes or now < self.next_launch:
@@ -123,7 +123,7 @@ class Starter:
                 return
 
     def _start_one(self, request: AnyRequest, size: SizeClass, state: CampaignState) -> bool:
-        """Start a task by itself; return whether there was room."""
+        """Start a task in its own launch; return whether there was room."""
         placement = self._place(size, failed_on(state, request))
         if placement is None:
             return False
@@ -150,7 +150,7 @@ class Starter:
         return True
 
     def _flush(self) -> None:
-        """Begin what is prepared: their starts become durable by one sync."""
+        """Begin the prepared attempts; one sync makes their starts durable."""
         prepared, self._prepared = self._prepared, []
         if prepared:
             self._begin([running for running, _ in prepared])
@@ -158,7 +158,7 @@ class Starter:
                 self._submit(job, running.key)
 
     def _start_shared(self, requests: Sequence[AnyRequest], size: SizeClass, state: CampaignState) -> bool:
-        """Start as many of these tasks in one launch as there is room for; return whether there was any."""
+        """Start as many of these tasks in one launch as fit; return whether any fitted."""
         avoid = {node for request in requests for node in failed_on(state, request)}
         placement = self._place(size, avoid, len(requests))
         if placement is None:
@@ -187,7 +187,7 @@ class Starter:
         return True
 
     def _place(self, size: SizeClass, avoid: Iterable[str], tasks: int = 1) -> Placement | None:
-        """Take a free place for a launch of up to ``tasks`` tasks; None: there is none, or nobody would start them."""
+        """Take a free place for a launch of up to ``tasks`` tasks; None: no place, or no pool to start them."""
         if not self._launcher.ready(size):
             return None
         return place(self._fleet, size, self._clock.monotonic(), avoid, tasks)
@@ -198,16 +198,16 @@ class Starter:
         return Running(request, attempt, folder, self._clock.monotonic(), size, placement)
 
     def _make_folder(self, running: Running, state: CampaignState) -> None:
-        """Make an attempt's folder, with its spec."""
+        """Make an attempt's folder, and write its spec."""
         running.folder.mkdir(parents=True, exist_ok=True)
         reach(FaultPoint.TASK_FOLDER)
         hand_down(running.folder)
         spec = spec_of(self._context, state, self._site, running.request)
-        write_record(running.folder / SPEC_FILE, spec, durable=False)  # after a crash of the machine there is another
+        write_record(running.folder / SPEC_FILE, spec, durable=False)  # a crash of the machine leads to another attempt
 
     def _submit(self, job: TaskLaunch, token: AttemptKey | Path) -> None:
         self._launcher.submit(job, token)
         delay = self._site.launch.step_delay_seconds
-        if job.size.whole and delay:  # without one, all that has room starts in this turn
+        if job.size.whole and delay:  # without a delay, all tasks with room start in this turn
             self.next_launch = self._clock.monotonic() + delay
         reach(FaultPoint.TASK_SUBMITTED)

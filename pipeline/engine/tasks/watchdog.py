@@ -1,4 +1,4 @@
-"""Finds tasks without a sign of life: pure bookkeeping of times, with an injected clock."""
+"""Finds tasks without a heartbeat: pure bookkeeping of times, with an injected clock."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Generic, TypeVar
 T = TypeVar("T", bound=Hashable)
 
 
-CHECKS_PER_TIMEOUT = 8  # at each, in the longest time without a change
+CHECKS_PER_TIMEOUT = 8  # checks of each attempt within the time limit
 
 
 class Watchdog(Generic[T]):
-    """Remembers when the sign of life of each watched attempt last changed.
+    """Records when the heartbeat of each watched attempt last changed.
 
-    They are looked at by turns, since a look at a file on a parallel file system may cost a millisecond.
+    Attempts are checked in turns, since each check of a file on a parallel file system may take a millisecond.
 
-    Changes are counted, not ages: a clock that jumps, or a file server whose clock differs, means nothing.
+    Only changes count, not ages, so jumping or differing clocks of file servers have no effect.
 
     Parameters
     ----------
@@ -29,18 +29,18 @@ class Watchdog(Generic[T]):
         self.seconds = seconds
         self._last_heartbeat: dict[T, tuple[int | None, float]] = {}
         self._next: dict[T, float] = {}
-        self._turns: list[tuple[float, int, T]] = []  # a heap; numbered, as tokens have no order
+        self._turns: list[tuple[float, int, T]] = []  # a heap; with numbers, because tokens have no order
         self._number = 0
 
     def watch(self, token: T, now: float) -> None:
-        """Begin to watch; the first look is due now."""
+        """Begin to watch; the first check is due now."""
         self._schedule(token, now)
 
     def due(self, now: float) -> Iterator[T]:
-        """Yield what is to be looked at now, and then again after a share of the longest time without a change."""
+        """Yield the attempts to check now, and again after a share of the time limit."""
         while self._turns and self._turns[0][0] <= now:
             when, _, token = heapq.heappop(self._turns)
-            if self._next.get(token) == when:  # else it was forgotten, or watched anew
+            if self._next.get(token) == when:  # else it was forgotten, or is watched again
                 self._schedule(token, now + self.seconds / CHECKS_PER_TIMEOUT)
                 yield token
 
@@ -50,7 +50,7 @@ class Watchdog(Generic[T]):
         heapq.heappush(self._turns, (when, self._number, token))
 
     def silent(self, token: T, stamp: int | None, now: float) -> bool:
-        """Return whether ``stamp``, as it is now, has not changed for too long; ``now`` is monotonic."""
+        """Return whether the present ``stamp`` has not changed for too long; ``now`` is monotonic."""
         known = self._last_heartbeat.get(token)
         if known is None or known[0] != stamp:
             self._last_heartbeat[token] = (stamp, now)
@@ -58,7 +58,7 @@ class Watchdog(Generic[T]):
         return now - known[1] > self.seconds
 
     def saw_heartbeat(self, token: T, now: float) -> None:
-        """Take a file for changed just now: who should change it cannot."""
+        """Treat a file as just changed, because its writer cannot change it."""
         known = self._last_heartbeat.get(token)
         if known is not None:
             self._last_heartbeat[token] = (known[0], now)
