@@ -16,7 +16,7 @@ from gfm_pipeline.core.contracts.targets import ATTRIBUTE_NAMES, ATTRIBUTES
 from gfm_pipeline.core.errors import DataError, ModelError
 from gfm_pipeline.models.batch import Batch
 
-COINCIDENT = 1e-3  # Angstrom: atoms closer than this are one atom given twice
+COINCIDENT = 1e-3  # Angstrom: atoms closer than this coincide
 
 
 def batch_of(
@@ -26,14 +26,14 @@ def batch_of(
     device: torch.device,
     assumed: Mapping[str, float] | None = None,
 ) -> Batch:
-    """Return structures, with their neighbours within ``cutoff`` (Angstrom), as what models take; head 0.
+    """Return structures, with their neighbours within ``cutoff`` (Angstrom), as a batch for models; head 0.
 
-    ``assumed`` are total charge and multiplicity of structures that state none, by name; else they are NaN.
+    ``assumed`` maps a name to the total charge or multiplicity of structures that state none; otherwise these are NaN.
 
     Raises
     ------
     ModelError
-        When atoms are at one place, or a total charge or multiplicity is no number.
+        When atoms coincide, or a total charge or multiplicity is not a number.
     """
     ends: list[NDArray[np.int64]] = []
     shifts: list[NDArray[np.float64]] = []
@@ -81,7 +81,7 @@ def batch_of(
 
 
 def attribute_of(atoms: Atoms, name: str) -> float | None:
-    """Return the total charge or spin multiplicity that ``atoms.info`` states; None where it states none.
+    """Return the total charge or spin multiplicity in ``atoms.info``, or None.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""One file that holds a calibrated ensemble, with all that is needed to use it, trust it and cite it.
+"""One file with a calibrated ensemble and everything needed to use, trust and cite it.
 
-A bundle is a ZIP archive without compression. ``bundle.json`` lists every entry with its SHA-256, the versions it was
-made with, and what each dataset is: statistics, licence, citation, level of theory, digest. Weights are safetensors,
-and nothing in it is a pickle; what a file says is never run.
+A bundle is a ZIP archive without compression. ``bundle.json`` lists every entry with its SHA-256, the versions of the
+programs that made it, and facts of each dataset: statistics, licence, citation, level of theory, digest. Weights are
+safetensors. A bundle contains no pickles, and its content is never executed.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from gfm_pipeline.models import Potential
 INDEX_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.safetensors"
 FORMAT, SCHEMA_VERSION = "gfm-pipeline ensemble", 1
-LARGEST = 1 << 36  # bytes of an entry: what claims to be larger is no model
+LARGEST = 1 << 36  # bytes: largest plausible entry of a model
 _PACKAGES = ("torch", "numpy", "ase", "safetensors")
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # equal content gives equal files
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # fixed, so that equal content gives equal files
 
 
 @dataclass(frozen=True)
 class BundleIndex:
-    """Content of ``bundle.json``: entries with their SHA-256, and how the file came to be."""
+    """Content of ``bundle.json``: entries with their SHA-256, and the origin of the file."""
 
     format: str
     schema_version: int
@@ -63,9 +63,9 @@ def export(model: Path, output: Path, *, overwrite: bool = False) -> BundleFacts
     Raises
     ------
     IntegrityError
-        When there is no ensemble, or a file of it was changed.
+        When there is no ensemble, or one of its files changed.
     ConfigError
-        When ``output`` has another suffix, or is there already.
+        When ``output`` has another suffix, or already exists.
     StorageError
         When the disk refuses.
     """
@@ -91,7 +91,7 @@ def export(model: Path, output: Path, *, overwrite: bool = False) -> BundleFacts
 
 
 def member_entries(ensemble: Ensemble) -> dict[str, bytes]:
-    """Return the entries of the members: a card and weights of each."""
+    """Return the entries of the members: a card and weights per member."""
     entries: dict[str, bytes] = {}
     for name, member in zip(ensemble.calibration.members, ensemble.members, strict=True):
         place = f"{MEMBERS_FOLDER}/{name}"
@@ -102,7 +102,7 @@ def member_entries(ensemble: Ensemble) -> dict[str, bytes]:
 
 
 def write_entries(output: Path, entries: dict[str, bytes], ensemble: str) -> BundleIndex:
-    """Write entries and their index to one file, which is there whole or not at all."""
+    """Write entries and their index to one file, completely or not at all."""
     index = _index(entries, ensemble)
     partial = output.with_name(f".{output.name}.partial")
     with storage_errors(output):
@@ -123,7 +123,7 @@ def open_ensemble(path: Path | str) -> Ensemble:
     Raises
     ------
     IntegrityError
-        When it is none of these, is damaged, was changed, or is of a newer version.
+        When it is none of these, is damaged or changed, or has a newer version.
     """
     path = Path(path)
     if path.is_dir():
@@ -139,7 +139,7 @@ def load_bundle(path: Path) -> Ensemble:
     Raises
     ------
     IntegrityError
-        When it is no such file, is cut, was changed, or is of a newer version.
+        When it is no exported file, is truncated or changed, or has a newer version.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -165,7 +165,7 @@ def load_bundle(path: Path) -> Ensemble:
 
 
 def _checked(path: Path, archive: zipfile.ZipFile) -> tuple[BundleIndex, dict[str, bytes]]:
-    """Return the index and the content of each entry, each of which has the SHA-256 that the index says."""
+    """Return the index and the content of each entry after comparing SHA-256 sums with the index."""
     try:
         index = from_plain(BundleIndex, _known_version(path, json.loads(archive.read(INDEX_FILE))))
     except (KeyError, ValueError) as error:
@@ -190,7 +190,7 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> tuple[BundleIndex, dict[st
 
 
 def _known_version(path: Path, plain: Any) -> Any:
-    """Return the index as it was read, once its version is known to be one of ours."""
+    """Return the index after a check of its version."""
     if not isinstance(plain, dict) or plain.get("format") != FORMAT:
         raise IntegrityError(f"{path} is not an exported model of gfm-pipeline.")
     if not isinstance(plain.get("schema_version"), int) or plain["schema_version"] > SCHEMA_VERSION:
@@ -203,7 +203,7 @@ def _member(entries: dict[str, bytes], place: str) -> TrainedModel:
     card = from_plain(ModelCard, json.loads(entries[f"{place}/{CARD_FILE}"]))
     potential = Potential(card.spec)
     potential.load_state_dict(load_tensors(entries[f"{place}/{WEIGHTS_FILE}"]))
-    return TrainedModel(potential.eval(), card)  # torch's evaluation mode: no text is evaluated
+    return TrainedModel(potential.eval(), card)  # torch's evaluation mode; this is no eval of text
 
 
 def _index(entries: dict[str, bytes], ensemble: str) -> BundleIndex:

@@ -1,4 +1,4 @@
-"""What is said of structures whose predictions mean less than their intervals say."""
+"""Warnings about structures whose predictions are less certain than their intervals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gfm_pipeline.apps.train.checkpoint import ModelCard
 from gfm_pipeline.core.contracts.targets import ATTRIBUTES
 from gfm_pipeline.models.conditioning import NEUTRAL
 
-_DETERMINED = 1e-6  # share of a composition that rounding may leave in undetermined directions
+_DETERMINED = 1e-6  # share of a composition in undetermined directions that is due to rounding
 
 
 def guessed_reference(
@@ -36,13 +36,13 @@ def guessed_reference(
 
 
 def assumed_attributes(card: ModelCard, dataset: str) -> dict[str, float]:
-    """Return what is taken for the attributes that every training structure stated, where a structure states none."""
+    """Return default values of the attributes that every training structure states."""
     unstated = card.unstated.get(dataset, ())
     return {name: NEUTRAL[name] for name in card.spec.unstated if name not in unstated}
 
 
 def unheard_attributes(atoms: Atoms, cards: Sequence[ModelCard], dataset: str) -> Iterator[str]:
-    """Yield a sentence for a total charge or multiplicity that the members were not told of, or not trained on."""
+    """Yield a sentence per total charge or multiplicity that members do not read, or that training lacks."""
     assumed = assumed_attributes(cards[0], dataset)
     for name in ATTRIBUTES:
         value = attribute_of(atoms, name)

@@ -1,9 +1,9 @@
-"""Selection of structures to label from a pool: uncertain ones that differ from each other and from known ones.
+"""Selects structures to label from a pool: uncertain ones that differ from each other and from known ones.
 
-The first is the most uncertain one. Each further one has the largest product of its uncertainty and its distance, in
-features of the model, to the nearest structure that is chosen or known: greedy k-center selection (after Sener and
-Savarese, ICLR (2018)) weighted by uncertainty, so that copies of the most uncertain structure are not chosen over and
-over. It is deterministic, takes O(P n) time for n of P structures and keeps their features only.
+The first choice is the most uncertain structure. Each further choice has the largest product of its uncertainty and its
+distance, in features of the model, to the nearest chosen or known structure. This is greedy k-center selection (after
+Sener and Savarese, ICLR (2018)) weighted by uncertainty, which avoids repeated choices of copies of the most uncertain
+structure. It is deterministic, takes O(P n) time for n of P structures and stores their features only.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-_CONSTANT = 1e-9  # of the largest standard deviation: features that vary less tell nothing
+_CONSTANT = 1e-9  # of the largest standard deviation: features that vary less are ignored
 _PART = 256  # known structures compared at a time
 
 
 @dataclass(frozen=True)
 class ChosenStructures:
-    """Places in the pool in the order they were chosen, and how far each was from what was known then."""
+    """Indices in the pool in the order of choice, and the distance of each from the structures known then."""
 
     places: NDArray[np.int64]
     distances: Floats
 
 
 def choose(uncertainty: Floats, features: Floats, n: int, known: Floats | None = None) -> ChosenStructures:
-    """Choose at most ``n`` structures; fewer where no more differ.
+    """Choose at most ``n`` structures; fewer when the others are all equal to chosen ones.
 
     Parameters
     ----------
@@ -36,9 +36,9 @@ def choose(uncertainty: Floats, features: Floats, n: int, known: Floats | None =
     features
         Of each structure [P, H].
     n
-        How many.
+        Number of structures.
     known
-        Features of structures that are labelled already [T, H].
+        Features of labelled structures [T, H].
 
     Raises
     ------
@@ -59,7 +59,7 @@ def choose(uncertainty: Floats, features: Floats, n: int, known: Floats | None =
     places: list[int] = []
     distances: list[float] = []
     while len(places) < min(n, len(pool)):
-        # Where nothing is known yet, all are equally far.
+        # Without known structures, all are equally far.
         score = uncertainty * np.where(np.isinf(nearest), 1.0, nearest)
         at = int(score.argmax())
         if score[at] <= 0.0:

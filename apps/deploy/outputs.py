@@ -1,7 +1,7 @@
 """Files of predictions, one class per format, chosen by the suffix of the file.
 
-What ASE has a place for (energy, forces, stress, dipole, charges, magmoms) stands there, so that other programs find
-it; spreads, intervals and every other target stand in ``info`` and ``arrays`` by their names, and survive
+Results that ASE knows (energy, forces, stress, dipole, charges, magmoms) are in ASE's own fields, so that other
+programs find them. Spreads, intervals and all other targets are in ``info`` and ``arrays`` by name, and survive
 ``ase.io.write``.
 """
 
@@ -31,7 +31,7 @@ Levels = Mapping[str, Level]
 
 
 def with_results(atoms: Atoms, results: Results, levels: Levels) -> Atoms:
-    """Return a copy of a structure that carries its predictions through whatever ASE writes."""
+    """Return a copy of a structure with its predictions, for all output formats of ASE."""
     carried = Atoms(
         numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=dict(atoms.info)
     )
@@ -49,14 +49,14 @@ def with_results(atoms: Atoms, results: Results, levels: Levels) -> Atoms:
 
 
 class PredictionFile(ABC):
-    """A file of predictions that is being written; it has its name once it is whole.
+    """A file of predictions during writing; it gets its name when it is complete.
 
     Parameters
     ----------
     path
         The file.
     levels
-        What has one value of each result, by name.
+        By name of a result, the object that has one value.
     """
 
     def __init__(self, path: Path, levels: Levels) -> None:
@@ -71,10 +71,10 @@ class PredictionFile(ABC):
         """Write the predictions of one structure, the ``record``-th of ``file``."""
 
     def finish(self) -> None:  # noqa: B027 - formats that write at once have nothing left
-        """Write what is left, once all structures were added."""
+        """Write the rest, after all structures were added."""
 
     def close(self) -> None:  # noqa: B027 - as `finish`
-        """Close what is open, whatever happened."""
+        """Close open files, also after errors."""
 
     def __enter__(self) -> PredictionFile:
         return self
@@ -130,7 +130,7 @@ class AseDatabase(PredictionFile):
 
 
 class PredictionTable(PredictionFile):
-    """CSV: a row per structure with what is of structures; of atoms the largest length."""
+    """CSV: one row per structure with values of structures, and the largest length of values of atoms."""
 
     def __init__(self, path: Path, levels: Levels) -> None:
         super().__init__(path, levels)
@@ -195,7 +195,7 @@ class Columnar(PredictionFile):
 
 
 class Hdf5(PredictionFile):
-    """HDF5: arrays of all structures end to end, with ``natoms`` to cut those of atoms by."""
+    """HDF5: arrays of all structures end to end; ``natoms`` separates values of atoms."""
 
     def __init__(self, path: Path, levels: Levels) -> None:
         super().__init__(path, levels)
@@ -232,12 +232,12 @@ OUTPUTS: Mapping[str, type[PredictionFile]] = {
 
 
 def open_output(path: Path, levels: Levels, *, overwrite: bool = False) -> PredictionFile:
-    """Return the file of predictions ``path``, whose suffix says the format.
+    """Return the file of predictions ``path``, whose suffix determines the format.
 
     Raises
     ------
     ConfigError
-        For an unknown suffix, a file that is there already, or a package that is missing.
+        For an unknown suffix, an existing file, or a missing package.
     """
     if path.suffix not in OUTPUTS:
         raise ConfigError(f"Predictions cannot be written as {path.name}.", f"Use one of: {', '.join(OUTPUTS)}.")

@@ -1,7 +1,7 @@
 """Program: predict the structures of files with an ensemble (`PredictFilesSpec` to `PredictFacts`).
 
-Structures are read as they come, in a process that cannot take the machine, and computed in batches; what cannot be
-predicted is named and costs nothing else.
+A process with limited resources reads the structures one by one; they are computed in batches. A structure without
+prediction is named and does not affect others.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from gfm_pipeline.core.errors import ConfigError, DataError, ModelError
 
 @dataclass
 class Counts:
-    """What was predicted, and what could not be: the first refusals by name."""
+    """Counts of predictions and refusals, with the names of the first refusals."""
 
     structures: int = 0
     atoms: int = 0
@@ -66,12 +66,12 @@ class Structure:
 
 
 def predict_files(spec: PredictFilesSpec) -> PredictFacts:
-    """Predict every structure of the files, write the predictions, and sum errors where labels are asked for.
+    """Predict every structure of the files, write the predictions, and sum errors if labels are requested.
 
     Raises
     ------
     DataError
-        When a file is not there, nothing can be predicted, or nothing is labelled where errors are asked for.
+        When a file is missing, no structure can be predicted, or errors are requested and no structure has labels.
     IntegrityError, ModelError, ConfigError
         When the model cannot be opened or used, or the output cannot be written.
     """
@@ -114,7 +114,7 @@ def predict_files(spec: PredictFilesSpec) -> PredictFacts:
 
 
 def make_predictor(ensemble: Ensemble, spec: PredictFilesSpec) -> Predictor:
-    """Return what predicts with the dataset head, the dtype and on the device that are asked for.
+    """Return a predictor with the requested dataset head, dtype and device.
 
     Raises
     ------
@@ -122,16 +122,16 @@ def make_predictor(ensemble: Ensemble, spec: PredictFilesSpec) -> Predictor:
         When the ensemble has no such head, or the machine no such device.
     """
     try:
-        # What is refused costs its batch nothing: `predicted` does it, of each result.
+        # `predicted` refuses single results, so that a refusal does not affect its batch.
         policy = OutOfDomain.WARN if spec.on_out_of_domain is OutOfDomain.REFUSE else spec.on_out_of_domain
         return Predictor(ensemble, spec.dataset, dtype=spec.dtype, device=spec.device, on_out_of_domain=policy)
-    except ModelError as error:  # what was asked for, not what the model is
+    except ModelError as error:  # the fault of the request, not of the model
         hint = error.hint and error.hint.replace("dataset=NAME", "--dataset NAME")
         raise ConfigError(error.message, hint) from error
 
 
 def batches_of(spec: PredictFilesSpec, predictor: Predictor, counts: Counts) -> Iterator[list[Structure]]:
-    """Read the files and yield structures to be computed together, of at most ``batch_atoms`` atoms, one at least."""
+    """Read the files and yield batches with at most ``batch_atoms`` atoms, or with one structure."""
     batch: list[Structure] = []
     atoms = 0
     with _progress() as progress:
@@ -198,9 +198,9 @@ def _work(
 def predicted(
     predictor: Predictor, batch: Sequence[Structure], counts: Counts, *, refuse: bool = False, features: bool = False
 ) -> Iterator[tuple[Structure, dict[str, Any]]]:
-    """Yield each structure with its results, as `Predictor.predict` gives them.
+    """Yield each structure with its results from `Predictor.predict`.
 
-    Where a batch cannot be predicted, each structure is alone, so that the fault is named and costs one. ``refuse``:
+    If a batch fails, each structure is computed alone, so that the fault is named and costs one structure. ``refuse``:
     structures unlike the training data are refused.
     """
     try:

@@ -30,7 +30,7 @@ from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models import Potential
 from gfm_pipeline.models.batch import Batch
 
-_ENERGIES = replace(ENERGY, name="energies", level=Level.ATOM)  # the shares of the atoms in the energy
+_ENERGIES = replace(ENERGY, name="energies", level=Level.ATOM)  # the contributions of atoms to the energy
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
@@ -42,19 +42,19 @@ class Predictor:
     ensemble
         A loaded ensemble.
     dataset
-        The dataset head: whose level of theory to predict. May be left out when there is one.
+        The dataset head, which determines the level of theory. Optional with a single head.
     dtype
         ``float64`` or ``float32``.
     device
-        Where torch computes.
+        Device of torch.
     on_out_of_domain
-        What is done with structures unlike the training data: ``answer``, ``warn`` or ``refuse``.
+        Action for structures unlike the training data: ``answer``, ``warn`` or ``refuse``.
 
     Raises
     ------
     ModelError
-        For an unknown dataset or dtype, a device that is not there, when the dataset must be named, or when structures
-        are to be refused that the ensemble cannot tell.
+        For an unknown dataset or dtype, a missing device, a missing choice between several datasets, or ``refuse`` with
+        an ensemble that cannot detect unfamiliar structures.
     """
 
     def __init__(
@@ -122,12 +122,12 @@ class Predictor:
 
     @property
     def tells_domain(self) -> bool:
-        """Whether results say if a structure is like the training data."""
+        """Whether results include if a structure is like the training data."""
         return self._threshold is not None
 
     @property
     def outside(self) -> str:
-        """What is said of a structure unlike the training data."""
+        """The warning for a structure unlike the training data."""
         return (
             f"The structure is unlike the training data of {self.dataset} (`in_domain` is false), so its intervals "
             "carry no promise."
@@ -140,7 +140,7 @@ class Predictor:
 
     @property
     def levels(self) -> dict[str, Level]:
-        """What has one value of each result, by name."""
+        """The object that has one value, by name of a result."""
         suffixes = ("", "_std", "_interval")
         found = {f"{target.name}{suffix}": target.level for target in self.targets for suffix in suffixes}
         if "energy" in found:
@@ -150,13 +150,13 @@ class Predictor:
         return found
 
     def check(self, atoms: Atoms) -> None:
-        """Refuse a structure that has no answer.
+        """Refuse a structure that cannot be predicted.
 
         Raises
         ------
         ModelError
-            Without atoms, with numbers that are not finite, atoms at one place, a cell without volume, or elements
-            that the dataset does not hold.
+            Without atoms, with numbers that are not finite, coinciding atoms, a cell without volume, or elements
+            outside the dataset.
         """
         if len(atoms) == 0:
             raise ModelError("There are no atoms to calculate.")
@@ -176,22 +176,21 @@ class Predictor:
     ) -> list[dict[str, Any]]:
         """Return the results of each structure, by name.
 
-        Of every target there is its mean ``NAME``, its spread ``NAME_std`` and, where it was calibrated, the half-width
-        ``NAME_interval``: a number, or an array [..., 3] or [N, ...] by rank and level. ``free_energy`` is the energy,
-        and ``energies`` [N] are the shares of the atoms that it is the sum of.
-        ``distances`` [N] say how far each atom is from the training data, in units of the distance that structures like
-        those of the dataset exceed with a stated probability (``DomainCalibration``); ``distance`` is the largest, and
-        ``in_domain`` whether it is 1 or less. Beyond it, intervals are wider in proportion.
-        With ``stress``, ``stress`` [3, 3] (eV/Angstrom^3, positive under tension) is given even if not a target:
-        the derivative of the energy by a strain, NaN of what is not periodic in three directions.
-        With ``features``, ``features`` [H] are the scalar features of the first member after its last layer, averaged
-        over the atoms.
-        ``warnings`` are sentences: with the one that a reference energy is a guess, the energy's interval is infinite.
+        Every target has its mean ``NAME``, its spread ``NAME_std`` and, if calibrated, the half-width
+        ``NAME_interval``: a number, or an array [..., 3] or [N, ...] by rank and level. ``free_energy`` equals the
+        energy, and ``energies`` [N] are the contributions of atoms, which sum to it. ``distances`` [N] are the
+        distances of atoms to the training data, in units of the distance that structures like those of the dataset
+        exceed with a stated probability (``DomainCalibration``); ``distance`` is the largest, and ``in_domain`` whether
+        it is 1 or less. Beyond it, intervals are wider in proportion. With ``stress``, the results include ``stress``
+        [3, 3] (eV/Angstrom^3, positive under tension) even if it is not a target: the derivative of the energy with
+        respect to strain, NaN without three periodic directions. With ``features``, ``features`` [H] are the scalar
+        features of the first member after its last layer, averaged over the atoms. ``warnings`` are sentences. If they
+        include that a reference energy is a guess, the energy's interval is infinite.
 
         Raises
         ------
         ModelError
-            As `check`; for a structure unlike the training data where those are refused.
+            As `check`; for a structure unlike the training data if such structures are refused.
         """
         if not structures:
             return []
@@ -213,12 +212,12 @@ class Predictor:
         return results
 
     def _refuse(self, farthest: float) -> None:
-        """Refuse a structure whose farthest atom is beyond the threshold, where that is asked for."""
+        """Refuse a structure whose farthest atom is beyond the threshold, if requested."""
         if self._on_out_of_domain is OutOfDomain.REFUSE and farthest > 1.0:
             raise ModelError(self.outside, f"Its farthest atom is {farthest:.3g} times as far as the threshold.")
 
     def _members_values(self, structures: Sequence[Atoms], targets: Sequence[Target], *, stress: bool) -> MemberValues:
-        """Return what the members give of structures."""
+        """Return the results of the members for structures."""
         for atoms in structures:
             self.check(atoms)
         batches = {
@@ -243,7 +242,7 @@ class Predictor:
             return MemberValues(values, averaged)
         white = [d.whitened(numbers, x) for d, x in zip(self._domains, features, strict=True)]
         distances = self._weights @ np.stack([np.linalg.norm(x, axis=1) for x in white]) / self._threshold
-        both = zip(self._domains, inputs, strict=False)  # inputs are recorded where they are needed
+        both = zip(self._domains, inputs, strict=False)  # inputs are recorded only if needed
         rigid = [rigidity(d.rigidity, pooled(x, natoms)) for d, x in both if d.rigidity is not None]
         known = np.stack(rigid) if self._measure.needs_rigidity and len(rigid) == len(self._weights) else None
         return MemberValues(values, averaged, distances, tuple(pooled(x, natoms) for x in white), known)
@@ -252,10 +251,11 @@ class Predictor:
         return recorded_last_layer(potential) if self._measure.needs_rigidity else nullcontext([])
 
     def energy_difference(self, first: Atoms, second: Atoms) -> dict[str, float]:
-        """Return E1 - N1/N2 E2 of two structures of proportional compositions, eV: of a vacancy and its crystal, say.
+        """Return E1 - N1/N2 E2 of two structures of proportional compositions, eV, e.g. a vacancy and its crystal.
 
-        ``energy_difference``, its spread ``energy_difference_std`` and, where it was calibrated, the half-width
-        ``energy_difference_interval``, which is not the sum of two: what structures have in common cancels.
+        The result holds ``energy_difference``, its spread ``energy_difference_std`` and, if calibrated, the half-width
+        ``energy_difference_interval``. This is not the sum of two half-widths, because errors common to both structures
+        cancel.
 
         Raises
         ------
@@ -314,7 +314,7 @@ class Predictor:
         return result
 
     def _reference(self, target: Target, atoms: Atoms) -> NDArray[np.float64] | float:
-        """Return what is added to predictions of a target: the reference of the structure, or of each atom."""
+        """Return the reference to add to predictions of a target, per structure or per atom."""
         reference = self._references.get(ENERGY.name if target is _ENERGIES else target.name)
         if not reference:
             return 0.0

@@ -29,13 +29,13 @@ from gfm_pipeline.core.contracts.deploy import MOST_REFUSED, SelectFacts, Select
 from gfm_pipeline.core.errors import ConfigError, DataError
 from gfm_pipeline.core.publish import storage_errors
 
-KNOWN = 1000  # structures of the training split that the pool is compared with, at most
+KNOWN = 1000  # largest number of training structures compared with the pool
 SUFFIXES = (".extxyz", ".xyz")
 
 
 @dataclass
 class _Pool:
-    """What is kept of each structure that may be chosen."""
+    """Stored data of each candidate structure."""
 
     places: list[tuple[str, int]] = field(default_factory=list)
     structures: list[Atoms] = field(default_factory=list)
@@ -71,9 +71,9 @@ def select(spec: SelectSpec) -> SelectFacts:
     Raises
     ------
     DataError
-        When a file is not there, or nothing can be chosen.
+        When a file is missing, or no structure can be chosen.
     ConfigError, IntegrityError, StorageError
-        When the model cannot be used, the output is there already or has another suffix, or the disk refuses.
+        When the model cannot be used, the output already exists or has another suffix, or the disk refuses.
     """
     started = time.monotonic()
     output = Path(spec.output)
@@ -155,7 +155,7 @@ def _structures(columns: Columns) -> Iterator[Atoms]:
 
 
 def _keys(structures: Sequence[Atoms]) -> NDArray[np.uint64]:
-    """Return keys of structures as datasets hold them: in single precision."""
+    """Return keys of structures in single precision, as in datasets."""
 
     def stored(values: list[NDArray[Any]]) -> Floats:
         return np.asarray(values, np.float32).astype(np.float64)
@@ -170,7 +170,7 @@ def _keys(structures: Sequence[Atoms]) -> NDArray[np.uint64]:
 
 
 def _write(output: Path, pool: _Pool, chosen: ChosenStructures, name: str) -> None:
-    """Write the chosen structures with the reasons in ``info``; whole or not at all."""
+    """Write the chosen structures with the reasons in ``info``, completely or not at all."""
     order = np.sort(np.array(pool.uncertainty))
     unit = "eV/A" if name == "forces_std" else "eV/atom"
     frames = []

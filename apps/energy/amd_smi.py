@@ -7,13 +7,13 @@ from typing import Any
 
 from gfm_pipeline.core.contracts.energy import CounterReading, EnergyScope
 
-PERIOD = 0.1  # s; not documented, as of NVIDIA's
+PERIOD = 0.1  # s; not documented, as for NVIDIA's
 _ACCUMULATORS = ("energy_accumulator", "power")  # newer and older bindings
 _MICRO = 1e-6
 
 
 class AmdSmi:
-    """Every GPU this process may ask for; the two halves of an MI250X share the counter of the first."""
+    """All GPUs visible to this process; the two halves of an MI250X share the counter of the first."""
 
     def __init__(self, root: str) -> None:  # noqa: ARG002 - it has no files
         self._smi: Any = None
@@ -51,5 +51,5 @@ class AmdSmi:
     def _query(call: Any, *arguments: Any) -> Any:
         try:
             return call(*arguments)
-        except Exception as error:  # the bindings' own classes, which exist where they are installed only
+        except Exception as error:  # the bindings' own classes, which exist only where they are installed
             raise OSError(f"AMD SMI: {error}") from error

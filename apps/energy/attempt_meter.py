@@ -1,7 +1,7 @@
-"""The energy of one attempt on one node: counted while its program runs, and left in the attempt's folder.
+"""The energy of one attempt on one node, counted while its program runs and written to the attempt's folder.
 
-Whoever starts a node's ranks does it: the task wrapper, or the first rank of each node of a launch. The record is
-written again every few seconds, so an attempt that is killed leaves nearly all. Nothing here can fail an attempt.
+The starter of a node's ranks counts: the task wrapper, or the first rank of each node of a launch. It rewrites the
+record every few seconds, so a killed attempt loses only the last seconds. Nothing here can fail an attempt.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from gfm_pipeline.core.publish import write_atomic
 from gfm_pipeline.core.records import canonical_json, to_plain
 
 POLL_SECONDS = 5.0
-NODE_VARIABLES = ("SLURMD_NODENAME",)  # several nodes of a test bed may be one host
+NODE_VARIABLES = ("SLURMD_NODENAME",)  # several nodes of a test bed may share one host
 
 
 def this_node() -> str:
-    """Return the name of this node: the batch system's, where it has one."""
+    """Return the name of this node, if possible that of the batch system."""
     return next((os.environ[name] for name in NODE_VARIABLES if os.environ.get(name)), socket.gethostname())
 
 
 class AttemptMeter:
-    """Counts what an attempt uses on this node, from now on until `close`.
+    """Counts the energy of an attempt on this node, from now until `close`.
 
     Parameters
     ----------
     plan
-        How; None: not at all.
+        How to count; None: no counting.
     folder
         The attempt's.
     devices
-        Numbers of the node's GPUs that it has; None: not known, it shares all of them.
+        Numbers of its GPUs on the node; None: not known, it shares all of them.
     """
 
     def __init__(self, plan: EnergyPlan | None, folder: Path, devices: Collection[int] | None = None) -> None:
@@ -58,19 +58,19 @@ class AttemptMeter:
             self._accounts = accounts
 
     def poll(self) -> None:
-        """Write down what was used by now, every few seconds."""
+        """Write the energy so far, every few seconds."""
         if self._accounts is not None and time.monotonic() - self._polled_at >= POLL_SECONDS:
             self._leave_record(leave=False)
 
     def close(self) -> None:
-        """Write down what was used in all."""
+        """Write the total energy."""
         if self._accounts is not None:
             self._leave_record(leave=True)
             self._accounts = None
 
     def _leave_record(self, *, leave: bool) -> None:
         self._polled_at = time.monotonic()
-        with suppress(OSError, GFMError):  # the disk's trouble, or the counters': not the program's
+        with suppress(OSError, GFMError):  # faults of the disk or of the counters are not the program's
             found = None if self._accounts is None else self._accounts.read(self._task, leave=leave)
             if found is not None:
                 write_atomic(self._path, canonical_json(to_plain(found)).encode(), durable=False)

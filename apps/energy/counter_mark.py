@@ -1,7 +1,7 @@
-"""What a cumulative counter has counted between two looks, though it wraps, begins anew, stands still or is gone.
+"""Difference between two readings of a cumulative counter that may wrap, restart, stand still or disappear.
 
-Pure arithmetic. A counter that cannot be followed for a while is guessed to go on at its mean power so far; when it
-comes back, what it says replaces the guess.
+This module is pure arithmetic. While a counter cannot be read, its mean power so far replaces it; when it returns, its
+reading replaces the estimate.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from dataclasses import dataclass, replace
 
 from gfm_pipeline.core.contracts.energy import CounterReading
 
-STILL_SECONDS = 10.0  # a counter that does not move for so long is not at work: no node draws nothing
-LAST_SECONDS = 2.0  # the same at the end of an attempt, where nobody looks again
-MOST_WATTS = 100_000.0  # of what one counter counts: a wrap-around that would need more is none
+STILL_SECONDS = 10.0  # a counter that stands still for this time is broken, since every node draws power
+LAST_SECONDS = 2.0  # the same at the end of an attempt, which has no later reading
+MOST_WATTS = 100_000.0  # W of one counter: a wrap-around that would need more power is a restart
 
 
 @dataclass(frozen=True)
 class Mark:
-    """The last that was seen of a counter.
+    """The last state of a counter.
 
     Parameters
     ----------
     seconds, joules
-        When it last moved or was guessed (s of the node's clock), and what it showed when it last moved.
+        Time of its last change or estimate (s of the node's clock), and its reading at the last change.
     guessed
-        Joules guessed since then.
+        Joules estimated since then.
     counted, counting
-        Joules it has counted in all, and in how many seconds: its mean power.
+        Joules counted in total, and the seconds for them, which give the mean power.
     """
 
     seconds: float
@@ -37,13 +37,13 @@ class Mark:
 
     @property
     def watts(self) -> float:
-        """Mean power so far; 0 while it is not known."""
+        """Mean power so far; 0 while not known."""
         return self.counted / self.counting if self.counting > 0 else 0.0
 
 
 @dataclass(frozen=True)
 class CounterEnergy:
-    """Joules since the mark before, and how many of them are a guess (less than 0: a guess was too high)."""
+    """Joules since the previous mark, and the estimated part (below 0: an estimate was too high)."""
 
     mark: Mark
     joules: float
@@ -51,18 +51,18 @@ class CounterEnergy:
 
 
 def advance(mark: Mark, reading: CounterReading | None, now: float, patience: float = STILL_SECONDS) -> CounterEnergy:
-    """Return what a counter has counted since ``mark``, and the next mark.
+    """Return the energy counted since ``mark``, and the next mark.
 
     Parameters
     ----------
     mark
-        The last that was seen of it.
+        The last state of the counter.
     reading
-        What it shows now; None: it cannot be read.
+        Its reading now; None: it cannot be read.
     now
-        Seconds of the clock of the mark.
+        Time on the clock of the mark (s).
     patience
-        For how long a counter may stand still, or be gone, before its mean power stands in.
+        How long a counter may stand still or be missing before its mean power replaces it.
     """
     passed = now - mark.seconds
     if reading is None or reading.joules == mark.joules:
@@ -75,7 +75,7 @@ def advance(mark: Mark, reading: CounterReading | None, now: float, patience: fl
         counted += reading.range_joules
         if not 0 <= counted <= MOST_WATTS * max(passed, 1.0):
             counted = -1.0
-    if counted < 0:  # it began anew: what it had counted before is lost
+    if counted < 0:  # it restarted: its earlier counts are lost
         guess = mark.watts * passed
         return CounterEnergy(Mark(now, reading.joules, 0.0, mark.counted, mark.counting), guess, guess)
     since = passed + (mark.guessed / mark.watts if mark.watts else 0.0)

@@ -1,4 +1,4 @@
-"""Counters of HPE Cray EX nodes: files of the form ``123456 J 1700000000 us``, some ten updates a second."""
+"""Counters of HPE Cray EX nodes: files of the form ``123456 J 1700000000 us``, about ten updates per second."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 from gfm_pipeline.core.contracts.energy import CounterReading, EnergyScope
 
-SCANS = 10.0  # a second, where the node does not say
+SCANS = 10.0  # per second, if the node does not state it
 
 
 class CrayCounters:
-    """The energy of the whole node; accelerators, processors and memory are in it."""
+    """The energy of the whole node, including accelerators, processors and memory."""
 
     def __init__(self, root: str) -> None:
         self._root = Path(root)

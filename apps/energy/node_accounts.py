@@ -1,8 +1,8 @@
-"""The energy of one node, dealt to the tasks that run on it: every joule once, to a task or to nobody (idle).
+"""The energy of one node, divided among its tasks: each joule counts once, for a task or as idle.
 
-All tasks of one driver on a node share a file on the node's own disk. Whoever comes, looks or leaves first deals out
-what the counters have counted since anybody last did: a GPU's to the task that has it, the others' to the tasks that
-run, by their shares of the node. So tasks and idle time together are exactly what was counted.
+All tasks of one driver on a node share a file on the node's own disk. A task that starts, reads or ends first
+distributes the energy counted since the last distribution. The energy of a GPU goes to the task with that GPU, other
+energy to the running tasks by their shares of the node. So tasks and idle time together equal the counted energy.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from gfm_pipeline.core.publish import write_atomic
 from gfm_pipeline.core.records import canonical_json, read_record, to_plain
 
 FOLDER = "gfm-energy"
-OLD_SECONDS = 7 * 86_400.0  # files of drivers long gone
+OLD_SECONDS = 7 * 86_400.0  # for files of drivers that ended long ago
 
 
 @dataclass(frozen=True)
 class Account:
-    """Joules and node-seconds of a task, of nobody, or of the node; ``guess``: how many of the joules are one."""
+    """Joules and node-seconds of a task, of idle time, or of the node; ``guess``: the estimated part of the joules."""
 
     joules: float = 0.0
     seconds: float = 0.0
     guess: float = 0.0
 
     def with_more(self, joules: float, seconds: float, guess: float) -> Account:
-        """Return it with more of each."""
+        """Return the account with additions to each field."""
         return Account(self.joules + joules, self.seconds + seconds, max(0.0, self.guess + guess))
 
 
 @dataclass(frozen=True)
 class TaskAccount:
-    """A task on the node: its process, its share of the node, the GPUs it has, and what it used and found idle."""
+    """A task on the node: its process, share of the node, GPUs, used energy, and idle energy before it."""
 
     process: ProcessId
     share: float
@@ -54,9 +54,9 @@ class TaskAccount:
 
 @dataclass(frozen=True)
 class Book:
-    """All accounts of a node, as they lie in its file.
+    """All accounts of a node, as in its file.
 
-    ``looked`` is when they were last settled, ``source`` and ``period`` what was read, and how often it is updated (s).
+    ``looked`` is the time of the last distribution; ``source`` and ``period`` are the source and its update period (s).
     """
 
     looked: float
@@ -69,7 +69,7 @@ class Book:
 
 
 def settled(book: Book, readings: dict[str, CounterReading], now: float, patience: float = STILL_SECONDS) -> Book:
-    """Return the book with what was counted since it was last settled dealt out; a pure function."""
+    """Return the book after distributing the energy counted since the last time; a pure function."""
     passed = max(0.0, now - book.looked)
     marks = {name: Mark(now, reading.joules) for name, reading in readings.items()} | book.marks
     shares = sum(task.share for task in book.tasks.values())
@@ -98,7 +98,7 @@ def settled(book: Book, readings: dict[str, CounterReading], now: float, patienc
 
 
 def _sharing(tasks: dict[str, TaskAccount], device: int | None) -> list[str]:
-    """Return the tasks that move a counter: who has the GPU, or all."""
+    """Return the tasks that advance a counter: the owner of the GPU, or all tasks."""
     if device is None:
         return list(tasks)
     owners = [name for name, task in tasks.items() if task.devices is not None and device in task.devices]
@@ -106,18 +106,18 @@ def _sharing(tasks: dict[str, TaskAccount], device: int | None) -> list[str]:
 
 
 class NodeAccounts:
-    """The accounts of the node this process runs on.
+    """The accounts of this process's node.
 
     Parameters
     ----------
     meter
         Reads its counters.
     node, account
-        Names of the node and of the accounts; tasks that name the same share them.
+        Names of the node and of the accounts; tasks with equal names share the accounts.
     folder
-        Of the accounts of all; None: below the node's folder for temporary files.
+        Folder of all accounts; None: below the node's folder for temporary files.
     clock
-        Seconds, the same for all processes of the node.
+        Clock in seconds, the same for all processes of the node.
     """
 
     def __init__(
@@ -133,20 +133,20 @@ class NodeAccounts:
         self._path = self._folder / f"{account}-{node}.json"
 
     def open(self) -> None:
-        """Begin to count, if nobody has yet: what the node uses from now on is somebody's, or idle."""
+        """Start counting, unless another process has: all later energy belongs to a task or to idle time."""
         remove_old(self._folder, time.time())
         with self._book() as book:
             self._write(book)
 
     def enter(self, task: str, share: float, devices: Collection[int] | None) -> None:
-        """Open the account of a task that begins; what nobody used since the last one becomes its idle time."""
+        """Open the account of a new task; idle energy since the last task becomes its idle energy."""
         with self._book() as book:
             mine = None if devices is None else tuple(sorted(devices))
             found = TaskAccount(identify(os.getpid()), share, mine, Account(), book.idle)
             self._write(replace(book, tasks={**book.tasks, task: found}, idle=Account()))
 
     def read(self, task: str, *, leave: bool = False) -> NodeEnergy | None:
-        """Return what a task has used by now, and with ``leave`` close its account; None: it has none."""
+        """Return the energy of a task so far, and with ``leave`` close its account; None: it has no account."""
         with self._book(LAST_SECONDS if leave else STILL_SECONDS) as book:
             mine = book.tasks.get(task)
             rest = {name: t for name, t in book.tasks.items() if name != task} if leave else book.tasks
@@ -154,7 +154,7 @@ class NodeAccounts:
         return None if mine is None else self._energy(book, mine.used, mine.idle, mine.share)
 
     def close(self) -> NodeEnergy:
-        """Return what is left, which no task was told of, and remove the accounts."""
+        """Return the idle energy not yet assigned to a task, and remove the accounts."""
         with self._book(LAST_SECONDS) as book:
             self._path.unlink(missing_ok=True)
         return self._energy(book, Account(), book.idle, 1.0)
@@ -164,7 +164,7 @@ class NodeAccounts:
 
     @contextmanager
     def _book(self, patience: float = STILL_SECONDS) -> Iterator[Book]:
-        """Yield the accounts, settled, while nobody else has them."""
+        """Lock the accounts, distribute the counted energy, and yield them."""
         self._own_folder()
         with open(self._path.with_suffix(".lock"), "w", encoding="ascii") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -177,7 +177,7 @@ class NodeAccounts:
         except (FileNotFoundError, IntegrityError):
             book = Book(now, {name: Mark(now, reading.joules) for name, reading in readings.items()})
         living = {name: task for name, task in book.tasks.items() if is_alive(task.process)}
-        if not readings:  # as it was read before
+        if not readings:  # unchanged
             return replace(book, tasks=living)
         period = max(reading.period_seconds for reading in readings.values())
         return replace(book, tasks=living, source=self._meter.source, period=period)
@@ -186,7 +186,7 @@ class NodeAccounts:
         write_atomic(self._path, canonical_json(to_plain(book)).encode(), durable=False)
 
     def _own_folder(self) -> None:
-        """Make the folder, or see that it is this user's own: anybody may write where temporary files lie."""
+        """Create the folder, or check that this user owns it, since any user may write to the temporary folder."""
         with suppress(FileExistsError):
             self._folder.mkdir(mode=0o700, parents=True)
         if self._folder.is_symlink() or self._folder.stat().st_uid != os.getuid():
@@ -194,7 +194,7 @@ class NodeAccounts:
 
 
 def _use(book: Book, account: Account, share: float = 1.0) -> EnergyUse:
-    """Return an account with its error bar: an update of the counters at the mean power, and what was guessed."""
+    """Return an account with its error bar: one counter update at the mean power, plus the estimated part."""
     update = account.joules / account.seconds * book.period if account.seconds > 0 else 0.0
     sure = share >= 1.0 and account.guess <= update
     label = EnergyLabel.MEASURED if sure else EnergyLabel.ATTRIBUTED
@@ -202,7 +202,7 @@ def _use(book: Book, account: Account, share: float = 1.0) -> EnergyUse:
 
 
 def remove_old(folder: Path, now: float) -> None:
-    """Remove accounts that nobody has looked at for a week (``now`` in seconds since 1970)."""
+    """Remove accounts unused for a week (``now`` in seconds since 1970)."""
     for path in folder.glob("*.*"):
         with suppress(OSError):
             if now - path.stat().st_mtime > OLD_SECONDS:

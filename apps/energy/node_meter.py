@@ -15,10 +15,10 @@ from gfm_pipeline.core.contracts.energy import (
 
 
 class NodeMeter:
-    """Reads what is to be read of a node, each joule once.
+    """Reads the counters of a node so that each joule counts once.
 
-    Sources are tried in order; one whose scope is covered already is not looked at, so neither two sources of the same
-    GPUs nor a node's counter and its parts are ever added.
+    Sources are tried in order, except those whose scope is already covered. So two sources of the same GPUs, or a
+    node's counter and its parts, are never added.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class NodeMeter:
             try:
                 meter = make_meter(name, plan.roots.get(name))
                 meter.read()
-            except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:  # a driver older or newer
+            except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:  # an older or newer driver
                 self.trouble[name] = (str(error).splitlines() or [type(error).__name__])[0]
                 continue
             covered.add(scope)
@@ -45,11 +45,11 @@ class NodeMeter:
 
     @property
     def source(self) -> str:
-        """Names of the sources that are read, '' where there are none."""
+        """Names of the sources in use; '' without any."""
         return "+".join(self._meters)
 
     def read(self) -> dict[str, CounterReading]:
-        """Return every counter that can be read now, by source and name; those that cannot are left out."""
+        """Return every readable counter by source and name; unreadable ones are left out."""
         found: dict[str, CounterReading] = {}
         for name, meter in self._meters.items():
             try:
@@ -60,7 +60,7 @@ class NodeMeter:
 
 
 def readable(sources: Sequence[str], roots: dict[str, str]) -> tuple[dict[str, float], dict[str, str]]:
-    """Return what each source shows now in all (J), and why the others cannot be read."""
+    """Return the current total of each source (J), and why the others cannot be read."""
     found, trouble = {}, {}
     for name in sources:
         meter = NodeMeter(EnergyPlan((name,), roots))

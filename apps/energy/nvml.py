@@ -13,7 +13,7 @@ _UUID_BYTES = 96
 
 
 class Nvml:
-    """Every GPU this process may ask for, by its UUID."""
+    """All GPUs visible to this process, by UUID."""
 
     def __init__(self, root: str) -> None:  # noqa: ARG002 - it has no files
         self._library: Any = None

@@ -7,11 +7,11 @@ from pathlib import Path
 from gfm_pipeline.core.contracts.energy import CounterReading, EnergyScope
 
 PERIOD = 0.001  # s between two updates
-INNER = ("dram",)  # zones within a package that its own counter leaves out
+INNER = ("dram",)  # zones within a package that are not part of its counter
 
 
 class Rapl:
-    """Each package, and the memory of each. Cores and graphics are in the package; ``psys`` has all of them in it."""
+    """Each package and its memory. A package includes cores and graphics; ``psys`` includes all of them."""
 
     def __init__(self, root: str) -> None:
         self._root = Path(root)

@@ -11,8 +11,8 @@ from gfm_pipeline.core.contracts.preflight import PreflightResult, PreflightSpec
 
 
 def here(spec: PreflightSpec, task: Task) -> PreflightResult:
-    """Check what this process was given. It alone of all programs looks at its environment: to report it."""
-    return preflight(spec, task, os.environ)  # what the launcher gave it is what it is asked to report
+    """Check this process's resources. Unlike all other programs, it reads its environment, to report it."""
+    return preflight(spec, task, os.environ)  # it has to report the variables from the launcher
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from gfm_pipeline.core.contracts.training import Device
 from gfm_pipeline.core.errors import GFMError
 
 PCI = Path("/sys/bus/pci/devices")
-SIDE = 512  # of the matrices that show that a device computes
+SIDE = 512  # size of the matrices for the test of a device
 
 
 def observe_device(observation: RankObservation, device: Device) -> RankObservation:
-    """Return what was seen, with torch's build and its device, on which something small is computed."""
+    """Return the observation with torch's build and device, after a small computation on it."""
     observation = replace(observation, build=build())
     if device is Device.CPU:
         return observation
@@ -38,7 +38,7 @@ def observe_device(observation: RankObservation, device: Device) -> RankObservat
 
 
 def build() -> str:
-    """Return what torch was built for, with the version."""
+    """Return the platform of torch's build, with the version."""
     for name, version in (
         ("rocm", torch.version.hip),
         ("cuda", torch.version.cuda),
@@ -50,7 +50,7 @@ def build() -> str:
 
 
 def cores_beside(properties: Any) -> str:
-    """Return the hardware threads beside a device as Linux knows them; '' where torch or Linux does not tell."""
+    """Return the hardware threads near a device according to Linux; '' when not known."""
     domain, bus, device = (getattr(properties, f"pci_{part}_id", None) for part in ("domain", "bus", "device"))
     if not (isinstance(domain, int) and isinstance(bus, int) and isinstance(device, int)):
         return ""

@@ -17,7 +17,7 @@ CLOCK_ROUNDS = 7
 
 
 def exchange(spec: PreflightSpec, task: Task) -> PreflightResult:
-    """Join the other ranks; return how fast all of them sum tensors, and how their clocks differ.
+    """Join the other ranks; return the speed of sums of tensors over all ranks, and the differences of clocks.
 
     Raises
     ------
@@ -38,9 +38,9 @@ def exchange(spec: PreflightSpec, task: Task) -> PreflightResult:
 
 
 def _sum(communicator: Communicator, device: torch.device, megabytes: float) -> tuple[bool, Rate]:
-    """Return whether the sum over all ranks is right, and what one takes."""
+    """Return whether the sum over all ranks is right, and the time of one sum."""
     tensor = torch.full((int(megabytes * 1e6) // 4,), float(communicator.rank + 1), device=device)
-    communicator.all_reduce(tensor)  # sets up connections, too
+    communicator.all_reduce(tensor)  # also sets up connections
     expected = communicator.size * (communicator.size + 1) / 2
     right = bool((tensor == expected).all())
     tensor.zero_()
@@ -49,20 +49,20 @@ def _sum(communicator: Communicator, device: torch.device, megabytes: float) -> 
     began = time.perf_counter()
     for _ in range(REPEATS):
         communicator.all_reduce(tensor)
-    float(tensor[0])  # accelerators work behind the program's back
+    float(tensor[0])  # accelerators work asynchronously
     return right, Rate(megabytes, (time.perf_counter() - began) / REPEATS)
 
 
 def _synchronise(communicator: Communicator, device: torch.device) -> None:
-    """Wait for all ranks, on an accelerator too."""
+    """Wait for all ranks, also on an accelerator."""
     mark = torch.zeros(1, device=device)
     communicator.all_reduce(mark)
     float(mark)
 
 
 def _clocks(communicator: Communicator, device: torch.device) -> tuple[float, ...]:
-    """Return how far each rank's clock is from rank 0's (s): the median of what they show after meeting."""
-    began = float(communicator.broadcast_object(time.time()))  # seconds need more digits than some devices have
+    """Return the difference of each rank's clock from rank 0's (s): the median of readings after a barrier."""
+    began = float(communicator.broadcast_object(time.time()))  # Unix time needs more digits than some devices have
     rounds: list[list[float]] = []
     for _ in range(CLOCK_ROUNDS):
         _synchronise(communicator, device)

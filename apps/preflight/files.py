@@ -1,4 +1,4 @@
-"""One file, written with ADIOS2 by one rank and read by another: whether the disk is shared, and how fast it is."""
+"""Tests whether the disk is shared, and its speed: one rank writes a file with ADIOS2, another reads it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gfm_pipeline.core.publish import write_atomic
 
 NAME = "preflight.bp"
-READY = "preflight.ready"  # appears when the file is whole, and says how many bytes it has
+READY = "preflight.ready"  # appears when the file is complete, and contains its size in bytes
 
 
 def _size(folder: Path) -> int:
@@ -21,7 +21,7 @@ def _size(folder: Path) -> int:
 
 
 def _whole(folder: Path) -> bool:
-    """Return whether every byte is there: ADIOS2 waits for ever on a file that is cut."""
+    """Return whether every byte is present, since ADIOS2 waits for ever on a truncated file."""
     try:
         return _size(folder) == int((folder / READY).read_text(encoding="ascii"))
     except FileNotFoundError:
@@ -35,7 +35,7 @@ def _values(megabytes: int) -> NDArray[np.float64]:
 def write(folder: Path, megabytes: int) -> None:
     """Write the file, with all its data on the disk."""
     values = _values(megabytes)
-    context = adios.ADIOS()  # must live as long as what comes from it
+    context = adios.ADIOS()  # must live as long as its objects
     io = context.DeclareIO("preflight")
     engine = io.Open(str(folder / NAME), adios.Mode.Write)
     size = [len(values)]
@@ -54,12 +54,12 @@ def write(folder: Path, megabytes: int) -> None:
 
 
 def wait_for(folder: Path, seconds: float) -> None:
-    """Wait until the file is whole.
+    """Wait until the file is complete.
 
     Raises
     ------
     OSError
-        It does not appear.
+        When it does not appear.
     """
     began = time.monotonic()
     while not _whole(folder):
@@ -69,12 +69,12 @@ def wait_for(folder: Path, seconds: float) -> None:
 
 
 def read(folder: Path, megabytes: int) -> None:
-    """Read the file whole and compare it.
+    """Read the whole file and compare its content.
 
     Raises
     ------
     OSError
-        It is not what was written.
+        When its content differs from the written data.
     """
     context = adios.ADIOS()
     io = context.DeclareIO("preflight")

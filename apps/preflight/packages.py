@@ -1,4 +1,4 @@
-"""Which packages can be imported here, and in which version."""
+"""The importable packages and their versions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib import metadata
 from gfm_pipeline.core.interpreter import script_command
 
 MPI_SECONDS = 60.0
-# In a process of its own: some MPI libraries end the process they are loaded into when a launcher is not theirs.
+# Run in a separate process: some MPI libraries end their process when another launcher started it.
 _MPI = """\
 import json, mpi4py
 mpi4py.rc.initialize = False
@@ -21,7 +21,7 @@ print(json.dumps(" ".join(MPI.Get_library_version().split())[:120]))
 
 
 def import_packages(names: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the versions of the packages that can be imported, and why the others cannot."""
+    """Return the versions of importable packages, and why the others cannot be imported."""
     versions, missing = {}, {}
     for name in names:
         try:
@@ -42,7 +42,7 @@ def _installed(name: str) -> str:
 
 
 def mpi_library() -> tuple[str, str]:
-    """Return the MPI library that mpi4py brings, or '' and why there is none."""
+    """Return the MPI library of mpi4py, or '' and the reason why there is none."""
     try:
         done = subprocess.run(
             script_command(_MPI),

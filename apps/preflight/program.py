@@ -1,4 +1,4 @@
-"""Looks at what a rank has, writes it down, and only then meets the others: who does not come is seen all the same."""
+"""Observes a rank's resources and records them before it meets the others, so that missing ranks are recorded too."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from gfm_pipeline.core.contracts.training import Device
 from gfm_pipeline.core.publish import write_record
 
 T = TypeVar("T")
-NODE_VARIABLES = ("SLURMD_NODENAME",)  # several pretended nodes may share one host name
+NODE_VARIABLES = ("SLURMD_NODENAME",)  # several simulated nodes may share one host name
 
 
 def preflight(spec: PreflightSpec, task: Task, environ: Mapping[str, str]) -> PreflightResult:
-    """Look, write ``seen/RANK.json``, then sum with the others and compare clocks.
+    """Observe the rank, write ``seen/RANK.json``, then sum with the others and compare clocks.
 
     Parameters
     ----------
     spec
-        What is wanted.
+        The requested checks.
     task
         The attempt.
     environ
-        What the starter of ranks gave this process.
+        Environment variables of this process.
 
     Raises
     ------
     NodeError
-        When the others do not come.
+        When the other ranks do not appear.
     """
     observation = observe_rank(spec, environ)
     task.rank = observation.rank
@@ -59,7 +59,7 @@ def preflight(spec: PreflightSpec, task: Task, environ: Mapping[str, str]) -> Pr
 
 
 def observe_rank(spec: PreflightSpec, environ: Mapping[str, str]) -> RankObservation:
-    """Return what this rank was given; the first of each node looks closer."""
+    """Return this rank's resources; the first rank of each node makes more checks."""
     local_rank = int(environ.get("LOCAL_RANK", "0"))
     observation = RankObservation(
         rank=int(environ.get("RANK", "0")),
@@ -85,7 +85,7 @@ def observe_rank(spec: PreflightSpec, environ: Mapping[str, str]) -> RankObserva
 
 
 def _with_data(spec: PreflightSpec, observation: RankObservation, folder: Path) -> RankObservation:
-    """Return what was seen of the file system: rank 0 writes, the last rank reads, usually on another node."""
+    """Add the test of the file system: rank 0 writes, the last rank reads, usually on another node."""
     from gfm_pipeline.apps.preflight.files import read, wait_for, write
 
     try:

@@ -1,4 +1,4 @@
-"""When a running program has to go: a decision from times and files, apart from the process."""
+"""Decides from times and files when a running program must end."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from gfm_pipeline.core.contracts.task import (
 )
 from gfm_pipeline.core.visibility import is_there, modified
 
-LAUNCHER_SECONDS = 10.0  # for the launcher to end all ranks once one has failed
+LAUNCHER_SECONDS = 10.0  # for the launcher to end all ranks after one has failed
 
 
 class AttemptMonitor:
-    """Says when a program must go: a pure matter of times and files, apart from the process.
+    """Decides when a program must end, from times and files only.
 
-    The clock is monotonic, and leaves out the time in which the wrapper stood still, suspended with its program.
+    The clock is monotonic, without the time for which the wrapper was suspended together with its program.
     """
 
     def __init__(self, launch: Launch, now: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -35,20 +35,20 @@ class AttemptMonitor:
 
     @property
     def over(self) -> bool:
-        """Whether the program was told to go, or has a rank that failed."""
+        """Whether the program was asked to end, or one of its ranks failed."""
         return self._stop_requested is not None or self._failed is not None or self.silent
 
     @property
     def begun(self) -> bool:
-        """Whether the program has shown life."""
+        """Whether the program has sent a heartbeat."""
         return self._heartbeat is not None
 
     def again(self, now: float) -> None:
-        """Take a new start for a sign of life."""
+        """Count a new start as a heartbeat."""
         self._heartbeat_at = now
 
     def poll(self, now: float) -> signal.Signals | None:
-        """Return the signal to send now, if any; ``now`` is of the clock."""
+        """Return the signal to send now, if any; ``now`` is the clock's time."""
         heartbeat = modified(self.folder / HEARTBEAT_FILE)
         if heartbeat != self._heartbeat:  # changed, not young: file times may come from another machine's clock
             self._heartbeat, self._heartbeat_at = heartbeat, now

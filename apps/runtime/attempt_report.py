@@ -12,9 +12,9 @@ from gfm_pipeline.core.visibility import wait_for
 
 
 def report(launch: Launch, record: ExitRecord) -> AttemptReport:
-    """Return what is told of an attempt that ended.
+    """Return the report of an ended attempt.
 
-    The result is waited for: the first rank may have run on another node. A launch that tasks share has none.
+    It waits for the result, since the first rank may have run on another node. A launch that tasks share has no result.
     """
     folder = Path(launch.folder)
     if launch.spec is not None and record.code in (ExitCode.OK, ExitCode.DIVERGED):

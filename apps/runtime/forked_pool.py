@@ -1,11 +1,11 @@
-"""Parsl's worker pool, its workers forked from a process in which everything they need is imported already.
+"""Parsl's worker pool with workers forked from a process that has already imported their modules.
 
     python -m gfm_pipeline.apps.runtime.forked_pool ARGUMENTS       as of Parsl's process_worker_pool.py
 
-Parsl starts every worker as an interpreter of its own, which imports Parsl and the task wrapper again: about a second
-and a half of processor time and 33 MB each, and on a cluster as many readers of the file system where Python lies.
-What is forked here shares those pages and starts in milliseconds (`benchmarks/driver.py`). Forking is safe because the
-process forked from is `multiprocessing`'s fork server: it has one thread, and neither sockets nor queues of Parsl's.
+Parsl starts every worker as a separate interpreter, which imports Parsl and the task wrapper again. Each takes about a
+second and a half of processor time and 33 MB, and on a cluster each reads Python's file system. Workers forked here
+share those pages and start in milliseconds (`benchmarks/driver.py`). Forking is safe because the parent is
+`multiprocessing`'s fork server, which has one thread and none of Parsl's sockets or queues.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ FILES = 16384
 
 
 class ForkedWorkers(context.SpawnContext):
-    """What Parsl makes its workers and their queues with: all as before, but processes come from the fork server."""
+    """Parsl's `multiprocessing` context with processes from the fork server; the rest is unchanged."""
 
     Process = context.ForkServerProcess  # type: ignore[assignment]
 
 
 def main() -> None:
-    """Be Parsl's worker pool.
+    """Run Parsl's worker pool.
 
     Raises
     ------
     ImportError
-        If this Parsl starts its workers in another way.
+        When this version of Parsl starts its workers in another way.
     """
     import parsl.executors.high_throughput as home
     import parsl.multiprocessing as parsls
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _allow_files() -> None:
-    """Let this process and those it starts have open what a thousand workers need: a few files each."""
+    """Raise the limit of open files of this process and its children for a thousand workers, a few files each."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < limit:

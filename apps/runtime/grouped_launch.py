@@ -1,10 +1,10 @@
-"""Many small tasks in one launch: each rank finds the task it works for by its number.
+"""Many small tasks in one launch: each rank finds its task by its number.
 
-The first rank of a task runs it under the task wrapper, as a worker of Parsl would, so its folder tells the driver
-what any attempt's folder does; that it has ended is also told in the launch's folder, where the driver looks for all
-at once. The task's other ranks start their programs, and end them once the wrapper has written ``exit.json``. They
-look for it every five seconds, or so rarely that a whole launch makes a hundred looks a second, because file systems
-of large machines serve all nodes; usually they need not, since a program that has lost rank 0 leaves by itself.
+The first rank of a task runs it under the task wrapper, as a Parsl worker would, so its folder has the usual files of
+an attempt. The rank also marks the end of the task in the launch's folder, where the driver checks all tasks at once.
+The task's other ranks start their programs, and end them after the wrapper has written ``exit.json``. They check for
+this file every five seconds, or less often so that a whole launch makes a hundred checks per second, because file
+systems of large machines serve all nodes. Usually a program that has lost rank 0 ends by itself before.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from gfm_pipeline.core.visibility import START_SECONDS, wait_for
 
 WRAPPER = "gfm_pipeline.apps.runtime.wrapper"
 POLL_SECONDS = 5.0
-POLLS_PER_SECOND = 100  # of all ranks of a launch together
+POLLS_PER_SECOND = 100  # for all ranks of a launch together
 
 
 def run_member(folder: Path, environ: Mapping[str, str], signals: Signals) -> None:
-    """Run this rank of whatever task of the group in ``folder`` it belongs to; how that ended is in its folder.
+    """Run this rank of its task in the group in ``folder``; the task's folder records the end.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def run_member(folder: Path, environ: Mapping[str, str], signals: Signals) -> No
     members = GroupFile.read(folder)
     if not members.members:
         return
-    # How ranks are numbered is the launcher's matter, so it is the same for all tasks of a launch.
+    # The launcher numbers ranks, so the numbering is the same for all tasks of a launch.
     wait_for([Path(members.members[0].folder) / LAUNCH_FILE], START_SECONDS)
     place = assignment_of(RankFile.read(Path(members.members[0].folder)), environ)
     if place.rank == 0 and (step := step_of(environ)) is not None:
@@ -74,10 +74,10 @@ def run_member(folder: Path, environ: Mapping[str, str], signals: Signals) -> No
         code = refuse(own, error)
         write_first_failure(own, code, rank, place.host)
         if rank == 0:
-            with suppress(GFMError, OSError):  # a full disk: the driver finds an attempt that left nothing
+            with suppress(GFMError, OSError):  # a full disk: the driver finds an attempt without files
                 write_record(own / EXIT_FILE, ExitRecord(code, False, 0.0, host=place.host))
     if rank == 0:
-        with suppress(OSError):  # the driver hears of it when the whole launch is over
+        with suppress(OSError):  # the driver notices when the whole launch ends
             (folder / f"{ENDED_STEM}{member.first_rank}").touch()
 
 
@@ -87,7 +87,7 @@ def _run(
     own = Path(member.folder)
     wait_for([own / LAUNCH_FILE], START_SECONDS)
     file = RankFile.read(own)
-    if rank > 0:  # the first has the wrapper, which waits itself
+    if rank > 0:  # the first rank has the wrapper, which itself waits
         wait_for(map(Path, file.expects), file.visible_seconds)
     seat = RankAssignment(rank, rank % file.ranks_per_node, socket.gethostname())
     environment = rank_environment(environ, file, seat)
@@ -111,14 +111,14 @@ def _run(
 
 
 class FileAppeared:
-    """Says whether a file is there, looking every ``interval`` seconds of the monotonic time it is called with."""
+    """Checks for a file every ``interval`` seconds of the monotonic time of its calls."""
 
     def __init__(self, path: Path, interval: float) -> None:
         self._path, self._interval = path, interval
         self._polled_at = float("-inf")
 
     def __call__(self, now: float) -> bool:
-        """Return whether the file was there at this look; False between looks."""
+        """Return whether the file exists at this check; False between checks."""
         if now - self._polled_at < self._interval:
             return False
         self._polled_at = now

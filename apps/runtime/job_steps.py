@@ -1,4 +1,4 @@
-"""Steps of a batch job: what a launch line started on other nodes, and how to end it."""
+"""Ends steps of a batch job: the processes of a launch line on other nodes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ CANCEL_SECONDS = 30.0
 
 
 def end_step(folder: Path, cancel: Sequence[str]) -> bool:
-    """End the step of the attempt in ``folder``; return whether the batch system was asked to.
+    """Ask the batch system to end the step of the attempt in ``folder``; return whether a request was sent.
 
-    Killing the launch line does not do it: the ranks belong to daemons on their nodes. A batch system that does
-    not answer in time is left alone; the step ends with its job at the latest.
+    Killing the launch line does not end the step, since the ranks belong to daemons on their nodes. If the batch system
+    does not answer in time, the step ends with its job at the latest.
 
     Parameters
     ----------
     folder
-        The attempt's.
+        Folder of the attempt.
     cancel
-        Command; ``{step}`` in it is replaced. Empty: there is no such command here.
+        Command; ``{step}`` in it is replaced. Empty: the site has no such command.
     """
     try:
         step = (folder / STEP_FILE).read_text(encoding="ascii").strip()

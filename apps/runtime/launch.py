@@ -18,42 +18,43 @@ from gfm_pipeline.core.processes import RUN
 
 @dataclass(frozen=True)
 class Launch:
-    """What to run, and its bounds.
+    """A program and its limits.
 
     Parameters
     ----------
     module
-        Run as ``python -m``.
+        Module for ``python -m``.
     folder
-        The attempt's, with its spec.
+        Folder of the attempt, with its spec.
     deadline_seconds
-        Longest wall time; then the program is asked to leave, and SIGKILL after the grace.
+        Longest wall time; then the wrapper asks the program to end, and sends SIGKILL after the grace.
     environment
         Variables to set.
     heartbeat_timeout_seconds
         Longest time without a heartbeat; then SIGKILL.
     grace_seconds
-        Between the request to leave and SIGKILL: time to save a checkpoint.
+        Time between the request to end and SIGKILL, to save a checkpoint.
     log_bytes
-        Kept of each of standard output and standard error.
+        Bytes kept of each of standard output and standard error.
     line
         Launch line of a task of several nodes (``srun ...``), before the interpreter.
     shim
-        Module between the interpreter and the program, which gives each rank its number and its GPU.
+        Module between the interpreter and the program; it gives each rank its number and its GPU.
     spec
-        Name of the program's spec in the folder, its only argument; None: it takes none.
+        Name of the program's spec in the folder, its only argument; None: no argument.
     cancel
-        Command that ends what the launch line started on other nodes; ``{step}`` is its number. Killing the line
-        itself does not.
+        Command that ends the processes of the launch line on other nodes; ``{step}`` is its number. Killing the line
+        itself does not end them.
     expects
-        Files that the driver or another task wrote, which the program reads: waited for.
+        Files from the driver or another task that the program reads; the wrapper waits for them.
     visible_seconds
-        The longest such wait, for file systems that show what other hosts write late.
+        Longest wait for them, for file systems that show files from other hosts late.
     unanswered
-        Regular expression for what the launch line says when the batch system does not answer it, so that nothing was
-        started. It is then started again for a while: the program has not failed, its attempt is not used up.
+        Regular expression for the message of the launch line when the batch system does not answer and nothing has
+        started. The wrapper then repeats the launch for a while: the program has not failed, and the attempt is not
+        used up.
     energy
-        How the energy is counted: here, or with a launch line by the first rank of each node; None: it is not.
+        How to count energy: here, or with a launch line by the first rank of each node; None: no counting.
     """
 
     module: str
@@ -79,7 +80,7 @@ def command_line(launch: Launch) -> list[str]:
     ``env`` sets variables without this process reading its own; ``setpriv --pdeathsig`` ends the program
     when its worker dies, so that a killed driver leaves nothing running.
     """
-    # A launch line that is killed leaves its ranks behind; one that is asked to end takes them along.
+    # Killing a launch line leaves its ranks running; asking it to end also ends them.
     death = "TERM" if launch.line else "KILL"
     guard = ["setpriv", "--pdeathsig", death, "--"] if shutil.which("setpriv") else []
     set_here = dict(launch.environment)
@@ -93,8 +94,8 @@ def command_line(launch: Launch) -> list[str]:
 
 
 def request_of(launch: Launch) -> signal.Signals:
-    """Return the signal that asks a program to save and leave.
+    """Return the signal that asks a program to save and end.
 
-    srun answers SIGTERM by killing its ranks at once; SIGUSR1 it passes on to them.
+    After SIGTERM, srun kills its ranks at once; it passes SIGUSR1 on to them.
     """
     return signal.SIGUSR1 if launch.line else signal.SIGTERM

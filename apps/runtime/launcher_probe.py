@@ -1,8 +1,8 @@
 """Records the resources that the launcher gives each rank.
 
-Started once per rank as ``python -m gfm_pipeline.apps.runtime.launcher_probe SPEC.json``, by a launch line without
-`gfm_pipeline.apps.runtime.rank` in between: that one refuses a binding that is not the site's, and here the binding is
-to be seen. Writes ``looks/NAME.json``, one file per rank.
+A launch line starts ``python -m gfm_pipeline.apps.runtime.launcher_probe SPEC.json`` once per rank, without
+`gfm_pipeline.apps.runtime.rank` in between, because the latter refuses a binding other than the site's, and the probe
+records the actual binding. It writes ``looks/NAME.json``, one file per rank.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ VIEWS_FOLDER = "looks"
 
 @dataclass(frozen=True)
 class LauncherProbeSpec:
-    """Names of the variables the site says the launcher sets."""
+    """Names of the launcher's variables according to the site."""
 
     rank_variable: str
     local_rank_variable: str
@@ -32,10 +32,9 @@ class LauncherProbeSpec:
 
 @dataclass(frozen=True)
 class LauncherView:
-    """What one rank finds before anything of ours has touched it.
+    """The state of one rank before any change by this project.
 
-    ``rank`` and ``local_rank`` are None where the site's variables hold no number; ``numbers`` are variables that
-    might be meant instead.
+    ``rank`` and ``local_rank`` are None if the site's variables hold no number; ``numbers`` are possible alternatives.
     """
 
     node: str
@@ -47,7 +46,7 @@ class LauncherView:
 
 
 def launcher_view(spec: LauncherProbeSpec, environ: Mapping[str, str]) -> LauncherView:
-    """Return what this process finds."""
+    """Return the view of this process."""
     rank, local_rank = (_number(environ, name) for name in (spec.rank_variable, spec.local_rank_variable))
     names = () if rank is not None and local_rank is not None else sorted(environ)
     return LauncherView(
@@ -70,7 +69,7 @@ def _number(environ: Mapping[str, str], name: str) -> int | None:
 
 
 def main(arguments: list[str], folder: Path) -> int:
-    """Write down what this rank finds."""
+    """Write the view of this rank."""
     found = launcher_view(read_record(LauncherProbeSpec, Path(arguments[0])), os.environ)
     place = folder / VIEWS_FOLDER
     place.mkdir(exist_ok=True)

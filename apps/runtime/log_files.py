@@ -10,16 +10,16 @@ from pathlib import Path
 
 
 class BoundedLog:
-    """Takes what a program writes; keeps the first and the last half of ``limit`` bytes.
+    """Stores the output of a program; keeps the first and the last half of ``limit`` bytes.
 
-    The head goes to ``path`` as it comes. What follows fills two files in turn, each a quarter of ``limit``
-    at most, so that the newest lines are on disk when a process dies; `close` joins them to the head with a note of
-    how much was left out. A disk that refuses costs log, never the program: its output is still taken.
+    The head goes to ``path`` directly. Later output fills two files in turn, each at most a quarter of ``limit``, so
+    that the newest lines are on disk when a process dies. `close` joins them to the head with a note on the omitted
+    amount. If the disk refuses, log lines are lost, but the program continues and its output is still read.
 
     Parameters
     ----------
     path
-        The log; parts lie beside it as ``<name>.0`` and ``<name>.1`` until it is closed.
+        The log; its parts are ``<name>.0`` and ``<name>.1`` in the same folder until it is closed.
     limit
         Bytes kept.
     """
@@ -30,13 +30,13 @@ class BoundedLog:
         self._parts = [path.with_name(f"{path.name}.{k}") for k in (0, 1)]
         self._stream: FileIO | None = FileIO(path, "ab")
         self._room = 2 * self._quarter
-        self._turn = -1  # the part being filled; -1: the head
+        self._turn = -1  # the current part; -1: the head
         self._received = 0
         self._closed = False
         self._lock = threading.Lock()
 
     def write(self, data: bytes) -> None:
-        """Take ``data``; never raises for the disk's sake."""
+        """Store ``data``; never raises because of the disk."""
         with self._lock:
             if self._closed:
                 return
@@ -60,7 +60,7 @@ class BoundedLog:
             self._stream = FileIO(self._parts[self._turn % 2], "wb")
 
     def close(self) -> None:
-        """Join head and tail; calling it again does nothing."""
+        """Join head and tail; further calls do nothing."""
         with self._lock:
             if self._closed:
                 return
@@ -83,7 +83,7 @@ class BoundedLog:
 
 
 def pump(descriptor: int, log: BoundedLog) -> threading.Thread:
-    """Start a thread that moves all a pipe gives into ``log`` and closes the pipe at its end."""
+    """Start a thread that copies a pipe into ``log`` and closes the pipe at its end."""
 
     def move() -> None:
         with os.fdopen(descriptor, "rb", buffering=0) as pipe:

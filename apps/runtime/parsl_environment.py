@@ -6,7 +6,7 @@ import os
 
 
 def node_name() -> str:
-    """Return the name of this node as the batch system knows it, or '' where it does not say."""
+    """Return the batch system's name of this node, or ''."""
     return os.environ.get("SLURMD_NODENAME", "")
 
 

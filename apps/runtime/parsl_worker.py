@@ -15,7 +15,7 @@ from gfm_pipeline.core.contracts.attempts.launch import RankFile
 from gfm_pipeline.core.publish import storage_errors
 from gfm_pipeline.core.records import from_plain, to_plain
 
-_WARM = WarmStarter()  # of this worker; nothing is started before the first program that it is for
+_WARM = WarmStarter()  # of this worker; it starts nothing before the first suitable program
 
 
 def start_wrapper(launch: dict[str, Any], ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -26,8 +26,8 @@ def start_wrapper(launch: dict[str, Any], ranks: Sequence[dict[str, Any]]) -> di
     launch
         A `Launch`, as plain data.
     ranks
-        Plain `gfm_pipeline.sites.launch.RankFile` records, one for each slot of this node: which GPUs and cores the
-        task gets depends on the worker that happens to run it. Empty: the launch needs none, or has its own.
+        Plain `gfm_pipeline.sites.launch.RankFile` records, one per slot of this node, since the GPUs and cores of the
+        task depend on the worker that runs it. Empty: the launch needs none, or has its own.
     """
     known = from_plain(Launch, launch)
     if ranks:

@@ -1,4 +1,4 @@
-"""How every program on a compute node starts and ends; `gfm_pipeline.core.contracts.task` is the contract."""
+"""The start and end of every program on a compute node; `gfm_pipeline.core.contracts.task` is the contract."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from gfm_pipeline.core.records import read_record
 S = TypeVar("S")
 _RETRYABLE = (StorageError, NodeError, OSError)
 _NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")  # torch, CUDA, HIP, C++
-_NO_DEVICE = ("cuda error", "hip error", "xpu error", "level zero error")  # what a failing accelerator says
+_NO_DEVICE = ("cuda error", "hip error", "xpu error", "level zero error")  # messages of a failing accelerator
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # batch systems announce the end of a job by SIGUSR1
-LOST_SECONDS = 1.0  # by which a rank that lost another one leaves later: the one at fault shall be heard first
+LOST_SECONDS = 1.0  # delay of the exit of a rank that lost another one, so that the failed rank reports first
 _PERMANENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 LOG = logging.getLogger(__name__)
 
@@ -45,20 +45,20 @@ class StopRequested(Exception):
 
 @dataclass
 class Task:
-    """The attempt a program runs in: progress and signs of life go out, requests to stop come in.
+    """The attempt of a program: it sends progress and heartbeats, and receives requests to stop.
 
-    `stop_requested`, `check` and `report_progress` are signs of life by themselves; a program that uses none of them
-    for long calls `heartbeat` from its loop.
+    `stop_requested`, `check` and `report_progress` also send heartbeats; a program that does not call them for long
+    calls `heartbeat` from its loop.
 
     Attributes
     ----------
     folder
         The attempt's folder.
     interval
-        Seconds between two progress lines, two looks for the stop file, and two heartbeats.
+        Seconds between two progress lines, two checks for the stop file, and two heartbeats.
     rank
-        This process's number among those of the task. Only rank 0 writes files and looks for the stop file; a
-        program with several ranks sets it once it knows.
+        Number of this process within the task. Only rank 0 writes files and checks for the stop file; a program with
+        several ranks sets it as soon as it is known.
     """
 
     folder: Path
@@ -71,7 +71,7 @@ class Task:
     _last_heartbeat: float = field(default=float("-inf"), init=False)
 
     def request_stop(self) -> None:
-        """Ask the program to leave at its next safe point."""
+        """Ask the program to end at its next safe point."""
         self._signalled = True
 
     def heartbeat(self) -> None:
@@ -80,11 +80,11 @@ class Task:
         if self.rank > 0 or now - self._last_heartbeat < self.interval:
             return
         self._last_heartbeat = now
-        with suppress(OSError):  # a disk that refuses is met, and reported, where something is written
+        with suppress(OSError):  # errors of the disk are reported where output is written
             (self.folder / HEARTBEAT_FILE).touch()
 
     def report_saved(self, amount: float) -> None:
-        """Say how far the next attempt can go on from, in any unit that rises: graphs seen, records read."""
+        """Record the progress from which the next attempt continues, in any rising unit: graphs seen, records read."""
         if self.rank == 0:
             write_atomic(self.folder / SAVED_FILE, f"{amount!r}\n".encode())
 
@@ -104,7 +104,7 @@ class Task:
             raise StopRequested
 
     def report_progress(self, *, force: bool = False, **values: Any) -> None:
-        """Append ``values`` and the time to ``progress.jsonl``, at most once an interval unless ``force``."""
+        """Append ``values`` and the time to ``progress.jsonl``, at most once per interval unless ``force``."""
         self.heartbeat()
         now = time.monotonic()
         if self.rank > 0 or (not force and now - self._last_line < self.interval):
@@ -115,20 +115,20 @@ class Task:
         with storage_errors(path), open(path, "a", encoding="utf-8") as stream:
             stream.write(line + "\n")
 
-    # The names until 2026-11-30: programs of other packages may use them.
+    # The names until 2026-11-30, for programs of other packages.
     beat, saved, stopping, progress = heartbeat, report_saved, stop_requested, report_progress
 
 
 def run_program(spec_type: type[S], body: Callable[[S, Task], Any], argv: list[str] | None = None) -> int:
-    """Run ``body`` on the spec named on the command line and turn how it ends into files and an exit code.
+    """Run ``body`` on the spec named on the command line; convert its end to files and an exit code.
 
     Parameters
     ----------
     spec_type
         Dataclass the JSON file must fit.
     body
-        Called with the spec and the `Task`. Returns the result record, or a pair of it and the `ExitCode`
-        (a diverged training has a result too). Raises `StopRequested` after it saved what it must.
+        Called with the spec and the `Task`. Returns the result record, or a pair of it and the `ExitCode` (a diverged
+        training also has a result). Raises `StopRequested` after saving its state.
     argv
         Arguments; default those of the process.
 
@@ -166,23 +166,23 @@ def run_program(spec_type: type[S], body: Callable[[S, Task], Any], argv: list[s
             return int(ExitCode.OUT_OF_MEMORY)
         retry = isinstance(error, _RETRYABLE) and not isinstance(error, _PERMANENT)
         return int(ExitCode.RETRYABLE if retry else ExitCode.PERMANENT)
-    except Exception as error:  # the last resort of a program: whatever it is, the folder must say how it ended
-        LOG.exception("unexpected error")  # a fault of the program: its traceback belongs into the attempt's stderr
+    except Exception as error:  # the last resort of a program: after any error, the folder must record the end
+        LOG.exception("unexpected error")  # a bug of the program: its traceback goes to the attempt's stderr
         _write_error(task, error)
         if is_out_of_memory(error):
             return int(ExitCode.OUT_OF_MEMORY)
         return int(ExitCode.RETRYABLE if is_device_failure(error) else ExitCode.PERMANENT)
     finally:
         for number, handler in previous.items():
-            # the main program of a process ends now: a signal in its last moments would become its exit code
+            # the process ends now: a signal in its last moments would change its exit code
             signal.signal(number, signal.SIG_IGN if argv is None else handler)
     return int(code)
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether ``error`` says that memory ran out: Python's, NumPy's, or torch's on CPU and accelerators.
+    """Return whether ``error`` is out of memory, from Python, NumPy, or torch on CPU and accelerators.
 
-    Torch raises a plain ``RuntimeError`` on CPUs, so its text has to be looked at.
+    Torch raises a plain ``RuntimeError`` on CPUs, so this function examines its text.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
@@ -190,15 +190,15 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def is_device_failure(error: Exception) -> bool:
-    """Return whether ``error`` is an accelerator's own; another node's may do what this one could not."""
+    """Return whether ``error`` is a failure of the accelerator; the same task may work on another node."""
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _NO_DEVICE)
 
 
 def _write_error(task: Task, error: Exception) -> None:
-    """Write ``error.json``; of several ranks, the first that has something of its own to say does.
+    """Write ``error.json``; of several ranks, only the first with an error of its own writes it.
 
-    That another rank is gone is said by rank 0 only: the one that is gone may have said why, and did so before
-    its connections closed.
+    Only rank 0 reports the loss of another rank, since the lost rank may have reported the cause before its connections
+    closed.
     """
     message = error.message if isinstance(error, GFMError) else f"{type(error).__name__}: {error}"
     hint = error.hint if isinstance(error, GFMError) else None
@@ -211,5 +211,5 @@ def _write_error(task: Task, error: Exception) -> None:
     try:
         table = error.table if isinstance(error, GFMError) else None
         write_record(path, ErrorRecord(type(error).__name__, message, hint, table))
-    except (StorageError, OSError):  # the full disk that is being reported: the exit code still says it
+    except (StorageError, OSError):  # the full disk itself is the error: the exit code still reports it
         sys.stderr.write(f"{message}\n")

@@ -1,4 +1,4 @@
-"""Programs that answer a question of the command line: JSON in on standard input, JSON out, no file written."""
+"""Programs that answer a request of the command line: JSON on standard input, JSON on standard output, no files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gfm_pipeline.core.errors import GFMError, plain_error
 from gfm_pipeline.core.records import from_plain, to_plain
 
 S = TypeVar("S")
-INTERRUPTED = 130  # exit code, by the custom of shells: 128 + SIGINT
+INTERRUPTED = 130  # exit code by convention of shells: 128 + SIGINT
 
 
 def answer_query(spec_type: type[S], body: Callable[[S], Any]) -> int:
-    """Call ``body`` with the question and write its answer, or the error in its place, as one JSON object.
+    """Call ``body`` with the request and write its answer, or the error instead, as one JSON object.
 
-    Whatever libraries print meanwhile goes to standard error.
+    Output of libraries goes to standard error.
 
     Returns
     -------
@@ -33,7 +33,7 @@ def answer_query(spec_type: type[S], body: Callable[[S], Any]) -> int:
         except GFMError as error:
             result = plain_error(error)
             code = error.exit_code
-        except KeyboardInterrupt:  # the command that asked was interrupted too, and says so
+        except KeyboardInterrupt:  # the calling command was interrupted too, and reports it
             return INTERRUPTED
         out.write(json.dumps(result, allow_nan=False))
     return code

@@ -1,13 +1,13 @@
 """Runs one rank of a task: ``python -m gfm_pipeline.apps.runtime.rank MODULE SPEC``, in the attempt's folder.
 
-Started once a rank by srun or mpiexec. It takes the rank's number from the launcher's variables, gives the program
-its GPU, cores and environment as ``launch.json`` says, and stays as its parent: signals are passed on, and the exit
-code is the program's.
+srun or mpiexec starts this once per rank. It reads the rank's number from the launcher's variables, and gives the
+program its GPU, cores and environment from ``launch.json``. It stays as the parent of the program, passes signals on,
+and returns the program's exit code.
 
 Launchers have exit codes of their own (the highest, 1, that of a rank they killed because another had failed), so the
-first rank that fails says so in ``verdict``, which the task wrapper reads. Rank 0 speaks for all when the task
-diverged or was stopped: the others leave with 0, and it leaves last, because srun with ``--kill-on-bad-exit``
-kills whatever is still there when the first leaves with anything else.
+first rank that fails records this in ``verdict`` for the task wrapper. When the task diverged or was stopped, rank 0
+reports it for all ranks: the others exit with 0, and rank 0 exits last, because srun with ``--kill-on-bad-exit`` kills
+all remaining ranks when the first exits with another code.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from gfm_pipeline.core.errors import ConfigError, GFMError
 from gfm_pipeline.core.publish import write_atomic
 from gfm_pipeline.core.visibility import START_SECONDS, wait_for
 
-LAST_SECONDS = 2.0  # by which rank 0 leaves after the others
+LAST_SECONDS = 2.0  # delay of the exit of rank 0 after the others
 CANCEL_SECONDS = 60.0  # for the command that ends the step
 
 
 def cancel_step(command: Sequence[str], step: str | None) -> None:
-    """Run the site's command that ends a whole step; whether it works shows in what the batch system says."""
+    """Run the site's command that ends a whole step; the batch system reports whether it worked."""
     line = [part.replace("{step}", step or "") for part in command]
     if not line or (step is None and any("{step}" in part for part in command)):
         return
@@ -59,16 +59,16 @@ def cancel_step(command: Sequence[str], step: str | None) -> None:
 
 
 def run_rank(module: str, spec: str, folder: Path, environ: Mapping[str, str], signals: Signals) -> int:
-    """Run the rank this process is, and return its exit code.
+    """Run the rank of this process, and return its exit code.
 
     Raises
     ------
     GFMError
-        When the rank cannot have what the site gives it, or its folder is damaged.
+        When the rank cannot get the site's resources, or its folder is damaged.
     """
     wait_for([folder / LAUNCH_FILE], START_SECONDS)
     file = RankFile.read(folder)
-    wait_for(map(Path, file.expects), file.visible_seconds)  # what never comes the program reports
+    wait_for(map(Path, file.expects), file.visible_seconds)  # the program reports files that never appear
     seat = assignment_of(file, environ)
     environment = rank_environment(environ, file, seat)
     bind_cores(file, seat)
@@ -90,7 +90,7 @@ def run_rank(module: str, spec: str, folder: Path, environ: Mapping[str, str], s
 
 
 def record_failure(folder: Path, code: int, seat: RankAssignment, ranks: int) -> int:
-    """Return what this rank tells its launcher of its program's exit code, and when."""
+    """Return the exit code for the launcher, and the delay before it."""
     if code in TOGETHER and seat.rank > 0:
         return int(ExitCode.OK)
     if code:
@@ -103,8 +103,8 @@ def record_failure(folder: Path, code: int, seat: RankAssignment, ranks: int) ->
 def main(arguments: Sequence[str], folder: Path, environ: Mapping[str, str]) -> int:
     """Run this rank to its end and return its exit code.
 
-    A rank of a group leaves with 0 however its task ended, which is in that task's folder: for the launcher a failed
-    rank would be the end of all tasks.
+    A rank of a group always exits with 0, because the launcher would end all tasks after a failed rank. The folder of
+    its task records the actual end.
     """
     signals = Signals()
     try:

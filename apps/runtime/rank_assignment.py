@@ -1,9 +1,8 @@
 """Assignment of one rank: its number, one GPU, its cores, and its program.
 
 `gfm_pipeline.apps.runtime.rank` (one process per rank, started by srun or mpiexec) and
-`gfm_pipeline.apps.runtime.spawn` (all ranks of
-one node) differ in who starts them; everything else is here. Nothing is done to the environment of this process:
-each program gets one of its own.
+`gfm_pipeline.apps.runtime.spawn` (all ranks of one node) differ in their starter; this module holds their common part.
+It does not change the environment of this process: each program gets its own.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from gfm_pipeline.sites.cores import format_cores, parse_cores
 
 @dataclass(frozen=True)
 class RankAssignment:
-    """Where a rank is.
+    """The place of a rank.
 
     Parameters
     ----------
     rank
         Its number in the task.
     local_rank
-        Its number among the ranks of its launch on its node: which GPU and which cores are its own.
+        Its number among the ranks of its launch on its node; it determines its GPU and its cores.
     host
         The node's name, for messages.
     """
@@ -50,17 +49,17 @@ def visible_gpu(file: RankFile, seat: RankAssignment, visible: str | None) -> st
     Parameters
     ----------
     file
-        What the site gives each rank.
+        The site's resources for each rank.
     seat
         Which rank.
     visible
-        The variable as it is now: a list of GPUs, or nothing, which stands for all.
+        Current value of the variable: a list of GPUs; None means all GPUs.
 
     Raises
     ------
     ConfigError
-        When the rank sees exactly one GPU and it is not the site's, or several without the site's among them. To go
-        on would be worse: two ranks on one GPU, or far from its cores, run at half speed and nobody notices.
+        When the rank sees exactly one GPU other than the site's, or several without the site's. Continuing would be
+        worse: two ranks on one GPU, or a rank far from its GPU, run at half speed unnoticed.
     """
     if file.visible_variable is None or not file.rank_gpus:
         return None
@@ -88,18 +87,18 @@ def rank_environment(
     Parameters
     ----------
     base
-        The starter's.
+        Environment of the starter.
     file
-        What to remove, set and mask.
+        Variables to remove, set and mask.
     seat
         Which rank.
     port
-        Where the ranks meet, when it is not the one in ``file``.
+        Port where the ranks meet, if different from that in ``file``.
 
     Raises
     ------
     ConfigError
-        When the rank does not see the GPU the site gives it, or there is no such rank.
+        When the rank does not see the site's GPU for it, or the rank does not exist.
     """
     if not 0 <= seat.rank < file.ranks:
         raise ConfigError(f"There is a rank {seat.rank} on {seat.host}, and the task has {file.ranks} ranks.")
@@ -119,12 +118,12 @@ def rank_environment(
 
 
 def bind_cores(file: RankFile, seat: RankAssignment) -> None:
-    """Keep this process, and what it starts from now on, on the cores of one rank, if that is ours to do.
+    """Bind this process and its future children to the cores of one rank, unless the launcher binds.
 
     Raises
     ------
     ConfigError
-        When the system does not let it have all of them.
+        When the system does not allow all of these cores.
     """
     if not (file.bind and file.rank_cores and hasattr(os, "sched_setaffinity")):
         return
@@ -137,7 +136,7 @@ def bind_cores(file: RankFile, seat: RankAssignment) -> None:
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, expected)
-    except OSError:  # none of them
+    except OSError:  # no such core is allowed
         had = before
     else:
         had = os.sched_getaffinity(0)
@@ -152,7 +151,7 @@ def bind_cores(file: RankFile, seat: RankAssignment) -> None:
 def start_program(
     module: str, arguments: list[str], environment: Mapping[str, str], folder: Path
 ) -> subprocess.Popen[bytes]:
-    """Start ``python -m module arguments`` in ``folder``; it dies with this process where the system can do that."""
+    """Start ``python -m module arguments`` in ``folder``; if the system supports it, it dies with this process."""
     guard = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
     return subprocess.Popen(
         [*guard, *module_command(module, *arguments)],
@@ -163,12 +162,12 @@ def start_program(
 
 
 def assignment_of(file: RankFile, environ: Mapping[str, str]) -> RankAssignment:
-    """Return where the launcher says this process is.
+    """Return the place of this process according to the launcher.
 
     Raises
     ------
     ConfigError
-        When the launcher's variables are not what the site says.
+        When the launcher's variables differ from the site's description.
     """
     host = socket.gethostname()
     numbers = []
@@ -184,9 +183,9 @@ def assignment_of(file: RankFile, environ: Mapping[str, str]) -> RankAssignment:
 
 
 def refuse(folder: Path, error: GFMError | OSError) -> int:
-    """Write what a starter of ranks met into ``error.json`` and on standard error, and return the exit code.
+    """Write an error of a starter of ranks to ``error.json`` and standard error, and return the exit code.
 
-    The first rank's sentence stays: those after it usually say the same.
+    The error of the first rank stays; later ones are usually the same.
     """
     known = isinstance(error, GFMError)
     message = error.message if isinstance(error, GFMError) else f"{type(error).__name__}: {error}"
@@ -196,11 +195,11 @@ def refuse(folder: Path, error: GFMError | OSError) -> int:
         if not (folder / ERROR_FILE).exists():
             write_record(folder / ERROR_FILE, record)
     except (GFMError, OSError):
-        pass  # the disk refuses: standard error has it
+        pass  # the disk refuses: standard error has the message
     return int(ExitCode.PERMANENT if known else ExitCode.RETRYABLE)
 
 
 def step_of(environ: Mapping[str, str]) -> str | None:
-    """Return the batch system's number of the step this process is in, or None where it has none."""
+    """Return the batch system's number of this process's step, or None."""
     job, step = environ.get("SLURM_JOB_ID"), environ.get("SLURM_STEP_ID")
     return f"{job}.{step}" if job and step else None

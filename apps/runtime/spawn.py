@@ -1,8 +1,8 @@
 """Starts all ranks of a task on this node: ``python -m gfm_pipeline.apps.runtime.spawn MODULE SPEC``, in its folder.
 
-Used for tasks that have one node or a part of one: no srun, so no load on the batch system and nothing to bind
-around. The task wrapper starts this in place of the program; ``launch.json`` says how many ranks there are and what
-each is given. When one rank fails the others are ended. The exit code is that of the rank that failed first.
+This serves tasks on one node or a part of one. It needs no srun, so there is no load on the batch system and no binding
+to work around. The task wrapper starts this in place of the program; ``launch.json`` describes the ranks and their
+resources. When one rank fails, this ends the others. The exit code is that of the first failed rank.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from gfm_pipeline.core.contracts.attempts.launch import RankFile
 from gfm_pipeline.core.contracts.attempts.records import TOGETHER, ExitCode
 from gfm_pipeline.core.errors import ConfigError, GFMError
 
-GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL of the others once a rank has failed
-TOGETHER_SECONDS = 60.0  # for the others to leave by themselves after a rank left as all of them should
+GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL of the others after a rank has failed
+TOGETHER_SECONDS = 60.0  # for the others to exit by themselves after a rank exited with a code that all should have
 
 RankProcess = subprocess.Popen[bytes]
 
 
 class Ending:
-    """Says when ranks that are left must go: a pure matter of exit codes and times, apart from the processes."""
+    """Decides when the remaining ranks must end, from exit codes and times only."""
 
     def __init__(self) -> None:
         self.code = 0
@@ -44,18 +44,18 @@ class Ending:
         self._terminated = False
 
     def poll(self, codes: Sequence[int | None], now: float) -> signal.Signals | None:
-        """Return the signal to send to those left, if any.
+        """Return the signal to send to the remaining ranks, if any.
 
         Parameters
         ----------
         codes
-            Exit codes of the ranks; None: still there.
+            Exit codes of the ranks; None: still running.
         now
             Monotonic time, seconds.
         """
         failed = [code for code in codes if code]
         if failed and not self.code:
-            # "Lost another rank" is the consequence: whatever else is found beside it is the cause.
+            # "Lost another rank" is a consequence: any other error is the cause.
             self.code = min(failed, key=lambda code: code == ExitCode.RETRYABLE)
             self._terminate_at = now + (TOGETHER_SECONDS if self.code in TOGETHER else 0.0)
             self._kill_at = self._terminate_at + GRACE_SECONDS
@@ -68,19 +68,19 @@ class Ending:
 
 
 def free_port() -> int:
-    """Return a port of this machine that nobody listens on now."""
+    """Return an unused port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def start_ranks(module: str, spec: str, file: RankFile, folder: Path, environ: Mapping[str, str]) -> list[RankProcess]:
-    """Start every rank, each on its cores; none when one of them is refused.
+    """Start every rank on its cores; start none when one of them is refused.
 
     Raises
     ------
     ConfigError
-        When a rank cannot have what the site gives it.
+        When a rank cannot get the site's resources.
     """
     if file.ranks > file.ranks_per_node:
         raise ConfigError(f"The task has {file.ranks} ranks, and {file.ranks_per_node} fit on one node.")
@@ -91,9 +91,9 @@ def start_ranks(module: str, spec: str, file: RankFile, folder: Path, environ: M
     children: list[RankProcess] = []
     try:
         for seat, environment in zip(seats, environments, strict=True):
-            bind_cores(file, seat)  # inherited by the child from its first moment, unlike a binding from outside
+            bind_cores(file, seat)  # the child inherits the binding from its start, unlike a later binding from outside
             children.append(start_program(module, [spec], environment, folder))
-    except BaseException:  # whatever it is, Ctrl-C too: no rank may outlive this process; raised again
+    except BaseException:  # any exception, including Ctrl-C: no rank may outlive this process; raised again
         _end(children)
         raise
     finally:

@@ -1,4 +1,4 @@
-"""How a starter of programs waits for them: signals passed on, signs of life watched, exit codes as in shells."""
+"""Waits for programs: passes signals on, watches heartbeats, and returns exit codes as in shells."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from gfm_pipeline.core.contracts.attempts.records import shell_code
 from gfm_pipeline.core.visibility import modified
 
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 30.0  # for a program to save and leave once nobody waits for it any more
+GRACE_SECONDS = 30.0  # for a program to save and end after its starter is gone
 FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Signals:
-    """Keeps SIGTERM and SIGUSR1 that come to this process, to be passed on from its loop."""
+    """Stores SIGTERM and SIGUSR1 of this process, for its loop to pass on."""
 
     def __init__(self) -> None:
         self._received: list[int] = []
@@ -31,12 +31,12 @@ class Signals:
         self._received.append(number)
 
     def drain(self) -> Iterator[int]:
-        """Yield what came since the last look."""
+        """Yield the signals since the last call."""
         while self._received:
             yield self._received.pop(0)
 
     def ignore(self) -> None:
-        """Let none change what is decided: a signal in the last moments would become the exit code."""
+        """Ignore further signals, since a signal in the last moments would change the exit code."""
         for number in FORWARDED:
             signal.signal(number, signal.SIG_IGN)
 
@@ -54,9 +54,10 @@ def exit_code_of(child: subprocess.Popen[bytes]) -> int | None:
 
 
 class WrapperHeartbeat:
-    """Says whether the process that should touch a file has stopped doing so.
+    """Detects that a process has stopped touching its file.
 
-    ``now`` is monotonic, and file times are only compared. With ``must_appear`` a file that never comes counts, too.
+    ``now`` is monotonic, and file times are only compared with each other. With ``must_appear``, a file that never
+    appears also counts.
     """
 
     def __init__(self, path: Path, patience: float, now: float, *, must_appear: bool = True) -> None:
@@ -65,7 +66,7 @@ class WrapperHeartbeat:
         self._changed = self._polled_at = now
 
     def lost(self, now: float) -> bool:
-        """Return whether the file has been as it is, or missing, for longer than the patience."""
+        """Return whether the file has been unchanged, or missing, for longer than the patience."""
         if now - self._polled_at >= self.patience / 20:
             self._polled_at = now
             modified_at = modified(self.path)
@@ -80,9 +81,9 @@ def supervise(
     over: Callable[[float], bool] | None,
     on_poll: Callable[[], None] = lambda: None,
 ) -> int | None:
-    """Wait for the program and pass signals on; return its exit code, or None once ``over`` says so of the time.
+    """Wait for the program and pass signals on; return its exit code, or None when ``over`` is true of the time.
 
-    ``on_poll`` is called in between.
+    It calls ``on_poll`` in between.
     """
     clock = LivedTime()
     while True:
@@ -98,7 +99,7 @@ def supervise(
 
 
 def end_program(child: subprocess.Popen[bytes], grace: float = GRACE_SECONDS) -> None:
-    """Ask a program to leave, and kill it after the grace."""
+    """Ask a program to end, and kill it after the grace."""
     send(child, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         child.wait(grace)

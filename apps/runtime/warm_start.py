@@ -1,17 +1,17 @@
-"""Programs that start with their libraries imported: forked from a process that has done that and nothing else.
+"""Starts programs with imported libraries, by forking a process that has only imported them.
 
-Importing torch and what surrounds it takes some four seconds of processor time a trial, as much as a short rung trains.
-So a worker keeps a server beside it, started with the environment of its programs::
+Importing torch and related packages takes about four seconds of processor time per trial, as much as a short rung
+trains. So a worker keeps a server, started with the environment of its programs::
 
     python -m gfm_pipeline.apps.runtime.warm_start SOCKET
 
-It imports the modules of `WARM`, and waits. For each program the worker sends the attempt's folder and both ends of its
-output; the server forks, and its child becomes the program, as ``python -m`` would make it. Everything else stays as it
-is for a program that is started anew: a session and process group of its own, a parent-death signal (the program ends
-with the server, and the server with the worker), signals, exit code, and the libraries' threads, devices and seeds, for
-the server has one thread and has used none of them; NumPy's own algebra keeps to one thread. What cannot be started so
-is started anew: programs with a launch line or several ranks, those of other packages, and all of them where the server
-does not get ready or does not answer.
+The server imports the modules of `WARM`, and waits. For each program the worker sends the attempt's folder and both
+ends of its output. The server forks, and its child becomes the program, as with ``python -m``. Everything else is as
+for a newly started program: its own session and process group, a parent-death signal (the program ends with the server,
+and the server with the worker), signals, exit code, and the libraries' threads, devices and seeds, because the server
+has one thread and has not used them. NumPy's own algebra is limited to one thread. Other programs are started anew:
+programs with a launch line or several ranks, programs of other packages, and all programs if the server does not get
+ready or does not answer.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 SERVER = "gfm_pipeline.apps.runtime.warm_start"
-# Programs that are started so, and the module each runs: it is imported, with all that it needs, before the first fork.
+# Programs with warm start, and the module of each: the server imports it, with its dependencies, before the first fork.
 WARM: Mapping[str, str] = {
     "gfm_pipeline.apps.train": "gfm_pipeline.apps.train.__main__",
     "gfm_pipeline.apps.calibrate.predict": "gfm_pipeline.apps.calibrate.predict",
     "gfm_pipeline.apps.calibrate.fit": "gfm_pipeline.apps.calibrate.fit",
 }
-READY_SECONDS = 30.0  # for the server to import everything; a program that waited so long is started anew
+READY_SECONDS = 30.0  # for the server to import everything; after this wait a program is started anew
 ANSWER_SECONDS = 10.0  # for the server to fork
 POLL_SECONDS = 0.02
 _MESSAGE = 1 << 16  # bytes
@@ -50,27 +50,27 @@ _DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
 
 
 class StartedProgram(Protocol):
-    """A program that was started; `subprocess.Popen` is one."""
+    """The interface of a started program; `subprocess.Popen` implements it."""
 
     @property
     def pid(self) -> int:
-        """Its process, which leads a group."""
+        """Number of its process, which leads a group."""
 
     @property
     def returncode(self) -> int | None:
-        """How it ended, as minus a signal or its exit code; None: not known yet."""
+        """Its end: minus a signal, or its exit code; None: not known yet."""
 
     def poll(self) -> int | None:
         """Look whether it has ended, and return how."""
 
     def wait(self) -> int:
-        """Wait for its end, and return how it ended; its process number is free afterwards."""
+        """Wait for its end and return it; its process number is free afterwards."""
 
 
 class WarmProgram:
-    """A program that a server forked.
+    """A program forked by a server.
 
-    Its number stays its own until `wait`: until then its group can be killed without meeting another one.
+    Its process number stays reserved until `wait`, so its group can be killed safely until then.
     """
 
     def __init__(self, pid: int, server: WarmServer) -> None:
@@ -84,7 +84,7 @@ class WarmProgram:
         if self.returncode is None:
             reply = self._server.receive(0.0)
             if reply is not None:
-                self.returncode = int(reply) if reply else -signal.SIGKILL  # it ends with its server
+                self.returncode = int(reply) if reply else -signal.SIGKILL  # the program ends with its server
         return self.returncode
 
     def wait(self) -> int:
@@ -98,12 +98,12 @@ class WarmProgram:
 
 
 class WarmServer:
-    """The server of a worker, from the worker's side.
+    """A worker's handle of its server.
 
     Parameters
     ----------
     command
-        Returns the command line that starts it, from its argument: the number of the socket it inherits.
+        Returns the command line of the server from the number of the socket that it inherits.
     """
 
     def __init__(self, command: Callable[[str], list[str]]) -> None:
@@ -121,7 +121,7 @@ class WarmServer:
             )
 
     def receive(self, seconds: float) -> bytes | None:
-        """Return the next message, None when none comes in time, and nothing (b"") when the server is gone."""
+        """Return the next message; None when none arrives in time, b"" when the server is gone."""
         try:
             if not select.select([self._socket], [], [], seconds)[0]:
                 return None
@@ -130,7 +130,7 @@ class WarmServer:
             return b""
 
     def send(self, message: bytes) -> None:
-        """Send a message; a server that is gone gets none."""
+        """Send a message, unless the server is gone."""
         with suppress(OSError):
             self._socket.send(message)
 
@@ -140,7 +140,7 @@ class WarmServer:
         return self._process.poll() is not None
 
     def ready(self, seconds: float) -> bool:
-        """Return whether everything is imported, by now or within so many seconds."""
+        """Return whether all imports are done, now or within a number of seconds."""
         if not self._ready:
             self._ready = self.receive(seconds) == b"ready"
         return self._ready
@@ -153,9 +153,9 @@ class WarmServer:
         module, arguments
             As of ``python -m``.
         folder
-            Where it works.
+            Working folder of the program.
         output
-            Where its standard output and standard error go: open files.
+            Open files for its standard output and standard error.
         """
         job = json.dumps({"module": module, "folder": folder, "arguments": arguments}).encode()
         try:
@@ -166,7 +166,7 @@ class WarmServer:
         return WarmProgram(int(reply), self) if reply else None
 
     def close(self) -> None:
-        """End the server, and with it the program it forked last."""
+        """End the server, and with it its last program."""
         self._socket.close()
         with suppress(ProcessLookupError):
             self._process.kill()
@@ -174,7 +174,7 @@ class WarmServer:
 
 
 class WarmStarter:
-    """Starts a worker's programs from a server, as far as that can be done; one at a time."""
+    """Starts a worker's programs from a server where possible; one at a time."""
 
     def __init__(self) -> None:
         self._server: WarmServer | None = None
@@ -189,14 +189,15 @@ class WarmStarter:
         command: Callable[[str], list[str]],
         output: tuple[int, int],
     ) -> WarmProgram | None:
-        """Start a program with its libraries imported; None: it is to be started anew.
+        """Start a program with imported libraries; None: the caller must start it anew.
 
         Parameters
         ----------
         module, folder, arguments, output
             As of `WarmServer.start`.
         environment
-            What is set for the program: another one needs another server, for libraries read it when they are loaded.
+            Variables of the program. Another environment needs another server, since libraries read it when they are
+            loaded.
         command
             As of `WarmServer`.
         """
@@ -211,7 +212,7 @@ class WarmStarter:
             server, patience = (
                 WarmServer(command),
                 READY_SECONDS,
-            )  # the imports are waited for once: they are its own too
+            )  # wait for the imports once: the program needs them anyway
             self._server, self._environment = server, dict(environment)
         if not server.ready(patience):
             return None
@@ -228,14 +229,14 @@ class WarmStarter:
 
 
 def main(number: int) -> None:
-    """Import everything, then fork a program whenever one is asked for; in the child this returns when it is to run."""
+    """Import everything, then fork a program per request; in the child this returns, and the program runs."""
     with socket.socket(fileno=number) as connection:
         for name in WARM.values():
             importlib.import_module(name)
         if not safe_to_fork():
             return
         gc.collect()
-        gc.freeze()  # shared pages stay shared
+        gc.freeze()  # keeps shared pages shared
         connection.send(b"ready")
         while True:
             message, output, _, _ = socket.recv_fds(connection, _MESSAGE, 2)
@@ -262,7 +263,7 @@ def safe_to_fork() -> bool:
 
 
 def _serve_program(connection: socket.socket, program: int) -> None:
-    """Wait for a program's end, say how it ended, and let its number go once that was heard."""
+    """Wait for a program's end, report it, and free its process number after the worker has confirmed."""
     ended = os.waitid(os.P_PID, program, os.WEXITED | os.WNOWAIT)
     code = 0 if ended is None else ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
     connection.send(str(code).encode())
@@ -271,10 +272,10 @@ def _serve_program(connection: socket.socket, program: int) -> None:
 
 
 def _become(folder: str, output: list[int], server: int) -> None:
-    """Make a forked process what a program is when it is started anew."""
+    """Give a forked process the state of a newly started program."""
     os.setsid()
     ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != server:  # it died before the signal was asked for
+    if os.getppid() != server:  # the parent died before the request of the signal
         os._exit(1)
     for target, file in zip((1, 2), output, strict=True):
         os.dup2(file, target)
@@ -286,19 +287,19 @@ def _become(folder: str, output: list[int], server: int) -> None:
 
 
 def run(module: str, arguments: list[str]) -> NoReturn:
-    """Run a module as ``python -m`` does, and end this process as it says.
+    """Run a module as ``python -m`` does, and end this process with its exit code.
 
-    The interpreter would take some thousand modules apart, which takes as long as importing a quarter of them.
+    A normal exit would tear down some thousand modules, which takes as long as importing a quarter of them.
     """
     sys.argv[:] = [module, *arguments]
-    sys.modules.pop(WARM[module], None)  # it becomes the main module
+    sys.modules.pop(WARM[module], None)  # the module becomes the main module
     code: object = 0
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as leaving:
         code = leaving.code
     if not isinstance(code, int | None):
-        sys.exit(str(code))  # a text, which the interpreter prints
+        sys.exit(str(code))  # a text that the interpreter would print
     for thread in threading.enumerate():
         if thread is not threading.main_thread() and not thread.daemon:
             thread.join()

@@ -1,9 +1,9 @@
 """Runs one program for Parsl: own process group, parent-death signal, heartbeat, deadline, bounded logs, exit record.
 
-Parsl starts only this. It cannot cancel a running app, and does not kill what an app started when a worker
-dies, so both are done here. The engine learns how the attempt ended from ``exit.json`` and ``result.json`` in
-the attempt's folder, never from the future alone: what finished just as the driver died is adopted later.
-``docs/write-an-app.md`` says what a program must do; `gfm_pipeline.core.contracts.task` names the files.
+Parsl starts only this wrapper. Parsl cannot cancel a running app, and does not kill an app's children when a worker
+dies, so the wrapper does both. The engine reads the end of the attempt from ``exit.json`` and ``result.json`` in the
+attempt's folder, never from the future alone. So it can later adopt an attempt that finished just as the driver died.
+``docs/write-an-app.md`` describes the duties of a program; `gfm_pipeline.core.contracts.task` names the files.
 """
 
 from __future__ import annotations
@@ -45,18 +45,17 @@ from gfm_pipeline.core.records import read_record
 from gfm_pipeline.core.visibility import wait_for
 
 POLL_SECONDS = 0.1
-PULSE_SECONDS = 2.0  # between two signs of life of the wrapper, and two looks at those of the program
-PIPE_SECONDS = 2.0  # for the last output after the program's group is gone
-UNANSWERED_SECONDS = 900.0  # how long a launch line is started again while the batch system does not answer it
-AGAIN_SECONDS = 5.0  # between two of these
+PULSE_SECONDS = 2.0  # between two heartbeats of the wrapper, and two checks of the program's
+PIPE_SECONDS = 2.0  # for the last output after the end of the program's group
+UNANSWERED_SECONDS = 900.0  # how long to repeat a launch line while the batch system does not answer
+AGAIN_SECONDS = 5.0  # between two repetitions
 _TAIL_BYTES = 16_384
 
 
 def run(launch: Launch, host: str = "", warm: WarmStarter | None = None) -> ExitRecord:
-    """Run a program to its end or its bounds, and record how it ended in ``exit.json``.
+    """Run a program to its end or its limits, and record the end in ``exit.json``.
 
-    ``host`` is the name of this node, where the batch system has one of its own for it; ``warm`` starts programs that
-    are started often.
+    ``host`` is the batch system's own name of this node, if any; ``warm`` starts frequent programs.
 
     Raises
     ------
@@ -69,7 +68,7 @@ def run(launch: Launch, host: str = "", warm: WarmStarter | None = None) -> Exit
     kills = memory_kills()
     with storage_errors(folder):
         logs = [BoundedLog(folder / name, launch.log_bytes) for name in ("stdout.log", "stderr.log")]
-    wait_for(map(Path, launch.expects), launch.visible_seconds)  # what never comes the program reports
+    wait_for(map(Path, launch.expects), launch.visible_seconds)  # the program reports files that never appear
     reach(FaultPoint.WRAPPER_BEFORE_START)
     watch = AttemptMonitor(launch, clock(), clock)
     pulse = folder / WRAPPER_FILE
@@ -113,7 +112,7 @@ def _start(
     meter: AttemptMeter,
     warm: WarmStarter | None,
 ) -> int:
-    """Start the program, wait for its end, and return how it ended, as minus a signal or its exit code."""
+    """Start the program, wait for its end, and return minus a signal or its exit code."""
     outputs = [os.pipe() for _ in logs]
     try:
         child = _program(launch, (outputs[0][1], outputs[1][1]), warm)
@@ -133,7 +132,7 @@ def _start(
     finally:
         if launch.cancel and child.poll() is None:
             end_step(pulse.parent, launch.cancel)
-        _signal(child.pid, signal.SIGKILL)  # whatever the program left in its group
+        _signal(child.pid, signal.SIGKILL)  # remaining processes of the program's group
         child.wait()
         for thread in pumps:
             thread.join(PIPE_SECONDS)
@@ -141,7 +140,7 @@ def _start(
 
 
 def _program(launch: Launch, output: tuple[int, int], warm: WarmStarter | None) -> StartedProgram:
-    """Start the program with its libraries imported already, where that can be done, else anew."""
+    """Start the program with imported libraries if possible, else anew."""
     if warm is not None and not launch.line and launch.shim is None and launch.spec is not None:
 
         def server(socket: str) -> list[str]:
@@ -163,7 +162,7 @@ def _program(launch: Launch, output: tuple[int, int], warm: WarmStarter | None) 
 
 
 def _unanswered(launch: Launch, watch: AttemptMonitor, code: int, log: Path, log_size: int) -> bool:
-    """Return whether a launch line failed for want of the batch system, by what it wrote after ``log_size`` bytes."""
+    """Return whether the batch system did not answer a launch line, from its log after ``log_size`` bytes."""
     now = watch.clock()
     watch.poll(now)
     if code <= 0 or not launch.unanswered or watch.over or watch.begun or now - watch.started > UNANSWERED_SECONDS:
@@ -178,7 +177,7 @@ def _unanswered(launch: Launch, watch: AttemptMonitor, code: int, log: Path, log
 
 
 def _waited(watch: AttemptMonitor, pulse: Path) -> bool:
-    """Wait before a launch line is started again, showing life; return False when the attempt was asked to end."""
+    """Wait before a repeated launch, with heartbeats; return False when the attempt was asked to end."""
     until = watch.clock() + AGAIN_SECONDS
     while (now := watch.clock()) < until:
         with suppress(OSError):
@@ -198,17 +197,17 @@ def _size(path: Path) -> int:
 
 
 def exit_code(code: int, folder: Path) -> int:
-    """Return how the program ended, as minus a signal or its exit code.
+    """Return minus the signal that ended the program, or its exit code.
 
-    Starters of several ranks say 128 + n for signal n, and launchers such as srun what they like: then the verdict
-    that the rank which failed first left in the folder counts.
+    Starters of several ranks return 128 + n for signal n, and launchers such as srun return arbitrary codes. Then the
+    verdict of the first failed rank in the folder counts.
     """
     verdict = read_first_failure(folder) if code else None
     return signalled_code(code if verdict is None else verdict)
 
 
 def _supervise(child: StartedProgram, watch: AttemptMonitor, pulse: Path, meter: AttemptMeter) -> None:
-    """Wait for the program's end; show life, and end it when it is time."""
+    """Wait for the program's end with heartbeats, and end the program at its limits."""
     polled = float("-inf")
     while child.poll() is None:
         now = watch.clock()
@@ -217,7 +216,7 @@ def _supervise(child: StartedProgram, watch: AttemptMonitor, pulse: Path, meter:
         ):
             polled = now
             meter.poll()
-            with suppress(OSError):  # the disk's trouble, not the program's
+            with suppress(OSError):  # a fault of the disk, not of the program
                 os.utime(pulse)
             number = watch.poll(now)
             if number is signal.SIGKILL and watch.launch.cancel:
@@ -228,7 +227,7 @@ def _supervise(child: StartedProgram, watch: AttemptMonitor, pulse: Path, meter:
 
 
 def memory_kills() -> int | None:
-    """Return how many processes the kernel has killed for want of memory, in this control group or else at all."""
+    """Return how many processes the kernel has killed for lack of memory, in this control group or else in total."""
     try:
         group = Path("/proc/self/cgroup").read_text(encoding="ascii").rpartition("0::")[2].split("\n")[0]
         places = [Path("/sys/fs/cgroup" + group) / "memory.events", Path("/sys/fs/cgroup/memory.events")]
@@ -246,17 +245,17 @@ def memory_kills() -> int | None:
 
 
 def _signal(group: int, number: signal.Signals) -> None:
-    """Send a signal to the program's group; one that is to be passed on, to its leader alone."""
+    """Send a signal to the program's group; a signal to pass on goes to its leader only."""
     try:
         (os.kill if number is signal.SIGUSR1 else os.killpg)(group, number)
     except (ProcessLookupError, PermissionError):
-        return  # already gone
+        return  # already ended
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run what a JSON `Launch` says and return the exit code; a rank of a group starts its member so.
+    """Run a JSON `Launch` and return the exit code; a rank of a group starts its member this way.
 
-    SIGTERM and SIGUSR1 become the stop file: the program is asked to leave, may save, and is killed after the grace.
+    SIGTERM and SIGUSR1 become the stop file: the program is asked to end, may save, and is killed after the grace.
     """
     launch = read_record(Launch, Path(arguments[0]))
 
