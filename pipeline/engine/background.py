@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class QueryResult:
-    """What came of a question: a value, or the error it raised."""
+    """The result of a query: a value, or its error."""
 
     what: str
     value: Any = None
@@ -18,7 +18,7 @@ class QueryResult:
 
 
 class Background:
-    """Asks in a thread of its own; the driver's loop never waits for an answer."""
+    """Runs queries in a separate thread; the driver's loop never waits for an answer."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch-system")

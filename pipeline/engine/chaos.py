@@ -1,9 +1,8 @@
-"""Kills, slows and starves the tasks of a running campaign at random, for people who want to see it survive.
+"""Kills, slows and starves the tasks of a running campaign at random, to demonstrate that the campaign survives.
 
-Nothing is ever corrupted: what strikes here is what strikes a campaign of weeks anyway. Each attempt that is hit gets a
-note in its folder, and `gfm_pipeline.engine.tasks.classify` reads it, so that chaos does not use up the attempts that
-real
-trouble is given.
+Chaos never corrupts data: it causes the faults that also occur in a campaign of weeks. Each attempt that is hit gets a
+note in its folder. `gfm_pipeline.engine.tasks.classify` reads this note, so that chaos does not use up the attempts that
+are meant for real trouble.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from gfm_pipeline.core.strenum import StrEnum
 from gfm_pipeline.engine.tasks.orphans import attempts_left
 
 SLOW_SECONDS = (0.5, 3.0)
-POLL_SECONDS = 0.1  # between two looks for something that runs
+POLL_SECONDS = 0.1  # pause between searches for a running attempt
 STARVED = (FaultPoint.PUBLISH_FILLED, FaultPoint.PUBLISH_BEFORE_RENAME)
 
 
 class ChaosKind(StrEnum):
-    """What chaos does; each as likely as any other but the first, which is twice as likely."""
+    """The kinds of faults; all equally likely except the first, which is twice as likely."""
 
     KILL = "killed"  # a task's whole process group
     WORKER = "robbed of its worker"  # the Parsl worker that runs a task
@@ -52,7 +51,7 @@ class ChaosPlan:
 
     @classmethod
     def parse(cls, text: str) -> ChaosPlan:
-        """Return the plan written ``SEED:RATE``; raises `ConfigError` when that means nothing."""
+        """Return the plan from ``SEED:RATE``; raises `ConfigError` for any other text."""
         seed, _, rate = text.partition(":")
         try:
             plan = cls(int(seed), float(rate))
@@ -66,16 +65,16 @@ class ChaosPlan:
 
 
 class Chaos:
-    """Strikes from a thread while in the ``with``.
+    """Causes faults from a thread within the ``with`` block.
 
     Parameters
     ----------
     plan
-        How often.
+        Seed and rate of faults.
     paths
-        The campaign; whatever of it runs on this machine may be hit, its driver never.
+        The campaign; all of its processes on this machine may be hit, except its driver.
     say
-        Told of every fault, in a sentence.
+        Receives a sentence about every fault.
     """
 
     def __init__(self, plan: ChaosPlan, paths: CampaignPaths, notify: Callable[[str], None]) -> None:
@@ -95,7 +94,7 @@ class Chaos:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        """Let everything be, and say how much there was."""
+        """Stop, and report the number of faults."""
         self._over.set()
         self._thread.join()
         arm(None)
@@ -103,10 +102,10 @@ class Chaos:
         self._notify(f"Chaos: {self.struck.total()} tasks were hit ({summary}).")
 
     def reached(self, point: FaultPoint) -> None:
-        """Leave the driver alone."""
+        """Do nothing to the driver."""
 
     def hand_down(self, folder: Path) -> None:
-        """Have the disk refuse the first artefact of the attempt that starts in ``folder``, when that is due."""
+        """Let the disk refuse the first artefact of the attempt that starts in ``folder``, if this fault is due."""
         fault, self._starve = self._starve, None
         if fault is None:
             return
@@ -125,7 +124,7 @@ class Chaos:
                 pass
 
     def _strike(self, kind: ChaosKind) -> bool:
-        """Hit one running attempt; return False when there was none."""
+        """Hit one running attempt; return False if there is none."""
         folders = attempts_left(self._paths)
         if not folders:
             return False
@@ -136,7 +135,7 @@ class Chaos:
             return False  # it has just ended
         if kind is ChaosKind.SLOW:
             return is_alive(found.program) and self._slow(found.program.pid, folder)
-        # What an attempt was told before stays: it may be starved, and end of that just now.
+        # Keep earlier notes of an attempt: it may be starved, and end for that reason now.
         noted = (folder / CHAOS_FILE).exists()
         if not noted:
             self._note(folder, f"chaos: {kind}")

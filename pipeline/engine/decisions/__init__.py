@@ -1,1 +1,1 @@
-"""Decisions of a campaign as pure functions: what comes next, what it costs, why it would run."""
+"""Decisions of a campaign as pure functions: the next steps, their costs, and the reasons."""

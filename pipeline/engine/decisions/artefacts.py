@@ -1,7 +1,7 @@
 """Artefacts that the journal lists, and checks of their presence.
 
-A stage that is done promised its outputs; a task that starts needs its inputs. Both are looked at before anything
-rests on them: what is gone is made again, what is there but is not what the journal says is refused.
+A finished stage guarantees its outputs; a starting task needs its inputs. Both are checked before they are used:
+missing artefacts are made again, and artefacts that differ from the journal are refused.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from gfm_pipeline.engine.stages.table import stage_named
 
 
 class Role(StrEnum):
-    """What an artefact is for."""
+    """Role of an artefact."""
 
-    OUTPUT = "output"  # of a stage that is done: promised
-    NEEDED = "needed"  # its stage goes on and may rest on it
-    STEP = "step"  # on the way to an output; not needed any more
-    SUPERSEDED = "superseded"  # made under other settings than the latest
+    OUTPUT = "output"  # guaranteed output of a finished stage
+    NEEDED = "needed"  # its unfinished stage may use it
+    STEP = "step"  # an intermediate result; no longer needed
+    SUPERSEDED = "superseded"  # made under earlier settings
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A folder that the journal says was published."""
+    """A published folder in the journal."""
 
     stage: str
     key: str
@@ -46,13 +46,13 @@ class Artefact:
 
 
 def folder_of(paths: CampaignPaths, stage: StageState, task: str) -> Path | None:
-    """Return the folder a task of ``stage`` publishes; None for a stage whose package is not installed any more."""
+    """Return the folder that a task of ``stage`` publishes; None if the stage's package is no longer installed."""
     known = stage_named(stage.stage)
     return None if known is None else known.folder_of(paths.stage(stage.stage, stage.key), task)
 
 
 def artefacts(paths: CampaignPaths, state: CampaignState) -> Iterator[Artefact]:
-    """Yield every artefact the journal says exists, stage by stage."""
+    """Yield every artefact in the journal, stage by stage."""
     for stage in state.stages.values():
         promised = frozenset(output_tasks(stage))
         for name in stage.tasks:
@@ -77,18 +77,18 @@ def _artefact(
 
 
 def output_tasks(stage: StageState) -> list[str]:
-    """Return the tasks that made the outputs of a stage that is done."""
+    """Return the tasks that made the outputs of a finished stage."""
     known = stage_named(stage.stage)
     return [] if known is None or stage.outputs is None else known.output_tasks(stage)
 
 
 def check(artefact: Artefact, *, digests: bool = False) -> Manifest | None:
-    """Check an artefact against its manifest and the journal; return None when it is gone.
+    """Check an artefact against its manifest and the journal; return None for a missing artefact.
 
     Raises
     ------
     IntegrityError
-        When it is there but is not what was published.
+        When the artefact differs from the published one.
     """
     if not (artefact.folder / MANIFEST).exists():
         return None
@@ -111,14 +111,14 @@ def refusal(artefact: Artefact, error: IntegrityError, campaign: Path) -> Integr
 
 
 def lost_artefacts(context: Context, state: CampaignState, step: Step, slots: int) -> tuple[ArtefactLost, ...]:
-    """Return what is gone of all that ``step`` rests on; sizes are checked, not digests.
+    """Return the missing artefacts that ``step`` needs; checks sizes, not digests.
 
-    That is the inputs of the tasks it can start in ``slots``, and all outputs when it says that nothing is left to do.
+    These are the inputs of the tasks that it can start in ``slots``, and all outputs if nothing remains to do.
 
     Raises
     ------
     IntegrityError
-        When an artefact is there but is not what was published.
+        When an artefact differs from the published one.
     """
     wanted: dict[Path, Artefact] = {}
     if step.finished:
@@ -126,7 +126,7 @@ def lost_artefacts(context: Context, state: CampaignState, step: Step, slots: in
             stage = finished_stage(context, state, name)
             tasks = output_tasks(stage) if stage is not None else []
             wanted |= {a.folder: a for t in tasks if stage and (a := _artefact(context.paths, state, stage, t, tasks))}
-    # Most tasks read the same datasets: names are told apart before anything is looked up.
+    # Most tasks read the same datasets: remove duplicate names before any check.
     read = dict.fromkeys(name for request in step.tasks[:slots] for name in request.spec.inputs())
     folders = [Path(name) for name in read]
     wanted |= {f: a for f in folders if f not in wanted and (a := _made(context.paths, state, f))}
@@ -145,7 +145,7 @@ def _is_gone(artefact: Artefact, campaign: Path) -> bool:
 
 
 def _made(paths: CampaignPaths, state: CampaignState, folder: Path) -> Artefact | None:
-    """Return the artefact published in ``folder``, if the journal knows one."""
+    """Return the artefact in ``folder``, if the journal has one."""
     for stage in state.stages.values():
         places = paths.stage(stage.stage, stage.key)
         known = stage_named(stage.stage)
@@ -160,7 +160,7 @@ def inputs(spec: TaskSpec) -> Iterable[Path]:
 
 
 def _digest(task: TaskState | None) -> str | None:
-    """Return the digest of what a task published; None when it is not done, or left nothing (it diverged)."""
+    """Return the digest of a task's output; None if it is not done, or has no output (it diverged)."""
     if task is None or task.status is not TaskStatus.DONE or task.result is None:
         return None
     digest = task.result.get("digest")

@@ -1,4 +1,4 @@
-"""The limits of a workflow's budget: which there are, which a stage is under, and whether one was raised."""
+"""The limits of a workflow's budget: all limits, the limits of a stage, and raised limits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def limits(workflow: WorkflowModel) -> Iterator[tuple[str, str, str, float]]:
 
 
 def in_force(workflow: WorkflowModel, stage: str) -> dict[str, float]:
-    """Return the limits that a stage is under, by their keys."""
+    """Return the limits of a stage, by their keys."""
     found = {key: amount for key, name, _, amount in limits(workflow) if name in ("", stage)}
     if workflow.budget.trials is not None:
         found["budget.trials"] = float(workflow.budget.trials)
@@ -32,6 +32,6 @@ def in_force(workflow: WorkflowModel, stage: str) -> dict[str, float]:
 
 
 def raised(workflow: WorkflowModel, curtailed: StageCurtailed, stage: str) -> bool:
-    """Return whether one of the limits under which a stage was cut short is higher now, or gone."""
+    """Return whether one of the limits that ended a stage early is now higher, or gone."""
     now = in_force(workflow, stage)
     return any(key not in now or now[key] > amount for key, amount in curtailed.limits.items())

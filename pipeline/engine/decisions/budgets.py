@@ -1,8 +1,8 @@
 """Budgets: the spent, reserved and remaining part of each limit, and the tasks that may start.
 
-Pure functions of settings, state and the time. A task is started only while its predicted cost is left; the prediction
-rests on trainings of the campaign on this site. Where there are none yet, anything may start while something is left,
-and everything is stopped, saved, when a limit is reached.
+Pure functions of settings, state and the time. A task starts only if its predicted cost is available; the prediction
+uses trainings of the campaign on this site. Without such trainings, any task may start while the budget is positive,
+and all tasks save and stop at a limit.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from gfm_pipeline.engine.stages.table import stage_named, stages_of
 from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.schema import SiteModel
 
-RESERVED_SHARE = 0.25  # of a budget, for the training stages that follow, where they may need so much
+RESERVED_SHARE = 0.25  # share of a budget for later training stages, if they may need it
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What a node-second of tasks is known to use, and a graph of a training to take; None: not known."""
+    """Known use per node-second of tasks, and time per graph of trainings; None: unknown."""
 
     seconds_a_graph: float | None
     kwh_a_node_hour: float | None
@@ -46,7 +46,7 @@ def rates(state: CampaignState, site: SiteModel, used: Usage) -> Rates:
 
 
 def _amounts(rate: Rates, graphs: float, nodes: float) -> dict[str, float | None]:
-    """Return what trainings that see so many graphs, on so many nodes each, use of every quantity."""
+    """Return the use of every quantity by trainings with this number of graphs, on this number of nodes each."""
     if rate.seconds_a_graph is None:
         return dict.fromkeys(QUANTITIES)
     hours = graphs * rate.seconds_a_graph / HOUR
@@ -68,7 +68,7 @@ class Budget:
     now
         Unix seconds.
     alive
-        Whether a driver is at work.
+        Whether a driver is running.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Budget:
         self._running = [(stage, *self._of_running(stage, task.name, task.started)) for stage, task in running]
 
     def _of_running(self, stage: StageState, name: str, started: float) -> tuple[float, dict[str, float | None]]:
-        """Return the node-seconds of a running attempt by now, and all that it is predicted to use."""
+        """Return the node-seconds of a running attempt so far, and its predicted total use."""
         declared = stage_named(stage.stage)
         sizes = self._context.sizes.get(stage.stage)
         rung = 0 if declared is None else declared.rung_of(name)
@@ -98,11 +98,11 @@ class Budget:
         return max(0.0, self._now - started) * nodes, _amounts(self._rates, graphs, nodes)
 
     def standings(self) -> tuple[Standing, ...]:
-        """Return how every limit stands, for the search as for all else: with what later stages are promised."""
+        """Return the state of every limit, including the amounts reserved for later stages."""
         return tuple(self._standing(limit, self._open_stage()) for limit in self._limits)
 
     def _open_stage(self) -> str:
-        """Return the name of the first stage that is not done, '' when all are."""
+        """Return the name of the first unfinished stage, '' when all are done."""
         return self._todo[0].name if self._todo else ""
 
     def _standing(self, limit: tuple[str, str, str, float], current: str) -> Standing:
@@ -142,7 +142,7 @@ class Budget:
         return (0.0 if everything is None else everything.joules / KWH) + self._elapsed(running, "kwh")
 
     def _later(self, quantity: str, amount: float, current: str) -> float:
-        """Return what is promised to the training stages after the current one."""
+        """Return the amount reserved for the training stages after the current one."""
         workflow, found = self._context.workflow, 0.0
         ahead = False
         for stage in stages_of(workflow):
@@ -154,7 +154,7 @@ class Budget:
         return min(found, amount)
 
     def _promise(self, stage: Stage, quantity: str, amount: float) -> float:
-        """Return the share of a stage: a part of the budget, at least what it must have, at most what it can use."""
+        """Return the share of a stage: a part of the budget, at least its minimum need and at most its maximum use."""
         workflow = self._context.workflow
         least = self.need(stage, stage.least_graphs(workflow))[quantity]
         most = self.need(stage, stage.graphs(workflow))[quantity]
@@ -162,7 +162,7 @@ class Budget:
         return share if most is None else min(share, most)
 
     def need(self, stage: Stage, graphs: float) -> dict[str, float | None]:
-        """Return what a stage uses when its trainings see so many graphs in all; None: not known."""
+        """Return the use of a stage whose trainings have this total number of graphs; None: unknown."""
         size = self._context.sizes[stage.name][0]
         found = _amounts(self._rates, graphs, _nodes(size))
         at_once = max(1, size.at_a_time or self._context.slots)
@@ -170,7 +170,7 @@ class Budget:
         return {**found, "hours": None if hours is None else hours / at_once}
 
     def refuses(self, request: AnyRequest) -> Standing | None:
-        """Return the limit under which a task may not start, or None: it may."""
+        """Return the limit that prevents the start of a task; None: it may start."""
         declared = stage_named(request.stage)
         graphs = 0.0 if declared is None else declared.graphs_of(self._context.workflow, request.name)
         cost = _amounts(self._rates, graphs, _nodes(self._context.size_of(request)))
@@ -182,7 +182,7 @@ class Budget:
         return None
 
     def exhausted(self) -> Standing | None:
-        """Return a limit that is reached, so that nothing may run on, or None."""
+        """Return a reached limit, at which all tasks must stop, or None."""
         current = self._open_stage()
         for limit in self._limits:
             if limit[1] in ("", current):
@@ -192,9 +192,9 @@ class Budget:
         return None
 
     def cannot_finish(self) -> tuple[Standing, float] | None:
-        """Return a limit within which what is left to do cannot be done, and the smallest that can; None: all may.
+        """Return a limit that is too small for the remaining work, and the smallest sufficient value; None: there is none.
 
-        What must be done at least: members that train to the first rung, and each to its first chance to converge.
+        The minimum work: training the members to the first rung, and then each to its first opportunity to converge.
         """
         for limit in self._limits:
             standing = self._standing(limit, self._open_stage())

@@ -26,7 +26,7 @@ def stage_names(context: Context) -> list[str]:
 
 
 def opening(context: Context, state: CampaignState, name: str) -> StageOpened | None:
-    """Return how ``name`` would be opened now, or None while an earlier stage has no outputs yet."""
+    """Return the event that would open ``name`` now, or None while an earlier stage has no outputs."""
     declared = stage_of(context, name)
     made: list[tuple[str, dict[str, str]]] = []
     for earlier in stages_of(context.workflow):
@@ -42,7 +42,7 @@ def opening(context: Context, state: CampaignState, name: str) -> StageOpened | 
         and len(known[0]) == len(made)
         and all(a is b for a, (_, b) in zip(known[0], made, strict=True))
     ):
-        return _as_before(state, declared, known[1])  # settings and inputs are those of before
+        return _as_before(state, declared, known[1])  # unchanged settings and inputs
     inputs = dict(declared.inputs(context))
     for earlier_name, outputs in made:
         inputs |= {f"{earlier_name}/{artefact}": digest for artefact, digest in outputs.items()}
@@ -54,36 +54,36 @@ def opening(context: Context, state: CampaignState, name: str) -> StageOpened | 
 
 
 def _as_before(state: CampaignState, wanted: Stage, opened: StageOpened) -> StageOpened:
-    """Return a stage as it was opened under settings that come to the same results, the latest first; else itself."""
+    """Return the latest opening of a stage under settings with the same results; else the given opening."""
     if opened.key in state.stages:
         return opened
     for earlier in reversed(list(state.stages.values())):
         if earlier.stage == wanted.name and wanted.same_results(opened, earlier):
             made_by = stage_key(wanted.name, earlier.settings, earlier.inputs, wanted.code_version)
-            if made_by == earlier.key:  # and not by an earlier version of the stage's code
+            if made_by == earlier.key:  # and not from an earlier version of the stage's code
                 return StageOpened(wanted.name, earlier.key, earlier.settings, earlier.inputs, earlier.slots)
     return opened
 
 
 def stage_settings(context: Context, name: str) -> dict[str, Any]:
-    """Return the settings the results of a stage depend on, besides its inputs."""
+    """Return the settings that determine the results of a stage, in addition to its inputs."""
     return stage_of(context, name).settings(context)
 
 
 def finished_stage(context: Context, state: CampaignState, name: str) -> StageState | None:
-    """Return the stage that is done under today's settings and inputs, or None."""
+    """Return the finished stage under the present settings and inputs, or None."""
     opened = opening(context, state, name)
     stage = None if opened is None else state.stages.get(opened.key)
     return stage if stage is not None and stage.outputs is not None and not _goes_on(context, stage) else None
 
 
 def _goes_on(context: Context, stage: StageState) -> bool:
-    """Return whether a stage ended with what it had, and has more of a budget now."""
+    """Return whether a stage ended early by a budget that is larger now."""
     return stage.curtailed is not None and raised(context.workflow, stage.curtailed, stage.stage)
 
 
 def taken_over(state: CampaignState, stage: Stage, opened: StageOpened) -> TakenOver | None:
-    """Return what a stage that is opened for the first time takes over from an earlier one; the latest comes first."""
+    """Return the results that a newly opened stage takes over from an earlier stage, the latest first."""
     for earlier in reversed(list(state.stages.values())):
         reused = stage.takes_over(opened, earlier) if earlier.stage == stage.name else None
         if reused is not None and reused.tasks:
@@ -92,7 +92,7 @@ def taken_over(state: CampaignState, stage: Stage, opened: StageOpened) -> Taken
 
 
 def decide(context: Context, state: CampaignState) -> Step:
-    """Return the next step; the same settings and state always give the same step."""
+    """Return the next step; equal settings and state always give equal steps."""
     done: dict[str, StageState] = {}
     for stage in stages_of(context.workflow):
         opened = opening(context, state, stage.name)

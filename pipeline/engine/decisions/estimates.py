@@ -1,7 +1,7 @@
-"""Estimated cost of a campaign: node-hours, energy, storage; each number with its basis.
+"""Estimates the cost of a campaign: node-hours, energy, storage; each number with its basis.
 
-Nothing here is a promise. Where trainings of the campaign have run on this site, their rate is used; otherwise the
-allocation is an upper bound of what one job can use.
+Estimates are not guarantees. They use the rate of the campaign's trainings on this site, if there are any; otherwise
+the allocation is an upper bound of what one job can use.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from gfm_pipeline.sites.limits import counted
 from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.workflow.schema import WorkflowModel
 
-PARAMETERS = 20  # of a model, in units of layers x hidden^2: 3 to 20 were counted over the architectures
-CHECKPOINT_BYTES = 20  # a parameter: EMA weights to predict with; weights, EMA and AdamW's moments to go on from
-KEPT = 2  # checkpoints that a running attempt keeps beside what is published
+PARAMETERS = 20  # of a model, in units of layers x hidden^2: the architectures have 3 to 20
+CHECKPOINT_BYTES = 20  # per parameter: EMA weights for predictions; weights, EMA and AdamW's moments to continue
+KEPT = 2  # checkpoints that a running attempt keeps in addition to the published one
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and what it rests on; None: nothing is known to base one on."""
+    """A number and its basis; None: there is no basis for a number."""
 
     value: float | None
     basis: str
@@ -33,7 +33,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Estimates:
-    """What is still to be used: node-hours, kWh and bytes."""
+    """Estimated remaining use: node-hours, kWh and bytes."""
 
     node_hours: Estimate
     kwh: Estimate
@@ -53,9 +53,9 @@ def estimate(
     Parameters
     ----------
     workflow, site, resources, state
-        What would run, where, on what, and what is done.
+        The workflow, the machine, its resources, and the present state.
     graphs
-        Most graphs the trainings of a stage still see.
+        Largest number of remaining graphs in the trainings of a stage.
     input_bytes
         Size of all input files.
     """
@@ -64,7 +64,7 @@ def estimate(
 
 
 def seconds_a_graph(state: CampaignState, site: str) -> tuple[float, int] | None:
-    """Return the mean time a graph takes in a training of the campaign (s), and of how many trainings on ``site``."""
+    """Return the mean time per graph (s) of the campaign's trainings on ``site``, and their number."""
     if not state.drivers or state.drivers[-1].info.site != site:
         return None
     rates = [

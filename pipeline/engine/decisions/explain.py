@@ -14,20 +14,20 @@ from gfm_pipeline.engine.decisions.requests import Context
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why ``stage`` is cached or to run.
+    """Why ``stage`` is cached or will run.
 
     Attributes
     ----------
     cached
-        Whether its results are used as they are.
+        Whether its results are reused.
     reason
         One sentence.
     changes
-        One line a value that differs from the last time the stage was opened: ``key: old -> new``.
+        One line per value that changed since the stage was last opened: ``key: old -> new``.
     waits_for
-        The first stage that is to run before it, or None. Its outputs are inputs not known yet.
+        The first stage that must run before it, or None. The outputs of that stage are unknown inputs.
     key, last_key
-        The key now (None while an input is not known) and the key it was last opened under (None: never).
+        The present key (None while an input is unknown) and the latest key of the stage (None: never opened).
     """
 
     stage: str
@@ -40,7 +40,7 @@ class Explanation:
 
 
 def explain(context: Context, state: CampaignState, name: str) -> Explanation:
-    """Return why a stage is cached or to run; the same settings and state always give the same answer."""
+    """Return why a stage is cached or will run; equal settings and state always give equal answers."""
     last = state.stage(name)
     last_key = None if last is None else last.key
     order = stage_names(context)
@@ -80,5 +80,5 @@ def _changes(last: StageState | None, settings: dict[str, Any], inputs: dict[str
 
 
 def _named(inputs: dict[str, str]) -> dict[str, str]:
-    """Return digests short enough to be read, under names that say they are inputs."""
+    """Return shortened digests, under names that mark them as inputs."""
     return {f"input {name}": digest[:12] for name, digest in inputs.items()}

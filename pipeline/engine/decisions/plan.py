@@ -1,6 +1,6 @@
 """The plan of a run: for each stage, whether it would run, why, how many tasks, where, and at what cost.
 
-The allocation and the sizes of tasks are the very objects the run is given
+The allocation and the sizes of tasks are the same objects as in the run
 (`gfm_pipeline.engine.resources.requirements`).
 """
 
@@ -29,9 +29,9 @@ from gfm_pipeline.sites.schema import SiteModel
 
 @dataclass(frozen=True)
 class TaskSize:
-    """What one task of a stage gets, how its ranks are started, and how many such tasks run at a time."""
+    """Resources of one task of a stage, the way its ranks start, and the number of such tasks at a time."""
 
-    nodes: int  # 0: it shares one
+    nodes: int  # 0: it shares a node
     ranks: int
     ranks_per_node: int
     gpus_per_rank: int
@@ -44,8 +44,8 @@ class TaskSize:
 class StagePlan:
     """One stage of a plan.
 
-    ``why`` lists the values that changed; ``work`` says what there is to do; ``sizes`` has one entry, or one per rung
-    of the search, and ``why_sizes`` says how they were decided.
+    ``why`` lists the changed values; ``work`` describes the work; ``sizes`` has one entry, or one per rung
+    of the search, and ``why_sizes`` gives their reasons.
     """
 
     name: str
@@ -64,9 +64,9 @@ class CampaignPlan:
     stages: tuple[StagePlan, ...]
     slots: int
     campaign: str
-    max_graphs: int  # upper bound of training graphs still to be seen
+    max_graphs: int  # upper bound of remaining training graphs
     site: str
-    mode: str  # where the driver lives
+    mode: str  # place of the driver
     allocation: Allocation
     estimates: Estimates
     warnings: tuple[str, ...]
@@ -76,14 +76,14 @@ class CampaignPlan:
 def make_plan(
     context: Context, state: CampaignState, site: SiteModel, resources: Resources, input_bytes: int = 0
 ) -> CampaignPlan:
-    """Return the plan; the same settings and state always give the same plan.
+    """Return the plan; equal settings and state always give equal plans.
 
     Parameters
     ----------
     context, state
-        Settings, and what is done.
+        Settings, and the present state.
     site, resources
-        The machine, and what the campaign gets of it.
+        The machine, and the campaign's resources on it.
     input_bytes
         Size of all input files.
     """
@@ -106,7 +106,7 @@ def make_plan(
 
 
 def _too_few_survivors(context: Context, stages: Iterable[StagePlan]) -> Iterator[str]:
-    """Yield a sentence where fewer candidates than members can train to the last rung."""
+    """Yield a sentence if fewer candidates than members can train to the last rung."""
     workflow = context.workflow
     last, members = rung_counts(workflow)[-1], workflow.converge.members
     if last < members and any(stage.name == SEARCH and stage.action != "done" for stage in stages):
@@ -135,9 +135,9 @@ def _size(size: SizeClass, at_a_time: int) -> TaskSize:
 
 
 def _stages(context: Context, state: CampaignState) -> list[StagePlan]:
-    """Return what each stage would do, and why."""
+    """Return the action of each stage, and the reason."""
     stages = []
-    behind: str | None = None  # the first stage that is not done: what follows waits for its outputs
+    behind: str | None = None  # the first unfinished stage: later stages wait for its outputs
     for declared in stages_of(context.workflow):
         name = declared.name
         work, tasks = _work(context, state, name)
@@ -179,12 +179,12 @@ def _changes(state: CampaignState, name: str, settings: dict[str, object], input
 
 
 def _work(context: Context, state: CampaignState, name: str) -> tuple[str, int | None]:
-    """Return what a stage has to do when nothing is done yet, and its number of tasks where known."""
+    """Return the whole work of a stage, and its number of tasks if known."""
     work = stage_of(context, name).work(context, state)
     return work.words, work.tasks
 
 
 def _graphs(context: Context, todo: set[str]) -> dict[str, int]:
-    """Return the most graphs that trainings still to run can see, by stage."""
+    """Return the largest number of graphs in the remaining trainings, by stage."""
     stages = stages_of(context.workflow)
     return {s.name: s.graphs(context.workflow) if s.name in todo else 0 for s in stages if s.trains}

@@ -21,16 +21,16 @@ from gfm_pipeline.search.proposal_process import Question
 from gfm_pipeline.search.proposer import Observation, ProposalMethod, initial_count
 from gfm_pipeline.search.warm_start import on_scale_of
 
-ORIGINS = {"deephyper": "DeepHyper CBO"}  # as journals call it
+ORIGINS = {"deephyper": "DeepHyper CBO"}  # the name in journals
 DESIGN = "first design"
 
 
 @dataclass(frozen=True)
 class WaveQuestion:
-    """Candidates that are to be proposed: what of them is known at once, and what the method is asked for the rest.
+    """Candidates to propose: those known at once, and the question to the method about the rest.
 
-    ``head`` are candidates of the first design; ``question`` is None where there are no others. ``wave_size``: of the
-    account, where it has another than the proposal; ``upto``: events that the proposal follows from.
+    ``head`` are candidates of the first design; ``question`` is None if there are no others. ``wave_size``: of the
+    wave, if it differs from the proposal's size; ``upto``: number of events on which the proposal is based.
     """
 
     wanted: Proposal
@@ -43,7 +43,7 @@ class WaveQuestion:
     upto: int | None = None
 
     def wave(self, proposed: Sequence[dict[str, Any]]) -> WaveProposed:
-        """Return the event that records the wave, with what the method proposed."""
+        """Return the event that records the wave, with the method's candidates."""
         settings = [*self.head, *proposed]
         candidates = tuple(
             Candidate(f"c{number:05d}", self._wave_of(number), one) for number, one in enumerate(settings, self.taken)
@@ -52,7 +52,7 @@ class WaveQuestion:
         return WaveProposed(self.wanted.key, self.wanted.wave, candidates, self.origin, self.n_results, self.upto)
 
     def answered(self) -> WaveProposed:
-        """Return the event with what the method proposes, computed here and now."""
+        """Return the event with the method's candidates, computed in this process."""
         return self.wave([] if self.question is None else self.question.answer())
 
     def _wave_of(self, number: int) -> int:
@@ -60,9 +60,9 @@ class WaveQuestion:
 
 
 def wave_question(context: Context, state: CampaignState, wanted: Proposal) -> WaveQuestion:
-    """Return what a proposal depends on; a function of settings and state alone.
+    """Return the inputs of a proposal; a function of settings and state alone.
 
-    A wave is based on the results that its lag allows; an asynchronous proposal on all there are in ``state``.
+    A wave uses the results that its lag allows; an asynchronous proposal uses all results in ``state``.
     """
     search, seed = context.workflow.search, context.workflow.seed
     stage = state.stages[wanted.key]
@@ -93,18 +93,18 @@ def wave_question(context: Context, state: CampaignState, wanted: Proposal) -> W
 
 
 def memory_limit(stage: StageState, most_gb: float, observed: Sequence[Candidate]) -> MemoryLimit:
-    """Return what the first trainings of candidates took: one that ran out of memory more than may be."""
+    """Return the memory of candidates' first trainings; one that ran out of memory counts as above the limit."""
     measured: list[Measured] = []
     for candidate in observed:
         task = stage.tasks.get(task_name(candidate.name, 0))
         result = None if task is None else task.decoded(TrainResult)
         if task is not None and any(attempt.cause is Cause.OUT_OF_MEMORY for attempt in task.history):
-            measured.append((candidate.settings, most_gb * BEYOND))  # it may have gone on in smaller batches
+            measured.append((candidate.settings, most_gb * BEYOND))  # it may have continued with smaller batches
         elif result is not None and result.peak_memory_gb is not None:
             measured.append((candidate.settings, result.peak_memory_gb))
     return MemoryLimit(most_gb, measured)
 
 
 def propose_wave(context: Context, state: CampaignState, wanted: Proposal) -> WaveProposed:
-    """Return candidates, computed here and now."""
+    """Return candidates, computed in this process."""
     return wave_question(context, state, wanted).answered()

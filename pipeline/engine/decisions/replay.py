@@ -1,7 +1,7 @@
-"""Decisions of searches derived again from the journal alone, and compared with those that were recorded.
+"""Derives decisions of searches again from the journal alone, and compares them with the recorded ones.
 
-What a search decides is a function of its settings, which its key is the digest of and the journal holds, and of the
-events before. So nothing but the journal is read: not the workflow file, which may be another by now.
+The decisions of a search are a function of its settings, which are in the journal, and of the
+earlier events. So this module reads only the journal, not the workflow file, which may have changed.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ KINDS: dict[type[Any], str] = {
 
 
 def replayed(paths: CampaignPaths) -> dict[str, int]:
-    """Return how many decisions of each kind came out as they are recorded.
+    """Return the number of decisions of each kind that equal the recorded ones.
 
     Raises
     ------
     IntegrityError
-        When the journal is damaged, or a decision comes out otherwise: with its line and the first value that differs.
+        When the journal is damaged, or a decision differs: with its line and the first different value.
     """
-    load_state(paths.journal)  # says what is wrong with a journal that cannot be folded
+    load_state(paths.journal)  # reports the fault of a damaged journal
     state, contexts = CampaignState(), dict[str, Context]()
     counts: Counter[str] = Counter(dict.fromkeys(KINDS.values(), 0))
     ahead, questions = _proposals_ahead(paths), dict[tuple[str, int], WaveQuestion]()
@@ -62,7 +62,7 @@ def replayed(paths: CampaignPaths) -> dict[str, int]:
 
 
 def _proposals_ahead(paths: CampaignPaths) -> dict[int, list[Proposal]]:
-    """Return the proposals that follow from events before others that came before them, by the number of events."""
+    """Return the proposals that follow from fewer events than precede them in the journal, by number of events."""
     found: dict[int, list[Proposal]] = {}
     for entry in read(paths.journal):
         event = from_entry(entry.kind, entry.data)
@@ -83,7 +83,7 @@ def _derived(
     event: WaveProposed | RungDecided | MembersSelected,
     questions: dict[tuple[str, int], WaveQuestion],
 ) -> Event:
-    """Return what is decided now in place of a recorded event, from the events before it."""
+    """Return the present decision in place of a recorded event, from the events before it."""
     stage = state.stages[event.key]
     if isinstance(event, WaveProposed):
         if (question := questions.pop((event.key, event.wave), None)) is not None:
@@ -95,10 +95,10 @@ def _derived(
 
 
 def _compare(where: str, recorded: Event, derived: Event) -> None:
-    # Replaced by itself: what is read from a journal of before lacks attributes that have defaults.
+    # Rebuild the record: records of earlier journals lack attributes with defaults.
     (kind, was), (now_kind, now) = to_entry(replace(recorded)), to_entry(derived)
     if isinstance(recorded, MembersSelected) and not recorded.passed_over:
-        now = {**now, "passed_over": {}}  # earlier versions did not say
+        now = {**now, "passed_over": {}}  # missing in journals of earlier versions
     found = differences(was, now) if kind == now_kind else [f"{kind} -> {now_kind}"]
     if found or was != now:
         raise IntegrityError(
@@ -118,7 +118,7 @@ def _fault(error: ValidationError | KeyError) -> str:
 def _context(paths: CampaignPaths, stage: StageState) -> Context:
     """Return the settings a stage was opened with, as far as its decisions depend on them."""
     settings = stage.settings
-    known = SearchModel.model_fields.keys() - {"warm_start"}  # whose results are in the settings themselves
+    known = SearchModel.model_fields.keys() - {"warm_start"}  # its results are in the settings themselves
     given = {name: value for name, value in settings.items() if name in known}
     members = settings.get("members", {})
     try:

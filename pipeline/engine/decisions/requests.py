@@ -31,7 +31,7 @@ class Program(Generic[S, R]):
     Parameters
     ----------
     name
-        Its name, by which a site may put another module in its place (``programs`` of the site file).
+        Its name, with which a site file can replace its module (``programs``).
     spec, result
         Classes of ``SPEC.json`` and ``result.json``.
     module
@@ -45,13 +45,13 @@ class Program(Generic[S, R]):
 
     @property
     def path(self) -> str:
-        """The module that is started."""
+        """The module to start."""
         return self.module or f"gfm_pipeline.apps.{self.name}"
 
 
 @dataclass(frozen=True)
 class Context:
-    """What decisions depend on besides the state: settings, inputs, and where things go."""
+    """The inputs of decisions in addition to the state: settings, inputs, and paths."""
 
     workflow: WorkflowModel
     sources: tuple[SourceSettings, ...]
@@ -60,11 +60,11 @@ class Context:
     threads: int
     paths: CampaignPaths
     sizes: Mapping[str, tuple[SizeClass, ...]]  # of a stage's tasks; of the search, one per rung
-    until: str | None = None  # the last stage that is run; None: all are
+    until: str | None = None  # the last stage to run; None: all stages run
     warm_start: tuple[Prior, ...] = ()  # results of an earlier search
-    # Requests of the search made under these settings, by stage and task: each is asked for at every decision.
+    # Requests of the search under these settings, by stage and task: every decision needs them again.
     made: dict[tuple[str, str, str], AnyRequest] = field(default_factory=dict, init=False, compare=False, repr=False)
-    # What follows from states of searches, by key, and from outputs of stages, by name: brought up to date when asked.
+    # Facts derived from states of searches, by key, and outputs of stages, by name: updated on access.
     agendas: dict[str, Agenda] = field(default_factory=dict, init=False, compare=False, repr=False)
     openings: dict[str, tuple[tuple[Any, ...], StageOpened]] = field(
         default_factory=dict, init=False, compare=False, repr=False
@@ -92,15 +92,15 @@ AnyRequest = TaskRequest[Any, Any]
 
 
 class TaskQueue(Sequence[AnyRequest]):
-    """Requests that are made when they are looked at."""
+    """Requests that are built on access."""
 
     @abstractmethod
     def of_each_rung(self) -> Sequence[AnyRequest]:
-        """Return one request of each rung that any has."""
+        """Return one request per rung."""
 
 
 def of_each_size(tasks: Sequence[AnyRequest]) -> Sequence[AnyRequest]:
-    """Return requests of which one has each size of task that any of ``tasks`` has."""
+    """Return requests that include each size of ``tasks`` at least once."""
     if isinstance(tasks, TaskQueue):
         return tasks.of_each_rung()
     return list({(r.stage, r.rung): r for r in tasks}.values())
@@ -119,8 +119,8 @@ class Proposal:
 class Step:
     """The next step of a campaign.
 
-    ``events`` are decisions to record at once (then decide again). ``tasks`` are those not running yet,
-    most urgent first. An empty step means: wait for what runs.
+    ``events`` are decisions to record at once (then decide again). ``tasks`` are not running yet,
+    most urgent first. An empty step means: wait for running tasks.
     """
 
     events: tuple[Event, ...] = ()
@@ -131,18 +131,18 @@ class Step:
 
 
 def to_start(stage: StageState, requests: Sequence[AnyRequest]) -> tuple[AnyRequest, ...]:
-    """Return those of ``requests`` that neither run nor ended."""
+    """Return those of ``requests`` that neither run nor have ended."""
     return tuple(r for r in requests if is_to_start(stage, r.name))
 
 
 def is_to_start(stage: StageState, name: str) -> bool:
-    """Return whether a task neither runs nor ended."""
+    """Return whether a task neither runs nor has ended."""
     task = stage.tasks.get(name)
     return task is None or task.status is TaskStatus.TO_RETRY
 
 
 def first_failure(stage: StageState, causes: Collection[Cause] | None = None) -> str | None:
-    """Return why the first failed task failed, or None; with ``causes``, of those that failed for one of them."""
+    """Return why the first failed task failed, or None; with ``causes``, only tasks with these causes count."""
     for name in stage.failed:
         task = stage.tasks[name]
         cause = task.history[-1].cause if task.history else None
@@ -154,7 +154,7 @@ def first_failure(stage: StageState, causes: Collection[Cause] | None = None) ->
 
 
 def result_of(stage: StageState, name: str, program: Program[S, R]) -> R | None:
-    """Return the result of a task that is done, else None."""
+    """Return the result of a finished task, else None."""
     task = stage.tasks.get(name)
     if task is None or task.result is None or task.status is not TaskStatus.DONE:
         return None

@@ -1,1 +1,1 @@
-"""Nodes and blocks: requested, held, and assigned to tasks."""
+"""Requests and holds nodes and blocks, and assigns them to tasks."""

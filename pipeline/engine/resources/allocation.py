@@ -1,4 +1,4 @@
-"""The batch jobs a campaign runs in: how many nodes, for how long, in which queue."""
+"""The batch jobs of a campaign: their nodes, wall time and queue."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.sites.task_shape import default_shape, slots_per_node
 from gfm_pipeline.workflow.schema import WorkflowModel
 
-START_SECONDS = 60  # of workers and a first task: a job has to hold so long beside the warning before its end
+START_SECONDS = 60  # of workers and a first task: a job must last this long in addition to the warning time
 
 
 class SettingKey(StrEnum):
-    """Settings of the allocation that a refusal points at; those of a stage are `setting`'s."""
+    """Settings of the allocation that a refusal can name; `setting` gives those of stages."""
 
     ACCOUNT = "site.scheduler.account"
     QUEUE = "allocation.queue"
@@ -43,7 +43,7 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class Impossible:
-    """Settings the site cannot run: the one at fault, a sentence, and the nearest possible one."""
+    """Settings that the site cannot run: the setting at fault, a sentence, and the nearest possible value."""
 
     key: str
     message: str
@@ -52,22 +52,22 @@ class Impossible:
 
 @dataclass(frozen=True)
 class Allocation:
-    """The batch jobs a campaign runs in; on a machine without a batch system, that machine.
+    """The batch jobs of a campaign; without a batch system, the machine itself.
 
     Parameters
     ----------
     nodes
-        Of one job, spare ones included.
+        Nodes per job, including spare ones.
     spare
-        Kept for those that fail.
+        Spare nodes for failures.
     hours
         Wall time of one job; None: unlimited.
     queue, account
-        By their names; None where there are none.
+        Names; None if there are none.
     blocks
-        Jobs at a time.
+        Number of jobs at a time.
     bin
-        The range of sizes the job falls in, in words.
+        The queue's range of job sizes that contains the job, in words.
     warnings
         Sentences.
     """
@@ -83,12 +83,12 @@ class Allocation:
 
     @property
     def usable(self) -> int:
-        """Nodes of one job that tasks are placed on."""
+        """Number of nodes per job for tasks."""
         return self.nodes - self.spare
 
 
 def decide_allocation(workflow: WorkflowModel, site: SiteModel) -> Allocation | Impossible:
-    """Return the jobs of a campaign, or the setting that cannot be had."""
+    """Return the jobs of a campaign, or the impossible setting."""
     requested = workflow.allocation
     nodes = requested.nodes if isinstance(requested.nodes, int) else _wanted_nodes(workflow, site)
     job = check_job(site, requested.queue, nodes, requested.hours if isinstance(requested.hours, float) else None)
@@ -104,7 +104,7 @@ def decide_allocation(workflow: WorkflowModel, site: SiteModel) -> Allocation | 
 
 
 def _too_short(site: SiteModel, hours: float | None) -> Impossible | None:
-    """Return why a wall time is of no use: the driver takes its leave before anything it started is done."""
+    """Return why a wall time is too short: the driver would stop before its first task ends."""
     warning = site.driver.warning_seconds
     least = warning + START_SECONDS
     if site.scheduler.system is None or hours is None or hours * 3600 >= least:
@@ -118,7 +118,7 @@ def _too_short(site: SiteModel, hours: float | None) -> Impossible | None:
 
 
 def _wanted_nodes(workflow: WorkflowModel, site: SiteModel) -> int:
-    """Return how many nodes a wave of the search keeps busy, within what the queue takes."""
+    """Return the number of nodes that a wave of the search keeps busy, within the queue's limits."""
     if site.scheduler.system is None:
         return 1
     usable = 0

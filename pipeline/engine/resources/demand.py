@@ -12,11 +12,11 @@ class SharedDemand:
     Parameters
     ----------
     tasks
-        How many there may be at a time.
+        Largest number at a time.
     cores
-        Of each; None: the site's choice.
+        Cores per task; None: the site's choice.
     gpu
-        Whether each gets a GPU where the site has some and ``cores`` is None.
+        Whether each task gets a GPU if the site has GPUs and ``cores`` is None.
     """
 
     tasks: int
@@ -31,15 +31,15 @@ class TrainingDemand:
     Parameters
     ----------
     at_a_time
-        How many should run at a time.
+        Number of trainings that should run at a time.
     counts
-        Most trainings of each rung, in order; one entry for trainings without rungs.
+        Largest number of trainings per rung, in order; one entry for trainings without rungs.
     nodes
-        Of each training, one entry per rung where they differ; None: decided from the allocation.
+        Nodes per training, one entry per rung if they differ; None: derived from the allocation.
     ranks_per_node
-        None: one per GPU, or one.
+        Ranks per node; None: one per GPU, or one.
     fills
-        Whether an automatic allocation has room for all of ``at_a_time``, and one left half empty is warned of.
+        Whether an automatic allocation has room for all of ``at_a_time``, and a half-empty one gives a warning.
     """
 
     at_a_time: int

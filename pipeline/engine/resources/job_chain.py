@@ -1,7 +1,7 @@
-"""Jobs that drive a campaign on their own nodes, one after the other, until it is done.
+"""Jobs that drive a campaign on their own nodes, one after the other, until the campaign is done.
 
-Each job submits its successor as soon as it runs, to begin when it has ended, well or badly: so the chain survives a
-node failure and a kill, too. Who finishes the campaign cancels the successor.
+Each job submits its successor as soon as it runs. The successor begins after the end of the job, so the chain survives
+a failed node or a kill. The job that finishes the campaign cancels its successor.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from pathlib import Path
 from gfm_pipeline.campaign.events import Event, JobIntended, JobRole, JobSubmitted
 from gfm_pipeline.campaign.state import CampaignState, JobRecord
 
-FRUITLESS = 3  # jobs in a row in which no task finished and none saved anything
+FRUITLESS = 3  # limit of consecutive jobs in which no task finished or saved progress
 
 
-# Writes the batch script of the job of this name, to begin after another one has ended; returns its path.
+# Writes the batch script of the job of this name, which begins after the end of another job; returns its path.
 ScriptMaker = Callable[[str, str | None], Path]
 
 
 def job_name(prefix: str, state: CampaignState) -> str:
-    """Return the name of the next job of the chain; a name is used once."""
+    """Return the unique name of the next job of the chain."""
     return f"{prefix}-j{sum(j.intent.role is JobRole.DRIVER for j in state.jobs.values()) + 1:03d}"
 
 
@@ -46,24 +46,24 @@ def _progress_since(state: CampaignState, begin: float, end: float) -> bool:
 
 
 class Chain:
-    """The successor of the job this driver runs in.
+    """The successor of this driver's job.
 
     Parameters
     ----------
     prefix
-        Of the jobs' names; unique to the campaign.
+        Prefix of the jobs' names; unique to the campaign.
     job
-        The number of this job.
+        ID of this job.
     submit
-        Submits a script under a name; called beside the driver's loop.
+        Submits a script under a name; called outside the driver's loop.
     script
         Writes scripts.
     shape
-        Nodes, hours and queue of the jobs.
+        Nodes, hours and queue of each job.
     max_jobs
-        Most jobs of the chain.
+        Largest number of jobs in the chain.
     place
-        Batch system and cluster that get the jobs.
+        Batch system and cluster of the jobs.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Chain:
         self.refused: str | None = None  # why there is none
 
     def intend(self, state: CampaignState) -> Iterator[Event]:
-        """Record that a successor is about to be submitted, unless there is one."""
+        """Record the intent to submit a successor, unless there is one."""
         for name, known in state.open_jobs(JobRole.DRIVER).items():
             if known.job != self._job and self._follows(known):
                 self.name = name  # submitted by an earlier driver of this same job
@@ -93,7 +93,7 @@ class Chain:
             yield JobIntended(self.name, JobRole.DRIVER, *self._shape, self._job, *self._place)
 
     def others(self, state: CampaignState) -> list[str]:
-        """Return the jobs of the chain, here, that are neither this one nor its successor and may have ended."""
+        """Return the jobs of the chain on this cluster, without this job and its successor, that may have ended."""
         return [
             name
             for name, known in state.open_jobs(JobRole.DRIVER).items()
@@ -103,24 +103,24 @@ class Chain:
         ]
 
     def _follows(self, known: JobRecord) -> bool:
-        """Return whether a job begins after this one; records of the first version let its number tell."""
+        """Return whether a job begins after this one; for records of the first version, by its ID."""
         if known.intent.after:
             return known.intent.after == self._job
         return not known.intent.system and int_or_zero(known.job) > int_or_zero(self._job)
 
     def question(self) -> Callable[[], str]:
-        """Return the submission of the successor, to be asked beside the driver's loop."""
+        """Return a function that submits the successor, for a call outside the driver's loop."""
         name = self.name or ""
         script = self._script(name, self._job)
         return lambda: self._submit(script, name)
 
     def submitted(self, job: str) -> JobSubmitted:
-        """Return what to record when the batch system has taken it."""
+        """Return the event of a successful submission."""
         return JobSubmitted(self.name or "", job)
 
 
 def int_or_zero(job: str) -> int:
-    """Return the leading digits of a job's number: batch systems count upwards."""
+    """Return the leading digits of a job's ID: batch systems count upwards."""
     digits = ""
     for character in job:
         if not character.isdecimal():

@@ -1,8 +1,8 @@
 """Free nodes and slots, and the placement of tasks: pure bookkeeping, with an injected clock.
 
-Placement is ours. Parsl's own backlog of multi-node tasks loses tasks of mixed sizes, knows no bad nodes and shares
-no allocation between executors; so nothing is ever submitted that has no free place, and tasks of whole nodes
-are launched on nodes named here.
+We place tasks ourselves. Parsl's own backlog of multi-node tasks loses tasks of mixed sizes, knows no bad nodes and
+shares no allocation between executors. So the driver never submits a task without a free place, and tasks of whole
+nodes run on nodes that this module names.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from gfm_pipeline.execution.size_class import SizeClass
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a launch goes.
+    """The place of a launch.
 
     Parameters
     ----------
     block
-        By its name.
+        Name of the block.
     nodes
-        By name; none: a slot of the block's worker pools.
+        Names of the nodes; empty: a slot of the block's worker pools.
     tasks
-        How many it runs.
+        Number of tasks in the launch.
     job
-        The batch system's number of the block, where there are several; empty: it is the job the launch starts in.
+        The block's job ID, if there are several blocks; empty: the job in which the launch starts.
     """
 
     block: str
@@ -39,7 +39,7 @@ class Placement:
 @dataclass
 class _PoolBlock:
     name: str
-    nodes: list[str]  # in the order the batch system names them: neighbours are near each other
+    nodes: list[str]  # in the batch system's order: neighbours are near each other
     ends_at: float
     usable: list[str]
     job: str = ""
@@ -81,12 +81,12 @@ class NodePool:
     """Places tasks on the nodes of one or several blocks (allocations of nodes).
 
     Tasks that share nodes and tasks of whole nodes never run in a block at the same time, nor do sharing tasks of two
-    sizes: nobody but Parsl knows on which node a sharing task is.
+    sizes: only Parsl knows the node of a sharing task.
 
     Parameters
     ----------
     launches
-        Most launches over whole nodes in a block at a time, of all sizes together; None: there is no limit.
+        Largest number of launches over whole nodes per block at a time, for all sizes together; None: no limit.
     """
 
     def __init__(self, launches: int | None = None) -> None:
@@ -95,31 +95,31 @@ class NodePool:
         self._blocks: dict[str, _PoolBlock] = {}
 
     def add(self, block: str, nodes: Iterable[str], ends_at: float = float("inf"), job: str = "") -> None:
-        """Take in a block that has come up, by the batch system's number; its wall time is over at ``ends_at``."""
+        """Add a started block with its job ID; its wall time ends at ``ends_at``."""
         named = list(nodes)
         self._blocks[block] = _PoolBlock(block, named, ends_at, [n for n in named if n not in self.excluded], job)
 
     def remove(self, block: str) -> None:
-        """Forget a block that has ended."""
+        """Remove an ended block."""
         self._blocks.pop(block, None)
 
     def close(self, block: str) -> None:
-        """Place nothing more in ``block``."""
+        """Place no more tasks in ``block``."""
         if block in self._blocks:
             self._blocks[block].closing = True
 
     def exclude(self, node: str, reason: str) -> None:
-        """Place nothing more on ``node``."""
+        """Place no more tasks on ``node``."""
         self.excluded[node] = reason
         for block in self._blocks.values():
             block.exclude(node)
 
     def blocks(self) -> tuple[str, ...]:
-        """Return the names of the blocks that are up."""
+        """Return the names of the running blocks."""
         return tuple(self._blocks)
 
     def size(self, block: str) -> int:
-        """Return how many nodes ``block`` has, bad ones included."""
+        """Return the number of nodes of ``block``, including bad ones."""
         return len(self._blocks[block].nodes)
 
     def usable(self, block: str) -> list[str]:
@@ -127,7 +127,7 @@ class NodePool:
         return list(self._blocks[block].usable)
 
     def ends_at(self, block: str) -> float:
-        """Return when the wall time of ``block`` is over (monotonic seconds; infinity: never, or unknown)."""
+        """Return the end of the wall time of ``block`` (monotonic seconds; infinity: never, or unknown)."""
         return self._blocks[block].ends_at
 
     def idle(self, block: str) -> bool:
@@ -135,26 +135,26 @@ class NodePool:
         return not any(self._blocks[block].running.values())
 
     def capacity(self, size: SizeClass) -> int:
-        """Return how many tasks of ``size`` the blocks that are up can run at a time."""
+        """Return how many tasks of ``size`` the running blocks can run at a time."""
         return sum(size.capacity(len(b.usable)) for b in self._blocks.values() if not b.closing)
 
     def place(
         self, size: SizeClass, now: float, seconds: float, avoid: Collection[str] = (), tasks: int = 1
     ) -> Placement | None:
-        """Return a free place for a launch of tasks of ``size``, taken from now on; None: there is none at present.
+        """Take and return a free place for a launch of tasks of ``size``; None: there is none at present.
 
         Parameters
         ----------
         size
-            Of the tasks.
+            Size of the tasks.
         now
             Monotonic seconds.
         seconds
-            What must be left of a block's wall time for a start to be worth it.
+            Wall time (s) that a block must have left for a useful start.
         avoid
-            Nodes where the tasks failed before; taken only when the block has no others, busy ones included.
+            Nodes where the tasks failed before; used only if the block has no other nodes, including busy ones.
         tasks
-            How many should share the launch; it gets room for fewer where no more are free.
+            Number of tasks for the launch; it gets fewer places if no more are free.
         """
         for block in self._blocks.values():
             if block.closing or block.ends_at - now < seconds:
@@ -180,13 +180,13 @@ class NodePool:
     def _launch(
         self, block: _PoolBlock, size: SizeClass, tasks: int, avoid: Collection[str]
     ) -> tuple[tuple[str, ...], int] | None:
-        """Return the nodes of a launch of up to ``tasks`` tasks, and how many they hold."""
+        """Return the nodes of a launch of up to ``tasks`` tasks, and the number of tasks that fit."""
         if self._launches is not None and sum(block.launches.values()) >= self._launches:
             return None
         if size.launches is not None and block.launches.get(size, 0) >= size.launches:
             return None
         free = block.free
-        # It waits for nodes it likes, unless the block has too few of them.
+        # The launch waits for nodes that it need not avoid, unless the block has too few of them.
         if avoid and len(block.usable) - sum(
             n in block.order and n not in self.excluded for n in avoid
         ) >= size.nodes_of(1):
@@ -196,7 +196,7 @@ class NodePool:
         return (tuple(free[: size.nodes_of(tasks)]), tasks) if tasks else None
 
     def release(self, size: SizeClass, placement: Placement) -> None:
-        """Give back what a launch had taken."""
+        """Release the place of a launch."""
         block = self._blocks.get(placement.block)
         if block is not None and block.running.get(size, 0) > 0:
             block.give_back(placement.nodes, self.excluded)

@@ -26,51 +26,51 @@ from gfm_pipeline.execution.launcher import HERE
 from gfm_pipeline.execution.retry import Backoff
 from gfm_pipeline.execution.size_class import SizeClass
 
-LEAST_SECONDS = 60.0  # of wall time left, for a start to be worth it
-CANCEL_SECONDS = 120.0  # for a batch system to take back a job at the end
-STRIKES = 2  # failures of different tasks that put the blame on a node they share
+LEAST_SECONDS = 60.0  # least wall time left (s) for a useful start
+CANCEL_SECONDS = 120.0  # longest time (s) for cancelling a job at the end
+STRIKES = 2  # failures of different tasks after which their common node is suspect
 
 
 class Fleet(Protocol):
-    """Nodes, and what goes where on them."""
+    """Nodes, and the placement of tasks on them."""
 
     pool: NodePool
 
     def tick(self, state: CampaignState, *, work: bool) -> Iterable[Event]:
-        """Look after the nodes and return what happened to them; ``work`` says whether anything is left to do."""
+        """Manage the nodes and return their events; ``work``: whether any task remains."""
 
     def held_since(self, block: str) -> float | None:
-        """Return since when the nodes of a block have been the campaign's (Unix seconds); None: since now."""
+        """Return since when the campaign has held the nodes of a block (Unix seconds); None: since now."""
 
     def ending(self) -> str | None:
-        """Return why the driver has to leave soon (its own wall time), or None."""
+        """Return why the driver must stop soon (its own wall time), or None."""
 
     def closing(self) -> frozenset[str]:
-        """Return the blocks whose tasks have to save and leave."""
+        """Return the blocks whose tasks must save and stop."""
 
     def ends_here(self) -> str | None:
-        """Return why no later job goes on by itself, where one would be expected to; else None."""
+        """Return why no later job will continue the campaign although one should; else None."""
 
     def suspended(self) -> frozenset[str]:
-        """Return the blocks that the batch system has suspended: their tasks stand still and are not lost."""
+        """Return the suspended blocks: their tasks are not running, but not lost."""
 
     def lost(self) -> list[tuple[str, str]]:
-        """Return blocks that have gone since the last call, each with the reason."""
+        """Return the blocks lost since the last call, each with the reason."""
 
     def close(self, state: CampaignState, *, goes_on: bool) -> Iterable[Event]:
-        """Give back what is held for the campaign; ``goes_on``: a later job continues by itself."""
+        """Release the campaign's nodes and jobs; ``goes_on``: a later job continues the campaign."""
 
 
 def place(fleet: Fleet, size: SizeClass, now: float, avoid: Iterable[str] = (), tasks: int = 1) -> Placement | None:
-    """Return a free place for a launch of up to ``tasks`` tasks of ``size``, taken from now on, or None."""
+    """Take and return a free place for a launch of up to ``tasks`` tasks of ``size``, or None."""
     return fleet.pool.place(size, now, LEAST_SECONDS, frozenset(avoid), tasks)
 
 
 def suspects(state: CampaignState, known: Iterable[str]) -> dict[str, str]:
-    """Return nodes not in ``known`` on which several tasks failed in a way that is the machine's.
+    """Return nodes not in ``known`` on which several tasks failed by a fault of the machine.
 
-    A pure function of the campaign's history: a node that is merely unlucky is one of many in a large task, one that
-    is broken is in all of them.
+    A pure function of the campaign's history: an innocent node is one of many nodes of a large failed task, but a
+    broken node belongs to all failed tasks.
     """
     apart = set(known)
     found = {node: len(tasks) for node, tasks in sorted(state.blamed.items())}
@@ -79,30 +79,30 @@ def suspects(state: CampaignState, known: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class HeldJob:
-    """The batch job a driver runs in, and what it needs to know of it.
+    """The batch job of a driver, with the facts that the driver needs.
 
     Parameters
     ----------
     scheduler
         The batch system.
     chain
-        The jobs that come after this one; None: none do.
+        The jobs after this one; None: there are none.
     hold_node
-        Called with a node that gets no more tasks.
+        Called with a node that will get no more tasks.
     warned
-        Set when the batch system's warning came.
+        Set by the batch system's warning.
     seconds_left
-        Of the wall time; None: not known.
+        Rest of the wall time; None: unknown.
     warning_seconds
-        How long before its end the driver begins to leave.
+        Time (s) before the end of the job at which the driver begins to stop.
     poll_seconds
-        Between two looks at the state of the nodes.
+        Seconds between two queries of the nodes' states.
     missing_seconds
         How long every answer must lack a job before it counts as ended.
     excluded
-        Nodes known to be bad from earlier jobs, with the reason.
+        Bad nodes from earlier jobs, with the reasons.
     began
-        When it began (Unix seconds); None: not known.
+        Start of the job (Unix seconds); None: unknown.
     """
 
     scheduler: JobQueue
@@ -118,16 +118,16 @@ class HeldJob:
 
 
 class HeldFleet:
-    """Nodes the driver holds itself: this machine, or those of the batch job it runs in.
+    """Nodes that the driver itself holds: this machine, or the nodes of its batch job.
 
     Parameters
     ----------
     nodes
         Their names; () on a machine without batch system.
     held
-        What is to be known about the batch job they belong to; None: there is none.
+        The batch job of the nodes; None: there is none.
     launches
-        Most launches over whole nodes at a time; None: there is no limit.
+        Largest number of launches over whole nodes at a time; None: no limit.
     world
         The rest of the environment.
     """
@@ -158,7 +158,7 @@ class HeldFleet:
         self.pool.add(HERE, nodes, self._ends_at - held.warning_seconds)
 
     def tick(self, state: CampaignState, *, work: bool) -> Iterator[Event]:
-        """Exclude bad nodes, and submit the job that comes after this one."""
+        """Exclude bad nodes, and submit the next job."""
         held, now = self._held, self._clock.monotonic()
         if held is None:
             return
@@ -191,7 +191,7 @@ class HeldFleet:
                 yield SchedulerSilent(str(answer.error))
             return
         if isinstance(answer.error, SubmissionRefused) and held.chain is not None:
-            # This job goes on; when it ends, people continue.
+            # This job continues; after its end, the user has to continue the campaign.
             yield JobEnded(held.chain.name or "", str(answer.error))
             held.chain.name, held.chain.refused = None, str(answer.error)
             return
@@ -220,11 +220,11 @@ class HeldFleet:
         return NodeExcluded(node, reason)
 
     def held_since(self, block: str) -> float | None:  # noqa: ARG002 - there is one
-        """Return when the batch job began, where it tells."""
+        """Return the start of the batch job, if known."""
         return None if self._held is None else self._held.began
 
     def ending(self) -> str | None:
-        """Return a sentence when the wall time is nearly over, by the clock or by the batch system's signal."""
+        """Return a sentence when the wall time is nearly over, by the clock or the batch system's signal."""
         if self._held is None:
             return None
         left = self._ends_at - self._clock.monotonic()
@@ -233,11 +233,11 @@ class HeldFleet:
         return None
 
     def closing(self) -> frozenset[str]:
-        """Return nothing: the driver itself leaves, see `ending`."""
+        """Return nothing: the driver itself stops, see `ending`."""
         return frozenset()
 
     def ends_here(self) -> str | None:
-        """Return why there is no successor of this job."""
+        """Return why this job has no successor."""
         return None if self._held is None or self._held.chain is None else self._held.chain.refused
 
     def suspended(self) -> frozenset[str]:
@@ -249,7 +249,7 @@ class HeldFleet:
         return []
 
     def close(self, state: CampaignState, *, goes_on: bool) -> Iterator[Event]:  # noqa: ARG002 - known by name
-        """Cancel the successor, unless the campaign ``goes_on`` in it; the nodes go when this job ends."""
+        """Cancel the successor, unless the campaign ``goes_on`` in it; the end of this job releases the nodes."""
         self._background.close()
         held = self._held
         if held is None or held.chain is None or held.chain.name is None or goes_on:
@@ -259,7 +259,7 @@ class HeldFleet:
 
 
 def cancelled(scheduler: JobQueue, name: str, clock: Clock, patience: float = CANCEL_SECONDS) -> bool:
-    """Cancel a job by its name, asking for as long as ``patience`` (seconds); return whether that was heard."""
+    """Cancel a job by its name, with repeats for up to ``patience`` seconds; return whether this succeeded."""
     give_up = clock.monotonic() + patience
     while True:
         try:

@@ -1,8 +1,8 @@
 """Blocks of nodes that are batch jobs, for a driver that runs elsewhere (a login or workflow node).
 
-One job per intent: a job's name is recorded in the journal before it is submitted and used once, so that whoever comes
-after a crash or a time-out of the batch system looks the name up before anything is submitted again. A batch
-system that is slow or fails makes the campaign wait, never fail.
+One job per intent: the journal records a job's unique name before its submission. After a crash or a time-out of the
+batch system, the next driver looks up this name before it submits again. A slow or failing batch
+system makes the campaign wait, never fail.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from gfm_pipeline.engine.world import MACHINE_WORLD, World
 from gfm_pipeline.execution.endings import JobEndings
 from gfm_pipeline.execution.retry import Backoff
 
-FRUITLESS = 3  # blocks in a row that ended without a finished task: something is wrong that patience does not mend
+FRUITLESS = 3  # limit of consecutive blocks without a finished task: a permanent fault
 
 
 class BlockMaker(Protocol):
-    """Writes the batch script of a block, and knows when its worker pools are there."""
+    """Writes the batch script of a block, and knows when its worker pools have started."""
 
     def script(self, name: str) -> Path:
         """Write the script of block ``name`` and return its path."""
@@ -40,26 +40,26 @@ class BlockMaker(Protocol):
         """Return whether the pools of the block have reported to Parsl."""
 
     def end(self, name: str) -> None:
-        """Keep the pools of a block that ends from getting further tasks."""
+        """Give the pools of an ending block no further tasks."""
 
     def suspended(self, names: Collection[str]) -> None:
-        """Have the silence of the pools of these blocks excused, and of no others."""
+        """Excuse the silence of the pools of these blocks, and only these."""
 
 
 @dataclass(frozen=True)
 class PilotRequest:
-    """The blocks a campaign wants.
+    """The blocks that a campaign requests.
 
     Parameters
     ----------
     blocks
-        How many at a time.
+        Number at a time.
     nodes, hours, queue
-        The shape of each.
+        Shape of each block.
     launches
-        At a time in each; None: any number.
+        Number of launches per block at a time; None: no limit.
     place
-        Batch system and cluster that get them.
+        Batch system and cluster of the blocks.
     """
 
     blocks: int
@@ -79,11 +79,11 @@ class _PilotJob:
     closing: bool = False
     cancelled: bool = False
     suspended: float | None = None  # since when (monotonic)
-    finished_before: int = 0  # tasks of the campaign that were done when it came up
+    finished_before: int = 0  # finished tasks of the campaign when the block started
 
 
 class PilotFleet:
-    """Blocks that come and go.
+    """Blocks as batch jobs, requested and released as needed.
 
     Parameters
     ----------
@@ -94,17 +94,17 @@ class PilotFleet:
     maker
         Writes their scripts.
     prefix
-        Of the jobs' names; unique to the campaign.
+        Prefix of the jobs' names; unique to the campaign.
     poll_seconds
         Between two looks at the queue.
     missing_seconds
         How long every answer must lack a job before it counts as ended.
     warning_seconds
-        How long before the end of its wall time a block's tasks are asked to save.
+        Time (s) before the end of a block's wall time at which its tasks are asked to save.
     hold_node
-        Called with a node that gets no more tasks.
+        Called with a node that will get no more tasks.
     state
-        What is known from earlier drivers: their blocks are of no use any more, their bad nodes are.
+        Facts from earlier drivers: their blocks are useless now, but their bad nodes matter.
     world
         The rest of the environment.
     """
@@ -133,11 +133,11 @@ class PilotFleet:
         self._next_poll = self._not_before = 0.0
         self._endings = JobEndings(missing_seconds)
         self._fruitless = 0
-        # Blocks of an earlier driver know its sockets, not ours.
+        # Blocks of an earlier driver connect to its sockets, not to ours.
         self._stale = list(state.open_jobs(JobRole.BLOCK))
 
     def tick(self, state: CampaignState, *, work: bool) -> Iterator[Event]:
-        """Look after the blocks: take in answers, close those that end, submit what is missing."""
+        """Manage the blocks: process answers, close ending blocks, submit missing ones."""
         now = self._clock.monotonic()
         for answer in self._background.results():
             yield from self._add_block(answer, state, now)
@@ -164,7 +164,7 @@ class PilotFleet:
                 self._background.submit("bad nodes", lambda: self._scheduler.bad_nodes(nodes))
 
     def _follow_job(self, block: _PilotJob, state: CampaignState, now: float) -> None:
-        """Take a block in when its pools report, close it when its time is nearly over, end it when it is idle."""
+        """Add a block when its pools report, close it when its time is nearly over, end it when it is idle."""
         info = block.info
         if info is None or info.state is not JobState.RUNNING:
             return
@@ -205,7 +205,7 @@ class PilotFleet:
             if state.scheduler_silent is None:
                 yield SchedulerSilent(str(answer.error))
             if what == "submit" and name in self._blocks:
-                self._submit(name)  # asked again under the same name, which is looked up first
+                self._submit(name)  # repeat under the same name, which is looked up first
             if what == "cancel" and name in self._blocks:
                 self._blocks[name].cancelled = False
             return
@@ -235,18 +235,18 @@ class PilotFleet:
                 continue
             info = self._endings.judge(block.name, found[block.name], now)
             if info.state is JobState.UNKNOWN:
-                continue  # what was known last still holds
+                continue  # the last known facts remain valid
             block.info = info
             yield from self._record_end(block, info)
             if info.state.has_ended:
-                if info.state is JobState.VANISHED:  # if it lives all the same, it holds nodes for nobody
+                if info.state is JobState.VANISHED:  # if it is alive nevertheless, it holds nodes without use
                     self._background.submit(f"cancel {block.name}", partial(self._scheduler.cancel_by_name, block.name))
                 reason = f"job {block.job} {info.state}" + (f" ({info.reason})" if info.reason else "")
                 self._forget(block, reason, state)
                 yield JobEnded(block.name, reason)
 
     def _record_end(self, block: _PilotJob, info: JobInfo) -> Iterator[Event]:
-        """Take in whether a block is suspended."""
+        """Process whether a block is suspended."""
         still = info.state is JobState.SUSPENDED
         if still != (block.suspended is not None):
             seconds = None if still else self._clock.monotonic() - (block.suspended or 0.0)
@@ -272,7 +272,7 @@ class PilotFleet:
         return None
 
     def ending(self) -> str | None:
-        """Return nothing: the driver has no wall time of its own."""
+        """Return nothing: the driver has no wall time."""
         return None
 
     def closing(self) -> frozenset[str]:
@@ -288,12 +288,12 @@ class PilotFleet:
         return frozenset(b.name for b in self._blocks.values() if b.suspended is not None)
 
     def lost(self) -> list[tuple[str, str]]:
-        """Return blocks that have gone since the last call, each with the reason."""
+        """Return the blocks lost since the last call, each with the reason."""
         found, self._lost = self._lost, []
         return found
 
     def close(self, state: CampaignState, *, goes_on: bool) -> Iterator[Event]:  # noqa: ARG002 - a later driver has its own
-        """Cancel every block by name, those that were only about to be submitted, too."""
+        """Cancel every block by name, even if its submission was only intended."""
         self._background.close()
         for name in state.open_jobs(JobRole.BLOCK):
             if cancelled(self._scheduler, name, self._clock):

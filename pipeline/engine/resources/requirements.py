@@ -35,8 +35,8 @@ from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.sites.task_shape import TaskShape, default_shape, host_shape, misfit, slots_per_node
 from gfm_pipeline.workflow.schema import WorkflowModel
 
-WASTE = 30  # an allocation of which fewer than one node in so many ever has a trial is refused
-SHARED_LAUNCHES = 64  # that an allocation is cut into, where trainings share launches and the site sets no limit
+WASTE = 30  # an allocation is refused if fewer than one in so many nodes ever runs a trial
+SHARED_LAUNCHES = 64  # number of launches per allocation for shared launches, if the site sets no limit
 
 
 def setting(stage: str, name: str) -> str:
@@ -46,9 +46,9 @@ def setting(stage: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run is given: its allocation, and the size of the tasks of each stage (of the search, one per rung).
+    """The resources of a run: its allocation, and the size of each stage's tasks (for the search, one size per rung).
 
-    ``why`` says how the sizes were decided; ``warnings`` are sentences.
+    ``why`` gives the reasons for the sizes; ``warnings`` are sentences.
     """
 
     allocation: Allocation
@@ -57,7 +57,7 @@ class Resources:
     warnings: tuple[str, ...] = ()
 
     def at_a_time(self, stage: str, rung: int = 0) -> int:
-        """Return how many tasks of a stage run at a time, over all jobs."""
+        """Return the number of tasks of a stage that run at a time, over all jobs."""
         sizes = self.sizes[stage]
         size = sizes[min(rung, len(sizes) - 1)]
         return size.capacity(self.allocation.nodes) * self.allocation.blocks
@@ -66,7 +66,7 @@ class Resources:
 def decide_for_stages(
     workflow: WorkflowModel, site: SiteModel, found: Resources, stages: Collection[str]
 ) -> Resources | Impossible:
-    """Return ``found`` with the allocation that ``stages`` have of their own, and the sizes of their tasks in it."""
+    """Return ``found`` with the own allocation of ``stages``, and the sizes of their tasks in it."""
     allocation = workflow.allocation.of_stage(next(iter(stages)))
     own = decide_resources(workflow.model_copy(update={"allocation": allocation}), site, stages)
     if isinstance(own, Impossible):
@@ -77,9 +77,9 @@ def decide_for_stages(
 def decide_resources(
     workflow: WorkflowModel, site: SiteModel, only: Collection[str] | None = None
 ) -> Resources | Impossible:
-    """Return what the campaign of ``workflow`` gets on ``site``; the same settings always get the same.
+    """Return the resources of a campaign on ``site``; equal settings always give equal resources.
 
-    ``only`` names the stages that are asked for; None: all.
+    ``only`` names the requested stages; None: all.
     """
     stages = [stage for stage in stages_of(workflow) if only is None or stage.name in only]
     demands = {stage.name: stage.demand(workflow) for stage in stages}
@@ -117,7 +117,7 @@ def decide_resources(
 def _sizes(
     workflow: WorkflowModel, site: SiteModel, allocation: Allocation, name: str, demand: Demand
 ) -> tuple[tuple[SizeClass, ...], str] | Impossible:
-    """Return the sizes of a stage's tasks, and why they have them."""
+    """Return the sizes of a stage's tasks, and the reasons."""
     if isinstance(demand, TrainingDemand):
         return _trainings(workflow, site, allocation, name, demand)
     on_gpu = demand.gpu and demand.cores is None
@@ -130,7 +130,7 @@ def _sizes(
 
 
 def _busy(found: Resources, demands: Mapping[str, Demand]) -> Iterator[tuple[str, int, str]]:
-    """Yield, of stages that should fill the allocation, the name, the nodes they can keep busy, and a sentence."""
+    """Yield name, number of busy nodes and a sentence for each stage that should fill the allocation."""
     nodes = found.allocation.usable * found.allocation.blocks
     for name, demand in demands.items():
         if isinstance(demand, SharedDemand) or not demand.fills:
@@ -148,13 +148,13 @@ def _busy(found: Resources, demands: Mapping[str, Demand]) -> Iterator[tuple[str
 
 
 def _idle(found: Resources, demands: Mapping[str, Demand]) -> Iterator[str]:
-    """Yield a sentence where the trainings of a stage with rungs cannot keep half of the allocation busy."""
+    """Yield a sentence if the trainings of a stage with rungs cannot keep half of the allocation busy."""
     nodes = found.allocation.usable * found.allocation.blocks
     yield from (sentence for _, busy, sentence in _busy(found, demands) if busy * 2 <= nodes and nodes > 1)
 
 
 def _wasted(workflow: WorkflowModel, found: Resources, demands: Mapping[str, Demand]) -> Impossible | None:
-    """Return why an allocation that was asked for is a waste: all but a few of its nodes would never have a task."""
+    """Return why a requested allocation is a waste: only a few of its nodes would ever run a task."""
     nodes = found.allocation.usable * found.allocation.blocks
     if not isinstance(workflow.allocation.nodes, int):
         return None
@@ -170,7 +170,7 @@ def _wasted(workflow: WorkflowModel, found: Resources, demands: Mapping[str, Dem
 
 
 def smallest_batch(workflow: WorkflowModel) -> int:
-    """Return the fewest graphs an optimiser step of any candidate can have."""
+    """Return the smallest number of graphs per optimiser step over all candidates."""
     space = workflow.search.space.compile()
     dimensions = [space.shared["batch_size"], *(d["batch_size"] for d in space.own.values() if "batch_size" in d)]
     lows = [min(d.values) if isinstance(d, Choice) else d.low for d in dimensions if isinstance(d, Choice | Range)]
@@ -178,22 +178,22 @@ def smallest_batch(workflow: WorkflowModel) -> int:
 
 
 def _per_node(site: SiteModel, shape: TaskShape) -> int:
-    """Return how many tasks of a shape share a node; on a machine that is left alone, its number of slots."""
+    """Return the number of tasks of a shape per node; without a batch system, the number of slots."""
     if site.scheduler.system is None and not shape.gpus_per_rank:
         return max(1, site.resolved_slots() // shape.ranks_per_node)
     return max(1, slots_per_node(site, shape))
 
 
 def _pools_work(site: SiteModel, nodes: int) -> bool:
-    """Return whether worker pools can be had on all of ``nodes`` nodes."""
+    """Return whether worker pools can run on all of ``nodes`` nodes."""
     most = site.launch.max_sub_node_nodes
     return nodes == 1 or (bool(site.launch.pool_template) and (most is None or nodes <= most))
 
 
 def _shared(site: SiteModel, shape: TaskShape, allocation: Allocation, tasks: int) -> SizeClass:
-    """Return the size of tasks that workers of pools start, on as many nodes as pools are known to work on.
+    """Return the size of tasks that pool workers start, on at most as many nodes as pools are known to support.
 
-    A node gets no more workers than ``tasks`` tasks can keep busy: each imports a good part of Python.
+    A node gets at most as many workers as ``tasks`` tasks can keep busy: each worker imports many Python modules.
     """
     per_node = 1 if shape.nodes else _per_node(site, shape)
     nodes = allocation.usable
@@ -207,13 +207,13 @@ def _shared(site: SiteModel, shape: TaskShape, allocation: Allocation, tasks: in
 
 
 def max_launches(site: SiteModel, allocation: Allocation) -> int | None:
-    """Return how many launches over whole nodes one job may have at a time; None: no limit is known."""
+    """Return the limit of launches over whole nodes per job at a time; None: no known limit."""
     most = site.launch.max_steps
     return None if most is None else max(1, most // allocation.blocks)
 
 
 def _sized(site: SiteModel, shape: TaskShape, allocation: Allocation, tasks: int) -> SizeClass:
-    """Return how tasks of a shape are started, and how many at a time, when ``tasks`` of them may be asked for."""
+    """Return how tasks of a shape start, and how many at a time, for at most ``tasks`` tasks."""
     if shape.nodes < 2 and _pools_work(site, allocation.nodes):
         return _shared(site, shape, allocation, tasks)
     steps = max_launches(site, allocation)
@@ -230,7 +230,7 @@ def _sized(site: SiteModel, shape: TaskShape, allocation: Allocation, tasks: int
 def _trainings(
     workflow: WorkflowModel, site: SiteModel, allocation: Allocation, name: str, demand: TrainingDemand
 ) -> tuple[tuple[SizeClass, ...], str] | Impossible:
-    """Return the sizes of the trainings of a stage, and why they have them."""
+    """Return the sizes of the trainings of a stage, and the reasons."""
     key, batch = setting(name, "nodes"), smallest_batch(workflow)
     if demand.nodes is None:
         shape, why = automatic_shape(site, allocation, demand.at_a_time, batch, demand.ranks_per_node)
@@ -246,7 +246,7 @@ def _trainings(
             return Impossible(key, *_too_many_ranks(shape, batch))
         sizes.append(_sized(site, shape, allocation, tasks))
     if any(size.whole for size in sizes):
-        # Tasks that a pool's worker starts and those on named nodes never share a job at a time: all take nodes then.
+        # Tasks of pool workers and tasks on named nodes never run in a job at the same time: then all take whole nodes.
         one_node = [size.shape.nodes == 1 and not size.whole for size in sizes]
         sizes = [_stepped(site, s, allocation) if spawned else s for s, spawned in zip(sizes, one_node, strict=True)]
     for size in sizes:
@@ -262,7 +262,7 @@ def _stepped(site: SiteModel, size: SizeClass, allocation: Allocation) -> SizeCl
 
 
 def _unbound(site: SiteModel, size: SizeClass) -> tuple[str, str] | None:
-    """Return why the batch system would not give ranks the GPUs the site says, and the fix; or None."""
+    """Return why the batch system would not give ranks the GPUs of the site file, and the fix; or None."""
     ranks, gpus = size.shape.ranks_per_node, site.node.gpus
     if not size.whole or site.launch.device is not DeviceSelection.SCHEDULER or ranks == gpus:
         return None
@@ -291,25 +291,25 @@ def _shape(site: SiteModel, nodes: int, ranks_per_node: int | None) -> TaskShape
 def automatic_shape(
     site: SiteModel, allocation: Allocation, tasks: int, max_ranks: int, ranks_per_node: int | None = None
 ) -> tuple[TaskShape, str]:
-    """Return the shape of each of ``tasks`` trainings that should run at a time, and why; the rule is this module's.
+    """Return the shape of ``tasks`` trainings that should run at a time, and the reason, by the rule of this module.
 
     Parameters
     ----------
     site, allocation
-        Where they run.
+        The machine, and the allocation.
     tasks
-        How many should run at a time.
+        Number of trainings that should run at a time.
     max_ranks
-        Most ranks one of them can use.
+        Largest number of ranks that one training can use.
     ranks_per_node
-        Where the workflow says it.
+        Ranks per node, if the workflow sets them.
     """
     full = _shape(site, 1, ranks_per_node)
     usable, steps = allocation.usable, max_launches(site, allocation)
     most_nodes = max_ranks // full.ranks_per_node
     ideal = usable // tasks
     pools = _pools_work(site, allocation.nodes)
-    filling = usable if steps is None else math.ceil(usable / steps)  # nodes a training, for steps to fill the job
+    filling = usable if steps is None else math.ceil(usable / steps)  # nodes per training, to fill the job
     if ideal >= 1 and most_nodes >= 1 and (site.node.gpus or site.scheduler.system is not None):
         nodes = min(ideal, most_nodes)
         at_once = min(tasks, usable // nodes)

@@ -107,7 +107,7 @@ class Stage(ABC):
 
     @abstractmethod
     def output_tasks(self, stage: StageState) -> list[str]:
-        """Return the tasks that made the outputs of a stage that is done."""
+        """Return the tasks that made the outputs of a finished stage."""
 
     @abstractmethod
     def program_of(self, task: str) -> Program[Any, Any]:
