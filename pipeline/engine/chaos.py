@@ -1,7 +1,7 @@
 """Kills, slows and starves the tasks of a running campaign at random, to demonstrate that the campaign survives.
 
 Chaos never corrupts data: it causes the faults that also occur in a campaign of weeks. Each attempt that is hit gets a
-note in its folder. `gfm_pipeline.engine.tasks.classify` reads this note, so that chaos does not use up the attempts that
+note in its folder. `gfm_pipeline.engine.tasks.classify` reads this note, so chaos does not use up the attempts that
 are meant for real trouble.
 """
 

@@ -10,20 +10,20 @@ from gfm_pipeline.engine.stages import search
 from gfm_pipeline.simulate.cluster import HOUR
 from gfm_pipeline.simulate.result import Advice, Simulated, Variant
 
-ENOUGH = 0.95  # of jobs should have spares for all nodes that fail
-SLOWER = 1.25  # times the shortest time, that a cheaper choice may take
+ENOUGH = 0.95  # share of jobs that should have spares for all failed nodes
+SLOWER = 1.25  # times the shortest time: limit of cheaper choices
 FACTORS = (0.5, 2.0)
 
 
 @dataclass(frozen=True)
 class SizeChoice:
-    """What may be asked for: nodes of a job, and of a trial of the first rung; None: as the workflow says."""
+    """A possible request: nodes per job, and per trial of the first rung; None: as in the workflow."""
 
     nodes: int | None = None
     trial_nodes: tuple[int, ...] | None = None
 
     def overrides(self) -> tuple[str, ...]:
-        """Return it as settings of the workflow."""
+        """Return the choice as settings of the workflow."""
         found = () if self.nodes is None else (f"allocation.nodes={self.nodes}",)
         if self.trial_nodes is None:
             return found
@@ -31,12 +31,12 @@ class SizeChoice:
 
 
 def spares(rate: float, nodes: int, hours: float) -> int:
-    """Return how many spare nodes are enough in 95 % of jobs.
+    """Return the number of spare nodes that is enough in 95 % of jobs.
 
     Parameters
     ----------
     rate
-        Failures of one node, a second: they come one by one, so that their number is Poisson's.
+        Failures per node and second: they are independent, so their number has a Poisson distribution.
     nodes, hours
         Of a job.
     """
@@ -46,16 +46,16 @@ def spares(rate: float, nodes: int, hours: float) -> int:
 
 
 def advise(first: Simulated, again: Callable[[tuple[str, ...]], Simulated], *, compare: bool) -> Advice:
-    """Return what to ask for.
+    """Return the recommended request.
 
     Parameters
     ----------
     first
-        The simulation of what was asked for.
+        The simulation of the request.
     again
-        Simulates the same with further settings of the workflow; raises `GFMError` where the site cannot run them.
+        Repeats the simulation with further settings of the workflow; raises `GFMError` if the site cannot run them.
     compare
-        Whether other nodes and trials are simulated.
+        Whether to simulate other numbers of nodes and trials.
     """
     allocation = first.request.resources.allocation
     hours = min(first.found.hours, allocation.hours or first.found.hours)
@@ -69,7 +69,7 @@ def advise(first: Simulated, again: Callable[[tuple[str, ...]], Simulated], *, c
 
 
 def _possible(again: Callable[[tuple[str, ...]], Simulated], choice: SizeChoice) -> Simulated | None:
-    """Return what a choice comes to; None where the machine cannot run it."""
+    """Return the results of a choice; None if the machine cannot run it."""
     try:
         return again(choice.overrides())
     except GFMError:
@@ -77,7 +77,7 @@ def _possible(again: Callable[[tuple[str, ...]], Simulated], choice: SizeChoice)
 
 
 def choices(first: Simulated) -> Iterator[SizeChoice]:
-    """Yield half and twice the nodes, with trials as they were, and half and twice the trials on the same nodes."""
+    """Yield half and twice the nodes with the same trials, and half and twice the trials on the same nodes."""
     nodes, trials = first.request.resources.allocation.nodes, trial_nodes(first)
     if all(trials):
         for factor in FACTORS:
@@ -99,7 +99,7 @@ def trial_nodes(found: Simulated) -> tuple[int, ...]:
 
 
 def best(variants: Sequence[Variant]) -> Variant:
-    """Return the variant of fewest node-hours that takes at most a quarter longer than the fastest."""
+    """Return the variant with the fewest node-hours that takes at most a quarter longer than the fastest."""
     fastest = min(_time(v) for v in variants)
     return min((v for v in variants if _time(v) <= SLOWER * fastest), key=lambda v: (v.node_hours, v.hours))
 

@@ -1,4 +1,4 @@
-"""Attempts that run on the simulated cluster: they end well, are asked to leave, or are lost with their nodes."""
+"""Attempts on the simulated cluster: they end well, stop on request, or are lost with their nodes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gfm_pipeline.simulate.cluster import Cluster
 from gfm_pipeline.simulate.ledger import Ledger, Use
 from gfm_pipeline.simulate.program_runs import Run
 
-PULSE_SECONDS = 2.0  # between two signs of life of a wrapper
-LAUNCH_FAILED = 143  # what a launch line returns that the batch system ended, since a node of it is down
+PULSE_SECONDS = 2.0  # interval of a wrapper's heartbeats
+LAUNCH_FAILED = 143  # exit code of a launch line that the batch system ended because of a failed node
 LOST_MANAGER = "ManagerLost: the node of its worker is down"
 
 
 @dataclass(frozen=True)
 class SimulatedEnd:
-    """How an attempt ended: what Parsl says of its trouble, and what the wrapper tells."""
+    """The end of an attempt: Parsl's error, and the wrapper's report."""
 
     error: str | None
     report: AttemptReport | None
@@ -34,17 +34,17 @@ class SimulatedAttempt:
     Parameters
     ----------
     folder
-        Its own; also its name.
+        Folder of the attempt; also its name.
     nodes, weight
-        What it takes: by name, and in nodes; a part of one where several share it.
+        Names of its nodes, and its number of nodes; a fraction if tasks share a node.
     run
-        How it goes.
+        The course of the attempt.
     started, begins
-        When its place was taken, and when its program starts (s).
+        Times (s) at which its place was taken and its program starts.
     whole
-        Whether it has a launch line of its own.
+        Whether it has its own launch line.
     over
-        Called when it has ended.
+        Called at its end.
     """
 
     folder: str
@@ -58,10 +58,10 @@ class SimulatedAttempt:
     deadline: float = float("inf")
     shares_launch: bool = False
     ending: Event | None = None
-    stuck_since: float | None = None  # since a node of it has failed
+    stuck_since: float | None = None  # time at which a node of it failed
 
     def ran(self, now: float) -> tuple[float, float]:
-        """Return the seconds its program took to start, and those it worked."""
+        """Return the seconds of startup and of work of its program."""
         until = now if self.stuck_since is None else self.stuck_since
         ran = max(0.0, min(until - self.begins, self.run.seconds))
         return min(ran, self.run.startup), max(0.0, ran - self.run.startup)
@@ -75,11 +75,11 @@ class RunningAttempts:
         self._running: dict[str, SimulatedAttempt] = {}
 
     def __len__(self) -> int:
-        """Return how many run."""
+        """Return the number of running attempts."""
         return len(self._running)
 
     def begin(self, attempt: SimulatedAttempt) -> None:
-        """Let an attempt run."""
+        """Start an attempt."""
         self._running[attempt.folder] = attempt
         self._ledger.taken(attempt.weight)
         self._cluster.enter(attempt.nodes, attempt.folder, lambda: self.node_failed(attempt))
@@ -100,7 +100,7 @@ class RunningAttempts:
         return int((self._clock.now if attempt.stuck_since is None else attempt.stuck_since) / PULSE_SECONDS)
 
     def request_stop(self, folder: Path) -> None:
-        """Let an attempt save and leave, which takes as long as what it does at the moment."""
+        """Let an attempt save and stop, after its present action."""
         attempt = self._running.get(str(folder))
         if attempt is None or attempt.stuck_since is not None or attempt.ending is None:
             return
@@ -111,7 +111,7 @@ class RunningAttempts:
         attempt.ending = self._clock.at(when, lambda: self._left(attempt))
 
     def end(self, folder: Path, *, wrapper: bool = True) -> bool:  # noqa: ARG002 - both end together
-        """End an attempt at once; return whether it ran."""
+        """Kill an attempt at once; return whether it ran."""
         attempt = self._running.get(str(folder))
         if attempt is None:
             return False
@@ -119,14 +119,14 @@ class RunningAttempts:
         return True
 
     def end_all(self, nodes: Sequence[str] | None = None) -> None:
-        """End all attempts, or those on any of ``nodes``, whose job is over: nobody hears of it."""
+        """End all attempts, or those on ``nodes`` of an ended job, without any report."""
         gone = None if nodes is None else set(nodes)
         for attempt in list(self._running.values()):
             if gone is None or not gone.isdisjoint(attempt.nodes):
                 self._lose(attempt)
 
     def node_failed(self, attempt: SimulatedAttempt) -> None:
-        """Take in that a node of an attempt is gone: it hangs until the batch system, or Parsl, notices."""
+        """Record a failed node of an attempt, which hangs until the batch system or Parsl notices."""
         if attempt.stuck_since is not None or attempt.folder not in self._running:
             return
         attempt.stuck_since = self._clock.now
@@ -141,7 +141,7 @@ class RunningAttempts:
         self._over(attempt, {Use.STARTUP: run.startup, Use.WORK: run.work}, SimulatedEnd(None, run.finish(run.seconds)))
 
     def _left(self, attempt: SimulatedAttempt, *, timed_out: bool = False) -> None:
-        """Let an attempt save and leave: nothing of its work is done again."""
+        """Let an attempt save and stop: no work is repeated."""
         startup, work = attempt.ran(self._clock.now)
         saved = None
         if attempt.run.every is not None and work > 0.0:
@@ -158,7 +158,7 @@ class RunningAttempts:
         self._lose(attempt, SimulatedEnd(None if attempt.whole else LOST_MANAGER, report))
 
     def _lose(self, attempt: SimulatedAttempt, outcome: SimulatedEnd | None = None) -> None:
-        """End an attempt that could not save; what it did since its last checkpoint is done again."""
+        """End an attempt that could not save; the work since its last checkpoint is repeated."""
         startup, work = attempt.ran(self._clock.now)
         kept = attempt.run.kept(work)
         if kept > 0.0:

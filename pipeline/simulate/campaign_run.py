@@ -1,4 +1,4 @@
-"""Runs a campaign in a simulation, from the first job to the last: the driver is the real one."""
+"""Simulates a campaign from the first job to the last, with the real driver."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HOST = "simulation"
 
 
 class DriverKilled(Exception):
-    """The job that the driver ran in is over."""
+    """The driver's job has ended."""
 
 
 class SimulatedBlocks:
@@ -53,12 +53,12 @@ class SimulatedBlocks:
         return self._jobs.script(name)
 
     def ready(self, name: str) -> bool:
-        """Return whether the workers of a block have had time to start."""
+        """Return whether the workers of a block have started."""
         started = next((job.started for job in self._jobs.all if job.name == name), None)
         return started is not None and self._clock.now >= started + self._seconds
 
     def end(self, name: str) -> None:
-        """Do nothing: the driver places nothing more in a block that ends."""
+        """Do nothing: the driver places no more tasks in an ending block."""
 
     def suspended(self, names: Collection[str]) -> None:
         """Do nothing: no block is ever suspended here."""
@@ -72,9 +72,9 @@ class Simulation:
     request
         The workflow on its site, resolved for ``root``.
     scenario
-        What is assumed.
+        The assumptions.
     notify
-        Told of stages.
+        Receives messages about stages.
     start
         Unix time of the first event.
     """
@@ -114,10 +114,10 @@ class Simulation:
             counters=False,
             proposals=lambda: SimulatedProposals(self.clock, scenario.driver),
         )
-        self._driven: Job | None = None  # the job that the driver runs in
+        self._driven: Job | None = None  # the driver's job
 
     def run(self) -> str:
-        """Run the campaign to its end, or to that of the simulated time; return how it ended."""
+        """Run the campaign to its end, or to the end of the simulated time; return how it ended."""
         try:
             if self.request.site.driver.mode is DriverMode.RESIDENT:
                 return self._in_jobs()
@@ -134,7 +134,7 @@ class Simulation:
     # ---------------------------------------------------------------- where the driver runs
 
     def _outside_of_jobs(self) -> str:
-        """Drive on the machine itself, or from elsewhere with blocks of nodes."""
+        """Drive on the machine itself, or from another machine with blocks of nodes."""
         request = self.request
         with self._campaign() as campaign:
             if request.site.scheduler.system is None or request.site.driver.mode is DriverMode.LOCAL:
@@ -143,7 +143,7 @@ class Simulation:
             return self._drive(campaign, self._blocks(campaign), held=False)
 
     def _in_jobs(self) -> str:
-        """Drive inside of jobs that follow each other."""
+        """Drive in a chain of jobs."""
         outcome = ""
         while not outcome:
             job = self._next_job()
@@ -157,7 +157,7 @@ class Simulation:
         return outcome
 
     def _next_job(self) -> Job:
-        """Return the job that follows, or have a person submit one."""
+        """Return the next job, or let the simulated user submit one."""
         open_jobs = [job for job in self.jobs.all if not job.state.has_ended]
         if open_jobs:
             return open_jobs[0]
@@ -280,7 +280,7 @@ class Simulation:
         )
 
     def _job_ended(self, job: Job) -> None:
-        """Take in that a job is over: what runs on its nodes is lost, and a driver that runs there too."""
+        """Process the end of a job: attempts on its nodes are lost, and so is a driver there."""
         self.attempts.end_all(job.held)
         if job is self._driven:
             self.clock.after(0.0, self._kill_driver)

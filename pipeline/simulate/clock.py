@@ -1,4 +1,4 @@
-"""Time that passes when everybody waits: the clock and the events of a simulation."""
+"""The clock and the events of a simulation: time passes only during waits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Event:
-    """Something that will happen; cancelled, it will not."""
+    """A future action, which can be cancelled."""
 
     __slots__ = ("cancelled", "what", "when")
 
@@ -21,26 +21,26 @@ class Event:
         self.cancelled = False
 
     def cancel(self) -> None:
-        """Keep it from happening."""
+        """Cancel the action."""
         self.cancelled = True
 
 
 class SimulatedClock:
-    """A clock that jumps to the next event whenever somebody waits.
+    """A clock that jumps to the next event during a wait.
 
     Parameters
     ----------
     start
-        Unix time at which the simulation begins.
+        Unix time of the beginning.
     limit
-        Seconds after which it ends, whatever is left to happen.
+        Seconds after which the simulation ends, even with future events.
     """
 
     def __init__(self, start: float, limit: float = float("inf")) -> None:
         self.now = 0.0
-        self.events = 0  # that have happened
-        self.before_waiting: Callable[[], None] | None = None  # called when the driver has done all it can
-        self.measured: Callable[[], float] | None = None  # of another clock, whose time is charged too
+        self.events = 0  # number of past events
+        self.before_waiting: Callable[[], None] | None = None  # called when the driver has nothing more to do
+        self.measured: Callable[[], float] | None = None  # another clock whose time is added
         self._mark = 0.0
         self._start, self._limit = start, limit
         self._due: list[tuple[float, int, Event]] = []
@@ -55,24 +55,24 @@ class SimulatedClock:
         return self.now
 
     def at(self, when: float, what: Callable[[], None]) -> Event:
-        """Let ``what`` happen at a moment, now at the earliest."""
+        """Schedule ``what`` for a time, now at the earliest."""
         event = Event(max(when, self.now), what)
         heapq.heappush(self._due, (event.when, next(self._number), event))
         return event
 
     def after(self, seconds: float, what: Callable[[], None]) -> Event:
-        """Let ``what`` happen after some time."""
+        """Schedule ``what`` after some time."""
         return self.at(self.now + seconds, what)
 
     def sleep(self, seconds: float) -> None:
-        """Let ``seconds`` pass, and all that is due in them happen."""
+        """Let ``seconds`` pass, with all events due in them."""
         until = self.now + seconds
         while self._happen(until):
             pass
         self._move(until)
 
     def take(self, items: queue.Queue[T], seconds: float) -> T | None:
-        """Return the next of ``items`` as soon as it is there; None when none came within ``seconds``."""
+        """Return the next of ``items`` as soon as it arrives; None when none arrives within ``seconds``."""
         if self.measured is not None:
             now, before = self.measured(), self._mark
             self._mark = now
@@ -87,14 +87,14 @@ class SimulatedClock:
         return items.get_nowait()
 
     def wait_until(self, reached: Callable[[], bool]) -> bool:
-        """Let events happen until ``reached``; return False when nothing more would ever happen."""
+        """Process events until ``reached``; return False when there are no more events."""
         while not reached():
             if not self._happen(float("inf")):
                 return False
         return True
 
     def _happen(self, until: float) -> bool:
-        """Let the next event happen that is due by ``until``; return whether there was one."""
+        """Process the next event due by ``until``; return whether there was one."""
         while self._due and self._due[0][0] <= until:
             when, _, event = heapq.heappop(self._due)
             if event.cancelled:

@@ -16,7 +16,7 @@ HOUR = 3600.0
 
 @dataclass
 class Held:
-    """Nodes that a batch job holds."""
+    """The nodes of a batch job."""
 
     nodes: list[str]
     died: Callable[[], None]  # called when its first node fails: the job ends with it
@@ -30,13 +30,13 @@ class Cluster:
     Parameters
     ----------
     clock, ledger
-        Time, and where node time is written down.
+        Time, and the account of node time.
     count, gpus
-        How many nodes, and GPUs of each.
+        Number of nodes, and of GPUs per node.
     failures, stragglers
-        What is assumed of them.
+        Assumptions about the nodes.
     seed
-        Of what fails and what is slow.
+        Seed of failures and of slow nodes.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Cluster:
         seed: int,
     ) -> None:
         self.failed = 0
-        self.changes = 0  # of what jobs hold
+        self.changes = 0  # number of changes of jobs' nodes
         self.known_bad: dict[str, str] = {}
         self._clock, self._ledger, self._failures = clock, ledger, failures
         self._random = random.Random(f"failures {seed}")
@@ -61,11 +61,11 @@ class Cluster:
         self._held: dict[str, Held] = {}
         self._occupants: dict[str, dict[str, Callable[[], None]]] = {}
         per_gpu = 0.0 if failures.mean_hours is None else 1.0 / (failures.mean_hours * HOUR * failures.at_gpus)
-        self.rate = per_gpu * max(1, gpus)  # failures of one node, a second
+        self.rate = per_gpu * max(1, gpus)  # failures per node and second
 
     @property
     def free(self) -> int:
-        """How many nodes no job holds."""
+        """Number of nodes without a job."""
         return len(self._free)
 
     def hold(self, job: str, count: int, died: Callable[[], None]) -> tuple[str, ...]:
@@ -78,17 +78,17 @@ class Cluster:
         return tuple(nodes)
 
     def let_go(self, job: str) -> None:
-        """Take the nodes of a job back; those that failed go to repair and are replaced."""
+        """Take back the nodes of a job; failed nodes go to repair and are replaced."""
         held = self._held.pop(job)
         self.changes += 1
         if held.failure is not None:
             held.failure.cancel()
         self._ledger.let_go(len(held.nodes), len(held.nodes) - len(held.up))
         self._down -= set(held.nodes)
-        self._free = held.nodes + self._free  # the same ones for the next job: slow ones stay slow
+        self._free = held.nodes + self._free  # the next job gets the same nodes: slow nodes stay slow
 
     def slowness(self, nodes: Iterable[str]) -> float:
-        """Return how many times longer work over all these nodes takes: the slowest sets the pace."""
+        """Return the slowdown of work over all these nodes: the slowest node decides."""
         if not self._slow:
             return 1.0
         return max((self._slow.get(node, 1.0) for node in nodes), default=1.0)
@@ -98,16 +98,16 @@ class Cluster:
         return node in self._down
 
     def up_nodes(self) -> list[str]:
-        """Return the nodes of all jobs that have not failed."""
+        """Return the working nodes of all jobs."""
         return [node for held in self._held.values() for node in held.nodes if node not in self._down]
 
     def enter(self, nodes: Sequence[str], name: str, failed: Callable[[], None]) -> None:
-        """Note what runs on nodes; ``failed`` is called when one of them fails."""
+        """Register a task on nodes; ``failed`` is called when one of them fails."""
         for node in nodes:
             self._occupants.setdefault(node, {})[name] = failed
 
     def leave(self, nodes: Sequence[str], name: str) -> None:
-        """Note that it does not any more."""
+        """Remove a task from its nodes."""
         for node in nodes:
             self._occupants.get(node, {}).pop(name, None)
 

@@ -1,4 +1,4 @@
-"""Fits the scenario of a simulation to the journal of a campaign that was run; docs/simulate.md has the formulas."""
+"""Fits the scenario of a simulation to the journal of a real campaign; docs/simulate.md has the formulas."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from gfm_pipeline.simulate.recorded import Recorded, RecordedObjective, Recorded
 from gfm_pipeline.simulate.scenario import CostModel, CurveModel, ScenarioModel
 from gfm_pipeline.simulate.training_cost import TrainingCost
 
-SHRINK = 1.0  # of the coefficients of quality, in units of the scatter: few candidates say little
-POLL_SECONDS = 1.0  # between two looks of the driver whether workers have started
-LEAST = 3  # trainings of an algorithm, for a factor of its own
+SHRINK = 1.0  # of the coefficients of quality, in units of the scatter: few candidates give little information
+POLL_SECONDS = 1.0  # interval at which the driver checks for started workers
+LEAST = 3  # least number of trainings for an algorithm's own factor
 MOST_SCATTER = 1.0
-WORTH_FITTING = 0.2  # of the time that work takes, from which on factors of algorithms can be told
+WORTH_FITTING = 0.2  # least share of work in the time for fitting factors of algorithms
 
 
 def fitted(scenario: ScenarioModel, found: Recorded, space: SearchSpace) -> ScenarioModel:
-    """Return the scenario with times and learning curves as they were recorded."""
+    """Return the scenario with the recorded times and learning curves."""
     proposals = statistics.fmean(found.proposals) if found.proposals else scenario.driver.proposal_seconds
     driver = scenario.driver.model_copy(
         update={"proposal_seconds": max(0.0, proposals), "candidate_seconds": 0.0, "result_seconds": 0.0}
@@ -36,7 +36,7 @@ def fitted(scenario: ScenarioModel, found: Recorded, space: SearchSpace) -> Scen
 
 
 def _waited(values: Sequence[float], default: float) -> float:
-    """Return how long something took that is looked for every second."""
+    """Return the duration of something that is checked every second."""
     return max(0.0, statistics.fmean(values) - POLL_SECONDS / 2) if values else default
 
 
@@ -44,21 +44,21 @@ def _waited(values: Sequence[float], default: float) -> float:
 
 
 def fit_cost(model: CostModel, found: Recorded) -> CostModel:
-    """Return how long programs took.
+    """Return the durations of programs.
 
     Wall times of trainings are ``startup + graphs (graph + step / B + ceil(B / P) work / rank_flops / B)``, by
     non-negative least squares in the four unknowns; the all-reduce is part of the step.
     """
-    from scipy.optimize import nnls  # here: nothing else of a simulation needs it
+    from scipy.optimize import nnls  # here: only this function needs it
 
     other = {name: statistics.fmean(seconds) for name, seconds in found.other.items()}
     times = {
-        # the mean, not the median: what a few tasks wait for long is part of the makespan
+        # the mean, not the median: a few long waits are part of the makespan
         "hand_over_seconds": statistics.fmean(found.handed_over) if found.handed_over else model.hand_over_seconds,
         "workers_seconds": _waited(found.workers, model.workers_seconds),
         "pool_seconds": _waited(found.pools, model.pool_seconds),
         "other_seconds": {**model.other_seconds, **other},
-        "checkpoint_seconds": 0.0,  # part of the times recorded
+        "checkpoint_seconds": 0.0,  # part of the recorded times
         "latency": 0.0,
         "bandwidth": 1e30,
         "scale": 1.0,
@@ -95,7 +95,7 @@ def _row(model: CostModel, training: RecordedTraining) -> tuple[float, float, fl
 def _algorithm_factors(
     model: CostModel, trainings: Sequence[RecordedTraining], rows: Any, found: Any, seconds: Any
 ) -> dict[str, float]:
-    """Return by how much more than assumed trainings of an algorithm took, where work is what takes time."""
+    """Return the ratios of recorded to assumed times per algorithm, if work dominates the times."""
     ratios: defaultdict[str, list[float]] = defaultdict(list)
     for training, row, took in zip(trainings, rows, seconds, strict=True):
         work, rest = row[3] * found[3], float(row[:3] @ found[:3])
@@ -112,7 +112,7 @@ def _algorithm_factors(
 
 
 def fit_curve(model: CurveModel, found: Sequence[RecordedObjective], space: SearchSpace) -> CurveModel:
-    """Return the curve that the objectives of a search follow, and what hyperparameters do to it."""
+    """Return the curve of a search's objectives, and the effects of hyperparameters on it."""
     good = [o for o in found if o.objective is not None and o.objective > 0.0]
     if not good:
         return model
@@ -151,7 +151,7 @@ def _power_law(graphs: Any, logs: Any) -> tuple[float, float, float]:
     start = math.exp(medians[0])
     if len(counts) < 2:
         return 0.0, start, 0.3
-    rungs = len(counts) > 2  # two points do not tell a floor
+    rungs = len(counts) > 2  # two points do not determine a floor
 
     def residuals(x: Any) -> Any:
         floor = math.exp(x[2]) if rungs else 0.0
@@ -165,7 +165,7 @@ def _power_law(graphs: Any, logs: Any) -> tuple[float, float, float]:
 def _quality(
     found: Sequence[RecordedObjective], rest: Any, space: SearchSpace
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]], Any]:
-    """Return offsets of names, slopes of numbers, and what they leave; by ridge regression."""
+    """Return offsets of names, slopes of numbers, and the residuals; by ridge regression."""
     names, rows = _features(found, space)
     if not names:
         return {}, {}, rest
@@ -190,7 +190,7 @@ def _quality(
 def _features(
     found: Sequence[RecordedObjective], space: SearchSpace
 ) -> tuple[list[tuple[str, int]], list[list[float]]]:
-    """Return columns, as name and power (0: it is a name's own), and the row of every objective."""
+    """Return columns, as name and power (0: an offset of a name), and the row of every objective."""
     columns: dict[tuple[str, int], None] = {}
     rows: list[Mapping[tuple[str, int], float]] = []
     for one in found:
@@ -209,7 +209,7 @@ def _features(
 
 
 def _spread(found: Sequence[RecordedObjective], left: Any) -> tuple[float, float]:
-    """Return the noise of one objective, and what differs between candidates of the same settings."""
+    """Return the noise of one objective, and the spread between candidates of the same settings."""
     by_candidate: defaultdict[str, list[float]] = defaultdict(list)
     for one, value in zip(found, left, strict=True):
         by_candidate[one.candidate].append(float(value))

@@ -1,4 +1,4 @@
-"""A simulated batch system: jobs wait, begin, run out of time, are cancelled, and answers take their time."""
+"""A simulated batch system: jobs wait, begin, run out of time or are cancelled, and answers take time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gfm_pipeline.simulate.clock import Event, SimulatedClock
 from gfm_pipeline.simulate.cluster import HOUR, Cluster
 from gfm_pipeline.simulate.scenario import BatchModel
 
-SILENT_SECONDS = 120.0  # after which a question without an answer is given up
+SILENT_SECONDS = 120.0  # time-out of a query
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Job:
     seconds: float
     after: str = ""
     submitted: float = 0.0
-    eligible: float | None = None  # since when it waits for nodes, and not for another job
+    eligible: float | None = None  # start of its wait for nodes, after any wait for another job
     started: float | None = None
     ended: float | None = None
     state: JobState = JobState.PENDING
@@ -44,11 +44,11 @@ class SimulatedQueue:
     clock, cluster
         Time, and nodes.
     model
-        What is assumed.
+        The assumptions.
     shape
         Nodes and seconds of every job.
     seed
-        Of waits, cancellations and silence.
+        Seed of waits, cancellations and silence.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class SimulatedQueue:
         self._after: dict[Path, str] = {}
 
     def script(self, name: str, after: str | None = None) -> Path:
-        """Return the path of a batch script, which nobody needs to write; ``after``: the job it follows."""
+        """Return the path of a batch script, which is never written; ``after``: the previous job."""
         path = Path(f"{name}.sh")
         self._after[path] = after or ""
         return path
 
     def submit(self, script: Path, name: str) -> str:
-        """Submit a job, unless there is one of that name; return its id."""
+        """Submit a job, unless a job has this name; return its id."""
         known = next((job for job in self.all if job.name == name), None)
         if known is not None:
             return known.id
@@ -79,7 +79,7 @@ class SimulatedQueue:
         return job.id
 
     def jobs(self, names_or_ids: Collection[str]) -> dict[str, JobInfo]:
-        """Return what is known of jobs."""
+        """Return the known facts of jobs."""
         found = {}
         for name_or_id in names_or_ids:
             job = next((job for job in reversed(self.all) if name_or_id in (job.id, job.name)), None)
@@ -97,12 +97,12 @@ class SimulatedQueue:
         self.cancel([job.id for job in self.all if job.name == name])
 
     def bad_nodes(self, nodes: Sequence[str]) -> dict[str, str]:
-        """Return the nodes that are known to be down."""
+        """Return the nodes known to be down."""
         known = self._cluster.known_bad
         return {node: known[node] for node in nodes if node in known} if known else {}
 
     def end(self, job: Job, state: JobState) -> None:
-        """End a job, however it came about, and give its nodes back; let those begin that waited for its end."""
+        """End a job in any way and free its nodes; start the jobs that waited for its end."""
         if job.state.has_ended:
             return
         job.state, job.ended = state, self._clock.now
@@ -134,7 +134,7 @@ class SimulatedQueue:
             return
         job.endings = []
         if self._cluster.free < job.nodes:
-            return  # begun when another job ends
+            return  # it begins when another job ends
         job.state, job.started = JobState.RUNNING, self._clock.now
         job.held = self._cluster.hold(job.id, job.nodes, lambda: self.end(job, JobState.NODE_FAIL))
         if job.seconds != float("inf"):
@@ -152,14 +152,14 @@ class SimulatedQueue:
 
 
 class SimulatedQuestions:
-    """Questions whose answers take simulated time (`gfm_pipeline.engine.world.Questions`), one after the other.
+    """Queries whose answers take simulated time (`gfm_pipeline.engine.world.Questions`), one after the other.
 
     Parameters
     ----------
     clock, model
-        Time, and what is assumed of the batch system.
+        Time, and assumptions about the batch system.
     seed
-        Of its silence.
+        Seed of its silence.
     """
 
     def __init__(self, clock: SimulatedClock, model: BatchModel, seed: int) -> None:
@@ -170,7 +170,7 @@ class SimulatedQuestions:
         self._busy_until = 0.0
 
     def submit(self, what: str, question: Callable[[], Any]) -> bool:
-        """Ask, unless the same is being asked already; return whether it was not."""
+        """Start a query unless the same one is in progress; return whether it started."""
         if what in self._open:
             return False
         self._open.add(what)
@@ -181,12 +181,12 @@ class SimulatedQuestions:
         return True
 
     def results(self) -> list[QueryResult]:
-        """Return the answers that have come since the last call."""
+        """Return the answers since the last call."""
         come, self._come = self._come, []
         return come
 
     def close(self) -> None:
-        """Hear no more answers."""
+        """Drop further answers."""
         self._open.clear()
 
     def _answer(self, what: str, question: Callable[[], Any], *, silent: bool) -> None:

@@ -28,7 +28,7 @@ from gfm_pipeline.simulate.scenario import CostModel
 
 @dataclass(frozen=True)
 class PlacedTask:
-    """An attempt whose start was recorded: task, number, and the nodes it was given by name."""
+    """An attempt with a recorded start: task, number, and names of its nodes."""
 
     task: str
     attempt: int
@@ -36,18 +36,18 @@ class PlacedTask:
 
 
 class SimulatedLauncher:
-    """Runs attempts as the programs of the scenario would run.
+    """Runs attempts with the programs of the scenario.
 
     Parameters
     ----------
     clock, cluster, ledger, attempts
-        Time, nodes, node time, and what runs.
+        Time, nodes, node time, and running attempts.
     programs, cost
-        How long programs take.
+        Times of programs.
     placed
-        The attempts whose start was recorded, by their folders.
+        The attempts with recorded starts, by their folders.
     held
-        Whether the driver holds its nodes itself and starts their workers; False: blocks bring theirs.
+        Whether the driver holds its nodes itself and starts their workers; False: blocks start their own.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class SimulatedLauncher:
         self.ended: queue.Queue[LaunchEnd] = queue.Queue()
         self._clock, self._cluster, self._ledger, self._attempts = clock, cluster, ledger, attempts
         self._programs, self._cost, self._placed, self._held = programs, cost, placed, held
-        self._ready_at: dict[str, float] = {}  # of the sizes whose workers were started
+        self._ready_at: dict[str, float] = {}  # times by size, for started workers
         self._free: dict[SizeClass, deque[str]] = {}  # places on nodes that tasks share
         self._sharing: Counter[str] = Counter()  # tasks on each of them
         self._counted_at = -1  # changes of the cluster when the places were counted
 
     def serve(self, wanted: Collection[SizeClass]) -> None:
-        """Start the workers of sizes that have none; where any has to be, all others end."""
+        """Start missing workers of the wanted sizes; before starting any, end those of all other sizes."""
         labels = {size.label: size for size in wanted}
         if not self._held or not labels.keys() - self._ready_at.keys():
             return
@@ -91,11 +91,11 @@ class SimulatedLauncher:
         """Do nothing: see `trouble`."""
 
     def kill(self) -> None:
-        """End everything at once."""
+        """Kill everything at once."""
         self._attempts.end_all()
 
     def submit(self, job: TaskLaunch, token: Any) -> None:
-        """Let an attempt run, or a launch that several share."""
+        """Start an attempt, or a shared launch."""
         if isinstance(token, Path):
             self._submit_shared(job, token)
             return
@@ -135,7 +135,7 @@ class SimulatedLauncher:
     # ---------------------------------------------------------------- nodes that tasks share
 
     def _share(self, size: SizeClass) -> str:
-        """Take a place on a node that tasks share: nobody but Parsl knows on which one."""
+        """Take a place on a shared node, which only Parsl knows."""
         if self._counted_at != self._cluster.changes:
             self._counted_at = self._cluster.changes
             self._free.clear()
@@ -157,7 +157,7 @@ class SimulatedLauncher:
     # ---------------------------------------------------------------- launches that tasks share
 
     def _submit_shared(self, job: TaskLaunch, folder: Path) -> None:
-        """Let all tasks of a launch run; it is over when the last of them has ended."""
+        """Start all tasks of a launch; the launch ends with its last task."""
         members = GroupFile.read(folder).members
         running = {member.folder for member in members}
         nodes = {node for member in members for node in self._placed[member.folder].nodes}
@@ -179,7 +179,7 @@ class SimulatedLauncher:
 
     @staticmethod
     def _leave_files(folder: str, outcome: SimulatedEnd) -> None:
-        """Leave what a wrapper leaves: nobody tells the driver of the tasks of a launch otherwise."""
+        """Write the files of a wrapper: the driver has no other report about the tasks of a launch."""
         if outcome.report is None:
             return
         write_record(Path(folder) / EXIT_FILE, outcome.report.exit, durable=False)

@@ -2,8 +2,8 @@
 
 ``objective(n) = (floor + amplitude (n / graphs)^-exponent) exp(quality) exp(noise)``: the power law that errors of
 neural networks follow over decades of training data (Hestness et al., arXiv:1712.00409), with a quality that is a sum
-over hyperparameters, linear and quadratic in those that are numbers. Without a fit the quality has its optimum
-somewhere inside of the space, at a place that the seed decides.
+over hyperparameters, linear and quadratic in numbers. Without a fit, the quality has its optimum
+at a point inside the space that depends on the seed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 from gfm_pipeline.search.space import Choice, Dimension, Range, SearchSpace
 from gfm_pipeline.simulate.scenario import CurveModel
 
-NOTHING_LEARNED = 1.5  # the worst objective that is told: 1 is that of a model that predicts zero forces
-SPREAD_OF_OFFSETS = 0.5  # of values that are no numbers, as a share of the whole
+NOTHING_LEARNED = 1.5  # the worst objective: 1 is that of a model that predicts zero forces
+SPREAD_OF_OFFSETS = 0.5  # of values that are not numbers, as a share of the whole
 
 
 def coordinate(dimension: Dimension, value: Any) -> float | None:
-    """Return where a value lies in its dimension, from 0 to 1; None if it is not a number, or cannot vary."""
+    """Return the position of a value in its dimension, from 0 to 1; None if it is not a number, or cannot vary."""
     if isinstance(dimension, Choice):
         numbers = all(isinstance(v, int | float) for v in dimension.values)
         if not numbers or len(dimension.values) < 2 or value not in dimension.values:
@@ -34,7 +34,7 @@ def coordinate(dimension: Dimension, value: Any) -> float | None:
 
 
 def dimensions(space: SearchSpace, settings: Mapping[str, Any]) -> dict[str, Dimension]:
-    """Return the dimensions that a candidate's settings are points of, by name."""
+    """Return the dimensions of a candidate's settings, by name."""
     return {**space.shared, **space.own.get(str(settings["algorithm"]), {})}
 
 
@@ -44,11 +44,11 @@ class LearningCurves:
     Parameters
     ----------
     model
-        What is assumed, or was fitted.
+        The assumptions, or fitted values.
     space
-        What candidates are drawn from.
+        Space of the candidates.
     seed
-        Of the landscape, where none is given, and of the noise.
+        Seed of the landscape, unless one is given, and of the noise.
     """
 
     def __init__(self, model: CurveModel, space: SearchSpace, seed: int) -> None:
@@ -58,7 +58,7 @@ class LearningCurves:
             self._draw()
 
     def _draw(self) -> None:
-        """Make a landscape: an optimum inside of every range, and better and worse names."""
+        """Make a landscape: an optimum inside every range, and better and worse names."""
         names = sorted({n for own in ({}, *self.space.own.values()) for n in {**self.space.shared, **own}})
         draw = random.Random(f"landscape {self._seed}")
         every = {**{n: d for own in self.space.own.values() for n, d in own.items()}, **self.space.shared}
@@ -75,7 +75,7 @@ class LearningCurves:
                     self._offsets[f"{name}={value}"] = draw.gauss(0.0, each * SPREAD_OF_OFFSETS)
 
     def quality(self, settings: Mapping[str, Any]) -> float:
-        """Return the logarithm by which a candidate's errors are larger than those of the curve."""
+        """Return the logarithm of the ratio of a candidate's errors to those of the curve."""
         total = 0.0
         for name, dimension in dimensions(self.space, settings).items():
             value = settings.get(name, dimension.first)
@@ -86,12 +86,12 @@ class LearningCurves:
         return total
 
     def curve(self, graphs: float) -> float:
-        """Return the objective of a candidate of quality 0 after so many graphs."""
+        """Return the objective of a candidate of quality 0 after a number of graphs."""
         model = self.model
         return model.floor + model.amplitude * float((max(1.0, graphs) / model.graphs) ** -model.exponent)
 
     def objective(self, settings: Mapping[str, Any], candidate: str, graphs: int) -> float | None:
-        """Return what validation would say of a candidate; None: it has diverged. The same whenever it is asked."""
+        """Return the validation objective of a candidate, equal in every call; None: it has diverged."""
         own = random.Random(f"{self._seed} {candidate}")
         scattered, fate = own.gauss(0.0, self.model.scatter), own.random()
         if fate < self.model.diverged:

@@ -1,4 +1,4 @@
-"""Use of node time: work, lost work, or idle time by cause."""
+"""The account of node time: work, lost work, or idle time by cause."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from dataclasses import dataclass
 
 from gfm_pipeline.core.strenum import StrEnum
 
-FULL = 0.9  # of the nodes that may be busy at a time: from the first to the last such moment is the steady part
+FULL = 0.9  # share of usable nodes that are busy; the steady part is from the first to the last such moment
 
 
 class Use(StrEnum):
-    """What node time is spent on."""
+    """Uses of node time."""
 
     WORK = "work"
-    STARTUP = "startup"  # of programs, before they do what they are for
-    LOST = "lost"  # not saved when a node or a job ended: done again
-    # idle, and why:
-    DRIVER = "driver"  # a task has ended, and the driver has not come to it yet
-    LAUNCHES = "launches"  # the pause that the batch system wants between two launches
+    STARTUP = "startup"  # of programs, before their work
+    LOST = "lost"  # unsaved at the end of a node or a job: repeated
+    # idle, by reason:
+    DRIVER = "driver"  # a task has ended, but the driver has not yet processed its end
+    LAUNCHES = "launches"  # the batch system's pause between two launches
     NO_PROPOSAL = "no proposal"  # the search waits for results before it proposes more
-    TAIL = "tail"  # a stage has nothing more to start, and its last tasks run
-    ROOM = "room"  # tasks wait, but none fits into what is free, or no further launch is allowed
-    RESTART = "restart"  # tasks wait for a while before they are tried again
+    TAIL = "tail"  # a stage has no more tasks to start, and its last tasks run
+    ROOM = "room"  # tasks wait, but none fits the free nodes, or no further launch is allowed
+    RESTART = "restart"  # tasks wait before their next attempt
     HELD = "shared launch"  # the other tasks of a launch have not ended
     SPARE = "spare"
     DOWN = "down"
-    JOB_START = "job start"  # until workers are there
-    JOB_END = "job end"  # after the driver has taken its leave
+    JOB_START = "job start"  # until workers have started
+    JOB_END = "job end"  # after the driver has stopped
 
 
 BUSY = (Use.WORK, Use.STARTUP, Use.LOST)
@@ -37,7 +37,7 @@ IDLE = tuple(use for use in Use if use not in BUSY)
 
 @dataclass(frozen=True)
 class Stretch:
-    """Some time in which nothing changed: seconds, nodes at work, nodes that may be, nodes held."""
+    """A period without changes: seconds, busy nodes, usable nodes, held nodes."""
 
     seconds: float
     busy: float
@@ -53,13 +53,13 @@ class Ledger:
     now
         Time (s).
     spare_share
-        Of the nodes of a job, those that are kept for others that fail.
+        Share of a job's nodes that are kept as spares.
     """
 
     def __init__(self, now: Callable[[], float], spare_share: float) -> None:
         self.seconds: defaultdict[Use, float] = defaultdict(float)  # node seconds
         self.stretches: list[Stretch] = []
-        self.idle_for = Use.JOB_START  # why nodes are idle that no ended task has just left
+        self.idle_for = Use.JOB_START  # why nodes are idle, except nodes of tasks that have just ended
         self._now, self._spare_share = now, spare_share
         self._since = now()
         self._held = self._down = 0
@@ -67,47 +67,47 @@ class Ledger:
 
     @property
     def busy(self) -> float:
-        """Nodes at work."""
+        """Number of busy nodes."""
         return self._busy
 
     @property
     def idle(self) -> float:
-        """Nodes that could be at work and are not."""
+        """Number of usable but idle nodes."""
         return max(0.0, self._held - self._down - self._busy - self._lingering)
 
     @property
     def spare(self) -> int:
-        """Nodes kept for those that fail, and not needed yet."""
+        """Number of unused spare nodes."""
         return max(0, int(self._held * self._spare_share) - self._down)
 
     def held(self, nodes: int) -> None:
-        """Take in that a job has begun."""
+        """Record the start of a job."""
         self._settle()
         self._held += nodes
         self.idle_for = Use.JOB_START
 
     def let_go(self, nodes: int, down: int) -> None:
-        """Take in that a job has ended, ``down`` of whose nodes had failed."""
+        """Record the end of a job with ``down`` failed nodes."""
         self._settle()
         self._held -= nodes
         self._down -= down
         self._freed = 0.0
 
     def down(self) -> None:
-        """Take in that a node has failed."""
+        """Record a failed node."""
         self._settle()
         self._down += 1
 
     def taken(self, nodes: float) -> None:
-        """Take in that a task begins on so many nodes, or on a part of one."""
+        """Record the start of a task on ``nodes`` nodes, or on a fraction of a node."""
         self._settle()
         self._busy += nodes
         self._freed = max(0.0, self._freed - nodes)
 
     def left(self, nodes: float, uses: dict[Use, float], *, lingering: bool = False) -> None:
-        """Take in that a task has ended, and how many seconds it spent on what.
+        """Record the end of a task, and its seconds by use.
 
-        ``lingering``: its nodes are held by the launch it shared with others.
+        ``lingering``: its shared launch still holds its nodes.
         """
         self._settle()
         self._busy -= nodes
@@ -119,18 +119,18 @@ class Ledger:
             self.seconds[use] += nodes * seconds
 
     def launch_over(self, nodes: float) -> None:
-        """Take in that the nodes of tasks that ended earlier are free, since the launch they shared is over."""
+        """Record the end of a shared launch, which frees the nodes of its ended tasks."""
         self._settle()
         self._lingering -= nodes
         self._freed += nodes
 
     def waits(self, idle_for: Use) -> None:
-        """Take in that the driver has done all it can, and why nodes are idle all the same."""
+        """Record that the driver has nothing more to do, and why nodes are still idle."""
         self._settle()
         self._freed, self.idle_for = 0.0, idle_for
 
     def close(self) -> None:
-        """Add up to now."""
+        """Add the time until now."""
         self._settle()
 
     def _settle(self) -> None:
@@ -152,16 +152,16 @@ class Ledger:
     # ---------------------------------------------------------------- what came of it
 
     def total(self) -> float:
-        """Return the node seconds of all jobs."""
+        """Return the node-seconds of all jobs."""
         return sum(s.seconds * s.held for s in self.stretches)
 
     def occupancy(self) -> float:
-        """Return the share of all node time at which nodes were at work, done in vain or not."""
+        """Return the busy share of all node time, including lost work."""
         total = self.total()
         return sum(s.seconds * s.busy for s in self.stretches) / total if total else 0.0
 
     def steady(self) -> float | None:
-        """Return that share of the nodes that are not spare, from the first full moment to the last; None: none was."""
+        """Return the busy share of nodes except spares, from the first to the last full moment; None without one."""
         full = [n for n, s in enumerate(self.stretches) if s.busy >= FULL * s.usable]
         if not full:
             return None

@@ -1,4 +1,4 @@
-"""How programs of a campaign would run: what each takes, how far it is saved meanwhile, and what it leaves."""
+"""The course of a campaign's programs: their times, their saved progress, and their outputs."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from gfm_pipeline.simulate.training_cost import TrainingCost
 
 @runtime_checkable
 class Criterion(Protocol):
-    """The convergence criterion of trainings, as far as a simulation asks it."""
+    """The convergence criterion of trainings, as a simulation uses it."""
 
     def converged(self, history: Sequence[tuple[int, float]], rule: Convergence) -> bool:
         """Return whether training should be annealed and end; ``history`` has graphs seen and objective."""
 
 
 PRODUCER = "simulate"
-OTHER_SECONDS = 60.0  # of a program that neither trains nor is named in the scenario
+OTHER_SECONDS = 60.0  # of a program that does not train and is not in the scenario
 
 
 @dataclass(frozen=True)
 class Run:
-    """One attempt as it goes when nothing interferes.
+    """The course of one attempt without interruption.
 
     Parameters
     ----------
     startup, work
-        Seconds until its program does what it is for, and seconds of that.
+        Seconds of startup, and of work.
     every
-        Seconds of work between two checkpoints; None: nothing is saved.
+        Seconds of work between two checkpoints; None: no checkpoints.
     reached
-        How far it is after so many seconds of work, as its checkpoints say.
+        Progress after the given seconds of work, as in its checkpoints.
     finish
-        Publishes what the program makes, and returns its report after so many seconds in all.
+        Publishes the program's output, and returns its report after the given total seconds.
     """
 
     startup: float
@@ -59,16 +59,16 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """From the start of the program to its end."""
+        """Seconds from the start of the program to its end."""
         return self.startup + self.work
 
     def kept(self, work: float) -> float:
-        """Return how many of so many seconds of work need not be done again, by the last checkpoint."""
+        """Return how many of ``work`` seconds the last checkpoint has saved."""
         return 0.0 if self.every is None else max(0.0, work) // self.every * self.every
 
 
 def publish(output: str, meta: Mapping[str, Any]) -> str:
-    """Put a manifest of no files where a program would publish, and return its digest."""
+    """Write a manifest without files in place of a program's output, and return its digest."""
     folder, digest = Path(output), digest_of({})
     folder.mkdir(parents=True, exist_ok=True)
     manifest = Manifest(1, PRODUCER, digest, {}, dict(meta))
@@ -77,7 +77,7 @@ def publish(output: str, meta: Mapping[str, Any]) -> str:
 
 
 def blank(kind: Any) -> Any:
-    """Return an empty value of a type: no text, no entries, zero; of a dataclass, one whose fields are empty."""
+    """Return an empty value of a type: no text, no entries, zero; for a dataclass, with empty fields."""
     origin = get_origin(kind)
     if origin in (Union, UnionType):
         return None if type(None) in get_args(kind) else blank(get_args(kind)[0])
@@ -91,21 +91,21 @@ def blank(kind: Any) -> Any:
 
 
 def settings_from(spec: TrainSpec) -> dict[str, Any]:
-    """Return the hyperparameters of a training by name, as its candidate has them."""
+    """Return the hyperparameters of a training by name, as in its candidate."""
     model = {name: value for name, value in vars(spec.model).items() if name != "options"}
     options = {f"options.{name}": value for name, value in spec.model.options.items()}
     return {**model, **options, **vars(spec.optimiser)}
 
 
 class Programs:
-    """Says how every program would run.
+    """Computes the course of every program.
 
     Parameters
     ----------
     cost, curves
         Times, and objectives.
     other_seconds
-        Of programs that do not train, by name.
+        Times of programs that do not train, by name.
     """
 
     def __init__(self, cost: TrainingCost, curves: LearningCurves, other_seconds: Mapping[str, float]) -> None:
@@ -114,7 +114,7 @@ class Programs:
         self._graphs: dict[str, int] = {}  # published checkpoint -> graphs seen by its model
 
     def run_of(self, program: Program[Any, Any], spec: TaskSpec, task: str, attempt: int, slow: float) -> Run:
-        """Return how an attempt would run on nodes that are ``slow`` times slower than others."""
+        """Return the course of an attempt on nodes that are ``slow`` times slower than others."""
         if isinstance(spec, TrainSpec):
             return self._training(spec, task, attempt, slow)
         seconds = slow * self._other.get(program.name, OTHER_SECONDS) * self._cost.noise(task, attempt)
@@ -147,18 +147,18 @@ class Programs:
         return Run(startup, work, self.checkpoint_every, reached, finish)
 
     def _begin(self, spec: TrainSpec) -> int:
-        """Return how many graphs the model has seen: saved by an earlier attempt, or in the checkpoint given."""
+        """Return the model's number of graphs so far: from an earlier attempt, or from the given checkpoint."""
         for folder in reversed(spec.previous_attempts):
             if (saved := read_saved(Path(folder))) is not None:
                 return int(saved)
         if spec.checkpoint is None:
             return 0
-        if spec.checkpoint not in self._graphs:  # made by an earlier process
+        if spec.checkpoint not in self._graphs:  # from an earlier process
             self._graphs[spec.checkpoint] = int(read_manifest(Path(spec.checkpoint)).meta.get("graphs", 0))
         return self._graphs[spec.checkpoint]
 
     def _end(self, spec: TrainSpec, begin: int) -> tuple[int, StopReason]:
-        """Return after how many graphs a training ends, and why."""
+        """Return the number of graphs at the end of a training, and the reason."""
         rule = spec.convergence
         if rule is None:
             return max(begin, spec.budget_graphs or 0), StopReason.BUDGET
@@ -168,7 +168,7 @@ class Programs:
         )
 
     def _converged(self, spec: TrainSpec, rule: Convergence) -> tuple[int, bool]:
-        """Return after how many graphs the criterion of the workflow ends the training at constant rate."""
+        """Return the number of graphs at which the workflow's criterion ends the training at constant rate."""
         criterion = make_policy(CRITERIA, PolicyChoice(rule.criterion, rule.options), Criterion)
         settings, history = settings_from(spec), list[tuple[int, float]]()
         for graphs in range(rule.check_every, rule.max_graphs, rule.check_every):

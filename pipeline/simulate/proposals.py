@@ -1,4 +1,4 @@
-"""Proposals of a simulated campaign: the real ones, after their simulated time."""
+"""Proposals of a simulated campaign: real proposals, after a simulated time."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class SimulatedProposals:
     Parameters
     ----------
     clock, model
-        Time, and how much of it a proposal takes.
+        Time, and the time of a proposal.
     """
 
     def __init__(self, clock: SimulatedClock, model: SimulatedDriverModel) -> None:
         self._clock, self._model = clock, model
 
     def submit(self, question: Question) -> Future[Settings]:
-        """Return the future of an answer: computed now, and there when it would be."""
+        """Return the future of an answer, which is computed now and arrives after its simulated time."""
         answered: Future[Settings] = Future()
         settings, model = question.answer(), self._model
         seconds = model.proposal_seconds + model.candidate_seconds * question.n
@@ -32,4 +32,4 @@ class SimulatedProposals:
         return answered
 
     def close(self) -> None:
-        """Do nothing: nothing is being computed."""
+        """Do nothing: there is no computation in progress."""

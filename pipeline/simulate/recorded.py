@@ -30,7 +30,7 @@ from gfm_pipeline.workflow.sections import workflow_model
 
 @dataclass(frozen=True)
 class RecordedTraining:
-    """A training that ended well, in one attempt: its wall time (s), graphs seen in it, and on how many ranks."""
+    """A successful training in one attempt: its wall time (s), its graphs, and its number of ranks."""
 
     seconds: float
     graphs: int
@@ -41,7 +41,7 @@ class RecordedTraining:
 
 @dataclass(frozen=True)
 class RecordedObjective:
-    """What a candidate of these settings reached after so many graphs."""
+    """The objective of a candidate with these settings after a number of graphs."""
 
     candidate: str
     settings: Mapping[str, Any]
@@ -51,13 +51,13 @@ class RecordedObjective:
 
 @dataclass
 class Recorded:
-    """What a journal tells; seconds.
+    """Facts from a journal; times in seconds.
 
-    ``handed_over`` are times that places were taken longer than wrappers ran, ``other`` those of programs that do not
-    train, ``proposals`` those from the event before to a wave; ``workers`` and ``pools`` those from a stage that opens
-    to its first task, which workers on all nodes start, or a launch line.
-    ``hours`` and ``occupancy`` are of the campaign itself: from its first driver to its last event, and the share of
-    its nodes' time in it that attempts had them.
+    ``handed_over`` are times by which places were taken longer than wrappers ran; ``other`` are times of programs that
+    do not train; ``proposals`` are times from the previous event to a wave; ``workers`` and ``pools`` are times from
+    the opening of a stage to its first task, which a launch line starts, or workers on all nodes. ``hours`` and
+    ``occupancy`` belong to the campaign itself: the time from its first driver to its last event, and the share of its
+    nodes' time with attempts.
     """
 
     trainings: list[RecordedTraining] = field(default_factory=list)
@@ -77,7 +77,7 @@ def recorded(campaign: Path) -> Recorded:
     Raises
     ------
     ConfigError
-        When the folder holds no campaign that was run, or one that cannot be resolved any more.
+        When the folder contains no real campaign, or one that can no longer be resolved.
     IntegrityError
         When its journal is damaged.
     """
@@ -97,7 +97,7 @@ def recorded(campaign: Path) -> Recorded:
 
 
 def _resources(paths: CampaignPaths) -> Resources:
-    """Return what the campaign got of its machine, by the workflow and the site it was last run with."""
+    """Return the campaign's resources on its machine, from the workflow and the site of its last run."""
     try:
         plain = json.loads(paths.resolved.read_text(encoding="utf-8"))
         workflow = workflow_model().model_validate(plain["workflow"])
@@ -113,7 +113,7 @@ def _resources(paths: CampaignPaths) -> Resources:
 
 
 class _JournalReader:
-    """Takes in the events of a journal, one by one."""
+    """Processes the events of a journal, one by one."""
 
     def __init__(self, resources: Resources) -> None:
         self.found = Recorded()
@@ -121,8 +121,8 @@ class _JournalReader:
         self._stages: dict[str, str] = {}  # key -> name
         self._started: dict[tuple[str, str, int], tuple[float, int]] = {}
         self._settings: dict[str, Mapping[str, Any]] = {}  # of candidates and members
-        self._begins: dict[str, tuple[str, int]] = {}  # candidate and rung that a member goes on from
-        self._graphs: dict[str, int] = {}  # seen after a task
+        self._begins: dict[str, tuple[str, int]] = {}  # candidate and rung at which a member starts
+        self._graphs: dict[str, int] = {}  # number of graphs after a task
         self._first = self._last = 0.0
         self._opened: tuple[str, float] | None = None  # a stage without a task, and since when
         self._ran: str | None = None  # how the tasks before were started
@@ -130,7 +130,7 @@ class _JournalReader:
         self._nodes = resources.allocation.nodes * resources.allocation.blocks
 
     def take(self, when: float, event: ev.Event) -> None:
-        """Take in one event."""
+        """Process one event."""
         if isinstance(event, ev.CampaignCreated) and event.simulated:
             raise ConfigError("The campaign of --from is a simulation.", "Give one that was run.")
         if isinstance(event, ev.DriverStarted):
@@ -151,7 +151,7 @@ class _JournalReader:
         self._last = when
 
     def _first_task(self, when: float, event: ev.TaskStarted) -> None:
-        """Take in how long the first task of a stage waited for workers that start such tasks."""
+        """Record how long the first task of a stage waited for suitable workers."""
         how = self._size(event.key, event.task).label
         if self._opened is not None and self._opened[0] == event.key and how != self._ran:
             (self.found.pools if event.nodes else self.found.workers).append(when - self._opened[1])
@@ -164,7 +164,7 @@ class _JournalReader:
         return sizes[min(rung, len(sizes) - 1)]
 
     def done(self) -> Recorded:
-        """Return what was found."""
+        """Return the recorded facts."""
         found = self.found
         found.hours = (self._last - self._first) / 3600.0
         found.occupancy = self._busy / max(1e-9, (self._last - self._first) * self._nodes)
@@ -200,7 +200,7 @@ class _JournalReader:
             )
 
     def _candidate(self, stage: str, task: str, rung: int) -> tuple[str, int]:
-        """Return the candidate of a training, and how many graphs its model had seen before."""
+        """Return the candidate of a training, and its model's earlier number of graphs."""
         if stage == search.NAME:
             candidate = task.rpartition("-r")[0]
             return candidate, self._graphs.get(f"{candidate}-r{rung - 1}", 0) if rung else 0

@@ -18,24 +18,25 @@ from gfm_pipeline.simulate.result import Simulated, SimulationOutcome, result_of
 from gfm_pipeline.simulate.scenario import ScenarioModel, load_scenario, split_scenario
 from gfm_pipeline.sites.registry import load_site, split_sets
 
-COMPARE_SECONDS = 20.0  # of processor time of a simulation, up to which others are simulated unasked
-ACCOUNT = "site.scheduler.account=simulation"  # nothing is charged to it
+COMPARE_SECONDS = 20.0  # of processor time: after a faster simulation, other choices are simulated by default
+ACCOUNT = "site.scheduler.account=simulation"  # never used
 
 
 @dataclass(frozen=True)
 class SimulationRequest:
-    """What to simulate.
+    """A request for a simulation.
 
     Parameters
     ----------
     workflow, site, overlays, folder, overrides
-        As for a run; ``overrides`` with ``scenario.`` in front are for the scenario. ``folder`` None: a temporary one.
+        As for a run; ``overrides`` that begin with ``scenario.`` are for the scenario. ``folder`` None: a temporary
+        folder.
     scenario
-        Its file; None: the defaults.
+        File of the scenario; None: the defaults.
     recorded
-        Campaign whose journal times and curves are fitted to; None: they are the scenario's.
+        Campaign from whose journal times and curves are fitted; None: use those of the scenario.
     seed
-        In place of the scenario's.
+        Seed that replaces the scenario's.
     """
 
     workflow: Path
@@ -55,7 +56,7 @@ class SimulationRequest:
         return load_scenario(self.scenario, mine)
 
     def request(self, root: Path) -> ResolvedRun:
-        """Return the workflow on its site, checked, as it is run in ``root``."""
+        """Return the checked workflow on its site, for a run in ``root``."""
         others = split_scenario(self.overrides)[0]
         site = load_site(self.site, self.overlays, split_sets(others)[1]).model
         if site.scheduler.system is not None and site.scheduler.account is None:
@@ -69,16 +70,16 @@ def simulated(
     *,
     compare: bool | None = None,
 ) -> SimulationOutcome:
-    """Carry out a simulation and return what it found.
+    """Carry out a simulation and return its results.
 
     Parameters
     ----------
     simulation_request
         What to simulate.
     notify
-        Told of stages.
+        Receives messages about stages.
     compare
-        Whether other allocations are simulated, to advise one; None: where that takes no minutes.
+        Whether to simulate other allocations and recommend one; None: if this takes less than minutes.
 
     Raises
     ------

@@ -13,27 +13,27 @@ from gfm_pipeline.simulate.ledger import IDLE, Use
 from gfm_pipeline.simulate.recorded import Recorded
 from gfm_pipeline.simulate.scenario import ScenarioModel
 
-NEAR_BEST = 1.05  # times the best objective: the target where none is given
+NEAR_BEST = 1.05  # times the best objective: the default target
 
 
 @dataclass(frozen=True)
 class CheckpointInterval:
-    """How often trainings should save: seconds.
+    """Intervals between checkpoints of trainings (s).
 
     Parameters
     ----------
     nodes
         Of the largest training.
     mean_hours
-        Between two failures of its nodes; None: none fail.
+        Mean time between two failures of its nodes; None: no failures.
     seconds
-        To save a checkpoint.
+        Time to save a checkpoint.
     used
-        Between two checkpoints, in this simulation.
+        Interval in this simulation.
     young, daly
-        The best interval by the first order (Young, 1974) and by the higher order (Daly, 2006); None: none fail.
+        The best interval to first order (Young, 1974) and to higher order (Daly, 2006); None: no failures.
     lost_share
-        Of the time of that training, that saving and work done again take at the interval used, to first order.
+        Share of that training's time for saving and repeated work at the used interval, to first order.
     """
 
     nodes: int
@@ -47,7 +47,7 @@ class CheckpointInterval:
 
 @dataclass(frozen=True)
 class Variant:
-    """What a choice comes to: hours to the end and to the target (None: never), node-hours, occupancy."""
+    """The results of a choice: hours to the end and to the target (None: never), node-hours, occupancy."""
 
     nodes: int
     trial_nodes: tuple[int, ...]
@@ -59,19 +59,19 @@ class Variant:
 
 @dataclass(frozen=True)
 class Advice:
-    """What to ask for.
+    """The recommended request.
 
     Parameters
     ----------
     spare
-        Nodes of a job to keep for those that fail.
+        Number of spare nodes per job.
     checkpoint_seconds
-        Between two checkpoints of the largest training; None: no node fails.
+        Interval between checkpoints of the largest training; None: no node fails.
     best
-        The choice of nodes and trials that is cheapest of those not much slower than the fastest; None: none were
+        The cheapest choice of nodes and trials that is not much slower than the fastest; None: no choices were
         compared.
     variants
-        All that were compared, the one that was asked for first.
+        All compared choices, beginning with the requested one.
     """
 
     spare: int
@@ -89,30 +89,31 @@ class SimulationOutcome:
     outcome
         ``done``, or why not.
     hours
-        From the first submission to the end; of these the campaign waited ``waited_hours`` without any node.
+        Hours from the first submission to the end; ``waited_hours`` is the part without any node.
     jobs, node_hours, kwh
-        Batch jobs, what they held, and energy by the site's power model; None: it has none.
+        Number of batch jobs, their node-hours, and energy by the site's power model; None: the site has none.
     occupancy, steady_occupancy
-        Share of node time at work: of all nodes of all jobs, and of nodes that are no spare ones while the machine was
-        full; None: it never was.
+        Busy share of node time: of all nodes of all jobs, and of nodes except spares while the machine was
+        full; None: it was never full.
     uses
-        Node-hours by what they were spent on.
+        Node-hours by use.
     driver_share
-        Of all node time, idle since the driver had not come to it.
+        Share of all node time that was idle because the driver had not yet processed an end.
     completions, candidates, failures
-        Tasks that ended, candidates proposed, nodes that failed.
+        Numbers of ended tasks, proposed candidates, and failed nodes.
     target, target_hours, best
-        An objective, when it was reached (None: never), and the best one (None: no training ended well).
+        An objective, the hours until it was reached (None: never), and the best objective (None: no training
+        succeeded).
     checkpoint
-        How often to save.
+        Intervals between checkpoints.
     processor_seconds
-        That the simulation itself took, of this machine.
+        Processor time of the simulation itself on this machine.
     scenario
-        What was assumed, fitted values included.
+        The assumptions, including fitted values.
     recorded_hours, recorded_occupancy
-        Of the campaign that was fitted to; None: there was none.
+        Of the campaign used for the fit; None: there was none.
     advice
-        What to ask for.
+        The recommended request.
     """
 
     outcome: str
@@ -146,13 +147,13 @@ class SimulationOutcome:
 
     @property
     def idle_hours(self) -> dict[str, float]:
-        """Node-hours that nodes were idle, by why."""
+        """Idle node-hours, by reason."""
         return {str(use): self.uses[use] for use in IDLE if self.uses.get(use)}
 
 
 @dataclass(frozen=True)
 class Simulated:
-    """A simulation that has ended: what it found, what it was, and what it simulated."""
+    """An ended simulation: its outcome, the simulation itself, and its request."""
 
     found: SimulationOutcome
     simulation: Simulation
@@ -162,7 +163,7 @@ class Simulated:
 def result_of(
     simulation: Simulation, outcome: str, processor_seconds: float, known: Recorded | None = None
 ) -> SimulationOutcome:
-    """Return what a simulation found that has ended; ``known``: the campaign that it was fitted to."""
+    """Return the results of an ended simulation; ``known``: the campaign used for the fit."""
     ledger, scenario, request = simulation.ledger, simulation.scenario, simulation.request
     total = ledger.total()
     uses = {str(use): ledger.seconds[use] / HOUR for use in Use if ledger.seconds[use] > 0.0}
@@ -199,7 +200,7 @@ def result_of(
 
 
 def _kwh(simulation: Simulation, total: float) -> float | None:
-    """Return the energy of all nodes by the power model of the site, or of the scenario where it has no idle power."""
+    """Return the energy of all nodes by the site's power model, or the scenario's if the site has no idle power."""
     energy = simulation.request.site.energy
     if energy.node_watts is None:
         return None
@@ -209,7 +210,7 @@ def _kwh(simulation: Simulation, total: float) -> float | None:
 
 
 def _target(simulation: Simulation, scenario: ScenarioModel) -> tuple[float | None, float | None, float | None]:
-    """Return the objective to reach, when it was (h), and the best one."""
+    """Return the target objective, the time (h) at which it was reached, and the best objective."""
     course = simulation.watcher.best
     best = course[-1][1] if course else None
     target = scenario.target if scenario.target is not None else None if best is None else NEAR_BEST * best
@@ -231,7 +232,7 @@ def daly(seconds: float, mean: float) -> float:
 
 
 def checkpoint_interval(simulation: Simulation) -> CheckpointInterval:
-    """Return the best interval between checkpoints of the largest training, beside the one that was used."""
+    """Return the best and the used interval between checkpoints of the largest training."""
     cost, watcher = simulation.scenario.cost, simulation.watcher
     nodes = max(1, watcher.largest)
     rate = simulation.cluster.rate * nodes

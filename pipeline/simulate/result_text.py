@@ -32,7 +32,7 @@ def _time(hours: float) -> str:
 
 
 def lines(found: SimulationOutcome) -> Iterator[str]:
-    """Yield the lines that people are shown."""
+    """Yield the lines for users."""
     yield f"Simulated on {found.site}: {found.outcome}. Nothing was run; the objectives are made up."
     waited = f", of which {_time(found.waited_hours)} in the queue" if found.waited_hours else ""
     jobs = f", {counted(found.jobs, 'job')} of {counted(found.nodes, 'node')}" if found.jobs else ""

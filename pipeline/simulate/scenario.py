@@ -1,6 +1,6 @@
 """Assumptions of a simulation about machine, batch system, driver and trainer: from a file, or the defaults.
 
-docs/simulate.md gives the formulas, and says of each default where it is from.
+docs/simulate.md gives the formulas, and the source of each default.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class SimulatedDriverModel(Strict):
 
 
 class CostModel(Strict):
-    """How long programs take."""
+    """Times of programs."""
 
     workers_seconds: Seconds = Field(default=30.0, description="Until workers on all nodes of a job have started.")
     pool_seconds: Seconds = Field(default=10.0, description="Until the one worker pool has that starts launch lines.")
@@ -130,7 +130,7 @@ class ScenarioModel(Strict):
 
 
 def split_scenario(sets: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return those of ``--set`` that are for others, and those that are for the scenario."""
+    """Split ``--set`` into other settings and those of the scenario."""
     mine = tuple(text for text in sets if text.strip().startswith(SETTING))
     return tuple(text for text in sets if text not in mine), mine
 

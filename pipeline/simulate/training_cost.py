@@ -1,8 +1,8 @@
-"""How long trainings take: a count of the work of a graph, an optimiser step over ranks, and noise.
+"""Times of trainings: the work per graph, an optimiser step over ranks, and noise.
 
 Work of a graph (flop): ``layers (edges (2 R H + 2 H^2) + atoms 10 H^2) x algorithm x 9``, 4.5 with a direct force head,
 for width H and R radial functions: the matrix products of EGNN's messages and updates, of which conservative training
-takes some nine times a forward pass of the energy. A step of B graphs over P ranks takes
+takes about nine times a forward pass of the energy. A step of B graphs over P ranks takes
 ``step + ceil(B / P) work / rank_flops + 2 (P - 1) / P bytes / bandwidth + 2 log2(P) latency + B graph``.
 """
 
@@ -16,12 +16,12 @@ from gfm_pipeline.core.contracts.training import ForceHead, ModelSettings, Train
 from gfm_pipeline.engine.decisions.estimates import PARAMETERS
 from gfm_pipeline.simulate.scenario import CostModel
 
-FORWARDS = {ForceHead.CONSERVATIVE: 9.0, ForceHead.DIRECT: 4.5}  # of the energy, that a training step is worth
-STEP_SECONDS = {True: 0.02, False: 0.0045}  # on a GPU, and without
+FORWARDS = {ForceHead.CONSERVATIVE: 9.0, ForceHead.DIRECT: 4.5}  # forward passes per training step
+STEP_SECONDS = {True: 0.02, False: 0.0045}  # with and without a GPU
 RANK_FLOPS = {True: 1e12, False: 2.8e10}
 OTHER_ALGORITHM = 2.0
-NEIGHBOUR_CUTOFF = 5.0  # Angstrom, that `CostModel.neighbours` holds for
-BYTES = 4.0  # of a gradient
+NEIGHBOUR_CUTOFF = 5.0  # Angstrom: the cutoff of `CostModel.neighbours`
+BYTES = 4.0  # per component of a gradient
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class TrainingCost:
     Parameters
     ----------
     model
-        What is assumed.
+        The assumptions.
     gpu
         Whether ranks have GPUs.
     seed
-        Of the noise.
+        Seed of the noise.
     """
 
     model: CostModel
@@ -51,11 +51,11 @@ class TrainingCost:
         return settings.layers * messages * factor * FORWARDS[settings.force_head]
 
     def parameters(self, settings: ModelSettings) -> int:
-        """Return about how many parameters a model has."""
+        """Return the approximate number of parameters of a model."""
         return PARAMETERS * settings.layers * settings.hidden**2
 
     def seconds_a_graph(self, settings: ModelSettings, batch: int, ranks: int) -> float:
-        """Return the time of a graph (s) in steps of ``batch`` graphs over ``ranks`` ranks, without noise."""
+        """Return the time per graph (s) in steps of ``batch`` graphs over ``ranks`` ranks, without noise."""
         assumed = self.model
         step = assumed.step_seconds or STEP_SECONDS[self.gpu]
         mine = math.ceil(batch / ranks) * self.work(settings) / (assumed.rank_flops or RANK_FLOPS[self.gpu])
@@ -66,7 +66,7 @@ class TrainingCost:
         return assumed.scale * (assumed.graph_seconds + (step + mine + reduced) / batch)
 
     def noise(self, task: str, attempt: int) -> float:
-        """Return how many times longer than expected an attempt takes: log-normal, the same whenever it is asked."""
+        """Return the noise factor of an attempt's time: log-normal, and equal in every call."""
         return math.exp(self.model.scatter * random.Random(f"{self.seed} {task} {attempt}").gauss(0.0, 1.0))
 
     def checkpoint_every(self, spec: TrainSpec) -> float:
@@ -74,6 +74,6 @@ class TrainingCost:
         return self.model.checkpoint_every or spec.checkpoint_every_seconds
 
     def pace(self, spec: TrainSpec, task: str, attempt: int) -> float:
-        """Return the time of a graph (s) in one attempt, checkpoints included."""
+        """Return the time per graph (s) in one attempt, including checkpoints."""
         alone = self.seconds_a_graph(spec.model, spec.optimiser.batch_size, spec.ranks) * self.noise(task, attempt)
         return alone * (1.0 + self.model.checkpoint_seconds / self.checkpoint_every(spec))

@@ -1,4 +1,4 @@
-"""Hears every event of a simulated campaign: charges the driver's time, and notes what the result tells of."""
+"""Receives every event of a simulated campaign: adds the driver's time, and records facts for the result."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 class SimulationWatcher:
-    """Stands where progress is shown otherwise (`gfm_pipeline.engine.driver.Watcher`).
+    """Replaces the display of progress (`gfm_pipeline.engine.driver.Watcher`).
 
     Parameters
     ----------
     clock, ledger
         Time, and node time.
     model
-        What the driver's own work takes.
+        Times of the driver's own work.
     paths
         Of the campaign.
     say
-        Told of what people may want to know while the simulation runs.
+        Receives messages for users during the simulation.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class SimulationWatcher:
         self.starts = 0
         self.candidates = 0
         self.largest = 0  # nodes of the largest task
-        self.best: list[tuple[float, float]] = []  # when (s), and the best objective since
+        self.best: list[tuple[float, float]] = []  # time (s), and the best objective from then on
         self.driver: Driver | None = None
         self._clock, self._ledger, self._model, self._paths, self._notify = clock, ledger, model, paths, notify
 
     def event(self, event: Event, state: CampaignState) -> None:
-        """Take in an event that was just recorded."""
+        """Process a new event."""
         model = self._model
         if isinstance(event, ev.TaskStarted):
             folder = self._paths.stage(state.stages[event.key].stage, event.key).attempt(event.task, event.attempt)
@@ -74,10 +74,10 @@ class SimulationWatcher:
             self._clock.sleep(seconds)
 
     def tick(self, state: CampaignState) -> None:
-        """Do nothing: a simulation needs no sign of life."""
+        """Do nothing: a simulation needs no ticks."""
 
     def waits(self) -> None:
-        """Say why nodes are idle, now that the driver has done all it can."""
+        """Record why nodes are idle, when the driver has nothing more to do."""
         if self.driver is not None:
             self._ledger.waits(self._reason(self.driver))
 
@@ -97,7 +97,7 @@ class SimulationWatcher:
         return Use.TAIL
 
     def _note(self, event: ev.TaskEnded) -> None:
-        """Note a better objective than all before."""
+        """Record a new best objective."""
         objective = (event.result or {}).get("objective")
         if isinstance(objective, float) and (not self.best or objective < self.best[-1][1]):
             self.best.append((self._clock.now, objective))

@@ -192,7 +192,7 @@ class Budget:
         return None
 
     def cannot_finish(self) -> tuple[Standing, float] | None:
-        """Return a limit that is too small for the remaining work, and the smallest sufficient value; None: there is none.
+        """Return a limit that is too small for the remaining work, and the smallest sufficient value, or None.
 
         The minimum work: training the members to the first rung, and then each to its first opportunity to converge.
         """
