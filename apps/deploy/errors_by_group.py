@@ -26,7 +26,7 @@ class _GroupSums:
     entries: int = 0
     absolute: float = 0.0
     square: float = 0.0
-    structures: int = 0  # clusters with an interval: sums of entries, entries inside, their squares and products
+    structures: int = 0  # with an interval; then sums of their entries, entries inside, squares and products
     bounded: int = 0
     covered: int = 0
     bounded_square: int = 0

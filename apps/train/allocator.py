@@ -1,7 +1,7 @@
 """Keep freed memory.
 
-glibc gives large blocks back to the system after every step, and fetching them again costs more than half
-of a step with big batches: 1.1 to 2.3 times faster without was measured.
+glibc returns large blocks to the system after every step. Requesting them again costs more than half of a step with big
+batches: steps were 1.1 to 2.3 times faster without.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 
 def keep_freed_memory() -> bool:
-    """Raise glibc's thresholds for giving memory back; return whether that was possible (Linux with glibc)."""
+    """Raise glibc's thresholds for returning memory; return whether that was possible (Linux with glibc)."""
     if not sys.platform.startswith("linux"):
         return False
     try:

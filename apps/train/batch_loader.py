@@ -1,9 +1,9 @@
-"""Each rank's share of every batch, read and collated before it is needed.
+"""Reads and collates each rank's share of every batch in advance.
 
-Batches are a function of the seed and the number of graphs drawn (`Sampler`), and so is who computes what (`assign`).
-Consecutive batches are prefetched together: they are drawn and load balanced, the graphs of this rank are read at once,
-their neighbour lists built, and the batches collated. Where a prefetch begins and ends changes no batch, so training
-continues from any number of graphs without making the batches before.
+Batches and their division among ranks (`assign`) are functions of the seed and the number of graphs drawn (`Sampler`).
+Consecutive batches are prefetched together: the loader draws and balances them, reads the graphs of this rank at once,
+builds their neighbour lists, and collates the batches. The limits of a prefetch change no batch, so training continues
+from any number of graphs without the earlier batches.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from gfm_pipeline.apps.train.load_balance import assign, cost
 from gfm_pipeline.apps.train.sampler import Indices, Sampler
 from gfm_pipeline.models.batch import Batch
 
-PREFETCH_GRAPHS = 1024  # graphs of a rank that are read at once: bounds their edges in memory
+PREFETCH_GRAPHS = 1024  # graphs of a rank read at once: bounds their edges in memory
 
 
 @dataclass(frozen=True)
 class MicroBatches:
-    """One rank's share of a batch, as micro-batches, and the numbers of labels of each target in the whole batch."""
+    """One rank's share of a batch, as micro-batches, and the number of labels per target in the whole batch."""
 
     batches: tuple[Batch, ...]
     counts: Mapping[str, int]
@@ -35,14 +35,14 @@ class MicroBatches:
 
 @dataclass(frozen=True)
 class PrefetchedBatches:
-    """Consecutive batches of ``size`` draws each, from draw ``first`` on, as one rank computes them."""
+    """One rank's share of consecutive batches of ``size`` draws each, from draw ``first`` on."""
 
     first: int
     size: int
     batches: tuple[MicroBatches, ...]
 
     def at(self, drawn: int) -> MicroBatches | None:
-        """Return the batch that begins at draw ``drawn``, None when it was not prefetched."""
+        """Return the batch that begins at draw ``drawn``, or None if it was not prefetched."""
         number, rest = divmod(drawn - self.first, self.size)
         return self.batches[number] if rest == 0 and 0 <= number < len(self.batches) else None
 
@@ -55,15 +55,15 @@ class BatchLoader:
     sources
         The datasets, in the order of the sampler.
     sampler
-        Which graphs are in which batch.
+        Assignment of graphs to batches.
     batch_size
-        Graphs of a batch of all ranks.
+        Graphs per batch, over all ranks.
     rank, ranks
-        Which of how many; see `assign`.
+        Number of this rank, and number of ranks; see `assign`.
     micro_batch
-        Graphs of a part; None: one part.
+        Graphs per part; None: one part.
     prefetch_graphs
-        Graphs of a rank that are read at once.
+        Graphs of a rank read at once.
     """
 
     def __init__(
@@ -89,12 +89,12 @@ class BatchLoader:
         Parameters
         ----------
         drawn
-            Graphs drawn before. Batches asked for in order are made ahead.
+            Graphs drawn before. Batches requested in order are prepared in advance.
 
         Returns
         -------
         parts
-            The share in parts; empty where this rank has none of the batch.
+            The share in parts; empty when this rank has no graphs of the batch.
         counts
             Known labels of each target in the whole batch, of all ranks.
 
@@ -107,7 +107,7 @@ class BatchLoader:
         return part.batches, part.counts
 
     def close(self) -> None:
-        """Stop making batches and close the sources."""
+        """Stop the preparation of batches and close the sources."""
         self._stop()
         for source in self._sources:
             source.close()
@@ -128,7 +128,7 @@ class BatchLoader:
         if not self._threaded:
             return self.make(drawn)
         if self._prefetcher is not None:
-            self._prefetched = None  # or three of them would be in memory
+            self._prefetched = None  # otherwise three of them would be in memory
             prefetched = self._prefetcher.get()
             if prefetched.first == drawn:
                 return prefetched
@@ -162,7 +162,7 @@ class BatchLoader:
         return PrefetchedBatches(drawn, self._size, tuple(parts))
 
     def _sizes(self, graphs: int) -> list[int]:
-        """Return how many graphs are in each part of a share of so many."""
+        """Return the number of graphs in each part of a share."""
         size = max(1, graphs) if self._micro_batch is None else self._micro_batch
         return [min(size, graphs - k) for k in range(0, graphs, size)]
 
@@ -172,7 +172,7 @@ class BatchLoader:
         return Facts.placed(parts, len(graph))
 
     def _read(self, table: Indices, graph: Indices, mine: Indices) -> tuple[tuple[GraphTable, ...], Indices]:
-        """Return a table per dataset, and where in it each of the draws ``mine`` is, at its place among all draws."""
+        """Return a table per dataset, and the index in it of each draw in ``mine``, at its position among all draws."""
         place = np.zeros(len(graph), dtype=np.int64)
         tables = []
         for k, source in enumerate(self._sources):

@@ -1,4 +1,4 @@
-"""Complete checkpoints: everything that training needs to continue, and that prediction needs.
+"""Complete checkpoints: all data to continue training, and to predict.
 
 A checkpoint is a published folder (`gfm_pipeline.core.publish`) with three files:
 
@@ -37,33 +37,33 @@ PRODUCER = "gfm_pipeline.apps.train 1"
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a model is, without its weights.
+    """The description of a model without its weights.
 
     Parameters
     ----------
     spec
-        What to build.
+        Description of the model.
     datasets
         Names of the dataset heads, in order.
     references
-        Dataset to element symbol to reference energy (eV); its keys are the elements the dataset has.
+        Maps a dataset and an element symbol to the reference energy (eV); its keys are the elements of the dataset.
     force_rms
         Force scale of each dataset in the loss, eV/Angstrom.
     model, optimiser, seed
-        The settings it was trained with.
+        The settings of its training.
     graphs, steps
         Seen in the model's life.
     objective, errors
-        Of the last validation, None and empty before the first.
+        Results of the last validation; None and empty before the first.
     target_references
-        Dataset to the references of its targets beside the energy.
+        Maps a dataset to the references of its targets other than the energy.
     target_scales
-        Target to its scale of each dataset in the loss, divided by the dataset's weight. Of energy and forces
-        ``force_rms``, where they are not named: as in models that were described before 2026-12.
+        Maps a target to its scale in the loss for each dataset, divided by the dataset's weight. For energy and forces
+        without an entry it is ``force_rms``, as in models described before 2026-12.
     attributes
-        Dataset to the least and largest total charge and spin multiplicity of its training split, by name.
+        Maps a dataset to the smallest and largest total charge and spin multiplicity of its training split, by name.
     unstated
-        Dataset to those that some of its structures do not say.
+        Maps a dataset to the attributes that some of its structures do not state.
     """
 
     spec: ModelSpec
@@ -84,42 +84,42 @@ class ModelCard:
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """What the model predicts."""
+        """The targets of the model."""
         return self.spec.targets
 
     def scales(self) -> dict[str, tuple[float, ...]]:
-        """Return by name of a target its scale in the loss, of each dataset."""
+        """Return the scale of each target in the loss, per dataset."""
         return {target.name: self.target_scales.get(target.name, self.force_rms) for target in self.targets}
 
     def references_of(self, dataset: str) -> References:
-        """Return what is subtracted from the labels of a dataset, and added to predictions of its branch."""
+        """Return the references of a dataset: subtracted from its labels, and added to predictions of its branch."""
         return {ENERGY.name: self.references[dataset], **self.target_references.get(dataset, {})}
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Where a training is. The sampler's position is ``graphs``; the learning rate follows from the rest.
+    """The state of a training. The sampler's position is ``graphs``; the learning rate follows from the rest.
 
     Parameters
     ----------
     graphs, steps
         Seen in the model's life.
     phase, anneal, stopping
-        Phase of the schedule; from the start of the anneal phase its bounds, and why it began.
+        Phase of the schedule; from the start of the anneal phase on, its limits and its reason.
     history
-        (graphs, objective) of this task's checks at constant rate: what the stopper judges.
+        (graphs, objective) of this task's checks at constant rate, for the convergence criterion.
     best
         (graphs, objective) of the best validation of the model's life.
     recent
         (objective, standard error) of the last validations of the model's life, oldest first.
     next_validation
-        Validate once this many graphs were seen.
+        Number of graphs at the next validation.
     loss_sum, loss_count
         Training loss since the last validation.
     task_graphs, task_seconds
-        Seen and spent in this task, all attempts.
+        Graphs seen and time spent in this task, over all attempts.
     schedule
-        What the learning rate schedule keeps between validations.
+        Memory of the learning rate schedule between validations.
     """
 
     graphs: int = 0
@@ -138,7 +138,7 @@ class TrainingState:
     schedule: dict[str, float] = field(default_factory=dict)
 
     def for_new_task(self) -> TrainingState:
-        """Return the state a new task starts from: constant rate, an empty history of its own."""
+        """Return the initial state of a new task: constant rate, and an empty history."""
         return replace(
             self,
             phase=Phase.STABLE,
@@ -153,7 +153,7 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class CheckpointTensors:
-    """The tensors of a training: weights and EMA, the optimiser's state, torch's RNG, and what the loss learns."""
+    """The tensors of a training: weights and EMA, optimiser state, torch's RNG, and learned numbers of the loss."""
 
     weights: dict[str, Tensor]
     ema: dict[str, Tensor]
@@ -164,7 +164,7 @@ class CheckpointTensors:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read back."""
+    """A loaded checkpoint."""
 
     card: ModelCard
     state: TrainingState
@@ -185,7 +185,7 @@ class TrainedModel:
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """What it predicts."""
+        """The targets of the model."""
         return self.card.targets
 
     @property
@@ -211,7 +211,7 @@ def _read_tensors(path: Path) -> Any:
 def save(
     folder: Path, card: ModelCard, state: TrainingState, tensors: CheckpointTensors, meta: dict[str, Any] | None = None
 ) -> Manifest:
-    """Publish a checkpoint as ``folder``, whole or not at all; ``meta`` goes into its manifest.
+    """Publish a checkpoint as ``folder``, completely or not at all; ``meta`` goes into its manifest.
 
     Raises
     ------
@@ -235,7 +235,7 @@ def save(
 
 
 def load(folder: Path) -> Checkpoint:
-    """Read a checkpoint to go on training from.
+    """Read a checkpoint to continue training.
 
     Raises
     ------
@@ -254,7 +254,7 @@ def load(folder: Path) -> Checkpoint:
 
 
 def load_model(folder: Path) -> TrainedModel:
-    """Read a model to predict with: EMA weights, evaluation mode, float32.
+    """Read a model for prediction: EMA weights, evaluation mode, float32.
 
     Raises
     ------
@@ -268,17 +268,17 @@ def load_model(folder: Path) -> TrainedModel:
         potential.load_state_dict(_read_tensors(folder / WEIGHTS_FILE))
     except (RuntimeError, TypeError, AttributeError) as error:
         raise IntegrityError(f"{folder}: the weights do not fit {CARD_FILE}: {str(error).splitlines()[0]}.") from error
-    return TrainedModel(potential.eval(), card)  # torch's evaluation mode: no text is evaluated
+    return TrainedModel(potential.eval(), card)  # torch's evaluation mode; this is no eval of text
 
 
 def newest(folders: Iterable[Path]) -> Checkpoint | None:
-    """Return the checkpoint with most graphs among ``folders`` that is whole, or None."""
+    """Return the complete checkpoint with most graphs among ``folders``, or None."""
     found: Checkpoint | None = None
-    for folder in sorted(folders, key=lambda f: f.name, reverse=True):  # names carry the number of graphs
+    for folder in sorted(folders, key=lambda f: f.name, reverse=True):  # names contain the number of graphs
         if found is not None:
             break
         try:
             found = load(folder)
         except (GFMError, OSError):
-            continue  # a damaged checkpoint costs the work since the one before, not the run
+            continue  # a damaged checkpoint costs the work since the previous one, not the run
     return found

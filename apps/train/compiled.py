@@ -1,4 +1,4 @@
-"""The training pass of a model, compiled: values and derivatives of the energy in one graph, checked against eager."""
+"""The compiled training pass: values and derivatives of the energy in one graph, checked against eager mode."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ Function = Callable[[Batch, Tensor, Tensor | None], dict[str, Tensor]]
 
 
 def compiles(spec: TrainSpec) -> bool:
-    """Return whether a training compiles its pass: decided by its whole length, so that resuming decides the same."""
+    """Return whether a training compiles its pass, by its total length, so that a resumed training decides equally."""
     if spec.compile is Compile.AUTO:
         return (spec.schedule_graphs or 0) >= PAYS_FROM
     return spec.compile is Compile.ALWAYS
 
 
 class TrainingPass:
-    """Predicts batches with a graph for the backward pass; compiled, and eager where that fails.
+    """Predicts batches with a graph for the backward pass: compiled, or eager if compiling fails.
 
-    The first batch is computed both ways, and one batch in `CHECK_EVERY` after it: values, and gradients of all
-    parameters. Where compiling fails or they differ, everything after is eager, and one warning says so. Batches of one
-    structure, one atom or no edge are eager: PyTorch compiles sizes of 0 and 1 anew.
+    The first batch, and every `CHECK_EVERY`-th batch after it, are computed in both ways, which compares values and
+    gradients of all parameters. If compiling fails or results differ, all later batches are eager, after one warning.
+    Batches of one structure, one atom or no edge are eager, because PyTorch recompiles for sizes of 0 and 1.
 
     Parameters
     ----------
     model
         The model.
     backend
-        What compiles, by PyTorch's name (``inductor``) or as a function; None: nothing does.
+        Compiler, by PyTorch's name (``inductor``) or as a function; None: no compiling.
     """
 
     def __init__(self, model: Potential, backend: str | Callable[..., Any] | None = None) -> None:
@@ -85,10 +85,10 @@ class TrainingPass:
             return self._function(bare, pos, strain)
 
     def _check(self, batch: Batch) -> None:
-        """Go back to eager for good where compiling fails, or gives something else."""
+        """Switch to eager mode permanently if compiling fails or results differ."""
         expected = self._with_gradients(self._model(batch, training=True).values)
         if not all(bool(value.isfinite().any()) for value in expected.values()):
-            return  # the weights are no numbers any more; the trainer sees that
+            return  # the weights are not finite; the trainer detects that
         try:
             found = self._with_gradients(self._run(batch))
         except Exception as error:  # noqa: BLE001 - compilers fail in their own ways, and training goes on
@@ -101,7 +101,7 @@ class TrainingPass:
                 return
 
     def _with_gradients(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return values of targets, and the gradient of one number made of all of them by the parameters."""
+        """Return values of targets, and the gradient with respect to parameters of one number computed from them."""
         parameters = [p for p in self._model.parameters() if p.requires_grad]
         number = sum((v.flatten() * _probe(v)).nan_to_num().sum() for v in values.values())
         parts = torch.autograd.grad(number, parameters, allow_unused=True)  # type: ignore[arg-type]
@@ -116,19 +116,19 @@ class TrainingPass:
 
 
 def compiled_pass(model: Potential) -> TrainingPass:
-    """Return a pass that compiles; what one training has compiled, the next of the same shape finds."""
+    """Return a compiled pass; trainings of the same shape share compiled code through a cache."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache()))
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # a rank has its own cores, not the node's
-    from torch._inductor import config  # here: an eager training needs no compiler
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # a rank has its own cores only
+    from torch._inductor import config  # imported here, since an eager training needs no compiler
 
-    config.cpp_cache_precompile_headers = False  # they would lie in /tmp whatever the folder
+    config.cpp_cache_precompile_headers = False  # otherwise these files would be in /tmp
     return TrainingPass(model, "inductor")
 
 
 def _cache() -> Path:
-    """Return a folder that only this user writes to: what lies in it is run.
+    """Return a folder that only this user can write to, since its content is executed.
 
-    So it is neither PyTorch's default, a known name in /tmp, nor in the campaign, which may have come from elsewhere.
+    So it is neither PyTorch's default, a known name in /tmp, nor in the campaign, which may come from elsewhere.
     """
     parent = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     folder = Path(parent, "gfm-pipeline", "compiled")
@@ -137,17 +137,17 @@ def _cache() -> Path:
         if folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK):
             return folder
     except OSError:
-        pass  # a home that compute nodes cannot write to
+        pass  # compute nodes cannot write to the home folder
     return Path(tempfile.mkdtemp(prefix="gfm-compiled-"))
 
 
 def _probe(value: Tensor) -> Tensor:
-    """Return fixed factors, none alike, so that no error in one value cancels that in another."""
+    """Return fixed, different factors, so that errors in different values do not cancel."""
     return torch.cos(torch.arange(value.numel(), device=value.device, dtype=value.dtype))
 
 
 def _relative(found: Tensor, expected: Tensor) -> float:
-    """Return the norm of the difference over the norm; labels that no cell has are NaN in both."""
+    """Return the norm of the difference divided by the norm; values without a cell are NaN in both."""
     if not torch.equal(found.isnan(), expected.isnan()):
         return float("nan")
     found, expected = found.nan_to_num(), expected.nan_to_num()
@@ -155,7 +155,7 @@ def _relative(found: Tensor, expected: Tensor) -> float:
 
 
 def _first_line(error: BaseException) -> str:
-    """Return the first line of what a compiler says, without what PyTorch wraps around it."""
+    """Return the first line of a compiler's message, without PyTorch's wrapping."""
     error = getattr(error, "inner_exception", error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200].rstrip(".") if lines else type(error).__name__

@@ -1,9 +1,9 @@
-"""The part of the error that is linear in composition, solved in closed form from training structures.
+"""Closed-form fit of the part of the error that is linear in composition, from training structures.
 
-A short training learns forces long before it learns how high the energies of a dataset lie: most of its energy error is
-then one number per element, which is noise of the last optimiser steps and says nothing of the model. Whenever averaged
-weights are evaluated, this number is fitted to the errors of some training structures and becomes part of the model
-(`gfm_pipeline.models.composition_shift`). Validation and test structures are never looked at.
+A short training learns forces long before it learns the level of a dataset's energies. Most of its energy error is then
+one number per element, which is noise of the last optimiser steps and unrelated to the quality of the model. Every
+evaluation of averaged weights first fits these numbers to the errors of some training structures and makes them part of
+the model (`gfm_pipeline.models.composition_shift`). The fit never uses validation and test structures.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from gfm_pipeline.apps.train.load_balance import Indices
 from gfm_pipeline.models import Potential
 from gfm_pipeline.models.layers import MAX_Z
 
-FEWEST, MOST, PER_ELEMENT = 256, 1024, 32  # structures that a fit reads
-RIDGE = 1e-6  # times the number of structures: directions that no composition varies along stay at zero
-ROUNDS = 6  # of reweighting, which bounds the say of structures with wrong labels
+FEWEST, MOST, PER_ELEMENT = 256, 1024, 32  # structures per fit
+RIDGE = 1e-6  # times the number of structures: directions without variation of composition stay at zero
+ROUNDS = 6  # rounds of reweighting, which bounds the influence of structures with wrong labels
 BOUND = 1.5  # times the mean of absolute errors, bounded as in the round before: larger ones count with this size only
 
 Array = NDArray[np.float64]
@@ -33,19 +33,19 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class FitSample:
-    """One rank's share of the training structures of a dataset that fits read: a table, and which of it."""
+    """One rank's share of a dataset's training structures for fits: a table, and indices in it."""
 
     table: GraphTable
     graphs: Indices
 
 
 def sample_size(structures: int, elements: int) -> int:
-    """Return how many training structures of a dataset a fit reads."""
+    """Return the number of a dataset's training structures in a fit."""
     return min(structures, MOST, max(FEWEST, PER_ELEMENT * elements))
 
 
 def fit_sample(source: GraphSource, size: int, communicator: Communicator = SINGLE) -> FitSample:
-    """Return this rank's share of the first ``size`` training structures; ingest shuffled them.
+    """Return this rank's share of the first ``size`` training structures, which ingest has shuffled.
 
     Raises
     ------
@@ -69,13 +69,14 @@ def fit_composition(
     Parameters
     ----------
     model, device
-        The model, whose shifts are replaced, and where it is.
+        The model, whose shifts are replaced, and its device.
     samples
-        This rank's share of each dataset, in the order of the model's heads. A dataset without labels is not shifted.
+        This rank's share of each dataset, in the order of the model's heads. Datasets without labels get no shift.
     batch_size
         Structures in memory at a time.
     communicator
-        Who shares the work. Sums are exchanged in float64 and rank 0 solves, so all have the same shifts to the bit.
+        The ranks that share the work. They exchange sums in float64 and rank 0 solves, so all have bitwise equal
+        shifts.
 
     Raises
     ------
@@ -95,9 +96,9 @@ def fit_composition(
 def _residuals(
     model: Potential, sample: FitSample, elements: Indices, batch_size: int, device: torch.device
 ) -> tuple[Array, Array]:
-    """Return the composition [G, Z] of structures, as shares of their atoms, and labels less predictions per atom.
+    """Return the compositions [G, Z] of structures, as fractions, and labels minus predictions per atom.
 
-    The latter [G, K] are of the model's shifted targets, NaN where a label is missing.
+    The latter [G, K] are for the model's shifted targets, NaN for missing labels.
     """
     compositions, errors = [np.zeros((0, len(elements)))], [np.zeros((0, len(model.shifted)))]
     for graphs in _batches(sample.graphs, batch_size):
@@ -118,7 +119,7 @@ def _batches(graphs: Indices, size: int) -> Iterator[Indices]:
 
 
 def _solve(parts: Sequence[tuple[Array, Array]], communicator: Communicator, device: torch.device) -> Array:
-    """Return the shifts [D, Z] that least squares give, with the say of large errors bounded (Huber 1964)."""
+    """Return the least-squares shifts [D, Z] with a bounded influence of large errors (Huber 1964)."""
     known = [(x[~np.isnan(y)], y[~np.isnan(y)]) for x, y in parts]
     shifts = np.zeros((len(parts), known[0][0].shape[1]))
     bound = np.full(len(parts), np.inf)
@@ -134,7 +135,7 @@ def _solve(parts: Sequence[tuple[Array, Array]], communicator: Communicator, dev
 
 
 def _sums(x: Array, error: Array, limit: float) -> Array:
-    """Return the normal equations [Z + 1, Z + 1], beside them the number of structures and their bounded errors."""
+    """Return the normal equations [Z + 1, Z + 1], the number of structures, and their bounded errors."""
     size = np.abs(error)
     weighted = x * np.minimum(1.0, limit / np.maximum(size, 1e-300))[:, None]
     found = np.zeros((x.shape[1] + 1, x.shape[1] + 1))
@@ -144,7 +145,7 @@ def _sums(x: Array, error: Array, limit: float) -> Array:
 
 
 def _step(sums: Array) -> Array:
-    """Return the change of the shifts [Z], and the bound of the next round behind it."""
+    """Return the change of the shifts [Z], followed by the bound of the next round."""
     n, elements = sums[-1, -1], len(sums) - 1
     if n == 0:
         return np.zeros(elements + 1)

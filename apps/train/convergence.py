@@ -11,7 +11,7 @@ from gfm_pipeline.core.strenum import StrEnum
 
 
 class TrainingStatus(StrEnum):
-    """What the history of validations says."""
+    """The result of a convergence criterion."""
 
     IMPROVING = "improving"
     PLATEAU = "plateau"
@@ -19,11 +19,11 @@ class TrainingStatus(StrEnum):
 
 
 class ConvergenceCriterion(ABC):
-    """Says whether a training at constant rate has converged; a pure function of its validations."""
+    """Decides whether a training at constant rate has converged; a pure function of its validations."""
 
     @abstractmethod
     def converged(self, history: Sequence[tuple[int, float]], rule: Convergence) -> bool:
-        """Return whether training should be annealed and end.
+        """Return whether training should anneal and end.
 
         Parameters
         ----------
@@ -51,7 +51,7 @@ class Plateau(ConvergenceCriterion):
         return recent > before * (1.0 - rule.min_delta)
 
     def reason(self, rule: Convergence) -> str:
-        """Return how little the objective improved over how many graphs."""
+        """Return the small improvement of the objective and the number of graphs, as a clause."""
         return (
             f"The objective improved by less than {rule.min_delta:.2%} over {rule.patience} checks of "
             f"{rule.check_every} graphs"
@@ -76,7 +76,7 @@ def criterion_of(rule: Convergence) -> ConvergenceCriterion:
     Raises
     ------
     ConfigError
-        When it is not installed here.
+        When the criterion is not installed.
     """
     choice = PolicyChoice(rule.criterion, rule.options)
     return make_policy(CRITERIA, choice, ConvergenceCriterion)
@@ -92,7 +92,7 @@ def judge(history: Sequence[tuple[int, float]], graphs: int, rule: Convergence) 
     graphs
         Graphs seen in the model's life.
     rule
-        What is judged by; a run that converges on reaching ``max_graphs`` has converged.
+        The rule of convergence; a run that converges exactly at ``max_graphs`` counts as converged.
     """
     if criterion_of(rule).converged(history, rule):
         return TrainingStatus.PLATEAU

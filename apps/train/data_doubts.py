@@ -1,4 +1,4 @@
-"""What a dataset has that a model is not made for, in sentences for people."""
+"""Warnings about data that a model is not designed for, as sentences."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from gfm_pipeline.models.conditioning import NEUTRAL
 
 
 def attribute_ranges(table: GraphTable) -> dict[str, tuple[float, float]]:
-    """Return the least and largest value of each attribute of structures, where any is known."""
+    """Return the smallest and largest known value of each attribute of structures."""
     known = {name: values[~np.isnan(values)] for name, values in table.attributes.items()}
     return {name: (float(values.min()), float(values.max())) for name, values in known.items() if len(values)}
 
 
 def unstated_attributes(table: GraphTable) -> tuple[str, ...]:
-    """Return the attributes that some structure does not state."""
+    """Return the attributes that some structures do not state."""
     return tuple(name for name, values in table.attributes.items() if np.isnan(values).any())
 
 
 def doubts(dataset: str, table: GraphTable, model: ModelSettings) -> Iterator[str]:
-    """Yield a sentence for each attribute that structures differ in and the model does not read, and so on."""
+    """Yield warnings, e.g. for each attribute that varies between structures and is no input of the model."""
     unstated = unstated_attributes(table)
     for name, (low, high) in attribute_ranges(table).items():
         if name in model.condition_on.attributes or (low == high and (name not in unstated or low == NEUTRAL[name])):

@@ -1,4 +1,4 @@
-"""The device a program computes on."""
+"""The device of a program."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ CPU = torch.device("cpu")
 
 
 def torch_device(device: Device) -> torch.device:
-    """Return the first device of this kind that this process sees: whoever starts ranks shows each of them one.
+    """Return the first visible device of this kind; the starter of ranks makes one device visible to each.
 
     Raises
     ------
     ConfigError
         When this build of torch has no such devices.
     NodeError
-        When it has, and none is there: another node may have one.
+        When torch supports them but none is present; another node may have one.
     """
     if device is Device.CPU:
         return CPU
@@ -46,14 +46,15 @@ def torch_device(device: Device) -> torch.device:
 
 
 def set_precision(precision: Precision, device: torch.device) -> Precision:
-    """Return what is computed in on ``device``: what was asked for, or fp32 with a warning where it has no tf32.
+    """Return the precision on ``device``: the requested one, or fp32 with a warning if tf32 is not supported.
 
-    Products of float32 matrices are exact unless tf32 is asked for: forces are differences of large numbers.
+    Products of float32 matrices have full precision unless tf32 is requested, since forces are differences of large
+    numbers.
 
     Raises
     ------
     ConfigError
-        When the device has not this precision.
+        When the device does not support the precision.
     """
     kind = str(device.type)
     if precision is Precision.TF32 and kind != Device.CUDA:
@@ -76,14 +77,14 @@ def dtype_of(precision: Precision) -> torch.dtype:
 
 
 def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Return the context that a model predicts in while it is trained."""
+    """Return the autocast context for predictions in training."""
     if precision is not Precision.BF16:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most memory that this process has had at a time: on ``device``, of a CPU in all (bytes)."""
+    """Return the peak memory of this process (bytes): on ``device``, or in total for a CPU."""
     if device.type == "cpu":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
     module = torch.cuda if device.type == "cuda" else torch.xpu

@@ -1,7 +1,7 @@
 """Communication between the ranks that train one model together, over torch.distributed.
 
-Each training step sums one flat tensor over all ranks; nothing else is communicated. `Communicator` itself is that of
-a single process, whose collective operations change nothing.
+Each training step sums one flat tensor over all ranks; nothing else is communicated. `Communicator` itself serves a
+single process; its collective operations change nothing.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ BACKENDS = {Device.CPU: "gloo", Device.CUDA: "nccl", Device.XPU: "xccl"}
 
 
 class Communicator:
-    """Collective operations of the ranks of one task; of this class itself, of a single process.
+    """Collective operations of the ranks of one task; this base class serves a single process.
 
     Attributes
     ----------
     rank, size
-        This process's number, and how many there are.
+        Number of this process, and number of processes.
     """
 
     rank = 0
     size = 1
 
     def all_reduce(self, tensor: Tensor) -> None:
-        """Replace ``tensor`` by the sum over all ranks: the same bits on all of them."""
+        """Replace ``tensor`` by the sum over all ranks, bitwise equal on all of them."""
 
     def broadcast(self, tensor: Tensor) -> None:
         """Replace ``tensor`` by rank 0's."""
 
     def broadcast_object(self, value: Any) -> Any:
-        """Return rank 0's ``value``, which JSON can hold."""
+        """Return rank 0's ``value``, which must be JSON data."""
         return value
 
     def barrier(self) -> None:
-        """Wait until every rank has called this."""
+        """Wait until every rank has called this method."""
 
 
 SINGLE = Communicator()
@@ -90,7 +90,7 @@ class TorchCommunicator(Communicator):
 
 @contextmanager
 def _lost_ranks_reported(rank: int | None) -> Iterator[None]:
-    """Turn torch's error of a connection that broke or timed out into one sentence."""
+    """Convert torch's error of a broken or timed-out connection to one sentence."""
     try:
         yield
     except RuntimeError as error:
@@ -104,23 +104,23 @@ def _lost_ranks_reported(rank: int | None) -> Iterator[None]:
 def process_group(
     size: int, kind: Device, device: torch.device, timeout: float = TIMEOUT_SECONDS
 ) -> Iterator[Communicator]:
-    """Join the process group of the task, as the environment of this process describes, and leave it at the end.
+    """Join the process group of the task, described by the environment, and leave it at the end.
 
     Parameters
     ----------
     size
         Ranks of the task; with 1 there is no process group, and the environment does not matter.
     kind, device
-        What is computed on.
+        Kind of device, and device.
     timeout
         Longest wait for the others, seconds.
 
     Raises
     ------
     ConfigError
-        When this process was not started as one of so many ranks.
+        When this process was not started as one of ``size`` ranks.
     NodeError
-        When the others do not come.
+        When the other ranks do not appear.
     """
     if size == 1:
         yield Communicator()
@@ -141,5 +141,5 @@ def process_group(
     except StopRequested:
         dist.destroy_process_group()
         raise
-    # After an error the connections stay until the process ends: the others hear of it when it has said why.
+    # After an error the connections stay until the process ends, so that it reports the cause before the others notice.
     dist.destroy_process_group()

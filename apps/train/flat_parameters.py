@@ -1,4 +1,4 @@
-"""All parameters in one vector: one operation instead of one a tensor for clipping, AdamW and EMA."""
+"""All parameters in one vector: one operation instead of one per tensor for clipping, AdamW and EMA."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gfm_pipeline.models.layers import MAX_Z
 
-ALIGNMENT = 16  # floats, 64 bytes: kernels see the same alignment whatever the sizes before
+ALIGNMENT = 16  # floats, 64 bytes: gives kernels the same alignment, independent of preceding sizes
 
 
 def flatten(model: nn.Module, *, gradients: bool) -> nn.Parameter:
@@ -27,7 +27,7 @@ def flatten(model: nn.Module, *, gradients: bool) -> nn.Parameter:
     Returns
     -------
     nn.Parameter
-        The vector; what is written to it, or to its gradient, is seen by the model and the other way round.
+        The vector, which shares memory with the model's parameters, as does its gradient with theirs.
     """
     parameters = list(model.parameters())
     offsets = [0]
@@ -49,7 +49,7 @@ def flatten(model: nn.Module, *, gradients: bool) -> nn.Parameter:
 
 @dataclass(frozen=True)
 class FlatPart:
-    """One parameter's place in the vector.
+    """The place of one parameter in the vector.
 
     Parameters
     ----------
@@ -65,12 +65,12 @@ class FlatPart:
 
     @property
     def place(self) -> slice:
-        """The numbers of the vector that are its own."""
+        """The slice of the parameter in the vector."""
         return slice(self.start, self.start + math.prod(self.shape))
 
 
 def flat_parts(model: nn.Module) -> tuple[FlatPart, ...]:
-    """Return where `flatten` puts each parameter of ``model``."""
+    """Return the place of each parameter of ``model`` after `flatten`."""
     found, start = [], 0
     for p in model.parameters():
         matrix = p.ndim == 2 and min(p.shape) > 1 and len(p) != MAX_Z
@@ -80,9 +80,9 @@ def flat_parts(model: nn.Module) -> tuple[FlatPart, ...]:
 
 
 def with_tail(gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a flat gradient with the numbers that follow it in memory, and those alone.
+    """Return a flat gradient together with the numbers after it in memory, and these numbers alone.
 
-    What is summed over ranks besides the gradient goes along in the same message.
+    They carry other sums over ranks in the same message as the gradient.
     """
     size = gradient.numel() + ALIGNMENT
     whole = gradient.as_strided((size,), (1,), gradient.storage_offset())
@@ -90,7 +90,7 @@ def with_tail(gradient: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def clip(gradient: Tensor, limit: float) -> float:
-    """Scale ``gradient`` in place to a norm of at most ``limit`` and return the norm it had."""
+    """Scale ``gradient`` in place to a norm of at most ``limit`` and return its previous norm."""
     norm = float(torch.linalg.vector_norm(gradient))
     if norm > limit:
         gradient.mul_(limit / norm)
@@ -98,12 +98,12 @@ def clip(gradient: Tensor, limit: float) -> float:
 
 
 def ema_decay(decay: float, step: int, share: float = 1.0) -> float:
-    """Return the share of the old weights that the average keeps at ``step`` (from 0).
+    """Return the weight of the old average at ``step`` (from 0).
 
-    It is ``decay`` per thousandth of the steps so far, so that the average reaches back over the same share of
-    a training however long that is: a tenth with .99, all of it with .999. Random weights are soon forgotten. Where the
-    schedule has the learning rate at a ``share`` of its plateau, the average reaches back that much less: what it
-    averages away is the noise of steps, and at a rate of zero the weights themselves are best.
+    It is ``decay`` per thousandth of the steps so far. So the average covers the same share of a training of any
+    length: a tenth with .99, all of it with .999. Initial random weights soon lose influence. Where the schedule has
+    the learning rate at a ``share`` of its plateau, the average reaches back that much less: what it averages away is
+    the noise of steps, and at a rate of zero the weights themselves are best.
     """
     back = (1.0 + step) * share
     return float(decay ** (1000.0 / back)) if back > 0.0 else 0.0

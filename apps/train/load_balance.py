@@ -1,7 +1,7 @@
-"""Assigns graphs of a batch to ranks with equal work: the same on every rank, without communication.
+"""Assigns graphs of a batch to ranks with equal work; every rank computes the same result, without communication.
 
-A step was measured to take 4.5 ms + 17.2 us an atom + 9.1 us an edge on one core, over molecules and crystals alike
-(2.7 % mean error). What a step costs whatever it holds is the same on every rank, so only the rest is dealt.
+A step takes 4.5 ms + 17.2 us per atom + 9.1 us per edge on one core, measured over molecules and crystals (2.7 % mean
+error). The constant cost of a step is the same on every rank, so only the rest is distributed.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ Indices = NDArray[np.int64]
 
 ATOM_COST = 172  # tenths of a microsecond
 EDGE_COST = 91
-GROUP = 256  # ranks that work is dealt to exactly; more of them are dealt to in groups first
+GROUP = 256  # largest number of ranks for exact distribution; more ranks first form groups
 
 
 def cost(natoms: Indices, nedges: Indices) -> Indices:
-    """Return what graphs are predicted to add to a step: only ratios matter."""
+    """Return the predicted cost of graphs in a step; only ratios matter."""
     return ATOM_COST * natoms + EDGE_COST * nedges
 
 
 def _least_loaded(costs: list[int], bins: int) -> list[int]:
-    """Return the bin of each item: each goes where least is so far; costs should descend (Graham, 1969)."""
+    """Return the bin of each item: each goes to the least loaded bin; costs should descend (Graham, 1969)."""
     loads = [(0, k) for k in range(bins)]
     owners = []
     for value in costs:
@@ -35,9 +35,9 @@ def _least_loaded(costs: list[int], bins: int) -> list[int]:
 
 
 def _groups(costs: Indices, ranks: int) -> list[tuple[int, int, Indices]]:
-    """Return first rank, number of ranks, and graphs by falling cost of each group of ranks.
+    """Return, for each group of ranks, its first rank, number of ranks, and graphs by descending cost.
 
-    Graphs are dealt to and fro, which balances sums of many graphs for the price of a sort.
+    Graphs are dealt to groups back and forth, which balances sums of many graphs at the cost of a sort.
     """
     order = np.argsort(-costs, kind="stable")
     groups = np.array_split(np.arange(ranks), -(-ranks // GROUP))
@@ -47,14 +47,14 @@ def _groups(costs: Indices, ranks: int) -> list[tuple[int, int, Indices]]:
 
 
 def assign(costs: Indices, rank: int, ranks: int) -> Indices:
-    """Return which of the graphs belong to ``rank``, ascending; one of many of the parts that `partition` makes.
+    """Return the ascending indices of the graphs of ``rank``, one part of `partition`.
 
     Parameters
     ----------
     costs
         Of each graph of the batch [B].
     rank, ranks
-        Which of how many.
+        Number of the rank, and number of ranks.
     """
     first, size, places = next(group for group in reversed(_groups(costs, ranks)) if rank >= group[0])
     owners = np.array(_least_loaded(costs[places].tolist(), size), dtype=np.int64)
@@ -64,16 +64,16 @@ def assign(costs: Indices, rank: int, ranks: int) -> Indices:
 def partition(costs: Indices, ranks: int) -> Indices:
     """Return the rank of each graph of a batch [B].
 
-    The largest graph goes to the rank with least work, then the next (Graham, 1969); of more than `GROUP` ranks,
-    graphs are first dealt to and fro to groups of ranks. With 16 graphs per rank or more the largest load is within one
-    per cent of the mean, unless single graphs cost more than that by themselves.
+    In order of descending cost, each graph goes to the rank with least work (Graham, 1969). With more than `GROUP`
+    ranks, graphs are first dealt back and forth to groups of ranks. With 16 graphs per rank or more, the largest load
+    is within one per cent of the mean, unless single graphs cost more than that.
 
     Parameters
     ----------
     costs
         Of each graph of the batch [B].
     ranks
-        How many.
+        Number of ranks.
     """
     owner = np.empty(len(costs), dtype=np.int64)
     for first, size, places in _groups(costs, ranks):

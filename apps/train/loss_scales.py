@@ -1,4 +1,4 @@
-"""Units of the loss: what one unit of the error of each target is, in each dataset."""
+"""Units of the loss: the unit of each target's error in each dataset."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from gfm_pipeline.core.errors import DataError
 def readout_units(statistics: Sequence[DatasetStatistics]) -> list[float]:
     """Return the unit of energies and forces of each dataset (eV/Angstrom; of energies: times 1 Angstrom).
 
-    It is the RMS of the forces. A dataset without forces has that of the others, so that one unit of energy is the same
-    in all; where none has forces, the scatter of its energies, which are all that is learned.
+    It is the RMS of the forces. A dataset without forces has the unit of the others, so that the unit of energy is the
+    same in all datasets. If no dataset has forces, it is the scatter of the energies, the only learned labels.
     """
     known = [s.force_rms for s in statistics if s.force_rms > 0]
     if known:
@@ -26,7 +26,7 @@ def readout_units(statistics: Sequence[DatasetStatistics]) -> list[float]:
 
 
 def target_units(targets: Sequence[Target], statistics: Sequence[DatasetStatistics]) -> dict[str, tuple[float, ...]]:
-    """Return the scale of each target beside energy and forces, of each dataset.
+    """Return the scale of each target other than energy and forces, per dataset.
 
     It is the RMS of the labels minus their references. A dataset without labels has that of the others.
 
@@ -54,11 +54,11 @@ def target_units(targets: Sequence[Target], statistics: Sequence[DatasetStatisti
 def dataset_weights(
     targets: Sequence[Target], weights: Mapping[str, float], statistics: Sequence[DatasetStatistics]
 ) -> list[float]:
-    """Return what the loss of each dataset is multiplied by, so that all datasets are heard alike.
+    """Return the factor of each dataset's loss that gives all datasets equal influence.
 
-    A dataset that lacks labels, as one of energies alone does, would have a loss of fewer terms than the others, and
-    the common model would hardly learn it. So the weights of the targets that a dataset has are raised to the largest
-    sum of weights that a dataset has. Of one dataset the weight is 1.
+    A dataset without some labels, e.g. with energies alone, has fewer terms in its loss than the others, and the common
+    model would hardly learn it. So the weights of its targets are scaled up to the largest sum of weights of any
+    dataset. For a single dataset the factor is 1.
     """
     sums = [sum(weights[t.name] for t in targets if _labelled(s, t)) for s in statistics]
     most = max(sums, default=0.0)
@@ -68,7 +68,7 @@ def dataset_weights(
 def loss_scales(
     targets: Sequence[Target], weights: Mapping[str, float], statistics: Sequence[DatasetStatistics]
 ) -> dict[str, tuple[float, ...]]:
-    """Return by name of a target what its errors are divided by in the loss, of each dataset.
+    """Return the divisor of each target's errors in the loss, per dataset.
 
     Parameters
     ----------
@@ -87,9 +87,9 @@ def loss_scales(
 
 
 def dataset_units(targets: Sequence[Target], statistics: Sequence[DatasetStatistics]) -> dict[str, tuple[float, ...]]:
-    """Return by name of a target the size of its labels, less their references, in each dataset.
+    """Return the size of each target's labels minus their references, per dataset.
 
-    It is the unit of the readout, so that heads of all datasets give numbers about 1, and of errors in the loss.
+    It is the unit of the readout, so that heads of all datasets return numbers of about 1, and of errors in the loss.
     """
     units = readout_units(statistics)
     found = {ENERGY.name: _energy_units(units, statistics), FORCES.name: tuple(units)}
@@ -97,7 +97,7 @@ def dataset_units(targets: Sequence[Target], statistics: Sequence[DatasetStatist
 
 
 def _energy_units(units: Sequence[float], statistics: Sequence[DatasetStatistics]) -> tuple[float, ...]:
-    """Return the scale of the energy in the loss of each dataset: without forces, the scatter of its energies."""
+    """Return the scale of the energy in the loss per dataset; without forces, the scatter of its energies."""
     pairs = zip(units, statistics, strict=True)
     return tuple(s.energy_std if s.force_rms <= 0 and s.energy_std > 0 else unit for unit, s in pairs)
 

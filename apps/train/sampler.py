@@ -1,8 +1,8 @@
-"""Which graphs are in which batch: a pure function of the seed and the number of graphs drawn before.
+"""Assigns graphs to batches: a pure function of the seed and the number of graphs drawn before.
 
-A large dataset is passed over window by window: its blocks on disk are shuffled, a window is some blocks that follow
-each other in that order, and the graphs of a window are shuffled. So a rank needs the blocks of one window at
-a time, of two where one ends, and reads them whole.
+A pass over a large dataset goes window by window. Its blocks on disk are shuffled, a window is a run of blocks in that
+order, and the graphs of a window are shuffled. So a rank needs the blocks of one window at a time (of two at the end of
+a window), and reads whole blocks.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.core.errors import DataError
 
-BLOCK = 1024  # draws in which every dataset has exactly its share
+BLOCK = 1024  # number of draws in which every dataset has exactly its share
 
 Indices = NDArray[np.int64]
 
 
 def draws_per_block(sizes: Sequence[int], temperature: float) -> Indices:
-    """Return how many of `BLOCK` draws each dataset has: proportional to n**(1/temperature), at least one.
+    """Return the number of draws per dataset among `BLOCK` draws: proportional to n**(1/temperature), at least one.
 
     Parameters
     ----------
@@ -58,9 +58,9 @@ class EpochOrder:
     key
         Numbers that seed the shuffles.
     block
-        Graphs of a block on disk, of which the last may have fewer; None: the order need not know blocks.
+        Graphs per block on disk (the last block may have fewer); None: the order ignores blocks.
     window
-        Blocks of a window, of which the last of a pass may have fewer.
+        Blocks per window (the last window of a pass may have fewer).
     """
 
     def __init__(self, size: int, key: tuple[int, ...], block: int | None = None, window: int = 1) -> None:
@@ -72,7 +72,7 @@ class EpochOrder:
         self._graphs = lru_cache(maxsize=4)(self._make_graphs)
 
     def _make_blocks(self, turn: int) -> tuple[Indices, Indices]:
-        """Return the order of the blocks in a pass, and where each of its windows begins, and the end."""
+        """Return the order of the blocks in a pass, and the start of each of its windows and the end."""
         order = np.random.default_rng((*self.key, turn)).permutation(self.n_blocks)
         lengths = np.minimum(self.block, self.size - order * self.block)
         ends = np.add.reduceat(lengths, np.arange(0, self.n_blocks, self.window)).cumsum()
@@ -88,7 +88,7 @@ class EpochOrder:
         return np.random.default_rng((*self.key, turn, 1 + window)).permutation(graphs)
 
     def draw(self, numbers: Indices) -> Indices:
-        """Return the graphs that are drawn as number ``numbers`` [n], counted from the first of all."""
+        """Return the graphs of draws ``numbers`` [n], counted from the first draw."""
         turns, places = np.divmod(numbers, self.size)
         drawn = np.empty(len(numbers), dtype=np.int64)
         for turn in np.unique(turns).tolist():
@@ -107,9 +107,9 @@ class EpochOrder:
 class Sampler:
     """Draws graphs from several datasets, each shuffled without replacement within a pass over it.
 
-    Draw k belongs to block ``k // BLOCK``; a seeded shuffle of the block deals it to a dataset, and the draws a
-    dataset had before are then known in closed form. So any batch can be made without making those before it:
-    resuming needs no state but the number of graphs drawn.
+    Draw k belongs to block ``k // BLOCK``. A seeded shuffle of the block assigns it to a dataset, and the number of the
+    dataset's earlier draws follows in closed form. So any batch can be computed without the earlier ones, and resuming
+    needs only the number of graphs drawn.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ class Sampler:
     seed
         Of the run.
     blocks
-        Graphs of a block on disk of each dataset, None where the order need not know; see `EpochOrder`.
+        Graphs per block on disk for each dataset; None: the order ignores blocks; see `EpochOrder`.
     window
         Blocks of a window.
     """
@@ -145,7 +145,7 @@ class Sampler:
         self._block = lru_cache(maxsize=2)(self._make_block)
 
     def _make_block(self, block: int) -> tuple[Indices, Indices]:
-        """Return the dataset of each draw of a block, and the number of that dataset's draw counted from its first."""
+        """Return the dataset of each draw of a block, and the number of the draw within that dataset."""
         labels = np.random.default_rng((self.seed, 1, block)).permutation(self._labels)
         number = np.empty(BLOCK, dtype=np.int64)
         for k, share in enumerate(self._draws):

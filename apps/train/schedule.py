@@ -1,7 +1,7 @@
-"""Learning rate: warm-up, what a schedule makes of the rate after it, and a cosine to zero once the end is known.
+"""Learning rate: warm-up, then the factor of a schedule, and a cosine to zero once the end is known.
 
-Warm-up-stable-decay (Hu et al., MiniCPM, arXiv 2404.06395) keeps the rate constant while it is open how long a
-model trains, so that candidates are comparable at every budget. Convergence decays the rate of every schedule.
+Warm-up-stable-decay (Hu et al., MiniCPM, arXiv 2404.06395) keeps the rate constant while the length of the training is
+open, so that candidates are comparable at every budget. Convergence decays the rate of every schedule.
 `gfm_pipeline.core.contracts.optimisation.schedules` declares the schedules.
 """
 
@@ -19,7 +19,7 @@ from gfm_pipeline.core.strenum import StrEnum
 
 
 class Phase(StrEnum):
-    """Where in its schedule a model is."""
+    """The phase of a model within its schedule."""
 
     STABLE = "stable"
     ANNEAL = "anneal"
@@ -64,16 +64,16 @@ def learning_rate(base: float, step: int, warmup: int, graphs: int, anneal: Anne
 
 @dataclass(frozen=True)
 class Progress:
-    """What a schedule may depend on.
+    """The input of a schedule.
 
     Parameters
     ----------
     graphs
         Seen in the model's life.
     horizon
-        Graphs that schedules last for; None: it is not known.
+        Length of the schedule in graphs; None: not known.
     memory
-        What the schedule keeps between validations, by name; empty at first. Checkpoints hold it.
+        Memory of the schedule between validations, by name; empty at first. Checkpoints store it.
     """
 
     graphs: int
@@ -82,7 +82,7 @@ class Progress:
 
     @property
     def done(self) -> float:
-        """Share of the horizon that is behind, 0 to 1; 0 where it is not known."""
+        """Completed share of the horizon, 0 to 1; 0 when not known."""
         return min(1.0, self.graphs / self.horizon) if self.horizon else 0.0
 
 
@@ -92,18 +92,18 @@ class Schedule:
     Parameters
     ----------
     settings
-        Those of the training.
+        Settings of the training.
     """
 
     def __init__(self, settings: OptimiserSettings) -> None:
         self.settings = settings
 
     def share(self, progress: Progress) -> float:  # noqa: ARG002 - the constant needs nothing
-        """Return the share of the learning rate of the next step."""
+        """Return the factor of the learning rate of the next step."""
         return 1.0
 
     def validated(self, memory: Mapping[str, float], objective: float) -> Mapping[str, float]:  # noqa: ARG002
-        """Return what the schedule keeps after a validation."""
+        """Return the schedule's memory after a validation."""
         return memory
 
 
@@ -112,7 +112,7 @@ class WarmupStableDecay(Schedule):
 
 
 class Cosine(Schedule):
-    """Half a cosine from the learning rate to ``final_rate`` of it, over the horizon."""
+    """Half a cosine from the learning rate to ``final_rate`` times it, over the horizon."""
 
     def share(self, progress: Progress) -> float:
         """See `Schedule.share`."""
@@ -121,7 +121,7 @@ class Cosine(Schedule):
 
 
 class ReduceOnPlateau(Schedule):
-    """Multiplied by ``plateau_factor`` after ``plateau_patience`` validations none of which was the best so far."""
+    """Multiplies the rate by ``plateau_factor`` after ``plateau_patience`` validations without a new best."""
 
     def share(self, progress: Progress) -> float:
         """See `Schedule.share`."""
@@ -144,7 +144,7 @@ def build_schedule(settings: OptimiserSettings) -> Schedule:
     Raises
     ------
     ConfigError
-        When there is none of that name, or its class cannot be imported or is no `Schedule`.
+        When no schedule has that name, or its class cannot be imported or is no `Schedule`.
     """
     where = SCHEDULES.describe(settings.schedule).module
     found = imported(f"Schedule {settings.schedule!r}", where)

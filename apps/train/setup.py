@@ -37,11 +37,11 @@ CHECKPOINTS = "checkpoints"  # folder of the attempt
 SAMPLE = 2048  # structures of a split on disk whose neighbours are counted for the scales of a model
 
 
-SPARSE = 64  # ranks from which on each reads its own graphs only, not whole blocks
+SPARSE = 64  # number of ranks from which each rank reads only its own graphs, not whole blocks
 
 
 def check(spec: TrainSpec) -> None:
-    """Refuse what cannot be run; raises `ConfigError`."""
+    """Refuse a spec that cannot run; raises `ConfigError`."""
     if (spec.budget_graphs is None) == (spec.convergence is None):
         raise ConfigError(f"Task {spec.task} needs exactly one of budget_graphs and convergence.")
     if not spec.datasets:
@@ -66,7 +66,7 @@ def check(spec: TrainSpec) -> None:
 
 def _elements(statistics: Sequence[DatasetStatistics]) -> tuple[int, ...]:
     """Return the atomic numbers of all datasets."""
-    from ase.data import atomic_numbers  # a training that goes on from a checkpoint needs no ASE
+    from ase.data import atomic_numbers  # a training that continues from a checkpoint needs no ASE
 
     return tuple(sorted({atomic_numbers[symbol] for s in statistics for symbol in s.elements}))
 
@@ -77,7 +77,7 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
     Raises
     ------
     DataError
-        When no two atoms of a dataset are within the cutoff: a model would see lone atoms only.
+        When no two atoms of a dataset are within the cutoff: a model would see isolated atoms only.
     """
     counted = [table.degrees() for table in tables]
     for dataset, table, neighbours in zip(spec.datasets, tables, counted, strict=True):
@@ -125,14 +125,14 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
 
 
 def starting_point(spec: TrainSpec) -> Checkpoint | None:
-    """Return what to go on from: this task's newest whole checkpoint, else the given one, else None.
+    """Return the starting point: this task's newest complete checkpoint, else the given one, else None.
 
     Raises
     ------
     IntegrityError
         When the given checkpoint is damaged.
     ConfigError
-        When it is of another model or other datasets.
+        When it belongs to another model or other datasets.
     """
     attempts = [Path(folder) / CHECKPOINTS for folder in spec.previous_attempts]
     found = newest(folder for place in attempts for folder in place.glob("graphs-*"))
@@ -169,7 +169,7 @@ def open_source(
 ) -> GraphSource:
     """Return the training split of a dataset: in memory when it is no larger than the window, else on disk.
 
-    A folder without index is held in memory too: it cannot be said what its graphs cost before they are read.
+    A folder without index is also held in memory, since the cost of its graphs is unknown before reading.
     """
     index = dataset.index(Split.TRAIN)
     cutoff = spec.model.cutoff
@@ -182,7 +182,7 @@ def open_source(
 def prepare(spec: TrainSpec, communicator: Communicator = SINGLE, device: torch.device = CPU) -> Trainer:
     """Read the data and build or restore the model.
 
-    Every rank opens the data; rank 0 alone looks for checkpoints and says what it found.
+    Every rank opens the data; only rank 0 searches for checkpoints and broadcasts the result.
 
     Raises
     ------
@@ -208,7 +208,7 @@ def prepare(spec: TrainSpec, communicator: Communicator = SINGLE, device: torch.
         train.append(source)
         fitted.append(fit_sample(source, sample_size(len(source), len(dataset.statistics.elements)), communicator))
         if card is None and communicator.rank == 0:
-            # ingest shuffles: the first structures are as good as any
+            # ingest shuffles, so the first structures are a random sample
             samples.append(
                 source.table(np.arange(len(source) if source.block is None else min(len(source), SAMPLE)))[0]
             )

@@ -29,12 +29,12 @@ from gfm_pipeline.core.contracts.training_result import StopReason, TrainResult
 from gfm_pipeline.core.publish import is_published, read_manifest
 from gfm_pipeline.core.records import from_plain, to_plain
 
-KEEP = 2  # checkpoints of an attempt: the newest, and one in case it is damaged
+KEEP = 2  # checkpoints per attempt: the newest, and one in case the newest is damaged
 PULSE_SECONDS = 5.0
 
 
 class ProgressWriter:
-    """Writes ``progress.jsonl``, leaving out what earlier attempts of the task already wrote."""
+    """Writes ``progress.jsonl`` without the lines that earlier attempts of the task already wrote."""
 
     def __init__(self, task: Task, earlier: Sequence[Path]) -> None:
         self._task = task
@@ -52,7 +52,7 @@ class ProgressWriter:
         self._write(trainer, train_loss=loss, **measured)
 
     def pulse(self, trainer: Trainer) -> None:
-        """Write a line without objective every few seconds, so that a long stretch between validations shows life."""
+        """Write a line without objective every few seconds, as a sign of progress between validations."""
         if time.monotonic() - self._last >= PULSE_SECONDS:
             self._write(trainer, train_loss=trainer.train_loss)
 
@@ -94,7 +94,7 @@ def train(spec: TrainSpec, task: Task) -> tuple[TrainResult, ExitCode]:
     Raises
     ------
     StopRequested
-        After saving a checkpoint, when asked to stop.
+        After saving a checkpoint, on request to stop.
     GFMError
         When the task cannot be run or the disk refuses.
     """
@@ -129,11 +129,11 @@ def _train(
         trainer.close()
     result = replace(_result(trainer, reason, _summary(spec, trainer, reason)), checkpoint=str(output))
     if communicator.rank == 0:
-        # Times stay out of the artefact: equal trainings have equal digests, however often they were interrupted.
+        # The artefact contains no times, so that equal trainings have equal digests, even with interruptions.
         state = replace(trainer.state, task_seconds=0.0)
         manifest = save(output, trainer.card, state, trainer.tensors(), {"result": to_plain(result)})
         result = replace(result, digest=manifest.digest)
-    communicator.barrier()  # none leaves before rank 0 has saved: launchers end what is left after the first
+    communicator.barrier()  # no rank exits before rank 0 has saved: launchers end the others after the first exit
     return result, ExitCode.OK
 
 
@@ -174,7 +174,7 @@ def _ended(spec: TrainSpec, trainer: Trainer) -> StopReason | None:
 
 
 def _check(spec: TrainSpec, trainer: Trainer, progress: ProgressWriter, every: int) -> None:
-    """Validate, report, and begin the anneal phase when it is time."""
+    """Validate, report, and begin the anneal phase when due."""
     loss = trainer.train_loss
     found = trainer.validate(spec.validation_limit)
     progress.checked(trainer, found, loss)
@@ -191,7 +191,7 @@ def _check(spec: TrainSpec, trainer: Trainer, progress: ProgressWriter, every: i
 
 
 def _save_here(task: Task, trainer: Trainer) -> None:
-    """Save a checkpoint in the attempt's folder and drop all but the newest ones; rank 0 does, for all."""
+    """Save a checkpoint in the attempt's folder and remove all but the newest; only rank 0 does this."""
     if trainer.communicator.rank > 0:
         return
     place = task.folder / CHECKPOINTS
@@ -233,10 +233,10 @@ def _result(trainer: Trainer, reason: StopReason, message: str) -> TrainResult:
 
 
 def _judged(trainer: Trainer, reason: StopReason) -> tuple[float | None, float | None]:
-    """Return the objective that a training is judged by, and its standard error.
+    """Return the objective of a training, and its standard error.
 
-    A rung is judged by the best of its last validations, so that a single bad one decides nothing; a member, which is
-    served as it ended, by the last one.
+    For a rung it is the best of the last validations, so that a single bad one decides nothing. For a member, which is
+    deployed in its final state, it is the last one.
     """
     recent = trainer.state.recent
     if not recent:  # validated by an earlier version

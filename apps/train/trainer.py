@@ -29,7 +29,7 @@ from gfm_pipeline.core.contracts.training import target_weights
 from gfm_pipeline.core.errors import GFMError, IntegrityError, NodeError
 from gfm_pipeline.models import MultitaskLoss, Potential
 
-RECENT = 3  # validations that the objective of a rung is the best of
+RECENT = 3  # number of last validations; the objective of a rung is the best of them
 
 
 class Diverged(GFMError):
@@ -40,7 +40,7 @@ class Diverged(GFMError):
 class Splits:
     """Training and validation structures of each dataset, in the order of the model's dataset heads.
 
-    ``samples`` are the training structures that the composition of averaged weights is fitted to; none: it is not.
+    ``samples`` are the training structures for the composition fit of averaged weights; none: no fit.
     """
 
     train: tuple[GraphSource, ...]
@@ -49,7 +49,7 @@ class Splits:
 
 
 class Trainer:
-    """Makes steps and validations; decides nothing about when to stop.
+    """Makes steps and validations; the caller decides when to stop.
 
     Parameters
     ----------
@@ -60,17 +60,18 @@ class Trainer:
     optimiser
         Learning rate, batch size and so on.
     sampler
-        Which graphs are in which batch.
+        Assignment of graphs to batches.
     tensors, state
-        To go on from; None: random weights from the seed of ``card``.
+        Starting point; None: random weights from the seed of ``card``.
     micro_batch
         Graphs in memory at a time, in training and validation; None: whole batches.
     communicator
-        Who trains together: all make the same steps, each computes its share of them. ``tensors`` are rank 0's to give.
+        The ranks that train together: all make the same steps, and each computes its share. Only rank 0 has
+        ``tensors``.
     device
-        Where the model is.
+        Device of the model.
     horizon
-        Graphs of the model's life that the schedule lasts for; None: it is not known.
+        Length of the schedule in graphs of the model's life; None: not known.
 
     Raises
     ------
@@ -105,12 +106,12 @@ class Trainer:
             _part_size(optimiser, communicator.size, micro_batch),
         )
         self.micro_batch, self.communicator, self.device = micro_batch, communicator, device
-        self.stop_requested = False  # some rank was, before the last step
+        self.stop_requested = False  # some rank was asked to stop before the last step
         self.state = TrainingState() if state is None else state
         self.precision = set_precision(optimiser.precision, device)
         dtype = dtype_of(self.precision)
         torch.manual_seed(card.seed)
-        # built in main memory: the same random weights on every kind of device
+        # built in main memory, for the same random weights on every kind of device
         self.model, self.average = (Potential(card.spec).to(device, dtype) for _ in range(2))
         self.average.load_state_dict(self.model.state_dict())
         self.loss, average_loss = (_loss(card, optimiser).to(device, dtype) for _ in range(2))
@@ -142,13 +143,13 @@ class Trainer:
             raise IntegrityError(f"The checkpoint does not fit its model: {str(error).splitlines()[0]}.") from error
 
     def _broadcast_start(self) -> None:
-        """Take over what rank 0 goes on from."""
+        """Copy the starting point of rank 0."""
         for tensor in (self.weights.data, self.average_weights.data, *self.optimiser.tensors.values()):
             self.communicator.broadcast(tensor)
         self.optimiser.numbers = self.communicator.broadcast_object(self.optimiser.numbers)
 
     def _compare(self) -> None:
-        """Raise `NodeError` when the ranks' weights are not the same to the bit: some machine computes wrongly."""
+        """Raise `NodeError` when the ranks' weights are not bitwise equal: some machine computes wrongly."""
         bits = self.weights.data.view(torch.int32).sum(dtype=torch.int64).reshape(1)
         total = bits.clone()
         self.communicator.all_reduce(total)
@@ -156,7 +157,7 @@ class Trainer:
             raise NodeError(f"The ranks' weights differ after {self.state.graphs} graphs.")
 
     def tensors(self) -> CheckpointTensors:
-        """Return copies in main memory of all tensors that training goes on from."""
+        """Return copies in main memory of all tensors needed to continue training."""
         return CheckpointTensors(
             _copies(self.model.state_dict()),
             _copies(self.average.state_dict()),
@@ -179,7 +180,7 @@ class Trainer:
 
     @property
     def progress(self) -> Progress:
-        """How far the training is."""
+        """Progress of the training, as input of the schedule."""
         return Progress(self.state.graphs, self.horizon, self.state.schedule)
 
     def step(self, stopping: bool = False) -> None:
@@ -188,8 +189,8 @@ class Trainer:
         Parameters
         ----------
         stopping
-            Whether this process was asked to stop: told to the other ranks along with the gradient, so that
-            `stop_requested` says the same on all of them afterwards.
+            Whether this process was asked to stop. The sum of gradients carries this to the other ranks, so that
+            `stop_requested` is then equal on all of them.
 
         Raises
         ------
@@ -239,8 +240,8 @@ class Trainer:
     def _accumulate(self) -> float:
         """Add the gradient of this rank's share of the batch's loss to the flat gradient and return that share.
 
-        With a micro-batch, parts of the share follow each other. Each part's loss is divided by the whole batch's
-        numbers of labels, so that the gradients of all parts of all ranks add up to the whole's.
+        With a micro-batch, the share is computed in consecutive parts. The loss of each part is divided by the whole
+        batch's numbers of labels, so that the gradients of all parts of all ranks add up to that of the whole batch.
         """
         batches, counts = self.loader.local_batches(self.state.graphs)
         value = 0.0
@@ -249,13 +250,13 @@ class Trainer:
             with autocast(self.precision, self.device):
                 predicted = self.training_pass(batch)
             loss = self.loss(predicted, batch, counts, self.progress.done).total
-            # only the parameters' gradients are wanted: this prunes second derivatives by positions from the pass
+            # only gradients of parameters are needed: this prunes second derivatives by positions
             loss.backward(inputs=self.parameters)
             value += float(loss.detach())
         return value
 
     def close(self) -> None:
-        """Stop reading ahead."""
+        """Stop prefetching."""
         self.loader.close()
 
     @property
@@ -307,7 +308,7 @@ def _loss(card: ModelCard, settings: OptimiserSettings) -> MultitaskLoss:
 
 
 def _part_size(settings: OptimiserSettings, ranks: int, micro_batch: int | None) -> int | None:
-    """Return how many graphs a rank has in memory at a time; None: its whole share of a batch."""
+    """Return the number of graphs per rank in memory at a time; None: its whole share of a batch."""
     if settings.accumulation == 1:
         return micro_batch
     share = max(1, -(-settings.batch_size // (ranks * settings.accumulation)))

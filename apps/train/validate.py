@@ -1,4 +1,4 @@
-"""Errors of a model on the validation splits, and the one number that ranks it."""
+"""Errors of a model on the validation splits, and the objective that ranks models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BATCH = 64
 
 
 def subset(n: int, limit: int | None) -> Indices:
-    """Return the indices that validation uses: all, or a fixed random choice that is the same for every model."""
+    """Return the indices for validation: all, or a fixed random choice, the same for every model."""
     if limit is None or n <= limit:
         return np.arange(n, dtype=np.int64)
     return np.sort(np.random.default_rng(0).permutation(n)[:limit])
@@ -31,7 +31,7 @@ def subset(n: int, limit: int | None) -> Indices:
 
 @dataclass(frozen=True)
 class Validation:
-    """What a validation found.
+    """The result of a validation.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Validation:
     errors
         By dataset.
     standard_error
-        Of the objective, over structures: how much other structures of the same kind would have changed it.
+        Standard error of the objective over structures: its expected change with other structures of the same kind.
     """
 
     objective: float
@@ -51,11 +51,11 @@ class Validation:
 def error_sums(
     model: Potential, table: GraphTable, index: Indices, batch_size: int, device: torch.device
 ) -> NDArray[np.float64]:
-    """Return the products of each two columns [2T + 1, 2T + 1], summed over the structures ``index``, and counts.
+    """Return the sums over structures ``index`` of products of pairs of columns [2T + 1, 2T + 1], and counts.
 
-    The columns are, of each structure, the sums of absolute errors of the model's T targets, those of a model that
-    learned nothing, and 1: the last row has the sums of all columns. Behind them, [2T + 1, 2T + 2] in all, stands
-    a column that begins with the numbers of known values of each target. Missing labels are left out.
+    The columns of each structure are the sums of absolute errors of the model's T targets, those of a model that
+    learned nothing, and 1, so the last row holds the sums of all columns. An additional last column ([2T + 1, 2T + 2]
+    in total) begins with the numbers of known values of each target. Missing labels are left out.
     """
     targets = model.spec.targets
     sums = np.zeros((2 * len(targets) + 1, 2 * len(targets) + 2))
@@ -82,17 +82,17 @@ def error_sums(
 
 
 def mean_errors(targets: Sequence[Target], sums: NDArray[np.float64]) -> DatasetErrors:
-    """Return the errors of a dataset from what `error_sums` counted."""
+    """Return the errors of a dataset from the result of `error_sums`."""
     n = len(targets)
     means = sums[-1, : 2 * n].reshape(2, n) / np.maximum(sums[:n, -1], 1)
     return DatasetErrors.of([TargetError(t, float(means[0, k]), float(means[1, k])) for k, t in enumerate(targets)])
 
 
 def variance(sums: NDArray[np.float64]) -> float:
-    """Return the variance of a dataset's part of the objective, over structures, from what `error_sums` counted.
+    """Return the variance over structures of a dataset's part of the objective, from the result of `error_sums`.
 
     The objective is a mean of ratios of sums, whose variance is that of its linear part (Cochran, Sampling Techniques,
-    1977, section 6.3); errors of energies and forces of one structure go together.
+    1977, section 6.3); errors of energies and forces of one structure are correlated.
     """
     n, structures = (len(sums) - 1) // 2, sums[-1, -2]
     model, nothing = sums[-1, :n], sums[-1, n : 2 * n]
@@ -136,12 +136,13 @@ def validate(
     """Return objective, standard error and the errors of each dataset, on at most ``limit`` structures of each.
 
     Errors are averaged over structures, or atoms, and components; those of extensive values of structures, such as
-    energies, are per atom. The errors of a model that learned nothing (references, zero forces) are of the same labels.
+    energies, are per atom. The errors of a model that learned nothing (references, zero forces) refer to the same
+    labels.
 
     Parameters
     ----------
     model, device
-        The model, and where it is.
+        The model, and its device.
     tables
         By dataset.
     limit
@@ -149,7 +150,7 @@ def validate(
     batch_size
         Structures in memory at a time.
     communicator
-        Who shares the work; sums are exchanged in float64, so all of them have the same result.
+        The ranks that share the work; they exchange sums in float64, so all have the same result.
 
     Raises
     ------

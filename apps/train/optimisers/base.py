@@ -25,9 +25,9 @@ class Optimiser(ABC):
     Parameters
     ----------
     vector
-        What to optimise; its ``grad`` is read at every step.
+        The optimised vector; each step reads its ``grad``.
     parts
-        Where each parameter is in ``vector``.
+        Place of each parameter in ``vector``.
     settings
         Weight decay, momentum and so on.
 
@@ -36,7 +36,7 @@ class Optimiser(ABC):
     tensors
         State by name, each of the size of ``vector``: written to checkpoints, and the same on all ranks.
     numbers
-        State that is no tensor, likewise.
+        State other than tensors, likewise.
     """
 
     def __init__(self, vector: nn.Parameter, parts: Sequence[FlatPart], settings: OptimiserSettings) -> None:
@@ -46,11 +46,11 @@ class Optimiser(ABC):
 
     @abstractmethod
     def update(self, gradient: Tensor, rate: float) -> None:
-        """Move ``vector`` by one step of learning rate ``rate``; ``numbers["steps"]`` counts it already."""
+        """Move ``vector`` by one step of learning rate ``rate``; ``numbers["steps"]`` already includes the step."""
 
     @property
     def averaged(self) -> Tensor | None:
-        """The weights to validate and publish, of an optimiser that has them; None: the moving average's."""
+        """The optimiser's own weights for validation and publication; None: use the moving average."""
         return None
 
     @torch.no_grad()
@@ -77,9 +77,9 @@ class Optimiser(ABC):
         Raises
         ------
         ValueError
-            When it is of another optimiser.
+            When the state belongs to another optimiser.
         RuntimeError
-            When it is of another model.
+            When the state belongs to another model.
         """
         if state.keys() != self.tensors.keys() | self.numbers.keys():
             raise ValueError(f"its optimiser's state is not that of {self.settings.optimiser}")
@@ -94,7 +94,7 @@ class Moments:
     Parameters
     ----------
     optimiser
-        Whose state they are, as ``mean`` and ``square``.
+        The optimiser whose state holds them as ``mean`` and ``square``.
     """
 
     def __init__(self, optimiser: Optimiser) -> None:
@@ -103,7 +103,7 @@ class Moments:
         optimiser.tensors |= {"mean": torch.zeros_like(data), "square": torch.zeros_like(data)}
 
     def take(self, gradient: Tensor) -> tuple[Tensor, Tensor, float]:
-        """Take a gradient in, and return the mean, the denominator and what to divide the mean's bias by."""
+        """Add a gradient; return the mean, the denominator, and the divisor that corrects the mean's bias."""
         settings, steps = self.optimiser.settings, self.optimiser.numbers["steps"]
         mean, square = self.optimiser.tensors["mean"], self.optimiser.tensors["square"]
         mean.lerp_(gradient, 1.0 - settings.momentum)
@@ -118,7 +118,7 @@ def build_optimiser(vector: nn.Parameter, parts: Sequence[FlatPart], settings: O
     Raises
     ------
     ConfigError
-        When there is none of that name, or its class cannot be imported or is no `Optimiser`.
+        When no optimiser has that name, or its class cannot be imported or is no `Optimiser`.
     """
     name = settings.optimiser
     where = OPTIMISERS.describe(name).module

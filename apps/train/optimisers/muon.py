@@ -14,8 +14,8 @@ from gfm_pipeline.apps.train.optimisers.base import Moments, Optimiser
 from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings
 
 ITERATIONS = 5
-QUINTIC = (3.4445, -4.7750, 2.0315)  # coefficients that take singular values to about 1 in so few iterations
-RMS = 0.2  # of a step of a matrix over the learning rate, about AdamW's (Liu et al., arXiv:2502.16982)
+QUINTIC = (3.4445, -4.7750, 2.0315)  # coefficients that bring singular values to about 1 in few iterations
+RMS = 0.2  # RMS of a matrix step divided by the learning rate, about AdamW's (Liu et al., arXiv:2502.16982)
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
@@ -33,8 +33,8 @@ def orthogonal(matrices: Tensor) -> Tensor:
 class Muon(Optimiser):
     """Muon (Jordan et al., 2024) with steps as large as AdamW's, so that learning rates mean the same for both.
 
-    Matrices between features take a step along the orthogonalised momentum, looking one step ahead; embeddings, heads
-    of datasets, biases and scales take that of AdamW.
+    Matrices between features step along the orthogonalised Nesterov momentum; embeddings, heads of datasets, biases and
+    scales take AdamW's step.
     """
 
     def __init__(self, vector: nn.Parameter, parts: Sequence[FlatPart], settings: OptimiserSettings) -> None:
