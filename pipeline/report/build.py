@@ -49,7 +49,7 @@ FAILURES_SHOWN = 20
 
 
 def build_view(campaign: Path) -> CampaignView:
-    """Return everything status and report show of the campaign in folder ``campaign``.
+    """Return all facts that status and report show of the campaign in folder ``campaign``.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def build_view(campaign: Path) -> CampaignView:
 
 
 def _options(paths: CampaignPaths, last: DriverStarted | None) -> tuple[str, ...]:
-    """Return the options of the command that runs the campaign again as it was last run."""
+    """Return the options of the command that repeats the campaign's last run."""
     if last is None:
         return ()
     site = last.resolved.get("site") or {"name": last.site, "overlays": []}
@@ -107,21 +107,21 @@ def _options(paths: CampaignPaths, last: DriverStarted | None) -> tuple[str, ...
 
 
 def load_evaluation(campaign: Path) -> dict[str, np.ndarray] | None:
-    """Return the arrays behind the parity and calibration pictures, or None while there are none."""
+    """Return the arrays of the parity and calibration figures, or None while there are none."""
     paths = CampaignPaths(campaign.resolve())
     stage = load_state(paths.journal).stage(calibrate.NAME)
     if stage is None or stage.outputs is None:
         return None
     folder = paths.stage(stage.stage, stage.key).ensemble
     verify(folder)
-    import numpy as np  # here, so that `status` does not wait for it
+    import numpy as np  # here: `status` does not need this slow import
 
     with np.load(folder / "evaluation.npz", allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
 
 def driver_standing(paths: CampaignPaths, state: CampaignState) -> tuple[bool, str]:
-    """Return whether the campaign's driver lives, and where it stands in words."""
+    """Return whether the campaign's driver is running, and its state in words."""
     found = read_holder(paths.lock)
     if found is not None:
         holder, age = found
@@ -142,7 +142,7 @@ def _records(sources: tuple[SourceView, ...]) -> Records:
 
 
 def stage_views(state: CampaignState, alive: bool, records: Records) -> tuple[StageView, ...]:
-    """Return the stages of a campaign; ``alive`` is its driver."""
+    """Return the stages of a campaign; ``alive``: whether its driver is running."""
     return tuple(_stage(state, stage, alive, records) for stage in shown(state.current))
 
 
@@ -268,13 +268,13 @@ def _json_lines(path: Path) -> Iterable[dict[str, Any]]:
             try:
                 value = json.loads(line)
             except ValueError:
-                continue  # a line that is being written
+                continue  # an incomplete line
             if isinstance(value, dict):
                 yield value
 
 
 _FAILED = (AttemptOutcome.RETRYABLE, AttemptOutcome.PERMANENT)
-_INTERRUPTED = (Cause.WALL_TIME, Cause.LAUNCHER_LOST)  # no failures of the task, but nobody asked for them
+_INTERRUPTED = (Cause.WALL_TIME, Cause.LAUNCHER_LOST)  # not failures of the task, but not on request either
 
 
 def _failures(paths: CampaignPaths, state: CampaignState) -> tuple[TaskFailure, ...]:
@@ -312,7 +312,7 @@ def _next_command(paths: CampaignPaths, state: CampaignState, alive: bool, edit:
 
 
 def _edit_first(state: CampaignState, alive: bool) -> str:
-    """Return the workflow when a stage failed by what the user wrote or gave; '' when going on may help."""
+    """Return the workflow if a stage failed by a fault of the user's input; '' if continuing may help."""
     wrong = any(
         stage is not None and stage.failure is not None and _is_users(stage)
         for stage in map(state.stage, state.current)

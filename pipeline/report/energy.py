@@ -1,4 +1,4 @@
-"""Energy of a campaign for people: records of the view, and lines and tables of it."""
+"""Energy of a campaign for users: records of the view, and lines and tables of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def kilowatt_hours(use: EnergyUse | None) -> KilowattHours | None:
 
 
 def energy_view(used: Usage) -> EnergyView:
-    """Return what the journal tells of a campaign's energy."""
+    """Return the energy of a campaign from its journal."""
     return EnergyView(
         kilowatt_hours(used.energy),
         kilowatt_hours(used.tasks),
@@ -41,7 +41,7 @@ def _stage(name: str, used: TaskUsage) -> StageEnergy:
 
 
 def shown(energy: KilowattHours | None) -> str:
-    """Return an energy with its error bar and its label, e.g. ``0.214 ± 0.001 kWh (measured, pm_counters)``."""
+    """Return an energy with its uncertainty and its label, e.g. ``0.214 ± 0.001 kWh (measured, pm_counters)``."""
     if energy is None:
         return MISSING
     error = "" if energy.error is None else f" ± {significant(energy.error)}"
@@ -49,7 +49,7 @@ def shown(energy: KilowattHours | None) -> str:
 
 
 def sentence(energy: EnergyView) -> str:
-    """Return where the energy went, and whether that agrees with the nodes' own counters; '' where none is known."""
+    """Return the uses of the energy, and their agreement with the nodes' counters; '' if none is known."""
     parts = [
         f"{word} {shown(found)}"
         for word, found in (("tasks", energy.tasks), ("idle nodes", energy.idle), ("overhead", energy.overhead))

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: styles, tables and figures are inside."""
+"""The report as one self-contained HTML page, with styles, tables and figures."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ def render_html(
     evaluation
         Arrays of the ensemble's ``evaluation.npz`` (`core.contracts.evaluation.figure_key`); None before there is one.
     found
-        What ingest left of every dataset (`report.sources.load_found`); None where it is not looked for.
+        Ingest's files of every dataset (`report.sources.load_found`); None: do not show them.
     attempts
-        When tasks ran, and where (`report.timeline.load_timeline`).
+        Times and nodes of attempts (`report.timeline.load_timeline`).
     """
     found = {} if found is None else found
     environment = Environment(
@@ -153,7 +153,7 @@ def _drawn(attempts: Sequence[AttemptBar]) -> Markup | None:
 
 
 def _figures(*pairs: tuple[str | None, str]) -> list[_Figure]:
-    # matplotlib escapes every text it writes into an SVG, so the element is safe as it is.
+    # matplotlib escapes every text in an SVG, so the element is safe.
     return [_Figure(Markup(svg), caption) for svg, caption in pairs if svg is not None]  # noqa: S704
 
 

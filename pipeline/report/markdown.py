@@ -1,4 +1,4 @@
-"""The report as Markdown: the same facts as the HTML page, as tables."""
+"""The report as Markdown: the facts of the HTML page as tables."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _SPECIAL = str.maketrans({"|": "\\|", "`": "\\`", "\n": " ", "\r": " ", "*": "\\
 def render_markdown(view: CampaignView, found: Mapping[str, Found] | None = None) -> str:
     """Return the report of a campaign as Markdown (GitHub's tables), finished or not.
 
-    ``found`` is what ingest left of every dataset (`report.sources.load_found`); its histograms are in a file of
-    their own, which is named.
+    ``found`` are ingest's files of every dataset (`report.sources.load_found`); a separate file, which the report
+    names, contains the histograms.
     """
     state = tables.overall(view)
     parts = [f"# {_text(view.name)}", f"{symbol(state)} **{state}**"]

@@ -1,4 +1,4 @@
-"""``optuna_journal.log``: the candidates of a search as optuna-dashboard and Optuna's own tools read them."""
+"""``optuna_journal.log``: the candidates of a search, for optuna-dashboard and Optuna's own tools."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STATES = {
 
 
 def optuna_export(state: CampaignState, candidates: Sequence[CandidateView]) -> str:
-    """Return the journal of a campaign's search; '' while it has no candidate, or where its space is not known here."""
+    """Return the journal of a campaign's search; '' if it has no candidates, or an unknown space."""
     stage = state.stage(NAME)
     space = None if stage is None or not candidates else _space(stage)
     if stage is None or space is None or state.created is None:
@@ -37,7 +37,7 @@ def optuna_export(state: CampaignState, candidates: Sequence[CandidateView]) -> 
 def _space(stage: StageState) -> SearchSpace | None:
     try:
         return SpaceModel.model_validate(stage.settings["space"]).compile()
-    except (ValidationError, KeyError):  # of an algorithm that is not installed here, say
+    except (ValidationError, KeyError):  # e.g. of an algorithm that is not installed here
         return None
 
 

@@ -1,4 +1,4 @@
-"""Progress for people, on standard error: one line a change of state, and a sign of life in between."""
+"""Progress for users, on standard error: one line per change of state, and regular lines in between."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from gfm_pipeline.engine.tasks.task_files import error_table, newest_progress
 
 QUIET_SECONDS = 30.0  # longest silence
 TERMINAL_SECONDS = 1.0  # refresh of the status line on a terminal
-SHOWN = 6  # running tasks named in one line
+SHOWN = 6  # running tasks per line
 
 
 class ProgressPrinter:
-    """Prints events as they are recorded; on a terminal a last line shows what runs now."""
+    """Prints events when they are recorded; on a terminal, a last line shows the running tasks."""
 
     def __init__(self, paths: CampaignPaths, *, quiet: bool = False) -> None:
         self.paths = paths
@@ -34,7 +34,7 @@ class ProgressPrinter:
         self._line = ""
 
     def notify(self, text: str, *, plain: bool = False) -> None:
-        """Print a line, with the time since the start in front unless ``plain``."""
+        """Print a line, with the time since the start at its beginning unless ``plain``."""
         if self.quiet and not plain:
             return
         self._clear()
@@ -44,20 +44,20 @@ class ProgressPrinter:
         self._last = time.monotonic()
 
     def event(self, event: Event, state: CampaignState) -> None:
-        """Print an event, where it is of interest."""
+        """Print an event, if it is of interest."""
         text = describe(event, state)
         if text:
             self.notify("\n".join([text, *(f"    {line}" for line in self._table(event, state))]))
 
     def _table(self, event: Event, state: CampaignState) -> list[str]:
-        """Return the lines of the table that the program of a failed attempt left."""
+        """Return the lines of the table that the program of a failed attempt wrote."""
         if not isinstance(event, ev.TaskEnded) or event.outcome is AttemptOutcome.OK:
             return []
         folder = self.paths.stage(state.stages[event.key].stage, event.key).attempt(event.task, event.attempt)
         return error_table(folder).splitlines()
 
     def tick(self, state: CampaignState) -> None:
-        """Refresh the status line, or break a long silence."""
+        """Refresh the status line, or print a line after a long silence."""
         silence = time.monotonic() - self._last
         if self.quiet or silence < (TERMINAL_SECONDS if self.terminal else QUIET_SECONDS):
             return
@@ -73,7 +73,7 @@ class ProgressPrinter:
             self.notify(text)
 
     def close(self) -> None:
-        """Leave the terminal tidy."""
+        """Clear the status line."""
         self._clear()
 
     def _clear(self) -> None:
@@ -83,7 +83,7 @@ class ProgressPrinter:
 
 
 def now_running(state: CampaignState, paths: CampaignPaths) -> str:
-    """Return one line that says what runs now, and how far each task is by its own progress file."""
+    """Return one line with the running tasks, and the progress of each from its progress file."""
     parts = []
     for key in state.current.values():
         stage = state.stages[key]
@@ -98,7 +98,7 @@ def now_running(state: CampaignState, paths: CampaignPaths) -> str:
 
 
 def _how_far(attempt: Path) -> str:
-    """Return the newest progress of an attempt in brackets, or nothing while there is none."""
+    """Return the newest progress of an attempt in brackets, or '' without progress."""
     found = newest_progress(attempt)
     words = []
     if "graphs" in found:
@@ -114,12 +114,12 @@ def _how_far(attempt: Path) -> str:
 
 
 def _wave(number: int, upto: int | None) -> str:
-    """Return what candidates are called that were proposed together; ``upto`` as in `WaveProposed`."""
+    """Return the name of a group of candidates from one proposal; ``upto`` as in `WaveProposed`."""
     return f"wave {number}" if upto is None else f"proposal {number}"
 
 
 def describe(event: Event, state: CampaignState) -> str:
-    """Return what to tell people of an event, or '' for nothing."""
+    """Return the description of an event for users, or ''."""
     match event:
         case ev.DriverStarted(host, pid, site, _, slots):
             return f"Site {site}: {slots} tasks at a time (driver: pid {pid} on {host})"
@@ -186,7 +186,7 @@ def _task(event: ev.TaskEnded, state: CampaignState) -> str:
 
 
 def _result(event: ev.TaskEnded, state: CampaignState) -> tuple[str, list[str]]:
-    """Return a result in words, and what it warns of; its stage says both."""
+    """Return a description of a result, and its warnings; both come from its stage."""
     stage = state.stages[event.key]
     declared = stage_named(stage.stage)
     task = stage.tasks.get(event.task)
@@ -197,7 +197,7 @@ def _result(event: ev.TaskEnded, state: CampaignState) -> tuple[str, list[str]]:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration for people: 9 s, 3 min 20 s, 2 h 5 min."""
+    """Return a duration for users: 9 s, 3 min 20 s, 2 h 5 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,8 +1,8 @@
-"""``results.csv``: the candidates of a search in the columns that DeepHyper writes and its own tools read.
+"""``results.csv``: the candidates of a search in the columns of DeepHyper and its tools.
 
-``objective`` is what DeepHyper maximises, so it is minus the objective at the last rung that a candidate finished; of
-those that diverged or failed it is a word that begins with F. ``m:`` columns are what else is known: the objective's
-standard error, rungs, graphs, times since the search began (s), node-seconds and energy, with how it is known.
+``objective`` is the quantity that DeepHyper maximises: minus the objective at the last finished rung. For candidates
+that diverged or failed, it is a word that begins with F. ``m:`` columns contain other facts: the objective's
+standard error, rungs, graphs, times since the search began (s), node-seconds, and energy with its origin.
 """
 
 from __future__ import annotations

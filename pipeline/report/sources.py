@@ -25,9 +25,9 @@ from gfm_pipeline.report.view import SourceView, StageStatus
 
 @dataclass(frozen=True)
 class Found:
-    """What ingest left of a dataset: where the records set aside are listed, its report, and the report's numbers.
+    """Ingest's files of a dataset: the list of quarantined records, the report, and the report's numbers.
 
-    ``numbers`` is None for a dataset of a version that wrote none, and where ``problem`` says why it cannot be read.
+    ``numbers`` is None for a dataset of a version without numbers, and if ``problem`` gives a reason.
     """
 
     quarantine: str
@@ -37,14 +37,14 @@ class Found:
 
 
 def build_sources(paths: CampaignPaths, stage: StageState | None, alive: bool) -> tuple[SourceView, ...]:
-    """Return what is known of every source of ingest, in the order of the workflow; ``alive`` is its driver."""
+    """Return the facts of every source, in the order of the workflow; ``alive``: whether the driver is running."""
     if stage is None:
         return ()
     return tuple(_source(paths, stage, name, alive) for name in stage.settings["sources"])
 
 
 def assembled(stage: StageState | None) -> list[AssembleResult]:
-    """Return the results of the sources that are joined, in the order they began to be."""
+    """Return the results of joined sources, in the order in which their joins began."""
     if stage is None:
         return []
     joins = [task for name, task in stage.tasks.items() if name.startswith("assemble-")]
@@ -71,7 +71,7 @@ def _source(paths: CampaignPaths, stage: StageState, name: str, alive: bool) -> 
         if task.status is TaskStatus.RUNNING:
             done, bad = _progress(paths, stage, task)
             records, set_aside = records + done, set_aside + bad
-    if join is not None:  # it finds more, and counts what its shards have set aside with it
+    if join is not None:  # the join finds more faults, and includes those of its shards
         set_aside = max(set_aside, _progress(paths, stage, join)[1])
     reasons: Counter[str] = Counter()
     for result in read:
@@ -91,13 +91,13 @@ def _status(tasks: Iterable[TaskState], alive: bool) -> StageStatus:
 
 
 def _progress(paths: CampaignPaths, stage: StageState, task: TaskState) -> tuple[int, int]:
-    """Return how many records the newest attempt says it has done, and how many of them are set aside."""
+    """Return the numbers of processed and of quarantined records in the newest attempt."""
     newest = newest_progress(paths.stage(stage.stage, stage.key).attempt(task.name, task.attempt))
     return int(newest.get("done") or 0), int(newest.get("quarantined") or 0)
 
 
 def load_found(campaign: Path) -> dict[str, Found]:
-    """Return what ingest left of every dataset, by name; one that is damaged or gone says so in ``problem``.
+    """Return ingest's files of every dataset, by name; ``problem`` describes damaged or missing ones.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def load_found(campaign: Path) -> dict[str, Found]:
 
 
 def read_found(folder: Path) -> Found:
-    """Return what ingest left in the folder of a dataset; never raises for what it finds there."""
+    """Return ingest's files in the folder of a dataset; never raises an error for the folder's contents."""
     listed, report = str(folder / QUARANTINE_FILE), str(folder / REPORT_FILE)
     try:
         return Found(listed, report, _numbers(folder))
@@ -122,7 +122,7 @@ def read_found(folder: Path) -> Found:
 
 
 def _numbers(folder: Path) -> IngestReport | None:
-    """Return the numbers of a dataset's ingest report, checked against its manifest; None where it lists none."""
+    """Return the numbers of a dataset's ingest report, checked against its manifest; None if it has none."""
     entry = read_manifest(folder).files.get(REPORT_DATA_FILE)
     if entry is None:
         return None

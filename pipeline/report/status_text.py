@@ -1,4 +1,4 @@
-"""The screen of ``gfm-pipeline status``, for people and, as one JSON object, for programs."""
+"""The output of ``gfm-pipeline status``, for users and, as one JSON object, for programs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _COLORS = {
     "selected": "green", "finished": "cyan", "diverged": "red", "converged": "green", "limit": "yellow",
 }  # fmt: skip
 _BAR = 18
-WIDE = 90  # terminals narrower than this show neither settings nor outcomes
+WIDE = 90  # narrower terminals show neither settings nor outcomes
 MOST_SOURCES, MOST_CANDIDATES, MOST_RUNNING, MOST_MEMBERS, MOST_FAILURES = 8, 8, 8, 12, 3
 
 
@@ -47,7 +47,7 @@ def status_json(view: CampaignView) -> dict[str, Any]:
 
 
 def render_status(view: CampaignView, console: Console) -> None:
-    """Print where a campaign stands: driver, stages, what runs, the best so far, failures, the next command."""
+    """Print the state of a campaign: driver, stages, running tasks, the best so far, failures, the next command."""
     state = tables.overall(view)
     title = Text.assemble((view.name, "bold"), "  ", _status(state), f"  on {view.site}, {view.path}")
     console.print(title, highlight=False)
@@ -123,7 +123,7 @@ def _stages(view: CampaignView, width: int) -> RichTable:
 
 
 def _sources(view: CampaignView, width: int) -> RichTable | None:
-    """Return what was read and set aside of every source; those that are not joined yet, or lost most, come first."""
+    """Return read and quarantined records by source; sources not yet joined, or with most losses, come first."""
     if not any(source.records for source in view.sources):
         return None
     wide = width >= WIDE
@@ -131,7 +131,7 @@ def _sources(view: CampaignView, width: int) -> RichTable | None:
     table = _grid("data", *columns, ("share", "right"), *([("why", "")] if wide else []))
     ranked = sorted(
         view.sources, key=lambda s: (s.status is StageStatus.DONE, -s.set_aside / max(1, s.records))
-    )  # stable: equal ones stay in the order of the workflow
+    )  # stable: equal sources stay in the order of the workflow
     for source in ranked[:MOST_SOURCES]:
         style = "yellow" if source.set_aside else ""
         cells: list[RenderableType] = [
@@ -236,7 +236,7 @@ def _results(view: CampaignView, width: int) -> RichTable | None:
 
 
 def _other_results(view: CampaignView) -> RichTable | None:
-    """Return the results of targets beside energy and forces."""
+    """Return the results of targets other than energy and forces."""
     datasets = {} if view.calibration is None else view.calibration.datasets
     found = [
         (name, target, part)
@@ -267,7 +267,7 @@ def _failures(view: CampaignView, console: Console) -> None:
         kind = f" ({failure.kind}; {failure.then})" if failure.kind else ""
         line = Text.assemble(("✕ ", "red"), f"{words}: {failure.reason}{kind}")
         console.print(line, soft_wrap=True)
-        if failure.task.split("/", 1)[0] in failed:  # not for what was mended since
+        if failure.task.split("/", 1)[0] in failed:  # not for stages that have recovered since
             for row in failure.table.splitlines():
                 console.print(Text(f"    {row}"), soft_wrap=True)
         console.print(Text(f"  {failure.log}", style="bright_black"), soft_wrap=True)

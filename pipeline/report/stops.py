@@ -12,9 +12,9 @@ from gfm_pipeline.report.view import StopView
 
 
 def stops(stage: StageState) -> dict[str, StopView]:
-    """Return the evidence of each candidate that stands stopped, by name; all of it follows from the journal.
+    """Return the evidence of each stopped candidate, by name, from the journal alone.
 
-    Decisions are taken in the order in which they were recorded: a candidate's rank is among those that had finished
+    The function follows the order of recorded decisions: a candidate's rank is among those that had finished
     its rung by then.
     """
     found: dict[str, StopView] = {}
@@ -47,7 +47,7 @@ def _error(stage: StageState, name: str, rung: int) -> float | None:
 
 
 def _saved(stage: StageState, name: str, rung: int) -> tuple[int, float | None, float | None]:
-    """Return graphs, node-hours and kWh of training on to the last rung, at the rates of the candidate so far."""
+    """Return graphs, node-hours and kWh of further training to the last rung, at the candidate's rates so far."""
     rungs = stage.settings["rungs"]
     left = rungs[-1] - rungs[rung]
     tasks = [stage.tasks[task] for r in range(rung + 1) if (task := task_name(name, r)) in stage.tasks]
@@ -60,7 +60,7 @@ def _saved(stage: StageState, name: str, rung: int) -> tuple[int, float | None, 
 
 
 def saved_cost(found: Iterable[StopView]) -> str:
-    """Return the node-hours and kWh that stops saved, as the end of a sentence; '' where nothing of it is known."""
+    """Return the node-hours and kWh that stops saved, as the end of a sentence; '' if they are unknown."""
     every = list(found)
     hours = [stop.saved_node_hours for stop in every if stop.saved_node_hours is not None]
     kwh = [stop.saved_kwh for stop in every if stop.saved_kwh is not None]

@@ -9,7 +9,7 @@ from gfm_pipeline.report.view import CampaignView
 
 
 def doubts(view: CampaignView) -> tuple[str, ...]:
-    """Return which datasets the ensemble should not be used for, and why: errors that no sensible model has."""
+    """Return the datasets for which the ensemble should not be used, with reasons: absurd errors."""
     if view.calibration is None:
         return ()
     return tuple(
@@ -20,7 +20,7 @@ def doubts(view: CampaignView) -> tuple[str, ...]:
 
 
 def remarks(view: CampaignView) -> tuple[str, ...]:
-    """Return what is less than it could be: members that did not converge, an ensemble worse than one of them."""
+    """Return remarks on weak results: members that did not converge, an ensemble worse than a member."""
     found = []
     converge = view.resolved.get("converge")
     criterion = converge.get("criterion") if isinstance(converge, dict) else None

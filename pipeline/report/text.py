@@ -1,4 +1,4 @@
-"""Numbers and times as people read them; the same in status, Markdown and HTML."""
+"""Numbers and times in readable form; the same in status, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SYMBOLS = {
 
 
 def symbol(status: str) -> str:
-    """Return the sign that goes with a status, so that colour is never the only carrier."""
+    """Return the symbol of a status, so that colour never carries the information alone."""
     return SYMBOLS.get(status, "·")
 
 
 def count(value: float | None) -> str:
-    """Return a whole number with thousands separated."""
+    """Return a whole number with separated thousands."""
     return MISSING if value is None else f"{value:,.0f}"
 
 
@@ -41,7 +41,7 @@ def short_count(value: float) -> str:
 
 
 def significant(value: float | None, digits: int = 3) -> str:
-    """Return a number with so many significant digits, without an exponent where it can be read without."""
+    """Return a number with ``digits`` significant digits, without an exponent if it stays readable."""
     if value is None:
         return MISSING
     if value != 0.0 and not 1e-4 <= abs(value) < 1e6:
@@ -58,7 +58,7 @@ def milli(value: float | None) -> str:
 
 
 def objective(value: float | None, decimals: int = 4, error: float | None = None) -> str:
-    """Return an objective (a ratio to "learns nothing"), with its standard error where that is known."""
+    """Return an objective (a ratio to "learns nothing"), with its standard error if known."""
     spread = "" if error is None else f" ± {error:.{decimals}f}"
     return MISSING if value is None else f"{value:.{decimals}f}{spread}"
 
@@ -69,7 +69,7 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def ratio(value: float, null: float) -> float | None:
-    """Return ``value / null``, or None where there is nothing to compare with."""
+    """Return ``value / null``, or None if ``null`` allows no comparison."""
     return value / null if null > 0.0 else None
 
 
@@ -95,7 +95,7 @@ def moment(unix: float | None) -> str:
 
 
 def plain(value: Any) -> str:
-    """Return a setting's value in few characters."""
+    """Return a setting's value as a short text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""When each attempt at a task ran, and where; read from the journal, and drawn as lines of time."""
+"""The times and nodes of all attempts, from the journal, drawn as a timeline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TICKS = 5
 
 @dataclass(frozen=True)
 class AttemptBar:
-    """One attempt: its task, when it began and ended (Unix times), the nodes it was on, and how it ended."""
+    """One attempt: its task, its begin and end (Unix times), its nodes, and its outcome."""
 
     stage: str
     task: str
@@ -42,7 +42,7 @@ def load_timeline(campaign: Path) -> tuple[AttemptBar, ...]:
 
 
 def timeline(state: CampaignState) -> tuple[AttemptBar, ...]:
-    """Return every attempt, the earliest first; one that runs ends with the newest event."""
+    """Return every attempt, the earliest first; a running attempt ends with the newest event."""
     bars = []
     for stage, task in state.all_tasks():
         for one in task.history:
@@ -56,20 +56,20 @@ def timeline(state: CampaignState) -> tuple[AttemptBar, ...]:
 
 
 def hosts(bars: Iterable[AttemptBar]) -> tuple[str, ...]:
-    """Return the nodes that tasks ran on, by name."""
+    """Return the names of the nodes of tasks."""
     return tuple(sorted({node for bar in bars for node in bar.nodes}))
 
 
 @dataclass(frozen=True)
 class _NodeLine:
-    """One line of the drawing: a node, or one of the slots of a node, and what ran there one after the other."""
+    """One line of the drawing: a node, or a slot of a node, with its attempts in order."""
 
     name: str
     bars: tuple[AttemptBar, ...]
 
 
 def lines(bars: Sequence[AttemptBar]) -> list[_NodeLine]:
-    """Deal attempts to lines: those of a node whose times overlap get a line each."""
+    """Assign attempts to lines: overlapping attempts of a node get separate lines."""
     by_node: dict[str, list[AttemptBar]] = {}
     for bar in bars:
         for node in bar.nodes or ("",):
@@ -88,9 +88,9 @@ def lines(bars: Sequence[AttemptBar]) -> list[_NodeLine]:
 
 
 def draw(bars: Sequence[AttemptBar]) -> str | None:
-    """Return the drawing as SVG, None of a campaign without attempts; the page's style colours it.
+    """Return the drawing as SVG, or None for a campaign without attempts; the page's style colours it.
 
-    Of more than `MOST_BARS` attempts the longest are drawn, of more than `MOST_LINES` lines the first; it says so.
+    The drawing has at most `MOST_BARS` attempts (the longest) and `MOST_LINES` lines (the first), and says so.
     """
     if not bars:
         return None

@@ -1,4 +1,4 @@
-"""The view of a campaign as plain records; status and report draw only these."""
+"""The view of a campaign as plain records, the only input of status and report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gfm_pipeline.core.strenum import StrEnum
 
 
 class StageStatus(StrEnum):
-    """State of a stage as people name it."""
+    """State of a stage, for users."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -24,7 +24,7 @@ class StageStatus(StrEnum):
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One validation: graphs seen in the model's life, seconds of training, objective."""
+    """One validation: graphs since the model's first training, seconds of training, objective."""
 
     graphs: int
     seconds: float
@@ -37,22 +37,22 @@ class StageView:
 
     name: str
     status: StageStatus
-    tasks_total: int | None  # None while not yet known
+    tasks_total: int | None  # None while unknown
     tasks_done: int
     tasks_running: int
     tasks_failed: int
     started: float | None  # Unix time
     ended: float | None
     busy_seconds: float  # summed over its tasks
-    detail: str  # one line for people
+    detail: str  # one line for users
 
 
 @dataclass(frozen=True)
 class SourceView:
-    """What ingest has read of a source so far; all of it once its status is done.
+    """Ingest's progress on a source so far, complete when its status is done.
 
-    ``records`` counts good and bad ones, ``set_aside`` the bad ones. ``reasons`` say why, most frequent first, in what
-    is finished. ``quarantine`` names the files that list them ('' while there is none).
+    ``records`` counts good and bad records, ``set_aside`` the bad ones. ``reasons`` are the reasons in finished tasks,
+    most frequent first. ``quarantine`` names the files that list them ('' while there is none).
     """
 
     name: str
@@ -69,7 +69,7 @@ class SourceView:
 class RungView:
     """One rung of a candidate: graphs seen at its end, objective (None: diverged or failed), task seconds.
 
-    ``error`` is the standard error of the objective, None where it was not recorded.
+    ``error`` is the standard error of the objective; None if it was not recorded.
     """
 
     rung: int
@@ -81,7 +81,7 @@ class RungView:
 
 @dataclass(frozen=True)
 class StopView:
-    """Why a candidate was stopped at a rung, and what that saved against training on to the last one.
+    """Why a candidate was stopped at a rung, and the saving compared with training to the last rung.
 
     Parameters
     ----------
@@ -90,13 +90,13 @@ class StopView:
     value
         Objective there; None: diverged or failed.
     error
-        Its standard error; None: not known.
+        Its standard error; None: unknown.
     threshold
-        The worst objective that was promoted from the rung by then; None: none was.
+        The worst objective promoted from the rung so far; None: no candidate was promoted.
     rank, of
-        Place of the value among those known at the decision, and how many candidates had finished the rung.
+        Rank of the value at the time of the decision, and number of candidates that had finished the rung.
     saved_graphs, saved_node_hours, saved_kwh
-        At the rates of the candidate so far; None: not known.
+        At the rates of the candidate so far; None: unknown.
     """
 
     rung: int
@@ -124,12 +124,12 @@ class CandidateView:
     running_task: str | None = None
     energy: KilowattHours | None = None  # of all its attempts
     joules_per_graph: float | None = None
-    stop: StopView | None = None  # of one that stands stopped
+    stop: StopView | None = None  # of a stopped candidate
 
 
 @dataclass(frozen=True)
 class MemberView:
-    """A member of the ensemble, trained on from its candidate."""
+    """A member of the ensemble, whose training continues that of its candidate."""
 
     name: str
     candidate: str
@@ -143,10 +143,10 @@ class MemberView:
 
 @dataclass(frozen=True)
 class TaskFailure:
-    """A failed attempt, newest last, with the log that tells why.
+    """A failed attempt, newest last, with the log that gives the reason.
 
-    ``kind`` is the class of the failure, ``then`` what followed; '' in campaigns of the first version. ``table`` is
-    what its program left beside the sentence, as lines of text.
+    ``kind`` is the class of the failure, ``then`` the next action; '' in campaigns of the first version. ``table`` is
+    the program's table in addition to the sentence, as lines of text.
     """
 
     task: str
@@ -160,7 +160,7 @@ class TaskFailure:
 
 @dataclass(frozen=True)
 class KilowattHours:
-    """Energy of something (kWh), half-width of its error bar (None: not known), how it is known, and by what."""
+    """An energy (kWh), its uncertainty (half-width; None: unknown), its kind, and its source."""
 
     kwh: float
     error: float | None
@@ -170,7 +170,7 @@ class KilowattHours:
 
 @dataclass(frozen=True)
 class StageEnergy:
-    """Energy of a stage: of attempts whose result counts, of lost ones, and of idle nodes before any of them."""
+    """Energy of a stage: of attempts with a valid result, of lost attempts, and of idle nodes before them."""
 
     name: str
     node_hours: float
@@ -184,7 +184,7 @@ class StageEnergy:
 class EnergyView:
     """Energy of a campaign; ``total`` is the sum of tasks, idle nodes and overhead.
 
-    ``allocation`` is what the nodes counted themselves, and ``difference`` by which share of it the total is more.
+    ``allocation`` is the energy by the nodes' counters, and ``difference`` the relative excess of the total over it.
     """
 
     total: KilowattHours | None = None
@@ -218,8 +218,8 @@ class CampaignView:
     failures: tuple[TaskFailure, ...] = ()
     node_hours: float = 0.0
     energy: EnergyView = EnergyView()
-    budget: tuple[Standing, ...] = ()  # as the driver last looked at it
+    budget: tuple[Standing, ...] = ()  # at the driver's latest review
     resolved: dict[str, Any] = field(default_factory=dict)
     next_command: str = ""
     options: tuple[str, ...] = ()  # of the command that ran it last: campaign folder, site, overlays, overrides
-    edit_first: str = ""  # the workflow, where going on without a change would fail again
+    edit_first: str = ""  # the workflow, if continuing without a change would fail again

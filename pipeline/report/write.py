@@ -21,7 +21,7 @@ from gfm_pipeline.report.view import CampaignView
 
 
 def write_report(campaign: Path, output: Path | None = None) -> tuple[Path, Path, CampaignView]:
-    """Write ``report.html``, ``report.md`` and tables of the search; return the first two, and what they show.
+    """Write ``report.html``, ``report.md`` and tables of the search; return the first two paths, and the view.
 
     Parameters
     ----------

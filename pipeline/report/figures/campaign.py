@@ -1,4 +1,4 @@
-"""The report's figures, each one panel of inline SVG; None where there is nothing to draw."""
+"""The report's figures, each one panel of inline SVG; None without data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def algorithm_of(settings: Mapping[str, Any]) -> str:
 
 
 def algorithm_colors(view: CampaignView) -> dict[str, str]:
-    """Give every algorithm its colour, the same in all figures."""
+    """Return the colour of every algorithm, the same in all figures."""
     names = sorted(
         {algorithm_of(c.settings) for c in view.candidates} | {algorithm_of(m.settings) for m in view.members}
     )
@@ -34,7 +34,7 @@ def algorithm_colors(view: CampaignView) -> dict[str, str]:
 
 @styled
 def search_progress(view: CampaignView) -> str | None:
-    """Objective of every finished rung over the graphs the search has trained on, and the best so far."""
+    """Draw the objective of every finished rung over the search's training graphs, and the best so far."""
     events = sorted((c.wave, r.rung, c.name, r, c) for c in view.candidates for r in c.rungs if r.objective is not None)
     if not events:
         return None
@@ -43,7 +43,7 @@ def search_progress(view: CampaignView) -> str | None:
     axes = canvas.axes
     spent, best = 0, float("inf")
     line_x, line_y = [], []
-    points: dict[tuple[str, bool], list[tuple[int, float]]] = {}  # by colour, and whether the candidate ended there
+    points: dict[tuple[str, bool], list[tuple[int, float]]] = {}  # by colour, and by whether the candidate ended there
     for _, _, _, rung, candidate in events:
         earlier = [r.graphs for r in candidate.rungs if r.rung < rung.rung]
         spent += rung.graphs - max(earlier, default=0)
@@ -53,7 +53,7 @@ def search_progress(view: CampaignView) -> str | None:
         line_y.append(best)
         ended = candidate.status in _ENDED_EARLY and rung is candidate.rungs[-1]
         points.setdefault((colors[algorithm_of(candidate.settings)], ended), []).append((spent, value))
-    for (color, ended), found in points.items():  # few artists: one per point takes half a minute for 10,000 candidates
+    for (color, ended), found in points.items():  # one artist per point would take half a minute for 10,000 candidates
         style: dict[str, Any] = (
             {"marker": "x", "markersize": 5.5, "markeredgewidth": 1.5}
             if ended
@@ -77,7 +77,7 @@ def search_progress(view: CampaignView) -> str | None:
 
 @styled
 def candidate_curves(view: CampaignView) -> str | None:
-    """Draw the validation objective of every candidate; those that ended early in grey."""
+    """Draw the validation objective of every candidate; early stopped ones in grey."""
     drawn = [c for c in view.candidates if c.curve]
     if not drawn:
         return None
@@ -126,7 +126,7 @@ def member_curves(view: CampaignView) -> str | None:
 
 @styled
 def member_errors(view: CampaignView) -> str | None:
-    """Draw the validation errors of every member over those of a model that learned nothing."""
+    """Draw the validation errors of every member relative to a model that learned nothing."""
     drawn = [m for m in view.members if m.errors]
     names = list(dict.fromkeys(name for m in drawn for name in m.errors))
     if not names:
@@ -164,7 +164,7 @@ def _stopped_first(candidate: CandidateView) -> bool:
 
 
 def _curves(canvas: Canvas, curves: Sequence[tuple[CurvePoint, ...]], color: str, width: float, alpha: float) -> None:
-    """Draw curves that look the same; one of a single validation is a point."""
+    """Draw curves in one style; a curve with a single validation is a point."""
     lines = [[(p.graphs, p.objective) for p in curve] for curve in curves if len(curve) > 1]
     style: dict[str, Any] = {"color": color, "alpha": alpha}
     canvas.axes.add_collection(LineCollection(lines, linewidths=width, capstyle="round", joinstyle="round", **style))

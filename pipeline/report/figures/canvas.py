@@ -1,7 +1,7 @@
-"""Axes in the report's style, and a way from matplotlib to SVG that follows the page's light or dark colours.
+"""Axes in the report's style, and conversion from matplotlib to SVG with the page's light or dark colours.
 
-Figures are drawn with placeholder colours; in the SVG each becomes a CSS variable of the page. Text stays
-text, so it takes the page's font and can be searched. No global state of matplotlib is touched.
+Figures use placeholder colours; in the SVG, each becomes a CSS variable of the page. Text stays
+text, so it takes the page's font and can be searched. The module changes no global state of matplotlib.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from gfm_pipeline.report.text import short_count
 
-#: Placeholder -> CSS variable. The values are what a viewer without the page's style would show.
+#: Placeholder -> CSS variable. A viewer without the page's style shows the placeholder colours.
 INK, MUTED, GRID, SURFACE = "#1d2330", "#667085", "#e4e7ec", "#fdfdfe"
-#: Okabe and Ito's colours, told apart with every common colour blindness; black and yellow are left out.
+#: Okabe and Ito's colours, distinct for every common colour blindness; without black and yellow.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _VARIABLES = {
     INK: "--ink",
@@ -38,7 +38,7 @@ _STYLE: dict[str, Any] = {
     "svg.hashsalt": "gfm-pipeline",
     "font.size": 8.5,
     "font.family": "sans-serif",
-    "text.parse_math": False,  # names of data sets and candidates may hold a dollar sign
+    "text.parse_math": False,  # names of datasets and candidates may contain a dollar sign
     "text.color": INK,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
@@ -75,7 +75,7 @@ R = TypeVar("R")
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Run a drawing function in the report's style and leave matplotlib's own settings as they were."""
+    """Run a drawing function in the report's style without changing matplotlib's settings."""
 
     @wraps(draw)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -91,9 +91,9 @@ class Canvas:
     Parameters
     ----------
     name
-        Prefix of every id in the SVG, so that many figures live in one page.
+        Prefix of every id in the SVG, so that one page can contain many figures.
     width, height
-        In CSS pixels at the size the page shows it.
+        Size on the page in CSS pixels.
     """
 
     def __init__(self, name: str, width: int, height: int) -> None:
@@ -102,7 +102,7 @@ class Canvas:
         self.axes: Axes = self.figure.add_subplot()
 
     def svg(self, label: str) -> str:
-        """Return the panel as an ``<svg>`` element; ``label`` is read out by screen readers."""
+        """Return the panel as an ``<svg>`` element; ``label`` is for screen readers."""
         stream = StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         self.figure.savefig(stream, format="svg", metadata=nothing, dpi=200)
@@ -113,7 +113,7 @@ def _for_page(text: str, name: str, label: str) -> str:
     text = text[text.index("<svg") :]
     head, rest = text.split(">", 1)
     box = re.search(r'viewBox="[^"]*"', head)
-    # Namespaces are implied inside HTML; without them the page names no address at all.
+    # HTML implies the namespaces; without them, the page contains no address at all.
     head = f'<svg {box.group(0) if box else ""} role="img" aria-label="{_attribute(label)}"'
     rest = re.sub(r"\s*<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
     rest = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', rest)
@@ -128,7 +128,7 @@ def _attribute(text: str) -> str:
 
 
 def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
-    """Make one axis logarithmic with plain, sparse numbers; within a factor of two they are evenly spaced."""
+    """Make one axis logarithmic with plain, sparse numbers; for a range below a factor of two, use even spacing."""
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = sorted(axis.get_view_interval())

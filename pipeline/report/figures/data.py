@@ -11,15 +11,15 @@ from gfm_pipeline.core.contracts.ingest.report import Histogram, IngestReport
 from gfm_pipeline.report.figures.canvas import SERIES, SURFACE, Canvas, count_axis, log_axis, round_numbers, styled
 from gfm_pipeline.report.text import count, short_count
 
-_SIZE = (300, 230)  # CSS pixels; four stand side by side
-_LEAST = 0.5  # foot of a logarithmic bar: one record is still seen
-# Up to so many elements: rows of symbols, and their size.
+_SIZE = (300, 230)  # CSS pixels; four figures per row
+_LEAST = 0.5  # base of a logarithmic bar: one record is still visible
+# Rows of symbols, and their size, up to a number of elements.
 _ROWS = ((14, 1, 8.5), (28, 2, 7.5), (48, 3, 7.0), (72, 4, 6.5), (120, 5, 6.0))
 
 
 @styled
 def elements(report: IngestReport, dataset: str, name: str) -> str | None:
-    """Draw atoms of every element as bars, and structures that have any as points."""
+    """Draw the atoms of every element as bars, and the structures that contain it as points."""
     found = report.elements
     if not found:
         return None
@@ -28,7 +28,7 @@ def elements(report: IngestReport, dataset: str, name: str) -> str | None:
     places = range(len(found))
     axes.bar(places, [max(_LEAST, e.atoms) for e in found], bottom=0.0, color=SERIES[0], width=0.8)
     rows, font = next((rows, font) for most, rows, font in _ROWS if len(found) <= most)
-    size, edge = (4.5, 1.0) if rows < 3 else (2.5, 0.3)  # so that they stay apart
+    size, edge = (4.5, 1.0) if rows < 3 else (2.5, 0.3)  # to keep them apart
     axes.plot(
         places, [e.structures for e in found], "o", color=SERIES[1], markersize=size, markeredgecolor=SURFACE,
         markeredgewidth=edge,
@@ -48,20 +48,20 @@ def elements(report: IngestReport, dataset: str, name: str) -> str | None:
 
 @styled
 def sizes(report: IngestReport, dataset: str, name: str) -> str | None:
-    """Draw how many structures have how many atoms."""
+    """Draw the histogram of atoms per structure."""
     return _histogram(report.sizes, _Words("Sizes", "atoms of a structure", "structures", whole=True), dataset, name)
 
 
 @styled
 def energies(report: IngestReport, dataset: str, name: str) -> str | None:
-    """Draw how energies lie around the reference energies."""
+    """Draw the histogram of energies relative to the reference energies."""
     words = _Words("Energy minus references", "meV/atom", "structures")
     return _histogram(report.energies, words, dataset, name, unit=1000.0)
 
 
 @styled
 def forces(report: IngestReport, dataset: str, name: str) -> str | None:
-    """Draw absolute force components; their counts fall by decades, so their axis is logarithmic."""
+    """Draw absolute force components; their counts span decades, so the axis of counts is logarithmic."""
     words = _Words("Absolute force components", "eV/Å", "components", log=True)
     return _histogram(report.forces, words, dataset, name)
 
@@ -95,10 +95,10 @@ def _histogram(found: Histogram, words: _Words, dataset: str, name: str, unit: f
         axes.set_ylim(bottom=0.0)
         count_axis(axes.yaxis)
         axes.yaxis.set_major_locator(round_numbers(integer=True))
-    if len(found.counts) == 1:  # seen as a bar, not as a full panel
+    if len(found.counts) == 1:  # a bar, not a full panel
         axes.set_xlim(*(edge + sign * 2.0 * (edges[-1] - edges[0]) for edge, sign in zip(edges, (-1, 1), strict=True)))
     axes.xaxis.set_major_locator(round_numbers(integer=words.whole))
-    axes.tick_params(axis="x", pad=6.0)  # room to the two numbers at the corner
+    axes.tick_params(axis="x", pad=6.0)  # room for the two numbers at the corner
     axes.set_xlabel(words.across)
     axes.set_ylabel(words.upward)
     axes.set_title(words.title)

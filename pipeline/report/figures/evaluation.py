@@ -1,4 +1,4 @@
-"""Figures of the ensemble on the test split, each one panel of inline SVG; None where there is nothing to draw."""
+"""Figures of the ensemble on the test split, each one panel of inline SVG; None without data."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from gfm_pipeline.report.text import percent, significant
 
 Arrays = Mapping[str, NDArray[np.float64]]
 
-_EVALUATION_SIZE = (390, 360)  # CSS pixels; its three panels stand side by side
-_CORNERS = ((0.66, 0.07), (0.04, 0.70))  # where the histogram of errors may lie, off the diagonal, in axes
+_EVALUATION_SIZE = (390, 360)  # CSS pixels; three panels per row
+_CORNERS = ((0.66, 0.07), (0.04, 0.70))  # possible places of the histogram of errors, off the diagonal, in axes
 _HISTOGRAM = (0.30, 0.22)  # its size
-# Behind thousands of points a raster layer is smaller and faster; it cannot follow the page's colours, so
-# these are readable on both.
+# For thousands of points, a raster layer is smaller and faster. It cannot follow the page's colours, so
+# these colours are readable in light and dark.
 _RASTER_POINT = "#3d94c9"
 
 
 def _legend_below(canvas: Canvas, handles: list[Line2D]) -> None:
-    """Write the legend under the axes, where it hides nothing of what is drawn."""
+    """Draw the legend below the axes, where it hides no data."""
     canvas.figure.legend(
         handles=handles, loc="outside lower left", ncols=len(handles), columnspacing=1.2, handletextpad=0.5,
         borderpad=0.0,
@@ -33,7 +33,7 @@ def _legend_below(canvas: Canvas, handles: list[Line2D]) -> None:
 
 
 def _square(axes: Axes) -> None:
-    """Give both axes one scale, and room to the two numbers at their corner."""
+    """Give both axes the same scale, and room for the two numbers at their corner."""
     axes.set_aspect("equal")
     axes.tick_params(axis="x", pad=6.0)
 
@@ -51,7 +51,7 @@ def parity(
 ) -> str | None:
     """Predicted against labelled values of the test split, and the distribution of the errors in the emptier corner.
 
-    The error written beside them is that of ``report``, over all entries; without it, of those that are drawn.
+    The printed error is that of ``report``, over all entries; without a report, that of the drawn points.
     """
     found = _arrays(evaluation, dataset, target.name, ("label", "mean"))
     if found is None or not len(found[0]):
@@ -86,7 +86,7 @@ def parity(
     inset.set_xticks([-reach, 0.0, reach], [f"−{significant(reach, 2)}", "0", significant(reach, 2)], fontsize=6.5)
     inset.set_title(_with_unit("error", unit), fontsize=6.5, fontweight="normal", loc="center", pad=2)
     mae = factor * (float(np.abs(error).mean()) if report is None else report.mae)
-    variance = float(np.var(label)) if report is None or report.n == len(label) else 0.0  # of a sample: not said
+    variance = float(np.var(label)) if report is None or report.n == len(label) else 0.0  # unknown for a sample
     r2 = f", R² {1.0 - float(np.mean(error**2)) / variance:.3f}" if variance > 0.0 else ""
     text = Line2D([], [], color=_RASTER_POINT, marker="o", linestyle="", label=f"MAE {significant(mae)} {unit}{r2}")
     _legend_below(canvas, [text])
@@ -94,11 +94,11 @@ def parity(
 
 
 def _emptier_corner(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
-    """Return where the lower left end of the histogram of errors shall lie: over the fewest points."""
+    """Return the lower left corner of the histogram of errors: the place with the fewest points."""
     places = axes.transLimits.transform(np.column_stack((x, y)))
 
     def hidden(corner: tuple[float, float]) -> int:
-        # Its title and numbers stand 0.07 above and below it.
+        # Its title and numbers are 0.07 above and below it.
         inside = (places > np.subtract(corner, 0.07)) & (places < np.add(corner, _HISTOGRAM) + 0.07)
         return int(inside.all(axis=1).sum())
 
@@ -144,7 +144,7 @@ def calibration_curve(
 
 @styled
 def spread_and_error(evaluation: Arrays, dataset: str, target: Target, name: str) -> str | None:
-    """Absolute error against calibrated deviation, with the error found in bins of raw and calibrated spread."""
+    """Absolute error against calibrated deviation, with the mean error in bins of raw and calibrated spread."""
     found = _arrays(evaluation, dataset, target.name, ("label", "mean", "spread", "deviation"))
     if found is None or len(found[0]) < 2:
         return None

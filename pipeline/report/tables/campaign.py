@@ -1,4 +1,4 @@
-"""The facts of a campaign as tables of text; Markdown and HTML draw the same ones."""
+"""The facts of a campaign as tables of text; Markdown and HTML draw the same tables."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def stages(view: CampaignView) -> Table:
 
 
 def accuracy(view: CampaignView) -> Table:
-    """Test errors of the ensemble beside its best member and a model that learned nothing."""
+    """Test errors of the ensemble, of its best member, and of a model that learned nothing."""
     rows = tuple(
         (
             name, target.label, *(in_unit(target, x) for x in (q.mae, q.rmse, q.best_member_mae, q.null_mae)),
@@ -105,7 +105,7 @@ def calibration(view: CampaignView) -> Table:
 
 
 def members(view: CampaignView) -> Table:
-    """Members of the ensemble with their validation errors and, once calibrated, weights, a dataset each."""
+    """Members of the ensemble with their validation errors and, after calibration, weights, per dataset."""
     names = list(dict.fromkeys(name for member in view.members for name in member.errors))
     targets = {name: _learned(view, name) for name in names}
     reports = {} if view.calibration is None else view.calibration.datasets
@@ -136,7 +136,7 @@ def members(view: CampaignView) -> Table:
 
 
 def _learned(view: CampaignView, dataset: str) -> list[Target]:
-    """Return the targets that members were validated on, forces and energy first."""
+    """Return the validated targets of members, forces and energy first."""
     found = [m.errors[dataset].others.values() for m in view.members if dataset in m.errors]
     return list(dict.fromkeys((FORCES, ENERGY, *(error.target for errors in found for error in errors))))
 
@@ -155,12 +155,12 @@ def failures(view: CampaignView) -> Table:
 
 
 def failure_tables(view: CampaignView) -> tuple[tuple[str, str], ...]:
-    """Name of every failed attempt that left a table beside its sentence, and the table, newest first."""
+    """Names and tables of failed attempts that wrote a table in addition to a sentence, newest first."""
     return tuple((f"{f.task}, attempt {f.attempt}", f.table) for f in reversed(view.failures) if f.table)
 
 
 def summary(view: CampaignView) -> tuple[tuple[str, str], ...]:
-    """Name and value of what the header says."""
+    """Names and values of the header."""
     ends = [stage.ended for stage in view.stages if stage.ended is not None]
     done = bool(view.stages) and all(stage.status == "done" for stage in view.stages)
     facts: list[tuple[str, str]] = [
@@ -183,7 +183,7 @@ def overall(view: CampaignView) -> str:
 
 
 def overall_state(stages: Iterable[StageView], alive: bool) -> str:
-    """Return the state of a campaign whose driver is ``alive``, or not, from those of its stages."""
+    """Return the state of a campaign from the states of its stages; ``alive``: whether its driver is running."""
     states = [str(stage.status) for stage in stages]
     if "failed" in states:
         return "failed"
@@ -205,7 +205,7 @@ def search_line(view: CampaignView) -> str:
 
 
 def saved_line(view: CampaignView) -> str:
-    """Return what stopping candidates early saved: graphs, and the time of tasks at each candidate's own speed."""
+    """Return the savings of early stopping: graphs, and the time of tasks at each candidate's own speed."""
     search = view.resolved.get("search")
     rungs = search.get("rungs") if isinstance(search, dict) else None
     stopped = [c for c in view.candidates if c.status == "stopped" and c.rungs]
@@ -222,7 +222,7 @@ def saved_line(view: CampaignView) -> str:
 
 
 def domain(view: CampaignView) -> Table:
-    """How often structures of the test split are called unlike the training data."""
+    """Shares of structures of the test split that are flagged as unlike the training data."""
     reports = {} if view.calibration is None else view.calibration.datasets
     rows = tuple(
         (name, count(report.n_structures), percent(report.domain.found), percent(report.domain.false_alarms))
@@ -240,7 +240,7 @@ def settings_text(view: CampaignView) -> str:
     """Return the resolved settings as YAML, or an empty string."""
     if not view.resolved:
         return ""
-    from ruamel.yaml import YAML  # here, so that `status` does not wait for it
+    from ruamel.yaml import YAML  # here: `status` does not need this slow import
 
     stream, yaml = StringIO(), YAML()
     yaml.allow_unicode, yaml.width = True, 110

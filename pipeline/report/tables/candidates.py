@@ -25,7 +25,7 @@ _ABBREVIATED = {"learning rate": "lr", "batch size": "batch", "force weight": "f
 
 
 def candidate_settings(candidates: tuple[CandidateView, ...]) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """Split settings into what all candidates share (as text) and what differs, flattened, one dict per candidate."""
+    """Split settings into common ones (as text) and different ones, flattened, one dict per candidate."""
     flat = [flatten(c.settings) for c in candidates]
     keys = list(dict.fromkeys(key for one in flat for key in one))
     shared = {
@@ -44,14 +44,14 @@ def _short_names(keys: list[str]) -> dict[str, str]:
 
 
 def one_line(settings: dict[str, Any]) -> str:
-    """Return flattened settings in one line: names without their section, the algorithm first and unnamed."""
+    """Return flattened settings in one line: names without their section, the algorithm first and without its name."""
     names = {key: _ABBREVIATED.get(name, name) for key, name in _short_names(list(settings)).items()}
     first = [plain(value) for key, value in settings.items() if names[key] == "algorithm"]
     return " ".join(first + [f"{names[key]} {plain(v)}" for key, v in settings.items() if names[key] != "algorithm"])
 
 
 def best_objective(candidate: CandidateView) -> float | None:
-    """Return the objective of the last rung that has one."""
+    """Return the objective of the last rung with an objective."""
     values = [rung.objective for rung in candidate.rungs if rung.objective is not None]
     return values[-1] if values else None
 
@@ -63,7 +63,7 @@ def best_error(candidate: CandidateView) -> float | None:
 
 
 def ranked(candidates: tuple[CandidateView, ...]) -> tuple[CandidateView, ...]:
-    """Best first: selected ones, then who came furthest, then by objective."""
+    """Return candidates, best first: selected ones, then by the highest rung, then by objective."""
 
     def key(candidate: CandidateView) -> tuple[float, ...]:
         value = best_objective(candidate)
@@ -74,7 +74,7 @@ def ranked(candidates: tuple[CandidateView, ...]) -> tuple[CandidateView, ...]:
 
 
 def candidates(view: CampaignView) -> Table:
-    """Every candidate with its hyperparameters, rungs, and why it ended."""
+    """Every candidate with its hyperparameters, its rungs, and the reason of its end."""
     order = ranked(view.candidates)
     shared, own = candidate_settings(order)
     keys = list(dict.fromkeys(key for one in own for key in one))

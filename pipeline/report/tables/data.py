@@ -11,8 +11,8 @@ from gfm_pipeline.report.tables.table import Column, Table
 from gfm_pipeline.report.text import MISSING, count, milli, significant, symbol
 from gfm_pipeline.report.view import CampaignView
 
-MOST_KEYS = 60  # rows of one dataset
-MOST_VALUES = 6  # of one key
+MOST_KEYS = 60  # rows per dataset
+MOST_VALUES = 6  # values per key
 _SPLIT_NAMES = {Split.TRAIN: "train", Split.VALIDATION: "validation", Split.TEST: "test"}
 
 
@@ -35,7 +35,7 @@ def _dataset_row(facts: DatasetStatistics) -> tuple[str, ...]:
         count(sum(facts.n_atoms.values())),
         count(sum(facts.n_groups.values())),
         f"{count(facts.max_atoms)} atoms",
-        significant(facts.force_rms) if facts.force_rms > 0.0 else MISSING,  # of energies alone
+        significant(facts.force_rms) if facts.force_rms > 0.0 else MISSING,  # only energies
         milli(facts.energy_std),
         f"{facts.reference_from} (rank {facts.reference_rank})",
         count(facts.n_quarantined),
@@ -43,7 +43,7 @@ def _dataset_row(facts: DatasetStatistics) -> tuple[str, ...]:
 
 
 def sources(view: CampaignView) -> Table:
-    """List every source with what was read of it so far, joined or not."""
+    """List every source with its read records so far, joined or not."""
     rows = tuple(
         (
             source.name,
@@ -65,23 +65,23 @@ def sources(view: CampaignView) -> Table:
 
 
 def reasons_line(reasons: Mapping[str, int], most: int = 3, what: str = "reasons") -> str:
-    """Return the most frequent reasons, or whatever else is counted, in one line."""
+    """Return the most frequent reasons, or other counted things, in one line."""
     shown = [f"{count(number)} x {reason}" for reason, number in _by_frequency(reasons)[:most]]
     return ", ".join(shown) + (f" and {len(reasons) - most} more {what}" if len(reasons) > most else "")
 
 
 def share(part: int, whole: int) -> str:
-    """Return a share of records in percent, so many digits that one of many is not 0."""
+    """Return a share of records in percent, with enough digits that one of many is not 0."""
     return f"{significant(100 * part / whole)} %" if part else "0 %"
 
 
 def read_of(facts: DatasetStatistics) -> int:
-    """Return how many records of a dataset's source were read, good and bad."""
+    """Return the number of read records of a dataset's source, good and bad."""
     return sum(facts.n_structures.values()) + facts.n_quarantined
 
 
 def set_aside(facts: DatasetStatistics, found: Found | None) -> Table:
-    """List why records of a dataset were set aside, how many, and where the first of each kind is."""
+    """List why records of a dataset were quarantined, with numbers, and the place of the first record of each kind."""
     numbers = found.numbers if found is not None else None
     first = {kind.reason: kind for kind in numbers.set_aside} if numbers is not None else {}
     rows = []
@@ -94,7 +94,7 @@ def set_aside(facts: DatasetStatistics, found: Found | None) -> Table:
 
 
 def set_aside_line(facts: DatasetStatistics, found: Found | None) -> str:
-    """Return one sentence: how many records were set aside, and where all of them are listed."""
+    """Return one sentence: the number of quarantined records, and the file that lists them."""
     if not facts.n_quarantined:
         return f"None of {count(read_of(facts))} records read was set aside."
     line = f"{count(facts.n_quarantined)} of {count(read_of(facts))} records read were set aside"
@@ -103,14 +103,14 @@ def set_aside_line(facts: DatasetStatistics, found: Found | None) -> str:
 
 
 def found_line(found: Found) -> str:
-    """Return where the full report of ingest is, or why its numbers cannot be shown."""
+    """Return the path of the full report of ingest, or why its numbers cannot be shown."""
     if found.problem:
         return f"What ingest found cannot be shown: {found.problem}"
     return f"The full report of ingest: {found.report}."
 
 
 def label_keys(found: Found | None) -> Table:
-    """List the labels and metadata that the records of a dataset's source have, and what each was used as."""
+    """List the labels and metadata in the records of a dataset's source, and the use of each."""
     columns = (
         Column("Key"), Column("What it is"), Column("Shape"), Column("Records", True), Column("Used as"),
         Column("Values"),
@@ -140,6 +140,6 @@ def _by_frequency(reasons: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 def label_warnings(view: CampaignView) -> Table:
-    """List what looks wrong about records that were kept: units, signs, cells."""
+    """List suspicious facts of kept records: units, signs, cells."""
     rows = tuple((facts.name, sentence) for facts in view.datasets for sentence in facts.warnings)
     return Table((Column("Dataset"), Column("Warning")), rows)

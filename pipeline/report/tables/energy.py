@@ -9,7 +9,7 @@ from gfm_pipeline.report.view import CampaignView
 
 
 def energy(view: CampaignView) -> Table:
-    """Energy and node-hours of each stage: of attempts whose result counts, of lost ones, of idle nodes before them."""
+    """Energy and node-hours of each stage: of attempts with a valid result, of lost attempts, and of idle nodes."""
     rows = tuple(
         (
             stage.name,

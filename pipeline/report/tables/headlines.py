@@ -38,10 +38,10 @@ class TargetHeadline:
 
 @dataclass(frozen=True)
 class Headline:
-    """The first thing to know of a dataset.
+    """The main result of a dataset.
 
-    ``targets`` are those that have labels, forces first. Intervals are meant to cover ``level``.
-    ``source`` says what was measured: the ensemble on test, or the best member on validation so far.
+    ``targets`` have labels; forces come first. ``level`` is the nominal coverage of intervals.
+    ``source`` names the measurement: the ensemble on test, or the best member on validation so far.
     """
 
     dataset: str
@@ -53,7 +53,7 @@ class Headline:
 
 
 def headlines(view: CampaignView) -> tuple[Headline, ...]:
-    """One per dataset: from the calibrated ensemble, or, before there is one, from the best member."""
+    """Return one headline per dataset: from the calibrated ensemble, or, before that, from the best member."""
     cards = []
     statistics = {s.name: s for s in view.datasets}
     for name in dataset_names(view):
@@ -85,7 +85,7 @@ def _target_headline(target: Target, part: QuantityReport) -> TargetHeadline:
 
 
 def mae(report: QuantityReport) -> str:
-    """Return the mean absolute error in meV units; nothing where the test split has no labels."""
+    """Return the mean absolute error in meV units; an empty text if the test split has no labels."""
     return milli(report.mae if report.n else None)
 
 
@@ -94,7 +94,7 @@ def _coverage(report: QuantityReport) -> tuple[float, float] | None:
 
 
 def dataset_names(view: CampaignView) -> tuple[str, ...]:
-    """Names of all datasets anything is known of, in the order of the workflow."""
+    """Names of all known datasets, in the order of the workflow."""
     names = [s.name for s in view.datasets]
     names += [] if view.calibration is None else list(view.calibration.datasets)
     names += [name for member in view.members for name in member.errors]
@@ -102,13 +102,13 @@ def dataset_names(view: CampaignView) -> tuple[str, ...]:
 
 
 def quantities(view: CampaignView) -> list[tuple[str, Target, QuantityReport]]:
-    """Return dataset, target and report of every target that was calibrated."""
+    """Return dataset, target and report of every calibrated target."""
     datasets = {} if view.calibration is None else view.calibration.datasets
     return [(name, target, part) for name, report in datasets.items() for target, part in report.quantities() if part.n]
 
 
 def in_unit(target: Target, value: float | None) -> str:
-    """Return an error of a target in the unit that reports print, three significant digits."""
+    """Return an error of a target in the unit of reports, with three significant digits."""
     return MISSING if value is None else significant(target.shown_factor * value)
 
 

@@ -9,11 +9,11 @@ from gfm_pipeline.report.tables.table import Column, Table
 from gfm_pipeline.report.text import MISSING, plain
 from gfm_pipeline.report.view import CampaignView
 
-_NODES = 12  # that are named
+_NODES = 12  # number of named nodes
 
 
 def data_provenance(view: CampaignView) -> Table:
-    """Return what the workflow says of each source: how it is read, level of theory, licence, citation."""
+    """Return the workflow's facts of each source: reader, level of theory, licence, citation."""
     rows = tuple(
         (
             name,
@@ -29,7 +29,7 @@ def data_provenance(view: CampaignView) -> Table:
 
 
 def made_with(view: CampaignView, nodes: Iterable[str] = ()) -> tuple[tuple[str, str], ...]:
-    """Name and value of what made the results: program, site, nodes."""
+    """Names and values of the origin of the results: program, site, nodes."""
     names = list(nodes)
     shown = ", ".join(names[:_NODES]) + (f" and {len(names) - _NODES} more" if len(names) > _NODES else "")
     found = [("gfm-pipeline", view.version), ("Site", view.site), ("Workflow", view.workflow)]
@@ -37,7 +37,7 @@ def made_with(view: CampaignView, nodes: Iterable[str] = ()) -> tuple[tuple[str,
 
 
 def citations(view: CampaignView) -> tuple[str, ...]:
-    """Return what to cite: this program as CITATION.cff has it, and what each source asks for."""
+    """Return the citations: this program as in CITATION.cff, and those of each source."""
     listed = [f"Data {name}: {text}" for name, source in _sources(view).items() if (text := source.get("citation"))]
     return (
         f"gfm-pipeline {view.version}, campaigns that train calibrated ensembles of graph foundation models "

@@ -1,4 +1,4 @@
-"""A table of text, as Markdown, HTML and the terminal draw it."""
+"""A table of text, for Markdown, HTML and the terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Column:
-    """A column's title, and whether it holds numbers (drawn to the right)."""
+    """A column's title, and whether it contains numbers (right-aligned)."""
 
     title: str
     numeric: bool = False

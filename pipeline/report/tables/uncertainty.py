@@ -1,4 +1,4 @@
-"""Tables of how good intervals are: scores of the calibrated deviation, and coverage of groups of the test split."""
+"""Tables of the quality of intervals: scores of the calibrated deviation, and coverage by groups of the test split."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gfm_pipeline.report.view import CampaignView
 
 
 def scores(view: CampaignView) -> Table:
-    """Scores of the calibrated deviation on the test split; no rows for campaigns of versions without them."""
+    """Scores of the calibrated deviation on the test split; no rows for campaigns of versions without scores."""
     rows = tuple(
         (
             name,
