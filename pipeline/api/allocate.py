@@ -1,4 +1,4 @@
-"""How a campaign gets its nodes: this machine, the batch job the driver runs in, or blocks it submits."""
+"""How a campaign gets its nodes: this machine, the driver's batch job, or submitted blocks."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ JOB_PREFIX = "gfm-"
 
 @dataclass(frozen=True)
 class BatchEnvironment:
-    """The batch system here, and the job this process runs in; None and `NO_JOB` where there is none.
+    """The batch system here, and the job of this process; None and `NO_JOB` if there is none.
 
-    ``missing_seconds`` is how long every answer must lack a job before it counts as ended.
+    ``missing_seconds`` is the time during which all answers must lack a job before it counts as ended.
     """
 
     scheduler: BatchSystem | None
@@ -47,7 +47,7 @@ class BatchEnvironment:
     notify: Callable[[str], None]
 
     def place(self) -> tuple[str, str]:
-        """Return batch system and cluster that are asked from here; ('', '') without one.
+        """Return batch system and cluster of this machine; ('', '') without a batch system.
 
         Raises
         ------
@@ -59,26 +59,26 @@ class BatchEnvironment:
         return self.scheduler.system, self.job.cluster or self.scheduler.cluster()
 
     def job_ended(self, holder: Holder) -> bool:
-        """Return whether the job a driver ran in is over; False when that cannot be known from here."""
+        """Return whether a driver's job has ended; False if that is unknown here."""
         if self.scheduler is None or holder.job == self.job.number:
             return False
         try:
             info = self.scheduler.jobs([holder.job])[holder.job]
-            if holder.format == 1:  # a lock of the first version: only a word on a job of ours tells anything
+            if holder.format == 1:  # a lock of the first version: only the state of one of our jobs is informative
                 return info.state.has_ended and info.name.startswith(JOB_PREFIX)
             if not holder.cluster or (holder.system, holder.cluster) != self.place():
                 return False
             if info.state is JobState.UNKNOWN:
                 info = wait_until_ended(self.scheduler, [holder.job], self.missing_seconds, self.notify)[holder.job]
-        except SchedulerUnavailable:  # its trouble among them: who cannot be asked for may live
+        except SchedulerUnavailable:  # includes `SchedulerTrouble`: without an answer, the job may live
             return False
         if info.state is JobState.VANISHED:
             return True
-        return info.state.has_ended and info.name == holder.job_name  # a number may be another job's by now
+        return info.state.has_ended and info.name == holder.job_name  # the ID may belong to another job now
 
 
 def batch_environment(site: SiteModel, notify: Callable[[str], None]) -> BatchEnvironment:
-    """Return what is around this process; ``notify`` is told of waits."""
+    """Return the batch environment of this process; ``notify`` receives messages about waits."""
     scheduler, job = connected(site.scheduler.kind, os.environ, site.scheduler.command_timeout_seconds), NO_JOB
     if scheduler is not None:
         number, name, restarts = scheduler.my_job()
@@ -86,16 +86,16 @@ def batch_environment(site: SiteModel, notify: Callable[[str], None]) -> BatchEn
             cluster = ""
             with suppress(
                 SchedulerUnavailable
-            ):  # silent now; a lock without a cluster is taken over by nobody elsewhere
+            ):  # no answer now; no driver elsewhere takes over a lock without a cluster
                 cluster = scheduler.cluster()
             job = JobIdentity(number, name, scheduler.system, cluster, restarts)
     return BatchEnvironment(scheduler, job, site.scheduler.missing_job_seconds, notify)
 
 
 def job_prefix(campaign: OpenCampaign) -> str:
-    """Return what the names of a campaign's jobs begin with: its name, and a mark of its place and its first moment.
+    """Return the prefix of the names of a campaign's jobs: its name, and a mark of its path and its creation time.
 
-    A campaign that is begun anew in the same folder is another one, and a job's name is used once.
+    A new campaign in the same folder is a different one, and a job's name is used only once.
     """
     state = campaign.state
     mark = hashlib.sha256(f"{campaign.paths.root} {state.created_at}".encode()).hexdigest()[:8]
@@ -103,24 +103,24 @@ def job_prefix(campaign: OpenCampaign) -> str:
 
 
 def job_shape(request: ResolvedRun) -> JobShape:
-    """Return what every job of the campaign asks for, as planned."""
+    """Return the planned requests of every job of the campaign."""
     job = request.resources.allocation
     return JobShape(job.nodes, job.hours or 0.0, job.queue or "", job.account)
 
 
 def job_folder(paths: CampaignPaths) -> Path:
-    """Return where batch scripts and what the jobs print are kept."""
+    """Return the folder of batch scripts and of the jobs' output."""
     return paths.root / "jobs"
 
 
 def write_resolved(request: ResolvedRun, paths: CampaignPaths) -> None:
-    """Keep the workflow and the site as they were resolved: for people, and for `cancel`."""
+    """Save the resolved workflow and site, for users and for `cancel`."""
     workflow = request.loaded.model.model_dump(mode="json")
     write_json(paths.resolved, {"workflow": workflow, "site": request.site.model_dump(mode="json")})
 
 
 def resident_scripts(request: ResolvedRun, run_request: RunRequest) -> Callable[[str, str | None], Path]:
-    """Return what writes the batch scripts of jobs that drive the campaign on their own nodes."""
+    """Return the writer of batch scripts for jobs that drive the campaign on their own nodes."""
     scripts = Scripts(request.site, job_shape(request), job_folder(request.context.paths))
     command = run_request.command(request.site, request.context.paths.root)
     return lambda name, after: scripts.resident(name, after, command)
@@ -135,20 +135,20 @@ def nodes_of(
     run_request: RunRequest,
     notify: Callable[[str], None],
 ) -> Iterator[tuple[ParslLauncher, Fleet]]:
-    """Start Parsl where the site says, and yield it with the nodes.
+    """Start Parsl as the site requires, and yield it with the nodes.
 
     Parameters
     ----------
     request, campaign
-        What is driven.
+        The run and its campaign.
     around
-        Where this process is.
+        Batch environment of this process.
     stop
-        Hears the batch system's warning.
+        Receives the batch system's warning.
     run_request
-        What a successor of this job is started with.
+        Request for a successor of this job.
     notify
-        Told of waits.
+        Receives messages about waits.
     """
     site, paths = request.site, campaign.paths
     sizes = [size for stage in request.context.sizes.values() for size in stage]

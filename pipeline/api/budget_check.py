@@ -1,4 +1,4 @@
-"""A budget that cannot finish is refused before anything is started, with the smallest one that can."""
+"""Refuses a budget that is too small before any start, with the smallest sufficient one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gfm_pipeline.engine.decisions.budgets import Budget
 
 
 def refuse_budget(request: ResolvedRun, state: CampaignState) -> None:
-    """Refuse limits within which the campaign cannot be done, as far as that is known.
+    """Refuse limits that are too small for the campaign, as far as that is known.
 
     Raises
     ------
     ConfigError
-        Naming the limit at its line, and the smallest one that can.
+        With the limit and its line, and the smallest sufficient value.
     """
     found = Budget(request.context, state, request.site, state.last_event, alive=False).cannot_finish()
     if found is None:

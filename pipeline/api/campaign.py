@@ -26,19 +26,19 @@ Notify = Callable[[str], None]
 class Campaign:
     """A campaign: a workflow, a site, and the folder that holds its journal and results.
 
-    `from_yaml` begins with a workflow file, as the commands `plan`, `run` and `submit` do; ``Campaign(folder)`` opens
-    one that was run before, as `resume`, `status` and `report` do. Every error is a `gfm_pipeline.core.errors.GFMError`
-    with a sentence that says the fix.
+    `from_yaml` reads a workflow file, as the commands `plan`, `run` and `submit` do; ``Campaign(folder)`` opens
+    a campaign that ran before, as `resume`, `status` and `report` do. Every error is a
+    `gfm_pipeline.core.errors.GFMError` with a sentence that gives the fix.
 
     Parameters
     ----------
     folder
-        Folder of a campaign that was run before.
+        Folder of a campaign that ran before.
 
     Raises
     ------
     ConfigError
-        When ``folder`` holds no campaign.
+        When ``folder`` contains no campaign.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -55,7 +55,7 @@ class Campaign:
         overlays: Sequence[Path | str] = (),
         folder: Path | str | None = None,
     ) -> Campaign:
-        """Return the campaign of a workflow file, checked; nothing is written.
+        """Check a workflow file and return its campaign; write nothing.
 
         Parameters
         ----------
@@ -64,19 +64,19 @@ class Campaign:
         site
             A site by name, or a site file.
         overrides
-            Settings that win over the file, as ``{"search.candidates": 8}`` or ``["search.candidates=8"]``; those of
+            Settings that override the file, as ``{"search.candidates": 8}`` or ``["search.candidates=8"]``; those of
             the site begin with ``site.``.
         overlays
-            Files with keys of the site that win over it.
+            Files with keys that override those of the site.
         folder
-            The campaign's folder; None: ``campaigns/NAME`` beside the workflow file.
+            The campaign's folder; None: ``campaigns/NAME`` next to the workflow file.
 
         Raises
         ------
         ConfigError
             When the workflow or the site has a fault; the message names file and line.
         """
-        from gfm_pipeline.api.run_request import RunRequest, SiteChoice  # here: it imports the schema of workflows
+        from gfm_pipeline.api.run_request import RunRequest, SiteChoice  # here: a slow import
 
         run_request = RunRequest(
             Path(workflow),
@@ -90,14 +90,14 @@ class Campaign:
 
     @property
     def folder(self) -> Path:
-        """The campaign's folder; it appears with the first run."""
+        """The campaign's folder, which the first run creates."""
         return self._folder
 
     def __repr__(self) -> str:
         return f"Campaign({str(self._folder)!r})"
 
     def plan(self) -> CampaignPlan:
-        """Return what `run` would do, on what, and what it may cost; asks no batch system and writes nothing."""
+        """Return the plan of `run`, with resources and costs; calls no batch system and writes nothing."""
         from gfm_pipeline.api.budget_check import refuse_budget
         from gfm_pipeline.campaign.folder import check_name
         from gfm_pipeline.campaign.state import CampaignState
@@ -111,20 +111,20 @@ class Campaign:
     def run(self, *, quiet: bool = False, notify: Notify = print) -> Campaign:
         """Drive the campaign to its end in this process, and return it. Running again continues.
 
-        Where the site has its drivers in batch jobs and this process is in none, the job is submitted instead.
-        Ctrl-C stops politely: running trainings save a checkpoint first.
+        If the site runs drivers in batch jobs, and this process is outside of a job, the call submits the job instead.
+        Ctrl-C stops in order: running trainings save a checkpoint first.
 
         Parameters
         ----------
         quiet
-            Show no progress (it goes to standard error).
+            Hide progress (on standard error).
         notify
-            Told of waits and of submitted jobs.
+            Receives messages about waits and submitted jobs.
 
         Raises
         ------
         GFMError
-            `Stopped` when it was stopped, `StageFailed` when a stage cannot go on, or what else is in the way.
+            `Stopped` after a stop, `StageFailed` when a stage cannot continue, or another error.
         """
         from gfm_pipeline.api.drive import drive
 
@@ -132,12 +132,12 @@ class Campaign:
         return self
 
     def submit(self, *, notify: Notify = print) -> Campaign:
-        """Submit the campaign as a batch job that drives itself on its own nodes, and return it.
+        """Submit the campaign as a batch job with the driver on its own nodes, and return the campaign.
 
         Raises
         ------
         GFMError
-            When the site has no drivers in jobs, or the batch system refuses or does not answer.
+            When the site does not run drivers in jobs, or the batch system refuses or does not answer.
         """
         from gfm_pipeline.api.allocate import batch_environment
         from gfm_pipeline.api.submission import submit_campaign
@@ -154,7 +154,7 @@ class Campaign:
         return self
 
     def status(self) -> CampaignView:
-        """Return where the campaign stands; reads files only, whether its driver lives or not."""
+        """Return the state of the campaign; reads only files, with or without a running driver."""
         from gfm_pipeline.report.build import build_view
 
         return build_view(existing(self._folder).root)
@@ -209,12 +209,12 @@ class Campaign:
         return pd.DataFrame(rows, columns=columns)
 
     def dataset(self, name: str | None = None) -> Dataset:
-        """Return a published dataset, checked against its manifest; ``name`` may be left out when there is one.
+        """Return a published dataset, checked against its manifest; ``name`` is optional for a single dataset.
 
         Raises
         ------
         DataError
-            When there is none of that name yet.
+            When no published dataset has this name.
         """
         from gfm_pipeline.apps.dataset import Dataset
 
@@ -228,12 +228,12 @@ class Campaign:
         return Dataset.open(published[name])
 
     def ensemble(self) -> Ensemble:
-        """Return the calibrated ensemble, every file checked against its manifest.
+        """Return the calibrated ensemble, with every file checked against its manifest.
 
         Raises
         ------
         IntegrityError
-            When there is none yet, or a file was changed after it was published.
+            When there is no ensemble yet, or a file changed after its publication.
         """
         from gfm_pipeline.apps.calibrate.ensemble import find_ensemble, load_ensemble
 
@@ -246,7 +246,7 @@ class Campaign:
         return GFMCalculator(self.ensemble(), dataset, **options)
 
     def _request(self) -> RunRequest:
-        """Return what is to be run: what it was made from, or what it was last run with."""
+        """Return the request to run: the one of this object, or that of the last run."""
         if self._run_request is not None:
             return self._run_request
         from gfm_pipeline.api.run_request import last_request
@@ -255,7 +255,7 @@ class Campaign:
 
 
 def _settings(overrides: Mapping[str, Any] | Sequence[str]) -> list[str]:
-    """Return overrides as the command line writes them."""
+    """Return overrides in the syntax of the command line."""
     if not isinstance(overrides, Mapping):
         return list(overrides)
     return [f"{key}={value if isinstance(value, str) else canonical_json(value)}" for key, value in overrides.items()]

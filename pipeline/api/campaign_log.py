@@ -33,7 +33,7 @@ class LogLine:
 
 
 class CampaignLog:
-    """Reads a campaign's journal from where it was read last; the events in words.
+    """Reads a campaign's journal from the last position, and describes the events in words.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class CampaignLog:
         self._next = 0
 
     def new_lines(self) -> Iterator[LogLine]:
-        """Yield a line for each event since the last call that people want to know of.
+        """Yield one line per event of interest since the last call.
 
         Raises
         ------
@@ -64,7 +64,7 @@ class CampaignLog:
                 yield LogLine(entry.t, "" if stage is None else stage.stage, text)
 
     def driver_lives(self) -> bool:
-        """Return whether more is to come."""
+        """Return whether more lines may follow."""
         return driver_standing(self.paths, self.state)[0]
 
     def _applied(self, entry: Entry) -> Event:
@@ -72,13 +72,13 @@ class CampaignLog:
             event = from_entry(entry.kind, entry.data)
             self.state.apply(event, entry.t)
         except (ValueError, KeyError, TypeError, AttributeError):
-            load_state(self.paths.journal)  # says what is wrong, with its line
+            load_state(self.paths.journal)  # reports the fault, with its line
             raise
         return event
 
 
 class TaskLog:
-    """Reads what the newest attempt at a task, or one of them, has printed since it was read last.
+    """Reads the new output of a task's newest attempt, or of a given attempt.
 
     Parameters
     ----------
@@ -107,12 +107,12 @@ class TaskLog:
         return self.paths.stage(self.stage.stage, self.stage.key).attempt(self.task.name, number)
 
     def files(self, *, parts: bool) -> list[Path]:
-        """Return progress and logs of the program and its ranks; ``parts``: also the newest ones of long logs."""
+        """Return progress and logs of the program and its ranks; ``parts``: also the newest parts of long logs."""
         logs = [p for p in self.folder.rglob("*.log*") if parts or p.suffix == ".log"]
         return [self.folder / PROGRESS_FILE, *sorted(logs)]
 
     def new_lines(self, *, parts: bool = False) -> Iterator[LogLine]:
-        """Yield the whole lines that were printed since the last call."""
+        """Yield the complete new lines since the last call."""
         for file in [file for file in self.files(parts=parts) if file.is_file()]:
             with open(file, "rb") as stream:
                 stream.seek(self._at.get(file, 0))
@@ -123,15 +123,15 @@ class TaskLog:
                 yield LogLine(None, str(file.relative_to(self.folder)), line)
 
     def refresh(self) -> None:
-        """Look again at how the task stands."""
+        """Read the state of the task again."""
         self.stage, self.task = self._find()
 
     def ended(self) -> bool:
-        """Return whether the attempt prints nothing any more."""
+        """Return whether the attempt has ended, so that no output follows."""
         return self._attempt not in (None, self.task.attempt) or self.task.status is not TaskStatus.RUNNING
 
     def summary(self) -> str:
-        """Return how the attempt went, in a sentence."""
+        """Return a sentence about the attempt's course."""
         number = self._attempt or max(1, self.task.attempt)
         past = next((a for a in self.task.history if a.number == number), None)
         how = str(self.task.status) if past is None else f"{past.outcome}{f': {past.reason}' if past.reason else ''}"
@@ -166,7 +166,7 @@ class TaskLog:
 
 
 def follow(log: CampaignLog | TaskLog) -> Iterator[LogLine]:
-    """Yield lines as they come, until no more are to come."""
+    """Yield lines as they arrive, until the end."""
     while True:
         if isinstance(log, TaskLog):
             log.refresh()

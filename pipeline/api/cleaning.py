@@ -1,8 +1,8 @@
 """Removes files of a campaign's folder that are safe to remove.
 
-Each kind of thing is declared once, with what its removal costs later. Nothing that resuming, reporting or exporting
-the campaign rests on is of any kind: outputs of stages that are done, what unfinished stages go on from, progress and
-logs of the attempts that the report shows, and every folder that a link of the campaign leads to.
+Each kind of files is declared once, with the later cost of its removal. No kind includes files that resuming, reporting
+or exporting the campaign needs: outputs of finished stages, inputs of unfinished stages, progress and logs of the
+attempts in the report, and the targets of the campaign's links.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from gfm_pipeline.core.publish import storage_errors
 from gfm_pipeline.engine.decisions.artefacts import Artefact, Role, artefacts
 from gfm_pipeline.engine.tasks.orphans import attempts_left
 
-TEMPORARY = re.compile(r"\..+\.tmp-[0-9a-f]{8}")  # as `publishing` names what it fills
+TEMPORARY = re.compile(r"\..+\.tmp-[0-9a-f]{8}")  # names of unfinished folders of `publishing`
 
 
 @dataclass(frozen=True)
 class _Look:
-    """A campaign as it was looked at: its artefacts, and what its links lead to."""
+    """A snapshot of a campaign: its artefacts, and the targets of its links."""
 
     paths: CampaignPaths
     state: CampaignState
@@ -37,13 +37,13 @@ class _Look:
     linked: frozenset[Path]
 
     def needed(self) -> frozenset[Path]:
-        """Return the folders that outputs and unfinished stages rest on."""
+        """Return the folders that outputs and unfinished stages need."""
         return frozenset(a.folder.resolve() for a in self.artefacts if a.role in (Role.OUTPUT, Role.NEEDED))
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of what may be removed: its name, what its removal costs later, and the folders that are of it."""
+    """A kind of removable files: its name, the later cost of its removal, and its folders."""
 
     name: str
     costs: str
@@ -52,7 +52,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Removable:
-    """The folders of one kind, and the bytes that removing them frees."""
+    """The folders of one kind, and the bytes that their removal frees."""
 
     kind: str
     costs: str
@@ -105,19 +105,19 @@ KINDS = (
 
 
 def removable(paths: CampaignPaths, only: Iterable[str] = ()) -> tuple[Removable, ...]:
-    """Return what may be removed of a campaign, a record for each kind there is something of.
+    """Return the removable files of a campaign, one record per kind that has any.
 
     Parameters
     ----------
     paths
         The campaign.
     only
-        Names of the kinds to look for; none: all.
+        Names of the kinds; empty: all.
 
     Raises
     ------
     IntegrityError
-        When its journal is damaged: what it needs is not known then.
+        When its journal is damaged: then it is unknown what the campaign needs.
     """
     state = load_state(paths.journal)
     look = _Look(paths, state, tuple(artefacts(paths, state)), _links(paths.root / "stages"))
@@ -133,14 +133,15 @@ def removable(paths: CampaignPaths, only: Iterable[str] = ()) -> tuple[Removable
 
 
 def remove(paths: CampaignPaths, only: Iterable[str] = ()) -> tuple[Removable, ...]:
-    """Remove what may be removed, under the campaign's lock, and return it as it was found there.
+    """Remove the removable files under the campaign's lock, and return their records.
 
-    A folder is renamed first, to a name that says it is unfinished: whenever this ends, what is left is whole or gone.
+    A folder is first renamed to the name of an unfinished one, so after an interruption every folder is complete or
+    gone.
 
     Raises
     ------
     CampaignLocked
-        While a driver holds the campaign, or tasks of it run.
+        While a driver holds the campaign, or its tasks run.
     """
     with CampaignLock(paths.lock):
         if left := attempts_left(paths):
@@ -159,7 +160,7 @@ def remove(paths: CampaignPaths, only: Iterable[str] = ()) -> tuple[Removable, .
 
 
 def _links(stages: Path) -> frozenset[Path]:
-    """Return what symbolic links below ``stages`` lead to."""
+    """Return the targets of symbolic links below ``stages``."""
     found = set()
     for folder, names, files in os.walk(stages):
         found |= {(Path(folder) / n).resolve() for n in [*names, *files] if (Path(folder) / n).is_symlink()}

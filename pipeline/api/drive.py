@@ -40,22 +40,22 @@ def drive(
     within: Within = lambda _: nullcontext(),
     chaos: ChaosPlan | None = None,
 ) -> Path | None:
-    """Drive a campaign to its end, or submit the job that will where the site has its drivers in jobs.
+    """Drive a campaign to its end, or submit a job for that if the site runs drivers in jobs.
 
     Parameters
     ----------
     run_request
-        The workflow, the site, the folder, and what is set over them.
+        The workflow, the site, the folder, and overrides.
     notify
-        Told of waits, and of a job that was submitted.
+        Receives messages about waits, and about a submitted job.
     quiet
-        Whether progress is kept silent until the end.
+        Whether to hide progress until the end.
     warn
-        Told that the first signal was taken; None: ``notify`` is.
+        Receives the message about the first signal; None: ``notify``.
     within
-        Given the campaign's folder, returns a context in which everything happens that writes to it.
+        Returns, for the campaign's folder, a context around all writes to this folder.
     chaos
-        What is done to running tasks on purpose.
+        Deliberate faults of running tasks.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def drive(
     GFMError
         When the campaign cannot be run, a stage fails, or it is stopped.
     """
-    # Checked before anything is written, so that a mistake leaves no folder behind.
+    # Check before any write, so that a mistake leaves no folder behind.
     request = run_request.resolve()
     around = batch_environment(request.site, notify)
     if request.site.driver.mode is DriverMode.RESIDENT and not around.job.number:
@@ -161,7 +161,7 @@ def _campaign(
             outcome = "done"
         except GFMError as error:
             outcome = str(error)
-            # Wall time, preemption: the successor goes on. A person's word, or a full disk: people do.
+            # The successor continues after wall time or preemption; the user after a stop or a full disk.
             goes_on = type(error) is Stopped and not driver.cancelled and stop.number != signal.SIGINT
             cancelled = goes_on and stop.number is not None and is_cancelled(around)
             goes_on = goes_on and not cancelled
@@ -181,7 +181,7 @@ def _campaign(
             raise
         finally:
             progress.close()
-            with suppress(StorageError):  # a full disk has been reported; the journal is whole without this line
+            with suppress(StorageError):  # the full disk has been reported; the journal is complete without this line
                 driver.close()
                 for event in fleet.close(state, goes_on=goes_on):
                     driver.record(event)
@@ -190,8 +190,8 @@ def _campaign(
 
 
 def _summary(root: Path, progress: ProgressPrinter) -> None:
-    """Write the report and say what was made and where."""
-    from gfm_pipeline.report.summary import summary_lines  # here: a campaign that fails draws nothing
+    """Write the report, and print the results and their paths."""
+    from gfm_pipeline.report.summary import summary_lines  # here: a failed campaign draws nothing
     from gfm_pipeline.report.write import write_report
 
     _, _, view = write_report(root)
@@ -200,7 +200,7 @@ def _summary(root: Path, progress: ProgressPrinter) -> None:
 
 
 def _relative(path: Path) -> str:
-    """Return ``path`` relative to the working directory where that is shorter."""
+    """Return ``path`` relative to the working directory if that is shorter."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def existing(campaign: Path) -> CampaignPaths:
-    """Return the paths of a campaign that exists.
+    """Return the paths of an existing campaign.
 
     Raises
     ------
     ConfigError
-        When the folder holds none.
+        When the folder contains no campaign.
     IntegrityError
         When its journal is missing or empty.
     """
@@ -46,7 +46,7 @@ def existing(campaign: Path) -> CampaignPaths:
 
 
 def dataset_folders(place: Path) -> tuple[Path, ...]:
-    """Return the datasets of a campaign's newest ingest, or ``place`` where it is the folder of a dataset; else ()."""
+    """Return the datasets of a campaign's newest ingest, or ``place`` if it is the folder of a dataset; else ()."""
     if (place / DATASET_FILE).is_file():
         return (place.resolve(),)
     paths = CampaignPaths(place.resolve())
@@ -60,8 +60,8 @@ def dataset_folders(place: Path) -> tuple[Path, ...]:
 
 
 def last_site(paths: CampaignPaths) -> SiteModel | None:
-    """Return the site a campaign was last driven on, as it was resolved then; None when that is not known any more."""
-    from gfm_pipeline.sites.schema import SiteModel  # here, so that looking at a campaign does not wait for it
+    """Return the resolved site of a campaign's last run; None if it is unknown."""
+    from gfm_pipeline.sites.schema import SiteModel  # here: viewing a campaign does not need this slow import
 
     try:
         recorded = json.loads(paths.resolved.read_text(encoding="utf-8"))["site"]

@@ -1,4 +1,4 @@
-"""The batch jobs in a campaign's journal, whatever site submitted them, and their states."""
+"""The batch jobs in a campaign's journal, from any site, and their states."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from gfm_pipeline.execution.endings import wait_until_ended
 from gfm_pipeline.sites.registry import load_site
 from gfm_pipeline.sites.scheduler_schema import SchedulerModel
 
-JOBS_QUERIED = 20  # the newest jobs whose energy is asked for when a driver begins
+JOBS_QUERIED = 20  # number of newest jobs whose energy a starting driver queries
 
 Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class OpenJobs:
-    """Jobs that one batch system holds for a campaign, not known to have ended; ``why`` none of them can be asked for.
+    """A campaign's jobs without a known end in one batch system; ``why``: the reason why they cannot be queried.
 
-    ``place`` names batch system and cluster, as the journal has them.
+    ``place`` names batch system and cluster, as in the journal.
     """
 
     place: tuple[str, str]
@@ -42,16 +42,16 @@ class OpenJobs:
     why: str = ""
 
     def described(self) -> str:
-        """Return the jobs for people."""
+        """Return a description of the jobs for users."""
         return ", ".join(f"{record.job or 'not numbered'} ({name})" for name, record in self.records.items())
 
     def where(self) -> str:
-        """Return the batch system for people."""
+        """Return a description of the batch system for users."""
         system, cluster = self.place
         return f"{system} cluster {cluster}" if cluster else system or "a batch system that the journal does not name"
 
     def query(self, notify: Notify) -> dict[str, JobInfo]:
-        """Return where the jobs stand; none of them is unknown.
+        """Return the states of the jobs, none of which is unknown.
 
         Raises
         ------
@@ -64,7 +64,7 @@ class OpenJobs:
 
 
 def open_jobs(paths: CampaignPaths, state: CampaignState, role: JobRole | None = None) -> list[OpenJobs]:
-    """Return the jobs of a campaign that may live, by batch system; those whose driver took its leave do not."""
+    """Return the jobs of a campaign that may still run, by batch system, without jobs whose driver has stopped."""
     by_place: dict[tuple[str, str], dict[str, JobRecord]] = {}
     for name, record in state.open_jobs(role).items():
         if not state.driver_left(record.job):
@@ -75,9 +75,9 @@ def open_jobs(paths: CampaignPaths, state: CampaignState, role: JobRole | None =
 
 
 def _models(paths: CampaignPaths, state: CampaignState) -> Iterator[SchedulerModel]:
-    """Yield the batch systems of the sites that the campaign was driven on, the latest one last."""
+    """Yield the batch systems of the campaign's sites, the latest one last."""
     for driver in state.drivers:
-        with suppress(ConfigError, KeyError, TypeError, AttributeError):  # a site file that is there no more
+        with suppress(ConfigError, KeyError, TypeError, AttributeError):  # a site file that no longer exists
             choice = SiteChoice.from_json(driver.info.resolved.get("site"))
             yield load_site(choice.name, choice.overlays).model.scheduler
     site = last_site(paths)
@@ -86,7 +86,7 @@ def _models(paths: CampaignPaths, state: CampaignState) -> Iterator[SchedulerMod
 
 
 def _queried(place: tuple[str, str], records: dict[str, JobRecord], models: dict[str, SchedulerModel]) -> OpenJobs:
-    """Return jobs with who can be asked for them from here, if anybody can."""
+    """Return jobs with the batch system that can be queried about them here, if any."""
     system, cluster = place
     known = [model for kind, model in models.items() if kind != LOCAL and system in ("", kind)]
     model = known[-1] if known else None
@@ -98,7 +98,7 @@ def _queried(place: tuple[str, str], records: dict[str, JobRecord], models: dict
     seconds = model.missing_job_seconds
     try:
         here = scheduler.cluster() if cluster else ""
-    except SchedulerUnavailable as error:  # its trouble among them
+    except SchedulerUnavailable as error:  # includes `SchedulerTrouble`
         return OpenJobs(place, records, None, seconds, error.message.rstrip("."))
     if here != cluster:
         return OpenJobs(place, records, None, seconds, f"this machine belongs to cluster {here or 'without a name'}")
@@ -107,7 +107,7 @@ def _queried(place: tuple[str, str], records: dict[str, JobRecord], models: dict
 
 @dataclass(frozen=True)
 class ActiveJob:
-    """A job of a campaign that waits or runs, and the batch system that has it."""
+    """A waiting or running job of a campaign, and its batch system."""
 
     name: str
     number: str
@@ -115,14 +115,14 @@ class ActiveJob:
     info: JobInfo
 
     def described(self) -> str:
-        """Return the job for people."""
+        """Return a description of the job for users."""
         return f"Job {self.number} ({self.name}, {self.where})"
 
 
 def still_open(campaign: OpenCampaign, mine: JobIdentity, notify: Notify) -> list[ActiveJob]:
-    """Return the driver jobs of a campaign that live, ``mine`` apart; record the end of those that do not.
+    """Return the living driver jobs of a campaign except ``mine``; record the ends of the others.
 
-    What cannot be asked for from here is said: should it live, the campaign's lock keeps it from driving beside others.
+    Jobs that cannot be queried here give a message: if one lives, the campaign's lock prevents two drivers.
 
     Raises
     ------
@@ -146,19 +146,19 @@ def still_open(campaign: OpenCampaign, mine: JobIdentity, notify: Notify) -> lis
             if info.state.has_ended:
                 record(campaign, JobEnded(name, str(info.state)))
                 continue
-            if not known.job:  # its number was lost with the process that submitted it
+            if not known.job:  # the process that submitted it died with its ID
                 record(campaign, JobSubmitted(name, info.id))
             living.append(ActiveJob(name, info.id, jobs.where(), info))
     return living
 
 
 def refuse_beside_jobs(campaign: OpenCampaign, mine: JobIdentity, notify: Notify) -> None:
-    """Refuse to drive a campaign for which another job waits or runs; jobs of its own chain know each other.
+    """Refuse to drive a campaign if another job waits or runs for it, except jobs of the same chain.
 
     Raises
     ------
     CampaignLocked
-        When such a job lives.
+        When such a job exists.
     """
     chain = campaign.state.open_jobs(JobRole.DRIVER)
     if not chain or (mine.number and (mine.name in chain or any(j.job == mine.number for j in chain.values()))):
@@ -172,13 +172,13 @@ def refuse_beside_jobs(campaign: OpenCampaign, mine: JobIdentity, notify: Notify
 
 
 def record(campaign: OpenCampaign, event: JobIntended | JobSubmitted | JobEnded | JobEnergy) -> None:
-    """Journal what happened to a job, and fold it."""
+    """Journal an event of a job, and fold it into the state."""
     entry = campaign.journal.append(*to_entry(event))
     campaign.state.apply(event, entry.t)
 
 
 def learn_energy(campaign: OpenCampaign, around: BatchEnvironment) -> None:
-    """Journal what the batch system accounted for jobs that are over, where their nodes were not counted otherwise."""
+    """Journal the batch system's energy of ended jobs, if their nodes have no counters."""
     if around.scheduler is None or campaign.state.measured:
         return
     for name, known in list(campaign.state.jobs.items())[-JOBS_QUERIED:]:
@@ -187,21 +187,21 @@ def learn_energy(campaign: OpenCampaign, around: BatchEnvironment) -> None:
             continue
         try:
             joules = around.scheduler.job_energy(known.job)
-        except SchedulerUnavailable:  # or it keeps no accounts: it can be asked the next time
+        except SchedulerUnavailable:  # or it keeps no accounts: query again the next time
             return
         if joules is not None:
             record(campaign, JobEnergy(name, joules, around.scheduler.system))
 
 
 def is_cancelled(around: BatchEnvironment) -> bool:
-    """Return whether a person cancels the job this process runs in; False where the batch system cannot tell."""
+    """Return whether a user cancelled the job of this process; False if the batch system cannot tell."""
     with suppress(SchedulerUnavailable):
         return around.scheduler is not None and around.scheduler.ending() is JobState.CANCELLED
     return False
 
 
 def following(state: CampaignState, mine: JobIdentity) -> str | None:
-    """Return the job that begins after this one, by its number if it has one; None: none does."""
+    """Return the successor of this job, by its ID if it has one; None: no successor."""
     for name, known in state.open_jobs(JobRole.DRIVER).items():
         if mine.number and known.intent.after == mine.number:
             return f"{known.job} ({name})" if known.job else name
@@ -209,12 +209,12 @@ def following(state: CampaignState, mine: JobIdentity) -> str | None:
 
 
 def stop_after_cancelled(campaign: OpenCampaign, around: BatchEnvironment) -> None:
-    """Let a job of a chain end at once when a person cancelled the job it follows: `scancel` means stop.
+    """Let a job of a chain end at once if a user cancelled the previous job: `scancel` means stop.
 
     Raises
     ------
     Stopped
-        When that is so.
+        In this case.
     """
     mine = around.job
     for name, known in campaign.state.open_jobs(JobRole.DRIVER).items():

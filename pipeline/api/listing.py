@@ -1,4 +1,4 @@
-"""Campaigns below a folder: where each stands, how much room it takes, when something last happened."""
+"""Campaigns below a folder: the state, size and newest event of each."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from gfm_pipeline.report.tables.campaign import overall_state
 from gfm_pipeline.report.view import StageStatus
 
 DAMAGED = "damaged"
-DEEPEST = 6  # folders below the one that is searched
+DEEPEST = 6  # depth of the search below the given folder
 
 
 @dataclass(frozen=True)
 class CampaignSummary:
-    """One campaign in few words.
+    """A summary of one campaign.
 
-    ``state`` is running, stopped, done, failed or damaged, ``stage`` the one it is at ('' when all are done), and
-    ``detail`` what that stage says of itself, or what is damaged. Times are Unix times; None where nothing is known.
+    ``state`` is running, stopped, done, failed or damaged; ``stage`` is the current stage ('' when all are done);
+    ``detail`` describes that stage, or the damage. Times are Unix times; None if unknown.
     """
 
     name: str
@@ -53,23 +53,23 @@ def campaigns_below(folder: Path) -> tuple[CampaignSummary, ...]:
 
 
 def bytes_below(folder: Path) -> int:
-    """Return the bytes of all files below ``folder``; links count as what they are, not as what they point to."""
+    """Return the bytes of all files below ``folder``; for links, their own size."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:
-            with suppress(OSError):  # gone meanwhile
+            with suppress(OSError):  # deleted meanwhile
                 total += (Path(place) / name).lstat().st_size
     return total
 
 
 def _places(folder: Path, deeper: int) -> Iterator[Path]:
-    """Yield the folders with a journal; nothing is looked for within a campaign, nor behind a link."""
+    """Yield the folders with a journal; do not search within a campaign, or behind links."""
     if CampaignPaths(folder).journal.is_file():
         yield folder
         return
     if not deeper:
         return
-    with suppress(OSError):  # folders of others
+    with suppress(OSError):  # folders of other users
         for entry in sorted(os.scandir(folder), key=lambda e: e.name):
             if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
                 yield from _places(Path(entry.path), deeper - 1)
@@ -81,7 +81,7 @@ def _summary(paths: CampaignPaths) -> CampaignSummary:
         state = load_state(paths.journal)
         alive, _ = driver_standing(paths, state)
         stages = stage_views(state, alive, Records())
-    except (GFMError, OSError) as error:  # one of them tells of itself; the others are listed all the same
+    except (GFMError, OSError) as error:  # report the damaged one; list the others nevertheless
         return CampaignSummary(paths.root.name, str(paths.root), DAMAGED, "", str(error), size, None, None)
     at = next((stage for stage in stages if stage.status is not StageStatus.DONE), None)
     return CampaignSummary(

@@ -40,19 +40,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SiteChoice:
-    """The site that a user chose, as the journal keeps it for `resume`."""
+    """The user's choice of a site, which the journal keeps for `resume`."""
 
     name: str
     overlays: tuple[Path, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return it with absolute paths, since `resume` may be called from elsewhere."""
+        """Return the choice with absolute paths, since `resume` may run in another folder."""
         name = str(Path(self.name).resolve()) if self.name.endswith((".yaml", ".yml")) else self.name
         return {"name": name, "overlays": [str(path.resolve()) for path in self.overlays]}
 
     @classmethod
     def from_json(cls, recorded: dict[str, Any] | None) -> SiteChoice:
-        """Return what `to_json` gave; the local site for campaigns that recorded none."""
+        """Return the choice from the output of `to_json`; the local site for campaigns without a record."""
         if recorded is None:
             return cls("local")
         return cls(recorded["name"], tuple(Path(path) for path in recorded["overlays"]))
@@ -60,15 +60,15 @@ class SiteChoice:
 
 @dataclass(frozen=True)
 class ResolvedRun:
-    """A workflow on a site, in a folder: checked and resolved, nothing touched yet."""
+    """A checked and resolved workflow on a site, in a folder; without any write so far."""
 
     loaded: LoadedWorkflow
     loaded_site: LoadedSite
     context: Context
     digests: dict[str, str]  # input file -> SHA-256
     resources: Resources
-    gone: tuple[Path, ...] = ()  # source files that are not there any more, and not needed
-    goes_on: bool = False  # whether later stages follow in an allocation of their own
+    gone: tuple[Path, ...] = ()  # missing source files that are no longer needed
+    goes_on: bool = False  # whether later stages follow in their own allocation
 
     @property
     def site(self) -> SiteModel:
@@ -76,7 +76,7 @@ class ResolvedRun:
         return self.loaded_site.model
 
     def input_bytes(self) -> int:
-        """Return the size of all input files that are still there."""
+        """Return the size of all existing input files."""
         return sum(_size(Path(name)) for source in self.context.sources for name in source.files)
 
 
@@ -94,7 +94,7 @@ def resolve(
     kept: Path | None = None,
     until: str | None = None,
 ) -> ResolvedRun:
-    """Check everything that can be checked without running; writes nothing."""
+    """Check all that can be checked without running; write nothing."""
     of_workflow, of_site = split_sets(overrides)
     loaded = load_workflow(workflow, of_workflow, kept)
     loaded_site = load_site(site_name, overlays, of_site)
@@ -132,7 +132,7 @@ def resolve(
 
 
 def _warm_start(loaded: LoadedWorkflow, paths: CampaignPaths) -> tuple[Prior, ...]:
-    """Return the results that a search begins with; once it has begun, those it began with where the file is gone."""
+    """Return the initial results of a search; if the file is gone, those recorded by a search that has begun."""
     name = loaded.model.search.warm_start
     if name is None:
         return ()
@@ -140,13 +140,13 @@ def _warm_start(loaded: LoadedWorkflow, paths: CampaignPaths) -> tuple[Prior, ..
     begun = (recorded_settings(paths.journal, search.NAME) or {}).get("warm_start")
     if begun is not None and not path.exists():
         return tuple((settings, value) for settings, value in begun)
-    from gfm_pipeline.search.warm_start import read_results  # here: most searches begin without
+    from gfm_pipeline.search.warm_start import read_results  # here: most searches do not need it
 
     return read_results(path, loaded.model.search.space.compile()).results
 
 
 def _check_stage_names(loaded: LoadedWorkflow, names: Sequence[str]) -> None:
-    """Refuse settings of a stage that the campaign does not have."""
+    """Refuse settings of a stage that is not in the campaign."""
     for section, stages in (("allocation", loaded.model.allocation.stages), ("budget", loaded.model.budget.stages)):
         for name in stages:
             if name not in names:
@@ -158,7 +158,7 @@ def _check_stage_names(loaded: LoadedWorkflow, names: Sequence[str]) -> None:
 
 
 def _for_next_stage(run: ResolvedRun) -> ResolvedRun:
-    """Return a run in the allocation of the stage that is next, up to the last one that shares it."""
+    """Return a run in the allocation of the next stage, up to the last stage that shares this allocation."""
     model, site, context = run.loaded.model, run.site, run.context
     names = stage_names(context)
     journal = context.paths.journal
@@ -178,7 +178,7 @@ def _for_next_stage(run: ResolvedRun) -> ResolvedRun:
 
 
 def _as_begun(model: WorkflowModel, paths: CampaignPaths) -> WorkflowModel:
-    """Return a workflow with what its campaign began with, where the file is silent and defaults have changed."""
+    """Return a workflow with its campaign's original defaults where the file sets nothing and defaults have changed."""
     begun = recorded_settings(paths.journal, search.NAME)
     if begun is None:
         return model
@@ -187,14 +187,14 @@ def _as_begun(model: WorkflowModel, paths: CampaignPaths) -> WorkflowModel:
     kept["space"] = model.search.space.as_begun(begun.get("space", {}))
     model = model.model_copy(update={"search": model.search.model_copy(update=kept)})
     members, cap = begun.get("members", {}), math.ceil(model.converge.members / 2)
-    halved = math.ceil(members.get("count", 0) / 2)  # the limit that there was without a word
+    halved = math.ceil(members.get("count", 0) / 2)  # the former default limit
     if model.converge.max_per_algorithm is None and members.get("max_per_algorithm") == halved:
         model = model.model_copy(update={"converge": model.converge.model_copy(update={"max_per_algorithm": cap})})
     return model
 
 
 def _need_finished_ingest(context: Context, loaded: LoadedWorkflow, gone: Iterable[str]) -> None:
-    """Refuse to go on without source files that ingest has yet to read, under today's settings and other files."""
+    """Refuse to continue without source files that ingest still has to read under the present settings."""
     if finished_stage(context, load_state(context.paths.journal), INGEST) is None:
         raise loaded.error(
             ("data", "sources"),
@@ -204,7 +204,7 @@ def _need_finished_ingest(context: Context, loaded: LoadedWorkflow, gone: Iterab
 
 
 def listed_settings(gone: Iterable[str | Path]) -> str:
-    """Return a clause that names source files which are gone."""
+    """Return a clause that names missing source files."""
     names = [str(path) for path in gone]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return (
@@ -213,7 +213,7 @@ def listed_settings(gone: Iterable[str | Path]) -> str:
 
 
 def gone_note(request: ResolvedRun) -> str | None:
-    """Return what people are told when sources are gone that nothing needs any more; None: none are."""
+    """Return a message for users about missing sources that are no longer needed; None: there are none."""
     if not request.gone:
         return None
     note = listed_settings(request.gone)
@@ -221,12 +221,12 @@ def gone_note(request: ResolvedRun) -> str | None:
 
 
 def check_names(paths: Iterable[Path]) -> None:
-    """Refuse paths that no record can name: records are UTF-8, and a path may be any bytes.
+    """Refuse paths that records cannot contain: records are UTF-8, but a path may have any bytes.
 
     Raises
     ------
     ConfigError
-        Naming the first of them.
+        With the first such path.
     """
     for path in paths:
         shown = os.fsencode(path).decode(errors="backslashreplace")
@@ -235,7 +235,7 @@ def check_names(paths: Iterable[Path]) -> None:
 
 
 def _refused(found: Impossible, loaded: LoadedWorkflow, site: LoadedSite) -> ConfigError:
-    """Return the error of settings that cannot run, at the key of the file that is at fault."""
+    """Return the error of impossible settings, with the place of the key at fault."""
     keys = tuple(found.key.split("."))
     if keys[0] == "site":
         return site.error(keys[1:], found.message, found.hint)
@@ -246,8 +246,8 @@ def _refused(found: Impossible, loaded: LoadedWorkflow, site: LoadedSite) -> Con
 class RunRequest:
     """A workflow, a site, a campaign folder (None: the default one), and ``--set``.
 
-    ``kept`` is the copy of the workflow that was made when a job was submitted: the job runs it, whatever became of the
-    file since. ``until`` is the last stage that is run; None: all are.
+    ``kept`` is the copy of the workflow from the submission of a job: the job runs this copy, even after changes of the
+    file. ``until`` is the last stage to run; None: all stages run.
     """
 
     workflow: Path
@@ -258,26 +258,26 @@ class RunRequest:
     until: str | None = None
 
     def resolve(self) -> ResolvedRun:
-        """Check it and return what it means; writes nothing.
+        """Check and resolve the request; write nothing.
 
         Raises
         ------
         ConfigError
-            When it cannot be run.
+            When the request cannot run.
         """
         choice = self.choice
         found = resolve(self.workflow, choice.name, self.folder, self.overrides, choice.overlays, self.kept, self.until)
         return _for_next_stage(found) if found.loaded.model.allocation.stages else found
 
     def is_edited(self) -> bool:
-        """Return whether the workflow is another one now than when the job was submitted."""
+        """Return whether the workflow has changed since the submission of the job."""
         try:
             return self.kept is not None and self.workflow.read_bytes() != self.kept.read_bytes()
         except OSError:
             return True
 
     def options(self) -> list[str]:
-        """Return the options that ask for the same site and settings, from wherever."""
+        """Return the options for the same site and settings, valid in any folder."""
         recorded = self.choice.to_json()
         words = ["--site", recorded["name"]]
         for overlay in recorded["overlays"]:
@@ -287,7 +287,7 @@ class RunRequest:
         return words
 
     def command(self, site: SiteModel, root: Path) -> list[str]:
-        """Return the command line that drives the campaign in folder ``root``, from within a job."""
+        """Return the command line that drives the campaign in folder ``root``, for use in a job."""
         workflow = str(self.workflow.resolve())
         words = ["run", workflow, "--campaign", str(root), *self.options()]
         if self.kept is not None:
@@ -298,18 +298,18 @@ class RunRequest:
 
 
 def job_python(site: SiteModel) -> str:
-    """Return the interpreter of a batch job: that of its own environment (staged, or activated), or else this one."""
+    """Return the interpreter of a batch job: that of its own (staged or activated) environment, else this one."""
     own = site.staging.kind is not Staging.NONE or site.profiles[site.profile].activate is not None
     return "python" if own else sys.executable
 
 
 def last_request(paths: CampaignPaths) -> RunRequest:
-    """Return what a campaign was last run with.
+    """Return the request of a campaign's last run.
 
     Raises
     ------
     ConfigError
-        When it has never run.
+        When the campaign has never run.
     """
     state = load_state(paths.journal)
     if not state.drivers:

@@ -1,7 +1,7 @@
-"""Looks at files of structures and chooses how a workflow should read them.
+"""Reads samples of structure files and chooses how a workflow should read them.
 
-Everything is tried on a sample before it is proposed: readers by the names of the files, labels by their keys, units
-and signs by whether energies, forces and positions belong together, groups and splits by keys and names that say so.
+Every choice is tested on a sample first: readers by the names of the files, labels by their keys, units
+and signs by the consistency of energies, forces and positions, groups and splits by keys and names.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from gfm_pipeline.core.errors import DataError, GFMError
 from gfm_pipeline.workflow.draft import Chosen, SourceDraft
 
 LookFn = Callable[[SourceSettings], Preview]
-# Names of keys, in lower case without what is no letter, that say what a record belongs to, the best first.
+# Names of keys for groups, in lower case and only letters, the best first.
 GROUPS = (
     *("trajectory", "trajectoryid", "traj", "trajid", "run", "runid", "group", "parent"),
     *("molecule", "mol", "smiles", "system", "systemname", "materialid"),
 )
 SPLITS = ("split", "subset", "partition", "fold")
-SCAN, SECONDS = 600, 8.0  # records and time of one look
+SCAN, SECONDS = 600, 8.0  # records and time of one preview
 DEFAULTS = ("eV", "Angstrom", "forces")
 MOST_TRIALS = 8  # combinations of units and signs
 
 
 @dataclass(frozen=True)
 class FoundSource:
-    """What was chosen for the files of a source, what was found with it, and the draft of its part of a workflow."""
+    """The chosen settings of a source, the preview with them, and the draft of its part of a workflow."""
 
     settings: SourceSettings
     preview: Preview
@@ -42,12 +42,12 @@ class FoundSource:
 
 
 def spec_of(settings: SourceSettings, max_quarantined: float = 1.0) -> PreviewSpec:
-    """Return the question that a look at a source asks."""
+    """Return the spec of a source's preview."""
     return PreviewSpec(settings, 1, records=0, scan=SCAN, seconds=SECONDS, max_quarantined=max_quarantined)
 
 
 def by_folder(files: Iterable[Path]) -> dict[str, tuple[Path, ...]]:
-    """Return files by the name of the source they make: those of one folder and one suffix are one source."""
+    """Return files by the name of their source: files of one folder and one suffix are one source."""
     together: dict[tuple[Path, str], list[Path]] = {}
     for file in dict.fromkeys(files):
         together.setdefault((file.parent.resolve(), file.suffix.lower()), []).append(file)
@@ -61,7 +61,7 @@ def by_folder(files: Iterable[Path]) -> dict[str, tuple[Path, ...]]:
 
 
 def find_source(name: str, files: Sequence[Path], look: LookFn, folder: Path, reader: str | None = None) -> FoundSource:
-    """Choose how the files of a source are to be read.
+    """Choose how to read the files of a source.
 
     Parameters
     ----------
@@ -72,14 +72,14 @@ def find_source(name: str, files: Sequence[Path], look: LookFn, folder: Path, re
     look
         Previews a source.
     folder
-        Where the workflow will be: its paths are relative to it.
+        Folder of the future workflow, to which its paths are relative.
     reader
-        The reader to use; None: those are tried whose files have such names.
+        The reader to use; None: try the readers for such names of files.
 
     Raises
     ------
     DataError
-        When no reader finds a usable record, with what the last one gave as reason.
+        When no reader finds a usable record, with the reason of the last one.
     """
     splits = tuple(_split_of(file) for file in files)
     partial = any(splits) and not all(splits)
@@ -133,7 +133,7 @@ def _readable(
 
 
 def _candidates(name: str) -> list[str]:
-    """Return the readers of files of this name; those that take any name come last."""
+    """Return the readers for this name of files; readers for any name come last."""
     fitting = [r for r in reader_names() if any(fnmatchcase(name, pattern) for pattern in describe(r).names)]
     return sorted(fitting, key=lambda r: "*" in describe(r).names)
 
@@ -141,7 +141,7 @@ def _candidates(name: str) -> list[str]:
 def _labels(
     settings: SourceSettings, preview: Preview, look: LookFn, chosen: dict[str, Chosen]
 ) -> tuple[SourceSettings, Preview]:
-    """Name the labels that only look like labels, and leave out forces where no record has any."""
+    """Set the keys of labels with unusual names, and disable forces if no record has any."""
     used = {key.use for key in preview.labels.keys}
     named: dict[str, Chosen] = {}
     for setting, what, shape in (("energy_key", "energy", "number"), ("forces_key", "forces", "[N, 3]")):
@@ -166,7 +166,7 @@ def _labels(
 def _units(
     settings: SourceSettings, preview: Preview, look: LookFn, chosen: dict[str, Chosen]
 ) -> tuple[SourceSettings, Preview]:
-    """Choose the units and the sign of forces with which energies, forces and positions belong together."""
+    """Choose the units and the sign of forces with which energies, forces and positions are consistent."""
     if not _doubted(preview) or describe(settings.reader).fixed_units:
         return settings, preview
     for unit, length, sign in list(_systems())[:MOST_TRIALS]:
@@ -200,7 +200,7 @@ def _doubted(preview: Preview) -> bool:
 def _grouping(
     settings: SourceSettings, preview: Preview, look: LookFn, chosen: dict[str, Chosen]
 ) -> tuple[SourceSettings, Preview]:
-    """Take a key that gives splits, then one that names groups, where records are still usable with it."""
+    """Choose a key for splits, then one for groups, if records stay usable with it."""
     for setting, names, why in (
         ("split_key", SPLITS, "the records say their split"),
         ("group_key", GROUPS, "records with the same value never cross splits"),
@@ -222,7 +222,7 @@ def _named(keys: Sequence[KeyFound], names: Sequence[str], records: int) -> KeyF
 def _tried(
     settings: SourceSettings, preview: Preview, look: LookFn, *, strict: bool = True, **changes: object
 ) -> tuple[SourceSettings, Preview, bool]:
-    """Return settings with changes if more records are usable so (not fewer, where not ``strict``), and whether."""
+    """Return the settings, changed if that makes more records usable (without ``strict``: not fewer), and whether."""
     other = replace(settings, **changes)  # type: ignore[arg-type]
     try:
         again = look(other)
@@ -233,7 +233,7 @@ def _tried(
 
 
 def _hints(preview: Preview) -> Iterator[str]:
-    """Yield what should be looked at, a line each."""
+    """Yield one line per fact that the user should check."""
     for key in preview.labels.keys:
         if key.kind == "head or method" and len(key.values) > 1:
             yield f'select: {{"{key.key}": ...}}   # one source for each of: {", ".join(list(key.values)[:6])}'
@@ -246,7 +246,7 @@ def _hints(preview: Preview) -> Iterator[str]:
 
 
 def _placed(files: Sequence[Path], splits: Sequence[Split | None] | None, folder: Path) -> dict[str, Chosen]:
-    """Return the keys that name the files, and those whose names say that they are validation or test."""
+    """Return the keys for the files, and for validation and test files by their names."""
     names = [_relative(file, folder) for file in files]
     of = {s: [n for n, t in zip(names, splits or [None] * len(names), strict=True) if t is s] for s in (*Split, None)}
     rest = of[None] + of[Split.TRAIN]
@@ -263,7 +263,7 @@ def _relative(file: Path, folder: Path) -> str:
 
 
 def _split_of(file: Path) -> Split | None:
-    """Return validation or test where a file's name says so; training files are those of no split."""
+    """Return validation or test if a file's name contains it; files without a split are for training."""
     words = re.split(r"[^A-Za-z]+", file.name.partition(".")[0])
     found = next((split for word in words if (split := split_named(word)) is not None), None)
     return None if found is Split.TRAIN else found

@@ -1,4 +1,4 @@
-"""Signals to the driver: the first stops politely, the second at once."""
+"""Signals to the driver: the first stops it in order, the second at once."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopper:
-    """What signals ask of the driver.
+    """Requests of signals to the driver.
 
     Attributes
     ----------
     requested
         Set by the first signal.
     at_once
-        Called by the second one, before the process ends where it stands, as if it had been killed; that is as
-        safe, since a campaign survives being killed anywhere.
+        Called by the second signal, before the process ends at once, as if it had been killed. This is
+        safe, since a campaign survives a kill at any time.
     warned
         Set by the batch system's warning that the wall time is nearly over.
     number
@@ -37,27 +37,27 @@ class Stopper:
         self.at_once: Callable[[], None] = lambda: None
 
     def handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
-        """Take a signal."""
+        """Handle a signal."""
         if self.requested.is_set():
-            with suppress(Exception):  # whatever state the driver is in, it ends now
+            with suppress(Exception):  # the driver ends now, in any state
                 self.at_once()
             os._exit(128 + number)
         self.requested.set()
         self.number = number
-        with suppress(OSError, RuntimeError):  # nobody reads it, or the signal came amid another word
+        with suppress(OSError, RuntimeError):  # no reader, or the signal interrupted other output
             self._notify("\nStopping: running tasks save a checkpoint first; again to stop at once.")
 
     def warn(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
-        """Take the batch system's warning."""
+        """Handle the batch system's warning."""
         self.warned.set()
 
 
 @contextmanager
 def stopping(warning: str | None, notify: Callable[[str], None]) -> Iterator[Stopper]:
-    """Yield what SIGINT, SIGTERM and SIGHUP act on, and ``warning`` (``USR1``), while in the ``with``.
+    """Yield the object that SIGINT, SIGTERM, SIGHUP and ``warning`` (``USR1``) act on within the ``with`` block.
 
-    A signal that this process was started to ignore stays ignored: SIGHUP under ``nohup``, SIGINT in the background of
-    a script. Outside of the main thread no signal is heard: Python hands them to the main thread alone.
+    Signals that were ignored at the start of this process stay ignored: SIGHUP under ``nohup``, SIGINT in the
+    background of a script. Outside the main thread, there is no effect: Python gives signals only to the main thread.
     """
     stopper = Stopper(notify)
     if threading.current_thread() is not threading.main_thread():

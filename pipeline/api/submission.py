@@ -1,4 +1,4 @@
-"""Submitting a campaign whose driver lives in its batch job."""
+"""Submits a campaign whose driver runs in its batch job."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def submit_campaign(request: ResolvedRun, run_request: RunRequest, around: Batch
     Raises
     ------
     CampaignLocked
-        When a driver is at work.
+        When a driver is running.
     ConfigError
         When the batch system refuses the job.
     SchedulerUnavailable
@@ -55,10 +55,10 @@ def submit_campaign(request: ResolvedRun, run_request: RunRequest, around: Batch
     try:
         _submit(request, run_request, around, notify)
     except SubmissionRefused:
-        if new:  # nothing waits, nothing ran: as before
+        if new:  # no waiting job, no past run: restore the former state
             shutil.rmtree(paths.root, ignore_errors=True)
             with suppress(OSError):
-                paths.root.parent.rmdir()  # where it is empty
+                paths.root.parent.rmdir()  # if it is empty
         raise
 
 
@@ -88,7 +88,7 @@ def _submit(request: ResolvedRun, run_request: RunRequest, around: BatchEnvironm
 
 
 def _keep(run_request: RunRequest, paths: CampaignPaths, job: str) -> Path:
-    """Copy the workflow for a job to run: people edit the file for their next experiment while the job waits."""
+    """Copy the workflow for the job, because users may edit the file while the job waits."""
     kept = job_folder(paths) / f"{job}.workflow.yaml"
     with storage_errors(kept):
         kept.parent.mkdir(exist_ok=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gfm_pipeline.apps.dataset import Dataset
     from gfm_pipeline.apps.runtime.program import Task
 
-WORK_SUFFIX = ".work"  # of the folder beside the result that keeps checkpoints of an unfinished training
+WORK_SUFFIX = ".work"  # of the folder next to the result, with the checkpoints of an unfinished training
 DEFAULTS: dict[str, Any] = {"hidden": 64, "layers": 3, "cutoff": 5.0, "learning_rate": 3e-3, "batch_size": 16}
 
 
@@ -40,27 +40,27 @@ def train_model(
 ) -> TrainResult:
     """Train one model until it has seen ``graphs`` structures, and publish its checkpoint.
 
-    A training that was interrupted goes on when called again with the same ``output``.
+    A call with the same ``output`` continues an interrupted training.
 
     Parameters
     ----------
     datasets
         One or several datasets, or their folders; each is a branch of the model.
     output
-        Folder of the checkpoint, which ``evaluate_model`` takes. One that is published is not made again.
+        Folder of the checkpoint, an input of ``evaluate_model``. A published checkpoint is not made again.
     algorithm
         Message passing algorithm.
     targets
-        What the model learns: names of targets that a dataset has or that are registered, or a name and the weight of
-        its loss of each, or `gfm_pipeline.core.contracts.targets.Target` records; None: energy and forces.
+        Targets of the model: names of targets in a dataset or of registered ones, or a mapping of names to weights
+        of their losses, or `gfm_pipeline.core.contracts.targets.Target` records; None: energy and forces.
     graphs
-        Structures seen in all, repetitions included.
+        Total number of structures in training, including repetitions.
     seed
-        Of weights and order.
+        Seed of weights and order.
     validate_every
         Structures between validations; None: a fifth of ``graphs``.
     threads, device
-        Where torch computes: ``cpu``, ``cuda`` (also GPUs of AMD) or ``xpu``.
+        Threads and device of torch: ``cpu``, ``cuda`` (also GPUs of AMD) or ``xpu``.
     hyperparameters
         Those of ``search.space`` in docs/workflow.md, e.g. ``hidden=64, cutoff=5.0, force_weight=10``, and the
         algorithm's own as ``options={"sharpness": 2.0}``. Those of single targets are ``losses={"forces": "huber"}``,
@@ -123,16 +123,16 @@ def evaluate_model(model: Path | str, dataset: Dataset | Path | str, split: str 
     Parameters
     ----------
     model
-        Folder of a checkpoint: what ``train_model`` published, or one of a campaign.
+        Folder of a checkpoint from ``train_model`` or from a campaign.
     dataset
-        A dataset that the model was trained on, or its folder; its name says which branch predicts.
+        A dataset in the training of the model, or its folder; its name selects the branch of the model.
     split
         ``train``, ``validation`` or ``test``.
 
     Returns
     -------
-    Mean absolute errors in eV per atom and eV/Angstrom, and in the units of other targets (``others``), beside those of
-    a model that learned nothing.
+    Mean absolute errors in eV per atom and eV/Angstrom, and in the units of other targets (``others``), together with
+    those of a model that learned nothing.
 
     Raises
     ------
@@ -176,7 +176,7 @@ def _opened(dataset: Dataset | Path | str) -> Dataset:
 def _targets(
     given: Sequence[str | Target] | Mapping[str, float] | None, datasets: Sequence[Dataset]
 ) -> tuple[Target, ...]:
-    """Return what is learned, in the order of workflows; datasets say what a name is that is not registered."""
+    """Return the targets in the order of workflows; datasets define names that are not registered."""
     if given is None:
         return DEFAULT
     of_data = {name: facts.target for dataset in datasets for name, facts in dataset.statistics.targets.items()}
@@ -189,7 +189,7 @@ def _targets(
 
 @contextmanager
 def _stopped_by_ctrl_c(task: Task) -> Iterator[None]:
-    """Let Ctrl-C ask ``task`` to save and leave; outside of the main thread Python hears no signal."""
+    """Let Ctrl-C ask ``task`` to save and stop; Python handles signals only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
