@@ -21,7 +21,7 @@ from gfm_pipeline.cli.support.answered import Cleaned, Listed
 from gfm_pipeline.cli.support.answers import JSON, print_answer, print_line
 from gfm_pipeline.report.text import moment
 
-PIPED = 160  # characters of a line that does not go to a terminal
+PIPED = 160  # width of lines outside terminals, in characters
 CAMPAIGNS = Path("campaigns")
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -116,7 +116,7 @@ def clean(campaign: Path, only: tuple[str, ...], yes: bool, as_json: bool) -> No
 
 
 def size(count: float) -> str:
-    """Return a number of bytes for people: 12 B, 3.4 MB."""
+    """Return a number of bytes for users: 12 B, 3.4 MB."""
     for unit in _UNITS:
         if count < 999.5 or unit == _UNITS[-1]:
             break

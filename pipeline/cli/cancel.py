@@ -1,4 +1,4 @@
-"""The command that stops a campaign from another terminal, and leaves nothing of it running."""
+"""The command that stops a campaign from another terminal, including all of its processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from gfm_pipeline.core.publish import storage_errors
 from gfm_pipeline.engine.tasks.orphans import attempts_left, end_all, names, wait_gone
 from gfm_pipeline.execution.retry import retrying
 
-AT_ONCE_SECONDS = 15.0  # for a driver that was asked to stop at once
+AT_ONCE_SECONDS = 15.0  # wait for a driver after a request to stop at once
 POLL_SECONDS = 0.2
 
 
@@ -76,12 +76,12 @@ def cancel(campaign: Path, now: bool, timeout: float, as_json: bool) -> None:
 
 
 def _cancel_jobs(paths: CampaignPaths, notify: Callable[[str], None]) -> list[str]:
-    """Cancel every batch job of the campaign that is not known to have ended, and say which there were.
+    """Cancel every batch job of the campaign without a known end, and name the jobs.
 
     Returns
     -------
     list
-        A sentence for each batch system whose jobs cannot be cancelled from here.
+        One sentence per batch system whose jobs cannot be cancelled from here.
     """
     left, cancelled = [], []
     for jobs in open_jobs(paths, load_state(paths.journal)):
@@ -90,11 +90,11 @@ def _cancel_jobs(paths: CampaignPaths, notify: Callable[[str], None]) -> list[st
             left.append(f"Job {jobs.described()} of {jobs.where()} cannot be cancelled from here: {jobs.why}.")
             continue
         before = retrying(partial(scheduler.jobs, list(jobs.records)), notify)
-        for name in jobs.records:  # by name: a job whose number was lost with its driver is found, too
+        for name in jobs.records:  # by name: this also finds a job whose ID was lost with its driver
             retrying(partial(scheduler.cancel_by_name, name), notify)
         after = jobs.query(notify)
         living = [info.id for info in after.values() if not info.state.has_ended]
-        retrying(partial(scheduler.cancel, living), notify)  # whatever the queue hid from the first word
+        retrying(partial(scheduler.cancel, living), notify)  # including jobs that the first cancellation missed
         cancelled += [
             f"{info.id} ({name})"
             for name, info in after.items()
@@ -106,7 +106,7 @@ def _cancel_jobs(paths: CampaignPaths, notify: Callable[[str], None]) -> list[st
 
 
 def _stop_driver(paths: CampaignPaths, now: bool, timeout: float) -> str:
-    """Stop the driver, if there is one, and say what was done."""
+    """Stop the driver, if there is one, and describe the action."""
     found = read_holder(paths.lock)
     if found is None:
         return "No driver holds the campaign."
@@ -134,7 +134,7 @@ def _stop_driver(paths: CampaignPaths, now: bool, timeout: float) -> str:
 
 
 def _stop_here(paths: CampaignPaths, holder: Holder, who: str, now: bool, timeout: float) -> str:
-    """Stop a living driver of this machine, by ever stronger means."""
+    """Stop a running driver on this machine, by increasingly strong means."""
 
     def ended() -> bool:
         held = read_holder(paths.lock)
@@ -149,7 +149,7 @@ def _stop_here(paths: CampaignPaths, holder: Holder, who: str, now: bool, timeou
             return
         except (
             PermissionError
-        ):  # another user's: ask through the folder; never both, or the signal counts as the second
+        ):  # another user's: use the folder; never both, or the signal counts as the second
             paths.cancel.touch()
 
     request_cancel(signal.SIGTERM)

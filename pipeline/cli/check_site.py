@@ -1,4 +1,4 @@
-"""The command that holds a machine against its site file."""
+"""The command that compares a machine with its site file."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _job(loaded: LoadedSite, queue: str | None, nodes: int | None) -> CheckedJob
     Raises
     ------
     ConfigError
-        When the site does not take it, or cannot launch anything.
+        When the site does not accept the job, or cannot launch anything.
     """
     site = loaded.model
     if site.scheduler.system is None:
@@ -139,12 +139,12 @@ def _job(loaded: LoadedSite, queue: str | None, nodes: int | None) -> CheckedJob
         if found.about is About.ACCOUNT:
             raise loaded.error(("scheduler", "account"), found.message, found.hint)
         raise ConfigError(found.message, found.hint)
-    launch_line(site, step_shape(site, found.nodes), [f"node{k}" for k in range(found.nodes)])  # can there be one?
+    launch_line(site, step_shape(site, found.nodes), [f"node{k}" for k in range(found.nodes)])  # may raise
     return found
 
 
 def _checks(site: SiteModel, job: CheckedJob, place: Path, wait_seconds: float) -> Iterator[CheckResult]:
-    """Yield what is found: on this node, by the batch system, and in the job."""
+    """Yield the results of this node, of the batch system, and of the job."""
     yield from check_login_node(site, job)
     scheduler = connected(site.scheduler.kind, os.environ, site.scheduler.command_timeout_seconds)
     if scheduler is None or job.queue is None:
@@ -179,7 +179,7 @@ def _checks(site: SiteModel, job: CheckedJob, place: Path, wait_seconds: float) 
 
 
 def _write(site: SiteModel, job: CheckedJob, place: Path) -> Path:
-    """Write what the job needs, and its script; return the script's path."""
+    """Write the input of the job, and its script; return the script's path."""
     write_record(place / PLAN_FILE, CheckPlan(site.model_dump(mode="json"), job.nodes))
     batch = BatchJob(
         name=place.name,
@@ -229,7 +229,7 @@ def _show(site: SiteModel, job: CheckedJob, found: Sequence[CheckResult], kept: 
 
 @contextmanager
 def _as_interrupts() -> Iterator[None]:
-    """Treat SIGTERM and SIGHUP like Ctrl-C, and Ctrl-C so where the shell ignores it: the job is cancelled."""
+    """Treat SIGTERM and SIGHUP like Ctrl-C, even if the shell ignores Ctrl-C: then the job is cancelled."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -65,7 +65,7 @@ def verify(campaign: Path, quick: bool, as_json: bool) -> None:
 
 
 def _check(artefact: Artefact, quick: bool, campaign: Path) -> tuple[Manifest | None, str, IntegrityError | None]:
-    """Return an artefact's manifest, its state in words, and its fault if it has one."""
+    """Return an artefact's manifest, its state in words, and its fault, if any."""
     try:
         manifest = check(artefact, digests=not quick)
     except IntegrityError as error:
@@ -115,7 +115,7 @@ def why(
 
 
 def _gone(paths: CampaignPaths, state: CampaignState, found: Explanation) -> list[str]:
-    """Return one line for each output of a cached stage that is gone."""
+    """Return one line per missing output of a cached stage."""
     promised = (
         [a for a in artefacts(paths, state) if a.key == found.key and a.role is Role.OUTPUT] if found.cached else []
     )
@@ -123,7 +123,7 @@ def _gone(paths: CampaignPaths, state: CampaignState, found: Explanation) -> lis
 
 
 def _lines(found: Explanation) -> list[str]:
-    """Return an explanation as lines for people."""
+    """Return an explanation as lines for users."""
     verdict = "cached" if found.cached else "to run"
     key = "not known yet" if found.key is None else found.key[:10]
     if found.last_key is not None and found.last_key != found.key:

@@ -1,4 +1,4 @@
-"""The command that prints what a shell needs to complete commands, options and files."""
+"""The command that prints a shell's script for completing commands, options and files."""
 
 from __future__ import annotations
 

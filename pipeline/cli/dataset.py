@@ -26,10 +26,10 @@ from gfm_pipeline.core.contracts.layout import (
 )
 from gfm_pipeline.core.records import from_plain
 
-PIPED = 160  # characters of a line that does not go to a terminal
+PIPED = 160  # width of lines outside terminals, in characters
 PROGRAM = "gfm_pipeline.apps.dataset.inspect"
 DEFAULT = HydragnnExport()
-QUICK, LONG = 300.0, 86_400.0  # seconds: a question, and a pass over all bytes
+QUICK, LONG = 300.0, 86_400.0  # seconds: a short query, and a pass over all bytes
 folder_argument = click.argument("folder", type=click.Path(path_type=Path))
 
 
@@ -95,7 +95,7 @@ def head(folder: Path, count: int, as_json: bool) -> None:
                    ("eV/atom", "right"), ("max force, eV/A", "right"), ("periodic", "left"), ("group", "right"),
                    ("from", "left"))  # fmt: skip
     records = [(split, from_plain(RecordLine, line)) for split, lines in found.items() for line in lines]
-    charged = any(record.charge or record.spin for _, record in records)  # zeros stand for what is not known
+    charged = any(record.charge or record.spin for _, record in records)  # zeros mean unknown
     for name in ("charge", "spin") if charged else ():
         table.add_column(name, justify="right")
     for split, r in records:
@@ -185,7 +185,7 @@ def export(
 
 @contextmanager
 def waiting(what: str, quiet: bool) -> Iterator[None]:
-    """Say on the terminal that something long goes on, and for how long it has."""
+    """Show on the terminal that a long operation is in progress, with its duration so far."""
     console = terminal.console(stderr=True)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:

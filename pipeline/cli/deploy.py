@@ -1,4 +1,4 @@
-"""Commands that put a finished ensemble to use: one file of it, predictions of files, errors on labelled files."""
+"""Commands that use a finished ensemble: export to one file, predictions of files, errors on labelled files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from gfm_pipeline.core.contracts.deploy import (
 )
 from gfm_pipeline.core.contracts.targets import DEFAULT
 
-PIPED = 160  # characters of a line that does not go to a terminal
+PIPED = 160  # width of lines outside terminals, in characters
 F = TypeVar("F", bound=Callable[..., Any])
 _PROGRAMS = "gfm_pipeline.apps.deploy"
 _SHOWN = {target.error_unit: (target.printed_unit, target.shown_factor) for target in DEFAULT}
@@ -35,7 +35,7 @@ FILES = click.argument("files", nargs=-1, required=True, type=click.Path(exists=
 
 
 def _of_files(command: F) -> F:
-    """Add the options that say how files are read and where is computed."""
+    """Add the options for reading files and for the device."""
     options = (
         click.option("--dataset", metavar="NAME", help="Dataset head to use; needed if the model has several."),
         click.option("--reader", default="ase", show_default=True, help="Reader of the files."),

@@ -1,4 +1,4 @@
-"""The command that looks at a source before anything is converted."""
+"""The command that previews a source before its conversion."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from gfm_pipeline.workflow.load import load_workflow
 from gfm_pipeline.workflow.resolve import resolve_source, resolve_sources
 
 BAR = 40
-WIDE = 110  # characters from which on columns have room
-PIPED = 160  # characters of a line that does not go to a terminal
+WIDE = 110  # characters: wider terminals have room for columns
+PIPED = 160  # width of lines outside terminals, in characters
 STARTING = 600.0  # seconds: on a busy login node, imports take long
-TRIED_OUT = 10  # records, below which a source that is named is tried out: that ingest would fail is said only
-PATIENCE = 15.0  # seconds: a record that takes longer is set aside when somebody waits for the answer
+TRIED_OUT = 10  # a named source with fewer records is a trial: a failure of ingest gives only a message
+PATIENCE = 15.0  # seconds: a record that takes longer is quarantined while a user waits
 MARKS = {True: "[green]ok[/]", False: "[red]WARNING[/]", None: "[dim]cannot tell[/]"}
 
 
@@ -74,7 +74,7 @@ def ingest(
     previews = []
     for settings in sources:
         spec = PreviewSpec(settings, loaded.model.seed, records, scan, seconds, limits, *shares)
-        # A program's start, and one record that takes long, come on top of the time to read for.
+        # The start of the program, and one slow record, add to the time for reading.
         preview = query("gfm_pipeline.apps.ingest.preview", spec, Preview, seconds + STARTING)
         previews.append(preview)
         _print(preview, as_json, alone=len(sources) == 1, first=len(previews) == 1)
@@ -89,7 +89,7 @@ def ingest(
 
 
 def _tried_out(preview: Preview, named: str) -> bool:
-    """Return whether a source that was named is only tried out: a few records, some of them usable, make no splits."""
+    """Return whether a named source is only a trial: a few records, some of them usable, are too few for splits."""
     return bool(named) and preview.usable > 0 and preview.read < TRIED_OUT
 
 
@@ -99,14 +99,14 @@ def _print(preview: Preview, as_json: bool, *, alone: bool, first: bool) -> None
         return
     console = terminal.console()
     if not console.is_terminal:
-        console.width = PIPED  # a file has no width to wrap at
+        console.width = PIPED  # a file has no width
     if not first:
         console.print()
     render(preview, console)
 
 
 def render(preview: Preview, console: Console) -> None:
-    """Print a preview for people."""
+    """Print a preview for users."""
     extent = "all of it" if preview.complete else "a sample"
     of_files = f" from {preview.files_read} of {preview.files} files" if preview.files else ""
     total = "" if preview.total is None else f" of {preview.total:,}"
@@ -147,7 +147,7 @@ def render(preview: Preview, console: Console) -> None:
 
 
 def _target(found: TargetPreview, usable: int, console: Console) -> None:
-    """Print what the records have of a target beside energy and forces."""
+    """Print the labels of a target other than energy and forces."""
     target = found.target
     if not found.records:
         console.print(f"\n[bold]{target.name}[/]: no usable record has this target")
@@ -174,7 +174,7 @@ def _records(preview: Preview, console: Console) -> None:
 
 
 def _keys(preview: Preview, console: Console) -> None:
-    """Print what keys the records have, and what each would be used as."""
+    """Print the keys of the records, and the use of each."""
     if not preview.labels.keys:
         return
     console.print("\n[bold]Keys[/] of the records, and what they are used as:")
@@ -189,7 +189,7 @@ def _keys(preview: Preview, console: Console) -> None:
 
 
 def _splits(preview: Preview, console: Console) -> None:
-    """Print the splits that would result, beside what was asked for."""
+    """Print the resulting splits, and the requested ones."""
     if not preview.splits:
         return
     console.print("\n[bold]Splits[/] that would result")
@@ -204,7 +204,7 @@ def _splits(preview: Preview, console: Console) -> None:
 
 
 def _references(preview: Preview, console: Console) -> None:
-    """Print the reference energies, and how many of them the records determine."""
+    """Print the reference energies, and the number that the records determine."""
     found = preview.references
     if found is None:
         return

@@ -72,7 +72,7 @@ def init(
 
 
 def _files_from_terminal() -> Iterator[Path]:
-    """Yield files until nothing is given any more."""
+    """Yield files until the user enters an empty line."""
     while text := click.prompt("Files of structures (path or pattern; empty: no more)", default="", show_default=False):
         matches = _matches(Path(text).expanduser())
         click.echo(f"  {len(matches)} files" if matches else f"  there is no {text}")
@@ -80,14 +80,14 @@ def _files_from_terminal() -> Iterator[Path]:
 
 
 def _matches(pattern: Path) -> list[Path]:
-    """Return the files of a path or pattern; a path that exists is that path, whatever characters it has."""
+    """Return the files of a path or pattern; an existing path is never a pattern, with any characters."""
     if pattern.exists():
         return [pattern]
     return sorted(pattern.parent.glob(pattern.name)) if pattern.parent.is_dir() else []
 
 
 def _existing(files: tuple[Path, ...]) -> list[Path]:
-    """Return the files; raises `ConfigError` where one is not there, or none is given."""
+    """Return the files; raises `ConfigError` if one is missing, or without any files."""
     gone = next((file for file in files if not file.exists()), None)
     if gone is not None or not files:
         what = "No file was given." if gone is None else f"There is no file {gone}."
@@ -106,7 +106,7 @@ def _look(settings: SourceSettings) -> Preview:
 
 
 def _data(found: list[FoundSource]) -> dict[str, Chosen]:
-    """Return the settings beside the sources: more bad records are tolerated only where there are more."""
+    """Return the settings other than sources: the workflow tolerates more bad records only if there are more."""
     chosen = {"validation": Chosen(0.1, "share of the records; whole groups"), "test": Chosen(0.1, "")}
     share, worst = max(((_aside(one.preview), one) for one in found), key=lambda pair: pair[0])
     if share > TOLERATED:
@@ -121,7 +121,7 @@ def _aside(preview: Preview) -> float:
 
 
 def _write(draft: WorkflowDraft, output: Path) -> None:
-    """Write the workflow once it is known to be valid, and ingest not to fail.
+    """Write the workflow after checking that it is valid and that ingest would not fail.
 
     Raises
     ------

@@ -22,8 +22,8 @@ from gfm_pipeline.core.interpreter import protect
 from gfm_pipeline.core.version import __version__
 
 INTERRUPTED = 130  # exit code, by the custom of shells: 128 + SIGINT
-COMPLETE = "_GFM_PIPELINE_COMPLETE"  # set by the script of `completion`, as Click derives it from the name
-THREADS_SECONDS = 2.0  # for what still runs in threads of this process at its end
+COMPLETE = "_GFM_PIPELINE_COMPLETE"  # set by the script of `completion`; Click derives it from the program's name
+THREADS_SECONDS = 2.0  # wait for running threads of this process at its end
 EPILOG = """
 \b
 Exit codes
@@ -54,7 +54,7 @@ First steps
   gfm-pipeline select campaigns/NAME pool.xyz --n 100   what to label next, and why
 """
 
-# A command's module is imported when the command runs. Each sentence is the first one of the command's own help.
+# A command's module is imported when the command runs. Each sentence is the first one of the command's help.
 COMMANDS = {
     "init": Lazy("init", "init", "Look at FILES of structures and write a commented workflow that reads them."),
     "run": Lazy("run", "run", "Run the campaign of WORKFLOW to its end, or continue it."),
@@ -172,8 +172,8 @@ def cli(context: click.Context, verbose: bool) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code.
 
-    Threads of a Parsl whose interchange died wait for it for ever, and Python waits for them: the process would never
-    end, nor give back the nodes it runs on. Whatever is to be kept has been closed by now.
+    Threads of a Parsl with a dead interchange wait for it forever, and Python waits for these threads: the process
+    would never end, nor release its nodes. All lasting files have been closed by now.
     """
     protect(os.environ)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -181,7 +181,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = invoke(arguments)
         _wait_for_threads(code)
-    except KeyboardInterrupt:  # outside of a command
+    except KeyboardInterrupt:  # outside any command
         code = INTERRUPTED
     for stream in (sys.stdout, sys.stderr):
         _flush_or_drop(stream)
@@ -191,7 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _flush_or_drop(stream: TextIO) -> None:
     try:
         stream.flush()
-    except (OSError, ValueError):  # nobody takes it: Python would say so once more, at its very end
+    except (OSError, ValueError):  # no reader: Python would report it again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -202,19 +202,19 @@ def _wait_for_threads(code: int) -> None:
             thread.join(max(0.0, give_up - time.monotonic()))
             if thread.is_alive():
                 for stream in (sys.stdout, sys.stderr):
-                    with suppress(OSError, ValueError):  # closed, or nobody reads it
+                    with suppress(OSError, ValueError):  # closed, or without a reader
                         stream.flush()
                 os._exit(code)
 
 
 def invoke(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    logging.raiseExceptions = False  # a log that cannot be written (full disk) must not print tracebacks
+    logging.raiseExceptions = False  # a log that cannot be written (full disk) must print no tracebacks
     verbose = bool({"-v", "--verbose"} & set((arguments if arguments is not None else sys.argv[1:])[:1]))
     with nullcontext() if COMPLETE in os.environ else edge():  # Click answers shells in bytes
         try:
             return _invoke(arguments)
-        except BrokenPipeError:  # the reader has seen enough
+        except BrokenPipeError:  # the reader has closed the pipe
             return 0
         except (KeyboardInterrupt, click.Abort):
             _notify("Interrupted.")
@@ -223,7 +223,7 @@ def invoke(arguments: list[str] | None = None) -> int:
             with suppress(OSError, GFMError):
                 error.show()
             return ConfigError.exit_code
-        except UnicodeEncodeError as error:  # of bytes in a name that were no text of this locale
+        except UnicodeEncodeError as error:  # bytes in a name that are not valid in this locale
             name = ascii(error.object[max(0, error.start - 20) : error.end + 20])
             _notify(f"Error: A name holds bytes that are not UTF-8: {name}. Rename it, or set LC_ALL=C.UTF-8.")
             return ConfigError.exit_code
@@ -242,19 +242,19 @@ def _invoke(arguments: list[str] | None) -> int:
         code = cli.main(args=arguments, prog_name="gfm-pipeline", standalone_mode=False)
     except click.exceptions.Exit as error:
         code = error.exit_code
-    sys.stdout.flush()  # here, where it is known what to do when nobody takes it
-    return code if isinstance(code, int) else 0  # a command that left early with a code of its own
+    sys.stdout.flush()  # here, where a missing reader is handled
+    return code if isinstance(code, int) else 0  # a command that ended early with its own code
 
 
 def _notify(text: str) -> None:
-    """Print to standard error, where it takes anything."""
+    """Print to standard error, if it can be written."""
     with suppress(OSError, GFMError):
         click.echo(text, err=True)
         sys.stderr.flush()
 
 
 def _refused(error: OSError) -> int:
-    """Show what the operating system refused, and return the exit code."""
+    """Show the operating system's refusal, and return the exit code."""
     from gfm_pipeline.core.publish import storage_errors
 
     try:

@@ -13,7 +13,7 @@ from gfm_pipeline.core.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-campaign_argument = click.argument("campaign", type=click.Path(path_type=Path))  # by its folder
+campaign_argument = click.argument("campaign", type=click.Path(path_type=Path))  # identified by its folder
 workflow_argument = click.argument("workflow", type=click.Path(path_type=Path))
 site_option = click.option(
     "--site", "site", default="local", show_default=True, help="Site by name, or a site file (.yaml)."
@@ -37,7 +37,7 @@ _ALLOCATION = "gfm_pipeline.allocation"
 
 
 def _note_allocation(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    """Keep ``--nodes`` and its like as what they are short for: settings of the workflow."""
+    """Convert ``--nodes`` and similar options to the settings of the workflow that they abbreviate."""
     if value is not None:
         context.meta.setdefault(_ALLOCATION, {})[parameter.name] = f"allocation.{parameter.name}={value}"
 
@@ -67,8 +67,8 @@ queue_option = _allocation_option("queue", str, "Queue of the site; short for --
 
 
 def _for_the_site(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse settings of the workflow where only those of the site are taken."""
-    from gfm_pipeline.sites.registry import split_sets  # here, so that looking at a campaign does not wait for it
+    """Refuse settings of the workflow if only those of the site are accepted."""
+    from gfm_pipeline.sites.registry import split_sets  # here: viewing a campaign does not need this slow import
 
     for text in split_sets(value)[0]:
         raise ConfigError(f"--set {text!r} is not for the site.", "Example: --set site.scheduler.account=abc123")
@@ -100,6 +100,6 @@ until_option = click.option(
 
 
 def workflow_options(function: F) -> F:
-    """Add the workflow argument and the options that say how to run it."""
+    """Add the workflow argument and the options for running it."""
     function = nodes_option(hours_option(queue_option(set_option(function))))
     return workflow_argument(site_option(overlay_option(folder_option(function))))

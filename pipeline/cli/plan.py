@@ -29,7 +29,7 @@ from gfm_pipeline.sites.launch import LaunchStrategy, group_shape, launch_line, 
 from gfm_pipeline.sites.limits import counted
 from gfm_pipeline.sites.task_shape import TaskShape
 
-POOL = "python -P -m gfm_pipeline.apps.runtime.forked_pool ..."  # Parsl completes it when it starts
+POOL = "python -P -m gfm_pipeline.apps.runtime.forked_pool ..."  # Parsl completes this command at its start
 
 
 @click.command()
@@ -94,7 +94,7 @@ def _show(made: CampaignPlan) -> None:
 
 
 def _each(size: TaskSize) -> str:
-    """Return what one task gets, in a few words."""
+    """Return the resources of one task, in a few words."""
     parts = [counted(size.nodes, "node")] if size.nodes else []
     parts.append(counted(size.ranks, "rank"))
     if size.gpus_per_rank:
@@ -129,9 +129,9 @@ def _estimate(what: str, found: Estimate, unit: float, name: str) -> str:
 
 
 def _scripts(request: ResolvedRun, run_request: RunRequest) -> Iterator[tuple[str, str]]:
-    """Yield the batch script and the launch lines of the campaign, by what they are.
+    """Yield descriptions and texts of the campaign's batch script and launch lines.
 
-    Those of a run differ in names only: a job's gets a mark and a number, which no other job ever had.
+    In a run, only names differ: a job's name gets a unique mark and number.
     """
     site, allocation = request.site, request.resources.allocation
     if site.scheduler.system is None:

@@ -100,7 +100,7 @@ def unlock(campaign: Path, force: bool, as_json: bool) -> None:
 def _drive(
     run_request: RunRequest, quiet: bool, as_json: bool, faults: tuple[Fault, ...] = (), chaos: ChaosPlan | None = None
 ) -> None:
-    """Drive a campaign for people at a terminal, which may go away before the campaign ends."""
+    """Drive a campaign for users at a terminal, which may close before the campaign ends."""
     outlive()
 
     def within(root: Path) -> AbstractContextManager[None]:
@@ -114,7 +114,7 @@ def _drive(
 
 
 def _print_status(root: Path) -> None:
-    from gfm_pipeline.report.build import build_view  # here, once the campaign has ended
+    from gfm_pipeline.report.build import build_view  # here: only after the end of the campaign
     from gfm_pipeline.report.status_text import status_json
 
     click.echo(json.dumps(status_json(build_view(root)), indent=1, allow_nan=False))

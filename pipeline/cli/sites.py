@@ -1,4 +1,4 @@
-"""Commands about machines: list them, show one with where every value came from, check it, print the schema."""
+"""Commands about machines: list them, show one with the origin of every value, check it, print the schema."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gfm_pipeline.cli.support.answers import JSON, print_answer
 from gfm_pipeline.core.errors import SiteError
 from gfm_pipeline.sites.registry import LoadedSite, SettingSource, json_schema, known, load_site
 
-# Where comments begin; longer lines push theirs on, up to the second figure, and then get them on a line before.
+# First columns of comments: longer lines move the comment, up to the second figure, then it gets its own line before.
 COLUMN, WIDEST = 56, 110
 PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
 
@@ -81,7 +81,7 @@ def schema() -> None:
 
 
 def _document(site: LoadedSite, at: tuple[str, ...], data: Any) -> dict[str, Any]:
-    """Return what `sites show --json` prints."""
+    """Return the answer of `sites show --json`."""
     origins = {
         ".".join(location): {
             "source": str(origin.source),
@@ -136,7 +136,7 @@ def _mapping(site: LoadedSite, at: tuple[str, ...], data: dict[str, Any], depth:
 
 
 def _entry(site: LoadedSite, at: tuple[str, ...], value: Any, depth: int) -> Iterator[_Line]:
-    """Yield one value; a list that is long goes over several lines."""
+    """Yield the lines of one value; a long list takes several lines."""
     indent, comment = "  " * depth, str(site.origin(*at))
     line = f"{indent}{at[-1]}: {_scalar(value)}"
     if not isinstance(value, list) or len(line) <= COLUMN:
@@ -148,7 +148,7 @@ def _entry(site: LoadedSite, at: tuple[str, ...], value: Any, depth: int) -> Ite
 
 
 def _scalar(value: Any) -> str:
-    """Return a value as YAML (JSON is YAML), plain where a word needs no quotes."""
+    """Return a value as YAML (JSON is YAML), without quotes if a word needs none."""
     if isinstance(value, str) and PLAIN.fullmatch(value) and value.lower() not in ("true", "false", "null"):
         return value
     return json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""The command that submits a campaign whose driver lives in its batch job."""
+"""The command that submits a campaign whose driver runs in its batch job."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gfm_pipeline.cli.support.answers import JSON, print_answer
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.sites.enums import DriverMode
 
-LARGE = 1000.0  # node-hours of one job, from which on people are asked
+LARGE = 1000.0  # node-hours per job: the command asks before larger jobs
 Notify = Callable[[str], None]
 
 

@@ -1,4 +1,4 @@
-"""Numbers on the command line: finite, and no larger than anything can use."""
+"""Numbers on the command line: finite, and within useful limits."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ LARGEST = 10**9
 
 
 class Amount(click.FloatRange):
-    """A number above ``min`` (or from it on, with ``closed``) and up to a billion; neither infinite nor NaN."""
+    """A number above ``min`` (with ``closed``: from ``min`` on) and up to a billion; neither infinite nor NaN."""
 
     def __init__(self, minimum: float = 0.0, *, closed: bool = False) -> None:
         super().__init__(min=minimum, min_open=not closed, max=LARGEST)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number; fails with a sentence when there is none."""
+        """Return the number; fails with a sentence for other text."""
         number = super().convert(value, param, ctx)
-        if not math.isfinite(number):  # NaN is within every range
+        if not math.isfinite(number):  # NaN passes every range
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number

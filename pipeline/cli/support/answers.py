@@ -35,7 +35,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON to stand
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command answers.
+    """The answer of a command.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ FAULT = click.option("--fault", "faults", multiple=True, metavar="NAME[:N[:WHAT]
 
 
 def check_faults(faults: tuple[str, ...], chaos: str | None) -> tuple[tuple[Fault, ...], ChaosPlan | None]:
-    """Return what the options ask for; raises `ConfigError` when that means nothing."""
+    """Return the faults in the options; raises `ConfigError` for invalid values."""
     if faults and chaos is not None:
         raise ConfigError("--fault and --chaos exclude each other.", "Give one of them.")
     return tuple(Fault.parse(text) for text in faults), None if chaos is None else ChaosPlan.parse(chaos)
@@ -33,9 +33,9 @@ def check_faults(faults: tuple[str, ...], chaos: str | None) -> tuple[tuple[Faul
 
 @contextmanager
 def injecting(faults: tuple[Fault, ...], root: Path) -> Iterator[None]:
-    """Arm this process, and through it the wrappers and programs it starts.
+    """Enable faults in this process, and in the wrappers and programs that it starts.
 
-    What was reached and injected is counted in ``.NAME.faults/PID`` beside the campaign's folder.
+    ``.NAME.faults/PID`` next to the campaign's folder counts the reached and injected faults.
     """
     if not faults:
         yield

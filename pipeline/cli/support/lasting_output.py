@@ -1,4 +1,4 @@
-"""Output that may go away without the driver: a pipe nobody reads any more, a closed terminal, a full disk."""
+"""Output whose loss does not end the driver: a pipe without a reader, a closed terminal, a full disk."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from gfm_pipeline.cli.support.terminal import Edge
 
 
 class LastingFile(io.RawIOBase):
-    """Writes to a file descriptor, and passes over what it does not take; the next words are tried again.
+    """Writes to a file descriptor, and drops text that it does not accept; later text is tried again.
 
     Parameters
     ----------
     descriptor
-        Stays open when this object goes.
+        Stays open after the end of this object.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -38,24 +38,24 @@ class LastingFile(io.RawIOBase):
         return os.isatty(self._descriptor)
 
     def write(self, data: Buffer, /) -> int:
-        """Write as much of ``data`` as is taken, and return how many bytes are done with."""
+        """Write as much of ``data`` as the descriptor accepts, and return the number of written or dropped bytes."""
         try:
             return os.write(self._descriptor, data)
-        except OSError:  # nobody reads it, or there is no room: status and journal say the same
+        except OSError:  # no reader, or no room: status and journal have the same facts
             return memoryview(data).nbytes
 
 
 def outlast_output() -> None:
-    """Let this process go on, to the end of it, when nobody takes what it prints.
+    """Let this process continue to its end without a reader of its output.
 
-    For commands that drive a campaign: their work is worth more than their words. Commands that only print keep the
+    For commands that drive a campaign: their work matters more than their output. Commands that only print keep the
     usual streams, so that ``| head`` ends them.
     """
     for name in ("stdout", "stderr"):
         edge = getattr(sys, name)
         stream: TextIO | None = edge.raw if isinstance(edge, Edge) else edge
         if stream is None or stream is not getattr(sys, f"__{name}__"):
-            continue  # closed, or taken over by somebody (a test): not ours to replace
+            continue  # closed, or replaced (by a test): leave it
         with suppress(OSError):
             stream.flush()
         raw = io.BufferedWriter(LastingFile(stream.fileno()))

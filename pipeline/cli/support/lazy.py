@@ -13,9 +13,9 @@ from click.shell_completion import CompletionItem
 
 @dataclass(frozen=True)
 class Lazy:
-    """A command that is not imported yet: its module within this package, its name there, and what it does.
+    """A command that is not imported yet: its module within this package, its name there, and its summary.
 
-    ``summary`` is the first sentence of the command's own help.
+    ``summary`` is the first sentence of the command's help.
     """
 
     module: str
@@ -36,7 +36,7 @@ class LazyGroup(click.Group):
     Parameters
     ----------
     lazy
-        Commands by name; a command that is added in the usual way stands beside them.
+        Commands by name, in addition to commands that are added in the usual way.
     """
 
     def __init__(self, *args: Any, lazy: Mapping[str, Lazy], **settings: Any) -> None:
@@ -54,7 +54,7 @@ class LazyGroup(click.Group):
         return super().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands, each with what it does, without importing any."""
+        """List the commands with their summaries, without importing any."""
         names = [name for name in self.list_commands(ctx) if not self._hidden(name)]
         room = formatter.width - 6 - max(map(len, names), default=0)
         with formatter.section("Commands"):

@@ -1,4 +1,4 @@
-"""Queries of our programs in a separate process: the command line itself imports no numerics."""
+"""Queries of our programs in a separate process, because the command line itself imports no numerics."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ T = TypeVar("T")
 
 
 def query(module: str, spec: Any, kind: type[T], seconds: float | None, *, shows: bool = False) -> T:
-    """Run ``python -m module`` with ``spec`` on standard input and return its answer.
+    """Run ``python -m module`` with ``spec`` on standard input, and return its answer.
 
-    With ``shows``, what it writes on standard error, such as its progress, is seen as it comes.
+    With ``shows``, its standard error, e.g. progress, is shown at once.
 
     Raises
     ------
     GFMError
-        What the program raised.
+        The error of the program.
     DataError
-        When it does not answer in time, or dies.
+        When the program does not answer in time, or dies.
     """
     try:
         done = subprocess.run(

@@ -1,7 +1,7 @@
-r"""The edge towards terminals: all that is printed for people passes here.
+r"""The filter for terminals: all output for users passes here.
 
-Names, groups, errors and file names come from other people's data. Characters that would steer a terminal are written
-as ``\u001b``, which JSON reads back as what it was; what the stream cannot encode is written in the same way.
+Names, groups, errors and file names come from other people's data. Characters that would control a terminal are written
+as ``\u001b``, which JSON decodes; characters that the stream cannot encode are written in the same way.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from gfm_pipeline.core.errors import StorageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Control characters but tab and newline; marks that turn the direction of text; line ends that are none of ours.
+# Control characters except tab and newline; marks that change the direction of text; foreign line ends.
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
 
 
 def visible(text: str) -> str:
-    """Return ``text`` with every character that steers a terminal written as an escape."""
+    """Return ``text`` with an escape for every character that controls a terminal."""
     return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class Edge(io.TextIOBase):
-    """A text stream over another one.
+    """A text stream on top of another one.
 
     Parameters
     ----------
     raw
-        Where the text goes.
+        The stream below.
     name
-        What it is called in messages: ``standard output``.
+        Name in messages: ``standard output``.
     filtered
-        Whether what steers a terminal is made visible; not so for a writer that does it by itself.
+        Whether to escape characters that control a terminal; False for a writer that does this itself.
     """
 
     def __init__(self, raw: TextIO, name: str, *, filtered: bool = True) -> None:
         super().__init__()
         self.raw, self.label, self.filtered = raw, name, filtered
-        self.may_vanish = False  # whether what nobody takes any more is dropped without a word
+        self.may_vanish = False  # whether to drop output without a reader silently
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -51,7 +51,7 @@ class Edge(io.TextIOBase):
         return getattr(self.raw, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
-        """Write text; raises `StorageError` when the stream takes no more."""
+        """Write text; raises `StorageError` when the stream accepts no more."""
         shown = visible(text) if self.filtered else text
         with self._errors():
             try:
@@ -61,7 +61,7 @@ class Edge(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Flush the stream below; raises `StorageError` when it takes no more."""
+        """Flush the stream below; raises `StorageError` when it accepts no more."""
         with self._errors():
             self.raw.flush()
 
@@ -94,7 +94,7 @@ class Edge(io.TextIOBase):
 
 @contextmanager
 def edge() -> Iterator[None]:
-    """Have all that is printed within pass through the edge."""
+    """Filter all output within the ``with`` block."""
     before = sys.stdout, sys.stderr
     for name, label in (("stdout", "standard output"), ("stderr", "standard error")):
         stream = getattr(sys, name)
@@ -107,14 +107,14 @@ def edge() -> Iterator[None]:
 
 
 def outlive() -> None:
-    """Go on when nobody takes what is printed from here on: a campaign does not end because its reader did."""
+    """From now on, continue without a reader of the output: a campaign must not end because its reader did."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, Edge):
             stream.may_vanish = True
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a rich console on standard output, or error: its own colours pass, those of the text it prints do not."""
+    """Return a rich console on standard output or error: it passes its own colours, but escapes those in texts."""
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
 
