@@ -147,9 +147,7 @@ def _stop_here(paths: CampaignPaths, holder: Holder, who: str, now: bool, timeou
             os.kill(holder.pid, number)
         except ProcessLookupError:
             return
-        except (
-            PermissionError
-        ):  # another user's: use the folder; never both, or the signal counts as the second
+        except PermissionError:  # another user's: use the folder; never both, or the signal counts as the second
             paths.cancel.touch()
 
     request_cancel(signal.SIGTERM)
