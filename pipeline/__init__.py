@@ -17,7 +17,7 @@ _HOMES = {"Campaign": "campaign", "evaluate_model": "training", "train_model": "
 
 
 def __getattr__(name: str) -> Any:
-    """Import the Python API when it is asked for: the command line and programs on nodes do without."""
+    """Import the Python API on access: the command line and programs on nodes do not need it."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -13,22 +13,22 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the parent process wants it ignored
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise the parent process set it to be ignored
         signal.signal(signal.SIGINT, _leave)
     _open_streams()
-    from gfm_pipeline.cli.main import main as run  # after the above: importing takes time
+    from gfm_pipeline.cli.main import main as run  # after the above, because the import takes time
 
     run()
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:
-    """End at once: nothing has begun."""
+    """End at once: no work has begun."""
     os.write(2, b"Interrupted.\n")
     os._exit(INTERRUPTED)
 
 
 def _open_streams() -> None:
-    """Open what is closed of standard input, output and error: the next file would else get its number, and output."""
+    """Open closed standard streams on the null device: otherwise the next file would get their number, and output."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)

@@ -67,7 +67,7 @@ def _agree(request: ResolvedRun, notify: Notify, *, yes: bool, may_ask: bool) ->
     Raises
     ------
     ConfigError
-        When it is large, and nobody can be asked or somebody said no.
+        When the job is large, and no terminal is available for the question, or the user declined.
     """
     job, energy = request.resources.allocation, request.site.energy
     hours = job.nodes * (job.hours or 0.0)
