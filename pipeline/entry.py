@@ -13,7 +13,7 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise the parent process set it to be ignored
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the parent process made it ignored
         signal.signal(signal.SIGINT, _leave)
     _open_streams()
     from gfm_pipeline.cli.main import main as run  # after the above, because the import takes time
