@@ -1,8 +1,8 @@
 """Program: join the shards of a source to one dataset (`AssembleSpec` to `AssembleResult`).
 
-The source is read in several passes, one part of a shard at a time: repetitions and groups, references, the window
-of energies, then the shuffle into buckets on disk, which are written out in order. Memory holds a part, a bucket and
-what ADIOS2 keeps of the file it writes, whatever the size of the source.
+The program reads the source in several passes, one part of a shard at a time: repetitions and groups, references, the
+window of energies, then the shuffle into buckets on disk, which it writes out in order. For a source of any size,
+memory holds one part, one bucket and ADIOS2's buffers of the output file.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _counted(
 
 @dataclass(frozen=True)
 class _Scattered:
-    """The shuffled records, and what was seen of all of them: keys to compare sources by (if there are several)."""
+    """The shuffled records, and their statistics; with several sources also keys for the comparison of sources."""
 
     buckets: dict[Split, Buckets]
     keys: Keys
@@ -101,7 +101,7 @@ class _Scattered:
 
 
 def _scatter(source: OpenedSource, plan: AssemblyPlan, scratch: Path, task: Task) -> _Scattered:
-    """Append every kept record to the bucket of its place in the shuffled order."""
+    """Append every kept record to the bucket of its position in the shuffled order."""
     targets = source.spec.source.targets
     found, by_name, names = Keys.none(), named_by_records(source.spec.source), GroupNames(plan)
     buckets = {s: Buckets.sized(scratch, s, plan.graphs[s], plan.atoms[s], targets) for s in SPLITS}
@@ -127,7 +127,7 @@ def _scatter(source: OpenedSource, plan: AssemblyPlan, scratch: Path, task: Task
 
 
 def _compare(spec: AssembleSpec, mine: Keys, folder: Path) -> tuple[str, ...]:
-    """Keep the keys of a source beside others with its dataset, and return what is said of what sources share."""
+    """Store the keys of a source with its dataset if there are other sources; return warnings on shared structures."""
     if not spec.compared:
         return ()
     mine.write(folder)
@@ -154,12 +154,12 @@ def _placing(
 
 
 def help_assemble(task: Task, ranks: MpiCommunicator) -> None:
-    """Do what a rank other than 0 does: its part of writing.
+    """Run the part of a rank other than 0: its share of the writing.
 
     Raises
     ------
     GFMError
-        What another rank failed with, or this one.
+        The error of this or another rank.
     """
     work: DatasetWrite = ranks.receive()
     ranks.allgather(lambda: write_part(work, None, task, ranks))
@@ -171,18 +171,18 @@ def assemble_program(spec: AssembleSpec, task: Task, ranks: MpiCommunicator | No
     Parameters
     ----------
     spec, task
-        What is asked for, and the attempt this is.
+        The request, and the attempt.
     ranks
-        The processes that write together; the others are in `help_assemble`. Default: this one alone.
+        The processes that write together; the others run `help_assemble`. Default: this process alone.
 
     Raises
     ------
     DataError
-        When too many records were set aside, none is left, or three splits cannot be formed.
+        When too many records were set aside, no record is left, or three splits cannot be formed.
     IntegrityError
         When a shard is damaged.
     StopRequested
-        When the program is asked to stop; nothing is left behind.
+        On request to stop; no files are left behind.
     """
     ranks = MpiCommunicator() if ranks is None else ranks
     with ranks.broadcasting_errors():

@@ -2,8 +2,7 @@
 
     mpiexec -n 8 python -m gfm_pipeline.apps.ingest.assemble_mpi spec.json
 
-It is a program of its own, because some MPI libraries end the process they are loaded into when no launcher of theirs
-started it.
+It is a separate program, because some MPI libraries end their process when another launcher started it.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from gfm_pipeline.core.contracts.data import AssembleResult, AssembleSpec
 def main() -> int:
     """Run the program on the communicator of all ranks and return the exit code, the same on every rank that fails.
 
-    A rank that fails while others may wait for it ends the job.
+    If a rank fails while others may wait for it, it ends the job.
     """
     ranks = MpiCommunicator(MPI.COMM_WORLD, collective=together() and MPI.COMM_WORLD.Get_size() > 1)
 

@@ -1,7 +1,7 @@
 """Splits that the user gives, by file or by a key of the records.
 
-The split that a record was given is kept in the two lowest bits of the number of its group: 0 for none, else one more
-than its position among the three splits. Records of one named group that were given to two splits are thus two groups.
+The two lowest bits of a group's number store the given split of its records: 0 for none, else one more than its
+position among the three splits. So records of one named group in two given splits form two groups.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ Ids = NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class GivenSplits:
-    """What was given.
+    """The given splits.
 
     Attributes
     ----------
     named
-        Splits that must have records, since files were given to them.
+        Splits that must have records, since files are assigned to them.
     by_name
-        The groups are named by a key of the records, so that two splits with one name are worth a word.
+        Whether a key of the records names the groups, so that a name in two splits deserves a warning.
     found
-        Splits that usable records were given to.
+        Given splits of usable records.
     """
 
     named: frozenset[Split]
@@ -42,7 +42,7 @@ class GivenSplits:
 
     @classmethod
     def of(cls, source: SourceSettings) -> GivenSplits | None:
-        """Return what a source gives; None where all is dealt."""
+        """Return the given splits of a source; None if all records are dealt."""
         if source.split_key is None and source.file_splits is None and source.split_indices is None:
             return None
         named = frozenset(split for split in source.file_splits or () if split is not None)
@@ -50,13 +50,13 @@ class GivenSplits:
         return cls(named, source.group_key is not None and not source.group_key.startswith("@"))
 
     def found_in(self, ids: Iterable[Ids]) -> GivenSplits:
-        """Return the same with the splits that records of these groups were given to."""
+        """Return a copy with the given splits of the records of these groups."""
         found = {k for some in ids for k in np.unique(given(some[some != np.uint64(LONE_ID)])).tolist()}
         return replace(self, found=frozenset(ORDER[k] for k in found if k >= 0))
 
 
 def stated_split(source: SourceSettings, file_index: int, find: Callable[[str], object]) -> str | None:
-    """Return what a record or its file says of its split, as it is written; None where nothing does."""
+    """Return the split that a record or its file states, as written, or None."""
     if source.split_key is not None:
         value = find(source.split_key)
         return None if value is None else str(value)
@@ -64,7 +64,7 @@ def stated_split(source: SourceSettings, file_index: int, find: Callable[[str], 
 
 
 def unknown_split(source: SourceSettings, name: str | None, group: str | None) -> str | None:
-    """Return why the split of a record is not known; None where it is, or is dealt, or does not matter."""
+    """Return why the split of a record is unknown; None if it is known, dealt, or irrelevant."""
     if source.split_key is None or group == LONE:
         return None
     if name is None:
@@ -75,7 +75,7 @@ def unknown_split(source: SourceSettings, name: str | None, group: str | None) -
 
 
 def with_split(group: int, name: str | None) -> int:
-    """Return the number of a group that holds the split its record was given."""
+    """Return the number of a group with the given split of its records."""
     if group == LONE_ID:
         return group
     split = split_named(name)
@@ -83,14 +83,14 @@ def with_split(group: int, name: str | None) -> int:
 
 
 def given(ids: Ids) -> NDArray[np.int64]:
-    """Return the position among the splits that groups [K] were given to, -1 for those that are to be dealt."""
+    """Return the positions of the given splits of groups [K], -1 for groups to deal."""
     return np.where(ids == np.uint64(LONE_ID), 0, (ids & MASK).astype(np.int64) - 1)
 
 
 def shared_split_sentence(
     ids: Ids, sizes: NDArray[np.int64], which: NDArray[np.uint8], what: GivenSplits
 ) -> tuple[str, ...]:
-    """Say which named groups [K] are in training and elsewhere: ``sizes`` are records, ``which`` their splits."""
+    """Return a sentence on named groups [K] in training and elsewhere: ``sizes`` in records, ``which`` splits."""
     if not what.by_name:
         return ()
     names = ids >> BITS
@@ -105,7 +105,7 @@ def shared_split_sentence(
 
 
 def repeated_split_sentence(n: int, kept: bool) -> tuple[str, ...]:
-    """Say that ``n`` records repeat one of another given split."""
+    """Return the sentence that ``n`` records repeat one of another given split."""
     if not n:
         return ()
     fate = (

@@ -1,4 +1,4 @@
-"""Groups of records, which no split divides: named by metadata, or blocks of consecutive records."""
+"""Groups of records, named by metadata or blocks of consecutive records; no split divides a group."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gfm_pipeline.apps.ingest.checks.lone_atoms import LONE_ID
 from gfm_pipeline.apps.ingest.checks.record_scan import COMPARED_AT_ONCE, Marks, PartRows
 from gfm_pipeline.apps.ingest.checks.shared_structures import structure_keys
 
-MAX_GROUPS = 1_000_000  # more are dealt by a hash of the group, which needs no list of them
+MAX_GROUPS = 1_000_000  # more groups are dealt by a hash, which needs no list of them
 _WORD = 64
 
 Ids = NDArray[np.uint64]
@@ -33,12 +33,12 @@ def _by_structure(group_id: Ids, *structure: NDArray[Any]) -> Ids:
 
 @dataclass(frozen=True)
 class Grouping:
-    """Says which group a record is of: the named one, or a block of ``block`` consecutive records of the source.
+    """Maps records to groups: the named group, or a block of ``block`` consecutive records of the source.
 
     ``files`` [F] are positions in the source times `MEMBERS`, plus member, ascending, and ``starts`` [F] the number of
-    the first record of each. Isolated atoms are a group of their own. With ``given`` the numbers of groups hold the
-    splits that were given (`assembly.given_splits`), and blocks are within these. With ``structures`` each structure is
-    a group, whatever it is called.
+    the first record of each. Isolated atoms form a separate group. With ``given``, the numbers of groups contain the
+    given splits (`assembly.given_splits`), and blocks lie within these splits. With ``structures`` each structure is a
+    group, whatever its name.
     """
 
     files: NDArray[np.int64]
@@ -49,7 +49,7 @@ class Grouping:
 
     @classmethod
     def of_files(cls, offsets: dict[int, int], block: int | None = None, given: bool = False) -> Grouping:
-        """Return the grouping of files whose first records have these numbers."""
+        """Return the grouping of files with these numbers of first records."""
         files = np.array(sorted(offsets), dtype=np.int64)
         return cls(files, np.array([offsets[file] for file in files.tolist()], dtype=np.int64), block, given)
 
@@ -60,7 +60,7 @@ class Grouping:
         member: NDArray[np.int64],
         index: NDArray[np.int64],
     ) -> Ids:
-        """Return the group of each record [G], of its named group and its place."""
+        """Return the group of each record [G] from its named group and its position."""
         if self.block is None:
             return group_id
         blocks = (self.places(file_index, member, index) // self.block).astype(np.uint64)
@@ -71,7 +71,7 @@ class Grouping:
     def places(
         self, file_index: NDArray[np.int64], member: NDArray[np.int64], index: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """Return the number of each record [G] among all that the source has, from 0."""
+        """Return the number of each record [G] among all records of the source, from 0."""
         return self.starts[np.searchsorted(self.files, file_index * MEMBERS + member)] + index
 
     def of(self, part: PartRows) -> Ids:
@@ -82,7 +82,7 @@ class Grouping:
         return self.ids(*part.columns("group_id", *_PLACE))
 
     def of_loaded(self, part: Shard) -> Ids:
-        """Return the group of each record of a part that is in memory."""
+        """Return the group of each record of a loaded part."""
         if self.structures:
             return _by_structure(part.group_id, *(getattr(part, name) for name in _STRUCTURE))
         return self.ids(part.group_id, *(getattr(part, name) for name in _PLACE))
@@ -101,7 +101,7 @@ class Groups:
 
     @classmethod
     def join(cls, parts: Iterable[tuple[Ids, NDArray[np.int64], NDArray[np.uint64]]]) -> Groups:
-        """Return groups of which several parts may hold some."""
+        """Merge groups of several parts, which may share groups."""
         ids, sizes, words = zip(*parts, strict=True)
         together, inverse = np.unique(np.concatenate(ids), return_inverse=True)
         total, elements = np.zeros(len(together), np.int64), np.zeros((len(together), 2), np.uint64)
@@ -115,7 +115,7 @@ class Groups:
         return cls.join([(ids, np.ones(len(ids), np.int64), element_words(numbers, natoms))])
 
     def split_off_lone(self) -> tuple[Groups, Groups]:
-        """Return the groups but that of isolated atoms, and that one."""
+        """Return the groups without that of isolated atoms, and the group of isolated atoms."""
         lone = self.ids == np.uint64(LONE_ID)
         others, alone = (Groups(self.ids[rows], self.sizes[rows], self.elements[rows]) for rows in (~lone, lone))
         return others, alone
@@ -132,14 +132,14 @@ def element_words(numbers: NDArray[np.uint8], natoms: NDArray[np.int64]) -> NDAr
 
 
 def symbols_of(words: NDArray[np.uint64]) -> tuple[str, ...]:
-    """Return the elements that are in two words [2], by atomic number."""
+    """Return the symbols of the elements in two words [2], by atomic number."""
     return tuple(
         chemical_symbols[z] for z in range(1, len(chemical_symbols)) if int(words[z // _WORD]) >> (z % _WORD) & 1
     )
 
 
 def survey_groups(parts: list[PartRows], marks: Marks, grouping: Grouping) -> Groups | None:
-    """Return the groups of the kept records; None when they are too many."""
+    """Return the groups of the kept records; None when there are too many."""
     found = Groups(np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros((0, 2), np.uint64))
     for part in parts:
         mask = marks.kept(part)
@@ -154,7 +154,7 @@ def survey_groups(parts: list[PartRows], marks: Marks, grouping: Grouping) -> Gr
 def count_groups(
     parts: list[PartRows], marks: Marks, grouping: Grouping, split: Callable[[Ids], NDArray[np.uint8]]
 ) -> list[int]:
-    """Return the number of groups in each of the three splits, in as many passes as memory asks for."""
+    """Return the number of groups in each of the three splits, in as many passes as memory requires."""
     passes = max(1, -(-sum(part.n for part in parts) // COMPARED_AT_ONCE))
     totals = np.zeros(3, np.int64)
     for number in range(passes):

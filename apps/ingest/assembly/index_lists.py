@@ -1,4 +1,4 @@
-"""Which split the index lists of a source give a record."""
+"""The split of a record according to the index lists of a source."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNLISTED = "in no index list of the source"
 
 
 def listed_split(lists: tuple[IndexList, ...], member: int, index: int) -> str | None:
-    """Return the split of a record by its number in the file; None where no list has it, or it is of an archive."""
+    """Return the split of a record by its number in the file; None if no list has it, or it is in an archive."""
     if member:
         return None
     for one in lists:
@@ -26,13 +26,13 @@ def listed_split(lists: tuple[IndexList, ...], member: int, index: int) -> str |
 
 
 def leaves_out(lists: tuple[IndexList, ...]) -> bool:
-    """Return whether records of no list are not used: training was given, too."""
+    """Return whether records in no list are unused, which is so if training has a list."""
     return any(one.split is Split.TRAIN for one in lists)
 
 
 @lru_cache(maxsize=8)
 def _numbers(path: str) -> NDArray[np.int64]:
-    """Return the numbers of a list, ascending; the driver has checked them."""
+    """Return the ascending numbers of a list; the driver has checked them."""
     try:
         with open(path, encoding="utf-8") as stream:
             return np.unique(np.array(stream.read().replace(",", " ").split(), dtype=np.int64))

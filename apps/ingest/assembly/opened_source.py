@@ -1,4 +1,4 @@
-"""The shards of a source, opened and checked, and everything that is set aside of them."""
+"""The checked, open shards of a source, and all quarantined records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gfm_pipeline.core.errors import DataError
 
 @dataclass
 class OpenedSource:
-    """The shards of a source, opened, and what was set aside of them so far."""
+    """The open shards of a source, and the records set aside so far."""
 
     spec: AssembleSpec
     folders: list[Path]
@@ -35,21 +35,21 @@ class OpenedSource:
         return sum(index.n_records + index.n_quarantined for index in self.indexes)
 
     def set_aside(self, bad: BadRecord) -> None:
-        """Count a record that was found unusable only now; those over the limit need not be listed."""
+        """Count a record that proved unusable only now; records over the limit need not be listed."""
         self.reasons[reason_name(bad.reason)] += 1
         self.first = self.first or bad
         if len(self.late) <= self.spec.max_quarantined * self.read:
             self.late.append(bad)
 
     def quarantine(self) -> Iterator[BadRecord]:
-        """Yield everything that was set aside, in the order of the source, then what was found late."""
+        """Yield all records set aside, in the order of the source, then those found later."""
         files = {file: number for number, file in enumerate(self.spec.source.files)}
         shards = (read_quarantine(folder) for folder in self.folders)
         yield from heapq.merge(*shards, key=lambda bad: (files.get(bad.file, 0), bad.index))
         yield from sorted(self.late, key=lambda bad: (files.get(bad.file, 0), bad.index))
 
     def check(self) -> None:
-        """Refuse a source of which too much was set aside, or nothing is left."""
+        """Refuse a source with too many quarantined records, or without remaining records."""
         bad, total = sum(self.reasons.values()), self.read
         if bad < total and bad <= self.spec.max_quarantined * total:
             return
@@ -69,7 +69,7 @@ class OpenedSource:
         )
 
     def passed_over(self) -> dict[str, int]:
-        """Return why records were passed over, and how many."""
+        """Return the number of passed-over records by reason."""
         counts: Counter[str] = Counter()
         for index in self.indexes:
             counts.update(index.passed_over)
@@ -80,7 +80,7 @@ class OpenedSource:
         return f"all that it holds was passed over ({over})." if over else "it is empty."
 
     def by_reason(self) -> tuple[SetAside, ...]:
-        """Return why records were set aside, how many, and the first of each kind; most frequent first."""
+        """Return the number and the first of the quarantined records by reason, most frequent first."""
         first: dict[str, BadRecord] = {}
         for bad in self.quarantine():
             first.setdefault(reason_name(bad.reason), bad)
@@ -109,7 +109,7 @@ def open_source(spec: AssembleSpec, task: Task) -> OpenedSource:
     Raises
     ------
     DataError
-        When too much of it was set aside, or nothing is left.
+        When too many records were set aside, or none is left.
     IntegrityError
         When a shard is damaged.
     """

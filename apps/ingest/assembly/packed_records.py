@@ -1,4 +1,4 @@
-"""Checked records as flat arrays: what the parts of a shard hold, each one ``.npz`` without pickles."""
+"""Checked records as flat arrays, the content of the parts of a shard, each one ``.npz`` without pickles."""
 
 from __future__ import annotations
 
@@ -29,11 +29,10 @@ _LABELS = ("graph_labels", "atom_labels")  # attributes that hold an array for e
 class Shard:
     """G records with N atoms, eV and Angstrom, float64.
 
-    ``groups`` are names [G] and ``group_id`` their 64-bit numbers; ``file_index``, ``member`` and ``index`` [G] say
-    where a record comes from (path of the source, member of an archive, position in it); ``fingerprint`` [G] is equal
-    for repetitions (0 where these are kept); ``charge`` and ``spin`` [G] are NaN where they are not known. ``degrees``
-    [N, R] are neighbours within each of `gfm_pipeline.apps.dataset.neighbors.degrees.RADII`: counting them is most of
-    the work of
+    ``groups`` are names [G] and ``group_id`` their 64-bit numbers. ``file_index``, ``member`` and ``index`` [G] are the
+    origin of a record (path of the source, member of an archive, position in it). ``fingerprint`` [G] is equal for
+    repetitions (0 if repetitions are kept). ``charge`` and ``spin`` [G] are NaN when not known. ``degrees`` [N, R] are
+    neighbours within each of `gfm_pipeline.apps.dataset.neighbors.degrees.RADII`: counting them is most of the work of
     ingest, and shards are made beside each other. ``graph_labels`` [G, ...] and ``atom_labels`` [N, ...] are those of
     targets beside energy and forces, NaN where a record has none.
     """
@@ -62,7 +61,7 @@ class Shard:
 
     @classmethod
     def load(cls, path: Path) -> Shard:
-        """Read one part; degrees are counted where a part is from before they were kept."""
+        """Read one part; count degrees if the part is from a version that did not store them."""
         with _part(path) as stored:
             found: dict[str, Any] = {name: stored[name] for name in _COLUMNS if name in stored.files}
             for name in _LABELS:
@@ -76,18 +75,18 @@ class Shard:
         return cls(**found)
 
     def labels_of(self, target: Target) -> NDArray[np.float64]:
-        """Return the labels of a target [G, ...] or [N, ...]; NaN throughout where a part has none."""
+        """Return the labels of a target [G, ...] or [N, ...]; all NaN if the part has none."""
         found = (self.graph_labels if target.level is Level.GRAPH else self.atom_labels).get(target.name)
         rows = len(self) if target.level is Level.GRAPH else len(self.numbers)
         return np.full((rows, *target.shape), np.nan) if found is None else found
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return all arrays as a file has them, by name."""
+        """Return all arrays by their names in a file."""
         labels = {f"{name}.{target}": a for name in _LABELS for target, a in getattr(self, name).items()}
         return {name: getattr(self, name) for name in _COLUMNS} | labels
 
     def mapped(self, change: Callable[[NDArray[Any], bool], NDArray[Any]]) -> Shard:
-        """Return what ``change`` makes of each array; it is told whether a row is an atom."""
+        """Apply ``change`` to each array; its second argument is whether a row is an atom."""
         return Shard(
             **{name: change(getattr(self, name), name in PER_ATOM) for name in _COLUMNS},
             graph_labels={name: change(array, False) for name, array in self.graph_labels.items()},
@@ -104,9 +103,9 @@ def pack(
     splits_given: bool = False,
     targets: Sequence[Target] = (),
 ) -> Shard:
-    """Join checked records (energy and group present); forces and labels of targets that there are not are NaN.
+    """Join checked records (energy and group present); missing forces and labels of targets are NaN.
 
-    Where splits are given, ``group_id`` holds them, and repetitions are looked for whether they are kept or not.
+    With given splits, ``group_id`` contains them, and repetitions are detected even if they are kept.
     """
 
     def number(record: Record) -> int:
@@ -153,7 +152,7 @@ def _labels(records: list[Record], target: Target) -> list[NDArray[np.float64]]:
 
 @contextmanager
 def _part(path: Path) -> Iterator[Any]:
-    """Open the arrays of a part of a shard that `open_shard` has checked."""
+    """Open the arrays of a part of a shard after a check by `open_shard`."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             yield arrays
@@ -181,7 +180,7 @@ def select(shard: Shard, order: NDArray[np.int64]) -> Shard:
 
 
 def concatenate(shards: list[Shard]) -> Shard:
-    """Join shards into one, in the order of the source, however it was dealt."""
+    """Join shards into one, in the order of the source, independent of the number of shards."""
     arrays: dict[str, Any] = {name: np.concatenate([getattr(shard, name) for shard in shards]) for name in _COLUMNS}
     for name in _LABELS:
         of_targets = [getattr(shard, name) for shard in shards]

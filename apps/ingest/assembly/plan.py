@@ -43,20 +43,20 @@ from gfm_pipeline.core.contracts.readers import describe
 
 @dataclass(frozen=True)
 class AssemblyPlan:
-    """What was decided.
+    """The decisions about a source.
 
     Attributes
     ----------
     parts, marks
-        The records, and which are kept.
+        The records, and marks of kept ones.
     grouping, splits
         The group of a record, and the split of a group.
     present
-        Atomic numbers of all that was read.
+        Atomic numbers of all records.
     graphs, atoms, groups
-        Of each split.
+        Numbers per split.
     isolated
-        Element to energy of an isolated atom (eV): given by the user, or found among the records.
+        Maps an element to the energy of its isolated atom (eV), given by the user or found among the records.
     warnings, notes
         Sentences for people.
     """
@@ -75,29 +75,29 @@ class AssemblyPlan:
 
 
 def has_default_groups(source: SourceSettings) -> bool:
-    """Return whether nobody chose the groups: the reader's own are taken, and it does not make the data itself."""
+    """Return whether the groups are the default ones of a reader of files, without a choice by the user."""
     return source.group_key is None and not describe(source.reader).makes_data
 
 
 def named_by_records(source: SourceSettings) -> bool:
-    """Return whether a key of the records names the groups, so that two sources may have groups of one name."""
+    """Return whether a key of the records names the groups, so that two sources may share names of groups."""
     key = getattr(get_reader(source.reader), "default_group", None) if source.group_key is None else source.group_key
     return key is not None and not key.startswith("@")
 
 
 def split_together(source: SourceSettings, across: AcrossSources) -> bool:
-    """Return whether a hash deals the groups; files and blocks are groups of their own source."""
+    """Return whether a hash deals the groups; groups of files and blocks belong to one source only."""
     own = source.group_key is not None and source.group_key.startswith(("@file", "@block"))
     return across is AcrossSources.TOGETHER and not own and GivenSplits.of(source) is None
 
 
 def make_plan(source: OpenedSource, scratch: Path, task: Task) -> AssemblyPlan:
-    """Decide what is set aside, and what the splits are.
+    """Decide which records are set aside, and what the splits are.
 
     Raises
     ------
     DataError
-        When too much is set aside, or three splits cannot be formed.
+        When too many records are set aside, or three splits cannot be formed.
     """
     spec = source.spec
     parts = all_parts(source.folders, source.indexes)
@@ -160,7 +160,7 @@ def _isolated(parts: list[PartRows], marks: Marks) -> dict[str, float]:
 def reference_energies(
     fit: Fit, elements: tuple[str, ...], given: dict[str, float], found: dict[str, float]
 ) -> tuple[dict[str, float], ReferenceEnergies, tuple[str, ...]]:
-    """Return the isolated energies to use, the references, and what is said of isolated atoms that are not used."""
+    """Return the isolated energies to use, the references, and warnings on unused isolated atoms."""
     isolated = {**found, **given}
     references = fit.solve(elements, isolated)
     off = fit.off(references)
@@ -177,7 +177,7 @@ def _survey(
     present: NDArray[np.int64],
     task: Task,
 ) -> tuple[dict[Split, int], dict[Split, int], Fit]:
-    """Count structures and atoms of every split, and collect what references are fitted to: no isolated atoms."""
+    """Count structures and atoms of every split, and collect data for the references, without isolated atoms."""
     fit = Fit(present)
     graphs, atoms = np.zeros(3, np.int64), np.zeros(3, np.int64)
     for (counts, energy), group in zip(

@@ -1,4 +1,4 @@
-"""What splits the records of a preview would make, said before anything is converted."""
+"""Predicts the splits of a source from the records of a preview, before any conversion."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gfm_pipeline.core.errors import DataError
 
 @dataclass(frozen=True)
 class SampleSplits:
-    """The splits that would result (of a whole source), warnings about them, and why there would be none."""
+    """The resulting splits (of a complete source), warnings about them, and the reason if there are none."""
 
     splits: tuple[SplitPreview, ...] = ()
     sentences: tuple[str, ...] = ()
@@ -32,16 +32,17 @@ class SampleSplits:
 
 
 def sample_splits(records: list[Record], spec: PreviewSpec, complete: bool) -> SampleSplits:
-    """Return the splits that usable records would give.
+    """Return the splits that would result from usable records.
 
     Parameters
     ----------
     records
         In eV and Angstrom.
     spec
-        What the preview is asked.
+        Request of the preview.
     complete
-        Whether they are the whole source. Of a sample only too few groups are worth a word, since ingest looks at all.
+        Whether they are the whole source. For a sample, only too few groups give a warning, since ingest reads all
+        records.
     """
     if not records or not (complete or len({record.group for record in records}) < 3):
         return SampleSplits()

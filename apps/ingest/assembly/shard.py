@@ -1,7 +1,7 @@
 """The artefact between reading and assembling: parts of bounded size, each one ``.npz`` of flat arrays, no pickles.
 
-A shard is written and read part by part, so that its size is limited by the disk and not by memory. ``index.json``
-says what the parts hold, for decisions that need no records.
+Programs write and read a shard part by part, so that disk and not memory limits its size. ``index.json`` describes the
+parts, for decisions that need no records.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from gfm_pipeline.core.records import canonical_json, from_plain, read_record, t
 
 INDEX_FILE = "index.json"
 EVIDENCE_FILE = "evidence.npz"
-PART_RECORDS, PART_ATOMS = 8_192, 400_000  # a part is full at either; 400,000 atoms are about 25 MB
-MEMBERS = 1 << 32  # of an archive, at most
+PART_RECORDS, PART_ATOMS = 8_192, 400_000  # a part is full at either limit; 400,000 atoms are about 25 MB
+MEMBERS = 1 << 32  # largest number of members of an archive
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class ShardPart:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What a shard holds.
+    """The contents of a shard.
 
     ``elements`` are atomic numbers; ``last_index`` maps each file (its position in the source, times `MEMBERS`, plus
-    the member of an archive) to the highest number of a good record in it; ``reasons`` and ``oddities`` count what was
-    set aside, and what was kept though it is odd; ``passed_over`` counts what is sound and not for this source;
+    the member of an archive) to the highest number of a good record in it. ``reasons`` and ``oddities`` count records
+    set aside, and odd records that were kept. ``passed_over`` counts valid records that do not belong to this source.
     ``labels`` are the keys of its records.
     """
 
@@ -103,13 +103,13 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close what is open; the index, which makes it a shard, is written by `finish`."""
+        """Close open files; `finish` writes the index, without which there is no shard."""
         if self._quarantine is not None:
             with storage_errors(self.folder / QUARANTINE_FILE):
                 self._quarantine.close()
 
     def add(self, record: Record) -> None:
-        """Take a converted record that was found usable."""
+        """Add a converted, usable record."""
         self._records.append(record)
         self._n_atoms += len(record.numbers)
         file = record.file_index * MEMBERS + record.member
@@ -123,18 +123,18 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
             self._flush()
 
     def set_aside(self, bad: BadRecord) -> None:
-        """Name a record that cannot be used."""
+        """Record an unusable record."""
         self._reasons[reason_name(bad.reason)] += 1
         if self._quarantine is not None:
             with storage_errors(self.folder / QUARANTINE_FILE):
                 self._quarantine.write(canonical_json(to_plain(bad)) + "\n")
 
     def pass_over(self, item: PassedOver) -> None:
-        """Count a record that is not for this source."""
+        """Count a record that does not belong to this source."""
         count_reason(self._passed_over, item.reason)
 
     def inspect(self, record: Record) -> None:
-        """Count the keys of a record as the reader gave it, good or bad."""
+        """Count the keys of a record from the reader, good or bad."""
         self._inventory.add(record)
 
     def _flush(self) -> None:
@@ -150,7 +150,7 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         self._records, self._n_atoms = [], 0
 
     def finish(self) -> tuple[ShardIndex, Evidence]:
-        """Write what is left and the index."""
+        """Write the rest and the index."""
         self._flush()
         index = ShardIndex(
             tuple(self._parts),
@@ -173,13 +173,13 @@ _EVIDENCE = tuple(Evidence.__dataclass_fields__)
 
 
 def write_quarantine(path: Path, bad: Iterable[BadRecord]) -> None:
-    """Write one JSON line per record that was set aside."""
+    """Write one JSON line per quarantined record."""
     with storage_errors(path), open(path, "w", encoding="utf-8") as stream:
         stream.writelines(canonical_json(to_plain(record)) + "\n" for record in bad)
 
 
 def read_quarantine(folder: Path) -> Iterator[BadRecord]:
-    """Yield the records a shard or a dataset set aside."""
+    """Yield the quarantined records of a shard or a dataset."""
     with open(folder / QUARANTINE_FILE, encoding="utf-8") as stream:
         for line in stream:
             yield from_plain(BadRecord, json.loads(line))
@@ -196,7 +196,7 @@ def open_shard(folder: Path) -> tuple[ShardIndex, Evidence]:
     verify(folder, digests=True)
     try:
         with np.load(folder / EVIDENCE_FILE, allow_pickle=False) as arrays:
-            known = [name for name in _EVIDENCE if name in arrays]  # a shard of an earlier version lacks some
+            known = [name for name in _EVIDENCE if name in arrays]  # a shard of an earlier version lacks some fields
             values = {name: arrays[name] if arrays[name].ndim else arrays[name].item() for name in known}
         return read_record(ShardIndex, folder / INDEX_FILE), Evidence(**values)
     except (OSError, KeyError, ValueError, TypeError) as error:

@@ -1,7 +1,7 @@
-"""Shuffling of a dataset that does not fit into memory, in two passes.
+"""Shuffles a dataset that does not fit into memory, in two passes.
 
-Every record has a random 64-bit key. The first pass appends it to the bucket of its key; the second sorts one bucket
-after the other. The order depends on the keys only, not on the number of buckets.
+Every record has a random 64-bit key. The first pass appends each record to the bucket of its key; the second sorts one
+bucket after the other. The order depends on the keys only, not on the number of buckets.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from gfm_pipeline.core.publish import storage_errors
 
 BUCKET_BYTES = 64 << 20
 _GRAPH, _ATOM = 110, 33  # bytes in a bucket
-_INDEX = ("natoms", "energy", "numbers")  # beside the key: what the order, the chunks and the references need
+_INDEX = ("natoms", "energy", "numbers")  # in addition to the key: data for the order, the chunks and the references
 _DATA = ("pos", "forces", "cell", "pbc", "group", "origin", "graph_attr")
-_KINDS = ("index", "data", "labels")  # files of a bucket; the last holds labels of targets beside energy and forces
+_KINDS = ("index", "data", "labels")  # files of a bucket; the last holds labels of targets other than energy and forces
 
 
 @dataclass(frozen=True)
 class CountedColumns:
-    """Structures, and how many neighbours each of their atoms has within some radii [N, R]."""
+    """Structures, and the number of neighbours of each atom within some radii [N, R]."""
 
     columns: Columns
     degrees: NDArray[np.uint16]
@@ -55,7 +55,7 @@ class CountedColumns:
 
 @dataclass(frozen=True)
 class _BucketIndex:
-    """A bucket's records as they were appended, and the order their keys give them."""
+    """A bucket's records in the order of appending, and their order by keys."""
 
     order: NDArray[np.int64]
     natoms: NDArray[np.int64]
@@ -65,7 +65,7 @@ class _BucketIndex:
 
 @dataclass(frozen=True)
 class LabelsOfSome:
-    """Labels of some structures: their atoms [M] and atomic numbers [K], and an array for each target."""
+    """Labels of some structures: their numbers of atoms [M], atomic numbers [K], and an array per target."""
 
     natoms: NDArray[np.int64]
     numbers: NDArray[np.uint8]
@@ -79,9 +79,9 @@ class Buckets:
     Parameters
     ----------
     folder
-        Where the files go; it is the caller's to remove.
+        Folder of the files; the caller removes it.
     split
-        Whose records these are.
+        Split of the records.
     n
         Number of buckets.
     targets
@@ -103,7 +103,7 @@ class Buckets:
         targets: tuple[Target, ...] = (),
         size: int = BUCKET_BYTES,
     ) -> Buckets:
-        """Return buckets of about ``size`` bytes each for so many structures and atoms."""
+        """Return buckets of about ``size`` bytes each for these numbers of structures and atoms."""
         of_graph, of_atom = label_bytes(targets)
         total = n_graphs * (_GRAPH + of_graph) + n_atoms * (_ATOM + of_atom)
         return cls(folder, split, max(1, -(-total // size)), targets)
@@ -140,7 +140,7 @@ class Buckets:
         return _BucketIndex(np.argsort(key, kind="stable"), *rest)
 
     def energies(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.uint8]]]:
-        """Yield atoms of each structure [M], energies (eV) [M] and atomic numbers, a bucket at a time, in order."""
+        """Yield numbers of atoms [M], energies (eV) [M] and atomic numbers of structures in order, bucket by bucket."""
         for bucket in range(self.n):
             found = self._index(bucket)
             if len(found.order):
@@ -149,7 +149,7 @@ class Buckets:
                 yield natoms, found.energy[found.order], found.numbers[flat_ranges(starts[found.order], natoms)]
 
     def labels(self) -> Iterator[LabelsOfSome]:
-        """Yield the labels of targets beside energy and forces, a bucket at a time, in order."""
+        """Yield the labels of targets other than energy and forces in order, bucket by bucket."""
         for bucket in range(self.n):
             found = self._index(bucket)
             if len(found.order):
@@ -162,7 +162,7 @@ class Buckets:
                 yield LabelsOfSome(natoms, found.numbers[atoms], ordered)
 
     def _labels(self, bucket: int) -> dict[str, NDArray[Any]]:
-        """Return the labels of a bucket as they were appended, by target."""
+        """Return the labels of a bucket in the order of appending, by target."""
         pieces = _load(self._file(bucket, "labels"), len(self.targets)) if self.targets else []
         columns = [np.concatenate(column) for column in zip(*pieces, strict=True)]
         return {target.name: column for target, column in zip(self.targets, columns, strict=True)}
@@ -190,9 +190,9 @@ class Buckets:
         Parameters
         ----------
         wanted
-            Numbers of the chunks to yield; default all. Of a bucket without any, only the index is read.
+            Numbers of the chunks to yield; default all. For a bucket without them, only the index is read.
         remove
-            Whether to remove a bucket's files when it was read.
+            Whether to remove a bucket's files after reading.
         """
         left: list[CountedColumns] = []
         number = held = 0
@@ -229,7 +229,7 @@ class Buckets:
 
 
 def by_level(targets: Sequence[Target], labels: Mapping[str, NDArray[np.generic]]) -> dict[str, Any]:
-    """Return labels by target as `Columns.build` takes them: those of structures, and those of atoms."""
+    """Return labels by target for `Columns.build`: those of structures, and those of atoms."""
     return {
         name: {t.name: labels[t.name] for t in targets if t.level is level}
         for name, level in (("graph_labels", Level.GRAPH), ("atom_labels", Level.ATOM))
@@ -237,7 +237,7 @@ def by_level(targets: Sequence[Target], labels: Mapping[str, NDArray[np.generic]
 
 
 def _load(path: Path, n: int) -> list[list[NDArray[Any]]]:
-    """Return what was appended to a file, ``n`` arrays a time."""
+    """Return the arrays appended to a file, ``n`` arrays per call of `add`."""
     if not path.exists():
         return []
     pieces: list[list[NDArray[Any]]] = []
@@ -251,7 +251,7 @@ def _load(path: Path, n: int) -> list[list[NDArray[Any]]]:
 def plan_files(
     name: str, chunk_atoms: dict[Split, tuple[NDArray[np.int64], int]], n_files: int
 ) -> list[tuple[str, dict[Split, LabelExtent]]]:
-    """Divide the chunks of every split evenly over the files; a file without chunks of a split has no such label."""
+    """Divide the chunks of every split evenly over the files; a file without chunks of a split lacks its label."""
     files: list[tuple[str, dict[Split, LabelExtent]]] = []
     for number in range(n_files):
         labels: dict[Split, LabelExtent] = {}

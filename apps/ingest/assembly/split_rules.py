@@ -1,8 +1,8 @@
-"""Choice of the groups that a source is split by, tests of the splits, and warnings about them.
+"""Chooses the groups for the splits of a source, tests the splits, and warns about them.
 
-Named groups are kept wherever three splits can be made of them. Training has every element if the groups allow it. Too
-few groups, and groups that the user did not choose and that miss the fractions or the elements, give way to blocks of
-consecutive records of the source, which the report and the preview name.
+Named groups are kept whenever they can form three splits. Training has every element if the groups allow it. Blocks of
+consecutive records replace too few groups, and default groups that miss the fractions or the elements. The report and
+the preview mention this.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from gfm_pipeline.apps.ingest.assembly.splits import SPLITS, GroupSplits, check_
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.errors import DataError
 
-BLOCKS = 20  # at least, in place of groups
-EACH = 2  # blocks in the smaller of validation and test, at least
-OFF = 2.0  # times more or less records than asked for, which is said
-FEW = 10  # groups, below which each one is a large part of what its split can tell
+BLOCKS = 20  # smallest number of blocks that replace groups
+EACH = 2  # smallest number of blocks in the smaller of validation and test
+OFF = 2.0  # factor between actual and requested records that gives a warning
+FEW = 10  # groups; with fewer, each group is a large part of its split
 _NAMES = {Split.TRAIN: "training", Split.VALIDATION: "validation", Split.TEST: "test"}
 _CHOOSE = (
     "Set group_key to what names a trajectory or family, to @block:N where neighbouring records belong together, or to "
@@ -40,13 +40,13 @@ class SplitRequest:
     validation, test
         Shares of the records.
     seed, name
-        Of the source; the name is for messages.
+        Seed and name of the source; the name is for messages.
     default
-        Nobody chose what the groups are: they are the reader's own.
+        Whether the groups are the reader's own, without a choice by the user.
     given
-        Splits that were given; None: none were.
+        Given splits, or None.
     together
-        A hash of the group deals, so that a group which several sources have is in one split in all of them.
+        Whether a hash of the group deals, so that a group of several sources is in the same split in all of them.
     """
 
     validation: float
@@ -64,7 +64,7 @@ class SplitRequest:
 
 @dataclass(frozen=True)
 class SplitChoice:
-    """The split of every group, the block that replaces named groups (None: they are kept), and what is to be said."""
+    """The split of every group, the block that replaces named groups (None: they are kept), and warnings."""
 
     splits: GroupSplits
     block: int | None
@@ -77,18 +77,18 @@ class _SplitAttempt:
 
     groups: Groups
     which: NDArray[np.uint8]
-    moved: tuple[str, ...]  # elements for whose sake groups were moved to training
+    moved: tuple[str, ...]  # elements that caused moves of groups to training
 
     def records(self) -> NDArray[np.int64]:
         """Return the records of the three splits [3]."""
         return np.bincount(self.which, weights=self.groups.sizes, minlength=3).astype(np.int64)
 
     def missing(self, extra: NDArray[np.uint64]) -> tuple[str, ...]:
-        """Return the elements that training, with ``extra`` [2], has none of."""
+        """Return the elements that training, with ``extra`` [2], lacks."""
         return symbols_of(_any(self.groups.elements) & ~(_any(self.groups.elements[self.which == 0]) | extra))
 
     def off(self, shares: NDArray[np.float64]) -> float:
-        """Return how many times more or less records validation or test has than asked for, one record forgiven."""
+        """Return the factor between actual and requested records of validation or test, tolerating one record."""
         got, expected = self.records()[1:].astype(float), shares[1:] * self.groups.sizes.sum()
         near = np.clip(expected, got - 1.0, got + 1.0)
         return float(np.exp(np.abs(np.log(np.maximum(near, 1e-9) / expected))).max())
@@ -104,11 +104,11 @@ def choose_splits(named: Groups | None, regroup: Callable[[int], Groups | None],
     Parameters
     ----------
     named
-        The groups of the records as they are named; None: too many to list, which a hash deals.
+        The named groups of the records; None: too many to list, so a hash deals them.
     regroup
-        Returns blocks of so many consecutive records instead.
+        Returns groups that are blocks of a number of consecutive records.
     request
-        What is asked for.
+        The requested splits.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def choose_splits(named: Groups | None, regroup: Callable[[int], Groups | None],
 
 
 def _split_together(named: Groups | None, request: SplitRequest) -> SplitChoice:
-    """Deal groups by a hash of their names or structures and the seed, which is the same in every source."""
+    """Deal groups by a hash of their names or structures and the seed, equal in every source."""
     hashed = GroupSplits(None, None, request.validation, request.test, request.seed)
     if named is None:
         return SplitChoice(hashed, None, ())
@@ -169,14 +169,14 @@ def _split_together(named: Groups | None, request: SplitRequest) -> SplitChoice:
 def _keep_given(
     named: Groups | None, regroup: Callable[[int], Groups | None], request: SplitRequest, what: GivenSplits
 ) -> SplitChoice:
-    """Keep the splits that were given; validation or test that nothing was given to is dealt out of the rest."""
+    """Keep the given splits; deal validation or test out of the rest if it is not given."""
     absent = {s: share for s, share in zip(SPLITS, request.shares(), strict=True) if s not in what.found}
     for split in what.named & set(absent):
         raise DataError(
             f"Source {request.name} has no usable record of those given to {_NAMES[split]}.",
             "Correct their file, or leave it out of splits: a share of the others is then dealt to it.",
         )
-    if named is None:  # too many to list: a hash deals
+    if named is None:  # too many to list: a hash deals them
         shares = absent.get(Split.VALIDATION, 0.0), absent.get(Split.TEST, 0.0)
         return SplitChoice(GroupSplits(None, None, *shares, request.seed, given=True), None, ())
     groups, lone = named.split_off_lone()
@@ -228,7 +228,7 @@ def _splits(dealt: _SplitAttempt, lone: Groups, request: SplitRequest) -> GroupS
 
 
 def _split(groups: Groups, request: SplitRequest, extra: NDArray[np.uint64]) -> _SplitAttempt:
-    """Deal groups to splits; those that alone have an element go to training, the smallest first."""
+    """Deal groups to splits; the only groups with an element go to training, the smallest first."""
 
     def dealt(pinned: frozenset[int]) -> NDArray[np.uint8]:
         return split_groups(groups.sizes, request.validation, request.test, request.seed, request.name, pinned)
@@ -257,7 +257,7 @@ def _sizes(dealt: _SplitAttempt, request: SplitRequest) -> str:
 def _why_not(
     groups: Groups, dealt: _SplitAttempt | None, request: SplitRequest, extra: NDArray[np.uint64]
 ) -> str | None:
-    """Return why blocks should replace the groups; None where they should not."""
+    """Return why blocks should replace the groups, or None."""
     if dealt is None:
         many = "All records are of one group" if len(groups) == 1 else f"The records are of {len(groups)} groups"
         return f"{many}, and training, validation and test need one each"
@@ -271,7 +271,7 @@ def _why_not(
 
 
 def _better(instead: _SplitAttempt, dealt: _SplitAttempt, request: SplitRequest, extra: NDArray[np.uint64]) -> bool:
-    """Return whether blocks miss fewer elements than groups, or are nearer to the fractions and miss no more."""
+    """Return whether blocks miss fewer elements than groups, or miss no more and are nearer to the fractions."""
     new, old = (len(some.missing(extra)) for some in (instead, dealt))
     shares = request.shares()
     return new < old or (new == old and instead.off(shares) < dealt.off(shares) - 1e-9)

@@ -26,11 +26,10 @@ def split_groups(
     name: str,
     pinned: frozenset[int] = frozenset(),
 ) -> NDArray[np.uint8]:
-    """Assign whole groups to splits, as near to the fractions as whole groups allow.
+    """Assign whole groups to splits, as near to the fractions as possible.
 
-    Groups are shuffled and poured into validation, then test, wherever they still fit; then one more group is
-    moved where that brings a split nearer to its fraction, and an empty split gets the smallest group that another
-    split can spare.
+    Shuffled groups fill validation, then test, as long as they fit. Then one more group is moved if this brings a split
+    nearer to its fraction, and an empty split gets the smallest spare group of another split.
 
     Parameters
     ----------
@@ -41,7 +40,7 @@ def split_groups(
     seed
         The same seed gives the same splits.
     name
-        Of the source, for messages.
+        Name of the source, for messages.
     pinned
         Positions of groups that stay in training.
 
@@ -70,9 +69,9 @@ def split_groups(
 
 
 def split_rest(sizes: NDArray[np.int64], target: dict[Split, float], seed: int) -> NDArray[np.uint8]:
-    """Assign whole groups to the splits of ``target``, which want so many records each, and to training.
+    """Assign whole groups to training and to the splits of ``target``, which gives their numbers of records.
 
-    As `split_groups`, for splits of which some were given.
+    As `split_groups`, if some splits are given.
 
     Returns
     -------
@@ -102,10 +101,10 @@ def check_fractions(validation: float, test: float, name: str) -> None:
 class GroupSplits:
     """The split of every group of a source, by the group's 64-bit number; isolated atoms are in training.
 
-    Where the groups are few enough to be listed they are known and poured (`split_groups`). Beyond, ``known`` is None
-    and a hash of the group and the seed decides: so many groups hit the fractions by themselves, and no memory grows
-    with their number. With ``given`` the numbers of groups hold the splits that were given, and the fractions are of
-    what is to be dealt.
+    If the groups are few enough to list, `split_groups` assigns them. Otherwise ``known`` is None and a hash of the
+    group and the seed decides: so many groups meet the fractions statistically, and memory does not grow with their
+    number. With ``given``, the numbers of groups contain the given splits, and the fractions refer to the records to
+    deal.
     """
 
     known: NDArray[np.uint64] | None  # ascending
@@ -127,7 +126,7 @@ class GroupSplits:
         return np.where(group_id == np.uint64(LONE_ID), 0, split).astype(np.uint8)
 
     def number(self, group_id: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Return the number a dataset stores for each record's group [G]."""
+        """Return the number of each record's group in the dataset [G]."""
         if self.known is not None:
             return np.searchsorted(self.known, group_id).astype(np.int64)
         return (group_id >> np.uint64(1)).astype(np.int64)

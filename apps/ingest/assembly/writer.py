@@ -1,9 +1,9 @@
-"""The second half of joining: the shuffled records become BP files and indexes, by one process or several.
+"""The second half of assembly: one or several processes write the shuffled records to BP files and indexes.
 
-Every file is written by one rank, in order, so it has the same bytes whatever the number of ranks. Where ADIOS2 is
-built with MPI, ranks write each file together instead. Indexes are written by all ranks, a stretch of chunks each, and
-so are edges if asked, which is most of the work then. What depends on the order of records, the digest of the content
-and the sums of energies, is taken by rank 0, which reads all of them.
+One rank writes each file, in order, so the bytes do not depend on the number of ranks. If ADIOS2 has MPI, ranks write
+each file together instead. All ranks write indexes, each for a run of chunks, and optionally edges, which are then most
+of the work. Rank 0 reads all records and computes the results that depend on their order: the digest of the content and
+the sums of energies.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from gfm_pipeline.core.contracts.targets import Target
 
 @dataclass(frozen=True)
 class DatasetWrite:
-    """What is to be written, the same for all ranks.
+    """The description of the output, equal on all ranks.
 
     Attributes
     ----------
     folder, scratch
-        Where the dataset is made, and a folder in it that is removed before it is published.
+        Folder of the dataset, and a folder in it that is removed before publication.
     files
-        The BP files, and what each holds.
+        The BP files and their contents.
     energies
         Atomic number to reference energy (eV).
     buckets
@@ -43,7 +43,7 @@ class DatasetWrite:
     graphs
         Their numbers.
     edges_within
-        Edges within it (Angstrom) are stored; None: none are.
+        Edges within it (Angstrom) are stored; None: no edges.
     targets
         Those beside energy and forces.
     """
@@ -69,7 +69,7 @@ class DatasetWrite:
         return {s: min(mine[s].stop * CHUNK, n) - min(mine[s].start * CHUNK, n) for s, n in self.graphs.items()}
 
     def index_folder(self, rank: int, size: int) -> Path:
-        """Return where a rank writes the indexes of its chunks: a file of its own, or the only one."""
+        """Return the folder for the indexes of a rank's chunks: its own folder, or the only one."""
         return self.folder if size == 1 else self.scratch / f"rank-{rank:05d}"
 
 
@@ -84,7 +84,7 @@ class _FilePosition:
 
 
 def _writer_of(file: int, size: int) -> int:
-    """Return the rank that writes a file; rank 0, which reads everything, comes last."""
+    """Return the rank that writes a file; rank 0, which reads all records, comes last."""
     return size - 1 - file % size
 
 
@@ -101,7 +101,7 @@ def _places(files: list[tuple[str, dict[Split, LabelExtent]]]) -> Iterator[tuple
 
 @dataclass(frozen=True)
 class WrittenPart:
-    """What a rank did: neighbours of the training structures it counted, and on rank 0 the digest of the content."""
+    """The results of a rank: numbers of neighbours in its training structures, and on rank 0 the content's digest."""
 
     degrees: Degrees
     content: str
@@ -110,14 +110,14 @@ class WrittenPart:
 def write_part(
     work: DatasetWrite, totals: Totals | None, task: Task, ranks: MpiCommunicator, quarantined: int = 0
 ) -> WrittenPart:
-    """Do this rank's part; rank 0 takes ``totals`` of everything.
+    """Write this rank's part; rank 0 adds all records to ``totals``.
 
     Raises
     ------
     DataError
         When a cell has no volume, or ADIOS2 refuses the data.
     StopRequested, OtherFailed
-        When the program is asked to stop, or another rank failed.
+        On request to stop, or when another rank failed.
     """
     rank, size = ranks.rank, ranks.size
 
@@ -169,7 +169,7 @@ def _open(work: DatasetWrite, file: int, ranks: MpiCommunicator) -> AbstractCont
 
 
 def finish(work: DatasetWrite, parts: list[WrittenPart], totals: Totals) -> DatasetLayout:
-    """Put together on rank 0 what all ranks did."""
+    """Combine the results of all ranks on rank 0."""
     if len(parts) > 1:
         folders = [work.index_folder(rank, len(parts)) for rank in range(len(parts))]
         for split in work.graphs:

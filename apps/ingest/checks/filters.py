@@ -31,8 +31,8 @@ from gfm_pipeline.core.errors import DataError
 CLOSEST = 0.3  # Angstrom; H2 has 0.74
 FARTHEST = 1e8  # Angstrom; float32 numbers there are 8 Angstrom apart
 MAX_Z = 118
-QUICK = 2.0  # Angstrom: shorter searches have more cells to look into than atoms
-DENSE = 64  # atoms up to which all distances are computed at once
+QUICK = 2.0  # Angstrom: shorter searches have more cells than atoms
+DENSE = 64  # number of atoms up to which all distances are computed at once
 ENERGY_IN_EV = {
     EnergyUnit.EV: 1.0,
     EnergyUnit.HARTREE: float(units.Hartree),
@@ -47,12 +47,12 @@ RADII[0] = 0.0
 
 
 def one_number(value: Any) -> float:
-    """Return a number that may be in an array of one, as databases of SchNetPack have energies.
+    """Return a number, also from an array of one element, as energies in databases of SchNetPack.
 
     Raises
     ------
     ValueError
-        When it is not a number, or several.
+        When it is not a single number.
     """
     found = np.asarray(value, dtype=np.float64)
     if found.size != 1:
@@ -62,7 +62,7 @@ def one_number(value: Any) -> float:
 
 @dataclass(frozen=True)
 class Conversion:
-    """From the labels of a source to total energies (eV), Angstrom, and forces (eV/Angstrom).
+    """Conversion of a source's labels to total energies (eV), Angstrom, and forces (eV/Angstrom).
 
     Attributes
     ----------
@@ -71,15 +71,15 @@ class Conversion:
     per_atom
         Whether the energy label is to be multiplied by the number of atoms.
     sign
-        -1 where the force label is a gradient, 0 where there is none.
+        -1 if the force label is a gradient, 0 without force labels.
     charge, spin
-        What records have that do not say their own.
+        Values for records that do not state their own.
     sentences
-        What is converted, for people.
+        Conversions, for people.
     source
-        Decides about units that records state; None: they are not looked at.
+        Source whose settings apply to units that records state; None: such units are ignored.
     labels
-        Of targets beside energy and forces; None: there are none.
+        Conversion of targets other than energy and forces, or None.
     """
 
     energy: float
@@ -94,7 +94,7 @@ class Conversion:
 
     @classmethod
     def of(cls, source: SourceSettings) -> Conversion:
-        """Return the conversion a source needs and the sentences that say so."""
+        """Return the conversion for a source, with its sentences."""
         energy, length = ENERGY_IN_EV[source.energy_unit], LENGTH_IN_ANGSTROM[source.length_unit]
         sentences = []
         if energy != 1.0:
@@ -130,13 +130,13 @@ class Conversion:
         )
 
     def factors(self, record: Record) -> Factors:
-        """Return the factors of a record, which may state units of its own."""
+        """Return the factors of a record, which may state its own units."""
         if record.units is None or self.source is None:
             return Factors(self.energy, self.length, self.energy / self.length)
         return decided(record.units, self.source)[0]
 
     def apply(self, record: Record) -> Record:
-        """Return ``record`` in eV and Angstrom, in the group of isolated atoms if it is one."""
+        """Return ``record`` in eV and Angstrom; an isolated atom joins the group of isolated atoms."""
         factor = self.factors(record)
         energy = None if record.energy is None else one_number(record.energy) * factor.energy
         if energy is not None and self.per_atom:
@@ -158,7 +158,7 @@ class Conversion:
 
 
 def malformed(record: Record) -> str | None:
-    """Return what keeps a record from being looked at at all, or None."""
+    """Return why a record cannot be examined at all, or None."""
     if record.numbers.ndim != 1 or record.numbers.dtype.kind not in "iu":
         return "atomic numbers are not whole numbers, one per atom"
     if not len(record.numbers):
@@ -169,7 +169,7 @@ def malformed(record: Record) -> str | None:
 
 
 def _unusable(record: Record, source: SourceSettings) -> str | None:
-    """Return what makes a record unusable, whatever the filters are."""
+    """Return why a record is unusable with any filters, or None."""
     odd_shape = malformed(record)
     if odd_shape is not None:
         return odd_shape
@@ -209,7 +209,7 @@ def _without(record: Record, label: str, key: str | None) -> str:
 
 
 def faults(record: Record, source: SourceSettings) -> Iterator[str]:
-    """Yield why a record in eV and Angstrom cannot be used: one reason where it is unusable, else one a filter.
+    """Yield why a record in eV and Angstrom is set aside: one reason if it is unusable, else one per filter.
 
     The text before the first colon is the reason's name; numbers come after it.
     """
@@ -226,7 +226,7 @@ def faults(record: Record, source: SourceSettings) -> Iterator[str]:
     reach = max(CLOSEST, source.overlap * 2.0 * float(radii.max()), source.isolated_atoms or 0.0)
     try:
         repeats = shortest_period(record.cell, record.pbc, below=CLOSEST)
-        if repeats < CLOSEST:  # and the smaller the cell, the more images a search would list
+        if repeats < CLOSEST:  # also because a search lists more images in a smaller cell
             yield f"atoms overlap: atoms and their own images are {repeats:.3g} Angstrom apart"
             return
         src, dst, distance = _pairs(record, reach)
@@ -271,14 +271,14 @@ def _overlaps(
 
 
 def oddity(record: Record) -> str | None:
-    """Return what is odd about a record that can be used, or None."""
+    """Return what is odd about a usable record, or None."""
     if np.any(record.cell) and not np.any(record.pbc):
         return CELL_WITHOUT_PBC
     return None
 
 
 def clean(record: Record, source: SourceSettings, conversion: Conversion) -> Record | BadRecord:
-    """Convert a record and return it, or the reason it is set aside."""
+    """Convert a record and return it, or the reason to set it aside."""
     try:
         converted = conversion.apply(record)
         reason = next(faults(converted, source), None)

@@ -1,4 +1,4 @@
-"""Fingerprints of records: equal for repetitions, and 64 bits long so that a billion of them can be compared."""
+"""Fingerprints of records: equal for repetitions, and 64 bits long, enough to compare a billion records."""
 
 from __future__ import annotations
 
@@ -28,9 +28,8 @@ def group_id(name: str) -> int:
 def fingerprint(record: Record, how: Duplicates) -> int:
     """Return 64 bits of species, positions, cell, periodic directions and energy of a record in eV and Angstrom.
 
-    ``EXACT`` takes every bit of them. ``ROUNDED`` takes them to 0.001 Angstrom and 0.0001 eV, and the atoms in an
-    order of their own, so that copies written with fewer digits or with their atoms permuted are found; a copy whose
-    value lies across the edge of such a step is not.
+    ``EXACT`` uses all bits. ``ROUNDED`` rounds to 0.001 Angstrom and 0.0001 eV and sorts the atoms, so that copies with
+    fewer digits or permuted atoms are found. A copy with a value beyond the edge of such a step is not found.
     """
     numbers = np.asarray(record.numbers, dtype=np.int16)
     pos, cell = np.asarray(record.pos, dtype=np.float64), np.asarray(record.cell, dtype=np.float64)
@@ -47,11 +46,11 @@ def fingerprint(record: Record, how: Duplicates) -> int:
 
 
 def order_keys(seed: int, *place: NDArray[Any]) -> NDArray[np.uint64]:
-    """Return a random 64-bit number for each record [G], uint64: the place of the record in the shuffled order.
+    """Return a random 64-bit number for each record [G], uint64, which determines the shuffled order.
 
-    It depends on the seed and on where the record comes from (``place``: file, member, number, each [G]), not on how
-    the source was dealt to shards. The mixing is SplitMix64 (G. Steele, D. Lea, C. Flood, OOPSLA 2014), applied to the
-    seed and each number in turn.
+    It depends on the seed and on the origin of the record (``place``: file, member, number, each [G]), not on the
+    shards of the source. The mixing is SplitMix64 (G. Steele, D. Lea, C. Flood, OOPSLA 2014), applied to the seed and
+    each number in turn.
     """
     with np.errstate(over="ignore"):
         state = _mix(np.full(len(place[0]), seed & _MASK, dtype=np.uint64))
@@ -61,7 +60,7 @@ def order_keys(seed: int, *place: NDArray[Any]) -> NDArray[np.uint64]:
 
 
 def mixed(*numbers: NDArray[Any]) -> NDArray[np.uint64]:
-    """Return a random 64-bit number [G] of whole numbers, each [G], the same in every program: see `order_keys`."""
+    """Hash whole numbers, each [G], to random 64-bit numbers [G], equal in every program: see `order_keys`."""
     return order_keys(0, *numbers)
 
 

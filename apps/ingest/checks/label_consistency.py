@@ -1,14 +1,14 @@
 """Tests whether energies, forces and positions of a source are consistent, with evidence from the records.
 
-Three independent looks, each silent where the data do not allow it:
+There are three independent checks, each without result if the data do not allow it:
 
 Work: between two nearby frames of one group, the energy changes by minus the mean force times the displacement
-(trapezoidal rule; exact for harmonic motion). The slope of one against the other is 1 for consistent labels, -1 where
-the force label is a gradient, and a ratio of units where the units are mixed. Molecules are superposed first
-(W. Kabsch, Acta Cryst. A 32, 922 (1976)). The error of the rule grows with the third power of the displacement, so
-each pair is weighted with its inverse sixth power. Stresses are judged alike by pairs of strained cells.
+(trapezoidal rule; exact for harmonic motion). The slope of one against the other is 1 for consistent labels, -1 if the
+force label is a gradient, and a ratio of units if units are mixed. Molecules are superposed first (W. Kabsch, Acta
+Cryst. A 32, 922 (1976)). The error of the rule grows with the third power of the displacement, so each pair is weighted
+with its inverse sixth power. Pairs of strained cells check stresses in the same way.
 
-Bonds: of a bond that is longer than others of its kind, the atoms are drawn together. This needs single frames only.
+Bonds: the forces on a bond longer than others of its kind pull its atoms together. This needs single frames only.
 
 Plausibility: nearest neighbours are about a sum of covalent radii apart; no atom is bound more strongly than its
 electrons in the Thomas-Fermi model, -0.7687 Z^(7/3) Hartree.
@@ -23,12 +23,12 @@ import numpy as np
 from gfm_pipeline.apps.ingest.checks.label_evidence import FLOATS, Evidence
 
 MIN_PAIRS, MIN_BONDS = 15, 200
-ALIKE = 8  # nearest pairs of strained cells that weigh the same
+ALIKE = 8  # number of nearest pairs of strained cells with equal weight
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One look at the labels: its name, whether they pass it (None: the data do not allow it), and what was seen."""
+    """One check of the labels: its name, whether they pass (None: the data do not allow it), and its findings."""
 
     check: str
     passed: bool | None
@@ -36,7 +36,7 @@ class Finding:
     values: dict[str, float]
 
 
-# Energy change over work. What makes it so, as a reader of the warning would put it.
+# Energy change divided by work, and possible causes in words of the warning.
 _RATIOS = (
     (27.2114, "as if forces were in Ha, or energies were eV already where Ha was said"),
     (23.0605, "as if energies were in kcal/mol and forces in eV"),
@@ -55,7 +55,7 @@ _RATIOS = (
     (1 / 2625.50, "as if forces were in kJ/mol and energies in Ha"),
     (1 / 4.184, "as if energies were in kcal/mol and forces in kJ/mol"),
 )
-# The same over the work of the stress.
+# The same, divided by the work of the stress.
 _STRESS_RATIOS = (
     (1 / 160.21766, "as if the stress were in GPa where eV/Angstrom^3 was said"),
     (1 / 1602.1766, "as if the stress were in kbar where eV/Angstrom^3 was said"),
@@ -71,13 +71,13 @@ _NEAR = float(np.log(1.3))
 
 
 def findings(evidence: Evidence, energy_std: float | None = None) -> tuple[Finding, ...]:
-    """Return what the evidence says; ``energy_std`` is the scatter of energies after references (eV/atom), if known."""
+    """Return the findings from the evidence; ``energy_std`` is the scatter of energies after references (eV/atom)."""
     stress = (_stress(evidence),) if len(evidence.strains) else ()
     return (_work(evidence), *stress, _bond_forces(evidence), _lengths(evidence), _sizes(evidence, energy_std))
 
 
 def warnings(found: tuple[Finding, ...]) -> tuple[str, ...]:
-    """Return the sentences of what did not pass."""
+    """Return the sentences of failed checks."""
     return tuple(f.sentence for f in found if f.passed is False)
 
 
@@ -128,7 +128,7 @@ def _stress(evidence: Evidence) -> Finding:
     if len(evidence.strains) < MIN_PAIRS:
         return Finding(check, None, f"{len(evidence.strains)} pairs of strained cells: too few to compare.", {})
     pairs = evidence.strains.copy()
-    pairs[:, 0] = np.maximum(pairs[:, 0], np.sort(pairs[:, 0])[ALIKE - 1])  # one pair must not decide alone
+    pairs[:, 0] = np.maximum(pairs[:, 0], np.sort(pairs[:, 0])[ALIKE - 1])  # a single pair must not decide
     ratio, correlation, effective, n = slope(pairs)
     values = {"slope": ratio, "correlation": correlation, "pairs": float(n)}
     measured = f"slope {ratio:.3g}, correlation {correlation:.2f}, {n} pairs of strained cells"

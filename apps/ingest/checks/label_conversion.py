@@ -16,15 +16,15 @@ from gfm_pipeline.core.contracts.units import LabelUnit, label_unit
 
 
 class LabelConversion:
-    """From the labels of one source to those of its dataset.
+    """Conversion of the labels of one source to those of its dataset.
 
-    A key called virial holds minus the stress times the volume, as extended XYZ files of QUIP and its successors have
-    it, unless ``label_units`` of the source says another unit.
+    A key named virial holds minus the stress times the volume, as in extended XYZ files of QUIP and its successors,
+    unless ``label_units`` of the source sets another unit.
 
     Parameters
     ----------
     source
-        Whose records they are.
+        The source of the records.
     """
 
     def __init__(self, source: SourceSettings) -> None:
@@ -34,7 +34,7 @@ class LabelConversion:
         self.stated = {name: label_unit(text, self.targets[name]) for name, text in stated.items()}
 
     def unit_of(self, target: Target, key: str | None) -> LabelUnit:
-        """Return the unit of the label of a target that stands under a key; None: under one that is not known."""
+        """Return the unit of the label of a target under a key; None: the key is not known."""
         if target.name in self.stated:
             return self.stated[target.name]
         if target.origin is Origin.STRAIN and key is not None and kind_of(key)[0] is KeyKind.VIRIAL:
@@ -42,7 +42,7 @@ class LabelConversion:
         return label_unit(target.unit, target)
 
     def sentences(self) -> list[str]:
-        """Return what is converted as the source says, for people."""
+        """Return the conversions that the source requests, for people."""
         return [
             f"{name} was converted from {unit.text} to {self.targets[name].unit} "
             f"({'divided by the volume, ' if unit.per_volume else ''}times {unit.factor:.9g})."
@@ -56,10 +56,10 @@ class LabelConversion:
         Parameters
         ----------
         record
-            As its reader gave it.
+            Record from the reader.
         cell
-            Its lattice vectors as rows [3, 3], Angstrom. Without three periodic directions a virial is no stress, and
-            the label is missing.
+            Its lattice vectors as rows [3, 3], Angstrom. Without three periodic directions a virial gives no stress,
+            and the label is missing.
         """
         found = {}
         keys: Mapping[str, str] = {}

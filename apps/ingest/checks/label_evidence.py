@@ -1,4 +1,4 @@
-"""Evidence for the checks of labels, collected while reading: pairs of nearby frames, bonds and sizes."""
+"""Evidence for the checks of labels, collected during reading: pairs of nearby frames, bonds and sizes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ MAX_PAIRS, MAX_BONDS, MAX_GROUPS = 600, 6_000, 200
 NOBLE = np.array([2, 10, 18, 36, 54, 86])  # not bonded, so their distances say nothing about units
 THOMAS_FERMI = 20.92  # eV, times Z^(7/3)
 SAME_CELL = 1e-5  # Angstrom
-WINDOW = 48  # earlier frames of the group among which the nearest is looked for
-REACH = 2.2  # in sums of covalent radii: how far a nearest neighbour is looked for
+WINDOW = 48  # earlier frames of the group in the search for the nearest
+REACH = 2.2  # in sums of covalent radii: range of the search for a nearest neighbour
 
 FLOATS = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was collected from converted records.
+    """Evidence collected from converted records.
 
     Attributes
     ----------
@@ -34,10 +34,10 @@ class Evidence:
         Distance of the two frames (root mean square, Angstrom), work done by the mean force (eV, the energy that
         should be lost), energy difference (eV), number of atoms; [P, 4].
     bonds
-        Kind (200 Z1 + Z2), length in sums of covalent radii, force along it (eV/Angstrom, positive apart; NaN where
-        forces are not known); [B, 3].
+        Kind (200 Z1 + Z2), length in sums of covalent radii, force along it (eV/Angstrom, positive apart; NaN for
+        unknown forces); [B, 3].
     records, unbound
-        Records looked at, and those with an energy below what the Thomas-Fermi model allows.
+        Examined records, and those with an energy below the limit of the Thomas-Fermi model.
     force_square, force_count
         Sum of squared force components, and their number.
     strains
@@ -54,7 +54,7 @@ class Evidence:
 
     @staticmethod
     def merge(parts: list[Evidence]) -> Evidence:
-        """Join the evidence of several shards; the nearest pairs and an even choice of bonds are kept."""
+        """Join the evidence of several shards; keep the nearest pairs and an even choice of bonds."""
         pairs = np.concatenate([np.zeros((0, 4)), *(p.pairs for p in parts)])
         bonds = np.concatenate([np.zeros((0, 3)), *(p.bonds for p in parts)])
         strains = np.concatenate([np.zeros((0, COLUMNS)), *(p.strains for p in parts)])
@@ -79,7 +79,7 @@ class _LabelledFrame:
 
 @dataclass
 class Collector:
-    """Takes converted records one by one in the order they are read, and keeps bounded evidence of them."""
+    """Collects bounded evidence from converted records, one by one in reading order."""
 
     _n_records: int = 0
     _n_checked: int = 0
@@ -93,7 +93,7 @@ class Collector:
     _strained: StrainCollector = field(default_factory=StrainCollector)
 
     def add(self, record: Record) -> None:
-        """Look at a record that was found usable."""
+        """Add a usable record."""
         at, self._n_records = self._n_records, self._n_records + 1
         if (at >= FIRST and at % EVERY >= THEN) or record.energy is None:
             return
@@ -132,7 +132,7 @@ class Collector:
             self._pairs = sorted(self._pairs)[:MAX_PAIRS]
 
     def evidence(self) -> Evidence:
-        """Return what was collected."""
+        """Return the collected evidence."""
         own = Evidence(
             np.array(self._pairs, dtype=np.float64).reshape(-1, 4),
             np.concatenate([np.zeros((0, 3)), *self._bonds]),
@@ -148,7 +148,7 @@ class Collector:
 def _nearest(
     here: _LabelledFrame, others: list[_LabelledFrame], pbc: NDArray[np.bool_]
 ) -> tuple[float, float, float] | None:
-    """Return distance, work and energy difference to the nearest of ``others``; None when all are the same frame."""
+    """Return distance, work and energy difference to the nearest of ``others``; None if all equal this frame."""
     pos, forces = np.stack([f.pos for f in others]), np.stack([f.forces for f in others])
     if np.any(pbc):
         moved = here.pos - pos

@@ -1,4 +1,4 @@
-"""Labels of targets as numbers of the declared shape; others quarantine their record."""
+"""Converts labels of targets to numbers of the declared shape; other labels quarantine their record."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from gfm_pipeline.apps.ingest.records import RefusedError
 from gfm_pipeline.core.contracts.targets import Level, Rank, Target
 
 Numbers = NDArray[np.float64]
-_VOIGT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # xx, yy, zz, yz, xz, xy, as ASE has it
+_VOIGT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # xx, yy, zz, yz, xz, xy, as in ASE
 ASYMMETRY = 1e-3  # of the largest component
 _WIDTHS = {Rank.SCALAR: {1}, Rank.VECTOR: {3}, Rank.TENSOR: {6, 9}}
 _WORDS = {Rank.SCALAR: "one number", Rank.VECTOR: "three numbers", Rank.TENSOR: "six or nine numbers"}
 
 
 def numbers_in(target: str, value: Any) -> Numbers | None:
-    """Return a label as an array of numbers; None for an empty text, which tables have where nothing is known.
+    """Return a label as an array of numbers; None for an empty text, which marks missing values in tables.
 
     Raises
     ------
     RefusedError
-        When it is none.
+        When it is not an array of numbers.
     """
     if isinstance(value, str) and not value.strip():
         return None
@@ -34,7 +34,7 @@ def numbers_in(target: str, value: Any) -> Numbers | None:
 
 
 def as_declared(target: Target, values: Numbers, natoms: int) -> Numbers:
-    """Return a label in the shape that its target declares: of the rank, and a row per atom where atoms have it.
+    """Return a label in the declared shape of its target: by rank, with one row per atom for values of atoms.
 
     A symmetric tensor may be nine numbers, or six in the order xx, yy, zz, yz, xz, xy.
 
@@ -61,5 +61,5 @@ def as_declared(target: Target, values: Numbers, natoms: int) -> Numbers:
 
 
 def missing_label(target: Target, natoms: int) -> Numbers:
-    """Return NaN in the shape of a label that a record does not have."""
+    """Return NaN in the shape of a missing label."""
     return np.full((natoms, *target.shape) if target.level is Level.ATOM else target.shape, np.nan)

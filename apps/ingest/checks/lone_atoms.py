@@ -1,7 +1,7 @@
-"""Records of a single atom without neighbours: references for the energies of the others, and nothing to learn from.
+"""Records of single atoms without neighbours: references for the energies of other records, not training data.
 
-Datasets bring them in frames of their own (``config_type=IsolatedAtom``) or in a file beside the others
-(``isolated_atoms.xyz``). They are known by what they are and not by a name: one atom, and no image of it near.
+Datasets have them in separate frames (``config_type=IsolatedAtom``) or in a separate file (``isolated_atoms.xyz``).
+This module recognises them by structure and not by name: one atom without a near image.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gfm_pipeline.apps.ingest.records import Record
 from gfm_pipeline.core.errors import DataError
 
 ALONE = 6.0  # Angstrom to the nearest image; caesium, the widest of the metals, has 5.2
-LONE = "@isolated-atoms"  # their group
+LONE = "@isolated-atoms"  # name of their group
 LONE_ID = group_id(LONE)
 FARTHEST_OFF = 15.0  # eV/atom; no compound is bound by more than about 8 (diamond, tungsten)
 
@@ -35,9 +35,9 @@ def is_lone(record: Record) -> bool:
 
 
 def as_isolated(record: Record, forces: bool) -> Record:
-    """Return a record in the group of isolated atoms, without force on it if ``forces`` are asked for, if it is one.
+    """Put an isolated atom into its group, with zero force if ``forces`` are requested; return other records as is.
 
-    It needs no group and no force of its own: the one is known, the other is nil by symmetry.
+    The record needs no group or force of its own: the group is known, and the force is zero by symmetry.
     """
     if not is_lone(record):
         return record
@@ -50,7 +50,7 @@ def lowest_energies(
 ) -> dict[str, float]:
     """Return the lowest energy (eV) of each element among isolated atoms, by symbol; ions are left out.
 
-    Several of an element are different spin states: the ground state is meant.
+    Several records of an element are different spin states; the lowest is the ground state.
     """
     found: dict[str, float] = {}
     for number, energy, charge in zip(numbers, energies, charges, strict=True):
@@ -69,7 +69,7 @@ def isolated_atoms_sentence(energies: dict[str, float]) -> tuple[str, ...]:
 
 
 def foreign_energies_sentence(energies: dict[str, float], off: float) -> tuple[str, ...]:
-    """Return the warning that isolated atoms are of another level than the rest, which is ``off`` eV/atom from them."""
+    """Return the warning that isolated atoms are ``off`` eV/atom from the rest, so of another level of theory."""
     return (
         f"The energies of the isolated atoms of {', '.join(energies)} do not belong to those of the other records, "
         f"which are {abs(off):.4g} eV/atom {'above' if off > 0 else 'below'} their sums: reference energies are fitted "

@@ -1,7 +1,6 @@
 """The scan of all records before placement: repetitions, groups, references.
 
-Nothing here holds a number per record; what must be compared across the source is compared in several passes over the
-parts.
+Memory does not hold a number per record; comparisons across the source take several passes over the parts.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def all_parts(folders: list[Path], indexes: list[ShardIndex]) -> list[PartRows]:
 
 
 class Marks:
-    """A byte a record, on disk: kept, or why not."""
+    """One byte per record on disk: kept, or the reason why not."""
 
     def __init__(self, path: Path, n: int) -> None:
         self._marks: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="w+", shape=(max(1, n),))
@@ -74,7 +73,7 @@ class Marks:
 
 
 def place(source: SourceSettings, file_index: int, member: int) -> str:
-    """Return the file of a record, and the number of its member where it comes from an archive."""
+    """Return the file of a record, and the number of its member in an archive."""
     name = source.files[file_index] if 0 <= file_index < len(source.files) else source.reader
     return f"{name}, member {member}" if member else name
 
@@ -82,9 +81,9 @@ def place(source: SourceSettings, file_index: int, member: int) -> str:
 def _repetitions(
     parts: list[PartRows], names: tuple[str, ...], at_once: int
 ) -> Iterator[tuple[list[NDArray[Any]], NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield columns ``names`` of records, in several passes, then which repeat another and the first one of each.
+    """Yield columns ``names`` of records, in several passes, with the repetitions and the first record of each.
 
-    Both are positions in the columns, in the order of the source; a column of the records' numbers comes last.
+    Both are positions in the columns, in the order of the source; the last column holds the records' numbers.
     """
     passes = max(1, -(-sum(part.n for part in parts) // at_once))
     for number in range(passes):
@@ -122,7 +121,7 @@ def mark_duplicates(
 
 
 def count_repeated_across(parts: list[PartRows], at_once: int = COMPARED_AT_ONCE) -> int:
-    """Return how many records repeat one that was given to another split; isolated atoms are left out."""
+    """Return how many records repeat one of another given split, without isolated atoms."""
     found = 0
     for (_, _, _, group, _), repeated, first in _repetitions(parts, ("group_id",), at_once):
         this, that = given(group[repeated]), given(group[first])
@@ -132,14 +131,14 @@ def count_repeated_across(parts: list[PartRows], at_once: int = COMPARED_AT_ONCE
 
 
 def composition(numbers: NDArray[np.uint8], natoms: NDArray[np.int64], present: NDArray[np.int64]) -> NDArray[Any]:
-    """Return how often each structure has each of the elements ``present`` [G, S]."""
+    """Return the number of atoms of each element ``present`` in each structure [G, S]."""
     graph = np.repeat(np.arange(len(natoms)), natoms)
     flat = np.bincount(graph * len(present) + np.searchsorted(present, numbers), minlength=len(natoms) * len(present))
     return flat.reshape(len(natoms), len(present)).astype(np.float64)
 
 
 class Fit:
-    """Least squares over a stream: of all rows so far, the R factor of their QR decomposition is kept.
+    """Least squares over a stream, which stores the R factor of the QR decomposition of all rows so far.
 
     The solution is that of the whole system, without the squared condition number of normal equations
     (G. Golub, C. Van Loan, Matrix Computations, 5.3; the blocks are those of TSQR, J. Demmel et al., SIAM J. Sci.
@@ -152,13 +151,13 @@ class Fit:
         self._n = 0
 
     def add(self, counts: NDArray[np.float64], energy: NDArray[np.float64]) -> None:
-        """Take structures: atoms of each element [M, S], energies (eV) [M]."""
+        """Add structures: atoms of each element [M, S], energies (eV) [M]."""
         self._n += len(energy)
         rows = np.concatenate([self._rows, np.column_stack([counts, energy])])
         self._rows = np.asarray(np.linalg.qr(rows, mode="r"))
 
     def off(self, references: ReferenceEnergies) -> float:
-        """Return the energy an atom (eV) that would bring references nearest to the energies."""
+        """Return the energy per atom (eV) that brings references nearest to the energies."""
         of_elements = np.array([references.energies.get(chemical_symbols[z], 0.0) for z in self._present.tolist()])
         atoms = self._rows[:, :-1].sum(axis=1)
         rest = self._rows[:, -1] - self._rows[:, :-1] @ of_elements
@@ -193,7 +192,7 @@ def mark_other_units(
 ) -> int:
     """Mark the records whose energy is in another unit than the rest of the source, and return their number."""
     share = SAMPLE / max(1, sum(part.n for part in parts))
-    limit = np.uint64(min(1.0, share) * (2**64 - 2**11))  # the same sample whatever the shards
+    limit = np.uint64(min(1.0, share) * (2**64 - 2**11))  # the same sample for any shards
     sampled = []
     for part, (counts, energy) in zip(parts, read_energies(parts, marks, present), strict=True):
         mask = marks.kept(part)
@@ -253,7 +252,7 @@ def mark_outside(
 
 
 def keys(seed: int, shard: Shard) -> NDArray[np.uint64]:
-    """Return the place of each record of a part in the shuffled order."""
+    """Return the keys of a part's records in the shuffled order."""
     return order_keys(seed, shard.file_index, shard.member, shard.index)
 
 

@@ -1,8 +1,8 @@
-"""Structures and named groups that several sources have: at two levels of theory, say.
+"""Structures and named groups that several sources share, e.g. at two levels of theory.
 
-Two sources are compared by 64-bit keys of their structures and groups, and by the splits these are in. A dataset keeps
-the smallest `MOST` keys of either kind: as keys are random numbers, and the same in every source, what two datasets
-share among them is a fair sample of all that they share.
+The comparison uses 64-bit keys of structures and groups, and their splits. A dataset stores the smallest `MOST` keys of
+either kind. Keys are random numbers, equal in every source, so the shared stored keys are a fair sample of all shared
+keys.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gfm_pipeline.core.publish import storage_errors
 KEYS_FILE = "structure_keys.npz"
 MOST = 200_000
 _NAMES = ("structures", "structure_splits", "groups", "group_splits")
-_NO_SPLIT = ~np.uint64(3)  # of the number of a group, the bits that hold no split that was given
+_NO_SPLIT = ~np.uint64(3)  # bits of a group's number without the given split
 
 Ids = NDArray[np.uint64]
 SplitSets = NDArray[np.uint8]
@@ -39,7 +39,7 @@ def structure_keys(
 ) -> Ids:
     """Return a key of each structure [G]: of its atoms in any order and its periodic vectors, to 0.001 Angstrom.
 
-    Labels do not matter. ``numbers`` [N], ``pos`` [N, 3], ``cell`` [G, 3, 3], ``pbc`` [G, 3], ``natoms`` [G].
+    It ignores labels. ``numbers`` [N], ``pos`` [N, 3], ``cell`` [G, 3, 3], ``pbc`` [G, 3], ``natoms`` [G].
     """
     if not len(natoms):
         return np.zeros(0, np.uint64)
@@ -71,9 +71,9 @@ class Keys:
         return cls(ids, splits, ids, splits)
 
     def with_records(self, part: Shard, splits: SplitSets, by_name: bool) -> Keys:
-        """Return the keys with those of more records, in their splits; isolated atoms have none.
+        """Return the keys together with those of more records and their splits, without isolated atoms.
 
-        Groups have keys where ``by_name`` says that a key of the records names them: of their name and composition.
+        With ``by_name``, groups have keys of their name and composition, since a key of the records names them.
         """
         bound = part.group_id != np.uint64(LONE_ID)
         if not bound.any():
@@ -86,7 +86,7 @@ class Keys:
         return Keys(*both, *_smallest(self.groups, self.group_splits, names, splits[bound]))
 
     def write(self, folder: Path) -> None:
-        """Write them into the folder of a dataset."""
+        """Write the keys into the folder of a dataset."""
         with storage_errors(folder / KEYS_FILE):
             np.savez(folder / KEYS_FILE, allow_pickle=False, **{name: getattr(self, name) for name in _NAMES})
 
@@ -133,14 +133,14 @@ def _shared(one: tuple[Ids, SplitSets], other: tuple[Ids, SplitSets]) -> _Shared
 
 
 def shared_structure_warnings(keys: dict[str, Keys], together: bool) -> tuple[str, ...]:
-    """Return a warning for each two sources that share structures or groups which are in splits apart.
+    """Return a warning per pair of sources that share structures or groups in different splits.
 
     Parameters
     ----------
     keys
         By source.
     together
-        Whether the splits were dealt so that nothing should be apart.
+        Whether splits were dealt together, so that shared structures should be in the same split.
     """
     return tuple(_warnings(keys, together))
 

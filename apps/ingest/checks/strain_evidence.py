@@ -1,9 +1,9 @@
-"""Pairs of strained cells, and what they say of the stress labels: finite differences of the energy labels.
+"""Checks stress labels by finite differences of energy labels, from pairs of strained cells.
 
 Between two frames of one group whose cells differ by a small strain, the energy changes by the mean of volume times
-stress, times the strain, less the work of the forces on what atoms move beside it. The slope of one against the
-other is 1 for consistent labels, -1 where the stress is positive under compression, a ratio of units where units are
-mixed, and the inverse of the volume where the label is a virial.
+stress, times the strain, minus the work of the forces on additional displacements of atoms. The slope of one against
+the other is 1 for consistent labels, -1 if the stress is positive under compression, a ratio of units if units are
+mixed, and the inverse of the volume if the label is a virial.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from gfm_pipeline.apps.ingest.records import Record
 from gfm_pipeline.core.contracts.targets import STRESS
 
 FLOATS = NDArray[np.float64]
-LEAST, MOST = 1e-4, 0.15  # size of strains that are compared: Frobenius norm
-LENGTH = 3.0  # Angstrom: a displacement of so much weighs as a strain of 1
-STILL = 1e-3  # Angstrom: where forces are not known, atoms must move with the cell
+LEAST, MOST = 1e-4, 0.15  # size of compared strains: Frobenius norm
+LENGTH = 3.0  # Angstrom: this displacement counts like a strain of 1
+STILL = 1e-3  # Angstrom: without known forces, atoms must move with the cell
 WINDOW, GROUPS, PAIRS = 48, 200, 600
 COLUMNS = 5
 
@@ -36,16 +36,16 @@ class _StrainedFrame:
 
 @dataclass
 class StrainCollector:
-    """Takes converted records one by one, and keeps the pairs of cells that are nearest to each other."""
+    """Collects the nearest pairs of cells from converted records, one by one."""
 
     _frames: dict[tuple[str | None, bytes], deque[_StrainedFrame]] = field(default_factory=dict)
     _pairs: list[tuple[float, float, float, float, float]] = field(default_factory=list)
 
     def add(self, record: Record) -> None:
-        """Look at a record that was found usable."""
+        """Add a usable record."""
         stress = record.labels.get(STRESS.name)
         if stress is None or record.energy is None or not np.all(record.pbc) or not np.any(stress):
-            return  # a stress of zero mostly means that none was computed
+            return  # a zero stress usually means that none was computed
         key = (record.group, np.asarray(record.numbers, dtype=np.int16).tobytes())
         frames = self._frames.get(key)
         if frames is None:
@@ -61,12 +61,12 @@ class StrainCollector:
             self._pairs = sorted(self._pairs)[:PAIRS]
 
     def pairs(self) -> FLOATS:
-        """Return distance, expected and found change of the energy (eV), number of atoms, and volume [P, 5]."""
+        """Return distance, expected and actual change of the energy (eV), number of atoms, and volume [P, 5]."""
         return np.array(sorted(self._pairs)[:PAIRS], dtype=np.float64).reshape(-1, COLUMNS)
 
 
 def _pair(one: _StrainedFrame, other: _StrainedFrame) -> tuple[float, float, float, float, float] | None:
-    """Return what `StrainCollector.pairs` does of two frames; None where they cannot be compared."""
+    """Return the row of `StrainCollector.pairs` for two frames; None if they cannot be compared."""
     if np.abs(one.cell - other.cell).max() > MOST * np.abs(one.cell).max():
         return None
     deformation = np.linalg.solve(one.cell, other.cell)  # of row vectors: other.cell = one.cell @ deformation

@@ -1,10 +1,10 @@
-"""Records whose energy is in another unit than the rest of their source, e.g. Hartree among eV.
+"""Detects records whose energy has another unit than the rest of their source, e.g. Hartree among eV.
 
-References of the elements are fitted so that few wrong records do not bend them: least absolute deviations, by
-iteratively reweighted least squares (E. J. Schlossmacher, J. Am. Stat. Assoc. 68, 857 (1973)). A record is in another
-unit when its energy is far from the references as it is, and near once it is taken to be in that unit. Both far and
-near are measured by the scatter of the source; where the scatter is not small beside the energies themselves, as with
-energies of atomisation, nothing is said, since a strange geometry could look the same.
+The fit of the references of elements is robust against few wrong records: least absolute deviations, by iteratively
+reweighted least squares (E. J. Schlossmacher, J. Am. Stat. Assoc. 68, 857 (1973)). A record has another unit when its
+energy is far from the references, and near to them after conversion from that unit. The scatter of the source defines
+far and near. If the scatter is not small compared to the energies, as with energies of atomisation, there is no test,
+since an unusual geometry could look the same.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from numpy.typing import NDArray
 from gfm_pipeline.apps.ingest.checks.filters import ENERGY_IN_EV
 from gfm_pipeline.core.contracts.data import EnergyUnit
 
-SAMPLE = 50_000  # records the references are fitted to
-AT_LEAST = 20  # records, for a fit to mean anything
+SAMPLE = 50_000  # number of records in the fit of references
+AT_LEAST = 20  # smallest number of records for a meaningful fit
 PASSES = 30
 NEAR, FAR = 6.0, 18.0  # in robust standard deviations of the source
-LEAST = 0.02  # eV/atom; no scatter is taken for smaller: labels are rounded
-CLEAR = 10.0  # energies (per atom) over what counts as near, from which on the test is made
+LEAST = 0.02  # eV/atom; smallest scatter, since labels are rounded
+CLEAR = 10.0  # smallest ratio of energies (per atom) to the limit of near for a test
 
 FLOATS = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class UnitTest:
-    """What the energies of a source in one unit look like.
+    """The distribution of a source's energies in one unit.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class UnitTest:
 
     @classmethod
     def fit(cls, counts: FLOATS, energy: FLOATS, unit: EnergyUnit) -> UnitTest | None:
-        """Return the test for a source; None where it could not tell.
+        """Return the test for a source; None if it would not be reliable.
 
         Parameters
         ----------
@@ -77,7 +77,7 @@ class UnitTest:
         return cls(references, centre, scatter, unit)
 
     def units(self, counts: FLOATS, energy: FLOATS) -> list[EnergyUnit | None]:
-        """Return the unit each of these records is in, where it is another than declared; else None.
+        """Return the unit of each record if it differs from the declared one, else None.
 
         Parameters
         ----------
@@ -97,5 +97,5 @@ class UnitTest:
 
 
 def unit_sentence(other: str, unit: EnergyUnit) -> str:
-    """Return the reason such a record is set aside for."""
+    """Return the reason to set such a record aside."""
     return f"mixed units: the energy fits the rest of the source in {other}, not in {unit}"
