@@ -1,6 +1,6 @@
 """Several MPI processes of one program: broadcasts, collected results, and common failure.
 
-Nothing here imports mpi4py: who starts the program with it hands the communicator over.
+This module does not import mpi4py; the starter of the program passes the communicator.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from gfm_pipeline.core.errors import GFMError
 
 T = TypeVar("T")
 _FAILED, _BROADCAST = 1, 2  # tags of messages
-WAIT = 0.02  # seconds between two looks: MPI itself waits at the full load of a core
+WAIT = 0.02  # seconds between two checks: MPI's own wait would use a full core
 
 
 class PeerFailed(Exception):
-    """Raised in a rank because another one failed; that one's own error is what all end with."""
+    """Raised in a rank because another one failed; all ranks end with the error of the failed rank."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,18 @@ class _RankResult:
 
 @dataclass
 class MpiCommunicator:
-    """The processes that share a task; without a communicator there is one.
+    """The processes that share a task; a single process without a communicator.
 
     Attributes
     ----------
     comm
         A communicator of mpi4py, or None.
     collective
-        Whether ranks call a library together that waits for all of them. Then a rank that fails cannot tell the
-        others, which may be inside it.
+        Whether all ranks are in a library call that waits for all of them. A failing rank then cannot notify the
+        others, which may be inside the call.
     agreed
-        Whether an error was told to all ranks. A rank that ends with one that was not leaves others waiting: the job
-        has to be aborted.
+        Whether all ranks know of an error. If a rank ends with an error unknown to the others, they keep waiting, and
+        the job must be aborted.
     """
 
     comm: Any = None
@@ -61,7 +61,7 @@ class MpiCommunicator:
         return 1 if self.comm is None else int(self.comm.Get_size())
 
     def broadcast(self, value: Any) -> None:
-        """Give the other ranks, which `hear`, a value; rank 0 calls this once."""
+        """Send a value to the other ranks, which call `receive`; rank 0 calls this once."""
         self._broadcast_done = True
         self._send(_RankResult(value))
 
@@ -70,7 +70,7 @@ class MpiCommunicator:
             self.comm.send(outcome, other, _BROADCAST)
 
     def receive(self) -> Any:
-        """Return what rank 0 tells, or raise what it failed with."""
+        """Return the value from rank 0, or raise its error."""
         while not self.comm.Iprobe(source=0, tag=_BROADCAST):
             time.sleep(WAIT)
         outcome: _RankResult = self.comm.recv(source=0, tag=_BROADCAST)
@@ -81,10 +81,10 @@ class MpiCommunicator:
 
     @contextmanager
     def broadcasting_errors(self) -> Iterator[None]:
-        """Let the others, which wait to be told something, have the error this rank fails with instead."""
+        """On failure, send this rank's error to the others, which wait for a value."""
         try:
             yield
-        except Exception as error:  # whatever it is, others wait to be told; raised again
+        except Exception as error:  # any exception: others wait for a message; raised again
             if not self._broadcast_done and self.size > 1:
                 self._send(_RankResult(error=_sendable(error)))
                 self.agreed = True
@@ -96,16 +96,16 @@ class MpiCommunicator:
             raise PeerFailed
 
     def allgather(self, make: Callable[[], T]) -> list[T]:
-        """Do this rank's part, and return what all of them made, in their order.
+        """Run this rank's part, and return the results of all ranks, in their order.
 
-        The first of the errors, by rank, is raised in every rank, so that all end alike. A rank that fails says so at
-        once, and those that `check` stop.
+        The first of the errors, by rank, is raised in every rank, so that all end alike. A failing rank reports at
+        once, and ranks that call `check_peers` stop.
         """
         if self.size == 1:
             return [make()]
         try:
             mine = _RankResult(make())
-        except Exception as error:  # whatever it is, every rank must hear of it; raised again in all of them below
+        except Exception as error:  # any exception: every rank must learn of it; raised again in all of them below
             if self.collective:
                 raise
             mine = _RankResult(error=_sendable(error))
@@ -129,7 +129,7 @@ class MpiCommunicator:
 
 
 def _sendable(error: Exception) -> Exception:
-    """Return the error, or one of its text where others could not unpickle it."""
+    """Return the error, or one with its text if others could not unpickle it."""
     if isinstance(error, GFMError | OSError | MemoryError | StopRequested | PeerFailed):
         return error
     return RuntimeError(f"{type(error).__name__}: {error}")

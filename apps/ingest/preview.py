@@ -1,4 +1,4 @@
-"""Program: look at a source before anything is converted (`PreviewSpec` to `Preview`); it writes nothing."""
+"""Program: examine a source before conversion (`PreviewSpec` to `Preview`); it writes nothing."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ PreviewItem = Record | BadRecord | PassedOver
 def _some(reader: Reader, spec: PreviewSpec, total: int | None) -> Iterator[tuple[str, PreviewItem | None]]:
     """Yield records of files drawn at random, beginning at the start of each; of a counted source, of all of it.
 
-    None in place of a record says that its file holds more than was yielded.
+    None in place of a record means that its file holds more records.
     """
     source = spec.source
     rng = np.random.default_rng(spec.seed)
@@ -76,12 +76,12 @@ def _some(reader: Reader, spec: PreviewSpec, total: int | None) -> Iterator[tupl
 
 
 class _Sample:
-    """What was read, converted where it can be, and why it would be set aside."""
+    """The records read, converted if possible, and the reasons to set records aside."""
 
     def __init__(self, source: SourceSettings) -> None:
         self.source, self.conversion = source, Conversion.of(source)
         self.read = 0
-        self.records: list[Record] = []  # readable ones, with energy and the forces the source says it has
+        self.records: list[Record] = []  # readable ones, with energy and, if the source has them, forces
         self.usable: list[Record] = []
         self.removed: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
@@ -94,7 +94,7 @@ class _Sample:
 
     @property
     def read_in_all(self) -> int:
-        """Records that came from the reader."""
+        """Number of records from the reader."""
         return self.read + self.passed_over.total()
 
     def take_out(self, reason: str, file: str, index: int) -> None:
@@ -151,7 +151,7 @@ class _Sample:
         return composition(numbers, natoms, present), energy, present
 
     def set_other_units_aside(self) -> None:
-        """Take out the records whose energy is in another unit than the rest."""
+        """Set aside the records whose energy has another unit than the rest."""
         if not self.usable:
             return
         counts, energy, _ = self._energies()
@@ -165,7 +165,7 @@ class _Sample:
     def residuals(self) -> tuple[NDArray[np.float64], ReferencePreview, tuple[str, ...], tuple[str, ...]]:
         """Return energies minus references fitted to the usable records (eV/atom) [G], and the references.
 
-        Then warnings about the references, and what else there is to say of them.
+        Then follow warnings and notes about the references.
         """
         counts, energy, present = self._energies()
         names = tuple(chemical_symbols[z] for z in present.tolist())
@@ -184,7 +184,7 @@ class _Sample:
 
 
 def _target(target: Target, records: list[Record], labels: LabelInventory) -> TargetPreview:
-    """Return what the usable records have of a target."""
+    """Return the preview of a target's labels in the usable records."""
     known = [(r.labels[target.name], len(r.numbers)) for r in records if target.name in r.labels]
     values = [v / n if target.per_atom else v for v, n in known]
     shown = [v.ravel() if target.rank is Rank.SCALAR else np.abs(v).max(keepdims=True).ravel() for v in values]
@@ -204,7 +204,7 @@ def _histogram(values: NDArray[np.float64]) -> Histogram | None:
 
 
 def record_line(record: Record) -> RecordLine:
-    """Return what is shown of a converted record."""
+    """Return the line for a converted record."""
     symbols = [chemical_symbols[z] if 0 < z < len(chemical_symbols) else "X" for z in np.asarray(record.numbers)]
     energy = 0.0 if record.energy is None else record.energy
     return RecordLine(
@@ -222,12 +222,12 @@ def record_line(record: Record) -> RecordLine:
 
 
 def preview(spec: PreviewSpec) -> Preview:
-    """Read a bounded sample of the source and return what ingest would make of it.
+    """Read a bounded sample of the source and return the expected result of ingest.
 
     Raises
     ------
     DataError
-        When the source cannot be read at all, or holds no record.
+        When the source cannot be read at all, or has no record.
     """
     source = spec.source
     check_source(source)
@@ -301,7 +301,7 @@ def preview(spec: PreviewSpec) -> Preview:
 
 
 def _failure(read: int, usable: int, spec: PreviewSpec, splits: SampleSplits) -> str | None:
-    """Return why ingest would fail of these records; None where they do not make it fail."""
+    """Return why ingest would fail on these records, or None."""
     if not usable:
         return "no record is usable; the reasons are under Filters"
     aside = (read - usable) / max(1, read)

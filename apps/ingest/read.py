@@ -54,16 +54,16 @@ def read_warnings(
 
 
 def read_shard_program(spec: ReadShardSpec, task: Task) -> ReadShardResult:
-    """Read, convert and check every record of the shard, and publish what is good and what is not.
+    """Read, convert and check every record of the shard, and publish good and bad records.
 
-    Memory holds one part of the shard, whatever its size.
+    Memory holds one part of the shard, for shards of any size.
 
     Raises
     ------
     DataError
         When the source cannot be read at all.
     StopRequested
-        When the program is asked to stop; nothing is left behind.
+        On request to stop; no files are left behind.
     """
     started = time.monotonic()
     source = spec.source

@@ -6,12 +6,12 @@ from collections import Counter
 
 
 def reason_name(reason: str) -> str:
-    """Return the part of a reason that is the same for all its records."""
+    """Return the part of a reason that is common to all its records."""
     return reason.split(":", 1)[0]
 
 
 def count_reason(counts: Counter[str], reason: str, most: int = 20) -> None:
-    """Count a reason in full while there are few, and by its name then."""
+    """Count a reason with its full text while there are few, and then by its name."""
     counts[reason if reason in counts or len(counts) < most else reason_name(reason)] += 1
 
 

@@ -21,8 +21,8 @@ from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 from gfm_pipeline.core.contracts.sources import block_size
 from gfm_pipeline.core.errors import GFMError, NodeError, StorageError
 
-# What a failing disk, file system or machine says, whatever a file holds. Every other errno says something of the
-# file: a folder where a file is expected, an offset that a damaged archive gives, a name that is too long.
+# Errors of a failing disk, file system or machine, independent of the file. Every other errno is about the file: a
+# folder in place of a file, an offset in a damaged archive, a name that is too long.
 _DISK_TROUBLE = frozenset(
     getattr(errno, name)
     for name in (
@@ -34,7 +34,7 @@ _DISK_TROUBLE = frozenset(
 
 
 class RefusedError(ValueError):
-    """A record that was understood and cannot be used; its text is the reason."""
+    """A record that is readable but unusable; its text is the reason."""
 
 
 @dataclass(frozen=True)
@@ -56,29 +56,29 @@ class Record:
     group
         Trajectory or family; None when the metadata that names it is missing.
     file, file_index, index
-        Where it comes from: path (``archive::member`` in an archive), position of the path in the source, position
-        in the file or member.
+        Its origin: path (``archive::member`` in an archive), position of the path in the source, position in the file
+        or member.
     charge, spin
-        Total charge (e) and spin multiplicity; None where the record does not say.
+        Total charge (e) and spin multiplicity; None if the record does not state it.
     member
         Position of the member in its archive; 0 for other files.
     keys
-        Labels and metadata it has; None of readers that do not say.
+        Its labels and metadata; None for readers that do not report them.
     said
-        Key, kind and value of what tells records apart.
+        Key, kind and value of metadata that distinguish records.
     remarks
-        What was decided about its labels.
+        Decisions about its labels.
     fault
-        Why its labels cannot be used; None where they can.
+        Why its labels cannot be used, or None.
     units
-        What it states of its own units.
+        The units that it states.
     omits_forces
-        It has no forces that count, though the source has them.
+        Whether it lacks usable forces although the source has forces.
     split
-        What it, or its file, says of its split, as it is written.
+        The split that it or its file states, as written.
     labels
-        Labels of targets beside energy and forces, by the target's name, of those that it has: as the source gives
-        them, and in the declared unit and shape once they are converted.
+        Its labels of targets other than energy and forces, by the target's name: as in the source, and after conversion
+        in the declared unit and shape.
     """
 
     numbers: NDArray[Any]
@@ -106,9 +106,9 @@ class Record:
 
 @dataclass(frozen=True)
 class PassedOver:
-    """A record that is sound and not for this source: counted and named, and no fault of the source.
+    """A valid record that does not belong to this source: it is counted and named, and is not a fault.
 
-    The text of ``reason`` before the first colon is the same for all records that are passed over for it.
+    The text of ``reason`` before the first colon is the same for all records with this reason.
     """
 
     file: str
@@ -119,20 +119,20 @@ class PassedOver:
 class Reader(Protocol):
     """A source of records.
 
-    Readers stream: they hold one record at a time. What cannot be read is yielded as `BadRecord`, and what is not for
-    this source as `PassedOver`.
+    Readers stream: they hold one record at a time. They yield unreadable records as `BadRecord`, and records that do
+    not belong to this source as `PassedOver`.
     """
 
     def converted(self, source: SourceSettings) -> tuple[str, ...]:
-        """Return the unit conversions the reader itself does, in words."""
+        """Return the unit conversions by the reader itself, in words."""
 
     def count(self, source: SourceSettings) -> int | None:
-        """Return the number of records of the whole source, when that is cheap to say."""
+        """Return the number of records of the whole source, if that is cheap."""
 
     def read(
         self, source: SourceSettings, shard: int, n_shards: int, seed: int
     ) -> Iterator[Record | BadRecord | PassedOver]:
-        """Yield the records of one shard; all shards together are the source, whatever their number."""
+        """Yield the records of one shard; for any number of shards, all together are the source."""
 
 
 def assign_shards(files: tuple[str, ...], shard: int, n_shards: int) -> tuple[list[tuple[int, str]], slice]:
@@ -161,7 +161,7 @@ def reduced_formula(numbers: NDArray[Any]) -> str:
 
 @lru_cache(maxsize=1024)  # frames of a trajectory have one composition
 def _formula(numbers: bytes) -> str:
-    counts = Counter(np.frombuffer(numbers, dtype=np.int64).tolist())  # of a few atoms a fifth of what NumPy takes
+    counts = Counter(np.frombuffer(numbers, dtype=np.int64).tolist())  # for few atoms a fifth of NumPy's time
     divisor = reduce(gcd, counts.values(), 0) or 1
     known = len(chemical_symbols)
     names = [chemical_symbols[z] if 0 <= z < known else f"Z{z}" for z in counts]
@@ -189,19 +189,19 @@ def group_name(
 
 
 def disk_trouble(error: BaseException) -> bool:
-    """Return whether an error is of the storage or the machine, and says nothing of the file that was read."""
+    """Return whether an error is a fault of the storage or the machine, not of the file."""
     if isinstance(error, (StorageError, NodeError)):
         return True
     return isinstance(error, OSError) and error.errno in _DISK_TROUBLE
 
 
 def unreadable(source: SourceSettings, file: str, index: int, error: Exception) -> BadRecord:
-    """Describe a record, or the rest of a file, that could not be read, whatever was raised.
+    """Describe an unreadable record, or the unreadable rest of a file, from any exception.
 
     Raises
     ------
     Exception
-        ``error`` itself, where the storage is at fault and not the file.
+        ``error`` itself, if the storage and not the file is at fault.
     """
     if disk_trouble(error):
         raise error
@@ -211,7 +211,7 @@ def unreadable(source: SourceSettings, file: str, index: int, error: Exception) 
 
 
 def value_words(error: Exception) -> str:
-    """Return what an error says, in one line that is not too long."""
+    """Return the message of an error in one line of limited length."""
     if isinstance(error, GFMError):
         return str(error)
     if isinstance(error, IsADirectoryError):

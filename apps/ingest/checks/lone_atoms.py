@@ -35,7 +35,7 @@ def is_lone(record: Record) -> bool:
 
 
 def as_isolated(record: Record, forces: bool) -> Record:
-    """Put an isolated atom into its group, with zero force if ``forces`` are requested; return other records as is.
+    """Put an isolated atom into its group; with ``forces``, add a missing force as zero. Other records stay as is.
 
     The record needs no group or force of its own: the group is known, and the force is zero by symmetry.
     """

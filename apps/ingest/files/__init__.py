@@ -1,1 +1,1 @@
-"""Files as readers see them: opened, unpacked, decoded, and nothing in them trusted."""
+"""Opens, unpacks and decodes files for readers, without trust in their content."""

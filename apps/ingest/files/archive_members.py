@@ -1,6 +1,6 @@
-"""Files to read, and members of archives as if they were files: opened, decompressed, and never unpacked.
+"""Opens and decompresses files and members of archives alike; archives are never unpacked to disk.
 
-A byte order mark, which programs on Windows put before texts, is skipped.
+It skips a byte order mark, which programs on Windows put before texts.
 
 A ``.gz``, ``.bz2``, ``.xz`` or ``.zst`` file is decompressed as it is read. The members of ``.tar`` files, compressed
 or not, come in the archive's order from a single pass over it; those of ``.zip`` files in the order of its directory.
@@ -49,12 +49,12 @@ def _zst(stream: IO[bytes]) -> IO[bytes]:
 
 
 class _Zstandard(io.RawIOBase):
-    """A Zstandard file as it is decompressed, frame after frame.
+    """A stream that decompresses a Zstandard file frame by frame.
 
-    Not the library's own reader, which takes the end of a file that is cut short for the end of its text.
+    The library's own reader takes the end of a truncated file for the end of its text.
     """
 
-    _PIECE = 4096  # bytes, which decompress to 128 MB at most
+    _PIECE = 4096  # bytes; they decompress to 128 MB at most
 
     def __init__(self, packed: IO[bytes]) -> None:
         import zstandard
@@ -131,12 +131,12 @@ class InputFile:
 
     @property
     def compressed(self) -> bool:
-        """Whether it is decompressed as it is read."""
+        """Whether reading decompresses it."""
         return bool(_compression(self.name))
 
     @contextmanager
     def binary(self) -> Iterator[IO[bytes]]:
-        """Open for reading, decompressed. A member of a tar archive can be opened once only."""
+        """Open for reading, decompressed. A member of a tar archive can be opened only once."""
         with self._open() as raw:
             suffix = _compression(self.name)
             if not suffix:
@@ -149,7 +149,7 @@ class InputFile:
     def text(self) -> Iterator[io.TextIOWrapper]:
         """Open as text: UTF-8, or UTF-16 by its mark.
 
-        Bytes that are neither are replaced, so that they cost only their own record.
+        Invalid bytes are replaced, so that they affect only their own record.
         """
         with self.binary() as stream:
             encoding = "utf-16" if _begin(stream, 2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8"
@@ -173,12 +173,12 @@ class InputFile:
 
 
 def _begin(stream: IO[bytes], size: int) -> bytes:
-    """Return the first bytes of a stream without taking them; all that is opened here can peek."""
+    """Return the first bytes of a stream without consuming them; all streams opened here can peek."""
     return bytes(cast("io.BufferedReader", stream).peek(size)[:size])
 
 
 def _unmarked(stream: IO[bytes]) -> IO[bytes]:
-    """Return the stream after the mark of UTF-8, if it begins with one."""
+    """Skip a UTF-8 mark at the start of a stream, and return the stream."""
     if _begin(stream, len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
         stream.read(len(codecs.BOM_UTF8))
     return stream
@@ -218,7 +218,7 @@ def parts(file: str, members: str = "*") -> Iterator[InputFile]:
 
 
 def _wanted(name: str, members: str) -> bool:
-    """Return whether a member is meant: by its very name, whatever characters it has, or by a pattern."""
+    """Return whether a member matches: by its exact name, with any characters, or by a pattern."""
     return name == members or fnmatchcase(name, members)
 
 
@@ -249,13 +249,13 @@ def _tar_members(path: Path, members: str) -> Iterator[InputFile]:
         while (info := archive.next()) is not None:
             if archive.offset > most:
                 raise ExpansionError(f"it expands to more than {most:,} bytes")
-            cast("Any", archive).members.clear()  # it keeps all it has seen, which may be millions
+            cast("Any", archive).members.clear()  # tarfile stores all members it has read, which may be millions
             if not info.isfile() or not _wanted(info.name, members):
                 continue
             stream = archive.extractfile(info)
             if stream is not None:
                 yield InputFile(f"{path}::{info.name}", path, True, partial(io.BufferedReader, _Forward(stream)))
-        # tarfile takes the end of the file for the end of the archive, which has a mark of its own.
+        # tarfile takes the end of the file for the end of the archive, which has its own mark.
         if archive.fileobj is not None and archive.fileobj.tell() <= archive.offset:
             raise tarfile.ReadError("the archive has no end mark: it is cut short")
 

@@ -1,4 +1,4 @@
-"""A forked process that works within bounds of memory and time, and sends what it finds through a pipe."""
+"""A forked process with limits of memory and time, which sends its results through a pipe."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from gfm_pipeline.core.contracts.ingest.reading import ReadLimits
 from gfm_pipeline.core.errors import GFMError
 
 GB = 10**9
-POLL_SECONDS = 0.5  # seconds between looks at a child that says nothing
-BUSY = 10  # times the limit, for a child that reads its file all the while (members of an archive that are skipped)
+POLL_SECONDS = 0.5  # seconds between checks of a silent child
+BUSY = 10  # times the limit, for a child that keeps reading its file (to skip members of an archive)
 PIPE_BYTES = 1 << 20
 SIZE_PIPE, DEATH_SIGNAL = 1031, 1  # fcntl F_SETPIPE_SZ (named from Python 3.10 on Linux), prctl PR_SET_PDEATHSIG
 
 
 class ChildDiedError(Exception):
-    """A child ended before it was done: its text says how, as what follows "it"; ``in_time``: by the limit of time."""
+    """A child ended early: its text continues a sentence after "it"; ``in_time``: by the limit of time."""
 
     def __init__(self, message: str, in_time: bool = False) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class ChildDiedError(Exception):
 
 @dataclass
 class Child:
-    """A forked process that calls ``work`` with its end of a pipe; it ends with the ``with`` it is made for."""
+    """A forked process that calls ``work`` with its end of a pipe; it ends with its ``with`` block."""
 
     work: Callable[[Connection], None]
     limits: ReadLimits
@@ -57,7 +57,7 @@ class Child:
         sys.stderr.flush()
         parent = os.getpid()
         with warnings.catch_warnings():
-            # Newer Pythons warn of forks beside threads: those of NumPy's libraries, which stop for it.
+            # Newer Pythons warn of forks with threads: those of NumPy's libraries, which stop for a fork.
             warnings.simplefilter("ignore", DeprecationWarning)
             self._pid = os.fork()
         if not self._pid:
@@ -71,7 +71,7 @@ class Child:
         self._end(kill=True)
 
     def _end(self, kill: bool = False) -> int:
-        """Wait for the process, and return how it ended: as `os.waitstatus_to_exitcode`."""
+        """Wait for the process, and return its end as `os.waitstatus_to_exitcode` does."""
         if self._ended:
             return 0
         if kill:
@@ -81,14 +81,14 @@ class Child:
         return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
 
     def receive(self, alive: Callable[[], None]) -> Any:
-        """Return the next thing the child sends.
+        """Return the next object from the child.
 
         Raises
         ------
         ChildDiedError
-            When it died, or had to be ended because nothing came in time.
+            When it died, or was ended because nothing arrived in time.
         Exception
-            What ``work`` raised, or ``alive``.
+            Any error of ``work`` or ``alive``.
         """
         patience = ChildTimeouts(self.limits.seconds)
         while not self._receive.poll(POLL_SECONDS):
@@ -107,7 +107,7 @@ class Child:
 
 @dataclass
 class ChildTimeouts:
-    """Says when a silent child is given up: looks are counted, so that a machine that slept is not taken for it."""
+    """Decides when to give up a silent child; counts checks, so that a sleep of the machine does not matter."""
 
     seconds: float
     _waited: float = 0.0
@@ -116,7 +116,7 @@ class ChildTimeouts:
     _read: int | None = None
 
     def ends(self, place: Any, read: int | None) -> bool:
-        """Take a look: the child's place, and the bytes it has read of any file so far."""
+        """Check the child's position, and the bytes it has read from files so far."""
         self._waited, self._busy = self._waited + POLL_SECONDS, self._busy + POLL_SECONDS
         if place != self._place:
             self._waited = self._busy = 0.0
@@ -132,7 +132,7 @@ def _progress_of(memory: Any) -> tuple[RecordPlace, bool]:
 
 
 def _bytes_read(pid: int) -> int | None:
-    """Return how many bytes a process has read of files, where the system says it."""
+    """Return how many bytes a process has read from files, if the system reports it."""
     try:
         return int(Path(f"/proc/{pid}/io").read_text().split()[1])
     except (OSError, ValueError, IndexError):
@@ -140,7 +140,7 @@ def _bytes_read(pid: int) -> int | None:
 
 
 def _describe(code: int) -> str:
-    """Return how a process ended, in words that follow the name of what it read."""
+    """Return how a process ended, as words that follow the name of its file."""
     if code >= 0:
         return f"ended its reader: exit code {code}"
     try:
@@ -151,7 +151,7 @@ def _describe(code: int) -> str:
 
 
 def _be_child(work: Callable[[Connection], None], connection: Connection, limits: ReadLimits, parent: int) -> None:
-    """Do the work of a forked process, and never return."""
+    """Run the work of a forked process; never returns."""
     code = 1
     try:
         _bound(limits, parent)
@@ -170,7 +170,7 @@ def _be_child(work: Callable[[Connection], None], connection: Connection, limits
 
 
 def _plain(error: Exception) -> Exception:
-    """Return an error that survives the way to another process."""
+    """Return an error that can be sent to another process."""
     try:
         pickle.dumps(error)
     except Exception:  # noqa: BLE001 - an error of any library, with whatever it holds
@@ -179,14 +179,14 @@ def _plain(error: Exception) -> Exception:
 
 
 def _bound(limits: ReadLimits, parent: int) -> None:
-    """Make this forked process one that ends with its parent, and within its limits."""
+    """Make this forked process end with its parent, and apply its limits."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
-    faulthandler.disable()  # its report of a crash is that of a fault of ours
+    faulthandler.disable()  # its report of a crash would look like a bug of this program
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Position of the reader of a shard, shared with another process, which can restart there without the failed part."""
+"""The position of a shard's reader, shared with another process that can restart after a failed part."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BEGIN: RecordPlace = (0, 0)
 
 @dataclass
 class RecordRefused:
-    """What is not tried again, and why: records, what is cut out of a file behind a place, files from a record on."""
+    """Parts not to retry, with reasons: records, parts of a file after a position, files from a record on."""
 
     records: dict[RecordPlace, str] = field(default_factory=dict)
     cuts: dict[RecordPlace, str] = field(default_factory=dict)
@@ -25,16 +25,16 @@ class RecordRefused:
 
 
 class Cursor:
-    """The place of one reader in the files of its shard.
+    """The position of one reader in the files of its shard.
 
     Parameters
     ----------
     first
-        Records before this place are cut out of their files and not parsed.
+        Records before this position are cut out of their files but not parsed.
     refused
-        What is named as unusable without being tried.
+        Parts reported as unusable without a retry.
     memory
-        Room for the place; memory that processes share lets others see it.
+        Memory for the position; shared memory makes it visible to other processes.
     """
 
     def __init__(self, first: RecordPlace = BEGIN, refused: RecordRefused | None = None, memory: Any = None) -> None:
@@ -43,7 +43,7 @@ class Cursor:
 
     @staticmethod
     def shared() -> mmap.mmap:
-        """Return memory for the place that this process shares with those it forks."""
+        """Return memory for the position, shared with forked processes."""
         return mmap.mmap(-1, mmap.PAGESIZE)
 
     @property
@@ -53,12 +53,12 @@ class Cursor:
 
     @property
     def record(self) -> int:
-        """Record of the file that is cut out or parsed."""
+        """Number of the current record in the file, which is cut out or parsed."""
         return self._cells[RECORD]
 
     @property
     def parsing(self) -> bool:
-        """Whether a record is being parsed, rather than cut out of its file."""
+        """Whether the reader is parsing a record rather than cutting it out of its file."""
         return bool(self._cells[PARSING])
 
     @property
@@ -68,33 +68,33 @@ class Cursor:
 
     @property
     def abandoned(self) -> bool:
-        """Whether nothing more of this file is tried."""
+        """Whether the rest of this file is skipped."""
         if not self._refused.files:
             return False
         found = self._refused.files.get(self.file)
         return found is not None and self.record >= found[0]
 
     def wants_file(self, file: int) -> bool:
-        """Return whether the file, by its position in the shard, is not behind the place to begin at; go there."""
+        """Move to a file by its position in the shard; return whether it is at or after the starting position."""
         self._cells[FILE], self._cells[RECORD], self._cells[PARSING] = file, 0, 0
         return file >= self._first[FILE]
 
     def wants(self, records: slice) -> bool:
-        """Return whether the record the cursor is at is to be given."""
+        """Return whether to yield the current record."""
         record = self._cells[RECORD]
         return (self._cells[FILE], record) >= self._first and (mine(record, records) or self.abandoned)
 
     def advance(self) -> None:
-        """Go to the next record of the file."""
+        """Move to the next record of the file."""
         self._cells[RECORD] += 1
 
     def cutting(self, items: Iterator[T]) -> Iterator[T]:
-        """Yield ``items``, known to be cutting a file while each is waited for.
+        """Yield ``items``; while it waits for each, the state is cutting.
 
         Raises
         ------
         RefusedError
-            At the place at which this is not to be tried.
+            At a position that must not be retried.
         """
         while True:
             self._cells[PARSING] = 0
@@ -109,12 +109,12 @@ class Cursor:
             yield item
 
     def parse(self, function: Callable[[], T]) -> T:
-        """Call what parses the record.
+        """Call the function that parses the record.
 
         Raises
         ------
         RefusedError
-            When this record is not to be tried.
+            When this record must not be retried.
         """
         if self._refused.records and (reason := self._refused.records.get(self.place)) is not None:
             raise RefusedError(reason)

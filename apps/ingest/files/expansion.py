@@ -12,22 +12,22 @@ BUFFER = 1 << 18
 
 
 class ExpansionError(ValueError):
-    """A compressed file that expands to more than any data do."""
+    """A compressed file that expands more than real data."""
 
 
 def bounded(stream: IO[bytes], file: Path) -> IO[bytes]:
-    """Return a stream that gives the same bytes, and fails when they are far more than those of ``file``.
+    """Return a stream with the same bytes that fails when they are far more than those of ``file``.
 
     Raises
     ------
     ExpansionError
-        While it is read, beyond `ALWAYS` bytes and `MOST` times the size of the file.
+        During reading, beyond `ALWAYS` bytes and `MOST` times the size of the file.
     """
     return cast("IO[bytes]", io.BufferedReader(_Bounded(stream, most_of(file)), BUFFER))
 
 
 def most_of(file: Path) -> int:
-    """Return how many bytes may come out of a compressed file."""
+    """Return the largest allowed number of bytes from a compressed file."""
     return max(ALWAYS, MOST * file.stat().st_size)
 
 

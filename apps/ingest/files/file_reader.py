@@ -1,6 +1,6 @@
 """Shared code of all readers of files: shards, archives, names, and broken records.
 
-A reader says how one file is cut into records, and how one record is parsed. The rest is done here::
+A reader defines how to cut one file into records, and how to parse one record. This module does the rest::
 
     class MyReader(FileReader):
         def frames(self, part, options):
@@ -8,9 +8,9 @@ A reader says how one file is cut into records, and how one record is parsed. Th
                 for line in lines:
                     yield partial(parse, line)
 
-``frames`` yields functions, so that records of other shards are cut out but never parsed. What such a function
-raises costs its record; what ``frames`` itself raises costs the rest of the file. Any exception does, for no list of
-classes holds what parsers of others raise on damaged input; only trouble of the storage ends the program.
+``frames`` yields functions, so that records of other shards are cut out but never parsed. An exception in such a
+function costs its record; an exception in ``frames`` itself costs the rest of the file. This applies to any exception,
+since foreign parsers may raise any class on damaged input. Only failures of the storage end the program.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 CHARGE_NAMES, SPIN_NAMES = ATTRIBUTE_NAMES[CHARGE], ATTRIBUTE_NAMES[SPIN]
-MOST_LOST = 1_000_000  # records that are listed one by one, whatever a damaged file says it holds
+MOST_LOST = 1_000_000  # largest number of records listed singly, whatever number a damaged file states
 T = TypeVar("T")
 
 
@@ -81,7 +81,7 @@ def number_named(find: Callable[[str], Any], names: tuple[str, ...]) -> float | 
 
 @dataclass(frozen=True)
 class Frame:
-    """A structure as a format gives it, in the units of the source.
+    """A structure from a file format, in the units of the source.
 
     Attributes
     ----------
@@ -90,14 +90,14 @@ class Frame:
     cell, pbc
         Lattice vectors as rows [3, 3] and periodic directions [3].
     energy, forces
-        What the format calls total energy and forces [N, 3]; None when there are none.
+        The format's total energy and forces [N, 3]; None when missing.
     find
         Returns the label or metadata of a name, or None: for `energy_key`, `forces_key` and `group_key`, and for
         total charge and spin multiplicity by the names of `CHARGE_NAMES` and `SPIN_NAMES`.
     keys
-        What ``find`` knows; None: not said, and then nothing is decided about it.
+        The keys that ``find`` knows; None: not stated, so no decisions depend on them.
     remarks
-        What the reader itself decided.
+        Decisions of the reader itself.
     """
 
     numbers: NDArray[Any]
@@ -115,42 +115,42 @@ Parse = Callable[[], Frame]
 
 
 class PassOverError(ValueError):
-    """A record that is sound and not for this source; its text is the reason."""
+    """A valid record that does not belong to this source; its text is the reason."""
 
 
 class FileReader(ABC):
-    """Base of the readers of files; see `gfm_pipeline.apps.ingest.records.Reader` for what it offers.
+    """Base of the readers of files; `gfm_pipeline.apps.ingest.records.Reader` is its interface.
 
     Attributes
     ----------
     default_group
-        Group key of sources that name none; None: the reduced formula.
+        Group key of sources without one; None: the reduced formula.
     """
 
     default_group: str | None = None
 
     def converted(self, source: SourceSettings) -> tuple[str, ...]:  # noqa: ARG002
-        """Return the unit conversions the reader itself does, in words: none."""
+        """Return the unit conversions by the reader itself, in words: none."""
         return ()
 
     @abstractmethod
     def frames(self, part: InputFile, options: Any) -> Iterator[Parse]:
-        """Yield one function a record of a file, in the file's order; each parses its record when called."""
+        """Yield one function per record of a file, in the file's order; each parses its record when called."""
 
     def length(self, part: InputFile, options: Any) -> int | None:  # noqa: ARG002
-        """Return the number of records of a file when that is cheap to say."""
+        """Return the number of records of a file if that is cheap."""
         return None
 
     def count(self, source: SourceSettings) -> int | None:
-        """Return the number of records of the whole source; None when a file would have to be read for it."""
+        """Return the number of records of the whole source; None if that requires reading a file."""
         if source.select is not None:
-            return None  # how many are selected is known when they are read
+            return None  # the number of selected records is known only after reading
         options = parse_options(source.reader, source.options)
         total = 0
         for file in source.files:
             try:
                 length = None if is_archive(file) else self.length(next(parts(file)), options)
-            except Exception as error:  # whatever a parser raises is the file's fault, unless the disk is in trouble
+            except Exception as error:  # any error of a parser is the file's fault, unless the disk fails
                 if disk_trouble(error):
                     raise
                 return None
@@ -172,7 +172,7 @@ class FileReader(ABC):
     def read_from(
         self, source: SourceSettings, shard: int, n_shards: int, cursor: Cursor
     ) -> Iterator[Record | BadRecord | PassedOver]:
-        """Yield the records of one shard from where ``cursor`` begins, and move it along."""
+        """Yield the records of one shard from the start of ``cursor``, and move the cursor."""
         options = parse_options(source.reader, source.options)
         plans = Plans(source)
         files, records = assign_shards(source.files, shard, n_shards)
@@ -216,10 +216,10 @@ class FileReader(ABC):
                 cursor.advance()
 
     def _rest(self, part: InputFile, options: Any, done: int) -> int | None:
-        """Return how many records the file still has after ``done``, as far as it says so; None: not known."""
+        """Return how many records the file states after ``done``; None: not known."""
         try:
             length = self.length(part, options)
-        except Exception as error:  # as above: a length that cannot be had is not known
+        except Exception as error:  # as above: a length that fails is not known
             if disk_trouble(error):
                 raise
             return None
@@ -278,7 +278,7 @@ class FileReader(ABC):
 
 
 def _named_for_what_it_is(found: Record | BadRecord | PassedOver, part: InputFile, reader: str) -> Any:
-    """Say of the first record of a file that is of another format what that is."""
+    """Name the actual format in the error of the first record of a file of another format."""
     if not isinstance(found, BadRecord):
         return found
     about = recognised(part, reader)
@@ -286,19 +286,19 @@ def _named_for_what_it_is(found: Record | BadRecord | PassedOver, part: InputFil
 
 
 def _at_least(found: Record | BadRecord | PassedOver) -> Record | BadRecord | PassedOver:
-    """Say of what could not be read that it stands for more, nobody knows how many."""
+    """Note that an unreadable part stands for an unknown number of further records."""
     if not isinstance(found, BadRecord):
         return found
     return replace(found, reason=f"{found.reason}; the rest of this file is lost, at least one record")
 
 
 def _labels(frame: Frame, natoms: int, plans: Plans) -> RecordLabels:
-    """Return what a frame says, where the source wants the frame.
+    """Return the labels of a frame that the source includes.
 
     Raises
     ------
     NotMeantError
-        When the source does not select it, or its weights leave it out.
+        When the source does not select the frame, or its weights leave it out.
     """
     source = plans.source
     if source.select is not None and (reason := selected(source.select, frame.find)) is not None:
@@ -314,7 +314,7 @@ def _labels(frame: Frame, natoms: int, plans: Plans) -> RecordLabels:
 
 
 def _further_labels(frame: Frame, plans: Plans) -> dict[str, Numbers]:
-    """Return the labels of targets beside energy and forces that a frame has, by target."""
+    """Return a frame's labels of targets other than energy and forces, by target."""
     named = tuple((plans.source.labels or {}).items())
     found: dict[str, Numbers] = {}
     for target, key in named if frame.keys is None else plans.of(frame.keys).labels:
@@ -326,14 +326,14 @@ def _further_labels(frame: Frame, plans: Plans) -> dict[str, Numbers]:
 
 
 def _whole(numbers: NDArray[Any]) -> NDArray[Any]:
-    """Return atomic numbers that a format keeps as floats as whole numbers; what are none, as they are."""
+    """Convert atomic numbers stored as floats to whole numbers; return other values unchanged."""
     if numbers.dtype.kind == "f" and np.isfinite(numbers).all() and (numbers == np.rint(numbers)).all():
         return numbers.astype(np.int64)
     return numbers
 
 
 def caught(items: Iterator[T]) -> Iterator[T | Exception]:
-    """Yield what ``items`` yields and, last, the error that ended it, whatever it is."""
+    """Yield all of ``items`` and, last, any error that ended it."""
     try:
         yield from items
     except Exception as error:  # noqa: BLE001 - parsers of third parties raise anything; it costs the file

@@ -1,4 +1,4 @@
-"""HDF5 files whose groups and values lie in themselves: links lead to other files, or round in circles."""
+"""Access to groups and values inside an HDF5 file only, since links may lead to other files or in circles."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 import h5py
 
 EXPANDED = 1000  # bytes that one compressed byte may stand for
-UNWRITTEN = 1 << 20  # bytes an array may have that nothing was written of
+UNWRITTEN = 1 << 20  # largest size in bytes of an array without written data
 
 
 def own(group: Any, name: str) -> Any:
-    """Return what lies in a group under a name; None when there is nothing, or a soft link to a group.
+    """Return the member of a group by name; None if it is missing, or a soft link to a group.
 
     Raises
     ------
     ValueError
-        When it, or its values, lie in another file, or when it claims far more values than were written.
+        When it or its values are in another file, or when it claims far more values than were written.
     """
     link = group.get(name, getlink=True) if name in group.keys() else None  # noqa: SIM118 - `in group` follows links
     place = f"{group.name.rstrip('/')}/{name}"

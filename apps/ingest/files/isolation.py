@@ -1,9 +1,10 @@
-"""Reads foreign files in a separate process: a crash costs a record or a file, which is named.
+"""Reads foreign files in a separate process: a crash costs one record or file, which is named.
 
 Libraries that read damaged files end their process (ADIOS2, HDF5, LMDB: a signal), fill its memory, or wait for ever.
-So the reader runs in a forked child, which imports nothing again, and sends records through a pipe. It may take
-so much memory (``RLIMIT_DATA``) and so long for a record. When it dies, its `Cursor`, in shared memory, says where it
-was: a new child begins there, behind what was received, and names what killed the last one instead of trying it.
+So the reader runs in a forked child, which needs no imports, and sends records through a pipe. Its memory
+(``RLIMIT_DATA``) and its time per record are limited. When it dies, its `Cursor` in shared memory has its position. A
+new child begins there, after the received records, and reports the part that killed the last child instead of retrying
+it.
 """
 
 from __future__ import annotations
@@ -22,47 +23,47 @@ from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 from gfm_pipeline.core.contracts.ingest.reading import ReadLimits
 from gfm_pipeline.core.errors import DataError
 
-BATCH, BATCH_ATOMS, BATCH_SECONDS = 64, 8_192, 0.5  # records are sent together up to these
-SHARE_TO_COUNT = 3  # of the limit of time: a number of records is nice to have
-DEATHS = 4  # in one file; what is left of it then is not tried
+BATCH, BATCH_ATOMS, BATCH_SECONDS = 64, 8_192, 0.5  # limits of records sent together
+SHARE_TO_COUNT = 3  # share of the limit of time: a number of records is optional
+DEATHS = 4  # in one file; then the rest of the file is skipped
 
 
 def isolated(reader: Reader, limits: ReadLimits, alive: Callable[[], None] = lambda: None) -> Reader:
-    """Return a reader that gives the same, and reads files in a process of its own.
+    """Return an equivalent reader that reads files in a separate process.
 
     Parameters
     ----------
     reader
-        One that is not a `FileReader` (a generator) is returned as it is.
+        The reader; if it is not a `FileReader` (a generator), it is returned unchanged.
     limits
         Of the process that reads.
     alive
-        Called every half second while a record is waited for; what it raises ends the reading.
+        Called every half second during the wait for a record; its errors end the reading.
     """
     return Isolated(reader, limits, alive) if isinstance(reader, FileReader) else reader
 
 
 @dataclass(frozen=True)
 class Isolated:
-    """A reader of files whose work is done by children."""
+    """A reader of files that works in child processes."""
 
     reader: FileReader
     limits: ReadLimits
     alive: Callable[[], None]
 
     def converted(self, source: SourceSettings) -> tuple[str, ...]:
-        """Return the unit conversions the reader itself does, in words."""
+        """Return the unit conversions by the reader itself, in words."""
         return self.reader.converted(source)
 
     def count(self, source: SourceSettings) -> int | None:
-        """Return the number of records of the source; None when that is not cheap to say, or counting ends badly."""
+        """Return the number of records of the source; None if that is expensive, or counting fails."""
         limits = replace(self.limits, seconds=self.limits.seconds / SHARE_TO_COUNT)
         child = Child(lambda connection: connection.send(self.reader.count(source)), limits, Cursor.shared())
         with child:
             try:
                 found: int | None = child.receive(self.alive)
             except ChildDiedError:
-                return None  # reading names the file
+                return None  # reading will name the file
         return found
 
     def read(
@@ -77,7 +78,7 @@ class Isolated:
         Raises
         ------
         DataError
-            When the process that reads dies outside of any file.
+            When the reading process dies outside of any file.
         """
         first, refused, deaths = BEGIN, RecordRefused(), dict[int, int]()
         while True:
@@ -100,10 +101,10 @@ class Isolated:
 
 
 def _refuse(refused: RecordRefused, cursor: Cursor, first: RecordPlace, deaths: int, death: ChildDiedError) -> None:
-    """Note what is not to be tried again, after a child died at ``cursor``."""
+    """Record the part not to retry, after a child died at ``cursor``."""
     if deaths >= DEATHS or death.in_time:
         received = first[1] if first[0] == cursor.file else 0
-        begin = received if deaths > DEATHS else cursor.record  # it may not die at the same place twice
+        begin = received if deaths > DEATHS else cursor.record  # a child must not die at the same position twice
         refused.files[cursor.file] = (begin, f"{death}; the rest of the file is lost")
     elif cursor.parsing:
         refused.records[cursor.place] = str(death)
@@ -113,7 +114,7 @@ def _refuse(refused: RecordRefused, cursor: Cursor, first: RecordPlace, deaths: 
 
 @dataclass(frozen=True)
 class _Serving:
-    """What a child does: it sends records, and with them the place behind the last of them; at the end None."""
+    """The work of a child: it sends records with the position after the last of them, and None at the end."""
 
     reader: FileReader
     source: SourceSettings

@@ -1,8 +1,8 @@
 """Reads tables that pandas wrote as JSON, in any orientation, row by row.
 
 The orientations: https://pandas.pydata.org/docs/reference/api/pandas.DataFrame.to_json.html. Lists of records and lines
-are streamed, a row at a time. The others (``columns``, ``split``, ``index``, ``table``) name a row in several places of
-the file, which is then held as a whole.
+are streamed, a row at a time. The others (``columns``, ``split``, ``index``, ``table``) store a row in several places
+of the file, so memory holds the whole file.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import ijson
 
 from gfm_pipeline.apps.ingest.files import json_stream
 
-PROBE_BYTES = 1 << 20  # bytes that tell an orientation
+PROBE_BYTES = 1 << 20  # bytes that determine an orientation
 Row = Callable[[], Any]
 
 
 def rows(stream: IO[bytes], lines: bool, names: frozenset[str]) -> Iterator[Row]:
-    """Yield a function a row, which gives a mapping of columns when it is called.
+    """Yield one function per row, which returns a mapping of columns when called.
 
     Parameters
     ----------
     stream
         The text, decompressed.
     lines
-        The name of the file says that it is JSON lines; the text may say so, too.
+        Whether the name of the file indicates JSON lines; the text may also indicate it.
     names
-        Columns that tables may have: they tell columns from rows.
+        Possible columns of tables, which distinguish columns from rows.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def rows(stream: IO[bytes], lines: bool, names: frozenset[str]) -> Iterator[Row]
 
 
 def is_turned(begin: bytes, names: frozenset[str]) -> bool:
-    """Return whether a JSON object that begins so is a table in columns, or one whose columns are named apart."""
+    """Return whether a JSON object with this start is a table in columns, or one with separate column names."""
     events = []
     try:
         for event in ijson.basic_parse(begin, use_float=True):
@@ -70,7 +70,7 @@ def is_turned(begin: bytes, names: frozenset[str]) -> bool:
 
 
 def turned(table: Any, names: frozenset[str]) -> Iterator[Row]:
-    """Yield the rows of a table that is held as a whole."""
+    """Yield the rows of a table held in memory."""
     if not isinstance(table, dict) or not table:
         raise ValueError("it is not a table: neither a list of records nor columns of them")
     data = table.get("data")

@@ -1,4 +1,4 @@
-"""Records of large JSON files one at a time: memory is that of one record, however the records are nested."""
+"""Reads records of large JSON files one at a time: memory holds one record, at any nesting."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ ERRORS = (ijson.JSONError,)
 JsonEvent = tuple[str, Any]
 _OPEN = ("start_map", "start_array")
 _CLOSE = ("end_map", "end_array")
-_LOOKAHEAD = 1_000_000  # events; a record that is not found among so many is not there
-# Python and pymatgen write these, and no JSON parser but Python's reads them.
+_LOOKAHEAD = 1_000_000  # events; if no record is found among them, there is none
+# Python and pymatgen write these, and only Python's JSON parser reads them.
 _NO_NUMBER = re.compile(rb"([:\[,]\s*)(?:NaN|-?Infinity)(?=\s*[,\]}])")
 _KEEP = 256  # bytes; indentation is shorter
 
 
 class Readable(Protocol):
-    """What bytes can be read from."""
+    """A source of bytes."""
 
     def read(self, size: int = -1, /) -> bytes:
         """Return at most ``size`` bytes; none at the end."""
@@ -30,7 +30,7 @@ class Readable(Protocol):
 
 
 class _Finite:
-    """A stream in which numbers that JSON does not have are null, and keys of a name are counted."""
+    """A stream that replaces non-JSON numbers by null, and counts keys of a given name."""
 
     def __init__(self, stream: Readable, key: str) -> None:
         self._stream = stream
@@ -40,20 +40,20 @@ class _Finite:
         self.keys = 0
 
     def _count(self, new: bytes) -> None:
-        """Count keys; what may be the beginning of one is looked at again with what follows."""
+        """Count keys; a possible start of a key is examined again with the following bytes."""
         text = self._tail + new
         ends = [match.end() for match in self._key.finditer(text)]
         self.keys += len(ends)
         self._tail = text[max(ends[-1] if ends else 0, len(text) - _KEEP) :]
 
     def drain(self) -> int:
-        """Read on to the end and return the number of keys in all."""
+        """Read to the end and return the total number of keys."""
         while new := self._stream.read(1 << 20):
             self._count(new)
         return self.keys
 
     def read(self, size: int = -1) -> bytes:
-        """Return bytes; a few at the end of a piece are kept back, since a word may be cut there."""
+        """Return bytes; holds back a few at the end of a piece, since a word may be cut there."""
         if size == 0:
             return b""
         while True:
@@ -69,19 +69,19 @@ class _Finite:
 
 
 def records(stream: Readable, key: str) -> Iterator[Callable[[], Any]]:
-    """Yield a function for each record, in file order; it parses the record when it is called, at once or never.
+    """Yield a function per record, in file order, which parses the record; call it immediately or never.
 
-    Records are the objects at the depth at which ``key`` is first found: elements of a list, values of nested
-    mappings. What else is found at that depth is given as it is, for the caller to refuse.
+    Records are the objects at the depth at which ``key`` is first found: elements of a list, values of nested mappings.
+    Other values at that depth are yielded unchanged, for the caller to refuse.
 
-    Where the text is no JSON, each record that is lost is a function that says so; they are counted by their keys.
+    Where the text is not JSON, each lost record is a function that raises the error; keys count the lost records.
 
     Raises
     ------
     ijson.JSONError
-        Where the text is no JSON before the first record.
+        When the text before the first record is not JSON.
     ValueError
-        When ``key`` is nowhere.
+        When ``key`` does not occur.
     """
     text = _Finite(stream, key)
     events = _Events(iter(ijson.basic_parse(text, use_float=True, multiple_values=True)))
@@ -91,7 +91,7 @@ def records(stream: Readable, key: str) -> Iterator[Callable[[], Any]]:
 
 
 def items(stream: Readable) -> Iterator[Callable[[], Any]]:
-    """Yield a function for each element of a list, as `records` does; what is lost at a break counts as one."""
+    """Yield a function per element of a list, as `records` does; the lost part after an error counts as one."""
     text = _Finite(stream, "")
     yield from _at_depth(text, _Events(iter(ijson.basic_parse(text, use_float=True))), [], 1)
 
@@ -103,18 +103,18 @@ def _at_depth(text: _Finite, events: _Events, passed: list[JsonEvent], depth: in
             given, inside = given + 1, True
             yield record
             record.skip()
-            inside = events.error is not None  # met when the record was parsed
+            inside = events.error is not None  # raised when the record was parsed
             if inside:
                 break
     except ERRORS:
         pass  # kept by `events`
     if events.error is not None:
-        # A record that the text breaks in was given, and is refused when it is parsed.
+        # A record with the error was yielded already, and parsing it raises.
         yield from [partial(_lost, events.error)] * max(text.drain() - given, 0 if inside else 1)
 
 
 class _Events:
-    """Events of a parser, and the error that ended them, whoever met it."""
+    """Events of a parser, and the error that ended them."""
 
     def __init__(self, events: Iterator[JsonEvent]) -> None:
         self._events = events
@@ -149,18 +149,18 @@ def _lost(error: Exception) -> Any:
 
 
 def are_lines(begin: bytes) -> bool:
-    """Return whether a text that begins so is JSON lines: an object a line, and no list of them."""
+    """Return whether a text with this start is JSON lines: one object per line, not a list of objects."""
     first, _, rest = begin.lstrip().partition(b"\n")
     return first.startswith(b"{") and first.rstrip().endswith(b"}") and rest.lstrip().startswith(b"{")
 
 
 def loads(line: bytes) -> Any:
-    """Parse a line; numbers that JSON does not have are null."""
+    """Parse a line; non-JSON numbers are null."""
     return orjson.loads(_NO_NUMBER.sub(rb"\1null", line))
 
 
 class Joined:
-    """What was read of a stream, and the rest of it."""
+    """A stream that begins with bytes already read from another, followed by its rest."""
 
     def __init__(self, begin: bytes, rest: IO[bytes]) -> None:
         self._begin, self._rest = begin, rest
@@ -184,7 +184,7 @@ class Joined:
 
 
 def _find(events: Iterator[JsonEvent], key: str, passed: list[JsonEvent]) -> int:
-    """Return how many containers a record is in; events read for it are appended to ``passed``."""
+    """Return the depth of records in containers; append the events read for this to ``passed``."""
     level = 0
     for event, value in events:
         passed.append((event, value))
@@ -216,7 +216,7 @@ class _JsonRecord:
             yield event, value
 
     def skip(self) -> None:
-        """Go on to the end of the record."""
+        """Read to the end of the record."""
         if self._level:
             next((None for _ in self._counted() if not self._level), None)
 

@@ -1,6 +1,6 @@
-"""Formats that people have: which reader reads one, or which tool converts it.
+"""Common file formats, with the reader or the conversion tool of each.
 
-Declared here so that a file that a reader cannot read is named for what it is. A new format is one more entry.
+With these declarations, an error for an unreadable file names its format. A new format is one more entry.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _RUNS_CODE = "It is not read, for a pickle may run code. " + _TO_XYZ
 
 @dataclass(frozen=True)
 class KnownFormat:
-    """What a file is by its name or its first bytes.
+    """A format that is recognised by the name or the first bytes of a file.
 
     Attributes
     ----------
@@ -28,9 +28,9 @@ class KnownFormat:
     names
         Patterns of file names, in lower case.
     magic
-        Its first bytes; empty: by name only.
+        First bytes; empty: recognised by name only.
     readers
-        Those that read it: of their files nothing is said.
+        Readers of the format; they get no advice on their files.
     """
 
     what: str
@@ -40,7 +40,7 @@ class KnownFormat:
     readers: tuple[str, ...] = ()
 
 
-# What is told by a name comes before what is told by bytes, and special bytes before those of containers.
+# Formats recognised by name come before those by bytes, and specific bytes before those of containers.
 KNOWN = (
     KnownFormat("a training set of VASP (ML_AB)", "Set reader: vasp", ("ml_ab", "ml_abn"), readers=("vasp",)),
     KnownFormat("the results of VASP in HDF5 (vaspout.h5)", "Set reader: vasp", ("vaspout*.h5",), readers=("vasp",)),
@@ -78,7 +78,7 @@ KNOWN = (
 
 
 def recognised(part: InputFile, reader: str) -> str | None:
-    """Return what a file that ``reader`` could not read is, and what to do; None where nothing better is known."""
+    """Return the format of a file that ``reader`` could not read, with advice, or None."""
     begin = b""
     if not part.in_archive and part.file.is_file():
         with open(part.file, "rb") as stream:

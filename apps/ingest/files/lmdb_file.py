@@ -1,7 +1,7 @@
-"""LMDB files opened for reading only: no lock file is made, and a truncated file is noticed before it is mapped.
+"""LMDB files, opened read-only, without a lock file; truncated files are detected before mapping.
 
-A page that lies beyond the end of a memory-mapped file ends the process (SIGBUS), so the size is compared with
-what the header says first.
+Access beyond the end of a memory-mapped file ends the process (SIGBUS), so this module first compares the size with the
+header.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class LmdbFile:
             if size < expected:
                 raise ValueError(f"the file has {size} bytes of {expected}: it is truncated")
             self._transaction = self._environment.begin(buffers=False)
-        except BaseException:  # whatever it is, Ctrl-C too: LMDB admits no second opening in a process; raised again
+        except BaseException:  # any exception, also Ctrl-C: LMDB allows no second opening in a process; raised again
             self._environment.close()
             raise
         return self
@@ -50,12 +50,12 @@ class LmdbFile:
             yield from cursor.iternext(keys=True, values=False)
 
     def claimed(self, number: int) -> int:
-        """Return the number of records a file says it has.
+        """Return the number of records that a file states.
 
         Raises
         ------
         ValueError
-            When that is more than it has entries, or less than none.
+            When that exceeds its number of entries, or is negative.
         """
         if not 0 <= number <= self.entries:
             raise ValueError(f"it claims {number:,} records, and has {self.entries:,} entries")

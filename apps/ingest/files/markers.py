@@ -10,10 +10,9 @@ _NUMBERS = ("bool", "int", "uint", "float", "complex")
 
 
 def unmarked(node: Any) -> Any:
-    """Return JSON values without keys that begin with ``@``: what is left of a marked object is its plain fields.
+    """Return JSON values without keys that begin with ``@``; a marked object keeps its plain fields.
 
-    Arrays that monty wrote (``{"@module": "numpy", "@class": "array", "dtype": ..., "data": ...}``) become arrays of
-    numbers.
+    Arrays from monty (``{"@module": "numpy", "@class": "array", "dtype": ..., "data": ...}``) become arrays of numbers.
     """
     if isinstance(node, list):
         return [unmarked(item) for item in node] if any(isinstance(item, (dict, list)) for item in node) else node

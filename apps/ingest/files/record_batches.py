@@ -1,7 +1,7 @@
-"""Records on their way from one process to another: a batch of them as a few flat arrays and columns.
+"""Transfers records between processes: a batch is a few flat arrays and columns.
 
 Pickling each record costs ten times as much as packing 64 together. Key sets, which are compared by identity, are sent
-once, so that the records of a source share one on the other side too.
+once, so that records also share them after the transfer.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _arrays_of = attrgetter(*_ARRAYS)
 
 @dataclass(frozen=True)
 class RecordBatch:
-    """Items as they are sent.
+    """Items in the form of transfer.
 
     Attributes
     ----------
     others
-        Items in their places that are sent as they are; None stands for the next packed record.
+        Unpacked items at their positions; None stands for the next packed record.
     sizes
         Number of atoms of each packed record, and whether it has forces.
     numbers, vectors, pbc
@@ -44,7 +44,7 @@ class RecordBatch:
     columns
         The other attributes, one tuple for each.
     first_keys, keys
-        Where the key sets belong among those the receiver knows, and the new ones.
+        Position of the new key sets among those of the receiver, and the new key sets.
     keys_of
         Position of the key set of each packed record; -1 for none.
     labels, label_values
@@ -66,12 +66,12 @@ class RecordBatch:
 
 @dataclass
 class Packer:
-    """The end that sends."""
+    """The sending end."""
 
     _known: dict[KeySet, int] = field(default_factory=dict)
 
     def pack(self, items: Sequence[Item]) -> RecordBatch:
-        """Return items as a batch; it is to be unpacked in its turn."""
+        """Return items as a batch; the receiver must unpack batches in order."""
         if len(self._known) >= MOST_KEY_SETS:
             self._known.clear()
         first, new = len(self._known), list[KeySet]()
@@ -116,7 +116,7 @@ class Packer:
 
 @dataclass
 class Unpacker:
-    """The end that receives; its arrays are parts of those of the batch."""
+    """The receiving end; its arrays are views of those of the batch."""
 
     _known: list[KeySet] = field(default_factory=list)
 
@@ -154,7 +154,7 @@ class Unpacker:
 
 
 def to_bytes(message: Any) -> bytes:
-    """Return what `multiprocessing.connection.Connection.recv` reads, by the newest protocol."""
+    """Return the bytes for `multiprocessing.connection.Connection.recv`, by the newest protocol."""
     return pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
 
 
@@ -163,7 +163,7 @@ def _joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _packs(record: Record) -> bool:
-    """Return whether the arrays are of the types and shapes that are joined: those of a sound record."""
+    """Return whether a record's arrays have the types and shapes for packing, as in valid records."""
     numbers, pos, forces, cell, pbc = _arrays_of(record)
     n = len(numbers)
     return (

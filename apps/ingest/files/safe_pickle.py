@@ -1,4 +1,4 @@
-"""Pickled graphs of PyTorch Geometric as plain containers and NumPy arrays, without running what a pickle asks for.
+"""Reads pickled graphs of PyTorch Geometric as plain containers and NumPy arrays, without executing their code.
 
 A pickle is a program that may call anything. This one may only build plain containers, NumPy arrays and tensors
 (as arrays), and objects of PyTorch Geometric, which become dictionaries of their fields; anything else is an error.
@@ -30,8 +30,8 @@ _DTYPES = {
     "ByteStorage": "<u1",
     "BoolStorage": "?",
 }
-_KINDS = "biufcSU"  # of NumPy's types: numbers and texts; an array of objects would be pointers that a file chose
-DEEPEST = 20  # containers within each other
+_KINDS = "biufcSU"  # kinds of NumPy's types: numbers and texts; arrays of objects would be pointers chosen by a file
+DEEPEST = 20  # nesting of containers
 MOST_EXPANDED = 1 << 20  # elements of a tensor that repeats its storage
 
 
@@ -40,14 +40,14 @@ def _refused(what: str) -> pickle.UnpicklingError:
 
 
 class _Sealed(type):
-    """Class of classes that a pickle is given: it may set none of their attributes."""
+    """Metaclass of the classes available to a pickle, which cannot set their attributes."""
 
     def __setattr__(cls, name: str, value: Any) -> None:
         raise _refused(f"changes {cls.__name__}")
 
 
 class _Function(metaclass=_Sealed):
-    """A function that a pickle may call, and nothing else."""
+    """A function that a pickle may only call."""
 
     __slots__ = ("_call",)
     _call: Any
@@ -157,7 +157,7 @@ def _bytes(text: Any, encoding: Any = "latin1") -> bytes:
 
 
 def _plain(node: Any, depth: int = 0) -> Any:
-    """Return what was built with arrays of NumPy's in place of what stood for them."""
+    """Return the built object with NumPy arrays in place of their stand-ins."""
     if depth > DEEPEST:
         raise _refused("nests without end")
     if isinstance(node, _PickledArray):
@@ -262,10 +262,10 @@ class _PersistentReference(_Plain):
 
 
 class _Graph(_Plain):
-    """Builds what a pickled graph consists of."""
+    """Builds the parts of a pickled graph."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the stand-in of a class or function that is allowed."""
+        """Return the stand-in of an allowed class or function."""
         if module.split(".")[0] == "torch_geometric":
             return Fields
         if module in ("numpy.core.multiarray", "numpy._core.multiarray"):
@@ -296,11 +296,11 @@ _FUNCTIONS: dict[tuple[str, str], Any] = {
 
 
 def fields(packed: bytes) -> Any:
-    """Return what a pickle holds.
+    """Return the content of a pickle.
 
     Raises
     ------
     pickle.UnpicklingError
-        When it asks for a class or function that graphs do not need.
+        When it requests a class or function that graphs do not need.
     """
     return _plain(_Graph(io.BytesIO(packed)).load())

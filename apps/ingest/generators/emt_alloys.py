@@ -29,11 +29,11 @@ class EmtAlloys:
     """The ``emt-alloys`` source."""
 
     def converted(self, source: SourceSettings) -> tuple[str, ...]:  # noqa: ARG002
-        """Return none: ASE gives eV and Angstrom."""
+        """Return no conversions: ASE returns eV and Angstrom."""
         return ()
 
     def count(self, source: SourceSettings) -> int | None:
-        """Return the number of cells asked for."""
+        """Return the requested number of cells."""
         options = EmtAlloysOptions.model_validate(source.options)
         return options.parents * options.children
 

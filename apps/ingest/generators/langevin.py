@@ -34,7 +34,7 @@ def baoab(
     temperature: float,
     rng: np.random.Generator,
 ) -> Iterator[tuple[Vectors, float, Vectors]]:
-    """Yield positions (Angstrom), energy (eV) and forces (eV/Angstrom) after every step, for ever.
+    """Yield positions (Angstrom), energy (eV) and forces (eV/Angstrom) after every step, without end.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def baoab(
     masses
         Atomic masses [N], u.
     energy_and_forces
-        The potential, called once a step and once at the start.
+        The potential, called once per step and once at the start.
     timestep_fs, friction_per_fs
         Step and friction.
     temperature

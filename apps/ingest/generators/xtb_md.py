@@ -39,7 +39,7 @@ def _calculator_class() -> Any:
 
 
 class _XtbPotential:
-    """tblite's GFN2-xTB of one molecule; each call starts from the density of the one before."""
+    """tblite's GFN2-xTB of one molecule; each call starts from the density of the previous call."""
 
     def __init__(self, numbers: NDArray[Any], pos: Vectors) -> None:
         self._calculator = _calculator_class()(METHOD, numbers, pos / units.Bohr)
@@ -66,11 +66,11 @@ class XtbMd:
     """The ``xtb-md`` source."""
 
     def converted(self, source: SourceSettings) -> tuple[str, ...]:  # noqa: ARG002
-        """Say what tblite's atomic units were converted to."""
+        """Return the conversion of tblite's atomic units, in words."""
         return (f"{METHOD} labels were converted from Hartree and Bohr to eV and Angstrom.",)
 
     def count(self, source: SourceSettings) -> int | None:
-        """Return the number of frames asked for."""
+        """Return the requested number of frames."""
         options = XtbMdOptions.model_validate(source.options)
         return len(options.molecules) * len(options.temperatures) * options.replicas * options.frames
 
@@ -87,8 +87,8 @@ class XtbMd:
             rng = np.random.default_rng([seed, number])
             group = f"{name}/{temperature:g}K/{replica}"
             first = number * options.frames
-            # A shard has one core; and sums over several threads would come in any order, so that the same seed
-            # would not give the same trajectory. The environment is too late where OpenMP is loaded already.
+            # A shard has one core. Several threads would also sum in varying order, so that the same seed would not
+            # give the same trajectory. The environment has no effect if OpenMP is already loaded.
             with threadpool_limits(limits=1):
                 frames = list(_trajectory(molecule(name), temperature, rng, options, source, group, first))
             yield from frames

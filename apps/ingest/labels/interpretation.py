@@ -1,12 +1,12 @@
-"""From the keys of a record to its labels: which energy and forces are used, and what weights, units and heads say.
+"""Interprets the keys of a record: the energy and forces to use, and the meaning of weights, units and heads.
 
-What the names alone decide is decided once for all records of one make (`LabelPlan`); the values are looked at
-where a decision depends on them.
+Decisions that depend on names alone are made once for all records with the same keys (`LabelPlan`); other decisions
+examine the values.
 
-Two energies: the reader's own is used, the free energy before the energy extrapolated to no smearing, since forces are
-the gradient of the former. Where a record has a second set of energy and forces by another name (``REF_energy`` and
-``REF_forces`` beside ``energy`` and ``forces``) and the two differ, nothing in the data says which is meant: the record
-is set aside until the source says so by ``energy_key``.
+With two energies, the reader's own is used; the free energy has priority over the energy extrapolated to no smearing,
+since forces are the gradient of the former. If a record has a second set of energy and forces by another name
+(``REF_energy`` and ``REF_forces`` in addition to ``energy`` and ``forces``) and the two differ, the data do not
+determine the choice. The record is then set aside until the source chooses by ``energy_key``.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from gfm_pipeline.apps.ingest.labels.plans import LabelPlan, Remark
 from gfm_pipeline.apps.ingest.labels.stated_units import Stated, decided, stated
 from gfm_pipeline.core.contracts.data import ForceSign, SourceSettings
 
-ROUNDING = 1e-4  # energy units of the source, an atom; and 1e-6 of the energy
-LONGEST = 40  # characters of a value that is counted
+ROUNDING = 1e-4  # energy units of the source, per atom; and 1e-6 of the energy
+LONGEST = 40  # characters of a counted value
 
 
 class NotMeantError(ValueError):
-    """A record that its own weights or the source's selection leave out; its text is the reason."""
+    """A record excluded by its own weights or by the source's selection; its text is the reason."""
 
 
 class RecordLabels(NamedTuple):
-    """What a record says, by a plan."""
+    """The labels of a record according to a plan."""
 
     energy: Any
     forces: Any
@@ -52,20 +52,20 @@ def interpret(
     Parameters
     ----------
     plan
-        Of its key set.
+        Plan of its key set.
     find
         Returns the value of a key, or None.
     energy, forces
-        What the reader gives.
+        Values from the reader.
     natoms
         Number of its atoms.
     source
-        Whose record it is.
+        Source of the record.
 
     Raises
     ------
     NotMeantError
-        When a weight of 0 leaves the record out.
+        When a weight of 0 excludes the record.
     """
     energy = energy if plan.energy is None else find(plan.energy)
     forces = forces if plan.forces is None else find(plan.forces)
@@ -93,7 +93,7 @@ def _stated_keys(plan: LabelPlan, find: Callable[[str], Any]) -> tuple[tuple[str
 
 
 def _unasked(find: Callable[[str], Any], name: str) -> Any:
-    """Return the value of a key that nobody asked for; one that cannot be read costs no record."""
+    """Return the value of a key that was not requested; an unreadable value does not cost the record."""
     try:
         return find(name)
     except Exception:  # noqa: BLE001 - of any reader
@@ -101,7 +101,7 @@ def _unasked(find: Callable[[str], Any], name: str) -> Any:
 
 
 def _stated(plan: LabelPlan, find: Callable[[str], Any], source: SourceSettings, remarks: list[Remark]) -> Stated:
-    """Return the units that a record states, and note what they say of the source's."""
+    """Return the units that a record states, and note how they compare to the source's."""
     stating = [None if name is None else find(name) for name in plan.units]
     texts = [None if value is None else str(value) for value in stating]
     units = stated(*texts)
@@ -116,7 +116,7 @@ def _stated(plan: LabelPlan, find: Callable[[str], Any], source: SourceSettings,
 def _rivalry(
     plan: LabelPlan, find: Callable[[str], Any], energy: Any, natoms: int, source: SourceSettings, remarks: list[Remark]
 ) -> str | None:
-    """Note energies that differ from the one used; return the fault where the data do not say which is meant."""
+    """Note energies that differ from the used one; return the fault if the data do not determine the choice."""
     mine = number(energy) if plan.other or plan.rivals else None
     if mine is None:
         return None
@@ -141,7 +141,7 @@ def _rivalry(
 
 
 def _weighed(plan: LabelPlan, find: Callable[[str], Any], remarks: list[Remark]) -> bool:
-    """Return whether a weight of 0 leaves the forces out; raise where one leaves the record out."""
+    """Return whether a weight of 0 excludes the forces; raise if one excludes the record."""
     for name in (*plan.nothing, *plan.no_energy):
         weight = number(find(name))
         if weight == 0:
@@ -174,7 +174,7 @@ def number(value: Any) -> float | None:
 
 
 def value_text(value: Any) -> str:
-    """Return a value as it is counted and selected by: whole numbers without a point."""
+    """Return a value as text for counts and selections: whole numbers without a decimal point."""
     found = None if isinstance(value, str) else number(value)
     if found is not None:
         return f"{found:.12g}"
@@ -182,7 +182,7 @@ def value_text(value: Any) -> str:
 
 
 def selected(select: dict[str, tuple[str, ...]], find: Callable[[str], Any]) -> str | None:
-    """Return why a record is not selected; None where it is."""
+    """Return why a record is not selected, or None."""
     for key, allowed in select.items():
         value = value_text(find(key))
         if value not in allowed:
@@ -191,7 +191,7 @@ def selected(select: dict[str, tuple[str, ...]], find: Callable[[str], Any]) -> 
 
 
 def missing(keys: KeySet | None, what: str) -> str:
-    """Return the hint for a record without energy or forces: what it has that looks like one."""
+    """Return the hint for a record without energy or forces: its keys with similar names."""
     if keys is None:
         return ""
     searched = {

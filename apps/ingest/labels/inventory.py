@@ -1,4 +1,4 @@
-"""Counts the keys of records as they are read, and what was decided of them; the cost is that of a few counters."""
+"""Counts the keys of records during reading, and the decisions about them, at the cost of a few counters."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ OTHERS = "others"
 UNUSED = "not used"
 # A key of records of one composition explains their energies when the means of its values lie this far apart.
 APART = 0.05  # eV/atom
-FAR_APART, FEW = 1.0, 3  # eV/atom, and records of a value: for keys of no declared meaning
+FAR_APART, FEW = 1.0, 3  # eV/atom, and records per value: for keys without declared meaning
 SCATTERS = 4.0  # in standard deviations within the values
 
 
 @dataclass
 class Inventory:
-    """Takes the records of a source one by one."""
+    """Counts the keys of a source, record by record."""
 
     source: SourceSettings
     _records: int = 0
@@ -36,7 +36,7 @@ class Inventory:
     _sums: dict[tuple[str, KeyKind, str, str], list[float]] = field(default_factory=dict)
 
     def add(self, record: Record) -> None:
-        """Take a record as the reader gave it."""
+        """Add a record from the reader."""
         if record.keys is None:
             return
         self._records += 1
@@ -47,7 +47,7 @@ class Inventory:
             counts[value if value in counts or len(counts) < MOST_VALUES else OTHERS] += 1
 
     def add_energy(self, record: Record) -> None:
-        """Take a record that was converted and found usable."""
+        """Add a converted, usable record."""
         if record.energy is None:
             return
         for name, kind, value in record.stated_keys:
@@ -67,7 +67,7 @@ class Inventory:
             sums[2] += off * (energy - sums[1])
 
     def found(self) -> LabelInventory:
-        """Return what was counted."""
+        """Return the counts."""
         keys: dict[str, KeyFound] = {}
         for key_set, n in self._sets.items():
             uses = dict(plan_of(key_set, self.source).uses)
@@ -103,7 +103,7 @@ def _joined(known: KeyFound | None, new: KeyFound, values: bool = True) -> KeyFo
 
 
 def merge(parts: Iterable[LabelInventory]) -> LabelInventory:
-    """Join what was counted in several shards."""
+    """Merge the counts of several shards."""
     keys: dict[str, KeyFound] = {}
     notes: Counter[str] = Counter()
     warnings: Counter[str] = Counter()
@@ -132,18 +132,18 @@ def _pooled(one: EnergiesOf, other: EnergiesOf) -> EnergiesOf:
 
 
 def label_key_sentences(found: LabelInventory) -> tuple[str, ...]:
-    """Return the warnings about the keys of a source, one sentence each."""
+    """Return the warnings about the keys of a source, one sentence per warning."""
     counted = [f"{text} ({n:,} of {found.records:,} records)" for text, n in found.warnings.items()]
     return (*counted, *_mixtures(found))
 
 
 def notes_of_keys(found: LabelInventory) -> tuple[str, ...]:
-    """Return what was decided about the keys of a source, one sentence each."""
+    """Return the decisions about the keys of a source, one sentence per decision."""
     return tuple(f"{text} ({n:,} of {found.records:,} records)" for text, n in found.notes.items())
 
 
 def _mixtures(found: LabelInventory) -> Iterable[str]:
-    """Yield a sentence for each key that tells apart records whose energies one branch should not mix."""
+    """Yield a sentence per key that distinguishes records whose energies one branch should not mix."""
     for key in found.keys:
         if (key.kind not in MIXING and key.kind != KeyKind.UNKNOWN) or len(key.values) < 2:
             continue
@@ -157,7 +157,7 @@ def _mixtures(found: LabelInventory) -> Iterable[str]:
         if key.kind == KeyKind.CONFIG_TYPE and not (clear and gap > 4 * APART):
             continue
         if key.kind == KeyKind.SPIN and not clear:
-            continue  # a composition that has one multiplicity only mixes nothing
+            continue  # a composition with a single multiplicity mixes nothing
         shown = list(key.values.items())
         counts = ", ".join(f"{value} ({n:,} records)" for value, n in shown[:4])
         counts += f" and {len(shown) - 4} more" if len(shown) > 4 else ""
@@ -170,14 +170,14 @@ def _mixtures(found: LabelInventory) -> Iterable[str]:
 
 
 def _unseen(key: KeyFound) -> str:
-    """Return what models see of a key, as a clause."""
+    """Return which part of a key models see, as a clause."""
     conditioning = {str(KeyKind.CHARGE): Conditioning.CHARGE, str(KeyKind.SPIN): Conditioning.SPIN}.get(key.kind)
     unless = "" if conditioning is None else f" unless they are told of it (search.space.condition_on: {conditioning})"
     return f"models do not see {key.key}{unless}"
 
 
 def _undeclared(key: KeyFound, gap: float, formula: str) -> str:
-    """Return a sentence for a key of no declared meaning that tells apart energies of one composition."""
+    """Return a sentence for a key without declared meaning that distinguishes energies of one composition."""
     shown = list(key.values.items())
     counts = ", ".join(f"{value} ({n:,} records)" for value, n in shown[:4])
     counts += f" and {len(shown) - 4} more" if len(shown) > 4 else ""
@@ -189,7 +189,7 @@ def _undeclared(key: KeyFound, gap: float, formula: str) -> str:
 
 
 def _gap(energies: list[EnergiesOf]) -> tuple[float, str, bool]:
-    """Return the largest distance of means within a composition (eV/atom), the composition, whether it is clear."""
+    """Return the largest distance of means within a composition (eV/atom), the composition, and if it is clear."""
     by_formula: dict[str, list[EnergiesOf]] = {}
     for one in energies:
         by_formula.setdefault(one.formula, []).append(one)

@@ -1,7 +1,7 @@
-"""The names that data files give labels and metadata: the one place that declares what they mean.
+"""The declarations of the meaning of names of labels and metadata in data files.
 
-A name is compared without case and without what is not a letter or digit, so that ``REF_energy``, ``ref-energy`` and
-``RefEnergy`` are one; `QUALIFIERS` before or after it say where a label comes from, not what it is.
+Comparisons of names ignore case and all characters other than letters and digits, so ``REF_energy``, ``ref-energy`` and
+``RefEnergy`` are equal. `QUALIFIERS` before or after a name state the origin of a label, not its meaning.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gfm_pipeline.core.strenum import StrEnum
 
 
 class KeyKind(StrEnum):
-    """What a key is."""
+    """The meaning of a key."""
 
     ENERGY = "energy"
     FREE_ENERGY = "free energy"
@@ -46,7 +46,7 @@ class KeyKind(StrEnum):
 
 @dataclass(frozen=True)
 class KnownKey:
-    """A kind, and its names in lower case without what is not a letter or digit, the reader's first choice first."""
+    """A kind, and its names in lower case with letters and digits only, in the order of preference of readers."""
 
     kind: KeyKind
     names: tuple[str, ...]
@@ -99,10 +99,10 @@ KNOWN = (
     KnownKey(KeyKind.CELL, ("cell", "lattice", "unitcell", "latticevectors", "box")),
 )  # fmt: skip
 QUALIFIERS = ("ref", "reference", "dft", "qm", "target", "label", "true", "corrected", "uncorrected")
-# What a name ends in that is not declared, and so only looks like a label.
+# Endings of undeclared names that look like labels.
 ENDINGS = {"energy": KeyKind.ENERGY, "forces": KeyKind.FORCES, "unit": KeyKind.OTHER_UNIT, "units": KeyKind.OTHER_UNIT}
 _KIND_OF = {name: known.kind for known in KNOWN for name in known.names}
-# Values of these tell records apart, and are counted.
+# Kinds whose values distinguish records and are counted.
 COUNTED = frozenset(
     {
         KeyKind.HEAD,
@@ -116,18 +116,18 @@ COUNTED = frozenset(
     | {KeyKind.ENERGY_UNIT, KeyKind.LENGTH_UNIT, KeyKind.FORCES_UNIT}
 )
 UNITS = frozenset({KeyKind.ENERGY_UNIT, KeyKind.LENGTH_UNIT, KeyKind.FORCES_UNIT, KeyKind.OTHER_UNIT})
-# Texts of keys that are not declared are counted too: one of them may say what the energies differ by.
-# Of these, one branch of a model should see one value.
+# Texts of undeclared keys are counted too: one of them may explain differences of energies. One branch of a model
+# should see a single value of each of these.
 MIXING = frozenset({KeyKind.HEAD, KeyKind.CONFIG_TYPE, KeyKind.CHARGE, KeyKind.SPIN})
 
 
 def plain(name: str) -> str:
-    """Return a name in lower case without what is not a letter or digit; of a dotted path, of its last part."""
+    """Return a name in lower case with letters and digits only; of a dotted path, its last part."""
     return re.sub(r"[^a-z0-9]", "", name.rpartition(".")[2].lower()) or re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def bare_names(name: str) -> list[str]:
-    """Return a name without what `QUALIFIERS` say of it, in each way that it can be without one."""
+    """Return all forms of a name without one of `QUALIFIERS`."""
     word = plain(name)
     words: list[str] = []
     for qualifier in QUALIFIERS:
@@ -137,7 +137,7 @@ def bare_names(name: str) -> list[str]:
 
 
 def kind_of(name: str, shape: str = "number") -> tuple[KeyKind, bool]:
-    """Return what a name means, and whether it is declared or only looks like it."""
+    """Return the meaning of a name, and whether it is declared or only similar."""
     word = plain(name)
     for candidate in (word, *bare_names(name)):
         if candidate in _KIND_OF:
@@ -149,7 +149,7 @@ def kind_of(name: str, shape: str = "number") -> tuple[KeyKind, bool]:
 
 @dataclass(frozen=True)
 class LabelKey:
-    """A key of a record; ``declared`` says that the name is in the table, not only similar."""
+    """A key of a record; ``declared``: the name is in the table, not only similar."""
 
     name: str
     kind: KeyKind
@@ -159,9 +159,9 @@ class LabelKey:
 
 @dataclass(frozen=True, eq=False)
 class KeySet:
-    """The keys that records of one make have; ``energy`` and ``forces`` are those that the reader takes for its labels.
+    """The keys of records of equal layout; ``energy`` and ``forces`` are those that the reader uses as labels.
 
-    Records of a file share one, so it is compared by identity.
+    Records of a file share one key set, so comparison is by identity.
     """
 
     keys: tuple[LabelKey, ...]
@@ -174,7 +174,7 @@ class KeySet:
 
 
 def shape_of(value: Any, natoms: int) -> str:
-    """Return the shape of a value as `KeyFound` gives it."""
+    """Return the shape of a value in the form of `KeyFound`."""
     if isinstance(value, (str, bytes)):
         return "text"
     if isinstance(value, dict):
@@ -189,14 +189,14 @@ def shape_of(value: Any, natoms: int) -> str:
 
 
 class KeySets:
-    """Remembers the key sets of a reader, so that records of one make cost one look."""
+    """A cache of a reader's key sets, so that each layout of records is examined once."""
 
     def __init__(self, most: int = 512) -> None:
         self._most = most
         self._known: dict[Any, KeySet] = {}
 
     def known(self, identity: Any) -> KeySet | None:
-        """Return the key set of an identity that was met before."""
+        """Return the known key set of an identity, or None."""
         return self._known.get(identity)
 
     def get(
@@ -207,7 +207,7 @@ class KeySets:
         energy: str | None = None,
         forces: str | None = None,
     ) -> KeySet:
-        """Return the key set of an identity; ``items`` gives names and values where it is not known yet."""
+        """Return the key set of an identity; for a new one, ``items`` returns names and values."""
         found = self._known.get(identity)
         if found is None:
             if len(self._known) >= self._most:
@@ -239,5 +239,5 @@ def unit_statements(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 @lru_cache(maxsize=256)
 def taking(keys: KeySet, energy: str) -> KeySet:
-    """Return the same keys of a reader that takes another energy."""
+    """Return the same keys for a reader that uses another energy."""
     return KeySet(keys.keys, energy, keys.forces)

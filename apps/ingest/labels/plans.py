@@ -10,12 +10,12 @@ from gfm_pipeline.apps.ingest.labels.target_labels import label_keys
 from gfm_pipeline.core.contracts.data import ForceSign, SourceSettings
 from gfm_pipeline.core.contracts.targets import Target
 
-MOST_PLANS = 1024  # kept of a source
+MOST_PLANS = 1024  # kept per source
 
 
 @dataclass(frozen=True)
 class Remark:
-    """A sentence about a record; ``warns`` where it should be looked at."""
+    """A sentence about a record; ``warns``: it needs attention."""
 
     text: str
     warns: bool = False
@@ -23,12 +23,12 @@ class Remark:
 
 @dataclass(frozen=True)
 class LabelPlan:
-    """What the names of a `KeySet` decide for a source.
+    """The decisions for a source from the names of a `KeySet`.
 
     Attributes
     ----------
     energy, forces
-        Keys to read the labels from; None: what the reader gives.
+        Keys of the labels; None: the reader's values.
     other
         The reader's other energy, of energy and free energy.
     rivals
@@ -42,9 +42,9 @@ class LabelPlan:
     labels
         Target and key of further labels.
     states_units
-        Whether a key of ``units`` is there.
+        Whether a key of ``units`` is present.
     counts_only, silent
-        Values are counted, and decide nothing; none has to be looked at.
+        Values are only counted, without decisions; no value needs to be examined.
     """
 
     energy: str | None

@@ -1,4 +1,4 @@
-"""Units that data state of themselves: comment lines, metadata of databases, attributes of arrays."""
+"""Units stated in data: comment lines, metadata of databases, attributes of arrays."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class StatedUnit:
 
 @dataclass(frozen=True)
 class Stated:
-    """What records state; None: nothing that is known."""
+    """The units that records state; None: no known unit."""
 
     energy: StatedUnit | None = None
     length: StatedUnit | None = None
@@ -79,7 +79,7 @@ def forces_unit(text: str) -> StatedUnit | None:
 
 @lru_cache(maxsize=256)
 def stated(energy: str | None, length: str | None, forces: str | None) -> Stated:
-    """Return what statements mean."""
+    """Return the units that statements mean."""
     return Stated(
         None if energy is None else energy_unit(energy),
         None if length is None else length_unit(length),
@@ -89,7 +89,7 @@ def stated(energy: str | None, length: str | None, forces: str | None) -> Stated
 
 @dataclass(frozen=True)
 class Factors:
-    """From the labels of a record to eV, Angstrom and eV/Angstrom."""
+    """Factors from the labels of a record to eV, Angstrom and eV/Angstrom."""
 
     energy: float
     length: float
@@ -100,10 +100,10 @@ class Factors:
 def decide(
     stated: Stated, energy: StatedUnit, length: StatedUnit, honoured: bool
 ) -> tuple[Factors, tuple[str, ...], tuple[str, ...]]:
-    """Return the factors, notes on what was honoured, and warnings of what was not.
+    """Return the factors, notes on used statements, and warnings on ignored ones.
 
-    ``energy`` and ``length`` are the source's. What records state is taken where the source is in the default unit
-    and statements are ``honoured``; the source's own unit is taken otherwise, and the difference named.
+    ``energy`` and ``length`` are the source's. The stated units apply if the source has the default unit and statements
+    are ``honoured``. Otherwise the source's own unit applies, and a warning names the difference.
     """
     notes, warnings = [], []
     used: dict[str, StatedUnit] = {}

@@ -1,7 +1,7 @@
-"""Which keys of records are labels of targets besides energy and forces: one rule for all readers.
+"""Finds the keys of labels of targets other than energy and forces, by one rule for all readers.
 
-A target is looked for by its names, the first one preferred, as `known_keys` compares names; a source may name the key
-itself. Shapes decide between several only: what has a wrong one is refused when the record is converted.
+The search uses the target's names in order of preference, with the comparison of `known_keys`; a source may name the
+key itself. Shapes only decide between several candidates; the conversion of the record refuses wrong shapes.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from gfm_pipeline.apps.ingest.labels.known_keys import (
 )
 from gfm_pipeline.core.contracts.targets import Level, Origin, Rank, Target
 
-NO_LABELS = frozenset(("text", "mapping", "list"))  # shapes of values that are no numbers
+NO_LABELS = frozenset(("text", "mapping", "list"))  # shapes of values other than numbers
 
 
 def label_keys(
     keys: KeySet, targets: Sequence[Target], named: Mapping[str, str]
 ) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """Return (target, key) of the labels of a record, and warnings about keys that could be meant too.
+    """Return (target, key) of the labels of a record, and warnings about alternative keys.
 
-    ``named`` are keys that the source gives.
+    ``named`` are the keys from the source.
     """
     found: list[tuple[str, str]] = []
     warnings: list[str] = []
@@ -45,7 +45,7 @@ def label_keys(
         key = next((one for one in candidates if _fits(one.shape, target)), candidates[0])
         found.append((target.name, key.name))
         others = [one.name for one in candidates if one is not key and _fits(one.shape, target)]
-        if key.kind is KeyKind.STRESS:  # and its virial says the same
+        if key.kind is KeyKind.STRESS:  # its virial holds the same information
             others = [one.name for one in candidates if one.name in others and one.kind is not KeyKind.VIRIAL]
         if others:
             warnings.append(
@@ -56,19 +56,19 @@ def label_keys(
 
 
 def labels_in(results: Mapping[str, Any], natoms: int, targets: Sequence[Target]) -> dict[str, NDArray[np.float64]]:
-    """Return the labels among the results of a calculator, by target; of a generator, which has no keys of its own."""
+    """Return the labels among the results of a calculator, by target, for generators, which have no keys."""
     items = [LabelKey(name, *kind_of(name), shape_of(value, natoms)) for name, value in results.items()]
     found, _ = label_keys(KeySet(tuple(items)), targets, {})
     return {target: np.array(results[key], dtype=np.float64) for target, key in found}
 
 
 def _candidates(keys: KeySet, target: Target) -> Iterator[LabelKey]:
-    """Yield the keys that are called like a target: by its first name, exactly and then with a qualifier, and so on."""
+    """Yield the keys that match a target: by its first name, exactly and then with a qualifier, then by the next."""
     for name in target.names:
         word = plain(name)
         yield from (key for key in keys.keys if plain(key.name) == word and key.shape not in NO_LABELS)
         yield from (key for key in keys.keys if word in bare_names(key.name) and key.shape not in NO_LABELS)
-    if target.origin is Origin.STRAIN:  # a virial is a stress in another guise
+    if target.origin is Origin.STRAIN:  # a virial is a stress in another form
         yield from (key for key in keys.keys if key.kind is KeyKind.VIRIAL and key.shape not in NO_LABELS)
 
 

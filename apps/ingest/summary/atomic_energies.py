@@ -1,8 +1,8 @@
-"""Energies of isolated atoms, which reference energies are drawn to where the data do not determine them.
+"""Energies of isolated atoms, which define reference energies where the data do not determine them.
 
 Total energies depend on the method by which they were computed: whether all electrons count, or those outside the cores
-of pseudopotentials, or none, where energies are counted from isolated atoms. So there is a table for each kind, and
-`nearest` says which one a source follows. Measured energies are within about one per cent of what a density functional
+of pseudopotentials, or none, where energies are counted from isolated atoms. So there is one table per kind, and
+`nearest` finds the table of a source. Measured energies are within about one per cent of what a density functional
 gives; how a source differs from them is fitted, see `gfm_pipeline.apps.ingest.summary.references`.
 """
 
@@ -48,7 +48,7 @@ _SOURCES = {
 
 @cache
 def tables() -> tuple[AtomicEnergies, ...]:
-    """Return the tables: energies counted from isolated atoms first, then those of ``atomic_energies.csv``."""
+    """Return the tables: first energies relative to isolated atoms, then those of ``atomic_energies.csv``."""
     with open(Path(__file__).with_name("atomic_energies.csv"), encoding="ascii", newline="") as stream:
         rows = list(csv.DictReader(stream))
     zero = AtomicEnergies("none: energies are counted from isolated atoms", "by definition", (0.0,) * 118)

@@ -17,7 +17,7 @@ _TAIL = 0.001  # of each side shares the outermost bin, so that one outlier does
 
 
 def of_values(values: NDArray[np.float64]) -> Histogram:
-    """Return the histogram of numbers [G], which may be none; where nearly all are one, a bin of no width holds all."""
+    """Return the histogram of numbers [G], possibly none; if nearly all are equal, one bin of zero width holds all."""
     if not len(values):
         return Histogram((), ())
     low, high = (float(v) for v in np.quantile(values, [_TAIL, 1.0 - _TAIL]))
@@ -28,7 +28,7 @@ def of_values(values: NDArray[np.float64]) -> Histogram:
 
 
 def of_sizes(sizes: Mapping[int, int]) -> Histogram:
-    """Return the histogram of whole numbers that are given as number -> how often; all bins have as many of them."""
+    """Return the histogram of whole numbers from their counts; all bins hold equally many whole numbers."""
     values = np.array(sorted(sizes), dtype=np.int64)
     often = np.array([sizes[n] for n in values.tolist()], dtype=np.int64)
     below = np.cumsum(often)
@@ -41,7 +41,7 @@ def of_sizes(sizes: Mapping[int, int]) -> Histogram:
 
 
 def coarser(histogram: Histogram, bins: int) -> Histogram:
-    """Return the histogram with neighbouring bins joined, so that there are at most ``bins``."""
+    """Return the histogram with neighbouring bins joined to at most ``bins``."""
     step = -(-len(histogram.counts) // bins)
     starts = range(0, len(histogram.counts), step)
     edges = (*(histogram.edges[k] for k in starts), histogram.edges[-1])
@@ -51,7 +51,7 @@ def coarser(histogram: Histogram, bins: int) -> Histogram:
 def ingest_report(
     totals: Totals, read: int, set_aside: tuple[SetAside, ...], passed_over: dict[str, int], labels: LabelInventory
 ) -> IngestReport:
-    """Return what was found in a source of which ``read`` records were read."""
+    """Return the report of a source after reading ``read`` records."""
     return IngestReport(
         read=read,
         set_aside=set_aside,

@@ -1,10 +1,10 @@
-"""Reference energies of the elements: least squares, and those of free atoms where the data leave them open.
+"""Reference energies of the elements: least squares, completed by those of free atoms.
 
 Structures of one composition determine one number, the energy of that composition, and not an energy for each element.
-Of all solutions of the least squares this takes the one nearest to energies of free atoms, all shifted by one energy an
-atom so that they meet the data: what bonds gain an atom is much the same for all elements, its own energy is not. So
-references have sensible values apart from each other too, and compositions that the data have not are off by the error
-of such a table, a few eV, instead of hundreds. What the data do not determine is said.
+Of all least-squares solutions, this module takes the one nearest to energies of free atoms, all shifted by one energy
+per atom to fit the data: the energy of bonds per atom is similar for all elements, unlike the energy of the atom
+itself. So single references have sensible values, and compositions absent from the data have the error of such a table,
+a few eV, instead of hundreds. The result states what the data do not determine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.apps.ingest.summary.atomic_energies import AtomicEnergies, nearest
 from gfm_pipeline.core.errors import DataError
 
-_DETERMINED = 1e-6  # share of an element's energy in undetermined directions from which on it is not determined
+_DETERMINED = 1e-6  # share of an element's energy in undetermined directions above which it counts as not determined
 
 FLOATS = NDArray[np.float64]
 
@@ -34,16 +34,16 @@ class ReferenceEnergies:
     energies
         By symbol, in the order of the elements of the dataset.
     rank
-        How many the data and isolated atoms determine.
+        Number of energies that the data and isolated atoms determine.
     origin
         ``fit``, ``isolated atoms``, or both, in words.
     undetermined
-        Directions in the space of compositions that the data say nothing about [D][S]: orthonormal rows over the
+        Directions in the space of compositions that the data do not determine [D][S]: orthonormal rows over the
         elements of ``energies``. The reference of a composition is determined if its product with each is 0.
     prior
-        The table the undetermined part is from; None where there is no such part.
+        The table of the undetermined part; None without such a part.
     shift
-        What was added to the table, eV/atom.
+        Shift added to the table, eV/atom.
     """
 
     energies: dict[str, float]
@@ -59,7 +59,7 @@ class ReferenceEnergies:
         return tuple(s for s, n in zip(self.energies, length.tolist(), strict=True) if n > _DETERMINED)
 
     def sentence(self) -> str | None:
-        """Return what the data do not determine, for people; None where they determine all."""
+        """Return what the data do not determine, for people; None if they determine everything."""
         if self.prior is None:
             return None
         many = f"the reference energies of {', '.join(self.doubtful())} one by one"
@@ -109,7 +109,7 @@ def solve_references(
     isolated: Mapping[str, float] | None = None,
     rcond: float | None = None,
 ) -> ReferenceEnergies:
-    """Fit as `fit_references`, from how often each structure has each element.
+    """Fit as `fit_references`, from the number of atoms of each element in each structure.
 
     Parameters
     ----------
@@ -150,14 +150,14 @@ def solve_references(
 def _completed(
     fitted: ReferenceEnergies, free: list[str], missing: list[str], matrix: FLOATS, rest: FLOATS, rank: int
 ) -> ReferenceEnergies:
-    """Take what the data leave open from a table of free atoms.
+    """Take the undetermined part from a table of free atoms.
 
     Parameters
     ----------
     fitted
         The solution of smallest norm.
     free, missing
-        Elements that were fitted [F], and those of which training has none.
+        Fitted elements [F], and elements absent from training.
     matrix, rest
         Atoms of each of ``free`` [M, F], and the energies they are to explain [M].
     rank

@@ -18,7 +18,7 @@ from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics, NeighbourStatistics
 from gfm_pipeline.core.contracts.targets import Target
 
-SAMPLE = 200_000  # numbers a split that the histograms are drawn from: the first ones, in shuffled order
+SAMPLE = 200_000  # numbers per split for the histograms: the first ones, in shuffled order
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Totals:
         self.of_targets = {name: TargetTotals(*declared) for name, declared in self.targets.items()}
 
     def add(self, split: Split, columns: Columns) -> None:
-        """Take structures of a split."""
+        """Add structures of a split."""
         s = self.sums.setdefault(split, _Sums())
         off = residual(columns, self.references.energies)
         forces = columns.forces[~np.isnan(columns.forces).any(axis=1)].astype(np.float64)

@@ -32,13 +32,13 @@ class _MeanFit:
     n: int = 0
 
     def add(self, values: Numbers, some: LabelsOfSome) -> None:  # noqa: ARG002 - as `_ElementFit` has it
-        """Take labels [M]; NaN where one is not known."""
+        """Add labels [M]; NaN for unknown ones."""
         known = values[~np.isnan(values)]
         self.total += float(known.sum())
         self.n += len(known)
 
     def solve(self) -> dict[str, float]:
-        """Return what is subtracted."""
+        """Return the references."""
         return {OF_MEAN: self.total / self.n} if self.n else {}
 
 
@@ -54,7 +54,7 @@ class _ElementFit:
         self.matrix, self.right = np.zeros((size, size)), np.zeros(size)
 
     def add(self, values: Numbers, some: LabelsOfSome) -> None:
-        """Take labels of structures [M] or atoms [K]; NaN where one is not known."""
+        """Add labels of structures [M] or atoms [K]; NaN for unknown ones."""
         known = ~np.isnan(values)
         if self.target.level is Level.ATOM:
             place = np.searchsorted(self.present, some.numbers[known])
@@ -67,7 +67,7 @@ class _ElementFit:
         self.right += counts.T @ values[known]
 
     def solve(self) -> dict[str, float]:
-        """Return what is subtracted: the shortest solution, where the labels do not determine all."""
+        """Return the references: the solution of smallest norm if the labels do not determine all."""
         if not self.matrix.any():
             return {}
         found = np.linalg.lstsq(self.matrix, self.right, rcond=_RCOND)[0]
@@ -110,7 +110,7 @@ class TargetTotals:
     sums: dict[Split, _TargetSums] = field(default_factory=dict)
 
     def add(self, split: Split, columns: Columns) -> None:
-        """Take structures of a split."""
+        """Add structures of a split."""
         sums, target = self.sums.setdefault(split, _TargetSums()), self.target
         values = columns.labels_of(target.name).astype(np.float64)
         if self.reference:

@@ -1,4 +1,4 @@
-"""Atoms of ASE as frames, and which of their energies the forces belong to."""
+"""Atoms of ASE as frames, and the choice of the energy that belongs to the forces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gfm_pipeline.apps.ingest.files.file_reader import Frame
 from gfm_pipeline.apps.ingest.labels.known_keys import KeySet, KeySets
 
 ENERGY_NAMES = ("energy", "free_energy")
-FORCE_NAMES = ("forces", "force")  # "force" is how JuLIP and ACE files spell it
+FORCE_NAMES = ("forces", "force")  # JuLIP and ACE files use "force"
 STRUCTURE = frozenset({"pos", "species", "Z", "positions", "numbers"})
 _KEY_SETS = KeySets()
 
@@ -45,7 +45,7 @@ def atoms_frame(atoms: Atoms, extra: Mapping[str, Any] | None = None) -> Frame:
 
 
 def energy_name(names: Sequence[str], with_forces: bool) -> str | None:
-    """Return which of the names of energies there is: the one that the forces are the gradient of, if there are any."""
+    """Return the name of the energy: with forces, the energy whose gradient they are."""
     preferred = ("free_energy", "energy") if with_forces else ENERGY_NAMES
     return next((name for name in preferred if name in names), None)
 
@@ -59,5 +59,5 @@ def energy_of(keys: KeySet, find: Callable[[str], Any]) -> Any:
 
 
 def first(find: Callable[[str], Any], names: tuple[str, ...]) -> Any:
-    """Return the first value of these names that there is, or None."""
+    """Return the first existing value of these names, or None."""
     return next((value for value in map(find, names) if value is not None), None)

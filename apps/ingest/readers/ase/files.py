@@ -1,4 +1,4 @@
-"""Everything ASE reads: extended XYZ frame by frame, databases row by row, trajectories, and any other format."""
+"""Reads all formats of ASE: extended XYZ frame by frame, databases row by row, trajectories, and any other."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _SAME = {"xyz": "extxyz", "sqlite": "db", "sqlite3": "db"}  # other names of for
 
 
 class AseReader(FileReader):
-    """Reads with ASE, but for extended XYZ and LMDB databases, which are parsed here, faster.
+    """Reads with ASE, except extended XYZ and LMDB databases, which this package parses faster.
 
-    Of extended XYZ, databases and trajectories a broken record costs only itself. Other formats give their frames in
-    sequence, and what follows a broken one is lost.
+    In extended XYZ, databases and trajectories, a broken record costs only itself. Other formats yield frames in
+    sequence, and the frames after a broken one are lost.
     """
 
     def frames(self, part: InputFile, options: AseOptions) -> Iterator[Parse]:
@@ -57,7 +57,7 @@ class AseReader(FileReader):
                 yield from _others(part, name)
 
     def length(self, part: InputFile, options: AseOptions) -> int | None:
-        """Return the number of rows of a database; None for files that would have to be read."""
+        """Return the number of rows of a database; None for files that need reading."""
         match _format(part, options):
             case "db":
                 with AseSqlite(part.path()) as stored:
@@ -72,7 +72,7 @@ class AseReader(FileReader):
 
 
 def _format(part: InputFile, options: AseOptions) -> str | None:
-    """Return the name of the format: as it was said, or by the suffix, or by the first bytes; None: ASE is to guess."""
+    """Return the name of the format: as set, by suffix, or by the first bytes; None: ASE determines it."""
     name = options.format or _BY_SUFFIX.get(part.suffix)
     if name is None and not part.in_archive and part.file.is_file() and is_sqlite(part.file):
         return "db"
@@ -107,7 +107,7 @@ def _others(part: InputFile, name: str | None) -> Iterator[Parse]:
 
 
 def _guessed(part: InputFile) -> str | None:
-    """Return the format of a member or a compressed file by its name; ASE looks into other files itself."""
+    """Return the format of a member or a compressed file by its name; ASE examines other files itself."""
     if part.in_archive or part.compressed:
         with suppress(UnknownFileTypeError):
             return str(filetype(part.base, read=False))

@@ -1,8 +1,8 @@
 """ASE databases in LMDB (``.aselmdb``): OMat24, OMol25 and other data sets of FAIR chemistry.
 
 The layout: https://gitlab.com/ase/ase-db-backends (``aselmdb.py``). Keys are row numbers as text, values are zlib of
-ASE's JSON of a row; ``nextid``, ``deleted_ids`` and ``metadata`` are no rows. Read here because that package brings
-database drivers along and opens files for writing, which shared read-only copies do not allow.
+ASE's JSON of a row; ``nextid``, ``deleted_ids`` and ``metadata`` are no rows. This module does not use that package,
+which installs database drivers and opens files for writing, because shared copies may be read-only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gfm_pipeline.apps.ingest.files.lmdb_file import LmdbFile
 from gfm_pipeline.apps.ingest.labels.known_keys import KeySets, unit_statements
 from gfm_pipeline.apps.ingest.readers.ase.atoms import ENERGY_NAMES, energy_name, energy_of
 
-# What a row holds beside labels and metadata.
+# Fields of a row other than labels and metadata.
 _NO_LABELS = frozenset(
     {
         "numbers", "positions", "cell", "pbc", "unique_id", "ctime", "mtime", "user", "calculator",
@@ -34,12 +34,12 @@ _KEY_SETS = KeySets()
 
 
 def decoded(text: str) -> Any:
-    """Return what ASE's JSON says.
+    """Decode ASE's JSON.
 
     Raises
     ------
     ValueError
-        When an array claims another number of values than it lists: ASE would allocate and fill what is claimed.
+        When an array claims another number of values than it lists, since ASE would allocate the claimed size.
     """
 
     def check(found: dict[str, Any]) -> None:

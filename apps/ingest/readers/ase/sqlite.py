@@ -1,8 +1,8 @@
-"""ASE databases in SQLite, opened so that nothing is ever written: no table, no journal, no index, no lock.
+"""ASE databases in SQLite, opened without any writing: no table, no journal, no index, no lock.
 
-The layout: https://ase-lib.org/ase/db/db.html. ASE itself makes its tables in whatever SQLite file it opens, an empty
-one too. Here a file is opened as one that cannot change (https://www.sqlite.org/uri.html, ``immutable``), so that
-SQLite makes no files beside it either; where a program has not finished writing, the file says so and is not read.
+The layout: https://ase-lib.org/ase/db/db.html. ASE itself creates its tables in any SQLite file that it opens, even an
+empty one. This module opens a file as immutable (https://www.sqlite.org/uri.html, ``immutable``), so that SQLite
+creates no files next to it either. A file that a program has not finished writing is recognised and not read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gfm_pipeline.apps.ingest.readers.ase.atoms import atoms_frame
 from gfm_pipeline.core.errors import DataError
 
 _MAGIC = b"SQLite format 3\0"
-_HOT_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # a journal that was dealt with begins with zeros
+_HOT_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # a finished journal begins with zeros
 
 
 def is_sqlite(path: Path) -> bool:
@@ -65,7 +65,7 @@ class AseSqlite:
             known = "SELECT COUNT(*) FROM sqlite_master WHERE type='table' AND name='systems'"
             if not self._database.connection.execute(known).fetchone()[0]:
                 raise DataError("It is an SQLite file without the table systems, so no database of ASE.")
-        except BaseException:  # whatever it is, the file must be closed
+        except BaseException:  # any exception: the file must be closed
             self._database.__exit__(None, None, None)
             raise
         return self
@@ -89,7 +89,7 @@ class AseSqlite:
 
 
 def _unfinished(path: Path) -> bool:
-    """Return whether changes of the file lie in a journal or a write-ahead log beside it."""
+    """Return whether a journal or a write-ahead log next to the file holds changes."""
     journal, log = (path.with_name(path.name + end) for end in ("-journal", "-wal"))
     if log.is_file() and log.stat().st_size:
         return True
