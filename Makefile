@@ -28,7 +28,7 @@ demo: $(STAMP)
 test: lint
 	$(BIN)/python -m pytest -m "not long" $(ABREAST)
 
-# A hundred random kills, and two minutes of chaos.
+# A hundred random kills, two minutes of chaos, and second variants of slow tests.
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m long
 

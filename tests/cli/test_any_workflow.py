@@ -113,7 +113,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return tmp_path_factory.mktemp("any")
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(plain=workflows())
 def test_what_validate_accepts_plan_accepts_and_no_traceback_is_printed(plain: dict[str, Any], folder: Any) -> None:
     path = folder / "w.yaml"

@@ -123,7 +123,9 @@ def test_every_refusal_has_its_own_advice():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "after"), [(errno.EDQUOT, 20), (errno.EIO, 35)], ids=["quota", "EIO"])
+@pytest.mark.parametrize(
+    ("number", "after"), [(errno.EDQUOT, 20), pytest.param(errno.EIO, 35, marks=pytest.mark.long)], ids=["quota", "EIO"]
+)
 def test_a_driver_whose_disk_refuses_pauses_and_goes_on(number, after, uninterrupted, tmp_path):
     arguments = write_campaign(tmp_path)
     shim = [sys.executable, str(Path(__file__).parent / "refusing_disk.py"), str(number), str(after)]

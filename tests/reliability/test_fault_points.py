@@ -72,13 +72,14 @@ ALONE = {  # programs that die without their driver
     FaultPoint.PUBLISH_AFTER_RENAME: 5,
     FaultPoint.PROGRAM_RESULT: 3,
 }
+LONG = pytest.mark.long  # each point is tried once in the quick tests
 NEED_A_DEAD_DRIVER = {FaultPoint.LOCK_REPLACED, FaultPoint.DRIVER_ORPHAN}
 CASES = [
     *(f"{point}:{count}:kill" for point, count in DRIVER.items()),
     *(f"{point}:{alone}:kill" for point, (alone, _) in WRAPPER.items()),
-    *(f"{point}:{both}:crash" for point, (_, both) in WRAPPER.items()),
+    *(pytest.param(f"{point}:{both}:crash", marks=LONG) for point, (_, both) in WRAPPER.items()),
     *(f"{point}:{both}:crash" for point, both in PROGRAM.items()),
-    *(f"{point}:{alone}:kill" for point, alone in ALONE.items()),
+    *(pytest.param(f"{point}:{alone}:kill", marks=LONG) for point, alone in ALONE.items()),
 ]
 
 

@@ -34,7 +34,10 @@ def ingests(folder: Path) -> int:
     return sum(e.task.startswith(("read-", "assemble-")) for e in starts)
 
 
-@pytest.mark.parametrize(("files", "purged"), [("'*.extxyz'", FILES[:1]), ("[a.extxyz, b.extxyz]", FILES)])
+@pytest.mark.parametrize(
+    ("files", "purged"),
+    [("'*.extxyz'", FILES[:1]), pytest.param("[a.extxyz, b.extxyz]", FILES, marks=pytest.mark.long)],
+)
 def test_a_campaign_goes_on_without_them_and_says_so(files, purged, tmp_path):
     words = write(tmp_path, files)
     killed = command(tmp_path, *words, "--fault", "proposal-made:1")  # ingest is done, the search is not

@@ -124,7 +124,7 @@ def test_a_pilot_is_cancelled(start):
     run.cancel()
 
 
-@pytest.mark.parametrize("mode", ["resident", "pilot"])
+@pytest.mark.parametrize("mode", [pytest.param("resident", marks=pytest.mark.long), "pilot"])
 def test_a_campaign_in_a_folder_of_an_odd_name(start, mode):
     """Slurm reads quotes, % and backslashes of paths in its own way, Parsl and shells in theirs."""
     run = start(
@@ -135,7 +135,7 @@ def test_a_campaign_in_a_folder_of_an_odd_name(start, mode):
     assert (run.campaign / "jobs" / f"{min(run.jobs())}.out").exists()
 
 
-@pytest.mark.parametrize("mode", ["resident", "pilot"])
+@pytest.mark.parametrize("mode", ["resident", pytest.param("pilot", marks=pytest.mark.long)])
 def test_a_suspended_job_goes_on_where_it_was(start, bed, mode):
     """Longer than Parsl waits for a heartbeat. The driver stands still with its job, or sees the block stand still."""
     run = start(FRONTIER, mode, step_seconds=0.3, search=(1, 1), converge=1, workflow=FEW)

@@ -103,7 +103,10 @@ def test_trainings_on_parts_of_nodes_share_a_launch_and_outlive_its_death(start,
 
 @pytest.mark.parametrize(
     ("machine", "nodes", "mode", "largest"),
-    [(FRONTIER, (1, 1), "resident", 2), (PERLMUTTER, "auto", "pilot", 4)],
+    [
+        (FRONTIER, (1, 1), "resident", 2),
+        pytest.param(PERLMUTTER, "auto", "pilot", 4, marks=pytest.mark.long),
+    ],
     ids=["whole-nodes", "parts-of-nodes-pilot"],
 )
 def test_trainings_share_a_launch(start, many, machine, nodes, mode, largest):
