@@ -83,6 +83,8 @@ def fit_composition(
     NodeError
         When another rank is gone.
     """
+    if not model.shifted:
+        return
     elements = np.array(model.spec.elements or range(1, MAX_Z + 1), dtype=np.int64)
     for target in model.shifted:
         model.shift(target).values.zero_()

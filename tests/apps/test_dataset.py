@@ -251,7 +251,7 @@ def test_batches_of_a_stretch_are_those_made_one_by_one(
         alone = collate(graphs, which[first:end], picked[first:end])
         assert batch.labels.keys() == alone.labels.keys() == {"energy", "forces"}
         assert batch.attributes.keys() == alone.attributes.keys() == {"charge", "spin"}
-        mapped = {"labels", "attributes"}
+        mapped = {"labels", "attributes", "weights"}
         plain = [name for name in Batch.__dataclass_fields__ if name not in mapped]
         pairs = [(getattr(batch, name), getattr(alone, name)) for name in plain]
         pairs += [(getattr(batch, m)[name], tensor) for m in mapped for name, tensor in getattr(alone, m).items()]

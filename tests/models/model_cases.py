@@ -13,9 +13,7 @@ from gfm_pipeline.models import ForceHead, ModelSpec, Potential, algorithms
 from gfm_pipeline.models.registry import describe
 
 CUTOFF = 4.0
-NAMES = [
-    name for name in algorithms() if "mace" not in describe(name).needs
-]  # that one gives energies, and no features
+NAMES = [name for name in algorithms() if describe(name).features]  # the others are models of other packages
 CASES = [(name, head) for name in NAMES for head in ForceHead]
 every = pytest.mark.parametrize(("name", "head"), CASES, ids=[f"{n}-{h}" for n, h in CASES])
 conservative = pytest.mark.parametrize("name", NAMES)

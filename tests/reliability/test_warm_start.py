@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,7 +21,7 @@ from gfm_pipeline.apps.runtime import warm_start
 from gfm_pipeline.apps.runtime.launch import Launch
 from gfm_pipeline.apps.runtime.warm_start import WarmProgram, WarmServer, WarmStarter
 from gfm_pipeline.apps.runtime.wrapper import run
-from gfm_pipeline.core.contracts.task import ERROR_FILE, RESULT_FILE, SPEC_FILE, STOP_FILE, ExitCode
+from gfm_pipeline.core.contracts.task import ERROR_FILE, PROGRESS_FILE, RESULT_FILE, SPEC_FILE, STOP_FILE, ExitCode
 from gfm_pipeline.core.publish import write_record
 
 TRAIN = "gfm_pipeline.apps.train"
@@ -96,8 +97,17 @@ def test_failures_are_said_as_ever(warm: WarmStarter, forked: list[int], tmp_pat
 
 def test_one_that_is_asked_to_stop_saves_and_leaves(warm: WarmStarter, forked: list[int], tmp_path: Path) -> None:
     launch = attempt(tmp_path / "a", budget_graphs=10_000_000)
-    (tmp_path / "a" / STOP_FILE).touch()
+
+    def stop_when_it_trains() -> None:
+        give_up = time.monotonic() + 60
+        while not (tmp_path / "a" / PROGRESS_FILE).exists() and time.monotonic() < give_up:
+            time.sleep(0.1)
+        (tmp_path / "a" / STOP_FILE).touch()
+
+    asking = threading.Thread(target=stop_when_it_trains)
+    asking.start()
     assert run(launch, warm=warm).code == ExitCode.PREEMPTED
+    asking.join()
     assert (tmp_path / "a" / "checkpoints").is_dir()
     assert len(forked) == 1
 

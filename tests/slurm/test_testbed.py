@@ -25,7 +25,7 @@ def run(bed: testbed.TestBed, folder: Path, script: str, **where) -> list[list[s
     return [line.split() for line in text.splitlines() if not line.startswith("srun: cluster configuration lacks")]
 
 
-def wait_for(path: Path, word: str, seconds: float = 30.0) -> None:
+def wait_for(path: Path, word: str, seconds: float = 90.0) -> None:
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
         if path.exists() and word in path.read_text():
