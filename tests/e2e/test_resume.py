@@ -18,6 +18,8 @@ LONG = [
     "converge.min_delta=1e-9",
     "--set",
     "converge.patience=100000",
+    "--set",
+    "site.compile_training=never",
 ]
 
 

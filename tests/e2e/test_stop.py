@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_saves_and_resume_goes_on(number, tmp_path):
-    long = ["--set", "search.rungs=[20000000, 40000000]"]
+    long = ["--set", "search.rungs=[20000000, 40000000]", "--set", "site.compile_training=never"]
     (tmp_path / "w.yaml").write_text(runs.SMALL)
     journal = tmp_path / "campaigns" / "small" / "journal.jsonl"
     process = runs.start(tmp_path, "run", "w.yaml", *long)

@@ -170,6 +170,7 @@ def test_the_error_of_dynamics_falls_with_the_square_of_the_step(name):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ten_thousand_steps_of_dynamics_do_not_drift():
     model = make("EGNN", repulsion=True)
     with torch.no_grad():
