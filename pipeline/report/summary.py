@@ -36,7 +36,7 @@ def remarks(view: CampaignView) -> tuple[str, ...]:
             if part.n and part.mae > part.best_member_mae:
                 mae, best = in_unit(target, part.mae), in_unit(target, part.best_member_mae)
                 found.append(
-                    f"On {name} the ensemble is worse than its best member alone: {target.label} MAE {mae} against "
+                    f"On {name} the ensemble is worse than its best member alone: {target.name} MAE {mae} against "
                     f"{best} {target.printed_unit}."
                 )
     return tuple(found)
