@@ -81,7 +81,7 @@ def _edge_lines(edges: EdgeLayout) -> list[str]:
 
 
 def _target_lines(stats: DatasetStatistics, found: IngestReport) -> list[str]:
-    """Return a row for each target beside energy and forces, then what its labels are."""
+    """Return one row per target other than energy and forces, then a description of its labels."""
     splits = list(stats.n_structures)
     header = (
         "target",

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 
-# How files spell the three keys of the structure, beside the way the format does.
+# Spellings of the three keys of the structure in files in use, in addition to those of the format.
 SPELLINGS = {
     "lattice": "Lattice",
     "cell": "Lattice",

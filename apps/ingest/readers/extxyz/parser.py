@@ -1,12 +1,13 @@
 """Extended XYZ, several times faster than ASE's parser and equal to it.
 
-The format: https://github.com/libAtoms/extxyz and, as far as files in use go, `ase.io.extxyz`. The usual spelling of a
-comment line and of columns is parsed here; a frame with anything else (escapes, nested brackets, ``VEC`` lines, odd
-property names) goes to ASE, so that what ASE reads is read, and equally. Values that nobody asks for are not parsed:
-a virial that is not a matrix does not cost a frame.
+The format: https://github.com/libAtoms/extxyz, and `ase.io.extxyz` for what files in use contain. This module parses the
+usual spelling of comment lines and columns. A frame with anything else (escapes, nested brackets, ``VEC`` lines, odd
+property names) goes to ASE, so every frame that ASE reads gives the same arrays here. Values that the source does not
+use are not parsed: a virial that is not a matrix does not cost a frame.
 
-Beyond ASE: keys of the structure in other spellings (``lattice=``, ``cell=``, ``properties=``, ``PBC=``), which ASE
-takes for metadata and the frame for a molecule; cells of three or six numbers; isotopes of hydrogen.
+In addition to ASE, this module reads keys of the structure in other spellings (``lattice=``, ``cell=``,
+``properties=``, ``PBC=``), which ASE takes for metadata, so that it reads the frame as a molecule; cells of three or six
+numbers; and isotopes of hydrogen.
 """
 
 from __future__ import annotations

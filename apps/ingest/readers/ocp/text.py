@@ -40,7 +40,7 @@ class OcpTextReader(FileReader):
 
 
 def _labels(part: InputFile) -> InputFile:
-    """Return the text file beside an extxyz file."""
+    """Return the path of the text file in the folder of an extxyz file."""
     if part.in_archive:
         raise DataError(f"{part.name}: pairs of files are not read from inside archives.", "Unpack the archive.")
     stem = part.file.parent / Path(part.base).stem

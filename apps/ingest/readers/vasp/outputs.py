@@ -132,7 +132,7 @@ def _outcar_step(chunk: OUTCARChunk, steps: int, most: int, energy: VaspEnergy) 
 
 
 def _more_columns(lines: list[str], natoms: int) -> dict[str, NDArray[np.float64]]:
-    """Return what stands beside the forces by its heading, e.g. ``w/o vdW``: it is listed, and not read as a label."""
+    """Return columns next to the forces by heading, e.g. ``w/o vdW``: the preview lists them; they are not labels."""
     for number, line in enumerate(lines):
         _, found, heading = line.partition(_FORCES)
         if found and heading.strip():
