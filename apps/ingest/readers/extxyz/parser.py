@@ -2,8 +2,8 @@
 
 The format: https://github.com/libAtoms/extxyz, and `ase.io.extxyz` for what files in use contain. This module parses
 the usual spelling of comment lines and columns. A frame with anything else (escapes, nested brackets, ``VEC`` lines,
-odd property names) goes to ASE, so every frame that ASE reads gives the same arrays here. Values that the source does not
-use are not parsed: a virial that is not a matrix does not cost a frame.
+odd property names) goes to ASE, so every frame that ASE reads gives the same arrays here. Values that the source does
+not use are not parsed: a virial that is not a matrix does not cost a frame.
 
 In addition to ASE, this module reads keys of the structure in other spellings (``lattice=``, ``cell=``,
 ``properties=``, ``PBC=``), which ASE takes for metadata, so that it reads the frame as a molecule; cells of three or
