@@ -1,4 +1,4 @@
-"""JSON files of FitSNAP: one file a configuration, folders are its groups.
+"""JSON files of FitSNAP: one file per configuration; folders are its groups.
 
 The layout: https://fitsnap.github.io/Scraper/JSON.html. The first line may be a comment. Units are those FitSNAP was
 run with, for ``units metal`` eV and Angstrom; a source in others names them.

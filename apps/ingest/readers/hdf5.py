@@ -2,7 +2,7 @@
 
 The layouts, with N atoms and C conformers:
 
-- ANI-1x and ANI-1ccx, https://github.com/aiqm/ANI1x_datasets: a group a formula, ``atomic_numbers`` [N],
+- ANI-1x and ANI-1ccx, https://github.com/aiqm/ANI1x_datasets: a group per formula, ``atomic_numbers`` [N],
   ``coordinates`` [C, N, 3], ``wb97x_dz.energy`` [C], ``wb97x_dz.forces`` [C, N, 3], and further labels; Hartree.
 - ANI-1, ANI-2x and COMP6, https://github.com/isayev/ANI1_dataset: groups at any depth with ``species`` [N] (or
   numbers [C, N]), ``coordinates``, ``energies``, and sometimes ``forces``, which in COMP6

@@ -1,4 +1,4 @@
-"""LMDB files of the Open Catalyst Project: a pickled PyTorch Geometric ``Data`` a record.
+"""LMDB files of the Open Catalyst Project: a pickled PyTorch Geometric ``Data`` per record.
 
 The layout: https://fair-chem.github.io/core/datasets/oc20.html and fairchem's ``preprocess_ef.py``. Keys are ``0``,
 ``1``, ... and ``length``; fields are ``pos`` [N, 3], ``atomic_numbers`` [N], ``cell`` [1, 3, 3], ``y`` (energy, eV),

@@ -1,6 +1,6 @@
 """Training sets of VASP's force fields, ``ML_AB`` and ``ML_ABN``: structures with energies and forces of DFT.
 
-The layout: https://www.vasp.at/wiki/index.php/ML_AB. A header, then a block a configuration; in both, titles stand
+The layout: https://www.vasp.at/wiki/index.php/ML_AB. A header, then a block per configuration; in both, titles stand
 between lines of ``*`` or ``=``, and values below lines of ``-``. Units are eV and Angstrom.
 """
 

@@ -1,4 +1,4 @@
-"""Results of VASP: ``vasprun.xml`` and ``OUTCAR``, one record an ionic step.
+"""Results of VASP: ``vasprun.xml`` and ``OUTCAR``, one record per ionic step.
 
 The layouts: https://www.vasp.at/wiki/index.php/Vasprun.xml and https://www.vasp.at/wiki/index.php/OUTCAR. Both are
 streamed, step by step. OUTCARs are parsed by ASE. Two traps of vasprun.xml: ``e_fr_energy`` of a step includes the

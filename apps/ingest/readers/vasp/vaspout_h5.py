@@ -1,4 +1,4 @@
-"""Results of VASP in HDF5, ``vaspout.h5``, one record an ionic step.
+"""Results of VASP in HDF5, ``vaspout.h5``, one record per ionic step.
 
 The layout: https://www.vasp.at/wiki/index.php/Vaspout.h5. Below ``intermediate/ion_dynamics`` lie the steps:
 ``position_ions`` [F, N, 3] (fractions of the cell), ``lattice_vectors`` [F, 3, 3] (times ``scale`` Angstrom),
