@@ -144,6 +144,7 @@ def load_bundle(path: Path) -> Ensemble:
     try:
         with zipfile.ZipFile(path) as archive:
             contents = _checked(path, archive)
+    # zipfile raises NotImplementedError for compressions it does not know, RuntimeError for encrypted entries
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         raise IntegrityError(
             f"{path} is damaged or not an exported model: {str(error).splitlines()[0] if str(error) else 'it is cut'}.",

@@ -26,6 +26,7 @@ NODE_VARIABLES = ("SLURMD_NODENAME",)  # several nodes of a test bed may share o
 
 def this_node() -> str:
     """Return the name of this node, if possible that of the batch system."""
+    # the batch system tells a process its node in the environment only
     return next((os.environ[name] for name in NODE_VARIABLES if os.environ.get(name)), socket.gethostname())
 
 

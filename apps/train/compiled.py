@@ -117,6 +117,7 @@ class TrainingPass:
 
 def compiled_pass(model: Potential) -> TrainingPass:
     """Return a compiled pass; trainings of the same shape share compiled code through a cache."""
+    # PyTorch takes these two from the environment only; what the user or the site has set wins
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache()))
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # a rank has its own cores only
     from torch._inductor import config  # imported here, since an eager training needs no compiler
@@ -130,11 +131,14 @@ def _cache() -> Path:
 
     So it is neither PyTorch's default, a known name in /tmp, nor in the campaign, which may come from elsewhere.
     """
+    # the standard variable for caches of a user: a site sets it where nodes cannot write to the home folder
     parent = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     folder = Path(parent, "gfm-pipeline", "compiled")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK):
+        found = folder.stat()
+        private = found.st_uid == os.getuid() and not found.st_mode & 0o022
+        if private and os.access(folder, os.W_OK):
             return folder
     except OSError:
         pass  # compute nodes cannot write to the home folder

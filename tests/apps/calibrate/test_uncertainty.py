@@ -41,7 +41,7 @@ def test_the_rigidity_is_the_deviation_of_a_linear_regression() -> None:
 
 
 def test_what_is_recorded_is_what_the_last_layer_reads() -> None:
-    model = Potential(ModelSpec("SchNet", 8, 1, 4.0)).eval()
+    model = Potential(ModelSpec("SchNet", 8, 1, 4.0)).eval()  # torch's evaluation mode
     ends, none = torch.tensor([0, 1, 1, 2]), torch.zeros(3, dtype=torch.int64)
     batch = Batch(
         torch.tensor([1, 8, 1]), torch.eye(3), ends, torch.tensor([1, 0, 2, 1]), torch.zeros(4, 3), none,
