@@ -220,8 +220,7 @@ def invoke(arguments: list[str] | None = None) -> int:
             _notify("Interrupted.")
             return INTERRUPTED
         except click.ClickException as error:
-            with suppress(OSError, GFMError):
-                error.show()
+            _notify(_one_sentence(error))
             return ConfigError.exit_code
         except UnicodeEncodeError as error:  # bytes in a name that are not valid in this locale
             name = ascii(error.object[max(0, error.start - 20) : error.end + 20])
@@ -235,6 +234,16 @@ def invoke(arguments: list[str] | None = None) -> int:
                 _notify(f"Error: {error}")
                 return error.exit_code
             return _refused(error)
+
+
+def _one_sentence(error: click.ClickException) -> str:
+    """Return what Click says, and where help is, in one line; Click itself prints three lines of usage before it."""
+    message = error.format_message()
+    if message.startswith("Usage:"):  # nothing was asked for: the message is the whole help
+        return message
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"Error: {message} Try `{error.ctx.command_path} --help`."
+    return f"Error: {message}"
 
 
 def _invoke(arguments: list[str] | None) -> int:

@@ -159,3 +159,13 @@ def test_ctrl_c_in_the_first_second_is_one_word(module: str) -> None:
     code = f"{hook}from gfm_pipeline.entry import main\nsys.argv = ['gfm-pipeline', 'schema']\nmain()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stderr.strip()) == (128 + signal.SIGINT, b"Interrupted.")
+
+
+def test_a_wrong_call_is_one_sentence_and_no_call_is_the_help(capsys):
+    assert invoke(["predict", "model.gfm", "missing.xyz", "--output", "o.xyz"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("Error: ")
+    assert line.endswith("Try `gfm-pipeline predict --help`.")
+    invoke([])
+    shown = capsys.readouterr()
+    assert (shown.err or shown.out).startswith("Usage: ")
