@@ -72,7 +72,11 @@ def _references(plan: AssemblyPlan, buckets: dict[Split, Buckets]) -> ReferenceE
 
 
 def _counted(
-    part: Shard, group: NDArray[np.int64], origin: NDArray[np.int64], targets: tuple[Target, ...]
+    part: Shard,
+    group: NDArray[np.int64],
+    origin: NDArray[np.int64],
+    targets: tuple[Target, ...],
+    weighted: tuple[str, ...],
 ) -> CountedColumns:
     labels = {t.name: part.labels_of(t).astype(label_type(t)) for t in targets}
     columns = Columns.build(
@@ -86,6 +90,7 @@ def _counted(
         group=group,
         origin=origin,
         graph_attr=np.stack([part.charge, part.spin], axis=1),
+        weights={name: part.weights_of(name) for name in weighted},
         **by_level(targets, labels),
     )
     return CountedColumns(columns, part.degrees)
@@ -102,9 +107,9 @@ class _Scattered:
 
 def _scatter(source: OpenedSource, plan: AssemblyPlan, scratch: Path, task: Task) -> _Scattered:
     """Append every kept record to the bucket of its position in the shuffled order."""
-    targets = source.spec.source.targets
+    targets, weighted = source.spec.source.targets, source.weighted
     found, by_name, names = Keys.none(), named_by_records(source.spec.source), GroupNames(plan)
-    buckets = {s: Buckets.sized(scratch, s, plan.graphs[s], plan.atoms[s], targets) for s in SPLITS}
+    buckets = {s: Buckets.sized(scratch, s, plan.graphs[s], plan.atoms[s], targets, weighted) for s in SPLITS}
     done, total = 0, sum(plan.graphs.values())
     for rows in plan.parts:
         task.check()
@@ -116,7 +121,7 @@ def _scatter(source: OpenedSource, plan: AssemblyPlan, scratch: Path, task: Task
             found = found.with_records(part, where, by_name)
         numbers = plan.splits.number(group)
         names.add(numbers, part.groups)
-        records = _counted(part, numbers, plan.grouping.places(*place), targets)
+        records = _counted(part, numbers, plan.grouping.places(*place), targets, weighted)
         for number, split in enumerate(SPLITS):
             mine = np.flatnonzero(where == number)
             if len(mine):
@@ -142,14 +147,15 @@ def _placing(
     """Fit the references and divide the shuffled records over files."""
     spec, name = source.spec, source.spec.source.name
     targets = spec.source.targets
-    of_graph, of_atom = label_bytes(targets)
+    of_graph, of_atom = label_bytes(targets, source.weighted)
     n_graphs, n_atoms = sum(plan.graphs.values()), sum(plan.atoms.values())
     size = n_graphs * (GRAPH_BYTES + of_graph) + n_atoms * (ATOM_BYTES + of_atom)
     chunk_atoms = {split: bucket.chunk_atoms() for split, bucket in buckets.items()}
     files = plan_files(name, chunk_atoms, max(1, -(-size // int(spec.shard_mb * 1e6))))
     references = _references(plan, buckets)
     energies = {atomic_numbers[symbol]: energy for symbol, energy in references.energies.items()}
-    work = DatasetWrite(folder, scratch, name, files, energies, buckets, plan.graphs, spec.edges_within, targets)
+    within, described = spec.edges_within, (targets, source.weighted)
+    work = DatasetWrite(folder, scratch, name, files, energies, buckets, plan.graphs, within, *described)
     return work, Totals(references, fit_targets(targets, buckets[Split.TRAIN], plan.present))
 
 

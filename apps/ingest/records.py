@@ -79,6 +79,8 @@ class Record:
     labels
         Its labels of targets other than energy and forces, by the target's name: as in the source, and after conversion
         in the declared unit and shape.
+    weights
+        The weights of its labels in the loss that are not 1, by target.
     """
 
     numbers: NDArray[Any]
@@ -102,6 +104,7 @@ class Record:
     omits_forces: bool = False
     split: str | None = None
     labels: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

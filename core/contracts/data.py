@@ -79,6 +79,13 @@ class StatedUnits(StrEnum):
     IGNORE = "ignore"
 
 
+class RecordWeights(StrEnum):
+    """Whether weights that records state enter the loss."""
+
+    USE = "use"
+    IGNORE = "ignore"
+
+
 class AcrossSources(StrEnum):
     """How splits of several sources are dealt: apart, or so that what sources share is in one split in all of them."""
 
@@ -111,6 +118,7 @@ LATER_SETTINGS = frozenset(
         "targets",
         "labels",
         "label_units",
+        "record_weights",
     )
 )
 
@@ -187,6 +195,8 @@ class SourceSettings:
         Maps a target to the name of its label in these data; None: labels are found by the names of targets.
     label_units
         Maps a target to the unit of its label in these data; None: the target's own unit.
+    record_weights
+        Treatment of weights of records.
     shards
         Number of shards; one task reads each.
     isolated_energies
@@ -225,6 +235,7 @@ class SourceSettings:
     targets: tuple[Target, ...] = ()
     labels: dict[str, str] | None = None
     label_units: dict[str, str] | None = None
+    record_weights: RecordWeights = RecordWeights.USE
 
     def only(self, file: int) -> SourceSettings:
         """Return the same source with one of its files alone."""

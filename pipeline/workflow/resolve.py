@@ -144,6 +144,7 @@ def _source(
         inconsistent_pbc=source.inconsistent_pbc,
         select=_selection(source.select),
         stated_units=source.stated_units,
+        record_weights=source.record_weights,
         split_key=source.split_key,
         file_splits=file_splits,
         split_indices=index_lists(loaded, at, source, files, splits=file_splits is not None),

@@ -13,6 +13,7 @@ from gfm_pipeline.core.contracts.data import (
     ForceSign,
     InconsistentPbc,
     LengthUnit,
+    RecordWeights,
     StatedUnits,
 )
 from gfm_pipeline.core.strict import Strict
@@ -106,6 +107,11 @@ class SourceModel(Strict):
     stated_units: StatedUnits = Field(
         default=StatedUnits.USE,
         description="Units stated in the data: use them if the source names no others, or ignore them.",
+    )
+    record_weights: RecordWeights = Field(
+        default=RecordWeights.USE,
+        description="Weights in the data (config_weight, config_forces_weight, ...): use them in the loss, or ignore "
+        "them.",
     )
     labels: dict[str, Annotated[str, Field(min_length=1)]] | None = Field(
         default=None, description="Name of the label of each target in these data; null: the names of the targets."

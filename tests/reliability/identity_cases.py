@@ -105,6 +105,7 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "data.sources.*.isolated_energies": ({"H": -13.6}, "ingest"),
     "data.sources.*.select": ({"head": "pbe"}, "ingest"),
     "data.sources.*.stated_units": ("ignore", "ingest"),
+    "data.sources.*.record_weights": ("ignore", "ingest"),
     "data.sources.*.split_key": ("part", "ingest"),
     "data.sources.*.labels": ({"dipole": "REF_dipole"}, "ingest"),
     "data.sources.*.label_units": ({"dipole": "Debye"}, "ingest"),

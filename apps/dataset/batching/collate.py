@@ -56,7 +56,7 @@ def collate_batches(
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Drawn structures [B]: table, first atom and edge there, their numbers, attributes and labels."""
+    """Drawn structures [B]: table, first atom and edge there, their numbers, attributes, labels and weights."""
 
     table: Indices
     natoms: Indices
@@ -67,6 +67,7 @@ class _Drawn:
     cell: NDArray[np.float32]
     attributes: dict[str, NDArray[np.float32]]
     labels: dict[str, NDArray[np.float32]]
+    weights: dict[str, NDArray[np.float32]]
 
     @classmethod
     def of(cls, tables: Sequence[GraphTable], table: Indices, graph: Indices) -> _Drawn:
@@ -74,16 +75,18 @@ class _Drawn:
         cell = np.empty((len(graph), 3, 3), dtype=np.float32)
         attributes = _empty({name: () for t in tables for name in t.attributes}, len(graph))
         labels = _empty({name: a.shape[1:] for t in tables for name, a in t.graph_labels.items()}, len(graph))
+        weights = {name: np.ones(len(graph), dtype=np.float32) for t in tables for name in t.weights}
         for k, there in enumerate(tables):
             where = slice(None) if len(tables) == 1 else np.flatnonzero(table == k)
             picked = graph[where]
             natoms[where], atom_start[where] = there.natoms[picked], there.atom_start[picked]
             nedges[where], edge_start[where] = there.nedges[picked], there.edge_start[picked]
             dataset[where], cell[where] = there.dataset, there.cell[picked]
-            for found, arrays in ((attributes, there.attributes), (labels, there.graph_labels)):
+            of_graphs = ((attributes, there.attributes), (labels, there.graph_labels), (weights, there.weights))
+            for found, arrays in of_graphs:
                 for name, array in arrays.items():
                     found[name][where] = array[picked]
-        return cls(table, natoms, atom_start, nedges, edge_start, dataset, cell, attributes, labels)
+        return cls(table, natoms, atom_start, nedges, edge_start, dataset, cell, attributes, labels, weights)
 
     def part(self, first: int, end: int) -> _Drawn:
         parts: dict[str, Any] = {
@@ -160,14 +163,14 @@ def _cut(tables: Sequence[GraphTable], drawn: _Drawn, ends: Indices) -> list[Bat
     by_atom = _split({"z": z, "pos": pos, "graph": graph}, of_atoms)
     by_edge = _split({"edge_src": src, "edge_dst": dst, "edge_shift": shift}, of_edges)
     by_graph = _split({"natoms": natoms, "dataset": drawn.dataset, "cell": drawn.cell}, of_graphs)
-    attributes = _split(drawn.attributes, of_graphs)
+    attributes, weights = _split(drawn.attributes, of_graphs), _split(drawn.weights, of_graphs)
     labels = _split(drawn.labels, of_graphs), _split(atom_labels, of_atoms)
     return [
         Batch(
             **{name: pieces[k] for name, pieces in (by_atom | by_edge | by_graph).items()},
             attributes={name: pieces[k] for name, pieces in attributes.items()},
             labels={name: pieces[k] for name, pieces in (labels[0] | labels[1]).items()},
-            weights={},
+            weights={name: pieces[k] for name, pieces in weights.items()},
         )
         for k in range(len(ends))
     ]

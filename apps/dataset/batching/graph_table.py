@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
@@ -33,6 +33,8 @@ class GraphTable:
         Lattice vectors as rows [G, 3, 3], float32; zero along directions that are not periodic.
     attributes
         Total charge (e) and spin multiplicity of structures by name [G], float32; NaN when not known.
+    weights
+        By name of a target, the weight of each structure's labels in the loss [G], float32; 1 without an entry.
     natoms, atom_start
         Atoms and first atom of each structure [G].
     nedges, edge_start
@@ -57,6 +59,7 @@ class GraphTable:
     src: NDArray[np.int64]
     dst: NDArray[np.int64]
     shift: NDArray[np.float32]
+    weights: Labels = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.natoms)
@@ -142,6 +145,7 @@ class GraphTable:
             src=edges.src,
             dst=edges.dst,
             shift=edges.shift,
+            weights=columns.weights,
         )
 
 

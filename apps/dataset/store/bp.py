@@ -19,13 +19,14 @@ import numpy as np
 from adios2 import bindings as adios
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.dataset.store.columns import Columns, flat_ranges
+from gfm_pipeline.apps.dataset.store.columns import Columns, flat_ranges, weight_key
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.targets import SHAPES, Level, Rank
 from gfm_pipeline.core.errors import DataError, IntegrityError
 from gfm_pipeline.core.publish import manifest_lists, verify
 
 TARGETS = "targets"  # attribute: names of targets other than energy and forces; ``targets/NAME/FACT`` describes each
+WEIGHTS = "weights"  # attribute: names of targets whose labels have weights in the loss, one per structure
 _DTYPES: dict[str, type[np.generic]] = {
     "float": np.float32,
     "double": np.float64,
@@ -174,6 +175,10 @@ class BpFile:
             found[str(name)] = (Level(level), Rank(rank))
         return found
 
+    def weighted(self) -> tuple[str, ...]:
+        """Return the names of targets whose labels have weights; nothing for files without weights."""
+        return tuple(map(str, self.attribute(WEIGHTS))) if WEIGHTS in self._attributes else ()
+
     def read(self, label: str, key: str) -> Variable:
         """Read one key of all samples of ``label``.
 
@@ -276,6 +281,7 @@ def read_columns(file: BpFile, label: Split, first: int = 0, n: int | None = Non
             group=flat("group", np.arange(n)),
             origin=flat("origin", np.arange(n)),
             graph_attr=flat("graph_attr", np.full((n, 2), np.nan)),
+            weights={name: read(weight_key(name)).rows() for name in file.weighted()},
             **by_level(file.targets(), lambda name: read(name).rows()),
         )
     except (ValueError, DataError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,11 @@ from gfm_pipeline.core.errors import DataError
 Labels = Mapping[str, NDArray[np.floating[Any]]]
 _OF_ATOMS = ("numbers", "pos")
 _OF_GRAPHS = ("cell", "pbc", "group", "origin", "graph_attr")
+
+
+def weight_key(target: str) -> str:
+    """Return the name of the column with the weights of the labels of a target."""
+    return f"weight_of_{target}"
 
 
 def flat_ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -60,6 +65,8 @@ class Columns:
         Labels by name of a target, of structures [G, ...] and of atoms [N, ...], with the shape of the target's rank;
         NaN for missing labels. Labels that include references, such as energies, are float64; all others are float32.
         Total energies and forces are always present.
+    weights
+        By name of a target, the weight of each structure's labels in the loss [G], float32; 1 without an entry.
     """
 
     numbers: NDArray[np.uint8]
@@ -73,6 +80,7 @@ class Columns:
     graph_attr: NDArray[np.float32]
     graph_labels: Labels
     atom_labels: Labels
+    weights: Labels = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.natoms)
@@ -113,6 +121,7 @@ class Columns:
         graph_attr: NDArray[np.generic] | None = None,
         graph_labels: Mapping[str, NDArray[np.generic]] | None = None,
         atom_labels: Mapping[str, NDArray[np.generic]] | None = None,
+        weights: Mapping[str, NDArray[np.generic]] | None = None,
     ) -> Columns:
         """Convert to the types of this class, form ``offsets`` and check the shapes.
 
@@ -135,6 +144,7 @@ class Columns:
         }
         of_graphs, of_atoms = dict(graph_labels or {}), dict(atom_labels or {})
         shapes |= {name: (array, (n_graphs, *array.shape[1:])) for name, array in of_graphs.items()}
+        shapes |= {weight_key(name): (array, (n_graphs,)) for name, array in (weights or {}).items()}
         shapes |= {name: (array, (n_atoms, *array.shape[1:])) for name, array in of_atoms.items()}
         for name, (array, shape) in shapes.items():
             if array.shape != shape:
@@ -155,6 +165,7 @@ class Columns:
             | {name: _label(array) for name, array in of_graphs.items()},
             atom_labels={"forces": np.ascontiguousarray(forces, dtype=np.float32)}
             | {name: _label(array) for name, array in of_atoms.items()},
+            weights={name: np.ascontiguousarray(array, dtype=np.float32) for name, array in (weights or {}).items()},
         )
 
     def take(self, graphs: NDArray[np.int64] | Sequence[int]) -> Columns:
@@ -165,7 +176,7 @@ class Columns:
     def gather(parts: Sequence[tuple[Columns, NDArray[np.int64]]]) -> Columns:
         """Return selected structures of one or more columns, end to end in the given order.
 
-        All columns must have the same labels.
+        All columns must have the same labels and weights.
         """
         natoms = np.concatenate([columns.natoms.take(graphs) for columns, graphs in parts])
         offsets = np.concatenate([[0], np.cumsum(natoms)])
@@ -189,6 +200,7 @@ class Columns:
             offsets=offsets,
             graph_labels={name: of_graphs[name] for name in first_part.graph_labels},
             atom_labels={name: of_atoms[name] for name in first_part.atom_labels},
+            weights={name: of_graphs[weight_key(name)] for name in first_part.weights},
             **{name: of_atoms[name] for name in _OF_ATOMS},
             **{name: of_graphs[name] for name in _OF_GRAPHS},
         )
@@ -197,7 +209,8 @@ class Columns:
         return {name: getattr(self, name) for name in _OF_ATOMS} | dict(self.atom_labels)
 
     def _of_graphs(self) -> dict[str, NDArray[Any]]:
-        return {name: getattr(self, name) for name in _OF_GRAPHS} | dict(self.graph_labels)
+        weights = {weight_key(name): array for name, array in self.weights.items()}
+        return {name: getattr(self, name) for name in _OF_GRAPHS} | dict(self.graph_labels) | weights
 
     @staticmethod
     def concatenate(parts: Sequence[Columns]) -> Columns:

@@ -13,7 +13,7 @@ from adios2 import bindings as adios
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset.store.bp import BpFile, by_level
-from gfm_pipeline.apps.dataset.store.columns import Columns
+from gfm_pipeline.apps.dataset.store.columns import Columns, weight_key
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.targets import SHAPES, Level
 from gfm_pipeline.core.errors import DataError, IntegrityError
@@ -54,6 +54,8 @@ class _File:
             name: (0 if level is Level.ATOM else 1, (math.prod(SHAPES[rank]),))
             for name, (level, rank) in self._targets.items()
         }
+        self._weighted = self._file.weighted()
+        self._keys |= {weight_key(name): (1, ()) for name in self._weighted}
         self._variables = {key: self._file.variable(f"{label}/{key}") for key in self._keys}
         self._types = {key: self._file.dtype(f"{label}/{key}") for key in self._keys}
         for key, (per_graph, row) in self._keys.items():
@@ -92,6 +94,7 @@ class _File:
                 group=values["group"],
                 origin=values["origin"],
                 graph_attr=values["graph_attr"].reshape(-1, 2),
+                weights={name: values[weight_key(name)] for name in self._weighted},
                 **by_level(self._targets, values.__getitem__),
             )
         except DataError as error:

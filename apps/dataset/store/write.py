@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.dataset.store.bp import TARGETS
+from gfm_pipeline.apps.dataset.store.bp import TARGETS, WEIGHTS
 from gfm_pipeline.apps.dataset.store.bp_step import BpStep
-from gfm_pipeline.apps.dataset.store.columns import Columns
+from gfm_pipeline.apps.dataset.store.columns import Columns, weight_key
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.layout import CHUNK, LabelExtent
 from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, Level, Reference, Target
@@ -47,11 +47,14 @@ def keys_of(columns: Columns) -> dict[str, tuple[NDArray[Any], NDArray[np.int64]
         "origin": (columns.origin, one),
         **{name: (_rows(array), one) for name, array in columns.graph_labels.items() if name != ENERGY.name},
         **{name: (_rows(array), columns.natoms) for name, array in columns.atom_labels.items() if name != FORCES.name},
+        **{weight_key(name): (array, one) for name, array in columns.weights.items()},
     }
 
 
-def describe_columns(step: BpStep, targets: Sequence[Target]) -> None:
-    """Write attributes that describe the columns of targets other than energy and forces."""
+def describe_columns(step: BpStep, targets: Sequence[Target], weighted: Sequence[str] = ()) -> None:
+    """Write attributes that describe the columns of targets other than energy and forces, and of weights."""
+    if weighted:
+        step.attribute(WEIGHTS, list(weighted))
     if targets:
         step.attribute(TARGETS, [target.name for target in targets])
     for target in targets:
@@ -64,15 +67,15 @@ def _rows(array: NDArray[Any]) -> NDArray[Any]:
     return array.reshape(len(array), math.prod(array.shape[1:]))
 
 
-def label_bytes(targets: Sequence[Target]) -> tuple[int, int]:
-    """Return the bytes per structure and per atom of labels of targets other than energy and forces.
+def label_bytes(targets: Sequence[Target], weighted: Sequence[str] = ()) -> tuple[int, int]:
+    """Return the bytes per structure and per atom of labels of targets other than energy and forces, and of weights.
 
     They include the counts and offsets of the variables.
     """
     of_level = dict.fromkeys(Level, 0)
     for target in targets:
         of_level[target.level] += label_type(target).itemsize * math.prod(target.shape)
-    return of_level[Level.GRAPH] + 16 * len(targets), of_level[Level.ATOM]
+    return of_level[Level.GRAPH] + 16 * len(targets) + 20 * len(weighted), of_level[Level.ATOM]
 
 
 def label_type(target: Target) -> np.dtype[Any]:
@@ -127,6 +130,8 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         Structures of each `put` except the last, stored as the attribute ``<label>/block``.
     targets
         Targets other than energy and forces; every `put` has their columns, and attributes describe them.
+    weighted
+        Names of targets whose labels have weights; every `put` has the columns of these weights.
     comm
         Communicator of mpi4py whose ranks write the file together, each rank its own blocks; `together` returns whether
         ADIOS2 supports this. Opening and closing wait for all ranks, and a rank holds its blocks until then.
@@ -148,6 +153,7 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         block: int = CHUNK,
         comm: Any = None,
         targets: Sequence[Target] = (),
+        weighted: Sequence[str] = (),
     ) -> None:
         for label, extent in extents.items():
             if not extent.n_graphs:
@@ -157,6 +163,7 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         self._graphs = dict.fromkeys(extents, 0)
         self._atoms = dict.fromkeys(extents, 0)
         self._size, self._comm, self._targets = block, comm, tuple(targets)
+        self._weighted = tuple(weighted)
         self._of_atoms = {"atomic_numbers", "pos", "forces"} | {t.name for t in targets if t.level is Level.ATOM}
 
     def __enter__(self) -> BpWriter:
@@ -165,7 +172,7 @@ class BpWriter(AbstractContextManager["BpWriter"]):
         step.attribute("total_ndata", np.array([total], dtype=np.int64))
         step.attribute("dataset_name", self._name)
         step.attribute(REFERENCES, coefficients(self._reference))
-        describe_columns(step, self._targets)
+        describe_columns(step, self._targets, self._weighted)
         for label, extent in self._extents.items():
             step.attribute(f"{label}/ndata", np.array([extent.n_graphs], dtype=np.int64))
         return self
@@ -225,7 +232,8 @@ def write_bp(
 ) -> None:
     """Write in-memory ``splits`` to the BP folder ``path``; parameters and errors as `BpWriter`."""
     extents = {label: extent(columns) for label, columns in splits.items()}
-    with BpWriter(path, name, extents, reference, block, targets=targets) as writer:
+    weighted = sorted({name for columns in splits.values() for name in columns.weights})
+    with BpWriter(path, name, extents, reference, block, targets=targets, weighted=weighted) as writer:
         for label, columns in splits.items():
             for piece in chunks(columns, block):
                 writer.put(label, piece)

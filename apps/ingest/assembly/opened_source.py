@@ -34,6 +34,11 @@ class OpenedSource:
         """Records read, good and bad."""
         return sum(index.n_records + index.n_quarantined for index in self.indexes)
 
+    @property
+    def weighted(self) -> tuple[str, ...]:
+        """Names of targets whose labels have weights other than 1 in some record."""
+        return tuple(sorted({name for index in self.indexes for name in index.weighted}))
+
     def set_aside(self, bad: BadRecord) -> None:
         """Count a record that proved unusable only now; records over the limit need not be listed."""
         self.reasons[reason_name(bad.reason)] += 1

@@ -22,7 +22,8 @@ from gfm_pipeline.core.contracts.targets import Level, Target
 from gfm_pipeline.core.errors import IntegrityError
 
 PER_ATOM = frozenset({"numbers", "pos", "forces", "degrees"})
-_LABELS = ("graph_labels", "atom_labels")  # attributes that hold an array for each target; ``NAME.TARGET`` in a file
+# attributes that hold an array for each target; ``NAME.TARGET`` in a file
+_LABELS = ("graph_labels", "atom_labels", "weights")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Shard:
     repetitions (0 if repetitions are kept). ``charge`` and ``spin`` [G] are NaN when not known. ``degrees`` [N, R] are
     neighbours within each of `gfm_pipeline.apps.dataset.neighbors.degrees.RADII`: counting them is most of the work of
     ingest, and shards are made beside each other. ``graph_labels`` [G, ...] and ``atom_labels`` [N, ...] are those of
-    targets beside energy and forces, NaN where a record has none.
+    targets beside energy and forces, NaN where a record has none. ``weights`` [G] are those of the labels of a target,
+    in parts in which one differs from 1.
     """
 
     numbers: NDArray[np.uint8]
@@ -55,6 +57,7 @@ class Shard:
     degrees: NDArray[np.uint16]
     graph_labels: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     atom_labels: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    weights: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.natoms)
@@ -80,6 +83,11 @@ class Shard:
         rows = len(self) if target.level is Level.GRAPH else len(self.numbers)
         return np.full((rows, *target.shape), np.nan) if found is None else found
 
+    def weights_of(self, target: str) -> NDArray[np.float64]:
+        """Return the weights of the labels of a target [G]."""
+        found = self.weights.get(target)
+        return np.ones(len(self)) if found is None else found
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all arrays by their names in a file."""
         labels = {f"{name}.{target}": a for name in _LABELS for target, a in getattr(self, name).items()}
@@ -91,6 +99,7 @@ class Shard:
             **{name: change(getattr(self, name), name in PER_ATOM) for name in _COLUMNS},
             graph_labels={name: change(array, False) for name, array in self.graph_labels.items()},
             atom_labels={name: change(array, True) for name, array in self.atom_labels.items()},
+            weights={name: change(array, False) for name, array in self.weights.items()},
         )
 
 
@@ -120,6 +129,7 @@ def pack(
     cell = np.array([r.cell for r in records], dtype=np.float64).reshape(-1, 3, 3)
     pbc = np.array([r.pbc for r in records], dtype=np.bool_).reshape(-1, 3)
     natoms = np.array([len(r.numbers) for r in records], dtype=np.int64)
+    weighted = sorted({name for record in records for name in record.weights})
     return Shard(
         numbers=np.concatenate([np.zeros(0, np.uint8), *[r.numbers for r in records]]).astype(np.uint8),
         pos=pos,
@@ -139,6 +149,7 @@ def pack(
         degrees=degrees_of(pos, cell, pbc, natoms),
         graph_labels={t.name: np.stack(_labels(records, t)) for t in targets if t.level is Level.GRAPH and records},
         atom_labels={t.name: np.concatenate(_labels(records, t)) for t in targets if t.level is Level.ATOM and records},
+        weights={name: np.array([r.weights.get(name, 1.0) for r in records]) for name in weighted},
     )
 
 
@@ -182,7 +193,9 @@ def select(shard: Shard, order: NDArray[np.int64]) -> Shard:
 def concatenate(shards: list[Shard]) -> Shard:
     """Join shards into one, in the order of the source, independent of the number of shards."""
     arrays: dict[str, Any] = {name: np.concatenate([getattr(shard, name) for shard in shards]) for name in _COLUMNS}
-    for name in _LABELS:
+    weighted = sorted({name for shard in shards for name in shard.weights})
+    arrays["weights"] = {name: np.concatenate([shard.weights_of(name) for shard in shards]) for name in weighted}
+    for name in ("graph_labels", "atom_labels"):
         of_targets = [getattr(shard, name) for shard in shards]
         arrays[name] = {key: np.concatenate([labels[key] for labels in of_targets]) for key in of_targets[0]}
     joined = Shard(**arrays)

@@ -52,7 +52,7 @@ class ShardIndex:
     ``elements`` are atomic numbers; ``last_index`` maps each file (its position in the source, times `MEMBERS`, plus
     the member of an archive) to the highest number of a good record in it. ``reasons`` and ``oddities`` count records
     set aside, and odd records that were kept. ``passed_over`` counts valid records that do not belong to this source.
-    ``labels`` are the keys of its records.
+    ``labels`` are the keys of its records, and ``weighted`` the targets whose labels have weights other than 1.
     """
 
     parts: tuple[ShardPart, ...]
@@ -62,6 +62,7 @@ class ShardIndex:
     oddities: dict[str, int]
     passed_over: dict[str, int] = field(default_factory=dict)
     labels: LabelInventory = field(default_factory=LabelInventory)
+    weighted: tuple[str, ...] = ()
 
     @property
     def n_records(self) -> int:
@@ -89,6 +90,7 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
     _oddities: Counter[str] = field(default_factory=Counter)
     _passed_over: Counter[str] = field(default_factory=Counter)
     _collector: Collector = field(default_factory=Collector)
+    _weighted: set[str] = field(default_factory=set)
     _quarantine: IO[str] | None = None
 
     def __post_init__(self) -> None:
@@ -147,6 +149,7 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
             np.savez(path, allow_pickle=False, **part.arrays())
         self._parts.append(ShardPart(path.name, len(part), len(part.numbers)))
         self._elements.update(np.unique(part.numbers).tolist())
+        self._weighted.update(part.weights)
         self._records, self._n_atoms = [], 0
 
     def finish(self) -> tuple[ShardIndex, Evidence]:
@@ -160,6 +163,7 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
             by_frequency(self._oddities),
             by_frequency(self._passed_over),
             self._inventory.found(),
+            tuple(sorted(self._weighted)),
         )
         evidence = self._collector.evidence()
         path = self.folder / EVIDENCE_FILE

@@ -25,7 +25,11 @@ BUCKET_BYTES = 64 << 20
 _GRAPH, _ATOM = 110, 33  # bytes in a bucket
 _INDEX = ("natoms", "energy", "numbers")  # in addition to the key: data for the order, the chunks and the references
 _DATA = ("pos", "forces", "cell", "pbc", "group", "origin", "graph_attr")
-_KINDS = ("index", "data", "labels")  # files of a bucket; the last holds labels of targets other than energy and forces
+_KINDS = (
+    "index",
+    "data",
+    "labels",
+)  # files of a bucket; the last holds labels of targets other than energy and forces, and weights
 
 
 @dataclass(frozen=True)
@@ -86,12 +90,15 @@ class Buckets:
         Number of buckets.
     targets
         Those beside energy and forces.
+    weighted
+        Names of targets whose labels have weights.
     """
 
     folder: Path
     split: Split
     n: int
     targets: tuple[Target, ...] = ()
+    weighted: tuple[str, ...] = ()
 
     @classmethod
     def sized(
@@ -101,12 +108,13 @@ class Buckets:
         n_graphs: int,
         n_atoms: int,
         targets: tuple[Target, ...] = (),
+        weighted: tuple[str, ...] = (),
         size: int = BUCKET_BYTES,
     ) -> Buckets:
         """Return buckets of about ``size`` bytes each for these numbers of structures and atoms."""
-        of_graph, of_atom = label_bytes(targets)
+        of_graph, of_atom = label_bytes(targets, weighted)
         total = n_graphs * (_GRAPH + of_graph) + n_atoms * (_ATOM + of_atom)
-        return cls(folder, split, max(1, -(-total // size)), targets)
+        return cls(folder, split, max(1, -(-total // size)), targets, weighted)
 
     def _file(self, bucket: int, kind: str) -> Path:
         return self.folder / f"{self.split}-{bucket:05d}.{kind}"
@@ -126,10 +134,12 @@ class Buckets:
                     for name in _DATA:
                         np.save(stream, getattr(part.columns, name), allow_pickle=False)
                     np.save(stream, part.degrees, allow_pickle=False)
-                if self.targets:
+                if self.targets or self.weighted:
                     with open(self._file(number, "labels"), "ab") as stream:
                         for target in self.targets:
                             np.save(stream, part.columns.labels_of(target.name), allow_pickle=False)
+                        for name in self.weighted:
+                            np.save(stream, part.columns.weights[name], allow_pickle=False)
 
     def _index(self, bucket: int) -> _BucketIndex:
         pieces = _load(self._file(bucket, "index"), 1 + len(_INDEX))
@@ -163,9 +173,16 @@ class Buckets:
 
     def _labels(self, bucket: int) -> dict[str, NDArray[Any]]:
         """Return the labels of a bucket in the order of appending, by target."""
-        pieces = _load(self._file(bucket, "labels"), len(self.targets)) if self.targets else []
+        return self._labels_and_weights(bucket)[0]
+
+    def _labels_and_weights(self, bucket: int) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+        n = len(self.targets)
+        if not n + len(self.weighted):
+            return {}, {}
+        pieces = _load(self._file(bucket, "labels"), n + len(self.weighted))
         columns = [np.concatenate(column) for column in zip(*pieces, strict=True)]
-        return {target.name: column for target, column in zip(self.targets, columns, strict=True)}
+        labels = {target.name: column for target, column in zip(self.targets, columns[:n], strict=True)}
+        return labels, dict(zip(self.weighted, columns[n:], strict=True))
 
     def chunk_atoms(self) -> tuple[NDArray[np.int64], int]:
         """Return the atoms of every chunk of the shuffled order, and the number of structures."""
@@ -223,8 +240,11 @@ class Buckets:
             np.concatenate(column) for column in zip(*_load(self._file(bucket, "data"), len(_DATA) + 1), strict=True)
         )
         data: dict[str, Any] = dict(zip(_DATA, values, strict=True))
-        labels = by_level(self.targets, self._labels(bucket))
-        built = Columns.build(natoms=found.natoms, energy=found.energy, numbers=found.numbers, **data, **labels)
+        further, weights = self._labels_and_weights(bucket)
+        labels = by_level(self.targets, further)
+        built = Columns.build(
+            natoms=found.natoms, energy=found.energy, numbers=found.numbers, weights=weights, **data, **labels
+        )
         return CountedColumns(built, degrees)
 
 

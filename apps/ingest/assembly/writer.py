@@ -46,6 +46,8 @@ class DatasetWrite:
         Edges within it (Angstrom) are stored; None: no edges.
     targets
         Those beside energy and forces.
+    weighted
+        Names of targets whose labels have weights.
     """
 
     folder: Path
@@ -57,6 +59,7 @@ class DatasetWrite:
     graphs: dict[Split, int]
     edges_within: float | None = None
     targets: tuple[Target, ...] = ()
+    weighted: tuple[str, ...] = ()
 
     def counts(self, rank: int, size: int) -> dict[Split, range]:
         """Return the chunks of every split whose index and edges a rank writes."""
@@ -165,7 +168,8 @@ def _open(work: DatasetWrite, file: int, ranks: MpiCommunicator) -> AbstractCont
         return nullcontext()
     name, extents = work.files[file]
     comm = ranks.comm if ranks.collective else None
-    return BpWriter(work.folder / name, work.name, extents, work.energies, comm=comm, targets=work.targets)
+    described = {"targets": work.targets, "weighted": work.weighted}
+    return BpWriter(work.folder / name, work.name, extents, work.energies, comm=comm, **described)
 
 
 def finish(work: DatasetWrite, parts: list[WrittenPart], totals: Totals) -> DatasetLayout:

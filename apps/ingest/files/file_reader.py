@@ -269,7 +269,8 @@ class FileReader(ABC):
                 units=labels.units,
                 omits_forces=labels.omits_forces,
                 split=split,
-                labels=_further_labels(frame, plans) if source.targets else {},
+                labels=_further_labels(frame, plans, labels) if source.targets else {},
+                weights=labels.weights,
             )
         except (PassOverError, NotMeantError) as error:
             return PassedOver(part.name, index, str(error))
@@ -313,12 +314,12 @@ def _labels(frame: Frame, natoms: int, plans: Plans) -> RecordLabels:
     )
 
 
-def _further_labels(frame: Frame, plans: Plans) -> dict[str, Numbers]:
-    """Return a frame's labels of targets other than energy and forces, by target."""
+def _further_labels(frame: Frame, plans: Plans, read: RecordLabels) -> dict[str, Numbers]:
+    """Return a frame's labels of targets other than energy and forces, by target; none of weight 0."""
     named = tuple((plans.source.labels or {}).items())
     found: dict[str, Numbers] = {}
     for target, key in named if frame.keys is None else plans.of(frame.keys).labels:
-        value = frame.find(key)
+        value = frame.find(key) if read.weights.get(target) != 0 else None
         values = None if value is None else numbers_in(target, value)
         if values is not None:
             found[target] = values

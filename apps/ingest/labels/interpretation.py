@@ -11,7 +11,7 @@ determine the choice. The record is then set aside until the source chooses by `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -19,11 +19,14 @@ import numpy as np
 
 from gfm_pipeline.apps.ingest.labels.known_keys import KeyKind, KeySet
 from gfm_pipeline.apps.ingest.labels.plans import LabelPlan, Remark
+from gfm_pipeline.apps.ingest.labels.record_weights import record_weights
 from gfm_pipeline.apps.ingest.labels.stated_units import Stated, decided, stated
 from gfm_pipeline.core.contracts.data import ForceSign, SourceSettings
+from gfm_pipeline.core.contracts.targets import FORCES
 
 ROUNDING = 1e-4  # energy units of the source, per atom; and 1e-6 of the energy
 LONGEST = 40  # characters of a counted value
+ALL_ONE: Mapping[str, float] = {}  # weights
 
 
 class NotMeantError(ValueError):
@@ -42,6 +45,7 @@ class RecordLabels(NamedTuple):
     fault: str | None = None
     units: Stated | None = None
     omits_forces: bool = False
+    weights: Mapping[str, float] = ALL_ONE  # by target, those other than 1
 
 
 def interpret(
@@ -75,11 +79,23 @@ def interpret(
         return RecordLabels(energy, forces, plan.charge, plan.spin, _stated_keys(plan, find), plan.remarks)
     remarks = list(plan.remarks)
     fault = _rivalry(plan, find, energy, natoms, source, remarks)
-    omits = _weighed(plan, find, remarks)
+    stated_weights = record_weights(plan.weights, find)
+    if stated_weights.excluded is not None:
+        raise NotMeantError(stated_weights.excluded)
+    remarks += [Remark(*remark) for remark in stated_weights.remarks]
+    omits = stated_weights.weights.get(FORCES.name) == 0
     units = _stated(plan, find, source, remarks) if plan.states_units else None
-    forces = None if omits else forces
     return RecordLabels(
-        energy, forces, plan.charge, plan.spin, _stated_keys(plan, find), tuple(remarks), fault, units, omits
+        energy,
+        None if omits else forces,
+        plan.charge,
+        plan.spin,
+        _stated_keys(plan, find),
+        tuple(remarks),
+        fault or stated_weights.fault,
+        units,
+        omits,
+        stated_weights.weights,
     )
 
 
@@ -138,25 +154,6 @@ def _rivalry(
             )
         )
     return None
-
-
-def _weighed(plan: LabelPlan, find: Callable[[str], Any], remarks: list[Remark]) -> bool:
-    """Return whether a weight of 0 excludes the forces; raise if one excludes the record."""
-    for name in (*plan.nothing, *plan.no_energy):
-        weight = number(find(name))
-        if weight == 0:
-            raise NotMeantError(f"{name} is 0")
-        if weight not in (1, None):
-            remarks.append(Remark(f"{name} is not 1: weights weigh nothing here, but for 0.", True))
-    omits = False
-    for name in plan.no_forces:
-        weight = number(find(name))
-        if weight == 0:
-            omits = True
-            remarks.append(Remark(f"{name} is 0: the forces were left out, and the energy was kept."))
-        elif weight not in (1, None):
-            remarks.append(Remark(f"{name} is not 1: weights weigh nothing here, but for 0.", True))
-    return omits
 
 
 def _differ(one: float, other: float | None, natoms: int) -> bool:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from gfm_pipeline.apps.ingest.labels.known_keys import COUNTED, KeyKind, KeySet, plain
+from gfm_pipeline.apps.ingest.labels.record_weights import WeightKey, weight_keys
 from gfm_pipeline.apps.ingest.labels.target_labels import label_keys
-from gfm_pipeline.core.contracts.data import ForceSign, SourceSettings
+from gfm_pipeline.core.contracts.data import ForceSign, RecordWeights, SourceSettings
 from gfm_pipeline.core.contracts.targets import Target
 
 MOST_PLANS = 1024  # kept per source
@@ -33,8 +34,8 @@ class LabelPlan:
         The reader's other energy, of energy and free energy.
     rivals
         Further energies; ``undecided``: with forces of their own.
-    no_energy, no_forces, nothing
-        Weights that, being 0, leave out the energy, the forces, or the record.
+    weights
+        Keys with weights of records.
     counted
         Keys whose values are counted, with their kinds.
     uses
@@ -52,9 +53,7 @@ class LabelPlan:
     other: str | None
     rivals: tuple[str, ...]
     undecided: bool
-    no_energy: tuple[str, ...]
-    no_forces: tuple[str, ...]
-    nothing: tuple[str, ...]
+    weights: tuple[WeightKey, ...]
     charge: tuple[str, ...]
     spin: tuple[str, ...]
     counted: tuple[tuple[str, KeyKind], ...]
@@ -79,6 +78,7 @@ def plan_of(keys: KeySet, source: SourceSettings) -> LabelPlan:
         source.split_key,
         source.targets,
         tuple((source.labels or {}).items()),
+        source.record_weights is RecordWeights.USE,
     )
 
 
@@ -110,6 +110,7 @@ def _plan(
     split_key: str | None,
     targets: tuple[Target, ...],
     named: tuple[tuple[str, str], ...],
+    weighted: bool,
 ) -> LabelPlan:
     own = keys.of(KeyKind.ENERGY, KeyKind.FREE_ENERGY)
     energy = energy_key
@@ -122,11 +123,7 @@ def _plan(
     rivals = tuple(n for n in own if n not in (taken_energy, other)) if energy_key is None and taken_energy else ()
     rival_forces = [n for n in keys.of(KeyKind.FORCES) if n != taken_forces]
     charge, spin = keys.of(KeyKind.CHARGE), keys.of(KeyKind.SPIN)
-    weights = (
-        keys.of(KeyKind.ENERGY_WEIGHT),
-        () if without_forces else keys.of(KeyKind.FORCES_WEIGHT),
-        keys.of(KeyKind.WEIGHT),
-    )
+    weights = weight_keys(keys, targets, without_forces) if weighted else ()
     counted = tuple(
         (k.name, k.kind)
         for k in keys.keys
@@ -147,7 +144,7 @@ def _plan(
         )
     uses = {
         **dict.fromkeys((*charge, *spin), "kept with the record"),
-        **dict.fromkeys((n for names in weights for n in names), "0 leaves out; not used otherwise"),
+        **{key.name: key.use for key in weights},
         **dict.fromkeys(selecting, "selects records"),
     }
     units = _units(keys, taken_energy, taken_forces)
@@ -167,9 +164,7 @@ def _plan(
         other=other,
         rivals=rivals,
         undecided=bool(rivals) and (without_forces or bool(rival_forces)),
-        no_energy=weights[0],
-        no_forces=weights[1],
-        nothing=weights[2],
+        weights=weights,
         charge=charge,
         spin=spin,
         counted=counted,
@@ -178,8 +173,8 @@ def _plan(
         uses=tuple(uses.items()),
         labels=labels,
         states_units=any(units),
-        counts_only=not (rivals or other or any(units) or any(weights)),
-        silent=not (counted or rivals or other or remarks or any(units) or any(weights)),
+        counts_only=not (rivals or other or any(units) or weights),
+        silent=not (counted or rivals or other or remarks or any(units) or weights),
     )
 
 

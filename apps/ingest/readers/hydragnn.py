@@ -108,6 +108,7 @@ class _Window:
         labels = {name: array[index] for name, array in columns.graph_labels.items() if name != ENERGY.name}
         labels |= {name: array[atoms] for name, array in columns.atom_labels.items() if name != FORCES.name}
         about |= {name: values for name, values in labels.items() if not np.isnan(values).all()}
+        about |= {f"{name}_weight": float(array[index]) for name, array in columns.weights.items()}
         return Frame(
             numbers=numbers,
             pos=columns.pos[atoms],

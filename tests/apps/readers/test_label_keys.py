@@ -75,11 +75,11 @@ def test_labels_that_are_there_and_not_used_are_listed(tmp_path: Path) -> None:
     seen = look(frames(tmp_path / "a.xyz", [comment] * 6, "forces:R:3:magmoms:R:1"))
     assert {name: key.use for name, key in keys(seen).items()} == {
         "forces": "forces", "magmoms": "not used", "run": "group", "energy": "energy", "stress": "not used",
-        "dipole": "not used", "config_weight": "0 leaves out; not used otherwise",
+        "dipole": "not used", "config_weight": "weight of the record in the loss",
     }  # fmt: skip
     assert (keys(seen)["magmoms"].shape, keys(seen)["forces"].shape) == ("[N]", "[N, 3]")
     assert keys(seen)["config_weight"].values == {"2": 6}
-    assert any("config_weight is not 1" in sentence for sentence in seen.warnings)
+    assert "config_weight is the weight of the record in the loss. (6 of 6 records)" in seen.conversions
 
 
 def test_a_record_without_energy_says_what_it_has(tmp_path: Path) -> None:
