@@ -25,11 +25,7 @@ BUCKET_BYTES = 64 << 20
 _GRAPH, _ATOM = 110, 33  # bytes in a bucket
 _INDEX = ("natoms", "energy", "numbers")  # in addition to the key: data for the order, the chunks and the references
 _DATA = ("pos", "forces", "cell", "pbc", "group", "origin", "graph_attr")
-_KINDS = (
-    "index",
-    "data",
-    "labels",
-)  # files of a bucket; the last holds labels of targets other than energy and forces, and weights
+_KINDS = ("index", "data", "labels")  # files of a bucket; the last holds further labels, and weights
 
 
 @dataclass(frozen=True)

@@ -168,8 +168,8 @@ def _open(work: DatasetWrite, file: int, ranks: MpiCommunicator) -> AbstractCont
         return nullcontext()
     name, extents = work.files[file]
     comm = ranks.comm if ranks.collective else None
-    described = {"targets": work.targets, "weighted": work.weighted}
-    return BpWriter(work.folder / name, work.name, extents, work.energies, comm=comm, **described)
+    path, targets, weighted = work.folder / name, work.targets, work.weighted
+    return BpWriter(path, work.name, extents, work.energies, comm=comm, targets=targets, weighted=weighted)
 
 
 def finish(work: DatasetWrite, parts: list[WrittenPart], totals: Totals) -> DatasetLayout:
