@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gfm_pipeline.api.search_check import refuse_contradictions, with_reduction
 from gfm_pipeline.campaign.identity import file_digests
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.recorded_policies import recorded_settings
@@ -110,7 +111,12 @@ def resolve(
     check_names([paths.root, workflow.resolve(), *files])
     gone = gone_digests(sources, recorded)
     digests = file_digests([f for f in files if str(f) not in gone], paths.digests) | gone
-    loaded = replace(loaded, model=_as_begun(loaded.model, paths))
+    begun = recorded_settings(paths.journal, search.NAME)
+    if begun is None:  # a search that has begun goes on: its members may come from lower rungs
+        loaded = replace(loaded, model=with_reduction(loaded.model))
+        refuse_contradictions(loaded)
+    else:
+        loaded = replace(loaded, model=_as_begun(loaded.model, begun))
     context = Context(
         workflow=loaded.model,
         sources=sources,
@@ -177,13 +183,12 @@ def _for_next_stage(run: ResolvedRun) -> ResolvedRun:
     return replace(run, context=bounded, resources=resources, goes_on=goes_on)
 
 
-def _as_begun(model: WorkflowModel, paths: CampaignPaths) -> WorkflowModel:
+def _as_begun(model: WorkflowModel, begun: Mapping[str, Any]) -> WorkflowModel:
     """Return a workflow with its campaign's original defaults where the file sets nothing and defaults have changed."""
-    begun = recorded_settings(paths.journal, search.NAME)
-    if begun is None:
-        return model
     before = {"proposals": default_choice(PROPOSALS, UNSAID["proposals"]), "asynchronous": False}
     kept = {k: v for k, v in before.items() if k not in model.search.model_fields_set and k not in begun}
+    if "reduction" not in model.search.model_fields_set and "reduction" in begun:
+        kept["reduction"] = begun["reduction"]  # whatever the number of members is now
     kept["space"] = model.search.space.as_begun(begun.get("space", {}))
     model = model.model_copy(update={"search": model.search.model_copy(update=kept)})
     members, cap = begun.get("members", {}), math.ceil(model.converge.members / 2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,15 @@ Prior = tuple[dict[str, Any], float | None]  # settings and objective (lower is 
 
 
 @dataclass(frozen=True)
+class Misfit:
+    """A row outside of the search space: its line, the hyperparameter at fault, and why."""
+
+    line: int
+    column: str
+    why: str
+
+
+@dataclass(frozen=True)
 class WarmStart:
     """Results that fit the search space, and the number of other rows."""
 
@@ -58,14 +68,28 @@ def read_results(path: Path, space: SearchSpace) -> WarmStart:
             rows = [_result(path, line, row, columns, space) for line, row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FileError(f"this is not a table of results ({error}).", path, hint="Name a results.csv.") from error
-    found = [row for row in rows if row is not None]
+    found = [row for row in rows if not isinstance(row, Misfit)]
     if not any(value is not None for _, value in found):
-        raise FileError(
-            f"none of its {len(rows):,} results is of a candidate of this search space.",
-            path,
-            hint="Widen search.space, or leave search.warm_start out.",
-        )
+        raise _nothing_fits(path, rows)
     return WarmStart(tuple(_thinned(found)), len(rows) - len(found))
+
+
+def _nothing_fits(path: Path, rows: Sequence[Prior | Misfit]) -> FileError:
+    """Return the error of a table without a usable result, with its most frequent misfit."""
+    leave = "or leave search.warm_start out."
+    if not rows:
+        return FileError("it has no results, only names of columns.", path, 1, f"Name a table with results, {leave}")
+    misfits = [row for row in rows if isinstance(row, Misfit)]
+    if not misfits:
+        return FileError(f"all of its {len(rows):,} results are failures.", path, hint=f"Name another table, {leave}")
+    column, _ = Counter(misfit.column for misfit in misfits).most_common(1)[0]
+    first = next(misfit for misfit in misfits if misfit.column == column)
+    return FileError(
+        f"none of its {len(rows):,} results is of a candidate of this search space: {first.why}.",
+        path,
+        first.line,
+        f"Correct the column or its unit, widen search.space, {leave}",
+    )
 
 
 def _table(stream: TextIO) -> tuple[Sequence[str], Iterable[Row]]:
@@ -89,6 +113,9 @@ def _columns(path: Path, names: Sequence[str], space: SearchSpace) -> dict[str, 
         known = suggestion(OBJECTIVE, names).strip()
         raise FileError(f"it has no column {OBJECTIVE!r}.", path, 1, f"Name a results.csv of DeepHyper. {known}")
     searched = {column.partition("@")[0]: d for column, d in space.columns().items()}
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise FileError(f"it has the column {twice!r} twice.", path, 1, "Remove one of them.")
     found: dict[str, str] = {}
     for column in names:
         plain = column.removeprefix(PREFIX)
@@ -116,7 +143,9 @@ def _varies(space: SearchSpace, name: str) -> bool:
 
 def _result(
     path: Path, line: int, row: Mapping[str, str | None], columns: Mapping[str, str], space: SearchSpace
-) -> Prior | None:
+) -> Prior | Misfit:
+    if None in row or (None in row.values() and OBJECTIVE in row):  # as csv tells of longer and shorter rows
+        raise FileError("the row has another number of cells than there are columns.", path, line, "Correct it.")
     text = (row.get(OBJECTIVE) or "").strip()
     if text.startswith("F") or not text:
         value = None
@@ -133,7 +162,8 @@ def _result(
     name = given.get("algorithm", space.algorithms[0]).lower()
     algorithm = next((a for a in space.algorithms if a.lower() == name), None)
     if algorithm is None:
-        return None
+        why = f"the algorithm is {given['algorithm'][:40]!r}, and search.space.algorithm has none of that name"
+        return Misfit(line, "algorithm", why)
     settings: dict[str, Any] = {"algorithm": algorithm}
     own = space.own.get(algorithm, {})
     for plain, dimension in ({**space.shared, **own}).items():
@@ -141,9 +171,12 @@ def _result(
             continue
         read = _value(dimension, given[plain]) if given.get(plain) else dimension.first
         if read is None:
-            return None
+            why = f"{plain} is {given[plain][:40]!r}, and search.space.{plain} is {dimension}"
+            return Misfit(line, plain, why)
         settings[plain] = read
-    return (settings, value) if space.allows(settings) else None
+    if not space.allows(settings):
+        return Misfit(line, "forbidden", "search.space.forbidden has its combination")
+    return settings, value
 
 
 def _value(dimension: Dimension, text: str) -> Any:

@@ -83,11 +83,6 @@ def test_a_plan_on_a_batch_machine(folder, capsys):
     assert plan["estimates"]["storage_bytes"]["value"] > 0
     assert any("keeps at most 8 of 183 nodes busy" in line for line in plan["warnings"])
     assert not any("last rung" in line for line in plan["warnings"])
-    few = planned(capsys, "--site", "frontierlike.yaml", *ACCOUNT, "--nodes", "4", "--set", "search.reduction=4")
-    assert any(
-        "At most 1 of 4 candidates can train to the last rung, and converge.members is 2" in line
-        for line in few["warnings"]
-    )
     assert "scripts" not in plan
 
 

@@ -126,6 +126,9 @@ def test_what_cannot_finish_is_refused_with_the_smallest_that_can(by_trials, cap
         ("{hours: .nan}", "hours"),
         ("{stages: {serch: {hours: 3}}}", "no stage 'serch'"),
         ("{node_hour: 3}", "node_hours"),
+        ("{node_hours: 1.0e-5}", "cannot finish"),  # no machine trains in this time
+        ("{hours: 1.0e-6}", "Set budget.hours to"),
+        ("{stages: {converge: {kwh: 1.0e-12}}}", "Set budget.stages.converge.kwh to"),
     ],
 )
 def test_bad_budgets_are_refused_with_their_line(tmp_path, capsys, monkeypatch, budget, words):

@@ -49,8 +49,12 @@ def test_a_table_of_hydragnn_is_read_failures_included(tmp_path):
         (ROWS, HEAD.replace("objective", "loss"), 1, "it has no column 'objective'"),
         (ROWS, HEAD.replace("p:learning_rate", "p:rate"), 1, "it has no column p:learning_rate"),
         (["PAINN,16,2,0.001,good,0"], HEAD, 2, "the objective 'good' is neither"),
-        (["MACE,16,2,0.001,-1,0"], HEAD, None, "none of its 1 results is of a candidate"),
-        ([], HEAD, None, "none of its 0 results"),
+        (["MACE,16,2,0.001,-1,0"], HEAD, 2, "the algorithm is 'MACE'"),
+        (["PAINN,16,2,-3,-1,0"], HEAD, 2, "learning_rate is '-3', and search.space.learning_rate is from"),
+        (["PAINN,16,2,0.001"], HEAD, 2, "another number of cells"),
+        (["PAINN,16,2,0.001,F_oom,0"], HEAD, None, "all of its 1 results are failures"),
+        (["PAINN,16,2,0.001,-1,0,16"], HEAD + ",p:hidden_dim", 1, "the column 'p:hidden_dim' twice"),
+        ([], HEAD, 1, "it has no results"),
     ],
 )
 def test_another_table_is_refused_at_its_line(rows, head, line, said, tmp_path):

@@ -23,6 +23,10 @@ from gfm_pipeline.engine.stages.table import stage_named, stages_of
 from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.schema import SiteModel
 
+# Less than any training takes anywhere: these refuse budgets that suffice nowhere before a first training was timed.
+LEAST_TASK_SECONDS = 0.25  # to start Python and PyTorch
+LEAST_SECONDS_A_GRAPH = 1e-6
+LEAST_KWH_A_NODE_HOUR = 0.001  # one watt
 RESERVED_SHARE = 0.25  # share of a budget for later training stages, if they may need it
 
 
@@ -169,6 +173,22 @@ class Budget:
         hours = found["hours"]
         return {**found, "hours": None if hours is None else hours / at_once}
 
+    def _least(self, stage: Stage, quantity: str) -> float:
+        """Return the smallest use of a stage: by the rate of known trainings, or below that of any training."""
+        graphs = stage.least_graphs(self._context.workflow)
+        known = self.need(stage, graphs)[quantity]
+        if known is not None or not stage.trains:
+            return known or 0.0
+        trainings = self._context.workflow.converge.members
+        seconds = trainings * LEAST_TASK_SECONDS + graphs * LEAST_SECONDS_A_GRAPH
+        size = self._context.sizes[stage.name][0]
+        hours = seconds / HOUR
+        if quantity == "hours":
+            return hours / max(1, size.at_a_time or self._context.slots)
+        node_hours = hours * _nodes(size)
+        power = self._rates.kwh_a_node_hour
+        return node_hours * (LEAST_KWH_A_NODE_HOUR if power is None else power) if quantity == "kwh" else node_hours
+
     def refuses(self, request: AnyRequest) -> Standing | None:
         """Return the limit that prevents the start of a task; None: it may start."""
         declared = stage_named(request.stage)
@@ -201,8 +221,7 @@ class Budget:
             mine = [s for s in self._todo if standing.stage in ("", s.name)]
             if not mine:
                 continue
-            needs = [self.need(s, s.least_graphs(self._context.workflow))[standing.quantity] or 0.0 for s in mine]
-            least = standing.spent + sum(needs)
+            least = standing.spent + sum(self._least(s, standing.quantity) for s in mine)
             if standing.limit < least or (standing.spent >= standing.limit):
                 return standing, least
         return None
