@@ -1,0 +1,52 @@
+"""What the training programs of all sides share: their task, their budget of processor time, and their answer."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BATCH = 8  # structures per prediction of the test set
+
+
+class Budget:
+    """Processor time of a training, of all threads, from the first step on."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self._start = seconds, time.process_time()
+
+    @property
+    def used(self) -> float:
+        """Seconds since the start."""
+        return time.process_time() - self._start
+
+    @property
+    def done(self) -> float:
+        """Used share of the budget, at most 1; schedules of the learning rate follow it."""
+        return min(1.0, self.used / self.seconds)
+
+
+def task() -> dict[str, Any]:
+    """Return the task of this program: files of structures, cutoff, seconds, seed, settings and output."""
+    return json.loads(sys.stdin.read())  # type: ignore[no-any-return]
+
+
+def shuffled(n: int, batch: int, seed: int) -> Iterator[list[int]]:
+    """Yield batches of indices without end; every pass over the data has a new order and whole batches only."""
+    rng = np.random.default_rng(seed)
+    while True:
+        order = rng.permutation(n)
+        size = min(batch, n)
+        for first in range(0, n - size + 1, size):
+            yield order[first : first + size].tolist()
+
+
+def answer(output: str, energies: Sequence[float], forces: Sequence[Any], facts: dict[str, Any]) -> None:
+    """Write predictions of the test structures, in order, and what is to be known of the training."""
+    np.savez(Path(output), energy=np.asarray(energies, dtype=np.float64), forces=np.concatenate(forces))
+    print(json.dumps(facts), flush=True)

@@ -1,0 +1,105 @@
+"""Train a model of this project, with what `gfm_pipeline.train_model` takes where the task says nothing."""
+
+from __future__ import annotations
+
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+import torch
+
+from equal_cost.clock import BATCH, Budget, answer, task
+from gfm_pipeline.api.training import DEFAULTS
+from gfm_pipeline.apps.dataset import Dataset
+from gfm_pipeline.apps.deploy.batches import batch_of
+from gfm_pipeline.apps.ingest.assemble import assemble_program
+from gfm_pipeline.apps.ingest.read import read_shard_program
+from gfm_pipeline.apps.runtime.program import Task
+from gfm_pipeline.apps.train.allocator import keep_freed_memory
+from gfm_pipeline.apps.train.compiled import compiled_pass
+from gfm_pipeline.apps.train.setup import prepare
+from gfm_pipeline.apps.train.trainer import Trainer
+from gfm_pipeline.core.contracts.data import AssembleSpec, Duplicates, ReadShardSpec, SourceSettings, Split
+from gfm_pipeline.core.contracts.sources import validate_options
+from gfm_pipeline.core.contracts.training import DatasetRef, TrainSpec, settings_of
+
+EVERY = 8  # steps between two looks at the clock
+SPLITS = {"train": Split.TRAIN, "validation": Split.VALIDATION, "test": Split.TEST}
+
+
+def ingest(files: dict[str, str], folder: Path) -> Dataset:
+    """Ingest the three files as a campaign does, with their splits."""
+    source = SourceSettings(
+        "set", "ase", tuple(files.values()), validate_options("ase", {"format": "extxyz"}),
+        file_splits=tuple(SPLITS[name] for name in files), duplicates=Duplicates.KEEP, overlap=0.0,
+    )  # fmt: skip
+    read = read_shard_program(ReadShardSpec(source, 0, 0, str(folder / "shard")), Task(folder))
+    if read.n_quarantined:
+        raise SystemExit(f"{read.n_quarantined} records were quarantined: {read.reasons}")
+    spec = AssembleSpec(source, (read.output,), 0.1, 0.1, 0.0, 0, str(folder / "set"))
+    return Dataset.open(Path(assemble_program(spec, Task(folder)).output))
+
+
+def trained(spec: TrainSpec, seconds: float, *, compile_pass: bool) -> tuple[Trainer, float]:
+    """Train until the budget ends; the schedule's end follows the clock."""
+    trainer = prepare(spec)
+    budget = Budget(seconds)
+    if compile_pass:
+        trainer.training_pass = compiled_pass(trainer.model)
+    while budget.done < 1.0:
+        for _ in range(EVERY):
+            trainer.step()
+        trainer.horizon = max(trainer.state.graphs + 1, round(trainer.state.graphs / max(budget.done, 1e-9)))
+    trainer.validate(None)
+    trainer.close()
+    return trainer, budget.used
+
+
+def predictions(trainer: Trainer, file: str) -> tuple[list[float], list[Any]]:
+    """Return energies (eV) and forces (eV/Angstrom) of structures by the averaged weights, in double precision."""
+    model = trainer.average.double()
+    references = trainer.card.references_of("set")["energy"]
+    structures = ase.io.read(file, ":")
+    energies: list[float] = []
+    forces = []
+    for first in range(0, len(structures), BATCH):
+        some = structures[first : first + BATCH]
+        found = model(batch_of(some, trainer.card.spec.cutoff, torch.float64, torch.device("cpu"))).values
+        without = found["energy"].detach().reshape(-1).tolist()
+        energies += [
+            e + sum(references[symbol] for symbol in atoms.symbols) for e, atoms in zip(without, some, strict=True)
+        ]
+        forces.append(found["forces"].detach().numpy())
+    return energies, forces
+
+
+def main() -> None:
+    """Train, then predict the test structures."""
+    asked = task()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    settings = dict(asked["settings"])
+    options = {f"options.{name}": value for name, value in settings.pop("options", {}).items()}
+    compile_pass = bool(settings.pop("compile", False))
+    chosen = DEFAULTS | {"algorithm": "PaiNN", "cutoff": asked["cutoff"]} | settings | options
+    model, optimiser = settings_of(chosen)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        dataset = ingest({split: asked[split] for split in SPLITS}, folder)
+        spec = TrainSpec(
+            task="accuracy", model=model, optimiser=optimiser, datasets=(DatasetRef("set", str(dataset.path)),),
+            seed=asked["seed"], output=str(folder / "trained"), budget_graphs=10**9,
+        )  # fmt: skip
+        trainer, used = trained(spec, asked["seconds"], compile_pass=compile_pass)
+    energies, forces = predictions(trainer, asked["test"])
+    state = trainer.state
+    facts = {"version": f"gfm-pipeline {version('gfm-pipeline')}", "parameters": trainer.n_parameters}
+    facts |= {"cpu_seconds": used, "steps": state.steps, "structures": state.graphs}
+    answer(asked["output"], energies, np.concatenate(forces)[None], facts)
+
+
+if __name__ == "__main__":
+    main()
