@@ -22,13 +22,13 @@ from gfm_pipeline.apps.calibrate.ensemble import domain_name
 from gfm_pipeline.apps.calibrate.entries import farthest
 from gfm_pipeline.apps.calibrate.evaluate import UNLABELLED, evaluate, unlabelled
 from gfm_pipeline.apps.calibrate.metrics import Array
+from gfm_pipeline.apps.calibrate.split_errors import SplitStructures, split_errors
 from gfm_pipeline.apps.calibrate.uncertainty import UncertaintyMeasure, measured
 from gfm_pipeline.apps.calibrate.weights import effective_members, fit_weights
 from gfm_pipeline.apps.dataset import Dataset
 from gfm_pipeline.apps.runtime.program import Task, run_program
 from gfm_pipeline.apps.train.checkpoint import CARD_FILE, WEIGHTS_FILE, ModelCard
 from gfm_pipeline.core.contracts.data import Split
-from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.core.contracts.evaluation import (
     CALIBRATION_FILE,
     DATA_FILE,
@@ -47,12 +47,13 @@ from gfm_pipeline.core.contracts.evaluation import (
     figure_key,
 )
 from gfm_pipeline.core.contracts.policies import UNCERTAINTIES, make_policy
+from gfm_pipeline.core.contracts.split_errors import SPLIT_ERRORS_FILE, EnsembleErrors, SplitErrors
 from gfm_pipeline.core.contracts.targets import Target
 from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.core.publish import publishing, read_manifest, storage_errors, verify, write_json, write_record
 from gfm_pipeline.core.records import read_record, to_plain
 
-PRODUCER = "gfm_pipeline.apps.calibrate.fit 3"
+PRODUCER = "gfm_pipeline.apps.calibrate.fit 4"
 SCHEMA_VERSION = 1
 
 
@@ -78,16 +79,17 @@ def _copy_member(member: MemberRef, folder: Path) -> ModelCard:
 
 @dataclass(frozen=True)
 class _Judged:
-    """Results for one dataset: the report, the calibration, and the arrays for figures."""
+    """Results for one dataset: the report, the calibration, the arrays for figures, and the errors of groups."""
 
     report: DatasetReport
     calibration: DatasetCalibration
     figures: dict[str, NDArray[np.float64]]
+    errors: SplitErrors
 
 
-def _judge(spec: CalibrateSpec, statistics: DatasetStatistics, targets: Sequence[Target]) -> _Judged:
+def _judge(spec: CalibrateSpec, dataset: Dataset, targets: Sequence[Target]) -> _Judged:
     """Fit weights, calibration and domain of one dataset on validation, and evaluate them on test."""
-    name = statistics.name
+    statistics, name = dataset.statistics, dataset.name
     validation = aggregate(spec.members, name, Split.VALIDATION, targets)
     shares = fit_weights(validation)
     measure = make_policy(UNCERTAINTIES, spec.uncertainty, UncertaintyMeasure)
@@ -105,6 +107,16 @@ def _judge(spec: CalibrateSpec, statistics: DatasetStatistics, targets: Sequence
     results = {target: evaluation.report for target, evaluation in found.items()}
     corrections = {target: evaluation.calibration for target, evaluation in found.items()}
     nothing = unlabelled(spec.level).calibration
+    calibration = DatasetCalibration(
+        corrections.pop("energy", nothing),
+        corrections.pop("forces", nothing),
+        statistics.elements,
+        weights,
+        statistics.reference_undetermined,
+        corrections,
+        None if domain is None else domain[0],
+        None if difference is None else difference[0],
+    )
     return _Judged(
         DatasetReport(
             results.pop("energy", UNLABELLED),
@@ -117,21 +129,13 @@ def _judge(spec: CalibrateSpec, statistics: DatasetStatistics, targets: Sequence
             None if domain is None else domain[1],
             None if difference is None else difference[1],
         ),
-        DatasetCalibration(
-            corrections.pop("energy", nothing),
-            corrections.pop("forces", nothing),
-            statistics.elements,
-            weights,
-            statistics.reference_undetermined,
-            corrections,
-            None if domain is None else domain[0],
-            None if difference is None else difference[0],
-        ),
+        calibration,
         {
             figure_key(name, target, key): value
             for target, evaluation in found.items()
             for key, value in evaluation.figure.items()
         },
+        split_errors(SplitStructures.read(dataset), test, calibration, shares),
     )
 
 
@@ -177,18 +181,21 @@ def calibrate(spec: CalibrateSpec, task: Task) -> CalibrateResult:
     reports: dict[str, DatasetReport] = {}
     calibrations: dict[str, DatasetCalibration] = {}
     arrays: dict[str, NDArray[np.float64]] = {}
+    errors: dict[str, SplitErrors] = {}
     with publishing(output, PRODUCER, {"members": [m.name for m in spec.members]}) as folder:
         cards = {member.name: _copy_member(member, folder) for member in spec.members}
         targets = next(iter(cards.values())).targets
         datasets = [Dataset.open(Path(ref.path)) for ref in spec.datasets]
         statistics = [dataset.statistics for dataset in datasets]
         write_json(folder / DATA_FILE, {dataset.name: _facts(dataset) for dataset in datasets})
-        for number, facts in enumerate(statistics):
+        for number, dataset in enumerate(datasets):
             task.check()
-            task.report_progress(force=True, dataset=facts.name, done=number, total=len(statistics))
-            judged = _judge(spec, facts, targets)
-            reports[facts.name], calibrations[facts.name] = judged.report, judged.calibration
+            task.report_progress(force=True, dataset=dataset.name, done=number, total=len(datasets))
+            judged = _judge(spec, dataset, targets)
+            reports[dataset.name], calibrations[dataset.name] = judged.report, judged.calibration
             arrays |= judged.figures
+            errors[dataset.name] = judged.errors
+        write_record(folder / SPLIT_ERRORS_FILE, EnsembleErrors(SCHEMA_VERSION, errors))
         with storage_errors(folder):
             _copy_domains(spec, folder)
         names = tuple(m.name for m in spec.members)

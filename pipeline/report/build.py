@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gfm_pipeline.campaign.events import AttemptOutcome, Cause, DriverStarted, Member
 from gfm_pipeline.campaign.holder import is_dead
@@ -19,7 +19,6 @@ from gfm_pipeline.campaign.usage import of_tasks, usage
 from gfm_pipeline.core.contracts.evaluation import CalibrateResult
 from gfm_pipeline.core.contracts.task import PROGRESS_FILE
 from gfm_pipeline.core.contracts.training_result import StopReason, TrainResult
-from gfm_pipeline.core.publish import verify
 from gfm_pipeline.core.version import __version__
 from gfm_pipeline.engine.stages import calibrate, converge, ingest, search
 from gfm_pipeline.engine.stages.base import Records, Stage
@@ -41,9 +40,6 @@ from gfm_pipeline.report.view import (
     StageView,
     TaskFailure,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
 
 FAILURES_SHOWN = 20
 
@@ -104,20 +100,6 @@ def _options(paths: CampaignPaths, last: DriverStarted | None) -> tuple[str, ...
     found += [part for overlay in site["overlays"] for part in ("--overlay", str(overlay))]
     found += [part for text in last.resolved.get("overrides", []) for part in ("--set", str(text))]
     return tuple(found)
-
-
-def load_evaluation(campaign: Path) -> dict[str, np.ndarray] | None:
-    """Return the arrays of the parity and calibration figures, or None while there are none."""
-    paths = CampaignPaths(campaign.resolve())
-    stage = load_state(paths.journal).stage(calibrate.NAME)
-    if stage is None or stage.outputs is None:
-        return None
-    folder = paths.stage(stage.stage, stage.key).ensemble
-    verify(folder)
-    import numpy as np  # here: `status` does not need this slow import
-
-    with np.load(folder / "evaluation.npz", allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
 
 
 def driver_standing(paths: CampaignPaths, state: CampaignState) -> tuple[bool, str]:

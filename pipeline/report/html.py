@@ -7,18 +7,14 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
-from gfm_pipeline.core.contracts.evaluation import QuantityReport, figure_key
-from gfm_pipeline.core.contracts.ingest.report import Histogram, IngestReport
-from gfm_pipeline.core.contracts.targets import Target
-from gfm_pipeline.report.figures import campaign as figures
-from gfm_pipeline.report.figures import data as data_figures
-from gfm_pipeline.report.figures import evaluation as evaluation_figures
+from gfm_pipeline.core.contracts.split_errors import EnsembleErrors
+from gfm_pipeline.report.figures import panels
+from gfm_pipeline.report.figures.panels import Panel
 from gfm_pipeline.report.html_table import render_table
 from gfm_pipeline.report.sources import Found
 from gfm_pipeline.report.summary import doubts, remarks
@@ -26,20 +22,15 @@ from gfm_pipeline.report.tables import campaign as tables
 from gfm_pipeline.report.tables import candidates as candidate_tables
 from gfm_pipeline.report.tables import data as data_tables
 from gfm_pipeline.report.tables import energy as energy_tables
+from gfm_pipeline.report.tables import errors as error_tables
 from gfm_pipeline.report.tables import headlines, provenance
 from gfm_pipeline.report.tables import uncertainty as uncertainty_tables
 from gfm_pipeline.report.tables.table import Table
-from gfm_pipeline.report.text import MISSING, count, duration, moment, percent, symbol
+from gfm_pipeline.report.text import MISSING, count, duration, moment, symbol
 from gfm_pipeline.report.timeline import AttemptBar, draw, hosts
 from gfm_pipeline.report.view import CampaignView, StageStatus, StageView
 
 _TICKS = 5
-
-
-@dataclass(frozen=True)
-class _Figure:
-    svg: Markup
-    caption: str
 
 
 @dataclass(frozen=True)
@@ -59,7 +50,7 @@ class _DataSection:
     line: str
     set_aside: Table
     label_keys: Table
-    figures: list[_Figure]
+    figures: list[Panel]
     note: str
 
 
@@ -81,6 +72,7 @@ def render_html(
     evaluation: Mapping[str, NDArray[Any]] | None = None,
     found: Mapping[str, Found] | None = None,
     attempts: Sequence[AttemptBar] = (),
+    errors: EnsembleErrors | None = None,
 ) -> str:
     """Return the report of a campaign, finished or not.
 
@@ -94,6 +86,8 @@ def render_html(
         Ingest's files of every dataset (`report.sources.load_found`); None: do not show them.
     attempts
         Times and nodes of attempts (`report.timeline.load_timeline`).
+    errors
+        Errors of groups of the test split (`report.ensemble_files.load_split_errors`); None: not recorded.
     """
     found = {} if found is None else found
     environment = Environment(
@@ -124,12 +118,17 @@ def render_html(
         "absent": MISSING,
         "candidates": candidate_tables.candidates(view),
         "search_line": tables.search_line(view),
-        "search_figures": _search_figures(view),
+        "search_figures": panels.of_search(view),
         "members": tables.members(view),
-        "member_figures": _member_figures(view),
+        "member_figures": panels.of_members(view),
         "accuracy": tables.accuracy(view),
         "calibration": tables.calibration(view),
-        "evaluation": [] if evaluation is None else _evaluation_figures(view, evaluation),
+        "evaluation": [] if evaluation is None else panels.of_evaluation(view, evaluation),
+        "errors": error_tables.by_group(view, errors),
+        "no_errors": error_tables.NONE_RECORDED if errors is None else "",
+        "domain_groups": error_tables.domain_by_group(view, errors),
+        "worst": error_tables.worst(view, errors),
+        "worst_figures": panels.of_worst(view, errors),
         "datasets": data_tables.datasets(view),
         "sources": data_tables.sources(view),
         "all_joined": all(source.status is StageStatus.DONE for source in view.sources),
@@ -152,77 +151,6 @@ def _drawn(attempts: Sequence[AttemptBar]) -> Markup | None:
     return None if svg is None else Markup(svg)  # noqa: S704 - it escapes every text
 
 
-def _figures(*pairs: tuple[str | None, str]) -> list[_Figure]:
-    # matplotlib escapes every text in an SVG, so the element is safe.
-    return [_Figure(Markup(svg), caption) for svg, caption in pairs if svg is not None]  # noqa: S704
-
-
-def _search_figures(view: CampaignView) -> list[_Figure]:
-    return _figures(
-        (
-            figures.search_progress(view),
-            "Each point is a finished rung of one candidate; the line is the best so far.",
-        ),
-        (
-            figures.candidate_curves(view),
-            "Validation during the search. Grey ones ended early; their evidence is in the table.",
-        ),
-    )
-
-
-def _member_figures(view: CampaignView) -> list[_Figure]:
-    return _figures(
-        (
-            figures.member_curves(view),
-            "Each member trains on until it stops improving; its rate is then annealed to zero.",
-        ),
-        (figures.member_errors(view), "Members beside each other; 1 would be a model that learned nothing."),
-    )
-
-
-def _evaluation_figures(
-    view: CampaignView, evaluation: Mapping[str, NDArray[np.float64]]
-) -> list[tuple[str, list[_Figure]]]:
-    found = []
-    for i, (name, report) in enumerate({} if view.calibration is None else view.calibration.datasets.items()):
-        level = view.calibration.level if view.calibration else 0.0
-        drawn: list[_Figure] = []
-        for target, part in report.quantities():
-            drawn += _quantity_figures(evaluation, name, target, part, level, f"d{i}-{target.name}")
-        if drawn:
-            found.append((name, drawn))
-    return found
-
-
-def _quantity_figures(
-    evaluation: Mapping[str, NDArray[np.float64]],
-    dataset: str,
-    target: Target,
-    report: QuantityReport,
-    level: float,
-    key: str,
-) -> list[_Figure]:
-    interval = (level, report.coverage_calibrated)
-    drawn = evaluation.get(figure_key(dataset, target.name, "label"), ())
-    return _figures(
-        (
-            evaluation_figures.parity(evaluation, dataset, target, f"parity-{key}", report),
-            f"{count(len(drawn))} of {count(report.n)} entries of the test split are drawn; the error is that of all.",
-        ),
-        (
-            evaluation_figures.calibration_curve(evaluation, dataset, target, f"curve-{key}", interval),
-            f"Area to the diagonal {report.miscalibration_raw:.3f} before, "
-            f"{report.miscalibration_calibrated:.3f} after; {percent(level, 0)} intervals "
-            f"covered {percent(report.coverage_raw)} before.",
-        ),
-        (
-            evaluation_figures.spread_and_error(evaluation, dataset, target, f"spread-{key}"),
-            "On the diagonal the stated deviation is the error found; bins hold equally many entries. "
-            f"Rank correlation {report.rank_correlation:.2f}.",
-        ),
-    )
-
-
 def _data_section(facts: DatasetStatistics, found: Found | None, number: int) -> _DataSection:
     numbers = found.numbers if found is not None else None
     return _DataSection(
@@ -230,32 +158,9 @@ def _data_section(facts: DatasetStatistics, found: Found | None, number: int) ->
         data_tables.set_aside_line(facts, found),
         data_tables.set_aside(facts, found),
         data_tables.label_keys(found),
-        [] if numbers is None else _data_figures(facts.name, numbers, f"data{number}"),
+        [] if numbers is None else panels.of_data(facts.name, numbers, f"data{number}"),
         "" if found is None else data_tables.found_line(found),
     )
-
-
-def _data_figures(name: str, numbers: IngestReport, key: str) -> list[_Figure]:
-    return _figures(
-        (data_figures.elements(numbers, name, f"{key}-elements"), "All splits together."),
-        (data_figures.sizes(numbers, name, f"{key}-sizes"), f"{count(numbers.structures)} structures."),
-        (
-            data_figures.energies(numbers, name, f"{key}-energies"),
-            _counted(numbers.energies, numbers.structures, "structures"),
-        ),
-        (
-            data_figures.forces(numbers, name, f"{key}-forces"),
-            _counted(numbers.forces, numbers.components, "components"),
-        ),
-    )
-
-
-def _counted(histogram: Histogram, whole: int, what: str) -> str:
-    drawn = sum(histogram.counts)
-    of = (
-        f"{count(whole)} {what}" if drawn >= whole else f"{count(drawn)} of {count(whole)} {what}, first of every split"
-    )
-    return f"{of}; the outermost bars hold what lies beyond."
 
 
 def _stage_card(stage: StageView, now: float) -> _StageCard:

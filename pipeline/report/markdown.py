@@ -6,12 +6,14 @@ import html
 from collections.abc import Mapping
 
 from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
+from gfm_pipeline.core.contracts.split_errors import EnsembleErrors
 from gfm_pipeline.report.sources import Found
 from gfm_pipeline.report.summary import doubts, remarks
 from gfm_pipeline.report.tables import campaign as tables
 from gfm_pipeline.report.tables import candidates as candidate_tables
 from gfm_pipeline.report.tables import data as data_tables
 from gfm_pipeline.report.tables import energy as energy_tables
+from gfm_pipeline.report.tables import errors as error_tables
 from gfm_pipeline.report.tables import headlines, provenance
 from gfm_pipeline.report.tables import uncertainty as uncertainty_tables
 from gfm_pipeline.report.tables.table import Table
@@ -21,11 +23,13 @@ from gfm_pipeline.report.view import CampaignView, StageStatus
 _SPECIAL = str.maketrans({"|": "\\|", "`": "\\`", "\n": " ", "\r": " ", "*": "\\*", "_": "\\_", "[": "\\[", "]": "\\]"})
 
 
-def render_markdown(view: CampaignView, found: Mapping[str, Found] | None = None) -> str:
+def render_markdown(
+    view: CampaignView, found: Mapping[str, Found] | None = None, errors: EnsembleErrors | None = None
+) -> str:
     """Return the report of a campaign as Markdown (GitHub's tables), finished or not.
 
     ``found`` are ingest's files of every dataset (`report.sources.load_found`); a separate file, which the report
-    names, contains the histograms.
+    names, contains the histograms. ``errors`` are those of groups of the test split (`report.ensemble_files`).
     """
     state = tables.overall(view)
     parts = [f"# {_text(view.name)}", f"{symbol(state)} **{state}**"]
@@ -44,6 +48,12 @@ def render_markdown(view: CampaignView, found: Mapping[str, Found] | None = None
     parts += ["## Accuracy", _table(tables.accuracy(view), later)]
     parts += ["## Uncertainty", _table(tables.calibration(view), later)]
     parts += [_table(t, "") for t in (uncertainty_tables.scores(view), uncertainty_tables.groups(view)) if t.rows]
+    if view.calibration is not None:
+        without = error_tables.NONE_RECORDED
+        parts += ["### Errors by element, size, group and file", _table(error_tables.by_group(view, errors), without)]
+        found_far = error_tables.domain_by_group(view, errors)
+        parts += ["### Structures in domain", _table(found_far, "")] if found_far.rows else []
+        parts += ["### Largest errors", _table(error_tables.worst(view, errors), without)]
     parts += ["## Data", _table(data_tables.datasets(view), "No dataset has been assembled yet.")]
     if (warned := data_tables.label_warnings(view)).rows:
         parts += ["### Warnings about labels", _table(warned, "None.")]

@@ -8,7 +8,8 @@ from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import load_state
 from gfm_pipeline.core.faultpoints import FaultPoint, reach
 from gfm_pipeline.core.publish import storage_errors, write_atomic
-from gfm_pipeline.report.build import build_view, load_evaluation
+from gfm_pipeline.report.build import build_view
+from gfm_pipeline.report.ensemble_files import load_evaluation, load_split_errors
 from gfm_pipeline.report.html import render_html
 from gfm_pipeline.report.markdown import render_markdown
 from gfm_pipeline.report.optuna_export import FILE as OPTUNA_FILE
@@ -47,8 +48,10 @@ def write_report(campaign: Path, output: Path | None = None) -> tuple[Path, Path
         write_atomic(folder / RESULTS_FILE, table.encode())
     if trials := optuna_export(state, view.candidates):
         write_atomic(folder / OPTUNA_FILE, trials.encode())
-    write_atomic(text, render_markdown(view, found).encode())
+    errors = load_split_errors(campaign)
+    write_atomic(text, render_markdown(view, found, errors).encode())
     reach(FaultPoint.REPORT_MARKDOWN)
-    write_atomic(page, render_html(view, load_evaluation(campaign), found, load_timeline(campaign)).encode())
+    drawn = render_html(view, load_evaluation(campaign), found, load_timeline(campaign), errors)
+    write_atomic(page, drawn.encode())
     reach(FaultPoint.REPORT_WRITTEN)
     return page, text, view

@@ -38,3 +38,54 @@ for (const table of document.querySelectorAll(".scroll table")) {
   table.parentElement.before(filter);
 }
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
+// Structures turn with the pointer and with the arrow keys.
+const turned = (points, angle, first, second) => points.map((point) => {
+  const next = point.slice();
+  next[first] = Math.cos(angle) * point[first] - Math.sin(angle) * point[second];
+  next[second] = Math.sin(angle) * point[first] + Math.cos(angle) * point[second];
+  return next;
+});
+for (const svg of document.querySelectorAll("svg.molecule")) {
+  const scene = JSON.parse(svg.dataset.scene);
+  const shapes = [];
+  const circles = new Map(Array.from(svg.querySelectorAll("circle"), (one) => [one.textContent, one]));
+  const lines = Array.from(svg.querySelectorAll("line"));
+  for (const [a, b, kind] of scene.lines) {
+    const line = lines.shift();
+    line.setAttribute("class", kind);
+    shapes.push({ node: line, depth: (p) => Math.min(p[a][2], p[b][2]) - 0.1, place: (p) => {
+      [["x1", a, 0], ["y1", a, 1], ["x2", b, 0], ["y2", b, 1]].forEach(([name, k, axis]) => line.setAttribute(name, p[k][axis].toFixed(1)));
+    } });
+  }
+  for (const [k, , , title] of scene.balls) {
+    const node = circles.get(title);
+    shapes.push({ node, depth: (p) => p[k][2], place: (p) => {
+      node.setAttribute("cx", p[k][0].toFixed(1));
+      node.setAttribute("cy", p[k][1].toFixed(1));
+    } });
+  }
+  const draw = () => {
+    shapes.forEach((shape) => shape.place(scene.points));
+    shapes.sort((a, b) => a.depth(scene.points) - b.depth(scene.points));
+    svg.append(...shapes.map((shape) => shape.node));
+  };
+  const turn = (across, down) => {
+    scene.points = turned(turned(scene.points, across, 2, 0), down, 2, 1);
+    draw();
+  };
+  draw();
+  let last = null;
+  svg.addEventListener("pointerdown", (event) => { last = [event.clientX, event.clientY]; svg.setPointerCapture(event.pointerId); });
+  svg.addEventListener("pointermove", (event) => {
+    if (last === null) return;
+    turn((event.clientX - last[0]) / 80, (event.clientY - last[1]) / 80);
+    last = [event.clientX, event.clientY];
+  });
+  for (const name of ["pointerup", "pointercancel"]) svg.addEventListener(name, () => { last = null; });
+  const keys = { ArrowLeft: [-0.2, 0], ArrowRight: [0.2, 0], ArrowUp: [0, -0.2], ArrowDown: [0, 0.2] };
+  svg.addEventListener("keydown", (event) => {
+    if (!(event.key in keys)) return;
+    event.preventDefault();
+    turn(...keys[event.key]);
+  });
+}

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from gfm_pipeline.core.contracts.evaluation import (
     figure_key,
 )
 from gfm_pipeline.core.contracts.policies import PolicyChoice
+from gfm_pipeline.core.contracts.split_errors import SPLIT_ERRORS_FILE, EnsembleErrors
 from gfm_pipeline.core.contracts.task import ERROR_FILE, RESULT_FILE, STOP_FILE, ExitCode
 from gfm_pipeline.core.contracts.training import DatasetRef
 from gfm_pipeline.core.errors import DataError, IntegrityError
@@ -150,6 +152,46 @@ def test_coverage_is_reported_by_element_and_uncertainty_is_scored(result: Calib
     assert 0.0 <= forces.auroc_worst <= 1.0
     assert forces.ause is not None
     assert math.isfinite(forces.ause)
+
+
+def test_errors_of_groups_are_those_of_their_structures(
+    result: CalibrateResult, datasets: tuple[DatasetRef, ...]
+) -> None:
+    folder = Path(result.output)
+    ensemble = load_ensemble(folder)
+    errors = read_record(EnsembleErrors, folder / SPLIT_ERRORS_FILE).datasets
+    for ref in datasets:
+        report = result.datasets[ref.name]
+        rows = {(row.target, row.by, row.group): row for row in errors[ref.name].groups}
+        for target, part in (("energy", report.energy), ("forces", report.forces)):
+            whole = rows[target, "all", "all"]
+            assert (whole.mae, whole.rmse, whole.n) == (part.mae, part.rmse, part.n)
+            assert (whole.coverage, whole.coverage_error) == (part.coverage_calibrated, part.coverage_error)
+        columns = Dataset.open(Path(ref.path)).columns(Split.TEST)
+        shares = ensemble.weights(ref.name)
+        values = [predict_columns(member, columns, ref.name, 16) for member in ensemble.members]
+        force, energy = (sum(s * v[t] for s, v in zip(shares, values, strict=True)) for t in ("forces", "energy"))
+        off = np.abs(force - columns.forces)
+        of_energy = np.abs(energy - columns.energy) / columns.natoms
+        for symbol, number in {"wet": {"H": 1, "O": 8}, "metal": {"Cu": 29, "Au": 79}}[ref.name].items():
+            of_atoms = columns.numbers == number
+            assert rows["forces", "element", symbol].mae == pytest.approx(off[of_atoms].mean(), rel=1e-3)
+            with_it = np.array([of_atoms[a:b].any() for a, b in pairwise(columns.offsets)])
+            if 0 < with_it.sum() < len(columns):
+                row = rows["energy", "element", symbol]
+                assert row.structures == with_it.sum()
+                assert row.mae == pytest.approx(of_energy[with_it].mean(), rel=1e-3)
+            else:
+                assert ("energy", "element", symbol) not in rows  # as all structures
+        in_domain = errors[ref.name].domain[0]
+        assert in_domain.outside / in_domain.structures == pytest.approx(report.domain.found)
+        assert errors[ref.name].left_out == {"group": 4}  # of 24 groups of two, 20 have a row
+        worst = [one for one in errors[ref.name].worst if one.target == "forces"]
+        largest = np.sort([off[a:b].max() for a, b in pairwise(columns.offsets)])[::-1]
+        assert [one.error for one in worst] == pytest.approx(largest[:4], rel=1e-3)
+        atoms = slice(*columns.offsets[(first := int(worst[0].origin.split()[1])) : first + 2])
+        np.testing.assert_allclose(worst[0].positions, columns.pos[atoms], atol=1e-3)
+        assert np.argmax(off[atoms].max(1)) == worst[0].atom
 
 
 def test_the_published_ensemble_is_complete(
