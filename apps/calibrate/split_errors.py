@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from ase.data import chemical_symbols
+from ase import Atoms
+from ase.data import chemical_symbols, covalent_radii
 from ase.formula import Formula
+from ase.neighborlist import natural_cutoffs, neighbor_list
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.calibrate import metrics
@@ -203,6 +205,8 @@ def _worst(
         atom = None if entries.atom is None else int(entries.atom[entry] - starts[g])
         symbols = [chemical_symbols[z] for z in columns.numbers]
         drawn = _nearest(columns.pos.astype(np.float64), atom or 0)
+        part = Atoms(columns.numbers[drawn], positions=columns.pos[drawn])
+        first, second = neighbor_list("ij", part, natural_cutoffs(part, mult=1.15))
         yield DrawnStructure(
             entries.target,
             abs(float(entries.found.error[entry])),
@@ -216,6 +220,8 @@ def _worst(
             tuple(_rounded(columns.pos[k]) for k in drawn),
             len(symbols),
             tuple(_rounded(row) for row in columns.cell[0]) if columns.pbc[0].any() else (),
+            tuple(round(float(covalent_radii[z]), 2) for z in part.numbers),
+            tuple((int(a), int(b)) for a, b in zip(first, second, strict=True) if a < b),
             None if atom is None else drawn.index(atom),
             None if outside is None else not bool(outside[g]),
         )

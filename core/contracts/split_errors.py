@@ -64,6 +64,10 @@ class DrawnStructure:
         Atoms of the whole structure.
     cell
         Lattice vectors as rows (Angstrom); empty without periodic directions.
+    radii
+        Covalent radii (Angstrom) of the atoms [N].
+    bonds
+        Pairs of atoms, by index, closer than 1.15 times the sum of their covalent radii.
     atom
         Index, among ``symbols``, of the atom of the entry; None for targets of structures.
     in_domain
@@ -82,6 +86,8 @@ class DrawnStructure:
     positions: tuple[tuple[float, float, float], ...]
     natoms: int
     cell: tuple[tuple[float, float, float], ...] = ()
+    radii: tuple[float, ...] = ()
+    bonds: tuple[tuple[int, int], ...] = ()
     atom: int | None = None
     in_domain: bool | None = None
 

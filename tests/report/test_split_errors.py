@@ -9,12 +9,16 @@ import subprocess
 from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pytest
+from ase.data import chemical_symbols
 from split_error_cases import recorded
 from synthetic_campaign import finished_campaign
+from test_page import luminance
 
 from gfm_pipeline.core.contracts.split_errors import EnsembleErrors
 from gfm_pipeline.report.ensemble_files import load_split_errors
+from gfm_pipeline.report.figures import structures
 from gfm_pipeline.report.html import _template, render_html
 from gfm_pipeline.report.markdown import render_markdown
 from gfm_pipeline.report.tables import errors as tables
@@ -73,8 +77,15 @@ def test_drawings_have_atoms_bonds_cells_and_words_for_screen_readers(
     assert 'role="img" ' in water
     assert "H2O, hot &lt;600K&gt;.xyz#7" in re.findall(r'aria-label="([^"]+)"', water)[0]
     scene = json.loads(unescape(re.findall(r'data-scene="([^"]+)"', water)[0]))
-    across = [abs(a - b) for a, b in zip(*(scene["points"][k] for k in (1, 2)), strict=True)]
-    assert max(across) == pytest.approx(2 * max(scene["balls"][0][1], 0) / (0.45 * 0.66) * 0.763, rel=0.01)
+    assert scene["atoms"] == ["O1", "H2", "H3"]
+    (oxygen, *_), (x, y, z) = re.findall(r'r="([\d.]+)"', water), np.subtract(*scene["points"][1:])
+    scale = float(oxygen) / (structures.BALL * 0.66)
+    assert np.sqrt(x * x + y * y + z * z) == pytest.approx(scale * 2 * 0.763, rel=0.02)
+
+
+def test_symbols_are_readable_on_every_element() -> None:
+    for symbol in chemical_symbols[1:]:
+        assert (luminance(structures.color(symbol)) + 0.05) / (luminance("#1d2330") + 0.05) >= 4.5, symbol
 
 
 TURN = """
@@ -83,20 +94,21 @@ class Node {
     Object.assign(this, { a, dataset: {}, nodes: [], handlers: {}, textContent: a.title ?? "" });
   }
   setAttribute(k, v) { this.a[k] = v; }
+  querySelector() { return { textContent: this.a.title }; }
   querySelectorAll(tag) { return this.nodes.filter((n) => n.a.tag === tag); }
   append(...nodes) { this.nodes = nodes; }
   addEventListener(kind, f) { this.handlers[kind] = f; }
   setPointerCapture() {}
 }
 const svg = new Node({});
-const balls = [[0, 1, "#fff", "A1"], [1, 1, "#fff", "B2"]];
-svg.dataset.scene = JSON.stringify({ points: [[0, 0, 0], [10, 0, 5]], balls, lines: [[0, 1, "bond"]] });
-svg.nodes = [new Node({ tag: "line" }), ...balls.map((one) => new Node({ tag: "circle", title: one[3] }))];
+const atoms = ["A1", "B2"];
+svg.dataset.scene = JSON.stringify({ points: [[0, 0, 0], [10, 0, 5]], atoms, lines: [[0, 1, "bond"]] });
+svg.nodes = [new Node({ tag: "line" }), ...atoms.map((title) => new Node({ tag: "g", title }))];
 globalThis.document = { querySelectorAll: (s) => (s.includes("molecule") ? [svg] : []) };
 globalThis.addEventListener = () => {};
 SCRIPT
 const state = () => svg.nodes.map((n) => n.a.title ?? n.a.class);
-const x = () => Number(svg.nodes.find((n) => n.a.title === "B2").a.cx);
+const x = () => parseFloat(svg.nodes.find((n) => n.a.title === "B2").a.transform.slice("translate(".length));
 const before = [state(), x()];
 for (let k = 0; k < 16; k += 1) svg.handlers.keydown({ key: "ArrowRight", preventDefault() {} });
 const keyed = [state(), x()];

@@ -48,7 +48,7 @@ const turned = (points, angle, first, second) => points.map((point) => {
 for (const svg of document.querySelectorAll("svg.molecule")) {
   const scene = JSON.parse(svg.dataset.scene);
   const shapes = [];
-  const circles = new Map(Array.from(svg.querySelectorAll("circle"), (one) => [one.textContent, one]));
+  const balls = new Map(Array.from(svg.querySelectorAll("g"), (one) => [one.querySelector("title").textContent, one]));
   const lines = Array.from(svg.querySelectorAll("line"));
   for (const [a, b, kind] of scene.lines) {
     const line = lines.shift();
@@ -57,13 +57,11 @@ for (const svg of document.querySelectorAll("svg.molecule")) {
       [["x1", a, 0], ["y1", a, 1], ["x2", b, 0], ["y2", b, 1]].forEach(([name, k, axis]) => line.setAttribute(name, p[k][axis].toFixed(1)));
     } });
   }
-  for (const [k, , , title] of scene.balls) {
-    const node = circles.get(title);
-    shapes.push({ node, depth: (p) => p[k][2], place: (p) => {
-      node.setAttribute("cx", p[k][0].toFixed(1));
-      node.setAttribute("cy", p[k][1].toFixed(1));
-    } });
-  }
+  scene.atoms.forEach((title, k) => {
+    const node = balls.get(title);
+    const place = (p) => node.setAttribute("transform", `translate(${p[k][0].toFixed(1)} ${p[k][1].toFixed(1)})`);
+    shapes.push({ node, depth: (p) => p[k][2], place });
+  });
   const draw = () => {
     shapes.forEach((shape) => shape.place(scene.points));
     shapes.sort((a, b) => a.depth(scene.points) - b.depth(scene.points));
