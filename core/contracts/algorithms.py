@@ -1,6 +1,6 @@
 """The available message passing algorithms: built-in ones, and ones that other installed packages add.
 
-A package adds an algorithm by an entry point of the group ``gfm_pipeline.algorithms``, Users write the name of the
+A package adds an algorithm by an entry point of the group ``gfm_pipeline.algorithms``. Users write the name of the
 entry point in ``search.space.algorithm``; its value names an `AlgorithmDescription`. The engine imports the module of
 the description, so that module should not import torch. The code that builds models imports the class itself.
 """

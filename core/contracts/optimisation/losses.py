@@ -1,6 +1,6 @@
 """The available losses, built-in and from other installed packages, and the loss of each target.
 
-A package adds one by an entry point of the group ``gfm_pipeline.losses``, Users write the name of the entry point in
+A package adds one by an entry point of the group ``gfm_pipeline.losses``. Users write the name of the entry point in
 ``search.space.loss``; its value names a `LossDescription`. The engine imports the module of the description, so that
 module should not import torch. The training program imports the function itself.
 """

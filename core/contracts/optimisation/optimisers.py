@@ -1,6 +1,6 @@
 """The available optimisers: built-in ones, and ones that other installed packages add.
 
-A package adds one by an entry point of the group ``gfm_pipeline.optimisers``, Users write the name of the entry point
+A package adds one by an entry point of the group ``gfm_pipeline.optimisers``. Users write the name of the entry point
 in ``search.space.optimiser``; its value names an `OptimiserDescription`. The engine imports the module of the
 description, so that module should not import torch. The training program imports the class itself.
 """

@@ -1,6 +1,6 @@
 """The available learning rate schedules: built-in ones, and ones that other installed packages add.
 
-A package adds one by an entry point of the group ``gfm_pipeline.schedules``, Users write the name of the entry point in
+A package adds one by an entry point of the group ``gfm_pipeline.schedules``. Users write the name of the entry point in
 ``search.space.schedule``; its value names a `ScheduleDescription`. The engine imports the module of the description.
 """
 
