@@ -11,6 +11,7 @@ import csv
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -20,11 +21,13 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io.extxyz import write_extxyz
+from numpy.typing import NDArray
 
 from gfm_pipeline.core.contracts.targets import Level
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.publish import storage_errors
 
+CHUNK = 1000  # structures in memory, in formats that do not write one at a time
 _OF_ASE = ("energy", "free_energy", "energies", "forces", "stress", "dipole", "charges", "magmoms")
 Results = Mapping[str, Any]
 Levels = Mapping[str, Level]
@@ -168,56 +171,122 @@ class PredictionTable(PredictionFile):
 
 
 class Columnar(PredictionFile):
-    """Parquet: a row per structure, arrays as lists; needs the extra ``parquet``."""
+    """Parquet: a row per structure, arrays as lists; needs the extra ``parquet``.
+
+    A row group of `CHUNK` structures is in memory at a time. A result that no structure of the first group has is a
+    list of numbers.
+    """
 
     def __init__(self, path: Path, levels: Levels) -> None:
         if importlib.util.find_spec("pyarrow") is None:
             raise ConfigError("Parquet needs pyarrow.", "pip install 'gfm-pipeline[parquet]', or use .h5 or .extxyz.")
         super().__init__(path, levels)
         self._rows: list[dict[str, Any]] = []
+        self._writer: Any = None
 
     def add(self, file: str, record: int, atoms: Atoms, results: Results) -> None:
         """See `PredictionFile.add`."""
         row: dict[str, Any] = {"file": file, "record": record, "formula": atoms.get_chemical_formula()}
         row["atomic_numbers"] = atoms.numbers.tolist()
-        row |= {
-            name: np.asarray(results[name]).reshape(-1).tolist() if np.ndim(results[name]) else results[name]
-            for name in self.levels
-            if name in results
-        }
+        for name in self.levels:
+            value = results.get(name)
+            row[name] = np.reshape(value, -1).tolist() if value is not None and np.ndim(value) else value
         self._rows.append(row)
+        if len(self._rows) == CHUNK:
+            with storage_errors(self.path):
+                self._write()
+
+    def _write(self) -> None:
+        pa: Any = import_module("pyarrow")
+        parquet: Any = import_module("pyarrow.parquet")
+        if not self._rows:
+            return
+        if self._writer is None:
+            fields = pa.Table.from_pylist(self._rows).schema
+            numbers = pa.list_(pa.float64())
+            schema = pa.schema([f.with_type(numbers) if pa.types.is_null(f.type) else f for f in fields])
+            self._writer = parquet.ParquetWriter(self.partial, schema)
+        self._writer.write_table(pa.Table.from_pylist(self._rows, self._writer.schema))
+        self._rows = []
 
     def finish(self) -> None:
         """See `PredictionFile.finish`."""
-        import pandas as pd
+        self._write()
 
-        pd.DataFrame(self._rows).to_parquet(self.partial)
+    def close(self) -> None:
+        """See `PredictionFile.close`."""
+        if self._writer is not None:
+            self._writer.close()
 
 
 class Hdf5(PredictionFile):
-    """HDF5: arrays of all structures end to end; ``natoms`` separates values of atoms."""
+    """HDF5: arrays of all structures end to end; ``natoms`` separates values of atoms.
+
+    The values of `CHUNK` structures are in memory at a time. A structure without a result has NaN in its place.
+    """
 
     def __init__(self, path: Path, levels: Levels) -> None:
+        import h5py
+
         super().__init__(path, levels)
-        self._columns: dict[str, list[Any]] = {}
+        with storage_errors(path):
+            self._store = h5py.File(self.partial, "w")
+        self._text = h5py.string_dtype()
+        self._own: dict[str, list[Any]] = {"file": [], "record": [], "natoms": [], "atomic_numbers": []}
+        self._results: list[Results] = []
+        self._structures = self._atoms = 0  # written so far
 
     def add(self, file: str, record: int, atoms: Atoms, results: Results) -> None:
         """See `PredictionFile.add`."""
-        own = {"file": file, "record": record, "natoms": len(atoms), "atomic_numbers": atoms.numbers}
-        for name, value in {**own, **{name: results[name] for name in self.levels if name in results}}.items():
-            self._columns.setdefault(name, []).append(value)
+        for column, value in zip(self._own.values(), (file, record, len(atoms), atoms.numbers), strict=True):
+            column.append(value)
+        self._results.append({name: results[name] for name in self.levels if name in results})
+        if len(self._results) == CHUNK:
+            with storage_errors(self.path):
+                self._write()
+
+    def _write(self) -> None:
+        if not self._results:
+            return
+        sizes = self._own["natoms"]
+        self._append("file", np.array(self._own["file"], dtype=self._text), self._structures)
+        for name in ("record", "natoms"):
+            self._append(name, np.array(self._own[name]), self._structures)
+        self._append("atomic_numbers", np.concatenate(self._own["atomic_numbers"]), self._atoms)
+        for name, level in self.levels.items():
+            known = next((np.asarray(one[name]) for one in self._results if name in one), None)
+            if known is None and name not in self._store:
+                continue
+            of_atoms = level is Level.ATOM
+            shape = self._store[name].shape[1:] if known is None else known.shape[1:] if of_atoms else known.shape
+            rows = [
+                one[name] if name in one else np.full((n, *shape) if of_atoms else shape, np.nan)
+                for n, one in zip(sizes, self._results, strict=True)
+            ]
+            joined = np.concatenate(rows) if of_atoms else np.stack(rows)
+            self._append(name, joined, self._atoms if of_atoms else self._structures)
+        self._structures, self._atoms = self._structures + len(sizes), self._atoms + sum(sizes)
+        self._own, self._results = {name: [] for name in self._own}, []
+
+    def _append(self, name: str, values: NDArray[Any], before: int) -> None:
+        """Write values after the first ``before`` entries of an array; NaN stands for entries that were not given."""
+        if name not in self._store:
+            filled = {"fillvalue": np.nan} if values.dtype.kind == "f" else {}
+            shape = values.shape[1:]
+            self._store.create_dataset(
+                name, (before, *shape), maxshape=(None, *shape), dtype=values.dtype, chunks=True, **filled
+            )
+        array = self._store[name]
+        array.resize(before + len(values), axis=0)
+        array[before:] = values
 
     def finish(self) -> None:
         """See `PredictionFile.finish`."""
-        import h5py
+        self._write()
 
-        with h5py.File(self.partial, "w") as store:
-            for name, values in self._columns.items():
-                if name == "file":
-                    store.create_dataset(name, data=np.array(values, dtype=h5py.string_dtype()))
-                    continue
-                of_atoms = name == "atomic_numbers" or self.levels.get(name) is Level.ATOM
-                store.create_dataset(name, data=np.concatenate(values) if of_atoms else np.stack(values))
+    def close(self) -> None:
+        """See `PredictionFile.close`."""
+        self._store.close()
 
 
 OUTPUTS: Mapping[str, type[PredictionFile]] = {
