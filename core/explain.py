@@ -209,7 +209,7 @@ def _is_key(plain: Any, location: Location, part: str | int) -> bool:
 def _branch(step: str | int) -> bool:
     """Return whether a location step is the name pydantic gives a union branch."""
     return isinstance(step, str) and bool(
-        re.match(r"(constrained|list\[|function|float|int|str|literal|enum|nullable)", step)
+        re.match(r"(constrained-|list\[|function-|literal\[|nullable\[|(float|int|str|enum)$)", step)
     )
 
 

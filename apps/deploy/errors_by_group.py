@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,9 @@ Floats = NDArray[np.float64]
 
 
 @dataclass
-class _GroupSums:
+class GroupSums:
+    """Sums of errors over one group, and of the numbers that its coverage needs."""
+
     entries: int = 0
     absolute: float = 0.0
     square: float = 0.0
@@ -34,6 +36,7 @@ class _GroupSums:
     product: int = 0
 
     def add(self, error: Floats, interval: Floats | None) -> None:
+        """Add the errors of one structure, and the half-widths of their intervals."""
         self.entries += error.size
         self.absolute += float(np.abs(error).sum())
         self.square += float(np.square(error).sum())
@@ -45,6 +48,11 @@ class _GroupSums:
             self.bounded_square += error.size**2
             self.covered_square += inside**2
             self.product += error.size * inside
+
+    def merge(self, other: GroupSums) -> None:
+        """Add the sums over other structures."""
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
 
     def coverage(self) -> tuple[float | None, float | None]:
         """Return the share of entries inside their intervals and its standard error; None without intervals.
@@ -60,6 +68,24 @@ class _GroupSums:
         return share, max(math.sqrt(n / (n - 1.0) * max(squares, 0.0)) / self.bounded, 1.0 / (n + 2.0))
 
 
+@dataclass(frozen=True)
+class GroupState:
+    """The sums of one target over one group."""
+
+    target: str
+    by: str
+    group: str
+    sums: GroupSums
+
+
+@dataclass(frozen=True)
+class ErrorState:
+    """A table of errors as records of JSON."""
+
+    groups: tuple[GroupState, ...] = ()
+    worst: tuple[WorstStructure, ...] = ()
+
+
 @dataclass
 class ErrorTable:
     """Sums of the errors of each target.
@@ -71,9 +97,9 @@ class ErrorTable:
     """
 
     targets: tuple[Target, ...]
-    _sums: dict[tuple[str, str, str], _GroupSums] = field(default_factory=dict)
+    _sums: dict[tuple[str, str, str], GroupSums] = field(default_factory=dict)
     _worst: dict[str, list[tuple[float, int, WorstStructure]]] = field(default_factory=dict)
-    _count: int = 0
+    _kept: int = 0
 
     def add(
         self,
@@ -84,7 +110,6 @@ class ErrorTable:
         group: str | None,
     ) -> bool:
         """Add a structure, record ``where`` (file and number); return whether it has a label of any target."""
-        self._count += 1
         known = False
         for target in self.targets:
             label = labels.get(target.name)
@@ -108,22 +133,37 @@ class ErrorTable:
         if target.level is Level.GRAPH:
             groups += [("element", str(symbol)) for symbol in dict.fromkeys(atoms.symbols)]
         for by, name in groups:
-            self._sums.setdefault((target.name, by, name), _GroupSums()).add(error, interval)
+            self._sums.setdefault((target.name, by, name), GroupSums()).add(error, interval)
         if target.level is Level.ATOM:
             for number in np.unique(atoms.numbers):
                 of_element = atoms.numbers == number
                 bound = None if interval is None else interval[of_element]
                 key = (target.name, "element", chemical_symbols[number])
-                self._sums.setdefault(key, _GroupSums()).add(error[of_element], bound)
+                self._sums.setdefault(key, GroupSums()).add(error[of_element], bound)
 
     def _note(self, target: Target, where: tuple[str, int], atoms: Atoms, error: float) -> None:
         heap = self._worst.setdefault(target.name, [])
         if len(heap) == WORST and error <= heap[0][0]:
             return
-        found = WorstStructure(target.name, target.error_unit, *where, atoms.get_chemical_formula(), error)
-        heapq.heappush(heap, (error, self._count, found))
+        self._keep(WorstStructure(target.name, target.error_unit, *where, atoms.get_chemical_formula(), error))
+
+    def _keep(self, found: WorstStructure) -> None:
+        heap = self._worst.setdefault(found.target, [])
+        self._kept += 1
+        heapq.heappush(heap, (found.error, -self._kept, found))
         if len(heap) > WORST:
             heapq.heappop(heap)
+
+    def state(self) -> ErrorState:
+        """Return all sums, from which another table can go on."""
+        return ErrorState(tuple(GroupState(*key, sums) for key, sums in self._sums.items()), tuple(self.worst()))
+
+    def merge(self, state: ErrorState) -> None:
+        """Add the sums of a table of other structures."""
+        for one in state.groups:
+            self._sums.setdefault((one.target, one.by, one.group), GroupSums()).merge(one.sums)
+        for structure in state.worst:
+            self._keep(structure)
 
     def errors(self) -> Iterator[ErrorsOf]:
         """Yield the errors of each target: over all, by size, element and group."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,10 +49,13 @@ class Counts:
     refused: list[str] = field(default_factory=list)
     outside: int = 0
     warnings: Counter[str] = field(default_factory=Counter)
+    listed: Callable[[str, int, str], None] | None = None  # receives file, record and reason of every refusal
 
     def refuse(self, file: str, record: int, reason: str) -> None:
         """Count a structure without an answer."""
         self.n_refused += 1
+        if self.listed is not None:
+            self.listed(file, record, reason)
         if len(self.refused) < MOST_REFUSED:
             self.refused.append(f"{file}, record {record}: {reason.rstrip('.')}.")
 
@@ -63,6 +66,15 @@ class Structure:
 
     record: Record
     atoms: Atoms
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of ``of`` parts of a source; ``check`` is called while records are awaited, and may raise."""
+
+    number: int = 0
+    of: int = 1
+    check: Callable[[], None] = lambda: None
 
 
 def predict_files(spec: PredictFilesSpec) -> PredictFacts:
@@ -88,7 +100,7 @@ def predict_files(spec: PredictFilesSpec) -> PredictFacts:
     counts, table = Counts(), ErrorTable(predictor.targets) if spec.evaluate else None
     with output as written:
         for batch in batches_of(spec, predictor, counts):
-            _work(spec, predictor, batch, written, table, counts)
+            predict_batch(spec, predictor, batch, written, table, counts)
         if not counts.structures:
             first = f" {counts.refused[0]}" if counts.refused else ""
             raise DataError(f"None of the structures can be predicted.{first}", "Correct the files.")
@@ -131,21 +143,28 @@ def make_predictor(ensemble: Ensemble, spec: PredictFilesSpec) -> Predictor:
 
 
 def batches_of(spec: PredictFilesSpec, predictor: Predictor, counts: Counts) -> Iterator[list[Structure]]:
-    """Read the files and yield batches with at most ``batch_atoms`` atoms, or with one structure."""
-    batch: list[Structure] = []
-    atoms = 0
+    """Read the files, yield batches with at most ``batch_atoms`` atoms, or with one structure, and show progress."""
     with _progress() as progress:
         shown = progress.add_task("structures", total=None)
-        for structure in _structures(spec, predictor, counts):
-            if batch and atoms + len(structure.atoms) > spec.batch_atoms:
-                yield batch
-                progress.update(shown, completed=counts.structures)
-                batch, atoms = [], 0
-            batch.append(structure)
-            atoms += len(structure.atoms)
-        if batch:
+        for batch in batches_of_part(spec, predictor, counts, Part()):
             yield batch
             progress.update(shown, completed=counts.structures)
+
+
+def batches_of_part(
+    spec: PredictFilesSpec, predictor: Predictor, counts: Counts, part: Part
+) -> Iterator[list[Structure]]:
+    """Read a part of the files and yield batches with at most ``batch_atoms`` atoms, or with one structure."""
+    batch: list[Structure] = []
+    atoms = 0
+    for structure in _structures(spec, predictor, counts, part):
+        if batch and atoms + len(structure.atoms) > spec.batch_atoms:
+            yield batch
+            batch, atoms = [], 0
+        batch.append(structure)
+        atoms += len(structure.atoms)
+    if batch:
+        yield batch
 
 
 def _progress() -> Progress:
@@ -153,12 +172,13 @@ def _progress() -> Progress:
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
-def _structures(spec: PredictFilesSpec, predictor: Predictor, counts: Counts) -> Iterator[Structure]:
+def _structures(spec: PredictFilesSpec, predictor: Predictor, counts: Counts, part: Part) -> Iterator[Structure]:
     source = spec.source
     if describe(source.reader).makes_data:
         raise ConfigError(f"{source.reader} reads no files.", "Name a reader of files.")
     conversion = Conversion.of(source)
-    for item in isolated(get_reader(source.reader), spec.limits).read(source, 0, 1, 0):
+    reader = isolated(get_reader(source.reader), spec.limits, part.check)
+    for item in reader.read(source, part.number, part.of, 0):
         if isinstance(item, (BadRecord, PassedOver)):
             counts.refuse(item.file, item.index, item.reason)
             continue
@@ -176,7 +196,7 @@ def _structures(spec: PredictFilesSpec, predictor: Predictor, counts: Counts) ->
         yield Structure(record, atoms)
 
 
-def _work(
+def predict_batch(
     spec: PredictFilesSpec,
     predictor: Predictor,
     batch: list[Structure],
@@ -184,7 +204,7 @@ def _work(
     table: ErrorTable | None,
     counts: Counts,
 ) -> None:
-    """Predict a batch, write it, and sum its errors."""
+    """Predict a batch, write its results, and sum their errors."""
     for one, result in predicted(predictor, batch, counts, refuse=spec.on_out_of_domain is OutOfDomain.REFUSE):
         record = one.record
         if output is not None:

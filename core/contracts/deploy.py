@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gfm_pipeline.core.contracts.data import SourceSettings
 from gfm_pipeline.core.contracts.ingest.reading import ReadLimits
+from gfm_pipeline.core.contracts.task import Assignment, TaskSpec
 from gfm_pipeline.core.strenum import StrEnum
 
 BUNDLE_SUFFIX = ".gfm"
@@ -162,3 +163,70 @@ class SelectFacts:
     n_refused: int
     refused: tuple[str, ...]
     seconds: float
+
+
+@dataclass(frozen=True)
+class PredictPartSpec(TaskSpec):
+    """Predict one part of the structures of a predict stage.
+
+    Publishes under ``output`` the file ``predictions.FORMAT``, ``refused.csv`` with every structure without prediction,
+    and ``part.json`` (`PartFacts`). A program of one rank.
+
+    Parameters
+    ----------
+    predict
+        The model and the structures; its own ``output`` is not used.
+    part
+        Number of the part; the source has ``source.shards`` parts.
+    format
+        Suffix of the file, without its dot.
+    """
+
+    predict: PredictFilesSpec
+    part: int
+    format: str
+    output: str
+
+    def inputs(self) -> tuple[str, ...]:
+        """Return the folder of the ensemble."""
+        return (self.predict.model,)
+
+    def assigned(self, given: Assignment) -> PredictPartSpec:
+        """Return the spec of one attempt, with its device and threads."""
+        return replace(self, predict=replace(self.predict, device=given.device, threads=given.threads))
+
+
+@dataclass(frozen=True)
+class PredictPartResult:
+    """A part of predictions. ``outside`` structures are unlike the training data; None: the ensemble cannot tell."""
+
+    output: str
+    digest: str
+    structures: int
+    n_refused: int
+    outside: int | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class JoinPartsSpec(TaskSpec):
+    """Sum the counts and errors of all parts; publishes ``summary.json``, ``refused.csv``, and ``errors.csv``."""
+
+    parts: tuple[str, ...]
+    output: str
+
+    def inputs(self) -> tuple[str, ...]:
+        """Return the folders of the parts."""
+        return self.parts
+
+
+@dataclass(frozen=True)
+class JoinPartsResult:
+    """Facts of all predictions of a stage."""
+
+    output: str
+    digest: str
+    structures: int
+    n_refused: int
+    outside: int | None
+    errors: tuple[ErrorsOf, ...]

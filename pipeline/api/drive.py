@@ -11,7 +11,8 @@ from pathlib import Path
 from gfm_pipeline.api.allocate import BatchEnvironment, batch_environment, nodes_of, write_resolved
 from gfm_pipeline.api.budget_check import refuse_budget
 from gfm_pipeline.api.jobs import following, is_cancelled, learn_energy, refuse_beside_jobs, stop_after_cancelled
-from gfm_pipeline.api.run_request import ResolvedRun, RunRequest, gone_note
+from gfm_pipeline.api.run_request import ResolvedRun, RunRequest
+from gfm_pipeline.api.stage_inputs import gone_note
 from gfm_pipeline.api.stopping import Stopper, stopping
 from gfm_pipeline.api.submission import submit_campaign
 from gfm_pipeline.campaign.events import DriverEnded, DriverStarted
@@ -119,7 +120,7 @@ def _campaign(
         progress.notify(
             f"An earlier driver (pid {campaign.dead_driver.pid}) died; the campaign continues where it stopped."
         )
-    if (note := gone_note(request)) is not None:
+    if (note := gone_note(request.gone)) is not None:
         progress.notify(note)
     if run_request.is_edited():
         progress.notify(

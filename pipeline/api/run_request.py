@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gfm_pipeline.api.search_check import refuse_contradictions, with_reduction
+from gfm_pipeline.api.stage_inputs import need_finished, structures_of_stages
 from gfm_pipeline.campaign.identity import file_digests
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.recorded_policies import recorded_settings
@@ -22,7 +23,7 @@ from gfm_pipeline.core.contracts.policies import PROPOSALS, UNSAID, default_choi
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.engine.decisions.decide import finished_stage, stage_names
-from gfm_pipeline.engine.decisions.requests import Context
+from gfm_pipeline.engine.decisions.requests import Context, Structures
 from gfm_pipeline.engine.resources.allocation import Impossible
 from gfm_pipeline.engine.resources.requirements import Resources, decide_for_stages, decide_resources
 from gfm_pipeline.engine.stages import search
@@ -107,9 +108,10 @@ def resolve(
     paths = CampaignPaths(root.resolve())
     recorded = recorded_sources(paths, INGEST)
     sources = resolve_sources(loaded, recorded)
-    files = [Path(f) for source in sources for f in source.files]
+    own, own_gone = structures_of_stages(loaded, paths)
+    files = [Path(f) for source in (*sources, *own.values()) for f in source.files]
     check_names([paths.root, workflow.resolve(), *files])
-    gone = gone_digests(sources, recorded)
+    gone = gone_digests(sources, recorded) | own_gone
     digests = file_digests([f for f in files if str(f) not in gone], paths.digests) | gone
     begun = recorded_settings(paths.journal, search.NAME)
     if begun is None:  # a search that has begun goes on: its members may come from lower rungs
@@ -127,13 +129,14 @@ def resolve(
         sizes=resources.sizes,
         until=until,
         warm_start=_warm_start(loaded, paths),
+        structures={name: Structures(source, input_names((source,), digests)) for name, source in own.items()},
     )
     names = stage_names(context)
     _check_stage_names(loaded, names)
     if until is not None and until not in names:
         raise ConfigError(f"There is no stage {until!r} for --until.", suggestion(until, names))
     if gone:
-        _need_finished_ingest(context, loaded, gone)
+        need_finished(context, loaded, gone)
     return ResolvedRun(loaded, loaded_site, context, digests, resources, tuple(map(Path, gone)))
 
 
@@ -196,33 +199,6 @@ def _as_begun(model: WorkflowModel, begun: Mapping[str, Any]) -> WorkflowModel:
     if model.converge.max_per_algorithm is None and members.get("max_per_algorithm") == halved:
         model = model.model_copy(update={"converge": model.converge.model_copy(update={"max_per_algorithm": cap})})
     return model
-
-
-def _need_finished_ingest(context: Context, loaded: LoadedWorkflow, gone: Iterable[str]) -> None:
-    """Refuse to continue without source files that ingest still has to read under the present settings."""
-    if finished_stage(context, load_state(context.paths.journal), INGEST) is None:
-        raise loaded.error(
-            ("data", "sources"),
-            f"Ingest has to run, since its settings or files changed, and {listed_settings(gone)}.",
-            "Put the files back, or undo the change: what was published under it is used then.",
-        )
-
-
-def listed_settings(gone: Iterable[str | Path]) -> str:
-    """Return a clause that names missing source files."""
-    names = [str(path) for path in gone]
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return (
-        f"source files are gone ({', '.join(names[:3])}{more})" if names[1:] else f"the source file {names[0]} is gone"
-    )
-
-
-def gone_note(request: ResolvedRun) -> str | None:
-    """Return a message for users about missing sources that are no longer needed; None: there are none."""
-    if not request.gone:
-        return None
-    note = listed_settings(request.gone)
-    return f"{note[0].upper()}{note[1:]}; ingest is done and needs them no more: their recorded digests are used."
 
 
 def check_names(paths: Iterable[Path]) -> None:

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from gfm_pipeline.api.allocate import job_folder, job_shape
 from gfm_pipeline.api.budget_check import refuse_budget
-from gfm_pipeline.api.run_request import ResolvedRun, RunRequest, SiteChoice, gone_note
+from gfm_pipeline.api.run_request import ResolvedRun, RunRequest, SiteChoice
+from gfm_pipeline.api.stage_inputs import gone_note
 from gfm_pipeline.campaign.budget_standing import sentence
 from gfm_pipeline.campaign.folder import check_name
 from gfm_pipeline.campaign.state import CampaignState
@@ -59,7 +60,7 @@ def plan(
         print_answer(made, **({"scripts": scripts} if show_scripts else {}))
         return
     _show(made)
-    if (note := gone_note(request)) is not None:
+    if (note := gone_note(request.gone)) is not None:
         click.echo(note)
     for name, text in scripts.items():
         click.echo(f"\n--- {name}\n{text.rstrip()}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gfm_pipeline.workflow.schema import WorkflowModel
+from gfm_pipeline.workflow.sections import workflow_model
 
 HEAD = """\
 # Every key of a workflow file
@@ -24,7 +24,7 @@ SHARED = "SpaceModel"
 
 def page() -> str:
     """Return the page as Markdown."""
-    schema = WorkflowModel.model_json_schema()
+    schema = workflow_model().model_json_schema()
     return "\n".join([HEAD, *_sections(schema, schema, "")]) + "\n"
 
 
@@ -71,6 +71,9 @@ def _cell(text: str) -> str:
 def _group(schema: dict[str, Any], field: Any) -> dict[str, Any] | None:
     """Return the keys within a key, or None when the key holds a value."""
     found = _resolved(schema, field) if isinstance(field, dict) else {}
+    choices = [one for one in found.get("anyOf", ()) if one != {"type": "null"}]
+    if len(choices) == 1 and "anyOf" in found:  # keys that may be left out as a whole
+        found = _resolved(schema, choices[0])
     return found if "properties" in found and "anyOf" not in found else None
 
 

@@ -40,6 +40,19 @@ def resolve_sources(
     return found
 
 
+def resolve_structures(
+    loaded: LoadedWorkflow, stage: str, structures: SourceModel, recorded: Sequence[RecordedFile] = ()
+) -> SourceSettings:
+    """Return the files that a stage reads itself, in ``<stage>.structures``; those in ``recorded`` may be gone.
+
+    Raises
+    ------
+    WorkflowError
+        As `resolve_sources`.
+    """
+    return _source(loaded, stage, structures, recorded, (stage, "structures"))
+
+
 def _refuse_unlabelled(loaded: LoadedWorkflow, sources: tuple[SourceSettings, ...]) -> None:
     """Refuse a target that no source can label, if the descriptions of all readers list their labels."""
     listed = [describe(source.reader).labels for source in sources]
@@ -75,9 +88,13 @@ def resolve_source(loaded: LoadedWorkflow, name: str) -> SourceSettings:
 
 
 def _source(
-    loaded: LoadedWorkflow, name: str, source: SourceModel, recorded: Sequence[RecordedFile] = ()
+    loaded: LoadedWorkflow,
+    name: str,
+    source: SourceModel,
+    recorded: Sequence[RecordedFile] = (),
+    at: tuple[str, ...] = (),
 ) -> SourceSettings:
-    at = ("data", "sources", name)
+    at = at or ("data", "sources", name)
     try:
         options = validate_options(source.reader, source.options)
     except ConfigError as error:

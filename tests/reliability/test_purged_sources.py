@@ -50,7 +50,7 @@ def test_a_campaign_goes_on_without_them_and_says_so(files, purged, tmp_path):
         done = command(tmp_path, *verb)
         assert done.returncode == 0, done.stderr
         said = " ".join((done.stdout + done.stderr).split())
-        assert "ingest is done and needs them no more: their recorded digests are used" in said
+        assert "they are read and needed no more: their recorded digests are used" in said
         assert purged[0] in said
     assert ingests(tmp_path) == before
     for verb in (["run", *words[1:]], ["status", campaign], ["report", campaign]):

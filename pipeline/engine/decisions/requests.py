@@ -50,6 +50,14 @@ class Program(Generic[S, R]):
 
 
 @dataclass(frozen=True)
+class Structures:
+    """Files of structures that a stage reads: how, and their digests by ``<stage>/<file name>``."""
+
+    source: SourceSettings
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Context:
     """The inputs of decisions in addition to the state: settings, inputs, and paths."""
 
@@ -62,6 +70,7 @@ class Context:
     sizes: Mapping[str, tuple[SizeClass, ...]]  # of a stage's tasks; of the search, one per rung
     until: str | None = None  # the last stage to run; None: all stages run
     warm_start: tuple[Prior, ...] = ()  # results of an earlier search
+    structures: Mapping[str, Structures] = field(default_factory=dict)  # by the stage that reads them itself
     # Requests of the search under these settings, by stage and task: every decision needs them again.
     made: dict[tuple[str, str, str], AnyRequest] = field(default_factory=dict, init=False, compare=False, repr=False)
     # Facts derived from states of searches, by key, and outputs of stages, by name: updated on access.

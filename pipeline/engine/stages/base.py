@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # only for annotations: viewing a campaign does not need its 
 
     from gfm_pipeline.engine.resources.demand import Demand
     from gfm_pipeline.workflow.schema import WorkflowModel
+    from gfm_pipeline.workflow.source_schema import SourceModel
 
 Done = Mapping[str, StageState]  # earlier stages by name; all have their outputs
 
@@ -33,6 +34,15 @@ class Work:
 
     words: str
     tasks: int | None
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A setting of a stage's section, by its keys, that does not fit the rest of the workflow, and the fix."""
+
+    keys: tuple[str, ...]
+    message: str
+    hint: str
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,14 @@ class Stage(ABC):
     def inputs(self, context: Context) -> dict[str, str]:  # noqa: ARG002 - most stages read only what earlier ones made
         """Return the digests of inputs from outside the campaign, by name."""
         return {}
+
+    def misfit(self, workflow: WorkflowModel) -> Misfit | None:  # noqa: ARG002 - most sections fit every workflow
+        """Return a setting of the section that does not fit the rest of the workflow; None: all fit."""
+        return None
+
+    def structures(self, workflow: WorkflowModel) -> SourceModel | None:  # noqa: ARG002 - most read none but ingest's
+        """Return files of structures that the stage reads itself; they are in ``Context.structures`` by its name."""
+        return None
 
     @abstractmethod
     def advance(self, context: Context, stage: StageState, done: Done) -> Step:

@@ -54,7 +54,8 @@ ASSEMBLE = Program("ingest.assemble", AssembleSpec, AssembleResult)
 _LATER = {f.name: to_plain(f.default) for f in fields(SourceSettings) if f.name in LATER_SETTINGS}
 
 
-def _of(source: SourceSettings) -> dict[str, Any]:
+def source_content(source: SourceSettings) -> dict[str, Any]:
+    """Return the settings of a source that its records depend on; files enter by content, not by path."""
     plain = {k: v for k, v in to_plain(source).items() if k != "files" and not (k in _LATER and v == _LATER[k])}
     if lists := plain.get("split_indices"):
         plain["split_indices"] = [{k: v for k, v in one.items() if k != "path"} for one in lists]
@@ -64,7 +65,7 @@ def _of(source: SourceSettings) -> dict[str, Any]:
 def _settings(context: Context) -> dict[str, Any]:
     """Return the settings of the datasets; files enter by content, not by path."""
     data = context.workflow.data
-    sources = {s.name: _of(s) for s in context.sources}
+    sources = {s.name: source_content(s) for s in context.sources}
     return {
         "seed": context.workflow.seed,
         "validation": data.validation,
