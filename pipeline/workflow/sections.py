@@ -36,12 +36,14 @@ def workflow_model() -> type[WorkflowModel]:
     resources = create_model(
         "ResourcesModel",
         __base__=ResourcesModel,
+        __doc__=ResourcesModel.__doc__,
         **{s.name: (s.resources_section or SharedModel, (s.resources_section or SharedModel)()) for s in stages},  # type: ignore[call-overload]
     )
     sections = {stage.name: (stage.section | None, None) for stage in stages if stage.section is not None}
     model: type[WorkflowModel] = create_model(
         "WorkflowModel",
         __base__=WorkflowModel,
+        __doc__=WorkflowModel.__doc__,
         resources=(resources, resources()),
         **sections,  # type: ignore[call-overload]
     )
