@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -209,9 +209,16 @@ def _read_tensors(path: Path) -> Any:
 
 
 def save(
-    folder: Path, card: ModelCard, state: TrainingState, tensors: CheckpointTensors, meta: dict[str, Any] | None = None
+    folder: Path,
+    card: ModelCard,
+    state: TrainingState,
+    tensors: CheckpointTensors,
+    meta: dict[str, Any] | None = None,
+    others: Mapping[str, bytes] | None = None,
 ) -> Manifest:
-    """Publish a checkpoint as ``folder``, completely or not at all; ``meta`` goes into its manifest.
+    """Publish a checkpoint as ``folder``, completely or not at all.
+
+    ``meta`` goes into its manifest; ``others`` are further files, by name.
 
     Raises
     ------
@@ -231,6 +238,9 @@ def save(
         if tensors.loss:
             saved["loss"] = tensors.loss
         _write_tensors(temporary / STATE_FILE, saved)
+        for name, content in (others or {}).items():
+            with storage_errors(temporary / name):
+                (temporary / name).write_bytes(content)
     return read_manifest(folder)
 
 

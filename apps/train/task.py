@@ -21,8 +21,10 @@ from gfm_pipeline.apps.train.device import peak_memory, torch_device
 from gfm_pipeline.apps.train.distributed import Communicator, process_group
 from gfm_pipeline.apps.train.schedule import Phase, anneal_after
 from gfm_pipeline.apps.train.setup import CHECKPOINTS, check, prepare
+from gfm_pipeline.apps.train.stored_errors import stored_errors
 from gfm_pipeline.apps.train.trainer import Diverged, Trainer
 from gfm_pipeline.apps.train.validate import Validation
+from gfm_pipeline.core.contracts.attempts.stored_errors import ERRORS_FILE
 from gfm_pipeline.core.contracts.task import PROGRESS_FILE, ExitCode
 from gfm_pipeline.core.contracts.training import TrainSpec
 from gfm_pipeline.core.contracts.training_result import StopReason, TrainResult
@@ -131,10 +133,15 @@ def _train(
     if communicator.rank == 0:
         # The artefact contains no times, so that equal trainings have equal digests, even with interruptions.
         state = replace(trainer.state, task_seconds=0.0)
-        manifest = save(output, trainer.card, state, trainer.tensors(), {"result": to_plain(result)})
+        others = {ERRORS_FILE: _errors(spec, trainer, device)} if spec.store_errors else {}
+        manifest = save(output, trainer.card, state, trainer.tensors(), {"result": to_plain(result)}, others)
         result = replace(result, digest=manifest.digest)
     communicator.barrier()  # no rank exits before rank 0 has saved: launchers end the others after the first exit
     return result, ExitCode.OK
+
+
+def _errors(spec: TrainSpec, trainer: Trainer, device: torch.device) -> bytes:
+    return stored_errors(trainer.average, trainer.card, spec, trainer.micro_batch, device)
 
 
 def _loop(spec: TrainSpec, task: Task, trainer: Trainer) -> StopReason:

@@ -135,6 +135,15 @@ SELECTIONS = Extensions(
         "best": PolicyDescription(
             f"{_SEARCH}.selection:Best", "the best of the highest rung, with a cap on each algorithm"
         ),
+        "greedy": PolicyDescription(
+            f"{_SEARCH}.greedy:Greedy",
+            "those that together have the largest calibrated likelihood on stored validation errors; who adds nothing "
+            "is not trained on",
+            "Caruana et al., ICML (2004)",
+            options=(
+                Hyperparameter("pool", ValueKind.WHOLE, 32, "Candidates that are considered.", low=1, high=10_000),
+            ),
+        ),
         "diverse": PolicyDescription(
             f"{_SEARCH}.selection:Diverse", "the algorithms in turn, of each the best of the highest rung"
         ),

@@ -210,6 +210,9 @@ class TrainSpec(TaskSpec):
         Targets that the model learns. The weight of the forces is ``optimiser.force_weight``.
     horizon
         Length of the schedules, in graphs of the model's life; it may span several tasks. None: this task's graphs.
+    store_errors
+        Whether the checkpoint also has the errors on a sample of the validation splits
+        (`gfm_pipeline.core.contracts.attempts.stored_errors`).
     """
 
     task: str
@@ -234,6 +237,7 @@ class TrainSpec(TaskSpec):
     targets: tuple[Target, ...] = DEFAULT
     horizon: int | None = None
     compile: Compile = Compile.NEVER
+    store_errors: bool = False
 
     @property
     def schedule_graphs(self) -> int | None:

@@ -18,6 +18,7 @@ from gfm_pipeline.campaign.job_events import JobSubmitted as JobSubmitted
 from gfm_pipeline.campaign.node_events import NodesHeld as NodesHeld
 from gfm_pipeline.campaign.node_events import NodesMeasured as NodesMeasured
 from gfm_pipeline.campaign.node_events import NodesReleased as NodesReleased
+from gfm_pipeline.campaign.ranking_events import EnsembleRanked as EnsembleRanked
 from gfm_pipeline.core.contracts.energy import EnergyUse
 from gfm_pipeline.core.records import from_plain, to_plain
 from gfm_pipeline.core.strenum import StrEnum
@@ -278,6 +279,7 @@ Event = (
     | BudgetReviewed
     | WaveProposed
     | RungDecided
+    | EnsembleRanked
     | MembersSelected
     | TaskStarted
     | TaskEnded
@@ -307,6 +309,7 @@ _KINDS: dict[str, type[Any]] = {
     "budget-reviewed": BudgetReviewed,
     "wave-proposed": WaveProposed,
     "rung-decided": RungDecided,
+    "ensemble-ranked": EnsembleRanked,
     "members-selected": MembersSelected,
     "task-started": TaskStarted,
     "task-ended": TaskEnded,

@@ -113,6 +113,7 @@ class StageState:
     tasks: dict[str, TaskState] = field(default_factory=dict)
     waves: dict[int, ev.WaveProposed] = field(default_factory=dict)
     decisions: dict[tuple[int, int], ev.RungDecided] = field(default_factory=dict)
+    ranked: ev.EnsembleRanked | None = None  # of the present results
     members: tuple[Member, ...] | None = None
     passed_over: dict[str, str] = field(default_factory=dict)  # better candidates that are not members, with reasons
     # Tasks in the order of changes of their status, once per change; and tasks that have ever failed finally.
@@ -131,6 +132,7 @@ class StageState:
         task = self.tasks[name]
         for stage in self.sharing:
             if stage.tasks.get(name) is task:
+                stage.ranked = None
                 stage.changed.append(name)
                 if task.status is TaskStatus.FAILED:
                     stage.failed[name] = None

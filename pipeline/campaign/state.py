@@ -153,6 +153,8 @@ class CampaignState:
                 self.stages[key].waves[wave] = event
             case ev.RungDecided(key, wave, rung):
                 self.stages[key].decisions[wave, rung] = event
+            case ev.EnsembleRanked(key):
+                self.stages[key].ranked = event
             case ev.MembersSelected(key, members, passed_over):
                 self.stages[key].members, self.stages[key].passed_over = members, passed_over
             case ev.JobIntended(name):

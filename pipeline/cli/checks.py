@@ -137,8 +137,8 @@ def _lines(found: Explanation) -> list[str]:
 def replay(campaign: Path, as_json: bool) -> None:
     """Derive each decision of the search in folder CAMPAIGN again from the journal, and compare.
 
-    Each wave of candidates, each promotion and stop with its evidence, and each choice of members must come out as
-    recorded, bit for bit. Exit code 5 if one differs; the message names the first. The command changes nothing.
+    Each wave of candidates, each promotion and stop with its evidence, each ranking and choice of members must come out
+    as recorded, bit for bit. Exit code 5 if one differs; the message names the first. The command changes nothing.
     """
     from gfm_pipeline.engine.decisions.replay import replayed  # here: the other commands need no proposal method
 

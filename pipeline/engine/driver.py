@@ -227,6 +227,11 @@ class Driver:
                 if wave is None:
                     return step
                 self.record(wave)
+            elif step.ranking is not None and not self.stop.is_set():
+                ranked = self._proposer.ranking(self.state, step.ranking)
+                if ranked is None:
+                    return step
+                self.record(ranked)
             else:
                 return step
 

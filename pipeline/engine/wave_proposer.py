@@ -1,23 +1,24 @@
-"""Proposes candidates in the background while the driver continues."""
+"""Proposes candidates, and ranks finalists, in the background while the driver continues."""
 
 from __future__ import annotations
 
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from gfm_pipeline.campaign.events import WaveProposed
+from gfm_pipeline.campaign.events import EnsembleRanked, WaveProposed
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.decisions.proposals import WaveQuestion, wave_question
-from gfm_pipeline.engine.decisions.requests import Context, Proposal
-from gfm_pipeline.search.proposal_process import Question
+from gfm_pipeline.engine.decisions.rankings import RankingQuestion, ranking_question
+from gfm_pipeline.engine.decisions.requests import Context, Proposal, Ranking
+from gfm_pipeline.search.proposal_process import AnyQuestion
 
 Settings = list[dict[str, Any]]
 
 
 class Answering(Protocol):
-    """Answers requests for proposals."""
+    """Answers requests for proposals and rankings."""
 
-    def submit(self, question: Question) -> Future[Settings]:
+    def submit(self, question: AnyQuestion) -> Future[Settings]:
         """Return the future of an answer."""
 
     def close(self) -> None:
@@ -25,7 +26,7 @@ class Answering(Protocol):
 
 
 class Proposer:
-    """Requests one proposal at a time.
+    """Requests one proposal or ranking at a time.
 
     Parameters
     ----------
@@ -38,12 +39,12 @@ class Proposer:
     def __init__(self, context: Context, answering: Answering) -> None:
         self._context = context
         self._answering = answering
-        self._question: WaveQuestion | None = None
+        self._question: WaveQuestion | RankingQuestion | None = None
         self._answer: Future[Settings] | None = None
 
     @property
     def is_busy(self) -> bool:
-        """Whether a proposal is in progress."""
+        """Whether a proposal or ranking is in progress."""
         return self._answer is not None
 
     def wave(self, state: CampaignState, wanted: Proposal) -> WaveProposed | None:
@@ -56,15 +57,38 @@ class Proposer:
         GFMError
             When the proposal method fails.
         """
-        begun = None if self._question is None else self._question.wanted
-        if self._question is None or begun is None or (begun.key, begun.wave) != (wanted.key, wanted.wave):
-            self._question = wave_question(self._context, state, wanted)
-            self._answer = None if self._question.question is None else self._answering.submit(self._question.question)
-        if self._answer is not None and not self._answer.done():
-            return None
-        question, answer = self._question, self._answer
+        question = self._question if isinstance(self._question, WaveQuestion) else None
+        if question is None or (question.wanted.key, question.wanted.wave) != (wanted.key, wanted.wave):
+            question = wave_question(self._context, state, wanted)
+            self._begin(question)
+        return None if self._waits() else question.wave(self._taken())
+
+    def ranking(self, state: CampaignState, wanted: Ranking) -> EnsembleRanked | None:
+        """Return the requested ranking, or None while it is in progress.
+
+        Raises
+        ------
+        GFMError
+            When the selection fails.
+        """
+        question = self._question if isinstance(self._question, RankingQuestion) else None
+        if question is None or question.wanted != wanted:
+            question = ranking_question(self._context, state, wanted)
+            self._begin(question)
+        return None if self._waits() else question.event(self._taken())
+
+    def _begin(self, question: WaveQuestion | RankingQuestion) -> None:
+        self._question = question
+        self._answer = None if question.question is None else self._answering.submit(question.question)
+
+    def _waits(self) -> bool:
+        return self._answer is not None and not self._answer.done()
+
+    def _taken(self) -> Settings:
+        """Return the answer, and be free for the next question."""
+        answer = self._answer
         self._question = self._answer = None
-        return question.wave([] if answer is None else answer.result())
+        return [] if answer is None else answer.result()
 
     def close(self) -> None:
         """Abandon the proposal in progress; it will be repeated."""

@@ -140,6 +140,11 @@ def describe(event: Event, state: CampaignState) -> str:
             text = f"  {_wave(wave, None if proposed is None else proposed.upto)}, rung {rung}: "
             on = ", ".join(promoted) or "none"
             return text + f"{on} train on" + (f"; {', '.join(stopped)} stopped" if stopped else "")
+        case ev.EnsembleRanked(_, weights, score):
+            if not weights:
+                return "  too few candidates have stored errors: the members are the best of the highest rung"
+            shares = ", ".join(f"{name} {weight:.0%}" for name, weight in weights.items())
+            return f"  ranked by stored errors: {shares}; negative log-likelihood {score:.4f}"
         case ev.MembersSelected(_, members):
             return "  ensemble: " + ", ".join(f"{m.name} = {m.candidate} ({m.settings['algorithm']})" for m in members)
         case ev.TaskEnded():

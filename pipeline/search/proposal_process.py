@@ -26,6 +26,7 @@ from gfm_pipeline.core.errors import ConfigError, GFMError, StageFailed, error_o
 from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.search.memory import ROUNDS, MemoryLimit, too_large
 from gfm_pipeline.search.proposer import Observation, ProposalMethod
+from gfm_pipeline.search.selection_question import SelectionQuestion
 from gfm_pipeline.search.space import Choice, Dimension, Range, SearchSpace
 
 PART = 2000  # candidates per line
@@ -44,6 +45,18 @@ class Question:
     n: int
     seed: int
     memory: MemoryLimit | None = None
+
+    what = "Proposal method"
+    remedy = "Correct it, or choose another with search.proposals."
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Number of candidates, and number of results."""
+        return self.n, len(self.observations)
+
+    def lines(self) -> Iterator[Any]:
+        """Yield the question as lines of JSON for the process."""
+        return _lines(self)
 
     def answer(self) -> list[dict[str, Any]]:
         """Compute the settings of ``n`` candidates in this process.
@@ -66,6 +79,9 @@ class Question:
         return kept + proposed[: self.n - len(kept)]
 
 
+AnyQuestion = Question | SelectionQuestion
+
+
 class ProposalProcess:
     """Answers one question at a time in another process, which starts with the first question."""
 
@@ -81,7 +97,7 @@ class ProposalProcess:
         """ID of the process; None before the first question."""
         return None if self._process is None else self._process.pid
 
-    def submit(self, question: Question) -> Future[list[dict[str, Any]]]:
+    def submit(self, question: AnyQuestion) -> Future[list[dict[str, Any]]]:
         """Return the future of an answer; its errors are `GFMError`."""
         return self._thread.submit(self._answer, question)
 
@@ -95,11 +111,11 @@ class ProposalProcess:
         if self._process is not None:
             self._end(self._process)
 
-    def _answer(self, question: Question) -> list[dict[str, Any]]:
+    def _answer(self, question: AnyQuestion) -> list[dict[str, Any]]:
         for retried in (False, True):  # a killed process does not mean that the question is at fault
             process = self._started()
             try:
-                _send(process.stdin, _lines(question))
+                _send(process.stdin, question.lines())
                 answer = _line(process.stdout)
             except (EOFError, OSError, ValueError) as error:
                 self._end(process)
@@ -201,8 +217,10 @@ def _line(stream: Any) -> Any:
     return msgspec.json.decode(line)
 
 
-def _receive(stream: Any) -> Question:
+def _receive(stream: Any) -> AnyQuestion:
     head = _line(stream)
+    if (selection := SelectionQuestion.from_head(head)) is not None:
+        return selection
     found: dict[str, list[Any]] = {"observations": [], "taken": []}
     while (part := _line(stream)) != END:
         for name, rows in part.items():
@@ -240,8 +258,8 @@ def main() -> None:
             except Exception as error:  # noqa: BLE001 - a method may be of another package and raise anything
                 message = (str(error).splitlines() or [""])[0].rstrip(".")
                 failed = ConfigError(
-                    f"Proposal method {question.method.name!r} failed: {type(error).__name__}: {message}.",
-                    "Correct it, or choose another with search.proposals.",
+                    f"{question.what} {question.method.name!r} failed: {type(error).__name__}: {message}.",
+                    question.remedy,
                 )
                 answer = plain_error(failed)
             _send(answers, [answer])

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gfm_pipeline.search.rungs import choose_members
+
+if TYPE_CHECKING:
+    from gfm_pipeline.search.stored_errors import StoredErrors
 
 
 @dataclass(frozen=True)
@@ -22,20 +26,21 @@ class Finalist:
 
 def passed_over(finalists: Sequence[Finalist], chosen: Sequence[Finalist]) -> dict[str, str]:
     """Return finalists that rank above a chosen one but are not chosen, each with the reason."""
-    last = max((_standing(f) for f in chosen), default=None)
+    last = max((standing(f) for f in chosen), default=None)
     if last is None:
         return {}
     names, counts = {f.name for f in chosen}, Counter(f.algorithm for f in chosen)
-    worst = next(f for f in chosen if _standing(f) == last)
+    worst = next(f for f in chosen if standing(f) == last)
     place = f"{worst.name} ({worst.algorithm}, rung {worst.rung}, objective {worst.objective:.4f})"
     return {
         f.name: f"passed over for {place}: {counts[f.algorithm]} of the members are {f.algorithm} already"
-        for f in sorted(finalists, key=_standing)
-        if f.name not in names and _standing(f) < last
+        for f in sorted(finalists, key=standing)
+        if f.name not in names and standing(f) < last
     }
 
 
-def _standing(finalist: Finalist) -> tuple[int, float, str]:
+def standing(finalist: Finalist) -> tuple[int, float, str]:
+    """Return the key that sorts finalists: the highest rung first, then the best objective."""
     return -finalist.rung, finalist.objective, finalist.name
 
 
@@ -54,6 +59,47 @@ class Selection(ABC):
             Number of finalists to choose.
         max_per_algorithm
             ``converge.max_per_algorithm``; by default, the number of members.
+        """
+
+
+@dataclass(frozen=True)
+class EnsembleRank:
+    """The members that stored errors favour.
+
+    Parameters
+    ----------
+    weights
+        Share of each member in the ensemble; they sum to one. Members are numbered by their standing.
+    likelihood
+        Mean negative log-likelihood of the ensemble.
+    left_out
+        Considered candidates that are not members, with reasons.
+    """
+
+    weights: dict[str, float]
+    likelihood: float
+    left_out: dict[str, str]
+
+
+class ErrorSelection(Selection):
+    """A selection that also reads the stored errors of the finalists; `choose` decides where there are none."""
+
+    @abstractmethod
+    def rank(
+        self,
+        finalists: Sequence[Finalist],
+        members: int,
+        max_per_algorithm: int,
+        errors: Mapping[str, StoredErrors],
+    ) -> EnsembleRank:
+        """Return at most ``members`` of the finalists, with weights; a pure function of the arguments.
+
+        Parameters
+        ----------
+        finalists, members, max_per_algorithm
+            As for `choose`.
+        errors
+            Stored errors by finalist, on the same structures; at least ``members`` finalists have some.
         """
 
 

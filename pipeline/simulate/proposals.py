@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 
 from gfm_pipeline.engine.wave_proposer import Settings
-from gfm_pipeline.search.proposal_process import Question
+from gfm_pipeline.search.proposal_process import AnyQuestion
 from gfm_pipeline.simulate.clock import SimulatedClock
 from gfm_pipeline.simulate.scenario import SimulatedDriverModel
 
@@ -22,12 +22,12 @@ class SimulatedProposals:
     def __init__(self, clock: SimulatedClock, model: SimulatedDriverModel) -> None:
         self._clock, self._model = clock, model
 
-    def submit(self, question: Question) -> Future[Settings]:
+    def submit(self, question: AnyQuestion) -> Future[Settings]:
         """Return the future of an answer, which is computed now and arrives after its simulated time."""
         answered: Future[Settings] = Future()
         settings, model = question.answer(), self._model
-        seconds = model.proposal_seconds + model.candidate_seconds * question.n
-        seconds += model.result_seconds * len(question.observations)
+        wanted, results = question.size
+        seconds = model.proposal_seconds + model.candidate_seconds * wanted + model.result_seconds * results
         self._clock.after(seconds, lambda: answered.set_result(settings))
         return answered
 

@@ -132,7 +132,7 @@ class ConvergeModel(Strict):
         "null meant half of the members keep that.",
     )
     selection: SelectionChoice = Field(
-        default=PolicyChoice("best", {}), description="Rule that chooses the members: best, or diverse."
+        default=PolicyChoice("best", {}), description="Rule that chooses the members: best, greedy, or diverse."
     )
     criterion: CriterionChoice = Field(
         default=PolicyChoice("plateau", {}), description="Convergence criterion of a member: plateau, or limit."

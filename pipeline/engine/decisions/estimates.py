@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.core.contracts.attempts.stored_errors import largest_bytes
+from gfm_pipeline.core.contracts.policies import SELECTIONS, make_policy
 from gfm_pipeline.engine.resources.demand import TrainingDemand
 from gfm_pipeline.engine.resources.requirements import Resources
 from gfm_pipeline.engine.stages.table import stage_named, stages_of
+from gfm_pipeline.search.selection import ErrorSelection, Selection
 from gfm_pipeline.search.space import Choice, Dimension
 from gfm_pipeline.sites.limits import counted
 from gfm_pipeline.sites.schema import SiteModel
@@ -133,6 +136,10 @@ def _storage(workflow: WorkflowModel, resources: Resources, input_bytes: int) ->
             tasks = max(tasks, *demand.counts)
     count = published + KEPT * min(running, tasks)
     basis = f"at most {count:,} checkpoints of the largest model of search.space"
+    if isinstance(make_policy(SELECTIONS, workflow.converge.selection, Selection), ErrorSelection):
+        errors = largest_bytes(len(workflow.data.sources), workflow.targets)
+        one += errors
+        basis += f" with {errors / 1000:,.0f} kB of validation errors each"
     if input_bytes:
         basis += ", and twice the input for shards and datasets"
     return Estimate(count * one + 2 * input_bytes, basis)

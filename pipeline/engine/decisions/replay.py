@@ -9,29 +9,44 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from gfm_pipeline.campaign.events import Event, MembersSelected, RungDecided, WaveProposed, from_entry, to_entry
+from gfm_pipeline.campaign.events import (
+    EnsembleRanked,
+    Event,
+    MembersSelected,
+    RungDecided,
+    WaveProposed,
+    from_entry,
+    to_entry,
+)
 from gfm_pipeline.campaign.identity import differences
 from gfm_pipeline.campaign.journal import read
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.stage_state import StageState
 from gfm_pipeline.campaign.state import CampaignState, load_state
+from gfm_pipeline.core.contracts.attempts.stored_errors import ERRORS_FILE
 from gfm_pipeline.core.contracts.policies import UNSAID, PolicyChoice
 from gfm_pipeline.core.errors import IntegrityError
+from gfm_pipeline.core.publish import file_sha256
 from gfm_pipeline.engine.decisions.proposals import WaveQuestion, propose_wave, wave_question
-from gfm_pipeline.engine.decisions.requests import Context, Proposal
-from gfm_pipeline.engine.stages.search import POLICIES, rung_decision
-from gfm_pipeline.engine.stages.search_members import finish
+from gfm_pipeline.engine.decisions.rankings import ranking_question
+from gfm_pipeline.engine.decisions.requests import Context, Proposal, Ranking
+from gfm_pipeline.engine.stages.promotions import rung_decision
+from gfm_pipeline.engine.stages.search import POLICIES
+from gfm_pipeline.engine.stages.search_members import checkpoints, finish
 from gfm_pipeline.workflow.schema import ConvergeModel, SearchModel, WorkflowModel
 
 KINDS: dict[type[Any], str] = {
     WaveProposed: "waves of candidates",
     RungDecided: "decisions at rungs",
+    EnsembleRanked: "rankings by stored errors",
     MembersSelected: "choices of members",
 }
+WITHOUT_FILES = "rankings that cannot be derived again, since files of stored errors are removed"
 
 
 def replayed(paths: CampaignPaths) -> dict[str, int]:
@@ -53,12 +68,16 @@ def replayed(paths: CampaignPaths) -> dict[str, int]:
                 questions[wanted.key, wanted.wave] = wave_question(
                     _known(contexts, paths, state, wanted.key), state, wanted
                 )
-        if isinstance(event, WaveProposed | RungDecided | MembersSelected):
+        if isinstance(event, WaveProposed | RungDecided | EnsembleRanked | MembersSelected):
             context = _known(contexts, paths, state, event.key)
+            if isinstance(event, EnsembleRanked) and not _files_are_there(context, state, event):
+                counts[WITHOUT_FILES] += 1
+                state.apply(event, entry.t)
+                continue
             _compare(f"{paths.journal}:{entry.n + 1}", event, _derived(context, state, event, questions))
             counts[KINDS[type(event)]] += 1
         state.apply(event, entry.t)
-    return dict(counts)
+    return {kind: count for kind, count in counts.items() if count or kind != KINDS[EnsembleRanked]}
 
 
 def _proposals_ahead(paths: CampaignPaths) -> dict[int, list[Proposal]]:
@@ -80,7 +99,7 @@ def _known(contexts: dict[str, Context], paths: CampaignPaths, state: CampaignSt
 def _derived(
     context: Context,
     state: CampaignState,
-    event: WaveProposed | RungDecided | MembersSelected,
+    event: WaveProposed | RungDecided | EnsembleRanked | MembersSelected,
     questions: dict[tuple[str, int], WaveQuestion],
 ) -> Event:
     """Return the present decision in place of a recorded event, from the events before it."""
@@ -91,7 +110,29 @@ def _derived(
         return propose_wave(context, state, Proposal(event.key, event.wave, len(event.candidates)))
     if isinstance(event, RungDecided):
         return rung_decision(context.workflow.search, stage, event.wave, event.rung)
+    if isinstance(event, EnsembleRanked):
+        return ranking_question(context, state, Ranking(event.key)).answered()
     return finish(context, stage)[0]
+
+
+def _files_are_there(context: Context, state: CampaignState, event: EnsembleRanked) -> bool:
+    """Return whether all files of a ranking exist.
+
+    Raises
+    ------
+    IntegrityError
+        When one has changed.
+    """
+    for one in checkpoints(context, state.stages[event.key]):
+        path = Path(one.folder) / ERRORS_FILE
+        recorded = event.digests.get(one.finalist.name)
+        if recorded is None:
+            continue
+        if not path.is_file():
+            return False
+        if file_sha256(path) != recorded:
+            raise IntegrityError(f"{path} was changed after the journal recorded its SHA-256.")
+    return True
 
 
 def _compare(where: str, recorded: Event, derived: Event) -> None:

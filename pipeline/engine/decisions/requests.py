@@ -125,6 +125,13 @@ class Proposal:
 
 
 @dataclass(frozen=True)
+class Ranking:
+    """A search whose finalists should be ranked by their stored errors."""
+
+    key: str
+
+
+@dataclass(frozen=True)
 class Step:
     """The next step of a campaign.
 
@@ -135,6 +142,7 @@ class Step:
     events: tuple[Event, ...] = ()
     tasks: Sequence[AnyRequest] = ()
     proposal: Proposal | None = None
+    ranking: Ranking | None = None
     finished: bool = False
     failure: str | None = None
 

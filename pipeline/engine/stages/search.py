@@ -16,7 +16,6 @@ from gfm_pipeline.campaign.events import (
     Candidate,
     Cause,
     Event,
-    RungDecided,
     StageCurtailed,
     StageFailedEvent,
     StageOpened,
@@ -25,7 +24,6 @@ from gfm_pipeline.campaign.events import (
 from gfm_pipeline.campaign.paths import StagePaths
 from gfm_pipeline.campaign.stage_state import StageState, TaskStatus
 from gfm_pipeline.campaign.state import CampaignState
-from gfm_pipeline.core.contracts.policies import STOPPING, make_policy
 from gfm_pipeline.core.contracts.targets import DEFAULT
 from gfm_pipeline.core.contracts.training import TrainSpec, settings_of
 from gfm_pipeline.core.records import to_plain
@@ -45,7 +43,8 @@ from gfm_pipeline.engine.stages import ingest
 from gfm_pipeline.engine.stages.agenda import Agenda, Turn
 from gfm_pipeline.engine.stages.base import Done, Records, Stage, Work
 from gfm_pipeline.engine.stages.ingest import dataset_refs
-from gfm_pipeline.engine.stages.search_members import _finalists, _selection, chosen_policies, finish
+from gfm_pipeline.engine.stages.promotions import rung_decision
+from gfm_pipeline.engine.stages.search_members import _finalists, _selection, chosen_policies, closing, selection_of
 from gfm_pipeline.engine.stages.search_size import (
     rung_counts,
     trials,
@@ -60,14 +59,13 @@ from gfm_pipeline.engine.stages.trials import (
     describe_training,
     ended_tasks,
     node_list,
-    objective_of,
     stopped_early,
     task_name,
 )
-from gfm_pipeline.search.stopping import RungResults, StoppingPolicy
+from gfm_pipeline.search.selection import ErrorSelection
 
 if TYPE_CHECKING:
-    from gfm_pipeline.workflow.schema import SearchModel, WorkflowModel
+    from gfm_pipeline.workflow.schema import WorkflowModel
 
 NAME = "search"
 LAG = 1  # number of waves proposed ahead of their results
@@ -81,15 +79,6 @@ def _agenda(context: Context, stage: StageState) -> Agenda:
         agenda = context.agendas[stage.key] = Agenda(stage)
     agenda.update()
     return agenda
-
-
-def _entrants(stage: StageState, wave: int, rung: int) -> tuple[str, ...] | None:
-    """Return the candidates that enter a rung in a wave's decision, or None before their decision."""
-    if rung == 0:
-        proposed = stage.waves.get(wave)
-        return None if proposed is None else tuple(c.name for c in proposed.candidates)
-    before = stage.decisions.get((wave, rung - 1))
-    return None if before is None else before.promoted
 
 
 def _due(stage: StageState, agenda: Agenda, rungs: int) -> tuple[int, int] | None:
@@ -111,23 +100,6 @@ def _decisions(context: Context, stage: StageState, agenda: Agenda) -> tuple[Eve
     last = len(search.rungs) - 1
     due = agenda.first_complete(last) if search.asynchronous else _due(stage, agenda, last + 1)
     return () if due is None else (rung_decision(search, stage, *due),)
-
-
-def rung_decision(search: SearchModel, stage: StageState, wave: int, rung: int) -> RungDecided:
-    """Return the candidates of a wave that continue after a rung and those that stop, from complete results.
-
-    The known facts of the rung are those of earlier decisions, and the results of the entrants.
-    """
-    policy = make_policy(STOPPING, search.stopping, StoppingPolicy)
-    before = sorted(w for w, r in stage.decisions if r == rung)
-    entrants = {w: _entrants(stage, w, rung) or () for w in (*before, wave)}
-    names = [name for entered in entrants.values() for name in entered]
-    results = {r: {name: objective_of(stage, name, r) for name in names} for r in range(rung + 1)}
-    seconds = {rung: {name: stage.tasks[task_name(name, rung)].seconds for name in names}}
-    promoted = frozenset(name for w in before for name in stage.decisions[w, rung].promoted)
-    rungs, reduction = tuple(search.rungs), search.reduction
-    verdict = policy.decide(RungResults(rung, rungs, results, seconds, entrants[wave], promoted, reduction))
-    return RungDecided(stage.key, wave, rung, verdict.promoted, verdict.stopped)
 
 
 class _Waiting(TaskQueue):
@@ -190,6 +162,7 @@ def _train(context: Context, stage: StageState, datasets: StageState, candidate:
         threads=context.threads,
         targets=context.workflow.targets,
         horizon=search.rungs[-1],
+        store_errors=isinstance(selection_of(context), ErrorSelection),
     )
     made = TaskRequest(stage.key, NAME, name, TRAIN, spec, rung)
     context.made[datasets.key, stage.key, name] = made
@@ -248,7 +221,7 @@ class Search(Stage):
         agenda = _agenda(context, stage)
         if stage.curtailed is not None:
             running = any(task.status is TaskStatus.RUNNING for task in stage.tasks.values())
-            return Step() if running else Step(events=finish(context, stage))
+            return Step() if running else closing(context, stage)
         decisions = _decisions(context, stage, agenda)
         if decisions:
             return Step(events=decisions)
@@ -258,7 +231,7 @@ class Search(Stage):
             if most < search.candidates:
                 limits = {"budget.trials": float(most)}
                 return Step(events=(StageCurtailed(stage.key, f"the budget has {most} trials", limits),))
-            return Step(events=finish(context, stage))
+            return closing(context, stage)
         return Step(tasks=_Waiting(context, stage, done[ingest.NAME], agenda), proposal=proposal)
 
     def may_be_curtailed(self, context: Context, stage: StageState) -> bool:

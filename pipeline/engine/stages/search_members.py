@@ -17,14 +17,18 @@ from gfm_pipeline.core.contracts.policies import SELECTIONS, UNSAID, PolicyChoic
 from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.engine.decisions.requests import (
     Context,
+    Ranking,
+    Step,
     result_of,
+    stage_paths,
 )
 from gfm_pipeline.engine.stages.trials import (
     TRAIN,
     objective_of,
     task_name,
 )
-from gfm_pipeline.search.selection import Finalist, Selection, passed_over
+from gfm_pipeline.search.selection import ErrorSelection, Finalist, Selection, passed_over, standing
+from gfm_pipeline.search.selection_question import FinalistFolder
 
 if TYPE_CHECKING:
     from gfm_pipeline.workflow.schema import ConvergeModel, SearchModel
@@ -56,6 +60,25 @@ def _finalists(context: Context, stage: StageState) -> list[Finalist]:
     return finalists
 
 
+def selection_of(context: Context) -> Selection:
+    """Return the selection of a campaign."""
+    return make_policy(SELECTIONS, context.workflow.converge.selection, Selection)
+
+
+def checkpoints(context: Context, stage: StageState) -> list[FinalistFolder]:
+    """Return the finalists with their checkpoints."""
+    places = stage_paths(context, stage)
+    return [FinalistFolder(f, str(places.checkpoint(task_name(f.name, f.rung)))) for f in _finalists(context, stage)]
+
+
+def closing(context: Context, stage: StageState) -> Step:
+    """Return the end of a search, or the request to rank its finalists first."""
+    enough = len(_finalists(context, stage)) >= context.workflow.converge.members
+    if enough and stage.ranked is None and isinstance(selection_of(context), ErrorSelection):
+        return Step(ranking=Ranking(stage.key))
+    return Step(events=finish(context, stage))
+
+
 def finish(context: Context, stage: StageState) -> tuple[Event, ...]:
     """Choose the members and close the stage, or fail it."""
     candidates, finalists = stage.candidates(), _finalists(context, stage)
@@ -66,11 +89,17 @@ def finish(context: Context, stage: StageState) -> tuple[Event, ...]:
             f"{selection['count']} members are wanted"
         )
         return (StageFailedEvent(stage.key, reason),)
-    choice = make_policy(SELECTIONS, context.workflow.converge.selection, Selection)
-    chosen = choice.choose(finalists, selection["count"], selection.get("max_per_algorithm", selection["count"]))
+    choice, ranked = selection_of(context), stage.ranked
+    if ranked is not None and ranked.weights and isinstance(choice, ErrorSelection):
+        known, reasons = {f.name: f for f in finalists}, {**ranked.unread, **ranked.left_out}
+        chosen = tuple(sorted((known[name] for name in ranked.weights), key=standing))
+        over = {name: reasons.get(name, why) for name, why in passed_over(finalists, chosen).items()}
+    else:
+        chosen = choice.choose(finalists, selection["count"], selection.get("max_per_algorithm", selection["count"]))
+        over = passed_over(finalists, chosen)
     members = tuple(
         Member(f"m{i:02d}", f.name, f.rung, f.objective, candidates[f.name].settings) for i, f in enumerate(chosen)
     )
     trained = {m.name: result_of(stage, task_name(m.candidate, m.rung), TRAIN) for m in members}
     outputs = {name: str(result.digest) for name, result in trained.items() if result is not None}
-    return (MembersSelected(stage.key, members, passed_over(finalists, chosen)), StageDone(stage.key, outputs))
+    return (MembersSelected(stage.key, members, over), StageDone(stage.key, outputs))

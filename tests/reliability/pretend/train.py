@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gfm_pipeline.apps.runtime.program import StopRequested, Task, run_program
+from gfm_pipeline.core.contracts.attempts.stored_errors import ERRORS_FILE, error_key, group_key
 from gfm_pipeline.core.contracts.task import ExitCode
 from gfm_pipeline.core.contracts.training import TrainSpec
 from gfm_pipeline.core.contracts.training_result import DatasetErrors, StopReason, TrainResult
@@ -33,9 +34,11 @@ def load(folder: Path) -> dict[str, Any]:
     return chain
 
 
-def save(folder: Path, chain: dict[str, Any], meta: dict[str, Any]) -> str:
+def save(folder: Path, chain: dict[str, Any], meta: dict[str, Any], errors: bytes | None = None) -> str:
     with publishing(folder, "pretend.train", meta) as temporary:
         (temporary / FILE).write_text(json.dumps(chain))
+        if errors is not None:
+            (temporary / ERRORS_FILE).write_bytes(errors)
     return read_manifest(folder).digest
 
 
@@ -53,6 +56,18 @@ def starting_point(spec: TrainSpec) -> dict[str, Any]:
 def objective(spec: TrainSpec, graphs: int) -> float:
     """Return an error that falls with the graphs seen, to a floor that depends on the candidate."""
     return 0.1 + 0.5 * fraction(mix(to_plain(spec.model), to_plain(spec.optimiser))) + 20.0 / (graphs + 50)
+
+
+def stored_errors(spec: TrainSpec, value: float) -> bytes:
+    """Return errors of the size of an objective, which another candidate does not share."""
+    import numpy as np
+    from safetensors.numpy import save as written
+
+    seed = int(1e9 * fraction(mix(to_plain(spec.model), to_plain(spec.optimiser))))
+    groups = np.arange(60, dtype=np.int64) // 3
+    drawn = np.random.default_rng(seed).normal(scale=value, size=(60, 1)).astype(np.float32)
+    keys = [(error_key(d.name, "energy"), group_key(d.name, "energy")) for d in spec.datasets]
+    return written({key: array for pair in keys for key, array in zip(pair, (drawn, groups), strict=True)})
 
 
 def train(spec: TrainSpec, task: Task) -> tuple[TrainResult, ExitCode]:
@@ -79,7 +94,8 @@ def train(spec: TrainSpec, task: Task) -> tuple[TrainResult, ExitCode]:
     reason = StopReason.BUDGET if rule is None else StopReason.CONVERGED
     graphs = chain["graphs"]
     result = TrainResult(reason, value, errors, graphs, graphs // STEP, 1, 0.1, 1000.0, str(output), None)
-    return replace(result, digest=save(output, chain, {"result": to_plain(result)})), ExitCode.OK
+    stored = stored_errors(spec, value) if spec.store_errors else None
+    return replace(result, digest=save(output, chain, {"result": to_plain(result)}, stored)), ExitCode.OK
 
 
 if __name__ == "__main__":
