@@ -28,8 +28,11 @@ def model_card(
     reports: Mapping[str, DatasetReport],
     level: float,
     seed: int,
+    test_sets: Mapping[str, tuple[DatasetStatistics, DatasetReport]] | None = None,
 ) -> str:
     """Return ``MODEL_CARD.md``; equal inputs give equal text (no dates, no paths)."""
+    named = test_sets or {}
+    judged = {**reports, **{name: report for name, (_, report) in named.items()}}
     parts = [
         "# Calibrated ensemble of interatomic potentials",
         f"{len(members)} members, {len(statistics)} datasets (one branch each). Energies in eV, forces in eV/Å; "
@@ -41,24 +44,25 @@ def model_card(
         "Intended for structures like those of the chosen dataset: same elements, same kind of bonding, near the "
         "sampled temperatures and strains. The dataset decides the branch, and with it the level of theory.",
         "## Data",
-        _data(statistics),
+        _data([*statistics, *(facts for facts, _ in named.values())]),
+        _of_test_sets(named),
         "### Reference energies",
         _references(statistics),
         "## Members",
         _members(members),
         _weights(list(members), reports),
         "## Accuracy on the test split",
-        _accuracy(reports),
-        _nothing(reports),
+        _accuracy(judged),
+        _nothing(judged),
         "\n".join(f"- **{name} should not be used**: {d}." for name, r in reports.items() for d in r.doubts()),
         "## Uncertainty on the test split",
-        _uncertainty(reports, level),
+        _uncertainty(judged, level),
         _HOW,
-        _scores(reports),
-        _groups(reports),
-        _differences(reports),
+        _scores(judged),
+        _groups(judged),
+        _differences(judged),
         _limits(reports),
-        _domains(reports),
+        _domains(judged),
         "## Where it fails",
         "- No long-range electrostatics or dispersion beyond the cutoff times the number of layers.\n"
         "- No charge, no spin, no magnetism: one energy a geometry.\n"
@@ -94,6 +98,15 @@ def _data(statistics: Sequence[DatasetStatistics]) -> str:
         for s in statistics
     ]
     return _table(head, rows)
+
+
+def _of_test_sets(named: Mapping[str, object]) -> str:
+    if not named:
+        return ""
+    return (
+        "DATASET@NAME is the test set NAME of a dataset: no model learned from it, and the weights and the calibration "
+        "of the dataset predict it."
+    )
 
 
 def _references(statistics: Sequence[DatasetStatistics]) -> str:

@@ -60,13 +60,17 @@ def fit_difference(
     if limit <= 0.0:
         return None
     found = fit_calibration(error, _relative(entries, limit), level, cluster)
-    test_pairs = _differences(test, weights)
-    if test_pairs is None or not len(test_pairs[0]):
-        report = DifferenceReport(0, 0.0, 0.0, 0.0)
-    else:
-        bound = halfwidth(found, _relative(test_pairs[1], limit))
-        report = DifferenceReport(len(bound), mae(test_pairs[0]), coverage(test_pairs[0], bound), float(np.mean(bound)))
-    return DifferenceCalibration(found, limit), report
+    calibration = DifferenceCalibration(found, limit)
+    return calibration, judge_difference(calibration, test, weights)
+
+
+def judge_difference(calibration: DifferenceCalibration, test: SplitPredictions, weights: Array) -> DifferenceReport:
+    """Return the results of a calibration of differences on ``test``; without pairs ``n`` is 0."""
+    found = _differences(test, weights)
+    if found is None or not len(found[0]):
+        return DifferenceReport(0, 0.0, 0.0, 0.0)
+    bound = halfwidth(calibration.energy, _relative(found[1], calibration.separation))
+    return DifferenceReport(len(bound), mae(found[0]), coverage(found[0], bound), float(np.mean(bound)))
 
 
 def difference_interval(

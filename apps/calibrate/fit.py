@@ -23,6 +23,7 @@ from gfm_pipeline.apps.calibrate.entries import farthest
 from gfm_pipeline.apps.calibrate.evaluate import UNLABELLED, evaluate, unlabelled
 from gfm_pipeline.apps.calibrate.metrics import Array
 from gfm_pipeline.apps.calibrate.split_errors import SplitStructures, split_errors
+from gfm_pipeline.apps.calibrate.test_sets import judge_test_set
 from gfm_pipeline.apps.calibrate.uncertainty import UncertaintyMeasure, measured
 from gfm_pipeline.apps.calibrate.weights import effective_members, fit_weights
 from gfm_pipeline.apps.dataset import Dataset
@@ -187,7 +188,8 @@ def calibrate(spec: CalibrateSpec, task: Task) -> CalibrateResult:
         targets = next(iter(cards.values())).targets
         datasets = [Dataset.open(Path(ref.path)) for ref in spec.datasets]
         statistics = [dataset.statistics for dataset in datasets]
-        write_json(folder / DATA_FILE, {dataset.name: _facts(dataset) for dataset in datasets})
+        opened = [Dataset.open(Path(ref.path)) for ref in spec.test_sets]
+        write_json(folder / DATA_FILE, {dataset.name: _facts(dataset) for dataset in (*datasets, *opened)})
         for number, dataset in enumerate(datasets):
             task.check()
             task.report_progress(force=True, dataset=dataset.name, done=number, total=len(datasets))
@@ -195,6 +197,12 @@ def calibrate(spec: CalibrateSpec, task: Task) -> CalibrateResult:
             reports[dataset.name], calibrations[dataset.name] = judged.report, judged.calibration
             arrays |= judged.figures
             errors[dataset.name] = judged.errors
+        found_on: dict[str, DatasetReport] = {}
+        for ref, dataset in zip(spec.test_sets, opened, strict=True):
+            task.check()
+            on_set = judge_test_set(spec, dataset, calibrations[ref.dataset], targets)
+            found_on[ref.name], errors[ref.name] = on_set.report, on_set.errors
+            arrays |= on_set.figures
         write_record(folder / SPLIT_ERRORS_FILE, EnsembleErrors(SCHEMA_VERSION, errors))
         with storage_errors(folder):
             _copy_domains(spec, folder)
@@ -207,13 +215,16 @@ def calibrate(spec: CalibrateSpec, task: Task) -> CalibrateResult:
                 "schema_version": SCHEMA_VERSION,
                 "level": spec.level,
                 "datasets": {name: to_plain(report) for name, report in reports.items()},
+                **({"test_sets": {name: to_plain(report) for name, report in found_on.items()}} if found_on else {}),
             },
         )
         with storage_errors(folder):
             np.savez_compressed(folder / FIGURES_FILE, **arrays)  # type: ignore[arg-type]  # numpy types only allow_pickle
-            card = model_card(cards, statistics, reports, spec.level, spec.seed)
+            named = {dataset.name: (dataset.statistics, found_on[dataset.name]) for dataset in opened}
+            card = model_card(cards, statistics, reports, spec.level, spec.seed, named)
             (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
-    return CalibrateResult(str(output), read_manifest(output).digest, spec.level, reports, time.monotonic() - begun)
+    seconds = time.monotonic() - begun
+    return CalibrateResult(str(output), read_manifest(output).digest, spec.level, reports, seconds, found_on)
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ def _domain(
 
 
 def predict(spec: PredictSpec, task: Task) -> PredictResult:
-    """Predict the validation and test split of each dataset, with distances to the training split, and publish them."""
+    """Predict validation, test and test sets of each dataset, with distances to training, and publish them."""
     begun, graphs = time.monotonic(), 0
     torch.set_num_threads(spec.threads)
     device = torch_device(spec.device)
@@ -175,8 +175,11 @@ def predict(spec: PredictSpec, task: Task) -> PredictResult:
             if domain is not None:
                 with storage_errors(folder):
                     np.savez(domain_file(folder, ref.name), **domain.arrays())  # type: ignore[arg-type]
-            for split in SPLITS:
-                columns, edges = dataset.columns(split), dataset.edges(split, model.card.spec.cutoff)
+            own = (t for t in spec.test_sets if t.dataset == ref.name)
+            judged = [(dataset, split) for split in SPLITS]
+            judged += [(Dataset.open(Path(t.path)), Split.TEST) for t in own]
+            for structures, split in judged:
+                columns, edges = structures.columns(split), structures.edges(split, model.card.spec.cutoff)
                 in_order = InOrder(columns.numbers, (lambda *_: None) if domain is None else domain.whitened)
                 features = recorded_features(model.potential, in_order)
                 with features as whitened, recorded_last_layer(model.potential) as inputs:
@@ -191,7 +194,7 @@ def predict(spec: PredictSpec, task: Task) -> PredictResult:
                     if domain.rigidity is not None and inputs:
                         means = pooled(np.concatenate(inputs), columns.natoms)
                         arrays[RIGIDITY_KEY] = rigidity(domain.rigidity, means)
-                path = predictions_file(folder, ref.name, split)
+                path = predictions_file(folder, structures.name, split)
                 with storage_errors(path):
                     np.savez(path, **arrays)  # type: ignore[arg-type]
     seconds = time.monotonic() - begun

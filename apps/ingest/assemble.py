@@ -28,6 +28,7 @@ from gfm_pipeline.apps.ingest.assembly.plan import AssemblyPlan, make_plan, name
 from gfm_pipeline.apps.ingest.assembly.shard import write_quarantine
 from gfm_pipeline.apps.ingest.assembly.shuffle import Buckets, CountedColumns, by_level, plan_files
 from gfm_pipeline.apps.ingest.assembly.splits import SPLITS
+from gfm_pipeline.apps.ingest.assembly.test_sets import LearnedData
 from gfm_pipeline.apps.ingest.assembly.writer import DatasetWrite, finish, write_part
 from gfm_pipeline.apps.ingest.checks.filters import Conversion
 from gfm_pipeline.apps.ingest.checks.record_scan import (
@@ -60,8 +61,13 @@ from gfm_pipeline.core.records import read_record, to_plain
 _SCRATCH = ".scratch"
 
 
-def _references(plan: AssemblyPlan, buckets: dict[Split, Buckets]) -> ReferenceEnergies:
-    """Fit the references on the training split in its shuffled order, so that no bit depends on the shards."""
+def _references(plan: AssemblyPlan, buckets: dict[Split, Buckets], learned: LearnedData | None) -> ReferenceEnergies:
+    """Fit the references on the training split in its shuffled order, so that no bit depends on the shards.
+
+    A test set has the references of the data that models ``learned`` from.
+    """
+    if learned is not None:
+        return learned.references()
     fit = Fit(plan.present)
     for natoms, energy, numbers in buckets[Split.TRAIN].energies():
         fit.add(composition(numbers, natoms, plan.present), energy)
@@ -109,7 +115,7 @@ def _scatter(source: OpenedSource, plan: AssemblyPlan, scratch: Path, task: Task
     """Append every kept record to the bucket of its position in the shuffled order."""
     targets, weighted = source.spec.source.targets, source.weighted
     found, by_name, names = Keys.none(), named_by_records(source.spec.source), GroupNames(plan)
-    buckets = {s: Buckets.sized(scratch, s, plan.graphs[s], plan.atoms[s], targets, weighted) for s in SPLITS}
+    buckets = {s: Buckets.sized(scratch, s, n, plan.atoms[s], targets, weighted) for s, n in plan.graphs.items()}
     done, total = 0, sum(plan.graphs.values())
     for rows in plan.parts:
         task.check()
@@ -141,6 +147,13 @@ def _compare(spec: AssembleSpec, mine: Keys, folder: Path) -> tuple[str, ...]:
     return shared_structure_warnings({**known, spec.source.name: mine}, spec.across is AcrossSources.TOGETHER)
 
 
+def _beside_learned(source: OpenedSource, plan: AssemblyPlan, totals: Totals, task: Task) -> tuple[str, ...]:
+    """Return the warnings of a test set beside the data that models learn from."""
+    if source.learned is None:
+        return ()
+    return source.learned.warnings(plan.parts, plan.marks, source.spec.source, totals.main.energy_mean, task)
+
+
 def _placing(
     source: OpenedSource, plan: AssemblyPlan, buckets: dict[Split, Buckets], folder: Path, scratch: Path
 ) -> tuple[DatasetWrite, Totals]:
@@ -152,10 +165,12 @@ def _placing(
     size = n_graphs * (GRAPH_BYTES + of_graph) + n_atoms * (ATOM_BYTES + of_atom)
     chunk_atoms = {split: bucket.chunk_atoms() for split, bucket in buckets.items()}
     files = plan_files(name, chunk_atoms, max(1, -(-size // int(spec.shard_mb * 1e6))))
-    references = _references(plan, buckets)
+    references = _references(plan, buckets, source.learned)
     energies = {atomic_numbers[symbol]: energy for symbol, energy in references.energies.items()}
     within, described = spec.edges_within, (targets, source.weighted)
     work = DatasetWrite(folder, scratch, name, files, energies, buckets, plan.graphs, within, *described)
+    if source.learned is not None:
+        return work, Totals(references, source.learned.targets(targets))
     return work, Totals(references, fit_targets(targets, buckets[Split.TRAIN], plan.present))
 
 
@@ -206,6 +221,8 @@ def _assemble(spec: AssembleSpec, task: Task, ranks: MpiCommunicator) -> Assembl
             scratch.mkdir()
         plan = make_plan(source, scratch, task)
         for split, n in plan.graphs.items():
+            if not n and source.learned is not None:
+                raise DataError(f"Test set {name} holds isolated atoms alone.", "Give it the structures to predict.")
             if not n:
                 raise DataError(f"Split {split} of {name} is empty.", "Give it a larger fraction or more groups.")
         scattered = _scatter(source, plan, scratch, task)
@@ -213,7 +230,6 @@ def _assemble(spec: AssembleSpec, task: Task, ranks: MpiCommunicator) -> Assembl
         ranks.broadcast(work)
         quarantined = sum(source.reasons.values())
         layout = finish(work, ranks.allgather(lambda: write_part(work, totals, task, ranks, quarantined)), totals)
-        shutil.rmtree(scratch)
         oddities: Counter[str] = Counter()
         for index in source.indexes:
             oddities.update(index.oddities)
@@ -221,11 +237,13 @@ def _assemble(spec: AssembleSpec, task: Task, ranks: MpiCommunicator) -> Assembl
         warned = read_warnings(source.evidence, dict(oddities), labels, totals.energy_std())
         doubt = totals.references.sentence()
         warned = (
+            *_beside_learned(source, plan, totals, task),
             *_compare(spec, scattered.keys, folder),
             *warned,
             *plan.warnings,
             *(() if doubt is None else (doubt,)),
         )
+        shutil.rmtree(scratch)
         stats = totals.statistics(name, plan.groups, by_frequency(source.reasons), warned)
         conversions = Conversion.of(spec.source).sentences + get_reader(spec.source.reader).converted(spec.source)
         conversions += plan.notes + notes_of_keys(labels)

@@ -292,10 +292,10 @@ def preview(spec: PreviewSpec) -> Preview:
             *read_warnings(evidence, dict(sample.oddities), labels, scatter),
             *splits.sentences,
             *(() if splits.failure is None else (splits.failure,)),
-            *doubt,
+            *(doubt if source.test_of is None else ()),  # a test set has the references of its source
         ),
         splits=splits.splits,
-        references=references,
+        references=references if source.test_of is None else None,
         failure=_failure(sample.read, usable, spec, splits),
     )
 

@@ -5,6 +5,7 @@ Internal units are eV, Angstrom, eV/Angstrom and elementary charge.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -95,6 +96,7 @@ class AcrossSources(StrEnum):
 
 QUARANTINE_FILE = "quarantine.jsonl"  # of a shard and of a dataset: a `BadRecord` a line
 SHARD_MB = 512.0
+TEST_SET = "@"  # between the names of a source and of a test set
 # Fields of `SourceSettings` that the first version lacked; campaigns of that version do not have them.
 LATER_SETTINGS = frozenset(
     (
@@ -119,6 +121,7 @@ LATER_SETTINGS = frozenset(
         "labels",
         "label_units",
         "record_weights",
+        "test_of",
     )
 )
 
@@ -197,6 +200,8 @@ class SourceSettings:
         Maps a target to the unit of its label in these data; None: the target's own unit.
     record_weights
         Treatment of weights of records.
+    test_of
+        Source whose models are judged on these structures and never learn from them; None: they learn from them.
     shards
         Number of shards; one task reads each.
     isolated_energies
@@ -236,12 +241,28 @@ class SourceSettings:
     labels: dict[str, str] | None = None
     label_units: dict[str, str] | None = None
     record_weights: RecordWeights = RecordWeights.USE
+    test_of: str | None = None
 
     def only(self, file: int) -> SourceSettings:
         """Return the same source with one of its files alone."""
         splits = None if self.file_splits is None else (self.file_splits[file],)
         lists = None if file else self.split_indices  # the indices count the records of the first file
         return replace(self, files=(self.files[file],), file_splits=splits, split_indices=lists)
+
+
+def learned(sources: Sequence[SourceSettings]) -> tuple[SourceSettings, ...]:
+    """Return the sources that models learn from, without test sets."""
+    return tuple(source for source in sources if source.test_of is None)
+
+
+def test_set_name(source: str, name: str) -> str:
+    """Return the name of the dataset of a named test set; no source can have it."""
+    return f"{source}{TEST_SET}{name}"
+
+
+def is_test_set(dataset: str) -> bool:
+    """Return whether a dataset of this name is a test set."""
+    return TEST_SET in dataset
 
 
 @dataclass(frozen=True)
@@ -304,7 +325,7 @@ class AssembleSpec(TaskSpec):
         Whether there are other sources; the data needed to compare them is then kept with the dataset.
     others
         Published datasets of the other sources, when this source is the last: the stage then searches for structures
-        shared among all of them.
+        shared among all of them. Of a test set: those that models learn from, its own source first.
     """
 
     source: SourceSettings

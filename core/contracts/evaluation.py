@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from gfm_pipeline.core.contracts.policies import ENSEMBLE, PolicyChoice
 from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, Target
 from gfm_pipeline.core.contracts.task import Assignment, TaskSpec
-from gfm_pipeline.core.contracts.training import DatasetRef, Device
+from gfm_pipeline.core.contracts.training import DatasetRef, Device, TestSetRef
 
 #: Files of a published ensemble folder, beside ``members/<name>/`` (the checkpoints) and the manifest.
 CALIBRATION_FILE = "calibration.json"
@@ -23,7 +23,7 @@ ABSURD_SHARE, ABSURD_FORCES = 10.0, 2.0  # times the error of a model that learn
 
 @dataclass(frozen=True)
 class PredictSpec(TaskSpec):
-    """Predict validation and test splits with one member.
+    """Predict validation and test splits, and test sets, with one member.
 
     Publishes under ``output`` one ``<dataset>-<split>.npz`` each with ``energy`` [G] (eV, references added),
     ``forces`` [N, 3] (eV/Angstrom), ``natoms`` [G], ``group`` [G] (index of the trajectory or family), the
@@ -39,10 +39,11 @@ class PredictSpec(TaskSpec):
     batch_size: int = 64
     threads: int = 1
     device: Device = Device.CPU
+    test_sets: tuple[TestSetRef, ...] = ()
 
     def inputs(self) -> tuple[str, ...]:
-        """Return the member's checkpoint and the datasets."""
-        return (self.checkpoint, *(dataset.path for dataset in self.datasets))
+        """Return the member's checkpoint, the datasets and the test sets."""
+        return (self.checkpoint, *(dataset.path for dataset in (*self.datasets, *self.test_sets)))
 
     def assigned(self, given: Assignment) -> PredictSpec:
         """Return the spec of one attempt, with its device."""
@@ -78,11 +79,12 @@ class CalibrateSpec(TaskSpec):
     output: str
     seed: int
     uncertainty: PolicyChoice = ENSEMBLE
+    test_sets: tuple[TestSetRef, ...] = ()
 
     def inputs(self) -> tuple[str, ...]:
-        """Return the checkpoint and the predictions of each member, and the datasets."""
+        """Return the checkpoint and the predictions of each member, the datasets and the test sets."""
         members = (path for member in self.members for path in (member.checkpoint, member.predictions))
-        return (*members, *(dataset.path for dataset in self.datasets))
+        return (*members, *(dataset.path for dataset in (*self.datasets, *self.test_sets)))
 
 
 @dataclass(frozen=True)
@@ -213,13 +215,19 @@ class DatasetReport:
 
 @dataclass(frozen=True)
 class CalibrateResult:
-    """The calibrated ensemble and its evaluation."""
+    """The calibrated ensemble and its evaluation on the test split of each dataset, and on named test sets."""
 
     output: str
     digest: str
     level: float
     datasets: dict[str, DatasetReport]
     seconds: float
+    test_sets: dict[str, DatasetReport] = field(default_factory=dict)
+
+    @property
+    def judged(self) -> dict[str, DatasetReport]:
+        """Reports of all datasets, then of all test sets."""
+        return {**self.datasets, **self.test_sets}
 
 
 @dataclass(frozen=True)

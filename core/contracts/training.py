@@ -157,6 +157,17 @@ class DatasetRef:
 
 
 @dataclass(frozen=True)
+class TestSetRef:
+    """A published test set, by name and place, and the dataset whose branch of the model predicts it."""
+
+    name: str
+    path: str
+    dataset: str
+
+    __test__ = False  # no class of tests
+
+
+@dataclass(frozen=True)
 class Convergence:
     """Train at constant rate until the validation stops improving, then anneal, then stop.
 

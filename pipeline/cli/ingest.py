@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -76,6 +77,7 @@ def ingest(
         spec = PreviewSpec(settings, loaded.model.seed, records, scan, seconds, limits, *shares)
         # The start of the program, and one slow record, add to the time for reading.
         preview = query("gfm_pipeline.apps.ingest.preview", spec, Preview, seconds + STARTING)
+        preview = _beside_training(preview, settings.test_of, previews)
         previews.append(preview)
         _print(preview, as_json, alone=len(sources) == 1, first=len(previews) == 1)
     failed = next((one for one in previews if one.failure is not None and not _tried_out(one, source)), None)
@@ -86,6 +88,22 @@ def ingest(
     for target in [one.target for one in previews[0].targets]:
         if not any(one.records for preview in previews for one in preview.targets if one.target.name == target.name):
             raise DataError(unlabelled_sentence(target, "source of the workflow"))
+
+
+def _beside_training(preview: Preview, test_of: str | None, earlier: list[Preview]) -> Preview:
+    """Return the preview of a test set with a warning of elements that the records of its source lack."""
+    source = next((one for one in earlier if one.source == test_of), None)
+    if source is None:
+        return preview
+    unseen = sorted(set(preview.elements) - set(source.elements))
+    if not unseen:
+        return preview
+    of_sample = "" if source.complete else " that were read"
+    sentence = (
+        f"The records{of_sample} of {source.source} have no {', '.join(unseen)}: ingest quarantines the records of "
+        f"{preview.source} with it, because no model can predict them."
+    )
+    return replace(preview, warnings=(*preview.warnings, sentence))
 
 
 def _tried_out(preview: Preview, named: str) -> bool:

@@ -223,7 +223,7 @@ def _results(view: CampaignView, width: int) -> RichTable | None:
         *(("dataset", ""), ("forces meV/Å", "right"), *([ratios] if wide else [])),
         *(("energy meV/atom", "right"), *([ratios] if wide else []), ("coverage", "right")),
     )
-    for name, report in view.calibration.datasets.items():
+    for name, report in view.calibration.judged.items():
         cells = []
         for part in (report.forces, report.energy):
             cells.append(headlines.mae(part))
@@ -237,7 +237,7 @@ def _results(view: CampaignView, width: int) -> RichTable | None:
 
 def _other_results(view: CampaignView) -> RichTable | None:
     """Return the results of targets other than energy and forces."""
-    datasets = {} if view.calibration is None else view.calibration.datasets
+    datasets = {} if view.calibration is None else view.calibration.judged
     found = [
         (name, target, part)
         for name, report in datasets.items()

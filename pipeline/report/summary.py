@@ -31,7 +31,7 @@ def remarks(view: CampaignView) -> tuple[str, ...]:
             f"{len(limited)} of {len(view.members)} members did not converge ({names}): they reached "
             "converge.max_graphs while they still improved. Raise it, and run again."
         )
-    for name, report in ({} if view.calibration is None else view.calibration.datasets).items():
+    for name, report in ({} if view.calibration is None else view.calibration.judged).items():
         for target, part in report.quantities():
             if part.n and part.mae > part.best_member_mae:
                 mae, best = in_unit(target, part.mae), in_unit(target, part.best_member_mae)
@@ -51,9 +51,10 @@ def summary_lines(view: CampaignView, folder: str) -> list[str]:
     if view.calibration is not None:
         level = view.calibration.level
         lines.append("")
+        wide = max(14, *(len(name) for name in view.calibration.judged))
         covered = f"{level:.0%} intervals cover"
-        lines.append(f"  {'test split':<14}{'energy MAE':>17}{'force MAE':>17}{'of nothing*':>13}{covered:>25}")
-        for name, report in view.calibration.datasets.items():
+        lines.append(f"  {'test split':<{wide}}{'energy MAE':>17}{'force MAE':>17}{'of nothing*':>13}{covered:>25}")
+        for name, report in view.calibration.judged.items():
             energy, forces = report.energy, report.forces
             mae = [f"{1000 * energy.mae:.1f} meV/at" if energy.n else "none", "none", "none"]
             parts = [f"E {energy.coverage_calibrated:.1%}"] if energy.n else []
@@ -61,7 +62,7 @@ def summary_lines(view: CampaignView, folder: str) -> list[str]:
                 mae[1] = f"{1000 * forces.mae:.0f} meV/A"
                 mae[2] = f"{forces.mae / forces.null_mae:.2f}" if forces.null_mae else "none"
                 parts.append(f"F {forces.coverage_calibrated:.1%}")
-            lines.append(f"  {name:<14}{mae[0]:>17}{mae[1]:>17}{mae[2]:>13}{', '.join(parts):>25}")
+            lines.append(f"  {name:<{wide}}{mae[0]:>17}{mae[1]:>17}{mae[2]:>13}{', '.join(parts):>25}")
             for target, part in report.quantities():
                 if part.n and target.name in report.others:
                     error = f"{in_unit(target, part.mae)} {target.printed_unit}"

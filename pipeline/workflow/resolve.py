@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from gfm_pipeline.core.contracts.data import ForceSign, SourceSettings, Split
+from gfm_pipeline.core.contracts.data import ForceSign, SourceSettings, Split, test_set_name
 from gfm_pipeline.core.contracts.readers import describe, reader_names
 from gfm_pipeline.core.contracts.sources import RecordedFile, block_size, check_units, force_label, validate_options
 from gfm_pipeline.core.contracts.targets import ENERGY, FORCES
@@ -19,12 +20,13 @@ from gfm_pipeline.workflow.load import LoadedWorkflow
 from gfm_pipeline.workflow.source_files import named
 from gfm_pipeline.workflow.source_schema import Selected, SourceModel
 from gfm_pipeline.workflow.targets import read_targets
+from gfm_pipeline.workflow.test_sets import as_source, test_sets
 
 
 def resolve_sources(
     loaded: LoadedWorkflow, recorded: Mapping[str, Sequence[RecordedFile]] | None = None
 ) -> tuple[SourceSettings, ...]:
-    """Return the sources in the order of their names; files in ``recorded``, by source, may be gone.
+    """Return the sources in the order of their names, then test sets; files in ``recorded`` may be gone.
 
     This order numbers the branches of the models, and the order of keys in the file must not matter.
 
@@ -37,7 +39,18 @@ def resolve_sources(
     sources = sorted(loaded.model.data.sources.items())
     found = tuple(_source(loaded, name, source, known.get(name, ())) for name, source in sources)
     _refuse_unlabelled(loaded, found)
-    return found
+    return found + tuple(_test_set(loaded, *one, known) for one in test_sets(loaded.model))
+
+
+def _test_set(
+    loaded: LoadedWorkflow, name: str, test_of: str, known: Mapping[str, Sequence[RecordedFile]]
+) -> SourceSettings:
+    dataset, source = test_set_name(test_of, name), loaded.model.data.sources[test_of]
+    at = ("data", "sources", test_of, "test_sets", name)
+    found = _source(loaded, dataset, as_source(source, source.test_sets[name]), known.get(dataset, ()), at)
+    if describe(found.reader).makes_data:
+        raise loaded.error((*at, "reader"), f"Test set {dataset!r}: {found.reader} makes its own data.", "Give a file.")
+    return replace(found, test_of=test_of)
 
 
 def resolve_structures(
@@ -70,7 +83,7 @@ def _refuse_unlabelled(loaded: LoadedWorkflow, sources: tuple[SourceSettings, ..
 
 
 def resolve_source(loaded: LoadedWorkflow, name: str) -> SourceSettings:
-    """Return one source; the files of the others need not exist.
+    """Return one source or test set; the files of the others need not exist.
 
     Raises
     ------
@@ -78,11 +91,14 @@ def resolve_source(loaded: LoadedWorkflow, name: str) -> SourceSettings:
         As `resolve_sources`, or when there is no source of that name.
     """
     sources = loaded.model.data.sources
+    sets = {test_set_name(test_of, one): (one, test_of) for one, test_of in test_sets(loaded.model)}
+    if name in sets:
+        return _test_set(loaded, *sets[name], {})
     if name not in sources:
         raise loaded.error(
             ("data", "sources"),
             f"There is no source {name!r}.",
-            f"{suggestion(name, sources)}Choose from: {', '.join(sorted(sources))}.",
+            f"{suggestion(name, [*sources, *sets])}Choose from: {', '.join((*sorted(sources), *sets))}.",
         )
     return _source(loaded, name, sources[name])
 

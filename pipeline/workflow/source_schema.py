@@ -24,6 +24,7 @@ Distance = Annotated[float, Field(gt=0, le=1000)]
 Energy = Annotated[float, Field(ge=-(10**9), le=10**9)]
 FilePattern = Annotated[str, Field(min_length=1, max_length=4096)]
 ELEMENT = r"^[A-Z][a-z]?$"
+SET_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
 class GivenFilesModel(Strict):
@@ -42,19 +43,11 @@ class IndexListsModel(Strict):
     test: FilePattern | None = Field(default=None, description="Text file of the numbers of test.")
 
 
-class SourceModel(Strict):
-    """One source of labelled structures; its key is the name of the dataset and of its branch in the model."""
+class ReadingModel(Strict):
+    """How files are read, and what their labels are."""
 
-    reader: str = Field(description="Reader, or generator (xtb-md, emt-alloys); docs/data.md lists them.")
-    files: FilePattern | list[FilePattern] = Field(
-        default=[], description="Paths or globs, relative to the workflow file."
-    )
-    splits: GivenFilesModel = GivenFilesModel()
-    split_indices: IndexListsModel = IndexListsModel()
-    split_key: Annotated[str, Field(min_length=1)] | None = Field(
-        default=None,
-        description="Metadata key with the split of a record: train, validation (valid, val, dev) or test.",
-    )
+    reader: str | None
+    files: FilePattern | list[FilePattern]
     options: dict[str, Any] = Field(default={}, description="Options of the reader.")
     energy_unit: EnergyUnit = Field(default=EnergyUnit.EV, description="Unit of the energy label; converted to eV.")
     length_unit: LengthUnit = Field(default=LengthUnit.ANGSTROM, description="Unit of lengths; converted to Angstrom.")
@@ -64,7 +57,6 @@ class SourceModel(Strict):
         default=None,
         description="Metadata key of the trajectory or family; all records of a group go to the same split.",
     )
-    max_force: Force | None = Field(default=None, description="Quarantine records above this force (eV/A).")
     energy_per_atom: bool = Field(default=False, description="The energy label is divided by the number of atoms.")
     force_sign: ForceSign | None = Field(
         default=None,
@@ -82,22 +74,9 @@ class SourceModel(Strict):
     )
     licence: str | None = Field(default=None, description="Licence of the data, by its SPDX name; kept with it.")
     citation: str | None = Field(default=None, description="Paper or DOI of the data; kept with it.")
-    energy_window: tuple[Energy, Energy] | None = Field(
-        default=None, description="Quarantine records whose energy minus references is outside this window (eV/atom)."
-    )
-    duplicates: Duplicates = Field(
-        default=Duplicates.EXACT, description="Repetitions to quarantine: keep (none), exact, or rounded."
-    )
-    isolated_atoms: Distance | None = Field(
-        default=None, description="Quarantine records in which an atom has no neighbour within this distance (A)."
-    )
     overlap: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=OVERLAP,
         description="Quarantine records with atoms closer than this share of the sum of covalent radii.",
-    )
-    inconsistent_pbc: InconsistentPbc = Field(
-        default=InconsistentPbc.KEEP,
-        description="Records with a cell and no periodic direction: keep them as not periodic, or quarantine.",
     )
     select: dict[str, Selected | list[Selected]] | None = Field(
         default=None,
@@ -124,8 +103,58 @@ class SourceModel(Strict):
     shards: Annotated[int, Field(ge=1, le=10**5)] = Field(
         default=1, description="Number of tasks that read the source."
     )
+
+
+class TestSetModel(ReadingModel):
+    """Files to judge models on, or a path alone; keys without a value are those of the source.
+
+    Models never learn from these structures. Splits and filters of the source do not apply to them, and repetitions are kept.
+    """
+
+    __test__ = False  # no class of tests
+
+    reader: str | None = Field(default=None, description="Reader; null: that of the source.")
+    files: FilePattern | list[FilePattern] = Field(description="Paths or globs, relative to the workflow file.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files_alone(cls, plain: Any) -> Any:
+        return {"files": plain} if isinstance(plain, (str, list)) else plain
+
+
+class SourceModel(ReadingModel):
+    """One source of labelled structures; its key is the name of the dataset and of its branch in the model."""
+
+    reader: str = Field(description="Reader, or generator (xtb-md, emt-alloys); docs/data.md lists them.")
+    files: FilePattern | list[FilePattern] = Field(
+        default=[], description="Paths or globs, relative to the workflow file."
+    )
+    splits: GivenFilesModel = GivenFilesModel()
+    split_indices: IndexListsModel = IndexListsModel()
+    split_key: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Metadata key with the split of a record: train, validation (valid, val, dev) or test.",
+    )
+    max_force: Force | None = Field(default=None, description="Quarantine records above this force (eV/A).")
+    energy_window: tuple[Energy, Energy] | None = Field(
+        default=None, description="Quarantine records whose energy minus references is outside this window (eV/atom)."
+    )
+    duplicates: Duplicates = Field(
+        default=Duplicates.EXACT, description="Repetitions to quarantine: keep (none), exact, or rounded."
+    )
+    isolated_atoms: Distance | None = Field(
+        default=None, description="Quarantine records in which an atom has no neighbour within this distance (A)."
+    )
+    inconsistent_pbc: InconsistentPbc = Field(
+        default=InconsistentPbc.KEEP,
+        description="Records with a cell and no periodic direction: keep them as not periodic, or quarantine.",
+    )
     isolated_energies: dict[Annotated[str, Field(pattern=ELEMENT)], Energy] | None = Field(
         default=None, description="Isolated-atom energies (eV) by element; they replace those in the data and the fit."
+    )
+
+    test_sets: dict[Annotated[str, Field(pattern=SET_NAME)], TestSetModel] = Field(
+        default={}, description="Named test sets: files to judge the models on that are never trained on."
     )
 
     @model_validator(mode="after")

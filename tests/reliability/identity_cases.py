@@ -15,6 +15,7 @@ from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.decisions.decide import opening
 from gfm_pipeline.engine.stages.table import NAMES
 from gfm_pipeline.workflow.schema import WorkflowModel
+from gfm_pipeline.workflow.source_schema import TestSetModel
 
 # Keys that need another one beside them.
 WITH = {
@@ -45,6 +46,11 @@ PLAIN: dict[str, Any] = {
     "converge": {"members": 2, "check_every": 40},
     "calibrate": {"level": 0.9},
 }
+
+
+def _with_test_set(data: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    zinc = {**data["sources"]["zinc"], "test_sets": {"zinc": given}}
+    return {**data, "sources": {**data["sources"], "zinc": zinc}}
 
 
 def write_inputs(folder: Path) -> Path:
@@ -205,6 +211,18 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "limits.visible_seconds": (9.0, None),
     "limits.stop_seconds": (5.0, None),
 }
+
+# Keys of test sets are those of sources that say how files are read.
+IN_TEST_SET = frozenset(TestSetModel.model_fields) - {"reader"}
+for _key in sorted(IN_TEST_SET):
+    _dotted = f"data.sources.*.test_sets.*.{_key}"
+    SETTINGS[_dotted] = SETTINGS[f"data.sources.*.{_key}"]
+    WITH[_dotted] = {
+        **WITH.get(f"data.sources.*.{_key}", {}),
+        "data": _with_test_set(PLAIN["data"], {"reader": "ase", "files": "z2.xyz"}),
+    }
+SETTINGS["data.sources.*.test_sets.*.reader"] = ("hydragnn", "ingest")
+WITH["data.sources.*.test_sets.*.reader"] = {"data": _with_test_set(PLAIN["data"], {"files": "z2.xyz"})}
 
 
 def inner_models(annotation: Any) -> list[tuple[str, type[BaseModel]]]:

@@ -35,6 +35,7 @@ CHANGES: dict[str, tuple[Any, str, str]] = {
     "data.sources.alloys.shards": (3, LEAVES, ""),
     "data.shard_mb": (64, LEAVES, ""),
     "data.sources.more": ({"reader": "emt-alloys", "options": {"parents": 40}}, EXTENDS, "ingest"),
+    "data.sources.alloys.test_sets": ({"hot": {"reader": "ase", "files": "results.csv"}}, EXTENDS, "ingest"),
     "data.validation": (0.2, EXTENDS, "ingest"),
     "data.test": (0.2, EXTENDS, "ingest"),
     "data.max_quarantined": (0.5, EXTENDS, "ingest"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gfm_pipeline.apps.ingest.assembly.shard import ShardIndex, open_shard, read_quarantine
+from gfm_pipeline.apps.ingest.assembly.test_sets import LearnedData
 from gfm_pipeline.apps.ingest.checks.label_evidence import Evidence
 from gfm_pipeline.apps.ingest.reasons import by_frequency, reason_name
 from gfm_pipeline.apps.runtime.program import Task
@@ -19,7 +20,7 @@ from gfm_pipeline.core.errors import DataError
 
 @dataclass
 class OpenedSource:
-    """The open shards of a source, and the records set aside so far."""
+    """The open shards of a source, and the records set aside so far; of a test set also the ``learned`` data."""
 
     spec: AssembleSpec
     folders: list[Path]
@@ -28,6 +29,7 @@ class OpenedSource:
     reasons: Counter[str]
     first: BadRecord | None
     late: list[BadRecord] = field(default_factory=list)
+    learned: LearnedData | None = None
 
     @property
     def read(self) -> int:
@@ -127,7 +129,8 @@ def open_source(spec: AssembleSpec, task: Task) -> OpenedSource:
         evidence.append(evidence_found)
         reasons.update(index.reasons)
         task.report_progress(done=len(indexes), total=len(folders), quarantined=sum(reasons.values()))
-    source = OpenedSource(spec, folders, indexes, Evidence.merge(evidence), reasons, None)
+    learned = None if spec.source.test_of is None else LearnedData.open(spec.others)
+    source = OpenedSource(spec, folders, indexes, Evidence.merge(evidence), reasons, None, learned=learned)
     source.first = next(source.quarantine(), None)
     source.check()
     return source

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gfm_pipeline.apps.ingest.assembly.given_splits import GivenSplits, repeated_split_sentence
 from gfm_pipeline.apps.ingest.assembly.groups import Grouping, Groups, count_groups, survey_groups
 from gfm_pipeline.apps.ingest.assembly.opened_source import OpenedSource
-from gfm_pipeline.apps.ingest.assembly.split_rules import SplitRequest, choose_splits
+from gfm_pipeline.apps.ingest.assembly.split_rules import SplitChoice, SplitRequest, choose_splits
 from gfm_pipeline.apps.ingest.assembly.splits import SPLITS, GroupSplits
 from gfm_pipeline.apps.ingest.checks.lone_atoms import (
     FARTHEST_OFF,
@@ -109,12 +109,16 @@ def make_plan(source: OpenedSource, scratch: Path, task: Task) -> AssemblyPlan:
     repeated: tuple[str, ...] = ()
     if what is not None:
         repeated = repeated_split_sentence(count_repeated_across(parts), kept=spec.source.duplicates == "keep")
+    lone = 0
+    if source.learned is not None:
+        lone = source.learned.mark_unusable(parts, marks, source)
+        source.check()
     present = np.array(sorted({z for index in source.indexes for z in index.elements}), dtype=np.int64)
     task.check()
     if mark_other_units(parts, spec.source, marks, present, spec.seed, source.set_aside):
         source.check()
     task.check()
-    together = split_together(spec.source, spec.across)
+    together = source.learned is None and split_together(spec.source, spec.across)
     grouping = replace(
         Grouping.of_files(merge_last(source.indexes), given=what is not None),
         structures=together and not named_by_records(spec.source),
@@ -126,21 +130,31 @@ def make_plan(source: OpenedSource, scratch: Path, task: Task) -> AssemblyPlan:
     def regroup(block: int) -> Groups | None:
         return survey_groups(parts, marks, replace(grouping, block=block))
 
-    choice = choose_splits(survey_groups(parts, marks, grouping), regroup, request)
+    if source.learned is not None:
+        choice = SplitChoice(GroupSplits(None, None, 0.0, 1.0, spec.seed), None, ())
+    else:
+        choice = choose_splits(survey_groups(parts, marks, grouping), regroup, request)
     grouping = replace(grouping, block=choice.block)
     given, found = dict(spec.source.isolated_energies or {}), _isolated(parts, marks)
     graphs, atoms, fit = _survey(parts, marks, grouping, choice.splits, present, task)
     elements = tuple(chemical_symbols[z] for z in present.tolist())
-    isolated, references, foreign = reference_energies(fit, elements, given, found)
+    if source.learned is None:
+        isolated, references, foreign = reference_energies(fit, elements, given, found)
+    else:
+        isolated, references, foreign = {}, source.learned.references(), ()
     if spec.source.energy_window is not None:
         energies = np.array([references.energies.get(symbol, 0.0) for symbol in elements])
         if mark_outside(parts, spec.source, marks, present, energies, source.set_aside):
             source.check()
             graphs, atoms, _ = _survey(parts, marks, grouping, choice.splits, present, task)
     counted = count_groups(parts, marks, grouping, choice.splits.split)
+    if source.learned is not None:  # a test set has no other split
+        graphs, atoms = ({Split.TEST: numbers[Split.TEST]} for numbers in (graphs, atoms))
     groups = dict(zip(SPLITS, counted, strict=True))
     warnings = (*repeated, *choice.sentences, *foreign)
     notes = () if foreign else isolated_atoms_sentence({s: e for s, e in found.items() if s not in given})
+    if lone:
+        notes = (f"{lone} isolated atoms are references and no structures to predict: they were left out.",)
     return AssemblyPlan(
         parts, marks, grouping, choice.splits, present, graphs, atoms, groups, isolated, warnings, notes
     )

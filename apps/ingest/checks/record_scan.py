@@ -25,7 +25,7 @@ from gfm_pipeline.apps.ingest.summary.references import ReferenceEnergies, solve
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 
 COMPARED_AT_ONCE = 2_000_000  # records; 64 MB of numbers
-KEPT, DUPLICATE, OUTSIDE, OTHER_UNIT = 0, 1, 2, 3
+KEPT, DUPLICATE, OUTSIDE, OTHER_UNIT, ISOLATED, UNKNOWN_ELEMENT = 0, 1, 2, 3, 4, 5
 
 
 @dataclass(frozen=True)

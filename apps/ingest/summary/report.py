@@ -135,6 +135,7 @@ def render(
             f"{stats.null_force_mae[split]:.3f}",
         )
         for split, n in stats.n_structures.items()
+        if n
     ]
     element_rows = [
         (element.symbol, str(element.atoms), str(element.structures), f"{stats.reference[element.symbol]:.6f}")
@@ -155,9 +156,10 @@ def render(
         "learns nothing, meV/atom",
         "learns nothing, eV/Å",
     )
-    lines += _block(
-        "Splits", [f"Asked for: {fractions}; whole groups are assigned.", "", *_table(split_header, split_rows)]
-    )
+    wanted = f"Asked for: {fractions}; whole groups are assigned."
+    if (test_of := spec.source.test_of) is not None:
+        wanted = f"A test set of {test_of}: all records, its references and its models."
+    lines += _block("Splits", [wanted, "", *_table(split_header, split_rows)])
     rank = f"Reference energies: {stats.reference_from}, rank {stats.reference_rank} of {len(stats.elements)}."
     if stats.reference_undetermined:
         rank += f" What the compositions leave open is from a table, {stats.reference_prior}: see the warnings."

@@ -90,21 +90,26 @@ class Totals:
         """Return a sample of absolute force components (eV/Angstrom)."""
         return np.concatenate([part for s in self.sums.values() for part in s.forces])
 
+    @property
+    def main(self) -> _Sums:
+        """Sums of the training split; of a test set, which has none, those of its records."""
+        return self.sums[Split.TRAIN if Split.TRAIN in self.sums else Split.TEST]
+
     def energy_std(self) -> float:
         """Return the scatter of energies minus references on the training split (eV/atom)."""
-        train = self.sums[Split.TRAIN]
+        train = self.main
         return math.sqrt(max(0.0, train.energy_square) / train.structures)
 
     def statistics(
         self, name: str, n_groups: dict[Split, int], reasons: dict[str, int], warnings: tuple[str, ...]
     ) -> DatasetStatistics:
         """Return the facts of the dataset."""
-        train = self.sums[Split.TRAIN]
+        train, none = self.main, dict.fromkeys(map(str, Split), 0)
         elements = tuple(chemical_symbols[z] for z in sorted(self.atoms_of))
         return DatasetStatistics(
             name=name,
-            n_structures={str(k): s.structures for k, s in self.sums.items()},
-            n_atoms={str(k): s.atoms for k, s in self.sums.items()},
+            n_structures=none | {str(k): s.structures for k, s in self.sums.items()},
+            n_atoms=none | {str(k): s.atoms for k, s in self.sums.items()},
             n_groups={str(k): n for k, n in n_groups.items()},
             elements=elements,
             reference={symbol: self.references.energies[symbol] for symbol in elements},

@@ -45,7 +45,8 @@ def opening(context: Context, state: CampaignState, name: str) -> StageOpened | 
         return _as_before(state, declared, known[1])  # unchanged settings and inputs
     inputs = dict(declared.inputs(context))
     for earlier_name, outputs in made:
-        inputs |= {f"{earlier_name}/{artefact}": digest for artefact, digest in outputs.items()}
+        needed = declared.needs(outputs)
+        inputs |= {f"{earlier_name}/{artefact}": digest for artefact, digest in needed.items()}
     settings = declared.settings(context)
     key = stage_key(name, settings, inputs, declared.code_version)
     opened = StageOpened(name, key, settings, inputs, context.slots)

@@ -16,6 +16,7 @@ from gfm_pipeline.campaign.events import StageOpened, TakenOver
 from gfm_pipeline.campaign.paths import StagePaths
 from gfm_pipeline.campaign.stage_state import StageState
 from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.core.contracts.data import is_test_set
 from gfm_pipeline.engine.decisions.requests import Context, Program, Step
 
 if TYPE_CHECKING:  # only for annotations: viewing a campaign does not need its slow import
@@ -98,6 +99,13 @@ class Stage(ABC):
     def structures(self, workflow: WorkflowModel) -> SourceModel | None:  # noqa: ARG002 - most read none but ingest's
         """Return files of structures that the stage reads itself; they are in ``Context.structures`` by its name."""
         return None
+
+    def needs(self, outputs: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the ``outputs`` of an earlier stage on which the results depend.
+
+        Trainings depend on all outputs apart from test sets, so a further test set trains nothing again.
+        """
+        return {name: digest for name, digest in outputs.items() if not is_test_set(name)} if self.trains else outputs
 
     @abstractmethod
     def advance(self, context: Context, stage: StageState, done: Done) -> Step:

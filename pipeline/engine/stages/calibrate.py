@@ -25,7 +25,7 @@ from gfm_pipeline.engine.decisions.requests import (
 from gfm_pipeline.engine.resources.demand import Demand, SharedDemand
 from gfm_pipeline.engine.stages import converge, ingest, search
 from gfm_pipeline.engine.stages.base import Done, Records, Stage, Work
-from gfm_pipeline.engine.stages.ingest import dataset_refs
+from gfm_pipeline.engine.stages.ingest import dataset_refs, test_set_refs
 
 if TYPE_CHECKING:
     from gfm_pipeline.workflow.schema import WorkflowModel
@@ -50,6 +50,7 @@ def _predict(
         datasets=dataset_refs(context, datasets),
         output=str(stage_paths(context, stage).predictions(member.name)),
         threads=context.threads,
+        test_sets=test_set_refs(context, datasets),
     )
     return TaskRequest(stage.key, NAME, predict_name(member.name), PREDICT_PROGRAM, spec)
 
@@ -67,6 +68,7 @@ def _fit(
         output=str(mine.ensemble),
         seed=context.workflow.seed,
         uncertainty=context.workflow.calibrate.uncertainty,
+        test_sets=test_set_refs(context, datasets),
     )
     return TaskRequest(stage.key, NAME, FIT, FIT_PROGRAM, spec)
 

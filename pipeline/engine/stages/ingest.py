@@ -21,11 +21,13 @@ from gfm_pipeline.core.contracts.data import (
     ReadShardResult,
     ReadShardSpec,
     SourceSettings,
+    is_test_set,
+    learned,
 )
 from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.core.contracts.target_checks import unlabelled_sentence
 from gfm_pipeline.core.contracts.targets import Target, is_default
-from gfm_pipeline.core.contracts.training import DatasetRef
+from gfm_pipeline.core.contracts.training import DatasetRef, TestSetRef
 from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.engine.decisions.requests import (
     AnyRequest,
@@ -100,7 +102,7 @@ def _of_source(opened: StageOpened | StageState, source: str) -> tuple[Any, dict
 
 def _last(settings: Mapping[str, Any]) -> str | None:
     """Return the source that is compared with all others when it is joined (`_compared_with`); None: one source."""
-    sources = settings["sources"]
+    sources = {name: source for name, source in settings["sources"].items() if not is_test_set(name)}
     return min(reversed(list(sources)), key=lambda name: sources[name]["shards"]) if len(sources) > 1 else None
 
 
@@ -116,8 +118,17 @@ def _is_same(task: str, opened: StageOpened, earlier: StageState) -> bool:
     if kind != "assemble":
         return True
     now, before = ({k: v for k, v in s.items() if k != "sources"} for s in (opened.settings, earlier.settings))
+    if now != before or "split_across_sources" in now:
+        return False
+    if is_test_set(source):  # compared with all that models learn from
+        return all(_of_source(opened, name) == _of_source(earlier, name) for name in _learned(opened, earlier))
     last = (_last(opened.settings), _last(earlier.settings))
-    return now == before and "split_across_sources" not in now and source not in last and None not in last
+    return last == (None, None) or (source not in last and None not in last)
+
+
+def _learned(*stages: StageOpened | StageState) -> set[str]:
+    """Return the names of all sources of some stages that models learn from."""
+    return {name for stage in stages for name in stage.settings["sources"] if not is_test_set(name)}
 
 
 def edges_within(context: Context) -> float | None:
@@ -140,7 +151,15 @@ def assemble_name(source: str) -> str:
 def dataset_refs(context: Context, stage: StageState) -> tuple[DatasetRef, ...]:
     """Return the published datasets, in the order of the models' branches."""
     paths = stage_paths(context, stage)
-    return tuple(DatasetRef(s.name, str(paths.dataset(s.name))) for s in context.sources)
+    return tuple(DatasetRef(s.name, str(paths.dataset(s.name))) for s in learned(context.sources))
+
+
+def test_set_refs(context: Context, stage: StageState) -> tuple[TestSetRef, ...]:
+    """Return the published test sets, each with the dataset whose branch predicts it."""
+    paths = stage_paths(context, stage)
+    return tuple(
+        TestSetRef(s.name, str(paths.dataset(s.name)), s.test_of) for s in context.sources if s.test_of is not None
+    )
 
 
 def _advance(context: Context, stage: StageState) -> Step:
@@ -188,10 +207,14 @@ def _read(context: Context, stage: StageState, source: SourceSettings, shard: in
 def _compared_with(context: Context, source: SourceSettings) -> tuple[SourceSettings, ...]:
     """Return the sources to join before this one: all others for the last source, which is compared with them.
 
-    The last source has the fewest shards, because no other task runs while it is joined.
+    The last source has the fewest shards, because no other task runs while it is joined. A test set is compared with
+    all sources that models learn from, its own first.
     """
-    last = min(reversed(context.sources), key=lambda s: s.shards)
-    return tuple(s for s in context.sources if s is not source) if source is last else ()
+    sources = learned(context.sources)
+    if source.test_of is not None:
+        return tuple(sorted(sources, key=lambda s: s.name != source.test_of))
+    last = min(reversed(sources), key=lambda s: s.shards)
+    return tuple(s for s in sources if s is not source) if source is last else ()
 
 
 def _assemble(
@@ -209,7 +232,7 @@ def _assemble(
         shard_mb=data.shard_mb,
         edges_within=edges_within(context),
         across=data.split_across_sources,
-        compared=len(context.sources) > 1,
+        compared=source.test_of is None and len(learned(context.sources)) > 1,
         others=tuple(str(paths.dataset(other.name)) for other in others),
     )
     return TaskRequest(stage.key, NAME, assemble_name(source.name), ASSEMBLE, spec)
@@ -273,7 +296,8 @@ class Ingest(Stage):
 
     def demand(self, workflow: WorkflowModel) -> Demand:
         """Return the demand of reading all shards at a time."""
-        shards = sum(source.shards for source in workflow.data.sources.values())
+        sources = workflow.data.sources.values()
+        shards = sum(one.shards for source in sources for one in (source, *source.test_sets.values()))
         return SharedDemand(shards, workflow.resources.ingest.cores)
 
     def work(self, context: Context, state: CampaignState) -> Work:  # noqa: ARG002 - settings alone say it
@@ -298,12 +322,15 @@ class Ingest(Stage):
         return f"{records.read:,} records read{aside}" if records.read else "reading"
 
     def describe_result(self, result: Any) -> str:
-        """Return the sizes of a shard or of a dataset."""
+        """Return the sizes of a shard, of a dataset or of a test set."""
         if isinstance(result, ReadShardResult):
             bad = f", {result.n_quarantined} quarantined" if result.n_quarantined else ""
             return f"{result.n_records:,} records{bad}"
         counts, bad = result.statistics.n_structures, result.statistics.n_quarantined
-        text = "dataset of " + ", ".join(f"{n:,} {str(split).removesuffix('set')}" for split, n in counts.items())
+        if is_test_set(result.statistics.name):
+            text = f"test set of {sum(counts.values()):,}"
+        else:
+            text = "dataset of " + ", ".join(f"{n:,} {str(split).removesuffix('set')}" for split, n in counts.items())
         return text + (f"; {bad:,} quarantined" if bad else "")
 
     def warnings(self, result: Any) -> list[str]:

@@ -67,7 +67,7 @@ def of_members(view: CampaignView) -> list[Panel]:
 def of_evaluation(view: CampaignView, evaluation: Mapping[str, NDArray[np.float64]]) -> list[tuple[str, list[Panel]]]:
     """Return the figures of each dataset's test split."""
     found = []
-    for i, (name, report) in enumerate({} if view.calibration is None else view.calibration.datasets.items()):
+    for i, (name, report) in enumerate({} if view.calibration is None else view.calibration.judged.items()):
         level = view.calibration.level if view.calibration else 0.0
         drawn: list[Panel] = []
         for target, part in report.quantities():

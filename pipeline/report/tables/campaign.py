@@ -222,8 +222,8 @@ def saved_line(view: CampaignView) -> str:
 
 
 def domain(view: CampaignView) -> Table:
-    """Shares of structures of the test split that are flagged as unlike the training data."""
-    reports = {} if view.calibration is None else view.calibration.datasets
+    """Shares of structures of the test split and of test sets that are flagged as unlike the training data."""
+    reports = {} if view.calibration is None else view.calibration.judged
     rows = tuple(
         (name, count(report.n_structures), percent(report.domain.found), percent(report.domain.false_alarms))
         for name, report in reports.items()

@@ -94,6 +94,6 @@ def _datasets(
     if errors is None or view.calibration is None:
         return
     for name, found in errors.datasets.items():
-        if name in view.calibration.datasets:
-            targets = {target.name: target for target, _ in view.calibration.datasets[name].quantities()}
+        if name in view.calibration.judged:
+            targets = {target.name: target for target, _ in view.calibration.judged[name].quantities()}
             yield name, found, targets

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from gfm_pipeline.core.contracts.data import is_test_set
 from gfm_pipeline.core.contracts.evaluation import QuantityReport
 from gfm_pipeline.core.contracts.targets import FORCES, Target
 from gfm_pipeline.core.contracts.training_result import DatasetErrors, TargetError
@@ -60,10 +61,12 @@ def headlines(view: CampaignView) -> tuple[Headline, ...]:
         facts = statistics.get(name)
         elements = " ".join(facts.elements) if facts else ""
         structures = count(sum(facts.n_structures.values())) if facts else MISSING
-        if view.calibration is not None and name in view.calibration.datasets:
-            report = view.calibration.datasets[name]
+        if view.calibration is not None and name in view.calibration.judged:
+            report = view.calibration.judged[name]
             targets = [_target_headline(t, part) for t, part in _forces_first(report.quantities()) if part.n]
-            found = f"ensemble, test split ({count(report.n_structures)} structures)"
+            found = (
+                f"ensemble, test {'set' if is_test_set(name) else 'split'} ({count(report.n_structures)} structures)"
+            )
             cards.append(Headline(name, found, tuple(targets), view.calibration.level, elements, structures))
             continue
         members = [m for m in view.members if name in m.errors]
@@ -96,14 +99,14 @@ def _coverage(report: QuantityReport) -> tuple[float, float] | None:
 def dataset_names(view: CampaignView) -> tuple[str, ...]:
     """Names of all known datasets, in the order of the workflow."""
     names = [s.name for s in view.datasets]
-    names += [] if view.calibration is None else list(view.calibration.datasets)
+    names += [] if view.calibration is None else list(view.calibration.judged)
     names += [name for member in view.members for name in member.errors]
     return tuple(dict.fromkeys(names))
 
 
 def quantities(view: CampaignView) -> list[tuple[str, Target, QuantityReport]]:
     """Return dataset, target and report of every calibrated target."""
-    datasets = {} if view.calibration is None else view.calibration.datasets
+    datasets = {} if view.calibration is None else view.calibration.judged
     return [(name, target, part) for name, report in datasets.items() for target, part in report.quantities() if part.n]
 
 
