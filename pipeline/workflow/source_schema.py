@@ -108,7 +108,8 @@ class ReadingModel(Strict):
 class TestSetModel(ReadingModel):
     """Files to judge models on, or a path alone; keys without a value are those of the source.
 
-    Models never learn from these structures. Splits and filters of the source do not apply to them, and repetitions are kept.
+    Models never learn from these structures. Splits and filters of the source do not apply to them, and
+    repetitions are kept.
     """
 
     __test__ = False  # no class of tests

@@ -127,9 +127,9 @@ class LearnedData:
                 ]
                 more = "" if repeated.sum() <= NAMED else ", ..."
                 yield (
-                    f"{int(repeated.sum()):,} of {len(mine):,} structures are in the {name} data of {dataset.name}, too "
-                    f"({'; '.join(named)}{more}), so errors here are smaller than on new structures. Leave them out of "
-                    "the test set, or out of the source."
+                    f"{int(repeated.sum()):,} of {len(mine):,} structures are in the {name} data of {dataset.name}, "
+                    f"too ({'; '.join(named)}{more}), so errors here are smaller than on new structures. Leave them "
+                    "out of the test set, or out of the source."
                 )
 
 
