@@ -43,7 +43,7 @@ class PredictSpec(TaskSpec):
 
     def inputs(self) -> tuple[str, ...]:
         """Return the member's checkpoint, the datasets and the test sets."""
-        return (self.checkpoint, *(dataset.path for dataset in (*self.datasets, *self.test_sets)))
+        return (self.checkpoint, *(one.path for one in self.datasets), *(one.path for one in self.test_sets))
 
     def assigned(self, given: Assignment) -> PredictSpec:
         """Return the spec of one attempt, with its device."""
@@ -84,7 +84,7 @@ class CalibrateSpec(TaskSpec):
     def inputs(self) -> tuple[str, ...]:
         """Return the checkpoint and the predictions of each member, the datasets and the test sets."""
         members = (path for member in self.members for path in (member.checkpoint, member.predictions))
-        return (*members, *(dataset.path for dataset in (*self.datasets, *self.test_sets)))
+        return (*members, *(one.path for one in self.datasets), *(one.path for one in self.test_sets))
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def ingest(
     data, limits = loaded.model.data, loaded.model.limits.reading(PATIENCE)
     sources = (resolve_source(loaded, source),) if source else resolve_sources(loaded)
     shares = data.validation, data.test, data.split_across_sources, data.max_quarantined
-    previews = []
+    previews: list[Preview] = []
     for settings in sources:
         spec = PreviewSpec(settings, loaded.model.seed, records, scan, seconds, limits, *shares)
         # The start of the program, and one slow record, add to the time for reading.

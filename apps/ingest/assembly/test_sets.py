@@ -147,5 +147,5 @@ def _stored_keys(
     numbers: NDArray[Any], pos: NDArray[Any], cell: NDArray[Any], pbc: NDArray[np.bool_], natoms: NDArray[np.int64]
 ) -> NDArray[np.uint64]:
     """Return keys of structures in single precision, as datasets store them."""
-    single = (array.astype(np.float32).astype(np.float64) for array in (pos, cell))
-    return structure_keys(numbers.astype(np.uint8), *single, pbc, natoms)
+    pos, cell = (array.astype(np.float32).astype(np.float64) for array in (pos, cell))
+    return structure_keys(numbers.astype(np.uint8), pos, cell, pbc, natoms)
