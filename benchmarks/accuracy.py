@@ -59,13 +59,13 @@ class Side:
 _MACE = {"max_ell": 2, "correlation": 3, "lr": 0.01, "batch": 5}
 SIDES = {
     OURS: Side("ours_side", "gfm_pipeline"),
-    "MACE small": Side("mace_side", "mace", _MACE | {"hidden_irreps": "128x0e", "max_ell": 3}, {"batch": 2}),
-    "MACE L=0": Side("mace_side", "mace", _MACE | {"hidden_irreps": "64x0e"}, {"batch": 2}),
+    "MACE small": Side("mace_side", "mace", _MACE | {"hidden_irreps": "128x0e", "max_ell": 3}, {"batch": 1}),
+    "MACE L=0": Side("mace_side", "mace", _MACE | {"hidden_irreps": "32x0e"}, {"batch": 1}),
     "NequIP": Side(
         "nequip_side",
         "nequip",
         {"layers": 4, "l_max": 1, "parity": False, "features": 32, "lr": 0.01, "batch": 5, "ema": 0.99},
-        {"batch": 2},
+        {"batch": 1},
     ),
 }
 

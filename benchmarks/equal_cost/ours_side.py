@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from equal_cost.clock import BATCH, Budget, answer, task
-from gfm_pipeline.api.training import DEFAULTS
+from gfm_pipeline.api.training import default_hyperparameters
 from gfm_pipeline.apps.dataset import Dataset
 from gfm_pipeline.apps.deploy.batches import batch_of
 from gfm_pipeline.apps.ingest.assemble import assemble_program
@@ -84,11 +84,11 @@ def main() -> None:
     settings = dict(asked["settings"])
     options = {f"options.{name}": value for name, value in settings.pop("options", {}).items()}
     compile_pass = bool(settings.pop("compile", False))
-    chosen = DEFAULTS | {"algorithm": "PaiNN", "cutoff": asked["cutoff"]} | settings | options
-    model, optimiser = settings_of(chosen)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         dataset = ingest({split: asked[split] for split in SPLITS}, folder)
+        given = {"algorithm": "PaiNN", "cutoff": asked["cutoff"]} | settings | options
+        model, optimiser = settings_of(default_hyperparameters([dataset], "cpu") | given)
         spec = TrainSpec(
             task="accuracy", model=model, optimiser=optimiser, datasets=(DatasetRef("set", str(dataset.path)),),
             seed=asked["seed"], output=str(folder / "trained"), budget_graphs=10**9,

@@ -10,9 +10,10 @@ import pytest
 from ingest_cases import labelled, run_all
 
 from gfm_pipeline import evaluate_model, train_model
+from gfm_pipeline.api.training import default_hyperparameters
 from gfm_pipeline.apps.dataset import Dataset
 from gfm_pipeline.apps.train.checkpoint import load
-from gfm_pipeline.core.contracts.data import SourceSettings
+from gfm_pipeline.core.contracts.data import SourceSettings, Split
 from gfm_pipeline.core.contracts.targets import FORCES, Level, Reference, Target
 from gfm_pipeline.core.errors import GFMError
 
@@ -43,6 +44,19 @@ def test_names_weights_and_records_say_what_is_learned(dataset, tmp_path):
     assert card.optimiser.force_weight == 3.0
     train_model(dataset, tmp_path / "c", targets=[FORCES, replace(SIZE, weight=2.0)], force_head="direct", **SMALL)
     assert [t.name for t in load(tmp_path / "c").card.targets] == ["forces", "extent"]
+
+
+def test_a_training_that_names_nothing_takes_small_steps_and_ends_at_a_rate_of_zero(dataset, tmp_path):
+    train_model(dataset, tmp_path / "d", **SMALL)
+    of_data, optimiser = dataset.statistics, load(tmp_path / "d").card.optimiser
+    atoms = of_data.n_atoms[Split.TRAIN] / of_data.n_structures[Split.TRAIN]
+    assert optimiser.batch_size == min(16, max(1, round(64 / atoms)))
+    assert optimiser.schedule == "cosine"
+    large = replace(of_data, n_atoms={**of_data.n_atoms, Split.TRAIN: 192 * of_data.n_structures[Split.TRAIN]})
+    crystals = replace(dataset, statistics=large)
+    assert default_hyperparameters([crystals], "cpu")["batch_size"] == 1
+    assert default_hyperparameters([crystals], "cuda")["batch_size"] == 16
+    assert default_hyperparameters([crystals, dataset], "cpu")["batch_size"] in range(1, 5)
 
 
 @pytest.mark.parametrize(
