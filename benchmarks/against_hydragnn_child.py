@@ -1,7 +1,9 @@
 """HydraGNN's half of ``benchmarks/against_hydragnn.py``: its own reader, loaders, model and loop, on one CPU rank.
 
-Reads settings as JSON on standard input and prints a line of JSON an epoch. Two things are put in place of what a
-workstation does not have: ADIOS2's wheel takes no communicator, and torch_scatter has no wheel for every torch.
+Reads settings as JSON on the first line of standard input and prints a line of JSON an epoch. If it is ``paced``, it
+waits for a line of standard input before each epoch. It keeps freed memory as our trainings do. Three things are put in
+place of what a workstation does not have: ADIOS2's wheel takes no communicator, and torch_scatter and pyg_lib have no
+wheel for every torch. HydraGNN's SchNet searches neighbours in each layer by the latter, and without periodic images.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from typing import Any
 
 import adios2
 import torch
+
+from gfm_pipeline.apps.train.allocator import keep_freed_memory
 
 KEYS = (
     "pbc", "edge_attr", "energy_per_atom", "forces", "pos", "edge_index", "cell", "edge_shifts", "y",
@@ -43,6 +47,21 @@ def provide_scatter() -> None:
         sys.modules["torch_scatter"] = module
 
 
+def provide_radius_graph() -> None:
+    """Give SchNet of torch_geometric pairs by all distances, where pyg_lib is not installed; for small batches."""
+    try:
+        import_module("pyg_lib")
+    except ImportError:
+        import_module("torch_geometric.nn.models.schnet").__dict__["radius_graph"] = radius_graph
+
+
+def radius_graph(x: torch.Tensor, r: float, batch: torch.Tensor, **_: Any) -> torch.Tensor:
+    """Return the pairs of atoms of one structure within a distance [2, E]."""
+    near = torch.cdist(x.detach(), x.detach()) < r
+    near &= batch[:, None] == batch[None]
+    return near.fill_diagonal_(False).nonzero().t()
+
+
 def configuration(checkout: Path, asked: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration of the published foundation models with the sizes asked for."""
     published = checkout / "examples" / "multidataset_hpo_sc26" / "gfm_mlip.json"
@@ -62,10 +81,23 @@ def configuration(checkout: Path, asked: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def timed(module: Any, tell: Callable[[dict[str, Any]], None]) -> None:
-    """Tell of each epoch the processor time of training, and the mean errors of validation."""
+def timed(module: Any, tell: Callable[[dict[str, Any]], None], paced: bool) -> None:
+    """Tell of each epoch the processor time of training, and the mean errors of validation.
+
+    A ``paced`` training tells before the validation of each epoch, and then only the time and the size of that epoch.
+    """
     train, validate = module.train, module.validate
     spent = {"seconds": 0.0}
+
+    def paced_train(loader: Any, model: Any, *arguments: Any, **named: Any) -> Any:
+        if not sys.stdin.readline():
+            sys.exit(0)
+        started = time.process_time()
+        found = train(loader, model, *arguments, **named)
+        seconds = time.process_time() - started
+        parameters = sum(p.numel() for p in model.parameters())
+        tell({"seconds": seconds, "structures": len(loader.dataset), "parameters": parameters})
+        return found
 
     def timed_train(*arguments: Any, **named: Any) -> Any:
         started = time.process_time()
@@ -79,17 +111,20 @@ def timed(module: Any, tell: Callable[[dict[str, Any]], None]) -> None:
         tell({"seconds": spent["seconds"], "energy_mae": per_atom, "force_mae": forces})
         return loss, tasks
 
-    module.train, module.validate = timed_train, told_validate
+    module.train = paced_train if paced else timed_train
+    module.validate = validate if paced else told_validate
 
 
 def main() -> None:
     """Train."""
-    asked = json.load(sys.stdin)
+    asked = json.loads(sys.stdin.readline())
+    keep_freed_memory()
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what HydraGNN prints is not for the parent
     logging.disable(logging.CRITICAL)
     adios2.Stream = SerialStream
     provide_scatter()
+    provide_radius_graph()
     torch.set_num_threads(1)
     torch.manual_seed(asked["seed"])
     hydragnn = import_module("hydragnn")
@@ -99,6 +134,7 @@ def main() -> None:
     timed(
         sys.modules["hydragnn.train.train_validate_test"],
         lambda line: print(json.dumps(line), file=out, flush=True),
+        asked.get("paced", False),
     )
     distributed.setup_ddp()
     config = configuration(Path(asked["checkout"]), asked)

@@ -1,6 +1,7 @@
 """What a trial's time goes into beside training and validation, how fast the command line starts, and large reports.
 
     python benchmarks/overhead.py CAMPAIGN [CAMPAIGN ...]      campaigns that have run: trainings, from the journals
+    python benchmarks/overhead.py --run                        a small campaign, run first (2 minutes)
     python benchmarks/overhead.py [--candidates 10000]         the command line, and a report of so many candidates
 
 Of a campaign: each first attempt of a training that ended well, from the journal's line of its start to that of its
@@ -13,9 +14,11 @@ Markdown.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -28,6 +31,18 @@ from gfm_pipeline.core.errors import GFMError
 
 TURNS = 7
 COMMANDS = (("--help",), ("run", "--help"), ("sites", "list"), ("schema",))
+SMALL = {
+    "name": "small",
+    "data": {
+        "sources": {"alloys": {"reader": "emt-alloys", "options": {"parents": 40, "children": 2, "sizes": [8, 16]}}}
+    },
+    "search": {
+        "candidates": 6,
+        "rungs": [1024],
+        "space": {"algorithm": ["SchNet", "PaiNN"], "hidden": 32, "layers": 2, "cutoff": 5.0, "batch_size": 16},
+    },
+    "converge": {"members": 2, "max_graphs": 4096, "check_every": 1024},
+}
 REPORTS = Path(__file__).resolve().parent.parent / "tests" / "report"
 _RENDER = """
 import dataclasses, sys
@@ -71,9 +86,8 @@ def of_campaign(campaign: Path) -> None:
     found = trials(campaign)
     for trial in found:
         by_rung[f"rung {trial.task.rpartition('-r')[2]}" if "-r" in trial.task else "members"].append(trial)
-    print(
-        f"\n{campaign}\n\n| trainings | | wall, s | training and validation, s | the rest, s a task | share of rest |"
-    )
+    titles = ("trainings", "", "wall, s", "training and validation, s", "the rest, s a task", "share of rest")
+    print(f"\nCampaign {campaign.name}:\n\n| {' | '.join(titles)} |")
     print("|---|---|---|---|---|---|")
     for title, some in [*sorted(by_rung.items()), ("all", found)]:
         wall, useful = sum(t.wall for t in some), sum(t.useful for t in some)
@@ -112,18 +126,31 @@ def report(candidates: int) -> None:
     print(f"| {candidates:,} candidates | {cpu:.1f} | {wall:.1f} | {memory:.0f} | {page} |")
 
 
+def run_small(folder: Path) -> Path:
+    """Run a small campaign to its members, and return its folder."""
+    workflow, campaign = folder / "workflow.yaml", folder / "small"
+    workflow.write_text(json.dumps(SMALL), encoding="utf-8")  # JSON is YAML
+    program = str(Path(sys.executable).parent / "gfm-pipeline")
+    once([program, "run", str(workflow), "--campaign", str(campaign), "--until", "converge", "--quiet"])
+    return campaign
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("campaigns", type=Path, nargs="*", metavar="CAMPAIGN")
+    parser.add_argument("--run", action="store_true", help="run a small campaign, and measure it")
     parser.add_argument("--candidates", type=int, default=10_000)
     given = parser.parse_args()
     try:
         for campaign in given.campaigns:
             of_campaign(campaign)
+        if given.run:
+            with tempfile.TemporaryDirectory() as folder:
+                of_campaign(run_small(Path(folder)))
     except (GFMError, OSError) as error:
         raise SystemExit(str(error)) from None
-    if not given.campaigns:
+    if not given.campaigns and not given.run:
         command_line()
         report(given.candidates)
 

@@ -19,6 +19,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -187,6 +188,9 @@ METHODS: dict[str, Ask] = {
 }
 
 
+PEERS = {"deephyper-qUCBd": "deephyper", "deephyper": "deephyper", "optuna": "optuna"}  # packages of others
+
+
 def regret(objective: Objective, ask: Ask, width: int, waves: int, seed: int) -> tuple[float, float, float, float]:
     """Return the regret of the best and of the best 16, the share of copies, and the seconds of all questions."""
     encoding = objective.encoding
@@ -204,11 +208,15 @@ def regret(objective: Objective, ask: Ask, width: int, waves: int, seed: int) ->
 
 def quality(width: int, waves: int, seeds: int, methods: Sequence[str]) -> None:
     """Print a table of mean regrets."""
-    print(
-        f"{width} wide, {waves} waves, {seeds} seeds: regret of the best / of the best 16; copies; seconds a question"
+    title = (
+        f"{width} wide, {waves} waves, {seeds} seeds: regret of the best / of the best 16; copies; time of a question"
     )
+    print(f"| {title} | {' | '.join(KINDS)} |\n|{'---|' * (1 + len(KINDS))}")
     for name in methods:
-        cells = []
+        cells: list[str] = []
+        if name in PEERS and find_spec(PEERS[name]) is None:
+            print(f"| {name} | {' | '.join(['not installed'] * len(KINDS))} |", flush=True)
+            continue
         for own, noise in KINDS.values():
             found = [regret(Objective(own, noise, s), METHODS[name], width, waves, s) for s in range(seeds)]
             best, top, copies, seconds = np.mean(found, axis=0)

@@ -5,19 +5,25 @@
     python benchmarks/tables.py --list
 
 A marker is a pair of comments, ``<!-- bench NAME -->`` and ``<!-- end NAME -->``; what is between them is replaced. A
-benchmark that fails leaves its table as it was, and the exit code says so.
+benchmark that fails leaves its table as it was, and the exit code says so. Below each table stand the day, the machine
+and the versions.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "performance.md"
+CHECKOUT = os.environ.get("HYDRAGNN", "HydraGNN")  # of https://github.com/ORNL/HydraGNN
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Benchmark:
     command
         Arguments of Python, from the root of the repository.
     quick
-        Whether it takes a minute or less; then `make bench` runs it.
+        Whether it takes two minutes or less; then `make bench` runs it.
     """
 
     command: tuple[str, ...]
@@ -37,9 +43,33 @@ class Benchmark:
 
 
 BENCHMARKS = {
+    "commands": Benchmark(("benchmarks/overhead.py",)),
+    "trials": Benchmark(("benchmarks/overhead.py", "--run")),
+    "proposals": Benchmark(
+        (
+            *("benchmarks/proposals.py", "quality", "--width", "32", "--waves", "4", "--seeds", "3"),
+            *("--methods", "random", "batch-ucb", "optuna"),
+        )
+    ),
     "precision": Benchmark(("benchmarks/precision.py",)),
+    "compiled": Benchmark(("benchmarks/compiled.py", "SchNet", "--hidden", "32", "--layers", "2", "--turns", "5")),
     "balance": Benchmark(("benchmarks/balance.py",)),
+    "hydragnn": Benchmark(("benchmarks/against_hydragnn.py", CHECKOUT), quick=False),
 }
+PACKAGES = ("torch", "numpy", "ase", "scikit-learn", "optuna", "torch_geometric")
+
+
+def footer() -> str:
+    """Return the day, the machine and the versions, as a line below a table."""
+    packages = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
+    return f"Measured {date.today()} on {os.cpu_count()} cores: Python {platform.python_version()}, {packages}."
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def marks(name: str) -> tuple[str, str]:
@@ -61,9 +91,13 @@ def replaced(page: str, name: str, output: str) -> str:
     if page.count(first) != 1 or page.count(last) != 1 or page.index(first) > page.index(last):
         raise ValueError(f"docs/performance.md needs one pair of markers for {name}: {first.strip()} and {last}.")
     lines = output.strip().splitlines()
-    text = "\n".join(line if line.startswith("|") else f"    {line}".rstrip() for line in lines)
+    text = "\n".join(line if _is_page_text(line) else f"    {line}".rstrip() for line in lines)
     before, after = page[: page.index(first) + len(first)], page[page.index(last) :]
     return f"{before}\n{text}\n\n{after}"
+
+
+def _is_page_text(line: str) -> bool:
+    return not line or line.startswith(("|", "Measured "))
 
 
 def main() -> int:
@@ -87,7 +121,8 @@ def main() -> int:
             print(f"{name} failed; its table is as it was.", file=sys.stderr)
             failed = 1
             continue
-        PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), name, done.stdout), encoding="utf-8")
+        text = f"{done.stdout.strip()}\n\n{footer()}"
+        PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), name, text), encoding="utf-8")
         print(f"{name} is written.")
     return failed
 

@@ -65,7 +65,10 @@ class Batch:
             return self
 
         def moved(tensor: Tensor) -> Tensor:
-            return tensor.to(device, wanted) if tensor.is_floating_point() else tensor.to(device)
+            # copies to a device need not be waited for; those from a device must be complete
+            free = device.type != "cpu"
+            kind = wanted if tensor.is_floating_point() else tensor.dtype
+            return tensor.to(device, kind, non_blocking=free)
 
         tensors = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
         return replace(

@@ -132,7 +132,7 @@ class MultitaskLoss(nn.Module):
         losses = self.rules[target.name].losses
         rows = self._losses(losses[0], error, unit, scale)
         for name in sorted({*losses} - {losses[0]}):
-            here = torch.tensor([loss == name for loss in losses], device=dataset.device).index_select(0, dataset)
+            here = _sent([loss == name for loss in losses], dataset.device, torch.bool).index_select(0, dataset)
             rows = torch.where(here, self._losses(name, error, unit, scale), rows)
         rows = rows.masked_fill(missing, 0.0)  # whatever the value of a loss at zero error
         weight = batch.weights.get(target.name)
@@ -154,7 +154,7 @@ class MultitaskLoss(nn.Module):
         if learned:
             size = self.log_loss[target.name].index_select(0, dataset)
             rows = rows * torch.exp(-size) + size.masked_fill(missing, 0.0)
-        return rows * torch.tensor(weights, dtype=rows.dtype, device=rows.device).index_select(0, dataset)
+        return rows * _sent(weights, rows.device, rows.dtype).index_select(0, dataset)
 
     @staticmethod
     def _of_rows(target: Target, values: Tensor, batch: Batch) -> Tensor:
@@ -197,6 +197,11 @@ def multitask_loss(
     loss = MultitaskLoss(targets, plain, rules, settings).to(batch.pos)
     found: Loss = loss(prediction, batch, counts)
     return found
+
+
+def _sent(values: Sequence[float], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return numbers on a device, without waiting for the copy."""
+    return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
 
 
 def _missing(label: Tensor) -> Tensor:

@@ -123,10 +123,11 @@ class Potential(nn.Module):
         Raises
         ------
         ModelError
-            When the model has no head for a structure's dataset, or ``stress`` is requested from a model without
-            energy; unless ``training``, also as `check_batch`.
+            When ``stress`` is requested from a model without energy. Unless ``training``, also as `check_batch`, and
+            when the model has no head for a structure's dataset.
         """
-        if batch.dataset.numel() and int(batch.dataset.max()) >= self.spec.n_datasets:
+        # batches in training come from datasets of the model, and looking at their numbers would wait for the device
+        if not training and batch.dataset.numel() and int(batch.dataset.max()) >= self.spec.n_datasets:
             raise ModelError(
                 f"The batch names dataset {int(batch.dataset.max())}, "
                 f"the model has {self.spec.n_datasets} dataset heads."

@@ -89,11 +89,10 @@ def with_tail(gradient: Tensor) -> tuple[Tensor, Tensor]:
     return whole, whole[gradient.numel() :]
 
 
-def clip(gradient: Tensor, limit: float) -> float:
-    """Scale ``gradient`` in place to a norm of at most ``limit`` and return its previous norm."""
-    norm = float(torch.linalg.vector_norm(gradient))
-    if norm > limit:
-        gradient.mul_(limit / norm)
+def clip(gradient: Tensor, limit: float) -> Tensor:
+    """Scale ``gradient`` in place to a norm of at most ``limit`` and return its previous norm, which may be pending."""
+    norm = torch.linalg.vector_norm(gradient)
+    gradient.mul_((limit / norm.double()).clamp_max(1.0))  # limit / 0 is infinite, and clamped
     return norm
 
 

@@ -199,6 +199,7 @@ def _check(spec: TrainSpec, trainer: Trainer, progress: ProgressWriter, every: i
 
 def _save_here(task: Task, trainer: Trainer) -> None:
     """Save a checkpoint in the attempt's folder and remove all but the newest; only rank 0 does this."""
+    trainer.settle()  # steps that diverged are not saved
     if trainer.communicator.rank > 0:
         return
     place = task.folder / CHECKPOINTS

@@ -20,6 +20,7 @@ from gfm_pipeline.apps.train.device import CPU, autocast, dtype_of, set_precisio
 from gfm_pipeline.apps.train.distributed import SINGLE, Communicator
 from gfm_pipeline.apps.train.flat_parameters import clip, flat_parts, flatten, update_ema, with_tail
 from gfm_pipeline.apps.train.optimisers.base import build_optimiser
+from gfm_pipeline.apps.train.running_loss import RunningLoss
 from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.apps.train.schedule import Progress, build_schedule, learning_rate
 from gfm_pipeline.apps.train.validate import BATCH, Validation, finite, validate
@@ -108,6 +109,7 @@ class Trainer:
         self.micro_batch, self.communicator, self.device = micro_batch, communicator, device
         self.stop_requested = False  # some rank was asked to stop before the last step
         self.state = TrainingState() if state is None else state
+        self.running_loss = RunningLoss(device, self.state.loss_sum)
         self.precision = set_precision(optimiser.precision, device)
         dtype = dtype_of(self.precision)
         torch.manual_seed(card.seed)
@@ -184,7 +186,9 @@ class Trainer:
         return Progress(self.state.graphs, self.horizon, self.state.schedule)
 
     def step(self, stopping: bool = False) -> None:
-        """Make one optimiser step.
+        """Make one optimiser step, without waiting for the device; `settle` finds out whether the training diverged.
+
+        Several ranks wait once per step, since each must know whether another was asked to stop.
 
         Parameters
         ----------
@@ -195,8 +199,7 @@ class Trainer:
         Raises
         ------
         Diverged
-            When the loss or its gradient is not finite; the weights are then those before the step. All ranks see
-            the same sums, so they agree.
+            With several ranks, as `settle`. All ranks see the same sums, so they agree.
         NodeError
             When another rank is gone.
         """
@@ -211,14 +214,11 @@ class Trainer:
             message, tail = with_tail(gradient)
             tail[0], tail[1] = value, float(stopping)
             self.communicator.all_reduce(message)
-            value, requested = tail[:2].tolist()
-            self.stop_requested = requested > 0
-        norm = clip(gradient, settings.clip_norm)
-        if not (math.isfinite(value) and math.isfinite(norm)):
-            raise Diverged(
-                f"The loss is {value:g} and its gradient {norm:g} at step {state.steps}, after {state.graphs} graphs.",
-                "A smaller learning rate usually helps.",
-            )
+            value = tail[0].clone()
+            self.stop_requested = bool(tail[1] > 0)
+        self.running_loss.add(value, clip(gradient, settings.clip_norm))
+        if self.communicator.size > 1:
+            self.settle()
         share = self.plateau_share
         self.optimiser.step(self.rate)
         averaged = self.optimiser.averaged
@@ -231,20 +231,38 @@ class Trainer:
             state,
             graphs=state.graphs + settings.batch_size,
             steps=state.steps + 1,
-            loss_sum=state.loss_sum + value,
             loss_count=state.loss_count + 1,
             task_graphs=state.task_graphs + settings.batch_size,
             task_seconds=state.task_seconds + elapsed,
         )
 
-    def _accumulate(self) -> float:
+    def settle(self) -> None:
+        """Wait for the steps so far, and take their losses into the state; call it before saving the state.
+
+        Raises
+        ------
+        Diverged
+            When a loss or its gradient was not finite since the last validation.
+        """
+        started = time.perf_counter()
+        total, norms, loss, norm = self.running_loss.read()
+        state = self.state
+        if not (math.isfinite(total) and math.isfinite(norms)):
+            raise Diverged(
+                f"The loss is {loss:g} and its gradient {norm:g} at step {state.steps}, after {state.graphs} graphs.",
+                "A smaller learning rate usually helps.",
+            )
+        seconds = state.task_seconds + time.perf_counter() - started
+        self.state = replace(state, loss_sum=total, task_seconds=seconds)
+
+    def _accumulate(self) -> Tensor:
         """Add the gradient of this rank's share of the batch's loss to the flat gradient and return that share.
 
         With a micro-batch, the share is computed in consecutive parts. The loss of each part is divided by the whole
         batch's numbers of labels, so that the gradients of all parts of all ranks add up to that of the whole batch.
         """
         batches, counts = self.loader.local_batches(self.state.graphs)
-        value = 0.0
+        value = torch.zeros((), dtype=torch.float64, device=self.device)
         for batch in batches:
             batch = batch.to(self.device, self.model.dtype)
             with autocast(self.precision, self.device):
@@ -252,7 +270,7 @@ class Trainer:
             loss = self.loss(predicted, batch, counts, self.progress.done).total
             # only gradients of parameters are needed: this prunes second derivatives by positions
             loss.backward(inputs=self.parameters)
-            value += float(loss.detach())
+            value += loss.detach()
         return value
 
     def close(self) -> None:
@@ -261,7 +279,8 @@ class Trainer:
 
     @property
     def train_loss(self) -> float | None:
-        """Mean training loss since the last validation, None before the first step after it."""
+        """Mean training loss since the last validation, None before the first step after it; see `settle`."""
+        self.settle()
         p = self.state
         return p.loss_sum / p.loss_count if p.loss_count else None
 
@@ -275,6 +294,7 @@ class Trainer:
         NodeError
             When another rank is gone, or has other weights.
         """
+        self.settle()
         started = time.perf_counter()
         if self.communicator.size > 1:
             self._compare()
@@ -290,6 +310,7 @@ class Trainer:
         recent = (*p.recent, (score, found.standard_error))[-RECENT:]
         elapsed = time.perf_counter() - started
         self.card = replace(self.card, graphs=p.graphs, steps=p.steps, objective=score, errors=found.errors)
+        self.running_loss.reset()
         self.state = replace(
             p,
             best=best,

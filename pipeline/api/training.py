@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,12 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gfm_pipeline.core.contracts.optimisation.settings import FIELDS
+from gfm_pipeline.api.training_arguments import (
+    check_counts,
+    check_target_names,
+    checked_device,
+    checked_weight,
+    flat_hyperparameters,
+)
 from gfm_pipeline.core.contracts.target_checks import check_together, describe_target
 from gfm_pipeline.core.contracts.targets import DEFAULT, FORCES, Target, order_of
 from gfm_pipeline.core.contracts.training import DatasetRef, Device, ForceHead, TrainSpec, settings_of
 from gfm_pipeline.core.contracts.training_result import DatasetErrors, TrainResult
-from gfm_pipeline.core.errors import DataError, Stopped
+from gfm_pipeline.core.errors import DataError, GFMError, Stopped
 
 if TYPE_CHECKING:
     from gfm_pipeline.apps.dataset import Dataset
@@ -81,23 +88,23 @@ def train_model(
         When a setting, a dataset or the disk is at fault; `Stopped` after Ctrl-C, with a checkpoint saved.
     """
     from gfm_pipeline.apps.runtime.program import StopRequested, Task
+    from gfm_pipeline.apps.train.setup import CHECKPOINTS
     from gfm_pipeline.apps.train.task import train
 
-    options = hyperparameters.pop("options", {})
-    of_targets = {
-        f"{what}.{target}": value
-        for what, field in FIELDS.items()
-        for target, value in hyperparameters.pop(field, {}).items()
-    }
+    flat = flat_hyperparameters(algorithm, hyperparameters)
+    check_counts(graphs=graphs, validate_every=validate_every, threads=threads)
+    kind = checked_device(device)
     opened = [_opened(dataset) for dataset in _listed(datasets)]
-    chosen = default_hyperparameters(opened, device) | {"algorithm": algorithm} | hyperparameters | of_targets
+    chosen = default_hyperparameters(opened, device) | flat
     wanted = _targets(targets, opened)
     if isinstance(targets, Mapping) and FORCES.name in targets:
-        chosen["force_weight"] = float(targets[FORCES.name])
-    model, optimiser = settings_of(chosen | {f"options.{name}": value for name, value in options.items()})
+        chosen["force_weight"] = checked_weight(FORCES.name, targets[FORCES.name])
+    check_target_names(chosen, [target.name for target in wanted], [dataset.name for dataset in opened])
+    model, optimiser = settings_of(chosen)
     check_together(wanted, direct_forces=model.force_head is ForceHead.DIRECT)
     target = Path(output).resolve()
     work = target.with_name(target.name + WORK_SUFFIX)
+    new = not work.exists()
     work.mkdir(parents=True, exist_ok=True)
     spec = TrainSpec(
         task=target.name,
@@ -110,7 +117,7 @@ def train_model(
         previous_attempts=(str(work),),
         validate_every=validate_every or max(1, graphs // 5),
         threads=threads,
-        device=Device(device),
+        device=kind,
         targets=wanted,
     )
     task = Task(work)
@@ -119,6 +126,10 @@ def train_model(
             result, _ = train(spec, task)
     except StopRequested:
         raise Stopped("Stopped; a checkpoint is saved.", "Call train_model again to go on.") from None
+    except GFMError:
+        if new and not any((work / CHECKPOINTS).glob("*")):  # nothing to continue from
+            shutil.rmtree(work, ignore_errors=True)
+        raise
     return result
 
 
@@ -206,7 +217,11 @@ def _targets(
     found = []
     for one in [given] if isinstance(given, str) else given:
         target = one if isinstance(one, Target) else of_data.get(one) or describe_target(one)
-        found.append(replace(target, weight=float(given[target.name])) if isinstance(given, Mapping) else target)
+        found.append(
+            replace(target, weight=checked_weight(target.name, given[target.name]))
+            if isinstance(given, Mapping)
+            else target
+        )
     return tuple(sorted(found, key=order_of))
 
 

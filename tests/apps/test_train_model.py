@@ -73,3 +73,33 @@ def test_what_cannot_be_learned_is_refused_in_a_sentence(dataset, tmp_path, targ
     with pytest.raises(GFMError, match=sentence):
         train_model(dataset, tmp_path / "x", targets=targets, **SMALL)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"loss": "hubber"}, "Did you mean huber"),
+        ({"loss": ["l1"]}, "loss must be one of"),
+        ({"optimiser": "adam"}, "Did you mean adamw"),
+        ({"schedule": "cosinus"}, "Did you mean cosine"),
+        ({"precision": "fp8"}, "precision must be one of"),
+        ({"losses": {"force": "l1"}}, "the target 'force' is not trained. Did you mean forces"),
+        ({"losses": "l1"}, "losses must be a mapping"),
+        ({"weights": {"dipole": 1.0}}, "the target 'dipole' is not trained"),
+        ({"weights": {"forces.e": 1.0}}, "the dataset 'e' is not trained"),
+        ({"weights": {"forces": -1.0}}, "weights: forces must be a number from 0"),
+        ({"targets": {"energy": float("nan")}}, "targets: energy must be a number from 0"),
+        ({"accumulation": 0}, "accumulation must be a whole number from 1"),
+        ({"options": {"sharpness": 1.0}}, "options: sharpness is not an option of PaiNN"),
+        ({"hiden": 3}, "Did you mean hidden"),
+        ({"device": "gpu"}, "There is no device 'gpu'"),
+        ({"device": "xpu"}, "built without it"),
+        ({"graphs": 0}, "graphs must be a whole number of at least 1"),
+    ],
+)
+def test_a_wrong_argument_is_refused_in_a_sentence_and_leaves_nothing(dataset, tmp_path, arguments, sentence):
+    with pytest.raises(GFMError) as caught:
+        train_model(dataset, tmp_path / "x", **SMALL | arguments)
+    assert sentence in str(caught.value)
+    assert "journal" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
