@@ -187,6 +187,16 @@ class Potential(nn.Module):
 
     def _predict(self, batch: Batch, geometry: Geometry) -> dict[str, Tensor]:
         """Return the values of all targets that have a head."""
+        return self._heads(batch, geometry, *self._features(batch, geometry))
+
+    def features_and_heads(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return features [N, H], vectors of edges [E, 3], and the values of heads, for a further head outside."""
+        geometry = Geometry.of(batch, moved=False, strained=False)
+        features, vec = self._features(batch, geometry)
+        return features.scalars, vec, self._heads(batch, geometry, features, vec)
+
+    def _features(self, batch: Batch, geometry: Geometry) -> tuple[Features, Tensor]:
+        """Return the features, and the vectors of edges that the representation sees."""
         src, dst, vec = batch.edge_src, batch.edge_dst, geometry.vec
         if self.repulsion is not None:
             vec = self.repulsion.shown(batch.z, vec, src, dst)
@@ -195,7 +205,11 @@ class Potential(nn.Module):
             x = self.conditioning(x, batch)
         if self.attention is not None:
             x = self.attention(x, batch)
-        features = Features(x, vectors)
+        return Features(x, vectors), vec
+
+    def _heads(self, batch: Batch, geometry: Geometry, features: Features, vec: Tensor) -> dict[str, Tensor]:
+        """Return the values of all targets that have a head."""
+        x, src, dst = features.scalars, batch.edge_src, batch.edge_dst
         head = batch.dataset.index_select(0, batch.graph)
         values = {}
         for target in self.spec.targets:

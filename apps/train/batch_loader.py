@@ -20,6 +20,7 @@ from gfm_pipeline.apps.dataset.batching.prefetch import Prefetcher
 from gfm_pipeline.apps.dataset.store.index import Facts
 from gfm_pipeline.apps.train.load_balance import assign, cost
 from gfm_pipeline.apps.train.sampler import Indices, Sampler
+from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings
 from gfm_pipeline.models.batch import Batch
 
 PREFETCH_GRAPHS = 1024  # graphs of a rank read at once: bounds their edges in memory
@@ -182,3 +183,11 @@ class BatchLoader:
             tables.append(found)
             place[here] = where[inverse]
         return tuple(tables), place
+
+
+def part_size(settings: OptimiserSettings, ranks: int, micro_batch: int | None) -> int | None:
+    """Return the number of graphs per rank in memory at a time; None: its whole share of a batch."""
+    if settings.accumulation == 1:
+        return micro_batch
+    share = max(1, -(-settings.batch_size // (ranks * settings.accumulation)))
+    return share if micro_batch is None else min(share, micro_batch)

@@ -116,6 +116,8 @@ class TrainingState:
         Number of graphs at the next validation.
     loss_sum, loss_count
         Training loss since the last validation.
+    direct_until
+        Number of graphs at which direct forces end; 0: there are none, or none any more. None: not decided.
     task_graphs, task_seconds
         Graphs seen and time spent in this task, over all attempts.
     schedule
@@ -136,6 +138,7 @@ class TrainingState:
     task_graphs: int = 0
     task_seconds: float = 0.0
     schedule: dict[str, float] = field(default_factory=dict)
+    direct_until: int | None = None
 
     def for_new_task(self) -> TrainingState:
         """Return the initial state of a new task: constant rate, and an empty history."""
@@ -292,3 +295,8 @@ def newest(folders: Iterable[Path]) -> Checkpoint | None:
         except (GFMError, OSError):
             continue  # a damaged checkpoint costs the work since the previous one, not the run
     return found
+
+
+def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies in main memory."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}

@@ -187,7 +187,7 @@ def _check(spec: TrainSpec, trainer: Trainer, progress: ProgressWriter, every: i
     progress.checked(trainer, found, loss)
     state = replace(trainer.state, next_validation=(trainer.state.graphs // every + 1) * every)
     rule = spec.convergence
-    if rule is not None and state.phase is Phase.STABLE:
+    if rule is not None and state.phase is Phase.STABLE and not trainer.directly:
         state = replace(state, history=(*state.history, (state.graphs, found.objective)))
         status = judge(state.history, state.graphs, rule)
         if status is not TrainingStatus.IMPROVING:

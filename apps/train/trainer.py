@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from gfm_pipeline.apps.dataset import GraphTable
 from gfm_pipeline.apps.dataset.batching.graph_source import GraphSource
-from gfm_pipeline.apps.train.batch_loader import BatchLoader
-from gfm_pipeline.apps.train.checkpoint import CheckpointTensors, ModelCard, TrainingState
+from gfm_pipeline.apps.train.batch_loader import BatchLoader, part_size
+from gfm_pipeline.apps.train.checkpoint import CheckpointTensors, ModelCard, TrainingState, copies
 from gfm_pipeline.apps.train.compiled import TrainingPass
 from gfm_pipeline.apps.train.composition_fit import FitSample, fit_composition
 from gfm_pipeline.apps.train.device import CPU, autocast, dtype_of, set_precision
+from gfm_pipeline.apps.train.direct_phase import direct_phase, first_end
 from gfm_pipeline.apps.train.distributed import SINGLE, Communicator
 from gfm_pipeline.apps.train.flat_parameters import clip, flat_parts, flatten, update_ema, with_tail
 from gfm_pipeline.apps.train.optimisers.base import build_optimiser
@@ -104,7 +105,7 @@ class Trainer:
             optimiser.batch_size,
             communicator.rank,
             communicator.size,
-            _part_size(optimiser, communicator.size, micro_batch),
+            part_size(optimiser, communicator.size, micro_batch),
         )
         self.micro_batch, self.communicator, self.device = micro_batch, communicator, device
         self.stop_requested = False  # some rank was asked to stop before the last step
@@ -117,9 +118,13 @@ class Trainer:
         self.model, self.average = (Potential(card.spec).to(device, dtype) for _ in range(2))
         self.average.load_state_dict(self.model.state_dict())
         self.loss, average_loss = (_loss(card, optimiser).to(device, dtype) for _ in range(2))
-        trained = nn.ModuleList([self.model, self.loss])
+        self.direct = direct_phase(self.model, self.average, optimiser)
+        trained, averaged = nn.ModuleList([self.model, self.loss]), nn.ModuleList([self.average, average_loss])
+        if self.direct is not None:
+            trained.append(self.direct.head)
+            averaged.append(self.direct.average_head)
         self.weights = flatten(trained, gradients=True)
-        self.average_weights = flatten(nn.ModuleList([self.average, average_loss]), gradients=False)
+        self.average_weights = flatten(averaged, gradients=False)
         self.parameters = list(trained.parameters())
         self.training_pass = TrainingPass(self.model)
         self.optimiser = build_optimiser(self.weights, flat_parts(trained), optimiser)
@@ -128,6 +133,13 @@ class Trainer:
             self._restore(tensors)
         if communicator.size > 1:
             self._broadcast_start()
+        if self.state.direct_until is None and self.direct is not None:
+            self.state = replace(self.state, direct_until=first_end(optimiser, horizon, self.state.graphs))
+
+    @property
+    def directly(self) -> bool:
+        """Whether forces come from a head of their own now."""
+        return self.direct is not None and bool(self.state.direct_until)
 
     @property
     def n_parameters(self) -> int:
@@ -138,7 +150,7 @@ class Trainer:
         try:
             self.model.load_state_dict(tensors.weights)
             self.average.load_state_dict(tensors.ema)
-            self.loss.load_state_dict(tensors.loss)
+            self.loss.load_state_dict(tensors.loss if self.direct is None else self.direct.load(tensors.loss))
             self.optimiser.load_state_dict(tensors.optimiser)
             torch.set_rng_state(tensors.rng)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -161,11 +173,11 @@ class Trainer:
     def tensors(self) -> CheckpointTensors:
         """Return copies in main memory of all tensors needed to continue training."""
         return CheckpointTensors(
-            _copies(self.model.state_dict()),
-            _copies(self.average.state_dict()),
+            copies(self.model.state_dict()),
+            copies(self.average.state_dict()),
             self.optimiser.state_dict(),
             torch.get_rng_state(),
-            _copies(self.loss.state_dict()),
+            copies(self.loss.state_dict() | ({} if self.direct is None else self.direct.tensors())),
         )
 
     @property
@@ -204,6 +216,8 @@ class Trainer:
             When another rank is gone.
         """
         started = time.perf_counter()
+        if self.state.direct_until and self.state.graphs >= self.state.direct_until:
+            self.state = replace(self.state, direct_until=0, best=None, recent=())  # errors of other forces
         state, settings = self.state, self.settings
         gradient = self.weights.grad
         if gradient is None:
@@ -263,10 +277,11 @@ class Trainer:
         """
         batches, counts = self.loader.local_batches(self.state.graphs)
         value = torch.zeros((), dtype=torch.float64, device=self.device)
+        predict = self.direct.predict if self.direct is not None and self.directly else self.training_pass
         for batch in batches:
             batch = batch.to(self.device, self.model.dtype)
             with autocast(self.precision, self.device):
-                predicted = self.training_pass(batch)
+                predicted = predict(batch)
             loss = self.loss(predicted, batch, counts, self.progress.done).total
             # only gradients of parameters are needed: this prunes second derivatives by positions
             loss.backward(inputs=self.parameters)
@@ -301,7 +316,8 @@ class Trainer:
         size = BATCH if self.micro_batch is None else min(BATCH, self.micro_batch)
         if self.splits.samples:
             fit_composition(self.average, self.splits.samples, size, self.communicator, self.device)
-        found = validate(self.average, self.splits.validation, limit, size, self.communicator, self.device)
+        model = self.direct.validated if self.direct is not None and self.directly else self.average
+        found = validate(model, self.splits.validation, limit, size, self.communicator, self.device)
         p = self.state
         if not finite(list(found.errors.values())):
             raise Diverged(f"The validation errors are not finite at step {p.steps}, after {p.graphs} graphs.")
@@ -326,15 +342,3 @@ class Trainer:
 def _loss(card: ModelCard, settings: OptimiserSettings) -> MultitaskLoss:
     rules = target_losses(card.datasets, target_weights(card.targets, settings), settings.loss, settings.chosen)
     return MultitaskLoss(card.targets, card.scales(), rules, settings)
-
-
-def _part_size(settings: OptimiserSettings, ranks: int, micro_batch: int | None) -> int | None:
-    """Return the number of graphs per rank in memory at a time; None: its whole share of a batch."""
-    if settings.accumulation == 1:
-        return micro_batch
-    share = max(1, -(-settings.batch_size // (ranks * settings.accumulation)))
-    return share if micro_batch is None else min(share, micro_batch)
-
-
-def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset import GraphTable, collate
 from gfm_pipeline.apps.train.device import CPU
+from gfm_pipeline.apps.train.direct_phase import DirectPotential
 from gfm_pipeline.apps.train.distributed import SINGLE, Communicator
 from gfm_pipeline.apps.train.load_balance import Indices, assign, cost
 from gfm_pipeline.core.contracts.targets import Level, Target
@@ -49,7 +50,7 @@ class Validation:
 
 
 def error_sums(
-    model: Potential, table: GraphTable, index: Indices, batch_size: int, device: torch.device
+    model: Potential | DirectPotential, table: GraphTable, index: Indices, batch_size: int, device: torch.device
 ) -> NDArray[np.float64]:
     """Return the sums over structures ``index`` of products of pairs of columns [2T + 1, 2T + 1], and counts.
 
@@ -126,7 +127,7 @@ def objective(errors: Mapping[str, DatasetErrors]) -> float:
 
 
 def validate(
-    model: Potential,
+    model: Potential | DirectPotential,
     tables: Mapping[str, GraphTable],
     limit: int | None,
     batch_size: int = BATCH,

@@ -151,6 +151,7 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "search.space.momentum": (0.5, "search"),
     "search.space.beta2": (0.5, "search"),
     "search.space.accumulation": (2, "search"),
+    "search.space.direct_share": (0.3, "search"),
     "search.space.schedule": ("cosine", "search"),
     "search.space.final_rate": (0.5, "search"),
     "search.space.plateau_factor": (0.25, "search"),

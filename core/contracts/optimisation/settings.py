@@ -189,6 +189,18 @@ class OptimiserSettings:
             high=10**6,
         ),
     )
+    direct_share: float = field(
+        default=0.0,
+        metadata=declared(
+            ValueKind.REAL,
+            "Share of the budget, from the start, in which a head of its own learns the forces, at half the cost of a "
+            "step; then forces are the gradient of the energy.",
+            Group.SCHEDULE,
+            low=0,
+            high=1,
+            open_high=True,
+        ),
+    )
     loss: str = field(default=L2_NORM, metadata=declared(ValueKind.NAME, _LOSS_HELP, Group.LOSS, registry=LOSSES))
     huber_delta: float = field(
         default=0.01,
