@@ -71,6 +71,7 @@ def configuration(checkout: Path, asked: dict[str, Any]) -> dict[str, Any]:
     architecture |= {
         "mpnn_type": asked["algorithm"], "hidden_dim": asked["hidden"], "num_conv_layers": asked["layers"],
         "radius": asked["cutoff"], "max_neighbours": asked["max_neighbours"], "use_graph_attr_conditioning": False,
+        "num_filters": asked["hidden"],
         "global_attn_engine": None,
     }  # fmt: skip
     head = architecture["output_heads"]["graph"]

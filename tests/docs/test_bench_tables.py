@@ -45,9 +45,13 @@ def test_output_replaces_what_was_there_and_a_failure_leaves_it(tmp_path, monkey
     monkeypatch.setattr(tables, "BENCHMARKS", {"one": one, "bad": tables.Benchmark(("-c", "raise SystemExit(3)"))})
     monkeypatch.setattr(sys, "argv", ["tables.py"])
     assert tables.main() == 1
-    assert page.read_text() == "before\n<!-- bench one -->\n\n| x |\n    y  1\n\n<!-- end one -->\nafter\n"
+    assert page.read_text() == (
+        f"before\n<!-- bench one -->\n\n| x |\n    y  1\n\n{tables.footer()}\n\n<!-- end one -->\nafter\n"
+    )
     assert "bad failed; its table is as it was" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["tables.py", "onee"])
+    monkeypatch.setattr(tables, "PACKAGES", ("numpy", "no-such-package"))
+    assert tables.footer().endswith("no-such-package not installed.")
     with pytest.raises(SystemExit) as caught:
         tables.main()
     assert caught.value.code == 2
