@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,8 @@ def some(data: Path, of: Structures, folder: Path) -> list[str]:
 
 def exported(folder: Path, files: list[str], asked: dict[str, Any]) -> Dataset:
     """Ingest files, or random alloys, and export them for HydraGNN."""
-    dataset = ingest(folder, files)
+    with redirect_stdout(sys.stderr):  # its warnings are no part of a table
+        dataset = ingest(folder, files)
     export(dataset, Path(asked["file"]), HydragnnExport(asked["cutoff"], MAX_NEIGHBOURS, name="ani1x"))
     asked |= {"dataset": str(dataset.path), "structures": dataset.statistics.n_structures[Split.TRAIN]}
     return dataset
