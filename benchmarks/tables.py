@@ -23,7 +23,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "performance.md"
-CHECKOUT = os.environ.get("HYDRAGNN", "HydraGNN")  # of https://github.com/ORNL/HydraGNN
 
 
 @dataclass(frozen=True)
@@ -44,17 +43,8 @@ class Benchmark:
 
 BENCHMARKS = {
     "commands": Benchmark(("benchmarks/overhead.py",)),
-    "trials": Benchmark(("benchmarks/overhead.py", "--run")),
-    "proposals": Benchmark(
-        (
-            *("benchmarks/proposals.py", "quality", "--width", "32", "--waves", "4", "--seeds", "3"),
-            *("--methods", "random", "batch-ucb", "optuna"),
-        )
-    ),
     "precision": Benchmark(("benchmarks/precision.py",)),
-    "compiled": Benchmark(("benchmarks/compiled.py", "SchNet", "--hidden", "32", "--layers", "2", "--turns", "5")),
     "balance": Benchmark(("benchmarks/balance.py",)),
-    "hydragnn": Benchmark(("benchmarks/against_hydragnn.py", CHECKOUT), quick=False),
 }
 PACKAGES = ("torch", "numpy", "ase", "scikit-learn", "optuna", "torch_geometric")
 
