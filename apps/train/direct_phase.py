@@ -1,4 +1,4 @@
-"""The first part of a training, in which a head of its own gives the forces: its length, and predictions within it."""
+"""The first part of a training, in which a head beside the model gives the forces."""
 
 from __future__ import annotations
 
@@ -11,9 +11,42 @@ from torch import Tensor, nn
 from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings
 from gfm_pipeline.core.contracts.targets import FORCES
 from gfm_pipeline.models import Batch, Potential, Prediction
-from gfm_pipeline.models.direct_forces import DirectForces
+from gfm_pipeline.models.constraints import balanced
+from gfm_pipeline.models.readout import EdgeVectors, Features, VectorHead
 
 PREFIXES = ("direct.", "direct_average.")  # of the tensors of the heads among those of the loss in a checkpoint
+
+
+class DirectForces(nn.Module):
+    """A head of forces on the features of a model whose forces are the gradient of its energy.
+
+    A training step with it has no second derivatives, and costs about half. Vectors are weighted sums of the directions
+    of edges, also for algorithms with vectors of their own, whose last layer does not compute them without a head.
+
+    Parameters
+    ----------
+    model
+        The model; it is no part of this module.
+    """
+
+    units: Tensor
+
+    def __init__(self, model: Potential) -> None:
+        super().__init__()
+        spec = model.spec
+        self.vectors = EdgeVectors(spec)
+        self.head = VectorHead(spec.hidden, spec.n_datasets)
+        units = spec.dataset_units.get(FORCES.name, (spec.scale(FORCES),) * spec.n_datasets)
+        self.register_buffer("units", torch.tensor(units), persistent=False)
+
+    def forward(self, model: Potential, batch: Batch) -> Prediction:
+        """Return the values of the heads of ``model`` and forces, with the graph for a backward pass."""
+        x, vec, values = model.features_and_heads(batch)
+        head = batch.dataset.index_select(0, batch.graph)
+        vectors = self.vectors(x, vec, batch.edge_src, batch.edge_dst)
+        forces = self.head(Features(x, vectors), head).to(batch.pos.dtype)
+        forces = forces * self.units.index_select(0, head).unsqueeze(1)
+        return Prediction(values | {FORCES.name: balanced(forces, batch)})
 
 
 def direct_phase(model: Potential, average: Potential, settings: OptimiserSettings) -> DirectPhase | None:

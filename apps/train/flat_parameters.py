@@ -91,7 +91,7 @@ def with_tail(gradient: Tensor) -> tuple[Tensor, Tensor]:
 
 def clip(gradient: Tensor, limit: float) -> Tensor:
     """Scale ``gradient`` in place to a norm of at most ``limit`` and return its previous norm, which may be pending."""
-    norm = torch.linalg.vector_norm(gradient)
+    norm: Tensor = torch.linalg.vector_norm(gradient)
     gradient.mul_((limit / norm.double()).clamp_max(1.0))  # limit / 0 is infinite, and clamped
     return norm
 

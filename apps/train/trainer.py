@@ -21,10 +21,9 @@ from gfm_pipeline.apps.train.direct_phase import direct_phase, first_end
 from gfm_pipeline.apps.train.distributed import SINGLE, Communicator
 from gfm_pipeline.apps.train.flat_parameters import clip, flat_parts, flatten, update_ema, with_tail
 from gfm_pipeline.apps.train.optimisers.base import build_optimiser
-from gfm_pipeline.apps.train.running_loss import RunningLoss
 from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.apps.train.schedule import Progress, build_schedule, learning_rate
-from gfm_pipeline.apps.train.validate import BATCH, Validation, finite, validate
+from gfm_pipeline.apps.train.validate import BATCH, RunningLoss, Validation, finite, validate
 from gfm_pipeline.core.contracts.optimisation.losses import target_losses
 from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings
 from gfm_pipeline.core.contracts.training import target_weights

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gfm_pipeline.apps.dataset import GraphTable, collate
 from gfm_pipeline.apps.train.device import CPU
@@ -178,3 +179,36 @@ def finite(errors: Sequence[DatasetErrors]) -> bool:
     """Return whether all errors are finite."""
     found = [(e.energy_mae, e.force_mae, *(other.mae for other in e.others.values())) for e in errors]
     return all(math.isfinite(mae) for maes in found for mae in maes)
+
+
+class RunningLoss:
+    """Sums losses and norms of gradients since the last validation; with one that is not finite, they are not finite.
+
+    They stay on the device: reading a number there would stop its queue.
+
+    Parameters
+    ----------
+    device
+        Device of the numbers.
+    start
+        Sum of the losses so far.
+    """
+
+    def __init__(self, device: torch.device, start: float = 0.0) -> None:
+        self._sums = torch.tensor([start, 0.0], dtype=torch.float64, device=device)
+        self._last = torch.zeros_like(self._sums)
+
+    @torch.no_grad()
+    def add(self, loss: Tensor, norm: Tensor) -> None:
+        """Add a step."""
+        self._last = torch.stack([loss.double(), norm.double()])
+        self._sums += self._last
+
+    def read(self) -> tuple[float, float, float, float]:
+        """Return the sums of losses and norms, and both of the last step; this waits for the device."""
+        total, norms, loss, norm = torch.cat([self._sums, self._last]).tolist()
+        return total, norms, loss, norm
+
+    def reset(self) -> None:
+        """Begin again."""
+        self._sums.zero_()

@@ -8,7 +8,8 @@ from typing import Any
 from gfm_pipeline.core.contracts.algorithms import ALGORITHMS, PREFIX
 from gfm_pipeline.core.contracts.extensions import suggestion
 from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter, find
-from gfm_pipeline.core.contracts.optimisation.settings import FIELDS, PER_TARGET, WEIGHT
+from gfm_pipeline.core.contracts.optimisation.losses import FINAL_WEIGHT, WEIGHT
+from gfm_pipeline.core.contracts.optimisation.settings import FIELDS, PER_TARGET
 from gfm_pipeline.core.contracts.training import HYPERPARAMETERS, Device
 from gfm_pipeline.core.errors import ConfigError, Refused
 
@@ -46,7 +47,7 @@ def flat_hyperparameters(algorithm: str, given: Mapping[str, Any]) -> dict[str, 
             raise ConfigError(f"{OPTIONS}: {option} {error.message}.", error.hint) from None
         found[f"{PREFIX}{option}"] = _one(f"{OPTIONS}: {option}", declared, value)
     for what, field in FIELDS.items():
-        example = "{'forces': 'huber'}" if what not in (WEIGHT, f"final_{WEIGHT}") else "{'forces': 2.0}"
+        example = "{'forces': 'huber'}" if what not in (WEIGHT, FINAL_WEIGHT) else "{'forces': 2.0}"
         for target, value in _mapping(field, given, example).items():
             found[f"{what}.{target}"] = _one(f"{field}: {target}", PER_TARGET[what], value)
     return found
