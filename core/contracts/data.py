@@ -100,30 +100,11 @@ TEST_SET = "@"  # between the names of a source and of a test set
 # Fields of `SourceSettings` that the first version lacked; campaigns of that version do not have them.
 LATER_SETTINGS = frozenset(
     (
-        "energy_per_atom",
-        "forces_are",
-        "charge",
-        "spin",
-        "level_of_theory",
-        "licence",
-        "citation",
-        "energy_window",
-        "duplicates",
-        "isolated_atoms",
-        "overlap",
-        "inconsistent_pbc",
-        "select",
-        "stated_units",
-        "split_key",
-        "file_splits",
-        "split_indices",
-        "targets",
-        "labels",
-        "label_units",
-        "record_weights",
-        "test_of",
+        "energy_per_atom", "forces_are", "charge", "spin", "level_of_theory", "licence", "citation", "energy_window",
+        "duplicates", "isolated_atoms", "overlap", "inconsistent_pbc", "select", "stated_units", "split_key",
+        "file_splits", "split_indices", "targets", "labels", "label_units", "record_weights", "test_of",
     )
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
