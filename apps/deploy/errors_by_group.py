@@ -14,6 +14,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.calibrate.groups import size_class
+from gfm_pipeline.apps.deploy.samples import EntrySample
 from gfm_pipeline.core.contracts.deploy import ErrorsOf, WorstStructure
 from gfm_pipeline.core.contracts.targets import Level, Target
 
@@ -94,9 +95,12 @@ class ErrorTable:
     ----------
     targets
         The predicted targets.
+    sample
+        Receives the entries that figures may show.
     """
 
     targets: tuple[Target, ...]
+    sample: EntrySample | None = None
     _sums: dict[tuple[str, str, str], GroupSums] = field(default_factory=dict)
     _worst: dict[str, list[tuple[float, int, WorstStructure]]] = field(default_factory=dict)
     _kept: int = 0
@@ -108,8 +112,12 @@ class ErrorTable:
         labels: Mapping[str, Any],
         results: Mapping[str, Any],
         group: str | None,
+        references: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Add a structure, record ``where`` (file and number); return whether it has a label of any target."""
+        """Add a structure, record ``where`` (file and number); return whether it has a label of any target.
+
+        ``references`` are subtracted from label and prediction in the sample, by target.
+        """
         known = False
         for target in self.targets:
             label = labels.get(target.name)
@@ -124,6 +132,11 @@ class ErrorTable:
             bound = None if interval is None else np.asarray(interval, dtype=np.float64) / size
             self._add(target, atoms, error, bound, group)
             self._note(target, where, atoms, float(np.abs(error).max()))
+            if self.sample is not None:
+                less = np.asarray((references or {}).get(target.name, 0.0))
+                mean = (np.asarray(results[target.name], dtype=np.float64) - less) / size
+                spread = np.asarray(results[f"{target.name}_std"], dtype=np.float64) / size
+                self.sample.add(target.name, mean - error, mean, spread, bound)
         return known
 
     def _add(self, target: Target, atoms: Atoms, error: Floats, interval: Floats | None, group: str | None) -> None:

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from gfm_pipeline.apps.deploy.bundle import open_ensemble
 from gfm_pipeline.apps.deploy.errors_by_group import ErrorTable
 from gfm_pipeline.apps.deploy.outputs import PredictionFile, open_output
 from gfm_pipeline.apps.deploy.predictor import Predictor
+from gfm_pipeline.apps.deploy.samples import EntrySample
 from gfm_pipeline.apps.ingest.checks.filters import Conversion, malformed
 from gfm_pipeline.apps.ingest.files.isolation import isolated
 from gfm_pipeline.apps.ingest.read import check_source
@@ -33,9 +34,19 @@ from gfm_pipeline.apps.ingest.readers.registry import get_reader
 from gfm_pipeline.apps.ingest.records import PassedOver, Record
 from gfm_pipeline.apps.runtime.query_program import answer_query
 from gfm_pipeline.core.contracts.data import BadRecord
-from gfm_pipeline.core.contracts.deploy import MOST_REFUSED, OutOfDomain, PredictFacts, PredictFilesSpec
+from gfm_pipeline.core.contracts.deploy import (
+    FIGURES_FILE,
+    MOST_REFUSED,
+    TARGETS_FILE,
+    OutOfDomain,
+    PredictFacts,
+    PredictFilesSpec,
+)
 from gfm_pipeline.core.contracts.readers import describe
+from gfm_pipeline.core.contracts.targets import is_default
 from gfm_pipeline.core.errors import ConfigError, DataError, ModelError
+from gfm_pipeline.core.publish import write_json
+from gfm_pipeline.core.records import to_plain
 
 
 @dataclass
@@ -97,7 +108,8 @@ def predict_files(spec: PredictFilesSpec) -> PredictFacts:
         if spec.output is None
         else open_output(Path(spec.output), predictor.levels, overwrite=spec.overwrite)
     )
-    counts, table = Counts(), ErrorTable(predictor.targets) if spec.evaluate else None
+    sample = None if spec.figures is None else EntrySample()
+    counts, table = Counts(), ErrorTable(predictor.targets, sample) if spec.evaluate else None
     with output as written:
         for batch in batches_of(spec, predictor, counts):
             predict_batch(spec, predictor, batch, written, table, counts)
@@ -108,6 +120,9 @@ def predict_files(spec: PredictFilesSpec) -> PredictFacts:
         raise DataError(
             "No structure has a label of what the model predicts.", "Use predict, or name the reader's keys."
         )
+    if sample is not None and spec.figures is not None:
+        sample.write(Path(spec.figures) / FIGURES_FILE, predictor.dataset, predictor.level)
+        write_json(Path(spec.figures) / TARGETS_FILE, to_plain(predictor.targets))
     return PredictFacts(
         output=spec.output,
         dataset=predictor.dataset,
@@ -122,6 +137,7 @@ def predict_files(spec: PredictFilesSpec) -> PredictFacts:
         worst=() if table is None else tuple(table.worst()),
         unlabelled=counts.unlabelled,
         outside=counts.outside if predictor.tells_domain else None,
+        level=predictor.level,
     )
 
 
@@ -176,6 +192,8 @@ def _structures(spec: PredictFilesSpec, predictor: Predictor, counts: Counts, pa
     source = spec.source
     if describe(source.reader).makes_data:
         raise ConfigError(f"{source.reader} reads no files.", "Name a reader of files.")
+    if spec.evaluate:
+        source = replace(source, targets=tuple(t for t in predictor.targets if not is_default(t)))
     conversion = Conversion.of(source)
     reader = isolated(get_reader(source.reader), spec.limits, part.check)
     for item in reader.read(source, part.number, part.of, 0):
@@ -211,7 +229,8 @@ def predict_batch(
             output.add(record.file, record.index, one.atoms, result)
         if table is not None:
             group = record.group if spec.by_group else None
-            labelled = table.add((record.file, record.index), one.atoms, _labels(record), result, group)
+            references = {target.name: predictor.reference(target, one.atoms) for target in predictor.targets}
+            labelled = table.add((record.file, record.index), one.atoms, _labels(record), result, group, references)
             counts.unlabelled += not labelled
 
 
@@ -249,7 +268,7 @@ def predicted(
 
 def _labels(record: Record) -> dict[str, Any]:
     """Return the labels of a record by the names of their targets."""
-    found = {"energy": record.energy, "forces": record.forces}
+    found = {"energy": record.energy, "forces": record.forces, **record.labels}
     return {name: label for name, label in found.items() if label is not None and record.fault is None}
 
 

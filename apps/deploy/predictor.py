@@ -139,6 +139,11 @@ class Predictor:
         return all(m.card.model.force_head == "conservative" for m in self._members)
 
     @property
+    def level(self) -> float:
+        """The nominal coverage of the intervals."""
+        return self.ensemble.calibration.level
+
+    @property
     def levels(self) -> dict[str, Level]:
         """The object that has one value, by name of a result."""
         suffixes = ("", "_std", "_interval")
@@ -297,7 +302,7 @@ class Predictor:
             of_structure = None if rigid is None or target.level is not Level.GRAPH else size * rigid
             mean, _ = mean_and_spread(members, self._weights)
             spread = self._measure.spread(MemberEvidence(target, members, self._weights, of_structure))
-            entries = {target.name: mean + self._reference(target, atoms), f"{target.name}_std": spread}
+            entries = {target.name: mean + self.reference(target, atoms), f"{target.name}_std": spread}
             calibration = self._calibration.of(target.name)
             if calibration is not None:
                 finite = interval(calibration, target, atoms, (mean, spread), distances)
@@ -313,7 +318,7 @@ class Predictor:
                 result["warnings"] = (*sentences, self.outside)
         return result
 
-    def _reference(self, target: Target, atoms: Atoms) -> NDArray[np.float64] | float:
+    def reference(self, target: Target, atoms: Atoms) -> NDArray[np.float64] | float:
         """Return the reference to add to predictions of a target, per structure or per atom."""
         reference = self._references.get(ENERGY.name if target is _ENERGIES else target.name)
         if not reference:

@@ -10,6 +10,7 @@ from gfm_pipeline.core.contracts.task import Assignment, TaskSpec
 from gfm_pipeline.core.strenum import StrEnum
 
 BUNDLE_SUFFIX = ".gfm"
+FIGURES_FILE, TARGETS_FILE = "figures.npz", "targets.json"
 MOST_REFUSED = 20  # structures that were refused are named up to this number
 
 
@@ -60,6 +61,9 @@ class PredictFilesSpec:
         Errors are given for each group of the source, too.
     batch_atoms
         Atoms that are computed together.
+    figures
+        Existing folder for the arrays of the figures of an evaluation (`FIGURES_FILE`) and the targets
+        (`TARGETS_FILE`); None: none are written.
     """
 
     model: str
@@ -75,6 +79,7 @@ class PredictFilesSpec:
     overwrite: bool = False
     limits: ReadLimits = field(default_factory=ReadLimits)
     on_out_of_domain: OutOfDomain = OutOfDomain.ANSWER
+    figures: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,7 @@ class PredictFacts:
     worst: tuple[WorstStructure, ...] = ()
     unlabelled: int = 0
     outside: int | None = None  # structures unlike the training data; None: the ensemble cannot tell
+    level: float | None = None  # nominal coverage of the intervals
 
 
 @dataclass(frozen=True)

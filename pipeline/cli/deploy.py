@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +27,8 @@ from gfm_pipeline.core.contracts.deploy import (
     SelectSpec,
 )
 from gfm_pipeline.core.contracts.targets import DEFAULT
+from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.core.publish import write_atomic
 
 PIPED = 160  # width of lines outside terminals, in characters
 F = TypeVar("F", bound=Callable[..., Any])
@@ -116,15 +120,37 @@ def predict(model: Path, files: tuple[Path, ...], output: Path, **given: Any) ->
     "--output", type=click.Path(path_type=Path), help="Also write the predictions to this file, as `predict` does."
 )
 @click.option("--group-key", metavar="KEY", help="Also print errors for each value of this key of the records.")
+@click.option(
+    "--report", type=click.Path(path_type=Path),
+    help="Also write this HTML page: errors, figures of predictions and intervals, the largest errors.",
+)  # fmt: skip
 @_of_files
-def evaluate(model: Path, files: tuple[Path, ...], output: Path | None, group_key: str | None, **given: Any) -> None:
+def evaluate(
+    model: Path,
+    files: tuple[Path, ...],
+    output: Path | None,
+    group_key: str | None,
+    report: Path | None,
+    **given: Any,
+) -> None:
     """Compare predictions of MODEL with the labels in FILES: errors by target, size, element and group.
 
     MODEL is a campaign, the folder of an ensemble, or an exported file. The command lists the structures with the
     largest errors. Structures without a label of a target do not count for this target.
     """
     written = None if output is None else str(output)
-    _run(model, files, given, output=written, evaluate=True, group_key=group_key)
+    if report is None:
+        _run(model, files, given, output=written, evaluate=True, group_key=group_key)
+        return
+    if report.exists() and not given["overwrite"]:
+        raise ConfigError(f"{report} exists.", "Give another name, or --overwrite.")
+    with tempfile.TemporaryDirectory() as folder:
+        found = _run(model, files, given, output=written, evaluate=True, group_key=group_key, figures=folder)
+        from gfm_pipeline.report.evaluation_page import evaluation_page  # matplotlib is slow to import
+
+        write_atomic(report, evaluation_page(found, Path(folder), model).encode())
+    if not given["as_json"]:
+        _console().print(f"Written to {report}.", highlight=False)
 
 
 @click.command()
@@ -190,8 +216,10 @@ def _run(
     output: str | None,
     evaluate: bool = False,
     group_key: str | None = None,
+    figures: str | None = None,
 ) -> PredictFacts:
     spec = _spec(model, files, given, output=output, evaluate=evaluate, group_key=group_key)
+    spec = replace(spec, figures=figures)
     found = query(f"{_PROGRAMS}.predict", spec, PredictFacts, None, shows=True)
     if given["as_json"]:
         print_answer(found)

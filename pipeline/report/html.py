@@ -67,6 +67,18 @@ def _template(name: str) -> str:
     return (resources.files("gfm_pipeline.report") / "templates" / name).read_text(encoding="utf-8")
 
 
+def environment() -> Environment:
+    """Return the templates of pages; they escape every text."""
+    found = Environment(loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    found.globals["table"] = render_table
+    return found
+
+
+def styles() -> Markup:
+    """Return the style sheet of pages."""
+    return Markup(_template("report.css"))  # noqa: S704 - our own file
+
+
 def render_html(
     view: CampaignView,
     evaluation: Mapping[str, NDArray[Any]] | None = None,
@@ -90,14 +102,10 @@ def render_html(
         Errors of groups of the test split (`report.ensemble_files.load_split_errors`); None: not recorded.
     """
     found = {} if found is None else found
-    environment = Environment(
-        loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.globals["table"] = render_table
     bars, ticks = _gantt(view)
     content = {
         "view": view,
-        "css": Markup(_template("report.css")),  # noqa: S704 - our own file
+        "css": styles(),
         "overall": tables.overall(view),
         "overall_symbol": symbol(tables.overall(view)),
         "summary": tables.summary(view),
@@ -143,7 +151,7 @@ def render_html(
         "reproduce": tables.reproduce_text(view),
         "written": moment(view.now),
     }  # fmt: skip
-    return environment.get_template("report.html.j2").render(content).lstrip()
+    return environment().get_template("report.html.j2").render(content).lstrip()
 
 
 def _drawn(attempts: Sequence[AttemptBar]) -> Markup | None:

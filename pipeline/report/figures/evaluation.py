@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from gfm_pipeline.core.contracts.evaluation import QuantityReport, figure_key
+from gfm_pipeline.core.contracts.evaluation import figure_key
 from gfm_pipeline.core.contracts.targets import Level, Reference, Target, typeset
 from gfm_pipeline.report.figures.canvas import MUTED, SERIES, SURFACE, Canvas, log_axis, round_numbers, styled
 from gfm_pipeline.report.text import percent, significant
@@ -47,11 +47,12 @@ def _arrays(evaluation: Arrays, dataset: str, quantity: str, fields: Sequence[st
 
 @styled
 def parity(
-    evaluation: Arrays, dataset: str, target: Target, name: str, report: QuantityReport | None = None
+    evaluation: Arrays, dataset: str, target: Target, name: str, of_all: float | None = None, *, whole: bool = False
 ) -> str | None:
     """Predicted against labelled values of the test split, and the distribution of the errors in the emptier corner.
 
-    The printed error is that of ``report``, over all entries; without a report, that of the drawn points.
+    The printed error is ``of_all``, the mean over all entries; without it, that of the drawn points. ``whole``: all
+    entries are drawn.
     """
     found = _arrays(evaluation, dataset, target.name, ("label", "mean"))
     if found is None or not len(found[0]):
@@ -85,8 +86,8 @@ def parity(
     inset.spines["left"].set_visible(False)
     inset.set_xticks([-reach, 0.0, reach], [f"−{significant(reach, 2)}", "0", significant(reach, 2)], fontsize=6.5)
     inset.set_title(_with_unit("error", unit), fontsize=6.5, fontweight="normal", loc="center", pad=2)
-    mae = factor * (float(np.abs(error).mean()) if report is None else report.mae)
-    variance = float(np.var(label)) if report is None or report.n == len(label) else 0.0  # unknown for a sample
+    mae = factor * (float(np.abs(error).mean()) if of_all is None else of_all)
+    variance = float(np.var(label)) if of_all is None or whole else 0.0  # unknown for a sample
     r2 = f", R² {1.0 - float(np.mean(error**2)) / variance:.3f}" if variance > 0.0 else ""
     text = Line2D([], [], color=_RASTER_POINT, marker="o", linestyle="", label=f"MAE {significant(mae)} {unit}{r2}")
     _legend_below(canvas, [text])

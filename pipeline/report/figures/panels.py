@@ -34,14 +34,15 @@ class Panel:
     caption: str
 
 
-def _panels(*pairs: tuple[str | None, str]) -> list[Panel]:
+def panels_of(*pairs: tuple[str | None, str]) -> list[Panel]:
+    """Return the figures that could be drawn, with their captions."""
     # matplotlib escapes every text in an SVG, so the element is safe.
     return [Panel(Markup(svg), caption) for svg, caption in pairs if svg is not None]  # noqa: S704
 
 
 def of_search(view: CampaignView) -> list[Panel]:
     """Return the figures of the search."""
-    return _panels(
+    return panels_of(
         (
             figures.search_progress(view),
             "Each point is a finished rung of one candidate; the line is the best so far.",
@@ -55,7 +56,7 @@ def of_search(view: CampaignView) -> list[Panel]:
 
 def of_members(view: CampaignView) -> list[Panel]:
     """Return the figures of the members of the ensemble."""
-    return _panels(
+    return panels_of(
         (
             figures.member_curves(view),
             "Each member trains on until it stops improving; its rate is then annealed to zero.",
@@ -87,9 +88,11 @@ def _quantity(
 ) -> list[Panel]:
     interval = (level, report.coverage_calibrated)
     drawn = evaluation.get(figure_key(dataset, target.name, "label"), ())
-    return _panels(
+    return panels_of(
         (
-            evaluation_figures.parity(evaluation, dataset, target, f"parity-{key}", report),
+            evaluation_figures.parity(
+                evaluation, dataset, target, f"parity-{key}", report.mae, whole=report.n == len(drawn)
+            ),
             f"{count(len(drawn))} of {count(report.n)} entries of the test split are drawn; the error is that of all.",
         ),
         (
@@ -108,7 +111,7 @@ def _quantity(
 
 def of_data(name: str, numbers: IngestReport, key: str) -> list[Panel]:
     """Return the figures of what ingest found in a source."""
-    return _panels(
+    return panels_of(
         (data_figures.elements(numbers, name, f"{key}-elements"), "All splits together."),
         (data_figures.sizes(numbers, name, f"{key}-sizes"), f"{count(numbers.structures)} structures."),
         (
@@ -146,4 +149,4 @@ def _worst(name: str, target: Target, one: DrawnStructure) -> Panel:
     caption += {None: ".", True: "; in domain.", False: "; out of domain."}[one.in_domain]
     if len(one.symbols) < one.natoms:
         caption += f" {count(len(one.symbols))} of {count(one.natoms)} atoms are drawn."
-    return _panels((structures.draw(one, caption), caption))[0]
+    return panels_of((structures.draw(one, caption), caption))[0]
