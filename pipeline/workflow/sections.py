@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, create_model
 
-from gfm_pipeline.core.contracts.extensions import STAGES, Extensions
+from gfm_pipeline.core.contracts.extensions import STAGES, Extensions, imported
 from gfm_pipeline.workflow.schema import ResourcesModel, SharedModel, WorkflowModel
 
 
@@ -15,7 +15,7 @@ class StageSection(Protocol):
     """The facts of a stage that the schema needs; `gfm_pipeline.engine.stages.base.Stage` describes them."""
 
     name: str
-    section: type[BaseModel] | None
+    section: type[BaseModel] | str | None
     resources_section: type[BaseModel] | None
 
 
@@ -39,7 +39,7 @@ def workflow_model() -> type[WorkflowModel]:
         __doc__=ResourcesModel.__doc__,
         **{s.name: (s.resources_section or SharedModel, (s.resources_section or SharedModel)()) for s in stages},  # type: ignore[call-overload]
     )
-    sections = {stage.name: (stage.section | None, None) for stage in stages if stage.section is not None}
+    sections = {stage.name: (_section(stage) | None, None) for stage in stages}
     model: type[WorkflowModel] = create_model(
         "WorkflowModel",
         __base__=WorkflowModel,
@@ -48,3 +48,10 @@ def workflow_model() -> type[WorkflowModel]:
         **sections,  # type: ignore[call-overload]
     )
     return model
+
+
+def _section(stage: StageSection) -> Any:
+    """Return the pydantic model of a stage's section, which the stage may give as ``module:class``."""
+    if isinstance(stage.section, str):
+        return imported(f"The section of stage {stage.name}", stage.section)
+    return stage.section

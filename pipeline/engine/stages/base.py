@@ -73,7 +73,8 @@ class Stage(ABC):
         Whether it runs only if the workflow has its section, as for stages of other packages.
     section, resources_section
         Pydantic models of ``<name>:`` and ``resources.<name>:`` in the workflow file, if the schema of workflows
-        does not declare them.
+        does not declare them. ``section`` may be the name ``module:class`` of one, which commands that read no
+        workflow then do not import.
     """
 
     name: ClassVar[str]
@@ -81,8 +82,8 @@ class Stage(ABC):
     code_version: ClassVar[int] = 1
     trains: ClassVar[bool] = False
     optional: ClassVar[bool] = True
-    section: ClassVar[type[BaseModel] | None] = None
-    resources_section: ClassVar[type[BaseModel] | None] = None
+    section: ClassVar[type[BaseModel] | str | None] = None
+    resources_section: ClassVar[type[BaseModel] | str | None] = None
 
     @abstractmethod
     def settings(self, context: Context) -> dict[str, Any]:

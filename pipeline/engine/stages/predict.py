@@ -37,9 +37,9 @@ from gfm_pipeline.engine.resources.demand import Demand, SharedDemand
 from gfm_pipeline.engine.stages import calibrate
 from gfm_pipeline.engine.stages.base import Done, Misfit, Records, Stage, Work
 from gfm_pipeline.engine.stages.ingest import source_content
-from gfm_pipeline.workflow.predict_section import PredictModel
 
 if TYPE_CHECKING:
+    from gfm_pipeline.workflow.predict_section import PredictModel
     from gfm_pipeline.workflow.schema import WorkflowModel
     from gfm_pipeline.workflow.source_schema import SourceModel
 
@@ -82,7 +82,7 @@ class Predict(Stage):
 
     name = NAME
     after = calibrate.NAME
-    section = PredictModel
+    section = "gfm_pipeline.workflow.predict_section:PredictModel"
 
     def misfit(self, workflow: WorkflowModel) -> Misfit | None:
         """Return an unknown dataset head, or one that is missing where there are several."""
