@@ -22,7 +22,7 @@ from typing import Any
 import adios2
 import torch
 
-from gfm_pipeline.apps.train.allocator import keep_freed_memory
+from gfm_pipeline.apps.train.device import keep_freed_memory
 
 KEYS = (
     "pbc", "edge_attr", "energy_per_atom", "forces", "pos", "edge_index", "cell", "edge_shifts", "y",

@@ -141,8 +141,8 @@ def serve() -> None:
     """Train on request: our side."""
     import torch
 
-    from gfm_pipeline.apps.train.allocator import keep_freed_memory
     from gfm_pipeline.apps.train.compiled import compiled_pass
+    from gfm_pipeline.apps.train.device import keep_freed_memory
     from gfm_pipeline.apps.train.setup import prepare
     from gfm_pipeline.core.contracts.training import DatasetRef, ModelSettings, OptimiserSettings, TrainSpec
 

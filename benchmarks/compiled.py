@@ -26,8 +26,8 @@ import torch
 from against_hydragnn import ingest
 
 from gfm_pipeline.apps.dataset import GraphTable, collate
-from gfm_pipeline.apps.train.allocator import keep_freed_memory
 from gfm_pipeline.apps.train.compiled import TrainingPass
+from gfm_pipeline.apps.train.device import keep_freed_memory
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.models import Batch, ModelSpec, Potential, multitask_loss
 

@@ -24,7 +24,7 @@ import torch
 from against_hydragnn import ingest
 
 from gfm_pipeline.apps.dataset import Dataset
-from gfm_pipeline.apps.train.allocator import keep_freed_memory
+from gfm_pipeline.apps.train.device import keep_freed_memory
 from gfm_pipeline.apps.train.setup import prepare
 from gfm_pipeline.apps.train.trainer import Trainer
 from gfm_pipeline.core.contracts.training import DatasetRef, ModelSettings, OptimiserSettings, TrainSpec

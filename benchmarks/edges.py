@@ -29,7 +29,7 @@ from gfm_pipeline.apps.dataset import Columns, GraphTable
 from gfm_pipeline.apps.dataset.store.edge_files import StoredEdges, edge_files, edge_layout
 from gfm_pipeline.apps.dataset.store.index import IndexWriter
 from gfm_pipeline.apps.dataset.store.write import ATOM_BYTES
-from gfm_pipeline.apps.train.allocator import keep_freed_memory
+from gfm_pipeline.apps.train.device import keep_freed_memory
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.layout import CHUNK
 

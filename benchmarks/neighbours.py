@@ -38,7 +38,7 @@ from gfm_pipeline.apps.dataset import Columns
 from gfm_pipeline.apps.dataset.neighbors.batched import BatchedNeighborList, pairs_tried
 from gfm_pipeline.apps.dataset.neighbors.edges import Edges, NeighborListFn, build_edges
 from gfm_pipeline.apps.dataset.neighbors.neighbor_list import neighbour_list
-from gfm_pipeline.apps.train.allocator import keep_freed_memory
+from gfm_pipeline.apps.train.device import keep_freed_memory
 
 List = Callable[[Atoms, float], int]
 TURNS, TOGETHER = 7, 256

@@ -37,8 +37,8 @@ from gfm_pipeline.apps.dataset.batching.graph_source import DiskSource
 from gfm_pipeline.apps.dataset.neighbors.degrees import RADII
 from gfm_pipeline.apps.dataset.store.columns import flat_ranges
 from gfm_pipeline.apps.dataset.store.index import index_file
-from gfm_pipeline.apps.train.allocator import keep_freed_memory
 from gfm_pipeline.apps.train.batch_loader import BatchLoader
+from gfm_pipeline.apps.train.device import keep_freed_memory
 from gfm_pipeline.apps.train.sampler import Sampler
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics

@@ -1,10 +1,12 @@
-"""The device of a program."""
+"""The device of a program, and its memory."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import resource
 import socket
+import sys
 import warnings
 
 import torch
@@ -14,6 +16,8 @@ from gfm_pipeline.core.contracts.training import Device
 from gfm_pipeline.core.errors import ConfigError, NodeError
 
 CPU = torch.device("cpu")
+# mallopt parameters of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 
 def torch_device(device: Device) -> torch.device:
@@ -89,3 +93,20 @@ def peak_memory(device: torch.device) -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
     module = torch.cuda if device.type == "cuda" else torch.xpu
     return int(module.max_memory_allocated(device))
+
+
+def keep_freed_memory() -> bool:
+    """Raise glibc's thresholds for returning memory; return whether that was possible (Linux with glibc).
+
+    glibc returns large blocks to the system after every step. Requesting them again costs more than half of a step with
+    big batches: steps were 1.1 to 2.3 times faster without.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    mallopt.argtypes, mallopt.restype = [ctypes.c_int, ctypes.c_int], ctypes.c_int
+    settings = ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, (1 << 31) - 1), (_M_TOP_PAD, 64 << 20))
+    return all(mallopt(key, value) == 1 for key, value in settings)

@@ -13,11 +13,10 @@ from typing import Any
 import torch
 
 from gfm_pipeline.apps.runtime.program import StopRequested, Task
-from gfm_pipeline.apps.train.allocator import keep_freed_memory
 from gfm_pipeline.apps.train.checkpoint import save
 from gfm_pipeline.apps.train.compiled import compiled_pass, compiles
 from gfm_pipeline.apps.train.convergence import TrainingStatus, criterion_of, judge
-from gfm_pipeline.apps.train.device import peak_memory, torch_device
+from gfm_pipeline.apps.train.device import keep_freed_memory, peak_memory, torch_device
 from gfm_pipeline.apps.train.distributed import Communicator, process_group
 from gfm_pipeline.apps.train.schedule import Phase, anneal_after
 from gfm_pipeline.apps.train.setup import CHECKPOINTS, check, prepare

@@ -18,8 +18,8 @@ from gfm_pipeline.apps.deploy.batches import batch_of
 from gfm_pipeline.apps.ingest.assemble import assemble_program
 from gfm_pipeline.apps.ingest.read import read_shard_program
 from gfm_pipeline.apps.runtime.program import Task
-from gfm_pipeline.apps.train.allocator import keep_freed_memory
 from gfm_pipeline.apps.train.compiled import compiled_pass
+from gfm_pipeline.apps.train.device import keep_freed_memory
 from gfm_pipeline.apps.train.setup import prepare
 from gfm_pipeline.apps.train.trainer import Trainer
 from gfm_pipeline.core.contracts.data import AssembleSpec, Duplicates, ReadShardSpec, SourceSettings, Split

@@ -10,8 +10,8 @@ import torch
 from training_cases import REFERENCE, morse_columns
 
 from gfm_pipeline.apps.dataset import GraphTable
-from gfm_pipeline.apps.train.allocator import keep_freed_memory
 from gfm_pipeline.apps.train.convergence import TrainingStatus, judge
+from gfm_pipeline.apps.train.device import keep_freed_memory
 from gfm_pipeline.apps.train.flat_parameters import clip, flat_parts, flatten, update_ema
 from gfm_pipeline.apps.train.optimisers.adamw import AdamW
 from gfm_pipeline.apps.train.sampler import BLOCK, Sampler, draws_per_block
