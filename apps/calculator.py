@@ -16,7 +16,6 @@ from gfm_pipeline.apps.calibrate.ensemble import Ensemble, find_ensemble, load_e
 from gfm_pipeline.apps.deploy.batches import attribute_of
 from gfm_pipeline.apps.deploy.bundle import open_ensemble
 from gfm_pipeline.apps.deploy.predictor import Predictor
-from gfm_pipeline.core.contracts.targets import ATTRIBUTES
 
 
 class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
@@ -146,11 +145,12 @@ class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed
                 warnings.warn(sentence, stacklevel=3)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """Return the changes since the last calculation, including total charge and multiplicity; ASE calls this."""
+        """Return the changes since the last calculation, including graph attributes; ASE calls this."""
         changed: list[str] = super().check_state(atoms, tol=tol)
         known = self.atoms
         if known is not None:
-            changed += [name for name in ATTRIBUTES if attribute_of(known, name) != attribute_of(atoms, name)]
+            inputs = self.predictor.attributes
+            changed += [one.name for one in inputs if attribute_of(known, one) != attribute_of(atoms, one)]
         return changed
 
     def predict(self, structures: Sequence[Atoms]) -> list[dict[str, Any]]:

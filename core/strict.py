@@ -17,7 +17,7 @@ class Strict(BaseModel):
 
 
 @contextmanager
-def within(*keys: str) -> Iterator[None]:
+def within(*keys: str | int) -> Iterator[None]:
     """Add the keys above a refused value to its error."""
     try:
         yield

@@ -36,7 +36,7 @@ class Batch:
     cell
         Lattice vectors as rows [G, 3, 3], zero along directions without periodicity; None: not known.
     attributes
-        By name, one number per structure [G], see `gfm_pipeline.core.contracts.targets.ATTRIBUTES`; NaN when not known
+        By name (`gfm_pipeline.core.contracts.properties.attributes`), one number per structure [G]; NaN when not known
         (for multiplicities also 0). Empty: no attribute is known.
     labels
         By name of a target: values of structures [G, ...] or atoms [N, ...], minus their references, with the shape of

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gfm_pipeline.core.contracts.properties.attributes import CHARGE
 from gfm_pipeline.core.contracts.target_checks import check_together
-from gfm_pipeline.core.contracts.targets import CHARGE, ENERGY, FORCES, STRESS, Constraint, Level, Origin, Rank, Target
-from gfm_pipeline.core.errors import ConfigError, ModelError
+from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, STRESS, Constraint, Level, Origin, Rank, Target
+from gfm_pipeline.core.errors import ConfigError, ModelError, Refused
 from gfm_pipeline.models.batch import Batch
 from gfm_pipeline.models.checks import check_batch
 from gfm_pipeline.models.composition_shift import CompositionShift, is_shifted
@@ -70,19 +71,8 @@ class Potential(nn.Module):
         except ConfigError as error:
             raise ModelError(error.message, error.hint) from error
         self.representation = build(spec)
-        attributes = spec.condition_on.attributes
-        if attributes and self.representation.energy_head() is not None:
-            raise ModelError(
-                f"{spec.algorithm} gives energies, and no features that could be told of {' and '.join(attributes)}.",
-                "Leave condition_on out, or choose another algorithm.",
-            )
-        if spec.global_attention and self.representation.energy_head() is not None:
-            raise ModelError(
-                f"{spec.algorithm} gives energies, and no features that atoms could attend to.",
-                "Leave global_attention out, or choose another algorithm.",
-            )
-        self.conditioning = AttributeFiLM(spec.hidden, attributes, spec.unstated) if attributes else None
-        self.attention = GlobalAttention(spec.hidden) if spec.global_attention else None
+        self.conditioning = self._conditioning()
+        self.attention = self._attention()
         for target in spec.targets:
             if spec.has_head(target):
                 self.add_module(part_name(target), self._head(target))
@@ -96,6 +86,28 @@ class Potential(nn.Module):
         self.vector_features = EdgeVectors(spec) if Rank.VECTOR in ranks and not own_vectors else None
         self.tensor_features = EdgeTensors(spec) if Rank.TENSOR in ranks else None
         self.repulsion = Repulsion(spec.cutoff) if spec.repulsion else None
+
+    def _conditioning(self) -> AttributeFiLM | None:
+        spec = self.spec
+        try:
+            attributes = spec.conditioned_on
+        except Refused as error:
+            raise ModelError(f"condition_on {error.message}.", error.hint) from error
+        if attributes and self.representation.energy_head() is not None:
+            raise ModelError(
+                f"{spec.algorithm} gives energies, and no features that could be told of "
+                f"{' and '.join(spec.condition_names)}.",
+                "Leave condition_on out, or choose another algorithm.",
+            )
+        return AttributeFiLM(spec.hidden, attributes, spec.unstated, spec.attribute_scales) if attributes else None
+
+    def _attention(self) -> GlobalAttention | None:
+        if self.spec.global_attention and self.representation.energy_head() is not None:
+            raise ModelError(
+                f"{self.spec.algorithm} gives energies, and no features that atoms could attend to.",
+                "Leave global_attention out, or choose another algorithm.",
+            )
+        return GlobalAttention(self.spec.hidden) if self.spec.global_attention else None
 
     def _head(self, target: Target) -> nn.Module:
         own = self.representation.energy_head()
@@ -255,7 +267,7 @@ class Potential(nn.Module):
                 value = value / batch.natoms.to(value.dtype).view(-1, *[1] * len(target.shape))
         value = value * self._unit(target, batch.dataset if target.level is Level.GRAPH else head)
         if target.constraint is Constraint.TOTAL_CHARGE:
-            charge = batch.attributes.get(CHARGE)
+            charge = batch.attributes.get(CHARGE.name)
             total = value.new_zeros(batch.natoms.shape[0]) if charge is None else charge.nan_to_num().to(value.dtype)
             value = with_total(value, total, batch.graph, batch.natoms)
         if target.origin is Origin.GRADIENT and self.spec.balanced_forces:

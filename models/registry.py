@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
+from math import isfinite
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from gfm_pipeline.core.contracts.hyperparameters import Group
 from gfm_pipeline.core.contracts.training import HYPERPARAMETERS, ForceHead
 from gfm_pipeline.core.errors import ConfigError, ModelError, Refused
 from gfm_pipeline.models.batch import Batch
+from gfm_pipeline.models.layers import MAX_Z
 from gfm_pipeline.models.spec import ModelSpec
 
 
@@ -99,6 +101,26 @@ def algorithm(name: str) -> type[MessagePassing]:
     return found
 
 
+def _check_facts(spec: ModelSpec) -> None:
+    """Refuse facts of training data that cannot be; raises `ModelError`."""
+    positive = {name: getattr(spec, name) for name in ("n_datasets", "avg_neighbours", "avg_log_degree", "force_rms")}
+    positive |= {f"attribute_scales of {name}": scale for name, scale in spec.attribute_scales.items()}
+    for name, value in positive.items():
+        if not (isfinite(value) and value > 0):
+            raise ModelError(f"A model needs {name} > 0, not {value}.")
+    units = {name: (scale,) for name, scale in spec.target_scales.items()}
+    for name, values in (*units.items(), *spec.dataset_units.items()):
+        if not all(map(isfinite, values)):
+            raise ModelError(f"The scales of {name} are not finite numbers: {', '.join(map(str, values))}.")
+    if not isinstance(spec.n_datasets, int):
+        raise ModelError(f"A model needs a whole number of datasets, not {spec.n_datasets}.")
+    for name, values in spec.dataset_units.items():
+        if len(values) != spec.n_datasets:
+            raise ModelError(f"A model of {spec.n_datasets} datasets has {len(values)} dataset_units of {name}.")
+    if strange := [number for number in spec.elements if not 1 <= number <= MAX_Z]:
+        raise ModelError(f"Atomic number {strange[0]} is no element.", f"Atomic numbers are 1 to {MAX_Z}.")
+
+
 def build(spec: ModelSpec) -> MessagePassing:
     """Build the message passing part of ``spec``.
 
@@ -108,6 +130,8 @@ def build(spec: ModelSpec) -> MessagePassing:
         For an unknown algorithm or option, a value out of its declared bounds, or a scale that is not positive.
     """
     about = describe(spec.algorithm)
+    if not isinstance(spec.options, Mapping):
+        raise ModelError(f"options must map names to values, not {spec.options!r}.")
     try:
         options = about.complete(spec.algorithm, spec.options)
         for declared in HYPERPARAMETERS.values():
@@ -115,9 +139,7 @@ def build(spec: ModelSpec) -> MessagePassing:
                 declared.one(getattr(spec, declared.name), (declared.name,))
     except Refused as error:
         raise ModelError(f"Of the model, {error.at[0]} {error}.", error.hint) from error
-    for name in ("n_datasets", "avg_neighbours", "force_rms"):
-        if not getattr(spec, name) > 0:
-            raise ModelError(f"A model needs {name} > 0, not {getattr(spec, name)}.")
+    _check_facts(spec)
     if spec.force_head not in about.force_heads:
         served = ", ".join(about.force_heads)
         raise ModelError(f"{spec.algorithm} has no {spec.force_head} force head.", f"It serves {served}.")

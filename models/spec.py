@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gfm_pipeline.core.contracts.properties.attributes import Attribute, conditioned
 from gfm_pipeline.core.contracts.targets import DEFAULT, ENERGY, Origin, Rank, Target
 from gfm_pipeline.core.contracts.training import ForceHead, ModelSettings
 
@@ -37,6 +38,10 @@ class ModelSpec(ModelSettings):
     unstated
         Attributes of ``condition_on`` for which a missing value differs from every stated value. A missing multiplicity
         always does. Models described before 2026-12 treat a missing charge as 0.
+    attributes
+        Graph attributes of the training data, in addition to total charge and spin multiplicity.
+    attribute_scales
+        Unit of the difference of an attribute from its neutral value, by name; 1 without an entry.
     elements
         Atomic numbers of the training data; predictions refuse others. Empty: not known, as in models described before
         2026-11-30.
@@ -52,6 +57,13 @@ class ModelSpec(ModelSettings):
     balanced_forces: bool = False
     elements: tuple[int, ...] = ()
     unstated: tuple[str, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+    attribute_scales: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def conditioned_on(self) -> tuple[Attribute, ...]:
+        """The attributes that the model is told of; raises `Refused` when one is not declared."""
+        return conditioned(self.condition_on, self.attributes)
 
     def has_head(self, target: Target) -> bool:
         """Return whether a target has its own head; other targets are derivatives of the energy."""

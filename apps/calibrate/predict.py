@@ -103,7 +103,8 @@ def _batches(
     for first in range(0, len(columns), _CHUNK):
         chosen = np.arange(first, min(first + _CHUNK, len(columns)))
         part, stored = columns.take(chosen), None if edges is None else edges.read(before + chosen)
-        table = GraphTable.build(part, model.card.spec.cutoff, head, references, stored, neighbor_list)
+        spec = model.card.spec
+        table = GraphTable.build(part, spec.cutoff, head, references, stored, neighbor_list, spec.attributes)
         for start in range(0, len(part), batch_size):
             graphs = np.arange(start, min(start + batch_size, len(part)))
             yield slice(first + start, first + start + len(graphs)), collate([table], np.zeros_like(graphs), graphs)

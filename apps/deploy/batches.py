@@ -12,7 +12,8 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.dataset import neighbour_list
-from gfm_pipeline.core.contracts.targets import ATTRIBUTE_NAMES, ATTRIBUTES
+from gfm_pipeline.core.contracts.extensions import suggestion
+from gfm_pipeline.core.contracts.properties.attributes import BUILT_IN, Attribute
 from gfm_pipeline.core.errors import DataError, ModelError
 from gfm_pipeline.models.batch import Batch
 
@@ -25,15 +26,16 @@ def batch_of(
     dtype: torch.dtype,
     device: torch.device,
     assumed: Mapping[str, float] | None = None,
+    attributes: Sequence[Attribute] = BUILT_IN,
 ) -> Batch:
     """Return structures, with their neighbours within ``cutoff`` (Angstrom), as a batch for models; head 0.
 
-    ``assumed`` maps a name to the total charge or multiplicity of structures that state none; otherwise these are NaN.
+    ``assumed`` maps the name of an attribute to the value of structures that state none; otherwise these are NaN.
 
     Raises
     ------
     ModelError
-        When atoms coincide, or a total charge or multiplicity is not a number.
+        When atoms coincide, or an attribute is not a number or none of its categories.
     """
     ends: list[NDArray[np.int64]] = []
     shifts: list[NDArray[np.float64]] = []
@@ -57,9 +59,9 @@ def batch_of(
     natoms = np.array([len(atoms) for atoms in structures])
     both = np.concatenate(ends, axis=1)
 
-    def value_of(atoms: Atoms, name: str) -> float:
-        value = attribute_of(atoms, name)
-        return (assumed or {}).get(name, math.nan) if value is None else value
+    def value_of(atoms: Atoms, attribute: Attribute) -> float:
+        value = attribute_of(atoms, attribute)
+        return (assumed or {}).get(attribute.name, math.nan) if value is None else value
 
     def tensor(values: NDArray[Any], kind: torch.dtype = torch.int64) -> torch.Tensor:
         return torch.as_tensor(values, dtype=kind, device=device)
@@ -75,26 +77,44 @@ def batch_of(
         dataset=tensor(np.zeros(len(natoms))),
         cell=tensor(np.stack([atoms.cell.array * atoms.pbc[:, None] for atoms in structures]), dtype),
         attributes={
-            name: tensor(np.array([value_of(atoms, name) for atoms in structures]), dtype) for name in ATTRIBUTES
+            one.name: tensor(np.array([value_of(atoms, one) for atoms in structures]), dtype) for one in attributes
         },
     )
 
 
-def attribute_of(atoms: Atoms, name: str) -> float | None:
-    """Return the total charge or spin multiplicity in ``atoms.info``, or None.
+def attribute_of(atoms: Atoms, attribute: Attribute) -> float | None:
+    """Return the value of an attribute in ``atoms.info``, of a category its position, or None.
 
     Raises
     ------
     ModelError
-        When it is not a finite number.
+        When it is not a finite number, or none of the categories.
     """
-    for key in ATTRIBUTE_NAMES[name]:
+    for key in attribute.names:
         if key in atoms.info:
             try:
-                value = float(atoms.info[key])
-            except (TypeError, ValueError):
-                value = math.nan
-            if not math.isfinite(value):
-                raise ModelError(f"atoms.info[{key!r}] is {atoms.info[key]!r}, which is not a number.", "Correct it.")
-            return value
+                return attribute.number(atoms.info[key])
+            except ValueError as error:
+                raise ModelError(f"atoms.info[{key!r}] is {atoms.info[key]!r}, which {error}.", "Correct it.") from None
     return None
+
+
+def info_of(given: Mapping[str, Any] | None, attributes: Sequence[Attribute]) -> dict[str, Any]:
+    """Return ``atoms.info`` of structures that have these values of ``attributes`` by name.
+
+    Raises
+    ------
+    ModelError
+        For a name that is none of theirs, or a value that they cannot have.
+    """
+    known = {one.name: one for one in attributes}
+    found = {}
+    for name, value in (given or {}).items():
+        if name not in known:
+            raise ModelError(f"The models know no attribute {name!r} of structures.", suggestion(name, known))
+        try:
+            known[name].number(value)
+        except ValueError as error:
+            raise ModelError(f"The attribute {name} is {value!r}, which {error}.", "Correct it.") from None
+        found[known[name].names[0]] = value
+    return found

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.deploy.batches import attribute_of
 from gfm_pipeline.apps.train.checkpoint import ModelCard
-from gfm_pipeline.core.contracts.targets import ATTRIBUTES
-from gfm_pipeline.models.conditioning import NEUTRAL
+from gfm_pipeline.core.contracts.properties.attributes import BUILT_IN, known_attributes
+from gfm_pipeline.core.errors import ModelError
 
 _DETERMINED = 1e-6  # share of a composition in undetermined directions that is due to rounding
 
@@ -35,30 +35,55 @@ def guessed_reference(
     )
 
 
-def assumed_attributes(card: ModelCard, dataset: str) -> dict[str, float]:
-    """Return default values of the attributes that every training structure states."""
-    unstated = card.unstated.get(dataset, ())
-    return {name: NEUTRAL[name] for name in card.spec.unstated if name not in unstated}
+def assumed_attributes(cards: Sequence[ModelCard], dataset: str) -> dict[str, float]:
+    """Return default values of the attributes that some member is told of and every training structure states."""
+    known = {one.name: one for one in known_attributes(cards[0].spec.attributes)}
+    inputs = dict.fromkeys(name for card in cards for name in card.spec.unstated)
+    unstated = cards[0].unstated.get(dataset, ())
+    return {name: known[name].neutral for name in inputs if name not in unstated}
+
+
+def check_attributes(atoms: Atoms, cards: Sequence[ModelCard], dataset: str) -> None:
+    """Refuse a structure whose attributes are no numbers, or that lacks one for which there is no default value.
+
+    There is none if all training structures state the attribute, and the neutral value is beyond theirs.
+
+    Raises
+    ------
+    ModelError
+        With the key to set.
+    """
+    card, assumed = cards[0], assumed_attributes(cards, dataset)
+    for one in known_attributes(card.spec.attributes):
+        value = attribute_of(atoms, one)
+        low, high = card.attributes.get(dataset, {}).get(one.name, (one.neutral, one.neutral))
+        if value is not None or one.name not in assumed or low <= one.neutral <= high or one in BUILT_IN:
+            continue
+        held = one.shown(low) if low == high else f"{one.shown(low)} to {one.shown(high)}"
+        raise ModelError(
+            f"The models are told of the {one.name} of structures, and this one does not say it.",
+            f"Set atoms.info[{one.names[0]!r}]; the dataset {dataset} has {held}.",
+        )
 
 
 def unheard_attributes(atoms: Atoms, cards: Sequence[ModelCard], dataset: str) -> Iterator[str]:
     """Yield a sentence per total charge or multiplicity that members do not read, or that training lacks."""
-    assumed = assumed_attributes(cards[0], dataset)
-    for name in ATTRIBUTES:
-        value = attribute_of(atoms, name)
+    assumed = assumed_attributes(cards, dataset)
+    for one in known_attributes(cards[0].spec.attributes):
+        name, value = one.name, attribute_of(atoms, one)
         if value is None and name in assumed:
             yield (
                 f"The models are told of the {name} of structures, and this one does not say it: "
-                f"{assumed[name]:g} was assumed. Set atoms.info[{name!r}]."
+                f"{one.shown(assumed[name])} was assumed. Set atoms.info[{one.names[0]!r}]."
             )
-        usual = (NEUTRAL[name], NEUTRAL[name])
+        usual = (one.neutral, one.neutral)
         ranges = [card.attributes.get(dataset, {}).get(name, usual) for card in cards if card.attributes]
         if value is None or not ranges:
             continue
         low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
-        conditioned = all(name in card.spec.condition_on.attributes for card in cards)
+        conditioned = all(name in card.spec.condition_names for card in cards)
         if not low <= value <= high:
-            held = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-            yield f"The dataset {dataset} has structures of {name} {held}, and this one has {value:g}."
+            held = one.shown(low) if low == high else f"{one.shown(low)} to {one.shown(high)}"
+            yield f"The dataset {dataset} has structures of {name} {held}, and this one has {one.shown(value)}."
         elif low != high and not conditioned:
-            yield f"The models were not told of the {name} of structures: {value:g} is not in their energies."
+            yield f"The models were not told of the {name} of structures: {one.shown(value)} is not in their energies."

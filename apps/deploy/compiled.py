@@ -92,8 +92,8 @@ def ensemble_function(predictor: Predictor) -> Callable[..., tuple[Tensor, ...]]
     specs = [member.potential.spec for member in members]
     if not predictor.conservative or any(ENERGY not in spec.targets or FORCES not in spec.targets for spec in specs):
         raise ModelError("Only energies with conservative forces compile.", "Export it as a .gfm file.")
-    if any(spec.condition_on.attributes for spec in specs):
-        raise ModelError("Models that were told of charge or multiplicity do not compile.", "Export it as a .gfm file.")
+    if names := next((spec.condition_names for spec in specs if spec.condition_names), ()):
+        raise ModelError(f"Models that were told of {' and '.join(names)} do not compile.", "Export it as a .gfm file.")
     if len({spec.cutoff for spec in specs}) > 1:
         raise ModelError(
             "The members have several cutoffs, and one list of edges has one.", "Export it as a .gfm file."

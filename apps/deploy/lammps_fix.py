@@ -20,6 +20,7 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.calibrate.ensemble import Ensemble
+from gfm_pipeline.apps.deploy.batches import info_of
 from gfm_pipeline.apps.deploy.bundle import open_ensemble
 from gfm_pipeline.apps.deploy.predictor import Predictor
 from gfm_pipeline.core.errors import ModelError
@@ -61,6 +62,8 @@ class LammpsPotential:
         Element of each atom type, in order: ``["Cu", "Au"]``.
     dataset, dtype, device
         As of `Predictor`.
+    attributes
+        Graph attributes of the system by name, e.g. ``{"charge": 1}``.
 
     Raises
     ------
@@ -78,9 +81,11 @@ class LammpsPotential:
         *,
         dtype: str = "float64",
         device: str = "cpu",
+        attributes: Mapping[str, Any] | None = None,
     ) -> None:
         ensemble = open_ensemble(model) if isinstance(model, (str, Path)) else model
         self.predictor = Predictor(ensemble, dataset, dtype=dtype, device=device)
+        self._info = info_of(attributes, self.predictor.attributes)
         self.results: dict[str, Any] = {}
         self.failure: Exception | None = None
         self._lmp = lmp
@@ -124,7 +129,7 @@ class LammpsPotential:
         lmp = self._lmp
         kinds = lmp.numpy.extract_atom("type")[: len(x)]
         cell, periodic, moving = _box(lmp)
-        atoms = Atoms(numbers=self._numbers[kinds - 1], positions=x, cell=cell, pbc=periodic)
+        atoms = Atoms(numbers=self._numbers[kinds - 1], positions=x, cell=cell, pbc=periodic, info=self._info)
         if moving and not all(periodic):
             raise ModelError("The box changes, and is not periodic in all directions: it has no stress.", "Fix it.")
         (found,) = self.predictor.predict([atoms], stress=all(periodic))

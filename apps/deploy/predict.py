@@ -42,6 +42,7 @@ from gfm_pipeline.core.contracts.deploy import (
     PredictFacts,
     PredictFilesSpec,
 )
+from gfm_pipeline.core.contracts.properties.attributes import BUILT_IN, CHARGE, SPIN, Attribute
 from gfm_pipeline.core.contracts.readers import describe
 from gfm_pipeline.core.contracts.targets import is_default
 from gfm_pipeline.core.errors import ConfigError, DataError, ModelError
@@ -189,7 +190,7 @@ def _progress() -> Progress:
 
 
 def _structures(spec: PredictFilesSpec, predictor: Predictor, counts: Counts, part: Part) -> Iterator[Structure]:
-    source = spec.source
+    source = replace(spec.source, attributes=tuple(one for one in predictor.attributes if one not in BUILT_IN))
     if describe(source.reader).makes_data:
         raise ConfigError(f"{source.reader} reads no files.", "Name a reader of files.")
     if spec.evaluate:
@@ -203,7 +204,8 @@ def _structures(spec: PredictFilesSpec, predictor: Predictor, counts: Counts, pa
         reason = malformed(item)
         if reason is None:
             record = conversion.apply(item)
-            atoms = Atoms(numbers=record.numbers, positions=record.pos, cell=record.cell, pbc=record.pbc)
+            info = _info(record, predictor.attributes)
+            atoms = Atoms(record.numbers, record.pos, cell=record.cell, pbc=record.pbc, info=info)
             try:
                 predictor.check(atoms)
             except ModelError as error:
@@ -212,6 +214,12 @@ def _structures(spec: PredictFilesSpec, predictor: Predictor, counts: Counts, pa
             counts.refuse(item.file, item.index, reason)
             continue
         yield Structure(record, atoms)
+
+
+def _info(record: Record, attributes: Sequence[Attribute]) -> dict[str, Any]:
+    """Return the graph attributes of a record as the calculator reads them."""
+    stated = {CHARGE.name: record.charge, SPIN.name: record.spin, **record.labels}
+    return {one.names[0]: one.value(float(n)) for one in attributes if (n := stated.get(one.name)) is not None}
 
 
 def predict_batch(

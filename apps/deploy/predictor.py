@@ -21,10 +21,11 @@ from gfm_pipeline.apps.calibrate.ensemble import Ensemble
 from gfm_pipeline.apps.calibrate.uncertainty import MemberEvidence, UncertaintyMeasure, recorded_last_layer, rigidity
 from gfm_pipeline.apps.deploy.atomic_energies import recorded_atomic_energies
 from gfm_pipeline.apps.deploy.batches import batch_of
-from gfm_pipeline.apps.deploy.caveats import assumed_attributes, guessed_reference, unheard_attributes
+from gfm_pipeline.apps.deploy.caveats import assumed_attributes, check_attributes, guessed_reference, unheard_attributes
 from gfm_pipeline.apps.deploy.intervals import MemberValues, WeightedMember, interval
 from gfm_pipeline.core.contracts.deploy import OutOfDomain
 from gfm_pipeline.core.contracts.policies import UNCERTAINTIES, make_policy
+from gfm_pipeline.core.contracts.properties.attributes import known_attributes
 from gfm_pipeline.core.contracts.targets import ENERGY, OF_MEAN, STRESS, Level, Target
 from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models import Potential
@@ -90,7 +91,9 @@ class Predictor:
         self._weights = weights[weights > 0.0]
         self._potentials = [deepcopy(m.potential).to(dtype=self._dtype, device=self._device) for m in self._members]
         self._heads = [m.datasets.index(chosen) for m in self._members]
-        self._assumed = assumed_attributes(self._members[0].card, chosen)
+        self._cards = [m.card for m in self._members]
+        self._assumed = assumed_attributes(self._cards, chosen)
+        self.attributes = known_attributes(self._cards[0].spec.attributes)
         self._cutoffs = sorted({m.card.spec.cutoff for m in self._members})
         names = [name for name, weight in zip(ensemble.calibration.members, weights, strict=True) if weight > 0.0]
         domains = [ensemble.domains.get((name, chosen)) for name in names]
@@ -160,8 +163,8 @@ class Predictor:
         Raises
         ------
         ModelError
-            Without atoms, with numbers that are not finite, coinciding atoms, a cell without volume, or elements
-            outside the dataset.
+            Without atoms, with numbers that are not finite, coinciding atoms, a cell without volume, elements outside
+            the dataset, or without an attribute that the models need.
         """
         if len(atoms) == 0:
             raise ModelError("There are no atoms to calculate.")
@@ -175,6 +178,7 @@ class Predictor:
             raise ModelError(f"The position of atom {int(np.argmin(finite))} is not finite.", "Correct the structure.")
         if not np.isfinite(atoms.cell.array).all():
             raise ModelError("The cell is not finite.", "Correct the structure.")
+        check_attributes(atoms, self._cards, self.dataset)
 
     def predict(
         self, structures: Sequence[Atoms], *, stress: bool = False, features: bool = False
@@ -226,7 +230,8 @@ class Predictor:
         for atoms in structures:
             self.check(atoms)
         batches = {
-            cutoff: batch_of(structures, cutoff, self._dtype, self._device, self._assumed) for cutoff in self._cutoffs
+            cutoff: batch_of(structures, cutoff, self._dtype, self._device, self._assumed, self.attributes)
+            for cutoff in self._cutoffs
         }
         found, features, inputs = [], [], []
         for member, potential, head in zip(self._members, self._potentials, self._heads, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch_sim.models.interface import ModelInterface
 
 from gfm_pipeline.apps.calibrate.ensemble import Ensemble
+from gfm_pipeline.apps.deploy.batches import info_of
 from gfm_pipeline.apps.deploy.bundle import open_ensemble
 from gfm_pipeline.apps.deploy.predictor import Predictor
 from gfm_pipeline.core.contracts.targets import Level
@@ -35,6 +37,8 @@ class GFMTorchSimModel(ModelInterface):  # type: ignore[misc]  # torch-sim is no
         Of the results, and of the computation: torch.float64 or torch.float32.
     compute_stress
         Whether the stress is computed.
+    attributes
+        Graph attributes of every system by name, e.g. ``{"charge": 1}``.
 
     Raises
     ------
@@ -50,6 +54,7 @@ class GFMTorchSimModel(ModelInterface):  # type: ignore[misc]  # torch-sim is no
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
         compute_stress: bool = True,
+        attributes: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         ensemble = open_ensemble(model) if isinstance(model, (str, Path)) else model
@@ -57,6 +62,7 @@ class GFMTorchSimModel(ModelInterface):  # type: ignore[misc]  # torch-sim is no
         self.predictor = Predictor(ensemble, dataset, dtype=kind, device=str(device))
         if not {"energy", "forces"} <= self.predictor.levels.keys():
             raise ModelError("The model predicts no energies and forces.", "Give a model that does.")
+        self._info = info_of(attributes, self.predictor.attributes)
         self._dtype, self._device = dtype, torch.device(device)
         self._compute_stress, self._compute_forces = compute_stress, True
 
@@ -68,7 +74,7 @@ class GFMTorchSimModel(ModelInterface):  # type: ignore[misc]  # torch-sim is no
         ModelError
             For a system that has no answer, as `Predictor.check`.
         """
-        systems = _systems(state)
+        systems = _systems(state, self._info)
         found = self.predictor.predict(systems, stress=self._compute_stress)
         levels = self.predictor.levels | ({"stress": Level.GRAPH} if self._compute_stress else {})
         results = {}
@@ -83,8 +89,8 @@ class GFMTorchSimModel(ModelInterface):  # type: ignore[misc]  # torch-sim is no
         return torch.as_tensor(values, dtype=kind, device=self._device)
 
 
-def _systems(state: Any) -> list[Atoms]:
-    """Return the systems of a state; its cells have lattice vectors as columns."""
+def _systems(state: Any, info: Mapping[str, Any]) -> list[Atoms]:
+    """Return the systems of a state, each with this ``info``; its cells have lattice vectors as columns."""
 
     def of(name: str) -> Any:
         return state[name] if isinstance(state, dict) else getattr(state, name)
@@ -94,4 +100,4 @@ def _systems(state: Any) -> list[Atoms]:
     pbc = np.broadcast_to(torch.as_tensor(of("pbc")).cpu().numpy(), (3,))
     ends = np.cumsum(np.bincount(system, minlength=len(cells)))[:-1]
     parts = zip(np.split(numbers, ends), np.split(positions, ends), cells, strict=True)
-    return [Atoms(numbers=z, positions=x, cell=cell.T, pbc=pbc) for z, x, cell in parts]
+    return [Atoms(numbers=z, positions=x, cell=cell.T, pbc=pbc, info=dict(info)) for z, x, cell in parts]

@@ -113,7 +113,7 @@ class _Scattered:
 
 def _scatter(source: OpenedSource, plan: AssemblyPlan, scratch: Path, task: Task) -> _Scattered:
     """Append every kept record to the bucket of its position in the shuffled order."""
-    targets, weighted = source.spec.source.targets, source.weighted
+    targets, weighted = source.spec.source.columns, source.weighted
     found, by_name, names = Keys.none(), named_by_records(source.spec.source), GroupNames(plan)
     buckets = {s: Buckets.sized(scratch, s, n, plan.atoms[s], targets, weighted) for s, n in plan.graphs.items()}
     done, total = 0, sum(plan.graphs.values())
@@ -159,7 +159,7 @@ def _placing(
 ) -> tuple[DatasetWrite, Totals]:
     """Fit the references and divide the shuffled records over files."""
     spec, name = source.spec, source.spec.source.name
-    targets = spec.source.targets
+    targets = spec.source.columns
     of_graph, of_atom = label_bytes(targets, source.weighted)
     n_graphs, n_atoms = sum(plan.graphs.values()), sum(plan.atoms.values())
     size = n_graphs * (GRAPH_BYTES + of_graph) + n_atoms * (ATOM_BYTES + of_atom)
@@ -245,6 +245,7 @@ def _assemble(spec: AssembleSpec, task: Task, ranks: MpiCommunicator) -> Assembl
         )
         shutil.rmtree(scratch)
         stats = totals.statistics(name, plan.groups, by_frequency(source.reasons), warned)
+        stats = stats.with_attributes(spec.source.attributes)
         conversions = Conversion.of(spec.source).sentences + get_reader(spec.source.reader).converted(spec.source)
         conversions += plan.notes + notes_of_keys(labels)
         origin = provenance(spec, conversions, warned)

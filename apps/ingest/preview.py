@@ -183,13 +183,15 @@ class _Sample:
         return off / counts.sum(axis=1), fitted, (*foreign, *(() if doubt is None else (doubt,))), notes
 
 
-def _target(target: Target, records: list[Record], labels: LabelInventory) -> TargetPreview:
-    """Return the preview of a target's labels in the usable records."""
+def _target(target: Target, records: list[Record], labels: LabelInventory, source: SourceSettings) -> TargetPreview:
+    """Return the preview of the labels of a target, or of the values of an attribute, in the usable records."""
     known = [(r.labels[target.name], len(r.numbers)) for r in records if target.name in r.labels]
     values = [v / n if target.per_atom else v for v, n in known]
     shown = [v.ravel() if target.rank is Rank.SCALAR else np.abs(v).max(keepdims=True).ravel() for v in values]
     keys = tuple(key.key for key in labels.keys if key.use == target.name)
-    return TargetPreview(target, len(known), keys, _histogram(np.concatenate([np.zeros(0), *shown])))
+    return TargetPreview(
+        target, len(known), keys, _histogram(np.concatenate([np.zeros(0), *shown])), target not in source.targets
+    )
 
 
 def _histogram(values: NDArray[np.float64]) -> Histogram | None:
@@ -286,7 +288,7 @@ def preview(spec: PreviewSpec) -> Preview:
         removed=tuple(RemovedRecords(r, n, sample.examples[r]) for r, n in sample.removed.most_common() if n),
         passed_over=by_frequency(sample.passed_over),
         labels=labels,
-        targets=tuple(_target(target, sample.usable, labels) for target in source.targets),
+        targets=tuple(_target(target, sample.usable, labels, source) for target in source.columns),
         checks=tuple(LabelCheck(f.check, f.passed, f.sentence) for f in findings(evidence, scatter)),
         warnings=(
             *read_warnings(evidence, dict(sample.oddities), labels, scatter),

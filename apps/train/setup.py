@@ -16,7 +16,13 @@ from gfm_pipeline.apps.dataset.neighbors.batched import neighbor_list_on
 from gfm_pipeline.apps.dataset.neighbors.edges import NeighborListFn, build_edges
 from gfm_pipeline.apps.train.checkpoint import Checkpoint, ModelCard, TrainingState, load, newest
 from gfm_pipeline.apps.train.composition_fit import FitSample, fit_sample, sample_size
-from gfm_pipeline.apps.train.data_doubts import attribute_ranges, doubts, unstated_attributes
+from gfm_pipeline.apps.train.data_doubts import (
+    attribute_ranges,
+    attribute_scales,
+    check_stated,
+    doubts,
+    unstated_attributes,
+)
 from gfm_pipeline.apps.train.device import CPU
 from gfm_pipeline.apps.train.distributed import SINGLE, Communicator
 from gfm_pipeline.apps.train.loss_scales import dataset_units, loss_scales, readout_units, target_units
@@ -87,8 +93,10 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
                 "its graphs have no edges.",
                 "Raise search.space.cutoff, or correct length_unit of the source.",
             )
+    if all(len(table) == s.n_structures[Split.TRAIN] for table, s in zip(tables, statistics, strict=True)):
+        check_stated(spec.model, tables)  # a sample may lack what few structures state
     for dataset, table in zip(spec.datasets, tables, strict=True):
-        for sentence in doubts(dataset.name, table, spec.model):
+        for sentence in doubts(dataset.name, table, spec.model, spec.attributes):
             warnings.warn(sentence, stacklevel=2)
     degrees = np.concatenate(counted)
     rms, scales = readout_units(statistics), target_units(spec.targets, statistics)
@@ -105,7 +113,9 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
             dataset_units=dataset_units(spec.targets, statistics) if len(statistics) > 1 else {},
             balanced_forces=True,
             elements=_elements(statistics),
-            unstated=model.condition_on.attributes,
+            unstated=model.condition_names,
+            attributes=spec.attributes,
+            attribute_scales=attribute_scales(spec.attributes, tables),
         ),
         datasets=tuple(d.name for d in spec.datasets),
         references={d.name: dict(s.reference) for d, s in zip(spec.datasets, statistics, strict=True)},
@@ -154,6 +164,11 @@ def starting_point(spec: TrainSpec) -> Checkpoint | None:
             f"Task {spec.task} continues a checkpoint of another model or other datasets "
             f"({card.model.algorithm} on {', '.join(card.datasets)}).",
             "A continued training needs the same architecture and datasets.",
+        )
+    if card.spec.attributes != spec.attributes:
+        raise ConfigError(
+            f"Task {spec.task} continues a checkpoint of a model of data with other graph attributes.",
+            "A continued training needs the same attributes.",
         )
     model = replace(card.spec, targets=spec.targets)
     return replace(found, card=replace(card, spec=model, optimiser=spec.optimiser, seed=spec.seed))

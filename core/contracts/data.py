@@ -11,6 +11,7 @@ from typing import Any
 
 from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
 from gfm_pipeline.core.contracts.ingest.reading import ReadLimits
+from gfm_pipeline.core.contracts.properties.attributes import Attribute
 from gfm_pipeline.core.contracts.targets import Target
 from gfm_pipeline.core.contracts.task import TaskSpec
 from gfm_pipeline.core.strenum import StrEnum
@@ -103,6 +104,7 @@ LATER_SETTINGS = frozenset(
         "energy_per_atom", "forces_are", "charge", "spin", "level_of_theory", "licence", "citation", "energy_window",
         "duplicates", "isolated_atoms", "overlap", "inconsistent_pbc", "select", "stated_units", "split_key",
         "file_splits", "split_indices", "targets", "labels", "label_units", "record_weights", "test_of",
+        "attributes", "attribute_values",
     )
 )  # fmt: skip
 
@@ -176,13 +178,17 @@ class SourceSettings:
     targets
         Targets to read in addition to energy and forces; their weights are 1, since no dataset depends on them.
     labels
-        Maps a target to the name of its label in these data; None: labels are found by the names of targets.
+        Maps a target or attribute to its name in these data; None: they are found by their own names.
     label_units
-        Maps a target to the unit of its label in these data; None: the target's own unit.
+        Maps a target or attribute to its unit in these data; None: the declared unit.
     record_weights
         Treatment of weights of records.
     test_of
         Source whose models are judged on these structures and never learn from them; None: they learn from them.
+    attributes
+        Declared graph attributes to read, in addition to total charge and spin multiplicity.
+    attribute_values
+        Values of declared attributes of records that do not state their own; None: not known.
     shards
         Number of shards; one task reads each.
     isolated_energies
@@ -223,6 +229,13 @@ class SourceSettings:
     label_units: dict[str, str] | None = None
     record_weights: RecordWeights = RecordWeights.USE
     test_of: str | None = None
+    attributes: tuple[Attribute, ...] = ()
+    attribute_values: dict[str, float] | None = None
+
+    @property
+    def columns(self) -> tuple[Target, ...]:
+        """The columns of the dataset besides energy, forces, total charge and spin: targets, then attributes."""
+        return (*self.targets, *(one.column for one in self.attributes))
 
     def only(self, file: int) -> SourceSettings:
         """Return the same source with one of its files alone."""

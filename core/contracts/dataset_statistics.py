@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
+from gfm_pipeline.core.contracts.properties.attributes import Attribute
 from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, References, Target
 
 
@@ -24,7 +26,7 @@ class NeighbourStatistics:
 
 @dataclass(frozen=True)
 class TargetStatistics:
-    """Statistics of a target besides energy and forces.
+    """Statistics of a target besides energy and forces, or of a declared graph attribute.
 
     Attributes
     ----------
@@ -38,6 +40,8 @@ class TargetStatistics:
         RMS of the labels of the training split minus references, per atom of extensive values of structures.
     null
         Split to the mean absolute error of a model that learned nothing.
+    attribute
+        The declared graph attribute, an input of models; None: a target.
     """
 
     target: Target
@@ -45,6 +49,7 @@ class TargetStatistics:
     reference: dict[str, float]
     scale: float
     null: dict[str, float]
+    attribute: Attribute | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,17 @@ class DatasetStatistics:
     warnings: tuple[str, ...] = ()  # possible faults of the records that were kept
     reference_undetermined: tuple[tuple[float, ...], ...] = ()
     reference_prior: str = ""
-    targets: dict[str, TargetStatistics] = field(default_factory=dict)  # in addition to energy and forces
+    targets: dict[str, TargetStatistics] = field(default_factory=dict)  # besides energy and forces; and attributes
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """The declared graph attributes, besides total charge and spin multiplicity."""
+        return tuple(facts.attribute for facts in self.targets.values() if facts.attribute is not None)
+
+    def with_attributes(self, attributes: Sequence[Attribute]) -> DatasetStatistics:
+        """Return these statistics with the columns of ``attributes`` marked as such."""
+        marked = {one.name: replace(self.targets[one.name], attribute=one) for one in attributes}
+        return replace(self, targets={**self.targets, **marked})
 
     @property
     def references(self) -> References:

@@ -24,9 +24,10 @@ STAGES = "gfm_pipeline.stages"  # the group of stages: the schema of workflows a
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Return a sentence with the nearest known word, or with all known words."""
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1)
+    in_lower_case = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(word.lower(), in_lower_case, n=1)
     if close:
-        return f"Did you mean {close[0]}?"
+        return f"Did you mean {in_lower_case[close[0]]}?"
     return f"Known are {', '.join(names)}." if names else "It takes none."
 
 

@@ -139,8 +139,8 @@ class Hyperparameter:
                 return value
             if self.kind is ValueKind.NAME and isinstance(value, str) and self._is_name(value, at):
                 return str(value)
-            near = difflib.get_close_matches(str(value), self.names, n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"Write {self.range_text}."
+            near = suggestion(str(value), self.names)
+            hint = near if near.startswith("Did") else f"Write {self.range_text}."
             raise Refused(f"must be {self.range_text}, not {_shown(value)}", hint, at)
         number = _number(value, whole=self.kind is ValueKind.WHOLE)
         if number is None or not self._within(number):

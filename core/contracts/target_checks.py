@@ -124,11 +124,16 @@ def check_together(targets: Sequence[Target], *, direct_forces: bool) -> None:
             )
 
 
-def unlabelled_sentence(target: Target, of_what: str) -> str:
-    """Return the sentence that no record has a label of a target; ``of_what`` names the examined data."""
+def unlabelled_sentence(target: Target, of_what: str, attribute: bool = False) -> str:
+    """Return the sentence that no record has a label of a target, or none a value of an attribute.
+
+    ``target`` is the column of the attribute, and ``of_what`` names the examined data.
+    """
     names = target.names
     called = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+    values = f"or its value there, attributes: {{{target.name}: ...}}, " if attribute else ""
     return (
-        f"No {of_what} labels {target.name}: no record has a key called {called}. Name the key in the source, "
-        f"labels: {{{target.name}: KEY}}, or leave {target.name} out of targets."
+        f"No {of_what} {'states' if attribute else 'labels'} {target.name}: no record has a key called {called}. "
+        f"Name the key in the source, labels: {{{target.name}: KEY}}, {values}"
+        f"or leave {target.name} out of {'attributes' if attribute else 'targets'}."
     )

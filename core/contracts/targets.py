@@ -63,12 +63,6 @@ _COLUMNS = (
     "edge_shifts chemical_composition batch ptr dataset"
 )
 RESERVED = frozenset(_COLUMNS.split(" "))
-CHARGE, SPIN = "charge", "spin"  # total charge (e) and spin multiplicity
-ATTRIBUTES = (CHARGE, SPIN)  # of structures, inputs of some models; NaN when not known
-ATTRIBUTE_NAMES = {  # their names in data and ``atoms.info``; OMol25 uses ``charge`` and ``spin``
-    CHARGE: ("charge", "total_charge"),
-    SPIN: ("spin", "spin_multiplicity", "multiplicity"),
-}
 OF_MEAN = "mean"  # in `References`, of targets whose reference is the mean
 SHAPES: dict[Rank, tuple[int, ...]] = {Rank.SCALAR: (), Rank.VECTOR: (3,), Rank.TENSOR: (3, 3)}
 _OF_DATA = frozenset(("text", "keys", "shown_unit", "shown_factor"))

@@ -8,7 +8,8 @@ from typing import Any
 
 from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter, ValueKind, declared, table_of
 from gfm_pipeline.core.contracts.optimisation.settings import FIELDS, OptimiserSettings
-from gfm_pipeline.core.contracts.targets import ATTRIBUTES, DEFAULT, FORCES, Target
+from gfm_pipeline.core.contracts.properties.attributes import NONE, Attribute, names_in
+from gfm_pipeline.core.contracts.targets import DEFAULT, FORCES, Target
 from gfm_pipeline.core.contracts.task import Assignment, TaskSpec
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.records import from_plain
@@ -20,20 +21,6 @@ class ForceHead(StrEnum):
 
     CONSERVATIVE = "conservative"  # minus the gradient of the energy
     DIRECT = "direct"  # an equivariant or vector-weighted node head
-
-
-class Conditioning(StrEnum):
-    """Inputs of models in addition to atoms."""
-
-    NONE = "none"
-    CHARGE = "charge"  # total charge
-    SPIN = "spin"  # spin multiplicity
-    CHARGE_AND_SPIN = "charge_and_spin"
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        """Names among `gfm_pipeline.core.contracts.targets.ATTRIBUTES`."""
-        return tuple(name for name in ATTRIBUTES if name in self.value.split("_"))
 
 
 class Compile(StrEnum):
@@ -90,12 +77,12 @@ class ModelSettings:
             "Add the screened repulsion of nuclei (ZBL): atoms pushed together are repelled. Forces are conservative.",
         ),
     )
-    condition_on: Conditioning = field(
-        default=Conditioning.NONE,
+    condition_on: str = field(
+        default=NONE,
         metadata=declared(
             ValueKind.NAME,
-            "Inputs of models besides atoms: total charge, spin multiplicity, both, or none.",
-            choices=tuple(map(str, Conditioning)),
+            "Graph attributes that models are told of besides atoms: none, charge, spin, one under `attributes` of the "
+            "workflow, or several as in charge_and_spin.",
         ),
     )
     global_attention: bool = field(
@@ -106,6 +93,11 @@ class ModelSettings:
         ),
     )
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def condition_names(self) -> tuple[str, ...]:
+        """The names of the attributes in ``condition_on``."""
+        return names_in(self.condition_on)
 
 
 _OF_MODEL, _OF_OPTIMISER = table_of(ModelSettings), table_of(OptimiserSettings)
@@ -219,6 +211,8 @@ class TrainSpec(TaskSpec):
         graphs depends on this number.
     targets
         Targets that the model learns. The weight of the forces is ``optimiser.force_weight``.
+    attributes
+        Graph attributes of the datasets, in addition to total charge and spin multiplicity.
     horizon
         Length of the schedules, in graphs of the model's life; it may span several tasks. None: this task's graphs.
     store_errors
@@ -246,6 +240,7 @@ class TrainSpec(TaskSpec):
     device: Device = Device.CPU
     window: int = 16_384
     targets: tuple[Target, ...] = DEFAULT
+    attributes: tuple[Attribute, ...] = ()
     horizon: int | None = None
     compile: Compile = Compile.NEVER
     store_errors: bool = False

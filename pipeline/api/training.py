@@ -13,16 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 from gfm_pipeline.api.training_arguments import (
     check_counts,
+    check_seed,
     check_target_names,
     checked_device,
     checked_weight,
     flat_hyperparameters,
 )
+from gfm_pipeline.core.contracts.properties.attributes import Attribute, conditioned
 from gfm_pipeline.core.contracts.target_checks import check_together, describe_target
 from gfm_pipeline.core.contracts.targets import DEFAULT, FORCES, Target, order_of
-from gfm_pipeline.core.contracts.training import DatasetRef, Device, ForceHead, TrainSpec, settings_of
+from gfm_pipeline.core.contracts.training import (
+    DatasetRef,
+    Device,
+    ForceHead,
+    ModelSettings,
+    TrainSpec,
+    settings_of,
+)
 from gfm_pipeline.core.contracts.training_result import DatasetErrors, TrainResult
-from gfm_pipeline.core.errors import DataError, GFMError, Stopped
+from gfm_pipeline.core.errors import ConfigError, DataError, GFMError, Refused, Stopped
 
 if TYPE_CHECKING:
     from gfm_pipeline.apps.dataset import Dataset
@@ -42,6 +51,7 @@ def train_model(
     *,
     algorithm: str = "PaiNN",
     targets: Sequence[str | Target] | Mapping[str, float] | None = None,
+    attributes: Sequence[Attribute] | None = None,
     graphs: int = 10_000,
     seed: int = 0,
     validate_every: int | None = None,
@@ -64,6 +74,9 @@ def train_model(
     targets
         Targets of the model: names of targets in a dataset or of registered ones, or a mapping of names to weights
         of their losses, or `gfm_pipeline.core.contracts.targets.Target` records; None: energy and forces.
+    attributes
+        Graph attributes of the datasets besides charge and spin; None: all that they declare. ``condition_on`` names
+        those that the model is told of.
     graphs
         Total number of structures in training, including repetitions.
     seed
@@ -93,6 +106,7 @@ def train_model(
 
     flat = flat_hyperparameters(algorithm, hyperparameters)
     check_counts(graphs=graphs, validate_every=validate_every, threads=threads)
+    check_seed(seed)
     kind = checked_device(device)
     opened = [_opened(dataset) for dataset in _listed(datasets)]
     chosen = default_hyperparameters(opened, device) | flat
@@ -102,6 +116,8 @@ def train_model(
     check_target_names(chosen, [target.name for target in wanted], [dataset.name for dataset in opened])
     model, optimiser = settings_of(chosen)
     check_together(wanted, direct_forces=model.force_head is ForceHead.DIRECT)
+    known = _attributes(opened) if attributes is None else tuple(attributes)
+    _check_conditioning(model, known)
     target = Path(output).resolve()
     work = target.with_name(target.name + WORK_SUFFIX)
     new = not work.exists()
@@ -115,10 +131,11 @@ def train_model(
         output=str(target),
         budget_graphs=graphs,
         previous_attempts=(str(work),),
-        validate_every=validate_every or max(1, graphs // 5),
+        validate_every=max(1, graphs // 5) if validate_every is None else validate_every,
         threads=threads,
         device=kind,
         targets=wanted,
+        attributes=known,
     )
     task = Task(work)
     try:
@@ -173,7 +190,13 @@ def evaluate_model(model: Path | str, dataset: Dataset | Path | str, split: str 
     if split not in splits:
         raise DataError(f"There is no split {split!r}.", f"Use one of: {', '.join(splits)}.")
     branch, references = trained.datasets.index(opened.name), trained.card.references_of(opened.name)
-    table = GraphTable.build(opened.columns(splits[split]), trained.card.spec.cutoff, branch, references)
+    table = GraphTable.build(
+        opened.columns(splits[split]),
+        trained.card.spec.cutoff,
+        branch,
+        references,
+        attributes=trained.card.spec.attributes,
+    )
     every = np.arange(opened.statistics.n_structures[splits[split]], dtype=np.int64)
     sums = error_sums(trained.potential, table, every, BATCH, torch.device("cpu"))
     return mean_errors(trained.targets, sums)
@@ -213,7 +236,8 @@ def _targets(
     """Return the targets in the order of workflows; datasets define names that are not registered."""
     if given is None:
         return DEFAULT
-    of_data = {name: facts.target for dataset in datasets for name, facts in dataset.statistics.targets.items()}
+    columns = [facts for dataset in datasets for facts in dataset.statistics.targets.values()]
+    of_data = {facts.target.name: facts.target for facts in columns if facts.attribute is None}
     found = []
     for one in [given] if isinstance(given, str) else given:
         target = one if isinstance(one, Target) else of_data.get(one) or describe_target(one)
@@ -223,6 +247,27 @@ def _targets(
             else target
         )
     return tuple(sorted(found, key=order_of))
+
+
+def _attributes(datasets: Sequence[Dataset]) -> tuple[Attribute, ...]:
+    """Return the attributes that the datasets declare, which may not differ between them."""
+    found: dict[str, Attribute] = {}
+    for dataset in datasets:
+        for one in dataset.statistics.attributes:
+            if found.setdefault(one.name, one) != one:
+                raise DataError(
+                    f"The dataset {dataset.name} declares the attribute {one.name} otherwise than another dataset.",
+                    "Ingest them from one workflow, or pass attributes.",
+                )
+    return tuple(sorted(found.values(), key=lambda one: one.name))
+
+
+def _check_conditioning(model: ModelSettings, attributes: Sequence[Attribute]) -> None:
+    """Refuse a model that is told of an unknown attribute; raises `ConfigError`."""
+    try:
+        conditioned(model.condition_on, attributes)
+    except Refused as error:
+        raise ConfigError(f"condition_on {error.message}.", error.hint) from error
 
 
 @contextmanager

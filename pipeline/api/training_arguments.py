@@ -98,6 +98,12 @@ def check_counts(**counts: int | None) -> None:
             )
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a seed that is no whole number of at least 0; raises ConfigError."""
+    if isinstance(seed, bool) or not hasattr(seed, "__index__") or int(seed) < 0:
+        raise ConfigError(f"seed must be a whole number of at least 0, not {seed!r}.", "Write for instance seed=0.")
+
+
 def _mapping(name: str, given: Mapping[str, Any], example: str) -> Mapping[str, Any]:
     value = given.get(name) or {}
     if not isinstance(value, Mapping):

@@ -85,9 +85,10 @@ def ingest(
         raise DataError(f"Source {failed.source}: ingest would fail: {str(failed.failure).rstrip('.')}.")
     if len(previews) < len(data.sources):
         return
-    for target in [one.target for one in previews[0].targets]:
-        if not any(one.records for preview in previews for one in preview.targets if one.target.name == target.name):
-            raise DataError(unlabelled_sentence(target, "source of the workflow"))
+    for first in previews[0].targets:
+        name = first.target.name
+        if not any(one.records for preview in previews for one in preview.targets if one.target.name == name):
+            raise DataError(unlabelled_sentence(first.target, "source of the workflow", first.attribute))
 
 
 def _beside_training(preview: Preview, test_of: str | None, earlier: list[Preview]) -> Preview:
@@ -168,7 +169,8 @@ def _target(found: TargetPreview, usable: int, console: Console) -> None:
     """Print the labels of a target other than energy and forces."""
     target = found.target
     if not found.records:
-        console.print(f"\n[bold]{target.name}[/]: no usable record has this target")
+        what = "states this attribute" if found.attribute else "has this target"
+        console.print(f"\n[bold]{target.name}[/]: no usable record {what}")
         return
     read_from = f" ({', '.join(found.keys)})" if found.keys else ""
     largest = "" if target.rank is Rank.SCALAR else ", largest component"

@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from gfm_pipeline.core.contracts.data import ForceSign, SourceSettings, Split, test_set_name
+from gfm_pipeline.core.contracts.properties.attributes import BUILT_IN, known_attributes
 from gfm_pipeline.core.contracts.readers import describe, reader_names
 from gfm_pipeline.core.contracts.sources import RecordedFile, block_size, check_units, force_label, validate_options
 from gfm_pipeline.core.contracts.targets import ENERGY, FORCES
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.explain import suggestion
 from gfm_pipeline.core.special_files import special_within
+from gfm_pipeline.workflow.attributes import values_of
 from gfm_pipeline.workflow.gone_files import recorded_as, with_gone
 from gfm_pipeline.workflow.index_lists import index_lists
 from gfm_pipeline.workflow.load import LoadedWorkflow
@@ -67,7 +69,7 @@ def resolve_structures(
 
 
 def _refuse_unlabelled(loaded: LoadedWorkflow, sources: tuple[SourceSettings, ...]) -> None:
-    """Refuse a target that no source can label, if the descriptions of all readers list their labels."""
+    """Refuse a target or attribute that no source can have, if the descriptions of all readers list their labels."""
     listed = [describe(source.reader).labels for source in sources]
     if any(labels is None for labels in listed):
         return  # this needs the records: ingest reports it
@@ -80,6 +82,24 @@ def _refuse_unlabelled(loaded: LoadedWorkflow, sources: tuple[SourceSettings, ..
                 f"No source labels the target {target.name}: the readers of this workflow give {given}.",
                 f"Remove {target.name} from targets, or add a source that has it.",
             )
+    _refuse_unstated(loaded, sources, labels)
+
+
+def _refuse_unstated(loaded: LoadedWorkflow, sources: tuple[SourceSettings, ...], labels: set[str]) -> None:
+    """Refuse an attribute that no source states; ``labels`` are the names that the readers give."""
+    stated = {name for source in sources for name in source.attribute_values or ()}
+    stated |= {one.name for one in BUILT_IN for source in sources if getattr(source, one.name) is not None}
+    inputs = loaded.model.search.space.condition_names()
+    for one in known_attributes(loaded.model.attributes):
+        declared = one not in BUILT_IN
+        if one.name in stated or labels & set(one.names) or not (declared or one.name in inputs):
+            continue
+        key = f"attributes: {{{one.name}: ...}}" if declared else f"{one.name}: ..."
+        raise loaded.error(
+            ("attributes", one.name) if declared else inputs[one.name],
+            f"No source states the {one.text}: the readers of this workflow give none.",
+            f"Write {key} under a source, or leave {one.name} out.",
+        )
 
 
 def resolve_source(loaded: LoadedWorkflow, name: str) -> SourceSettings:
@@ -184,6 +204,8 @@ def _source(
         targets=read_targets(loaded.model.targets),
         labels=source.labels,
         label_units=source.label_units,
+        attributes=loaded.model.attributes,
+        attribute_values=values_of(loaded.model.attributes, source.attributes),
     )
     try:
         check_units(settings)

@@ -12,6 +12,7 @@ from gfm_pipeline.core.contracts.ingest.reading import READING_GB, RECORD_SECOND
 from gfm_pipeline.core.contracts.policies import ENSEMBLE, PROPOSALS, PolicyChoice, default_choice
 from gfm_pipeline.core.contracts.targets import DEFAULT as DEFAULT_TARGETS
 from gfm_pipeline.core.strict import Strict, within
+from gfm_pipeline.workflow.attributes import Attributes, check_attribute_names, check_values
 from gfm_pipeline.workflow.budget import BudgetModel
 from gfm_pipeline.workflow.policies import (
     CriterionChoice,
@@ -272,6 +273,10 @@ class WorkflowModel(Strict):
         default=DEFAULT_TARGETS,
         description="Predicted properties, by name; default: energy and forces (docs/add-a-target.md).",
     )
+    attributes: Attributes = Field(
+        default=(),
+        description="Graph attributes besides total charge and spin, by name (docs/data.md#graph-attributes).",
+    )
     search: SearchModel
     converge: ConvergeModel = ConvergeModel()
     calibrate: CalibrateModel = CalibrateModel()
@@ -289,15 +294,19 @@ class WorkflowModel(Strict):
     def _labels_of_targets(self) -> WorkflowModel:
         with within("search", "space"):
             check_names(self.search.space, {t.name for t in self.targets}, self.data.sources.keys())
+        check_attribute_names(self.attributes, {t.name for t in self.targets})
+        columns = (*self.targets, *(one.column for one in self.attributes))
         for name, source in self.data.sources.items():
             with within("data", "sources", name):
-                check_labels(self.targets, source.labels, source.label_units)
+                check_labels(columns, source.labels, source.label_units)
+                check_values(self.attributes, source.attributes)
         return self
 
     @model_validator(mode="after")
     def _heads_of_targets(self) -> WorkflowModel:
         with within("search", "space"):
             self.search.space.check_targets(self.targets)
+            self.search.space.check_conditioning(self.attributes)
         return self
 
     @model_validator(mode="after")

@@ -69,6 +69,9 @@ class ReadingModel(Strict):
     spin: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
         default=None, description="Spin multiplicity (2S + 1) of records that have none."
     )
+    attributes: dict[str, Selected] | None = Field(
+        default=None, description="Values of declared attributes of records that have none; null: not known."
+    )
     level_of_theory: str | None = Field(
         default=None, description="Method and basis of the labels; kept with the dataset."
     )
@@ -93,11 +96,11 @@ class ReadingModel(Strict):
         "them.",
     )
     labels: dict[str, Annotated[str, Field(min_length=1)]] | None = Field(
-        default=None, description="Name of the label of each target in these data; null: the names of the targets."
+        default=None, description="Name of each target or attribute in these data; null: their own names."
     )
     label_units: dict[str, str] | None = Field(
         default=None,
-        description="Unit of the label of each target in these data, with a minus sign if the label has the "
+        description="Unit of each target or attribute in these data, with a minus sign if the label has the "
         "opposite sign; a unit of energy turns a virial into a stress; null: the target's own unit.",
     )
     shards: Annotated[int, Field(ge=1, le=10**5)] = Field(

@@ -19,11 +19,13 @@ from typing_extensions import Self
 from gfm_pipeline.core.contracts.algorithms import ALGORITHMS, BUILT_IN, PREFIX, AlgorithmDescription
 from gfm_pipeline.core.contracts.extensions import suggestion
 from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter
+from gfm_pipeline.core.contracts.properties.attributes import Attribute, names_in
 from gfm_pipeline.core.contracts.targets import ENERGY, Origin, Target
 from gfm_pipeline.core.contracts.training import HYPERPARAMETERS, ForceHead
 from gfm_pipeline.core.errors import ConfigError, Refused
 from gfm_pipeline.core.strict import Strict
 from gfm_pipeline.search.space import Choice, Dimension, Range, SearchSpace
+from gfm_pipeline.workflow.attributes import check_conditioning
 from gfm_pipeline.workflow.target_space import (
     DATASETS_SCHEMA,
     PER_DATASET_KEY,
@@ -165,6 +167,26 @@ class _Space(Strict):
                     f"Leave {name} or {' and '.join(wanted)} out.",
                     ("algorithm", index),
                 )
+
+    def check_conditioning(self, attributes: Sequence[Attribute]) -> None:
+        """Refuse an attribute that models are told of and that nothing declares; raises `Refused` with its place."""
+        for at, value in self._conditioning():
+            check_conditioning(value, attributes, at)
+
+    def _conditioning(self) -> list[tuple[tuple[str, ...], Any]]:
+        """Return each entry of ``condition_on`` that is not null, with its place in the search space."""
+        key = "condition_on"
+        own = [(("per_algorithm", name, key), own.get(key)) for name, own in self.per_algorithm.items()]
+        return [(at, value) for at, value in [((key,), getattr(self, key, None)), *own] if value is not None]
+
+    def condition_names(self) -> dict[str, tuple[str, ...]]:
+        """Return the names of the attributes that some models are told of, with a place in the workflow."""
+        return {
+            name: ("search", "space", *at)
+            for at, values in self._conditioning()
+            for value in (values if isinstance(values, list) else [values])
+            for name in names_in(value)
+        }
 
     @model_validator(mode="after")
     def _something_is_left(self) -> _Space:

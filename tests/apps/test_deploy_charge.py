@@ -12,7 +12,7 @@ from ase.build import bulk
 from gfm_pipeline.apps.calculator import GFMCalculator
 from gfm_pipeline.apps.deploy.bundle import export, open_ensemble
 from gfm_pipeline.apps.deploy.predictor import Predictor
-from gfm_pipeline.core.contracts.training import Conditioning
+from gfm_pipeline.core.contracts.properties.attributes import names_in
 from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models import Potential
 
@@ -26,14 +26,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def told(model: Path, conditioning: Conditioning, unstated: tuple[str, ...] = ("charge",)) -> Predictor:
+def told(model: Path, conditioning: str, unstated: tuple[str, ...] = ("charge",)) -> Predictor:
     """An ensemble whose members were told of charge or not, on a dataset of charges from -1 to 1."""
     ensemble = open_ensemble(model)
     dataset = ensemble.members[0].datasets[0]
     members = []
     for number, member in enumerate(ensemble.members):
         torch.manual_seed(number)
-        spec = replace(member.card.spec, condition_on=conditioning, unstated=conditioning.attributes)
+        spec = replace(member.card.spec, condition_on=conditioning, unstated=names_in(conditioning))
         attributes = {dataset: {"charge": (-1.0, 1.0)}}
         card = replace(member.card, spec=spec, attributes=attributes, unstated={dataset: unstated})
         potential = Potential(spec)
@@ -43,7 +43,7 @@ def told(model: Path, conditioning: Conditioning, unstated: tuple[str, ...] = ("
 
 
 def test_charge_states_of_one_geometry_differ_where_models_were_told_of_charge(model: Path) -> None:
-    predictor = told(model, Conditioning.CHARGE)
+    predictor = told(model, "charge")
     states = [bulk("Cu", cubic=True) for _ in range(3)]
     for atoms, charge in zip(states, (0, 1, -1), strict=True):
         atoms.info["charge"] = charge
@@ -52,7 +52,7 @@ def test_charge_states_of_one_geometry_differ_where_models_were_told_of_charge(m
     assert all(not found["warnings"] for found in results)
     states[0].info["charge"] = 4
     (sentence,) = predictor.predict(states)[0]["warnings"]
-    assert "has structures of charge -1 to 1, and this one has 4" in sentence
+    assert "has structures of charge -1 e to 1 e, and this one has 4 e" in sentence
     calculator = GFMCalculator(predictor.ensemble, predictor.dataset)
     atoms = states[1]
     atoms.calc = calculator
@@ -65,16 +65,16 @@ def test_charge_states_of_one_geometry_differ_where_models_were_told_of_charge(m
 def test_a_charge_that_is_not_said_is_unknown_or_assumed_as_models_were_trained(model: Path) -> None:
     silent, neutral = bulk("Cu", cubic=True), bulk("Cu", cubic=True)
     neutral.info["charge"] = 0
-    unknown, known = told(model, Conditioning.CHARGE).predict([silent, neutral])
+    unknown, known = told(model, "charge").predict([silent, neutral])
     assert unknown["warnings"] == known["warnings"] == ()
     assert unknown["energy"] != pytest.approx(known["energy"], abs=1e-6)
-    assumed, known = told(model, Conditioning.CHARGE, unstated=()).predict([silent, neutral])
+    assumed, known = told(model, "charge", unstated=()).predict([silent, neutral])
     assert assumed["energy"] == pytest.approx(known["energy"])
-    assert "this one does not say it: 0 was assumed" in assumed["warnings"][0]
+    assert "this one does not say it: 0 e was assumed" in assumed["warnings"][0]
 
 
 def test_models_that_were_not_told_of_charge_say_so(model: Path) -> None:
-    predictor = told(model, Conditioning.NONE)
+    predictor = told(model, "none")
     atoms = bulk("Cu", cubic=True)
     (neutral,) = predictor.predict([atoms])
     atoms.info["total_charge"] = 1.0

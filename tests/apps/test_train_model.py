@@ -94,6 +94,12 @@ def test_what_cannot_be_learned_is_refused_in_a_sentence(dataset, tmp_path, targ
         ({"hiden": 3}, "Did you mean hidden"),
         ({"device": "gpu"}, "There is no device 'gpu'"),
         ({"device": "xpu"}, "built without it"),
+        ({"layers": 0}, "layers must be a whole number from 1 to 64, not 0"),
+        ({"hidden": "8"}, "hidden must be a whole number from 1 to 16384"),
+        ({"cutoff": np.nan}, "cutoff must be a number from 0.5 to 30, not .nan"),
+        ({"algorithm": "painn"}, "Did you mean PaiNN"),
+        ({"activation": "silu"}, "no argument or hyperparameter 'activation'"),
+        ({"seed": -1}, "seed must be a whole number of at least 0"),
         ({"graphs": 0}, "graphs must be a whole number of at least 1"),
     ],
 )

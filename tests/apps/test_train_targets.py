@@ -31,7 +31,7 @@ from gfm_pipeline.core.contracts.targets import (
     Reference,
     Target,
 )
-from gfm_pipeline.core.contracts.training import Conditioning, DatasetRef, ModelSettings, TrainSpec
+from gfm_pipeline.core.contracts.training import DatasetRef, ModelSettings, TrainSpec
 from gfm_pipeline.core.errors import ConfigError, DataError
 from gfm_pipeline.models import ForceHead, ModelSpec, Potential
 
@@ -228,14 +228,14 @@ def test_charge_states_that_a_model_is_not_told_of_are_warned_of():
     spec, facts = small_spec((DatasetRef("d", ""),), Path("x")), facts_of(table, DEFAULT, 0.0)
     with pytest.warns(UserWarning, match="Dataset d mixes structures of charge -1 to 0.*Set condition_on to charge"):
         new_card(spec, [facts], [table])
-    told = replace(spec, model=replace(spec.model, condition_on=Conditioning.CHARGE))
+    told = replace(spec, model=replace(spec.model, condition_on="charge"))
     card = new_card(told, [facts], [table])
     assert (card.attributes, card.unstated) == ({"d": {"charge": (-1.0, 0.0)}}, {"d": ("spin",)})
     assert card.spec.unstated == ("charge",)
     silent = attributes.copy()
     silent[1::2, 0] = np.nan
     half = GraphTable.build(replace(columns, graph_attr=silent), 3.0, 0, {"energy": REFERENCE})
-    with pytest.warns(UserWarning, match="structures of charge -1, and others that do not state theirs"):
+    with pytest.warns(UserWarning, match="structures of charge -1 e, and others that do not state theirs"):
         new_card(spec, [facts], [half])
     assert new_card(told, [facts], [half]).unstated == {"d": ("charge", "spin")}
     trainer = Trainer(card, Splits((InMemorySource(table),), {"d": table}), spec.optimiser, Sampler([24], 2.0, 1))

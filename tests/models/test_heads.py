@@ -1,4 +1,4 @@
-"""What must hold for the head of every kind of target, on algorithms with and without vectors, in float64."""
+"""What must hold for the head of every kind of target, on every algorithm, in float64."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from brute import Structure, batch
+from model_cases import NAMES, crossing
 
 from gfm_pipeline.core.contracts.targets import (
     CHARGES,
@@ -35,7 +36,8 @@ KINDS = {
     for level, rank, extensive in product(Level, Rank, (False, True))
     if level is Level.GRAPH or not extensive
 }
-every_algorithm = pytest.mark.parametrize("algorithm", ["SchNet", "PaiNN"])
+every_algorithm = pytest.mark.parametrize("algorithm", NAMES)
+with_and_without_vectors = pytest.mark.parametrize("algorithm", ["SchNet", "PaiNN", "MACE"])
 ALL = (*DEFAULT, STRESS, CHARGES, *KINDS.values())
 
 
@@ -154,6 +156,22 @@ def test_atoms_at_a_centre_of_inversion_have_tensors_that_are_not_isotropic():
 
 
 @every_algorithm
+def test_values_and_their_slopes_do_not_jump_where_an_atom_crosses_the_cutoff(algorithm):
+    model, h = make(algorithm), 1e-4
+    for last_neighbour in (False, True):
+        structures = crossing(last_neighbour, CUTOFF + h * np.arange(-20, 21))
+        values = predict(model, *structures)
+        for target in model.spec.targets:
+            if target.origin is not Origin.HEAD:
+                continue
+            path = values[target.name].reshape(41, -1)
+            slope, curvature = np.diff(path, axis=0) / h, np.diff(path, 2, axis=0) / h**2
+            assert np.abs(slope[20:]).max() < 1e-6, target.name  # outside, nothing is left of it
+            for inside, at in ((slope[:4], slope[19]), (curvature[:4], curvature[18:20])):
+                assert np.abs(at).max() < 0.2 * np.abs(inside).max() + 1e-4, target.name
+
+
+@every_algorithm
 def test_charges_sum_to_the_total_charge(algorithm):
     model = make(algorithm)
     values = predict(model, replace(molecule(4), charge=-2.0), crystal(4), replace(molecule(5, 3), charge=1.0))
@@ -211,7 +229,7 @@ def test_stress_does_not_change_what_else_is_predicted():
             torch.testing.assert_close(with_stress[name], without[name], rtol=0, atol=1e-12)
 
 
-@every_algorithm
+@with_and_without_vectors
 def test_the_gradient_through_the_stress_is_that_of_finite_differences(algorithm):
     model, data = make(algorithm, (*DEFAULT, STRESS)), batch([crystal(9), molecule(9)], CUTOFF)
 

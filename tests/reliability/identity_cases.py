@@ -21,6 +21,7 @@ from gfm_pipeline.workflow.source_schema import TestSetModel
 WITH = {
     "data.sources.*.labels": {"targets": {"energy": {}, "forces": {}, "dipole": {}}},
     "data.sources.*.label_units": {"targets": {"energy": {}, "forces": {}, "dipole": {}}},
+    "data.sources.*.attributes": {"attributes": {"pressure": {}}},
 }
 PLAIN: dict[str, Any] = {
     "name": "small",
@@ -115,7 +116,9 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "data.sources.*.split_key": ("part", "ingest"),
     "data.sources.*.labels": ({"dipole": "REF_dipole"}, "ingest"),
     "data.sources.*.label_units": ({"dipole": "Debye"}, "ingest"),
+    "data.sources.*.attributes": ({"pressure": 1.5}, "ingest"),
     "targets": ({"energy": {}, "dipole": {}}, "ingest"),
+    "attributes": ({"pressure": {"unit": "GPa"}}, "ingest"),
     "data.sources.*.splits.train": ("z*.xyz", "ingest"),
     "data.sources.*.splits.validation": ("z1.xyz", "ingest"),
     "data.sources.*.splits.test": ("z1.xyz", "ingest"),

@@ -70,7 +70,8 @@ def read_table(
     """
     columns, edges = dataset.columns(split, graphs), dataset.edges(split, cutoff)
     stored = None if edges is None else edges.read(np.arange(len(columns)) if graphs is None else graphs)
-    return GraphTable.build(columns, cutoff, dataset_index, references, stored, neighbor_list)
+    attributes = dataset.statistics.attributes
+    return GraphTable.build(columns, cutoff, dataset_index, references, stored, neighbor_list, attributes)
 
 
 class InMemorySource:
@@ -132,6 +133,7 @@ class DiskSource:
         self._index, self._cutoff, self._dataset, self._references = index, cutoff, dataset_index, references
         self._edges = None if cutoff is None else dataset.edges(split, cutoff)
         self._rows = dataset.rows(split)
+        self._attributes = dataset.statistics.attributes
         self.block: int | None = self._rows.block
         # at the end of a window, blocks of two windows are needed
         self._reader = BlockReader(self._rows, 2 * max(1, window // self._rows.block)) if window else self._rows
@@ -147,7 +149,15 @@ class DiskSource:
         """See `GraphSource.table`."""
         columns = self._reader.read(graphs)
         stored = None if self._edges is None else self._edges.read(graphs)
-        table = GraphTable.build(columns, self._cutoff, self._dataset, self._references, stored, self._neighbor_list)
+        table = GraphTable.build(
+            columns,
+            self._cutoff,
+            self._dataset,
+            self._references,
+            stored,
+            self._neighbor_list,
+            self._attributes,
+        )
         return table, np.arange(len(graphs))
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from gfm_pipeline.apps.dataset.neighbors.edges import Edges, NeighborListFn, Packed, build_edges, select_edges
 from gfm_pipeline.apps.dataset.store.columns import Columns, Labels
 from gfm_pipeline.apps.dataset.store.index import known_labels
-from gfm_pipeline.core.contracts.targets import ATTRIBUTES, ENERGY, OF_MEAN, SPIN, Level, References
+from gfm_pipeline.core.contracts.properties.attributes import BUILT_IN, Attribute
+from gfm_pipeline.core.contracts.targets import ENERGY, OF_MEAN, Level, References
 from gfm_pipeline.core.errors import DataError
 
 
@@ -32,7 +33,8 @@ class GraphTable:
     cell
         Lattice vectors as rows [G, 3, 3], float32; zero along directions that are not periodic.
     attributes
-        Total charge (e) and spin multiplicity of structures by name [G], float32; NaN when not known.
+        Total charge (e), spin multiplicity and declared attributes of structures by name [G], float32; NaN when not
+        known.
     weights
         By name of a target, the weight of each structure's labels in the loss [G], float32; 1 without an entry.
     natoms, atom_start
@@ -89,6 +91,7 @@ class GraphTable:
         references: References,
         stored: Packed | None = None,
         neighbor_list: NeighborListFn = build_edges,
+        attributes: Sequence[Attribute] = (),
     ) -> GraphTable:
         """List the neighbours of every structure, or choose from stored ones, and subtract references.
 
@@ -106,6 +109,8 @@ class GraphTable:
             Stored edges of these structures, within ``cutoff`` or more.
         neighbor_list
             Finds edges that are not stored.
+        attributes
+            The columns that are graph attributes, and no labels.
 
         Raises
         ------
@@ -115,6 +120,7 @@ class GraphTable:
             When the stored edges belong to other structures.
         """
         graph_labels, atom_labels = dict(columns.graph_labels), dict(columns.atom_labels)
+        declared = {a.name: graph_labels.pop(a.name) for a in attributes if a.name in graph_labels}
         for name, reference in references.items():
             if reference and name in atom_labels:
                 zero = reference_values(columns, reference, name, Level.ATOM)
@@ -137,7 +143,8 @@ class GraphTable:
             graph_labels=graph_labels | single,
             atom_labels={name: array.astype(np.float32, copy=False) for name, array in atom_labels.items()},
             cell=columns.cell * columns.pbc[:, :, None],
-            attributes=_attributes(columns.graph_attr),
+            attributes=_attributes(columns.graph_attr)
+            | {name: values.astype(np.float32) for name, values in declared.items()},
             natoms=columns.natoms,
             atom_start=columns.offsets[:-1],
             nedges=edges.nedges,
@@ -150,10 +157,13 @@ class GraphTable:
 
 
 def _attributes(values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    """Return the known attributes of structures from values [G, A]; a multiplicity of 0 means unknown."""
-    found = {name: values[:, k] for k, name in enumerate(ATTRIBUTES)}
-    found[SPIN] = np.where(found[SPIN] == 0, np.float32(np.nan), found[SPIN])
-    return found
+    """Return the built-in attributes of structures from values [G, A], NaN for values that mean unknown."""
+    return {
+        one.name: np.where(values[:, k] == one.unknown, np.float32(np.nan), values[:, k])
+        if one.unknown is not None
+        else values[:, k]
+        for k, one in enumerate(BUILT_IN)
+    }
 
 
 def reference_values(

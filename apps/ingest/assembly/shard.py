@@ -143,7 +143,7 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         if not self._records:
             return
         splits_given = GivenSplits.of(self.source) is not None
-        part = pack(self._records, self.source.duplicates, splits_given, self.source.targets)
+        part = pack(self._records, self.source.duplicates, splits_given, self.source.columns)
         path = self.folder / f"part-{len(self._parts):05d}.npz"
         with storage_errors(path):
             np.savez(path, allow_pickle=False, **part.arrays())

@@ -152,7 +152,7 @@ class Conversion:
             else np.asarray(record.forces, dtype=np.float64) * (self.sign * factor.forces),
             charge=self.charge if record.charge is None else record.charge,
             spin=self.spin if record.spin is None else record.spin,
-            labels=self.labels.labels(record, cell) if record.labels and self.labels is not None else record.labels,
+            labels=record.labels if self.labels is None else self.labels.labels(record, cell),
         )
         return as_isolated(converted, forces=bool(self.sign))
 

@@ -30,7 +30,7 @@ class LabelConversion:
     def __init__(self, source: SourceSettings) -> None:
         stated = source.label_units or {}
         self.source = source
-        self.targets = {t.name: t for t in source.targets}
+        self.targets = {t.name: t for t in source.columns}
         self.stated = {name: label_unit(text, self.targets[name]) for name, text in stated.items()}
 
     def unit_of(self, target: Target, key: str | None) -> LabelUnit:
@@ -51,7 +51,7 @@ class LabelConversion:
         ]
 
     def labels(self, record: Record, cell: Numbers) -> dict[str, Numbers]:
-        """Return the labels of a record in their units and shapes.
+        """Return the labels and declared attributes of a record in their units and shapes.
 
         Parameters
         ----------
@@ -61,10 +61,10 @@ class LabelConversion:
             Its lattice vectors as rows [3, 3], Angstrom. Without three periodic directions a virial gives no stress,
             and the label is missing.
         """
-        found = {}
         keys: Mapping[str, str] = {}
         if record.keys is not None and any(t.origin is Origin.STRAIN for t in self.targets.values()):
             keys = dict(plan_of(record.keys, self.source).labels)
+        found = {name: np.array(value) for name, value in (self.source.attribute_values or {}).items()}
         for name, values in record.labels.items():
             target = self.targets[name]
             unit = self.unit_of(target, keys.get(name))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.records import RefusedError
+from gfm_pipeline.core.contracts.properties.attributes import Attribute
 from gfm_pipeline.core.contracts.targets import Level, Rank, Target
 
 Numbers = NDArray[np.float64]
@@ -31,6 +32,23 @@ def numbers_in(target: str, value: Any) -> Numbers | None:
         return np.array(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise RefusedError(f"{target} is neither a number nor an array of numbers: {str(value)[:40]!r}") from error
+
+
+def attribute_value(attribute: Attribute, value: Any) -> Numbers | None:
+    """Return the value of an attribute of a record as an array of one number; None for missing values of tables.
+
+    Raises
+    ------
+    RefusedError
+        When it is not a number, or none of the categories.
+    """
+    if (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and np.isnan(value)):
+        return None
+    try:
+        number = attribute.number(value)
+    except ValueError as error:
+        raise RefusedError(f"{attribute.name} {error}: {str(value)[:40]!r}") from error
+    return None if number == attribute.unknown else np.array(number)
 
 
 def as_declared(target: Target, values: Numbers, natoms: int) -> Numbers:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.ingest.assembly.given_splits import stated_split
 from gfm_pipeline.apps.ingest.assembly.index_lists import UNLISTED, leaves_out, listed_split
-from gfm_pipeline.apps.ingest.checks.label_shapes import Numbers, numbers_in
+from gfm_pipeline.apps.ingest.checks.label_shapes import Numbers, attribute_value, numbers_in
 from gfm_pipeline.apps.ingest.files.archive_members import InputFile, is_archive, parts
 from gfm_pipeline.apps.ingest.files.cursor import Cursor
 from gfm_pipeline.apps.ingest.files.known_formats import recognised
@@ -44,8 +44,8 @@ from gfm_pipeline.apps.ingest.records import (
 )
 from gfm_pipeline.core.contracts.data import BadRecord, SourceSettings
 from gfm_pipeline.core.contracts.options import FileOptions, ReaderOptions
+from gfm_pipeline.core.contracts.properties.attributes import CHARGE, SPIN
 from gfm_pipeline.core.contracts.sources import parse_options
-from gfm_pipeline.core.contracts.targets import ATTRIBUTE_NAMES, CHARGE, SPIN
 
 __all__ = [
     "CHARGE_NAMES",
@@ -58,7 +58,7 @@ __all__ = [
     "nothing",
 ]
 
-CHARGE_NAMES, SPIN_NAMES = ATTRIBUTE_NAMES[CHARGE], ATTRIBUTE_NAMES[SPIN]
+CHARGE_NAMES, SPIN_NAMES = CHARGE.names, SPIN.names
 MOST_LOST = 1_000_000  # largest number of records listed singly, whatever number a damaged file states
 T = TypeVar("T")
 
@@ -269,7 +269,7 @@ class FileReader(ABC):
                 units=labels.units,
                 omits_forces=labels.omits_forces,
                 split=split,
-                labels=_further_labels(frame, plans, labels) if source.targets else {},
+                labels=_further_labels(frame, plans, labels) if source.columns else {},
                 weights=labels.weights,
             )
         except (PassOverError, NotMeantError) as error:
@@ -315,12 +315,16 @@ def _labels(frame: Frame, natoms: int, plans: Plans) -> RecordLabels:
 
 
 def _further_labels(frame: Frame, plans: Plans, read: RecordLabels) -> dict[str, Numbers]:
-    """Return a frame's labels of targets other than energy and forces, by target; none of weight 0."""
+    """Return labels of targets other than energy and forces, none of weight 0, and declared attributes, by name."""
+    attributes = {attribute.name: attribute for attribute in plans.source.attributes}
     named = tuple((plans.source.labels or {}).items())
     found: dict[str, Numbers] = {}
     for target, key in named if frame.keys is None else plans.of(frame.keys).labels:
         value = frame.find(key) if read.weights.get(target) != 0 else None
-        values = None if value is None else numbers_in(target, value)
+        if value is None:
+            continue
+        attribute = attributes.get(target)
+        values = numbers_in(target, value) if attribute is None else attribute_value(attribute, value)
         if values is not None:
             found[target] = values
     return found

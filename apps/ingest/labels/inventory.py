@@ -11,7 +11,7 @@ from gfm_pipeline.apps.ingest.labels.plans import Remark, plan_of
 from gfm_pipeline.apps.ingest.records import Record, reduced_formula
 from gfm_pipeline.core.contracts.data import SourceSettings
 from gfm_pipeline.core.contracts.ingest.label_keys import EnergiesOf, KeyFound, LabelInventory
-from gfm_pipeline.core.contracts.training import Conditioning
+from gfm_pipeline.core.contracts.properties.attributes import CHARGE, SPIN
 
 MOST_VALUES = 12
 MOST_FORMULAS = 64
@@ -171,8 +171,8 @@ def _mixtures(found: LabelInventory) -> Iterable[str]:
 
 def _unseen(key: KeyFound) -> str:
     """Return which part of a key models see, as a clause."""
-    conditioning = {str(KeyKind.CHARGE): Conditioning.CHARGE, str(KeyKind.SPIN): Conditioning.SPIN}.get(key.kind)
-    unless = "" if conditioning is None else f" unless they are told of it (search.space.condition_on: {conditioning})"
+    attribute = {str(KeyKind.CHARGE): CHARGE, str(KeyKind.SPIN): SPIN}.get(key.kind)
+    unless = "" if attribute is None else f" unless they are told of it (search.space.condition_on: {attribute.name})"
     return f"models do not see {key.key}{unless}"
 
 

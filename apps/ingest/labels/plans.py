@@ -76,9 +76,10 @@ def plan_of(keys: KeySet, source: SourceSettings) -> LabelPlan:
         source.forces_are is ForceSign.NONE,
         tuple(source.select or ()),
         source.split_key,
-        source.targets,
+        source.columns,
         tuple((source.labels or {}).items()),
         source.record_weights is RecordWeights.USE,
+        frozenset(one.name for one in source.attributes if one.categories),
     )
 
 
@@ -111,6 +112,7 @@ def _plan(
     targets: tuple[Target, ...],
     named: tuple[tuple[str, str], ...],
     weighted: bool,
+    categories: frozenset[str],
 ) -> LabelPlan:
     own = keys.of(KeyKind.ENERGY, KeyKind.FREE_ENERGY)
     energy = energy_key
@@ -151,7 +153,7 @@ def _plan(
     uses.update(dict.fromkeys((n for n in units if n is not None), "unit"))
     names = {k.name for k in keys.keys}
     uses.update({str(key): use for key, use in ((split_key, "split"), (group_key, "group")) if key in names})
-    labels, doubts = label_keys(keys, targets, dict(named))
+    labels, doubts = label_keys(keys, targets, dict(named), categories)
     remarks += [Remark(text, True) for text in doubts]
     uses.update({key: target for target, key in labels if key in names})
     if taken_energy:

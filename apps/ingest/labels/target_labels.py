@@ -1,4 +1,4 @@
-"""Finds the keys of labels of targets other than energy and forces, by one rule for all readers.
+"""Finds the keys of labels other than energy and forces, and of declared attributes, by one rule for all readers.
 
 The search uses the target's names in order of preference, with the comparison of `known_keys`; a source may name the
 key itself. Shapes only decide between several candidates; the conversion of the record refuses wrong shapes.
@@ -6,7 +6,7 @@ key itself. Shapes only decide between several candidates; the conversion of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,11 @@ NO_LABELS = frozenset(("text", "mapping", "list"))  # shapes of values other tha
 
 
 def label_keys(
-    keys: KeySet, targets: Sequence[Target], named: Mapping[str, str]
+    keys: KeySet, targets: Sequence[Target], named: Mapping[str, str], categories: Collection[str] = ()
 ) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
     """Return (target, key) of the labels of a record, and warnings about alternative keys.
 
-    ``named`` are the keys from the source.
+    ``named`` are the keys from the source, and ``categories`` the columns whose values may be texts.
     """
     found: list[tuple[str, str]] = []
     warnings: list[str] = []
@@ -39,10 +39,11 @@ def label_keys(
         if target.name in named:
             found.append((target.name, named[target.name]))
             continue
-        candidates = list(dict.fromkeys(_candidates(keys, target)))
+        texts = frozenset(("text",)) if target.name in categories else frozenset[str]()
+        candidates = list(dict.fromkeys(_candidates(keys, target, NO_LABELS - texts)))
         if not candidates:
             continue
-        key = next((one for one in candidates if _fits(one.shape, target)), candidates[0])
+        key = next((one for one in candidates if one.shape in texts or _fits(one.shape, target)), candidates[0])
         found.append((target.name, key.name))
         others = [one.name for one in candidates if one is not key and _fits(one.shape, target)]
         if key.kind is KeyKind.STRESS:  # its virial holds the same information
@@ -62,14 +63,17 @@ def labels_in(results: Mapping[str, Any], natoms: int, targets: Sequence[Target]
     return {target: np.array(results[key], dtype=np.float64) for target, key in found}
 
 
-def _candidates(keys: KeySet, target: Target) -> Iterator[LabelKey]:
-    """Yield the keys that match a target: by its first name, exactly and then with a qualifier, then by the next."""
+def _candidates(keys: KeySet, target: Target, without: Collection[str]) -> Iterator[LabelKey]:
+    """Yield the keys that match a target: by its first name, exactly and then with a qualifier, then by the next.
+
+    ``without`` are the shapes that are no labels.
+    """
     for name in target.names:
         word = plain(name)
-        yield from (key for key in keys.keys if plain(key.name) == word and key.shape not in NO_LABELS)
-        yield from (key for key in keys.keys if word in bare_names(key.name) and key.shape not in NO_LABELS)
+        yield from (key for key in keys.keys if plain(key.name) == word and key.shape not in without)
+        yield from (key for key in keys.keys if word in bare_names(key.name) and key.shape not in without)
     if target.origin is Origin.STRAIN:  # a virial is a stress in another form
-        yield from (key for key in keys.keys if key.kind is KeyKind.VIRIAL and key.shape not in NO_LABELS)
+        yield from (key for key in keys.keys if key.kind is KeyKind.VIRIAL and key.shape not in without)
 
 
 def _fits(shape: str, target: Target) -> bool:

@@ -92,7 +92,8 @@ def _target_lines(stats: DatasetStatistics, found: IngestReport) -> list[str]:
         "reference",
     )
     rows = []
-    for name, facts in stats.targets.items():
+    of_targets = {name: facts for name, facts in stats.targets.items() if facts.attribute is None}
+    for name, facts in of_targets.items():
         factor, unit = facts.target.shown_factor, facts.target.printed_unit
         means = ", ".join(f"{symbol} {value:.6g}" for symbol, value in facts.reference.items())
         rows.append(
@@ -106,11 +107,32 @@ def _target_lines(stats: DatasetStatistics, found: IngestReport) -> list[str]:
             )
         )
     lines = ["The scale is the RMS of the training split after references.", "", *_table(header, rows)]
-    for name, histogram in found.targets.items():
+    for name in of_targets:
+        histogram = found.targets[name]
         target = stats.targets[name].target
         what = "minus its reference" if target.rank is Rank.SCALAR else "absolute components"
         lines += ["", f"{name}, {what} ({target.printed_unit or 'a number'})", ""]
         lines += _histogram(histogram, target.shown_factor)
+    return lines
+
+
+def _attribute_lines(stats: DatasetStatistics, found: IngestReport) -> list[str]:
+    """Return one row per declared graph attribute, then the distribution of its values."""
+    splits = list(stats.n_structures)
+    rows = [
+        (
+            one.name,
+            one.unit or "-",
+            *(str(stats.targets[one.name].known.get(split, 0)) for split in splits),
+            one.shown(one.neutral),
+            ", ".join(one.categories) or "-",
+        )
+        for one in stats.attributes
+    ]
+    lines = _table(("attribute", "unit", *(f"known, {split}" for split in splits), "neutral", "categories"), rows)
+    for one in stats.attributes:
+        lines += ["", f"{one.name} ({'position of the category' if one.categories else one.unit or 'a number'})", ""]
+        lines += _histogram(found.targets[one.name])
     return lines
 
 
@@ -177,8 +199,10 @@ def render(
         lines += _block("Sizes (atoms)", _histogram(found.sizes))
     lines += _block("Energy minus references (meV/atom)", _histogram(found.energies, 1000.0))
     lines += _block("Absolute force components (eV/Å)", _histogram(found.forces))
-    if stats.targets:
+    if len(stats.targets) > len(stats.attributes):
         lines += _block("Further targets", _target_lines(stats, found))
+    if stats.attributes:
+        lines += _block("Graph attributes", _attribute_lines(stats, found))
     if stats.neighbours:
         lines += _block("Neighbours", _neighbour_lines(stats.neighbours))
     if edges is not None:

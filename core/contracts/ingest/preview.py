@@ -71,7 +71,7 @@ class LabelCheck:
 
 @dataclass(frozen=True)
 class TargetPreview:
-    """Labels of a target besides energy and forces, in the usable records of the preview.
+    """Labels of a target besides energy and forces, or values of a graph attribute, in the usable records.
 
     ``records`` have one, and ``keys`` are what the data call it. ``values`` are in the target's unit: scalars, per atom
     of extensive values of structures, and the largest component of vectors and tensors; None where there are none.
@@ -81,6 +81,7 @@ class TargetPreview:
     records: int
     keys: tuple[str, ...]
     values: Histogram | None
+    attribute: bool = False
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ def _train(context: Context, stage: StageState, done: Done, member: Member) -> A
         validation_limit=context.workflow.search.validation_limit,
         threads=context.threads,
         targets=context.workflow.targets,
+        attributes=context.workflow.attributes,
     )
     return TaskRequest(stage.key, NAME, member.name, TRAIN, spec)
 

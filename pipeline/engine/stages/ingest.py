@@ -183,9 +183,11 @@ def _advance(context: Context, stage: StageState) -> Step:
         if all(result_of(stage, assemble_name(other.name), ASSEMBLE) is not None for other in others):
             requests.append(_assemble(context, stage, source, others))
     if len(outputs) == len(context.sources):
-        unlabelled = next((t for t in context.workflow.targets if not is_default(t) and not _known(t, datasets)), None)
+        columns = [(target, False) for target in context.workflow.targets if not is_default(target)]
+        columns += [(attribute.column, True) for attribute in context.workflow.attributes]
+        unlabelled = next((one for one in columns if not _known(one[0], datasets)), None)
         if unlabelled is not None:
-            reason = unlabelled_sentence(unlabelled, "source of the workflow")
+            reason = unlabelled_sentence(unlabelled[0], "source of the workflow", unlabelled[1])
             return Step(events=(StageFailedEvent(stage.key, reason),))
         return Step(events=(StageDone(stage.key, outputs),))
     # Joins first: no other task waits for them, but the largest source should not come last.

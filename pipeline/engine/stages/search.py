@@ -24,7 +24,6 @@ from gfm_pipeline.campaign.events import (
 from gfm_pipeline.campaign.paths import StagePaths
 from gfm_pipeline.campaign.stage_state import StageState, TaskStatus
 from gfm_pipeline.campaign.state import CampaignState
-from gfm_pipeline.core.contracts.targets import DEFAULT
 from gfm_pipeline.core.contracts.training import TrainSpec, settings_of
 from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.engine.decisions.requests import (
@@ -58,6 +57,7 @@ from gfm_pipeline.engine.stages.trials import (
     candidate_seed,
     describe_training,
     ended_tasks,
+    learned,
     node_list,
     stopped_early,
     task_name,
@@ -161,6 +161,7 @@ def _train(context: Context, stage: StageState, datasets: StageState, candidate:
         validation_limit=search.validation_limit,
         threads=context.threads,
         targets=context.workflow.targets,
+        attributes=context.workflow.attributes,
         horizon=search.rungs[-1],
         store_errors=isinstance(selection_of(context), ErrorSelection),
     )
@@ -204,9 +205,7 @@ class Search(Stage):
         search["space"] = context.workflow.search.space.written()
         if search.pop("warm_start") is not None:  # record the results themselves: the file may change or disappear
             search["warm_start"] = to_plain(context.warm_start)
-        targets = [target.learned() for target in context.workflow.targets]
-        if targets != [target.learned() for target in DEFAULT]:  # earlier campaigns lack this key
-            search["targets"] = targets
+        search |= learned(context.workflow)
         return {"seed": context.workflow.seed, **search, "members": _selection(context)}
 
     def advance(self, context: Context, stage: StageState, done: Done) -> Step:

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gfm_pipeline.campaign.stage_state import StageState, TaskStatus
+from gfm_pipeline.core.contracts.targets import DEFAULT
 from gfm_pipeline.core.contracts.training import TrainSpec
 from gfm_pipeline.core.contracts.training_result import TrainResult
+from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.engine.decisions.requests import (
     Context,
     Program,
 )
 
 if TYPE_CHECKING:
-    pass
+    from gfm_pipeline.workflow.schema import WorkflowModel
 
 
 TRAIN = Program("train", TrainSpec, TrainResult)
+
+
+def learned(workflow: WorkflowModel) -> dict[str, Any]:
+    """Return what models learn and are told of, for the key of a stage; defaults are left out, as earlier."""
+    targets = [target.learned() for target in workflow.targets]
+    found: dict[str, Any] = {} if targets == [target.learned() for target in DEFAULT] else {"targets": targets}
+    return found | ({"attributes": to_plain(workflow.attributes)} if workflow.attributes else {})
 
 
 def task_name(candidate: str, rung: int) -> str:

@@ -1,0 +1,1 @@
+"""Properties of structures that are inputs of models."""
