@@ -219,9 +219,9 @@ def _worst(
             tuple(symbols[k] for k in drawn),
             tuple(_rounded(columns.pos[k]) for k in drawn),
             len(symbols),
-            tuple(_rounded(row) for row in columns.cell[0]) if columns.pbc[0].any() else (),
             tuple(round(float(covalent_radii[z]), 2) for z in part.numbers),
             tuple((int(a), int(b)) for a, b in zip(first, second, strict=True) if a < b),
+            tuple(_rounded(row) for row in columns.cell[0]) if columns.pbc[0].any() else (),
             None if atom is None else drawn.index(atom),
             None if outside is None else not bool(outside[g]),
         )

@@ -85,9 +85,9 @@ class DrawnStructure:
     symbols: tuple[str, ...]
     positions: tuple[tuple[float, float, float], ...]
     natoms: int
+    radii: tuple[float, ...]
+    bonds: tuple[tuple[int, int], ...]
     cell: tuple[tuple[float, float, float], ...] = ()
-    radii: tuple[float, ...] = ()
-    bonds: tuple[tuple[int, int], ...] = ()
     atom: int | None = None
     in_domain: bool | None = None
 

@@ -127,6 +127,7 @@ def render_html(
         "candidates": candidate_tables.candidates(view),
         "search_line": tables.search_line(view),
         "search_figures": panels.of_search(view),
+        "hyperparameters": panels.of_hyperparameters(view),
         "members": tables.members(view),
         "member_figures": panels.of_members(view),
         "accuracy": tables.accuracy(view),

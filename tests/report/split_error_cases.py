@@ -31,26 +31,12 @@ def of(energy: QuantityReport, forces: QuantityReport) -> SplitErrors:
         GroupErrors("energy", "file", "hot <600K>.xyz", 40, 40, 0.0345, 0.0456, 0.2, 0.55, None),
     ]
     water = DrawnStructure(
-        "forces",
-        1.5,
-        0.4,
-        2.0,
-        0.5,
-        "hot <600K>.xyz#7",
-        "run-3",
-        "H2O",
-        ("O", "H", "H"),
-        WATER,
-        3,
-        (),
-        (0.66, 0.31, 0.31),
-        ((0, 1), (0, 2)),
-        0,
-        False,
-    )
+        "forces", 1.5, 0.4, 2.0, 0.5, "hot <600K>.xyz#7", "run-3", "H2O", ("O", "H", "H"), WATER, 3, (0.66, 0.31, 0.31),
+        ((0, 1), (0, 2)), atom=0, in_domain=False,
+    )  # fmt: skip
     cell = ((3.0, 0.0, 0.0), (0.0, 3.0, 0.0), (0.0, 0.0, 3.0))
     copper = DrawnStructure(
-        "energy", 0.2, None, 0.1, 0.3, "cu.xyz#0", "1", "Cu", ("Cu",), ((0.0, 0.0, 0.0),), 1, cell, (1.32,)
+        "energy", 0.2, None, 0.1, 0.3, "cu.xyz#0", "1", "Cu", ("Cu",), ((0.0, 0.0, 0.0),), 1, (1.32,), (), cell
     )
     domain = (GroupDomain("all", "all", 290, 29), GroupDomain("file", "hot <600K>.xyz", 40, 30))
     return SplitErrors((*whole, *parts), domain, (water, copper), {"group": 3})

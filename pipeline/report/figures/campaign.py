@@ -10,7 +10,17 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
 from gfm_pipeline.core.contracts.targets import ENERGY, FORCES
-from gfm_pipeline.report.figures.canvas import INK, MUTED, SERIES, SURFACE, Canvas, count_axis, log_axis, styled
+from gfm_pipeline.report.figures.canvas import (
+    INK,
+    MUTED,
+    SERIES,
+    SURFACE,
+    Canvas,
+    count_axis,
+    legend_above,
+    log_axis,
+    styled,
+)
 from gfm_pipeline.report.text import flatten
 from gfm_pipeline.report.view import CampaignView, CandidateView, CurvePoint
 
@@ -71,7 +81,7 @@ def search_progress(view: CampaignView) -> str | None:
         Line2D([], [], color=MUTED, marker="x", markeredgewidth=1.5, linestyle="", label="ended here"),
         Line2D([], [], color=INK, linewidth=1.4, label="best so far"),
     ]
-    _legend_above(canvas, handles)
+    legend_above(canvas, handles)
     return canvas.svg(f"Objective of {len(events)} finished rungs; the best so far is {best:.4f}.")
 
 
@@ -98,8 +108,13 @@ def candidate_curves(view: CampaignView) -> str | None:
     ]
     if any(c.status in _ENDED_EARLY for c in drawn):
         handles.append(Line2D([], [], color=MUTED, alpha=0.6, label="ended early"))
+    if stops := [c.curve[-1] for c in drawn if c.status == "stopped"]:
+        axes.plot([p.graphs for p in stops], [p.objective for p in stops], "x", color=MUTED, markersize=5, zorder=3)
+        handles.append(Line2D([], [], color=MUTED, marker="x", linestyle="", label="stopped"))
     _finish_curves(canvas)
-    _legend_above(canvas, handles)
+    for graphs in sorted({rung.graphs for candidate in drawn for rung in candidate.rungs}):
+        axes.axvline(graphs, color=MUTED, linewidth=0.8, linestyle=":", zorder=1)
+    legend_above(canvas, handles)
     axes.set_xlabel("graphs seen by the candidate")
     return canvas.svg(f"Validation objective of {len(drawn)} candidates over graphs seen.")
 
@@ -119,7 +134,7 @@ def member_curves(view: CampaignView) -> str | None:
         canvas.axes.plot(last.graphs, last.objective, "o", color=color, markersize=5, markeredgecolor=SURFACE)
         handles.append(Line2D([], [], color=color, label=member.name))
     _finish_curves(canvas)
-    _legend_above(canvas, handles)
+    legend_above(canvas, handles)
     canvas.axes.set_xlabel("graphs seen in the member's life")
     return canvas.svg(f"Validation objective of {len(drawn)} members over graphs seen.")
 
@@ -155,7 +170,7 @@ def member_errors(view: CampaignView) -> str | None:
     axes.set_xlim(0, max(0.05, 1.1 * axes.get_xlim()[1]))
     axes.grid(False, axis="y")
     axes.set_xlabel("validation MAE over that of a model that learned nothing")
-    _legend_above(canvas, handles)
+    legend_above(canvas, handles)
     return canvas.svg(f"Validation errors of {len(drawn)} members.")
 
 
@@ -179,11 +194,3 @@ def _finish_curves(canvas: Canvas) -> None:
     count_axis(canvas.axes.xaxis)
     canvas.axes.set_xlim(left=0)
     canvas.axes.set_ylabel("validation objective")
-
-
-def _legend_above(canvas: Canvas, handles: list[Line2D]) -> None:
-    rows = -(-len(handles) // 6)
-    canvas.figure.legend(
-        handles=handles, loc="outside upper left", ncols=-(-len(handles) // rows), columnspacing=1.2, handletextpad=0.5,
-        borderpad=0.0,
-    )  # fmt: skip

@@ -16,6 +16,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from gfm_pipeline.report.text import short_count
@@ -151,3 +152,12 @@ def count_axis(axis: XAxis | YAxis) -> None:
     """Label an axis with short counts (2k, 1.5M)."""
     axis.set_major_locator(MaxNLocator(6))
     axis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+
+
+def legend_above(canvas: Canvas, handles: list[Line2D]) -> None:
+    """Draw the legend above the axes, where it hides no data."""
+    rows = -(-len(handles) // 6)
+    canvas.figure.legend(
+        handles=handles, loc="outside upper left", ncols=-(-len(handles) // rows), columnspacing=1.2, handletextpad=0.5,
+        borderpad=0.0,
+    )  # fmt: skip

@@ -17,12 +17,14 @@ from gfm_pipeline.core.contracts.targets import Target
 from gfm_pipeline.report.figures import campaign as figures
 from gfm_pipeline.report.figures import data as data_figures
 from gfm_pipeline.report.figures import evaluation as evaluation_figures
-from gfm_pipeline.report.figures import structures
+from gfm_pipeline.report.figures import search, structures
+from gfm_pipeline.report.hyperparameters import FOLDS, importances
 from gfm_pipeline.report.tables.errors import worst_structures
 from gfm_pipeline.report.tables.headlines import in_unit
 from gfm_pipeline.report.text import count, percent
 from gfm_pipeline.report.view import CampaignView
 
+WEAK = 0.2  # share of the variance below which importances mean little
 MOST_DRAWN = 24  # structures of a page; the table names the others
 
 
@@ -49,9 +51,40 @@ def of_search(view: CampaignView) -> list[Panel]:
         ),
         (
             figures.candidate_curves(view),
-            "Validation during the search. Grey ones ended early; their evidence is in the table.",
+            "Validation during the search; dotted lines are rungs. Grey ones ended early, where the cross is; their "
+            "evidence is in the table.",
+        ),
+        *_importances(view),
+        (
+            search.pareto(view),
+            "Energy of all attempts at each candidate up to its last rung. No candidate below the front's line took as "
+            "little energy.",
         ),
     )
+
+
+def of_hyperparameters(view: CampaignView) -> list[Panel]:
+    """Return the figure of all hyperparameters beside each other."""
+    return _panels(
+        (
+            search.parallel_coordinates(view),
+            "Each line is a candidate. Its objective, at the right, is that of the last rung it reached: those that "
+            "were stopped have seen fewer graphs. A value below an axis: the candidate has no such hyperparameter.",
+        )
+    )
+
+
+def _importances(view: CampaignView) -> list[tuple[str | None, str]]:
+    found = importances(view.candidates)
+    if found is None:
+        return []
+    weak = "" if found.r2 > WEAK else " That is too little to tell them apart."
+    caption = (
+        f"Permutation importance in extra trees, on candidates the trees were not fitted to ({FOLDS} folds, "
+        f"{count(found.n)} candidates at the first rung). The trees predict {percent(max(found.r2, 0.0), 0)} of the "
+        f"variance of the objective's logarithm.{weak}"
+    )
+    return [(search.importance_bars(found), caption)]
 
 
 def of_members(view: CampaignView) -> list[Panel]:

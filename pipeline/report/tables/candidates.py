@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from gfm_pipeline.report.energy import shown
 from gfm_pipeline.report.tables.table import Column, Table
 from gfm_pipeline.report.text import (
     MISSING,
@@ -16,7 +15,7 @@ from gfm_pipeline.report.text import (
     significant,
     symbol,
 )
-from gfm_pipeline.report.view import CampaignView, CandidateView
+from gfm_pipeline.report.view import CampaignView, CandidateView, KilowattHours
 
 _STATUS_ORDER = {"selected": 0, "running": 1, "finished": 2, "stopped": 3, "diverged": 4, "failed": 5}
 
@@ -36,7 +35,8 @@ def candidate_settings(candidates: tuple[CandidateView, ...]) -> tuple[dict[str,
     return shared, [{key: value for key, value in one.items() if key not in shared} for one in flat]
 
 
-def _short_names(keys: list[str]) -> dict[str, str]:
+def short_names(keys: list[str]) -> dict[str, str]:
+    """Return a short name of each dotted key: its last part where no other key has it."""
     last = [key.rsplit(".", 1)[-1] for key in keys]
     return {
         key: (short if last.count(short) == 1 else key).replace("_", " ") for key, short in zip(keys, last, strict=True)
@@ -45,7 +45,7 @@ def _short_names(keys: list[str]) -> dict[str, str]:
 
 def one_line(settings: dict[str, Any]) -> str:
     """Return flattened settings in one line: names without their section, the algorithm first and without its name."""
-    names = {key: _ABBREVIATED.get(name, name) for key, name in _short_names(list(settings)).items()}
+    names = {key: _ABBREVIATED.get(name, name) for key, name in short_names(list(settings)).items()}
     first = [plain(value) for key, value in settings.items() if names[key] == "algorithm"]
     return " ".join(first + [f"{names[key]} {plain(v)}" for key, v in settings.items() if names[key] != "algorithm"])
 
@@ -78,7 +78,7 @@ def candidates(view: CampaignView) -> Table:
     order = ranked(view.candidates)
     shared, own = candidate_settings(order)
     keys = list(dict.fromkeys(key for one in own for key in one))
-    names = _short_names(keys)
+    names = short_names(keys)
     rows = []
     for candidate, settings in zip(order, own, strict=True):
         rungs = " → ".join(objective(r.objective, 3) for r in candidate.rungs) or MISSING
@@ -91,26 +91,31 @@ def candidates(view: CampaignView) -> Table:
                 rungs,
                 graphs,
                 duration(sum(r.seconds for r in candidate.rungs)) if candidate.rungs else MISSING,
-                shown(candidate.energy),
+                _kilowatt_hours(candidate.energy),
                 MISSING if candidate.joules_per_graph is None else significant(candidate.joules_per_graph),
                 f"{symbol(candidate.status)} {candidate.status}",
                 candidate.outcome or (f"running {candidate.running_task}" if candidate.running_task else MISSING),
             )
         )
     values = [plain(one.get(key)) for one in own for key in keys]
-    numeric = {key: all(_is_number(one.get(key)) for one in own) for key in keys} if values else {}
+    numeric = {key: all(is_number(one.get(key)) for one in own) for key in keys} if values else {}
     columns = (
         Column("Candidate"), Column("Wave", True),
         *(Column(names[key][:1].upper() + names[key][1:], numeric[key]) for key in keys),
-        Column("Objective at each rung"), Column("Graphs", True), Column("Task time", True), Column("Energy", True),
+        Column("Objective at each rung"), Column("Graphs", True), Column("Task time", True), Column("kWh", True),
         Column("J per graph", True), Column("Status"), Column("Outcome and evidence"),
     )  # fmt: skip
     note = "Objective: mean ratio of errors to those of a model that learned nothing; 1: nothing learned, 0: perfect."
     if shared:
-        names = _short_names(list(shared))
+        names = short_names(list(shared))
         note += " Settings that all candidates share: " + ", ".join(f"{names[k]} {v}" for k, v in shared.items()) + "."
     return Table(columns, tuple(rows), note)
 
 
-def _is_number(value: Any) -> bool:
+def _kilowatt_hours(energy: KilowattHours | None) -> str:
+    return MISSING if energy is None else f"{significant(energy.kwh)} {energy.label}"
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a setting is a number, or missing."""
     return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
