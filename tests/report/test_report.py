@@ -114,7 +114,7 @@ def test_page_names_every_candidate_member_dataset_stage_and_log(
 
 
 def test_every_figure_is_there_and_follows_the_pages_colours(page: str) -> None:
-    # Search, candidates, parallel coordinates, members, errors; then parity, calibration and spread for two quantities of two datasets.
+    # Search, candidates, parallel coordinates, members, errors; then three for two quantities of two datasets.
     assert page.count("<svg ") == 5 + 3 * 2 * 2
     drawings = "".join(re.findall(r"<svg .*?</svg>", page, flags=re.DOTALL))
     assert "var(--ink)" in drawings
