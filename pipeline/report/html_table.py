@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from gfm_pipeline.report.tables.table import Column, Table
 
-DENSE = 9  # tables with more columns are set more tightly
+DENSE, WIDE = 9, 18  # tables with more columns are set more tightly; on paper, words of the widest break
 SHORT = 26  # characters; longer texts may have line breaks
 
 
@@ -16,7 +16,8 @@ def render_table(table: Table) -> Markup:
     """Return a table with its note; every text is escaped."""
     head = "".join(_heading(column) for column in table.columns)
     rows = "\n".join(f"<tr>{''.join(map(_cell, row, table.columns))}</tr>" for row in table.rows)
-    dense = ' class="dense"' if len(table.columns) > DENSE else ""
+    kinds = [kind for kind, most in (("dense", DENSE), ("wide", WIDE)) if len(table.columns) > most]
+    dense = f' class="{" ".join(kinds)}"' if kinds else ""
     note = f'<p class="note">{escape(table.note)}</p>\n' if table.note else ""
     text = (
         f'<div class="scroll"><table{dense}>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>\n'

@@ -16,9 +16,11 @@ from synthetic_campaign import finished_campaign
 from gfm_pipeline.core.contracts.evaluation import figure_key
 from gfm_pipeline.report import timeline
 from gfm_pipeline.report.html import _template, render_html
+from gfm_pipeline.report.html_table import WIDE, render_table
 from gfm_pipeline.report.markdown import render_markdown
 from gfm_pipeline.report.summary import remarks, summary_lines
 from gfm_pipeline.report.tables.campaign import accuracy, saved_line
+from gfm_pipeline.report.tables.table import Column, Table
 from gfm_pipeline.report.timeline import AttemptBar, draw, lines
 
 CSS = _template("report.css")
@@ -51,8 +53,11 @@ def test_on_paper_no_table_scrolls_and_every_cell_may_break() -> None:
     assert re.search(r"\.scroll \{[^}]*overflow: visible", paper)
     cells = re.search(r"th, td[^{]*\{([^}]*)\}", paper)
     assert cells is not None
-    for rule in ("min-width: 0", "max-width: none", "white-space: normal", "overflow-wrap: anywhere"):
+    for rule in ("min-width: 0", "max-width: none", "white-space: normal", "overflow-wrap: break-word"):
         assert rule in cells[1]
+    assert re.search(r"td\.text, [^{]*table\.wide td \{ overflow-wrap: anywhere", paper)  # long texts, and many columns
+    many = Table(tuple(Column(f"c{k}") for k in range(WIDE + 1)), (("x",) * (WIDE + 1),))
+    assert '<table class="dense wide">' in render_table(many)
     assert "td.text" in cells[0]
     assert ".right" in cells[0]  # what does not break elsewhere
     assert re.search(r"pre \{[^}]*pre-wrap", paper)
