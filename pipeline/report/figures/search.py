@@ -125,10 +125,10 @@ def pareto(view: CampaignView) -> str | None:
     canvas, colors = Canvas("pareto", 590, 350), algorithm_colors(view)
     axes = canvas.axes
     for name, color in colors.items():
-        for early, style in ((True, {"marker": "x"}), (False, {"marker": "o", "markeredgecolor": SURFACE})):
+        for early, marker, edge in ((True, "x", color), (False, "o", SURFACE)):
             points = [(k, v) for k, v, c in every if algorithm_of(c.settings) == name and _early(c) is early]
-            if points:
-                axes.plot(*zip(*points, strict=True), linestyle="", color=color, markersize=6, zorder=3, **style)
+            x, y = [k for k, _ in points], [v for _, v in points]
+            axes.plot(x, y, marker, color=color, markersize=6, markeredgecolor=edge, zorder=3)
     axes.step([k for k, _, _ in best], [v for _, v, _ in best], where="post", color=INK, linewidth=1.4, zorder=2)
     log_axis(axes, "x")
     log_axis(axes, "y")
