@@ -65,7 +65,7 @@ def of_search(view: CampaignView) -> list[Panel]:
 
 def of_hyperparameters(view: CampaignView) -> list[Panel]:
     """Return the figure of all hyperparameters beside each other."""
-    return _panels(
+    return panels_of(
         (
             search.parallel_coordinates(view),
             "Each line is a candidate. Its objective, at the right, is that of the last rung it reached: those that "
