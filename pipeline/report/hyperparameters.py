@@ -14,8 +14,8 @@ from gfm_pipeline.report.text import plain
 from gfm_pipeline.report.view import CandidateView
 
 FEWEST = 16  # candidates for importances
-MOST = 1000  # candidates that importances are computed from
-FOLDS, TREES, REPEATS = 5, 100, 5
+MOST = 600  # candidates that importances are computed from
+FOLDS, TREES, REPEATS = 5, 50, 3
 Floats = NDArray[np.float64]
 
 

@@ -32,6 +32,8 @@ _VARIABLES = {
     SURFACE: "--surface",
     **{color: f"--series-{i + 1}" for i, color in enumerate(SERIES)},
 }
+_PLACES = re.compile(r'(?<= )(?:d|x|y)="[^"]*"')  # attributes of paths and markers
+_DIGITS = re.compile(r"(\.\d\d)\d+")  # more than hundredths of a pixel: a third of the page of a large search
 _COLOR = re.compile(rf"(?<=[ :])(?:{'|'.join(_VARIABLES)})\b")
 
 _STYLE: dict[str, Any] = {
@@ -117,6 +119,7 @@ def _for_page(text: str, name: str, label: str) -> str:
     # HTML implies the namespaces; without them, the page contains no address at all.
     head = f'<svg {box.group(0) if box else ""} role="img" aria-label="{_attribute(label)}"'
     rest = re.sub(r"\s*<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
+    rest = _PLACES.sub(lambda found: _DIGITS.sub(r"\1", found[0]), rest)
     rest = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', rest)
     rest = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', rest)
     rest = rest.replace("xlink:href=", "href=").replace("url(#", f"url(#{name}-")

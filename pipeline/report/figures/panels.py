@@ -69,7 +69,8 @@ def of_hyperparameters(view: CampaignView) -> list[Panel]:
         (
             search.parallel_coordinates(view),
             "Each line is a candidate. Its objective, at the right, is that of the last rung it reached: those that "
-            "were stopped have seen fewer graphs. A value below an axis: the candidate has no such hyperparameter.",
+            "were stopped have seen fewer graphs. A value below an axis: the candidate has no such hyperparameter. Of "
+            f"the members, of the best, and of the others, at most {count(search.MOST_LINES)} are drawn.",
         )
     )
 

@@ -14,7 +14,7 @@ from gfm_pipeline.report.tables.candidates import best_objective
 from gfm_pipeline.report.text import significant
 from gfm_pipeline.report.view import CampaignView, CandidateView
 
-MOST_LINES = 1500  # lines of SVG; more are an image
+MOST_LINES = 1000  # other candidates that are drawn
 BEST = 0.1  # share of candidates in the second colour
 MOST_LABELS = 8  # categories of an axis with a label
 Floats = NDArray[np.float64]
@@ -22,7 +22,10 @@ Floats = NDArray[np.float64]
 
 @styled
 def parallel_coordinates(view: CampaignView) -> str | None:
-    """Draw each candidate as a line through its hyperparameters and its objective at the last rung it reached."""
+    """Draw candidates as lines through their hyperparameters and their objective at the last rung they reached.
+
+    At most `MOST_LINES` of each kind (members, best, others) are drawn, evenly chosen.
+    """
     scored = [(value, c) for c in view.candidates if (value := best_objective(c)) is not None and value > 0.0]
     drawn = tuple(c for _, c in scored)
     axes_of = hyperparameters(drawn) if len(drawn) > 1 else ()
@@ -40,9 +43,9 @@ def parallel_coordinates(view: CampaignView) -> str | None:
     kinds = ["selected" if c.status == "selected" else "best" if k in best else "other" for k, c in enumerate(drawn)]
     for z, kind in enumerate(("other", "best", "selected")):
         color, width, alpha = styles[kind]
-        lines = [np.column_stack((x, heights[k])) for k in range(len(drawn)) if kinds[k] == kind]
+        own = [k for k in range(len(drawn)) if kinds[k] == kind]
+        lines = [np.column_stack((x, heights[k])) for k in own[:: -(-len(own) // MOST_LINES) or 1]]
         group = LineCollection(lines, colors=color, linewidths=width, alpha=alpha, zorder=2 + z)
-        group.set_rasterized(len(lines) > MOST_LINES)
         canvas.axes.add_collection(group)
     for place, one in enumerate(columns):
         canvas.axes.axvline(place, color=MUTED, linewidth=0.7, zorder=1)
