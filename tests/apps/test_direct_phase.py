@@ -10,7 +10,7 @@ from training_cases import assert_same_state, lines, publish_dataset, run, small
 
 from gfm_pipeline.apps.train.checkpoint import load
 from gfm_pipeline.apps.train.setup import prepare
-from gfm_pipeline.core.contracts.training import DatasetRef, ModelSettings, TrainSpec
+from gfm_pipeline.core.contracts.training import DatasetRef, ForceHead, ModelSettings, TrainSpec
 from gfm_pipeline.core.contracts.training_result import TrainResult
 
 
@@ -78,6 +78,6 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(
 
 def test_models_with_direct_forces_have_no_such_part(datasets: tuple[DatasetRef, ...], tmp_path: Path) -> None:
     spec = spec_of(datasets, tmp_path)
-    trainer = prepare(replace(spec, model=replace(spec.model, force_head="direct")))
+    trainer = prepare(replace(spec, model=replace(spec.model, force_head=ForceHead.DIRECT)))
     assert trainer.direct is None  # all of the training has direct forces
     trainer.close()
