@@ -26,7 +26,6 @@ from gfm_pipeline.core.contracts.data import AssembleSpec, Duplicates, ReadShard
 from gfm_pipeline.core.contracts.sources import validate_options
 from gfm_pipeline.core.contracts.training import DatasetRef, TrainSpec, settings_of
 
-EVERY = 8  # steps between two looks at the clock
 SPLITS = {"train": Split.TRAIN, "validation": Split.VALIDATION, "test": Split.TEST}
 
 
@@ -50,8 +49,7 @@ def trained(spec: TrainSpec, seconds: float, *, compile_pass: bool) -> tuple[Tra
     if compile_pass:
         trainer.training_pass = compiled_pass(trainer.model)
     while budget.done < 1.0:
-        for _ in range(EVERY):
-            trainer.step()
+        trainer.step()
         trainer.horizon = max(trainer.state.graphs + 1, round(trainer.state.graphs / max(budget.done, 1e-9)))
     trainer.validate(None)
     trainer.close()
