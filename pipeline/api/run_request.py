@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gfm_pipeline.api.search_check import refuse_contradictions, with_reduction
+from gfm_pipeline.api.search_check import refuse_contradictions, refuse_unmeasured, with_reduction
 from gfm_pipeline.api.stage_inputs import need_finished, structures_of_stages
 from gfm_pipeline.campaign.identity import file_digests
 from gfm_pipeline.campaign.paths import CampaignPaths
@@ -117,6 +117,7 @@ def resolve(
     if begun is None:  # a search that has begun goes on: its members may come from lower rungs
         loaded = replace(loaded, model=with_reduction(loaded.model))
         refuse_contradictions(loaded)
+        refuse_unmeasured(loaded, site)
     else:
         loaded = replace(loaded, model=_as_begun(loaded.model, begun))
     context = Context(

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from gfm_pipeline.campaign.budget_standing import QUANTITIES
+from gfm_pipeline.core.contracts.energy import AUTO, MODEL
 from gfm_pipeline.core.contracts.policies import STOPPING, make_policy
 from gfm_pipeline.engine.stages.search_size import rung_counts
 from gfm_pipeline.search.stopping import StoppingPolicy
+from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.workflow.load import LoadedWorkflow
 from gfm_pipeline.workflow.schema import WorkflowModel
 
@@ -171,6 +173,46 @@ def _stage_above_campaign(workflow: WorkflowModel) -> Iterator[Contradiction]:
                 )
 
 
+def _several_objectives(workflow: WorkflowModel) -> Iterator[Contradiction]:
+    search = workflow.search
+    if len(search.objective) < 2:
+        return
+    if search.warm_start is not None:
+        yield Contradiction(
+            ("search", "warm_start"),
+            f"names a table of errors, which has no {' and '.join(search.objective[1:])} of search.objective",
+            "Leave search.warm_start out, or set search.objective to error.",
+        )
+    if not make_policy(STOPPING, search.stopping, StoppingPolicy).by_order:
+        yield Contradiction(
+            ("search", "stopping"),
+            f"is {search.stopping.name}, which needs the size of one objective, and search.objective has "
+            f"{len(search.objective)}",
+            "Choose asha, median, fixed or none.",
+        )
+
+
+def refuse_unmeasured(loaded: LoadedWorkflow, site: SiteModel) -> None:
+    """Refuse an objective that nothing on a site measures or models.
+
+    Raises
+    ------
+    WorkflowError
+        With the key, its line, and the fix.
+    """
+    energy = site.energy
+    if "kwh" not in loaded.model.search.objective or energy.node_watts is not None or site.slot_watts() is not None:
+        return
+    if energy.source not in (AUTO, MODEL):
+        return  # counters that the site names
+    raise loaded.error(
+        ("search", "objective"),
+        f"search.objective has kwh, which site {site.name} may not measure: it names no counters and no power model.",
+        "Set site.energy.node_watts or site.energy.core_watts (kWh is then modelled where no counter is found, and "
+        "labelled so), or site.energy.source.",
+    )
+
+
 CHECKS: tuple[Callable[[WorkflowModel], Iterator[Contradiction]], ...] = (
     _nobody_promoted,
     _too_few_survivors,
@@ -179,4 +221,5 @@ CHECKS: tuple[Callable[[WorkflowModel], Iterator[Contradiction]], ...] = (
     _never_validated,
     _cap_leaves_places,
     _stage_above_campaign,
+    _several_objectives,
 )

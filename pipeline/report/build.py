@@ -23,6 +23,7 @@ from gfm_pipeline.core.version import __version__
 from gfm_pipeline.engine.stages import calibrate, converge, ingest, search
 from gfm_pipeline.engine.stages.base import Records, Stage
 from gfm_pipeline.engine.stages.calibrate import FIT
+from gfm_pipeline.engine.stages.objectives import compared, searched
 from gfm_pipeline.engine.stages.table import shown
 from gfm_pipeline.engine.stages.trials import objective_of, stopped_early, task_name
 from gfm_pipeline.engine.tasks.task_files import error_table
@@ -34,12 +35,14 @@ from gfm_pipeline.report.view import (
     CandidateView,
     CurvePoint,
     MemberView,
+    ParetoPoint,
     RungView,
     SourceView,
     StageStatus,
     StageView,
     TaskFailure,
 )
+from gfm_pipeline.search.pareto import pareto_front
 
 FAILURES_SHOWN = 20
 
@@ -79,6 +82,7 @@ def build_view(campaign: Path) -> CampaignView:
         candidates=() if trials is None else tuple(_candidates(paths, trials, members)),
         members=tuple(_member(paths, trials, trained, m) for m in members) if trials is not None else (),
         calibration=_calibration(state.stage(calibrate.NAME)),
+        pareto=() if trials is None else _pareto(trials),
         failures=_failures(paths, state),
         node_hours=used.node_seconds / 3600.0,
         energy=energy_view(used),
@@ -88,6 +92,15 @@ def build_view(campaign: Path) -> CampaignView:
         edit_first=edit,
         options=_options(paths, last),
     )
+
+
+def _pareto(stage: StageState) -> tuple[ParetoPoint, ...]:
+    """Return the Pareto front of a search with several objectives."""
+    names = searched(stage)
+    if len(names) < 2:
+        return ()
+    vectors = compared(stage)
+    return tuple(ParetoPoint(name, dict(zip(names, vectors[name], strict=True))) for name in pareto_front(vectors))
 
 
 def _options(paths: CampaignPaths, last: DriverStarted | None) -> tuple[str, ...]:

@@ -14,9 +14,11 @@ from typing import Any
 from gfm_pipeline.campaign.stage_state import StageState, TaskState, TaskStatus
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.contracts.training_result import TrainResult
+from gfm_pipeline.engine.stages.objectives import compared, searched
 from gfm_pipeline.engine.stages.search import NAME
 from gfm_pipeline.engine.stages.trials import objective_of, task_name
 from gfm_pipeline.report.view import CandidateView
+from gfm_pipeline.search.pareto import pareto_front
 
 FILE = "results.csv"
 
@@ -29,6 +31,13 @@ def results_csv(state: CampaignState, candidates: tuple[CandidateView, ...]) -> 
     names = sorted({name for candidate in candidates for name in candidate.settings})
     rungs = max((rung for _, rung in _trained(stage, candidates)), default=0) + 1
     rows = [_row(stage, candidate, number, rungs) for number, candidate in enumerate(candidates)]
+    if len(searched(stage)) > 1:
+        front, vectors = pareto_front(compared(stage)), compared(stage)
+        for row in rows:
+            name = row["m:candidate"]
+            values = zip(searched(stage), vectors.get(name, ()), strict=False)
+            row |= {f"m:objective_{objective}": "" if value is None else value for objective, value in values}
+            row["m:pareto_efficient"] = name in front
     measured = list(dict.fromkeys(key for row in rows for key in row if not key.startswith("p:")))
     text = io.StringIO()
     table = csv.DictWriter(text, [*(f"p:{name}" for name in names), *measured], lineterminator="\n", restval="")

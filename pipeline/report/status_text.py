@@ -71,6 +71,12 @@ def render_status(view: CampaignView, console: Console) -> None:
     for table in drawn:
         if table is not None:
             console.print(table)
+    if view.pareto:
+        points = [
+            f"{p.candidate} ({', '.join(f'{n} {v:.4g}' for n, v in p.objectives.items() if v is not None)})"
+            for p in view.pareto[:MOST_CANDIDATES]
+        ]
+        console.print(Text(f"Pareto front of {len(view.pareto)}: {', '.join(points)}"), soft_wrap=True)
     if saved := tables.saved_line(view):
         console.print(Text(saved), soft_wrap=True)
     for sentence in doubts(view):

@@ -197,6 +197,14 @@ class EnergyView:
 
 
 @dataclass(frozen=True)
+class ParetoPoint:
+    """A candidate of the Pareto front of several objectives, with their values by name."""
+
+    candidate: str
+    objectives: dict[str, float | None]
+
+
+@dataclass(frozen=True)
 class CampaignView:
     """All facts that status and report show, from the journal and the result files alone."""
 
@@ -215,6 +223,7 @@ class CampaignView:
     candidates: tuple[CandidateView, ...] = ()
     members: tuple[MemberView, ...] = ()
     calibration: CalibrateResult | None = None
+    pareto: tuple[ParetoPoint, ...] = ()  # of a search with several objectives, the smallest error first
     failures: tuple[TaskFailure, ...] = ()
     node_hours: float = 0.0
     energy: EnergyView = EnergyView()

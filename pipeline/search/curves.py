@@ -31,6 +31,8 @@ class ViewPolicy(StoppingPolicy):
 class MedianStopping(ViewPolicy):
     """Candidates no worse than the median of all that finished the rung continue (Golovin et al., KDD 2017)."""
 
+    by_order = True
+
     def decide(self, view: RungResults) -> Promotion:
         """Promote the entrants no worse than the median."""
         values = [value for value in view.objectives.values() if value is not None]
@@ -54,6 +56,8 @@ class FixedBudget(StoppingPolicy):
     keep
         One in ``keep`` candidates continues after the first rung.
     """
+
+    by_order = True
 
     def __init__(self, keep: float = 9.0) -> None:
         self.keep = keep

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import msgspec
@@ -25,10 +25,13 @@ from gfm_pipeline.core.contracts.policies import PROPOSALS, PolicyChoice, make_p
 from gfm_pipeline.core.errors import ConfigError, GFMError, StageFailed, error_of, plain_error
 from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.search.memory import ROUNDS, MemoryLimit, too_large
+from gfm_pipeline.search.pareto import random_weights, scalarised
 from gfm_pipeline.search.proposer import Observation, ProposalMethod
 from gfm_pipeline.search.selection_question import SelectionQuestion
 from gfm_pipeline.search.space import Choice, Dimension, Range, SearchSpace
 
+SCALARISATIONS = 8  # of several objectives, per proposal
+PRIME = 7919
 PART = 2000  # candidates per line
 END = "end"
 WATCHED_SECONDS = 1.0
@@ -62,8 +65,39 @@ class Question:
         """Compute the settings of ``n`` candidates in this process.
 
         Other candidates replace those with too large a predicted memory. If the space seems to have no others, the last
-        proposals are used in spite of their memory.
+        proposals are used in spite of their memory. With several objectives, the candidates are shared among random
+        scalarisations of the objectives (`gfm_pipeline.search.pareto`), and each share learns from its own.
         """
+        found: list[dict[str, Any]] = []
+        for number, (share, observations) in enumerate(self._scalarised()):
+            part = replace(
+                self, observations=observations, taken=[*self.taken, *found], n=share, seed=self.seed + PRIME * number
+            )
+            found += part._proposed()
+        return found
+
+    def _scalarised(self) -> Iterator[tuple[int, Sequence[Observation]]]:
+        """Yield numbers of candidates, with the observations they are proposed from."""
+        known = [one for one in self.observations if one.objective is not None]
+        if not any(one.costs for one in known):
+            yield self.n, self.observations
+            return
+        import numpy as np  # here: most questions need it in the other process only
+
+        rng = np.random.default_rng((self.seed, len(known)))
+        vectors = [(one.objective, *one.costs) for one in known]
+        groups = min(self.n, SCALARISATIONS)
+        for number in range(groups):
+            weights = random_weights(len(vectors[0]), rng)
+            values = iter(scalarised(vectors, weights))
+            share = self.n // groups + (number < self.n % groups)
+            yield (
+                share,
+                [o if o.objective is None else Observation(o.settings, next(values)) for o in self.observations],
+            )
+
+    def _proposed(self) -> list[dict[str, Any]]:
+        """Compute the settings of ``n`` candidates by the method."""
         method = make_policy(PROPOSALS, self.method, ProposalMethod)
         if self.memory is None:
             return method.propose(self.space, self.observations, self.taken, self.n, self.seed)
@@ -172,7 +206,7 @@ def _lines(question: Question) -> Iterator[Any]:
     yield {**head, "memory": memory}
     for start in range(0, len(question.observations), PART):
         part = question.observations[start : start + PART]
-        yield {"observations": [[one.settings, one.objective] for one in part]}
+        yield {"observations": [[one.settings, one.objective, one.costs] for one in part]}
     for start in range(0, len(question.taken), PART):
         yield {"taken": list(question.taken[start : start + PART])}
     yield END
@@ -228,7 +262,7 @@ def _receive(stream: Any) -> AnyQuestion:
     return Question(
         PolicyChoice(*head["method"]),
         _space(head["space"]),
-        [Observation(settings, objective) for settings, objective in found["observations"]],
+        [Observation(settings, objective, tuple(costs)) for settings, objective, costs in found["observations"]],
         found["taken"],
         head["n"],
         head["seed"],

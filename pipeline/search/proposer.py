@@ -30,10 +30,14 @@ _DRAWS = 2000  # rows on which the acquisition function is evaluated
 
 @dataclass(frozen=True)
 class Observation:
-    """A candidate's settings and its first-rung objective; None: diverged or failed."""
+    """A candidate's settings and its first-rung objective; None: diverged or failed.
+
+    ``costs``: its other objectives, if the search has several.
+    """
 
     settings: dict[str, Any]
     objective: float | None
+    costs: tuple[float | None, ...] = ()
 
 
 class ProposalMethod(ABC):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from gfm_pipeline.search.rungs import NO_OBJECTIVE, Promotion, promote
 
@@ -64,7 +65,15 @@ class RungResults:
 
 
 class StoppingPolicy(ABC):
-    """Decides which candidates continue after a rung; a pure function, so a resumed search makes the same decisions."""
+    """Decides which candidates continue after a rung; a pure function, so a resumed search makes the same decisions.
+
+    Attributes
+    ----------
+    by_order
+        Whether only the order of the objectives matters, so that ranks of several objectives can replace them.
+    """
+
+    by_order: ClassVar[bool] = False
 
     @abstractmethod
     def promote(
@@ -101,6 +110,8 @@ class StoppingPolicy(ABC):
 class SuccessiveHalving(StoppingPolicy):
     """At most one in ``reduction`` of all candidates that finished a rung continues (`gfm_pipeline.search.rungs`)."""
 
+    by_order = True
+
     def promote(
         self,
         objectives: Mapping[str, float | None],
@@ -118,6 +129,8 @@ class SuccessiveHalving(StoppingPolicy):
 
 class NoStopping(StoppingPolicy):
     """Every candidate with a finite objective continues: a baseline for early stopping."""
+
+    by_order = True
 
     def promote(
         self,

@@ -18,6 +18,8 @@ from gfm_pipeline.core.contracts.policies import (
     PolicyDescription,
 )
 from gfm_pipeline.core.errors import ConfigError, Refused
+from gfm_pipeline.core.explain import suggestion
+from gfm_pipeline.search.pareto import OBJECTIVES
 
 NAME = "name"
 
@@ -54,6 +56,26 @@ def _written(choice: PolicyChoice) -> Any:
     return {NAME: choice.name, **choice.options} if choice.options else choice.name
 
 
+def read_objectives(given: Any) -> list[str]:
+    """Return the names of objectives, the error first; one name needs no list."""
+    names = given if isinstance(given, list) else [given]
+    for index, name in enumerate(names):
+        at = (index,) if isinstance(given, list) else ()
+        if not isinstance(name, str) or name not in OBJECTIVES:
+            hint = f"{suggestion(str(name), list(OBJECTIVES))}Choose from: {', '.join(OBJECTIVES)}."
+            raise Refused(f"holds {name!r}, which is no objective", hint, at)
+        if name in names[:index]:
+            raise Refused(f"lists {name} twice", "Leave one out.", at)
+    if "error" not in names:
+        raise Refused("lacks error, without which the cheapest model wins", "Write for instance [error, kwh].")
+    return ["error", *(name for name in names if name != "error")]
+
+
+Objectives = Annotated[
+    list[str],
+    BeforeValidator(read_objectives),
+    WithJsonSchema({"type": "array", "items": {"enum": list(OBJECTIVES)}, "minItems": 1}),
+]
 StoppingChoice = Annotated[
     PolicyChoice, BeforeValidator(_reads(STOPPING)), PlainSerializer(_written), WithJsonSchema(_schema(STOPPING))
 ]

@@ -16,6 +16,7 @@ from gfm_pipeline.workflow.attributes import Attributes, check_attribute_names, 
 from gfm_pipeline.workflow.budget import BudgetModel
 from gfm_pipeline.workflow.policies import (
     CriterionChoice,
+    Objectives,
     ProposalChoice,
     SelectionChoice,
     StoppingChoice,
@@ -108,6 +109,11 @@ class SearchModel(Strict):
         default=PROPOSALS_OF_NEW,
         description="Method that proposes candidates: batch-ucb, deephyper, or random. Campaigns that started "
         "without this key keep their method.",
+    )
+    objective: Objectives = Field(
+        default=["error"],
+        description="What the search makes small: error, and with it kwh, seconds (per graph) or memory; with several, "
+        "candidates of the best Pareto fronts are promoted.",
     )
     warm_start: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
         default=None,

@@ -64,6 +64,16 @@ def test_a_search_of_several_waves_is_derived_from_results_that_came_in_any_orde
     assert counts == {"waves of candidates": 5, "decisions at rungs": 10, "choices of members": 1}
 
 
+def test_a_search_of_two_objectives_promotes_by_fronts_and_is_derived_again(tmp_path):
+    changes = {"search__candidates": 8, "search__rungs": [10, 20], "search__objective": ["error", "seconds"]}
+    situation = context(3, **changes)
+    events = drive(situation, random.Random(4), propose=propose_wave)
+    stopped = [why for e in events if isinstance(e, ev.RungDecided) for why in e.stopped.values()]
+    assert stopped
+    assert all("by Pareto fronts of error and seconds" in why for why in stopped)
+    assert replayed(journal(events, tmp_path))["decisions at rungs"] >= 2
+
+
 @pytest.mark.parametrize(
     ("kind", "change", "said"),
     [

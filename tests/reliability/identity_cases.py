@@ -134,6 +134,7 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "search.candidates": (8, "search"),
     "search.wave": (3, "search"),
     "search.asynchronous": (False, "search"),
+    "search.objective": (["error", "memory"], "search"),
     "search.max_memory_gb": (40.0, "search"),
     "search.rungs": ([40, 90], "search"),
     "search.reduction": (3, "search"),

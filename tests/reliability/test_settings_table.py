@@ -51,6 +51,7 @@ CHANGES: dict[str, tuple[Any, str, str]] = {
     "converge.selection": ("diverse", EXTENDS, "search"),
     "search.wave": (1, INVALIDATES, "search"),
     "search.asynchronous": (True, INVALIDATES, "search"),
+    "search.objective": (["error", "memory"], INVALIDATES, "search"),
     "search.max_memory_gb": (40.0, INVALIDATES, "search"),
     "search.reduction": (3, INVALIDATES, "search"),
     "search.stopping": ("none", INVALIDATES, "search"),

@@ -13,6 +13,7 @@ from gfm_pipeline.core.contracts.policies import PROPOSALS, make_policy
 from gfm_pipeline.core.contracts.training_result import TrainResult
 from gfm_pipeline.core.faultpoints import FaultPoint, reach
 from gfm_pipeline.engine.decisions.requests import Context, Proposal
+from gfm_pipeline.engine.stages.objectives import costs_of
 from gfm_pipeline.engine.stages.search import LAG
 from gfm_pipeline.engine.stages.search_size import wave_size
 from gfm_pipeline.engine.stages.trials import finished, objective_of, task_name
@@ -81,7 +82,10 @@ def wave_question(context: Context, state: CampaignState, wanted: Proposal) -> W
         for c in candidates
         if (finished(stage, c.name, 0) if search.asynchronous else c.wave <= wanted.wave - 1 - LAG)
     ]
-    observations = [Observation(c.settings, objective_of(stage, c.name, 0)) for c in observed]
+    others = search.objective[1:]
+    observations = [
+        Observation(c.settings, objective_of(stage, c.name, 0), costs_of(stage, c.name, 0, others)) for c in observed
+    ]
     prior = [(settings, value) for settings, value in stage.settings.get("warm_start", ())]
     earlier = on_scale_of(prior, [o.objective for o in observations if o.objective is not None])
     known = [*(Observation(settings, value) for settings, value in earlier), *observations]

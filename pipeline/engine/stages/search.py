@@ -201,6 +201,8 @@ class Search(Stage):
             del search["asynchronous"]
         if search["max_memory_gb"] is None:
             del search["max_memory_gb"]
+        if search["objective"] == ["error"]:
+            del search["objective"]
         search |= chosen_policies(context.workflow.search, POLICIES)
         search["space"] = context.workflow.search.space.written()
         if search.pop("warm_start") is not None:  # record the results themselves: the file may change or disappear
