@@ -225,7 +225,6 @@ FAULTS = {
         ["search.stopping.keep lets none", "search.candidates to 100 or more"],
     ),
     "wave of more than all": ("  reduction: 2", "  reduction: 2\n  wave: 5", 12, ["search.wave is 5", "4 candidates"]),
-    "limit before the start": ("max_graphs: 200", "max_graphs: 60", 21, ["converge.max_graphs is 60", "80 graphs"]),
     "never validated": ("check_every: 40", "check_every: 400", 20, ["converge.check_every is 400", "to 200 or less"]),
     "cap below the members": (
         "    algorithm: [SchNet, EGNN]\n    hidden: [16]\n    learning_rate: {low: 1e-3, high: 1e-2, scale: log}\n"

@@ -129,16 +129,6 @@ def _wave_of_more_than_all(workflow: WorkflowModel) -> Iterator[Contradiction]:
         )
 
 
-def _limit_before_the_start(workflow: WorkflowModel) -> Iterator[Contradiction]:
-    limit, start = workflow.converge.max_graphs, workflow.search.rungs[-1]
-    if limit < start:
-        yield Contradiction(
-            ("converge", "max_graphs"),
-            f"is {limit:,}, but members start with the {start:,} graphs of the last rung",
-            f"Set converge.max_graphs to more than {start:,}, or shorten search.rungs.",
-        )
-
-
 def _never_validated(workflow: WorkflowModel) -> Iterator[Contradiction]:
     every, limit = workflow.converge.check_every, workflow.converge.max_graphs
     if every > limit:
@@ -217,7 +207,6 @@ CHECKS: tuple[Callable[[WorkflowModel], Iterator[Contradiction]], ...] = (
     _nobody_promoted,
     _too_few_survivors,
     _wave_of_more_than_all,
-    _limit_before_the_start,
     _never_validated,
     _cap_leaves_places,
     _stage_above_campaign,

@@ -146,13 +146,13 @@ def _cross_fitted(mean: np.ndarray, spread: np.ndarray, half: np.ndarray) -> flo
     total = 0.0
     for fitted in (0, 1):
         mine, other = half == fitted, half != fitted
-        scale = _scales(square[mine], shape[:, mine])
-        chosen = int(np.argmin(_negative_log(square[mine], scale[:, None] * shape[:, mine]).mean(axis=1)))
-        total += float(_negative_log(square[other], scale[chosen] * shape[chosen, other]).sum())
+        scale = fitted_scales(square[mine], shape[:, mine])
+        chosen = int(np.argmin(negative_log(square[mine], scale[:, None] * shape[:, mine]).mean(axis=1)))
+        total += float(negative_log(square[other], scale[chosen] * shape[chosen, other]).sum())
     return total / len(mean)
 
 
-def _scales(square: np.ndarray, shape: np.ndarray) -> np.ndarray:
+def fitted_scales(square: np.ndarray, shape: np.ndarray) -> np.ndarray:
     """Return the scale of the largest likelihood for each shape of the variance, by expectation and maximisation."""
     scale = (square / shape).mean(axis=1)
     for _ in range(STEPS):
@@ -161,6 +161,6 @@ def _scales(square: np.ndarray, shape: np.ndarray) -> np.ndarray:
     return np.asarray(scale)
 
 
-def _negative_log(square: np.ndarray, variance: np.ndarray) -> np.ndarray:
+def negative_log(square: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """Return the negative log-likelihood of Student's t without its constant, per entry."""
     return np.asarray(0.5 * np.log(variance) + 0.5 * (FREEDOM + 1.0) * np.log1p(square / (FREEDOM * variance)))

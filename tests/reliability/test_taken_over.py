@@ -9,18 +9,20 @@ from dataclasses import replace
 
 import pytest
 import runs
-from pretended import campaign_of, journal_of, write_campaign
+from pretended import WORKFLOW, campaign_of, journal_of, write_campaign
 
 from gfm_pipeline.campaign.events import MembersSelected, StageOpened, TakenOver, TaskStarted
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.core.publish import verify
 from gfm_pipeline.engine.tasks.taken_over import link_taken
 
+SIX = WORKFLOW.replace("candidates: 4", "candidates: 6")  # three of them reach the last rung
+
 
 @pytest.fixture
 def folder(tmp_path):
     """Run a campaign with two members."""
-    runs.finish(tmp_path, *write_campaign(tmp_path))
+    runs.finish(tmp_path, *write_campaign(tmp_path, SIX))
     return tmp_path
 
 
@@ -45,7 +47,7 @@ def test_one_member_more_trains_that_member_alone(folder, tmp_path_factory):
 
     # the same numbers as of a campaign that had three members from the start
     whole = tmp_path_factory.mktemp("whole")
-    command = write_campaign(whole)
+    command = write_campaign(whole, SIX)
     runs.finish(whole, *command, "--set", "converge.members=3")
     ensembles = [next(campaign_of(f).glob("stages/calibrate-*/ensemble"), None) for f in (whole,)]
     digest = verify(ensembles[0], digests=True).digest
