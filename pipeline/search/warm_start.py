@@ -37,7 +37,7 @@ Prior = tuple[dict[str, Any], float | None]  # settings and objective (lower is 
 
 
 @dataclass(frozen=True)
-class Misfit:
+class RowMisfit:
     """A row outside of the search space: its line, the hyperparameter at fault, and why."""
 
     line: int
@@ -68,18 +68,18 @@ def read_results(path: Path, space: SearchSpace) -> WarmStart:
             rows = [_result(path, line, row, columns, space) for line, row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FileError(f"this is not a table of results ({error}).", path, hint="Name a results.csv.") from error
-    found = [row for row in rows if not isinstance(row, Misfit)]
+    found = [row for row in rows if not isinstance(row, RowMisfit)]
     if not any(value is not None for _, value in found):
         raise _nothing_fits(path, rows)
     return WarmStart(tuple(_thinned(found)), len(rows) - len(found))
 
 
-def _nothing_fits(path: Path, rows: Sequence[Prior | Misfit]) -> FileError:
+def _nothing_fits(path: Path, rows: Sequence[Prior | RowMisfit]) -> FileError:
     """Return the error of a table without a usable result, with its most frequent misfit."""
     leave = "or leave search.warm_start out."
     if not rows:
         return FileError("it has no results, only names of columns.", path, 1, f"Name a table with results, {leave}")
-    misfits = [row for row in rows if isinstance(row, Misfit)]
+    misfits = [row for row in rows if isinstance(row, RowMisfit)]
     if not misfits:
         return FileError(f"all of its {len(rows):,} results are failures.", path, hint=f"Name another table, {leave}")
     column, _ = Counter(misfit.column for misfit in misfits).most_common(1)[0]
@@ -143,7 +143,7 @@ def _varies(space: SearchSpace, name: str) -> bool:
 
 def _result(
     path: Path, line: int, row: Mapping[str, str | None], columns: Mapping[str, str], space: SearchSpace
-) -> Prior | Misfit:
+) -> Prior | RowMisfit:
     if None in row or (None in row.values() and OBJECTIVE in row):  # as csv tells of longer and shorter rows
         raise FileError("the row has another number of cells than there are columns.", path, line, "Correct it.")
     text = (row.get(OBJECTIVE) or "").strip()
@@ -163,7 +163,7 @@ def _result(
     algorithm = next((a for a in space.algorithms if a.lower() == name), None)
     if algorithm is None:
         why = f"the algorithm is {given['algorithm'][:40]!r}, and search.space.algorithm has none of that name"
-        return Misfit(line, "algorithm", why)
+        return RowMisfit(line, "algorithm", why)
     settings: dict[str, Any] = {"algorithm": algorithm}
     own = space.own.get(algorithm, {})
     for plain, dimension in ({**space.shared, **own}).items():
@@ -172,10 +172,10 @@ def _result(
         read = _value(dimension, given[plain]) if given.get(plain) else dimension.first
         if read is None:
             why = f"{plain} is {given[plain][:40]!r}, and search.space.{plain} is {dimension}"
-            return Misfit(line, plain, why)
+            return RowMisfit(line, plain, why)
         settings[plain] = read
     if not space.allows(settings):
-        return Misfit(line, "forbidden", "search.space.forbidden has its combination")
+        return RowMisfit(line, "forbidden", "search.space.forbidden has its combination")
     return settings, value
 
 
