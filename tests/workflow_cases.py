@@ -243,7 +243,7 @@ FAULTS = {
         "  reduction: 2",
         "  reduction: 2\n  objective: [error, kw]",
         12,
-        ["search.objective", "'kw'", "no objective", "Did you mean kwh?"],
+        ["search.objective", "'kw'", "no objective", "Did you mean 'kwh'?"],
     ),
     "objectives without error": (
         "  reduction: 2",
