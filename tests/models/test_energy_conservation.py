@@ -8,6 +8,7 @@ import torch
 from ase import units
 from ase.build import bulk
 from deploy_cases import random_potential
+from model_cases import NAMES
 from numpy.typing import NDArray
 
 from gfm_pipeline.apps.deploy.batches import batch_of
@@ -60,6 +61,14 @@ def drift(potential: Potential) -> float:
 
 @pytest.mark.parametrize("algorithm", ["SchNet", "PaiNN"])
 def test_conservative_forces_keep_the_energy(algorithm: str) -> None:
+    potential = random_potential(3, algorithm=algorithm, layers=1, hidden=4, n_radial=4, repulsion=True)
+    assert drift(potential) < MOST
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("algorithm", [name for name in NAMES if name not in ("SchNet", "PaiNN")])
+def test_conservative_forces_of_every_algorithm_keep_the_energy(algorithm: str) -> None:
     potential = random_potential(3, algorithm=algorithm, layers=1, hidden=4, n_radial=4, repulsion=True)
     assert drift(potential) < MOST
 
