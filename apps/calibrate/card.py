@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
+from gfm_pipeline.apps.calibrate.card_sources import how_to_cite, sources
 from gfm_pipeline.apps.train.checkpoint import ModelCard
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
@@ -29,6 +31,7 @@ def model_card(
     level: float,
     seed: int,
     test_sets: Mapping[str, tuple[DatasetStatistics, DatasetReport]] | None = None,
+    data: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> str:
     """Return ``MODEL_CARD.md``; equal inputs give equal text (no dates, no paths)."""
     named = test_sets or {}
@@ -46,6 +49,7 @@ def model_card(
         "## Data",
         _data([*statistics, *(facts for facts, _ in named.values())]),
         _of_test_sets(named),
+        f"### Sources\n\n{sources(data)}" if data else "",
         "### Reference energies",
         _references(statistics),
         "## Members",
@@ -71,6 +75,7 @@ def model_card(
         "false, their intervals carry no promise, and an ensemble's spread may stay small where its error is large.\n"
         "- Force components of a structure, and frames of a trajectory, have correlated errors; the intervals hold "
         "on average over structures, not for each.",
+        f"## How to cite\n\n{how_to_cite(data)}" if data else "",
         "## Versions and seeds",
         "\n".join(f"- {name} {found}" for name in _PACKAGES if (found := _version(name)) is not None)
         + f"\n- seed of the calibration stage {seed}; members' seeds are in the table above",

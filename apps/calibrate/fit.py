@@ -189,7 +189,8 @@ def calibrate(spec: CalibrateSpec, task: Task) -> CalibrateResult:
         datasets = [Dataset.open(Path(ref.path)) for ref in spec.datasets]
         statistics = [dataset.statistics for dataset in datasets]
         opened = [Dataset.open(Path(ref.path)) for ref in spec.test_sets]
-        write_json(folder / DATA_FILE, {dataset.name: _facts(dataset) for dataset in (*datasets, *opened)})
+        data = {dataset.name: _facts(dataset) for dataset in (*datasets, *opened)}
+        write_json(folder / DATA_FILE, data)
         for number, dataset in enumerate(datasets):
             task.check()
             task.report_progress(force=True, dataset=dataset.name, done=number, total=len(datasets))
@@ -221,7 +222,7 @@ def calibrate(spec: CalibrateSpec, task: Task) -> CalibrateResult:
         with storage_errors(folder):
             np.savez_compressed(folder / FIGURES_FILE, **arrays)  # type: ignore[arg-type]  # numpy types only allow_pickle
             named = {dataset.name: (dataset.statistics, found_on[dataset.name]) for dataset in opened}
-            card = model_card(cards, statistics, reports, spec.level, spec.seed, named)
+            card = model_card(cards, statistics, reports, spec.level, spec.seed, named, data)
             (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
     seconds = time.monotonic() - begun
     return CalibrateResult(str(output), read_manifest(output).digest, spec.level, reports, seconds, found_on)

@@ -118,8 +118,11 @@ def predict_files(spec: PredictFilesSpec) -> PredictFacts:
             first = f" {counts.refused[0]}" if counts.refused else ""
             raise DataError(f"None of the structures can be predicted.{first}", "Correct the files.")
     if table is not None and counts.unlabelled == counts.structures:
+        files = spec.source.files
+        more = f" and {len(files) - 1} more" if files[1:] else ""
         raise DataError(
-            "No structure has a label of what the model predicts.", "Use predict, or name the reader's keys."
+            f"No structure has a label of what the model predicts ({files[0]}{more}, {counts.structures:,} records).",
+            "Use predict, or name the labels with --energy-key and --forces-key.",
         )
     if sample is not None and spec.figures is not None:
         sample.write(Path(spec.figures) / FIGURES_FILE, predictor.dataset, predictor.level)

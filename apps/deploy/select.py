@@ -24,12 +24,13 @@ from gfm_pipeline.apps.deploy.predictor import Predictor
 from gfm_pipeline.apps.ingest.checks.shared_structures import structure_keys
 from gfm_pipeline.apps.ingest.read import check_source
 from gfm_pipeline.apps.runtime.query_program import answer_query
-from gfm_pipeline.core.contracts.data import Split
+from gfm_pipeline.core.contracts.data import Split, is_test_set
 from gfm_pipeline.core.contracts.deploy import MOST_REFUSED, SelectFacts, SelectSpec
 from gfm_pipeline.core.errors import ConfigError, DataError
 from gfm_pipeline.core.publish import storage_errors
 
 KNOWN = 1000  # largest number of training structures compared with the pool
+NAMES = {Split.TRAIN: "training", Split.VALIDATION: "validation", Split.TEST: "test"}
 SUFFIXES = (".extxyz", ".xyz")
 
 
@@ -52,10 +53,10 @@ class _Pool:
         self.distance.append(result.get("distance"))
         self.features.append(result["features"])
 
-    def pass_over(self, one: Structure) -> None:
+    def pass_over(self, one: Structure, where: str) -> None:
         self.n_overlap += 1
         if len(self.overlap) < MOST_REFUSED:
-            self.overlap.append(f"{one.record.file}, record {one.record.index}")
+            self.overlap.append(f"{one.record.file}, record {one.record.index}, in {where}")
 
 
 def uncertainty_of(result: dict[str, Any], natoms: int) -> float:
@@ -88,10 +89,13 @@ def select(spec: SelectSpec) -> SelectFacts:
     known, keys = _training(spec, predictor)
     pool, counts = _Pool(), Counts()
     for batch in batches_of(spec.predict, predictor, counts):
-        fresh = [one for one, key in zip(batch, _keys([o.atoms for o in batch]), strict=True) if key not in keys]
-        for one in batch:
-            if all(one is not other for other in fresh):
-                pool.pass_over(one)
+        fresh = []
+        for one, key in zip(batch, _keys([o.atoms for o in batch]).tolist(), strict=True):
+            where = next((name for name, those in keys.items() if key in those), None)
+            if where is None:
+                fresh.append(one)
+            else:
+                pool.pass_over(one, where)
         for one, result in predicted(predictor, fresh, counts, features=True):
             pool.add(one, result)
     if not pool.structures:
@@ -119,21 +123,21 @@ def select(spec: SelectSpec) -> SelectFacts:
 
 def _nothing(pool: _Pool, counts: Counts) -> str:
     if pool.n_overlap:
-        return f"All {pool.n_overlap} structures of the pool are in the training data ({pool.overlap[0]}, ...)."
+        return f"All {pool.n_overlap} structures of the pool are in the data of the model ({pool.overlap[0]}, ...)."
     first = f" {counts.refused[0]}" if counts.refused else ""
     return f"None of the structures can be predicted.{first}"
 
 
-def _training(spec: SelectSpec, predictor: Predictor) -> tuple[Floats | None, set[int]]:
-    """Return features of a sample of the training structures, and the keys of all structures of the datasets."""
-    keys = set[int]()
+def _training(spec: SelectSpec, predictor: Predictor) -> tuple[Floats | None, dict[str, set[int]]]:
+    """Return features of a sample of the training structures, and the keys of the structures of each split by name."""
+    keys: dict[str, set[int]] = {}
     sample: list[Atoms] = []
     for folder in spec.training:
         dataset = Dataset.open(Path(folder))
         for split in Split:
             for columns in dataset.blocks(split):
                 mine = list(_structures(columns))
-                keys |= set(_keys(mine).tolist())
+                keys.setdefault(_named(dataset.name, split), set()).update(_keys(mine).tolist())
                 if split is Split.TRAIN and dataset.name == predictor.dataset:
                     sample += mine
     if not sample:
@@ -143,6 +147,10 @@ def _training(spec: SelectSpec, predictor: Predictor) -> tuple[Floats | None, se
     for first in range(0, len(sample[::step]), 32):
         found += [r["features"] for r in predictor.predict(sample[::step][first : first + 32], features=True)]
     return np.stack(found), keys
+
+
+def _named(dataset: str, split: Split) -> str:
+    return f"the test set {dataset}" if is_test_set(dataset) else f"the {NAMES[split]} data of {dataset}"
 
 
 def _structures(columns: Columns) -> Iterator[Atoms]:

@@ -172,7 +172,8 @@ def select(
     """Choose structures of POOL to label next: uncertain ones that differ from each other and from training data.
 
     MODEL is a campaign, the folder of an ensemble, or an exported file. The structures are written in the order of
-    their worth, each with the reasons. Structures that are in the training data are named and not chosen.
+    their worth, each with the reasons. Structures that are in the data of the model (training, validation, test or a
+    test set) are named and not chosen.
     """
     folders = [folder for place in (training or (model,)) for folder in dataset_folders(place)]
     spec = SelectSpec(_spec(model, pool, given), str(output), count, tuple(map(str, folders)))
@@ -199,7 +200,7 @@ def _render_selection(found: SelectFacts, count: int) -> None:
     if not found.compared:
         line("  The training data are not at hand (--training CAMPAIGN): overlap with them is not known.")
     if found.n_overlap:
-        line(f"  {found.n_overlap:,} structures of the pool are in the training data and are not chosen:")
+        line(f"  {found.n_overlap:,} structures of the pool are in the data of the model and are not chosen:")
         for place in found.overlap:
             line(f"    {place}")
     if found.n_refused:

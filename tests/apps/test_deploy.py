@@ -250,7 +250,7 @@ def test_errors_are_those_of_the_predictions(model: Path, labelled: Path) -> Non
 def test_files_without_labels_or_structures_are_refused(model: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare.extxyz"
     write(bare, [bulk("Cu"), bulk("Au")])
-    with pytest.raises(DataError, match="No structure has a label"):
+    with pytest.raises(DataError, match=r"No structure has a label.*bare\.extxyz, 2 records\)"):
         predict_files(spec(model, bare, evaluate=True))
     write(bare, [bulk("Fe")])
     with pytest.raises(DataError, match=r"None of the structures can be predicted\. .*record 0: .*holds no Fe"):

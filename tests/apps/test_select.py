@@ -104,7 +104,9 @@ def test_features_are_of_structures_whatever_is_computed_beside_them():
 
 def test_faults_are_sentences_and_nothing_is_written(tmp_path, dataset):
     known = [next(iter(_structures(Dataset.open(dataset).columns(Split.TRAIN))))]
-    with pytest.raises(DataError, match="All 1 structures of the pool are in the training data"):
+    with pytest.raises(
+        DataError, match=r"All 1 structures of the pool are in the data of the model .*in the training data of"
+    ):
         run(tmp_path, known, 2, (str(dataset),))
     with pytest.raises(DataError, match=r"None of the structures.*holds no Fe"):
         run(tmp_path, [bulk("Fe")], 2, ())
