@@ -56,7 +56,12 @@ def test_every_curve_is_drawn_and_one_validation_is_a_point(drawn):
     assert figures.candidate_curves(view) is not None
     curves = [c.curve for c in view.candidates if c.curve]
     lines = [artist.get_segments() for artist in drawn[0] if hasattr(artist, "get_segments")]
-    points = [artist.get_xdata() for artist in drawn[0] if not hasattr(artist, "get_segments")]
+    others = [artist for artist in drawn[0] if not hasattr(artist, "get_segments")]
+    points = [artist.get_xdata() for artist in others if artist.get_marker() == "o"]
+    (crosses,) = [artist.get_xdata() for artist in others if artist.get_marker() == "x"]
+    assert len(crosses) == sum(c.status == "stopped" for c in view.candidates if c.curve)
+    rungs = {tuple(artist.get_xdata()) for artist in others if artist.get_linestyle() == ":"}
+    assert rungs == {(rung.graphs, rung.graphs) for c in view.candidates for rung in c.rungs}
     assert sum(map(len, lines)) == sum(len(curve) > 1 for curve in curves)
     assert sum(map(len, points)) == sum(len(curve) == 1 for curve in curves) > 20
     found = {tuple(map(tuple, segment.tolist())) for group in lines for segment in group}
