@@ -37,6 +37,7 @@ def _stage(name: str, used: TaskUsage) -> StageEnergy:
         kilowatt_hours(used.lost),
         kilowatt_hours(used.idle),
         used.joules_per_graph,
+        used.graphs,
     )
 
 

@@ -146,6 +146,7 @@ def render_html(
         "gantt": bars,
         "ticks": ticks,
         "energy": energy_tables.energy(view),
+        "planned": energy_tables.planned(view),
         "failures": tables.failures(view),
         "failure_tables": tables.failure_tables(view),
         "settings": tables.settings_text(view),

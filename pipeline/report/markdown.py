@@ -65,6 +65,8 @@ def render_markdown(
         "## Energy",
         _table(energy_tables.energy(view), "The energy is unknown: there are no counters and no power model."),
     ]
+    if (planned := energy_tables.planned(view)).rows:
+        parts += ["### Plan and use", _table(planned, "")]
     parts += ["## Failures", _table(tables.failures(view), "No attempt has failed.")]
     for name, text in tables.failure_tables(view):
         parts += [f"### {_text(name)}", _fenced(text, "text")]

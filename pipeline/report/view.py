@@ -178,6 +178,7 @@ class StageEnergy:
     lost: KilowattHours | None
     idle: KilowattHours | None
     joules_per_graph: float | None = None
+    graphs: float = 0.0  # of its trainings
 
 
 @dataclass(frozen=True)
