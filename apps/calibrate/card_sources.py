@@ -30,8 +30,8 @@ def sources(data: Mapping[str, Mapping[str, Any]]) -> str:
         splits = ", ".join(
             f"{_NAMES[split]} {counts[split]:,} in {groups[split]:,} groups" for split in Split if counts.get(split)
         )
-        said = [f"{key.replace('_', ' ')}: {origin.get(key) or _UNKNOWN}" for key in _FACTS]
-        lines.append(f"- **{name}**: {'; '.join(said)}; splits: {splits}; SHA-256 {facts['digest']}")
+        stated = [f"{key.replace('_', ' ')}: {origin.get(key) or _UNKNOWN}" for key in _FACTS]
+        lines.append(f"- **{name}**: {'; '.join(stated)}; splits: {splits}; SHA-256 {facts['digest']}")
     return "\n".join(lines)
 
 
