@@ -1,15 +1,15 @@
 """What each algorithm costs for each edge, and what it has learned after as many structures or as much processor time.
 
     python benchmarks/algorithms.py [ALGORITHM ...] [--dataset FOLDER ...] [--hidden 32] [--layers 2] [--graphs 4000]
-    python benchmarks/algorithms.py --seconds 20 --dataset campaigns/multitask/stages/ingest/*/ethanol
+    python benchmarks/algorithms.py --seconds 20 --seeds 2 --dataset campaigns/multitask/stages/ingest*/ethanol
 
 Without a dataset (a folder that ingest published) random alloys labelled by ASE's effective medium potential are made.
 With ``--seconds`` all have the same processor time for training, so that cheap algorithms see more structures.
 Printed a row an algorithm: parameters; microseconds of processor time for each edge of one training step (energies,
 forces and their gradient, batches of 16, one thread, least of five); structures seen; structures trained on a second;
-and mean absolute errors of the test split, with the learning rate given. The score is the mean of both, as
-shares of the errors of a model that learned nothing. All have the same width and layers, and options their
-defaults, so the table compares algorithms as they come and not at their best.
+and mean absolute errors of the test split, with the learning rate given, averaged over seeds. The score is the mean of
+both, as shares of the errors of a model that learned nothing, with its range over seeds. All have the same width and
+layers, and options their defaults, so the table compares algorithms as they come and not at their best.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def cost_per_edge(table: GraphTable, spec: ModelSpec) -> tuple[int, float]:
 def print_table(asked: argparse.Namespace, dataset: Dataset, work: Path) -> None:
     """Print a row of each algorithm on one dataset."""
     work.mkdir(parents=True, exist_ok=True)
-    table = GraphTable.build(dataset.columns(Split.VALIDATION), asked.cutoff, 0, dataset.statistics.reference)
+    table = GraphTable.build(dataset.columns(Split.VALIDATION), asked.cutoff, 0, dataset.statistics.references)
     sizes = {"hidden": asked.hidden, "layers": asked.layers, "cutoff": asked.cutoff}
     print(f"\n{dataset.name}: {dataset.statistics.n_structures[Split.TRAIN]} structures to train on\n")
     columns = "algorithm, parameters, us per edge, structures, graphs per second, energy meV/atom, force meV/A, score"
@@ -64,15 +64,26 @@ def print_table(asked: argparse.Namespace, dataset: Dataset, work: Path) -> None
         if asked.seconds:
             graphs = max(BATCH, round(asked.seconds / (cost * table.nedges.mean()) / BATCH) * BATCH)
         if graphs:
-            result = train_model(
-                dataset, work / name, algorithm=name, graphs=graphs, validate_every=graphs,
-                learning_rate=asked.learning_rate, **sizes,
-            )  # fmt: skip
-            errors = evaluate_model(work / name, dataset)
-            ratios = [error.ratio for error in errors.by_target() if error.ratio is not None]
-            learned = f" {1e3 * errors.energy_mae:.1f} | {1e3 * errors.force_mae:.0f} | {np.mean(ratios):.3f} |"
-            row += f" {graphs:,} | {result.graphs_per_second:.0f} |{learned}"
+            found = np.array(
+                [learned(dataset, work / f"{name}-{k}", name, graphs, k, asked) for k in range(asked.seeds)]
+            )
+            speed, energy, force, score = found.mean(0)
+            spread = f" ± {np.ptp(found[:, 3]) / 2:.3f}" if asked.seeds > 1 else ""
+            row += f" {graphs:,} | {speed:.0f} | {1e3 * energy:.1f} | {1e3 * force:.0f} | {score:.3f}{spread} |"
         print(row, flush=True)
+
+
+def learned(
+    dataset: Dataset, output: Path, name: str, graphs: int, seed: int, asked: argparse.Namespace
+) -> list[float]:
+    """Train a model; return structures per second, the errors of energies and forces, and the score."""
+    result = train_model(
+        dataset, output, algorithm=name, graphs=graphs, validate_every=graphs, seed=seed,
+        learning_rate=asked.learning_rate, hidden=asked.hidden, layers=asked.layers, cutoff=asked.cutoff,
+    )  # fmt: skip
+    errors = evaluate_model(output, dataset)
+    ratios = [error.ratio for error in errors.by_target() if error.ratio is not None]
+    return [result.graphs_per_second, errors.energy_mae, errors.force_mae, float(np.mean(ratios))]
 
 
 def main() -> None:
@@ -85,6 +96,7 @@ def main() -> None:
     parser.add_argument("--cutoff", type=float, default=5.0)
     parser.add_argument("--graphs", type=int, default=4000, help="0: costs only")
     parser.add_argument("--seconds", type=float, help="of processor time for each training, in place of --graphs")
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     asked = parser.parse_args()
     torch.set_num_threads(1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gfm_pipeline.models.fused_convolution import convolve, method_for
 from gfm_pipeline.models.layers import MAX_Z, linear, scatter_sum
 from gfm_pipeline.models.spherical import XYZ, Constant, couples, coupling, offsets
 
@@ -61,13 +62,23 @@ class TensorConvolution(nn.Module):
         Width of the network for the radial functions of a path; 0: they are linear in the basis.
     norm
         Factor of the sum.
+    kernels
+        ``cuequivariance``: where that package is installed, its kernels compute the products on GPUs of NVIDIA.
     """
 
     def __init__(
-        self, in_orders: int, out_orders: int, l_max: int, channels: int, n_radial: int, radial_hidden: int, norm: float
+        self,
+        in_orders: int,
+        out_orders: int,
+        l_max: int,
+        channels: int,
+        n_radial: int,
+        radial_hidden: int,
+        norm: float,
+        kernels: str = "torch",
     ) -> None:
         super().__init__()
-        self.channels, self.norm = channels, norm
+        self.channels, self.norm, self.kernels = channels, norm, kernels
         harmonics = offsets(l_max)
         self.couplings = nn.ModuleList()
         self.paths: list[list[tuple[int, slice]]] = []  # for each order of neighbours: resulting order, and rows
@@ -93,17 +104,31 @@ class TensorConvolution(nn.Module):
         self, features: list[Tensor], harmonics: Tensor, basis: Tensor, src: Tensor, dst: Tensor
     ) -> list[Tensor]:
         """Return features of orders 0 to ``out_orders - 1`` from harmonics [E, (l_max + 1)**2] and basis [E, R]."""
-        n = features[0].shape[0]
-        weights = (self.radial(basis) * self.norm).unflatten(1, (-1, self.channels)).split(self.n_paths, 1)
+        weights = (self.radial(basis) * self.norm).unflatten(1, (-1, self.channels))
+        method = method_for(harmonics.device) if self.kernels != "torch" else None
+        if method is None:
+            summed = self._convolve(weights, features, harmonics, src, dst)
+        else:
+            paths = tuple(tuple(l3 for l3, _ in rows) for rows in self.paths)
+            constants = [constant() for constant in self.couplings]
+            summed = convolve(paths, constants, (weights, features, harmonics), (src, dst), method)
         sums: list[list[Tensor]] = [[] for _ in self.mix]
+        for rows, found in zip(self.paths, summed, strict=True):
+            for l3, place in rows:
+                sums[l3].append(found[:, place])
+        return [mix(torch.cat(parts, 2)) for mix, parts in zip(self.mix, sums, strict=True)]
+
+    def _convolve(
+        self, weights: Tensor, features: list[Tensor], harmonics: Tensor, src: Tensor, dst: Tensor
+    ) -> list[Tensor]:
+        """Return the sums over neighbours [N, rows, C] for each order of neighbours."""
+        of_orders, summed = weights.split(self.n_paths, 1), []
         for l1, (rows, constant) in enumerate(zip(self.paths, self.couplings, strict=True)):
             coupled = (harmonics @ constant()).unflatten(1, (-1, 2 * l1 + 1))
             sent = features[l1].index_select(0, src)
             message = coupled * sent if l1 == 0 else coupled @ sent
             weight = torch.cat(
-                [weights[l1][:, k : k + 1].expand(-1, 2 * l3 + 1, -1) for k, (l3, _) in enumerate(rows)], 1
+                [of_orders[l1][:, k : k + 1].expand(-1, 2 * l3 + 1, -1) for k, (l3, _) in enumerate(rows)], 1
             )
-            summed = scatter_sum(message * weight, dst, n)
-            for l3, place in rows:
-                sums[l3].append(summed[:, place])
-        return [mix(torch.cat(parts, 2)) for mix, parts in zip(self.mix, sums, strict=True)]
+            summed.append(scatter_sum(message * weight, dst, features[0].shape[0]))
+        return summed

@@ -8,8 +8,12 @@ import numpy as np
 
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
-from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, Target, is_default
+from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, Level, Origin, Target, is_default
 from gfm_pipeline.core.errors import DataError
+
+# Gradient of the common layers by the loss of a head's values over that of derivatives (forces) of the same loss, of
+# models that have learned nothing: derivatives magnify the slopes of radial functions.
+HEAD_INFLUENCE = 1.0 / 3.0
 
 
 def readout_units(statistics: Sequence[DatasetStatistics]) -> list[float]:
@@ -58,15 +62,47 @@ def dataset_weights(
 
     A dataset without some labels, e.g. with energies alone, has fewer terms in its loss than the others, and the common
     model would hardly learn it. So the weights of its targets are scaled up to the largest sum of weights of any
-    dataset. For a single dataset the factor is 1.
+    dataset. Values of heads count `HEAD_INFLUENCE` in this sum, derivatives 1. For a single dataset the factor is 1.
     """
-    sums = [sum(weights[t.name] for t in targets if _labelled(s, t)) for s in statistics]
+    sums = [sum(weights[t.name] * _influence(t) for t in targets if _labelled(s, t)) for s in statistics]
     most = max(sums, default=0.0)
     return [most / one if one > 0 else 1.0 for one in sums]
 
 
+def _influence(target: Target) -> float:
+    return HEAD_INFLUENCE if target.origin is Origin.HEAD else 1.0
+
+
+def label_factors(
+    targets: Sequence[Target], statistics: Sequence[DatasetStatistics], draws: Sequence[float]
+) -> dict[str, tuple[float, ...]]:
+    """Return the factor of each target's loss, per dataset, that makes the common loss the mean of those of datasets.
+
+    The loss of a target in a batch is the mean over all its labels, of whatever dataset. Without these factors, a
+    dataset of large structures would have more influence on forces than its share of the draws, and a target that one
+    dataset has would outweigh the other targets of that dataset. For a single dataset all factors are 1.
+
+    Parameters
+    ----------
+    targets, statistics
+        What is learned, and of what.
+    draws
+        Structures drawn of each dataset, in any unit.
+    """
+    shares = np.asarray(draws, dtype=np.float64) / np.sum(draws)
+    found = {}
+    for target in targets:
+        counts = np.array([_labels_per_structure(s, target) for s in statistics])
+        factors = np.divide(shares @ counts, counts, out=np.ones_like(counts), where=counts > 0)
+        found[target.name] = tuple(map(float, factors))
+    return found
+
+
 def loss_scales(
-    targets: Sequence[Target], weights: Mapping[str, float], statistics: Sequence[DatasetStatistics]
+    targets: Sequence[Target],
+    weights: Mapping[str, float],
+    statistics: Sequence[DatasetStatistics],
+    draws: Sequence[float],
 ) -> dict[str, tuple[float, ...]]:
     """Return the divisor of each target's errors in the loss, per dataset.
 
@@ -78,10 +114,15 @@ def loss_scales(
         By name of a target.
     statistics
         Of each dataset.
+    draws
+        See `label_factors`.
     """
-    shares = dataset_weights(targets, weights, statistics)
+    shares, factors = dataset_weights(targets, weights, statistics), label_factors(targets, statistics, draws)
+    ones = (1.0,) * len(statistics)
     return {
-        name: tuple(unit / share for unit, share in zip(values, shares, strict=True))
+        name: tuple(
+            unit / (share * factor) for unit, share, factor in zip(values, shares, factors.get(name, ones), strict=True)
+        )
         for name, values in dataset_units(targets, statistics).items()
     }
 
@@ -110,3 +151,15 @@ def _labelled(statistics: DatasetStatistics, target: Target) -> bool:
         return statistics.force_rms > 0
     facts = statistics.targets.get(target.name)
     return facts is not None and facts.known.get(str(Split.TRAIN), sum(facts.known.values())) > 0
+
+
+def _labels_per_structure(statistics: DatasetStatistics, target: Target) -> float:
+    """Return the mean number of labels of a structure of the training split."""
+    if not _labelled(statistics, target):
+        return 0.0
+    split = str(Split.TRAIN)
+    structures = statistics.n_structures[split]
+    facts = statistics.targets.get(target.name)
+    if facts is not None and split in facts.known:
+        return facts.known[split] / structures
+    return statistics.n_atoms[split] / structures if target.level is Level.ATOM else 1.0

@@ -26,7 +26,7 @@ from gfm_pipeline.apps.train.data_doubts import (
 from gfm_pipeline.apps.train.device import CPU
 from gfm_pipeline.apps.train.distributed import SINGLE, Communicator
 from gfm_pipeline.apps.train.loss_scales import dataset_units, loss_scales, readout_units, target_units
-from gfm_pipeline.apps.train.sampler import Sampler
+from gfm_pipeline.apps.train.sampler import Sampler, draws_per_block
 from gfm_pipeline.apps.train.trainer import Splits, Trainer
 from gfm_pipeline.apps.train.validate import subset
 from gfm_pipeline.core.contracts.data import Split
@@ -99,6 +99,7 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
         for sentence in doubts(dataset.name, table, spec.model, spec.attributes):
             warnings.warn(sentence, stacklevel=2)
     degrees = np.concatenate(counted)
+    draws = draws_per_block([s.n_structures[str(Split.TRAIN)] for s in statistics], spec.temperature)
     rms, scales = readout_units(statistics), target_units(spec.targets, statistics)
     model = spec.model
     return ModelCard(
@@ -124,7 +125,9 @@ def new_card(spec: TrainSpec, statistics: Sequence[DatasetStatistics], tables: S
             for d, s in zip(spec.datasets, statistics, strict=True)
             if s.targets
         },
-        target_scales=loss_scales(spec.targets, target_weights(spec.targets, spec.optimiser), statistics),
+        target_scales=loss_scales(
+            spec.targets, target_weights(spec.targets, spec.optimiser), statistics, list(map(float, draws))
+        ),
         attributes={d.name: attribute_ranges(table) for d, table in zip(spec.datasets, tables, strict=True)},
         unstated={d.name: unstated_attributes(table) for d, table in zip(spec.datasets, tables, strict=True)},
         force_rms=tuple(rms),

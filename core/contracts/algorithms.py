@@ -125,6 +125,13 @@ _MACE = (
     Hyperparameter("hidden_l", ValueKind.WHOLE, 1, "Largest order of features between layers.", low=0, high=3),
 )
 _NEQUIP_ORDER = Hyperparameter("l_max", ValueKind.WHOLE, 2, "Largest order of features and harmonics.", low=1, high=4)
+_KERNELS = Hyperparameter(
+    "kernels",
+    ValueKind.NAME,
+    "torch",
+    "What multiplies tensors; cuequivariance works where it is installed, on GPUs of NVIDIA, and torch elsewhere.",
+    choices=("torch", "cuequivariance"),
+)
 _PYG: dict[str, Any] = {"needs": ("torch_geometric",), "extra": "pyg"}
 
 BUILT_IN: dict[str, AlgorithmDescription] = {
@@ -198,7 +205,7 @@ BUILT_IN: dict[str, AlgorithmDescription] = {
         f"{_MODULES}.mace:MACE",
         "equivariant messages of high body order",
         "Batatia, Kovacs, Simm, Ortner, Csanyi, NeurIPS (2022)",
-        (*_MACE, _RADIAL_HIDDEN),
+        (*_MACE, _RADIAL_HIDDEN, _KERNELS),
         vectors=True,
     ),
     "MACE-torch": AlgorithmDescription(
@@ -215,7 +222,7 @@ BUILT_IN: dict[str, AlgorithmDescription] = {
         f"{_MODULES}.nequip:NequIP",
         "equivariant convolutions with gates",
         "Batzner et al., Nat. Commun. 13, 2453 (2022)",
-        (_NEQUIP_ORDER, _RADIAL_HIDDEN),
+        (_NEQUIP_ORDER, _RADIAL_HIDDEN, _KERNELS),
         vectors=True,
     ),
     "NequIP-package": AlgorithmDescription(

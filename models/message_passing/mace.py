@@ -83,7 +83,7 @@ class MACEInteraction(nn.Module):
         self.inward = OrderLinear(in_orders, width, width)
         norm = 1.0 / math.sqrt(spec.avg_neighbours)
         self.convolution = TensorConvolution(
-            in_orders, l_max + 1, l_max, width, spec.n_radial, int(options["radial_hidden"]), norm
+            in_orders, l_max + 1, l_max, width, spec.n_radial, int(options["radial_hidden"]), norm, options["kernels"]
         )
         self.products = SymmetricContraction(l_max, int(options["correlation"]), out_orders, width)
         self.outward = OrderLinear(out_orders, width, width)

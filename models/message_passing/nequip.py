@@ -28,7 +28,7 @@ class NequIPInteraction(nn.Module):
         self.inward = OrderLinear(in_orders, width, width)
         norm = 1.0 / math.sqrt(spec.avg_neighbours)
         self.convolution = TensorConvolution(
-            in_orders, out_orders, l_max, width, spec.n_radial, int(options["radial_hidden"]), norm
+            in_orders, out_orders, l_max, width, spec.n_radial, int(options["radial_hidden"]), norm, options["kernels"]
         )
         self.skip = OrderLinear(min(in_orders, out_orders), width, width, by_element=True)
         self.gates = linear(width, out_orders * width)

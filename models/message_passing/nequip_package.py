@@ -31,7 +31,10 @@ class NequIPPackage(EnergyBackbone):
             from nequip.data import AtomicDataDict
             from nequip.model.nequip_models import FullNequIPGNNModel
 
-            self._keys = AtomicDataDict
+            # their names, and not the module that holds them, which copies of the model could not copy
+            self._positions, self._types = str(AtomicDataDict.POSITIONS_KEY), str(AtomicDataDict.ATOM_TYPE_KEY)
+            self._edges, self._vectors = str(AtomicDataDict.EDGE_INDEX_KEY), str(AtomicDataDict.EDGE_VECTORS_KEY)
+            self._energies = str(AtomicDataDict.PER_ATOM_ENERGY_KEY)
             self.model = inspect.unwrap(FullNequIPGNNModel)(**self._settings())
         elements = self._elements()
         place = torch.zeros(MAX_Z + 1, dtype=torch.int64)
@@ -72,12 +75,11 @@ class NequIPPackage(EnergyBackbone):
 
     def energy(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor, batch: Tensor) -> Tensor:  # noqa: ARG002
         """See `EnergyBackbone.energy`; energies of atoms [N]."""
-        keys = self._keys
         data = {
-            keys.POSITIONS_KEY: vec.new_zeros(z.shape[0], 3),
-            keys.ATOM_TYPE_KEY: self.table.index_select(0, z),
-            keys.EDGE_INDEX_KEY: torch.stack([dst, src]),
-            keys.EDGE_VECTORS_KEY: -vec,  # from the atom that sums messages
+            self._positions: vec.new_zeros(z.shape[0], 3),
+            self._types: self.table.index_select(0, z),
+            self._edges: torch.stack([dst, src]),
+            self._vectors: -vec,  # from the atom that sums messages
         }
-        found: Tensor = self.model(data)[keys.PER_ATOM_ENERGY_KEY]
+        found: Tensor = self.model(data)[self._energies]
         return found.view(-1).to(vec.dtype)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from foreign_packages import OPTIONS, skip_unless_installed
+from lab_package import install
 from workflow_cases import VALID
 
 from gfm_pipeline.cli.main import invoke
@@ -30,7 +30,6 @@ from gfm_pipeline.core.errors import ConfigError, ModelError, Refused
 from gfm_pipeline.models import Batch, MessagePassing, ModelSpec, Potential, algorithm
 from gfm_pipeline.workflow.schema import WorkflowModel
 
-PAGE = (Path(__file__).parents[2] / "docs" / "add-an-algorithm.md").read_text()
 SPACE = "    algorithm: [SchNet, EGNN]\n"
 
 
@@ -38,15 +37,7 @@ SPACE = "    algorithm: [SchNet, EGNN]\n"
 def lab_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Install the package of the documentation: modules beside their metadata, on the path."""
     site = tmp_path / "site-packages"
-    for language, name, text in re.findall(r"```(python|toml)\n# (\S+)\n(.*?)```", PAGE, re.DOTALL):
-        target = site / (name if language == "python" else "lab_models-1.0.dist-info/entry_points.txt")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if language == "toml":
-            text = re.sub(r'\[project\.entry-points\."(.*)"\]', r"[\1]", text).replace('"', "")
-        target.write_text(text)
-    (site / "lab_models-1.0.dist-info" / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: lab-models\nVersion: 1.0\n"
-    )
+    install(site)
     monkeypatch.syspath_prepend(str(site))
     importlib.invalidate_caches()
     yield site
@@ -126,6 +117,7 @@ def test_descriptions_are_read_without_torch() -> None:
     assert done.stdout.split() == list(BUILT_IN)
 
 
+@pytest.mark.filterwarnings("default")  # of packages of their own age
 @pytest.mark.parametrize("name", [name for name, about in BUILT_IN.items() if not about.missing])
 def test_every_description_names_a_class_that_takes_its_options(name: str) -> None:
     assert issubclass(algorithm(name), MessagePassing)
@@ -231,15 +223,18 @@ def test_vectors_that_were_promised_and_not_given_are_a_model_error(monkeypatch)
 
 
 @pytest.mark.usefixtures("lab_models", "one_thread")
-@pytest.mark.parametrize("name", ["ResGated", "Pairs"])
+@pytest.mark.filterwarnings("default")  # of packages of their own age
+@pytest.mark.parametrize("name", ["ResGated", "Pairs", *OPTIONS])
 def test_operators_and_energies_of_other_packages_train_resume_and_predict_like_our_own(name, tmp_path) -> None:
+    skip_unless_installed(name)
     from training_cases import assert_same_state, publish_dataset, run, small_spec
 
     from gfm_pipeline.apps.train.checkpoint import load_model
 
     datasets = publish_dataset(tmp_path, "soft", 0, 1.0), publish_dataset(tmp_path, "hard", 10, 2.0)
     spec = small_spec(datasets, tmp_path / "output")
-    spec = replace(spec, model=replace(spec.model, algorithm=name), budget_graphs=800)
+    model = replace(spec.model, algorithm=name, options=OPTIONS.get(name, {}))
+    spec = replace(spec, model=model, budget_graphs=400 if name in OPTIONS else 800)
     whole = run(spec, tmp_path / "whole")
     stopped = run(replace(spec, output=str(tmp_path / "again")), tmp_path / "a", 20)
     again = replace(spec, output=str(tmp_path / "again"), previous_attempts=(str(stopped),))
@@ -296,30 +291,3 @@ def test_a_model_that_gives_energies_serves_no_other_head(monkeypatch, tmp_path,
     )
     with pytest.raises(ModelError, match=r"Pairs gave energies of shape \(7,\) for 2 atoms in 1 structures"):
         Potential(ModelSpec("Pairs", 8, 1, 4.0))(pair)
-
-
-@pytest.mark.slow
-def test_it_trains_and_is_chosen_beside_a_built_in_one(lab_models, tmp_path) -> None:
-    """A whole campaign, real programs: the package is found by each program on its own."""
-    text = VALID.replace(SPACE, "    algorithm: [Pairs, Gated]\n").replace(
-        "EGNN: {hidden: [8, 16]}", "Gated: {options.gates: 1}"
-    )
-    text = text.replace("candidates: 4", "candidates: 2").replace("rungs: [40, 80]", "rungs: [40]")
-    (tmp_path / "w.yaml").write_text(text)
-    (tmp_path / "site.yaml").write_text(
-        "name: here\ndescription: This machine\nscheduler: {kind: local}\nslots: 2\ndriver: {address: 127.0.0.1}\n"
-        f"environment: {{PYTHONPATH: {lab_models}}}\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "gfm_pipeline", "run", "w.yaml", "--site", "site.yaml"],
-        cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(lab_models), "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    cards = [json.loads(p.read_text()) for p in tmp_path.glob("campaigns/small/stages/converge-*/**/model.json")]
-    assert {c["spec"]["algorithm"] for c in cards} == {"Pairs", "Gated"}
-    assert next(c for c in cards if c["spec"]["algorithm"] == "Gated")["spec"]["options"] == {"gates": 1}

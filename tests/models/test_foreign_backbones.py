@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from brute import batch, loss_of
+from foreign_packages import OPTIONS, own_results, skip_unless_installed
 from model_cases import CUTOFF, crossing, crystal, molecule, predict, rotation
 
-from gfm_pipeline.core.contracts.algorithms import BUILT_IN
 from gfm_pipeline.models import ModelSpec, Potential
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of packages of their own age
-OPTIONS: dict[str, dict[str, int]] = {
-    "MACE-torch": {"l_max": 2, "correlation": 2},
-    "NequIP-package": {"l_max": 2, "radial_hidden": 8},
-}
 
 
 @pytest.fixture(scope="module", params=OPTIONS)
 def model(request) -> Potential:
-    about = BUILT_IN[request.param]
-    if about.missing:
-        pytest.skip(f"{' and '.join(about.missing)} is not installed")
+    skip_unless_installed(request.param)
     torch.manual_seed(0)
     spec = ModelSpec(request.param, 8, 2, CUTOFF, elements=(1, 6, 8, 13, 29, 47, 79), n_datasets=3, avg_neighbours=9.0)
     made = Potential(replace(spec, options=OPTIONS[request.param]))
     assert torch.get_default_dtype() == torch.float32
     return made.double()
+
+
+@pytest.mark.parametrize("structure", [molecule(), crystal()], ids=["molecule", "crystal"])
+def test_its_numbers_are_those_of_the_package(model, structure) -> None:
+    """The package reads the structure itself, finds the neighbours itself, and takes the derivatives itself."""
+    head = model.node_energy
+    with torch.no_grad():
+        head.scale.copy_(torch.tensor([0.5, 1.5, 2.5]))
+        head.shift.copy_(torch.tensor([0.1, -0.2, 0.3]))
+    ours = model(batch([structure], CUTOFF), stress=structure.cell is not None)
+    pbc = structure.cell is not None
+    own = own_results(model, Atoms(numbers=structure.z, positions=structure.pos, cell=structure.cell, pbc=pbc))
+    unit, scale, shift = (
+        model.spec.force_rms,
+        head.scale[structure.dataset].item(),
+        head.shift[structure.dataset].item(),
+    )
+    expected = unit * (scale * own["energy"] + shift * len(structure.z))
+    assert abs(own["energy"]) > 1e-3
+    assert ours.energy.item() == pytest.approx(expected, abs=1e-6)
+    np.testing.assert_allclose(ours.forces.numpy(), unit * scale * own["forces"], atol=1e-6)
+    if pbc:
+        stress = ours.values["stress"].numpy()[0].ravel()[[0, 4, 8, 5, 2, 1]]
+        np.testing.assert_allclose(stress, unit * scale * own["stress"], atol=1e-7)
 
 
 def test_it_turns_and_adds(model) -> None:
@@ -61,3 +81,10 @@ def test_every_parameter_receives_a_gradient(model) -> None:
     parameters = dict(model.named_parameters())
     loss_of(model, data).total.backward(inputs=list(parameters.values()))
     assert [name for name, p in parameters.items() if p.grad is None] == []
+
+
+def test_a_copy_predicts_the_same(model) -> None:
+    """Calculators and exports copy models."""
+    (energy, forces), (again, others) = predict(model, molecule()), predict(deepcopy(model), molecule())
+    np.testing.assert_array_equal(again, energy)
+    np.testing.assert_array_equal(others, forces)
