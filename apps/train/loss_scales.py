@@ -8,12 +8,8 @@ import numpy as np
 
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
-from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, Level, Origin, Target, is_default
+from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, Level, Target, is_default
 from gfm_pipeline.core.errors import DataError
-
-# Gradient of the common layers by the loss of a head's values over that of derivatives (forces) of the same loss, of
-# models that have learned nothing: derivatives magnify the slopes of radial functions.
-HEAD_INFLUENCE = 1.0 / 3.0
 
 
 def readout_units(statistics: Sequence[DatasetStatistics]) -> list[float]:
@@ -62,15 +58,11 @@ def dataset_weights(
 
     A dataset without some labels, e.g. with energies alone, has fewer terms in its loss than the others, and the common
     model would hardly learn it. So the weights of its targets are scaled up to the largest sum of weights of any
-    dataset. Values of heads count `HEAD_INFLUENCE` in this sum, derivatives 1. For a single dataset the factor is 1.
+    dataset. For a single dataset the factor is 1.
     """
-    sums = [sum(weights[t.name] * _influence(t) for t in targets if _labelled(s, t)) for s in statistics]
+    sums = [sum(weights[t.name] for t in targets if _labelled(s, t)) for s in statistics]
     most = max(sums, default=0.0)
     return [most / one if one > 0 else 1.0 for one in sums]
-
-
-def _influence(target: Target) -> float:
-    return HEAD_INFLUENCE if target.origin is Origin.HEAD else 1.0
 
 
 def label_factors(
