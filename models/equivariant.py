@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gfm_pipeline.models.fused_convolution import convolve, method_for
 from gfm_pipeline.models.layers import MAX_Z, linear, scatter_sum
+from gfm_pipeline.models.message_passing.fused_convolution import convolve, method_for
 from gfm_pipeline.models.spherical import XYZ, Constant, couples, coupling, offsets
 
 

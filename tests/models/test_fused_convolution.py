@@ -11,7 +11,7 @@ from model_cases import CUTOFF, crystal, make, molecule
 
 from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models import equivariant
-from gfm_pipeline.models.fused_convolution import REFERENCE, method_for
+from gfm_pipeline.models.message_passing.fused_convolution import REFERENCE, method_for
 
 NAMES = ("MACE", "NequIP")
 
