@@ -122,7 +122,7 @@ class TensorConvolution(nn.Module):
         self, weights: Tensor, features: list[Tensor], harmonics: Tensor, src: Tensor, dst: Tensor
     ) -> list[Tensor]:
         """Return the sums over neighbours [N, rows, C] for each order of neighbours."""
-        of_orders, summed = weights.split(self.n_paths, 1), []
+        of_orders, summed = torch.split(weights, self.n_paths, 1), []
         for l1, (rows, constant) in enumerate(zip(self.paths, self.couplings, strict=True)):
             coupled = (harmonics @ constant()).unflatten(1, (-1, 2 * l1 + 1))
             sent = features[l1].index_select(0, src)
