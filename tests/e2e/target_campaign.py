@@ -13,6 +13,9 @@ from ase.io import read, write
 
 from gfm_pipeline import Campaign
 from gfm_pipeline.apps.calculator import GFMCalculator
+from gfm_pipeline.apps.deploy.predict import predict_files
+from gfm_pipeline.core.contracts.data import SourceSettings
+from gfm_pipeline.core.contracts.deploy import PredictFilesSpec
 from gfm_pipeline.core.contracts.evaluation import QuantityReport
 
 WORKFLOW = """\
@@ -38,10 +41,14 @@ converge: {{members: 2, check_every: 400, patience: 1, max_graphs: 800}}
 
 @dataclass(frozen=True)
 class Result:
-    """What a campaign left of its target: test errors, the Markdown report, a calculator, and a structure."""
+    """What a campaign left of its target: test errors, the Markdown report, a calculator, and a structure.
+
+    ``evaluated``: labelled entries of each target in five of the structures, by `evaluate`.
+    """
 
     errors: QuantityReport
     report: str
+    evaluated: dict[str, int]
     calculator: GFMCalculator
     atoms: Atoms
 
@@ -60,6 +67,13 @@ def train(folder: Path, real_data: Path, declared: str, label: Callable[[Atoms],
     assert view.calibration is not None
     report = view.calibration.datasets["acac"]
     (name,) = report.others
+    write(folder / "five.extxyz", frames[:5])
+    files = SourceSettings("files", "ase", (str(folder / "five.extxyz"),))
+    facts = predict_files(PredictFilesSpec(str(folder / "campaigns" / "targets"), files, evaluate=True))
     return Result(
-        report.others[name], campaign.report().with_suffix(".md").read_text(), campaign.calculator(), frames[0]
+        report.others[name],
+        campaign.report().with_suffix(".md").read_text(),
+        {one.target: one.entries for one in facts.errors if one.by == "all"},
+        campaign.calculator(),
+        frames[0],
     )

@@ -19,6 +19,7 @@ def test_a_scalar_of_atoms_goes_through_all_stages(tmp_path, real_data):
     found = train(tmp_path, real_data, declared, label)
     expected = found.atoms.arrays["crowding"].copy()
     assert found.errors.n == 15 * 20
+    assert found.evaluated["crowding"] == 15 * 5
     assert found.errors.mae < found.errors.null_mae
     assert "| crowding |" in found.report
     atoms = found.atoms

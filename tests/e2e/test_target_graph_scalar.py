@@ -12,6 +12,7 @@ def test_a_scalar_of_a_structure_goes_through_all_stages(tmp_path, real_data):
     found = train(tmp_path, real_data, declared, lambda atoms: None)
     labels = found.atoms.info["dihedral_angle"]
     assert found.errors.n == 20
+    assert found.evaluated["dihedral"] == 5
     assert found.errors.mae < 3 * found.errors.null_mae
     assert "dihedral, degree" in found.report
     atoms = found.atoms

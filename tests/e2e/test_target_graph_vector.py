@@ -28,6 +28,7 @@ def test_a_vector_of_a_structure_goes_through_all_stages(tmp_path, real_data, mo
     monkeypatch.syspath_prepend(tmp_path)
     found = train(tmp_path, real_data, "moment: {weight: 5}", label)
     assert found.errors.n == 3 * 20
+    assert found.evaluated["moment"] == 3 * 5
     assert found.errors.mae < found.errors.null_mae
     assert r"moment, e\*Å/atom" in found.report  # as Markdown escapes it
     atoms = found.atoms
