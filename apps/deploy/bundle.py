@@ -70,7 +70,9 @@ def export(model: Path, output: Path, *, overwrite: bool = False) -> BundleFacts
         When the disk refuses.
     """
     if output.suffix != BUNDLE_SUFFIX:
-        raise ConfigError(f"{output} does not end in {BUNDLE_SUFFIX}.", f"Use --output {output.stem}{BUNDLE_SUFFIX}.")
+        raise ConfigError(
+            f"{output} does not end in {BUNDLE_SUFFIX} or .pt2.", f"Use --output {output.stem}{BUNDLE_SUFFIX}."
+        )
     if output.exists() and not overwrite:
         raise ConfigError(f"{output} exists.", "Give another name, or --overwrite.")
     folder = find_ensemble(model)

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from gfm_pipeline.apps.deploy.batches import batch_of
 from gfm_pipeline.apps.deploy.predictor import Predictor
+from gfm_pipeline.core.contracts.deploy import PACKAGE_SUFFIX
 from gfm_pipeline.core.contracts.targets import ENERGY, FORCES
 from gfm_pipeline.core.errors import ConfigError, ModelError
 from gfm_pipeline.core.publish import storage_errors
 from gfm_pipeline.models.batch import Batch
 from gfm_pipeline.models.layers import MAX_Z
 
-PACKAGE_SUFFIX = ".pt2"
 INPUTS = ("z", "pos", "edge_src", "edge_dst", "edge_shift", "cell")
 OUTPUTS = ("energy", "forces", "virial", "energy_std", "forces_std")
 _ATOMS, _EDGES = 1 << 24, 1 << 30  # more than a device holds
@@ -38,14 +38,15 @@ def compile_package(predictor: Predictor, output: Path, *, overwrite: bool = Fal
     directions that are not periodic. Its outputs are the energy [1] (eV, of the references too), forces [N, 3], the
     derivative of the energy by a strain [3, 3] (eV: stress times volume), and the spread of energy and forces. Edges
     longer than a member's cutoff have no effect. Structures are not checked: elements that the dataset does not hold
-    give NaN.
+    give NaN. On a CPU, the package uses one thread. The metadata of the package (text) are its ``cutoff`` (Angstrom),
+    ``dtype``, ``dataset`` and ``elements``.
 
     Raises
     ------
     ConfigError
         When ``output`` has another suffix, or is there already.
     ModelError
-        For direct forces, models that were told of charge, or without energies and forces.
+        For direct forces, models that were told of charge, or without energies and forces; when the compiler fails.
     """
     if output.suffix != PACKAGE_SUFFIX:
         raise ConfigError(f"{output} does not end in {PACKAGE_SUFFIX}.", f"Name it {output.stem}{PACKAGE_SUFFIX}.")
@@ -58,8 +59,13 @@ def compile_package(predictor: Predictor, output: Path, *, overwrite: bool = Fal
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch's compiler calls what torch itself deprecates
-                torch._inductor.aoti_compile_and_package(program, package_path=str(partial))
+                # With several threads, inductor cannot add to the one strain of one structure (PyTorch 2.13).
+                configs = {"aot_inductor.metadata": _metadata(predictor), "cpp.threads": 1}
+                torch._inductor.aoti_compile_and_package(program, package_path=str(partial), inductor_configs=configs)
             partial.replace(output)
+        except (torch._inductor.exc.InductorError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0].rstrip(":. ")
+            raise ModelError(f"The compiler of PyTorch failed: {reason}.", "Export it as a .gfm file.") from error
         finally:
             partial.unlink(missing_ok=True)
     return output
@@ -150,6 +156,16 @@ def package_inputs(predictor: Predictor, atoms: Atoms) -> tuple[Tensor, ...]:
     batch = batch_of([atoms], predictor.members[0].potential.spec.cutoff, like.dtype, like.device)
     cell = like.new_tensor(atoms.cell.array * atoms.pbc[:, None])
     return batch.z, batch.pos, batch.edge_src, batch.edge_dst, batch.edge_shift, cell
+
+
+def _metadata(predictor: Predictor) -> dict[str, str]:
+    potential = predictor.members[0].potential
+    return {
+        "cutoff": repr(potential.spec.cutoff),
+        "dtype": str(potential.dtype).removeprefix("torch."),
+        "dataset": predictor.dataset,
+        "elements": " ".join(sorted(predictor.energy_references)),
+    }
 
 
 def _references(predictor: Predictor) -> Tensor:

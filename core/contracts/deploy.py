@@ -10,6 +10,7 @@ from gfm_pipeline.core.contracts.task import Assignment, TaskSpec
 from gfm_pipeline.core.strenum import StrEnum
 
 BUNDLE_SUFFIX = ".gfm"
+PACKAGE_SUFFIX = ".pt2"  # of a package that C++ runs
 FIGURES_FILE, TARGETS_FILE = "figures.npz", "targets.json"
 MOST_REFUSED = 20  # structures that were refused are named up to this number
 
@@ -24,11 +25,17 @@ class OutOfDomain(StrEnum):
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """Write the newest ensemble of ``model`` (a campaign, or the folder of an ensemble) to the file ``output``."""
+    """Write the newest ensemble of ``model`` (a campaign, or the folder of an ensemble) to the file ``output``.
+
+    ``dataset``, ``device`` and ``dtype`` are those of a package (`PACKAGE_SUFFIX`).
+    """
 
     model: str
     output: str
     overwrite: bool = False
+    dataset: str | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)

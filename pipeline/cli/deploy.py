@@ -18,6 +18,7 @@ from gfm_pipeline.cli.support.answers import JSON, print_answer
 from gfm_pipeline.cli.support.subprocess_query import query
 from gfm_pipeline.core.contracts.data import EnergyUnit, ForceSign, LengthUnit, SourceSettings
 from gfm_pipeline.core.contracts.deploy import (
+    PACKAGE_SUFFIX,
     BundleFacts,
     ExportSpec,
     OutOfDomain,
@@ -72,16 +73,28 @@ def _of_files(command: F) -> F:
 
 @click.command()
 @MODEL
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="File to write; its name ends in .gfm.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), required=True,
+    help="File to write: NAME.gfm for Python, or NAME.pt2, a compiled package for C++.",
+)  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Overwrite an existing file.")
+@click.option("--dataset", metavar="NAME", help="Dataset head of a package; needed if the model has several.")
+@click.option("--device", default="cpu", show_default=True, help="Device of a package: cpu, cuda (AMD too), or xpu.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True,
+    help="Numbers of a package.",
+)  # fmt: skip
 @JSON
-def export(model: Path, output: Path, overwrite: bool, as_json: bool) -> None:
-    """Write the ensemble of MODEL (a campaign, or the folder of an ensemble) to one portable file.
+def export(
+    model: Path, output: Path, overwrite: bool, dataset: str | None, device: str, dtype: str, as_json: bool
+) -> None:
+    """Write the ensemble of MODEL (a campaign, the folder of an ensemble, or an exported file) to one portable file.
 
-    The file holds weights, calibration, the model card, and for each dataset statistics, licence, citation and level
-    of theory. Opening the file checks its digests and needs no campaign: GFMCalculator("model.gfm").
+    A .gfm file holds weights, calibration, the model card, and for each dataset statistics, licence, citation and level
+    of theory. Opening the file checks its digests and needs no campaign: GFMCalculator("model.gfm"). A .pt2 file is the
+    ensemble compiled for one dataset and device; C++ runs it without Python (docs/deploy.md).
     """
-    spec = ExportSpec(str(model), str(output), overwrite)
+    spec = ExportSpec(str(model), str(output), overwrite, dataset, device, dtype)
     found = query(f"{_PROGRAMS}.export", spec, BundleFacts, None, shows=True)
     if as_json:
         print_answer(found)
@@ -90,7 +103,10 @@ def export(model: Path, output: Path, overwrite: bool, as_json: bool) -> None:
     console.print(f"{found.output}: {found.size:,} bytes, SHA-256 {found.digest}", highlight=False)
     console.print(f"  members   {', '.join(found.members)}", highlight=False)
     console.print(f"  datasets  {', '.join(found.datasets)}; targets {', '.join(found.targets)}", highlight=False)
-    console.print(f"  use       gfm-pipeline predict {found.output} FILES --output predictions.extxyz", highlight=False)
+    use = f"gfm-pipeline predict {found.output} FILES --output predictions.extxyz"
+    console.print(
+        f"  use       {use if output.suffix != PACKAGE_SUFFIX else 'examples/cpp/energy.cpp'}", highlight=False
+    )
 
 
 @click.command()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,11 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from deploy_cases import EMT_BUNDLE, ensemble_of, random_potential
 
+from gfm_pipeline.apps.calculator import GFMCalculator
 from gfm_pipeline.apps.deploy.bundle import open_ensemble
 from gfm_pipeline.apps.deploy.compiled import OUTPUTS, compile_package, export_program, package_inputs
 from gfm_pipeline.apps.deploy.predictor import Predictor
+from gfm_pipeline.cli.main import invoke
 from gfm_pipeline.core.errors import ConfigError, ModelError
 from gfm_pipeline.models import ForceHead
 
@@ -51,6 +56,33 @@ def test_the_compiled_package_has_the_numbers_of_the_ensemble(tmp_path: Path) ->
     predictor = Predictor(open_ensemble(EMT_BUNDLE))
     package = compile_package(predictor, tmp_path / "model.pt2")
     same_numbers(predictor, torch._inductor.aoti_load_package(str(package)))
+
+
+@pytest.mark.long
+def test_the_program_in_cpp_gives_the_numbers_of_ase(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if shutil.which("cmake") is None or shutil.which("c++") is None:
+        pytest.skip("no cmake or no C++ compiler")
+    folder, package = tmp_path / "cpp", tmp_path / "model.pt2"
+    shutil.copytree(Path(__file__).parents[2] / "examples" / "cpp", folder)
+    prefix = f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}"
+    for command in (["cmake", "-B", "build", prefix], ["cmake", "--build", "build"]):
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert invoke(["export", str(EMT_BUNDLE), "--output", str(package), "--dtype", "float64"]) == 0
+    assert "examples/cpp" in capsys.readouterr().out
+    calculator = GFMCalculator(EMT_BUNDLE, dtype="float64")
+    for atoms in structures():
+        lines = [str(len(atoms)), *(" ".join(map(repr, row)) for row in (atoms.cell * atoms.pbc[:, None]).tolist())]
+        pairs = zip(atoms.numbers, atoms.positions.tolist(), strict=True)
+        lines += [f"{z} {' '.join(map(repr, p))}" for z, p in pairs]
+        (folder / "structure.txt").write_text("\n".join(lines) + "\n")
+        words = [str(folder / "build" / "energy"), str(package), "structure.txt"]
+        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        energy, *forces = [list(map(float, re.findall(r"-?\d+\.\d+", line))) for line in done.stdout.splitlines()]
+        atoms.calc = calculator
+        assert energy[0] == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+        torch.testing.assert_close(torch.tensor(forces), torch.tensor(atoms.get_forces()).float(), rtol=0, atol=1e-5)
 
 
 def test_what_does_not_compile_is_refused(tmp_path: Path) -> None:
