@@ -106,7 +106,7 @@ class Campaign:
         request = self._request().resolve()
         state = check_name(request.context.paths, request.loaded.model.name) or CampaignState()
         refuse_budget(request, state)
-        return make_plan(request.context, state, request.site, request.resources, request.input_bytes())
+        return make_plan(request.context, state, request.site, request.planned, request.input_bytes())
 
     def run(self, *, quiet: bool = False, notify: Notify = print) -> Campaign:
         """Drive the campaign to its end in this process, and return it. Running again continues.

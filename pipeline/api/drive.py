@@ -85,8 +85,11 @@ def drive(
             learn_energy(campaign, around)
             stop.at_once = lambda: campaign.paths.lock.unlink(missing_ok=True)
             remember_digests(request.digests, campaign.paths.digests)
-            progress = _campaign(request, campaign, run_request, around, stop, quiet, chaos)
-        if request.goes_on:
+            progress, handed_over = _campaign(request, campaign, run_request, around, stop, quiet, chaos)
+        goes_on = handed_over or request.goes_on
+        if handed_over:
+            progress.notify("The last trainings of this stage go on in a smaller job.", plain=True)
+        elif goes_on:
             progress.notify(
                 f"Stage {request.context.until} is done; the next stage has its own allocation.", plain=True
             )
@@ -94,7 +97,7 @@ def drive(
             _summary(root, progress)
         else:
             progress.notify(f"Stage {request.context.until} is done; run without --until to continue.", plain=True)
-    if not request.goes_on:
+    if not goes_on:
         return root
     if around.job.number and request.site.driver.mode is DriverMode.RESIDENT:
         submit_campaign(run_request.resolve(), run_request, around, notify)
@@ -110,8 +113,8 @@ def _campaign(
     stop: Stopper,
     quiet: bool,
     chaos: ChaosPlan | None,
-) -> ProgressPrinter:
-    """Drive an open campaign to its end."""
+) -> tuple[ProgressPrinter, bool]:
+    """Drive an open campaign to its end, or until its last tasks go on in a smaller job; return whether they do."""
     progress = ProgressPrinter(campaign.paths, quiet=quiet)
     context, paths, state = request.context, campaign.paths, campaign.state
     resolved = request.loaded.model.model_dump(mode="json")
@@ -187,7 +190,7 @@ def _campaign(
                 for event in fleet.close(state, goes_on=goes_on):
                     driver.record(event)
                 driver.record(DriverEnded(outcome))
-    return progress
+    return progress, driver.handed_over
 
 
 def _summary(root: Path, progress: ProgressPrinter) -> None:

@@ -26,6 +26,7 @@ from gfm_pipeline.engine.decisions.decide import finished_stage, stage_names
 from gfm_pipeline.engine.decisions.requests import Context, Structures
 from gfm_pipeline.engine.resources.allocation import Impossible
 from gfm_pipeline.engine.resources.requirements import Resources, decide_for_stages, decide_resources
+from gfm_pipeline.engine.resources.stage_jobs import as_before, jobs_of, rest_job, with_own_jobs
 from gfm_pipeline.engine.stages import search
 from gfm_pipeline.engine.stages.ingest import NAME as INGEST
 from gfm_pipeline.sites.enums import Staging
@@ -71,11 +72,17 @@ class ResolvedRun:
     resources: Resources
     gone: tuple[Path, ...] = ()  # missing source files that are no longer needed
     goes_on: bool = False  # whether later stages follow in their own allocation
+    requested: Resources | None = None  # of all stages in the allocation of the workflow; None: those in use
 
     @property
     def site(self) -> SiteModel:
         """The site itself."""
         return self.loaded_site.model
+
+    @property
+    def planned(self) -> Resources:
+        """Resources of all stages in the allocation of the workflow, for a plan of the whole campaign."""
+        return self.requested or self.resources
 
     def input_bytes(self) -> int:
         """Return the size of all existing input files."""
@@ -104,6 +111,7 @@ def resolve(
     resources = decide_resources(loaded.model, site)
     if isinstance(resources, Impossible):
         raise _refused(resources, loaded, loaded_site)
+    split = with_own_jobs(loaded.model, site, resources)
     root = folder or workflow.resolve().parent / "campaigns" / loaded.model.name
     paths = CampaignPaths(root.resolve())
     recorded = recorded_sources(paths, INGEST)
@@ -120,6 +128,7 @@ def resolve(
         refuse_unmeasured(loaded, site)
     else:
         loaded = replace(loaded, model=_as_begun(loaded.model, begun))
+    loaded = replace(loaded, model=loaded.model.model_copy(update={"allocation": split}))
     context = Context(
         workflow=loaded.model,
         sources=sources,
@@ -167,7 +176,7 @@ def _check_stage_names(loaded: LoadedWorkflow, names: Sequence[str]) -> None:
                 )
 
 
-def _for_next_stage(run: ResolvedRun) -> ResolvedRun:
+def for_next_stage(run: ResolvedRun) -> ResolvedRun:
     """Return a run in the allocation of the next stage, up to the last stage that shares this allocation."""
     model, site, context = run.loaded.model, run.site, run.context
     names = stage_names(context)
@@ -176,15 +185,27 @@ def _for_next_stage(run: ResolvedRun) -> ResolvedRun:
     todo = [name for name in names if finished_stage(context, state, name) is None]
     if not todo or site.scheduler.system is None:
         return run
+    if (rest := rest_job(context, state, site, _nodes_of(model, site, todo[0]))) is not None:
+        stages = {**model.allocation.stages, todo[0]: rest}
+        allocation = model.allocation.model_copy(update={"stages": stages})
+        model = as_before(model, todo[0], run.resources.sizes[todo[0]]).model_copy(update={"allocation": allocation})
+    if not model.allocation.stages:
+        return run
     first = model.allocation.of_stage(todo[0])
     together = list(takewhile(lambda name: model.allocation.of_stage(name) == first, todo))
     resources = decide_for_stages(model, site, run.resources, together)
     if isinstance(resources, Impossible):
         raise _refused(resources, run.loaded, run.loaded_site)
     until = together[-1] if context.until is None or context.until not in together else context.until
-    bounded = replace(context, until=until, sizes=resources.sizes, slots=resources.at_a_time(search.NAME))
+    slots = resources.at_a_time(search.NAME) if search.NAME in together else context.slots
+    bounded = replace(context, until=until, sizes=resources.sizes, slots=slots)
     goes_on = until == together[-1] and until not in (names[-1], context.until)
-    return replace(run, context=bounded, resources=resources, goes_on=goes_on)
+    return replace(run, context=bounded, resources=resources, requested=run.resources, goes_on=goes_on)
+
+
+def _nodes_of(model: WorkflowModel, site: SiteModel, stage: str) -> int:
+    """Return the number of nodes in the job of a stage."""
+    return next((job.nodes for stages, job in jobs_of(model, site) if stage in stages), 0)
 
 
 def _as_begun(model: WorkflowModel, begun: Mapping[str, Any]) -> WorkflowModel:
@@ -249,7 +270,7 @@ class RunRequest:
         """
         choice = self.choice
         found = resolve(self.workflow, choice.name, self.folder, self.overrides, choice.overlays, self.kept, self.until)
-        return _for_next_stage(found) if found.loaded.model.allocation.stages else found
+        return for_next_stage(found)
 
     def is_edited(self) -> bool:
         """Return whether the workflow has changed since the submission of the job."""

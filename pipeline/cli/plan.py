@@ -54,7 +54,7 @@ def plan(
     request = run_request.resolve()
     state = check_name(request.context.paths, request.loaded.model.name) or CampaignState()
     refuse_budget(request, state)
-    made = make_plan(request.context, state, request.site, request.resources, request.input_bytes())
+    made = make_plan(request.context, state, request.site, request.planned, request.input_bytes())
     scripts = dict(_scripts(request, run_request)) if show_scripts else {}
     if as_json:
         print_answer(made, **({"scripts": scripts} if show_scripts else {}))

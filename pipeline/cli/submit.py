@@ -18,7 +18,11 @@ from gfm_pipeline.cli.options import until_option, workflow_options
 from gfm_pipeline.cli.support.answered import Sentences
 from gfm_pipeline.cli.support.answers import JSON, print_answer
 from gfm_pipeline.core.errors import ConfigError
+from gfm_pipeline.engine.resources.allocation import Allocation
+from gfm_pipeline.engine.resources.stage_jobs import jobs_of
 from gfm_pipeline.sites.enums import DriverMode
+from gfm_pipeline.sites.limits import counted
+from gfm_pipeline.sites.schema import SiteModel
 
 LARGE = 1000.0  # node-hours per job: the command asks before larger jobs
 Notify = Callable[[str], None]
@@ -69,15 +73,23 @@ def _agree(request: ResolvedRun, notify: Notify, *, yes: bool, may_ask: bool) ->
     ConfigError
         When the job is large, and no terminal is available for the question, or the user declined.
     """
-    job, energy = request.resources.allocation, request.site.energy
-    hours = job.nodes * (job.hours or 0.0)
-    price = f"{job.nodes:,} nodes for at most {job.hours or 0.0:g} h: {hours:,.4g} node-hours"
-    if energy.node_watts is not None:
-        price += f", {hours * energy.node_watts / 1000 * energy.pue:,.4g} kWh (modelled)"
-    notify(f"Each job may take {price}.")
+    jobs = list(jobs_of(request.loaded.model, request.site))
+    for stages, job in jobs:
+        which = "Each job" if len(jobs) == 1 else f"Each job of {' and '.join(stages)}"
+        notify(f"{which} may take {_price(job, request.site)}.")
+    hours = max(job.nodes * (job.hours or 0.0) for _, job in jobs)
     if hours < LARGE or yes:
         return
     if not (may_ask and sys.stdin.isatty()):
         raise ConfigError(f"A job of {hours:,.4g} node-hours needs your agreement.", "Add --yes.")
     if not click.confirm("Submit it?"):
         raise ConfigError("Nothing was submitted.", "Ask for fewer nodes or hours: --nodes, --hours.")
+
+
+def _price(job: Allocation, site: SiteModel) -> str:
+    """Return the largest cost of a job."""
+    hours = job.nodes * (job.hours or 0.0)
+    price = f"{counted(job.nodes, 'node')} for at most {job.hours or 0.0:g} h: {hours:,.4g} node-hours"
+    if site.energy.node_watts is not None:
+        price += f", {hours * site.energy.node_watts / 1000 * site.energy.pue:,.4g} kWh (modelled)"
+    return price

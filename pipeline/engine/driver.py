@@ -25,6 +25,7 @@ from gfm_pipeline.engine.decisions.artefacts import lost_artefacts
 from gfm_pipeline.engine.decisions.decide import decide
 from gfm_pipeline.engine.decisions.requests import Context, Step
 from gfm_pipeline.engine.resources.nodes import Fleet
+from gfm_pipeline.engine.resources.stage_jobs import hands_over
 from gfm_pipeline.engine.tasks.attempt_ends import AttemptEnds
 from gfm_pipeline.engine.tasks.attempts import Running, TaskKey
 from gfm_pipeline.engine.tasks.running_tasks import RunningTasks
@@ -107,6 +108,7 @@ class Driver:
         self._blocks: tuple[str, ...] = ()  # blocks with recorded nodes
         self._draining = False
         self.cancelled = False  # `cancel` asked the driver to stop
+        self.handed_over = False  # the rest of the present stage goes on in a smaller job
 
     def record(self, event: Event) -> None:
         """Journal an event, fold it into the state, and show it, in this order."""
@@ -161,6 +163,10 @@ class Driver:
                 self._drain()
                 what = "Stopped" if why is None else f"Stopped, since {why}"
                 raise Stopped(f"{what}; every finished result and checkpoint is kept.")
+            if self._hands_over():
+                self.handed_over = True
+                self._drain()
+                return
             if (spent := self._guard.reached()) is not None and self._tasks.running:
                 self._guard.refused = spent
                 self._tasks.request_stop()
@@ -174,6 +180,12 @@ class Driver:
             pause = self._starter.next_launch - self._time.monotonic()
             longest = PROPOSAL_SECONDS if self._proposer.is_busy else 1.0
             self._wait(min(longest, pause) if pause > 0.0 else longest)
+
+    def _hands_over(self) -> bool:
+        """Return whether the last tasks of the present stage leave most nodes idle, and go on in a smaller job."""
+        pool = self.fleet.pool
+        held = sum(len(pool.usable(block)) for block in pool.blocks())
+        return hands_over(self.context, self.state, self.site, held, self._time.time())
 
     def _begin(self, opened: Sequence[Running]) -> None:
         self._tasks.begin(opened)

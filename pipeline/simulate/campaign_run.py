@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gfm_pipeline.api.allocate import job_prefix
-from gfm_pipeline.api.run_request import ResolvedRun
+from gfm_pipeline.api.run_request import ResolvedRun, for_next_stage
 from gfm_pipeline.batch_systems.base import JobState
 from gfm_pipeline.campaign.events import DriverEnded, DriverStarted, JobIntended, JobRole, JobSubmitted, to_entry
 from gfm_pipeline.campaign.folder import OpenCampaign, driving
@@ -20,6 +20,7 @@ from gfm_pipeline.engine.resources.job_chain import Chain, job_name
 from gfm_pipeline.engine.resources.nodes import Fleet, HeldFleet, HeldJob
 from gfm_pipeline.engine.resources.pilot_jobs import PilotFleet, PilotRequest
 from gfm_pipeline.engine.resources.requirements import max_launches
+from gfm_pipeline.engine.resources.stage_jobs import jobs_of
 from gfm_pipeline.engine.world import World
 from gfm_pipeline.simulate.attempts import RunningAttempts
 from gfm_pipeline.simulate.clock import SimulatedClock, TimeIsOver
@@ -36,6 +37,7 @@ from gfm_pipeline.simulate.watcher import SimulationWatcher
 from gfm_pipeline.sites.enums import DriverMode
 
 HOST = "simulation"
+DONE, HANDED_OVER = "done", "its last tasks go on in a smaller job"
 
 
 class DriverKilled(Exception):
@@ -85,19 +87,20 @@ class Simulation:
         allocation, site, seed = request.resources.allocation, request.site, scenario.seed
         limit = float("inf") if scenario.hours is None else scenario.hours * HOUR
         self.request, self.scenario = request, scenario
+        self.part = for_next_stage(request)  # up to the last stage in the present job
         self.clock = SimulatedClock(start, limit)
         self.ledger = Ledger(self.clock.monotonic, allocation.spare / allocation.nodes)
         self.cluster = Cluster(
             self.clock,
             self.ledger,
-            allocation.nodes * allocation.blocks,
+            max((job.nodes for _, job in jobs_of(request.loaded.model, site)), default=allocation.nodes)
+            * allocation.blocks,
             site.node.gpus,
             scenario.failures,
             scenario.stragglers,
             seed,
         )
-        seconds = float("inf") if allocation.hours is None else allocation.hours * HOUR
-        self.jobs = SimulatedQueue(self.clock, self.cluster, scenario.batch, (allocation.nodes, seconds), seed)
+        self.jobs = SimulatedQueue(self.clock, self.cluster, scenario.batch, self._job_size(), seed)
         self.jobs.on_end = self._job_ended
         self.attempts = RunningAttempts(self.clock, self.cluster, self.ledger, scenario.failures.detect_seconds)
         self.cost = TrainingCost(scenario.cost, bool(site.node.gpus), seed)
@@ -118,10 +121,14 @@ class Simulation:
 
     def run(self) -> str:
         """Run the campaign to its end, or to the end of the simulated time; return how it ended."""
+        run = self._in_jobs if self.request.site.driver.mode is DriverMode.RESIDENT else self._outside_of_jobs
         try:
-            if self.request.site.driver.mode is DriverMode.RESIDENT:
-                return self._in_jobs()
-            return self._outside_of_jobs()
+            outcome = run()
+            while outcome == HANDED_OVER or (self.part.goes_on and outcome == DONE):
+                self.part = for_next_stage(self.request)
+                self.jobs.shape = self._job_size()
+                outcome = run()
+            return outcome
         except TimeIsOver:
             return f"not done after {self.scenario.hours:g} h"
         except GFMError as error:
@@ -135,7 +142,7 @@ class Simulation:
 
     def _outside_of_jobs(self) -> str:
         """Drive on the machine itself, or from another machine with blocks of nodes."""
-        request = self.request
+        request = self.part
         with self._campaign() as campaign:
             if request.site.scheduler.system is None or request.site.driver.mode is DriverMode.LOCAL:
                 self.cluster.hold("here", request.resources.allocation.nodes, lambda: None)
@@ -174,20 +181,25 @@ class Simulation:
         entry = campaign.journal.append(*to_entry(event))
         campaign.state.apply(event, entry.t)
 
+    def _job_size(self) -> tuple[int, float]:
+        """Return nodes and seconds of the present job."""
+        job = self.part.resources.allocation
+        return job.nodes, float("inf") if job.hours is None else job.hours * HOUR
+
     def _shape(self) -> tuple[int, float, str]:
-        job = self.request.resources.allocation
+        job = self.part.resources.allocation
         return job.nodes, job.hours or 0.0, job.queue or ""
 
     @contextmanager
     def _campaign(self) -> Iterator[OpenCampaign]:
-        name = self.request.loaded.model.name
-        with driving(self.request.context.paths.root, name, simulation=self.clock) as campaign:
+        name = self.part.loaded.model.name
+        with driving(self.part.context.paths.root, name, simulation=self.clock) as campaign:
             yield campaign
 
     # ---------------------------------------------------------------- its nodes
 
     def _held(self, campaign: OpenCampaign, job: Job) -> Fleet:
-        site, allocation = self.request.site, self.request.resources.allocation
+        site, allocation = self.part.site, self.part.resources.allocation
         chain = Chain(
             job_prefix(campaign), job.id, self.jobs.submit, self.jobs.script, self._shape(), site.driver.max_jobs
         )
@@ -207,7 +219,7 @@ class Simulation:
         return HeldFleet(job.held, held, max_launches(site, allocation), self._world)
 
     def _blocks(self, campaign: OpenCampaign) -> Fleet:
-        site, allocation = self.request.site, self.request.resources.allocation
+        site, allocation = self.part.site, self.part.resources.allocation
         request = PilotRequest(allocation.blocks, *self._shape(), max_launches(site, allocation))
         return PilotFleet(
             request,
@@ -226,7 +238,7 @@ class Simulation:
 
     def _drive(self, campaign: OpenCampaign, fleet: Fleet, *, held: bool) -> str:
         """Drive to the end; return how it ended. Raises `Stopped` when the wall time is over, `DriverKilled` ..."""
-        request, site = self.request, self.request.site
+        request, site = self.part, self.part.site
         launcher = SimulatedLauncher(
             self.clock,
             self.cluster,
@@ -248,12 +260,12 @@ class Simulation:
             threading.Event(),
             self._world,
         )
-        self.watcher.driver = driver
+        self.watcher.driver, self.watcher.started_before = driver, self.watcher.starts
         driver.record(self._driver_started())
         outcome, goes_on = "died", False
         try:
             driver.run()
-            outcome = "done"
+            outcome = HANDED_OVER if driver.handed_over else DONE
         except GFMError as error:
             outcome, goes_on = error.message, type(error) is Stopped
             raise
@@ -266,7 +278,7 @@ class Simulation:
         return outcome
 
     def _driver_started(self) -> DriverStarted:
-        request = self.request
+        request = self.part
         return DriverStarted(
             host=HOST,
             pid=0,

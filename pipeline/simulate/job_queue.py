@@ -46,7 +46,7 @@ class SimulatedQueue:
     model
         The assumptions.
     shape
-        Nodes and seconds of every job.
+        Nodes and seconds of every job submitted from now on.
     seed
         Seed of waits, cancellations and silence.
     """
@@ -56,7 +56,7 @@ class SimulatedQueue:
     ) -> None:
         self.all: list[Job] = []
         self.on_end: Callable[[Job], None] = lambda _: None
-        self._clock, self._cluster, self._model, self._shape = clock, cluster, model, shape
+        self._clock, self._cluster, self._model, self.shape = clock, cluster, model, shape
         self._random = random.Random(f"batch system {seed}")
         self._after: dict[Path, str] = {}
 
@@ -71,7 +71,7 @@ class SimulatedQueue:
         known = next((job for job in self.all if job.name == name), None)
         if known is not None:
             return known.id
-        job = Job(str(1000 + len(self.all)), name, *self._shape, self._after.get(script, ""), self._clock.now)
+        job = Job(str(1000 + len(self.all)), name, *self.shape, self._after.get(script, ""), self._clock.now)
         self.all.append(job)
         before = self._by_id(job.after)
         if before is None or before.state.has_ended:

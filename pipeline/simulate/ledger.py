@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 
 from gfm_pipeline.core.strenum import StrEnum
 
@@ -37,12 +38,13 @@ IDLE = tuple(use for use in Use if use not in BUSY)
 
 @dataclass(frozen=True)
 class Stretch:
-    """A period without changes: seconds, busy nodes, usable nodes, held nodes."""
+    """A period without changes: seconds, busy nodes, usable nodes, held nodes, number of jobs begun so far."""
 
     seconds: float
     busy: float
     usable: float
     held: int
+    job: int = 0
 
 
 class Ledger:
@@ -62,7 +64,7 @@ class Ledger:
         self.idle_for = Use.JOB_START  # why nodes are idle, except nodes of tasks that have just ended
         self._now, self._spare_share = now, spare_share
         self._since = now()
-        self._held = self._down = 0
+        self._held = self._down = self._jobs = 0
         self._busy = self._lingering = self._freed = 0.0
 
     @property
@@ -84,6 +86,7 @@ class Ledger:
         """Record the start of a job."""
         self._settle()
         self._held += nodes
+        self._jobs += 1
         self.idle_for = Use.JOB_START
 
     def let_go(self, nodes: int, down: int) -> None:
@@ -147,7 +150,7 @@ class Ledger:
         self.seconds[Use.SPARE] += spare * passed
         self.seconds[self.idle_for] += (idle - freed - spare) * passed
         usable = self._held - int(self._held * self._spare_share)
-        self.stretches.append(Stretch(passed, self._busy, usable, self._held))
+        self.stretches.append(Stretch(passed, self._busy, usable, self._held, self._jobs))
 
     # ---------------------------------------------------------------- what came of it
 
@@ -161,9 +164,15 @@ class Ledger:
         return sum(s.seconds * s.busy for s in self.stretches) / total if total else 0.0
 
     def steady(self) -> float | None:
-        """Return the busy share of nodes except spares, from the first to the last full moment; None without one."""
-        full = [n for n, s in enumerate(self.stretches) if s.busy >= FULL * s.usable]
-        if not full:
+        """Return the busy share of nodes except spares, from the first to the last full moment of each job.
+
+        None if no job was ever full.
+        """
+        part: list[Stretch] = []
+        for _, stretches in groupby(self.stretches, key=lambda s: s.job):
+            of_job = list(stretches)
+            full = [n for n, s in enumerate(of_job) if s.busy >= FULL * s.usable]
+            part += of_job[full[0] : full[-1] + 1] if full else []
+        if not part:
             return None
-        part = self.stretches[full[0] : full[-1] + 1]
         return min(1.0, sum(s.seconds * s.busy for s in part) / sum(s.seconds * s.usable for s in part))

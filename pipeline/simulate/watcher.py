@@ -48,7 +48,8 @@ class SimulationWatcher:
         self.candidates = 0
         self.largest = 0  # nodes of the largest task
         self.best: list[tuple[float, float]] = []  # time (s), and the best objective from then on
-        self.driver: Driver | None = None
+        self.driver: Driver | None = None  # the present one
+        self.started_before = 0  # tasks that earlier drivers had started
         self._clock, self._ledger, self._model, self._paths, self._notify = clock, ledger, model, paths, notify
 
     def event(self, event: Event, state: CampaignState) -> None:
@@ -84,7 +85,7 @@ class SimulationWatcher:
     def _reason(self, driver: Driver) -> Use:
         if driver.leaving:
             return Use.JOB_END
-        if not self.starts and not self.completions:
+        if self.starts == self.started_before:
             return Use.JOB_START
         if driver.waiting:
             if driver.waits_to_launch:

@@ -261,6 +261,14 @@ class AllocationModel(Strict):
     stages: dict[str, StageAllocationModel] = Field(
         default={}, description="Jobs of their own, by stage: a small one for ingest, say."
     )
+    split_nodes: Annotated[int, Field(ge=2)] | None = Field(
+        default=64,
+        description="In a job of so many nodes, a stage that keeps at most a quarter of them busy gets a smaller job "
+        "of its own, and so do the last trainings of a stage; null: never.",
+    )
+    split_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=600.0, description="The last trainings of a stage get a smaller job only if they take longer."
+    )
 
     def of_stage(self, stage: str) -> AllocationModel:
         """Return the allocation of one stage."""

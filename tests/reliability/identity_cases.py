@@ -198,6 +198,8 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "allocation.hours": (3.0, None),
     "allocation.queue": ("debug", None),
     "allocation.blocks": (2, None),
+    "allocation.split_nodes": (128, None),
+    "allocation.split_seconds": (60.0, None),
     "allocation.stages.*.nodes": (1, None),
     "allocation.stages.*.hours": (1.0, None),
     "allocation.stages.*.queue": ("debug", None),

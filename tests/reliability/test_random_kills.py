@@ -126,4 +126,4 @@ def is_pool_of(process: psutil.Process, folder: Path) -> bool:
         line = process.cmdline()
     except psutil.Error:
         return False
-    return "gfm_pipeline.apps.runtime.forked_pool" in line[:3] and str(folder) in " ".join(line)
+    return "gfm_pipeline.apps.runtime.forked_pool" in line[:5] and str(folder) in " ".join(line)

@@ -157,3 +157,33 @@ def test_the_intervals_of_young_and_daly():
     assert young(60.0, 86_400.0) == pytest.approx(math.sqrt(2 * 60 * 86_400))
     assert daly(60.0, 86_400.0) == pytest.approx(3179.0, rel=0.01)
     assert daly(300.0, 100.0) == 100.0  # saving takes longer than nodes last
+
+
+def test_stages_and_last_trainings_run_in_jobs_of_their_size(tmp_path):
+    """The nodes of every job fit what it runs, results stay the same, and the campaign pays for fewer node-hours."""
+    found = {}
+    for name, least in (("split", 4), ("whole", "null")):
+        folder = tmp_path / name
+        folder.mkdir()
+        own = ("resources.search.nodes=1", "resources.converge.nodes=1", "scenario.cost.scale=30")
+        asked = simulation(folder, *own, f"allocation.split_nodes={least}", "allocation.split_seconds=60")
+        found[name] = simulated(replace(asked, folder=folder / "simulated"), compare=False)
+    jobs = [e.nodes for e in events(tmp_path / "split" / "simulated") if isinstance(e, ev.JobIntended)]
+    assert (jobs[0], max(jobs), found["whole"].jobs) == (1, 8, 1)
+    stages = {name: members(tmp_path / name / "simulated") for name in found}
+    assert stages["split"] == stages["whole"]
+    assert found["split"].outcome == found["whole"].outcome == "done"
+    assert found["split"].node_hours < 0.8 * found["whole"].node_hours
+    assert found["split"].occupancy > found["whole"].occupancy + 0.1
+    held, in_search = 0, set()
+    for event in events(tmp_path / "split" / "simulated"):
+        if isinstance(event, ev.NodesHeld):
+            held = event.nodes
+        elif isinstance(event, ev.TaskEnded) and event.task.endswith("-r1"):
+            in_search.add(held)
+    assert len(in_search) > 1, "the search did not hand over its last trainings"
+
+
+def members(folder: Path) -> list[str]:
+    (chosen,) = (e for e in events(folder) if isinstance(e, ev.MembersSelected))
+    return [member.candidate for member in chosen.members]

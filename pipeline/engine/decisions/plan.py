@@ -19,6 +19,7 @@ from gfm_pipeline.engine.decisions.estimates import Estimates, estimate
 from gfm_pipeline.engine.decisions.requests import Context
 from gfm_pipeline.engine.resources.allocation import Allocation
 from gfm_pipeline.engine.resources.requirements import Resources
+from gfm_pipeline.engine.resources.stage_jobs import jobs_of
 from gfm_pipeline.engine.stages.search import NAME as SEARCH
 from gfm_pipeline.engine.stages.search_size import rung_counts
 from gfm_pipeline.engine.stages.table import stages_of
@@ -100,9 +101,24 @@ def make_plan(
         site.driver.mode,
         resources.allocation,
         estimate(context.workflow, site, resources, state, graphs, input_bytes),
-        (*resources.allocation.warnings, *resources.warnings, *_too_few_survivors(context, stages)),
+        (
+            *resources.allocation.warnings,
+            *resources.warnings,
+            *_own_jobs(context, site),
+            *_too_few_survivors(context, stages),
+        ),
         Budget(context, state, site, state.last_event, alive=False).standings(),
     )
+
+
+def _own_jobs(context: Context, site: SiteModel) -> Iterator[str]:
+    """Yield a sentence about the jobs if stages have jobs of different sizes."""
+    jobs = list(jobs_of(context.workflow, site))
+    if len(jobs) > 1:
+        parts = (
+            f"{' and '.join(names)} on {counted(job.nodes, 'node')} ({job.hours or 0.0:g} h)" for names, job in jobs
+        )
+        yield f"Stages run in jobs of their own: {', '.join(parts)}."
 
 
 def _too_few_survivors(context: Context, stages: Iterable[StagePlan]) -> Iterator[str]:

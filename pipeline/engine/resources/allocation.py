@@ -132,14 +132,19 @@ def _wanted_nodes(workflow: WorkflowModel, site: SiteModel) -> int:
             at_once = demand.at_a_time
             usable = max(usable, largest_task * at_once or -(-at_once // max(1, slots_per_node(site, shape))))
         usable = max(usable, largest_task)
+    return job_nodes(site, workflow.allocation.queue, usable)
+
+
+def job_nodes(site: SiteModel, queue: str | None, usable: int) -> int:
+    """Return the least number of nodes of a job with ``usable`` nodes besides its spares, within a queue's limits."""
     n_nodes = usable
     while n_nodes - _spare(site, n_nodes) < usable:
         n_nodes += 1
-    queue = site.scheduler.queues.get(queue_name(site, workflow.allocation.queue) or "")
-    smallest = 1 if queue is None else min(b.min_nodes for b in queue.bins)
-    n_nodes = min(max(n_nodes, smallest), largest(site, workflow.allocation.queue))
-    if queue is not None and bin_of(queue, n_nodes) is None:  # in a gap between two ranges
-        n_nodes = min((b.min_nodes for b in queue.bins if b.min_nodes > n_nodes), default=n_nodes)
+    found = site.scheduler.queues.get(queue_name(site, queue) or "")
+    smallest = 1 if found is None else min(b.min_nodes for b in found.bins)
+    n_nodes = min(max(n_nodes, smallest), largest(site, queue))
+    if found is not None and bin_of(found, n_nodes) is None:  # in a gap between two ranges
+        n_nodes = min((b.min_nodes for b in found.bins if b.min_nodes > n_nodes), default=n_nodes)
     return n_nodes
 
 

@@ -92,6 +92,10 @@ class Agenda:
         """Return wave and rung of the first decision with all results; None: none among the first ``rungs``."""
         return min((due for due in self._complete if due[1] < rungs), default=None)
 
+    def unfinished_trainings(self) -> list[Training]:
+        """Return the unfinished trainings."""
+        return [training for task, training in self._trainings.items() if task not in self._finished]
+
     @property
     def all_finished(self) -> bool:
         """Whether every required training has finished."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gfm_pipeline.campaign.events import Member, StageDone, StageFailedEvent, StageOpened, TakenOver
 from gfm_pipeline.campaign.paths import StagePaths
-from gfm_pipeline.campaign.stage_state import StageState
+from gfm_pipeline.campaign.stage_state import StageState, TaskStatus
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.contracts.training import Convergence, TrainSpec, settings_of
 from gfm_pipeline.core.contracts.training_result import StopReason, TrainResult
@@ -113,6 +113,15 @@ class Converge(Stage):
             outputs = {name: str(result.digest) for name, result in results.items() if result}
             return Step(events=(StageDone(stage.key, outputs),))
         return Step(tasks=to_start(stage, [_train(context, stage, done, m) for m in members]))
+
+    def left(self, context: Context, stage: StageState) -> int | None:
+        """Return the number of members that have not converged."""
+        done = sum(task.status is TaskStatus.DONE for task in stage.tasks.values())
+        return context.workflow.converge.members - done
+
+    def seconds_left(self, context: Context, stage: StageState, now: float) -> float:  # noqa: ARG002 - times alone say it
+        """Return how long the running members have trained: nobody knows when they converge."""
+        return max((now - t.started for t in stage.tasks.values() if t.status is TaskStatus.RUNNING), default=0.0)
 
     def takes_over(self, opened: StageOpened, earlier: StageState) -> TakenOver | None:
         """Return the members that start from the same checkpoint, with the same settings, on the same datasets."""

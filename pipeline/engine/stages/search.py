@@ -6,8 +6,7 @@ proposal have finished. Otherwise it proposes waves one ahead: wave w uses the f
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,14 +31,13 @@ from gfm_pipeline.engine.decisions.requests import (
     Program,
     Proposal,
     Step,
-    TaskQueue,
     TaskRequest,
     first_failure,
     stage_paths,
 )
 from gfm_pipeline.engine.resources.demand import Demand, TrainingDemand
 from gfm_pipeline.engine.stages import ingest
-from gfm_pipeline.engine.stages.agenda import Agenda, Turn
+from gfm_pipeline.engine.stages.agenda import Agenda
 from gfm_pipeline.engine.stages.base import Done, Records, Stage, Work
 from gfm_pipeline.engine.stages.ingest import dataset_refs
 from gfm_pipeline.engine.stages.promotions import rung_decision
@@ -62,6 +60,7 @@ from gfm_pipeline.engine.stages.trials import (
     stopped_early,
     task_name,
 )
+from gfm_pipeline.engine.stages.waiting_trainings import WaitingTrainings, expected_seconds
 from gfm_pipeline.search.selection import ErrorSelection
 
 if TYPE_CHECKING:
@@ -100,34 +99,6 @@ def _decisions(context: Context, stage: StageState, agenda: Agenda) -> tuple[Eve
     last = len(search.rungs) - 1
     due = agenda.first_complete(last) if search.asynchronous else _due(stage, agenda, last + 1)
     return () if due is None else (rung_decision(search, stage, *due),)
-
-
-class _Waiting(TaskQueue):
-    """Requests of waiting trainings, built on access; valid until the next decision."""
-
-    def __init__(self, context: Context, stage: StageState, datasets: StageState, agenda: Agenda) -> None:
-        self._request = partial(_train, context, stage, datasets)
-        self._agenda, self._turns = agenda, agenda.turns
-
-    def __len__(self) -> int:
-        return len(self._turns)
-
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return tuple(self._made(turn) for turn in self._turns[place])
-        return self._made(self._turns[place])
-
-    def __iter__(self) -> Iterator[AnyRequest]:
-        # Trainings that start meanwhile stay: only the next decision updates the list.
-        return map(self._made, self._turns)
-
-    def of_each_rung(self) -> list[AnyRequest]:
-        turns = self._turns
-        return [self._made(turns[bisect_left(turns, (-rung, -1, ""))]) for rung in self._agenda.rungs()]
-
-    def _made(self, turn: Turn) -> AnyRequest:
-        training = self._agenda.training(turn)
-        return self._request(training.candidate, training.rung)
 
 
 def _size_now(context: Context, stage: StageState, agenda: Agenda, sizes: Sequence[int]) -> int:
@@ -233,7 +204,19 @@ class Search(Stage):
                 limits = {"budget.trials": float(most)}
                 return Step(events=(StageCurtailed(stage.key, f"the budget has {most} trials", limits),))
             return closing(context, stage)
-        return Step(tasks=_Waiting(context, stage, done[ingest.NAME], agenda), proposal=proposal)
+        return Step(
+            tasks=WaitingTrainings(agenda, partial(_train, context, stage, done[ingest.NAME])), proposal=proposal
+        )
+
+    def left(self, context: Context, stage: StageState) -> int | None:
+        """Return the number of unfinished trainings after the last proposal."""
+        proposed = sum(len(wave.candidates) for wave in stage.waves.values())
+        return None if proposed < trials(context.workflow) else _agenda(context, stage).left
+
+    def seconds_left(self, context: Context, stage: StageState, now: float) -> float:
+        """Return the longest of the expected times of the unfinished trainings."""
+        unfinished = _agenda(context, stage).unfinished_trainings()
+        return max((expected_seconds(self, context.workflow, stage, one, now) for one in unfinished), default=0.0)
 
     def may_be_curtailed(self, context: Context, stage: StageState) -> bool:
         """Return whether there are enough finished candidates to choose the members from."""
