@@ -29,6 +29,7 @@ from gfm_pipeline.apps.calibrate.weights import effective_members, fit_weights
 from gfm_pipeline.apps.dataset import Dataset
 from gfm_pipeline.apps.runtime.program import Task, run_program
 from gfm_pipeline.apps.train.checkpoint import CARD_FILE, WEIGHTS_FILE, ModelCard
+from gfm_pipeline.core.contracts.accuracy.split_errors import SPLIT_ERRORS_FILE, EnsembleErrors, SplitErrors
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.evaluation import (
     CALIBRATION_FILE,
@@ -48,7 +49,6 @@ from gfm_pipeline.core.contracts.evaluation import (
     figure_key,
 )
 from gfm_pipeline.core.contracts.policies import UNCERTAINTIES, make_policy
-from gfm_pipeline.core.contracts.split_errors import SPLIT_ERRORS_FILE, EnsembleErrors, SplitErrors
 from gfm_pipeline.core.contracts.targets import Target
 from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.core.publish import publishing, read_manifest, storage_errors, verify, write_json, write_record

@@ -19,10 +19,10 @@ from gfm_pipeline.apps.calibrate.entries import farthest
 from gfm_pipeline.apps.calibrate.groups import size_class
 from gfm_pipeline.apps.calibrate.metrics import Array
 from gfm_pipeline.apps.dataset import Dataset
+from gfm_pipeline.core.contracts.accuracy.split_errors import DrawnStructure, GroupDomain, GroupErrors, SplitErrors
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.evaluation import DatasetCalibration
 from gfm_pipeline.core.contracts.layout import Origins
-from gfm_pipeline.core.contracts.split_errors import DrawnStructure, GroupDomain, GroupErrors, SplitErrors
 from gfm_pipeline.core.publish import read_manifest
 from gfm_pipeline.core.records import from_plain
 
@@ -33,7 +33,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Grouping:
+class StructureGroups:
     """A way to divide the structures of a split: the name of each group, and the group of each structure [G]."""
 
     by: str
@@ -41,7 +41,7 @@ class Grouping:
     index: Ints
 
     @classmethod
-    def of(cls, by: str, names: Sequence[str]) -> Grouping:
+    def of(cls, by: str, names: Sequence[str]) -> StructureGroups:
         """Return the grouping of structures by a name of each [G]."""
         found, index = np.unique(np.asarray(names, dtype=np.str_), return_inverse=True)
         return cls(by, tuple(map(str, found)), index.astype(np.int64))
@@ -71,13 +71,13 @@ class SplitStructures:
         columns = dataset.columns(Split.TEST)
         return cls(dataset, origins, columns.group, columns.origin, columns.natoms)
 
-    def groupings(self) -> Iterator[Grouping]:
+    def groupings(self) -> Iterator[StructureGroups]:
         """Yield the groupings that have more than one group."""
         lower = [size_class(int(n)) for n in self.natoms]
         by_size = list(dict.fromkeys(size_class(n) for n in sorted(set(self.natoms.tolist()))))
-        yield Grouping("size", tuple(by_size), np.array([by_size.index(name) for name in lower], dtype=np.int64))
-        yield Grouping.of("group", [self.origins.group(int(g)) for g in self.group])
-        yield Grouping.of("file", [self.origins.place(int(n)).rpartition("#")[0] for n in self.origin])
+        yield StructureGroups("size", tuple(by_size), np.array([by_size.index(name) for name in lower], dtype=np.int64))
+        yield StructureGroups.of("group", [self.origins.group(int(g)) for g in self.group])
+        yield StructureGroups.of("file", [self.origins.place(int(n)).rpartition("#")[0] for n in self.origin])
 
 
 def split_errors(
@@ -96,7 +96,7 @@ def split_errors(
     shares
         Weight of each member [K].
     """
-    kept: list[tuple[Grouping, list[int]]] = []
+    kept: list[tuple[StructureGroups, list[int]]] = []
     left_out: dict[str, int] = {}
     for grouping in structures.groupings():
         if len(grouping.names) > 1:
@@ -110,7 +110,7 @@ def split_errors(
         fitted = calibration.of(name)
         if fitted is None or not len(found.label):
             continue
-        entries = _Entries.of(name, found, halfwidth(fitted, found.entries), structures.natoms)
+        entries = _TargetErrors.of(name, found, halfwidth(fitted, found.entries), structures.natoms)
         groups += entries.rows(kept, test.numbers)
         worst += _worst(structures, entries, outside)
     return SplitErrors(tuple(groups), tuple(_domains(kept, outside)), tuple(worst), left_out)
@@ -123,7 +123,9 @@ def _outside(test: SplitPredictions, calibration: DatasetCalibration, shares: Ar
     return np.asarray(farthest(shares @ test.distances, test.natoms) > calibration.domain.threshold)
 
 
-def _domains(kept: Sequence[tuple[Grouping, list[int]]], outside: NDArray[np.bool_] | None) -> Iterator[GroupDomain]:
+def _domains(
+    kept: Sequence[tuple[StructureGroups, list[int]]], outside: NDArray[np.bool_] | None
+) -> Iterator[GroupDomain]:
     if outside is None:
         return
     yield GroupDomain("all", "all", len(outside), int(outside.sum()))
@@ -135,7 +137,7 @@ def _domains(kept: Sequence[tuple[Grouping, list[int]]], outside: NDArray[np.boo
 
 
 @dataclass(frozen=True)
-class _Entries:
+class _TargetErrors:
     """The n entries of a target.
 
     ``owner`` [N] is the structure of each atom of the split; ``structure`` and ``atom`` [n] are those of each entry,
@@ -150,13 +152,13 @@ class _Entries:
     atom: Ints | None
 
     @classmethod
-    def of(cls, target: str, found: TargetPredictions, bound: Array, natoms: Ints) -> _Entries:
+    def of(cls, target: str, found: TargetPredictions, bound: Array, natoms: Ints) -> _TargetErrors:
         owner = np.repeat(np.arange(len(natoms)), natoms)
         if not found.of_atoms:
             return cls(target, found, bound, owner, found.place, None)
         return cls(target, found, bound, owner, owner[found.place], found.place)
 
-    def rows(self, kept: Sequence[tuple[Grouping, list[int]]], numbers: Ints | None) -> Iterator[GroupErrors]:
+    def rows(self, kept: Sequence[tuple[StructureGroups, list[int]]], numbers: Ints | None) -> Iterator[GroupErrors]:
         yield self._row("all", "all", np.arange(len(self.structure)))
         if numbers is not None:
             yield from self._by_element(numbers)
@@ -195,7 +197,7 @@ class _Entries:
 
 
 def _worst(
-    structures: SplitStructures, entries: _Entries, outside: NDArray[np.bool_] | None
+    structures: SplitStructures, entries: _TargetErrors, outside: NDArray[np.bool_] | None
 ) -> Iterator[DrawnStructure]:
     """Yield the structures with the largest errors of a target, and the positions of their atoms."""
     starts = np.cumsum(structures.natoms) - structures.natoms

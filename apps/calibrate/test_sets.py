@@ -17,6 +17,7 @@ from gfm_pipeline.apps.calibrate.split_errors import SplitStructures, split_erro
 from gfm_pipeline.apps.calibrate.uncertainty import UncertaintyMeasure, measured
 from gfm_pipeline.apps.calibrate.weights import effective_members
 from gfm_pipeline.apps.dataset import Dataset
+from gfm_pipeline.core.contracts.accuracy.split_errors import SplitErrors
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.evaluation import (
     CalibrateSpec,
@@ -26,7 +27,6 @@ from gfm_pipeline.core.contracts.evaluation import (
     figure_key,
 )
 from gfm_pipeline.core.contracts.policies import UNCERTAINTIES, make_policy
-from gfm_pipeline.core.contracts.split_errors import SplitErrors
 from gfm_pipeline.core.contracts.targets import Target
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from gfm_pipeline.campaign.paths import CampaignPaths
 from gfm_pipeline.campaign.state import load_state
+from gfm_pipeline.core.contracts.accuracy.split_errors import SPLIT_ERRORS_FILE, EnsembleErrors
 from gfm_pipeline.core.contracts.evaluation import FIGURES_FILE
-from gfm_pipeline.core.contracts.split_errors import SPLIT_ERRORS_FILE, EnsembleErrors
 from gfm_pipeline.core.publish import verify
 from gfm_pipeline.core.records import read_record
 from gfm_pipeline.engine.stages import calibrate

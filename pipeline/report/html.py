@@ -11,8 +11,8 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from gfm_pipeline.core.contracts.accuracy.split_errors import EnsembleErrors
 from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
-from gfm_pipeline.core.contracts.split_errors import EnsembleErrors
 from gfm_pipeline.report.figures import panels
 from gfm_pipeline.report.figures.panels import Panel
 from gfm_pipeline.report.html_table import render_table

@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Hyperparameter:
+class SearchAxis:
     """One hyperparameter in which candidates differ: its name, and its value for each [n] (None: it has none)."""
 
     name: str
@@ -50,12 +50,12 @@ class Hyperparameter:
         return bool(self.numeric and len(set(known.tolist())) > 4 and known.min() > 0 and known.max() > 4 * known.min())
 
 
-def hyperparameters(candidates: tuple[CandidateView, ...]) -> tuple[Hyperparameter, ...]:
+def hyperparameters(candidates: tuple[CandidateView, ...]) -> tuple[SearchAxis, ...]:
     """Return the hyperparameters in which candidates differ, in the order of their settings."""
     _, own = candidate_settings(candidates)
     keys = list(dict.fromkeys(key for one in own for key in one))
     names = short_names(keys)
-    return tuple(Hyperparameter(names[key], tuple(one.get(key) for one in own)) for key in keys)
+    return tuple(SearchAxis(names[key], tuple(one.get(key) for one in own)) for key in keys)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 
+from gfm_pipeline.core.contracts.accuracy.split_errors import EnsembleErrors
 from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
-from gfm_pipeline.core.contracts.split_errors import EnsembleErrors
 from gfm_pipeline.report.sources import Found
 from gfm_pipeline.report.summary import doubts, remarks
 from gfm_pipeline.report.tables import campaign as tables

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from gfm_pipeline.core.contracts.evaluation import QuantityReport
-from gfm_pipeline.core.contracts.split_errors import (
+from gfm_pipeline.core.contracts.accuracy.split_errors import (
     DrawnStructure,
     EnsembleErrors,
     GroupDomain,
     GroupErrors,
     SplitErrors,
 )
+from gfm_pipeline.core.contracts.evaluation import QuantityReport
 from gfm_pipeline.report.view import CampaignView
 
 WATER = ((0.0, 0.0, 0.119), (0.0, 0.763, -0.477), (0.0, -0.763, -0.477))

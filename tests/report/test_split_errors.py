@@ -16,7 +16,7 @@ from split_error_cases import recorded
 from synthetic_campaign import finished_campaign
 from test_page import luminance
 
-from gfm_pipeline.core.contracts.split_errors import EnsembleErrors
+from gfm_pipeline.core.contracts.accuracy.split_errors import EnsembleErrors
 from gfm_pipeline.report.ensemble_files import load_split_errors
 from gfm_pipeline.report.figures import structures
 from gfm_pipeline.report.html import _template, render_html

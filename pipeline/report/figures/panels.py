@@ -10,9 +10,9 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from gfm_pipeline.core.contracts.accuracy.split_errors import DrawnStructure, EnsembleErrors
 from gfm_pipeline.core.contracts.evaluation import QuantityReport, figure_key
 from gfm_pipeline.core.contracts.ingest.report import Histogram, IngestReport
-from gfm_pipeline.core.contracts.split_errors import DrawnStructure, EnsembleErrors
 from gfm_pipeline.core.contracts.targets import Target
 from gfm_pipeline.report.figures import campaign as figures
 from gfm_pipeline.report.figures import data as data_figures

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.report.figures.campaign import algorithm_colors, algorithm_of
 from gfm_pipeline.report.figures.canvas import INK, MUTED, SERIES, SURFACE, Canvas, legend_above, log_axis, styled
-from gfm_pipeline.report.hyperparameters import Hyperparameter, Importances, hyperparameters
+from gfm_pipeline.report.hyperparameters import Importances, SearchAxis, hyperparameters
 from gfm_pipeline.report.tables.candidates import best_objective
 from gfm_pipeline.report.text import significant
 from gfm_pipeline.report.view import CampaignView, CandidateView
@@ -31,7 +31,7 @@ def parallel_coordinates(view: CampaignView) -> str | None:
     axes_of = hyperparameters(drawn) if len(drawn) > 1 else ()
     if not axes_of:
         return None
-    objective = Hyperparameter("objective", tuple(value for value, _ in scored))
+    objective = SearchAxis("objective", tuple(value for value, _ in scored))
     columns = (*axes_of, objective)
     canvas = Canvas("parallel", 1190, 380)
     box = {"facecolor": SURFACE, "edgecolor": "none", "pad": 1.0, "alpha": 0.9}
@@ -63,7 +63,7 @@ def parallel_coordinates(view: CampaignView) -> str | None:
     return canvas.svg(f"Parallel coordinates of {len(drawn)} candidates: {', '.join(one.name for one in columns)}.")
 
 
-def _height(one: Hyperparameter, log: bool) -> Floats:
+def _height(one: SearchAxis, log: bool) -> Floats:
     """Return the places of the values on an axis from 0 to 1 [n]; a missing number is below it."""
     values = np.log(one.numbers) if log or one.logarithmic else one.numbers
     known = values[np.isfinite(values)]
@@ -71,7 +71,7 @@ def _height(one: Hyperparameter, log: bool) -> Floats:
     return np.where(np.isfinite(values), (values - low) / (high - low) if high > low else 0.5, -0.05)
 
 
-def _labels(one: Hyperparameter, log: bool) -> list[tuple[float, str]]:
+def _labels(one: SearchAxis, log: bool) -> list[tuple[float, str]]:
     """Return heights and texts of an axis: categories, few numbers, or both ends."""
     heights, found = _height(one, log), {}
     for height, number, value in zip(heights, one.numbers, one.values, strict=True):
@@ -95,8 +95,8 @@ def importance_bars(found: Importances) -> str:
     axes.axvline(0.0, color=MUTED, linewidth=0.8)
     axes.grid(False, axis="y")
     axes.set_xlabel("variance of the objective at the first rung that is not predicted without it")
-    said = ", ".join(f"{name} {value:.2f}" for name, value in zip(found.names, found.values, strict=True))
-    return canvas.svg(f"Importance of hyperparameters: {said}.")
+    words = ", ".join(f"{name} {value:.2f}" for name, value in zip(found.names, found.values, strict=True))
+    return canvas.svg(f"Importance of hyperparameters: {words}.")
 
 
 def front(candidates: tuple[CandidateView, ...]) -> list[tuple[float, float, CandidateView]]:
@@ -141,8 +141,8 @@ def pareto(view: CampaignView) -> str | None:
     handles.append(Line2D([], [], color=MUTED, marker="x", linestyle="", label="ended early"))
     handles.append(Line2D([], [], color=INK, linewidth=1.4, label="Pareto front"))
     legend_above(canvas, handles)
-    said = ", ".join(f"{c.name} {value:.4f} at {significant(kwh)} kWh" for kwh, value, c in best[:8])
-    return canvas.svg(f"Objective and energy of {len(every)} candidates. Pareto front: {said}.")
+    words = ", ".join(f"{c.name} {value:.4f} at {significant(kwh)} kWh" for kwh, value, c in best[:8])
+    return canvas.svg(f"Objective and energy of {len(every)} candidates. Pareto front: {words}.")
 
 
 def _early(candidate: CandidateView) -> bool:

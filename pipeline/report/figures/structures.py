@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from gfm_pipeline.core.contracts.split_errors import DrawnStructure
+from gfm_pipeline.core.contracts.accuracy.split_errors import DrawnStructure
 
 SIZE = 240.0  # of a drawing, in its units
 MARGIN = 14.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gfm_pipeline.core.contracts.split_errors import DrawnStructure, EnsembleErrors, SplitErrors
+from gfm_pipeline.core.contracts.accuracy.split_errors import DrawnStructure, EnsembleErrors, SplitErrors
 from gfm_pipeline.core.contracts.targets import Target
 from gfm_pipeline.report.tables.headlines import in_unit
 from gfm_pipeline.report.tables.table import Column, Table

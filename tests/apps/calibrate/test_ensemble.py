@@ -26,6 +26,7 @@ from gfm_pipeline.apps.deploy.bundle import export, open_ensemble
 from gfm_pipeline.apps.deploy.predictor import Predictor
 from gfm_pipeline.apps.runtime.program import StopRequested
 from gfm_pipeline.apps.train.checkpoint import load_model
+from gfm_pipeline.core.contracts.accuracy.split_errors import SPLIT_ERRORS_FILE, EnsembleErrors
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.evaluation import (
     EVALUATION_FILE,
@@ -38,7 +39,6 @@ from gfm_pipeline.core.contracts.evaluation import (
     figure_key,
 )
 from gfm_pipeline.core.contracts.policies import PolicyChoice
-from gfm_pipeline.core.contracts.split_errors import SPLIT_ERRORS_FILE, EnsembleErrors
 from gfm_pipeline.core.contracts.task import ERROR_FILE, RESULT_FILE, STOP_FILE, ExitCode
 from gfm_pipeline.core.contracts.training import DatasetRef
 from gfm_pipeline.core.errors import DataError, IntegrityError

@@ -1,0 +1,1 @@
+"""Records of the accuracy of ensembles on parts of the data."""
