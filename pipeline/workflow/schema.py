@@ -33,6 +33,10 @@ Candidates = Annotated[int, Field(ge=1, le=10**6)]
 Tasks = Annotated[int, Field(ge=1, le=10**5)]
 Nodes = Annotated[int, Field(ge=0, le=10**5)]
 RanksPerNode = Annotated[int, Field(ge=1, le=1024)]
+Ranks = Annotated[
+    RanksPerNode | None,
+    Field(description="Ranks on each of its nodes, or in all where it shares one; null: one per GPU, or one."),
+]
 Hours = Annotated[float, Field(gt=0, le=10**5)]
 Seconds = Annotated[float, Field(gt=0, le=10**7)]
 Gigabytes = Annotated[float, Field(gt=0, le=10**6)]
@@ -212,10 +216,7 @@ class TrainingModel(Strict):
     nodes: Nodes | Literal["auto"] = Field(
         default="auto", description="Whole nodes of one training; 0: it shares a node."
     )
-    ranks_per_node: RanksPerNode | None = Field(
-        default=None,
-        description="Ranks on each of its nodes, or in all where it shares one; null: one per GPU, or one.",
-    )
+    ranks_per_node: Ranks = None
 
 
 class TrialModel(Strict):
@@ -224,10 +225,7 @@ class TrialModel(Strict):
     nodes: Nodes | list[Nodes] | Literal["auto"] = Field(
         default="auto", description="Whole nodes of one trial, or a list of them, one per rung; 0: it shares a node."
     )
-    ranks_per_node: RanksPerNode | None = Field(
-        default=None,
-        description="Ranks on each of its nodes, or in all where it shares one; null: one per GPU, or one.",
-    )
+    ranks_per_node: Ranks = None
 
 
 class ResourcesModel(Strict):
