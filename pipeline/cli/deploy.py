@@ -88,7 +88,7 @@ def _of_files(command: F) -> F:
 def export(
     model: Path, output: Path, overwrite: bool, dataset: str | None, device: str, dtype: str, as_json: bool
 ) -> None:
-    """Write the ensemble of MODEL (a campaign, the folder of an ensemble, or an exported file) to one portable file.
+    """Write the ensemble of MODEL (a campaign, an ensemble's folder, or an exported file) to one portable file.
 
     A .gfm file holds weights, calibration, the model card, and for each dataset statistics, licence, citation and level
     of theory. Opening the file checks its digests and needs no campaign: GFMCalculator("model.gfm"). A .pt2 file is the

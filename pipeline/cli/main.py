@@ -113,7 +113,7 @@ COMMANDS = {
     "export": Lazy(
         "deploy",
         "export",
-        "Write the ensemble of MODEL (a campaign, the folder of an ensemble, or an exported file) to one portable file.",
+        "Write the ensemble of MODEL (a campaign, an ensemble's folder, or an exported file) to one portable file.",
     ),
     "predict": Lazy(
         "deploy",
