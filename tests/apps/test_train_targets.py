@@ -119,14 +119,14 @@ def test_all_targets_learn_at_once(algorithm, head):
 
 def test_parts_and_shares_of_a_batch_have_the_gradient_of_the_whole():
     whole = make(TARGETS)
-    value = whole._accumulate()
+    value = float(whole._accumulate())
     gradient = whole.weights.grad.clone()
     for micro_batch, ranks in ((3, 1), (None, 2), (2, 3)):
         total, found = 0.0, torch.zeros_like(gradient)
         for rank in range(ranks):
             part = make(TARGETS, micro_batch=micro_batch)
             part.loader = BatchLoader(part.splits.train, Sampler([96], 2.0, 1), 8, rank, ranks, micro_batch)
-            total += part._accumulate()
+            total += float(part._accumulate())
             found += part.weights.grad
         assert total == pytest.approx(value, rel=1e-5)
         torch.testing.assert_close(found, gradient, rtol=1e-3, atol=1e-5)

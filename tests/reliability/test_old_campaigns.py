@@ -194,9 +194,10 @@ def test_it_keeps_the_proposals_it_began_with(recorded):
     assert method(workflow, "search.candidates=9") == "deephyper"
     assert method(workflow, "search.proposals=random") == "random"
     shutil.move(recorded / "campaign", recorded / "elsewhere")  # a new campaign of the same file
-    assert method(workflow) == "batch-ucb"
-    assert not in_waves(workflow)
-    assert cap(workflow) is None
+    one = "converge.members=1"  # a new search of two candidates has one survivor
+    assert method(workflow, one) == "batch-ucb"
+    assert not in_waves(workflow, one)
+    assert cap(workflow, one) is None
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -220,7 +221,8 @@ def test_a_search_goes_on_with_what_its_version_searched_where_the_file_is_silen
     file.write_text(file.read_text().replace("    force_weight: 5\n", ""))
 
     def searched(campaign):
-        space = resolve(file, "local", recorded / campaign, ()).context.workflow.search.space
+        overrides = () if campaign == "campaign" else ("converge.members=1",)  # a new search has one survivor
+        space = resolve(file, "local", recorded / campaign, overrides).context.workflow.search.space
         return space.written()["force_weight"]
 
     assert searched("campaign") == (before if kept else searched("new"))
