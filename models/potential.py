@@ -21,7 +21,7 @@ from gfm_pipeline.models.constraints import balanced, with_total
 from gfm_pipeline.models.geometry import Geometry
 from gfm_pipeline.models.global_attention import GlobalAttention
 from gfm_pipeline.models.layers import scatter_sum
-from gfm_pipeline.models.readout import HEADS, EdgeTensors, EdgeVectors, Features
+from gfm_pipeline.models.readout import HEADS, EdgeTensors, EdgeVectors, Features, ScalarHead
 from gfm_pipeline.models.registry import build, describe
 from gfm_pipeline.models.repulsion import Repulsion
 from gfm_pipeline.models.spec import ForceHead, ModelSpec
@@ -111,6 +111,8 @@ class Potential(nn.Module):
 
     def _head(self, target: Target) -> nn.Module:
         own = self.representation.energy_head()
+        if own is None and target.constraint is Constraint.TOTAL_CHARGE:
+            return ScalarHead(self.spec.hidden, self.spec.n_datasets, offset=False)
         if own is None:
             return HEADS[target.rank](self.spec.hidden, self.spec.n_datasets)
         if target != ENERGY:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,18 +35,23 @@ def _stacked(n: int, n_in: int, n_out: int, gain: float = 1.0) -> nn.Parameter:
 
 
 class ScalarHead(nn.Module):
-    """One number per atom, from a two-layer network per dataset."""
+    """One number per atom, from a two-layer network per dataset.
 
-    def __init__(self, hidden: int, n_datasets: int) -> None:
+    ``offset``: whether the last layer has a bias. A constraint on the sum over all atoms would remove it.
+    """
+
+    def __init__(self, hidden: int, n_datasets: int, *, offset: bool = True) -> None:
         super().__init__()
         self.weight1 = _stacked(n_datasets, hidden, hidden)
         self.bias1 = nn.Parameter(torch.zeros(n_datasets, 1, hidden))
         self.weight2 = _stacked(n_datasets, hidden, 1, gain=0.1)  # start near the references
-        self.bias2 = nn.Parameter(torch.zeros(n_datasets, 1, 1))
+        self.bias2 = nn.Parameter(torch.zeros(n_datasets, 1, 1)) if offset else None
 
     def forward(self, features: Features, head: Tensor) -> Tensor:
         """Return scalars [N] for the dataset ``head`` [N] of each atom."""
-        value = torch.matmul(self._hidden(features), self.weight2) + self.bias2  # [B, N, 1]
+        value = torch.matmul(self._hidden(features), self.weight2)  # [B, N, 1]
+        if self.bias2 is not None:
+            value = value + self.bias2
         if value.shape[0] == 1:
             return value.reshape(-1)
         return value.squeeze(2).t().gather(1, head.unsqueeze(1)).squeeze(1)
@@ -54,6 +60,11 @@ class ScalarHead(nn.Module):
         """Return the input of the last linear layer for each atom [N, H] and its dataset ``head`` [N]."""
         hidden = self._hidden(features)
         return hidden.gather(0, head.view(1, -1, 1).expand(1, -1, hidden.shape[2])).squeeze(0)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if self.bias2 is None:  # checkpoints from before 2026-11-30 have one, without effect
+            state_dict.pop(f"{prefix}bias2", None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _hidden(self, features: Features) -> Tensor:
         return functional.silu(torch.matmul(features.scalars, self.weight1) + self.bias1)
