@@ -35,6 +35,7 @@ from gfm_pipeline.apps.train.task import train
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, Target, order_of
 from gfm_pipeline.core.contracts.training import Convergence, DatasetRef, TrainSpec, settings_of
+from gfm_pipeline.workflow.load import load_workflow
 
 WORKFLOW = Path(__file__).parents[1] / "examples" / "multitask.yaml"
 HARTREE = 27.211386024367243
@@ -67,6 +68,12 @@ def prepare(work: Path, real: Path) -> None:
     write(work / "dimers.extxyz", frames)
 
 
+def weights_of(work: Path) -> dict[str, float]:
+    """Return the fixed weights of targets and datasets in the workflow, by hyperparameter."""
+    space = load_workflow(work / WORKFLOW.name).model.search.space.compile()
+    return {name: one.values[0] for name, one in space.shared.items() if name.startswith("weight.")}
+
+
 def campaign(work: Path) -> Campaign:
     """Run the campaign, or go on with it."""
     subprocess.run(
@@ -97,7 +104,9 @@ def trained(
     """Yield the errors of one model on each of its datasets."""
     names = "+".join(dataset.name for dataset in datasets)
     output = work / "models" / f"{names}-{graphs}-{seed}-{asked['label']}"
-    model, optimiser = settings_of({"batch_size": 16} | {k: v for k, v in asked.items() if k != "label"})
+    own = {k: v for k, v in asked.items() if k not in ("label", "weights")}
+    weights = {k: v for k, v in asked["weights"].items() if k.rpartition(".")[2] in {d.name for d in datasets}}
+    model, optimiser = settings_of({"batch_size": 16} | own | weights)
     rate = 1.0 / (1.0 + ANNEALED)
     rule = Convergence(round(rate * graphs), 1, 0.5, round(rate * graphs), ANNEALED, criterion="limit")
     spec = TrainSpec(
@@ -163,6 +172,7 @@ def main() -> None:
     results = asked.work / "results.jsonl"
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     settings = {name: getattr(asked, name) for name in ("algorithm", "hidden", "layers", "learning_rate", "label")}
+    settings["weights"] = weights_of(asked.work)
     for seed in range(asked.seeds):
         parts = [("alone", [d], n) for d, n in zip(datasets, shares(datasets, asked.graphs), strict=True)]
         for model, chosen, graphs in [("together", datasets, asked.graphs), *parts]:
