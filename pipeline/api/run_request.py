@@ -11,6 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gfm_pipeline.api.folders import existing
 from gfm_pipeline.api.search_check import refuse_contradictions, refuse_unmeasured, with_reduction
 from gfm_pipeline.api.stage_inputs import need_finished, structures_of_stages
 from gfm_pipeline.campaign.identity import file_digests
@@ -123,6 +124,8 @@ def resolve(
     digests = file_digests([f for f in files if str(f) not in gone], paths.digests) | gone
     begun = recorded_settings(paths.journal, search.NAME)
     if begun is None:  # a search that has begun goes on: its members may come from lower rungs
+        if paths.journal.exists() or (paths.root / "stages").is_dir():
+            existing(paths.root)  # a lost journal is the first fault to name
         loaded = replace(loaded, model=with_reduction(loaded.model))
         refuse_contradictions(loaded)
         refuse_unmeasured(loaded, site)
