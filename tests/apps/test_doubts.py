@@ -26,8 +26,13 @@ def test_an_absurd_error_is_a_loud_warning(energy: float, of_nothing: float, for
         9,
     )
     assert len(report.doubts()) == doubts
+    calibration = SimpleNamespace(level=0.9, datasets={"x": report}, judged={"x": report})
     view: Any = SimpleNamespace(
-        name="c", members=(), candidates=(), resolved={}, calibration=SimpleNamespace(level=0.9, datasets={"x": report})
+        name="c",
+        members=(),
+        candidates=(),
+        resolved={},
+        calibration=calibration,
     )
     lines = summary_lines(view, "folder")
     assert sum("WARNING x should not be used" in line for line in lines) == doubts

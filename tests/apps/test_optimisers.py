@@ -190,20 +190,19 @@ def test_schedules_do_what_they_say():
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_accumulated_gradients_are_those_of_the_batch(given, ranks):
-    from gfm_pipeline.apps.train.batch_loader import BatchLoader
-    from gfm_pipeline.apps.train.trainer import _part_size
+    from gfm_pipeline.apps.train.batch_loader import BatchLoader, part_size
 
     whole = prepare(given)
-    value = whole._accumulate()
+    value = float(whole._accumulate())
     parted = prepare(replace(given, optimiser=replace(given.optimiser, accumulation=3)))
     assert len(parted.loader.local_batches(0)[0]) == 3
     total, gradient = 0.0, torch.zeros_like(whole.weights)
-    size = _part_size(parted.settings, ranks, None)
-    assert (size, _part_size(parted.settings, ranks, 1)) == (3 if ranks == 1 else 2, 1)
+    size = part_size(parted.settings, ranks, None)
+    assert (size, part_size(parted.settings, ranks, 1)) == (3 if ranks == 1 else 2, 1)
     for rank in range(ranks):
         parted.weights.grad.zero_()
         parted.loader = BatchLoader(parted.splits.train, parted.loader._sampler, 8, rank, ranks, size)
-        total += parted._accumulate()
+        total += float(parted._accumulate())
         gradient += parted.weights.grad
     assert total == pytest.approx(value, rel=1e-5)
     torch.testing.assert_close(gradient, whole.weights.grad, rtol=1e-3, atol=1e-5)
@@ -219,7 +218,11 @@ def test_each_description_names_a_class_and_hyperparameters_that_there_are():
         assert about.summary
         assert set(about.reads) <= set(HYPERPARAMETERS)
     of_schedules = {name for name, declared in HYPERPARAMETERS.items() if declared.group is Group.SCHEDULE}
-    assert {read for about in SCHEDULES.values() for read in about.reads} | {"schedule", "warmup"} == of_schedules
+    assert {read for about in SCHEDULES.values() for read in about.reads} | {
+        "schedule",
+        "warmup",
+        "direct_share",
+    } == of_schedules
 
 
 def test_descriptions_are_read_without_torch():

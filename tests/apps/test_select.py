@@ -77,7 +77,9 @@ def test_a_pool_is_ranked_and_written_with_reasons_and_without_what_is_known(tmp
     odd = [bulk("Fe"), Atoms("Cu2", [[0, 0, 0], [0, 0, 0]])]
     found = run(tmp_path, [*pool, *known, *odd], 4, (str(dataset),))
     assert (found.chosen, found.pool, found.n_overlap, found.n_refused) == (4, 10, 2, 2)
-    assert found.overlap == tuple(f"{tmp_path / 'pool.extxyz'}, record {k}" for k in (8, 9))
+    place = tmp_path / "pool.extxyz"
+    splits = {8: "training", 9: "test"}
+    assert found.overlap == tuple(f"{place}, record {k}, in the {split} data of alloys" for k, split in splits.items())
     assert found.compared
     assert found.uncertainty > found.uncertainty_of_pool
     frames = read(tmp_path / "out.extxyz", ":")

@@ -13,7 +13,7 @@ from gfm_pipeline.campaign import events as ev
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_signal_saves_and_resume_goes_on(number, tmp_path):
     long = ["--set", "search.rungs=[20000000, 40000000]", "--set", "site.compile_training=never"]
     (tmp_path / "w.yaml").write_text(runs.SMALL)

@@ -7,6 +7,7 @@ from target_campaign import train
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_scalar_of_a_structure_goes_through_all_stages(tmp_path, real_data):
     declared = "dihedral: {level: graph, rank: scalar, unit: degree, reference: mean, keys: [dihedral_angle]}"
     found = train(tmp_path, real_data, declared, lambda atoms: None)

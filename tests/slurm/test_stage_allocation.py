@@ -11,6 +11,7 @@ from gfm_pipeline.campaign import events as ev
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 def test_ingest_runs_in_a_small_job_and_the_rest_in_a_large_one(start, whole):
     run = start(
         FRONTIER, "resident", nodes=3, search=(1, 2), converge=2, stages="{ingest: {nodes: 1}, calibrate: {nodes: 1}}"
