@@ -124,7 +124,7 @@ def resolve(
     digests = file_digests([f for f in files if str(f) not in gone], paths.digests) | gone
     begun = recorded_settings(paths.journal, search.NAME)
     if begun is None:  # a search that has begun goes on: its members may come from lower rungs
-        if paths.journal.exists() or (paths.root / "stages").is_dir():
+        if (paths.root / "stages").is_dir():
             existing(paths.root)  # a lost journal is the first fault to name
         loaded = replace(loaded, model=with_reduction(loaded.model))
         refuse_contradictions(loaded)
