@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
 
 from gfm_pipeline.apps.calibrate.ensemble import Ensemble
 from gfm_pipeline.apps.deploy.bundle import open_ensemble
@@ -16,6 +19,19 @@ from gfm_pipeline.models import ModelSpec, Potential
 
 CAMPAIGN = Path(__file__).parent / "reliability" / "fixtures" / "campaign-v1" / "campaign"
 EMT_BUNDLE = Path(__file__).parent / "apps" / "fixtures" / "emt-v1.gfm"  # see record_emt_bundle.py beside it
+
+
+def emt_crystals(n: int = 9) -> list[Atoms]:
+    """Return shaken crystals of copper, gold and nickel, labelled by EMT, of two values of ``config_type``."""
+    frames = []
+    for k in range(n):
+        atoms = bulk(("Cu", "Au", "Ni")[k % 3], cubic=k % 2 == 0)
+        atoms.rattle(0.08, seed=k)
+        atoms.calc = EMT()
+        atoms.get_forces()
+        atoms.info["config_type"] = f"kind{k % 2}"
+        frames.append(atoms)
+    return frames
 
 
 def ensemble_of(references: Mapping[str, float], members: Sequence[Potential]) -> Ensemble:

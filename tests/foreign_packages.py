@@ -52,6 +52,7 @@ def _nequip(potential: Potential) -> Any:
     mapper = ChemicalSpeciesToAtomTypeMapper(
         model_type_names=settings["type_names"], chemical_species_to_atom_type_map=names
     )
+    # `eval` is torch's evaluation mode
     return NequIPCalculator(model.eval(), "cpu", transforms=[mapper, NeighborListTransform(backbone.spec.cutoff)])
 
 

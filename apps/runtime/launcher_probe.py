@@ -70,6 +70,7 @@ def _number(environ: Mapping[str, str], name: str) -> int | None:
 
 def main(arguments: list[str], folder: Path) -> int:
     """Write the view of this rank."""
+    # what launchers set in the environment of a rank is the question
     found = launcher_view(read_record(LauncherProbeSpec, Path(arguments[0])), os.environ)
     place = folder / VIEWS_FOLDER
     place.mkdir(exist_ok=True)

@@ -144,4 +144,5 @@ def main(arguments: Sequence[str], folder: Path, environ: Mapping[str, str]) -> 
 
 
 if __name__ == "__main__":
+    # the launcher tells a rank its number in the environment only
     sys.exit(main(sys.argv[1:], Path.cwd(), os.environ))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,12 @@ class Budget:
     def done(self) -> float:
         """Used share of the budget, at most 1; schedules of the learning rate follow it."""
         return min(1.0, self.used / self.seconds)
+
+
+def set_cosine_rate(optimiser: Any, rate: float, done: float) -> None:
+    """Let the learning rate of an optimiser of PyTorch fall from ``rate`` to zero along a cosine of the used share."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 def task() -> dict[str, Any]:

@@ -8,7 +8,6 @@ a cosine to the end of the budget, which serves short trainings better than wait
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from importlib.metadata import version
 from typing import Any
@@ -24,7 +23,7 @@ from mace.tools import scripts_utils, torch_geometric
 from mace.tools.train import take_step
 from torch_ema import ExponentialMovingAverage
 
-from equal_cost.clock import BATCH, Budget, answer, shuffled, task
+from equal_cost.clock import BATCH, Budget, answer, set_cosine_rate, shuffled, task
 
 OUTPUTS = {"forces": True, "virials": False, "stress": False}
 
@@ -81,8 +80,7 @@ def main() -> None:
         done = budget.done
         if done >= 1.0:
             break
-        for group in optimiser.param_groups:
-            group["lr"] = settings["lr"] * 0.5 * (1.0 + math.cos(math.pi * done))
+        set_cosine_rate(optimiser, settings["lr"], done)
         batch = torch_geometric.batch.Batch.from_data_list([train[k] for k in indices])
         take_step(model, stages[done >= 0.75], batch, optimiser, average, OUTPUTS, 10.0, torch.device("cpu"))
         steps, seen = steps + 1, seen + len(indices)

@@ -8,7 +8,6 @@ to the end of the budget instead of waiting for a plateau.
 
 from __future__ import annotations
 
-import math
 from importlib.metadata import version
 from typing import Any
 
@@ -22,7 +21,7 @@ from nequip.train import EnergyForceLoss
 from nequip.train.ema import EMAWeights
 from nequip.utils.global_state import set_global_state
 
-from equal_cost.clock import BATCH, Budget, answer, shuffled, task
+from equal_cost.clock import BATCH, Budget, answer, set_cosine_rate, shuffled, task
 
 
 def graphs(file: str, names: list[str], cutoff: float) -> list[Any]:
@@ -59,8 +58,7 @@ def main() -> None:
         done = budget.done
         if done >= 1.0:
             break
-        for group in optimiser.param_groups:
-            group["lr"] = settings["lr"] * 0.5 * (1.0 + math.cos(math.pi * done))
+        set_cosine_rate(optimiser, settings["lr"], done)
         batch = AtomicDataDict.batched_from_list([train[k] for k in indices])
         optimiser.zero_grad(set_to_none=True)
         loss(model(batch.copy()), batch)["weighted_sum"].backward()
@@ -69,7 +67,7 @@ def main() -> None:
         steps, seen = steps + 1, seen + len(indices)
     used = budget.used
     average.swap_parameters(model)
-    model.eval()
+    model.eval()  # torch's evaluation mode; this is no eval of text
     energies: list[float] = []
     forces = []
     for first in range(0, len(test), BATCH):

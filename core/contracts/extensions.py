@@ -74,6 +74,23 @@ class Extensions(Generic[D]):
             raise ConfigError(f"{self.what.capitalize()} {name!r} is given by {packages}.", "Uninstall all but one.")
         return self._load(points[0])
 
+    def declared(self, name: str) -> D:
+        """Return the description of ``name``, whose own attribute ``name`` must be the same.
+
+        Raises
+        ------
+        ConfigError
+            As `describe`, or when the description has another name.
+        """
+        found = self.describe(name)
+        own = getattr(found, "name", name)
+        if own != name:
+            raise ConfigError(
+                f"{self.what.capitalize()} {name!r} calls itself {own!r}.",
+                f"Give its entry point ({self.group}) that name.",
+            )
+        return found
+
     def _load(self, point: EntryPoint) -> D:
         whose = f"{self.what.capitalize()} {point.name!r} of package {_package(point)}"
         try:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from gfm_pipeline.core.contracts.targets import (
     ENERGY,
-    ENTRY_POINTS,
     RESERVED,
     TARGETS,
     Constraint,
@@ -31,11 +30,7 @@ def describe_target(name: str) -> Target:
     ConfigError
         When no target has that name, a package's declaration cannot be imported, or it contradicts itself.
     """
-    target = TARGETS.describe(name)
-    if target.name != name:
-        raise ConfigError(
-            f"Target {name!r} calls itself {target.name!r}.", f"Give its entry point ({ENTRY_POINTS}) that name."
-        )
+    target = TARGETS.declared(name)
     return _checked(target)
 
 

@@ -79,6 +79,7 @@ class BatchEnvironment:
 
 def batch_environment(site: SiteModel, notify: Callable[[str], None]) -> BatchEnvironment:
     """Return the batch environment of this process; ``notify`` receives messages about waits."""
+    # a batch system tells a process its job in the environment only
     scheduler, job = connected(site.scheduler.kind, os.environ, site.scheduler.command_timeout_seconds), NO_JOB
     if scheduler is not None:
         number, name, restarts = scheduler.my_job()

@@ -92,6 +92,7 @@ def _queried(place: tuple[str, str], records: dict[str, JobRecord], models: dict
     model = known[-1] if known else None
     if model is None and system in names():
         model = SchedulerModel.model_construct(kind=system)
+    # a batch system tells a process its job in the environment only
     scheduler = None if model is None else connected(model.kind, os.environ, model.command_timeout_seconds)
     if scheduler is None or model is None:
         return OpenJobs(place, records, None, 0.0, "no batch system is known for them")

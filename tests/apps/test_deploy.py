@@ -15,11 +15,11 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import PropertyNotImplementedError
-from ase.calculators.emt import EMT
 from ase.db import connect
 from ase.filters import FrechetCellFilter
 from ase.io import read, write
 from ase.optimize import BFGS
+from deploy_cases import emt_crystals
 
 from gfm_pipeline.apps.calculator import GFMCalculator
 from gfm_pipeline.apps.deploy.bundle import export, load_bundle, open_ensemble
@@ -33,18 +33,6 @@ CAMPAIGN = Path(__file__).parents[1] / "reliability" / "fixtures" / "campaign-v1
 BUNDLE = Path(__file__).parent / "fixtures" / "bundle-v1.gfm"
 
 
-def crystals(n: int = 9) -> list[Atoms]:
-    frames = []
-    for k in range(n):
-        atoms = bulk(("Cu", "Au", "Ni")[k % 3], cubic=k % 2 == 0)
-        atoms.rattle(0.08, seed=k)
-        atoms.calc = EMT()
-        atoms.get_forces()
-        atoms.info["config_type"] = f"kind{k % 2}"
-        frames.append(atoms)
-    return frames
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("model") / "model.gfm"
@@ -55,7 +43,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "some.extxyz"
-    write(path, crystals())
+    write(path, emt_crystals())
     return path
 
 
@@ -154,7 +142,7 @@ def test_an_export_never_writes_over_a_file_unasked(model: Path, tmp_path: Path)
 
 def test_structures_together_have_the_results_of_each_alone(model: Path) -> None:
     predictor = Predictor(load_bundle(model))
-    frames = [*crystals(5), Atoms("Cu2", [[0, 0, 0], [0, 0, 2.2]])]
+    frames = [*emt_crystals(5), Atoms("Cu2", [[0, 0, 0], [0, 0, 2.2]])]
     for result, atoms in zip(predictor.predict(frames), frames, strict=True):
         (alone,) = predictor.predict([atoms])
         for name in predictor.levels:
@@ -184,7 +172,7 @@ def test_a_device_that_is_not_there_is_refused(model: Path) -> None:
 
 
 def test_predictions_reach_every_format_whole(model: Path, labelled: Path, tmp_path: Path) -> None:
-    frames = crystals()
+    frames = emt_crystals()
     expected = Predictor(load_bundle(model), dtype="float32").predict(frames)
     for suffix in (".extxyz", ".db", ".csv", ".h5"):
         output = tmp_path / f"predicted{suffix}"
@@ -223,7 +211,7 @@ def test_bad_structures_are_named_and_the_others_predicted(model: Path, tmp_path
 
 
 def test_errors_are_those_of_the_predictions(model: Path, labelled: Path) -> None:
-    frames = crystals()
+    frames = emt_crystals()
     results = Predictor(load_bundle(model), dtype="float32").predict(frames)
     facts = predict_files(spec(model, labelled, evaluate=True, by_group=True))
     error = np.array([(r["energy"] - a.get_potential_energy()) / len(a) for r, a in zip(results, frames, strict=True)])

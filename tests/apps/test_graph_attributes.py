@@ -76,7 +76,7 @@ def ensemble(dataset: AssembleResult, tmp_path_factory: pytest.TempPathFactory) 
     trained = load_model(output)
     (references,) = trained.card.references.values()
     found = ensemble_of(references, [trained.potential])
-    member = replace(trained, potential=trained.potential.eval())
+    member = replace(trained, potential=trained.potential.eval())  # torch's evaluation mode
     return replace(found, members=(member,))
 
 

@@ -11,8 +11,8 @@ import pytest
 import runs
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.emt import EMT
 from ase.io import read, write
+from deploy_cases import emt_crystals
 from old_campaigns import copy_of
 
 from gfm_pipeline.apps.calculator import GFMCalculator
@@ -21,21 +21,9 @@ from gfm_pipeline.cli.main import invoke
 OF_WORKFLOW = ["w.yaml", "--campaign", "campaign"]
 SECTION = """\
 predict:
-  structures: {files: pool/*.extxyz, group_key: kind, shards: 3}
+  structures: {files: pool/*.extxyz, group_key: config_type, shards: 3}
   evaluate: true
 """
-
-
-def crystals(n: int) -> list[Atoms]:
-    frames = []
-    for k in range(n):
-        atoms = bulk(("Cu", "Au", "Ni")[k % 3], cubic=k % 2 == 0)
-        atoms.rattle(0.08, seed=k)
-        atoms.calc = EMT()
-        atoms.get_forces()
-        atoms.info["kind"] = f"kind{k % 2}"
-        frames.append(atoms)
-    return frames
 
 
 def parts_of(folder: Path, suffix: str = "extxyz") -> list[Path]:
@@ -45,8 +33,8 @@ def parts_of(folder: Path, suffix: str = "extxyz") -> list[Path]:
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pool")
-    write(folder / "many.extxyz", crystals(7))
-    write(folder / "odd.extxyz", [bulk("Fe"), *crystals(2)])
+    write(folder / "many.extxyz", emt_crystals(7))
+    write(folder / "odd.extxyz", [bulk("Fe"), *emt_crystals(2)])
     return folder
 
 

@@ -171,11 +171,7 @@ def describe_attribute(name: str) -> Attribute:
     ConfigError
         When no attribute has that name, a package's declaration cannot be imported, or it contradicts itself.
     """
-    attribute = ATTRIBUTES.describe(name)
-    if attribute.name != name:
-        raise ConfigError(
-            f"Attribute {name!r} calls itself {attribute.name!r}.", f"Give its entry point ({ENTRY_POINTS}) that name."
-        )
+    attribute = ATTRIBUTES.declared(name)
     try:
         return check_attribute(attribute)
     except Refused as error:
