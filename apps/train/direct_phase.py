@@ -20,7 +20,7 @@ PREFIXES = ("direct.", "direct_average.")  # of the tensors of the heads among t
 class DirectForces(nn.Module):
     """A head of forces on the features of a model whose forces are the gradient of its energy.
 
-    A training step with it has no second derivatives, and costs about half. Vectors are weighted sums of the directions
+    A training step with it has no second derivatives, and costs less. Vectors are weighted sums of the directions
     of edges, also for algorithms with vectors of their own, whose last layer does not compute them without a head.
 
     Parameters

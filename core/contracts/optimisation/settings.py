@@ -193,8 +193,8 @@ class OptimiserSettings:
         default=0.0,
         metadata=declared(
             ValueKind.REAL,
-            "Share of the budget, from the start, in which a head of its own learns the forces, at half the cost of a "
-            "step; then forces are the gradient of the energy.",
+            "Share of the budget, from the start, in which a head of its own learns the forces, without second "
+            "derivatives; then forces are the gradient of the energy.",
             Group.SCHEDULE,
             low=0,
             high=1,
