@@ -17,6 +17,7 @@ from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.sites.enums import Staging
 from gfm_pipeline.sites.schema import SiteModel
 
+UNANSWERED_PAUSES = (5, 10, 20, 40, 80, 160)  # seconds before a pool's launch is repeated: a slow slurmctld recovers
 PLAIN = re.compile(r"[A-Za-z0-9_./+=@-]+")  # paths that every batch system accepts unchanged
 
 
@@ -73,6 +74,9 @@ def resident_script(site: SiteModel, job: BatchJob, command: Sequence[str]) -> s
 def block_script(site: SiteModel, job: BatchJob, pools: Sequence[str], node_file: str) -> str:
     """Return the script of a block: worker pools for a driver elsewhere; it runs until the last pool ends.
 
+    A pool that fails ends the job: nodes with only some of their pools would be held until the wall time, without use.
+    A launch that the batch system did not answer is repeated first.
+
     Parameters
     ----------
     site, job
@@ -88,8 +92,28 @@ def block_script(site: SiteModel, job: BatchJob, pools: Sequence[str], node_file
         As `resident_script`.
     """
     parts = [*_head(site, job, None), *_environment(site, job), "", _write_nodes(site, node_file)]
-    parts += [f"{pool} &" for pool in pools]
+    parts += _launch(site, job)
+    parts += [f"launch {pool} &" for pool in pools]
     return "\n".join([*parts, "wait"]) + "\n"
+
+
+def _launch(site: SiteModel, job: BatchJob) -> list[str]:
+    """Return the lines that define ``launch``, the command that starts a pool in the background."""
+    output = shlex.quote(job.output)
+    end = f"echo {shlex.quote('gfm-pipeline: a worker pool failed, so the job ends')} >&2"
+    lines = ["trap 'exit 1' USR1", "launch() {"]
+    if silent := _system(site).unanswered:
+        lines += [
+            f"  for pause in {' '.join(str(s) for s in UNANSWERED_PAUSES)}; do",
+            f"    local from=$(wc -c < {output})",
+            '    "$@" && return',
+            f"    tail -c +$((from + 1)) {output} | grep -Eq {shlex.quote(silent)} || break",
+            '    sleep "$pause"',
+            "  done",
+        ]
+    else:
+        lines += ['  "$@" && return']
+    return [*lines, f"  {end}", "  kill -USR1 $$", "}"]
 
 
 def _head(site: SiteModel, job: BatchJob, warning: tuple[str, int] | None) -> list[str]:

@@ -16,14 +16,14 @@ def label(atoms: Atoms) -> None:
 
 @pytest.mark.slow
 def test_a_vector_of_a_structure_goes_through_all_stages(tmp_path, real_data, monkeypatch):
-    (tmp_path / "lab_targets.py").write_text(
+    (tmp_path / "moment_targets.py").write_text(
         "from gfm_pipeline.core.contracts.targets import Level, Rank, Target\n"
         'MOMENT = Target("moment", "e*Angstrom", "moment of the charges", Level.GRAPH, Rank.VECTOR, extensive=True)\n'
     )
-    info = tmp_path / "lab_targets-1.dist-info"
+    info = tmp_path / "moment_targets-1.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lab-targets\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[gfm_pipeline.targets]\nmoment = lab_targets:MOMENT\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: moment-targets\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[gfm_pipeline.targets]\nmoment = moment_targets:MOMENT\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
     found = train(tmp_path, real_data, "moment: {weight: 5}", label)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -159,7 +160,7 @@ def test_a_block_starts_its_pools_and_lives_as_long_as_they_do(tmp_path):
     script = block_script(
         machine_with(),
         job_of("batch", folder=str(tmp_path)),
-        ['cp "$OUT/the nodes" "$OUT/first"', '(sleep 0.2; touch "$OUT/second")'],
+        ['cp "$OUT/the nodes" "$OUT/first"', """sh -c 'sleep 0.2; touch "$OUT/second"'"""],
         str(nodes),
     )
     assert "--signal" not in script  # a pool would die of it; the driver elsewhere keeps the time
@@ -167,6 +168,34 @@ def test_a_block_starts_its_pools_and_lives_as_long_as_they_do(tmp_path):
     assert done.returncode == 0, done.stderr
     assert nodes.read_text() == (tmp_path / "first").read_text() == "fr1\nfr2\n"
     assert (tmp_path / "second").exists()
+
+
+def block_of(tmp_path, *pools: str) -> str:
+    job = job_of("batch", folder=str(tmp_path), output=str(tmp_path / "job.out"))
+    text = block_script(machine_with(), job, pools, str(tmp_path / "nodes"))
+    return f"exec >{tmp_path}/job.out 2>&1\n{text.replace('for pause in 5 10 20', 'for pause in 0 0 0')}"
+
+
+def test_a_pool_that_fails_ends_the_block(tmp_path):
+    """Nodes with some of their pools would be held to the end of the wall time."""
+    began = time.monotonic()
+    done = run(block_of(tmp_path, "sleep 60", "false"), tmp_path, scontrol="echo fr1")
+    assert done.returncode == 1
+    assert time.monotonic() - began < 30
+    assert "a worker pool failed, so the job ends" in (tmp_path / "job.out").read_text()
+
+
+def test_a_pool_is_launched_again_while_slurm_does_not_answer(tmp_path):
+    enough = 'test $(wc -l < "$OUT/tries") -ge 3'
+    pool = f"""sh -c 'echo >> "$OUT/tries"; {enough} || {{{{ echo "srun: error: {{words}}" >&2; exit 1; }}}}'"""
+    silent = pool.format(words="Unable to confirm allocation for job 6: Socket timed out on send/recv operation.")
+    done = run(block_of(tmp_path, silent), tmp_path, scontrol="echo fr1")
+    assert done.returncode == 0, (tmp_path / "job.out").read_text()
+    assert (tmp_path / "tries").read_text().count("\n") == 3
+    (tmp_path / "tries").unlink()
+    refused = pool.format(words="Unable to confirm allocation for job 6: Invalid job id specified")
+    assert run(block_of(tmp_path, refused), tmp_path, scontrol="echo fr1").returncode == 1
+    assert (tmp_path / "tries").read_text().count("\n") == 1
 
 
 def test_a_block_of_pbs_names_every_node_once(tmp_path):

@@ -70,6 +70,7 @@ class Run:
     step_seconds: float = 0.01
     warning: int = 20
     limits: str = ""  # of launches, as lines of the site file
+    prologue: str = ""  # a command of every job, before its pools are launched
     workflow: str = WORKFLOW
     stages: str = "{}"  # jobs of their own
     energy: Path | None = None  # folder of the counters of every node
@@ -89,7 +90,12 @@ class Run:
         )
         (self.folder / "w.yaml").write_text(text)
         self.overlay = self.machine.overlay(
-            self.folder, mode=self.mode, nodes=self.nodes, warning=self.warning, limits=self.limits
+            self.folder,
+            mode=self.mode,
+            nodes=self.nodes,
+            warning=self.warning,
+            limits=self.limits,
+            prologue=self.prologue,
         )
         if self.energy is not None:
             self.overlay.write_text(

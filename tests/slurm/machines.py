@@ -17,7 +17,7 @@ OVERLAY = """\
 nodes: {nodes}
 profile: bed
 profiles:
-  bed: {{description: The test bed has no modules}}
+  bed: {{description: The test bed has no modules, prologue: [{prologue}]}}
 scheduler:
   account_required: false
   poll_seconds: 1
@@ -56,7 +56,13 @@ class Machine:
     rank_gpus: tuple[int, ...]  # told by the site's sources, not read from the site
 
     def overlay(
-        self, folder: Path, mode: str = "resident", nodes: int = 4, warning: int = 30, limits: str = ""
+        self,
+        folder: Path,
+        mode: str = "resident",
+        nodes: int = 4,
+        warning: int = 30,
+        limits: str = "",
+        prologue: str = "",
     ) -> Path:
         """Write the overlay into ``folder``; return its path."""
         path = folder / f"{self.site}-bed.yaml"
@@ -69,6 +75,7 @@ class Machine:
                 mode=mode,
                 limits="".join(f"  {line}\n" for line in limits.splitlines()),
                 warning=warning,
+                prologue=prologue,
                 path=f"{HERE}:{HERE / 'pretend_node'}:{RELIABILITY}",
                 programs=programs,
             )

@@ -16,7 +16,7 @@ from gfm_pipeline.campaign import events as ev
 pytestmark = pytest.mark.slow
 FEW = WORKFLOW.replace("candidates: 4", "candidates: 2").replace("members: 2", "members: 1")
 SUSPENDED = 20.0  # seconds; Parsl misses heartbeats after 8 on the test bed
-SILENCE = 60.0  # of slurmctld, in seconds
+SILENCE = 30.0  # of slurmctld, in seconds; commands give up after 10
 
 
 def a_trial_runs(run: Run):
@@ -82,16 +82,22 @@ def test_resident_on_perlmutter_where_a_node_dies_under_a_running_trial(start, b
 
 
 def test_pilot_on_frontier_whose_block_is_cancelled_and_whose_slurmctld_stands_still(start, bed, whole):
-    run = start(FRONTIER, "pilot", step_seconds=0.2)
+    """It stands still after the second block began and before its pools are launched, so they are launched again."""
+    run = start(FRONTIER, "pilot", step_seconds=0.2, prologue="sleep 3")
     run.wait_for(a_trial_runs(run))
     (job,) = run.jobs().values()
     bed.command("scancel", job)
     run.wait_for(lambda _: len(run.jobs()) > 1)
+    second = max(run.jobs().values(), key=int)
+    while bed.command("squeue", "-h", "-j", second, "-o", "%t").strip() != "R":
+        time.sleep(0.05)
+    run.pace(0.01)
     with bed.stopped_controller():
         time.sleep(SILENCE)
     run.to_the_end()
     is_as(run, whole)
     intents = sorted(e.name for e in run.events() if isinstance(e, ev.JobIntended))
+    assert len(intents) == 2  # the second block was not lost
     ever = bed.command("squeue", "-h", "-t", "all", "-o", "%j").split()
     assert sorted(name for name in ever if name in intents) == intents  # once each
 

@@ -13,5 +13,11 @@ export TMPDIR=/tmp
 export PATH=/env/bin:"$PATH"
 
 awk '!seen[$0]++' "$PBS_NODEFILE" > /scratch/campaigns/demo/parsl/demo-b001/nodes || { echo 'gfm-pipeline: the names of the nodes cannot be written' >&2; exit 2; }
-mpiexec -n 8192 -ppn 1 python -P -m gfm_pipeline.apps.runtime.forked_pool --block_id=demo-b001 &
+trap 'exit 1' USR1
+launch() {
+  "$@" && return
+  echo 'gfm-pipeline: a worker pool failed, so the job ends' >&2
+  kill -USR1 $$
+}
+launch mpiexec -n 8192 -ppn 1 python -P -m gfm_pipeline.apps.runtime.forked_pool --block_id=demo-b001 &
 wait

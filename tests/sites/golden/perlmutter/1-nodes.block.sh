@@ -17,5 +17,16 @@ export TMPDIR=/tmp
 export PATH=/env/bin:"$PATH"
 
 scontrol show hostnames "$SLURM_JOB_NODELIST" > /scratch/campaigns/demo/parsl/demo-b001/nodes || { echo 'gfm-pipeline: the names of the nodes cannot be written' >&2; exit 2; }
-srun --nodes=1 --ntasks=1 --ntasks-per-node=1 --cpus-per-task=128 --threads-per-core=2 --gpus-per-node=4 --gpu-bind=none --cpu-bind=none --overlap --no-kill --kill-on-bad-exit=0 --export=ALL python -P -m gfm_pipeline.apps.runtime.forked_pool --block_id=demo-b001 &
+trap 'exit 1' USR1
+launch() {
+  for pause in 5 10 20 40 80 160; do
+    local from=$(wc -c < /scratch/campaigns/demo/jobs/demo-b001.out)
+    "$@" && return
+    tail -c +$((from + 1)) /scratch/campaigns/demo/jobs/demo-b001.out | grep -Eq 'Unable to (confirm allocation|create step)\b.*: (Unable to contact slurm controller|Socket timed out on)' || break
+    sleep "$pause"
+  done
+  echo 'gfm-pipeline: a worker pool failed, so the job ends' >&2
+  kill -USR1 $$
+}
+launch srun --nodes=1 --ntasks=1 --ntasks-per-node=1 --cpus-per-task=128 --threads-per-core=2 --gpus-per-node=4 --gpu-bind=none --cpu-bind=none --overlap --no-kill --kill-on-bad-exit=0 --export=ALL python -P -m gfm_pipeline.apps.runtime.forked_pool --block_id=demo-b001 &
 wait
