@@ -16,6 +16,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Several files of tests run beside each other, each in a process: OpenMP threads that wait for a core would spin on it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 LONG_FIRST = ("slurm", "reliability", "e2e")  # folders: what takes minutes is begun first, so that no file ends alone
 
 
