@@ -12,25 +12,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gfm_pipeline.core.contracts.targets import Origin
+from gfm_pipeline.core.contracts.targets import Level, Origin
 from gfm_pipeline.core.contracts.training import Compile, TrainSpec
 from gfm_pipeline.models import Batch, Potential, Prediction
 from gfm_pipeline.models.geometry import leaves
 
 # Compiling takes 30 to 65 seconds of processor time for a model of 64 channels and 3 layers, and saves 0.4 to 4
-# milliseconds per graph: it pays from 15,000 to 62,000 graphs (benchmarks/compiled.py). Trainings to convergence are
-# known by their limit, and most end well before it.
-PAYS_FROM = 200_000
+# milliseconds per graph of some 300 edges: it pays from 5 to 19 million edges (benchmarks/compiled.py). Trainings to
+# convergence are known by their limit, and most end well before it.
+PAYS_FROM = 60_000_000  # edges, of all graphs together
 CHECK_EVERY = 5_000  # passes
 TOLERANCE = 1e-3  # of the norm; single precision gives 1e-6 to 1e-5, the known miscompilation of PyTorch 2.13 5e-2
 
 Function = Callable[[Batch, Tensor, Tensor | None], dict[str, Tensor]]
 
 
-def compiles(spec: TrainSpec) -> bool:
-    """Return whether a training compiles its pass, by its total length, so that a resumed training decides equally."""
+def compiles(spec: TrainSpec, edges: float) -> bool:
+    """Return whether a training compiles its pass, by its total length, so that a resumed training decides equally.
+
+    ``edges`` is the mean number of edges of a graph: what compiling saves grows with it.
+    """
     if spec.compile is Compile.AUTO:
-        return (spec.schedule_graphs or 0) >= PAYS_FROM
+        return (spec.schedule_graphs or 0) * edges >= PAYS_FROM
     return spec.compile is Compile.ALWAYS
 
 
@@ -39,7 +42,8 @@ class TrainingPass:
 
     The first batch, and every `CHECK_EVERY`-th batch after it, are computed in both ways, which compares values and
     gradients of all parameters. If compiling fails or results differ, all later batches are eager, after one warning.
-    Batches of one structure, one atom or no edge are eager, because PyTorch recompiles for sizes of 0 and 1.
+    PyTorch recompiles for sizes of 0 and 1. So batches of one atom or no edge are eager, and a single structure is
+    computed together with a second one that has no atoms.
 
     Parameters
     ----------
@@ -53,6 +57,7 @@ class TrainingPass:
         self._model, self._passes = model, 0
         origins = {target.origin for target in model.derived_targets()}
         self._moved, self._strained = Origin.GRADIENT in origins, Origin.STRAIN in origins
+        self._of_structures = {t.name for t in model.spec.targets if t.level is Level.GRAPH}
         self._function: Function | None = None
         if backend is not None:
             self._function = torch.compile(model.training_values, backend=backend, dynamic=True, fullgraph=True)
@@ -64,7 +69,7 @@ class TrainingPass:
 
     def __call__(self, batch: Batch) -> Prediction:
         """Predict a batch, with the graph for a backward pass through all values."""
-        if self._function is None or min(batch.natoms.shape[0], batch.z.shape[0], batch.edge_src.shape[0]) < 2:
+        if self._function is None or min(batch.z.shape[0], batch.edge_src.shape[0]) < 2:
             return self._model(batch, training=True)  # type: ignore[no-any-return]
         if self._passes % CHECK_EVERY == 0:
             self._check(batch)
@@ -76,13 +81,22 @@ class TrainingPass:
 
         if self._function is None:
             raise RuntimeError("nothing was compiled")
-        pos, strain = leaves(batch, moved=self._moved, strained=self._strained)
+        single = batch.natoms.shape[0] == 1
+        twice = torch.zeros(2, dtype=torch.int64, device=batch.z.device) if single else None
+
+        def of_structures(values: Tensor) -> Tensor:
+            return values if twice is None else values.index_select(0, twice)
+
         bare = Batch(
-            batch.z, batch.pos, batch.edge_src, batch.edge_dst, batch.edge_shift, batch.graph, batch.natoms,
-            batch.dataset, batch.cell, dict(batch.attributes),
+            batch.z, batch.pos, batch.edge_src, batch.edge_dst, batch.edge_shift, batch.graph,
+            of_structures(batch.natoms), of_structures(batch.dataset),
+            None if batch.cell is None else of_structures(batch.cell),
+            {name: of_structures(values) for name, values in batch.attributes.items()},
         )  # fmt: skip
+        pos, strain = leaves(bare, moved=self._moved, strained=self._strained)
         with torch._dynamo.config.patch(trace_autograd_ops=True):
-            return self._function(bare, pos, strain)
+            found = self._function(bare, pos, strain)
+        return {name: v[:1] if single and name in self._of_structures else v for name, v in found.items()}
 
     def _check(self, batch: Batch) -> None:
         """Switch to eager mode permanently if compiling fails or results differ."""

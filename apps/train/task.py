@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from gfm_pipeline.apps.dataset.batching.graph_source import mean_edges
 from gfm_pipeline.apps.runtime.program import StopRequested, Task
 from gfm_pipeline.apps.train.checkpoint import save
 from gfm_pipeline.apps.train.compiled import compiled_pass, compiles
@@ -120,7 +121,7 @@ def _train(
     keep_freed_memory()
     torch.set_num_threads(spec.threads)
     trainer = prepare(spec, communicator, device)
-    if compiles(spec):
+    if compiles(spec, mean_edges(trainer.splits.train)):
         trainer.training_pass = compiled_pass(trainer.model)
     try:
         reason = _loop(spec, task, trainer)

@@ -91,13 +91,32 @@ def test_inductor_gives_the_same_numbers(name, tmp_path, monkeypatch):
     assert run.compiled
 
 
-def test_one_structure_is_not_compiled():
+def test_one_structure_alone_uses_the_graph_of_several():
+    graphs = []
+
+    def count(module, inputs):
+        graphs.append(module)
+        return module.forward
+
+    model = model_of()
+    run = TrainingPass(model, count)
+    for seed, number in ((0, 1), (1, 3), (2, 1)):  # sizes that differ from one another: equal ones share a symbol
+        structures = cells(number, seed, atoms=5 + seed)
+        expected, found = model(structures, training=True).values, run(structures).values
+        assert found["energy"].shape == (number,)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=2e-4, atol=2e-5)
+        torch.testing.assert_close(gradient_of(model, found), gradient_of(model, expected), rtol=2e-3, atol=2e-4)
+    assert run.compiled
+    assert len(graphs) == 1
+
+
+def test_one_atom_is_not_compiled():
     def refuse(module, inputs):
         raise RuntimeError("nothing is to be compiled")
 
-    model = model_of()
-    run = TrainingPass(model, refuse)
-    assert run(cells(1)).values["energy"].shape == (1,)
+    run = TrainingPass(model_of(), refuse)
+    assert run(cells(1, atoms=1)).values["energy"].shape == (1,)
     assert run.compiled
 
 
@@ -125,18 +144,19 @@ def test_a_pass_that_gives_other_numbers_is_left():
 
 
 @pytest.mark.parametrize(
-    ("when", "graphs", "expected"),
+    ("when", "graphs", "edges", "expected"),
     [
-        (Compile.NEVER, 10 * PAYS_FROM, False),
-        (Compile.AUTO, PAYS_FROM, True),
-        (Compile.AUTO, PAYS_FROM - 1, False),
-        (Compile.ALWAYS, 1, True),
+        (Compile.NEVER, PAYS_FROM, 300.0, False),
+        (Compile.AUTO, PAYS_FROM // 300, 300.0, True),
+        (Compile.AUTO, PAYS_FROM // 300 - 1, 300.0, False),
+        (Compile.AUTO, PAYS_FROM // 300 - 1, 6000.0, True),
+        (Compile.ALWAYS, 1, 300.0, True),
     ],
 )
-def test_the_whole_length_of_a_training_decides(when, graphs, expected):
+def test_the_edges_of_a_whole_training_decide(when, graphs, edges, expected):
     settings = {"model": ModelSettings("SchNet"), "optimiser": OptimiserSettings(), "seed": 0, "output": "out"}
     spec = TrainSpec(task="t", datasets=(), **settings, budget_graphs=graphs, compile=when)
-    assert compiles(spec) is expected
+    assert compiles(spec, edges) is expected
 
 
 @pytest.mark.parametrize("writable", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -163,3 +164,10 @@ class DiskSource:
     def close(self) -> None:
         """See `GraphSource.close`."""
         self._rows.close()
+
+
+def mean_edges(sources: Sequence[GraphSource], most: int = 1024) -> float:
+    """Return the mean number of edges of a graph over the first ``most`` graphs of each source."""
+    counts = [source.facts(np.arange(min(len(source), most), dtype=np.int64)).nedges for source in sources]
+    every = np.concatenate(counts)
+    return float(every.mean()) if len(every) else 0.0
